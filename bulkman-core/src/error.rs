@@ -1,0 +1,278 @@
+//! The errors: one enum per public operation, nothing formatted before somebody asks.
+
+use std::fmt;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::name::Name;
+
+/// A call that did not bring back a value.
+///
+/// Everything but [`Operation`](Self::Operation) is the bulkhead's own: see
+/// [`is_rejection`](Self::is_rejection) for the cases in which the operation never began.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("mail"), ClockOnly)?;
+/// match bulkhead.execute_sync(|| Err::<(), _>("no such user")) {
+///     Ok(()) => {}
+///     Err(BulkheadError::Operation(error)) => assert_eq!(error, "no such user"),
+///     Err(refused) => println!("try again in {:?}: {refused}", refused.retry_after()),
+/// }
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BulkheadError<E> {
+    /// The circuit refuses calls; nothing was queued and nothing ran.
+    #[error("bulkhead {bulkhead:?} refused the call: {reason}{}", RetryAfter(*.retry_after))]
+    CircuitOpen {
+        /// The bulkhead that refused.
+        bulkhead: Name,
+        /// Why.
+        reason: OpenReason,
+        /// When to come back; `None` when nobody can say (forced open, or all probes are out).
+        retry_after: Option<Duration>,
+    },
+
+    /// All permits are taken and no place in the queue is free.
+    #[error(
+        "bulkhead {bulkhead:?} is full: {max_concurrent_calls} running, \
+         room for {max_queue_size} waiting"
+    )]
+    Full {
+        /// The bulkhead that refused.
+        bulkhead: Name,
+        /// Its limit of running calls when it refused.
+        max_concurrent_calls: u32,
+        /// Its limit of waiting calls when it refused.
+        max_queue_size: u32,
+    },
+
+    /// A deadline passed: see `phase` for where.
+    #[error("call timed out while {phase} in bulkhead {bulkhead:?} (queued {queued:?}, ran {ran:?})")]
+    Timeout {
+        /// The bulkhead in which it waited or ran.
+        bulkhead: Name,
+        /// Where the call was when its time was over.
+        phase: Phase,
+        /// How long it waited for a permit.
+        queued: Duration,
+        /// How long its operation ran; zero when it never began.
+        ran: Duration,
+    },
+
+    /// The bulkhead was shut down, or the runtime dropped the call's blocking work.
+    #[error("bulkhead {bulkhead:?} is shut down")]
+    Shutdown {
+        /// The bulkhead that refused.
+        bulkhead: Name,
+    },
+
+    /// The closure given to `execute_blocking` panicked.
+    #[error("blocking work in bulkhead {bulkhead:?} panicked: {message}")]
+    Panicked {
+        /// The bulkhead in which it ran.
+        bulkhead: Name,
+        /// The panic's message, if it was text.
+        message: Box<str>,
+    },
+
+    /// The call asks for something that the bulkhead's runtime cannot do.
+    #[error("bulkhead {bulkhead:?} can't honour `{setting}`: its runtime has no {needs}")]
+    Unsupported {
+        /// The bulkhead that was asked.
+        bulkhead: Name,
+        /// The setting of the call or of the configuration.
+        setting: &'static str,
+        /// What it needs from the runtime.
+        needs: &'static str,
+    },
+
+    /// The manager has no bulkhead of this name.
+    #[error("no bulkhead is named {name:?}")]
+    NotFound {
+        /// The name that was asked for.
+        name: Box<str>,
+    },
+
+    /// The operation ran and returned this error.
+    #[error("operation failed")]
+    Operation(#[source] E),
+}
+
+impl<E> BulkheadError<E> {
+    /// Whether the operation never began: refused, or timed out in the queue.
+    ///
+    /// Trying again (elsewhere, or after [`retry_after`](Self::retry_after)) can't repeat an effect.
+    #[must_use]
+    pub const fn is_rejection(&self) -> bool {
+        match self {
+            Self::CircuitOpen { .. }
+            | Self::Full { .. }
+            | Self::Unsupported { .. }
+            | Self::NotFound { .. }
+            | Self::Timeout { phase: Phase::Queued, .. }
+            | Self::Shutdown { .. } => true,
+            Self::Timeout { phase: Phase::Running, .. } | Self::Panicked { .. } | Self::Operation(_) => false,
+        }
+    }
+
+    /// When to come back, if the bulkhead knows: only an open circuit does.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CircuitOpen { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The operation's own error, if it is one.
+    #[must_use]
+    pub fn into_operation(self) -> Option<E> {
+        match self {
+            Self::Operation(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The same error with the operation's part converted.
+    #[must_use]
+    pub fn map_operation<F>(self, convert: impl FnOnce(E) -> F) -> BulkheadError<F> {
+        match self {
+            Self::CircuitOpen { bulkhead, reason, retry_after } => {
+                BulkheadError::CircuitOpen { bulkhead, reason, retry_after }
+            }
+            Self::Full { bulkhead, max_concurrent_calls, max_queue_size } => {
+                BulkheadError::Full { bulkhead, max_concurrent_calls, max_queue_size }
+            }
+            Self::Timeout { bulkhead, phase, queued, ran } => {
+                BulkheadError::Timeout { bulkhead, phase, queued, ran }
+            }
+            Self::Shutdown { bulkhead } => BulkheadError::Shutdown { bulkhead },
+            Self::Panicked { bulkhead, message } => BulkheadError::Panicked { bulkhead, message },
+            Self::Unsupported { bulkhead, setting, needs } => {
+                BulkheadError::Unsupported { bulkhead, setting, needs }
+            }
+            Self::NotFound { name } => BulkheadError::NotFound { name },
+            Self::Operation(error) => BulkheadError::Operation(convert(error)),
+        }
+    }
+}
+
+/// Where a call was when its time was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Waiting for a permit: the operation never began.
+    Queued,
+    /// The operation was running.
+    Running,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+        })
+    }
+}
+
+/// Why a circuit refuses a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OpenReason {
+    /// The circuit is open and its isolation is not over.
+    Open,
+    /// The circuit is half-open and all its probes are out.
+    ProbesOut,
+    /// The circuit is held open by hand.
+    ForcedOpen,
+    /// The circuit is half-open in the fleet and this process holds no probe lease (yet).
+    NoLease,
+}
+
+impl fmt::Display for OpenReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "circuit is open",
+            Self::ProbesOut => "circuit is half-open and all probes are out",
+            Self::ForcedOpen => "circuit is forced open",
+            Self::NoLease => "circuit is half-open and the fleet's probes are elsewhere",
+        })
+    }
+}
+
+/// A refusal by a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{reason}{}", RetryAfter(*.retry_after))]
+#[non_exhaustive]
+pub struct CircuitOpen {
+    /// Why the circuit refuses.
+    pub reason: OpenReason,
+    /// When to come back; `None` when nobody can say (forced open, or all probes are out).
+    pub retry_after: Option<Duration>,
+}
+
+impl CircuitOpen {
+    pub(crate) const fn new(reason: OpenReason, retry_after: Option<Duration>) -> Self {
+        Self { reason, retry_after }
+    }
+}
+
+/// A configuration that can't be used: says which field, its value, and what would do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A value outside its range.
+    #[error("`{field}` is {value}, must be {range}")]
+    OutOfRange {
+        /// The configuration's field.
+        field: &'static str,
+        /// The value it had.
+        value: Box<str>,
+        /// What is accepted.
+        range: &'static str,
+    },
+
+    /// A setting that the runtime can't honour.
+    #[error("`{setting}` needs {needs}, which the runtime does not have")]
+    Unsupported {
+        /// The configuration's field.
+        setting: &'static str,
+        /// What it needs from the runtime.
+        needs: &'static str,
+    },
+
+    /// A value that may not change while the bulkhead lives.
+    #[error("`{field}` can't change from {from:?} to {to:?} in place")]
+    Immutable {
+        /// The configuration's field.
+        field: &'static str,
+        /// The value in force.
+        from: Box<str>,
+        /// The value that was asked for.
+        to: Box<str>,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn out_of_range(field: &'static str, value: impl fmt::Display, range: &'static str) -> Self {
+        Self::OutOfRange { field, value: value.to_string().into(), range }
+    }
+}
+
+/// Writes ", retry in 1.5s", or nothing.
+struct RetryAfter(Option<Duration>);
+
+impl fmt::Display for RetryAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(after) => write!(f, ", retry in {after:?}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The runtime-agnostic heart of bulkman.
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod error;
+mod name;
+mod outcome;
+mod runtime;
+mod sync;
+
+pub use error::{BulkheadError, CircuitOpen, ConfigError, OpenReason, Phase};
+pub use name::Name;
+pub use outcome::Outcome;
+pub use runtime::{BoxFuture, Capabilities, ClockOnly, Runtime, Sleep};

@@ -1,0 +1,176 @@
+//! The name of a bulkhead or of a circuit, validated once.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::error::ConfigError;
+
+/// Bytes kept inside the value; names up to this length are copied, longer ones are shared.
+///
+/// An `Arc` costs about twice an atomic operation per clone and drop, more than a refusal may
+/// take; 22 bytes make the whole value 24 bytes and hold most names.
+const INLINE: usize = 22;
+
+/// The name of a bulkhead: 1 to 255 bytes of UTF-8 without control characters.
+///
+/// It identifies a circuit in logs, errors, metrics and the store. Cloning is cheap and does not
+/// allocate, so that an error may carry it.
+///
+/// ```
+/// use bulkman_core::Name;
+///
+/// let name = Name::new("payments")?;
+/// assert_eq!(name.as_str(), "payments");
+/// assert!(Name::new("").is_err());
+/// assert!(Name::new("line\nbreak").is_err());
+/// assert!(Name::new("x".repeat(256)).is_err());
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Name(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { length: u8, bytes: [u8; INLINE] },
+    Shared(Arc<str>),
+}
+
+impl Name {
+    /// The most bytes a name may have.
+    pub const MAX_LENGTH: usize = 255;
+
+    /// Checks and keeps a name.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OutOfRange`] for field `name` when it is empty, longer than
+    /// [`MAX_LENGTH`](Self::MAX_LENGTH) bytes, or contains a control character.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let name = name.as_ref();
+        if name.is_empty() || name.len() > Self::MAX_LENGTH {
+            return Err(ConfigError::out_of_range(
+                "name",
+                format_args!("{} bytes", name.len()),
+                "1 to 255 bytes",
+            ));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(ConfigError::out_of_range(
+                "name",
+                format_args!("{name:?}"),
+                "text without control characters",
+            ));
+        }
+        Ok(Self::from_checked(name))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            // The bytes were copied from a `str` of this length, so the check never fails.
+            Repr::Inline { length, bytes } => {
+                std::str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default()
+            }
+            Repr::Shared(name) => name,
+        }
+    }
+
+    fn from_checked(name: &str) -> Self {
+        if name.len() > INLINE {
+            return Self(Repr::Shared(name.into()));
+        }
+        let mut bytes = [0; INLINE];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        #[allow(clippy::cast_possible_truncation, reason = "at most INLINE bytes")]
+        let length = name.len() as u8;
+        Self(Repr::Inline { length, bytes })
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+// As `str` hashes, which `Borrow<str>` requires.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_long_names_read_back() {
+        for length in [1, INLINE - 1, INLINE, INLINE + 1, 255] {
+            let text = "n".repeat(length);
+            assert_eq!(Name::new(&text).unwrap().as_str(), text);
+        }
+        assert_eq!(Name::new("zahlungsgebühr-日本").unwrap().as_str(), "zahlungsgebühr-日本");
+        assert_eq!(size_of::<Name>(), 24);
+    }
+
+    #[test]
+    fn the_error_names_field_value_and_range() {
+        let text = Name::new("x".repeat(256)).unwrap_err().to_string();
+        assert!(text.contains("name") && text.contains("256 bytes") && text.contains("1 to 255"), "{text}");
+        let text = Name::new("a\0b").unwrap_err().to_string();
+        assert!(text.contains(r#""a\0b""#), "{text}");
+    }
+}

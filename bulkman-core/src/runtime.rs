@@ -1,0 +1,164 @@
+//! What a bulkhead needs from the outside: time, tasks, and threads for blocking work.
+//!
+//! One trait owns both the clock and the timers, because a virtual clock lies as soon as one of
+//! them stays real. It is dyn-compatible and held as `Arc<dyn Runtime>`, so that
+//! [`Bulkhead`](crate::Bulkhead) is one plain type in its users' structs.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A boxed future that a [`Runtime`] is asked to run.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A timer made by [`Runtime::sleep_until`].
+pub type Sleep = BoxFuture<'static, ()>;
+
+/// Time, tasks and blocking threads of one executor.
+///
+/// `bulkman-tokio` and `bulkman-smol` implement it; so may anybody. All methods may be called
+/// from any thread, also from one that no executor has started.
+///
+/// # Implementing
+///
+/// `now` must be monotonic, and `sleep_until` must complete by the same clock: a timer for a
+/// deadline that has passed completes at its first poll. A task or job that the runtime can't run
+/// (it is shutting down) is dropped; callers notice by the drop.
+///
+/// ```
+/// use std::{future::Future, sync::Arc, time::Instant};
+/// use bulkman_core::{BoxFuture, Runtime, Sleep};
+///
+/// /// Threads for everything: simple, and good enough for a handful of timers.
+/// #[derive(Debug)]
+/// struct Threads;
+///
+/// impl Runtime for Threads {
+///     fn now(&self) -> Instant {
+///         Instant::now()
+///     }
+///     fn sleep_until(&self, deadline: Instant) -> Sleep {
+///         Box::pin(async move {
+///             let (done, wait) = futures_channel(deadline);
+///             wait.await;
+///             drop(done);
+///         })
+///     }
+///     fn spawn(&self, task: BoxFuture<'static, ()>) {
+///         std::thread::spawn(move || futures_lite::future::block_on(task));
+///     }
+///     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+///         std::thread::spawn(job);
+///     }
+/// }
+/// # fn futures_channel(_: Instant) -> ((), std::future::Ready<()>) { ((), std::future::ready(())) }
+/// ```
+pub trait Runtime: Send + Sync + fmt::Debug + 'static {
+    /// The current time: the only source of it in this library.
+    fn now(&self) -> Instant;
+
+    /// A future that completes once [`now`](Self::now) has reached `deadline`.
+    fn sleep_until(&self, deadline: Instant) -> Sleep;
+
+    /// Runs `task` in the background: the store's synchroniser, health checks. It is never an
+    /// operation of the user's.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// Runs `job` on a thread where blocking does no harm to the executor.
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>);
+
+    /// The capability that is missing, if any; [`ClockOnly`] has neither timers nor tasks.
+    ///
+    /// A configuration that needs what is missing is refused when the bulkhead is made.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+}
+
+/// What a [`Runtime`] can do besides telling the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// [`Runtime::sleep_until`] works.
+    pub timers: bool,
+    /// [`Runtime::spawn`] and [`Runtime::spawn_blocking`] work.
+    pub tasks: bool,
+}
+
+impl Capabilities {
+    /// Everything: the default.
+    pub const ALL: Self = Self { timers: true, tasks: true };
+    /// A clock and nothing else.
+    pub const CLOCK: Self = Self { timers: false, tasks: false };
+}
+
+/// The standard clock, without timers and without tasks.
+///
+/// For crates that embed a bulkhead or a circuit breaker and have no executor to offer. A
+/// configuration that needs a timer or a task is refused, with the setting's name.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+/// use std::time::Duration;
+///
+/// let config = BulkheadConfig::new("embedded").max_concurrent_calls(1);
+/// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
+/// assert_eq!(bulkhead.execute_sync(|| Ok::<_, ()>(7)).unwrap(), 7);
+///
+/// let refused = Bulkhead::new(config.timeout(Duration::from_secs(1)), ClockOnly).unwrap_err();
+/// assert!(refused.to_string().contains("timeout"));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClockOnly;
+
+impl Runtime for ClockOnly {
+    #[allow(clippy::disallowed_methods, reason = "the one place where core reads the standard clock")]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Never completes: constructors refuse every configuration that would wait for it.
+    fn sleep_until(&self, _deadline: Instant) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+
+    /// Drops the task: there is nothing to run it on.
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        drop(task);
+    }
+
+    /// Drops the job: there is nothing to run it on.
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        drop(job);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::CLOCK
+    }
+}
+
+/// A runtime that is shared is a runtime too.
+impl<R: Runtime + ?Sized> Runtime for Arc<R> {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        (**self).sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        (**self).spawn(task);
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        (**self).spawn_blocking(job);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+}

@@ -7,6 +7,8 @@ mod name;
 mod outcome;
 mod runtime;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use error::{BulkheadError, CircuitOpen, ConfigError, OpenReason, Phase};
 pub use name::Name;

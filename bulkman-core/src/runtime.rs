@@ -69,7 +69,18 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// Runs `job` on a thread where blocking does no harm to the executor.
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>);
 
-    /// The capability that is missing, if any; [`ClockOnly`] has neither timers nor tasks.
+    /// Blocks the calling thread until it is unparked or the deadline has passed.
+    ///
+    /// May return early, as [`std::thread::park`] may. `execute_sync` waits so; only a runtime
+    /// with a clock of its own needs another implementation.
+    fn park(&self, deadline: Option<Instant>) {
+        match deadline {
+            Some(deadline) => std::thread::park_timeout(deadline.saturating_duration_since(self.now())),
+            None => std::thread::park(),
+        }
+    }
+
+    /// What this runtime can do; [`ClockOnly`] has neither timers nor tasks.
     ///
     /// A configuration that needs what is missing is refused when the bulkhead is made.
     fn capabilities(&self) -> Capabilities {
@@ -156,6 +167,10 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
         (**self).spawn_blocking(job);
+    }
+
+    fn park(&self, deadline: Option<Instant>) {
+        (**self).park(deadline);
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -6,6 +6,7 @@ mod error;
 mod name;
 mod outcome;
 mod runtime;
+pub mod store;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
@@ -14,3 +15,4 @@ pub use error::{BulkheadError, CircuitOpen, ConfigError, OpenReason, Phase};
 pub use name::Name;
 pub use outcome::Outcome;
 pub use runtime::{BoxFuture, Capabilities, ClockOnly, Runtime, Sleep};
+pub use store::{CircuitStore, MemoryStore, StoreError, StoreSession, StoreSettings};

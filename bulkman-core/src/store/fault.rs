@@ -1,0 +1,255 @@
+//! A store that fails when a test says so.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::counts::{CountWindow, CountsDelta, FleetCounts};
+use super::history::HistoryEntry;
+use super::probe::{ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict};
+use super::transition::{Applied, FleetCommand, StoreTransition, StoreVote, Voted};
+use super::view::{Revision, Snapshot};
+use super::{
+    CircuitStore, StoreCapabilities, StoreError, StoreEvent, StoreFuture, StoreSession, StoreSettings,
+};
+use crate::name::Name;
+use crate::runtime::Runtime;
+
+/// Any store, made to fail at will: down, slow, frozen, deaf, or losing its answers.
+///
+/// Every handle made by [`clone`](Clone::clone) fails alike; one made by
+/// [`handle`](Self::handle) has faults of its own over the same data, as another process has
+/// another network.
+///
+/// ```
+/// use bulkman_core::store::{Fault, FaultStore};
+/// use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+///
+/// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+/// store.set(Fault::Down);
+/// let refused = futures_lite::future::block_on(store.connect(&[])).err();
+/// assert!(refused.unwrap().is_transient());
+/// store.heal();
+/// assert!(futures_lite::future::block_on(store.connect(&[])).is_ok());
+/// ```
+#[derive(Clone)]
+pub struct FaultStore {
+    inner: Arc<dyn CircuitStore>,
+    control: Arc<Control>,
+}
+
+/// How a [`FaultStore`] fails.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Not at all.
+    #[default]
+    None,
+    /// Everything fails at once; open sessions break.
+    Down,
+    /// Everything fails with this error.
+    Error(StoreError),
+    /// Operations begin and never end; nothing is done.
+    Frozen,
+    /// Operations are done, and the answer never comes.
+    AnswerLost,
+    /// Operations are done, then the session breaks instead of answering.
+    BreakAfter,
+    /// Operations take this much longer.
+    Slow(Duration),
+}
+
+struct Control {
+    runtime: Arc<dyn Runtime>,
+    fault: Mutex<Faults>,
+    connects: AtomicUsize,
+    operations: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Faults {
+    fault: Fault,
+    deaf: bool,
+    /// Sessions of an earlier generation are broken.
+    generation: u64,
+}
+
+impl FaultStore {
+    /// Wraps `store`; delays are measured by `runtime`.
+    #[must_use]
+    pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Self {
+        Self { inner: Arc::new(store), control: Control::new(Arc::new(runtime)) }
+    }
+
+    /// The same store through another network: without faults, until it is given its own.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), control: Control::new(Arc::clone(&self.control.runtime)) }
+    }
+
+    /// From now on the store fails so. [`Fault::Down`] breaks open sessions too.
+    pub fn set(&self, fault: Fault) {
+        let mut faults = self.control.faults();
+        if matches!(fault, Fault::Down) {
+            faults.generation += 1;
+        }
+        faults.fault = fault;
+    }
+
+    /// From now on nothing fails; sessions that are broken stay so.
+    pub fn heal(&self) {
+        let mut faults = self.control.faults();
+        faults.fault = Fault::None;
+        faults.deaf = false;
+    }
+
+    /// Whether notifications get lost, as behind a connection pooler.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.control.faults().deaf = deaf;
+    }
+
+    /// Breaks all sessions once; new ones work.
+    pub fn break_sessions(&self) {
+        self.control.faults().generation += 1;
+    }
+
+    /// How often somebody tried to connect.
+    #[must_use]
+    pub fn connects(&self) -> usize {
+        self.control.connects.load(Ordering::Relaxed)
+    }
+
+    /// How many operations were begun, connecting and listening not counted.
+    #[must_use]
+    pub fn operations(&self) -> usize {
+        self.control.operations.load(Ordering::Relaxed)
+    }
+}
+
+impl Control {
+    fn new(runtime: Arc<dyn Runtime>) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            fault: Mutex::default(),
+            connects: AtomicUsize::new(0),
+            operations: AtomicUsize::new(0),
+        })
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs an operation of a session of `generation`, or of none, under the current fault.
+    async fn run<T>(&self, generation: Option<u64>, operation: StoreFuture<'_, T>) -> Result<T, StoreError> {
+        let fault = {
+            let faults = self.faults();
+            if generation.is_some_and(|generation| generation != faults.generation) {
+                return Err(broken());
+            }
+            faults.fault.clone()
+        };
+        match fault {
+            Fault::None => operation.await,
+            Fault::Down => Err(broken()),
+            Fault::Error(error) => Err(error),
+            Fault::Frozen => std::future::pending().await,
+            Fault::AnswerLost => {
+                operation.await?;
+                std::future::pending().await
+            }
+            Fault::BreakAfter => {
+                operation.await?;
+                Err(broken())
+            }
+            Fault::Slow(delay) => {
+                self.runtime.sleep_until(self.runtime.now() + delay).await;
+                operation.await
+            }
+        }
+    }
+}
+
+impl CircuitStore for FaultStore {
+    fn capabilities(&self) -> StoreCapabilities {
+        self.inner.capabilities()
+    }
+
+    fn settings(&self) -> StoreSettings {
+        self.inner.settings()
+    }
+
+    fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+        Box::pin(async move {
+            self.control.connects.fetch_add(1, Ordering::Relaxed);
+            let inner = self.control.run(None, self.inner.connect(circuits)).await?;
+            let control = Arc::clone(&self.control);
+            let generation = control.faults().generation;
+            Ok(Box::new(FaultSession { inner, control, generation }) as Box<dyn StoreSession>)
+        })
+    }
+}
+
+impl fmt::Debug for FaultStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultStore")
+            .field("inner", &self.inner)
+            .field("fault", &self.control.faults().fault)
+            .finish_non_exhaustive()
+    }
+}
+
+struct FaultSession {
+    inner: Box<dyn StoreSession>,
+    control: Arc<Control>,
+    generation: u64,
+}
+
+/// Operations that differ in nothing but their name and arguments.
+macro_rules! under_fault {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
+        $(
+            fn $name<'a>(&'a mut self, $($argument: $type),*) -> StoreFuture<'a, $output> {
+                self.control.operations.fetch_add(1, Ordering::Relaxed);
+                Box::pin(self.control.run(Some(self.generation), self.inner.$name($($argument),*)))
+            }
+        )*
+    };
+}
+
+impl StoreSession for FaultSession {
+    under_fault! {
+        register(circuits: &'a [Name]) -> ();
+        snapshot(since: Option<Revision>) -> Snapshot;
+        transition(transition: &'a StoreTransition) -> Applied;
+        vote(vote: &'a StoreVote) -> Voted;
+        command(command: &'a FleetCommand) -> Applied;
+        acquire_probe(request: &'a ProbeRequest) -> Option<ProbeLease>;
+        renew_probe(request: &'a ProbeRequest, lease: ProbeLease) -> Option<ProbeLease>;
+        report_probe(verdict: &'a ProbeVerdict) -> ProbeReport;
+        release_probe(request: &'a ProbeRequest, lease: ProbeLease) -> ();
+        add_counts(window: CountWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
+        history(circuit: Option<&'a Name>, limit: u32) -> Vec<HistoryEntry>;
+    }
+
+    fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
+        Box::pin(async move {
+            loop {
+                let event = self.inner.changed().await?;
+                let faults = self.control.faults();
+                if faults.generation != self.generation {
+                    return Err(broken());
+                }
+                // A link that is frozen or deaf tells nothing; what it missed, it missed.
+                if !faults.deaf && !matches!(faults.fault, Fault::Frozen | Fault::AnswerLost) {
+                    return Ok(event);
+                }
+            }
+        })
+    }
+}
+
+fn broken() -> StoreError {
+    StoreError::unavailable("the link is broken, as the test wants it")
+}

@@ -1,0 +1,116 @@
+//! A store in this process's memory.
+
+mod circuit;
+mod namespace;
+mod session;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use self::namespace::Namespace;
+use self::session::MemorySession;
+use super::view::StoreTime;
+use super::{CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings};
+use crate::name::Name;
+use crate::runtime::Runtime;
+
+/// Circuit state in this process's memory: for sharing between several managers of one process,
+/// and for tests of everything that uses a store.
+///
+/// Clones share their data. Nothing survives the last of them.
+///
+/// ```
+/// use bulkman_core::{ClockOnly, MemoryStore};
+///
+/// let shop = MemoryStore::new(ClockOnly);
+/// let stock = shop.namespace("stock"); // same data, circuits of its own
+/// # let _ = stock;
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+    namespace: Arc<str>,
+    settings: StoreSettings,
+}
+
+struct Shared {
+    clock: Arc<dyn Runtime>,
+    origin: Instant,
+    namespaces: Mutex<BTreeMap<Arc<str>, Namespace>>,
+}
+
+impl MemoryStore {
+    /// An empty store whose time is that of `clock`.
+    #[must_use]
+    pub fn new(clock: impl Runtime) -> Self {
+        let origin = clock.now();
+        Self {
+            shared: Arc::new(Shared {
+                clock: Arc::new(clock),
+                origin,
+                namespaces: Mutex::new(BTreeMap::new()),
+            }),
+            namespace: Arc::from("default"),
+            settings: StoreSettings::new(),
+        }
+    }
+
+    /// The same data, seen from another namespace.
+    #[must_use]
+    pub fn namespace(&self, namespace: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), ..self.clone() }
+    }
+
+    /// The same data, used in another way.
+    #[must_use]
+    pub fn with_settings(&self, settings: StoreSettings) -> Self {
+        Self { settings, ..self.clone() }
+    }
+
+    fn now(&self) -> StoreTime {
+        StoreTime::default().after(self.shared.clock.now().saturating_duration_since(self.shared.origin))
+    }
+
+    /// Runs `action` on the namespace, then wakes whoever it says must know.
+    fn with<T>(&self, action: impl FnOnce(&mut Namespace, StoreTime) -> T) -> T {
+        let now = self.now();
+        let mut namespaces = lock(&self.shared.namespaces);
+        let namespace = namespaces.entry(Arc::clone(&self.namespace)).or_default();
+        let result = action(namespace, now);
+        let wakers = namespace.take_wakers();
+        // Wakers run code of others: never under the lock.
+        drop(namespaces);
+        wakers.into_iter().for_each(std::task::Waker::wake);
+        result
+    }
+}
+
+impl CircuitStore for MemoryStore {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::ALL
+    }
+
+    fn settings(&self) -> StoreSettings {
+        self.settings.clone()
+    }
+
+    fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+        Box::pin(async move {
+            let session = MemorySession::new(self.clone(), circuits);
+            Ok(Box::new(session) as Box<dyn StoreSession>)
+        })
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// Locks, also when a panic has poisoned the mutex: nothing that can panic runs under it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

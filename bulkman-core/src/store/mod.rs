@@ -1,0 +1,214 @@
+//! Sharing a circuit's state between processes.
+//!
+//! A [`CircuitStore`] keeps the state of named circuits where several processes can reach it. It
+//! knows neither calls nor breakers: it compares and swaps, hands out probe leases, counts votes,
+//! and says that something has changed. What to do with that, and when, is the synchroniser's
+//! business; a store holds no timers and spawns nothing, and no call ever waits for it.
+//!
+//! Every change of a circuit raises its [`Epoch`]. A [`StoreTransition`] names the epoch that it
+//! was decided on and is refused when the circuit has moved on since. It also names an
+//! [`OperationId`], so that one whose answer was lost can be sent again without applying twice.
+//! Within a namespace all changes are numbered by one [`Revision`], in the order in which they
+//! became visible: whoever has seen revision *n* and asks for what came after misses nothing.
+//!
+//! Only the store's clock counts. Durations are computed there; no wall clock of a process is
+//! ever compared with another's.
+//!
+//! [`MemoryStore`] shares within one process; PostgreSQL has a crate of its own. Any other
+//! backend can be added: the `conformance` module (feature `test-util`) states what it must do.
+
+mod counts;
+mod error;
+mod history;
+mod memory;
+mod probe;
+mod settings;
+mod transition;
+mod view;
+
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
+#[cfg(feature = "test-util")]
+mod fault;
+
+pub use counts::{CountWindow, CountsDelta, FleetCounts};
+pub use error::StoreError;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub use fault::{Fault, FaultStore};
+pub use history::HistoryEntry;
+pub use memory::MemoryStore;
+pub use probe::{ProbeDecision, ProbeLease, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict};
+pub use settings::{CountsRule, OnOutage, Push, Share, StoreSettings};
+pub use transition::{
+    Applied, FleetAction, FleetCommand, Refusal, StoreChange, StoreTransition, StoreVote, Voted,
+};
+pub use view::{CircuitView, Epoch, FleetState, OperationId, Revision, Snapshot, StoreTime};
+
+use std::fmt;
+
+use crate::name::Name;
+use crate::runtime::BoxFuture;
+
+/// What a store's operations return.
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// A place where processes share the state of their circuits.
+///
+/// It is bound to one namespace: circuits of the same name in different namespaces have nothing
+/// to do with each other. Used as `Arc<dyn CircuitStore>`.
+///
+/// # Implementing
+///
+/// A store needs no timers of its own: the synchroniser bounds every operation, and drops the
+/// session when one takes too long. What a store must do is stated by the `conformance` module.
+pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
+    /// What this store can do.
+    fn capabilities(&self) -> StoreCapabilities;
+
+    /// How the synchroniser should use this store; the defaults unless the store was told more.
+    fn settings(&self) -> StoreSettings {
+        StoreSettings::default()
+    }
+
+    /// Opens a link, makes sure that `circuits` exist (closed, unless they are there already),
+    /// and starts listening for changes if it can push.
+    ///
+    /// Whatever changes after this has returned is announced by
+    /// [`changed`](StoreSession::changed); what changed before is in the first snapshot.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind but, possibly, registered circuits.
+    fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>>;
+}
+
+/// What a [`CircuitStore`] can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreCapabilities {
+    /// [`StoreSession::changed`] tells of changes; without it the synchroniser polls.
+    pub push: bool,
+    /// Probes can be leased, so that a fleet has at most so many at a time.
+    pub probes: bool,
+    /// Votes can be counted, so that a quorum opens.
+    pub votes: bool,
+    /// Successes and failures of the fleet can be added up.
+    pub counts: bool,
+}
+
+impl StoreCapabilities {
+    /// All of them.
+    pub const ALL: Self = Self { push: true, probes: true, votes: true, counts: true };
+    /// State alone: to be built upon with the `with_*` methods.
+    pub const STATE: Self = Self { push: false, probes: false, votes: false, counts: false };
+
+    /// With [`push`](Self::push) as given.
+    #[must_use]
+    pub const fn with_push(mut self, push: bool) -> Self {
+        self.push = push;
+        self
+    }
+
+    /// With [`probes`](Self::probes) as given.
+    #[must_use]
+    pub const fn with_probes(mut self, probes: bool) -> Self {
+        self.probes = probes;
+        self
+    }
+
+    /// With [`votes`](Self::votes) as given.
+    #[must_use]
+    pub const fn with_votes(mut self, votes: bool) -> Self {
+        self.votes = votes;
+        self
+    }
+
+    /// With [`counts`](Self::counts) as given.
+    #[must_use]
+    pub const fn with_counts(mut self, counts: bool) -> Self {
+        self.counts = counts;
+        self
+    }
+}
+
+/// One live link to a store.
+///
+/// # Cancel safety
+///
+/// Dropping the future of any operation but [`changed`](Self::changed) leaves the session unfit
+/// for use: its owner drops it too. The operation may or may not have happened; sent again over
+/// another session, with the same [`OperationId`], it happens at most once. After an error the
+/// session is dropped as well. A session is never repaired.
+pub trait StoreSession: Send {
+    /// Makes sure that `circuits` exist, as [`CircuitStore::connect`] does.
+    fn register<'a>(&'a mut self, circuits: &'a [Name]) -> StoreFuture<'a, ()>;
+
+    /// The circuits that changed after `since`; all of them for `None`.
+    fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot>;
+
+    /// Compares and swaps.
+    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied>;
+
+    /// Adds this process's vote for opening, and opens if that makes the quorum.
+    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted>;
+
+    /// Does what an operator says, whatever the circuit's epoch; wins over every rule.
+    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, Applied>;
+
+    /// Leases a probe of a half-open circuit; `None` when all are out, or the circuit has moved
+    /// on. A holder that asks again is given its own lease anew: it never holds two.
+    fn acquire_probe<'a>(&'a mut self, request: &'a ProbeRequest) -> StoreFuture<'a, Option<ProbeLease>>;
+
+    /// Prolongs a lease to `request.ttl` from now; `None` when it is no longer the holder's.
+    fn renew_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+        lease: ProbeLease,
+    ) -> StoreFuture<'a, Option<ProbeLease>>;
+
+    /// Counts a probe's outcome, and moves the circuit if that decides it.
+    ///
+    /// An expired lease, or one of an earlier half-open stay, has no say.
+    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeVerdict) -> StoreFuture<'a, ProbeReport>;
+
+    /// Gives a lease back, without a verdict; does nothing if it is no longer the holder's.
+    fn release_probe<'a>(&'a mut self, request: &'a ProbeRequest, lease: ProbeLease) -> StoreFuture<'a, ()>;
+
+    /// Adds to the fleet's counts and returns the totals of the window that ends now, one for
+    /// each of `deltas` whose circuit is still at the delta's epoch or behind it.
+    ///
+    /// Not idempotent: a batch whose answer was lost may have been counted. Counts are evidence,
+    /// not state.
+    fn add_counts<'a>(
+        &'a mut self,
+        window: CountWindow,
+        deltas: &'a [CountsDelta],
+    ) -> StoreFuture<'a, Vec<FleetCounts>>;
+
+    /// The latest changes, newest first, at most `limit`: of one circuit, or of the namespace.
+    fn history<'a>(&'a mut self, circuit: Option<&'a Name>, limit: u32)
+    -> StoreFuture<'a, Vec<HistoryEntry>>;
+
+    /// Completes when something has changed, with the revision if the store can tell it.
+    ///
+    /// A hint, and no more: it may come twice, for nothing, or not at all. Pending for ever on a
+    /// store that can't push.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what a dropped future would have told, the next one tells.
+    fn changed(&mut self) -> StoreFuture<'_, StoreEvent>;
+}
+
+/// What a store pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreEvent {
+    /// The namespace has reached this revision, or so it is said.
+    Changed {
+        /// To be compared with the last one seen, not to be believed.
+        revision: Revision,
+    },
+}

@@ -1,0 +1,217 @@
+//! Probes of a half-open circuit, leased so that a fleet has at most so many at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::view::{CircuitView, Epoch, OperationId};
+use crate::name::Name;
+
+/// How a half-open stay is decided, and how many probe at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProbePlan {
+    /// Leases out at the same time in the whole fleet: 1 to 1000.
+    pub limit: u16,
+    /// What decides.
+    pub decision: ProbeDecision,
+}
+
+impl ProbePlan {
+    /// At most `limit` leases, decided by `decision`.
+    #[must_use]
+    pub const fn new(limit: u16, decision: ProbeDecision) -> Self {
+        Self { limit, decision }
+    }
+}
+
+impl Default for ProbePlan {
+    fn default() -> Self {
+        Self::new(1, ProbeDecision::Streak { successes: 1 })
+    }
+}
+
+/// What decides a half-open stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProbeDecision {
+    /// This many successes close; one failure reopens.
+    Streak {
+        /// At least 1.
+        successes: u16,
+    },
+    /// After this many verdicts: reopens if so many of them failed, or were slow; else closes.
+    Sample {
+        /// At least 1.
+        calls: u16,
+        /// Failures that reopen; `None` when failures are no criterion.
+        failures: Option<u16>,
+        /// Slow calls that reopen; `None` when slowness is no criterion.
+        slow: Option<u16>,
+    },
+}
+
+/// What the verdicts so far say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeOutlook {
+    Undecided,
+    Close,
+    Reopen,
+}
+
+impl ProbeDecision {
+    pub(crate) const fn judge(self, succeeded: u32, failed: u32, slow_calls: u32) -> ProbeOutlook {
+        match self {
+            Self::Streak { .. } if failed > 0 => ProbeOutlook::Reopen,
+            Self::Streak { successes } if succeeded >= successes as u32 => ProbeOutlook::Close,
+            Self::Streak { .. } => ProbeOutlook::Undecided,
+            Self::Sample { calls, failures, slow } => {
+                if succeeded.saturating_add(failed) < calls as u32 {
+                    ProbeOutlook::Undecided
+                } else if at_least(failed, failures) || at_least(slow_calls, slow) {
+                    ProbeOutlook::Reopen
+                } else {
+                    ProbeOutlook::Close
+                }
+            }
+        }
+    }
+}
+
+/// Whose lease of which circuit, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProbeRequest {
+    /// Which circuit.
+    pub circuit: Name,
+    /// The half-open stay: another has another epoch.
+    pub epoch: Epoch,
+    /// Identifies the process, one lease each.
+    pub holder: Arc<str>,
+    /// How long the lease lasts unless renewed.
+    pub ttl: Duration,
+}
+
+impl ProbeRequest {
+    /// A lease of `circuit` for `holder`.
+    #[must_use]
+    pub const fn new(circuit: Name, epoch: Epoch, holder: Arc<str>, ttl: Duration) -> Self {
+        Self { circuit, epoch, holder, ttl }
+    }
+}
+
+/// The right to have one probe out at a time, for a while.
+///
+/// The token changes whenever the lease changes hands and with every verdict, so that neither a
+/// late verdict nor a repeated one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ProbeLease {
+    /// Which of the circuit's leases: below the plan's limit.
+    pub slot: u16,
+    /// Fences earlier holders.
+    pub token: u64,
+}
+
+impl ProbeLease {
+    /// A lease.
+    #[must_use]
+    pub const fn new(slot: u16, token: u64) -> Self {
+        Self { slot, token }
+    }
+}
+
+/// How a probe ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProbeVerdict {
+    /// Whose lease; `request.ttl` is what the lease is renewed for.
+    pub request: ProbeRequest,
+    /// The lease under which it ran.
+    pub lease: ProbeLease,
+    /// Whether it succeeded.
+    pub success: bool,
+    /// Whether it was slow.
+    pub slow: bool,
+    /// How long to open if this verdict reopens the circuit.
+    pub wait: Duration,
+    /// Identifies the transition, if this verdict makes one.
+    pub operation: OperationId,
+    /// Who, for the history.
+    pub by: Arc<str>,
+    /// Why, for the history.
+    pub reason: Arc<str>,
+}
+
+impl ProbeVerdict {
+    /// The outcome of a probe that ran under `lease`.
+    #[must_use]
+    pub fn new(
+        request: ProbeRequest,
+        lease: ProbeLease,
+        success: bool,
+        wait: Duration,
+        operation: OperationId,
+    ) -> Self {
+        Self {
+            request,
+            lease,
+            success,
+            slow: false,
+            wait,
+            operation,
+            by: Arc::from(""),
+            reason: Arc::from(""),
+        }
+    }
+}
+
+/// What became of a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProbeReport {
+    /// It counts and decides nothing yet; the lease is renewed for the next probe.
+    Counted {
+        /// Under which the next probe runs.
+        lease: ProbeLease,
+        /// The circuit, still half-open.
+        current: CircuitView,
+    },
+    /// It moved the circuit.
+    Decided(CircuitView),
+    /// It does not count: the lease had expired or was another's, or the circuit has moved on.
+    Lost {
+        /// The circuit as it is, unless it is gone.
+        current: Option<CircuitView>,
+    },
+}
+
+const fn at_least(count: u32, limit: Option<u16>) -> bool {
+    match limit {
+        Some(limit) => count >= limit as u32,
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streak_closes_on_enough_and_reopens_on_one() {
+        let decision = ProbeDecision::Streak { successes: 3 };
+        assert_eq!(decision.judge(2, 0, 0), ProbeOutlook::Undecided);
+        assert_eq!(decision.judge(3, 0, 3), ProbeOutlook::Close);
+        assert_eq!(decision.judge(2, 1, 0), ProbeOutlook::Reopen);
+    }
+
+    #[test]
+    fn a_sample_decides_when_it_is_complete_and_by_its_own_criteria() {
+        let decision = ProbeDecision::Sample { calls: 4, failures: Some(2), slow: Some(3) };
+        assert_eq!(decision.judge(0, 3, 3), ProbeOutlook::Undecided);
+        assert_eq!(decision.judge(3, 1, 2), ProbeOutlook::Close);
+        assert_eq!(decision.judge(2, 2, 0), ProbeOutlook::Reopen);
+        assert_eq!(decision.judge(4, 0, 3), ProbeOutlook::Reopen);
+        let lenient = ProbeDecision::Sample { calls: 2, failures: None, slow: None };
+        assert_eq!(lenient.judge(0, 2, 2), ProbeOutlook::Close);
+    }
+}

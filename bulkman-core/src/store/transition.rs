@@ -1,0 +1,210 @@
+//! Changing a circuit: by compare-and-swap, by vote, or by an operator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::probe::ProbePlan;
+use super::view::{CircuitView, Epoch, OperationId, StoreTime};
+use crate::name::Name;
+
+/// A change that a process wants to make to a circuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreTransition {
+    /// Which circuit.
+    pub circuit: Name,
+    /// The epoch on which this was decided.
+    pub base: Epoch,
+    /// Where to.
+    pub change: StoreChange,
+    /// Decided by hand, or by a health check: a half-open that needs no due opening, and a
+    /// change into the same state, which starts that state again.
+    pub by_hand: bool,
+    /// Not to be applied at this time or later, so that a statement that was given up and is
+    /// executed late does no harm.
+    pub not_after: Option<StoreTime>,
+    /// Identifies this attempt.
+    pub operation: OperationId,
+    /// Who, for the history; cut to 200 bytes.
+    pub by: Arc<str>,
+    /// Why, for the history; cut to 200 bytes.
+    pub reason: Arc<str>,
+}
+
+impl StoreTransition {
+    /// A change of `circuit` decided on epoch `base`, by its rules, without a time limit.
+    #[must_use]
+    pub fn new(circuit: Name, base: Epoch, change: StoreChange, operation: OperationId) -> Self {
+        Self {
+            circuit,
+            base,
+            change,
+            by_hand: false,
+            not_after: None,
+            operation,
+            by: Arc::from(""),
+            reason: Arc::from(""),
+        }
+    }
+}
+
+/// Where a [`StoreTransition`] leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreChange {
+    /// Opens for `wait`, and counts the opening.
+    Open {
+        /// How long, from the moment at which the store applies it.
+        wait: Duration,
+    },
+    /// Starts probing. Unless by hand, only from an opening whose time is over.
+    HalfOpen {
+        /// How it is decided.
+        plan: ProbePlan,
+    },
+    /// Closes, and forgets how often the circuit has opened.
+    Close,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Applied {
+    /// It is made, now or by an earlier try of the same operation.
+    Applied(CircuitView),
+    /// It is not, and this is how the circuit stands.
+    Refused {
+        /// Why not.
+        why: Refusal,
+        /// The circuit as it is.
+        current: CircuitView,
+    },
+    /// There is no such circuit: it was never registered, or is lost.
+    Unknown,
+}
+
+/// Why a change was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The circuit has moved on since the base epoch.
+    Stale,
+    /// It is already in that state.
+    AlreadyThere,
+    /// The opening's time is not over.
+    NotDue,
+    /// The transition's own time is over.
+    TooLate,
+    /// An operator holds the circuit.
+    Forced,
+}
+
+/// One process's vote for opening a circuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreVote {
+    /// The change it votes for: always an opening, on this base, with this operation.
+    pub opening: StoreTransition,
+    /// Whose vote: a process has one.
+    pub voter: Arc<str>,
+    /// Votes that make an opening, this one included: 1 to 1000.
+    pub quorum: u16,
+    /// How long a vote counts.
+    pub window: Duration,
+}
+
+impl StoreVote {
+    /// `voter`'s vote for `opening`.
+    #[must_use]
+    pub const fn new(opening: StoreTransition, voter: Arc<str>, quorum: u16, window: Duration) -> Self {
+        Self { opening, voter, quorum, window }
+    }
+
+    /// How long the opening is to last.
+    #[must_use]
+    pub const fn wait(&self) -> Duration {
+        match self.opening.change {
+            StoreChange::Open { wait } => wait,
+            StoreChange::HalfOpen { .. } | StoreChange::Close => Duration::ZERO,
+        }
+    }
+}
+
+/// What became of a vote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Voted {
+    /// It made the quorum: the circuit is open.
+    Opened(CircuitView),
+    /// It counts, with this many in all.
+    Counted {
+        /// Votes within the window.
+        votes: u32,
+    },
+    /// It does not count.
+    Refused {
+        /// Why not.
+        why: Refusal,
+        /// The circuit as it is.
+        current: CircuitView,
+    },
+    /// There is no such circuit.
+    Unknown,
+}
+
+/// What an operator tells the whole fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FleetCommand {
+    /// Which circuit.
+    pub circuit: Name,
+    /// What to do.
+    pub action: FleetAction,
+    /// Identifies this attempt.
+    pub operation: OperationId,
+    /// Who; cut to 200 bytes.
+    pub by: Arc<str>,
+    /// Why; cut to 200 bytes.
+    pub reason: Arc<str>,
+}
+
+impl FleetCommand {
+    /// `action` on `circuit`.
+    #[must_use]
+    pub fn new(
+        circuit: Name,
+        action: FleetAction,
+        operation: OperationId,
+        by: impl Into<Arc<str>>,
+        reason: impl Into<Arc<str>>,
+    ) -> Self {
+        Self { circuit, action, operation, by: by.into(), reason: reason.into() }
+    }
+}
+
+/// The operators' actions. Each starts a new epoch, also into the state that the circuit is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FleetAction {
+    /// Holds the circuit open until another command.
+    ForceOpen,
+    /// Switches the breaker off until another command: all calls pass.
+    Disable,
+    /// Closes, from any state, forced ones included.
+    Close,
+    /// Closes, from any state, and forgets all counts and votes.
+    Reset,
+}
+
+impl FleetAction {
+    /// `force-open`, `disable`, `close`, `reset`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ForceOpen => "force-open",
+            Self::Disable => "disable",
+            Self::Close => "close",
+            Self::Reset => "reset",
+        }
+    }
+}

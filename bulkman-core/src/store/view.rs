@@ -1,0 +1,175 @@
+//! What a store tells about circuits.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::probe::ProbePlan;
+use crate::name::Name;
+
+/// The number of changes that a circuit has gone through; higher is newer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// The number of changes that a namespace has gone through, in the order in which they became
+/// visible.
+///
+/// It goes backwards only when the store has lost history: a backup restored, or a failover to a
+/// replica that lagged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// A reading of the store's clock, in microseconds since whenever that clock counts from.
+///
+/// Only good for being sent back to the same store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreTime(pub i64);
+
+impl StoreTime {
+    /// This much later; saturates.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Identifies one attempt to change a circuit, over however many tries.
+///
+/// Drawn at random from the whole range by whoever makes the change; zero is nobody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OperationId(pub u64);
+
+/// The state of a circuit as the fleet shares it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FleetState {
+    /// Calls pass.
+    #[default]
+    Closed,
+    /// Calls are refused until the opening's time is over.
+    Open,
+    /// Holders of a lease probe.
+    HalfOpen,
+    /// An operator holds the circuit open.
+    ForcedOpen,
+    /// An operator has switched the breaker off: all calls pass.
+    Disabled,
+}
+
+impl FleetState {
+    /// Whether an operator put the circuit there: then only an operator takes it out.
+    #[must_use]
+    pub const fn is_forced(self) -> bool {
+        matches!(self, Self::ForcedOpen | Self::Disabled)
+    }
+
+    /// `closed`, `open`, `half-open`, `forced-open`, `disabled`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+            Self::ForcedOpen => "forced-open",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for FleetState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One circuit as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CircuitView {
+    /// Which.
+    pub circuit: Name,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The namespace's revision of its last change.
+    pub revision: Revision,
+    /// Its state.
+    pub state: FleetState,
+    /// How long it stays open yet; zero when that is over, and in every other state.
+    ///
+    /// Never more than [`wait`](Self::wait), also after the store's clock has stepped back.
+    pub remaining: Duration,
+    /// How long the opening was to last when it began; zero in every other state.
+    pub wait: Duration,
+    /// How long ago it changed.
+    pub age: Duration,
+    /// How often it has opened since it was last closed.
+    pub open_count: u32,
+    /// How the half-open stay is decided, while it is half-open.
+    pub plan: ProbePlan,
+    /// Probes of this half-open stay that succeeded.
+    pub probes_succeeded: u32,
+    /// Probes of this half-open stay that failed.
+    pub probes_failed: u32,
+    /// The operation that changed it last.
+    pub operation: OperationId,
+    /// Who changed it last.
+    pub changed_by: Arc<str>,
+    /// Why.
+    pub reason: Arc<str>,
+}
+
+impl CircuitView {
+    /// A closed circuit that has never changed.
+    #[must_use]
+    pub fn new(circuit: Name) -> Self {
+        Self {
+            circuit,
+            epoch: Epoch::default(),
+            revision: Revision::default(),
+            state: FleetState::Closed,
+            remaining: Duration::ZERO,
+            wait: Duration::ZERO,
+            age: Duration::ZERO,
+            open_count: 0,
+            plan: ProbePlan::default(),
+            probes_succeeded: 0,
+            probes_failed: 0,
+            operation: OperationId::default(),
+            changed_by: Arc::from(""),
+            reason: Arc::from(""),
+        }
+    }
+
+    /// Whether it is open and its time is over: the next with demand may make it half-open.
+    #[must_use]
+    pub const fn is_due(&self) -> bool {
+        matches!(self.state, FleetState::Open) && self.remaining.is_zero()
+    }
+}
+
+/// Some or all circuits of a namespace, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Up to where it tells.
+    pub revision: Revision,
+    /// Identifies the data: another value means that everything was made anew.
+    pub incarnation: u64,
+    /// The store's clock.
+    pub now: StoreTime,
+    /// The circuits that changed, or all.
+    pub circuits: Vec<CircuitView>,
+}
+
+impl Snapshot {
+    /// A snapshot of `circuits`.
+    #[must_use]
+    pub const fn new(
+        revision: Revision,
+        incarnation: u64,
+        now: StoreTime,
+        circuits: Vec<CircuitView>,
+    ) -> Self {
+        Self { revision, incarnation, now, circuits }
+    }
+}

@@ -1,0 +1,32 @@
+//! `MemoryStore` does what every store must do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkman_core::store::conformance::{Case, Harness};
+use bulkman_core::testing::ManualRuntime;
+use bulkman_core::{BoxFuture, CircuitStore, MemoryStore};
+
+struct InMemory {
+    runtime: ManualRuntime,
+    store: MemoryStore,
+}
+
+impl Harness for InMemory {
+    fn store(&self, namespace: &str) -> Arc<dyn CircuitStore> {
+        Arc::new(self.store.namespace(namespace))
+    }
+
+    fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
+        self.runtime.advance(time);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn run(case: Case) {
+    let runtime = ManualRuntime::new();
+    let store = MemoryStore::new(runtime.clone());
+    futures_lite::future::block_on(case(&InMemory { runtime, store }));
+}
+
+bulkman_core::store_conformance!(run);

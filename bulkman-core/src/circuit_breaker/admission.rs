@@ -1,0 +1,96 @@
+//! The right to make one call, and the duty to say how it went.
+
+use std::time::{Duration, Instant};
+
+use super::probes::ProbeId;
+use super::shell::Shell;
+use super::word::Word;
+use crate::outcome::Outcome;
+
+/// A call that a circuit has admitted: made by
+/// [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
+///
+/// Say how the call went; an admission that is dropped says nothing, and gives a probe slot back.
+/// Dropped by a panic that began during the call, it records a failure.
+///
+/// An outcome that comes when the circuit has changed its state since the admission is dropped:
+/// it is about a time that is over.
+#[derive(Debug)]
+#[must_use = "an admission that is dropped records nothing"]
+pub struct Admission<'a> {
+    shell: &'a Shell,
+    /// `None` once settled.
+    ticket: Option<Ticket>,
+    /// When the call began, if its length matters.
+    started: Option<Instant>,
+    panicking: bool,
+}
+
+impl<'a> Admission<'a> {
+    pub(super) fn new(shell: &'a Shell, ticket: Ticket, now: Option<Instant>) -> Self {
+        let started = ticket.needs_duration().then(|| now.unwrap_or_else(|| shell.now()));
+        Self { shell, ticket: Some(ticket), started, panicking: std::thread::panicking() }
+    }
+
+    /// The dependency did its work.
+    pub fn success(self) {
+        self.record(Outcome::Success);
+    }
+
+    /// The dependency failed.
+    pub fn failure(self) {
+        self.record(Outcome::Failure);
+    }
+
+    /// The call ends now. If its length matters, it is the time since the admission.
+    pub fn record(mut self, outcome: Outcome) {
+        let now = self.started.map(|_| self.shell.now());
+        let ran = now.zip(self.started).map(|(now, started)| now.saturating_duration_since(started));
+        self.settle(outcome, ran, now);
+    }
+
+    /// The call ends now and took `ran`.
+    pub fn record_after(mut self, outcome: Outcome, ran: Duration) {
+        self.settle(outcome, Some(ran), None);
+    }
+
+    /// The call ended at `now` and took `ran`: reads no clock.
+    pub fn record_at(mut self, outcome: Outcome, ran: Duration, now: Instant) {
+        self.settle(outcome, Some(ran), Some(now));
+    }
+
+    fn settle(&mut self, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
+        if let Some(ticket) = self.ticket.take() {
+            self.shell.settle(ticket, outcome, ran, now);
+        }
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        if std::thread::panicking() && !self.panicking {
+            let now = self.shell.now();
+            let ran = self.started.map(|started| now.saturating_duration_since(started));
+            self.shell.settle(ticket, Outcome::Failure, ran, Some(now));
+        } else {
+            self.shell.settle(ticket, Outcome::Ignored, None, None);
+        }
+    }
+}
+
+/// An admission as plain data, for who has a guard of their own: settle or abandon it once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    pub(super) word: Word,
+    pub(super) probe: Option<ProbeId>,
+}
+
+impl Ticket {
+    /// Whether the outcome must say how long the call took.
+    pub(crate) const fn needs_duration(self) -> bool {
+        self.word.needs_duration()
+    }
+}

@@ -1,0 +1,74 @@
+//! Calls through a circuit breaker alone, without a bulkhead.
+
+use std::future::Future;
+
+use thiserror::Error;
+
+use super::CircuitBreaker;
+use crate::error::CircuitOpen;
+use crate::outcome::Outcome;
+
+impl CircuitBreaker {
+    /// Runs `operation` if the circuit admits it: `Ok` is a success, `Err` a failure, and a panic
+    /// is a failure that goes on unwinding.
+    ///
+    /// # Errors
+    ///
+    /// [`CircuitError::Open`] without running it, [`CircuitError::Operation`] with its error.
+    ///
+    /// ```
+    /// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitError, ClockOnly};
+    ///
+    /// let config = CircuitBreakerConfig::new().failure_threshold(1);
+    /// let breaker = CircuitBreaker::new("disk", config, ClockOnly)?;
+    /// assert_eq!(breaker.call(|| Err::<(), _>("full")), Err(CircuitError::Operation("full")));
+    /// assert!(matches!(breaker.call(|| Ok::<_, &str>(())), Err(CircuitError::Open(_))));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    pub fn call<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, CircuitError<E>> {
+        let admission = self.try_acquire().map_err(CircuitError::Open)?;
+        let result = operation();
+        admission.record(outcome(&result));
+        result.map_err(CircuitError::Operation)
+    }
+
+    /// Awaits `operation` if the circuit admits it, as [`call`](Self::call) does.
+    ///
+    /// The circuit is asked when the returned future is first polled.
+    ///
+    /// # Errors
+    ///
+    /// [`CircuitError::Open`] without polling it, [`CircuitError::Operation`] with its error.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped records nothing and gives its probe slot back.
+    pub async fn execute<T, E>(
+        &self,
+        operation: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CircuitError<E>> {
+        let admission = self.try_acquire().map_err(CircuitError::Open)?;
+        let result = operation.await;
+        admission.record(outcome(&result));
+        result.map_err(CircuitError::Operation)
+    }
+}
+
+/// A call through a circuit breaker that did not bring back a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CircuitError<E> {
+    /// The circuit refused; nothing ran.
+    #[error(transparent)]
+    Open(CircuitOpen),
+    /// The operation ran and returned this error.
+    #[error("operation failed")]
+    Operation(#[source] E),
+}
+
+const fn outcome<T, E>(result: &Result<T, E>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Success,
+        Err(_) => Outcome::Failure,
+    }
+}

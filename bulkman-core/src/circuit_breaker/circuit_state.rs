@@ -1,0 +1,56 @@
+//! The six states, by name.
+
+use std::fmt;
+
+/// Where a circuit stands.
+///
+/// The first three follow each other by themselves; the others are entered and left by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Calls pass and their outcomes are counted.
+    Closed,
+    /// Calls are refused until the isolation is over.
+    Open,
+    /// A few probes pass and decide; everybody else is refused.
+    HalfOpen,
+    /// Calls are refused until somebody says otherwise.
+    ForcedOpen,
+    /// Calls pass and nothing is counted.
+    Disabled,
+    /// Calls pass, outcomes are counted, and nothing ever opens the circuit.
+    MetricsOnly,
+}
+
+impl CircuitState {
+    /// Whether every call passes: closed, disabled or metrics-only.
+    #[must_use]
+    pub const fn passes_all(self) -> bool {
+        matches!(self, Self::Closed | Self::Disabled | Self::MetricsOnly)
+    }
+
+    /// Whether every call is refused: open or forced open.
+    #[must_use]
+    pub const fn refuses_all(self) -> bool {
+        matches!(self, Self::Open | Self::ForcedOpen)
+    }
+
+    /// The name in lower case, as in logs and metrics: `half_open`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::Disabled => "disabled",
+            Self::MetricsOnly => "metrics_only",
+        }
+    }
+}
+
+impl fmt::Display for CircuitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,131 @@
+//! The last N outcomes, two bits each.
+
+use super::counts::{Sample, Tally};
+
+/// A ring of outcomes. Takes memory as it fills: a million outcomes are 250 kB.
+#[derive(Clone, Debug)]
+pub(crate) struct CountWindow {
+    size: usize,
+    /// Outcomes in the ring, up to `size`.
+    filled: usize,
+    /// Where the next outcome goes: over the oldest one once the ring is full.
+    next: usize,
+    packed: Vec<u64>,
+    tally: Tally,
+}
+
+impl CountWindow {
+    pub(crate) fn new(size: u32) -> Self {
+        Self { size: size as usize, filled: 0, next: 0, packed: Vec::new(), tally: Tally::default() }
+    }
+
+    pub(crate) fn record(&mut self, sample: Sample) {
+        if self.filled == self.size {
+            self.tally.remove(self.get(self.next));
+        } else {
+            self.filled += 1;
+        }
+        self.set(self.next, sample);
+        self.tally.add(sample);
+        self.next += 1;
+        if self.next == self.size {
+            self.next = 0;
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.filled = 0;
+        self.next = 0;
+        self.tally = Tally::default();
+    }
+
+    /// Keeps the newest `size` outcomes.
+    pub(crate) fn resize(&mut self, size: u32) {
+        let mut resized = Self::new(size);
+        for age in (0..self.filled.min(resized.size)).rev() {
+            resized.record(self.get((self.next + self.size - 1 - age) % self.size));
+        }
+        *self = resized;
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn get(&self, place: usize) -> Sample {
+        let bits = self.packed[place / PER_WORD] >> (place % PER_WORD * 2);
+        Sample { failed: bits & 1 != 0, slow: bits & 2 != 0 }
+    }
+
+    fn set(&mut self, place: usize, sample: Sample) {
+        let word = place / PER_WORD;
+        if word == self.packed.len() {
+            self.packed.push(0);
+        }
+        let shift = place % PER_WORD * 2;
+        let bits = u64::from(sample.failed) | u64::from(sample.slow) << 1;
+        self.packed[word] = self.packed[word] & !(3 << shift) | bits << shift;
+    }
+}
+
+/// Outcomes in a word.
+const PER_WORD: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tally(samples: impl IntoIterator<Item = Sample>) -> Tally {
+        let mut tally = Tally::default();
+        samples.into_iter().for_each(|sample| tally.add(sample));
+        tally
+    }
+
+    fn sample(bits: u8) -> Sample {
+        Sample { failed: bits & 1 != 0, slow: bits & 2 != 0 }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_plain_queue(
+            size in 1_u32..200,
+            steps in proptest::collection::vec((0_u8..40, 0_u8..4, 1_u32..200), 1..600),
+        ) {
+            let mut window = CountWindow::new(size);
+            let (mut plain, mut size) = (VecDeque::new(), size as usize);
+            for (op, bits, resized) in steps {
+                match op {
+                    0 => {
+                        window.clear();
+                        plain.clear();
+                    }
+                    1 => {
+                        window.resize(resized);
+                        size = resized as usize;
+                    }
+                    _ => {
+                        window.record(sample(bits));
+                        plain.push_back(sample(bits));
+                    }
+                }
+                while plain.len() > size {
+                    plain.pop_front();
+                }
+                prop_assert_eq!(window.tally(), tally(plain.iter().copied()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_outcomes_take_a_quarter_of_a_megabyte() {
+        let mut window = CountWindow::new(1_000_000);
+        assert_eq!(window.packed.capacity(), 0);
+        (0..3_000_000_u32).for_each(|n| window.record(sample(u8::from(n % 4 == 0))));
+        assert_eq!(window.tally(), Tally { calls: 1_000_000, failures: 250_000, slow: 0 });
+        assert_eq!(window.packed.len() * 8, 250_000);
+    }
+}

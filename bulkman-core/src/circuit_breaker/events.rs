@@ -1,0 +1,71 @@
+//! What listeners get.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::transition::Transition;
+use crate::broadcast::{Broadcast, Next, Reader};
+
+/// Something that a listener of a circuit should know.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum CircuitEvent {
+    /// The circuit changed its state.
+    Transition(Transition),
+    /// The listener was too slow: so many transitions are gone. The ones that follow are the
+    /// newest.
+    Missed(u64),
+}
+
+/// The transitions of a circuit from now on, in order: made by
+/// [`CircuitBreaker::events`](super::CircuitBreaker::events).
+///
+/// The circuit never waits for a listener; one that falls more than 128 transitions behind is
+/// told how many it missed. The stream ends when the circuit is dropped, and does not keep it
+/// alive.
+///
+/// # Cancel safety
+///
+/// An event is taken only when it is returned: dropping a future that waits for the next one
+/// loses nothing.
+#[must_use = "streams do nothing unless polled"]
+pub struct CircuitEvents {
+    events: Arc<Broadcast<Transition>>,
+    reader: Reader,
+}
+
+impl CircuitEvents {
+    pub(crate) fn new(events: &Arc<Broadcast<Transition>>) -> Self {
+        Self { events: Arc::clone(events), reader: events.join() }
+    }
+}
+
+impl Stream for CircuitEvents {
+    type Item = CircuitEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<CircuitEvent>> {
+        let Self { events, reader } = &mut *self;
+        events.poll_next(reader, cx).map(|next| {
+            next.map(|next| match next {
+                Next::Value(transition) => CircuitEvent::Transition(transition),
+                Next::Missed(missed) => CircuitEvent::Missed(missed),
+            })
+        })
+    }
+}
+
+impl Drop for CircuitEvents {
+    fn drop(&mut self) {
+        self.events.leave(&mut self.reader);
+    }
+}
+
+impl fmt::Debug for CircuitEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitEvents").finish_non_exhaustive()
+    }
+}

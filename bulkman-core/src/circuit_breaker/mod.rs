@@ -1,0 +1,361 @@
+//! A circuit breaker: stops calling a dependency that fails, and finds out when it is back.
+//!
+//! Calls to a dependency that is down cost their callers a timeout each, and the dependency the
+//! chance to recover. A circuit breaker watches the outcomes; when they are bad enough it
+//! *opens* and refuses calls at once. After an isolation a few *probes* pass, and their outcomes
+//! decide whether it closes again.
+//!
+//! ```text
+//!            a rule is broken                    isolation over
+//!  +--------+               +------+  (seen by a call, a look or a timer) +-----------+
+//!  | Closed | ------------> | Open | -----------------------------------> | Half-open |
+//!  +--------+               +------+ <----------------------------------- +-----------+
+//!       ^                        a probe failed or was lost; or too many did    |
+//!       |                                                                       |
+//!       +-----------------------------------------------------------------------+
+//!                               enough probes succeeded
+//!
+//!  by hand, from anywhere:  Forced open (refuses all)   Disabled (passes all, counts nothing)
+//!                           Metrics-only (passes all, counts, never opens)
+//! ```
+//!
+//! Every state entered begins a new *generation*. An admission remembers its own, and an outcome
+//! of an older one is dropped: what a call says that began before the circuit opened is no news
+//! about whether the dependency is back.
+//!
+//! # When not to use it
+//!
+//! When the dependency is a resource of this process (a lock, a pool): it does not recover by
+//! being left alone, and a [bulkhead](crate) alone is what bounds it. When a failure says nothing
+//! about the next call (invalid input): record it as [`Ignored`](crate::Outcome::Ignored). When
+//! one name stands for many independent parts (shards, tenants): use a breaker for each, or one
+//! bad part isolates all.
+//!
+//! # How it is built
+//!
+//! `state.rs` is the machine, pure and single-threaded, with the time as an argument; `shell.rs`
+//! shares it between threads. The rest are the parts of the two.
+
+mod admission;
+mod alarm;
+mod call;
+mod circuit_state;
+mod config;
+mod count_window;
+mod counts;
+mod events;
+mod probes;
+mod random;
+mod refusals;
+mod settings;
+mod shell;
+mod snapshot;
+mod state;
+mod time_window;
+mod transition;
+mod validate;
+mod window;
+mod word;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use self::admission::Admission;
+pub(crate) use self::admission::Ticket;
+pub use self::call::CircuitError;
+pub use self::circuit_state::CircuitState;
+pub use self::config::{CircuitBreakerConfig, HalfOpenExpiry, IsolationBackoff, SlidingWindow};
+pub use self::counts::CircuitCounts;
+pub use self::events::{CircuitEvent, CircuitEvents};
+pub use self::refusals::Refusals;
+pub use self::settings::{CircuitBreakerSettings, Isolation, Trial};
+pub use self::snapshot::CircuitSnapshot;
+pub use self::transition::{Transition, TransitionCause};
+
+use self::shell::{Hook, Shell};
+use self::state::Target;
+use crate::error::{CircuitOpen, ConfigError};
+use crate::name::Name;
+use crate::outcome::Outcome;
+use crate::runtime::Runtime;
+
+/// A circuit breaker, usable alone or as part of a bulkhead. Cheap to clone: all clones are one
+/// circuit.
+///
+/// * Ask and tell: [`try_acquire`](Self::try_acquire), then the [`Admission`]'s methods; or
+///   [`call`](Self::call) and [`execute`](Self::execute), which do both. The variants that end in
+///   `_at` take the time as an argument and read no clock.
+/// * Look: [`state`](Self::state), [`snapshot`](Self::snapshot), [`events`](Self::events).
+/// * By hand: [`open`](Self::open), [`close`](Self::close), [`force_open`](Self::force_open) and
+///   so on. Each starts a new generation, also into the state that the circuit is in already:
+///   that starts the state again (its isolation, its probes), without an event.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+///
+/// let config = CircuitBreakerConfig::new().failure_threshold(2);
+/// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
+///
+/// for _ in 0..2 {
+///     breaker.try_acquire().unwrap().failure();
+/// }
+/// assert_eq!(breaker.state(), CircuitState::Open);
+/// let refused = breaker.try_acquire().unwrap_err();
+/// println!("{refused}"); // circuit is open, retry in 29.99s
+/// assert!(refused.retry_after.is_some());
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct CircuitBreaker(Arc<Shell>);
+
+impl CircuitBreaker {
+    /// A circuit of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with the field when the name or the configuration can't be used, or needs
+    /// what the runtime does not have.
+    pub fn new(
+        name: impl AsRef<str>,
+        config: CircuitBreakerConfig,
+        runtime: impl Runtime,
+    ) -> Result<Self, ConfigError> {
+        Self::from_parts(Name::new(name)?, &config, Arc::new(runtime))
+    }
+
+    pub(crate) fn from_parts(
+        name: Name,
+        config: &CircuitBreakerConfig,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, ConfigError> {
+        check_config(config, &*runtime)?;
+        // Std's hasher is seeded from the system's entropy, which is all that jitter asks for.
+        let seed = RandomState::new().hash_one(name.as_str());
+        Ok(Self(Shell::new(name, config.settings(), seed, runtime)))
+    }
+
+    /// Asks for the right to make one call.
+    ///
+    /// # Errors
+    ///
+    /// [`CircuitOpen`] with the reason, and when to come back, if that is known.
+    #[inline]
+    pub fn try_acquire(&self) -> Result<Admission<'_>, CircuitOpen> {
+        let ticket = self.0.admit(None)?;
+        Ok(Admission::new(&self.0, ticket, None))
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), at `now`: no clock is read.
+    ///
+    /// All times given to one circuit must be of one clock, which is also that of its runtime if
+    /// methods without the time are used too. One that goes back changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire).
+    ///
+    /// ```
+    /// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome, Runtime};
+    /// use std::time::Duration;
+    ///
+    /// let breaker = CircuitBreaker::new("shard-7", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// let begin = ClockOnly.now();
+    /// let admission = breaker.try_acquire_at(begin).unwrap();
+    /// let ran = Duration::from_millis(12);
+    /// admission.record_at(Outcome::Success, ran, begin + ran);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    pub fn try_acquire_at(&self, now: Instant) -> Result<Admission<'_>, CircuitOpen> {
+        let ticket = self.0.admit(Some(now))?;
+        Ok(Admission::new(&self.0, ticket, Some(now)))
+    }
+
+    /// The state; performs a transition that is due, so that it is right without traffic.
+    #[must_use]
+    pub fn state(&self) -> CircuitState {
+        self.0.state(None)
+    }
+
+    /// The state at `now`: no clock is read.
+    #[must_use]
+    pub fn state_at(&self, now: Instant) -> CircuitState {
+        self.0.state(Some(now))
+    }
+
+    /// Whether the state is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state() == CircuitState::Closed
+    }
+
+    /// Whether the state is open or forced open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().refuses_all()
+    }
+
+    /// Whether the state is half-open.
+    #[must_use]
+    pub fn is_half_open(&self) -> bool {
+        self.state() == CircuitState::HalfOpen
+    }
+
+    /// Everything there is to see, read at one moment; performs a transition that is due.
+    #[must_use]
+    pub fn snapshot(&self) -> CircuitSnapshot {
+        self.0.snapshot(None)
+    }
+
+    /// The snapshot at `now`: no clock is read.
+    #[must_use]
+    pub fn snapshot_at(&self, now: Instant) -> CircuitSnapshot {
+        self.0.snapshot(Some(now))
+    }
+
+    /// How many calls have been refused since the circuit was made, by reason.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        self.0.refusals()
+    }
+
+    /// The transitions from now on, as a stream.
+    pub fn events(&self) -> CircuitEvents {
+        CircuitEvents::new(self.0.events())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        self.0.name()
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn settings(&self) -> CircuitBreakerSettings {
+        self.0.settings()
+    }
+
+    /// Opens for the isolation in force, without making the next one longer.
+    pub fn open(&self) {
+        self.go(Target::Open);
+    }
+
+    /// Opens for `duration`; if that overflows the clock, until somebody says otherwise.
+    pub fn open_for(&self, duration: Duration) {
+        self.go(Target::OpenFor(duration));
+    }
+
+    /// Closes, with empty counts and the first isolation duration.
+    pub fn close(&self) {
+        self.go(Target::Closed);
+    }
+
+    /// Lets probes through.
+    pub fn half_open(&self) {
+        self.go(Target::HalfOpen);
+    }
+
+    /// Refuses all calls until somebody says otherwise.
+    pub fn force_open(&self) {
+        self.go(Target::ForcedOpen);
+    }
+
+    /// Passes all calls and counts nothing.
+    pub fn disable(&self) {
+        self.go(Target::Disabled);
+    }
+
+    /// Passes all calls and counts them, and never opens.
+    pub fn metrics_only(&self) {
+        self.go(Target::MetricsOnly);
+    }
+
+    /// Starts afresh: closed, nothing counted, from whatever state.
+    pub fn reset(&self) {
+        self.go(Target::Closed);
+    }
+
+    /// Changes the rules in place. The state stays, and a running isolation, and the window: its
+    /// newest part when it shrinks, nothing when it changes its kind. `initial_state` has no
+    /// effect any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], as the constructor; then the old rules stay in force.
+    pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
+        check_config(config, &**self.0.runtime())?;
+        let settings = config.settings();
+        self.0.change(|machine, now| machine.reconfigure(settings, now));
+        Ok(())
+    }
+
+    /// Whether a call would be refused now. Takes nothing, and counts a refusal: for who then
+    /// waits for something else before it asks for an admission.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), CircuitOpen> {
+        self.0.check()
+    }
+
+    /// [`try_acquire`](Self::try_acquire) for who has a guard of their own.
+    #[inline]
+    pub(crate) fn admit(&self) -> Result<Ticket, CircuitOpen> {
+        self.0.admit(None)
+    }
+
+    /// Takes the outcome of an admitted call; an ignored one gives its probe slot back.
+    #[inline]
+    pub(crate) fn settle(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) {
+        self.0.settle(ticket, outcome, ran, None);
+    }
+
+    /// [`settle`](Self::settle) for who has read the clock already.
+    #[inline]
+    pub(crate) fn settle_at(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>, now: Instant) {
+        self.0.settle(ticket, outcome, ran, Some(now));
+    }
+
+    /// Ends an admission about which nothing can be said.
+    #[inline]
+    pub(crate) fn abandon(&self, ticket: Ticket) {
+        self.0.settle(ticket, Outcome::Ignored, None, None);
+    }
+
+    /// Open or forced open, whatever the time: one load.
+    #[inline]
+    pub(crate) fn refuses(&self) -> bool {
+        self.0.refuses()
+    }
+
+    /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the
+    /// thread of some caller. Its panics end there. It must hold the circuit weakly, if at all.
+    pub(crate) fn on_transition(&self, hook: Hook) {
+        self.0.add_hook(hook);
+    }
+
+    /// Begins half-open before the isolation is over, since a health check succeeded; nothing
+    /// unless the circuit is open. Says whether it was.
+    pub(crate) fn half_open_early(&self) -> bool {
+        self.0.change(|machine, now| machine.half_open_early(now))
+    }
+
+    fn go(&self, target: Target) {
+        self.0.change(|machine, now| machine.go(target, now));
+    }
+}
+
+impl fmt::Debug for CircuitBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn check_config(config: &CircuitBreakerConfig, runtime: &dyn Runtime) -> Result<(), ConfigError> {
+    config.validate()?;
+    let able = runtime.capabilities();
+    if config.automatic_half_open && !(able.timers && able.tasks) {
+        return Err(ConfigError::Unsupported { setting: "automatic_half_open", needs: "timers and tasks" });
+    }
+    Ok(())
+}

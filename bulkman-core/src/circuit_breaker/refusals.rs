@@ -1,0 +1,56 @@
+//! Refusals, counted by reason.
+
+use crate::error::OpenReason;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// How many calls a circuit has refused since it was made, by reason. These only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// The circuit was open.
+    pub open: u64,
+    /// The circuit was half-open and all probes were out.
+    pub probes_out: u64,
+    /// The circuit was forced open.
+    pub forced_open: u64,
+    /// The circuit was half-open in the fleet and this process had no lease.
+    pub no_lease: u64,
+}
+
+impl Refusals {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.open + self.probes_out + self.forced_open + self.no_lease
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RefusalCounters {
+    open: AtomicU64,
+    probes_out: AtomicU64,
+    forced_open: AtomicU64,
+    no_lease: AtomicU64,
+}
+
+impl RefusalCounters {
+    /// Relaxed, here and below: the counters order nothing.
+    pub(crate) fn count(&self, reason: OpenReason) {
+        let counter = match reason {
+            OpenReason::Open => &self.open,
+            OpenReason::ProbesOut => &self.probes_out,
+            OpenReason::ForcedOpen => &self.forced_open,
+            OpenReason::NoLease => &self.no_lease,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Refusals {
+        Refusals {
+            open: self.open.load(Ordering::Relaxed),
+            probes_out: self.probes_out.load(Ordering::Relaxed),
+            forced_open: self.forced_open.load(Ordering::Relaxed),
+            no_lease: self.no_lease.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! A circuit as it stood at one moment.
+
+use std::time::Duration;
+
+use super::circuit_state::CircuitState;
+use super::counts::CircuitCounts;
+use super::refusals::Refusals;
+use super::transition::Transition;
+use crate::name::Name;
+
+/// Everything there is to see of a circuit, read at one moment.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CircuitSnapshot {
+    /// Its name.
+    pub name: Name,
+    /// Its state, a due transition performed.
+    pub state: CircuitState,
+    /// How long it has been in that state.
+    pub age: Duration,
+    /// What it counts.
+    pub counts: CircuitCounts,
+    /// Calls refused since the state began.
+    pub not_permitted: u64,
+    /// Calls refused since the circuit was made, by reason.
+    pub refusals: Refusals,
+    /// How long the isolation still lasts; `None` when the circuit is not open, or stays so until
+    /// somebody says otherwise.
+    pub retry_after: Option<Duration>,
+    /// Probes that may still go out; `None` when the circuit is not half-open.
+    pub probes_left: Option<u32>,
+    /// Grows with every state entered.
+    pub generation: u64,
+    /// Automatic openings since the circuit was last closed.
+    pub open_count: u32,
+    /// The last transitions, oldest first.
+    pub recent: Vec<Transition>,
+}

@@ -1,0 +1,518 @@
+//! The state machine: no lock, no clock, no async. `now` is an argument.
+
+use std::time::{Duration, Instant};
+
+use super::circuit_state::CircuitState;
+use super::config::HalfOpenExpiry;
+use super::counts::{CircuitCounts, Sample, Tally};
+use super::probes::{ProbeId, Probes};
+use super::random::Random;
+use super::settings::{CircuitBreakerSettings, Trial};
+use super::transition::{Change, TransitionCause};
+use super::window::Window;
+use super::word::{Flags, Word};
+use crate::error::{CircuitOpen, OpenReason};
+use crate::outcome::Outcome;
+
+/// One circuit.
+///
+/// Every input first performs what has become due: an isolation that is over, a probe that is
+/// lost, a half-open that lasted too long. The last two count from their due time, so that it
+/// makes no difference when somebody looks; half-open begins when it is observed, because its
+/// time is for probes, and nobody was there to send one.
+///
+/// Each state entered is a new generation. Outcomes carry the generation of their admission, and
+/// those of an older one are dropped.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    settings: CircuitBreakerSettings,
+    phase: Phase,
+    since: Instant,
+    generation: u64,
+    /// The grid of time windows: when the circuit was made.
+    origin: Instant,
+    window: Option<Window>,
+    consecutive_failures: u32,
+    /// What opened the circuit, readable while it is open.
+    frozen: CircuitCounts,
+    /// Automatic openings since the last close.
+    open_count: u32,
+    random: Random,
+    changes: Vec<Change>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Closed,
+    /// `None`: never by itself.
+    Open {
+        until: Option<Instant>,
+    },
+    HalfOpen(Probes),
+    ForcedOpen,
+    Disabled,
+    MetricsOnly,
+}
+
+/// What became of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Settled {
+    /// Recorded or dropped, for good.
+    Done,
+    /// Recorded, and a rule wants to open: to be followed by [`Machine::trip`] with the time.
+    Trips(TransitionCause),
+    /// Not recorded: the time is needed.
+    NeedsClock,
+}
+
+/// A state to enter by hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    Closed,
+    Open,
+    OpenFor(Duration),
+    HalfOpen,
+    ForcedOpen,
+    Disabled,
+    MetricsOnly,
+}
+
+impl Machine {
+    pub(crate) fn new(settings: CircuitBreakerSettings, seed: u64, now: Instant) -> Self {
+        let initial = settings.initial_state;
+        let mut machine = Self {
+            settings,
+            phase: Phase::Disabled,
+            since: now,
+            generation: 0,
+            origin: now,
+            window: None,
+            consecutive_failures: 0,
+            frozen: CircuitCounts::default(),
+            open_count: 0,
+            random: Random::new(seed),
+            changes: Vec::new(),
+        };
+        machine.enter_by_hand(Target::from(initial), TransitionCause::Manual, now);
+        machine.changes = Vec::new();
+        machine
+    }
+
+    /// Performs what has become due.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        while let Some((due, step)) = self.next_step() {
+            if now < due {
+                return;
+            }
+            match step {
+                Step::HalfOpen => {
+                    self.enter(Phase::HalfOpen(Probes::default()), TransitionCause::IsolationOver, now);
+                }
+                Step::Lose(probe) => self.lose(probe, due),
+                Step::Expire(HalfOpenExpiry::Open) => self.reopen(TransitionCause::HalfOpenExpired, due),
+                Step::Expire(HalfOpenExpiry::Closed) => {
+                    self.enter(Phase::Closed, TransitionCause::HalfOpenExpired, due);
+                }
+            }
+        }
+    }
+
+    /// Whether a call would be admitted now.
+    pub(crate) fn check(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+        self.advance(now);
+        match &self.phase {
+            Phase::Closed | Phase::Disabled | Phase::MetricsOnly => Ok(()),
+            Phase::Open { until } => Err(CircuitOpen::new(
+                OpenReason::Open,
+                until.map(|until| until.saturating_duration_since(now)),
+            )),
+            Phase::ForcedOpen => Err(CircuitOpen::new(OpenReason::ForcedOpen, None)),
+            Phase::HalfOpen(probes) if probes.slots(self.settings.trial.probes()) > 0 => Ok(()),
+            Phase::HalfOpen(_) => Err(CircuitOpen::new(OpenReason::ProbesOut, None)),
+        }
+    }
+
+    /// Admits a call; while half-open, as a probe.
+    pub(crate) fn admit(&mut self, now: Instant) -> Result<Option<ProbeId>, CircuitOpen> {
+        self.check(now)?;
+        match &mut self.phase {
+            Phase::HalfOpen(probes) => Ok(Some(probes.admit(now))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes the outcome of a call that was admitted in `generation`.
+    ///
+    /// `now` may be left out where it costs too much: see [`Settled`].
+    pub(crate) fn settle(
+        &mut self,
+        generation: u64,
+        probe: Option<ProbeId>,
+        outcome: Outcome,
+        ran: Option<Duration>,
+        now: Option<Instant>,
+    ) -> Settled {
+        if let Some(now) = now {
+            self.advance(now);
+        }
+        if generation != self.generation {
+            return Settled::Done;
+        }
+        let failed = match outcome {
+            Outcome::Success => false,
+            Outcome::Failure => true,
+            Outcome::Ignored => {
+                self.give_back(probe);
+                return Settled::Done;
+            }
+        };
+        let sample = Sample { failed, slow: self.settings.is_slow(ran) };
+        match (&self.phase, now) {
+            (Phase::Closed | Phase::MetricsOnly, _) => self.record(sample, now),
+            (Phase::HalfOpen(_), Some(now)) => {
+                if self.give_back(probe) {
+                    self.record_probe(sample, TransitionCause::ProbeFailed, now);
+                }
+                Settled::Done
+            }
+            (Phase::HalfOpen(_), None) => Settled::NeedsClock,
+            (Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled, _) => Settled::Done,
+        }
+    }
+
+    /// Opens after [`Settled::Trips`], unless something else has happened since.
+    pub(crate) fn trip(&mut self, generation: u64, cause: TransitionCause, now: Instant) {
+        if generation == self.generation && matches!(self.phase, Phase::Closed) {
+            self.open_by_rule(cause, now);
+        }
+    }
+
+    /// Goes to a state by hand; into the same state, starts it again without a transition.
+    pub(crate) fn go(&mut self, target: Target, now: Instant) {
+        self.advance(now);
+        self.enter_by_hand(target, TransitionCause::Manual, now);
+    }
+
+    /// A sign from outside that the dependency is back: half-open before its time. Says whether
+    /// the circuit was open.
+    pub(crate) fn half_open_early(&mut self, now: Instant) -> bool {
+        self.advance(now);
+        let open = matches!(self.phase, Phase::Open { .. });
+        if open {
+            self.enter(Phase::HalfOpen(Probes::default()), TransitionCause::HealthCheck, now);
+        }
+        open
+    }
+
+    /// Changes the rules and keeps the state, a running isolation, and the window.
+    pub(crate) fn reconfigure(&mut self, settings: CircuitBreakerSettings, now: Instant) {
+        self.advance(now);
+        self.settings = settings;
+        let kind = self.settings.sliding_window;
+        match &mut self.window {
+            Some(window) => {
+                window.advance(now);
+                window.reshape(kind, self.origin);
+            }
+            None => {}
+        }
+        self.fit_window(now);
+        // With fewer probes to wait for, those that are back may be enough.
+        self.judge(TransitionCause::ProbeFailed, now);
+        self.advance(now);
+    }
+
+    /// What is counted, at `now`.
+    pub(crate) fn counts(&mut self, now: Instant) -> CircuitCounts {
+        match &self.phase {
+            Phase::Closed | Phase::MetricsOnly => {
+                let tally = self.window.as_mut().map_or_else(Tally::default, |window| {
+                    window.advance(now);
+                    window.tally()
+                });
+                let rated = tally.calls >= u64::from(self.settings.minimum_number_of_calls);
+                CircuitCounts::new(tally, self.consecutive_failures, rated)
+            }
+            Phase::HalfOpen(probes) => {
+                let calls = probes.back().calls;
+                let rated = match self.settings.trial {
+                    Trial::Rate { calls: all } => calls >= u64::from(all),
+                    Trial::Consecutive { successes } => {
+                        calls >= u64::from(self.settings.minimum_number_of_calls.min(successes))
+                    }
+                };
+                CircuitCounts::new(probes.back(), probes.failures_in_a_row(), rated)
+            }
+            Phase::Open { .. } => self.frozen,
+            Phase::ForcedOpen | Phase::Disabled => CircuitCounts::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> CircuitState {
+        match self.phase {
+            Phase::Closed => CircuitState::Closed,
+            Phase::Open { .. } => CircuitState::Open,
+            Phase::HalfOpen(_) => CircuitState::HalfOpen,
+            Phase::ForcedOpen => CircuitState::ForcedOpen,
+            Phase::Disabled => CircuitState::Disabled,
+            Phase::MetricsOnly => CircuitState::MetricsOnly,
+        }
+    }
+
+    /// The state as calls see it.
+    pub(crate) fn word(&self) -> Word {
+        let counts = matches!(self.phase, Phase::Closed | Phase::MetricsOnly);
+        let half_open = matches!(self.phase, Phase::HalfOpen(_));
+        let flags = Flags {
+            records_success: half_open || counts && (self.window.is_some() || self.consecutive_failures > 0),
+            needs_duration: (counts || half_open) && self.settings.slow_call_duration.is_some(),
+            needs_clock: half_open || counts && matches!(self.window, Some(Window::Time(_))),
+        };
+        Word::new(self.state(), self.generation, flags)
+    }
+
+    /// When the isolation is over; `None` when the circuit is not open, or stays so.
+    pub(crate) fn open_until(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Open { until } => until,
+            _ => None,
+        }
+    }
+
+    /// When something becomes due next.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.next_step().map(|(due, _)| due)
+    }
+
+    /// Probes that may still go out; `None` when the circuit is not half-open.
+    pub(crate) fn slots(&self) -> Option<u32> {
+        match &self.phase {
+            Phase::HalfOpen(probes) => Some(probes.slots(self.settings.trial.probes())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn open_count(&self) -> u32 {
+        self.open_count
+    }
+
+    pub(crate) fn settings(&self) -> &CircuitBreakerSettings {
+        &self.settings
+    }
+
+    /// The transitions since the last call, in order.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn next_step(&self) -> Option<(Instant, Step)> {
+        match &self.phase {
+            Phase::Open { until } => until.map(|until| (until, Step::HalfOpen)),
+            Phase::HalfOpen(probes) => {
+                let lost = probes
+                    .first_lost(self.settings.probe_timeout)
+                    .map(|(due, probe)| (due, Step::Lose(probe)));
+                let expiry = self.settings.max_half_open_duration.and_then(|(duration, then)| {
+                    self.since.checked_add(duration).map(|due| (due, Step::Expire(then)))
+                });
+                match (lost, expiry) {
+                    (Some(lost), Some(expiry)) => Some(if lost.0 <= expiry.0 { lost } else { expiry }),
+                    (lost, expiry) => lost.or(expiry),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn record(&mut self, sample: Sample, now: Option<Instant>) -> Settled {
+        if self.window.as_mut().is_some_and(|window| !window.record(sample, now)) {
+            return Settled::NeedsClock;
+        }
+        self.consecutive_failures =
+            if sample.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
+        if !matches!(self.phase, Phase::Closed) {
+            return Settled::Done;
+        }
+        let tally = self.window.as_ref().map_or_else(Tally::default, Window::tally);
+        match (self.broken_rule(tally, self.consecutive_failures, u32::MAX), now) {
+            (Some(cause), Some(now)) => {
+                self.open_by_rule(cause, now);
+                Settled::Done
+            }
+            (Some(cause), None) => Settled::Trips(cause),
+            (None, _) => Settled::Done,
+        }
+    }
+
+    fn record_probe(&mut self, sample: Sample, failure: TransitionCause, at: Instant) {
+        if let Phase::HalfOpen(probes) = &mut self.phase {
+            probes.record(sample);
+        }
+        self.judge(failure, at);
+    }
+
+    /// Ends half-open if the probes that are back decide it.
+    fn judge(&mut self, failure: TransitionCause, at: Instant) {
+        let Phase::HalfOpen(probes) = &self.phase else {
+            return;
+        };
+        let back = probes.back();
+        let limit = self.settings.trial.probes();
+        let verdict = match self.settings.trial {
+            Trial::Consecutive { .. } if back.failures > 0 => Err(failure),
+            _ if back.calls < u64::from(limit) => return,
+            Trial::Consecutive { .. } => Ok(()),
+            Trial::Rate { .. } => self.broken_rule(back, probes.longest_run(), limit).map_or(Ok(()), Err),
+        };
+        match verdict {
+            Ok(()) => self.enter(Phase::Closed, TransitionCause::ProbesSucceeded, at),
+            Err(cause) => self.open_by_rule(cause, at),
+        }
+    }
+
+    /// The rule that these outcomes break, with minimum and thresholds capped at `cap`.
+    fn broken_rule(&self, tally: Tally, run: u32, cap: u32) -> Option<TransitionCause> {
+        let rules = &self.settings;
+        let count = |threshold: Option<u32>| threshold.map(|threshold| threshold.min(cap));
+        if count(rules.failure_threshold).is_some_and(|threshold| run >= threshold) {
+            return Some(TransitionCause::ConsecutiveFailures);
+        }
+        if count(rules.failure_count_threshold).is_some_and(|n| tally.failures >= u64::from(n)) {
+            return Some(TransitionCause::FailureCount);
+        }
+        if tally.calls < u64::from(rules.minimum_number_of_calls.min(cap)) {
+            return None;
+        }
+        if rules.failure_rate_threshold.is_some_and(|rate| tally.failure_rate() >= rate) {
+            return Some(TransitionCause::FailureRate);
+        }
+        if rules.slow_call_rate_threshold.is_some_and(|rate| tally.slow_rate() >= rate) {
+            return Some(TransitionCause::SlowCallRate);
+        }
+        None
+    }
+
+    fn lose(&mut self, probe: ProbeId, at: Instant) {
+        self.give_back(Some(probe));
+        let slow = self.settings.is_slow(Some(self.settings.probe_timeout));
+        self.record_probe(Sample { failed: true, slow }, TransitionCause::ProbeLost, at);
+    }
+
+    fn give_back(&mut self, probe: Option<ProbeId>) -> bool {
+        match (&mut self.phase, probe) {
+            (Phase::HalfOpen(probes), Some(probe)) => probes.give_back(probe),
+            _ => false,
+        }
+    }
+
+    /// An opening that the circuit decided on: the next one will be longer.
+    fn open_by_rule(&mut self, cause: TransitionCause, at: Instant) {
+        let isolation = self.isolation(self.open_count);
+        self.open_count = self.open_count.saturating_add(1);
+        self.enter(open_for(isolation, at), cause, at);
+    }
+
+    /// An opening that says nothing new about the dependency: as long as the last one.
+    fn reopen(&mut self, cause: TransitionCause, at: Instant) {
+        let isolation = self.isolation(self.open_count.saturating_sub(1));
+        self.enter(open_for(isolation, at), cause, at);
+    }
+
+    fn isolation(&mut self, openings: u32) -> Duration {
+        let random = &mut self.random;
+        self.settings.isolation.duration(openings, || random.fraction())
+    }
+
+    fn enter_by_hand(&mut self, target: Target, cause: TransitionCause, at: Instant) {
+        let phase = match target {
+            Target::Open => return self.reopen(cause, at),
+            Target::OpenFor(duration) => open_for(duration, at),
+            Target::Closed => Phase::Closed,
+            Target::HalfOpen => Phase::HalfOpen(Probes::default()),
+            Target::ForcedOpen => Phase::ForcedOpen,
+            Target::Disabled => Phase::Disabled,
+            Target::MetricsOnly => Phase::MetricsOnly,
+        };
+        self.enter(phase, cause, at);
+    }
+
+    fn enter(&mut self, phase: Phase, cause: TransitionCause, at: Instant) {
+        let from = self.state();
+        let counts = self.counts(at);
+        self.phase = phase;
+        self.since = at;
+        self.generation += 1;
+        self.frozen = counts;
+        self.consecutive_failures = 0;
+        if let Some(window) = &mut self.window {
+            window.clear();
+        }
+        self.fit_window(at);
+        if matches!(self.phase, Phase::Closed) {
+            self.open_count = 0;
+        }
+        if self.state() != from {
+            self.changes.push(Change {
+                from,
+                to: self.state(),
+                cause,
+                counts,
+                at,
+                generation: self.generation,
+                isolation: self.open_until().map(|until| until.saturating_duration_since(at)),
+                open_count: self.open_count,
+            });
+        }
+    }
+
+    /// Has a window exactly where outcomes are put into one.
+    fn fit_window(&mut self, now: Instant) {
+        let wanted = match self.phase {
+            Phase::Closed => self.settings.window_in_use,
+            // There for its counts, whatever rules there are.
+            Phase::MetricsOnly => true,
+            // Kept, empty, for when the circuit closes.
+            Phase::Open { .. } | Phase::HalfOpen(_) | Phase::ForcedOpen | Phase::Disabled => return,
+        };
+        if !wanted {
+            self.window = None;
+            return;
+        }
+        let (kind, origin) = (self.settings.sliding_window, self.origin);
+        self.window.get_or_insert_with(|| Window::new(kind, origin)).advance(now);
+    }
+}
+
+impl From<CircuitState> for Target {
+    fn from(state: CircuitState) -> Self {
+        match state {
+            CircuitState::Closed => Self::Closed,
+            CircuitState::Open => Self::Open,
+            CircuitState::HalfOpen => Self::HalfOpen,
+            CircuitState::ForcedOpen => Self::ForcedOpen,
+            CircuitState::Disabled => Self::Disabled,
+            CircuitState::MetricsOnly => Self::MetricsOnly,
+        }
+    }
+}
+
+/// What becomes due.
+enum Step {
+    HalfOpen,
+    Lose(ProbeId),
+    Expire(HalfOpenExpiry),
+}
+
+/// An isolation that overflows the clock never ends by itself.
+fn open_for(isolation: Duration, at: Instant) -> Phase {
+    Phase::Open { until: at.checked_add(isolation) }
+}

@@ -1,0 +1,225 @@
+//! The outcomes of the last so many buckets of time.
+
+use std::time::{Duration, Instant};
+
+use super::counts::{Sample, Tally};
+
+/// A ring of buckets on a fixed grid: a bucket's outcomes live until the bucket `n` places later
+/// begins.
+#[derive(Clone, Debug)]
+pub(crate) struct TimeWindow {
+    /// The grid's zero. It outlives [`clear`](Self::clear), so that bucket edges never move.
+    origin: Instant,
+    bucket: Duration,
+    /// How many buckets; allocated with the first outcome.
+    size: usize,
+    buckets: Vec<Tally>,
+    /// The number of the newest bucket, counted from the origin. It never goes back.
+    newest: u128,
+    total: Tally,
+}
+
+impl TimeWindow {
+    pub(crate) fn new(length: Duration, buckets: u32, origin: Instant) -> Self {
+        Self {
+            origin,
+            bucket: bucket(length, buckets),
+            size: buckets as usize,
+            buckets: Vec::new(),
+            newest: 0,
+            total: Tally::default(),
+        }
+    }
+
+    pub(crate) fn record(&mut self, sample: Sample, now: Instant) {
+        self.advance(now);
+        if self.buckets.is_empty() {
+            self.buckets = vec![Tally::default(); self.size];
+        }
+        // Also when `now` lies before the newest bucket: time that goes back changes nothing.
+        let place = self.place(self.newest);
+        self.buckets[place].add(sample);
+        self.total.add(sample);
+    }
+
+    /// At most as many steps as there are buckets, however long nobody looked.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        let current = self.number(now);
+        if current <= self.newest {
+            return;
+        }
+        if self.total.calls > 0 {
+            let begun = (current - self.newest).min(self.size as u128);
+            for number in current - begun + 1..=current {
+                let place = self.place(number);
+                let old = std::mem::take(&mut self.buckets[place]);
+                self.total.calls -= old.calls;
+                self.total.failures -= old.failures;
+                self.total.slow -= old.slow;
+            }
+        }
+        self.newest = current;
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.buckets.fill(Tally::default());
+        self.total = Tally::default();
+    }
+
+    /// Keeps the newest part. A bucket goes as a whole to the new grid's bucket in which it began.
+    pub(crate) fn resize(&mut self, length: Duration, buckets: u32) {
+        let mut resized = Self::new(length, buckets, self.origin);
+        let (old, new) = (self.bucket.as_nanos(), resized.bucket.as_nanos());
+        resized.newest = self.newest * old / new;
+        if self.total.calls > 0 {
+            resized.buckets = vec![Tally::default(); resized.size];
+            let oldest = (self.newest + 1).saturating_sub(self.size as u128);
+            for number in oldest..=self.newest {
+                let target = number * old / new;
+                if target + resized.size as u128 > resized.newest {
+                    let moved = self.buckets[self.place(number)];
+                    let place = resized.place(target);
+                    for sum in [&mut resized.buckets[place], &mut resized.total] {
+                        sum.calls += moved.calls;
+                        sum.failures += moved.failures;
+                        sum.slow += moved.slow;
+                    }
+                }
+            }
+        }
+        *self = resized;
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.total
+    }
+
+    fn number(&self, now: Instant) -> u128 {
+        let since = now.saturating_duration_since(self.origin);
+        // A 128-bit division by a variable is slow; below 584 years 64 bits will do.
+        match (u64::try_from(since.as_nanos()), u64::try_from(self.bucket.as_nanos())) {
+            (Ok(since), Ok(bucket)) => u128::from(since / bucket),
+            _ => since.as_nanos() / self.bucket.as_nanos(),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "a remainder of a division by a usize")]
+    fn place(&self, number: u128) -> usize {
+        match u64::try_from(number) {
+            Ok(number) => (number % self.size as u64) as usize,
+            Err(_) => (number % self.size as u128) as usize,
+        }
+    }
+}
+
+/// Rounded up to a nanosecond: the buckets together are never shorter than the window asked for.
+fn bucket(length: Duration, buckets: u32) -> Duration {
+    let floor = length / buckets;
+    if floor * buckets == length { floor } else { floor + Duration::from_nanos(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::runtime::{ClockOnly, Runtime};
+
+    fn sample(bits: u8) -> Sample {
+        Sample { failed: bits & 1 != 0, slow: bits & 2 != 0 }
+    }
+
+    fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_plain_list(
+            bucket in 1_u64..50,
+            buckets in 1_u32..12,
+            steps in proptest::collection::vec((0_u8..40, 0_u8..4, 0_u64..400), 1..300),
+        ) {
+            let origin = ClockOnly.now();
+            let mut window = TimeWindow::new(millis(bucket * u64::from(buckets)), buckets, origin);
+            let mut plain: Vec<(u64, Sample)> = Vec::new();
+            let (mut now, mut newest) = (0_u64, 0_u64);
+            for (op, bits, step) in steps {
+                // Mostly forward, sometimes back.
+                now = if op == 1 { now.saturating_sub(step) } else { now + step / 4 };
+                newest = newest.max(now / bucket);
+                if op == 0 {
+                    window.advance(origin + millis(now));
+                    window.clear();
+                    plain.clear();
+                } else {
+                    window.record(sample(bits), origin + millis(now));
+                    plain.push((newest, sample(bits)));
+                }
+                plain.retain(|(number, _)| number + u64::from(buckets) > newest);
+                let mut expected = Tally::default();
+                plain.iter().for_each(|(_, sample)| expected.add(*sample));
+                prop_assert_eq!(window.tally(), expected);
+            }
+        }
+
+        #[test]
+        fn a_resized_window_keeps_whole_buckets_of_its_newest_part(
+            (old, new) in (1_u64..20, 1_u64..20),
+            (old_buckets, new_buckets) in (1_u32..10, 1_u32..10),
+            times in proptest::collection::vec(0_u64..30, 0..100),
+        ) {
+            let origin = ClockOnly.now();
+            let mut window = TimeWindow::new(millis(old * u64::from(old_buckets)), old_buckets, origin);
+            let mut now = 0;
+            let mut plain = Vec::new();
+            for step in times {
+                now += step;
+                window.record(sample(1), origin + millis(now));
+                plain.push(now / old);
+            }
+            plain.retain(|number| number + u64::from(old_buckets) > now / old);
+            window.resize(millis(new * u64::from(new_buckets)), new_buckets);
+            let newest = now / old * old / new;
+            plain.retain(|number| number * old / new + u64::from(new_buckets) > newest);
+            prop_assert_eq!(window.tally().failures, plain.len() as u64);
+            // Everything leaves in the end.
+            window.advance(origin + millis(now + (new + old) * u64::from(new_buckets + 1)));
+            prop_assert_eq!(window.tally(), Tally::default());
+        }
+    }
+
+    #[test]
+    fn h58_time_that_goes_back_changes_nothing() {
+        let origin = ClockOnly.now();
+        let mut window = TimeWindow::new(millis(5000), 5, origin);
+        window.record(sample(1), origin + millis(4900));
+        window.advance(origin);
+        window.record(sample(1), origin + millis(100));
+        assert_eq!(window.tally().failures, 2);
+        window.advance(origin + millis(8999));
+        assert_eq!(window.tally().failures, 2);
+        window.advance(origin + millis(9000));
+        assert_eq!(window.tally().failures, 0);
+    }
+
+    #[test]
+    fn h57_one_long_idle_period_empties_it() {
+        let origin = ClockOnly.now();
+        let mut window = TimeWindow::new(millis(5000), 5, origin);
+        (0..10).for_each(|_| window.record(sample(1), origin));
+        window.advance(origin + Duration::from_secs(1 << 40));
+        assert_eq!(window.tally(), Tally::default());
+    }
+
+    #[test]
+    fn h62_the_longest_window_is_exact_too() {
+        let origin = ClockOnly.now();
+        let mut window = TimeWindow::new(Duration::MAX, 7, origin);
+        window.record(sample(1), origin);
+        window.advance(origin + Duration::from_secs(1 << 50));
+        assert_eq!(window.tally().failures, 1);
+        window.resize(Duration::MAX, 10_000);
+        assert_eq!(window.tally().failures, 1);
+    }
+}

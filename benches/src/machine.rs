@@ -17,7 +17,7 @@ pub(crate) fn description() -> String {
 fn processor() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    named.map_or("unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
+    named.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
 }
 
 fn compiler() -> Option<String> {

@@ -21,7 +21,7 @@ impl Options {
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { suites: Vec::new(), json: None, plots: None };
         while let Some(word) = words.next() {
-            let mut file = || words.next().map(PathBuf::from).ok_or(format!("{word} needs a path"));
+            let mut file = || words.next().map(PathBuf::from).ok_or_else(|| format!("{word} needs a path"));
             match word.as_str() {
                 "--json" => options.json = Some(file()?),
                 "--plot" => options.plots = Some(file()?),

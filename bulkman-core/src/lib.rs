@@ -2,25 +2,58 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod blocking;
 mod broadcast;
+mod bulkhead;
+mod call;
 mod circuit_breaker;
+mod classified;
+mod classify;
+mod config;
+mod deadlines;
+mod drained;
 mod error;
+mod execute;
+mod execute_sync;
+mod guard;
+mod health_check;
+mod manager;
 mod name;
 mod outcome;
+mod permit;
+mod queue;
+mod report;
 mod runtime;
+mod span;
+mod stats;
 pub mod store;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod wake;
+mod with_bulkhead;
 
+pub use blocking::ExecuteBlocking;
+pub use bulkhead::{Bulkhead, BulkheadState};
+pub use call::Call;
 pub use circuit_breaker::{
     Admission, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerSettings, CircuitCounts, CircuitError,
     CircuitEvent, CircuitEvents, CircuitSnapshot, CircuitState, HalfOpenExpiry, Isolation, IsolationBackoff,
     Refusals, SlidingWindow, Transition, TransitionCause, Trial,
 };
+pub use classified::Classified;
+pub use classify::{ByResult, Classifier};
+pub use config::BulkheadConfig;
+pub use drained::Drained;
 pub use error::{BulkheadError, CircuitOpen, ConfigError, OpenReason, Phase};
+pub use execute::Execute;
+pub use manager::{BulkheadManager, ExecuteInBulkhead, ManagerError};
 pub use name::Name;
 pub use outcome::Outcome;
+pub use permit::{Acquire, Permit};
+pub use queue::{Priority, QueueOrder};
+pub use report::{ExecutionReport, Report};
 pub use runtime::{BoxFuture, Capabilities, ClockOnly, Runtime, Sleep};
+pub use stats::{BulkheadStats, Rejections};
 pub use store::{CircuitStore, MemoryStore, StoreError, StoreSession, StoreSettings};
+pub use with_bulkhead::WithBulkhead;

@@ -42,6 +42,13 @@ impl CircuitEvents {
     pub(crate) fn new(events: &Arc<Broadcast<Transition>>) -> Self {
         Self { events: Arc::clone(events), reader: events.join() }
     }
+
+    /// A stream without events, for who has no circuit.
+    pub(crate) fn ended() -> Self {
+        let events = Broadcast::new(1, 0);
+        events.close();
+        Self::new(&Arc::new(events))
+    }
 }
 
 impl Stream for CircuitEvents {

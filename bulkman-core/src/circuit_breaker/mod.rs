@@ -76,7 +76,7 @@ pub use self::transition::{Transition, TransitionCause};
 
 use self::shell::{Hook, Shell};
 use self::state::Target;
-use crate::error::{CircuitOpen, ConfigError};
+use crate::error::{CircuitOpen, ConfigError, OpenReason};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::runtime::Runtime;
@@ -310,22 +310,30 @@ impl CircuitBreaker {
         self.0.settle(ticket, outcome, ran, None);
     }
 
-    /// [`settle`](Self::settle) for who has read the clock already.
-    #[inline]
-    pub(crate) fn settle_at(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>, now: Instant) {
-        self.0.settle(ticket, outcome, ran, Some(now));
-    }
-
     /// Ends an admission about which nothing can be said.
     #[inline]
     pub(crate) fn abandon(&self, ticket: Ticket) {
         self.0.settle(ticket, Outcome::Ignored, None, None);
     }
 
-    /// Open or forced open, whatever the time: one load.
-    #[inline]
-    pub(crate) fn refuses(&self) -> bool {
-        self.0.refuses()
+    /// The state as it is, to be compared later: see [`refuses_since`](Self::refuses_since).
+    pub(crate) fn seen(&self) -> u64 {
+        self.0.seen()
+    }
+
+    /// Whether the circuit has begun to refuse all calls since it was `seen`. A load; an isolation
+    /// that was running then, and may well be over, does not count.
+    pub(crate) fn refuses_since(&self, seen: u64) -> bool {
+        self.0.seen() != seen && self.0.refuses()
+    }
+
+    /// Counts and describes the refusal of a call that waited when the circuit opened.
+    pub(crate) fn refuse_waiter(&self) -> CircuitOpen {
+        // It may have closed again meanwhile; that call is refused all the same.
+        self.0
+            .check()
+            .err()
+            .unwrap_or_else(|| self.0.refuse(CircuitOpen::new(OpenReason::Open, Some(Duration::ZERO))))
     }
 
     /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the

@@ -23,6 +23,16 @@ impl Refusals {
     pub const fn total(&self) -> u64 {
         self.open + self.probes_out + self.forced_open + self.no_lease
     }
+
+    /// What has come since an earlier reading.
+    pub(crate) const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            open: self.open.saturating_sub(earlier.open),
+            probes_out: self.probes_out.saturating_sub(earlier.probes_out),
+            forced_open: self.forced_open.saturating_sub(earlier.forced_open),
+            no_lease: self.no_lease.saturating_sub(earlier.no_lease),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

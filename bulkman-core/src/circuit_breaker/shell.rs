@@ -145,6 +145,11 @@ impl Shell {
         self.settle_recorded(ticket, outcome, ran, now);
     }
 
+    /// The packed word: equal to an earlier one as long as nothing has changed.
+    pub(crate) fn seen(&self) -> u64 {
+        self.word(Ordering::Acquire).bits()
+    }
+
     /// Open or forced open, whatever the time.
     #[inline]
     pub(crate) fn refuses(&self) -> bool {
@@ -292,7 +297,7 @@ impl Shell {
         }
     }
 
-    fn refuse(&self, refusal: CircuitOpen) -> CircuitOpen {
+    pub(crate) fn refuse(&self, refusal: CircuitOpen) -> CircuitOpen {
         self.hot.refused.count(refusal.reason);
         refusal
     }

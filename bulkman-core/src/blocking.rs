@@ -1,0 +1,252 @@
+//! Synchronous work off the executor.
+//!
+//! A thread can't be interrupted, so the permit belongs to the closure and not to the caller: it
+//! is free when the closure has really ended, also when the caller has timed out or gone. The
+//! limit never lies.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+
+use crate::bulkhead::Bulkhead;
+use crate::call::CallOptions;
+use crate::circuit_breaker::Ticket;
+use crate::classify::Classifier;
+use crate::deadlines::Deadlines;
+use crate::error::BulkheadError;
+use crate::execute::{poll_admission, timed_out};
+use crate::guard::CallGuard;
+use crate::outcome::Outcome;
+use crate::stats::Event;
+use crate::sync::{Mutex, lock};
+
+/// The future of [`Bulkhead::execute_blocking`].
+///
+/// # Cancel safety
+///
+/// Dropped before the closure has begun, it gives back its place or permit and the closure never
+/// runs. Dropped later, the closure runs on, keeps its permit until it has ended, and its outcome
+/// is recorded.
+#[must_use = "futures do nothing unless polled"]
+pub struct ExecuteBlocking<F, T, E, C> {
+    stage: Stage<F, T, E, C>,
+    options: CallOptions,
+}
+
+enum Stage<F, T, E, C> {
+    Entering { guard: CallGuard<Bulkhead>, operation: F, classifier: C, deadlines: Deadlines },
+    Running(Running<T, E>),
+    Ended,
+}
+
+struct Running<T, E> {
+    desk: Arc<Desk<T, E>>,
+    bulkhead: Bulkhead,
+    /// The job owns the seat; this is for recording a timeout at once.
+    ticket: Option<Ticket>,
+    deadlines: Deadlines,
+}
+
+impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
+    pub(crate) fn new(bulkhead: Bulkhead, operation: F, classifier: C, options: CallOptions) -> Self {
+        let (guard, deadlines) = (CallGuard::new(bulkhead), Deadlines::default());
+        Self { stage: Stage::Entering { guard, operation, classifier, deadlines }, options }
+    }
+}
+
+// Nothing in it is pinned in place: closures and guards may move between polls.
+impl<F, T, E, C> Unpin for ExecuteBlocking<F, T, E, C> {}
+
+impl<F, T, E, C> Future for ExecuteBlocking<F, T, E, C>
+where
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+    C: Classifier<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Result<T, BulkheadError<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Stage::Entering { guard, deadlines, .. } = &mut this.stage {
+            if let Err(rejection) = ready!(poll_admission(guard, &this.options, deadlines, cx)) {
+                let error = guard.refuse(rejection, deadlines);
+                this.stage = Stage::Ended;
+                return Poll::Ready(Err(error));
+            }
+            let Stage::Entering { guard, operation, classifier, deadlines } =
+                std::mem::replace(&mut this.stage, Stage::Ended)
+            else {
+                unreachable!("matched above")
+            };
+            this.stage = Stage::Running(start(guard, operation, classifier, deadlines));
+        }
+        let Stage::Running(running) = &mut this.stage else {
+            panic!("`ExecuteBlocking` polled after completion")
+        };
+        let result = ready!(running.poll(cx));
+        this.stage = Stage::Ended;
+        Poll::Ready(result)
+    }
+}
+
+impl<T, E> Running<T, E> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, BulkheadError<E>>> {
+        if let Some(result) = self.desk.collect(cx.waker()) {
+            return Poll::Ready(result);
+        }
+        let Some(deadline) = self.deadlines.run_until() else { return Poll::Pending };
+        let inner = self.bulkhead.inner();
+        ready!(self.deadlines.poll(deadline, &*inner.runtime, cx));
+        let (outcome, error) = timed_out(inner, &self.deadlines);
+        if self.desk.claim(outcome).is_ok() {
+            if let (Some(circuit), Some(ticket)) = (&inner.circuit, self.ticket) {
+                circuit.settle(ticket, outcome, self.deadlines.end(&*inner.runtime));
+            }
+        }
+        Poll::Ready(Err(error))
+    }
+}
+
+fn start<F, T, E, C>(
+    guard: CallGuard<Bulkhead>,
+    operation: F,
+    classifier: C,
+    deadlines: Deadlines,
+) -> Running<T, E>
+where
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+    C: Classifier<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let desk = Arc::new(Desk::new());
+    let (bulkhead, ticket) = (guard.bulkhead().clone(), guard.ticket());
+    let runtime = Arc::clone(&guard.inner().runtime);
+    let job = Job { guard, desk: Arc::clone(&desk), times: deadlines.without_timer() };
+    let span = crate::span::Current::capture();
+    runtime.spawn_blocking(Box::new(move || span.within(|| job.run(operation, &classifier))));
+    Running { desk, bulkhead, ticket, deadlines }
+}
+
+/// The closure's side. Dropped without having run (a runtime that dies), it says so.
+struct Job<T, E> {
+    guard: CallGuard<Bulkhead>,
+    desk: Arc<Desk<T, E>>,
+    times: Deadlines,
+}
+
+impl<T, E> Job<T, E> {
+    fn run(mut self, operation: impl FnOnce() -> Result<T, E>, classifier: &impl Classifier<T, E>) {
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let result = operation();
+            (classifier.classify(&result), result)
+        }));
+        let (outcome, result) = match ended {
+            Ok((outcome, result)) => (outcome, result.map_err(BulkheadError::Operation)),
+            Err(panic) => (Outcome::Failure, Err(self.panicked(&*panic))),
+        };
+        let ran =
+            if self.guard.needs_duration() { self.times.end(&*self.guard.inner().runtime) } else { None };
+        match self.desk.claim(outcome) {
+            Ok(()) => self.guard.finish(outcome, ran),
+            // The caller's timeout was recorded long ago; only the permit is still to be freed.
+            Err(earlier) => self.guard.finish_settled(earlier),
+        }
+        self.desk.deliver(result);
+    }
+
+    fn panicked(&self, panic: &(dyn Any + Send)) -> BulkheadError<E> {
+        let inner = self.guard.inner();
+        inner.counters.count(Event::Panicked);
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("(no message)").into();
+        BulkheadError::Panicked { bulkhead: inner.name.clone(), message }
+    }
+}
+
+impl<T, E> Drop for Job<T, E> {
+    fn drop(&mut self) {
+        // Does nothing after `run`, which has delivered already.
+        let bulkhead = self.guard.inner().name.clone();
+        self.desk.deliver(Err(BulkheadError::Shutdown { bulkhead }));
+    }
+}
+
+/// Where the result changes hands.
+struct Desk<T, E> {
+    /// Who recorded the outcome, and which: whoever comes first, the closure or the timeout.
+    verdict: AtomicU8,
+    slot: Mutex<Slot<T, E>>,
+}
+
+struct Slot<T, E> {
+    result: Option<Result<T, BulkheadError<E>>>,
+    delivered: bool,
+    waker: Option<Waker>,
+}
+
+impl<T, E> Desk<T, E> {
+    fn new() -> Self {
+        let slot = Slot { result: None, delivered: false, waker: None };
+        Self { verdict: AtomicU8::new(0), slot: Mutex::new(slot) }
+    }
+
+    /// Claims the right to tell the circuit; `Err`: what was told already.
+    fn claim(&self, outcome: Outcome) -> Result<(), Outcome> {
+        let claim = 1 + outcome as u8;
+        match self.verdict.compare_exchange(0, claim, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(1) => Err(Outcome::Success),
+            Err(2) => Err(Outcome::Failure),
+            Err(_) => Err(Outcome::Ignored),
+        }
+    }
+
+    /// The first delivery counts.
+    fn deliver(&self, result: Result<T, BulkheadError<E>>) {
+        let (waker, unwanted) = {
+            let mut slot = lock(&self.slot);
+            if std::mem::replace(&mut slot.delivered, true) {
+                (None, Some(result))
+            } else {
+                slot.result = Some(result);
+                (slot.waker.take(), None)
+            }
+        };
+        drop(unwanted);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn collect(&self, waker: &Waker) -> Option<Result<T, BulkheadError<E>>> {
+        // Cloned and dropped outside the lock: both are the executor's code.
+        let waker = waker.clone();
+        let mut slot = lock(&self.slot);
+        if let Some(result) = slot.result.take() {
+            return Some(result);
+        }
+        let replaced = slot.waker.replace(waker);
+        drop(slot);
+        drop(replaced);
+        None
+    }
+}
+
+impl<F, T, E, C> fmt::Debug for ExecuteBlocking<F, T, E, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match self.stage {
+            Stage::Entering { .. } => "entering",
+            Stage::Running { .. } => "running",
+            Stage::Ended => "ended",
+        };
+        f.debug_struct("ExecuteBlocking").field("stage", &stage).finish_non_exhaustive()
+    }
+}

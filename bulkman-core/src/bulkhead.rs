@@ -1,0 +1,513 @@
+//! The bulkhead: what its users hold.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::blocking::ExecuteBlocking;
+use crate::call::Call;
+use crate::circuit_breaker::{CircuitBreaker, CircuitEvents, CircuitState, Refusals};
+use crate::classified::Classified;
+use crate::classify::ByResult;
+use crate::config::BulkheadConfig;
+use crate::deadlines::{ConfiguredLimits, TimeLimits};
+use crate::drained::Drained;
+use crate::error::{BulkheadError, ConfigError};
+use crate::execute::Execute;
+use crate::name::Name;
+use crate::outcome::Outcome;
+use crate::permit::{Acquire, Permit};
+use crate::queue::{Refusal, WaitQueue};
+use crate::runtime::{Capabilities, Runtime};
+use crate::stats::{BulkheadStats, Counters, Event, Rejections};
+use crate::sync::{Mutex, lock};
+use crate::wake::WakerSet;
+
+/// Bounds the calls to one dependency, and stops calling it while it fails.
+///
+/// Cheap to clone; all clones are the same bulkhead. Make one for each dependency, keep it as
+/// long as the dependency is used, and send every call through it. See the crate's front page for
+/// the whole picture.
+///
+/// *When not to use it:* for work that must happen (a refusal is an answer here, not a failure),
+/// or for a limit per unit of time, which is a rate limiter's.
+///
+/// # Nesting
+///
+/// An operation that calls its own bulkhead needs a second permit while it holds the first: on a
+/// bulkhead of one slot it waits for itself, until `max_wait` or `timeout` ends it. Give such
+/// calls a limit, or a bulkhead of their own.
+///
+/// ```
+/// use bulkman_core::testing::ManualRuntime;
+/// use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError};
+///
+/// let runtime = ManualRuntime::new();
+/// let config = BulkheadConfig::new("payments").max_concurrent_calls(5).failure_threshold(2);
+/// let bulkhead = Bulkhead::new(config, runtime.clone())?;
+///
+/// runtime.block_on(async {
+///     assert_eq!(bulkhead.execute(async { Ok::<_, &str>("paid") }).await, Ok("paid"));
+///     for _ in 0..2 {
+///         let _ = bulkhead.execute(async { Err::<(), _>("gateway down") }).await;
+///     }
+///     let refused = bulkhead.execute(async { Ok::<_, &str>("paid") }).await.unwrap_err();
+///     assert!(matches!(refused, BulkheadError::CircuitOpen { .. }));
+///     assert_eq!(refused.retry_after(), Some(std::time::Duration::from_secs(30)));
+/// });
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Bulkhead {
+    inner: Arc<Inner>,
+}
+
+/// What the clones of a bulkhead share. The fields that every call touches come first.
+pub(crate) struct Inner {
+    pub(crate) queue: WaitQueue,
+    pub(crate) counters: Counters,
+    pub(crate) circuit: Option<CircuitBreaker>,
+    pub(crate) limits: ConfiguredLimits,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) name: Name,
+    /// Notified when the circuit's state changes, if somebody asked for it, and when the bulkhead
+    /// ends: shut down, drained, dropped.
+    pub(crate) ended: Arc<WakerSet>,
+    config: Mutex<BulkheadConfig>,
+}
+
+/// A bulkhead's condition at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BulkheadState {
+    /// Calls pass.
+    Healthy,
+    /// The circuit is half-open: a few probes pass. Counts as healthy.
+    Degraded,
+    /// The circuit is open: calls are refused.
+    Isolated,
+    /// Shut down: calls are refused for good.
+    ShutDown,
+}
+
+impl Bulkhead {
+    /// Makes a bulkhead.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the field, its value and the range; or the setting that this runtime
+    /// can't honour.
+    pub fn new(config: BulkheadConfig, runtime: impl Runtime) -> Result<Self, ConfigError> {
+        Self::with_runtime(config, Arc::new(runtime))
+    }
+
+    /// As [`new`](Self::new), sharing a runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_runtime(config: BulkheadConfig, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let capabilities = runtime.capabilities();
+        config.supported_by(capabilities)?;
+        let name = config.checked_name()?;
+        let circuit = config
+            .circuit()
+            .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
+            .transpose()?;
+        let (permits, places, order) = config.limits();
+        let inner = Arc::new(Inner {
+            queue: WaitQueue::new(permits, places, order),
+            counters: Counters::default(),
+            circuit,
+            limits: ConfiguredLimits::new(TimeLimits::of(&config)),
+            capabilities,
+            runtime,
+            name,
+            ended: Arc::default(),
+            config: Mutex::new(config),
+        });
+        if let Some(circuit) = &inner.circuit {
+            refuse_waiters_when_it_opens(circuit, Arc::downgrade(&inner));
+        }
+        Ok(Self { inner })
+    }
+
+    /// Runs a future under the bulkhead's protection.
+    ///
+    /// The operation is polled in the caller's task; it need not be `Send`, and it may borrow.
+    /// `Err` of the operation, a panic in it and a timeout while it runs count as failures of the
+    /// dependency; see [`classified`](Self::classified) to decide otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`BulkheadError::Operation`] is the operation's own; all others are the bulkhead's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point gives back all it holds. See [`Execute`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("docs"), runtime.clone()).unwrap();
+    /// # async fn fetch(_: &str) -> Result<String, std::io::Error> { Ok(String::from("page")) }
+    /// # runtime.block_on(async {
+    /// let page = bulkhead.execute(fetch("/index.html")).await?;
+    /// # assert_eq!(page, "page");
+    /// # Ok::<(), bulkman_core::BulkheadError<std::io::Error>>(()) }).unwrap();
+    /// ```
+    #[inline]
+    pub fn execute<F, T, E>(&self, operation: F) -> Execute<&Self, F, ByResult>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        self.call().execute(operation)
+    }
+
+    /// Runs a closure where blocking does no harm to the executor.
+    ///
+    /// The closure keeps its permit until it has ended, whatever becomes of the caller; a timeout
+    /// is prompt all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute); a panic comes back as [`BulkheadError::Panicked`], work that
+    /// the runtime dropped as [`BulkheadError::Shutdown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`ExecuteBlocking`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("files"), runtime.clone()).unwrap();
+    /// # runtime.block_on(async {
+    /// let text = bulkhead.execute_blocking(|| std::fs::read_to_string("Cargo.toml")).await?;
+    /// assert!(text.contains("[package]"));
+    /// # Ok::<(), bulkman_core::BulkheadError<std::io::Error>>(()) }).unwrap();
+    /// ```
+    pub fn execute_blocking<F, T, E>(&self, operation: F) -> ExecuteBlocking<F, T, E, ByResult>
+    where
+        F: FnOnce() -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.call().execute_blocking(operation)
+    }
+
+    /// Runs a closure on the calling thread, for callers without an executor.
+    ///
+    /// Waits for a permit by parking the thread, bounded by `max_wait` and `timeout`. The closure
+    /// itself can't be interrupted: if it overruns, its value is returned and the call is
+    /// recorded as a failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("files"), ClockOnly)?;
+    /// let text = bulkhead.execute_sync(|| std::fs::read_to_string("Cargo.toml"));
+    /// assert!(text.is_ok());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    pub fn execute_sync<F, T, E>(&self, operation: F) -> Result<T, BulkheadError<E>>
+    where
+        F: FnOnce() -> Result<T, E>,
+    {
+        self.call().execute_sync(operation)
+    }
+
+    /// Begins a call with settings of its own: see [`Call`].
+    #[inline]
+    pub const fn call(&self) -> Call<'_> {
+        Call::new(self)
+    }
+
+    /// A function that goes through the bulkhead whenever it is called.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
+    /// let search = bulkhead.wrap(|word: &'static str| async move { Ok::<_, ()>(word.len()) });
+    /// assert_eq!(runtime.block_on(search("bulkhead")), Ok(8));
+    /// ```
+    pub fn wrap<A, Fut, T, E>(
+        &self,
+        function: impl Fn(A) -> Fut,
+    ) -> impl Fn(A) -> Execute<Self, Fut, ByResult>
+    where
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let bulkhead = self.clone();
+        move |argument| bulkhead.clone().into_execute(function(argument))
+    }
+
+    /// A view of the bulkhead with a classifier of its own for one type of result.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone()).unwrap();
+    /// let users = bulkhead.classified(|result: &Result<String, u16>| match result {
+    ///     Err(404) => Outcome::Ignored,            // says nothing about the server's health
+    ///     Err(_) => Outcome::Failure,
+    ///     Ok(_) => Outcome::Success,
+    /// });
+    /// let _ = runtime.block_on(users.execute(async { Err(404) }));
+    /// assert_eq!(bulkhead.stats().ignored, 1);
+    /// ```
+    pub fn classified<T, E, C>(&self, classifier: C) -> Classified<T, E, C>
+    where
+        C: Fn(&Result<T, E>) -> Outcome,
+    {
+        Classified::new(self.clone(), classifier)
+    }
+
+    /// Waits for a permit: see [`Permit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute), but for the operation's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the queue and loses nothing.
+    pub fn acquire(&self) -> Acquire {
+        self.call().acquire()
+    }
+
+    /// Takes a permit if one is free: see [`Permit`].
+    ///
+    /// # Errors
+    ///
+    /// [`BulkheadError::Full`] if it would have to wait; otherwise as [`acquire`](Self::acquire).
+    pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
+        Permit::now(self.clone())
+    }
+
+    /// The bulkhead's condition. Reading it performs a due transition of the circuit, so it is
+    /// right without traffic.
+    #[must_use]
+    pub fn state(&self) -> BulkheadState {
+        if self.inner.queue.is_closed() {
+            return BulkheadState::ShutDown;
+        }
+        match self.inner.circuit.as_ref().map(CircuitBreaker::state) {
+            Some(CircuitState::Open | CircuitState::ForcedOpen) => BulkheadState::Isolated,
+            Some(CircuitState::HalfOpen) => BulkheadState::Degraded,
+            _ => BulkheadState::Healthy,
+        }
+    }
+
+    /// Whether calls have a chance to pass: [`Healthy`](BulkheadState::Healthy) or
+    /// [`Degraded`](BulkheadState::Degraded).
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        matches!(self.state(), BulkheadState::Healthy | BulkheadState::Degraded)
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> BulkheadStats {
+        let inner = &*self.inner;
+        let reading = inner.counters.read(inner.refused_by_circuit());
+        let limits = inner.queue.limits();
+        BulkheadStats {
+            bulkhead: inner.name.clone(),
+            started: reading.started,
+            successful: reading.successful,
+            failed: reading.failed,
+            ignored: reading.ignored,
+            cancelled: reading.cancelled,
+            active: reading.active(),
+            rejected: Rejections {
+                circuit_open: reading.refused.open,
+                probes_out: reading.refused.probes_out,
+                forced_open: reading.refused.forced_open,
+                no_lease: reading.refused.no_lease,
+                full: reading.event(Event::Full),
+                timed_out_waiting: reading.event(Event::TimedOutWaiting),
+                shutdown: reading.event(Event::Shutdown),
+            },
+            cancelled_waiting: reading.event(Event::CancelledWaiting),
+            timed_out_running: reading.event(Event::TimedOutRunning),
+            panicked: reading.event(Event::Panicked),
+            waiting: inner.queue.waiting(),
+            waiting_high_water: inner.queue.high_water(),
+            permits_in_use: inner.queue.in_use(),
+            max_concurrent_calls: limits.permits,
+            max_queue_size: limits.places,
+            circuit: inner.circuit.as_ref().map(CircuitBreaker::state),
+        }
+    }
+
+    /// Sets the counters to zero. Calls that run now count as started after it.
+    pub fn reset_stats(&self) {
+        self.inner.counters.reset(self.inner.refused_by_circuit());
+        self.inner.queue.reset_high_water();
+    }
+
+    /// The circuit breaker; `None` when the configuration has none.
+    #[must_use]
+    pub fn circuit_breaker(&self) -> Option<&CircuitBreaker> {
+        self.inner.circuit.as_ref()
+    }
+
+    /// The circuit's transitions from now on, in order.
+    ///
+    /// Ends at once without a circuit breaker. A slow reader never holds up a call: it is told
+    /// how many it missed.
+    pub fn events(&self) -> CircuitEvents {
+        self.inner.circuit.as_ref().map_or_else(CircuitEvents::ended, CircuitBreaker::events)
+    }
+
+    /// Changes the settings in place: limits, timeouts and the circuit's rules.
+    ///
+    /// Holders and waiters stay, with the deadlines they came with, even beyond smaller limits;
+    /// the circuit keeps its state, a running isolation and its window.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name or for switching
+    /// the circuit breaker on or off. Nothing has changed then.
+    pub fn reconfigure(&self, config: BulkheadConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let inner = &*self.inner;
+        config.supported_by(inner.capabilities)?;
+        let mut current = lock(&inner.config);
+        current.check_fixed(&config)?;
+        if let (Some(circuit), Some(rules)) = (&inner.circuit, config.circuit()) {
+            circuit.reconfigure(rules)?;
+        }
+        inner.limits.set(TimeLimits::of(&config));
+        *current = config.clone();
+        drop(current);
+        let (permits, places, order) = config.limits();
+        inner.queue.resize(permits, places, order, || inner.runtime.now());
+        Ok(())
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> BulkheadConfig {
+        lock(&self.inner.config).clone()
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.inner.name
+    }
+
+    /// Runs `check` every `interval` while the circuit is open; a success starts half-open early.
+    ///
+    /// A failure prolongs nothing. A check that takes longer than `interval`, or panics, has
+    /// failed. It stops with the bulkhead.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for an interval of zero, for a runtime that has no tasks, and for a
+    /// bulkhead without a circuit breaker.
+    pub fn health_check<F, Fut, T, E>(&self, interval: Duration, check: F) -> Result<(), ConfigError>
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: 'static,
+        E: 'static,
+    {
+        crate::health_check::start(self, interval, check)
+    }
+
+    /// Refuses new and waiting calls from now on. Running calls go on: see
+    /// [`drained`](Self::drained).
+    pub fn shutdown(&self) {
+        if self.inner.queue.close() {
+            self.inner.ended.wake_all();
+        }
+    }
+
+    /// Waits until the bulkhead is shut down and its last call has ended, blocking work included.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and asked again at any time.
+    pub fn drained(&self) -> Drained<'_> {
+        Drained::new(&self.inner)
+    }
+
+    #[inline]
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakBulkhead {
+        WeakBulkhead(Arc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn into_execute<F>(self, operation: F) -> Execute<Self, F, ByResult> {
+        Execute::new(self, operation, ByResult, crate::call::CallOptions::default())
+    }
+}
+
+/// For background tasks, which must not keep a bulkhead alive.
+#[derive(Clone)]
+pub(crate) struct WeakBulkhead(Weak<Inner>);
+
+impl WeakBulkhead {
+    pub(crate) fn upgrade(&self) -> Option<Bulkhead> {
+        self.0.upgrade().map(|inner| Bulkhead { inner })
+    }
+}
+
+impl Inner {
+    /// Step 6: the permit goes to the next in line.
+    #[inline]
+    pub(crate) fn release(&self) {
+        if self.queue.release(|| self.runtime.now()) {
+            self.notify_if_drained();
+        }
+    }
+
+    #[cold]
+    pub(crate) fn notify_if_drained(&self) {
+        if self.queue.is_drained() {
+            self.ended.wake_all();
+        }
+    }
+
+    fn refused_by_circuit(&self) -> Refusals {
+        self.circuit.as_ref().map_or_else(Refusals::default, CircuitBreaker::refusals)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.ended.wake_all();
+    }
+}
+
+impl fmt::Debug for Bulkhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulkhead")
+            .field("name", &self.inner.name)
+            .field("queue", &self.inner.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+fn refuse_waiters_when_it_opens(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
+    circuit.on_transition(Arc::new(move |transition| {
+        if matches!(transition.to, CircuitState::Open | CircuitState::ForcedOpen) {
+            if let Some(inner) = bulkhead.upgrade() {
+                inner.queue.refuse_all(Refusal::Circuit);
+            }
+        }
+    }));
+}

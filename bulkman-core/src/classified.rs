@@ -1,0 +1,70 @@
+//! A bulkhead seen through one classifier.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+
+use crate::bulkhead::Bulkhead;
+use crate::call::Call;
+use crate::error::BulkheadError;
+use crate::execute::Execute;
+use crate::outcome::Outcome;
+
+/// A view of a bulkhead for results of one type: made by [`Bulkhead::classified`].
+///
+/// It shares the bulkhead's permits, queue and circuit.
+pub struct Classified<T, E, C> {
+    bulkhead: Bulkhead,
+    classifier: C,
+    results: PhantomData<fn(&Result<T, E>)>,
+}
+
+impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
+    pub(crate) const fn new(bulkhead: Bulkhead, classifier: C) -> Self {
+        Self { bulkhead, classifier, results: PhantomData }
+    }
+
+    /// As [`Bulkhead::execute`].
+    #[inline]
+    pub fn execute<F>(&self, operation: F) -> Execute<&Bulkhead, F, &C>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        self.call().execute(operation)
+    }
+
+    /// As [`Bulkhead::execute_sync`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bulkhead::execute_sync`].
+    pub fn execute_sync<F>(&self, operation: F) -> Result<T, BulkheadError<E>>
+    where
+        F: FnOnce() -> Result<T, E>,
+    {
+        self.call().execute_sync(operation)
+    }
+
+    /// As [`Bulkhead::call`], with the classifier in place.
+    pub fn call(&self) -> Call<'_, &C> {
+        self.bulkhead.call().classified_by(&self.classifier)
+    }
+
+    /// The bulkhead behind the view.
+    #[must_use]
+    pub const fn bulkhead(&self) -> &Bulkhead {
+        &self.bulkhead
+    }
+}
+
+impl<T, E, C: Clone> Clone for Classified<T, E, C> {
+    fn clone(&self) -> Self {
+        Self { bulkhead: self.bulkhead.clone(), classifier: self.classifier.clone(), results: PhantomData }
+    }
+}
+
+impl<T, E, C> fmt::Debug for Classified<T, E, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Classified").field("bulkhead", &self.bulkhead).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,34 @@
+//! What an operation's result says about the dependency.
+
+use crate::outcome::Outcome;
+
+/// Decides what a finished operation says about the dependency.
+///
+/// Implemented by closures `Fn(&Result<T, E>) -> Outcome`, and by [`ByResult`], the default.
+/// It runs where the operation ran, outside of every lock; a panic in it is treated as one of the
+/// operation.
+pub trait Classifier<T, E> {
+    /// The outcome of this result.
+    fn classify(&self, result: &Result<T, E>) -> Outcome;
+}
+
+/// `Ok` is a success and `Err` a failure: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByResult;
+
+impl<T, E> Classifier<T, E> for ByResult {
+    #[inline]
+    fn classify(&self, result: &Result<T, E>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure,
+        }
+    }
+}
+
+impl<T, E, F: Fn(&Result<T, E>) -> Outcome> Classifier<T, E> for F {
+    #[inline]
+    fn classify(&self, result: &Result<T, E>) -> Outcome {
+        self(result)
+    }
+}

@@ -1,0 +1,345 @@
+//! What one call holds, given back when it is dropped.
+
+use std::borrow::Borrow;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::bulkhead::{Bulkhead, Inner};
+use crate::circuit_breaker::{CircuitBreaker, Ticket};
+use crate::deadlines::Deadlines;
+use crate::error::{BulkheadError, CircuitOpen, Phase};
+use crate::outcome::Outcome;
+use crate::queue::{Enqueued, Key, Priority, Refusal, Take, Waited};
+use crate::stats::Event;
+
+/// A call's hold on its bulkhead: nothing yet, a place in the queue, a permit, or a permit and
+/// an admission by the circuit.
+///
+/// Dropping it gives back whatever is held and counts the call as cancelled, so a future that is
+/// dropped at any point loses nothing. `H` is a reference for calls that borrow, a clone for
+/// those that own.
+#[derive(Debug)]
+pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
+    bulkhead: H,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Place {
+        key: Key,
+        timed: bool,
+    },
+    Permit,
+    /// `None`: the circuit waits for no outcome (any more).
+    Seat {
+        ticket: Option<Ticket>,
+    },
+    Done,
+}
+
+/// Why a call does not get to run.
+#[derive(Debug)]
+pub(crate) enum Rejection {
+    Circuit(CircuitOpen),
+    Full,
+    TimedOut,
+    Shutdown,
+    Unsupported { setting: &'static str, needs: &'static str },
+}
+
+impl<H: Borrow<Bulkhead>> CallGuard<H> {
+    pub(crate) const fn new(bulkhead: H) -> Self {
+        Self { bulkhead, held: Held::Nothing }
+    }
+
+    /// Step 1: refuses at once what an open circuit would refuse later.
+    #[inline]
+    pub(crate) fn check_circuit(&self) -> Result<(), Rejection> {
+        match &self.inner().circuit {
+            Some(circuit) => circuit.check().map_err(Rejection::Circuit),
+            None => Ok(()),
+        }
+    }
+
+    /// Step 2, at once: takes a free permit. `false`: it has to be waited for.
+    #[inline]
+    pub(crate) fn try_permit(&mut self) -> Result<bool, Rejection> {
+        match self.inner().queue.try_take() {
+            Take::Taken => {
+                self.held = Held::Permit;
+                Ok(true)
+            }
+            Take::Wait => Ok(false),
+            Take::Full => Err(self.reject_full()),
+            Take::Closed => Err(self.reject_shutdown()),
+        }
+    }
+
+    /// Step 2, in the queue: joins it, or looks whether the permit has come.
+    pub(crate) fn poll_permit(
+        &mut self,
+        priority: Priority,
+        deadlines: &mut Deadlines,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Rejection>> {
+        if self.is_new() {
+            if !deadlines.may_wait() {
+                return Poll::Ready(Err(self.reject_full()));
+            }
+            let deadline = deadlines.queue();
+            match self.enqueue(priority, deadline, cx.waker()) {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(rejection) => return Poll::Ready(Err(rejection)),
+            }
+        }
+        let Held::Place { key, timed } = self.held else { panic!("polled after completion") };
+        let inner = self.bulkhead.borrow().inner();
+        let waited = match inner.queue.poll(key, timed, cx.waker()) {
+            Poll::Ready(waited) => waited,
+            Poll::Pending => {
+                let Some(deadline) = deadlines.queue() else { return Poll::Pending };
+                if deadlines.poll(deadline, &*inner.runtime, cx).is_pending() {
+                    return Poll::Pending;
+                }
+                inner.queue.expire(key, timed)
+            }
+        };
+        Poll::Ready(self.end_wait(waited, deadlines))
+    }
+
+    /// Step 3: the circuit may have opened while the call waited.
+    #[inline]
+    pub(crate) fn admit(&mut self) -> Result<(), Rejection> {
+        let inner = self.bulkhead.borrow().inner();
+        let ticket = match &inner.circuit {
+            // Dropping the guard gives the permit back.
+            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            None => None,
+        };
+        inner.counters.start();
+        self.held = Held::Seat { ticket };
+        Ok(())
+    }
+
+    /// Steps 5 and 6: tells the circuit and the statistics how it ended, gives the permit back.
+    #[inline]
+    pub(crate) fn finish(&mut self, outcome: Outcome, ran: Option<Duration>) {
+        let inner = self.bulkhead.borrow().inner();
+        if let (Held::Seat { ticket: Some(ticket) }, Some(circuit)) = (&self.held, &inner.circuit) {
+            circuit.settle(*ticket, outcome, ran);
+        }
+        self.held = Held::Done;
+        inner.counters.end(Some(outcome));
+        inner.release();
+    }
+
+    /// As [`finish`](Self::finish) for work whose outcome the circuit was told before.
+    pub(crate) fn finish_settled(&mut self, outcome: Outcome) {
+        self.held = Held::Seat { ticket: None };
+        self.finish(outcome, None);
+    }
+
+    /// The operation panicked: a failure, that goes on unwinding.
+    #[cold]
+    pub(crate) fn panicked(&mut self, ran: Option<Duration>) {
+        self.inner().counters.count(Event::Panicked);
+        self.finish(Outcome::Failure, ran);
+    }
+
+    /// Whether the circuit's rules need to know how long the operation takes.
+    #[inline]
+    pub(crate) const fn needs_duration(&self) -> bool {
+        matches!(&self.held, Held::Seat { ticket: Some(ticket) } if ticket.needs_duration())
+    }
+
+    pub(crate) const fn is_new(&self) -> bool {
+        matches!(self.held, Held::Nothing)
+    }
+
+    #[inline]
+    pub(crate) const fn is_admitted(&self) -> bool {
+        matches!(self.held, Held::Seat { .. })
+    }
+
+    /// Nothing is held and nothing more will be: the call was refused.
+    #[cold]
+    pub(crate) fn refuse<E>(&mut self, rejection: Rejection, deadlines: &Deadlines) -> BulkheadError<E> {
+        self.give_back();
+        self.held = Held::Done;
+        let inner = self.inner();
+        let bulkhead = inner.name.clone();
+        match rejection {
+            Rejection::Circuit(CircuitOpen { reason, retry_after }) => {
+                BulkheadError::CircuitOpen { bulkhead, reason, retry_after }
+            }
+            Rejection::Full => {
+                let limits = inner.queue.limits();
+                #[allow(clippy::cast_possible_truncation, reason = "limits fit 31 bits")]
+                BulkheadError::Full {
+                    bulkhead,
+                    max_concurrent_calls: limits.permits as u32,
+                    max_queue_size: limits.places as u32,
+                }
+            }
+            Rejection::TimedOut => {
+                let (queued, ran) = deadlines.spent(inner.runtime.now());
+                BulkheadError::Timeout { bulkhead, phase: Phase::Queued, queued, ran }
+            }
+            Rejection::Shutdown => BulkheadError::Shutdown { bulkhead },
+            Rejection::Unsupported { setting, needs } => {
+                BulkheadError::Unsupported { bulkhead, setting, needs }
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn inner(&self) -> &Inner {
+        self.bulkhead.borrow().inner()
+    }
+
+    /// Step 2, on a thread of one's own: parks it until the permit comes. `waker` unparks it.
+    pub(crate) fn wait_for_permit(
+        &mut self,
+        priority: Priority,
+        deadlines: &Deadlines,
+        waker: &Waker,
+    ) -> Result<(), Rejection> {
+        if !deadlines.may_wait() {
+            return Err(self.reject_full());
+        }
+        let deadline = deadlines.queue();
+        if self.enqueue(priority, deadline, waker)? {
+            return Ok(());
+        }
+        let Held::Place { key, timed } = self.held else { unreachable!("it waits") };
+        let inner = self.bulkhead.borrow().inner();
+        let waited = loop {
+            if let Poll::Ready(waited) = inner.queue.poll(key, timed, waker) {
+                break waited;
+            }
+            if deadline.is_some_and(|deadline| deadline <= inner.runtime.now()) {
+                break inner.queue.expire(key, timed);
+            }
+            inner.runtime.park(deadline);
+        };
+        self.end_wait(waited, deadlines)
+    }
+
+    fn enqueue(
+        &mut self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: &Waker,
+    ) -> Result<bool, Rejection> {
+        let inner = self.bulkhead.borrow().inner();
+        // The circuit is asked once more, so that what it says under the queue's lock can be
+        // compared: if it opens from here on, either that look or the opening's sweep of the
+        // queue refuses this call.
+        let seen = inner.circuit.as_ref().map(CircuitBreaker::seen);
+        self.check_circuit()?;
+        let refuses = || match (&inner.circuit, seen) {
+            (Some(circuit), Some(seen)) => circuit.refuses_since(seen),
+            _ => false,
+        };
+        match inner.queue.enqueue(priority, deadline, waker, refuses, || inner.runtime.now()) {
+            Enqueued::Taken => {
+                self.held = Held::Permit;
+                Ok(true)
+            }
+            Enqueued::Waiting(key) => {
+                self.held = Held::Place { key, timed: deadline.is_some() };
+                Ok(false)
+            }
+            Enqueued::Full => Err(self.reject_full()),
+            Enqueued::Refused(why) => Err(self.reject_all(why)),
+        }
+    }
+
+    fn end_wait(&mut self, waited: Waited, deadlines: &Deadlines) -> Result<(), Rejection> {
+        // The key is gone either way.
+        self.held = Held::Nothing;
+        match waited {
+            Waited::Granted => self.held = Held::Permit,
+            Waited::Refused(why) => return Err(self.reject_all(why)),
+            Waited::Expired => return Err(self.reject_timed_out()),
+        }
+        // Granted in time, but looked at too late: what has no time left must not run.
+        if deadlines.total().is_some_and(|deadline| deadline <= self.inner().runtime.now()) {
+            self.give_back();
+            return Err(self.reject_timed_out());
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        let inner = self.bulkhead.borrow().inner();
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Nothing | Held::Done => {}
+            Held::Place { key, timed } => {
+                if inner.queue.cancel(key, timed, || inner.runtime.now()) {
+                    inner.notify_if_drained();
+                }
+            }
+            Held::Permit => inner.release(),
+            Held::Seat { ticket } => {
+                if let (Some(ticket), Some(circuit)) = (ticket, &inner.circuit) {
+                    circuit.abandon(ticket);
+                }
+                inner.counters.end(None);
+                inner.release();
+            }
+        }
+    }
+
+    pub(crate) fn reject_full(&self) -> Rejection {
+        self.inner().counters.count(Event::Full);
+        Rejection::Full
+    }
+
+    fn reject_shutdown(&self) -> Rejection {
+        self.inner().counters.count(Event::Shutdown);
+        Rejection::Shutdown
+    }
+
+    fn reject_timed_out(&self) -> Rejection {
+        self.inner().counters.count(Event::TimedOutWaiting);
+        Rejection::TimedOut
+    }
+
+    fn reject_all(&self, why: Refusal) -> Rejection {
+        match (why, &self.inner().circuit) {
+            (Refusal::Circuit, Some(circuit)) => Rejection::Circuit(circuit.refuse_waiter()),
+            _ => self.reject_shutdown(),
+        }
+    }
+}
+
+impl CallGuard<Bulkhead> {
+    pub(crate) const fn bulkhead(&self) -> &Bulkhead {
+        &self.bulkhead
+    }
+
+    /// The admission, to tell the circuit an outcome before the work has ended.
+    pub(crate) const fn ticket(&self) -> Option<Ticket> {
+        match self.held {
+            Held::Seat { ticket } => ticket,
+            _ => None,
+        }
+    }
+}
+
+impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
+    #[inline]
+    fn drop(&mut self) {
+        if matches!(self.held, Held::Done | Held::Nothing) {
+            return;
+        }
+        if matches!(self.held, Held::Place { .. }) {
+            self.inner().counters.count(Event::CancelledWaiting);
+        }
+        self.give_back();
+    }
+}

@@ -1,0 +1,259 @@
+//! A registry of bulkheads: one name, one bulkhead.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use thiserror::Error;
+
+use crate::bulkhead::{Bulkhead, BulkheadState};
+use crate::classify::ByResult;
+use crate::config::BulkheadConfig;
+use crate::error::{BulkheadError, ConfigError};
+use crate::execute::Execute;
+use crate::name::Name;
+use crate::runtime::Runtime;
+use crate::stats::BulkheadStats;
+
+/// Makes bulkheads and finds them by name. Cheap to clone; all clones are one registry.
+///
+/// ```
+/// use bulkman_core::testing::ManualRuntime;
+/// use bulkman_core::{BulkheadConfig, BulkheadManager};
+///
+/// let runtime = ManualRuntime::new();
+/// let manager = BulkheadManager::new(runtime.clone());
+/// manager.create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
+/// let rows = manager.execute_in_bulkhead("database", async { Ok::<_, ()>(42) });
+/// assert_eq!(runtime.block_on(rows), Ok(42));
+/// assert_eq!(manager.all_stats()[0].successful, 1);
+/// # Ok::<(), bulkman_core::ManagerError>(())
+/// ```
+#[derive(Clone)]
+pub struct BulkheadManager {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Arc<dyn Runtime>,
+    bulkheads: RwLock<HashMap<Name, Bulkhead>>,
+}
+
+/// Why a manager does not hand out a bulkhead.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ManagerError {
+    /// There is one of this name already.
+    #[error("a bulkhead named {name:?} exists already")]
+    Exists {
+        /// The name.
+        name: Name,
+    },
+
+    /// There is one of this name, with another configuration.
+    #[error("a bulkhead named {name:?} exists with another `{field}`")]
+    Conflict {
+        /// The name.
+        name: Name,
+        /// The first field that differs.
+        field: &'static str,
+    },
+
+    /// The configuration can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl BulkheadManager {
+    /// An empty registry whose bulkheads run on `runtime`.
+    #[must_use]
+    pub fn new(runtime: impl Runtime) -> Self {
+        Self { shared: Arc::new(Shared { runtime: Arc::new(runtime), bulkheads: RwLock::default() }) }
+    }
+
+    /// Makes a bulkhead under its configuration's name.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Exists`] if the name is taken, [`ManagerError::Config`] for a configuration
+    /// that can't be used.
+    pub fn create_bulkhead(&self, config: BulkheadConfig) -> Result<Bulkhead, ManagerError> {
+        let name = config.checked_name()?;
+        if self.read().contains_key(&name) {
+            return Err(ManagerError::Exists { name });
+        }
+        // Made outside the lock, since making it asks the runtime, which is the user's code.
+        let bulkhead = Bulkhead::with_runtime(config, Arc::clone(&self.shared.runtime))?;
+        match self.write().entry(name) {
+            Entry::Occupied(taken) => Err(ManagerError::Exists { name: taken.key().clone() }),
+            Entry::Vacant(free) => Ok(free.insert(bulkhead).clone()),
+        }
+    }
+
+    /// The bulkhead of this name.
+    #[must_use]
+    pub fn get_bulkhead(&self, name: &str) -> Option<Bulkhead> {
+        self.read().get(name).cloned()
+    }
+
+    /// The bulkhead of this configuration's name, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Conflict`] if there is one whose configuration differs: two callers that
+    /// disagree should know. [`Bulkhead::reconfigure`] changes it on purpose.
+    pub fn get_or_create_bulkhead(&self, config: BulkheadConfig) -> Result<Bulkhead, ManagerError> {
+        let name = config.checked_name()?;
+        let known = self.get_bulkhead(name.as_str());
+        if let Some(bulkhead) = known {
+            return same_or_conflict(bulkhead, &config, name);
+        }
+        match self.create_bulkhead(config.clone()) {
+            // Somebody else was faster.
+            Err(ManagerError::Exists { .. }) => self.get_or_create_bulkhead(config),
+            made => made,
+        }
+    }
+
+    /// Runs a future in the bulkhead of this name: see [`Bulkhead::execute`].
+    ///
+    /// # Errors
+    ///
+    /// [`BulkheadError::NotFound`] if there is none; otherwise as [`Bulkhead::execute`].
+    pub fn execute_in_bulkhead<F, T, E>(&self, name: &str, operation: F) -> ExecuteInBulkhead<F>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        match self.get_bulkhead(name) {
+            Some(bulkhead) => ExecuteInBulkhead::Found { execute: bulkhead.into_execute(operation) },
+            None => ExecuteInBulkhead::Missing { name: Some(name.into()) },
+        }
+    }
+
+    /// The counters of all bulkheads, ordered by name.
+    #[must_use]
+    pub fn all_stats(&self) -> Vec<BulkheadStats> {
+        self.bulkheads().iter().map(Bulkhead::stats).collect()
+    }
+
+    /// The condition of all bulkheads, ordered by name.
+    #[must_use]
+    pub fn health_status(&self) -> Vec<(Name, BulkheadState)> {
+        self.bulkheads().iter().map(|bulkhead| (bulkhead.name().clone(), bulkhead.state())).collect()
+    }
+
+    /// All bulkheads, ordered by name.
+    #[must_use]
+    pub fn bulkheads(&self) -> Vec<Bulkhead> {
+        let mut bulkheads: Vec<_> = self.read().values().cloned().collect();
+        bulkheads.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        bulkheads
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
+    /// Takes a bulkhead out of the registry. It goes on working for those who hold it; shut it
+    /// down to end it.
+    pub fn remove_bulkhead(&self, name: &str) -> Option<Bulkhead> {
+        self.write().remove(name)
+    }
+
+    /// Shuts all bulkheads down: see [`Bulkhead::shutdown`].
+    pub fn shutdown(&self) {
+        for bulkhead in self.bulkheads() {
+            bulkhead.shutdown();
+        }
+    }
+
+    /// Waits until every bulkhead now in the registry is drained: see [`Bulkhead::drained`].
+    pub async fn drained(&self) {
+        for bulkhead in self.bulkheads() {
+            bulkhead.drained().await;
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Name, Bulkhead>> {
+        self.shared.bulkheads.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Name, Bulkhead>> {
+        self.shared.bulkheads.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for BulkheadManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BulkheadManager").field("bulkheads", &self.len()).finish_non_exhaustive()
+    }
+}
+
+fn same_or_conflict(
+    bulkhead: Bulkhead,
+    config: &BulkheadConfig,
+    name: Name,
+) -> Result<Bulkhead, ManagerError> {
+    match bulkhead.config().difference(config) {
+        None => Ok(bulkhead),
+        Some(field) => Err(ManagerError::Conflict { name, field }),
+    }
+}
+
+pin_project! {
+    /// The future of [`BulkheadManager::execute_in_bulkhead`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Execute`].
+    #[project = ExecuteProjection]
+    #[must_use = "futures do nothing unless polled"]
+    #[allow(missing_docs, reason = "made and polled only")]
+    pub enum ExecuteInBulkhead<F> {
+        #[doc(hidden)]
+        Found {
+            #[pin]
+            execute: Execute<Bulkhead, F, ByResult>,
+        },
+        #[doc(hidden)]
+        Missing {
+            name: Option<Box<str>>,
+        },
+    }
+}
+
+impl<F, T, E> Future for ExecuteInBulkhead<F>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, BulkheadError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            ExecuteProjection::Found { execute } => execute.poll(cx),
+            ExecuteProjection::Missing { name } => {
+                let name = name.take().expect("`ExecuteInBulkhead` polled after completion");
+                Poll::Ready(Err(BulkheadError::NotFound { name }))
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for ExecuteInBulkhead<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecuteInBulkhead").finish_non_exhaustive()
+    }
+}

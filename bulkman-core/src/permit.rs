@@ -1,0 +1,125 @@
+//! Two-step calls: a permit now, its outcome later.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use crate::bulkhead::Bulkhead;
+use crate::call::CallOptions;
+use crate::deadlines::Deadlines;
+use crate::error::BulkheadError;
+use crate::execute::{begin, duration, poll_admission};
+use crate::guard::CallGuard;
+use crate::outcome::Outcome;
+
+/// A call that was let in and whose outcome somebody else will tell.
+///
+/// Made by [`Bulkhead::acquire`] and [`Bulkhead::try_acquire`], for work that is not one future:
+/// a connection held for a while, a stream, a protocol with callbacks. It owns its bulkhead and
+/// may be sent to another thread. Timeouts bound the wait for it, not its use.
+///
+/// Dropping it without a word counts the call as cancelled, which says nothing about the
+/// dependency.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
+/// let permit = bulkhead.try_acquire().unwrap();
+/// assert_eq!(bulkhead.stats().active, 1);
+/// permit.succeed();
+/// assert_eq!(bulkhead.stats().successful, 1);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
+#[must_use = "a permit that is dropped at once frees its place and counts as cancelled"]
+pub struct Permit {
+    guard: CallGuard<Bulkhead>,
+    deadlines: Deadlines,
+}
+
+impl Permit {
+    /// The dependency did its work.
+    pub fn succeed(self) {
+        self.record(Outcome::Success);
+    }
+
+    /// The dependency failed.
+    pub fn fail(self) {
+        self.record(Outcome::Failure);
+    }
+
+    /// The call says nothing about the dependency.
+    pub fn ignore(self) {
+        self.record(Outcome::Ignored);
+    }
+
+    /// Ends the call with this outcome and frees the permit.
+    pub fn record(mut self, outcome: Outcome) {
+        let ran = duration(&self.guard, false, &mut self.deadlines);
+        self.guard.finish(outcome, ran);
+    }
+
+    /// The bulkhead that the permit belongs to.
+    #[must_use]
+    pub const fn bulkhead(&self) -> &Bulkhead {
+        self.guard.bulkhead()
+    }
+
+    /// A permit without waiting.
+    pub(crate) fn now(bulkhead: Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
+        let mut guard = CallGuard::new(bulkhead);
+        let mut deadlines = Deadlines::default();
+        let options = CallOptions::default();
+        let admitted = begin(&mut guard, &options, &mut deadlines, false)
+            .and_then(|taken| if taken { guard.admit() } else { Err(guard.reject_full()) });
+        match admitted {
+            Ok(()) => {
+                deadlines.run(false, guard.needs_duration(), &*guard.inner().runtime);
+                Ok(Self { guard, deadlines })
+            }
+            Err(rejection) => Err(guard.refuse(rejection, &deadlines)),
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("bulkhead", &self.guard.inner().name).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Bulkhead::acquire`].
+///
+/// # Cancel safety
+///
+/// Dropping it gives its place in the queue back; a permit that was granted just then is handed
+/// on.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Acquire {
+    call: Option<(CallGuard<Bulkhead>, Deadlines)>,
+    options: CallOptions,
+}
+
+impl Acquire {
+    pub(crate) fn new(bulkhead: Bulkhead, options: CallOptions) -> Self {
+        Self { call: Some((CallGuard::new(bulkhead), Deadlines::default())), options }
+    }
+}
+
+impl Future for Acquire {
+    type Output = Result<Permit, BulkheadError<Infallible>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let options = self.options;
+        let (guard, deadlines) = self.call.as_mut().expect("`Acquire` polled after completion");
+        let admitted = ready!(poll_admission(guard, &options, deadlines, cx));
+        let Some((mut guard, deadlines)) = self.call.take() else { unreachable!("it was there above") };
+        Poll::Ready(match admitted {
+            Ok(()) => Ok(Permit { guard, deadlines }),
+            Err(rejection) => Err(guard.refuse(rejection, &deadlines)),
+        })
+    }
+}

@@ -1,0 +1,462 @@
+//! Permits and the queue for them: strict order, direct hand-off, bounded, resizable.
+//!
+//! The permits are those of an [`async_lock::Semaphore`]; the queue is our own. That semaphore's
+//! waiters can be overtaken and may sleep beside an idle permit, and nothing bounds them. Here
+//!
+//! * a call that need not wait takes no lock: one load of the `pressure` word, one
+//!   compare-and-swap on the semaphore;
+//! * as soon as anybody waits, newcomers go to the end of the queue, and a released permit goes
+//!   straight to the head without passing through the semaphore;
+//! * a permit is never idle while somebody waits (see *The race* below);
+//! * a waiter that goes away hands on what it was just given.
+//!
+//! # The race
+//!
+//! A release that saw nobody waiting gives its permit to the semaphore, and only then looks
+//! again; a waiter first makes itself visible, and only then tries the semaphore. With a
+//! sequentially consistent fence between the two steps on either side, one of them sees the
+//! other: the permit is found. The release's fence is the one that `Semaphore::add_permits`
+//! ends with (`event_listener::Event::notify` begins with it). `tests/loom.rs` checks the pair.
+//!
+//! # Shrinking and closing
+//!
+//! Permits that must go but are still held are a *debt*, paid by the next releases. Shutting down
+//! shrinks to nothing: the queue is drained when the debt is paid.
+
+mod waiters;
+
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, Semaphore, lock};
+
+use waiters::{Fate, Waiters, WakeList};
+pub(crate) use waiters::{Key, Refusal};
+pub use waiters::{Priority, QueueOrder};
+
+/// The most permits, and the most waiters, that a queue can have.
+pub(crate) const MAX_LIMIT: usize = (1 << 31) - 1;
+
+/// How many waiters are refused while the lock is held once.
+const REFUSE_BATCH: usize = 64;
+
+/// Permits and those who wait for them. See the [module](self).
+///
+/// Whoever was told `Taken` or `Granted` owns a permit and must give it to
+/// [`release`](Self::release) once.
+#[derive(Debug)]
+pub(crate) struct WaitQueue {
+    semaphore: Semaphore,
+    /// Zero unless a release or a newcomer has to take the lock: see [`Pressure`]. Written under
+    /// the lock only.
+    pressure: AtomicU64,
+    /// Permits in the upper half, places in the queue in the lower. Written under the lock only.
+    limits: AtomicU64,
+    /// How many waiters have deadlines: without one, nobody reads the clock to grant.
+    timed: AtomicU32,
+    high_water: AtomicU32,
+    waiters: Mutex<Waiters>,
+}
+
+/// The answer to [`WaitQueue::try_take`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// The caller owns a permit.
+    Taken,
+    /// No permit, but a place in the queue (or somebody is ahead).
+    Wait,
+    /// No permit, and no place in the queue.
+    Full,
+    /// Shut down.
+    Closed,
+}
+
+/// The answer to [`WaitQueue::enqueue`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enqueued {
+    /// The caller owns a permit; it never waited.
+    Taken,
+    /// The caller waits.
+    Waiting(Key),
+    /// The queue filled up meanwhile.
+    Full,
+    /// The circuit opened, or the bulkhead was shut down, meanwhile.
+    Refused(Refusal),
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// The caller owns a permit.
+    Granted,
+    /// Everybody was refused.
+    Refused(Refusal),
+    /// The waiter's deadline has passed.
+    Expired,
+}
+
+impl WaitQueue {
+    /// `permits` and `places` are at most [`MAX_LIMIT`].
+    pub(crate) fn new(permits: usize, places: usize, order: QueueOrder) -> Self {
+        Self {
+            semaphore: Semaphore::new(permits),
+            pressure: AtomicU64::new(0),
+            limits: AtomicU64::new(Limits { permits, places }.pack()),
+            timed: AtomicU32::new(0),
+            high_water: AtomicU32::new(0),
+            waiters: Mutex::new(Waiters::new(order)),
+        }
+    }
+
+    /// Takes a permit if one is free and nobody is ahead.
+    #[inline]
+    pub(crate) fn try_take(&self) -> Take {
+        let pressure = self.pressure.load(Ordering::Acquire);
+        if pressure == 0 {
+            if let Some(permit) = self.semaphore.try_acquire() {
+                permit.forget();
+                return Take::Taken;
+            }
+        }
+        self.why_not(Pressure::unpack(pressure))
+    }
+
+    /// Gives a permit back: to the next in line if somebody waits, else to the semaphore.
+    ///
+    /// `now` is asked only if a waiter has a deadline. Says whether the queue is drained by it.
+    #[inline]
+    pub(crate) fn release(&self, now: impl FnOnce() -> Instant) -> bool {
+        if self.pressure.load(Ordering::Acquire) != 0 {
+            return self.hand_off(now);
+        }
+        self.semaphore.add_permits(1);
+        // Somebody may have begun to wait since the look above: see the module's *The race*.
+        self.pressure.load(Ordering::SeqCst) != 0 && self.settle(now)
+    }
+
+    /// Begins to wait, unless a permit turns up at the last moment.
+    ///
+    /// `refuses` is asked under the lock, after which an opening of the circuit can't miss this
+    /// waiter; it must be no more than a load.
+    pub(crate) fn enqueue(
+        &self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: &Waker,
+        refuses: impl FnOnce() -> bool,
+        now: impl FnOnce() -> Instant,
+    ) -> Enqueued {
+        let waker = waker.clone();
+        let now = self.clock(now);
+        let mut waiters = lock(&self.waiters);
+        let pressure = self.pressure();
+        if pressure.closed {
+            return Enqueued::Refused(Refusal::Shutdown);
+        }
+        if refuses() {
+            return Enqueued::Refused(Refusal::Circuit);
+        }
+        if waiters.waiting() == 0 && pressure.debt == 0 {
+            if let Some(permit) = self.semaphore.try_acquire() {
+                permit.forget();
+                return Enqueued::Taken;
+            }
+        }
+        if waiters.waiting() as usize >= self.limits().places {
+            return Enqueued::Full;
+        }
+        let key = waiters.push(priority, deadline, waker);
+        if deadline.is_some() {
+            self.timed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.high_water.fetch_max(waiters.waiting(), Ordering::Relaxed);
+        let wake = self.distribute(&mut waiters, now);
+        drop(waiters);
+        // Possibly this waiter itself: its next poll finds the permit.
+        wake.wake();
+        Enqueued::Waiting(key)
+    }
+
+    /// Asks what has become of a waiter. Once this is ready the key is gone.
+    pub(crate) fn poll(&self, key: Key, timed: bool, waker: &Waker) -> Poll<Waited> {
+        let seen = lock(&self.waiters).poll(key, waker);
+        let fate = seen.unwrap_or_else(|| {
+            // Cloning and dropping wakers is the executor's code: not under the lock.
+            let waker = waker.clone();
+            let (fate, unused) = lock(&self.waiters).rearm(key, waker);
+            drop(unused);
+            fate
+        });
+        if fate != Fate::Waiting {
+            self.forget_deadline(timed);
+        }
+        match fate {
+            Fate::Waiting => Poll::Pending,
+            Fate::Granted => Poll::Ready(Waited::Granted),
+            Fate::Refused(why) => Poll::Ready(Waited::Refused(why)),
+            Fate::Expired => Poll::Ready(Waited::Expired),
+        }
+    }
+
+    /// Ends a wait whose deadline has passed. A permit granted just before still counts.
+    pub(crate) fn expire(&self, key: Key, timed: bool) -> Waited {
+        match self.remove(key, timed) {
+            Fate::Waiting | Fate::Expired => Waited::Expired,
+            Fate::Granted => Waited::Granted,
+            Fate::Refused(why) => Waited::Refused(why),
+        }
+    }
+
+    /// Ends a wait that nobody is interested in any more. A permit granted just before is handed
+    /// on.
+    pub(crate) fn cancel(&self, key: Key, timed: bool, now: impl FnOnce() -> Instant) -> bool {
+        self.remove(key, timed) == Fate::Granted && self.release(now)
+    }
+
+    /// Refuses everybody who waits now; those who come later wait.
+    pub(crate) fn refuse_all(&self, why: Refusal) {
+        // Taken even if nobody seems to wait: a newcomer that has not seen the reason yet is
+        // either in the queue by now, or will see it under the lock.
+        let until = lock(&self.waiters).arrivals();
+        loop {
+            let mut wake = WakeList::default();
+            let mut waiters = lock(&self.waiters);
+            let all = waiters.refuse(why, until, REFUSE_BATCH, &mut wake);
+            self.update(&waiters, |_| {});
+            drop(waiters);
+            wake.wake();
+            if all {
+                return;
+            }
+        }
+    }
+
+    /// Refuses newcomers and waiters for good. Permits that are held stay valid.
+    ///
+    /// Says whether this call did it.
+    pub(crate) fn close(&self) -> bool {
+        let mut waiters = lock(&self.waiters);
+        if self.pressure().closed {
+            return false;
+        }
+        let permits = self.limits().permits;
+        self.update(&waiters, |pressure| {
+            pressure.closed = true;
+            pressure.debt += permits;
+        });
+        let wake = self.distribute(&mut waiters, None);
+        drop(waiters);
+        wake.wake();
+        self.refuse_all(Refusal::Shutdown);
+        true
+    }
+
+    /// Changes the limits. Holders and waiters stay, even beyond the new limits.
+    pub(crate) fn resize(
+        &self,
+        permits: usize,
+        places: usize,
+        order: QueueOrder,
+        now: impl FnOnce() -> Instant,
+    ) {
+        let now = self.clock(now);
+        let mut waiters = lock(&self.waiters);
+        waiters.set_order(order);
+        let before = self.limits().permits;
+        self.limits.store(Limits { permits, places }.pack(), Ordering::Relaxed);
+        if self.pressure().closed {
+            return;
+        }
+        let owed = self.pressure().debt + before.saturating_sub(permits);
+        let gained = permits.saturating_sub(before);
+        self.update(&waiters, |pressure| pressure.debt = owed.saturating_sub(gained));
+        self.semaphore.add_permits(gained.saturating_sub(owed));
+        let wake = self.distribute(&mut waiters, now);
+        drop(waiters);
+        wake.wake();
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.pressure().closed
+    }
+
+    /// Whether it is closed and the last permit is back.
+    pub(crate) fn is_drained(&self) -> bool {
+        let pressure = self.pressure();
+        pressure.closed && pressure.debt == 0
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.pressure().waiting as usize
+    }
+
+    /// The most that have waited at once since the mark was last reset.
+    pub(crate) fn high_water(&self) -> usize {
+        self.high_water.load(Ordering::Relaxed) as usize
+    }
+
+    /// Sets the high-water mark to the present depth.
+    pub(crate) fn reset_high_water(&self) {
+        let waiters = lock(&self.waiters);
+        self.high_water.store(waiters.waiting(), Ordering::Relaxed);
+    }
+
+    /// How many permits are held.
+    pub(crate) fn in_use(&self) -> usize {
+        let pressure = self.pressure();
+        let permits = if pressure.closed { 0 } else { self.limits().permits };
+        (permits + pressure.debt).saturating_sub(self.semaphore.available_permits())
+    }
+
+    /// The limits in force.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::unpack(self.limits.load(Ordering::Relaxed))
+    }
+
+    fn why_not(&self, pressure: Pressure) -> Take {
+        if pressure.closed {
+            Take::Closed
+        } else if pressure.waiting as usize >= self.limits().places {
+            Take::Full
+        } else {
+            Take::Wait
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn hand_off(&self, now: impl FnOnce() -> Instant) -> bool {
+        let now = self.clock(now);
+        let mut waiters = lock(&self.waiters);
+        let mut wake = WakeList::default();
+        if self.pressure().debt > 0 {
+            self.update(&waiters, |pressure| pressure.debt -= 1);
+        } else {
+            let granted = waiters.grant(now, &mut wake);
+            self.update(&waiters, |_| {});
+            if !granted {
+                self.semaphore.add_permits(1);
+            }
+        }
+        drop(waiters);
+        wake.wake();
+        self.is_drained()
+    }
+
+    /// After a permit went to the semaphore while somebody began to wait.
+    #[cold]
+    #[inline(never)]
+    fn settle(&self, now: impl FnOnce() -> Instant) -> bool {
+        let now = self.clock(now);
+        let mut waiters = lock(&self.waiters);
+        let wake = self.distribute(&mut waiters, now);
+        drop(waiters);
+        wake.wake();
+        self.is_drained()
+    }
+
+    /// Pays the debt and serves the waiters from the semaphore, as far as it goes.
+    fn distribute(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
+        let mut wake = WakeList::default();
+        // Makes the waiters and the debt visible before the semaphore is looked at.
+        self.update(waiters, |_| {});
+        fence(Ordering::SeqCst);
+        loop {
+            let owing = self.pressure().debt > 0;
+            if !owing && waiters.waiting() == 0 {
+                break;
+            }
+            let Some(permit) = self.semaphore.try_acquire() else { break };
+            permit.forget();
+            if owing {
+                self.update(waiters, |pressure| pressure.debt -= 1);
+            } else {
+                let granted = waiters.grant(now, &mut wake);
+                self.update(waiters, |_| {});
+                if !granted {
+                    self.semaphore.add_permits(1);
+                    break;
+                }
+            }
+        }
+        wake
+    }
+
+    fn remove(&self, key: Key, timed: bool) -> Fate {
+        let mut waiters = lock(&self.waiters);
+        let (fate, waker) = waiters.remove(key);
+        self.update(&waiters, |_| {});
+        drop(waiters);
+        drop(waker);
+        self.forget_deadline(timed);
+        fate
+    }
+
+    fn forget_deadline(&self, timed: bool) {
+        if timed {
+            self.timed.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn clock(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        (self.timed.load(Ordering::Relaxed) > 0).then(now)
+    }
+
+    fn pressure(&self) -> Pressure {
+        Pressure::unpack(self.pressure.load(Ordering::Acquire))
+    }
+
+    /// Rewrites the word: the number of waiters as it is, the rest as `change` says.
+    fn update(&self, waiters: &Waiters, change: impl FnOnce(&mut Pressure)) {
+        let mut pressure = self.pressure();
+        pressure.waiting = waiters.waiting();
+        change(&mut pressure);
+        self.pressure.store(pressure.pack(), Ordering::SeqCst);
+    }
+}
+
+/// What makes newcomers and releases take the lock.
+#[derive(Clone, Copy, Debug)]
+struct Pressure {
+    closed: bool,
+    /// Permits that must not come back to the semaphore.
+    debt: usize,
+    waiting: u32,
+}
+
+impl Pressure {
+    const fn pack(self) -> u64 {
+        (self.closed as u64) << 63 | (self.debt as u64) << 31 | self.waiting as u64
+    }
+
+    const fn unpack(word: u64) -> Self {
+        Self {
+            closed: word >> 63 != 0,
+            debt: (word << 1 >> 32) as usize,
+            #[allow(clippy::cast_possible_truncation, reason = "31 bits")]
+            waiting: (word & MAX_LIMIT as u64) as u32,
+        }
+    }
+}
+
+/// The limits in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Calls that may run at once.
+    pub(crate) permits: usize,
+    /// Calls that may wait.
+    pub(crate) places: usize,
+}
+
+impl Limits {
+    const fn pack(self) -> u64 {
+        (self.permits as u64) << 32 | self.places as u64
+    }
+
+    const fn unpack(word: u64) -> Self {
+        Self { permits: (word >> 32) as usize, places: (word & 0xffff_ffff) as usize }
+    }
+}

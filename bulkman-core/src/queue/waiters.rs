@@ -1,0 +1,325 @@
+//! Who waits, in which order: linked lists in a slab, without a lock and without a clock.
+//!
+//! One list for each priority, oldest first. A waiter owns its key until it takes itself out, so
+//! keys need no generation. Nodes live in chunks that never move: a queue of a million grows
+//! without copying, and taking any waiter out is O(1).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
+use std::time::Instant;
+
+/// How urgent a call is among those that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Served when nobody else waits.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Served before all others.
+    High,
+}
+
+/// Which of the waiting calls of one priority is served first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QueueOrder {
+    /// The one that has waited longest: the default.
+    #[default]
+    Fifo,
+    /// The newest: under overload the calls that are served are still wanted, and those at the
+    /// other end time out.
+    Lifo,
+}
+
+/// Why waiting calls are refused all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The circuit opened.
+    Circuit,
+    /// The bulkhead was shut down.
+    Shutdown,
+}
+
+/// What has become of a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// In its list.
+    Waiting,
+    /// Owns a permit that it has not seen yet.
+    Granted,
+    /// Out of its list, refused.
+    Refused(Refusal),
+    /// Out of its list: its deadline had passed when its turn came.
+    Expired,
+}
+
+/// A waiter's place in the slab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key(u32);
+
+const NONE: u32 = u32::MAX;
+const CHUNK: usize = 64;
+const LISTS: usize = 3;
+
+/// The waiting calls of one bulkhead.
+#[derive(Debug)]
+pub(super) struct Waiters {
+    lists: [List; LISTS],
+    #[allow(clippy::vec_box, reason = "growing must not copy a million nodes")]
+    chunks: Vec<Box<[Node; CHUNK]>>,
+    /// Head of the free nodes, linked by `next`.
+    free: u32,
+    /// Nodes handed out, waiting or with a fate not yet seen.
+    used: u32,
+    waiting: u32,
+    arrivals: u64,
+    order: QueueOrder,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct List {
+    oldest: u32,
+    newest: u32,
+}
+
+#[derive(Debug)]
+struct Node {
+    older: u32,
+    newer: u32,
+    arrival: u64,
+    deadline: Option<Instant>,
+    waker: Option<Waker>,
+    fate: Fate,
+    list: u8,
+}
+
+impl Waiters {
+    pub(super) fn new(order: QueueOrder) -> Self {
+        Self {
+            lists: [List { oldest: NONE, newest: NONE }; LISTS],
+            chunks: Vec::new(),
+            free: NONE,
+            used: 0,
+            waiting: 0,
+            arrivals: 0,
+            order,
+        }
+    }
+
+    pub(super) fn set_order(&mut self, order: QueueOrder) {
+        self.order = order;
+    }
+
+    /// Puts a waiter at the newest end of its priority's list.
+    pub(super) fn push(&mut self, priority: Priority, deadline: Option<Instant>, waker: Waker) -> Key {
+        let index = self.allocate();
+        let list = priority as usize;
+        let newest = self.lists[list].newest;
+        let arrival = self.arrivals;
+        self.arrivals += 1;
+        *self.node_mut(index) = Node {
+            older: newest,
+            newer: NONE,
+            arrival,
+            deadline,
+            waker: Some(waker),
+            fate: Fate::Waiting,
+            #[allow(clippy::cast_possible_truncation, reason = "one of three lists")]
+            list: list as u8,
+        };
+        self.lists[list].newest = index;
+        match newest {
+            NONE => self.lists[list].oldest = index,
+            newest => self.node_mut(newest).newer = index,
+        }
+        self.waiting += 1;
+        Key(index)
+    }
+
+    /// Gives a permit to the next in line, passing over those whose deadline has passed.
+    ///
+    /// Appends the wakers of all whose fate was decided; returns whether somebody took the permit.
+    pub(super) fn grant(&mut self, now: Option<Instant>, wake: &mut WakeList) -> bool {
+        while let Some(index) = self.next_in_line() {
+            self.unlink(index);
+            let node = self.node_mut(index);
+            let expired = matches!((node.deadline, now), (Some(deadline), Some(now)) if deadline <= now);
+            node.fate = if expired { Fate::Expired } else { Fate::Granted };
+            wake.extend(node.waker.take());
+            if !expired {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Refuses up to `limit` waiters that arrived before `until`, oldest first; says whether that
+    /// was all of them.
+    pub(super) fn refuse(&mut self, why: Refusal, until: u64, limit: usize, wake: &mut WakeList) -> bool {
+        let mut left = limit;
+        for list in 0..LISTS {
+            loop {
+                let index = self.lists[list].oldest;
+                if index == NONE || self.node(index).arrival >= until {
+                    break;
+                }
+                if left == 0 {
+                    return false;
+                }
+                left -= 1;
+                self.unlink(index);
+                let node = self.node_mut(index);
+                node.fate = Fate::Refused(why);
+                wake.extend(node.waker.take());
+            }
+        }
+        true
+    }
+
+    /// Looks at a waiter. One whose fate is decided is taken out.
+    ///
+    /// `None` for one that waits with another waker than this: see [`rearm`](Self::rearm).
+    pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Option<Fate> {
+        let node = self.node(key.0);
+        let fate = node.fate;
+        if fate != Fate::Waiting {
+            self.free(key.0);
+            return Some(fate);
+        }
+        node.waker.as_ref().is_some_and(|known| known.will_wake(waker)).then_some(fate)
+    }
+
+    /// As [`poll`](Self::poll), with a waker to keep.
+    ///
+    /// Returns the waker that is not needed, to be dropped outside the lock.
+    pub(super) fn rearm(&mut self, key: Key, waker: Waker) -> (Fate, Option<Waker>) {
+        let node = self.node_mut(key.0);
+        let fate = node.fate;
+        if fate != Fate::Waiting {
+            self.free(key.0);
+            return (fate, Some(waker));
+        }
+        (fate, node.waker.replace(waker))
+    }
+
+    /// Takes a waiter out, whatever its fate, and says which it was.
+    pub(super) fn remove(&mut self, key: Key) -> (Fate, Option<Waker>) {
+        let fate = self.node(key.0).fate;
+        if fate == Fate::Waiting {
+            self.unlink(key.0);
+        }
+        let waker = self.node_mut(key.0).waker.take();
+        self.free(key.0);
+        (fate, waker)
+    }
+
+    /// How many are in the lists.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// The number that the next waiter gets: a bound for [`refuse`](Self::refuse).
+    pub(super) fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    fn next_in_line(&self) -> Option<u32> {
+        self.lists.iter().rev().find_map(|list| {
+            let index = match self.order {
+                QueueOrder::Fifo => list.oldest,
+                QueueOrder::Lifo => list.newest,
+            };
+            (index != NONE).then_some(index)
+        })
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let node = self.node(index);
+        let (older, newer, list) = (node.older, node.newer, usize::from(node.list));
+        match older {
+            NONE => self.lists[list].oldest = newer,
+            older => self.node_mut(older).newer = newer,
+        }
+        match newer {
+            NONE => self.lists[list].newest = older,
+            newer => self.node_mut(newer).older = older,
+        }
+        self.waiting -= 1;
+    }
+
+    fn allocate(&mut self) -> u32 {
+        if self.free == NONE {
+            self.grow();
+        }
+        let index = self.free;
+        self.free = self.node(index).newer;
+        self.used += 1;
+        index
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let first = self.chunks.len() * CHUNK;
+        let index = |i: usize| u32::try_from(first + i).expect("queue sizes fit 31 bits");
+        self.chunks.push(Box::new(std::array::from_fn(|i| Node {
+            older: NONE,
+            newer: if i + 1 < CHUNK { index(i + 1) } else { NONE },
+            arrival: 0,
+            deadline: None,
+            waker: None,
+            fate: Fate::Expired,
+            list: 0,
+        })));
+        self.free = index(0);
+    }
+
+    fn free(&mut self, index: u32) {
+        self.node_mut(index).newer = self.free;
+        self.free = index;
+        self.used -= 1;
+        // A queue that was long once must not hold its memory for ever.
+        if self.used == 0 && self.chunks.len() > 16 {
+            self.chunks = Vec::new();
+            self.free = NONE;
+        }
+    }
+
+    fn node(&self, index: u32) -> &Node {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn node_mut(&mut self, index: u32) -> &mut Node {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+}
+
+/// Wakers collected under a lock, to be woken after it.
+///
+/// The first is kept inline: a release wakes one, and must not allocate for it.
+#[derive(Debug, Default)]
+#[must_use = "call `wake` once the lock is released"]
+pub(super) struct WakeList {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl WakeList {
+    /// Wakes all. A waker that panics harms nobody else: this often runs in a `Drop`, where a
+    /// second panic would abort the process.
+    pub(super) fn wake(self) {
+        for waker in self.first.into_iter().chain(self.more) {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+    }
+
+    fn extend(&mut self, waker: Option<Waker>) {
+        let Some(waker) = waker else { return };
+        if self.first.is_none() {
+            self.first = Some(waker);
+        } else {
+            self.more.push(waker);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What one call did, beside its result.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use crate::bulkhead::Bulkhead;
+use crate::classify::Classifier;
+use crate::error::BulkheadError;
+use crate::execute::Execute;
+use crate::name::Name;
+
+/// A call's result with the time it took: what [`Call::report`](crate::Call::report) returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecutionReport<T, E> {
+    /// What [`Bulkhead::execute`] would have returned.
+    pub result: Result<T, BulkheadError<E>>,
+    /// How long the call waited for a permit.
+    pub queued: Duration,
+    /// How long the operation ran; zero when it never began.
+    pub ran: Duration,
+    /// Unique among all reports of this process.
+    pub id: u64,
+    /// The bulkhead that the call went through.
+    pub bulkhead: Name,
+}
+
+pin_project! {
+    /// The future of [`Call::report`](crate::Call::report).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Execute`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Report<H: Borrow<Bulkhead>, F, C> {
+        #[pin]
+        execute: Execute<H, F, C>,
+    }
+}
+
+impl<H: Borrow<Bulkhead>, F, C> Report<H, F, C> {
+    pub(crate) const fn new(execute: Execute<H, F, C>) -> Self {
+        Self { execute }
+    }
+}
+
+impl<H, F, C, T, E> Future for Report<H, F, C>
+where
+    H: Borrow<Bulkhead>,
+    F: Future<Output = Result<T, E>>,
+    C: Classifier<T, E>,
+{
+    type Output = ExecutionReport<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut execute = self.project().execute;
+        let result = ready!(execute.as_mut().poll(cx));
+        let (queued, ran) = execute.spent();
+        Poll::Ready(ExecutionReport { result, queued, ran, id: next_id(), bulkhead: execute.bulkhead() })
+    }
+}
+
+impl<H: Borrow<Bulkhead>, F, C> fmt::Debug for Report<H, F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("execute", &self.execute).finish()
+    }
+}
+
+fn next_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}

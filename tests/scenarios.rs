@@ -1,0 +1,218 @@
+//! Plays the tables under `scenarios/` on a virtual clock, against the public API.
+//!
+//! Their form is described in `scenarios/README.md`. Further folders can be named in the
+//! environment variable `BULKMAN_SCENARIOS`, separated by colons. A file, an operation, a key or
+//! an expectation that the runner does not know is a failure.
+
+#[path = "scenarios/breaker.rs"]
+mod breaker;
+#[path = "scenarios/parse.rs"]
+mod parse;
+#[path = "scenarios/window.rs"]
+mod window;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use parse::{Scenario, Step};
+
+#[test]
+fn every_scenario_plays_as_written() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")];
+    if let Ok(more) = std::env::var("BULKMAN_SCENARIOS") {
+        folders.extend(more.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from));
+    }
+    let mut played = Played::default();
+    for folder in &folders {
+        if let Err(problem) = play_folder(folder, &mut played) {
+            played.failures.push(problem);
+        }
+    }
+    let summary = format!("played {} scenarios, {} steps", played.scenarios, played.steps);
+    // Past the test harness, which would keep it to itself.
+    writeln!(std::io::stderr(), "{summary}").unwrap();
+    assert!(played.scenarios > 0 && played.steps > 0, "{summary}");
+    assert!(played.failures.is_empty(), "{summary}; failed:\n{}", played.failures.join("\n"));
+}
+
+#[derive(Default)]
+struct Played {
+    scenarios: usize,
+    steps: usize,
+    failures: Vec<String>,
+}
+
+fn play_folder(folder: &Path, played: &mut Played) -> Result<(), String> {
+    let unreadable = |error| format!("{}: {error}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(format!("{}: no *.md file", folder.display()));
+    }
+    files.sort();
+    for file in files {
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        // The description of the form is the one file that may do without a scenario.
+        let may_be_empty = file.file_name().is_some_and(|name| name == "README.md");
+        play_text(&file.display().to_string(), &text, may_be_empty, played);
+    }
+    Ok(())
+}
+
+fn play_text(file: &str, text: &str, may_be_empty: bool, played: &mut Played) {
+    let scenarios = match parse::parse(text) {
+        Ok(scenarios) => scenarios,
+        Err(problem) => return played.failures.push(format!("{file}:{problem}")),
+    };
+    if scenarios.is_empty() && !may_be_empty {
+        played.failures.push(format!("{file}: no scenario"));
+    }
+    for scenario in scenarios {
+        played.scenarios += 1;
+        match play(&scenario) {
+            Ok(()) => played.steps += scenario.steps.len(),
+            Err((line, problem)) => {
+                let (id, title) = (&scenario.id, &scenario.title);
+                let mut failure = String::new();
+                write!(failure, "{file}:{line}: {id} ({title}): {problem}").unwrap();
+                played.failures.push(failure);
+            }
+        }
+    }
+}
+
+fn play(scenario: &Scenario) -> Result<(), (usize, String)> {
+    match scenario.kind.as_str() {
+        "breaker" => {
+            // Once by the runtime's clock, once with the time as an argument.
+            for clock in [breaker::Clock::Runtime, breaker::Clock::Argument] {
+                run(scenario, breaker::Player::new(&scenario.cfg, clock))?;
+            }
+            Ok(())
+        }
+        "window" => run(scenario, window::Player::new(&scenario.cfg)),
+        kind => Err((scenario.line, format!("unknown kind {kind:?}"))),
+    }
+}
+
+/// What plays one kind of scenario.
+trait Play {
+    /// Does the operation at its time and checks what is expected.
+    fn step(&mut self, step: &Step) -> Result<(), String>;
+}
+
+fn run(scenario: &Scenario, player: Result<impl Play, String>) -> Result<(), (usize, String)> {
+    let mut player = player.map_err(|problem| (scenario.line, format!("cfg: {problem}")))?;
+    for step in &scenario.steps {
+        player.step(step).map_err(|problem| (step.line, problem))?;
+    }
+    Ok(())
+}
+
+/// The runner itself: what it doesn't know, and what isn't so, fails.
+mod runner {
+    use super::*;
+
+    fn failures(text: &str) -> Vec<String> {
+        let mut played = Played::default();
+        play_text("file.md", text, false, &mut played);
+        played.failures
+    }
+
+    fn breaker(cfg: &str, steps: &str) -> Vec<String> {
+        failures(&format!("#### X1 — title\n```scn\nkind breaker\ncfg {cfg}\n{steps}\n```\n"))
+    }
+
+    #[track_caller]
+    fn fails_with(failures: &[String], parts: &[&str]) {
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        for part in parts {
+            assert!(failures[0].contains(part), "{:?} in {:?}", part, failures[0]);
+        }
+    }
+
+    const CFG: &str = "window=count:4 trip=consec_fail>=2 open_wait=1000 half_open=one";
+
+    #[test]
+    fn a_scenario_that_holds_passes_and_is_counted() {
+        let mut played = Played::default();
+        let text =
+            format!("#### X1 — t\n```scn\nkind breaker\ncfg {CFG}\n@0 get => n=0\n@1 get => n=0\n```\n");
+        play_text("file.md", &text, false, &mut played);
+        assert_eq!((played.scenarios, played.steps, played.failures), (1, 2, vec![]));
+    }
+
+    #[test]
+    fn what_is_not_so_fails_with_scenario_line_expected_and_got() {
+        let failed = breaker(CFG, "@0 call err => ok cf=1\n@0 call err => ok state=closed");
+        fails_with(&failed, &["file.md:6", "X1", "state=closed", "got open"]);
+        for wrong in [
+            "@0 get => n=1",
+            "@0 get => rate=50",
+            "@0 get => slow=50",
+            "@0 get => cf=1",
+            "@0 get => np=1",
+            "@0 get => retry_after=1",
+            "@0 get => permits=1",
+            "@0 get => ev=state:closed->open",
+            "@0 force open => ev=none",
+            "@0 acquire a => reject:open",
+            "@0 get => ok",
+        ] {
+            assert_eq!(breaker(CFG, wrong).len(), 1, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_fails() {
+        for (cfg, step) in [
+            (CFG, "@0 fetch => n=0"),
+            (CFG, "@0 get => size=0"),
+            (CFG, "@0 get => maybe"),
+            (CFG, "@0 get => n=zero"),
+            (CFG, "@0 get => state=ajar"),
+            (CFG, "@0 get =>"),
+            (CFG, "@0 get"),
+            (CFG, "@x get => n=0"),
+            (CFG, "get => n=0"),
+            (CFG, "@1 get => n=0\n@0 get => n=0"),
+            (CFG, "@0 ok nobody => n=0"),
+            (CFG, "@0 acquire a b => ok"),
+            (CFG, "@0 acquire a d=1 => ok"),
+            (CFG, "@0 rec ok slow => n=1"),
+            (CFG, "@0 rec ign => n=0"),
+            (CFG, "@0 rec ok x0 => n=0"),
+            (CFG, "@0 force closed for=10 => n=0"),
+            (CFG, "@0 force => n=0"),
+            ("window=count:4 colour=red", "@0 get => n=0"),
+            ("window=ring:4", "@0 get => n=0"),
+            ("window=count:0", "@0 get => n=0"),
+            ("window=count:4 trip=luck>=2", "@0 get => n=0"),
+            ("window=count:4 trip=fails>2", "@0 get => n=0"),
+            ("window=count:4 half_open=some:2", "@0 get => n=0"),
+            ("window=count:4 half_open_max=10->ajar", "@0 get => n=0"),
+            ("window=count:4 open_wait=twice:1", "@0 get => n=0"),
+            ("window=count:4 window=count:5", "@0 get => n=0"),
+            ("auto=maybe", "@0 get => n=0"),
+        ] {
+            assert_eq!(breaker(cfg, step).len(), 1, "cfg {cfg}, {step}");
+        }
+        fails_with(&failures("# Only prose\n"), &["no scenario"]);
+        fails_with(&failures("#### X1 — t\nno block\n"), &["file.md:1"]);
+        fails_with(&failures("```scn\nkind breaker\ncfg\n@0 get => n=0\n```\n"), &["file.md:1"]);
+        fails_with(&failures("#### X1 — t\n```scn\nkind breaker\ncfg\n@0 get => n=0\n"), &["not closed"]);
+        fails_with(&failures("#### X1 — t\n```scn\nkind breaker\ncfg\n```\n"), &["no step"]);
+        fails_with(&failures("#### X1 — t\n```scn\ncfg\n@0 get => n=0\n```\n"), &["kind"]);
+        fails_with(&failures("#### X1 — t\n```scm\nkind breaker\n```\n"), &["scm"]);
+        fails_with(&failures("#### X1 — t\n```scn\nkind toaster\ncfg\n@0 get => n=0\n```\n"), &["toaster"]);
+        let mut played = Played::default();
+        assert!(play_folder(Path::new("tests/no-such-folder"), &mut played).is_err());
+        assert!(play_folder(Path::new("src"), &mut played).is_err());
+    }
+}

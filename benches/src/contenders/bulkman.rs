@@ -1,0 +1,248 @@
+//! bulkman itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bulkman_core::{
+    BoxFuture, Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, ClockOnly,
+    Runtime, Sleep, SlidingWindow,
+};
+use bulkman_smol::SmolRuntime;
+use bulkman_tokio::TokioRuntime;
+
+use super::group::{BOTH, BREAKER, BULKHEAD, FULL, OPEN, SYNC, TIMEOUT};
+use super::{FAILURES, FAR, Failed, Gate, PERIOD, PERMITS, WINDOW, Work, fails, infallible, ready, succeeds};
+use crate::harness::measure::Case;
+
+/// The cases with a target.
+pub(crate) const CLOSED: &str = "bulkman";
+pub(crate) const COUNT_WINDOW: &str = "bulkman: count window";
+pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
+pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
+
+/// Calls that need not wait.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = breakers();
+    cases.extend(bulkheads());
+    cases.extend(both());
+    cases.extend(refusals());
+    cases
+}
+
+/// Every rule by which a circuit may open.
+fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
+    let slow = |config: CircuitBreakerConfig| {
+        config.slow_call_rate_threshold(0.5).slow_call_duration(Duration::from_secs(1))
+    };
+    [
+        (CLOSED, CircuitBreakerConfig::new()),
+        (COUNT_WINDOW, rate_of(WINDOW as u32)),
+        (TIME_WINDOW, rate_over(10)),
+        (SLOW_CALLS, slow(CircuitBreakerConfig::new())),
+        ("bulkman: slow calls, time window", slow(rate_over(10))),
+    ]
+}
+
+/// A failure rate over the last so many calls.
+pub(crate) fn rate_of(calls: u32) -> CircuitBreakerConfig {
+    CircuitBreakerConfig::new().failure_rate_threshold(0.5).sliding_window(SlidingWindow::Count(calls))
+}
+
+/// A failure rate over [`PERIOD`].
+pub(crate) fn rate_over(buckets: u32) -> CircuitBreakerConfig {
+    let window = SlidingWindow::Time { length: PERIOD, buckets };
+    CircuitBreakerConfig::new().failure_rate_threshold(0.5).sliding_window(window)
+}
+
+fn breakers() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, config) in rules() {
+        let breaker =
+            CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
+        cases.push(Case::new(BREAKER, name, move || ready(breaker.execute(succeeds()))));
+    }
+    let breaker = opened();
+    cases
+        .push(Case::new(OPEN, "bulkman: breaker alone", move || ready(breaker.execute(succeeds())).is_err()));
+    cases
+}
+
+fn bulkheads() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let bulkhead = Bulkhead::new(config().circuit_breaker_enabled(false), TokioRuntime::new())
+        .expect("a valid configuration");
+    cases.push(Case::new(BULKHEAD, "bulkman", move || ready(bulkhead.execute(succeeds()))));
+    cases
+}
+
+fn both() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, rule) in rules() {
+        let bulkhead = on_tokio(config().circuit_breaker(rule));
+        cases.push(Case::new(BOTH, name, move || ready(bulkhead.execute(succeeds()))));
+    }
+    let bulkhead = Bulkhead::new(config(), SmolRuntime::new()).expect("a valid configuration");
+    cases.push(Case::new(BOTH, "bulkman on smol", move || ready(bulkhead.execute(succeeds()))));
+    let bulkhead = on_tokio(config());
+    cases.push(Case::new(BOTH, "bulkman: acquire, succeed", move || {
+        ready(bulkhead.acquire()).expect("a free permit").succeed();
+    }));
+    let bulkhead = on_tokio(config());
+    cases.push(Case::new(BOTH, "bulkman: classified", move || {
+        let classify = |result: &Result<u64, Failed>| match result {
+            Ok(_) => bulkman_core::Outcome::Success,
+            Err(Failed) => bulkman_core::Outcome::Failure,
+        };
+        ready(bulkhead.call().classify(classify).execute(succeeds()))
+    }));
+    let bulkhead = on_tokio(config());
+    cases.push(Case::new(BOTH, "bulkman: report", move || ready(bulkhead.call().report(succeeds())).result));
+    let manager = BulkheadManager::new(TokioRuntime::new());
+    for index in 0..10 {
+        manager.create_bulkhead(named(index)).expect("a new name");
+    }
+    cases.push(Case::new(BOTH, "bulkman: by name", move || {
+        ready(manager.execute_in_bulkhead("bulkhead-7", succeeds()))
+    }));
+
+    let bulkhead = on_tokio(config().timeout(FAR));
+    cases.push(Case::new(TIMEOUT, "bulkman", move || ready(bulkhead.execute(succeeds()))));
+    let bulkhead = on_tokio(config());
+    cases.push(Case::new(TIMEOUT, "bulkman: per call", move || {
+        ready(bulkhead.call().timeout(FAR).execute(succeeds()))
+    }));
+    let bulkhead = Bulkhead::new(config(), ClockOnly).expect("a valid configuration");
+    cases.push(Case::new(SYNC, "bulkman", move || bulkhead.execute_sync(|| ready(succeeds()))));
+    cases
+}
+
+fn refusals() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let bulkhead = on_tokio(config());
+    for _ in 0..FAILURES {
+        assert!(ready(bulkhead.execute(fails())).is_err());
+    }
+    cases.push(Case::new(OPEN, CLOSED, move || ready(bulkhead.execute(succeeds())).is_err()));
+
+    let bulkhead = on_tokio(config().max_concurrent_calls(1).max_queue_size(0));
+    let held = ready(bulkhead.acquire()).expect("a free permit");
+    cases.push(Case::new(FULL, CLOSED, move || {
+        let _ = &held;
+        ready(bulkhead.execute(succeeds())).is_err()
+    }));
+    let bulkhead = on_tokio(config().max_concurrent_calls(1).max_queue_size(0));
+    let held = ready(bulkhead.acquire()).expect("a free permit");
+    cases.push(Case::new(FULL, "bulkman: try_acquire", move || {
+        let _ = &held;
+        bulkhead.try_acquire().is_err()
+    }));
+    cases
+}
+
+/// An open circuit that stays so.
+fn opened() -> CircuitBreaker {
+    let config = CircuitBreakerConfig::new().failure_threshold(1).isolation_duration(FAR);
+    let breaker = CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
+    assert!(ready(breaker.execute(fails())).is_err());
+    breaker
+}
+
+pub(crate) fn config() -> BulkheadConfig {
+    BulkheadConfig::new("bench").max_concurrent_calls(PERMITS).isolation_duration(FAR)
+}
+
+/// The configuration of one of many.
+pub(crate) fn named(index: usize) -> BulkheadConfig {
+    BulkheadConfig::new(format!("bulkhead-{index}"))
+}
+
+pub(crate) fn on_tokio(config: BulkheadConfig) -> Bulkhead {
+    Bulkhead::new(config, TokioRuntime::new()).expect("a valid configuration")
+}
+
+/// How often a call of each kind reads the clock, over 64 calls.
+pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
+    const CALLS: u32 = 64;
+    let count = |config: BulkheadConfig, spoil: bool| {
+        let clock = Arc::new(CountingClock::default());
+        let bulkhead = Bulkhead::new(config, Arc::clone(&clock)).expect("a valid configuration");
+        if spoil {
+            bulkhead.circuit_breaker().expect("there is one").open_for(FAR);
+        }
+        let before = clock.readings.load(Ordering::Relaxed);
+        for _ in 0..CALLS {
+            assert_eq!(ready(bulkhead.execute(succeeds())).is_err(), spoil);
+        }
+        (clock.readings.load(Ordering::Relaxed) - before) as f64 / f64::from(CALLS)
+    };
+    let [(_, consecutive), (_, window), _, (_, slow), _] = rules();
+    [
+        ("closed", count(config().circuit_breaker(consecutive), false)),
+        ("closed, count window", count(config().circuit_breaker(window), false)),
+        ("closed, slow calls", count(config().circuit_breaker(slow), false)),
+        ("refused, open", count(config(), true)),
+    ]
+}
+
+/// The standard clock, counting who asks.
+#[derive(Debug, Default)]
+struct CountingClock {
+    readings: AtomicU64,
+}
+
+impl Runtime for CountingClock {
+    fn now(&self) -> Instant {
+        self.readings.fetch_add(1, Ordering::Relaxed);
+        ClockOnly.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        ClockOnly.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        ClockOnly.spawn(task);
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        ClockOnly.spawn_blocking(job);
+    }
+}
+
+/// Bulkhead and circuit breaker, on Tokio's timers.
+#[derive(Clone)]
+pub(crate) struct OnTokio(Bulkhead);
+
+impl Gate for OnTokio {
+    const NAME: &'static str = "bulkman";
+
+    fn new(permits: usize) -> Self {
+        Self(on_tokio(crowded(permits)))
+    }
+
+    async fn pass(&mut self, work: Work) {
+        self.0.execute(infallible(work)).await.expect("there is room for everyone");
+    }
+}
+
+/// Bulkhead and circuit breaker, on smol's timers.
+#[derive(Clone)]
+pub(crate) struct OnSmol(Bulkhead);
+
+impl Gate for OnSmol {
+    const NAME: &'static str = "bulkman";
+
+    fn new(permits: usize) -> Self {
+        Self(Bulkhead::new(crowded(permits), SmolRuntime::new()).expect("a valid configuration"))
+    }
+
+    async fn pass(&mut self, work: Work) {
+        self.0.execute(infallible(work)).await.expect("there is room for everyone");
+    }
+}
+
+/// So many permits, and room for more than ever wait.
+fn crowded(permits: usize) -> BulkheadConfig {
+    BulkheadConfig::new("bench").max_concurrent_calls(permits).max_queue_size(2_000_000)
+}

@@ -1,0 +1,73 @@
+//! Two plain threads that share one object; there are permits for both, so nobody ever waits.
+
+use std::hint::black_box;
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+use super::breakers::{consecutive, recloser};
+use super::bulkman::{config, on_tokio, rate_of};
+use super::{PERMITS, ready, succeeds};
+
+/// A shared object and what each thread does with it.
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    run: Box<dyn Fn(u64) -> f64>,
+}
+
+impl Contender {
+    fn new<T>(name: &'static str, call: impl FnMut() -> T + Clone + Send + 'static) -> Self {
+        let run = move |calls| {
+            let barrier = Arc::new(Barrier::new(2));
+            let threads = [(); 2].map(|()| {
+                let (mut call, barrier) = (call.clone(), Arc::clone(&barrier));
+                std::thread::spawn(move || {
+                    barrier.wait();
+                    let start = Instant::now();
+                    for _ in 0..calls {
+                        black_box(call());
+                    }
+                    start.elapsed().as_nanos() as f64 / calls as f64
+                })
+            });
+            let times = threads.map(|thread| thread.join().expect("no call panics"));
+            times.iter().sum::<f64>() / 2.0
+        };
+        Self { name, run: Box::new(run) }
+    }
+
+    /// Nanoseconds a call and thread.
+    pub(crate) fn run(&self, calls: u64) -> f64 {
+        (self.run)(calls)
+    }
+}
+
+/// The bare semaphore, which the target is a multiple of, comes first; then bulkman.
+pub(crate) fn contenders() -> Vec<Contender> {
+    let mut contenders = Vec::new();
+    let semaphore = Arc::new(async_lock::Semaphore::new(PERMITS));
+    contenders.push(Contender::new("async-lock Semaphore", move || drop(ready(semaphore.acquire()))));
+    let bulkhead = on_tokio(config());
+    contenders.push(Contender::new("bulkman", move || ready(bulkhead.execute(succeeds()))));
+    let bulkhead = on_tokio(config().circuit_breaker(rate_of(100)));
+    contenders.push(Contender::new("bulkman: count window", move || ready(bulkhead.execute(succeeds()))));
+    let semaphore = Arc::new(tokio::sync::Semaphore::new(PERMITS));
+    contenders.push(Contender::new("tokio Semaphore", move || {
+        drop(ready(semaphore.acquire()).expect("never closed"));
+    }));
+    let semaphore = Arc::new(asyncband::semaphore::Semaphore::new(PERMITS));
+    contenders.push(Contender::new("asyncband Semaphore", move || drop(ready(semaphore.acquire(1)))));
+    let breaker = recloser();
+    contenders.push(Contender::new("recloser", move || ready(breaker.call(succeeds()))));
+    let breaker = consecutive();
+    contenders.push(Contender::new("failsafe: consecutive", move || {
+        ready(failsafe::futures::CircuitBreaker::call(&breaker, succeeds()))
+    }));
+    let (breaker, semaphore) = (recloser(), Arc::new(tokio::sync::Semaphore::new(PERMITS)));
+    contenders.push(Contender::new("recloser over tokio Semaphore", move || {
+        ready(breaker.call(async {
+            let _permit = semaphore.acquire().await.expect("never closed");
+            succeeds().await
+        }))
+    }));
+    contenders
+}

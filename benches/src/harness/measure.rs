@@ -1,0 +1,151 @@
+//! Interleaved rounds of timed batches.
+//!
+//! Reading the clock costs about as much as the calls under test, so batches are timed. The cases
+//! take turns in short rounds: a disturbance (another process, a change of the processor's clock)
+//! then hits all of them, and a ratio of two cases is taken round by round, from figures that are
+//! milliseconds apart.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::alloc;
+
+/// One thing to measure.
+pub(crate) struct Case {
+    /// The job: cases of one group do the same thing.
+    pub(crate) group: &'static str,
+    /// Who does it.
+    pub(crate) name: String,
+    run: Box<dyn FnMut(u64)>,
+}
+
+impl Case {
+    /// A case that makes one call each time `call` is called.
+    pub(crate) fn new<T>(
+        group: &'static str,
+        name: impl Into<String>,
+        mut call: impl FnMut() -> T + 'static,
+    ) -> Self {
+        let run = move |calls| {
+            for _ in 0..calls {
+                black_box(call());
+            }
+        };
+        Self { group, name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// How long to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Every case has one turn in a round.
+    pub(crate) rounds: usize,
+    /// Timed batches in a turn.
+    pub(crate) batches: usize,
+    /// What a batch should take: long against a clock reading, short against a time slice.
+    pub(crate) batch: Duration,
+}
+
+impl Effort {
+    /// For calls that take nanoseconds.
+    pub(crate) const CALLS: Self = Self { rounds: 200, batches: 20, batch: Duration::from_micros(20) };
+}
+
+/// What a case took, in nanoseconds a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) group: &'static str,
+    pub(crate) name: String,
+    /// Over all batches.
+    pub(crate) time: Distribution,
+    /// The median of each round.
+    pub(crate) rounds: Vec<f64>,
+    /// Allocations a call.
+    pub(crate) allocations: f64,
+}
+
+impl Measured {
+    /// This case's time over another's, of each round.
+    pub(crate) fn over(&self, other: &Self) -> Distribution {
+        ratios(&self.rounds, &other.rounds)
+    }
+}
+
+/// Element by element, `numerators` over `denominators`.
+pub(crate) fn ratios(numerators: &[f64], denominators: &[f64]) -> Distribution {
+    Distribution::of(numerators.iter().zip(denominators).map(|(n, d)| n / d).collect())
+}
+
+/// Runs the cases in turn and returns what each took, in their order.
+pub(crate) fn interleaved(cases: &mut [Case], effort: Effort) -> Vec<Measured> {
+    let plans: Vec<(u64, f64)> = cases.iter_mut().map(|case| plan(case, effort)).collect();
+    let mut batches = vec![Vec::with_capacity(effort.rounds * effort.batches); cases.len()];
+    let mut rounds = vec![Vec::with_capacity(effort.rounds); cases.len()];
+    for _ in 0..effort.rounds {
+        for (index, case) in cases.iter_mut().enumerate() {
+            let calls = plans[index].0;
+            // The first batch of a turn finds the caches full of the previous case.
+            (case.run)(calls);
+            let turn: Vec<f64> = (0..effort.batches).map(|_| time(case, calls)).collect();
+            batches[index].extend_from_slice(&turn);
+            rounds[index].push(Distribution::of(turn).median);
+        }
+    }
+    let mut measured = Vec::with_capacity(cases.len());
+    for (index, (batches, rounds)) in batches.into_iter().zip(rounds).enumerate() {
+        measured.push(Measured {
+            group: cases[index].group,
+            name: cases[index].name.clone(),
+            time: Distribution::of(batches),
+            rounds,
+            allocations: plans[index].1,
+        });
+    }
+    measured
+}
+
+/// How many calls make a batch, and how many allocations a call makes.
+fn plan(case: &mut Case, effort: Effort) -> (u64, f64) {
+    const COUNTED: u64 = 64;
+    (case.run)(16);
+    let ((), allocations) = alloc::during(|| (case.run)(COUNTED));
+    let mut calls = 1;
+    loop {
+        let took = time(case, calls) * calls as f64;
+        let wanted = effort.batch.as_nanos() as f64;
+        if took * 2.0 >= wanted {
+            let calls = (calls as f64 * wanted / took).ceil().max(1.0) as u64;
+            return (calls, allocations.count as f64 / COUNTED as f64);
+        }
+        calls *= 2;
+    }
+}
+
+/// Nanoseconds a call, of one batch.
+fn time(case: &mut Case, calls: u64) -> f64 {
+    let start = Instant::now();
+    (case.run)(calls);
+    start.elapsed().as_nanos() as f64 / calls as f64
+}
+
+/// Where samples lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Distribution {
+    pub(crate) p10: f64,
+    pub(crate) median: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Distribution {
+    /// # Panics
+    ///
+    /// Panics without samples: a figure made of nothing must not pass for one.
+    pub(crate) fn of(mut samples: Vec<f64>) -> Self {
+        assert!(!samples.is_empty(), "nothing was measured");
+        samples.sort_by(f64::total_cmp);
+        let at = |quantile: f64| samples[((samples.len() - 1) as f64 * quantile).round() as usize];
+        Self { p10: at(0.1), median: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+    }
+}

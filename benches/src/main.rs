@@ -1,0 +1,50 @@
+//! What a call through bulkman costs, beside its peers.
+//!
+//! `cargo run --release -p bulkman-bench -- <overhead|contention|memory|scaling|all> [--json FILE] [--plot DIR]`;
+//! the README beside this package says what the figures mean.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+
+mod contenders;
+mod crowd;
+mod harness;
+mod machine;
+mod options;
+mod suites;
+mod workers;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use harness::json;
+use options::Options;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let Options { suites, json, plots } = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(complaint) => {
+            eprintln!("{complaint}\n{}", options::USAGE);
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let machine = machine::description();
+    println!("{machine}\n");
+    let mut holds = true;
+    let mut report = vec![("machine", machine.as_str().into())];
+    for suite in suites {
+        let findings = (suite.run)();
+        findings.print();
+        holds &= findings.holds();
+        report.push((suite.name, findings.to_json()));
+        if let Some(folder) = &plots {
+            std::fs::create_dir_all(folder)?;
+            for chart in &findings.charts {
+                chart.draw(folder, &machine)?;
+            }
+        }
+    }
+    if let Some(file) = json {
+        json::write(&file, &json::object(report))?;
+    }
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,216 @@
+//! Bytes: of waiting calls, of bulkheads, of futures. And what it costs that a caller goes away
+//! while many wait.
+
+use std::mem::size_of_val;
+use std::time::Instant;
+
+use bulkman_core::Bulkhead;
+
+use crate::contenders::semaphores::{AsyncLock, Asyncband, FuturesIntrusive, Tokio};
+use crate::contenders::{
+    Gate, bulkman, execution_policy, ready, succeeds, throttle_net, tower, tower_resilience,
+};
+use crate::crowd::{call, gather};
+use crate::harness::measure::{Distribution, ratios};
+use crate::harness::plot::{Bar, Block, Chart};
+use crate::harness::table::Table;
+use crate::harness::target::Target;
+use crate::harness::{Findings, alloc};
+use crate::workers::Workers;
+
+const WAITING: usize = 100_000;
+const ROUNDS: usize = 11;
+
+pub(crate) fn run() -> Findings {
+    let workers = Workers::tokio(1);
+    let _entered = workers.enter();
+    let mut findings = Findings::default();
+    waiting_calls(&mut findings);
+    cancellations(&mut findings);
+    objects(&mut findings);
+    futures(&mut findings);
+    findings
+}
+
+struct Contender {
+    name: &'static str,
+    bytes: fn() -> Bytes,
+    cancel: fn(Order) -> f64,
+}
+
+fn contenders() -> Vec<Contender> {
+    fn contender<G: Gate>() -> Contender {
+        Contender { name: G::NAME, bytes: bytes::<G>, cancel: cancel::<G> }
+    }
+    vec![
+        contender::<bulkman::OnTokio>(),
+        contender::<Tokio>(),
+        contender::<AsyncLock>(),
+        contender::<FuturesIntrusive>(),
+        contender::<Asyncband>(),
+        contender::<tower::Limit>(),
+        contender::<tower_resilience::Waiting>(),
+        contender::<throttle_net::Waiting>(),
+        contender::<execution_policy::Waiting>(),
+    ]
+}
+
+/// Of one waiting call.
+struct Bytes {
+    future: usize,
+    heap: f64,
+}
+
+fn bytes<G: Gate>() -> Bytes {
+    let future = size_of_val(&call(G::new(1)));
+    let gate = G::new(1);
+    let mut crowd = gather(WAITING, || call(gate.clone()));
+    let ((), allocations) = alloc::during(|| crowd.queue());
+    Bytes { future, heap: allocations.kept as f64 / WAITING as f64 }
+}
+
+fn waiting_calls(findings: &mut Findings) {
+    let title = format!("a waiting call, of {WAITING}");
+    let mut table = Table::new(&title, ["bytes", "future", "heap", "together"]);
+    let mut bars = Vec::new();
+    for contender in contenders() {
+        let Bytes { future, heap } = (contender.bytes)();
+        let together = future as f64 + heap;
+        table.row(contender.name, [future as f64, heap, together]);
+        bars.push(Bar { label: contender.name.to_owned(), value: together });
+        if contender.name == bulkman::CLOSED {
+            findings.targets.push(Target::at_most("heap of a waiting call", heap, 128.0, " bytes"));
+        }
+    }
+    findings.tables.push(table);
+    findings.charts.push(Chart {
+        file: "memory".to_owned(),
+        title: "Memory of a waiting call".to_owned(),
+        unit: "bytes, the future and what it allocates",
+        blocks: vec![Block { title, bars }],
+    });
+}
+
+#[derive(Clone, Copy)]
+enum Order {
+    FirstToLast,
+    LastToFirst,
+    Random,
+}
+
+impl Order {
+    const ALL: [(&'static str, Self); 3] = [
+        ("first to last", Self::FirstToLast),
+        ("last to first", Self::LastToFirst),
+        ("at random", Self::Random),
+    ];
+
+    fn of(self, calls: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..calls).collect();
+        match self {
+            Self::FirstToLast => {}
+            Self::LastToFirst => order.reverse(),
+            Self::Random => fastrand::Rng::with_seed(7).shuffle(&mut order),
+        }
+        order
+    }
+}
+
+/// Nanoseconds to cancel one.
+fn cancel<G: Gate>(order: Order) -> f64 {
+    let order = order.of(WAITING);
+    let gate = G::new(1);
+    let mut crowd = gather(WAITING, || call(gate.clone()));
+    crowd.queue();
+    let start = Instant::now();
+    for index in order {
+        crowd.cancel(index);
+    }
+    start.elapsed().as_nanos() as f64 / WAITING as f64
+}
+
+fn cancellations(findings: &mut Findings) {
+    let mut blocks = Vec::new();
+    for (title, order) in Order::ALL {
+        let contenders = contenders();
+        let mut rounds = vec![Vec::with_capacity(ROUNDS); contenders.len()];
+        let mut reference = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            reference.push(acquire_and_release());
+            for (contender, rounds) in contenders.iter().zip(&mut rounds) {
+                rounds.push((contender.cancel)(order));
+            }
+        }
+        let title = format!("cancelling {WAITING} waiting calls, {title}");
+        let mut table = Table::new(&title, ["ns each", "median", "p10", "p90", "in S"]);
+        let mut bars = Vec::new();
+        for (contender, rounds) in contenders.iter().zip(rounds) {
+            let relative = ratios(&rounds, &reference).median;
+            let time = Distribution::of(rounds);
+            table.row(contender.name, [time.median, time.p10, time.p90, relative]);
+            bars.push(Bar { label: contender.name.to_owned(), value: time.median });
+            if contender.name == bulkman::CLOSED {
+                findings.targets.push(Target::at_most(&title, relative, 2.0, " S"));
+            }
+        }
+        findings.tables.push(table);
+        blocks.push(Block { title, bars });
+    }
+    findings.charts.push(Chart {
+        file: "cancel".to_owned(),
+        title: "A caller that goes away while many wait".to_owned(),
+        unit: "nanoseconds for each",
+        blocks,
+    });
+}
+
+/// `S`, the unit of the targets.
+fn acquire_and_release() -> f64 {
+    const CALLS: u32 = 2000;
+    let semaphore = async_lock::Semaphore::new(2);
+    let batch = || {
+        let start = Instant::now();
+        for _ in 0..CALLS {
+            drop(std::hint::black_box(ready(semaphore.acquire())));
+        }
+        start.elapsed().as_nanos() as f64 / f64::from(CALLS)
+    };
+    Distribution::of((0..9).map(|_| batch()).collect()).median
+}
+
+fn objects(findings: &mut Findings) {
+    const MADE: usize = 1000;
+    let mut table =
+        Table::new("a bulkhead with its circuit breaker", ["bytes", "handle", "heap", "together"]);
+    for (name, config) in [
+        ("bulkman", bulkman::config()),
+        ("bulkman: count window of 100", bulkman::config().circuit_breaker(bulkman::rate_of(100))),
+    ] {
+        let (made, allocations) = alloc::during(|| {
+            let mut made = Vec::with_capacity(MADE);
+            made.extend((0..MADE).map(|_| bulkman::on_tokio(config.clone())));
+            made
+        });
+        let handle = size_of::<Bulkhead>();
+        let heap = (allocations.kept as f64 / MADE as f64) - handle as f64;
+        drop(made);
+        table.row(name, [handle as f64, heap, heap + handle as f64]);
+        if name == "bulkman" {
+            let bytes = heap + handle as f64;
+            findings.targets.push(Target::at_most("a bulkhead", bytes, 2047.0, " bytes"));
+        }
+    }
+    findings.tables.push(table);
+}
+
+fn futures(findings: &mut Findings) {
+    let bulkhead = bulkman::on_tokio(bulkman::config());
+    let own = size_of_val(&succeeds());
+    let mut table = Table::new("a call's future", ["bytes", "beyond the operation's"]);
+    let execute = size_of_val(&bulkhead.execute(succeeds())) - own;
+    table.row("bulkman: execute", [execute as f64]);
+    table.row("bulkman: report", [(size_of_val(&bulkhead.call().report(succeeds())) - own) as f64]);
+    table.row("bulkman: acquire", [size_of_val(&bulkhead.acquire()) as f64]);
+    findings.tables.push(table);
+    findings.targets.push(Target::at_most("the future of execute", execute as f64, 256.0, " bytes"));
+}

@@ -1,0 +1,163 @@
+//! What happens when things grow: bulkheads in a manager, calls in a window, calls in a queue.
+//!
+//! A cost that does not depend on the size still grows a little, as more memory is touched than
+//! the caches hold. Names and calls are picked at random, which is the worst case for them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bulkman_core::{BulkheadManager, CircuitBreaker, ClockOnly};
+
+use crate::contenders::bulkman::{self, named, rate_of};
+use crate::contenders::{Gate, group, ready, succeeds};
+use crate::crowd::{call, gather};
+use crate::harness::Findings;
+use crate::harness::measure::{Case, Effort, Measured, interleaved};
+use crate::harness::plot::{Bar, Block, Chart};
+use crate::harness::table::Table;
+use crate::harness::target::Target;
+use crate::workers::Workers;
+
+const EFFORT: Effort = Effort { rounds: 60, batches: 10, batch: Duration::from_micros(50) };
+
+/// What flat means: the most that ten times the size may add. The caches end on the way.
+const FLAT: f64 = 2.0;
+
+pub(crate) fn run() -> Findings {
+    let workers = Workers::tokio(1);
+    let _entered = workers.enter();
+    let mut findings = Findings::default();
+    let mut blocks = Vec::new();
+    let sizes = [1, 10, 100, 1000, 10_000, 100_000];
+    let lookups = grow("looking up one of so many bulkheads", &sizes, lookup, &mut findings, &mut blocks);
+    let ratio = lookups[5].over(&lookups[1]).median;
+    findings.targets.push(Target::at_most("looking one up among 100000 over among 10", ratio, 4.0, "x"));
+    grow("looking up in a HashMap, for comparison", &sizes, hash_map, &mut findings, &mut blocks);
+    let sizes = [10, 100, 1000, 10_000, 100_000, 1_000_000];
+    let windows = grow("a call, count window of so many", &sizes, count_window, &mut findings, &mut blocks);
+    flat("recording in a count window", &windows, &mut findings);
+    let buckets = [1, 10, 100, 1000, 10_000];
+    let windows =
+        grow("a call, time window of so many buckets", &buckets, time_window, &mut findings, &mut blocks);
+    flat("recording in a time window", &windows, &mut findings);
+    let joins = grow(
+        "one leaves a queue of so many, one joins",
+        &sizes,
+        leave::<bulkman::OnTokio>,
+        &mut findings,
+        &mut blocks,
+    );
+    flat("leaving a queue", &joins, &mut findings);
+    let tokio = leave::<crate::contenders::semaphores::Tokio>;
+    grow("the same, tokio Semaphore, for comparison", &sizes, tokio, &mut findings, &mut blocks);
+    let hands = grow(
+        "a hand-off in a queue of so many",
+        &sizes,
+        hand_off::<bulkman::OnTokio>,
+        &mut findings,
+        &mut blocks,
+    );
+    flat("a hand-off", &hands, &mut findings);
+    findings.charts.push(Chart {
+        file: "scaling".to_owned(),
+        title: "bulkman, larger and larger".to_owned(),
+        unit: "nanoseconds",
+        blocks,
+    });
+    findings
+}
+
+/// Measures `make` at each size, the sizes taking turns.
+fn grow(
+    title: &'static str,
+    sizes: &[usize],
+    make: fn(usize) -> Case,
+    findings: &mut Findings,
+    blocks: &mut Vec<Block>,
+) -> Vec<Measured> {
+    let mut cases: Vec<Case> = sizes.iter().map(|size| make(*size)).collect();
+    let measured = interleaved(&mut cases, EFFORT);
+    let mut table = Table::new(title, ["ns", "median", "p10", "p90", "per decade"]);
+    let mut bars = Vec::new();
+    for (index, (size, case)) in sizes.iter().zip(&measured).enumerate() {
+        let time = case.time;
+        let growth = index.checked_sub(1).map_or(f64::NAN, |before| case.over(&measured[before]).median);
+        table.row(size.to_string(), [time.median, time.p10, time.p90, growth]);
+        bars.push(Bar { label: format!("bulkman: {size}"), value: time.median });
+    }
+    findings.tables.push(table);
+    blocks.push(Block { title: title.to_owned(), bars });
+    measured
+}
+
+/// The steepest decade must not be steep.
+fn flat(name: &str, measured: &[Measured], findings: &mut Findings) {
+    let growth = measured.windows(2).map(|pair| pair[1].over(&pair[0]).median).fold(f64::MIN, f64::max);
+    findings.targets.push(Target::at_most(format!("{name}: steepest decade"), growth, FLAT, "x"));
+}
+
+fn lookup(bulkheads: usize) -> Case {
+    let manager = BulkheadManager::new(ClockOnly);
+    let mut names = Vec::new();
+    for index in 0..bulkheads {
+        manager.create_bulkhead(named(index)).expect("a new name");
+        names.push(format!("bulkhead-{index}"));
+    }
+    let mut pick = picker(bulkheads);
+    Case::new(group::BOTH, bulkheads.to_string(), move || manager.get_bulkhead(&names[pick()]).is_some())
+}
+
+fn hash_map(entries: usize) -> Case {
+    let names: Vec<String> = (0..entries).map(|index| format!("bulkhead-{index}")).collect();
+    let map: HashMap<String, usize> = names.iter().cloned().zip(0..).collect();
+    let mut pick = picker(entries);
+    Case::new(group::BOTH, entries.to_string(), move || map[&names[pick()]])
+}
+
+fn count_window(calls: usize) -> Case {
+    let config = rate_of(u32::try_from(calls).expect("a window's size"));
+    guarded(config, calls)
+}
+
+fn time_window(buckets: usize) -> Case {
+    guarded(bulkman::rate_over(u32::try_from(buckets).expect("a number of buckets")), buckets)
+}
+
+fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
+    let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
+    // The window is full from the start.
+    for _ in 0..size {
+        ready(breaker.execute(succeeds())).expect("closed");
+    }
+    Case::new(group::BREAKER, size.to_string(), move || ready(breaker.execute(succeeds())))
+}
+
+fn leave<G: Gate>(waiting: usize) -> Case {
+    let gate = G::new(1);
+    let mut crowd = gather(waiting, || call(gate.clone()));
+    crowd.queue();
+    let mut pick = picker(waiting);
+    Case::new(group::BULKHEAD, waiting.to_string(), move || {
+        let index = pick();
+        crowd.cancel(index);
+        crowd.refill(index, call(gate.clone()));
+    })
+}
+
+fn hand_off<G: Gate>(waiting: usize) -> Case {
+    let gate = G::new(1);
+    let mut crowd = gather(waiting, || call(gate.clone()));
+    crowd.queue();
+    let mut head = 0;
+    Case::new(group::BULKHEAD, waiting.to_string(), move || {
+        crowd.hand_off(head);
+        crowd.refill(head, call(gate.clone()));
+        head = (head + 1) % waiting;
+    })
+}
+
+/// Indices below `end`, at random but the same in each run.
+fn picker(end: usize) -> impl FnMut() -> usize {
+    let mut random = fastrand::Rng::with_seed(7);
+    move || random.usize(..end)
+}

@@ -44,6 +44,8 @@ mod config;
 mod count_window;
 mod counts;
 mod events;
+#[cfg(all(test, bulkman_loom))]
+mod loom_tests;
 mod probes;
 mod random;
 mod refusals;

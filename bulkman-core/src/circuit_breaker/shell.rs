@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub(crate) struct Shell {
 #[repr(align(64))]
 struct Hot {
     word: AtomicU64,
-    /// The end of the isolation in nanoseconds since `base`; `u64::MAX`: never.
+    /// The end of the isolation in nanoseconds since `base`, or [`NEVER`], or [`FAR`].
     ///
     /// Stored before the word that says open, so that who reads that word reads this isolation's
     /// end or that of a later one. A later one may be wrong for the word, but not for the circuit.
@@ -252,6 +252,13 @@ impl Shell {
         }
     }
 
+    /// What a refusal looks at, in its order.
+    #[cfg(all(test, bulkman_loom))]
+    pub(super) fn word_and_end(&self) -> (Word, u64) {
+        let word = self.word(Ordering::Acquire);
+        (word, self.hot.open_until.load(Ordering::Relaxed))
+    }
+
     fn check_refusing(&self, word: Word) -> Result<(), CircuitOpen> {
         let now = match word.state() {
             CircuitState::HalfOpen => self.runtime.now(),
@@ -290,6 +297,8 @@ impl Shell {
         let now = self.time(now);
         match until.checked_sub(nanos(now.saturating_duration_since(self.base))) {
             None | Some(0) => Ok(now),
+            // The machine knows better.
+            Some(_) if until == FAR => Ok(now),
             Some(left) => {
                 let left = Some(Duration::from_nanos(left));
                 Err(self.refuse(CircuitOpen::new(OpenReason::Open, left)))
@@ -421,6 +430,10 @@ impl Drop for Shell {
     }
 }
 
+// A runtime and hooks are all that is not unwind-safe by itself; neither is called with anything
+// of the circuit's half done.
+impl RefUnwindSafe for Shell {}
+
 impl fmt::Debug for Shell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word(Ordering::Acquire);
@@ -436,12 +449,15 @@ impl fmt::Debug for Shell {
 const EVENTS_KEPT: usize = 128;
 /// Transitions kept for snapshots.
 const HISTORY: usize = 8;
+/// As `open_until`: no end.
 const NEVER: u64 = u64::MAX;
+/// As `open_until`: an end 584 years or more ahead, which takes more than 64 bits.
+const FAR: u64 = u64::MAX - 1;
 
-/// A deadline before `base` has passed by any clock that started after it; one too far away for 64
-/// bits lies 584 years ahead.
+/// An end before `base`, from a time that was given, reads as the base: due, says the fast path,
+/// and leaves it to the machine.
 fn nanos_until(base: Instant, until: Option<Instant>) -> u64 {
-    until.map_or(NEVER, |until| nanos(until.saturating_duration_since(base)))
+    until.map_or(NEVER, |until| nanos(until.saturating_duration_since(base)).min(FAR))
 }
 
 /// Cheaper than going through 128 bits, and called for every refusal.

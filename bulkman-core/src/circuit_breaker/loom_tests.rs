@@ -1,0 +1,176 @@
+//! Every interleaving of the few steps that matter.
+//!
+//! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
+
+use std::sync::Arc as StdArc;
+use std::time::{Duration, Instant};
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+
+use super::*;
+use crate::error::OpenReason;
+use crate::runtime::{BoxFuture, Capabilities, ClockOnly, Sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A clock that stands still: loom replays a run, so nothing may differ.
+#[derive(Clone, Copy, Debug)]
+struct Still(Instant);
+
+impl Runtime for Still {
+    fn now(&self) -> Instant {
+        self.0
+    }
+    fn sleep_until(&self, _: Instant) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+    fn spawn(&self, _: BoxFuture<'static, ()>) {}
+    fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::CLOCK
+    }
+}
+
+fn breaker(config: CircuitBreakerConfig) -> (CircuitBreaker, Instant) {
+    let now = ClockOnly.now();
+    let runtime: StdArc<dyn Runtime> = StdArc::new(Still(now));
+    let name = Name::new("loom").unwrap();
+    (CircuitBreaker(Shell::new(name, config.settings(), 0, runtime)), now)
+}
+
+fn transitions(breaker: &CircuitBreaker) -> Vec<(CircuitState, CircuitState)> {
+    breaker.snapshot().recent.iter().map(|transition| (transition.from, transition.to)).collect()
+}
+
+#[test]
+fn a_success_that_knows_of_a_failure_ends_the_run() {
+    loom::model(|| {
+        let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(2));
+        let failed = Arc::new(AtomicBool::new(false));
+        let first = breaker.try_acquire().unwrap();
+        first.failure();
+        breaker.try_acquire().unwrap().success();
+
+        let other = {
+            let (breaker, failed) = (breaker.clone(), failed.clone());
+            thread::spawn(move || {
+                breaker.try_acquire().unwrap().failure();
+                failed.store(true, Ordering::Release);
+            })
+        };
+        let knows = failed.load(Ordering::Acquire);
+        breaker.try_acquire().unwrap().success();
+        other.join().unwrap();
+        let run = breaker.snapshot().counts.consecutive_failures;
+        assert!(if knows { run == 0 } else { run <= 1 });
+    });
+}
+
+#[test]
+fn concurrent_failures_open_once_and_late_outcomes_change_nothing() {
+    loom::model(|| {
+        let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(1));
+        let threads = [Outcome::Failure, Outcome::Success].map(|outcome| {
+            let breaker = breaker.clone();
+            thread::spawn(move || match breaker.admit() {
+                Ok(ticket) => breaker.settle(ticket, outcome, None),
+                Err(refusal) => assert_eq!(refusal.reason, OpenReason::Open),
+            })
+        });
+        if let Ok(ticket) = breaker.admit() {
+            breaker.settle(ticket, Outcome::Failure, None);
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let snapshot = breaker.snapshot();
+        assert_eq!((snapshot.state, snapshot.open_count), (CircuitState::Open, 1));
+        assert_eq!(transitions(&breaker), [(CircuitState::Closed, CircuitState::Open)]);
+    });
+}
+
+#[test]
+fn at_the_end_of_an_isolation_one_probe_passes_and_one_transition_is_made() {
+    loom::model(|| {
+        let config = CircuitBreakerConfig::new()
+            .isolation_duration(SECOND)
+            .success_threshold(1)
+            .initial_state(CircuitState::Open);
+        let (breaker, now) = breaker(config);
+        let due = now + SECOND;
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || breaker.0.admit(Some(due)).is_ok())
+        };
+        let here = breaker.0.admit(Some(due)).is_ok();
+        let there = other.join().unwrap();
+        assert!(here != there, "one of the two is the probe");
+        assert_eq!(transitions(&breaker), [(CircuitState::Open, CircuitState::HalfOpen)]);
+        assert_eq!(breaker.refusals().total(), 1);
+    });
+}
+
+#[test]
+fn who_sees_an_opening_sees_its_end() {
+    loom::model(|| {
+        let (breaker, now) = breaker(CircuitBreakerConfig::new());
+        breaker.open_for(100 * SECOND);
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || breaker.open_for(10 * SECOND))
+        };
+        // After the second opening has ended, and long before the first would have.
+        match breaker.0.admit(Some(now + 50 * SECOND)) {
+            Ok(_) => {}
+            Err(refusal) => assert_eq!(refusal.retry_after, Some(50 * SECOND)),
+        }
+        other.join().unwrap();
+        // The second one's end is visible with it: a refusal now would be by the first one's.
+        assert_ne!(breaker.state_at(now + 50 * SECOND), CircuitState::Open);
+    });
+}
+
+#[test]
+fn the_end_of_an_isolation_is_never_older_than_the_word() {
+    loom::model(|| {
+        let (breaker, _) = breaker(CircuitBreakerConfig::new());
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || {
+                breaker.open_for(10 * SECOND);
+                breaker.open_for(5 * SECOND);
+            })
+        };
+        let (word, until) = breaker.0.word_and_end();
+        let seconds = until / 1_000_000_000;
+        match word.generation() {
+            1 => assert_eq!(word.state(), CircuitState::Closed),
+            2 => assert!(seconds == 10 || seconds == 5, "{seconds}"),
+            3 => assert_eq!(seconds, 5),
+            generation => panic!("{generation}"),
+        }
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn hooks_hear_of_transitions_in_order_and_one_at_a_time() {
+    loom::model(|| {
+        let (breaker, _) = breaker(CircuitBreakerConfig::new());
+        let heard = StdArc::new(std::sync::Mutex::new(Vec::new()));
+        let ears = heard.clone();
+        breaker.on_transition(StdArc::new(move |transition| {
+            ears.try_lock().expect("one at a time").push(transition.generation);
+            thread::yield_now();
+        }));
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || breaker.open())
+        };
+        breaker.disable();
+        other.join().unwrap();
+        assert_eq!(*heard.lock().unwrap(), [2, 3]);
+    });
+}

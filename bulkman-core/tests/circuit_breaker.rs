@@ -1,0 +1,614 @@
+//! The circuit breaker alone: what the tables can't say. Names that begin with a number refer to
+//! defects known from other libraries.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bulkman_core::testing::ManualRuntime;
+use bulkman_core::{
+    Admission, BoxFuture, CircuitBreaker, CircuitBreakerConfig, CircuitError, CircuitEvent, CircuitEvents,
+    CircuitState, ClockOnly, ConfigError, OpenReason, Outcome, Runtime, Sleep, SlidingWindow, Transition,
+    TransitionCause,
+};
+use futures_core::Stream;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config() -> CircuitBreakerConfig {
+    CircuitBreakerConfig::new()
+}
+
+fn manual(config: CircuitBreakerConfig) -> (CircuitBreaker, ManualRuntime) {
+    let runtime = ManualRuntime::new();
+    (CircuitBreaker::new("test", config, runtime.clone()).unwrap(), runtime)
+}
+
+fn fail(breaker: &CircuitBreaker, times: u32) {
+    (0..times).for_each(|_| breaker.try_acquire().unwrap().failure());
+}
+
+fn next(events: &mut CircuitEvents) -> Option<CircuitEvent> {
+    match pin!(events).poll_next(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(event) => event,
+        Poll::Pending => None,
+    }
+}
+
+fn transition(events: &mut CircuitEvents) -> Transition {
+    match next(events) {
+        Some(CircuitEvent::Transition(transition)) => transition,
+        other => panic!("no transition: {other:?}"),
+    }
+}
+
+// ---- defects of the Python package
+
+#[test]
+fn defect_1_thresholds_are_counts_and_do_not_reduce() {
+    let (breaker, runtime) = manual(config());
+    fail(&breaker, 4);
+    assert_eq!(breaker.state(), CircuitState::Closed, "the fifth opens, not an earlier one");
+    fail(&breaker, 1);
+    assert_eq!(breaker.state(), CircuitState::Open);
+    runtime.advance(30 * SECOND);
+    for successes in 0..3 {
+        assert_eq!(breaker.state(), CircuitState::HalfOpen, "after {successes} successes");
+        breaker.try_acquire().unwrap().success();
+    }
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn defect_4_and_5_fifty_callers_after_the_isolation_are_three_probes_and_one_transition() {
+    let (breaker, runtime) = manual(config());
+    fail(&breaker, 5);
+    runtime.advance(30 * SECOND);
+    let mut events = breaker.events();
+    let start = Barrier::new(50);
+    let admitted = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                start.wait();
+                let admission = breaker.try_acquire();
+                admitted.fetch_add(usize::from(admission.is_ok()), Ordering::Relaxed);
+                start.wait();
+            });
+        }
+    });
+    assert_eq!(admitted.into_inner(), 3);
+    assert_eq!(transition(&mut events).to, CircuitState::HalfOpen);
+    assert_eq!(next(&mut events), None);
+    assert_eq!(breaker.refusals().probes_out, 47);
+}
+
+#[test]
+fn defect_6_an_outcome_from_before_the_opening_neither_closes_nor_shortens() {
+    let (breaker, runtime) = manual(config());
+    let old: Vec<_> = (0..10).map(|_| breaker.try_acquire().unwrap()).collect();
+    fail(&breaker, 5);
+    runtime.advance(10 * SECOND);
+    old.into_iter().for_each(Admission::success);
+    assert_eq!(breaker.snapshot().retry_after, Some(20 * SECOND));
+    assert_eq!(breaker.snapshot().state, CircuitState::Open);
+}
+
+#[test]
+fn defect_9_health_is_right_without_traffic() {
+    let (breaker, runtime) = manual(config());
+    fail(&breaker, 5);
+    runtime.advance(30 * SECOND);
+    assert_eq!(breaker.snapshot().state, CircuitState::HalfOpen);
+}
+
+// ---- cancellation, panics
+
+#[test]
+fn h05_h11_a_cancelled_probe_gives_its_slot_back() {
+    let (breaker, _) = manual(config().success_threshold(1));
+    breaker.half_open();
+    let mut call = Box::pin(breaker.execute(std::future::pending::<Result<(), ()>>()));
+    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(breaker.try_acquire().unwrap_err().reason, OpenReason::ProbesOut);
+    drop(call);
+    let snapshot = breaker.snapshot();
+    assert_eq!((snapshot.probes_left, snapshot.counts.calls), (Some(1), 0));
+}
+
+#[test]
+fn h03_h34_a_panic_is_a_failure_and_goes_on_unwinding() {
+    let (breaker, _) = manual(config().failure_threshold(2));
+    let panics = || -> Result<(), ()> { panic!("the operation's") };
+    let unwound = catch_unwind(AssertUnwindSafe(|| breaker.call(panics)));
+    assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"the operation's"));
+    assert_eq!(breaker.snapshot().counts.consecutive_failures, 1);
+
+    let call = pin!(breaker.execute(async move { panics() }));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(catch_unwind(AssertUnwindSafe(|| call.poll(&mut context))).is_err());
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[test]
+fn an_admission_dropped_by_somebody_elses_panic_says_nothing() {
+    struct Probes(CircuitBreaker);
+    impl Drop for Probes {
+        fn drop(&mut self) {
+            drop(self.0.try_acquire());
+        }
+    }
+    let (breaker, _) = manual(config().failure_threshold(1));
+    let inner = breaker.clone();
+    let unwound = catch_unwind(move || {
+        let _probes = Probes(inner);
+        panic!("elsewhere");
+    });
+    assert!(unwound.is_err());
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn a_refused_call_is_never_run() {
+    let (breaker, _) = manual(config());
+    breaker.force_open();
+    let refused = breaker.call(|| -> Result<(), ()> { unreachable!("refused") });
+    let Err(CircuitError::Open(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!((refusal.reason, refusal.retry_after), (OpenReason::ForcedOpen, None));
+    let never = pin!(breaker.execute(std::future::pending::<Result<(), ()>>()));
+    assert!(never.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert_eq!(breaker.refusals().forced_open, 2);
+}
+
+// ---- generations
+
+#[test]
+fn every_state_entered_is_a_generation_of_its_own() {
+    let (breaker, _) = manual(config());
+    let mut last = breaker.snapshot().generation;
+    for go in [
+        CircuitBreaker::open,
+        CircuitBreaker::open,
+        CircuitBreaker::half_open,
+        CircuitBreaker::half_open,
+        CircuitBreaker::force_open,
+        CircuitBreaker::force_open,
+        CircuitBreaker::disable,
+        CircuitBreaker::disable,
+        CircuitBreaker::metrics_only,
+        CircuitBreaker::metrics_only,
+        CircuitBreaker::close,
+        CircuitBreaker::reset,
+    ] {
+        go(&breaker);
+        let generation = breaker.snapshot().generation;
+        assert!(generation > last);
+        last = generation;
+    }
+}
+
+#[test]
+fn h22_a_reset_while_closed_drops_what_is_under_way() {
+    let (breaker, _) = manual(config().failure_threshold(1));
+    let old = breaker.try_acquire().unwrap();
+    breaker.reset();
+    old.failure();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+// ---- clocks
+
+#[test]
+fn h60_time_that_goes_back_changes_nothing() {
+    let (breaker, _) =
+        manual(config().sliding_window(SlidingWindow::Time { length: 10 * SECOND, buckets: 10 }));
+    let start = ClockOnly.now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let fail_at = |now| {
+        breaker.try_acquire_at(now).unwrap().record_at(Outcome::Failure, SECOND, now);
+    };
+    fail_at(at(100));
+    fail_at(at(50));
+    assert_eq!(breaker.snapshot_at(at(50)).counts.calls, 2);
+    fail_at(at(100));
+    fail_at(at(100));
+    fail_at(at(100));
+    assert_eq!(breaker.state_at(at(100)), CircuitState::Open);
+    assert_eq!(breaker.state_at(at(10)), CircuitState::Open);
+    assert_eq!(breaker.state_at(at(129)), CircuitState::Open);
+    assert_eq!(breaker.try_acquire_at(at(20)).unwrap_err().retry_after, Some(110 * SECOND));
+    let _probe = breaker.try_acquire_at(at(130)).unwrap();
+    assert_eq!(breaker.state_at(at(0)), CircuitState::HalfOpen);
+    assert_eq!(breaker.state_at(at(130)), CircuitState::HalfOpen);
+}
+
+#[test]
+fn h62_a_deadline_that_overflows_is_never() {
+    let (breaker, runtime) = manual(config().isolation_duration(Duration::MAX));
+    breaker.open();
+    runtime.advance(Duration::from_secs(1 << 40));
+    let refusal = breaker.try_acquire().unwrap_err();
+    assert_eq!((refusal.reason, refusal.retry_after), (OpenReason::Open, None));
+    breaker.open_for(Duration::MAX);
+    assert_eq!(breaker.snapshot().retry_after, None);
+    // Far beyond 64 bits of nanoseconds, and still exact.
+    let far = Duration::from_secs(1 << 50);
+    breaker.open_for(far);
+    assert!(breaker.try_acquire().is_err());
+    runtime.advance(far - Duration::from_nanos(1));
+    assert_eq!(breaker.state(), CircuitState::Open);
+    assert_eq!(breaker.try_acquire().unwrap_err().retry_after, Some(Duration::from_nanos(1)));
+    runtime.advance(Duration::from_nanos(1));
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+}
+
+/// Counts its readings.
+#[derive(Clone, Debug, Default)]
+struct Watched {
+    clock: ManualRuntime,
+    readings: Arc<AtomicUsize>,
+}
+
+impl Watched {
+    fn take(&self) -> usize {
+        self.readings.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Runtime for Watched {
+    fn now(&self) -> Instant {
+        self.readings.fetch_add(1, Ordering::Relaxed);
+        self.clock.now()
+    }
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.clock.sleep_until(deadline)
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.clock.spawn(task);
+    }
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.clock.spawn_blocking(job);
+    }
+}
+
+#[test]
+fn the_clock_is_read_only_where_it_must_be() {
+    let window = config().failure_rate_threshold(0.5).minimum_number_of_calls(2);
+    let time = SlidingWindow::Time { length: SECOND, buckets: 10 };
+    for (config, success) in [
+        (config(), 0),
+        (window.clone(), 0),
+        (window.clone().sliding_window(time), 1),
+        (window.slow_call_rate_threshold(0.5).slow_call_duration(SECOND), 2),
+    ] {
+        let runtime = Watched::default();
+        let breaker = CircuitBreaker::new("watched", config, runtime.clone()).unwrap();
+        runtime.take();
+        breaker.try_acquire().unwrap().success();
+        assert_eq!(runtime.take(), success);
+        breaker.open();
+        runtime.take();
+        assert!(breaker.try_acquire().is_err());
+        assert_eq!(runtime.take(), 1, "for when to come back");
+        breaker.force_open();
+        runtime.take();
+        assert!(breaker.try_acquire().is_err());
+        assert_eq!(runtime.take(), 0);
+        let now = runtime.clock.now();
+        breaker.half_open();
+        runtime.take();
+        breaker.try_acquire_at(now).unwrap().record_at(Outcome::Success, SECOND, now);
+        assert_eq!(runtime.take(), 0, "the time was given");
+    }
+}
+
+#[test]
+fn a_success_that_opens_by_a_rate_is_recorded_once() {
+    let config = config().failure_rate_threshold(0.5).minimum_number_of_calls(4);
+    let (breaker, runtime) = manual(config);
+    fail(&breaker, 3);
+    runtime.advance(SECOND);
+    let mut events = breaker.events();
+    breaker.try_acquire().unwrap().success();
+    let opened = transition(&mut events);
+    assert_eq!(
+        (opened.cause, opened.counts.calls, opened.counts.failures),
+        (TransitionCause::FailureRate, 4, 3)
+    );
+    assert_eq!(opened.at, runtime.now());
+    assert_eq!(breaker.snapshot().counts, opened.counts);
+}
+
+// ---- events
+
+#[test]
+fn transitions_say_what_why_when_and_for_how_long() {
+    let (breaker, runtime) = manual(config().isolation_duration(10 * SECOND));
+    let mut events = breaker.events();
+    fail(&breaker, 5);
+    let opened = transition(&mut events);
+    assert_eq!(opened.circuit, *breaker.name());
+    assert_eq!((opened.from, opened.to), (CircuitState::Closed, CircuitState::Open));
+    assert_eq!(opened.cause, TransitionCause::ConsecutiveFailures);
+    assert_eq!(opened.counts.consecutive_failures, 5);
+    assert_eq!((opened.isolation, opened.open_count), (Some(10 * SECOND), 1));
+    runtime.advance(25 * SECOND);
+    let _hung = breaker.try_acquire().unwrap();
+    assert_eq!(transition(&mut events).cause, TransitionCause::IsolationOver);
+    let out = runtime.now();
+    runtime.advance(15 * SECOND);
+    assert_eq!(breaker.state(), CircuitState::Open);
+    let lost = transition(&mut events);
+    assert_eq!((lost.cause, lost.at, lost.open_count), (TransitionCause::ProbeLost, out + 10 * SECOND, 2));
+    breaker.close();
+    assert_eq!(transition(&mut events).cause, TransitionCause::Manual);
+    let causes: Vec<_> = breaker.snapshot().recent.iter().map(|transition| transition.cause).collect();
+    assert_eq!(causes.len(), 4);
+    assert_eq!(causes[2..], [TransitionCause::ProbeLost, TransitionCause::Manual]);
+}
+
+#[test]
+fn h81_a_listener_that_falls_behind_is_told_how_many_it_missed() {
+    let (breaker, _) = manual(config());
+    let mut events = breaker.events();
+    for _ in 0..100 {
+        breaker.open();
+        breaker.close();
+    }
+    assert_eq!(next(&mut events), Some(CircuitEvent::Missed(200 - 128)));
+    let mut last = 0;
+    for _ in 0..128 {
+        let generation = transition(&mut events).generation;
+        assert!(generation > last);
+        last = generation;
+    }
+    assert_eq!(next(&mut events), None);
+}
+
+#[test]
+fn h82_a_stream_ends_with_its_circuit_and_does_not_keep_it() {
+    let (breaker, runtime) = manual(config());
+    let mut events = breaker.events();
+    breaker.open();
+    drop(breaker);
+    transition(&mut events);
+    let ended = runtime.block_on(std::future::poll_fn(|cx| Pin::new(&mut events).poll_next(cx)));
+    assert_eq!(ended, None);
+}
+
+#[test]
+fn a_listener_that_waits_is_woken() {
+    let (breaker, runtime) = manual(config().automatic_half_open(true));
+    breaker.open();
+    let mut events = breaker.events();
+    // Only the timer can bring this about.
+    let event = runtime.block_on(std::future::poll_fn(|cx| Pin::new(&mut events).poll_next(cx)));
+    let Some(CircuitEvent::Transition(transition)) = event else { panic!("{event:?}") };
+    assert_eq!(transition.to, CircuitState::HalfOpen);
+    assert_eq!(runtime.elapsed(), 30 * SECOND);
+}
+
+#[test]
+fn h78_a_waker_may_use_the_circuit_and_may_panic() {
+    struct Curious(CircuitBreaker, AtomicBool);
+    impl std::task::Wake for Curious {
+        fn wake(self: Arc<Self>) {
+            self.1.store(true, Ordering::Relaxed);
+            self.0.close();
+            let _ = self.0.snapshot();
+            panic!("and this, too");
+        }
+    }
+    let (breaker, _) = manual(config());
+    let curious = Arc::new(Curious(breaker.clone(), AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&curious));
+    let mut events = breaker.events();
+    assert!(pin!(&mut events).poll_next(&mut Context::from_waker(&waker)).is_pending());
+    breaker.open();
+    assert!(curious.1.load(Ordering::Relaxed));
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    assert_eq!(transition(&mut events).to, CircuitState::Open);
+    assert_eq!(transition(&mut events).to, CircuitState::Closed);
+}
+
+// ---- the timer
+
+#[test]
+fn h14_a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
+    #[derive(Debug)]
+    struct Broken(ManualRuntime, AtomicBool);
+    impl Runtime for Broken {
+        fn now(&self) -> Instant {
+            self.0.now()
+        }
+        fn sleep_until(&self, deadline: Instant) -> Sleep {
+            self.0.sleep_until(deadline)
+        }
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(task);
+            assert!(!self.1.swap(true, Ordering::Relaxed), "no runtime to spawn on");
+        }
+        fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
+    }
+    let clock = ManualRuntime::new();
+    let runtime = Broken(clock.clone(), AtomicBool::new(false));
+    let breaker = CircuitBreaker::new("broken", config().automatic_half_open(true), runtime).unwrap();
+    for _ in 0..3 {
+        fail(&breaker, 5);
+        clock.advance(30 * SECOND);
+        assert_eq!(breaker.state(), CircuitState::HalfOpen);
+        breaker.reset();
+    }
+}
+
+#[test]
+fn the_timers_task_does_not_keep_the_circuit_alive() {
+    let (breaker, runtime) = manual(config().automatic_half_open(true));
+    let mut events = breaker.events();
+    breaker.open();
+    runtime.run_until_stalled();
+    drop(breaker);
+    transition(&mut events);
+    assert_eq!(pin!(&mut events).poll_next(&mut Context::from_waker(Waker::noop())), Poll::Ready(None));
+}
+
+#[test]
+fn what_a_runtime_cannot_do_is_refused_with_the_settings_name() {
+    let automatic = config().automatic_half_open(true);
+    let refused = CircuitBreaker::new("test", automatic.clone(), ClockOnly).unwrap_err();
+    assert!(matches!(refused, ConfigError::Unsupported { setting: "automatic_half_open", .. }), "{refused}");
+    let breaker = CircuitBreaker::new("test", config(), ClockOnly).unwrap();
+    assert!(breaker.reconfigure(&automatic).is_err());
+    assert!(!breaker.settings().automatic_half_open);
+}
+
+// ---- reconfiguring
+
+#[test]
+fn h88_reconfiguring_keeps_the_state_the_isolation_and_the_window() {
+    let (breaker, runtime) =
+        manual(config().failure_rate_threshold(0.9).sliding_window(SlidingWindow::Count(8)));
+    fail(&breaker, 4);
+    (0..4).for_each(|_| breaker.try_acquire().unwrap().success());
+    let mut events = breaker.events();
+    let under_way = breaker.try_acquire().unwrap();
+    let smaller = config().failure_rate_threshold(0.5).sliding_window(SlidingWindow::Count(5));
+    breaker.reconfigure(&smaller).unwrap();
+    let counts = breaker.snapshot().counts;
+    assert_eq!((counts.calls, counts.failures), (5, 1));
+    under_way.success();
+    assert_eq!(breaker.snapshot().counts.failures, 0, "an outcome under way is recorded");
+
+    fail(&breaker, 3);
+    assert_eq!(breaker.state(), CircuitState::Open);
+    runtime.advance(10 * SECOND);
+    breaker.reconfigure(&smaller.clone().isolation_duration(500 * SECOND)).unwrap();
+    assert_eq!(breaker.snapshot().retry_after, Some(20 * SECOND));
+    let refused = breaker.reconfigure(&smaller.failure_rate_threshold(2.0)).unwrap_err();
+    assert!(refused.to_string().contains("failure_rate_threshold"));
+    assert_eq!(breaker.settings().failure_rate_threshold, Some(0.5), "the old rules stay");
+    assert_eq!(transition(&mut events).cause, TransitionCause::FailureRate);
+    assert_eq!(next(&mut events), None);
+}
+
+#[test]
+fn fewer_probes_to_wait_for_may_be_enough() {
+    let (breaker, _) = manual(config().success_threshold(3));
+    breaker.half_open();
+    (0..2).for_each(|_| breaker.try_acquire().unwrap().success());
+    breaker.reconfigure(&config().success_threshold(2)).unwrap();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn a_rule_that_is_added_counts_from_then_on() {
+    let (breaker, _) = manual(config());
+    fail(&breaker, 2);
+    breaker.reconfigure(&config().failure_threshold(3).sliding_window(SlidingWindow::Count(10))).unwrap();
+    breaker.try_acquire().unwrap().success();
+    assert_eq!(breaker.snapshot().counts.calls, 1);
+    breaker.reconfigure(&config().failure_threshold(3)).unwrap();
+    fail(&breaker, 3);
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+// ---- threads
+
+#[test]
+fn h06_h25_h27_threads_see_only_legal_transitions_and_bounded_probes() {
+    let time = SlidingWindow::Time { length: Duration::from_millis(10), buckets: 5 };
+    for config in [
+        config().failure_threshold(3).success_threshold(2),
+        config().failure_rate_threshold(0.3).minimum_number_of_calls(5).half_open_rate(2),
+        config().failure_count_threshold(5).sliding_window(time).success_threshold(2),
+    ] {
+        let (breaker, runtime) = manual(config.isolation_duration(Duration::from_millis(5)));
+        let mut events = breaker.events();
+        let (probing, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..4_u32 {
+                let (breaker, runtime, probing, most) = (&breaker, &runtime, &probing, &most);
+                scope.spawn(move || {
+                    for i in 0..3_000_u32 {
+                        if i % 7 == 0 {
+                            runtime.advance(Duration::from_millis(1));
+                        }
+                        let before = breaker.snapshot();
+                        let Ok(admission) = breaker.try_acquire() else { continue };
+                        let out = probing.fetch_add(1, Ordering::Relaxed) + 1;
+                        let after = breaker.snapshot();
+                        // Both sides in one half-open stay: so were all who are out.
+                        if before.generation == after.generation && after.state == CircuitState::HalfOpen {
+                            most.fetch_max(2 - after.probes_left.unwrap() as usize, Ordering::Relaxed);
+                            assert!(out > 0);
+                        }
+                        probing.fetch_sub(1, Ordering::Relaxed);
+                        match (i + thread) % 5 {
+                            0 | 1 => admission.failure(),
+                            2 | 3 => admission.success(),
+                            _ => drop(admission),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(most.into_inner() <= 2);
+        let (mut state, mut generation, mut seen) = (None, 0, 0);
+        while let Some(event) = next(&mut events) {
+            let CircuitEvent::Transition(transition) = event else { continue };
+            seen += 1;
+            assert!(transition.generation > generation);
+            if generation + 1 == transition.generation {
+                assert_eq!(state, Some(transition.from));
+            }
+            assert!(
+                matches!(
+                    (transition.from, transition.to),
+                    (CircuitState::Closed, CircuitState::Open)
+                        | (CircuitState::Open, CircuitState::HalfOpen)
+                        | (CircuitState::HalfOpen, CircuitState::Open | CircuitState::Closed)
+                ),
+                "{transition:?}"
+            );
+            (state, generation) = (Some(transition.to), transition.generation);
+        }
+        assert!(seen > 10, "{seen} transitions");
+    }
+}
+
+#[test]
+fn refusals_are_counted_once_each() {
+    let (breaker, _) = manual(config());
+    breaker.open();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..1_000).for_each(|_| assert!(breaker.try_acquire().is_err())));
+        }
+    });
+    assert_eq!(breaker.refusals().open, 4_000);
+    assert_eq!(breaker.snapshot().not_permitted, 4_000);
+    breaker.force_open();
+    assert_eq!((breaker.refusals().total(), breaker.snapshot().not_permitted), (4_000, 0));
+}
+
+// ---- types
+
+#[test]
+fn handles_are_small_and_go_anywhere() {
+    fn goes_anywhere<T: Send + Sync + Unpin>() {}
+    goes_anywhere::<CircuitBreaker>();
+    goes_anywhere::<Admission<'_>>();
+    goes_anywhere::<CircuitEvents>();
+    goes_anywhere::<CircuitError<std::io::Error>>();
+    fn is_send<T: Send>(_: &T) {}
+    let (breaker, _) = manual(config());
+    let call = breaker.execute(std::future::ready(Ok::<(), ()>(())));
+    is_send(&call);
+    assert_eq!(size_of::<CircuitBreaker>(), size_of::<usize>());
+    let overhead = size_of_val(&call) - size_of::<std::future::Ready<Result<(), ()>>>();
+    assert!(overhead <= 128, "{overhead} bytes");
+}

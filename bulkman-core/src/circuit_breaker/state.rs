@@ -210,12 +210,9 @@ impl Machine {
         self.advance(now);
         self.settings = settings;
         let kind = self.settings.sliding_window;
-        match &mut self.window {
-            Some(window) => {
-                window.advance(now);
-                window.reshape(kind, self.origin);
-            }
-            None => {}
+        if let Some(window) = &mut self.window {
+            window.advance(now);
+            window.reshape(kind, self.origin);
         }
         self.fit_window(now);
         // With fewer probes to wait for, those that are back may be enough.

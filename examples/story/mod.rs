@@ -1,0 +1,278 @@
+//! The story that the quickstarts tell: a server is healthy, slow, failing and healthy again, and
+//! its client calls it through a bulkhead.
+//!
+//! Written once for every runtime: [`Bulkhead`] is the same type on all of them.
+
+mod client;
+mod page;
+mod server;
+mod sockets;
+
+use std::error::Error;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, BulkheadStats, CircuitEvent, CircuitEvents,
+    ExecutionReport, OpenReason, Runtime,
+};
+use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
+use futures_util::future::join_all;
+
+use self::client::{FetchError, get};
+use self::page::Page;
+use self::server::{Mood, Server};
+pub(crate) use self::sockets::Sockets;
+
+const LIMIT: usize = 4;
+const QUEUE: usize = 6;
+const FAILURES: u32 = 3;
+const PROBES: u32 = 2;
+const ISOLATION: Duration = Duration::from_millis(700);
+
+/// The settings of the story: small enough to see all of them at work.
+pub(crate) fn config() -> BulkheadConfig {
+    BulkheadConfig::new("greetings")
+        .max_concurrent_calls(LIMIT)
+        .max_queue_size(QUEUE)
+        .timeout(Duration::from_secs(10))
+        .failure_threshold(FAILURES)
+        .success_threshold(PROBES)
+        .isolation_duration(ISOLATION)
+}
+
+pub(crate) async fn tell<S: Sockets>(
+    bulkhead: &Bulkhead,
+    runtime: Arc<dyn Runtime>,
+) -> Result<(), Box<dyn Error>> {
+    let server = Server::start::<S>(Arc::clone(&runtime)).await?;
+    let mut page = Page::new();
+    println!("A client calls http://{} through a bulkhead:", server.address());
+    println!("{LIMIT} calls at once, {QUEUE} may wait, {FAILURES} failures in a row open the circuit,");
+    println!("after {ISOLATION:?} it lets {PROBES} probes through.");
+
+    let mut story = Story { bulkhead, server, runtime, events: bulkhead.events() };
+    story.healthy::<S>(&mut page).await;
+    story.slow::<S>(&mut page).await;
+    story.failing::<S>(&mut page).await;
+    story.refused::<S>(&mut page).await;
+    story.probe_fails::<S>(&mut page).await;
+    story.recovers::<S>(&mut page).await;
+    story.adds_up(&mut page);
+    Ok(())
+}
+
+struct Story<'a> {
+    bulkhead: &'a Bulkhead,
+    server: Server,
+    runtime: Arc<dyn Runtime>,
+    events: CircuitEvents,
+}
+
+type Answer = Result<String, BulkheadError<FetchError>>;
+
+impl Story<'_> {
+    async fn healthy<S: Sockets>(&self, page: &mut Page) {
+        page.act("The server is healthy");
+        let answer = self.call::<S>().await;
+        page.claim(answer.is_ok(), format!("a call passes: {}", tell_answer(&answer)));
+        page.claim(self.bulkhead.is_healthy(), format!("the bulkhead is {:?}", self.bulkhead.state()));
+    }
+
+    async fn slow<S: Sockets>(&self, page: &mut Page) {
+        const CALLS: usize = LIMIT + QUEUE + 2;
+        page.act(format!("It gets slow, and {CALLS} calls come at once"));
+        self.server.becomes(Mood::Slow(Duration::from_millis(120)));
+
+        let begun = Mutex::new(Vec::new());
+        let calls = (1..=CALLS).map(|number| {
+            let (address, begun) = (self.server.address(), &begun);
+            self.bulkhead.call().report(async move {
+                begun.lock().expect("nobody panics").push(number);
+                get::<S>(address, "/hello").await
+            })
+        });
+        let mut calls = pin!(join_all(calls));
+        // All of them have asked now, and none has been answered.
+        let none = poll_once(&mut calls).await;
+        let stats = self.bulkhead.stats();
+        page.claim(none.is_none() && stats.active == LIMIT as u64, format!("{} run", stats.active));
+        page.claim(stats.waiting == QUEUE, format!("{} wait in the queue", stats.waiting));
+        page.claim(stats.rejected.full == 2, format!("{} find the queue full", stats.rejected.full));
+
+        let reports = calls.await;
+        page.note("each . is 10 ms in the queue, each # is 10 ms with the server");
+        for (number, report) in (1..).zip(&reports) {
+            page.line(format!("call {number:2}  {}", tell_report(report)));
+        }
+        let answered = reports.iter().filter(|report| report.result.is_ok()).count();
+        page.claim(answered == LIMIT + QUEUE, format!("{answered} are answered in the end"));
+        page.claim(
+            *begun.lock().expect("nobody panics") == (1..=LIMIT + QUEUE).collect::<Vec<_>>(),
+            "they were served in the order in which they came",
+        );
+        let most = self.server.most_in_flight();
+        page.claim(most <= LIMIT as u64, format!("the server never had more than {most} at once"));
+    }
+
+    async fn failing<S: Sockets>(&mut self, page: &mut Page) {
+        page.act("It fails");
+        self.server.becomes(Mood::Failing);
+        for number in 1..=FAILURES {
+            let answer = self.call::<S>().await;
+            page.line(format!("call {number:2}  {}", tell_answer(&answer)));
+            assert!(matches!(answer, Err(BulkheadError::Operation(FetchError::Status(_)))));
+        }
+        self.expect_transitions(page, &["closed -> open: consecutive_failures"]).await;
+        page.claim(
+            self.bulkhead.state() == BulkheadState::Isolated,
+            format!("the bulkhead is {:?}", self.bulkhead.state()),
+        );
+    }
+
+    async fn refused<S: Sockets>(&self, page: &mut Page) {
+        const CALLS: usize = 1000;
+        page.act(format!("{CALLS} more calls come while the circuit is open"));
+        let reached = self.server.requests();
+        let began = self.runtime.now();
+        let answers: Vec<_> = join_all((0..CALLS).map(|_| self.call::<S>())).await;
+        let took = self.runtime.now() - began;
+        let (first, last) = (&answers[0], &answers[CALLS - 1]);
+        page.line(format!("first  {}", tell_answer(first)));
+        page.line(format!("last   {}", tell_answer(last)));
+        page.claim(
+            answers.iter().all(|answer| refused_for(answer, OpenReason::Open)),
+            format!("all are refused, and told when to come back; it took {took:.1?}"),
+        );
+        let reached = self.server.requests() - reached;
+        page.claim(reached == 0, format!("{reached} of them reached the server"));
+    }
+
+    async fn probe_fails<S: Sockets>(&mut self, page: &mut Page) {
+        page.act("The isolation is over, the server still fails");
+        self.wait_for_isolation(page).await;
+        let answer = self.call::<S>().await;
+        page.line(format!("probe    {}", tell_answer(&answer)));
+        self.expect_transitions(
+            page,
+            &["open -> half_open: isolation_over", "half_open -> open: probe_failed"],
+        )
+        .await;
+        let answer = self.call::<S>().await;
+        page.claim(refused_for(&answer, OpenReason::Open), tell_answer(&answer));
+    }
+
+    async fn recovers<S: Sockets>(&mut self, page: &mut Page) {
+        const CALLS: usize = 5;
+        page.act(format!("The server is repaired, and {CALLS} calls come at once"));
+        // Not so fast that a probe is back before the last call has asked.
+        self.server.becomes(Mood::Slow(Duration::from_millis(50)));
+        self.wait_for_isolation(page).await;
+        let answers = join_all((0..CALLS).map(|_| self.call::<S>())).await;
+        for (number, answer) in (1..).zip(&answers) {
+            page.line(format!("call {number:2}  {}", tell_answer(answer)));
+        }
+        let passed = answers.iter().filter(|answer| answer.is_ok()).count();
+        let held = answers.iter().filter(|answer| refused_for(answer, OpenReason::ProbesOut)).count();
+        page.claim(
+            (passed, held) == (PROBES as usize, CALLS - PROBES as usize),
+            format!("{passed} probes pass, {held} calls are held back"),
+        );
+        self.expect_transitions(
+            page,
+            &["open -> half_open: isolation_over", "half_open -> closed: probes_succeeded"],
+        )
+        .await;
+        self.server.becomes(Mood::Healthy);
+        let answers = join_all((0..LIMIT).map(|_| self.call::<S>())).await;
+        page.claim(answers.iter().all(Result::is_ok), "calls pass as before");
+    }
+
+    fn adds_up(&self, page: &mut Page) {
+        page.act("What the bulkhead has counted");
+        let stats = self.bulkhead.stats();
+        for (name, count) in rows(&stats) {
+            page.line(format!("{name:<28}{count:>6}"));
+        }
+        let ended = stats.successful + stats.failed + stats.ignored + stats.cancelled;
+        page.claim(stats.started == ended + stats.active, "every call that started has one outcome");
+        let reached = self.server.requests();
+        page.claim(
+            stats.started == reached,
+            format!("the server counted {reached} requests: as many as started"),
+        );
+        page.claim(self.bulkhead.state() == BulkheadState::Healthy, "the bulkhead is healthy");
+    }
+
+    async fn call<S: Sockets>(&self) -> Answer {
+        self.bulkhead.execute(get::<S>(self.server.address(), "/hello")).await
+    }
+
+    async fn wait_for_isolation(&self, page: &Page) {
+        let circuit = self.bulkhead.circuit_breaker().expect("it is on by default");
+        if let Some(rest) = circuit.snapshot().retry_after {
+            page.note(format!("waiting for {rest:.0?}"));
+            self.runtime.sleep_until(self.runtime.now() + rest).await;
+        }
+    }
+
+    async fn expect_transitions(&mut self, page: &Page, expected: &[&str]) {
+        for expected in expected {
+            let Some(Some(CircuitEvent::Transition(seen))) = poll_once(self.events.next()).await else {
+                panic!("no transition, expected {expected}");
+            };
+            let seen = format!("{} -> {}: {}", seen.from, seen.to, seen.cause);
+            page.claim(seen == *expected, format!("circuit: {seen}"));
+        }
+    }
+}
+
+fn refused_for(answer: &Answer, expected: OpenReason) -> bool {
+    match answer {
+        Err(BulkheadError::CircuitOpen { reason, retry_after, .. }) => {
+            *reason == expected
+                && match expected {
+                    OpenReason::Open => retry_after.is_some_and(|after| after <= ISOLATION),
+                    _ => retry_after.is_none(),
+                }
+        }
+        _ => false,
+    }
+}
+
+fn tell_answer(answer: &Answer) -> String {
+    match answer {
+        Ok(page) => format!("200 OK, {page:?}"),
+        Err(BulkheadError::Operation(error)) => format!("failed: {error}"),
+        Err(refused) => refused.to_string(),
+    }
+}
+
+fn tell_report(report: &ExecutionReport<String, FetchError>) -> String {
+    let cells = |time: Duration| (time.as_millis() / 10).min(30) as usize;
+    match &report.result {
+        Ok(_) => format!(
+            "{}{} {} ms",
+            ".".repeat(cells(report.queued)),
+            "#".repeat(cells(report.ran)),
+            (report.queued + report.ran).as_millis(),
+        ),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn rows(stats: &BulkheadStats) -> [(&'static str, u64); 9] {
+    [
+        ("started", stats.started),
+        ("successful", stats.successful),
+        ("failed", stats.failed),
+        ("running now", stats.active),
+        ("refused, circuit open", stats.rejected.circuit_open),
+        ("refused, all probes out", stats.rejected.probes_out),
+        ("refused, queue full", stats.rejected.full),
+        ("timed out in the queue", stats.rejected.timed_out_waiting),
+        ("most waiting at once", stats.waiting_high_water as u64),
+    ]
+}

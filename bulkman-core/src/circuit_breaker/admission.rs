@@ -27,22 +27,26 @@ pub struct Admission<'a> {
 }
 
 impl<'a> Admission<'a> {
+    #[inline]
     pub(super) fn new(shell: &'a Shell, ticket: Ticket, now: Option<Instant>) -> Self {
         let started = ticket.needs_duration().then(|| now.unwrap_or_else(|| shell.now()));
         Self { shell, ticket: Some(ticket), started, panicking: std::thread::panicking() }
     }
 
     /// The dependency did its work.
+    #[inline]
     pub fn success(self) {
         self.record(Outcome::Success);
     }
 
     /// The dependency failed.
+    #[inline]
     pub fn failure(self) {
         self.record(Outcome::Failure);
     }
 
     /// The call ends now. If its length matters, it is the time since the admission.
+    #[inline]
     pub fn record(mut self, outcome: Outcome) {
         let now = self.started.map(|_| self.shell.now());
         let ran = now.zip(self.started).map(|(now, started)| now.saturating_duration_since(started));
@@ -50,15 +54,18 @@ impl<'a> Admission<'a> {
     }
 
     /// The call ends now and took `ran`.
+    #[inline]
     pub fn record_after(mut self, outcome: Outcome, ran: Duration) {
         self.settle(outcome, Some(ran), None);
     }
 
     /// The call ended at `now` and took `ran`: reads no clock.
+    #[inline]
     pub fn record_at(mut self, outcome: Outcome, ran: Duration, now: Instant) {
         self.settle(outcome, Some(ran), Some(now));
     }
 
+    #[inline]
     fn settle(&mut self, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
         if let Some(ticket) = self.ticket.take() {
             self.shell.settle(ticket, outcome, ran, now);
@@ -67,10 +74,16 @@ impl<'a> Admission<'a> {
 }
 
 impl Drop for Admission<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else {
-            return;
-        };
+        if let Some(ticket) = self.ticket.take() {
+            self.end_unsettled(ticket);
+        }
+    }
+}
+
+impl Admission<'_> {
+    fn end_unsettled(&self, ticket: Ticket) {
         if std::thread::panicking() && !self.panicking {
             let now = self.shell.now();
             let ran = self.started.map(|started| now.saturating_duration_since(started));

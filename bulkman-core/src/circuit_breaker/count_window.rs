@@ -19,6 +19,7 @@ impl CountWindow {
         Self { size: size as usize, filled: 0, next: 0, packed: Vec::new(), tally: Tally::default() }
     }
 
+    #[inline]
     pub(crate) fn record(&mut self, sample: Sample) {
         if self.filled == self.size {
             self.tally.remove(self.get(self.next));
@@ -48,6 +49,7 @@ impl CountWindow {
         *self = resized;
     }
 
+    #[inline]
     pub(crate) fn tally(&self) -> Tally {
         self.tally
     }

@@ -108,7 +108,25 @@ fn at_the_end_of_an_isolation_one_probe_passes_and_one_transition_is_made() {
         let there = other.join().unwrap();
         assert!(here != there, "one of the two is the probe");
         assert_eq!(transitions(&breaker), [(CircuitState::Open, CircuitState::HalfOpen)]);
-        assert_eq!(breaker.refusals().total(), 1);
+        assert_eq!((breaker.refusals().total(), breaker.refusals().probes_out), (1, 1));
+    });
+}
+
+#[test]
+fn at_the_end_of_an_isolation_nobody_is_refused_while_there_are_slots() {
+    loom::model(|| {
+        let config = CircuitBreakerConfig::new()
+            .isolation_duration(SECOND)
+            .success_threshold(2)
+            .initial_state(CircuitState::Open);
+        let (breaker, now) = breaker(config);
+        let due = now + SECOND;
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || breaker.0.admit(Some(due)).is_ok())
+        };
+        assert!(breaker.0.admit(Some(due)).is_ok());
+        assert!(other.join().unwrap());
     });
 }
 

@@ -51,7 +51,8 @@ struct Hot {
     /// The end of the isolation in nanoseconds since `base`, or [`NEVER`], or [`FAR`].
     ///
     /// Stored before the word that says open, so that who reads that word reads this isolation's
-    /// end or that of a later one. A later one may be wrong for the word, but not for the circuit.
+    /// end or that of a later one: wrong for the word, perhaps, but not for the circuit. Left as
+    /// it is by every other state, for those who have read the word and not yet the end.
     open_until: AtomicU64,
     refused: RefusalCounters,
 }
@@ -115,14 +116,14 @@ impl Shell {
     /// Would a call be refused? Takes nothing; a refusal is counted.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), CircuitOpen> {
-        let word = self.word(Ordering::Acquire);
+        let word = self.word();
         if word.passes_all() { Ok(()) } else { self.check_refusing(word) }
     }
 
     /// Admits a call; `now` is read if it is needed and not given.
     #[inline]
     pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, CircuitOpen> {
-        let word = self.word(Ordering::Acquire);
+        let word = self.word();
         if word.passes_all() { Ok(Ticket { word, probe: None }) } else { self.admit_refusing(word, now) }
     }
 
@@ -135,9 +136,8 @@ impl Shell {
         ran: Option<Duration>,
         now: Option<Instant>,
     ) {
-        // Relaxed: nothing is read by it. A failure that is being recorded right now may as well
-        // come after this success.
-        let word = self.word(Ordering::Relaxed);
+        // A failure that is being recorded right now may as well come after this success.
+        let word = self.word();
         let same = word.generation() == ticket.word.generation();
         if !same || (outcome == Outcome::Success && !word.records_success()) {
             return;
@@ -147,18 +147,18 @@ impl Shell {
 
     /// The packed word: equal to an earlier one as long as nothing has changed.
     pub(crate) fn seen(&self) -> u64 {
-        self.word(Ordering::Acquire).bits()
+        self.word().bits()
     }
 
     /// Open or forced open, whatever the time.
     #[inline]
     pub(crate) fn refuses(&self) -> bool {
-        self.word(Ordering::Acquire).refuses_all()
+        self.word().refuses_all()
     }
 
     /// The state at `now`, a due transition performed.
     pub(crate) fn state(&self, now: Option<Instant>) -> CircuitState {
-        let state = self.word(Ordering::Acquire).state();
+        let state = self.word().state();
         match state {
             CircuitState::Open | CircuitState::HalfOpen => {
                 let now = self.time(now);
@@ -236,6 +236,7 @@ impl Shell {
             return None;
         }
         core.machine.advance(now);
+        core.machine.take_dirty();
         let next = core.machine.next_due();
         core.alarm = next.map(|at| Alarm { number, at });
         let after = self.publish(&mut core);
@@ -255,7 +256,7 @@ impl Shell {
     /// What a refusal looks at, in its order.
     #[cfg(all(test, bulkman_loom))]
     pub(super) fn word_and_end(&self) -> (Word, u64) {
-        let word = self.word(Ordering::Acquire);
+        let word = self.word();
         (word, self.hot.open_until.load(Ordering::Relaxed))
     }
 
@@ -312,7 +313,7 @@ impl Shell {
     }
 
     fn settle_recorded(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
-        let word = self.word(Ordering::Acquire);
+        let word = self.word();
         let nothing_taken = outcome == Outcome::Ignored && ticket.probe.is_none();
         if nothing_taken || word.state() == CircuitState::Disabled {
             return;
@@ -335,15 +336,17 @@ impl Shell {
     fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
         let mut core = lock(&self.core);
         let result = act(&mut core.machine);
-        let after = self.publish(&mut core);
-        drop(core);
-        self.follow_up(after);
+        if core.machine.take_dirty() {
+            let after = self.publish(&mut core);
+            drop(core);
+            self.follow_up(after);
+        }
         result
     }
 
     /// Makes what the machine says visible to calls that take no lock.
     fn publish(&self, core: &mut Core) -> After {
-        let before = self.word(Ordering::Relaxed);
+        let before = self.word();
         let word = core.machine.word();
         let mut after = After::default();
         if core.machine.settings().automatic_half_open {
@@ -354,8 +357,10 @@ impl Shell {
         }
         if word.generation() != before.generation() {
             core.refused_before = self.hot.refused.read().total();
-            let until = nanos_until(self.base, core.machine.open_until());
-            self.hot.open_until.store(until, Ordering::Relaxed);
+            if word.state() == CircuitState::Open {
+                let until = nanos_until(self.base, core.machine.open_until());
+                self.hot.open_until.store(until, Ordering::Relaxed);
+            }
             for change in core.machine.take_changes() {
                 let transition = change.named(self.name.clone());
                 if !core.hooks.is_empty() {
@@ -406,8 +411,10 @@ impl Shell {
         given.unwrap_or_else(|| self.runtime.now())
     }
 
-    fn word(&self, order: Ordering) -> Word {
-        Word::from_bits(self.hot.word.load(order))
+    /// Acquire: for who goes on to read `open_until`.
+    #[inline]
+    fn word(&self) -> Word {
+        Word::from_bits(self.hot.word.load(Ordering::Acquire))
     }
 }
 
@@ -436,7 +443,7 @@ impl RefUnwindSafe for Shell {}
 
 impl fmt::Debug for Shell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = self.word(Ordering::Acquire);
+        let word = self.word();
         f.debug_struct("CircuitBreaker")
             .field("name", &self.name)
             .field("state", &word.state())

@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     open_count: u32,
     random: Random,
     changes: Vec<Change>,
+    /// Whether the word, or what becomes due when, may have changed.
+    dirty: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Machine {
             open_count: 0,
             random: Random::new(seed),
             changes: Vec::new(),
+            dirty: true,
         };
         machine.enter_by_hand(Target::from(initial), TransitionCause::Manual, now);
         machine.changes = Vec::new();
@@ -137,7 +140,10 @@ impl Machine {
     pub(crate) fn admit(&mut self, now: Instant) -> Result<Option<ProbeId>, CircuitOpen> {
         self.check(now)?;
         match &mut self.phase {
-            Phase::HalfOpen(probes) => Ok(Some(probes.admit(now))),
+            Phase::HalfOpen(probes) => {
+                self.dirty = true;
+                Ok(Some(probes.admit(now)))
+            }
             _ => Ok(None),
         }
     }
@@ -208,6 +214,7 @@ impl Machine {
     /// Changes the rules and keeps the state, a running isolation, and the window.
     pub(crate) fn reconfigure(&mut self, settings: CircuitBreakerSettings, now: Instant) {
         self.advance(now);
+        self.dirty = true;
         self.settings = settings;
         let kind = self.settings.sliding_window;
         if let Some(window) = &mut self.window {
@@ -306,6 +313,12 @@ impl Machine {
         &self.settings
     }
 
+    /// Whether something that others see may have changed since the last call.
+    #[inline]
+    pub(crate) fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
     /// The transitions since the last call, in order.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
@@ -334,8 +347,9 @@ impl Machine {
         if self.window.as_mut().is_some_and(|window| !window.record(sample, now)) {
             return Settled::NeedsClock;
         }
-        self.consecutive_failures =
-            if sample.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
+        let run = if sample.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
+        self.dirty |= (run == 0) != (self.consecutive_failures == 0);
+        self.consecutive_failures = run;
         if !matches!(self.phase, Phase::Closed) {
             return Settled::Done;
         }
@@ -406,7 +420,10 @@ impl Machine {
 
     fn give_back(&mut self, probe: Option<ProbeId>) -> bool {
         match (&mut self.phase, probe) {
-            (Phase::HalfOpen(probes), Some(probe)) => probes.give_back(probe),
+            (Phase::HalfOpen(probes), Some(probe)) => {
+                self.dirty = true;
+                probes.give_back(probe)
+            }
             _ => false,
         }
     }
@@ -448,6 +465,7 @@ impl Machine {
         self.phase = phase;
         self.since = at;
         self.generation += 1;
+        self.dirty = true;
         self.frozen = counts;
         self.consecutive_failures = 0;
         if let Some(window) = &mut self.window {

@@ -25,6 +25,7 @@ impl Window {
     }
 
     /// Adds an outcome, at `now`; without the time only a count window can. Says whether it did.
+    #[inline]
     pub(crate) fn record(&mut self, sample: Sample, now: Option<Instant>) -> bool {
         match (self, now) {
             (Self::Count(window), _) => window.record(sample),
@@ -60,6 +61,7 @@ impl Window {
     }
 
     /// What is in it.
+    #[inline]
     pub(crate) fn tally(&self) -> Tally {
         match self {
             Self::Count(window) => window.tally(),

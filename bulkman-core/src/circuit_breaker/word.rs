@@ -23,24 +23,29 @@ impl Word {
         Self(bits)
     }
 
+    #[inline]
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
+    #[inline]
     pub(crate) const fn bits(self) -> u64 {
         self.0
     }
 
     /// Whether every call passes, which is one test of one bit.
+    #[inline]
     pub(crate) const fn passes_all(self) -> bool {
         self.0 & REFUSES == 0
     }
 
     /// Whether every call is refused, unless an isolation is over.
+    #[inline]
     pub(crate) const fn refuses_all(self) -> bool {
         self.0 & STATE & !1 == REFUSES
     }
 
+    #[inline]
     pub(crate) const fn state(self) -> CircuitState {
         match self.0 & STATE {
             0 => CircuitState::Closed,
@@ -53,20 +58,24 @@ impl Word {
     }
 
     /// A success changes something: a failure is outstanding, or a window counts.
+    #[inline]
     pub(crate) const fn records_success(self) -> bool {
         self.0 & RECORDS_SUCCESS != 0
     }
 
     /// Outcomes must say how long the call took.
+    #[inline]
     pub(crate) const fn needs_duration(self) -> bool {
         self.0 & NEEDS_DURATION != 0
     }
 
     /// No outcome can be recorded without the time.
+    #[inline]
     pub(crate) const fn needs_clock(self) -> bool {
         self.0 & NEEDS_CLOCK != 0
     }
 
+    #[inline]
     pub(crate) const fn generation(self) -> u64 {
         self.0 >> GENERATION
     }

@@ -4,6 +4,9 @@
 
 pub use bulkman_core::*;
 
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use bulkman_postgres as postgres;
 #[cfg(feature = "smol")]
 #[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
 pub use bulkman_smol::SmolRuntime;

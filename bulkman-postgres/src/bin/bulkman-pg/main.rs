@@ -1,0 +1,94 @@
+//! `bulkman-pg`: sets up, looks at, and acts on the circuits of a fleet.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod report;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use bulkman_core::StoreError;
+use bulkman_core::store::CircuitView;
+use bulkman_postgres::PostgresStore;
+use clap::Parser;
+
+use arguments::{Action, Arguments, Command};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.store() {
+        Ok(store) => run(&store, &arguments.command).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            report::complain(&error);
+            exit_code(&error)
+        }
+    }
+}
+
+async fn run(store: &PostgresStore, command: &Command) -> Result<ExitCode, StoreError> {
+    match command {
+        Command::Migrate => {
+            store.migrate().await?;
+            report::line(format_args!("schema \"{}\" is up to date", store.schema()));
+        }
+        Command::Check => return check(store).await,
+        Command::Status => report::status(&store.admin().status().await?),
+        Command::Watch(options) => watch::watch(store, options).await?,
+        Command::History { circuit, limit, prune_days } => {
+            if let Some(days) = prune_days {
+                let age = std::time::Duration::from_secs(u64::from(*days) * 24 * 60 * 60);
+                let forgotten = store.admin().prune_history(age).await?;
+                report::line(format_args!("forgot {forgotten} changes"));
+            }
+            report::history(&store.admin().history(circuit.as_deref(), *limit).await?);
+        }
+        Command::ForceOpen(action)
+        | Command::Close(action)
+        | Command::Disable(action)
+        | Command::Reset(action) => {
+            let view = act(store, command, action).await?;
+            report::acted(&view);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(store: &PostgresStore) -> Result<ExitCode, StoreError> {
+    let findings = store.check().await?;
+    for finding in &findings {
+        report::line(format_args!("{}\n    {}", finding.problem, finding.mend));
+    }
+    if findings.is_empty() {
+        report::line(format_args!("nothing is missing"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::from(1))
+}
+
+async fn act(store: &PostgresStore, command: &Command, action: &Action) -> Result<CircuitView, StoreError> {
+    let admin = store.admin();
+    let (circuit, by, reason) = (action.circuit.as_str(), action.by(), action.reason.as_str());
+    match command {
+        Command::ForceOpen(_) => admin.force_open(circuit, &by, reason).await,
+        Command::Disable(_) => admin.disable(circuit, &by, reason).await,
+        Command::Reset(_) => admin.reset(circuit, &by, reason).await,
+        _ => admin.close(circuit, &by, reason).await,
+    }
+}
+
+/// As `--help` documents.
+fn exit_code(error: &StoreError) -> ExitCode {
+    let _ = std::io::stdout().flush();
+    ExitCode::from(match error {
+        StoreError::InvalidArgument { .. } => 2,
+        StoreError::Denied { .. } => 4,
+        StoreError::Incompatible { .. } => 5,
+        _ => 3,
+    })
+}

@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod admin;
+mod bounded;
+mod builder;
+mod check;
+mod error;
+mod migrate;
+mod rows;
+mod schema;
+mod session;
+mod statements;
+mod store;
+
+pub use admin::Admin;
+pub use builder::{PostgresStoreBuilder, Target};
+pub use check::Finding;
+pub use sqlx;
+pub use store::{Migrate, PostgresStore};

@@ -1,0 +1,43 @@
+//! Making the schema.
+
+use bulkman_core::StoreError;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+
+use crate::error::translate;
+use crate::store::Inner;
+
+/// What this version of the library makes, and needs.
+pub(crate) const VERSION: i32 = 1;
+
+/// Makes what is missing: one batch in the simple protocol, which the server runs as one
+/// transaction, and which begins with a lock that all who migrate wait for.
+pub(crate) async fn apply(inner: &Inner) -> Result<(), StoreError> {
+    let failed = |error| translate(&inner.schema, error);
+    let mut connection = inner.connection().await?;
+    let batch = inner.schema.fill(SCHEMA);
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(batch))).await.map_err(failed)?;
+    connection.close().await.map_err(failed)
+}
+
+/// As [`apply`], unless one look says that it is done: a role without DDL may still look.
+pub(crate) async fn ensure(inner: &Inner) -> Result<(), StoreError> {
+    let failed = |error| translate(&inner.schema, error);
+    let mut connection = inner.connection().await?;
+    let found: Option<bool> = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("\"{}\".meta", inner.schema))
+        .fetch_one(&mut connection)
+        .await
+        .map_err(failed)?;
+    if found == Some(true) {
+        let statement = inner.schema.fill("SELECT version FROM \"bulkman\".meta");
+        let version: i32 =
+            sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut connection).await.map_err(failed)?;
+        if version >= VERSION {
+            return connection.close().await.map_err(failed);
+        }
+    }
+    connection.close().await.map_err(failed)?;
+    apply(inner).await
+}
+
+const SCHEMA: &str = include_str!("../sql/schema.sql");

@@ -1,0 +1,146 @@
+//! What the statements return, as what a store returns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkman_core::Name;
+use bulkman_core::store::{
+    CircuitView, Epoch, FleetCounts, FleetState, HistoryEntry, OperationId, ProbeDecision, ProbePlan,
+    Refusal, Revision,
+};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+/// The columns of `fragment_view.sql`; `None` for a row without a circuit, or with one whose name
+/// this library would not have given it.
+pub(crate) fn view(row: &PgRow) -> sqlx::Result<Option<CircuitView>> {
+    let name: Option<&str> = row.try_get("name")?;
+    let Some(name) = name.and_then(|name| Name::new(name).ok()) else { return Ok(None) };
+    let mut view = CircuitView::new(name);
+    view.state = state(row.try_get("state")?)?;
+    view.epoch = Epoch(unsigned(row.try_get("epoch")?));
+    view.revision = Revision(unsigned(row.try_get("rev")?));
+    view.open_count = row.try_get::<i32, _>("open_count")?.unsigned_abs();
+    view.wait = micros(row.try_get("wait_us")?);
+    view.remaining = micros(row.try_get("remaining_us")?);
+    view.age = micros(row.try_get("age_us")?);
+    view.plan = plan(row)?;
+    view.probes_succeeded = row.try_get::<i32, _>("probe_ok")?.unsigned_abs();
+    view.probes_failed = row.try_get::<i32, _>("probe_failed")?.unsigned_abs();
+    view.operation = operation(row.try_get("op_id")?);
+    view.changed_by = Arc::from(row.try_get::<&str, _>("changed_by")?);
+    view.reason = Arc::from(row.try_get::<&str, _>("reason")?);
+    Ok(Some(view))
+}
+
+/// As [`view`], where the statement can't have returned a row without it.
+pub(crate) fn certain_view(row: &PgRow) -> sqlx::Result<CircuitView> {
+    view(row)?.ok_or(sqlx::Error::RowNotFound)
+}
+
+pub(crate) fn history_entry(row: &PgRow) -> sqlx::Result<Option<HistoryEntry>> {
+    let Ok(name) = Name::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
+    let mut entry = HistoryEntry::new(
+        name,
+        Epoch(unsigned(row.try_get("epoch")?)),
+        Revision(unsigned(row.try_get("rev")?)),
+        (state(row.try_get("from_state")?)?, state(row.try_get("to_state")?)?),
+        micros(row.try_get("age_us")?),
+    );
+    entry.wait = micros(row.try_get("wait_us")?);
+    entry.by = Arc::from(row.try_get::<&str, _>("by")?);
+    entry.reason = Arc::from(row.try_get::<&str, _>("reason")?);
+    Ok(Some(entry))
+}
+
+pub(crate) fn counts(row: &PgRow) -> sqlx::Result<Option<FleetCounts>> {
+    let Ok(name) = Name::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
+    Ok(Some(FleetCounts::new(
+        name,
+        Epoch(unsigned(row.try_get("epoch")?)),
+        unsigned(row.try_get("ok")?),
+        unsigned(row.try_get("fail")?),
+    )))
+}
+
+/// What the verdict of a compare-and-swap means: made (`None`), or why not.
+pub(crate) fn refusal(verdict: &str) -> sqlx::Result<Option<Refusal>> {
+    Ok(Some(match verdict {
+        "made" => return Ok(None),
+        "stale" => Refusal::Stale,
+        "there" => Refusal::AlreadyThere,
+        "early" => Refusal::NotDue,
+        "late" => Refusal::TooLate,
+        "forced" => Refusal::Forced,
+        other => return Err(unexpected("verdict", other)),
+    }))
+}
+
+/// Microseconds for the database: a century stands for everything longer, since its own timestamps
+/// end somewhere.
+pub(crate) fn to_micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX).min(CENTURY_US)
+}
+
+/// The database has no unsigned numbers; an operation's bits are kept.
+pub(crate) const fn to_bits(operation: OperationId) -> i64 {
+    operation.0.cast_signed()
+}
+
+pub(crate) fn to_signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(crate) const fn state_code(state: FleetState) -> i16 {
+    match state {
+        FleetState::Open => 1,
+        FleetState::HalfOpen => 2,
+        FleetState::ForcedOpen => 3,
+        FleetState::Disabled => 4,
+        _ => 0,
+    }
+}
+
+pub(crate) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn state(code: i16) -> sqlx::Result<FleetState> {
+    let states = [
+        FleetState::Closed,
+        FleetState::Open,
+        FleetState::HalfOpen,
+        FleetState::ForcedOpen,
+        FleetState::Disabled,
+    ];
+    states.into_iter().find(|state| state_code(*state) == code).ok_or_else(|| unexpected("state", code))
+}
+
+fn plan(row: &PgRow) -> sqlx::Result<ProbePlan> {
+    let calls: i16 = row.try_get("probe_calls")?;
+    let decision = if calls == 0 {
+        ProbeDecision::Streak { successes: row.try_get::<i16, _>("probe_need")?.unsigned_abs() }
+    } else {
+        ProbeDecision::Sample {
+            calls: calls.unsigned_abs(),
+            failures: row.try_get::<Option<i16>, _>("probe_max_failed")?.map(i16::unsigned_abs),
+            slow: row.try_get::<Option<i16>, _>("probe_max_slow")?.map(i16::unsigned_abs),
+        }
+    };
+    Ok(ProbePlan::new(row.try_get::<i16, _>("probe_limit")?.unsigned_abs(), decision))
+}
+
+fn micros(micros: i64) -> Duration {
+    Duration::from_micros(unsigned(micros))
+}
+
+const fn operation(bits: i64) -> OperationId {
+    OperationId(bits.cast_unsigned())
+}
+
+fn unexpected(column: &str, value: impl std::fmt::Display) -> sqlx::Error {
+    let source = format!("{value} is no {column} that this version knows").into();
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source }
+}
+
+const CENTURY_US: i64 = 100 * 366 * 24 * 60 * 60 * 1_000_000;

@@ -1,0 +1,496 @@
+//! One connection: it listens, and runs the statements.
+
+use std::sync::Arc;
+
+use bulkman_core::store::{
+    Applied, CircuitView, CountWindow, CountsDelta, FleetAction, FleetCommand, FleetCounts, FleetState,
+    HistoryEntry, ProbeDecision, ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, Revision,
+    Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition, StoreVote,
+    Voted,
+};
+use bulkman_core::{Name, StoreError};
+use sqlx::postgres::{PgArguments, PgListener, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Postgres, Row};
+
+use crate::error::translate;
+use crate::rows;
+use crate::store::{Inner, Migrate};
+
+pub(crate) struct PostgresSession {
+    inner: Arc<Inner>,
+    listener: PgListener,
+    channel: String,
+    incarnation: u64,
+    state: State,
+}
+
+/// A statement that was given up midway leaves its answer on the connection, where the next one
+/// would take it for its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    Busy,
+}
+
+impl PostgresSession {
+    /// Connects, looks whether this is a database to work with, and listens.
+    pub(crate) async fn open(inner: Arc<Inner>, circuits: &[Name]) -> Result<Self, StoreError> {
+        if inner.migrate == Migrate::Apply {
+            crate::migrate::ensure(&inner).await?;
+        }
+        let failed = |error| translate(&inner.schema, error);
+        // A pool of its own, only because a listener wants one: a single connection that is never
+        // reaped, tested or made anew.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .min_connections(0)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .acquire_timeout(inner.settings.connect_timeout)
+            .connect_lazy_with(inner.options.clone());
+        let mut listener = PgListener::connect_with(&pool).await.map_err(failed)?;
+        listener.ignore_pool_close_event(true);
+        // It would hide that notifications were lost.
+        listener.eager_reconnect(false);
+
+        let greeting = sqlx::query(AssertSqlSafe(Arc::clone(&inner.statements.session)))
+            .bind(&*inner.namespace)
+            .fetch_one(&mut listener)
+            .await
+            .map_err(failed)?;
+        let (channel, incarnation) = inspect(&inner, &greeting)?;
+        if inner.push {
+            listener.listen(&channel).await.map_err(failed)?;
+        }
+        let mut session = Self { inner, listener, channel, incarnation, state: State::Ready };
+        session.register_circuits(circuits).await?;
+        Ok(session)
+    }
+
+    async fn register_circuits(&mut self, circuits: &[Name]) -> Result<(), StoreError> {
+        let statement = Arc::clone(&self.inner.statements.register);
+        let names: Vec<&str> = circuits.iter().map(Name::as_str).collect();
+        self.run(statement, |query| query.bind(names)).await?;
+        Ok(())
+    }
+
+    /// Runs one statement, with the namespace as its first argument, as its own transaction.
+    async fn run<'q>(
+        &mut self,
+        statement: Arc<str>,
+        bind: impl FnOnce(Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        if self.state == State::Busy {
+            return Err(StoreError::unavailable("an operation was given up midway on this link"));
+        }
+        let namespace = self.inner.namespace.to_string();
+        let query = bind(sqlx::query(AssertSqlSafe(statement)).bind(namespace));
+        self.state = State::Busy;
+        let rows = query.fetch_all(&mut self.listener).await.map_err(|error| self.failed(error))?;
+        self.state = State::Ready;
+        Ok(rows)
+    }
+
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        translate(&self.inner.schema, error)
+    }
+
+    /// What a compare-and-swap returned.
+    fn swapped(&self, rows: &[PgRow]) -> Result<Swapped, StoreError> {
+        let Some(row) = rows.first() else { return Ok(Swapped::Unknown) };
+        let decode = || -> sqlx::Result<_> {
+            let view = rows::certain_view(row)?;
+            Ok(match row.try_get("verdict")? {
+                // A vote that is not enough changes nothing that others see.
+                "go" => Swapped::Counted(rows::unsigned(row.try_get("votes")?)),
+                verdict => match rows::refusal(verdict)? {
+                    None => Swapped::Made(view),
+                    Some(why) => Swapped::Refused(why, view),
+                },
+            })
+        };
+        decode().map_err(|error| self.failed(error))
+    }
+}
+
+enum Swapped {
+    Made(CircuitView),
+    Counted(u64),
+    Refused(Refusal, CircuitView),
+    Unknown,
+}
+
+impl StoreSession for PostgresSession {
+    fn register<'a>(&'a mut self, circuits: &'a [Name]) -> StoreFuture<'a, ()> {
+        Box::pin(self.register_circuits(circuits))
+    }
+
+    fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.snapshot);
+            let since = since.map(|revision| rows::to_signed(revision.0));
+            let found = self.run(statement, |query| query.bind(since)).await?;
+            let decode = || -> sqlx::Result<Snapshot> {
+                let Some(first) = found.first() else {
+                    // The namespace is gone, and all its circuits with it.
+                    return Ok(Snapshot::new(Revision(0), 0, StoreTime(0), Vec::new()));
+                };
+                let revision = Revision(rows::unsigned(first.try_get("namespace_rev")?));
+                let now = StoreTime(first.try_get("now_us")?);
+                let views = found.iter().filter_map(|row| rows::view(row).transpose());
+                Ok(Snapshot::new(revision, self.incarnation, now, views.collect::<Result<_, _>>()?))
+            };
+            decode().map_err(|error| self.failed(error))
+        })
+    }
+
+    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.transition);
+            let plan = ProbeColumns::of(transition.change);
+            let channel = self.channel.clone();
+            let found = self
+                .run(statement, |query| {
+                    bind_swap(query, transition, &channel)
+                        .bind(plan.limit)
+                        .bind(plan.need)
+                        .bind(plan.calls)
+                        .bind(plan.max_failed)
+                        .bind(plan.max_slow)
+                })
+                .await?;
+            Ok(match self.swapped(&found)? {
+                Swapped::Made(view) => Applied::Applied(view),
+                Swapped::Refused(why, current) => Applied::Refused { why, current },
+                Swapped::Counted(_) | Swapped::Unknown => Applied::Unknown,
+            })
+        })
+    }
+
+    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.vote);
+            let channel = self.channel.clone();
+            let found = self
+                .run(statement, |query| {
+                    bind_swap(query, &vote.opening, &channel)
+                        .bind(vote.voter.to_string())
+                        .bind(i32::from(vote.quorum))
+                        .bind(rows::to_micros(vote.window))
+                })
+                .await?;
+            Ok(match self.swapped(&found)? {
+                Swapped::Made(view) => Voted::Opened(view),
+                Swapped::Counted(votes) => Voted::Counted { votes: u32::try_from(votes).unwrap_or(u32::MAX) },
+                Swapped::Refused(why, current) => Voted::Refused { why, current },
+                Swapped::Unknown => Voted::Unknown,
+            })
+        })
+    }
+
+    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, Applied> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.command);
+            let state = match command.action {
+                FleetAction::ForceOpen => FleetState::ForcedOpen,
+                FleetAction::Disable => FleetState::Disabled,
+                FleetAction::Close | FleetAction::Reset => FleetState::Closed,
+                action => {
+                    let message = format!("this version can't {}", action.as_str());
+                    return Err(StoreError::invalid_argument(message));
+                }
+            };
+            let found = self
+                .run(statement, |query| {
+                    query
+                        .bind(command.circuit.as_str())
+                        .bind(rows::state_code(state))
+                        .bind(command.action == FleetAction::Reset)
+                        .bind(cut(&command.by))
+                        .bind(cut(&command.reason))
+                        .bind(rows::to_bits(command.operation))
+                })
+                .await?;
+            Ok(match self.swapped(&found)? {
+                Swapped::Made(view) => Applied::Applied(view),
+                Swapped::Refused(why, current) => Applied::Refused { why, current },
+                Swapped::Counted(_) | Swapped::Unknown => Applied::Unknown,
+            })
+        })
+    }
+
+    fn acquire_probe<'a>(&'a mut self, request: &'a ProbeRequest) -> StoreFuture<'a, Option<ProbeLease>> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.acquire);
+            let found = self.run(statement, |query| bind_request(query, request)).await?;
+            let decode = |row: &PgRow| -> sqlx::Result<ProbeLease> {
+                let slot: i16 = row.try_get("slot")?;
+                Ok(ProbeLease::new(slot.unsigned_abs(), rows::unsigned(row.try_get("token")?)))
+            };
+            found.first().map(decode).transpose().map_err(|error| self.failed(error))
+        })
+    }
+
+    fn renew_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+        lease: ProbeLease,
+    ) -> StoreFuture<'a, Option<ProbeLease>> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.renew);
+            let found = self.run(statement, |query| bind_lease(bind_request(query, request), lease)).await?;
+            Ok((!found.is_empty()).then_some(lease))
+        })
+    }
+
+    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeVerdict) -> StoreFuture<'a, ProbeReport> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.verdict);
+            let channel = self.channel.clone();
+            let found = self
+                .run(statement, |query| {
+                    bind_lease(bind_request(query, &verdict.request), verdict.lease)
+                        .bind(verdict.success)
+                        .bind(verdict.slow)
+                        .bind(rows::to_micros(verdict.wait))
+                        .bind(rows::to_bits(verdict.operation))
+                        .bind(cut(&verdict.by))
+                        .bind(cut(&verdict.reason))
+                        .bind(channel)
+                })
+                .await?;
+            let Some(row) = found.first() else { return Ok(ProbeReport::Lost { current: None }) };
+            let decode = || -> sqlx::Result<ProbeReport> {
+                let current = rows::certain_view(row)?;
+                Ok(match row.try_get("verdict")? {
+                    "decided" => ProbeReport::Decided(current),
+                    "counted" => {
+                        let token = rows::unsigned(row.try_get("token")?);
+                        ProbeReport::Counted { lease: ProbeLease::new(verdict.lease.slot, token), current }
+                    }
+                    _ => ProbeReport::Lost { current: Some(current) },
+                })
+            };
+            decode().map_err(|error| self.failed(error))
+        })
+    }
+
+    fn release_probe<'a>(&'a mut self, request: &'a ProbeRequest, lease: ProbeLease) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.release);
+            self.run(statement, |query| {
+                let query = query
+                    .bind(request.circuit.as_str())
+                    .bind(rows::to_signed(request.epoch.0))
+                    .bind(request.holder.to_string());
+                bind_lease(query, lease)
+            })
+            .await?;
+            Ok(())
+        })
+    }
+
+    fn add_counts<'a>(
+        &'a mut self,
+        window: CountWindow,
+        deltas: &'a [CountsDelta],
+    ) -> StoreFuture<'a, Vec<FleetCounts>> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.counts);
+            let names: Vec<&str> = deltas.iter().map(|delta| delta.circuit.as_str()).collect();
+            let column = |of: fn(&CountsDelta) -> u64| -> Vec<i64> {
+                deltas.iter().map(|delta| rows::to_signed(of(delta))).collect()
+            };
+            let buckets = i16::try_from(window.buckets).unwrap_or(i16::MAX).max(1);
+            let found = self
+                .run(statement, |query| {
+                    query
+                        .bind(names)
+                        .bind(column(|delta| delta.epoch.0))
+                        .bind(column(|delta| delta.successes))
+                        .bind(column(|delta| delta.failures))
+                        .bind(rows::to_micros(window.bucket).max(1))
+                        .bind(buckets)
+                })
+                .await?;
+            let totals = found.iter().filter_map(|row| rows::counts(row).transpose());
+            totals.collect::<Result<_, _>>().map_err(|error| self.failed(error))
+        })
+    }
+
+    fn history<'a>(
+        &'a mut self,
+        circuit: Option<&'a Name>,
+        limit: u32,
+    ) -> StoreFuture<'a, Vec<HistoryEntry>> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.history);
+            let found = self
+                .run(statement, |query| query.bind(circuit.map(Name::as_str)).bind(i64::from(limit)))
+                .await?;
+            let entries = found.iter().filter_map(|row| rows::history_entry(row).transpose());
+            entries.collect::<Result<_, _>>().map_err(|error| self.failed(error))
+        })
+    }
+
+    fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
+        Box::pin(async move {
+            if !self.inner.push {
+                return std::future::pending().await;
+            }
+            loop {
+                let heard = self.listener.try_recv().await.map_err(|error| self.failed(error))?;
+                let Some(heard) = heard else {
+                    return Err(StoreError::unavailable("the connection was closed"));
+                };
+                // Anybody may notify: what is not to be understood is not heard.
+                if let Some(revision) = announced(heard.payload()) {
+                    return Ok(StoreEvent::Changed { revision });
+                }
+            }
+        })
+    }
+}
+
+/// Whether this is a database to work with; its channel, and its incarnation.
+fn inspect(inner: &Inner, greeting: &PgRow) -> Result<(String, u64), StoreError> {
+    let failed = |error| translate(&inner.schema, error);
+    let schema = &inner.schema;
+    let isolation: &str = greeting.try_get("isolation").map_err(failed)?;
+    if isolation != "read committed" {
+        return Err(StoreError::incompatible(format!(
+            "the default isolation is `{isolation}`, it must be `read committed`: \
+             ALTER ROLE <this role> SET default_transaction_isolation = 'read committed'"
+        )));
+    }
+    if greeting.try_get("read_only").map_err(failed)? {
+        return Err(StoreError::unavailable(
+            "the server takes no writes: it is a standby, or default_transaction_read_only is on",
+        ));
+    }
+    let version: i32 = greeting.try_get("version").map_err(failed)?;
+    let oldest: i32 = greeting.try_get("oldest_client").map_err(failed)?;
+    if version < crate::migrate::VERSION {
+        return Err(StoreError::incompatible(format!(
+            "schema \"{schema}\" is at version {version}, version {} is needed: run \
+             `bulkman-pg migrate --schema {schema}`, PostgresStore::migrate() or sql/schema.sql as its owner",
+            crate::migrate::VERSION
+        )));
+    }
+    if oldest > crate::migrate::VERSION {
+        return Err(StoreError::incompatible(format!(
+            "schema \"{schema}\" is at version {version} and needs a newer version of this library"
+        )));
+    }
+    let incarnation: i64 = greeting.try_get("incarnation").map_err(failed)?;
+    Ok((greeting.try_get("channel").map_err(failed)?, incarnation.cast_unsigned()))
+}
+
+/// `1|revision`; anything that follows is of a later version.
+fn announced(payload: &str) -> Option<Revision> {
+    let mut fields = payload.split('|');
+    if fields.next() != Some("1") {
+        return None;
+    }
+    fields.next()?.parse().ok().map(Revision)
+}
+
+/// The arguments that `transition.sql` and `vote.sql` have in common.
+fn bind_swap<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    transition: &'q StoreTransition,
+    channel: &str,
+) -> Query<'q, Postgres, PgArguments> {
+    let (to, wait) = match transition.change {
+        StoreChange::Open { wait } => (FleetState::Open, wait),
+        StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, std::time::Duration::ZERO),
+        _ => (FleetState::Closed, std::time::Duration::ZERO),
+    };
+    query
+        .bind(transition.circuit.as_str())
+        .bind(rows::to_signed(transition.base.0))
+        .bind(rows::state_code(to))
+        .bind(transition.by_hand)
+        .bind(transition.not_after.map(|time| time.0))
+        .bind(rows::to_micros(wait))
+        .bind(rows::to_bits(transition.operation))
+        .bind(cut(&transition.by))
+        .bind(cut(&transition.reason))
+        .bind(channel.to_owned())
+}
+
+fn bind_request<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    request: &'q ProbeRequest,
+) -> Query<'q, Postgres, PgArguments> {
+    query
+        .bind(request.circuit.as_str())
+        .bind(rows::to_signed(request.epoch.0))
+        .bind(request.holder.to_string())
+        .bind(rows::to_micros(request.ttl))
+}
+
+fn bind_lease(
+    query: Query<'_, Postgres, PgArguments>,
+    lease: ProbeLease,
+) -> Query<'_, Postgres, PgArguments> {
+    query.bind(i16::try_from(lease.slot).unwrap_or(i16::MAX)).bind(rows::to_signed(lease.token))
+}
+
+/// How the table keeps a [`ProbePlan`](bulkman_core::store::ProbePlan).
+struct ProbeColumns {
+    limit: i16,
+    need: i16,
+    calls: i16,
+    max_failed: Option<i16>,
+    max_slow: Option<i16>,
+}
+
+impl ProbeColumns {
+    fn of(change: StoreChange) -> Self {
+        let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
+        let mut columns = Self { limit: 1, need: 1, calls: 0, max_failed: None, max_slow: None };
+        if let StoreChange::HalfOpen { plan } = change {
+            columns.limit = small(plan.limit).max(1);
+            match plan.decision {
+                ProbeDecision::Streak { successes } => columns.need = small(successes).max(1),
+                ProbeDecision::Sample { calls, failures, slow } => {
+                    columns.calls = small(calls).max(1);
+                    columns.max_failed = failures.map(small);
+                    columns.max_slow = slow.map(small);
+                }
+                _ => {}
+            }
+        }
+        columns
+    }
+}
+
+/// At most 200 bytes, cut between characters; without the one character that text can't have.
+fn cut(text: &str) -> String {
+    let end = (0..=text.len().min(200)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text[..end].replace('\0', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_announced_is_heard() {
+        assert_eq!(announced("1|7"), Some(Revision(7)));
+        assert_eq!(announced("1|7|more"), Some(Revision(7)));
+        for payload in ["", "1", "1|", "2|7", "1|x", "1|-1", "7", "1|99999999999999999999", "|||"] {
+            assert_eq!(announced(payload), None, "{payload}");
+        }
+    }
+
+    #[test]
+    fn texts_fit_a_column() {
+        assert_eq!(cut("a\0b"), "ab");
+        assert_eq!(cut(&"ü".repeat(300)).len(), 200);
+        assert_eq!(cut(&format!("x{}", "ü".repeat(300))).len(), 199);
+    }
+}

@@ -1,0 +1,12 @@
+-- $1 namespace, $2 since (null: everything). One row at least, with an empty circuit when nothing
+-- changed; the circuits are not looked at unless the revision says that it pays.
+SELECT n.rev AS namespace_rev,
+       (extract(epoch FROM "bulkman".clock()) * 1e6)::bigint AS now_us,
+       @view
+  FROM "bulkman".namespace n
+  LEFT JOIN LATERAL (
+         SELECT * FROM "bulkman".circuit c
+          WHERE c.namespace = n.namespace AND ($2::bigint IS NULL OR (c.rev > $2 AND n.rev > $2))
+         OFFSET 0
+       ) v ON true
+ WHERE n.namespace = $1

@@ -1,0 +1,349 @@
+//! Many sessions at once: nothing is exceeded, lost, or deadlocked.
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkman_core::Name;
+use bulkman_core::store::{
+    Applied, CircuitStore, Epoch, FleetAction, FleetCommand, FleetState, OperationId, ProbeDecision,
+    ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, StoreChange, StoreSession, StoreTransition,
+    StoreVote, Voted,
+};
+use bulkman_postgres::sqlx::{self, Connection, Row};
+use tokio::task::JoinSet;
+
+use common::{Database, on_tokio};
+
+#[test]
+fn fifty_processes_migrate_at_once() {
+    on_tokio(async {
+        let database = Arc::new(Database::bare());
+        for _ in 0..10 {
+            let mut processes = JoinSet::new();
+            for _ in 0..50 {
+                let store = database.store("x");
+                processes.spawn(async move { store.migrate().await });
+            }
+            for outcome in processes.join_all().await {
+                outcome.unwrap();
+            }
+        }
+        assert_eq!(database.store("x").check().await.unwrap(), []);
+    });
+}
+
+#[test]
+fn leases_are_never_exceeded_and_never_left_idle() {
+    on_tokio(async {
+        let database = Database::new().await;
+        for limit in [1, 3, 5] {
+            let namespace = format!("limit {limit}");
+            let store = Arc::new(database.store(&namespace));
+            let mut admin = store_session(&store).await;
+            let mut contenders = Vec::new();
+            for _ in 0..20 {
+                contenders.push(store_session(&store).await);
+            }
+            let mut epoch = Epoch(0);
+            for round in 0..25_u64 {
+                let plan = ProbePlan::new(limit, ProbeDecision::Streak { successes: 100 });
+                let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round + 1);
+                half_open.by_hand = true;
+                let Applied::Applied(view) = admin.transition(&half_open).await.unwrap() else {
+                    panic!("half-open by hand")
+                };
+                epoch = view.epoch;
+                let mut asking = JoinSet::new();
+                for (index, mut contender) in contenders.drain(..).enumerate() {
+                    asking.spawn(async move {
+                        let request = request(epoch, &format!("contender {index}"));
+                        let lease = contender.acquire_probe(&request).await.unwrap();
+                        (contender, lease)
+                    });
+                }
+                let mut slots = Vec::new();
+                for (contender, lease) in asking.join_all().await {
+                    contenders.push(contender);
+                    slots.extend(lease.map(|lease| lease.slot));
+                }
+                // Whoever finds a row locked passes on; it asks again, as the synchroniser does.
+                for contender in &mut contenders {
+                    let request = request(epoch, "late");
+                    if slots.len() < usize::from(limit) {
+                        slots.extend(contender.acquire_probe(&request).await.unwrap().map(|l| l.slot));
+                    }
+                }
+                slots.sort_unstable();
+                assert_eq!(slots, (0..limit).collect::<Vec<_>>(), "each lease once");
+            }
+        }
+    });
+}
+
+#[test]
+fn five_verdicts_at_once_make_one_transition() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = Arc::new(database.store("verdicts"));
+        let mut reporters = Vec::new();
+        for _ in 0..5 {
+            reporters.push(store_session(&store).await);
+        }
+        let mut epoch = Epoch(0);
+        for round in 1..=100_u64 {
+            let plan = ProbePlan::new(5, ProbeDecision::Streak { successes: 5 });
+            let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round << 16);
+            half_open.by_hand = true;
+            let Applied::Applied(view) = reporters[0].transition(&half_open).await.unwrap() else {
+                panic!("half-open by hand")
+            };
+            epoch = view.epoch;
+            let mut leases = Vec::new();
+            for (index, reporter) in reporters.iter_mut().enumerate() {
+                let request = request(epoch, &index.to_string());
+                leases.push(reporter.acquire_probe(&request).await.unwrap().unwrap());
+            }
+            let success = round % 2 == 0;
+            let mut reporting = JoinSet::new();
+            for (index, (mut reporter, lease)) in reporters.drain(..).zip(leases).enumerate() {
+                reporting.spawn(async move {
+                    let operation = OperationId((round << 16) + 1 + index as u64);
+                    let request = request(epoch, &index.to_string());
+                    let verdict = ProbeVerdict::new(request, lease, success, WAIT, operation);
+                    let report = reporter.report_probe(&verdict).await.unwrap();
+                    (reporter, report)
+                });
+            }
+            let mut decided = 0;
+            for (reporter, report) in reporting.join_all().await {
+                reporters.push(reporter);
+                match report {
+                    ProbeReport::Decided(_) => decided += 1,
+                    ProbeReport::Counted { .. } => assert!(success, "a failure decides"),
+                    ProbeReport::Lost { current } => {
+                        let current = current.unwrap();
+                        assert!(!success, "no success is lost");
+                        assert_eq!((current.state, current.epoch.0), (FleetState::Open, epoch.0 + 1));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(decided, 1, "round {round}");
+            epoch = Epoch(epoch.0 + 1);
+        }
+    });
+}
+
+#[test]
+fn votes_cast_at_once_see_each_other() {
+    on_tokio(async {
+        let database = Database::new().await;
+        for round in 0..30 {
+            let store = Arc::new(database.store(&format!("votes {round}")));
+            let mut voting = JoinSet::new();
+            let mut sessions = Vec::new();
+            for _ in 0..3 {
+                sessions.push(store_session(&store).await);
+            }
+            for (index, mut session) in sessions.into_iter().enumerate() {
+                voting.spawn(async move {
+                    let opening = transition(Epoch(0), open(), 1 + index as u64);
+                    let voter = Arc::from(index.to_string());
+                    session.vote(&StoreVote::new(opening, voter, 3, WAIT)).await.unwrap()
+                });
+            }
+            let voted = voting.join_all().await;
+            let opened = voted.iter().filter(|voted| matches!(voted, Voted::Opened(_))).count();
+            assert_eq!(opened, 1, "three votes make a quorum of three: {voted:?}");
+        }
+    });
+}
+
+#[test]
+fn twenty_processes_open_two_hundred_circuits_at_once() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = Arc::new(database.store("opening"));
+        let circuits: Arc<[Name]> = (0..200).map(|i| Name::new(format!("c{i}")).unwrap()).collect();
+        let mut opening = JoinSet::new();
+        for process in 0..20_u64 {
+            let (store, circuits) = (Arc::clone(&store), Arc::clone(&circuits));
+            opening.spawn(async move {
+                let mut session = CircuitStore::connect(&*store, &circuits).await.unwrap();
+                let mut won = 0;
+                for (index, circuit) in circuits.iter().enumerate() {
+                    let operation = OperationId((process << 16) + 1 + index as u64);
+                    let opening = StoreTransition::new(circuit.clone(), Epoch(0), open(), operation);
+                    match session.transition(&opening).await.unwrap() {
+                        Applied::Applied(_) => won += 1,
+                        Applied::Refused { why: Refusal::Stale, current } => {
+                            assert_eq!(current.state, FleetState::Open, "the truth, not a memory of it");
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                won
+            });
+        }
+        assert_eq!(opening.join_all().await.into_iter().sum::<usize>(), 200, "one winner each");
+    });
+}
+
+#[test]
+fn a_reader_of_revisions_misses_nothing() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = Arc::new(database.store("revisions"));
+        let circuits: Vec<Name> = (0..8).map(|i| Name::new(format!("c{i}")).unwrap()).collect();
+        let mut writers = JoinSet::new();
+        for circuit in &circuits {
+            let (store, circuit) = (Arc::clone(&store), circuit.clone());
+            writers.spawn(async move {
+                let mut session =
+                    CircuitStore::connect(&*store, std::slice::from_ref(&circuit)).await.unwrap();
+                for round in 0..50 {
+                    let action = [FleetAction::ForceOpen, FleetAction::Close][round % 2];
+                    let operation = OperationId(1 + round as u64);
+                    let command = FleetCommand::new(circuit.clone(), action, operation, "", "");
+                    session.command(&command).await.unwrap();
+                }
+            });
+        }
+        let mut reader = CircuitStore::connect(&*store, &circuits).await.unwrap();
+        let mut since = reader.snapshot(None).await.unwrap().revision;
+        let mut epochs = vec![Epoch(0); circuits.len()];
+        let mut done = false;
+        loop {
+            let snapshot = reader.snapshot(Some(since)).await.unwrap();
+            assert!(snapshot.revision >= since, "never backwards");
+            since = snapshot.revision;
+            for view in snapshot.circuits {
+                assert!(view.revision <= since, "nothing from the future: {view:?}");
+                let index = circuits.iter().position(|circuit| *circuit == view.circuit).unwrap();
+                epochs[index] = view.epoch;
+            }
+            if done {
+                break;
+            }
+            done = writers.is_empty();
+            while writers.try_join_next().is_some() {}
+        }
+        assert_eq!(epochs, vec![Epoch(50); circuits.len()], "the increments add up to the whole");
+    });
+}
+
+#[test]
+fn counting_at_once_neither_loses_nor_deadlocks() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = Arc::new(database.store("counts"));
+        let circuits: Arc<[Name]> = (0..20).map(|i| Name::new(format!("c{i}")).unwrap()).collect();
+        let window = bulkman_core::store::CountWindow::new(Duration::from_secs(3600), 10);
+        let mut counting = JoinSet::new();
+        for process in 0..8 {
+            let (store, circuits) = (Arc::clone(&store), Arc::clone(&circuits));
+            counting.spawn(async move {
+                let mut session = CircuitStore::connect(&*store, &circuits).await.unwrap();
+                let mut deltas: Vec<_> = circuits
+                    .iter()
+                    .map(|c| bulkman_core::store::CountsDelta::new(c.clone(), Epoch(0), 2, 1))
+                    .collect();
+                // Each in another order.
+                deltas.rotate_left(process);
+                for _ in 0..25 {
+                    session.add_counts(window, &deltas).await.unwrap();
+                }
+            });
+        }
+        counting.join_all().await;
+        let mut session = store_session(&store).await;
+        let nothing = bulkman_core::store::CountsDelta::new(circuits[7].clone(), Epoch(0), 0, 0);
+        let totals = session.add_counts(window, &[nothing]).await.unwrap();
+        assert_eq!((totals[0].successes, totals[0].failures), (8 * 25 * 2, 8 * 25));
+    });
+}
+
+/// Wherever an operation is given up, nothing stays open in the database, and the session says
+/// that it is of no more use.
+#[test]
+fn operations_given_up_anywhere_leave_nothing_open() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = Arc::new(database.store("given up"));
+        let mut given_up = 0;
+        for polls in 0..6 {
+            for operation in 0..5 {
+                let mut session = store_session(&store).await;
+                let round = 1 + polls * 100 + operation;
+                let opening = transition(Epoch(0), open(), round);
+                let vote = StoreVote::new(opening.clone(), Arc::from("x"), 1, WAIT);
+                let request = request(Epoch(0), "x");
+                let command = FleetCommand::new(circuit(), FleetAction::Reset, OperationId(round), "", "");
+                let finished = match operation {
+                    0 => polled(polls, session.transition(&opening)).await,
+                    1 => polled(polls, session.vote(&vote)).await,
+                    2 => polled(polls, session.acquire_probe(&request)).await,
+                    3 => polled(polls, session.command(&command)).await,
+                    _ => polled(polls, session.snapshot(None)).await,
+                };
+                if !finished && polls > 0 {
+                    given_up += 1;
+                    let error = session.snapshot(None).await.unwrap_err();
+                    assert!(error.is_transient() && error.to_string().contains("given up"), "{error}");
+                }
+            }
+        }
+        assert!(given_up > 5, "operations were given up: {given_up}");
+        let mut connection = database.connection().await;
+        let open = "SELECT count(*) AS n FROM pg_stat_activity \
+                    WHERE state LIKE 'idle in transaction%' AND query LIKE '%' || $1 || '%'";
+        let row = sqlx::query(open).bind(database.schema.name()).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(row.get::<i64, _>("n"), 0);
+        connection.close().await.unwrap();
+        let mut session = store_session(&store).await;
+        session.snapshot(None).await.unwrap();
+    });
+}
+
+/// Polls a future so many times, each when it asks for it, then drops it; whether it was ready.
+async fn polled<T>(times: u64, future: impl Future<Output = T>) -> bool {
+    let mut future = std::pin::pin!(future);
+    let mut left = times;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return std::task::Poll::Ready(false);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            std::task::Poll::Ready(_) => std::task::Poll::Ready(true),
+            std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(false),
+            std::task::Poll::Pending => std::task::Poll::Pending,
+        }
+    })
+    .await
+}
+
+async fn store_session(store: &bulkman_postgres::PostgresStore) -> Box<dyn StoreSession> {
+    CircuitStore::connect(store, &[circuit()]).await.unwrap()
+}
+
+fn circuit() -> Name {
+    Name::new("a").unwrap()
+}
+
+const fn open() -> StoreChange {
+    StoreChange::Open { wait: WAIT }
+}
+
+fn transition(base: Epoch, change: StoreChange, operation: u64) -> StoreTransition {
+    StoreTransition::new(circuit(), base, change, OperationId(operation))
+}
+
+fn request(epoch: Epoch, holder: &str) -> ProbeRequest {
+    ProbeRequest::new(circuit(), epoch, Arc::from(holder), Duration::from_secs(60))
+}
+
+const WAIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,172 @@
+//! The program `bulkman-pg`, run as an operator runs it.
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod common;
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use bulkman_core::Name;
+use bulkman_core::store::CircuitStore;
+use bulkman_test_support::{Postgres, StopMode};
+
+use common::{Database, on_tokio};
+
+#[test]
+fn an_operators_day() {
+    let database = Database::bare();
+    let run = |arguments: &[&str]| finished(&mut program(&database, arguments));
+
+    // Nothing is there yet.
+    let output = run(&["check"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.out.contains("no schema") && output.out.contains("bulkman-pg migrate"), "{output:?}");
+    let output = run(&["status"]);
+    assert_eq!(output.code, 5, "{output:?}");
+    assert!(output.err.contains("bulkman-pg migrate"), "{output:?}");
+
+    // Twice: it may be run again.
+    for _ in 0..2 {
+        let output = run(&["migrate"]);
+        assert_eq!((output.code, output.err.as_str()), (0, ""), "{output:?}");
+    }
+    let output = run(&["check"]);
+    assert_eq!((output.code, output.out.trim()), (0, "nothing is missing"), "{output:?}");
+    assert_eq!(run(&["status"]).out.trim(), "no circuits");
+    assert_eq!(run(&["history"]).out.trim(), "no changes");
+
+    register(&database, &["payments", "mail"]);
+    let output = run(&["status"]);
+    assert_eq!(output.out.lines().count(), 2, "{output:?}");
+    assert!(output.out.starts_with("mail      closed"), "sorted, in columns: {output:?}");
+
+    for (command, state) in
+        [("force-open", "forced-open"), ("disable", "disabled"), ("close", "closed"), ("reset", "closed")]
+    {
+        let output = run(&[command, "payments", "--by", "ada", "--reason", &format!("to {command}")]);
+        assert_eq!(output.code, 0, "{output:?}");
+        assert!(output.out.contains(&format!("payments is {state}")), "{output:?}");
+        let status = run(&["status"]).out;
+        assert!(status.contains(&format!("by ada: to {command}")), "{status}");
+    }
+    let output = run(&["history", "payments", "--limit", "2"]);
+    let lines: Vec<_> = output.out.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].contains("payments: closed -> closed, by ada: to reset"), "{output:?}");
+    assert!(lines[1].contains("payments: disabled -> closed, by ada: to close"), "{output:?}");
+
+    let output = run(&["history", "--prune-days", "0"]);
+    assert!(output.out.contains("forgot 4 changes"), "{output:?}");
+}
+
+#[test]
+fn what_is_wrong_is_in_the_exit_code_and_in_words() {
+    let database = Database::bare();
+    finished(&mut program(&database, &["migrate"]));
+    let output = finished(&mut program(&database, &["close", "paiments"]));
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.err.contains(r#"no circuit "paiments""#), "{output:?}");
+    let output = finished(&mut program(&database, &["status", "--schema", "a\"b"]));
+    assert_eq!(output.code, 2, "{output:?}");
+    let output = finished(&mut program(&database, &["open", "payments"]));
+    assert_eq!(output.code, 2, "{output:?}");
+
+    let mut without = Command::new(PROGRAM);
+    let output = finished(without.env_remove("BULKMAN_DATABASE_URL").arg("status"));
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.err.contains("--url"), "{output:?}");
+
+    let mut wrong = program(&database, &["status"]);
+    let url = database.url.replace("secret-", "another-secret-");
+    let output = finished(wrong.env("BULKMAN_DATABASE_URL", &url));
+    if url != database.url {
+        assert_eq!(output.code, 4, "{output:?}");
+        assert!(!output.err.contains("secret"), "{output:?}");
+    }
+    let output = finished(&mut program(&database, &["--help"]));
+    assert!(output.out.contains("Exit codes:") && !output.out.contains("secret"), "{output:?}");
+
+    let server = Postgres::start(&[]);
+    let down = Database::on(&server);
+    server.stop(StopMode::Fast);
+    let output = finished(program(&down, &["status"]).args(["--timeout", "1"]));
+    assert_eq!(output.code, 3, "{output:?}");
+}
+
+#[test]
+fn watch_follows_through_a_restart() {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    finished(&mut program(&database, &["migrate"]));
+    register(&database, &["payments"]);
+    let mut watch = Watch::start(&mut program(&database, &["watch", "--count", "3"]));
+    assert!(watch.line().starts_with("payments  closed"));
+
+    finished(&mut program(&database, &["force-open", "payments", "--by", "ada", "--reason", "\u{1b}[1mx"]));
+    assert_eq!(watch.line(), "payments: closed -> forced-open, by ada: \\u{1b}[1mx");
+    server.stop(StopMode::Fast);
+    server.start_again();
+    for command in ["disable", "close"] {
+        finished(&mut program(&database, &[command, "payments", "--by", "ada"]));
+    }
+    assert_eq!(watch.line(), "payments: forced-open -> disabled, by ada");
+    assert_eq!(watch.line(), "payments: disabled -> closed, by ada");
+    assert!(watch.child.wait().unwrap().success(), "it ends after as many changes as it was told");
+}
+
+#[derive(Debug)]
+struct Finished {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.next().expect("it goes on").unwrap()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The URL goes through the environment, as a password should.
+fn program(database: &Database, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments);
+    command.env("BULKMAN_DATABASE_URL", &database.url).env("BULKMAN_SCHEMA", database.schema.name());
+    command
+}
+
+fn finished(command: &mut Command) -> Finished {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    Finished {
+        code: status.code().unwrap_or(-1),
+        out: String::from_utf8(stdout).unwrap(),
+        err: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+fn register(database: &Database, circuits: &[&str]) {
+    on_tokio(async {
+        let circuits: Vec<_> = circuits.iter().map(|circuit| Name::new(circuit).unwrap()).collect();
+        CircuitStore::connect(&database.store("default"), &circuits).await.unwrap();
+    });
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bulkman-pg");

@@ -6,6 +6,8 @@
 
 #[path = "scenarios/breaker.rs"]
 mod breaker;
+#[path = "scenarios/bulkhead.rs"]
+mod bulkhead;
 #[path = "scenarios/parse.rs"]
 mod parse;
 #[path = "scenarios/window.rs"]
@@ -96,6 +98,7 @@ fn play(scenario: &Scenario) -> Result<(), (usize, String)> {
             }
             Ok(())
         }
+        "bulkhead" => run(scenario, bulkhead::Player::new(&scenario.cfg)),
         "window" => run(scenario, window::Player::new(&scenario.cfg)),
         kind => Err((scenario.line, format!("unknown kind {kind:?}"))),
     }
@@ -134,6 +137,34 @@ mod runner {
         assert_eq!(failures.len(), 1, "{failures:?}");
         for part in parts {
             assert!(failures[0].contains(part), "{:?} in {:?}", part, failures[0]);
+        }
+    }
+
+    fn bulkhead(cfg: &str, steps: &str) -> Vec<String> {
+        failures(&format!("#### X1 — title\n```scn\nkind bulkhead\ncfg {cfg}\n{steps}\n```\n"))
+    }
+
+    #[test]
+    fn what_is_wrong_or_unknown_of_a_bulkhead_fails() {
+        assert_eq!(bulkhead("max=1", "@0 acquire a => ok used=1 avail=0 queued=0"), [""; 0]);
+        for (cfg, step) in [
+            ("max=1", "@0 acquire a => used=0"),
+            ("max=1", "@0 acquire a => queued"),
+            ("max=1", "@0 acquire a => grant=a"),
+            ("max=1", "@0 get => ok"),
+            ("max=1", "@0 acquire a => ok\n@0 acquire a => reject:full"),
+            ("max=1", "@0 release a => used=0"),
+            ("max=1", "@0 cancel a => used=0"),
+            ("max=1", "@0 acquire a pre=tired => ok"),
+            ("max=1", "@0 acquire a => maybe"),
+            ("max=1", "@0 acquire a => size=1"),
+            ("max=1", "@0 set order=lifo => used=0"),
+            ("max=1", "@0 set => used=0"),
+            ("max=0", "@0 get => used=0"),
+            ("max=1 order=random", "@0 get => used=0"),
+            ("max=1 colour=red", "@0 get => used=0"),
+        ] {
+            assert_eq!(bulkhead(cfg, step).len(), 1, "cfg {cfg}, {step}");
         }
     }
 

@@ -52,7 +52,11 @@ pub enum BulkheadError<E> {
     },
 
     /// A deadline passed: see `phase` for where.
-    #[error("call timed out while {phase} in bulkhead {bulkhead:?} (queued {queued:?}, ran {ran:?})")]
+    #[error(
+        "call timed out while {phase} in bulkhead {bulkhead:?} (queued {}, ran {})",
+        Rounded(*.queued),
+        Rounded(*.ran)
+    )]
     Timeout {
         /// The bulkhead in which it waited or ran.
         bulkhead: Name,
@@ -271,8 +275,34 @@ struct RetryAfter(Option<Duration>);
 impl fmt::Display for RetryAfter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(after) => write!(f, ", retry in {after:?}"),
+            Some(after) => write!(f, ", retry in {}", Rounded(after)),
             None => Ok(()),
         }
+    }
+}
+
+/// Writes a duration in whole milliseconds. It is rounded up: who comes back after the time in a
+/// message must not be too early.
+struct Rounded(Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = Duration::from_millis(u64::from(self.0.subsec_nanos().div_ceil(1_000_000)));
+        write!(f, "{:?}", Duration::from_secs(self.0.as_secs()).saturating_add(millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_in_messages_are_rounded_up_to_milliseconds() {
+        let text = |duration| Rounded(duration).to_string();
+        assert_eq!(text(Duration::ZERO), "0ns");
+        assert_eq!(text(Duration::from_nanos(1)), "1ms");
+        assert_eq!(text(Duration::from_micros(1500)), "2ms");
+        assert_eq!(text(Duration::from_nanos(29_999_980_704)), "30s");
+        assert_eq!(text(Duration::MAX), format!("{:?}", Duration::MAX));
     }
 }

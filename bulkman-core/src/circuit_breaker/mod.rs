@@ -105,7 +105,7 @@ use crate::runtime::Runtime;
 /// }
 /// assert_eq!(breaker.state(), CircuitState::Open);
 /// let refused = breaker.try_acquire().unwrap_err();
-/// println!("{refused}"); // circuit is open, retry in 29.99s
+/// println!("{refused}"); // circuit is open, retry in 30s
 /// assert!(refused.retry_after.is_some());
 /// # Ok::<(), bulkman_core::ConfigError>(())
 /// ```

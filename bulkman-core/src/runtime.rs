@@ -28,8 +28,12 @@ pub type Sleep = BoxFuture<'static, ()>;
 /// (it is shutting down) is dropped; callers notice by the drop.
 ///
 /// ```
-/// use std::{future::Future, sync::Arc, time::Instant};
-/// use bulkman_core::{BoxFuture, Runtime, Sleep};
+/// use std::future::{pending, poll_fn};
+/// use std::task::{Poll, Waker};
+/// use std::thread;
+/// use std::time::{Duration, Instant};
+/// use bulkman_core::{BoxFuture, Bulkhead, BulkheadConfig, BulkheadError, Runtime, Sleep};
+/// use futures_lite::future::block_on;
 ///
 /// /// Threads for everything: simple, and good enough for a handful of timers.
 /// #[derive(Debug)]
@@ -40,20 +44,36 @@ pub type Sleep = BoxFuture<'static, ()>;
 ///         Instant::now()
 ///     }
 ///     fn sleep_until(&self, deadline: Instant) -> Sleep {
-///         Box::pin(async move {
-///             let (done, wait) = futures_channel(deadline);
-///             wait.await;
-///             drop(done);
-///         })
+///         let mut sleeping_for: Option<Waker> = None;
+///         Box::pin(poll_fn(move |cx| {
+///             let rest = deadline.saturating_duration_since(Instant::now());
+///             if rest.is_zero() {
+///                 return Poll::Ready(());
+///             }
+///             if !sleeping_for.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+///                 let waker = cx.waker().clone();
+///                 sleeping_for = Some(waker.clone());
+///                 thread::spawn(move || {
+///                     thread::sleep(rest);
+///                     waker.wake();
+///                 });
+///             }
+///             Poll::Pending
+///         }))
 ///     }
 ///     fn spawn(&self, task: BoxFuture<'static, ()>) {
-///         std::thread::spawn(move || futures_lite::future::block_on(task));
+///         thread::spawn(move || block_on(task));
 ///     }
 ///     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-///         std::thread::spawn(job);
+///         thread::spawn(job);
 ///     }
 /// }
-/// # fn futures_channel(_: Instant) -> ((), std::future::Ready<()>) { ((), std::future::ready(())) }
+///
+/// let config = BulkheadConfig::new("slow").timeout(Duration::from_millis(10));
+/// let bulkhead = Bulkhead::new(config, Threads)?;
+/// let result = block_on(bulkhead.execute(pending::<Result<(), ()>>()));
+/// assert!(matches!(result, Err(BulkheadError::Timeout { .. })));
+/// # Ok::<(), bulkman_core::ConfigError>(())
 /// ```
 pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// The current time: the only source of it in this library.

@@ -1,7 +1,6 @@
 //! The dependency: an HTTP server whose mood the story decides.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,22 +80,20 @@ async fn serve<S: Sockets>(listener: S::Listener, shared: Arc<Shared>) {
     }
 }
 
-fn answer(shared: Arc<Shared>) -> impl Future<Output = Result<Response<String>, Infallible>> + Send {
-    async move {
-        let _counted = InFlight::new(&shared);
-        let mood = *shared.mood.lock().unwrap_or_else(PoisonError::into_inner);
-        let (status, body) = match mood {
-            Mood::Healthy => (StatusCode::OK, "hello"),
-            Mood::Slow(delay) => {
-                shared.runtime.sleep_until(shared.runtime.now() + delay).await;
-                (StatusCode::OK, "hello, at last")
-            }
-            Mood::Failing => (StatusCode::SERVICE_UNAVAILABLE, "out of order"),
-        };
-        let mut response = Response::new(String::from(body));
-        *response.status_mut() = status;
-        Ok(response)
-    }
+async fn answer(shared: Arc<Shared>) -> Result<Response<String>, Infallible> {
+    let _counted = InFlight::new(&shared);
+    let mood = *shared.mood.lock().unwrap_or_else(PoisonError::into_inner);
+    let (status, body) = match mood {
+        Mood::Healthy => (StatusCode::OK, "hello"),
+        Mood::Slow(delay) => {
+            shared.runtime.sleep_until(shared.runtime.now() + delay).await;
+            (StatusCode::OK, "hello, at last")
+        }
+        Mood::Failing => (StatusCode::SERVICE_UNAVAILABLE, "out of order"),
+    };
+    let mut response = Response::new(String::from(body));
+    *response.status_mut() = status;
+    Ok(response)
 }
 
 /// Counts a request for as long as it is being answered.

@@ -144,9 +144,11 @@ struct Job<T, E> {
 impl<T, E> Job<T, E> {
     fn run(mut self, operation: impl FnOnce() -> Result<T, E>, classifier: &impl Classifier<T, E>) {
         let ended = catch_unwind(AssertUnwindSafe(|| {
+            let _span = self.guard.observer().enter();
             let result = operation();
             (classifier.classify(&result), result)
         }));
+        let panicked = ended.is_err();
         let (outcome, result) = match ended {
             Ok((outcome, result)) => (outcome, result.map_err(BulkheadError::Operation)),
             Err(panic) => (Outcome::Failure, Err(self.panicked(&*panic))),
@@ -154,6 +156,7 @@ impl<T, E> Job<T, E> {
         let ran =
             if self.guard.needs_duration() { self.times.end(&*self.guard.inner().runtime) } else { None };
         match self.desk.claim(outcome) {
+            Ok(()) if panicked => self.guard.finish_panicked(ran),
             Ok(()) => self.guard.finish(outcome, ran),
             // The caller's timeout was recorded long ago; only the permit is still to be freed.
             Err(earlier) => self.guard.finish_settled(earlier),

@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     /// Notified when the circuit's state changes, if somebody asked for it, and when the bulkhead
     /// ends: shut down, drained, dropped.
     pub(crate) ended: Arc<WakerSet>,
+    #[cfg(feature = "metrics")]
+    pub(crate) meter: crate::metrics::Meter,
     config: Mutex<BulkheadConfig>,
 }
 
@@ -128,10 +130,12 @@ impl Bulkhead {
             runtime,
             name,
             ended: Arc::default(),
+            #[cfg(feature = "metrics")]
+            meter: crate::metrics::Meter::default(),
             config: Mutex::new(config),
         });
         if let Some(circuit) = &inner.circuit {
-            refuse_waiters_when_it_opens(circuit, Arc::downgrade(&inner));
+            follow_circuit(circuit, Arc::downgrade(&inner));
         }
         Ok(Self { inner })
     }
@@ -464,6 +468,11 @@ impl WeakBulkhead {
     pub(crate) fn upgrade(&self) -> Option<Bulkhead> {
         self.0.upgrade().map(|inner| Bulkhead { inner })
     }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
 }
 
 impl Inner {
@@ -482,13 +491,15 @@ impl Inner {
         }
     }
 
-    fn refused_by_circuit(&self) -> Refusals {
+    pub(crate) fn refused_by_circuit(&self) -> Refusals {
         self.circuit.as_ref().map_or_else(Refusals::default, CircuitBreaker::refusals)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        #[cfg(feature = "metrics")]
+        crate::metrics::publish_last_counts(self);
         self.ended.wake_all();
     }
 }
@@ -502,12 +513,14 @@ impl fmt::Debug for Bulkhead {
     }
 }
 
-fn refuse_waiters_when_it_opens(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
+/// Whoever waits is refused when the circuit opens.
+fn follow_circuit(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
     circuit.on_transition(Arc::new(move |transition| {
-        if matches!(transition.to, CircuitState::Open | CircuitState::ForcedOpen) {
-            if let Some(inner) = bulkhead.upgrade() {
-                inner.queue.refuse_all(Refusal::Circuit);
-            }
+        let Some(inner) = bulkhead.upgrade() else { return };
+        #[cfg(feature = "metrics")]
+        inner.meter.count_transition(transition.to);
+        if transition.to.refuses_all() {
+            inner.queue.refuse_all(Refusal::Circuit);
         }
     }));
 }

@@ -14,7 +14,7 @@ use crate::guard::Rejection;
 use crate::outcome::Outcome;
 use crate::permit::Acquire;
 use crate::queue::Priority;
-use crate::report::Report;
+use crate::report::{Report, next_id};
 use crate::runtime::Capabilities;
 
 /// A call that differs from the bulkhead's configuration: made by [`Bulkhead::call`].
@@ -56,14 +56,14 @@ pub struct Call<'a, C = ByResult> {
 pub(crate) struct CallOptions {
     pub(crate) overrides: Overrides,
     pub(crate) priority: Priority,
-    /// The caller wants to know how long it took.
-    pub(crate) timed: bool,
+    /// The number of the report that the caller wants; zero: none.
+    pub(crate) report: u64,
 }
 
 impl<'a> Call<'a> {
     pub(crate) const fn new(bulkhead: &'a Bulkhead) -> Self {
         let overrides = Overrides { timeout: None, max_wait: None, run_timeout: None };
-        let options = CallOptions { overrides, priority: Priority::Normal, timed: false };
+        let options = CallOptions { overrides, priority: Priority::Normal, report: 0 };
         Self { bulkhead, options, classifier: ByResult }
     }
 }
@@ -118,8 +118,9 @@ impl<'a, C> Call<'a, C> {
         F: Future<Output = Result<T, E>>,
         C: Classifier<T, E>,
     {
-        self.options.timed = true;
-        Report::new(self.execute(operation))
+        let id = next_id();
+        self.options.report = id;
+        Report::new(id, self.execute(operation))
     }
 
     /// Runs a closure off the executor: as [`Bulkhead::execute_blocking`].
@@ -157,6 +158,12 @@ impl<'a, C> Call<'a, C> {
 }
 
 impl CallOptions {
+    /// Whether the caller wants to know how long it took.
+    #[inline]
+    pub(crate) const fn is_reported(&self) -> bool {
+        self.report != 0
+    }
+
     /// Refuses a limit that the runtime could not keep.
     #[inline]
     pub(crate) fn check(&self, limits: &TimeLimits, runtime: Capabilities) -> Result<(), Rejection> {

@@ -199,6 +199,19 @@ pub enum OpenReason {
     NoLease,
 }
 
+impl OpenReason {
+    /// The name in lower case, as in logs and metrics: `circuit_open`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "circuit_open",
+            Self::ProbesOut => "probes_out",
+            Self::ForcedOpen => "forced_open",
+            Self::NoLease => "no_lease",
+        }
+    }
+}
+
 impl fmt::Display for OpenReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -104,7 +104,7 @@ where
 
         // 5 record, 6 pass the permit on
         this.operation.set(None);
-        let ran = duration(guard, this.options.timed, deadlines);
+        let ran = duration(guard, this.options.is_reported(), deadlines);
         guard.finish(outcome, ran);
         Poll::Ready(result.map_err(BulkheadError::Operation))
     }
@@ -142,8 +142,9 @@ pub(crate) fn begin<H: Borrow<Bulkhead>>(
     if !guard.is_new() {
         return Ok(false);
     }
+    guard.observe(options.report);
     let inner = guard.inner();
-    deadlines.begin(&inner.limits, &options.overrides, options.timed, &*inner.runtime);
+    deadlines.begin(&inner.limits, &options.overrides, options.is_reported(), &*inner.runtime);
     if timers {
         options.check(deadlines.limits(), inner.capabilities)?;
     }
@@ -156,7 +157,7 @@ pub(crate) fn begin<H: Borrow<Bulkhead>>(
 fn time_out<E, H: Borrow<Bulkhead>>(guard: &mut CallGuard<H>, deadlines: &mut Deadlines) -> BulkheadError<E> {
     let (outcome, error) = timed_out(guard.inner(), deadlines);
     let ran = deadlines.end(&*guard.inner().runtime);
-    guard.finish(outcome, ran);
+    guard.finish_timed_out(outcome, ran);
     error
 }
 
@@ -198,7 +199,10 @@ pub(crate) fn watched<H: Borrow<Bulkhead>, R>(
     }
 
     let unwinding = OnUnwind(guard, deadlines);
-    let result = code();
+    let result = {
+        let _span = unwinding.0.observer().enter();
+        code()
+    };
     std::mem::forget(unwinding);
     result
 }

@@ -8,6 +8,7 @@ use crate::bulkhead::{Bulkhead, Inner};
 use crate::circuit_breaker::{CircuitBreaker, Ticket};
 use crate::deadlines::Deadlines;
 use crate::error::{BulkheadError, CircuitOpen, Phase};
+use crate::observe::{Ending, Observer};
 use crate::outcome::Outcome;
 use crate::queue::{Enqueued, Key, Priority, Refusal, Take, Waited};
 use crate::stats::Event;
@@ -22,6 +23,7 @@ use crate::stats::Event;
 pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
     bulkhead: H,
     held: Held,
+    observer: Observer,
 }
 
 #[derive(Debug)]
@@ -49,9 +51,32 @@ pub(crate) enum Rejection {
     Unsupported { setting: &'static str, needs: &'static str },
 }
 
+impl Rejection {
+    /// The name in lower case, as in spans, events and metrics.
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Circuit(refusal) => refusal.reason.as_str(),
+            Self::Full => "full",
+            Self::TimedOut => "timed_out_waiting",
+            Self::Shutdown => "shutdown",
+            Self::Unsupported { .. } => "unsupported",
+        }
+    }
+}
+
 impl<H: Borrow<Bulkhead>> CallGuard<H> {
     pub(crate) const fn new(bulkhead: H) -> Self {
-        Self { bulkhead, held: Held::Nothing }
+        Self { bulkhead, held: Held::Nothing, observer: Observer::new() }
+    }
+
+    /// The call begins, for those who listen; `id`: that of its report, or zero.
+    #[inline]
+    pub(crate) fn observe(&mut self, id: u64) {
+        self.observer.begin(self.bulkhead.borrow().inner(), id);
+    }
+
+    pub(crate) const fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     /// Step 1: refuses at once what an open circuit would refuse later.
@@ -121,12 +146,23 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         };
         inner.counters.start();
         self.held = Held::Seat { ticket };
+        self.observer.run(inner);
         Ok(())
     }
 
     /// Steps 5 and 6: tells the circuit and the statistics how it ended, gives the permit back.
     #[inline]
     pub(crate) fn finish(&mut self, outcome: Outcome, ran: Option<Duration>) {
+        self.end(outcome, ran, Ending::Ran(outcome));
+    }
+
+    /// As [`finish`](Self::finish), for an operation that was given up.
+    pub(crate) fn finish_timed_out(&mut self, outcome: Outcome, ran: Option<Duration>) {
+        self.end(outcome, ran, Ending::TimedOut);
+    }
+
+    #[inline]
+    fn end(&mut self, outcome: Outcome, ran: Option<Duration>, ending: Ending) {
         let inner = self.bulkhead.borrow().inner();
         if let (Held::Seat { ticket: Some(ticket) }, Some(circuit)) = (&self.held, &inner.circuit) {
             circuit.settle(*ticket, outcome, ran);
@@ -134,19 +170,26 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.held = Held::Done;
         inner.counters.end(Some(outcome));
         inner.release();
+        self.observer.end(inner, ending);
     }
 
-    /// As [`finish`](Self::finish) for work whose outcome the circuit was told before.
+    /// As [`finish`](Self::finish) for work that timed out, and whose outcome the circuit was told
+    /// then.
     pub(crate) fn finish_settled(&mut self, outcome: Outcome) {
         self.held = Held::Seat { ticket: None };
-        self.finish(outcome, None);
+        self.finish_timed_out(outcome, None);
     }
 
     /// The operation panicked: a failure, that goes on unwinding.
     #[cold]
     pub(crate) fn panicked(&mut self, ran: Option<Duration>) {
         self.inner().counters.count(Event::Panicked);
-        self.finish(Outcome::Failure, ran);
+        self.finish_panicked(ran);
+    }
+
+    /// As [`panicked`](Self::panicked), counted already.
+    pub(crate) fn finish_panicked(&mut self, ran: Option<Duration>) {
+        self.end(Outcome::Failure, ran, Ending::Panicked);
     }
 
     /// Whether the circuit's rules need to know how long the operation takes.
@@ -169,7 +212,13 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     pub(crate) fn refuse<E>(&mut self, rejection: Rejection, deadlines: &Deadlines) -> BulkheadError<E> {
         self.give_back();
         self.held = Held::Done;
-        let inner = self.inner();
+        let inner = self.bulkhead.borrow().inner();
+        #[cfg(feature = "tracing")]
+        {
+            let _span = self.observer.enter();
+            crate::observe::refused(inner, rejection.reason());
+        }
+        self.observer.end(inner, Ending::Refused(rejection.reason()));
         let bulkhead = inner.name.clone();
         match rejection {
             Rejection::Circuit(CircuitOpen { reason, retry_after }) => {
@@ -341,5 +390,6 @@ impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
             self.inner().counters.count(Event::CancelledWaiting);
         }
         self.give_back();
+        self.observer.end(self.bulkhead.borrow().inner(), Ending::Cancelled);
     }
 }

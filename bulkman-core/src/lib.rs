@@ -18,7 +18,11 @@ mod execute_sync;
 mod guard;
 mod health_check;
 mod manager;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod name;
+mod observe;
 mod outcome;
 mod permit;
 mod queue;

@@ -187,12 +187,33 @@ impl BulkheadManager {
         }
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn downgrade(&self) -> WeakManager {
+        WeakManager(Arc::downgrade(&self.shared))
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.shared.runtime
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, HashMap<Name, Bulkhead>> {
         self.shared.bulkheads.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<Name, Bulkhead>> {
         self.shared.bulkheads.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For background tasks, which must not keep a registry alive.
+#[cfg(feature = "metrics")]
+pub(crate) struct WeakManager(std::sync::Weak<Shared>);
+
+#[cfg(feature = "metrics")]
+impl WeakManager {
+    pub(crate) fn upgrade(&self) -> Option<BulkheadManager> {
+        self.0.upgrade().map(|shared| BulkheadManager { shared })
     }
 }
 

@@ -26,7 +26,7 @@ pub struct ExecutionReport<T, E> {
     pub queued: Duration,
     /// How long the operation ran; zero when it never began.
     pub ran: Duration,
-    /// Unique among all reports of this process.
+    /// Unique among all calls of this process; also in the call's span.
     pub id: u64,
     /// The bulkhead that the call went through.
     pub bulkhead: Name,
@@ -40,14 +40,15 @@ pin_project! {
     /// As [`Execute`].
     #[must_use = "futures do nothing unless polled"]
     pub struct Report<H: Borrow<Bulkhead>, F, C> {
+        id: u64,
         #[pin]
         execute: Execute<H, F, C>,
     }
 }
 
 impl<H: Borrow<Bulkhead>, F, C> Report<H, F, C> {
-    pub(crate) const fn new(execute: Execute<H, F, C>) -> Self {
-        Self { execute }
+    pub(crate) const fn new(id: u64, execute: Execute<H, F, C>) -> Self {
+        Self { id, execute }
     }
 }
 
@@ -60,10 +61,11 @@ where
     type Output = ExecutionReport<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut execute = self.project().execute;
+        let this = self.project();
+        let mut execute = this.execute;
         let result = ready!(execute.as_mut().poll(cx));
         let (queued, ran) = execute.spent();
-        Poll::Ready(ExecutionReport { result, queued, ran, id: next_id(), bulkhead: execute.bulkhead() })
+        Poll::Ready(ExecutionReport { result, queued, ran, id: *this.id, bulkhead: execute.bulkhead() })
     }
 }
 
@@ -73,7 +75,8 @@ impl<H: Borrow<Bulkhead>, F, C> fmt::Debug for Report<H, F, C> {
     }
 }
 
-fn next_id() -> u64 {
+/// Never zero.
+pub(crate) fn next_id() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed) + 1
 }

@@ -179,6 +179,12 @@ impl Counters {
         *base = now;
     }
 
+    /// A reading since the bulkhead was made, whatever was reset.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn lifetime(&self, refused: Refusals) -> Reading {
+        self.read_all(refused)
+    }
+
     /// Ends are read before starts, so that no call is seen to end before it began.
     fn read_all(&self, refused: Refusals) -> Reading {
         let ends = Ordering::Acquire;
@@ -209,7 +215,7 @@ impl Reading {
         self.successful + self.failed + self.ignored + self.cancelled
     }
 
-    fn since(&self, base: &Self) -> Self {
+    pub(crate) fn since(&self, base: &Self) -> Self {
         // A reading that raced with a reset may be older than its base by a few events.
         let since = |now: u64, base: u64| now.saturating_sub(base);
         Self {

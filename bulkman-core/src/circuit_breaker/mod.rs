@@ -135,7 +135,10 @@ impl CircuitBreaker {
         check_config(config, &*runtime)?;
         // Std's hasher is seeded from the system's entropy, which is all that jitter asks for.
         let seed = RandomState::new().hash_one(name.as_str());
-        Ok(Self(Shell::new(name, config.settings(), seed, runtime)))
+        let shell = Shell::new(name, config.settings(), seed, runtime);
+        #[cfg(feature = "tracing")]
+        shell.add_hook(Arc::new(crate::observe::transition));
+        Ok(Self(shell))
     }
 
     /// Asks for the right to make one call.

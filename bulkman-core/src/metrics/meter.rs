@@ -1,0 +1,184 @@
+//! What a bulkhead keeps for its metrics.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::metrics::{Histogram, SharedString, counter, gauge, histogram};
+
+use super::names;
+use crate::bulkhead::{Bulkhead, Inner};
+use crate::circuit_breaker::CircuitState;
+use crate::name::Name;
+use crate::stats::{Event, Reading};
+use crate::sync::{Mutex, lock};
+
+/// A bulkhead's part of the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Set when somebody wants the times of calls.
+    timings: OnceLock<Timings>,
+    /// States entered, in the order of [`STATES`].
+    transitions: [AtomicU64; STATES.len()],
+    /// What the recorder has been handed already; `None`: nothing yet.
+    published: Mutex<Option<Published>>,
+}
+
+pub(crate) struct Timings {
+    queue: Histogram,
+    run: Histogram,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Published {
+    calls: Reading,
+    transitions: [u64; STATES.len()],
+}
+
+const STATES: [CircuitState; 6] = [
+    CircuitState::Closed,
+    CircuitState::Open,
+    CircuitState::HalfOpen,
+    CircuitState::ForcedOpen,
+    CircuitState::Disabled,
+    CircuitState::MetricsOnly,
+];
+
+impl Meter {
+    #[inline]
+    pub(crate) fn timings(&self) -> Option<&Timings> {
+        self.timings.get()
+    }
+
+    pub(crate) fn count_transition(&self, to: CircuitState) {
+        if let Some(place) = STATES.iter().position(|state| *state == to) {
+            self.transitions[place].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Timings {
+    fn of(bulkhead: &SharedString) -> Self {
+        Self {
+            queue: histogram!(names::QUEUE_DURATION, BULKHEAD => bulkhead.clone()),
+            run: histogram!(names::RUN_DURATION, BULKHEAD => bulkhead.clone()),
+        }
+    }
+
+    pub(crate) fn record(&self, queued: Duration, ran: Duration) {
+        self.queue.record(queued);
+        self.run.record(ran);
+    }
+}
+
+/// Hands over everything that a bulkhead has to say now.
+pub(super) fn publish(bulkhead: &Bulkhead, timings: bool) {
+    let label = label(bulkhead.name());
+    if timings {
+        bulkhead.inner().meter.timings.get_or_init(|| Timings::of(&label));
+    }
+    publish_counters(bulkhead.inner(), &label);
+    publish_gauges(bulkhead, &label);
+}
+
+/// What a bulkhead has counted, and nothing that only a bulkhead in use has to say.
+pub(super) fn publish_counts(bulkhead: &Bulkhead) {
+    publish_counters(bulkhead.inner(), &label(bulkhead.name()));
+}
+
+/// The last holder has let go.
+pub(crate) fn publish_last_counts(inner: &Inner) {
+    if lock(&inner.meter.published).is_some() {
+        publish_counters(inner, &label(&inner.name));
+    }
+}
+
+/// Nobody is behind this name any more.
+pub(super) fn retire(name: &Name) {
+    let label = label(name);
+    for name in
+        [names::RUNNING, names::WAITING, names::PERMITS_IN_USE, names::PERMITS_LIMIT, names::QUEUE_LIMIT]
+    {
+        gauge!(name, BULKHEAD => label.clone()).set(0.0);
+    }
+    for state in STATES {
+        gauge!(names::STATE, BULKHEAD => label.clone(), "state" => state.as_str()).set(0.0);
+    }
+}
+
+fn publish_counters(inner: &Inner, label: &SharedString) {
+    let (calls, transitions) = {
+        let mut published = lock(&inner.meter.published);
+        let now = Published {
+            // Read under the lock, so that of two publishers the later one has the later reading.
+            calls: inner.counters.lifetime(inner.refused_by_circuit()),
+            transitions: inner.meter.transitions.each_ref().map(|count| count.load(Ordering::Relaxed)),
+        };
+        let before = published.replace(now).unwrap_or_default();
+        let entered = |place: usize| now.transitions[place] - before.transitions[place];
+        (now.calls.since(&before.calls), std::array::from_fn::<_, { STATES.len() }, _>(entered))
+    };
+
+    let count = |name, by| counter!(name, BULKHEAD => label.clone()).increment(by);
+    count(names::STARTED, calls.started);
+    count(names::CANCELLED_WAITING, calls.event(Event::CancelledWaiting));
+    count(names::TIMEOUTS, calls.event(Event::TimedOutRunning));
+    count(names::PANICS, calls.event(Event::Panicked));
+    for (outcome, by) in [
+        ("success", calls.successful),
+        ("failure", calls.failed),
+        ("ignored", calls.ignored),
+        ("cancelled", calls.cancelled),
+    ] {
+        counter!(names::CALLS, BULKHEAD => label.clone(), "outcome" => outcome).increment(by);
+    }
+    for (reason, by) in [
+        ("circuit_open", calls.refused.open),
+        ("probes_out", calls.refused.probes_out),
+        ("forced_open", calls.refused.forced_open),
+        ("no_lease", calls.refused.no_lease),
+        ("full", calls.event(Event::Full)),
+        ("timed_out_waiting", calls.event(Event::TimedOutWaiting)),
+        ("shutdown", calls.event(Event::Shutdown)),
+    ] {
+        counter!(names::REJECTIONS, BULKHEAD => label.clone(), "reason" => reason).increment(by);
+    }
+    if inner.circuit.is_some() {
+        for (to, by) in STATES.into_iter().zip(transitions) {
+            counter!(names::TRANSITIONS, BULKHEAD => label.clone(), "to" => to.as_str()).increment(by);
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "gauges are floats; exact up to 2^53")]
+fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
+    let stats = bulkhead.stats();
+    for (name, value) in [
+        (names::RUNNING, stats.active as f64),
+        (names::WAITING, stats.waiting as f64),
+        (names::PERMITS_IN_USE, stats.permits_in_use as f64),
+        (names::PERMITS_LIMIT, stats.max_concurrent_calls as f64),
+        (names::QUEUE_LIMIT, stats.max_queue_size as f64),
+    ] {
+        gauge!(name, BULKHEAD => label.clone()).set(value);
+    }
+    if let Some(current) = stats.circuit {
+        for state in STATES {
+            let value = f64::from(u8::from(state == current));
+            gauge!(names::STATE, BULKHEAD => label.clone(), "state" => state.as_str()).set(value);
+        }
+    }
+}
+
+/// Shared by all series of a bulkhead.
+fn label(name: &Name) -> SharedString {
+    SharedString::from_shared(name.as_str().into())
+}
+
+const BULKHEAD: &str = "bulkhead";
+
+impl std::fmt::Debug for Timings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timings").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,52 @@
+//! Metrics, through the facade of the [`metrics`](::metrics) crate.
+//!
+//! Which exporter receives them is the application's choice. Nothing is recorded on a call's path:
+//! a [`MetricsPublisher`] reads the counters that a bulkhead keeps anyway, whenever it is told to
+//! (before a scrape, or every few seconds by a task of its own). The two histograms are the
+//! exception, since a time that nobody took can't be read later: they cost each call three
+//! clock readings, and are off until [`timings`](MetricsPublisher::timings) turns them on.
+//!
+//! | name | type | labels beside `bulkhead` | what |
+//! | --- | --- | --- | --- |
+//! | `bulkman_calls_started_total` | counter | | calls that got a permit and an admission |
+//! | `bulkman_calls_total` | counter | `outcome`: `success`, `failure`, `ignored`, `cancelled` | calls that ran and ended |
+//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probes_out`, `forced_open`, `no_lease`, `full`, `timed_out_waiting`, `shutdown` | calls that never started |
+//! | `bulkman_cancelled_waiting_total` | counter | | calls whose callers left the queue |
+//! | `bulkman_timeouts_total` | counter | | calls that started and ran out of time |
+//! | `bulkman_panics_total` | counter | | calls that started and panicked |
+//! | `bulkman_circuit_transitions_total` | counter | `to`: a state | states entered |
+//! | `bulkman_calls_running` | gauge | | calls running now |
+//! | `bulkman_calls_waiting` | gauge | | calls waiting for a permit now |
+//! | `bulkman_permits_in_use` | gauge | | permits held now |
+//! | `bulkman_permits_limit` | gauge | | `max_concurrent_calls` |
+//! | `bulkman_queue_limit` | gauge | | `max_queue_size` |
+//! | `bulkman_circuit_state` | gauge | `state`: `closed`, `open`, `half_open`, `forced_open`, `disabled`, `metrics_only` | 1 for the state that the circuit is in, 0 for the others |
+//! | `bulkman_queue_duration_seconds` | histogram | | how long calls that started had waited |
+//! | `bulkman_run_duration_seconds` | histogram | | how long calls that started ran |
+//!
+//! Every series carries the label `bulkhead`, its name: as many values as there are bulkheads, so
+//! name bulkheads after dependencies, never after users or requests.
+//!
+//! # Counters never go back
+//!
+//! They count from the making of the bulkhead, whatever [`reset_stats`](crate::Bulkhead::reset_stats)
+//! did, and a bulkhead that is removed and made again under its name goes on where the old one
+//! stopped. What was counted is handed to the recorder once, by whichever publisher comes first;
+//! so install the recorder before anything is published.
+//!
+//! # Removed bulkheads
+//!
+//! The facade has no way to take a series back. When a bulkhead has left its manager, the
+//! publisher hands over what it has counted, sets its gauges to zero and touches its series no
+//! more (what later calls of those who still hold it add up to comes when the last of them lets
+//! go); an exporter that retires idle series then drops them. For `metrics-exporter-prometheus`
+//! that is `idle_timeout(MetricKindMask::ALL, Some(duration))` with a duration of several
+//! publishing intervals: the counters and gauges of a living bulkhead are written each time, also
+//! when nothing has changed.
+
+mod meter;
+mod names;
+mod publisher;
+
+pub(crate) use self::meter::{Meter, publish_last_counts};
+pub use self::publisher::MetricsPublisher;

@@ -1,0 +1,148 @@
+//! One call that somebody listens to.
+
+#[cfg(feature = "tracing")]
+use std::time::Duration;
+use std::time::Instant;
+
+use super::Ending;
+use crate::bulkhead::Inner;
+
+/// A call's listeners: none, unless somebody asked when it began.
+#[derive(Debug)]
+pub(crate) struct Observer(Option<Box<Watch>>);
+
+/// Kept off the call's future, which most of the time has no use for it.
+#[derive(Debug)]
+struct Watch {
+    began: Instant,
+    running: Option<Instant>,
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+impl Observer {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+
+    /// The call begins. `id`: that of its report, or zero.
+    #[inline]
+    pub(crate) fn begin(&mut self, inner: &Inner, id: u64) {
+        if somebody_may_listen(inner) {
+            self.0 = Watch::begin(inner, id);
+        }
+    }
+
+    /// The operation begins.
+    #[inline]
+    pub(crate) fn run(&mut self, inner: &Inner) {
+        if let Some(watch) = &mut self.0 {
+            watch.running = Some(inner.runtime.now());
+        }
+    }
+
+    /// Makes the call's span the current one for as long as the result lives.
+    #[cfg(feature = "tracing")]
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<tracing::span::Entered<'_>> {
+        self.0.as_ref().map(|watch| watch.span.enter())
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    #[inline]
+    pub(crate) const fn enter(&self) -> super::NoSpan {
+        super::NoSpan
+    }
+
+    /// The call is over; what it held was given back before.
+    #[inline]
+    pub(crate) fn end(&mut self, inner: &Inner, ending: Ending) {
+        if let Some(watch) = self.0.take() {
+            watch.end(inner, ending);
+        }
+    }
+}
+
+/// The question that every call asks.
+#[inline]
+fn somebody_may_listen(inner: &Inner) -> bool {
+    #[cfg(feature = "tracing")]
+    if tracing::level_filters::LevelFilter::current() >= tracing::Level::DEBUG {
+        return true;
+    }
+    #[cfg(feature = "metrics")]
+    if inner.meter.timings().is_some() {
+        return true;
+    }
+    let _ = inner;
+    false
+}
+
+impl Watch {
+    #[cold]
+    fn begin(inner: &Inner, id: u64) -> Option<Box<Self>> {
+        #[cfg(feature = "tracing")]
+        let span = tracing::debug_span!(
+            target: "bulkman::call",
+            "call",
+            bulkhead = inner.name.as_str(),
+            id = if id == 0 { crate::report::next_id() } else { id },
+            queued = tracing::field::Empty,
+            ran = tracing::field::Empty,
+            outcome = tracing::field::Empty,
+            reason = tracing::field::Empty,
+        );
+        #[cfg(feature = "tracing")]
+        let wanted = !span.is_disabled();
+        #[cfg(not(feature = "tracing"))]
+        let (wanted, _) = (false, id);
+        #[cfg(feature = "metrics")]
+        let wanted = wanted || inner.meter.timings().is_some();
+        wanted.then(|| {
+            Box::new(Self {
+                began: inner.runtime.now(),
+                running: None,
+                #[cfg(feature = "tracing")]
+                span,
+            })
+        })
+    }
+
+    #[cold]
+    fn end(self, inner: &Inner, ending: Ending) {
+        let now = inner.runtime.now();
+        let queued = self.running.unwrap_or(now).saturating_duration_since(self.began);
+        let ran = self.running.map(|running| now.saturating_duration_since(running));
+        #[cfg(feature = "metrics")]
+        if let (Some(timings), Some(ran)) = (inner.meter.timings(), ran) {
+            timings.record(queued, ran);
+        }
+        #[cfg(feature = "tracing")]
+        self.tell(queued, ran, ending);
+        #[cfg(not(feature = "tracing"))]
+        let _ = ending;
+    }
+
+    #[cfg(feature = "tracing")]
+    fn tell(&self, queued: Duration, ran: Option<Duration>, ending: Ending) {
+        use crate::outcome::Outcome;
+
+        let outcome = match ending {
+            Ending::Ran(Outcome::Success) => "success",
+            Ending::Ran(Outcome::Failure) => "failure",
+            Ending::Ran(Outcome::Ignored) => "ignored",
+            Ending::TimedOut => "timed_out",
+            Ending::Panicked => "panicked",
+            Ending::Cancelled => "cancelled",
+            Ending::Refused(reason) => {
+                self.span.record("reason", reason);
+                "refused"
+            }
+        };
+        self.span.record("outcome", outcome);
+        self.span.record("queued", tracing::field::debug(queued));
+        if let Some(ran) = ran {
+            self.span.record("ran", tracing::field::debug(ran));
+        }
+    }
+}

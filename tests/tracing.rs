@@ -1,0 +1,281 @@
+//! What a subscriber sees of calls, refusals and transitions.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::{pending, ready};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bulkman::testing::ManualRuntime;
+use bulkman::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome, Runtime};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, Registry};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_span_tells_name_id_times_and_outcome() {
+    let runtime = ManualRuntime::new();
+    let bulkhead =
+        Bulkhead::new(BulkheadConfig::new("api").max_concurrent_calls(1), runtime.clone()).unwrap();
+    let (report, seen) = watch(Level::DEBUG, || {
+        runtime.block_on(async {
+            let permit = bulkhead.acquire().await.unwrap();
+            let clock = runtime.clone();
+            runtime.spawn(Box::pin(async move {
+                clock.sleep_until(clock.now() + 2 * SECOND).await;
+                permit.succeed();
+            }));
+            let work = async {
+                tracing::info!("working");
+                runtime.sleep_until(runtime.now() + SECOND).await;
+                Err::<(), _>("down")
+            };
+            bulkhead.call().report(work).await
+        })
+    });
+    assert_eq!((report.queued, report.ran), (2 * SECOND, SECOND));
+
+    let [permit, call] = &seen.spans("call")[..] else { panic!("{seen:?}") };
+    assert_eq!(call["bulkhead"], "api");
+    assert_eq!(call["id"], report.id.to_string());
+    assert_ne!(call["id"], permit["id"]);
+    assert_eq!((&*call["queued"], &*call["ran"]), ("2s", "1s"));
+    assert_eq!(call["outcome"], "failure");
+    assert!(!call.contains_key("reason"));
+    assert_eq!(permit["outcome"], "success");
+    assert_eq!((&*permit["queued"], &*permit["ran"]), ("0ns", "2s"));
+    // The operation runs within the span of its call, also when it is polled a second time.
+    assert_eq!(seen.events("working")[0]["in span"], "call");
+}
+
+#[test]
+fn every_end_of_a_call_has_its_outcome() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("api").max_concurrent_calls(1).max_queue_size(0).run_timeout(SECOND);
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let ((), seen) = watch(Level::DEBUG, || {
+        runtime.block_on(async {
+            let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+            let _ = bulkhead.execute(ready(Err::<(), _>(()))).await;
+            let ignored = bulkhead.call().classify(|_: &Result<(), ()>| Outcome::Ignored);
+            let _ = ignored.execute(ready(Ok(()))).await;
+            let _ = bulkhead.execute(pending::<Result<(), ()>>()).await;
+            let permit = bulkhead.try_acquire().unwrap();
+            let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+            drop(permit);
+            let _ = bulkhead.execute_sync(|| Ok::<_, ()>(()));
+            let _ = bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") }).await;
+        });
+        let panics = std::panic::AssertUnwindSafe(|| {
+            bulkhead.execute_sync(|| -> Result<(), ()> { panic!("expected by the test") })
+        });
+        assert!(std::panic::catch_unwind(panics).is_err());
+        bulkhead.shutdown();
+        let _ = bulkhead.try_acquire();
+    });
+    let ends: Vec<_> = seen.spans("call").iter().map(|span| span["outcome"].clone()).collect();
+    let expected = [
+        "success",
+        "failure",
+        "ignored",
+        "timed_out",
+        "cancelled",
+        "refused",
+        "success",
+        "panicked",
+        "panicked",
+        "refused",
+    ];
+    assert_eq!(ends, expected);
+    let reasons: Vec<_> = seen.spans("call").iter().filter_map(|span| span.get("reason").cloned()).collect();
+    assert_eq!(reasons, ["full", "shutdown"]);
+    // A refusal is an event too, for those who filter spans away.
+    let refusals = seen.events("call refused");
+    assert_eq!(refusals.iter().map(|event| &*event["reason"]).collect::<Vec<_>>(), ["full", "shutdown"]);
+    assert!(refusals.iter().all(|event| event["bulkhead"] == "api" && event["level"] == "DEBUG"));
+}
+
+#[test]
+fn a_call_that_left_the_queue_is_told_apart_from_one_that_timed_out_there() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("api").max_concurrent_calls(1);
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let ((), seen) = watch(Level::DEBUG, || {
+        runtime.block_on(async {
+            let _permit = bulkhead.acquire().await.unwrap();
+            let _ = bulkhead.call().max_wait(SECOND).execute(ready(Ok::<_, ()>(()))).await;
+            let mut left = std::pin::pin!(bulkhead.acquire());
+            assert!(futures_lite::future::poll_once(&mut left).await.is_none());
+        });
+    });
+    // The one that times out first was begun second.
+    let spans = seen.spans("call");
+    let told: Vec<_> = spans.iter().map(|s| (&*s["outcome"], s.get("reason").map(|r| &**r))).collect();
+    assert_eq!(told, [("cancelled", None), ("refused", Some("timed_out_waiting")), ("cancelled", None)]);
+    assert_eq!(spans[1]["queued"], "1s");
+    assert!(!spans[1].contains_key("ran"), "it never began");
+}
+
+#[test]
+fn blocking_work_runs_within_the_callers_span_and_subscriber() {
+    let runtime = ManualRuntime::new();
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("disk"), runtime.clone()).unwrap();
+    let ((), seen) = watch(Level::DEBUG, || {
+        let request = tracing::info_span!("request", path = "/report");
+        let _entered = request.enter();
+        let work = bulkhead.execute_blocking(|| {
+            tracing::info!("reading");
+            Ok::<_, ()>(())
+        });
+        runtime.block_on(work).unwrap();
+    });
+    assert_eq!(seen.events("reading")[0]["in span"], "call");
+    assert_eq!(seen.spans("call")[0]["parent"], "request");
+    assert_eq!(seen.spans("call")[0]["outcome"], "success");
+
+    // Where calls have no span, the caller's own is still there.
+    let ((), seen) = watch(Level::INFO, || {
+        let _entered = tracing::info_span!("request").entered();
+        let work = bulkhead.execute_blocking(|| {
+            tracing::info!("reading");
+            Ok::<_, ()>(())
+        });
+        runtime.block_on(work).unwrap();
+    });
+    assert_eq!(seen.events("reading")[0]["in span"], "request");
+}
+
+#[test]
+fn transitions_are_events_and_an_opening_is_a_warning() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("api").failure_threshold(2).success_threshold(1);
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let ((), seen) = watch(Level::INFO, || {
+        for _ in 0..2 {
+            let _ = bulkhead.execute_sync(|| Err::<(), _>(()));
+        }
+        let _ = bulkhead.execute_sync(|| Ok::<_, ()>(()));
+        runtime.advance(30 * SECOND);
+        bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
+    });
+    let opened = &seen.events("circuit opened")[0];
+    assert_eq!((&*opened["level"], &*opened["circuit"]), ("WARN", "api"));
+    assert_eq!((&*opened["from"], &*opened["to"]), ("closed", "open"));
+    assert_eq!((&*opened["cause"], &*opened["isolation"]), ("consecutive_failures", "30s"));
+    assert_eq!(opened["consecutive_failures"], "2");
+    let others = seen.events("circuit changed its state");
+    assert!(others.iter().all(|event| event["level"] == "INFO"));
+    let told: Vec<_> = others.iter().map(|event| (&*event["to"], &*event["cause"])).collect();
+    assert_eq!(told, [("half_open", "isolation_over"), ("closed", "probes_succeeded")]);
+    // Below its level nothing was made: no span, no refusal.
+    assert!(seen.spans("call").is_empty() && seen.events("call refused").is_empty());
+}
+
+#[test]
+fn a_circuit_breaker_alone_tells_its_transitions_too() {
+    let breaker = CircuitBreaker::new("alone", CircuitBreakerConfig::new(), ClockOnly).unwrap();
+    let ((), seen) = watch(Level::INFO, || breaker.force_open());
+    assert_eq!(seen.events("circuit opened")[0]["to"], "forced_open");
+    assert!(!seen.events("circuit opened")[0].contains_key("isolation"));
+}
+
+#[test]
+fn a_target_that_is_filtered_away_costs_no_span() {
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), ClockOnly).unwrap();
+    let seen = Seen::default();
+    let layer = Recorder(seen.clone()).with_filter(Targets(|target| target != "bulkman::call"));
+    tracing::subscriber::with_default(Registry::default().with(layer), || {
+        bulkhead.execute_sync(|| Ok::<_, ()>(tracing::debug!("working"))).unwrap();
+    });
+    assert!(seen.spans("call").is_empty());
+    assert!(!seen.events("working")[0].contains_key("in span"));
+}
+
+/// Runs `code` under a subscriber that records everything up to `level`.
+fn watch<R>(level: Level, code: impl FnOnce() -> R) -> (R, Seen) {
+    let seen = Seen::default();
+    let filter = tracing_subscriber::filter::LevelFilter::from_level(level);
+    let subscriber = Registry::default().with(Recorder(seen.clone()).with_filter(filter));
+    (tracing::subscriber::with_default(subscriber, code), seen)
+}
+
+type Fields = BTreeMap<String, String>;
+
+#[derive(Clone, Debug, Default)]
+struct Seen(Arc<Mutex<Vec<(u64, Fields)>>>);
+
+impl Seen {
+    /// The spans of this name in the order in which they were made, with what was recorded.
+    fn spans(&self, name: &str) -> Vec<Fields> {
+        self.of("span", name)
+    }
+
+    fn events(&self, message: &str) -> Vec<Fields> {
+        self.of("message", message)
+    }
+
+    fn of(&self, key: &str, value: &str) -> Vec<Fields> {
+        let all = self.0.lock().unwrap();
+        all.iter()
+            .map(|(_, fields)| fields)
+            .filter(|f| f.get(key).is_some_and(|v| v == value))
+            .cloned()
+            .collect()
+    }
+}
+
+struct Recorder(Seen);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        let mut fields = Fields::new();
+        attributes.record(&mut Texts(&mut fields));
+        fields.insert("span".into(), attributes.metadata().name().into());
+        if let Some(parent) = cx.span(id).and_then(|span| span.parent()) {
+            fields.insert("parent".into(), parent.name().into());
+        }
+        self.0.0.lock().unwrap().push((id.into_u64(), fields));
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        let mut all = self.0.0.lock().unwrap();
+        // The newest of this id: ids are used again.
+        let span = all.iter_mut().rev().find(|(other, _)| *other == id.into_u64()).unwrap();
+        values.record(&mut Texts(&mut span.1));
+    }
+
+    fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
+        let mut fields = Fields::new();
+        event.record(&mut Texts(&mut fields));
+        fields.insert("level".into(), event.metadata().level().to_string());
+        if let Some(span) = cx.lookup_current() {
+            fields.insert("in span".into(), span.name().into());
+        }
+        self.0.0.lock().unwrap().push((0, fields));
+    }
+}
+
+struct Texts<'a>(&'a mut Fields);
+
+impl Visit for Texts<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().into(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), value.into());
+    }
+}
+
+struct Targets(fn(&str) -> bool);
+
+impl<S> Filter<S> for Targets {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.0(metadata.target())
+    }
+}

@@ -1,0 +1,249 @@
+//! The series that bulkheads publish, through a real Prometheus recorder.
+
+use std::collections::BTreeMap;
+use std::future::{pending, ready};
+use std::time::Duration;
+
+use bulkman::metrics::MetricsPublisher;
+use bulkman::testing::ManualRuntime;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ClockOnly, ConfigError, Outcome, Runtime};
+use futures_lite::future::poll_once;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn every_outcome_and_every_refusal_is_counted() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let config = BulkheadConfig::new("api").max_concurrent_calls(1).max_queue_size(1).failure_threshold(2);
+    let bulkhead = manager.create_bulkhead(config).unwrap();
+    let seen = Recorded::new();
+    let metrics = MetricsPublisher::new(&manager);
+    runtime.block_on(async {
+        bulkhead.execute(ready(Ok::<_, ()>(()))).await.unwrap();
+        let ignored = bulkhead.call().classify(|_: &Result<(), ()>| Outcome::Ignored);
+        let _ = ignored.execute(ready(Ok(()))).await;
+        {
+            let _permit = bulkhead.try_acquire().unwrap();
+            let _ = bulkhead.call().max_wait(SECOND).execute(ready(Ok::<_, ()>(()))).await;
+            let mut waits = Box::pin(bulkhead.acquire());
+            assert!(poll_once(&mut waits).await.is_none());
+            let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+            seen.publish(&metrics);
+            assert_eq!(seen.value("bulkman_calls_running", &[]), 1.0);
+            assert_eq!(seen.value("bulkman_calls_waiting", &[]), 1.0);
+            assert_eq!(seen.value("bulkman_permits_in_use", &[]), 1.0);
+        }
+        let _ = bulkhead.call().timeout(SECOND).execute(pending::<Result<(), ()>>()).await;
+        let _ = bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") }).await;
+        // Open now.
+        let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+        runtime.advance(30 * SECOND);
+        let probes: Vec<_> =
+            (0..3).map(|_| bulkhead.circuit_breaker().unwrap().try_acquire().unwrap()).collect();
+        let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+        drop(probes);
+        bulkhead.circuit_breaker().unwrap().force_open();
+        let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+        bulkhead.circuit_breaker().unwrap().close();
+        bulkhead.shutdown();
+        let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+    });
+    seen.publish(&metrics);
+
+    assert_eq!(seen.value("bulkman_calls_started_total", &[]), 5.0);
+    for (outcome, count) in [("success", 1.0), ("failure", 2.0), ("ignored", 1.0), ("cancelled", 1.0)] {
+        assert_eq!(seen.value("bulkman_calls_total", &[("outcome", outcome)]), count, "{outcome}");
+    }
+    for reason in ["circuit_open", "probes_out", "forced_open", "full", "timed_out_waiting", "shutdown"] {
+        assert_eq!(seen.value("bulkman_rejections_total", &[("reason", reason)]), 1.0, "{reason}");
+    }
+    assert_eq!(seen.value("bulkman_rejections_total", &[("reason", "no_lease")]), 0.0);
+    assert_eq!(seen.value("bulkman_cancelled_waiting_total", &[]), 1.0);
+    assert_eq!(seen.value("bulkman_timeouts_total", &[]), 1.0);
+    assert_eq!(seen.value("bulkman_panics_total", &[]), 1.0);
+    for (to, count) in [("open", 1.0), ("half_open", 1.0), ("forced_open", 1.0), ("closed", 1.0)] {
+        assert_eq!(seen.value("bulkman_circuit_transitions_total", &[("to", to)]), count, "{to}");
+    }
+    assert_eq!(seen.value("bulkman_circuit_state", &[("state", "closed")]), 1.0);
+    assert_eq!(seen.value("bulkman_circuit_state", &[("state", "open")]), 0.0);
+    // Shut down: nothing may run or wait any more.
+    assert_eq!(seen.value("bulkman_calls_running", &[]), 0.0);
+}
+
+#[test]
+fn times_are_taken_once_they_are_wanted() {
+    let runtime = ManualRuntime::new();
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
+    let seen = Recorded::new();
+    let work = || async {
+        runtime.sleep_until(runtime.now() + 2 * SECOND).await;
+        Ok::<_, ()>(())
+    };
+    let untimed = MetricsPublisher::for_bulkhead(&bulkhead);
+    seen.publish(&untimed);
+    runtime.block_on(bulkhead.execute(work())).unwrap();
+    assert!(!seen.text().contains("duration_seconds"));
+
+    let timed = MetricsPublisher::for_bulkhead(&bulkhead).timings(true);
+    seen.publish(&timed);
+    for _ in 0..3 {
+        runtime.block_on(bulkhead.execute(work())).unwrap();
+    }
+    seen.publish(&timed);
+    assert_eq!(seen.value("bulkman_run_duration_seconds_count", &[]), 3.0);
+    assert_eq!(seen.value("bulkman_run_duration_seconds_sum", &[]), 6.0);
+    assert_eq!(seen.value("bulkman_queue_duration_seconds_sum", &[]), 0.0);
+    // Two publishers, and still each call is counted once.
+    assert_eq!(seen.value("bulkman_calls_total", &[("outcome", "success")]), 4.0);
+}
+
+#[test]
+fn counters_outlive_a_reset_and_a_successor_goes_on_where_they_stopped() {
+    let manager = BulkheadManager::new(ClockOnly);
+    let metrics = MetricsPublisher::new(&manager);
+    let seen = Recorded::new();
+    let succeed = |bulkhead: &Bulkhead| bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
+    let successes = || seen.value("bulkman_calls_total", &[("outcome", "success")]);
+
+    let first = manager.create_bulkhead(BulkheadConfig::new("api")).unwrap();
+    succeed(&first);
+    seen.publish(&metrics);
+    first.reset_stats();
+    succeed(&first);
+    seen.publish(&metrics);
+    assert_eq!(successes(), 2.0);
+
+    manager.remove_bulkhead("api");
+    succeed(&first);
+    succeed(&manager.create_bulkhead(BulkheadConfig::new("api")).unwrap());
+    seen.publish(&metrics);
+    assert_eq!(successes(), 4.0, "one more of the first, one of the second");
+    // What it does after that is told when its last holder lets go.
+    succeed(&first);
+    seen.within(|| drop(first));
+    assert_eq!(successes(), 5.0);
+}
+
+#[test]
+fn h82_a_removed_bulkhead_is_written_no_more() {
+    let manager = BulkheadManager::new(ClockOnly);
+    let metrics = MetricsPublisher::new(&manager);
+    let seen = Recorded::new();
+    for name in ["stays", "goes"] {
+        manager.create_bulkhead(BulkheadConfig::new(name)).unwrap();
+    }
+    seen.publish(&metrics);
+    assert_eq!(seen.of("goes", "bulkman_permits_limit", &[]), Some(10.0));
+
+    manager.remove_bulkhead("goes");
+    seen.publish(&metrics);
+    for gauge in ["bulkman_permits_limit", "bulkman_queue_limit", "bulkman_calls_running"] {
+        assert_eq!(seen.of("goes", gauge, &[]), Some(0.0), "{gauge}");
+    }
+    assert_eq!(seen.of("goes", "bulkman_circuit_state", &[("state", "closed")]), Some(0.0));
+    assert_eq!(seen.of("stays", "bulkman_permits_limit", &[]), Some(10.0));
+}
+
+#[test]
+fn an_exporter_that_drops_idle_series_drops_a_removed_bulkheads_and_no_others() {
+    let manager = BulkheadManager::new(ClockOnly);
+    let metrics = MetricsPublisher::new(&manager);
+    let idle = Duration::from_millis(200);
+    let mask = metrics_util::MetricKindMask::ALL;
+    let seen = Recorded(PrometheusBuilder::new().idle_timeout(mask, Some(idle)).build_recorder());
+    for name in ["stays", "goes"] {
+        manager.create_bulkhead(BulkheadConfig::new(name)).unwrap();
+    }
+    seen.publish(&metrics);
+    manager.remove_bulkhead("goes");
+    // The exporter reads a clock of its own.
+    let begin = std::time::Instant::now();
+    while seen.text().contains("\"goes\"") {
+        assert!(begin.elapsed() < 30 * SECOND, "still there:\n{}", seen.text());
+        seen.publish(&metrics);
+        assert_eq!(seen.of("stays", "bulkman_permits_limit", &[]), Some(10.0));
+        std::thread::yield_now();
+    }
+    assert!(begin.elapsed() >= idle);
+}
+
+#[test]
+fn a_task_publishes_until_the_manager_is_gone() {
+    // A recorder of the whole process, since the task runs wherever its runtime likes.
+    let handle = PrometheusBuilder::new().install_recorder().unwrap();
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let bulkhead = manager.create_bulkhead(BulkheadConfig::new("by-task")).unwrap();
+    MetricsPublisher::new(&manager).publish_every(5 * SECOND).unwrap();
+    let successes = || {
+        let series = "bulkman_calls_total{bulkhead=\"by-task\",outcome=\"success\"} ";
+        let text = handle.render();
+        text.lines().find_map(|line| line.strip_prefix(series)).map(|value| value.parse::<u64>().unwrap())
+    };
+    runtime.run_until_stalled();
+    assert_eq!(successes(), Some(0));
+    bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
+    runtime.advance(5 * SECOND - Duration::from_nanos(1));
+    assert_eq!(successes(), Some(0));
+    runtime.advance(Duration::from_nanos(1));
+    assert_eq!(successes(), Some(1));
+
+    drop(manager);
+    runtime.advance(5 * SECOND);
+    bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
+    runtime.advance(60 * SECOND);
+    assert_eq!(successes(), Some(1), "the task has ended");
+    drop(bulkhead);
+    assert_eq!(successes(), Some(2), "and nothing is lost");
+}
+
+#[test]
+fn a_task_needs_a_runtime_and_an_interval() {
+    let publisher = || MetricsPublisher::new(&BulkheadManager::new(ClockOnly));
+    let error = publisher().publish_every(SECOND).unwrap_err();
+    assert!(matches!(error, ConfigError::Unsupported { setting: "publish_every", .. }), "{error}");
+    let manager = BulkheadManager::new(ManualRuntime::new());
+    let error = MetricsPublisher::new(&manager).publish_every(Duration::ZERO).unwrap_err();
+    assert!(matches!(error, ConfigError::OutOfRange { field: "publish_every", .. }), "{error}");
+}
+
+/// A recorder of the test's own.
+struct Recorded(PrometheusRecorder);
+
+impl Recorded {
+    fn new() -> Self {
+        Self(PrometheusBuilder::new().build_recorder())
+    }
+
+    fn publish(&self, publisher: &MetricsPublisher) {
+        self.within(|| publisher.publish());
+    }
+
+    fn within<R>(&self, code: impl FnOnce() -> R) -> R {
+        metrics::with_local_recorder(&self.0, code)
+    }
+
+    fn text(&self) -> String {
+        self.0.handle().render()
+    }
+
+    /// The value of the bulkhead `api`'s series with these further labels.
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.of("api", name, labels).unwrap_or_else(|| panic!("no {name} {labels:?} in\n{}", self.text()))
+    }
+
+    fn of(&self, bulkhead: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let mut wanted: BTreeMap<_, _> = labels.iter().map(|(key, value)| (*key, *value)).collect();
+        wanted.insert("bulkhead", bulkhead);
+        let text = self.text();
+        text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, labels) = series.strip_suffix('}')?.split_once('{')?;
+            let labels = labels.split(',').filter_map(|label| label.split_once('='));
+            let labels: BTreeMap<_, _> = labels.map(|(key, value)| (key, value.trim_matches('"'))).collect();
+            (found == name && labels == wanted).then(|| value.parse().unwrap())
+        })
+    }
+}

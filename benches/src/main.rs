@@ -1,6 +1,7 @@
 //! What a call through bulkman costs, beside its peers.
 //!
-//! `cargo run --release -p bulkman-bench -- <overhead|contention|memory|scaling|all> [--json FILE] [--plot DIR]`;
+//! `cargo run --release -p bulkman-bench -- <overhead|contention|memory|scaling|all> [--json FILE] [--plot DIR]`,
+//! or `.. -- instructions [--record]`;
 //! the README beside this package says what the figures mean.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
@@ -8,6 +9,7 @@
 mod contenders;
 mod crowd;
 mod harness;
+mod instructions;
 mod machine;
 mod options;
 mod suites;
@@ -20,6 +22,12 @@ use harness::json;
 use options::Options;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut words = std::env::args().skip(1);
+    match words.next().as_deref() {
+        Some("instructions") => return instructions::run(words.next().as_deref() == Some("--record")),
+        Some(instructions::WORKLOAD) => return instructions::workload(words),
+        _ => {}
+    }
     let Options { suites, json, plots } = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(complaint) => {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use crate::suites::{SUITES, Suite};
 
 pub(crate) const USAGE: &str =
-    "usage: bulkman-bench <overhead|contention|memory|scaling|all> [--json FILE] [--plot DIR]";
+    "usage: bulkman-bench <overhead|contention|memory|scaling|all> [--json FILE] [--plot DIR]
+       bulkman-bench instructions [--record]";
 
 /// What to run, and where to write besides standard output.
 pub(crate) struct Options {

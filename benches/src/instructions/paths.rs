@@ -1,0 +1,108 @@
+//! What is counted.
+
+use std::hint::black_box;
+
+use bulkman_core::{Bulkhead, CircuitBreakerConfig, ClockOnly};
+
+use crate::contenders::bulkman::{self, rate_of};
+use crate::contenders::{Gate, Work, infallible, ready, succeeds};
+use crate::crowd::{call, gather};
+
+/// One way through the library.
+pub(crate) struct Path {
+    pub(crate) name: &'static str,
+    pub(crate) walk: fn(u64),
+}
+
+pub(crate) static PATHS: [Path; 8] = [
+    Path { name: "semaphore", walk: semaphore },
+    Path { name: "closed", walk: |calls| closed(calls, CircuitBreakerConfig::new()) },
+    Path { name: "closed-count-window", walk: |calls| closed(calls, rate_of(100)) },
+    Path { name: "closed-sync", walk: closed_sync },
+    Path { name: "refused-open", walk: refused_open },
+    Path { name: "refused-full", walk: refused_full },
+    Path { name: "hand-off", walk: hand_off },
+    Path { name: "cancel", walk: cancel },
+];
+
+/// `S`, for comparison: it changes with `async-lock` and the compiler only.
+fn semaphore(calls: u64) {
+    let semaphore = async_lock::Semaphore::new(10);
+    for _ in 0..calls {
+        drop(black_box(ready(semaphore.acquire())));
+    }
+}
+
+fn closed(calls: u64, rule: CircuitBreakerConfig) {
+    let bulkhead = make(bulkman::config().circuit_breaker(rule));
+    for _ in 0..calls {
+        black_box(ready(bulkhead.execute(succeeds()))).expect("closed");
+    }
+}
+
+fn closed_sync(calls: u64) {
+    let bulkhead = make(bulkman::config());
+    for _ in 0..calls {
+        black_box(bulkhead.execute_sync(|| ready(succeeds()))).expect("closed");
+    }
+}
+
+fn refused_open(calls: u64) {
+    let bulkhead = make(bulkman::config());
+    bulkhead.circuit_breaker().expect("there is one").open();
+    for _ in 0..calls {
+        assert!(black_box(ready(bulkhead.execute(succeeds()))).is_err());
+    }
+}
+
+fn refused_full(calls: u64) {
+    let bulkhead = make(bulkman::config().max_concurrent_calls(1).max_queue_size(0));
+    let _held = ready(bulkhead.acquire()).expect("a free permit");
+    for _ in 0..calls {
+        assert!(black_box(ready(bulkhead.execute(succeeds()))).is_err());
+    }
+}
+
+/// A call ends, the next in line is granted its permit, and another queues.
+fn hand_off(calls: u64) {
+    const WAITING: usize = 8;
+    let gate = Standalone::new(1);
+    let mut crowd = gather(WAITING, || call(gate.clone()));
+    crowd.queue();
+    for head in (0..WAITING).cycle().take(usize::try_from(calls).expect("a small number")) {
+        crowd.hand_off(head);
+        crowd.refill(head, call(gate.clone()));
+    }
+}
+
+/// A call queues and is cancelled, with others before and behind it.
+fn cancel(calls: u64) {
+    const WAITING: usize = 8;
+    let gate = Standalone::new(1);
+    let mut crowd = gather(WAITING, || call(gate.clone()));
+    crowd.queue();
+    for index in (0..WAITING).cycle().take(usize::try_from(calls).expect("a small number")) {
+        crowd.cancel(index);
+        crowd.refill(index, call(gate.clone()));
+    }
+}
+
+fn make(config: bulkman_core::BulkheadConfig) -> Bulkhead {
+    Bulkhead::new(config, ClockOnly).expect("a valid configuration")
+}
+
+/// Bulkhead and circuit breaker without an executor.
+#[derive(Clone)]
+struct Standalone(Bulkhead);
+
+impl Gate for Standalone {
+    const NAME: &'static str = "bulkman";
+
+    fn new(permits: usize) -> Self {
+        Self(make(bulkman::config().max_concurrent_calls(permits)))
+    }
+
+    async fn pass(&mut self, work: Work) {
+        self.0.execute(infallible(work)).await.expect("there is room for everyone");
+    }
+}

@@ -1,5 +1,6 @@
 //! tower-resilience: bulkhead and circuit breaker as layers, alone and together.
 
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -91,11 +92,12 @@ fn full() -> Case {
         }
         succeeds().await
     }));
-    let handle = Handle::current();
     let mut holder = service.clone();
-    handle.spawn(async move { holder.ready().await.expect("ready").call(true).await });
-    while handle.block_on(async { service.ready().await.expect("ready").call(false).await }).is_ok() {}
+    let mut held = Box::pin(async move { holder.ready().await.expect("ready").call(true).await });
+    assert!(held.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let handle = Handle::current();
     Case::new(FULL, "tower-resilience: rejecting", move || {
+        let _ = &held;
         handle.block_on(async { service.ready().await.expect("ready").call(false).await }).is_err()
     })
 }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use bulkman_core::{Bulkhead, CircuitBreakerConfig, ClockOnly};
+use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig, ClockOnly};
 
 use crate::contenders::bulkman::{self, rate_of};
 use crate::contenders::{Gate, Work, infallible, ready, succeeds};
@@ -14,8 +14,9 @@ pub(crate) struct Path {
     pub(crate) walk: fn(u64),
 }
 
-pub(crate) static PATHS: [Path; 8] = [
+pub(crate) static PATHS: [Path; 9] = [
     Path { name: "semaphore", walk: semaphore },
+    Path { name: "breaker-closed", walk: breaker_closed },
     Path { name: "closed", walk: |calls| closed(calls, CircuitBreakerConfig::new()) },
     Path { name: "closed-count-window", walk: |calls| closed(calls, rate_of(100)) },
     Path { name: "closed-sync", walk: closed_sync },
@@ -30,6 +31,14 @@ fn semaphore(calls: u64) {
     let semaphore = async_lock::Semaphore::new(10);
     for _ in 0..calls {
         drop(black_box(ready(semaphore.acquire())));
+    }
+}
+
+fn breaker_closed(calls: u64) {
+    let config = CircuitBreakerConfig::new();
+    let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
+    for _ in 0..calls {
+        black_box(ready(breaker.execute(succeeds()))).expect("closed");
     }
 }
 

@@ -7,7 +7,7 @@ mod story;
 
 use std::error::Error;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bulkman::{Bulkhead, TokioRuntime};
@@ -27,17 +27,15 @@ impl story::Sockets for TokioSockets {
     type Stream = TokioIo<TcpStream>;
     type Listener = TcpListener;
 
-    async fn listen() -> io::Result<(TcpListener, SocketAddr)> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
+    fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+        TcpListener::from_std(listener)
     }
 
     async fn accept(listener: &TcpListener) -> io::Result<Self::Stream> {
-        listener.accept().await.map(|(stream, _peer)| TokioIo::new(stream))
+        Ok(TokioIo::new(listener.accept().await?.0))
     }
 
     async fn connect(address: SocketAddr) -> io::Result<Self::Stream> {
-        TcpStream::connect(address).await.map(TokioIo::new)
+        Ok(TokioIo::new(TcpStream::connect(address).await?))
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn tell<S: Sockets>(
     bulkhead: &Bulkhead,
     runtime: Arc<dyn Runtime>,
 ) -> Result<(), Box<dyn Error>> {
-    let server = Server::start::<S>(Arc::clone(&runtime)).await?;
+    let server = Server::start::<S>(Arc::clone(&runtime))?;
     let mut page = Page::new();
     println!("A client calls http://{} through a bulkhead:", server.address());
     println!("{LIMIT} calls at once, {QUEUE} may wait, {FAILURES} failures in a row open the circuit,");

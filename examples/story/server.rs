@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,8 +36,11 @@ struct Shared {
 }
 
 impl Server {
-    pub(crate) async fn start<S: Sockets>(runtime: Arc<dyn Runtime>) -> io::Result<Self> {
-        let (listener, address) = S::listen().await?;
+    /// Starts it on a free port.
+    pub(crate) fn start<S: Sockets>(runtime: Arc<dyn Runtime>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             runtime: Arc::clone(&runtime),
             mood: Mutex::new(Mood::Healthy),
@@ -45,7 +48,7 @@ impl Server {
             in_flight: AtomicU64::new(0),
             most_in_flight: AtomicU64::new(0),
         });
-        runtime.spawn(Box::pin(serve::<S>(listener, Arc::clone(&shared))));
+        runtime.spawn(Box::pin(serve::<S>(S::listener(listener)?, Arc::clone(&shared))));
         Ok(Self { address, shared })
     }
 

@@ -447,6 +447,40 @@ fn h14_a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
 }
 
 #[test]
+fn h10_a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
+    #[derive(Clone, Debug, Default)]
+    struct Sleeps(ManualRuntime, Arc<AtomicUsize>);
+    impl Runtime for Sleeps {
+        fn now(&self) -> Instant {
+            self.0.now()
+        }
+        fn sleep_until(&self, deadline: Instant) -> Sleep {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.sleep_until(deadline)
+        }
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            self.0.spawn(task);
+        }
+        fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
+    }
+    let runtime = Sleeps::default();
+    let config = config().automatic_half_open(true).isolation_duration(SECOND);
+    let config = config.max_half_open_duration(SECOND, bulkman_core::HalfOpenExpiry::Open);
+    let breaker = CircuitBreaker::new("timed", config, runtime.clone()).unwrap();
+    let start = runtime.now();
+    for seconds in (2..=11).rev() {
+        breaker.open_for(Duration::from_secs(seconds));
+    }
+    let mut events = breaker.events();
+    runtime.0.advance(30 * SECOND);
+    // Nobody has looked: each came at its time, by a timer.
+    let times: Vec<_> = (0..29).map(|_| transition(&mut events).at - start).collect();
+    assert_eq!(times, (2..=30).map(Duration::from_secs).collect::<Vec<_>>());
+    // Ten tasks were started, and one of them went on.
+    assert_eq!(runtime.1.load(Ordering::Relaxed), 10 + 29);
+}
+
+#[test]
 fn the_timers_task_does_not_keep_the_circuit_alive() {
     let (breaker, runtime) = manual(config().automatic_half_open(true));
     let mut events = breaker.events();

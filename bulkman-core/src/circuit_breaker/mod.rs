@@ -53,6 +53,8 @@ mod settings;
 mod shell;
 mod snapshot;
 mod state;
+#[cfg(all(test, not(bulkman_loom)))]
+mod tests;
 mod time_window;
 mod transition;
 mod validate;

@@ -1,0 +1,95 @@
+//! What only the crate itself can reach: the machine without its shell, and the hooks.
+
+use std::sync::Mutex;
+
+use super::state::{Machine, Settled};
+use super::*;
+use crate::runtime::ClockOnly;
+use crate::testing::ManualRuntime;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn h18_the_machine_itself_drops_outcomes_of_an_older_generation() {
+    let now = ClockOnly.now();
+    let config = CircuitBreakerConfig::new().failure_threshold(1).success_threshold(1);
+    let mut machine = Machine::new(config.settings(), 0, now);
+    let old = machine.generation();
+    machine.go(Target::Closed, now);
+    assert_eq!(machine.settle(old, None, Outcome::Failure, None, Some(now)), Settled::Done);
+    assert_eq!(machine.state(), CircuitState::Closed);
+    machine.trip(old, TransitionCause::FailureRate, now);
+    assert_eq!(machine.state(), CircuitState::Closed);
+
+    machine.go(Target::HalfOpen, now);
+    let probe = machine.admit(now).unwrap();
+    let old = machine.generation();
+    machine.go(Target::HalfOpen, now);
+    assert_eq!(machine.settle(old, probe, Outcome::Success, None, Some(now)), Settled::Done);
+    assert_eq!((machine.state(), machine.slots()), (CircuitState::HalfOpen, Some(1)));
+}
+
+#[test]
+fn an_outcome_that_needs_the_time_is_not_recorded_without_it() {
+    let now = ClockOnly.now();
+    let window = SlidingWindow::Time { length: SECOND, buckets: 10 };
+    let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).sliding_window(window);
+    let mut machine = Machine::new(config.settings(), 0, now);
+    let generation = machine.generation();
+    let settled = machine.settle(generation, None, Outcome::Failure, None, None);
+    assert_eq!((settled, machine.counts(now).calls), (Settled::NeedsClock, 0));
+}
+
+#[test]
+fn h78_h81_hooks_may_panic_and_use_the_circuit_and_hear_everything_in_order() {
+    let breaker = CircuitBreaker::new("hooked", CircuitBreakerConfig::new(), ManualRuntime::new()).unwrap();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    breaker.on_transition(Arc::new(|_| panic!("a hook")));
+    let (inner, ears) = (breaker.clone(), Arc::clone(&heard));
+    breaker.on_transition(Arc::new(move |transition| {
+        ears.lock().unwrap().push((transition.from, transition.to));
+        if transition.to == CircuitState::Open {
+            inner.force_open();
+            let _ = inner.snapshot();
+        }
+    }));
+    breaker.open();
+    breaker.close();
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [
+            (CircuitState::Closed, CircuitState::Open),
+            (CircuitState::Open, CircuitState::ForcedOpen),
+            (CircuitState::ForcedOpen, CircuitState::Closed),
+        ]
+    );
+}
+
+#[test]
+fn a_check_takes_nothing_and_leaves_a_due_transition_to_the_admission() {
+    let runtime = ManualRuntime::new();
+    let config = CircuitBreakerConfig::new().success_threshold(1);
+    let breaker = CircuitBreaker::new("checked", config, runtime.clone()).unwrap();
+    breaker.open();
+    assert!(breaker.check().is_err());
+    runtime.advance(30 * SECOND);
+    // A full bulkhead may still refuse the call (defect 8).
+    assert!(breaker.check().is_ok() && breaker.check().is_ok());
+    let probe = breaker.admit().unwrap();
+    assert!(breaker.check().is_err());
+    assert_eq!((breaker.refusals().open, breaker.refusals().probes_out), (1, 1));
+    breaker.abandon(probe);
+    assert!(breaker.check().is_ok());
+}
+
+#[test]
+fn a_health_check_begins_half_open_early_and_only_from_open() {
+    let breaker = CircuitBreaker::new("healthy", CircuitBreakerConfig::new(), ManualRuntime::new()).unwrap();
+    assert!(!breaker.half_open_early());
+    breaker.force_open();
+    assert!(!breaker.half_open_early());
+    breaker.open();
+    assert!(breaker.half_open_early());
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    assert_eq!(breaker.snapshot().recent.last().unwrap().cause, TransitionCause::HealthCheck);
+}

@@ -34,6 +34,9 @@ pub mod store;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod tower;
 mod wake;
 mod with_bulkhead;
 

@@ -1,0 +1,53 @@
+//! The future of a guarded call.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::error::{BoxError, ServiceError};
+use super::oneshot::Oneshot;
+use crate::bulkhead::Bulkhead;
+use crate::classify::Classifier;
+use crate::execute::Execute;
+
+pin_project! {
+    /// The future of a [`BulkheadService`](super::BulkheadService)'s call.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Execute`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S: Service<R>, R, C> {
+        #[pin]
+        execute: Execute<Bulkhead, Oneshot<S, R>, C>,
+    }
+}
+
+impl<S: Service<R>, R, C> ResponseFuture<S, R, C> {
+    pub(super) const fn new(execute: Execute<Bulkhead, Oneshot<S, R>, C>) -> Self {
+        Self { execute }
+    }
+}
+
+impl<S, R, C> Future for ResponseFuture<S, R, C>
+where
+    S: Service<R>,
+    S::Error: Into<BoxError>,
+    C: Classifier<S::Response, S::Error>,
+{
+    type Output = Result<S::Response, ServiceError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().execute.poll(cx).map_err(ServiceError::new)
+    }
+}
+
+impl<S: Service<R>, R, C> fmt::Debug for ResponseFuture<S, R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

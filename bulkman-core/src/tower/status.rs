@@ -1,0 +1,26 @@
+//! HTTP's view of success.
+
+use std::fmt;
+
+use crate::classify::Classifier;
+use crate::outcome::Outcome;
+
+/// Takes a status of 500 and above as a failure: made by
+/// [`failures_by_status`](super::BulkheadLayer::failures_by_status).
+#[derive(Clone, Copy)]
+pub struct ByStatus<F>(pub(super) F);
+
+impl<T, E, F: Fn(&T) -> u16> Classifier<T, E> for ByStatus<F> {
+    fn classify(&self, result: &Result<T, E>) -> Outcome {
+        match result {
+            Ok(response) if (self.0)(response) < 500 => Outcome::Success,
+            _ => Outcome::Failure,
+        }
+    }
+}
+
+impl<F> fmt::Debug for ByStatus<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByStatus").finish_non_exhaustive()
+    }
+}

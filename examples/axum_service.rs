@@ -1,0 +1,230 @@
+//! A web service with two backends, each behind a bulkhead of its own.
+//!
+//! When one backend hangs or fails, its bulkhead refuses what would only pile up: those requests
+//! are answered 503 with `Retry-After` at once, and the other backend's are served as ever.
+//! `/health` reports both bulkheads.
+//!
+//! The program starts the backends and the service on loopback, lets a client tell the story,
+//! checks it, and ends.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bulkman::tower::{BulkheadLayer, ServiceError};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, BulkheadState, TokioRuntime};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower::ServiceBuilder;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (search, stock) = (Backend::start().await?, Backend::start().await?);
+    let manager = BulkheadManager::new(TokioRuntime::new());
+    let address = serve(service(&manager, &search, &stock)?).await?;
+    let client = Client::new(address);
+
+    println!("both backends are well:");
+    assert_eq!(client.get("/search").await?.status, 200);
+    assert_eq!(client.get("/stock").await?.status, 200);
+
+    println!("search hangs, and 40 requests for it come in:");
+    search.becomes(Mood::Hanging);
+    let searches: Vec<_> = (0..40).map(|_| tokio::spawn(client.get("/search"))).collect();
+    // Refusals are answered while the requests that got in still hang.
+    let bulkhead = manager.get_bulkhead("search").expect("made above");
+    while bulkhead.stats().rejected.full < 32 {
+        tokio::task::yield_now().await;
+    }
+    let begin = Instant::now();
+    assert_eq!(client.get("/stock").await?.status, 200);
+    println!("  stock still answers, in {:.1?}", begin.elapsed());
+    search.becomes(Mood::Well);
+    let mut answers = [0, 0];
+    for search in searches {
+        let answer = search.await??;
+        match answer.status {
+            200 => answers[0] += 1,
+            503 => {
+                assert_eq!(answer.retry_after.as_deref(), Some("1"));
+                answers[1] += 1;
+            }
+            other => panic!("unexpected status {other}"),
+        }
+    }
+    println!(
+        "  {} answered, {} refused; at most {} reached the backend at once",
+        answers[0],
+        answers[1],
+        search.most()
+    );
+    assert_eq!(answers, [8, 32], "4 running, 4 waiting, the rest refused");
+    assert_eq!(search.most(), 4);
+
+    println!("stock fails:");
+    stock.becomes(Mood::Failing);
+    for _ in 0..5 {
+        assert_eq!(client.get("/stock").await?.status, 502);
+    }
+    let before = stock.requests();
+    let refused = client.get("/stock").await?;
+    println!("  {}", refused.body);
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.retry_after.as_deref(), Some("30"));
+    assert_eq!(stock.requests(), before, "an open circuit leaves the backend alone");
+
+    let health = client.get("/health").await?;
+    println!("health: {}", health.body);
+    assert_eq!(health.status, 503);
+    assert_eq!(health.body, r#"{"search":"healthy","stock":"isolated"}"#);
+    Ok(())
+}
+
+/// The service: a route and a bulkhead for each backend, and one that reports them.
+fn service(manager: &BulkheadManager, search: &Backend, stock: &Backend) -> Result<Router, Box<dyn Error>> {
+    let config = |name: &str| BulkheadConfig::new(name).max_concurrent_calls(4).max_queue_size(4);
+    let search = guarded(forward(search), manager.create_bulkhead(config("search"))?);
+    let stock = guarded(forward(stock), manager.create_bulkhead(config("stock"))?);
+    let health = Router::new().route("/health", get(health)).with_state(manager.clone());
+    Ok(health.nest("/search", search).nest("/stock", stock))
+}
+
+/// All requests for these routes go through the bulkhead; a 5xx counts against the backend.
+fn guarded(routes: Router, bulkhead: Bulkhead) -> Router {
+    let layer = BulkheadLayer::new(bulkhead).failures_by_status(|answer: &Response| answer.status().as_u16());
+    routes.layer(ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(layer))
+}
+
+/// What a caller is told when there is no answer.
+async fn refuse(error: ServiceError) -> Response {
+    let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let retry_after =
+        error.is_rejection().then(|| [(header::RETRY_AFTER, error.retry_after_seconds().to_string())]);
+    (status, retry_after, error.to_string()).into_response()
+}
+
+/// Passes requests on to a backend.
+fn forward(backend: &Backend) -> Router {
+    let (client, url) = (reqwest::Client::new(), backend.url.clone());
+    let handler = || async move {
+        match client.get(url).send().await.and_then(reqwest::Response::error_for_status) {
+            Ok(answer) => answer.text().await.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string())),
+            Err(error) => Err((StatusCode::BAD_GATEWAY, error.to_string())),
+        }
+    };
+    Router::new().route("/", get(handler))
+}
+
+/// 200 while every bulkhead lets calls through; 503, and which one does not, otherwise.
+async fn health(State(manager): State<BulkheadManager>) -> (StatusCode, Json<serde_json::Value>) {
+    let states = manager.health_status();
+    let well = states.iter().all(|(_, s)| matches!(s, BulkheadState::Healthy | BulkheadState::Degraded));
+    let report = states.into_iter().map(|(name, state)| {
+        let state = format!("{state:?}").to_lowercase();
+        (name.to_string(), serde_json::Value::from(state))
+    });
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report.collect()))
+}
+
+/// Serves on loopback until the program ends.
+async fn serve(routes: Router) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(address)
+}
+
+/// A server whose mood the story decides.
+struct Backend {
+    url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mood: watch::Sender<Mood>,
+    requests: AtomicU64,
+    now: AtomicU64,
+    most: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Well,
+    Hanging,
+    Failing,
+}
+
+impl Backend {
+    async fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            mood: watch::Sender::new(Mood::Well),
+            requests: AtomicU64::new(0),
+            now: AtomicU64::new(0),
+            most: AtomicU64::new(0),
+        });
+        let routes = Router::new().route("/", get(answer)).with_state(Arc::clone(&shared));
+        Ok(Self { url: format!("http://{}/", serve(routes).await?), shared })
+    }
+
+    fn becomes(&self, mood: Mood) {
+        self.shared.mood.send_replace(mood);
+    }
+
+    fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// The most requests that it served at once.
+    fn most(&self) -> u64 {
+        self.shared.most.load(Ordering::SeqCst)
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>) -> Result<&'static str, StatusCode> {
+    shared.requests.fetch_add(1, Ordering::SeqCst);
+    let now = shared.now.fetch_add(1, Ordering::SeqCst) + 1;
+    shared.most.fetch_max(now, Ordering::SeqCst);
+    let mut mood = shared.mood.subscribe();
+    let mood = mood.wait_for(|mood| *mood != Mood::Hanging).await.map(|mood| *mood);
+    shared.now.fetch_sub(1, Ordering::SeqCst);
+    if matches!(mood, Ok(Mood::Well)) { Ok("an answer") } else { Err(StatusCode::INTERNAL_SERVER_ERROR) }
+}
+
+/// The service's client.
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    address: SocketAddr,
+}
+
+struct Answer {
+    status: u16,
+    retry_after: Option<String>,
+    body: String,
+}
+
+impl Client {
+    fn new(address: SocketAddr) -> Self {
+        Self { http: reqwest::Client::new(), address }
+    }
+
+    fn get(&self, path: &'static str) -> impl Future<Output = reqwest::Result<Answer>> + Send + 'static {
+        let request = self.http.get(format!("http://{}{path}", self.address)).send();
+        async move {
+            let response = request.await?;
+            let status = response.status().as_u16();
+            let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+            let retry_after = retry_after.map(String::from);
+            Ok(Answer { status, retry_after, body: response.text().await? })
+        }
+    }
+}

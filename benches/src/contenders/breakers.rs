@@ -16,13 +16,15 @@ use crate::harness::measure::Case;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let breaker = Config::new().build();
-    cases.push(Case::new(BREAKER, "failsafe: default policy", move || ready(breaker.call(succeeds()))));
+    cases.push(Case::new(BREAKER, "failsafe: default policy", move || {
+        ready(breaker.call(succeeds())).is_ok()
+    }));
     let breaker = consecutive();
-    cases.push(Case::new(BREAKER, "failsafe: consecutive", move || ready(breaker.call(succeeds()))));
+    cases.push(Case::new(BREAKER, "failsafe: consecutive", move || ready(breaker.call(succeeds())).is_ok()));
     let breaker = recloser();
-    cases.push(Case::new(BREAKER, "recloser: count window", move || ready(breaker.call(succeeds()))));
+    cases.push(Case::new(BREAKER, "recloser: count window", move || ready(breaker.call(succeeds())).is_ok()));
     let service = seatbelt(succeeds);
-    cases.push(Case::new(BREAKER, "seatbelt: time window", move || ready(service.execute(()))));
+    cases.push(Case::new(BREAKER, "seatbelt: time window", move || ready(service.execute(())).is_ok()));
 
     let breaker = consecutive();
     for _ in 0..FAILURES {

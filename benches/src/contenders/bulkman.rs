@@ -60,7 +60,7 @@ fn breakers() -> Vec<Case> {
     for (name, config) in rules() {
         let breaker =
             CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
-        cases.push(Case::new(BREAKER, name, move || ready(breaker.execute(succeeds()))));
+        cases.push(Case::new(BREAKER, name, move || ready(breaker.execute(succeeds())).is_ok()));
     }
     let breaker = opened();
     cases
@@ -72,7 +72,7 @@ fn bulkheads() -> Vec<Case> {
     let mut cases = Vec::new();
     let bulkhead = Bulkhead::new(config().circuit_breaker_enabled(false), TokioRuntime::new())
         .expect("a valid configuration");
-    cases.push(Case::new(BULKHEAD, "bulkman", move || ready(bulkhead.execute(succeeds()))));
+    cases.push(Case::new(BULKHEAD, "bulkman", move || ready(bulkhead.execute(succeeds())).is_ok()));
     cases
 }
 
@@ -80,10 +80,10 @@ fn both() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, rule) in rules() {
         let bulkhead = on_tokio(config().circuit_breaker(rule));
-        cases.push(Case::new(BOTH, name, move || ready(bulkhead.execute(succeeds()))));
+        cases.push(Case::new(BOTH, name, move || ready(bulkhead.execute(succeeds())).is_ok()));
     }
     let bulkhead = Bulkhead::new(config(), SmolRuntime::new()).expect("a valid configuration");
-    cases.push(Case::new(BOTH, "bulkman on smol", move || ready(bulkhead.execute(succeeds()))));
+    cases.push(Case::new(BOTH, "bulkman on smol", move || ready(bulkhead.execute(succeeds())).is_ok()));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(BOTH, "bulkman: acquire, succeed", move || {
         ready(bulkhead.acquire()).expect("a free permit").succeed();
@@ -94,26 +94,28 @@ fn both() -> Vec<Case> {
             Ok(_) => bulkman_core::Outcome::Success,
             Err(Failed) => bulkman_core::Outcome::Failure,
         };
-        ready(bulkhead.call().classify(classify).execute(succeeds()))
+        ready(bulkhead.call().classify(classify).execute(succeeds())).is_ok()
     }));
     let bulkhead = on_tokio(config());
-    cases.push(Case::new(BOTH, "bulkman: report", move || ready(bulkhead.call().report(succeeds())).result));
+    cases.push(Case::new(BOTH, "bulkman: report", move || {
+        ready(bulkhead.call().report(succeeds())).result.is_ok()
+    }));
     let manager = BulkheadManager::new(TokioRuntime::new());
     for index in 0..10 {
         manager.create_bulkhead(named(index)).expect("a new name");
     }
     cases.push(Case::new(BOTH, "bulkman: by name", move || {
-        ready(manager.execute_in_bulkhead("bulkhead-7", succeeds()))
+        ready(manager.execute_in_bulkhead("bulkhead-7", succeeds())).is_ok()
     }));
 
     let bulkhead = on_tokio(config().timeout(FAR));
-    cases.push(Case::new(TIMEOUT, "bulkman", move || ready(bulkhead.execute(succeeds()))));
+    cases.push(Case::new(TIMEOUT, "bulkman", move || ready(bulkhead.execute(succeeds())).is_ok()));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(TIMEOUT, "bulkman: per call", move || {
-        ready(bulkhead.call().timeout(FAR).execute(succeeds()))
+        ready(bulkhead.call().timeout(FAR).execute(succeeds())).is_ok()
     }));
     let bulkhead = Bulkhead::new(config(), ClockOnly).expect("a valid configuration");
-    cases.push(Case::new(SYNC, "bulkman", move || bulkhead.execute_sync(|| ready(succeeds()))));
+    cases.push(Case::new(SYNC, "bulkman", move || bulkhead.execute_sync(|| ready(succeeds())).is_ok()));
     cases
 }
 

@@ -28,6 +28,7 @@ fn by_hand() -> Vec<Case> {
             let _permit = semaphore.acquire().await.expect("never closed");
             succeeds().await
         }))
+        .is_ok()
     }));
     let (breaker, semaphore) = (consecutive(), Semaphore::new(PERMITS));
     cases.push(Case::new(BOTH, "failsafe over tokio: Semaphore", move || {
@@ -35,6 +36,7 @@ fn by_hand() -> Vec<Case> {
             let _permit = semaphore.acquire().await.expect("never closed");
             succeeds().await
         }))
+        .is_ok()
     }));
     let (breaker, semaphore) = (recloser(), Semaphore::new(PERMITS));
     cases.push(Case::new(TIMEOUT, "recloser over tokio: Semaphore, timeout", move || {
@@ -45,6 +47,7 @@ fn by_hand() -> Vec<Case> {
                 succeeds().await
             }),
         ))
+        .is_ok()
     }));
     cases
 }

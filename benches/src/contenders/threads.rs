@@ -47,9 +47,10 @@ pub(crate) fn contenders() -> Vec<Contender> {
     let semaphore = Arc::new(async_lock::Semaphore::new(PERMITS));
     contenders.push(Contender::new("async-lock Semaphore", move || drop(ready(semaphore.acquire()))));
     let bulkhead = on_tokio(config());
-    contenders.push(Contender::new("bulkman", move || ready(bulkhead.execute(succeeds()))));
+    contenders.push(Contender::new("bulkman", move || ready(bulkhead.execute(succeeds())).is_ok()));
     let bulkhead = on_tokio(config().circuit_breaker(rate_of(100)));
-    contenders.push(Contender::new("bulkman: count window", move || ready(bulkhead.execute(succeeds()))));
+    contenders
+        .push(Contender::new("bulkman: count window", move || ready(bulkhead.execute(succeeds())).is_ok()));
     let semaphore = Arc::new(tokio::sync::Semaphore::new(PERMITS));
     contenders.push(Contender::new("tokio Semaphore", move || {
         drop(ready(semaphore.acquire()).expect("never closed"));
@@ -57,7 +58,7 @@ pub(crate) fn contenders() -> Vec<Contender> {
     let semaphore = Arc::new(asyncband::semaphore::Semaphore::new(PERMITS));
     contenders.push(Contender::new("asyncband Semaphore", move || drop(ready(semaphore.acquire(1)))));
     let breaker = recloser();
-    contenders.push(Contender::new("recloser", move || ready(breaker.call(succeeds()))));
+    contenders.push(Contender::new("recloser", move || ready(breaker.call(succeeds())).is_ok()));
     let breaker = consecutive();
     contenders.push(Contender::new("failsafe: consecutive", move || {
         ready(failsafe::futures::CircuitBreaker::call(&breaker, succeeds()))
@@ -68,6 +69,7 @@ pub(crate) fn contenders() -> Vec<Contender> {
             let _permit = semaphore.acquire().await.expect("never closed");
             succeeds().await
         }))
+        .is_ok()
     }));
     contenders
 }

@@ -11,11 +11,14 @@ use crate::harness::measure::Case;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let bulkhead = Bulkhead::new(PERMITS as u32);
-    cases.push(Case::new(BULKHEAD, "throttle-net", move || ready(bulkhead.call(succeeds))));
+    cases.push(Case::new(BULKHEAD, "throttle-net", move || ready(bulkhead.call(succeeds)).is_ok()));
     let breaker = breaker(Trip::Consecutive(FAILURES));
-    cases.push(Case::new(BREAKER, "throttle-net: consecutive", move || ready(breaker.call(succeeds))));
+    cases
+        .push(Case::new(BREAKER, "throttle-net: consecutive", move || ready(breaker.call(succeeds)).is_ok()));
     let breaker = self::breaker(Trip::Ratio { window: WINDOW as u32, ratio: 0.5, min_calls: 10 });
-    cases.push(Case::new(BREAKER, "throttle-net: count window", move || ready(breaker.call(succeeds))));
+    cases.push(Case::new(BREAKER, "throttle-net: count window", move || {
+        ready(breaker.call(succeeds)).is_ok()
+    }));
 
     let (breaker, bulkhead) = (self::breaker(Trip::Consecutive(FAILURES)), Bulkhead::new(PERMITS as u32));
     cases.push(Case::new(BOTH, "throttle-net", move || {

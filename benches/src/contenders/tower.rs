@@ -15,7 +15,7 @@ use crate::harness::measure::Case;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut service = ConcurrencyLimit::new(tower::service_fn(|()| succeeds()), PERMITS);
-    cases.push(Case::new(BULKHEAD, "tower: ConcurrencyLimit", move || ready(call(&mut service))));
+    cases.push(Case::new(BULKHEAD, "tower: ConcurrencyLimit", move || ready(call(&mut service)).is_ok()));
     let mut service = LoadShed::new(ConcurrencyLimit::new(tower::service_fn(|()| succeeds()), PERMITS));
     cases.push(Case::new(BULKHEAD, "tower: LoadShed over ConcurrencyLimit", move || {
         ready(call(&mut service)).is_ok()

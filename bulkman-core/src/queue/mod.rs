@@ -312,10 +312,12 @@ impl WaitQueue {
     }
 
     /// The limits in force.
+    #[inline]
     pub(crate) fn limits(&self) -> Limits {
         Limits::unpack(self.limits.load(Ordering::Relaxed))
     }
 
+    #[inline]
     fn why_not(&self, pressure: Pressure) -> Take {
         if pressure.closed {
             Take::Closed

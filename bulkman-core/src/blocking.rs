@@ -22,6 +22,7 @@ use crate::error::BulkheadError;
 use crate::execute::{poll_admission, timed_out};
 use crate::guard::CallGuard;
 use crate::outcome::Outcome;
+use crate::queue::Priority;
 use crate::stats::Event;
 use crate::sync::{Mutex, lock};
 
@@ -35,7 +36,7 @@ use crate::sync::{Mutex, lock};
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     stage: Stage<F, T, E, C>,
-    options: CallOptions,
+    priority: Priority,
 }
 
 enum Stage<F, T, E, C> {
@@ -54,8 +55,11 @@ struct Running<T, E> {
 
 impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
     pub(crate) fn new(bulkhead: Bulkhead, operation: F, classifier: C, options: CallOptions) -> Self {
-        let (guard, deadlines) = (CallGuard::new(bulkhead), Deadlines::default());
-        Self { stage: Stage::Entering { guard, operation, classifier, deadlines }, options }
+        let (guard, deadlines) = (CallGuard::new(bulkhead, options.report), options.deadlines());
+        Self {
+            stage: Stage::Entering { guard, operation, classifier, deadlines },
+            priority: options.priority,
+        }
     }
 }
 
@@ -74,10 +78,13 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Stage::Entering { guard, deadlines, .. } = &mut this.stage {
-            if let Err(rejection) = ready!(poll_admission(guard, &this.options, deadlines, cx)) {
-                let error = guard.refuse(rejection, deadlines);
-                this.stage = Stage::Ended;
-                return Poll::Ready(Err(error));
+            match ready!(poll_admission(guard, this.priority, deadlines, cx)) {
+                Ok(seat) => guard.put_back(seat),
+                Err(rejection) => {
+                    let error = guard.refuse(rejection, deadlines);
+                    this.stage = Stage::Ended;
+                    return Poll::Ready(Err(error));
+                }
             }
             let Stage::Entering { guard, operation, classifier, deadlines } =
                 std::mem::replace(&mut this.stage, Stage::Ended)
@@ -106,7 +113,7 @@ impl<T, E> Running<T, E> {
         let (outcome, error) = timed_out(inner, &self.deadlines);
         if self.desk.claim(outcome).is_ok() {
             if let (Some(circuit), Some(ticket)) = (&inner.circuit, self.ticket) {
-                circuit.settle(ticket, outcome, self.deadlines.end(&*inner.runtime));
+                circuit.settle(ticket, outcome, self.deadlines.ran(&*inner.runtime));
             }
         }
         Poll::Ready(Err(error))
@@ -154,23 +161,26 @@ impl<T, E> Job<T, E> {
             Err(panic) => (Outcome::Failure, Err(self.panicked(&*panic))),
         };
         let ran =
-            if self.guard.needs_duration() { self.times.end(&*self.guard.inner().runtime) } else { None };
+            if self.guard.needs_duration() { self.times.ran(&*self.guard.inner().runtime) } else { None };
         match self.desk.claim(outcome) {
             Ok(()) if panicked => self.guard.finish_panicked(ran),
             Ok(()) => self.guard.finish(outcome, ran),
-            // The caller's timeout was recorded long ago; only the permit is still to be freed.
+            // The caller's timeout was recorded long ago; only the permit is still to be freed. A
+            // panic after it reaches nobody, but is counted.
+            Err(earlier) if panicked => {
+                self.guard.inner().counters.count(Event::Panicked);
+                self.guard.finish_settled(earlier);
+            }
             Err(earlier) => self.guard.finish_settled(earlier),
         }
         self.desk.deliver(result);
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> BulkheadError<E> {
-        let inner = self.guard.inner();
-        inner.counters.count(Event::Panicked);
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let message = text.unwrap_or("(no message)").into();
-        BulkheadError::Panicked { bulkhead: inner.name.clone(), message }
+        BulkheadError::Panicked { bulkhead: self.guard.inner().name.clone(), message }
     }
 }
 

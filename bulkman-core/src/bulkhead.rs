@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::blocking::ExecuteBlocking;
-use crate::call::Call;
+use crate::call::{Call, CallOptions};
 use crate::circuit_breaker::{CircuitBreaker, CircuitEvents, CircuitState, Refusals};
 use crate::classified::Classified;
 use crate::classify::ByResult;
@@ -16,6 +16,7 @@ use crate::deadlines::{ConfiguredLimits, TimeLimits};
 use crate::drained::Drained;
 use crate::error::{BulkheadError, ConfigError};
 use crate::execute::Execute;
+use crate::guard::Seat;
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::permit::{Acquire, Permit};
@@ -169,7 +170,7 @@ impl Bulkhead {
     where
         F: Future<Output = Result<T, E>>,
     {
-        self.call().execute(operation)
+        Execute::new(self, operation, ByResult, CallOptions::NONE)
     }
 
     /// Runs a closure where blocking does no harm to the executor.
@@ -456,7 +457,7 @@ impl Bulkhead {
     }
 
     pub(crate) fn into_execute<F>(self, operation: F) -> Execute<Self, F, ByResult> {
-        Execute::new(self, operation, ByResult, crate::call::CallOptions::default())
+        Execute::new(self, operation, ByResult, CallOptions::NONE)
     }
 }
 
@@ -476,6 +477,17 @@ impl WeakBulkhead {
 }
 
 impl Inner {
+    /// Steps 5 and 6: tells the circuit and the statistics how the call ended, and gives its
+    /// permit to the next in line.
+    #[inline]
+    pub(crate) fn finish(&self, seat: Seat, outcome: Outcome, ran: Option<Duration>) {
+        if let (Some(ticket), Some(circuit)) = (seat.ticket, &self.circuit) {
+            circuit.settle(ticket, outcome, ran);
+        }
+        self.counters.end(Some(outcome));
+        self.release();
+    }
+
     /// Step 6: the permit goes to the next in line.
     #[inline]
     pub(crate) fn release(&self) {

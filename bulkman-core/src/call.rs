@@ -6,16 +6,14 @@ use std::time::Duration;
 use crate::blocking::ExecuteBlocking;
 use crate::bulkhead::Bulkhead;
 use crate::classify::{ByResult, Classifier};
-use crate::deadlines::{Overrides, TimeLimits};
+use crate::deadlines::{Deadlines, Limit, TimeLimits};
 use crate::error::BulkheadError;
 use crate::execute::Execute;
 use crate::execute_sync::execute_sync;
-use crate::guard::Rejection;
 use crate::outcome::Outcome;
 use crate::permit::Acquire;
 use crate::queue::Priority;
 use crate::report::{Report, next_id};
-use crate::runtime::Capabilities;
 
 /// A call that differs from the bulkhead's configuration: made by [`Bulkhead::call`].
 ///
@@ -52,38 +50,37 @@ pub struct Call<'a, C = ByResult> {
 }
 
 /// What a call has of its own.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct CallOptions {
-    pub(crate) overrides: Overrides,
+    limits: Option<TimeLimits>,
     pub(crate) priority: Priority,
     /// The number of the report that the caller wants; zero: none.
     pub(crate) report: u64,
 }
 
 impl<'a> Call<'a> {
+    #[inline]
     pub(crate) const fn new(bulkhead: &'a Bulkhead) -> Self {
-        let overrides = Overrides { timeout: None, max_wait: None, run_timeout: None };
-        let options = CallOptions { overrides, priority: Priority::Normal, report: 0 };
-        Self { bulkhead, options, classifier: ByResult }
+        Self { bulkhead, options: CallOptions::NONE, classifier: ByResult }
     }
 }
 
 impl<'a, C> Call<'a, C> {
     /// Bounds the whole call, queue and run together; `None`: not at all.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.options.overrides.timeout = Some(timeout.into());
+        self.options.limits().timeout = Limit::new(timeout.into());
         self
     }
 
     /// Bounds the time in the queue; zero: never wait; `None`: as long as the timeout allows.
     pub fn max_wait(mut self, max_wait: impl Into<Option<Duration>>) -> Self {
-        self.options.overrides.max_wait = Some(max_wait.into());
+        self.options.limits().max_wait = Limit::new(max_wait.into());
         self
     }
 
     /// Bounds the run alone; `None`: not at all.
     pub fn run_timeout(mut self, run_timeout: impl Into<Option<Duration>>) -> Self {
-        self.options.overrides.run_timeout = Some(run_timeout.into());
+        self.options.limits().run_timeout = Limit::new(run_timeout.into());
         self
     }
 
@@ -119,6 +116,7 @@ impl<'a, C> Call<'a, C> {
         C: Classifier<T, E>,
     {
         let id = next_id();
+        self.options.limits();
         self.options.report = id;
         Report::new(id, self.execute(operation))
     }
@@ -158,27 +156,19 @@ impl<'a, C> Call<'a, C> {
 }
 
 impl CallOptions {
-    /// Whether the caller wants to know how long it took.
-    #[inline]
-    pub(crate) const fn is_reported(&self) -> bool {
-        self.report != 0
-    }
+    /// Nothing of its own.
+    pub(crate) const NONE: Self = Self { limits: None, priority: Priority::Normal, report: 0 };
 
-    /// Refuses a limit that the runtime could not keep.
     #[inline]
-    pub(crate) fn check(&self, limits: &TimeLimits, runtime: Capabilities) -> Result<(), Rejection> {
-        if runtime.timers { Ok(()) } else { Self::check_without_timers(limits) }
-    }
-
-    #[cold]
-    fn check_without_timers(limits: &TimeLimits) -> Result<(), Rejection> {
-        let limits =
-            [("timeout", limits.timeout), ("max_wait", limits.max_wait), ("run_timeout", limits.run_timeout)];
-        for (setting, limit) in limits {
-            if limit.is_some_and(|limit| !limit.is_zero()) {
-                return Err(Rejection::Unsupported { setting, needs: "timers" });
-            }
+    pub(crate) const fn deadlines(&self) -> Deadlines {
+        match self.limits {
+            Some(limits) => Deadlines::Asked(limits),
+            None => Deadlines::Unkept,
         }
-        Ok(())
+    }
+
+    /// The call's own limits; from now on its times matter.
+    fn limits(&mut self) -> &mut TimeLimits {
+        self.limits.get_or_insert(TimeLimits::AS_CONFIGURED)
     }
 }

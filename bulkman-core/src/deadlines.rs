@@ -7,35 +7,68 @@ use std::time::{Duration, Instant};
 use crate::config::BulkheadConfig;
 use crate::runtime::{Runtime, Sleep};
 
-/// The three limits of a call, each `None` for unlimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TimeLimits {
-    /// Queue and run together.
-    pub(crate) timeout: Option<Duration>,
-    /// The queue alone.
-    pub(crate) max_wait: Option<Duration>,
-    /// The run alone.
-    pub(crate) run_timeout: Option<Duration>,
-}
+/// A time limit in eight bytes: nanoseconds, or none. What is longer than 584 years is none.
+///
+/// Futures carry these around, so they are kept small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(u64);
 
-impl TimeLimits {
-    pub(crate) const fn of(config: &BulkheadConfig) -> Self {
-        let (timeout, max_wait, run_timeout) = config.times();
-        Self { timeout, max_wait, run_timeout }
+impl Limit {
+    /// No limit.
+    pub(crate) const NONE: Self = Self(u64::MAX);
+    /// For a call that says nothing: the configured limit.
+    const AS_CONFIGURED: Self = Self(u64::MAX - 1);
+
+    pub(crate) fn new(limit: Option<Duration>) -> Self {
+        limit
+            .and_then(|limit| u64::try_from(limit.as_nanos()).ok())
+            .map_or(Self::NONE, |nanos| if nanos >= Self::AS_CONFIGURED.0 { Self::NONE } else { Self(nanos) })
+    }
+
+    fn get(self) -> Option<Duration> {
+        (self != Self::NONE).then(|| Duration::from_nanos(self.0))
+    }
+
+    fn or(self, configured: &AtomicU64) -> Self {
+        if self == Self::AS_CONFIGURED { Self(configured.load(Ordering::Relaxed)) } else { self }
     }
 }
 
-/// What one call says about its limits; `None`: as configured.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Overrides {
-    pub(crate) timeout: Option<Option<Duration>>,
-    pub(crate) max_wait: Option<Option<Duration>>,
-    pub(crate) run_timeout: Option<Option<Duration>>,
+/// The three limits of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeLimits {
+    /// Queue and run together.
+    pub(crate) timeout: Limit,
+    /// The queue alone.
+    pub(crate) max_wait: Limit,
+    /// The run alone.
+    pub(crate) run_timeout: Limit,
 }
 
-impl Overrides {
-    const fn any(&self) -> bool {
-        self.timeout.is_some() || self.max_wait.is_some() || self.run_timeout.is_some()
+impl TimeLimits {
+    const NONE: Self = Self { timeout: Limit::NONE, max_wait: Limit::NONE, run_timeout: Limit::NONE };
+
+    /// What a call that says nothing about its limits begins with.
+    pub(crate) const AS_CONFIGURED: Self = Self {
+        timeout: Limit::AS_CONFIGURED,
+        max_wait: Limit::AS_CONFIGURED,
+        run_timeout: Limit::AS_CONFIGURED,
+    };
+
+    pub(crate) fn of(config: &BulkheadConfig) -> Self {
+        let (timeout, max_wait, run_timeout) = config.times();
+        Self {
+            timeout: Limit::new(timeout),
+            max_wait: Limit::new(max_wait),
+            run_timeout: Limit::new(run_timeout),
+        }
+    }
+
+    /// The first limit that wants a timer, by name.
+    pub(crate) fn needs_timer(&self) -> Option<&'static str> {
+        [("timeout", self.timeout), ("max_wait", self.max_wait), ("run_timeout", self.run_timeout)]
+            .into_iter()
+            .find_map(|(setting, limit)| (limit != Limit::NONE && limit != Limit(0)).then_some(setting))
     }
 }
 
@@ -48,161 +81,187 @@ pub(crate) struct ConfiguredLimits {
     run_timeout: AtomicU64,
 }
 
-/// Nanoseconds that stand for no limit; what is longer than this (584 years) is none either.
-const UNLIMITED: u64 = u64::MAX;
-
 impl ConfiguredLimits {
     pub(crate) fn new(limits: TimeLimits) -> Self {
-        let configured = Self {
-            any: AtomicBool::new(false),
-            timeout: AtomicU64::new(UNLIMITED),
-            max_wait: AtomicU64::new(UNLIMITED),
-            run_timeout: AtomicU64::new(UNLIMITED),
-        };
+        let none = || AtomicU64::new(Limit::NONE.0);
+        let configured =
+            Self { any: AtomicBool::new(false), timeout: none(), max_wait: none(), run_timeout: none() };
         configured.set(limits);
         configured
     }
 
     pub(crate) fn set(&self, limits: TimeLimits) {
-        let pack = |limit: Option<Duration>| {
-            limit.and_then(|limit| u64::try_from(limit.as_nanos()).ok()).unwrap_or(UNLIMITED)
-        };
-        self.timeout.store(pack(limits.timeout), Ordering::Relaxed);
-        self.max_wait.store(pack(limits.max_wait), Ordering::Relaxed);
-        self.run_timeout.store(pack(limits.run_timeout), Ordering::Relaxed);
-        self.any.store(limits != TimeLimits::default(), Ordering::Relaxed);
+        self.timeout.store(limits.timeout.0, Ordering::Relaxed);
+        self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
+        self.run_timeout.store(limits.run_timeout.0, Ordering::Relaxed);
+        self.any.store(limits != TimeLimits::NONE, Ordering::Relaxed);
     }
 
-    fn with(&self, overrides: &Overrides) -> TimeLimits {
-        let unpack = |limit: &AtomicU64| match limit.load(Ordering::Relaxed) {
-            UNLIMITED => None,
-            nanos => Some(Duration::from_nanos(nanos)),
-        };
+    /// Whether there is any limit.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// The limits of one call.
+    pub(crate) fn resolve(&self, own: TimeLimits) -> TimeLimits {
         TimeLimits {
-            timeout: overrides.timeout.unwrap_or_else(|| unpack(&self.timeout)),
-            max_wait: overrides.max_wait.unwrap_or_else(|| unpack(&self.max_wait)),
-            run_timeout: overrides.run_timeout.unwrap_or_else(|| unpack(&self.run_timeout)),
+            timeout: own.timeout.or(&self.timeout),
+            max_wait: own.max_wait.or(&self.max_wait),
+            run_timeout: own.run_timeout.or(&self.run_timeout),
         }
     }
 }
 
-/// One call's times. Without limits, and unless somebody wants them, it never reads the clock.
-#[derive(Default)]
-pub(crate) struct Deadlines {
+/// One call's times.
+pub(crate) enum Deadlines {
+    /// The call says nothing of limits, and nobody wants to know how long it takes: unless the
+    /// bulkhead has limits, the clock is never read.
+    Unkept,
+    /// What the call said before it began.
+    Asked(TimeLimits),
+    /// The call has begun.
+    Kept(Times),
+}
+
+pub(crate) struct Times {
     limits: TimeLimits,
-    began: Option<Instant>,
+    began: Instant,
     running: Option<Instant>,
-    ended: Option<Instant>,
-    timer: Option<(Instant, Sleep)>,
+    /// For the deadline of the phase that the call is in.
+    timer: Option<Sleep>,
+}
+
+impl Times {
+    const fn new(limits: TimeLimits, began: Instant) -> Self {
+        Self { limits, began, running: None, timer: None }
+    }
+
+    /// A time that overflows never comes.
+    fn total(&self) -> Option<Instant> {
+        self.began.checked_add(self.limits.timeout.get()?)
+    }
 }
 
 impl Deadlines {
-    /// The call begins. `wanted`: somebody will ask for the times, whatever the limits.
+    /// Whether the call's times matter.
     #[inline]
-    pub(crate) fn begin(
-        &mut self,
-        configured: &ConfiguredLimits,
-        overrides: &Overrides,
-        wanted: bool,
-        runtime: &dyn Runtime,
-    ) {
-        if wanted || overrides.any() || configured.any.load(Ordering::Relaxed) {
-            self.limits = configured.with(overrides);
-            self.began = Some(runtime.now());
+    pub(crate) const fn matter(&self) -> bool {
+        !matches!(self, Self::Unkept)
+    }
+
+    /// The limits that the call has, with what it said itself.
+    pub(crate) fn limits(&self, configured: &ConfiguredLimits) -> TimeLimits {
+        match self {
+            Self::Unkept => configured.resolve(TimeLimits::AS_CONFIGURED),
+            Self::Asked(own) => configured.resolve(*own),
+            Self::Kept(times) => times.limits,
         }
     }
 
-    pub(crate) const fn limits(&self) -> &TimeLimits {
-        &self.limits
+    /// The call begins.
+    pub(crate) fn begin(&mut self, limits: TimeLimits, now: Instant) {
+        *self = Self::Kept(Times::new(limits, now));
     }
 
     /// Whether the call may wait for a permit at all.
-    pub(crate) const fn may_wait(&self) -> bool {
-        !matches!(self.limits.max_wait, Some(Duration::ZERO))
+    pub(crate) fn may_wait(&self) -> bool {
+        !matches!(self, Self::Kept(times) if times.limits.max_wait == Limit(0))
     }
 
-    /// When the call must have left the queue. A time that overflows never comes.
+    /// When the call must have left the queue.
     pub(crate) fn queue(&self) -> Option<Instant> {
-        earlier(self.after_begin(self.limits.max_wait), self.total())
+        let times = self.times()?;
+        let wait = times.limits.max_wait.get().and_then(|limit| times.began.checked_add(limit));
+        earlier(wait, times.total())
     }
 
     /// When the whole call must be over.
     pub(crate) fn total(&self) -> Option<Instant> {
-        self.after_begin(self.limits.timeout)
+        self.times()?.total()
     }
 
-    /// The operation begins. `wanted`: the circuit needs to know how long it takes.
-    #[inline]
-    pub(crate) fn run(&mut self, waited: bool, wanted: bool, runtime: &dyn Runtime) {
-        self.timer = None;
-        if let Some(began) = self.began {
+    /// The operation begins, and somebody wants to know for how long it runs.
+    pub(crate) fn run(&mut self, waited: bool, runtime: &dyn Runtime) {
+        match self {
             // Without a wait no time has passed that is worth a clock reading.
-            self.running = Some(if waited { runtime.now() } else { began });
-        } else if wanted {
-            self.running = Some(runtime.now());
+            Self::Kept(times) if !waited => times.running = Some(times.began),
+            Self::Kept(times) => {
+                times.timer = None;
+                times.running = Some(runtime.now());
+            }
+            Self::Unkept | Self::Asked(_) => {
+                let now = runtime.now();
+                *self = Self::Kept(Times { running: Some(now), ..Times::new(TimeLimits::NONE, now) });
+            }
         }
     }
 
     /// When the operation must be over.
     pub(crate) fn run_until(&self) -> Option<Instant> {
-        let run = self.limits.run_timeout.and_then(|limit| self.running?.checked_add(limit));
-        earlier(run, self.total())
+        let times = self.times()?;
+        let run = times.limits.run_timeout.get().and_then(|limit| times.running?.checked_add(limit));
+        earlier(run, times.total())
     }
 
     /// The call is over: how long the operation ran, if the clock was read when it began.
-    #[inline]
-    pub(crate) fn end(&mut self, runtime: &dyn Runtime) -> Option<Duration> {
-        let running = self.running?;
-        let now = runtime.now();
-        self.ended = Some(now);
-        Some(now.saturating_duration_since(running))
+    pub(crate) fn ran(&self, runtime: &dyn Runtime) -> Option<Duration> {
+        let running = self.times()?.running?;
+        Some(runtime.now().saturating_duration_since(running))
     }
 
     /// How long the call waited and how long its operation ran, as of `now` where one goes on.
     pub(crate) fn spent(&self, now: Instant) -> (Duration, Duration) {
+        let Some(times) = self.times() else { return (Duration::ZERO, Duration::ZERO) };
         let between = |from: Instant, to: Option<Instant>| to.unwrap_or(now).saturating_duration_since(from);
-        let queued = self.began.map_or(Duration::ZERO, |began| between(began, self.running));
-        let ran = self.running.map_or(Duration::ZERO, |running| between(running, self.ended));
-        (queued, ran)
+        let ran = times.running.map_or(Duration::ZERO, |running| between(running, None));
+        (between(times.began, times.running), ran)
     }
 
     /// Whether only the total timeout has passed in a call that waited longer than it ran: our
     /// queue is not the dependency's fault.
     pub(crate) fn is_queues_fault(&self, now: Instant) -> bool {
         let (queued, ran) = self.spent(now);
-        self.limits.run_timeout.is_none_or(|limit| ran < limit) && queued > ran
+        let run_limit = self.times().and_then(|times| times.limits.run_timeout.get());
+        run_limit.is_none_or(|limit| ran < limit) && queued > ran
     }
 
-    /// Completes at `deadline`. The timer is made at the first poll, and once.
+    /// Completes at `deadline`, that of the present phase. The timer is made at the first poll.
     pub(crate) fn poll(
         &mut self,
         deadline: Instant,
         runtime: &dyn Runtime,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let timer = match &mut self.timer {
-            Some((until, timer)) if *until == deadline => timer,
-            _ => &mut self.timer.insert((deadline, runtime.sleep_until(deadline))).1,
-        };
-        timer.as_mut().poll(cx)
+        let Self::Kept(times) = self else { return Poll::Pending };
+        times.timer.get_or_insert_with(|| runtime.sleep_until(deadline)).as_mut().poll(cx)
     }
 
     /// The same moments, for somebody who needs no timer.
     pub(crate) fn without_timer(&self) -> Self {
-        Self { limits: self.limits, began: self.began, running: self.running, ended: self.ended, timer: None }
+        match self {
+            Self::Kept(times) => {
+                Self::Kept(Times { running: times.running, ..Times::new(times.limits, times.began) })
+            }
+            Self::Unkept | Self::Asked(_) => Self::Unkept,
+        }
     }
 
-    fn after_begin(&self, limit: Option<Duration>) -> Option<Instant> {
-        self.began?.checked_add(limit?)
+    const fn times(&self) -> Option<&Times> {
+        match self {
+            Self::Kept(times) => Some(times),
+            Self::Unkept | Self::Asked(_) => None,
+        }
     }
 }
 
 impl std::fmt::Debug for Deadlines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let times = self.times();
         f.debug_struct("Deadlines")
-            .field("limits", &self.limits)
-            .field("began", &self.began)
-            .field("running", &self.running)
+            .field("limits", &times.map(|times| times.limits))
+            .field("began", &times.map(|times| times.began))
+            .field("running", &times.and_then(|times| times.running))
             .finish_non_exhaustive()
     }
 }

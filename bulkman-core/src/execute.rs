@@ -23,9 +23,10 @@ use crate::call::CallOptions;
 use crate::classify::Classifier;
 use crate::deadlines::Deadlines;
 use crate::error::{BulkheadError, Phase};
-use crate::guard::{CallGuard, Rejection};
+use crate::guard::{CallGuard, Rejection, Seat};
 use crate::name::Name;
 use crate::outcome::Outcome;
+use crate::queue::Priority;
 use crate::stats::Event;
 
 pin_project! {
@@ -43,20 +44,20 @@ pin_project! {
         operation: Option<F>,
         classifier: C,
         guard: CallGuard<H>,
-        options: CallOptions,
+        priority: Priority,
         deadlines: Deadlines,
     }
 }
 
 impl<H: Borrow<Bulkhead>, F, C> Execute<H, F, C> {
     #[inline]
-    pub(crate) fn new(bulkhead: H, operation: F, classifier: C, options: CallOptions) -> Self {
+    pub(crate) const fn new(bulkhead: H, operation: F, classifier: C, options: CallOptions) -> Self {
         Self {
             operation: Some(operation),
             classifier,
-            guard: CallGuard::new(bulkhead),
-            options,
-            deadlines: Deadlines::default(),
+            guard: CallGuard::new(bulkhead, options.report),
+            priority: options.priority,
+            deadlines: options.deadlines(),
         }
     }
 
@@ -84,80 +85,123 @@ where
         let (guard, deadlines) = (this.guard, this.deadlines);
 
         // 1 circuit, 2 permit, 3 circuit
-        if !guard.is_admitted() {
-            if let Err(rejection) = ready!(poll_admission(guard, this.options, deadlines, cx)) {
-                return Poll::Ready(Err(guard.refuse(rejection, deadlines)));
-            }
-        }
+        let seat = match guard.take_seat() {
+            Some(seat) => seat,
+            None => match ready!(poll_admission(guard, *this.priority, deadlines, cx)) {
+                Ok(seat) => seat,
+                Err(rejection) => return Poll::Ready(Err(guard.refuse(rejection, deadlines))),
+            },
+        };
 
         // 4 run, 5 classify
-        let polled = watched(guard, deadlines, || {
+        let polled = watched(guard, seat, deadlines, || {
             let Some(operation) = this.operation.as_mut().as_pin_mut() else { unreachable_after_end() };
-            operation.poll(cx).map(|result| (this.classifier.classify(&result), result))
+            let result = ready!(operation.poll(cx));
+            this.operation.set(None);
+            Poll::Ready((this.classifier.classify(&result), result))
         });
         let Poll::Ready((outcome, result)) = polled else {
+            guard.put_back(seat);
             let Some(deadline) = deadlines.run_until() else { return Poll::Pending };
             ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
-            watched(guard, deadlines, || this.operation.set(None));
+            this.operation.set(None);
             return Poll::Ready(Err(time_out(guard, deadlines)));
         };
 
         // 5 record, 6 pass the permit on
-        this.operation.set(None);
-        let ran = duration(guard, this.options.is_reported(), deadlines);
-        guard.finish(outcome, ran);
+        if seat.needs_duration() || guard.observer().listens() {
+            guard.put_back(seat);
+            guard.finish(outcome, duration(guard, deadlines));
+        } else {
+            guard.inner().finish(seat, outcome, None);
+        }
         Poll::Ready(result.map_err(BulkheadError::Operation))
     }
 }
 
 /// Steps 1 to 3: from the door to the seat.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "the way of a call that nothing stops must stay in registers")]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    options: &CallOptions,
+    priority: Priority,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
-) -> Poll<Result<(), Rejection>> {
-    let waited = if begin(guard, options, deadlines, true)? {
-        false
-    } else {
-        ready!(guard.poll_permit(options.priority, deadlines, cx))?;
-        true
-    };
-    guard.admit()?;
-    deadlines.run(waited, guard.needs_duration(), &*guard.inner().runtime);
-    Poll::Ready(Ok(()))
+) -> Poll<Result<Seat, Rejection>> {
+    if guard.is_new() {
+        if let Some(seat) = begin(guard, deadlines, true)? {
+            return Poll::Ready(Ok(seat));
+        }
+    }
+    poll_queue(guard, priority, deadlines, cx)
 }
 
-/// Steps 1 and 2 as far as they go without waiting; says whether the permit is held.
+/// Steps 1 to 3 without waiting; `None`: the permit has to be waited for.
 ///
 /// `timers`: the call's limits are kept by timers of the runtime's.
-#[inline]
+#[inline(always)]
 pub(crate) fn begin<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    options: &CallOptions,
     deadlines: &mut Deadlines,
     timers: bool,
-) -> Result<bool, Rejection> {
-    if !guard.is_new() {
-        return Ok(false);
+) -> Result<Option<Seat>, Rejection> {
+    guard.observe();
+    if deadlines.matter() || guard.inner().limits.any() {
+        begin_timed(guard.inner(), deadlines, timers)?;
     }
-    guard.observe(options.report);
-    let inner = guard.inner();
-    deadlines.begin(&inner.limits, &options.overrides, options.is_reported(), &*inner.runtime);
-    if timers {
-        options.check(deadlines.limits(), inner.capabilities)?;
+    let Some(seat) = guard.enter()? else { return Ok(None) };
+    Ok(Some(run(guard, seat, false, deadlines)))
+}
+
+/// Steps 2 and 3 for a call that waits.
+#[inline(never)]
+fn poll_queue<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    priority: Priority,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Seat, Rejection>> {
+    ready!(guard.poll_permit(priority, deadlines, cx))?;
+    let seat = guard.admit()?;
+    Poll::Ready(Ok(run(guard, seat, true, deadlines)))
+}
+
+/// The operation begins now; looks at the clock if somebody wants to know how long it takes.
+#[inline(always)]
+pub(crate) fn run<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    seat: Seat,
+    waited: bool,
+    deadlines: &mut Deadlines,
+) -> Seat {
+    if !deadlines.matter() && !seat.needs_duration() {
+        return seat;
     }
-    guard.check_circuit()?;
-    guard.try_permit()
+    // The runtime is the user's code: meanwhile the guard has the seat.
+    guard.put_back(seat);
+    deadlines.run(waited, &*guard.inner().runtime);
+    let Some(seat) = guard.take_seat() else { unreachable!("it was put back above") };
+    seat
+}
+
+/// Finds the call's limits and looks at the clock.
+#[inline(never)]
+fn begin_timed(inner: &Inner, deadlines: &mut Deadlines, timers: bool) -> Result<(), Rejection> {
+    let limits = deadlines.limits(&inner.limits);
+    if timers && !inner.capabilities.timers {
+        if let Some(setting) = limits.needs_timer() {
+            return Err(Rejection::Unsupported { setting, needs: "timers" });
+        }
+    }
+    deadlines.begin(limits, inner.runtime.now());
+    Ok(())
 }
 
 /// Records the end of a call that ran too long, and frees its permit.
 #[cold]
 fn time_out<E, H: Borrow<Bulkhead>>(guard: &mut CallGuard<H>, deadlines: &mut Deadlines) -> BulkheadError<E> {
     let (outcome, error) = timed_out(guard.inner(), deadlines);
-    let ran = deadlines.end(&*guard.inner().runtime);
-    guard.finish_timed_out(outcome, ran);
+    guard.finish_timed_out(outcome, duration(guard, deadlines));
     error
 }
 
@@ -171,14 +215,9 @@ pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, Bu
     (outcome, error)
 }
 
-/// How long the operation ran, if the circuit or the caller wants to know.
-#[inline]
-pub(crate) fn duration<H: Borrow<Bulkhead>>(
-    guard: &CallGuard<H>,
-    wanted: bool,
-    deadlines: &mut Deadlines,
-) -> Option<Duration> {
-    if wanted || guard.needs_duration() { deadlines.end(&*guard.inner().runtime) } else { None }
+/// How long the operation ran, if the circuit wants to know.
+pub(crate) fn duration<H: Borrow<Bulkhead>>(guard: &CallGuard<H>, deadlines: &Deadlines) -> Option<Duration> {
+    if guard.needs_duration() { deadlines.ran(&*guard.inner().runtime) } else { None }
 }
 
 /// Runs the user's code; if it panics, the call is recorded and its permit free before the panic
@@ -186,19 +225,22 @@ pub(crate) fn duration<H: Borrow<Bulkhead>>(
 #[inline]
 pub(crate) fn watched<H: Borrow<Bulkhead>, R>(
     guard: &mut CallGuard<H>,
-    deadlines: &mut Deadlines,
+    seat: Seat,
+    deadlines: &Deadlines,
     code: impl FnOnce() -> R,
 ) -> R {
-    struct OnUnwind<'a, H: Borrow<Bulkhead>>(&'a mut CallGuard<H>, &'a mut Deadlines);
+    struct OnUnwind<'a, H: Borrow<Bulkhead>>(&'a mut CallGuard<H>, Seat, &'a Deadlines);
 
     impl<H: Borrow<Bulkhead>> Drop for OnUnwind<'_, H> {
+        #[cold]
         fn drop(&mut self) {
-            let ran = duration(self.0, false, self.1);
-            self.0.panicked(ran);
+            let Self(guard, seat, deadlines) = self;
+            guard.put_back(*seat);
+            guard.finish_panicked(duration(guard, deadlines));
         }
     }
 
-    let unwinding = OnUnwind(guard, deadlines);
+    let unwinding = OnUnwind(guard, seat, deadlines);
     let result = {
         let _span = unwinding.0.observer().enter();
         code()

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 
-use crate::bulkhead::Bulkhead;
+use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::CallOptions;
 use crate::classify::Classifier;
 use crate::deadlines::Deadlines;
 use crate::error::BulkheadError;
-use crate::execute::{begin, duration, watched};
-use crate::guard::{CallGuard, Rejection};
+use crate::execute::{begin, duration, run, watched};
+use crate::guard::{CallGuard, Rejection, Seat};
 use crate::outcome::Outcome;
+use crate::queue::Priority;
 
 /// The steps of [`execute`](crate::execute), on this thread.
 pub(crate) fn execute_sync<F, T, E, C>(
@@ -24,41 +25,41 @@ where
     F: FnOnce() -> Result<T, E>,
     C: Classifier<T, E>,
 {
-    let mut guard = CallGuard::new(bulkhead);
-    let mut deadlines = Deadlines::default();
-    if let Err(rejection) = admit(&mut guard, &options, &mut deadlines) {
-        return Err(guard.refuse(rejection, &deadlines));
-    }
-    let (outcome, result) = watched(&mut guard, &mut deadlines, || {
+    let mut guard = CallGuard::new(bulkhead, options.report);
+    let mut deadlines = options.deadlines();
+    let seat = match admit(&mut guard, options.priority, &mut deadlines) {
+        Ok(seat) => seat,
+        Err(rejection) => return Err(guard.refuse(rejection, &deadlines)),
+    };
+    let (outcome, result) = watched(&mut guard, seat, &deadlines, || {
         let result = operation();
         (classifier.classify(&result), result)
     });
-    let outcome = judge_overrun(outcome, &guard, &deadlines);
-    let ran = duration(&guard, false, &mut deadlines);
-    guard.finish(outcome, ran);
+    guard.put_back(seat);
+    let outcome = judge_overrun(outcome, bulkhead.inner(), &deadlines);
+    guard.finish(outcome, duration(&guard, &deadlines));
     result.map_err(BulkheadError::Operation)
 }
 
 fn admit(
     guard: &mut CallGuard<&Bulkhead>,
-    options: &CallOptions,
+    priority: Priority,
     deadlines: &mut Deadlines,
-) -> Result<(), Rejection> {
+) -> Result<Seat, Rejection> {
     // Parking the thread needs no timer of the runtime's.
-    let waited = !begin(guard, options, deadlines, false)?;
-    if waited {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        guard.wait_for_permit(options.priority, deadlines, &waker)?;
+    if let Some(seat) = begin(guard, deadlines, false)? {
+        return Ok(seat);
     }
-    guard.admit()?;
-    deadlines.run(waited, guard.needs_duration(), &*guard.inner().runtime);
-    Ok(())
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    guard.wait_for_permit(priority, deadlines, &waker)?;
+    let seat = guard.admit()?;
+    Ok(run(guard, seat, true, deadlines))
 }
 
 /// A closure can't be interrupted: what took too long keeps its value, and is a failure.
-fn judge_overrun(outcome: Outcome, guard: &CallGuard<&Bulkhead>, deadlines: &Deadlines) -> Outcome {
+fn judge_overrun(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> Outcome {
     let Some(deadline) = deadlines.run_until() else { return outcome };
-    let now = guard.inner().runtime.now();
+    let now = inner.runtime.now();
     if now < deadline {
         outcome
     } else if deadlines.is_queues_fault(now) {

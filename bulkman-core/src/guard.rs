@@ -29,16 +29,28 @@ pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
 #[derive(Debug)]
 enum Held {
     Nothing,
-    Place {
-        key: Key,
-        timed: bool,
-    },
+    Place { key: Key, timed: bool },
     Permit,
-    /// `None`: the circuit waits for no outcome (any more).
-    Seat {
-        ticket: Option<Ticket>,
-    },
+    Seat(Seat),
     Done,
+}
+
+/// A permit and an admission: what a running call holds.
+///
+/// Plain data, so that a call that is ready at once keeps it in registers; whoever has it must
+/// [`finish`](Inner::finish) it once, or give it to a [`CallGuard`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    /// `None`: the circuit waits for no outcome (any more).
+    pub(crate) ticket: Option<Ticket>,
+}
+
+impl Seat {
+    /// Whether the circuit's rules need to know how long the operation takes.
+    #[inline]
+    pub(crate) fn needs_duration(self) -> bool {
+        self.ticket.is_some_and(Ticket::needs_duration)
+    }
 }
 
 /// Why a call does not get to run.
@@ -65,40 +77,65 @@ impl Rejection {
 }
 
 impl<H: Borrow<Bulkhead>> CallGuard<H> {
-    pub(crate) const fn new(bulkhead: H) -> Self {
-        Self { bulkhead, held: Held::Nothing, observer: Observer::new() }
+    /// `report`: the number of the call's report, or zero.
+    #[inline]
+    pub(crate) const fn new(bulkhead: H, report: u64) -> Self {
+        Self { bulkhead, held: Held::Nothing, observer: Observer::new(report) }
     }
 
-    /// The call begins, for those who listen; `id`: that of its report, or zero.
+    /// The call begins, for those who listen.
     #[inline]
-    pub(crate) fn observe(&mut self, id: u64) {
-        self.observer.begin(self.bulkhead.borrow().inner(), id);
+    pub(crate) fn observe(&mut self) {
+        self.observer.begin(self.bulkhead.borrow().inner());
     }
 
     pub(crate) const fn observer(&self) -> &Observer {
         &self.observer
     }
 
-    /// Step 1: refuses at once what an open circuit would refuse later.
-    #[inline]
-    pub(crate) fn check_circuit(&self) -> Result<(), Rejection> {
-        match &self.inner().circuit {
-            Some(circuit) => circuit.check().map_err(Rejection::Circuit),
-            None => Ok(()),
+    /// Steps 1 to 3 without waiting; `None`: the permit has to be waited for.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self) -> Result<Option<Seat>, Rejection> {
+        let inner = self.bulkhead.borrow().inner();
+        let ticket = match &inner.circuit {
+            Some(circuit) => match circuit.admit_if_all_pass() {
+                Some(ticket) => Some(ticket),
+                None => return self.enter_watched(),
+            },
+            None => None,
+        };
+        match inner.queue.try_take() {
+            Take::Taken => {
+                inner.counters.start();
+                self.observer.run(inner);
+                self.held = Held::Done;
+                Ok(Some(Seat { ticket }))
+            }
+            Take::Wait => Ok(None),
+            Take::Full => Err(self.reject_full()),
+            Take::Closed => Err(self.reject_shutdown()),
         }
     }
 
-    /// Step 2, at once: takes a free permit. `false`: it has to be waited for.
-    #[inline]
-    pub(crate) fn try_permit(&mut self) -> Result<bool, Rejection> {
+    /// As [`enter`](Self::enter), while the circuit is not closed: one step at a time.
+    #[inline(never)]
+    fn enter_watched(&mut self) -> Result<Option<Seat>, Rejection> {
+        self.check_circuit()?;
         match self.inner().queue.try_take() {
             Take::Taken => {
                 self.held = Held::Permit;
-                Ok(true)
+                self.admit().map(Some)
             }
-            Take::Wait => Ok(false),
+            Take::Wait => Ok(None),
             Take::Full => Err(self.reject_full()),
             Take::Closed => Err(self.reject_shutdown()),
+        }
+    }
+
+    fn check_circuit(&self) -> Result<(), Rejection> {
+        match &self.inner().circuit {
+            Some(circuit) => circuit.check().map_err(Rejection::Circuit),
+            None => Ok(()),
         }
     }
 
@@ -135,9 +172,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Poll::Ready(self.end_wait(waited, deadlines))
     }
 
-    /// Step 3: the circuit may have opened while the call waited.
-    #[inline]
-    pub(crate) fn admit(&mut self) -> Result<(), Rejection> {
+    /// Step 3: the circuit may have opened while the call waited. The seat is the caller's.
+    pub(crate) fn admit(&mut self) -> Result<Seat, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             // Dropping the guard gives the permit back.
@@ -145,13 +181,26 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None => None,
         };
         inner.counters.start();
-        self.held = Held::Seat { ticket };
         self.observer.run(inner);
-        Ok(())
+        self.held = Held::Done;
+        Ok(Seat { ticket })
+    }
+
+    /// Takes the seat out, to be finished or put back.
+    #[inline]
+    pub(crate) fn take_seat(&mut self) -> Option<Seat> {
+        let Held::Seat(seat) = self.held else { return None };
+        self.held = Held::Done;
+        Some(seat)
+    }
+
+    /// Keeps the seat until the next poll.
+    #[inline]
+    pub(crate) fn put_back(&mut self, seat: Seat) {
+        self.held = Held::Seat(seat);
     }
 
     /// Steps 5 and 6: tells the circuit and the statistics how it ended, gives the permit back.
-    #[inline]
     pub(crate) fn finish(&mut self, outcome: Outcome, ran: Option<Duration>) {
         self.end(outcome, ran, Ending::Ran(outcome));
     }
@@ -161,50 +210,36 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.end(outcome, ran, Ending::TimedOut);
     }
 
-    #[inline]
-    fn end(&mut self, outcome: Outcome, ran: Option<Duration>, ending: Ending) {
-        let inner = self.bulkhead.borrow().inner();
-        if let (Held::Seat { ticket: Some(ticket) }, Some(circuit)) = (&self.held, &inner.circuit) {
-            circuit.settle(*ticket, outcome, ran);
-        }
-        self.held = Held::Done;
-        inner.counters.end(Some(outcome));
-        inner.release();
-        self.observer.end(inner, ending);
-    }
-
     /// As [`finish`](Self::finish) for work that timed out, and whose outcome the circuit was told
     /// then.
     pub(crate) fn finish_settled(&mut self, outcome: Outcome) {
-        self.held = Held::Seat { ticket: None };
+        if let Held::Seat(seat) = &mut self.held {
+            seat.ticket = None;
+        }
         self.finish_timed_out(outcome, None);
     }
 
-    /// The operation panicked: a failure, that goes on unwinding.
-    #[cold]
-    pub(crate) fn panicked(&mut self, ran: Option<Duration>) {
-        self.inner().counters.count(Event::Panicked);
-        self.finish_panicked(ran);
-    }
-
-    /// As [`panicked`](Self::panicked), counted already.
+    /// As [`finish`](Self::finish), for an operation that panicked: a failure.
     pub(crate) fn finish_panicked(&mut self, ran: Option<Duration>) {
+        self.inner().counters.count(Event::Panicked);
         self.end(Outcome::Failure, ran, Ending::Panicked);
     }
 
+    fn end(&mut self, outcome: Outcome, ran: Option<Duration>, ending: Ending) {
+        if let Some(seat) = self.take_seat() {
+            let inner = self.bulkhead.borrow().inner();
+            inner.finish(seat, outcome, ran);
+            self.observer.end(inner, ending);
+        }
+    }
+
     /// Whether the circuit's rules need to know how long the operation takes.
-    #[inline]
-    pub(crate) const fn needs_duration(&self) -> bool {
-        matches!(&self.held, Held::Seat { ticket: Some(ticket) } if ticket.needs_duration())
+    pub(crate) fn needs_duration(&self) -> bool {
+        matches!(self.held, Held::Seat(seat) if seat.needs_duration())
     }
 
     pub(crate) const fn is_new(&self) -> bool {
         matches!(self.held, Held::Nothing)
-    }
-
-    #[inline]
-    pub(crate) const fn is_admitted(&self) -> bool {
-        matches!(self.held, Held::Seat { .. })
     }
 
     /// Nothing is held and nothing more will be: the call was refused.
@@ -337,7 +372,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 }
             }
             Held::Permit => inner.release(),
-            Held::Seat { ticket } => {
+            Held::Seat(Seat { ticket }) => {
                 if let (Some(ticket), Some(circuit)) = (ticket, &inner.circuit) {
                     circuit.abandon(ticket);
                 }
@@ -378,7 +413,7 @@ impl CallGuard<Bulkhead> {
     /// The admission, to tell the circuit an outcome before the work has ended.
     pub(crate) const fn ticket(&self) -> Option<Ticket> {
         match self.held {
-            Held::Seat { ticket } => ticket,
+            Held::Seat(seat) => seat.ticket,
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use crate::error::BulkheadError;
 use crate::execute::{begin, duration, poll_admission};
 use crate::guard::CallGuard;
 use crate::outcome::Outcome;
+use crate::queue::Priority;
 
 /// A call that was let in and whose outcome somebody else will tell.
 ///
@@ -57,8 +58,7 @@ impl Permit {
 
     /// Ends the call with this outcome and frees the permit.
     pub fn record(mut self, outcome: Outcome) {
-        let ran = duration(&self.guard, false, &mut self.deadlines);
-        self.guard.finish(outcome, ran);
+        self.guard.finish(outcome, duration(&self.guard, &self.deadlines));
     }
 
     /// The bulkhead that the permit belongs to.
@@ -69,14 +69,12 @@ impl Permit {
 
     /// A permit without waiting.
     pub(crate) fn now(bulkhead: Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
-        let mut guard = CallGuard::new(bulkhead);
-        let mut deadlines = Deadlines::default();
-        let options = CallOptions::default();
-        let admitted = begin(&mut guard, &options, &mut deadlines, false)
-            .and_then(|taken| if taken { guard.admit() } else { Err(guard.reject_full()) });
-        match admitted {
-            Ok(()) => {
-                deadlines.run(false, guard.needs_duration(), &*guard.inner().runtime);
+        let mut guard = CallGuard::new(bulkhead, 0);
+        let mut deadlines = Deadlines::Unkept;
+        let admitted = begin(&mut guard, &mut deadlines, false);
+        match admitted.and_then(|seat| seat.ok_or_else(|| guard.reject_full())) {
+            Ok(seat) => {
+                guard.put_back(seat);
                 Ok(Self { guard, deadlines })
             }
             Err(rejection) => Err(guard.refuse(rejection, &deadlines)),
@@ -100,12 +98,12 @@ impl fmt::Debug for Permit {
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire {
     call: Option<(CallGuard<Bulkhead>, Deadlines)>,
-    options: CallOptions,
+    priority: Priority,
 }
 
 impl Acquire {
     pub(crate) fn new(bulkhead: Bulkhead, options: CallOptions) -> Self {
-        Self { call: Some((CallGuard::new(bulkhead), Deadlines::default())), options }
+        Self { call: Some((CallGuard::new(bulkhead, 0), options.deadlines())), priority: options.priority }
     }
 }
 
@@ -113,12 +111,15 @@ impl Future for Acquire {
     type Output = Result<Permit, BulkheadError<Infallible>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let options = self.options;
+        let priority = self.priority;
         let (guard, deadlines) = self.call.as_mut().expect("`Acquire` polled after completion");
-        let admitted = ready!(poll_admission(guard, &options, deadlines, cx));
+        let admitted = ready!(poll_admission(guard, priority, deadlines, cx));
         let Some((mut guard, deadlines)) = self.call.take() else { unreachable!("it was there above") };
         Poll::Ready(match admitted {
-            Ok(()) => Ok(Permit { guard, deadlines }),
+            Ok(seat) => {
+                guard.put_back(seat);
+                Ok(Permit { guard, deadlines })
+            }
             Err(rejection) => Err(guard.refuse(rejection, &deadlines)),
         })
     }

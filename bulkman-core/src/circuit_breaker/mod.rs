@@ -305,6 +305,12 @@ impl CircuitBreaker {
         self.0.check()
     }
 
+    /// Admits a call if all calls pass: one load. `None`: ask [`admit`](Self::admit).
+    #[inline]
+    pub(crate) fn admit_if_all_pass(&self) -> Option<Ticket> {
+        self.0.admit_if_all_pass()
+    }
+
     /// [`try_acquire`](Self::try_acquire) for who has a guard of their own.
     #[inline]
     pub(crate) fn admit(&self) -> Result<Ticket, CircuitOpen> {

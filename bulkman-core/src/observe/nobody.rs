@@ -7,12 +7,17 @@ use crate::bulkhead::Inner;
 pub(crate) struct Observer;
 
 impl Observer {
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(_id: u64) -> Self {
         Self
     }
 
     #[inline]
-    pub(crate) const fn begin(&mut self, _inner: &Inner, _id: u64) {}
+    pub(crate) const fn begin(&mut self, _inner: &Inner) {}
+
+    #[inline]
+    pub(crate) const fn listens(&self) -> bool {
+        false
+    }
 
     #[inline]
     pub(crate) const fn run(&mut self, _inner: &Inner) {}

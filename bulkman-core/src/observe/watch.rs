@@ -9,7 +9,11 @@ use crate::bulkhead::Inner;
 
 /// A call's listeners: none, unless somebody asked when it began.
 #[derive(Debug)]
-pub(crate) struct Observer(Option<Box<Watch>>);
+pub(crate) struct Observer {
+    /// That of the call's report, or zero.
+    id: u64,
+    watch: Option<Box<Watch>>,
+}
 
 /// Kept off the call's future, which most of the time has no use for it.
 #[derive(Debug)]
@@ -21,22 +25,30 @@ struct Watch {
 }
 
 impl Observer {
-    pub(crate) const fn new() -> Self {
-        Self(None)
+    /// `id`: that of the call's report, or zero.
+    #[inline]
+    pub(crate) const fn new(id: u64) -> Self {
+        Self { id, watch: None }
     }
 
-    /// The call begins. `id`: that of its report, or zero.
+    /// The call begins.
     #[inline]
-    pub(crate) fn begin(&mut self, inner: &Inner, id: u64) {
+    pub(crate) fn begin(&mut self, inner: &Inner) {
         if somebody_may_listen(inner) {
-            self.0 = Watch::begin(inner, id);
+            self.watch = Watch::begin(inner, self.id);
         }
+    }
+
+    /// Whether somebody listens to this call.
+    #[inline]
+    pub(crate) const fn listens(&self) -> bool {
+        self.watch.is_some()
     }
 
     /// The operation begins.
     #[inline]
     pub(crate) fn run(&mut self, inner: &Inner) {
-        if let Some(watch) = &mut self.0 {
+        if let Some(watch) = &mut self.watch {
             watch.running = Some(inner.runtime.now());
         }
     }
@@ -45,7 +57,7 @@ impl Observer {
     #[cfg(feature = "tracing")]
     #[inline]
     pub(crate) fn enter(&self) -> Option<tracing::span::Entered<'_>> {
-        self.0.as_ref().map(|watch| watch.span.enter())
+        self.watch.as_ref().map(|watch| watch.span.enter())
     }
 
     #[cfg(not(feature = "tracing"))]
@@ -57,7 +69,7 @@ impl Observer {
     /// The call is over; what it held was given back before.
     #[inline]
     pub(crate) fn end(&mut self, inner: &Inner, ending: Ending) {
-        if let Some(watch) = self.0.take() {
+        if let Some(watch) = self.watch.take() {
             watch.end(inner, ending);
         }
     }

@@ -63,6 +63,6 @@ where
         // A clone, and made ready only once the permit is there: see the module's documentation.
         let operation = Oneshot::new(self.inner.clone(), request);
         let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
-        ResponseFuture::new(Execute::new(bulkhead, operation, classifier, CallOptions::default()))
+        ResponseFuture::new(Execute::new(bulkhead, operation, classifier, CallOptions::NONE))
     }
 }

@@ -11,7 +11,6 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::State;
@@ -23,6 +22,7 @@ use bulkman::tower::{BulkheadLayer, ServiceError};
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, BulkheadState, TokioRuntime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tower::ServiceBuilder;
 
 #[tokio::main]

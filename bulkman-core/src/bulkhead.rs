@@ -384,11 +384,9 @@ impl Bulkhead {
     /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name or for switching
     /// the circuit breaker on or off. Nothing has changed then.
     pub fn reconfigure(&self, config: BulkheadConfig) -> Result<(), ConfigError> {
-        config.validate()?;
+        self.check_reconfigure(&config)?;
         let inner = &*self.inner;
-        config.supported_by(inner.capabilities)?;
         let mut current = lock(&inner.config);
-        current.check_fixed(&config)?;
         if let (Some(circuit), Some(rules)) = (&inner.circuit, config.circuit()) {
             circuit.reconfigure(rules)?;
         }
@@ -398,6 +396,18 @@ impl Bulkhead {
         let (permits, places, order) = config.limits();
         inner.queue.resize(permits, places, order, || inner.runtime.now());
         Ok(())
+    }
+
+    /// Everything for which [`reconfigure`](Self::reconfigure) would refuse.
+    pub(crate) fn check_reconfigure(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        config.supported_by(self.inner.capabilities)?;
+        // The name and whether there is a circuit never change, so the answer stays right.
+        lock(&self.inner.config).check_fixed(config)?;
+        match (&self.inner.circuit, config.circuit()) {
+            (Some(circuit), Some(rules)) => circuit.check_config(rules),
+            _ => Ok(()),
+        }
     }
 
     /// The settings in force.

@@ -34,6 +34,8 @@ pub mod store;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
+#[cfg(feature = "serde")]
+mod text;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod tower;
@@ -54,7 +56,7 @@ pub use config::BulkheadConfig;
 pub use drained::Drained;
 pub use error::{BulkheadError, CircuitOpen, ConfigError, OpenReason, Phase};
 pub use execute::Execute;
-pub use manager::{BulkheadManager, ExecuteInBulkhead, ManagerError};
+pub use manager::{Applied, BulkheadManager, ExecuteInBulkhead, ManagerConfig, ManagerError};
 pub use name::Name;
 pub use outcome::Outcome;
 pub use permit::{Acquire, Permit};

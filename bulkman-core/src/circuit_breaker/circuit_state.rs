@@ -6,6 +6,7 @@ use std::fmt;
 ///
 /// The first three follow each other by themselves; the others are entered and left by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CircuitState {
     /// Calls pass and their outcomes are counted.

@@ -274,6 +274,7 @@ impl IsolationBackoff {
 
 /// Where a half-open that lasts too long goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HalfOpenExpiry {
     /// Open again, for the isolation in force.

@@ -44,6 +44,8 @@ mod config;
 mod count_window;
 mod counts;
 mod events;
+#[cfg(feature = "serde")]
+mod form;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
 mod probes;
@@ -292,10 +294,15 @@ impl CircuitBreaker {
     ///
     /// [`ConfigError`], as the constructor; then the old rules stay in force.
     pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
-        check_config(config, &**self.0.runtime())?;
+        self.check_config(config)?;
         let settings = config.settings();
         self.0.change(|machine, now| machine.reconfigure(settings, now));
         Ok(())
+    }
+
+    /// Everything for which [`reconfigure`](Self::reconfigure) would refuse.
+    pub(crate) fn check_config(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
+        check_config(config, &**self.0.runtime())
     }
 
     /// Whether a call would be refused now. Takes nothing, and counts a refusal: for who then

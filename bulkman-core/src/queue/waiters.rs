@@ -10,6 +10,7 @@ use std::time::Instant;
 
 /// How urgent a call is among those that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Priority {
     /// Served when nobody else waits.
@@ -23,6 +24,7 @@ pub enum Priority {
 
 /// Which of the waiting calls of one priority is served first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum QueueOrder {
     /// The one that has waited longest: the default.

@@ -31,6 +31,8 @@ mod view;
 pub mod conformance;
 #[cfg(feature = "test-util")]
 mod fault;
+#[cfg(feature = "serde")]
+mod form;
 
 pub use counts::{CountWindow, CountsDelta, FleetCounts};
 pub use error::StoreError;

@@ -185,6 +185,7 @@ impl Default for StoreSettings {
 
 /// Whether to rely on what the store pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Push {
     /// Where the store can, until it turns out not to deliver: then poll.

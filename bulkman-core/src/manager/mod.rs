@@ -1,5 +1,10 @@
 //! A registry of bulkheads: one name, one bulkhead.
 
+mod apply;
+mod config;
+#[cfg(feature = "serde")]
+mod form;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -11,6 +16,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use thiserror::Error;
 
+pub use self::apply::Applied;
+pub use self::config::ManagerConfig;
 use crate::bulkhead::{Bulkhead, BulkheadState};
 use crate::classify::ByResult;
 use crate::config::BulkheadConfig;
@@ -62,6 +69,15 @@ pub enum ManagerError {
         name: Name,
         /// The first field that differs.
         field: &'static str,
+    },
+
+    /// One of several configurations can't be used.
+    #[error("bulkhead {bulkhead:?}: {source}")]
+    Invalid {
+        /// Its name, as given.
+        bulkhead: Box<str>,
+        /// What is wrong with it.
+        source: ConfigError,
     },
 
     /// The configuration can't be used.

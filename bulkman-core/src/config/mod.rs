@@ -1,6 +1,12 @@
 //! How a bulkhead is configured.
 
+#[cfg(feature = "serde")]
+mod form;
+
 use std::time::Duration;
+
+#[cfg(feature = "serde")]
+pub(crate) use self::form::BulkheadForm;
 
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::error::ConfigError;

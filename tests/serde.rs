@@ -1,0 +1,384 @@
+//! Configurations in files: TOML, YAML and JSON.
+
+use std::fmt::Debug;
+use std::future::ready;
+use std::time::Duration;
+
+use bulkman::store::{CountWindow, CountsRule, OnOutage, Push, Share, StoreSettings};
+use bulkman::testing::ManualRuntime;
+use bulkman::{
+    BulkheadConfig, BulkheadManager, CircuitBreakerConfig, CircuitState, ClockOnly, HalfOpenExpiry,
+    IsolationBackoff, ManagerConfig, ManagerError, Name, Priority, QueueOrder, SlidingWindow,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The value as read back from each format, in a document of its own.
+#[track_caller]
+fn round_trips<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
+    #[derive(Serialize, serde::Deserialize)]
+    struct Document<T> {
+        value: T,
+    }
+    let document = Document { value };
+    let text = toml::to_string(&document).unwrap();
+    let read: Document<T> = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(&read.value, value, "{text}");
+    let text = serde_yaml_ng::to_string(&document).unwrap();
+    assert!(!text.contains('!'), "tags are nothing that a person would write:\n{text}");
+    let read: Document<T> = serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(&read.value, value, "{text}");
+    let text = serde_json::to_string(&document).unwrap();
+    let read: Document<T> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(&read.value, value, "{text}");
+}
+
+#[test]
+fn every_configuration_comes_back_as_it_was_written() {
+    for circuit in circuits() {
+        round_trips(&circuit);
+        round_trips(&BulkheadConfig::new("api").circuit_breaker(circuit));
+    }
+    let full = BulkheadConfig::new("zahlung \"日本\"")
+        .max_concurrent_calls(7)
+        .max_queue_size(0)
+        .queue_order(QueueOrder::Lifo)
+        .timeout(Duration::from_micros(1_500_001))
+        .max_wait(Duration::ZERO)
+        .run_timeout(Duration::MAX)
+        .circuit_breaker_enabled(false);
+    round_trips(&full);
+    round_trips(&ManagerConfig::new().bulkhead(BulkheadConfig::new("a.b")).bulkhead(full));
+    round_trips(&ManagerConfig::new());
+    for name in ["a", "zahlung \"日本\"", "true", "42", "null"] {
+        round_trips(&Name::new(name).unwrap());
+    }
+    for priority in [Priority::Low, Priority::Normal, Priority::High] {
+        round_trips(&priority);
+    }
+    for state in [
+        CircuitState::Closed,
+        CircuitState::Open,
+        CircuitState::HalfOpen,
+        CircuitState::ForcedOpen,
+        CircuitState::Disabled,
+        CircuitState::MetricsOnly,
+    ] {
+        round_trips(&state);
+        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str(), "as in logs and metrics");
+    }
+}
+
+#[test]
+fn every_setting_of_a_store_comes_back_as_it_was_written() {
+    let rule = CountsRule::new(10 * SECOND, 10);
+    for settings in [
+        StoreSettings::new(),
+        StoreSettings::new()
+            .push(Push::Off)
+            .backoff(Duration::from_millis(1), Duration::from_millis(250))
+            .share(Share::quorum(3, 10 * SECOND))
+            .on_outage(OnOutage::HoldOpen)
+            .instance("blue-7"),
+        StoreSettings::new()
+            .share(Share::Counts(rule.failure_count_threshold(500).failure_rate_threshold(0.5, 200)))
+            .on_outage(OnOutage::ProbeLocally { probes: 4 }),
+        StoreSettings::new().share(Share::Counts(rule.failure_rate_threshold(0.25, 1))),
+    ] {
+        round_trips(&settings);
+    }
+    round_trips(&CountWindow::new(SECOND, 10));
+    assert_eq!(toml::from_str::<StoreSettings>("").unwrap(), StoreSettings::new());
+    let (line, message) = toml_error::<Stores>("[store]\npush = \"off\"\nprobe_limit = 0\n");
+    assert!(line == 1 && message.contains("probe_limit"), "{line}: {message}");
+    let (line, message) = toml_error::<Stores>("[store]\npush = \"off\"\non_outage = \"hope\"\n");
+    assert!(line == 3 && message.contains("hold_open") && message.contains("probe_locally"), "{message}");
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Stores {
+    #[expect(dead_code, reason = "only the errors are looked at")]
+    store: StoreSettings,
+}
+
+fn circuits() -> Vec<CircuitBreakerConfig> {
+    let new = CircuitBreakerConfig::new;
+    vec![
+        new(),
+        new().failure_threshold(1),
+        new().without_failure_threshold(),
+        new().failure_rate_threshold(0.5).minimum_number_of_calls(20).success_threshold(1),
+        new().slow_call_rate_threshold(1.0).slow_call_duration(SECOND).half_open_rate(10),
+        new().failure_count_threshold(1_000).sliding_window(SlidingWindow::Count(1_000)),
+        new().sliding_window(SlidingWindow::Time { length: 60 * SECOND, buckets: 60 }),
+        new()
+            .isolation_duration(SECOND)
+            .isolation_backoff(IsolationBackoff::new(2.0, 90 * SECOND).jitter(0.2)),
+        new().isolation_schedule([SECOND, 5 * SECOND, 3600 * SECOND]),
+        new().probe_timeout(Duration::MAX).automatic_half_open(true),
+        new().max_half_open_duration(SECOND, HalfOpenExpiry::Closed).initial_state(CircuitState::ForcedOpen),
+    ]
+}
+
+const TOML: &str = r#"
+[bulkheads.payments]
+max_concurrent_calls = 20
+max_queue_size = 50
+queue_order = "lifo"
+timeout = "2s 500ms"
+
+[bulkheads.payments.circuit_breaker]
+failure_threshold = "off"
+failure_rate_threshold = 0.5
+minimum_number_of_calls = 20
+sliding_window = { length = "60s", buckets = 60 }
+isolation_duration = "10s"
+isolation_backoff = { factor = 2, max = "5m" }
+
+[bulkheads.reports]
+circuit_breaker_enabled = false
+"#;
+
+const YAML: &str = "
+bulkheads:
+  payments:
+    max_concurrent_calls: 20
+    max_queue_size: 50
+    queue_order: lifo
+    timeout: 2s 500ms
+    circuit_breaker:
+      failure_threshold: off
+      failure_rate_threshold: 0.5
+      minimum_number_of_calls: 20
+      sliding_window: { length: 1m, buckets: 60 }
+      isolation_duration: 10s
+      isolation_backoff: { factor: 2, max: 300s }
+  reports:
+    circuit_breaker_enabled: false
+";
+
+const JSON: &str = r#"{
+  "bulkheads": {
+    "payments": {
+      "max_concurrent_calls": 20,
+      "max_queue_size": 50,
+      "queue_order": "lifo",
+      "timeout": "2500ms",
+      "max_wait": null,
+      "circuit_breaker": {
+        "failure_threshold": "off",
+        "failure_rate_threshold": 0.5,
+        "minimum_number_of_calls": 20,
+        "sliding_window": { "length": "60s", "buckets": 60 },
+        "isolation_duration": "10s",
+        "isolation_backoff": { "factor": 2, "max": "5m" }
+      }
+    },
+    "reports": { "name": "reports", "circuit_breaker_enabled": false }
+  }
+}"#;
+
+#[test]
+fn a_file_in_any_format_says_the_same() {
+    let expected = ManagerConfig::new()
+        .bulkhead(
+            BulkheadConfig::new("payments")
+                .max_concurrent_calls(20)
+                .max_queue_size(50)
+                .queue_order(QueueOrder::Lifo)
+                .timeout(Duration::from_millis(2500))
+                .circuit_breaker(
+                    CircuitBreakerConfig::new()
+                        .without_failure_threshold()
+                        .failure_rate_threshold(0.5)
+                        .minimum_number_of_calls(20)
+                        .sliding_window(SlidingWindow::Time { length: 60 * SECOND, buckets: 60 })
+                        .isolation_duration(10 * SECOND)
+                        .isolation_backoff(IsolationBackoff::new(2.0, 300 * SECOND)),
+                ),
+        )
+        .bulkhead(BulkheadConfig::new("reports").circuit_breaker_enabled(false));
+    assert_eq!(toml::from_str::<ManagerConfig>(TOML).unwrap(), expected);
+    assert_eq!(serde_yaml_ng::from_str::<ManagerConfig>(YAML).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<ManagerConfig>(JSON).unwrap(), expected);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let config: BulkheadConfig = toml::from_str(r#"name = "api""#).unwrap();
+    assert_eq!(config, BulkheadConfig::new("api"));
+    let error = toml::from_str::<BulkheadConfig>("").unwrap_err().to_string();
+    assert!(error.contains("missing field `name`"), "{error}");
+    let error = toml::from_str::<ManagerConfig>("").unwrap_err().to_string();
+    assert!(error.contains("missing field `bulkheads`"), "a file about something else: {error}");
+}
+
+/// The line and the text of the error that `text` gives.
+#[track_caller]
+fn toml_error<T: DeserializeOwned + Debug>(text: &str) -> (usize, String) {
+    let error = toml::from_str::<T>(text).expect_err("the document is wrong");
+    let line = 1 + text[..error.span().unwrap().start].matches('\n').count();
+    let shown = error.to_string();
+    assert!(shown.contains(&format!("line {line}")), "{shown}");
+    (line, error.message().into())
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line() {
+    let cases = [
+        // On the very line: what is wrong with one field.
+        (
+            "max_concurrent_calls = 20",
+            "max_concurrent_calls = 0",
+            3,
+            "`max_concurrent_calls` is 0, must be 1 to",
+        ),
+        ("max_concurrent_calls = 20", "max_concurrent_calls = -1", 3, "-1"),
+        ("max_concurrent_calls = 20", "max_concurent_calls = 20", 3, "unknown field `max_concurent_calls`"),
+        ("timeout = \"2s 500ms\"", "timeout = 2.5", 6, "a duration as text, such as \"250ms\""),
+        ("timeout = \"2s 500ms\"", "timeout = \"soon\"", 6, "string \"soon\", expected a duration as text"),
+        ("timeout = \"2s 500ms\"", "timeout = \"0s\"", 6, "`timeout` is 0ns, must be more than zero"),
+        ("queue_order = \"lifo\"", "queue_order = \"random\"", 5, "unknown variant `random`"),
+        ("failure_threshold = \"off\"", "failure_threshold = 0", 9, "`failure_threshold` is 0"),
+        ("failure_threshold = \"off\"", "failure_threshold = \"of\"", 9, "a number of failures, or \"off\""),
+        ("failure_rate_threshold = 0.5", "failure_rate_threshold = 50.0", 10, "a fraction within (0, 1]"),
+        ("buckets = 60 }", "buckets = 0 }", 12, "`sliding_window.buckets` is 0"),
+        ("buckets = 60 }", "count = 60 }", 12, "either `count`, or `length` and `buckets`"),
+        ("isolation_duration = \"10s\"", "isolation_duration = \"0ms\"", 13, "`isolation_duration` is 0ns"),
+        ("factor = 2,", "faktor = 2,", 14, "unknown field `faktor`"),
+        // At the head of its table: what is wrong between fields.
+        (
+            "max = \"5m\"",
+            "max = \"5s\"",
+            8,
+            "`isolation_backoff.max` is 5s, must be at least `isolation_duration`",
+        ),
+        ("[bulkheads.reports]", "[bulkheads.reports]\nname = \"report\"", 16, "leave the name out"),
+        ("[bulkheads.reports]", "[bulkheads.\"\"]", 16, "`name` is 0 bytes, must be 1 to 255 bytes"),
+        ("[bulkheads.reports]", "[bulkheads.\"a\\nb\"]", 16, "text without control characters"),
+        ("[bulkheads.reports]", "[bulkheads.payments]", 16, "duplicate key"),
+        ("[bulkheads.reports]", "[bulkhead.reports]", 16, "unknown field `bulkhead`"),
+    ];
+    for (right, wrong, line, message) in cases {
+        let text = TOML.replace(right, wrong);
+        assert_ne!(text, TOML, "{right}");
+        let (told, error) = toml_error::<ManagerConfig>(&text);
+        assert_eq!(told, line, "{wrong}: {error}");
+        assert!(error.contains(message), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn yaml_and_json_tell_the_line_too() {
+    let yaml = YAML.replace("max_concurrent_calls: 20", "max_concurrent_calls: 0");
+    let error = serde_yaml_ng::from_str::<ManagerConfig>(&yaml).unwrap_err();
+    assert!(error.to_string().contains("`max_concurrent_calls` is 0"), "{error}");
+    assert_eq!(error.location().map(|at| at.line()), Some(4), "{error}");
+    let yaml = YAML.replace("timeout: 2s 500ms", "timeoot: 2s");
+    let error = serde_yaml_ng::from_str::<ManagerConfig>(&yaml).unwrap_err();
+    assert!(error.to_string().contains("unknown field `timeoot`"), "{error}");
+    assert_eq!(error.location().map(|at| at.line()), Some(7), "{error}");
+
+    for (right, wrong, line, message) in [
+        ("\"max_concurrent_calls\": 20", "\"max_concurrent_calls\": 0", 4, "`max_concurrent_calls` is 0"),
+        ("\"timeout\": \"2500ms\"", "\"timeout\": \"soon\"", 7, "expected a duration as text"),
+        ("\"queue_order\"", "\"order\"", 6, "unknown field `order`"),
+        ("\"reports\": {", "\"payments\": {", 18, "bulkhead \"payments\" is there twice"),
+    ] {
+        let text = JSON.replace(right, wrong);
+        let error = serde_json::from_str::<ManagerConfig>(&text).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert_eq!(error.line(), line, "{error}");
+    }
+}
+
+#[test]
+fn an_invalid_configuration_is_not_written() {
+    let error = toml::to_string(&BulkheadConfig::new("")).unwrap_err().to_string();
+    assert!(error.contains("`name` is 0 bytes"), "{error}");
+}
+
+#[test]
+fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
+    let runtime = ManualRuntime::new();
+    let read = |text: &str| toml::from_str::<ManagerConfig>(text).unwrap();
+    let manager = BulkheadManager::from_config(&read(TOML), runtime.clone()).unwrap();
+    let payments = manager.get_bulkhead("payments").unwrap();
+    assert!(manager.get_bulkhead("reports").unwrap().circuit_breaker().is_none());
+    // A window with something in it, and a call that waits.
+    for _ in 0..19 {
+        let _ = payments.execute_sync(|| Err::<(), _>(()));
+    }
+
+    let text = TOML
+        .replace("max_concurrent_calls = 20", "max_concurrent_calls = 1")
+        .replace("[bulkheads.reports]", "[bulkheads.mail]")
+        .replace("isolation_duration = \"10s\"", "isolation_duration = \"20s\"");
+    let applied = manager.apply_config(&read(&text)).unwrap();
+    let names = |names: &[Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&applied.created), ["mail"]);
+    assert_eq!(names(&applied.changed), ["payments"]);
+    assert_eq!(names(&applied.unlisted), ["reports"], "left alone, and named");
+    assert_eq!(payments.stats().max_concurrent_calls, 1);
+    let circuit = payments.circuit_breaker().unwrap();
+    assert_eq!(circuit.snapshot().counts.failures, 19, "the window stays");
+    let _ = payments.execute_sync(|| Err::<(), _>(()));
+    assert_eq!(circuit.state(), CircuitState::Open, "20 calls, all of them failed");
+    assert_eq!(circuit.snapshot().retry_after, Some(20 * SECOND), "the new isolation");
+
+    let again = manager.apply_config(&read(&text.replace("\"20s\"", "\"5s\""))).unwrap();
+    assert_eq!(names(&again.changed), ["payments"]);
+    assert_eq!(names(&again.unchanged), ["mail"]);
+    assert_eq!(circuit.state(), CircuitState::Open);
+    assert_eq!(circuit.snapshot().retry_after, Some(20 * SECOND), "a running isolation stays as it is");
+}
+
+#[test]
+fn a_reload_that_fails_changes_nothing() {
+    let manager = BulkheadManager::from_config(&toml::from_str(TOML).unwrap(), ManualRuntime::new()).unwrap();
+    let before: Vec<_> = manager.bulkheads().iter().map(bulkman::Bulkhead::config).collect();
+    let new = BulkheadConfig::new;
+    let changed =
+        || ManagerConfig::new().bulkhead(new("mail")).bulkhead(new("payments").max_concurrent_calls(1));
+    for (bad, message) in [
+        (
+            changed().bulkhead(new("reports")),
+            "`circuit_breaker_enabled` can't change from \"false\" to \"true\"",
+        ),
+        (
+            changed().bulkhead(new("more").max_concurrent_calls(0)),
+            "bulkhead \"more\": `max_concurrent_calls` is 0",
+        ),
+        (changed().bulkhead(new("mail")), "a bulkhead named \"mail\" exists already"),
+        (changed().bulkhead(new("\n")), "text without control characters"),
+    ] {
+        let error = manager.apply_config(&bad).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(matches!(error, ManagerError::Invalid { .. } | ManagerError::Exists { .. }));
+        assert_eq!(manager.bulkheads().iter().map(bulkman::Bulkhead::config).collect::<Vec<_>>(), before);
+    }
+    // What the runtime can't do is found out before anything is changed, too.
+    let manager = BulkheadManager::new(ClockOnly);
+    let config = ManagerConfig::new().bulkhead(new("a")).bulkhead(new("b").timeout(SECOND));
+    let error = manager.apply_config(&config).unwrap_err();
+    assert_eq!(error.to_string(), "bulkhead \"b\": `timeout` needs timers, which the runtime does not have");
+    assert!(manager.is_empty());
+}
+
+#[test]
+fn a_reload_keeps_those_who_wait() {
+    let runtime = ManualRuntime::new();
+    let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("api").max_concurrent_calls(1));
+    let manager = BulkheadManager::from_config(&config, runtime.clone()).unwrap();
+    let bulkhead = manager.get_bulkhead("api").unwrap();
+    runtime.block_on(async {
+        let _permit = bulkhead.acquire().await.unwrap();
+        let mut waiting = Box::pin(bulkhead.execute(ready(Ok::<_, ()>(7))));
+        assert!(futures_lite::future::poll_once(&mut waiting).await.is_none());
+        let wider = ManagerConfig::new().bulkhead(BulkheadConfig::new("api").max_concurrent_calls(2));
+        manager.apply_config(&wider).unwrap();
+        assert_eq!(waiting.await, Ok(7));
+    });
+}

@@ -146,7 +146,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         deadlines: &mut Deadlines,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Rejection>> {
-        if self.is_new() {
+        let joins = self.is_new();
+        if joins {
             if !deadlines.may_wait() {
                 return Poll::Ready(Err(self.reject_full()));
             }
@@ -159,7 +160,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
         let Held::Place { key, timed } = self.held else { panic!("polled after completion") };
         let inner = self.bulkhead.borrow().inner();
-        let waited = match inner.queue.poll(key, timed, cx.waker()) {
+        // Who has just joined need not look: whatever becomes of it from here on wakes it.
+        let seen = if joins { Poll::Pending } else { inner.queue.poll(key, timed, cx.waker()) };
+        let waited = match seen {
             Poll::Ready(waited) => waited,
             Poll::Pending => {
                 let Some(deadline) = deadlines.queue() else { return Poll::Pending };

@@ -55,6 +55,7 @@ pub(crate) struct WaitQueue {
     limits: AtomicU64,
     /// How many waiters have deadlines: without one, nobody reads the clock to grant.
     timed: AtomicU32,
+    /// Written under the lock only.
     high_water: AtomicU32,
     waiters: Mutex<Waiters>,
 }
@@ -170,8 +171,17 @@ impl WaitQueue {
         if deadline.is_some() {
             self.timed.fetch_add(1, Ordering::Relaxed);
         }
-        self.high_water.fetch_max(waiters.waiting(), Ordering::Relaxed);
-        let wake = self.distribute(&mut waiters, now);
+        if waiters.waiting() > self.high_water.load(Ordering::Relaxed) {
+            self.high_water.store(waiters.waiting(), Ordering::Relaxed);
+        }
+        // Behind others there is nothing to find: the first of them has looked, and a release that
+        // did not see it settles.
+        let wake = if waiters.waiting() > 1 {
+            self.update(&waiters, |_| {});
+            WakeList::default()
+        } else {
+            self.distribute(&mut waiters, now)
+        };
         drop(waiters);
         // Possibly this waiter itself: its next poll finds the permit.
         wake.wake();
@@ -416,7 +426,7 @@ impl WaitQueue {
         let mut pressure = self.pressure();
         pressure.waiting = waiters.waiting();
         change(&mut pressure);
-        self.pressure.store(pressure.pack(), Ordering::SeqCst);
+        self.pressure.store(pressure.pack(), Ordering::Release);
     }
 }
 

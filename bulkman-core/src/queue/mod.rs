@@ -16,13 +16,17 @@
 //! again; a waiter first makes itself visible, and only then tries the semaphore. With a
 //! sequentially consistent fence between the two steps on either side, one of them sees the
 //! other: the permit is found. The release's fence is the one that `Semaphore::add_permits`
-//! ends with (`event_listener::Event::notify` begins with it). `tests/loom.rs` checks the pair.
+//! ends with (`event_listener::Event::notify` begins with it). `loom_tests.rs` checks the pair.
 //!
 //! # Shrinking and closing
 //!
 //! Permits that must go but are still held are a *debt*, paid by the next releases. Shutting down
 //! shrinks to nothing: the queue is drained when the debt is paid.
 
+#[cfg(all(test, bulkman_loom))]
+mod loom_tests;
+#[cfg(all(test, not(bulkman_loom)))]
+mod tests;
 mod waiters;
 
 use std::task::{Poll, Waker};

@@ -227,6 +227,12 @@ impl Waiters {
         self.arrivals
     }
 
+    /// How many waiters there is memory for.
+    #[cfg(all(test, not(bulkman_loom)))]
+    pub(super) fn capacity(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
     fn next_in_line(&self) -> Option<u32> {
         self.lists.iter().rev().find_map(|list| {
             let index = match self.order {

@@ -84,6 +84,7 @@ pub(crate) struct Inner {
 
 /// A bulkhead's condition at a glance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum BulkheadState {
     /// Calls pass.

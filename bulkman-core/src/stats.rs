@@ -23,6 +23,7 @@ use crate::sync::{Mutex, lock};
 /// # Ok::<(), bulkman_core::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BulkheadStats {
     /// The bulkhead.
@@ -64,6 +65,7 @@ pub struct BulkheadStats {
 
 /// Calls that never started, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Rejections {
     /// The circuit was open, also when it opened while the call waited.

@@ -7,6 +7,7 @@
 /// (and without one asked for) only `consecutive_failures` is kept: see
 /// [`sliding_window`](super::CircuitBreakerConfig::sliding_window).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CircuitCounts {
     /// Outcomes in the window, ignored ones left out.

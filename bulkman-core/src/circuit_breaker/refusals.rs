@@ -5,6 +5,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How many calls a circuit has refused since it was made, by reason. These only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Refusals {
     /// The circuit was open.

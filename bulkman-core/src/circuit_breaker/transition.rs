@@ -35,6 +35,7 @@ pub struct Transition {
 
 /// Why a circuit changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum TransitionCause {
     /// `failure_threshold` failures in a row.

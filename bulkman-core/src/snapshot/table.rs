@@ -1,0 +1,140 @@
+//! Snapshots for people.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use super::{BulkheadSnapshot, CircuitStatus, ManagerSnapshot};
+use crate::bulkhead::BulkheadState;
+
+const COLUMNS: usize = 11;
+
+/// Heading, and whether the column holds numbers, which stand to the right.
+const HEADINGS: [(&str, bool); COLUMNS] = [
+    ("BULKHEAD", false),
+    ("STATE", false),
+    ("CIRCUIT", false),
+    ("SINCE", true),
+    ("RUNNING", true),
+    ("WAITING", true),
+    ("OK", true),
+    ("FAILED", true),
+    ("REFUSED", true),
+    ("FAILURE RATE", true),
+    ("LAST CHANGE", false),
+];
+
+type Row = [String; COLUMNS];
+
+impl fmt::Display for ManagerSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_table(f, &self.bulkheads)
+    }
+}
+
+impl fmt::Display for BulkheadSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_table(f, std::slice::from_ref(self))
+    }
+}
+
+fn write_table(f: &mut fmt::Formatter<'_>, bulkheads: &[BulkheadSnapshot]) -> fmt::Result {
+    let mut rows = vec![HEADINGS.map(|(heading, _)| heading.into())];
+    rows.extend(bulkheads.iter().map(row));
+    let widths: [usize; COLUMNS] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for (number, row) in rows.iter().enumerate() {
+        if number > 0 {
+            f.write_char('\n')?;
+        }
+        let mut line = String::new();
+        for ((cell, width), (_, right)) in row.iter().zip(widths).zip(HEADINGS) {
+            // Writing to a string can't fail.
+            let _ = if right { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
+        }
+        f.write_str(line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(bulkhead: &BulkheadSnapshot) -> Row {
+    let BulkheadSnapshot { name, state, stats, circuit } = bulkhead;
+    let none = || String::from("-");
+    let circuit = circuit.as_ref();
+    [
+        name.to_string(),
+        state.to_string(),
+        circuit.map_or_else(none, |circuit| circuit.state.to_string()),
+        circuit.map_or_else(none, |circuit| Short(circuit.age).to_string()),
+        format!("{}/{}", stats.active, stats.max_concurrent_calls),
+        format!("{}/{}", stats.waiting, stats.max_queue_size),
+        stats.successful.to_string(),
+        stats.failed.to_string(),
+        stats.rejected.total().to_string(),
+        circuit
+            .and_then(|circuit| circuit.counts.failure_rate)
+            .map_or_else(none, |rate| format!("{:.1} %", rate * 100.0)),
+        circuit.and_then(last_change).unwrap_or_else(none),
+    ]
+}
+
+fn last_change(circuit: &CircuitStatus) -> Option<String> {
+    let last = circuit.recent.last()?;
+    let mut text = format!("{} -> {}: {}", last.from, last.to, last.cause);
+    if let Some(left) = circuit.retry_after {
+        let _ = write!(text, ", {} left", Short(left));
+    }
+    Some(text)
+}
+
+/// A duration in its two largest units, rounded down.
+struct Short(Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+        match (days, hours, minutes, seconds) {
+            (0, 0, 0, 0) => write!(f, "{}ms", self.0.as_millis()),
+            (0, 0, 0, _) => write!(f, "{seconds}s"),
+            (0, 0, _, _) => write!(f, "{minutes}m {}s", seconds % 60),
+            (0, _, _, _) => write!(f, "{hours}h {}m", minutes % 60),
+            _ => write!(f, "{days}d {}h", hours % 24),
+        }
+    }
+}
+
+impl BulkheadState {
+    /// The name in lower case, as in tables and serialised forms: `shut_down`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Isolated => "isolated",
+            Self::ShutDown => "shut_down",
+        }
+    }
+}
+
+impl fmt::Display for BulkheadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let told = |duration| Short(duration).to_string();
+        assert_eq!(told(Duration::from_micros(999_999)), "999ms");
+        assert_eq!(told(Duration::from_millis(59_999)), "59s");
+        assert_eq!(told(Duration::from_secs(60)), "1m 0s");
+        assert_eq!(told(Duration::from_secs(3_599)), "59m 59s");
+        assert_eq!(told(Duration::from_secs(86_399)), "23h 59m");
+        assert_eq!(told(Duration::from_secs(90_000)), "1d 1h");
+        assert_eq!(told(Duration::MAX), "213503982334601d 7h");
+    }
+}

@@ -9,6 +9,7 @@ use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ClockOnly, ConfigError, Outcome, Runtime};
 use futures_lite::future::poll_once;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use metrics_util::MetricKindMask;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -150,23 +151,39 @@ fn h82_a_removed_bulkhead_is_written_no_more() {
 fn an_exporter_that_drops_idle_series_drops_a_removed_bulkheads_and_no_others() {
     let manager = BulkheadManager::new(ClockOnly);
     let metrics = MetricsPublisher::new(&manager);
-    let idle = Duration::from_millis(200);
-    let mask = metrics_util::MetricKindMask::ALL;
-    let seen = Recorded(PrometheusBuilder::new().idle_timeout(mask, Some(idle)).build_recorder());
+    // Long enough for a busy machine not to stop for it.
+    let idle = SECOND;
+    let seen = Recorded::dropping(MetricKindMask::COUNTER | MetricKindMask::GAUGE, idle);
     for name in ["stays", "goes"] {
         manager.create_bulkhead(BulkheadConfig::new(name)).unwrap();
     }
+    manager.get_bulkhead("stays").unwrap().execute_sync(|| Ok::<_, ()>(())).unwrap();
     seen.publish(&metrics);
     manager.remove_bulkhead("goes");
-    // The exporter reads a clock of its own.
     let begin = ClockOnly.now();
-    while seen.text().contains("\"goes\"") {
-        assert!(ClockOnly.now() - begin < 30 * SECOND, "still there:\n{}", seen.text());
-        seen.publish(&metrics);
-        assert_eq!(seen.of("stays", "bulkman_permits_limit", &[]), Some(10.0));
-        std::thread::yield_now();
-    }
+    seen.until_gone("\"goes\"", || seen.publish(&metrics));
     assert!(ClockOnly.now() - begin >= idle);
+    assert_eq!(seen.of("stays", "bulkman_permits_limit", &[]), Some(10.0));
+    // It has had no calls meanwhile, and would begin at zero if it had been dropped.
+    assert_eq!(seen.of("stays", "bulkman_calls_started_total", &[]), Some(1.0));
+}
+
+#[test]
+fn histograms_that_the_exporter_has_dropped_come_back_with_the_next_publication() {
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), ClockOnly).unwrap();
+    let metrics = MetricsPublisher::for_bulkhead(&bulkhead).timings(true);
+    let seen = Recorded::dropping(MetricKindMask::ALL, Duration::from_millis(50));
+    let count = || seen.of("api", "bulkman_run_duration_seconds_count", &[]);
+    for _ in 0..2 {
+        // More than once if the machine is so busy that they are dropped again at once.
+        let came = (0..100).any(|_| {
+            seen.publish(&metrics);
+            bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
+            count().is_some()
+        });
+        assert!(came, "{}", seen.text());
+        seen.until_gone("duration_seconds", || {});
+    }
 }
 
 #[test]
@@ -215,6 +232,21 @@ struct Recorded(PrometheusRecorder);
 impl Recorded {
     fn new() -> Self {
         Self(PrometheusBuilder::new().build_recorder())
+    }
+
+    /// One that drops series of these kinds when they are idle. It reads a clock of its own.
+    fn dropping(kinds: MetricKindMask, idle: Duration) -> Self {
+        Self(PrometheusBuilder::new().idle_timeout(kinds, Some(idle)).build_recorder())
+    }
+
+    /// Does `work` until `text` is rendered no more.
+    fn until_gone(&self, text: &str, work: impl Fn()) {
+        let begin = ClockOnly.now();
+        while self.text().contains(text) {
+            assert!(ClockOnly.now() - begin < 30 * SECOND, "still there:\n{}", self.text());
+            work();
+            std::thread::yield_now();
+        }
     }
 
     fn publish(&self, publisher: &MetricsPublisher) {

@@ -16,14 +16,16 @@ use crate::sync::{Mutex, lock};
 /// A bulkhead's part of the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Set when somebody wants the times of calls.
-    timings: OnceLock<Timings>,
+    /// Set when somebody wants the times of calls. The handles are replaced with each publication,
+    /// since an exporter that has dropped an idle series knows the old ones no more.
+    timings: OnceLock<Mutex<Timings>>,
     /// States entered, in the order of [`STATES`].
     transitions: [AtomicU64; STATES.len()],
     /// What the recorder has been handed already; `None`: nothing yet.
     published: Mutex<Option<Published>>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Timings {
     queue: Histogram,
     run: Histogram,
@@ -46,8 +48,18 @@ const STATES: [CircuitState; 6] = [
 
 impl Meter {
     #[inline]
-    pub(crate) fn timings(&self) -> Option<&Timings> {
-        self.timings.get()
+    pub(crate) fn is_timed(&self) -> bool {
+        self.timings.get().is_some()
+    }
+
+    /// Takes the times of one call.
+    pub(crate) fn record(&self, queued: Duration, ran: Duration) {
+        if let Some(timings) = self.timings.get() {
+            // The recorder is user code, which never runs under a lock.
+            let Timings { queue, run } = lock(timings).clone();
+            queue.record(queued);
+            run.record(ran);
+        }
     }
 
     pub(crate) fn count_transition(&self, to: CircuitState) {
@@ -64,18 +76,17 @@ impl Timings {
             run: histogram!(names::RUN_DURATION, BULKHEAD => bulkhead.clone()),
         }
     }
-
-    pub(crate) fn record(&self, queued: Duration, ran: Duration) {
-        self.queue.record(queued);
-        self.run.record(ran);
-    }
 }
 
 /// Hands over everything that a bulkhead has to say now.
 pub(super) fn publish(bulkhead: &Bulkhead, timings: bool) {
     let label = label(bulkhead.name());
     if timings {
-        bulkhead.inner().meter.timings.get_or_init(|| Timings::of(&label));
+        let timings = Timings::of(&label);
+        match bulkhead.inner().meter.timings.get() {
+            Some(known) => drop(std::mem::replace(&mut *lock(known), timings)),
+            None => drop(bulkhead.inner().meter.timings.set(Mutex::new(timings))),
+        }
     }
     publish_counters(bulkhead.inner(), &label);
     publish_gauges(bulkhead, &label);

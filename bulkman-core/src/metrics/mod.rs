@@ -40,9 +40,14 @@
 //! publisher hands over what it has counted, sets its gauges to zero and touches its series no
 //! more (what later calls of those who still hold it add up to comes when the last of them lets
 //! go); an exporter that retires idle series then drops them. For `metrics-exporter-prometheus`
-//! that is `idle_timeout(MetricKindMask::ALL, Some(duration))` with a duration of several
-//! publishing intervals: the counters and gauges of a living bulkhead are written each time, also
-//! when nothing has changed.
+//! that is `idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(duration))` with a
+//! duration of several publishing intervals: the counters and gauges of a living bulkhead are
+//! written each time, also when nothing has changed.
+//!
+//! Leave histograms out of that mask. Nothing can be written to a histogram but a call's time, so
+//! those of a living bulkhead that has no calls would be dropped too, and with them the times
+//! until the next publication. The two histograms of a removed bulkhead therefore stay as they
+//! are until the process ends.
 
 mod meter;
 mod names;

@@ -83,7 +83,7 @@ fn somebody_may_listen(inner: &Inner) -> bool {
         return true;
     }
     #[cfg(feature = "metrics")]
-    if inner.meter.timings().is_some() {
+    if inner.meter.is_timed() {
         return true;
     }
     let _ = inner;
@@ -109,7 +109,7 @@ impl Watch {
         #[cfg(not(feature = "tracing"))]
         let (wanted, _) = (false, id);
         #[cfg(feature = "metrics")]
-        let wanted = wanted || inner.meter.timings().is_some();
+        let wanted = wanted || inner.meter.is_timed();
         wanted.then(|| {
             Box::new(Self {
                 began: inner.runtime.now(),
@@ -126,8 +126,8 @@ impl Watch {
         let queued = self.running.unwrap_or(now).saturating_duration_since(self.began);
         let ran = self.running.map(|running| now.saturating_duration_since(running));
         #[cfg(feature = "metrics")]
-        if let (Some(timings), Some(ran)) = (inner.meter.timings(), ran) {
-            timings.record(queued, ran);
+        if let Some(ran) = ran {
+            inner.meter.record(queued, ran);
         }
         #[cfg(feature = "tracing")]
         self.tell(queued, ran, ending);

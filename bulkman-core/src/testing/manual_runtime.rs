@@ -99,13 +99,19 @@ impl ManualRuntime {
 
     /// Moves the clock to `target` after its beginning; does nothing if it is there already.
     pub fn advance_to(&self, target: Duration) {
-        self.run_until_stalled();
-        while self.fire_next(target) {
+        loop {
             self.run_until_stalled();
+            let mut state = self.shared.lock();
+            let Some(timer) = state.fire_next(target) else {
+                // Under the lock that saw no timer: one that another thread arms in between would
+                // be passed over.
+                state.elapsed = state.elapsed.max(target);
+                state.unpark_due();
+                return;
+            };
+            drop(state);
+            timer.wake();
         }
-        let mut state = self.shared.lock();
-        state.elapsed = state.elapsed.max(target);
-        state.unpark_due();
     }
 
     /// Runs background tasks until none of them can go on without the clock moving.
@@ -151,27 +157,10 @@ impl ManualRuntime {
                 drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
                 continue;
             }
+            let timer = state.fire_next(Duration::MAX);
             drop(state);
-            assert!(self.fire_next(Duration::MAX), "the future waits, and nothing is left to wake it");
+            timer.expect("the future waits, and nothing is left to wake it").wake();
         }
-    }
-
-    /// Moves the clock to the earliest timer not later than `limit` and wakes it.
-    fn fire_next(&self, limit: Duration) -> bool {
-        let waker = {
-            let mut state = self.shared.lock();
-            let Some((&(deadline, id), _)) = state.timers.first_key_value() else { return false };
-            if deadline > limit {
-                return false;
-            }
-            state.elapsed = state.elapsed.max(deadline);
-            state.unpark_due();
-            state.timers.remove(&(deadline, id))
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        true
     }
 }
 
@@ -233,6 +222,19 @@ impl Shared {
 }
 
 impl State {
+    /// Moves the clock to the earliest timer not later than `limit`, and hands it out to be woken.
+    fn fire_next(&mut self, limit: Duration) -> Option<Waker> {
+        let timer = self.timers.first_entry()?;
+        let (deadline, _) = *timer.key();
+        if deadline > limit {
+            return None;
+        }
+        let waker = timer.remove();
+        self.elapsed = self.elapsed.max(deadline);
+        self.unpark_due();
+        Some(waker)
+    }
+
     fn unpark_due(&mut self) {
         let elapsed = self.elapsed;
         self.parked.retain(|(deadline, thread)| {
@@ -343,6 +345,37 @@ mod tests {
         assert_eq!(*log.lock().unwrap(), [(1, Duration::from_secs(1)), (2, Duration::from_secs(2))]);
         runtime.advance(Duration::from_secs(10));
         assert_eq!(log.lock().unwrap().len(), 3);
+    }
+
+    /// Wakes nobody, and remembers that it should have.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_timer_armed_while_the_clock_moves_is_not_passed_over() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let runtime = ManualRuntime::new();
+        for round in 0..2_000 {
+            let begin = std::sync::Barrier::new(2);
+            let woken = Arc::new(Woken::default());
+            let mut timer = runtime.sleep_until(runtime.now() + SECOND);
+            let armed = thread::scope(|threads| {
+                threads.spawn(|| {
+                    begin.wait();
+                    runtime.advance(SECOND);
+                });
+                begin.wait();
+                let waker = Waker::from(Arc::clone(&woken));
+                timer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+            });
+            assert!(!armed || woken.0.load(std::sync::atomic::Ordering::SeqCst), "round {round}");
+        }
     }
 
     #[test]

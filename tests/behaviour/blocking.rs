@@ -1,0 +1,308 @@
+//! Synchronous work: off the executor, or on the calling thread.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bulkman::{BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, Outcome, Phase};
+
+use crate::stage::{Stage, poll_once};
+use crate::work::{Answer, Crowd, blocking_work, work};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+on_every_runtime![
+    a_closure_runs_on_a_thread_of_its_own,
+    python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends,
+    h52_a_closure_that_hangs_does_not_hold_up_the_caller,
+    a_timeout_is_recorded_at_once_and_once,
+    an_outcome_without_a_caller_is_recorded,
+    a_panic_comes_back_as_an_error,
+    a_closure_waits_its_turn_and_a_cancelled_one_never_runs,
+    the_limit_holds_for_blocking_work,
+    a_slow_closure_is_a_slow_call,
+    a_classifier_judges_closures,
+    execute_sync_runs_here_and_now,
+    execute_sync_waits_for_its_turn_on_many_threads,
+    execute_sync_waits_no_longer_than_max_wait,
+    an_overrun_of_execute_sync_keeps_its_value_and_is_a_failure,
+    execute_sync_frees_its_permit_when_it_panics,
+];
+
+fn one() -> BulkheadConfig {
+    BulkheadConfig::new("files").max_concurrent_calls(1)
+}
+
+async fn a_closure_runs_on_a_thread_of_its_own(t: Stage) {
+    let bulkhead = t.bulkhead(one());
+    let ran_on = bulkhead.execute_blocking(|| Ok::<_, ()>(thread::current().id())).await.unwrap();
+    assert_ne!(ran_on, thread::current().id());
+    let error = bulkhead.execute_blocking(|| Answer::Err("disk full")).await.unwrap_err();
+    assert_eq!(error.into_operation(), Some("disk full"));
+    let stats = bulkhead.stats();
+    assert_eq!((stats.successful, stats.failed, stats.permits_in_use), (1, 1, 0));
+}
+
+async fn python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
+    let bulkhead = t.bulkhead(one().max_queue_size(0).run_timeout(SECOND));
+    let (control, operation) = blocking_work();
+    let call = t.spawn({
+        let bulkhead = bulkhead.clone();
+        async move { bulkhead.execute_blocking(operation).await }
+    });
+    t.until(|| control.has_begun()).await;
+    t.advance(SECOND).await;
+    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    let stats = bulkhead.stats();
+    assert_eq!((stats.permits_in_use, stats.active), (1, 1));
+    for _ in 0..3 {
+        let refused = bulkhead.execute_blocking(|| Answer::Ok(1)).await.unwrap_err();
+        assert!(matches!(refused, BulkheadError::Full { .. }), "{refused:?}");
+    }
+    control.succeed();
+    t.until(|| bulkhead.stats().permits_in_use == 0).await;
+    assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(1)).await, Ok(1));
+}
+
+async fn h52_a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
+    let bulkhead = t.bulkhead(one().max_concurrent_calls(2).timeout(SECOND));
+    let mut controls = Vec::new();
+    for _ in 0..2 {
+        let (control, operation) = blocking_work();
+        let begun = t.elapsed();
+        let mut call = Box::pin(bulkhead.call().execute_blocking(operation));
+        assert!(poll_once(call.as_mut()).is_pending());
+        t.until(|| control.has_begun()).await;
+        t.advance(SECOND).await;
+        let error = call.await.unwrap_err();
+        assert!(matches!(error, BulkheadError::Timeout { phase: Phase::Running, .. }), "{error:?}");
+        assert_eq!(t.elapsed() - begun, SECOND);
+        controls.push(control);
+    }
+    // The bulkhead is full of hung work; it says so, within the caller's time.
+    let mut third = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(1)));
+    assert!(poll_once(third.as_mut()).is_pending());
+    t.advance(SECOND).await;
+    assert!(matches!(third.await, Err(BulkheadError::Timeout { phase: Phase::Queued, .. })));
+    drop(controls);
+    t.until(|| bulkhead.stats().permits_in_use == 0).await;
+}
+
+async fn a_timeout_is_recorded_at_once_and_once(t: Stage) {
+    let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
+    let (control, operation) = blocking_work();
+    let mut call = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(call.as_mut()).is_pending());
+    t.until(|| control.has_begun()).await;
+    t.advance(SECOND).await;
+    assert!(call.await.is_err());
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    assert_eq!(bulkhead.stats().timed_out_running, 1);
+    // Its value comes too late to be a success.
+    let opened = bulkhead.circuit_breaker().unwrap().snapshot().generation;
+    control.succeed();
+    t.until(|| bulkhead.stats().active == 0).await;
+    let stats = bulkhead.stats();
+    assert_eq!((stats.successful, stats.failed, stats.timed_out_running), (0, 1, 1));
+    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().generation, opened);
+}
+
+async fn an_outcome_without_a_caller_is_recorded(t: Stage) {
+    let bulkhead = t.bulkhead(one().failure_threshold(1));
+    let (control, operation) = blocking_work();
+    let mut call = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(call.as_mut()).is_pending());
+    t.until(|| control.has_begun()).await;
+    drop(call);
+    control.fail();
+    t.until(|| bulkhead.stats().active == 0).await;
+    assert_eq!((bulkhead.stats().failed, bulkhead.state()), (1, BulkheadState::Isolated));
+}
+
+async fn a_panic_comes_back_as_an_error(t: Stage) {
+    let bulkhead = t.bulkhead(one());
+    let number = 42;
+    let error =
+        bulkhead.execute_blocking(move || -> Answer { panic!("row {number} is torn") }).await.unwrap_err();
+    let BulkheadError::Panicked { bulkhead: name, message, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((name.as_str(), &**message), ("files", "row 42 is torn"));
+    assert!(!error.is_rejection());
+    let any = bulkhead.execute_blocking(|| -> Answer { std::panic::panic_any(7_u8) }).await.unwrap_err();
+    assert!(matches!(&any, BulkheadError::Panicked { .. }), "{any:?}");
+    let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
+    let judged = bulkhead.call().classify(judge).execute_blocking(|| Ok(1)).await.unwrap_err();
+    assert!(matches!(&judged, BulkheadError::Panicked { message, .. } if &**message == "can't tell"));
+    let stats = bulkhead.stats();
+    assert_eq!((stats.failed, stats.panicked, stats.permits_in_use), (3, 3, 0));
+    assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(1)).await, Ok(1));
+}
+
+async fn a_closure_waits_its_turn_and_a_cancelled_one_never_runs(t: Stage) {
+    let bulkhead = t.bulkhead(one());
+    let (first, running) = t.running(&bulkhead).await;
+    let (never, operation) = blocking_work();
+    let mut gone = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(gone.as_mut()).is_pending());
+    let (second, operation) = blocking_work();
+    let mut call = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(call.as_mut()).is_pending());
+    drop(gone);
+    first.succeed();
+    running.await.unwrap();
+    second.succeed();
+    assert_eq!(call.await, Ok(1));
+    assert!(!never.has_begun());
+    assert_eq!((bulkhead.stats().started, bulkhead.stats().cancelled_waiting), (2, 1));
+}
+
+async fn the_limit_holds_for_blocking_work(t: Stage) {
+    let bulkhead = t.bulkhead(one().max_concurrent_calls(3));
+    let crowd = Crowd::default();
+    let calls: Vec<_> = (0..30_u32)
+        .map(|i| {
+            let (bulkhead, crowd) = (bulkhead.clone(), crowd.clone());
+            t.spawn(async move {
+                let operation = move || {
+                    let _inside = crowd.enter();
+                    thread::yield_now();
+                    Answer::Ok(i)
+                };
+                bulkhead.execute_blocking(operation).await
+            })
+        })
+        .collect();
+    for (call, i) in calls.into_iter().zip(0..) {
+        assert_eq!(call.await, Ok(i));
+    }
+    assert!((1..=3).contains(&crowd.most()));
+}
+
+async fn a_slow_closure_is_a_slow_call(t: Stage) {
+    let rules = CircuitBreakerConfig::new()
+        .slow_call_duration(SECOND)
+        .slow_call_rate_threshold(1.0)
+        .minimum_number_of_calls(1);
+    let bulkhead = t.bulkhead(one().circuit_breaker(rules));
+    let (control, operation) = blocking_work();
+    let mut call = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(call.as_mut()).is_pending());
+    t.until(|| control.has_begun()).await;
+    t.advance(2 * SECOND).await;
+    control.succeed();
+    assert_eq!(call.await, Ok(1));
+    assert_eq!((bulkhead.stats().successful, bulkhead.state()), (1, BulkheadState::Isolated));
+}
+
+async fn a_classifier_judges_closures(t: Stage) {
+    let bulkhead = t.bulkhead(one());
+    let judge =
+        |result: &Answer| if *result == Err("no such file") { Outcome::Ignored } else { Outcome::Failure };
+    let call = bulkhead.call().classify(judge);
+    assert!(call.clone().execute_blocking(|| Err("no such file")).await.is_err());
+    assert_eq!(call.clone().execute_blocking(|| Ok(500)).await, Ok(500));
+    assert!(call.execute_sync(|| Err("no such file")).is_err());
+    let stats = bulkhead.stats();
+    assert_eq!((stats.ignored, stats.failed), (2, 1));
+}
+
+async fn execute_sync_runs_here_and_now(t: Stage) {
+    let bulkhead = t.bulkhead(one().max_queue_size(0));
+    let here = thread::current().id();
+    let operation = || {
+        // The permit is ours meanwhile.
+        assert!(matches!(bulkhead.execute_sync(|| Answer::Ok(1)), Err(BulkheadError::Full { .. })));
+        Ok::<_, ()>(thread::current().id())
+    };
+    assert_eq!(bulkhead.execute_sync(operation), Ok(here));
+    let failed = bulkhead.execute_sync(|| Answer::Err("disk full")).unwrap_err();
+    assert_eq!(failed.into_operation(), Some("disk full"));
+    bulkhead.circuit_breaker().unwrap().force_open();
+    assert!(matches!(bulkhead.execute_sync(|| Answer::Ok(1)), Err(BulkheadError::CircuitOpen { .. })));
+    bulkhead.shutdown();
+    bulkhead.circuit_breaker().unwrap().close();
+    assert!(matches!(bulkhead.execute_sync(|| Answer::Ok(1)), Err(BulkheadError::Shutdown { .. })));
+    let stats = bulkhead.stats();
+    assert_eq!((stats.successful, stats.failed, stats.rejected.total()), (1, 1, 3));
+}
+
+async fn execute_sync_waits_for_its_turn_on_many_threads(t: Stage) {
+    let bulkhead = t.bulkhead(one().max_concurrent_calls(2).max_queue_size(1000));
+    let crowd = Crowd::default();
+    let threads: Vec<_> = (0..16_u32)
+        .map(|i| {
+            let (bulkhead, crowd) = (bulkhead.clone(), crowd.clone());
+            thread::spawn(move || {
+                for _ in 0..50 {
+                    let operation = || {
+                        let _inside = crowd.enter();
+                        thread::yield_now();
+                        Ok::<_, ()>(i)
+                    };
+                    assert_eq!(bulkhead.execute_sync(operation), Ok(i));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!((1..=2).contains(&crowd.most()));
+    assert_eq!(bulkhead.stats().successful, 800);
+}
+
+async fn execute_sync_waits_no_longer_than_max_wait(t: Stage) {
+    let runtime = bulkman::testing::ManualRuntime::new();
+    // Parking a thread needs a clock that moves without it: not Tokio's when it is paused.
+    let bulkhead = Arc::new(bulkman::Bulkhead::new(one().max_wait(SECOND), runtime.clone()).unwrap());
+    let permit = bulkhead.try_acquire().unwrap();
+    let waiting = thread::spawn({
+        let bulkhead = Arc::clone(&bulkhead);
+        move || bulkhead.execute_sync(|| Answer::Ok(1))
+    });
+    t.until(|| bulkhead.stats().waiting == 1).await;
+    runtime.advance(SECOND);
+    let error = waiting.join().unwrap().unwrap_err();
+    assert!(
+        matches!(error, BulkheadError::Timeout { phase: Phase::Queued, queued: SECOND, .. }),
+        "{error:?}"
+    );
+    // A task and a thread may wait side by side; the order is that of their arrival.
+    let (control, operation) = work();
+    let task = t.spawn({
+        let bulkhead = Arc::clone(&bulkhead);
+        async move { bulkhead.execute(operation).await }
+    });
+    t.until(|| bulkhead.stats().waiting == 1).await;
+    let waiting = thread::spawn({
+        let bulkhead = Arc::clone(&bulkhead);
+        move || bulkhead.execute_sync(|| Answer::Ok(9))
+    });
+    t.until(|| bulkhead.stats().waiting == 2).await;
+    permit.succeed();
+    t.until(|| control.has_begun()).await;
+    assert!(!waiting.is_finished());
+    control.succeed();
+    assert_eq!(task.await, Ok(1));
+    assert_eq!(waiting.join().unwrap(), Ok(9));
+}
+
+async fn an_overrun_of_execute_sync_keeps_its_value_and_is_a_failure(_: Stage) {
+    let runtime = bulkman::testing::ManualRuntime::new();
+    let bulkhead = bulkman::Bulkhead::new(one().run_timeout(SECOND), runtime.clone()).unwrap();
+    for (takes, failed) in [(SECOND / 2, 0), (SECOND, 1), (3 * SECOND, 2)] {
+        let operation = || {
+            runtime.advance(takes);
+            Answer::Ok(4)
+        };
+        assert_eq!(bulkhead.execute_sync(operation), Ok(4));
+        assert_eq!(bulkhead.stats().failed, failed);
+    }
+}
+
+async fn execute_sync_frees_its_permit_when_it_panics(t: Stage) {
+    let bulkhead = t.bulkhead(one());
+    let inside = bulkhead.clone();
+    let panicked = thread::spawn(move || inside.execute_sync(|| -> Answer { panic!("a bug of the user's") }));
+    assert!(panicked.join().is_err());
+    let stats = bulkhead.stats();
+    assert_eq!((stats.failed, stats.panicked, stats.permits_in_use), (1, 1, 0));
+    assert_eq!(bulkhead.execute_sync(|| Answer::Ok(1)), Ok(1));
+}

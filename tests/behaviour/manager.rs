@@ -1,0 +1,187 @@
+//! The registry: one name, one bulkhead.
+
+use std::time::Duration;
+
+use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager, BulkheadState, ConfigError, ManagerError};
+
+use crate::stage::{Stage, now_or_never, poll_once};
+use crate::work::{Answer, work};
+
+on_every_runtime![
+    a_manager_begins_empty,
+    a_name_is_taken_once,
+    a_bulkhead_is_found_by_its_name,
+    get_or_create_finds_makes_or_objects,
+    one_of_many_creators_wins,
+    a_call_by_name_goes_through_that_bulkhead,
+    all_statistics_and_all_conditions,
+    a_slow_bulkhead_does_not_slow_another,
+    h82_h84_a_removed_bulkhead_is_forgotten,
+    a_manager_shuts_all_down_and_waits_for_all,
+];
+
+fn config(name: &str) -> BulkheadConfig {
+    BulkheadConfig::new(name).max_concurrent_calls(1)
+}
+
+fn manager(t: &Stage) -> BulkheadManager {
+    BulkheadManager::new(t.runtime())
+}
+
+async fn a_manager_begins_empty(t: Stage) {
+    let manager = manager(&t);
+    assert!(manager.is_empty() && manager.all_stats().is_empty() && manager.health_status().is_empty());
+    assert!(manager.get_bulkhead("database").is_none());
+    assert!(manager.remove_bulkhead("database").is_none());
+    manager.shutdown();
+    manager.drained().await;
+}
+
+async fn a_name_is_taken_once(t: Stage) {
+    let manager = manager(&t);
+    let made = manager.create_bulkhead(config("database")).unwrap();
+    assert_eq!((made.name().as_str(), manager.len()), ("database", 1));
+    let again = manager.create_bulkhead(config("database")).unwrap_err();
+    assert!(matches!(&again, ManagerError::Exists { name } if name == "database"), "{again:?}");
+    assert_eq!(again.to_string(), r#"a bulkhead named "database" exists already"#);
+    let bad = manager.create_bulkhead(config("cache").max_concurrent_calls(0)).unwrap_err();
+    assert!(matches!(
+        bad,
+        ManagerError::Config(ConfigError::OutOfRange { field: "max_concurrent_calls", .. })
+    ));
+    assert!(manager.get_bulkhead("cache").is_none());
+}
+
+async fn a_bulkhead_is_found_by_its_name(t: Stage) {
+    let manager = manager(&t);
+    let made = manager.create_bulkhead(config("database")).unwrap();
+    let found = manager.clone().get_bulkhead("database").unwrap();
+    let permit = made.try_acquire().unwrap();
+    // The same one, not one like it.
+    assert_eq!(found.stats().permits_in_use, 1);
+    assert!(manager.get_bulkhead("Database").is_none());
+    drop(permit);
+}
+
+async fn get_or_create_finds_makes_or_objects(t: Stage) {
+    let manager = manager(&t);
+    let made = manager.get_or_create_bulkhead(config("database")).unwrap();
+    let permit = made.try_acquire().unwrap();
+    let found = manager.get_or_create_bulkhead(config("database")).unwrap();
+    assert_eq!((found.stats().permits_in_use, manager.len()), (1, 1));
+    drop(permit);
+    for (other, differs) in [
+        (config("database").max_concurrent_calls(2), "max_concurrent_calls"),
+        (config("database").timeout(Duration::from_secs(1)), "timeout"),
+        (config("database").failure_threshold(1), "circuit_breaker"),
+    ] {
+        let conflict = manager.get_or_create_bulkhead(other).unwrap_err();
+        assert!(
+            matches!(&conflict, ManagerError::Conflict { field, .. } if *field == differs),
+            "{conflict:?}"
+        );
+    }
+    // What is in force counts, not what it was made with.
+    made.reconfigure(config("database").max_concurrent_calls(2)).unwrap();
+    assert!(manager.get_or_create_bulkhead(config("database").max_concurrent_calls(2)).is_ok());
+    assert!(manager.get_or_create_bulkhead(config("database")).is_err());
+}
+
+async fn one_of_many_creators_wins(t: Stage) {
+    let manager = manager(&t);
+    let creators: Vec<_> = (0..16)
+        .map(|_| {
+            let manager = manager.clone();
+            t.spawn(async move { manager.create_bulkhead(config("database")).is_ok() })
+        })
+        .collect();
+    let mut made = 0;
+    for creator in creators {
+        made += usize::from(creator.await);
+    }
+    assert_eq!((made, manager.len()), (1, 1));
+}
+
+async fn a_call_by_name_goes_through_that_bulkhead(t: Stage) {
+    let manager = manager(&t);
+    let database = manager.create_bulkhead(config("database")).unwrap();
+    assert_eq!(manager.execute_in_bulkhead("database", async { Answer::Ok(3) }).await, Ok(3));
+    let failed = manager.execute_in_bulkhead("database", async { Answer::Err("down") }).await;
+    assert_eq!(failed.unwrap_err().into_operation(), Some("down"));
+    assert_eq!((database.stats().successful, database.stats().failed), (1, 1));
+    let (control, operation) = work();
+    let missing = manager.execute_in_bulkhead("cache", operation).await.unwrap_err();
+    assert!(matches!(&missing, BulkheadError::NotFound { name } if &**name == "cache"), "{missing:?}");
+    assert!(missing.is_rejection() && !control.has_begun());
+    assert_eq!(missing.to_string(), r#"no bulkhead is named "cache""#);
+}
+
+async fn all_statistics_and_all_conditions(t: Stage) {
+    let manager = manager(&t);
+    for name in ["queue", "cache", "database"] {
+        manager.create_bulkhead(config(name).failure_threshold(1)).unwrap();
+    }
+    let _ = manager.execute_in_bulkhead("cache", async { Answer::Err("down") }).await;
+    let _ = manager.execute_in_bulkhead("queue", async { Answer::Ok(1) }).await;
+    manager.get_bulkhead("database").unwrap().shutdown();
+    let stats: Vec<_> = manager
+        .all_stats()
+        .iter()
+        .map(|one| (one.bulkhead.to_string(), one.successful, one.failed))
+        .collect();
+    let expected = [("cache", 0, 1), ("database", 0, 0), ("queue", 1, 0)];
+    assert_eq!(stats, expected.map(|(name, successful, failed)| (name.to_owned(), successful, failed)));
+    let health: Vec<_> = manager.health_status().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(health, [BulkheadState::Isolated, BulkheadState::ShutDown, BulkheadState::Healthy]);
+}
+
+async fn a_slow_bulkhead_does_not_slow_another(t: Stage) {
+    let manager = manager(&t);
+    let slow = manager.create_bulkhead(config("slow")).unwrap();
+    manager.create_bulkhead(config("fast")).unwrap();
+    let (control, running) = t.running(&slow).await;
+    let mut queued = Box::pin(manager.execute_in_bulkhead("slow", async { Answer::Ok(1) }));
+    assert!(poll_once(queued.as_mut()).is_pending());
+    for _ in 0..10 {
+        let fast = manager.execute_in_bulkhead("fast", async { Answer::Ok(2) });
+        assert_eq!(now_or_never(fast), Ok(2));
+    }
+    control.succeed();
+    running.await.unwrap();
+    assert_eq!(queued.await, Ok(1));
+}
+
+async fn h82_h84_a_removed_bulkhead_is_forgotten(t: Stage) {
+    let manager = manager(&t);
+    let first = manager.create_bulkhead(config("database")).unwrap();
+    let permit = first.try_acquire().unwrap();
+    let removed = manager.remove_bulkhead("database").unwrap();
+    assert!(manager.is_empty() && manager.all_stats().is_empty());
+    // Who holds it goes on; the name is free for another.
+    permit.succeed();
+    t.succeed(&removed, 1).await;
+    let second = manager.create_bulkhead(config("database")).unwrap();
+    assert_eq!((first.stats().successful, second.stats().successful), (2, 0));
+    for i in 0..1000 {
+        manager.create_bulkhead(config(&format!("tenant-{i}"))).unwrap();
+        manager.remove_bulkhead(&format!("tenant-{i}")).unwrap();
+    }
+    assert_eq!(manager.len(), 1);
+}
+
+async fn a_manager_shuts_all_down_and_waits_for_all(t: Stage) {
+    let manager = manager(&t);
+    let database = manager.create_bulkhead(config("database")).unwrap();
+    manager.create_bulkhead(config("cache")).unwrap();
+    let (control, running) = t.running(&database).await;
+    manager.shutdown();
+    for name in ["database", "cache"] {
+        let refused = manager.execute_in_bulkhead(name, async { Answer::Ok(1) }).await;
+        assert!(matches!(refused, Err(BulkheadError::Shutdown { .. })));
+    }
+    let mut drained = Box::pin(manager.drained());
+    assert!(poll_once(drained.as_mut()).is_pending());
+    control.succeed();
+    assert_eq!(running.await, Ok(1));
+    drained.await;
+}

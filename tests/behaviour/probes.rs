@@ -1,0 +1,254 @@
+//! Half-open: how many pass, and that it always ends.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, CircuitEvent, CircuitState,
+    OpenReason, Outcome, TransitionCause,
+};
+use futures_lite::{FutureExt as _, StreamExt as _};
+
+use crate::stage::{Stage, now_or_never, poll_once};
+use crate::work::{Answer, work};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+on_every_runtime![
+    python_04_fifty_callers_three_probes,
+    python_05_twenty_callers_one_transition,
+    h01_h03_h13_a_hung_probe_is_lost_and_others_are_refused_meanwhile,
+    h02_an_ignored_probe_gives_its_slot_back,
+    h04_a_panicking_classifier_ends_the_trial,
+    h05_a_cancelled_probe_gives_its_slot_back,
+    h07_a_call_that_waits_holds_no_probe_slot,
+    h11_h12_a_dropped_permit_gives_its_slot_back,
+    h20_h21_an_old_call_adds_no_slot,
+    h27_no_more_than_permitted_pass_at_the_switch,
+    h15_low_traffic_recovers_at_its_own_pace,
+    a_failed_probe_refuses_those_who_wait,
+];
+
+fn config() -> BulkheadConfig {
+    BulkheadConfig::new("ledger").max_concurrent_calls(100).failure_threshold(1)
+}
+
+/// A bulkhead whose isolation is over.
+async fn due(t: &Stage, config: BulkheadConfig) -> Bulkhead {
+    let bulkhead = t.bulkhead(config);
+    t.fail(&bulkhead, 1).await;
+    t.advance(30 * SECOND).await;
+    bulkhead
+}
+
+fn slots(bulkhead: &Bulkhead) -> Option<u32> {
+    bulkhead.circuit_breaker().unwrap().snapshot().probes_left
+}
+
+async fn python_04_fifty_callers_three_probes(t: Stage) {
+    let bulkhead = due(&t, config()).await;
+    let mut probes = Vec::new();
+    let mut refused = 0;
+    for _ in 0..50 {
+        let (control, operation) = work();
+        let mut call = Box::pin(bulkhead.execute(operation));
+        match poll_once(call.as_mut()) {
+            std::task::Poll::Pending => probes.push((control, call)),
+            std::task::Poll::Ready(answer) => {
+                let error = answer.unwrap_err();
+                assert!(matches!(
+                    error,
+                    BulkheadError::CircuitOpen { reason: OpenReason::ProbesOut, retry_after: None, .. }
+                ));
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((probes.len(), refused), (3, 47));
+    for (control, call) in probes {
+        control.succeed();
+        assert_eq!(call.await, Ok(1));
+    }
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn python_05_twenty_callers_one_transition(t: Stage) {
+    let bulkhead = t.bulkhead(config());
+    let mut events = bulkhead.events();
+    t.fail(&bulkhead, 1).await;
+    t.advance(30 * SECOND).await;
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let bulkhead = bulkhead.clone();
+            t.spawn(async move { bulkhead.acquire().await.map(bulkman::Permit::ignore).is_ok() })
+        })
+        .collect();
+    for caller in callers {
+        caller.await;
+    }
+    assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    bulkhead.circuit_breaker().unwrap().close();
+    let mut to = Vec::new();
+    while to.last() != Some(&CircuitState::Closed) {
+        let Some(CircuitEvent::Transition(change)) = events.next().await else {
+            panic!("an event is missing")
+        };
+        to.push(change.to);
+    }
+    assert_eq!(to, [CircuitState::Open, CircuitState::HalfOpen, CircuitState::Closed]);
+}
+
+async fn h01_h03_h13_a_hung_probe_is_lost_and_others_are_refused_meanwhile(t: Stage) {
+    let bulkhead = due(&t, config().success_threshold(1)).await;
+    let mut events = bulkhead.events();
+    let (hung, probe) = t.running(&bulkhead).await;
+    let refused = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
+    assert!(matches!(refused, Err(BulkheadError::CircuitOpen { reason: OpenReason::ProbesOut, .. })));
+    t.advance(30 * SECOND).await;
+    // Lost: a failed probe, without anybody's help.
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    let _half_open = events.next().await;
+    let lost = events.next().await;
+    assert!(
+        matches!(&lost, Some(CircuitEvent::Transition(lost)) if lost.cause == TransitionCause::ProbeLost),
+        "{lost:?}"
+    );
+    t.advance(30 * SECOND).await;
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+    // When it comes back after all, it changes nothing.
+    hung.fail();
+    assert!(probe.await.is_err());
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn h02_an_ignored_probe_gives_its_slot_back(t: Stage) {
+    let bulkhead = due(&t, config().success_threshold(1)).await;
+    let ignoring = bulkhead.classified(|_: &Answer| Outcome::Ignored);
+    for _ in 0..10 {
+        assert_eq!(ignoring.execute(async { Ok(1) }).await, Ok(1));
+        assert_eq!((bulkhead.state(), slots(&bulkhead)), (BulkheadState::Degraded, Some(1)));
+    }
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn h04_a_panicking_classifier_ends_the_trial(t: Stage) {
+    let bulkhead = due(&t, config().success_threshold(1)).await;
+    let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
+    let probe = bulkhead.call().classify(judge).execute(async { Ok(1) });
+    assert!(AssertUnwindSafe(probe).catch_unwind().await.is_err());
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    t.advance(30 * SECOND).await;
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn h05_a_cancelled_probe_gives_its_slot_back(t: Stage) {
+    let bulkhead = due(&t, config().success_threshold(1)).await;
+    for _ in 0..10 {
+        let (_never, probe) = t.running(&bulkhead).await;
+        assert_eq!(slots(&bulkhead), Some(0));
+        probe.cancel().await;
+        assert_eq!((bulkhead.state(), slots(&bulkhead)), (BulkheadState::Degraded, Some(1)));
+    }
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+/// The only permit is held by an old call: a probe that took its slot before it has a permit
+/// would keep others out without being one.
+async fn h07_a_call_that_waits_holds_no_probe_slot(t: Stage) {
+    let bulkhead = t.bulkhead(config().max_concurrent_calls(1).success_threshold(2));
+    let (old, running) = t.running(&bulkhead).await;
+    bulkhead.circuit_breaker().unwrap().half_open();
+    let (_first, a) = t.waiting(&bulkhead).await;
+    let (_second, b) = t.waiting(&bulkhead).await;
+    let (third, c) = t.waiting(&bulkhead).await;
+    assert_eq!(slots(&bulkhead), Some(2));
+    a.cancel().await;
+    b.cancel().await;
+    old.succeed();
+    running.await.unwrap();
+    t.until(|| third.has_begun()).await;
+    assert_eq!(slots(&bulkhead), Some(1));
+    third.succeed();
+    c.await.unwrap();
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn h11_h12_a_dropped_permit_gives_its_slot_back(t: Stage) {
+    let bulkhead = due(&t, config().success_threshold(1)).await;
+    drop(bulkhead.try_acquire().unwrap());
+    assert_eq!(slots(&bulkhead), Some(1));
+    // Dropped by a panic, too.
+    let permit = bulkhead.try_acquire().unwrap();
+    let panics = async move {
+        let _permit = permit;
+        panic!("a bug of the user's") as ()
+    };
+    assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err());
+    assert_eq!(slots(&bulkhead), Some(1));
+    bulkhead.try_acquire().unwrap().succeed();
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn h20_h21_an_old_call_adds_no_slot(t: Stage) {
+    let bulkhead = t.bulkhead(config().success_threshold(1));
+    let (_never, cancelled) = t.running(&bulkhead).await;
+    let (ends, ending) = t.running(&bulkhead).await;
+    t.fail(&bulkhead, 1).await;
+    t.advance(30 * SECOND).await;
+    let (control, probe) = t.running(&bulkhead).await;
+    cancelled.cancel().await;
+    ends.fail();
+    assert!(ending.await.is_err());
+    assert_eq!((bulkhead.state(), slots(&bulkhead)), (BulkheadState::Degraded, Some(0)));
+    control.succeed();
+    probe.await.unwrap();
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+/// All at once on several threads, at the moment the isolation is over.
+async fn h27_no_more_than_permitted_pass_at_the_switch(t: Stage) {
+    let bulkhead = due(&t, config().success_threshold(2)).await;
+    let callers: Vec<_> = (0..64)
+        .map(|_| {
+            let bulkhead = bulkhead.clone();
+            t.spawn(async move { bulkhead.acquire().await.ok() })
+        })
+        .collect();
+    let mut permits = Vec::new();
+    for caller in callers {
+        permits.extend(caller.await);
+    }
+    assert_eq!(permits.len(), 2);
+    permits.into_iter().for_each(bulkman::Permit::succeed);
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+/// One call a minute: closed by its third probe.
+async fn h15_low_traffic_recovers_at_its_own_pace(t: Stage) {
+    let bulkhead = due(&t, config()).await;
+    for _ in 0..2 {
+        t.succeed(&bulkhead, 1).await;
+        assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+        t.advance(60 * SECOND).await;
+    }
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn a_failed_probe_refuses_those_who_wait(t: Stage) {
+    let rules = CircuitBreakerConfig::new().failure_threshold(1).success_threshold(5);
+    let bulkhead = t.bulkhead(config().max_concurrent_calls(1).circuit_breaker(rules));
+    bulkhead.circuit_breaker().unwrap().half_open();
+    let (control, probe) = t.running(&bulkhead).await;
+    let (never, queued) = t.waiting(&bulkhead).await;
+    control.fail();
+    assert!(probe.await.is_err());
+    let refused = queued.await.unwrap_err();
+    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::Open, .. }), "{refused:?}");
+    assert!(!never.has_begun());
+}

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::blocking::ExecuteBlocking;
+use crate::bulkhead_state::BulkheadState;
 use crate::call::{Call, CallOptions};
 use crate::circuit_breaker::{CircuitBreaker, CircuitEvents, CircuitState, Refusals};
 use crate::classified::Classified;
@@ -80,21 +81,6 @@ pub(crate) struct Inner {
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
     config: Mutex<BulkheadConfig>,
-}
-
-/// A bulkhead's condition at a glance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum BulkheadState {
-    /// Calls pass.
-    Healthy,
-    /// The circuit is half-open: a few probes pass. Counts as healthy.
-    Degraded,
-    /// The circuit is open: calls are refused.
-    Isolated,
-    /// Shut down: calls are refused for good.
-    ShutDown,
 }
 
 impl Bulkhead {
@@ -365,6 +351,13 @@ impl Bulkhead {
     #[must_use]
     pub fn circuit_breaker(&self) -> Option<&CircuitBreaker> {
         self.inner.circuit.as_ref()
+    }
+
+    /// When an open circuit lets the next call through; `None` when it is not open, or held open by
+    /// hand.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.inner.circuit.as_ref().and_then(CircuitBreaker::retry_after)
     }
 
     /// The circuit's transitions from now on, in order.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 
+use crate::blocking::ExecuteBlocking;
 use crate::bulkhead::Bulkhead;
 use crate::call::Call;
 use crate::error::BulkheadError;
@@ -31,6 +32,17 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
         F: Future<Output = Result<T, E>>,
     {
         self.call().execute(operation)
+    }
+
+    /// As [`Bulkhead::execute_blocking`].
+    pub fn execute_blocking<F>(&self, operation: F) -> ExecuteBlocking<F, T, E, C>
+    where
+        F: FnOnce() -> Result<T, E> + Send + 'static,
+        C: Clone + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.bulkhead.call().classified_by(self.classifier.clone()).execute_blocking(operation)
     }
 
     /// As [`Bulkhead::execute_sync`].

@@ -1,5 +1,6 @@
 //! The errors: one enum per public operation, nothing formatted before somebody asks.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
@@ -46,9 +47,9 @@ pub enum BulkheadError<E> {
         /// The bulkhead that refused.
         bulkhead: Name,
         /// Its limit of running calls when it refused.
-        max_concurrent_calls: u32,
+        max_concurrent_calls: usize,
         /// Its limit of waiting calls when it refused.
-        max_queue_size: u32,
+        max_queue_size: usize,
     },
 
     /// A deadline passed: see `phase` for where.
@@ -163,6 +164,26 @@ impl<E> BulkheadError<E> {
             Self::NotFound { name } => BulkheadError::NotFound { name },
             Self::Operation(error) => BulkheadError::Operation(convert(error)),
         }
+    }
+}
+
+impl BulkheadError<Infallible> {
+    /// The same error for any operation: what [`acquire`](crate::Bulkhead::acquire) returns has none
+    /// of its own.
+    ///
+    /// ```
+    /// use bulkman_core::{Bulkhead, BulkheadError};
+    ///
+    /// async fn upload(ftp: &Bulkhead) -> Result<(), BulkheadError<std::io::Error>> {
+    ///     let permit = ftp.acquire().await.map_err(BulkheadError::widen)?;
+    ///     // .. transfer ..
+    ///     permit.succeed();
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn widen<E>(self) -> BulkheadError<E> {
+        self.map_operation(|never| match never {})
     }
 }
 

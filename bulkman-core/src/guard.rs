@@ -267,11 +267,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             Rejection::Full => {
                 let limits = inner.queue.limits();
-                #[allow(clippy::cast_possible_truncation, reason = "limits fit 31 bits")]
                 BulkheadError::Full {
                     bulkhead: inner.name.clone(),
-                    max_concurrent_calls: limits.permits as u32,
-                    max_queue_size: limits.places as u32,
+                    max_concurrent_calls: limits.permits,
+                    max_queue_size: limits.places,
                 }
             }
             Rejection::TimedOut => {

@@ -5,6 +5,7 @@
 mod blocking;
 mod broadcast;
 mod bulkhead;
+mod bulkhead_state;
 mod call;
 mod circuit_breaker;
 mod classified;
@@ -44,7 +45,8 @@ mod wake;
 mod with_bulkhead;
 
 pub use blocking::ExecuteBlocking;
-pub use bulkhead::{Bulkhead, BulkheadState};
+pub use bulkhead::Bulkhead;
+pub use bulkhead_state::BulkheadState;
 pub use call::Call;
 pub use circuit_breaker::{
     Admission, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerSettings, CircuitCounts, CircuitError,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
@@ -41,6 +41,24 @@ pub struct CircuitEvents {
 impl CircuitEvents {
     pub(crate) fn new(events: &Arc<Broadcast<Transition>>) -> Self {
         Self { events: Arc::clone(events), reader: events.join() }
+    }
+
+    /// Waits for the next event; `None` when the circuit is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// An event is taken only when it is returned.
+    pub async fn next(&mut self) -> Option<CircuitEvent> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// The next event, if there is one already.
+    pub fn try_next(&mut self) -> Option<CircuitEvent> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(self).poll_next(&mut cx) {
+            Poll::Ready(event) => event,
+            Poll::Pending => None,
+        }
     }
 
     /// A stream without events, for who has no circuit.

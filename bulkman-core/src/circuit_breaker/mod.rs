@@ -223,6 +223,13 @@ impl CircuitBreaker {
         self.0.snapshot(Some(now))
     }
 
+    /// When an open circuit lets the next call through, as of now; `None` when it is not open, or
+    /// held open by hand.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after()
+    }
+
     /// How many calls have been refused since the circuit was made, by reason.
     #[must_use]
     pub fn refusals(&self) -> Refusals {

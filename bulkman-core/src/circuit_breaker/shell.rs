@@ -201,6 +201,15 @@ impl Shell {
         }
     }
 
+    /// How long the isolation still lasts.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let now = self.runtime.now();
+        self.with(|machine| {
+            machine.advance(now);
+            machine.open_until().map(|until| until.saturating_duration_since(now))
+        })
+    }
+
     /// Changes something by hand, at the current time.
     pub(crate) fn change<R>(&self, act: impl FnOnce(&mut Machine, Instant) -> R) -> R {
         let now = self.runtime.now();

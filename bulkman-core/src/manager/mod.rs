@@ -18,7 +18,8 @@ use thiserror::Error;
 
 pub use self::apply::Applied;
 pub use self::config::ManagerConfig;
-use crate::bulkhead::{Bulkhead, BulkheadState};
+use crate::bulkhead::Bulkhead;
+use crate::bulkhead_state::BulkheadState;
 use crate::classify::ByResult;
 use crate::config::BulkheadConfig;
 use crate::error::{BulkheadError, ConfigError};

@@ -6,7 +6,8 @@ mod table;
 
 use std::time::{Duration, Instant};
 
-use crate::bulkhead::{Bulkhead, BulkheadState};
+use crate::bulkhead::Bulkhead;
+use crate::bulkhead_state::BulkheadState;
 use crate::circuit_breaker::{
     CircuitBreaker, CircuitCounts, CircuitState, Refusals, Transition, TransitionCause,
 };

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{BulkheadSnapshot, CircuitStatus, ManagerSnapshot};
-use crate::bulkhead::BulkheadState;
+use crate::bulkhead_state::BulkheadState;
 
 const COLUMNS: usize = 11;
 

@@ -1,0 +1,188 @@
+#!/bin/sh
+# Everything that must hold before a change lands, on a machine that may be new.
+#
+#   tests/run.sh            set-up and all checks and tests: under 20 minutes on two cores
+#   tests/run.sh STEP..     only these steps, see `steps` below; no set-up
+#   tests/run.sh --long     the property tests with 20,000 cases each, and the load tests
+#   tests/run.sh --faults   the database's faults that need privileges or further tools
+set -eu
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never
+
+steps="fmt tree msrv clippy features docs tests doctests examples loom instructions"
+
+# Prints what is run and how long it took; its output only if it fails.
+quietly() {
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1; then
+        cat "$log"
+        rm -f "$log"
+        echo "FAILED: $*"
+        exit 1
+    fi
+    rm -f "$log"
+}
+
+# The packages of this workspace that users depend on.
+libraries="bulkman-core bulkman-tokio bulkman-smol bulkman-postgres bulkman"
+
+# The features of the package in folder $1.
+features_of() {
+    sed -n '/^\[features\]/,/^\[/p' "$1/Cargo.toml" | sed -n 's/^\([a-z][a-z-]*\) = .*/\1/p' | grep -v '^default$'
+}
+
+setup() {
+    if ! command -v cargo >/dev/null; then
+        echo "cargo is missing: install Rust 1.94 or newer with rustup, clippy and rustfmt included"
+        exit 1
+    fi
+    missing=
+    # A server for the tests of bulkman-postgres; valgrind counts instructions; a compiler and
+    # OpenSSL's headers for the crates that build C.
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$missing postgresql"
+    command -v valgrind >/dev/null || missing="$missing valgrind"
+    command -v cc >/dev/null || missing="$missing gcc libc6-dev"
+    command -v pkg-config >/dev/null || missing="$missing pkg-config"
+    { command -v pkg-config >/dev/null && pkg-config --exists openssl; } || missing="$missing libssl-dev"
+    if [ -n "$missing" ]; then
+        if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+            echo "missing, please install:$missing"
+            exit 1
+        fi
+        quietly apt-get update
+        # shellcheck disable=SC2086 # a list of packages
+        quietly env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing
+    fi
+    quietly cargo fetch --locked
+}
+
+fmt() {
+    cargo fmt --all --check
+}
+
+# Core must run under any executor: nothing in it may bring one.
+tree() {
+    if cargo tree -p bulkman-core -e normal --all-features --prefix none | grep -E '^(tokio|async-io|async-executor|smol|async-std) '; then
+        echo "the tree of bulkman-core holds a runtime"
+        exit 1
+    fi
+}
+
+# clippy's `incompatible_msrv` sees the standard library, not the language: of what came after 1.85,
+# chains of `let` are what slips in.
+msrv() {
+    if grep -nE '(^|[ (])(if|while) .*&& let |^ *&& let ' $(git ls-files 'src/*.rs' 'bulkman-core/src/*.rs' 'bulkman-tokio/*.rs' 'bulkman-smol/*.rs'); then
+        echo "a chain of let needs Rust 1.88; the crates promise 1.85"
+        exit 1
+    fi
+    # What every dependency declares; a line a package.
+    cargo metadata --format-version 1 --locked --quiet | sed 's/{"name":"[^"]*","version":"[^"]*","id"/\n&/g' >target/metadata.txt
+    : >target/msrv.txt
+    cargo tree --locked --quiet -e normal -p bulkman-core -p bulkman-tokio -p bulkman-smol --all-features --prefix none --format '{p}' |
+        sed 's/ (.*//; s/ v/ /; /^$/d' | sort -u | while read -r name version; do
+        package=$(grep "^{\"name\":\"$name\",\"version\":\"$version\"," target/metadata.txt)
+        needs=$(printf '%s' "$package" | sed -n 's/.*"rust_version":"1\.\([0-9]*\).*/\1/p')
+        echo "  $name $version: 1.${needs:-?}" >>target/msrv.txt
+        if [ "${needs:-0}" -gt 85 ]; then
+            echo "$name $version needs Rust 1.$needs; the crates promise 1.85"
+            exit 1
+        fi
+    done
+}
+
+clippy() {
+    # One package at a time: together, their features would be unified.
+    for package in $libraries bulkman-test-support bulkman-bench; do
+        echo "  $package"
+        quietly cargo clippy --locked -p "$package" --all-targets -- -D warnings
+    done
+}
+
+# Each feature alone, each pair, none and all.
+features() {
+    for folder in bulkman-core .; do
+        package=bulkman
+        [ "$folder" = . ] || package=$folder
+        echo "  $package: none, all"
+        quietly cargo clippy --locked -p "$package" --lib -- -D warnings
+        quietly cargo clippy --locked -p "$package" --lib --all-features -- -D warnings
+        done=
+        for one in $(features_of "$folder"); do
+            echo "  $package: $one, and with those before it"
+            quietly cargo clippy --locked -p "$package" --lib --features "$one" -- -D warnings
+            for other in $done; do
+                quietly cargo clippy --locked -p "$package" --lib --features "$one,$other" -- -D warnings
+            done
+            done="$done $one"
+        done
+    done
+    for one in "" tokio smol tls-rustls tls-native cli tokio,smol,tls-rustls,tls-native,cli; do
+        echo "  bulkman-postgres: ${one:-none}"
+        quietly cargo clippy --locked -p bulkman-postgres --lib --bins --features "$one" -- -D warnings
+    done
+}
+
+docs() {
+    quietly env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features \
+        -p bulkman-core -p bulkman-tokio -p bulkman-smol -p bulkman-postgres -p bulkman
+}
+
+tests() {
+    # Without features, then with all of them; the unit tests of core must not depend on any.
+    cargo test --locked -p bulkman-core --lib --quiet
+    cargo test --locked --workspace --all-features --lib --bins --tests --quiet
+}
+
+doctests() {
+    cargo test --locked --workspace --all-features --doc --quiet
+}
+
+examples() {
+    tests/examples.sh
+}
+
+# Every interleaving of what is lock-free. Fails if no model was run.
+loom() {
+    RUSTFLAGS="--cfg bulkman_loom" cargo test --locked -p bulkman-core --lib --release \
+        --target-dir target/loom loom_tests >target/loom.log 2>&1 || { cat target/loom.log; exit 1; }
+    models=$(sed -n 's/^test result: ok\. \([0-9]*\) passed; 0 failed; 0 ignored.*/\1/p' target/loom.log)
+    echo "  ${models:-0} models"
+    [ "${models:-0}" -gt 0 ]
+}
+
+# The instructions of the paths that every call takes, against the recorded figures.
+instructions() {
+    cargo run --locked --quiet --release -p bulkman-bench -- instructions
+}
+
+faults() {
+    for script in */tests/faults.sh; do
+        "$script"
+    done
+}
+
+long() {
+    PROPTEST_CASES=20000 cargo test --locked -p bulkman-core --release --quiet
+    PROPTEST_CASES=20000 cargo test --locked -p bulkman --release --quiet --tests
+}
+
+case "${1-}" in
+"") setup ;;
+--faults) steps=faults ;;
+--long) steps=long ;;
+-*)
+    sed -n '2,8p' "$0"
+    exit 2
+    ;;
+*) steps=$* ;;
+esac
+
+mkdir -p target
+began=$(date +%s)
+for step in $steps; do
+    before=$(date +%s)
+    echo "== $step"
+    "$step"
+    echo "   $step: $(($(date +%s) - before)) s"
+done
+echo "all passed in $(($(date +%s) - began)) s: $steps"

@@ -11,8 +11,6 @@ use bulkman::{
     CircuitBreaker, CircuitBreakerConfig, CircuitError, CircuitEvent, CircuitState, IsolationBackoff,
     OpenReason, Runtime, SlidingWindow, Transition, TransitionCause,
 };
-use futures_lite::StreamExt;
-use futures_lite::future::poll_once;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -82,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         println!("all that happened:");
         let mut causes = Vec::new();
-        while let Some(Some(CircuitEvent::Transition(transition))) = poll_once(events.next()).await {
+        while let Some(CircuitEvent::Transition(transition)) = events.try_next() {
             println!("  {:>5}s  {}", (transition.at - began).as_secs(), describe(&transition));
             causes.push(transition.cause);
         }

@@ -17,7 +17,6 @@ use bulkman::{
     Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, BulkheadStats, CircuitEvent, CircuitEvents,
     ExecutionReport, OpenReason, Runtime,
 };
-use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
 use futures_util::future::join_all;
 
@@ -220,7 +219,7 @@ impl Story<'_> {
 
     async fn expect_transitions(&mut self, page: &Page, expected: &[&str]) {
         for expected in expected {
-            let Some(Some(CircuitEvent::Transition(seen))) = poll_once(self.events.next()).await else {
+            let Some(CircuitEvent::Transition(seen)) = self.events.try_next() else {
                 panic!("no transition, expected {expected}");
             };
             let seen = format!("{} -> {}: {}", seen.from, seen.to, seen.cause);

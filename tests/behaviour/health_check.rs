@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadState, CircuitEvent, ConfigError, TransitionCause};
-use futures_lite::StreamExt as _;
 
 use crate::stage::Stage;
 

@@ -7,7 +7,7 @@ use bulkman::{
     Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, CircuitEvent, CircuitState,
     OpenReason, Outcome, TransitionCause,
 };
-use futures_lite::{FutureExt as _, StreamExt as _};
+use futures_lite::FutureExt as _;
 
 use crate::stage::{Stage, now_or_never, poll_once};
 use crate::work::{Answer, work};

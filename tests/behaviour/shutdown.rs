@@ -152,7 +152,6 @@ async fn shutdown_during_a_shrink(t: Stage) {
 }
 
 async fn dropping_the_last_handle_ends_the_events(t: Stage) {
-    use futures_lite::StreamExt as _;
     let bulkhead = Bulkhead::with_runtime(config(), t.runtime()).unwrap();
     let mut events = bulkhead.events();
     bulkhead.circuit_breaker().unwrap().open();

@@ -4,7 +4,6 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{BulkheadSnapshot, CircuitStatus, ManagerSnapshot};
-use crate::bulkhead_state::BulkheadState;
 
 const COLUMNS: usize = 11;
 
@@ -100,25 +99,6 @@ impl fmt::Display for Short {
             (0, _, _, _) => write!(f, "{hours}h {}m", minutes % 60),
             _ => write!(f, "{days}d {}h", hours % 24),
         }
-    }
-}
-
-impl BulkheadState {
-    /// The name in lower case, as in tables and serialised forms: `shut_down`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Isolated => "isolated",
-            Self::ShutDown => "shut_down",
-        }
-    }
-}
-
-impl fmt::Display for BulkheadState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod guide;
+
 pub use bulkman_core::*;
 
 #[cfg(feature = "postgres")]

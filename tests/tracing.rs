@@ -190,7 +190,11 @@ fn a_target_that_is_filtered_away_costs_no_span() {
     let seen = Seen::default();
     let layer = Recorder(seen.clone()).with_filter(Targets(|target| target != "bulkman::call"));
     tracing::subscriber::with_default(Registry::default().with(layer), || {
-        bulkhead.execute_sync(|| Ok::<_, ()>(tracing::debug!("working"))).unwrap();
+        let work = || {
+            tracing::debug!("working");
+            Ok::<_, ()>(())
+        };
+        bulkhead.execute_sync(work).unwrap();
     });
     assert!(seen.spans("call").is_empty());
     assert!(!seen.events("working")[0].contains_key("in span"));

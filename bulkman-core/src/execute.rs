@@ -23,10 +23,11 @@ use crate::call::CallOptions;
 use crate::classify::Classifier;
 use crate::deadlines::Deadlines;
 use crate::error::{BulkheadError, Phase};
-use crate::guard::{CallGuard, Rejection, Seat};
+use crate::guard::{CallGuard, Seat};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::queue::Priority;
+use crate::rejection::Rejection;
 use crate::stats::Event;
 
 pin_project! {

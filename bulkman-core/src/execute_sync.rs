@@ -10,9 +10,10 @@ use crate::classify::Classifier;
 use crate::deadlines::Deadlines;
 use crate::error::BulkheadError;
 use crate::execute::{begin, duration, run, watched};
-use crate::guard::{CallGuard, Rejection, Seat};
+use crate::guard::{CallGuard, Seat};
 use crate::outcome::Outcome;
 use crate::queue::Priority;
+use crate::rejection::Rejection;
 
 /// The steps of [`execute`](crate::execute), on this thread.
 pub(crate) fn execute_sync<F, T, E, C>(

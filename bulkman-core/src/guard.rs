@@ -11,6 +11,7 @@ use crate::error::{BulkheadError, CircuitOpen, Phase};
 use crate::observe::{Ending, Observer};
 use crate::outcome::Outcome;
 use crate::queue::{Enqueued, Key, Priority, Refusal, Take, Waited};
+use crate::rejection::Rejection;
 use crate::stats::Event;
 
 /// A call's hold on its bulkhead: nothing yet, a place in the queue, a permit, or a permit and
@@ -50,29 +51,6 @@ impl Seat {
     #[inline]
     pub(crate) fn needs_duration(self) -> bool {
         self.ticket.is_some_and(Ticket::needs_duration)
-    }
-}
-
-/// Why a call does not get to run.
-#[derive(Debug)]
-pub(crate) enum Rejection {
-    Circuit(CircuitOpen),
-    Full,
-    TimedOut,
-    Shutdown,
-    Unsupported { setting: &'static str, needs: &'static str },
-}
-
-impl Rejection {
-    /// The name in lower case, as in spans, events and metrics.
-    const fn reason(&self) -> &'static str {
-        match self {
-            Self::Circuit(refusal) => refusal.reason.as_str(),
-            Self::Full => "full",
-            Self::TimedOut => "timed_out_waiting",
-            Self::Shutdown => "shutdown",
-            Self::Unsupported { .. } => "unsupported",
-        }
     }
 }
 

@@ -27,6 +27,7 @@ mod observe;
 mod outcome;
 mod permit;
 mod queue;
+mod rejection;
 mod report;
 mod runtime;
 mod snapshot;

@@ -28,6 +28,7 @@ mod loom_tests;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
 mod waiters;
+mod words;
 
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -35,6 +36,8 @@ use std::time::Instant;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, Semaphore, lock};
 
+pub(crate) use self::words::Limits;
+use self::words::Pressure;
 use waiters::{Fate, Waiters, WakeList};
 pub(crate) use waiters::{Key, Refusal};
 pub use waiters::{Priority, QueueOrder};
@@ -431,48 +434,5 @@ impl WaitQueue {
         pressure.waiting = waiters.waiting();
         change(&mut pressure);
         self.pressure.store(pressure.pack(), Ordering::Release);
-    }
-}
-
-/// What makes newcomers and releases take the lock.
-#[derive(Clone, Copy, Debug)]
-struct Pressure {
-    closed: bool,
-    /// Permits that must not come back to the semaphore.
-    debt: usize,
-    waiting: u32,
-}
-
-impl Pressure {
-    const fn pack(self) -> u64 {
-        (self.closed as u64) << 63 | (self.debt as u64) << 31 | self.waiting as u64
-    }
-
-    const fn unpack(word: u64) -> Self {
-        Self {
-            closed: word >> 63 != 0,
-            debt: (word << 1 >> 32) as usize,
-            #[allow(clippy::cast_possible_truncation, reason = "31 bits")]
-            waiting: (word & MAX_LIMIT as u64) as u32,
-        }
-    }
-}
-
-/// The limits in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Calls that may run at once.
-    pub(crate) permits: usize,
-    /// Calls that may wait.
-    pub(crate) places: usize,
-}
-
-impl Limits {
-    const fn pack(self) -> u64 {
-        (self.permits as u64) << 32 | self.places as u64
-    }
-
-    const fn unpack(word: u64) -> Self {
-        Self { permits: (word >> 32) as usize, places: (word & 0xffff_ffff) as usize }
     }
 }

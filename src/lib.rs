@@ -1,3 +1,18 @@
+// Of two definitions of a link the first one counts: here links lead to this very version, while
+// the README's own serve readers elsewhere.
+//! [`Bulkhead`]: crate::Bulkhead
+//! [`BulkheadConfig`]: crate::BulkheadConfig
+//! [`BulkheadError`]: crate::BulkheadError
+//! [`BulkheadManager`]: crate::BulkheadManager
+//! [`CircuitBreaker`]: crate::CircuitBreaker
+//! [`CircuitBreakerConfig`]: crate::CircuitBreakerConfig
+//! [`CircuitStore`]: crate::CircuitStore
+//! [`ClockOnly`]: crate::ClockOnly
+//! [`MemoryStore`]: crate::MemoryStore
+//! [`Permit`]: crate::Permit
+//! [`Runtime`]: crate::Runtime
+//! [guide]: crate::guide
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -80,7 +80,8 @@ pub(crate) struct Inner {
     pub(crate) ended: Arc<WakerSet>,
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
-    config: Mutex<BulkheadConfig>,
+    /// The settings, and how often they were changed.
+    config: Mutex<(u64, BulkheadConfig)>,
 }
 
 impl Bulkhead {
@@ -120,7 +121,7 @@ impl Bulkhead {
             ended: Arc::default(),
             #[cfg(feature = "metrics")]
             meter: crate::metrics::Meter::default(),
-            config: Mutex::new(config),
+            config: Mutex::new((0, config)),
         });
         if let Some(circuit) = &inner.circuit {
             follow_circuit(circuit, Arc::downgrade(&inner));
@@ -379,17 +380,22 @@ impl Bulkhead {
     /// the circuit breaker on or off. Nothing has changed then.
     pub fn reconfigure(&self, config: BulkheadConfig) -> Result<(), ConfigError> {
         self.check_reconfigure(&config)?;
-        let inner = &*self.inner;
-        let mut current = lock(&inner.config);
-        if let (Some(circuit), Some(rules)) = (&inner.circuit, config.circuit()) {
-            circuit.reconfigure(rules)?;
+        let mut applied = {
+            let mut current = lock(&self.inner.config);
+            *current = (current.0 + 1, config);
+            current.clone()
+        };
+        // Applied outside the lock, since it wakes tasks. If somebody else has changed the settings
+        // meanwhile, one of the two may have overwritten the other's: whoever ends last applies what
+        // is in force once more.
+        loop {
+            self.inner.apply(&applied.1)?;
+            let current = lock(&self.inner.config);
+            if current.0 == applied.0 {
+                return Ok(());
+            }
+            applied = current.clone();
         }
-        inner.limits.set(TimeLimits::of(&config));
-        *current = config.clone();
-        drop(current);
-        let (permits, places, order) = config.limits();
-        inner.queue.resize(permits, places, order, || inner.runtime.now());
-        Ok(())
     }
 
     /// Everything for which [`reconfigure`](Self::reconfigure) would refuse.
@@ -397,7 +403,7 @@ impl Bulkhead {
         config.validate()?;
         config.supported_by(self.inner.capabilities)?;
         // The name and whether there is a circuit never change, so the answer stays right.
-        lock(&self.inner.config).check_fixed(config)?;
+        lock(&self.inner.config).1.check_fixed(config)?;
         match (&self.inner.circuit, config.circuit()) {
             (Some(circuit), Some(rules)) => circuit.check_config(rules),
             _ => Ok(()),
@@ -406,7 +412,7 @@ impl Bulkhead {
 
     /// The settings in force.
     pub fn config(&self) -> BulkheadConfig {
-        lock(&self.inner.config).clone()
+        lock(&self.inner.config).1.clone()
     }
 
     /// The name.
@@ -490,6 +496,17 @@ impl Inner {
         }
         self.counters.end(Some(outcome));
         self.release();
+    }
+
+    /// Puts checked settings into force.
+    fn apply(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
+        if let (Some(circuit), Some(rules)) = (&self.circuit, config.circuit()) {
+            circuit.reconfigure(rules)?;
+        }
+        self.limits.set(TimeLimits::of(config));
+        let (permits, places, order) = config.limits();
+        self.queue.resize(permits, places, order, || self.runtime.now());
+        Ok(())
     }
 
     /// Step 6: the permit goes to the next in line.

@@ -49,7 +49,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     scrape(&url).await?;
 
     for _ in 0..10 {
-        search.execute(async { std::io::Result::Ok(tokio::task::yield_now().await) }).await?;
+        search
+            .execute(async {
+                tokio::task::yield_now().await;
+                std::io::Result::Ok(())
+            })
+            .await?;
     }
     let running = (search.acquire().await?, search.acquire().await?);
     let waiting = tokio::spawn(search.acquire());

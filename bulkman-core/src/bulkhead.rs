@@ -283,7 +283,7 @@ impl Bulkhead {
     ///
     /// [`BulkheadError::Full`] if it would have to wait; otherwise as [`acquire`](Self::acquire).
     pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
-        Permit::now(self.clone())
+        Permit::now(self)
     }
 
     /// The bulkhead's condition. Reading it performs a due transition of the circuit, so it is

@@ -385,6 +385,14 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     }
 }
 
+impl CallGuard<&Bulkhead> {
+    /// The same call, in a guard that may outlive the borrow.
+    pub(crate) fn into_owned(mut self, seat: Seat) -> CallGuard<Bulkhead> {
+        let observer = std::mem::replace(&mut self.observer, Observer::new(0));
+        CallGuard { bulkhead: self.bulkhead.clone(), held: Held::Seat(seat), observer }
+    }
+}
+
 impl CallGuard<Bulkhead> {
     pub(crate) const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead

@@ -67,16 +67,13 @@ impl Permit {
         self.guard.bulkhead()
     }
 
-    /// A permit without waiting.
-    pub(crate) fn now(bulkhead: Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
+    /// A permit without waiting. Only one that is granted owns the bulkhead.
+    pub(crate) fn now(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
         let mut guard = CallGuard::new(bulkhead, 0);
         let mut deadlines = Deadlines::Unkept;
         let admitted = begin(&mut guard, &mut deadlines, false);
         match admitted.and_then(|seat| seat.ok_or_else(|| guard.reject_full())) {
-            Ok(seat) => {
-                guard.put_back(seat);
-                Ok(Self { guard, deadlines })
-            }
+            Ok(seat) => Ok(Self { guard: guard.into_owned(seat), deadlines }),
             Err(rejection) => Err(guard.refuse(rejection, &deadlines)),
         }
     }

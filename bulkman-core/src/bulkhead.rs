@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use crate::blocking::ExecuteBlocking;
@@ -17,6 +17,7 @@ use crate::deadlines::{ConfiguredLimits, TimeLimits};
 use crate::drained::Drained;
 use crate::error::{BulkheadError, ConfigError};
 use crate::execute::Execute;
+use crate::fleet::Fleet;
 use crate::guard::Seat;
 use crate::name::Name;
 use crate::outcome::Outcome;
@@ -24,6 +25,7 @@ use crate::permit::{Acquire, Permit};
 use crate::queue::{Refusal, WaitQueue};
 use crate::runtime::{Capabilities, Runtime};
 use crate::stats::{BulkheadStats, Counters, Event, Rejections};
+use crate::store::CircuitStore;
 use crate::sync::{Mutex, lock};
 use crate::wake::WakerSet;
 
@@ -80,6 +82,8 @@ pub(crate) struct Inner {
     pub(crate) ended: Arc<WakerSet>,
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
+    /// A fleet of its own; one that belongs to a manager is kept there.
+    fleet: OnceLock<Fleet>,
     /// The settings, and how often they were changed.
     config: Mutex<(u64, BulkheadConfig)>,
 }
@@ -121,12 +125,34 @@ impl Bulkhead {
             ended: Arc::default(),
             #[cfg(feature = "metrics")]
             meter: crate::metrics::Meter::default(),
+            fleet: OnceLock::new(),
             config: Mutex::new((0, config)),
         });
         if let Some(circuit) = &inner.circuit {
             follow_circuit(circuit, Arc::downgrade(&inner));
         }
         Ok(Self { inner })
+    }
+
+    /// Shares this bulkhead's circuit through a store, by a link of its own: see [`Fleet`]. Several
+    /// bulkheads of one process better share one, by [`Fleet::attach`] or a manager's
+    /// [`with_store`](crate::BulkheadManager::with_store).
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::new`]; [`ConfigError::Immutable`] if the circuit is shared already.
+    pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
+        let fleet = Fleet::from_parts(Arc::new(store), Arc::clone(&self.inner.runtime))?;
+        fleet.attach(&self)?;
+        let taken = ConfigError::immutable("store", "in use", "another");
+        self.inner.fleet.set(fleet).map_err(|_| taken)?;
+        Ok(self)
+    }
+
+    /// The fleet that [`with_store`](Self::with_store) made.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.inner.fleet.get()
     }
 
     /// Runs a future under the bulkhead's protection.

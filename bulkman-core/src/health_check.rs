@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::bulkhead::{Bulkhead, WeakBulkhead};
-use crate::circuit_breaker::CircuitState;
 use crate::error::ConfigError;
 use crate::runtime::Runtime;
 use crate::wake::{WakerKey, WakerSet};
@@ -54,7 +53,7 @@ struct Task {
 
 /// What the task should do next.
 enum Look {
-    /// The circuit is open: count the interval.
+    /// The circuit is open, or half-open for whoever has its fleet's lease: count the interval.
     Open,
     /// Nothing to check.
     Idle,
@@ -155,8 +154,8 @@ impl Task {
         if bulkhead.inner().queue.is_closed() {
             return Look::Ended;
         }
-        match bulkhead.circuit_breaker().map(|circuit| circuit.state()) {
-            Some(CircuitState::Open) => Look::Open,
+        match bulkhead.circuit_breaker() {
+            Some(circuit) if circuit.wants_health_check() => Look::Open,
             _ => Look::Idle,
         }
     }

@@ -52,6 +52,7 @@ mod probes;
 mod random;
 mod refusals;
 mod settings;
+mod shared;
 mod shell;
 mod snapshot;
 mod state;
@@ -75,8 +76,10 @@ pub use self::circuit_state::CircuitState;
 pub use self::config::{CircuitBreakerConfig, HalfOpenExpiry, IsolationBackoff, SlidingWindow};
 pub use self::counts::CircuitCounts;
 pub use self::events::{CircuitEvent, CircuitEvents};
+pub(crate) use self::random::Random;
 pub use self::refusals::Refusals;
 pub use self::settings::{CircuitBreakerSettings, Isolation, Trial};
+pub(crate) use self::shared::{Adopted, Gate, Observation, SharedCircuit, Verdict};
 pub use self::snapshot::CircuitSnapshot;
 pub use self::transition::{Transition, TransitionCause};
 
@@ -373,6 +376,16 @@ impl CircuitBreaker {
     /// unless the circuit is open. Says whether it was.
     pub(crate) fn half_open_early(&self) -> bool {
         self.0.change(|machine, now| machine.half_open_early(now))
+    }
+
+    /// Whether a look after the dependency would be news: while open, and while only a lease of
+    /// the fleet's lets anybody find out.
+    pub(crate) fn wants_health_check(&self) -> bool {
+        match self.0.state(None) {
+            CircuitState::Open => true,
+            CircuitState::HalfOpen => self.0.change(|machine, _| machine.awaits_fleet()),
+            _ => false,
+        }
     }
 
     fn go(&self, target: Target) {

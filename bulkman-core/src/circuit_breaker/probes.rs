@@ -49,6 +49,11 @@ impl Probes {
         limit.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX))
     }
 
+    /// How many are out.
+    pub(crate) fn out(&self) -> u32 {
+        u32::try_from(self.out.len()).unwrap_or(u32::MAX)
+    }
+
     /// The outcomes so far.
     pub(crate) fn back(&self) -> Tally {
         self.back

@@ -12,13 +12,17 @@ impl Random {
 
     /// Uniform in [0, 1).
     pub(crate) fn fraction(&mut self) -> f64 {
+        // The 53 bits that a double holds exactly.
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Uniform over the whole range.
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        // The 53 bits that a double holds exactly.
-        (z >> 11) as f64 / (1_u64 << 53) as f64
+        z ^ z >> 31
     }
 }
 

@@ -30,6 +30,9 @@ use crate::sync::{Mutex, lock};
 /// Called after each transition, outside every lock.
 pub(crate) type Hook = Arc<dyn Fn(&Transition) + Send + Sync>;
 
+/// Called when a synchroniser should look at the circuit, outside every lock. Must not panic.
+pub(crate) type Link = Arc<dyn Fn() + Send + Sync>;
+
 pub(crate) struct Shell {
     hot: Hot,
     /// What `open_until` counts from.
@@ -63,6 +66,8 @@ struct Core {
     /// The refusals before the current state began.
     refused_before: u64,
     hooks: Vec<Hook>,
+    /// Told when the synchroniser should look.
+    link: Option<Link>,
     /// Transitions that the hooks have yet to hear of.
     outbox: VecDeque<Transition>,
     /// Somebody is calling the hooks and will empty the outbox: this keeps them in order.
@@ -76,6 +81,7 @@ struct Core {
 struct After {
     transitions: bool,
     alarm: Option<Alarm>,
+    link: Option<Link>,
 }
 
 impl Shell {
@@ -99,6 +105,7 @@ impl Shell {
                 machine,
                 refused_before: 0,
                 hooks: Vec::new(),
+                link: None,
                 outbox: VecDeque::new(),
                 delivering: false,
                 alarm: None,
@@ -218,6 +225,22 @@ impl Shell {
 
     pub(crate) fn add_hook(&self, hook: Hook) {
         lock(&self.core).hooks.push(hook);
+    }
+
+    /// Makes this circuit's state a fleet's too; `false` if it is one's already.
+    pub(crate) fn set_link(&self, link: Link) -> bool {
+        let mut core = lock(&self.core);
+        let free = core.link.is_none();
+        if free {
+            core.link = Some(link);
+        }
+        free
+    }
+
+    /// The circuit belongs to no fleet any more.
+    pub(crate) fn unlink(&self) {
+        let link = lock(&self.core).link.take();
+        drop(link);
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -365,6 +388,9 @@ impl Shell {
         let before = self.word();
         let word = core.machine.word();
         let mut after = After::default();
+        if core.link.is_some() && core.machine.take_news() {
+            after.link.clone_from(&core.link);
+        }
         if core.machine.settings().automatic_half_open {
             after.alarm = core.set_alarm();
         }
@@ -394,6 +420,9 @@ impl Shell {
         if after.transitions {
             self.events.wake_readers();
             self.deliver();
+        }
+        if let Some(link) = after.link {
+            link();
         }
         if let Some(alarm) = after.alarm {
             alarm::start(alarm, self.me.clone(), &self.runtime);

@@ -1,5 +1,7 @@
 //! The state machine: no lock, no clock, no async. `now` is an argument.
 
+mod shared;
+
 use std::time::{Duration, Instant};
 
 use super::circuit_state::CircuitState;
@@ -13,6 +15,9 @@ use super::window::Window;
 use super::word::{Flags, Word};
 use crate::error::{CircuitOpen, OpenReason};
 use crate::outcome::Outcome;
+
+use self::shared::Share;
+pub(crate) use self::shared::{Adopted, Gate, Observation, Verdict};
 
 /// One circuit.
 ///
@@ -41,6 +46,7 @@ pub(crate) struct Machine {
     changes: Vec<Change>,
     /// Whether the word, or what becomes due when, may have changed.
     dirty: bool,
+    share: Share,
 }
 
 #[derive(Debug)]
@@ -96,6 +102,7 @@ impl Machine {
             random: Random::new(seed),
             changes: Vec::new(),
             dirty: true,
+            share: Share::default(),
         };
         machine.enter_by_hand(Target::from(initial), TransitionCause::Manual, now);
         machine.changes = Vec::new();
@@ -131,8 +138,8 @@ impl Machine {
                 until.map(|until| until.saturating_duration_since(now)),
             )),
             Phase::ForcedOpen => Err(CircuitOpen::new(OpenReason::ForcedOpen, None)),
-            Phase::HalfOpen(probes) if probes.slots(self.settings.trial.probes()) > 0 => Ok(()),
-            Phase::HalfOpen(_) => Err(CircuitOpen::new(OpenReason::ProbesOut, None)),
+            Phase::HalfOpen(probes) if self.free_probes(probes) > 0 => Ok(()),
+            Phase::HalfOpen(_) => Err(self.refuse_probe()),
         }
     }
 
@@ -207,6 +214,8 @@ impl Machine {
         let open = matches!(self.phase, Phase::Open { .. });
         if open {
             self.enter(Phase::HalfOpen(Probes::default()), TransitionCause::HealthCheck, now);
+        } else {
+            self.probe_from_outside(now);
         }
         open
     }
@@ -292,7 +301,7 @@ impl Machine {
     /// Probes that may still go out; `None` when the circuit is not half-open.
     pub(crate) fn slots(&self) -> Option<u32> {
         match &self.phase {
-            Phase::HalfOpen(probes) => Some(probes.slots(self.settings.trial.probes())),
+            Phase::HalfOpen(probes) => Some(self.free_probes(probes)),
             _ => None,
         }
     }
@@ -368,7 +377,9 @@ impl Machine {
         if let Phase::HalfOpen(probes) = &mut self.phase {
             probes.record(sample);
         }
-        self.judge(failure, at);
+        if !self.hand_on(sample) {
+            self.judge(failure, at);
+        }
     }
 
     /// Ends half-open if the probes that are back decide it.
@@ -376,6 +387,9 @@ impl Machine {
         let Phase::HalfOpen(probes) = &self.phase else {
             return;
         };
+        if self.awaits_fleet() {
+            return;
+        }
         let back = probes.back();
         let limit = self.settings.trial.probes();
         let verdict = match self.settings.trial {
@@ -465,6 +479,7 @@ impl Machine {
         self.phase = phase;
         self.since = at;
         self.generation += 1;
+        self.begin_share(cause);
         self.dirty = true;
         self.frozen = counts;
         self.consecutive_failures = 0;

@@ -60,6 +60,8 @@ pub enum TransitionCause {
     HealthCheck,
     /// Somebody asked for it.
     Manual,
+    /// The fleet's state was taken over: another process or an operator decided.
+    Fleet,
 }
 
 impl TransitionCause {
@@ -78,6 +80,7 @@ impl TransitionCause {
             Self::HalfOpenExpired => "half_open_expired",
             Self::HealthCheck => "health_check",
             Self::Manual => "manual",
+            Self::Fleet => "fleet",
         }
     }
 }

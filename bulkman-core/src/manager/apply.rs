@@ -119,6 +119,7 @@ impl<'a> Plan<'a> {
     /// `None`: a name that was free is taken now, and nothing was done.
     fn carry_out(self, manager: &BulkheadManager, listed: &BTreeSet<Name>) -> Option<Applied> {
         let mut applied = Applied { unchanged: self.keep, ..Applied::default() };
+        let created = self.create.clone();
         {
             let mut bulkheads = manager.write();
             if self.create.iter().any(|bulkhead| bulkheads.contains_key(bulkhead.name())) {
@@ -131,6 +132,11 @@ impl<'a> Plan<'a> {
             applied.unlisted = bulkheads.keys().filter(|name| !listed.contains(*name)).cloned().collect();
         }
         applied.unlisted.sort_unstable();
+        for bulkhead in created {
+            // A circuit that is as new as this one is nobody's yet.
+            let shared = manager.share(&bulkhead);
+            debug_assert_eq!(shared, Ok(()));
+        }
         for (bulkhead, config) in self.change {
             // What could be refused was checked above, and can't change while a bulkhead lives.
             let changed = bulkhead.reconfigure(config.clone());

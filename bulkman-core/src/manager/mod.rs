@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
@@ -24,9 +24,11 @@ use crate::classify::ByResult;
 use crate::config::BulkheadConfig;
 use crate::error::{BulkheadError, ConfigError};
 use crate::execute::Execute;
+use crate::fleet::Fleet;
 use crate::name::Name;
 use crate::runtime::Runtime;
 use crate::stats::BulkheadStats;
+use crate::store::CircuitStore;
 
 /// Makes bulkheads and finds them by name. Cheap to clone; all clones are one registry.
 ///
@@ -50,6 +52,7 @@ pub struct BulkheadManager {
 struct Shared {
     runtime: Arc<dyn Runtime>,
     bulkheads: RwLock<HashMap<Name, Bulkhead>>,
+    fleet: OnceLock<Fleet>,
 }
 
 /// Why a manager does not hand out a bulkhead.
@@ -90,7 +93,53 @@ impl BulkheadManager {
     /// An empty registry whose bulkheads run on `runtime`.
     #[must_use]
     pub fn new(runtime: impl Runtime) -> Self {
-        Self { shared: Arc::new(Shared { runtime: Arc::new(runtime), bulkheads: RwLock::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                runtime: Arc::new(runtime),
+                bulkheads: RwLock::default(),
+                fleet: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Shares the circuits of all bulkheads, those to come too, through a store: see [`Fleet`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::new`]; [`ConfigError::Immutable`] if the manager has a store already.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use bulkman_core::testing::ManualRuntime;
+    /// use bulkman_core::{BulkheadConfig, BulkheadManager, MemoryStore};
+    ///
+    /// let runtime = ManualRuntime::new();
+    /// let store = MemoryStore::new(runtime.clone());
+    /// let manager = BulkheadManager::new(runtime.clone()).with_store(store)?;
+    /// manager.create_bulkhead(BulkheadConfig::new("payments"))?;
+    /// // A process that wants to know what the fleet knows before its first call:
+    /// let ready = runtime.block_on(manager.fleet().unwrap().ready(Duration::from_secs(1)));
+    /// assert!(ready);
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
+    pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
+        let fleet = Fleet::from_parts(Arc::new(store), Arc::clone(&self.shared.runtime))?;
+        let taken = ConfigError::immutable("store", "in use", "another");
+        self.shared.fleet.set(fleet).map_err(|_| taken)?;
+        for bulkhead in self.bulkheads() {
+            self.share(&bulkhead)?;
+        }
+        Ok(self)
+    }
+
+    /// The fleet with which the circuits are shared, if they are.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.shared.fleet.get()
+    }
+
+    fn share(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
+        self.shared.fleet.get().map_or(Ok(()), |fleet| fleet.attach(bulkhead))
     }
 
     /// Makes a bulkhead under its configuration's name.
@@ -107,9 +156,11 @@ impl BulkheadManager {
         // Made outside the lock, since making it asks the runtime, which is the user's code.
         let bulkhead = Bulkhead::with_runtime(config, Arc::clone(&self.shared.runtime))?;
         match self.write().entry(name) {
-            Entry::Occupied(taken) => Err(ManagerError::Exists { name: taken.key().clone() }),
-            Entry::Vacant(free) => Ok(free.insert(bulkhead).clone()),
+            Entry::Occupied(taken) => return Err(ManagerError::Exists { name: taken.key().clone() }),
+            Entry::Vacant(free) => drop(free.insert(bulkhead.clone())),
         }
+        self.share(&bulkhead)?;
+        Ok(bulkhead)
     }
 
     /// The bulkhead of this name.

@@ -1,7 +1,7 @@
 //! Everything an operator asks for, as one value.
 
 #[cfg(feature = "serde")]
-mod seconds;
+pub(crate) mod seconds;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use crate::bulkhead_state::BulkheadState;
 use crate::circuit_breaker::{
     CircuitBreaker, CircuitCounts, CircuitState, Refusals, Transition, TransitionCause,
 };
+use crate::fleet::{Fleet, FleetSnapshot};
 use crate::manager::BulkheadManager;
 use crate::name::Name;
 use crate::runtime::Runtime;
@@ -27,6 +28,8 @@ use crate::stats::BulkheadStats;
 pub struct ManagerSnapshot {
     /// The bulkheads, ordered by name.
     pub bulkheads: Vec<BulkheadSnapshot>,
+    /// How fresh the view of the fleet is; `None` without a store.
+    pub fleet: Option<FleetSnapshot>,
 }
 
 /// A bulkhead at one time: made by [`Bulkhead::snapshot`].
@@ -121,7 +124,10 @@ impl BulkheadManager {
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> ManagerSnapshot {
-        ManagerSnapshot { bulkheads: self.bulkheads().iter().map(Bulkhead::snapshot).collect() }
+        ManagerSnapshot {
+            bulkheads: self.bulkheads().iter().map(Bulkhead::snapshot).collect(),
+            fleet: self.fleet().map(Fleet::snapshot),
+        }
     }
 }
 

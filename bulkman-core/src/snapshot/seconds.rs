@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, Serializer};
 
-pub(super) fn of<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn of<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
 #[allow(clippy::ref_option, reason = "serde's signature")]
-pub(super) fn of_option<S: Serializer>(
+pub(crate) fn of_option<S: Serializer>(
     duration: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::StoreCapabilities;
 use super::counts::CountWindow;
 use crate::error::ConfigError;
 
@@ -174,6 +175,19 @@ impl StoreSettings {
             return Err(ConfigError::out_of_range("probe_limit", self.probe_limit, "1 to 1000"));
         }
         self.share.validate()
+    }
+
+    /// Whether a store can do what these settings ask for.
+    pub(crate) fn supported_by(&self, able: StoreCapabilities) -> Result<(), ConfigError> {
+        match self.share {
+            Share::State { quorum, .. } if quorum > 1 && !able.votes => {
+                Err(ConfigError::Unsupported { setting: "share: quorum", needs: "a store that counts votes" })
+            }
+            Share::Counts(_) if !able.counts => {
+                Err(ConfigError::Unsupported { setting: "share: counts", needs: "a store that counts" })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

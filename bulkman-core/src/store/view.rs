@@ -9,6 +9,7 @@ use crate::name::Name;
 
 /// The number of changes that a circuit has gone through; higher is newer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Epoch(pub u64);
 
 /// The number of changes that a namespace has gone through, in the order in which they became
@@ -41,6 +42,7 @@ pub struct OperationId(pub u64);
 
 /// The state of a circuit as the fleet shares it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum FleetState {
     /// Calls pass.

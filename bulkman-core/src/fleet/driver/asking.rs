@@ -1,0 +1,341 @@
+//! Talking to the store.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::{Driver, Slot};
+use crate::circuit_breaker::SharedCircuit;
+use crate::fleet::event::{Ending, FleetEvent};
+use crate::fleet::hub::{End, MemberId};
+use crate::fleet::member::{Member, Step};
+use crate::name::Name;
+use crate::store::{
+    Applied, CircuitView, Epoch, FleetState, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Refusal,
+    Revision, Share, Snapshot, StoreChange, StoreError, StoreFuture, StoreSession, StoreTime,
+    StoreTransition, StoreVote, Voted,
+};
+
+impl Driver {
+    pub(super) async fn perform(
+        &mut self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        step: Step,
+    ) -> Result<(), StoreError> {
+        let Some(slot) = self.members.get(&id) else { return Ok(()) };
+        let (name, circuit) = (slot.name.clone(), slot.circuit.clone());
+        let asked = self.now();
+        match step {
+            Step::Publish { base, pending, vote } => {
+                let change = match pending.target {
+                    FleetState::Open => {
+                        let wait = pending
+                            .until
+                            .map_or(Duration::MAX, |until| until.saturating_duration_since(asked));
+                        StoreChange::Open { wait }
+                    }
+                    FleetState::HalfOpen => StoreChange::HalfOpen { plan: self.plan(&circuit) },
+                    _ => StoreChange::Close,
+                };
+                let transition = StoreTransition {
+                    by_hand: pending.by_hand,
+                    not_after: self.not_after(asked),
+                    by: Arc::clone(&self.author),
+                    reason: Arc::from(pending.cause.as_str()),
+                    ..StoreTransition::new(name, base, change, pending.operation)
+                };
+                if vote {
+                    self.vote(session, id, transition).await
+                } else {
+                    self.transition(session, id, transition).await
+                }
+            }
+            Step::StartProbing { base } => {
+                let change = StoreChange::HalfOpen { plan: self.plan(&circuit) };
+                let operation = self.pace.operation();
+                let transition = StoreTransition {
+                    not_after: self.not_after(asked),
+                    by: Arc::clone(&self.author),
+                    reason: Arc::from("isolation_over"),
+                    ..StoreTransition::new(name, base, change, operation)
+                };
+                self.transition(session, id, transition).await
+            }
+            Step::Acquire { epoch } => {
+                let request = self.request(id, name, epoch);
+                let lease = self.ask(session.acquire_probe(&request)).await?;
+                self.with_member(id, |member| {
+                    member.acquired(epoch, lease, asked);
+                    None
+                });
+                Ok(())
+            }
+            Step::Renew { epoch, lease } => {
+                let request = self.request(id, name, epoch);
+                let renewed = self.ask(session.renew_probe(&request, lease)).await?;
+                self.with_member(id, |member| {
+                    member.renewed(renewed, asked);
+                    None
+                });
+                Ok(())
+            }
+            Step::Report { epoch, lease, verdict, operation } => {
+                let request = self.request(id, name, epoch);
+                let wait = circuit.next_isolation().unwrap_or_default();
+                let mut report = ProbeVerdict::new(request, lease, verdict.success, wait, operation);
+                report.slow = verdict.slow;
+                report.by = Arc::clone(&self.author);
+                report.reason = Arc::from(if verdict.success { "probes_succeeded" } else { "probe_failed" });
+                let report = self.ask(session.report_probe(&report)).await?;
+                if let ProbeReport::Decided(view) = &report {
+                    self.made_revision(view.revision);
+                    self.spread(id, view);
+                }
+                let now = self.now();
+                self.with_member(id, |member| member.reported(&report, asked, now));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn transition(
+        &mut self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        transition: StoreTransition,
+    ) -> Result<(), StoreError> {
+        let operation = transition.operation;
+        let applied = self.ask(session.transition(&transition)).await?;
+        let now = self.now();
+        match applied {
+            Applied::Applied(view) => {
+                self.made_revision(view.revision);
+                self.spread(id, &view);
+                let ask_now =
+                    matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
+                self.with_member(id, |member| {
+                    let ending = member.made(operation, &view, now);
+                    if ask_now {
+                        member.ask(now);
+                    }
+                    ending
+                });
+                Ok(())
+            }
+            Applied::Refused { why, current } => {
+                self.with_member(id, |member| member.refused(operation, why, &current, now));
+                if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
+            }
+            Applied::Unknown => self.register(session).await,
+        }
+    }
+
+    pub(super) async fn vote(
+        &mut self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        opening: StoreTransition,
+    ) -> Result<(), StoreError> {
+        let Share::State { quorum, window } = self.settings.share else { return Ok(()) };
+        let operation = opening.operation;
+        let vote = StoreVote::new(opening, self.holder(id), quorum, window);
+        let voted = self.ask(session.vote(&vote)).await?;
+        let now = self.now();
+        match voted {
+            Voted::Opened(view) => {
+                self.made_revision(view.revision);
+                self.spread(id, &view);
+                self.with_member(id, |member| member.made(operation, &view, now));
+                Ok(())
+            }
+            Voted::Counted { .. } => {
+                self.with_member(id, |member| member.counted(operation));
+                Ok(())
+            }
+            Voted::Refused { why, current } => {
+                self.with_member(id, |member| member.refused(operation, why, &current, now));
+                if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
+            }
+            Voted::Unknown => self.register(session).await,
+        }
+    }
+
+    /// What has changed since the last look; whether anything had.
+    pub(super) async fn look(&mut self, session: &mut dyn StoreSession) -> Result<bool, StoreError> {
+        let Some((known, incarnation)) = self.revision else { return Ok(false) };
+        let snapshot = self.ask(session.snapshot(Some(known))).await?;
+        if snapshot.revision < known || snapshot.incarnation != incarnation {
+            self.register(session).await?;
+            return Ok(true);
+        }
+        let found = snapshot.revision > known;
+        self.take_snapshot(&snapshot);
+        Ok(found)
+    }
+
+    /// Makes sure that all circuits exist, and takes in all there is.
+    pub(super) async fn register(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
+        let names = self.names();
+        self.ask(session.register(&names)).await?;
+        let snapshot = self.ask(session.snapshot(None)).await?;
+        self.take_full(snapshot, session).await
+    }
+
+    pub(super) async fn take_full(
+        &mut self,
+        snapshot: Snapshot,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        let lost = self.revision.is_some_and(|(known, incarnation)| {
+            snapshot.revision < known || snapshot.incarnation != incarnation
+        });
+        if lost {
+            let now = self.now();
+            for slot in self.members.values_mut() {
+                slot.member.forget(now, self.pace.operation());
+            }
+            self.hub.emit(FleetEvent::HistoryLost);
+        }
+        self.revision = None;
+        self.clock = self.clock.filter(|_| !lost);
+        self.take_snapshot(&snapshot);
+        // A circuit that is not there was lost with the rest.
+        let missing = self.members.values().any(|slot| !slot.member.is_known());
+        if missing {
+            let names = self.names();
+            self.ask(session.register(&names)).await?;
+            let snapshot = self.ask(session.snapshot(None)).await?;
+            self.take_snapshot(&snapshot);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_snapshot(&mut self, snapshot: &Snapshot) {
+        let now = self.now();
+        self.check_clock(snapshot.now, now);
+        self.clock = Some((snapshot.now, now));
+        self.revision = Some((snapshot.revision, snapshot.incarnation));
+        for view in &snapshot.circuits {
+            for id in self.by_name(&view.circuit) {
+                self.with_member(id, |member| member.merge(view, now));
+            }
+        }
+    }
+
+    pub(super) async fn give_leases_back(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        let leases: Vec<_> = self
+            .members
+            .iter()
+            .filter_map(|(id, slot)| slot.member.lease().map(|lease| (*id, slot.name.clone(), lease)))
+            .collect();
+        for (id, name, (epoch, lease)) in leases {
+            let request = self.request(id, name, epoch);
+            self.ask(session.release_probe(&request, lease)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn flush_counts(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
+        let Share::Counts(rule) = self.settings.share else { return Ok(()) };
+        let deltas: Vec<_> = self.members.values_mut().filter_map(Slot::count).collect();
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        for total in self.ask(session.add_counts(rule.window, &deltas)).await? {
+            if rule.opens(total.successes, total.failures) {
+                self.open_by_counts(&total.circuit, total.epoch);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn open_by_counts(&mut self, circuit: &Name, epoch: Epoch) {
+        let now = self.now();
+        for id in self.by_name(circuit) {
+            let operation = self.pace.operation();
+            let Some(slot) = self.members.get_mut(&id) else { continue };
+            let Some(wait) = slot.circuit.next_isolation() else { continue };
+            if slot.member.epoch() == epoch {
+                slot.member.open_by_counts(wait, now, operation);
+            }
+        }
+    }
+
+    /// An operation, within its time. Whatever goes wrong, the link is left.
+    pub(super) async fn ask<T>(&self, operation: StoreFuture<'_, T>) -> Result<T, StoreError> {
+        let answer = self.within(self.settings.operation_timeout, operation).await?;
+        let now = self.now();
+        self.hub.tell(|status| status.synced_at = Some(now));
+        Ok(answer)
+    }
+
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        operation: StoreFuture<'_, T>,
+    ) -> Result<T, StoreError> {
+        let mut operation = operation;
+        let mut timer = None;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(outcome) = operation.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            if self.hub.ending() == Some(End::Now) {
+                return Poll::Ready(Err(StoreError::unavailable("the synchroniser ends")));
+            }
+            let timer =
+                timer.get_or_insert_with(|| self.hub.runtime.sleep_until(self.hub.runtime.now() + limit));
+            timer
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(StoreError::unavailable(format!("no answer within {limit:?}"))))
+        })
+        .await
+    }
+
+    pub(super) fn request(&self, id: MemberId, name: Name, epoch: Epoch) -> ProbeRequest {
+        ProbeRequest::new(name, epoch, self.holder(id), self.settings.lease_ttl)
+    }
+
+    pub(super) fn holder(&self, id: MemberId) -> Arc<str> {
+        Arc::from(format!("{} {id}", self.identity))
+    }
+
+    pub(super) fn plan(&self, circuit: &SharedCircuit) -> ProbePlan {
+        circuit.probe_plan(self.settings.probe_limit).unwrap_or_default()
+    }
+
+    /// In the store's time: when this operation will have been given up.
+    pub(super) fn not_after(&self, now: Instant) -> Option<StoreTime> {
+        let (reading, taken) = self.clock?;
+        Some(reading.after(now.saturating_duration_since(taken) + self.settings.operation_timeout))
+    }
+
+    /// If nothing else has happened since the last look, neither has anything to be looked for.
+    pub(super) fn made_revision(&mut self, revision: Revision) {
+        if let Some((known, _)) = &mut self.revision {
+            if revision.0 == known.0 + 1 {
+                *known = revision;
+            }
+        }
+    }
+
+    /// Other circuits of this process with the same name hear of it too.
+    pub(super) fn spread(&mut self, from: MemberId, view: &CircuitView) {
+        let now = self.now();
+        for id in self.by_name(&view.circuit) {
+            if id != from {
+                self.with_member(id, |member| member.merge(view, now));
+            }
+        }
+    }
+
+    pub(super) fn with_member(&mut self, id: MemberId, act: impl FnOnce(&mut Member) -> Option<Ending>) {
+        let ending = self.members.get_mut(&id).and_then(|slot| act(&mut slot.member));
+        self.settled(id, ending);
+    }
+}

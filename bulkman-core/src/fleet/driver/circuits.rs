@@ -1,0 +1,145 @@
+//! This process's circuits: what they say is taken in, and what follows is told.
+
+use std::time::Instant;
+
+use super::{Driver, Slot};
+use crate::fleet::event::{Ending, FleetEvent};
+use crate::fleet::hub::{Attached, MemberId};
+use crate::fleet::member::{Member, Order, Rules, Step};
+use crate::name::Name;
+use crate::store::{CountsDelta, Epoch, FleetState, Share};
+
+impl Driver {
+    /// Takes in what was attached and what has changed.
+    pub(super) fn take_inbox(&mut self) {
+        let inbox = self.hub.take();
+        let mut changed = inbox.changed;
+        for attached in inbox.attached {
+            changed.push(attached.id);
+            self.admit(attached);
+        }
+        for id in changed {
+            self.observe(id);
+        }
+    }
+
+    pub(super) fn admit(&mut self, attached: Attached) {
+        let quorum = match self.settings.share {
+            Share::State { quorum, .. } => quorum,
+            Share::Counts(_) => 1,
+        };
+        let mut member = Member::new(Rules {
+            quorum,
+            on_outage: self.settings.on_outage,
+            leases: self.store.capabilities().probes,
+            lease_ttl: self.settings.lease_ttl,
+            ask_again: self.settings.poll_interval,
+        });
+        member.set_connected(self.linked);
+        let Attached { id, name, circuit, tallies } = attached;
+        self.members.insert(id, Slot { name, circuit, member, tallies, counted: (0, 0, Epoch(0)) });
+        self.unregistered = true;
+    }
+
+    /// Looks at a circuit; forgets it when it is gone.
+    pub(super) fn observe(&mut self, id: MemberId) {
+        let Some(slot) = self.members.get_mut(&id) else { return };
+        let Some(observed) = slot.circuit.observe() else {
+            self.members.remove(&id);
+            self.hub.tell(|status| status.attached = status.attached.saturating_sub(1));
+            return;
+        };
+        let now = self.hub.runtime.now();
+        let ask_at = now + self.pace.up_to(self.settings.probe_jitter);
+        let pace = &mut self.pace;
+        let ending = slot.member.observe(&observed, ask_at, || pace.operation());
+        self.settled(id, ending);
+    }
+
+    /// Tells the circuits what follows from what is known.
+    pub(super) fn give_orders(&mut self) {
+        let ids: Vec<_> = self.members.keys().copied().collect();
+        for id in ids {
+            let now = self.now();
+            let ending = self.members.get_mut(&id).and_then(|slot| slot.member.expire(now));
+            self.settled(id, ending);
+            // An order fails when something has happened in the circuit, and then it is looked at
+            // and asked again; one that keeps changing so fast is left for the next time.
+            for _ in 0..ORDERS_AT_ONCE {
+                let Some(order) = self.members.get_mut(&id).and_then(|slot| slot.member.order(now)) else {
+                    break;
+                };
+                if !self.carry_out(id, order) {
+                    self.observe(id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, id: MemberId, order: Order) -> bool {
+        let Some(slot) = self.members.get_mut(&id) else { return true };
+        match order {
+            Order::Gate(gate) => {
+                slot.member.gated(gate);
+                slot.circuit.set_gate(gate).is_some()
+            }
+            Order::Adopt { expected, state } => match slot.circuit.adopt(expected, state) {
+                Some(Ok(generation)) => {
+                    slot.member.adopted(state, generation);
+                    true
+                }
+                Some(Err(())) | None => false,
+            },
+        }
+    }
+
+    pub(super) fn settled(&self, id: MemberId, ending: Option<Ending>) {
+        if let (Some(ending), Some(slot)) = (ending, self.members.get(&id)) {
+            self.hub.emit(FleetEvent::Settled { circuit: slot.name.clone(), ending });
+        }
+    }
+
+    pub(super) fn next_step(&self, now: Instant) -> Option<(MemberId, Step)> {
+        self.members.iter().find_map(|(id, slot)| Some((*id, slot.member.step(now)?)))
+    }
+
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.members.values().filter_map(|slot| slot.member.deadline(now)).min()
+    }
+
+    pub(super) fn names(&self) -> Vec<Name> {
+        let mut names: Vec<_> = self.members.values().map(|slot| slot.name.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    pub(super) fn by_name(&self, name: &Name) -> Vec<MemberId> {
+        self.members.iter().filter(|(_, slot)| slot.name == *name).map(|(id, _)| *id).collect()
+    }
+}
+
+impl Slot {
+    /// What has been counted since the last time, unless nothing has, or an epoch began.
+    pub(super) fn count(&mut self) -> Option<CountsDelta> {
+        let (successes, failures) = self.tallies.as_ref()?()?;
+        let epoch = self.member.epoch();
+        let (successes_before, failures_before, epoch_before) = self.counted;
+        self.counted = (successes, failures, epoch);
+        let closed = self.member.fleet_state() == Some(FleetState::Closed);
+        if epoch != epoch_before || !closed || (successes, failures) == (successes_before, failures_before) {
+            return None;
+        }
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        let name = self.name.clone();
+        Some(CountsDelta::new(
+            name,
+            epoch,
+            since(successes, successes_before),
+            since(failures, failures_before),
+        ))
+    }
+}
+
+/// Orders that one circuit is given in a row.
+const ORDERS_AT_ONCE: usize = 8;

@@ -1,0 +1,184 @@
+//! A fleet, as its users hold it.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::driver::Driver;
+use super::event::FleetEvents;
+use super::hub::{Attached, End, Hub, Tallies};
+use super::snapshot::{FleetCircuit, FleetSnapshot};
+use crate::bulkhead::Bulkhead;
+use crate::circuit_breaker::{CircuitBreaker, Gate};
+use crate::error::ConfigError;
+use crate::runtime::Runtime;
+use crate::store::{CircuitStore, OnOutage, StoreSettings};
+
+/// This process's part in a fleet that shares circuits through a store. Cheap to clone; when the
+/// last clone is dropped, the circuits go on by themselves.
+///
+/// ```
+/// use std::time::Duration;
+/// use bulkman_core::testing::ManualRuntime;
+/// use bulkman_core::{Bulkhead, BulkheadConfig, Fleet, MemoryStore};
+///
+/// let runtime = ManualRuntime::new();
+/// let store = MemoryStore::new(runtime.clone());
+/// // Two processes, in one here.
+/// let [here, there] = [(); 2].map(|()| {
+///     let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
+///     let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
+///     fleet.attach(&bulkhead).unwrap();
+///     (fleet, bulkhead)
+/// });
+/// runtime.block_on(async {
+///     assert!(here.0.ready(Duration::from_secs(1)).await && there.0.ready(Duration::from_secs(1)).await);
+/// });
+/// here.1.circuit_breaker().unwrap().open();
+/// runtime.run_until_stalled();
+/// assert!(!there.1.is_healthy());
+/// ```
+#[derive(Clone)]
+pub struct Fleet {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    hub: Arc<Hub>,
+    settings: StoreSettings,
+}
+
+impl Fleet {
+    /// Starts the synchroniser of `store` on `runtime`. It connects by itself, now and whenever
+    /// the store comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if the store's settings can't be used, or ask for what the store can't do;
+    /// or if the runtime has no timers or tasks.
+    pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Result<Self, ConfigError> {
+        Self::from_parts(Arc::new(store), Arc::new(runtime))
+    }
+
+    /// As [`new`](Self::new), sharing both.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn from_parts(store: Arc<dyn CircuitStore>, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
+        let settings = store.settings();
+        settings.validate()?;
+        settings.supported_by(store.capabilities())?;
+        let able = runtime.capabilities();
+        if !(able.timers && able.tasks) {
+            return Err(ConfigError::Unsupported { setting: "store", needs: "timers and tasks" });
+        }
+        let hub = Hub::new(Arc::clone(&runtime));
+        runtime.spawn(Box::pin(Driver::new(Arc::clone(&hub), store, settings.clone()).run()));
+        Ok(Self { handle: Arc::new(Handle { hub, settings }) })
+    }
+
+    /// Shares the circuit of `bulkhead`; nothing if it has none. Its name identifies it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Immutable`] if it is shared already.
+    pub fn attach(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
+        let Some(circuit) = bulkhead.circuit_breaker() else { return Ok(()) };
+        let weak = bulkhead.downgrade();
+        let tallies: Tallies = Box::new(move || {
+            let stats = weak.upgrade()?.stats();
+            Some((stats.successful, stats.failed))
+        });
+        self.attach_with(circuit, Some(tallies))
+    }
+
+    /// Shares a circuit that belongs to no bulkhead. Fleet-wide counts don't see its calls.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Immutable`] if it is shared already.
+    pub fn attach_circuit(&self, circuit: &CircuitBreaker) -> Result<(), ConfigError> {
+        self.attach_with(circuit, None)
+    }
+
+    /// Waits until the store has been heard of every circuit attached so far, so that a process
+    /// that starts while its fleet's circuit is open refuses from its first call; at most `limit`.
+    /// Says whether it has. Calls need not wait for it.
+    pub async fn ready(&self, limit: Duration) -> bool {
+        self.handle.hub.wait_for(limit, |status| status.connected && status.known >= status.attached).await
+    }
+
+    /// How fresh the view of the fleet is, and what is yet to be told.
+    #[must_use]
+    pub fn snapshot(&self) -> FleetSnapshot {
+        let hub = &self.handle.hub;
+        let now = hub.runtime.now();
+        hub.status(|status| FleetSnapshot {
+            connected: status.connected,
+            polling: status.polling,
+            staleness: status.synced_at.map(|at| now.saturating_duration_since(at)),
+            degraded_for: status.degraded_since.map(|at| now.saturating_duration_since(at)),
+            error: status.error.as_ref().map(ToString::to_string),
+            pending: status.pending,
+            superseded: status.superseded,
+            circuits: status
+                .circuits
+                .iter()
+                .map(|(name, state, epoch)| FleetCircuit { name: name.clone(), state: *state, epoch: *epoch })
+                .collect(),
+        })
+    }
+
+    /// What happens to the link and to this process's decisions, from now on.
+    pub fn events(&self) -> FleetEvents {
+        FleetEvents::new(&self.handle.hub.events)
+    }
+
+    /// Publishes what is pending, gives leases back, and ends the synchroniser; at most for
+    /// `shutdown_flush`. Says whether everything was told. The circuits go on by themselves.
+    pub async fn shutdown(&self) -> bool {
+        let hub = &self.handle.hub;
+        hub.end(End::Flush);
+        let limit = self.handle.settings.shutdown_flush;
+        let ended = hub.wait_for(limit, |status| status.ended).await;
+        hub.status(|status| ended && status.pending == 0)
+    }
+
+    fn attach_with(&self, circuit: &CircuitBreaker, tallies: Option<Tallies>) -> Result<(), ConfigError> {
+        let hub = &self.handle.hub;
+        let id = hub.next_id();
+        let link = Arc::downgrade(hub);
+        let shared = circuit.share(Arc::new(move || {
+            if let Some(hub) = Weak::upgrade(&link) {
+                hub.changed(id);
+            }
+        }));
+        let Some(shared) = shared else {
+            return Err(ConfigError::immutable("store", "in use", "another"));
+        };
+        // Until the store is heard of, as when it is away.
+        let _gone = shared.set_gate(outage_gate(self.handle.settings.on_outage));
+        hub.attach(Attached { id, name: circuit.name().clone(), circuit: shared, tallies });
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.hub.end(End::Now);
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fleet").field(&self.snapshot()).finish()
+    }
+}
+
+pub(super) const fn outage_gate(on_outage: OnOutage) -> Gate {
+    match on_outage {
+        OnOutage::ProbeLocally { probes } => Gate::Outage { probes },
+        OnOutage::HoldOpen => Gate::Outage { probes: 0 },
+    }
+}

@@ -382,3 +382,37 @@ fn a_reload_keeps_those_who_wait() {
         assert_eq!(waiting.await, Ok(7));
     });
 }
+
+#[test]
+fn names_follow_one_rule_wherever_they_come_from() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let long = "n".repeat(256);
+    for bad in ["", "a\nb", "a\0b", "\u{7f}", "\u{85}", &long] {
+        let rule = Name::new(bad).unwrap_err();
+        let same = |error: bulkman::ConfigError| assert_eq!(error, rule, "{bad:?}");
+        same(BulkheadConfig::new(bad).validate().unwrap_err());
+        same(bulkman::Bulkhead::new(BulkheadConfig::new(bad), runtime.clone()).unwrap_err());
+        same(bulkman::CircuitBreaker::new(bad, CircuitBreakerConfig::new(), runtime.clone()).unwrap_err());
+        match manager.create_bulkhead(BulkheadConfig::new(bad)).unwrap_err() {
+            ManagerError::Config(error) => same(error),
+            other => panic!("{other}"),
+        }
+        match manager.apply_config(&ManagerConfig::new().bulkhead(BulkheadConfig::new(bad))).unwrap_err() {
+            ManagerError::Invalid { source, .. } => same(source),
+            other => panic!("{other}"),
+        }
+        let alone = serde_json::from_value::<BulkheadConfig>(serde_json::json!({ "name": bad })).unwrap_err();
+        assert_eq!(alone.to_string(), rule.to_string());
+        let several = serde_json::json!({ "bulkheads": { bad: {} } });
+        let several = serde_json::from_value::<ManagerConfig>(several).unwrap_err();
+        assert_eq!(several.to_string(), rule.to_string());
+        assert!(bulkman::store::check_namespace(bad).is_err(), "{bad:?}");
+    }
+    // What may name a bulkhead may name a namespace, up to its length.
+    for good in ["a", "zahlung/日本", "it's \"quoted\"; --", &"n".repeat(200)] {
+        Name::new(good).unwrap();
+        bulkman::store::check_namespace(good).unwrap();
+    }
+    assert!(bulkman::store::check_namespace(&"n".repeat(201)).is_err());
+}

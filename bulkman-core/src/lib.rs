@@ -62,7 +62,7 @@ pub use drained::Drained;
 pub use error::{BulkheadError, CircuitOpen, ConfigError, OpenReason, Phase};
 pub use execute::Execute;
 pub use fleet::Fleet;
-pub use manager::{Applied, BulkheadManager, ExecuteInBulkhead, ManagerConfig, ManagerError};
+pub use manager::{AppliedConfig, BulkheadManager, ExecuteInBulkhead, ManagerConfig, ManagerError};
 pub use name::Name;
 pub use outcome::Outcome;
 pub use permit::{Acquire, Permit};

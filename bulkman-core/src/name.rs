@@ -58,20 +58,7 @@ impl Name {
     /// [`MAX_LENGTH`](Self::MAX_LENGTH) bytes, or contains a control character.
     pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.as_ref();
-        if name.is_empty() || name.len() > Self::MAX_LENGTH {
-            return Err(ConfigError::out_of_range(
-                "name",
-                format_args!("{} bytes", name.len()),
-                "1 to 255 bytes",
-            ));
-        }
-        if name.chars().any(char::is_control) {
-            return Err(ConfigError::out_of_range(
-                "name",
-                format_args!("{name:?}"),
-                "text without control characters",
-            ));
-        }
+        check("name", name, Self::MAX_LENGTH, "1 to 255 bytes")?;
         Ok(Self::from_checked(name))
     }
 
@@ -98,6 +85,26 @@ impl Name {
             _ => Self(Repr::Shared(name.into())),
         }
     }
+}
+
+/// The one rule for whatever names something: names, and the namespaces of stores.
+pub(crate) fn check(
+    field: &'static str,
+    text: &str,
+    most: usize,
+    range: &'static str,
+) -> Result<(), ConfigError> {
+    if text.is_empty() || text.len() > most {
+        return Err(ConfigError::out_of_range(field, format_args!("{} bytes", text.len()), range));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ConfigError::out_of_range(
+            field,
+            format_args!("{text:?}"),
+            "text without control characters",
+        ));
+    }
+    Ok(())
 }
 
 impl AsRef<str> for Name {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkman_core::StoreError;
-use bulkman_core::store::{OnOutage, Push, Share, StoreSettings};
+use bulkman_core::store::{OnOutage, Push, Share, StoreSettings, check_namespace};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
@@ -168,12 +168,7 @@ impl PostgresStoreBuilder {
     pub fn build(self) -> Result<PostgresStore, StoreError> {
         let options = self.target.0?;
         let schema = Schema::new(&self.schema)?;
-        if !(1..=200).contains(&self.namespace.len()) || self.namespace.contains('\0') {
-            return Err(StoreError::invalid_argument(format!(
-                "namespace {:?} must have 1 to 200 bytes",
-                self.namespace
-            )));
-        }
+        check_namespace(&self.namespace).map_err(|error| StoreError::invalid_argument(error.to_string()))?;
         self.settings.validate().map_err(|error| StoreError::invalid_argument(error.to_string()))?;
         let options = if self.require_tls { with_tls(options)? } else { options };
         Ok(PostgresStore::new(Inner {

@@ -14,7 +14,7 @@ use crate::runtime::Runtime;
 /// What [`BulkheadManager::apply_config`] has done, by the bulkheads' names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Applied {
+pub struct AppliedConfig {
     /// Made, since there was none of this name.
     pub created: Vec<Name>,
     /// Changed in place.
@@ -50,7 +50,7 @@ impl BulkheadManager {
     ///
     /// Those keep their circuits' states and windows, their holders and their waiters: see
     /// [`Bulkhead::reconfigure`]. A bulkhead that is not in `config` is left alone, since somebody
-    /// may have made it in code, and named in [`Applied::unlisted`]: remove it if that is what its
+    /// may have made it in code, and named in [`AppliedConfig::unlisted`]: remove it if that is what its
     /// absence means.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl BulkheadManager {
     /// assert_eq!(payments.stats().max_concurrent_calls, 10);
     /// # Ok::<(), bulkman_core::ManagerError>(())
     /// ```
-    pub fn apply_config(&self, config: &ManagerConfig) -> Result<Applied, ManagerError> {
+    pub fn apply_config(&self, config: &ManagerConfig) -> Result<AppliedConfig, ManagerError> {
         let listed = distinct_names(config)?;
         loop {
             let plan = Plan::new(self, config)?;
@@ -117,8 +117,8 @@ impl<'a> Plan<'a> {
     }
 
     /// `None`: a name that was free is taken now, and nothing was done.
-    fn carry_out(self, manager: &BulkheadManager, listed: &BTreeSet<Name>) -> Option<Applied> {
-        let mut applied = Applied { unchanged: self.keep, ..Applied::default() };
+    fn carry_out(self, manager: &BulkheadManager, listed: &BTreeSet<Name>) -> Option<AppliedConfig> {
+        let mut applied = AppliedConfig { unchanged: self.keep, ..AppliedConfig::default() };
         let created = self.create.clone();
         {
             let mut bulkheads = manager.write();

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use thiserror::Error;
 
-pub use self::apply::Applied;
+pub use self::apply::AppliedConfig;
 pub use self::config::ManagerConfig;
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead_state::BulkheadState;

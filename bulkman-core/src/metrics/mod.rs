@@ -1,4 +1,4 @@
-//! Metrics, through the facade of the [`metrics`](::metrics) crate.
+//! Metrics, through the facade of the crate [`metrics`](https://docs.rs/metrics).
 //!
 //! Which exporter receives them is the application's choice. Nothing is recorded on a call's path:
 //! a [`MetricsPublisher`] reads the counters that a bulkhead keeps anyway, whenever it is told to

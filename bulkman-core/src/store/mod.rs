@@ -50,11 +50,29 @@ pub use view::{CircuitView, Epoch, FleetState, OperationId, Revision, Snapshot, 
 
 use std::fmt;
 
-use crate::name::Name;
+use crate::error::ConfigError;
+use crate::name::{self, Name};
 use crate::runtime::BoxFuture;
 
 /// What a store's operations return.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Checks the name of a namespace: as a [`Name`], but at most 200 bytes. For who writes a store.
+///
+/// # Errors
+///
+/// [`ConfigError::OutOfRange`] for field `namespace`.
+///
+/// ```
+/// use bulkman_core::store::check_namespace;
+///
+/// assert!(check_namespace("shop/eu-1").is_ok());
+/// assert!(check_namespace("").is_err());
+/// assert!(check_namespace("line\nbreak").is_err());
+/// ```
+pub fn check_namespace(namespace: &str) -> Result<(), ConfigError> {
+    name::check("namespace", namespace, 200, "1 to 200 bytes")
+}
 
 /// A place where processes share the state of their circuits.
 ///

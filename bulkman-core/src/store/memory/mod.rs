@@ -12,7 +12,7 @@ use std::time::Instant;
 use self::namespace::Namespace;
 use self::session::MemorySession;
 use super::view::StoreTime;
-use super::{CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings};
+use super::{CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings, check_namespace};
 use crate::name::Name;
 use crate::runtime::Runtime;
 
@@ -58,9 +58,17 @@ impl MemoryStore {
     }
 
     /// The same data, seen from another namespace.
+    ///
+    /// # Panics
+    ///
+    /// If [`check_namespace`] refuses the name.
     #[must_use]
     pub fn namespace(&self, namespace: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), ..self.clone() }
+        let namespace = namespace.into();
+        if let Err(error) = check_namespace(&namespace) {
+            panic!("{error}");
+        }
+        Self { namespace, ..self.clone() }
     }
 
     /// The same data, used in another way.

@@ -69,9 +69,7 @@ pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
 /// # Errors
 ///
 /// When there is no such path.
-pub(crate) fn workload(mut words: impl Iterator<Item = String>) -> Result<ExitCode, Box<dyn Error>> {
-    let name = words.next().ok_or("which path?")?;
-    let calls: u64 = words.next().ok_or("how many calls?")?.parse()?;
+pub(crate) fn workload(name: &str, calls: u64) -> Result<ExitCode, Box<dyn Error>> {
     let path = PATHS.iter().find(|path| path.name == name).ok_or("no such path")?;
     (path.walk)(calls);
     Ok(ExitCode::SUCCESS)

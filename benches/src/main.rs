@@ -21,14 +21,26 @@ use std::process::ExitCode;
 use harness::json;
 use options::Options;
 
+/// Figures of such a build are of no use: a call takes a sixth more instructions.
+fn built_incrementally() -> bool {
+    matches!(option_env!("CARGO_INCREMENTAL"), Some("1" | "true"))
+}
+
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let mut words = std::env::args().skip(1);
-    match words.next().as_deref() {
-        Some("instructions") => return instructions::run(words.next().as_deref() == Some("--record")),
-        Some(instructions::WORKLOAD) => return instructions::workload(words),
+    if built_incrementally() {
+        return Err("built incrementally, which keeps small functions from being inlined across \
+                    crates: build with CARGO_INCREMENTAL=0"
+            .into());
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["instructions"] => return instructions::run(false),
+        ["instructions", "--record"] => return instructions::run(true),
+        [instructions::WORKLOAD, path, calls] => return instructions::workload(path, calls.parse()?),
         _ => {}
     }
-    let Options { suites, json, plots } = match Options::parse(std::env::args().skip(1)) {
+    let Options { suites, json, plots } = match Options::parse(&words) {
         Ok(options) => options,
         Err(complaint) => {
             eprintln!("{complaint}\n{}", options::USAGE);

@@ -19,11 +19,12 @@ impl Options {
     /// # Errors
     ///
     /// What is wrong, in words.
-    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
         let mut options = Self { suites: Vec::new(), json: None, plots: None };
-        while let Some(word) = words.next() {
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
             let mut file = || words.next().map(PathBuf::from).ok_or_else(|| format!("{word} needs a path"));
-            match word.as_str() {
+            match word {
                 "--json" => options.json = Some(file()?),
                 "--plot" => options.plots = Some(file()?),
                 "all" => options.suites.extend(&SUITES),

@@ -11,7 +11,7 @@ use super::{PERMITS, ready, succeeds};
 use crate::harness::measure::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
-    let work = || ready(succeeds());
+    let work = || ready(succeeds!());
     let handle = Handle::current();
     let mut cases = Vec::new();
     let (bulkhead, on) = (on_tokio(config()), handle.clone());

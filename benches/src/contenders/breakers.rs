@@ -17,13 +17,14 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let breaker = Config::new().build();
     cases.push(Case::new(BREAKER, "failsafe: default policy", move || {
-        ready(breaker.call(succeeds())).is_ok()
+        ready(breaker.call(succeeds!())).is_ok()
     }));
     let breaker = consecutive();
-    cases.push(Case::new(BREAKER, "failsafe: consecutive", move || ready(breaker.call(succeeds())).is_ok()));
+    cases.push(Case::new(BREAKER, "failsafe: consecutive", move || ready(breaker.call(succeeds!())).is_ok()));
     let breaker = recloser();
-    cases.push(Case::new(BREAKER, "recloser: count window", move || ready(breaker.call(succeeds())).is_ok()));
-    let service = seatbelt(succeeds);
+    cases
+        .push(Case::new(BREAKER, "recloser: count window", move || ready(breaker.call(succeeds!())).is_ok()));
+    let service = seatbelt(|| succeeds!());
     cases.push(Case::new(BREAKER, "seatbelt: time window", move || ready(service.execute(())).is_ok()));
 
     let breaker = consecutive();
@@ -31,10 +32,10 @@ pub(crate) fn cases() -> Vec<Case> {
         assert!(ready(breaker.call(fails())).is_err());
     }
     assert!(!breaker.is_call_permitted());
-    cases.push(Case::new(OPEN, "failsafe: consecutive", move || ready(breaker.call(succeeds())).is_err()));
+    cases.push(Case::new(OPEN, "failsafe: consecutive", move || ready(breaker.call(succeeds!())).is_err()));
     let breaker = recloser();
     while !matches!(ready(breaker.call(fails())), Err(recloser::Error::Rejected)) {}
-    cases.push(Case::new(OPEN, "recloser", move || ready(breaker.call(succeeds())).is_err()));
+    cases.push(Case::new(OPEN, "recloser", move || ready(breaker.call(succeeds!())).is_err()));
     let service = seatbelt(fails);
     while ready(service.execute(())) != Err(Refusal::Rejected) {}
     cases.push(Case::new(OPEN, "seatbelt", move || ready(service.execute(())).is_err()));
@@ -63,7 +64,9 @@ enum Refusal {
     Operation(Failed),
 }
 
-fn seatbelt<F>(operation: fn() -> F) -> impl Service<(), Out = Result<u64, Refusal>>
+fn seatbelt<F>(
+    operation: impl Fn() -> F + Send + Sync + 'static,
+) -> impl Service<(), Out = Result<u64, Refusal>>
 where
     F: Future<Output = Result<u64, Failed>> + Send + 'static,
 {
@@ -77,6 +80,9 @@ where
             Err(_) => RecoveryInfo::retry(),
         })
         .rejected_input_error(|(), _| Refusal::Rejected);
-    let operation = Execute::new(move |()| async move { operation().await.map_err(Refusal::Operation) });
+    let operation = Execute::new(move |()| {
+        let called = operation();
+        async move { called.await.map_err(Refusal::Operation) }
+    });
     (breaker, operation).into_service()
 }

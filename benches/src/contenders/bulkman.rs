@@ -60,11 +60,12 @@ fn breakers() -> Vec<Case> {
     for (name, config) in rules() {
         let breaker =
             CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
-        cases.push(Case::new(BREAKER, name, move || ready(breaker.execute(succeeds())).is_ok()));
+        cases.push(Case::new(BREAKER, name, move || ready(breaker.execute(succeeds!())).is_ok()));
     }
     let breaker = opened();
-    cases
-        .push(Case::new(OPEN, "bulkman: breaker alone", move || ready(breaker.execute(succeeds())).is_err()));
+    cases.push(Case::new(OPEN, "bulkman: breaker alone", move || {
+        ready(breaker.execute(succeeds!())).is_err()
+    }));
     cases
 }
 
@@ -72,7 +73,7 @@ fn bulkheads() -> Vec<Case> {
     let mut cases = Vec::new();
     let bulkhead = Bulkhead::new(config().circuit_breaker_enabled(false), TokioRuntime::new())
         .expect("a valid configuration");
-    cases.push(Case::new(BULKHEAD, "bulkman", move || ready(bulkhead.execute(succeeds())).is_ok()));
+    cases.push(Case::new(BULKHEAD, "bulkman", move || ready(bulkhead.execute(succeeds!())).is_ok()));
     cases
 }
 
@@ -80,10 +81,10 @@ fn both() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, rule) in rules() {
         let bulkhead = on_tokio(config().circuit_breaker(rule));
-        cases.push(Case::new(BOTH, name, move || ready(bulkhead.execute(succeeds())).is_ok()));
+        cases.push(Case::new(BOTH, name, move || ready(bulkhead.execute(succeeds!())).is_ok()));
     }
     let bulkhead = Bulkhead::new(config(), SmolRuntime::new()).expect("a valid configuration");
-    cases.push(Case::new(BOTH, "bulkman on smol", move || ready(bulkhead.execute(succeeds())).is_ok()));
+    cases.push(Case::new(BOTH, "bulkman on smol", move || ready(bulkhead.execute(succeeds!())).is_ok()));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(BOTH, "bulkman: acquire, succeed", move || {
         ready(bulkhead.acquire()).expect("a free permit").succeed();
@@ -94,28 +95,28 @@ fn both() -> Vec<Case> {
             Ok(_) => bulkman_core::Outcome::Success,
             Err(Failed) => bulkman_core::Outcome::Failure,
         };
-        ready(bulkhead.call().classify(classify).execute(succeeds())).is_ok()
+        ready(bulkhead.call().classify(classify).execute(succeeds!())).is_ok()
     }));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(BOTH, "bulkman: report", move || {
-        ready(bulkhead.call().report(succeeds())).result.is_ok()
+        ready(bulkhead.call().report(succeeds!())).result.is_ok()
     }));
     let manager = BulkheadManager::new(TokioRuntime::new());
     for index in 0..10 {
         manager.create_bulkhead(named(index)).expect("a new name");
     }
     cases.push(Case::new(BOTH, "bulkman: by name", move || {
-        ready(manager.execute_in_bulkhead("bulkhead-7", succeeds())).is_ok()
+        ready(manager.execute_in_bulkhead("bulkhead-7", succeeds!())).is_ok()
     }));
 
     let bulkhead = on_tokio(config().timeout(FAR));
-    cases.push(Case::new(TIMEOUT, "bulkman", move || ready(bulkhead.execute(succeeds())).is_ok()));
+    cases.push(Case::new(TIMEOUT, "bulkman", move || ready(bulkhead.execute(succeeds!())).is_ok()));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(TIMEOUT, "bulkman: per call", move || {
-        ready(bulkhead.call().timeout(FAR).execute(succeeds())).is_ok()
+        ready(bulkhead.call().timeout(FAR).execute(succeeds!())).is_ok()
     }));
     let bulkhead = Bulkhead::new(config(), ClockOnly).expect("a valid configuration");
-    cases.push(Case::new(SYNC, "bulkman", move || bulkhead.execute_sync(|| ready(succeeds())).is_ok()));
+    cases.push(Case::new(SYNC, "bulkman", move || bulkhead.execute_sync(|| ready(succeeds!())).is_ok()));
     cases
 }
 
@@ -125,13 +126,13 @@ fn refusals() -> Vec<Case> {
     for _ in 0..FAILURES {
         assert!(ready(bulkhead.execute(fails())).is_err());
     }
-    cases.push(Case::new(OPEN, CLOSED, move || ready(bulkhead.execute(succeeds())).is_err()));
+    cases.push(Case::new(OPEN, CLOSED, move || ready(bulkhead.execute(succeeds!())).is_err()));
 
     let bulkhead = on_tokio(config().max_concurrent_calls(1).max_queue_size(0));
     let held = ready(bulkhead.acquire()).expect("a free permit");
     cases.push(Case::new(FULL, CLOSED, move || {
         let _ = &held;
-        ready(bulkhead.execute(succeeds())).is_err()
+        ready(bulkhead.execute(succeeds!())).is_err()
     }));
     let bulkhead = on_tokio(config().max_concurrent_calls(1).max_queue_size(0));
     let held = ready(bulkhead.acquire()).expect("a free permit");
@@ -174,7 +175,7 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         }
         let before = clock.readings.load(Ordering::Relaxed);
         for _ in 0..CALLS {
-            assert_eq!(ready(bulkhead.execute(succeeds())).is_err(), spoil);
+            assert_eq!(ready(bulkhead.execute(succeeds!())).is_err(), spoil);
         }
         (clock.readings.load(Ordering::Relaxed) - before) as f64 / f64::from(CALLS)
     };

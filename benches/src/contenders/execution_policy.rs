@@ -25,16 +25,16 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for (group, name, builder) in builds {
         let policy = builder.build();
-        cases.push(Case::new(group, name, move || ready(policy.run(async || succeeds().await)).is_ok()));
+        cases.push(Case::new(group, name, move || ready(policy.run(async || succeeds!().await)).is_ok()));
     }
 
     let policy = plain().circuit_breaker(breaker()).build();
     for _ in 0..FAILURES {
         assert!(ready(policy.run(async || fails().await)).is_err());
     }
-    assert!(ready(policy.run(async || succeeds().await)).is_err());
+    assert!(ready(policy.run(async || succeeds!().await)).is_err());
     cases.push(Case::new(OPEN, "execution-policy", move || {
-        ready(policy.run(async || succeeds().await)).is_err()
+        ready(policy.run(async || succeeds!().await)).is_err()
     }));
 
     let policy = Arc::new(plain().concurrency_limit(ConcurrencyLimit::operations(1).reject()).build());
@@ -44,7 +44,7 @@ pub(crate) fn cases() -> Vec<Case> {
     assert!(held.as_mut().poll(&mut context).is_pending());
     cases.push(Case::new(FULL, "execution-policy", move || {
         let _ = &held;
-        ready(policy.run(async || succeeds().await)).is_err()
+        ready(policy.run(async || succeeds!().await)).is_err()
     }));
     cases
 }

@@ -47,10 +47,10 @@ pub(crate) fn contenders() -> Vec<Contender> {
     let semaphore = Arc::new(async_lock::Semaphore::new(PERMITS));
     contenders.push(Contender::new("async-lock Semaphore", move || drop(ready(semaphore.acquire()))));
     let bulkhead = on_tokio(config());
-    contenders.push(Contender::new("bulkman", move || ready(bulkhead.execute(succeeds())).is_ok()));
+    contenders.push(Contender::new("bulkman", move || ready(bulkhead.execute(succeeds!())).is_ok()));
     let bulkhead = on_tokio(config().circuit_breaker(rate_of(100)));
     contenders
-        .push(Contender::new("bulkman: count window", move || ready(bulkhead.execute(succeeds())).is_ok()));
+        .push(Contender::new("bulkman: count window", move || ready(bulkhead.execute(succeeds!())).is_ok()));
     let semaphore = Arc::new(tokio::sync::Semaphore::new(PERMITS));
     contenders.push(Contender::new("tokio Semaphore", move || {
         drop(ready(semaphore.acquire()).expect("never closed"));
@@ -58,16 +58,16 @@ pub(crate) fn contenders() -> Vec<Contender> {
     let semaphore = Arc::new(asyncband::semaphore::Semaphore::new(PERMITS));
     contenders.push(Contender::new("asyncband Semaphore", move || drop(ready(semaphore.acquire(1)))));
     let breaker = recloser();
-    contenders.push(Contender::new("recloser", move || ready(breaker.call(succeeds())).is_ok()));
+    contenders.push(Contender::new("recloser", move || ready(breaker.call(succeeds!())).is_ok()));
     let breaker = consecutive();
     contenders.push(Contender::new("failsafe: consecutive", move || {
-        ready(failsafe::futures::CircuitBreaker::call(&breaker, succeeds()))
+        ready(failsafe::futures::CircuitBreaker::call(&breaker, succeeds!()))
     }));
     let (breaker, semaphore) = (recloser(), Arc::new(tokio::sync::Semaphore::new(PERMITS)));
     contenders.push(Contender::new("recloser over tokio Semaphore", move || {
         ready(breaker.call(async {
             let _permit = semaphore.acquire().await.expect("never closed");
-            succeeds().await
+            succeeds!().await
         }))
         .is_ok()
     }));

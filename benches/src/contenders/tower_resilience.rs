@@ -32,7 +32,7 @@ fn bulkheads() -> Vec<Case> {
     ]
     .into_iter()
     .map(|(name, layer)| {
-        let mut service = layer.layer(tower::service_fn(|()| succeeds()));
+        let mut service = layer.layer(tower::service_fn(|()| succeeds!()));
         Case::new(BULKHEAD, name, move || ready(call(&mut service)).is_ok())
     })
     .collect()
@@ -48,14 +48,15 @@ fn breakers() -> Vec<Case> {
     ]
     .into_iter()
     .map(|(name, layer)| {
-        let mut service = layer.layer(tower::service_fn(|()| succeeds()));
+        let mut service = layer.layer(tower::service_fn(|()| succeeds!()));
         Case::new(BREAKER, name, move || ready(call(&mut service)).is_ok())
     })
     .collect()
 }
 
 fn pairs() -> Vec<Case> {
-    let mut service = consecutive().layer(ConcurrencyLimit::new(tower::service_fn(|()| succeeds()), PERMITS));
+    let mut service =
+        consecutive().layer(ConcurrencyLimit::new(tower::service_fn(|()| succeeds!()), PERMITS));
     let mut cases = vec![Case::new(BOTH, "tower-resilience over tower: ConcurrencyLimit", move || {
         ready(call(&mut service)).is_ok()
     })];
@@ -64,10 +65,10 @@ fn pairs() -> Vec<Case> {
         ("tower-resilience, backpressure", backpressure(PERMITS)),
         ("tower-resilience, rejecting", rejecting(PERMITS)),
     ] {
-        let mut service = consecutive().layer(layer.layer(tower::service_fn(|()| succeeds())));
+        let mut service = consecutive().layer(layer.layer(tower::service_fn(|()| succeeds!())));
         cases.push(Case::new(BOTH, name, move || ready(call(&mut service)).is_ok()));
     }
-    let guarded = consecutive().layer(waiting(PERMITS).layer(tower::service_fn(|()| succeeds())));
+    let guarded = consecutive().layer(waiting(PERMITS).layer(tower::service_fn(|()| succeeds!())));
     let mut service = Timeout::new(guarded, FAR);
     cases.push(Case::new(TIMEOUT, "tower-resilience, waiting, under tower: Timeout", move || {
         ready(call(&mut service)).is_ok()
@@ -90,7 +91,7 @@ fn full() -> Case {
         if hold {
             std::future::pending::<()>().await;
         }
-        succeeds().await
+        succeeds!().await
     }));
     let mut holder = service.clone();
     let mut held = Box::pin(async move { holder.ready().await.expect("ready").call(true).await });

@@ -38,21 +38,21 @@ fn breaker_closed(calls: u64) {
     let config = CircuitBreakerConfig::new();
     let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
     for _ in 0..calls {
-        assert!(ready(breaker.execute(succeeds())).is_ok());
+        assert!(ready(breaker.execute(succeeds!())).is_ok());
     }
 }
 
 fn closed(calls: u64, rule: CircuitBreakerConfig) {
     let bulkhead = make(bulkman::config().circuit_breaker(rule));
     for _ in 0..calls {
-        assert!(ready(bulkhead.execute(succeeds())).is_ok());
+        assert!(ready(bulkhead.execute(succeeds!())).is_ok());
     }
 }
 
 fn closed_sync(calls: u64) {
     let bulkhead = make(bulkman::config());
     for _ in 0..calls {
-        assert!(bulkhead.execute_sync(|| ready(succeeds())).is_ok());
+        assert!(bulkhead.execute_sync(|| ready(succeeds!())).is_ok());
     }
 }
 
@@ -60,7 +60,7 @@ fn refused_open(calls: u64) {
     let bulkhead = make(bulkman::config());
     bulkhead.circuit_breaker().expect("there is one").open();
     for _ in 0..calls {
-        assert!(ready(bulkhead.execute(succeeds())).is_err());
+        assert!(ready(bulkhead.execute(succeeds!())).is_err());
     }
 }
 
@@ -68,7 +68,7 @@ fn refused_full(calls: u64) {
     let bulkhead = make(bulkman::config().max_concurrent_calls(1).max_queue_size(0));
     let _held = ready(bulkhead.acquire()).expect("a free permit");
     for _ in 0..calls {
-        assert!(ready(bulkhead.execute(succeeds())).is_err());
+        assert!(ready(bulkhead.execute(succeeds!())).is_err());
     }
 }
 

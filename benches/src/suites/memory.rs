@@ -205,11 +205,11 @@ fn objects(findings: &mut Findings) {
 
 fn futures(findings: &mut Findings) {
     let bulkhead = bulkman::on_tokio(bulkman::config());
-    let own = size_of_val(&succeeds());
+    let own = size_of_val(&succeeds!());
     let mut table = Table::new("a call's future", ["bytes", "beyond the operation's"]);
-    let execute = size_of_val(&bulkhead.execute(succeeds())) - own;
+    let execute = size_of_val(&bulkhead.execute(succeeds!())) - own;
     table.row("bulkman: execute", [execute as f64]);
-    table.row("bulkman: report", [(size_of_val(&bulkhead.call().report(succeeds())) - own) as f64]);
+    table.row("bulkman: report", [(size_of_val(&bulkhead.call().report(succeeds!())) - own) as f64]);
     table.row("bulkman: acquire", [size_of_val(&bulkhead.acquire()) as f64]);
     findings.tables.push(table);
     findings.targets.push(Target::at_most("the future of execute", execute as f64, 256.0, " bytes"));

@@ -127,9 +127,9 @@ fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
     // The window is full from the start.
     for _ in 0..size {
-        ready(breaker.execute(succeeds())).expect("closed");
+        ready(breaker.execute(succeeds!())).expect("closed");
     }
-    Case::new(group::BREAKER, size.to_string(), move || ready(breaker.execute(succeeds())))
+    Case::new(group::BREAKER, size.to_string(), move || ready(breaker.execute(succeeds!())))
 }
 
 fn leave<G: Gate>(waiting: usize) -> Case {

@@ -8,6 +8,7 @@ pub(crate) mod blocking;
 pub(crate) mod breakers;
 pub(crate) mod bulkman;
 pub(crate) mod execution_policy;
+pub(crate) mod floor;
 pub(crate) mod pairs;
 pub(crate) mod semaphores;
 pub(crate) mod threads;
@@ -28,6 +29,7 @@ use crate::suites::contention::Began;
 
 /// The groups of the overhead suite: what the cases in them do.
 pub(crate) mod group {
+    pub(crate) const FLOOR: &str = "the parts that calls are made of";
     pub(crate) const SEMAPHORE: &str = "a semaphore: acquire and release";
     pub(crate) const BULKHEAD: &str = "a bulkhead alone, admitted";
     pub(crate) const BREAKER: &str = "a circuit breaker alone, closed";

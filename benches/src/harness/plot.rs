@@ -12,6 +12,8 @@ const WIDTH: i32 = 960;
 const LABELS: i32 = 400;
 const FIGURES: i32 = 90;
 const LINE: i32 = 21;
+/// The SVG backend writes a size of 1.24 as 1.
+const POINTS: f64 = 1.24;
 const HEAD: i32 = 74;
 const FOOT: i32 = 14;
 const OURS: RGBColor = RGBColor(0x1b, 0x6c, 0xa8);
@@ -99,7 +101,8 @@ fn text<'a>(
     colour: &'a RGBColor,
     side: HPos,
 ) -> Text<'a, (i32, i32), &'a str> {
-    let style =
-        TextStyle::from(("sans-serif", size).into_font()).color(colour).pos(Pos::new(side, VPos::Top));
+    let style = TextStyle::from(("sans-serif", f64::from(size) * POINTS).into_font())
+        .color(colour)
+        .pos(Pos::new(side, VPos::Top));
     Text::new(words, at, style)
 }

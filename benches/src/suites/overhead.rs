@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::contenders::semaphores::REFERENCE;
 use crate::contenders::{
-    blocking, breakers, bulkman, execution_policy, group, pairs, semaphores, throttle_net, tower,
+    blocking, breakers, bulkman, execution_policy, floor, group, pairs, semaphores, throttle_net, tower,
     tower_resilience,
 };
 use crate::harness::Findings;
@@ -14,7 +14,8 @@ use crate::harness::table::Table;
 use crate::harness::target::Target;
 use crate::workers::Workers;
 
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
+    group::FLOOR,
     group::SEMAPHORE,
     group::BULKHEAD,
     group::BREAKER,
@@ -93,6 +94,7 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
 
 fn cases() -> Vec<Case> {
     let mut cases = bulkman::cases();
+    cases.extend(floor::cases());
     cases.extend(semaphores::cases());
     cases.extend(tower::cases());
     cases.extend(throttle_net::cases());

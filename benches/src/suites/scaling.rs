@@ -82,7 +82,7 @@ fn grow(
         let time = case.time;
         let growth = index.checked_sub(1).map_or(f64::NAN, |before| case.over(&measured[before]).median);
         table.row(size.to_string(), [time.median, time.p10, time.p90, growth]);
-        bars.push(Bar { label: format!("bulkman: {size}"), value: time.median });
+        bars.push(Bar { label: case.name.clone(), value: time.median });
     }
     findings.tables.push(table);
     blocks.push(Block { title: title.to_owned(), bars });
@@ -102,7 +102,7 @@ fn lookup(bulkheads: usize) -> Case {
         manager.create_bulkhead(config).expect("a new name");
     }
     let mut pick = picker(bulkheads);
-    Case::new(group::BOTH, bulkheads.to_string(), move || {
+    Case::new(group::BOTH, format!("bulkman: {bulkheads}"), move || {
         manager.get_bulkhead(Label::of(pick()).as_str()).is_some()
     })
 }
@@ -111,7 +111,9 @@ fn hash_map(entries: usize) -> Case {
     let map: HashMap<String, Arc<usize>> =
         (0..entries).map(|index| (Label::of(index).as_str().to_owned(), Arc::new(index))).collect();
     let mut pick = picker(entries);
-    Case::new(group::BOTH, entries.to_string(), move || map.get(Label::of(pick()).as_str()).cloned())
+    Case::new(group::BOTH, format!("HashMap: {entries}"), move || {
+        map.get(Label::of(pick()).as_str()).cloned()
+    })
 }
 
 /// A name made on the spot: a caller has it at hand, so fetching it must not be measured.
@@ -147,7 +149,7 @@ fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     for _ in 0..size {
         ready(breaker.execute(succeeds!())).expect("closed");
     }
-    Case::new(group::BREAKER, size.to_string(), move || ready(breaker.execute(succeeds!())))
+    Case::new(group::BREAKER, format!("bulkman: {size}"), move || ready(breaker.execute(succeeds!())))
 }
 
 /// The one that has waited longest goes.
@@ -169,7 +171,7 @@ fn leaving<G: Gate>(waiting: usize, mut pick: impl FnMut() -> usize + 'static) -
     let gate = G::new(1);
     let mut crowd = gather(waiting, || call(gate.clone()));
     crowd.queue();
-    Case::new(group::BULKHEAD, waiting.to_string(), move || {
+    Case::new(group::BULKHEAD, format!("{}: {waiting}", G::NAME), move || {
         let index = pick();
         crowd.cancel(index);
         crowd.refill(index, call(gate.clone()));
@@ -181,7 +183,7 @@ fn hand_off<G: Gate>(waiting: usize) -> Case {
     let mut crowd = gather(waiting, || call(gate.clone()));
     crowd.queue();
     let mut head = 0;
-    Case::new(group::BULKHEAD, waiting.to_string(), move || {
+    Case::new(group::BULKHEAD, format!("{}: {waiting}", G::NAME), move || {
         crowd.hand_off(head);
         crowd.refill(head, call(gate.clone()));
         head = (head + 1) % waiting;

@@ -8,6 +8,7 @@
 //! [`CircuitBreakerConfig`]: crate::CircuitBreakerConfig
 //! [`CircuitStore`]: crate::CircuitStore
 //! [`ClockOnly`]: crate::ClockOnly
+//! [`Fleet`]: crate::Fleet
 //! [`MemoryStore`]: crate::MemoryStore
 //! [`Permit`]: crate::Permit
 //! [`Runtime`]: crate::Runtime

@@ -2,7 +2,8 @@
 //!
 //! A thread can't be interrupted, so the permit belongs to the closure and not to the caller: it
 //! is free when the closure has really ended, also when the caller has timed out or gone. The
-//! limit never lies.
+//! limit never lies. Until a thread begins with it, the closure is the caller's: one that nobody
+//! waits for any more never runs.
 
 use std::any::Any;
 use std::fmt;
@@ -19,20 +20,22 @@ use crate::circuit_breaker::Ticket;
 use crate::classify::Classifier;
 use crate::deadlines::Deadlines;
 use crate::error::BulkheadError;
-use crate::execute::{poll_admission, timed_out};
+use crate::execute::{duration, poll_admission, timed_out};
 use crate::guard::CallGuard;
+use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::queue::Priority;
 use crate::stats::Event;
 use crate::sync::{Mutex, lock};
+use crate::wake::wake;
 
 /// The future of [`Bulkhead::execute_blocking`].
 ///
 /// # Cancel safety
 ///
-/// Dropped before the closure has begun, it gives back its place or permit and the closure never
-/// runs. Dropped later, the closure runs on, keeps its permit until it has ended, and its outcome
-/// is recorded.
+/// Dropped before the closure has begun, also while the runtime has no thread for it, it gives
+/// back its place or permit and the closure never runs. Dropped later, the closure runs on, keeps
+/// its permit until it has ended, and its outcome is recorded.
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     stage: Stage<F, T, E, C>,
@@ -111,12 +114,22 @@ impl<T, E> Running<T, E> {
         let inner = self.bulkhead.inner();
         ready!(self.deadlines.poll(deadline, &*inner.runtime, cx));
         let (outcome, error) = timed_out(inner, &self.deadlines);
-        if self.desk.claim(outcome).is_ok() {
+        if let Some(mut guard) = self.desk.take_guard() {
+            // No thread has begun with it, and none will.
+            guard.finish_timed_out(outcome, duration(&guard, &self.deadlines));
+        } else if self.desk.claim(outcome).is_ok() {
             if let (Some(circuit), Some(ticket)) = (&inner.circuit, self.ticket) {
                 circuit.settle(ticket, outcome, self.deadlines.ran(&*inner.runtime));
             }
         }
         Poll::Ready(Err(error))
+    }
+}
+
+impl<T, E> Drop for Running<T, E> {
+    fn drop(&mut self) {
+        // The caller has gone; if no thread has begun with the closure, none will.
+        drop(self.desk.take_guard());
     }
 }
 
@@ -132,10 +145,11 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    let desk = Arc::new(Desk::new());
     let (bulkhead, ticket) = (guard.bulkhead().clone(), guard.ticket());
     let runtime = Arc::clone(&guard.inner().runtime);
-    let job = Job { guard, desk: Arc::clone(&desk), times: deadlines.without_timer() };
+    let desk = Arc::new(Desk::new(guard));
+    let job =
+        Job { desk: Arc::clone(&desk), bulkhead: bulkhead.name().clone(), times: deadlines.without_timer() };
     let span = crate::span::Current::capture();
     runtime.spawn_blocking(Box::new(move || span.within(|| job.run(operation, &classifier))));
     Running { desk, bulkhead, ticket, deadlines }
@@ -143,15 +157,17 @@ where
 
 /// The closure's side. Dropped without having run (a runtime that dies), it says so.
 struct Job<T, E> {
-    guard: CallGuard<Bulkhead>,
     desk: Arc<Desk<T, E>>,
+    bulkhead: Name,
     times: Deadlines,
 }
 
 impl<T, E> Job<T, E> {
-    fn run(mut self, operation: impl FnOnce() -> Result<T, E>, classifier: &impl Classifier<T, E>) {
+    fn run(self, operation: impl FnOnce() -> Result<T, E>, classifier: &impl Classifier<T, E>) {
+        // Gone with a caller that did not wait so long.
+        let Some(mut guard) = self.desk.take_guard() else { return };
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let _span = self.guard.observer().enter();
+            let _span = guard.observer().enter();
             let result = operation();
             (classifier.classify(&result), result)
         }));
@@ -160,18 +176,17 @@ impl<T, E> Job<T, E> {
             Ok((outcome, result)) => (outcome, result.map_err(BulkheadError::Operation)),
             Err(panic) => (Outcome::Failure, Err(self.panicked(&*panic))),
         };
-        let ran =
-            if self.guard.needs_duration() { self.times.ran(&*self.guard.inner().runtime) } else { None };
+        let ran = duration(&guard, &self.times);
         match self.desk.claim(outcome) {
-            Ok(()) if panicked => self.guard.finish_panicked(ran),
-            Ok(()) => self.guard.finish(outcome, ran),
+            Ok(()) if panicked => guard.finish_panicked(ran),
+            Ok(()) => guard.finish(outcome, ran),
             // The caller's timeout was recorded long ago; only the permit is still to be freed. A
             // panic after it reaches nobody, but is counted.
             Err(earlier) if panicked => {
-                self.guard.inner().counters.count(Event::Panicked);
-                self.guard.finish_settled(earlier);
+                guard.inner().counters.count(Event::Panicked);
+                guard.finish_settled(earlier);
             }
-            Err(earlier) => self.guard.finish_settled(earlier),
+            Err(earlier) => guard.finish_settled(earlier),
         }
         self.desk.deliver(result);
     }
@@ -180,20 +195,23 @@ impl<T, E> Job<T, E> {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let message = text.unwrap_or("(no message)").into();
-        BulkheadError::Panicked { bulkhead: self.guard.inner().name.clone(), message }
+        BulkheadError::Panicked { bulkhead: self.bulkhead.clone(), message }
     }
 }
 
 impl<T, E> Drop for Job<T, E> {
     fn drop(&mut self) {
-        // Does nothing after `run`, which has delivered already.
-        let bulkhead = self.guard.inner().name.clone();
-        self.desk.deliver(Err(BulkheadError::Shutdown { bulkhead }));
+        // Neither does anything after `run`, which has taken the guard and delivered.
+        drop(self.desk.take_guard());
+        self.desk.deliver(Err(BulkheadError::Shutdown { bulkhead: self.bulkhead.clone() }));
     }
 }
 
-/// Where the result changes hands.
+/// Where the result changes hands, and the call's guard before that.
 struct Desk<T, E> {
+    /// Taken by who comes first: the thread that begins with the closure, or a caller that gives
+    /// up before.
+    guard: Mutex<Option<CallGuard<Bulkhead>>>,
     /// Who recorded the outcome, and which: whoever comes first, the closure or the timeout.
     verdict: AtomicU8,
     slot: Mutex<Slot<T, E>>,
@@ -206,9 +224,13 @@ struct Slot<T, E> {
 }
 
 impl<T, E> Desk<T, E> {
-    fn new() -> Self {
+    fn new(guard: CallGuard<Bulkhead>) -> Self {
         let slot = Slot { result: None, delivered: false, waker: None };
-        Self { verdict: AtomicU8::new(0), slot: Mutex::new(slot) }
+        Self { guard: Mutex::new(Some(guard)), verdict: AtomicU8::new(0), slot: Mutex::new(slot) }
+    }
+
+    fn take_guard(&self) -> Option<CallGuard<Bulkhead>> {
+        lock(&self.guard).take()
     }
 
     /// Claims the right to tell the circuit; `Err`: what was told already.
@@ -235,7 +257,7 @@ impl<T, E> Desk<T, E> {
         };
         drop(unwanted);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 

@@ -517,11 +517,18 @@ impl Inner {
     /// permit to the next in line.
     #[inline]
     pub(crate) fn finish(&self, seat: Seat, outcome: Outcome, ran: Option<Duration>) {
+        let _ended = Ends(self, Some(outcome));
         if let (Some(ticket), Some(circuit)) = (seat.ticket, &self.circuit) {
             circuit.settle(ticket, outcome, ran);
         }
-        self.counters.end(Some(outcome));
-        self.release();
+    }
+
+    /// As [`finish`](Self::finish), for a call that was dropped while it ran.
+    pub(crate) fn abandon(&self, seat: Seat) {
+        let _ended = Ends(self, None);
+        if let (Some(ticket), Some(circuit)) = (seat.ticket, &self.circuit) {
+            circuit.abandon(ticket);
+        }
     }
 
     /// Puts checked settings into force.
@@ -552,6 +559,19 @@ impl Inner {
 
     pub(crate) fn refused_by_circuit(&self) -> Refusals {
         self.circuit.as_ref().map_or_else(Refusals::default, CircuitBreaker::refusals)
+    }
+}
+
+/// Counts a call's end and frees its permit, also when the runtime's clock, or a listener that is
+/// told of a transition, panics before.
+struct Ends<'a>(&'a Inner, Option<Outcome>);
+
+impl Drop for Ends<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Self(inner, outcome) = self;
+        inner.counters.end(*outcome);
+        inner.release();
     }
 }
 

@@ -352,13 +352,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 }
             }
             Held::Permit => inner.release(),
-            Held::Seat(Seat { ticket }) => {
-                if let (Some(ticket), Some(circuit)) = (ticket, &inner.circuit) {
-                    circuit.abandon(ticket);
-                }
-                inner.counters.end(None);
-                inner.release();
-            }
+            Held::Seat(seat) => inner.abandon(seat),
         }
     }
 

@@ -19,6 +19,9 @@ on_every_runtime![
     an_outcome_without_a_caller_is_recorded,
     a_panic_comes_back_as_an_error,
     a_closure_waits_its_turn_and_a_cancelled_one_never_runs,
+    h51_a_closure_whose_caller_timed_out_before_it_began_never_runs,
+    a_closure_whose_caller_went_away_before_it_began_never_runs,
+    work_that_the_runtime_drops_is_a_shutdown,
     the_limit_holds_for_blocking_work,
     a_slow_closure_is_a_slow_call,
     a_classifier_judges_closures,
@@ -153,6 +156,57 @@ async fn a_closure_waits_its_turn_and_a_cancelled_one_never_runs(t: Stage) {
     assert_eq!(call.await, Ok(1));
     assert!(!never.has_begun());
     assert_eq!((bulkhead.stats().started, bulkhead.stats().cancelled_waiting), (2, 1));
+}
+
+/// Admitted, but the runtime has no thread to spare: nobody wants the result any more.
+async fn h51_a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stage) {
+    let bulkhead = t.bulkhead(one().run_timeout(SECOND));
+    t.take_threads();
+    let (never, operation) = blocking_work();
+    let mut call = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(call.as_mut()).is_pending());
+    t.advance(SECOND).await;
+    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    // Nothing runs and nothing will: the permit is free at once.
+    let stats = bulkhead.stats();
+    assert_eq!((stats.permits_in_use, stats.failed, stats.timed_out_running), (0, 1, 1));
+    let mut next = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(2)));
+    assert!(poll_once(next.as_mut()).is_pending());
+    t.free_threads();
+    assert_eq!(next.await, Ok(2));
+    assert!(!never.has_begun());
+    assert_eq!((bulkhead.stats().started, bulkhead.stats().failed), (2, 1));
+}
+
+async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {
+    let bulkhead = t.bulkhead(one().success_threshold(1));
+    bulkhead.circuit_breaker().unwrap().half_open();
+    t.take_threads();
+    let (never, operation) = blocking_work();
+    let mut call = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(call.as_mut()).is_pending());
+    drop(call);
+    let stats = bulkhead.stats();
+    assert_eq!((stats.permits_in_use, stats.cancelled, stats.started), (0, 1, 1));
+    // Its probe slot is free, too.
+    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().probes_left, Some(1));
+    t.free_threads();
+    assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(2)).await, Ok(2));
+    assert!(!never.has_begun());
+}
+
+async fn work_that_the_runtime_drops_is_a_shutdown(t: Stage) {
+    let bulkhead = t.bulkhead(one());
+    t.take_threads();
+    let (never, operation) = blocking_work();
+    let mut call = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(call.as_mut()).is_pending());
+    t.drop_blocking_work();
+    assert!(matches!(call.await, Err(BulkheadError::Shutdown { .. })));
+    assert!(!never.has_begun());
+    let stats = bulkhead.stats();
+    assert_eq!((stats.permits_in_use, stats.cancelled, stats.failed), (0, 1, 0));
+    t.free_threads();
 }
 
 async fn the_limit_holds_for_blocking_work(t: Stage) {

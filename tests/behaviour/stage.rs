@@ -1,5 +1,6 @@
 //! Where a behaviour plays: an executor, a virtual clock, and a look at what was left behind.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,6 +93,7 @@ pub(crate) struct Stage {
     clock: Clock,
     tasks: Tasks,
     timers: Timers,
+    busy: Busy,
     bulkheads: Bulkheads,
     began: Instant,
 }
@@ -132,8 +134,9 @@ impl Stage {
     ) -> Self {
         let timers = Timers::default();
         let began = time.now();
-        let runtime = Arc::new(Composed { time, executor, timers: timers.clone() });
-        Self { runtime, clock, tasks, timers, bulkheads: bulkheads.clone(), began }
+        let busy = Busy::default();
+        let runtime = Arc::new(Composed { time, executor, timers: timers.clone(), busy: busy.clone() });
+        Self { runtime, clock, tasks, timers, busy, bulkheads: bulkheads.clone(), began }
     }
 
     /// A bulkhead that must be at rest when the behaviour has ended.
@@ -164,6 +167,25 @@ impl Stage {
     pub(crate) fn timers(&self) -> (usize, usize) {
         let Timers { alive, made } = &self.timers;
         (alive.load(Ordering::SeqCst), made.load(Ordering::SeqCst))
+    }
+
+    /// All threads for blocking work are taken, by others.
+    pub(crate) fn take_threads(&self) {
+        *self.busy.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// There are threads again: what has waited for them runs.
+    pub(crate) fn free_threads(&self) {
+        let waiting = self.busy.lock().unwrap().take();
+        for job in waiting.unwrap_or_default() {
+            self.runtime.spawn_blocking(job);
+        }
+    }
+
+    /// The runtime goes away with the blocking work that it has not begun.
+    pub(crate) fn drop_blocking_work(&self) {
+        let jobs = self.busy.lock().unwrap().replace(Vec::new());
+        drop(jobs);
     }
 
     /// A task of the executor's.
@@ -277,11 +299,11 @@ pub(crate) fn now_or_never<F: Future>(future: F) -> F::Output {
 }
 
 /// The clock of one runtime, the tasks of another, and a count of the timers.
-#[derive(Debug)]
 struct Composed {
     time: Arc<dyn Runtime>,
     executor: Arc<dyn Runtime>,
     timers: Timers,
+    busy: Busy,
 }
 
 impl Runtime for Composed {
@@ -308,11 +330,23 @@ impl Runtime for Composed {
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.executor.spawn_blocking(job);
+        match &mut *self.busy.lock().unwrap() {
+            Some(jobs) => jobs.push(job),
+            None => self.executor.spawn_blocking(job),
+        }
     }
 
     fn park(&self, deadline: Option<Instant>) {
         self.time.park(deadline);
+    }
+}
+
+/// The blocking work that waits for a thread; `None` while there are threads enough.
+type Busy = Arc<Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>>;
+
+impl fmt::Debug for Composed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Composed").finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,7 @@
 #[cfg(feature = "serde")]
 mod form;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 #[cfg(feature = "serde")]
@@ -11,7 +12,7 @@ pub(crate) use self::form::BulkheadForm;
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::error::ConfigError;
 use crate::name::Name;
-use crate::queue::{MAX_LIMIT, QueueOrder};
+use crate::queue::{MAX_PERMITS, MAX_PLACES, QueueOrder};
 use crate::runtime::Capabilities;
 
 /// The settings of a [`Bulkhead`](crate::Bulkhead).
@@ -21,7 +22,7 @@ use crate::runtime::Capabilities;
 /// | setting | default | range |
 /// | --- | --- | --- |
 /// | `name` | required | 1 to 255 bytes |
-/// | [`max_concurrent_calls`](Self::max_concurrent_calls) | 10 | 1 to 2,147,483,647 |
+/// | [`max_concurrent_calls`](Self::max_concurrent_calls) | 10 | 1 to 1,000,000 |
 /// | [`max_queue_size`](Self::max_queue_size) | 100 | 0 to 2,147,483,647 |
 /// | [`queue_order`](Self::queue_order) | first in, first out | |
 /// | [`timeout`](Self::timeout) | none | more than zero |
@@ -42,7 +43,7 @@ use crate::runtime::Capabilities;
 /// assert!(config.validate().is_ok());
 ///
 /// let error = config.max_concurrent_calls(0).validate().unwrap_err();
-/// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 2147483647");
+/// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 1,000,000");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
@@ -74,7 +75,7 @@ impl BulkheadConfig {
         }
     }
 
-    /// How many calls may run at once: 1 to 2,147,483,647, default 10.
+    /// How many calls may run at once: 1 to 1,000,000, default 10.
     pub fn max_concurrent_calls(mut self, calls: usize) -> Self {
         self.max_concurrent_calls = calls;
         self
@@ -149,15 +150,15 @@ impl BulkheadConfig {
     /// the range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.checked_name()?;
-        let limit = |field, value: usize, least, range| {
-            if (least..=MAX_LIMIT).contains(&value) {
+        let limit = |field, value: usize, accepted: RangeInclusive<usize>, range| {
+            if accepted.contains(&value) {
                 Ok(())
             } else {
                 Err(ConfigError::out_of_range(field, value, range))
             }
         };
-        limit("max_concurrent_calls", self.max_concurrent_calls, 1, "1 to 2147483647")?;
-        limit("max_queue_size", self.max_queue_size, 0, "0 to 2147483647")?;
+        limit("max_concurrent_calls", self.max_concurrent_calls, 1..=MAX_PERMITS, "1 to 1,000,000")?;
+        limit("max_queue_size", self.max_queue_size, 0..=MAX_PLACES, "0 to 2,147,483,647")?;
         for (field, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {
             check_timeout(field, value)?;
         }

@@ -69,7 +69,7 @@ impl BulkheadManager {
     ///     .bulkhead(BulkheadConfig::new("payments").max_concurrent_calls(5))
     ///     .bulkhead(BulkheadConfig::new("reports").max_concurrent_calls(0));
     /// let error = manager.apply_config(&bad).unwrap_err();
-    /// assert_eq!(error.to_string(), r#"bulkhead "reports": `max_concurrent_calls` is 0, must be 1 to 2147483647"#);
+    /// assert_eq!(error.to_string(), r#"bulkhead "reports": `max_concurrent_calls` is 0, must be 1 to 1,000,000"#);
     /// assert_eq!(payments.stats().max_concurrent_calls, 10);
     /// # Ok::<(), bulkman_core::ManagerError>(())
     /// ```

@@ -42,8 +42,12 @@ use waiters::{Fate, Waiters, WakeList};
 pub(crate) use waiters::{Key, Refusal};
 pub use waiters::{Priority, QueueOrder};
 
-/// The most permits, and the most waiters, that a queue can have.
-pub(crate) const MAX_LIMIT: usize = (1 << 31) - 1;
+/// The most permits that a queue can have: a semaphore gives them up one at a time, so shrinking
+/// and shutting down take time in proportion to it.
+pub(crate) const MAX_PERMITS: usize = 1_000_000;
+
+/// The most waiters that a queue can have.
+pub(crate) const MAX_PLACES: usize = (1 << 31) - 1;
 
 /// How many waiters are refused while the lock is held once.
 const REFUSE_BATCH: usize = 64;
@@ -105,7 +109,7 @@ pub(crate) enum Waited {
 }
 
 impl WaitQueue {
-    /// `permits` and `places` are at most [`MAX_LIMIT`].
+    /// At most [`MAX_PERMITS`] and [`MAX_PLACES`].
     pub(crate) fn new(permits: usize, places: usize, order: QueueOrder) -> Self {
         Self {
             semaphore: Semaphore::new(permits),

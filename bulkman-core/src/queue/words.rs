@@ -1,6 +1,6 @@
 //! The two packed words that calls read without the lock.
 
-use super::MAX_LIMIT;
+use super::MAX_PLACES;
 
 /// What makes newcomers and releases take the lock.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ impl Pressure {
             closed: word >> 63 != 0,
             debt: (word << 1 >> 32) as usize,
             #[allow(clippy::cast_possible_truncation, reason = "31 bits")]
-            waiting: (word & MAX_LIMIT as u64) as u32,
+            waiting: (word & MAX_PLACES as u64) as u32,
         }
     }
 }

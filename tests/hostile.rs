@@ -1,0 +1,18 @@
+//! User code at its worst, and values at their ends: each has a clear answer, nothing hangs.
+
+#[path = "hostile/limits.rs"]
+mod limits;
+#[path = "hostile/names.rs"]
+mod names;
+#[path = "hostile/wakers.rs"]
+mod wakers;
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}

@@ -1,0 +1,151 @@
+//! Limits and durations at the ends of their ranges.
+
+use std::future::pending;
+use std::time::Duration;
+
+use bulkman::testing::ManualRuntime;
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, ClockOnly, ConfigError,
+    Phase, SlidingWindow,
+};
+
+use crate::poll_once;
+use crate::watchdog::watchdog;
+
+type Answer = Result<u32, &'static str>;
+
+const MOST: usize = 1_000_000;
+
+fn config() -> BulkheadConfig {
+    BulkheadConfig::new("edge")
+}
+
+#[track_caller]
+fn refused(config: BulkheadConfig, field: &str, value: &str) {
+    let by_validate = config.validate().unwrap_err();
+    let by_new = Bulkhead::new(config, ManualRuntime::new()).unwrap_err();
+    assert_eq!(by_validate, by_new);
+    let ConfigError::OutOfRange { field: named, value: shown, range } = &by_new else { panic!("{by_new:?}") };
+    assert_eq!((*named, &**shown), (field, value));
+    assert!(by_new.to_string().contains(range), "{by_new}");
+}
+
+#[test]
+fn python_11_what_can_not_work_is_refused_by_field_value_and_range() {
+    refused(config().max_concurrent_calls(0), "max_concurrent_calls", "0");
+    refused(config().max_concurrent_calls(MOST + 1), "max_concurrent_calls", "1000001");
+    refused(config().max_concurrent_calls(usize::MAX), "max_concurrent_calls", &usize::MAX.to_string());
+    refused(config().max_queue_size(usize::MAX), "max_queue_size", &usize::MAX.to_string());
+    refused(config().timeout(Duration::ZERO), "timeout", "0ns");
+    refused(config().run_timeout(Duration::ZERO), "run_timeout", "0ns");
+    refused(config().failure_threshold(0), "failure_threshold", "0");
+    refused(config().success_threshold(0), "success_threshold", "0");
+    refused(config().isolation_duration(Duration::ZERO), "isolation_duration", "0ns");
+    for rate in [f64::NAN, 0.0, -1.0, 1.0001, f64::INFINITY] {
+        let rules = CircuitBreakerConfig::new().failure_rate_threshold(rate);
+        refused(config().circuit_breaker(rules), "failure_rate_threshold", &rate.to_string());
+    }
+    let rules = CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(0));
+    refused(config().circuit_breaker(rules), "sliding_window.count", "0");
+}
+
+/// Also what takes time in proportion to the limit must end.
+#[test]
+fn the_largest_limits_work_and_end() {
+    watchdog(|| {
+        let largest = || config().max_concurrent_calls(MOST).max_queue_size((1 << 31) - 1);
+        let runtime = ManualRuntime::new();
+        let bulkhead = Bulkhead::new(largest(), runtime.clone()).unwrap();
+        let held: Vec<_> = (0..1000).map(|_| bulkhead.try_acquire().unwrap()).collect();
+        bulkhead.reconfigure(largest().max_concurrent_calls(1)).unwrap();
+        assert_eq!(bulkhead.stats().permits_in_use, 1000);
+        assert!(bulkhead.try_acquire().is_err());
+        bulkhead.reconfigure(largest()).unwrap();
+        drop(bulkhead.try_acquire().unwrap());
+        bulkhead.shutdown();
+        drop(held);
+        runtime.block_on(bulkhead.drained());
+        assert_eq!(bulkhead.stats().permits_in_use, 0);
+    });
+}
+
+#[test]
+fn h62_the_longest_durations_never_come() {
+    watchdog(|| {
+        for long in
+            [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(1 << 62), Duration::MAX / 2]
+        {
+            let runtime = ManualRuntime::new();
+            let limits = config().timeout(long).max_wait(long).run_timeout(long).max_concurrent_calls(1);
+            let limits = limits.isolation_duration(long).failure_threshold(2);
+            let bulkhead = Bulkhead::new(limits, runtime.clone()).unwrap();
+            let mut call = Box::pin(bulkhead.execute(pending::<Answer>()));
+            assert!(poll_once(call.as_mut()).is_pending());
+            let own = bulkhead.call().timeout(long).max_wait(long).run_timeout(long);
+            let mut waits = Box::pin(own.execute(async { Answer::Ok(1) }));
+            assert!(poll_once(waits.as_mut()).is_pending());
+            runtime.advance(Duration::from_secs(1 << 40));
+            assert!(poll_once(call.as_mut()).is_pending() && poll_once(waits.as_mut()).is_pending());
+            drop(call);
+            assert_eq!(runtime.block_on(waits), Ok(1));
+            for _ in 0..2 {
+                assert!(runtime.block_on(bulkhead.execute(async { Answer::Err("down") })).is_err());
+            }
+            runtime.advance(Duration::from_secs(1 << 40));
+            assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+            let refused = runtime.block_on(bulkhead.execute(async { Answer::Ok(1) })).unwrap_err();
+            assert!(matches!(refused, BulkheadError::CircuitOpen { .. }), "{refused:?}");
+            bulkhead.circuit_breaker().unwrap().open_for(long);
+            assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+        }
+    });
+}
+
+#[test]
+fn the_shortest_durations_are_kept() {
+    watchdog(|| {
+        let tick = Duration::from_nanos(1);
+        let runtime = ManualRuntime::new();
+        let limits = config().timeout(tick).max_wait(tick).run_timeout(tick).isolation_duration(tick);
+        let bulkhead = Bulkhead::new(limits.failure_threshold(1), runtime.clone()).unwrap();
+        assert_eq!(runtime.block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
+        let late = runtime.block_on(bulkhead.execute(pending::<Answer>())).unwrap_err();
+        assert!(matches!(late, BulkheadError::Timeout { phase: Phase::Running, ran, .. } if ran == tick));
+        assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+        runtime.advance(tick);
+        assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    });
+}
+
+/// `ClockOnly` has no timers: what needs them is refused by name, where it is asked for.
+#[test]
+fn what_a_runtime_can_not_do_is_refused() {
+    let second = Duration::from_secs(1);
+    for (limits, named) in [
+        (config().timeout(second), "timeout"),
+        (config().run_timeout(second), "run_timeout"),
+        (
+            config().circuit_breaker(CircuitBreakerConfig::new().automatic_half_open(true)),
+            "automatic_half_open",
+        ),
+    ] {
+        let refused = Bulkhead::new(limits, ClockOnly).unwrap_err();
+        assert!(
+            matches!(refused, ConfigError::Unsupported { setting, .. } if setting == named),
+            "{refused:?}"
+        );
+    }
+    let bulkhead = Bulkhead::new(config(), ClockOnly).unwrap();
+    let own = bulkhead.call().max_wait(second).execute(async { Answer::Ok(1) });
+    let refused = futures_lite::future::block_on(own).unwrap_err();
+    assert!(matches!(refused, BulkheadError::Unsupported { setting: "max_wait", .. }), "{refused:?}");
+    assert!(refused.is_rejection());
+    assert_eq!(bulkhead.stats().started, 0);
+    // A thread that parks needs none.
+    assert_eq!(bulkhead.call().max_wait(second).execute_sync(|| Answer::Ok(1)), Ok(1));
+    assert!(bulkhead.health_check(second, || async { Ok::<_, ()>(()) }).is_err());
+    // There is nothing to run blocking work on: it is dropped, and that is said.
+    let dropped = futures_lite::future::block_on(bulkhead.execute_blocking(|| Answer::Ok(1)));
+    assert!(matches!(dropped, Err(BulkheadError::Shutdown { .. })), "{dropped:?}");
+    assert_eq!(bulkhead.stats().permits_in_use, 0);
+}

@@ -51,6 +51,7 @@ mod loom_tests;
 mod probes;
 mod random;
 mod refusals;
+mod rules;
 mod settings;
 mod shared;
 mod shell;

@@ -363,7 +363,7 @@ impl Machine {
             return Settled::Done;
         }
         let tally = self.window.as_ref().map_or_else(Tally::default, Window::tally);
-        match (self.broken_rule(tally, self.consecutive_failures, u32::MAX), now) {
+        match (self.settings.broken_rule(tally, self.consecutive_failures, u32::MAX), now) {
             (Some(cause), Some(now)) => {
                 self.open_by_rule(cause, now);
                 Settled::Done
@@ -396,34 +396,14 @@ impl Machine {
             Trial::Consecutive { .. } if back.failures > 0 => Err(failure),
             _ if back.calls < u64::from(limit) => return,
             Trial::Consecutive { .. } => Ok(()),
-            Trial::Rate { .. } => self.broken_rule(back, probes.longest_run(), limit).map_or(Ok(()), Err),
+            Trial::Rate { .. } => {
+                self.settings.broken_rule(back, probes.longest_run(), limit).map_or(Ok(()), Err)
+            }
         };
         match verdict {
             Ok(()) => self.enter(Phase::Closed, TransitionCause::ProbesSucceeded, at),
             Err(cause) => self.open_by_rule(cause, at),
         }
-    }
-
-    /// The rule that these outcomes break, with minimum and thresholds capped at `cap`.
-    fn broken_rule(&self, tally: Tally, run: u32, cap: u32) -> Option<TransitionCause> {
-        let rules = &self.settings;
-        let count = |threshold: Option<u32>| threshold.map(|threshold| threshold.min(cap));
-        if count(rules.failure_threshold).is_some_and(|threshold| run >= threshold) {
-            return Some(TransitionCause::ConsecutiveFailures);
-        }
-        if count(rules.failure_count_threshold).is_some_and(|n| tally.failures >= u64::from(n)) {
-            return Some(TransitionCause::FailureCount);
-        }
-        if tally.calls < u64::from(rules.minimum_number_of_calls.min(cap)) {
-            return None;
-        }
-        if rules.failure_rate_threshold.is_some_and(|rate| tally.failure_rate() >= rate) {
-            return Some(TransitionCause::FailureRate);
-        }
-        if rules.slow_call_rate_threshold.is_some_and(|rate| tally.slow_rate() >= rate) {
-            return Some(TransitionCause::SlowCallRate);
-        }
-        None
     }
 
     fn lose(&mut self, probe: ProbeId, at: Instant) {

@@ -1,0 +1,28 @@
+//! The rules that open a circuit, applied to what was counted.
+
+use super::counts::Tally;
+use super::settings::CircuitBreakerSettings;
+use super::transition::TransitionCause;
+
+impl CircuitBreakerSettings {
+    /// The rule that these outcomes break, with minimum and thresholds capped at `cap`.
+    pub(super) fn broken_rule(&self, tally: Tally, run: u32, cap: u32) -> Option<TransitionCause> {
+        let count = |threshold: Option<u32>| threshold.map(|threshold| threshold.min(cap));
+        if count(self.failure_threshold).is_some_and(|threshold| run >= threshold) {
+            return Some(TransitionCause::ConsecutiveFailures);
+        }
+        if count(self.failure_count_threshold).is_some_and(|n| tally.failures >= u64::from(n)) {
+            return Some(TransitionCause::FailureCount);
+        }
+        if tally.calls < u64::from(self.minimum_number_of_calls.min(cap)) {
+            return None;
+        }
+        if self.failure_rate_threshold.is_some_and(|rate| tally.failure_rate() >= rate) {
+            return Some(TransitionCause::FailureRate);
+        }
+        if self.slow_call_rate_threshold.is_some_and(|rate| tally.slow_rate() >= rate) {
+            return Some(TransitionCause::SlowCallRate);
+        }
+        None
+    }
+}

@@ -127,8 +127,12 @@ impl Hub {
     /// Whether there is something to take; if not, the synchroniser is woken when there is.
     pub(super) fn poll_inbox(&self, key: &mut Option<WakerKey>, cx: &mut Context<'_>) -> Poll<()> {
         self.awake.register(key, cx.waker());
+        if self.has_news() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(super) fn has_news(&self) -> bool {
         let inbox = lock(&self.inbox);
-        if inbox.attached.is_empty() && inbox.changed.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        !(inbox.attached.is_empty() && inbox.changed.is_empty())
     }
 
     pub(super) fn leave_inbox(&self, key: &mut Option<WakerKey>) {

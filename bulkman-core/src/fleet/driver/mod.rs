@@ -171,6 +171,8 @@ impl Driver {
             self.publish_status();
             match self.hub.ending() {
                 Some(End::Now) => return Ok(()),
+                // What was decided before the end was asked for may have come in meanwhile.
+                Some(End::Flush) if self.hub.has_news() => continue,
                 Some(End::Flush) => return self.give_leases_back(session).await,
                 None => {}
             }

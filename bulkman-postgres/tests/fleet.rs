@@ -1,0 +1,377 @@
+//! Processes that share circuits through a real server, which is stopped, frozen and cut off under
+//! them: on Tokio and on smol. Each process has a link of its own.
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
+use bulkman_core::store::{FleetState, Push, Share};
+use bulkman_core::{
+    Bulkhead, BulkheadConfig, BulkheadError, CircuitState, Fleet, OpenReason, Runtime, StoreError,
+};
+use bulkman_postgres::sqlx::postgres::PgConnectOptions;
+use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
+use bulkman_smol::SmolRuntime;
+use bulkman_test_support::{Postgres, StopMode};
+use bulkman_tokio::TokioRuntime;
+use smol::stream::StreamExt;
+
+use common::{Database, on_smol, on_tokio};
+
+/// Makes a test of each scenario on each runtime.
+macro_rules! on_both {
+    ($($scenario:ident)*) => {
+        mod with_tokio {
+            $(
+                #[test]
+                fn $scenario() {
+                    super::on_tokio(super::$scenario(super::TokioRuntime::new()));
+                }
+            )*
+        }
+        mod with_smol {
+            $(
+                #[test]
+                fn $scenario() {
+                    super::on_smol(super::$scenario(super::SmolRuntime::new()));
+                }
+            )*
+        }
+    };
+}
+
+on_both! {
+    the_first_to_open_opens_for_all
+    the_fleet_recovers_by_one_probe
+    a_late_starter_finds_what_is_stored
+    a_quorum_opens
+    polling_works_as_well
+    an_operator_reaches_every_process
+    a_server_that_stops_and_starts_loses_nothing
+    a_frozen_server_holds_up_nobody
+    killed_connections_are_made_up_for
+    rights_that_are_taken_away_are_named
+    lost_history_is_noticed
+}
+
+async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(5, &runtime, LONG, || store(&database)).await;
+    fleet[0].fail();
+    fleet.all_reach(CircuitState::Open).await;
+    let refused = fleet[4].call(Ok(())).await.unwrap_err();
+    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::Open, .. }), "{refused}");
+    let status = store(&database).build().unwrap().admin().status().await.unwrap();
+    assert_eq!((status[0].state, status[0].open_count), (FleetState::Open, 1));
+    assert_eq!(&*status[0].reason, "consecutive_failures");
+}
+
+async fn the_fleet_recovers_by_one_probe(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(3, &runtime, SHORT, || store(&database)).await;
+    fleet[0].fail();
+    fleet.all_reach(CircuitState::HalfOpen).await;
+    // All call; one at a time gets through, and three successes close.
+    let mut admitted = 0;
+    while fleet.iter().any(|process| process.state() != CircuitState::Closed) {
+        // A circuit that is half-open after it has admitted a call has admitted a probe.
+        let half_open = |process: &&Process| process.state() == CircuitState::HalfOpen;
+        let probe = |process: &Process| Some((process.bulkhead.try_acquire().ok()?, half_open(&process)));
+        let permits: Vec<_> = fleet.iter().filter(half_open).filter_map(probe).collect();
+        let probes = permits.iter().filter(|(_, is_probe)| *is_probe).count();
+        assert!(probes <= 1, "one lease in the fleet");
+        admitted += probes;
+        permits.into_iter().for_each(|(permit, _)| permit.succeed());
+        pause(&runtime).await;
+    }
+    assert_eq!(admitted, 3);
+}
+
+async fn a_late_starter_finds_what_is_stored(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(1, &runtime, LONG, || store(&database)).await;
+    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+    assert!(fleet[0].fleet.shutdown().await, "it was told");
+    drop(fleet);
+    let late = Processes::start(1, &runtime, LONG, || store(&database)).await;
+    let refused = late[0].call(Ok(())).await.unwrap_err();
+    assert!(refused.retry_after().unwrap() > Duration::from_secs(3_500), "{refused}");
+}
+
+async fn a_quorum_opens(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let share = Share::quorum(2, Duration::from_secs(60));
+    let fleet = Processes::start(3, &runtime, LONG, || store(&database).share(share)).await;
+    let mut events = fleet[0].fleet.events();
+    fleet[0].fail();
+    assert_eq!(ending(&mut events).await, Ending::Voted);
+    assert_eq!(fleet[0].state(), CircuitState::Open);
+    assert_eq!(fleet[2].state(), CircuitState::Closed);
+    fleet[1].fail();
+    fleet.all_reach(CircuitState::Open).await;
+}
+
+async fn polling_works_as_well(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let polling = || store(&database).push(Push::Off).poll_interval(Duration::from_millis(50));
+    let fleet = Processes::start(3, &runtime, LONG, polling).await;
+    assert!(fleet[0].fleet.snapshot().polling);
+    fleet[0].fail();
+    fleet.all_reach(CircuitState::Open).await;
+}
+
+async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(3, &runtime, LONG, || store(&database)).await;
+    database.execute("SELECT \"bulkman\".force_open('fleet', 'payments', 'maintenance')").await;
+    fleet.all_reach(CircuitState::ForcedOpen).await;
+    database.execute("SELECT \"bulkman\".close('fleet', 'payments', 'done')").await;
+    fleet.all_reach(CircuitState::Closed).await;
+}
+
+async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Clone) {
+    for mode in [StopMode::Immediate, StopMode::Fast] {
+        let server = Postgres::start(&[]);
+        let database = Database::on(&server);
+        database.store("fleet").migrate().await.unwrap();
+        let fleet = Processes::start(3, &runtime, LONG, || store(&database)).await;
+        server.stop(mode);
+        for process in fleet.iter() {
+            process.until(|process| !process.fleet.snapshot().connected).await;
+        }
+        let mut events = fleet[0].fleet.events();
+        fleet[0].fail();
+        assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
+        assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "and hold up nobody");
+        fleet[0].until(|process| process.fleet.snapshot().pending == 1).await;
+        server.start_again();
+        fleet.all_reach(CircuitState::Open).await;
+        assert_eq!(ending(&mut events).await, Ending::Published);
+    }
+}
+
+async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    database.store("fleet").migrate().await.unwrap();
+    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    server.freeze();
+    fleet[0].fail();
+    assert_eq!(fleet[0].state(), CircuitState::Open);
+    fleet[0].until(|process| !process.fleet.snapshot().connected).await;
+    assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
+    // Decided otherwise meanwhile: the statement that was given up must not have the last word.
+    fleet[0].bulkhead.circuit_breaker().unwrap().close();
+    server.thaw();
+    for process in fleet.iter() {
+        process
+            .until(|process| {
+                let snapshot = process.fleet.snapshot();
+                snapshot.connected && snapshot.pending == 0 && process.state() == CircuitState::Closed
+            })
+            .await;
+    }
+    let status = database.store("fleet").admin().status().await.unwrap();
+    assert_eq!(status[0].state, FleetState::Closed);
+}
+
+async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    for round in 0..3 {
+        let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
+        // What happens while nobody listens is found in the tables.
+        database
+            .execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'; \
+                 SELECT \"bulkman\".force_open('fleet', 'payments')",
+            )
+            .await;
+        fleet.all_reach(CircuitState::ForcedOpen).await;
+        for events in &mut events {
+            let degraded = next(events, |event| matches!(event, FleetEvent::Degraded { .. })).await;
+            assert!(
+                matches!(degraded, FleetEvent::Degraded { error } if error.is_transient()),
+                "round {round}"
+            );
+            next(events, |event| matches!(event, FleetEvent::Synchronised { after: Some(_) })).await;
+        }
+        database.execute("SELECT \"bulkman\".close('fleet', 'payments')").await;
+        fleet.all_reach(CircuitState::Closed).await;
+    }
+}
+
+async fn rights_that_are_taken_away_are_named(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let role = format!("{}_{}", database.schema.name(), std::any::type_name_of_val(&runtime).len());
+    database
+        .execute(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'only for this test'; GRANT USAGE ON SCHEMA \"bulkman\" TO {role}; \
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA \"bulkman\" TO {role}"
+        ))
+        .await;
+    let options: PgConnectOptions = database.url.parse().unwrap();
+    let options = options.username(&role).password("only for this test");
+    let as_role =
+        || PostgresStore::builder(options.clone()).schema(database.schema.name()).namespace("fleet");
+    let fleet = Processes::start(1, &runtime, LONG, as_role).await;
+    let mut events = fleet[0].fleet.events();
+    database.execute(&format!("REVOKE UPDATE ON \"bulkman\".circuit FROM {role}")).await;
+    fleet[0].fail();
+    let denied =
+        next(&mut events, |event| matches!(event, FleetEvent::Degraded { error: StoreError::Denied { .. } }))
+            .await;
+    assert!(format!("{denied:?}").contains("GRANT"), "{denied:?}");
+    assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
+    database.execute(&format!("GRANT UPDATE ON \"bulkman\".circuit TO {role}")).await;
+    assert_eq!(ending(&mut events).await, Ending::Published);
+    drop(fleet);
+    database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+async fn lost_history_is_noticed(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    fleet[0].fail();
+    fleet.all_reach(CircuitState::Open).await;
+    let mut here = fleet[0].fleet.events();
+    let mut there = fleet[1].fleet.events();
+    // As after a restore from before the opening.
+    database
+        .execute(
+            "UPDATE \"bulkman\".namespace SET rev = 0; \
+             UPDATE \"bulkman\".circuit SET state = 0, epoch = 0, rev = 0, open_count = 0, op_id = 0",
+        )
+        .await;
+    // By whoever looks first: it tells the opening again, and the other finds all as it was.
+    let lost = |event: &FleetEvent| matches!(event, FleetEvent::HistoryLost);
+    smol::future::or(next(&mut here, lost), next(&mut there, lost)).await;
+    for process in fleet.iter() {
+        process
+            .until(|process| {
+                let snapshot = process.fleet.snapshot();
+                snapshot.pending == 0 && snapshot.circuits[0].state == Some(FleetState::Open)
+            })
+            .await;
+        assert_eq!(process.state(), CircuitState::Open, "what still had time left was told again");
+    }
+}
+
+struct Processes(Vec<Process>);
+
+struct Process {
+    runtime: Arc<dyn Runtime>,
+    fleet: Fleet,
+    bulkhead: Bulkhead,
+}
+
+impl std::ops::Deref for Processes {
+    type Target = [Process];
+
+    fn deref(&self) -> &[Process] {
+        &self.0
+    }
+}
+
+impl Processes {
+    async fn start<R: Runtime + Clone>(
+        count: usize,
+        runtime: &R,
+        isolation: Duration,
+        store: impl Fn() -> PostgresStoreBuilder,
+    ) -> Self {
+        let mut processes = Vec::new();
+        for _ in 0..count {
+            let fleet = Fleet::new(store().build().unwrap(), runtime.clone()).unwrap();
+            let config = BulkheadConfig::new("payments").isolation_duration(isolation);
+            let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+            fleet.attach(&bulkhead).unwrap();
+            processes.push(Process { runtime: Arc::new(runtime.clone()), fleet, bulkhead });
+        }
+        for process in &processes {
+            assert!(process.fleet.ready(PATIENCE).await, "{:?}", process.fleet);
+        }
+        Self(processes)
+    }
+
+    async fn all_reach(&self, state: CircuitState) {
+        for process in self.iter() {
+            process.reach(state).await;
+        }
+    }
+}
+
+impl Process {
+    async fn call(&self, outcome: Result<(), &'static str>) -> Result<(), BulkheadError<&'static str>> {
+        self.bulkhead.execute(std::future::ready(outcome)).await
+    }
+
+    fn fail(&self) {
+        for _ in 0..5 {
+            self.bulkhead.try_acquire().unwrap().fail();
+        }
+    }
+
+    fn state(&self) -> CircuitState {
+        self.bulkhead.circuit_breaker().unwrap().state()
+    }
+
+    async fn reach(&self, state: CircuitState) {
+        self.until(|process| process.state() == state).await;
+    }
+
+    /// Looks now and then, since there is no one thing to wait for.
+    async fn until(&self, reached: impl Fn(&Self) -> bool) {
+        let deadline = self.runtime.now() + PATIENCE;
+        while !reached(self) {
+            assert!(
+                self.runtime.now() < deadline,
+                "it never comes to that: {:?} {:?}",
+                self.state(),
+                self.fleet
+            );
+            pause(&self.runtime).await;
+        }
+    }
+}
+
+fn store(database: &Database) -> PostgresStoreBuilder {
+    PostgresStore::builder(&database.url)
+        .schema(database.schema.name())
+        .namespace("fleet")
+        .operation_timeout(Duration::from_secs(1))
+        .connect_timeout(Duration::from_secs(2))
+        .resync_interval(Duration::from_millis(500))
+        .backoff(Duration::from_millis(20), Duration::from_millis(200))
+        .lease_ttl(Duration::from_secs(30))
+}
+
+async fn ending(events: &mut FleetEvents) -> Ending {
+    match next(events, |event| matches!(event, FleetEvent::Settled { .. })).await {
+        FleetEvent::Settled { ending, .. } => ending,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn next(events: &mut FleetEvents, wanted: impl Fn(&FleetEvent) -> bool) -> FleetEvent {
+    loop {
+        let event = events.next().await.expect("the synchroniser lives");
+        if wanted(&event) {
+            return event;
+        }
+    }
+}
+
+async fn pause(runtime: &impl Runtime) {
+    runtime.sleep_until(runtime.now() + Duration::from_millis(5)).await;
+}
+
+/// Longer than any test lasts.
+const LONG: Duration = Duration::from_secs(3_600);
+const SHORT: Duration = Duration::from_millis(300);
+/// For a slow machine that runs everything at once.
+const PATIENCE: Duration = Duration::from_secs(20);

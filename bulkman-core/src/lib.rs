@@ -1,4 +1,30 @@
-//! The runtime-agnostic heart of bulkman.
+//! The runtime-agnostic heart of [bulkman](https://docs.rs/bulkman): bulkhead, circuit breaker,
+//! manager, and the sharing of circuits, without a runtime and without I/O.
+//!
+//! Applications depend on `bulkman`, whose front page shows it all. This crate is for those who
+//! write a runtime or a store, and for libraries that embed a bulkhead or a circuit breaker and
+//! leave the executor to their users: they take an [`Arc<dyn Runtime>`](Runtime), do without one
+//! ([`ClockOnly`]), or pass the time themselves
+//! ([`try_acquire_at`](CircuitBreaker::try_acquire_at)).
+//!
+//! ```
+//! use bulkman_core::{Bulkhead, BulkheadConfig, ConfigError, Runtime};
+//! use std::sync::Arc;
+//!
+//! /// A client that runs wherever its user's other code runs.
+//! pub struct Client {
+//!     bulkhead: Bulkhead,
+//! }
+//!
+//! impl Client {
+//!     pub fn new(runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
+//!         let config = BulkheadConfig::new("inventory").max_concurrent_calls(20);
+//!         Ok(Self { bulkhead: Bulkhead::with_runtime(config, runtime)? })
+//!     }
+//! }
+//! # let _ = Client::new(Arc::new(bulkman_core::ClockOnly))?;
+//! # Ok::<(), ConfigError>(())
+//! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,4 +1,12 @@
-//! [`SmolRuntime`]: bulkman's timers, tasks and blocking work on smol.
+//! [`SmolRuntime`]: [bulkman](https://docs.rs/bulkman)'s clock, timers, tasks and blocking work on
+//! smol.
+//!
+//! Applications get it from `bulkman` by the feature `smol`. Libraries that are tied to smol may
+//! depend on this crate and `bulkman-core`.
+//!
+//! Operations are never spawned: they run in their callers' tasks, on whatever executor these are.
+//! smol is asked for a timer when a call with a limit has to wait, for a task by health checks,
+//! `automatic_half_open`, stores and publishers, and for a thread by `execute_blocking`.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;

@@ -1,4 +1,12 @@
-//! [`TokioRuntime`]: bulkman's timers, tasks and blocking work on Tokio.
+//! [`TokioRuntime`]: [bulkman](https://docs.rs/bulkman)'s clock, timers, tasks and blocking work on
+//! Tokio.
+//!
+//! Applications get it from `bulkman` by the feature `tokio`. Libraries that are tied to Tokio may
+//! depend on this crate and `bulkman-core`.
+//!
+//! Operations are never spawned: they run in their callers' tasks, on whatever scheduler these
+//! are. Tokio is asked for a timer when a call with a limit has to wait, for a task by health
+//! checks, `automatic_half_open`, stores and publishers, and for a thread by `execute_blocking`.
 #![forbid(unsafe_code)]
 
 use std::time::Instant;

@@ -233,6 +233,25 @@ fn a_vote_that_is_too_old_does_not_count() {
     assert_eq!(world.store_view(), (FleetState::Closed, 0));
 }
 
+/// What was forced before an outage is still forced after it, whatever happened here meanwhile.
+#[test]
+fn an_operator_outlasts_an_opening_below_the_quorum() {
+    let world = World::new();
+    let settings = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(60)));
+    let process = world.start("x", settings);
+    world.settle();
+    world.command(FleetAction::ForceOpen);
+    world.settle();
+    process.store.set(Fault::Down);
+    world.advance(6);
+    process.bulkhead.circuit_breaker().unwrap().close();
+    process.fail(5);
+    world.advance(31);
+    process.store.heal();
+    world.advance(3);
+    assert_eq!(process.state(), CircuitState::ForcedOpen);
+}
+
 #[test]
 fn the_fleets_counts_open_where_none_would_alone() {
     let world = World::new();

@@ -223,7 +223,9 @@ impl Member {
                 return;
             }
         };
-        self.own = target == FleetState::Open && !by_hand && self.rules.quorum > 1;
+        // Where the fleet is not closed, it has decided already, or an operator has.
+        self.own =
+            target == FleetState::Open && fleet == FleetState::Closed && !by_hand && self.rules.quorum > 1;
         self.pending = Some(Pending {
             target,
             until: observed.open_until,

@@ -35,14 +35,16 @@ use crate::wake::WakerSet;
 /// long as the dependency is used, and send every call through it. See the crate's front page for
 /// the whole picture.
 ///
-/// *When not to use it:* for work that must happen (a refusal is an answer here, not a failure),
-/// or for a limit per unit of time, which is a rate limiter's.
-///
-/// # Nesting
-///
-/// An operation that calls its own bulkhead needs a second permit while it holds the first: on a
-/// bulkhead of one slot it waits for itself, until `max_wait` or `timeout` ends it. Give such
-/// calls a limit, or a bulkhead of their own.
+/// * Call: [`execute`](Self::execute), [`execute_blocking`](Self::execute_blocking),
+///   [`execute_sync`](Self::execute_sync); [`acquire`](Self::acquire) and
+///   [`try_acquire`](Self::try_acquire) in two steps; [`wrap`](Self::wrap) and
+///   [`classified`](Self::classified) once and for all; [`call`](Self::call) with settings of
+///   its own.
+/// * Look: [`state`](Self::state), [`is_healthy`](Self::is_healthy), [`stats`](Self::stats),
+///   [`snapshot`](Self::snapshot), [`events`](Self::events), [`retry_after`](Self::retry_after).
+/// * Steer: [`reconfigure`](Self::reconfigure), [`circuit_breaker`](Self::circuit_breaker),
+///   [`health_check`](Self::health_check), [`with_store`](Self::with_store).
+/// * End: [`shutdown`](Self::shutdown), [`drained`](Self::drained).
 ///
 /// ```
 /// use bulkman_core::testing::ManualRuntime;
@@ -63,6 +65,17 @@ use crate::wake::WakerSet;
 /// });
 /// # Ok::<(), bulkman_core::ConfigError>(())
 /// ```
+///
+/// # When not to use it
+///
+/// For work that must happen (a refusal is an answer here, not a failure), or for a limit per unit
+/// of time, which is a rate limiter's.
+///
+/// # Nesting
+///
+/// An operation that calls its own bulkhead needs a second permit while it holds the first: on a
+/// bulkhead of one slot it waits for itself, until `max_wait` or `timeout` ends it. Give such
+/// calls a limit, or a bulkhead of their own.
 #[derive(Clone)]
 pub struct Bulkhead {
     inner: Arc<Inner>,
@@ -299,6 +312,17 @@ impl Bulkhead {
     /// # Cancel safety
     ///
     /// Dropping the future leaves the queue and loses nothing.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), runtime.clone()).unwrap();
+    /// # runtime.block_on(async {
+    /// let permit = bulkhead.acquire().await?;
+    /// // .. hold a connection for as long as it is of use ..
+    /// permit.succeed();
+    /// # Ok::<(), bulkman_core::BulkheadError<std::convert::Infallible>>(()) }).unwrap();
+    /// ```
     pub fn acquire(&self) -> Acquire {
         self.call().acquire()
     }
@@ -387,7 +411,7 @@ impl Bulkhead {
         self.inner.circuit.as_ref().and_then(CircuitBreaker::retry_after)
     }
 
-    /// The circuit's transitions from now on, in order.
+    /// The circuit's transitions from now on, in order: see [`CircuitEvents`].
     ///
     /// Ends at once without a circuit breaker. A slow reader never holds up a call: it is told
     /// how many it missed.
@@ -404,6 +428,14 @@ impl Bulkhead {
     ///
     /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name or for switching
     /// the circuit breaker on or off. Nothing has changed then.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// bulkhead.reconfigure(bulkhead.config().max_concurrent_calls(3))?;
+    /// assert_eq!(bulkhead.stats().max_concurrent_calls, 3);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn reconfigure(&self, config: BulkheadConfig) -> Result<(), ConfigError> {
         self.check_reconfigure(&config)?;
         let mut applied = {
@@ -454,8 +486,23 @@ impl Bulkhead {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for an interval of zero, for a runtime that has no tasks, and for a
-    /// bulkhead without a circuit breaker.
+    /// [`ConfigError`] for an interval of zero, for a runtime that has no timers or tasks, and for
+    /// a bulkhead without a circuit breaker.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # async fn ping() -> Result<(), std::io::Error> { Ok(()) }
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// bulkhead.health_check(Duration::from_secs(5), || ping())?;
+    /// # bulkhead.circuit_breaker().unwrap().open();
+    /// // The circuit opens, for 30 s; but the dependency is back already.
+    /// # runtime.run_until_stalled();
+    /// # runtime.advance(Duration::from_secs(5));
+    /// assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn health_check<F, Fut, T, E>(&self, interval: Duration, check: F) -> Result<(), ConfigError>
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -479,6 +526,18 @@ impl Bulkhead {
     /// # Cancel safety
     ///
     /// May be dropped and asked again at any time.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
+    /// # runtime.block_on(async {
+    /// bulkhead.shutdown();
+    /// bulkhead.drained().await;
+    /// # });
+    /// assert_eq!(bulkhead.state(), BulkheadState::ShutDown);
+    /// assert_eq!(bulkhead.stats().active, 0);
+    /// ```
     pub fn drained(&self) -> Drained<'_> {
         Drained::new(&self.inner)
     }

@@ -6,7 +6,26 @@ use crate::outcome::Outcome;
 ///
 /// Implemented by closures `Fn(&Result<T, E>) -> Outcome`, and by [`ByResult`], the default.
 /// It runs where the operation ran, outside of every lock; a panic in it is treated as one of the
-/// operation.
+/// operation. Implemented for a type of one's own, it can be named and shared:
+///
+/// ```
+/// use bulkman_core::{Classifier, Outcome};
+///
+/// /// For HTTP statuses: a client's mistake is no failure of the server.
+/// #[derive(Clone, Copy)]
+/// struct ByStatus;
+///
+/// impl<E> Classifier<u16, E> for ByStatus {
+///     fn classify(&self, result: &Result<u16, E>) -> Outcome {
+///         match result {
+///             Ok(400..=499) => Outcome::Ignored,
+///             Ok(500..) | Err(_) => Outcome::Failure,
+///             Ok(_) => Outcome::Success,
+///         }
+///     }
+/// }
+/// # let _ = |result: Result<u16, ()>| ByStatus.classify(&result);
+/// ```
 pub trait Classifier<T, E> {
     /// The outcome of this result.
     fn classify(&self, result: &Result<T, E>) -> Outcome;

@@ -17,6 +17,17 @@ use crate::execute::Execute;
 use crate::name::Name;
 
 /// A call's result with the time it took: what [`Call::report`](crate::Call::report) returns.
+///
+/// ```
+/// # use bulkman_core::testing::ManualRuntime;
+/// # use bulkman_core::{Bulkhead, BulkheadConfig};
+/// # let runtime = ManualRuntime::new();
+/// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+/// let report = runtime.block_on(bulkhead.call().report(async { Ok::<_, ()>("found") }));
+/// println!("call {} waited {:?} and ran {:?}", report.id, report.queued, report.ran);
+/// assert_eq!(report.result, Ok("found"));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecutionReport<T, E> {

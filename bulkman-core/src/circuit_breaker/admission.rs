@@ -15,6 +15,21 @@ use crate::outcome::Outcome;
 ///
 /// An outcome that comes when the circuit has changed its state since the admission is dropped:
 /// it is about a time that is over.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+///
+/// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
+/// let admission = breaker.try_acquire().unwrap();
+/// let status = 404; // .. ask the directory ..
+/// admission.record(match status {
+///     200 => Outcome::Success,
+///     404 => Outcome::Ignored,
+///     _ => Outcome::Failure,
+/// });
+/// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "an admission that is dropped records nothing"]
 pub struct Admission<'a> {

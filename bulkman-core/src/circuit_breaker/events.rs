@@ -28,6 +28,23 @@ pub enum CircuitEvent {
 /// told how many it missed. The stream ends when the circuit is dropped, and does not keep it
 /// alive.
 ///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitEvent, CircuitState, ClockOnly};
+///
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+/// let mut events = breaker.events();
+/// breaker.open();
+/// // Or `while let Some(event) = events.next().await`, in a task of its own.
+/// match events.try_next() {
+///     Some(CircuitEvent::Transition(transition)) => {
+///         assert_eq!(transition.to, CircuitState::Open);
+///         println!("{}: {} because of {}", transition.circuit, transition.to, transition.cause);
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
+///
 /// # Cancel safety
 ///
 /// An event is taken only when it is returned: dropping a future that waits for the next one

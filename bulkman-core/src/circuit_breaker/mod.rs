@@ -1,40 +1,12 @@
-//! A circuit breaker: stops calling a dependency that fails, and finds out when it is back.
+//! A circuit breaker: stops calling a dependency that fails, and finds out when it is back. What it
+//! does is told by [`CircuitBreaker`]; this is how it is built.
 //!
-//! Calls to a dependency that is down cost their callers a timeout each, and the dependency the
-//! chance to recover. A circuit breaker watches the outcomes; when they are bad enough it
-//! *opens* and refuses calls at once. After an isolation a few *probes* pass, and their outcomes
-//! decide whether it closes again.
-//!
-//! ```text
-//!            a rule is broken                    isolation over
-//!  +--------+               +------+  (seen by a call, a look or a timer) +-----------+
-//!  | Closed | ------------> | Open | -----------------------------------> | Half-open |
-//!  +--------+               +------+ <----------------------------------- +-----------+
-//!       ^                        a probe failed or was lost; or too many did    |
-//!       |                                                                       |
-//!       +-----------------------------------------------------------------------+
-//!                               enough probes succeeded
-//!
-//!  by hand, from anywhere:  Forced open (refuses all)   Disabled (passes all, counts nothing)
-//!                           Metrics-only (passes all, counts, never opens)
-//! ```
+//! `state.rs` is the machine, pure and single-threaded, with the time as an argument; `shell.rs`
+//! shares it between threads. The rest are the parts of the two.
 //!
 //! Every state entered begins a new *generation*. An admission remembers its own, and an outcome
 //! of an older one is dropped: what a call says that began before the circuit opened is no news
 //! about whether the dependency is back.
-//!
-//! # When not to use it
-//!
-//! When the dependency is a resource of this process (a lock, a pool): it does not recover by
-//! being left alone, and a [bulkhead](crate) alone is what bounds it. When a failure says nothing
-//! about the next call (invalid input): record it as [`Ignored`](crate::Outcome::Ignored). When
-//! one name stands for many independent parts (shards, tenants): use a breaker for each, or one
-//! bad part isolates all.
-//!
-//! # How it is built
-//!
-//! `state.rs` is the machine, pure and single-threaded, with the time as an argument; `shell.rs`
-//! shares it between threads. The rest are the parts of the two.
 
 mod admission;
 mod alarm;
@@ -91,8 +63,39 @@ use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::runtime::Runtime;
 
-/// A circuit breaker, usable alone or as part of a bulkhead. Cheap to clone: all clones are one
-/// circuit.
+/// Stops calling a dependency that fails, and finds out when it is back; alone, or as part of a
+/// [`Bulkhead`](crate::Bulkhead). Cheap to clone: all clones are one circuit.
+///
+/// Calls to a dependency that is down cost their callers a timeout each, and the dependency the
+/// chance to recover. A circuit breaker watches the outcomes; when they are bad enough it
+/// *opens* and refuses calls at once. After an isolation a few *probes* pass, and their outcomes
+/// decide whether it closes again.
+///
+/// ```text
+///            a rule is broken                    isolation over
+///  +--------+               +------+  (seen by a call, a look or a timer) +-----------+
+///  | Closed | ------------> | Open | -----------------------------------> | Half-open |
+///  +--------+               +------+ <----------------------------------- +-----------+
+///       ^                        a probe failed or was lost; or too many did    |
+///       |                                                                       |
+///       +-----------------------------------------------------------------------+
+///                               enough probes succeeded
+///
+///  by hand, from anywhere:  Forced open (refuses all)   Disabled (passes all, counts nothing)
+///                           Metrics-only (passes all, counts, never opens)
+/// ```
+///
+/// An outcome that comes when the circuit has changed its state since the call was admitted is
+/// dropped: it is no news about whether the dependency is back.
+///
+/// # When not to use it
+///
+/// When the dependency is a resource of this process (a lock, a pool): it does not recover by
+/// being left alone, and a bulkhead alone is what bounds it. When a failure says nothing about the
+/// next call (invalid input): record it as [`Ignored`](Outcome::Ignored). When one name stands for
+/// many independent parts (shards, tenants): use a breaker for each, or one bad part isolates all.
+///
+/// # Its methods
 ///
 /// * Ask and tell: [`try_acquire`](Self::try_acquire), then the [`Admission`]'s methods; or
 ///   [`call`](Self::call) and [`execute`](Self::execute), which do both. The variants that end in
@@ -304,6 +307,16 @@ impl CircuitBreaker {
     /// # Errors
     ///
     /// [`ConfigError`], as the constructor; then the old rules stay in force.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("docs", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.reconfigure(&CircuitBreakerConfig::new().failure_threshold(2))?;
+    /// breaker.try_acquire().unwrap().failure();      // the first one still counts
+    /// assert_eq!(breaker.state(), CircuitState::Open);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         self.check_config(config)?;
         let settings = config.settings();

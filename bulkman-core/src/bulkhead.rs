@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::panic::RefUnwindSafe;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -641,6 +642,9 @@ impl Drop for Inner {
         self.ended.wake_all();
     }
 }
+
+// The runtime alone is not unwind-safe by itself; it is never called with anything half done.
+impl RefUnwindSafe for Inner {}
 
 impl fmt::Debug for Bulkhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

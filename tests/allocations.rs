@@ -1,0 +1,141 @@
+//! What a call asks the allocator for: nothing, unless it has to wait.
+//!
+//! `allocation-counter` is this binary's global allocator; it counts the calling thread's.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use bulkman::testing::ManualRuntime;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, SlidingWindow};
+
+type Answer = Result<u32, &'static str>;
+
+fn bulkhead(config: BulkheadConfig) -> Bulkhead {
+    Bulkhead::new(config, ManualRuntime::new()).unwrap()
+}
+
+fn config() -> BulkheadConfig {
+    // Longer than what a name keeps inline: cloning it must not allocate either.
+    BulkheadConfig::new("a-dependency-with-a-rather-long-name")
+}
+
+fn ready<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("not ready"),
+    }
+}
+
+/// How often `code` allocates in 100 rounds, after one to warm up.
+fn allocations(mut code: impl FnMut()) -> u64 {
+    code();
+    measure(|| (0..100).for_each(|_| code())).count_total
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(Box::new(5))), 100);
+}
+
+#[test]
+fn a_call_that_is_ready_allocates_nothing() {
+    let slow = CircuitBreakerConfig::new()
+        .slow_call_duration(Duration::from_secs(1))
+        .slow_call_rate_threshold(0.5)
+        .failure_rate_threshold(0.9);
+    let timed = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 };
+    for (what, config) in [
+        ("default rules", config()),
+        ("no circuit breaker", config().circuit_breaker_enabled(false)),
+        ("timeouts", config().timeout(Duration::from_secs(1)).max_wait(Duration::from_secs(1))),
+        ("count window and slow calls", config().circuit_breaker(slow.clone())),
+        ("time window", config().circuit_breaker(slow.sliding_window(timed))),
+    ] {
+        let bulkhead = bulkhead(config);
+        let success = || assert_eq!(ready(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
+        assert_eq!(allocations(success), 0, "execute, {what}");
+        let report = || assert_eq!(ready(bulkhead.call().report(async { Answer::Ok(1) })).result, Ok(1));
+        assert_eq!(allocations(report), 0, "report, {what}");
+        let sync = || assert_eq!(bulkhead.execute_sync(|| Answer::Ok(1)), Ok(1));
+        assert_eq!(allocations(sync), 0, "execute_sync, {what}");
+        let permit = || bulkhead.try_acquire().unwrap().succeed();
+        assert_eq!(allocations(permit), 0, "try_acquire, {what}");
+        let acquired = || ready(bulkhead.acquire()).unwrap().succeed();
+        assert_eq!(allocations(acquired), 0, "acquire, {what}");
+    }
+}
+
+#[test]
+fn a_failure_that_opens_nothing_allocates_nothing() {
+    let bulkhead = bulkhead(config().failure_threshold(2));
+    let fails = || {
+        assert!(ready(bulkhead.execute(async { Answer::Err("down") })).is_err());
+        assert!(ready(bulkhead.execute(async { Answer::Ok(1) })).is_ok());
+    };
+    assert_eq!(allocations(fails), 0);
+}
+
+#[test]
+fn a_refusal_allocates_nothing() {
+    let refused = |bulkhead: &Bulkhead, expected: fn(&BulkheadError<&'static str>) -> bool| {
+        let call = || {
+            let error = ready(bulkhead.execute(async { Answer::Ok(1) })).unwrap_err();
+            assert!(expected(&error), "{error:?}");
+            assert!(bulkhead.execute_sync(|| Answer::Ok(1)).is_err());
+            assert!(bulkhead.try_acquire().is_err());
+        };
+        allocations(call)
+    };
+    let open = |error: &BulkheadError<_>| matches!(error, BulkheadError::CircuitOpen { .. });
+
+    let full = bulkhead(config().max_concurrent_calls(1).max_queue_size(0));
+    let _held = full.try_acquire().unwrap();
+    assert_eq!(refused(&full, |error| matches!(error, BulkheadError::Full { .. })), 0, "full");
+
+    let broken = bulkhead(config());
+    let circuit = broken.circuit_breaker().unwrap();
+    circuit.open();
+    assert_eq!(refused(&broken, open), 0, "open");
+    circuit.force_open();
+    assert_eq!(refused(&broken, open), 0, "forced open");
+    circuit.half_open();
+    let probes: Vec<_> = (0..3).map(|_| broken.try_acquire().unwrap()).collect();
+    assert_eq!(refused(&broken, open), 0, "all probes out");
+    drop(probes);
+    circuit.close();
+    broken.shutdown();
+    assert_eq!(refused(&broken, |error| matches!(error, BulkheadError::Shutdown { .. })), 0, "shut down");
+}
+
+/// The queue keeps its places: who waits again allocates nothing more, without a timer.
+#[test]
+fn waiting_allocates_for_the_queue_once() {
+    let bulkhead = bulkhead(config().max_concurrent_calls(1));
+    let waits = || {
+        let permit = bulkhead.try_acquire().unwrap();
+        let mut waiter = pin!(bulkhead.execute(async { Answer::Ok(1) }));
+        assert!(waiter.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        permit.succeed();
+        assert_eq!(ready(waiter), Ok(1));
+    };
+    assert_eq!(allocations(waits), 0);
+}
+
+#[test]
+fn a_hundred_thousand_waiters_that_are_gone_hold_little() {
+    let bulkhead = bulkhead(config().max_concurrent_calls(1).max_queue_size(100_000));
+    let _permit = bulkhead.try_acquire().unwrap();
+    let kept = measure(|| {
+        let mut waiting: Vec<_> = (0..100_000).map(|_| Box::pin(bulkhead.acquire())).collect();
+        for waiter in &mut waiting {
+            assert!(waiter.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(bulkhead.stats().waiting, 100_000);
+    })
+    .bytes_current;
+    assert_eq!(bulkhead.stats().cancelled_waiting, 100_000);
+    assert!(kept < 16 * 1024, "{kept} bytes are kept for nobody");
+}

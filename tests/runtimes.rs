@@ -1,0 +1,195 @@
+//! The runtimes themselves: their real timers and threads, and what is left when they go.
+//!
+//! The only tests that wait for real time, and these for as little as they can.
+
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use std::future::{Future, pending};
+use std::sync::mpsc::channel;
+use std::task::Poll;
+use std::time::Duration;
+
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, CircuitEvent, Phase,
+    Runtime, SmolRuntime, TokioRuntime,
+};
+use futures_lite::future::block_on;
+use tokio::runtime::Builder;
+use watchdog::watchdog;
+
+type Answer = Result<u32, &'static str>;
+
+const SOON: Duration = Duration::from_millis(5);
+
+fn config() -> BulkheadConfig {
+    BulkheadConfig::new("real").max_concurrent_calls(1).failure_threshold(1)
+}
+
+fn on_tokio(multi_thread: bool, test: impl Future<Output = ()> + Send + 'static) {
+    watchdog(move || {
+        let mut builder =
+            if multi_thread { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+        builder.enable_time().build().unwrap().block_on(test);
+    });
+}
+
+#[test]
+fn tokio_multi_thread_times_out() {
+    on_tokio(true, times_out(TokioRuntime::new()));
+}
+
+#[test]
+fn tokio_current_thread_times_out() {
+    on_tokio(false, times_out(TokioRuntime::new()));
+}
+
+#[test]
+fn smol_times_out() {
+    watchdog(|| smol::block_on(times_out(SmolRuntime::new())));
+}
+
+/// Real timers, in the run and in the queue, and real threads.
+async fn times_out(runtime: impl Runtime) {
+    let bulkhead = Bulkhead::new(config().timeout(SOON).failure_threshold(9), runtime).unwrap();
+    let began = bulkhead.call().report(pending::<Answer>()).await;
+    assert!(matches!(began.result, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(began.ran >= SOON, "{:?}", began.ran);
+    let permit = bulkhead.try_acquire().unwrap();
+    let queued = bulkhead.call().report(pending::<Answer>()).await;
+    assert!(matches!(queued.result, Err(BulkheadError::Timeout { phase: Phase::Queued, .. })));
+    assert!(queued.queued >= SOON, "{:?}", queued.queued);
+    drop(permit);
+    let (end, ended) = channel::<()>();
+    let blocked = bulkhead.execute_blocking(move || ended.recv().map_err(|_| "gone")).await;
+    assert!(matches!(blocked, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert_eq!(bulkhead.stats().permits_in_use, 1);
+    bulkhead.shutdown();
+    drop(end);
+    bulkhead.drained().await;
+}
+
+#[test]
+fn tokio_multi_thread_recovers_by_itself() {
+    on_tokio(true, recovers(TokioRuntime::new()));
+}
+
+#[test]
+fn tokio_current_thread_recovers_by_itself() {
+    on_tokio(false, recovers(TokioRuntime::new()));
+}
+
+#[test]
+fn smol_recovers_by_itself() {
+    watchdog(|| smol::block_on(recovers(SmolRuntime::new())));
+}
+
+/// Background tasks: half-open by a timer, and by a health check.
+async fn recovers(runtime: impl Runtime + Clone) {
+    let rules = CircuitBreakerConfig::new().failure_threshold(1).automatic_half_open(true);
+    let timed =
+        Bulkhead::new(config().circuit_breaker(rules.isolation_duration(SOON)), runtime.clone()).unwrap();
+    let checked = Bulkhead::new(config().isolation_duration(Duration::MAX), runtime).unwrap();
+    checked.health_check(SOON, || async { Ok::<_, ()>(()) }).unwrap();
+    for bulkhead in [timed, checked] {
+        let mut events = bulkhead.events();
+        assert!(bulkhead.execute(async { Answer::Err("down") }).await.is_err());
+        // Nobody looks at the state; the events come all the same.
+        for _ in ["open", "half-open"] {
+            assert!(matches!(events.next().await, Some(CircuitEvent::Transition(_))));
+        }
+        assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    }
+}
+
+#[test]
+fn h62_tokio_takes_the_longest_timers() {
+    on_tokio(false, longest(TokioRuntime::new()));
+}
+
+#[test]
+fn h62_smol_takes_the_longest_timers() {
+    watchdog(|| smol::block_on(longest(SmolRuntime::new())));
+}
+
+async fn longest(runtime: impl Runtime + Clone) {
+    for seconds in [u64::MAX, 1 << 62, 1 << 52, 1 << 40] {
+        let long = Duration::from_secs(seconds);
+        let bulkhead = Bulkhead::new(config(), runtime.clone()).unwrap();
+        let mut polls = 0;
+        let third = std::future::poll_fn(|cx| {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            if polls > 2 { Poll::Ready(Answer::Ok(1)) } else { Poll::Pending }
+        });
+        let call = bulkhead.call().timeout(long).run_timeout(long).max_wait(long).execute(third);
+        assert_eq!(call.await, Ok(1), "{long:?}");
+    }
+}
+
+#[test]
+fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
+    watchdog(|| {
+        let tokio = Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).build().unwrap();
+        let limits = BulkheadConfig::new("real").max_concurrent_calls(3);
+        let bulkhead = Bulkhead::new(limits, TokioRuntime::new()).unwrap();
+        let (end, ended) = channel::<()>();
+        let (begun, begins) = channel();
+        let spawn = |call: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| drop(tokio.spawn(call));
+        // One runs, one has the only thread, one waits for that thread, two wait for a permit.
+        let inside = bulkhead.clone();
+        spawn(Box::pin(async move { drop(inside.execute(pending::<Answer>()).await) }));
+        let inside = bulkhead.clone();
+        let work = move || {
+            begun.send(()).unwrap();
+            ended.recv().map_err(|_| "gone")
+        };
+        spawn(Box::pin(async move { drop(inside.execute_blocking(work).await) }));
+        begins.recv().unwrap();
+        let inside = bulkhead.clone();
+        spawn(Box::pin(async move { drop(inside.execute_blocking(|| Answer::Ok(1)).await) }));
+        wait_for(|| bulkhead.stats().active == 3);
+        for _ in 0..2 {
+            let inside = bulkhead.clone();
+            spawn(Box::pin(async move { drop(inside.execute(pending::<Answer>()).await) }));
+        }
+        wait_for(|| bulkhead.stats().waiting == 2);
+        tokio.shutdown_background();
+        // What a thread is busy with goes on; all else is gone.
+        wait_for(|| bulkhead.stats().active == 1 && bulkhead.stats().waiting == 0);
+        assert_eq!(bulkhead.stats().permits_in_use, 1);
+        drop(end);
+        wait_for(|| bulkhead.stats().permits_in_use == 0);
+        let stats = bulkhead.stats();
+        assert_eq!((stats.started, stats.cancelled + stats.failed, stats.cancelled_waiting), (3, 3, 2));
+        // Another runtime serves it as well.
+        let other = Builder::new_current_thread().build().unwrap();
+        assert_eq!(other.block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
+    });
+}
+
+#[test]
+fn blocking_work_without_a_runtime_is_a_shutdown_and_no_hang() {
+    watchdog(|| {
+        let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
+        let dropped = block_on(bulkhead.execute_blocking(|| Answer::Ok(1)));
+        assert!(matches!(dropped, Err(BulkheadError::Shutdown { .. })), "{dropped:?}");
+        assert_eq!(bulkhead.stats().permits_in_use, 0);
+        // What needs no runtime works without one; also on that of another.
+        assert_eq!(block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
+        assert_eq!(smol::block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
+        let tokio = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let pinned = TokioRuntime::from_handle(tokio.handle().clone());
+        let bulkhead = Bulkhead::new(config().failure_threshold(9), pinned).unwrap();
+        let late = block_on(bulkhead.call().timeout(SOON).execute(pending::<Answer>()));
+        assert!(matches!(late, Err(BulkheadError::Timeout { .. })), "{late:?}");
+        assert_eq!(block_on(bulkhead.execute_blocking(|| Answer::Ok(3))), Ok(3));
+    });
+}
+
+/// Gives the others time without measuring it; the watchdog ends what never comes.
+fn wait_for(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::yield_now();
+    }
+}

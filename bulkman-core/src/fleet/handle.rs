@@ -105,6 +105,10 @@ impl Fleet {
     /// Waits until the store has been heard of every circuit attached so far, so that a process
     /// that starts while its fleet's circuit is open refuses from its first call; at most `limit`.
     /// Says whether it has. Calls need not wait for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and asked again at any time.
     pub async fn ready(&self, limit: Duration) -> bool {
         self.handle.hub.wait_for(limit, |status| status.connected && status.known >= status.attached).await
     }
@@ -137,6 +141,10 @@ impl Fleet {
 
     /// Publishes what is pending, gives leases back, and ends the synchroniser; at most for
     /// `shutdown_flush`. Says whether everything was told. The circuits go on by themselves.
+    ///
+    /// # Cancel safety
+    ///
+    /// The shutdown begins with the first poll and goes on when the future is dropped.
     pub async fn shutdown(&self) -> bool {
         let hub = &self.handle.hub;
         hub.end(End::Flush);

@@ -9,6 +9,8 @@ use crate::error::ConfigError;
 
 /// How a process uses a store; every setting has a default that suits a fleet of some hundreds.
 ///
+/// Durations are at least a millisecond, where nothing else is said.
+///
 /// ```
 /// use std::time::Duration;
 /// use bulkman_core::store::{Share, StoreSettings};
@@ -33,17 +35,19 @@ pub struct StoreSettings {
     pub resync_interval: Duration,
     /// Without push: how often to look. Default: 1 s.
     pub poll_interval: Duration,
-    /// After a failure: the first wait before connecting again is at most this. Default: 100 ms.
+    /// After a failure: the first wait before connecting again is at most this, from zero to
+    /// `backoff_max`. Default: 100 ms.
     pub backoff_min: Duration,
     /// And it doubles up to this. Each wait is drawn at random between zero and its bound, so
     /// that a fleet does not return in step. Default: 2 s.
     pub backoff_max: Duration,
-    /// How long a probe lease outlives its holder. Default: 30 s.
+    /// How long a probe lease outlives its holder: from 1.5 times `operation_timeout` to a day.
+    /// Default: 30 s.
     pub lease_ttl: Duration,
-    /// Probes out at the same time in the whole fleet. Default: 1.
+    /// Probes out at the same time in the whole fleet: 1 to 1000. Default: 1.
     pub probe_limit: u16,
     /// A process waits up to this, at random, before it asks for a lease, so that the whole
-    /// fleet does not ask at once. Default: 250 ms.
+    /// fleet does not ask at once; may be zero. Default: 250 ms.
     pub probe_jitter: Duration,
     /// What is shared. Default: [`Share::STATE`].
     pub share: Share,
@@ -51,7 +55,7 @@ pub struct StoreSettings {
     pub flush_interval: Duration,
     /// What half-open means while the store can't be reached. Default: [`OnOutage::ProbeLocally`] with one probe.
     pub on_outage: OnOutage,
-    /// How long a shutdown may wait to publish what is pending. Default: 500 ms.
+    /// How long a shutdown may wait to publish what is pending; may be zero. Default: 500 ms.
     pub shutdown_flush: Duration,
     /// What the history calls this process. Default: `pid` and the process's id.
     pub instance: Option<Arc<str>>,

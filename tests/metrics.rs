@@ -147,6 +147,7 @@ fn h82_a_removed_bulkhead_is_written_no_more() {
     assert_eq!(seen.of("stays", "bulkman_permits_limit", &[]), Some(10.0));
 }
 
+/// H83: each bulkhead has series of its own.
 #[test]
 fn an_exporter_that_drops_idle_series_drops_a_removed_bulkheads_and_no_others() {
     let manager = BulkheadManager::new(ClockOnly);

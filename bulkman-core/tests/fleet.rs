@@ -14,6 +14,7 @@ use bulkman_core::{
 };
 use futures_lite::StreamExt;
 
+/// Defect 13 of the Python package.
 #[test]
 fn the_first_to_open_opens_for_all_and_at_once() {
     let world = World::new();
@@ -29,6 +30,7 @@ fn the_first_to_open_opens_for_all_and_at_once() {
     assert_eq!(world.store_view(), (FleetState::Open, 1));
 }
 
+/// Defect 13 of the Python package.
 #[test]
 fn a_late_success_does_not_close_what_a_peer_opened() {
     let world = World::new();
@@ -252,6 +254,7 @@ fn an_operator_outlasts_an_opening_below_the_quorum() {
     assert_eq!(process.state(), CircuitState::ForcedOpen);
 }
 
+/// Defect 13 of the Python package.
 #[test]
 fn the_fleets_counts_open_where_none_would_alone() {
     let world = World::new();
@@ -341,6 +344,7 @@ fn what_is_done_by_hand_through_a_bulkhead_is_the_fleets() {
     assert_eq!(fleet[1].state(), CircuitState::Closed);
 }
 
+/// Defect 12 of the Python package.
 #[test]
 fn an_outage_loses_nothing_and_holds_up_nobody() {
     let world = World::new();

@@ -230,6 +230,7 @@ fn anybody_may_notify_and_nobody_believes_it() {
     });
 }
 
+/// Defect 14 of the Python package.
 #[test]
 fn a_clock_that_steps_is_clamped() {
     on_tokio(async {

@@ -153,6 +153,7 @@ async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Cl
     }
 }
 
+/// Defect 12 of the Python package.
 async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);

@@ -15,7 +15,7 @@ on_every_runtime![
     a_closure_runs_on_a_thread_of_its_own,
     python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends,
     h52_a_closure_that_hangs_does_not_hold_up_the_caller,
-    a_timeout_is_recorded_at_once_and_once,
+    h23_a_timeout_is_recorded_at_once_and_once,
     an_outcome_without_a_caller_is_recorded,
     a_panic_comes_back_as_an_error,
     a_closure_waits_its_turn_and_a_cancelled_one_never_runs,
@@ -91,7 +91,7 @@ async fn h52_a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
     t.until(|| bulkhead.stats().permits_in_use == 0).await;
 }
 
-async fn a_timeout_is_recorded_at_once_and_once(t: Stage) {
+async fn h23_a_timeout_is_recorded_at_once_and_once(t: Stage) {
     let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));

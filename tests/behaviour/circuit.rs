@@ -19,14 +19,16 @@ on_every_runtime![
     python_01_the_fifth_failure_in_a_row_opens_and_the_third_success_closes,
     h29_a_rate_opens_at_its_threshold_not_above_it,
     an_open_circuit_refuses_at_once_and_says_when_to_come_back,
-    python_06_h17_h18_an_old_outcome_neither_closes_nor_reopens,
+    python_06_h17_h18_h19_an_old_outcome_neither_closes_nor_reopens,
     h22_an_old_outcome_does_not_land_in_a_fresh_window,
     python_08_a_full_bulkhead_leaves_an_open_circuit_open,
     python_09_h14_h16_the_state_is_right_without_traffic,
-    h57_an_old_failure_does_not_open_after_an_idle_hour,
+    h57_h59_an_old_failure_does_not_open_after_an_idle_hour,
     manual_controls_are_seen_by_calls,
     without_a_circuit_breaker_nothing_ever_opens,
     h24_h25_events_come_once_and_in_order,
+    h26_a_timer_that_is_set_changes_no_state_that_came_by_hand,
+    h63_the_minimum_number_of_calls_holds_for_slow_calls,
     h78_a_listener_may_use_the_bulkhead,
     h85_refusals_are_counted_by_their_cause,
     recovery_is_a_full_round,
@@ -84,7 +86,7 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back(t: Stage) {
     assert!(!bulkhead.is_healthy());
 }
 
-async fn python_06_h17_h18_an_old_outcome_neither_closes_nor_reopens(t: Stage) {
+async fn python_06_h17_h18_h19_an_old_outcome_neither_closes_nor_reopens(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(2).success_threshold(1));
     let (old_success, first) = t.running(&bulkhead).await;
     let (old_failure, second) = t.running(&bulkhead).await;
@@ -157,7 +159,7 @@ async fn python_09_h14_h16_the_state_is_right_without_traffic(t: Stage) {
     assert_eq!(bulkhead.stats().circuit, Some(CircuitState::HalfOpen));
 }
 
-async fn h57_an_old_failure_does_not_open_after_an_idle_hour(t: Stage) {
+async fn h57_h59_an_old_failure_does_not_open_after_an_idle_hour(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_count_threshold(3)
         .sliding_window(SlidingWindow::Time { length: 10 * SECOND, buckets: 10 });
@@ -231,6 +233,42 @@ async fn h24_h25_events_come_once_and_in_order(t: Stage) {
             (HalfOpen, Closed, TransitionCause::ProbesSucceeded),
         ]
     );
+}
+
+async fn h26_a_timer_that_is_set_changes_no_state_that_came_by_hand(t: Stage) {
+    let rules = CircuitBreakerConfig::new().failure_threshold(1).automatic_half_open(true);
+    let bulkhead = t.bulkhead(config().circuit_breaker(rules));
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    t.fail(&bulkhead, 1).await;
+    t.until(|| t.timers().0 == 1).await;
+    circuit.force_open();
+    t.advance(3600 * SECOND).await;
+    t.until(|| t.timers().0 == 0).await;
+    assert_eq!(circuit.state(), CircuitState::ForcedOpen);
+    circuit.open_for(100 * SECOND);
+    t.until(|| t.timers().0 == 1).await;
+    circuit.close();
+    t.advance(3600 * SECOND).await;
+    t.until(|| t.timers().0 == 0).await;
+    assert_eq!(circuit.state(), CircuitState::Closed);
+}
+
+async fn h63_the_minimum_number_of_calls_holds_for_slow_calls(t: Stage) {
+    let rules = CircuitBreakerConfig::new()
+        .slow_call_duration(SECOND)
+        .slow_call_rate_threshold(0.5)
+        .minimum_number_of_calls(4);
+    let bulkhead = t.bulkhead(config().circuit_breaker(rules));
+    for calls in 1..=4 {
+        assert_eq!(circuit_state(&bulkhead), CircuitState::Closed);
+        let (control, call) = t.running(&bulkhead).await;
+        t.advance(2 * SECOND).await;
+        control.succeed();
+        call.await.unwrap();
+        let counts = bulkhead.circuit_breaker().unwrap().snapshot().counts;
+        assert_eq!((counts.calls, counts.slow_calls), (calls, calls));
+    }
+    assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
 }
 
 async fn h78_a_listener_may_use_the_bulkhead(t: Stage) {

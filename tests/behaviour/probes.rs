@@ -25,6 +25,7 @@ on_every_runtime![
     h11_h12_a_dropped_permit_gives_its_slot_back,
     h20_h21_an_old_call_adds_no_slot,
     h27_no_more_than_permitted_pass_at_the_switch,
+    h09_few_probes_decide_whatever_the_minimum_number_of_calls,
     h15_low_traffic_recovers_at_its_own_pace,
     a_failed_probe_refuses_those_who_wait,
 ];
@@ -226,6 +227,24 @@ async fn h27_no_more_than_permitted_pass_at_the_switch(t: Stage) {
     assert_eq!(permits.len(), 2);
     permits.into_iter().for_each(bulkman::Permit::succeed);
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+async fn h09_few_probes_decide_whatever_the_minimum_number_of_calls(t: Stage) {
+    let rules = CircuitBreakerConfig::new()
+        .failure_rate_threshold(0.5)
+        .minimum_number_of_calls(100)
+        .half_open_rate(2);
+    let bulkhead = t.bulkhead(config().circuit_breaker(rules));
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    // A second trial is as free as the first.
+    for _ in 0..3 {
+        circuit.half_open();
+        t.fail(&bulkhead, 2).await;
+        assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+        t.advance(30 * SECOND).await;
+        t.succeed(&bulkhead, 2).await;
+        assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+    }
 }
 
 /// One call a minute: closed by its third probe.

@@ -23,7 +23,7 @@ on_every_runtime![
     zero_is_over_at_once_but_not_for_what_is_ready,
     the_error_tells_the_phase_and_the_times,
     an_operation_that_ends_in_time_is_not_disturbed,
-    h56_a_timer_is_made_for_who_waits_and_goes_with_the_call,
+    h55_h56_a_timer_is_made_for_who_waits_and_goes_with_the_call,
 ];
 
 fn config() -> BulkheadConfig {
@@ -208,7 +208,7 @@ async fn an_operation_that_ends_in_time_is_not_disturbed(t: Stage) {
     assert_eq!(ignoring.execute(async { Ok(3) }).await, Ok(3));
 }
 
-async fn h56_a_timer_is_made_for_who_waits_and_goes_with_the_call(t: Stage) {
+async fn h55_h56_a_timer_is_made_for_who_waits_and_goes_with_the_call(t: Stage) {
     let bulkhead = t.bulkhead(config().timeout(SECOND).max_wait(SECOND).run_timeout(SECOND));
     t.succeed(&bulkhead, 1000).await;
     t.fail(&bulkhead, 4).await;

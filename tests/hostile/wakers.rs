@@ -79,7 +79,7 @@ fn listens(events: &mut bulkman::CircuitEvents, waker: &Arc<impl Wake + Send + S
 }
 
 #[test]
-fn h78_h79_a_waker_may_use_the_bulkhead_whatever_wakes_it() {
+fn h78_h79_h80_a_waker_may_use_the_bulkhead_whatever_wakes_it() {
     watchdog(|| {
         let runtime = ManualRuntime::new();
         let bulkhead = bulkhead(&runtime);
@@ -198,7 +198,7 @@ type Unwinding<'a> = Pin<Box<dyn Future<Output = Result<u32, BulkheadError<&'sta
 
 /// The clock is the user's code as well.
 #[test]
-fn a_runtime_that_panics_leaks_no_permit() {
+fn h35_a_runtime_that_panics_leaks_no_permit() {
     #[derive(Debug, Clone)]
     struct Broken(ManualRuntime, Arc<AtomicUsize>);
 

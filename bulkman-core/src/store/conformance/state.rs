@@ -52,6 +52,7 @@ pub(super) async fn an_opening_is_seen_by_others(harness: &dyn Harness) {
     }
 }
 
+/// Defect 14 of the Python package.
 pub(super) async fn an_opening_ages_on_the_stores_clock(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     client.make(open(WAIT)).await;

@@ -1,13 +1,13 @@
 //! What a call through bulkman costs, beside its peers.
 //!
-//! `cargo run --release -p bulkman-bench -- <overhead|contention|memory|scaling|all> [--json FILE] [--plot DIR]`,
-//! or `.. -- instructions [--record]`;
-//! the README beside this package says what the figures mean.
+//! `cargo run --release -p bulkman-bench -- <suite> [--json FILE] [--plot DIR]`; without a suite it
+//! names them. The README beside this package says what they measure and what the figures mean.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 mod contenders;
 mod crowd;
+mod fleet;
 mod harness;
 mod instructions;
 mod machine;
@@ -38,9 +38,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         ["instructions"] => return instructions::run(false),
         ["instructions", "--record"] => return instructions::run(true),
         [instructions::WORKLOAD, path, calls] => return instructions::workload(path, calls.parse()?),
+        [fleet::worker::WORD, ref role @ ..] => return fleet::worker::run(role),
         _ => {}
     }
-    let Options { suites, json, plots } = match Options::parse(&words) {
+    let options = match Options::parse(&words) {
         Ok(options) => options,
         Err(complaint) => {
             eprintln!("{complaint}\n{}", options::USAGE);
@@ -51,20 +52,20 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     println!("{machine}\n");
     let mut holds = true;
     let mut report = vec![("machine", machine.as_str().into())];
-    for suite in suites {
-        let findings = (suite.run)();
+    for suite in &options.suites {
+        let findings = (suite.run)(&options);
         findings.print();
         holds &= findings.holds();
         report.push((suite.name, findings.to_json()));
-        if let Some(folder) = &plots {
+        if let Some(folder) = &options.plots {
             std::fs::create_dir_all(folder)?;
             for chart in &findings.charts {
                 chart.draw(folder, &machine)?;
             }
         }
     }
-    if let Some(file) = json {
-        json::write(&file, &json::object(report))?;
+    if let Some(file) = &options.json {
+        json::write(file, &json::object(report))?;
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

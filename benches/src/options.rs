@@ -1,11 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::suites::{SUITES, Suite};
+use crate::suites::{FLEETS, SUITES, Suite};
 
 pub(crate) const USAGE: &str =
-    "usage: bulkman-bench <overhead|contention|memory|scaling|all> [--json FILE] [--plot DIR]
+    "usage: bulkman-bench <overhead|contention|memory|scaling|all|fleet> [--json FILE] [--plot DIR]
+       bulkman-bench fleet-load [--seconds N] [--json FILE]
        bulkman-bench instructions [--record]";
 
 /// What to run, and where to write besides standard output.
@@ -13,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) suites: Vec<&'static Suite>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) plots: Option<PathBuf>,
+    /// How long `fleet-load` goes on.
+    pub(crate) load: Duration,
 }
 
 impl Options {
@@ -20,15 +24,19 @@ impl Options {
     ///
     /// What is wrong, in words.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
-        let mut options = Self { suites: Vec::new(), json: None, plots: None };
+        let mut options = Self { suites: Vec::new(), json: None, plots: None, load: Duration::from_secs(60) };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
-            let mut file = || words.next().map(PathBuf::from).ok_or_else(|| format!("{word} needs a path"));
+            let mut next = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word {
-                "--json" => options.json = Some(file()?),
-                "--plot" => options.plots = Some(file()?),
+                "--json" => options.json = Some(next()?.into()),
+                "--plot" => options.plots = Some(next()?.into()),
+                "--seconds" => {
+                    let seconds = next()?.parse().map_err(|_| "--seconds needs a whole number".to_owned())?;
+                    options.load = Duration::from_secs(seconds);
+                }
                 "all" => options.suites.extend(&SUITES),
-                name => match SUITES.iter().find(|suite| suite.name == name) {
+                name => match SUITES.iter().chain(&FLEETS).find(|suite| suite.name == name) {
                     Some(suite) => options.suites.push(suite),
                     None => return Err(format!("there is no suite {name}")),
                 },

@@ -1,22 +1,31 @@
 //! One file for each suite.
 
 pub(crate) mod contention;
+pub(crate) mod fleet;
+pub(crate) mod fleet_load;
 pub(crate) mod memory;
 pub(crate) mod overhead;
 pub(crate) mod scaling;
 
 use crate::harness::Findings;
+use crate::options::Options;
 
 /// A part of the benchmark that can be run by itself.
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
-    pub(crate) run: fn() -> Findings,
+    pub(crate) run: fn(&Options) -> Findings,
 }
 
 /// In the order in which `all` runs them.
 pub(crate) static SUITES: [Suite; 4] = [
-    Suite { name: "overhead", run: overhead::run },
-    Suite { name: "contention", run: contention::run },
-    Suite { name: "memory", run: memory::run },
-    Suite { name: "scaling", run: scaling::run },
+    Suite { name: "overhead", run: |_| overhead::run() },
+    Suite { name: "contention", run: |_| contention::run() },
+    Suite { name: "memory", run: |_| memory::run() },
+    Suite { name: "scaling", run: |_| scaling::run() },
+];
+
+/// Those that take minutes and a PostgreSQL server: only by name.
+pub(crate) static FLEETS: [Suite; 2] = [
+    Suite { name: "fleet", run: |_| fleet::run() },
+    Suite { name: "fleet-load", run: |options| fleet_load::run(options.load) },
 ];

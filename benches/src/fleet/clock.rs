@@ -1,0 +1,16 @@
+//! One clock for all processes of this machine.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// A moment. Unlike [`Instant`](std::time::Instant) it can be told to another process.
+pub(crate) fn now() -> Duration {
+    let reading = clock_gettime(ClockId::Monotonic);
+    Duration::new(reading.tv_sec.unsigned_abs(), u32::try_from(reading.tv_nsec).unwrap_or_default())
+}
+
+/// From one moment to a later one, in milliseconds; negative if it is the earlier one.
+pub(crate) fn milliseconds(from: Duration, to: Duration) -> f64 {
+    (to.as_secs_f64() - from.as_secs_f64()) * 1e3
+}

@@ -1,0 +1,151 @@
+//! The fleet's processes, as the one that started them holds them.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::role::Role;
+use super::server::Server;
+use super::told::{Told, View};
+use super::worker;
+
+/// So many processes of one namespace; they end with this value, or with this process.
+pub(crate) struct Crew {
+    processes: Vec<Process>,
+    heard: Receiver<(usize, Told)>,
+}
+
+struct Process {
+    child: Child,
+    /// Closed to end it.
+    orders: Option<ChildStdin>,
+}
+
+impl Crew {
+    /// Starts a process for each role, and waits until all have heard of the fleet.
+    pub(crate) fn start(server: &Server, namespace: &str, roles: impl IntoIterator<Item = Role>) -> Self {
+        let program = env::current_exe().expect("this program has a path");
+        let (tell, heard) = channel();
+        let mut processes = Vec::new();
+        for (index, role) in roles.into_iter().enumerate() {
+            let mut child = Command::new(&program)
+                .arg(worker::WORD)
+                .args(role.words())
+                .env(worker::SERVER, server.postgres.url())
+                .env(worker::NAMESPACE, namespace)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("this program can be started again");
+            let orders = child.stdin.take();
+            let lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
+            let tell = tell.clone();
+            thread::spawn(move || {
+                for line in lines.map_while(Result::ok) {
+                    let told = Told::parse(&line).unwrap_or_else(|| panic!("what does {line:?} mean?"));
+                    if tell.send((index, told)).is_err() {
+                        return;
+                    }
+                }
+            });
+            processes.push(Process { child, orders });
+        }
+        let crew = Self { processes, heard };
+        let mut ready = 0;
+        crew.listen(Duration::from_secs(30), |_, told| {
+            ready += usize::from(told == Told::Ready);
+            ready < crew.len()
+        });
+        assert_eq!(ready, crew.len(), "every process of the fleet is ready in time");
+        crew
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// What to do; see [`worker`].
+    pub(crate) fn order(&mut self, process: usize, order: &str) {
+        let orders = self.processes[process].orders.as_mut().expect("open until the end");
+        writeln!(orders, "{order}").expect("a process of the fleet is there");
+    }
+
+    pub(crate) fn order_all(&mut self, order: &str) {
+        for process in 0..self.len() {
+            self.order(process, order);
+        }
+    }
+
+    /// Takes in what is said, until `more` is false or `limit` has passed; whether it was the former.
+    pub(crate) fn listen(&self, limit: Duration, mut more: impl FnMut(usize, Told) -> bool) -> bool {
+        let until = Instant::now() + limit;
+        while let Ok((process, told)) =
+            self.heard.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            if !more(process, told) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How each sees the fleet; what is said besides goes to `besides`.
+    pub(crate) fn views(&mut self, mut besides: impl FnMut(usize, Told)) -> Vec<View> {
+        self.order_all("view");
+        let mut views = BTreeMap::new();
+        let all = self.len();
+        self.listen(Duration::from_secs(10), |process, told| {
+            match told {
+                Told::View(view) => drop(views.insert(process, view)),
+                told => besides(process, told),
+            }
+            views.len() < all
+        });
+        assert_eq!(views.len(), all, "every process of the fleet answers");
+        views.into_values().collect()
+    }
+
+    /// Whether all see what the table says, circuit by circuit.
+    pub(crate) fn agrees(
+        &mut self,
+        server: &Server,
+        namespace: &str,
+        besides: impl FnMut(usize, Told),
+    ) -> bool {
+        let views = self.views(besides);
+        let table = server.table(namespace);
+        let agrees = |view: &View| {
+            view.len() == table.len()
+                && table.iter().all(|(name, (state, epoch))| {
+                    view.get(name).is_some_and(|seen| seen.agrees(state, *epoch))
+                })
+        };
+        views.iter().all(agrees)
+    }
+
+    /// Memory in use by each, in KiB.
+    pub(crate) fn resident(&self) -> Vec<f64> {
+        self.processes.iter().map(|process| resident(process.child.id())).collect()
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            drop(process.orders.take());
+        }
+        for process in &mut self.processes {
+            let _ = process.child.wait();
+        }
+    }
+}
+
+fn resident(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

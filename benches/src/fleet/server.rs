@@ -1,0 +1,98 @@
+//! The server, and what it knows about itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
+use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
+use bulkman_test_support::Postgres;
+
+/// A server of this run's own; it waits for the disk, as one in use does.
+pub(crate) struct Server {
+    pub(crate) postgres: Postgres,
+    options: PgConnectOptions,
+}
+
+impl Server {
+    /// Ready for use.
+    pub(crate) fn start() -> Self {
+        let postgres = Postgres::start(&[("fsync", "on")]);
+        let options = postgres.url().parse().expect("a URL of the server");
+        let server = Self { postgres, options };
+        smol::block_on(async {
+            server.builder("any").build().expect("valid settings").migrate().await.expect("migrates");
+        });
+        server
+    }
+
+    /// Of a store in this server, by defaults.
+    pub(crate) fn builder(&self, namespace: &str) -> PostgresStoreBuilder {
+        PostgresStore::builder(self.options.clone()).namespace(namespace)
+    }
+
+    /// Where it is reached through another port.
+    pub(crate) fn through(&self, port: u16) -> PgConnectOptions {
+        self.options.clone().port(port)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.options.get_port()))
+    }
+
+    /// Whether it lets somebody in.
+    pub(crate) fn answers(&self) -> bool {
+        smol::block_on(async { PgConnection::connect_with(&self.options).await.is_ok() })
+    }
+
+    /// Transactions so far: every statement of a store is one.
+    pub(crate) fn transactions(&self) -> f64 {
+        let rows =
+            self.query("SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()");
+        rows[0].get(0)
+    }
+
+    /// Bytes of write-ahead log so far.
+    pub(crate) fn log_bytes(&self) -> f64 {
+        self.query("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8")[0].get(0)
+    }
+
+    /// Connections of everybody else.
+    pub(crate) fn connections(&self) -> f64 {
+        let rows = self.query(
+            "SELECT count(*)::float8 FROM pg_stat_activity
+              WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        );
+        rows[0].get(0)
+    }
+
+    /// Every circuit of a namespace: its state, and its epoch.
+    pub(crate) fn table(&self, namespace: &str) -> BTreeMap<String, (String, u64)> {
+        let rows = self.query(&format!(
+            "SELECT name, state, epoch FROM bulkman.circuit WHERE namespace = '{namespace}'"
+        ));
+        let circuit = |row: &PgRow| {
+            let state = STATES[usize::from(row.get::<i16, _>(1).unsigned_abs())];
+            (row.get(0), (state.to_owned(), row.get::<i64, _>(2).unsigned_abs()))
+        };
+        rows.iter().map(circuit).collect()
+    }
+
+    /// On a connection of its own, since the server is stopped and started again.
+    fn query(&self, sql: &str) -> Vec<PgRow> {
+        smol::block_on(async {
+            let mut connection = PgConnection::connect_with(&self.options).await.expect("the server answers");
+            let statement = sqlx::query(AssertSqlSafe(sql));
+            let rows = statement.fetch_all(&mut connection).await.expect("a statement that the server knows");
+            connection.close().await.expect("closes");
+            rows
+        })
+    }
+}
+
+/// As the table numbers them.
+const STATES: [&str; 5] = ["closed", "open", "half-open", "forced-open", "disabled"];
+
+/// Longer than any suite: what is opened for so long stays open.
+pub(crate) const FOR_LONG: Duration = Duration::from_secs(3600);

@@ -1,0 +1,126 @@
+//! What a process of the fleet says: a line each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// What a process of the fleet says. Circuits are told by their number, moments are readings of
+/// [`clock::now`](super::clock::now).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    /// It has heard of the fleet, and may be told what to do.
+    Ready,
+    /// It is about to open a circuit.
+    Decides { at: Duration, circuit: usize },
+    /// A circuit changed its state.
+    Moved { at: Duration, circuit: usize, state: String },
+    /// A decision came to an end.
+    Settled { at: Duration, circuit: usize, ending: String },
+    /// The store can't be used.
+    Degraded { at: Duration },
+    /// The store can be used.
+    Synchronised { at: Duration },
+    /// How it sees the fleet.
+    View(View),
+    /// How its calls went.
+    Calls(Calls),
+}
+
+/// How a process sees its circuits, by name.
+pub(crate) type View = BTreeMap<String, Seen>;
+
+/// How a process sees a circuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// As it knows the store to have it.
+    pub(crate) state: String,
+    pub(crate) epoch: u64,
+    /// What its own calls go by.
+    pub(crate) local: String,
+}
+
+/// How a process's calls went.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Calls {
+    pub(crate) made: u64,
+    pub(crate) refused: u64,
+    /// Nanoseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+}
+
+impl Seen {
+    /// Whether it is as the table has it, and its calls go by that.
+    pub(crate) fn agrees(&self, state: &str, epoch: u64) -> bool {
+        let local = match state {
+            // The opening may be over.
+            "open" => self.local == "open" || self.local == "half-open",
+            state => self.local == state,
+        };
+        self.state == state && self.epoch == epoch && local
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready => write!(f, "ready"),
+            Self::Decides { at, circuit } => write!(f, "decides {} {circuit}", at.as_nanos()),
+            Self::Moved { at, circuit, state } => write!(f, "moved {} {circuit} {state}", at.as_nanos()),
+            Self::Settled { at, circuit, ending } => {
+                write!(f, "settled {} {circuit} {ending}", at.as_nanos())
+            }
+            Self::Degraded { at } => write!(f, "degraded {}", at.as_nanos()),
+            Self::Synchronised { at } => write!(f, "synchronised {}", at.as_nanos()),
+            Self::View(view) => {
+                write!(f, "view")?;
+                for (name, Seen { state, epoch, local }) in view {
+                    write!(f, " {name}:{state}:{epoch}:{local}")?;
+                }
+                Ok(())
+            }
+            Self::Calls(Calls { made, refused, p50, p99, p999 }) => {
+                write!(f, "calls {made} {refused} {p50} {p99} {p999}")
+            }
+        }
+    }
+}
+
+impl Told {
+    /// Reads what its [`Display`](fmt::Display) wrote.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let moment = |word: &str| word.parse().ok().map(Duration::from_nanos);
+        Some(match words[..] {
+            ["ready"] => Self::Ready,
+            ["decides", at, circuit] => Self::Decides { at: moment(at)?, circuit: circuit.parse().ok()? },
+            ["moved", at, circuit, state] => {
+                Self::Moved { at: moment(at)?, circuit: circuit.parse().ok()?, state: state.to_owned() }
+            }
+            ["settled", at, circuit, ending] => {
+                Self::Settled { at: moment(at)?, circuit: circuit.parse().ok()?, ending: ending.to_owned() }
+            }
+            ["degraded", at] => Self::Degraded { at: moment(at)? },
+            ["synchronised", at] => Self::Synchronised { at: moment(at)? },
+            ["view", ref circuits @ ..] => {
+                Self::View(circuits.iter().map(|text| seen(text)).collect::<Option<_>>()?)
+            }
+            ["calls", made, refused, p50, p99, p999] => Self::Calls(Calls {
+                made: made.parse().ok()?,
+                refused: refused.parse().ok()?,
+                p50: p50.parse().ok()?,
+                p99: p99.parse().ok()?,
+                p999: p999.parse().ok()?,
+            }),
+            _ => return None,
+        })
+    }
+}
+
+fn seen(text: &str) -> Option<(String, Seen)> {
+    let fields: Vec<&str> = text.split(':').collect();
+    let [name, state, epoch, local] = fields[..] else { return None };
+    let epoch = epoch.parse().ok()?;
+    Some((name.to_owned(), Seen { state: state.to_owned(), epoch, local: local.to_owned() }))
+}

@@ -1,0 +1,203 @@
+//! What a process of the fleet does: this program, started again.
+//!
+//! It reads orders, one a line, and ends when there are no more:
+//!
+//! * `open <circuit>`: opens one, for long.
+//! * `open-all <moment>`: opens all, as soon as the clock says so.
+//! * `view`: says how it sees the fleet.
+//! * `call <milliseconds>`: calls through all its circuits, at a steady pace, and says how that went.
+
+use std::env;
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bulkman_core::fleet::FleetEvent;
+use bulkman_core::store::{Push, StoreSettings};
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, Fleet, Runtime};
+use bulkman_postgres::PostgresStore;
+use bulkman_smol::SmolRuntime;
+use bulkman_tokio::TokioRuntime;
+use smol::stream::StreamExt;
+
+use super::clock;
+use super::role::{Executor, Link, Role, Tells};
+use super::server::FOR_LONG;
+use super::told::{Calls, Seen, Told};
+use crate::contenders::{Failed, ready};
+use crate::workers::Workers;
+
+/// The command-line word under which this program is a process of a fleet.
+pub(crate) const WORD: &str = "fleet-worker";
+
+/// Variables of the environment: the server's URL has a password, which a command line would show.
+pub(crate) const SERVER: &str = "BULKMAN_BENCH_SERVER";
+pub(crate) const NAMESPACE: &str = "BULKMAN_BENCH_NAMESPACE";
+
+/// Does what it is told.
+///
+/// # Errors
+///
+/// When the role, or an order, can't be understood.
+pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
+    let role = Role::parse(words)?;
+    let workers = match role.executor {
+        Executor::Tokio => Workers::tokio(1),
+        Executor::Smol => Workers::smol(1),
+    };
+    let runtime: Arc<dyn Runtime> = match &workers {
+        Workers::Tokio(runtime) => Arc::new(TokioRuntime::from_handle(runtime.handle().clone())),
+        Workers::Smol { executor, .. } => Arc::new(SmolRuntime::with_executor(Arc::clone(executor))),
+    };
+    let circuits = (0..role.circuits).map(|index| circuit(index, &runtime)).collect::<Result<Vec<_>, _>>()?;
+    let fleet = join(role.link, &runtime)?;
+    for (index, bulkhead) in circuits.iter().enumerate() {
+        if let Some(fleet) = &fleet {
+            fleet.attach(bulkhead)?;
+        }
+        if role.tells == Tells::Moves {
+            workers.spawn(tell_moves(index, breaker(bulkhead).clone()));
+        }
+    }
+    if let Some(fleet) = &fleet {
+        workers.spawn(tell_events(fleet, role.tells == Tells::Endings));
+        if !smol::block_on(fleet.ready(Duration::from_secs(20))) {
+            return Err("the store was not heard of".into());
+        }
+    }
+    say(&Told::Ready);
+    for line in io::stdin().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["open", circuit] => open(&circuits, circuit.parse()?),
+            ["open-all", moment] => {
+                thread::sleep(Duration::from_nanos(moment.parse()?).saturating_sub(clock::now()));
+                (0..circuits.len()).for_each(|circuit| open(&circuits, circuit));
+            }
+            ["view"] => say(&Told::View(view(fleet.as_ref(), &circuits))),
+            ["call", milliseconds] => {
+                say(&Told::Calls(call(&circuits, Duration::from_millis(milliseconds.parse()?))));
+            }
+            _ => return Err(format!("what does {line:?} mean?").into()),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn circuit(index: usize, runtime: &Arc<dyn Runtime>) -> Result<Bulkhead, Box<dyn Error>> {
+    let rules = CircuitBreakerConfig::new()
+        .failure_threshold(3)
+        .success_threshold(2)
+        .isolation_duration(Duration::from_secs(1));
+    let config = BulkheadConfig::new(format!("c{index}").as_str()).circuit_breaker(rules);
+    Ok(Bulkhead::with_runtime(config, Arc::clone(runtime))?)
+}
+
+fn join(link: Link, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn Error>> {
+    let settings = match link {
+        Link::Listening => StoreSettings::new(),
+        Link::Polling => StoreSettings::new().push(Push::Off),
+        Link::Alone => return Ok(None),
+    };
+    let store = PostgresStore::builder(env::var(SERVER)?).namespace(env::var(NAMESPACE)?).settings(settings);
+    Ok(Some(Fleet::from_parts(Arc::new(store.build()?), Arc::clone(runtime))?))
+}
+
+fn open(circuits: &[Bulkhead], circuit: usize) {
+    say(&Told::Decides { at: clock::now(), circuit });
+    breaker(&circuits[circuit]).open_for(FOR_LONG);
+}
+
+fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
+    let known = fleet.map(Fleet::snapshot).map(|snapshot| snapshot.circuits).unwrap_or_default();
+    let states = known.iter().map(|circuit| (circuit.name.as_str(), circuit));
+    let by_name: std::collections::BTreeMap<_, _> = states.collect();
+    let seen = circuits.iter().map(|bulkhead| {
+        let known = by_name.get(bulkhead.name().as_str());
+        let state = known.and_then(|known| known.state).map_or("unknown", |state| state.as_str());
+        let epoch = known.map_or(0, |known| known.epoch.0);
+        let local = breaker(bulkhead).state().as_str();
+        (bulkhead.name().to_string(), Seen { state: state.to_owned(), epoch, local: local.to_owned() })
+    });
+    seen.collect()
+}
+
+/// Calls in bursts, as requests come; what is called fails for a third of each [`PERIOD`], for all
+/// processes at the same time.
+fn call(circuits: &[Bulkhead], how_long: Duration) -> Calls {
+    let until = Instant::now() + how_long;
+    let mut took = Vec::new();
+    let mut refused = 0;
+    let mut next = fastrand::usize(..circuits.len());
+    let mut burst_at = Instant::now() + BURSTS.mul_f64(fastrand::f64());
+    while burst_at < until {
+        thread::sleep(burst_at.saturating_duration_since(Instant::now()));
+        burst_at += BURSTS;
+        let now = clock::now();
+        for _ in 0..BURST {
+            next = (next + 1) % circuits.len();
+            let fails = fails(next, now);
+            let before = Instant::now();
+            let outcome = ready(circuits[next].execute(async { if fails { Err(Failed) } else { Ok(()) } }));
+            took.push(before.elapsed().as_nanos() as f64);
+            refused += u64::from(outcome.is_err() && !fails);
+        }
+    }
+    took.sort_by(f64::total_cmp);
+    let at = |quantile: f64| took[((took.len() - 1) as f64 * quantile).round() as usize];
+    Calls { made: took.len() as u64, refused, p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+}
+
+fn fails(circuit: usize, now: Duration) -> bool {
+    let shifted = now + PERIOD.mul_f64(circuit as f64 * 0.618_034);
+    shifted.as_nanos() % PERIOD.as_nanos() < PERIOD.as_nanos() / 3
+}
+
+async fn tell_moves(circuit: usize, breaker: CircuitBreaker) {
+    let mut events = breaker.events();
+    // It ends with its circuit.
+    drop(breaker);
+    while let Some(event) = events.next().await {
+        let at = clock::now();
+        if let bulkman_core::CircuitEvent::Transition(transition) = event {
+            say(&Told::Moved { at, circuit, state: transition.to.as_str().to_owned() });
+        }
+    }
+}
+
+fn tell_events(fleet: &Fleet, endings: bool) -> impl Future<Output = ()> + Send + 'static {
+    let mut events = fleet.events();
+    async move {
+        while let Some(event) = events.next().await {
+            let at = clock::now();
+            match event {
+                FleetEvent::Degraded { .. } => say(&Told::Degraded { at }),
+                FleetEvent::Synchronised { .. } => say(&Told::Synchronised { at }),
+                FleetEvent::Settled { circuit, ending } if endings => {
+                    let circuit = circuit.as_str()[1..].parse().expect("a circuit's number");
+                    say(&Told::Settled { at, circuit, ending: format!("{ending:?}").to_lowercase() });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn breaker(bulkhead: &Bulkhead) -> &CircuitBreaker {
+    bulkhead.circuit_breaker().expect("it is configured")
+}
+
+/// Whoever started this process may be gone; then it ends too, by itself.
+fn say(told: &Told) {
+    let _ = writeln!(io::stdout().lock(), "{told}");
+}
+
+/// What is called goes down and comes up in this time.
+const PERIOD: Duration = Duration::from_secs(9);
+/// A thousand calls a second.
+const BURST: usize = 5;
+const BURSTS: Duration = Duration::from_millis(5);

@@ -1,0 +1,111 @@
+//! Probes of a half-open circuit: as many as may be, whoever asks, and however many do so at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkman_core::Name;
+use bulkman_core::store::{
+    Applied, CircuitStore, Epoch, OperationId, ProbeDecision, ProbePlan, ProbeRequest, StoreChange,
+    StoreSession, StoreTransition,
+};
+use tokio::task::JoinSet;
+
+use crate::fleet::server::Server;
+use crate::harness::Findings;
+use crate::harness::table::Table;
+use crate::harness::target::Target;
+
+pub(super) fn measure(server: &Server, findings: &mut Findings) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a Tokio runtime");
+    let title = format!("{CONTENDERS} contenders for a half-open circuit's leases, {ROUNDS} rounds");
+    let mut table = Table::new(title, ["leases", "rounds over", "rounds under", "ms a round", "asked again"]);
+    let (mut over, mut under) = (0, 0);
+    for limit in [1, 3, 5] {
+        let started = Instant::now();
+        let rounds = runtime.block_on(contend(server, limit));
+        let took = started.elapsed().as_secs_f64() * 1e3 / ROUNDS as f64;
+        over += rounds.over;
+        under += rounds.under;
+        let figures = [rounds.over, rounds.under].map(|rounds| rounds as f64);
+        table.row(limit.to_string(), [figures[0], figures[1], took, rounds.asked_again as f64]);
+    }
+    findings.tables.push(table);
+    findings.targets.push(Target::at_most("rounds with more leases than may be", over as f64, 0.0, ""));
+    findings.targets.push(Target::at_most("rounds with fewer leases than may be", under as f64, 0.0, ""));
+}
+
+#[derive(Default)]
+struct Rounds {
+    over: usize,
+    under: usize,
+    /// Who finds a row locked goes on without, and asks again later.
+    asked_again: usize,
+}
+
+async fn contend(server: &Server, limit: u16) -> Rounds {
+    let store = server.builder(&format!("leases {limit}")).build().expect("valid settings");
+    let circuit = Name::new("a").expect("a short name");
+    let connect = async || {
+        let session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await;
+        session.expect("the server answers")
+    };
+    let mut opener = connect().await;
+    let mut contenders: Vec<(usize, Box<dyn StoreSession>)> = Vec::new();
+    for index in 0..CONTENDERS {
+        contenders.push((index, connect().await));
+    }
+    let mut rounds = Rounds::default();
+    let mut epoch = Epoch(0);
+    for round in 0..ROUNDS {
+        let plan = ProbePlan::new(limit, ProbeDecision::Streak { successes: 100 });
+        let operation = OperationId(round as u64 + 1);
+        let mut half_open =
+            StoreTransition::new(circuit.clone(), epoch, StoreChange::HalfOpen { plan }, operation);
+        half_open.by_hand = true;
+        let applied = opener.transition(&half_open).await.expect("the server answers");
+        let Applied::Applied(view) = applied else { panic!("nobody else moves it: {applied:?}") };
+        epoch = view.epoch;
+        let mut asking = JoinSet::new();
+        for (index, mut contender) in contenders.drain(..) {
+            let request = request(&circuit, epoch, index);
+            asking.spawn(async move {
+                let lease = contender.acquire_probe(&request).await.expect("the server answers");
+                (index, contender, lease)
+            });
+        }
+        let mut slots = Vec::new();
+        let mut without = Vec::new();
+        for (index, contender, lease) in asking.join_all().await {
+            match lease {
+                Some(lease) => slots.push(lease.slot),
+                None => without.push(contenders.len()),
+            }
+            contenders.push((index, contender));
+        }
+        if slots.len() < usize::from(limit) {
+            rounds.asked_again += 1;
+        }
+        // One that is told no may only stop others by what it was told: nobody gets more.
+        for place in without.into_iter().take(1 + usize::from(limit)) {
+            let (index, contender) = &mut contenders[place];
+            let request = request(&circuit, epoch, *index);
+            slots
+                .extend(contender.acquire_probe(&request).await.expect("the server answers").map(|l| l.slot));
+        }
+        let given = slots.len();
+        slots.sort_unstable();
+        slots.dedup();
+        rounds.over += usize::from(given > usize::from(limit) || slots.len() < given);
+        rounds.under += usize::from(given < usize::from(limit));
+    }
+    rounds
+}
+
+fn request(circuit: &Name, epoch: Epoch, contender: usize) -> ProbeRequest {
+    let holder = Arc::from(format!("contender {contender}"));
+    ProbeRequest::new(circuit.clone(), epoch, holder, Duration::from_secs(60))
+}
+
+const CONTENDERS: usize = 50;
+const ROUNDS: usize = 1000;

@@ -1,0 +1,32 @@
+//! What sharing circuits through PostgreSQL costs, and how fast it is: twenty processes and a
+//! server of their own, all on this machine.
+
+pub(crate) mod agreement;
+mod call;
+mod idle;
+mod leases;
+mod opening;
+mod outage;
+mod spread;
+mod transition;
+
+use crate::fleet::server::Server;
+use crate::harness::Findings;
+
+/// The others, for whom one decides.
+const PROCESSES: usize = 20;
+const CIRCUITS: usize = 200;
+
+pub(crate) fn run() -> Findings {
+    let server = Server::start();
+    let mut findings = Findings::default();
+    spread::measure(&server, &mut findings);
+    call::measure(&server, &mut findings);
+    transition::measure(&server, &mut findings);
+    idle::measure(&server, &mut findings);
+    leases::measure(&server, &mut findings);
+    opening::measure(&server, &mut findings);
+    // They stop the server.
+    outage::measure(&server, &mut findings);
+    findings
+}

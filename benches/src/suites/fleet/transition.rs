@@ -1,0 +1,80 @@
+//! What a transition costs: time, round trips, write-ahead log.
+
+use std::time::Instant;
+
+use bulkman_core::Name;
+use bulkman_core::store::{
+    Applied, CircuitStore, Epoch, OperationId, StoreChange, StoreSession, StoreTransition,
+};
+use bulkman_postgres::PostgresStore;
+
+use crate::fleet::proxy::Proxy;
+use crate::fleet::server::{FOR_LONG, Server};
+use crate::harness::Findings;
+use crate::harness::measure::Distribution;
+use crate::harness::table::Table;
+use crate::harness::target::Target;
+
+pub(super) fn measure(server: &Server, findings: &mut Findings) {
+    let direct = server.builder("transition").build().expect("valid settings");
+    let mut circuit = Circuit::on(&direct);
+    // Until the history's rows are there, to be overwritten, and their pages in the log.
+    circuit.transitions(4 * HISTORY);
+    let before = server.log_bytes();
+    let took = Distribution::of(circuit.transitions(COUNTED));
+    let log = (server.log_bytes() - before) / COUNTED as f64;
+
+    let proxy = Proxy::to(server.address());
+    let through = PostgresStore::builder(server.through(proxy.port)).namespace("round trips");
+    let mut circuit = Circuit::on(&through.build().expect("valid settings"));
+    // The first of a link prepares the statement.
+    circuit.transitions(1);
+    let before = proxy.round_trips();
+    circuit.transitions(COUNTED);
+    let round_trips = (proxy.round_trips() - before) as f64 / COUNTED as f64;
+
+    let columns = ["one process, nobody else", "p50, ms", "p99, ms", "round trips", "log, bytes"];
+    let mut table = Table::new("a transition", columns);
+    table.row("open, close, ..", [took.median, took.p99, round_trips, log]);
+    findings.tables.push(table);
+    findings.targets.push(Target::at_most("round trips of a transition", round_trips, 1.0, ""));
+}
+
+struct Circuit {
+    session: Box<dyn StoreSession>,
+    name: Name,
+    epoch: Epoch,
+}
+
+impl Circuit {
+    fn on(store: &PostgresStore) -> Self {
+        let name = Name::new("a").expect("a short name");
+        let connected = smol::block_on(CircuitStore::connect(store, std::slice::from_ref(&name)));
+        Self { session: connected.expect("the server answers"), name, epoch: Epoch(0) }
+    }
+
+    /// What each took, in milliseconds.
+    fn transitions(&mut self, count: usize) -> Vec<f64> {
+        smol::block_on(async {
+            let mut took = Vec::with_capacity(count);
+            for _ in 0..count {
+                let change = match self.epoch.0 % 2 {
+                    0 => StoreChange::Open { wait: FOR_LONG },
+                    _ => StoreChange::Close,
+                };
+                let operation = OperationId(self.epoch.0 + 1);
+                let transition = StoreTransition::new(self.name.clone(), self.epoch, change, operation);
+                let before = Instant::now();
+                let applied = self.session.transition(&transition).await.expect("the server answers");
+                took.push(before.elapsed().as_secs_f64() * 1e3);
+                let Applied::Applied(view) = applied else { panic!("nobody else is there: {applied:?}") };
+                self.epoch = view.epoch;
+            }
+            took
+        })
+    }
+}
+
+const COUNTED: usize = 2000;
+/// Changes that are remembered of a circuit.
+const HISTORY: usize = 100;

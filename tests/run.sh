@@ -168,7 +168,10 @@ long() {
 
 case "${1-}" in
 "") setup ;;
---faults) steps=faults ;;
+--faults)
+    setup
+    steps=faults
+    ;;
 --long) steps=long ;;
 -*)
     sed -n '2,8p' "$0"

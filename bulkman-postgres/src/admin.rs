@@ -8,12 +8,13 @@ use bulkman_core::store::{
     Applied, CircuitView, FleetAction, FleetCommand, HistoryEntry, OperationId, StoreSession,
 };
 use bulkman_core::{Name, StoreError};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::Connection;
 
 use crate::bounded::bounded;
 use crate::error::translate;
 use crate::rows;
 use crate::session::PostgresSession;
+use crate::statement::Statement;
 use crate::store::Inner;
 
 /// Acts on circuits in every process of a namespace, and looks at them; see
@@ -106,15 +107,13 @@ impl Admin {
         let failed = |error| translate(&self.inner.schema, error);
         bounded(self.patience(), async {
             let mut connection = self.inner.connection().await?;
-            let done = sqlx::query(AssertSqlSafe(Arc::clone(&self.inner.statements.prune)))
+            let prune = Statement::new(Arc::clone(&self.inner.statements.prune))
                 .bind(&*self.inner.namespace)
-                .bind(rows::to_micros(age))
-                .execute(&mut connection)
-                .await
-                .map_err(failed)?;
+                .bind(rows::to_micros(age));
+            let gone = prune.fetch_all(self.inner.protocol, &mut connection).await.map_err(failed)?;
             // It is committed; how the connection ends changes nothing.
             let _ = connection.close().await;
-            Ok(done.rows_affected())
+            Ok(gone.len() as u64)
         })
         .await
     }

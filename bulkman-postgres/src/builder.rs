@@ -11,6 +11,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::schema::Schema;
+use crate::statement::Protocol;
 use crate::statements::Statements;
 use crate::store::{Inner, Migrate, PostgresStore};
 
@@ -65,6 +66,7 @@ pub struct PostgresStoreBuilder {
     schema: String,
     migrate: Migrate,
     require_tls: bool,
+    protocol: Protocol,
     settings: StoreSettings,
 }
 
@@ -89,6 +91,7 @@ impl PostgresStoreBuilder {
             schema: "bulkman".to_owned(),
             migrate: Migrate::default(),
             require_tls: false,
+            protocol: Protocol::Prepared,
             settings: StoreSettings::new(),
         }
     }
@@ -120,6 +123,17 @@ impl PostgresStoreBuilder {
     /// `verify-full` makes sure that the server is the one that was meant.
     pub const fn require_tls(mut self, require: bool) -> Self {
         self.require_tls = require;
+        self
+    }
+
+    /// Whether statements are sent whole instead of being prepared. Default: no.
+    ///
+    /// For a pooler in transaction mode that does not keep prepared statements apart: PgBouncer
+    /// before 1.21, or with `max_prepared_statements = 0`. There, a prepared statement may be
+    /// looked for on another connection than it was made on. The server then plans each statement
+    /// anew, which costs it a few tenths of a millisecond.
+    pub const fn simple_protocol(mut self, simple: bool) -> Self {
+        self.protocol = if simple { Protocol::Simple } else { Protocol::Prepared };
         self
     }
 
@@ -180,6 +194,7 @@ impl PostgresStoreBuilder {
             namespace: self.namespace.into(),
             settings: self.settings,
             migrate: self.migrate,
+            protocol: self.protocol,
         }))
     }
 

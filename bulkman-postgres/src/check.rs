@@ -4,10 +4,11 @@ use std::fmt;
 
 use bulkman_core::StoreError;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Row};
+use sqlx::{Connection, Row};
 
 use crate::error::translate;
 use crate::migrate::VERSION;
+use crate::statement::Statement;
 use crate::store::Inner;
 
 /// Something that keeps a store from working.
@@ -44,7 +45,8 @@ pub(crate) async fn check(inner: &Inner) -> Result<Vec<Finding>, StoreError> {
 async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<Finding>> {
     let schema = inner.schema.as_str();
     let mut findings = Vec::new();
-    let server = sqlx::query(SERVER).bind(schema).fetch_one(&mut *connection).await?;
+    let server = Statement::new(SERVER).bind(schema).fetch_all(inner.protocol, &mut *connection).await?;
+    let server = server.first().ok_or(sqlx::Error::RowNotFound)?;
     let role: String = server.try_get("role")?;
     let role = quoted(&role);
 
@@ -89,8 +91,8 @@ async fn look_into_schema(
     let schema = inner.schema.as_str();
     let tables: Vec<String> = RIGHTS.iter().map(|(table, _)| (*table).to_owned()).collect();
     let rights: Vec<String> = RIGHTS.iter().map(|(_, right)| (*right).to_owned()).collect();
-    let rows =
-        sqlx::query(GRANTED).bind(schema).bind(tables).bind(rights).fetch_all(&mut *connection).await?;
+    let granted = Statement::new(GRANTED).bind(schema).bind(tables).bind(rights);
+    let rows = granted.fetch_all(inner.protocol, &mut *connection).await?;
     let mut may_read_version = false;
     for row in &rows {
         let (table, right): (String, String) = (row.try_get("name")?, row.try_get("wanted")?);
@@ -109,8 +111,8 @@ async fn look_into_schema(
     if !may_read_version {
         return Ok(());
     }
-    let statement = inner.schema.fill("SELECT version, oldest_client FROM \"bulkman\".meta");
-    let Some(row) = sqlx::query(AssertSqlSafe(statement)).fetch_optional(&mut *connection).await? else {
+    let versions = Statement::new(inner.schema.fill("SELECT version, oldest_client FROM \"bulkman\".meta"));
+    let Some(row) = versions.fetch_all(inner.protocol, &mut *connection).await?.into_iter().next() else {
         findings.push(Finding::new(format!("table \"{schema}\".meta is empty"), migrate(schema)));
         return Ok(());
     };
@@ -135,7 +137,8 @@ async fn look_at_functions(
 ) -> sqlx::Result<()> {
     let schema = inner.schema.as_str();
     let functions: Vec<String> = FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
-    let rows = sqlx::query(EXECUTABLE).bind(schema).bind(functions).fetch_all(&mut *connection).await?;
+    let executable = Statement::new(EXECUTABLE).bind(schema).bind(functions);
+    let rows = executable.fetch_all(inner.protocol, &mut *connection).await?;
     for row in &rows {
         let function: String = row.try_get("name")?;
         match row.try_get::<Option<bool>, _>("granted")? {

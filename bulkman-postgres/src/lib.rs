@@ -11,6 +11,7 @@ mod migrate;
 mod rows;
 mod schema;
 mod session;
+mod statement;
 mod statements;
 mod store;
 

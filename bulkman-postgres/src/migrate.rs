@@ -1,9 +1,10 @@
 //! Making the schema.
 
 use bulkman_core::StoreError;
-use sqlx::{AssertSqlSafe, Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
 use crate::error::translate;
+use crate::statement::Statement;
 use crate::store::Inner;
 
 /// What this version of the library makes, and needs.
@@ -23,15 +24,13 @@ pub(crate) async fn apply(inner: &Inner) -> Result<(), StoreError> {
 pub(crate) async fn ensure(inner: &Inner) -> Result<(), StoreError> {
     let failed = |error| translate(&inner.schema, error);
     let mut connection = inner.connection().await?;
-    let found: Option<bool> = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(format!("\"{}\".meta", inner.schema))
-        .fetch_one(&mut connection)
-        .await
-        .map_err(failed)?;
-    if found == Some(true) {
-        let statement = inner.schema.fill("SELECT version FROM \"bulkman\".meta");
-        let version: i32 =
-            sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut connection).await.map_err(failed)?;
+    let look = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta'";
+    let look = Statement::new(look).bind(inner.schema.as_str());
+    let found = look.fetch_all(inner.protocol, &mut connection).await.map_err(failed)?;
+    if !found.is_empty() {
+        let look = Statement::new(inner.schema.fill("SELECT version FROM \"bulkman\".meta"));
+        let rows = look.fetch_all(inner.protocol, &mut connection).await.map_err(failed)?;
+        let version = rows.first().map_or(Ok(0), |row| row.try_get::<i32, _>("version")).map_err(failed)?;
         if version >= VERSION {
             return connection.close().await.map_err(failed);
         }

@@ -9,12 +9,12 @@ use bulkman_core::store::{
     Voted,
 };
 use bulkman_core::{Name, StoreError};
-use sqlx::postgres::{PgArguments, PgListener, PgPoolOptions, PgRow};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Postgres, Row};
+use sqlx::Row;
+use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
 
 use crate::error::translate;
 use crate::rows;
+use crate::statement::Statement;
 use crate::store::{Inner, Migrate};
 
 pub(crate) struct PostgresSession {
@@ -55,12 +55,10 @@ impl PostgresSession {
         // It would hide that notifications were lost.
         listener.eager_reconnect(false);
 
-        let greeting = sqlx::query(AssertSqlSafe(Arc::clone(&inner.statements.session)))
-            .bind(&*inner.namespace)
-            .fetch_one(&mut listener)
-            .await
-            .map_err(failed)?;
-        let (channel, incarnation) = inspect(&inner, &greeting)?;
+        let greeting = Statement::new(Arc::clone(&inner.statements.session)).bind(&*inner.namespace);
+        let greeting = greeting.fetch_all(inner.protocol, &mut listener).await.map_err(failed)?;
+        let greeting = greeting.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
+        let (channel, incarnation) = inspect(&inner, greeting)?;
         if inner.push {
             listener.listen(&channel).await.map_err(failed)?;
         }
@@ -72,23 +70,24 @@ impl PostgresSession {
     async fn register_circuits(&mut self, circuits: &[Name]) -> Result<(), StoreError> {
         let statement = Arc::clone(&self.inner.statements.register);
         let names: Vec<&str> = circuits.iter().map(Name::as_str).collect();
-        self.run(statement, |query| query.bind(names)).await?;
+        self.run(statement, |statement| statement.bind(names)).await?;
         Ok(())
     }
 
     /// Runs one statement, with the namespace as its first argument, as its own transaction.
-    async fn run<'q>(
+    async fn run(
         &mut self,
         statement: Arc<str>,
-        bind: impl FnOnce(Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>,
+        bind: impl FnOnce(Statement) -> Statement,
     ) -> Result<Vec<PgRow>, StoreError> {
         if self.state == State::Busy {
             return Err(StoreError::unavailable("an operation was given up midway on this link"));
         }
         let namespace = self.inner.namespace.to_string();
-        let query = bind(sqlx::query(AssertSqlSafe(statement)).bind(namespace));
+        let statement = bind(Statement::new(statement).bind(namespace));
         self.state = State::Busy;
-        let rows = query.fetch_all(&mut self.listener).await.map_err(|error| self.failed(error))?;
+        let rows = statement.fetch_all(self.inner.protocol, &mut self.listener).await;
+        let rows = rows.map_err(|error| self.failed(error))?;
         self.state = State::Ready;
         Ok(rows)
     }
@@ -131,7 +130,7 @@ impl StoreSession for PostgresSession {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.snapshot);
             let since = since.map(|revision| rows::to_signed(revision.0));
-            let found = self.run(statement, |query| query.bind(since)).await?;
+            let found = self.run(statement, |statement| statement.bind(since)).await?;
             let decode = || -> sqlx::Result<Snapshot> {
                 let Some(first) = found.first() else {
                     // The namespace is gone, and all its circuits with it.
@@ -152,8 +151,8 @@ impl StoreSession for PostgresSession {
             let plan = ProbeColumns::of(transition.change);
             let channel = self.channel.clone();
             let found = self
-                .run(statement, |query| {
-                    bind_swap(query, transition, &channel)
+                .run(statement, |statement| {
+                    bind_swap(statement, transition, &channel)
                         .bind(plan.limit)
                         .bind(plan.need)
                         .bind(plan.calls)
@@ -174,8 +173,8 @@ impl StoreSession for PostgresSession {
             let statement = Arc::clone(&self.inner.statements.vote);
             let channel = self.channel.clone();
             let found = self
-                .run(statement, |query| {
-                    bind_swap(query, &vote.opening, &channel)
+                .run(statement, |statement| {
+                    bind_swap(statement, &vote.opening, &channel)
                         .bind(vote.voter.to_string())
                         .bind(i32::from(vote.quorum))
                         .bind(rows::to_micros(vote.window))
@@ -203,8 +202,8 @@ impl StoreSession for PostgresSession {
                 }
             };
             let found = self
-                .run(statement, |query| {
-                    query
+                .run(statement, |statement| {
+                    statement
                         .bind(command.circuit.as_str())
                         .bind(rows::state_code(state))
                         .bind(command.action == FleetAction::Reset)
@@ -224,7 +223,7 @@ impl StoreSession for PostgresSession {
     fn acquire_probe<'a>(&'a mut self, request: &'a ProbeRequest) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.acquire);
-            let found = self.run(statement, |query| bind_request(query, request)).await?;
+            let found = self.run(statement, |statement| bind_request(statement, request)).await?;
             let decode = |row: &PgRow| -> sqlx::Result<ProbeLease> {
                 let slot: i16 = row.try_get("slot")?;
                 Ok(ProbeLease::new(slot.unsigned_abs(), rows::unsigned(row.try_get("token")?)))
@@ -240,7 +239,8 @@ impl StoreSession for PostgresSession {
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.renew);
-            let found = self.run(statement, |query| bind_lease(bind_request(query, request), lease)).await?;
+            let found =
+                self.run(statement, |statement| bind_lease(bind_request(statement, request), lease)).await?;
             Ok((!found.is_empty()).then_some(lease))
         })
     }
@@ -250,8 +250,8 @@ impl StoreSession for PostgresSession {
             let statement = Arc::clone(&self.inner.statements.verdict);
             let channel = self.channel.clone();
             let found = self
-                .run(statement, |query| {
-                    bind_lease(bind_request(query, &verdict.request), verdict.lease)
+                .run(statement, |statement| {
+                    bind_lease(bind_request(statement, &verdict.request), verdict.lease)
                         .bind(verdict.success)
                         .bind(verdict.slow)
                         .bind(rows::to_micros(verdict.wait))
@@ -280,12 +280,12 @@ impl StoreSession for PostgresSession {
     fn release_probe<'a>(&'a mut self, request: &'a ProbeRequest, lease: ProbeLease) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.release);
-            self.run(statement, |query| {
-                let query = query
+            self.run(statement, |statement| {
+                let statement = statement
                     .bind(request.circuit.as_str())
                     .bind(rows::to_signed(request.epoch.0))
                     .bind(request.holder.to_string());
-                bind_lease(query, lease)
+                bind_lease(statement, lease)
             })
             .await?;
             Ok(())
@@ -305,8 +305,8 @@ impl StoreSession for PostgresSession {
             };
             let buckets = i16::try_from(window.buckets).unwrap_or(i16::MAX).max(1);
             let found = self
-                .run(statement, |query| {
-                    query
+                .run(statement, |statement| {
+                    statement
                         .bind(names)
                         .bind(column(|delta| delta.epoch.0))
                         .bind(column(|delta| delta.successes))
@@ -328,7 +328,7 @@ impl StoreSession for PostgresSession {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.history);
             let found = self
-                .run(statement, |query| query.bind(circuit.map(Name::as_str)).bind(i64::from(limit)))
+                .run(statement, |statement| statement.bind(circuit.map(Name::as_str)).bind(i64::from(limit)))
                 .await?;
             let entries = found.iter().filter_map(|row| rows::history_entry(row).transpose());
             entries.collect::<Result<_, _>>().map_err(|error| self.failed(error))
@@ -398,17 +398,13 @@ fn announced(payload: &str) -> Option<Revision> {
 }
 
 /// The arguments that `transition.sql` and `vote.sql` have in common.
-fn bind_swap<'q>(
-    query: Query<'q, Postgres, PgArguments>,
-    transition: &'q StoreTransition,
-    channel: &str,
-) -> Query<'q, Postgres, PgArguments> {
+fn bind_swap(statement: Statement, transition: &StoreTransition, channel: &str) -> Statement {
     let (to, wait) = match transition.change {
         StoreChange::Open { wait } => (FleetState::Open, wait),
         StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, std::time::Duration::ZERO),
         _ => (FleetState::Closed, std::time::Duration::ZERO),
     };
-    query
+    statement
         .bind(transition.circuit.as_str())
         .bind(rows::to_signed(transition.base.0))
         .bind(rows::state_code(to))
@@ -421,22 +417,16 @@ fn bind_swap<'q>(
         .bind(channel.to_owned())
 }
 
-fn bind_request<'q>(
-    query: Query<'q, Postgres, PgArguments>,
-    request: &'q ProbeRequest,
-) -> Query<'q, Postgres, PgArguments> {
-    query
+fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
+    statement
         .bind(request.circuit.as_str())
         .bind(rows::to_signed(request.epoch.0))
         .bind(request.holder.to_string())
         .bind(rows::to_micros(request.ttl))
 }
 
-fn bind_lease(
-    query: Query<'_, Postgres, PgArguments>,
-    lease: ProbeLease,
-) -> Query<'_, Postgres, PgArguments> {
-    query.bind(i16::try_from(lease.slot).unwrap_or(i16::MAX)).bind(rows::to_signed(lease.token))
+fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
+    statement.bind(i16::try_from(lease.slot).unwrap_or(i16::MAX)).bind(rows::to_signed(lease.token))
 }
 
 /// How the table keeps a [`ProbePlan`](bulkman_core::store::ProbePlan).

@@ -16,6 +16,7 @@ use crate::error::translate;
 use crate::migrate;
 use crate::schema::Schema;
 use crate::session::PostgresSession;
+use crate::statement::Protocol;
 use crate::statements::Statements;
 
 /// Circuit state in PostgreSQL, shared by every process that uses the same schema and namespace.
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) statements: Statements,
     pub(crate) settings: StoreSettings,
     pub(crate) migrate: Migrate,
+    pub(crate) protocol: Protocol,
     /// Whether to listen.
     pub(crate) push: bool,
 }

@@ -4,21 +4,19 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
 use bulkman_core::store::{FleetState, Push, Share};
-use bulkman_core::{
-    Bulkhead, BulkheadConfig, BulkheadError, CircuitState, Fleet, OpenReason, Runtime, StoreError,
-};
+use bulkman_core::{BulkheadError, CircuitState, OpenReason, Runtime, StoreError};
+use bulkman_postgres::PostgresStore;
+use bulkman_postgres::sqlx;
 use bulkman_postgres::sqlx::postgres::PgConnectOptions;
-use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman_smol::SmolRuntime;
 use bulkman_test_support::{Postgres, StopMode};
 use bulkman_tokio::TokioRuntime;
-use smol::stream::StreamExt;
 
+use common::processes::{LONG, Process, Processes, SHORT, ending, next, pause, store};
 use common::{Database, on_smol, on_tokio};
 
 /// Makes a test of each scenario on each runtime.
@@ -53,6 +51,8 @@ on_both! {
     a_server_that_stops_and_starts_loses_nothing
     a_frozen_server_holds_up_nobody
     killed_connections_are_made_up_for
+    a_read_only_server_is_waited_for
+    a_standby_is_waited_for_until_it_is_promoted
     rights_that_are_taken_away_are_named
     lost_history_is_noticed
 }
@@ -206,6 +206,47 @@ async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {
     }
 }
 
+async fn a_read_only_server_is_waited_for(runtime: impl Runtime + Clone) {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    database.store("fleet").migrate().await.unwrap();
+    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    let mut events = fleet[0].fleet.events();
+    // It reads as before, and its sessions stay: only what is written shows it.
+    database.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
+    database.execute("SELECT pg_reload_conf()").await;
+    until_read_only(&database, &runtime, true).await;
+    fleet[0].fail();
+    takes_no_writes(&mut events).await;
+    assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
+    assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
+    database.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
+    database.execute("SELECT pg_reload_conf()").await;
+    assert_eq!(ending(&mut events).await, Ending::Published);
+    fleet.all_reach(CircuitState::Open).await;
+}
+
+async fn a_standby_is_waited_for_until_it_is_promoted(runtime: impl Runtime + Clone) {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    database.store("fleet").migrate().await.unwrap();
+    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    server.stop(StopMode::Fast);
+    server.start_again_as_standby();
+    let mut events = fleet[0].fleet.events();
+    fleet[0].fail();
+    fleet[0]
+        .until(|process| {
+            let snapshot = process.fleet.snapshot();
+            !snapshot.connected && snapshot.error.is_some_and(|error| error.contains("standby"))
+        })
+        .await;
+    assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "nobody is held up");
+    database.execute("SELECT pg_promote()").await;
+    assert_eq!(ending(&mut events).await, Ending::Published);
+    fleet.all_reach(CircuitState::Open).await;
+}
+
 async fn rights_that_are_taken_away_are_named(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let role = format!("{}_{}", database.schema.name(), std::any::type_name_of_val(&runtime).len());
@@ -262,117 +303,21 @@ async fn lost_history_is_noticed(runtime: impl Runtime + Clone) {
     }
 }
 
-struct Processes(Vec<Process>);
-
-struct Process {
-    runtime: Arc<dyn Runtime>,
-    fleet: Fleet,
-    bulkhead: Bulkhead,
-}
-
-impl std::ops::Deref for Processes {
-    type Target = [Process];
-
-    fn deref(&self) -> &[Process] {
-        &self.0
-    }
-}
-
-impl Processes {
-    async fn start<R: Runtime + Clone>(
-        count: usize,
-        runtime: &R,
-        isolation: Duration,
-        store: impl Fn() -> PostgresStoreBuilder,
-    ) -> Self {
-        let mut processes = Vec::new();
-        for _ in 0..count {
-            let fleet = Fleet::new(store().build().unwrap(), runtime.clone()).unwrap();
-            let config = BulkheadConfig::new("payments").isolation_duration(isolation);
-            let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
-            fleet.attach(&bulkhead).unwrap();
-            processes.push(Process { runtime: Arc::new(runtime.clone()), fleet, bulkhead });
-        }
-        for process in &processes {
-            assert!(process.fleet.ready(PATIENCE).await, "{:?}", process.fleet);
-        }
-        Self(processes)
-    }
-
-    async fn all_reach(&self, state: CircuitState) {
-        for process in self.iter() {
-            process.reach(state).await;
-        }
-    }
-}
-
-impl Process {
-    async fn call(&self, outcome: Result<(), &'static str>) -> Result<(), BulkheadError<&'static str>> {
-        self.bulkhead.execute(std::future::ready(outcome)).await
-    }
-
-    fn fail(&self) {
-        for _ in 0..5 {
-            self.bulkhead.try_acquire().unwrap().fail();
-        }
-    }
-
-    fn state(&self) -> CircuitState {
-        self.bulkhead.circuit_breaker().unwrap().state()
-    }
-
-    async fn reach(&self, state: CircuitState) {
-        self.until(|process| process.state() == state).await;
-    }
-
-    /// Looks now and then, since there is no one thing to wait for.
-    async fn until(&self, reached: impl Fn(&Self) -> bool) {
-        let deadline = self.runtime.now() + PATIENCE;
-        while !reached(self) {
-            assert!(
-                self.runtime.now() < deadline,
-                "it never comes to that: {:?} {:?}",
-                self.state(),
-                self.fleet
-            );
-            pause(&self.runtime).await;
-        }
-    }
-}
-
-fn store(database: &Database) -> PostgresStoreBuilder {
-    PostgresStore::builder(&database.url)
-        .schema(database.schema.name())
-        .namespace("fleet")
-        .operation_timeout(Duration::from_secs(1))
-        .connect_timeout(Duration::from_secs(2))
-        .resync_interval(Duration::from_millis(500))
-        .backoff(Duration::from_millis(20), Duration::from_millis(200))
-        .lease_ttl(Duration::from_secs(30))
-}
-
-async fn ending(events: &mut FleetEvents) -> Ending {
-    match next(events, |event| matches!(event, FleetEvent::Settled { .. })).await {
-        FleetEvent::Settled { ending, .. } => ending,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn next(events: &mut FleetEvents, wanted: impl Fn(&FleetEvent) -> bool) -> FleetEvent {
+/// Settings reach the sessions one by one; a new one has them from the start.
+async fn until_read_only(database: &Database, runtime: &impl Runtime, wanted: bool) {
     loop {
-        let event = events.next().await.expect("the synchroniser lives");
-        if wanted(&event) {
-            return event;
+        let mut connection = database.connection().await;
+        let statement = "SELECT current_setting('default_transaction_read_only')::bool";
+        let found: bool = sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap();
+        if found == wanted {
+            return;
         }
+        pause(runtime).await;
     }
 }
 
-async fn pause(runtime: &impl Runtime) {
-    runtime.sleep_until(runtime.now() + Duration::from_millis(5)).await;
+async fn takes_no_writes(events: &mut FleetEvents) {
+    let degraded = next(events, |event| matches!(event, FleetEvent::Degraded { .. })).await;
+    let FleetEvent::Degraded { error } = degraded else { unreachable!() };
+    assert!(error.is_transient() && error.to_string().contains("takes no writes"), "{error}");
 }
-
-/// Longer than any test lasts.
-const LONG: Duration = Duration::from_secs(3_600);
-const SHORT: Duration = Duration::from_millis(300);
-/// For a slow machine that runs everything at once.
-const PATIENCE: Duration = Duration::from_secs(20);

@@ -81,6 +81,13 @@ impl Cluster {
         run(self.pg_ctl(&["-w", "-t", "60", "-m", mode]).arg("stop"))
     }
 
+    /// The next start recovers without an end, there being no primary that it could follow.
+    pub(crate) fn become_standby(&self) -> Result<(), String> {
+        let signal = self.data().join("standby.signal");
+        fs::write(&signal, "").map_err(|error| format!("{}: {error}", signal.display()))?;
+        self.account.own(&signal)
+    }
+
     /// Sends a signal to all its processes: first to the one that would start others.
     pub(crate) fn signal(&self, signal: &str) -> Result<(), String> {
         let postmaster = self.process_id()?;

@@ -103,6 +103,17 @@ impl Postgres {
         self.cluster().launch().unwrap_or_else(|reason| panic!("{reason}"));
     }
 
+    /// As [`start_again`](Self::start_again), as a hot standby: it answers, and takes no writes
+    /// until `pg_promote()` is called.
+    ///
+    /// # Panics
+    ///
+    /// If it is not private, or can't be started.
+    pub fn start_again_as_standby(&self) {
+        self.cluster().become_standby().unwrap_or_else(|reason| panic!("{reason}"));
+        self.start_again();
+    }
+
     /// Stops all processes of a private server where they are: connections stay and nobody
     /// answers.
     ///

@@ -1,5 +1,7 @@
 //! A store in a schema of its own, on the shared server, with a clock that tests can move.
 
+pub(crate) mod processes;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

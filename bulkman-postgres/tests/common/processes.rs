@@ -1,0 +1,134 @@
+//! Processes that share the circuit `payments`, and waiting for what becomes of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
+use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, CircuitState, Fleet, Runtime};
+use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
+use smol::stream::StreamExt;
+
+use super::Database;
+
+/// Processes of one fleet, each with a link and a circuit of its own.
+pub(crate) struct Processes(Vec<Process>);
+
+pub(crate) struct Process {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) fleet: Fleet,
+    pub(crate) bulkhead: Bulkhead,
+}
+
+impl std::ops::Deref for Processes {
+    type Target = [Process];
+
+    fn deref(&self) -> &[Process] {
+        &self.0
+    }
+}
+
+impl Processes {
+    pub(crate) async fn start<R: Runtime + Clone>(
+        count: usize,
+        runtime: &R,
+        isolation: Duration,
+        store: impl Fn() -> PostgresStoreBuilder,
+    ) -> Self {
+        let mut processes = Vec::new();
+        for _ in 0..count {
+            let fleet = Fleet::new(store().build().unwrap(), runtime.clone()).unwrap();
+            let config = BulkheadConfig::new("payments").isolation_duration(isolation);
+            let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+            fleet.attach(&bulkhead).unwrap();
+            processes.push(Process { runtime: Arc::new(runtime.clone()), fleet, bulkhead });
+        }
+        for process in &processes {
+            assert!(process.fleet.ready(PATIENCE).await, "{:?}", process.fleet);
+        }
+        Self(processes)
+    }
+
+    pub(crate) async fn all_reach(&self, state: CircuitState) {
+        for process in self.iter() {
+            process.reach(state).await;
+        }
+    }
+}
+
+impl Process {
+    pub(crate) async fn call(
+        &self,
+        outcome: Result<(), &'static str>,
+    ) -> Result<(), BulkheadError<&'static str>> {
+        self.bulkhead.execute(std::future::ready(outcome)).await
+    }
+
+    pub(crate) fn fail(&self) {
+        for _ in 0..5 {
+            self.bulkhead.try_acquire().unwrap().fail();
+        }
+    }
+
+    pub(crate) fn state(&self) -> CircuitState {
+        self.bulkhead.circuit_breaker().unwrap().state()
+    }
+
+    pub(crate) async fn reach(&self, state: CircuitState) {
+        self.until(|process| process.state() == state).await;
+    }
+
+    /// Looks now and then, since there is no one thing to wait for.
+    pub(crate) async fn until(&self, reached: impl Fn(&Self) -> bool) {
+        let deadline = self.runtime.now() + PATIENCE;
+        while !reached(self) {
+            assert!(
+                self.runtime.now() < deadline,
+                "it never comes to that: {:?} {:?}",
+                self.state(),
+                self.fleet
+            );
+            pause(&self.runtime).await;
+        }
+    }
+}
+
+pub(crate) fn store(database: &Database) -> PostgresStoreBuilder {
+    store_at(&database.url, database)
+}
+
+pub(crate) fn store_at(url: &str, database: &Database) -> PostgresStoreBuilder {
+    PostgresStore::builder(url)
+        .schema(database.schema.name())
+        .namespace("fleet")
+        .operation_timeout(Duration::from_secs(1))
+        .connect_timeout(Duration::from_secs(2))
+        .resync_interval(Duration::from_millis(500))
+        .backoff(Duration::from_millis(20), Duration::from_millis(200))
+        .lease_ttl(Duration::from_secs(30))
+}
+
+pub(crate) async fn ending(events: &mut FleetEvents) -> Ending {
+    match next(events, |event| matches!(event, FleetEvent::Settled { .. })).await {
+        FleetEvent::Settled { ending, .. } => ending,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn next(events: &mut FleetEvents, wanted: impl Fn(&FleetEvent) -> bool) -> FleetEvent {
+    loop {
+        let event = events.next().await.expect("the synchroniser lives");
+        if wanted(&event) {
+            return event;
+        }
+    }
+}
+
+pub(crate) async fn pause(runtime: &impl Runtime) {
+    runtime.sleep_until(runtime.now() + Duration::from_millis(5)).await;
+}
+
+/// Longer than any test lasts.
+pub(crate) const LONG: Duration = Duration::from_secs(3_600);
+pub(crate) const SHORT: Duration = Duration::from_millis(300);
+/// For a slow machine that runs everything at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

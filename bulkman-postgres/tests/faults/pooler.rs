@@ -1,0 +1,136 @@
+//! PgBouncer in transaction mode: each transaction of a client may run on another connection.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bulkman_core::fleet::FleetEvent;
+use bulkman_core::{CircuitState, Runtime};
+use bulkman_postgres::sqlx::postgres::PgConnectOptions;
+use bulkman_test_support::Postgres;
+
+use crate::common::Database;
+use crate::common::processes::{LONG, PATIENCE, Processes, next, pause, store_at};
+use crate::took;
+
+pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime + Clone) {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    database.store("fleet").migrate().await.unwrap();
+    let pooler = PgBouncer::start(&database.url, &runtime).await;
+    let through =
+        || store_at(&pooler.url(), &database).simple_protocol(true).poll_interval(Duration::from_millis(200));
+    let fleet = Processes::start(PROCESSES, &runtime, LONG, through).await;
+    let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
+    assert!(!fleet[0].fleet.snapshot().polling, "it listens, and nothing refuses that");
+
+    // Nobody hears of these; they are found, and then looked for.
+    let began = runtime.now();
+    for (state, act) in [
+        (CircuitState::ForcedOpen, "force_open"),
+        (CircuitState::Closed, "close"),
+        (CircuitState::Disabled, "disable"),
+        (CircuitState::Closed, "close"),
+    ] {
+        database.execute(&format!("SELECT \"bulkman\".{act}('fleet', 'payments')")).await;
+        fleet.all_reach(state).await;
+    }
+    for events in &mut events {
+        next(events, |event| {
+            assert!(!matches!(event, FleetEvent::Degraded { .. }), "{event:?}");
+            matches!(event, FleetEvent::PushGivenUp)
+        })
+        .await;
+    }
+    took("push given up after", &runtime, began);
+    assert!(fleet.iter().all(|process| process.fleet.snapshot().polling));
+
+    // More processes than connections: each statement does what it says, and for its own process.
+    let began = runtime.now();
+    for round in 0..ROUNDS {
+        let breaker = |number: usize| fleet[number % PROCESSES].bulkhead.circuit_breaker().unwrap();
+        breaker(round).open();
+        fleet.all_reach(CircuitState::Open).await;
+        breaker(round + 1).close();
+        fleet.all_reach(CircuitState::Closed).await;
+    }
+    took("rounds of opening and closing", &runtime, began);
+    for process in fleet.iter() {
+        let snapshot = process.fleet.snapshot();
+        assert!(snapshot.connected && snapshot.error.is_none(), "{snapshot:?}");
+    }
+    let history = through().build().unwrap().admin().history(Some("payments"), 1_000).await.unwrap();
+    assert_eq!(history.len(), 2 * ROUNDS + 4, "{history:?}");
+    assert!(history.iter().all(|entry| entry.reason.is_empty() || &*entry.reason == "manual"), "{history:?}");
+}
+
+struct PgBouncer {
+    /// Kills the pooler when its input ends, as it does with this process.
+    leash: Child,
+    directory: PathBuf,
+    port: u16,
+}
+
+impl PgBouncer {
+    /// In front of the server at `url`, with fewer connections than there are processes.
+    async fn start(url: &str, runtime: &impl Runtime) -> Self {
+        let (account, address) = url.trim_start_matches("postgres://").split_once('@').expect("a URL");
+        let (user, password) = account.split_once(':').expect("a password");
+        let server: PgConnectOptions = url.parse().expect("a URL");
+        assert!(address.starts_with(server.get_host()));
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let directory = std::env::temp_dir().join(format!("bulkman-pooler-{}-{port}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let configuration = directory.join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n\
+             postgres = host={} port={} user={user} password={password}\n\
+             [pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n",
+            server.get_host(),
+            server.get_port(),
+        );
+        fs::write(&configuration, text).unwrap();
+        // It refuses to run as root, and reads its settings before it becomes another.
+        let leash = Command::new("/bin/sh")
+            .args(["-c", LEASH, "sh"])
+            .arg(&configuration)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pooler = Self { leash, directory, port };
+        let deadline = runtime.now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(runtime.now() < deadline, "PgBouncer does not start");
+            pause(runtime).await;
+        }
+        pooler
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://bulkman@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        drop(self.leash.stdin.take());
+        let _status = self.leash.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+const LEASH: &str = r#"
+trap '' INT TERM HUP
+as=
+[ "$(id -u)" -ne 0 ] || as="--user nobody"
+pgbouncer --quiet $as "$1" </dev/null &
+read -r _
+kill -KILL $!
+wait
+"#;
+const PROCESSES: usize = 6;
+const ROUNDS: usize = 10;

@@ -6,8 +6,12 @@ use std::future::{pending, ready};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome, Runtime};
+use bulkman::{
+    Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, ClockOnly, Fleet, MemoryStore, Outcome,
+    Runtime, StoreError,
+};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -51,6 +55,38 @@ fn a_span_tells_name_id_times_and_outcome() {
     assert_eq!((&*permit["queued"], &*permit["ran"]), ("0ns", "2s"));
     // The operation runs within the span of its call, also when it is polled a second time.
     assert_eq!(seen.events("working")[0]["in span"], "call");
+}
+
+#[test]
+fn what_happens_to_the_fleets_store_has_its_level() {
+    let runtime = ManualRuntime::new();
+    let memory = MemoryStore::new(runtime.clone());
+    let store = FaultStore::new(memory, runtime.clone());
+    let ((), seen) = watch(Level::INFO, || {
+        let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
+        runtime.run_until_stalled();
+        let unusable = [Fault::Down, Fault::Error(StoreError::denied("GRANT bulkman_app TO shop"))];
+        for fault in unusable {
+            store.set(fault);
+            store.break_sessions();
+            runtime.advance(10 * SECOND);
+        }
+        store.heal();
+        runtime.advance(10 * SECOND);
+        drop(fleet);
+    });
+    assert_eq!(seen.events("synchronised with the store").len(), 1);
+    let degraded = &seen.events("store can't be used, calls go by local rules")[..];
+    let [down] = degraded else { panic!("{seen:?}") };
+    assert_eq!(down["level"], "WARN");
+    let [denied] = &seen.events("store can't be used until somebody mends it")[..] else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(denied["level"], "ERROR");
+    assert!(denied["error"].contains("GRANT bulkman_app TO shop"), "{denied:?}");
+    let [again] = &seen.events("synchronised with the store again")[..] else { panic!("{seen:?}") };
+    assert_eq!(again["level"], "INFO");
+    assert!(again.contains_key("after"), "{again:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub(crate) struct Broadcast<T> {
 }
 
 impl<T: Clone> Broadcast<T> {
-    /// Keeps `capacity` values for readers, and `history` when there are none; both at least 1.
+    /// Keeps `capacity` values for readers, and `history` when there are none.
     pub(crate) fn new(capacity: usize, history: usize) -> Self {
         let ring = Ring { values: VecDeque::new(), next: 0, readers: 0, closed: false, capacity, history };
         Self { ring: Mutex::new(ring), wakers: WakerSet::new() }
@@ -27,11 +27,11 @@ impl<T: Clone> Broadcast<T> {
     pub(crate) fn push(&self, value: T) {
         let mut ring = lock(&self.ring);
         let keep = if ring.readers == 0 { ring.history } else { ring.capacity };
-        while ring.values.len() >= keep {
-            ring.values.pop_front();
-        }
         ring.values.push_back(value);
         ring.next += 1;
+        while ring.values.len() > keep {
+            ring.values.pop_front();
+        }
     }
 
     /// Wakes the readers; call it without any lock held.
@@ -154,6 +154,16 @@ mod tests {
         broadcast.leave(&mut reader);
         (50..150).for_each(|value| broadcast.push(value));
         assert_eq!(broadcast.newest(10), [147, 148, 149]);
+    }
+
+    #[test]
+    fn nothing_need_be_kept_for_nobody() {
+        let broadcast = Broadcast::new(2, 0);
+        (0..3).for_each(|value| broadcast.push(value));
+        assert!(broadcast.newest(1).is_empty());
+        let mut reader = broadcast.join();
+        broadcast.push(3);
+        assert_eq!(read(&broadcast, &mut reader), Some(Next::Value(3)));
     }
 
     #[test]

@@ -379,6 +379,27 @@ fn an_outage_loses_nothing_and_holds_up_nobody() {
 }
 
 #[test]
+fn a_decision_made_over_again_is_not_taken_for_the_one_that_the_store_has() {
+    let world = World::new();
+    let fleet = world.processes(2);
+    fleet[0].fail(5);
+    world.settle();
+    let mut events = fleet[0].fleet.events();
+    fleet[0].store.set(Fault::Down);
+    fleet[0].store.break_sessions();
+    world.settle();
+    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+    world.advance(3);
+    fleet[0].store.heal();
+    world.advance(5);
+    // The link begins with a full snapshot: on the same epoch, and open, but not for so long.
+    assert_eq!(endings(&drain(&world, &mut events)), [Ending::Published]);
+    assert_eq!(world.store_view(), (FleetState::Open, 2));
+    let refused = fleet[1].call(Ok(())).unwrap_err();
+    assert!(refused.retry_after().unwrap() > Duration::from_secs(3_500), "{refused}");
+}
+
+#[test]
 fn an_opening_that_is_over_before_the_store_is_back_is_dropped() {
     let world = World::new();
     let fleet = world.processes(2);

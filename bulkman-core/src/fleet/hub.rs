@@ -154,6 +154,8 @@ impl Hub {
     }
 
     pub(super) fn emit(&self, event: FleetEvent) {
+        #[cfg(feature = "tracing")]
+        crate::observe::fleet(&event);
         if let FleetEvent::Settled { ending: Ending::Superseded, .. } = event {
             lock(&self.status).superseded += 1;
         }

@@ -2,6 +2,7 @@
 
 use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
+use crate::fleet::{Ending, FleetEvent};
 
 /// A call was refused. Many of these come at once, so it takes a level of its own to see them.
 pub(crate) fn refused(inner: &Inner, reason: &'static str) {
@@ -29,5 +30,50 @@ pub(crate) fn transition(transition: &Transition) {
     match transition.to {
         CircuitState::Open | CircuitState::ForcedOpen => tell!(warn, "circuit opened"),
         _ => tell!(info, "circuit changed its state"),
+    }
+}
+
+/// Something happened to the link with the fleet's store: an error if it stays so until somebody
+/// mends it, with the words that say how.
+pub(crate) fn fleet(event: &FleetEvent) {
+    const TARGET: &str = "bulkman::fleet";
+    match event {
+        FleetEvent::Synchronised { after: None } => {
+            tracing::info!(target: TARGET, "synchronised with the store");
+        }
+        FleetEvent::Synchronised { after: Some(after) } => {
+            tracing::info!(target: TARGET, ?after, "synchronised with the store again");
+        }
+        FleetEvent::Degraded { error } if error.is_transient() => {
+            tracing::warn!(target: TARGET, %error, "store can't be used, calls go by local rules");
+        }
+        FleetEvent::Degraded { error } => {
+            tracing::error!(target: TARGET, %error, "store can't be used until somebody mends it");
+        }
+        FleetEvent::Settled { circuit, ending } => {
+            let (circuit, ending) = (circuit.as_str(), settled(*ending));
+            tracing::debug!(target: TARGET, circuit, ending, "decision settled");
+        }
+        FleetEvent::PushGivenUp => {
+            tracing::warn!(target: TARGET, "announcements do not arrive, the store is polled");
+        }
+        FleetEvent::HistoryLost => {
+            tracing::warn!(target: TARGET, "store has lost history, its word was taken");
+        }
+        FleetEvent::ClockStepped { by, forward } => {
+            tracing::warn!(target: TARGET, ?by, forward, "the store's clock stepped");
+        }
+        // What a listener has missed is that listener's affair.
+        FleetEvent::Missed(_) => {}
+    }
+}
+
+const fn settled(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Published => "published",
+        Ending::Voted => "voted",
+        Ending::Superseded => "superseded",
+        Ending::Replaced => "replaced",
+        Ending::Expired => "expired",
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::blocking::ExecuteBlocking;
 use crate::bulkhead_state::BulkheadState;
 use crate::call::{Call, CallOptions};
-use crate::circuit_breaker::{CircuitBreaker, CircuitEvents, CircuitState, Refusals};
+use crate::circuit_breaker::{CircuitBreaker, CircuitEvents, CircuitState, Refusals, Ticket};
 use crate::classified::Classified;
 use crate::classify::ByResult;
 use crate::config::BulkheadConfig;
@@ -577,10 +577,27 @@ impl Inner {
     /// permit to the next in line.
     #[inline]
     pub(crate) fn finish(&self, seat: Seat, outcome: Outcome, ran: Option<Duration>) {
-        let _ended = Ends(self, Some(outcome));
-        if let (Some(ticket), Some(circuit)) = (seat.ticket, &self.circuit) {
-            circuit.settle(ticket, outcome, ran);
+        match (seat.ticket, &self.circuit) {
+            (Some(ticket), Some(circuit)) if circuit.hears(ticket, outcome) => {
+                self.finish_heard(circuit, ticket, outcome, ran);
+            }
+            // The way of a success that is no news to the circuit: nothing here can panic.
+            _ => {
+                self.counters.end(Some(outcome));
+                self.release();
+            }
         }
+    }
+
+    fn finish_heard(
+        &self,
+        circuit: &CircuitBreaker,
+        ticket: Ticket,
+        outcome: Outcome,
+        ran: Option<Duration>,
+    ) {
+        let _ended = Ends(self, Some(outcome));
+        circuit.settle(ticket, outcome, ran);
     }
 
     /// As [`finish`](Self::finish), for a call that was dropped while it ran.
@@ -627,7 +644,6 @@ impl Inner {
 struct Ends<'a>(&'a Inner, Option<Outcome>);
 
 impl Drop for Ends<'_> {
-    #[inline]
     fn drop(&mut self) {
         let Self(inner, outcome) = self;
         inner.counters.end(*outcome);

@@ -348,6 +348,12 @@ impl CircuitBreaker {
         self.0.admit(None)
     }
 
+    /// Whether an outcome would change anything: see [`settle`](Self::settle). One load.
+    #[inline]
+    pub(crate) fn hears(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        self.0.hears(ticket, outcome)
+    }
+
     /// Takes the outcome of an admitted call; an ignored one gives its probe slot back.
     #[inline]
     pub(crate) fn settle(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) {

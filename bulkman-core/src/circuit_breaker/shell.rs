@@ -141,6 +141,15 @@ impl Shell {
         if word.passes_all() { Ok(Ticket { word, probe: None }) } else { self.admit_refusing(word, now) }
     }
 
+    /// Whether an outcome would change anything: one load.
+    #[inline]
+    pub(crate) fn hears(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        // A failure that is being recorded right now may as well come after this success.
+        let word = self.word();
+        let same = word.generation() == ticket.word.generation();
+        same && (outcome != Outcome::Success || word.records_success())
+    }
+
     /// Takes the outcome of an admitted call.
     #[inline]
     pub(crate) fn settle(
@@ -150,13 +159,9 @@ impl Shell {
         ran: Option<Duration>,
         now: Option<Instant>,
     ) {
-        // A failure that is being recorded right now may as well come after this success.
-        let word = self.word();
-        let same = word.generation() == ticket.word.generation();
-        if !same || (outcome == Outcome::Success && !word.records_success()) {
-            return;
+        if self.hears(ticket, outcome) {
+            self.settle_recorded(ticket, outcome, ran, now);
         }
-        self.settle_recorded(ticket, outcome, ran, now);
     }
 
     /// The packed word: equal to an earlier one as long as nothing has changed.

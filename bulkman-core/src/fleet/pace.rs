@@ -39,9 +39,10 @@ impl Pace {
         bound.mul_f64(self.random.fraction())
     }
 
-    /// `interval`, give or take a fifth.
-    pub(super) fn around(&mut self, interval: Duration) -> Duration {
-        interval.mul_f64(0.8 + 0.4 * self.random.fraction())
+    /// `interval`, or up to a tenth less: an interval promises when something will have been
+    /// looked at, so it is never exceeded.
+    pub(super) fn within(&mut self, interval: Duration) -> Duration {
+        interval.mul_f64(1.0 - 0.1 * self.random.fraction())
     }
 
     pub(super) fn operation(&mut self) -> OperationId {
@@ -53,6 +54,16 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn intervals_vary_and_are_never_exceeded() {
+        let interval = Duration::from_secs(1);
+        let mut pace = Pace::seeded(1, interval, interval);
+        let drawn: Vec<_> = (0..200).map(|_| pace.within(interval)).collect();
+        assert!(drawn.iter().all(|drawn| *drawn <= interval && *drawn >= interval * 9 / 10));
+        assert!(drawn.iter().any(|drawn| *drawn < interval * 92 / 100));
+        assert!(drawn.iter().any(|drawn| *drawn > interval * 98 / 100));
+    }
 
     #[test]
     fn the_bound_doubles_up_to_the_largest_and_starts_again() {

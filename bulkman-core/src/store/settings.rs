@@ -31,9 +31,9 @@ pub struct StoreSettings {
     /// Whether to rely on what the store pushes. Default: [`Push::Auto`].
     pub push: Push,
     /// With push: how often to look whether something was missed, which also notices a dead
-    /// link. Default: 5 s.
+    /// link; up to a tenth earlier, so that a fleet does not move in step. Default: 5 s.
     pub resync_interval: Duration,
-    /// Without push: how often to look. Default: 1 s.
+    /// Without push: how often to look; up to a tenth earlier. Default: 1 s.
     pub poll_interval: Duration,
     /// After a failure: the first wait before connecting again is at most this, from zero to
     /// `backoff_max`. Default: 100 ms.

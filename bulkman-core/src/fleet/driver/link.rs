@@ -112,12 +112,12 @@ impl Driver {
             PushState::On { .. } => self.settings.resync_interval,
             PushState::Off => self.settings.poll_interval,
         };
-        self.now() + self.pace.around(interval)
+        self.now() + self.pace.within(interval)
     }
 
     pub(super) fn next_flush(&mut self) -> Option<Instant> {
         let Share::Counts(CountsRule { .. }) = self.settings.share else { return None };
-        Some(self.now() + self.pace.around(self.settings.flush_interval))
+        Some(self.now() + self.pace.within(self.settings.flush_interval))
     }
 
     /// The store's clock should have gone on as far as ours.

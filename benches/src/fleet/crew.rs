@@ -109,22 +109,25 @@ impl Crew {
         views.into_values().collect()
     }
 
-    /// Whether all see what the table says, circuit by circuit.
-    pub(crate) fn agrees(
+    /// Where somebody does not see what the table says: one line each.
+    pub(crate) fn differences(
         &mut self,
         server: &Server,
         namespace: &str,
         besides: impl FnMut(usize, Told),
-    ) -> bool {
+    ) -> Vec<String> {
         let views = self.views(besides);
         let table = server.table(namespace);
-        let agrees = |view: &View| {
-            view.len() == table.len()
-                && table.iter().all(|(name, (state, epoch))| {
-                    view.get(name).is_some_and(|seen| seen.agrees(state, *epoch))
-                })
-        };
-        views.iter().all(agrees)
+        let mut differences = Vec::new();
+        for (process, view) in views.iter().enumerate() {
+            for (name, (state, epoch)) in &table {
+                let seen = view.get(name);
+                if !seen.is_some_and(|seen| seen.agrees(state, *epoch)) {
+                    differences.push(format!("{name} is {state} {epoch}, process {process} sees {seen:?}"));
+                }
+            }
+        }
+        differences
     }
 
     /// Memory in use by each, in KiB.

@@ -120,8 +120,9 @@ fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
         let known = by_name.get(bulkhead.name().as_str());
         let state = known.and_then(|known| known.state).map_or("unknown", |state| state.as_str());
         let epoch = known.map_or(0, |known| known.epoch.0);
-        let local = breaker(bulkhead).state().as_str();
-        (bulkhead.name().to_string(), Seen { state: state.to_owned(), epoch, local: local.to_owned() })
+        // The circuit's own states are spelt otherwise.
+        let local = breaker(bulkhead).state().as_str().replace('_', "-");
+        (bulkhead.name().to_string(), Seen { state: state.to_owned(), epoch, local })
     });
     seen.collect()
 }

@@ -9,15 +9,21 @@ use crate::fleet::server::Server;
 /// Asks until all do; how long after `since` that was, in milliseconds, or `None` if it never was.
 ///
 /// The moment before they were asked is given: the answer is as old as that.
+/// What differed then is written to standard error.
 pub(crate) fn wait(crew: &mut Crew, server: &Server, namespace: &str, since: Duration) -> Option<f64> {
     let until = clock::now() + PATIENCE;
-    while clock::now() < until {
+    loop {
         let asked = clock::now();
-        if crew.agrees(server, namespace, |_, _| {}) {
+        let differences = crew.differences(server, namespace, |_, _| {});
+        if differences.is_empty() {
             return Some(clock::milliseconds(since, asked));
         }
+        if asked > until {
+            let some = differences.iter().take(10).map(String::as_str).collect::<Vec<_>>().join("\n  ");
+            eprintln!("{namespace}: {} differences:\n  {some}", differences.len());
+            return None;
+        }
     }
-    None
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -74,6 +74,14 @@ impl Name {
         }
     }
 
+    /// To compare names by, without the check that makes them a `str`.
+    fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline(Inline { bytes, length }) => &bytes[..usize::from(length.get())],
+            Repr::Shared(name) => name.as_bytes(),
+        }
+    }
+
     fn from_checked(name: &str) -> Self {
         let length = u8::try_from(name.len()).ok().and_then(NonZeroU8::new);
         match length {
@@ -133,7 +141,7 @@ impl fmt::Display for Name {
 
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -158,8 +166,9 @@ impl PartialOrd for Name {
 }
 
 impl Ord for Name {
+    // As `str` orders: by bytes.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_str().cmp(other.as_str())
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 

@@ -118,7 +118,7 @@ impl Fleet {
     pub fn snapshot(&self) -> FleetSnapshot {
         let hub = &self.handle.hub;
         let now = hub.runtime.now();
-        hub.status(|status| FleetSnapshot {
+        let mut snapshot = hub.status(|status| FleetSnapshot {
             connected: status.connected,
             polling: status.polling,
             staleness: status.synced_at.map(|at| now.saturating_duration_since(at)),
@@ -131,7 +131,9 @@ impl Fleet {
                 .iter()
                 .map(|(name, state, epoch)| FleetCircuit { name: name.clone(), state: *state, epoch: *epoch })
                 .collect(),
-        })
+        });
+        snapshot.circuits.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        snapshot
     }
 
     /// What happens to the link and to this process's decisions, from now on.

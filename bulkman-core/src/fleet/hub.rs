@@ -68,6 +68,7 @@ pub(super) struct Status {
     pub(super) attached: usize,
     pub(super) pending: usize,
     pub(super) superseded: u64,
+    /// In no order.
     pub(super) circuits: Vec<(Name, Option<FleetState>, Epoch)>,
     pub(super) ended: bool,
 }

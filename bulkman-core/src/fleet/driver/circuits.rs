@@ -58,10 +58,17 @@ impl Driver {
 
     /// Tells the circuits what follows from what is known.
     pub(super) fn give_orders(&mut self) {
-        let ids: Vec<_> = self.members.keys().copied().collect();
-        for id in ids {
-            let now = self.now();
-            let ending = self.members.get_mut(&id).and_then(|slot| slot.member.expire(now));
+        // All at one moment, and few have something to be told: this is done at every turn.
+        let now = self.now();
+        let ids: Vec<_> = self
+            .members
+            .iter_mut()
+            .filter_map(|(id, slot)| {
+                let ending = slot.member.expire(now);
+                (ending.is_some() || slot.member.order(now).is_some()).then_some((*id, ending))
+            })
+            .collect();
+        for (id, ending) in ids {
             self.settled(id, ending);
             // An order fails when something has happened in the circuit, and then it is looked at
             // and asked again; one that keeps changing so fast is left for the next time.

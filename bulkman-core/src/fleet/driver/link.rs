@@ -134,13 +134,13 @@ impl Driver {
         let known = self.members.values().filter(|slot| slot.member.is_known()).count();
         let pending = self.members.values().filter(|slot| slot.member.is_pending()).count();
         let states = self.members.values();
-        let mut circuits: Vec<_> =
-            states.map(|slot| (slot.name.clone(), slot.member.fleet_state(), slot.member.epoch())).collect();
-        circuits.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let circuits = states.map(|slot| (slot.name.clone(), slot.member.fleet_state(), slot.member.epoch()));
         self.hub.tell(|status| {
             status.known = known;
             status.pending = pending;
-            status.circuits = circuits;
+            // In its own memory, and in no order: this is done at every turn.
+            status.circuits.clear();
+            status.circuits.extend(circuits);
         });
     }
 

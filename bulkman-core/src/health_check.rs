@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::bulkhead::{Bulkhead, WeakBulkhead};
+use crate::circuit_breaker::CircuitBreaker;
 use crate::error::ConfigError;
 use crate::runtime::Runtime;
 use crate::wake::{WakerKey, WakerSet};
@@ -71,8 +72,10 @@ impl Task {
             if !self.pause().await {
                 continue;
             }
+            let Some(seen) = self.circuit().map(|circuit| circuit.seen()) else { return };
             if self.passes(&check).await {
-                if let Some(circuit) = self.bulkhead.upgrade().and_then(|b| b.circuit_breaker().cloned()) {
+                // What opened the circuit again meanwhile is newer than the check.
+                if let Some(circuit) = self.circuit().filter(|circuit| !circuit.refuses_since(seen)) {
                     circuit.half_open_early();
                 }
             }
@@ -147,6 +150,11 @@ impl Task {
             decide(self.look()).map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    /// Held only while it is looked at: a check that hangs must not keep the bulkhead alive.
+    fn circuit(&self) -> Option<CircuitBreaker> {
+        self.bulkhead.upgrade().and_then(|bulkhead| bulkhead.circuit_breaker().cloned())
     }
 
     fn look(&self) -> Look {

@@ -15,6 +15,7 @@ on_every_runtime![
     a_failed_check_prolongs_nothing,
     a_check_that_hangs_or_panics_has_failed,
     it_checks_only_while_open_and_ends_with_the_bulkhead,
+    a_check_from_before_a_reopening_says_nothing_about_it,
     a_check_needs_an_interval_and_a_circuit,
 ];
 
@@ -136,6 +137,39 @@ async fn it_checks_only_while_open_and_ends_with_the_bulkhead(t: Stage) {
     drop(dropped);
     t.until(|| Arc::strong_count(&check.made) == 1).await;
     assert_eq!(check.made(), 2);
+}
+
+/// The dependency was back for a moment: the check that saw it then is older than the probe that
+/// failed since.
+async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Stage) {
+    let bulkhead = t.bulkhead(config().isolation_duration(15 * SECOND));
+    let check = Check::default();
+    let (made, (end, ended)) = (check.clone(), tokio::sync::oneshot::channel::<()>());
+    let ended = Arc::new(std::sync::Mutex::new(Some(ended)));
+    let checking = move || {
+        made.made.fetch_add(1, Ordering::SeqCst);
+        let ended = ended.lock().unwrap().take();
+        async move {
+            match ended {
+                Some(ended) => ended.await.map_err(|_| "gone"),
+                None => Err("down again"),
+            }
+        }
+    };
+    bulkhead.health_check(10 * SECOND, checking).unwrap();
+    t.fail(&bulkhead, 1).await;
+    until_made(&t, &check, 10 * SECOND, 1).await;
+    t.until(|| t.timers().0 == 1).await;
+    t.advance(5 * SECOND).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    t.fail(&bulkhead, 1).await;
+    let timers = t.timers().1;
+    end.send(()).unwrap();
+    // It counts the next interval.
+    t.until(|| t.timers().1 > timers).await;
+    until_made(&t, &check, 10 * SECOND, 2).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().retry_after, Some(5 * SECOND));
 }
 
 async fn a_check_needs_an_interval_and_a_circuit(t: Stage) {

@@ -30,11 +30,12 @@ impl Dice {
 fn many_threads_do_everything_at_once() {
     watchdog(|| {
         const MOST: usize = 4;
+        const PLACES: usize = 2;
         let runtime = ManualRuntime::new();
         let config = |permits| {
             BulkheadConfig::new("stress")
                 .max_concurrent_calls(permits)
-                .max_queue_size(CALLERS)
+                .max_queue_size(PLACES)
                 .failure_threshold(3)
         };
         let bulkhead = Bulkhead::new(config(MOST), runtime.clone()).unwrap();
@@ -65,6 +66,7 @@ fn many_threads_do_everything_at_once() {
                     let stats = operator.stats();
                     let ended = stats.successful + stats.failed + stats.ignored + stats.cancelled;
                     assert_eq!(stats.started, ended + stats.active, "{stats:?}");
+                    assert!(stats.waiting_high_water <= PLACES, "{stats:?}");
                     std::thread::yield_now();
                 }
                 // Nobody is left to wait for it: what is open stays open otherwise.

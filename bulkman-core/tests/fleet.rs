@@ -490,6 +490,28 @@ fn a_lost_answer_is_recognised_and_nothing_is_applied_twice() {
 }
 
 #[test]
+fn an_opening_heard_of_after_its_own_is_not_begun_again() {
+    let world = World::new();
+    let fleet = world.processes(2);
+    let mut events = fleet[1].fleet.events();
+    fleet[1].store.set(Fault::Slow(Duration::from_millis(500)));
+    fleet[0].fail(5);
+    world.settle();
+    assert_eq!(world.store_view(), (FleetState::Open, 1));
+    // It is looking already, and has yet to see.
+    assert_eq!(fleet[1].state(), CircuitState::Closed);
+    fleet[1].fail(5);
+    assert_eq!(fleet[1].state(), CircuitState::Open);
+    world.advance(5);
+    assert_eq!(world.store_view(), (FleetState::Open, 1), "it would be a second opening, and a longer one");
+    assert_eq!(endings(&drain(&world, &mut events)), [Ending::Superseded]);
+    world.advance(24);
+    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    world.advance(1);
+    assert!(fleet.iter().all(|process| process.state() == CircuitState::HalfOpen));
+}
+
+#[test]
 fn lost_announcements_are_made_up_for_and_then_not_relied_on() {
     let world = World::new();
     let fleet = world.processes(2);
@@ -626,6 +648,22 @@ fn bulkheads_come_and_go() {
         world.settle();
         assert!(there.is_healthy());
     }
+}
+
+#[test]
+fn a_snapshot_has_the_circuits_by_name() {
+    let world = World::new();
+    let process = &world.processes(1)[0];
+    let others = ["search", "accounts", "mail"]
+        .map(|name| Bulkhead::new(BulkheadConfig::new(name), world.runtime.clone()).unwrap());
+    for other in &others {
+        process.fleet.attach(other).unwrap();
+    }
+    world.settle();
+    let circuits = process.fleet.snapshot().circuits;
+    let names: Vec<&str> = circuits.iter().map(|circuit| circuit.name.as_str()).collect();
+    assert_eq!(names, ["accounts", "mail", "payments", "search"]);
+    assert!(circuits.iter().all(|circuit| circuit.state == Some(FleetState::Closed)));
 }
 
 struct World {

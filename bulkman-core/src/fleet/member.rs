@@ -142,10 +142,12 @@ impl Member {
             let before = self.pending;
             self.begin(observed);
             // How the circuit began is no decision: the fleet knows better.
+            let mut ended = None;
             if !(first && observed.cause == TransitionCause::Manual) {
-                self.decide(observed, &mut operation);
+                ended = self.decide(observed, &mut operation);
             }
-            ending = before.filter(|_| self.pending != before).map(|_| Ending::Replaced);
+            let replaced = before.filter(|_| self.pending != before).map(|_| Ending::Replaced);
+            ending = replaced.or(ended);
         }
         if observed.wanted && self.lease.is_none() {
             let ask_at = self.ask_after.map_or(ask_at, |after| after.max(ask_at));
@@ -204,8 +206,13 @@ impl Member {
         }
     }
 
-    /// The circuit went somewhere by itself, or by somebody's hand.
-    fn decide(&mut self, observed: &Observation, operation: &mut impl FnMut() -> OperationId) {
+    /// The circuit went somewhere by itself, or by somebody's hand. Says how that ended if it did at
+    /// once.
+    fn decide(
+        &mut self,
+        observed: &Observation,
+        operation: &mut impl FnMut() -> OperationId,
+    ) -> Option<Ending> {
         let by_hand = matches!(observed.cause, TransitionCause::Manual | TransitionCause::HealthCheck);
         let fleet = self.known.map_or(FleetState::Closed, |known| known.state);
         let target = match observed.state {
@@ -215,14 +222,25 @@ impl Member {
                 FleetState::HalfOpen
             }
             // An isolation that is over decides nothing, and takes nothing back.
-            CircuitState::HalfOpen => return,
+            CircuitState::HalfOpen => return None,
             // Closed like the fleet, or held by hand: this process's own affair.
             _ => {
                 self.own = false;
                 self.pending = None;
-                return;
+                return None;
             }
         };
+        if target == FleetState::Open
+            && !by_hand
+            && self.known.is_some_and(|it| it.is_open_at(observed.since))
+        {
+            // Another process was first, and this one tripped before it took that over: together
+            // they make one opening, not a second and longer one.
+            self.own = false;
+            self.pending = None;
+            self.to_adopt = true;
+            return Some(Ending::Superseded);
+        }
         // Where the fleet is not closed, it has decided already, or an operator has.
         self.own =
             target == FleetState::Open && fleet == FleetState::Closed && !by_hand && self.rules.quorum > 1;
@@ -235,6 +253,7 @@ impl Member {
             operation: operation(),
             done_here: true,
         });
+        None
     }
 }
 
@@ -572,6 +591,11 @@ impl Pending {
 }
 
 impl Known {
+    /// Whether it is open, and that is not over.
+    fn is_open_at(&self, now: Instant) -> bool {
+        self.state == FleetState::Open && !is_past(self.open_until, now)
+    }
+
     /// The state for a circuit to take over, unless it is there.
     fn adoptable(&self, local: CircuitState, now: Instant) -> Option<Adopted> {
         let open_count = self.open_count;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+
+use super::server::FOR_LONG;
 
 /// What a process of the fleet is to be.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +13,8 @@ pub(crate) struct Role {
     pub(crate) link: Link,
     /// Circuits, named `c0` and so on.
     pub(crate) circuits: usize,
+    /// How long they stay open; whole seconds.
+    pub(crate) isolation: Duration,
     pub(crate) tells: Tells,
 }
 
@@ -41,7 +46,7 @@ pub(crate) enum Tells {
 
 impl Role {
     pub(crate) const fn new(circuits: usize, tells: Tells) -> Self {
-        Self { executor: Executor::Tokio, link: Link::Listening, circuits, tells }
+        Self { executor: Executor::Tokio, link: Link::Listening, circuits, isolation: FOR_LONG, tells }
     }
 
     pub(crate) const fn executor(self, executor: Executor) -> Self {
@@ -52,17 +57,32 @@ impl Role {
         Self { link, ..self }
     }
 
+    pub(crate) const fn isolation(self, isolation: Duration) -> Self {
+        Self { isolation, ..self }
+    }
+
     /// The words of the command line.
-    pub(crate) fn words(self) -> [String; 4] {
-        let Self { executor, link, circuits, tells } = self;
-        [executor.to_string(), link.to_string(), circuits.to_string(), tells.to_string()]
+    pub(crate) fn words(self) -> [String; 5] {
+        let Self { executor, link, circuits, isolation, tells } = self;
+        let isolation = isolation.as_secs().to_string();
+        [executor.to_string(), link.to_string(), circuits.to_string(), isolation, tells.to_string()]
     }
 
     /// Reads what [`words`](Self::words) wrote.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
-        let [executor, link, circuits, tells] = words else { return Err("a role has four words".to_owned()) };
+        let [executor, link, circuits, isolation, tells] = words else {
+            return Err("a role has five words".to_owned());
+        };
+        let number = |word: &str| word.parse().map_err(|_| format!("{word} is no number"));
+        let isolation = Duration::from_secs(number(isolation)?);
         let circuits = circuits.parse().map_err(|_| format!("{circuits} is no number"))?;
-        Ok(Self { executor: executor.parse()?, link: link.parse()?, circuits, tells: tells.parse()? })
+        Ok(Self {
+            executor: executor.parse()?,
+            link: link.parse()?,
+            circuits,
+            isolation,
+            tells: tells.parse()?,
+        })
     }
 }
 

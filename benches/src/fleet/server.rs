@@ -16,9 +16,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Ready for use.
+    /// Ready for use, and nobody else uses it.
     pub(crate) fn start() -> Self {
-        let postgres = Postgres::start(&[("fsync", "on")]);
+        Self::start_with(&[])
+    }
+
+    /// The same, and what it does by itself is off: whatever it does is for the fleet.
+    pub(crate) fn start_without_maintenance() -> Self {
+        Self::start_with(&[("autovacuum", "off")])
+    }
+
+    fn start_with(settings: &[(&str, &str)]) -> Self {
+        let postgres = Postgres::start(&[&[("fsync", "on")], settings].concat());
         let options = postgres.url().parse().expect("a URL of the server");
         let server = Self { postgres, options };
         smol::block_on(async {

@@ -3,7 +3,7 @@
 //! It reads orders, one a line, and ends when there are no more:
 //!
 //! * `open <circuit>`: opens one, for long.
-//! * `open-all <moment>`: opens all, as soon as the clock says so.
+//! * `fail-all <moment>`: fails through each circuit until it is open, as soon as the clock says so.
 //! * `view`: says how it sees the fleet.
 //! * `call <milliseconds>`: calls through all its circuits, at a steady pace, and says how that went.
 
@@ -52,7 +52,8 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
         Workers::Tokio(runtime) => Arc::new(TokioRuntime::from_handle(runtime.handle().clone())),
         Workers::Smol { executor, .. } => Arc::new(SmolRuntime::with_executor(Arc::clone(executor))),
     };
-    let circuits = (0..role.circuits).map(|index| circuit(index, &runtime)).collect::<Result<Vec<_>, _>>()?;
+    let circuits =
+        (0..role.circuits).map(|index| circuit(index, role, &runtime)).collect::<Result<Vec<_>, _>>()?;
     let fleet = join(role.link, &runtime)?;
     for (index, bulkhead) in circuits.iter().enumerate() {
         if let Some(fleet) = &fleet {
@@ -73,10 +74,14 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
-            ["open", circuit] => open(&circuits, circuit.parse()?),
-            ["open-all", moment] => {
+            ["open", circuit] => {
+                let circuit = circuit.parse()?;
+                say(&Told::Decides { at: clock::now(), circuit });
+                breaker(&circuits[circuit]).open_for(FOR_LONG);
+            }
+            ["fail-all", moment] => {
                 thread::sleep(Duration::from_nanos(moment.parse()?).saturating_sub(clock::now()));
-                (0..circuits.len()).for_each(|circuit| open(&circuits, circuit));
+                circuits.iter().for_each(fail);
             }
             ["view"] => say(&Told::View(view(fleet.as_ref(), &circuits))),
             ["call", milliseconds] => {
@@ -88,11 +93,11 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn circuit(index: usize, runtime: &Arc<dyn Runtime>) -> Result<Bulkhead, Box<dyn Error>> {
+fn circuit(index: usize, role: Role, runtime: &Arc<dyn Runtime>) -> Result<Bulkhead, Box<dyn Error>> {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(3)
         .success_threshold(2)
-        .isolation_duration(Duration::from_secs(1));
+        .isolation_duration(role.isolation);
     let config = BulkheadConfig::new(format!("c{index}").as_str()).circuit_breaker(rules);
     Ok(Bulkhead::with_runtime(config, Arc::clone(runtime))?)
 }
@@ -107,9 +112,9 @@ fn join(link: Link, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn
     Ok(Some(Fleet::from_parts(Arc::new(store.build()?), Arc::clone(runtime))?))
 }
 
-fn open(circuits: &[Bulkhead], circuit: usize) {
-    say(&Told::Decides { at: clock::now(), circuit });
-    breaker(&circuits[circuit]).open_for(FOR_LONG);
+/// As often as it takes: whatever is open already, by whomever, refuses.
+fn fail(bulkhead: &Bulkhead) {
+    while !ready(bulkhead.execute(async { Err::<(), _>(Failed) })).is_err_and(|error| error.is_rejection()) {}
 }
 
 fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {

@@ -74,7 +74,7 @@ struct Load {
 
 fn load(server: &Server, link: Link, how_long: Duration) -> Load {
     let namespace = format!("load {link}");
-    let role = Role::new(CIRCUITS, Tells::Nothing).link(link);
+    let role = Role::new(CIRCUITS, Tells::Nothing).link(link).isolation(Duration::from_secs(1));
     let mut crew = Crew::start(server, &namespace, [role; PROCESSES]);
     crew.order_all(&format!("call {}", how_long.as_millis()));
     let mut connections = (f64::INFINITY, 0.0_f64);
@@ -106,7 +106,7 @@ fn load(server: &Server, link: Link, how_long: Duration) -> Load {
     assert_eq!(calls.len(), PROCESSES, "every process says how its calls went");
     let agreed = match link {
         Link::Alone => None,
-        _ => agreement::wait(&mut crew, server, &namespace, clock::now()),
+        _ => agreement::wait(&mut crew, server, &namespace, clock::now(), |_, _| {}),
     };
     let median = |of: fn(&Calls) -> f64| Distribution::of(calls.iter().map(of).collect()).median;
     let changes: u64 = server.table(&namespace).values().map(|(_, epoch)| epoch).sum();

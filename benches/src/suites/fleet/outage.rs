@@ -102,7 +102,8 @@ fn crash(server: &Server, findings: &mut Findings) {
         }
         published + superseded < DECISIONS
     });
-    let agreed = agreement::wait(&mut crew, server, CRASH, up).map_or(f64::INFINITY, |ms| ms / 1e3);
+    let agreed =
+        agreement::wait(&mut crew, server, CRASH, up, |_, _| {}).map_or(f64::INFINITY, |ms| ms / 1e3);
     let open = server.table(CRASH).values().filter(|(state, _)| state == "open").count();
     let title = format!("{AWAY:?} without the server, {DECISIONS} decisions in {PROCESSES} processes");
     let mut table = Table::new(title, ["", "published", "superseded", "open", "all agree, s"]);

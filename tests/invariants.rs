@@ -9,6 +9,8 @@
 
 #[path = "invariants/model.rs"]
 mod model;
+#[path = "invariants/races.rs"]
+mod races;
 #[path = "invariants/stress.rs"]
 mod stress;
 #[path = "support/watchdog.rs"]

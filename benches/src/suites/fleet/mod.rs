@@ -20,12 +20,6 @@ const CIRCUITS: usize = 200;
 pub(crate) fn run() -> Findings {
     let server = Server::start_without_maintenance();
     let mut findings = Findings::default();
-        spread::measure(&server, &mut findings);
-        opening::measure(&server, &mut findings);
-        call::measure(&server, &mut findings);
-        transition::measure(&server, &mut findings);
-        return findings;
-    }
     spread::measure(&server, &mut findings);
     call::measure(&server, &mut findings);
     transition::measure(&server, &mut findings);

@@ -512,6 +512,33 @@ fn an_opening_heard_of_after_its_own_is_not_begun_again() {
 }
 
 #[test]
+fn many_openings_at_once_are_heard_of_together() {
+    let world = World::new();
+    let fleet = world.processes(2);
+    let of = |process: &Process| {
+        let bulkheads = (0..50).map(|index| {
+            let config = BulkheadConfig::new(format!("c{index}").as_str());
+            let bulkhead = Bulkhead::new(config, world.runtime.clone()).unwrap();
+            process.fleet.attach(&bulkhead).unwrap();
+            bulkhead
+        });
+        bulkheads.collect::<Vec<_>>()
+    };
+    let (here, there) = (of(&fleet[0]), of(&fleet[1]));
+    world.settle();
+    let before = fleet[1].store.operations();
+    fleet[1].store.set(Fault::Slow(Duration::from_millis(10)));
+    for bulkhead in there.iter().chain(&here) {
+        bulkhead.circuit_breaker().unwrap().open();
+    }
+    world.advance(1);
+    let asked = fleet[1].store.operations() - before;
+    assert!(asked <= 4, "the others' openings were taken over one by one: {asked} operations");
+    assert!(here.iter().chain(&there).all(|bulkhead| !bulkhead.is_healthy()));
+    assert_eq!(fleet[1].fleet.snapshot().pending, 0);
+}
+
+#[test]
 fn lost_announcements_are_made_up_for_and_then_not_relied_on() {
     let world = World::new();
     let fleet = world.processes(2);

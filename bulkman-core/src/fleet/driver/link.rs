@@ -5,11 +5,12 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::hints::Hints;
 use super::{Driver, PushState, Woken};
 use crate::circuit_breaker::Gate;
 use crate::fleet::event::FleetEvent;
 use crate::fleet::hub::Hub;
-use crate::store::{CountsRule, Share, StoreError, StoreSession, StoreTime};
+use crate::store::{CountsRule, Share, StoreError, StoreEvent, StoreSession, StoreTime};
 use crate::wake::WakerKey;
 
 impl Driver {
@@ -100,6 +101,42 @@ impl Driver {
         }
     }
 
+    /// Takes in what has been announced, without waiting for more, and not for ever: anybody may
+    /// announce.
+    pub(super) async fn listen_in_passing(
+        &mut self,
+        session: &mut dyn StoreSession,
+        hints: &mut Hints,
+    ) -> Result<(), StoreError> {
+        for _ in 0..HINTS_AT_ONCE {
+            let Some(event) = announced(session).await else { break };
+            self.take_hint(event?, hints);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_hint(&mut self, event: StoreEvent, hints: &mut Hints) {
+        let StoreEvent::Changed { revision } = event;
+        if self.revision.is_none_or(|(known, _)| revision > known) {
+            hints.heard(self.now());
+        } else {
+            self.heard();
+        }
+    }
+
+    pub(super) async fn look_at_hint(
+        &mut self,
+        session: &mut dyn StoreSession,
+        hints: &mut Hints,
+    ) -> Result<(), StoreError> {
+        let found = self.look(session).await?;
+        hints.looked(found, self.now());
+        if found {
+            self.heard();
+        }
+        Ok(())
+    }
+
     /// An announcement was right.
     pub(super) fn heard(&mut self) {
         if let PushState::On { missed } = &mut self.push {
@@ -182,6 +219,19 @@ impl Driver {
     }
 }
 
+/// What is there already.
+async fn announced(session: &mut dyn StoreSession) -> Option<Result<StoreEvent, StoreError>> {
+    let mut heard = session.changed();
+    std::future::poll_fn(|cx| {
+        Poll::Ready(match heard.as_mut().poll(cx) {
+            Poll::Ready(event) => Some(event),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
 /// Looks in a row that found what was not announced.
 const MISSED_UNTIL_POLLING: u8 = 2;
+const HINTS_AT_ONCE: usize = 100;
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);

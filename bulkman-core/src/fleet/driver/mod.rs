@@ -156,6 +156,8 @@ impl Driver {
         let mut look_at = self.next_look();
         let mut flush_at = self.next_flush();
         let mut hints = Hints::default();
+        // A step is put off for one look, not for ever.
+        let mut looked = false;
         loop {
             self.take_inbox();
             if std::mem::take(&mut self.unregistered) {
@@ -164,8 +166,16 @@ impl Driver {
             self.give_orders();
             let now = self.now();
             if let Some((id, step)) = self.next_step(now) {
+                // When many open many at once, one look tells what most steps would be refused for.
+                self.listen_in_passing(session, &mut hints).await?;
+                if !looked && hints.is_due(now) {
+                    self.look_at_hint(session, &mut hints).await?;
+                    looked = true;
+                    continue;
+                }
                 self.perform(session, id, step).await?;
                 self.publish_status();
+                looked = false;
                 continue;
             }
             self.publish_status();
@@ -177,11 +187,7 @@ impl Driver {
                 None => {}
             }
             if hints.is_due(now) {
-                let found = self.look(session).await?;
-                hints.looked(found, self.now());
-                if found {
-                    self.heard();
-                }
+                self.look_at_hint(session, &mut hints).await?;
                 continue;
             }
             if now >= look_at {
@@ -201,14 +207,7 @@ impl Driver {
             }
             match self.wait(Some(session), wake_at).await {
                 Woken::Inbox | Woken::Timer => {}
-                Woken::Heard(event) => {
-                    let StoreEvent::Changed { revision } = event?;
-                    if self.revision.is_none_or(|(known, _)| revision > known) {
-                        hints.heard(self.now());
-                    } else {
-                        self.heard();
-                    }
-                }
+                Woken::Heard(event) => self.take_hint(event?, &mut hints),
             }
         }
     }

@@ -3,20 +3,24 @@
 //! The permits are those of an [`async_lock::Semaphore`]; the queue is our own. That semaphore's
 //! waiters can be overtaken and may sleep beside an idle permit, and nothing bounds them. Here
 //!
-//! * a call that need not wait takes no lock: one load of the `pressure` word, one
-//!   compare-and-swap on the semaphore;
+//! * a permit is drawn from the semaphore when it is first needed and then stays *in hand*: a call
+//!   that ends leaves it for the next one. Giving it back to the semaphore would take the lock of
+//!   its list of listeners, of whom there is none, at the end of every call;
+//! * a call that need not wait takes no lock: one compare-and-swap takes a permit in hand, one
+//!   addition leaves it;
 //! * as soon as anybody waits, newcomers go to the end of the queue, and a released permit goes
-//!   straight to the head without passing through the semaphore;
-//! * a permit is never idle while somebody waits (see *The race* below);
+//!   straight to the head;
+//! * a permit is never idle while somebody waits (see *The word* below);
 //! * a waiter that goes away hands on what it was just given.
 //!
-//! # The race
+//! # The word
 //!
-//! A release that saw nobody waiting gives its permit to the semaphore, and only then looks
-//! again; a waiter first makes itself visible, and only then tries the semaphore. With a
-//! sequentially consistent fence between the two steps on either side, one of them sees the
-//! other: the permit is found. The release's fence is the one that `Semaphore::add_permits`
-//! ends with (`event_listener::Event::notify` begins with it). `loom_tests.rs` checks the pair.
+//! How many permits are idle in hand, and whether the lock has something to do with them (somebody
+//! waits, permits are owed, or the bulkhead is shut down), is one word, [`Hand`]. A release adds
+//! its permit to it and learns by the same operation whether it was *busy*; a waiter makes it busy
+//! and learns by the same operation which permits are there. One of the two comes first, and so
+//! either the waiter finds the permit or the release finds the waiter. While the word is busy,
+//! only who has the lock takes permits out. `loom_tests.rs` checks it.
 //!
 //! # Shrinking and closing
 //!
@@ -33,11 +37,11 @@ mod words;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, Semaphore, lock};
 
 pub(crate) use self::words::Limits;
-use self::words::Pressure;
+use self::words::{Hand, Pressure};
 use waiters::{Fate, Waiters, WakeList};
 pub(crate) use waiters::{Key, Refusal};
 pub use waiters::{Priority, QueueOrder};
@@ -58,9 +62,12 @@ const REFUSE_BATCH: usize = 64;
 /// [`release`](Self::release) once.
 #[derive(Debug)]
 pub(crate) struct WaitQueue {
+    /// Permits in hand, and whether the lock has something to do with them: see [`Hand`].
+    hand: Hand,
+    /// Permits that were never needed yet.
     semaphore: Semaphore,
-    /// Zero unless a release or a newcomer has to take the lock: see [`Pressure`]. Written under
-    /// the lock only.
+    /// What the lock has to do: see [`Pressure`]. The hand is busy unless it is zero. Written
+    /// under the lock only.
     pressure: AtomicU64,
     /// Permits in the upper half, places in the queue in the lower. Written under the lock only.
     limits: AtomicU64,
@@ -112,6 +119,7 @@ impl WaitQueue {
     /// At most [`MAX_PERMITS`] and [`MAX_PLACES`].
     pub(crate) fn new(permits: usize, places: usize, order: QueueOrder) -> Self {
         Self {
+            hand: Hand::new(),
             semaphore: Semaphore::new(permits),
             pressure: AtomicU64::new(0),
             limits: AtomicU64::new(Limits { permits, places }.pack()),
@@ -124,27 +132,19 @@ impl WaitQueue {
     /// Takes a permit if one is free and nobody is ahead.
     #[inline]
     pub(crate) fn try_take(&self) -> Take {
-        let pressure = self.pressure.load(Ordering::Acquire);
-        if pressure == 0 {
-            if let Some(permit) = self.semaphore.try_acquire() {
-                permit.forget();
-                return Take::Taken;
-            }
-        }
-        self.why_not(Pressure::unpack(pressure))
+        if self.hand.take() { Take::Taken } else { self.draw_or_say_why() }
     }
 
-    /// Gives a permit back: to the next in line if somebody waits, else to the semaphore.
+    /// Gives a permit back: to the next in line if somebody waits, else for whoever comes next.
     ///
     /// `now` is asked only if a waiter has a deadline. Says whether the queue is drained by it.
     #[inline]
     pub(crate) fn release(&self, now: impl FnOnce() -> Instant) -> bool {
-        if self.pressure.load(Ordering::Acquire) != 0 {
+        if self.hand.is_busy() {
             return self.hand_off(now);
         }
-        self.semaphore.add_permits(1);
-        // Somebody may have begun to wait since the look above: see the module's *The race*.
-        self.pressure.load(Ordering::SeqCst) != 0 && self.settle(now)
+        // It may have become busy since the look above: see the module's *The word*.
+        self.hand.put(1) && self.settle(now)
     }
 
     /// Begins to wait, unless a permit turns up at the last moment.
@@ -169,11 +169,8 @@ impl WaitQueue {
         if refuses() {
             return Enqueued::Refused(Refusal::Circuit);
         }
-        if waiters.waiting() == 0 && pressure.debt == 0 {
-            if let Some(permit) = self.semaphore.try_acquire() {
-                permit.forget();
-                return Enqueued::Taken;
-            }
+        if waiters.waiting() == 0 && pressure.debt == 0 && (self.hand.take() || self.draw()) {
+            return Enqueued::Taken;
         }
         if waiters.waiting() as usize >= self.limits().places {
             return Enqueued::Full;
@@ -185,8 +182,7 @@ impl WaitQueue {
         if waiters.waiting() > self.high_water.load(Ordering::Relaxed) {
             self.high_water.store(waiters.waiting(), Ordering::Relaxed);
         }
-        // Behind others there is nothing to find: the first of them has looked, and a release that
-        // did not see it settles.
+        // Behind others there is nothing to find: the hand has been busy since the first of them.
         let wake = if waiters.waiting() > 1 {
             self.update(&waiters, |_| {});
             WakeList::default()
@@ -329,7 +325,7 @@ impl WaitQueue {
     pub(crate) fn in_use(&self) -> usize {
         let pressure = self.pressure();
         let permits = if pressure.closed { 0 } else { self.limits().permits };
-        (permits + pressure.debt).saturating_sub(self.semaphore.available_permits())
+        (permits + pressure.debt).saturating_sub(self.hand.idle() + self.semaphore.available_permits())
     }
 
     /// The limits in force.
@@ -338,15 +334,24 @@ impl WaitQueue {
         Limits::unpack(self.limits.load(Ordering::Relaxed))
     }
 
-    #[inline]
-    fn why_not(&self, pressure: Pressure) -> Take {
+    /// No permit is in hand, or it is busy.
+    #[inline(never)]
+    fn draw_or_say_why(&self) -> Take {
+        let pressure = self.pressure();
         if pressure.closed {
             Take::Closed
+        } else if !self.hand.is_busy() && self.draw() {
+            Take::Taken
         } else if pressure.waiting as usize >= self.limits().places {
             Take::Full
         } else {
             Take::Wait
         }
+    }
+
+    /// Takes a permit that was never needed yet.
+    fn draw(&self) -> bool {
+        self.semaphore.try_acquire().map(|permit| permit.forget()).is_some()
     }
 
     #[cold]
@@ -361,7 +366,7 @@ impl WaitQueue {
             let granted = waiters.grant(now, &mut wake);
             self.update(&waiters, |_| {});
             if !granted {
-                self.semaphore.add_permits(1);
+                self.hand.put(1);
             }
         }
         drop(waiters);
@@ -369,7 +374,7 @@ impl WaitQueue {
         self.is_drained()
     }
 
-    /// After a permit went to the semaphore while somebody began to wait.
+    /// After a permit was left in hand while somebody began to wait.
     #[cold]
     #[inline(never)]
     fn settle(&self, now: impl FnOnce() -> Instant) -> bool {
@@ -381,26 +386,26 @@ impl WaitQueue {
         self.is_drained()
     }
 
-    /// Pays the debt and serves the waiters from the semaphore, as far as it goes.
+    /// Pays the debt and serves the waiters with the idle permits, as far as they go.
     fn distribute(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
         let mut wake = WakeList::default();
-        // Makes the waiters and the debt visible before the semaphore is looked at.
+        // Busy before it is looked at.
         self.update(waiters, |_| {});
-        fence(Ordering::SeqCst);
         loop {
             let owing = self.pressure().debt > 0;
             if !owing && waiters.waiting() == 0 {
                 break;
             }
-            let Some(permit) = self.semaphore.try_acquire() else { break };
-            permit.forget();
+            if !self.hand.take_locked() && !self.draw() {
+                break;
+            }
             if owing {
                 self.update(waiters, |pressure| pressure.debt -= 1);
             } else {
                 let granted = waiters.grant(now, &mut wake);
                 self.update(waiters, |_| {});
                 if !granted {
-                    self.semaphore.add_permits(1);
+                    self.hand.put(1);
                     break;
                 }
             }
@@ -432,11 +437,16 @@ impl WaitQueue {
         Pressure::unpack(self.pressure.load(Ordering::Acquire))
     }
 
-    /// Rewrites the word: the number of waiters as it is, the rest as `change` says.
+    /// Rewrites the word: the number of waiters as it is, the rest as `change` says. What follows
+    /// finds the hand busy, or not, accordingly.
     fn update(&self, waiters: &Waiters, change: impl FnOnce(&mut Pressure)) {
-        let mut pressure = self.pressure();
+        let before = self.pressure();
+        let mut pressure = before;
         pressure.waiting = waiters.waiting();
         change(&mut pressure);
         self.pressure.store(pressure.pack(), Ordering::Release);
+        if pressure.is_zero() != before.is_zero() {
+            self.hand.set_busy(!pressure.is_zero());
+        }
     }
 }

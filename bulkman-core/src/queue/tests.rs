@@ -181,3 +181,20 @@ fn the_pressure_word_holds_its_extremes() {
         }
     }
 }
+
+#[test]
+fn a_busy_hand_gives_nothing_to_who_has_no_lock() {
+    let hand = Hand::new();
+    assert!(!hand.take());
+    assert!(!hand.put(2));
+    assert!(hand.take());
+    hand.set_busy(true);
+    assert!(!hand.take());
+    assert!(hand.put(1), "who puts one in learns that it is busy");
+    assert_eq!(hand.idle(), 2);
+    assert!(hand.take_locked() && hand.take_locked() && !hand.take_locked());
+    assert!(!hand.take(), "busy, and empty");
+    hand.set_busy(false);
+    assert!(!hand.take());
+    assert_eq!(hand.idle(), 0);
+}

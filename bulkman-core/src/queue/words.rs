@@ -1,6 +1,74 @@
-//! The two packed words that calls read without the lock.
+//! The packed words that calls read without the lock.
 
 use super::MAX_PLACES;
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// Permits that are idle in hand, and whether the lock has something to do with them.
+///
+/// While it is *busy*, permits are taken out under the lock only; they may be put in at any time.
+/// As both are in one word, who puts one in knows whether it was busy by then, and who makes it
+/// busy knows what is in it.
+#[derive(Debug)]
+pub(super) struct Hand(AtomicU32);
+
+const BUSY: u32 = 1 << 31;
+
+impl Hand {
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Takes one out, unless it is busy or there is none.
+    #[inline]
+    pub(super) fn take(&self) -> bool {
+        let mut word = self.0.load(Ordering::Relaxed);
+        // One less than none would look busy, too.
+        while word.wrapping_sub(1) < BUSY - 1 {
+            // Acquire: what the last call did happens before what this one does.
+            match self.0.compare_exchange_weak(word, word - 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(seen) => word = seen,
+            }
+        }
+        false
+    }
+
+    /// Takes one out while it is busy; who calls has the lock.
+    pub(super) fn take_locked(&self) -> bool {
+        let word = self.0.load(Ordering::Relaxed);
+        // Nobody else takes any out meanwhile.
+        let any = word & !BUSY > 0;
+        if any {
+            self.0.fetch_sub(1, Ordering::Acquire);
+        }
+        any
+    }
+
+    /// Puts some in; says whether it was busy.
+    #[inline]
+    pub(super) fn put(&self, permits: u32) -> bool {
+        self.0.fetch_add(permits, Ordering::Release) & BUSY != 0
+    }
+
+    #[inline]
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & BUSY != 0
+    }
+
+    /// Who calls has the lock.
+    pub(super) fn set_busy(&self, busy: bool) {
+        if busy {
+            self.0.fetch_or(BUSY, Ordering::AcqRel);
+        } else {
+            self.0.fetch_and(!BUSY, Ordering::AcqRel);
+        }
+    }
+
+    /// How many are idle.
+    pub(super) fn idle(&self) -> usize {
+        (self.0.load(Ordering::Acquire) & !BUSY) as usize
+    }
+}
 
 /// What makes newcomers and releases take the lock.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +80,11 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
+    /// Nothing to do: releases and newcomers need not take the lock.
+    pub(super) const fn is_zero(self) -> bool {
+        !self.closed && self.debt == 0 && self.waiting == 0
+    }
+
     pub(super) const fn pack(self) -> u64 {
         (self.closed as u64) << 63 | (self.debt as u64) << 31 | self.waiting as u64
     }

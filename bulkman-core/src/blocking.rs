@@ -84,9 +84,9 @@ where
             match ready!(poll_admission(guard, this.priority, deadlines, cx)) {
                 Ok(seat) => guard.put_back(seat),
                 Err(rejection) => {
-                    let error = guard.refuse(rejection, deadlines);
+                    let refused = guard.refuse(rejection, deadlines);
                     this.stage = Stage::Ended;
-                    return Poll::Ready(Err(error));
+                    return refused;
                 }
             }
             let Stage::Entering { guard, operation, classifier, deadlines } =

@@ -65,8 +65,8 @@ impl TimeLimits {
     }
 
     /// The first limit that wants a timer, by name.
-    pub(crate) fn needs_timer(&self) -> Option<&'static str> {
-        [("timeout", self.timeout), ("max_wait", self.max_wait), ("run_timeout", self.run_timeout)]
+    pub(crate) fn needs_timer(&self) -> Option<&'static &'static str> {
+        [(&"timeout", self.timeout), (&"max_wait", self.max_wait), (&"run_timeout", self.run_timeout)]
             .into_iter()
             .find_map(|(setting, limit)| (limit != Limit::NONE && limit != Limit(0)).then_some(setting))
     }

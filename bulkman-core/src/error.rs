@@ -189,6 +189,7 @@ impl BulkheadError<Infallible> {
 
 /// Where a call was when its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
 #[non_exhaustive]
 pub enum Phase {
     /// Waiting for a permit: the operation never began.
@@ -208,6 +209,7 @@ impl fmt::Display for Phase {
 
 /// Why a circuit refuses a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
 #[non_exhaustive]
 pub enum OpenReason {
     /// The circuit is open and its isolation is not over.
@@ -258,6 +260,51 @@ pub struct CircuitOpen {
 impl CircuitOpen {
     pub(crate) const fn new(reason: OpenReason, retry_after: Option<Duration>) -> Self {
         Self { reason, retry_after }
+    }
+}
+
+/// A [`CircuitOpen`] in two words, to be handed from step to step in registers.
+///
+/// A duration is stored as two parts and loaded as one, which a processor can't forward: each step
+/// that passes it on through memory costs as much as counting the refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Denied {
+    pub(crate) reason: OpenReason,
+    retry_after: u64,
+}
+
+impl Denied {
+    /// As `retry_after`: nobody can say.
+    const NEVER: u64 = u64::MAX;
+
+    pub(crate) const fn new(reason: OpenReason) -> Self {
+        Self { reason, retry_after: Self::NEVER }
+    }
+
+    /// Come back in so many nanoseconds.
+    pub(crate) const fn retry_in(reason: OpenReason, nanos: u64) -> Self {
+        Self { reason, retry_after: if nanos == Self::NEVER { nanos - 1 } else { nanos } }
+    }
+
+    pub(crate) const fn retry_after(self) -> Option<Duration> {
+        if self.retry_after == Self::NEVER { None } else { Some(Duration::from_nanos(self.retry_after)) }
+    }
+}
+
+/// What lies more than 584 years ahead is said to be 584 years ahead.
+impl From<CircuitOpen> for Denied {
+    fn from(CircuitOpen { reason, retry_after }: CircuitOpen) -> Self {
+        match retry_after {
+            Some(after) => Self::retry_in(reason, u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
+            None => Self::new(reason),
+        }
+    }
+}
+
+impl From<Denied> for CircuitOpen {
+    #[inline]
+    fn from(denied: Denied) -> Self {
+        Self { reason: denied.reason, retry_after: denied.retry_after() }
     }
 }
 

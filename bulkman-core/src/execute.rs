@@ -90,7 +90,7 @@ where
             Some(seat) => seat,
             None => match ready!(poll_admission(guard, *this.priority, deadlines, cx)) {
                 Ok(seat) => seat,
-                Err(rejection) => return Poll::Ready(Err(guard.refuse(rejection, deadlines))),
+                Err(rejection) => return guard.refuse(rejection, deadlines),
             },
         };
 
@@ -191,7 +191,7 @@ fn begin_timed(inner: &Inner, deadlines: &mut Deadlines, timers: bool) -> Result
     let limits = deadlines.limits(&inner.limits);
     if timers && !inner.capabilities.timers {
         if let Some(setting) = limits.needs_timer() {
-            return Err(Rejection::Unsupported { setting, needs: "timers" });
+            return Err(Rejection::NeedsTimers(setting));
         }
     }
     deadlines.begin(limits, inner.runtime.now());

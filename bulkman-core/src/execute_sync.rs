@@ -30,7 +30,7 @@ where
     let mut deadlines = options.deadlines();
     let seat = match admit(&mut guard, options.priority, &mut deadlines) {
         Ok(seat) => seat,
-        Err(rejection) => return Err(guard.refuse(rejection, &deadlines)),
+        Err(rejection) => return guard.refuse(rejection, &deadlines),
     };
     let (outcome, result) = watched(&mut guard, seat, &deadlines, || {
         let result = operation();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::circuit_breaker::{CircuitBreaker, Ticket};
 use crate::deadlines::Deadlines;
-use crate::error::{BulkheadError, CircuitOpen, Phase};
+use crate::error::{BulkheadError, Phase};
 use crate::observe::{Ending, Observer};
 use crate::outcome::Outcome;
 use crate::queue::{Enqueued, Key, Priority, Refusal, Take, Waited};
@@ -83,16 +83,26 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None => None,
         };
         match inner.queue.try_take() {
-            Take::Taken => {
-                inner.counters.start();
-                self.observer.run(inner);
-                self.held = Held::Done;
-                Ok(Some(Seat { ticket }))
-            }
+            Take::Taken => Ok(Some(self.sit(ticket))),
             Take::Wait => Ok(None),
             Take::Full => Err(self.reject_full()),
             Take::Closed => Err(self.reject_shutdown()),
         }
+    }
+
+    /// The call has a permit and an admission: it starts. The seat is the caller's.
+    #[inline(always)]
+    fn sit(&mut self, ticket: Option<Ticket>) -> Seat {
+        let inner = self.bulkhead.borrow().inner();
+        let seat = Seat { ticket };
+        inner.counters.start();
+        if self.observer.listens() {
+            // Who listens reads the clock, which is the user's code: meanwhile the guard has the seat.
+            self.held = Held::Seat(seat);
+            self.observer.run(inner);
+        }
+        self.held = Held::Done;
+        seat
     }
 
     /// As [`enter`](Self::enter), while the circuit is not closed: one step at a time.
@@ -161,10 +171,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
             None => None,
         };
-        inner.counters.start();
-        self.observer.run(inner);
-        self.held = Held::Done;
-        Ok(Seat { ticket })
+        Ok(self.sit(ticket))
     }
 
     /// Takes the seat out, to be finished or put back.
@@ -225,9 +232,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Nothing is held and nothing more will be: the call was refused.
     ///
-    /// Not cold: under overload this is what most calls come to. Each arm copies the name to where
-    /// it stays; a name that is copied twice costs more than counting the refusal.
-    pub(crate) fn refuse<E>(&mut self, rejection: Rejection, deadlines: &Deadlines) -> BulkheadError<E> {
+    /// Not cold: under overload this is what most calls come to. It makes the caller's whole
+    /// result in the place where it stays, since copying an error costs more than counting the
+    /// refusal.
+    pub(crate) fn refuse<R: Refused>(&mut self, rejection: Rejection, deadlines: &Deadlines) -> R {
         if !self.is_new() {
             self.give_back();
         }
@@ -240,25 +248,27 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
         self.observer.end(inner, Ending::Refused(rejection.reason()));
         match rejection {
-            Rejection::Circuit(CircuitOpen { reason, retry_after }) => {
-                BulkheadError::CircuitOpen { bulkhead: inner.name.clone(), reason, retry_after }
-            }
+            Rejection::Circuit(denied) => R::of(BulkheadError::CircuitOpen {
+                bulkhead: inner.name.clone(),
+                reason: denied.reason,
+                retry_after: denied.retry_after(),
+            }),
             Rejection::Full => {
                 let limits = inner.queue.limits();
-                BulkheadError::Full {
+                R::of(BulkheadError::Full {
                     bulkhead: inner.name.clone(),
                     max_concurrent_calls: limits.permits,
                     max_queue_size: limits.places,
-                }
+                })
             }
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.spent(inner.runtime.now());
                 let bulkhead = inner.name.clone();
-                BulkheadError::Timeout { bulkhead, phase: Phase::Queued, queued, ran }
+                R::of(BulkheadError::Timeout { bulkhead, phase: Phase::Queued, queued, ran })
             }
-            Rejection::Shutdown => BulkheadError::Shutdown { bulkhead: inner.name.clone() },
-            Rejection::Unsupported { setting, needs } => {
-                BulkheadError::Unsupported { bulkhead: inner.name.clone(), setting, needs }
+            Rejection::Shutdown => R::of(BulkheadError::Shutdown { bulkhead: inner.name.clone() }),
+            Rejection::NeedsTimers(setting) => {
+                R::of(BulkheadError::Unsupported { bulkhead: inner.name.clone(), setting, needs: "timers" })
             }
         }
     }
@@ -376,6 +386,28 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             (Refusal::Circuit, Some(circuit)) => Rejection::Circuit(circuit.refuse_waiter()),
             _ => self.reject_shutdown(),
         }
+    }
+}
+
+/// What a refused call returns: an error, in whatever its caller wraps it.
+pub(crate) trait Refused {
+    type Operation;
+    fn of(error: BulkheadError<Self::Operation>) -> Self;
+}
+
+impl<T, E> Refused for Result<T, BulkheadError<E>> {
+    type Operation = E;
+    #[inline]
+    fn of(error: BulkheadError<E>) -> Self {
+        Err(error)
+    }
+}
+
+impl<T, E> Refused for Poll<Result<T, BulkheadError<E>>> {
+    type Operation = E;
+    #[inline]
+    fn of(error: BulkheadError<E>) -> Self {
+        Self::Ready(Err(error))
     }
 }
 

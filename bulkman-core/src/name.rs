@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::num::NonZeroU8;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::error::ConfigError;
@@ -10,8 +10,8 @@ use crate::error::ConfigError;
 /// Bytes kept inside the value; names up to this length are copied, longer ones are shared.
 ///
 /// An `Arc` costs about twice an atomic operation per clone and drop, more than a refusal may
-/// take; 23 bytes make the whole value 24 bytes and hold most names.
-const INLINE: usize = 23;
+/// take; 16 bytes hold most names, and are copied by one move.
+const INLINE: usize = 16;
 
 /// The name of a bulkhead: 1 to 255 bytes of UTF-8 without control characters.
 ///
@@ -37,13 +37,14 @@ enum Repr {
     Shared(Arc<str>),
 }
 
-/// Copied as three words, whatever the length: no refusal copies it byte by byte.
+/// Two parts as wide as a register each. Anything narrower is stored piece by piece and loaded
+/// back as a whole, which a processor can't forward from one to the other: that took longer than
+/// all the rest of a refusal.
 #[derive(Clone, Copy)]
-#[repr(C, align(8))]
 struct Inline {
     bytes: [u8; INLINE],
     /// Never zero, which leaves the zero to tell the two kinds of names apart.
-    length: NonZeroU8,
+    length: NonZeroUsize,
 }
 
 impl Name {
@@ -68,7 +69,7 @@ impl Name {
         match &self.0 {
             // The bytes were copied from a `str` of this length, so the check never fails.
             Repr::Inline(Inline { bytes, length }) => {
-                std::str::from_utf8(&bytes[..usize::from(length.get())]).unwrap_or_default()
+                std::str::from_utf8(&bytes[..length.get()]).unwrap_or_default()
             }
             Repr::Shared(name) => name,
         }
@@ -77,14 +78,13 @@ impl Name {
     /// To compare names by, without the check that makes them a `str`.
     fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline(Inline { bytes, length }) => &bytes[..usize::from(length.get())],
+            Repr::Inline(Inline { bytes, length }) => &bytes[..length.get()],
             Repr::Shared(name) => name.as_bytes(),
         }
     }
 
     fn from_checked(name: &str) -> Self {
-        let length = u8::try_from(name.len()).ok().and_then(NonZeroU8::new);
-        match length {
+        match NonZeroUsize::new(name.len()) {
             Some(length) if name.len() <= INLINE => {
                 let mut bytes = [0; INLINE];
                 bytes[..name.len()].copy_from_slice(name.as_bytes());

@@ -74,7 +74,7 @@ impl Permit {
         let admitted = begin(&mut guard, &mut deadlines, false);
         match admitted.and_then(|seat| seat.ok_or_else(|| guard.reject_full())) {
             Ok(seat) => Ok(Self { guard: guard.into_owned(seat), deadlines }),
-            Err(rejection) => Err(guard.refuse(rejection, &deadlines)),
+            Err(rejection) => guard.refuse(rejection, &deadlines),
         }
     }
 }
@@ -117,7 +117,7 @@ impl Future for Acquire {
                 guard.put_back(seat);
                 Ok(Permit { guard, deadlines })
             }
-            Err(rejection) => Err(guard.refuse(rejection, &deadlines)),
+            Err(rejection) => guard.refuse(rejection, &deadlines),
         })
     }
 }

@@ -1,15 +1,18 @@
 //! Why a call does not get to run, before anybody asks for words.
 
-use crate::error::CircuitOpen;
+use crate::error::Denied;
 
 /// Why a call does not get to run.
-#[derive(Debug)]
+///
+/// Small, for it is handed from step to step before it becomes an error.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Rejection {
-    Circuit(CircuitOpen),
+    Circuit(Denied),
     Full,
     TimedOut,
     Shutdown,
-    Unsupported { setting: &'static str, needs: &'static str },
+    /// The runtime has no timers, which this limit of the call's needs.
+    NeedsTimers(&'static &'static str),
 }
 
 impl Rejection {
@@ -20,7 +23,7 @@ impl Rejection {
             Self::Full => "full",
             Self::TimedOut => "timed_out_waiting",
             Self::Shutdown => "shutdown",
-            Self::Unsupported { .. } => "unsupported",
+            Self::NeedsTimers(_) => "unsupported",
         }
     }
 }

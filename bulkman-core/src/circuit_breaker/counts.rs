@@ -64,6 +64,18 @@ impl Tally {
         self.slow -= u64::from(sample.slow);
     }
 
+    /// Whether the failure rate is at least this.
+    #[inline]
+    pub(crate) fn failures_reach(&self, rate: f64) -> bool {
+        reaches(self.failures, self.calls, rate)
+    }
+
+    /// Whether the rate of slow calls is at least this.
+    #[inline]
+    pub(crate) fn slow_reach(&self, rate: f64) -> bool {
+        reaches(self.slow, self.calls, rate)
+    }
+
     /// Not a number when empty.
     pub(crate) fn failure_rate(&self) -> f64 {
         self.failures as f64 / self.calls as f64
@@ -75,9 +87,62 @@ impl Tally {
     }
 }
 
+/// Whether `part / whole >= rate`, as the division rounds it.
+///
+/// A division takes longer than all the rest of recording an outcome, so it is left to what comes
+/// near: what is smaller than the product by far more than that may be off does not reach it.
+#[inline]
+fn reaches(part: u64, whole: u64, rate: f64) -> bool {
+    const NEARLY: f64 = 1.0 - 1e-9;
+    signed(part) >= signed(whole) * rate * NEARLY && reaches_exactly(part, whole, rate)
+}
+
+/// Apart, or the compiler divides first and then sees whether it was needed.
+#[cold]
+#[inline(never)]
+fn reaches_exactly(part: u64, whole: u64, rate: f64) -> bool {
+    signed(part) / signed(whole) >= rate
+}
+
+/// Signed numbers are converted by one instruction, unsigned ones by a dozen.
+#[inline]
+#[allow(clippy::cast_possible_wrap, reason = "nobody counts that far")]
+fn signed(count: u64) -> f64 {
+    count as i64 as f64
+}
+
 /// One recorded outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) failed: bool,
     pub(crate) slow: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_rate_is_reached_as_the_division_rounds_it(
+            whole in 0_u64..3000,
+            part in 0_u64..3000,
+            rate in prop_oneof![0.001..=1.0, (1_u32..=100).prop_map(|percent| f64::from(percent) / 100.0)],
+        ) {
+            let exact = part as f64 / whole as f64 >= rate;
+            prop_assert_eq!(reaches(part, whole, rate), exact);
+        }
+    }
+
+    #[test]
+    fn a_rate_that_is_met_exactly_is_reached() {
+        for whole in 1..=1000_u64 {
+            for part in 0..=whole {
+                let rate = part as f64 / whole as f64;
+                assert!(reaches(part, whole, rate), "{part} of {whole}");
+            }
+        }
+    }
 }

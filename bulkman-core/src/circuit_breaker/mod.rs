@@ -58,7 +58,7 @@ pub use self::transition::{Transition, TransitionCause};
 
 use self::shell::{Hook, Shell};
 use self::state::Target;
-use crate::error::{CircuitOpen, ConfigError, OpenReason};
+use crate::error::{CircuitOpen, ConfigError, Denied, OpenReason};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::runtime::Runtime;
@@ -332,7 +332,7 @@ impl CircuitBreaker {
     /// Whether a call would be refused now. Takes nothing, and counts a refusal: for who then
     /// waits for something else before it asks for an admission.
     #[inline]
-    pub(crate) fn check(&self) -> Result<(), CircuitOpen> {
+    pub(crate) fn check(&self) -> Result<(), Denied> {
         self.0.check()
     }
 
@@ -344,7 +344,7 @@ impl CircuitBreaker {
 
     /// [`try_acquire`](Self::try_acquire) for who has a guard of their own.
     #[inline]
-    pub(crate) fn admit(&self) -> Result<Ticket, CircuitOpen> {
+    pub(crate) fn admit(&self) -> Result<Ticket, Denied> {
         self.0.admit(None)
     }
 
@@ -378,12 +378,12 @@ impl CircuitBreaker {
     }
 
     /// Counts and describes the refusal of a call that waited when the circuit opened.
-    pub(crate) fn refuse_waiter(&self) -> CircuitOpen {
+    pub(crate) fn refuse_waiter(&self) -> Denied {
         // It may have closed again meanwhile; that call is refused all the same.
         self.0
             .check()
             .err()
-            .unwrap_or_else(|| self.0.refuse(CircuitOpen::new(OpenReason::Open, Some(Duration::ZERO))))
+            .unwrap_or_else(|| self.0.refuse(Denied::retry_in(OpenReason::Open, 0)))
     }
 
     /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the

@@ -20,7 +20,7 @@ use super::state::{Machine, Settled};
 use super::transition::Transition;
 use super::word::Word;
 use crate::broadcast::Broadcast;
-use crate::error::{CircuitOpen, OpenReason};
+use crate::error::{CircuitOpen, Denied, OpenReason};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::runtime::Runtime;
@@ -122,7 +122,7 @@ impl Shell {
 
     /// Would a call be refused? Takes nothing; a refusal is counted.
     #[inline]
-    pub(crate) fn check(&self) -> Result<(), CircuitOpen> {
+    pub(crate) fn check(&self) -> Result<(), Denied> {
         let word = self.word();
         if word.passes_all() { Ok(()) } else { self.check_refusing(word) }
     }
@@ -136,7 +136,7 @@ impl Shell {
 
     /// Admits a call; `now` is read if it is needed and not given.
     #[inline]
-    pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, CircuitOpen> {
+    pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, Denied> {
         let word = self.word();
         if word.passes_all() { Ok(Ticket { word, probe: None }) } else { self.admit_refusing(word, now) }
     }
@@ -304,7 +304,7 @@ impl Shell {
         (word, self.hot.open_until.load(Ordering::Relaxed))
     }
 
-    fn check_refusing(&self, word: Word) -> Result<(), CircuitOpen> {
+    fn check_refusing(&self, word: Word) -> Result<(), Denied> {
         let now = match word.state() {
             CircuitState::HalfOpen => self.runtime.now(),
             // A call that goes on may still be refused for lack of a permit, so the transition
@@ -314,10 +314,10 @@ impl Shell {
                 Err(refusal) => return Err(refusal),
             },
         };
-        self.with(|machine| machine.check(now)).map_err(|refusal| self.refuse(refusal))
+        self.with(|machine| machine.check(now)).map_err(|refusal| self.refuse(refusal.into()))
     }
 
-    fn admit_refusing(&self, word: Word, now: Option<Instant>) -> Result<Ticket, CircuitOpen> {
+    fn admit_refusing(&self, word: Word, now: Option<Instant>) -> Result<Ticket, Denied> {
         let now = match word.state() {
             CircuitState::HalfOpen => self.time(now),
             _ => self.refuse_unless_due(word, now)?,
@@ -326,32 +326,29 @@ impl Shell {
             let probe = machine.admit(now)?;
             Ok(Ticket { word: machine.word(), probe })
         })
-        .map_err(|refusal| self.refuse(refusal))
+        .map_err(|refusal: CircuitOpen| self.refuse(refusal.into()))
     }
 
     /// Refuses for an open circuit, without a lock; or says what time it is: late enough.
-    fn refuse_unless_due(&self, word: Word, now: Option<Instant>) -> Result<Instant, CircuitOpen> {
+    fn refuse_unless_due(&self, word: Word, now: Option<Instant>) -> Result<Instant, Denied> {
         if word.state() == CircuitState::ForcedOpen {
-            return Err(self.refuse(CircuitOpen::new(OpenReason::ForcedOpen, None)));
+            return Err(self.refuse(Denied::new(OpenReason::ForcedOpen)));
         }
         // Relaxed: the word was loaded with Acquire.
         let until = self.hot.open_until.load(Ordering::Relaxed);
         if until == NEVER {
-            return Err(self.refuse(CircuitOpen::new(OpenReason::Open, None)));
+            return Err(self.refuse(Denied::new(OpenReason::Open)));
         }
         let now = self.time(now);
         match until.checked_sub(nanos(now.saturating_duration_since(self.base))) {
             None | Some(0) => Ok(now),
             // The machine knows better.
             Some(_) if until == FAR => Ok(now),
-            Some(left) => {
-                let left = Some(Duration::from_nanos(left));
-                Err(self.refuse(CircuitOpen::new(OpenReason::Open, left)))
-            }
+            Some(left) => Err(self.refuse(Denied::retry_in(OpenReason::Open, left))),
         }
     }
 
-    pub(crate) fn refuse(&self, refusal: CircuitOpen) -> CircuitOpen {
+    pub(crate) fn refuse(&self, refusal: Denied) -> Denied {
         self.hot.refused.count(refusal.reason);
         refusal
     }

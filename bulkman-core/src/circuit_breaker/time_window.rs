@@ -16,6 +16,11 @@ pub(crate) struct TimeWindow {
     buckets: Vec<Tally>,
     /// The number of the newest bucket, counted from the origin. It never goes back.
     newest: u128,
+    /// Where the newest bucket is in the ring.
+    newest_place: usize,
+    /// Before this it is still the newest: a comparison instead of a division. Too early if
+    /// nobody has looked yet, or if no clock reaches its end.
+    newest_until: Instant,
     total: Tally,
 }
 
@@ -27,25 +32,33 @@ impl TimeWindow {
             size: buckets as usize,
             buckets: Vec::new(),
             newest: 0,
+            newest_place: 0,
+            newest_until: origin,
             total: Tally::default(),
         }
     }
 
+    #[inline]
     pub(crate) fn record(&mut self, sample: Sample, now: Instant) {
         self.advance(now);
         if self.buckets.is_empty() {
             self.buckets = vec![Tally::default(); self.size];
         }
         // Also when `now` lies before the newest bucket: time that goes back changes nothing.
-        let place = self.place(self.newest);
-        self.buckets[place].add(sample);
+        self.buckets[self.newest_place].add(sample);
         self.total.add(sample);
     }
 
-    /// At most as many steps as there are buckets, however long nobody looked.
+    #[inline]
     pub(crate) fn advance(&mut self, now: Instant) {
-        let current = self.number(now);
-        if current <= self.newest {
+        if now >= self.newest_until {
+            self.advance_to(self.number(now));
+        }
+    }
+
+    /// At most as many steps as there are buckets, however long nobody looked.
+    fn advance_to(&mut self, current: u128) {
+        if current < self.newest {
             return;
         }
         if self.total.calls > 0 {
@@ -58,7 +71,17 @@ impl TimeWindow {
                 self.total.slow -= old.slow;
             }
         }
-        self.newest = current;
+        self.move_to(current);
+    }
+
+    fn move_to(&mut self, newest: u128) {
+        self.newest = newest;
+        self.newest_place = self.place(newest);
+        let end = u64::try_from(newest + 1).ok().and_then(|buckets| {
+            let nanos = u64::try_from(self.bucket.as_nanos()).ok()?.checked_mul(buckets)?;
+            self.origin.checked_add(Duration::from_nanos(nanos))
+        });
+        self.newest_until = end.unwrap_or(self.origin);
     }
 
     pub(crate) fn clear(&mut self) {
@@ -70,7 +93,7 @@ impl TimeWindow {
     pub(crate) fn resize(&mut self, length: Duration, buckets: u32) {
         let mut resized = Self::new(length, buckets, self.origin);
         let (old, new) = (self.bucket.as_nanos(), resized.bucket.as_nanos());
-        resized.newest = self.newest * old / new;
+        resized.move_to(self.newest * old / new);
         if self.total.calls > 0 {
             resized.buckets = vec![Tally::default(); resized.size];
             let oldest = (self.newest + 1).saturating_sub(self.size as u128);

@@ -142,7 +142,7 @@ fn who_sees_an_opening_sees_its_end() {
         // After the second opening has ended, and long before the first would have.
         match breaker.0.admit(Some(now + 50 * SECOND)) {
             Ok(_) => {}
-            Err(refusal) => assert_eq!(refusal.retry_after, Some(50 * SECOND)),
+            Err(refusal) => assert_eq!(refusal.retry_after(), Some(50 * SECOND)),
         }
         other.join().unwrap();
         // The second one's end is visible with it: a refusal now would be by the first one's.

@@ -380,10 +380,7 @@ impl CircuitBreaker {
     /// Counts and describes the refusal of a call that waited when the circuit opened.
     pub(crate) fn refuse_waiter(&self) -> Denied {
         // It may have closed again meanwhile; that call is refused all the same.
-        self.0
-            .check()
-            .err()
-            .unwrap_or_else(|| self.0.refuse(Denied::retry_in(OpenReason::Open, 0)))
+        self.0.check().err().unwrap_or_else(|| self.0.refuse(Denied::retry_in(OpenReason::Open, 0)))
     }
 
     /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the

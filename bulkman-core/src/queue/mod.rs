@@ -39,6 +39,7 @@ use std::time::Instant;
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, Semaphore, lock};
+use crate::wake::wake;
 
 pub(crate) use self::words::Limits;
 use self::words::{Hand, Pressure};
@@ -183,12 +184,11 @@ impl WaitQueue {
             self.high_water.store(waiters.waiting(), Ordering::Relaxed);
         }
         // Behind others there is nothing to find: the hand has been busy since the first of them.
-        let wake = if waiters.waiting() > 1 {
+        if waiters.waiting() > 1 {
             self.update(&waiters, |_| {});
-            WakeList::default()
-        } else {
-            self.distribute(&mut waiters, now)
-        };
+            return Enqueued::Waiting(key);
+        }
+        let wake = self.distribute(&mut waiters, now);
         drop(waiters);
         // Possibly this waiter itself: its next poll finds the permit.
         wake.wake();
@@ -358,19 +358,19 @@ impl WaitQueue {
     #[inline(never)]
     fn hand_off(&self, now: impl FnOnce() -> Instant) -> bool {
         let now = self.clock(now);
+        let mut expired = WakeList::default();
         let mut waiters = lock(&self.waiters);
-        let mut wake = WakeList::default();
-        if self.pressure().debt > 0 {
-            self.update(&waiters, |pressure| pressure.debt -= 1);
-        } else {
-            let granted = waiters.grant(now, &mut wake);
-            self.update(&waiters, |_| {});
-            if !granted {
-                self.hand.put(1);
-            }
+        let owing = self.pressure().debt > 0;
+        let granted = if owing { None } else { waiters.grant(now, &mut expired) };
+        self.update(&waiters, |pressure| pressure.debt -= usize::from(owing));
+        if !owing && granted.is_none() {
+            self.hand.put(1);
         }
         drop(waiters);
-        wake.wake();
+        if let Some(waker) = granted {
+            wake(waker);
+        }
+        expired.wake();
         self.is_drained()
     }
 
@@ -404,10 +404,11 @@ impl WaitQueue {
             } else {
                 let granted = waiters.grant(now, &mut wake);
                 self.update(waiters, |_| {});
-                if !granted {
+                if granted.is_none() {
                     self.hand.put(1);
                     break;
                 }
+                wake.extend(granted);
             }
         }
         wake
@@ -433,12 +434,14 @@ impl WaitQueue {
         (self.timed.load(Ordering::Relaxed) > 0).then(now)
     }
 
+    #[inline]
     fn pressure(&self) -> Pressure {
         Pressure::unpack(self.pressure.load(Ordering::Acquire))
     }
 
     /// Rewrites the word: the number of waiters as it is, the rest as `change` says. What follows
     /// finds the hand busy, or not, accordingly.
+    #[inline]
     fn update(&self, waiters: &Waiters, change: impl FnOnce(&mut Pressure)) {
         let before = self.pressure();
         let mut pressure = before;

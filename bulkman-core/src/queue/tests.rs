@@ -80,7 +80,7 @@ proptest! {
                     fates.push(Fate::Waiting);
                 }
                 Op::Grant => {
-                    let granted = waiters.grant(Some(at(now)), &mut wake);
+                    let granted = waiters.grant(Some(at(now)), &mut wake).map(Waker::wake).is_some();
                     let mut expected = false;
                     while let Some(position) = next(&model, lifo) {
                         let (_, deadline, who) = model.remove(position).unwrap();

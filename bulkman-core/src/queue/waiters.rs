@@ -4,9 +4,10 @@
 //! keys need no generation. Nodes live in chunks that never move: a queue of a million grows
 //! without copying, and taking any waiter out is O(1).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::Instant;
+
+use crate::wake::wake;
 
 /// How urgent a call is among those that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,8 +71,8 @@ const LISTS: usize = 3;
 pub(super) struct Waiters {
     lists: [List; LISTS],
     #[allow(clippy::vec_box, reason = "growing must not copy a million nodes")]
-    chunks: Vec<Box<[Node; CHUNK]>>,
-    /// Head of the free nodes, linked by `next`.
+    chunks: Vec<Box<Chunk>>,
+    /// Head of the free nodes, linked by `newer`.
     free: u32,
     /// Nodes handed out, waiting or with a fate not yet seen.
     used: u32,
@@ -86,10 +87,22 @@ struct List {
     newest: u32,
 }
 
+/// Links lie apart from the rest: whoever leaves the middle of a long queue touches its neighbours'
+/// links and nothing else of theirs, and those of eight waiters share a cache line.
 #[derive(Debug)]
-struct Node {
+struct Chunk {
+    links: [Links; CHUNK],
+    nodes: [Node; CHUNK],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Links {
     older: u32,
     newer: u32,
+}
+
+#[derive(Debug)]
+struct Node {
     arrival: u64,
     deadline: Option<Instant>,
     waker: Option<Waker>,
@@ -121,20 +134,20 @@ impl Waiters {
         let newest = self.lists[list].newest;
         let arrival = self.arrivals;
         self.arrivals += 1;
-        *self.node_mut(index) = Node {
-            older: newest,
-            newer: NONE,
-            arrival,
-            deadline,
-            waker: Some(waker),
-            fate: Fate::Waiting,
-            #[allow(clippy::cast_possible_truncation, reason = "one of three lists")]
-            list: list as u8,
-        };
+        let node = self.node_mut(index);
+        node.arrival = arrival;
+        node.deadline = deadline;
+        node.waker = Some(waker);
+        node.fate = Fate::Waiting;
+        #[allow(clippy::cast_possible_truncation, reason = "one of three lists")]
+        {
+            node.list = list as u8;
+        }
+        *self.links_mut(index) = Links { older: newest, newer: NONE };
         self.lists[list].newest = index;
         match newest {
             NONE => self.lists[list].oldest = index,
-            newest => self.node_mut(newest).newer = index,
+            newest => self.links_mut(newest).newer = index,
         }
         self.waiting += 1;
         Key(index)
@@ -142,19 +155,21 @@ impl Waiters {
 
     /// Gives a permit to the next in line, passing over those whose deadline has passed.
     ///
-    /// Appends the wakers of all whose fate was decided; returns whether somebody took the permit.
-    pub(super) fn grant(&mut self, now: Option<Instant>, wake: &mut WakeList) -> bool {
+    /// Returns the waker of who took it, to be woken outside the lock, and appends those of who
+    /// was passed over.
+    pub(super) fn grant(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Waker> {
         while let Some(index) = self.next_in_line() {
             self.unlink(index);
             let node = self.node_mut(index);
-            let expired = matches!((node.deadline, now), (Some(deadline), Some(now)) if deadline <= now);
-            node.fate = if expired { Fate::Expired } else { Fate::Granted };
-            wake.extend(node.waker.take());
-            if !expired {
-                return true;
+            let late = matches!((node.deadline, now), (Some(deadline), Some(now)) if deadline <= now);
+            node.fate = if late { Fate::Expired } else { Fate::Granted };
+            let waker = node.waker.take();
+            if !late {
+                return waker;
             }
+            expired.extend(waker);
         }
-        false
+        None
     }
 
     /// Refuses up to `limit` waiters that arrived before `until`, oldest first; says whether that
@@ -243,16 +258,17 @@ impl Waiters {
         })
     }
 
+    #[inline]
     fn unlink(&mut self, index: u32) {
-        let node = self.node(index);
-        let (older, newer, list) = (node.older, node.newer, usize::from(node.list));
+        let Links { older, newer } = *self.links_mut(index);
+        let list = usize::from(self.node(index).list);
         match older {
             NONE => self.lists[list].oldest = newer,
-            older => self.node_mut(older).newer = newer,
+            older => self.links_mut(older).newer = newer,
         }
         match newer {
             NONE => self.lists[list].newest = older,
-            newer => self.node_mut(newer).older = older,
+            newer => self.links_mut(newer).older = older,
         }
         self.waiting -= 1;
     }
@@ -262,7 +278,7 @@ impl Waiters {
             self.grow();
         }
         let index = self.free;
-        self.free = self.node(index).newer;
+        self.free = self.links_mut(index).newer;
         self.used += 1;
         index
     }
@@ -271,20 +287,24 @@ impl Waiters {
     fn grow(&mut self) {
         let first = self.chunks.len() * CHUNK;
         let index = |i: usize| u32::try_from(first + i).expect("queue sizes fit 31 bits");
-        self.chunks.push(Box::new(std::array::from_fn(|i| Node {
-            older: NONE,
-            newer: if i + 1 < CHUNK { index(i + 1) } else { NONE },
-            arrival: 0,
-            deadline: None,
-            waker: None,
-            fate: Fate::Expired,
-            list: 0,
-        })));
+        self.chunks.push(Box::new(Chunk {
+            links: std::array::from_fn(|i| Links {
+                older: NONE,
+                newer: if i + 1 < CHUNK { index(i + 1) } else { NONE },
+            }),
+            nodes: std::array::from_fn(|_| Node {
+                arrival: 0,
+                deadline: None,
+                waker: None,
+                fate: Fate::Expired,
+                list: 0,
+            }),
+        }));
         self.free = index(0);
     }
 
     fn free(&mut self, index: u32) {
-        self.node_mut(index).newer = self.free;
+        self.links_mut(index).newer = self.free;
         self.free = index;
         self.used -= 1;
         // A queue that was long once must not hold its memory for ever.
@@ -295,39 +315,30 @@ impl Waiters {
     }
 
     fn node(&self, index: u32) -> &Node {
-        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+        &self.chunks[index as usize / CHUNK].nodes[index as usize % CHUNK]
     }
 
     fn node_mut(&mut self, index: u32) -> &mut Node {
-        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+        &mut self.chunks[index as usize / CHUNK].nodes[index as usize % CHUNK]
+    }
+
+    fn links_mut(&mut self, index: u32) -> &mut Links {
+        &mut self.chunks[index as usize / CHUNK].links[index as usize % CHUNK]
     }
 }
 
 /// Wakers collected under a lock, to be woken after it.
-///
-/// The first is kept inline: a release wakes one, and must not allocate for it.
 #[derive(Debug, Default)]
 #[must_use = "call `wake` once the lock is released"]
-pub(super) struct WakeList {
-    first: Option<Waker>,
-    more: Vec<Waker>,
-}
+pub(super) struct WakeList(Vec<Waker>);
 
 impl WakeList {
-    /// Wakes all. A waker that panics harms nobody else: this often runs in a `Drop`, where a
-    /// second panic would abort the process.
+    /// Wakes all.
     pub(super) fn wake(self) {
-        for waker in self.first.into_iter().chain(self.more) {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
+        self.0.into_iter().for_each(wake);
     }
 
-    fn extend(&mut self, waker: Option<Waker>) {
-        let Some(waker) = waker else { return };
-        if self.first.is_none() {
-            self.first = Some(waker);
-        } else {
-            self.more.push(waker);
-        }
+    pub(super) fn extend(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker);
     }
 }

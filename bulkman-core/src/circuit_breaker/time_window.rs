@@ -15,7 +15,7 @@ pub(crate) struct TimeWindow {
     size: usize,
     buckets: Vec<Tally>,
     /// The number of the newest bucket, counted from the origin. It never goes back.
-    newest: u128,
+    newest: u64,
     /// Where the newest bucket is in the ring.
     newest_place: usize,
     /// Before this it is still the newest: a comparison instead of a division. Too early if
@@ -57,12 +57,12 @@ impl TimeWindow {
     }
 
     /// At most as many steps as there are buckets, however long nobody looked.
-    fn advance_to(&mut self, current: u128) {
+    fn advance_to(&mut self, current: u64) {
         if current < self.newest {
             return;
         }
         if self.total.calls > 0 {
-            let begun = (current - self.newest).min(self.size as u128);
+            let begun = (current - self.newest).min(self.size as u64);
             for number in current - begun + 1..=current {
                 let place = self.place(number);
                 let old = std::mem::take(&mut self.buckets[place]);
@@ -74,12 +74,12 @@ impl TimeWindow {
         self.move_to(current);
     }
 
-    fn move_to(&mut self, newest: u128) {
+    fn move_to(&mut self, newest: u64) {
         self.newest = newest;
         self.newest_place = self.place(newest);
-        let end = u64::try_from(newest + 1).ok().and_then(|buckets| {
-            let nanos = u64::try_from(self.bucket.as_nanos()).ok()?.checked_mul(buckets)?;
-            self.origin.checked_add(Duration::from_nanos(nanos))
+        let bucket = u64::try_from(self.bucket.as_nanos()).ok();
+        let end = bucket.zip(newest.checked_add(1)).and_then(|(bucket, buckets)| {
+            self.origin.checked_add(Duration::from_nanos(bucket.checked_mul(buckets)?))
         });
         self.newest_until = end.unwrap_or(self.origin);
     }
@@ -93,13 +93,14 @@ impl TimeWindow {
     pub(crate) fn resize(&mut self, length: Duration, buckets: u32) {
         let mut resized = Self::new(length, buckets, self.origin);
         let (old, new) = (self.bucket.as_nanos(), resized.bucket.as_nanos());
-        resized.move_to(self.newest * old / new);
+        let place_of = |number: u64| narrow(u128::from(number) * old / new);
+        resized.move_to(place_of(self.newest));
         if self.total.calls > 0 {
             resized.buckets = vec![Tally::default(); resized.size];
-            let oldest = (self.newest + 1).saturating_sub(self.size as u128);
+            let oldest = self.newest.saturating_sub(self.size as u64 - 1);
             for number in oldest..=self.newest {
-                let target = number * old / new;
-                if target + resized.size as u128 > resized.newest {
+                let target = place_of(number);
+                if resized.newest - target < resized.size as u64 {
                     let moved = self.buckets[self.place(number)];
                     let place = resized.place(target);
                     for sum in [&mut resized.buckets[place], &mut resized.total] {
@@ -117,22 +118,24 @@ impl TimeWindow {
         self.total
     }
 
-    fn number(&self, now: Instant) -> u128 {
+    fn number(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.origin);
         // A 128-bit division by a variable is slow; below 584 years 64 bits will do.
         match (u64::try_from(since.as_nanos()), u64::try_from(self.bucket.as_nanos())) {
-            (Ok(since), Ok(bucket)) => u128::from(since / bucket),
-            _ => since.as_nanos() / self.bucket.as_nanos(),
+            (Ok(since), Ok(bucket)) => since / bucket,
+            _ => narrow(since.as_nanos() / self.bucket.as_nanos()),
         }
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "a remainder of a division by a usize")]
-    fn place(&self, number: u128) -> usize {
-        match u64::try_from(number) {
-            Ok(number) => (number % self.size as u64) as usize,
-            Err(_) => (number % self.size as u128) as usize,
-        }
+    fn place(&self, number: u64) -> usize {
+        (number % self.size as u64) as usize
     }
+}
+
+/// After 584 years of buckets of a nanosecond, time stands still.
+fn narrow(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// Rounded up to a nanosecond: the buckets together are never shorter than the window asked for.

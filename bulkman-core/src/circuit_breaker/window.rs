@@ -11,7 +11,8 @@ use super::time_window::TimeWindow;
 #[derive(Clone, Debug)]
 pub(crate) enum Window {
     Count(CountWindow),
-    Time(TimeWindow),
+    /// Apart, since it is larger and few want it.
+    Time(Box<TimeWindow>),
 }
 
 impl Window {
@@ -20,7 +21,9 @@ impl Window {
     pub(crate) fn new(kind: SlidingWindow, origin: Instant) -> Self {
         match kind {
             SlidingWindow::Count(size) => Self::Count(CountWindow::new(size)),
-            SlidingWindow::Time { length, buckets } => Self::Time(TimeWindow::new(length, buckets, origin)),
+            SlidingWindow::Time { length, buckets } => {
+                Self::Time(Box::new(TimeWindow::new(length, buckets, origin)))
+            }
         }
     }
 

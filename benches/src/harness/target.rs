@@ -11,6 +11,7 @@ pub(crate) struct Target {
     measured: f64,
     limit: Limit,
     unit: &'static str,
+    floor: Option<(f64, String)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +22,18 @@ enum Limit {
 
 impl Target {
     pub(crate) fn at_most(name: impl Into<String>, measured: f64, limit: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), measured, limit: Limit::AtMost(limit), unit }
+        Self { name: name.into(), measured, limit: Limit::AtMost(limit), unit, floor: None }
     }
 
     pub(crate) fn at_least(name: impl Into<String>, measured: f64, limit: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), measured, limit: Limit::AtLeast(limit), unit }
+        Self { name: name.into(), measured, limit: Limit::AtLeast(limit), unit, floor: None }
+    }
+
+    /// What the parts `of` it take in the same run, without which it can't be done: on machines on
+    /// which that is beyond the limit nobody could hold it.
+    #[must_use]
+    pub(crate) fn above(self, floor: f64, of: impl Into<String>) -> Self {
+        Self { floor: Some((floor, of.into())), ..self }
     }
 
     pub(crate) fn holds(&self) -> bool {
@@ -47,6 +55,7 @@ impl Target {
             ("limit", limit.into()),
             ("unit", self.unit.into()),
             ("ok", self.holds().into()),
+            ("floor", self.floor.as_ref().map_or(Json::Null, |(floor, _)| (*floor).into())),
         ])
     }
 }
@@ -59,6 +68,10 @@ impl fmt::Display for Target {
         };
         let Self { name, measured, unit, .. } = self;
         let verdict = if self.holds() { "ok" } else { "MISS" };
-        write!(f, "target {name}: {measured:.2}{unit} (limit {sign} {limit}{unit}) {verdict}")
+        write!(f, "target {name}: {measured:.2}{unit} (limit {sign} {limit}{unit}) {verdict}")?;
+        match &self.floor {
+            Some((floor, of)) => write!(f, "\n  floor {floor:.2}{unit}: {of}"),
+            None => Ok(()),
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bulkman_core::Bulkhead;
 
+use crate::contenders::floor::TwoYields;
 use crate::contenders::semaphores::{AsyncLock, Asyncband, FuturesIntrusive, Tokio};
 use crate::contenders::{
     Gate, bulkman, execution_policy, ready, succeeds, throttle_net, tower, tower_resilience,
@@ -54,6 +55,9 @@ fn contenders() -> Vec<Contender> {
         contender::<execution_policy::Waiting>(),
     ]
 }
+
+/// Futures that wait for nothing, made and dropped by the same hands.
+const FLOOR: fn(Order) -> f64 = cancel::<TwoYields>;
 
 /// Of one waiting call.
 struct Bytes {
@@ -134,9 +138,10 @@ fn cancellations(findings: &mut Findings) {
     for (title, order) in Order::ALL {
         let contenders = contenders();
         let mut rounds = vec![Vec::with_capacity(ROUNDS); contenders.len()];
-        let mut reference = Vec::with_capacity(ROUNDS);
+        let (mut reference, mut floor) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
         for _ in 0..ROUNDS {
             reference.push(acquire_and_release());
+            floor.push(FLOOR(order));
             for (contender, rounds) in contenders.iter().zip(&mut rounds) {
                 rounds.push((contender.cancel)(order));
             }
@@ -150,7 +155,9 @@ fn cancellations(findings: &mut Findings) {
             table.row(contender.name, [time.median, time.p10, time.p90, relative]);
             bars.push(Bar { label: contender.name.to_owned(), value: time.median });
             if contender.name == bulkman::CLOSED {
-                findings.targets.push(Target::at_most(&title, relative, 2.0, " S"));
+                let floor = ratios(&floor, &reference).median;
+                let target = Target::at_most(&title, relative, 2.0, " S");
+                findings.targets.push(target.above(floor, "futures that wait for nothing"));
             }
         }
         findings.tables.push(table);

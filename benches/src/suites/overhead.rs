@@ -66,16 +66,18 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
     let mut targets = Vec::new();
     let (closed, limit) =
         if cfg!(feature = "tracing") { ("closed, tracing on, no subscriber", 1.6) } else { ("closed", 1.45) };
-    for (name, group, case, limit) in [
-        (closed, group::BOTH, bulkman::CLOSED, limit),
-        ("closed, count window", group::BOTH, bulkman::COUNT_WINDOW, 2.0),
-        ("closed, time window", group::BOTH, bulkman::TIME_WINDOW, 3.0),
-        ("closed, slow calls", group::BOTH, bulkman::SLOW_CALLS, 4.0),
-        ("refused, open", group::OPEN, bulkman::CLOSED, 1.2),
-        ("refused, full", group::FULL, bulkman::CLOSED, 0.33),
+    for (name, group, case, limit, parts) in [
+        (closed, group::BOTH, bulkman::CLOSED, limit, floor::CLOSED),
+        ("closed, count window", group::BOTH, bulkman::COUNT_WINDOW, 2.0, floor::WINDOW),
+        ("closed, time window", group::BOTH, bulkman::TIME_WINDOW, 3.0, floor::TIMED),
+        ("closed, slow calls", group::BOTH, bulkman::SLOW_CALLS, 4.0, floor::SLOW_CALLS),
+        ("refused, open", group::OPEN, bulkman::CLOSED, 1.2, floor::OPEN),
+        ("refused, full", group::FULL, bulkman::CLOSED, 0.33, floor::FULL),
     ] {
         let case = find(measured, group, case);
-        targets.push(Target::at_most(name, case.over(reference).median, limit, " S"));
+        let floor = find(measured, group::FLOOR, parts).over(reference).median;
+        let target = Target::at_most(name, case.over(reference).median, limit, " S");
+        targets.push(target.above(floor, parts));
         let name = format!("{name}: allocations");
         targets.push(Target::at_most(name, case.allocations, 0.0, ""));
     }

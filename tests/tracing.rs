@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::{pending, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
 use bulkman::{
-    Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, ClockOnly, Fleet, MemoryStore, Outcome,
-    Runtime, StoreError,
+    BoxFuture, Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, ClockOnly, Fleet, MemoryStore,
+    Outcome, Runtime, Sleep, StoreError,
 };
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -55,6 +56,68 @@ fn a_span_tells_name_id_times_and_outcome() {
     assert_eq!((&*permit["queued"], &*permit["ran"]), ("0ns", "2s"));
     // The operation runs within the span of its call, also when it is polled a second time.
     assert_eq!(seen.events("working")[0]["in span"], "call");
+}
+
+/// A clock that panics at a reading of the test's choice.
+#[derive(Clone, Debug)]
+struct BrokenClock {
+    runtime: ManualRuntime,
+    /// Readings until then.
+    left: Arc<Mutex<Option<u32>>>,
+}
+
+impl Runtime for BrokenClock {
+    fn now(&self) -> Instant {
+        let mut left = self.left.lock().unwrap();
+        match *left {
+            Some(0) => {
+                *left = None;
+                drop(left);
+                panic!("a clock that fails once")
+            }
+            Some(n) => *left = Some(n - 1),
+            None => {}
+        }
+        self.runtime.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.runtime.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.runtime.spawn(task);
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.runtime.spawn_blocking(job);
+    }
+}
+
+#[test]
+fn a_clock_that_panics_while_somebody_listens_loses_nothing() {
+    let runtime = ManualRuntime::new();
+    let clock = BrokenClock { runtime: runtime.clone(), left: Arc::default() };
+    let (panics, _) = watch(Level::DEBUG, || {
+        let mut panics = 0;
+        // A call under these limits reads it some ten times; each of the readings fails once.
+        for reading in 0..16 {
+            let config = BulkheadConfig::new("api").max_concurrent_calls(1).timeout(SECOND);
+            let rules = CircuitBreakerConfig::new().slow_call_rate_threshold(0.5).slow_call_duration(SECOND);
+            let bulkhead = Bulkhead::new(config.circuit_breaker(rules), clock.clone()).unwrap();
+            *clock.left.lock().unwrap() = Some(reading);
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                runtime.block_on(bulkhead.execute(async { Ok::<_, ()>(()) }))
+            }));
+            *clock.left.lock().unwrap() = None;
+            panics += u32::from(ended.is_err());
+            let stats = bulkhead.stats();
+            assert_eq!((stats.permits_in_use, stats.active), (0, 0), "reading {reading}: {stats:?}");
+            assert!(bulkhead.try_acquire().is_ok(), "reading {reading}");
+        }
+        panics
+    });
+    assert!((3..16).contains(&panics), "{panics} of its readings failed");
 }
 
 #[test]
@@ -107,10 +170,10 @@ fn every_end_of_a_call_has_its_outcome() {
             let _ = bulkhead.execute_sync(|| Ok::<_, ()>(()));
             let _ = bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") }).await;
         });
-        let panics = std::panic::AssertUnwindSafe(|| {
+        let panics = AssertUnwindSafe(|| {
             bulkhead.execute_sync(|| -> Result<(), ()> { panic!("expected by the test") })
         });
-        assert!(std::panic::catch_unwind(panics).is_err());
+        assert!(catch_unwind(panics).is_err());
         bulkhead.shutdown();
         let _ = bulkhead.try_acquire();
     });

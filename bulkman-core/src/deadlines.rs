@@ -204,9 +204,17 @@ impl Deadlines {
         earlier(run, times.total())
     }
 
+    /// When the operation began, if the clock was read then.
+    pub(crate) const fn running(&self) -> Option<Instant> {
+        match self.times() {
+            Some(times) => times.running,
+            None => None,
+        }
+    }
+
     /// The call is over: how long the operation ran, if the clock was read when it began.
     pub(crate) fn ran(&self, runtime: &dyn Runtime) -> Option<Duration> {
-        let running = self.times()?.running?;
+        let running = self.running()?;
         Some(runtime.now().saturating_duration_since(running))
     }
 

@@ -5,12 +5,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use crate::bulkhead::Bulkhead;
 use crate::call::CallOptions;
 use crate::deadlines::Deadlines;
 use crate::error::BulkheadError;
-use crate::execute::{begin, duration, poll_admission};
+use crate::execute::{begin, poll_admission};
 use crate::guard::CallGuard;
 use crate::outcome::Outcome;
 use crate::queue::Priority;
@@ -37,7 +38,8 @@ use crate::queue::Priority;
 #[must_use = "a permit that is dropped at once frees its place and counts as cancelled"]
 pub struct Permit {
     guard: CallGuard<Bulkhead>,
-    deadlines: Deadlines,
+    /// When it was granted, if somebody wants to know for how long it was held.
+    granted: Option<Instant>,
 }
 
 impl Permit {
@@ -58,7 +60,9 @@ impl Permit {
 
     /// Ends the call with this outcome and frees the permit.
     pub fn record(mut self, outcome: Outcome) {
-        self.guard.finish(outcome, duration(&self.guard, &self.deadlines));
+        let held = self.granted.filter(|_| self.guard.needs_duration());
+        let held = held.map(|granted| self.guard.inner().runtime.now().saturating_duration_since(granted));
+        self.guard.finish(outcome, held);
     }
 
     /// The bulkhead that the permit belongs to.
@@ -73,7 +77,7 @@ impl Permit {
         let mut deadlines = Deadlines::Unkept;
         let admitted = begin(&mut guard, &mut deadlines, false);
         match admitted.and_then(|seat| seat.ok_or_else(|| guard.reject_full())) {
-            Ok(seat) => Ok(Self { guard: guard.into_owned(seat), deadlines }),
+            Ok(seat) => Ok(Self { guard: guard.into_owned(seat), granted: deadlines.running() }),
             Err(rejection) => guard.refuse(rejection, &deadlines),
         }
     }
@@ -94,13 +98,15 @@ impl fmt::Debug for Permit {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire {
-    call: Option<(CallGuard<Bulkhead>, Deadlines)>,
+    guard: Option<CallGuard<Bulkhead>>,
+    deadlines: Deadlines,
     priority: Priority,
 }
 
 impl Acquire {
     pub(crate) fn new(bulkhead: Bulkhead, options: CallOptions) -> Self {
-        Self { call: Some((CallGuard::new(bulkhead, 0), options.deadlines())), priority: options.priority }
+        let guard = Some(CallGuard::new(bulkhead, 0));
+        Self { guard, deadlines: options.deadlines(), priority: options.priority }
     }
 }
 
@@ -108,16 +114,19 @@ impl Future for Acquire {
     type Output = Result<Permit, BulkheadError<Infallible>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let priority = self.priority;
-        let (guard, deadlines) = self.call.as_mut().expect("`Acquire` polled after completion");
-        let admitted = ready!(poll_admission(guard, priority, deadlines, cx));
-        let Some((mut guard, deadlines)) = self.call.take() else { unreachable!("it was there above") };
-        Poll::Ready(match admitted {
+        let Self { guard: slot, deadlines, priority } = &mut *self;
+        let guard = slot.as_mut().expect("`Acquire` polled after completion");
+        match ready!(poll_admission(guard, *priority, deadlines, cx)) {
             Ok(seat) => {
                 guard.put_back(seat);
-                Ok(Permit { guard, deadlines })
+                let Some(guard) = slot.take() else { unreachable!("it was there above") };
+                Poll::Ready(Ok(Permit { guard, granted: deadlines.running() }))
             }
-            Err(rejection) => guard.refuse(rejection, &deadlines),
-        })
+            Err(rejection) => {
+                let refused = guard.refuse(rejection, deadlines);
+                *slot = None;
+                refused
+            }
+        }
     }
 }

@@ -189,6 +189,7 @@ impl BulkheadError<Infallible> {
 
 /// Where a call was when its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// A word, as all else in an error: see `Denied`.
 #[repr(u64)]
 #[non_exhaustive]
 pub enum Phase {
@@ -209,6 +210,7 @@ impl fmt::Display for Phase {
 
 /// Why a circuit refuses a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// A word, as all else in an error: see `Denied`.
 #[repr(u64)]
 #[non_exhaustive]
 pub enum OpenReason {

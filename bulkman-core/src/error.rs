@@ -334,6 +334,15 @@ pub enum ConfigError {
         needs: &'static str,
     },
 
+    /// A setting that is of no use without something else, which is not there.
+    #[error("`{setting}` needs {needs}")]
+    Requires {
+        /// The configuration's field, or the method.
+        setting: &'static str,
+        /// What has to be there.
+        needs: &'static str,
+    },
+
     /// A value that may not change while the bulkhead lives.
     #[error("`{field}` can't change from {from:?} to {to:?} in place")]
     Immutable {

@@ -33,7 +33,8 @@ where
         return Err(ConfigError::Unsupported { setting: "health_check", needs: "tasks and timers" });
     }
     let Some(circuit) = &inner.circuit else {
-        return Err(ConfigError::Unsupported { setting: "health_check", needs: "a circuit breaker" });
+        let needs = "a circuit breaker: `circuit_breaker_enabled` is false";
+        return Err(ConfigError::Requires { setting: "health_check", needs });
     };
     let changed = Arc::clone(&inner.ended);
     let hook = Arc::clone(&changed);

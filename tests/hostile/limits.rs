@@ -143,7 +143,9 @@ fn what_a_runtime_can_not_do_is_refused() {
     assert_eq!(bulkhead.stats().started, 0);
     // A thread that parks needs none.
     assert_eq!(bulkhead.call().max_wait(second).execute_sync(|| Answer::Ok(1)), Ok(1));
-    assert!(bulkhead.health_check(second, || async { Ok::<_, ()>(()) }).is_err());
+    let check = bulkhead.health_check(second, || async { Ok::<_, ()>(()) }).unwrap_err();
+    let told = "`health_check` needs tasks and timers, which the runtime does not have";
+    assert_eq!(check.to_string(), told);
     // There is nothing to run blocking work on: it is dropped, and that is said.
     let dropped = futures_lite::future::block_on(bulkhead.execute_blocking(|| Answer::Ok(1)));
     assert!(matches!(dropped, Err(BulkheadError::Shutdown { .. })), "{dropped:?}");

@@ -185,10 +185,10 @@ impl StoreSettings {
     pub(crate) fn supported_by(&self, able: StoreCapabilities) -> Result<(), ConfigError> {
         match self.share {
             Share::State { quorum, .. } if quorum > 1 && !able.votes => {
-                Err(ConfigError::Unsupported { setting: "share: quorum", needs: "a store that counts votes" })
+                Err(ConfigError::Requires { setting: "share: quorum", needs: "a store that counts votes" })
             }
             Share::Counts(_) if !able.counts => {
-                Err(ConfigError::Unsupported { setting: "share: counts", needs: "a store that counts" })
+                Err(ConfigError::Requires { setting: "share: counts", needs: "a store that counts" })
             }
             _ => Ok(()),
         }
@@ -387,6 +387,20 @@ mod tests {
             let error = settings.validate().unwrap_err().to_string();
             assert!(error.contains(field), "{error} should name {field}");
         }
+    }
+
+    #[test]
+    fn what_a_store_is_not_able_to_do_is_said_of_the_store() {
+        let quorum = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(1)));
+        let told = |settings: &StoreSettings, able| settings.supported_by(able).unwrap_err().to_string();
+        assert_eq!(
+            told(&quorum, StoreCapabilities::STATE),
+            "`share: quorum` needs a store that counts votes"
+        );
+        let counts = StoreSettings::new().share(Share::Counts(CountsRule::new(Duration::from_secs(10), 10)));
+        assert_eq!(told(&counts, StoreCapabilities::STATE), "`share: counts` needs a store that counts");
+        quorum.supported_by(StoreCapabilities::ALL).unwrap();
+        counts.supported_by(StoreCapabilities::ALL).unwrap();
     }
 
     #[test]

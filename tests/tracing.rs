@@ -284,6 +284,60 @@ fn a_circuit_breaker_alone_tells_its_transitions_too() {
 }
 
 #[test]
+fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
+    let runtime = ManualRuntime::new();
+    let config = CircuitBreakerConfig::new().failure_threshold(1).success_threshold(1);
+    let breaker = CircuitBreaker::new("alone", config, runtime.clone()).unwrap();
+    let inside = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
+    inside.circuit_breaker().unwrap().force_open();
+    let ((), seen) = watch(Level::DEBUG, || {
+        assert!(breaker.call(|| Err::<(), _>("down")).is_err());
+        // Each way to ask.
+        assert!(breaker.call(|| Ok::<_, ()>(())).is_err());
+        assert!(runtime.block_on(breaker.execute(ready(Ok::<_, ()>(())))).is_err());
+        assert!(breaker.try_acquire().is_err());
+        assert!(breaker.try_acquire_at(runtime.now() + SECOND).is_err());
+        // An admission is no event.
+        breaker.half_open();
+        let probe = breaker.try_acquire().unwrap();
+        assert!(breaker.try_acquire().is_err());
+        drop(probe);
+        breaker.force_open();
+        assert!(breaker.try_acquire().is_err());
+
+        assert!(runtime.block_on(inside.execute(ready(Ok::<_, ()>(())))).is_err());
+    });
+    let refusals = seen.events("call refused");
+    let told: Vec<_> = refusals
+        .iter()
+        .map(|event| {
+            assert_eq!(event["level"], "DEBUG");
+            let name = event.get("circuit").or_else(|| event.get("bulkhead")).unwrap();
+            (name.as_str(), event["reason"].as_str(), event.get("retry_after").map(String::as_str))
+        })
+        .collect();
+    let open = |left| ("alone", "circuit_open", Some(left));
+    let expected = [
+        open("30s"),
+        open("30s"),
+        open("30s"),
+        open("29s"),
+        ("alone", "probes_out", None),
+        ("alone", "forced_open", None),
+        ("api", "forced_open", None),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn refusals_are_below_the_level_of_production() {
+    let breaker = CircuitBreaker::new("alone", CircuitBreakerConfig::new(), ClockOnly).unwrap();
+    breaker.force_open();
+    let ((), seen) = watch(Level::INFO, || assert!(breaker.try_acquire().is_err()));
+    assert!(seen.0.lock().unwrap().is_empty(), "{seen:?}");
+}
+
+#[test]
 fn a_target_that_is_filtered_away_costs_no_span() {
     let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), ClockOnly).unwrap();
     let seen = Seen::default();

@@ -159,8 +159,10 @@ impl CircuitBreaker {
     /// [`CircuitOpen`] with the reason, and when to come back, if that is known.
     #[inline]
     pub fn try_acquire(&self) -> Result<Admission<'_>, CircuitOpen> {
-        let ticket = self.0.admit(None)?;
-        Ok(Admission::new(&self.0, ticket, None))
+        match self.0.admit(None) {
+            Ok(ticket) => Ok(Admission::new(&self.0, ticket, None)),
+            Err(refusal) => Err(self.told(refusal)),
+        }
     }
 
     /// As [`try_acquire`](Self::try_acquire), at `now`: no clock is read.
@@ -184,8 +186,10 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman_core::ConfigError>(())
     /// ```
     pub fn try_acquire_at(&self, now: Instant) -> Result<Admission<'_>, CircuitOpen> {
-        let ticket = self.0.admit(Some(now))?;
-        Ok(Admission::new(&self.0, ticket, Some(now)))
+        match self.0.admit(Some(now)) {
+            Ok(ticket) => Ok(Admission::new(&self.0, ticket, Some(now))),
+            Err(refusal) => Err(self.told(refusal)),
+        }
     }
 
     /// The state; performs a transition that is due, so that it is right without traffic.
@@ -322,6 +326,14 @@ impl CircuitBreaker {
         let settings = config.settings();
         self.0.change(|machine, now| machine.reconfigure(settings, now));
         Ok(())
+    }
+
+    /// Tells listeners of a refusal. A bulkhead tells of its own, with its name and its span.
+    #[inline]
+    fn told(&self, refusal: CircuitOpen) -> CircuitOpen {
+        #[cfg(feature = "tracing")]
+        crate::observe::refused_by_circuit(self.name(), refusal);
+        refusal
     }
 
     /// Everything for which [`reconfigure`](Self::reconfigure) would refuse.

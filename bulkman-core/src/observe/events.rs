@@ -2,11 +2,25 @@
 
 use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
+use crate::error::CircuitOpen;
 use crate::fleet::{Ending, FleetEvent};
+use crate::name::Name;
 
 /// A call was refused. Many of these come at once, so it takes a level of its own to see them.
 pub(crate) fn refused(inner: &Inner, reason: &'static str) {
     tracing::debug!(target: "bulkman::call", bulkhead = inner.name.as_str(), reason, "call refused");
+}
+
+/// A circuit that is used without a bulkhead refused a call. As many as of [`refused`], and told
+/// the same way.
+pub(crate) fn refused_by_circuit(circuit: &Name, refusal: CircuitOpen) {
+    tracing::debug!(
+        target: "bulkman::call",
+        circuit = circuit.as_str(),
+        reason = refusal.reason.as_str(),
+        retry_after = refusal.retry_after.map(tracing::field::debug),
+        "call refused"
+    );
 }
 
 /// A circuit went from one state to another: a warning if it refuses all calls now.

@@ -12,7 +12,7 @@ mod nobody;
 mod watch;
 
 #[cfg(feature = "tracing")]
-pub(crate) use self::events::{fleet, refused, transition};
+pub(crate) use self::events::{fleet, refused, refused_by_circuit, transition};
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]
 pub(crate) use self::nobody::Observer;
 #[cfg(any(feature = "tracing", feature = "metrics"))]

@@ -12,6 +12,7 @@ mod harness;
 mod instructions;
 mod machine;
 mod options;
+mod overload;
 mod suites;
 mod workers;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::suites::{FLEETS, SUITES, Suite};
 
 pub(crate) const USAGE: &str =
-    "usage: bulkman-bench <overhead|contention|memory|scaling|all|fleet> [--json FILE] [--plot DIR]
+    "usage: bulkman-bench <overhead|contention|memory|scaling|overload|all|fleet> [--json FILE] [--plot DIR]
        bulkman-bench fleet-load [--seconds N] [--json FILE]
        bulkman-bench instructions [--record]";
 

@@ -5,6 +5,7 @@ pub(crate) mod fleet;
 pub(crate) mod fleet_load;
 pub(crate) mod memory;
 pub(crate) mod overhead;
+pub(crate) mod overload;
 pub(crate) mod scaling;
 
 use crate::harness::Findings;
@@ -17,11 +18,12 @@ pub(crate) struct Suite {
 }
 
 /// In the order in which `all` runs them.
-pub(crate) static SUITES: [Suite; 4] = [
+pub(crate) static SUITES: [Suite; 5] = [
     Suite { name: "overhead", run: |_| overhead::run() },
     Suite { name: "contention", run: |_| contention::run() },
     Suite { name: "memory", run: |_| memory::run() },
     Suite { name: "scaling", run: |_| scaling::run() },
+    Suite { name: "overload", run: |_| overload::run() },
 ];
 
 /// Those that take minutes and a PostgreSQL server: only by name.

@@ -92,7 +92,7 @@ msrv() {
 
 clippy() {
     # One package at a time: together, their features would be unified.
-    for package in $libraries bulkman-test-support bulkman-bench; do
+    for package in $libraries bulkman-test-support bulkman-bench bulkman-bench-listeners; do
         echo "  $package"
         quietly cargo clippy --locked -p "$package" --all-targets -- -D warnings
     done

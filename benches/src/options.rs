@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::suites::{FLEETS, SUITES, Suite};
+use crate::suites::{BY_NAME, SUITES, Suite};
 
 pub(crate) const USAGE: &str =
-    "usage: bulkman-bench <overhead|contention|memory|scaling|overload|all|fleet> [--json FILE] [--plot DIR]
+    "usage: bulkman-bench <overhead|contention|memory|scaling|overload|all|listeners|fleet> [--json FILE] [--plot DIR]
        bulkman-bench fleet-load [--seconds N] [--json FILE]
        bulkman-bench instructions [--record]";
 
@@ -36,7 +36,7 @@ impl Options {
                     options.load = Duration::from_secs(seconds);
                 }
                 "all" => options.suites.extend(&SUITES),
-                name => match SUITES.iter().chain(&FLEETS).find(|suite| suite.name == name) {
+                name => match SUITES.iter().chain(&BY_NAME).find(|suite| suite.name == name) {
                     Some(suite) => options.suites.push(suite),
                     None => return Err(format!("there is no suite {name}")),
                 },

@@ -242,10 +242,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.held = Held::Done;
         let inner = self.bulkhead.borrow().inner();
         #[cfg(feature = "tracing")]
-        {
-            let _span = self.observer.enter();
-            crate::observe::refused(inner, rejection.reason());
-        }
+        crate::observe::refused(&self.observer, inner, rejection.reason());
         self.observer.end(inner, Ending::Refused(rejection.reason()));
         match rejection {
             Rejection::Circuit(denied) => R::of(BulkheadError::CircuitOpen {

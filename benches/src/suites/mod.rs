@@ -3,6 +3,7 @@
 pub(crate) mod contention;
 pub(crate) mod fleet;
 pub(crate) mod fleet_load;
+pub(crate) mod listeners;
 pub(crate) mod memory;
 pub(crate) mod overhead;
 pub(crate) mod overload;
@@ -26,8 +27,9 @@ pub(crate) static SUITES: [Suite; 5] = [
     Suite { name: "overload", run: |_| overload::run() },
 ];
 
-/// Those that take minutes and a PostgreSQL server: only by name.
-pub(crate) static FLEETS: [Suite; 2] = [
+/// Those that build programs of their own, or take minutes and a PostgreSQL server: only by name.
+pub(crate) static BY_NAME: [Suite; 3] = [
+    Suite { name: "listeners", run: |_| listeners::run() },
     Suite { name: "fleet", run: |_| fleet::run() },
     Suite { name: "fleet-load", run: |options| fleet_load::run(options.load) },
 ];

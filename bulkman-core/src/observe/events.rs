@@ -1,18 +1,33 @@
 //! Events: what operators read in their logs.
 
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use super::Observer;
 use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
 use crate::error::CircuitOpen;
 use crate::fleet::{Ending, FleetEvent};
 use crate::name::Name;
 
-/// A call was refused. Many of these come at once, so it takes a level of its own to see them.
-pub(crate) fn refused(inner: &Inner, reason: &'static str) {
-    tracing::debug!(target: "bulkman::call", bulkhead = inner.name.as_str(), reason, "call refused");
+/// A call was refused. Many of these come at once, so it takes a level of its own to see them, and
+/// what it takes to tell is kept off the path of those that nobody wants to see.
+#[inline]
+pub(crate) fn refused(observer: &Observer, inner: &Inner, reason: &'static str) {
+    #[cold]
+    fn tell(observer: &Observer, inner: &Inner, reason: &'static str) {
+        let _span = observer.enter();
+        tracing::debug!(target: "bulkman::call", bulkhead = inner.name.as_str(), reason, "call refused");
+    }
+
+    if tells(Level::DEBUG) {
+        tell(observer, inner, reason);
+    }
 }
 
 /// A circuit that is used without a bulkhead refused a call. As many as of [`refused`], and told
-/// the same way.
+/// the same way. Never inlined: that would spoil the path of the calls that are admitted.
+#[inline(never)]
 pub(crate) fn refused_by_circuit(circuit: &Name, refusal: CircuitOpen) {
     tracing::debug!(
         target: "bulkman::call",
@@ -21,6 +36,12 @@ pub(crate) fn refused_by_circuit(circuit: &Name, refusal: CircuitOpen) {
         retry_after = refusal.retry_after.map(tracing::field::debug),
         "call refused"
     );
+}
+
+/// Whether any subscriber may want events and spans of this level: a load.
+#[inline]
+pub(super) fn tells(level: Level) -> bool {
+    LevelFilter::current() >= level
 }
 
 /// A circuit went from one state to another: a warning if it refuses all calls now.

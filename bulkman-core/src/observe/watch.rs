@@ -69,6 +69,14 @@ impl Observer {
     /// The call is over; what it held was given back before.
     #[inline]
     pub(crate) fn end(&mut self, inner: &Inner, ending: Ending) {
+        // Asked before it is taken, so that a call without listeners writes nothing.
+        if self.listens() {
+            self.tell(inner, ending);
+        }
+    }
+
+    #[cold]
+    fn tell(&mut self, inner: &Inner, ending: Ending) {
         if let Some(watch) = self.watch.take() {
             watch.end(inner, ending);
         }
@@ -79,7 +87,7 @@ impl Observer {
 #[inline]
 fn somebody_may_listen(inner: &Inner) -> bool {
     #[cfg(feature = "tracing")]
-    if tracing::level_filters::LevelFilter::current() >= tracing::Level::DEBUG {
+    if super::events::tells(tracing::Level::DEBUG) {
         return true;
     }
     #[cfg(feature = "metrics")]

@@ -295,6 +295,64 @@ fn yaml_and_json_tell_the_line_too() {
 }
 
 #[test]
+fn every_type_refuses_what_it_does_not_know() {
+    fn refused<T: DeserializeOwned + Debug>(right: &str, unknown: &str) {
+        toml::from_str::<T>(right).unwrap_or_else(|error| panic!("{error}\n{right}"));
+        let error = toml::from_str::<T>(unknown).expect_err(unknown).to_string();
+        assert!(error.contains("unkown"), "{unknown}: {error}");
+    }
+    refused::<ManagerConfig>("[bulkheads]", "unkown = 1\n[bulkheads]");
+    refused::<ManagerConfig>("[bulkheads.a]", "[bulkheads.a]\nunkown = 1");
+    refused::<BulkheadConfig>("name = 'a'", "name = 'a'\nunkown = 1");
+    refused::<BulkheadConfig>("name = 'a'\n[circuit_breaker]", "name = 'a'\n[circuit_breaker]\nunkown = 1");
+    refused::<CircuitBreakerConfig>("", "unkown = 1");
+    for (setting, fields) in [
+        ("sliding_window", "count = 10"),
+        ("sliding_window", "length = '10s', buckets = 10"),
+        ("isolation_backoff", "factor = 2, max = '5m'"),
+        ("max_half_open_duration", "duration = '1m', then = 'open'"),
+    ] {
+        let text = |fields: &str| format!("{setting} = {{ {fields} }}");
+        refused::<CircuitBreakerConfig>(&text(fields), &text(&format!("{fields}, unkown = 1")));
+    }
+    refused::<StoreSettings>("", "unkown = 1");
+    for (setting, fields) in [
+        ("share", "quorum = 2, window = '10s'"),
+        // Within the share and, below, within its window.
+        ("share", "counts = { window = { bucket = '1s', buckets = 10 }, failure_count = 5 }"),
+        ("on_outage", "probe_locally = 2"),
+    ] {
+        let text = |fields: &str| format!("{setting} = {{ {fields} }}");
+        refused::<StoreSettings>(&text(fields), &text(&format!("{fields}, unkown = 1")));
+    }
+    let inside = |more: &str| {
+        format!(
+            "share = {{ counts = {{ window = {{ bucket = '1s', buckets = 10{more} }}, failure_count = 5 }} }}"
+        )
+    };
+    refused::<StoreSettings>(&inside(""), &inside(", unkown = 1"));
+    refused::<CountWindow>("bucket = '1s'\nbuckets = 10", "bucket = '1s'\nbuckets = 10\nunkown = 1");
+}
+
+#[test]
+fn durations_are_written_as_people_write_them() {
+    for (text, duration) in [
+        ("250ms", Duration::from_millis(250)),
+        ("30s", 30 * SECOND),
+        ("2s 500ms", Duration::from_millis(2_500)),
+        ("5m", 300 * SECOND),
+        ("1h 30m", 5_400 * SECOND),
+        ("750us", Duration::from_micros(750)),
+    ] {
+        let config = BulkheadConfig::new("api").timeout(duration);
+        let read: BulkheadConfig = toml::from_str(&format!("name = 'api'\ntimeout = '{text}'")).unwrap();
+        assert_eq!(read, config);
+        let json = serde_json::to_value(&config).unwrap();
+        assert_eq!(json["timeout"], text, "as it was read");
+    }
+}
+
+#[test]
 fn an_invalid_configuration_is_not_written() {
     let error = toml::to_string(&BulkheadConfig::new("")).unwrap_err().to_string();
     assert!(error.contains("`name` is 0 bytes"), "{error}");

@@ -377,3 +377,86 @@ impl Service<()> for Broken {
         panic!("called without being ready")
     }
 }
+
+mod grpc {
+    //! A client of tonic's whose channel is behind a bulkhead.
+
+    use std::error::Error;
+    use std::future::{Ready, ready};
+
+    use bulkman::testing::ManualRuntime;
+    use bulkman::tower::{BulkheadLayer, ServiceError};
+    use bulkman::{Bulkhead, BulkheadConfig};
+    use tonic::body::Body;
+    use tonic::client::Grpc;
+    use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+    use tonic::codegen::http::{Request, Response, uri::PathAndQuery};
+    use tonic::{Code, Status};
+    use tower::{Layer, service_fn};
+
+    #[test]
+    fn what_a_guarded_channel_refuses_is_found_in_the_status() {
+        let runtime = ManualRuntime::new();
+        let config = BulkheadConfig::new("greeter").failure_threshold(1);
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        let channel = BulkheadLayer::new(bulkhead.clone()).layer(service_fn(unreachable));
+        // As in a client that tonic has generated.
+        let mut client = Grpc::new(channel);
+        let mut greet = || {
+            runtime.block_on(async {
+                client.ready().await.unwrap();
+                let path = PathAndQuery::from_static("/greeter/greet");
+                client.unary(tonic::Request::new(()), path, Nothing).await.unwrap_err()
+            })
+        };
+        let error = |status: &Status| {
+            assert_eq!(status.code(), Code::Unknown, "tonic's word for an error of others");
+            let source = status.source().and_then(|source| source.downcast_ref::<ServiceError>());
+            source.map(|error| (error.is_rejection(), error.to_string(), error.retry_after_seconds()))
+        };
+        assert_eq!(error(&greet()), Some((false, "operation failed".into(), 1)));
+        let told = "bulkhead \"greeter\" refused the call: circuit is open, retry in 30s";
+        assert_eq!(error(&greet()), Some((true, told.into(), 30)));
+        assert_eq!(bulkhead.stats().started, 1);
+    }
+
+    fn unreachable(_: Request<Body>) -> Ready<Result<Response<Body>, std::io::Error>> {
+        ready(Err(std::io::Error::other("unreachable")))
+    }
+
+    /// Messages without content.
+    struct Nothing;
+
+    impl Codec for Nothing {
+        type Encode = ();
+        type Decode = ();
+        type Encoder = Self;
+        type Decoder = Self;
+
+        fn encoder(&mut self) -> Self {
+            Self
+        }
+
+        fn decoder(&mut self) -> Self {
+            Self
+        }
+    }
+
+    impl Encoder for Nothing {
+        type Item = ();
+        type Error = Status;
+
+        fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
+            Ok(())
+        }
+    }
+
+    impl Decoder for Nothing {
+        type Item = ();
+        type Error = Status;
+
+        fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+            Ok(Some(()))
+        }
+    }
+}

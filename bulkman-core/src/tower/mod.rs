@@ -60,6 +60,13 @@
 //! there: its permit is given back while the body may still be on its way, and a body that breaks
 //! off is no failure. Where bodies are what costs, collect them inside of the bulkhead.
 //!
+//! # What becomes of its errors
+//!
+//! [`ServiceError`] is one type that goes into the boxes that others want: axum's `HandleErrorLayer`
+//! hands it to a function that answers (503 and `Retry-After`, by its methods), hyper ends the
+//! connection with it, and a client of tonic's finds it as the `source` of a `Status` whose code
+//! is `Unknown`: `status.source()?.downcast_ref::<ServiceError>()`.
+//!
 //! # Which answers are failures
 //!
 //! By default an error is a failure and a response a success, which for HTTP means that a server

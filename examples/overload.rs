@@ -4,7 +4,8 @@
 //! that. Without a bulkhead all of them wait in one long line; with one, as many as can be served in time are, and the
 //! others are told at once.
 //!
-//! Run it with `--release` for figures that mean something. It talks to itself on loopback, checks what holds on
+//! Run it with `--release` for figures that mean something; `cargo run --release -p bulkman-bench -- overload` measures
+//! more of them, against targets. It talks to itself on loopback, checks what holds on
 //! any machine, and ends.
 
 use std::error::Error;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::suites::{BY_NAME, SUITES, Suite};
 
 pub(crate) const USAGE: &str =
-    "usage: bulkman-bench <overhead|contention|memory|scaling|overload|all|listeners|fleet> [--json FILE] [--plot DIR]
+    "usage: bulkman-bench <overhead|contention|memory|scaling|snapshot|overload|all> [--json FILE] [--plot DIR]
+       bulkman-bench <listeners|fleet> [--json FILE] [--plot DIR]
        bulkman-bench fleet-load [--seconds N] [--json FILE]
        bulkman-bench instructions [--record]";
 

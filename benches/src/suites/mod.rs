@@ -8,6 +8,7 @@ pub(crate) mod memory;
 pub(crate) mod overhead;
 pub(crate) mod overload;
 pub(crate) mod scaling;
+pub(crate) mod snapshot;
 
 use crate::harness::Findings;
 use crate::options::Options;
@@ -19,11 +20,12 @@ pub(crate) struct Suite {
 }
 
 /// In the order in which `all` runs them.
-pub(crate) static SUITES: [Suite; 5] = [
+pub(crate) static SUITES: [Suite; 6] = [
     Suite { name: "overhead", run: |_| overhead::run() },
     Suite { name: "contention", run: |_| contention::run() },
     Suite { name: "memory", run: |_| memory::run() },
     Suite { name: "scaling", run: |_| scaling::run() },
+    Suite { name: "snapshot", run: |_| snapshot::run() },
     Suite { name: "overload", run: |_| overload::run() },
 ];
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::{BulkheadError, Phase};
 
 impl<E> BulkheadError<E> {
-    /// The HTTP status for an answer to a caller further out.
+    /// The HTTP status for an answer to a caller further out. With the feature `tower`.
     ///
     /// | error | status |
     /// | --- | --- |
@@ -39,7 +39,8 @@ impl<E> BulkheadError<E> {
         }
     }
 
-    /// The value of the header `Retry-After`: whole seconds, rounded up, at least 1.
+    /// The value of the header `Retry-After`: whole seconds, rounded up, at least 1. With the
+    /// feature `tower`.
     ///
     /// 1 also where the bulkhead can't know: a full one may have room at any moment.
     #[must_use]

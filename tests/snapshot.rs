@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
 use bulkman::{
-    BulkheadConfig, BulkheadManager, BulkheadState, CircuitBreakerConfig, CircuitState, TransitionCause,
+    BulkheadConfig, BulkheadManager, BulkheadState, CircuitBreakerConfig, CircuitState, MemoryStore,
+    TransitionCause,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,6 +80,30 @@ search      healthy    closed   1h 2m     0/10    0/100   3       1        0    
     let alone = manager.get_bulkhead("search").unwrap().snapshot().to_string();
     assert_eq!(alone.lines().count(), 2);
     assert!(alone.lines().nth(1).unwrap().starts_with("search    healthy  closed"), "{alone}");
+}
+
+#[test]
+fn below_the_table_stands_how_fresh_the_fleets_view_is() {
+    let runtime = ManualRuntime::new();
+    let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
+    let manager = BulkheadManager::new(runtime.clone()).with_store(store.clone()).unwrap();
+    let api = manager.create_bulkhead(BulkheadConfig::new("api").failure_threshold(1)).unwrap();
+    let last_line = || manager.snapshot().to_string().lines().last().unwrap().to_owned();
+    assert_eq!(last_line(), "FLEET     local rules only, store not seen yet");
+    runtime.run_until_stalled();
+    runtime.advance(Duration::from_millis(300));
+    assert_eq!(last_line(), "FLEET     synchronised 300ms ago");
+
+    store.set(Fault::Down);
+    store.break_sessions();
+    let _ = api.execute_sync(|| Err::<(), _>(()));
+    runtime.advance(60 * SECOND);
+    let told = last_line();
+    assert!(
+        told.starts_with("FLEET     local rules only, store last seen 1m 0s ago, 1 to publish: "),
+        "{told}"
+    );
+    assert!(told.len() > 80, "and why: {told}");
 }
 
 #[test]

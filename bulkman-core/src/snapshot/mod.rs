@@ -19,7 +19,7 @@ use crate::stats::BulkheadStats;
 
 /// All bulkheads of a manager at one time: made by [`BulkheadManager::snapshot`].
 ///
-/// It prints as a table, and serialises with the feature `serde`: durations as seconds, in fields
+/// It prints as a table, with a line about the fleet below it, and serialises with the feature `serde`: durations as seconds, in fields
 /// whose names end in `_seconds`. It says how long ago things happened and not when, so it means
 /// the same wherever it is read.
 #[derive(Clone, Debug, PartialEq)]

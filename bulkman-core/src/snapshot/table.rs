@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{BulkheadSnapshot, CircuitStatus, ManagerSnapshot};
+use crate::fleet::FleetSnapshot;
 
 const COLUMNS: usize = 11;
 
@@ -26,7 +27,8 @@ type Row = [String; COLUMNS];
 
 impl fmt::Display for ManagerSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_table(f, &self.bulkheads)
+        write_table(f, &self.bulkheads)?;
+        self.fleet.as_ref().map_or(Ok(()), |fleet| write_fleet(f, fleet))
     }
 }
 
@@ -51,6 +53,23 @@ fn write_table(f: &mut fmt::Formatter<'_>, bulkheads: &[BulkheadSnapshot]) -> fm
             let _ = if right { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
         }
         f.write_str(line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// One line, below the bulkheads: whether what they show is what the fleet knows.
+fn write_fleet(f: &mut fmt::Formatter<'_>, fleet: &FleetSnapshot) -> fmt::Result {
+    f.write_str("\nFLEET     ")?;
+    match (fleet.connected, fleet.staleness) {
+        (true, Some(age)) => write!(f, "synchronised {} ago", Short(age))?,
+        (false, Some(age)) => write!(f, "local rules only, store last seen {} ago", Short(age))?,
+        (_, None) => f.write_str("local rules only, store not seen yet")?,
+    }
+    if fleet.pending > 0 {
+        write!(f, ", {} to publish", fleet.pending)?;
+    }
+    if let Some(error) = &fleet.error {
+        write!(f, ": {error}")?;
     }
     Ok(())
 }

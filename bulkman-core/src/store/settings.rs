@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::StoreCapabilities;
 use super::counts::CountWindow;
 use crate::error::ConfigError;
+use crate::name;
 
 /// How a process uses a store; every setting has a default that suits a fleet of some hundreds.
 ///
@@ -57,7 +58,8 @@ pub struct StoreSettings {
     pub on_outage: OnOutage,
     /// How long a shutdown may wait to publish what is pending; may be zero. Default: 500 ms.
     pub shutdown_flush: Duration,
-    /// What the history calls this process. Default: `pid` and the process's id.
+    /// What the history calls this process: 1 to 200 bytes without control characters. Default: `pid` and the
+    /// process's id.
     pub instance: Option<Arc<str>>,
 }
 
@@ -177,6 +179,9 @@ impl StoreSettings {
         }
         if !(1..=1000).contains(&self.probe_limit) {
             return Err(ConfigError::out_of_range("probe_limit", self.probe_limit, "1 to 1000"));
+        }
+        if let Some(instance) = &self.instance {
+            name::check("instance", instance, 200, "1 to 200 bytes")?;
         }
         self.share.validate()
     }
@@ -370,12 +375,16 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_each_limit_is_named() {
         StoreSettings::new().validate().unwrap();
+        StoreSettings::new().instance("blue-7 / 日本").validate().unwrap();
         let bad = [
             (StoreSettings::new().operation_timeout(Duration::ZERO), "operation_timeout"),
             (StoreSettings::new().poll_interval(Duration::ZERO), "poll_interval"),
             (StoreSettings::new().backoff(Duration::from_secs(3), Duration::from_secs(2)), "backoff_min"),
             (StoreSettings::new().lease_ttl(Duration::from_secs(2)), "lease_ttl"),
             (StoreSettings::new().probe_limit(0), "probe_limit"),
+            (StoreSettings::new().instance(""), "instance"),
+            (StoreSettings::new().instance("a\0b"), "instance"),
+            (StoreSettings::new().instance("i".repeat(201)), "instance"),
             (StoreSettings::new().share(Share::quorum(0, Duration::from_secs(1))), "quorum"),
             (StoreSettings::new().share(Share::quorum(2, Duration::ZERO)), "window"),
             (

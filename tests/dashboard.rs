@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkman::metrics::MetricsPublisher;
-use bulkman::{BulkheadConfig, BulkheadManager, ClockOnly};
+use bulkman::testing::ManualRuntime;
+use bulkman::{BulkheadConfig, BulkheadManager, MemoryStore};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-/// What a bulkhead emits: the labels of each metric, with the values of the bounded ones.
+/// What a bulkhead and its fleet emit: the labels of each metric, with the values of the bounded ones.
 type Emitted = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 #[test]
@@ -85,8 +86,10 @@ fn the_table_in_the_documentation_lists_what_is_emitted() {
         let metric = format!("bulkman_{}", cells[0].trim_end_matches('`'));
         let labels = emitted.get(&metric).unwrap_or_else(|| panic!("{metric} is never emitted"));
         let texts: Vec<_> = cells[2].split('`').skip(1).step_by(2).collect();
-        let own: Vec<_> =
-            labels.iter().filter(|(label, _)| !["bulkhead", "le"].contains(&label.as_str())).collect();
+        let own: Vec<_> = labels
+            .iter()
+            .filter(|(label, _)| !["bulkhead", "namespace", "le"].contains(&label.as_str()))
+            .collect();
         match (&own[..], &texts[..]) {
             ([], []) => {}
             ([(label, values)], [documented, rest @ ..]) => {
@@ -98,7 +101,7 @@ fn the_table_in_the_documentation_lists_what_is_emitted() {
         }
         let kind = if metric.ends_with("_total") {
             "counter"
-        } else if metric.ends_with("_seconds") {
+        } else if metric.ends_with("_duration_seconds") {
             "histogram"
         } else {
             "gauge"
@@ -109,12 +112,14 @@ fn the_table_in_the_documentation_lists_what_is_emitted() {
     assert_eq!(listed, emitted.keys().cloned().collect());
 }
 
-/// Publishes a bulkhead through a Prometheus recorder and reads what comes out.
+/// Publishes a bulkhead and its fleet through a Prometheus recorder and reads what comes out.
 fn emitted() -> Emitted {
     let buckets = Matcher::Suffix("duration_seconds".into());
     let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &[0.1]).unwrap().build_recorder();
     metrics::with_local_recorder(&recorder, || {
-        let manager = BulkheadManager::new(ClockOnly);
+        let runtime = ManualRuntime::new();
+        let store = MemoryStore::new(runtime.clone());
+        let manager = BulkheadManager::new(runtime).with_store(store).unwrap();
         let bulkhead = manager.create_bulkhead(BulkheadConfig::new("api")).unwrap();
         let publisher = MetricsPublisher::new(&manager).timings(true);
         publisher.publish();

@@ -5,8 +5,11 @@ use std::future::{pending, ready};
 use std::time::Duration;
 
 use bulkman::metrics::MetricsPublisher;
+use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ClockOnly, ConfigError, Outcome, Runtime};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadManager, ClockOnly, ConfigError, Fleet, MemoryStore, Outcome, Runtime,
+};
 use futures_lite::future::poll_once;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use metrics_util::MetricKindMask;
@@ -188,6 +191,86 @@ fn histograms_that_the_exporter_has_dropped_come_back_with_the_next_publication(
 }
 
 #[test]
+fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
+    let runtime = ManualRuntime::new();
+    let memory = MemoryStore::new(runtime.clone()).namespace("shop");
+    let (here, there) = (FaultStore::new(memory.clone(), runtime.clone()), memory);
+    let manager = BulkheadManager::new(runtime.clone()).with_store(here.clone()).unwrap();
+    let others = BulkheadManager::new(runtime.clone()).with_store(there).unwrap();
+    let config = BulkheadConfig::new("api");
+    let circuit = manager.create_bulkhead(config.clone()).unwrap();
+    let peer = others.create_bulkhead(config).unwrap();
+    let metrics = MetricsPublisher::new(&manager);
+    let seen = Recorded::new();
+    let value = |name: &str, labels: &[(&str, &str)]| {
+        seen.publish(&metrics);
+        seen.with(("namespace", "shop"), name, labels)
+            .unwrap_or_else(|| panic!("no {name} {labels:?} in\n{}", seen.text()))
+    };
+    let trip = |bulkhead: &Bulkhead| bulkhead.circuit_breaker().unwrap().open();
+
+    here.set(Fault::Frozen);
+    runtime.advance(7 * SECOND);
+    assert_eq!(value("bulkman_fleet_connected", &[]), 0.0);
+    assert_eq!(value("bulkman_fleet_staleness_seconds", &[]), 7.0, "it never answered");
+    here.heal();
+    runtime.advance(6 * SECOND);
+    assert_eq!(value("bulkman_fleet_connected", &[]), 1.0);
+    assert_eq!(value("bulkman_fleet_polling", &[]), 0.0);
+    assert_eq!(value("bulkman_fleet_degraded_seconds", &[]), 0.0);
+    assert!(value("bulkman_fleet_staleness_seconds", &[]) < 5.1);
+
+    here.set(Fault::Down);
+    runtime.advance(10 * SECOND);
+    let degraded = value("bulkman_fleet_degraded_seconds", &[]);
+    assert!((5.0..=10.0).contains(&degraded), "{degraded}");
+    assert_eq!(value("bulkman_fleet_pending", &[]), 0.0);
+    trip(&circuit);
+    runtime.run_until_stalled();
+    assert_eq!(value("bulkman_fleet_pending", &[]), 1.0);
+    assert_eq!(value("bulkman_fleet_events_total", &[("event", "pending")]), 1.0);
+    // Decided by another since, which this one hears of too late.
+    runtime.advance(SECOND);
+    trip(&peer);
+    runtime.advance(SECOND);
+    here.heal();
+    runtime.advance(5 * SECOND);
+    assert_eq!(value("bulkman_fleet_pending", &[]), 0.0);
+    assert_eq!(value("bulkman_fleet_decisions_total", &[("ending", "superseded")]), 1.0);
+    assert_eq!(value("bulkman_fleet_decisions_total", &[("ending", "published")]), 0.0);
+    assert_eq!(value("bulkman_fleet_events_total", &[("event", "degraded")]), 2.0);
+    assert_eq!(value("bulkman_fleet_events_total", &[("event", "synchronised")]), 2.0);
+
+    // Both at once: the store takes one, and tells the other so.
+    circuit.circuit_breaker().unwrap().close();
+    runtime.run_until_stalled();
+    here.set_deaf(true);
+    trip(&peer);
+    runtime.run_until_stalled();
+    trip(&circuit);
+    runtime.run_until_stalled();
+    assert_eq!(value("bulkman_fleet_refusals_total", &[("reason", "stale")]), 1.0);
+    let snapshot = manager.fleet().unwrap().snapshot();
+    assert_eq!((snapshot.refused, snapshot.superseded), (1, 2));
+    assert_eq!(snapshot.pending, 0);
+}
+
+#[test]
+fn a_fleet_of_its_own_is_published_alone() {
+    let runtime = ManualRuntime::new();
+    let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone()).unwrap();
+    let metrics = MetricsPublisher::for_fleet(&fleet);
+    let seen = Recorded::new();
+    runtime.run_until_stalled();
+    seen.publish(&metrics);
+    assert_eq!(seen.with(("namespace", "default"), "bulkman_fleet_connected", &[]), Some(1.0));
+    assert!(!seen.text().contains("bulkhead="));
+    metrics.publish_every(SECOND).unwrap();
+    drop(fleet);
+    runtime.advance(5 * SECOND);
+}
+
+#[test]
 fn a_task_publishes_until_the_manager_is_gone() {
     // A recorder of the whole process, since the task runs wherever its runtime likes.
     let handle = PrometheusBuilder::new().install_recorder().unwrap();
@@ -268,8 +351,11 @@ impl Recorded {
     }
 
     fn of(&self, bulkhead: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let mut wanted: BTreeMap<_, _> = labels.iter().map(|(key, value)| (*key, *value)).collect();
-        wanted.insert("bulkhead", bulkhead);
+        self.with(("bulkhead", bulkhead), name, labels)
+    }
+
+    fn with(&self, whose: (&str, &str), name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let wanted: BTreeMap<_, _> = labels.iter().copied().chain([whose]).collect();
         let text = self.text();
         text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;

@@ -125,8 +125,10 @@ fn what_happens_to_the_fleets_store_has_its_level() {
     let runtime = ManualRuntime::new();
     let memory = MemoryStore::new(runtime.clone());
     let store = FaultStore::new(memory, runtime.clone());
-    let ((), seen) = watch(Level::INFO, || {
+    let ((), seen) = watch(Level::DEBUG, || {
         let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
+        let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
+        fleet.attach(&bulkhead).unwrap();
         runtime.run_until_stalled();
         let unusable = [Fault::Down, Fault::Error(StoreError::denied("GRANT bulkman_app TO shop"))];
         for fault in unusable {
@@ -134,6 +136,8 @@ fn what_happens_to_the_fleets_store_has_its_level() {
             store.break_sessions();
             runtime.advance(10 * SECOND);
         }
+        bulkhead.circuit_breaker().unwrap().open();
+        runtime.advance(SECOND);
         store.heal();
         runtime.advance(10 * SECOND);
         drop(fleet);
@@ -150,6 +154,10 @@ fn what_happens_to_the_fleets_store_has_its_level() {
     let [again] = &seen.events("synchronised with the store again")[..] else { panic!("{seen:?}") };
     assert_eq!(again["level"], "INFO");
     assert!(again.contains_key("after"), "{again:?}");
+    let [pending] = &seen.events("decision waits for the store")[..] else { panic!("{seen:?}") };
+    assert_eq!((&*pending["level"], &*pending["circuit"]), ("INFO", "api"));
+    let [settled] = &seen.events("decision settled")[..] else { panic!("{seen:?}") };
+    assert_eq!((&*settled["level"], &*settled["ending"]), ("DEBUG", "published"));
 }
 
 #[test]

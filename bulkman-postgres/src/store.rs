@@ -148,6 +148,10 @@ impl CircuitStore for PostgresStore {
         self.inner.settings.clone()
     }
 
+    fn namespace(&self) -> &str {
+        &self.inner.namespace
+    }
+
     fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             let session = PostgresSession::open(Arc::clone(&self.inner), circuits).await?;

@@ -27,6 +27,12 @@ pub enum FleetEvent {
         /// Why, and what mends it.
         error: StoreError,
     },
+    /// This process decided something about a circuit, and can't tell it while the store is away.
+    /// It goes by it all the same.
+    Pending {
+        /// Which circuit.
+        circuit: Name,
+    },
     /// What this process decided about a circuit has come to an end.
     Settled {
         /// Which circuit.
@@ -64,6 +70,23 @@ pub enum Ending {
     Replaced,
     /// Its time was over before it could be told.
     Expired,
+}
+
+impl Ending {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Published, Self::Voted, Self::Superseded, Self::Replaced, Self::Expired];
+
+    /// `published`, `voted`, `superseded`, `replaced`, `expired`: as in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Voted => "voted",
+            Self::Superseded => "superseded",
+            Self::Replaced => "replaced",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// The events of a fleet from now on, in order: made by [`Fleet::events`](super::Fleet::events).

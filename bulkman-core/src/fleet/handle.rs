@@ -3,7 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+#[cfg(feature = "metrics")]
+use std::time::Instant;
 
+#[cfg(feature = "metrics")]
+use super::counted::Counted;
 use super::driver::Driver;
 use super::event::FleetEvents;
 use super::hub::{Attached, End, Hub, Tallies};
@@ -73,7 +77,7 @@ impl Fleet {
         if !(able.timers && able.tasks) {
             return Err(ConfigError::Unsupported { setting: "store", needs: "timers and tasks" });
         }
-        let hub = Hub::new(Arc::clone(&runtime));
+        let hub = Hub::new(Arc::clone(&runtime), store.namespace());
         runtime.spawn(Box::pin(Driver::new(Arc::clone(&hub), store, settings.clone()).run()));
         Ok(Self { handle: Arc::new(Handle { hub, settings }) })
     }
@@ -125,7 +129,8 @@ impl Fleet {
             degraded_for: status.degraded_since.map(|at| now.saturating_duration_since(at)),
             error: status.error.as_ref().map(ToString::to_string),
             pending: status.pending,
-            superseded: status.superseded,
+            superseded: status.counted.superseded(),
+            refused: status.counted.refused(),
             circuits: status
                 .circuits
                 .iter()
@@ -134,6 +139,12 @@ impl Fleet {
         });
         snapshot.circuits.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         snapshot
+    }
+
+    /// The store's namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.handle.hub.namespace
     }
 
     /// What happens to the link and to this process's decisions, from now on.
@@ -153,6 +164,37 @@ impl Fleet {
         let limit = self.handle.settings.shutdown_flush;
         let ended = hub.wait_for(limit, |status| status.ended).await;
         hub.status(|status| ended && status.pending == 0)
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.handle.hub.runtime
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn downgrade(&self) -> WeakFleet {
+        WeakFleet(Arc::downgrade(&self.handle))
+    }
+
+    /// What its metrics are made of. What is counted is handed out once.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn take_reading(&self) -> FleetReading {
+        let hub = &self.handle.hub;
+        let now = hub.runtime.now();
+        let since = |at: Instant| now.saturating_duration_since(at);
+        // Read under the lock, so that of two publishers the later one has the later reading.
+        let mut published = crate::sync::lock(&hub.published);
+        let mut reading = hub.status(|status| FleetReading {
+            connected: status.connected,
+            polling: status.polling,
+            staleness: since(status.synced_at.unwrap_or(hub.born)),
+            degraded: status.degraded_since.map_or(Duration::ZERO, since),
+            pending: status.pending,
+            counted: status.counted,
+        });
+        let before = published.replace(reading.counted).unwrap_or_default();
+        reading.counted = reading.counted.since(&before);
+        reading
     }
 
     fn attach_with(&self, circuit: &CircuitBreaker, tallies: Option<Tallies>) -> Result<(), ConfigError> {
@@ -184,6 +226,32 @@ impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Fleet").field(&self.snapshot()).finish()
     }
+}
+
+/// A fleet that may be gone.
+#[cfg(feature = "metrics")]
+#[derive(Clone)]
+pub(crate) struct WeakFleet(Weak<Handle>);
+
+#[cfg(feature = "metrics")]
+impl WeakFleet {
+    pub(crate) fn upgrade(&self) -> Option<Fleet> {
+        self.0.upgrade().map(|handle| Fleet { handle })
+    }
+}
+
+/// A fleet's part of the metrics.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FleetReading {
+    pub(crate) connected: bool,
+    pub(crate) polling: bool,
+    /// Before the store has ever answered: since the fleet was made.
+    pub(crate) staleness: Duration,
+    pub(crate) degraded: Duration,
+    pub(crate) pending: usize,
+    /// Since the last reading.
+    pub(crate) counted: Counted,
 }
 
 pub(super) const fn outage_gate(on_outage: OnOutage) -> Gate {

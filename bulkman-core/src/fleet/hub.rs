@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::event::{Ending, FleetEvent};
+use super::counted::Counted;
+use super::event::FleetEvent;
 use crate::broadcast::Broadcast;
 use crate::circuit_breaker::SharedCircuit;
 use crate::name::Name;
@@ -21,6 +22,10 @@ pub(super) type Tallies = Box<dyn Fn() -> Option<(u64, u64)> + Send + Sync>;
 
 pub(crate) struct Hub {
     pub(super) runtime: Arc<dyn Runtime>,
+    /// The store's, which tells fleets of one process apart.
+    pub(super) namespace: Arc<str>,
+    #[cfg(feature = "metrics")]
+    pub(super) born: Instant,
     inbox: Mutex<Inbox>,
     /// The synchroniser waits for the inbox.
     awake: WakerSet,
@@ -28,6 +33,9 @@ pub(crate) struct Hub {
     /// Users wait for the status.
     told: WakerSet,
     pub(super) events: Arc<Broadcast<FleetEvent>>,
+    /// What a recorder has been handed already; `None`: nothing yet.
+    #[cfg(feature = "metrics")]
+    pub(super) published: Mutex<Option<Counted>>,
 }
 
 #[derive(Default)]
@@ -67,21 +75,26 @@ pub(super) struct Status {
     pub(super) known: usize,
     pub(super) attached: usize,
     pub(super) pending: usize,
-    pub(super) superseded: u64,
+    pub(super) counted: Counted,
     /// In no order.
     pub(super) circuits: Vec<(Name, Option<FleetState>, Epoch)>,
     pub(super) ended: bool,
 }
 
 impl Hub {
-    pub(super) fn new(runtime: Arc<dyn Runtime>) -> Arc<Self> {
+    pub(super) fn new(runtime: Arc<dyn Runtime>, namespace: &str) -> Arc<Self> {
         Arc::new(Self {
+            #[cfg(feature = "metrics")]
+            born: runtime.now(),
             runtime,
+            namespace: namespace.into(),
             inbox: Mutex::new(Inbox::default()),
             awake: WakerSet::new(),
             status: Mutex::new(Status::default()),
             told: WakerSet::new(),
             events: Arc::new(Broadcast::new(EVENTS_KEPT, 1)),
+            #[cfg(feature = "metrics")]
+            published: Mutex::new(None),
         })
     }
 
@@ -157,9 +170,7 @@ impl Hub {
     pub(super) fn emit(&self, event: FleetEvent) {
         #[cfg(feature = "tracing")]
         crate::observe::fleet(&event);
-        if let FleetEvent::Settled { ending: Ending::Superseded, .. } = event {
-            lock(&self.status).superseded += 1;
-        }
+        lock(&self.status).counted.count(&event);
         self.events.push(event);
         self.events.wake_readers();
     }

@@ -565,6 +565,11 @@ impl Member {
         self.known.map(|known| known.state)
     }
 
+    /// The decision that is pending.
+    pub(super) fn decision(&self) -> Option<OperationId> {
+        self.pending.map(|pending| pending.operation)
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         self.pending.is_some() || !self.verdicts.is_empty()
     }

@@ -29,6 +29,7 @@
 //!
 //! `member.rs` is the protocol, pure; `driver/` is the task.
 
+mod counted;
 mod driver;
 mod event;
 mod handle;
@@ -39,4 +40,6 @@ mod snapshot;
 
 pub use event::{Ending, FleetEvent, FleetEvents};
 pub use handle::Fleet;
+#[cfg(feature = "metrics")]
+pub(crate) use handle::WeakFleet;
 pub use snapshot::{FleetCircuit, FleetSnapshot};

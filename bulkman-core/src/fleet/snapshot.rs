@@ -35,6 +35,9 @@ pub struct FleetSnapshot {
     pub pending: usize,
     /// Decisions of this process that something newer took the place of, since it started.
     pub superseded: u64,
+    /// Changes of this process that the store refused since it started: as a rule another process
+    /// was first. The decision behind one goes on, or has been superseded.
+    pub refused: u64,
     /// The circuits as the store has them, by name.
     pub circuits: Vec<FleetCircuit>,
 }

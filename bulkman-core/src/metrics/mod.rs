@@ -27,6 +27,24 @@
 //! Every series carries the label `bulkhead`, its name: as many values as there are bulkheads, so
 //! name bulkheads after dependencies, never after users or requests.
 //!
+//! Where a manager (or a bulkhead) has a store, its [`Fleet`](crate::Fleet) tells how fresh its
+//! view is and what became of its decisions. These series carry the label `namespace`, the
+//! store's, and no other but those listed:
+//!
+//! | name | type | labels beside `namespace` | what |
+//! | --- | --- | --- | --- |
+//! | `bulkman_fleet_connected` | gauge | | 1 while the store answers, else 0 |
+//! | `bulkman_fleet_polling` | gauge | | 1 while changes are polled for, 0 while they are announced |
+//! | `bulkman_fleet_pending` | gauge | | decisions and verdicts that the store does not know yet |
+//! | `bulkman_fleet_staleness_seconds` | gauge | | how long ago the store answered last; before it ever did, since the fleet was made |
+//! | `bulkman_fleet_degraded_seconds` | gauge | | for how long the store has not been there; 0 while it is |
+//! | `bulkman_fleet_decisions_total` | counter | `ending`: `published`, `voted`, `superseded`, `replaced`, `expired` | decisions of this process, by how they ended |
+//! | `bulkman_fleet_refusals_total` | counter | `reason`: `stale`, `already_there`, `not_due`, `too_late`, `forced` | changes that the store refused; `stale` are conflicts with other processes |
+//! | `bulkman_fleet_events_total` | counter | `event`: `synchronised`, `degraded`, `pending`, `push_given_up`, `history_lost`, `clock_stepped` | what happened to the link with the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
+//!
+//! A healthy idle fleet is at most one look stale (5 s with announcements, 1 s when polling), so
+//! alert on `bulkman_fleet_staleness_seconds > 30`, which also covers a store that never answered.
+//!
 //! # Counters never go back
 //!
 //! They count from the making of the bulkhead, whatever [`reset_stats`](crate::Bulkhead::reset_stats)
@@ -49,6 +67,7 @@
 //! until the next publication. The two histograms of a removed bulkhead therefore stay as they
 //! are until the process ends.
 
+mod fleet;
 mod meter;
 mod names;
 mod publisher;

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::sync::Once;
 use std::time::Duration;
 
-use super::{meter, names};
+use super::{fleet, meter, names};
 use crate::bulkhead::{Bulkhead, WeakBulkhead};
 use crate::error::ConfigError;
+use crate::fleet::{Fleet, WeakFleet};
 use crate::manager::{BulkheadManager, WeakManager};
 use crate::name::Name;
 use crate::runtime::Runtime;
 use crate::sync::{Mutex, lock};
 
-/// Hands the metrics of a manager's bulkheads, or of a single bulkhead, to the installed recorder.
+/// Hands the metrics of a manager's bulkheads and of its fleet, of a single bulkhead, or of a single
+/// fleet to the installed recorder.
 ///
 /// Install the recorder first. Then either [`publish`](Self::publish) right before each scrape, or
 /// leave it to a task with [`publish_every`](Self::publish_every). Neither keeps the manager or
@@ -43,6 +45,7 @@ pub struct MetricsPublisher {
 enum Source {
     Manager(WeakManager),
     Bulkhead(WeakBulkhead),
+    Fleet(WeakFleet),
 }
 
 impl MetricsPublisher {
@@ -56,6 +59,13 @@ impl MetricsPublisher {
     #[must_use]
     pub fn for_bulkhead(bulkhead: &Bulkhead) -> Self {
         Self::of(Source::Bulkhead(bulkhead.downgrade()), &bulkhead.inner().runtime)
+    }
+
+    /// Publishes a fleet that belongs to no manager and no bulkhead, without the bulkheads that
+    /// are attached to it. The fleet of a manager, or of a bulkhead, is published with that.
+    #[must_use]
+    pub fn for_fleet(fleet: &Fleet) -> Self {
+        Self::of(Source::Fleet(fleet.downgrade()), fleet.runtime())
     }
 
     /// Whether calls are timed for the two histograms: default false.
@@ -75,6 +85,9 @@ impl MetricsPublisher {
         for bulkhead in &now {
             meter::publish(bulkhead, self.timings);
         }
+        if let Some(fleet) = self.source.fleet() {
+            fleet::publish(&fleet);
+        }
         let now = now.iter().map(|bulkhead| (bulkhead.name().clone(), bulkhead.downgrade())).collect();
         for (name, bulkhead) in self.remember(now) {
             if let Some(bulkhead) = bulkhead {
@@ -87,7 +100,7 @@ impl MetricsPublisher {
     }
 
     /// Publishes every `interval`, by a task on the manager's runtime, until the manager (or the
-    /// bulkhead) is gone.
+    /// bulkhead, or the fleet) is gone.
     ///
     /// # Errors
     ///
@@ -144,6 +157,15 @@ impl Source {
         match self {
             Self::Manager(manager) => manager.upgrade().map(|m| m.bulkheads()).unwrap_or_default(),
             Self::Bulkhead(bulkhead) => bulkhead.upgrade().into_iter().collect(),
+            Self::Fleet(_) => Vec::new(),
+        }
+    }
+
+    fn fleet(&self) -> Option<Fleet> {
+        match self {
+            Self::Manager(manager) => manager.upgrade()?.fleet().cloned(),
+            Self::Bulkhead(bulkhead) => bulkhead.upgrade()?.fleet().cloned(),
+            Self::Fleet(fleet) => fleet.upgrade(),
         }
     }
 
@@ -151,6 +173,7 @@ impl Source {
         match self {
             Self::Manager(manager) => manager.upgrade().is_none(),
             Self::Bulkhead(bulkhead) => bulkhead.upgrade().is_none(),
+            Self::Fleet(fleet) => fleet.upgrade().is_none(),
         }
     }
 }

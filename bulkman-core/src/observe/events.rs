@@ -7,7 +7,7 @@ use super::Observer;
 use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
 use crate::error::CircuitOpen;
-use crate::fleet::{Ending, FleetEvent};
+use crate::fleet::FleetEvent;
 use crate::name::Name;
 
 /// A call was refused. Many of these come at once, so it takes a level of its own to see them, and
@@ -85,8 +85,12 @@ pub(crate) fn fleet(event: &FleetEvent) {
         FleetEvent::Degraded { error } => {
             tracing::error!(target: TARGET, %error, "store can't be used until somebody mends it");
         }
+        FleetEvent::Pending { circuit } => {
+            let circuit = circuit.as_str();
+            tracing::info!(target: TARGET, circuit, "decision waits for the store");
+        }
         FleetEvent::Settled { circuit, ending } => {
-            let (circuit, ending) = (circuit.as_str(), settled(*ending));
+            let (circuit, ending) = (circuit.as_str(), ending.as_str());
             tracing::debug!(target: TARGET, circuit, ending, "decision settled");
         }
         FleetEvent::PushGivenUp => {
@@ -100,15 +104,5 @@ pub(crate) fn fleet(event: &FleetEvent) {
         }
         // What a listener has missed is that listener's affair.
         FleetEvent::Missed(_) => {}
-    }
-}
-
-const fn settled(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Published => "published",
-        Ending::Voted => "voted",
-        Ending::Superseded => "superseded",
-        Ending::Replaced => "replaced",
-        Ending::Expired => "expired",
     }
 }

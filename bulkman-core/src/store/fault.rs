@@ -180,6 +180,10 @@ impl CircuitStore for FaultStore {
         self.inner.settings()
     }
 
+    fn namespace(&self) -> &str {
+        self.inner.namespace()
+    }
+
     fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             self.control.connects.fetch_add(1, Ordering::Relaxed);

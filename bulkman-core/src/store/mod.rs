@@ -92,6 +92,11 @@ pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
         StoreSettings::default()
     }
 
+    /// The namespace that it is bound to, for logs and metrics.
+    fn namespace(&self) -> &str {
+        "default"
+    }
+
     /// Opens a link, makes sure that `circuits` exist (closed, unless they are there already),
     /// and starts listening for changes if it can push.
     ///

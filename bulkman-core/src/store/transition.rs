@@ -99,6 +99,23 @@ pub enum Refusal {
     Forced,
 }
 
+impl Refusal {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Stale, Self::AlreadyThere, Self::NotDue, Self::TooLate, Self::Forced];
+
+    /// `stale`, `already_there`, `not_due`, `too_late`, `forced`: as in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::AlreadyThere => "already_there",
+            Self::NotDue => "not_due",
+            Self::TooLate => "too_late",
+            Self::Forced => "forced",
+        }
+    }
+}
+
 /// One process's vote for opening a circuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

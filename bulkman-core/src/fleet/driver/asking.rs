@@ -124,6 +124,7 @@ impl Driver {
                 Ok(())
             }
             Applied::Refused { why, current } => {
+                self.hub.tell(|status| status.counted.count_refusal(why));
                 self.with_member(id, |member| member.refused(operation, why, &current, now));
                 if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
             }
@@ -154,6 +155,7 @@ impl Driver {
                 Ok(())
             }
             Voted::Refused { why, current } => {
+                self.hub.tell(|status| status.counted.count_refusal(why));
                 self.with_member(id, |member| member.refused(operation, why, &current, now));
                 if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
             }

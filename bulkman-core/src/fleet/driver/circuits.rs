@@ -37,7 +37,8 @@ impl Driver {
         });
         member.set_connected(self.linked);
         let Attached { id, name, circuit, tallies } = attached;
-        self.members.insert(id, Slot { name, circuit, member, tallies, counted: (0, 0, Epoch(0)) });
+        let counted = (0, 0, Epoch(0));
+        self.members.insert(id, Slot { name, circuit, member, tallies, told_pending: None, counted });
         self.unregistered = true;
     }
 
@@ -54,6 +55,19 @@ impl Driver {
         let pace = &mut self.pace;
         let ending = slot.member.observe(&observed, ask_at, || pace.operation());
         self.settled(id, ending);
+        if !self.linked {
+            self.tell_pending(id);
+        }
+    }
+
+    /// Tells that a decision waits for the store, once.
+    pub(super) fn tell_pending(&mut self, id: MemberId) {
+        let Some(slot) = self.members.get_mut(&id) else { return };
+        let waiting = slot.member.decision();
+        if waiting.is_some() && slot.told_pending != waiting {
+            slot.told_pending = waiting;
+            self.hub.emit(FleetEvent::Pending { circuit: slot.name.clone() });
+        }
     }
 
     /// Tells the circuits what follows from what is known.

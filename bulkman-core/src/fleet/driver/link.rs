@@ -54,6 +54,10 @@ impl Driver {
         if self.told_transient.replace(transient) != Some(transient) {
             self.hub.emit(FleetEvent::Degraded { error });
         }
+        let ids: Vec<_> = self.members.keys().copied().collect();
+        for id in ids {
+            self.tell_pending(id);
+        }
     }
 
     /// Waits before the next try, and goes on looking after the circuits; `false` to end.

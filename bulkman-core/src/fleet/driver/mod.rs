@@ -19,7 +19,8 @@ use super::pace::Pace;
 use crate::circuit_breaker::SharedCircuit;
 use crate::name::Name;
 use crate::store::{
-    CircuitStore, Epoch, Push, Revision, StoreError, StoreEvent, StoreSession, StoreSettings, StoreTime,
+    CircuitStore, Epoch, OperationId, Push, Revision, StoreError, StoreEvent, StoreSession, StoreSettings,
+    StoreTime,
 };
 
 pub(super) struct Driver {
@@ -50,6 +51,8 @@ struct Slot {
     circuit: SharedCircuit,
     member: Member,
     tallies: Option<Tallies>,
+    /// The decision of which it was told that it waits.
+    told_pending: Option<OperationId>,
     /// What was counted up to now, and in which epoch.
     counted: (u64, u64, Epoch),
 }

@@ -104,6 +104,10 @@ impl CircuitStore for MemoryStore {
         self.settings.clone()
     }
 
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             let session = MemorySession::new(self.clone(), circuits);

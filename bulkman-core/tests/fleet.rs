@@ -1,6 +1,7 @@
 //! Several processes that share circuits, in virtual time: each has a synchroniser and a breaker
 //! of its own, over one store in memory.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulkman_core::fleet::{Ending, FleetEvent};
@@ -560,6 +561,102 @@ fn lost_announcements_are_made_up_for_and_then_not_relied_on() {
 }
 
 #[test]
+fn history_that_was_lost_and_made_up_for_by_other_changes_is_noticed() {
+    // Fewer changes than were lost, as many, and more; of another circuit, and of this one.
+    for (circuit, changes) in [("search", 1), ("search", 2), ("search", 5), ("payments", 2), ("payments", 3)]
+    {
+        let world = World::new();
+        let fleet = world.processes(2);
+        let search = Bulkhead::new(BulkheadConfig::new("search"), world.runtime.clone()).unwrap();
+        fleet[0].fleet.attach(&search).unwrap();
+        world.settle();
+        let backup = world.memory.backup();
+        // An opening and, after a while, another and longer one.
+        fleet[0].fail(5);
+        world.settle();
+        fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+        world.settle();
+        assert_eq!(world.store_view(), (FleetState::Open, 2));
+        let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
+
+        // Before anybody looks again, others have written to what was restored.
+        world.memory.restore(&backup);
+        for change in 0..changes {
+            world.command_on(circuit, [FleetAction::Reset, FleetAction::Close][change % 2]);
+        }
+        world.advance(6);
+        let told: Vec<_> = events.iter_mut().map(|events| drain(&world, events)).collect();
+        let lost = |events: &Vec<FleetEvent>| events.iter().any(|e| matches!(e, FleetEvent::HistoryLost));
+        let what = format!("{changes} of {circuit}: {told:?}");
+        if circuit == "search" {
+            // Whoever looks first tells the opening again; both may.
+            assert!(told.iter().any(lost), "{what}");
+            assert_eq!(world.store_view().0, FleetState::Open, "it had time left: {what}");
+            for process in &fleet {
+                let left = process.call(Ok(())).unwrap_err().retry_after().unwrap();
+                assert!(left > Duration::from_secs(3_500), "{left:?}, {what}");
+            }
+        } else if changes == 2 {
+            assert!(told.iter().any(lost), "at the same epoch, another change: {what}");
+        } else {
+            // A later epoch is a later word.
+            assert_eq!(world.store_view(), (FleetState::Closed, 3), "{what}");
+        }
+        let (state, epoch) = world.store_view();
+        for process in &fleet {
+            let snapshot = process.fleet.snapshot();
+            assert_eq!(snapshot.pending, 0, "{what}");
+            let payments = &snapshot.circuits[0];
+            assert_eq!((payments.state, payments.epoch.0), (Some(state), epoch), "{what}");
+            assert_eq!(process.state() == CircuitState::Open, state == FleetState::Open, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_standby_that_lagged_behind_is_told_what_it_missed() {
+    let world = World::new();
+    let fleet = world.processes(3);
+    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+    world.settle();
+    fleet[0].bulkhead.circuit_breaker().unwrap().close();
+    world.settle();
+    let standby = world.memory.backup();
+    fleet[1].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(7_200));
+    world.settle();
+    world.store.break_all(&fleet, Fault::Down);
+    world.memory.restore(&standby);
+    world.heal_all(&fleet);
+    world.advance(5);
+    for process in &fleet {
+        let left = process.call(Ok(())).unwrap_err().retry_after().unwrap();
+        assert!(left > Duration::from_secs(7_000), "{left:?}");
+    }
+    assert_eq!(world.store_view().0, FleetState::Open);
+}
+
+#[test]
+fn what_is_not_lost_is_not_told_again() {
+    let world = World::new();
+    let fleet = world.processes(2);
+    let mut events = fleet[0].fleet.events();
+    fleet[0].fail(5);
+    world.settle();
+    for _ in 0..50 {
+        fleet[1].store.break_sessions();
+        world.command_on("payments", FleetAction::ForceOpen);
+        world.command_on("payments", FleetAction::Close);
+        world.advance(1);
+    }
+    let events = drain(&world, &mut events);
+    assert!(!events.iter().any(|event| matches!(event, FleetEvent::HistoryLost)), "{events:?}");
+    let looks = fleet[0].store.operations();
+    world.advance(100);
+    let looks = fleet[0].store.operations() - looks;
+    assert!(looks <= 26, "no more than an idle process's: {looks}");
+}
+
+#[test]
 fn simultaneous_openings_make_one() {
     let world = World::new();
     let fleet = world.processes(20);
@@ -697,6 +794,8 @@ struct World {
     runtime: ManualRuntime,
     store: FaultStore,
     memory: MemoryStore,
+    /// Of operators.
+    operations: AtomicU64,
 }
 
 struct Process {
@@ -710,7 +809,8 @@ impl World {
     fn new() -> Self {
         let runtime = ManualRuntime::new();
         let memory = MemoryStore::new(runtime.clone());
-        Self { store: FaultStore::new(memory.clone(), runtime.clone()), runtime, memory }
+        let store = FaultStore::new(memory.clone(), runtime.clone());
+        Self { store, runtime, memory, operations: AtomicU64::new(1 << 48) }
     }
 
     fn processes(&self, count: usize) -> Vec<Process> {
@@ -753,8 +853,12 @@ impl World {
     }
 
     fn command(&self, action: FleetAction) {
-        let name = Name::new("payments").unwrap();
-        let operation = OperationId(self.runtime.elapsed().as_nanos() as u64 + 1 + action as u64);
+        self.command_on("payments", action);
+    }
+
+    fn command_on(&self, circuit: &str, action: FleetAction) {
+        let name = Name::new(circuit).unwrap();
+        let operation = OperationId(self.operations.fetch_add(1, Ordering::Relaxed));
         let command = FleetCommand::new(name.clone(), action, operation, "ada", "a drill");
         self.runtime.block_on(async {
             let mut session = self.memory.connect(&[]).await.unwrap();

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
 use bulkman_core::store::{
-    CircuitStore, Fault, FaultStore, FleetAction, FleetCommand, FleetState, OperationId, Share, StoreSettings,
+    CircuitStore, Fault, FaultStore, FleetAction, FleetCommand, FleetState, MemoryBackup, OperationId, Share,
+    StoreSettings,
 };
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, CircuitState, Fleet, MemoryStore, Name};
@@ -51,6 +52,9 @@ enum Input {
         process: usize,
     },
     Command(u8),
+    /// What the store has now is kept, or comes back in its place.
+    Backup,
+    Restore,
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -67,6 +71,8 @@ fn input() -> impl Strategy<Value = Input> {
         1 => process.clone().prop_map(|process| Input::Break { process }),
         3 => process.prop_map(|process| Input::Heal { process }),
         1 => (0..4_u8).prop_map(Input::Command),
+        1 => Just(Input::Backup),
+        1 => Just(Input::Restore),
     ]
 }
 
@@ -91,6 +97,7 @@ struct World {
     memory: MemoryStore,
     processes: Vec<Process>,
     operations: u64,
+    backup: Option<MemoryBackup>,
 }
 
 struct Process {
@@ -117,7 +124,7 @@ impl World {
             })
             .collect();
         runtime.run_until_stalled();
-        Self { runtime, memory, processes, operations: 0 }
+        Self { runtime, memory, processes, operations: 0, backup: None }
     }
 
     fn put_in(&mut self, input: &Input) {
@@ -143,6 +150,8 @@ impl World {
                 2 => FleetAction::Close,
                 _ => FleetAction::Reset,
             }),
+            Input::Backup => self.backup = Some(self.memory.backup()),
+            Input::Restore => self.backup.iter().for_each(|backup| self.memory.restore(backup)),
         }
         self.runtime.run_until_stalled();
     }

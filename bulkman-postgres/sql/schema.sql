@@ -52,7 +52,10 @@ BEGIN
     -- order in which changes become visible, and a reader that asks for later ones misses none.
     CREATE TABLE "bulkman".namespace (
       namespace text   PRIMARY KEY CHECK (octet_length(namespace) BETWEEN 1 AND 200),
-      rev       bigint NOT NULL DEFAULT 0
+      rev       bigint NOT NULL DEFAULT 0,
+      -- The last operations of all its circuits, combined by exclusive or: tells one history from
+      -- another that has come to the same revision.
+      fingerprint bigint NOT NULL DEFAULT 0
     ) WITH (fillfactor = 10);
 
     -- No index on rev: with one, no update would be heap-only.
@@ -154,8 +157,10 @@ BEGIN
         RETURN NEXT was;
         RETURN;
       END IF;
-      UPDATE "bulkman".namespace n SET rev = n.rev + 1 WHERE n.namespace = in_namespace
-        RETURNING n.rev INTO new_rev;
+      UPDATE "bulkman".namespace n
+         SET rev = n.rev + 1, fingerprint = n.fingerprint # was.op_id # in_op_id
+       WHERE n.namespace = in_namespace
+      RETURNING n.rev INTO new_rev;
       UPDATE "bulkman".circuit c
          SET state = in_state, epoch = c.epoch + 1, rev = new_rev, changed_at = "bulkman".clock(),
              open_until = NULL, wait_us = 0, open_count = 0,
@@ -191,7 +196,8 @@ BEGIN
     BEGIN
       SELECT a.epoch INTO new_epoch
         FROM "bulkman".act(in_namespace, in_circuit, in_state, in_reset,
-                           left(coalesce(in_by, ''), 200), left(coalesce(in_reason, ''), 200), 0) a;
+                           left(coalesce(in_by, ''), 200), left(coalesce(in_reason, ''), 200),
+                           hashtextextended(gen_random_uuid()::text, 0)) a;
       IF new_epoch IS NULL THEN
         RAISE EXCEPTION 'namespace "%" has no circuit "%"', in_namespace, in_circuit
           USING ERRCODE = 'no_data_found',

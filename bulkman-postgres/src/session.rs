@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bulkman_core::store::{
-    Applied, CircuitView, CountWindow, CountsDelta, FleetAction, FleetCommand, FleetCounts, FleetState,
-    HistoryEntry, ProbeDecision, ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, Revision,
-    Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition, StoreVote,
-    Voted,
+    Applied, CircuitView, CountWindow, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
+    FleetState, HistoryEntry, ProbeDecision, ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict, Refusal,
+    Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition,
+    StoreVote, Voted,
 };
 use bulkman_core::{Name, StoreError};
 use sqlx::Row;
@@ -134,12 +134,14 @@ impl StoreSession for PostgresSession {
             let decode = || -> sqlx::Result<Snapshot> {
                 let Some(first) = found.first() else {
                     // The namespace is gone, and all its circuits with it.
-                    return Ok(Snapshot::new(Revision(0), 0, StoreTime(0), Vec::new()));
+                    return Ok(Snapshot::new(Revision(0), 0, Fingerprint(0), StoreTime(0), Vec::new()));
                 };
                 let revision = Revision(rows::unsigned(first.try_get("namespace_rev")?));
                 let now = StoreTime(first.try_get("now_us")?);
+                let fingerprint = Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
                 let views = found.iter().filter_map(|row| rows::view(row).transpose());
-                Ok(Snapshot::new(revision, self.incarnation, now, views.collect::<Result<_, _>>()?))
+                let views = views.collect::<Result<_, _>>()?;
+                Ok(Snapshot::new(revision, self.incarnation, fingerprint, now, views))
             };
             decode().map_err(|error| self.failed(error))
         })

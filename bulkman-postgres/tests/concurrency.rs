@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bulkman_core::Name;
 use bulkman_core::store::{
-    Applied, CircuitStore, Epoch, FleetAction, FleetCommand, FleetState, OperationId, ProbeDecision,
-    ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, StoreChange, StoreSession, StoreTransition,
-    StoreVote, Voted,
+    Applied, CircuitStore, Epoch, Fingerprint, FleetAction, FleetCommand, FleetState, OperationId,
+    ProbeDecision, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, StoreChange, StoreSession,
+    StoreTransition, StoreVote, Voted,
 };
 use bulkman_postgres::sqlx::{self, Connection, Row};
 use tokio::task::JoinSet;
@@ -134,6 +134,7 @@ fn five_verdicts_at_once_make_one_transition() {
             assert_eq!(decided, 1, "round {round}");
             epoch = Epoch(epoch.0 + 1);
         }
+        fingerprint_is_that_of_all_circuits(&store).await;
     });
 }
 
@@ -158,6 +159,7 @@ fn votes_cast_at_once_see_each_other() {
             let voted = voting.join_all().await;
             let opened = voted.iter().filter(|voted| matches!(voted, Voted::Opened(_))).count();
             assert_eq!(opened, 1, "three votes make a quorum of three: {voted:?}");
+            fingerprint_is_that_of_all_circuits(&store).await;
         }
     });
 }
@@ -189,6 +191,7 @@ fn twenty_processes_open_two_hundred_circuits_at_once() {
             });
         }
         assert_eq!(opening.join_all().await.into_iter().sum::<usize>(), 200, "one winner each");
+        fingerprint_is_that_of_all_circuits(&store).await;
     });
 }
 
@@ -326,6 +329,15 @@ async fn polled<T>(times: u64, future: impl Future<Output = T>) -> bool {
         }
     })
     .await
+}
+
+/// However many changed it at once.
+async fn fingerprint_is_that_of_all_circuits(store: &bulkman_postgres::PostgresStore) {
+    let snapshot = store_session(store).await.snapshot(None).await.unwrap();
+    let operations = snapshot.circuits.iter().map(|view| view.operation);
+    let all = operations.fold(Fingerprint::default(), |all, one| all.replacing(OperationId(0), one));
+    assert_ne!(all, Fingerprint::default());
+    assert_eq!(snapshot.fingerprint, all);
 }
 
 async fn store_session(store: &bulkman_postgres::PostgresStore) -> Box<dyn StoreSession> {

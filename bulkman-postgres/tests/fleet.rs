@@ -55,6 +55,7 @@ on_both! {
     a_standby_is_waited_for_until_it_is_promoted
     rights_that_are_taken_away_are_named
     lost_history_is_noticed
+    lost_history_is_noticed_after_other_changes
 }
 
 async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {
@@ -300,6 +301,53 @@ async fn lost_history_is_noticed(runtime: impl Runtime + Clone) {
             })
             .await;
         assert_eq!(process.state(), CircuitState::Open, "what still had time left was told again");
+    }
+}
+
+/// Tables that are restored into a live server, and written to before anybody looks again: the
+/// revision is what it was, or more.
+async fn lost_history_is_noticed_after_other_changes(runtime: impl Runtime + Clone) {
+    for others in [1, 5] {
+        let database = Database::new().await;
+        let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+        database
+            .execute(
+                "INSERT INTO \"bulkman\".circuit (namespace, name) VALUES ('fleet', 'search'); \
+                 CREATE TABLE \"bulkman\".saved_namespace AS TABLE \"bulkman\".namespace; \
+                 CREATE TABLE \"bulkman\".saved_circuit AS TABLE \"bulkman\".circuit",
+            )
+            .await;
+        fleet[0].fail();
+        fleet.all_reach(CircuitState::Open).await;
+        let mut here = fleet[0].fleet.events();
+        let mut there = fleet[1].fleet.events();
+        database
+            .execute(&format!(
+                "BEGIN; \
+                 DELETE FROM \"bulkman\".namespace; \
+                 INSERT INTO \"bulkman\".namespace TABLE \"bulkman\".saved_namespace; \
+                 INSERT INTO \"bulkman\".circuit TABLE \"bulkman\".saved_circuit; \
+                 SELECT \"bulkman\".reset('fleet', 'search', 'change ' || n) \
+                   FROM generate_series(1, {others}) AS n; \
+                 COMMIT",
+            ))
+            .await;
+        let lost = |event: &FleetEvent| matches!(event, FleetEvent::HistoryLost);
+        smol::future::or(next(&mut here, lost), next(&mut there, lost)).await;
+        for process in fleet.iter() {
+            process
+                .until(|process| {
+                    let snapshot = process.fleet.snapshot();
+                    let payments = snapshot.circuits.iter().find(|it| it.name.as_str() == "payments");
+                    snapshot.pending == 0
+                        && payments.is_some_and(|payments| payments.state == Some(FleetState::Open))
+                })
+                .await;
+            assert_eq!(process.state(), CircuitState::Open, "what still had time left was told again");
+        }
+        let status = database.store("fleet").admin().status().await.unwrap();
+        assert_eq!(status[0].state, FleetState::Open, "after {others} other changes");
+        drop(fleet);
     }
 }
 

@@ -26,6 +26,9 @@
 //! * What is forced or disabled through a bulkhead of this process stays its own; through an
 //!   operator's command it is the fleet's, and wins over everything but that.
 //! * Reconfiguring writes nothing until the next change.
+//! * A store that has lost history (a backup was restored, a standby that lagged behind took over)
+//!   is noticed at the next look, also when other changes have made up for the revisions that were
+//!   lost. Its word is taken, and openings that were lost and have time left are told again.
 //!
 //! `member.rs` is the protocol, pure; `driver/` is the task.
 
@@ -34,6 +37,7 @@ mod driver;
 mod event;
 mod handle;
 mod hub;
+mod ledger;
 mod member;
 mod pace;
 mod snapshot;

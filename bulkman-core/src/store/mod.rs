@@ -40,13 +40,16 @@ pub use error::StoreError;
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use fault::{Fault, FaultStore};
 pub use history::HistoryEntry;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub use memory::MemoryBackup;
 pub use memory::MemoryStore;
 pub use probe::{ProbeDecision, ProbeLease, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict};
 pub use settings::{CountsRule, OnOutage, Push, Share, StoreSettings};
 pub use transition::{
     Applied, FleetAction, FleetCommand, Refusal, StoreChange, StoreTransition, StoreVote, Voted,
 };
-pub use view::{CircuitView, Epoch, FleetState, OperationId, Revision, Snapshot, StoreTime};
+pub use view::{CircuitView, Epoch, Fingerprint, FleetState, OperationId, Revision, Snapshot, StoreTime};
 
 use std::fmt;
 

@@ -157,6 +157,8 @@ pub struct Snapshot {
     pub revision: Revision,
     /// Identifies the data: another value means that everything was made anew.
     pub incarnation: u64,
+    /// Of all circuits of the namespace, also of those that are not in this snapshot.
+    pub fingerprint: Fingerprint,
     /// The store's clock.
     pub now: StoreTime,
     /// The circuits that changed, or all.
@@ -169,9 +171,38 @@ impl Snapshot {
     pub const fn new(
         revision: Revision,
         incarnation: u64,
+        fingerprint: Fingerprint,
         now: StoreTime,
         circuits: Vec<CircuitView>,
     ) -> Self {
-        Self { revision, incarnation, now, circuits }
+        Self { revision, incarnation, fingerprint, now, circuits }
+    }
+}
+
+/// What a whole namespace looks like, in one word: the operations that changed its circuits last,
+/// combined by exclusive or. Kept by the store, and brought up to date with every change.
+///
+/// A revision can't tell that history was lost: a database that was restored, or a standby that
+/// lagged behind and took over, soon reaches the same number again with other changes. Operations
+/// are random, so two histories that left the circuits in different ways differ in this; and
+/// whoever knows what one change replaced can tell what the fingerprint must be after it.
+///
+/// ```
+/// use bulkman_core::store::{Fingerprint, OperationId};
+///
+/// let before = Fingerprint::default();
+/// let opened = before.replacing(OperationId(0), OperationId(7));
+/// let closed = opened.replacing(OperationId(7), OperationId(9));
+/// assert_eq!(closed, before.replacing(OperationId(0), OperationId(9)));
+/// assert_ne!(closed, before.replacing(OperationId(0), OperationId(8)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// After a change by `is` of a circuit that `was` had changed last (0: none had).
+    #[must_use]
+    pub const fn replacing(self, was: OperationId, is: OperationId) -> Self {
+        Self(self.0 ^ was.0 ^ is.0)
     }
 }

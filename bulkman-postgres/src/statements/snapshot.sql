@@ -1,6 +1,6 @@
 -- $1 namespace, $2 since (null: everything). One row at least, with an empty circuit when nothing
 -- changed; the circuits are not looked at unless the revision says that it pays.
-SELECT n.rev AS namespace_rev,
+SELECT n.rev AS namespace_rev, n.fingerprint,
        (extract(epoch FROM "bulkman".clock()) * 1e6)::bigint AS now_us,
        @view
   FROM "bulkman".namespace n

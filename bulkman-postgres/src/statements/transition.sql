@@ -6,9 +6,10 @@ WITH was AS (
 ), judged AS (
   SELECT was.*, @judge AS verdict FROM was
 ), bump AS (
-  UPDATE "bulkman".namespace SET rev = rev + 1
-   WHERE namespace = $1 AND EXISTS (SELECT FROM judged WHERE verdict = 'go')
-  RETURNING rev
+  UPDATE "bulkman".namespace n SET rev = n.rev + 1, fingerprint = n.fingerprint # judged.op_id # $8
+    FROM judged
+   WHERE n.namespace = $1 AND judged.verdict = 'go'
+  RETURNING n.rev
 ), moved AS (
   UPDATE "bulkman".circuit c
      SET state = $4, epoch = c.epoch + 1, rev = bump.rev, changed_at = "bulkman".clock(),

@@ -33,9 +33,10 @@ WITH mine AS (
    WHERE namespace = $1 AND name = $2 AND slot = $6 AND EXISTS (SELECT FROM judged)
   RETURNING token
 ), bump AS (
-  UPDATE "bulkman".namespace SET rev = rev + 1
-   WHERE namespace = $1 AND EXISTS (SELECT FROM judged WHERE becomes <> 2)
-  RETURNING rev
+  UPDATE "bulkman".namespace n SET rev = n.rev + 1, fingerprint = n.fingerprint # judged.op_id # $11
+    FROM judged
+   WHERE n.namespace = $1 AND judged.becomes <> 2
+  RETURNING n.rev
 ), counted AS (
   UPDATE "bulkman".circuit c
      SET probe_ok = judged.ok, probe_failed = judged.failed, probe_slow = judged.slow

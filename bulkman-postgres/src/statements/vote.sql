@@ -17,9 +17,10 @@ WITH was AS (
     ) AS all_votes
    WHERE EXISTS (SELECT FROM judged WHERE verdict = 'go')
 ), bump AS (
-  UPDATE "bulkman".namespace SET rev = rev + 1
-   WHERE namespace = $1 AND EXISTS (SELECT FROM votes WHERE votes.votes >= $13)
-  RETURNING rev
+  UPDATE "bulkman".namespace n SET rev = n.rev + 1, fingerprint = n.fingerprint # judged.op_id # $8
+    FROM judged, votes
+   WHERE n.namespace = $1 AND votes.votes >= $13
+  RETURNING n.rev
 ), moved AS (
   UPDATE "bulkman".circuit c
      SET state = 1, epoch = c.epoch + 1, rev = bump.rev, changed_at = "bulkman".clock(),

@@ -115,12 +115,21 @@ pub(crate) async fn ending(events: &mut FleetEvents) -> Ending {
 }
 
 pub(crate) async fn next(events: &mut FleetEvents, wanted: impl Fn(&FleetEvent) -> bool) -> FleetEvent {
-    loop {
-        let event = events.next().await.expect("the synchroniser lives");
-        if wanted(&event) {
-            return event;
+    let mut others = Vec::new();
+    let found = async {
+        loop {
+            let event = events.next().await.expect("the synchroniser lives");
+            if wanted(&event) {
+                return Some(event);
+            }
+            others.push(event);
         }
-    }
+    };
+    let given_up = async {
+        smol::Timer::after(PATIENCE).await;
+        None
+    };
+    smol::future::or(found, given_up).await.unwrap_or_else(|| panic!("it never comes to that: {others:?}"))
 }
 
 pub(crate) async fn pause(runtime: &impl Runtime) {

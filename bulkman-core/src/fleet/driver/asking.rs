@@ -12,8 +12,8 @@ use crate::fleet::member::{Member, Step};
 use crate::name::Name;
 use crate::store::{
     Applied, CircuitView, Epoch, FleetState, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Refusal,
-    Revision, Share, Snapshot, StoreChange, StoreError, StoreFuture, StoreSession, StoreTime,
-    StoreTransition, StoreVote, Voted,
+    Share, Snapshot, StoreChange, StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
+    StoreVote, Voted,
 };
 
 impl Driver {
@@ -89,8 +89,10 @@ impl Driver {
                 report.reason = Arc::from(if verdict.success { "probes_succeeded" } else { "probe_failed" });
                 let report = self.ask(session.report_probe(&report)).await?;
                 if let ProbeReport::Decided(view) = &report {
-                    self.made_revision(view.revision);
+                    self.ledger.hear(view);
                     self.spread(id, view);
+                } else if let ProbeReport::Lost { current: Some(view) } = &report {
+                    self.ledger.hear(view);
                 }
                 let now = self.now();
                 self.with_member(id, |member| member.reported(&report, asked, now));
@@ -110,7 +112,7 @@ impl Driver {
         let now = self.now();
         match applied {
             Applied::Applied(view) => {
-                self.made_revision(view.revision);
+                self.ledger.hear(&view);
                 self.spread(id, &view);
                 let ask_now =
                     matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
@@ -125,6 +127,10 @@ impl Driver {
             }
             Applied::Refused { why, current } => {
                 self.hub.tell(|status| status.counted.count_refusal(why));
+                if !self.ledger.hear(&current) {
+                    // By a store that has lost history; what was decided is judged by all of it.
+                    return Ok(());
+                }
                 self.with_member(id, |member| member.refused(operation, why, &current, now));
                 if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
             }
@@ -145,7 +151,7 @@ impl Driver {
         let now = self.now();
         match voted {
             Voted::Opened(view) => {
-                self.made_revision(view.revision);
+                self.ledger.hear(&view);
                 self.spread(id, &view);
                 self.with_member(id, |member| member.made(operation, &view, now));
                 Ok(())
@@ -156,6 +162,10 @@ impl Driver {
             }
             Voted::Refused { why, current } => {
                 self.hub.tell(|status| status.counted.count_refusal(why));
+                if !self.ledger.hear(&current) {
+                    // By a store that has lost history; what was decided is judged by all of it.
+                    return Ok(());
+                }
                 self.with_member(id, |member| member.refused(operation, why, &current, now));
                 if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
             }
@@ -165,13 +175,12 @@ impl Driver {
 
     /// What has changed since the last look; whether anything had.
     pub(super) async fn look(&mut self, session: &mut dyn StoreSession) -> Result<bool, StoreError> {
-        let Some((known, incarnation)) = self.revision else { return Ok(false) };
+        let Some(known) = self.ledger.revision() else { return Ok(false) };
         let snapshot = self.ask(session.snapshot(Some(known))).await?;
-        if snapshot.revision < known || snapshot.incarnation != incarnation {
+        let Some(found) = self.ledger.follow(&snapshot) else {
             self.register(session).await?;
             return Ok(true);
-        }
-        let found = snapshot.revision > known;
+        };
         self.take_snapshot(&snapshot);
         Ok(found)
     }
@@ -189,18 +198,15 @@ impl Driver {
         snapshot: Snapshot,
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
-        let lost = self.revision.is_some_and(|(known, incarnation)| {
-            snapshot.revision < known || snapshot.incarnation != incarnation
-        });
-        if lost {
+        if let Some(lost) = self.ledger.begin(&snapshot) {
             let now = self.now();
-            for slot in self.members.values_mut() {
+            for slot in self.members.values_mut().filter(|slot| lost.contains(&slot.name)) {
                 slot.member.forget(now, self.pace.operation());
             }
             self.hub.emit(FleetEvent::HistoryLost);
+            // It may be another machine's.
+            self.clock = None;
         }
-        self.revision = None;
-        self.clock = self.clock.filter(|_| !lost);
         self.take_snapshot(&snapshot);
         // A circuit that is not there was lost with the rest.
         let missing = self.members.values().any(|slot| !slot.member.is_known());
@@ -208,6 +214,7 @@ impl Driver {
             let names = self.names();
             self.ask(session.register(&names)).await?;
             let snapshot = self.ask(session.snapshot(None)).await?;
+            self.ledger.begin(&snapshot);
             self.take_snapshot(&snapshot);
         }
         Ok(())
@@ -217,7 +224,6 @@ impl Driver {
         let now = self.now();
         self.check_clock(snapshot.now, now);
         self.clock = Some((snapshot.now, now));
-        self.revision = Some((snapshot.revision, snapshot.incarnation));
         for view in &snapshot.circuits {
             for id in self.by_name(&view.circuit) {
                 self.with_member(id, |member| member.merge(view, now));
@@ -315,15 +321,6 @@ impl Driver {
     pub(super) fn not_after(&self, now: Instant) -> Option<StoreTime> {
         let (reading, taken) = self.clock?;
         Some(reading.after(now.saturating_duration_since(taken) + self.settings.operation_timeout))
-    }
-
-    /// If nothing else has happened since the last look, neither has anything to be looked for.
-    pub(super) fn made_revision(&mut self, revision: Revision) {
-        if let Some((known, _)) = &mut self.revision {
-            if revision.0 == known.0 + 1 {
-                *known = revision;
-            }
-        }
     }
 
     /// Other circuits of this process with the same name hear of it too.

@@ -121,7 +121,7 @@ impl Driver {
 
     pub(super) fn take_hint(&mut self, event: StoreEvent, hints: &mut Hints) {
         let StoreEvent::Changed { revision } = event;
-        if self.revision.is_none_or(|(known, _)| revision > known) {
+        if self.ledger.revision().is_none_or(|known| revision > known) {
             hints.heard(self.now());
         } else {
             self.heard();

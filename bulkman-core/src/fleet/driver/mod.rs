@@ -14,13 +14,13 @@ use std::time::Instant;
 
 use self::hints::Hints;
 use super::hub::{End, Hub, MemberId, Tallies};
+use super::ledger::Ledger;
 use super::member::Member;
 use super::pace::Pace;
 use crate::circuit_breaker::SharedCircuit;
 use crate::name::Name;
 use crate::store::{
-    CircuitStore, Epoch, OperationId, Push, Revision, StoreError, StoreEvent, StoreSession, StoreSettings,
-    StoreTime,
+    CircuitStore, Epoch, OperationId, Push, StoreError, StoreEvent, StoreSession, StoreSettings, StoreTime,
 };
 
 pub(super) struct Driver {
@@ -35,7 +35,7 @@ pub(super) struct Driver {
     author: Arc<str>,
     /// How leases and votes do: no two processes alike.
     identity: Arc<str>,
-    revision: Option<(Revision, u64)>,
+    ledger: Ledger,
     /// A reading of the store's clock, and when it was taken.
     clock: Option<(StoreTime, Instant)>,
     push: PushState,
@@ -106,7 +106,7 @@ impl Driver {
             pace,
             author,
             identity,
-            revision: None,
+            ledger: Ledger::default(),
             clock: None,
             push,
             degraded_since: None,
@@ -163,7 +163,7 @@ impl Driver {
         let mut looked = false;
         loop {
             self.take_inbox();
-            if std::mem::take(&mut self.unregistered) {
+            if std::mem::take(&mut self.unregistered) || self.ledger.is_doubted() {
                 self.register(session).await?;
             }
             self.give_orders();

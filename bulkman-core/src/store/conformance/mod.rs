@@ -37,6 +37,7 @@
 
 mod commands;
 mod counts;
+mod fingerprint;
 mod names;
 mod probes;
 mod push;
@@ -97,6 +98,7 @@ cases! {
     state::an_unknown_circuit_is_said_to_be_unknown,
     state::revisions_order_all_changes,
     state::namespaces_are_apart,
+    fingerprint::it_follows_every_change_and_nothing_else,
     probes::never_more_leases_than_the_limit,
     probes::a_holder_has_one_lease,
     probes::a_lease_is_free_after_its_term,
@@ -154,6 +156,7 @@ macro_rules! store_conformance {
             an_unknown_circuit_is_said_to_be_unknown
             revisions_order_all_changes
             namespaces_are_apart
+            it_follows_every_change_and_nothing_else
             never_more_leases_than_the_limit
             a_holder_has_one_lease
             a_lease_is_free_after_its_term

@@ -11,6 +11,7 @@ use crate::store::probe::{ProbeLease, ProbeOutlook, ProbePlan, ProbeReport, Prob
 use crate::store::transition::{FleetAction, FleetCommand, Refusal, StoreChange, StoreTransition, StoreVote};
 use crate::store::view::{CircuitView, Epoch, FleetState, OperationId, Revision, StoreTime};
 
+#[cfg_attr(feature = "test-util", derive(Clone))]
 pub(super) struct Circuit {
     epoch: Epoch,
     revision: Revision,
@@ -45,6 +46,7 @@ struct Slot {
     expires_at: StoreTime,
 }
 
+#[cfg_attr(feature = "test-util", derive(Clone))]
 struct Bucket {
     number: i64,
     epoch: Epoch,
@@ -60,6 +62,7 @@ struct Author {
     reason: Arc<str>,
 }
 
+#[cfg_attr(feature = "test-util", derive(Clone))]
 struct Entry {
     epoch: Epoch,
     revision: Revision,
@@ -130,6 +133,10 @@ impl Circuit {
             at: now,
             author: self.author.clone(),
         });
+    }
+
+    pub(super) fn last_operation(&self) -> OperationId {
+        self.author.operation
     }
 
     /// Whether an earlier try of this operation made the last change.
@@ -372,6 +379,12 @@ impl Tally {
 impl Slot {
     fn is_free(&self, epoch: Epoch, now: StoreTime) -> bool {
         self.epoch < epoch || self.holder.is_none() || self.expires_at <= now
+    }
+}
+
+impl Change {
+    pub(super) fn operation(&self) -> OperationId {
+        self.author.operation
     }
 }
 

@@ -77,6 +77,22 @@ impl MemoryStore {
         Self { settings, ..self.clone() }
     }
 
+    /// A copy of this namespace as it is, to be [restored](Self::restore): for tests of what a
+    /// backup, or a standby that lagged behind, does to a fleet.
+    #[cfg(feature = "test-util")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+    #[must_use]
+    pub fn backup(&self) -> MemoryBackup {
+        MemoryBackup(Arc::new(self.with(|namespace, _| namespace.saved())))
+    }
+
+    /// Puts a copy in this namespace's place. Sessions stay, and nobody is told.
+    #[cfg(feature = "test-util")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+    pub fn restore(&self, backup: &MemoryBackup) {
+        self.with(|namespace, _| namespace.restore(&backup.0));
+    }
+
     fn now(&self) -> StoreTime {
         StoreTime::default().after(self.shared.clock.now().saturating_duration_since(self.shared.origin))
     }
@@ -113,6 +129,19 @@ impl CircuitStore for MemoryStore {
             let session = MemorySession::new(self.clone(), circuits);
             Ok(Box::new(session) as Box<dyn StoreSession>)
         })
+    }
+}
+
+/// A copy of a namespace, made by [`MemoryStore::backup`].
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+#[derive(Clone)]
+pub struct MemoryBackup(Arc<Namespace>);
+
+#[cfg(feature = "test-util")]
+impl fmt::Debug for MemoryBackup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackup").finish_non_exhaustive()
     }
 }
 

@@ -8,11 +8,12 @@ use std::task::{Poll, Waker};
 use super::circuit::Circuit;
 use super::lock;
 use crate::name::Name;
-use crate::store::view::{Revision, Snapshot, StoreTime};
+use crate::store::view::{Fingerprint, OperationId, Revision, Snapshot, StoreTime};
 
 pub(super) struct Namespace {
-    pub(super) revision: Revision,
     pub(super) circuits: BTreeMap<Name, Circuit>,
+    revision: Revision,
+    fingerprint: Fingerprint,
     incarnation: u64,
     listeners: Vec<Weak<Listener>>,
     announce: bool,
@@ -21,8 +22,9 @@ pub(super) struct Namespace {
 impl Default for Namespace {
     fn default() -> Self {
         Self {
-            revision: Revision::default(),
             circuits: BTreeMap::new(),
+            revision: Revision::default(),
+            fingerprint: Fingerprint::default(),
             // The standard library's only source of randomness.
             incarnation: RandomState::new().build_hasher().finish(),
             listeners: Vec::new(),
@@ -45,14 +47,29 @@ impl Namespace {
             .filter(|(_, circuit)| since.is_none_or(|since| circuit.revision() > since))
             .map(|(name, circuit)| circuit.view(name, now))
             .collect();
-        Snapshot::new(self.revision, self.incarnation, now, circuits)
+        Snapshot::new(self.revision, self.incarnation, self.fingerprint, now, circuits)
     }
 
-    /// The revision for a change that is about to be made; listeners will be told.
-    pub(super) fn next_revision(&mut self) -> Revision {
+    /// The revision for a change by `is` that is about to be made to a circuit that `was` had
+    /// changed last; listeners will be told.
+    pub(super) fn next_revision(&mut self, was: OperationId, is: OperationId) -> Revision {
         self.revision = Revision(self.revision.0 + 1);
+        self.fingerprint = self.fingerprint.replacing(was, is);
         self.announce = true;
         self.revision
+    }
+
+    /// What a backup has of it.
+    #[cfg(feature = "test-util")]
+    pub(super) fn saved(&self) -> Self {
+        Self { circuits: self.circuits.clone(), listeners: Vec::new(), announce: false, ..*self }
+    }
+
+    /// Becomes what it was; nobody is told.
+    #[cfg(feature = "test-util")]
+    pub(super) fn restore(&mut self, saved: &Self) {
+        let listeners = std::mem::take(&mut self.listeners);
+        *self = Self { listeners, ..saved.saved() };
     }
 
     pub(super) fn listen(&mut self) -> Arc<Listener> {

@@ -4,14 +4,14 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::MemoryStore;
-use super::circuit::Change;
+use super::circuit::{Change, Circuit};
 use super::namespace::{Listener, Namespace};
 use crate::name::Name;
 use crate::store::counts::{CountWindow, CountsDelta, FleetCounts};
 use crate::store::history::HistoryEntry;
 use crate::store::probe::{ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict};
 use crate::store::transition::{Applied, FleetCommand, StoreTransition, StoreVote, Voted};
-use crate::store::view::{CircuitView, Revision, Snapshot, StoreTime};
+use crate::store::view::{CircuitView, OperationId, Revision, Snapshot, StoreTime};
 use crate::store::{StoreError, StoreEvent, StoreFuture, StoreSession};
 
 pub(super) struct MemorySession {
@@ -175,7 +175,8 @@ impl Namespace {
 
     /// Makes a change that was judged to be right.
     fn apply(&mut self, name: &Name, change: Change, now: StoreTime) -> CircuitView {
-        let revision = self.next_revision();
+        let was = self.circuits.get(name).map_or_else(OperationId::default, Circuit::last_operation);
+        let revision = self.next_revision(was, change.operation());
         match self.circuits.get_mut(name) {
             Some(circuit) => {
                 circuit.apply(change, revision, now);

@@ -1,0 +1,234 @@
+//! What this process has seen of a namespace, to tell whether the store still goes on from there.
+//!
+//! A store's history can be lost: a backup is restored, or a standby that lagged behind takes over.
+//! Then the revision goes back; but by the time somebody looks, other changes may have brought it
+//! to where it was, or further. So what is compared is what the circuits look like: each one's
+//! epoch and last operation where they are told, and for all that are not, the store's
+//! [`Fingerprint`] with what it must be after the changes that were told.
+
+use std::collections::BTreeMap;
+
+use crate::name::Name;
+use crate::store::{CircuitView, Epoch, Fingerprint, OperationId, Revision, Snapshot};
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// What the circuits looked like at one moment; `None` before the first snapshot.
+    base: Option<Base>,
+    /// Circuits that were told about since, by the answers to this process's own changes.
+    ahead: BTreeMap<Name, (Revision, Seen)>,
+    /// An answer did not go on from here.
+    doubted: bool,
+}
+
+#[derive(Debug)]
+struct Base {
+    revision: Revision,
+    incarnation: u64,
+    fingerprint: Fingerprint,
+    circuits: BTreeMap<Name, Seen>,
+}
+
+/// A circuit's last change. The default is that of a circuit that never had one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    epoch: Epoch,
+    operation: OperationId,
+}
+
+impl Ledger {
+    /// Takes in a full snapshot. Circuits that are not what they were, nor went on from there; or
+    /// `None` if no history was lost.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot) -> Option<Vec<Name>> {
+        let circuits = snapshot.circuits.iter().map(|view| (view.circuit.clone(), Seen::of(view))).collect();
+        let now = Base {
+            revision: snapshot.revision,
+            incarnation: snapshot.incarnation,
+            fingerprint: snapshot.fingerprint,
+            circuits,
+        };
+        let ahead = std::mem::take(&mut self.ahead);
+        self.doubted = false;
+        let before = self.base.replace(now)?;
+        let now = self.base.as_ref()?;
+        let known = before.circuits.iter().map(|(name, seen)| (name, *seen));
+        let heard = ahead.iter().map(|(name, (_, seen))| (name, *seen));
+        let lost: Vec<_> = known
+            .chain(heard)
+            .filter(|(name, seen)| !now.seen(name).goes_on_from(*seen))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let furthest = ahead.values().map(|(revision, _)| *revision).max();
+        let went_back = now.revision < furthest.unwrap_or_default().max(before.revision);
+        (went_back || now.incarnation != before.incarnation || !lost.is_empty()).then_some(lost)
+    }
+
+    /// Takes in what has changed since [`revision`](Self::revision): whether anything had, or
+    /// `None` if that does not go on from there. Then only a full snapshot tells.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Option<bool> {
+        let base = self.base.as_mut()?;
+        let told: BTreeMap<_, _> =
+            snapshot.circuits.iter().map(|view| (view.circuit.clone(), Seen::of(view))).collect();
+        let mut fingerprint = base.fingerprint;
+        for (name, is) in &told {
+            fingerprint = fingerprint.replacing(base.seen(name).operation, is.operation);
+        }
+        let is_now = |name: &Name| told.get(name).copied().unwrap_or_else(|| base.seen(name));
+        let goes_on = snapshot.incarnation == base.incarnation
+            && snapshot.revision >= base.revision
+            && snapshot.fingerprint == fingerprint
+            && told.iter().all(|(name, is)| is.epoch > base.seen(name).epoch)
+            && self.ahead.iter().all(|(name, (revision, seen))| {
+                *revision <= snapshot.revision && is_now(name).goes_on_from(*seen)
+            });
+        // If not, the full snapshot is compared with all that was known.
+        goes_on.then(|| {
+            let changed = snapshot.revision > base.revision;
+            base.revision = snapshot.revision;
+            base.fingerprint = fingerprint;
+            base.circuits.extend(told);
+            self.ahead.clear();
+            changed
+        })
+    }
+
+    /// Takes in how a circuit stands, by the answer to a change. Whether that goes on from what is
+    /// known; if not, [`is_doubted`](Self::is_doubted) until the next full snapshot.
+    pub(super) fn hear(&mut self, view: &CircuitView) -> bool {
+        let Some(base) = &mut self.base else { return true };
+        let (was, is) = (base.seen(&view.circuit), Seen::of(view));
+        let goes_on = if view.revision <= base.revision {
+            is == was
+        } else if let Some((revision, seen)) = self.ahead.get(&view.circuit) {
+            *revision <= view.revision && is.goes_on_from(*seen)
+        } else {
+            is.epoch > was.epoch
+        };
+        if !goes_on {
+            self.doubted = true;
+        } else if view.revision.0 == base.revision.0 + 1 {
+            // Nothing else has happened since, so neither has anything to be looked for.
+            base.revision = view.revision;
+            base.fingerprint = base.fingerprint.replacing(was.operation, is.operation);
+            base.circuits.insert(view.circuit.clone(), is);
+            self.ahead.remove(&view.circuit);
+        } else if view.revision > base.revision {
+            self.ahead.insert(view.circuit.clone(), (view.revision, is));
+        }
+        goes_on
+    }
+
+    /// From where on changes are to be looked for.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.base.as_ref().map(|base| base.revision)
+    }
+
+    /// Whether only a full snapshot can tell how things are.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+}
+
+impl Base {
+    fn seen(&self, circuit: &Name) -> Seen {
+        self.circuits.get(circuit).copied().unwrap_or_default()
+    }
+}
+
+impl Seen {
+    fn of(view: &CircuitView) -> Self {
+        Self { epoch: view.epoch, operation: view.operation }
+    }
+
+    /// Whether this is, or may be, what became of `before`.
+    fn goes_on_from(self, before: Self) -> bool {
+        self == before || self.epoch > before.epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreTime;
+
+    #[test]
+    fn what_goes_on_is_followed() {
+        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
+        assert_eq!(ledger.follow(&after(4, &[("a", 3, 30), ("b", 1, 10)], &[])), Some(false));
+        let next = after(6, &[("a", 5, 50), ("b", 1, 10)], &[("a", 5, 50)]);
+        assert_eq!(ledger.follow(&next), Some(true));
+        // One that was registered meanwhile, and has changed.
+        let all = [("a", 5, 50), ("b", 1, 10), ("c", 1, 11)];
+        assert_eq!(ledger.follow(&after(7, &all, &all[2..])), Some(true));
+        assert_eq!(ledger.begin(&after(7, &all, &all)), None);
+    }
+
+    #[test]
+    fn another_history_of_the_same_length_is_not() {
+        // Both circuits had changed; the store has lost that, and something else happened.
+        for told in [vec![], vec![("b", 2, 99)], vec![("b", 1, 99)]] {
+            let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
+            let b = told.first().copied().unwrap_or(("b", 2, 98));
+            let now = [("a", 2, 20), b];
+            assert_eq!(ledger.follow(&after(4 + told.len() as u64, &now, &told)), None, "{told:?}");
+            assert_eq!(ledger.begin(&after(9, &now, &now)).unwrap()[0].as_str(), "a");
+        }
+    }
+
+    #[test]
+    fn what_answers_tell_is_looked_for() {
+        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
+        // The next revision: nothing else has happened.
+        assert!(ledger.hear(&view(5, ("a", 4, 40))));
+        assert_eq!(ledger.revision(), Some(Revision(5)));
+        // Not the next: what lies between is yet to be seen.
+        assert!(ledger.hear(&view(9, ("a", 7, 70))));
+        assert!(ledger.hear(&view(9, ("a", 7, 70))), "also when it is said again");
+        assert_eq!(ledger.revision(), Some(Revision(5)));
+        let without = after(9, &[("a", 4, 40), ("b", 5, 50)], &[("b", 5, 50)]);
+        assert_eq!(ledger.follow(&without), None, "it was there already");
+        assert_eq!(ledger.begin(&without).unwrap()[0].as_str(), "a");
+    }
+
+    #[test]
+    fn an_answer_from_another_history_is_doubted() {
+        for heard in [view(4, ("a", 3, 31)), view(2, ("a", 2, 20)), view(6, ("a", 3, 33))] {
+            let mut ledger = begun(&[("a", 3, 30)], 4);
+            assert!(!ledger.hear(&heard), "{heard:?}");
+            assert!(ledger.is_doubted());
+            ledger.begin(&after(4, &[("a", 3, 30)], &[("a", 3, 30)]));
+            assert!(!ledger.is_doubted());
+        }
+    }
+
+    #[test]
+    fn a_circuit_that_is_gone_is_lost_unless_it_never_changed() {
+        let mut ledger = begun(&[("a", 3, 30), ("b", 0, 0)], 4);
+        assert_eq!(ledger.begin(&after(4, &[], &[])), Some(vec![Name::new("a").unwrap()]));
+    }
+
+    type Last = (&'static str, u64, u64);
+
+    fn begun(circuits: &[Last], revision: u64) -> Ledger {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.begin(&after(revision, circuits, circuits)), None);
+        ledger
+    }
+
+    /// A snapshot of a namespace with `circuits`, that tells of `told`.
+    fn after(revision: u64, circuits: &[Last], told: &[Last]) -> Snapshot {
+        let operations = circuits.iter().map(|(.., operation)| OperationId(*operation));
+        let fingerprint =
+            operations.fold(Fingerprint::default(), |all, one| all.replacing(OperationId(0), one));
+        let told = told.iter().map(|last| view(revision, *last)).collect();
+        Snapshot::new(Revision(revision), 1, fingerprint, StoreTime(0), told)
+    }
+
+    fn view(revision: u64, (name, epoch, operation): Last) -> CircuitView {
+        let mut view = CircuitView::new(Name::new(name).unwrap());
+        view.revision = Revision(revision);
+        view.epoch = Epoch(epoch);
+        view.operation = OperationId(operation);
+        view
+    }
+}

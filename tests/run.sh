@@ -131,6 +131,10 @@ tests() {
     # Without features, then with all of them; the unit tests of core must not depend on any.
     cargo test --locked -p bulkman-core --lib --quiet
     cargo test --locked --workspace --all-features --lib --bins --tests --quiet
+    # All features together mean one TLS library; each by itself, and none.
+    for tls in "" tls-rustls tls-native; do
+        cargo test --locked -p bulkman-postgres --test tls --features "$tls" --quiet
+    done
 }
 
 doctests() {

@@ -9,7 +9,16 @@ use crate::schema::Schema;
 pub(crate) fn translate(schema: &Schema, error: sqlx::Error) -> StoreError {
     let translated = match &error {
         sqlx::Error::Database(said) => from_database(schema, &**said),
-        sqlx::Error::Tls(_) => StoreError::unavailable("TLS could not be established"),
+        sqlx::Error::Tls(reason) => StoreError::incompatible(format!(
+            "TLS could not be established: {reason}; mend the server's certificate or sslrootcert, \
+             offer TLS there, or change sslmode"
+        )),
+        // So says rustls of a certificate that it does not accept.
+        sqlx::Error::Io(reason) if reason.kind() == std::io::ErrorKind::InvalidData => {
+            StoreError::incompatible(format!(
+                "TLS could not be established: {reason}; mend the server's certificate or sslrootcert"
+            ))
+        }
         sqlx::Error::Io(_) => StoreError::unavailable("the connection failed"),
         sqlx::Error::PoolTimedOut => StoreError::unavailable(
             "no connection in time: the server refuses, is starting up, or does not answer",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::account::Account;
+use crate::authority::Identity;
 use crate::process::{children, run};
 use crate::programs;
 use crate::watchdog::Watchdog;
@@ -33,7 +34,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn start(settings: &[(&str, &str)]) -> Result<Self, String> {
+    pub(crate) fn start(settings: &[(&str, &str)], identity: Option<&Identity>) -> Result<Self, String> {
         let programs = programs::directory()?;
         let account = Account::choose()?;
         let directory = fresh_directory(account)?;
@@ -47,6 +48,9 @@ impl Cluster {
             _watchdog: watchdog,
         };
         cluster.initialise(settings)?;
+        if let Some(identity) = identity {
+            cluster.offer_tls(identity)?;
+        }
         // Between finding a free port and using it another process may take it.
         let mut outcome = Err(String::new());
         for _ in 0..5 {
@@ -113,20 +117,40 @@ impl Cluster {
 
     fn initialise(&self, settings: &[(&str, &str)]) -> Result<(), String> {
         let password_file = self.directory.join("password");
-        let failed = |error| format!("{}: {error}", password_file.display());
-        fs::write(&password_file, &self.password).map_err(failed)?;
-        self.account.own(&password_file)?;
+        self.write_secret(&password_file, &self.password)?;
         let mut command = self.account.command(self.programs.join("initdb"), &self.directory);
         command.arg("--pgdata").arg(self.data()).arg("--pwfile").arg(&password_file);
         command.args(["--username", USER, "--auth", "scram-sha-256", "--encoding", "UTF8"]);
         run(command.args(["--no-locale", "--no-sync"]))?;
 
+        self.configure(&DEFAULTS)?;
+        self.configure(settings)
+    }
+
+    /// With the files where the server looks for them.
+    fn offer_tls(&self, identity: &Identity) -> Result<(), String> {
+        for (file, text) in [("server.crt", &identity.certificate), ("server.key", &identity.key)] {
+            self.write_secret(&self.data().join(file), text)?;
+        }
+        self.configure(&[("ssl", "on")])
+    }
+
+    fn configure(&self, settings: &[(&str, &str)]) -> Result<(), String> {
         let configuration = self.data().join("postgresql.conf");
         let mut text = fs::read_to_string(&configuration).map_err(|e| e.to_string())?;
-        for (name, value) in DEFAULTS.iter().chain(settings) {
+        for (name, value) in settings {
             text.push_str(&format!("{name} = '{value}'\n"));
         }
         fs::write(&configuration, text).map_err(|e| e.to_string())
+    }
+
+    /// For the server's account alone: it refuses a key that others may read.
+    fn write_secret(&self, file: &Path, text: &str) -> Result<(), String> {
+        let failed = |error| format!("{}: {error}", file.display());
+        fs::write(file, text).map_err(failed)?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(file, mode).map_err(failed)?;
+        self.account.own(file)
     }
 
     fn pg_ctl(&self, arguments: &[&str]) -> Command {

@@ -10,12 +10,14 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod authority;
 mod cluster;
 mod process;
 mod programs;
 mod schema;
 mod watchdog;
 
+pub use authority::Authority;
 pub use cluster::StopMode;
 pub use schema::TestSchema;
 
@@ -59,7 +61,22 @@ impl Postgres {
     /// If none can be started; the message says what to install.
     #[must_use]
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        match Cluster::start(settings) {
+        match Cluster::start(settings, None) {
+            Ok(cluster) => Self { origin: Origin::Private(cluster) },
+            Err(reason) => panic!("{reason}"),
+        }
+    }
+
+    /// A private server that offers TLS, as `host` by the word of `authority`. It is reached by
+    /// 127.0.0.1, or by `localhost` where that is the same; its [URL](Self::url) goes without TLS.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_with_tls(authority: &Authority, host: &str) -> Self {
+        let started = authority.identify(host).and_then(|identity| Cluster::start(&[], Some(&identity)));
+        match started {
             Ok(cluster) => Self { origin: Origin::Private(cluster) },
             Err(reason) => panic!("{reason}"),
         }

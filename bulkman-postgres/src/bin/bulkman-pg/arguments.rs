@@ -118,4 +118,4 @@ Exit codes:
   2  the arguments are wrong, or the circuit does not exist
   3  the database is unavailable
   4  the database denied access
-  5  the schema is missing, too old, or too new";
+  5  the schema is missing, too old, or too new; or TLS can't be had as it is asked for";

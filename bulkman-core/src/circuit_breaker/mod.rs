@@ -161,7 +161,7 @@ impl CircuitBreaker {
     pub fn try_acquire(&self) -> Result<Admission<'_>, CircuitOpen> {
         match self.0.admit(None) {
             Ok(ticket) => Ok(Admission::new(&self.0, ticket, None)),
-            Err(refusal) => Err(self.told(refusal)),
+            Err(denied) => Err(self.told(denied)),
         }
     }
 
@@ -188,7 +188,7 @@ impl CircuitBreaker {
     pub fn try_acquire_at(&self, now: Instant) -> Result<Admission<'_>, CircuitOpen> {
         match self.0.admit(Some(now)) {
             Ok(ticket) => Ok(Admission::new(&self.0, ticket, Some(now))),
-            Err(refusal) => Err(self.told(refusal)),
+            Err(denied) => Err(self.told(denied)),
         }
     }
 
@@ -330,7 +330,8 @@ impl CircuitBreaker {
 
     /// Tells listeners of a refusal. A bulkhead tells of its own, with its name and its span.
     #[inline]
-    fn told(&self, refusal: CircuitOpen) -> CircuitOpen {
+    fn told(&self, denied: Denied) -> CircuitOpen {
+        let refusal = denied.into();
         #[cfg(feature = "tracing")]
         crate::observe::refused_by_circuit(self.name(), refusal);
         refusal

@@ -4,6 +4,8 @@
 mod limits;
 #[path = "hostile/names.rs"]
 mod names;
+#[path = "hostile/panics.rs"]
+mod panics;
 #[path = "hostile/wakers.rs"]
 mod wakers;
 #[path = "support/watchdog.rs"]

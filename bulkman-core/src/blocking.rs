@@ -13,20 +13,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use crate::bulkhead::Bulkhead;
 use crate::call::CallOptions;
 use crate::circuit_breaker::Ticket;
 use crate::classify::Classifier;
 use crate::deadlines::Deadlines;
-use crate::error::BulkheadError;
+use crate::error::{BulkheadError, Phase};
 use crate::execute::{duration, poll_admission, timed_out};
 use crate::guard::CallGuard;
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::queue::Priority;
+use crate::rejection::{Lack, Rejection};
 use crate::stats::Event;
 use crate::sync::{Mutex, lock};
+use crate::unwind::{contain, discard};
 use crate::wake::wake;
 
 /// The future of [`Bulkhead::execute_blocking`].
@@ -81,7 +84,12 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Stage::Entering { guard, deadlines, .. } = &mut this.stage {
-            match ready!(poll_admission(guard, this.priority, deadlines, cx)) {
+            let admitted = if guard.inner().capabilities.tasks {
+                ready!(poll_admission(guard, this.priority, deadlines, cx))
+            } else {
+                Err(Rejection::Unsupported(&Lack::BLOCKING))
+            };
+            match admitted {
                 Ok(seat) => guard.put_back(seat),
                 Err(rejection) => {
                     let refused = guard.refuse(rejection, deadlines);
@@ -113,14 +121,29 @@ impl<T, E> Running<T, E> {
         let Some(deadline) = self.deadlines.run_until() else { return Poll::Pending };
         let inner = self.bulkhead.inner();
         ready!(self.deadlines.poll(deadline, &*inner.runtime, cx));
-        let (outcome, error) = timed_out(inner, &self.deadlines);
         if let Some(mut guard) = self.desk.take_guard() {
-            // No thread has begun with it, and none will.
-            guard.finish_timed_out(outcome, duration(&guard, &self.deadlines));
-        } else if self.desk.claim(outcome).is_ok() {
-            if let (Some(circuit), Some(ticket)) = (&inner.circuit, self.ticket) {
-                circuit.settle(ticket, outcome, self.deadlines.ran(&*inner.runtime));
-            }
+            // No thread has begun with it, and none will: that says nothing of the dependency.
+            let (waited, for_a_thread) = self.deadlines.spent(inner.runtime.now());
+            guard.finish_timed_out(Outcome::Ignored, None);
+            return Poll::Ready(Err(BulkheadError::Timeout {
+                bulkhead: inner.name.clone(),
+                phase: Phase::Queued,
+                queued: waited + for_a_thread,
+                ran: Duration::ZERO,
+            }));
+        }
+        let (outcome, error) = timed_out(inner, &self.deadlines);
+        if self.desk.claim(outcome).is_err() {
+            // It has ended in time after all, and is being recorded; the result comes at once.
+            self.deadlines = Deadlines::Unkept;
+            return match self.desk.collect(cx.waker()) {
+                Some(result) => Poll::Ready(result),
+                None => Poll::Pending,
+            };
+        }
+        inner.counters.count(Event::TimedOutRunning);
+        if let (Some(circuit), Some(ticket)) = (&inner.circuit, self.ticket) {
+            circuit.settle(ticket, outcome, self.deadlines.ran(&*inner.runtime));
         }
         Poll::Ready(Err(error))
     }
@@ -174,9 +197,26 @@ impl<T, E> Job<T, E> {
         let panicked = ended.is_err();
         let (outcome, result) = match ended {
             Ok((outcome, result)) => (outcome, result.map_err(BulkheadError::Operation)),
-            Err(panic) => (Outcome::Failure, Err(self.panicked(&*panic))),
+            Err(panic) => {
+                let error = self.panicked(&*panic);
+                discard(panic);
+                (Outcome::Failure, Err(error))
+            }
         };
-        let ran = duration(&guard, &self.times);
+        // It has run, and whatever a clock or a listener does now, its caller must hear so.
+        let ran = contain(|| duration(&guard, &self.times)).flatten();
+        contain(|| self.record(&mut guard, outcome, panicked, ran));
+        drop(guard);
+        self.desk.deliver(result);
+    }
+
+    fn record(
+        &self,
+        guard: &mut CallGuard<Bulkhead>,
+        outcome: Outcome,
+        panicked: bool,
+        ran: Option<Duration>,
+    ) {
         match self.desk.claim(outcome) {
             Ok(()) if panicked => guard.finish_panicked(ran),
             Ok(()) => guard.finish(outcome, ran),
@@ -188,7 +228,6 @@ impl<T, E> Job<T, E> {
             }
             Err(earlier) => guard.finish_settled(earlier),
         }
-        self.desk.deliver(result);
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> BulkheadError<E> {
@@ -255,7 +294,7 @@ impl<T, E> Desk<T, E> {
                 (slot.waker.take(), None)
             }
         };
-        drop(unwanted);
+        discard(unwanted);
         if let Some(waker) = waker {
             wake(waker);
         }
@@ -270,7 +309,7 @@ impl<T, E> Desk<T, E> {
         }
         let replaced = slot.waker.replace(waker);
         drop(slot);
-        drop(replaced);
+        discard(replaced);
         None
     }
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::config::BulkheadConfig;
+use crate::rejection::Lack;
 use crate::runtime::{Runtime, Sleep};
 
 /// A time limit in eight bytes: nanoseconds, or none. What is longer than 584 years is none.
@@ -64,11 +65,16 @@ impl TimeLimits {
         }
     }
 
-    /// The first limit that wants a timer, by name.
-    pub(crate) fn needs_timer(&self) -> Option<&'static &'static str> {
-        [(&"timeout", self.timeout), (&"max_wait", self.max_wait), (&"run_timeout", self.run_timeout)]
-            .into_iter()
-            .find_map(|(setting, limit)| (limit != Limit::NONE && limit != Limit(0)).then_some(setting))
+    /// The first limit that wants a timer.
+    pub(crate) fn needs_timer(&self) -> Option<&'static Lack> {
+        // Who never waits needs no timer for it.
+        let max_wait = if self.max_wait == Limit(0) { Limit::NONE } else { self.max_wait };
+        let limits = [
+            (&Lack::TIMEOUT, self.timeout),
+            (&Lack::MAX_WAIT, max_wait),
+            (&Lack::RUN_TIMEOUT, self.run_timeout),
+        ];
+        limits.into_iter().find_map(|(lack, limit)| (limit != Limit::NONE).then_some(lack))
     }
 }
 

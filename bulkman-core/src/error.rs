@@ -193,7 +193,8 @@ impl BulkheadError<Infallible> {
 #[repr(u64)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Waiting for a permit: the operation never began.
+    /// Waiting for a permit, or with a permit for a thread that does blocking work: the operation
+    /// never began.
     Queued,
     /// The operation was running.
     Running,

@@ -12,6 +12,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::outcome::Outcome;
 use crate::queue::Priority;
 use crate::rejection::Rejection;
 use crate::stats::Event;
+use crate::unwind::contain;
 
 pin_project! {
     /// An operation under the protection of a bulkhead: the future of
@@ -105,8 +107,14 @@ where
             guard.put_back(seat);
             let Some(deadline) = deadlines.run_until() else { return Poll::Pending };
             ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
-            this.operation.set(None);
-            return Poll::Ready(Err(time_out(guard, deadlines)));
+            // The operation is gone before its permit is free. If it panics on its way, it has timed
+            // out all the same.
+            let gone = catch_unwind(AssertUnwindSafe(|| this.operation.set(None)));
+            let error = time_out(guard, deadlines);
+            return match gone {
+                Ok(()) => Poll::Ready(Err(error)),
+                Err(panic) => resume_unwind(panic),
+            };
         };
 
         // 5 record, 6 pass the permit on
@@ -190,8 +198,8 @@ pub(crate) fn run<H: Borrow<Bulkhead>>(
 fn begin_timed(inner: &Inner, deadlines: &mut Deadlines, timers: bool) -> Result<(), Rejection> {
     let limits = deadlines.limits(&inner.limits);
     if timers && !inner.capabilities.timers {
-        if let Some(setting) = limits.needs_timer() {
-            return Err(Rejection::NeedsTimers(setting));
+        if let Some(lack) = limits.needs_timer() {
+            return Err(Rejection::Unsupported(lack));
         }
     }
     deadlines.begin(limits, inner.runtime.now());
@@ -202,13 +210,13 @@ fn begin_timed(inner: &Inner, deadlines: &mut Deadlines, timers: bool) -> Result
 #[cold]
 fn time_out<E, H: Borrow<Bulkhead>>(guard: &mut CallGuard<H>, deadlines: &mut Deadlines) -> BulkheadError<E> {
     let (outcome, error) = timed_out(guard.inner(), deadlines);
+    guard.inner().counters.count(Event::TimedOutRunning);
     guard.finish_timed_out(outcome, duration(guard, deadlines));
     error
 }
 
-/// What a call that ran too long says of the dependency, and to its caller.
+/// What a call that ran too long says of the dependency, and to its caller. It is yet to be counted.
 pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, BulkheadError<E>) {
-    inner.counters.count(Event::TimedOutRunning);
     let now = inner.runtime.now();
     let (queued, ran) = deadlines.spent(now);
     let outcome = if deadlines.is_queues_fault(now) { Outcome::Ignored } else { Outcome::Failure };
@@ -237,7 +245,9 @@ pub(crate) fn watched<H: Borrow<Bulkhead>, R>(
         fn drop(&mut self) {
             let Self(guard, seat, deadlines) = self;
             guard.put_back(*seat);
-            guard.finish_panicked(duration(guard, deadlines));
+            // The clock may panic, too, and a second panic here would end the process.
+            let ran = contain(|| duration(guard, deadlines)).flatten();
+            contain(|| guard.finish_panicked(ran));
         }
     }
 

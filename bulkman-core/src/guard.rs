@@ -11,8 +11,9 @@ use crate::error::{BulkheadError, Phase};
 use crate::observe::{Ending, Observer};
 use crate::outcome::Outcome;
 use crate::queue::{Enqueued, Key, Priority, Refusal, Take, Waited};
-use crate::rejection::Rejection;
+use crate::rejection::{Lack, Rejection};
 use crate::stats::Event;
+use crate::unwind::contain;
 
 /// A call's hold on its bulkhead: nothing yet, a place in the queue, a permit, or a permit and
 /// an admission by the circuit.
@@ -157,6 +158,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 if deadlines.poll(deadline, &*inner.runtime, cx).is_pending() {
                     return Poll::Pending;
                 }
+                self.held = Held::Nothing;
                 inner.queue.expire(key, timed)
             }
         };
@@ -264,8 +266,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 R::of(BulkheadError::Timeout { bulkhead, phase: Phase::Queued, queued, ran })
             }
             Rejection::Shutdown => R::of(BulkheadError::Shutdown { bulkhead: inner.name.clone() }),
-            Rejection::NeedsTimers(setting) => {
-                R::of(BulkheadError::Unsupported { bulkhead: inner.name.clone(), setting, needs: "timers" })
+            Rejection::Unsupported(&Lack { setting, needs }) => {
+                R::of(BulkheadError::Unsupported { bulkhead: inner.name.clone(), setting, needs })
             }
         }
     }
@@ -359,7 +361,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 }
             }
             Held::Permit => inner.release(),
-            Held::Seat(seat) => inner.abandon(seat),
+            // The circuit may ask the clock; a `Drop` must not panic for that.
+            Held::Seat(seat) => drop(contain(|| inner.abandon(seat))),
         }
     }
 
@@ -440,6 +443,8 @@ impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
             self.inner().counters.count(Event::CancelledWaiting);
         }
         self.give_back();
-        self.observer.end(self.bulkhead.borrow().inner(), Ending::Cancelled);
+        if self.observer.listens() {
+            contain(|| self.observer.end(self.bulkhead.borrow().inner(), Ending::Cancelled));
+        }
     }
 }

@@ -69,6 +69,7 @@ mod text;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod tower;
+mod unwind;
 mod wake;
 mod with_bulkhead;
 

@@ -11,8 +11,22 @@ pub(crate) enum Rejection {
     Full,
     TimedOut,
     Shutdown,
-    /// The runtime has no timers, which this limit of the call's needs.
-    NeedsTimers(&'static &'static str),
+    Unsupported(&'static Lack),
+}
+
+/// What a runtime can't do, and which setting or method of the call's needs it.
+#[derive(Debug)]
+pub(crate) struct Lack {
+    pub(crate) setting: &'static str,
+    pub(crate) needs: &'static str,
+}
+
+impl Lack {
+    pub(crate) const TIMEOUT: Self = Self { setting: "timeout", needs: "timers" };
+    pub(crate) const MAX_WAIT: Self = Self { setting: "max_wait", needs: "timers" };
+    pub(crate) const RUN_TIMEOUT: Self = Self { setting: "run_timeout", needs: "timers" };
+    pub(crate) const BLOCKING: Self =
+        Self { setting: "execute_blocking", needs: "threads for blocking work" };
 }
 
 impl Rejection {
@@ -23,7 +37,7 @@ impl Rejection {
             Self::Full => "full",
             Self::TimedOut => "timed_out_waiting",
             Self::Shutdown => "shutdown",
-            Self::NeedsTimers(_) => "unsupported",
+            Self::Unsupported(_) => "unsupported",
         }
     }
 }

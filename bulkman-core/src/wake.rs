@@ -4,10 +4,10 @@
 //! whatever its vtable says. So none of the three happens while a lock is held, and a waker that
 //! panics takes nobody else's wake-up with it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::sync::{Mutex, lock};
+use crate::unwind::{contain, discard};
 
 /// The wakers of those who wait for one event, each in a place of its own.
 #[derive(Debug, Default)]
@@ -37,14 +37,14 @@ impl WakerSet {
             let WakerKey(place) = *key.get_or_insert_with(|| places.take());
             places.wakers[place].replace(waker)
         };
-        drop(replaced);
+        discard(replaced);
     }
 
     /// Gives the place of `key` back.
     pub(crate) fn remove(&self, key: &mut Option<WakerKey>) {
         if let Some(WakerKey(place)) = key.take() {
             let removed = lock(&self.places).give_back(place);
-            drop(removed);
+            discard(removed);
         }
     }
 
@@ -67,8 +67,7 @@ pub(crate) struct WakerKey(usize);
 
 /// Wakes one task; a panic of its waker ends here.
 pub(crate) fn wake(waker: Waker) {
-    // Nothing of ours is borrowed by the waker, so nothing of ours can be left half done.
-    drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+    contain(|| waker.wake());
 }
 
 #[derive(Debug, Default)]

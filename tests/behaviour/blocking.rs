@@ -160,22 +160,31 @@ async fn a_closure_waits_its_turn_and_a_cancelled_one_never_runs(t: Stage) {
 
 /// Admitted, but the runtime has no thread to spare: nobody wants the result any more.
 async fn h51_a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stage) {
-    let bulkhead = t.bulkhead(one().run_timeout(SECOND));
+    let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
     t.take_threads();
     let (never, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
     t.advance(SECOND).await;
-    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
-    // Nothing runs and nothing will: the permit is free at once.
+    let error = call.await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BulkheadError::Timeout { phase: Phase::Queued, queued: SECOND, ran: Duration::ZERO, .. }
+        ),
+        "{error:?}"
+    );
+    assert!(error.is_rejection());
+    // Nothing runs and nothing will: the permit is free at once, and the dependency was never asked.
     let stats = bulkhead.stats();
-    assert_eq!((stats.permits_in_use, stats.failed, stats.timed_out_running), (0, 1, 1));
+    assert_eq!((stats.permits_in_use, stats.ignored, stats.failed, stats.timed_out_running), (0, 1, 0, 0));
+    assert!(bulkhead.is_healthy());
     let mut next = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(2)));
     assert!(poll_once(next.as_mut()).is_pending());
     t.free_threads();
     assert_eq!(next.await, Ok(2));
     assert!(!never.has_begun());
-    assert_eq!((bulkhead.stats().started, bulkhead.stats().failed), (2, 1));
+    assert_eq!((bulkhead.stats().started, bulkhead.stats().successful), (2, 1));
 }
 
 async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {

@@ -146,8 +146,8 @@ fn what_a_runtime_can_not_do_is_refused() {
     let check = bulkhead.health_check(second, || async { Ok::<_, ()>(()) }).unwrap_err();
     let told = "`health_check` needs tasks and timers, which the runtime does not have";
     assert_eq!(check.to_string(), told);
-    // There is nothing to run blocking work on: it is dropped, and that is said.
-    let dropped = futures_lite::future::block_on(bulkhead.execute_blocking(|| Answer::Ok(1)));
-    assert!(matches!(dropped, Err(BulkheadError::Shutdown { .. })), "{dropped:?}");
+    // There is nothing to run blocking work on.
+    let refused = futures_lite::future::block_on(bulkhead.execute_blocking(|| Answer::Ok(1))).unwrap_err();
+    assert!(matches!(refused, BulkheadError::Unsupported { setting: "execute_blocking", .. }), "{refused:?}");
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }

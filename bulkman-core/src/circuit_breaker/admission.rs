@@ -6,6 +6,7 @@ use super::probes::ProbeId;
 use super::shell::Shell;
 use super::word::Word;
 use crate::outcome::Outcome;
+use crate::unwind::contain;
 
 /// A call that a circuit has admitted: made by
 /// [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
@@ -38,6 +39,7 @@ pub struct Admission<'a> {
     ticket: Option<Ticket>,
     /// When the call began, if its length matters.
     started: Option<Instant>,
+    /// Whether a panic that drops it began before the call, or is none of the call's.
     panicking: bool,
 }
 
@@ -46,6 +48,12 @@ impl<'a> Admission<'a> {
     pub(super) fn new(shell: &'a Shell, ticket: Ticket, now: Option<Instant>) -> Self {
         let started = ticket.needs_duration().then(|| now.unwrap_or_else(|| shell.now()));
         Self { shell, ticket: Some(ticket), started, panicking: std::thread::panicking() }
+    }
+
+    /// For who watches the call itself: whatever else drops the admission says nothing of the call.
+    pub(super) const fn watched(mut self) -> Self {
+        self.panicking = true;
+        self
     }
 
     /// The dependency did its work.
@@ -99,13 +107,16 @@ impl Drop for Admission<'_> {
 
 impl Admission<'_> {
     fn end_unsettled(&self, ticket: Ticket) {
-        if std::thread::panicking() && !self.panicking {
-            let now = self.shell.now();
-            let ran = self.started.map(|started| now.saturating_duration_since(started));
-            self.shell.settle(ticket, Outcome::Failure, ran, Some(now));
-        } else {
-            self.shell.settle(ticket, Outcome::Ignored, None, None);
-        }
+        let failed = std::thread::panicking() && !self.panicking;
+        // The clock may panic, too, and a second panic here would end the process.
+        let now = if failed { contain(|| self.shell.now()) } else { None };
+        contain(|| match now {
+            Some(now) => {
+                let ran = self.started.map(|started| now.saturating_duration_since(started));
+                self.shell.settle(ticket, Outcome::Failure, ran, Some(now));
+            }
+            None => self.shell.settle(ticket, Outcome::Ignored, None, None),
+        });
     }
 }
 

@@ -1,11 +1,11 @@
 //! The timer behind `automatic_half_open`: a task that sleeps until something is due.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::shell::Shell;
 use crate::runtime::Runtime;
+use crate::unwind::contain;
 
 /// One task. There is at most one that counts: an earlier deadline starts another, and the old
 /// one ends when it notices.
@@ -35,7 +35,7 @@ pub(crate) fn start(alarm: Alarm, shell: Weak<Shell>, runtime: &Arc<dyn Runtime>
     });
     // A runtime that can't spawn (it is shut down, say) must not fail the call that is being
     // recorded. The circuit then leaves the open state when somebody looks, as without the alarm.
-    drop(catch_unwind(AssertUnwindSafe(|| runtime.spawn(task))));
+    contain(|| runtime.spawn(task));
 }
 
 /// Tells the circuit when the task is dropped, so that another may be started.

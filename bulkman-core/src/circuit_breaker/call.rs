@@ -1,12 +1,16 @@
 //! Calls through a circuit breaker alone, without a bulkhead.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
 
 use thiserror::Error;
 
 use super::CircuitBreaker;
+use super::admission::Admission;
 use crate::error::CircuitOpen;
 use crate::outcome::Outcome;
+use crate::unwind::contain;
 
 impl CircuitBreaker {
     /// Runs `operation` if the circuit admits it: `Ok` is a success, `Err` a failure, and a panic
@@ -42,14 +46,24 @@ impl CircuitBreaker {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped records nothing and gives its probe slot back.
+    /// A future that is dropped records nothing and gives its probe slot back, also if somebody
+    /// else's panic drops it. A panic of the operation is a failure.
     pub async fn execute<T, E>(
         &self,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CircuitError<E>> {
-        let admission = self.try_acquire().map_err(CircuitError::Open)?;
-        let result = operation.await;
-        admission.record(outcome(&result));
+        let mut admission = Some(self.try_acquire().map_err(CircuitError::Open)?.watched());
+        let mut operation = pin!(operation);
+        let result = poll_fn(|cx| {
+            catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(cx))).unwrap_or_else(|panic| {
+                contain(|| admission.take().map(Admission::failure));
+                resume_unwind(panic)
+            })
+        })
+        .await;
+        if let Some(admission) = admission {
+            admission.record(outcome(&result));
+        }
         result.map_err(CircuitError::Operation)
     }
 }

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
+use std::panic::RefUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::admission::Ticket;
 use super::alarm::{self, Alarm};
 use super::circuit_state::CircuitState;
+use super::probes::ProbeId;
 use super::refusals::{RefusalCounters, Refusals};
 use super::settings::CircuitBreakerSettings;
 use super::snapshot::CircuitSnapshot;
@@ -26,6 +27,7 @@ use crate::outcome::Outcome;
 use crate::runtime::Runtime;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
+use crate::unwind::contain;
 
 /// Called after each transition, outside every lock.
 pub(crate) type Hook = Arc<dyn Fn(&Transition) + Send + Sync>;
@@ -361,8 +363,9 @@ impl Shell {
         }
         // A failure may open; a success that does is rare enough to come twice.
         let timed = word.needs_clock() || outcome == Outcome::Failure;
-        let now = now.or_else(|| timed.then(|| self.runtime.now()));
         let generation = ticket.word.generation();
+        let _slot = ticket.probe.map(|probe| GivenBack { shell: self, generation, probe });
+        let now = now.or_else(|| timed.then(|| self.runtime.now()));
         match self.with(|machine| machine.settle(generation, ticket.probe, outcome, ran, now)) {
             Settled::Done => {}
             Settled::Trips(cause) => self.change(|machine, now| machine.trip(generation, cause, now)),
@@ -448,7 +451,7 @@ impl Shell {
             };
             for hook in hooks {
                 // A hook has no part in the circuit's state, so there is none to be broken.
-                drop(catch_unwind(AssertUnwindSafe(|| hook(&transition))));
+                contain(|| hook(&transition));
             }
             lock(&self.core).delivering = false;
         }
@@ -462,6 +465,25 @@ impl Shell {
     #[inline]
     fn word(&self) -> Word {
         Word::from_bits(self.hot.word.load(Ordering::Acquire))
+    }
+}
+
+/// Gives a probe's slot back when the clock panics before its outcome is recorded. Afterwards there
+/// is nothing to give back.
+struct GivenBack<'a> {
+    shell: &'a Shell,
+    generation: u64,
+    probe: ProbeId,
+}
+
+impl Drop for GivenBack<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Self { shell, generation, probe } = *self;
+            let settled =
+                shell.with(|machine| machine.settle(generation, Some(probe), Outcome::Ignored, None, None));
+            debug_assert_eq!(settled, Settled::Done);
+        }
     }
 }
 

@@ -159,7 +159,10 @@ impl BulkheadManager {
             Entry::Occupied(taken) => return Err(ManagerError::Exists { name: taken.key().clone() }),
             Entry::Vacant(free) => drop(free.insert(bulkhead.clone())),
         }
-        self.share(&bulkhead)?;
+        if let Err(error) = self.share(&bulkhead) {
+            self.remove_bulkhead(bulkhead.name().as_str());
+            return Err(error.into());
+        }
         Ok(bulkhead)
     }
 

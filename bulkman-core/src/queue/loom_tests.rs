@@ -1,4 +1,5 @@
-//! Every interleaving of two sides of the queue.
+//! Every interleaving of two sides of the queue; of three sides those with few preemptions, since
+//! all of them would take hours.
 //!
 //! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
 
@@ -32,6 +33,31 @@ fn waits(queue: &WaitQueue) -> Key {
 
 fn look(queue: &WaitQueue, key: Key) -> Poll<Waited> {
     queue.poll(key, false, Waker::noop())
+}
+
+/// As many preemptions as a model of three threads can afford.
+fn bounded(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn release(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
+    let queue = queue.clone();
+    thread::spawn(move || queue.release(unasked))
+}
+
+fn resize(queue: &Arc<WaitQueue>, permits: usize, places: usize) -> thread::JoinHandle<()> {
+    let queue = queue.clone();
+    thread::spawn(move || queue.resize(permits, places, QueueOrder::Fifo, unasked))
+}
+
+fn is_granted(queue: &WaitQueue, key: Key) -> bool {
+    match look(queue, key) {
+        Poll::Ready(Waited::Granted) => true,
+        Poll::Pending => false,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// All permits are back: they can all be taken, and no more.
@@ -224,5 +250,283 @@ fn a_newcomer_never_overtakes_a_waiter() {
         assert_ne!(queue.try_take(), Take::Taken);
         releaser.join().unwrap();
         assert_eq!(look(&queue, waiter), Poll::Ready(Waited::Granted));
+    });
+}
+
+#[test]
+fn shrinking_refuses_no_newcomer_beside_a_permit_that_stays() {
+    loom::model(|| {
+        let queue = Arc::new(WaitQueue::new(2, 0, QueueOrder::Fifo));
+        let resizer = resize(&queue, 1, 0);
+        let taken = queue.try_take();
+        resizer.join().unwrap();
+        assert_eq!(taken, Take::Taken, "two were idle, of which one stays");
+    });
+}
+
+#[test]
+fn a_limit_that_grows_serves_who_waits_and_not_who_comes() {
+    loom::model(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let waiter = waits(&queue);
+        let grower = resize(&queue, 2, 8);
+        let newcomer = queue.try_take();
+        grower.join().unwrap();
+        assert_ne!(newcomer, Take::Taken);
+        assert!(is_granted(&queue, waiter));
+    });
+}
+
+#[test]
+fn growing_against_a_newcomer_and_a_release_ends_with_all_permits() {
+    bounded(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let waiter = waits(&queue);
+        let (grower, releaser) = (resize(&queue, 2, 8), release(&queue));
+        let newcomer = queue.try_take();
+        grower.join().unwrap();
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, waiter));
+        if newcomer == Take::Taken {
+            queue.release(unasked);
+        }
+        queue.release(unasked);
+        assert_all_free(&queue, 2);
+    });
+}
+
+/// One permit is held and one was never needed yet.
+#[test]
+fn a_permit_in_hand_and_one_in_reserve_both_find_the_waiter() {
+    bounded(|| {
+        let queue = queue(2);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let taker = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.try_take() == Take::Taken && queue.release(unasked))
+        };
+        let releaser = release(&queue);
+        let joined = join(&queue);
+        taker.join().unwrap();
+        releaser.join().unwrap();
+        match joined {
+            Enqueued::Taken => {}
+            Enqueued::Waiting(key) => assert!(is_granted(&queue, key)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(queue.in_use(), 1);
+        queue.release(unasked);
+        assert_all_free(&queue, 2);
+    });
+}
+
+#[test]
+fn two_newcomers_against_a_release_are_both_served() {
+    bounded(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || join(&queue))
+        };
+        let releaser = release(&queue);
+        let mine = join(&queue);
+        let theirs = other.join().unwrap();
+        releaser.join().unwrap();
+        let mut left = vec![mine, theirs];
+        while !left.is_empty() {
+            let served = left.iter().position(|joined| match *joined {
+                Enqueued::Taken => true,
+                Enqueued::Waiting(key) => is_granted(&queue, key),
+                other => panic!("{other:?}"),
+            });
+            left.swap_remove(served.expect("somebody waits beside an idle permit"));
+            queue.release(unasked);
+        }
+        assert_all_free(&queue, 1);
+    });
+}
+
+#[test]
+fn a_shutdown_against_a_release_and_a_newcomer_is_drained_when_all_have_gone() {
+    bounded(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let closer = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.close())
+        };
+        let releaser = release(&queue);
+        let joined = join(&queue);
+        closer.join().unwrap();
+        releaser.join().unwrap();
+        let granted = match joined {
+            Enqueued::Taken => true,
+            Enqueued::Refused(Refusal::Shutdown) => false,
+            Enqueued::Waiting(key) => match look(&queue, key) {
+                Poll::Ready(Waited::Granted) => true,
+                Poll::Ready(Waited::Refused(Refusal::Shutdown)) => false,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(queue.is_drained(), !granted);
+        if granted {
+            assert!(queue.release(unasked), "the last one drains it");
+        }
+        assert!(queue.is_drained());
+        assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    });
+}
+
+#[test]
+fn shrinking_against_a_cancel_and_a_release_ends_at_the_new_limit() {
+    bounded(|| {
+        let queue = queue(2);
+        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let (leaver, next) = (waits(&queue), waits(&queue));
+        let (shrinker, releaser) = (resize(&queue, 1, 8), release(&queue));
+        queue.cancel(leaver, false, unasked);
+        shrinker.join().unwrap();
+        releaser.join().unwrap();
+        // The permit that came back went to the next in line, or to pay for the shrinking.
+        if !is_granted(&queue, next) {
+            assert_eq!(queue.in_use(), 1);
+            queue.release(unasked);
+            assert!(is_granted(&queue, next));
+        } else {
+            assert_eq!(queue.in_use(), 2);
+            queue.release(unasked);
+        }
+        queue.release(unasked);
+        assert_all_free(&queue, 1);
+    });
+}
+
+#[test]
+fn an_opening_against_a_newcomer_and_a_release_loses_no_permit() {
+    bounded(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let open = Arc::new(AtomicBool::new(false));
+        let opener = {
+            let (queue, open) = (queue.clone(), open.clone());
+            thread::spawn(move || {
+                open.store(true, Ordering::Release);
+                queue.refuse_all(Refusal::Circuit);
+            })
+        };
+        let releaser = release(&queue);
+        let refuses = || open.load(Ordering::Acquire);
+        let joined = queue.enqueue(Priority::Normal, None, Waker::noop(), refuses, unasked);
+        opener.join().unwrap();
+        releaser.join().unwrap();
+        let granted = match joined {
+            Enqueued::Taken => true,
+            Enqueued::Refused(Refusal::Circuit) => false,
+            Enqueued::Waiting(key) => match look(&queue, key) {
+                Poll::Ready(Waited::Granted) => true,
+                Poll::Ready(Waited::Refused(Refusal::Circuit)) => false,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        if granted {
+            queue.release(unasked);
+        }
+        assert_all_free(&queue, 1);
+    });
+}
+
+/// What one call did with its permit happens before what the next does with it.
+#[test]
+fn a_permit_carries_memory_from_call_to_call() {
+    loom::model(|| {
+        let queue = queue(1);
+        let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
+        let touch = |data: &loom::cell::UnsafeCell<u32>| data.with_mut(drop);
+        let other = {
+            let (queue, data) = (queue.clone(), data.clone());
+            thread::spawn(move || {
+                if queue.try_take() == Take::Taken {
+                    data.with_mut(drop);
+                    queue.release(unasked);
+                }
+            })
+        };
+        let waiting = match join(&queue) {
+            Enqueued::Taken => {
+                touch(&data);
+                queue.release(unasked);
+                None
+            }
+            Enqueued::Waiting(key) => Some(key),
+            unexpected => panic!("{unexpected:?}"),
+        };
+        other.join().unwrap();
+        if let Some(key) = waiting {
+            assert!(is_granted(&queue, key));
+            touch(&data);
+            queue.release(unasked);
+        }
+        assert_all_free(&queue, 1);
+    });
+}
+
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_waiter_that_comes_with_another_waker_is_woken_by_it_or_sees_its_permit() {
+    bounded(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let key = waits(&queue);
+        let releaser = release(&queue);
+        let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(woken.clone());
+        let seen = queue.poll(key, false, &waker);
+        releaser.join().unwrap();
+        if seen.is_pending() {
+            assert!(woken.0.load(Ordering::SeqCst), "granted, and nobody was woken");
+            assert!(is_granted(&queue, key));
+        }
+    });
+}
+
+#[test]
+fn a_newcomer_whose_time_is_over_is_never_granted() {
+    let base = std::time::Instant::now();
+    bounded(move || {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let now = move || base + std::time::Duration::from_secs(1);
+        // Somebody waits already, so the hand is busy.
+        let first = waits(&queue);
+        let releaser = {
+            let queue = queue.clone();
+            thread::spawn(move || {
+                queue.cancel(first, false, now);
+                queue.release(now)
+            })
+        };
+        let joined = queue.enqueue(Priority::High, Some(base), Waker::noop(), || false, now);
+        releaser.join().unwrap();
+        match joined {
+            Enqueued::Taken => {}
+            Enqueued::Waiting(key) => {
+                let fate = queue.poll(key, true, Waker::noop());
+                assert_ne!(fate, Poll::Ready(Waited::Granted));
+            }
+            other => panic!("{other:?}"),
+        }
     });
 }

@@ -38,7 +38,8 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Mutex, Semaphore, lock};
+use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
+use crate::unwind::{contain, discard};
 use crate::wake::wake;
 
 pub(crate) use self::words::Limits;
@@ -161,8 +162,7 @@ impl WaitQueue {
         now: impl FnOnce() -> Instant,
     ) -> Enqueued {
         let waker = waker.clone();
-        let now = self.clock(now);
-        let mut waiters = lock(&self.waiters);
+        let (mut waiters, now) = self.lock_timed(now, deadline.is_some());
         let pressure = self.pressure();
         if pressure.closed {
             return Enqueued::Refused(Refusal::Shutdown);
@@ -202,7 +202,7 @@ impl WaitQueue {
             // Cloning and dropping wakers is the executor's code: not under the lock.
             let waker = waker.clone();
             let (fate, unused) = lock(&self.waiters).rearm(key, waker);
-            drop(unused);
+            discard(unused);
             fate
         });
         if fate != Fate::Waiting {
@@ -277,15 +277,18 @@ impl WaitQueue {
         order: QueueOrder,
         now: impl FnOnce() -> Instant,
     ) {
-        let now = self.clock(now);
-        let mut waiters = lock(&self.waiters);
+        let (mut waiters, now) = self.lock_timed(now, false);
         waiters.set_order(order);
         let before = self.limits().permits;
         self.limits.store(Limits { permits, places }.pack(), Ordering::Relaxed);
         if self.pressure().closed {
             return;
         }
-        let owed = self.pressure().debt + before.saturating_sub(permits);
+        // Idle permits go first, while the hand is not busy: a newcomer is not refused beside those
+        // that stay.
+        let surplus = before.saturating_sub(permits);
+        let withdrawn = self.withdraw(surplus);
+        let owed = self.pressure().debt + surplus - withdrawn;
         let gained = permits.saturating_sub(before);
         self.update(&waiters, |pressure| pressure.debt = owed.saturating_sub(gained));
         self.semaphore.add_permits(gained.saturating_sub(owed));
@@ -354,12 +357,20 @@ impl WaitQueue {
         self.semaphore.try_acquire().map(|permit| permit.forget()).is_some()
     }
 
+    /// Takes up to so many idle permits out for good, and says how many there were.
+    fn withdraw(&self, most: usize) -> usize {
+        let mut withdrawn = self.hand.take_up_to(most);
+        while withdrawn < most && self.draw() {
+            withdrawn += 1;
+        }
+        withdrawn
+    }
+
     #[cold]
     #[inline(never)]
     fn hand_off(&self, now: impl FnOnce() -> Instant) -> bool {
-        let now = self.clock(now);
         let mut expired = WakeList::default();
-        let mut waiters = lock(&self.waiters);
+        let (mut waiters, now) = self.lock_timed(now, false);
         let owing = self.pressure().debt > 0;
         let granted = if owing { None } else { waiters.grant(now, &mut expired) };
         self.update(&waiters, |pressure| pressure.debt -= usize::from(owing));
@@ -378,8 +389,7 @@ impl WaitQueue {
     #[cold]
     #[inline(never)]
     fn settle(&self, now: impl FnOnce() -> Instant) -> bool {
-        let now = self.clock(now);
-        let mut waiters = lock(&self.waiters);
+        let (mut waiters, now) = self.lock_timed(now, false);
         let wake = self.distribute(&mut waiters, now);
         drop(waiters);
         wake.wake();
@@ -419,8 +429,8 @@ impl WaitQueue {
         let (fate, waker) = waiters.remove(key);
         self.update(&waiters, |_| {});
         drop(waiters);
-        drop(waker);
         self.forget_deadline(timed);
+        discard(waker);
         fate
     }
 
@@ -430,8 +440,24 @@ impl WaitQueue {
         }
     }
 
-    fn clock(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
-        (self.timed.load(Ordering::Relaxed) > 0).then(now)
+    /// Locks the waiters, with the time if one of them has a deadline.
+    ///
+    /// The clock is the user's code: read before the lock, and one that panics must not cost a
+    /// permit. Without the time nobody's deadline is looked at.
+    fn lock_timed(
+        &self,
+        now: impl FnOnce() -> Instant,
+        deadline: bool,
+    ) -> (MutexGuard<'_, Waiters>, Option<Instant>) {
+        if !deadline && self.timed.load(Ordering::Relaxed) == 0 {
+            let waiters = lock(&self.waiters);
+            // Raised under the lock: somebody with a deadline may have come meanwhile.
+            if self.timed.load(Ordering::Relaxed) == 0 {
+                return (waiters, None);
+            }
+        }
+        let now = contain(now);
+        (lock(&self.waiters), now)
     }
 
     #[inline]

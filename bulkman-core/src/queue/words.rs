@@ -44,6 +44,18 @@ impl Hand {
         any
     }
 
+    /// Takes out up to so many, busy or not, and says how many; who calls has the lock.
+    pub(super) fn take_up_to(&self, most: usize) -> usize {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let taken = (word & !BUSY).min(u32::try_from(most).unwrap_or(u32::MAX));
+            match self.0.compare_exchange_weak(word, word - taken, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return taken as usize,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
     /// Puts some in; says whether it was busy.
     #[inline]
     pub(super) fn put(&self, permits: u32) -> bool {

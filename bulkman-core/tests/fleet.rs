@@ -657,6 +657,37 @@ fn what_is_not_lost_is_not_told_again() {
 }
 
 #[test]
+fn a_store_whose_clock_steps_is_named_and_moves_no_deadline() {
+    let clock = ManualRuntime::new();
+    let memory = MemoryStore::new(clock.clone());
+    let world = World { memory, ..World::new() };
+    let process = &world.processes(1)[0];
+    let mut events = process.fleet.events();
+    let mut pass = |seconds: u64| {
+        for _ in 0..seconds {
+            clock.advance(Duration::from_secs(1));
+            world.advance(1);
+        }
+        let step = |event: &FleetEvent| match event {
+            FleetEvent::ClockStepped { by, forward } => Some((by.as_secs() / 10 * 10, *forward)),
+            _ => None,
+        };
+        drain(&world, &mut events).iter().filter_map(step).collect::<Vec<_>>()
+    };
+    process.bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(1_000));
+    assert_eq!(pass(60), [], "it goes as ours does");
+    clock.advance(Duration::from_secs(605));
+    assert_eq!(pass(20), [(600, true)], "once");
+    // Ours goes on without it: it has stepped back.
+    process.store.set(Fault::Frozen);
+    world.advance(45);
+    process.store.heal();
+    assert_eq!(pass(20), [(40, false)]);
+    let left = process.call(Ok(())).unwrap_err().retry_after().unwrap();
+    assert_eq!(left, Duration::from_secs(1_000 - 145), "by the clock of this process");
+}
+
+#[test]
 fn simultaneous_openings_make_one() {
     let world = World::new();
     let fleet = world.processes(20);

@@ -93,7 +93,7 @@ fn five_verdicts_at_once_make_one_transition() {
             reporters.push(store_session(&store).await);
         }
         let mut epoch = Epoch(0);
-        for round in 1..=100_u64 {
+        for round in 1..=500_u64 {
             let plan = ProbePlan::new(5, ProbeDecision::Streak { successes: 5 });
             let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round << 16);
             half_open.by_hand = true;

@@ -2,7 +2,9 @@
 //! them: on Tokio and on smol. Each process has a link of its own.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "../common/mod.rs"]
 mod common;
+mod mishaps;
 
 use std::time::Duration;
 
@@ -18,6 +20,11 @@ use bulkman_tokio::TokioRuntime;
 
 use common::processes::{LONG, Process, Processes, SHORT, ending, next, pause, store};
 use common::{Database, on_smol, on_tokio};
+use mishaps::{
+    a_clock_that_steps_is_told, a_crash_restarts_the_window_and_keeps_the_state,
+    a_schema_that_is_too_new_is_named, a_synchroniser_dropped_anywhere_leaves_nothing_open,
+    an_unknown_outcome_is_recognised,
+};
 
 /// Makes a test of each scenario on each runtime.
 macro_rules! on_both {
@@ -56,6 +63,11 @@ on_both! {
     rights_that_are_taken_away_are_named
     lost_history_is_noticed
     lost_history_is_noticed_after_other_changes
+    an_unknown_outcome_is_recognised
+    a_synchroniser_dropped_anywhere_leaves_nothing_open
+    a_crash_restarts_the_window_and_keeps_the_state
+    a_clock_that_steps_is_told
+    a_schema_that_is_too_new_is_named
 }
 
 async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {
@@ -138,7 +150,7 @@ async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Cl
         let server = Postgres::start(&[]);
         let database = Database::on(&server);
         database.store("fleet").migrate().await.unwrap();
-        let fleet = Processes::start(3, &runtime, LONG, || store(&database)).await;
+        let fleet = Processes::start(20, &runtime, LONG, || store(&database)).await;
         server.stop(mode);
         for process in fleet.iter() {
             process.until(|process| !process.fleet.snapshot().connected).await;
@@ -160,6 +172,11 @@ async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    // Prepares the statement: the next one is sent whole, into the frozen server's socket.
+    fleet[0].bulkhead.circuit_breaker().unwrap().open();
+    fleet.all_reach(CircuitState::Open).await;
+    fleet[0].bulkhead.circuit_breaker().unwrap().close();
+    fleet.all_reach(CircuitState::Closed).await;
     server.freeze();
     fleet[0].fail();
     assert_eq!(fleet[0].state(), CircuitState::Open);
@@ -178,6 +195,9 @@ async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
     }
     let status = database.store("fleet").admin().status().await.unwrap();
     assert_eq!(status[0].state, FleetState::Closed);
+    // The server came to it once it was thawed, and saw that its time was over.
+    let history = database.store("fleet").admin().history(None, 10).await.unwrap();
+    assert_eq!(history.len(), 2, "a statement that was given up was executed: {history:?}");
 }
 
 async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {

@@ -1,0 +1,252 @@
+//! What goes wrong in the middle of something: answers that are lost, a synchroniser that is
+//! dropped, counts that are gone, a clock that steps, a schema that is changed under it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bulkman_core::fleet::{Ending, FleetEvent};
+use bulkman_core::store::{CountsRule, FleetState, Share};
+use bulkman_core::{BoxFuture, Bulkhead, BulkheadConfig, CircuitState, Fleet, Runtime, Sleep, StoreError};
+use bulkman_postgres::sqlx;
+use bulkman_test_support::{Postgres, StopMode};
+
+use crate::common::Database;
+use crate::common::processes::{LONG, PATIENCE, Processes, ending, next, pause, store};
+
+/// The server takes longer over the change than the client waits, and then makes it, or is kept
+/// from it: nobody but the server knows.
+pub(crate) async fn an_unknown_outcome_is_recognised(runtime: impl Runtime + Clone) {
+    for killed in [false, true] {
+        let database = Database::new().await;
+        let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+        let mut events = fleet[0].fleet.events();
+        // After everything is decided, and before it is committed.
+        database
+            .execute(
+                "CREATE SEQUENCE \"bulkman\".tries; \
+                 CREATE FUNCTION \"bulkman\".dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                   IF nextval('\"bulkman\".tries') = 1 THEN PERFORM pg_sleep(3); END IF; \
+                   RETURN NULL; \
+                 END $$; \
+                 CREATE TRIGGER dawdle AFTER UPDATE ON \"bulkman\".circuit \
+                   FOR EACH ROW EXECUTE FUNCTION \"bulkman\".dawdle()",
+            )
+            .await;
+        fleet[0].fail();
+        next(&mut events, |event| matches!(event, FleetEvent::Degraded { .. })).await;
+        if killed {
+            let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                        WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'";
+            database.execute(kill).await;
+        }
+        assert_eq!(ending(&mut events).await, Ending::Published);
+        fleet.all_reach(CircuitState::Open).await;
+        let admin = database.store("fleet").admin();
+        let payments = admin.status().await.unwrap().remove(0);
+        let what = format!("killed: {killed}, {payments:?}");
+        assert_eq!((payments.state, payments.open_count), (FleetState::Open, 1), "{what}");
+        assert_eq!(admin.history(None, 10).await.unwrap().len(), 1, "applied once: {what}");
+    }
+}
+
+/// Wherever the synchroniser is when its task is dropped, its connection goes with it and nothing
+/// stays open in the database.
+pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    // While it connects, where most polls are the password's hashing; and so many polls later.
+    let connecting = (0..1_000).step_by(83).map(|polls| (polls, false));
+    let synchronised = (0..60).map(|polls| (polls, true));
+    for (polls, synchronised) in connecting.chain(synchronised) {
+        let mortal = Mortal::new(runtime.clone(), polls, !synchronised);
+        let built = store(&database).build().unwrap();
+        let fleet = Fleet::new(built, mortal.clone()).unwrap();
+        let config = BulkheadConfig::new("payments").isolation_duration(Duration::from_millis(1));
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        fleet.attach(&bulkhead).unwrap();
+        let circuit = bulkhead.circuit_breaker().unwrap();
+        if synchronised {
+            assert!(fleet.ready(PATIENCE).await);
+            mortal.counts.store(true, Ordering::Relaxed);
+        }
+        // Something to do at every turn: openings, probes, verdicts.
+        while !mortal.dropped.load(Ordering::Relaxed) {
+            match bulkhead.try_acquire() {
+                Ok(permit) if polls % 2 == 0 => permit.fail(),
+                Ok(permit) => permit.succeed(),
+                Err(_) => {}
+            }
+            circuit.open_for(Duration::from_millis(1));
+            pause(&runtime).await;
+        }
+        // Calls go on.
+        circuit.close();
+        assert!(bulkhead.try_acquire().is_ok());
+    }
+    let mut connection = database.connection().await;
+    let left = "SELECT count(*) FILTER (WHERE state LIKE 'idle in transaction%'), count(*) \
+                FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%' || $1 || '%'";
+    let deadline = runtime.now() + PATIENCE;
+    loop {
+        let (open, all): (i64, i64) =
+            sqlx::query_as(left).bind(database.schema.name()).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(open, 0, "a transaction was left open");
+        // The server takes a moment to notice who has gone.
+        if all == 0 {
+            break;
+        }
+        assert!(runtime.now() < deadline, "{all} connections were left");
+        pause(&runtime).await;
+    }
+    // And nobody holds a lock.
+    let admin = database.store("fleet").admin();
+    assert_eq!(admin.reset("payments", "ada", "").await.unwrap().state, FleetState::Closed);
+}
+
+/// The counts' table is unlogged: a crash empties it, and nothing else.
+pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: impl Runtime + Clone) {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    database.store("fleet").migrate().await.unwrap();
+    let rule = CountsRule::new(Duration::from_secs(60), 10).failure_count_threshold(8);
+    let counting = || store(&database).share(Share::Counts(rule)).flush_interval(Duration::from_millis(50));
+    let fleet = Processes::start(2, &runtime, LONG, counting).await;
+    // Four failures each, and never five in a row: 4 are told before the crash, and 4 after it.
+    let four = |process: usize| {
+        for _ in 0..4 {
+            fleet[process].bulkhead.try_acquire().unwrap().fail();
+        }
+        fleet[process].bulkhead.try_acquire().unwrap().succeed();
+    };
+    four(0);
+    until_counted(&database, &runtime, 4).await;
+    database
+        .execute(
+            "INSERT INTO \"bulkman\".circuit (namespace, name, state, epoch) VALUES ('fleet', 'held', 3, 7)",
+        )
+        .await;
+    server.stop(StopMode::Immediate);
+    server.start_again();
+    for process in fleet.iter() {
+        process.until(|process| process.fleet.snapshot().connected).await;
+    }
+    four(1);
+    until_counted(&database, &runtime, 4).await;
+    let status = database.store("fleet").admin().status().await.unwrap();
+    let states: Vec<_> = status.iter().map(|it| (it.circuit.as_str(), it.state, it.epoch.0)).collect();
+    assert_eq!(states, [("held", FleetState::ForcedOpen, 7), ("payments", FleetState::Closed, 0)]);
+    four(0);
+    fleet.all_reach(CircuitState::Open).await;
+}
+
+pub(crate) async fn a_clock_that_steps_is_told(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(1_000));
+    fleet.all_reach(CircuitState::Open).await;
+    for (by, forward) in [(-600, false), (600, true)] {
+        let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
+        database.shift_clock(by * 1_000_000).await;
+        for events in &mut events {
+            let stepped = next(events, |event| matches!(event, FleetEvent::ClockStepped { .. })).await;
+            let FleetEvent::ClockStepped { by: step, forward: went } = stepped else { unreachable!() };
+            assert_eq!(went, forward);
+            assert!(step.abs_diff(Duration::from_secs(600)) < Duration::from_secs(10), "{step:?}");
+        }
+        // A deadline that is known is one of the local clock, which has not stepped.
+        for process in fleet.iter() {
+            let left = process.call(Ok(())).await.unwrap_err().retry_after().unwrap();
+            assert!(left > Duration::from_secs(900) && left <= Duration::from_secs(1_000), "{left:?}");
+        }
+    }
+    // What was decided meanwhile gets through: no statement is taken for a late one for ever.
+    fleet[1].bulkhead.circuit_breaker().unwrap().close();
+    fleet.all_reach(CircuitState::Closed).await;
+}
+
+/// Somebody brings the schema to a version that this one can't use.
+pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let fleet = Processes::start(1, &runtime, LONG, || store(&database)).await;
+    let mut events = fleet[0].fleet.events();
+    database
+        .execute(
+            "UPDATE \"bulkman\".meta SET version = 9, oldest_client = 9; \
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'",
+        )
+        .await;
+    let told = next(&mut events, |event| {
+        matches!(event, FleetEvent::Degraded { error: StoreError::Incompatible { .. } })
+    });
+    let told = format!("{:?}", told.await);
+    assert!(told.contains("newer version of this library"), "{told}");
+    fleet[0].fail();
+    assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
+    let error = fleet[0].fleet.snapshot().error.unwrap();
+    assert!(error.contains("newer version of this library"), "{error}");
+    database.execute("UPDATE \"bulkman\".meta SET version = 1, oldest_client = 1").await;
+    assert_eq!(ending(&mut events).await, Ending::Published);
+}
+
+async fn until_counted(database: &Database, runtime: &impl Runtime, wanted: i64) {
+    let mut connection = database.connection().await;
+    let count = format!("SELECT coalesce(sum(fail), 0)::bigint FROM {}.tally", database.schema.name());
+    loop {
+        let found: i64 =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(count.clone())).fetch_one(&mut connection).await.unwrap();
+        assert!(found <= wanted, "{found} were counted");
+        if found == wanted {
+            return;
+        }
+        pause(runtime).await;
+    }
+}
+
+/// A runtime whose tasks are dropped after so many polls that count.
+#[derive(Clone, Debug)]
+struct Mortal {
+    inner: Arc<dyn Runtime>,
+    polls: usize,
+    counts: Arc<AtomicBool>,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Mortal {
+    fn new(inner: impl Runtime, polls: usize, counts: bool) -> Self {
+        Self { inner: Arc::new(inner), polls, counts: Arc::new(counts.into()), dropped: Arc::default() }
+    }
+}
+
+impl Runtime for Mortal {
+    fn now(&self) -> Instant {
+        self.inner.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.inner.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        let (mut task, mut left) = (Some(task), self.polls);
+        let (counts, dropped) = (Arc::clone(&self.counts), Arc::clone(&self.dropped));
+        self.inner.spawn(Box::pin(std::future::poll_fn(move |context| {
+            if let Some(running) = task.as_mut().filter(|_| left > 0 || !counts.load(Ordering::Relaxed)) {
+                if counts.load(Ordering::Relaxed) {
+                    left -= 1;
+                }
+                if running.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            task = None;
+            dropped.store(true, Ordering::Relaxed);
+            Poll::Ready(())
+        })));
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.inner.spawn_blocking(job);
+    }
+}

@@ -22,6 +22,7 @@ pub use cluster::StopMode;
 pub use schema::TestSchema;
 
 use std::env;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use cluster::Cluster;
@@ -100,6 +101,15 @@ impl Postgres {
             Origin::Given(url) => Some(url.clone()),
         };
         TestSchema::new(server)
+    }
+
+    /// `psql` on this server, as the account that may do everything, without anybody's settings.
+    #[must_use]
+    pub fn psql(&self) -> Command {
+        let mut command = Command::new(programs::psql());
+        command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1"]);
+        command.arg("--dbname").arg(self.url()).stdin(Stdio::null());
+        command
     }
 
     /// Stops a private server.

@@ -139,10 +139,35 @@ async fn polling_works_as_well(runtime: impl Runtime + Clone) {
 async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(3, &runtime, LONG, || store(&database)).await;
-    database.execute("SELECT \"bulkman\".force_open('fleet', 'payments', 'maintenance')").await;
+    let psql = |statement: &str| {
+        let statement = statement.replace("bulkman.", &format!("{}.", database.schema.name()));
+        let output = Postgres::shared().psql().args(["-c", &statement]).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    let done = |epoch: &str| (true, epoch.to_owned(), String::new());
+    assert_eq!(psql("select bulkman.force_open('fleet', 'payments', 'maintenance')"), done("1"));
     fleet.all_reach(CircuitState::ForcedOpen).await;
-    database.execute("SELECT \"bulkman\".close('fleet', 'payments', 'done')").await;
+    assert_eq!(psql("select bulkman.disable('fleet', 'payments')"), done("2"));
+    fleet.all_reach(CircuitState::Disabled).await;
+    assert_eq!(psql("select bulkman.reset('fleet', 'payments', 'over', 'ada')"), done("3"));
     fleet.all_reach(CircuitState::Closed).await;
+    assert_eq!(psql("select bulkman.force_open('fleet', 'payments')"), done("4"));
+    fleet.all_reach(CircuitState::ForcedOpen).await;
+    assert_eq!(psql("select bulkman.close('fleet', 'payments')"), done("5"));
+    fleet.all_reach(CircuitState::Closed).await;
+    let (_, changes, _) = psql("select to_state, by, reason from bulkman.changes('fleet')");
+    let (_, user, _) = psql("select session_user");
+    let expected = [
+        format!("closed|{user}|"),
+        format!("forced-open|{user}|"),
+        "closed|ada|over".to_owned(),
+        format!("disabled|{user}|"),
+        format!("forced-open|{user}|maintenance"),
+    ];
+    assert_eq!(changes.lines().collect::<Vec<_>>(), expected);
+    let (done, _, error) = psql("select bulkman.close('fleet', 'paiments')");
+    assert!(!done && error.contains("has no circuit \"paiments\"") && error.contains("status()"), "{error}");
 }
 
 async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Clone) {

@@ -30,7 +30,7 @@
 //!   is noticed at the next look, also when other changes have made up for the revisions that were
 //!   lost. Its word is taken, and openings that were lost and have time left are told again.
 //!
-//! `member.rs` is the protocol, pure; `driver/` is the task.
+//! `member/` is the protocol, pure; `driver/` is the task.
 
 mod counted;
 mod driver;

@@ -1,0 +1,138 @@
+//! What the circuit says.
+
+use std::time::Instant;
+
+use super::{Member, Pending};
+use crate::circuit_breaker::{Adopted, CircuitState, Gate, Observation, TransitionCause};
+use crate::fleet::event::Ending;
+use crate::store::{FleetState, OperationId};
+
+impl Member {
+    /// Takes in what the circuit says. `ask_at` is when to ask for a lease that is wanted now. Says
+    /// how a pending decision ended that this one takes the place of.
+    pub(in crate::fleet) fn observe(
+        &mut self,
+        observed: &Observation,
+        ask_at: Instant,
+        mut operation: impl FnMut() -> OperationId,
+    ) -> Option<Ending> {
+        let mut ending = None;
+        if observed.generation != self.seen {
+            let first = self.seen == 0;
+            let before = self.pending;
+            self.begin(observed);
+            // How the circuit began is no decision: the fleet knows better.
+            let mut ended = None;
+            if !(first && observed.cause == TransitionCause::Manual) {
+                ended = self.decide(observed, &mut operation);
+            }
+            let replaced = before.filter(|_| self.pending != before).map(|_| Ending::Replaced);
+            ending = replaced.or(ended);
+        }
+        if observed.wanted && self.lease.is_none() {
+            let ask_at = self.ask_after.map_or(ask_at, |after| after.max(ask_at));
+            self.ask_at.get_or_insert(ask_at);
+        }
+        for verdict in &observed.verdicts {
+            self.gate = Gate::Fleet { leased: false };
+            if verdict.generation == self.seen && self.lease.is_some() {
+                self.verdicts.push_back((*verdict, operation()));
+            }
+        }
+        ending
+    }
+
+    /// The circuit took over what it was ordered to, and is in this generation.
+    pub(in crate::fleet) fn adopted(&mut self, state: Adopted, generation: u64) {
+        self.seen = generation;
+        self.to_adopt = false;
+        self.held = false;
+        self.own = false;
+        self.local = match state {
+            Adopted::Closed => CircuitState::Closed,
+            Adopted::Open { .. } => CircuitState::Open,
+            Adopted::HalfOpen { .. } => CircuitState::HalfOpen,
+            Adopted::ForcedOpen => CircuitState::ForcedOpen,
+            Adopted::Disabled => CircuitState::Disabled,
+        };
+        self.state_began();
+    }
+
+    /// The circuit has the gate that it was ordered to.
+    pub(in crate::fleet) fn gated(&mut self, gate: Gate) {
+        self.gate = gate;
+    }
+
+    fn begin(&mut self, observed: &Observation) {
+        self.seen = observed.generation;
+        self.local = observed.state;
+        let special = matches!(
+            observed.state,
+            CircuitState::ForcedOpen | CircuitState::Disabled | CircuitState::MetricsOnly
+        );
+        self.held = special && observed.cause != TransitionCause::Fleet;
+        self.state_began();
+    }
+
+    /// As in the circuit: a new state begins without a lease.
+    fn state_began(&mut self) {
+        if self.local != CircuitState::HalfOpen {
+            self.lease = None;
+            self.ask_at = None;
+        }
+        self.verdicts.clear();
+        if let Gate::Fleet { .. } = self.gate {
+            self.gate = Gate::Fleet { leased: false };
+        }
+    }
+
+    /// The circuit went somewhere by itself, or by somebody's hand. Says how that ended if it did at
+    /// once.
+    fn decide(
+        &mut self,
+        observed: &Observation,
+        operation: &mut impl FnMut() -> OperationId,
+    ) -> Option<Ending> {
+        let by_hand = matches!(observed.cause, TransitionCause::Manual | TransitionCause::HealthCheck);
+        let fleet = self.known.map_or(FleetState::Closed, |known| known.state);
+        let target = match observed.state {
+            CircuitState::Open => FleetState::Open,
+            CircuitState::Closed if fleet != FleetState::Closed => FleetState::Closed,
+            CircuitState::HalfOpen if by_hand && !self.own && fleet != FleetState::HalfOpen => {
+                FleetState::HalfOpen
+            }
+            // An isolation that is over decides nothing, and takes nothing back.
+            CircuitState::HalfOpen => return None,
+            // Closed like the fleet, or held by hand: this process's own affair.
+            _ => {
+                self.own = false;
+                self.pending = None;
+                return None;
+            }
+        };
+        if target == FleetState::Open
+            && !by_hand
+            && self.known.is_some_and(|it| it.is_open_at(observed.since))
+        {
+            // Another process was first, and this one tripped before it took that over: together
+            // they make one opening, not a second and longer one.
+            self.own = false;
+            self.pending = None;
+            self.to_adopt = true;
+            return Some(Ending::Superseded);
+        }
+        // Where the fleet is not closed, it has decided already, or an operator has.
+        self.own =
+            target == FleetState::Open && fleet == FleetState::Closed && !by_hand && self.rules.quorum > 1;
+        self.pending = Some(Pending {
+            target,
+            until: observed.open_until,
+            made_at: observed.since,
+            by_hand,
+            cause: observed.cause,
+            operation: operation(),
+            done_here: true,
+        });
+        None
+    }
+}

@@ -23,7 +23,7 @@ use common::{Database, on_smol, on_tokio};
 use mishaps::{
     a_clock_that_steps_is_told, a_crash_restarts_the_window_and_keeps_the_state,
     a_schema_that_is_too_new_is_named, a_synchroniser_dropped_anywhere_leaves_nothing_open,
-    an_unknown_outcome_is_recognised,
+    an_unknown_outcome_is_recognised, forged_announcements_cost_little_and_change_nothing,
 };
 
 /// Makes a test of each scenario on each runtime.
@@ -68,6 +68,7 @@ on_both! {
     a_crash_restarts_the_window_and_keeps_the_state
     a_clock_that_steps_is_told
     a_schema_that_is_too_new_is_named
+    forged_announcements_cost_little_and_change_nothing
 }
 
 async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {

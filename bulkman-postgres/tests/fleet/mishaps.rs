@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bulkman_core::fleet::{Ending, FleetEvent};
-use bulkman_core::store::{CountsRule, FleetState, Share};
+use bulkman_core::store::{CountsRule, FaultStore, FleetState, Share};
 use bulkman_core::{BoxFuture, Bulkhead, BulkheadConfig, CircuitState, Fleet, Runtime, Sleep, StoreError};
 use bulkman_postgres::sqlx;
 use bulkman_test_support::{Postgres, StopMode};
@@ -188,6 +188,36 @@ pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Cl
     assert!(error.contains("newer version of this library"), "{error}");
     database.execute("UPDATE \"bulkman\".meta SET version = 1, oldest_client = 1").await;
     assert_eq!(ending(&mut events).await, Ending::Published);
+}
+
+/// Anybody who may connect may announce.
+pub(crate) async fn forged_announcements_cost_little_and_change_nothing(runtime: impl Runtime + Clone) {
+    let database = Database::new().await;
+    let counting = FaultStore::new(store(&database).build().unwrap(), runtime.clone());
+    let fleet = Fleet::new(counting.clone(), runtime.clone()).unwrap();
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
+    fleet.attach(&bulkhead).unwrap();
+    assert!(fleet.ready(PATIENCE).await);
+    let forge = "SELECT pg_notify(\"bulkman\".channel('fleet'), payload || n) \
+                 FROM generate_series(1000, 1200) AS n, \
+                      unnest('{1|, 1|0, 2|, 1|open|payments|, x, \"1|1|1|3|payments;\"}'::text[]) AS payload";
+    let (before, began) = (counting.operations(), runtime.now());
+    for _ in 0..20 {
+        database.execute(forge).await;
+    }
+    // This one is no forgery, and behind all of them.
+    let view = database.store("fleet").admin().force_open("payments", "ada", "").await.unwrap();
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    let deadline = began + PATIENCE;
+    while circuit.state() != CircuitState::ForcedOpen {
+        assert!(runtime.now() < deadline, "it is heard of all the same: {fleet:?}");
+        pause(&runtime).await;
+    }
+    let seconds = runtime.now().saturating_duration_since(began).as_secs_f64();
+    let looks = (counting.operations() - before) as f64;
+    assert!(looks <= 12.0 * seconds + 5.0, "24,000 forgeries made {looks} looks in {seconds} s");
+    let snapshot = fleet.snapshot();
+    assert_eq!((snapshot.polling, snapshot.circuits[0].epoch, view.epoch.0), (false, view.epoch, 1));
 }
 
 async fn until_counted(database: &Database, runtime: &impl Runtime, wanted: i64) {

@@ -333,7 +333,7 @@ impl CircuitBreaker {
     fn told(&self, denied: Denied) -> CircuitOpen {
         let refusal = denied.into();
         #[cfg(feature = "tracing")]
-        crate::observe::refused_by_circuit(self.name(), refusal);
+        crate::observe::refused_by_circuit(self.name(), &refusal);
         refusal
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn refused(observer: &Observer, inner: &Inner, reason: &'static str) 
 /// A circuit that is used without a bulkhead refused a call. As many as of [`refused`], and told
 /// the same way. Never inlined: that would spoil the path of the calls that are admitted.
 #[inline(never)]
-pub(crate) fn refused_by_circuit(circuit: &Name, refusal: CircuitOpen) {
+pub(crate) fn refused_by_circuit(circuit: &Name, refusal: &CircuitOpen) {
     tracing::debug!(
         target: "bulkman::call",
         circuit = circuit.as_str(),

@@ -206,7 +206,7 @@ impl<T, E> Job<T, E> {
         // It has run, and whatever a clock or a listener does now, its caller must hear so.
         let ran = contain(|| duration(&guard, &self.times)).flatten();
         contain(|| self.record(&mut guard, outcome, panicked, ran));
-        drop(guard);
+        discard(guard);
         self.desk.deliver(result);
     }
 

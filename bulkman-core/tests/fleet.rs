@@ -101,6 +101,22 @@ fn a_failed_probe_reopens_for_all() {
     assert_eq!(world.store_view(), (FleetState::Open, 3));
 }
 
+#[test]
+fn what_opens_before_the_store_was_first_heard_is_a_decision_too() {
+    let runtime = ManualRuntime::new();
+    let store = MemoryStore::new(runtime.clone());
+    let join = || {
+        let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
+        bulkhead.with_store(store.clone()).unwrap()
+    };
+    let (first, second) = (join(), join());
+    first.circuit_breaker().unwrap().open();
+    runtime.advance(Duration::from_secs(1));
+    for bulkhead in [&first, &second] {
+        assert_eq!(bulkhead.circuit_breaker().unwrap().state(), CircuitState::Open);
+    }
+}
+
 /// One call a minute: the first makes the demand, three are probes.
 #[test]
 fn one_call_a_minute_closes_the_circuit_by_its_fourth() {

@@ -48,6 +48,8 @@ pub(crate) struct Calls {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
+    /// The p99 of calls to circuits of the same process that have no store, made in turn with these.
+    pub(crate) beside: f64,
 }
 
 impl Seen {
@@ -80,8 +82,8 @@ impl fmt::Display for Told {
                 }
                 Ok(())
             }
-            Self::Calls(Calls { made, refused, p50, p99, p999 }) => {
-                write!(f, "calls {made} {refused} {p50} {p99} {p999}")
+            Self::Calls(Calls { made, refused, p50, p99, p999, beside }) => {
+                write!(f, "calls {made} {refused} {p50} {p99} {p999} {beside}")
             }
         }
     }
@@ -106,12 +108,13 @@ impl Told {
             ["view", ref circuits @ ..] => {
                 Self::View(circuits.iter().map(|text| seen(text)).collect::<Option<_>>()?)
             }
-            ["calls", made, refused, p50, p99, p999] => Self::Calls(Calls {
+            ["calls", made, refused, p50, p99, p999, beside] => Self::Calls(Calls {
                 made: made.parse().ok()?,
                 refused: refused.parse().ok()?,
                 p50: p50.parse().ok()?,
                 p99: p99.parse().ok()?,
                 p999: p999.parse().ok()?,
+                beside: beside.parse().ok()?,
             }),
             _ => return None,
         })

@@ -28,6 +28,7 @@ use super::role::{Executor, Link, Role, Tells};
 use super::server::FOR_LONG;
 use super::told::{Calls, Seen, Told};
 use crate::contenders::{Failed, ready};
+use crate::harness::measure::Distribution;
 use crate::workers::Workers;
 
 /// The command-line word under which this program is a process of a fleet.
@@ -85,7 +86,10 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
             }
             ["view"] => say(&Told::View(view(fleet.as_ref(), &circuits))),
             ["call", milliseconds] => {
-                say(&Told::Calls(call(&circuits, Duration::from_millis(milliseconds.parse()?))));
+                let beside = (0..role.circuits).map(|index| circuit(index, role, &runtime));
+                let beside = beside.collect::<Result<Vec<_>, _>>()?;
+                let how_long = Duration::from_millis(milliseconds.parse()?);
+                say(&Told::Calls(call(&circuits, &beside, how_long)));
             }
             _ => return Err(format!("what does {line:?} mean?").into()),
         }
@@ -133,29 +137,33 @@ fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
 }
 
 /// Calls in bursts, as requests come; what is called fails for a third of each [`PERIOD`], for all
-/// processes at the same time.
-fn call(circuits: &[Bulkhead], how_long: Duration) -> Calls {
+/// processes at the same time. Circuits of which no store knows take turns with the others.
+fn call(circuits: &[Bulkhead], beside: &[Bulkhead], how_long: Duration) -> Calls {
     let until = Instant::now() + how_long;
-    let mut took = Vec::new();
+    let (mut took, mut took_beside) = (Vec::new(), Vec::new());
     let mut refused = 0;
     let mut next = fastrand::usize(..circuits.len());
     let mut burst_at = Instant::now() + BURSTS.mul_f64(fastrand::f64());
     while burst_at < until {
-        thread::sleep(burst_at.saturating_duration_since(Instant::now()));
-        burst_at += BURSTS;
-        let now = clock::now();
-        for _ in 0..BURST {
-            next = (next + 1) % circuits.len();
-            let fails = fails(next, now);
-            let before = Instant::now();
-            let outcome = ready(circuits[next].execute(async { if fails { Err(Failed) } else { Ok(()) } }));
-            took.push(before.elapsed().as_nanos() as f64);
-            refused += u64::from(outcome.is_err() && !fails);
+        for (circuits, took) in [(circuits, &mut took), (beside, &mut took_beside)] {
+            thread::sleep(burst_at.saturating_duration_since(Instant::now()));
+            burst_at += BURSTS / 2;
+            let now = clock::now();
+            for offset in 1..=BURST {
+                let index = (next + offset) % circuits.len();
+                let fails = fails(index, now);
+                let before = Instant::now();
+                let operation = async { if fails { Err(Failed) } else { Ok(()) } };
+                let outcome = ready(circuits[index].execute(operation));
+                took.push(before.elapsed().as_nanos() as f64);
+                refused += u64::from(outcome.is_err() && !fails);
+            }
         }
+        next += BURST;
     }
-    took.sort_by(f64::total_cmp);
-    let at = |quantile: f64| took[((took.len() - 1) as f64 * quantile).round() as usize];
-    Calls { made: took.len() as u64, refused, p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+    let made = took.len() as u64;
+    let [took, beside] = [took, took_beside].map(Distribution::of);
+    Calls { made, refused, p50: took.median, p99: took.p99, p999: took.p999, beside: beside.p99 }
 }
 
 fn fails(circuit: usize, now: Duration) -> bool {

@@ -135,6 +135,7 @@ pub(crate) struct Distribution {
     pub(crate) median: f64,
     pub(crate) p90: f64,
     pub(crate) p99: f64,
+    pub(crate) p999: f64,
     pub(crate) max: f64,
 }
 
@@ -146,6 +147,6 @@ impl Distribution {
         assert!(!samples.is_empty(), "nothing was measured");
         samples.sort_by(f64::total_cmp);
         let at = |quantile: f64| samples[((samples.len() - 1) as f64 * quantile).round() as usize];
-        Self { p10: at(0.1), median: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+        Self { p10: at(0.1), median: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) }
     }
 }

@@ -41,6 +41,12 @@ impl SharedCircuit {
         self.0.upgrade().map(|shell| shell.change(|machine, now| machine.set_gate(gate, now)))
     }
 
+    pub(crate) fn heed_again(&self) {
+        if let Some(shell) = self.0.upgrade() {
+            shell.change(|machine, _| machine.heed_again());
+        }
+    }
+
     pub(crate) fn next_isolation(&self) -> Option<Duration> {
         self.0.upgrade().map(|shell| shell.change(|machine, _| machine.next_isolation()))
     }

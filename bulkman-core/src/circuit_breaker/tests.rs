@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use super::shared::{Adopted, Gate};
 use super::state::{Machine, Settled};
 use super::*;
 use crate::runtime::ClockOnly;
@@ -92,4 +93,47 @@ fn a_health_check_begins_half_open_early_and_only_from_open() {
     assert!(breaker.half_open_early());
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     assert_eq!(breaker.snapshot().recent.last().unwrap().cause, TransitionCause::HealthCheck);
+}
+
+/// Waking the synchroniser takes longer than a call.
+#[test]
+fn the_synchroniser_is_told_of_each_thing_once_and_not_of_what_time_does() {
+    let runtime = ManualRuntime::new();
+    let config = CircuitBreakerConfig::new().failure_threshold(1);
+    let breaker = CircuitBreaker::new("shared", config, runtime.clone()).unwrap();
+    let told = Arc::new(Mutex::new(0));
+    let ears = Arc::clone(&told);
+    let shared = breaker.share(Arc::new(move || *ears.lock().unwrap() += 1)).unwrap();
+    let takes = || std::mem::take(&mut *told.lock().unwrap());
+    shared.observe().unwrap();
+    shared.set_gate(Gate::Fleet { leased: false }).unwrap();
+    takes();
+
+    breaker.try_acquire().unwrap().failure();
+    assert_eq!(takes(), 1, "an opening");
+    shared.observe().unwrap();
+    runtime.advance(30 * SECOND);
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    assert_eq!(takes(), 0, "the end of an isolation");
+    for _ in 0..3 {
+        assert_eq!(breaker.try_acquire().unwrap_err().reason, OpenReason::NoLease);
+    }
+    assert_eq!(takes(), 1, "a lease is wanted");
+    let observed = shared.observe().unwrap();
+    assert!(observed.wanted && observed.state == CircuitState::HalfOpen);
+    assert!(breaker.try_acquire().is_err());
+    assert_eq!(takes(), 0, "that is known");
+    shared.heed_again();
+    assert!(breaker.try_acquire().is_err());
+    assert_eq!(takes(), 1, "there was none to be had, and it is still wanted");
+    shared.observe().unwrap();
+
+    shared.set_gate(Gate::Fleet { leased: true }).unwrap();
+    breaker.try_acquire().unwrap().success();
+    assert_eq!(takes(), 1, "a verdict");
+    let generation = shared.observe().unwrap().generation;
+    shared.adopt(generation, Adopted::Closed).unwrap().unwrap();
+    assert_eq!(takes(), 0, "what it has said itself");
+    breaker.open();
+    assert_eq!(takes(), 1);
 }

@@ -43,10 +43,13 @@ pub(crate) struct Verdict {
 #[derive(Debug)]
 pub(super) struct Share {
     pub(super) gate: Gate,
-    /// Why the current state was entered.
-    pub(super) cause: TransitionCause,
+    /// Why the current state was entered; `None`: the circuit was made with it.
+    pub(super) cause: Option<TransitionCause>,
     /// A call, or a look after the dependency, was refused for want of a lease.
     wanted: bool,
+    /// The synchroniser has been told of the want and sees to it. Waking it takes longer than a
+    /// call, so the calls that are refused meanwhile leave it alone.
+    heeded: bool,
     verdicts: Vec<Verdict>,
     /// The generation that was announced last.
     announced: u64,
@@ -57,8 +60,9 @@ impl Default for Share {
     fn default() -> Self {
         Self {
             gate: Gate::Own,
-            cause: TransitionCause::Manual,
+            cause: None,
             wanted: false,
+            heeded: false,
             verdicts: Vec::new(),
             announced: 0,
             news: false,
@@ -71,8 +75,8 @@ impl Default for Share {
 pub(crate) struct Observation {
     pub(crate) generation: u64,
     pub(crate) state: CircuitState,
-    /// Why it is in that state.
-    pub(crate) cause: TransitionCause,
+    /// Why it is in that state; `None`: it was made with it.
+    pub(crate) cause: Option<TransitionCause>,
     pub(crate) since: Instant,
     /// When the isolation is over; `None` while open: never.
     pub(crate) open_until: Option<Instant>,
@@ -133,7 +137,13 @@ impl Machine {
     /// Says who may probe. When it is this circuit again, what its probes have shown so far counts.
     pub(crate) fn set_gate(&mut self, gate: Gate, now: Instant) {
         self.share.gate = gate;
+        self.share.heeded = false;
         self.judge(TransitionCause::ProbeFailed, now);
+    }
+
+    /// There was no lease to be had: the next call that wants one is to say so again.
+    pub(crate) fn heed_again(&mut self) {
+        self.share.heeded = false;
     }
 
     /// How long an opening would be that followed now.
@@ -207,7 +217,8 @@ impl Machine {
     pub(super) fn refuse_probe(&mut self) -> CircuitOpen {
         match self.share.gate {
             Gate::Fleet { leased: false } => {
-                if !std::mem::replace(&mut self.share.wanted, true) {
+                if !std::mem::replace(&mut self.share.heeded, true) {
+                    self.share.wanted = true;
                     self.tell();
                 }
                 CircuitOpen::new(OpenReason::NoLease, Some(RETRY_WITHOUT_LEASE))
@@ -221,6 +232,7 @@ impl Machine {
     pub(super) fn hand_on(&mut self, sample: Sample) -> bool {
         let Gate::Fleet { .. } = self.share.gate else { return false };
         self.share.gate = Gate::Fleet { leased: false };
+        self.share.heeded = false;
         self.tell();
         self.share.verdicts.push(Verdict {
             generation: self.generation,
@@ -238,8 +250,15 @@ impl Machine {
 
     /// A state has begun: leases and verdicts were of the one before.
     pub(super) fn begin_share(&mut self, cause: TransitionCause) {
-        self.share.cause = cause;
+        self.share.cause = Some(cause);
+        // What comes from the synchroniser is no news to it; nor is it that an isolation is over,
+        // until a call wants a lease. Waking it would cost the call that happens to see it.
+        let news = !matches!(cause, TransitionCause::Fleet | TransitionCause::IsolationOver);
+        if !news && self.share.announced + 1 == self.generation {
+            self.share.announced = self.generation;
+        }
         self.share.wanted = false;
+        self.share.heeded = false;
         self.share.verdicts.clear();
         if let Gate::Fleet { .. } = self.share.gate {
             self.share.gate = Gate::Fleet { leased: false };

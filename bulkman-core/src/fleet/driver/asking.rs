@@ -69,6 +69,9 @@ impl Driver {
                     member.acquired(epoch, lease, asked);
                     None
                 });
+                if let Some(slot) = self.members.get(&id).filter(|slot| slot.member.lease().is_none()) {
+                    slot.circuit.heed_again();
+                }
                 Ok(())
             }
             Step::Renew { epoch, lease } => {

@@ -21,9 +21,9 @@ impl Member {
             let first = self.seen == 0;
             let before = self.pending;
             self.begin(observed);
-            // How the circuit began is no decision: the fleet knows better.
+            // How the circuit was made is no decision: the fleet knows better.
             let mut ended = None;
-            if !(first && observed.cause == TransitionCause::Manual) {
+            if !(first && observed.cause.is_none()) {
                 ended = self.decide(observed, &mut operation);
             }
             let replaced = before.filter(|_| self.pending != before).map(|_| Ending::Replaced);
@@ -70,7 +70,7 @@ impl Member {
             observed.state,
             CircuitState::ForcedOpen | CircuitState::Disabled | CircuitState::MetricsOnly
         );
-        self.held = special && observed.cause != TransitionCause::Fleet;
+        self.held = special && observed.cause != Some(TransitionCause::Fleet);
         self.state_began();
     }
 
@@ -93,7 +93,8 @@ impl Member {
         observed: &Observation,
         operation: &mut impl FnMut() -> OperationId,
     ) -> Option<Ending> {
-        let by_hand = matches!(observed.cause, TransitionCause::Manual | TransitionCause::HealthCheck);
+        let by_hand =
+            matches!(observed.cause, None | Some(TransitionCause::Manual | TransitionCause::HealthCheck));
         let fleet = self.known.map_or(FleetState::Closed, |known| known.state);
         let target = match observed.state {
             CircuitState::Open => FleetState::Open,
@@ -129,7 +130,7 @@ impl Member {
             until: observed.open_until,
             made_at: observed.since,
             by_hand,
-            cause: observed.cause,
+            cause: observed.cause.unwrap_or(TransitionCause::Manual),
             operation: operation(),
             done_here: true,
         });

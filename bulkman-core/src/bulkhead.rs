@@ -109,6 +109,17 @@ impl Bulkhead {
     ///
     /// [`ConfigError`] names the field, its value and the range; or the setting that this runtime
     /// can't honour.
+    ///
+    /// ```
+    /// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    ///
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(5), ClockOnly)?;
+    /// assert_eq!(bulkhead.name(), "search");
+    ///
+    /// let error = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(0), ClockOnly).unwrap_err();
+    /// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 1,000,000");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn new(config: BulkheadConfig, runtime: impl Runtime) -> Result<Self, ConfigError> {
         Self::with_runtime(config, Arc::new(runtime))
     }
@@ -118,6 +129,17 @@ impl Bulkhead {
     /// # Errors
     ///
     /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Runtime};
+    /// use std::sync::Arc;
+    ///
+    /// let runtime: Arc<dyn Runtime> = Arc::new(ClockOnly);
+    /// let search = Bulkhead::with_runtime(BulkheadConfig::new("search"), Arc::clone(&runtime))?;
+    /// let mail = Bulkhead::with_runtime(BulkheadConfig::new("mail"), runtime)?;
+    /// assert!(search.is_healthy() && mail.is_healthy());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn with_runtime(config: BulkheadConfig, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
         config.validate()?;
         let capabilities = runtime.capabilities();
@@ -155,6 +177,20 @@ impl Bulkhead {
     /// # Errors
     ///
     /// As [`Fleet::new`]; [`ConfigError::Immutable`] if the circuit is shared already.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, MemoryStore, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// let store = MemoryStore::new(runtime.clone());
+    /// let here = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?.with_store(store.clone())?;
+    /// let there = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?.with_store(store)?;
+    /// runtime.run_until_stalled();           // both have a link now
+    /// here.circuit_breaker().unwrap().open();
+    /// runtime.advance(Duration::from_secs(1));
+    /// assert!(!there.is_healthy());          // it has heard
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
         let fleet = Fleet::from_parts(Arc::new(store), Arc::clone(&self.inner.runtime))?;
         fleet.attach(&self)?;
@@ -164,6 +200,16 @@ impl Bulkhead {
     }
 
     /// The fleet that [`with_store`](Self::with_store) made.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, MemoryStore, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// assert!(bulkhead.fleet().is_none());
+    /// let bulkhead = bulkhead.with_store(MemoryStore::new(runtime))?;
+    /// assert!(bulkhead.fleet().is_some());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
         self.inner.fleet.get()
@@ -258,6 +304,16 @@ impl Bulkhead {
     }
 
     /// Begins a call with settings of its own: see [`Call`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use std::time::Duration;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// // Whatever the bulkhead is set to, this call rather goes without than waits.
+    /// let hits = bulkhead.call().max_wait(Duration::ZERO).execute_sync(|| Ok::<_, ()>(12));
+    /// assert_eq!(hits, Ok(12));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub const fn call(&self) -> Call<'_> {
         Call::new(self)
@@ -333,12 +389,36 @@ impl Bulkhead {
     /// # Errors
     ///
     /// [`BulkheadError::Full`] if it would have to wait; otherwise as [`acquire`](Self::acquire).
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp").max_concurrent_calls(1), ClockOnly)?;
+    /// let permit = bulkhead.try_acquire().unwrap();
+    /// assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Full { .. })));
+    /// permit.succeed();
+    /// assert!(bulkhead.try_acquire().is_ok());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
         Permit::now(self)
     }
 
     /// The bulkhead's condition. Reading it performs a due transition of the circuit, so it is
     /// right without traffic.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// let config = BulkheadConfig::new("search").failure_threshold(1);
+    /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
+    /// assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+    /// let _ = bulkhead.execute_sync(|| Err::<(), _>("down"));
+    /// assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    /// runtime.advance(Duration::from_secs(30));
+    /// assert_eq!(bulkhead.state(), BulkheadState::Degraded);   // the next calls are probes
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn state(&self) -> BulkheadState {
         if self.inner.queue.is_closed() {
@@ -353,12 +433,33 @@ impl Bulkhead {
 
     /// Whether calls have a chance to pass: [`Healthy`](BulkheadState::Healthy) or
     /// [`Degraded`](BulkheadState::Degraded).
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let status = |bulkhead: &Bulkhead| if bulkhead.is_healthy() { 200 } else { 503 };
+    /// assert_eq!(status(&bulkhead), 200);
+    /// bulkhead.circuit_breaker().unwrap().open();
+    /// assert_eq!(status(&bulkhead), 503);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         matches!(self.state(), BulkheadState::Healthy | BulkheadState::Degraded)
     }
 
     /// The counters.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let _ = bulkhead.execute_sync(|| Ok::<_, &str>("found"));
+    /// let _ = bulkhead.execute_sync(|| Err::<(), _>("down"));
+    /// let stats = bulkhead.stats();
+    /// assert_eq!((stats.started, stats.successful, stats.failed), (2, 1, 1));
+    /// assert_eq!((stats.active, stats.waiting, stats.rejected.total()), (0, 0, 0));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> BulkheadStats {
         let inner = &*self.inner;
@@ -394,12 +495,37 @@ impl Bulkhead {
     }
 
     /// Sets the counters to zero. Calls that run now count as started after it.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("found"));
+    /// let running = bulkhead.try_acquire().unwrap();
+    /// bulkhead.reset_stats();
+    /// assert_eq!((bulkhead.stats().started, bulkhead.stats().successful), (1, 0));
+    /// running.succeed();
+    /// assert_eq!(bulkhead.stats().successful, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn reset_stats(&self) {
         self.inner.counters.reset(self.inner.refused_by_circuit());
         self.inner.queue.reset_high_water();
     }
 
     /// The circuit breaker; `None` when the configuration has none.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// if let Some(circuit) = bulkhead.circuit_breaker() {
+    ///     circuit.force_open();              // by hand: the server is being moved
+    /// }
+    /// assert!(!bulkhead.is_healthy());
+    ///
+    /// let config = BulkheadConfig::new("reports").circuit_breaker_enabled(false);
+    /// assert!(Bulkhead::new(config, ClockOnly)?.circuit_breaker().is_none());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn circuit_breaker(&self) -> Option<&CircuitBreaker> {
         self.inner.circuit.as_ref()
@@ -407,6 +533,18 @@ impl Bulkhead {
 
     /// When an open circuit lets the next call through; `None` when it is not open, or held open by
     /// hand.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// assert_eq!(bulkhead.retry_after(), None);
+    /// bulkhead.circuit_breaker().unwrap().open();
+    /// runtime.advance(Duration::from_secs(10));
+    /// assert_eq!(bulkhead.retry_after(), Some(Duration::from_secs(20)));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.inner.circuit.as_ref().and_then(CircuitBreaker::retry_after)
@@ -416,6 +554,17 @@ impl Bulkhead {
     ///
     /// Ends at once without a circuit breaker. A slow reader never holds up a call: it is told
     /// how many it missed.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, CircuitEvent, CircuitState, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").failure_threshold(1), ClockOnly)?;
+    /// let mut events = bulkhead.events();
+    /// let _ = bulkhead.execute_sync(|| Err::<(), _>("down"));
+    /// // Or `while let Some(event) = events.next().await`, in a task of its own.
+    /// let Some(CircuitEvent::Transition(transition)) = events.try_next() else { panic!("no news") };
+    /// assert_eq!((transition.from, transition.to), (CircuitState::Closed, CircuitState::Open));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn events(&self) -> CircuitEvents {
         self.inner.circuit.as_ref().map_or_else(CircuitEvents::ended, CircuitBreaker::events)
     }
@@ -470,11 +619,26 @@ impl Bulkhead {
     }
 
     /// The settings in force.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(3);
+    /// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
+    /// assert_eq!(bulkhead.config(), config);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn config(&self) -> BulkheadConfig {
         lock(&self.inner.config).1.clone()
     }
 
     /// The name.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// assert_eq!(bulkhead.name(), "search");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.inner.name
@@ -516,6 +680,18 @@ impl Bulkhead {
 
     /// Refuses new and waiting calls from now on. Running calls go on: see
     /// [`drained`](Self::drained).
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let running = bulkhead.try_acquire().unwrap();
+    /// bulkhead.shutdown();
+    /// let refused = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
+    /// assert!(matches!(refused, BulkheadError::Shutdown { .. }));
+    /// running.succeed();                     // what runs may end
+    /// assert_eq!(bulkhead.stats().successful, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn shutdown(&self) {
         if self.inner.queue.close() {
             self.inner.ended.wake_all();

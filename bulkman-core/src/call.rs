@@ -66,31 +66,103 @@ impl<'a> Call<'a> {
 }
 
 impl<'a, C> Call<'a, C> {
-    /// Bounds the whole call, queue and run together; `None`: not at all.
+    /// Bounds the whole call, queue and run together; `None`: not at all. Default: as configured.
+    ///
+    /// Zero gives no more time than the first poll: what is not done by then has timed out.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, testing::ManualRuntime};
+    /// # use std::{future::pending, time::Duration};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// let call = bulkhead.call().timeout(Duration::from_secs(2));
+    /// let late = runtime.block_on(call.execute(pending::<Result<(), ()>>())).unwrap_err();
+    /// assert!(matches!(late, BulkheadError::Timeout { .. }));
+    /// assert_eq!(runtime.elapsed(), Duration::from_secs(2));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.options.limits().timeout = Limit::new(timeout.into());
         self
     }
 
     /// Bounds the time in the queue; zero: never wait; `None`: as long as the timeout allows.
+    /// Default: as configured.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+    /// # use std::time::Duration;
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), ClockOnly)?;
+    /// let _busy = bulkhead.try_acquire().unwrap();
+    /// let now_or_never = bulkhead.call().max_wait(Duration::ZERO);
+    /// let full = now_or_never.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
+    /// assert!(matches!(full, BulkheadError::Full { .. }));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn max_wait(mut self, max_wait: impl Into<Option<Duration>>) -> Self {
         self.options.limits().max_wait = Limit::new(max_wait.into());
         self
     }
 
-    /// Bounds the run alone; `None`: not at all.
+    /// Bounds the run alone, however long the call waited before; `None`: not at all. Default: as
+    /// configured.
+    ///
+    /// Zero gives no more time than the operation's first poll.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, Phase, testing::ManualRuntime};
+    /// # use std::{future::pending, time::Duration};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// let call = bulkhead.call().run_timeout(Duration::from_secs(2));
+    /// match runtime.block_on(call.execute(pending::<Result<(), ()>>())).unwrap_err() {
+    ///     BulkheadError::Timeout { phase: Phase::Running, ran, .. } => assert_eq!(ran, Duration::from_secs(2)),
+    ///     other => panic!("{other}"),
+    /// }
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn run_timeout(mut self, run_timeout: impl Into<Option<Duration>>) -> Self {
         self.options.limits().run_timeout = Limit::new(run_timeout.into());
         self
     }
 
-    /// Served before waiting calls of a lower priority. A full queue is full for all of them.
+    /// Served before waiting calls of a lower priority; default [`Priority::Normal`]. A full queue
+    /// is full for all of them.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Priority, testing::ManualRuntime};
+    /// # use futures_lite::future::zip;
+    /// # use std::cell::RefCell;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), runtime.clone())?;
+    /// # let served = RefCell::new(Vec::new());
+    /// # let query = async |who| { served.borrow_mut().push(who); Ok::<_, ()>(()) };
+    /// let running = bulkhead.try_acquire().unwrap();
+    /// let report = bulkhead.call().priority(Priority::Low).execute(query("nightly report"));
+    /// let shop = bulkhead.call().priority(Priority::High).execute(query("shop"));
+    /// // They wait, in this order, and then there is a permit.
+    /// let _ = runtime.block_on(zip(zip(report, shop), async { running.succeed() }));
+    /// assert_eq!(served.into_inner(), ["shop", "nightly report"]);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
         self
     }
 
     /// Decides what the result says about the dependency: see [`Outcome`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let call = bulkhead.call().classify(|response: &Result<u16, ()>| match response {
+    ///     Ok(status) if *status < 500 => Outcome::Success,
+    ///     _ => Outcome::Failure,
+    /// });
+    /// assert_eq!(call.execute_sync(|| Ok(503)), Ok(503));
+    /// assert_eq!(bulkhead.stats().failed, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn classify<T, E, F>(self, classifier: F) -> Call<'a, F>
     where
         F: Fn(&Result<T, E>) -> Outcome,
@@ -99,6 +171,17 @@ impl<'a, C> Call<'a, C> {
     }
 
     /// Runs a future: as [`Bulkhead::execute`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Priority, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let hits = bulkhead.call().priority(Priority::High).execute(async { Ok::<_, ()>(12) }).await;
+    /// assert_eq!(hits, Ok(12));
+    /// # });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn execute<F, T, E>(self, operation: F) -> Execute<&'a Bulkhead, F, C>
     where
@@ -109,6 +192,18 @@ impl<'a, C> Call<'a, C> {
     }
 
     /// Runs a future and tells how long it waited and ran.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Runtime, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// # let query = async { runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await; Ok::<_, ()>(12) };
+    /// let report = runtime.block_on(bulkhead.call().report(query));
+    /// assert_eq!(report.result, Ok(12));
+    /// assert_eq!((report.queued, report.ran), (Duration::ZERO, Duration::from_secs(2)));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn report<F, T, E>(mut self, operation: F) -> Report<&'a Bulkhead, F, C>
     where
@@ -122,6 +217,19 @@ impl<'a, C> Call<'a, C> {
     }
 
     /// Runs a closure off the executor: as [`Bulkhead::execute_blocking`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("reports"), runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let call = bulkhead.call().timeout(Duration::from_secs(5));
+    /// let sum = call.execute_blocking(|| Ok::<_, ()>((1..=10).sum::<u32>())).await;
+    /// assert_eq!(sum, Ok(55));
+    /// # });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn execute_blocking<F, T, E>(self, operation: F) -> ExecuteBlocking<F, T, E, C>
     where
         F: FnOnce() -> Result<T, E> + Send + 'static,
@@ -137,6 +245,15 @@ impl<'a, C> Call<'a, C> {
     /// # Errors
     ///
     /// As [`Bulkhead::execute_sync`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use std::time::Duration;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("reports"), ClockOnly)?;
+    /// let call = bulkhead.call().max_wait(Duration::from_millis(100));
+    /// assert_eq!(call.execute_sync(|| Ok::<_, ()>("written")), Ok("written"));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn execute_sync<F, T, E>(self, operation: F) -> Result<T, BulkheadError<E>>
     where
         F: FnOnce() -> Result<T, E>,
@@ -146,6 +263,17 @@ impl<'a, C> Call<'a, C> {
     }
 
     /// Waits for a permit: as [`Bulkhead::acquire`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), runtime.clone()).unwrap();
+    /// # runtime.block_on(async {
+    /// let permit = bulkhead.call().max_wait(Duration::from_millis(100)).acquire().await?;
+    /// permit.succeed();
+    /// # Ok::<(), bulkman_core::BulkheadError<std::convert::Infallible>>(()) }).unwrap();
+    /// ```
     pub fn acquire(self) -> Acquire {
         Acquire::new(self.bulkhead.clone(), self.options)
     }

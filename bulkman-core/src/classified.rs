@@ -14,6 +14,21 @@ use crate::outcome::Outcome;
 /// A view of a bulkhead for results of one type: made by [`Bulkhead::classified`].
 ///
 /// It shares the bulkhead's permits, queue and circuit.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
+/// let users = bulkhead.classified(|result: &Result<&str, u16>| match result {
+///     Ok(_) => Outcome::Success,
+///     Err(404) => Outcome::Ignored,
+///     Err(_) => Outcome::Failure,
+/// });
+/// let _ = users.execute_sync(|| Err(404));
+/// let _ = users.execute_sync(|| Err(503));
+/// assert_eq!((bulkhead.stats().ignored, bulkhead.stats().failed), (1, 1));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 pub struct Classified<T, E, C> {
     bulkhead: Bulkhead,
     classifier: C,
@@ -26,6 +41,17 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     }
 
     /// As [`Bulkhead::execute`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone())?;
+    /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
+    /// let error = runtime.block_on(tolerant.execute(async { Err("no such user") })).unwrap_err();
+    /// assert_eq!(error.into_operation(), Some("no such user"));
+    /// assert_eq!(bulkhead.stats().ignored, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn execute<F>(&self, operation: F) -> Execute<&Bulkhead, F, &C>
     where
@@ -35,6 +61,17 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     }
 
     /// As [`Bulkhead::execute_blocking`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone())?;
+    /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
+    /// let error = runtime.block_on(tolerant.execute_blocking(|| Err("no such file"))).unwrap_err();
+    /// assert_eq!(error.into_operation(), Some("no such file"));
+    /// assert_eq!(bulkhead.stats().ignored, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn execute_blocking<F>(&self, operation: F) -> ExecuteBlocking<F, T, E, C>
     where
         F: FnOnce() -> Result<T, E> + Send + 'static,
@@ -50,6 +87,15 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     /// # Errors
     ///
     /// As [`Bulkhead::execute_sync`].
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
+    /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
+    /// assert!(tolerant.execute_sync(|| Err("no such user")).is_err());
+    /// assert_eq!(bulkhead.stats().ignored, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn execute_sync<F>(&self, operation: F) -> Result<T, BulkheadError<E>>
     where
         F: FnOnce() -> Result<T, E>,
@@ -58,11 +104,29 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     }
 
     /// As [`Bulkhead::call`], with the classifier in place.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
+    /// # use std::time::Duration;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
+    /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
+    /// let _ = tolerant.call().max_wait(Duration::ZERO).execute_sync(|| Err("no such user"));
+    /// assert_eq!(bulkhead.stats().ignored, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn call(&self) -> Call<'_, &C> {
         self.bulkhead.call().classified_by(&self.classifier)
     }
 
     /// The bulkhead behind the view.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
+    /// let users = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
+    /// assert!(users.bulkhead().is_healthy());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead

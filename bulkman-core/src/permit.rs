@@ -23,16 +23,23 @@ use crate::queue::Priority;
 /// may be sent to another thread. Timeouts bound the wait for it, not its use.
 ///
 /// Dropping it without a word counts the call as cancelled, which says nothing about the
-/// dependency.
+/// dependency. So does a panic between the two steps, which need not be the dependency's fault
+/// (an [`Admission`](crate::Admission), whose call is in between, records a failure then).
 ///
 /// ```
-/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
 /// let permit = bulkhead.try_acquire().unwrap();
 /// assert_eq!(bulkhead.stats().active, 1);
-/// permit.succeed();
-/// assert_eq!(bulkhead.stats().successful, 1);
+/// permit.succeed();                                              // the transfer is complete
+/// bulkhead.try_acquire().unwrap().fail();                        // the server went away
+/// bulkhead.try_acquire().unwrap().ignore();                      // there was no such file
+/// bulkhead.try_acquire().unwrap().record(Outcome::Success);
+/// drop(bulkhead.try_acquire().unwrap());                         // nobody wants it any more
+///
+/// let stats = bulkhead.stats();
+/// assert_eq!((stats.successful, stats.failed, stats.ignored, stats.cancelled), (2, 1, 1, 1));
 /// # Ok::<(), bulkman_core::ConfigError>(())
 /// ```
 #[must_use = "a permit that is dropped at once frees its place and counts as cancelled"]
@@ -43,22 +50,22 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The dependency did its work.
+    /// The dependency did its work. See the example of [`Permit`].
     pub fn succeed(self) {
         self.record(Outcome::Success);
     }
 
-    /// The dependency failed.
+    /// The dependency failed. See the example of [`Permit`].
     pub fn fail(self) {
         self.record(Outcome::Failure);
     }
 
-    /// The call says nothing about the dependency.
+    /// The call says nothing about the dependency. See the example of [`Permit`].
     pub fn ignore(self) {
         self.record(Outcome::Ignored);
     }
 
-    /// Ends the call with this outcome and frees the permit.
+    /// Ends the call with this outcome and frees the permit. See the example of [`Permit`].
     pub fn record(mut self, outcome: Outcome) {
         let held = self.granted.filter(|_| self.guard.needs_duration());
         let held = held.map(|granted| self.guard.inner().runtime.now().saturating_duration_since(granted));
@@ -66,6 +73,14 @@ impl Permit {
     }
 
     /// The bulkhead that the permit belongs to.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
+    /// let permit = bulkhead.try_acquire().unwrap();
+    /// assert_eq!(permit.bulkhead().name(), "ftp");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn bulkhead(&self) -> &Bulkhead {
         self.guard.bulkhead()

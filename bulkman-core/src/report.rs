@@ -49,6 +49,18 @@ pin_project! {
     /// # Cancel safety
     ///
     /// As [`Execute`].
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let report = bulkhead.call().report(async { Ok::<_, ()>("found") });
+    /// assert_eq!(report.await.bulkhead, "search");
+    /// # });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct Report<H: Borrow<Bulkhead>, F, C> {
         id: u64,

@@ -21,6 +21,18 @@ use crate::execute::Execute;
 /// ```
 pub trait WithBulkhead<T, E>: Future<Output = Result<T, E>> + Sized {
     /// As [`Bulkhead::execute`].
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, WithBulkhead};
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("web"), runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let status = async { Ok::<_, ()>(200) }.with_bulkhead(&bulkhead).await;
+    /// assert_eq!(status, Ok(200));
+    /// # });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     fn with_bulkhead(self, bulkhead: &Bulkhead) -> Execute<&Bulkhead, Self, ByResult> {
         bulkhead.execute(self)
     }

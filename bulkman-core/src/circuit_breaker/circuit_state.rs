@@ -5,6 +5,13 @@ use std::fmt;
 /// Where a circuit stands.
 ///
 /// The first three follow each other by themselves; the others are entered and left by hand.
+///
+/// ```
+/// use bulkman_core::CircuitState;
+///
+/// assert!(CircuitState::MetricsOnly.passes_all() && CircuitState::ForcedOpen.refuses_all());
+/// assert_eq!(CircuitState::HalfOpen.to_string(), "half_open");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -25,18 +32,35 @@ pub enum CircuitState {
 
 impl CircuitState {
     /// Whether every call passes: closed, disabled or metrics-only.
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitState;
+    /// assert!(CircuitState::Disabled.passes_all());
+    /// assert!(!CircuitState::HalfOpen.passes_all());      // some pass
+    /// ```
     #[must_use]
     pub const fn passes_all(self) -> bool {
         matches!(self, Self::Closed | Self::Disabled | Self::MetricsOnly)
     }
 
     /// Whether every call is refused: open or forced open.
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitState;
+    /// assert!(CircuitState::ForcedOpen.refuses_all());
+    /// assert!(!CircuitState::HalfOpen.refuses_all());     // some pass
+    /// ```
     #[must_use]
     pub const fn refuses_all(self) -> bool {
         matches!(self, Self::Open | Self::ForcedOpen)
     }
 
     /// The name in lower case, as in logs and metrics: `half_open`.
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitState;
+    /// assert_eq!(CircuitState::MetricsOnly.as_str(), "metrics_only");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

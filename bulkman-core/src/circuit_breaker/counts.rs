@@ -6,6 +6,21 @@
 /// those of its probes, and while open what opened it. Without a rule that looks at the window
 /// (and without one asked for) only `consecutive_failures` is kept: see
 /// [`sliding_window`](super::CircuitBreakerConfig::sliding_window).
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+///
+/// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.9).minimum_number_of_calls(4);
+/// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+/// for outcome in [Outcome::Success, Outcome::Success, Outcome::Ignored, Outcome::Failure] {
+///     breaker.try_acquire().unwrap().record(outcome);
+/// }
+/// let counts = breaker.snapshot().counts;
+/// assert_eq!((counts.calls, counts.failures, counts.failure_rate), (3, 1, None));
+/// breaker.try_acquire().unwrap().failure();
+/// assert_eq!(breaker.snapshot().counts.failure_rate, Some(0.5));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

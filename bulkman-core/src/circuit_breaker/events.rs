@@ -11,6 +11,19 @@ use super::transition::Transition;
 use crate::broadcast::{Broadcast, Next, Reader};
 
 /// Something that a listener of a circuit should know.
+///
+/// ```
+/// use bulkman_core::CircuitEvent;
+///
+/// fn log(event: &CircuitEvent) -> String {
+///     match event {
+///         CircuitEvent::Transition(news) => format!("{} is {}: {}", news.circuit, news.to, news.cause),
+///         CircuitEvent::Missed(count) => format!("{count} transitions were missed"),
+///         _ => String::new(),
+///     }
+/// }
+/// assert_eq!(log(&CircuitEvent::Missed(3)), "3 transitions were missed");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum CircuitEvent {
@@ -65,11 +78,39 @@ impl CircuitEvents {
     /// # Cancel safety
     ///
     /// An event is taken only when it is returned.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), runtime.clone())?;
+    /// let mut events = breaker.events();
+    /// breaker.open();
+    /// drop(breaker);
+    /// # let mut seen = 0;
+    /// # runtime.block_on(async {
+    /// while let Some(event) = events.next().await {
+    ///     println!("{event:?}");
+    /// #   seen += 1;
+    /// }
+    /// # });
+    /// # assert_eq!(seen, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub async fn next(&mut self) -> Option<CircuitEvent> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
     /// The next event, if there is one already.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// let mut events = breaker.events();
+    /// assert_eq!(events.try_next(), None);
+    /// breaker.open();
+    /// assert!(events.try_next().is_some());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn try_next(&mut self) -> Option<CircuitEvent> {
         let mut cx = Context::from_waker(Waker::noop());
         match Pin::new(self).poll_next(&mut cx) {

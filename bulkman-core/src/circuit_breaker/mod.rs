@@ -130,6 +130,19 @@ impl CircuitBreaker {
     ///
     /// [`ConfigError`] with the field when the name or the configuration can't be used, or needs
     /// what the runtime does not have.
+    ///
+    /// ```
+    /// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    ///
+    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5);
+    /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
+    /// assert!(breaker.is_closed());
+    ///
+    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(50.0);
+    /// let error = CircuitBreaker::new("payments", config, ClockOnly).unwrap_err();
+    /// assert_eq!(error.to_string(), "`failure_rate_threshold` is 50, must be a fraction within (0, 1]");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn new(
         name: impl AsRef<str>,
         config: CircuitBreakerConfig,
@@ -157,6 +170,21 @@ impl CircuitBreaker {
     /// # Errors
     ///
     /// [`CircuitOpen`] with the reason, and when to come back, if that is known.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// # fn send(_: &str) -> Result<(), ()> { Ok(()) }
+    /// match breaker.try_acquire() {
+    ///     Ok(admission) => match send("hello") {
+    ///         Ok(()) => admission.success(),
+    ///         Err(()) => admission.failure(),
+    ///     },
+    ///     Err(refused) => println!("{refused}"),      // circuit is open, retry in 30s
+    /// }
+    /// assert!(breaker.is_closed());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn try_acquire(&self) -> Result<Admission<'_>, CircuitOpen> {
         match self.0.admit(None) {
@@ -193,42 +221,116 @@ impl CircuitBreaker {
     }
 
     /// The state; performs a transition that is due, so that it is right without traffic.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// assert_eq!(breaker.state(), CircuitState::Closed);
+    /// breaker.open();
+    /// assert_eq!(breaker.state(), CircuitState::Open);
+    /// clock.advance(Duration::from_secs(30));         // and not one call
+    /// assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn state(&self) -> CircuitState {
         self.0.state(None)
     }
 
     /// The state at `now`: no clock is read.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly, Runtime};
+    /// # use std::time::Duration;
+    /// let config = CircuitBreakerConfig::new().failure_threshold(1);
+    /// let breaker = CircuitBreaker::new("shard-7", config, ClockOnly)?;
+    /// let now = ClockOnly.now();
+    /// breaker.try_acquire_at(now).unwrap().failure();
+    /// assert_eq!(breaker.state_at(now), CircuitState::Open);
+    /// assert_eq!(breaker.state_at(now + Duration::from_secs(60)), CircuitState::HalfOpen);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn state_at(&self, now: Instant) -> CircuitState {
         self.0.state(Some(now))
     }
 
     /// Whether the state is closed.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// assert!(breaker.is_closed());
+    /// breaker.disable();
+    /// assert!(!breaker.is_closed());                  // though calls pass
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state() == CircuitState::Closed
     }
 
     /// Whether the state is open or forced open.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.force_open();
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state().refuses_all()
     }
 
     /// Whether the state is half-open.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.half_open();
+    /// assert!(breaker.is_half_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn is_half_open(&self) -> bool {
         self.state() == CircuitState::HalfOpen
     }
 
     /// Everything there is to see, read at one moment; performs a transition that is due.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// breaker.open();
+    /// assert!(breaker.try_acquire().is_err());
+    /// clock.advance(Duration::from_secs(10));
+    /// let seen = breaker.snapshot();
+    /// assert_eq!((seen.state, seen.age), (CircuitState::Open, Duration::from_secs(10)));
+    /// assert_eq!((seen.not_permitted, seen.retry_after), (1, Some(Duration::from_secs(20))));
+    /// println!("{} is {} because of {}", seen.name, seen.state, seen.recent[0].cause);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn snapshot(&self) -> CircuitSnapshot {
         self.0.snapshot(None)
     }
 
     /// The snapshot at `now`: no clock is read.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Runtime};
+    /// # use std::time::Duration;
+    /// # let breaker = CircuitBreaker::new("shard-7", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// let later = ClockOnly.now() + Duration::from_secs(60);
+    /// assert!(breaker.snapshot_at(later).age >= Duration::from_secs(60));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn snapshot_at(&self, now: Instant) -> CircuitSnapshot {
         self.0.snapshot(Some(now))
@@ -236,70 +338,225 @@ impl CircuitBreaker {
 
     /// When an open circuit lets the next call through, as of now; `None` when it is not open, or
     /// held open by hand.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// breaker.open();
+    /// clock.advance(Duration::from_secs(10));
+    /// assert_eq!(breaker.retry_after(), Some(Duration::from_secs(20)));
+    /// breaker.force_open();
+    /// assert_eq!(breaker.retry_after(), None);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after()
     }
 
     /// How many calls have been refused since the circuit was made, by reason.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.open();
+    /// assert!(breaker.try_acquire().is_err());
+    /// breaker.force_open();
+    /// assert!(breaker.try_acquire().is_err());
+    /// let refused = breaker.refusals();
+    /// assert_eq!((refused.open, refused.forced_open, refused.total()), (1, 1, 2));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn refusals(&self) -> Refusals {
         self.0.refusals()
     }
 
     /// The transitions from now on, as a stream.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitEvent, CircuitState, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let mut events = breaker.events();
+    /// breaker.force_open();
+    /// match events.next().await {
+    ///     Some(CircuitEvent::Transition(transition)) => assert_eq!(transition.to, CircuitState::ForcedOpen),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn events(&self) -> CircuitEvents {
         CircuitEvents::new(self.0.events())
     }
 
     /// The name.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// assert_eq!(breaker.name(), "mail");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &Name {
         self.0.name()
     }
 
     /// The rules in force.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// assert_eq!(breaker.settings().failure_threshold, Some(5));
+    /// breaker.reconfigure(&CircuitBreakerConfig::new().failure_threshold(2))?;
+    /// assert_eq!(breaker.settings().failure_threshold, Some(2));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn settings(&self) -> CircuitBreakerSettings {
         self.0.settings()
     }
 
     /// Opens for the isolation in force, without making the next one longer.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// breaker.open();                                 // somebody else says that it is down
+    /// let refused = breaker.try_acquire().unwrap_err();
+    /// assert_eq!(refused.retry_after, Some(Duration::from_secs(30)));
+    /// clock.advance(Duration::from_secs(30));
+    /// assert!(breaker.try_acquire().is_ok());         // a probe
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn open(&self) {
         self.go(Target::Open);
     }
 
-    /// Opens for `duration`; if that overflows the clock, until somebody says otherwise.
+    /// Opens for `duration`: zero, and the next look finds it half-open; so long that it overflows
+    /// the clock, and it stays open until somebody says otherwise.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// breaker.open_for(Duration::from_secs(120));     // the server said `Retry-After: 120`
+    /// assert_eq!(breaker.retry_after(), Some(Duration::from_secs(120)));
+    /// breaker.open_for(Duration::ZERO);
+    /// assert!(breaker.is_half_open());
+    /// breaker.open_for(Duration::MAX);
+    /// assert!(breaker.is_open());
+    /// assert_eq!(breaker.retry_after(), None);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn open_for(&self, duration: Duration) {
         self.go(Target::OpenFor(duration));
     }
 
     /// Closes, with empty counts and the first isolation duration.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let config = CircuitBreakerConfig::new().failure_threshold(2);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.close();                                // whatever it was before
+    /// breaker.try_acquire().unwrap().failure();       // the first in a row
+    /// assert!(breaker.is_closed());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn close(&self) {
         self.go(Target::Closed);
     }
 
     /// Lets probes through.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.open();
+    /// breaker.half_open();                            // the server was restarted: look at once
+    /// for _ in 0..3 {
+    ///     breaker.try_acquire().unwrap().success();
+    /// }
+    /// assert!(breaker.is_closed());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn half_open(&self) {
         self.go(Target::HalfOpen);
     }
 
     /// Refuses all calls until somebody says otherwise.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, OpenReason, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// breaker.force_open();
+    /// clock.advance(Duration::from_secs(24 * 60 * 60));
+    /// let refused = breaker.try_acquire().unwrap_err();
+    /// assert_eq!((refused.reason, refused.retry_after), (OpenReason::ForcedOpen, None));
+    /// breaker.close();
+    /// assert!(breaker.try_acquire().is_ok());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn force_open(&self) {
         self.go(Target::ForcedOpen);
     }
 
     /// Passes all calls and counts nothing.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.disable();
+    /// for _ in 0..100 {
+    ///     breaker.try_acquire().unwrap().failure();
+    /// }
+    /// assert_eq!(breaker.state(), CircuitState::Disabled);
+    /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn disable(&self) {
         self.go(Target::Disabled);
     }
 
     /// Passes all calls and counts them, and never opens.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.metrics_only();                         // to see what a rule would make of the traffic
+    /// for _ in 0..100 {
+    ///     breaker.try_acquire().unwrap().failure();
+    /// }
+    /// assert_eq!(breaker.state(), CircuitState::MetricsOnly);
+    /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 100);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn metrics_only(&self) {
         self.go(Target::MetricsOnly);
     }
 
     /// Starts afresh: closed, nothing counted, from whatever state.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.force_open();
+    /// breaker.reset();
+    /// assert_eq!(breaker.state(), CircuitState::Closed);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn reset(&self) {
         self.go(Target::Closed);
     }

@@ -4,6 +4,18 @@ use crate::error::OpenReason;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How many calls a circuit has refused since it was made, by reason. These only grow.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+///
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+/// breaker.half_open();
+/// let probes: Vec<_> = (0..3).map(|_| breaker.try_acquire().unwrap()).collect();
+/// assert!(breaker.try_acquire().is_err());
+/// assert_eq!(breaker.refusals().probes_out, 1);
+/// # drop(probes);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -20,6 +32,11 @@ pub struct Refusals {
 
 impl Refusals {
     /// All of them.
+    ///
+    /// ```
+    /// # use bulkman_core::Refusals;
+    /// assert_eq!(Refusals::default().total(), 0);
+    /// ```
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.open + self.probes_out + self.forced_open + self.no_lease

@@ -7,6 +7,17 @@ use super::circuit_state::CircuitState;
 use super::config::{CircuitBreakerConfig, ConsecutiveRule, HalfOpenExpiry, IsolationBackoff, SlidingWindow};
 
 /// What a [`CircuitBreakerConfig`] comes to: every field has the value that is in force.
+///
+/// ```
+/// use bulkman_core::{CircuitBreakerConfig, Isolation, SlidingWindow, Trial};
+/// use std::time::Duration;
+///
+/// let settings = CircuitBreakerConfig::new().failure_rate_threshold(0.5).settings();
+/// assert_eq!(settings.failure_threshold, None);       // off, since another rule was asked for
+/// assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
+/// assert_eq!(settings.trial, Trial::Consecutive { successes: 3 });
+/// assert_eq!(settings.isolation, Isolation::Fixed(Duration::from_secs(30)));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CircuitBreakerSettings {
@@ -92,6 +103,12 @@ impl CircuitBreakerSettings {
 }
 
 /// How a half-open circuit decides.
+///
+/// ```
+/// use bulkman_core::{CircuitBreakerConfig, Trial};
+///
+/// assert_eq!(CircuitBreakerConfig::new().half_open_rate(20).settings().trial, Trial::Rate { calls: 20 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trial {
@@ -118,6 +135,14 @@ impl Trial {
 }
 
 /// How long a circuit stays open.
+///
+/// ```
+/// use bulkman_core::{CircuitBreakerConfig, Isolation};
+/// use std::time::Duration;
+///
+/// let config = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5));
+/// assert_eq!(config.settings().isolation, Isolation::Fixed(Duration::from_secs(5)));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Isolation {

@@ -9,6 +9,17 @@ use super::transition::Transition;
 use crate::name::Name;
 
 /// Everything there is to see of a circuit, read at one moment.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+///
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+/// breaker.half_open();
+/// let seen = breaker.snapshot();
+/// assert_eq!((seen.state, seen.probes_left), (CircuitState::HalfOpen, Some(3)));
+/// assert_eq!(seen.recent.last().unwrap().from, CircuitState::Closed);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CircuitSnapshot {

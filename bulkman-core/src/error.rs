@@ -112,6 +112,18 @@ impl<E> BulkheadError<E> {
     /// Whether the operation never began: refused, or timed out in the queue.
     ///
     /// Trying again (elsewhere, or after [`retry_after`](Self::retry_after)) can't repeat an effect.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
+    /// let failed = bulkhead.execute_sync(|| Err::<(), _>("connection reset")).unwrap_err();
+    /// assert!(!failed.is_rejection());       // it may have been paid, or not
+    ///
+    /// bulkhead.shutdown();
+    /// let refused = bulkhead.execute_sync(|| Ok::<_, &str>(())).unwrap_err();
+    /// assert!(refused.is_rejection());       // not paid: another provider can be asked
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn is_rejection(&self) -> bool {
         match self {
@@ -126,6 +138,16 @@ impl<E> BulkheadError<E> {
     }
 
     /// When to come back, if the bulkhead knows: only an open circuit does.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ManualRuntime::new())?;
+    /// bulkhead.circuit_breaker().unwrap().open();
+    /// let refused = bulkhead.execute_sync(|| Ok::<_, &str>(())).unwrap_err();
+    /// assert_eq!(refused.retry_after(), Some(Duration::from_secs(30)));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -135,6 +157,12 @@ impl<E> BulkheadError<E> {
     }
 
     /// The operation's own error, if it is one.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadError;
+    /// let error = BulkheadError::Operation("no such user");
+    /// assert_eq!(error.into_operation(), Some("no such user"));
+    /// ```
     #[must_use]
     pub fn into_operation(self) -> Option<E> {
         match self {
@@ -144,6 +172,13 @@ impl<E> BulkheadError<E> {
     }
 
     /// The same error with the operation's part converted.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadError;
+    /// let error = BulkheadError::Operation(404);
+    /// let error = error.map_operation(|status| format!("the server answered {status}"));
+    /// assert_eq!(error, BulkheadError::Operation(String::from("the server answered 404")));
+    /// ```
     #[must_use]
     pub fn map_operation<F>(self, convert: impl FnOnce(E) -> F) -> BulkheadError<F> {
         match self {
@@ -188,6 +223,12 @@ impl BulkheadError<Infallible> {
 }
 
 /// Where a call was when its time was over.
+///
+/// ```
+/// use bulkman_core::Phase;
+///
+/// assert_eq!(Phase::Queued.to_string(), "queued");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 // A word, as all else in an error: see `Denied`.
 #[repr(u64)]
@@ -210,6 +251,15 @@ impl fmt::Display for Phase {
 }
 
 /// Why a circuit refuses a call.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, OpenReason};
+///
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+/// breaker.force_open();
+/// assert_eq!(breaker.try_acquire().unwrap_err().reason, OpenReason::ForcedOpen);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 // A word, as all else in an error: see `Denied`.
 #[repr(u64)]
@@ -227,6 +277,11 @@ pub enum OpenReason {
 
 impl OpenReason {
     /// The name in lower case, as in logs and metrics: `circuit_open`.
+    ///
+    /// ```
+    /// # use bulkman_core::OpenReason;
+    /// assert_eq!(OpenReason::ProbesOut.as_str(), "probes_out");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -250,6 +305,19 @@ impl fmt::Display for OpenReason {
 }
 
 /// A refusal by a circuit breaker.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, OpenReason, testing::ManualRuntime};
+/// use std::time::Duration;
+///
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ManualRuntime::new())?;
+/// breaker.open();
+/// let refused = breaker.try_acquire().unwrap_err();
+/// assert_eq!(refused.reason, OpenReason::Open);
+/// assert_eq!(refused.retry_after, Some(Duration::from_secs(30)));
+/// assert_eq!(refused.to_string(), "circuit is open, retry in 30s");
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{reason}{}", RetryAfter(*.retry_after))]
 #[non_exhaustive]
@@ -312,6 +380,17 @@ impl From<Denied> for CircuitOpen {
 }
 
 /// A configuration that can't be used: says which field, its value, and what would do.
+///
+/// ```
+/// use bulkman_core::{BulkheadConfig, ConfigError};
+///
+/// match BulkheadConfig::new("search").max_concurrent_calls(0).validate() {
+///     Err(ConfigError::OutOfRange { field, value, range }) => {
+///         assert_eq!((field, &*value, range), ("max_concurrent_calls", "0", "1 to 1,000,000"));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {

@@ -49,6 +49,13 @@ pub struct CircuitBreakerConfig {
 
 impl CircuitBreakerConfig {
     /// The defaults: 5 failures in a row open, 30 s later 3 successes in a row close.
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitBreakerConfig;
+    /// let settings = CircuitBreakerConfig::new().settings();
+    /// assert_eq!(settings.failure_threshold, Some(5));
+    /// assert_eq!(settings.failure_rate_threshold, None);
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -58,13 +65,36 @@ impl CircuitBreakerConfig {
     ///
     /// Off when [`failure_rate_threshold`](Self::failure_rate_threshold) or
     /// [`failure_count_threshold`](Self::failure_count_threshold) is set and this is not.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
+    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().success();          // begins anew
+    /// breaker.try_acquire().unwrap().failure();
+    /// assert!(breaker.is_closed());
+    /// breaker.try_acquire().unwrap().failure();
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn failure_threshold(mut self, failures: u32) -> Self {
         self.consecutive = ConsecutiveRule::Failures(failures);
         self
     }
 
-    /// Failures in a row never open.
+    /// Failures in a row never open. Default: see [`failure_threshold`](Self::failure_threshold).
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use std::time::Duration;
+    /// // Slow calls open it, errors don't.
+    /// let config = CircuitBreakerConfig::new()
+    ///     .slow_call_duration(Duration::from_secs(1))
+    ///     .slow_call_rate_threshold(0.5)
+    ///     .without_failure_threshold();
+    /// assert_eq!(config.settings().failure_threshold, None);
+    /// ```
     #[must_use]
     pub fn without_failure_threshold(mut self) -> Self {
         self.consecutive = ConsecutiveRule::Off;
@@ -73,6 +103,20 @@ impl CircuitBreakerConfig {
 
     /// Opens when failures / calls in the window reaches `rate`, within (0, 1], once
     /// [`minimum_number_of_calls`](Self::minimum_number_of_calls) are in it. Default off.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(4);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// for _ in 0..2 {
+    ///     breaker.try_acquire().unwrap().success();
+    /// }
+    /// breaker.try_acquire().unwrap().failure();
+    /// assert!(breaker.is_closed());
+    /// breaker.try_acquire().unwrap().failure();          // 2 of 4
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn failure_rate_threshold(mut self, rate: f64) -> Self {
         self.failure_rate_threshold = Some(rate);
@@ -83,14 +127,40 @@ impl CircuitBreakerConfig {
     ///
     /// Needs [`slow_call_duration`](Self::slow_call_duration). Calls that still run count when
     /// they end.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # use std::time::Duration;
+    /// let config = CircuitBreakerConfig::new()
+    ///     .slow_call_duration(Duration::from_secs(1))
+    ///     .slow_call_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(2);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_millis(50));
+    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(3));
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn slow_call_rate_threshold(mut self, rate: f64) -> Self {
         self.slow_call_rate_threshold = Some(rate);
         self
     }
 
-    /// A call that takes strictly longer is slow; more than zero. Without a
+    /// A call that takes strictly longer is slow; more than zero. Default off. Without a
     /// [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) slow calls are only counted.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # use std::time::Duration;
+    /// let config = CircuitBreakerConfig::new().slow_call_duration(Duration::from_secs(1));
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(1));
+    /// assert_eq!(breaker.snapshot().counts.slow_calls, 0);
+    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_millis(1001));
+    /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn slow_call_duration(mut self, duration: Duration) -> Self {
         self.slow_call_duration = Some(duration);
@@ -99,6 +169,19 @@ impl CircuitBreakerConfig {
 
     /// Opens at `failures` failures in the window, in a row or not; at least 1, at most the size
     /// of a count window. Default off.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, SlidingWindow};
+    /// # use std::time::Duration;
+    /// let minute = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 6 };
+    /// let config = CircuitBreakerConfig::new().failure_count_threshold(2).sliding_window(minute);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().success();
+    /// breaker.try_acquire().unwrap().failure();
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn failure_count_threshold(mut self, failures: u32) -> Self {
         self.failure_count_threshold = Some(failures);
@@ -107,17 +190,38 @@ impl CircuitBreakerConfig {
 
     /// Below this many calls in the window no rate is computed; at least 1, capped at a count
     /// window's size. Default 10.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(3);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// breaker.try_acquire().unwrap().failure();          // the first call of the day
+    /// breaker.try_acquire().unwrap().failure();
+    /// assert!(breaker.is_closed());
+    /// breaker.try_acquire().unwrap().failure();
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn minimum_number_of_calls(mut self, calls: u32) -> Self {
         self.minimum_number_of_calls = Some(calls);
         self
     }
 
-    /// What the rates and [`CircuitCounts`](super::CircuitCounts) look at. Default: the last 100
-    /// calls.
+    /// What the rates and [`CircuitCounts`](super::CircuitCounts) look at: the last 1 to 1,000,000
+    /// calls, or a time in 1 to 10,000 buckets. Default: the last 100 calls.
     ///
     /// Setting it keeps the window also when no rule looks at it, for the counts alone. Without
     /// it such a circuit counts failures in a row only, and recording a success costs nothing.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreakerConfig, SlidingWindow};
+    /// # use std::time::Duration;
+    /// let calls = CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(20));
+    /// let window = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 };
+    /// let minute = CircuitBreakerConfig::new().sliding_window(window);
+    /// # assert!(calls.validate().is_ok() && minute.validate().is_ok());
+    /// ```
     #[must_use]
     pub fn sliding_window(mut self, window: SlidingWindow) -> Self {
         self.sliding_window = Some(window);
@@ -127,6 +231,17 @@ impl CircuitBreakerConfig {
     /// Half-open: `successes` probes in a row close, one failure reopens; 1 to 10,000. Default 3.
     ///
     /// Also bounds the probes: those out and those that succeeded never exceed it together.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().success_threshold(2), ClockOnly)?;
+    /// breaker.half_open();
+    /// breaker.try_acquire().unwrap().success();
+    /// assert!(breaker.is_half_open());
+    /// breaker.try_acquire().unwrap().success();
+    /// assert!(breaker.is_closed());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn success_threshold(mut self, successes: u32) -> Self {
         self.success_threshold = Some(successes);
@@ -134,9 +249,22 @@ impl CircuitBreakerConfig {
     }
 
     /// Half-open, instead of [`success_threshold`](Self::success_threshold): after all `calls`
-    /// probes the circuit's own rules, applied to them, decide; 1 to 10,000.
+    /// probes the circuit's own rules, applied to them, decide; 1 to 10,000. Default off.
     ///
     /// The minimum number of calls and the thresholds are capped at `calls`.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).half_open_rate(4);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// breaker.half_open();
+    /// breaker.try_acquire().unwrap().failure();          // one of four is less than half
+    /// for _ in 0..3 {
+    ///     breaker.try_acquire().unwrap().success();
+    /// }
+    /// assert!(breaker.is_closed());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn half_open_rate(mut self, calls: u32) -> Self {
         self.half_open_rate = Some(calls);
@@ -146,6 +274,16 @@ impl CircuitBreakerConfig {
     /// The time spent open; more than zero. Default 30 s.
     ///
     /// One so long that it overflows the clock never ends by itself.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// let config = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5));
+    /// let breaker = CircuitBreaker::new("mail", config, ManualRuntime::new())?;
+    /// breaker.open();
+    /// assert_eq!(breaker.retry_after(), Some(Duration::from_secs(5)));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn isolation_duration(mut self, duration: Duration) -> Self {
         self.isolation_duration = Some(duration);
@@ -153,15 +291,34 @@ impl CircuitBreakerConfig {
     }
 
     /// Instead of one [`isolation_duration`](Self::isolation_duration): that of the first opening,
-    /// of the second, and so on until a close; the last one repeats. At least one, all more than
-    /// zero.
+    /// of the second, and so on until a close; the last one repeats. 1 to 1,000 durations, each
+    /// more than zero. Default off.
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use std::time::Duration;
+    /// // A restart takes seconds; what is not back by then is worse.
+    /// let config = CircuitBreakerConfig::new().isolation_schedule([5, 15, 60].map(Duration::from_secs));
+    /// # assert!(config.validate().is_ok());
+    /// ```
     #[must_use]
     pub fn isolation_schedule(mut self, durations: impl IntoIterator<Item = Duration>) -> Self {
         self.isolation_schedule = Some(durations.into_iter().collect());
         self
     }
 
-    /// Longer isolation with each reopening, until a close. Default off.
+    /// Longer isolation with each reopening, until a close: a factor of 1 or more, at most `max`,
+    /// which is at least the [`isolation_duration`](Self::isolation_duration). Default off.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreakerConfig, IsolationBackoff};
+    /// # use std::time::Duration;
+    /// // 1 s, 2 s, 4 s and so on, up to a minute; each up to a fifth shorter.
+    /// let config = CircuitBreakerConfig::new()
+    ///     .isolation_duration(Duration::from_secs(1))
+    ///     .isolation_backoff(IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter(0.2));
+    /// # assert!(config.validate().is_ok());
+    /// ```
     #[must_use]
     pub fn isolation_backoff(mut self, backoff: IsolationBackoff) -> Self {
         self.isolation_backoff = Some(backoff);
@@ -174,6 +331,19 @@ impl CircuitBreakerConfig {
     ///
     /// [`Duration::MAX`] waits for probes for ever: then only
     /// [`max_half_open_duration`](Self::max_half_open_duration) ends a hung trial.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// let config = CircuitBreakerConfig::new().probe_timeout(Duration::from_secs(3));
+    /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+    /// breaker.half_open();
+    /// let _hangs = breaker.try_acquire().unwrap();
+    /// clock.advance(Duration::from_secs(3));
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn probe_timeout(mut self, duration: Duration) -> Self {
         self.probe_timeout = Some(duration);
@@ -183,6 +353,19 @@ impl CircuitBreakerConfig {
     /// A bound on half-open itself, after which the circuit opens or closes; more than zero.
     ///
     /// Default off: a dependency with little traffic must be able to recover at its own pace.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, HalfOpenExpiry, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// let minute = Duration::from_secs(60);
+    /// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenExpiry::Closed);
+    /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+    /// breaker.half_open();
+    /// clock.advance(minute);                             // nobody called
+    /// assert!(breaker.is_closed());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn max_half_open_duration(mut self, duration: Duration, then: HalfOpenExpiry) -> Self {
         self.max_half_open_duration = Some((duration, then));
@@ -193,13 +376,35 @@ impl CircuitBreakerConfig {
     ///
     /// Worth it when transitions are what you watch: a call and a look at the state see a due
     /// transition anyway. Needs a runtime with timers and tasks.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// let config = CircuitBreakerConfig::new().automatic_half_open(true);
+    /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+    /// breaker.open();
+    /// let mut events = breaker.events();
+    /// clock.advance(Duration::from_secs(30));
+    /// assert!(events.try_next().is_some());              // though nobody looked at the state
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn automatic_half_open(mut self, automatic: bool) -> Self {
         self.automatic_half_open = automatic;
         self
     }
 
-    /// The state to begin in. Default closed.
+    /// The state to begin in: any of them. Default closed.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// // Not one call before the first health check has succeeded, or half a minute is over.
+    /// let config = CircuitBreakerConfig::new().initial_state(CircuitState::Open);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
+    /// assert!(breaker.try_acquire().is_err());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn initial_state(mut self, state: CircuitState) -> Self {
         self.initial_state = Some(state);
@@ -211,11 +416,25 @@ impl CircuitBreakerConfig {
     /// # Errors
     ///
     /// [`ConfigError::OutOfRange`] with the first field that can't be used.
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitBreakerConfig;
+    /// let error = CircuitBreakerConfig::new().success_threshold(0).validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "`success_threshold` is 0, must be 1 to 10,000");
+    /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         super::validate::validate(self)
     }
 
     /// What the configuration comes to, with every default filled in.
+    ///
+    /// ```
+    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use std::time::Duration;
+    /// let settings = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5)).settings();
+    /// assert_eq!(settings.probe_timeout, Duration::from_secs(5));
+    /// assert_eq!(settings.minimum_number_of_calls, 10);
+    /// ```
     #[must_use]
     pub fn settings(&self) -> CircuitBreakerSettings {
         CircuitBreakerSettings::new(self)
@@ -223,6 +442,17 @@ impl CircuitBreakerConfig {
 }
 
 /// Which calls the rates look at.
+///
+/// ```
+/// use bulkman_core::{CircuitBreakerConfig, SlidingWindow};
+/// use std::time::Duration;
+///
+/// let new = CircuitBreakerConfig::new;
+/// assert!(new().sliding_window(SlidingWindow::Count(1_000_000)).validate().is_ok());
+/// let window = |length, buckets| new().sliding_window(SlidingWindow::Time { length, buckets });
+/// assert!(window(Duration::from_secs(60), 10_000).validate().is_ok());
+/// assert!(window(Duration::from_nanos(9), 10).validate().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SlidingWindow {
@@ -245,6 +475,25 @@ pub enum SlidingWindow {
 /// The n-th automatic opening since a close isolates for
 /// `min(isolation_duration * factor^(n - 1), max)`, shortened by a random part of up to `jitter`.
 /// Opening by hand and a half-open that expires use the length in force and don't raise it.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, IsolationBackoff, testing::ManualRuntime};
+/// use std::time::Duration;
+///
+/// let clock = ManualRuntime::new();
+/// let config = CircuitBreakerConfig::new()
+///     .failure_threshold(1)
+///     .isolation_duration(Duration::from_secs(1))
+///     .isolation_backoff(IsolationBackoff::new(3.0, Duration::from_secs(5)));
+/// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+/// for seconds in [1, 3, 5, 5] {
+///     breaker.try_acquire().unwrap().failure();
+///     let isolation = Duration::from_secs(seconds);
+///     assert_eq!(breaker.retry_after(), Some(isolation));
+///     clock.advance(isolation);
+/// }
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct IsolationBackoff {
@@ -258,13 +507,28 @@ pub struct IsolationBackoff {
 }
 
 impl IsolationBackoff {
-    /// Without jitter.
+    /// So many times longer with each reopening (`factor`, 1 or more), at most `max`; without
+    /// jitter.
+    ///
+    /// ```
+    /// # use bulkman_core::IsolationBackoff;
+    /// # use std::time::Duration;
+    /// assert_eq!(IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter, 0.0);
+    /// ```
     #[must_use]
     pub const fn new(factor: f64, max: Duration) -> Self {
         Self { factor, max, jitter: 0.0 }
     }
 
-    /// Shortens each isolation by a random part of up to `jitter`.
+    /// Shortens each isolation by a random part of up to `jitter`: within [0, 1), default 0.
+    ///
+    /// ```
+    /// # use bulkman_core::IsolationBackoff;
+    /// # use std::time::Duration;
+    /// // 48 to 60 s once the longest is reached.
+    /// let backoff = IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter(0.2);
+    /// # assert_eq!(backoff.jitter, 0.2);
+    /// ```
     #[must_use]
     pub const fn jitter(mut self, jitter: f64) -> Self {
         self.jitter = jitter;
@@ -273,6 +537,15 @@ impl IsolationBackoff {
 }
 
 /// Where a half-open that lasts too long goes.
+///
+/// ```
+/// use bulkman_core::{CircuitBreakerConfig, HalfOpenExpiry};
+/// use std::time::Duration;
+///
+/// let minute = Duration::from_secs(60);
+/// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenExpiry::Open);
+/// assert_eq!(config.settings().max_half_open_duration, Some((minute, HalfOpenExpiry::Open)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]

@@ -60,7 +60,13 @@ pub struct BulkheadConfig {
 }
 
 impl BulkheadConfig {
-    /// The defaults, under this name.
+    /// The defaults, under this name: 1 to 255 bytes, no control characters.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadConfig;
+    /// let config = BulkheadConfig::new("search");
+    /// assert_eq!(config.name(), "search");
+    /// ```
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -76,24 +82,57 @@ impl BulkheadConfig {
     }
 
     /// How many calls may run at once: 1 to 1,000,000, default 10.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), ClockOnly)?;
+    /// let _running = bulkhead.try_acquire().unwrap();
+    /// assert!(bulkhead.try_acquire().is_err());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn max_concurrent_calls(mut self, calls: usize) -> Self {
         self.max_concurrent_calls = calls;
         self
     }
 
     /// How many calls may wait for a permit: 0 (never wait) to 2,147,483,647, default 100.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(1).max_queue_size(0);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let _running = bulkhead.try_acquire().unwrap();
+    /// let full = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
+    /// assert_eq!(full.to_string(), "bulkhead \"search\" is full: 1 running, room for 0 waiting");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn max_queue_size(mut self, calls: usize) -> Self {
         self.max_queue_size = calls;
         self
     }
 
     /// Which waiting call of one priority is served first: default the oldest.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, QueueOrder};
+    /// // Who came last is the likeliest to be there still.
+    /// let config = BulkheadConfig::new("search").queue_order(QueueOrder::Lifo);
+    /// # assert!(config.validate().is_ok());
+    /// ```
     pub fn queue_order(mut self, order: QueueOrder) -> Self {
         self.queue_order = order;
         self
     }
 
     /// Bounds the whole call, queue and run together: more than zero, default `None`.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadConfig;
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search").timeout(Duration::from_secs(2));
+    /// assert!(config.validate().is_ok());
+    /// assert!(config.timeout(Duration::ZERO).validate().is_err());
+    /// ```
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self
@@ -101,24 +140,54 @@ impl BulkheadConfig {
 
     /// Bounds the time in the queue alone; zero means never wait. Default `None`: as long as
     /// `timeout` allows.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadConfig;
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search").max_wait(Duration::from_millis(200));
+    /// let impatient = BulkheadConfig::new("search").max_wait(Duration::ZERO);
+    /// # assert!(config.validate().is_ok() && impatient.validate().is_ok());
+    /// ```
     pub fn max_wait(mut self, max_wait: impl Into<Option<Duration>>) -> Self {
         self.max_wait = max_wait.into();
         self
     }
 
     /// Bounds the run alone: more than zero, default `None`.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadConfig;
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search").run_timeout(Duration::from_secs(1));
+    /// assert!(config.validate().is_ok());
+    /// assert!(config.run_timeout(Duration::ZERO).validate().is_err());
+    /// ```
     pub fn run_timeout(mut self, run_timeout: impl Into<Option<Duration>>) -> Self {
         self.run_timeout = run_timeout.into();
         self
     }
 
     /// Whether the bulkhead has a circuit breaker at all: default true.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let config = BulkheadConfig::new("reports").circuit_breaker_enabled(false);
+    /// assert!(Bulkhead::new(config, ClockOnly)?.circuit_breaker().is_none());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn circuit_breaker_enabled(mut self, enabled: bool) -> Self {
         self.circuit_breaker_enabled = enabled;
         self
     }
 
-    /// Replaces the circuit breaker's settings as a whole.
+    /// Replaces the circuit breaker's settings as a whole. Default [`CircuitBreakerConfig::new`].
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, CircuitBreakerConfig};
+    /// let rules = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(20);
+    /// let config = BulkheadConfig::new("search").circuit_breaker(rules);
+    /// # assert!(config.validate().is_ok());
+    /// ```
     pub fn circuit_breaker(mut self, config: CircuitBreakerConfig) -> Self {
         self.circuit_breaker = config;
         self
@@ -126,18 +195,44 @@ impl BulkheadConfig {
 
     /// Failures in a row that open the circuit: at least 1, default 5. Short for the setting of
     /// the same name in [`circuit_breaker`](Self::circuit_breaker).
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, CircuitBreakerConfig};
+    /// let short = BulkheadConfig::new("search").failure_threshold(3);
+    /// let long = BulkheadConfig::new("search").circuit_breaker(CircuitBreakerConfig::new().failure_threshold(3));
+    /// assert_eq!(short, long);
+    /// ```
     pub fn failure_threshold(self, failures: u32) -> Self {
         self.breaker(|circuit| circuit.failure_threshold(failures))
     }
 
-    /// Probe successes in a row that close the circuit: at least 1, default 3. Short for the
+    /// Probe successes in a row that close the circuit: 1 to 10,000, default 3. Short for the
     /// setting of the same name in [`circuit_breaker`](Self::circuit_breaker).
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").success_threshold(1), ClockOnly)?;
+    /// bulkhead.circuit_breaker().unwrap().half_open();
+    /// bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap();
+    /// assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn success_threshold(self, successes: u32) -> Self {
         self.breaker(|circuit| circuit.success_threshold(successes))
     }
 
     /// How long the circuit stays open: more than zero, default 30 s. Short for the setting of
     /// the same name in [`circuit_breaker`](Self::circuit_breaker).
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search").isolation_duration(Duration::from_secs(5));
+    /// let bulkhead = Bulkhead::new(config, ManualRuntime::new())?;
+    /// bulkhead.circuit_breaker().unwrap().open();
+    /// assert_eq!(bulkhead.retry_after(), Some(Duration::from_secs(5)));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn isolation_duration(self, duration: Duration) -> Self {
         self.breaker(|circuit| circuit.isolation_duration(duration))
     }
@@ -148,6 +243,12 @@ impl BulkheadConfig {
     ///
     /// [`ConfigError::OutOfRange`] names the first field that is out of its range, its value and
     /// the range.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadConfig;
+    /// let error = BulkheadConfig::new("").validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "`name` is 0 bytes, must be 1 to 255 bytes");
+    /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.checked_name()?;
         let limit = |field, value: usize, accepted: RangeInclusive<usize>, range| {
@@ -166,6 +267,11 @@ impl BulkheadConfig {
     }
 
     /// The name, as given.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadConfig;
+    /// assert_eq!(BulkheadConfig::new("search").name(), "search");
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

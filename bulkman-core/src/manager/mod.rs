@@ -56,6 +56,17 @@ struct Shared {
 }
 
 /// Why a manager does not hand out a bulkhead.
+///
+/// ```
+/// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerError};
+///
+/// let manager = BulkheadManager::new(ClockOnly);
+/// manager.create_bulkhead(BulkheadConfig::new("database"))?;
+/// let error = manager.create_bulkhead(BulkheadConfig::new("database")).unwrap_err();
+/// assert!(matches!(error, ManagerError::Exists { .. }));
+/// assert_eq!(error.to_string(), "a bulkhead named \"database\" exists already");
+/// # Ok::<(), ManagerError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManagerError {
@@ -91,6 +102,12 @@ pub enum ManagerError {
 
 impl BulkheadManager {
     /// An empty registry whose bulkheads run on `runtime`.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadManager, ClockOnly};
+    /// let manager = BulkheadManager::new(ClockOnly);
+    /// assert!(manager.is_empty());
+    /// ```
     #[must_use]
     pub fn new(runtime: impl Runtime) -> Self {
         Self {
@@ -133,6 +150,16 @@ impl BulkheadManager {
     }
 
     /// The fleet with which the circuits are shared, if they are.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// let manager = BulkheadManager::new(runtime.clone());
+    /// assert!(manager.fleet().is_none());
+    /// let manager = manager.with_store(MemoryStore::new(runtime))?;
+    /// assert!(manager.fleet().is_some());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
         self.shared.fleet.get()
@@ -148,6 +175,16 @@ impl BulkheadManager {
     ///
     /// [`ManagerError::Exists`] if the name is taken, [`ManagerError::Config`] for a configuration
     /// that can't be used.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerError};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// let database = manager.create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
+    /// assert_eq!(database.stats().max_concurrent_calls, 5);
+    /// let taken = manager.create_bulkhead(BulkheadConfig::new("database"));
+    /// assert!(matches!(taken, Err(ManagerError::Exists { .. })));
+    /// # Ok::<(), ManagerError>(())
+    /// ```
     pub fn create_bulkhead(&self, config: BulkheadConfig) -> Result<Bulkhead, ManagerError> {
         let name = config.checked_name()?;
         if self.read().contains_key(&name) {
@@ -167,6 +204,15 @@ impl BulkheadManager {
     }
 
     /// The bulkhead of this name.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
+    /// assert!(manager.get_bulkhead("database").is_some());
+    /// assert!(manager.get_bulkhead("data base").is_none());
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     #[must_use]
     pub fn get_bulkhead(&self, name: &str) -> Option<Bulkhead> {
         self.read().get(name).cloned()
@@ -178,6 +224,17 @@ impl BulkheadManager {
     ///
     /// [`ManagerError::Conflict`] if there is one whose configuration differs: two callers that
     /// disagree should know. [`Bulkhead::reconfigure`] changes it on purpose.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerError};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// for _ in 0..2 {
+    ///     manager.get_or_create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
+    /// }
+    /// let other = manager.get_or_create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(9));
+    /// assert!(matches!(other, Err(ManagerError::Conflict { field: "max_concurrent_calls", .. })));
+    /// # Ok::<(), ManagerError>(())
+    /// ```
     pub fn get_or_create_bulkhead(&self, config: BulkheadConfig) -> Result<Bulkhead, ManagerError> {
         let name = config.checked_name()?;
         let known = self.get_bulkhead(name.as_str());
@@ -196,6 +253,20 @@ impl BulkheadManager {
     /// # Errors
     ///
     /// [`BulkheadError::NotFound`] if there is none; otherwise as [`Bulkhead::execute`].
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadError, BulkheadManager, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let manager = BulkheadManager::new(runtime.clone());
+    /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
+    /// # runtime.block_on(async {
+    /// let rows = manager.execute_in_bulkhead("database", async { Ok::<_, ()>(42) }).await;
+    /// assert_eq!(rows, Ok(42));
+    /// let nowhere = manager.execute_in_bulkhead("data base", async { Ok::<_, ()>(42) }).await;
+    /// assert_eq!(nowhere, Err(BulkheadError::NotFound { name: "data base".into() }));
+    /// # });
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     pub fn execute_in_bulkhead<F, T, E>(&self, name: &str, operation: F) -> ExecuteInBulkhead<F>
     where
         F: Future<Output = Result<T, E>>,
@@ -207,18 +278,52 @@ impl BulkheadManager {
     }
 
     /// The counters of all bulkheads, ordered by name.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// for name in ["search", "database"] {
+    ///     manager.create_bulkhead(BulkheadConfig::new(name))?;
+    /// }
+    /// let stats = manager.all_stats();
+    /// assert_eq!((stats[0].bulkhead.as_str(), stats[1].bulkhead.as_str()), ("database", "search"));
+    /// assert_eq!(stats.iter().map(|bulkhead| bulkhead.failed).sum::<u64>(), 0);
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     #[must_use]
     pub fn all_stats(&self) -> Vec<BulkheadStats> {
         self.bulkheads().iter().map(Bulkhead::stats).collect()
     }
 
     /// The condition of all bulkheads, ordered by name.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, BulkheadState, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// # for name in ["search", "database"] { manager.create_bulkhead(BulkheadConfig::new(name))?; }
+    /// manager.get_bulkhead("search").unwrap().circuit_breaker().unwrap().open();
+    /// let status = manager.health_status();
+    /// assert_eq!((status[0].0.as_str(), status[0].1), ("database", BulkheadState::Healthy));
+    /// assert_eq!((status[1].0.as_str(), status[1].1), ("search", BulkheadState::Isolated));
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     #[must_use]
     pub fn health_status(&self) -> Vec<(Name, BulkheadState)> {
         self.bulkheads().iter().map(|bulkhead| (bulkhead.name().clone(), bulkhead.state())).collect()
     }
 
     /// All bulkheads, ordered by name.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// # for name in ["search", "database"] { manager.create_bulkhead(BulkheadConfig::new(name))?; }
+    /// for bulkhead in manager.bulkheads() {
+    ///     println!("{}: {}", bulkhead.name(), bulkhead.state());
+    /// }
+    /// assert_eq!(manager.bulkheads().len(), 2);
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     #[must_use]
     pub fn bulkheads(&self) -> Vec<Bulkhead> {
         let mut bulkheads: Vec<_> = self.read().values().cloned().collect();
@@ -227,12 +332,29 @@ impl BulkheadManager {
     }
 
     /// How many there are.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
+    /// assert_eq!(manager.len(), 1);
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.read().len()
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// let manager = BulkheadManager::new(ClockOnly);
+    /// assert!(manager.is_empty());
+    /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
+    /// assert!(!manager.is_empty());
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.read().is_empty()
@@ -240,11 +362,32 @@ impl BulkheadManager {
 
     /// Takes a bulkhead out of the registry. It goes on working for those who hold it; shut it
     /// down to end it.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, BulkheadState, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// let held = manager.create_bulkhead(BulkheadConfig::new("database"))?;
+    /// if let Some(removed) = manager.remove_bulkhead("database") {
+    ///     removed.shutdown();
+    /// }
+    /// assert!(manager.get_bulkhead("database").is_none());
+    /// assert_eq!(held.state(), BulkheadState::ShutDown);
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     pub fn remove_bulkhead(&self, name: &str) -> Option<Bulkhead> {
         self.write().remove(name)
     }
 
     /// Shuts all bulkheads down: see [`Bulkhead::shutdown`].
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// let database = manager.create_bulkhead(BulkheadConfig::new("database"))?;
+    /// manager.shutdown();
+    /// assert!(database.execute_sync(|| Ok::<_, ()>(42)).is_err());
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     pub fn shutdown(&self) {
         for bulkhead in self.bulkheads() {
             bulkhead.shutdown();
@@ -252,6 +395,19 @@ impl BulkheadManager {
     }
 
     /// Waits until every bulkhead now in the registry is drained: see [`Bulkhead::drained`].
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, testing::ManualRuntime};
+    /// # use futures_lite::future::zip;
+    /// # let runtime = ManualRuntime::new();
+    /// # let manager = BulkheadManager::new(runtime.clone());
+    /// let database = manager.create_bulkhead(BulkheadConfig::new("database"))?;
+    /// let running = database.try_acquire().unwrap();
+    /// manager.shutdown();
+    /// runtime.block_on(zip(manager.drained(), async { running.succeed() }));
+    /// assert_eq!((database.stats().active, database.stats().successful), (0, 1));
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     pub async fn drained(&self) {
         for bulkhead in self.bulkheads() {
             bulkhead.drained().await;

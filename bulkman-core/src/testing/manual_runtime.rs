@@ -61,6 +61,14 @@ struct Task {
 
 impl ManualRuntime {
     /// A clock that stands at zero.
+    ///
+    /// ```
+    /// use bulkman_core::testing::ManualRuntime;
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualRuntime::new();
+    /// assert_eq!(clock.elapsed(), Duration::ZERO);
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         let state = State {
@@ -82,6 +90,14 @@ impl ManualRuntime {
     }
 
     /// How far the clock has moved since it was made.
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// let clock = ManualRuntime::new();
+    /// clock.clone().advance(Duration::from_secs(5));
+    /// assert_eq!(clock.elapsed(), Duration::from_secs(5));
+    /// ```
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.shared.lock().elapsed
@@ -92,12 +108,35 @@ impl ManualRuntime {
     /// # Panics
     ///
     /// When the clock would overflow an [`Instant`].
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState};
+    /// # use std::time::Duration;
+    /// let clock = ManualRuntime::new();
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), clock.clone())?;
+    /// bulkhead.circuit_breaker().unwrap().open();
+    /// clock.advance(Duration::from_secs(29));
+    /// assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    /// clock.advance(Duration::from_secs(1));
+    /// assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn advance(&self, by: Duration) {
         let target = self.elapsed().checked_add(by).expect("the virtual clock overflows");
         self.advance_to(target);
     }
 
     /// Moves the clock to `target` after its beginning; does nothing if it is there already.
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// let clock = ManualRuntime::new();
+    /// clock.advance_to(Duration::from_secs(60));
+    /// clock.advance_to(Duration::from_secs(30));         // is over
+    /// assert_eq!(clock.elapsed(), Duration::from_secs(60));
+    /// ```
     pub fn advance_to(&self, target: Duration) {
         loop {
             self.run_until_stalled();
@@ -115,6 +154,18 @@ impl ManualRuntime {
     }
 
     /// Runs background tasks until none of them can go on without the clock moving.
+    ///
+    /// ```
+    /// # use bulkman_core::Runtime;
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use std::sync::mpsc;
+    /// let runtime = ManualRuntime::new();
+    /// let (sender, receiver) = mpsc::channel();
+    /// runtime.spawn(Box::pin(async move { sender.send("hello").unwrap() }));
+    /// assert!(receiver.try_recv().is_err());             // nobody has run it
+    /// runtime.run_until_stalled();
+    /// assert_eq!(receiver.try_recv(), Ok("hello"));
+    /// ```
     pub fn run_until_stalled(&self) {
         loop {
             let next = self.shared.lock().ready.pop_front();
@@ -131,6 +182,18 @@ impl ManualRuntime {
     /// # Panics
     ///
     /// When the future waits for something that no timer, task or blocking work can bring.
+    ///
+    /// ```
+    /// # use bulkman_core::Runtime;
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// let runtime = ManualRuntime::new();
+    /// let answer = runtime.block_on(async {
+    ///     runtime.sleep_until(runtime.now() + Duration::from_secs(3600)).await;
+    ///     42
+    /// });
+    /// assert_eq!((answer, runtime.elapsed()), (42, Duration::from_secs(3600)));
+    /// ```
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
         let waker = Waker::from(Arc::new(MainWaker(Arc::downgrade(&self.shared))));

@@ -15,45 +15,65 @@ use crate::watchdog::watchdog;
 type Answer = Result<u32, &'static str>;
 
 const MOST: usize = 1_000_000;
+const MOST_WAITING: usize = (1 << 31) - 1;
 
 fn config() -> BulkheadConfig {
     BulkheadConfig::new("edge")
 }
 
 #[track_caller]
-fn refused(config: BulkheadConfig, field: &str, value: &str) {
+fn refused(config: BulkheadConfig, field: &str, value: &str, range: &str) {
     let by_validate = config.validate().unwrap_err();
     let by_new = Bulkhead::new(config, ManualRuntime::new()).unwrap_err();
     assert_eq!(by_validate, by_new);
-    let ConfigError::OutOfRange { field: named, value: shown, range } = &by_new else { panic!("{by_new:?}") };
-    assert_eq!((*named, &**shown), (field, value));
-    assert!(by_new.to_string().contains(range), "{by_new}");
+    let ConfigError::OutOfRange { field: named, value: shown, range: told } = &by_new else {
+        panic!("{by_new:?}")
+    };
+    assert_eq!((*named, &**shown, *told), (field, value, range));
+    assert_eq!(by_new.to_string(), format!("`{field}` is {value}, must be {range}"));
 }
 
 #[test]
 fn python_11_what_can_not_work_is_refused_by_field_value_and_range() {
-    refused(config().max_concurrent_calls(0), "max_concurrent_calls", "0");
-    refused(config().max_concurrent_calls(MOST + 1), "max_concurrent_calls", "1000001");
-    refused(config().max_concurrent_calls(usize::MAX), "max_concurrent_calls", &usize::MAX.to_string());
-    refused(config().max_queue_size(usize::MAX), "max_queue_size", &usize::MAX.to_string());
-    refused(config().timeout(Duration::ZERO), "timeout", "0ns");
-    refused(config().run_timeout(Duration::ZERO), "run_timeout", "0ns");
-    refused(config().failure_threshold(0), "failure_threshold", "0");
-    refused(config().success_threshold(0), "success_threshold", "0");
-    refused(config().isolation_duration(Duration::ZERO), "isolation_duration", "0ns");
+    for (calls, shown) in [(0, "0"), (MOST + 1, "1000001"), (usize::MAX, &usize::MAX.to_string())] {
+        refused(config().max_concurrent_calls(calls), "max_concurrent_calls", shown, "1 to 1,000,000");
+    }
+    for (calls, shown) in [(MOST_WAITING + 1, "2147483648"), (usize::MAX, &usize::MAX.to_string())] {
+        refused(config().max_queue_size(calls), "max_queue_size", shown, "0 to 2,147,483,647");
+    }
+    let some = "more than zero";
+    refused(config().timeout(Duration::ZERO), "timeout", "0ns", some);
+    refused(config().run_timeout(Duration::ZERO), "run_timeout", "0ns", some);
+    refused(config().failure_threshold(0), "failure_threshold", "0", "1 or more");
+    refused(config().success_threshold(0), "success_threshold", "0", "1 to 10,000");
+    refused(config().isolation_duration(Duration::ZERO), "isolation_duration", "0ns", some);
     for rate in [f64::NAN, 0.0, -1.0, 1.0001, f64::INFINITY] {
         let rules = CircuitBreakerConfig::new().failure_rate_threshold(rate);
-        refused(config().circuit_breaker(rules), "failure_rate_threshold", &rate.to_string());
+        let range = "a fraction within (0, 1]";
+        refused(config().circuit_breaker(rules), "failure_rate_threshold", &rate.to_string(), range);
     }
     let rules = CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(0));
-    refused(config().circuit_breaker(rules), "sliding_window.count", "0");
+    refused(config().circuit_breaker(rules), "sliding_window.count", "0", "1 to 1,000,000");
+}
+
+#[test]
+fn what_is_in_range_to_its_ends_is_accepted() {
+    let tick = Duration::from_nanos(1);
+    for (calls, waiting, time) in [(1, 0, tick), (MOST, MOST_WAITING, Duration::MAX)] {
+        let limits = config().max_concurrent_calls(calls).max_queue_size(waiting);
+        let limits = limits.timeout(time).run_timeout(time).max_wait(time);
+        let limits = limits.failure_threshold(1).success_threshold(10_000).isolation_duration(time);
+        let bulkhead = Bulkhead::new(limits.clone(), ManualRuntime::new()).unwrap();
+        assert_eq!(bulkhead.config(), limits);
+    }
+    assert_eq!(config().max_wait(Duration::ZERO).validate(), Ok(()), "never wait");
 }
 
 /// Also what takes time in proportion to the limit must end.
 #[test]
 fn the_largest_limits_work_and_end() {
     watchdog(|| {
-        let largest = || config().max_concurrent_calls(MOST).max_queue_size((1 << 31) - 1);
+        let largest = || config().max_concurrent_calls(MOST).max_queue_size(MOST_WAITING);
         let runtime = ManualRuntime::new();
         let bulkhead = Bulkhead::new(largest(), runtime.clone()).unwrap();
         let held: Vec<_> = (0..1000).map(|_| bulkhead.try_acquire().unwrap()).collect();

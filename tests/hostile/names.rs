@@ -8,15 +8,20 @@ fn a_name_that_can_not_be_used_is_refused_with_its_length() {
         [(String::new(), "0 bytes"), ("x".repeat(256), "256 bytes"), ("ü".repeat(128), "256 bytes")]
     {
         let refused = Bulkhead::new(BulkheadConfig::new(name.clone()), ClockOnly).unwrap_err();
-        let ConfigError::OutOfRange { field: "name", value: shown, .. } = &refused else {
+        let ConfigError::OutOfRange { field: "name", value: shown, range } = &refused else {
             panic!("{refused:?}")
         };
-        assert_eq!(&**shown, value);
+        assert_eq!((&**shown, *range), (value, "1 to 255 bytes"));
+        assert_eq!(refused.to_string(), format!("`name` is {value}, must be 1 to 255 bytes"));
         let refused = BulkheadManager::new(ClockOnly).create_bulkhead(BulkheadConfig::new(name)).unwrap_err();
         assert!(matches!(refused, ManagerError::Config(ConfigError::OutOfRange { field: "name", .. })));
     }
-    for name in ["line\nbreak", "nul\0", "bell\u{7}"] {
-        assert!(Bulkhead::new(BulkheadConfig::new(name), ClockOnly).is_err(), "{name:?}");
+    for (name, shown) in
+        [("line\nbreak", r#""line\nbreak""#), ("nul\0", r#""nul\0""#), ("bell\u{7}", r#""bell\u{7}""#)]
+    {
+        let refused = Bulkhead::new(BulkheadConfig::new(name), ClockOnly).unwrap_err();
+        let told = format!("`name` is {shown}, must be text without control characters");
+        assert_eq!(refused.to_string(), told);
     }
 }
 

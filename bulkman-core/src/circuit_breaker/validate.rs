@@ -139,33 +139,53 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(config: CircuitBreakerConfig, field: &str, value: &str) {
+    fn refused(config: CircuitBreakerConfig, field: &str, value: &str, range: &str) {
         let error = config.validate().unwrap_err();
-        let ConfigError::OutOfRange { field: named, value: shown, range } = error else {
+        let ConfigError::OutOfRange { field: named, value: shown, range: told } = &error else {
             panic!("{error:?}");
         };
-        assert_eq!((named, &*shown), (field, value));
-        assert!(!range.is_empty());
+        assert_eq!((*named, &**shown, *told), (field, value, range));
+        assert_eq!(error.to_string(), format!("`{field}` is {value}, must be {range}"));
+    }
+
+    fn backoff(factor: f64, max: Duration, jitter: f64) -> CircuitBreakerConfig {
+        config().isolation_backoff(IsolationBackoff::new(factor, max).jitter(jitter))
+    }
+
+    fn count(size: u32) -> CircuitBreakerConfig {
+        config().sliding_window(SlidingWindow::Count(size))
+    }
+
+    fn time(length: Duration, buckets: u32) -> CircuitBreakerConfig {
+        config().sliding_window(SlidingWindow::Time { length, buckets })
     }
 
     #[test]
     fn defect_11_zero_is_refused_everywhere() {
-        refused(config().failure_threshold(0), "failure_threshold", "0");
-        refused(config().failure_count_threshold(0), "failure_count_threshold", "0");
-        refused(config().minimum_number_of_calls(0), "minimum_number_of_calls", "0");
-        refused(config().success_threshold(0), "success_threshold", "0");
-        refused(config().half_open_rate(0), "half_open_rate", "0");
-        refused(config().sliding_window(SlidingWindow::Count(0)), "sliding_window.count", "0");
-        let time = |length, buckets| config().sliding_window(SlidingWindow::Time { length, buckets });
-        refused(time(SECOND, 0), "sliding_window.buckets", "0");
-        refused(time(Duration::ZERO, 1), "sliding_window.length", "0ns");
-        refused(config().isolation_duration(Duration::ZERO), "isolation_duration", "0ns");
-        refused(config().isolation_schedule([]), "isolation_schedule", "0");
-        refused(config().isolation_schedule([SECOND, Duration::ZERO]), "isolation_schedule", "0ns");
-        refused(config().probe_timeout(Duration::ZERO), "probe_timeout", "0ns");
-        refused(config().slow_call_duration(Duration::ZERO), "slow_call_duration", "0ns");
+        let positive = "1 or more";
+        refused(config().failure_threshold(0), "failure_threshold", "0", positive);
+        refused(config().failure_count_threshold(0), "failure_count_threshold", "0", positive);
+        refused(config().minimum_number_of_calls(0), "minimum_number_of_calls", "0", positive);
+        refused(config().success_threshold(0), "success_threshold", "0", "1 to 10,000");
+        refused(config().half_open_rate(0), "half_open_rate", "0", "1 to 10,000");
+        refused(count(0), "sliding_window.count", "0", "1 to 1,000,000");
+        refused(time(SECOND, 0), "sliding_window.buckets", "0", "1 to 10,000");
+        let some = "more than zero";
+        refused(config().isolation_duration(Duration::ZERO), "isolation_duration", "0ns", some);
+        refused(config().isolation_schedule([]), "isolation_schedule", "0", "1 to 1,000 durations");
+        refused(config().isolation_schedule([SECOND, Duration::ZERO]), "isolation_schedule", "0ns", some);
+        refused(config().probe_timeout(Duration::ZERO), "probe_timeout", "0ns", some);
+        refused(config().slow_call_duration(Duration::ZERO), "slow_call_duration", "0ns", some);
         let expiring = config().max_half_open_duration(Duration::ZERO, HalfOpenExpiry::Open);
-        refused(expiring, "max_half_open_duration", "0ns");
+        refused(expiring, "max_half_open_duration", "0ns", some);
+    }
+
+    #[test]
+    fn a_bucket_takes_a_nanosecond() {
+        let range = "at least a nanosecond for each bucket";
+        refused(time(Duration::ZERO, 1), "sliding_window.length", "0ns", range);
+        refused(time(Duration::from_nanos(9), 10), "sliding_window.length", "9ns", range);
+        time(Duration::from_nanos(10), 10).validate().unwrap();
     }
 
     #[test]
@@ -179,39 +199,96 @@ mod tests {
             (f64::INFINITY, "inf"),
             (f64::NEG_INFINITY, "-inf"),
         ] {
-            refused(config().failure_rate_threshold(rate), "failure_rate_threshold", shown);
+            let range = "a fraction within (0, 1]";
+            refused(config().failure_rate_threshold(rate), "failure_rate_threshold", shown, range);
             let slow = config().slow_call_duration(SECOND).slow_call_rate_threshold(rate);
-            refused(slow, "slow_call_rate_threshold", shown);
+            refused(slow, "slow_call_rate_threshold", shown, range);
         }
-        config().failure_rate_threshold(f64::MIN_POSITIVE).validate().unwrap();
-        config().failure_rate_threshold(1.0).validate().unwrap();
+        for rate in [f64::MIN_POSITIVE, 1.0] {
+            config().failure_rate_threshold(rate).validate().unwrap();
+            config().slow_call_duration(SECOND).slow_call_rate_threshold(rate).validate().unwrap();
+        }
     }
 
     #[test]
     fn backoff_is_checked() {
-        let backoff = |factor, max, jitter| {
-            config().isolation_backoff(IsolationBackoff::new(factor, max).jitter(jitter))
-        };
-        refused(backoff(0.5, 60 * SECOND, 0.0), "isolation_backoff.factor", "0.5");
-        refused(backoff(f64::NAN, 60 * SECOND, 0.0), "isolation_backoff.factor", "NaN");
-        refused(backoff(f64::INFINITY, 60 * SECOND, 0.0), "isolation_backoff.factor", "inf");
-        refused(backoff(2.0, SECOND, 0.0), "isolation_backoff.max", "1s");
-        refused(backoff(2.0, 60 * SECOND, 1.0), "isolation_backoff.jitter", "1");
-        refused(backoff(2.0, 60 * SECOND, -0.1), "isolation_backoff.jitter", "-0.1");
-        refused(backoff(2.0, 60 * SECOND, f64::NAN), "isolation_backoff.jitter", "NaN");
+        for (factor, shown) in [
+            (0.5, "0.5"),
+            (-2.0, "-2"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            let config = backoff(factor, 60 * SECOND, 0.0);
+            refused(config, "isolation_backoff.factor", shown, "finite, 1 or more");
+        }
+        for (jitter, shown) in [(1.0, "1"), (-0.1, "-0.1"), (f64::NAN, "NaN")] {
+            let config = backoff(2.0, 60 * SECOND, jitter);
+            refused(config, "isolation_backoff.jitter", shown, "within [0, 1)");
+        }
+        let most = "at least `isolation_duration`";
+        refused(
+            backoff(2.0, 30 * SECOND - Duration::from_nanos(1), 0.0),
+            "isolation_backoff.max",
+            "29.999999999s",
+            most,
+        );
+        let longer = backoff(2.0, 30 * SECOND, 0.0).isolation_duration(31 * SECOND);
+        refused(longer, "isolation_backoff.max", "30s", most);
         backoff(1.0, 30 * SECOND, 0.0).validate().unwrap();
-        backoff(f64::MAX, Duration::MAX, 0.99).validate().unwrap();
+        backoff(f64::MAX, Duration::MAX, 1.0_f64.next_down()).validate().unwrap();
     }
 
     #[test]
     fn h87_settings_that_would_override_each_other_are_refused() {
-        refused(config().success_threshold(2).half_open_rate(3), "half_open_rate", "3");
+        let both = "left out when `success_threshold` is set: one of them decides";
+        refused(config().success_threshold(2).half_open_rate(3), "half_open_rate", "3", both);
         let schedule = || config().isolation_schedule([SECOND]);
-        refused(schedule().isolation_duration(SECOND), "isolation_duration", "1s");
-        assert!(schedule().isolation_backoff(IsolationBackoff::new(2.0, SECOND)).validate().is_err());
-        refused(config().slow_call_rate_threshold(0.5), "slow_call_duration", "not set");
-        let never = config().sliding_window(SlidingWindow::Count(4)).failure_count_threshold(5);
-        refused(never, "failure_count_threshold", "5");
+        let both = "left out when `isolation_schedule` is set";
+        refused(schedule().isolation_duration(SECOND), "isolation_duration", "1s", both);
+        let longer = schedule().isolation_backoff(IsolationBackoff::new(2.0, SECOND));
+        let shown = "IsolationBackoff { factor: 2.0, max: 1s, jitter: 0.0 }";
+        refused(longer, "isolation_backoff", shown, both);
+        let needed = "set when `slow_call_rate_threshold` is";
+        refused(config().slow_call_rate_threshold(0.5), "slow_call_duration", "not set", needed);
+        let never = "at most the size of the count window, or it never opens";
+        refused(count(4).failure_count_threshold(5), "failure_count_threshold", "5", never);
+        refused(config().failure_count_threshold(101), "failure_count_threshold", "101", never);
+        count(4).failure_count_threshold(4).validate().unwrap();
+        config().failure_count_threshold(100).validate().unwrap();
+        time(SECOND, 1).failure_count_threshold(u32::MAX).validate().unwrap();
+    }
+
+    #[test]
+    fn the_least_is_accepted() {
+        let tick = Duration::from_nanos(1);
+        count(1)
+            .failure_threshold(1)
+            .failure_count_threshold(1)
+            .minimum_number_of_calls(1)
+            .success_threshold(1)
+            .isolation_duration(tick)
+            .slow_call_duration(tick)
+            .probe_timeout(tick)
+            .max_half_open_duration(tick, HalfOpenExpiry::Open)
+            .validate()
+            .unwrap();
+        time(tick, 1).half_open_rate(1).isolation_schedule([tick]).validate().unwrap();
+    }
+
+    #[test]
+    fn one_more_than_the_most_is_refused() {
+        count(1_000_000).validate().unwrap();
+        refused(count(1_000_001), "sliding_window.count", "1000001", "1 to 1,000,000");
+        time(SECOND, 10_000).validate().unwrap();
+        refused(time(SECOND, 10_001), "sliding_window.buckets", "10001", "1 to 10,000");
+        config().success_threshold(10_000).validate().unwrap();
+        refused(config().success_threshold(10_001), "success_threshold", "10001", "1 to 10,000");
+        config().half_open_rate(10_000).validate().unwrap();
+        refused(config().half_open_rate(10_001), "half_open_rate", "10001", "1 to 10,000");
+        let schedule = |length| config().isolation_schedule(vec![SECOND; length]);
+        schedule(1_000).validate().unwrap();
+        refused(schedule(1_001), "isolation_schedule", "1001", "1 to 1,000 durations");
     }
 
     #[test]
@@ -227,7 +304,5 @@ mod tests {
             .max_half_open_duration(Duration::MAX, HalfOpenExpiry::Closed)
             .validate()
             .unwrap();
-        refused(config().sliding_window(SlidingWindow::Count(1_000_001)), "sliding_window.count", "1000001");
-        refused(config().success_threshold(10_001), "success_threshold", "10001");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulkman::metrics::MetricsPublisher;
@@ -11,8 +13,10 @@ use bulkman::{
     Bulkhead, BulkheadConfig, BulkheadManager, ClockOnly, ConfigError, Fleet, MemoryStore, Outcome, Runtime,
 };
 use futures_lite::future::poll_once;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use metrics_util::MetricKindMask;
+use metrics_util::registry::{GenerationalAtomicStorage, Recency, Registry};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -155,38 +159,40 @@ fn h82_a_removed_bulkhead_is_written_no_more() {
 fn an_exporter_that_drops_idle_series_drops_a_removed_bulkheads_and_no_others() {
     let manager = BulkheadManager::new(ClockOnly);
     let metrics = MetricsPublisher::new(&manager);
-    // Long enough for a busy machine not to stop for it.
-    let idle = SECOND;
-    let seen = Recorded::dropping(MetricKindMask::COUNTER | MetricKindMask::GAUGE, idle);
+    let seen = Idling::new(3 * SECOND);
     for name in ["stays", "goes"] {
         manager.create_bulkhead(BulkheadConfig::new(name)).unwrap();
     }
     manager.get_bulkhead("stays").unwrap().execute_sync(|| Ok::<_, ()>(())).unwrap();
     seen.publish(&metrics);
+    assert_eq!(seen.of("goes", "bulkman_permits_limit"), Some(10.0));
     manager.remove_bulkhead("goes");
-    let begin = ClockOnly.now();
-    seen.until_gone("\"goes\"", || seen.publish(&metrics));
-    assert!(ClockOnly.now() - begin >= idle);
-    assert_eq!(seen.of("stays", "bulkman_permits_limit", &[]), Some(10.0));
-    // It has had no calls meanwhile, and would begin at zero if it had been dropped.
-    assert_eq!(seen.of("stays", "bulkman_calls_started_total", &[]), Some(1.0));
+    for second in 1..10 {
+        seen.clock.increment(SECOND);
+        seen.publish(&metrics);
+        // It was written for the last time by the first publication without it.
+        let there = seen.of("goes", "bulkman_permits_limit").is_some();
+        assert_eq!(there, second <= 4, "after {second} s");
+        assert_eq!(seen.of("stays", "bulkman_permits_limit"), Some(10.0));
+        // It has had no calls meanwhile, and would begin at zero if it had been dropped.
+        assert_eq!(seen.of("stays", "bulkman_calls_started_total"), Some(1.0));
+    }
+    let left: Vec<_> = seen.series().into_iter().filter(|(key, _)| belongs_to(key, "goes")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
 fn histograms_that_the_exporter_has_dropped_come_back_with_the_next_publication() {
     let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), ClockOnly).unwrap();
     let metrics = MetricsPublisher::for_bulkhead(&bulkhead).timings(true);
-    let seen = Recorded::dropping(MetricKindMask::ALL, Duration::from_millis(50));
-    let count = || seen.of("api", "bulkman_run_duration_seconds_count", &[]);
+    let seen = Idling::new(3 * SECOND);
+    let count = || seen.of("api", "bulkman_run_duration_seconds");
     for _ in 0..2 {
-        // More than once if the machine is so busy that they are dropped again at once.
-        let came = (0..100).any(|_| {
-            seen.publish(&metrics);
-            bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
-            count().is_some()
-        });
-        assert!(came, "{}", seen.text());
-        seen.until_gone("duration_seconds", || {});
+        seen.publish(&metrics);
+        bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
+        assert_eq!(count(), Some(1.0));
+        seen.clock.increment(4 * SECOND);
+        assert_eq!(count(), None);
     }
 }
 
@@ -318,21 +324,6 @@ impl Recorded {
         Self(PrometheusBuilder::new().build_recorder())
     }
 
-    /// One that drops series of these kinds when they are idle. It reads a clock of its own.
-    fn dropping(kinds: MetricKindMask, idle: Duration) -> Self {
-        Self(PrometheusBuilder::new().idle_timeout(kinds, Some(idle)).build_recorder())
-    }
-
-    /// Does `work` until `text` is rendered no more.
-    fn until_gone(&self, text: &str, work: impl Fn()) {
-        let begin = ClockOnly.now();
-        while self.text().contains(text) {
-            assert!(ClockOnly.now() - begin < 30 * SECOND, "still there:\n{}", self.text());
-            work();
-            std::thread::yield_now();
-        }
-    }
-
     fn publish(&self, publisher: &MetricsPublisher) {
         self.within(|| publisher.publish());
     }
@@ -364,5 +355,76 @@ impl Recorded {
             let labels: BTreeMap<_, _> = labels.map(|(key, value)| (key, value.trim_matches('"'))).collect();
             (found == name && labels == wanted).then(|| value.parse().unwrap())
         })
+    }
+}
+
+/// Drops idle series as a `PrometheusRecorder` does, whose clock can't be set: it is made of the same
+/// registry.
+struct Idling {
+    registry: Registry<Key, GenerationalAtomicStorage>,
+    recency: Recency<Key>,
+    clock: Arc<quanta::Mock>,
+}
+
+impl Idling {
+    fn new(idle: Duration) -> Self {
+        let (clock, mock) = quanta::Clock::mock();
+        let recency = Recency::new(clock, MetricKindMask::ALL, Some(idle));
+        Self { registry: Registry::new(GenerationalAtomicStorage::atomic()), recency, clock: mock }
+    }
+
+    fn publish(&self, publisher: &MetricsPublisher) {
+        metrics::with_local_recorder(self, || publisher.publish());
+    }
+
+    /// What a scrape finds; of a histogram, how much is in it.
+    fn series(&self) -> Vec<(Key, f64)> {
+        let Self { registry, recency, .. } = self;
+        let mut found = Vec::new();
+        for (key, counter) in registry.get_counter_handles() {
+            if recency.should_store_counter(&key, counter.get_generation(), registry) {
+                let count = counter.get_inner().load(Ordering::Relaxed);
+                found.push((key, f64::from(u32::try_from(count).unwrap())));
+            }
+        }
+        for (key, gauge) in registry.get_gauge_handles() {
+            if recency.should_store_gauge(&key, gauge.get_generation(), registry) {
+                found.push((key, f64::from_bits(gauge.get_inner().load(Ordering::Relaxed))));
+            }
+        }
+        for (key, histogram) in registry.get_histogram_handles() {
+            if recency.should_store_histogram(&key, histogram.get_generation(), registry) {
+                let count = histogram.get_inner().data().len();
+                found.push((key, f64::from(u32::try_from(count).unwrap())));
+            }
+        }
+        found
+    }
+
+    fn of(&self, bulkhead: &str, name: &str) -> Option<f64> {
+        let mut series = self.series().into_iter();
+        series.find_map(|(key, value)| (key.name() == name && belongs_to(&key, bulkhead)).then_some(value))
+    }
+}
+
+fn belongs_to(key: &Key, bulkhead: &str) -> bool {
+    key.labels().any(|label| (label.key(), label.value()) == ("bulkhead", bulkhead))
+}
+
+impl Recorder for Idling {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        self.registry.get_or_create_counter(key, |counter| counter.clone().into())
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        self.registry.get_or_create_gauge(key, |gauge| gauge.clone().into())
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.registry.get_or_create_histogram(key, |histogram| histogram.clone().into())
     }
 }

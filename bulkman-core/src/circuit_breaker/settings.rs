@@ -221,6 +221,7 @@ mod tests {
         assert_eq!(settings.failure_threshold, Some(5));
         assert_eq!(settings.failure_rate_threshold, None);
         assert_eq!(settings.slow_call_rate_threshold, None);
+        assert_eq!(settings.slow_call_duration, None);
         assert_eq!(settings.failure_count_threshold, None);
         assert_eq!(settings.minimum_number_of_calls, 10);
         assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
@@ -229,6 +230,7 @@ mod tests {
         assert_eq!(settings.isolation, Isolation::Fixed(30 * SECOND));
         assert_eq!(settings.probe_timeout, 30 * SECOND);
         assert_eq!(settings.max_half_open_duration, None);
+        assert!(!settings.automatic_half_open);
         assert_eq!(settings.initial_state, CircuitState::Closed);
     }
 

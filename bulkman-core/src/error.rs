@@ -63,13 +63,14 @@ pub enum BulkheadError<E> {
         bulkhead: Name,
         /// Where the call was when its time was over.
         phase: Phase,
-        /// How long it waited for a permit.
+        /// How long it waited for a permit, and if it was blocking work that never began, for a
+        /// thread.
         queued: Duration,
         /// How long its operation ran; zero when it never began.
         ran: Duration,
     },
 
-    /// The bulkhead was shut down, or the runtime dropped the call's blocking work.
+    /// The bulkhead was shut down, or the runtime dropped the call's blocking work before it began.
     #[error("bulkhead {bulkhead:?} is shut down")]
     Shutdown {
         /// The bulkhead that refused.

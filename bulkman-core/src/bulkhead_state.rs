@@ -3,6 +3,17 @@
 use std::fmt;
 
 /// A bulkhead's condition at a glance.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, ClockOnly};
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+/// bulkhead.circuit_breaker().unwrap().half_open();
+/// assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+/// bulkhead.shutdown();
+/// assert_eq!(bulkhead.state(), BulkheadState::ShutDown);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -19,6 +30,11 @@ pub enum BulkheadState {
 
 impl BulkheadState {
     /// The name in lower case, as in logs and metrics: `shut_down`.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadState;
+    /// assert_eq!(BulkheadState::ShutDown.as_str(), "shut_down");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

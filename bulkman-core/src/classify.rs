@@ -32,6 +32,13 @@ pub trait Classifier<T, E> {
 }
 
 /// `Ok` is a success and `Err` a failure: the default.
+///
+/// ```
+/// use bulkman_core::{ByResult, Classifier, Outcome};
+///
+/// assert_eq!(ByResult.classify(&Ok::<_, ()>(503)), Outcome::Success);
+/// assert_eq!(ByResult.classify(&Err::<(), _>("no route")), Outcome::Failure);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByResult;
 

@@ -57,6 +57,14 @@ impl Name {
     ///
     /// [`ConfigError::OutOfRange`] for field `name` when it is empty, longer than
     /// [`MAX_LENGTH`](Self::MAX_LENGTH) bytes, or contains a control character.
+    ///
+    /// ```
+    /// # use bulkman_core::Name;
+    /// assert_eq!(Name::new("payments")?.as_str(), "payments");
+    /// let error = Name::new("").unwrap_err();
+    /// assert_eq!(error.to_string(), "`name` is 0 bytes, must be 1 to 255 bytes");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.as_ref();
         check("name", name, Self::MAX_LENGTH, "1 to 255 bytes")?;
@@ -64,6 +72,13 @@ impl Name {
     }
 
     /// The name as text.
+    ///
+    /// ```
+    /// # use bulkman_core::Name;
+    /// let name = Name::new("payments")?;
+    /// assert!(name.as_str().starts_with("pay"));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.0 {

@@ -50,22 +50,60 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The dependency did its work. See the example of [`Permit`].
+    /// The dependency did its work.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
+    /// bulkhead.try_acquire().unwrap().succeed();
+    /// assert_eq!(bulkhead.stats().successful, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn succeed(self) {
         self.record(Outcome::Success);
     }
 
-    /// The dependency failed. See the example of [`Permit`].
+    /// The dependency failed.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp").failure_threshold(1), ClockOnly)?;
+    /// bulkhead.try_acquire().unwrap().fail();
+    /// assert!(!bulkhead.is_healthy());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn fail(self) {
         self.record(Outcome::Failure);
     }
 
-    /// The call says nothing about the dependency. See the example of [`Permit`].
+    /// The call says nothing about the dependency.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
+    /// bulkhead.try_acquire().unwrap().ignore();
+    /// assert_eq!(bulkhead.stats().ignored, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn ignore(self) {
         self.record(Outcome::Ignored);
     }
 
-    /// Ends the call with this outcome and frees the permit. See the example of [`Permit`].
+    /// Ends the call with this outcome and frees the permit.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
+    /// let permit = bulkhead.try_acquire().unwrap();
+    /// let transferred: Result<u64, u16> = Err(550);      // no such file
+    /// permit.record(match transferred {
+    ///     Ok(_) => Outcome::Success,
+    ///     Err(550) => Outcome::Ignored,
+    ///     Err(_) => Outcome::Failure,
+    /// });
+    /// assert_eq!(bulkhead.stats().ignored, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn record(mut self, outcome: Outcome) {
         let held = self.granted.filter(|_| self.guard.needs_duration());
         let held = held.map(|granted| self.guard.inner().runtime.now().saturating_duration_since(granted));

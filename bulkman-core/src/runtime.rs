@@ -109,6 +109,14 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
 }
 
 /// What a [`Runtime`] can do besides telling the time.
+///
+/// ```
+/// use bulkman_core::testing::ManualRuntime;
+/// use bulkman_core::{Capabilities, ClockOnly, Runtime};
+///
+/// assert_eq!(ManualRuntime::new().capabilities(), Capabilities::ALL);
+/// assert!(!ClockOnly.capabilities().timers);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {

@@ -64,6 +64,21 @@ pub struct BulkheadStats {
 }
 
 /// Calls that never started, by reason.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+///
+/// let config = BulkheadConfig::new("mail").max_concurrent_calls(1).max_queue_size(0);
+/// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+/// let running = bulkhead.try_acquire().unwrap();
+/// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("sent"));
+/// bulkhead.circuit_breaker().unwrap().force_open();
+/// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("sent"));
+/// let refused = bulkhead.stats().rejected;
+/// assert_eq!((refused.full, refused.forced_open, refused.total()), (1, 1, 2));
+/// # drop(running);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -86,6 +101,11 @@ pub struct Rejections {
 
 impl Rejections {
     /// All of them.
+    ///
+    /// ```
+    /// # use bulkman_core::Rejections;
+    /// assert_eq!(Rejections::default().total(), 0);
+    /// ```
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.circuit_open

@@ -12,7 +12,8 @@ use crate::unwind::contain;
 /// [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
 ///
 /// Say how the call went; an admission that is dropped says nothing, and gives a probe slot back.
-/// Dropped by a panic that began during the call, it records a failure.
+/// Dropped by a panic that began during the call, it records a failure (a [`Permit`](crate::Permit)
+/// is cancelled then).
 ///
 /// An outcome that comes when the circuit has changed its state since the admission is dropped:
 /// it is about a time that is over.
@@ -57,18 +58,43 @@ impl<'a> Admission<'a> {
     }
 
     /// The dependency did its work.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new().success_threshold(1), ClockOnly)?;
+    /// breaker.half_open();
+    /// breaker.try_acquire().unwrap().success();
+    /// assert!(breaker.is_closed());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn success(self) {
         self.record(Outcome::Success);
     }
 
     /// The dependency failed.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.try_acquire().unwrap().failure();
+    /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn failure(self) {
         self.record(Outcome::Failure);
     }
 
     /// The call ends now. If its length matters, it is the time since the admission.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.try_acquire().unwrap().record(Outcome::Ignored);
+    /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn record(mut self, outcome: Outcome) {
         let now = self.started.map(|_| self.shell.now());
@@ -77,12 +103,35 @@ impl<'a> Admission<'a> {
     }
 
     /// The call ends now and took `ran`.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # use std::time::Duration;
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration(Duration::from_secs(1));
+    /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
+    /// // The client has measured it.
+    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(2));
+    /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn record_after(mut self, outcome: Outcome, ran: Duration) {
         self.settle(outcome, Some(ran), None);
     }
 
     /// The call ended at `now` and took `ran`: reads no clock.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome, Runtime};
+    /// # use std::time::Duration;
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration(Duration::from_secs(1));
+    /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
+    /// let begin = ClockOnly.now();
+    /// let ran = Duration::from_secs(2);
+    /// breaker.try_acquire_at(begin).unwrap().record_at(Outcome::Success, ran, begin + ran);
+    /// assert_eq!(breaker.snapshot_at(begin + ran).counts.slow_calls, 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn record_at(mut self, outcome: Outcome, ran: Duration, now: Instant) {
         self.settle(outcome, Some(ran), Some(now));

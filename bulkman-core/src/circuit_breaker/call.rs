@@ -48,6 +48,20 @@ impl CircuitBreaker {
     ///
     /// A future that is dropped records nothing and gives its probe slot back, also if somebody
     /// else's panic drops it. A panic of the operation is a failure.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitError, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// let config = CircuitBreakerConfig::new().failure_threshold(1);
+    /// let breaker = CircuitBreaker::new("ldap", config, runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let failed = breaker.execute(async { Err::<(), _>("no route") }).await;
+    /// assert_eq!(failed, Err(CircuitError::Operation("no route")));
+    /// let refused = breaker.execute(async { Ok::<_, &str>(()) }).await;
+    /// assert!(matches!(refused, Err(CircuitError::Open(_))));
+    /// # });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub async fn execute<T, E>(
         &self,
         operation: impl Future<Output = Result<T, E>>,
@@ -69,6 +83,18 @@ impl CircuitBreaker {
 }
 
 /// A call through a circuit breaker that did not bring back a value.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitError, ClockOnly};
+///
+/// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
+/// breaker.force_open();
+/// match breaker.call(|| Err::<(), _>("no such user")) {
+///     Err(CircuitError::Open(refused)) => assert_eq!(refused.to_string(), "circuit is forced open"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CircuitError<E> {

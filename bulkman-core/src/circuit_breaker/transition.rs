@@ -10,6 +10,22 @@ use crate::name::Name;
 /// A circuit went from one state to another.
 ///
 /// Entering the state a circuit is in already starts that state again, but is no transition.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly, TransitionCause};
+/// use std::time::Duration;
+///
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
+/// for _ in 0..2 {
+///     breaker.try_acquire().unwrap().failure();
+/// }
+/// let opening = &breaker.snapshot().recent[0];
+/// assert_eq!((opening.from, opening.to), (CircuitState::Closed, CircuitState::Open));
+/// assert_eq!(opening.cause, TransitionCause::ConsecutiveFailures);
+/// assert_eq!(opening.counts.consecutive_failures, 2);
+/// assert_eq!(opening.isolation, Some(Duration::from_secs(30)));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Transition {
@@ -34,6 +50,15 @@ pub struct Transition {
 }
 
 /// Why a circuit changed its state.
+///
+/// ```
+/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, TransitionCause};
+///
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+/// breaker.open();
+/// assert_eq!(breaker.snapshot().recent[0].cause, TransitionCause::Manual);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -66,6 +91,11 @@ pub enum TransitionCause {
 
 impl TransitionCause {
     /// The name in lower case, as in logs and metrics: `failure_rate`.
+    ///
+    /// ```
+    /// # use bulkman_core::TransitionCause;
+    /// assert_eq!(TransitionCause::ProbeLost.as_str(), "probe_lost");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

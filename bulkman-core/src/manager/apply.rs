@@ -12,6 +12,16 @@ use crate::name::Name;
 use crate::runtime::Runtime;
 
 /// What [`BulkheadManager::apply_config`] has done, by the bulkheads' names.
+///
+/// ```
+/// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerConfig};
+///
+/// let manager = BulkheadManager::new(ClockOnly);
+/// manager.create_bulkhead(BulkheadConfig::new("mail"))?;
+/// let applied = manager.apply_config(&ManagerConfig::new().bulkhead(BulkheadConfig::new("search")))?;
+/// assert_eq!((applied.created[0].as_str(), applied.unlisted[0].as_str()), ("search", "mail"));
+/// # Ok::<(), bulkman_core::ManagerError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppliedConfig {

@@ -42,12 +42,23 @@ pub struct ManagerConfig {
 
 impl ManagerConfig {
     /// No bulkheads yet.
+    ///
+    /// ```
+    /// # use bulkman_core::ManagerConfig;
+    /// assert!(ManagerConfig::new().bulkheads().is_empty());
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self { bulkheads: Vec::new() }
     }
 
     /// Adds a bulkhead. Nothing is checked before it is applied.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, ManagerConfig};
+    /// let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("search").max_concurrent_calls(5));
+    /// assert_eq!(config.bulkheads()[0].name(), "search");
+    /// ```
     #[must_use]
     pub fn bulkhead(mut self, config: BulkheadConfig) -> Self {
         self.bulkheads.push(config);
@@ -55,6 +66,12 @@ impl ManagerConfig {
     }
 
     /// The bulkheads, in the order in which they were added.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadConfig, ManagerConfig};
+    /// let config: ManagerConfig = ["search", "mail"].map(BulkheadConfig::new).into_iter().collect();
+    /// assert_eq!(config.bulkheads().len(), 2);
+    /// ```
     pub fn bulkheads(&self) -> &[BulkheadConfig] {
         &self.bulkheads
     }

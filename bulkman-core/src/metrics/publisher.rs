@@ -50,12 +50,30 @@ enum Source {
 
 impl MetricsPublisher {
     /// Publishes all bulkheads that are in the manager at the time.
+    ///
+    /// ```
+    /// # use bulkman_core::metrics::MetricsPublisher;
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// let manager = BulkheadManager::new(ClockOnly);
+    /// let metrics = MetricsPublisher::new(&manager);
+    /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
+    /// metrics.publish();             // finds it, too
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     #[must_use]
     pub fn new(manager: &BulkheadManager) -> Self {
         Self::of(Source::Manager(manager.downgrade()), manager.runtime())
     }
 
     /// Publishes one bulkhead.
+    ///
+    /// ```
+    /// # use bulkman_core::metrics::MetricsPublisher;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// MetricsPublisher::for_bulkhead(&bulkhead).publish();
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn for_bulkhead(bulkhead: &Bulkhead) -> Self {
         Self::of(Source::Bulkhead(bulkhead.downgrade()), &bulkhead.inner().runtime)
@@ -63,6 +81,15 @@ impl MetricsPublisher {
 
     /// Publishes a fleet that belongs to no manager and no bulkhead, without the bulkheads that
     /// are attached to it. The fleet of a manager, or of a bulkhead, is published with that.
+    ///
+    /// ```
+    /// # use bulkman_core::metrics::MetricsPublisher;
+    /// # use bulkman_core::{Fleet, MemoryStore, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime)?;
+    /// MetricsPublisher::for_fleet(&fleet).publish();
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn for_fleet(fleet: &Fleet) -> Self {
         Self::of(Source::Fleet(fleet.downgrade()), fleet.runtime())
@@ -72,6 +99,14 @@ impl MetricsPublisher {
     ///
     /// Turned on for a bulkhead when it is first published, and on from then on: each of its calls
     /// reads the clock three times. The histograms belong to the recorder that was installed then.
+    ///
+    /// ```
+    /// # use bulkman_core::metrics::MetricsPublisher;
+    /// # use bulkman_core::{BulkheadManager, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// let metrics = MetricsPublisher::new(&manager).timings(true);
+    /// metrics.publish();
+    /// ```
     #[must_use]
     pub const fn timings(mut self, timings: bool) -> Self {
         self.timings = timings;
@@ -79,6 +114,19 @@ impl MetricsPublisher {
     }
 
     /// Hands over everything as it stands now.
+    ///
+    /// ```
+    /// # use bulkman_core::metrics::MetricsPublisher;
+    /// # use bulkman_core::{BulkheadManager, ClockOnly};
+    /// # let manager = BulkheadManager::new(ClockOnly);
+    /// # let metrics = MetricsPublisher::new(&manager);
+    /// # fn render() -> String { String::new() }
+    /// let scrape = || {
+    ///     metrics.publish();
+    ///     render()                   // the exporter's
+    /// };
+    /// # scrape();
+    /// ```
     pub fn publish(&self) {
         self.described.call_once(names::describe);
         let now = self.source.bulkheads();
@@ -105,6 +153,16 @@ impl MetricsPublisher {
     /// # Errors
     ///
     /// [`ConfigError`] for an interval of zero, and for a runtime without timers or tasks.
+    ///
+    /// ```
+    /// # use bulkman_core::metrics::MetricsPublisher;
+    /// # use bulkman_core::{BulkheadManager, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// let manager = BulkheadManager::new(ManualRuntime::new());
+    /// MetricsPublisher::new(&manager).publish_every(Duration::from_secs(5))?;
+    /// assert!(MetricsPublisher::new(&manager).publish_every(Duration::ZERO).is_err());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn publish_every(self, interval: Duration) -> Result<(), ConfigError> {
         if interval.is_zero() {
             return Err(ConfigError::out_of_range("publish_every", "0ns", "more than zero"));

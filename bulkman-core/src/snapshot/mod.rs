@@ -19,9 +19,19 @@ use crate::stats::BulkheadStats;
 
 /// All bulkheads of a manager at one time: made by [`BulkheadManager::snapshot`].
 ///
-/// It prints as a table, with a line about the fleet below it, and serialises with the feature `serde`: durations as seconds, in fields
-/// whose names end in `_seconds`. It says how long ago things happened and not when, so it means
-/// the same wherever it is read.
+/// It prints as a table, with a line about the fleet below it, and serialises with the feature
+/// `serde`: durations as seconds, in fields whose names end in `_seconds`. It says how long ago
+/// things happened and not when, so it means the same wherever it is read.
+///
+/// ```
+/// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+///
+/// let manager = BulkheadManager::new(ClockOnly);
+/// manager.create_bulkhead(BulkheadConfig::new("payments"))?;
+/// let table = manager.snapshot().to_string();
+/// assert!(table.contains("payments  healthy"));
+/// # Ok::<(), bulkman_core::ManagerError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -35,6 +45,14 @@ pub struct ManagerSnapshot {
 /// A bulkhead at one time: made by [`Bulkhead::snapshot`].
 ///
 /// Its parts are read one after the other, so under load one may be a call ahead of another.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, ClockOnly};
+///
+/// let seen = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?.snapshot();
+/// assert_eq!((seen.state, seen.stats.active), (BulkheadState::Healthy, 0));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -50,6 +68,20 @@ pub struct BulkheadSnapshot {
 }
 
 /// A circuit at one time, told by ages.
+///
+/// ```
+/// use bulkman_core::testing::ManualRuntime;
+/// use bulkman_core::{Bulkhead, BulkheadConfig};
+/// use std::time::Duration;
+///
+/// let clock = ManualRuntime::new();
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), clock.clone())?;
+/// bulkhead.circuit_breaker().unwrap().open();
+/// clock.advance(Duration::from_secs(10));
+/// let circuit = bulkhead.snapshot().circuit.unwrap();
+/// assert_eq!((circuit.age.as_secs(), circuit.retry_after), (10, Some(Duration::from_secs(20))));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -81,6 +113,18 @@ pub struct CircuitStatus {
 }
 
 /// A transition, told by its age.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, CircuitState, ClockOnly};
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
+/// bulkhead.circuit_breaker().unwrap().force_open();
+/// let circuit = bulkhead.snapshot().circuit.unwrap();
+/// let last = circuit.recent.last().unwrap();
+/// println!("{} -> {}, {:?} ago: {}", last.from, last.to, last.age, last.cause);
+/// assert_eq!(last.to, CircuitState::ForcedOpen);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -133,6 +177,13 @@ impl BulkheadManager {
 
 impl Bulkhead {
     /// Everything there is to see of this bulkhead.
+    ///
+    /// ```
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
+    /// assert_eq!(bulkhead.snapshot().name, "payments");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn snapshot(&self) -> BulkheadSnapshot {
         let runtime = &*self.inner().runtime;

@@ -9,6 +9,13 @@ use thiserror::Error;
 ///
 /// A lost compare-and-swap is not among these: that is an answer, see [`Applied`](super::Applied).
 /// None of them ever reaches a call: while a store fails, calls go by the local breaker.
+///
+/// ```
+/// use bulkman_core::StoreError;
+///
+/// let error = StoreError::unavailable("connection refused");
+/// assert_eq!(error.to_string(), "store is unavailable: connection refused");
+/// ```
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -91,6 +98,12 @@ constructors! {
 
 impl StoreError {
     /// Whether it may mend itself: somebody has to act on every other kind.
+    ///
+    /// ```
+    /// # use bulkman_core::StoreError;
+    /// assert!(StoreError::unavailable("connection refused").is_transient());
+    /// assert!(!StoreError::denied("no right to write").is_transient());
+    /// ```
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })

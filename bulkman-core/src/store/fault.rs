@@ -40,6 +40,16 @@ pub struct FaultStore {
 }
 
 /// How a [`FaultStore`] fails.
+///
+/// ```
+/// use bulkman_core::store::{Fault, FaultStore};
+/// use bulkman_core::{CircuitStore, ClockOnly, MemoryStore, StoreError};
+///
+/// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+/// store.set(Fault::Error(StoreError::denied("no right to write")));
+/// let refused = futures_lite::future::block_on(store.connect(&[])).err().unwrap();
+/// assert!(!refused.is_transient());
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
@@ -77,18 +87,50 @@ struct Faults {
 
 impl FaultStore {
     /// Wraps `store`; delays are measured by `runtime`.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FaultStore;
+    /// # use bulkman_core::{ClockOnly, MemoryStore};
+    /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// assert_eq!((store.connects(), store.operations()), (0, 0));
+    /// ```
     #[must_use]
     pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Self {
         Self { inner: Arc::new(store), control: Control::new(Arc::new(runtime)) }
     }
 
     /// The same store through another network: without faults, until it is given its own.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{Fault, FaultStore};
+    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use futures_lite::future::block_on;
+    /// let here = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// let there = here.handle();
+    /// here.set(Fault::Down);
+    /// assert!(block_on(here.connect(&[])).is_err() && block_on(there.connect(&[])).is_ok());
+    /// ```
     #[must_use]
     pub fn handle(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), control: Control::new(Arc::clone(&self.control.runtime)) }
     }
 
     /// From now on the store fails so. [`Fault::Down`] breaks open sessions too.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{Fault, FaultStore};
+    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
+    /// store.set(Fault::Down);
+    /// let manager = BulkheadManager::new(runtime.clone()).with_store(store)?;
+    /// let bulkhead = manager.create_bulkhead(BulkheadConfig::new("search"))?;
+    /// runtime.advance(Duration::from_secs(10));
+    /// assert!(!manager.fleet().unwrap().snapshot().connected);
+    /// assert_eq!(bulkhead.execute_sync(|| Ok::<_, ()>("found")), Ok("found"));      // all the same
+    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// ```
     pub fn set(&self, fault: Fault) {
         let mut faults = self.control.faults();
         if matches!(fault, Fault::Down) {
@@ -98,6 +140,15 @@ impl FaultStore {
     }
 
     /// From now on nothing fails; sessions that are broken stay so.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{Fault, FaultStore};
+    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// store.set(Fault::Down);
+    /// store.heal();
+    /// assert!(futures_lite::future::block_on(store.connect(&[])).is_ok());
+    /// ```
     pub fn heal(&self) {
         let mut faults = self.control.faults();
         faults.fault = Fault::None;
@@ -115,6 +166,14 @@ impl FaultStore {
     }
 
     /// How often somebody tried to connect.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FaultStore;
+    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// let _session = futures_lite::future::block_on(store.connect(&[]));
+    /// assert_eq!(store.connects(), 1);
+    /// ```
     #[must_use]
     pub fn connects(&self) -> usize {
         self.control.connects.load(Ordering::Relaxed)

@@ -79,6 +79,12 @@ macro_rules! setters {
 
 impl StoreSettings {
     /// The defaults.
+    ///
+    /// ```
+    /// # use bulkman_core::store::StoreSettings;
+    /// # use std::time::Duration;
+    /// assert_eq!(StoreSettings::new().operation_timeout, Duration::from_secs(2));
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -129,6 +135,13 @@ impl StoreSettings {
 
     /// Sets [`backoff_min`](Self#structfield.backoff_min) and
     /// [`backoff_max`](Self#structfield.backoff_max).
+    ///
+    /// ```
+    /// # use bulkman_core::store::StoreSettings;
+    /// # use std::time::Duration;
+    /// let settings = StoreSettings::new().backoff(Duration::from_millis(50), Duration::from_secs(5));
+    /// assert!(settings.validate().is_ok());
+    /// ```
     #[must_use]
     pub const fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff_min = min;
@@ -137,6 +150,12 @@ impl StoreSettings {
     }
 
     /// Sets [`instance`](Self#structfield.instance).
+    ///
+    /// ```
+    /// # use bulkman_core::store::StoreSettings;
+    /// let settings = StoreSettings::new().instance("shop-7f9c");
+    /// assert_eq!(settings.instance.as_deref(), Some("shop-7f9c"));
+    /// ```
     #[must_use]
     pub fn instance(mut self, instance: impl Into<Arc<str>>) -> Self {
         self.instance = Some(instance.into());
@@ -148,6 +167,12 @@ impl StoreSettings {
     /// # Errors
     ///
     /// [`ConfigError::OutOfRange`] for the first that can't.
+    ///
+    /// ```
+    /// # use bulkman_core::store::StoreSettings;
+    /// let error = StoreSettings::new().probe_limit(0).validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "`probe_limit` is 0, must be 1 to 1000");
+    /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
             ("operation_timeout", self.operation_timeout),
@@ -207,6 +232,14 @@ impl Default for StoreSettings {
 }
 
 /// Whether to rely on what the store pushes.
+///
+/// ```
+/// use bulkman_core::store::{Push, StoreSettings};
+///
+/// // Behind a connection pooler that loses notifications.
+/// let settings = StoreSettings::new().push(Push::Off);
+/// # assert!(settings.validate().is_ok());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -219,6 +252,15 @@ pub enum Push {
 }
 
 /// What the processes of a fleet share.
+///
+/// ```
+/// use bulkman_core::store::{Share, StoreSettings};
+/// use std::time::Duration;
+///
+/// assert_eq!(StoreSettings::new().share, Share::STATE);
+/// let two_of_them = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(10)));
+/// # assert!(two_of_them.validate().is_ok());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Share {
@@ -240,6 +282,14 @@ impl Share {
     pub const STATE: Self = Self::State { quorum: 1, window: Duration::from_secs(10) };
 
     /// The state, with a quorum.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{Share, StoreSettings};
+    /// # use std::time::Duration;
+    /// let share = Share::quorum(3, Duration::from_secs(10));
+    /// assert!(StoreSettings::new().share(share).validate().is_ok());
+    /// assert!(StoreSettings::new().share(Share::quorum(0, Duration::from_secs(10))).validate().is_err());
+    /// ```
     #[must_use]
     pub const fn quorum(quorum: u16, window: Duration) -> Self {
         Self::State { quorum, window }
@@ -294,6 +344,15 @@ pub struct CountsRule {
 
 impl CountsRule {
     /// A rule over the last `length`, counted in `buckets`; it needs at least one threshold.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{CountsRule, Share, StoreSettings};
+    /// # use std::time::Duration;
+    /// let rule = CountsRule::new(Duration::from_secs(10), 10);
+    /// let validate = |rule| StoreSettings::new().share(Share::Counts(rule)).validate();
+    /// assert!(validate(rule).is_err());                   // no threshold yet
+    /// assert!(validate(rule.failure_count_threshold(500)).is_ok());
+    /// ```
     #[must_use]
     pub fn new(length: Duration, buckets: u16) -> Self {
         Self {
@@ -305,6 +364,13 @@ impl CountsRule {
     }
 
     /// Opens at this many failures.
+    ///
+    /// ```
+    /// # use bulkman_core::store::CountsRule;
+    /// # use std::time::Duration;
+    /// let rule = CountsRule::new(Duration::from_secs(10), 10).failure_count_threshold(500);
+    /// assert!(!rule.opens(1_000_000, 499) && rule.opens(1_000_000, 500));
+    /// ```
     #[must_use]
     pub const fn failure_count_threshold(mut self, failures: u64) -> Self {
         self.failure_count = Some(failures);
@@ -312,6 +378,13 @@ impl CountsRule {
     }
 
     /// Opens when this share of at least `minimum_calls` calls failed.
+    ///
+    /// ```
+    /// # use bulkman_core::store::CountsRule;
+    /// # use std::time::Duration;
+    /// let rule = CountsRule::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 200);
+    /// assert!(!rule.opens(0, 199) && rule.opens(100, 100));
+    /// ```
     #[must_use]
     pub const fn failure_rate_threshold(mut self, rate: f64, minimum_calls: u64) -> Self {
         self.failure_rate = Some(rate);
@@ -320,6 +393,13 @@ impl CountsRule {
     }
 
     /// Whether totals like these open.
+    ///
+    /// ```
+    /// # use bulkman_core::store::CountsRule;
+    /// # use std::time::Duration;
+    /// let rule = CountsRule::new(Duration::from_secs(10), 10).failure_count_threshold(3);
+    /// assert!(rule.opens(97, 3));
+    /// ```
     #[must_use]
     pub fn opens(&self, successes: u64, failures: u64) -> bool {
         let calls = successes.saturating_add(failures);

@@ -38,12 +38,30 @@ impl ServiceError {
     }
 
     /// What happened.
+    ///
+    /// ```
+    /// # use bulkman_core::BulkheadError;
+    /// # use bulkman_core::tower::ServiceError;
+    /// fn is_full(error: &ServiceError) -> bool {
+    ///     matches!(error.get(), BulkheadError::Full { .. })
+    /// }
+    /// # let _ = is_full;
+    /// ```
     #[must_use]
     pub const fn get(&self) -> &BulkheadError<BoxError> {
         &self.0
     }
 
     /// What happened, as a value.
+    ///
+    /// ```
+    /// # use bulkman_core::tower::{BoxError, ServiceError};
+    /// /// The service's own error, if it is that.
+    /// fn of_the_service(error: ServiceError) -> Option<BoxError> {
+    ///     error.into_inner().into_operation()
+    /// }
+    /// # let _ = of_the_service;
+    /// ```
     #[must_use]
     pub fn into_inner(self) -> BulkheadError<BoxError> {
         self.0

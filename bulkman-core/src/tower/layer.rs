@@ -12,6 +12,19 @@ use crate::outcome::Outcome;
 /// the circuit.
 ///
 /// Cheap to clone. See the [module](super) for what a call is.
+///
+/// ```
+/// use bulkman_core::tower::BulkheadLayer;
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+/// use tower_layer::Layer;
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+/// let layer = BulkheadLayer::new(bulkhead.clone());
+/// let (near, far) = (layer.layer("a service"), layer.layer("another"));
+/// bulkhead.shutdown();
+/// assert!(!near.bulkhead().is_healthy() && !far.bulkhead().is_healthy());
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer<C = ByResult> {
     bulkhead: Bulkhead,
@@ -20,6 +33,14 @@ pub struct BulkheadLayer<C = ByResult> {
 
 impl BulkheadLayer {
     /// A layer whose services' errors are failures and whose responses are successes.
+    ///
+    /// ```
+    /// # use bulkman_core::tower::BulkheadLayer;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// let layer = BulkheadLayer::new(Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?);
+    /// # let _ = layer;
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn new(bulkhead: Bulkhead) -> Self {
         Self { bulkhead, classifier: ByResult }

@@ -13,6 +13,19 @@ use crate::classify::{ByResult, Classifier};
 use crate::execute::Execute;
 
 /// A service whose calls go through a bulkhead: made by [`BulkheadLayer`](super::BulkheadLayer).
+///
+/// ```
+/// use bulkman_core::tower::BulkheadLayer;
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+/// use tower_layer::Layer;
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+/// let service = BulkheadLayer::new(bulkhead).layer("any service");
+/// assert_eq!(service.bulkhead().name(), "search");
+/// assert_eq!(*service.get_ref(), "any service");
+/// assert_eq!(service.into_inner(), "any service");
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BulkheadService<S, C = ByResult> {
     inner: S,

@@ -43,6 +43,14 @@ struct Shared {
 
 impl MemoryStore {
     /// An empty store whose time is that of `clock`.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// let manager = BulkheadManager::new(runtime.clone()).with_store(MemoryStore::new(runtime))?;
+    /// assert_eq!(manager.fleet().unwrap().namespace(), "default");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn new(clock: impl Runtime) -> Self {
         let origin = clock.now();
@@ -62,6 +70,15 @@ impl MemoryStore {
     /// # Panics
     ///
     /// If [`check_namespace`] refuses the name.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// let store = MemoryStore::new(runtime.clone()).namespace("stock");
+    /// let manager = BulkheadManager::new(runtime).with_store(store)?;
+    /// assert_eq!(manager.fleet().unwrap().namespace(), "stock");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn namespace(&self, namespace: impl Into<Arc<str>>) -> Self {
         let namespace = namespace.into();
@@ -72,6 +89,13 @@ impl MemoryStore {
     }
 
     /// The same data, used in another way.
+    ///
+    /// ```
+    /// # use bulkman_core::store::StoreSettings;
+    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// let store = MemoryStore::new(ClockOnly).with_settings(StoreSettings::new().probe_limit(3));
+    /// assert_eq!(store.settings().probe_limit, 3);
+    /// ```
     #[must_use]
     pub fn with_settings(&self, settings: StoreSettings) -> Self {
         Self { settings, ..self.clone() }

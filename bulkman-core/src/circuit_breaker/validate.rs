@@ -236,7 +236,7 @@ mod tests {
         let longer = backoff(2.0, 30 * SECOND, 0.0).isolation_duration(31 * SECOND);
         refused(longer, "isolation_backoff.max", "30s", most);
         backoff(1.0, 30 * SECOND, 0.0).validate().unwrap();
-        backoff(f64::MAX, Duration::MAX, 1.0_f64.next_down()).validate().unwrap();
+        backoff(f64::MAX, Duration::MAX, 1.0 - f64::EPSILON).validate().unwrap();
     }
 
     #[test]

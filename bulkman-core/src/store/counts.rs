@@ -8,6 +8,14 @@ use crate::name::Name;
 /// The window over which a store adds up.
 ///
 /// Processes that use different windows for one circuit don't see each other's counts.
+///
+/// ```
+/// use bulkman_core::store::CountWindow;
+/// use std::time::Duration;
+///
+/// let ten_seconds = CountWindow::new(Duration::from_secs(1), 10);
+/// assert_eq!(ten_seconds.bucket * u32::from(ten_seconds.buckets), Duration::from_secs(10));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CountWindow {
@@ -26,6 +34,21 @@ impl CountWindow {
 }
 
 /// What one process has to add.
+///
+/// ```
+/// use bulkman_core::store::{CircuitStore, CountWindow, CountsDelta, Epoch};
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+/// use std::time::Duration;
+///
+/// let mail = Name::new("mail")?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let window = CountWindow::new(Duration::from_secs(60), 10);
+/// let ours = CountsDelta::new(mail, Epoch(0), 3, 1);
+/// let totals = block_on(session.add_counts(window, &[ours.clone(), ours]))?;
+/// assert_eq!((totals[1].successes, totals[1].failures), (6, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CountsDelta {
@@ -48,6 +71,15 @@ impl CountsDelta {
 }
 
 /// The fleet's counts of one circuit, within the window that ends now.
+///
+/// ```
+/// use bulkman_core::Name;
+/// use bulkman_core::store::{Epoch, FleetCounts};
+///
+/// let totals = FleetCounts::new(Name::new("mail")?, Epoch(3), 90, 10);
+/// assert_eq!(totals.failures, 10);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetCounts {

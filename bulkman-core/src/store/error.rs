@@ -73,6 +73,13 @@ macro_rules! constructors {
             )*
 
             /// The same error, caused by `error`.
+            ///
+            /// ```
+            /// # use bulkman_core::StoreError;
+            /// # use std::error::Error;
+            /// let error = StoreError::unavailable("cannot connect").with_source(std::io::Error::other("refused"));
+            /// assert_eq!(error.source().unwrap().to_string(), "refused");
+            /// ```
             #[must_use]
             pub fn with_source(self, error: impl StdError + Send + Sync + 'static) -> Self {
                 match self {

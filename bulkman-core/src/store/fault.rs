@@ -156,11 +156,31 @@ impl FaultStore {
     }
 
     /// Whether notifications get lost, as behind a connection pooler.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FaultStore;
+    /// # use bulkman_core::{ClockOnly, MemoryStore};
+    /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// store.set_deaf(true);          // sessions work, and hear of nothing
+    /// # store.heal();
+    /// ```
     pub fn set_deaf(&self, deaf: bool) {
         self.control.faults().deaf = deaf;
     }
 
     /// Breaks all sessions once; new ones work.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FaultStore;
+    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use futures_lite::future::block_on;
+    /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// let mut session = block_on(store.connect(&[]))?;
+    /// store.break_sessions();
+    /// assert!(block_on(session.snapshot(None)).is_err());
+    /// assert!(block_on(block_on(store.connect(&[]))?.snapshot(None)).is_ok());
+    /// # Ok::<(), bulkman_core::StoreError>(())
+    /// ```
     pub fn break_sessions(&self) {
         self.control.faults().generation += 1;
     }
@@ -180,6 +200,17 @@ impl FaultStore {
     }
 
     /// How many operations were begun, connecting and listening not counted.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FaultStore;
+    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use futures_lite::future::block_on;
+    /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// let mut session = block_on(store.connect(&[]))?;
+    /// block_on(session.snapshot(None))?;
+    /// assert_eq!(store.operations(), 1);
+    /// # Ok::<(), bulkman_core::StoreError>(())
+    /// ```
     #[must_use]
     pub fn operations(&self) -> usize {
         self.control.operations.load(Ordering::Relaxed)

@@ -7,6 +7,21 @@ use super::view::{Epoch, FleetState, Revision};
 use crate::name::Name;
 
 /// One change of a circuit.
+///
+/// ```
+/// use bulkman_core::store::{CircuitStore, FleetAction, FleetCommand, OperationId};
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+///
+/// let mail = Name::new("mail")?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let command = FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "it moves");
+/// block_on(session.command(&command))?;
+/// let last = &block_on(session.history(None, 1))?[0];
+/// println!("{}: {} -> {}, by {}: {}", last.circuit, last.from, last.to, last.by, last.reason);
+/// assert_eq!(&*last.by, "ann");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryEntry {

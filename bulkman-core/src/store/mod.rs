@@ -86,6 +86,20 @@ pub fn check_namespace(namespace: &str) -> Result<(), ConfigError> {
 ///
 /// A store needs no timers of its own: the synchroniser bounds every operation, and drops the
 /// session when one takes too long. What a store must do is stated by the `conformance` module.
+///
+/// ```
+/// use bulkman_core::store::{CircuitStore, FleetState};
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+///
+/// /// What every store says of a circuit that nobody knew.
+/// fn newcomer(store: &dyn CircuitStore, name: Name) -> Result<FleetState, bulkman_core::StoreError> {
+///     let mut session = block_on(store.connect(&[name]))?;
+///     Ok(block_on(session.snapshot(None))?.circuits[0].state)
+/// }
+/// assert_eq!(newcomer(&MemoryStore::new(ClockOnly), Name::new("mail")?)?, FleetState::Closed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
     /// What this store can do.
     fn capabilities(&self) -> StoreCapabilities;
@@ -113,6 +127,15 @@ pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What a [`CircuitStore`] can do.
+///
+/// ```
+/// use bulkman_core::store::StoreCapabilities;
+///
+/// // State and leases, to be polled.
+/// let able = StoreCapabilities::STATE.with_probes(true);
+/// assert!(able.probes && !able.push && !able.votes && !able.counts);
+/// assert!(!StoreCapabilities::ALL.with_push(false).push);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreCapabilities {

@@ -7,6 +7,14 @@ use super::view::{CircuitView, Epoch, OperationId};
 use crate::name::Name;
 
 /// How a half-open stay is decided, and how many probe at once.
+///
+/// ```
+/// use bulkman_core::store::{ProbeDecision, ProbePlan};
+///
+/// // Two processes at a time; three successes close.
+/// let plan = ProbePlan::new(2, ProbeDecision::Streak { successes: 3 });
+/// assert_ne!(plan, ProbePlan::default());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbePlan {
@@ -31,6 +39,14 @@ impl Default for ProbePlan {
 }
 
 /// What decides a half-open stay.
+///
+/// ```
+/// use bulkman_core::store::ProbeDecision;
+///
+/// // Ten probes, of which five may not fail, however slow they are.
+/// let decision = ProbeDecision::Sample { calls: 10, failures: Some(5), slow: None };
+/// # let _ = decision;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProbeDecision {
@@ -78,6 +94,30 @@ impl ProbeDecision {
 }
 
 /// Whose lease of which circuit, and for how long.
+///
+/// ```
+/// use bulkman_core::store::*;
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+/// use std::time::Duration;
+///
+/// let mail = Name::new("mail")?;
+/// let store = MemoryStore::new(ClockOnly);
+/// let mut session = block_on(store.connect(std::slice::from_ref(&mail)))?;
+/// let change = StoreChange::HalfOpen { plan: ProbePlan::default() };
+/// let mut begin = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
+/// begin.by_hand = true;
+/// block_on(session.transition(&begin))?;
+///
+/// let request = |who: &str| ProbeRequest::new(mail.clone(), Epoch(1), who.into(), Duration::from_secs(30));
+/// let lease = block_on(session.acquire_probe(&request("here")))?.expect("the only one");
+/// assert_eq!(block_on(session.acquire_probe(&request("there")))?, None);
+///
+/// let verdict = ProbeVerdict::new(request("here"), lease, true, Duration::ZERO, OperationId(8));
+/// let ProbeReport::Decided(closed) = block_on(session.report_probe(&verdict))? else { panic!("lost") };
+/// assert_eq!(closed.state, FleetState::Closed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeRequest {

@@ -433,6 +433,12 @@ impl CountsRule {
 }
 
 /// What a half-open circuit does while the store can't be reached.
+///
+/// ```
+/// use bulkman_core::store::{OnOutage, StoreSettings};
+///
+/// assert_eq!(StoreSettings::new().on_outage, OnOutage::ProbeLocally { probes: 1 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnOutage {

@@ -8,6 +8,24 @@ use super::view::{CircuitView, Epoch, OperationId, StoreTime};
 use crate::name::Name;
 
 /// A change that a process wants to make to a circuit.
+///
+/// ```
+/// use bulkman_core::store::*;
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+/// use std::time::Duration;
+///
+/// let mail = Name::new("mail")?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let change = StoreChange::Open { wait: Duration::from_secs(30) };
+/// let ours = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
+/// let theirs = StoreTransition::new(mail, Epoch(0), change, OperationId(8));
+/// assert!(matches!(block_on(session.transition(&ours))?, Applied::Applied(_)));
+/// assert!(matches!(block_on(session.transition(&ours))?, Applied::Applied(_)), "once is enough");
+/// let late = block_on(session.transition(&theirs))?;
+/// assert!(matches!(late, Applied::Refused { why: Refusal::Stale | Refusal::AlreadyThere, .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreTransition {
@@ -104,6 +122,11 @@ impl Refusal {
         [Self::Stale, Self::AlreadyThere, Self::NotDue, Self::TooLate, Self::Forced];
 
     /// `stale`, `already_there`, `not_due`, `too_late`, `forced`: as in metrics.
+    ///
+    /// ```
+    /// # use bulkman_core::store::Refusal;
+    /// assert_eq!(Refusal::AlreadyThere.as_str(), "already_there");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -117,6 +140,24 @@ impl Refusal {
 }
 
 /// One process's vote for opening a circuit.
+///
+/// ```
+/// use bulkman_core::store::*;
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+/// use std::time::Duration;
+///
+/// let mail = Name::new("mail")?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let mut vote = |who: &str, operation| {
+///     let change = StoreChange::Open { wait: Duration::from_secs(30) };
+///     let opening = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(operation));
+///     block_on(session.vote(&StoreVote::new(opening, who.into(), 2, Duration::from_secs(10))))
+/// };
+/// assert_eq!(vote("here", 7)?, Voted::Counted { votes: 1 });
+/// assert!(matches!(vote("there", 8)?, Voted::Opened(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreVote {
@@ -138,6 +179,17 @@ impl StoreVote {
     }
 
     /// How long the opening is to last.
+    ///
+    /// ```
+    /// # use bulkman_core::Name;
+    /// # use bulkman_core::store::{Epoch, OperationId, StoreChange, StoreTransition, StoreVote};
+    /// # use std::time::Duration;
+    /// let half_a_minute = Duration::from_secs(30);
+    /// let change = StoreChange::Open { wait: half_a_minute };
+    /// let opening = StoreTransition::new(Name::new("mail")?, Epoch(0), change, OperationId(7));
+    /// assert_eq!(StoreVote::new(opening, "here".into(), 2, Duration::from_secs(10)).wait(), half_a_minute);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn wait(&self) -> Duration {
         match self.opening.change {
@@ -170,6 +222,19 @@ pub enum Voted {
 }
 
 /// What an operator tells the whole fleet.
+///
+/// ```
+/// use bulkman_core::store::*;
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+///
+/// let mail = Name::new("mail")?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let command = FleetCommand::new(mail, FleetAction::Disable, OperationId(7), "ann", "it cries wolf");
+/// let Applied::Applied(circuit) = block_on(session.command(&command))? else { panic!("refused") };
+/// assert_eq!((circuit.state, circuit.epoch), (FleetState::Disabled, Epoch(1)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetCommand {
@@ -215,6 +280,11 @@ pub enum FleetAction {
 
 impl FleetAction {
     /// `force-open`, `disable`, `close`, `reset`.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FleetAction;
+    /// assert_eq!(FleetAction::ForceOpen.as_str(), "force-open");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

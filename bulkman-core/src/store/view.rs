@@ -8,6 +8,11 @@ use super::probe::ProbePlan;
 use crate::name::Name;
 
 /// The number of changes that a circuit has gone through; higher is newer.
+///
+/// ```
+/// # use bulkman_core::store::Epoch;
+/// assert!(Epoch(2) > Epoch(1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Epoch(pub u64);
@@ -17,6 +22,11 @@ pub struct Epoch(pub u64);
 ///
 /// It goes backwards only when the store has lost history: a backup restored, or a failover to a
 /// replica that lagged.
+///
+/// ```
+/// # use bulkman_core::store::Revision;
+/// assert!(Revision(2) > Revision::default());
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
@@ -28,6 +38,13 @@ pub struct StoreTime(pub i64);
 
 impl StoreTime {
     /// This much later; saturates.
+    ///
+    /// ```
+    /// # use bulkman_core::store::StoreTime;
+    /// # use std::time::Duration;
+    /// assert_eq!(StoreTime(5).after(Duration::from_millis(1)), StoreTime(1005));
+    /// assert_eq!(StoreTime(5).after(Duration::MAX), StoreTime(i64::MAX));
+    /// ```
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
@@ -41,6 +58,13 @@ impl StoreTime {
 pub struct OperationId(pub u64);
 
 /// The state of a circuit as the fleet shares it.
+///
+/// ```
+/// use bulkman_core::store::FleetState;
+///
+/// assert!(FleetState::ForcedOpen.is_forced() && !FleetState::Open.is_forced());
+/// assert_eq!(FleetState::HalfOpen.to_string(), "half-open");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -60,12 +84,22 @@ pub enum FleetState {
 
 impl FleetState {
     /// Whether an operator put the circuit there: then only an operator takes it out.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FleetState;
+    /// assert!(FleetState::Disabled.is_forced());
+    /// ```
     #[must_use]
     pub const fn is_forced(self) -> bool {
         matches!(self, Self::ForcedOpen | Self::Disabled)
     }
 
     /// `closed`, `open`, `half-open`, `forced-open`, `disabled`.
+    ///
+    /// ```
+    /// # use bulkman_core::store::FleetState;
+    /// assert_eq!(FleetState::ForcedOpen.as_str(), "forced-open");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -85,6 +119,15 @@ impl fmt::Display for FleetState {
 }
 
 /// One circuit as the store has it.
+///
+/// ```
+/// use bulkman_core::Name;
+/// use bulkman_core::store::{CircuitView, Epoch, FleetState};
+///
+/// let fresh = CircuitView::new(Name::new("mail")?);
+/// assert_eq!((fresh.state, fresh.epoch, fresh.open_count), (FleetState::Closed, Epoch(0), 0));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CircuitView {
@@ -143,6 +186,18 @@ impl CircuitView {
     }
 
     /// Whether it is open and its time is over: the next with demand may make it half-open.
+    ///
+    /// ```
+    /// # use bulkman_core::Name;
+    /// # use bulkman_core::store::{CircuitView, FleetState};
+    /// # use std::time::Duration;
+    /// let mut circuit = CircuitView::new(Name::new("mail")?);
+    /// (circuit.state, circuit.remaining) = (FleetState::Open, Duration::from_secs(1));
+    /// assert!(!circuit.is_due());
+    /// circuit.remaining = Duration::ZERO;
+    /// assert!(circuit.is_due());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn is_due(&self) -> bool {
         matches!(self.state, FleetState::Open) && self.remaining.is_zero()
@@ -150,6 +205,20 @@ impl CircuitView {
 }
 
 /// Some or all circuits of a namespace, at one moment.
+///
+/// ```
+/// use bulkman_core::store::CircuitStore;
+/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use futures_lite::future::block_on;
+///
+/// let names = ["mail", "search"].map(|name| Name::new(name).unwrap());
+/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(&names))?;
+/// let all = block_on(session.snapshot(None))?;
+/// assert_eq!(all.circuits.len(), 2);
+/// let since = block_on(session.snapshot(Some(all.revision)))?;
+/// assert!(since.circuits.is_empty());
+/// # Ok::<(), bulkman_core::StoreError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {

@@ -7,6 +7,16 @@ use crate::outcome::Outcome;
 
 /// Takes a status of 500 and above as a failure: made by
 /// [`failures_by_status`](super::BulkheadLayer::failures_by_status).
+///
+/// ```
+/// use bulkman_core::tower::BulkheadLayer;
+/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+///
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+/// let by_status = BulkheadLayer::new(bulkhead).failures_by_status(|status: &u16| *status);
+/// # let _ = by_status;
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct ByStatus<F>(pub(super) F);
 

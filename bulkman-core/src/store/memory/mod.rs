@@ -103,6 +103,20 @@ impl MemoryStore {
 
     /// A copy of this namespace as it is, to be [restored](Self::restore): for tests of what a
     /// backup, or a standby that lagged behind, does to a fleet.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{CircuitStore, FleetAction, FleetCommand, FleetState, OperationId};
+    /// # use bulkman_core::{ClockOnly, MemoryStore, Name};
+    /// # use futures_lite::future::block_on;
+    /// let mail = Name::new("mail")?;
+    /// let store = MemoryStore::new(ClockOnly);
+    /// let mut session = block_on(store.connect(std::slice::from_ref(&mail)))?;
+    /// let backup = store.backup();
+    /// block_on(session.command(&FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "")))?;
+    /// store.restore(&backup);
+    /// assert_eq!(block_on(session.snapshot(None))?.circuits[0].state, FleetState::Closed);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "test-util")]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     #[must_use]

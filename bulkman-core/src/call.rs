@@ -86,8 +86,9 @@ impl<'a, C> Call<'a, C> {
         self
     }
 
-    /// Bounds the time in the queue; zero: never wait; `None`: as long as the timeout allows.
-    /// Default: as configured.
+    /// Bounds the time in the queue; `None`: as long as the timeout allows. Default: as configured.
+    ///
+    /// Zero never waits: a call that would have to is refused with [`BulkheadError::Full`].
     ///
     /// ```
     /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};

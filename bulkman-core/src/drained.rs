@@ -9,6 +9,19 @@ use crate::bulkhead::Inner;
 use crate::wake::WakerKey;
 
 /// The future of [`Bulkhead::drained`](crate::Bulkhead::drained).
+///
+/// ```
+/// use bulkman_core::testing::ManualRuntime;
+/// use bulkman_core::{Bulkhead, BulkheadConfig};
+/// use futures_lite::future::zip;
+///
+/// let runtime = ManualRuntime::new();
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), runtime.clone())?;
+/// let held = bulkhead.try_acquire().unwrap();
+/// bulkhead.shutdown();
+/// runtime.block_on(zip(bulkhead.drained(), async { held.succeed() }));
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Drained<'a> {
     bulkhead: &'a Inner,

@@ -148,6 +148,19 @@ impl fmt::Debug for Permit {
 ///
 /// Dropping it gives its place in the queue back; a permit that was granted just then is handed
 /// on.
+///
+/// ```
+/// use bulkman_core::testing::ManualRuntime;
+/// use bulkman_core::{Acquire, Bulkhead, BulkheadConfig};
+///
+/// let runtime = ManualRuntime::new();
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp").max_concurrent_calls(1), runtime.clone())?;
+/// let held = bulkhead.try_acquire().unwrap();
+/// let waits: Acquire = bulkhead.acquire();
+/// held.succeed();
+/// assert!(runtime.block_on(waits).is_ok());
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire {

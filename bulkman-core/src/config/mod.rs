@@ -95,7 +95,7 @@ impl BulkheadConfig {
         self
     }
 
-    /// How many calls may wait for a permit: 0 (never wait) to 2,147,483,647, default 100.
+    /// How many calls may wait for a permit: 0 (none ever waits) to 2,147,483,647, default 100.
     ///
     /// ```
     /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
@@ -138,8 +138,8 @@ impl BulkheadConfig {
         self
     }
 
-    /// Bounds the time in the queue alone; zero means never wait. Default `None`: as long as
-    /// `timeout` allows.
+    /// Bounds the time in the queue alone; zero never waits: a call that would have to is refused
+    /// as [`Full`](crate::BulkheadError::Full). Default `None`: as long as `timeout` allows.
     ///
     /// ```
     /// # use bulkman_core::BulkheadConfig;

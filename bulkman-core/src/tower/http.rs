@@ -43,6 +43,17 @@ impl<E> BulkheadError<E> {
     /// feature `tower`.
     ///
     /// 1 also where the bulkhead can't know: a full one may have room at any moment.
+    ///
+    /// ```
+    /// # use bulkman_core::{BulkheadError, Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ManualRuntime::new())?;
+    /// bulkhead.circuit_breaker().unwrap().open_for(Duration::from_millis(1500));
+    /// let refused = bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap_err();
+    /// assert_eq!(refused.retry_after_seconds(), 2);
+    /// assert_eq!(BulkheadError::Operation(()).retry_after_seconds(), 1);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
     pub const fn retry_after_seconds(&self) -> u64 {

@@ -136,4 +136,15 @@ fn the_synchroniser_is_told_of_each_thing_once_and_not_of_what_time_does() {
     assert_eq!(takes(), 0, "what it has said itself");
     breaker.open();
     assert_eq!(takes(), 1);
+
+    // Whoever it took an opening over from looks by itself when that is over; until it does not.
+    let generation = shared.observe().unwrap().generation;
+    let opening = Adopted::Open { remaining: SECOND, open_count: 1 };
+    shared.adopt(generation, opening).unwrap().unwrap();
+    runtime.advance(SECOND);
+    assert!(breaker.try_acquire().is_err() && breaker.try_acquire().is_err());
+    assert_eq!(takes(), 0);
+    shared.heed_again();
+    assert_eq!(takes(), 1, "it was wanted meanwhile");
+    assert!(shared.observe().unwrap().wanted);
 }

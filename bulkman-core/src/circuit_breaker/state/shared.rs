@@ -47,9 +47,11 @@ pub(super) struct Share {
     pub(super) cause: Option<TransitionCause>,
     /// A call, or a look after the dependency, was refused for want of a lease.
     wanted: bool,
-    /// The synchroniser has been told of the want and sees to it. Waking it takes longer than a
+    /// The synchroniser sees to the want, or looks for one by itself. Waking it takes longer than a
     /// call, so the calls that are refused meanwhile leave it alone.
     heeded: bool,
+    /// It will look by itself when this opening is over.
+    looked_after: bool,
     verdicts: Vec<Verdict>,
     /// The generation that was announced last.
     announced: u64,
@@ -63,6 +65,7 @@ impl Default for Share {
             cause: None,
             wanted: false,
             heeded: false,
+            looked_after: false,
             verdicts: Vec::new(),
             announced: 0,
             news: false,
@@ -113,6 +116,9 @@ impl Machine {
     }
 
     /// Takes over a state, unless something has happened since `expected`; the new generation.
+    ///
+    /// While it is half-open, or when the opening is over, the synchroniser looks by itself
+    /// whether a lease is wanted, until it says [`heed_again`](Self::heed_again).
     pub(crate) fn adopt(&mut self, expected: u64, adopted: Adopted, now: Instant) -> Option<u64> {
         if self.generation != expected {
             return None;
@@ -131,19 +137,25 @@ impl Machine {
             Adopted::Disabled => Phase::Disabled,
         };
         self.enter(phase, TransitionCause::Fleet, now);
+        self.share.looked_after = matches!(adopted, Adopted::Open { .. });
+        self.share.heeded = matches!(adopted, Adopted::HalfOpen { .. });
         Some(self.generation)
     }
 
     /// Says who may probe. When it is this circuit again, what its probes have shown so far counts.
     pub(crate) fn set_gate(&mut self, gate: Gate, now: Instant) {
         self.share.gate = gate;
-        self.share.heeded = false;
+        self.heed_again();
         self.judge(TransitionCause::ProbeFailed, now);
     }
 
-    /// There was no lease to be had: the next call that wants one is to say so again.
+    /// Nobody looks any more: the next call that wants a lease is to say so.
     pub(crate) fn heed_again(&mut self) {
-        self.share.heeded = false;
+        self.share.looked_after = false;
+        self.share.heeded = self.share.wanted;
+        if self.share.wanted {
+            self.tell();
+        }
     }
 
     /// How long an opening would be that followed now.
@@ -217,8 +229,8 @@ impl Machine {
     pub(super) fn refuse_probe(&mut self) -> CircuitOpen {
         match self.share.gate {
             Gate::Fleet { leased: false } => {
+                self.share.wanted = true;
                 if !std::mem::replace(&mut self.share.heeded, true) {
-                    self.share.wanted = true;
                     self.tell();
                 }
                 CircuitOpen::new(OpenReason::NoLease, Some(RETRY_WITHOUT_LEASE))
@@ -258,7 +270,8 @@ impl Machine {
             self.share.announced = self.generation;
         }
         self.share.wanted = false;
-        self.share.heeded = false;
+        let looked_after = std::mem::take(&mut self.share.looked_after);
+        self.share.heeded = looked_after && cause == TransitionCause::IsolationOver;
         self.share.verdicts.clear();
         if let Gate::Fleet { .. } = self.share.gate {
             self.share.gate = Gate::Fleet { leased: false };

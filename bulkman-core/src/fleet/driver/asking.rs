@@ -69,9 +69,6 @@ impl Driver {
                     member.acquired(epoch, lease, asked);
                     None
                 });
-                if let Some(slot) = self.members.get(&id).filter(|slot| slot.member.lease().is_none()) {
-                    slot.circuit.heed_again();
-                }
                 Ok(())
             }
             Step::Renew { epoch, lease } => {

@@ -1,8 +1,9 @@
 //! This process's circuits: what they say is taken in, and what follows is told.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Driver, Slot};
+use crate::circuit_breaker::Adopted;
 use crate::fleet::event::{Ending, FleetEvent};
 use crate::fleet::hub::{Attached, MemberId};
 use crate::fleet::member::{Member, Order, Rules, Step};
@@ -44,14 +45,28 @@ impl Driver {
 
     /// Looks at a circuit; forgets it when it is gone.
     pub(super) fn observe(&mut self, id: MemberId) {
+        let ask_at = self.now() + self.pace.up_to(self.settings.probe_jitter);
+        self.observe_and_ask(id, ask_at);
+    }
+
+    /// Looks whether a lease is wanted that nobody has spoken of; what is found is asked for at once.
+    fn look_for_want(&mut self, id: MemberId, now: Instant) {
+        self.observe_and_ask(id, now);
+        let pause = self.settings.probe_jitter.max(SHORTEST_PAUSE);
+        if let Some(slot) = self.members.get_mut(&id) {
+            if !slot.member.looked(now, pause) {
+                slot.circuit.heed_again();
+            }
+        }
+    }
+
+    fn observe_and_ask(&mut self, id: MemberId, ask_at: Instant) {
         let Some(slot) = self.members.get_mut(&id) else { return };
         let Some(observed) = slot.circuit.observe() else {
             self.members.remove(&id);
             self.hub.tell(|status| status.attached = status.attached.saturating_sub(1));
             return;
         };
-        let now = self.hub.runtime.now();
-        let ask_at = now + self.pace.up_to(self.settings.probe_jitter);
         let pace = &mut self.pace;
         let ending = slot.member.observe(&observed, ask_at, || pace.operation());
         self.settled(id, ending);
@@ -74,6 +89,10 @@ impl Driver {
     pub(super) fn give_orders(&mut self) {
         // All at one moment, and few have something to be told: this is done at every turn.
         let now = self.now();
+        let due = self.members.iter().filter(|(_, slot)| slot.member.is_look_due(now));
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.look_for_want(id, now);
+        }
         let ids: Vec<_> = self
             .members
             .iter_mut()
@@ -98,6 +117,8 @@ impl Driver {
     }
 
     pub(super) fn carry_out(&mut self, id: MemberId, order: Order) -> bool {
+        let jitter = self.pace.up_to(self.settings.probe_jitter);
+        let now = self.now();
         let Some(slot) = self.members.get_mut(&id) else { return true };
         match order {
             Order::Gate(gate) => {
@@ -106,7 +127,13 @@ impl Driver {
             }
             Order::Adopt { expected, state } => match slot.circuit.adopt(expected, state) {
                 Some(Ok(generation)) => {
-                    slot.member.adopted(state, generation);
+                    let look_at = match state {
+                        Adopted::Open { remaining, .. } => remaining.checked_add(jitter),
+                        Adopted::HalfOpen { .. } => Some(jitter),
+                        _ => None,
+                    };
+                    let look_at = look_at.and_then(|after| now.checked_add(after));
+                    slot.member.adopted(state, generation, look_at);
                     true
                 }
                 Some(Err(())) | None => false,
@@ -162,5 +189,7 @@ impl Slot {
     }
 }
 
+/// Between two looks for the same want.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// Orders that one circuit is given in a row.
 const ORDERS_AT_ONCE: usize = 8;

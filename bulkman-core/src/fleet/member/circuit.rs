@@ -1,6 +1,6 @@
 //! What the circuit says.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Member, Pending};
 use crate::circuit_breaker::{Adopted, CircuitState, Gate, Observation, TransitionCause};
@@ -42,8 +42,9 @@ impl Member {
         ending
     }
 
-    /// The circuit took over what it was ordered to, and is in this generation.
-    pub(in crate::fleet) fn adopted(&mut self, state: Adopted, generation: u64) {
+    /// The circuit took over what it was ordered to, and is in this generation. `look_at`: when to
+    /// look whether a lease is wanted, if one may be.
+    pub(in crate::fleet) fn adopted(&mut self, state: Adopted, generation: u64, look_at: Option<Instant>) {
         self.seen = generation;
         self.to_adopt = false;
         self.held = false;
@@ -56,6 +57,28 @@ impl Member {
             Adopted::Disabled => CircuitState::Disabled,
         };
         self.state_began();
+        self.look_at = look_at;
+        self.looks = LOOKS;
+    }
+
+    /// The circuit was looked at for a lease that is wanted. Whether that was found, or is looked for
+    /// again after `pause`; if not, its calls are to say so.
+    pub(in crate::fleet) fn looked(&mut self, now: Instant, pause: Duration) -> bool {
+        self.look_at = None;
+        if self.ask_at.is_some() || self.lease.is_some() {
+            return true;
+        }
+        let again = match self.local {
+            // By the circuit's own count it is not over yet.
+            CircuitState::Open => true,
+            CircuitState::HalfOpen => self.looks > 0,
+            _ => return true,
+        };
+        if again {
+            self.looks = self.looks.saturating_sub(1);
+            self.look_at = now.checked_add(pause);
+        }
+        again
     }
 
     /// The circuit has the gate that it was ordered to.
@@ -79,6 +102,7 @@ impl Member {
         if self.local != CircuitState::HalfOpen {
             self.lease = None;
             self.ask_at = None;
+            self.look_at = None;
         }
         self.verdicts.clear();
         if let Gate::Fleet { .. } = self.gate {
@@ -137,3 +161,6 @@ impl Member {
         None
     }
 }
+
+/// Looks after the first. A circuit with a few calls a second is found out by one of them.
+const LOOKS: u8 = 2;

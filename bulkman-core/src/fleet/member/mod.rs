@@ -60,6 +60,9 @@ pub(super) struct Member {
     /// A lease is wanted, and is to be asked for at this time.
     ask_at: Option<Instant>,
     ask_after: Option<Instant>,
+    /// When to look whether a lease is wanted, and how often after that. Then calls say so.
+    look_at: Option<Instant>,
+    looks: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +93,8 @@ impl Member {
             verdicts: VecDeque::new(),
             ask_at: None,
             ask_after: None,
+            look_at: None,
+            looks: 0,
         }
     }
 }

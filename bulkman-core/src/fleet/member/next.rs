@@ -97,6 +97,7 @@ impl Member {
         let lease = self.lease;
         [
             self.ask_at,
+            self.look_at,
             self.ask_at.and(self.known).and_then(|known| known.open_until),
             self.pending.and_then(|pending| pending.until),
             lease.and_then(|lease| lease.renew_at),
@@ -106,6 +107,11 @@ impl Member {
         .flatten()
         .filter(|at| *at > now)
         .min()
+    }
+
+    /// Whether it is time to look for a lease that is wanted.
+    pub(in crate::fleet) fn is_look_due(&self, now: Instant) -> bool {
+        is_past(self.look_at, now)
     }
 
     pub(in crate::fleet) fn is_known(&self) -> bool {

@@ -16,6 +16,7 @@ impl Member {
             self.verdicts.clear();
             self.ask_at = None;
             self.ask_after = None;
+            self.look_at = None;
         }
     }
 
@@ -137,7 +138,11 @@ impl Member {
                 self.lease = Some(self.term(lease, epoch, keep_until, asked));
             }
             Some(_) => {}
-            None => self.ask_after = asked.checked_add(self.rules.ask_again),
+            None => {
+                self.ask_after = asked.checked_add(self.rules.ask_again);
+                self.look_at = self.ask_after;
+                self.looks = 0;
+            }
         }
     }
 

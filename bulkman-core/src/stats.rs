@@ -127,8 +127,8 @@ pub(crate) struct Counters {
     started: AtomicU64,
     successful: AtomicU64,
     rare: Rare,
-    /// What a reset takes off all later readings.
-    base: Mutex<Reading>,
+    /// What a reset takes off all later readings. Few bulkheads are ever reset.
+    base: Mutex<Option<Box<Reading>>>,
 }
 
 /// Kept apart from the two that every call writes.
@@ -189,7 +189,7 @@ impl Counters {
 
     /// A reading since the last reset; `refused` is the circuit's counters now.
     pub(crate) fn read(&self, refused: Refusals) -> Reading {
-        let base = *lock(&self.base);
+        let base = lock(&self.base).as_deref().copied().unwrap_or_default();
         self.read_all(refused).since(&base)
     }
 
@@ -198,7 +198,7 @@ impl Counters {
         let mut base = lock(&self.base);
         let mut now = self.read_all(refused);
         now.started = now.ended();
-        *base = now;
+        *base = Some(Box::new(now));
     }
 
     /// A reading since the bulkhead was made, whatever was reset.

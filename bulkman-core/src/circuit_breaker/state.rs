@@ -39,7 +39,7 @@ pub(crate) struct Machine {
     window: Option<Window>,
     consecutive_failures: u32,
     /// What opened the circuit, readable while it is open.
-    frozen: CircuitCounts,
+    frozen: Option<Box<CircuitCounts>>,
     /// Automatic openings since the last close.
     open_count: u32,
     random: Random,
@@ -97,7 +97,7 @@ impl Machine {
             origin: now,
             window: None,
             consecutive_failures: 0,
-            frozen: CircuitCounts::default(),
+            frozen: None,
             open_count: 0,
             random: Random::new(seed),
             changes: Vec::new(),
@@ -257,7 +257,7 @@ impl Machine {
                 };
                 CircuitCounts::new(probes.back(), probes.failures_in_a_row(), rated)
             }
-            Phase::Open { .. } => self.frozen,
+            Phase::Open { .. } => self.frozen.as_deref().copied().unwrap_or_default(),
             Phase::ForcedOpen | Phase::Disabled => CircuitCounts::default(),
         }
     }
@@ -461,7 +461,7 @@ impl Machine {
         self.generation += 1;
         self.begin_share(cause);
         self.dirty = true;
-        self.frozen = counts;
+        self.frozen = matches!(self.phase, Phase::Open { .. }).then(|| Box::new(counts));
         self.consecutive_failures = 0;
         if let Some(window) = &mut self.window {
             window.clear();

@@ -476,6 +476,30 @@ fn a_permit_carries_memory_from_call_to_call() {
     });
 }
 
+/// The same from hand to hand, where the permit is seen without the lock.
+#[test]
+fn a_permit_that_is_handed_over_carries_memory() {
+    loom::model(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_take(), Take::Taken);
+        let waiter = waits(&queue);
+        let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
+        let holder = {
+            let (queue, data) = (queue.clone(), data.clone());
+            thread::spawn(move || {
+                data.with_mut(drop);
+                queue.release(unasked);
+            })
+        };
+        if is_granted(&queue, waiter) {
+            data.with_mut(drop);
+        } else {
+            holder.join().unwrap();
+            assert!(is_granted(&queue, waiter));
+        }
+    });
+}
+
 struct Woken(AtomicBool);
 
 impl std::task::Wake for Woken {

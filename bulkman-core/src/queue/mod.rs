@@ -44,7 +44,7 @@ use crate::wake::wake;
 
 pub(crate) use self::words::Limits;
 use self::words::{Hand, Pressure};
-use waiters::{Fate, Waiters, WakeList};
+use waiters::{Fate, Grants, Waiters, WakeList};
 pub(crate) use waiters::{Key, Refusal};
 pub use waiters::{Priority, QueueOrder};
 
@@ -62,22 +62,26 @@ const REFUSE_BATCH: usize = 64;
 ///
 /// Whoever was told `Taken` or `Granted` owns a permit and must give it to
 /// [`release`](Self::release) once.
+// In this order, and from the beginning of a cache line, so that what those who wait or end write
+// comes with the lock.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct WaitQueue {
     /// Permits in hand, and whether the lock has something to do with them: see [`Hand`].
     hand: Hand,
-    /// Permits that were never needed yet.
-    semaphore: Semaphore,
+    /// How many waiters have deadlines: without one, nobody reads the clock to grant.
+    timed: AtomicU32,
     /// What the lock has to do: see [`Pressure`]. The hand is busy unless it is zero. Written
     /// under the lock only.
     pressure: AtomicU64,
+    waiters: Mutex<Waiters>,
     /// Permits in the upper half, places in the queue in the lower. Written under the lock only.
     limits: AtomicU64,
-    /// How many waiters have deadlines: without one, nobody reads the clock to grant.
-    timed: AtomicU32,
     /// Written under the lock only.
     high_water: AtomicU32,
-    waiters: Mutex<Waiters>,
+    grants: Grants,
+    /// Permits that were never needed yet.
+    semaphore: Semaphore,
 }
 
 /// The answer to [`WaitQueue::try_take`].
@@ -128,6 +132,7 @@ impl WaitQueue {
             timed: AtomicU32::new(0),
             high_water: AtomicU32::new(0),
             waiters: Mutex::new(Waiters::new(order)),
+            grants: Grants::new(),
         }
     }
 
@@ -176,7 +181,7 @@ impl WaitQueue {
         if waiters.waiting() as usize >= self.limits().places {
             return Enqueued::Full;
         }
-        let key = waiters.push(priority, deadline, waker);
+        let key = waiters.push(priority, deadline, waker, &self.grants);
         if deadline.is_some() {
             self.timed.fetch_add(1, Ordering::Relaxed);
         }
@@ -197,6 +202,11 @@ impl WaitQueue {
 
     /// Asks what has become of a waiter. Once this is ready the key is gone.
     pub(crate) fn poll(&self, key: Key, timed: bool, waker: &Waker) -> Poll<Waited> {
+        // The permit was handed over, and the lock is not needed to see it.
+        if self.grants.include(key) {
+            self.forget_deadline(timed);
+            return Poll::Ready(Waited::Granted);
+        }
         let seen = lock(&self.waiters).poll(key, waker);
         let fate = seen.unwrap_or_else(|| {
             // Cloning and dropping wakers is the executor's code: not under the lock.
@@ -304,8 +314,7 @@ impl WaitQueue {
 
     /// Whether it is closed and the last permit is back.
     pub(crate) fn is_drained(&self) -> bool {
-        let pressure = self.pressure();
-        pressure.closed && pressure.debt == 0
+        self.pressure().is_drained()
     }
 
     /// How many wait.
@@ -372,8 +381,8 @@ impl WaitQueue {
         let mut expired = WakeList::default();
         let (mut waiters, now) = self.lock_timed(now, false);
         let owing = self.pressure().debt > 0;
-        let granted = if owing { None } else { waiters.grant(now, &mut expired) };
-        self.update(&waiters, |pressure| pressure.debt -= usize::from(owing));
+        let granted = if owing { None } else { waiters.grant(now, &self.grants, &mut expired) };
+        let pressure = self.update(&waiters, |pressure| pressure.debt -= usize::from(owing));
         if !owing && granted.is_none() {
             self.hand.put(1);
         }
@@ -382,7 +391,7 @@ impl WaitQueue {
             wake(waker);
         }
         expired.wake();
-        self.is_drained()
+        pressure.is_drained()
     }
 
     /// After a permit was left in hand while somebody began to wait.
@@ -412,7 +421,7 @@ impl WaitQueue {
             if owing {
                 self.update(waiters, |pressure| pressure.debt -= 1);
             } else {
-                let granted = waiters.grant(now, &mut wake);
+                let granted = waiters.grant(now, &self.grants, &mut wake);
                 self.update(waiters, |_| {});
                 if granted.is_none() {
                     self.hand.put(1);
@@ -468,7 +477,7 @@ impl WaitQueue {
     /// Rewrites the word: the number of waiters as it is, the rest as `change` says. What follows
     /// finds the hand busy, or not, accordingly.
     #[inline]
-    fn update(&self, waiters: &Waiters, change: impl FnOnce(&mut Pressure)) {
+    fn update(&self, waiters: &Waiters, change: impl FnOnce(&mut Pressure)) -> Pressure {
         let before = self.pressure();
         let mut pressure = before;
         pressure.waiting = waiters.waiting();
@@ -477,5 +486,6 @@ impl WaitQueue {
         if pressure.is_zero() != before.is_zero() {
             self.hand.set_busy(!pressure.is_zero());
         }
+        pressure
     }
 }

@@ -27,9 +27,9 @@ struct Client {
 }
 
 impl Client {
-    fn join(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
+    fn join(waiters: &mut Waiters, grants: &Grants, priority: Priority, deadline: Option<Instant>) -> Self {
         let woken = Arc::<Counted>::default();
-        let key = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)));
+        let key = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)), grants);
         Self { key, woken }
     }
 }
@@ -64,6 +64,7 @@ proptest! {
         let base = ClockOnly.now();
         let at = |tick: u64| base + Duration::from_millis(tick);
         let mut waiters = Waiters::new(QueueOrder::Fifo);
+        let grants = Grants::new();
         let mut clients: Vec<Option<Client>> = Vec::new();
         let mut model: VecDeque<Waiting> = VecDeque::new();
         let mut fates: Vec<Fate> = Vec::new();
@@ -75,12 +76,12 @@ proptest! {
                 Op::Push { priority, deadline } => {
                     let deadline = deadline.map(|after| now + u64::from(after));
                     let class = [Priority::Low, Priority::Normal, Priority::High][usize::from(priority)];
-                    clients.push(Some(Client::join(&mut waiters, class, deadline.map(at))));
+                    clients.push(Some(Client::join(&mut waiters, &grants, class, deadline.map(at))));
                     model.push_back((priority, deadline, fates.len()));
                     fates.push(Fate::Waiting);
                 }
                 Op::Grant => {
-                    let granted = waiters.grant(Some(at(now)), &mut wake).map(Waker::wake).is_some();
+                    let granted = waiters.grant(Some(at(now)), &grants, &mut wake).map(Waker::wake).is_some();
                     let mut expected = false;
                     while let Some(position) = next(&model, lifo) {
                         let (_, deadline, who) = model.remove(position).unwrap();
@@ -127,6 +128,8 @@ proptest! {
         }
         for (who, client) in clients.into_iter().enumerate() {
             if let Some(client) = client {
+                // Fewer than the ring has places for, so nobody's is another's.
+                prop_assert_eq!(grants.include(client.key), fates[who] == Fate::Granted, "waiter {}", who);
                 let seen = waiters.poll(client.key, &Waker::from(client.woken));
                 prop_assert_eq!(seen, Some(fates[who]), "waiter {}", who);
             }
@@ -141,10 +144,32 @@ fn next(model: &VecDeque<Waiting>, lifo: bool) -> Option<usize> {
 }
 
 #[test]
+fn a_grant_that_is_forgotten_is_seen_with_the_lock() {
+    let (mut waiters, grants) = (Waiters::new(QueueOrder::Fifo), Grants::new());
+    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone(), &grants);
+    let keys: Vec<Key> = (0..1000).map(|_| push(&mut waiters)).collect();
+    for _ in &keys {
+        assert!(waiters.grant(None, &grants, &mut WakeList::default()).is_some());
+    }
+    let known = keys.iter().filter(|key| grants.include(**key)).count();
+    assert!((1..1000).contains(&known), "{known} are known without the lock");
+    // Their nodes are others' by now.
+    let others: Vec<Key> = (0..1000).map(|_| push(&mut waiters)).collect();
+    for key in keys {
+        assert_eq!(waiters.poll(key, Waker::noop()), Some(Fate::Granted));
+        assert_eq!(waiters.remove(key).0, Fate::Granted);
+    }
+    assert_eq!(waiters.waiting(), 1000);
+    assert!(others.into_iter().all(|key| waiters.remove(key).0 == Fate::Waiting));
+}
+
+#[test]
 fn a_million_waiters_leave_no_memory_behind() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
-    let clients: Vec<Key> =
-        (0..1_000_000).map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone())).collect();
+    let grants = Grants::new();
+    let clients: Vec<Key> = (0..1_000_000)
+        .map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone(), &grants))
+        .collect();
     for key in clients {
         waiters.remove(key);
     }

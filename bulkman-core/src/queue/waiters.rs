@@ -1,12 +1,16 @@
 //! Who waits, in which order: linked lists in a slab, without a lock and without a clock.
 //!
-//! One list for each priority, oldest first. A waiter owns its key until it takes itself out, so
-//! keys need no generation. Nodes live in chunks that never move: a queue of a million grows
-//! without copying, and taking any waiter out is O(1).
+//! One list for each priority, oldest first. A waiter that is granted its permit is out at once:
+//! its node is free, and that nobody with its number is there any more is how it learns of the
+//! permit; or, without the lock, from the list of the last [`Grants`]. One that was refused, or whose time was
+//! over, stays until it takes itself out. Nodes live in chunks that never move: a queue of a
+//! million grows without copying, and taking any waiter out is O(1).
 
+use std::sync::OnceLock;
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::wake::wake;
 
 /// How urgent a call is among those that wait.
@@ -67,7 +71,7 @@ pub(crate) enum Refusal {
 pub(super) enum Fate {
     /// In its list.
     Waiting,
-    /// Owns a permit that it has not seen yet.
+    /// Out, with a permit that it has not seen yet.
     Granted,
     /// Out of its list, refused.
     Refused(Refusal),
@@ -75,27 +79,76 @@ pub(super) enum Fate {
     Expired,
 }
 
-/// A waiter's place in the slab.
+/// A waiter's place in the slab, and its number, which no other waiter ever has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(u32);
+pub(crate) struct Key {
+    index: u32,
+    arrival: u64,
+}
+
+/// Who was granted a permit lately, readable without the lock.
+///
+/// A ring: each waiter has a place by its number, which may be another's by now, and then the lock
+/// has to be taken to see. So it may be small, however long the queue is.
+#[derive(Debug)]
+pub(super) struct Grants(OnceLock<Box<[AtomicU64]>>);
+
+impl Grants {
+    /// More than are granted and have not looked yet, as a rule.
+    const PLACES: u64 = 256;
+
+    pub(super) const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// Whether this waiter is known to have a permit; then what was done before that happens before
+    /// what is done after this.
+    #[inline]
+    pub(super) fn include(&self, key: Key) -> bool {
+        self.place(key.arrival).is_some_and(|place| place.load(Ordering::Acquire) == key.arrival)
+    }
+
+    #[inline]
+    fn add(&self, arrival: u64) {
+        if let Some(place) = self.place(arrival) {
+            place.store(arrival, Ordering::Release);
+        }
+    }
+
+    /// Made when somebody waits, since most bulkheads never see that.
+    #[inline]
+    fn prepare(&self) {
+        self.0.get_or_init(|| (0..Self::PLACES).map(|_| AtomicU64::new(NOBODY)).collect());
+    }
+
+    #[inline]
+    fn place(&self, arrival: u64) -> Option<&AtomicU64> {
+        self.0.get()?.get((arrival % Self::PLACES) as usize)
+    }
+}
+
+/// As a number: the node is free.
+const NOBODY: u64 = u64::MAX;
 
 const NONE: u32 = u32::MAX;
 const CHUNK: usize = 64;
 const LISTS: usize = 3;
 
 /// The waiting calls of one bulkhead.
+// In this order: what every wait and every grant writes comes first, beside the lock.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Waiters {
+    waiting: u32,
+    /// Head of the free nodes, linked by `newer`.
+    free: u32,
+    /// Nodes handed out: waiting, refused, or too late.
+    used: u32,
+    order: QueueOrder,
+    arrivals: u64,
     lists: [List; LISTS],
     #[allow(clippy::vec_box, reason = "growing must not copy a million nodes")]
     chunks: Vec<Box<Chunk>>,
-    /// Head of the free nodes, linked by `newer`.
-    free: u32,
-    /// Nodes handed out, waiting or with a fate not yet seen.
-    used: u32,
-    waiting: u32,
-    arrivals: u64,
-    order: QueueOrder,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +173,7 @@ struct Links {
 
 #[derive(Debug)]
 struct Node {
+    /// [`NOBODY`]'s while it is free.
     arrival: u64,
     deadline: Option<Instant>,
     waker: Option<Waker>,
@@ -145,7 +199,14 @@ impl Waiters {
     }
 
     /// Puts a waiter at the newest end of its priority's list.
-    pub(super) fn push(&mut self, priority: Priority, deadline: Option<Instant>, waker: Waker) -> Key {
+    pub(super) fn push(
+        &mut self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: Waker,
+        grants: &Grants,
+    ) -> Key {
+        grants.prepare();
         let index = self.allocate();
         let list = priority as usize;
         let newest = self.lists[list].newest;
@@ -167,23 +228,30 @@ impl Waiters {
             newest => self.links_mut(newest).newer = index,
         }
         self.waiting += 1;
-        Key(index)
+        Key { index, arrival }
     }
 
     /// Gives a permit to the next in line, passing over those whose deadline has passed.
     ///
     /// Returns the waker of who took it, to be woken outside the lock, and appends those of who
     /// was passed over.
-    pub(super) fn grant(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Waker> {
+    pub(super) fn grant(
+        &mut self,
+        now: Option<Instant>,
+        grants: &Grants,
+        expired: &mut WakeList,
+    ) -> Option<Waker> {
         while let Some(index) = self.next_in_line() {
             self.unlink(index);
             let node = self.node_mut(index);
             let late = matches!((node.deadline, now), (Some(deadline), Some(now)) if deadline <= now);
-            node.fate = if late { Fate::Expired } else { Fate::Granted };
             let waker = node.waker.take();
             if !late {
+                grants.add(node.arrival);
+                self.free(index);
                 return waker;
             }
+            node.fate = Fate::Expired;
             expired.extend(waker);
         }
         None
@@ -216,12 +284,13 @@ impl Waiters {
     ///
     /// `None` for one that waits with another waker than this: see [`rearm`](Self::rearm).
     pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Option<Fate> {
-        let node = self.node(key.0);
+        let Some(node) = self.find(key) else { return Some(Fate::Granted) };
         let fate = node.fate;
         if fate != Fate::Waiting {
-            self.free(key.0);
+            self.free(key.index);
             return Some(fate);
         }
+        let node = self.node(key.index);
         node.waker.as_ref().is_some_and(|known| known.will_wake(waker)).then_some(fate)
     }
 
@@ -229,23 +298,24 @@ impl Waiters {
     ///
     /// Returns the waker that is not needed, to be dropped outside the lock.
     pub(super) fn rearm(&mut self, key: Key, waker: Waker) -> (Fate, Option<Waker>) {
-        let node = self.node_mut(key.0);
+        let Some(node) = self.find(key) else { return (Fate::Granted, Some(waker)) };
         let fate = node.fate;
         if fate != Fate::Waiting {
-            self.free(key.0);
+            self.free(key.index);
             return (fate, Some(waker));
         }
-        (fate, node.waker.replace(waker))
+        (fate, self.node_mut(key.index).waker.replace(waker))
     }
 
     /// Takes a waiter out, whatever its fate, and says which it was.
     pub(super) fn remove(&mut self, key: Key) -> (Fate, Option<Waker>) {
-        let fate = self.node(key.0).fate;
+        let Some(node) = self.find(key) else { return (Fate::Granted, None) };
+        let fate = node.fate;
         if fate == Fate::Waiting {
-            self.unlink(key.0);
+            self.unlink(key.index);
         }
-        let waker = self.node_mut(key.0).waker.take();
-        self.free(key.0);
+        let waker = self.node_mut(key.index).waker.take();
+        self.free(key.index);
         (fate, waker)
     }
 
@@ -310,7 +380,7 @@ impl Waiters {
                 newer: if i + 1 < CHUNK { index(i + 1) } else { NONE },
             }),
             nodes: std::array::from_fn(|_| Node {
-                arrival: 0,
+                arrival: NOBODY,
                 deadline: None,
                 waker: None,
                 fate: Fate::Expired,
@@ -321,6 +391,7 @@ impl Waiters {
     }
 
     fn free(&mut self, index: u32) {
+        self.node_mut(index).arrival = NOBODY;
         self.links_mut(index).newer = self.free;
         self.free = index;
         self.used -= 1;
@@ -329,6 +400,12 @@ impl Waiters {
             self.chunks = Vec::new();
             self.free = NONE;
         }
+    }
+
+    /// The node of a waiter that was not granted its permit.
+    fn find(&self, key: Key) -> Option<&Node> {
+        let chunk = self.chunks.get(key.index as usize / CHUNK)?;
+        Some(&chunk.nodes[key.index as usize % CHUNK]).filter(|node| node.arrival == key.arrival)
     }
 
     fn node(&self, index: u32) -> &Node {

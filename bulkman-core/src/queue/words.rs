@@ -92,6 +92,11 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
+    /// Shut down, and the last permit is back.
+    pub(super) const fn is_drained(self) -> bool {
+        self.closed && self.debt == 0
+    }
+
     /// Nothing to do: releases and newcomers need not take the lock.
     pub(super) const fn is_zero(self) -> bool {
         !self.closed && self.debt == 0 && self.waiting == 0

@@ -6,7 +6,7 @@ use tracing::level_filters::LevelFilter;
 use super::Observer;
 use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
-use crate::error::CircuitOpen;
+use crate::error::Denied;
 use crate::fleet::FleetEvent;
 use crate::name::Name;
 
@@ -28,12 +28,12 @@ pub(crate) fn refused(observer: &Observer, inner: &Inner, reason: &'static str) 
 /// A circuit that is used without a bulkhead refused a call. As many as of [`refused`], and told
 /// the same way. Never inlined: that would spoil the path of the calls that are admitted.
 #[inline(never)]
-pub(crate) fn refused_by_circuit(circuit: &Name, refusal: &CircuitOpen) {
+pub(crate) fn refused_by_circuit(circuit: &Name, denied: Denied) {
     tracing::debug!(
         target: "bulkman::call",
         circuit = circuit.as_str(),
-        reason = refusal.reason.as_str(),
-        retry_after = refusal.retry_after.map(tracing::field::debug),
+        reason = denied.reason.as_str(),
+        retry_after = denied.retry_after().map(tracing::field::debug),
         "call refused"
     );
 }

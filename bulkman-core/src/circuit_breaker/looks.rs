@@ -1,0 +1,210 @@
+//! What can be seen of a circuit.
+
+use std::time::{Duration, Instant};
+
+use super::{CircuitBreaker, CircuitBreakerSettings, CircuitEvents, CircuitSnapshot, CircuitState, Refusals};
+use crate::name::Name;
+
+impl CircuitBreaker {
+    /// The state; performs a transition that is due, so that it is right without traffic.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// assert_eq!(breaker.state(), CircuitState::Closed);
+    /// breaker.open();
+    /// assert_eq!(breaker.state(), CircuitState::Open);
+    /// clock.advance(Duration::from_secs(30));         // and not one call
+    /// assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn state(&self) -> CircuitState {
+        self.0.state(None)
+    }
+
+    /// The state at `now`: no clock is read.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly, Runtime};
+    /// # use std::time::Duration;
+    /// let config = CircuitBreakerConfig::new().failure_threshold(1);
+    /// let breaker = CircuitBreaker::new("shard-7", config, ClockOnly)?;
+    /// let now = ClockOnly.now();
+    /// breaker.try_acquire_at(now).unwrap().failure();
+    /// assert_eq!(breaker.state_at(now), CircuitState::Open);
+    /// assert_eq!(breaker.state_at(now + Duration::from_secs(60)), CircuitState::HalfOpen);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn state_at(&self, now: Instant) -> CircuitState {
+        self.0.state(Some(now))
+    }
+
+    /// Whether the state is closed.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// assert!(breaker.is_closed());
+    /// breaker.disable();
+    /// assert!(!breaker.is_closed());                  // though calls pass
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state() == CircuitState::Closed
+    }
+
+    /// Whether the state is open or forced open.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.force_open();
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().refuses_all()
+    }
+
+    /// Whether the state is half-open.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.half_open();
+    /// assert!(breaker.is_half_open());
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn is_half_open(&self) -> bool {
+        self.state() == CircuitState::HalfOpen
+    }
+
+    /// Everything there is to see, read at one moment; performs a transition that is due.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// breaker.open();
+    /// assert!(breaker.try_acquire().is_err());
+    /// clock.advance(Duration::from_secs(10));
+    /// let seen = breaker.snapshot();
+    /// assert_eq!((seen.state, seen.age), (CircuitState::Open, Duration::from_secs(10)));
+    /// assert_eq!((seen.not_permitted, seen.retry_after), (1, Some(Duration::from_secs(20))));
+    /// println!("{} is {} because of {}", seen.name, seen.state, seen.recent[0].cause);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> CircuitSnapshot {
+        self.0.snapshot(None)
+    }
+
+    /// The snapshot at `now`: no clock is read.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Runtime};
+    /// # use std::time::Duration;
+    /// # let breaker = CircuitBreaker::new("shard-7", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// let later = ClockOnly.now() + Duration::from_secs(60);
+    /// assert!(breaker.snapshot_at(later).age >= Duration::from_secs(60));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot_at(&self, now: Instant) -> CircuitSnapshot {
+        self.0.snapshot(Some(now))
+    }
+
+    /// When an open circuit lets the next call through, as of now; `None` when it is not open, or
+    /// held open by hand.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+    /// breaker.open();
+    /// clock.advance(Duration::from_secs(10));
+    /// assert_eq!(breaker.retry_after(), Some(Duration::from_secs(20)));
+    /// breaker.force_open();
+    /// assert_eq!(breaker.retry_after(), None);
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after()
+    }
+
+    /// How many calls have been refused since the circuit was made, by reason.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.open();
+    /// assert!(breaker.try_acquire().is_err());
+    /// breaker.force_open();
+    /// assert!(breaker.try_acquire().is_err());
+    /// let refused = breaker.refusals();
+    /// assert_eq!((refused.open, refused.forced_open, refused.total()), (1, 1, 2));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        self.0.refusals()
+    }
+
+    /// The transitions from now on, as a stream.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitEvent, CircuitState, testing::ManualRuntime};
+    /// # let runtime = ManualRuntime::new();
+    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let mut events = breaker.events();
+    /// breaker.force_open();
+    /// match events.next().await {
+    ///     Some(CircuitEvent::Transition(transition)) => assert_eq!(transition.to, CircuitState::ForcedOpen),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    pub fn events(&self) -> CircuitEvents {
+        CircuitEvents::new(self.0.events())
+    }
+
+    /// The name.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// assert_eq!(breaker.name(), "mail");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        self.0.name()
+    }
+
+    /// The rules in force.
+    ///
+    /// ```
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// assert_eq!(breaker.settings().failure_threshold, Some(5));
+    /// breaker.reconfigure(&CircuitBreakerConfig::new().failure_threshold(2))?;
+    /// assert_eq!(breaker.settings().failure_threshold, Some(2));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn settings(&self) -> CircuitBreakerSettings {
+        self.0.settings()
+    }
+}

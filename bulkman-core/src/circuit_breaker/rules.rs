@@ -6,6 +6,7 @@ use super::transition::TransitionCause;
 
 impl CircuitBreakerSettings {
     /// The rule that these outcomes break, with minimum and thresholds capped at `cap`.
+    #[inline]
     pub(super) fn broken_rule(&self, tally: Tally, run: u32, cap: u32) -> Option<TransitionCause> {
         let count = |threshold: Option<u32>| threshold.map(|threshold| threshold.min(cap));
         if count(self.failure_threshold).is_some_and(|threshold| run >= threshold) {

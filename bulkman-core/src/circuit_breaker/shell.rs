@@ -355,6 +355,7 @@ impl Shell {
         refusal
     }
 
+    #[inline]
     fn settle_recorded(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
         let word = self.word();
         let nothing_taken = outcome == Outcome::Ignored && ticket.probe.is_none();
@@ -377,6 +378,7 @@ impl Shell {
         }
     }
 
+    #[inline]
     fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
         let mut core = lock(&self.core);
         let result = act(&mut core.machine);

@@ -158,6 +158,7 @@ impl Machine {
     /// Takes the outcome of a call that was admitted in `generation`.
     ///
     /// `now` may be left out where it costs too much: see [`Settled`].
+    #[inline]
     pub(crate) fn settle(
         &mut self,
         generation: u64,
@@ -352,6 +353,7 @@ impl Machine {
         }
     }
 
+    #[inline]
     fn record(&mut self, sample: Sample, now: Option<Instant>) -> Settled {
         if self.window.as_mut().is_some_and(|window| !window.record(sample, now)) {
             return Settled::NeedsClock;

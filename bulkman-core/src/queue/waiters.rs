@@ -199,6 +199,7 @@ impl Waiters {
     }
 
     /// Puts a waiter at the newest end of its priority's list.
+    #[inline]
     pub(super) fn push(
         &mut self,
         priority: Priority,
@@ -235,6 +236,7 @@ impl Waiters {
     ///
     /// Returns the waker of who took it, to be woken outside the lock, and appends those of who
     /// was passed over.
+    #[inline]
     pub(super) fn grant(
         &mut self,
         now: Option<Instant>,
@@ -308,6 +310,7 @@ impl Waiters {
     }
 
     /// Takes a waiter out, whatever its fate, and says which it was.
+    #[inline]
     pub(super) fn remove(&mut self, key: Key) -> (Fate, Option<Waker>) {
         let Some(node) = self.find(key) else { return (Fate::Granted, None) };
         let fate = node.fate;
@@ -360,6 +363,7 @@ impl Waiters {
         self.waiting -= 1;
     }
 
+    #[inline]
     fn allocate(&mut self) -> u32 {
         if self.free == NONE {
             self.grow();
@@ -390,6 +394,7 @@ impl Waiters {
         self.free = index(0);
     }
 
+    #[inline]
     fn free(&mut self, index: u32) {
         self.node_mut(index).arrival = NOBODY;
         self.links_mut(index).newer = self.free;
@@ -403,6 +408,7 @@ impl Waiters {
     }
 
     /// The node of a waiter that was not granted its permit.
+    #[inline]
     fn find(&self, key: Key) -> Option<&Node> {
         let chunk = self.chunks.get(key.index as usize / CHUNK)?;
         Some(&chunk.nodes[key.index as usize % CHUNK]).filter(|node| node.arrival == key.arrival)

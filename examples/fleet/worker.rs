@@ -206,7 +206,7 @@ async fn tell_of_link(mut events: FleetEvents, endings: Endings) {
                 tell(&Line::Cut);
             }
             FleetEvent::Settled { ending, .. } => endings.push(format!("{ending:?}")),
-            FleetEvent::Synchronised { .. } => {}
+            FleetEvent::Synchronised { .. } | FleetEvent::Pending { .. } => {}
             other => panic!("{other:?}"),
         }
     }

@@ -355,7 +355,8 @@ impl Shell {
         refusal
     }
 
-    #[inline]
+    // Not inlined: the way of a success that is no news must stay short.
+    #[inline(never)]
     fn settle_recorded(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
         let word = self.word();
         let nothing_taken = outcome == Outcome::Ignored && ticket.probe.is_none();
@@ -378,7 +379,6 @@ impl Shell {
         }
     }
 
-    #[inline]
     fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
         let mut core = lock(&self.core);
         let result = act(&mut core.machine);

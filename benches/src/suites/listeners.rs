@@ -20,8 +20,8 @@ const STARTS: usize = 6;
 const ROUNDS: usize = 40;
 /// A call may take so much more than without hooks, in S.
 const CALL: f64 = 0.15;
-/// A refusal has an event of its own besides the span.
-const REFUSAL: f64 = 0.2;
+/// A refusal no more, though it has an event of its own besides the span.
+const REFUSAL: f64 = 0.15;
 
 /// How a program is built, and started.
 #[derive(Clone, Copy)]

@@ -28,7 +28,10 @@ REVOKE ALL ON SCHEMA "bulkman" FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA "bulkman" FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA "bulkman" TO bulkman_app, bulkman_operator, bulkman_readonly;
-GRANT SELECT ON ALL TABLES IN SCHEMA "bulkman" TO bulkman_app, bulkman_operator, bulkman_readonly;
+GRANT SELECT ON ALL TABLES IN SCHEMA "bulkman" TO bulkman_app, bulkman_operator;
+-- Not the key to announcements: whoever has it can make the whole fleet believe in a change.
+GRANT SELECT ON "bulkman".meta, "bulkman".namespace, "bulkman".circuit, "bulkman".probe,
+  "bulkman".history, "bulkman".tally TO bulkman_readonly;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA "bulkman" TO bulkman_app, bulkman_operator;
 GRANT EXECUTE ON FUNCTION "bulkman".clock(), "bulkman".channel(text),
   "bulkman".state_name(smallint), "bulkman".status(text), "bulkman".changes(text, text, int)

@@ -42,8 +42,8 @@ BEGIN
     CREATE FUNCTION "bulkman".clock() RETURNS timestamptz
       LANGUAGE sql VOLATILE PARALLEL SAFE AS 'SELECT pg_catalog.clock_timestamp()';
 
-    -- Where changes of a namespace are announced. Announcements are hints: anybody who may connect
-    -- can make them, and whoever hears one looks into the tables.
+    -- Where changes of a namespace are announced. Anybody who may connect can announce something
+    -- there: see announce().
     CREATE FUNCTION "bulkman".channel(namespace text) RETURNS text
       LANGUAGE sql IMMUTABLE PARALLEL SAFE
       AS $$SELECT 'bulkman_' || to_hex(hashtextextended('"bulkman"/' || namespace, 0))$$;
@@ -138,6 +138,48 @@ BEGIN
       PRIMARY KEY (namespace, name, bucket_us, buckets, slot)
     ) WITH (fillfactor = 30, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
+    -- The key by which announcements are told from what others say on the channel. Whoever may
+    -- change circuits must be able to read it, and nobody else.
+    CREATE TABLE "bulkman".announcer (
+      only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+      -- 64 random bytes, combined with the two constants of HMAC (RFC 2104).
+      inner_key bytea NOT NULL CHECK (length(inner_key) = 64),
+      outer_key bytea NOT NULL CHECK (length(outer_key) = 64)
+    );
+    DECLARE
+      inner_key bytea := sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
+                      || sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'));
+      outer_key bytea := inner_key;
+    BEGIN
+      FOR i IN 0..63 LOOP
+        outer_key := set_byte(outer_key, i, get_byte(outer_key, i) # 54 # 92);
+      END LOOP;
+      INSERT INTO "bulkman".announcer (inner_key, outer_key) VALUES (inner_key, outer_key);
+    END;
+
+    -- Tells all listeners of one change: what its row is now, and what the namespace's fingerprint.
+    -- A listener without the key takes it for a hint, and looks into the tables.
+    --
+    -- In the payload, fields are separated by bars. The texts are the last, one after the other,
+    -- behind the lengths of the first two in characters.
+    CREATE FUNCTION "bulkman".announce(v "bulkman".circuit, fingerprint bigint)
+    RETURNS void LANGUAGE plpgsql AS $announce$
+    DECLARE
+      channel text := "bulkman".channel(v.namespace);
+      change  text := concat_ws('|',
+        fingerprint, (extract(epoch FROM v.changed_at) * 1e6)::bigint, v.state, v.epoch, v.open_count,
+        v.wait_us, v.probe_limit, v.probe_need, v.probe_calls, coalesce(v.probe_max_failed, -1),
+        coalesce(v.probe_max_slow, -1), v.op_id, length(v.name), length(v.changed_by),
+        v.name || v.changed_by || v.reason);
+      -- Bound to the channel, so that it is of no use on another.
+      said    bytea := convert_to(channel || '|' || v.rev || '|' || change, 'UTF8');
+      seal    bytea;
+    BEGIN
+      SELECT sha256(a.outer_key || sha256(a.inner_key || said)) INTO STRICT seal FROM "bulkman".announcer a;
+      PERFORM pg_notify(channel, concat_ws('|', '1', v.rev, encode(seal, 'hex'), change));
+    END
+    $announce$;
+
     -- What an operator says. Wins over every state, and starts a new epoch. No row: no such circuit.
     CREATE FUNCTION "bulkman".act(
       in_namespace text, in_circuit text, in_state smallint, in_reset boolean,
@@ -147,6 +189,7 @@ BEGIN
       was     "bulkman".circuit;
       becomes "bulkman".circuit;
       new_rev bigint;
+      new_fingerprint bigint;
     BEGIN
       SELECT * INTO was FROM "bulkman".circuit c
        WHERE c.namespace = in_namespace AND c.name = in_circuit FOR NO KEY UPDATE;
@@ -160,7 +203,7 @@ BEGIN
       UPDATE "bulkman".namespace n
          SET rev = n.rev + 1, fingerprint = n.fingerprint # was.op_id # in_op_id
        WHERE n.namespace = in_namespace
-      RETURNING n.rev INTO new_rev;
+      RETURNING n.rev, n.fingerprint INTO new_rev, new_fingerprint;
       UPDATE "bulkman".circuit c
          SET state = in_state, epoch = c.epoch + 1, rev = new_rev, changed_at = "bulkman".clock(),
              open_until = NULL, wait_us = 0, open_count = 0,
@@ -181,7 +224,7 @@ BEGIN
         UPDATE "bulkman".tally t SET ok = 0, fail = 0
          WHERE t.namespace = in_namespace AND t.name = in_circuit;
       END IF;
-      PERFORM pg_notify("bulkman".channel(in_namespace), '1|' || new_rev);
+      PERFORM "bulkman".announce(becomes, new_fingerprint);
       RETURN NEXT becomes;
     END
     $act$;

@@ -188,7 +188,7 @@ SELECT w.name,
   FROM unnest($2::text[]) AS w (name)";
 
 /// What the statements need, and no more.
-const RIGHTS: [(&str, &str); 16] = [
+const RIGHTS: [(&str, &str); 17] = [
     ("meta", "SELECT"),
     ("namespace", "SELECT"),
     ("namespace", "INSERT"),
@@ -202,9 +202,10 @@ const RIGHTS: [(&str, &str); 16] = [
     ("history", "SELECT"),
     ("history", "INSERT"),
     ("history", "UPDATE"),
+    ("announcer", "SELECT"),
     ("tally", "SELECT"),
     ("tally", "INSERT"),
     ("tally", "UPDATE"),
 ];
 
-const FUNCTIONS: [&str; 3] = ["clock", "channel", "act"];
+const FUNCTIONS: [&str; 4] = ["clock", "channel", "announce", "act"];

@@ -3,11 +3,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admin;
+mod announcement;
 mod bounded;
 mod builder;
 mod check;
 mod error;
 mod migrate;
+mod plan;
 mod rows;
 mod schema;
 mod session;

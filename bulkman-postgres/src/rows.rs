@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bulkman_core::Name;
 use bulkman_core::store::{
-    CircuitView, Epoch, FleetCounts, FleetState, HistoryEntry, OperationId, ProbeDecision, ProbePlan,
-    Refusal, Revision,
+    CircuitView, Epoch, FleetCounts, FleetState, HistoryEntry, OperationId, ProbePlan, Refusal, Revision,
 };
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+
+use crate::plan::PlanColumns;
 
 /// The columns of `fragment_view.sql`; `None` for a row without a circuit, or with one whose name
 /// this library would not have given it.
@@ -106,6 +107,10 @@ pub(crate) fn unsigned(number: i64) -> u64 {
 }
 
 fn state(code: i16) -> sqlx::Result<FleetState> {
+    known_state(code).ok_or_else(|| unexpected("state", code))
+}
+
+pub(crate) fn known_state(code: i16) -> Option<FleetState> {
     let states = [
         FleetState::Closed,
         FleetState::Open,
@@ -113,28 +118,25 @@ fn state(code: i16) -> sqlx::Result<FleetState> {
         FleetState::ForcedOpen,
         FleetState::Disabled,
     ];
-    states.into_iter().find(|state| state_code(*state) == code).ok_or_else(|| unexpected("state", code))
+    states.into_iter().find(|state| state_code(*state) == code)
 }
 
 fn plan(row: &PgRow) -> sqlx::Result<ProbePlan> {
-    let calls: i16 = row.try_get("probe_calls")?;
-    let decision = if calls == 0 {
-        ProbeDecision::Streak { successes: row.try_get::<i16, _>("probe_need")?.unsigned_abs() }
-    } else {
-        ProbeDecision::Sample {
-            calls: calls.unsigned_abs(),
-            failures: row.try_get::<Option<i16>, _>("probe_max_failed")?.map(i16::unsigned_abs),
-            slow: row.try_get::<Option<i16>, _>("probe_max_slow")?.map(i16::unsigned_abs),
-        }
-    };
-    Ok(ProbePlan::new(row.try_get::<i16, _>("probe_limit")?.unsigned_abs(), decision))
+    Ok(PlanColumns {
+        limit: row.try_get("probe_limit")?,
+        need: row.try_get("probe_need")?,
+        calls: row.try_get("probe_calls")?,
+        max_failed: row.try_get("probe_max_failed")?,
+        max_slow: row.try_get("probe_max_slow")?,
+    }
+    .plan())
 }
 
-fn micros(micros: i64) -> Duration {
+pub(crate) fn micros(micros: i64) -> Duration {
     Duration::from_micros(unsigned(micros))
 }
 
-const fn operation(bits: i64) -> OperationId {
+pub(crate) const fn operation(bits: i64) -> OperationId {
     OperationId(bits.cast_unsigned())
 }
 

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use bulkman_core::store::{
     Applied, CircuitView, CountWindow, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
-    FleetState, HistoryEntry, ProbeDecision, ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict, Refusal,
-    Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition,
-    StoreVote, Voted,
+    FleetState, HistoryEntry, ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, Revision,
+    Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition, StoreVote,
+    Voted,
 };
 use bulkman_core::{Name, StoreError};
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
 
+use crate::announcement::Ear;
 use crate::error::translate;
+use crate::plan::PlanColumns;
 use crate::rows;
 use crate::statement::Statement;
 use crate::store::{Inner, Migrate};
@@ -20,7 +22,7 @@ use crate::store::{Inner, Migrate};
 pub(crate) struct PostgresSession {
     inner: Arc<Inner>,
     listener: PgListener,
-    channel: String,
+    ear: Ear,
     incarnation: u64,
     state: State,
 }
@@ -59,15 +61,26 @@ impl PostgresSession {
         let greeting = greeting.fetch_all(inner.protocol, &mut listener).await.map_err(failed)?;
         let greeting = greeting.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
         let (channel, incarnation) = inspect(&inner, greeting)?;
+        let mut key = None;
         if inner.push {
             listener.listen(&channel).await.map_err(failed)?;
+            if greeting.try_get("may_read_key").map_err(failed)? {
+                let rows = Statement::new(Arc::clone(&inner.statements.key));
+                let rows = rows.fetch_all(inner.protocol, &mut listener).await.map_err(failed)?;
+                key = rows.first().map(|row| row.try_get("inner_key")).transpose().map_err(failed)?;
+            }
         }
-        let mut session = Self { inner, listener, channel, incarnation, state: State::Ready };
+        let ear = Ear::new(channel, key, incarnation);
+        let mut session = Self { inner, listener, ear, incarnation, state: State::Ready };
         session.register_circuits(circuits).await?;
         Ok(session)
     }
 
     async fn register_circuits(&mut self, circuits: &[Name]) -> Result<(), StoreError> {
+        if circuits.is_empty() {
+            // Who only watches need not be able to write.
+            return Ok(());
+        }
         let statement = Arc::clone(&self.inner.statements.register);
         let names: Vec<&str> = circuits.iter().map(Name::as_str).collect();
         self.run(statement, |statement| statement.bind(names)).await?;
@@ -150,11 +163,10 @@ impl StoreSession for PostgresSession {
     fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.transition);
-            let plan = ProbeColumns::of(transition.change);
-            let channel = self.channel.clone();
+            let plan = PlanColumns::of(transition.change);
             let found = self
                 .run(statement, |statement| {
-                    bind_swap(statement, transition, &channel)
+                    bind_swap(statement, transition)
                         .bind(plan.limit)
                         .bind(plan.need)
                         .bind(plan.calls)
@@ -173,10 +185,9 @@ impl StoreSession for PostgresSession {
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.vote);
-            let channel = self.channel.clone();
             let found = self
                 .run(statement, |statement| {
-                    bind_swap(statement, &vote.opening, &channel)
+                    bind_swap(statement, &vote.opening)
                         .bind(vote.voter.to_string())
                         .bind(i32::from(vote.quorum))
                         .bind(rows::to_micros(vote.window))
@@ -250,7 +261,6 @@ impl StoreSession for PostgresSession {
     fn report_probe<'a>(&'a mut self, verdict: &'a ProbeVerdict) -> StoreFuture<'a, ProbeReport> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.verdict);
-            let channel = self.channel.clone();
             let found = self
                 .run(statement, |statement| {
                     bind_lease(bind_request(statement, &verdict.request), verdict.lease)
@@ -260,7 +270,6 @@ impl StoreSession for PostgresSession {
                         .bind(rows::to_bits(verdict.operation))
                         .bind(cut(&verdict.by))
                         .bind(cut(&verdict.reason))
-                        .bind(channel)
                 })
                 .await?;
             let Some(row) = found.first() else { return Ok(ProbeReport::Lost { current: None }) };
@@ -347,9 +356,8 @@ impl StoreSession for PostgresSession {
                 let Some(heard) = heard else {
                     return Err(StoreError::unavailable("the connection was closed"));
                 };
-                // Anybody may notify: what is not to be understood is not heard.
-                if let Some(revision) = announced(heard.payload()) {
-                    return Ok(StoreEvent::Changed { revision });
+                if let Some(event) = self.ear.understand(heard.payload()) {
+                    return Ok(event);
                 }
             }
         })
@@ -390,17 +398,8 @@ fn inspect(inner: &Inner, greeting: &PgRow) -> Result<(String, u64), StoreError>
     Ok((greeting.try_get("channel").map_err(failed)?, incarnation.cast_unsigned()))
 }
 
-/// `1|revision`; anything that follows is of a later version.
-fn announced(payload: &str) -> Option<Revision> {
-    let mut fields = payload.split('|');
-    if fields.next() != Some("1") {
-        return None;
-    }
-    fields.next()?.parse().ok().map(Revision)
-}
-
 /// The arguments that `transition.sql` and `vote.sql` have in common.
-fn bind_swap(statement: Statement, transition: &StoreTransition, channel: &str) -> Statement {
+fn bind_swap(statement: Statement, transition: &StoreTransition) -> Statement {
     let (to, wait) = match transition.change {
         StoreChange::Open { wait } => (FleetState::Open, wait),
         StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, std::time::Duration::ZERO),
@@ -416,7 +415,6 @@ fn bind_swap(statement: Statement, transition: &StoreTransition, channel: &str) 
         .bind(rows::to_bits(transition.operation))
         .bind(cut(&transition.by))
         .bind(cut(&transition.reason))
-        .bind(channel.to_owned())
 }
 
 fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
@@ -431,35 +429,6 @@ fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
     statement.bind(i16::try_from(lease.slot).unwrap_or(i16::MAX)).bind(rows::to_signed(lease.token))
 }
 
-/// How the table keeps a [`ProbePlan`](bulkman_core::store::ProbePlan).
-struct ProbeColumns {
-    limit: i16,
-    need: i16,
-    calls: i16,
-    max_failed: Option<i16>,
-    max_slow: Option<i16>,
-}
-
-impl ProbeColumns {
-    fn of(change: StoreChange) -> Self {
-        let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
-        let mut columns = Self { limit: 1, need: 1, calls: 0, max_failed: None, max_slow: None };
-        if let StoreChange::HalfOpen { plan } = change {
-            columns.limit = small(plan.limit).max(1);
-            match plan.decision {
-                ProbeDecision::Streak { successes } => columns.need = small(successes).max(1),
-                ProbeDecision::Sample { calls, failures, slow } => {
-                    columns.calls = small(calls).max(1);
-                    columns.max_failed = failures.map(small);
-                    columns.max_slow = slow.map(small);
-                }
-                _ => {}
-            }
-        }
-        columns
-    }
-}
-
 /// At most 200 bytes, cut between characters; without the one character that text can't have.
 fn cut(text: &str) -> String {
     let end = (0..=text.len().min(200)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
@@ -469,15 +438,6 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_was_announced_is_heard() {
-        assert_eq!(announced("1|7"), Some(Revision(7)));
-        assert_eq!(announced("1|7|more"), Some(Revision(7)));
-        for payload in ["", "1", "1|", "2|7", "1|x", "1|-1", "7", "1|99999999999999999999", "|||"] {
-            assert_eq!(announced(payload), None, "{payload}");
-        }
-    }
 
     #[test]
     fn texts_fit_a_column() {

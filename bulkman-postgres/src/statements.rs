@@ -23,7 +23,7 @@ macro_rules! statements {
 }
 
 statements! {
-    register, session, snapshot, transition, vote, command, acquire, renew, release, verdict, counts,
+    register, session, key, snapshot, transition, vote, command, acquire, renew, release, verdict, counts,
     history, prune,
 }
 
@@ -31,6 +31,7 @@ fn fill(schema: &Schema, statement: &str) -> Arc<str> {
     let statement = statement
         .replace("@view", include_str!("statements/fragment_view.sql").trim_end())
         .replace("@judge", include_str!("statements/fragment_judge.sql").trim_end())
+        .replace("@announce", include_str!("statements/fragment_announce.sql").trim_end())
         .replace("@log", include_str!("statements/fragment_log.sql").trim_end());
     schema.fill(&statement).into()
 }

@@ -12,7 +12,7 @@ use bulkman_core::store::{
     StoreEvent, StoreTransition,
 };
 use bulkman_core::{BoxFuture, Name, StoreError};
-use bulkman_postgres::sqlx::postgres::PgConnectOptions;
+use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgListener};
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
 use bulkman_postgres::{Migrate, PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::{Postgres, StopMode};
@@ -101,8 +101,9 @@ fn the_shipped_files_are_what_a_dba_runs() {
             let new: i64 = sqlx::query_scalar(statement).fetch_one(&mut ada).await.unwrap();
             epoch += 1;
             assert_eq!(new, epoch);
-            let StoreEvent::Changed { revision } = session.changed().await.unwrap() else { panic!() };
-            assert_eq!(revision, Revision(epoch.unsigned_abs()));
+            let StoreEvent::Made(told) = session.changed().await.unwrap() else { panic!() };
+            assert_eq!(told.revision, Revision(epoch.unsigned_abs()));
+            assert_eq!((told.circuits[0].state, &*told.circuits[0].reason), (state, reason));
             let view = session.snapshot(None).await.unwrap().circuits.remove(0);
             assert_eq!((view.state, &*view.reason), (state, reason));
             assert_eq!(&*view.changed_by, if reason == "again" { "the boss" } else { "ada" });
@@ -111,14 +112,23 @@ fn the_shipped_files_are_what_a_dba_runs() {
         let unknown = unknown.unwrap_err().to_string();
         assert!(unknown.contains(r#"namespace "shop" has no circuit "paiments""#), "{unknown}");
 
-        let mut graph = sqlx::PgConnection::connect_with(&options.username("graph")).await.unwrap();
-        let row = sqlx::query("select * from bulkman.status('shop')").fetch_one(&mut graph).await.unwrap();
+        let graph = options.username("graph");
+        let mut psql = sqlx::PgConnection::connect_with(&graph).await.unwrap();
+        let row = sqlx::query("select * from bulkman.status('shop')").fetch_one(&mut psql).await.unwrap();
         assert_eq!((row.get::<&str, _>("circuit"), row.get::<&str, _>("state")), ("payments", "closed"));
-        let rows = sqlx::query("select * from bulkman.changes('shop')").fetch_all(&mut graph).await.unwrap();
+        let rows = sqlx::query("select * from bulkman.changes('shop')").fetch_all(&mut psql).await.unwrap();
         assert_eq!(rows.len(), 4);
         assert_eq!(rows[0].get::<&str, _>("by"), "the boss");
-        let denied = sqlx::query("select bulkman.close('shop', 'payments')").execute(&mut graph).await;
+        let denied = sqlx::query("select bulkman.close('shop', 'payments')").execute(&mut psql).await;
         assert!(denied.unwrap_err().to_string().contains("permission denied"));
+
+        // Who can't read the key takes every announcement for a hint, and can watch all the same.
+        let watching = PostgresStore::builder(graph.clone()).namespace("shop").build().unwrap();
+        let mut watching = CircuitStore::connect(&watching, &[]).await.unwrap();
+        shop.admin().disable("payments", "ada", "").await.unwrap();
+        assert_eq!(watching.changed().await.unwrap(), StoreEvent::Changed { revision: Revision(5) });
+        let found = watching.snapshot(Some(Revision(4))).await.unwrap();
+        assert_eq!(found.circuits[0].state, FleetState::Disabled);
     });
 }
 
@@ -212,22 +222,54 @@ fn anybody_may_notify_and_nobody_believes_it() {
         let store = database.store("shop");
         let circuit = Name::new("payments").unwrap();
         let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
-        let channel: String = {
-            let mut connection = database.connection().await;
-            let channel = format!("SELECT {}.channel('shop')", database.schema.name());
-            sqlx::query_scalar(AssertSqlSafe(channel)).fetch_one(&mut connection).await.unwrap()
-        };
+        let channel = channel_of(&database, "shop").await;
         for payload in ["", "1|1|1|open", "x", "1|18446744073709551615", "1|-5", "2|7", &"|".repeat(7_000)] {
             database.execute(&format!("SELECT pg_notify('{channel}', '{payload}')")).await;
         }
         // Those that can be understood arrive as hints; nothing else changes.
-        let StoreEvent::Changed { revision } = session.changed().await.unwrap() else { panic!() };
-        assert_eq!(revision, Revision(1));
+        let hint = |revision| StoreEvent::Changed { revision: Revision(revision) };
+        assert_eq!(session.changed().await.unwrap(), hint(1));
         let snapshot = session.snapshot(None).await.unwrap();
         assert_eq!((snapshot.revision, snapshot.circuits[0].state), (Revision(0), FleetState::Closed));
-        let StoreEvent::Changed { revision } = session.changed().await.unwrap() else { panic!() };
-        assert_eq!(revision, Revision(u64::MAX));
+        assert_eq!(session.changed().await.unwrap(), hint(u64::MAX));
+
+        // Whoever listens can repeat what was announced, and change it.
+        let mut spy = PgListener::connect(&database.url).await.unwrap();
+        spy.listen(&channel).await.unwrap();
+        store.admin().force_open("payments", "ada", "maintenance").await.unwrap();
+        let told = session.changed().await.unwrap();
+        let StoreEvent::Made(after) = &told else { panic!("{told:?}") };
+        assert_eq!((after.revision, after.circuits[0].state), (Revision(1), FleetState::ForcedOpen));
+        let said = spy.recv().await.unwrap().payload().to_owned();
+        let forged = [
+            said.replacen("1|1|", "1|2|", 1),
+            said.replace("ada", "eve"),
+            said.replacen("|3|", "|0|", 1),
+            said[..said.len() - 1].to_owned(),
+        ];
+        for forged in &forged {
+            assert_ne!(*forged, said);
+            database.execute(&format!("SELECT pg_notify('{channel}', '{forged}')")).await;
+        }
+        database.execute(&format!("SELECT pg_notify('{channel}', '{said}')")).await;
+        for revision in [2, 1, 1, 1] {
+            assert_eq!(session.changed().await.unwrap(), hint(revision));
+        }
+        assert_eq!(session.changed().await.unwrap(), told, "what is old when it is said again");
+
+        // Of no use in another namespace.
+        let other = database.store("stock");
+        let mut session = CircuitStore::connect(&other, &[circuit]).await.unwrap();
+        let channel = channel_of(&database, "stock").await;
+        database.execute(&format!("SELECT pg_notify('{channel}', '{said}')")).await;
+        assert_eq!(session.changed().await.unwrap(), hint(1));
     });
+}
+
+async fn channel_of(database: &Database, namespace: &str) -> String {
+    let mut connection = database.connection().await;
+    let channel = format!("SELECT {}.channel('{namespace}')", database.schema.name());
+    sqlx::query_scalar(AssertSqlSafe(channel)).fetch_one(&mut connection).await.unwrap()
 }
 
 /// Defect 14 of the Python package.

@@ -92,6 +92,32 @@ impl Ledger {
         })
     }
 
+    /// Takes in one change that was announced. Whether it is the next, and goes on from what is known;
+    /// if not, only a look tells.
+    pub(super) fn advance(&mut self, after: &Snapshot) -> bool {
+        let (Some(base), [view]) = (&mut self.base, &after.circuits[..]) else { return false };
+        let (was, is) = (base.seen(&view.circuit), Seen::of(view));
+        let fingerprint = base.fingerprint.replacing(was.operation, is.operation);
+        let answered = self.ahead.get(&view.circuit);
+        let goes_on = after.incarnation == base.incarnation
+            && after.revision.0 == base.revision.0 + 1
+            && view.revision == after.revision
+            && after.fingerprint == fingerprint
+            && is.epoch > was.epoch
+            && answered.is_none_or(|(revision, seen)| {
+                if *revision == after.revision { *seen == is } else { seen.epoch > is.epoch }
+            });
+        if goes_on {
+            if answered.is_some_and(|(revision, _)| *revision == after.revision) {
+                self.ahead.remove(&view.circuit);
+            }
+            base.revision = after.revision;
+            base.fingerprint = fingerprint;
+            base.circuits.insert(view.circuit.clone(), is);
+        }
+        goes_on
+    }
+
     /// Takes in how a circuit stands, by the answer to a change. Whether that goes on from what is
     /// known; if not, [`is_doubted`](Self::is_doubted) until the next full snapshot.
     pub(super) fn hear(&mut self, view: &CircuitView) -> bool {
@@ -188,6 +214,44 @@ mod tests {
         let without = after(9, &[("a", 4, 40), ("b", 5, 50)], &[("b", 5, 50)]);
         assert_eq!(ledger.follow(&without), None, "it was there already");
         assert_eq!(ledger.begin(&without).unwrap()[0].as_str(), "a");
+    }
+
+    #[test]
+    fn an_announcement_is_followed_if_it_is_the_next() {
+        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
+        let next = [("a", 4, 40), ("b", 1, 10)];
+        assert!(ledger.advance(&after(5, &next, &next[..1])));
+        assert_eq!(ledger.revision(), Some(Revision(5)));
+        assert!(!ledger.advance(&after(5, &next, &next[..1])), "not twice");
+        let later = [("a", 4, 40), ("b", 2, 20)];
+        assert!(!ledger.advance(&after(7, &later, &later[1..])), "one is missing");
+        let others = [("a", 4, 41), ("b", 2, 20)];
+        assert!(!ledger.advance(&after(6, &others, &others[1..])), "another history");
+        let back = [("a", 4, 40), ("b", 1, 20)];
+        assert!(!ledger.advance(&after(6, &back, &back[1..])), "no new epoch");
+        assert!(!ledger.advance(&after(6, &later, &later)), "two at once");
+        assert!(!ledger.advance(&Snapshot { incarnation: 2, ..after(6, &later, &later[1..]) }));
+        assert!(!ledger.advance(&Snapshot { revision: Revision(6), ..after(7, &later, &later[1..]) }));
+        assert!(ledger.advance(&after(6, &later, &later[1..])), "none of these left a trace");
+        assert_eq!(ledger.follow(&after(6, &later, &[])), Some(false));
+    }
+
+    #[test]
+    fn announcements_lead_up_to_an_answer() {
+        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
+        assert!(ledger.hear(&view(7, ("a", 5, 50))));
+        let first = [("a", 4, 40), ("b", 1, 10)];
+        assert!(ledger.advance(&after(5, &first, &first[..1])), "an earlier one of the same circuit");
+        let second = [("a", 4, 40), ("b", 2, 20)];
+        assert!(ledger.advance(&after(6, &second, &second[1..])));
+        let other = [("a", 5, 51), ("b", 2, 20)];
+        assert!(!ledger.advance(&after(7, &other, &other[..1])), "not what was answered");
+        let third = [("a", 5, 50), ("b", 2, 20)];
+        assert!(ledger.advance(&after(7, &third, &third[..1])));
+        // One that would take back what was answered.
+        assert!(ledger.hear(&view(9, ("b", 3, 30))));
+        let taken = [("a", 5, 50), ("b", 3, 31)];
+        assert!(!ledger.advance(&after(8, &taken, &taken[1..])));
     }
 
     #[test]

@@ -39,6 +39,10 @@ impl Pace {
         bound.mul_f64(self.random.fraction())
     }
 
+    pub(super) fn number_up_to(&mut self, most: u64) -> u64 {
+        ((most as f64 + 1.0) * self.random.fraction()) as u64
+    }
+
     /// `interval`, or up to a tenth less: an interval promises when something will have been
     /// looked at, so it is never exceeded.
     pub(super) fn within(&mut self, interval: Duration) -> Duration {

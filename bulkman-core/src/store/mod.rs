@@ -242,10 +242,10 @@ pub trait StoreSession: Send {
     fn history<'a>(&'a mut self, circuit: Option<&'a Name>, limit: u32)
     -> StoreFuture<'a, Vec<HistoryEntry>>;
 
-    /// Completes when something has changed, with the revision if the store can tell it.
+    /// Completes when something has changed, and tells what if the store can.
     ///
-    /// A hint, and no more: it may come twice, for nothing, or not at all. Pending for ever on a
-    /// store that can't push.
+    /// It may come twice, for nothing, or not at all, and in any order. Pending for ever on a store
+    /// that can't push.
     ///
     /// # Cancel safety
     ///
@@ -254,12 +254,35 @@ pub trait StoreSession: Send {
 }
 
 /// What a store pushes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreEvent {
-    /// The namespace has reached this revision, or so it is said.
+    /// The namespace has reached this revision, or so it is said: a hint, for who looks himself.
     Changed {
         /// To be compared with the last one seen, not to be believed.
         revision: Revision,
     },
+    /// One change, in the store's own words: what a snapshot since the revision before it would have
+    /// told at that moment. A store that can't tell its own words from another's says
+    /// [`Changed`](Self::Changed).
+    ///
+    /// Who has seen all that came before, and finds the [`Fingerprint`] to be what it must be after
+    /// this one, need not look.
+    Made(Box<Snapshot>),
+}
+
+impl StoreEvent {
+    /// Which revision the namespace has reached by it, or is said to have.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{Revision, StoreEvent};
+    /// assert_eq!(StoreEvent::Changed { revision: Revision(7) }.revision(), Revision(7));
+    /// ```
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Changed { revision } => *revision,
+            Self::Made(after) => after.revision,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 -- $1 namespace, $2 name, $3 base epoch, $4 to state, $5 by hand, $6 not after (microseconds, or null),
--- $7 wait, $8 operation, $9 by, $10 reason, $11 channel, $12 probe limit, $13 need, $14 calls,
--- $15 failed at most, $16 slow at most
+-- $7 wait, $8 operation, $9 by, $10 reason, $11 probe limit, $12 need, $13 calls,
+-- $14 failed at most, $15 slow at most
 WITH was AS (
   SELECT * FROM "bulkman".circuit WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE
 ), judged AS (
@@ -9,18 +9,18 @@ WITH was AS (
   UPDATE "bulkman".namespace n SET rev = n.rev + 1, fingerprint = n.fingerprint # judged.op_id # $8
     FROM judged
    WHERE n.namespace = $1 AND judged.verdict = 'go'
-  RETURNING n.rev
+  RETURNING n.rev, n.fingerprint
 ), moved AS (
   UPDATE "bulkman".circuit c
      SET state = $4, epoch = c.epoch + 1, rev = bump.rev, changed_at = "bulkman".clock(),
          open_until = CASE WHEN $4 = 1 THEN "bulkman".clock() + $7 * interval '1 microsecond' END,
          wait_us = CASE WHEN $4 = 1 THEN $7 ELSE 0 END,
          open_count = CASE $4 WHEN 1 THEN c.open_count + 1 WHEN 0 THEN 0 ELSE c.open_count END,
-         probe_limit = CASE WHEN $4 = 2 THEN $12 ELSE c.probe_limit END,
-         probe_need = CASE WHEN $4 = 2 THEN $13 ELSE c.probe_need END,
-         probe_calls = CASE WHEN $4 = 2 THEN $14 ELSE c.probe_calls END,
-         probe_max_failed = CASE WHEN $4 = 2 THEN $15 ELSE c.probe_max_failed END,
-         probe_max_slow = CASE WHEN $4 = 2 THEN $16 ELSE c.probe_max_slow END,
+         probe_limit = CASE WHEN $4 = 2 THEN $11 ELSE c.probe_limit END,
+         probe_need = CASE WHEN $4 = 2 THEN $12 ELSE c.probe_need END,
+         probe_calls = CASE WHEN $4 = 2 THEN $13 ELSE c.probe_calls END,
+         probe_max_failed = CASE WHEN $4 = 2 THEN $14 ELSE c.probe_max_failed END,
+         probe_max_slow = CASE WHEN $4 = 2 THEN $15 ELSE c.probe_max_slow END,
          probe_ok = 0, probe_failed = 0, probe_slow = 0, voters = '{}', voted_at = '{}',
          op_id = $8, changed_by = $9, reason = $10
     FROM bump
@@ -35,6 +35,6 @@ WITH was AS (
 ), logged AS (
   @log
 )
-SELECT 'made' AS verdict, @view, pg_notify($11, '1|' || v.rev)::text AS announced FROM moved v
+SELECT 'made' AS verdict, @view, @announce FROM moved v
 UNION ALL
 SELECT v.verdict, @view, NULL FROM judged v WHERE NOT EXISTS (SELECT FROM moved)

@@ -1,6 +1,6 @@
 -- $1 namespace, $2 name, $3 epoch, $4 holder, $5 term, $6 slot, $7 token, $8 success, $9 slow,
--- $10 wait, $11 operation, $12 by, $13 reason, $14 channel. Locks go from the lease to the circuit
--- to the namespace, as everywhere.
+-- $10 wait, $11 operation, $12 by, $13 reason. Locks go from the lease to the circuit to the
+-- namespace, as everywhere.
 WITH mine AS (
   SELECT token, token = $7 AND expires_at > "bulkman".clock() AS fresh, token = $7 + 1 AS repeated
     FROM "bulkman".probe
@@ -36,7 +36,7 @@ WITH mine AS (
   UPDATE "bulkman".namespace n SET rev = n.rev + 1, fingerprint = n.fingerprint # judged.op_id # $11
     FROM judged
    WHERE n.namespace = $1 AND judged.becomes <> 2
-  RETURNING n.rev
+  RETURNING n.rev, n.fingerprint
 ), counted AS (
   UPDATE "bulkman".circuit c
      SET probe_ok = judged.ok, probe_failed = judged.failed, probe_slow = judged.slow
@@ -59,7 +59,7 @@ WITH mine AS (
   @log
 )
 SELECT 'decided' AS verdict, NULL::bigint AS token, @view,
-       pg_notify($14, '1|' || v.rev)::text AS announced
+       @announce
   FROM moved v
 UNION ALL
 SELECT 'counted', (SELECT token FROM renewed), @view, NULL FROM counted v

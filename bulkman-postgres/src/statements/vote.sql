@@ -1,5 +1,5 @@
 -- $1 namespace, $2 name, $3 base epoch, $4 to state (open), $5 by hand, $6 not after, $7 wait,
--- $8 operation, $9 by, $10 reason, $11 channel, $12 voter, $13 quorum, $14 window
+-- $8 operation, $9 by, $10 reason, $11 voter, $12 quorum, $13 window
 WITH was AS (
   SELECT * FROM "bulkman".circuit WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE
 ), judged AS (
@@ -10,17 +10,17 @@ WITH was AS (
     FROM (
       SELECT u.voter, u.at
         FROM judged, unnest(judged.voters, judged.voted_at) AS u (voter, at)
-       WHERE u.voter <> $12 AND u.at <= "bulkman".clock()
-         AND u.at > "bulkman".clock() - $14 * interval '1 microsecond'
+       WHERE u.voter <> $11 AND u.at <= "bulkman".clock()
+         AND u.at > "bulkman".clock() - $13 * interval '1 microsecond'
       UNION ALL
-      SELECT $12, "bulkman".clock()
+      SELECT $11, "bulkman".clock()
     ) AS all_votes
    WHERE EXISTS (SELECT FROM judged WHERE verdict = 'go')
 ), bump AS (
   UPDATE "bulkman".namespace n SET rev = n.rev + 1, fingerprint = n.fingerprint # judged.op_id # $8
     FROM judged, votes
-   WHERE n.namespace = $1 AND votes.votes >= $13
-  RETURNING n.rev
+   WHERE n.namespace = $1 AND votes.votes >= $12
+  RETURNING n.rev, n.fingerprint
 ), moved AS (
   UPDATE "bulkman".circuit c
      SET state = 1, epoch = c.epoch + 1, rev = bump.rev, changed_at = "bulkman".clock(),
@@ -35,13 +35,13 @@ WITH was AS (
   UPDATE "bulkman".circuit c
      SET voters = votes.voters, voted_at = votes.voted_at
     FROM votes
-   WHERE c.namespace = $1 AND c.name = $2 AND votes.votes BETWEEN 1 AND $13 - 1
+   WHERE c.namespace = $1 AND c.name = $2 AND votes.votes BETWEEN 1 AND $12 - 1
   RETURNING votes.votes
 ), logged AS (
   @log
 )
 SELECT 'made' AS verdict, NULL::bigint AS votes, @view,
-       pg_notify($11, '1|' || v.rev)::text AS announced
+       @announce
   FROM moved v
 UNION ALL
 SELECT v.verdict, (SELECT votes FROM counted), @view, NULL

@@ -225,9 +225,28 @@ impl Driver {
         self.check_clock(snapshot.now, now);
         self.clock = Some((snapshot.now, now));
         for view in &snapshot.circuits {
-            for id in self.by_name(&view.circuit) {
-                self.with_member(id, |member| member.merge(view, now));
-            }
+            self.take_view(view, now);
+        }
+    }
+
+    /// A change that was announced, some time ago: it may have lain about.
+    pub(super) fn take_change(&mut self, after: &Snapshot) {
+        let now = self.now();
+        let late = self.clock.map_or(Duration::ZERO, |(reading, taken)| {
+            let reading = reading.after(now.saturating_duration_since(taken));
+            Duration::from_micros(reading.0.saturating_sub(after.now.0).max(0).unsigned_abs())
+        });
+        for view in &after.circuits {
+            let mut view = view.clone();
+            view.remaining = view.remaining.saturating_sub(late);
+            view.age = view.age.saturating_add(late);
+            self.take_view(&view, now);
+        }
+    }
+
+    fn take_view(&mut self, view: &CircuitView, now: Instant) {
+        for id in self.by_name(&view.circuit) {
+            self.with_member(id, |member| member.merge(view, now));
         }
     }
 

@@ -1,5 +1,6 @@
 //! This process's circuits: what they say is taken in, and what follows is told.
 
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::{Driver, Slot};
@@ -147,8 +148,18 @@ impl Driver {
         }
     }
 
-    pub(super) fn next_step(&self, now: Instant) -> Option<(MemberId, Step)> {
-        self.members.iter().find_map(|(id, slot)| Some((*id, slot.member.step(now)?)))
+    /// What to ask of the store next: the circuits take turns. When there is nothing to ask, whose
+    /// turn is the first is drawn, so that processes in which the same circuits fail at once begin
+    /// with different ones, and seldom meet.
+    pub(super) fn next_step(&mut self, now: Instant) -> Option<(MemberId, Step)> {
+        let after = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let in_turn = self.members.range(after).chain(self.members.range(..=self.turn));
+        let step = in_turn.map(|(id, slot)| (*id, slot.member.step(now))).find(|(_, step)| step.is_some());
+        self.turn = match step {
+            Some((id, _)) => id,
+            None => self.members.keys().next_back().map_or(0, |last| self.pace.number_up_to(*last)),
+        };
+        step.and_then(|(id, step)| Some((id, step?)))
     }
 
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {

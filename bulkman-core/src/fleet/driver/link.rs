@@ -114,17 +114,21 @@ impl Driver {
     ) -> Result<(), StoreError> {
         for _ in 0..HINTS_AT_ONCE {
             let Some(event) = announced(session).await else { break };
-            self.take_hint(event?, hints);
+            self.take_event(&event?, hints);
         }
         Ok(())
     }
 
-    pub(super) fn take_hint(&mut self, event: StoreEvent, hints: &mut Hints) {
-        let StoreEvent::Changed { revision } = event;
-        if self.ledger.revision().is_none_or(|known| revision > known) {
-            hints.heard(self.now());
-        } else {
-            self.heard();
+    /// The next change is taken in as it is told; of all else there is to be a look.
+    pub(super) fn take_event(&mut self, event: &StoreEvent, hints: &mut Hints) {
+        let news = self.ledger.revision().is_none_or(|known| event.revision() > known);
+        match event {
+            StoreEvent::Made(after) if news && self.ledger.advance(after) => {
+                self.take_change(after);
+                self.heard();
+            }
+            _ if news => hints.heard(self.now()),
+            _ => self.heard(),
         }
     }
 

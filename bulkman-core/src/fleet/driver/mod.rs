@@ -28,6 +28,8 @@ pub(super) struct Driver {
     store: Arc<dyn CircuitStore>,
     settings: StoreSettings,
     members: BTreeMap<MemberId, Slot>,
+    /// Whose step was the last.
+    turn: MemberId,
     /// Attached, and not registered in the store by the link that is there.
     unregistered: bool,
     pace: Pace,
@@ -102,6 +104,7 @@ impl Driver {
             store,
             settings,
             members: BTreeMap::new(),
+            turn: 0,
             unregistered: false,
             pace,
             author,
@@ -210,7 +213,10 @@ impl Driver {
             }
             match self.wait(Some(session), wake_at).await {
                 Woken::Inbox | Woken::Timer => {}
-                Woken::Heard(event) => self.take_hint(event?, &mut hints),
+                Woken::Heard(event) => {
+                    self.take_event(&event?, &mut hints);
+                    self.listen_in_passing(session, &mut hints).await?;
+                }
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
+use std::time::Duration;
 
 use super::{Client, Harness, WAIT, open};
-use crate::store::{StoreChange, StoreEvent};
+use crate::store::{Revision, Snapshot, StoreChange, StoreEvent, StoreTime};
 
 pub(super) async fn changes_are_announced(harness: &dyn Harness) {
     let mut ear = Client::new(harness, 1).await;
@@ -14,13 +15,17 @@ pub(super) async fn changes_are_announced(harness: &dyn Harness) {
         return;
     }
     for change in [open(WAIT), StoreChange::Close] {
-        let revision = mouth.make(change).await.revision;
+        let view = mouth.make(change).await;
         loop {
             // An announcement may come late, and that of an earlier change come first.
-            let StoreEvent::Changed { revision: heard } = ear.session.changed().await.unwrap();
-            if heard >= revision {
-                break;
+            let event = ear.session.changed().await.unwrap();
+            if event.revision() < view.revision {
+                continue;
             }
+            if let StoreEvent::Made(told) = event {
+                is_what_a_look_tells(*told, &mut ear, view.revision).await;
+            }
+            break;
         }
     }
 }
@@ -37,11 +42,22 @@ pub(super) async fn waiting_for_changes_can_be_given_up(harness: &dyn Harness) {
     }
     if harness.store("main").capabilities().push {
         let revision = mouth.make(open(WAIT)).await.revision;
-        while !matches!(
-            ear.session.changed().await.unwrap(),
-            StoreEvent::Changed { revision: heard } if heard >= revision
-        ) {}
+        while ear.session.changed().await.unwrap().revision() < revision {}
     }
+}
+
+/// But for the time that has passed since.
+async fn is_what_a_look_tells(mut told: Snapshot, ear: &mut Client, revision: Revision) {
+    let mut found = ear.session.snapshot(Some(Revision(revision.0 - 1))).await.unwrap();
+    assert!(told.now <= found.now);
+    for snapshot in [&mut told, &mut found] {
+        snapshot.now = StoreTime::default();
+        for view in &mut snapshot.circuits {
+            (view.age, view.remaining) =
+                (Duration::ZERO, Duration::from_secs(u64::from(!view.remaining.is_zero())));
+        }
+    }
+    assert_eq!(told, found);
 }
 
 /// Polls once, and drops the future.

@@ -1,6 +1,6 @@
 //! The circuits of one namespace, and who wants to know of their changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Poll, Waker};
@@ -8,7 +8,8 @@ use std::task::{Poll, Waker};
 use super::circuit::Circuit;
 use super::lock;
 use crate::name::Name;
-use crate::store::view::{Fingerprint, OperationId, Revision, Snapshot, StoreTime};
+use crate::store::StoreEvent;
+use crate::store::view::{CircuitView, Fingerprint, OperationId, Revision, Snapshot, StoreTime};
 
 pub(super) struct Namespace {
     pub(super) circuits: BTreeMap<Name, Circuit>,
@@ -16,7 +17,8 @@ pub(super) struct Namespace {
     fingerprint: Fingerprint,
     incarnation: u64,
     listeners: Vec<Weak<Listener>>,
-    announce: bool,
+    /// Changes of which listeners are yet to be told.
+    made: Vec<Snapshot>,
 }
 
 impl Default for Namespace {
@@ -28,7 +30,7 @@ impl Default for Namespace {
             // The standard library's only source of randomness.
             incarnation: RandomState::new().build_hasher().finish(),
             listeners: Vec::new(),
-            announce: false,
+            made: Vec::new(),
         }
     }
 }
@@ -51,18 +53,22 @@ impl Namespace {
     }
 
     /// The revision for a change by `is` that is about to be made to a circuit that `was` had
-    /// changed last; listeners will be told.
+    /// changed last.
     pub(super) fn next_revision(&mut self, was: OperationId, is: OperationId) -> Revision {
         self.revision = Revision(self.revision.0 + 1);
         self.fingerprint = self.fingerprint.replacing(was, is);
-        self.announce = true;
         self.revision
+    }
+
+    /// Listeners will be told of a change that has just been made.
+    pub(super) fn announce(&mut self, view: CircuitView, now: StoreTime) {
+        self.made.push(Snapshot::new(self.revision, self.incarnation, self.fingerprint, now, vec![view]));
     }
 
     /// What a backup has of it.
     #[cfg(feature = "test-util")]
     pub(super) fn saved(&self) -> Self {
-        Self { circuits: self.circuits.clone(), listeners: Vec::new(), announce: false, ..*self }
+        Self { circuits: self.circuits.clone(), listeners: Vec::new(), made: Vec::new(), ..*self }
     }
 
     /// Becomes what it was; nobody is told.
@@ -79,13 +85,14 @@ impl Namespace {
         listener
     }
 
-    /// If there was a change since the last time: tells all listeners, and returns whom to wake.
+    /// Tells all listeners of the changes since the last time, and returns whom to wake.
     pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
-        if !std::mem::take(&mut self.announce) {
-            return Vec::new();
+        let mut wakers = Vec::new();
+        for made in self.made.drain(..) {
+            let listeners = self.listeners.iter().filter_map(Weak::upgrade);
+            wakers.extend(listeners.filter_map(|listener| listener.announce(&made)));
         }
-        let revision = self.revision;
-        self.listeners.iter().filter_map(Weak::upgrade).filter_map(|l| l.announce(revision)).collect()
+        wakers
     }
 }
 
@@ -95,23 +102,29 @@ pub(super) struct Listener(Mutex<Heard>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    revision: Option<Revision>,
+    events: VecDeque<StoreEvent>,
     waker: Option<Waker>,
 }
 
 impl Listener {
-    fn announce(&self, revision: Revision) -> Option<Waker> {
+    fn announce(&self, made: &Snapshot) -> Option<Waker> {
         let mut heard = lock(&self.0);
-        heard.revision = Some(revision);
+        if heard.events.len() < MOST_UNHEARD {
+            heard.events.push_back(StoreEvent::Made(Box::new(made.clone())));
+        } else {
+            // Who is so far behind does better to look.
+            heard.events.clear();
+            heard.events.push_back(StoreEvent::Changed { revision: made.revision });
+        }
         heard.waker.take()
     }
 
-    pub(super) fn poll(&self, waker: &Waker) -> Poll<Revision> {
+    pub(super) fn poll(&self, waker: &Waker) -> Poll<StoreEvent> {
         // Cloning and dropping wakers is code of others too.
         let waker = waker.clone();
         let mut heard = lock(&self.0);
-        match heard.revision.take() {
-            Some(revision) => Poll::Ready(revision),
+        match heard.events.pop_front() {
+            Some(event) => Poll::Ready(event),
             None => {
                 let replaced = heard.waker.replace(waker);
                 drop(heard);
@@ -121,3 +134,6 @@ impl Listener {
         }
     }
 }
+
+/// Events that wait for a session to ask.
+const MOST_UNHEARD: usize = 256;

@@ -108,8 +108,8 @@ impl StoreSession for MemorySession {
 
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
         Box::pin(async move {
-            let revision = poll_fn(|context| self.listener.poll(context.waker())).await;
-            Ok::<_, StoreError>(StoreEvent::Changed { revision })
+            let event = poll_fn(|context| self.listener.poll(context.waker())).await;
+            Ok::<_, StoreError>(event)
         })
     }
 }
@@ -177,12 +177,10 @@ impl Namespace {
     fn apply(&mut self, name: &Name, change: Change, now: StoreTime) -> CircuitView {
         let was = self.circuits.get(name).map_or_else(OperationId::default, Circuit::last_operation);
         let revision = self.next_revision(was, change.operation());
-        match self.circuits.get_mut(name) {
-            Some(circuit) => {
-                circuit.apply(change, revision, now);
-                circuit.view(name, now)
-            }
-            None => CircuitView::new(name.clone()),
-        }
+        let Some(circuit) = self.circuits.get_mut(name) else { return CircuitView::new(name.clone()) };
+        circuit.apply(change, revision, now);
+        let view = circuit.view(name, now);
+        self.announce(view.clone(), now);
+        view
     }
 }

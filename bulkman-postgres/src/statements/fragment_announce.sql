@@ -1,0 +1,1 @@
+"bulkman".announce(v::"bulkman".circuit, (SELECT fingerprint FROM bump))::text AS announced

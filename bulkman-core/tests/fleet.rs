@@ -511,11 +511,18 @@ fn an_opening_heard_of_after_its_own_is_not_begun_again() {
     let world = World::new();
     let fleet = world.processes(2);
     let mut events = fleet[1].fleet.events();
-    fleet[1].store.set(Fault::Slow(Duration::from_millis(500)));
+    let other = Bulkhead::new(BulkheadConfig::new("z"), world.runtime.clone()).unwrap();
+    fleet[0].fleet.attach(&other).unwrap();
+    world.settle();
+    fleet[1].store.set_deaf(true);
     fleet[0].fail(5);
     world.settle();
     assert_eq!(world.store_view(), (FleetState::Open, 1));
-    // It is looking already, and has yet to see.
+    fleet[1].store.set_deaf(false);
+    fleet[1].store.set(Fault::Slow(Duration::from_millis(500)));
+    other.circuit_breaker().unwrap().open();
+    world.settle();
+    // It is looking already, for one announcement is missing, and has yet to see.
     assert_eq!(fleet[1].state(), CircuitState::Closed);
     fleet[1].fail(5);
     assert_eq!(fleet[1].state(), CircuitState::Open);
@@ -526,6 +533,74 @@ fn an_opening_heard_of_after_its_own_is_not_begun_again() {
     assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
     world.advance(1);
     assert!(fleet.iter().all(|process| process.state() == CircuitState::HalfOpen));
+}
+
+#[test]
+fn what_is_announced_need_not_be_looked_for() {
+    let world = World::new();
+    let fleet = world.processes(2);
+    let before = fleet[1].store.operations();
+    fleet[0].fail(5);
+    world.settle();
+    assert_eq!(fleet[1].state(), CircuitState::Open);
+    assert_eq!(fleet[1].store.operations(), before);
+    // One that was missed is found by the next.
+    fleet[1].store.set_deaf(true);
+    fleet[0].bulkhead.circuit_breaker().unwrap().close();
+    world.settle();
+    fleet[1].store.set_deaf(false);
+    assert_eq!(fleet[1].state(), CircuitState::Open);
+    fleet[0].bulkhead.circuit_breaker().unwrap().open();
+    world.settle();
+    assert_eq!((fleet[1].state(), fleet[1].store.operations()), (CircuitState::Open, before + 1));
+    fleet[0].bulkhead.circuit_breaker().unwrap().close();
+    world.settle();
+    assert_eq!((fleet[1].state(), fleet[1].store.operations()), (CircuitState::Closed, before + 1));
+}
+
+#[test]
+fn an_announcement_that_lay_about_is_as_old_as_it_is() {
+    let world = World::new();
+    let fleet = world.processes(2);
+    let other = Bulkhead::new(BulkheadConfig::new("z"), world.runtime.clone()).unwrap();
+    fleet[1].fleet.attach(&other).unwrap();
+    world.settle();
+    // Its task waits for an answer, and listens after that.
+    fleet[1].store.set(Fault::Slow(Duration::from_millis(1500)));
+    other.circuit_breaker().unwrap().open();
+    world.settle();
+    fleet[0].fail(5);
+    world.advance(1);
+    assert_eq!(fleet[1].state(), CircuitState::Closed);
+    world.advance(1);
+    assert_eq!(fleet[1].state(), CircuitState::Open);
+    world.advance(27);
+    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    world.advance(1);
+    assert!(fleet.iter().all(|process| process.state() == CircuitState::HalfOpen), "at the same moment");
+}
+
+#[test]
+fn what_fails_together_is_published_together() {
+    let world = World::new();
+    let fleet = world.processes(1);
+    let bulkheads: Vec<_> = (0..100)
+        .map(|index| {
+            let config = BulkheadConfig::new(format!("c{index}").as_str());
+            let bulkhead = Bulkhead::new(config, world.runtime.clone()).unwrap();
+            fleet[0].fleet.attach(&bulkhead).unwrap();
+            bulkhead
+        })
+        .collect();
+    world.settle();
+    let mut events = fleet[0].fleet.events();
+    let before = fleet[0].store.operations();
+    for bulkhead in &bulkheads {
+        bulkhead.circuit_breaker().unwrap().open();
+    }
+    world.settle();
+    assert_eq!(fleet[0].store.operations(), before + 1);
+    assert_eq!(endings(&drain(&world, &mut events)), [Ending::Published; 100]);
 }
 
 #[test]

@@ -2,37 +2,47 @@
 //! operators. Whatever happens: no call waits, every decision comes to one end, and when all is
 //! well again every process stands where the store does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
 use bulkman_core::store::{
-    CircuitStore, Fault, FaultStore, FleetAction, FleetCommand, FleetState, MemoryBackup, OperationId, Share,
-    StoreSettings,
+    CircuitStore, Epoch, Fault, FaultStore, FleetAction, FleetCommand, FleetState, MemoryBackup, OperationId,
+    Share, StoreSettings,
 };
 use bulkman_core::testing::ManualRuntime;
-use bulkman_core::{Bulkhead, BulkheadConfig, CircuitState, Fleet, MemoryStore, Name};
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitState, Fleet, MemoryStore, Name};
 use futures_lite::{StreamExt, future};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 const PROCESSES: usize = 3;
+const CIRCUITS: [&str; 2] = ["payments", "search"];
 
 #[derive(Clone, Debug)]
 enum Input {
     /// So many calls of a process, failed or not.
     Calls {
         process: usize,
+        circuit: usize,
         count: u8,
         fail: bool,
     },
     /// A health check of a process found the dependency well: half-open by hand, say.
     HalfOpen {
         process: usize,
+        circuit: usize,
     },
     Open {
         process: usize,
+        circuit: usize,
     },
     Close {
+        process: usize,
+        circuit: usize,
+    },
+    /// All of a process's circuits at the same moment.
+    OpenAll {
         process: usize,
     },
     Pass {
@@ -51,7 +61,10 @@ enum Input {
     Heal {
         process: usize,
     },
-    Command(u8),
+    Command {
+        action: u8,
+        circuit: usize,
+    },
     /// What the store has now is kept, or comes back in its place.
     Backup,
     Restore,
@@ -59,18 +72,20 @@ enum Input {
 
 fn input() -> impl Strategy<Value = Input> {
     let process = 0..PROCESSES;
+    let both = || (0..PROCESSES, 0..CIRCUITS.len());
     prop_oneof![
-        6 => (process.clone(), 1..7_u8, any::<bool>())
-            .prop_map(|(process, count, fail)| Input::Calls { process, count, fail }),
-        1 => process.clone().prop_map(|process| Input::HalfOpen { process }),
-        1 => process.clone().prop_map(|process| Input::Open { process }),
-        1 => process.clone().prop_map(|process| Input::Close { process }),
+        6 => (both(), 1..7_u8, any::<bool>())
+            .prop_map(|((process, circuit), count, fail)| Input::Calls { process, circuit, count, fail }),
+        1 => both().prop_map(|(process, circuit)| Input::HalfOpen { process, circuit }),
+        1 => both().prop_map(|(process, circuit)| Input::Open { process, circuit }),
+        1 => both().prop_map(|(process, circuit)| Input::Close { process, circuit }),
+        1 => process.clone().prop_map(|process| Input::OpenAll { process }),
         5 => (0..12_000_u64).prop_map(|millis| Input::Pass { millis }),
         3 => (process.clone(), 0..5_u8).prop_map(|(process, fault)| Input::Fault { process, fault }),
         1 => process.clone().prop_map(|process| Input::Deaf { process }),
         1 => process.clone().prop_map(|process| Input::Break { process }),
         3 => process.prop_map(|process| Input::Heal { process }),
-        1 => (0..4_u8).prop_map(Input::Command),
+        1 => (0..4_u8, 0..CIRCUITS.len()).prop_map(|(action, circuit)| Input::Command { action, circuit }),
         1 => Just(Input::Backup),
         1 => Just(Input::Restore),
     ]
@@ -103,7 +118,7 @@ struct World {
 struct Process {
     store: FaultStore,
     fleet: Fleet,
-    bulkhead: Bulkhead,
+    bulkheads: Vec<Bulkhead>,
     events: FleetEvents,
 }
 
@@ -116,11 +131,14 @@ impl World {
             .map(|_| {
                 let store = FaultStore::new(memory.clone(), runtime.clone());
                 let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
-                let config = BulkheadConfig::new("payments").isolation_duration(Duration::from_secs(10));
-                let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
-                fleet.attach(&bulkhead).unwrap();
+                let bulkheads = CIRCUITS.map(|name| {
+                    let config = BulkheadConfig::new(name).isolation_duration(Duration::from_secs(10));
+                    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+                    fleet.attach(&bulkhead).unwrap();
+                    bulkhead
+                });
                 let events = fleet.events();
-                Process { store, fleet, bulkhead, events }
+                Process { store, fleet, bulkheads: bulkheads.into(), events }
             })
             .collect();
         runtime.run_until_stalled();
@@ -129,10 +147,13 @@ impl World {
 
     fn put_in(&mut self, input: &Input) {
         match *input {
-            Input::Calls { process, count, fail } => self.call(process, count, fail),
-            Input::HalfOpen { process } => self.circuit(process, |circuit| circuit.half_open()),
-            Input::Open { process } => self.circuit(process, |circuit| circuit.open()),
-            Input::Close { process } => self.circuit(process, |circuit| circuit.close()),
+            Input::Calls { process, circuit, count, fail } => self.call(process, circuit, count, fail),
+            Input::HalfOpen { process, circuit } => self.circuit(process, circuit).half_open(),
+            Input::Open { process, circuit } => self.circuit(process, circuit).open(),
+            Input::Close { process, circuit } => self.circuit(process, circuit).close(),
+            Input::OpenAll { process } => {
+                (0..CIRCUITS.len()).for_each(|circuit| self.circuit(process, circuit).open());
+            }
             Input::Pass { millis } => self.runtime.advance(Duration::from_millis(millis)),
             Input::Fault { process, fault } => self.processes[process].store.set(match fault {
                 0 => Fault::Down,
@@ -144,12 +165,15 @@ impl World {
             Input::Deaf { process } => self.processes[process].store.set_deaf(true),
             Input::Break { process } => self.processes[process].store.break_sessions(),
             Input::Heal { process } => self.processes[process].store.heal(),
-            Input::Command(action) => self.command(match action {
-                0 => FleetAction::ForceOpen,
-                1 => FleetAction::Disable,
-                2 => FleetAction::Close,
-                _ => FleetAction::Reset,
-            }),
+            Input::Command { action, circuit } => {
+                let action = match action {
+                    0 => FleetAction::ForceOpen,
+                    1 => FleetAction::Disable,
+                    2 => FleetAction::Close,
+                    _ => FleetAction::Reset,
+                };
+                self.command(CIRCUITS[circuit], action);
+            }
             Input::Backup => self.backup = Some(self.memory.backup()),
             Input::Restore => self.backup.iter().for_each(|backup| self.memory.restore(backup)),
         }
@@ -157,32 +181,32 @@ impl World {
     }
 
     /// Calls never wait, whatever the store does.
-    fn call(&self, process: usize, count: u8, fail: bool) {
+    fn call(&self, process: usize, circuit: usize, count: u8, fail: bool) {
         for _ in 0..count {
             let operation = std::future::ready(if fail { Err(()) } else { Ok(()) });
-            let call = future::poll_once(self.processes[process].bulkhead.execute(operation));
+            let call = future::poll_once(self.processes[process].bulkheads[circuit].execute(operation));
             assert!(future::block_on(call).is_some(), "no call waits for the store");
         }
     }
 
-    fn circuit(&self, process: usize, act: impl Fn(&bulkman_core::CircuitBreaker)) {
-        act(self.processes[process].bulkhead.circuit_breaker().unwrap());
+    fn circuit(&self, process: usize, circuit: usize) -> &CircuitBreaker {
+        self.processes[process].bulkheads[circuit].circuit_breaker().unwrap()
     }
 
-    fn command(&mut self, action: FleetAction) {
+    fn command(&mut self, circuit: &str, action: FleetAction) {
         self.operations += 1;
         let operation = OperationId(u64::MAX - self.operations);
-        let command = FleetCommand::new(Name::new("payments").unwrap(), action, operation, "ada", "");
+        let command = FleetCommand::new(Name::new(circuit).unwrap(), action, operation, "ada", "");
         self.runtime.block_on(async {
             self.memory.connect(&[]).await.unwrap().command(&command).await.unwrap();
         });
     }
 
-    fn store_state(&self) -> (FleetState, u64) {
+    fn store_view(&self) -> BTreeMap<Name, (FleetState, Epoch)> {
         self.runtime.block_on(async {
             let mut session = self.memory.connect(&[]).await.unwrap();
-            let view = session.snapshot(None).await.unwrap().circuits.remove(0);
-            (view.state, view.epoch.0)
+            let circuits = session.snapshot(None).await.unwrap().circuits;
+            circuits.into_iter().map(|view| (view.circuit, (view.state, view.epoch))).collect()
         })
     }
 
@@ -193,22 +217,26 @@ impl World {
         // Time for every operation to be given up, every backoff, look and announcement.
         self.runtime.advance(Duration::from_secs(30));
         self.runtime.run_until_stalled();
-        let (state, epoch) = self.store_state();
+        let store = self.store_view();
         for process in &mut self.processes {
             let snapshot = process.fleet.snapshot();
             prop_assert!(snapshot.connected, "{snapshot:?}");
             prop_assert_eq!(snapshot.pending, 0, "nothing is left over: {:?}", snapshot);
-            prop_assert_eq!(snapshot.circuits[0].epoch.0, epoch, "no stale view: {:?}", snapshot);
-            let local = process.bulkhead.circuit_breaker().unwrap().state();
-            let agrees = match state {
-                // Below a quorum a process may be open for itself; it is half-open by now.
-                FleetState::Closed => matches!(local, CircuitState::Closed | CircuitState::HalfOpen),
-                // Openings last ten seconds, and read as half-open when they are over.
-                FleetState::Open | FleetState::HalfOpen => local == CircuitState::HalfOpen,
-                FleetState::ForcedOpen => local == CircuitState::ForcedOpen,
-                _ => local == CircuitState::Disabled,
-            };
-            prop_assert!(agrees, "{local:?} in a fleet that is {state:?}: {snapshot:?}");
+            let seen = snapshot.circuits.iter().map(|it| (it.name.clone(), (it.state.unwrap(), it.epoch)));
+            prop_assert_eq!(&seen.collect::<BTreeMap<_, _>>(), &store, "no stale view: {:?}", snapshot);
+            for bulkhead in &process.bulkheads {
+                let local = bulkhead.circuit_breaker().unwrap().state();
+                let (state, _) = store[bulkhead.name()];
+                let agrees = match state {
+                    // Below a quorum a process may be open for itself; it is half-open by now.
+                    FleetState::Closed => matches!(local, CircuitState::Closed | CircuitState::HalfOpen),
+                    // Openings last ten seconds, and read as half-open when they are over.
+                    FleetState::Open | FleetState::HalfOpen => local == CircuitState::HalfOpen,
+                    FleetState::ForcedOpen => local == CircuitState::ForcedOpen,
+                    _ => local == CircuitState::Disabled,
+                };
+                prop_assert!(agrees, "{local:?} in a fleet that is {state:?}: {snapshot:?}");
+            }
             prop_assert_eq!(snapshot.superseded, superseded(&mut process.events) as u64);
         }
         Ok(())

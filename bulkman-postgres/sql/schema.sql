@@ -48,6 +48,11 @@ BEGIN
       LANGUAGE sql IMMUTABLE PARALLEL SAFE
       AS $$SELECT 'bulkman_' || to_hex(hashtextextended('"bulkman"/' || namespace, 0))$$;
 
+    -- By exclusive or.
+    CREATE AGGREGATE "bulkman".combined(bigint) (
+      SFUNC = int8xor, STYPE = bigint, INITCOND = '0', PARALLEL = safe
+    );
+
     -- Its row is locked by every change, until that is committed: so the order of revisions is the
     -- order in which changes become visible, and a reader that asks for later ones misses none.
     CREATE TABLE "bulkman".namespace (

@@ -208,4 +208,4 @@ const RIGHTS: [(&str, &str); 17] = [
     ("tally", "UPDATE"),
 ];
 
-const FUNCTIONS: [&str; 4] = ["clock", "channel", "announce", "act"];
+const FUNCTIONS: [&str; 5] = ["clock", "channel", "combined", "announce", "act"];

@@ -1,6 +1,8 @@
 //! One connection: it listens, and runs the statements.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulkman_core::store::{
     Applied, CircuitView, CountWindow, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
@@ -16,7 +18,7 @@ use crate::announcement::Ear;
 use crate::error::translate;
 use crate::plan::PlanColumns;
 use crate::rows;
-use crate::statement::Statement;
+use crate::statement::{Protocol, Statement};
 use crate::store::{Inner, Migrate};
 
 pub(crate) struct PostgresSession {
@@ -73,6 +75,7 @@ impl PostgresSession {
         let ear = Ear::new(channel, key, incarnation);
         let mut session = Self { inner, listener, ear, incarnation, state: State::Ready };
         session.register_circuits(circuits).await?;
+        session.rehearse(circuits).await?;
         Ok(session)
     }
 
@@ -84,6 +87,15 @@ impl PostgresSession {
         let statement = Arc::clone(&self.inner.statements.register);
         let names: Vec<&str> = circuits.iter().map(Name::as_str).collect();
         self.run(statement, |statement| statement.bind(names)).await?;
+        Ok(())
+    }
+
+    /// Has the statement that tells of an opening prepared and planned, which takes longer than to run
+    /// it: the first opening is the one for which the fleet waits.
+    async fn rehearse(&mut self, circuits: &[Name]) -> Result<(), StoreError> {
+        if self.inner.protocol == Protocol::Prepared && !circuits.is_empty() {
+            self.transitions(&[]).await?;
+        }
         Ok(())
     }
 
@@ -162,23 +174,28 @@ impl StoreSession for PostgresSession {
 
     fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.transition);
-            let plan = PlanColumns::of(transition.change);
-            let found = self
-                .run(statement, |statement| {
-                    bind_swap(statement, transition)
-                        .bind(plan.limit)
-                        .bind(plan.need)
-                        .bind(plan.calls)
-                        .bind(plan.max_failed)
-                        .bind(plan.max_slow)
-                })
-                .await?;
-            Ok(match self.swapped(&found)? {
-                Swapped::Made(view) => Applied::Applied(view),
-                Swapped::Refused(why, current) => Applied::Refused { why, current },
-                Swapped::Counted(_) | Swapped::Unknown => Applied::Unknown,
-            })
+            let answers = self.transitions(std::slice::from_ref(transition)).await?;
+            Ok(answers.into_iter().next().unwrap_or(Applied::Unknown))
+        })
+    }
+
+    fn transitions<'a>(&'a mut self, transitions: &'a [StoreTransition]) -> StoreFuture<'a, Vec<Applied>> {
+        Box::pin(async move {
+            let statement = Arc::clone(&self.inner.statements.transitions);
+            let found = self.run(statement, |statement| bind_transitions(statement, transitions)).await?;
+            let mut answers = BTreeMap::new();
+            for row in &found {
+                let (name, answer) = match self.swapped(std::slice::from_ref(row))? {
+                    Swapped::Made(view) => (view.circuit.clone(), Applied::Applied(view)),
+                    Swapped::Refused(why, current) => {
+                        (current.circuit.clone(), Applied::Refused { why, current })
+                    }
+                    Swapped::Counted(_) | Swapped::Unknown => continue,
+                };
+                answers.insert(name, answer);
+            }
+            let mut answer = |transition: &StoreTransition| answers.remove(&transition.circuit);
+            Ok(transitions.iter().map(|it| answer(it).unwrap_or(Applied::Unknown)).collect())
         })
     }
 
@@ -187,7 +204,7 @@ impl StoreSession for PostgresSession {
             let statement = Arc::clone(&self.inner.statements.vote);
             let found = self
                 .run(statement, |statement| {
-                    bind_swap(statement, &vote.opening)
+                    bind_opening(statement, &vote.opening)
                         .bind(vote.voter.to_string())
                         .bind(i32::from(vote.quorum))
                         .bind(rows::to_micros(vote.window))
@@ -398,23 +415,49 @@ fn inspect(inner: &Inner, greeting: &PgRow) -> Result<(String, u64), StoreError>
     Ok((greeting.try_get("channel").map_err(failed)?, incarnation.cast_unsigned()))
 }
 
-/// The arguments that `transition.sql` and `vote.sql` have in common.
-fn bind_swap(statement: Statement, transition: &StoreTransition) -> Statement {
-    let (to, wait) = match transition.change {
-        StoreChange::Open { wait } => (FleetState::Open, wait),
-        StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, std::time::Duration::ZERO),
-        _ => (FleetState::Closed, std::time::Duration::ZERO),
-    };
+/// Columns of `transitions.sql`, one element for each.
+fn bind_transitions(statement: Statement, transitions: &[StoreTransition]) -> Statement {
+    let numbers = |of: fn(&StoreTransition) -> i64| transitions.iter().map(of).collect::<Vec<i64>>();
+    let texts = |of: fn(&StoreTransition) -> String| transitions.iter().map(of).collect::<Vec<String>>();
     statement
-        .bind(transition.circuit.as_str())
-        .bind(rows::to_signed(transition.base.0))
+        .bind(texts(|transition| transition.circuit.as_str().to_owned()))
+        .bind(numbers(|transition| rows::to_signed(transition.base.0)))
+        .bind(numbers(|transition| rows::state_code(target(transition).0).into()))
+        .bind(numbers(|transition| transition.by_hand.into()))
+        .bind(numbers(|transition| transition.not_after.map_or(i64::MAX, |time| time.0)))
+        .bind(numbers(|transition| rows::to_micros(target(transition).1)))
+        .bind(numbers(|transition| rows::to_bits(transition.operation)))
+        .bind(texts(|transition| cut(&transition.by)))
+        .bind(texts(|transition| cut(&transition.reason)))
+        .bind(numbers(|transition| PlanColumns::of(transition.change).limit.into()))
+        .bind(numbers(|transition| PlanColumns::of(transition.change).need.into()))
+        .bind(numbers(|transition| PlanColumns::of(transition.change).calls.into()))
+        .bind(numbers(|transition| PlanColumns::of(transition.change).max_failed.unwrap_or(-1).into()))
+        .bind(numbers(|transition| PlanColumns::of(transition.change).max_slow.unwrap_or(-1).into()))
+}
+
+/// The arguments of `vote.sql` that are those of a transition.
+fn bind_opening(statement: Statement, opening: &StoreTransition) -> Statement {
+    let (to, wait) = target(opening);
+    statement
+        .bind(opening.circuit.as_str())
+        .bind(rows::to_signed(opening.base.0))
         .bind(rows::state_code(to))
-        .bind(transition.by_hand)
-        .bind(transition.not_after.map(|time| time.0))
+        .bind(opening.by_hand)
+        .bind(opening.not_after.map(|time| time.0))
         .bind(rows::to_micros(wait))
-        .bind(rows::to_bits(transition.operation))
-        .bind(cut(&transition.by))
-        .bind(cut(&transition.reason))
+        .bind(rows::to_bits(opening.operation))
+        .bind(cut(&opening.by))
+        .bind(cut(&opening.reason))
+}
+
+/// Where to, and for how long.
+fn target(transition: &StoreTransition) -> (FleetState, Duration) {
+    match transition.change {
+        StoreChange::Open { wait } => (FleetState::Open, wait),
+        StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, Duration::ZERO),
+        _ => (FleetState::Closed, Duration::ZERO),
+    }
 }
 
 fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {

@@ -23,7 +23,7 @@ macro_rules! statements {
 }
 
 statements! {
-    register, session, key, snapshot, transition, vote, command, acquire, renew, release, verdict, counts,
+    register, session, key, snapshot, transitions, vote, command, acquire, renew, release, verdict, counts,
     history, prune,
 }
 

@@ -91,7 +91,7 @@ impl Ending {
 
 /// The events of a fleet from now on, in order: made by [`Fleet::events`](super::Fleet::events).
 ///
-/// The synchroniser never waits for a listener; one that falls more than 128 events behind is told
+/// The synchroniser never waits for a listener; one that falls more than 1,024 events behind is told
 /// how many it missed. The stream ends when the synchroniser does.
 ///
 /// # Cancel safety

@@ -203,4 +203,4 @@ impl Hub {
 }
 
 /// Events that a slow listener may be behind.
-const EVENTS_KEPT: usize = 128;
+const EVENTS_KEPT: usize = 1024;

@@ -317,6 +317,7 @@ impl StoreSession for FaultSession {
         register(circuits: &'a [Name]) -> ();
         snapshot(since: Option<Revision>) -> Snapshot;
         transition(transition: &'a StoreTransition) -> Applied;
+        transitions(transitions: &'a [StoreTransition]) -> Vec<Applied>;
         vote(vote: &'a StoreVote) -> Voted;
         command(command: &'a FleetCommand) -> Applied;
         acquire_probe(request: &'a ProbeRequest) -> Option<ProbeLease>;

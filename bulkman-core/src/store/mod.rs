@@ -202,6 +202,21 @@ pub trait StoreSession: Send {
     /// Compares and swaps.
     fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied>;
 
+    /// Compares and swaps several circuits, each as [`transition`](Self::transition) would: a change
+    /// of its own, whatever becomes of the others. No circuit is in it twice; the answers are in the
+    /// order of `transitions`.
+    ///
+    /// One after the other, unless the store knows how to do it in one round trip.
+    fn transitions<'a>(&'a mut self, transitions: &'a [StoreTransition]) -> StoreFuture<'a, Vec<Applied>> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(transitions.len());
+            for transition in transitions {
+                answers.push(self.transition(transition).await?);
+            }
+            Ok(answers)
+        })
+    }
+
     /// Adds this process's vote for opening, and opens if that makes the quorum.
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted>;
 

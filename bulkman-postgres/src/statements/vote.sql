@@ -2,8 +2,11 @@
 -- $8 operation, $9 by, $10 reason, $11 voter, $12 quorum, $13 window
 WITH was AS (
   SELECT * FROM "bulkman".circuit WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE
+), wanted AS (
+  SELECT $3::bigint AS base, $4::smallint AS to_state, $5::boolean AS by_hand, $6::bigint AS not_after,
+         $8::bigint AS operation
 ), judged AS (
-  SELECT was.*, @judge AS verdict FROM was
+  SELECT was.*, @judge AS verdict FROM was, wanted w
 ), votes AS (
   SELECT array_agg(voter ORDER BY at, voter) AS voters, array_agg(at ORDER BY at, voter) AS voted_at,
          count(*) AS votes

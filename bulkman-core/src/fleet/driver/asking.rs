@@ -11,9 +11,8 @@ use crate::fleet::hub::{End, MemberId};
 use crate::fleet::member::{Member, Step};
 use crate::name::Name;
 use crate::store::{
-    Applied, CircuitView, Epoch, FleetState, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Refusal,
-    Share, Snapshot, StoreChange, StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
-    StoreVote, Voted,
+    CircuitView, Epoch, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Share, Snapshot, StoreChange,
+    StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
 };
 
 impl Driver {
@@ -27,30 +26,11 @@ impl Driver {
         let (name, circuit) = (slot.name.clone(), slot.circuit.clone());
         let asked = self.now();
         match step {
-            Step::Publish { base, pending, vote } => {
-                let change = match pending.target {
-                    FleetState::Open => {
-                        let wait = pending
-                            .until
-                            .map_or(Duration::MAX, |until| until.saturating_duration_since(asked));
-                        StoreChange::Open { wait }
-                    }
-                    FleetState::HalfOpen => StoreChange::HalfOpen { plan: self.plan(&circuit) },
-                    _ => StoreChange::Close,
-                };
-                let transition = StoreTransition {
-                    by_hand: pending.by_hand,
-                    not_after: self.not_after(asked),
-                    by: Arc::clone(&self.author),
-                    reason: Arc::from(pending.cause.as_str()),
-                    ..StoreTransition::new(name, base, change, pending.operation)
-                };
-                if vote {
-                    self.vote(session, id, transition).await
-                } else {
-                    self.transition(session, id, transition).await
-                }
+            Step::Publish { base, pending, vote: true } => {
+                let opening = self.publication(slot, base, &pending, asked);
+                self.vote(session, id, opening).await
             }
+            Step::Publish { .. } => self.publish(session, id, asked).await,
             Step::StartProbing { base } => {
                 let change = StoreChange::HalfOpen { plan: self.plan(&circuit) };
                 let operation = self.pace.operation();
@@ -60,7 +40,7 @@ impl Driver {
                     reason: Arc::from("isolation_over"),
                     ..StoreTransition::new(name, base, change, operation)
                 };
-                self.transition(session, id, transition).await
+                self.transition(session, vec![(id, transition)]).await
             }
             Step::Acquire { epoch } => {
                 let request = self.request(id, name, epoch);
@@ -98,78 +78,6 @@ impl Driver {
                 self.with_member(id, |member| member.reported(&report, asked, now));
                 Ok(())
             }
-        }
-    }
-
-    pub(super) async fn transition(
-        &mut self,
-        session: &mut dyn StoreSession,
-        id: MemberId,
-        transition: StoreTransition,
-    ) -> Result<(), StoreError> {
-        let operation = transition.operation;
-        let applied = self.ask(session.transition(&transition)).await?;
-        let now = self.now();
-        match applied {
-            Applied::Applied(view) => {
-                self.ledger.hear(&view);
-                self.spread(id, &view);
-                let ask_now =
-                    matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
-                self.with_member(id, |member| {
-                    let ending = member.made(operation, &view, now);
-                    if ask_now {
-                        member.ask(now);
-                    }
-                    ending
-                });
-                Ok(())
-            }
-            Applied::Refused { why, current } => {
-                self.hub.tell(|status| status.counted.count_refusal(why));
-                if !self.ledger.hear(&current) {
-                    // By a store that has lost history; what was decided is judged by all of it.
-                    return Ok(());
-                }
-                self.with_member(id, |member| member.refused(operation, why, &current, now));
-                if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
-            }
-            Applied::Unknown => self.register(session).await,
-        }
-    }
-
-    pub(super) async fn vote(
-        &mut self,
-        session: &mut dyn StoreSession,
-        id: MemberId,
-        opening: StoreTransition,
-    ) -> Result<(), StoreError> {
-        let Share::State { quorum, window } = self.settings.share else { return Ok(()) };
-        let operation = opening.operation;
-        let vote = StoreVote::new(opening, self.holder(id), quorum, window);
-        let voted = self.ask(session.vote(&vote)).await?;
-        let now = self.now();
-        match voted {
-            Voted::Opened(view) => {
-                self.ledger.hear(&view);
-                self.spread(id, &view);
-                self.with_member(id, |member| member.made(operation, &view, now));
-                Ok(())
-            }
-            Voted::Counted { .. } => {
-                self.with_member(id, |member| member.counted(operation));
-                Ok(())
-            }
-            Voted::Refused { why, current } => {
-                self.hub.tell(|status| status.counted.count_refusal(why));
-                if !self.ledger.hear(&current) {
-                    // By a store that has lost history; what was decided is judged by all of it.
-                    return Ok(());
-                }
-                self.with_member(id, |member| member.refused(operation, why, &current, now));
-                if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
-            }
-            Voted::Unknown => self.register(session).await,
         }
     }
 

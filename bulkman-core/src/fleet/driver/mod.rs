@@ -1,12 +1,14 @@
 //! The task: connects, listens, asks and answers, one operation at a time, each within its time.
 //!
-//! `circuits.rs` looks at this process's circuits and tells them what follows, `asking.rs` talks to
-//! the store, `link.rs` looks after the link's condition, and waits.
+//! `circuits.rs` looks at this process's circuits and tells them what follows; `asking.rs` talks to
+//! the store, `publishing.rs` where that is about decisions; `link.rs` looks after the link's condition,
+//! and waits.
 
 mod asking;
 mod circuits;
 mod hints;
 mod link;
+mod publishing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use self::known::Known;
 pub(super) use self::next::{Order, Step};
-use self::pending::Pending;
+pub(super) use self::pending::Pending;
 use super::handle::outage_gate;
 use crate::circuit_breaker::{CircuitState, Gate, Verdict};
 use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};

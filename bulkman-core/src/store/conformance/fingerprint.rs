@@ -92,7 +92,7 @@ fn changed(last: &mut OperationId, operation: OperationId, before: Fingerprint) 
 }
 
 impl Client {
-    async fn fingerprint(&mut self) -> Fingerprint {
+    pub(super) async fn fingerprint(&mut self) -> Fingerprint {
         self.session.snapshot(None).await.expect("snapshot").fingerprint
     }
 }

@@ -35,6 +35,7 @@
 //! }
 //! ```
 
+mod batch;
 mod commands;
 mod counts;
 mod fingerprint;
@@ -97,6 +98,8 @@ cases! {
     state::closing_forgets_how_often_it_opened,
     state::an_unknown_circuit_is_said_to_be_unknown,
     state::revisions_order_all_changes,
+    batch::several_are_changed_at_once_and_each_by_itself,
+    batch::a_batch_that_is_sent_again_applies_once,
     state::namespaces_are_apart,
     fingerprint::it_follows_every_change_and_nothing_else,
     probes::never_more_leases_than_the_limit,
@@ -155,6 +158,8 @@ macro_rules! store_conformance {
             closing_forgets_how_often_it_opened
             an_unknown_circuit_is_said_to_be_unknown
             revisions_order_all_changes
+            several_are_changed_at_once_and_each_by_itself
+            a_batch_that_is_sent_again_applies_once
             namespaces_are_apart
             it_follows_every_change_and_nothing_else
             never_more_leases_than_the_limit

@@ -50,6 +50,12 @@ impl StoreSession for MemorySession {
         self.answer(|namespace, now| namespace.transition(transition, now))
     }
 
+    fn transitions<'a>(&'a mut self, transitions: &'a [StoreTransition]) -> StoreFuture<'a, Vec<Applied>> {
+        self.answer(|namespace, now| {
+            transitions.iter().map(|transition| namespace.transition(transition, now)).collect()
+        })
+    }
+
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted> {
         self.answer(|namespace, now| namespace.vote(vote, now))
     }

@@ -1,0 +1,148 @@
+//! Telling the fleet what was decided here: by compare-and-swap, or by vote.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Driver, Slot};
+use crate::fleet::hub::MemberId;
+use crate::fleet::member::{Pending, Step};
+use crate::store::{
+    Applied, CircuitView, Epoch, FleetState, Refusal, Revision, Share, StoreChange, StoreError, StoreSession,
+    StoreTransition, StoreVote, Voted,
+};
+
+impl Driver {
+    /// What is to be published, from `first` on, in one operation: when something fails that many
+    /// circuits depend on, they open together.
+    pub(super) async fn publish(
+        &mut self,
+        session: &mut dyn StoreSession,
+        first: MemberId,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        let mut batch: Vec<(MemberId, StoreTransition)> = Vec::new();
+        for (id, slot) in self.members.range(first..).chain(self.members.range(..first)) {
+            let Some(Step::Publish { base, pending, vote: false }) = slot.member.step(now) else { continue };
+            // Of circuits of one name, the second waits to hear of the first.
+            if batch.iter().all(|(_, transition)| transition.circuit != slot.name) {
+                batch.push((*id, self.publication(slot, base, &pending, now)));
+            }
+            if batch.len() == PUBLISHED_AT_ONCE {
+                break;
+            }
+        }
+        self.transition(session, batch).await
+    }
+
+    pub(super) fn publication(
+        &self,
+        slot: &Slot,
+        base: Epoch,
+        pending: &Pending,
+        now: Instant,
+    ) -> StoreTransition {
+        let change = match pending.target {
+            FleetState::Open => {
+                let wait = pending.until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
+                StoreChange::Open { wait }
+            }
+            FleetState::HalfOpen => StoreChange::HalfOpen { plan: self.plan(&slot.circuit) },
+            _ => StoreChange::Close,
+        };
+        StoreTransition {
+            by_hand: pending.by_hand,
+            not_after: self.not_after(now),
+            by: Arc::clone(&self.author),
+            reason: Arc::from(pending.cause.as_str()),
+            ..StoreTransition::new(slot.name.clone(), base, change, pending.operation)
+        }
+    }
+
+    pub(super) async fn transition(
+        &mut self,
+        session: &mut dyn StoreSession,
+        batch: Vec<(MemberId, StoreTransition)>,
+    ) -> Result<(), StoreError> {
+        let (ids, transitions): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let answers = self.ask(session.transitions(&transitions)).await?;
+        let now = self.now();
+        let mut answers: Vec<_> = ids.into_iter().zip(&transitions).zip(answers).collect();
+        // Those that were made, one after the other as they became visible.
+        answers.sort_by_key(|(_, answer)| match answer {
+            Applied::Applied(view) => view.revision,
+            _ => Revision::default(),
+        });
+        let (mut too_late, mut unknown) = (false, false);
+        for ((id, transition), answer) in answers {
+            match answer {
+                Applied::Applied(view) => self.applied(id, transition, &view, now),
+                Applied::Refused { why, current } => {
+                    self.hub.tell(|status| status.counted.count_refusal(why));
+                    // By a store that has lost history, what was decided is judged by all of it.
+                    if self.ledger.hear(&current) {
+                        let operation = transition.operation;
+                        self.with_member(id, |member| member.refused(operation, why, &current, now));
+                        too_late |= why == Refusal::TooLate;
+                    }
+                }
+                Applied::Unknown => unknown = true,
+            }
+        }
+        if unknown {
+            return self.register(session).await;
+        }
+        if too_late { self.look(session).await.map(drop) } else { Ok(()) }
+    }
+
+    fn applied(&mut self, id: MemberId, transition: &StoreTransition, view: &CircuitView, now: Instant) {
+        self.ledger.hear(view);
+        self.spread(id, view);
+        let ask_now = matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
+        self.with_member(id, |member| {
+            let ending = member.made(transition.operation, view, now);
+            if ask_now {
+                member.ask(now);
+            }
+            ending
+        });
+    }
+
+    pub(super) async fn vote(
+        &mut self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        opening: StoreTransition,
+    ) -> Result<(), StoreError> {
+        let Share::State { quorum, window } = self.settings.share else { return Ok(()) };
+        let operation = opening.operation;
+        let vote = StoreVote::new(opening, self.holder(id), quorum, window);
+        let voted = self.ask(session.vote(&vote)).await?;
+        let now = self.now();
+        match voted {
+            Voted::Opened(view) => {
+                self.ledger.hear(&view);
+                self.spread(id, &view);
+                self.with_member(id, |member| member.made(operation, &view, now));
+                Ok(())
+            }
+            Voted::Counted { .. } => {
+                self.with_member(id, |member| member.counted(operation));
+                Ok(())
+            }
+            Voted::Refused { why, current } => {
+                self.hub.tell(|status| status.counted.count_refusal(why));
+                if !self.ledger.hear(&current) {
+                    // By a store that has lost history; what was decided is judged by all of it.
+                    return Ok(());
+                }
+                self.with_member(id, |member| member.refused(operation, why, &current, now));
+                if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
+            }
+            Voted::Unknown => self.register(session).await,
+        }
+    }
+}
+
+/// Decisions in one operation: enough for one outage to be told at once, and few enough for an answer
+/// in a few milliseconds.
+const PUBLISHED_AT_ONCE: usize = 200;

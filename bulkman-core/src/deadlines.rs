@@ -126,6 +126,8 @@ pub(crate) enum Deadlines {
     Unkept,
     /// What the call said before it began.
     Asked(TimeLimits),
+    /// No limits, and the operation began at this moment.
+    Running(Instant),
     /// The call has begun.
     Kept(Times),
 }
@@ -161,6 +163,7 @@ impl Deadlines {
         match self {
             Self::Unkept => configured.resolve(TimeLimits::AS_CONFIGURED),
             Self::Asked(own) => configured.resolve(*own),
+            Self::Running(_) => TimeLimits::NONE,
             Self::Kept(times) => times.limits,
         }
     }
@@ -196,10 +199,7 @@ impl Deadlines {
                 times.timer = None;
                 times.running = Some(runtime.now());
             }
-            Self::Unkept | Self::Asked(_) => {
-                let now = runtime.now();
-                *self = Self::Kept(Times { running: Some(now), ..Times::new(TimeLimits::NONE, now) });
-            }
+            Self::Unkept | Self::Asked(_) | Self::Running(_) => *self = Self::Running(runtime.now()),
         }
     }
 
@@ -212,9 +212,10 @@ impl Deadlines {
 
     /// When the operation began, if the clock was read then.
     pub(crate) const fn running(&self) -> Option<Instant> {
-        match self.times() {
-            Some(times) => times.running,
-            None => None,
+        match self {
+            Self::Running(since) => Some(*since),
+            Self::Kept(times) => times.running,
+            Self::Unkept | Self::Asked(_) => None,
         }
     }
 
@@ -226,10 +227,10 @@ impl Deadlines {
 
     /// How long the call waited and how long its operation ran, as of `now` where one goes on.
     pub(crate) fn spent(&self, now: Instant) -> (Duration, Duration) {
-        let Some(times) = self.times() else { return (Duration::ZERO, Duration::ZERO) };
         let between = |from: Instant, to: Option<Instant>| to.unwrap_or(now).saturating_duration_since(from);
-        let ran = times.running.map_or(Duration::ZERO, |running| between(running, None));
-        (between(times.began, times.running), ran)
+        let ran = self.running().map_or(Duration::ZERO, |running| between(running, None));
+        let waited = self.times().map_or(Duration::ZERO, |times| between(times.began, times.running));
+        (waited, ran)
     }
 
     /// Whether only the total timeout has passed in a call that waited longer than it ran: our
@@ -257,6 +258,7 @@ impl Deadlines {
             Self::Kept(times) => {
                 Self::Kept(Times { running: times.running, ..Times::new(times.limits, times.began) })
             }
+            Self::Running(since) => Self::Running(*since),
             Self::Unkept | Self::Asked(_) => Self::Unkept,
         }
     }
@@ -264,7 +266,7 @@ impl Deadlines {
     const fn times(&self) -> Option<&Times> {
         match self {
             Self::Kept(times) => Some(times),
-            Self::Unkept | Self::Asked(_) => None,
+            Self::Unkept | Self::Asked(_) | Self::Running(_) => None,
         }
     }
 }
@@ -275,7 +277,7 @@ impl std::fmt::Debug for Deadlines {
         f.debug_struct("Deadlines")
             .field("limits", &times.map(|times| times.limits))
             .field("began", &times.map(|times| times.began))
-            .field("running", &times.and_then(|times| times.running))
+            .field("running", &self.running())
             .finish_non_exhaustive()
     }
 }

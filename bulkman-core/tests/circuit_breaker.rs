@@ -327,6 +327,46 @@ fn a_success_that_opens_by_a_rate_is_recorded_once() {
 // ---- events
 
 #[test]
+fn a_window_full_of_successes_hears_of_everything_else() {
+    let rules = config()
+        .slow_call_rate_threshold(0.5)
+        .slow_call_duration(SECOND)
+        .failure_rate_threshold(0.5)
+        .sliding_window(SlidingWindow::Count(4))
+        .minimum_number_of_calls(4);
+    let call = |breaker: &CircuitBreaker, runtime: &ManualRuntime, ran: Duration, outcome: Outcome| {
+        let admission = breaker.try_acquire().unwrap();
+        runtime.advance(ran);
+        admission.record(outcome);
+        let counts = breaker.snapshot().counts;
+        (counts.calls, counts.failures, counts.slow_calls)
+    };
+    let (breaker, runtime) = manual(rules.clone());
+    for calls in [1, 2, 3, 4, 4, 4] {
+        assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (calls, 0, 0));
+    }
+    // One that fails leaves it again after four others, and it is as it was.
+    assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Failure), (4, 1, 0));
+    for failures in [1, 1, 1, 0, 0] {
+        assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, failures, 0));
+    }
+    assert_eq!(call(&breaker, &runtime, 2 * SECOND, Outcome::Success), (4, 0, 1));
+    for slow in [1, 1, 1, 0] {
+        assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, slow));
+    }
+    // What is slow, and how many calls there are, can change.
+    breaker.reconfigure(&rules.clone().slow_call_duration(SECOND / 2)).unwrap();
+    assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, 1));
+    assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, 2));
+    assert_eq!(breaker.state(), CircuitState::Open);
+    breaker.reset();
+    breaker.reconfigure(&rules.sliding_window(SlidingWindow::Count(6))).unwrap();
+    for calls in [1, 2, 3, 4, 5, 6, 6] {
+        assert_eq!(call(&breaker, &runtime, Duration::ZERO, Outcome::Success), (calls, 0, 0));
+    }
+}
+
+#[test]
 fn transitions_say_what_why_when_and_for_how_long() {
     let (breaker, runtime) = manual(config().isolation_duration(10 * SECOND));
     let mut events = breaker.events();

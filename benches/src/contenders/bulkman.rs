@@ -18,6 +18,7 @@ use crate::harness::measure::Case;
 /// The cases with a target.
 pub(crate) const CLOSED: &str = "bulkman";
 pub(crate) const COUNT_WINDOW: &str = "bulkman: count window";
+pub(crate) const FAILURES_IN_WINDOW: &str = "bulkman: count window, some fail";
 pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
 pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
 
@@ -83,6 +84,13 @@ fn both() -> Vec<Case> {
         let bulkhead = on_tokio(config().circuit_breaker(rule));
         cases.push(Case::new(BOTH, name, move || ready(bulkhead.execute(succeeds!())).is_ok()));
     }
+    // One more success in a window of successes is no news: here two of a hundred are failures.
+    let bulkhead = on_tokio(config().circuit_breaker(rate_of(WINDOW as u32)));
+    let mut calls = 0_u32;
+    cases.push(Case::new(BOTH, FAILURES_IN_WINDOW, move || {
+        calls = calls.wrapping_add(1);
+        ready(bulkhead.execute(seldom_fails(calls))).is_ok()
+    }));
     let bulkhead = Bulkhead::new(config(), SmolRuntime::new()).expect("a valid configuration");
     cases.push(Case::new(BOTH, "bulkman on smol", move || ready(bulkhead.execute(succeeds!())).is_ok()));
     let bulkhead = on_tokio(config());
@@ -118,6 +126,11 @@ fn both() -> Vec<Case> {
     let bulkhead = Bulkhead::new(config(), ClockOnly).expect("a valid configuration");
     cases.push(Case::new(SYNC, "bulkman", move || bulkhead.execute_sync(|| ready(succeeds!())).is_ok()));
     cases
+}
+
+/// One in fifty.
+pub(crate) async fn seldom_fails(call: u32) -> Result<u64, Failed> {
+    std::hint::black_box(if call.is_multiple_of(50) { Err(Failed) } else { Ok(7) })
 }
 
 fn refusals() -> Vec<Case> {

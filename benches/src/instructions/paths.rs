@@ -14,11 +14,12 @@ pub(crate) struct Path {
     pub(crate) walk: fn(u64),
 }
 
-pub(crate) static PATHS: [Path; 9] = [
+pub(crate) static PATHS: [Path; 10] = [
     Path { name: "semaphore", walk: semaphore },
     Path { name: "breaker-closed", walk: breaker_closed },
     Path { name: "closed", walk: |calls| closed(calls, CircuitBreakerConfig::new()) },
     Path { name: "closed-count-window", walk: |calls| closed(calls, rate_of(100)) },
+    Path { name: "closed-some-fail", walk: closed_some_fail },
     Path { name: "closed-sync", walk: closed_sync },
     Path { name: "refused-open", walk: refused_open },
     Path { name: "refused-full", walk: refused_full },
@@ -46,6 +47,14 @@ fn closed(calls: u64, rule: CircuitBreakerConfig) {
     let bulkhead = make(bulkman::config().circuit_breaker(rule));
     for _ in 0..calls {
         assert!(ready(bulkhead.execute(succeeds!())).is_ok());
+    }
+}
+
+/// A window that has failures in it records its successes.
+fn closed_some_fail(calls: u64) {
+    let bulkhead = make(bulkman::config().circuit_breaker(rate_of(100)));
+    for call in 0..calls {
+        let _failed = ready(bulkhead.execute(bulkman::seldom_fails(call as u32))).is_err();
     }
 }
 

@@ -68,7 +68,7 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
         if cfg!(feature = "tracing") { ("closed, tracing on, no subscriber", 1.6) } else { ("closed", 1.45) };
     for (name, group, case, limit, parts) in [
         (closed, group::BOTH, bulkman::CLOSED, limit, floor::CLOSED),
-        ("closed, count window", group::BOTH, bulkman::COUNT_WINDOW, 2.0, floor::WINDOW),
+        ("closed, count window", group::BOTH, bulkman::COUNT_WINDOW, 2.0, floor::CLOSED),
         ("closed, time window", group::BOTH, bulkman::TIME_WINDOW, 3.0, floor::TIMED),
         ("closed, slow calls", group::BOTH, bulkman::SLOW_CALLS, 4.0, floor::SLOW_CALLS),
         ("refused, open", group::OPEN, bulkman::CLOSED, 1.2, floor::OPEN),

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman_core::{BulkheadConfig, BulkheadManager, CircuitBreaker, ClockOnly};
+use bulkman_core::{BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitState, ClockOnly};
 
 use crate::contenders::bulkman::{self, rate_of};
 use crate::contenders::semaphores::Tokio;
-use crate::contenders::{Gate, group, ready, succeeds};
+use crate::contenders::{Failed, Gate, group, ready};
 use crate::crowd::{call, gather};
 use crate::harness::Findings;
 use crate::harness::measure::{Case, Effort, Measured, interleaved};
@@ -147,11 +147,20 @@ fn time_window(buckets: usize) -> Case {
 
 fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
-    // The window is full from the start.
+    // The window is full from the start, and never of successes alone, of which one more is no news.
+    let mut calls = 0_u32;
+    let caller = breaker.clone();
+    let mut call = move || {
+        calls = calls.wrapping_add(1);
+        ready(caller.execute(async move {
+            std::hint::black_box(if calls.is_multiple_of(5) { Err(Failed) } else { Ok(7_u64) })
+        }))
+    };
     for _ in 0..size {
-        ready(breaker.execute(succeeds!())).expect("closed");
+        let _failed = call().is_err();
     }
-    Case::new(group::BREAKER, format!("bulkman: {size}"), move || ready(breaker.execute(succeeds!())))
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    Case::new(group::BREAKER, format!("bulkman: {size}"), call)
 }
 
 /// The one that has waited longest goes.

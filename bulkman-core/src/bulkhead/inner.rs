@@ -44,7 +44,7 @@ impl Inner {
     #[inline]
     pub(crate) fn finish(&self, seat: Seat, outcome: Outcome, ran: Option<Duration>) {
         match (seat.ticket, &self.circuit) {
-            (Some(ticket), Some(circuit)) if circuit.hears(ticket, outcome) => {
+            (Some(ticket), Some(circuit)) if circuit.hears(ticket, outcome, ran) => {
                 self.finish_heard(circuit, ticket, outcome, ran);
             }
             // The way of a success that is no news to the circuit: nothing here can panic.

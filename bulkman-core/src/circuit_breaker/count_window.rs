@@ -19,19 +19,24 @@ impl CountWindow {
         Self { size: size as usize, filled: 0, next: 0, packed: Vec::new(), tally: Tally::default() }
     }
 
+    /// Adds an outcome. Says whether the tally is another one now: most outcomes take the place of one of
+    /// their own kind.
     #[inline]
-    pub(crate) fn record(&mut self, sample: Sample) {
+    pub(crate) fn record(&mut self, sample: Sample) -> bool {
+        let place = self.next;
+        self.next = if place + 1 == self.size { 0 } else { place + 1 };
         if self.filled == self.size {
-            self.tally.remove(self.get(self.next));
+            let oldest = self.get(place);
+            if oldest == sample {
+                return false;
+            }
+            self.tally.remove(oldest);
         } else {
             self.filled += 1;
         }
-        self.set(self.next, sample);
+        self.set(place, sample);
         self.tally.add(sample);
-        self.next += 1;
-        if self.next == self.size {
-            self.next = 0;
-        }
+        true
     }
 
     pub(crate) fn clear(&mut self) {
@@ -47,6 +52,14 @@ impl CountWindow {
             resized.record(self.get((self.next + self.size - 1 - age) % self.size));
         }
         *self = resized;
+    }
+
+    /// Whether one more success that is not slow would leave everything as it is: it would only take the
+    /// place of another one.
+    #[inline]
+    pub(crate) fn is_saturated(&self) -> bool {
+        let clean = Tally { calls: self.size as u64, failures: 0, slow: 0 };
+        self.tally == clean
     }
 
     #[inline]
@@ -118,6 +131,8 @@ mod tests {
                     plain.pop_front();
                 }
                 prop_assert_eq!(window.tally(), tally(plain.iter().copied()));
+                let clean = plain.iter().all(|kept| *kept == sample(0));
+                prop_assert_eq!(window.is_saturated(), clean && plain.len() == size);
             }
         }
     }
@@ -126,7 +141,9 @@ mod tests {
     fn a_million_outcomes_take_a_quarter_of_a_megabyte() {
         let mut window = CountWindow::new(1_000_000);
         assert_eq!(window.packed.capacity(), 0);
-        (0..3_000_000_u32).for_each(|n| window.record(sample(u8::from(n % 4 == 0))));
+        for n in 0..3_000_000_u32 {
+            window.record(sample(u8::from(n % 4 == 0)));
+        }
         assert_eq!(window.tally(), Tally { calls: 1_000_000, failures: 250_000, slow: 0 });
         assert_eq!(window.packed.len() * 8, 250_000);
     }

@@ -109,7 +109,7 @@ impl Tally {
 #[inline]
 fn reaches(part: u64, whole: u64, rate: f64) -> bool {
     const NEARLY: f64 = 1.0 - 1e-9;
-    signed(part) >= signed(whole) * rate * NEARLY && reaches_exactly(part, whole, rate)
+    signed(part) >= signed(whole) * (rate * NEARLY) && reaches_exactly(part, whole, rate)
 }
 
 /// Apart, or the compiler divides first and then sees whether it was needed.

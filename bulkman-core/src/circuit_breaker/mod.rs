@@ -278,10 +278,10 @@ impl CircuitBreaker {
         self.0.admit(None)
     }
 
-    /// Whether an outcome would change anything: see [`settle`](Self::settle). One load.
+    /// Whether an outcome would change anything: see [`settle`](Self::settle).
     #[inline]
-    pub(crate) fn hears(&self, ticket: Ticket, outcome: Outcome) -> bool {
-        self.0.hears(ticket, outcome)
+    pub(crate) fn hears(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) -> bool {
+        self.0.hears(ticket, outcome, ran)
     }
 
     /// Takes the outcome of an admitted call; an ignored one gives its probe slot back.

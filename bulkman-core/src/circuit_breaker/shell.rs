@@ -59,6 +59,8 @@ struct Hot {
     /// end or that of a later one: wrong for the word, perhaps, but not for the circuit. Left as
     /// it is by every other state, for those who have read the word and not yet the end.
     open_until: AtomicU64,
+    /// Nanoseconds: longer calls are slow.
+    slow_above: AtomicU64,
     refused: RefusalCounters,
 }
 
@@ -99,6 +101,7 @@ impl Shell {
             hot: Hot {
                 word: AtomicU64::new(machine.word().bits()),
                 open_until: AtomicU64::new(nanos_until(now, machine.open_until())),
+                slow_above: AtomicU64::new(slow_above(machine.settings())),
                 refused: RefusalCounters::default(),
             },
             base: now,
@@ -143,13 +146,15 @@ impl Shell {
         if word.passes_all() { Ok(Ticket { word, probe: None }) } else { self.admit_refusing(word, now) }
     }
 
-    /// Whether an outcome would change anything: one load.
+    /// Whether an outcome would change anything: one load, or two where slow calls count.
     #[inline]
-    pub(crate) fn hears(&self, ticket: Ticket, outcome: Outcome) -> bool {
+    pub(crate) fn hears(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) -> bool {
         // A failure that is being recorded right now may as well come after this success.
         let word = self.word();
         let same = word.generation() == ticket.word.generation();
-        same && (outcome != Outcome::Success || word.records_success())
+        // Relaxed: rules that change right now may as well have changed a little later.
+        let slow = |ran| nanos(ran) > self.hot.slow_above.load(Ordering::Relaxed);
+        same && (outcome != Outcome::Success || word.records_success() || ran.is_some_and(slow))
     }
 
     /// Takes the outcome of an admitted call.
@@ -161,7 +166,7 @@ impl Shell {
         ran: Option<Duration>,
         now: Option<Instant>,
     ) {
-        if self.hears(ticket, outcome) {
+        if self.hears(ticket, outcome, ran) {
             self.settle_recorded(ticket, outcome, ran, now);
         }
     }
@@ -363,9 +368,9 @@ impl Shell {
         if nothing_taken || word.state() == CircuitState::Disabled {
             return;
         }
+        let generation = ticket.word.generation();
         // A failure may open; a success that does is rare enough to come twice.
         let timed = word.needs_clock() || outcome == Outcome::Failure;
-        let generation = ticket.word.generation();
         let _slot = ticket.probe.map(|probe| GivenBack { shell: self, generation, probe });
         let now = now.or_else(|| timed.then(|| self.runtime.now()));
         match self.with(|machine| machine.settle(generation, ticket.probe, outcome, ran, now)) {
@@ -398,6 +403,7 @@ impl Shell {
         if core.link.is_some() && core.machine.take_news() {
             after.link.clone_from(&core.link);
         }
+        self.hot.slow_above.store(slow_above(core.machine.settings()), Ordering::Relaxed);
         if core.machine.settings().automatic_half_open {
             after.alarm = core.set_alarm();
         }
@@ -538,7 +544,12 @@ fn nanos_until(base: Instant, until: Option<Instant>) -> u64 {
     until.map_or(NEVER, |until| nanos(until.saturating_duration_since(base)).min(FAR))
 }
 
+fn slow_above(settings: &CircuitBreakerSettings) -> u64 {
+    settings.slow_call_duration.map_or(u64::MAX, nanos)
+}
+
 /// Cheaper than going through 128 bits, and called for every refusal.
+#[inline]
 fn nanos(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }

@@ -11,7 +11,7 @@ use super::probes::{ProbeId, Probes};
 use super::random::Random;
 use super::settings::{CircuitBreakerSettings, Trial};
 use super::transition::{Change, TransitionCause};
-use super::window::Window;
+use super::window::{Recorded, Window};
 use super::word::{Flags, Word};
 use crate::error::{CircuitOpen, OpenReason};
 use crate::outcome::Outcome;
@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     origin: Instant,
     window: Option<Window>,
     consecutive_failures: u32,
+    /// The rules have not been asked about the tally since they or it changed.
+    unjudged: bool,
     /// What opened the circuit, readable while it is open.
     frozen: Option<Box<CircuitCounts>>,
     /// Automatic openings since the last close.
@@ -97,6 +99,7 @@ impl Machine {
             origin: now,
             window: None,
             consecutive_failures: 0,
+            unjudged: false,
             frozen: None,
             open_count: 0,
             random: Random::new(seed),
@@ -225,6 +228,7 @@ impl Machine {
     pub(crate) fn reconfigure(&mut self, settings: CircuitBreakerSettings, now: Instant) {
         self.advance(now);
         self.dirty = true;
+        self.unjudged = true;
         self.settings = settings;
         let kind = self.settings.sliding_window;
         if let Some(window) = &mut self.window {
@@ -279,7 +283,7 @@ impl Machine {
         let counts = matches!(self.phase, Phase::Closed | Phase::MetricsOnly);
         let half_open = matches!(self.phase, Phase::HalfOpen(_));
         let flags = Flags {
-            records_success: half_open || counts && (self.window.is_some() || self.consecutive_failures > 0),
+            records_success: half_open || counts && self.hears_success(),
             needs_duration: (counts || half_open) && self.settings.slow_call_duration.is_some(),
             needs_clock: half_open || counts && matches!(self.window, Some(Window::Time(_))),
         };
@@ -353,24 +357,37 @@ impl Machine {
         }
     }
 
+    /// Whether a success that is not slow would be news, while outcomes are counted.
+    #[inline]
+    fn hears_success(&self) -> bool {
+        self.consecutive_failures > 0 || self.window.as_ref().is_some_and(Window::hears_success)
+    }
+
     #[inline]
     fn record(&mut self, sample: Sample, now: Option<Instant>) -> Settled {
-        if self.window.as_mut().is_some_and(|window| !window.record(sample, now)) {
+        let recorded = self.window.as_mut().map_or(Recorded::InPlaceOfItsLike, |it| it.record(sample, now));
+        if recorded == Recorded::NeedsTime {
             return Settled::NeedsClock;
         }
         let run = if sample.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
-        self.dirty |= (run == 0) != (self.consecutive_failures == 0);
+        // Whether a success would be news may be another matter now.
+        self.dirty |= recorded == Recorded::Count || (run == 0) != (self.consecutive_failures == 0);
         self.consecutive_failures = run;
-        if !matches!(self.phase, Phase::Closed) {
+        let same = recorded == Recorded::InPlaceOfItsLike && run == 0 && !self.unjudged;
+        if same || !matches!(self.phase, Phase::Closed) {
             return Settled::Done;
         }
+        self.unjudged = false;
         let tally = self.window.as_ref().map_or_else(Tally::default, Window::tally);
         match (self.settings.broken_rule(tally, self.consecutive_failures, u32::MAX), now) {
             (Some(cause), Some(now)) => {
                 self.open_by_rule(cause, now);
                 Settled::Done
             }
-            (Some(cause), None) => Settled::Trips(cause),
+            (Some(cause), None) => {
+                self.unjudged = true;
+                Settled::Trips(cause)
+            }
             (None, _) => Settled::Done,
         }
     }

@@ -41,6 +41,24 @@ fn an_outcome_that_needs_the_time_is_not_recorded_without_it() {
     assert_eq!((settled, machine.counts(now).calls), (Settled::NeedsClock, 0));
 }
 
+/// An outcome that takes the place of its like leaves the tally as it is, but the rules may be others.
+#[test]
+fn rules_that_become_stricter_are_applied_at_the_next_outcome_whatever_it_is() {
+    let now = ClockOnly.now();
+    let window = SlidingWindow::Count(4);
+    let of = |rate| CircuitBreakerConfig::new().failure_rate_threshold(rate).sliding_window(window);
+    let mut machine = Machine::new(of(0.5).settings(), 0, now);
+    for outcome in [Outcome::Success, Outcome::Success, Outcome::Failure, Outcome::Success] {
+        assert_eq!(machine.settle(machine.generation(), None, outcome, None, None), Settled::Done);
+    }
+    machine.reconfigure(of(0.25).settings(), now);
+    // Also once more, when nobody has come back with the time.
+    for _ in 0..2 {
+        let settled = machine.settle(machine.generation(), None, Outcome::Success, None, None);
+        assert_eq!(settled, Settled::Trips(TransitionCause::FailureRate));
+    }
+}
+
 #[test]
 fn h78_h81_hooks_may_panic_and_use_the_circuit_and_hear_everything_in_order() {
     let breaker = CircuitBreaker::new("hooked", CircuitBreakerConfig::new(), ManualRuntime::new()).unwrap();

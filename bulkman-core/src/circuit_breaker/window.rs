@@ -15,6 +15,19 @@ pub(crate) enum Window {
     Time(Box<TimeWindow>),
 }
 
+/// What an outcome did to a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// A count window's tally is another one.
+    Count,
+    /// A time window's may be, also by the time that has passed.
+    Time,
+    /// The tally is the same.
+    InPlaceOfItsLike,
+    /// Nothing: the time is needed.
+    NeedsTime,
+}
+
 impl Window {
     /// An empty window. The buckets of a time window begin at `origin` and at every multiple of
     /// their length from it.
@@ -27,15 +40,32 @@ impl Window {
         }
     }
 
-    /// Adds an outcome, at `now`; without the time only a count window can. Says whether it did.
+    /// Adds an outcome, at `now`; without the time only a count window can.
     #[inline]
-    pub(crate) fn record(&mut self, sample: Sample, now: Option<Instant>) -> bool {
+    pub(crate) fn record(&mut self, sample: Sample, now: Option<Instant>) -> Recorded {
         match (self, now) {
-            (Self::Count(window), _) => window.record(sample),
-            (Self::Time(window), Some(now)) => window.record(sample, now),
-            (Self::Time(_), None) => return false,
+            (Self::Count(window), _) => {
+                if window.record(sample) {
+                    Recorded::Count
+                } else {
+                    Recorded::InPlaceOfItsLike
+                }
+            }
+            (Self::Time(window), Some(now)) => {
+                window.record(sample, now);
+                Recorded::Time
+            }
+            (Self::Time(_), None) => Recorded::NeedsTime,
         }
-        true
+    }
+
+    /// Whether a success that is not slow changes anything.
+    #[inline]
+    pub(crate) fn hears_success(&self) -> bool {
+        match self {
+            Self::Count(window) => !window.is_saturated(),
+            Self::Time(_) => true,
+        }
     }
 
     /// Drops what is too old at `now`.

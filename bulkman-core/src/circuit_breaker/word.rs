@@ -57,7 +57,8 @@ impl Word {
         }
     }
 
-    /// A success changes something: a failure is outstanding, or a window counts.
+    /// A success changes something, also if it is not slow: a failure is outstanding, or a window
+    /// has something else to count than successes.
     #[inline]
     pub(crate) const fn records_success(self) -> bool {
         self.0 & RECORDS_SUCCESS != 0

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use bulkman_core::{BulkheadError, Name};
+
 use super::group::FLOOR;
-use super::{Gate, PERMITS, Work};
+use super::{Failed, Gate, PERMITS, Work, ready};
 use crate::harness::measure::Case;
 
 /// The least that calls can be made of here.
@@ -13,8 +15,8 @@ pub(crate) const CLOSED: &str = "a compare-and-swap, three atomic adds";
 pub(crate) const WINDOW: &str = "the same, and a mutex";
 pub(crate) const TIMED: &str = "the same, a mutex and Instant::now";
 pub(crate) const SLOW_CALLS: &str = "the same, a mutex and Instant::now twice";
-pub(crate) const OPEN: &str = "Instant::now, and an atomic add";
-pub(crate) const FULL: &str = "async-lock: try_acquire in vain, and an atomic add";
+pub(crate) const OPEN: &str = "Instant::now, an atomic add, an error with a name";
+pub(crate) const FULL: &str = "async-lock: try_acquire in vain, an atomic add, an error with a name";
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -44,16 +46,32 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     cases.push(Case::new(FLOOR, SLOW_CALLS, call(record)));
     let (full, refused) = (async_lock::Semaphore::new(0), AtomicU64::new(0));
+    let name = Name::new("bench").expect("a short name");
     cases.push(Case::new(FLOOR, FULL, move || {
-        refused.fetch_add(1, Ordering::Relaxed);
-        full.try_acquire().is_none()
+        let refused_call = async {
+            refused.fetch_add(1, Ordering::Relaxed);
+            match full.try_acquire() {
+                Some(_) => Ok(()),
+                None => Err(error(&name)),
+            }
+        };
+        ready(refused_call).is_err()
     }));
     let refused = AtomicU64::new(0);
+    let (name, begin) = (Name::new("bench").expect("a short name"), Instant::now());
     cases.push(Case::new(FLOOR, OPEN, move || {
-        refused.fetch_add(1, Ordering::Relaxed);
-        Instant::now()
+        let refused_call = async {
+            refused.fetch_add(1, Ordering::Relaxed);
+            if Instant::now() < begin { Ok(()) } else { Err(error(&name)) }
+        };
+        ready(refused_call).is_err()
     }));
     cases
+}
+
+/// What a caller is told who is refused: by whom, and two words more.
+fn error(name: &Name) -> BulkheadError<Failed> {
+    BulkheadError::Full { bulkhead: name.clone(), max_concurrent_calls: PERMITS, max_queue_size: PERMITS }
 }
 
 /// The atomic operations of a call that need not wait, and what its circuit does.
@@ -85,5 +103,43 @@ impl Gate for TwoYields {
     async fn pass(&mut self, work: Work) {
         Work::one_yield().await;
         work.await;
+    }
+}
+
+/// Lets nobody pass, and keeps no order: a call takes the next place, and leaves it. What is left is the
+/// memory that a call and its place take, fetched and given back under a lock.
+#[derive(Clone)]
+pub(crate) struct Touching(Arc<Mutex<Vec<Place>>>);
+
+/// As large as a waiter's node: a number, a deadline, a waker, links.
+type Place = [u64; 7];
+
+impl Gate for Touching {
+    const NAME: &'static str = "a future and a place of as many bytes, fetched and freed under a lock";
+
+    fn new(_permits: usize) -> Self {
+        Self(Arc::default())
+    }
+
+    async fn pass(&mut self, work: Work) {
+        struct Taken<'a>(&'a Mutex<Vec<Place>>, usize);
+
+        impl Drop for Taken<'_> {
+            fn drop(&mut self) {
+                let mut places = self.0.lock().expect("never poisoned");
+                places[self.1][0] = 0;
+                places[self.1][6] = 0;
+            }
+        }
+
+        let place = {
+            let mut places = self.0.lock().expect("never poisoned");
+            places.push([1; 7]);
+            places.len() - 1
+        };
+        let taken = Taken(&self.0, place);
+        let padding = std::hint::black_box([0_u64; 17]);
+        work.await;
+        drop((taken, padding));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bulkman_core::Bulkhead;
 
-use crate::contenders::floor::TwoYields;
+use crate::contenders::floor::Touching;
 use crate::contenders::semaphores::{AsyncLock, Asyncband, FuturesIntrusive, Tokio};
 use crate::contenders::{
     Gate, bulkman, execution_policy, ready, succeeds, throttle_net, tower, tower_resilience,
@@ -56,8 +56,8 @@ fn contenders() -> Vec<Contender> {
     ]
 }
 
-/// Futures that wait for nothing, made and dropped by the same hands.
-const FLOOR: fn(Order) -> f64 = cancel::<TwoYields>;
+/// The least that a call can do which waits in a queue's own memory, and is in no list.
+const FLOOR: fn(Order) -> f64 = cancel::<Touching>;
 
 /// Of one waiting call.
 struct Bytes {
@@ -157,7 +157,7 @@ fn cancellations(findings: &mut Findings) {
             if contender.name == bulkman::CLOSED {
                 let floor = ratios(&floor, &reference).median;
                 let target = Target::at_most(&title, relative, 2.0, " S");
-                findings.targets.push(target.above(floor, "futures that wait for nothing"));
+                findings.targets.push(target.above(floor, Touching::NAME));
             }
         }
         findings.tables.push(table);

@@ -28,7 +28,9 @@ pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
     observer: Observer,
 }
 
+// As wide as a word: what is stored as a byte and loaded with what follows it stalls the load.
 #[derive(Debug)]
+#[repr(u64)]
 enum Held {
     Nothing,
     Place { key: Key, timed: bool },

@@ -1,7 +1,10 @@
 //! What the parts cost that nobody can do without: the machine's floor under the other figures.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use bulkman_core::{BulkheadError, Name};
@@ -103,6 +106,63 @@ impl Gate for TwoYields {
     async fn pass(&mut self, work: Work) {
         Work::one_yield().await;
         work.await;
+    }
+}
+
+/// A line, and nothing else: permits pass in order, from who leaves to who came first. It counts
+/// nothing, nobody can leave it early, and there is no deadline, priority or limit.
+#[derive(Clone)]
+pub(crate) struct Line(Arc<Shared>);
+
+struct Shared {
+    line: Mutex<Waiting>,
+    /// So many of those who have waited had their turn: who joined before them need not ask.
+    served: AtomicU64,
+}
+
+struct Waiting {
+    free: usize,
+    joined: u64,
+    wakers: VecDeque<Waker>,
+}
+
+impl Gate for Line {
+    const NAME: &'static str = "a line of wakers, in order, and nothing else";
+
+    fn new(permits: usize) -> Self {
+        let line = Mutex::new(Waiting { free: permits, joined: 0, wakers: VecDeque::new() });
+        Self(Arc::new(Shared { line, served: AtomicU64::new(0) }))
+    }
+
+    async fn pass(&mut self, work: Work) {
+        let Self(shared) = self;
+        let mut place = None;
+        poll_fn(|cx| match place {
+            Some(place) if shared.served.load(Ordering::Acquire) > place => Poll::Ready(()),
+            Some(_) => Poll::Pending,
+            None => {
+                let mut line = shared.line.lock().expect("never poisoned");
+                if line.free > 0 {
+                    line.free -= 1;
+                    return Poll::Ready(());
+                }
+                line.wakers.push_back(cx.waker().clone());
+                place = Some(line.joined);
+                line.joined += 1;
+                Poll::Pending
+            }
+        })
+        .await;
+        work.await;
+        let mut line = shared.line.lock().expect("never poisoned");
+        match line.wakers.pop_front() {
+            Some(waker) => {
+                shared.served.fetch_add(1, Ordering::Release);
+                drop(line);
+                waker.wake();
+            }
+            None => line.free += 1,
+        }
     }
 }
 

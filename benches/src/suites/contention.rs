@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crate::contenders::floor::TwoYields;
+use crate::contenders::floor::{Line, TwoYields};
 use crate::contenders::semaphores::{AsyncLock, Asyncband, FuturesIntrusive, Tokio};
 use crate::contenders::{
     Gate, Work, bulkman, execution_policy, threads, throttle_net, tower, tower_resilience,
@@ -86,12 +86,13 @@ fn contenders(workers: &Workers) -> Vec<Contender> {
         contender::<tower_resilience::Waiting>(),
         contender::<throttle_net::Waiting>(),
         contender::<execution_policy::Waiting>(),
+        contender::<Line>(),
         contender::<TwoYields>(),
     ]
 }
 
-/// Where bulkman, the semaphore that the target is a multiple of, and the executor's own share are
-/// among the contenders.
+/// Where bulkman, the semaphore that the target is a multiple of, and the least that a queue can do
+/// are among the contenders.
 const BULKMAN: usize = 0;
 const TOKIO: usize = 1;
 const FLOOR: usize = 9;
@@ -133,7 +134,7 @@ fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: 
         let name = format!("throughput, {title}, over tokio's semaphore");
         let floor = ratios(&rounds[TOKIO], &rounds[FLOOR]).median;
         let target = Target::at_least(name, bulkman, 1.3, "x");
-        findings.targets.push(target.above(floor, TwoYields::NAME));
+        findings.targets.push(target.above(floor, Line::NAME));
     }
     findings.tables.push(table);
     blocks.push(Block { title, bars });

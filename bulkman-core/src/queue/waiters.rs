@@ -244,16 +244,18 @@ impl Waiters {
         expired: &mut WakeList,
     ) -> Option<Waker> {
         while let Some(index) = self.next_in_line() {
-            self.unlink(index);
-            let node = self.node_mut(index);
+            let (links, node) = self.place(index);
             let late = matches!((node.deadline, now), (Some(deadline), Some(now)) if deadline <= now);
             let waker = node.waker.take();
+            let (gap, list, arrival) = (*links, node.list, node.arrival);
             if !late {
-                grants.add(node.arrival);
+                grants.add(arrival);
+                self.close(gap, list);
                 self.free(index);
                 return waker;
             }
             node.fate = Fate::Expired;
+            self.close(gap, list);
             expired.extend(waker);
         }
         None
@@ -273,10 +275,11 @@ impl Waiters {
                     return false;
                 }
                 left -= 1;
-                self.unlink(index);
-                let node = self.node_mut(index);
+                let (links, node) = self.place(index);
                 node.fate = Fate::Refused(why);
                 wake.extend(node.waker.take());
+                let (gap, list) = (*links, node.list);
+                self.close(gap, list);
             }
         }
         true
@@ -312,12 +315,15 @@ impl Waiters {
     /// Takes a waiter out, whatever its fate, and says which it was.
     #[inline]
     pub(super) fn remove(&mut self, key: Key) -> (Fate, Option<Waker>) {
-        let Some(node) = self.find(key) else { return (Fate::Granted, None) };
-        let fate = node.fate;
-        if fate == Fate::Waiting {
-            self.unlink(key.index);
+        if self.find(key).is_none() {
+            return (Fate::Granted, None);
         }
-        let waker = self.node_mut(key.index).waker.take();
+        let (links, node) = self.place(key.index);
+        let (fate, waker) = (node.fate, node.waker.take());
+        let (gap, list) = (*links, node.list);
+        if fate == Fate::Waiting {
+            self.close(gap, list);
+        }
         self.free(key.index);
         (fate, waker)
     }
@@ -348,10 +354,11 @@ impl Waiters {
         })
     }
 
+    /// Joins the neighbours of a waiter that leaves its list.
     #[inline]
-    fn unlink(&mut self, index: u32) {
-        let Links { older, newer } = *self.links_mut(index);
-        let list = usize::from(self.node(index).list);
+    fn close(&mut self, gap: Links, list: u8) {
+        let Links { older, newer } = gap;
+        let list = usize::from(list);
         match older {
             NONE => self.lists[list].oldest = newer,
             older => self.links_mut(older).newer = newer,
@@ -396,9 +403,10 @@ impl Waiters {
 
     #[inline]
     fn free(&mut self, index: u32) {
-        self.node_mut(index).arrival = NOBODY;
-        self.links_mut(index).newer = self.free;
-        self.free = index;
+        let next = std::mem::replace(&mut self.free, index);
+        let (links, node) = self.place(index);
+        node.arrival = NOBODY;
+        links.newer = next;
         self.used -= 1;
         // A queue that was long once must not hold its memory for ever.
         if self.used == 0 && self.chunks.len() > 16 {
@@ -412,6 +420,13 @@ impl Waiters {
     fn find(&self, key: Key) -> Option<&Node> {
         let chunk = self.chunks.get(key.index as usize / CHUNK)?;
         Some(&chunk.nodes[key.index as usize % CHUNK]).filter(|node| node.arrival == key.arrival)
+    }
+
+    #[inline]
+    fn place(&mut self, index: u32) -> (&mut Links, &mut Node) {
+        let (chunk, place) = (index as usize / CHUNK, index as usize % CHUNK);
+        let chunk = &mut *self.chunks[chunk];
+        (&mut chunk.links[place], &mut chunk.nodes[place])
     }
 
     fn node(&self, index: u32) -> &Node {

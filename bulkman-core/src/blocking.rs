@@ -39,6 +39,18 @@ use crate::wake::wake;
 /// Dropped before the closure has begun, also while the runtime has no thread for it, it gives
 /// back its place or permit and the closure never runs. Dropped later, the closure runs on, keeps
 /// its permit until it has ended, and its outcome is recorded.
+///
+/// ```
+/// use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+///
+/// let runtime = ManualRuntime::new();
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("disk"), runtime.clone())?;
+/// let dropped = bulkhead.execute_blocking(|| -> Result<(), ()> { unreachable!("it was never polled") });
+/// drop(dropped);
+/// let read = bulkhead.execute_blocking(|| Ok::<_, std::io::Error>(512));
+/// assert_eq!(runtime.block_on(read).unwrap(), 512);
+/// # Ok::<(), bulkman_core::ConfigError>(())
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     stage: Stage<F, T, E, C>,

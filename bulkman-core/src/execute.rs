@@ -40,6 +40,22 @@ pin_project! {
     ///
     /// Dropping it at any point gives back its place in the queue, its permit and its probe slot.
     /// A call that was running counts as cancelled, and says nothing about the dependency.
+    ///
+    /// ```
+    /// use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// use std::future::pending;
+    /// use futures_lite::future::{block_on, poll_once};
+    ///
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ManualRuntime::new())?;
+    /// let mut call = Box::pin(bulkhead.execute(pending::<Result<(), ()>>()));
+    /// assert_eq!(bulkhead.stats().active, 0);                 // nothing happens before it is polled
+    /// assert!(block_on(poll_once(&mut call)).is_none());
+    /// assert_eq!(bulkhead.stats().active, 1);
+    /// drop(call);
+    /// let stats = bulkhead.stats();
+    /// assert_eq!((stats.active, stats.cancelled, stats.permits_in_use), (0, 1, 0));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct Execute<H: Borrow<Bulkhead>, F, C> {
         // Fields are dropped in this order: the operation is gone before its permit is free.

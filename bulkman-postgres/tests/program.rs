@@ -114,6 +114,31 @@ fn watch_follows_through_a_restart() {
     assert!(watch.child.wait().unwrap().success(), "it ends after as many changes as it was told");
 }
 
+#[test]
+fn watch_says_that_history_was_lost() {
+    let database = Database::bare();
+    finished(&mut program(&database, &["migrate"]));
+    register(&database, &["payments"]);
+    let mut watch = Watch::start(&mut program(&database, &["watch", "--count", "2"]));
+    assert!(watch.line().starts_with("payments  closed"));
+    let force_open = |reason: &str| {
+        let by = ["force-open", "payments", "--by", "ada", "--reason", reason];
+        finished(&mut program(&database, &by));
+    };
+    force_open("once");
+    assert_eq!(watch.line(), "payments: closed -> forced-open, by ada: once");
+    // As after a restore from before, and another change since: the revision is the same.
+    let restore = "UPDATE \"bulkman\".namespace SET rev = 0, fingerprint = 0; DELETE FROM \"bulkman\".history; \
+                   UPDATE \"bulkman\".circuit SET state = 0, epoch = 0, rev = 0, op_id = 0; \
+                   SELECT \"bulkman\".act('default', 'payments', 4::smallint, false, 'eve', '', 7)";
+    on_tokio(database.execute(restore));
+    assert!(watch.line().starts_with("history was lost"));
+    assert!(watch.line().starts_with("payments  disabled"));
+    force_open("again");
+    assert_eq!(watch.line(), "payments: disabled -> forced-open, by ada: again");
+    assert!(watch.child.wait().unwrap().success());
+}
+
 #[derive(Debug)]
 struct Finished {
     code: i32,

@@ -269,7 +269,8 @@ impl Bulkhead {
     /// Runs `check` every `interval` while the circuit is open; a success starts half-open early.
     ///
     /// A failure prolongs nothing. A check that takes longer than `interval`, or panics, has
-    /// failed. It stops with the bulkhead.
+    /// failed. It stops with the bulkhead. Called again, it adds another check beside the first: either may
+    /// find that the dependency is back.
     ///
     /// # Errors
     ///

@@ -77,6 +77,11 @@ impl Ending {
         [Self::Published, Self::Voted, Self::Superseded, Self::Replaced, Self::Expired];
 
     /// `published`, `voted`, `superseded`, `replaced`, `expired`: as in logs and metrics.
+    ///
+    /// ```
+    /// # use bulkman_core::fleet::Ending;
+    /// assert_eq!(Ending::Superseded.as_str(), "superseded");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -60,6 +60,19 @@ impl Fleet {
     ///
     /// [`ConfigError`] if the store's settings can't be used, or ask for what the store can't do;
     /// or if the runtime has no timers or tasks.
+    ///
+    /// ```
+    /// use bulkman_core::testing::ManualRuntime;
+    /// use bulkman_core::{ClockOnly, ConfigError, Fleet, MemoryStore};
+    ///
+    /// let runtime = ManualRuntime::new();
+    /// let store = MemoryStore::new(runtime.clone());
+    /// let fleet = Fleet::new(store.clone(), runtime)?;
+    /// assert_eq!(fleet.namespace(), "default");
+    /// let refused = Fleet::new(store, ClockOnly);              // it has nothing to wait with
+    /// assert!(matches!(refused, Err(ConfigError::Unsupported { setting: "store", .. })));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Result<Self, ConfigError> {
         Self::from_parts(Arc::new(store), Arc::new(runtime))
     }
@@ -69,6 +82,19 @@ impl Fleet {
     /// # Errors
     ///
     /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use bulkman_core::testing::ManualRuntime;
+    /// use bulkman_core::{CircuitStore, Fleet, MemoryStore, Runtime};
+    /// use std::sync::Arc;
+    ///
+    /// let runtime = ManualRuntime::new();
+    /// let store: Arc<dyn CircuitStore> = Arc::new(MemoryStore::new(runtime.clone()));
+    /// let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+    /// let fleet = Fleet::from_parts(store, runtime)?;
+    /// # let _ = fleet;
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn from_parts(store: Arc<dyn CircuitStore>, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
         let settings = store.settings();
         settings.validate()?;
@@ -87,6 +113,17 @@ impl Fleet {
     /// # Errors
     ///
     /// [`ConfigError::Immutable`] if it is shared already.
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ConfigError, Fleet, MemoryStore};
+    /// # let runtime = ManualRuntime::new();
+    /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime)?;
+    /// fleet.attach(&bulkhead)?;
+    /// assert!(matches!(fleet.attach(&bulkhead), Err(ConfigError::Immutable { .. })));
+    /// # Ok::<(), ConfigError>(())
+    /// ```
     pub fn attach(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
         let Some(circuit) = bulkhead.circuit_breaker() else { return Ok(()) };
         let weak = bulkhead.downgrade();
@@ -102,6 +139,16 @@ impl Fleet {
     /// # Errors
     ///
     /// [`ConfigError::Immutable`] if it is shared already.
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, Fleet, MemoryStore};
+    /// # let runtime = ManualRuntime::new();
+    /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+    /// let breaker = CircuitBreaker::new("payments", CircuitBreakerConfig::new(), runtime)?;
+    /// fleet.attach_circuit(&breaker)?;
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn attach_circuit(&self, circuit: &CircuitBreaker) -> Result<(), ConfigError> {
         self.attach_with(circuit, None)
     }
@@ -113,11 +160,43 @@ impl Fleet {
     /// # Cancel safety
     ///
     /// May be dropped and asked again at any time.
+    ///
+    /// ```
+    /// # use bulkman_core::store::{Fault, FaultStore};
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Fleet, MemoryStore};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// # let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
+    /// # store.set(Fault::Down);
+    /// # let fleet = Fleet::new(store.clone(), runtime.clone())?;
+    /// let second = Duration::from_secs(1);
+    /// assert!(!runtime.block_on(fleet.ready(second)));         // the store is down: go on by local rules
+    /// store.heal();
+    /// assert!(runtime.block_on(fleet.ready(5 * second)));
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub async fn ready(&self, limit: Duration) -> bool {
         self.handle.hub.wait_for(limit, |status| status.connected && status.known >= status.attached).await
     }
 
     /// How fresh the view of the fleet is, and what is yet to be told.
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Fleet, MemoryStore};
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone())?;
+    /// # fleet.attach(&bulkhead)?;
+    /// assert!(!fleet.snapshot().connected);
+    /// runtime.block_on(fleet.ready(Duration::from_secs(1)));
+    /// let view = fleet.snapshot();
+    /// assert_eq!((view.connected, view.staleness, view.pending), (true, Some(Duration::ZERO), 0));
+    /// assert_eq!(view.circuits[0].state.unwrap().as_str(), "closed");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn snapshot(&self) -> FleetSnapshot {
         let hub = &self.handle.hub;
@@ -148,6 +227,25 @@ impl Fleet {
     }
 
     /// What happens to the link and to this process's decisions, from now on.
+    ///
+    /// ```
+    /// # use bulkman_core::fleet::{Ending, FleetEvent};
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Fleet, MemoryStore};
+    /// # use futures_lite::StreamExt;
+    /// # let runtime = ManualRuntime::new();
+    /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone())?;
+    /// # fleet.attach(&bulkhead)?;
+    /// let mut events = fleet.events();
+    /// runtime.block_on(async {
+    ///     assert!(matches!(events.next().await, Some(FleetEvent::Synchronised { after: None })));
+    ///     bulkhead.circuit_breaker().unwrap().open();
+    ///     let told = events.next().await;
+    ///     assert!(matches!(told, Some(FleetEvent::Settled { ending: Ending::Published, .. })));
+    /// });
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub fn events(&self) -> FleetEvents {
         FleetEvents::new(&self.handle.hub.events)
     }
@@ -158,6 +256,15 @@ impl Fleet {
     /// # Cancel safety
     ///
     /// The shutdown begins with the first poll and goes on when the future is dropped.
+    ///
+    /// ```
+    /// # use bulkman_core::testing::ManualRuntime;
+    /// # use bulkman_core::{Fleet, MemoryStore};
+    /// # let runtime = ManualRuntime::new();
+    /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+    /// assert!(runtime.block_on(fleet.shutdown()), "nothing is left untold");
+    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// ```
     pub async fn shutdown(&self) -> bool {
         let hub = &self.handle.hub;
         hub.end(End::Flush);

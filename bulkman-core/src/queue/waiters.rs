@@ -157,6 +157,10 @@ struct List {
     newest: u32,
 }
 
+impl List {
+    const EMPTY: Self = Self { oldest: NONE, newest: NONE };
+}
+
 /// Links lie apart from the rest: whoever leaves the middle of a long queue touches its neighbours'
 /// links and nothing else of theirs, and those of eight waiters share a cache line.
 #[derive(Debug)]
@@ -165,6 +169,8 @@ struct Chunk {
     nodes: [Node; CHUNK],
 }
 
+/// Of the oldest in a list nobody asks for an older one, nor of the newest for a newer one: those two are
+/// left as they happen to be, and whoever is granted a permit is taken out without a touch of the next in line.
 #[derive(Debug, Clone, Copy)]
 struct Links {
     older: u32,
@@ -184,7 +190,7 @@ struct Node {
 impl Waiters {
     pub(super) fn new(order: QueueOrder) -> Self {
         Self {
-            lists: [List { oldest: NONE, newest: NONE }; LISTS],
+            lists: [List::EMPTY; LISTS],
             chunks: Vec::new(),
             free: NONE,
             used: 0,
@@ -250,12 +256,12 @@ impl Waiters {
             let (gap, list, arrival) = (*links, node.list, node.arrival);
             if !late {
                 grants.add(arrival);
-                self.close(gap, list);
+                self.close(index, gap, list);
                 self.free(index);
                 return waker;
             }
             node.fate = Fate::Expired;
-            self.close(gap, list);
+            self.close(index, gap, list);
             expired.extend(waker);
         }
         None
@@ -279,7 +285,7 @@ impl Waiters {
                 node.fate = Fate::Refused(why);
                 wake.extend(node.waker.take());
                 let (gap, list) = (*links, node.list);
-                self.close(gap, list);
+                self.close(index, gap, list);
             }
         }
         true
@@ -322,7 +328,7 @@ impl Waiters {
         let (fate, waker) = (node.fate, node.waker.take());
         let (gap, list) = (*links, node.list);
         if fate == Fate::Waiting {
-            self.close(gap, list);
+            self.close(key.index, gap, list);
         }
         self.free(key.index);
         (fate, waker)
@@ -354,18 +360,20 @@ impl Waiters {
         })
     }
 
-    /// Joins the neighbours of a waiter that leaves its list.
+    /// Joins the neighbours of a waiter that leaves its list. One that leaves from an end has a neighbour
+    /// on one side, which need not know.
     #[inline]
-    fn close(&mut self, gap: Links, list: u8) {
+    fn close(&mut self, index: u32, gap: Links, list: u8) {
         let Links { older, newer } = gap;
-        let list = usize::from(list);
-        match older {
-            NONE => self.lists[list].oldest = newer,
-            older => self.links_mut(older).newer = newer,
-        }
-        match newer {
-            NONE => self.lists[list].newest = older,
-            newer => self.links_mut(newer).older = older,
+        let ends = &mut self.lists[usize::from(list)];
+        match (ends.oldest == index, ends.newest == index) {
+            (true, true) => *ends = List::EMPTY,
+            (true, false) => ends.oldest = newer,
+            (false, true) => ends.newest = older,
+            (false, false) => {
+                self.links_mut(older).newer = newer;
+                self.links_mut(newer).older = older;
+            }
         }
         self.waiting -= 1;
     }

@@ -201,6 +201,9 @@ fn a_reader_of_revisions_misses_nothing() {
         let database = Database::new().await;
         let store = Arc::new(database.store("revisions"));
         let circuits: Vec<Name> = (0..8).map(|i| Name::new(format!("c{i}")).unwrap()).collect();
+        // Before anybody writes: whatever is written has to come as an increment.
+        let mut reader = CircuitStore::connect(&*store, &circuits).await.unwrap();
+        let mut since = reader.snapshot(None).await.unwrap().revision;
         let mut writers = JoinSet::new();
         for circuit in &circuits {
             let (store, circuit) = (Arc::clone(&store), circuit.clone());
@@ -215,8 +218,6 @@ fn a_reader_of_revisions_misses_nothing() {
                 }
             });
         }
-        let mut reader = CircuitStore::connect(&*store, &circuits).await.unwrap();
-        let mut since = reader.snapshot(None).await.unwrap().revision;
         let mut epochs = vec![Epoch(0); circuits.len()];
         let mut done = false;
         loop {

@@ -206,7 +206,9 @@ pub trait StoreSession: Send {
     /// of its own, whatever becomes of the others. No circuit is in it twice; the answers are in the
     /// order of `transitions`.
     ///
-    /// One after the other, unless the store knows how to do it in one round trip.
+    /// One after the other, unless the store knows how to do it in one round trip. The synchroniser
+    /// sends up to 200, and gives the whole of them the time of one operation; what had no answer by then
+    /// is sent again over another session.
     fn transitions<'a>(&'a mut self, transitions: &'a [StoreTransition]) -> StoreFuture<'a, Vec<Applied>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(transitions.len());

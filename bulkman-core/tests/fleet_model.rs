@@ -195,7 +195,10 @@ impl World {
 
     fn command(&mut self, circuit: &str, action: FleetAction) {
         self.operations += 1;
-        let operation = OperationId(u64::MAX - self.operations);
+        // As good as random, as operations have to be: of numbers in a row, `4 ^ 2` is `3 ^ 5`, and
+        // two histories would look the same.
+        let mixed = self.operations.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let operation = OperationId((mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) | 1);
         let command = FleetCommand::new(Name::new(circuit).unwrap(), action, operation, "ada", "");
         self.runtime.block_on(async {
             self.memory.connect(&[]).await.unwrap().command(&command).await.unwrap();

@@ -132,6 +132,11 @@ impl Ledger {
         };
         if !goes_on {
             self.doubted = true;
+            // The circuit has taken it over all the same, and it may be lost before the next look.
+            let heard = self.ahead.entry(view.circuit.clone()).or_insert((view.revision, is));
+            if is.epoch > heard.1.epoch {
+                *heard = (view.revision, is);
+            }
         } else if view.revision.0 == base.revision.0 + 1 {
             // Nothing else has happened since, so neither has anything to be looked for.
             base.revision = view.revision;
@@ -263,6 +268,21 @@ mod tests {
             ledger.begin(&after(4, &[("a", 3, 30)], &[("a", 3, 30)]));
             assert!(!ledger.is_doubted());
         }
+    }
+
+    #[test]
+    fn what_was_told_in_doubt_can_be_lost_as_well() {
+        // The store was restored to where `b` had never changed, told of a change to it, and was
+        // restored again before anybody looked.
+        let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
+        assert!(!ledger.hear(&view(1, ("b", 1, 11))));
+        let lost = ledger.begin(&after(0, &[("a", 0, 0), ("b", 0, 0)], &[("a", 0, 0), ("b", 0, 0)]));
+        assert_eq!(lost, Some(vec![Name::new("a").unwrap(), Name::new("b").unwrap()]));
+        // Or was not.
+        let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
+        assert!(!ledger.hear(&view(1, ("b", 1, 11))));
+        let lost = ledger.begin(&after(1, &[("a", 0, 0), ("b", 1, 11)], &[("a", 0, 0), ("b", 1, 11)]));
+        assert_eq!(lost, Some(vec![Name::new("a").unwrap()]));
     }
 
     #[test]

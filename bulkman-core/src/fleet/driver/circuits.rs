@@ -153,13 +153,13 @@ impl Driver {
     /// with different ones, and seldom meet.
     pub(super) fn next_step(&mut self, now: Instant) -> Option<(MemberId, Step)> {
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let in_turn = self.members.range(after).chain(self.members.range(..=self.turn));
-        let step = in_turn.map(|(id, slot)| (*id, slot.member.step(now))).find(|(_, step)| step.is_some());
-        self.turn = match step {
+        let mut in_turn = self.members.range(after).chain(self.members.range(..=self.turn));
+        let next = in_turn.find_map(|(id, slot)| Some((*id, slot.member.step(now)?)));
+        self.turn = match next {
             Some((id, _)) => id,
             None => self.members.keys().next_back().map_or(0, |last| self.pace.number_up_to(*last)),
         };
-        step.and_then(|(id, step)| Some((id, step?)))
+        next
     }
 
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {

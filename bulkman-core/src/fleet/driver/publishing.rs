@@ -7,8 +7,8 @@ use super::{Driver, Slot};
 use crate::fleet::hub::MemberId;
 use crate::fleet::member::{Pending, Step};
 use crate::store::{
-    Applied, CircuitView, Epoch, FleetState, Refusal, Revision, Share, StoreChange, StoreError, StoreSession,
-    StoreTransition, StoreVote, Voted,
+    Applied, CircuitView, Epoch, FleetState, OperationId, Refusal, Revision, Share, StoreChange, StoreError,
+    StoreSession, StoreTransition, StoreVote, Voted,
 };
 
 impl Driver {
@@ -77,13 +77,7 @@ impl Driver {
             match answer {
                 Applied::Applied(view) => self.applied(id, transition, &view, now),
                 Applied::Refused { why, current } => {
-                    self.hub.tell(|status| status.counted.count_refusal(why));
-                    // By a store that has lost history, what was decided is judged by all of it.
-                    if self.ledger.hear(&current) {
-                        let operation = transition.operation;
-                        self.with_member(id, |member| member.refused(operation, why, &current, now));
-                        too_late |= why == Refusal::TooLate;
-                    }
+                    too_late |= self.refused(id, transition.operation, why, &current, now);
                 }
                 Applied::Unknown => unknown = true,
             }
@@ -105,6 +99,24 @@ impl Driver {
             }
             ending
         });
+    }
+
+    /// Whether it came too late by the store's clock, which has to be read anew.
+    fn refused(
+        &mut self,
+        id: MemberId,
+        operation: OperationId,
+        why: Refusal,
+        current: &CircuitView,
+        now: Instant,
+    ) -> bool {
+        self.hub.tell(|status| status.counted.count_refusal(why));
+        // By a store that has lost history, what was decided is judged by all of it.
+        let goes_on = self.ledger.hear(current);
+        if goes_on {
+            self.with_member(id, |member| member.refused(operation, why, current, now));
+        }
+        goes_on && why == Refusal::TooLate
     }
 
     pub(super) async fn vote(
@@ -130,13 +142,8 @@ impl Driver {
                 Ok(())
             }
             Voted::Refused { why, current } => {
-                self.hub.tell(|status| status.counted.count_refusal(why));
-                if !self.ledger.hear(&current) {
-                    // By a store that has lost history; what was decided is judged by all of it.
-                    return Ok(());
-                }
-                self.with_member(id, |member| member.refused(operation, why, &current, now));
-                if why == Refusal::TooLate { self.look(session).await.map(drop) } else { Ok(()) }
+                let too_late = self.refused(id, operation, why, &current, now);
+                if too_late { self.look(session).await.map(drop) } else { Ok(()) }
             }
             Voted::Unknown => self.register(session).await,
         }

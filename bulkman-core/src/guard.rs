@@ -33,7 +33,7 @@ pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
 #[repr(u64)]
 enum Held {
     Nothing,
-    Place { key: Key, timed: bool },
+    Place(Key),
     Permit,
     Seat(Seat),
     Done,
@@ -149,10 +149,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 Err(rejection) => return Poll::Ready(Err(rejection)),
             }
         }
-        let Held::Place { key, timed } = self.held else { panic!("polled after completion") };
+        let Held::Place(key) = self.held else { panic!("polled after completion") };
         let inner = self.bulkhead.borrow().inner();
         // Who has just joined need not look: whatever becomes of it from here on wakes it.
-        let seen = if joins { Poll::Pending } else { inner.queue.poll(key, timed, cx.waker()) };
+        let seen = if joins { Poll::Pending } else { inner.queue.poll(key, cx.waker()) };
         let waited = match seen {
             Poll::Ready(waited) => waited,
             Poll::Pending => {
@@ -161,7 +161,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                     return Poll::Pending;
                 }
                 self.held = Held::Nothing;
-                inner.queue.expire(key, timed)
+                inner.queue.expire(key)
             }
         };
         Poll::Ready(self.end_wait(waited, deadlines))
@@ -293,14 +293,14 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         if self.enqueue(priority, deadline, waker)? {
             return Ok(());
         }
-        let Held::Place { key, timed } = self.held else { unreachable!("it waits") };
+        let Held::Place(key) = self.held else { unreachable!("it waits") };
         let inner = self.bulkhead.borrow().inner();
         let waited = loop {
-            if let Poll::Ready(waited) = inner.queue.poll(key, timed, waker) {
+            if let Poll::Ready(waited) = inner.queue.poll(key, waker) {
                 break waited;
             }
             if deadline.is_some_and(|deadline| deadline <= inner.runtime.now()) {
-                break inner.queue.expire(key, timed);
+                break inner.queue.expire(key);
             }
             inner.runtime.park(deadline);
         };
@@ -329,7 +329,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 Ok(true)
             }
             Enqueued::Waiting(key) => {
-                self.held = Held::Place { key, timed: deadline.is_some() };
+                self.held = Held::Place(key);
                 Ok(false)
             }
             Enqueued::Full => Err(self.reject_full()),
@@ -357,8 +357,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         let inner = self.bulkhead.borrow().inner();
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing | Held::Done => {}
-            Held::Place { key, timed } => {
-                if inner.queue.cancel(key, timed, || inner.runtime.now()) {
+            Held::Place(key) => {
+                if inner.queue.cancel(key, || inner.runtime.now()) {
                     inner.notify_if_drained();
                 }
             }

@@ -32,7 +32,7 @@ fn waits(queue: &WaitQueue) -> Key {
 }
 
 fn look(queue: &WaitQueue, key: Key) -> Poll<Waited> {
-    queue.poll(key, false, Waker::noop())
+    queue.poll(key, Waker::noop())
 }
 
 /// As many preemptions as a model of three threads can afford.
@@ -119,7 +119,7 @@ fn a_grant_against_a_cancel_hands_the_permit_on() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(unasked))
         };
-        queue.cancel(leaver, false, unasked);
+        queue.cancel(leaver, unasked);
         releaser.join().unwrap();
         assert_eq!(look(&queue, next), Poll::Ready(Waited::Granted));
         queue.release(unasked);
@@ -137,7 +137,7 @@ fn a_grant_against_a_timeout_is_one_or_the_other() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(unasked))
         };
-        let waited = queue.expire(waiter, false);
+        let waited = queue.expire(waiter);
         releaser.join().unwrap();
         match waited {
             Waited::Granted => {
@@ -389,7 +389,7 @@ fn shrinking_against_a_cancel_and_a_release_ends_at_the_new_limit() {
         assert_eq!(queue.try_take(), Take::Taken);
         let (leaver, next) = (waits(&queue), waits(&queue));
         let (shrinker, releaser) = (resize(&queue, 1, 8), release(&queue));
-        queue.cancel(leaver, false, unasked);
+        queue.cancel(leaver, unasked);
         shrinker.join().unwrap();
         releaser.join().unwrap();
         // The permit that came back went to the next in line, or to pay for the shrinking.
@@ -517,7 +517,7 @@ fn a_waiter_that_comes_with_another_waker_is_woken_by_it_or_sees_its_permit() {
         let releaser = release(&queue);
         let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
-        let seen = queue.poll(key, false, &waker);
+        let seen = queue.poll(key, &waker);
         releaser.join().unwrap();
         if seen.is_pending() {
             assert!(woken.0.load(Ordering::SeqCst), "granted, and nobody was woken");
@@ -538,7 +538,7 @@ fn a_newcomer_whose_time_is_over_is_never_granted() {
         let releaser = {
             let queue = queue.clone();
             thread::spawn(move || {
-                queue.cancel(first, false, now);
+                queue.cancel(first, now);
                 queue.release(now)
             })
         };
@@ -547,7 +547,7 @@ fn a_newcomer_whose_time_is_over_is_never_granted() {
         match joined {
             Enqueued::Taken => {}
             Enqueued::Waiting(key) => {
-                let fate = queue.poll(key, true, Waker::noop());
+                let fate = queue.poll(key, Waker::noop());
                 assert_ne!(fate, Poll::Ready(Waited::Granted));
             }
             other => panic!("{other:?}"),

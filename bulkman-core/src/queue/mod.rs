@@ -27,8 +27,11 @@
 //! Permits that must go but are still held are a *debt*, paid by the next releases. Shutting down
 //! shrinks to nothing: the queue is drained when the debt is paid.
 
+mod chunks;
+mod grants;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
+mod order;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
 mod waiters;
@@ -37,16 +40,17 @@ mod words;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 use crate::unwind::{contain, discard};
 use crate::wake::wake;
 
 pub(crate) use self::words::Limits;
 use self::words::{Hand, Pressure};
-use waiters::{Fate, Grants, Waiters, WakeList};
+use grants::Grants;
+pub use order::{Priority, QueueOrder};
+use waiters::{Fate, Waiters, WakeList};
 pub(crate) use waiters::{Key, Refusal};
-pub use waiters::{Priority, QueueOrder};
 
 /// The most permits that a queue can have: a semaphore gives them up one at a time, so shrinking
 /// and shutting down take time in proportion to it.
@@ -69,12 +73,13 @@ const REFUSE_BATCH: usize = 64;
 pub(crate) struct WaitQueue {
     /// Permits in hand, and whether the lock has something to do with them: see [`Hand`].
     hand: Hand,
-    /// How many waiters have deadlines: without one, nobody reads the clock to grant.
-    timed: AtomicU32,
     /// What the lock has to do: see [`Pressure`]. The hand is busy unless it is zero. Written
     /// under the lock only.
     pressure: AtomicU64,
     waiters: Mutex<Waiters>,
+    /// A hint, written under the lock only: somebody who waits has a deadline, so that the clock has
+    /// to be read to grant, and that before the lock is taken.
+    timed: AtomicBool,
     /// Permits in the upper half, places in the queue in the lower. Written under the lock only.
     limits: AtomicU64,
     /// Written under the lock only.
@@ -128,8 +133,8 @@ impl WaitQueue {
             hand: Hand::new(),
             semaphore: Semaphore::new(permits),
             pressure: AtomicU64::new(0),
+            timed: AtomicBool::new(false),
             limits: AtomicU64::new(Limits { permits, places }.pack()),
-            timed: AtomicU32::new(0),
             high_water: AtomicU32::new(0),
             waiters: Mutex::new(Waiters::new(order)),
             grants: Grants::new(),
@@ -148,10 +153,9 @@ impl WaitQueue {
     #[inline]
     pub(crate) fn release(&self, now: impl FnOnce() -> Instant) -> bool {
         if self.hand.is_busy() {
-            return self.hand_off(now);
+            return self.hand_off(now, false);
         }
-        // It may have become busy since the look above: see the module's *The word*.
-        self.hand.put(1) && self.settle(now)
+        self.hand.put(1) && self.hand_off(now, true)
     }
 
     /// Begins to wait, unless a permit turns up at the last moment.
@@ -169,28 +173,29 @@ impl WaitQueue {
         let waker = waker.clone();
         let (mut waiters, now) = self.lock_timed(now, deadline.is_some());
         let pressure = self.pressure();
-        if pressure.closed {
+        if pressure.is_closed() {
             return Enqueued::Refused(Refusal::Shutdown);
         }
         if refuses() {
             return Enqueued::Refused(Refusal::Circuit);
         }
-        if waiters.waiting() == 0 && pressure.debt == 0 && (self.hand.take() || self.draw()) {
+        if pressure.waiting() == 0 && pressure.debt() == 0 && (self.hand.take() || self.draw()) {
             return Enqueued::Taken;
         }
-        if waiters.waiting() as usize >= self.limits().places {
+        if pressure.waiting() as usize >= self.limits().places {
             return Enqueued::Full;
         }
         let key = waiters.push(priority, deadline, waker, &self.grants);
-        if deadline.is_some() {
-            self.timed.fetch_add(1, Ordering::Relaxed);
+        let waiting = pressure.waiting() + 1;
+        if waiting > self.high_water.load(Ordering::Relaxed) {
+            self.high_water.store(waiting, Ordering::Relaxed);
         }
-        if waiters.waiting() > self.high_water.load(Ordering::Relaxed) {
-            self.high_water.store(waiters.waiting(), Ordering::Relaxed);
+        self.set_pressure(pressure, pressure.with_waiting(waiting));
+        if deadline.is_some() {
+            self.set_timed(true);
         }
         // Behind others there is nothing to find: the hand has been busy since the first of them.
-        if waiters.waiting() > 1 {
-            self.update(&waiters, |_| {});
+        if waiting > 1 {
             return Enqueued::Waiting(key);
         }
         let wake = self.distribute(&mut waiters, now);
@@ -201,10 +206,9 @@ impl WaitQueue {
     }
 
     /// Asks what has become of a waiter. Once this is ready the key is gone.
-    pub(crate) fn poll(&self, key: Key, timed: bool, waker: &Waker) -> Poll<Waited> {
+    pub(crate) fn poll(&self, key: Key, waker: &Waker) -> Poll<Waited> {
         // The permit was handed over, and the lock is not needed to see it.
         if self.grants.include(key) {
-            self.forget_deadline(timed);
             return Poll::Ready(Waited::Granted);
         }
         let seen = lock(&self.waiters).poll(key, waker);
@@ -215,9 +219,6 @@ impl WaitQueue {
             discard(unused);
             fate
         });
-        if fate != Fate::Waiting {
-            self.forget_deadline(timed);
-        }
         match fate {
             Fate::Waiting => Poll::Pending,
             Fate::Granted => Poll::Ready(Waited::Granted),
@@ -227,8 +228,8 @@ impl WaitQueue {
     }
 
     /// Ends a wait whose deadline has passed. A permit granted just before still counts.
-    pub(crate) fn expire(&self, key: Key, timed: bool) -> Waited {
-        match self.remove(key, timed) {
+    pub(crate) fn expire(&self, key: Key) -> Waited {
+        match self.remove(key) {
             Fate::Waiting | Fate::Expired => Waited::Expired,
             Fate::Granted => Waited::Granted,
             Fate::Refused(why) => Waited::Refused(why),
@@ -237,8 +238,8 @@ impl WaitQueue {
 
     /// Ends a wait that nobody is interested in any more. A permit granted just before is handed
     /// on.
-    pub(crate) fn cancel(&self, key: Key, timed: bool, now: impl FnOnce() -> Instant) -> bool {
-        self.remove(key, timed) == Fate::Granted && self.release(now)
+    pub(crate) fn cancel(&self, key: Key, now: impl FnOnce() -> Instant) -> bool {
+        self.remove(key) == Fate::Granted && self.release(now)
     }
 
     /// Refuses everybody who waits now; those who come later wait.
@@ -250,7 +251,7 @@ impl WaitQueue {
             let mut wake = WakeList::default();
             let mut waiters = lock(&self.waiters);
             let all = waiters.refuse(why, until, REFUSE_BATCH, &mut wake);
-            self.update(&waiters, |_| {});
+            self.update(&waiters, |pressure| pressure);
             drop(waiters);
             wake.wake();
             if all {
@@ -264,14 +265,11 @@ impl WaitQueue {
     /// Says whether this call did it.
     pub(crate) fn close(&self) -> bool {
         let mut waiters = lock(&self.waiters);
-        if self.pressure().closed {
+        if self.pressure().is_closed() {
             return false;
         }
         let permits = self.limits().permits;
-        self.update(&waiters, |pressure| {
-            pressure.closed = true;
-            pressure.debt += permits;
-        });
+        self.update(&waiters, |pressure| pressure.closed().with_debt(pressure.debt() + permits));
         let wake = self.distribute(&mut waiters, None);
         drop(waiters);
         wake.wake();
@@ -291,16 +289,16 @@ impl WaitQueue {
         waiters.set_order(order);
         let before = self.limits().permits;
         self.limits.store(Limits { permits, places }.pack(), Ordering::Relaxed);
-        if self.pressure().closed {
+        if self.pressure().is_closed() {
             return;
         }
         // Idle permits go first, while the hand is not busy: a newcomer is not refused beside those
         // that stay.
         let surplus = before.saturating_sub(permits);
         let withdrawn = self.withdraw(surplus);
-        let owed = self.pressure().debt + surplus - withdrawn;
+        let owed = self.pressure().debt() + surplus - withdrawn;
         let gained = permits.saturating_sub(before);
-        self.update(&waiters, |pressure| pressure.debt = owed.saturating_sub(gained));
+        self.update(&waiters, |pressure| pressure.with_debt(owed.saturating_sub(gained)));
         self.semaphore.add_permits(gained.saturating_sub(owed));
         let wake = self.distribute(&mut waiters, now);
         drop(waiters);
@@ -309,7 +307,7 @@ impl WaitQueue {
 
     /// Whether [`close`](Self::close) was called.
     pub(crate) fn is_closed(&self) -> bool {
-        self.pressure().closed
+        self.pressure().is_closed()
     }
 
     /// Whether it is closed and the last permit is back.
@@ -319,7 +317,7 @@ impl WaitQueue {
 
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.pressure().waiting as usize
+        self.pressure().waiting() as usize
     }
 
     /// The most that have waited at once since the mark was last reset.
@@ -336,8 +334,8 @@ impl WaitQueue {
     /// How many permits are held.
     pub(crate) fn in_use(&self) -> usize {
         let pressure = self.pressure();
-        let permits = if pressure.closed { 0 } else { self.limits().permits };
-        (permits + pressure.debt).saturating_sub(self.hand.idle() + self.semaphore.available_permits())
+        let permits = if pressure.is_closed() { 0 } else { self.limits().permits };
+        (permits + pressure.debt()).saturating_sub(self.hand.idle() + self.semaphore.available_permits())
     }
 
     /// The limits in force.
@@ -350,11 +348,11 @@ impl WaitQueue {
     #[inline(never)]
     fn draw_or_say_why(&self) -> Take {
         let pressure = self.pressure();
-        if pressure.closed {
+        if pressure.is_closed() {
             Take::Closed
         } else if !self.hand.is_busy() && self.draw() {
             Take::Taken
-        } else if pressure.waiting as usize >= self.limits().places {
+        } else if pressure.waiting() as usize >= self.limits().places {
             Take::Full
         } else {
             Take::Wait
@@ -375,17 +373,30 @@ impl WaitQueue {
         withdrawn
     }
 
+    /// Gives a permit to the next in line; or pays a debt with it, or leaves it in hand. Says whether
+    /// the queue is drained by it.
+    ///
+    /// `put`: it is in hand already, from where another may have taken it by now.
     #[cold]
     #[inline(never)]
-    fn hand_off(&self, now: impl FnOnce() -> Instant) -> bool {
+    fn hand_off(&self, now: impl FnOnce() -> Instant, put: bool) -> bool {
         let mut expired = WakeList::default();
         let (mut waiters, now) = self.lock_timed(now, false);
-        let owing = self.pressure().debt > 0;
-        let granted = if owing { None } else { waiters.grant(now, &self.grants, &mut expired) };
-        let pressure = self.update(&waiters, |pressure| pressure.debt -= usize::from(owing));
-        if !owing && granted.is_none() {
-            self.hand.put(1);
+        let before = self.pressure();
+        if put && (before == Pressure::NONE || !self.hand.take_locked()) {
+            return before.is_drained();
         }
+        let (pressure, granted) = if before.debt() > 0 {
+            (before.with_debt(before.debt() - 1), None)
+        } else {
+            let granted = waiters.grant(now, &self.grants, &mut expired);
+            let gone = u32::from(granted.is_some()) + expired.len();
+            if granted.is_none() {
+                self.hand.put(1);
+            }
+            (before.with_waiting(before.waiting() - gone), granted)
+        };
+        self.set_pressure(before, pressure);
         drop(waiters);
         if let Some(waker) = granted {
             wake(waker);
@@ -394,24 +405,13 @@ impl WaitQueue {
         pressure.is_drained()
     }
 
-    /// After a permit was left in hand while somebody began to wait.
-    #[cold]
-    #[inline(never)]
-    fn settle(&self, now: impl FnOnce() -> Instant) -> bool {
-        let (mut waiters, now) = self.lock_timed(now, false);
-        let wake = self.distribute(&mut waiters, now);
-        drop(waiters);
-        wake.wake();
-        self.is_drained()
-    }
-
     /// Pays the debt and serves the waiters with the idle permits, as far as they go.
     fn distribute(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
         let mut wake = WakeList::default();
         // Busy before it is looked at.
-        self.update(waiters, |_| {});
+        self.update(waiters, |pressure| pressure);
         loop {
-            let owing = self.pressure().debt > 0;
+            let owing = self.pressure().debt() > 0;
             if !owing && waiters.waiting() == 0 {
                 break;
             }
@@ -419,10 +419,10 @@ impl WaitQueue {
                 break;
             }
             if owing {
-                self.update(waiters, |pressure| pressure.debt -= 1);
+                self.update(waiters, |pressure| pressure.with_debt(pressure.debt() - 1));
             } else {
                 let granted = waiters.grant(now, &self.grants, &mut wake);
-                self.update(waiters, |_| {});
+                self.update(waiters, |pressure| pressure);
                 if granted.is_none() {
                     self.hand.put(1);
                     break;
@@ -433,20 +433,13 @@ impl WaitQueue {
         wake
     }
 
-    fn remove(&self, key: Key, timed: bool) -> Fate {
+    fn remove(&self, key: Key) -> Fate {
         let mut waiters = lock(&self.waiters);
         let (fate, waker) = waiters.remove(key);
-        self.update(&waiters, |_| {});
+        self.update(&waiters, |pressure| pressure);
         drop(waiters);
-        self.forget_deadline(timed);
         discard(waker);
         fate
-    }
-
-    fn forget_deadline(&self, timed: bool) {
-        if timed {
-            self.timed.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 
     /// Locks the waiters, with the time if one of them has a deadline.
@@ -458,34 +451,46 @@ impl WaitQueue {
         now: impl FnOnce() -> Instant,
         deadline: bool,
     ) -> (MutexGuard<'_, Waiters>, Option<Instant>) {
-        if !deadline && self.timed.load(Ordering::Relaxed) == 0 {
+        if !deadline && !self.timed.load(Ordering::Relaxed) {
             let waiters = lock(&self.waiters);
-            // Raised under the lock: somebody with a deadline may have come meanwhile.
-            if self.timed.load(Ordering::Relaxed) == 0 {
+            // Somebody with a deadline may have come meanwhile.
+            if !waiters.any_timed() {
                 return (waiters, None);
             }
         }
         let now = contain(now);
-        (lock(&self.waiters), now)
+        let waiters = lock(&self.waiters);
+        if !deadline && !waiters.any_timed() {
+            self.set_timed(false);
+        }
+        (waiters, now)
+    }
+
+    /// Leaves the cache line alone if nothing changes.
+    fn set_timed(&self, timed: bool) {
+        if self.timed.load(Ordering::Relaxed) != timed {
+            self.timed.store(timed, Ordering::Relaxed);
+        }
     }
 
     #[inline]
     fn pressure(&self) -> Pressure {
-        Pressure::unpack(self.pressure.load(Ordering::Acquire))
+        Pressure::from_word(self.pressure.load(Ordering::Acquire))
     }
 
-    /// Rewrites the word: the number of waiters as it is, the rest as `change` says. What follows
-    /// finds the hand busy, or not, accordingly.
-    #[inline]
-    fn update(&self, waiters: &Waiters, change: impl FnOnce(&mut Pressure)) -> Pressure {
+    /// Rewrites the word: the number of waiters as it is, the rest as `change` says.
+    fn update(&self, waiters: &Waiters, change: impl FnOnce(Pressure) -> Pressure) {
         let before = self.pressure();
-        let mut pressure = before;
-        pressure.waiting = waiters.waiting();
-        change(&mut pressure);
-        self.pressure.store(pressure.pack(), Ordering::Release);
-        if pressure.is_zero() != before.is_zero() {
-            self.hand.set_busy(!pressure.is_zero());
+        self.set_pressure(before, change(before.with_waiting(waiters.waiting())));
+    }
+
+    /// Rewrites the word, which was `before`. What follows finds the hand busy, or not, accordingly.
+    #[inline]
+    fn set_pressure(&self, before: Pressure, pressure: Pressure) {
+        self.pressure.store(pressure.word(), Ordering::Release);
+        let busy = pressure != Pressure::NONE;
+        if busy != (before != Pressure::NONE) {
+            self.hand.set_busy(busy);
         }
-        pressure
     }
 }

@@ -82,37 +82,57 @@ impl Hand {
     }
 }
 
-/// What makes newcomers and releases take the lock.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pressure {
-    pub(super) closed: bool,
-    /// Permits that must not come back to the semaphore.
-    pub(super) debt: usize,
-    pub(super) waiting: u32,
-}
+/// What makes newcomers and releases take the lock: how many wait, how many permits must not come back
+/// (the *debt*), and whether the bulkhead is shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pressure(u64);
 
 impl Pressure {
+    /// Nothing to do: releases and newcomers need not take the lock.
+    pub(super) const NONE: Self = Self(0);
+
+    const CLOSED: u64 = 1 << 63;
+    const WAITING: u64 = MAX_PLACES as u64;
+    const DEBT_SHIFT: u32 = Self::WAITING.trailing_ones();
+
+    pub(super) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    pub(super) const fn word(self) -> u64 {
+        self.0
+    }
+
+    pub(super) const fn is_closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
+    }
+
+    pub(super) const fn closed(self) -> Self {
+        Self(self.0 | Self::CLOSED)
+    }
+
     /// Shut down, and the last permit is back.
     pub(super) const fn is_drained(self) -> bool {
-        self.closed && self.debt == 0
+        self.0 & !Self::WAITING == Self::CLOSED
     }
 
-    /// Nothing to do: releases and newcomers need not take the lock.
-    pub(super) const fn is_zero(self) -> bool {
-        !self.closed && self.debt == 0 && self.waiting == 0
+    pub(super) const fn debt(self) -> usize {
+        ((self.0 & !Self::CLOSED) >> Self::DEBT_SHIFT) as usize
     }
 
-    pub(super) const fn pack(self) -> u64 {
-        (self.closed as u64) << 63 | (self.debt as u64) << 31 | self.waiting as u64
+    pub(super) const fn with_debt(self, debt: usize) -> Self {
+        Self(self.0 & (Self::CLOSED | Self::WAITING) | (debt as u64) << Self::DEBT_SHIFT)
     }
 
-    pub(super) const fn unpack(word: u64) -> Self {
-        Self {
-            closed: word >> 63 != 0,
-            debt: (word << 1 >> 32) as usize,
-            #[allow(clippy::cast_possible_truncation, reason = "31 bits")]
-            waiting: (word & MAX_PLACES as u64) as u32,
+    pub(super) const fn waiting(self) -> u32 {
+        #[allow(clippy::cast_possible_truncation, reason = "31 bits")]
+        {
+            (self.0 & Self::WAITING) as u32
         }
+    }
+
+    pub(super) const fn with_waiting(self, waiting: u32) -> Self {
+        Self(self.0 & !Self::WAITING | waiting as u64)
     }
 }
 

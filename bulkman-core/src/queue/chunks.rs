@@ -9,118 +9,102 @@ use std::mem::ManuallyDrop;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::waiters::Refusal;
+use super::waiters::Fate;
 use crate::unwind::discard;
 
-/// The places of a chunk.
+/// The places of a chunk: as many as a word has bits.
 pub(super) const PLACES: u64 = 64;
 
-/// One waiter's place.
+/// What is there of each waiter. Side by side, for a hand-off touches nothing but the waker, and those
+/// of four waiters share a cache line.
 #[derive(Debug)]
-pub(super) struct Place {
-    // Not dropped when it is overwritten: to look whether there is a waker to drop would fetch what
-    // another core wrote last.
-    waker: ManuallyDrop<Option<Waker>>,
-    pub(super) state: State,
-}
-
-impl Place {
-    const OUT: Self = Self { waker: ManuallyDrop::new(None), state: State::Out };
-
-    /// Takes the place of one who is out.
-    #[inline]
-    pub(super) fn fill(&mut self, waker: Waker, state: State) {
-        self.waker = ManuallyDrop::new(Some(waker));
-        self.state = state;
-    }
-
+#[repr(C, align(64))]
+struct Chunk {
     /// There while the waiter waits.
-    #[inline]
-    pub(super) fn waker(&mut self) -> &mut Option<Waker> {
-        &mut self.waker
-    }
+    // Not dropped when they are overwritten: to look whether there is something to drop would fetch
+    // what another core wrote last.
+    wakers: [ManuallyDrop<Option<Waker>>; PLACES as usize],
+    /// For those who are [`timed`](Entry::timed).
+    deadlines: [Option<Instant>; PLACES as usize],
+    /// For those who are [`kept`](Entry::kept).
+    fates: [Fate; PLACES as usize],
 }
-
-/// What is known of the waiter in a place.
-// Flat, so that all fit into the unused nanoseconds of the `Instant`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Granted, or gone, or not come yet.
-    Out,
-    /// Waits without a deadline.
-    Waiting,
-    /// Waits until then.
-    WaitingUntil(Instant),
-    /// Refused since the circuit opened.
-    CircuitOpened,
-    /// Refused since the bulkhead was shut down.
-    ShutDown,
-    /// Passed over: its deadline had passed.
-    Expired,
-}
-
-impl State {
-    pub(super) const fn waits(self) -> bool {
-        matches!(self, Self::Waiting | Self::WaitingUntil(_))
-    }
-
-    pub(super) const fn is_timed(self) -> bool {
-        matches!(self, Self::WaitingUntil(_))
-    }
-}
-
-impl From<Refusal> for State {
-    fn from(why: Refusal) -> Self {
-        match why {
-            Refusal::Circuit => Self::CircuitOpened,
-            Refusal::Shutdown => Self::ShutDown,
-        }
-    }
-}
-
-/// Two places fill a cache line.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct Chunk([Place; PLACES as usize]);
 
 impl Chunk {
     fn new() -> Box<Self> {
-        Box::new(Self([const { Place::OUT }; PLACES as usize]))
+        Box::new(Self {
+            wakers: [const { ManuallyDrop::new(None) }; PLACES as usize],
+            deadlines: [None; PLACES as usize],
+            fates: [Fate::Granted; PLACES as usize],
+        })
     }
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        for place in &mut self.0 {
-            discard(place.waker().take());
+        for waker in &mut self.wakers {
+            discard(waker.take());
         }
     }
 }
 
-/// A chunk, and how many of its places are done with. Kept apart from the places: a grant in the
-/// order of arrival leaves these alone.
+/// A chunk, and what is known of its places. A grant in the order of arrival, to who has no deadline,
+/// changes nothing here.
 #[derive(Debug)]
 struct Entry {
     /// The number of its first place, in chunks.
     number: u64,
     /// `None` once all are out.
     chunk: Option<Box<Chunk>>,
-    /// How many are out; of the chunk in which [`Chunks::pass`] stands, those that it has passed
-    /// need not be among them.
-    out: u8,
-    /// How many wait no more and have not been told why.
-    kept: u8,
+    /// Who waits until a deadline, a bit each.
+    timed: u64,
+    /// Who waits no more and has not been told why, a bit each.
+    kept: u64,
+    /// How many are out; of the chunk in which [`Chunks::oldest`] stands, those that it has passed need
+    /// not be among them.
+    out: u32,
 }
+
+const ALL: u32 = PLACES as u32;
 
 impl Entry {
     #[inline]
-    fn place(&mut self, number: u64) -> &mut Place {
-        let chunk = self.chunk.as_mut().expect("not given up");
-        &mut chunk.0[(number % PLACES) as usize]
+    fn chunk(&mut self) -> &mut Chunk {
+        self.chunk.as_mut().expect("found, and not given up since")
+    }
+
+    /// Ends the wait of who has this place.
+    #[inline]
+    fn call(&mut self, number: u64, judge: impl FnOnce(Option<Instant>) -> Fate) -> Option<Turn> {
+        let place = place_of(number);
+        let waker = self.chunk().wakers[place].take()?;
+        let timed = take_bit(&mut self.timed, place);
+        let fate = judge(if timed { self.chunk().deadlines[place] } else { None });
+        if fate != Fate::Granted {
+            self.chunk().fates[place] = fate;
+            self.kept |= 1 << place;
+        }
+        Some(Turn { number, waker, timed, fate })
     }
 }
 
-const ALL: u8 = PLACES as u8;
+/// Somebody's wait is over.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) number: u64,
+    pub(super) waker: Waker,
+    pub(super) timed: bool,
+    pub(super) fate: Fate,
+}
+
+/// Somebody has left its place.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// What it would have been told.
+    pub(super) fate: Fate,
+    pub(super) waker: Option<Waker>,
+    pub(super) timed: bool,
+}
 
 /// The chunks of one priority, oldest first. A waiter's number never comes back.
 #[derive(Debug, Default)]
@@ -132,29 +116,105 @@ pub(super) struct Chunks {
     spare: Option<Box<Chunk>>,
 }
 
-/// Where in [`Chunks`] a chunk is, until the next change.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Index(usize);
-
 impl Chunks {
-    /// The place of a newcomer; numbers are asked for one after the other.
+    /// Gives a newcomer its place; numbers come one after the other.
     #[inline]
-    pub(super) fn newest(&mut self, number: u64) -> &mut Place {
-        if number % PLACES == 0 {
+    pub(super) fn push(&mut self, number: u64, deadline: Option<Instant>, waker: Waker) {
+        let place = place_of(number);
+        if place == 0 {
             self.grow(number);
         }
-        self.entries.last_mut().expect("the chunk of the newest is not given up").place(number)
+        let entry = self.entries.last_mut().expect("the chunk of the newest is not given up");
+        entry.chunk().wakers[place] = ManuallyDrop::new(Some(waker));
+        if deadline.is_some() {
+            entry.chunk().deadlines[place] = deadline;
+            entry.timed |= 1 << place;
+        }
     }
 
     #[cold]
     fn grow(&mut self, number: u64) {
-        let chunk = self.spare.take().unwrap_or_else(Chunk::new);
-        self.entries.push(Entry { number: number / PLACES, chunk: Some(chunk), out: 0, kept: 0 });
+        let chunk = Some(self.spare.take().unwrap_or_else(Chunk::new));
+        self.entries.push(Entry { number: number / PLACES, chunk, timed: 0, kept: 0, out: 0 });
     }
 
-    /// Where this number's place is, if its chunk is still there.
+    /// Ends the wait of the oldest that waits, from `from` on and before `until`; `from` is moved behind
+    /// it. `judge` is told its deadline, and says what becomes of it.
     #[inline]
-    pub(super) fn find(&self, number: u64) -> Option<Index> {
+    pub(super) fn oldest(
+        &mut self,
+        from: &mut u64,
+        until: u64,
+        judge: impl Fn(Option<Instant>) -> Fate,
+    ) -> Option<Turn> {
+        while *from < until {
+            let Some(index) = self.find(*from) else {
+                *from = self.after(*from)?;
+                continue;
+            };
+            let turn = self.entries[index].call(*from, &judge);
+            *from += 1;
+            if place_of(*from) == 0 {
+                self.pass(index);
+            }
+            if turn.is_some() {
+                return turn;
+            }
+        }
+        None
+    }
+
+    /// Ends the wait of the newest that waits before `end`, which is moved before it.
+    pub(super) fn newest(&mut self, end: &mut u64, judge: impl Fn(Option<Instant>) -> Fate) -> Option<Turn> {
+        let mut index = self.entries.partition_point(|entry| entry.number * PLACES < *end);
+        while index > 0 {
+            index -= 1;
+            let entry = &mut self.entries[index];
+            let first = entry.number * PLACES;
+            *end = (*end).min(first + PLACES);
+            if entry.out + entry.kept.count_ones() == ALL {
+                continue;
+            }
+            while *end > first {
+                *end -= 1;
+                let Some(turn) = entry.call(*end, &judge) else { continue };
+                if turn.fate == Fate::Granted {
+                    self.count_out(index);
+                }
+                return Some(turn);
+            }
+        }
+        None
+    }
+
+    /// Takes whoever is in this place out of it; `None`: nobody is.
+    #[inline]
+    pub(super) fn leave(&mut self, number: u64) -> Option<Left> {
+        let (index, place) = (self.find(number)?, place_of(number));
+        let entry = &mut self.entries[index];
+        let waker = entry.chunk().wakers[place].take();
+        let fate = if waker.is_some() {
+            Fate::Waiting
+        } else if take_bit(&mut entry.kept, place) {
+            entry.chunk().fates[place]
+        } else {
+            return None;
+        };
+        let timed = take_bit(&mut entry.timed, place);
+        self.count_out(index);
+        Some(Left { fate, waker, timed })
+    }
+
+    /// The waker of who waits in this place.
+    #[inline]
+    pub(super) fn waker(&mut self, number: u64) -> Option<&mut Waker> {
+        let index = self.find(number)?;
+        self.entries[index].chunk().wakers[place_of(number)].as_mut()
+    }
+
+    /// Where this number's chunk is, if it is still there.
+    #[inline]
+    fn find(&self, number: u64) -> Option<usize> {
         let wanted = number / PLACES;
         // Unless one before it was left out.
         let most = wanted.wrapping_sub(self.entries.first()?.number) as usize;
@@ -162,7 +222,7 @@ impl Chunks {
             Some(entry) if entry.number == wanted => most,
             _ => self.search(wanted)?,
         };
-        self.entries[index].chunk.is_some().then_some(Index(index))
+        self.entries[index].chunk.is_some().then_some(index)
     }
 
     #[cold]
@@ -170,89 +230,35 @@ impl Chunks {
         self.entries.binary_search_by_key(&wanted, |entry| entry.number).ok()
     }
 
-    #[inline]
-    pub(super) fn place(&mut self, at: Index, number: u64) -> &mut Place {
-        self.entries[at.0].place(number)
+    /// The first number of the chunk after this number's.
+    #[cold]
+    fn after(&self, number: u64) -> Option<u64> {
+        let index = self.entries.partition_point(|entry| entry.number <= number / PLACES);
+        self.entries.get(index).map(|entry| entry.number * PLACES)
     }
 
-    /// The oldest who waits, at or after `from`, which is moved to it. There must be one.
-    #[inline]
-    pub(super) fn oldest_waiting(&mut self, from: &mut u64) -> Index {
-        loop {
-            match self.find(*from) {
-                Some(at) if self.place(at, *from).state.waits() => return at,
-                Some(at) => self.pass(at, from),
-                None => *from = self.after(*from / PLACES) * PLACES,
-            }
+    /// Behind a whole chunk, only those who were not told yet are left in it.
+    #[cold]
+    fn pass(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        entry.out = ALL - entry.kept.count_ones();
+        if entry.out == ALL {
+            self.give_up(index);
         }
     }
 
-    /// The newest who waits, before `end`, which is moved behind it. There must be one.
-    pub(super) fn newest_waiting(&mut self, end: &mut u64) -> Index {
-        let mut index = self.entries.partition_point(|entry| entry.number * PLACES < *end);
-        loop {
-            index -= 1;
-            let Entry { number, ref chunk, out, kept } = self.entries[index];
-            *end = (*end).min((number + 1) * PLACES);
-            if chunk.is_none() || out + kept == ALL {
-                continue;
-            }
-            while *end > number * PLACES {
-                if self.place(Index(index), *end - 1).state.waits() {
-                    return Index(index);
-                }
-                *end -= 1;
-            }
-        }
-    }
-
-    /// Moves on from a place where nobody waits. Behind a whole chunk only those who were not told
-    /// yet are left.
     #[inline]
-    pub(super) fn pass(&mut self, at: Index, from: &mut u64) {
-        *from += 1;
-        if *from % PLACES == 0 {
-            self.settle(at);
+    fn count_out(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        entry.out += 1;
+        if entry.out == ALL {
+            self.give_up(index);
         }
     }
 
     #[cold]
-    fn settle(&mut self, at: Index) {
-        let entry = &mut self.entries[at.0];
-        entry.out = ALL - entry.kept;
-        self.give_up_if_out(at);
-    }
-
-    /// One has left its place.
-    #[inline]
-    pub(super) fn count_out(&mut self, at: Index) {
-        self.entries[at.0].out += 1;
-        self.give_up_if_out(at);
-    }
-
-    /// One waits no more, and has to be told why.
-    #[inline]
-    pub(super) fn keep(&mut self, at: Index) {
-        self.entries[at.0].kept += 1;
-    }
-
-    /// One of those was told.
-    #[inline]
-    pub(super) fn told(&mut self, at: Index) {
-        self.entries[at.0].kept -= 1;
-        self.count_out(at);
-    }
-
-    #[inline]
-    fn give_up_if_out(&mut self, at: Index) {
-        if self.entries[at.0].out == ALL {
-            self.give_up(at);
-        }
-    }
-
-    #[cold]
-    fn give_up(&mut self, at: Index) {
-        self.spare = self.entries[at.0].chunk.take();
+    fn give_up(&mut self, index: usize) {
+        self.spare = self.entries[index].chunk.take();
         self.given_up += 1;
         if self.given_up > self.entries.len() / 2 {
             self.entries.retain(|entry| entry.chunk.is_some());
@@ -264,16 +270,25 @@ impl Chunks {
         }
     }
 
-    /// The first chunk after this one, or after where it was.
-    fn after(&self, number: u64) -> u64 {
-        let index = self.entries.partition_point(|entry| entry.number <= number);
-        self.entries[index].number
-    }
-
     /// How many places there is memory for.
     #[cfg(all(test, not(bulkman_loom)))]
     pub(super) fn capacity(&self) -> usize {
         let chunks = self.entries.iter().filter_map(|entry| entry.chunk.as_ref()).chain(&self.spare);
         chunks.count() * PLACES as usize
     }
+}
+
+#[inline]
+const fn place_of(number: u64) -> usize {
+    (number % PLACES) as usize
+}
+
+/// Clears a bit, and says whether it was set. A word that has none is left alone.
+#[inline]
+fn take_bit(word: &mut u64, place: usize) -> bool {
+    let bit = *word & 1 << place;
+    if bit != 0 {
+        *word ^= bit;
+    }
+    bit != 0
 }

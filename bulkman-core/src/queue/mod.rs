@@ -389,7 +389,7 @@ impl WaitQueue {
         let (pressure, granted) = if before.debt() > 0 {
             (before.with_debt(before.debt() - 1), None)
         } else {
-            let granted = waiters.grant(now, &self.grants, &mut expired);
+            let granted = waiters.grant(now, &mut expired);
             let gone = u32::from(granted.is_some()) + expired.len();
             if granted.is_none() {
                 self.hand.put(1);
@@ -398,8 +398,8 @@ impl WaitQueue {
         };
         self.set_pressure(before, pressure);
         drop(waiters);
-        if let Some(waker) = granted {
-            wake(waker);
+        if let Some(granted) = granted {
+            wake(granted.tell(&self.grants));
         }
         expired.wake();
         pressure.is_drained()
@@ -421,13 +421,13 @@ impl WaitQueue {
             if owing {
                 self.update(waiters, |pressure| pressure.with_debt(pressure.debt() - 1));
             } else {
-                let granted = waiters.grant(now, &self.grants, &mut wake);
+                let granted = waiters.grant(now, &mut wake);
                 self.update(waiters, |pressure| pressure);
-                if granted.is_none() {
+                let Some(granted) = granted else {
                     self.hand.put(1);
                     break;
-                }
-                wake.extend(granted);
+                };
+                wake.push(granted.tell(&self.grants));
             }
         }
         wake
@@ -436,7 +436,10 @@ impl WaitQueue {
     fn remove(&self, key: Key) -> Fate {
         let mut waiters = lock(&self.waiters);
         let (fate, waker) = waiters.remove(key);
-        self.update(&waiters, |pressure| pressure);
+        if fate == Fate::Waiting {
+            let before = self.pressure();
+            self.set_pressure(before, before.with_waiting(before.waiting() - 1));
+        }
         drop(waiters);
         discard(waker);
         fate

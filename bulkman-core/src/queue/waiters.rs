@@ -8,7 +8,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use super::chunks::{Chunks, Index, State};
+use super::chunks::{Chunks, Left, Turn};
 use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
 use crate::wake::wake;
@@ -33,19 +33,6 @@ pub(super) enum Fate {
     Refused(Refusal),
     /// Passed over: its deadline had passed when its turn came.
     Expired,
-}
-
-impl From<State> for Fate {
-    #[inline]
-    fn from(state: State) -> Self {
-        match state {
-            State::Out => Self::Granted,
-            State::Waiting | State::WaitingUntil(_) => Self::Waiting,
-            State::CircuitOpened => Self::Refused(Refusal::Circuit),
-            State::ShutDown => Self::Refused(Refusal::Shutdown),
-            State::Expired => Self::Expired,
-        }
-    }
 }
 
 /// A waiter's number among those of its priority, and the priority's row. No other waiter ever has
@@ -151,63 +138,45 @@ impl Waiters {
         let row = row_of(priority);
         let (order, waiting, number) = (self.order, self.waiting[row], self.ends[row].next);
         let Row { chunks, newest } = &mut self.rows.get_or_insert_default()[row];
-        chunks.newest(number).fill(waker, deadline.map_or(State::Waiting, State::WaitingUntil));
+        chunks.push(number, deadline, waker);
         if order == QueueOrder::Lifo {
             *newest = number + 1;
         }
         self.waiting[row] = waiting + 1;
+        self.ends[row].next = number + 1;
         if deadline.is_some() {
             self.timed += 1;
         }
-        self.ends[row].next = number + 1;
         Key::new(row, number)
     }
 
     /// Gives a permit to the next in line, passing over those whose deadline has passed.
     ///
-    /// Returns the waker of who took it, to be woken outside the lock, and appends those of who
+    /// Returns who took it, to be announced and woken outside the lock, and appends the wakers of who
     /// was passed over.
     #[inline]
-    pub(super) fn grant(
-        &mut self,
-        now: Option<Instant>,
-        grants: &Grants,
-        expired: &mut WakeList,
-    ) -> Option<Waker> {
+    pub(super) fn grant(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Granted> {
+        let judge = |deadline: Option<Instant>| match (deadline, now) {
+            (Some(deadline), Some(now)) if deadline <= now => Fate::Expired,
+            _ => Fate::Granted,
+        };
         while let Some(row) = BY_URGENCY.into_iter().find(|&row| self.waiting[row] > 0) {
-            let (order, waiting, mut oldest) = (self.order, self.waiting[row], self.ends[row].oldest);
+            let (waiting, Ends { mut oldest, next }) = (self.waiting[row], self.ends[row]);
             let Row { chunks, newest } = &mut self.rows.as_mut()?[row];
-            let (at, number) = match order {
-                QueueOrder::Fifo => (chunks.oldest_waiting(&mut oldest), oldest),
-                QueueOrder::Lifo => {
-                    let at = chunks.newest_waiting(newest);
-                    *newest -= 1;
-                    (at, *newest)
-                }
+            let turn = match self.order {
+                QueueOrder::Fifo => chunks.oldest(&mut oldest, next, judge),
+                QueueOrder::Lifo => chunks.newest(newest, judge),
             };
-            let place = chunks.place(at, number);
-            let waker = place.waker().take();
-            let state = place.state;
-            let late = matches!((state, now), (State::WaitingUntil(until), Some(now)) if until <= now);
-            place.state = if late { State::Expired } else { State::Out };
-            if late {
-                chunks.keep(at);
-            }
-            match order {
-                QueueOrder::Fifo => chunks.pass(at, &mut oldest),
-                QueueOrder::Lifo if late => {}
-                QueueOrder::Lifo => chunks.count_out(at),
-            }
+            let Turn { number, waker, timed, fate } = turn?;
             self.waiting[row] = waiting - 1;
-            if state.is_timed() {
+            self.ends[row].oldest = oldest;
+            if timed {
                 self.timed -= 1;
             }
-            self.ends[row].oldest = oldest;
-            if !late {
-                grants.add(Key::new(row, number));
-                return waker;
+            if fate == Fate::Granted {
+                return Some(Granted { key: Key::new(row, number), waker });
             }
-            expired.extend(waker);
+            expired.push(waker);
         }
         None
     }
@@ -225,22 +194,15 @@ impl Waiters {
         let mut left = limit;
         for (row, Row { chunks, .. }) in rows.iter_mut().enumerate() {
             while self.waiting[row] > 0 {
-                let oldest = &mut self.ends[row].oldest;
-                let at = chunks.oldest_waiting(oldest);
-                if *oldest >= until.0[row] {
-                    break;
-                }
                 if left == 0 {
                     return false;
                 }
+                let turn = chunks.oldest(&mut self.ends[row].oldest, until.0[row], |_| Fate::Refused(why));
+                let Some(turn) = turn else { break };
                 left -= 1;
-                let place = chunks.place(at, *oldest);
-                self.timed -= u32::from(place.state.is_timed());
                 self.waiting[row] -= 1;
-                place.state = why.into();
-                wake.extend(place.waker().take());
-                chunks.keep(at);
-                chunks.pass(at, oldest);
+                self.timed -= u32::from(turn.timed);
+                wake.push(turn.waker);
             }
         }
         true
@@ -250,46 +212,32 @@ impl Waiters {
     ///
     /// `None` for one that waits with another waker than this: see [`rearm`](Self::rearm).
     pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Option<Fate> {
-        let Some((chunks, at)) = self.find(key) else { return Some(Fate::Granted) };
-        let place = chunks.place(at, key.number());
-        match Fate::from(place.state) {
-            Fate::Waiting => {
-                let known = place.waker().as_ref().is_some_and(|known| known.will_wake(waker));
-                known.then_some(Fate::Waiting)
-            }
-            _ => Some(self.remove(key).0),
+        match self.waker(key) {
+            Some(known) => known.will_wake(waker).then_some(Fate::Waiting),
+            None => Some(self.remove(key).0),
         }
     }
 
     /// As [`poll`](Self::poll), with a waker to keep.
     ///
     /// Returns the waker that is not needed, to be dropped outside the lock.
-    pub(super) fn rearm(&mut self, key: Key, waker: Waker) -> (Fate, Option<Waker>) {
-        if let Some((chunks, at)) = self.find(key) {
-            let place = chunks.place(at, key.number());
-            if place.state.waits() {
-                return (Fate::Waiting, place.waker().replace(waker));
-            }
+    pub(super) fn rearm(&mut self, key: Key, waker: Waker) -> (Fate, Waker) {
+        match self.waker(key) {
+            Some(known) => (Fate::Waiting, std::mem::replace(known, waker)),
+            None => (self.remove(key).0, waker),
         }
-        (self.remove(key).0, Some(waker))
     }
 
     /// Takes a waiter out, whatever its fate, and says which it was.
     #[inline]
     pub(super) fn remove(&mut self, key: Key) -> (Fate, Option<Waker>) {
-        let Some((chunks, at)) = self.find(key) else { return (Fate::Granted, None) };
-        let place = chunks.place(at, key.number());
-        let state = std::mem::replace(&mut place.state, State::Out);
-        let fate = Fate::from(state);
-        let waker = place.waker().take();
-        match fate {
-            Fate::Granted => {}
-            Fate::Waiting => {
-                chunks.count_out(at);
-                self.waiting[key.row()] -= 1;
-                self.timed -= u32::from(state.is_timed());
-            }
-            Fate::Refused(_) | Fate::Expired => chunks.told(at),
+        let left = self.rows.as_mut().and_then(|rows| rows[key.row()].chunks.leave(key.number()));
+        let Some(Left { fate, waker, timed }) = left else { return (Fate::Granted, None) };
+        if fate == Fate::Waiting {
+            self.waiting[key.row()] -= 1;
+        }
+        if timed {
+            self.timed -= 1;
         }
         (fate, waker)
     }
@@ -317,12 +265,26 @@ impl Waiters {
         self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.capacity()).sum()
     }
 
-    /// Where a waiter's place is, unless all in its chunk are out.
+    /// The waker of one who waits.
+    fn waker(&mut self, key: Key) -> Option<&mut Waker> {
+        self.rows.as_mut()?[key.row()].chunks.waker(key.number())
+    }
+}
+
+/// Who was granted a permit.
+#[derive(Debug)]
+pub(super) struct Granted {
+    key: Key,
+    waker: Waker,
+}
+
+impl Granted {
+    /// Tells those who look without the lock, who need not know before it is released; whose waker is
+    /// returned.
     #[inline]
-    fn find(&mut self, key: Key) -> Option<(&mut Chunks, Index)> {
-        let chunks = &mut self.rows.as_mut()?[key.row()].chunks;
-        let at = chunks.find(key.number())?;
-        Some((chunks, at))
+    pub(super) fn tell(self, grants: &Grants) -> Waker {
+        grants.add(self.key);
+        self.waker
     }
 }
 
@@ -346,7 +308,7 @@ impl WakeList {
         self.0.len() as u32
     }
 
-    pub(super) fn extend(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker);
+    pub(super) fn push(&mut self, waker: Waker) {
+        self.0.push(waker);
     }
 }

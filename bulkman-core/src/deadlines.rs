@@ -149,6 +149,16 @@ impl Times {
     fn total(&self) -> Option<Instant> {
         self.began.checked_add(self.limits.timeout.get()?)
     }
+
+    fn queue(&self) -> Option<Instant> {
+        let wait = self.limits.max_wait.get().and_then(|limit| self.began.checked_add(limit));
+        earlier(wait, self.total())
+    }
+
+    fn run_until(&self) -> Option<Instant> {
+        let run = self.limits.run_timeout.get().and_then(|limit| self.running?.checked_add(limit));
+        earlier(run, self.total())
+    }
 }
 
 impl Deadlines {
@@ -174,18 +184,19 @@ impl Deadlines {
     }
 
     /// Whether the call may wait for a permit at all.
+    #[inline]
     pub(crate) fn may_wait(&self) -> bool {
         !matches!(self, Self::Kept(times) if times.limits.max_wait == Limit(0))
     }
 
     /// When the call must have left the queue.
+    #[inline]
     pub(crate) fn queue(&self) -> Option<Instant> {
-        let times = self.times()?;
-        let wait = times.limits.max_wait.get().and_then(|limit| times.began.checked_add(limit));
-        earlier(wait, times.total())
+        self.times()?.queue()
     }
 
     /// When the whole call must be over.
+    #[inline]
     pub(crate) fn total(&self) -> Option<Instant> {
         self.times()?.total()
     }
@@ -204,10 +215,9 @@ impl Deadlines {
     }
 
     /// When the operation must be over.
+    #[inline]
     pub(crate) fn run_until(&self) -> Option<Instant> {
-        let times = self.times()?;
-        let run = times.limits.run_timeout.get().and_then(|limit| times.running?.checked_add(limit));
-        earlier(run, times.total())
+        self.times()?.run_until()
     }
 
     /// When the operation began, if the clock was read then.
@@ -263,6 +273,7 @@ impl Deadlines {
         }
     }
 
+    #[inline]
     const fn times(&self) -> Option<&Times> {
         match self {
             Self::Kept(times) => Some(times),

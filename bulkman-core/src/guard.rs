@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::bulkhead::{Bulkhead, Inner};
-use crate::circuit_breaker::{CircuitBreaker, Ticket};
+use crate::circuit_breaker::Ticket;
 use crate::deadlines::Deadlines;
 use crate::error::{BulkheadError, Phase};
 use crate::observe::{Ending, Observer};
@@ -317,12 +317,15 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         // The circuit is asked once more, so that what it says under the queue's lock can be
         // compared: if it opens from here on, either that look or the opening's sweep of the
         // queue refuses this call.
-        let seen = inner.circuit.as_ref().map(CircuitBreaker::seen);
-        self.check_circuit()?;
-        let refuses = || match (&inner.circuit, seen) {
-            (Some(circuit), Some(seen)) => circuit.refuses_since(seen),
-            _ => false,
+        let seen = match &inner.circuit {
+            Some(circuit) => {
+                let seen = circuit.seen();
+                circuit.check().map_err(Rejection::Circuit)?;
+                Some((circuit, seen))
+            }
+            None => None,
         };
+        let refuses = || seen.is_some_and(|(circuit, seen)| circuit.refuses_since(seen));
         match inner.queue.enqueue(priority, deadline, waker, refuses, || inner.runtime.now()) {
             Enqueued::Taken => {
                 self.held = Held::Permit;

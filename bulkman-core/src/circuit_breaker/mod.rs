@@ -297,12 +297,14 @@ impl CircuitBreaker {
     }
 
     /// The state as it is, to be compared later: see [`refuses_since`](Self::refuses_since).
+    #[inline]
     pub(crate) fn seen(&self) -> u64 {
         self.0.seen()
     }
 
     /// Whether the circuit has begun to refuse all calls since it was `seen`. A load; an isolation
     /// that was running then, and may well be over, does not count.
+    #[inline]
     pub(crate) fn refuses_since(&self, seen: u64) -> bool {
         self.0.seen() != seen && self.0.refuses()
     }

@@ -172,6 +172,7 @@ impl Shell {
     }
 
     /// The packed word: equal to an earlier one as long as nothing has changed.
+    #[inline]
     pub(crate) fn seen(&self) -> u64 {
         self.word().bits()
     }

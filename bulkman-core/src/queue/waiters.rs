@@ -154,7 +154,7 @@ impl Waiters {
     ///
     /// Returns who took it, to be announced and woken outside the lock, and appends the wakers of who
     /// was passed over.
-    #[inline]
+    #[inline(always)]
     pub(super) fn grant(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Granted> {
         let judge = |deadline: Option<Instant>| match (deadline, now) {
             (Some(deadline), Some(now)) if deadline <= now => Fate::Expired,

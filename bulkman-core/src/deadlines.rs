@@ -133,30 +133,74 @@ pub(crate) enum Deadlines {
 }
 
 pub(crate) struct Times {
-    limits: TimeLimits,
+    timeout: Limit,
+    run_timeout: Limit,
+    phase: Phase,
     began: Instant,
-    running: Option<Instant>,
     /// For the deadline of the phase that the call is in.
     timer: Option<Sleep>,
 }
 
+/// What has to be remembered of the phase that a call is in, in eight bytes: while it has no permit, how
+/// long it may wait for one; then, how long after its beginning the operation's was.
+///
+/// Nanoseconds, of which there are 292 years' below the uppermost bit, which tells the one from the
+/// other.
+#[derive(Clone, Copy)]
+struct Phase(u64);
+
+impl Phase {
+    const RUNS: u64 = 1 << 63;
+
+    /// A limit that would not fit never comes.
+    const fn waits(max_wait: Limit) -> Self {
+        Self(if max_wait.0 < Self::RUNS { max_wait.0 } else { Limit::NONE.0 })
+    }
+
+    fn runs(after: Duration) -> Self {
+        Self(Self::RUNS | u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).min(Self::RUNS - 2))
+    }
+
+    const fn max_wait(self) -> Limit {
+        if self.0 < Self::RUNS { Limit(self.0) } else { Limit::NONE }
+    }
+
+    const fn waited(self) -> Option<Duration> {
+        if self.0 < Self::RUNS || self.0 == Limit::NONE.0 {
+            return None;
+        }
+        Some(Duration::from_nanos(self.0 ^ Self::RUNS))
+    }
+}
+
 impl Times {
     const fn new(limits: TimeLimits, began: Instant) -> Self {
-        Self { limits, began, running: None, timer: None }
+        let TimeLimits { timeout, max_wait, run_timeout } = limits;
+        Self { timeout, run_timeout, phase: Phase::waits(max_wait), began, timer: None }
+    }
+
+    fn limits(&self) -> TimeLimits {
+        let (timeout, run_timeout) = (self.timeout, self.run_timeout);
+        TimeLimits { timeout, max_wait: self.phase.max_wait(), run_timeout }
+    }
+
+    /// When the operation began.
+    fn running(&self) -> Option<Instant> {
+        self.began.checked_add(self.phase.waited()?)
     }
 
     /// A time that overflows never comes.
     fn total(&self) -> Option<Instant> {
-        self.began.checked_add(self.limits.timeout.get()?)
+        self.began.checked_add(self.timeout.get()?)
     }
 
     fn queue(&self) -> Option<Instant> {
-        let wait = self.limits.max_wait.get().and_then(|limit| self.began.checked_add(limit));
+        let wait = self.phase.max_wait().get().and_then(|limit| self.began.checked_add(limit));
         earlier(wait, self.total())
     }
 
     fn run_until(&self) -> Option<Instant> {
-        let run = self.limits.run_timeout.get().and_then(|limit| self.running?.checked_add(limit));
+        let run = self.run_timeout.get().and_then(|limit| self.running()?.checked_add(limit));
         earlier(run, self.total())
     }
 }
@@ -174,7 +218,7 @@ impl Deadlines {
             Self::Unkept => configured.resolve(TimeLimits::AS_CONFIGURED),
             Self::Asked(own) => configured.resolve(*own),
             Self::Running(_) => TimeLimits::NONE,
-            Self::Kept(times) => times.limits,
+            Self::Kept(times) => times.limits(),
         }
     }
 
@@ -186,7 +230,7 @@ impl Deadlines {
     /// Whether the call may wait for a permit at all.
     #[inline]
     pub(crate) fn may_wait(&self) -> bool {
-        !matches!(self, Self::Kept(times) if times.limits.max_wait == Limit(0))
+        !matches!(self, Self::Kept(times) if times.phase.max_wait() == Limit(0))
     }
 
     /// When the call must have left the queue.
@@ -205,10 +249,10 @@ impl Deadlines {
     pub(crate) fn run(&mut self, waited: bool, runtime: &dyn Runtime) {
         match self {
             // Without a wait no time has passed that is worth a clock reading.
-            Self::Kept(times) if !waited => times.running = Some(times.began),
+            Self::Kept(times) if !waited => times.phase = Phase::runs(Duration::ZERO),
             Self::Kept(times) => {
                 times.timer = None;
-                times.running = Some(runtime.now());
+                times.phase = Phase::runs(runtime.now().saturating_duration_since(times.began));
             }
             Self::Unkept | Self::Asked(_) | Self::Running(_) => *self = Self::Running(runtime.now()),
         }
@@ -221,10 +265,10 @@ impl Deadlines {
     }
 
     /// When the operation began, if the clock was read then.
-    pub(crate) const fn running(&self) -> Option<Instant> {
+    pub(crate) fn running(&self) -> Option<Instant> {
         match self {
             Self::Running(since) => Some(*since),
-            Self::Kept(times) => times.running,
+            Self::Kept(times) => times.running(),
             Self::Unkept | Self::Asked(_) => None,
         }
     }
@@ -239,7 +283,7 @@ impl Deadlines {
     pub(crate) fn spent(&self, now: Instant) -> (Duration, Duration) {
         let between = |from: Instant, to: Option<Instant>| to.unwrap_or(now).saturating_duration_since(from);
         let ran = self.running().map_or(Duration::ZERO, |running| between(running, None));
-        let waited = self.times().map_or(Duration::ZERO, |times| between(times.began, times.running));
+        let waited = self.times().map_or(Duration::ZERO, |times| between(times.began, times.running()));
         (waited, ran)
     }
 
@@ -247,7 +291,7 @@ impl Deadlines {
     /// queue is not the dependency's fault.
     pub(crate) fn is_queues_fault(&self, now: Instant) -> bool {
         let (queued, ran) = self.spent(now);
-        let run_limit = self.times().and_then(|times| times.limits.run_timeout.get());
+        let run_limit = self.times().and_then(|times| times.run_timeout.get());
         run_limit.is_none_or(|limit| ran < limit) && queued > ran
     }
 
@@ -266,7 +310,8 @@ impl Deadlines {
     pub(crate) fn without_timer(&self) -> Self {
         match self {
             Self::Kept(times) => {
-                Self::Kept(Times { running: times.running, ..Times::new(times.limits, times.began) })
+                let Times { timeout, run_timeout, phase, began, timer: _ } = *times;
+                Self::Kept(Times { timeout, run_timeout, phase, began, timer: None })
             }
             Self::Running(since) => Self::Running(*since),
             Self::Unkept | Self::Asked(_) => Self::Unkept,
@@ -286,7 +331,7 @@ impl std::fmt::Debug for Deadlines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let times = self.times();
         f.debug_struct("Deadlines")
-            .field("limits", &times.map(|times| times.limits))
+            .field("limits", &times.map(Times::limits))
             .field("began", &times.map(|times| times.began))
             .field("running", &self.running())
             .finish_non_exhaustive()
@@ -297,5 +342,33 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_a_limit_or_a_moment() {
+        let nanos = Duration::from_nanos;
+        for limit in [nanos(0), nanos(1), Duration::from_secs(200 * 365 * 86_400)] {
+            let phase = Phase::waits(Limit::new(Some(limit)));
+            assert_eq!((phase.max_wait().get(), phase.waited()), (Some(limit), None));
+        }
+        for never in [None, Some(Duration::from_secs(300 * 365 * 86_400)), Some(Duration::MAX)] {
+            let phase = Phase::waits(Limit::new(never));
+            assert_eq!((phase.max_wait(), phase.waited()), (Limit::NONE, None));
+        }
+        for waited in [nanos(0), nanos(1), Duration::from_secs(200 * 365 * 86_400)] {
+            let phase = Phase::runs(waited);
+            assert_eq!((phase.max_wait(), phase.waited()), (Limit::NONE, Some(waited)));
+        }
+        assert!(Phase::runs(Duration::MAX).waited().is_some());
+    }
+
+    #[test]
+    fn a_call_carries_no_more_than_this() {
+        assert!(size_of::<Deadlines>() <= 56, "{}", size_of::<Deadlines>());
     }
 }

@@ -1,12 +1,15 @@
 //! The state as one atomic word: all that a call needs to know while the circuit is closed.
 
+use std::num::NonZeroU64;
+
 use super::circuit_state::CircuitState;
 
-/// State (3 bits), three flags, and the generation.
+/// State (3 bits), three flags, a bit that is always set, and the generation.
 ///
 /// Two admissions with equal words were given in the same generation, under the same rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(u64);
+// Never zero, so that what may have one is no larger: each call in flight carries it.
+pub(crate) struct Word(NonZeroU64);
 
 impl Word {
     pub(crate) fn new(state: CircuitState, generation: u64, flags: Flags) -> Self {
@@ -20,34 +23,37 @@ impl Word {
                 bits |= bit;
             }
         }
-        Self(bits)
+        Self::from_bits(bits)
     }
 
     #[inline]
     pub(crate) const fn from_bits(bits: u64) -> Self {
-        Self(bits)
+        match NonZeroU64::new(bits | ALWAYS) {
+            Some(bits) => Self(bits),
+            None => unreachable!(),
+        }
     }
 
     #[inline]
     pub(crate) const fn bits(self) -> u64 {
-        self.0
+        self.0.get()
     }
 
     /// Whether every call passes, which is one test of one bit.
     #[inline]
     pub(crate) const fn passes_all(self) -> bool {
-        self.0 & REFUSES == 0
+        self.bits() & REFUSES == 0
     }
 
     /// Whether every call is refused, unless an isolation is over.
     #[inline]
     pub(crate) const fn refuses_all(self) -> bool {
-        self.0 & STATE & !1 == REFUSES
+        self.bits() & STATE & !1 == REFUSES
     }
 
     #[inline]
     pub(crate) const fn state(self) -> CircuitState {
-        match self.0 & STATE {
+        match self.bits() & STATE {
             0 => CircuitState::Closed,
             1 => CircuitState::Disabled,
             2 => CircuitState::MetricsOnly,
@@ -61,24 +67,24 @@ impl Word {
     /// has something else to count than successes.
     #[inline]
     pub(crate) const fn records_success(self) -> bool {
-        self.0 & RECORDS_SUCCESS != 0
+        self.bits() & RECORDS_SUCCESS != 0
     }
 
     /// Outcomes must say how long the call took.
     #[inline]
     pub(crate) const fn needs_duration(self) -> bool {
-        self.0 & NEEDS_DURATION != 0
+        self.bits() & NEEDS_DURATION != 0
     }
 
     /// No outcome can be recorded without the time.
     #[inline]
     pub(crate) const fn needs_clock(self) -> bool {
-        self.0 & NEEDS_CLOCK != 0
+        self.bits() & NEEDS_CLOCK != 0
     }
 
     #[inline]
     pub(crate) const fn generation(self) -> u64 {
-        self.0 >> GENERATION
+        self.bits() >> GENERATION
     }
 }
 
@@ -95,6 +101,7 @@ const REFUSES: u64 = 0b100;
 const RECORDS_SUCCESS: u64 = 1 << 3;
 const NEEDS_DURATION: u64 = 1 << 4;
 const NEEDS_CLOCK: u64 = 1 << 5;
+const ALWAYS: u64 = 1 << 6;
 /// 56 bits of generation: at a transition every nanosecond they last for two years.
 const GENERATION: u32 = 8;
 

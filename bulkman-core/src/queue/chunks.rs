@@ -24,18 +24,18 @@ struct Chunk {
     // Not dropped when they are overwritten: to look whether there is something to drop would fetch
     // what another core wrote last.
     wakers: [ManuallyDrop<Option<Waker>>; PLACES as usize],
-    /// For those who are [`timed`](Entry::timed).
-    deadlines: [Option<Instant>; PLACES as usize],
     /// For those who are [`kept`](Entry::kept).
     fates: [Fate; PLACES as usize],
+    /// For those who are [`timed`](Entry::timed); made for the first of them.
+    deadlines: Option<Box<[Option<Instant>; PLACES as usize]>>,
 }
 
 impl Chunk {
     fn new() -> Box<Self> {
         Box::new(Self {
             wakers: [const { ManuallyDrop::new(None) }; PLACES as usize],
-            deadlines: [None; PLACES as usize],
             fates: [Fate::Granted; PLACES as usize],
+            deadlines: None,
         })
     }
 }
@@ -73,13 +73,24 @@ impl Entry {
         self.chunk.as_mut().expect("found, and not given up since")
     }
 
+    #[inline(never)]
+    fn set_deadline(&mut self, place: usize, deadline: Option<Instant>) {
+        self.timed |= 1 << place;
+        self.chunk().deadlines.get_or_insert_with(|| Box::new([None; PLACES as usize]))[place] = deadline;
+    }
+
+    #[inline(never)]
+    fn deadline(&mut self, place: usize) -> Option<Instant> {
+        self.chunk().deadlines.as_ref().and_then(|deadlines| deadlines[place])
+    }
+
     /// Ends the wait of who has this place.
     #[inline]
     fn call(&mut self, number: u64, judge: impl FnOnce(Option<Instant>) -> Fate) -> Option<Turn> {
         let place = place_of(number);
         let waker = self.chunk().wakers[place].take()?;
         let timed = take_bit(&mut self.timed, place);
-        let fate = judge(if timed { self.chunk().deadlines[place] } else { None });
+        let fate = judge(if timed { self.deadline(place) } else { None });
         if fate != Fate::Granted {
             self.chunk().fates[place] = fate;
             self.kept |= 1 << place;
@@ -127,8 +138,7 @@ impl Chunks {
         let entry = self.entries.last_mut().expect("the chunk of the newest is not given up");
         entry.chunk().wakers[place] = ManuallyDrop::new(Some(waker));
         if deadline.is_some() {
-            entry.chunk().deadlines[place] = deadline;
-            entry.timed |= 1 << place;
+            entry.set_deadline(place, deadline);
         }
     }
 
@@ -275,6 +285,11 @@ impl Chunks {
     pub(super) fn capacity(&self) -> usize {
         let chunks = self.entries.iter().filter_map(|entry| entry.chunk.as_ref()).chain(&self.spare);
         chunks.count() * PLACES as usize
+    }
+
+    #[cfg(all(test, not(bulkman_loom)))]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.capacity()
     }
 }
 

@@ -178,6 +178,7 @@ proptest! {
             }
             wake.wake();
             prop_assert_eq!(waiters.waiting() as usize, model.waiting.len());
+            prop_assert_eq!(waiters.any_timed(), model.waiting.iter().any(|waiting| waiting.1.is_some()));
             let mut places = 0;
             for (who, client) in clients.iter().enumerate() {
                 let Some(client) = client else { continue };
@@ -189,13 +190,16 @@ proptest! {
             // is, the newest that came, or the next that is needed.
             prop_assert!(waiters.capacity() <= (places + 9) * 64, "{} for {}", waiters.capacity(), places);
         }
-        for (who, client) in clients.into_iter().enumerate() {
-            if let Some(client) = client {
-                let fate = model.fates[who];
-                prop_assert!(!grants.include(client.key) || fate == Fate::Granted, "waiter {}", who);
-                let seen = waiters.poll(client.key, &Waker::from(client.woken));
-                prop_assert_eq!(seen, Some(fate), "waiter {}", who);
-            }
+        for (who, client) in clients.iter().enumerate() {
+            let Some(Client { key, woken }) = client else { continue };
+            let fate = model.fates[who];
+            prop_assert!(!grants.include(*key) || fate == Fate::Granted, "waiter {}", who);
+            prop_assert_eq!(waiters.poll(*key, &Waker::from(Arc::clone(woken))), Some(fate), "waiter {}", who);
+        }
+        // Some wait still: no waker outlives the queue.
+        drop(waiters);
+        for client in clients.iter().flatten() {
+            prop_assert_eq!(Arc::strong_count(&client.woken), 1);
         }
     }
 }
@@ -222,6 +226,26 @@ fn a_grant_that_is_forgotten_is_seen_with_the_lock() {
 }
 
 #[test]
+fn one_who_stays_holds_no_memory_for_those_who_go() {
+    for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
+        let (mut waiters, grants) = (Waiters::new(order), Grants::new());
+        let push =
+            |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone(), &grants);
+        let oldest = push(&mut waiters);
+        let mut newest = push(&mut waiters);
+        for _ in 0..100_000 {
+            let next = push(&mut waiters);
+            assert_eq!(waiters.remove(newest).0, Fate::Waiting);
+            newest = next;
+        }
+        let (capacity, entries) = (waiters.capacity(), waiters.entries());
+        assert!(capacity <= 4 * 64 && entries <= 64, "{order:?}: {capacity} places, {entries} entries");
+        assert_eq!(waiters.waiting(), 2);
+        assert_eq!(waiters.remove(oldest).0, Fate::Waiting);
+    }
+}
+
+#[test]
 fn a_million_waiters_leave_no_memory_behind() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
     let grants = Grants::new();
@@ -232,7 +256,8 @@ fn a_million_waiters_leave_no_memory_behind() {
         waiters.remove(key);
     }
     assert_eq!(waiters.waiting(), 0);
-    assert!(waiters.capacity() <= 128, "{} left", waiters.capacity());
+    let (capacity, entries) = (waiters.capacity(), waiters.entries());
+    assert!(capacity <= 2 * 64 && entries <= 64, "{capacity} places and {entries} entries are left");
 }
 
 #[test]

@@ -265,6 +265,12 @@ impl Waiters {
         self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.capacity()).sum()
     }
 
+    /// For how many chunks there are entries.
+    #[cfg(all(test, not(bulkman_loom)))]
+    pub(super) fn entries(&self) -> usize {
+        self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.entries()).sum()
+    }
+
     /// The waker of one who waits.
     fn waker(&mut self, key: Key) -> Option<&mut Waker> {
         self.rows.as_mut()?[key.row()].chunks.waker(key.number())

@@ -23,21 +23,20 @@ use crate::workers::Workers;
 
 /// Tasks and permits.
 const CROWDS: [Crowd; 4] = [
-    Crowd { tasks: 64, permits: 8, calls: 1000 },
-    Crowd { tasks: 64, permits: 64, calls: 2000 },
-    Crowd { tasks: 10_000, permits: 8, calls: 16 },
-    Crowd { tasks: 10_000, permits: 64, calls: 16 },
+    Crowd { tasks: 64, permits: 8, calls: 1000, rounds: 15 },
+    Crowd { tasks: 64, permits: 64, calls: 2000, rounds: 15 },
+    Crowd { tasks: 10_000, permits: 8, calls: 64, rounds: 9 },
+    Crowd { tasks: 10_000, permits: 64, calls: 64, rounds: 9 },
 ];
 
 #[derive(Clone, Copy)]
 struct Crowd {
     tasks: usize,
     permits: usize,
-    /// Of each task.
+    /// Of each task: so many that starting and ending tasks is a small part.
     calls: usize,
+    rounds: usize,
 }
-
-const ROUNDS: usize = 15;
 
 /// Calls of each of the two threads in a round.
 const THREAD_CALLS: u64 = 50_000;
@@ -110,8 +109,8 @@ fn contender<G: Gate>() -> Contender {
 
 fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: &mut Vec<Block>) {
     let contenders = contenders(workers);
-    let mut rounds = vec![Vec::with_capacity(ROUNDS); contenders.len()];
-    for _ in 0..ROUNDS {
+    let mut rounds = vec![Vec::with_capacity(crowd.rounds); contenders.len()];
+    for _ in 0..crowd.rounds {
         for (contender, rounds) in contenders.iter().zip(&mut rounds) {
             rounds.push((contender.cost)(workers, crowd));
         }

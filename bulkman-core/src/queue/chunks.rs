@@ -85,11 +85,12 @@ impl Entry {
     }
 
     /// Ends the wait of who has this place.
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, number: u64, judge: impl FnOnce(Option<Instant>) -> Fate) -> Option<Turn> {
         let place = place_of(number);
         let waker = self.chunk().wakers[place].take()?;
-        let timed = take_bit(&mut self.timed, place);
+        // Nobody has a deadline, as a rule.
+        let timed = self.timed != 0 && take_bit(&mut self.timed, place);
         let fate = judge(if timed { self.deadline(place) } else { None });
         if fate != Fate::Granted {
             self.chunk().fates[place] = fate;
@@ -150,7 +151,7 @@ impl Chunks {
 
     /// Ends the wait of the oldest that waits, from `from` on and before `until`; `from` is moved behind
     /// it. `judge` is told its deadline, and says what becomes of it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn oldest(
         &mut self,
         from: &mut u64,

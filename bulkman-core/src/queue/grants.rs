@@ -11,8 +11,12 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Grants(OnceLock<Box<[AtomicU64]>>);
 
 impl Grants {
+    /// Those who come one after the other have their places on different cache lines: they are granted
+    /// at once, and look at once, on different cores.
+    const LINES: u64 = 32;
+    const PER_LINE: u64 = 8;
     /// More than are granted and have not looked yet, as a rule.
-    const PLACES: u64 = 256;
+    const PLACES: u64 = Self::LINES * Self::PER_LINE;
 
     pub(super) const fn new() -> Self {
         Self(OnceLock::new())
@@ -40,6 +44,8 @@ impl Grants {
 
     #[inline]
     fn place(&self, key: Key) -> Option<&AtomicU64> {
-        self.0.get()?.get((key.number() % Self::PLACES) as usize)
+        let number = key.number();
+        let place = number % Self::LINES * Self::PER_LINE + number / Self::LINES % Self::PER_LINE;
+        self.0.get()?.get(place as usize)
     }
 }

@@ -171,6 +171,7 @@ impl WaitQueue {
         now: impl FnOnce() -> Instant,
     ) -> Enqueued {
         let waker = waker.clone();
+        self.grants.prepare();
         let (mut waiters, now) = self.lock_timed(now, deadline.is_some());
         let pressure = self.pressure();
         if pressure.is_closed() {
@@ -185,7 +186,7 @@ impl WaitQueue {
         if pressure.waiting() as usize >= self.limits().places {
             return Enqueued::Full;
         }
-        let key = waiters.push(priority, deadline, waker, &self.grants);
+        let key = waiters.push(priority, deadline, waker);
         let waiting = pressure.waiting() + 1;
         if waiting > self.high_water.load(Ordering::Relaxed) {
             self.high_water.store(waiting, Ordering::Relaxed);

@@ -26,9 +26,9 @@ struct Client {
 }
 
 impl Client {
-    fn join(waiters: &mut Waiters, grants: &Grants, priority: Priority, deadline: Option<Instant>) -> Self {
+    fn join(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
         let woken = Arc::<Counted>::default();
-        let key = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)), grants);
+        let key = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)));
         Self { key, woken }
     }
 }
@@ -128,12 +128,13 @@ proptest! {
         let at = |tick: u64| base + Duration::from_millis(tick);
         let mut waiters = Waiters::new(QueueOrder::Fifo);
         let grants = Grants::new();
+        grants.prepare();
         let mut clients: Vec<Option<Client>> = Vec::new();
         let mut model = Model::default();
         let join = |waiters: &mut Waiters, model: &mut Model, priority: u8, deadline: Option<u64>| {
             let class = [Priority::Low, Priority::Normal, Priority::High][usize::from(priority)];
             model.push(priority, deadline);
-            Some(Client::join(waiters, &grants, class, deadline.map(at)))
+            Some(Client::join(waiters, class, deadline.map(at)))
         };
 
         for op in ops {
@@ -207,7 +208,8 @@ proptest! {
 #[test]
 fn a_grant_that_is_forgotten_is_seen_with_the_lock() {
     let (mut waiters, grants) = (Waiters::new(QueueOrder::Fifo), Grants::new());
-    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone(), &grants);
+    grants.prepare();
+    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
     let keys: Vec<Key> = (0..1000).map(|_| push(&mut waiters)).collect();
     for _ in &keys {
         let granted = waiters.grant(None, &mut WakeList::default()).expect("somebody waits");
@@ -228,9 +230,8 @@ fn a_grant_that_is_forgotten_is_seen_with_the_lock() {
 #[test]
 fn one_who_stays_holds_no_memory_for_those_who_go() {
     for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
-        let (mut waiters, grants) = (Waiters::new(order), Grants::new());
-        let push =
-            |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone(), &grants);
+        let mut waiters = Waiters::new(order);
+        let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
         let oldest = push(&mut waiters);
         let mut newest = push(&mut waiters);
         for _ in 0..100_000 {
@@ -248,10 +249,8 @@ fn one_who_stays_holds_no_memory_for_those_who_go() {
 #[test]
 fn a_million_waiters_leave_no_memory_behind() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
-    let grants = Grants::new();
-    let clients: Vec<Key> = (0..1_000_000)
-        .map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone(), &grants))
-        .collect();
+    let clients: Vec<Key> =
+        (0..1_000_000).map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone())).collect();
     for key in clients {
         waiters.remove(key);
     }

@@ -127,14 +127,7 @@ impl Waiters {
 
     /// Puts a waiter at the newest end of its priority's row.
     #[inline]
-    pub(super) fn push(
-        &mut self,
-        priority: Priority,
-        deadline: Option<Instant>,
-        waker: Waker,
-        grants: &Grants,
-    ) -> Key {
-        grants.prepare();
+    pub(super) fn push(&mut self, priority: Priority, deadline: Option<Instant>, waker: Waker) -> Key {
         let row = row_of(priority);
         let (order, waiting, number) = (self.order, self.waiting[row], self.ends[row].next);
         let Row { chunks, newest } = &mut self.rows.get_or_insert_default()[row];

@@ -129,6 +129,10 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
+    /// So many chunks are passed over in a search before those among them that were given up are swept
+    /// out: it takes 64 times as many who leave to make it as long again.
+    const LONG_SEARCH: usize = 64;
+
     /// Gives a newcomer its place; numbers come one after the other.
     #[inline]
     pub(super) fn push(&mut self, number: u64, deadline: Option<Instant>, waker: Waker) {
@@ -177,9 +181,8 @@ impl Chunks {
 
     /// Ends the wait of the newest that waits before `end`, which is moved before it.
     pub(super) fn newest(&mut self, end: &mut u64, judge: impl Fn(Option<Instant>) -> Fate) -> Option<Turn> {
-        let mut index = self.entries.partition_point(|entry| entry.number * PLACES < *end);
-        while index > 0 {
-            index -= 1;
+        let newest = self.entries.partition_point(|entry| entry.number * PLACES < *end);
+        for index in (0..newest).rev() {
             let entry = &mut self.entries[index];
             let first = entry.number * PLACES;
             *end = (*end).min(first + PLACES);
@@ -191,6 +194,10 @@ impl Chunks {
                 let Some(turn) = entry.call(*end, &judge) else { continue };
                 if turn.fate == Fate::Granted {
                     self.count_out(index);
+                }
+                // The next who comes makes this search begin at the end again.
+                if newest - index > Self::LONG_SEARCH {
+                    self.sweep();
                 }
                 return Some(turn);
             }
@@ -272,9 +279,15 @@ impl Chunks {
         self.spare = self.entries[index].chunk.take();
         self.given_up += 1;
         if self.given_up > self.entries.len() / 2 {
-            self.entries.retain(|entry| entry.chunk.is_some());
-            self.given_up = 0;
+            self.sweep();
         }
+    }
+
+    /// Leaves out the entries of chunks that were given up.
+    #[cold]
+    fn sweep(&mut self) {
+        self.entries.retain(|entry| entry.chunk.is_some());
+        self.given_up = 0;
         // A queue that was long once must not hold its memory for ever.
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 8 {
             self.entries.shrink_to(self.entries.len() * 2);
@@ -291,6 +304,11 @@ impl Chunks {
     #[cfg(all(test, not(bulkman_loom)))]
     pub(super) fn entries(&self) -> usize {
         self.entries.capacity()
+    }
+
+    #[cfg(all(test, not(bulkman_loom)))]
+    pub(super) fn given_up(&self) -> usize {
+        self.given_up
     }
 }
 

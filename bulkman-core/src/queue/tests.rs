@@ -247,6 +247,23 @@ fn one_who_stays_holds_no_memory_for_those_who_go() {
 }
 
 #[test]
+fn those_who_have_gone_are_not_searched_twice() {
+    let mut waiters = Waiters::new(QueueOrder::Lifo);
+    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
+    let keys: Vec<Key> = (0..100_000).map(|_| push(&mut waiters)).collect();
+    // Most of them wait still, so that the entries of those who go are kept.
+    for key in &keys[60_000..] {
+        assert_eq!(waiters.remove(*key).0, Fate::Waiting);
+    }
+    assert!(waiters.given_up() > 600, "{}", waiters.given_up());
+    let mut wake = WakeList::default();
+    assert!(waiters.grant(None, &mut wake).is_some());
+    assert_eq!(waiters.given_up(), 0);
+    assert_eq!(waiters.remove(keys[59_999]).0, Fate::Granted);
+    assert_eq!(waiters.waiting(), 59_999);
+}
+
+#[test]
 fn a_million_waiters_leave_no_memory_behind() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
     let clients: Vec<Key> =

@@ -264,6 +264,12 @@ impl Waiters {
         self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.entries()).sum()
     }
 
+    /// How many of the entries are of chunks that were given up.
+    #[cfg(all(test, not(bulkman_loom)))]
+    pub(super) fn given_up(&self) -> usize {
+        self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.given_up()).sum()
+    }
+
     /// The waker of one who waits.
     fn waker(&mut self, key: Key) -> Option<&mut Waker> {
         self.rows.as_mut()?[key.row()].chunks.waker(key.number())

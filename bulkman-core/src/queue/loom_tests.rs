@@ -17,7 +17,10 @@ fn unasked() -> Instant {
 }
 
 fn queue(permits: usize) -> Arc<WaitQueue> {
-    Arc::new(WaitQueue::new(permits, 8, QueueOrder::Fifo))
+    let queue = WaitQueue::new(permits, 8, QueueOrder::Fifo);
+    // Else the first who waits does it. loom does not see that a `OnceLock` hands over what is in it.
+    queue.grants.prepare();
+    Arc::new(queue)
 }
 
 fn join(queue: &WaitQueue) -> Enqueued {

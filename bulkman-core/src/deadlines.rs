@@ -142,10 +142,9 @@ pub(crate) struct Times {
 }
 
 /// What has to be remembered of the phase that a call is in, in eight bytes: while it has no permit, how
-/// long it may wait for one; then, how long after its beginning the operation's was.
+/// long it may wait for one; afterwards, how long it has waited.
 ///
-/// Nanoseconds, of which there are 292 years' below the uppermost bit, which tells the one from the
-/// other.
+/// In nanoseconds. The uppermost bit tells the one from the other, and 292 years fit below it.
 #[derive(Clone, Copy)]
 struct Phase(u64);
 

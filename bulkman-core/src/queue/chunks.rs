@@ -1,9 +1,9 @@
 //! Where the waiters of one priority are kept: places numbered in the order of arrival.
 //!
 //! Neighbours in the queue are neighbours in memory, and nothing links them: who leaves changes its
-//! own place. Places come in chunks that never move, so a queue of a million grows without
-//! copying; a chunk is given up as soon as all who had a place in it are out, wherever in the queue
-//! it lies.
+//! own place. Places come in chunks that never move, so that a queue of a million grows without
+//! copying them. A chunk is given up when all who had a place in it are out, wherever in the queue
+//! it lies; one whose oldest were granted permits and whose others went away, when the queue moves on.
 
 use std::mem::ManuallyDrop;
 use std::task::Waker;
@@ -52,9 +52,9 @@ impl Drop for Chunk {
 /// changes nothing here.
 #[derive(Debug)]
 struct Entry {
-    /// The number of its first place, in chunks.
+    /// The chunk's: of its first place, divided by [`PLACES`].
     number: u64,
-    /// `None` once all are out.
+    /// `None` once it was given up.
     chunk: Option<Box<Chunk>>,
     /// Who waits until a deadline, a bit each.
     timed: u64,
@@ -68,6 +68,12 @@ struct Entry {
 const ALL: u32 = PLACES as u32;
 
 impl Entry {
+    /// Nobody in it waits; while some that were passed are not counted, it may say no.
+    #[inline]
+    const fn is_over(&self) -> bool {
+        self.out + self.kept.count_ones() == ALL
+    }
+
     #[inline]
     fn chunk(&mut self) -> &mut Chunk {
         self.chunk.as_mut().expect("found, and not given up since")
@@ -129,8 +135,8 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// So many chunks are passed over in a search before those among them that were given up are swept
-    /// out: it takes 64 times as many who leave to make it as long again.
+    /// So many chunks are passed over in a search before the entries of those that were given up are
+    /// swept out: it takes 64 times as many who leave to make it as long again.
     const LONG_SEARCH: usize = 64;
 
     /// Gives a newcomer its place; numbers come one after the other.
@@ -167,6 +173,11 @@ impl Chunks {
                 *from = self.after(*from)?;
                 continue;
             };
+            // Many who have not been told yet may lie one after the other.
+            if place_of(*from) == 0 && self.entries[index].is_over() {
+                *from += PLACES;
+                continue;
+            }
             let turn = self.entries[index].call(*from, &judge);
             *from += 1;
             if place_of(*from) == 0 {
@@ -186,7 +197,7 @@ impl Chunks {
             let entry = &mut self.entries[index];
             let first = entry.number * PLACES;
             *end = (*end).min(first + PLACES);
-            if entry.out + entry.kept.count_ones() == ALL {
+            if entry.is_over() {
                 continue;
             }
             while *end > first {
@@ -196,7 +207,7 @@ impl Chunks {
                     self.count_out(index);
                 }
                 // The next who comes makes this search begin at the end again.
-                if newest - index > Self::LONG_SEARCH {
+                if newest - index > Self::LONG_SEARCH && self.given_up > 0 {
                     self.sweep();
                 }
                 return Some(turn);
@@ -234,7 +245,7 @@ impl Chunks {
     #[inline]
     fn find(&self, number: u64) -> Option<usize> {
         let wanted = number / PLACES;
-        // Unless one before it was left out.
+        // Where it is unless entries before it were left out; then it is further in front.
         let most = wanted.wrapping_sub(self.entries.first()?.number) as usize;
         let index = match self.entries.get(most) {
             Some(entry) if entry.number == wanted => most,
@@ -248,11 +259,12 @@ impl Chunks {
         self.entries.binary_search_by_key(&wanted, |entry| entry.number).ok()
     }
 
-    /// The first number of the chunk after this number's.
+    /// The first number of the next chunk after this number's that is still there.
     #[cold]
     fn after(&self, number: u64) -> Option<u64> {
         let index = self.entries.partition_point(|entry| entry.number <= number / PLACES);
-        self.entries.get(index).map(|entry| entry.number * PLACES)
+        let next = self.entries[index..].iter().find(|entry| entry.chunk.is_some())?;
+        Some(next.number * PLACES)
     }
 
     /// Behind a whole chunk, only those who were not told yet are left in it.

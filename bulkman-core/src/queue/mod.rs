@@ -37,6 +37,7 @@ mod tests;
 mod waiters;
 mod words;
 
+use std::fmt;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -68,7 +69,6 @@ const REFUSE_BATCH: usize = 64;
 /// [`release`](Self::release) once.
 // In this order, and from the beginning of a cache line, so that what those who wait or end write
 // comes with the lock.
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct WaitQueue {
     /// Permits in hand, and whether the lock has something to do with them: see [`Hand`].
@@ -149,7 +149,8 @@ impl WaitQueue {
 
     /// Gives a permit back: to the next in line if somebody waits, else for whoever comes next.
     ///
-    /// `now` is asked only if a waiter has a deadline. Says whether the queue is drained by it.
+    /// `now` is asked only if a waiter has, or lately had, a deadline. Says whether the queue is drained by
+    /// it.
     #[inline]
     pub(crate) fn release(&self, now: impl FnOnce() -> Instant) -> bool {
         if self.hand.is_busy() {
@@ -174,17 +175,11 @@ impl WaitQueue {
         self.grants.prepare();
         let (mut waiters, now) = self.lock_timed(now, deadline.is_some());
         let pressure = self.pressure();
-        if pressure.is_closed() {
-            return Enqueued::Refused(Refusal::Shutdown);
-        }
-        if refuses() {
-            return Enqueued::Refused(Refusal::Circuit);
-        }
-        if pressure.waiting() == 0 && pressure.debt() == 0 && (self.hand.take() || self.draw()) {
-            return Enqueued::Taken;
-        }
-        if pressure.waiting() as usize >= self.limits().places {
-            return Enqueued::Full;
+        if let Some(enqueued) = self.answer_at_once(pressure, refuses) {
+            drop(waiters);
+            // Its panic, if it has one, must not take a permit along.
+            discard(waker);
+            return enqueued;
         }
         let key = waiters.push(priority, deadline, waker);
         let waiting = pressure.waiting() + 1;
@@ -204,6 +199,22 @@ impl WaitQueue {
         // Possibly this waiter itself: its next poll finds the permit.
         wake.wake();
         Enqueued::Waiting(key)
+    }
+
+    /// What a newcomer need not wait for; under the lock.
+    #[inline]
+    fn answer_at_once(&self, pressure: Pressure, refuses: impl FnOnce() -> bool) -> Option<Enqueued> {
+        if pressure.is_closed() {
+            Some(Enqueued::Refused(Refusal::Shutdown))
+        } else if refuses() {
+            Some(Enqueued::Refused(Refusal::Circuit))
+        } else if pressure.waiting() == 0 && pressure.debt() == 0 && (self.hand.take() || self.draw()) {
+            Some(Enqueued::Taken)
+        } else if pressure.waiting() as usize >= self.limits().places {
+            Some(Enqueued::Full)
+        } else {
+            None
+        }
     }
 
     /// Asks what has become of a waiter. Once this is ready the key is gone.
@@ -496,5 +507,19 @@ impl WaitQueue {
         if busy != (before != Pressure::NONE) {
             self.hand.set_busy(busy);
         }
+    }
+}
+
+// What is said of it takes no lock, and of those who wait only their number is said.
+impl fmt::Debug for WaitQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Limits { permits, places } = self.limits();
+        f.debug_struct("WaitQueue")
+            .field("permits", &permits)
+            .field("in_use", &self.in_use())
+            .field("places", &places)
+            .field("waiting", &self.waiting())
+            .field("closed", &self.is_closed())
+            .finish()
     }
 }

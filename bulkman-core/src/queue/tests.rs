@@ -187,8 +187,8 @@ proptest! {
                 prop_assert_eq!(woken, usize::from(model.fates[who] != Fate::Waiting), "waiter {}", who);
                 places += usize::from(model.fates[who] != Fate::Granted);
             }
-            // A chunk is there for somebody in it, or, for each priority, as the oldest that waited
-            // is, the newest that came, or the next that is needed.
+            // A chunk is kept for somebody in it; or, up to three of each priority, because the queue
+            // has not moved on from it, its last places were not given yet, or as a spare.
             prop_assert!(waiters.capacity() <= (places + 9) * 64, "{} for {}", waiters.capacity(), places);
         }
         for (who, client) in clients.iter().enumerate() {
@@ -261,6 +261,19 @@ fn those_who_have_gone_are_not_searched_twice() {
     assert_eq!(waiters.given_up(), 0);
     assert_eq!(waiters.remove(keys[59_999]).0, Fate::Granted);
     assert_eq!(waiters.waiting(), 59_999);
+}
+
+#[test]
+fn what_is_said_of_a_queue_is_short_and_takes_no_lock() {
+    let queue = WaitQueue::new(1, 1000, QueueOrder::Fifo);
+    assert_eq!(queue.try_take(), Take::Taken);
+    for _ in 0..1000 {
+        let joined = queue.enqueue(Priority::Normal, None, Waker::noop(), || false, || ClockOnly.now());
+        assert!(matches!(joined, Enqueued::Waiting(_)));
+    }
+    let _locked = lock(&queue.waiters);
+    let text = format!("{queue:?}");
+    assert_eq!(text, "WaitQueue { permits: 1, in_use: 1, places: 1000, waiting: 1000, closed: false }",);
 }
 
 #[test]

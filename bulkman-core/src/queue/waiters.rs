@@ -145,8 +145,8 @@ impl Waiters {
 
     /// Gives a permit to the next in line, passing over those whose deadline has passed.
     ///
-    /// Returns who took it, to be announced and woken outside the lock, and appends the wakers of who
-    /// was passed over.
+    /// Returns who took it, to be told and woken, and appends the wakers of who was passed over; to be
+    /// woken outside the lock.
     #[inline(always)]
     pub(super) fn grant(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Granted> {
         let judge = |deadline: Option<Instant>| match (deadline, now) {
@@ -174,8 +174,8 @@ impl Waiters {
         None
     }
 
-    /// Refuses up to `limit` waiters of those that had arrived by `until`, oldest first; says
-    /// whether that was all of them.
+    /// Refuses up to `limit` waiters of those that had arrived by `until`, of each priority the oldest
+    /// first; says whether that was all of them.
     pub(super) fn refuse(
         &mut self,
         why: Refusal,
@@ -284,8 +284,8 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    /// Tells those who look without the lock, who need not know before it is released; whose waker is
-    /// returned.
+    /// Lets it see without the lock that it has its permit, and returns its waker. It need not be done
+    /// under the lock: who sees nothing yet finds the same under the lock.
     #[inline]
     pub(super) fn tell(self, grants: &Grants) -> Waker {
         grants.add(self.key);

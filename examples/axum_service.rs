@@ -18,8 +18,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::snapshot::ManagerSnapshot;
 use bulkman::tower::{BulkheadLayer, ServiceError};
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, BulkheadState, ManagerSnapshot, TokioRuntime};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, TokioRuntime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -103,7 +105,7 @@ fn service(manager: &BulkheadManager, search: &Backend, stock: &Backend) -> Resu
 
 /// All requests for these routes go through the bulkhead; a 5xx counts against the backend.
 fn guarded(routes: Router, bulkhead: Bulkhead) -> Router {
-    let layer = BulkheadLayer::new(bulkhead).failures_by_status(|answer: &Response| answer.status().as_u16());
+    let layer = BulkheadLayer::new(bulkhead).classify_status(|answer: &Response| answer.status().as_u16());
     routes.layer(ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(layer))
 }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Phase, TokioRuntime};
+use bulkman::error::TimeoutPhase;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, TokioRuntime};
 use futures_lite::future::poll_once;
 use futures_util::future::try_join_all;
 
@@ -69,7 +70,7 @@ async fn a_caller_gives_up(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infa
     });
     let error = stuck.await.expect_err("nobody let it finish");
     println!("the caller gives up: {error}");
-    assert!(matches!(error, BulkheadError::Timeout { phase: Phase::Running, .. }));
+    assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }));
 
     let mut next = bulkhead.execute_blocking(|| Answer::Ok(count_primes(100)));
     let waits = poll_once(&mut next).await.is_none();

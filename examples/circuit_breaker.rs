@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use bulkman::testing::ManualRuntime;
-use bulkman::{
-    CircuitBreaker, CircuitBreakerConfig, CircuitError, CircuitEvent, CircuitState, IsolationBackoff,
-    OpenReason, Runtime, SlidingWindow, Transition, TransitionCause,
+use bulkman::circuit_breaker::{
+    CircuitError, CircuitEvent, CircuitState, IsolationBackoff, SlidingWindow, Transition, TransitionCause,
 };
+use bulkman::error::RejectionReason;
+use bulkman::testing::ManualRuntime;
+use bulkman::{CircuitBreaker, CircuitBreakerConfig, Runtime};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .slow_call_rate_threshold(0.8)
-        .slow_call_duration(2 * SECOND)
+        .slow_call_duration_threshold(2 * SECOND)
         .minimum_number_of_calls(10)
         .sliding_window(SlidingWindow::Count(20))
         .success_threshold(2)
@@ -74,7 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         breaker.force_open();
         let refused = breaker.try_acquire().expect_err("it is held open");
         println!("  {refused}");
-        assert_eq!((refused.reason, refused.retry_after), (OpenReason::ForcedOpen, None));
+        assert_eq!((refused.reason, refused.retry_after), (RejectionReason::ForcedOpen, None));
         breaker.reset();
         assert!(breaker.try_acquire().is_ok());
 

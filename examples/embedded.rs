@@ -7,9 +7,9 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use bulkman_core::{
-    Admission, CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly, ConfigError, Outcome, Runtime,
-};
+use bulkman_core::circuit_breaker::{Admission, CircuitState};
+use bulkman_core::runtime::ClockOnly;
+use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ConfigError, Outcome, Runtime};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -11,12 +11,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use bulkman::tower::{BulkheadLayer, BulkheadService, ByStatus, ServiceError};
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitState, Phase, TokioRuntime};
+use bulkman::circuit_breaker::CircuitState;
+use bulkman::error::TimeoutPhase;
+use bulkman::tower::{BulkheadLayer, BulkheadService, ServiceError, StatusClassifier};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, TokioRuntime};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 
-type Guarded = BulkheadService<reqwest::Client, ByStatus<fn(&reqwest::Response) -> u16>>;
+type Guarded = BulkheadService<reqwest::Client, StatusClassifier<fn(&reqwest::Response) -> u16>>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -29,8 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .isolation_duration(Duration::from_millis(50));
     let bulkhead = Bulkhead::new(config, TokioRuntime::new())?;
     let status: fn(&reqwest::Response) -> u16 = |response| response.status().as_u16();
-    let client =
-        BulkheadLayer::new(bulkhead.clone()).failures_by_status(status).layer(reqwest::Client::new());
+    let client = BulkheadLayer::new(bulkhead.clone()).classify_status(status).layer(reqwest::Client::new());
 
     println!("well: {}", fetch(&client, server.url("/now")).await?);
 
@@ -55,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // A server that does not answer at all.
     let late = fetch(&client, server.url("/never")).await.expect_err("nobody answers");
     println!("late: {late}");
-    assert!(matches!(late.get(), BulkheadError::Timeout { phase: Phase::Running, .. }));
+    assert!(matches!(late.get(), BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }));
     Ok(())
 }
 

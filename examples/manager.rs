@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use bulkman::{
-    BulkheadConfig, BulkheadError, BulkheadManager, BulkheadState, BulkheadStats, ManagerError, TokioRuntime,
-};
+use bulkman::bulkhead::{BulkheadState, BulkheadStats};
+use bulkman::manager::ManagerError;
+use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager, TokioRuntime};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -13,9 +13,10 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bulkman::{
-    BoxFuture, Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitEvent, Runtime, Sleep,
-};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::CircuitEvent;
+use bulkman::runtime::{BoxFuture, Sleep};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
 use futures_lite::StreamExt;
 use futures_lite::future::block_on;
 

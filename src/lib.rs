@@ -6,10 +6,10 @@
 //! [`BulkheadManager`]: crate::BulkheadManager
 //! [`CircuitBreaker`]: crate::CircuitBreaker
 //! [`CircuitBreakerConfig`]: crate::CircuitBreakerConfig
-//! [`CircuitStore`]: crate::CircuitStore
-//! [`ClockOnly`]: crate::ClockOnly
-//! [`Fleet`]: crate::Fleet
-//! [`MemoryStore`]: crate::MemoryStore
+//! [`CircuitStore`]: crate::store::CircuitStore
+//! [`ClockOnly`]: crate::runtime::ClockOnly
+//! [`Fleet`]: crate::fleet::Fleet
+//! [`MemoryStore`]: crate::store::MemoryStore
 //! [`Permit`]: crate::Permit
 //! [`Runtime`]: crate::Runtime
 //! [guide]: crate::guide
@@ -20,7 +20,21 @@
 
 pub mod guide;
 
-pub use bulkman_core::*;
+pub use bulkman_core::{
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, ConfigError,
+    Outcome, Permit, Priority, QueueOrder, Runtime,
+};
+pub use bulkman_core::{bulkhead, call, circuit_breaker, error, fleet, future, manager, runtime, snapshot, store};
+
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use bulkman_core::metrics;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub use bulkman_core::{store_conformance, testing};
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub use bulkman_core::tower;
 
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
+use bulkman::circuit_breaker::SlidingWindow;
 use bulkman::testing::ManualRuntime;
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, SlidingWindow};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig};
 
 type Answer = Result<u32, &'static str>;
 
@@ -43,7 +44,7 @@ fn the_counter_counts() {
 #[test]
 fn a_call_that_is_ready_allocates_nothing() {
     let slow = CircuitBreakerConfig::new()
-        .slow_call_duration(Duration::from_secs(1))
+        .slow_call_duration_threshold(Duration::from_secs(1))
         .slow_call_rate_threshold(0.5)
         .failure_rate_threshold(0.9);
     let timed = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 };
@@ -136,6 +137,6 @@ fn a_hundred_thousand_waiters_that_are_gone_hold_little() {
         assert_eq!(bulkhead.stats().waiting, 100_000);
     })
     .bytes_current;
-    assert_eq!(bulkhead.stats().cancelled_waiting, 100_000);
+    assert_eq!(bulkhead.stats().cancelled_in_queue, 100_000);
     assert!(kept < 16 * 1024, "{kept} bytes are kept for nobody");
 }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkman::metrics::MetricsPublisher;
+use bulkman::store::MemoryStore;
 use bulkman::testing::ManualRuntime;
-use bulkman::{BulkheadConfig, BulkheadManager, MemoryStore};
+use bulkman::{BulkheadConfig, BulkheadManager};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 /// What a bulkhead and its fleet emit: the labels of each metric, with the values of the bounded ones.

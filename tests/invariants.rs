@@ -22,11 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use bulkman::error::{RejectionReason, TimeoutPhase};
+use bulkman::future::Acquire;
 use bulkman::testing::ManualRuntime;
-use bulkman::{
-    Acquire, Bulkhead, BulkheadConfig, BulkheadError, OpenReason, Outcome, Permit, Phase, Priority,
-    QueueOrder,
-};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Outcome, Permit, Priority, QueueOrder};
 use proptest::prelude::*;
 
 use model::{Answer, Model};
@@ -316,9 +315,11 @@ impl Waiting {
 
 fn answer(error: &Error) -> Answer {
     match error {
-        BulkheadError::CircuitOpen { reason: OpenReason::Open | OpenReason::ForcedOpen, .. } => Answer::Open,
+        BulkheadError::CircuitOpen {
+            reason: RejectionReason::Open | RejectionReason::ForcedOpen, ..
+        } => Answer::Open,
         BulkheadError::Full { .. } => Answer::Full,
-        BulkheadError::Timeout { phase: Phase::Queued, .. } => Answer::TimedOut,
+        BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. } => Answer::TimedOut,
         BulkheadError::Shutdown { .. } => Answer::Shutdown,
         error => panic!("{error:?}"),
     }

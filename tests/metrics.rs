@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bulkman::fleet::Fleet;
 use bulkman::metrics::MetricsPublisher;
+use bulkman::runtime::ClockOnly;
+use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadManager, ClockOnly, ConfigError, Fleet, MemoryStore, Outcome, Runtime,
-};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ConfigError, Outcome, Runtime};
 use futures_lite::future::poll_once;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -64,7 +65,7 @@ fn every_outcome_and_every_refusal_is_counted() {
     for (outcome, count) in [("success", 1.0), ("failure", 2.0), ("ignored", 1.0), ("cancelled", 1.0)] {
         assert_eq!(seen.value("bulkman_calls_total", &[("outcome", outcome)]), count, "{outcome}");
     }
-    for reason in ["circuit_open", "probes_out", "forced_open", "full", "timed_out_waiting", "shutdown"] {
+    for reason in ["circuit_open", "probes_out", "forced_open", "full", "timed_out_in_queue", "shutdown"] {
         assert_eq!(seen.value("bulkman_rejections_total", &[("reason", reason)]), 1.0, "{reason}");
     }
     assert_eq!(seen.value("bulkman_rejections_total", &[("reason", "no_lease")]), 0.0);
@@ -215,7 +216,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
     };
     let trip = |bulkhead: &Bulkhead| bulkhead.circuit_breaker().unwrap().open();
 
-    here.set(Fault::Frozen);
+    here.set(Fault::Hang);
     runtime.advance(7 * SECOND);
     assert_eq!(value("bulkman_fleet_connected", &[]), 0.0);
     assert_eq!(value("bulkman_fleet_staleness_seconds", &[]), 7.0, "it never answered");
@@ -250,7 +251,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
     // Both at once: the store takes one, and tells the other so.
     circuit.circuit_breaker().unwrap().close();
     runtime.run_until_stalled();
-    here.set_deaf(true);
+    here.drop_notifications(true);
     trip(&peer);
     runtime.run_until_stalled();
     trip(&circuit);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use bulkman::{BulkheadConfig, CircuitBreakerConfig, CircuitBreakerSettings, Isolation, QueueOrder, Trial};
+use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
+use bulkman::{BulkheadConfig, CircuitBreakerConfig, QueueOrder};
 
 const README: &str = include_str!("../README.md");
 
@@ -68,30 +69,30 @@ fn h61_a_circuits_defaults_are_the_documented_ones() {
 }
 
 /// What is in force, as the README would put it.
-fn in_words(settings: &CircuitBreakerSettings, setting: &str) -> String {
+fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
     match setting {
         "failure_threshold" => or_off(settings.failure_threshold),
         "failure_rate_threshold" => or_off(settings.failure_rate_threshold),
         "slow_call_rate_threshold" => or_off(settings.slow_call_rate_threshold),
-        "slow_call_duration" => or_off(settings.slow_call_duration),
+        "slow_call_duration_threshold" => or_off(settings.slow_call_duration_threshold),
         "failure_count_threshold" => or_off(settings.failure_count_threshold),
         "minimum_number_of_calls" => settings.minimum_number_of_calls.to_string(),
         "sliding_window" => format!("`{:?}`", settings.sliding_window),
         "success_threshold" => match settings.trial {
-            Trial::Consecutive { successes } => successes.to_string(),
+            HalfOpenPolicy::Consecutive { successes } => successes.to_string(),
             _ => "off".to_owned(),
         },
-        "half_open_rate" => match settings.trial {
-            Trial::Rate { calls } => calls.to_string(),
+        "permitted_calls_in_half_open" => match settings.trial {
+            HalfOpenPolicy::Sample { calls } => calls.to_string(),
             _ => "off".to_owned(),
         },
         "isolation_duration" => format!("{} s", first_isolation(settings).as_secs_f64()),
         "isolation_schedule" => match &settings.isolation {
-            Isolation::Schedule(schedule) => format!("{schedule:?}"),
+            IsolationDuration::Schedule(schedule) => format!("{schedule:?}"),
             _ => "off".to_owned(),
         },
         "isolation_backoff" => match &settings.isolation {
-            Isolation::Backoff { backoff, .. } => format!("{backoff:?}"),
+            IsolationDuration::Backoff { backoff, .. } => format!("{backoff:?}"),
             _ => "off".to_owned(),
         },
         "probe_timeout" if settings.probe_timeout == first_isolation(settings) => {
@@ -105,10 +106,12 @@ fn in_words(settings: &CircuitBreakerSettings, setting: &str) -> String {
     }
 }
 
-fn first_isolation(settings: &CircuitBreakerSettings) -> Duration {
+fn first_isolation(settings: &ResolvedCircuitBreakerConfig) -> Duration {
     match &settings.isolation {
-        Isolation::Fixed(duration) | Isolation::Backoff { initial: duration, .. } => *duration,
-        Isolation::Schedule(schedule) => schedule[0],
+        IsolationDuration::Fixed(duration) | IsolationDuration::Backoff { initial: duration, .. } => {
+            *duration
+        }
+        IsolationDuration::Schedule(schedule) => schedule[0],
         other => panic!("{other:?}"),
     }
 }

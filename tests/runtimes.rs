@@ -10,9 +10,11 @@ use std::sync::mpsc::channel;
 use std::task::Poll;
 use std::time::Duration;
 
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::CircuitEvent;
+use bulkman::error::TimeoutPhase;
 use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, CircuitEvent, Phase,
-    Runtime, SmolRuntime, TokioRuntime,
+    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Runtime, SmolRuntime, TokioRuntime,
 };
 use futures_lite::future::block_on;
 use tokio::runtime::Builder;
@@ -53,16 +55,16 @@ fn smol_times_out() {
 async fn times_out(runtime: impl Runtime) {
     let bulkhead = Bulkhead::new(config().timeout(SOON).failure_threshold(9), runtime).unwrap();
     let began = bulkhead.call().report(pending::<Answer>()).await;
-    assert!(matches!(began.result, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(matches!(began.result, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
     assert!(began.ran >= SOON, "{:?}", began.ran);
     let permit = bulkhead.try_acquire().unwrap();
     let queued = bulkhead.call().report(pending::<Answer>()).await;
-    assert!(matches!(queued.result, Err(BulkheadError::Timeout { phase: Phase::Queued, .. })));
+    assert!(matches!(queued.result, Err(BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. })));
     assert!(queued.queued >= SOON, "{:?}", queued.queued);
     drop(permit);
     let (end, ended) = channel::<()>();
     let blocked = bulkhead.execute_blocking(move || ended.recv().map_err(|_| "gone")).await;
-    assert!(matches!(blocked, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(matches!(blocked, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
     assert_eq!(bulkhead.stats().permits_in_use, 1);
     bulkhead.shutdown();
     drop(end);
@@ -164,7 +166,7 @@ fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
         drop(end);
         wait_for(|| bulkhead.stats().permits_in_use == 0);
         let stats = bulkhead.stats();
-        assert_eq!((stats.started, stats.cancelled + stats.failed, stats.cancelled_waiting), (3, 3, 2));
+        assert_eq!((stats.started, stats.cancelled + stats.failed, stats.cancelled_in_queue), (3, 3, 2));
         // Another runtime serves it as well.
         let other = Builder::new_current_thread().build().unwrap();
         assert_eq!(other.block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));

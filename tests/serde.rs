@@ -4,12 +4,13 @@ use std::fmt::Debug;
 use std::future::ready;
 use std::time::Duration;
 
-use bulkman::store::{CountWindow, CountsRule, OnOutage, Push, Share, StoreSettings};
+use bulkman::bulkhead::BulkheadName;
+use bulkman::circuit_breaker::{CircuitState, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow};
+use bulkman::manager::{ManagerConfig, ManagerError};
+use bulkman::runtime::ClockOnly;
+use bulkman::store::{BucketedWindow, FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings};
 use bulkman::testing::ManualRuntime;
-use bulkman::{
-    BulkheadConfig, BulkheadManager, CircuitBreakerConfig, CircuitState, ClockOnly, HalfOpenExpiry,
-    IsolationBackoff, ManagerConfig, ManagerError, Name, Priority, QueueOrder, SlidingWindow,
-};
+use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig, Priority, QueueOrder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -53,7 +54,7 @@ fn every_configuration_comes_back_as_it_was_written() {
     round_trips(&ManagerConfig::new().bulkhead(BulkheadConfig::new("a.b")).bulkhead(full));
     round_trips(&ManagerConfig::new());
     for name in ["a", "zahlung \"日本\"", "true", "42", "null"] {
-        round_trips(&Name::new(name).unwrap());
+        round_trips(&BulkheadName::new(name).unwrap());
     }
     for priority in [Priority::Low, Priority::Normal, Priority::High] {
         round_trips(&priority);
@@ -73,23 +74,23 @@ fn every_configuration_comes_back_as_it_was_written() {
 
 #[test]
 fn every_setting_of_a_store_comes_back_as_it_was_written() {
-    let rule = CountsRule::new(10 * SECOND, 10);
+    let rule = FleetCountPolicy::new(10 * SECOND, 10);
     for settings in [
         StoreSettings::new(),
         StoreSettings::new()
             .push(Push::Off)
             .backoff(Duration::from_millis(1), Duration::from_millis(250))
-            .share(Share::quorum(3, 10 * SECOND))
+            .share(SharingMode::quorum(3, 10 * SECOND))
             .on_outage(OnOutage::HoldOpen)
             .instance("blue-7"),
         StoreSettings::new()
-            .share(Share::Counts(rule.failure_count_threshold(500).failure_rate_threshold(0.5, 200)))
+            .share(SharingMode::Counts(rule.failure_count_threshold(500).failure_rate_threshold(0.5, 200)))
             .on_outage(OnOutage::ProbeLocally { probes: 4 }),
-        StoreSettings::new().share(Share::Counts(rule.failure_rate_threshold(0.25, 1))),
+        StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25, 1))),
     ] {
         round_trips(&settings);
     }
-    round_trips(&CountWindow::new(SECOND, 10));
+    round_trips(&BucketedWindow::new(SECOND, 10));
     assert_eq!(toml::from_str::<StoreSettings>("").unwrap(), StoreSettings::new());
     let (line, message) = toml_error::<Stores>("[store]\npush = \"off\"\nprobe_limit = 0\n");
     assert!(line == 1 && message.contains("probe_limit"), "{line}: {message}");
@@ -110,7 +111,10 @@ fn circuits() -> Vec<CircuitBreakerConfig> {
         new().failure_threshold(1),
         new().without_failure_threshold(),
         new().failure_rate_threshold(0.5).minimum_number_of_calls(20).success_threshold(1),
-        new().slow_call_rate_threshold(1.0).slow_call_duration(SECOND).half_open_rate(10),
+        new()
+            .slow_call_rate_threshold(1.0)
+            .slow_call_duration_threshold(SECOND)
+            .permitted_calls_in_half_open(10),
         new().failure_count_threshold(1_000).sliding_window(SlidingWindow::Count(1_000)),
         new().sliding_window(SlidingWindow::Time { length: 60 * SECOND, buckets: 60 }),
         new()
@@ -118,7 +122,9 @@ fn circuits() -> Vec<CircuitBreakerConfig> {
             .isolation_backoff(IsolationBackoff::new(2.0, 90 * SECOND).jitter(0.2)),
         new().isolation_schedule([SECOND, 5 * SECOND, 3600 * SECOND]),
         new().probe_timeout(Duration::MAX).automatic_half_open(true),
-        new().max_half_open_duration(SECOND, HalfOpenExpiry::Closed).initial_state(CircuitState::ForcedOpen),
+        new()
+            .max_half_open_duration(SECOND, HalfOpenTimeoutAction::Closed)
+            .initial_state(CircuitState::ForcedOpen),
     ]
 }
 
@@ -331,7 +337,7 @@ fn every_type_refuses_what_it_does_not_know() {
         )
     };
     refused::<StoreSettings>(&inside(""), &inside(", unkown = 1"));
-    refused::<CountWindow>("bucket = '1s'\nbuckets = 10", "bucket = '1s'\nbuckets = 10\nunkown = 1");
+    refused::<BucketedWindow>("bucket = '1s'\nbuckets = 10", "bucket = '1s'\nbuckets = 10\nunkown = 1");
 }
 
 #[test]
@@ -375,10 +381,10 @@ fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
         .replace("[bulkheads.reports]", "[bulkheads.mail]")
         .replace("isolation_duration = \"10s\"", "isolation_duration = \"20s\"");
     let applied = manager.apply_config(&read(&text)).unwrap();
-    let names = |names: &[Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let names = |names: &[BulkheadName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(names(&applied.created), ["mail"]);
     assert_eq!(names(&applied.changed), ["payments"]);
-    assert_eq!(names(&applied.unlisted), ["reports"], "left alone, and named");
+    assert_eq!(names(&applied.not_in_config), ["reports"], "left alone, and named");
     assert_eq!(payments.stats().max_concurrent_calls, 1);
     let circuit = payments.circuit_breaker().unwrap();
     assert_eq!(circuit.snapshot().counts.failures, 19, "the window stays");
@@ -447,7 +453,7 @@ fn names_follow_one_rule_wherever_they_come_from() {
     let manager = BulkheadManager::new(runtime.clone());
     let long = "n".repeat(256);
     for bad in ["", "a\nb", "a\0b", "\u{7f}", "\u{85}", &long] {
-        let rule = Name::new(bad).unwrap_err();
+        let rule = BulkheadName::new(bad).unwrap_err();
         let same = |error: bulkman::ConfigError| assert_eq!(error, rule, "{bad:?}");
         same(BulkheadConfig::new(bad).validate().unwrap_err());
         same(bulkman::Bulkhead::new(BulkheadConfig::new(bad), runtime.clone()).unwrap_err());
@@ -469,7 +475,7 @@ fn names_follow_one_rule_wherever_they_come_from() {
     }
     // What may name a bulkhead may name a namespace, up to its length.
     for good in ["a", "zahlung/日本", "it's \"quoted\"; --", &"n".repeat(200)] {
-        Name::new(good).unwrap();
+        BulkheadName::new(good).unwrap();
         bulkman::store::check_namespace(good).unwrap();
     }
     assert!(bulkman::store::check_namespace(&"n".repeat(201)).is_err());

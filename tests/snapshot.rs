@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::{CircuitState, TransitionCause};
+use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{
-    BulkheadConfig, BulkheadManager, BulkheadState, CircuitBreakerConfig, CircuitState, MemoryStore,
-    TransitionCause,
-};
+use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -61,7 +61,7 @@ fn a_snapshot_has_state_limits_counts_rates_and_history() {
     let payments = manager.get_bulkhead("payments").unwrap().snapshot();
     assert_eq!(payments.state, BulkheadState::Degraded);
     let circuit = payments.circuit.unwrap();
-    assert_eq!((circuit.state, circuit.probes_left), (CircuitState::HalfOpen, Some(3)));
+    assert_eq!((circuit.state, circuit.probes_remaining), (CircuitState::HalfOpen, Some(3)));
     assert_eq!(circuit.recent.last().unwrap().cause, TransitionCause::IsolationOver);
     assert_eq!(payments.stats.circuit, Some(CircuitState::HalfOpen), "all parts say the same");
 }

@@ -12,9 +12,11 @@ use axum::error_handling::HandleErrorLayer;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bulkman::error::TimeoutPhase;
+use bulkman::runtime::ClockOnly;
 use bulkman::testing::ManualRuntime;
 use bulkman::tower::{BoxError, BulkheadLayer, BulkheadService, ServiceError};
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly, Outcome, Phase, Runtime, TokioRuntime};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Outcome, Runtime, TokioRuntime};
 use futures_lite::future::poll_once;
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
@@ -71,7 +73,7 @@ fn a_service_that_never_becomes_ready_runs_into_the_deadline() {
     let bulkhead = Bulkhead::new(config().run_timeout(SECOND), runtime.clone()).unwrap();
     let mut service = BulkheadLayer::new(bulkhead.clone()).layer(NeverReady);
     let error = runtime.block_on(service.call(())).unwrap_err();
-    assert!(matches!(error.get(), BulkheadError::Timeout { phase: Phase::Running, .. }), "{error}");
+    assert!(matches!(error.get(), BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{error}");
     assert_eq!(error.http_status(), 504);
     assert_eq!((bulkhead.stats().failed, bulkhead.stats().permits_in_use), (1, 0));
 }
@@ -95,7 +97,7 @@ fn responses_and_errors_are_classified() {
     let bulkhead = Bulkhead::new(config().failure_threshold(100), runtime.clone()).unwrap();
     let answer = |status: Result<u16, std::fmt::Error>| ready(status);
     let mut by_status = BulkheadLayer::new(bulkhead.clone())
-        .failures_by_status(|status: &u16| *status)
+        .classify_status(|status: &u16| *status)
         .layer(service_fn(answer));
     for (status, failed) in
         [(Ok(200), 0), (Ok(404), 0), (Ok(499), 0), (Ok(500), 1), (Ok(599), 2), (Err(std::fmt::Error), 3)]
@@ -285,7 +287,7 @@ impl House {
         };
         let guard = ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(
             BulkheadLayer::new(bulkhead.clone())
-                .failures_by_status(|answer: &Response| answer.status().as_u16()),
+                .classify_status(|answer: &Response| answer.status().as_u16()),
         );
         let routes = axum::Router::new().route("/", get(handler)).layer(guard);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

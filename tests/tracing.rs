@@ -7,12 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bulkman::fleet::Fleet;
+use bulkman::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman::store::{Fault, FaultStore};
+use bulkman::store::{MemoryStore, StoreError};
 use bulkman::testing::ManualRuntime;
-use bulkman::{
-    BoxFuture, Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, ClockOnly, Fleet, MemoryStore,
-    Outcome, Runtime, Sleep, StoreError,
-};
+use bulkman::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -103,7 +103,9 @@ fn a_clock_that_panics_while_somebody_listens_loses_nothing() {
         // A call under these limits reads it some ten times; each of the readings fails once.
         for reading in 0..16 {
             let config = BulkheadConfig::new("api").max_concurrent_calls(1).timeout(SECOND);
-            let rules = CircuitBreakerConfig::new().slow_call_rate_threshold(0.5).slow_call_duration(SECOND);
+            let rules = CircuitBreakerConfig::new()
+                .slow_call_rate_threshold(0.5)
+                .slow_call_duration_threshold(SECOND);
             let bulkhead = Bulkhead::new(config.circuit_breaker(rules), clock.clone()).unwrap();
             *clock.left.lock().unwrap() = Some(reading);
             let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -223,7 +225,7 @@ fn a_call_that_left_the_queue_is_told_apart_from_one_that_timed_out_there() {
     // The one that times out first was begun second.
     let spans = seen.spans("call");
     let told: Vec<_> = spans.iter().map(|s| (&*s["outcome"], s.get("reason").map(|r| &**r))).collect();
-    assert_eq!(told, [("cancelled", None), ("refused", Some("timed_out_waiting")), ("cancelled", None)]);
+    assert_eq!(told, [("cancelled", None), ("refused", Some("timed_out_in_queue")), ("cancelled", None)]);
     assert_eq!(spans[1]["queued"], "1s");
     assert!(!spans[1].contains_key("ran"), "it never began");
 }

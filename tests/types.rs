@@ -8,12 +8,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bulkman::bulkhead::{BulkheadName, BulkheadStats};
+use bulkman::call::{Call, DefaultClassifier, ExecutionReport};
+use bulkman::circuit_breaker::{CircuitEvents, CircuitSnapshot, Transition};
+use bulkman::future::{Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteWithReport};
+use bulkman::manager::ManagerError;
 use bulkman::testing::ManualRuntime;
 use bulkman::{
-    Acquire, Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, BulkheadStats, ByResult, Call,
-    CircuitBreaker, CircuitBreakerConfig, CircuitEvents, CircuitSnapshot, ConfigError, Drained, Execute,
-    ExecuteBlocking, ExecuteInBulkhead, ExecutionReport, ManagerError, Name, Permit, Report, Runtime,
-    SmolRuntime, TokioRuntime, Transition,
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, CircuitBreakerConfig,
+    ConfigError, Permit, Runtime, SmolRuntime, TokioRuntime,
 };
 
 fn send<T: Send>() {}
@@ -41,7 +44,7 @@ fn what_is_shared_is_send_and_sync() {
     send_sync::<ExecutionReport<u32, std::io::Error>>();
     send_sync::<ManagerError>();
     send_sync::<ManualRuntime>();
-    send_sync::<Name>();
+    send_sync::<BulkheadName>();
     send_sync::<SmolRuntime>();
     send_sync::<TokioRuntime>();
     send_sync::<Transition>();
@@ -53,11 +56,11 @@ fn what_a_task_holds_is_send() {
     send::<Permit>();
     send::<Acquire>();
     send::<Drained<'_>>();
-    send::<Execute<&Bulkhead, Boxed, ByResult>>();
-    send::<Execute<Bulkhead, Boxed, ByResult>>();
+    send::<Execute<&Bulkhead, Boxed, DefaultClassifier>>();
+    send::<Execute<Bulkhead, Boxed, DefaultClassifier>>();
     send::<ExecuteInBulkhead<Boxed>>();
-    send::<Report<&Bulkhead, Boxed, ByResult>>();
-    send::<ExecuteBlocking<fn() -> Result<u32, u32>, u32, u32, ByResult>>();
+    send::<ExecuteWithReport<&Bulkhead, Boxed, DefaultClassifier>>();
+    send::<ExecuteBlocking<fn() -> Result<u32, u32>, u32, u32, DefaultClassifier>>();
 }
 
 #[test]
@@ -66,10 +69,10 @@ fn futures_that_hold_nothing_pinned_are_unpin() {
     unpin::<Acquire>();
     unpin::<Drained<'_>>();
     unpin::<CircuitEvents>();
-    unpin::<Execute<&Bulkhead, Boxed, ByResult>>();
+    unpin::<Execute<&Bulkhead, Boxed, DefaultClassifier>>();
     unpin::<ExecuteInBulkhead<Boxed>>();
     // A closure is moved, never pinned.
-    unpin::<ExecuteBlocking<fn() -> Result<u32, u32>, u32, u32, ByResult>>();
+    unpin::<ExecuteBlocking<fn() -> Result<u32, u32>, u32, u32, DefaultClassifier>>();
 }
 
 #[test]

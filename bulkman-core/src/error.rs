@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::name::Name;
+use crate::bulkhead::BulkheadName;
 
 /// A call that did not bring back a value.
 ///
@@ -14,7 +14,8 @@ use crate::name::Name;
 /// [`is_rejection`](Self::is_rejection) for the cases in which the operation never began.
 ///
 /// ```
-/// use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+/// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("mail"), ClockOnly)?;
 /// match bulkhead.execute_sync(|| Err::<(), _>("no such user")) {
@@ -22,7 +23,7 @@ use crate::name::Name;
 ///     Err(BulkheadError::Operation(error)) => assert_eq!(error, "no such user"),
 ///     Err(refused) => println!("try again in {:?}: {refused}", refused.retry_after()),
 /// }
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -31,9 +32,9 @@ pub enum BulkheadError<E> {
     #[error("bulkhead {bulkhead:?} refused the call: {reason}{}", RetryAfter(*.retry_after))]
     CircuitOpen {
         /// The bulkhead that refused.
-        bulkhead: Name,
+        bulkhead: BulkheadName,
         /// Why.
-        reason: OpenReason,
+        reason: RejectionReason,
         /// When to come back; `None` when nobody can say (forced open, or all probes are out).
         retry_after: Option<Duration>,
     },
@@ -45,7 +46,7 @@ pub enum BulkheadError<E> {
     )]
     Full {
         /// The bulkhead that refused.
-        bulkhead: Name,
+        bulkhead: BulkheadName,
         /// Its limit of running calls when it refused.
         max_concurrent_calls: usize,
         /// Its limit of waiting calls when it refused.
@@ -60,9 +61,9 @@ pub enum BulkheadError<E> {
     )]
     Timeout {
         /// The bulkhead in which it waited or ran.
-        bulkhead: Name,
+        bulkhead: BulkheadName,
         /// Where the call was when its time was over.
-        phase: Phase,
+        phase: TimeoutPhase,
         /// How long it waited for a permit, and if it was blocking work that never began, for a
         /// thread.
         queued: Duration,
@@ -74,14 +75,14 @@ pub enum BulkheadError<E> {
     #[error("bulkhead {bulkhead:?} is shut down")]
     Shutdown {
         /// The bulkhead that refused.
-        bulkhead: Name,
+        bulkhead: BulkheadName,
     },
 
     /// The closure given to `execute_blocking` panicked.
     #[error("blocking work in bulkhead {bulkhead:?} panicked: {message}")]
     Panicked {
         /// The bulkhead in which it ran.
-        bulkhead: Name,
+        bulkhead: BulkheadName,
         /// The panic's message, if it was text.
         message: Box<str>,
     },
@@ -90,7 +91,7 @@ pub enum BulkheadError<E> {
     #[error("bulkhead {bulkhead:?} can't honour `{setting}`: its runtime has no {needs}")]
     Unsupported {
         /// The bulkhead that was asked.
-        bulkhead: Name,
+        bulkhead: BulkheadName,
         /// The setting of the call or of the configuration.
         setting: &'static str,
         /// What it needs from the runtime.
@@ -115,7 +116,8 @@ impl<E> BulkheadError<E> {
     /// Trying again (elsewhere, or after [`retry_after`](Self::retry_after)) can't repeat an effect.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
     /// let failed = bulkhead.execute_sync(|| Err::<(), _>("connection reset")).unwrap_err();
     /// assert!(!failed.is_rejection());       // it may have been paid, or not
@@ -123,7 +125,7 @@ impl<E> BulkheadError<E> {
     /// bulkhead.shutdown();
     /// let refused = bulkhead.execute_sync(|| Ok::<_, &str>(())).unwrap_err();
     /// assert!(refused.is_rejection());       // not paid: another provider can be asked
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub const fn is_rejection(&self) -> bool {
@@ -132,22 +134,25 @@ impl<E> BulkheadError<E> {
             | Self::Full { .. }
             | Self::Unsupported { .. }
             | Self::NotFound { .. }
-            | Self::Timeout { phase: Phase::Queued, .. }
+            | Self::Timeout { phase: TimeoutPhase::Queued, .. }
             | Self::Shutdown { .. } => true,
-            Self::Timeout { phase: Phase::Running, .. } | Self::Panicked { .. } | Self::Operation(_) => false,
+            Self::Timeout { phase: TimeoutPhase::Running, .. }
+            | Self::Panicked { .. }
+            | Self::Operation(_) => false,
         }
     }
 
     /// When to come back, if the bulkhead knows: only an open circuit does.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ManualRuntime::new())?;
     /// bulkhead.circuit_breaker().unwrap().open();
     /// let refused = bulkhead.execute_sync(|| Ok::<_, &str>(())).unwrap_err();
     /// assert_eq!(refused.retry_after(), Some(Duration::from_secs(30)));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
@@ -157,10 +162,70 @@ impl<E> BulkheadError<E> {
         }
     }
 
+    /// The HTTP status for an answer to a caller further out. With the feature `tower`.
+    ///
+    /// | error | status |
+    /// | --- | --- |
+    /// | refused: circuit open, full, timed out in the queue, shut down | 503 Service Unavailable |
+    /// | timed out while running | 504 Gateway Timeout |
+    /// | the operation's own error | 502 Bad Gateway |
+    /// | anything else: a panic, a bulkhead that is not there or not able | 500 Internal Server Error |
+    ///
+    /// ```
+    /// use bulkman::{Bulkhead, BulkheadConfig};
+    /// use bulkman::runtime::ClockOnly;
+    ///
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// bulkhead.circuit_breaker().unwrap().open();
+    /// let refused = bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap_err();
+    /// assert_eq!(refused.http_status(), 503);
+    /// let header = ("Retry-After", refused.retry_after_seconds().to_string());
+    /// assert_eq!(header.1, "30");
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn http_status(&self) -> u16 {
+        match self {
+            Self::CircuitOpen { .. }
+            | Self::Full { .. }
+            | Self::Timeout { phase: TimeoutPhase::Queued, .. }
+            | Self::Shutdown { .. } => 503,
+            Self::Timeout { phase: TimeoutPhase::Running, .. } => 504,
+            Self::Operation(_) => 502,
+            Self::Panicked { .. } | Self::Unsupported { .. } | Self::NotFound { .. } => 500,
+        }
+    }
+
+    /// The value of the header `Retry-After`: whole seconds, rounded up, at least 1. With the
+    /// feature `tower`.
+    ///
+    /// 1 also where the bulkhead can't know: a full one may have room at any moment.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ManualRuntime::new())?;
+    /// bulkhead.circuit_breaker().unwrap().open_for(Duration::from_millis(1500));
+    /// let refused = bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap_err();
+    /// assert_eq!(refused.retry_after_seconds(), 2);
+    /// assert_eq!(BulkheadError::Operation(()).retry_after_seconds(), 1);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn retry_after_seconds(&self) -> u64 {
+        let after = match self.retry_after() {
+            Some(after) => after,
+            None => Duration::ZERO,
+        };
+        let seconds = after.as_secs().saturating_add(if after.subsec_nanos() > 0 { 1 } else { 0 });
+        if seconds == 0 { 1 } else { seconds }
+    }
+
     /// The operation's own error, if it is one.
     ///
     /// ```
-    /// # use bulkman_core::BulkheadError;
+    /// # use bulkman::BulkheadError;
     /// let error = BulkheadError::Operation("no such user");
     /// assert_eq!(error.into_operation(), Some("no such user"));
     /// ```
@@ -175,7 +240,7 @@ impl<E> BulkheadError<E> {
     /// The same error with the operation's part converted.
     ///
     /// ```
-    /// # use bulkman_core::BulkheadError;
+    /// # use bulkman::BulkheadError;
     /// let error = BulkheadError::Operation(404);
     /// let error = error.map_operation(|status| format!("the server answered {status}"));
     /// assert_eq!(error, BulkheadError::Operation(String::from("the server answered 404")));
@@ -208,7 +273,7 @@ impl BulkheadError<Infallible> {
     /// of its own.
     ///
     /// ```
-    /// use bulkman_core::{Bulkhead, BulkheadError};
+    /// use bulkman::{Bulkhead, BulkheadError};
     ///
     /// async fn upload(ftp: &Bulkhead) -> Result<(), BulkheadError<std::io::Error>> {
     ///     let permit = ftp.acquire().await.map_err(BulkheadError::widen)?;
@@ -226,15 +291,15 @@ impl BulkheadError<Infallible> {
 /// Where a call was when its time was over.
 ///
 /// ```
-/// use bulkman_core::Phase;
+/// use bulkman::error::TimeoutPhase;
 ///
-/// assert_eq!(Phase::Queued.to_string(), "queued");
+/// assert_eq!(TimeoutPhase::Queued.to_string(), "queued");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 // A word, as all else in an error: see `Denied`.
 #[repr(u64)]
 #[non_exhaustive]
-pub enum Phase {
+pub enum TimeoutPhase {
     /// Waiting for a permit, or with a permit for a thread that does blocking work: the operation
     /// never began.
     Queued,
@@ -242,7 +307,7 @@ pub enum Phase {
     Running,
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for TimeoutPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Queued => "queued",
@@ -254,53 +319,55 @@ impl fmt::Display for Phase {
 /// Why a circuit refuses a call.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, OpenReason};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::error::RejectionReason;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.force_open();
-/// assert_eq!(breaker.try_acquire().unwrap_err().reason, OpenReason::ForcedOpen);
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// assert_eq!(breaker.try_acquire().unwrap_err().reason, RejectionReason::ForcedOpen);
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 // A word, as all else in an error: see `Denied`.
 #[repr(u64)]
 #[non_exhaustive]
-pub enum OpenReason {
+pub enum RejectionReason {
     /// The circuit is open and its isolation is not over.
     Open,
     /// The circuit is half-open and all its probes are out.
-    ProbesOut,
+    ProbeLimit,
     /// The circuit is held open by hand.
     ForcedOpen,
     /// The circuit is half-open in the fleet and this process holds no probe lease (yet).
-    NoLease,
+    NoProbeLease,
 }
 
-impl OpenReason {
+impl RejectionReason {
     /// The name in lower case, as in logs and metrics: `circuit_open`.
     ///
     /// ```
-    /// # use bulkman_core::OpenReason;
-    /// assert_eq!(OpenReason::ProbesOut.as_str(), "probes_out");
+    /// # use bulkman::error::RejectionReason;
+    /// assert_eq!(RejectionReason::ProbeLimit.as_str(), "probes_out");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "circuit_open",
-            Self::ProbesOut => "probes_out",
+            Self::ProbeLimit => "probes_out",
             Self::ForcedOpen => "forced_open",
-            Self::NoLease => "no_lease",
+            Self::NoProbeLease => "no_lease",
         }
     }
 }
 
-impl fmt::Display for OpenReason {
+impl fmt::Display for RejectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Open => "circuit is open",
-            Self::ProbesOut => "circuit is half-open and all probes are out",
+            Self::ProbeLimit => "circuit is half-open and all probes are out",
             Self::ForcedOpen => "circuit is forced open",
-            Self::NoLease => "circuit is half-open and the fleet's probes are elsewhere",
+            Self::NoProbeLease => "circuit is half-open and the fleet's probes are elsewhere",
         })
     }
 }
@@ -308,29 +375,31 @@ impl fmt::Display for OpenReason {
 /// A refusal by a circuit breaker.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, OpenReason, testing::ManualRuntime};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::error::RejectionReason;
+/// use bulkman::testing::ManualRuntime;
 /// use std::time::Duration;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ManualRuntime::new())?;
 /// breaker.open();
 /// let refused = breaker.try_acquire().unwrap_err();
-/// assert_eq!(refused.reason, OpenReason::Open);
+/// assert_eq!(refused.reason, RejectionReason::Open);
 /// assert_eq!(refused.retry_after, Some(Duration::from_secs(30)));
 /// assert_eq!(refused.to_string(), "circuit is open, retry in 30s");
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{reason}{}", RetryAfter(*.retry_after))]
 #[non_exhaustive]
 pub struct CircuitOpen {
     /// Why the circuit refuses.
-    pub reason: OpenReason,
+    pub reason: RejectionReason,
     /// When to come back; `None` when nobody can say (forced open, or all probes are out).
     pub retry_after: Option<Duration>,
 }
 
 impl CircuitOpen {
-    pub(crate) const fn new(reason: OpenReason, retry_after: Option<Duration>) -> Self {
+    pub(crate) const fn new(reason: RejectionReason, retry_after: Option<Duration>) -> Self {
         Self { reason, retry_after }
     }
 }
@@ -341,7 +410,7 @@ impl CircuitOpen {
 /// that passes it on through memory costs as much as counting the refusal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Denied {
-    pub(crate) reason: OpenReason,
+    pub(crate) reason: RejectionReason,
     retry_after: u64,
 }
 
@@ -349,12 +418,12 @@ impl Denied {
     /// As `retry_after`: nobody can say.
     const NEVER: u64 = u64::MAX;
 
-    pub(crate) const fn new(reason: OpenReason) -> Self {
+    pub(crate) const fn new(reason: RejectionReason) -> Self {
         Self { reason, retry_after: Self::NEVER }
     }
 
     /// Come back in so many nanoseconds.
-    pub(crate) const fn retry_in(reason: OpenReason, nanos: u64) -> Self {
+    pub(crate) const fn retry_in(reason: RejectionReason, nanos: u64) -> Self {
         Self { reason, retry_after: if nanos == Self::NEVER { nanos - 1 } else { nanos } }
     }
 
@@ -377,72 +446,6 @@ impl From<Denied> for CircuitOpen {
     #[inline]
     fn from(denied: Denied) -> Self {
         Self { reason: denied.reason, retry_after: denied.retry_after() }
-    }
-}
-
-/// A configuration that can't be used: says which field, its value, and what would do.
-///
-/// ```
-/// use bulkman_core::{BulkheadConfig, ConfigError};
-///
-/// match BulkheadConfig::new("search").max_concurrent_calls(0).validate() {
-///     Err(ConfigError::OutOfRange { field, value, range }) => {
-///         assert_eq!((field, &*value, range), ("max_concurrent_calls", "0", "1 to 1,000,000"));
-///     }
-///     other => panic!("{other:?}"),
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A value outside its range.
-    #[error("`{field}` is {value}, must be {range}")]
-    OutOfRange {
-        /// The configuration's field.
-        field: &'static str,
-        /// The value it had.
-        value: Box<str>,
-        /// What is accepted.
-        range: &'static str,
-    },
-
-    /// A setting that the runtime can't honour.
-    #[error("`{setting}` needs {needs}, which the runtime does not have")]
-    Unsupported {
-        /// The configuration's field.
-        setting: &'static str,
-        /// What it needs from the runtime.
-        needs: &'static str,
-    },
-
-    /// A setting that is of no use without something else, which is not there.
-    #[error("`{setting}` needs {needs}")]
-    Requires {
-        /// The configuration's field, or the method.
-        setting: &'static str,
-        /// What has to be there.
-        needs: &'static str,
-    },
-
-    /// A value that may not change while the bulkhead lives.
-    #[error("`{field}` can't change from {from:?} to {to:?} in place")]
-    Immutable {
-        /// The configuration's field.
-        field: &'static str,
-        /// The value in force.
-        from: Box<str>,
-        /// The value that was asked for.
-        to: Box<str>,
-    },
-}
-
-impl ConfigError {
-    pub(crate) fn immutable(field: &'static str, from: &str, to: &str) -> Self {
-        Self::Immutable { field, from: from.into(), to: to.into() }
-    }
-
-    pub(crate) fn out_of_range(field: &'static str, value: impl fmt::Display, range: &'static str) -> Self {
-        Self::OutOfRange { field, value: value.to_string().into(), range }
     }
 }
 

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use crate::error::ConfigError;
+use crate::config_error::ConfigError;
 
 /// Bytes kept inside the value; names up to this length are copied, longer ones are shared.
 ///
@@ -19,17 +19,17 @@ const INLINE: usize = 16;
 /// allocate, so that an error may carry it.
 ///
 /// ```
-/// use bulkman_core::Name;
+/// use bulkman::bulkhead::BulkheadName;
 ///
-/// let name = Name::new("payments")?;
+/// let name = BulkheadName::new("payments")?;
 /// assert_eq!(name.as_str(), "payments");
-/// assert!(Name::new("").is_err());
-/// assert!(Name::new("line\nbreak").is_err());
-/// assert!(Name::new("x".repeat(256)).is_err());
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// assert!(BulkheadName::new("").is_err());
+/// assert!(BulkheadName::new("line\nbreak").is_err());
+/// assert!(BulkheadName::new("x".repeat(256)).is_err());
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Name(Repr);
+pub struct BulkheadName(Repr);
 
 #[derive(Clone)]
 enum Repr {
@@ -47,7 +47,7 @@ struct Inline {
     length: NonZeroUsize,
 }
 
-impl Name {
+impl BulkheadName {
     /// The most bytes a name may have.
     pub const MAX_LENGTH: usize = 255;
 
@@ -59,11 +59,11 @@ impl Name {
     /// [`MAX_LENGTH`](Self::MAX_LENGTH) bytes, or contains a control character.
     ///
     /// ```
-    /// # use bulkman_core::Name;
-    /// assert_eq!(Name::new("payments")?.as_str(), "payments");
-    /// let error = Name::new("").unwrap_err();
+    /// # use bulkman::bulkhead::BulkheadName;
+    /// assert_eq!(BulkheadName::new("payments")?.as_str(), "payments");
+    /// let error = BulkheadName::new("").unwrap_err();
     /// assert_eq!(error.to_string(), "`name` is 0 bytes, must be 1 to 255 bytes");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.as_ref();
@@ -74,10 +74,10 @@ impl Name {
     /// The name as text.
     ///
     /// ```
-    /// # use bulkman_core::Name;
-    /// let name = Name::new("payments")?;
+    /// # use bulkman::bulkhead::BulkheadName;
+    /// let name = BulkheadName::new("payments")?;
     /// assert!(name.as_str().starts_with("pay"));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -130,57 +130,57 @@ pub(crate) fn check(
     Ok(())
 }
 
-impl AsRef<str> for Name {
+impl AsRef<str> for BulkheadName {
     fn as_ref(&self) -> &str {
         self.as_str()
     }
 }
 
-impl std::borrow::Borrow<str> for Name {
+impl std::borrow::Borrow<str> for BulkheadName {
     fn borrow(&self) -> &str {
         self.as_str()
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for BulkheadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for BulkheadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl PartialEq for Name {
+impl PartialEq for BulkheadName {
     fn eq(&self, other: &Self) -> bool {
         self.as_bytes() == other.as_bytes()
     }
 }
 
-impl Eq for Name {}
+impl Eq for BulkheadName {}
 
-impl PartialEq<str> for Name {
+impl PartialEq<str> for BulkheadName {
     fn eq(&self, other: &str) -> bool {
         self.as_str() == other
     }
 }
 
-impl PartialEq<&str> for Name {
+impl PartialEq<&str> for BulkheadName {
     fn eq(&self, other: &&str) -> bool {
         self.as_str() == *other
     }
 }
 
-impl PartialOrd for Name {
+impl PartialOrd for BulkheadName {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Name {
+impl Ord for BulkheadName {
     // As `str` orders: by bytes.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.as_bytes().cmp(other.as_bytes())
@@ -188,7 +188,7 @@ impl Ord for Name {
 }
 
 // As `str` hashes, which `Borrow<str>` requires.
-impl Hash for Name {
+impl Hash for BulkheadName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
     }
@@ -202,17 +202,17 @@ mod tests {
     fn short_and_long_names_read_back() {
         for length in [1, INLINE - 1, INLINE, INLINE + 1, 255] {
             let text = "n".repeat(length);
-            assert_eq!(Name::new(&text).unwrap().as_str(), text);
+            assert_eq!(BulkheadName::new(&text).unwrap().as_str(), text);
         }
-        assert_eq!(Name::new("zahlungsgebühr-日本").unwrap().as_str(), "zahlungsgebühr-日本");
-        assert_eq!(size_of::<Name>(), 24);
+        assert_eq!(BulkheadName::new("zahlungsgebühr-日本").unwrap().as_str(), "zahlungsgebühr-日本");
+        assert_eq!(size_of::<BulkheadName>(), 24);
     }
 
     #[test]
     fn the_error_names_field_value_and_range() {
-        let text = Name::new("x".repeat(256)).unwrap_err().to_string();
+        let text = BulkheadName::new("x".repeat(256)).unwrap_err().to_string();
         assert!(text.contains("name") && text.contains("256 bytes") && text.contains("1 to 255"), "{text}");
-        let text = Name::new("a\0b").unwrap_err().to_string();
+        let text = BulkheadName::new("a\0b").unwrap_err().to_string();
         assert!(text.contains(r#""a\0b""#), "{text}");
     }
 }

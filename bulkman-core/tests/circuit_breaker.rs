@@ -10,12 +10,14 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bulkman_core::testing::ManualRuntime;
-use bulkman_core::{
-    Admission, BoxFuture, CircuitBreaker, CircuitBreakerConfig, CircuitError, CircuitEvent, CircuitEvents,
-    CircuitState, ClockOnly, ConfigError, OpenReason, Outcome, Runtime, Sleep, SlidingWindow, Transition,
+use bulkman_core::circuit_breaker::{
+    Admission, CircuitError, CircuitEvent, CircuitEvents, CircuitState, SlidingWindow, Transition,
     TransitionCause,
 };
+use bulkman_core::error::RejectionReason;
+use bulkman_core::runtime::{BoxFuture, ClockOnly, Sleep};
+use bulkman_core::testing::ManualRuntime;
+use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ConfigError, Outcome, Runtime};
 use futures_core::Stream;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -115,10 +117,10 @@ fn h05_h11_a_cancelled_probe_gives_its_slot_back() {
     breaker.half_open();
     let mut call = Box::pin(breaker.execute(std::future::pending::<Result<(), ()>>()));
     assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    assert_eq!(breaker.try_acquire().unwrap_err().reason, OpenReason::ProbesOut);
+    assert_eq!(breaker.try_acquire().unwrap_err().reason, RejectionReason::ProbeLimit);
     drop(call);
     let snapshot = breaker.snapshot();
-    assert_eq!((snapshot.probes_left, snapshot.counts.calls), (Some(1), 0));
+    assert_eq!((snapshot.probes_remaining, snapshot.counts.calls), (Some(1), 0));
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn a_refused_call_is_never_run() {
     breaker.force_open();
     let refused = breaker.call(|| -> Result<(), ()> { unreachable!("refused") });
     let Err(CircuitError::Open(refusal)) = refused else { panic!("{refused:?}") };
-    assert_eq!((refusal.reason, refusal.retry_after), (OpenReason::ForcedOpen, None));
+    assert_eq!((refusal.reason, refusal.retry_after), (RejectionReason::ForcedOpen, None));
     let never = pin!(breaker.execute(std::future::pending::<Result<(), ()>>()));
     assert!(never.poll(&mut Context::from_waker(Waker::noop())).is_ready());
     assert_eq!(breaker.refusals().forced_open, 2);
@@ -233,7 +235,7 @@ fn h62_a_deadline_that_overflows_is_never() {
     breaker.open();
     runtime.advance(Duration::from_secs(1 << 40));
     let refusal = breaker.try_acquire().unwrap_err();
-    assert_eq!((refusal.reason, refusal.retry_after), (OpenReason::Open, None));
+    assert_eq!((refusal.reason, refusal.retry_after), (RejectionReason::Open, None));
     breaker.open_for(Duration::MAX);
     assert_eq!(breaker.snapshot().retry_after, None);
     // Far beyond 64 bits of nanoseconds, and still exact.
@@ -284,7 +286,7 @@ fn the_clock_is_read_only_where_it_must_be() {
         (config(), 0),
         (window.clone(), 0),
         (window.clone().sliding_window(time), 1),
-        (window.slow_call_rate_threshold(0.5).slow_call_duration(SECOND), 2),
+        (window.slow_call_rate_threshold(0.5).slow_call_duration_threshold(SECOND), 2),
     ] {
         let runtime = Watched::default();
         let breaker = CircuitBreaker::new("watched", config, runtime.clone()).unwrap();
@@ -330,7 +332,7 @@ fn a_success_that_opens_by_a_rate_is_recorded_once() {
 fn a_window_full_of_successes_hears_of_everything_else() {
     let rules = config()
         .slow_call_rate_threshold(0.5)
-        .slow_call_duration(SECOND)
+        .slow_call_duration_threshold(SECOND)
         .failure_rate_threshold(0.5)
         .sliding_window(SlidingWindow::Count(4))
         .minimum_number_of_calls(4);
@@ -355,7 +357,7 @@ fn a_window_full_of_successes_hears_of_everything_else() {
         assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, slow));
     }
     // What is slow, and how many calls there are, can change.
-    breaker.reconfigure(&rules.clone().slow_call_duration(SECOND / 2)).unwrap();
+    breaker.reconfigure(&rules.clone().slow_call_duration_threshold(SECOND / 2)).unwrap();
     assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, 1));
     assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, 2));
     assert_eq!(breaker.state(), CircuitState::Open);
@@ -505,7 +507,8 @@ fn h10_a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
     }
     let runtime = Sleeps::default();
     let config = config().automatic_half_open(true).isolation_duration(SECOND);
-    let config = config.max_half_open_duration(SECOND, bulkman_core::HalfOpenExpiry::Open);
+    let config =
+        config.max_half_open_duration(SECOND, bulkman_core::circuit_breaker::HalfOpenTimeoutAction::Open);
     let breaker = CircuitBreaker::new("timed", config, runtime.clone()).unwrap();
     let start = runtime.now();
     for seconds in (2..=11).rev() {
@@ -598,7 +601,7 @@ fn h06_h25_h27_threads_see_only_legal_transitions_and_bounded_probes() {
     let time = SlidingWindow::Time { length: Duration::from_millis(10), buckets: 5 };
     for config in [
         config().failure_threshold(3).success_threshold(2),
-        config().failure_rate_threshold(0.3).minimum_number_of_calls(5).half_open_rate(2),
+        config().failure_rate_threshold(0.3).minimum_number_of_calls(5).permitted_calls_in_half_open(2),
         config().failure_count_threshold(5).sliding_window(time).success_threshold(2),
     ] {
         let (breaker, runtime) = manual(config.isolation_duration(Duration::from_millis(5)));

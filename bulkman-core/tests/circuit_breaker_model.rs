@@ -6,11 +6,13 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bulkman_core::testing::ManualRuntime;
-use bulkman_core::{
-    Admission, CircuitBreaker, CircuitBreakerConfig, CircuitEvent, CircuitEvents, CircuitState,
-    HalfOpenExpiry, IsolationBackoff, OpenReason, Outcome, SlidingWindow,
+use bulkman_core::circuit_breaker::{
+    Admission, CircuitEvent, CircuitEvents, CircuitState, HalfOpenTimeoutAction, IsolationBackoff,
+    SlidingWindow,
 };
+use bulkman_core::error::RejectionReason;
+use bulkman_core::testing::ManualRuntime;
+use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, Outcome};
 use futures_core::Stream;
 use proptest::prelude::*;
 
@@ -24,7 +26,7 @@ struct Rules {
     slow_after: u64,
     minimum: u32,
     window: Window,
-    trial: Trial,
+    trial: HalfOpenPolicy,
     isolation: u64,
     factor: u64,
     max: u64,
@@ -39,9 +41,9 @@ enum Window {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Trial {
+enum HalfOpenPolicy {
     Row(u32),
-    Rate(u32),
+    Sample(u32),
 }
 
 impl Rules {
@@ -49,7 +51,7 @@ impl Rules {
         let rate = |percent: u64| percent as f64 / 100.0;
         let mut config = CircuitBreakerConfig::new()
             .without_failure_threshold()
-            .slow_call_duration(millis(self.slow_after))
+            .slow_call_duration_threshold(millis(self.slow_after))
             .minimum_number_of_calls(self.minimum)
             .sliding_window(match self.window {
                 Window::Count(size) => SlidingWindow::Count(size),
@@ -61,8 +63,8 @@ impl Rules {
             .isolation_backoff(IsolationBackoff::new(self.factor as f64, millis(self.max)))
             .probe_timeout(self.probe_timeout.map_or(Duration::MAX, millis));
         config = match self.trial {
-            Trial::Row(successes) => config.success_threshold(successes),
-            Trial::Rate(calls) => config.half_open_rate(calls),
+            HalfOpenPolicy::Row(successes) => config.success_threshold(successes),
+            HalfOpenPolicy::Sample(calls) => config.permitted_calls_in_half_open(calls),
         };
         if let Some(row) = self.row {
             config = config.failure_threshold(row);
@@ -77,7 +79,7 @@ impl Rules {
             config = config.slow_call_rate_threshold(rate(percent));
         }
         if let Some((max, closes)) = self.max_half_open {
-            let then = if closes { HalfOpenExpiry::Closed } else { HalfOpenExpiry::Open };
+            let then = if closes { HalfOpenTimeoutAction::Closed } else { HalfOpenTimeoutAction::Open };
             config = config.max_half_open_duration(millis(max), then);
         }
         config
@@ -156,8 +158,8 @@ impl Model {
     fn rated(&self) -> bool {
         let enough = match (self.state, self.rules.trial) {
             (CircuitState::Open, _) => return self.frozen_rated,
-            (CircuitState::HalfOpen, Trial::Rate(calls)) => calls as usize,
-            (CircuitState::HalfOpen, Trial::Row(calls)) => self.minimum().min(calls as usize),
+            (CircuitState::HalfOpen, HalfOpenPolicy::Sample(calls)) => calls as usize,
+            (CircuitState::HalfOpen, HalfOpenPolicy::Row(calls)) => self.minimum().min(calls as usize),
             _ => self.minimum(),
         };
         let calls = self.counted().len();
@@ -251,9 +253,9 @@ impl Model {
     fn judge(&mut self, at: u64) {
         let back = self.calls.clone();
         match self.rules.trial {
-            Trial::Row(_) if back.iter().any(|call| call.failed) => self.open(true, at),
-            Trial::Row(n) if back.len() >= n as usize => self.enter(CircuitState::Closed, None, at),
-            Trial::Rate(n) if back.len() >= n as usize => {
+            HalfOpenPolicy::Row(_) if back.iter().any(|call| call.failed) => self.open(true, at),
+            HalfOpenPolicy::Row(n) if back.len() >= n as usize => self.enter(CircuitState::Closed, None, at),
+            HalfOpenPolicy::Sample(n) if back.len() >= n as usize => {
                 let row = back.split(|call| !call.failed).map(<[_]>::len).max().unwrap_or(0);
                 if self.broken(&back, row, n as usize) {
                     self.open(true, at);
@@ -266,7 +268,7 @@ impl Model {
     }
 
     fn slots(&self) -> usize {
-        let (Trial::Row(n) | Trial::Rate(n)) = self.rules.trial;
+        let (HalfOpenPolicy::Row(n) | HalfOpenPolicy::Sample(n)) = self.rules.trial;
         (n as usize).saturating_sub(self.calls.len() + self.probes.len())
     }
 
@@ -402,9 +404,9 @@ impl<'a> Pair<'a> {
             }
             (Err(refusal), Err(expected)) => {
                 let reason = match refusal.reason {
-                    OpenReason::Open => 'o',
-                    OpenReason::ProbesOut => 'p',
-                    OpenReason::ForcedOpen => 'f',
+                    RejectionReason::Open => 'o',
+                    RejectionReason::ProbeLimit => 'p',
+                    RejectionReason::ForcedOpen => 'f',
                     _ => '?',
                 };
                 prop_assert_eq!(reason, expected);
@@ -452,7 +454,7 @@ impl<'a> Pair<'a> {
         prop_assert_eq!(snapshot.not_permitted, model.refused);
         prop_assert_eq!(snapshot.retry_after, model.until.map(|until| millis(until - model.now)));
         let half_open = model.state == CircuitState::HalfOpen;
-        prop_assert_eq!(snapshot.probes_left, half_open.then(|| model.slots() as u32));
+        prop_assert_eq!(snapshot.probes_remaining, half_open.then(|| model.slots() as u32));
 
         let calls = match model.state {
             CircuitState::Disabled | CircuitState::ForcedOpen => Vec::new(),
@@ -513,7 +515,8 @@ fn rules() -> impl Strategy<Value = Rules> {
         (1_u32..12).prop_map(Window::Count),
         (1_u32..6).prop_map(|buckets| Window::Time { bucket: 10, buckets }),
     ];
-    let trial = prop_oneof![(1_u32..4).prop_map(Trial::Row), (1_u32..5).prop_map(Trial::Rate)];
+    let trial =
+        prop_oneof![(1_u32..4).prop_map(HalfOpenPolicy::Row), (1_u32..5).prop_map(HalfOpenPolicy::Sample)];
     let percent = || proptest::option::of(1_u64..=100);
     let thresholds = (
         proptest::option::weighted(0.3, 1_u32..6),

@@ -4,15 +4,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bulkman_core::fleet::{Ending, FleetEvent};
+use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::error::RejectionReason;
+use bulkman_core::fleet::Fleet;
+use bulkman_core::fleet::{DecisionOutcome, FleetEvent};
+use bulkman_core::store::MemoryStore;
 use bulkman_core::store::{
-    CircuitStore, CountsRule, Fault, FaultStore, FleetAction, FleetCommand, FleetState, OnOutage,
-    OperationId, Share, StoreError, StoreSettings,
+    CircuitStore, Fault, FaultStore, FleetAction, FleetCommand, FleetCountPolicy, FleetState, OnOutage,
+    OperationId, SharingMode, StoreError, StoreSettings,
 };
 use bulkman_core::testing::ManualRuntime;
-use bulkman_core::{
-    Bulkhead, BulkheadConfig, BulkheadError, CircuitState, Fleet, MemoryStore, Name, OpenReason,
-};
+use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError};
 use futures_lite::StreamExt;
 
 /// Defect 13 of the Python package.
@@ -25,7 +28,10 @@ fn the_first_to_open_opens_for_all_and_at_once() {
     for process in &fleet {
         assert_eq!(process.state(), CircuitState::Open);
         let refused = process.call(Ok(())).unwrap_err();
-        assert!(matches!(&refused, BulkheadError::CircuitOpen { reason: OpenReason::Open, .. }), "{refused}");
+        assert!(
+            matches!(&refused, BulkheadError::CircuitOpen { reason: RejectionReason::Open, .. }),
+            "{refused}"
+        );
         assert_eq!(refused.retry_after(), Some(Duration::from_secs(30)), "the same for all");
     }
     assert_eq!(world.store_view(), (FleetState::Open, 1));
@@ -57,7 +63,7 @@ fn one_probe_in_the_whole_fleet() {
         assert_eq!(process.state(), CircuitState::HalfOpen);
         let refused = process.call(Ok(())).unwrap_err();
         assert!(
-            matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::NoLease, .. }),
+            matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::NoProbeLease, .. }),
             "{refused}"
         );
         assert!(refused.retry_after().unwrap() <= Duration::from_secs(1));
@@ -178,7 +184,7 @@ fn a_lease_of_a_dead_process_bars_nobody_beyond_its_term() {
     world.advance(1);
     let probe = fleet[0].bulkhead.try_acquire().unwrap();
     // Cut off, as if killed: it can neither report nor give anything back.
-    fleet[0].store.set(Fault::Frozen);
+    fleet[0].store.set(Fault::Hang);
     let dead = fleet.remove(0);
     fleet[0].call(Ok(())).unwrap_err();
     world.advance(5);
@@ -207,7 +213,7 @@ fn a_process_that_starts_while_the_fleet_is_open_refuses_from_its_first_call() {
 #[test]
 fn ready_is_bounded() {
     let world = World::new();
-    world.store.set(Fault::Frozen);
+    world.store.set(Fault::Hang);
     let process = world.start_frozen("x");
     let before = world.runtime.elapsed();
     assert!(!world.runtime.block_on(process.fleet.ready(Duration::from_millis(300))));
@@ -218,7 +224,7 @@ fn ready_is_bounded() {
 #[test]
 fn a_quorum_protects_the_good_ones_from_one_bad_node() {
     let world = World::new();
-    let settings = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(60)));
+    let settings = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(60)));
     let fleet: Vec<_> = (0..4).map(|i| world.start(&format!("p{i}"), settings.clone())).collect();
     world.settle();
     fleet[0].fail(5);
@@ -242,7 +248,7 @@ fn a_quorum_protects_the_good_ones_from_one_bad_node() {
 #[test]
 fn a_vote_that_is_too_old_does_not_count() {
     let world = World::new();
-    let settings = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(10)));
+    let settings = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
     let fleet: Vec<_> = (0..2).map(|i| world.start(&format!("p{i}"), settings.clone())).collect();
     world.settle();
     fleet[0].fail(5);
@@ -256,7 +262,7 @@ fn a_vote_that_is_too_old_does_not_count() {
 #[test]
 fn an_operator_outlasts_an_opening_below_the_quorum() {
     let world = World::new();
-    let settings = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(60)));
+    let settings = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(60)));
     let process = world.start("x", settings);
     world.settle();
     world.command(FleetAction::ForceOpen);
@@ -275,8 +281,8 @@ fn an_operator_outlasts_an_opening_below_the_quorum() {
 #[test]
 fn the_fleets_counts_open_where_none_would_alone() {
     let world = World::new();
-    let rule = CountsRule::new(Duration::from_secs(10), 10).failure_count_threshold(8);
-    let settings = StoreSettings::new().share(Share::Counts(rule));
+    let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(8);
+    let settings = StoreSettings::new().share(SharingMode::Counts(rule));
     let fleet: Vec<_> = (0..2).map(|i| world.start(&format!("p{i}"), settings.clone())).collect();
     world.settle();
     // Four failures each, and never five in a row.
@@ -388,10 +394,10 @@ fn an_outage_loses_nothing_and_holds_up_nobody() {
     let events = drain(&world, &mut events);
     assert!(matches!(events[0], FleetEvent::Degraded { .. }), "{events:?}");
     assert!(
-        events.iter().any(|event| matches!(event, FleetEvent::Synchronised { after: Some(_) })),
+        events.iter().any(|event| matches!(event, FleetEvent::Synchronized { after: Some(_) })),
         "{events:?}"
     );
-    assert_eq!(endings(&events), [Ending::Published], "{events:?}");
+    assert_eq!(endings(&events), [DecisionOutcome::Published], "{events:?}");
     assert_eq!(fleet[0].fleet.snapshot().pending, 0);
 }
 
@@ -410,7 +416,7 @@ fn a_decision_made_over_again_is_not_taken_for_the_one_that_the_store_has() {
     fleet[0].store.heal();
     world.advance(5);
     // The link begins with a full snapshot: on the same epoch, and open, but not for so long.
-    assert_eq!(endings(&drain(&world, &mut events)), [Ending::Published]);
+    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Published]);
     assert_eq!(world.store_view(), (FleetState::Open, 2));
     let refused = fleet[1].call(Ok(())).unwrap_err();
     assert!(refused.retry_after().unwrap() > Duration::from_secs(3_500), "{refused}");
@@ -427,7 +433,7 @@ fn an_opening_that_is_over_before_the_store_is_back_is_dropped() {
     assert_eq!(fleet[0].state(), CircuitState::HalfOpen, "not closed by an old view");
     world.heal_all(&fleet);
     world.advance(3);
-    assert_eq!(endings(&drain(&world, &mut events)), [Ending::Expired]);
+    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Expired]);
     assert_eq!(world.store_view(), (FleetState::Closed, 0));
     assert_eq!(fleet[0].state(), CircuitState::Closed);
 }
@@ -466,7 +472,10 @@ fn an_outage_can_be_waited_for() {
     process.store.set(Fault::Down);
     world.advance(60);
     let refused = process.call(Ok(())).unwrap_err();
-    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::NoLease, .. }), "{refused}");
+    assert!(
+        matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::NoProbeLease, .. }),
+        "{refused}"
+    );
     process.store.heal();
     world.advance(3);
     process.call(Ok(())).unwrap_err();
@@ -479,7 +488,7 @@ fn a_frozen_store_is_noticed_within_a_look_and_an_operation() {
     let world = World::new();
     let process = world.start("x", StoreSettings::new());
     world.settle();
-    process.store.set(Fault::Frozen);
+    process.store.set(Fault::Hang);
     // The look comes within 6 s (5 and a fifth), and its operation is given 2.
     world.advance(8);
     let snapshot = process.fleet.snapshot();
@@ -491,7 +500,7 @@ fn a_frozen_store_is_noticed_within_a_look_and_an_operation() {
 
 #[test]
 fn a_lost_answer_is_recognised_and_nothing_is_applied_twice() {
-    for fault in [Fault::AnswerLost, Fault::BreakAfter] {
+    for fault in [Fault::ResponseLost, Fault::DisconnectAfterApply] {
         let world = World::new();
         let fleet = world.processes(2);
         let mut events = fleet[0].fleet.events();
@@ -501,7 +510,7 @@ fn a_lost_answer_is_recognised_and_nothing_is_applied_twice() {
         fleet[0].store.heal();
         world.advance(5);
         assert_eq!(world.store_view(), (FleetState::Open, 1));
-        assert_eq!(endings(&drain(&world, &mut events)), [Ending::Published]);
+        assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Published]);
         assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
     }
 }
@@ -514,11 +523,11 @@ fn an_opening_heard_of_after_its_own_is_not_begun_again() {
     let other = Bulkhead::new(BulkheadConfig::new("z"), world.runtime.clone()).unwrap();
     fleet[0].fleet.attach(&other).unwrap();
     world.settle();
-    fleet[1].store.set_deaf(true);
+    fleet[1].store.drop_notifications(true);
     fleet[0].fail(5);
     world.settle();
     assert_eq!(world.store_view(), (FleetState::Open, 1));
-    fleet[1].store.set_deaf(false);
+    fleet[1].store.drop_notifications(false);
     fleet[1].store.set(Fault::Slow(Duration::from_millis(500)));
     other.circuit_breaker().unwrap().open();
     world.settle();
@@ -528,7 +537,7 @@ fn an_opening_heard_of_after_its_own_is_not_begun_again() {
     assert_eq!(fleet[1].state(), CircuitState::Open);
     world.advance(5);
     assert_eq!(world.store_view(), (FleetState::Open, 1), "it would be a second opening, and a longer one");
-    assert_eq!(endings(&drain(&world, &mut events)), [Ending::Superseded]);
+    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Superseded]);
     world.advance(24);
     assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
     world.advance(1);
@@ -545,10 +554,10 @@ fn what_is_announced_need_not_be_looked_for() {
     assert_eq!(fleet[1].state(), CircuitState::Open);
     assert_eq!(fleet[1].store.operations(), before);
     // One that was missed is found by the next.
-    fleet[1].store.set_deaf(true);
+    fleet[1].store.drop_notifications(true);
     fleet[0].bulkhead.circuit_breaker().unwrap().close();
     world.settle();
-    fleet[1].store.set_deaf(false);
+    fleet[1].store.drop_notifications(false);
     assert_eq!(fleet[1].state(), CircuitState::Open);
     fleet[0].bulkhead.circuit_breaker().unwrap().open();
     world.settle();
@@ -600,7 +609,7 @@ fn what_fails_together_is_published_together() {
     }
     world.settle();
     assert_eq!(fleet[0].store.operations(), before + 1);
-    assert_eq!(endings(&drain(&world, &mut events)), [Ending::Published; 100]);
+    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Published; 100]);
 }
 
 #[test]
@@ -635,7 +644,7 @@ fn lost_announcements_are_made_up_for_and_then_not_relied_on() {
     let world = World::new();
     let fleet = world.processes(2);
     let mut events = fleet[1].fleet.events();
-    fleet[1].store.set_deaf(true);
+    fleet[1].store.drop_notifications(true);
     fleet[0].fail(5);
     world.settle();
     assert_eq!(fleet[1].state(), CircuitState::Closed, "it has heard nothing");
@@ -644,7 +653,7 @@ fn lost_announcements_are_made_up_for_and_then_not_relied_on() {
     world.command(FleetAction::Close);
     world.advance(6);
     let events = drain(&world, &mut events);
-    assert!(events.iter().any(|event| matches!(event, FleetEvent::PushGivenUp)), "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, FleetEvent::FellBackToPolling)), "{events:?}");
     assert!(fleet[1].fleet.snapshot().polling);
     world.command(FleetAction::ForceOpen);
     world.advance(2);
@@ -770,7 +779,7 @@ fn a_store_whose_clock_steps_is_named_and_moves_no_deadline() {
     clock.advance(Duration::from_secs(605));
     assert_eq!(pass(20), [(600, true)], "once");
     // Ours goes on without it: it has stepped back.
-    process.store.set(Fault::Frozen);
+    process.store.set(Fault::Hang);
     world.advance(45);
     process.store.heal();
     assert_eq!(pass(20), [(40, false)]);
@@ -790,7 +799,7 @@ fn simultaneous_openings_make_one() {
     assert_eq!(world.store_view(), (FleetState::Open, 1));
     let endings: Vec<_> = events.iter_mut().flat_map(|events| endings(&drain(&world, events))).collect();
     assert_eq!(endings.len(), 20, "every decision has an end: {endings:?}");
-    assert_eq!(endings.iter().filter(|ending| **ending == Ending::Published).count(), 1);
+    assert_eq!(endings.iter().filter(|ending| **ending == DecisionOutcome::Published).count(), 1);
     assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
 }
 
@@ -861,7 +870,7 @@ fn a_shutdown_publishes_what_is_pending_and_gives_leases_back() {
     third.call(Ok(())).expect("the lease is free again");
 
     // One that can't tell any more says so, in time.
-    third.store.set(Fault::Frozen);
+    third.store.set(Fault::Hang);
     third.bulkhead.circuit_breaker().unwrap().open();
     let before = world.runtime.elapsed();
     assert!(!world.runtime.block_on(third.fleet.shutdown()));
@@ -949,7 +958,7 @@ impl World {
     fn start_frozen(&self, name: &str) -> Process {
         let memory = self.memory.with_settings(StoreSettings::new().instance(name));
         let store = FaultStore::new(memory, self.runtime.clone());
-        store.set(Fault::Frozen);
+        store.set(Fault::Hang);
         self.start_on(store)
     }
 
@@ -979,7 +988,7 @@ impl World {
     }
 
     fn command_on(&self, circuit: &str, action: FleetAction) {
-        let name = Name::new(circuit).unwrap();
+        let name = BulkheadName::new(circuit).unwrap();
         let operation = OperationId(self.operations.fetch_add(1, Ordering::Relaxed));
         let command = FleetCommand::new(name.clone(), action, operation, "ada", "a drill");
         self.runtime.block_on(async {
@@ -1039,9 +1048,9 @@ fn drain(world: &World, events: &mut bulkman_core::fleet::FleetEvents) -> Vec<Fl
     drained
 }
 
-fn endings(events: &[FleetEvent]) -> Vec<Ending> {
+fn endings(events: &[FleetEvent]) -> Vec<DecisionOutcome> {
     let ending = |event: &FleetEvent| match event {
-        FleetEvent::Settled { ending, .. } => Some(*ending),
+        FleetEvent::DecisionResolved { ending, .. } => Some(*ending),
         _ => None,
     };
     events.iter().filter_map(ending).collect()

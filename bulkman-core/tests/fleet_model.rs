@@ -5,13 +5,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
+use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::fleet::Fleet;
+use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
+use bulkman_core::store::MemoryStore;
 use bulkman_core::store::{
     CircuitStore, Epoch, Fault, FaultStore, FleetAction, FleetCommand, FleetState, MemoryBackup, OperationId,
-    Share, StoreSettings,
+    SharingMode, StoreSettings,
 };
 use bulkman_core::testing::ManualRuntime;
-use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitState, Fleet, MemoryStore, Name};
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker};
 use futures_lite::{StreamExt, future};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -125,7 +129,7 @@ struct Process {
 impl World {
     fn new(quorum: u16) -> Self {
         let runtime = ManualRuntime::new();
-        let share = Share::quorum(quorum, Duration::from_secs(60));
+        let share = SharingMode::quorum(quorum, Duration::from_secs(60));
         let memory = MemoryStore::new(runtime.clone()).with_settings(StoreSettings::new().share(share));
         let processes = (0..PROCESSES)
             .map(|_| {
@@ -157,12 +161,12 @@ impl World {
             Input::Pass { millis } => self.runtime.advance(Duration::from_millis(millis)),
             Input::Fault { process, fault } => self.processes[process].store.set(match fault {
                 0 => Fault::Down,
-                1 => Fault::Frozen,
-                2 => Fault::AnswerLost,
-                3 => Fault::BreakAfter,
+                1 => Fault::Hang,
+                2 => Fault::ResponseLost,
+                3 => Fault::DisconnectAfterApply,
                 _ => Fault::Slow(Duration::from_millis(700)),
             }),
-            Input::Deaf { process } => self.processes[process].store.set_deaf(true),
+            Input::Deaf { process } => self.processes[process].store.drop_notifications(true),
             Input::Break { process } => self.processes[process].store.break_sessions(),
             Input::Heal { process } => self.processes[process].store.heal(),
             Input::Command { action, circuit } => {
@@ -199,13 +203,13 @@ impl World {
         // two histories would look the same.
         let mixed = self.operations.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let operation = OperationId((mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) | 1);
-        let command = FleetCommand::new(Name::new(circuit).unwrap(), action, operation, "ada", "");
+        let command = FleetCommand::new(BulkheadName::new(circuit).unwrap(), action, operation, "ada", "");
         self.runtime.block_on(async {
             self.memory.connect(&[]).await.unwrap().command(&command).await.unwrap();
         });
     }
 
-    fn store_view(&self) -> BTreeMap<Name, (FleetState, Epoch)> {
+    fn store_view(&self) -> BTreeMap<BulkheadName, (FleetState, Epoch)> {
         self.runtime.block_on(async {
             let mut session = self.memory.connect(&[]).await.unwrap();
             let circuits = session.snapshot(None).await.unwrap().circuits;
@@ -250,7 +254,7 @@ fn superseded(events: &mut FleetEvents) -> usize {
     let mut count = 0;
     while let Some(Some(event)) = future::block_on(future::poll_once(events.next())) {
         match event {
-            FleetEvent::Settled { ending: Ending::Superseded, .. } => count += 1,
+            FleetEvent::DecisionResolved { ending: DecisionOutcome::Superseded, .. } => count += 1,
             FleetEvent::Missed(_) => panic!("more events than a life of this length has"),
             _ => {}
         }

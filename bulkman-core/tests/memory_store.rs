@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkman_core::runtime::BoxFuture;
 use bulkman_core::store::conformance::{Case, Harness};
+use bulkman_core::store::{CircuitStore, MemoryStore};
 use bulkman_core::testing::ManualRuntime;
-use bulkman_core::{BoxFuture, CircuitStore, MemoryStore};
 
 struct InMemory {
     runtime: ManualRuntime,

@@ -4,10 +4,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::store::StoreError;
 use bulkman_core::store::{
-    Applied, CircuitView, FleetAction, FleetCommand, HistoryEntry, OperationId, StoreSession,
+    CircuitView, FleetAction, FleetCommand, HistoryEntry, OperationId, StoreSession, TransitionResult,
 };
-use bulkman_core::{Name, StoreError};
 use sqlx::Connection;
 
 use crate::bounded::bounded;
@@ -132,7 +133,7 @@ impl Admin {
         let applied =
             bounded(self.patience(), async { self.session().await?.command(&command).await }).await?;
         match applied {
-            Applied::Applied(view) => Ok(view),
+            TransitionResult::Applied(view) => Ok(view),
             _ => Err(StoreError::invalid_argument(format!(
                 "namespace {:?} has no circuit {circuit:?}; `status` lists them",
                 self.inner.namespace
@@ -155,6 +156,6 @@ impl std::fmt::Debug for Admin {
     }
 }
 
-fn named(circuit: &str) -> Result<Name, StoreError> {
-    Name::new(circuit).map_err(|error| StoreError::invalid_argument(error.to_string()))
+fn named(circuit: &str) -> Result<BulkheadName, StoreError> {
+    BulkheadName::new(circuit).map_err(|error| StoreError::invalid_argument(error.to_string()))
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use bulkman_core::Name;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{CircuitView, Epoch, Fingerprint, Revision, Snapshot, StoreEvent, StoreTime};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -81,13 +81,13 @@ impl Ear {
         let (name, rest) = split_at(fields.next()?, of_name)?;
         let (changed_by, reason) = split_at(rest, of_author)?;
 
-        let mut view = CircuitView::new(Name::new(name).ok()?);
+        let mut view = CircuitView::new(BulkheadName::new(name).ok()?);
         (view.state, view.epoch, view.revision) = (state, epoch, revision);
         (view.open_count, view.wait, view.remaining) = (open_count, wait, wait);
         (view.plan, view.operation) = (plan.plan(), operation);
         (view.changed_by, view.reason) = (Arc::from(changed_by), Arc::from(reason));
         let after = Snapshot::new(revision, self.incarnation, fingerprint, now, vec![view]);
-        Some(StoreEvent::Made(Box::new(after)))
+        Some(StoreEvent::Applied(Box::new(after)))
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
             hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
         };
         let right = seal(&ear, &format!("channel|7|{change}"));
-        let Some(StoreEvent::Made(after)) = ear.understand(&format!("1|7|{right}|{change}")) else {
+        let Some(StoreEvent::Applied(after)) = ear.understand(&format!("1|7|{right}|{change}")) else {
             panic!()
         };
         let view = &after.circuits[0];

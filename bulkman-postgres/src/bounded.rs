@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bulkman_core::StoreError;
+use bulkman_core::store::StoreError;
 
 /// Gives up `operation` after `limit`.
 ///

@@ -5,20 +5,20 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman_core::StoreError;
-use bulkman_core::store::{OnOutage, Push, Share, StoreSettings, check_namespace};
+use bulkman_core::store::StoreError;
+use bulkman_core::store::{OnOutage, Push, SharingMode, StoreSettings, check_namespace};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::schema::Schema;
 use crate::statement::Protocol;
 use crate::statements::Statements;
-use crate::store::{Inner, Migrate, PostgresStore};
+use crate::store::{Inner, MigrationMode, PostgresStore};
 
 /// Where a database is: a URL, or sqlx's own options.
-pub struct Target(Result<PgConnectOptions, StoreError>);
+pub struct ConnectTarget(Result<PgConnectOptions, StoreError>);
 
-impl From<&str> for Target {
+impl From<&str> for ConnectTarget {
     fn from(url: &str) -> Self {
         // What sqlx says may quote the URL, and with it the password.
         Self(PgConnectOptions::from_str(url).map_err(|_| {
@@ -30,29 +30,29 @@ impl From<&str> for Target {
     }
 }
 
-impl From<String> for Target {
+impl From<String> for ConnectTarget {
     fn from(url: String) -> Self {
         Self::from(url.as_str())
     }
 }
 
-impl From<&String> for Target {
+impl From<&String> for ConnectTarget {
     fn from(url: &String) -> Self {
         Self::from(url.as_str())
     }
 }
 
-impl From<PgConnectOptions> for Target {
+impl From<PgConnectOptions> for ConnectTarget {
     fn from(options: PgConnectOptions) -> Self {
         Self(Ok(options))
     }
 }
 
-impl fmt::Debug for Target {
+impl fmt::Debug for ConnectTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Ok(options) => write!(f, "Target({}:{})", options.get_host(), options.get_port()),
-            Err(error) => write!(f, "Target({error})"),
+            Ok(options) => write!(f, "ConnectTarget({}:{})", options.get_host(), options.get_port()),
+            Err(error) => write!(f, "ConnectTarget({error})"),
         }
     }
 }
@@ -61,10 +61,10 @@ impl fmt::Debug for Target {
 #[derive(Debug)]
 #[must_use = "a builder makes nothing until `build` or `connect`"]
 pub struct PostgresStoreBuilder {
-    target: Target,
+    target: ConnectTarget,
     namespace: String,
     schema: String,
-    migrate: Migrate,
+    migrate: MigrationMode,
     require_tls: bool,
     protocol: Protocol,
     settings: StoreSettings,
@@ -84,12 +84,12 @@ macro_rules! pass_on {
 }
 
 impl PostgresStoreBuilder {
-    pub(crate) fn new(target: Target) -> Self {
+    pub(crate) fn new(target: ConnectTarget) -> Self {
         Self {
             target,
             namespace: "default".to_owned(),
             schema: "bulkman".to_owned(),
-            migrate: Migrate::default(),
+            migrate: MigrationMode::default(),
             require_tls: false,
             protocol: Protocol::Prepared,
             settings: StoreSettings::new(),
@@ -109,8 +109,8 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// What to do about a schema that is missing or old. Default: [`Migrate::Check`].
-    pub const fn migrate(mut self, migrate: Migrate) -> Self {
+    /// What to do about a schema that is missing or old. Default: [`MigrationMode::Check`].
+    pub const fn migrate(mut self, migrate: MigrationMode) -> Self {
         self.migrate = migrate;
         self
     }
@@ -163,7 +163,7 @@ impl PostgresStoreBuilder {
         /// See [`StoreSettings::probe_jitter`].
         probe_jitter(jitter: Duration);
         /// See [`StoreSettings::share`].
-        share(share: Share);
+        share(share: SharingMode);
         /// See [`StoreSettings::flush_interval`].
         flush_interval(interval: Duration);
         /// See [`StoreSettings::on_outage`].
@@ -198,7 +198,7 @@ impl PostgresStoreBuilder {
         }))
     }
 
-    /// The store, found to be in order (or made so, with [`Migrate::Apply`]).
+    /// The store, found to be in order (or made so, with [`MigrationMode::Apply`]).
     ///
     /// # Errors
     ///
@@ -208,9 +208,9 @@ impl PostgresStoreBuilder {
         let migrate = self.migrate;
         let store = self.build()?;
         match migrate {
-            Migrate::Off => {}
-            Migrate::Apply => store.migrate().await?,
-            Migrate::Check => {
+            MigrationMode::Off => {}
+            MigrationMode::Apply => store.migrate().await?,
+            MigrationMode::Check => {
                 let findings: Vec<_> = store.check().await?.iter().map(ToString::to_string).collect();
                 if !findings.is_empty() {
                     return Err(StoreError::incompatible(findings.join("; ")));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bulkman_core::StoreError;
+use bulkman_core::store::StoreError;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
@@ -14,27 +14,27 @@ use crate::store::Inner;
 /// Something that keeps a store from working.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Finding {
+pub struct Diagnostic {
     /// What is wrong.
     pub problem: String,
     /// What mends it: SQL, or a command.
     pub mend: String,
 }
 
-impl Finding {
+impl Diagnostic {
     fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { problem: problem.into(), mend: mend.into() }
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; to mend it: {}", self.problem, self.mend)
     }
 }
 
 /// Looks at the server, the schema and the rights of the role, and reports all that is wrong.
-pub(crate) async fn check(inner: &Inner) -> Result<Vec<Finding>, StoreError> {
+pub(crate) async fn check(inner: &Inner) -> Result<Vec<Diagnostic>, StoreError> {
     let mut connection = inner.connection().await?;
     let findings = look(inner, &mut connection).await.map_err(|error| translate(&inner.schema, error))?;
     // The answer is had; how the connection ends changes nothing.
@@ -42,7 +42,7 @@ pub(crate) async fn check(inner: &Inner) -> Result<Vec<Finding>, StoreError> {
     Ok(findings)
 }
 
-async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<Finding>> {
+async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<Diagnostic>> {
     let schema = inner.schema.as_str();
     let mut findings = Vec::new();
     let server = Statement::new(SERVER).bind(schema).fetch_all(inner.protocol, &mut *connection).await?;
@@ -53,27 +53,27 @@ async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<
     let version: i32 = server.try_get("server_version")?;
     if version < OLDEST_SERVER {
         let problem = format!("the server is PostgreSQL {}", version / 10_000);
-        findings.push(Finding::new(problem, "use PostgreSQL 13 or newer"));
+        findings.push(Diagnostic::new(problem, "use PostgreSQL 13 or newer"));
     }
     let isolation: String = server.try_get("isolation")?;
     if isolation != "read committed" {
-        findings.push(Finding::new(
+        findings.push(Diagnostic::new(
             format!("transactions begin as {isolation}"),
             format!("ALTER ROLE {role} SET default_transaction_isolation = 'read committed'"),
         ));
     }
     if server.try_get("recovery")? {
-        findings.push(Finding::new("the server is a standby", "connect to the primary"));
+        findings.push(Diagnostic::new("the server is a standby", "connect to the primary"));
     } else if server.try_get("read_only")? {
-        findings.push(Finding::new(
+        findings.push(Diagnostic::new(
             "transactions begin read-only",
             format!("ALTER ROLE {role} SET default_transaction_read_only = off"),
         ));
     }
 
     match server.try_get::<Option<bool>, _>("usable")? {
-        None => findings.push(Finding::new(format!("there is no schema \"{schema}\""), migrate(schema))),
-        Some(false) => findings.push(Finding::new(
+        None => findings.push(Diagnostic::new(format!("there is no schema \"{schema}\""), migrate(schema))),
+        Some(false) => findings.push(Diagnostic::new(
             format!("role {role} may not use schema \"{schema}\""),
             format!("GRANT USAGE ON SCHEMA \"{schema}\" TO {role}"),
         )),
@@ -86,7 +86,7 @@ async fn look_into_schema(
     inner: &Inner,
     connection: &mut PgConnection,
     role: &str,
-    findings: &mut Vec<Finding>,
+    findings: &mut Vec<Diagnostic>,
 ) -> sqlx::Result<()> {
     let schema = inner.schema.as_str();
     let tables: Vec<String> = RIGHTS.iter().map(|(table, _)| (*table).to_owned()).collect();
@@ -98,10 +98,12 @@ async fn look_into_schema(
         let (table, right): (String, String) = (row.try_get("name")?, row.try_get("wanted")?);
         match row.try_get::<Option<bool>, _>("granted")? {
             None if right == "SELECT" => {
-                findings
-                    .push(Finding::new(format!("there is no table \"{schema}\".{table}"), migrate(schema)));
+                findings.push(Diagnostic::new(
+                    format!("there is no table \"{schema}\".{table}"),
+                    migrate(schema),
+                ));
             }
-            Some(false) => findings.push(Finding::new(
+            Some(false) => findings.push(Diagnostic::new(
                 format!("role {role} may not {right} on \"{schema}\".{table}"),
                 format!("GRANT {right} ON \"{schema}\".{table} TO {role}"),
             )),
@@ -113,16 +115,16 @@ async fn look_into_schema(
     }
     let versions = Statement::new(inner.schema.fill("SELECT version, oldest_client FROM \"bulkman\".meta"));
     let Some(row) = versions.fetch_all(inner.protocol, &mut *connection).await?.into_iter().next() else {
-        findings.push(Finding::new(format!("table \"{schema}\".meta is empty"), migrate(schema)));
+        findings.push(Diagnostic::new(format!("table \"{schema}\".meta is empty"), migrate(schema)));
         return Ok(());
     };
     let (version, oldest): (i32, i32) = (row.try_get("version")?, row.try_get("oldest_client")?);
     if version < VERSION {
         let problem = format!("schema \"{schema}\" is at version {version}, {VERSION} is needed");
-        findings.push(Finding::new(problem, migrate(schema)));
+        findings.push(Diagnostic::new(problem, migrate(schema)));
     } else if oldest > VERSION {
         let problem = format!("schema \"{schema}\" is at version {version}, which is too new");
-        findings.push(Finding::new(problem, "use a newer version of this library"));
+        findings.push(Diagnostic::new(problem, "use a newer version of this library"));
     } else {
         look_at_functions(inner, connection, role, findings).await?;
     }
@@ -133,7 +135,7 @@ async fn look_at_functions(
     inner: &Inner,
     connection: &mut PgConnection,
     role: &str,
-    findings: &mut Vec<Finding>,
+    findings: &mut Vec<Diagnostic>,
 ) -> sqlx::Result<()> {
     let schema = inner.schema.as_str();
     let functions: Vec<String> = FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
@@ -143,12 +145,14 @@ async fn look_at_functions(
         let function: String = row.try_get("name")?;
         match row.try_get::<Option<bool>, _>("granted")? {
             Some(true) => {}
-            Some(false) => findings.push(Finding::new(
+            Some(false) => findings.push(Diagnostic::new(
                 format!("role {role} may not execute \"{schema}\".{function}"),
                 format!("GRANT EXECUTE ON FUNCTION \"{schema}\".{function} TO {role}"),
             )),
-            None => findings
-                .push(Finding::new(format!("there is no function \"{schema}\".{function}"), migrate(schema))),
+            None => findings.push(Diagnostic::new(
+                format!("there is no function \"{schema}\".{function}"),
+                migrate(schema),
+            )),
         }
     }
     Ok(())

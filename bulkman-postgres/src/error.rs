@@ -1,6 +1,6 @@
 //! What the database says, as what a store says.
 
-use bulkman_core::StoreError;
+use bulkman_core::store::StoreError;
 use sqlx::error::DatabaseError;
 
 use crate::schema::Schema;

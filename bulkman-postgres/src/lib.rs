@@ -18,7 +18,7 @@ mod statements;
 mod store;
 
 pub use admin::Admin;
-pub use builder::{PostgresStoreBuilder, Target};
-pub use check::Finding;
+pub use builder::{ConnectTarget, PostgresStoreBuilder};
+pub use check::Diagnostic;
 pub use sqlx;
-pub use store::{Migrate, PostgresStore};
+pub use store::{MigrationMode, PostgresStore};

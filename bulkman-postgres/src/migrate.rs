@@ -1,6 +1,6 @@
 //! Making the schema.
 
-use bulkman_core::StoreError;
+use bulkman_core::store::StoreError;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
 use crate::error::translate;

@@ -1,6 +1,6 @@
-//! How the table keeps a [`ProbePlan`].
+//! How the table keeps a [`ProbePolicy`].
 
-use bulkman_core::store::{ProbeDecision, ProbePlan, StoreChange};
+use bulkman_core::store::{ProbePolicy, ProbeRule, StoreChange};
 
 /// The columns `probe_*` that say how many may probe, and what decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ impl PlanColumns {
         if let StoreChange::HalfOpen { plan } = change {
             columns.limit = small(plan.limit).max(1);
             match plan.decision {
-                ProbeDecision::Streak { successes } => columns.need = small(successes).max(1),
-                ProbeDecision::Sample { calls, failures, slow } => {
+                ProbeRule::Consecutive { successes } => columns.need = small(successes).max(1),
+                ProbeRule::SampleSize { calls, failures, slow } => {
                     columns.calls = small(calls).max(1);
                     columns.max_failed = failures.map(small);
                     columns.max_slow = slow.map(small);
@@ -33,17 +33,17 @@ impl PlanColumns {
         columns
     }
 
-    pub(crate) fn plan(self) -> ProbePlan {
+    pub(crate) fn plan(self) -> ProbePolicy {
         let decision = if self.calls == 0 {
-            ProbeDecision::Streak { successes: self.need.unsigned_abs() }
+            ProbeRule::Consecutive { successes: self.need.unsigned_abs() }
         } else {
-            ProbeDecision::Sample {
+            ProbeRule::SampleSize {
                 calls: self.calls.unsigned_abs(),
                 failures: self.max_failed.map(i16::unsigned_abs),
                 slow: self.max_slow.map(i16::unsigned_abs),
             }
         };
-        ProbePlan::new(self.limit.unsigned_abs(), decision)
+        ProbePolicy::new(self.limit.unsigned_abs(), decision)
     }
 }
 
@@ -53,9 +53,9 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_table() {
-        let sample = ProbeDecision::Sample { calls: 10, failures: Some(5), slow: None };
-        for decision in [ProbeDecision::Streak { successes: 3 }, sample] {
-            let plan = ProbePlan::new(4, decision);
+        let sample = ProbeRule::SampleSize { calls: 10, failures: Some(5), slow: None };
+        for decision in [ProbeRule::Consecutive { successes: 3 }, sample] {
+            let plan = ProbePolicy::new(4, decision);
             assert_eq!(PlanColumns::of(StoreChange::HalfOpen { plan }).plan(), plan);
         }
     }

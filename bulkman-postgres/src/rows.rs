@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman_core::Name;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{
-    CircuitView, Epoch, FleetCounts, FleetState, HistoryEntry, OperationId, ProbePlan, Refusal, Revision,
+    CircuitView, Epoch, FleetCounts, FleetState, HistoryEntry, OperationId, ProbePolicy, RejectReason,
+    Revision,
 };
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -16,7 +17,7 @@ use crate::plan::PlanColumns;
 /// this library would not have given it.
 pub(crate) fn view(row: &PgRow) -> sqlx::Result<Option<CircuitView>> {
     let name: Option<&str> = row.try_get("name")?;
-    let Some(name) = name.and_then(|name| Name::new(name).ok()) else { return Ok(None) };
+    let Some(name) = name.and_then(|name| BulkheadName::new(name).ok()) else { return Ok(None) };
     let mut view = CircuitView::new(name);
     view.state = state(row.try_get("state")?)?;
     view.epoch = Epoch(unsigned(row.try_get("epoch")?));
@@ -40,7 +41,7 @@ pub(crate) fn certain_view(row: &PgRow) -> sqlx::Result<CircuitView> {
 }
 
 pub(crate) fn history_entry(row: &PgRow) -> sqlx::Result<Option<HistoryEntry>> {
-    let Ok(name) = Name::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
+    let Ok(name) = BulkheadName::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
     let mut entry = HistoryEntry::new(
         name,
         Epoch(unsigned(row.try_get("epoch")?)),
@@ -55,7 +56,7 @@ pub(crate) fn history_entry(row: &PgRow) -> sqlx::Result<Option<HistoryEntry>> {
 }
 
 pub(crate) fn counts(row: &PgRow) -> sqlx::Result<Option<FleetCounts>> {
-    let Ok(name) = Name::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
+    let Ok(name) = BulkheadName::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
     Ok(Some(FleetCounts::new(
         name,
         Epoch(unsigned(row.try_get("epoch")?)),
@@ -65,14 +66,14 @@ pub(crate) fn counts(row: &PgRow) -> sqlx::Result<Option<FleetCounts>> {
 }
 
 /// What the verdict of a compare-and-swap means: made (`None`), or why not.
-pub(crate) fn refusal(verdict: &str) -> sqlx::Result<Option<Refusal>> {
+pub(crate) fn refusal(verdict: &str) -> sqlx::Result<Option<RejectReason>> {
     Ok(Some(match verdict {
         "made" => return Ok(None),
-        "stale" => Refusal::Stale,
-        "there" => Refusal::AlreadyThere,
-        "early" => Refusal::NotDue,
-        "late" => Refusal::TooLate,
-        "forced" => Refusal::Forced,
+        "stale" => RejectReason::Stale,
+        "there" => RejectReason::AlreadyInState,
+        "early" => RejectReason::NotDue,
+        "late" => RejectReason::Expired,
+        "forced" => RejectReason::ForcedByOperator,
         other => return Err(unexpected("verdict", other)),
     }))
 }
@@ -121,7 +122,7 @@ pub(crate) fn known_state(code: i16) -> Option<FleetState> {
     states.into_iter().find(|state| state_code(*state) == code)
 }
 
-fn plan(row: &PgRow) -> sqlx::Result<ProbePlan> {
+fn plan(row: &PgRow) -> sqlx::Result<ProbePolicy> {
     Ok(PlanColumns {
         limit: row.try_get("probe_limit")?,
         need: row.try_get("probe_need")?,

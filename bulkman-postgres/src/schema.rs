@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bulkman_core::StoreError;
+use bulkman_core::store::StoreError;
 
 /// The name of the schema in which the tables are: `[a-z_][a-z0-9_]{0,39}`, always quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::store::StoreError;
 use bulkman_core::store::{
-    Applied, CircuitView, CountWindow, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
-    FleetState, HistoryEntry, ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, Revision,
-    Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition, StoreVote,
-    Voted,
+    BucketedWindow, CircuitView, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
+    FleetState, HistoryEntry, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult, RejectReason,
+    Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition,
+    StoreVote, TransitionResult, VoteResult,
 };
-use bulkman_core::{Name, StoreError};
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
 
@@ -19,7 +20,7 @@ use crate::error::translate;
 use crate::plan::PlanColumns;
 use crate::rows;
 use crate::statement::{Protocol, Statement};
-use crate::store::{Inner, Migrate};
+use crate::store::{Inner, MigrationMode};
 
 pub(crate) struct PostgresSession {
     inner: Arc<Inner>,
@@ -39,8 +40,8 @@ enum State {
 
 impl PostgresSession {
     /// Connects, looks whether this is a database to work with, and listens.
-    pub(crate) async fn open(inner: Arc<Inner>, circuits: &[Name]) -> Result<Self, StoreError> {
-        if inner.migrate == Migrate::Apply {
+    pub(crate) async fn open(inner: Arc<Inner>, circuits: &[BulkheadName]) -> Result<Self, StoreError> {
+        if inner.migrate == MigrationMode::Apply {
             crate::migrate::ensure(&inner).await?;
         }
         let failed = |error| translate(&inner.schema, error);
@@ -79,20 +80,20 @@ impl PostgresSession {
         Ok(session)
     }
 
-    async fn register_circuits(&mut self, circuits: &[Name]) -> Result<(), StoreError> {
+    async fn register_circuits(&mut self, circuits: &[BulkheadName]) -> Result<(), StoreError> {
         if circuits.is_empty() {
             // Who only watches need not be able to write.
             return Ok(());
         }
         let statement = Arc::clone(&self.inner.statements.register);
-        let names: Vec<&str> = circuits.iter().map(Name::as_str).collect();
+        let names: Vec<&str> = circuits.iter().map(BulkheadName::as_str).collect();
         self.run(statement, |statement| statement.bind(names)).await?;
         Ok(())
     }
 
     /// Has the statement that tells of an opening prepared and planned, which takes longer than to run
     /// it: the first opening is the one for which the fleet waits.
-    async fn rehearse(&mut self, circuits: &[Name]) -> Result<(), StoreError> {
+    async fn rehearse(&mut self, circuits: &[BulkheadName]) -> Result<(), StoreError> {
         if self.inner.protocol == Protocol::Prepared && !circuits.is_empty() {
             self.transitions(&[]).await?;
         }
@@ -142,12 +143,12 @@ impl PostgresSession {
 enum Swapped {
     Made(CircuitView),
     Counted(u64),
-    Refused(Refusal, CircuitView),
+    Refused(RejectReason, CircuitView),
     Unknown,
 }
 
 impl StoreSession for PostgresSession {
-    fn register<'a>(&'a mut self, circuits: &'a [Name]) -> StoreFuture<'a, ()> {
+    fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()> {
         Box::pin(self.register_circuits(circuits))
     }
 
@@ -172,34 +173,37 @@ impl StoreSession for PostgresSession {
         })
     }
 
-    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied> {
+    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
             let answers = self.transitions(std::slice::from_ref(transition)).await?;
-            Ok(answers.into_iter().next().unwrap_or(Applied::Unknown))
+            Ok(answers.into_iter().next().unwrap_or(TransitionResult::UnknownCircuit))
         })
     }
 
-    fn transitions<'a>(&'a mut self, transitions: &'a [StoreTransition]) -> StoreFuture<'a, Vec<Applied>> {
+    fn transitions<'a>(
+        &'a mut self,
+        transitions: &'a [StoreTransition],
+    ) -> StoreFuture<'a, Vec<TransitionResult>> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.transitions);
             let found = self.run(statement, |statement| bind_transitions(statement, transitions)).await?;
             let mut answers = BTreeMap::new();
             for row in &found {
                 let (name, answer) = match self.swapped(std::slice::from_ref(row))? {
-                    Swapped::Made(view) => (view.circuit.clone(), Applied::Applied(view)),
+                    Swapped::Made(view) => (view.circuit.clone(), TransitionResult::Applied(view)),
                     Swapped::Refused(why, current) => {
-                        (current.circuit.clone(), Applied::Refused { why, current })
+                        (current.circuit.clone(), TransitionResult::Rejected { why, current })
                     }
                     Swapped::Counted(_) | Swapped::Unknown => continue,
                 };
                 answers.insert(name, answer);
             }
             let mut answer = |transition: &StoreTransition| answers.remove(&transition.circuit);
-            Ok(transitions.iter().map(|it| answer(it).unwrap_or(Applied::Unknown)).collect())
+            Ok(transitions.iter().map(|it| answer(it).unwrap_or(TransitionResult::UnknownCircuit)).collect())
         })
     }
 
-    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted> {
+    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.vote);
             let found = self
@@ -211,15 +215,17 @@ impl StoreSession for PostgresSession {
                 })
                 .await?;
             Ok(match self.swapped(&found)? {
-                Swapped::Made(view) => Voted::Opened(view),
-                Swapped::Counted(votes) => Voted::Counted { votes: u32::try_from(votes).unwrap_or(u32::MAX) },
-                Swapped::Refused(why, current) => Voted::Refused { why, current },
-                Swapped::Unknown => Voted::Unknown,
+                Swapped::Made(view) => VoteResult::Opened(view),
+                Swapped::Counted(votes) => {
+                    VoteResult::Counted { votes: u32::try_from(votes).unwrap_or(u32::MAX) }
+                }
+                Swapped::Refused(why, current) => VoteResult::Refused { why, current },
+                Swapped::Unknown => VoteResult::Unknown,
             })
         })
     }
 
-    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, Applied> {
+    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.command);
             let state = match command.action {
@@ -243,9 +249,9 @@ impl StoreSession for PostgresSession {
                 })
                 .await?;
             Ok(match self.swapped(&found)? {
-                Swapped::Made(view) => Applied::Applied(view),
-                Swapped::Refused(why, current) => Applied::Refused { why, current },
-                Swapped::Counted(_) | Swapped::Unknown => Applied::Unknown,
+                Swapped::Made(view) => TransitionResult::Applied(view),
+                Swapped::Refused(why, current) => TransitionResult::Rejected { why, current },
+                Swapped::Counted(_) | Swapped::Unknown => TransitionResult::UnknownCircuit,
             })
         })
     }
@@ -275,7 +281,7 @@ impl StoreSession for PostgresSession {
         })
     }
 
-    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeVerdict) -> StoreFuture<'a, ProbeReport> {
+    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeResult) -> StoreFuture<'a, ProbeReportResult> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.verdict);
             let found = self
@@ -289,16 +295,19 @@ impl StoreSession for PostgresSession {
                         .bind(cut(&verdict.reason))
                 })
                 .await?;
-            let Some(row) = found.first() else { return Ok(ProbeReport::Lost { current: None }) };
-            let decode = || -> sqlx::Result<ProbeReport> {
+            let Some(row) = found.first() else { return Ok(ProbeReportResult::Lost { current: None }) };
+            let decode = || -> sqlx::Result<ProbeReportResult> {
                 let current = rows::certain_view(row)?;
                 Ok(match row.try_get("verdict")? {
-                    "decided" => ProbeReport::Decided(current),
+                    "decided" => ProbeReportResult::Decided(current),
                     "counted" => {
                         let token = rows::unsigned(row.try_get("token")?);
-                        ProbeReport::Counted { lease: ProbeLease::new(verdict.lease.slot, token), current }
+                        ProbeReportResult::Counted {
+                            lease: ProbeLease::new(verdict.lease.slot, token),
+                            current,
+                        }
                     }
-                    _ => ProbeReport::Lost { current: Some(current) },
+                    _ => ProbeReportResult::Lost { current: Some(current) },
                 })
             };
             decode().map_err(|error| self.failed(error))
@@ -322,7 +331,7 @@ impl StoreSession for PostgresSession {
 
     fn add_counts<'a>(
         &'a mut self,
-        window: CountWindow,
+        window: BucketedWindow,
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>> {
         Box::pin(async move {
@@ -350,13 +359,15 @@ impl StoreSession for PostgresSession {
 
     fn history<'a>(
         &'a mut self,
-        circuit: Option<&'a Name>,
+        circuit: Option<&'a BulkheadName>,
         limit: u32,
     ) -> StoreFuture<'a, Vec<HistoryEntry>> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.history);
             let found = self
-                .run(statement, |statement| statement.bind(circuit.map(Name::as_str)).bind(i64::from(limit)))
+                .run(statement, |statement| {
+                    statement.bind(circuit.map(BulkheadName::as_str)).bind(i64::from(limit))
+                })
                 .await?;
             let entries = found.iter().filter_map(|row| rows::history_entry(row).transpose());
             entries.collect::<Result<_, _>>().map_err(|error| self.failed(error))

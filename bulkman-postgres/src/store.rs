@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::store::StoreError;
 use bulkman_core::store::{CircuitStore, Push, StoreCapabilities, StoreFuture, StoreSession, StoreSettings};
-use bulkman_core::{Name, StoreError};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use crate::admin::Admin;
 use crate::bounded::bounded;
-use crate::builder::{PostgresStoreBuilder, Target};
-use crate::check::{self, Finding};
+use crate::builder::{ConnectTarget, PostgresStoreBuilder};
+use crate::check::{self, Diagnostic};
 use crate::error::translate;
 use crate::migrate;
 use crate::schema::Schema;
@@ -48,7 +49,7 @@ pub(crate) struct Inner {
     pub(crate) namespace: Arc<str>,
     pub(crate) statements: Statements,
     pub(crate) settings: StoreSettings,
-    pub(crate) migrate: Migrate,
+    pub(crate) migrate: MigrationMode,
     pub(crate) protocol: Protocol,
     /// Whether to listen.
     pub(crate) push: bool,
@@ -57,7 +58,7 @@ pub(crate) struct Inner {
 /// What a store does about a schema that is missing or too old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-pub enum Migrate {
+pub enum MigrationMode {
     /// Nothing but to fail with [`StoreError::Incompatible`] when it is used.
     Off,
     /// [`PostgresStore::connect`] and [`PostgresStoreBuilder::connect`] look for whatever is
@@ -79,12 +80,12 @@ impl PostgresStore {
     ///
     /// [`StoreError::InvalidArgument`] for a URL that is none; else what
     /// [`check`](Self::check) finds, or why it can't.
-    pub async fn connect(target: impl Into<Target>) -> Result<Self, StoreError> {
+    pub async fn connect(target: impl Into<ConnectTarget>) -> Result<Self, StoreError> {
         Self::builder(target).connect().await
     }
 
     /// A store at a URL or at [`PgConnectOptions`], to be told more.
-    pub fn builder(target: impl Into<Target>) -> PostgresStoreBuilder {
+    pub fn builder(target: impl Into<ConnectTarget>) -> PostgresStoreBuilder {
         PostgresStoreBuilder::new(target.into())
     }
 
@@ -111,7 +112,7 @@ impl PostgresStore {
     ///
     /// When it can't even look: [`StoreError::Unavailable`], or [`StoreError::Denied`] when the
     /// database does not let the role in.
-    pub async fn check(&self) -> Result<Vec<Finding>, StoreError> {
+    pub async fn check(&self) -> Result<Vec<Diagnostic>, StoreError> {
         bounded(self.patience(), check::check(&self.inner)).await
     }
 
@@ -152,7 +153,7 @@ impl CircuitStore for PostgresStore {
         &self.inner.namespace
     }
 
-    fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             let session = PostgresSession::open(Arc::clone(&self.inner), circuits).await?;
             Ok(Box::new(session) as Box<dyn StoreSession>)

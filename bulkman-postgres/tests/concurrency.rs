@@ -6,11 +6,11 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman_core::Name;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{
-    Applied, CircuitStore, Epoch, Fingerprint, FleetAction, FleetCommand, FleetState, OperationId,
-    ProbeDecision, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Refusal, StoreChange, StoreSession,
-    StoreTransition, StoreVote, Voted,
+    CircuitStore, Epoch, Fingerprint, FleetAction, FleetCommand, FleetState, OperationId, ProbePolicy,
+    ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule, RejectReason, StoreChange, StoreSession,
+    StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 use bulkman_postgres::sqlx::{self, Connection, Row};
 use tokio::task::JoinSet;
@@ -49,10 +49,10 @@ fn leases_are_never_exceeded_and_never_left_idle() {
             }
             let mut epoch = Epoch(0);
             for round in 0..25_u64 {
-                let plan = ProbePlan::new(limit, ProbeDecision::Streak { successes: 100 });
+                let plan = ProbePolicy::new(limit, ProbeRule::Consecutive { successes: 100 });
                 let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round + 1);
                 half_open.by_hand = true;
-                let Applied::Applied(view) = admin.transition(&half_open).await.unwrap() else {
+                let TransitionResult::Applied(view) = admin.transition(&half_open).await.unwrap() else {
                     panic!("half-open by hand")
                 };
                 epoch = view.epoch;
@@ -94,10 +94,10 @@ fn five_verdicts_at_once_make_one_transition() {
         }
         let mut epoch = Epoch(0);
         for round in 1..=500_u64 {
-            let plan = ProbePlan::new(5, ProbeDecision::Streak { successes: 5 });
+            let plan = ProbePolicy::new(5, ProbeRule::Consecutive { successes: 5 });
             let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round << 16);
             half_open.by_hand = true;
-            let Applied::Applied(view) = reporters[0].transition(&half_open).await.unwrap() else {
+            let TransitionResult::Applied(view) = reporters[0].transition(&half_open).await.unwrap() else {
                 panic!("half-open by hand")
             };
             epoch = view.epoch;
@@ -112,7 +112,7 @@ fn five_verdicts_at_once_make_one_transition() {
                 reporting.spawn(async move {
                     let operation = OperationId((round << 16) + 1 + index as u64);
                     let request = request(epoch, &index.to_string());
-                    let verdict = ProbeVerdict::new(request, lease, success, WAIT, operation);
+                    let verdict = ProbeResult::new(request, lease, success, WAIT, operation);
                     let report = reporter.report_probe(&verdict).await.unwrap();
                     (reporter, report)
                 });
@@ -121,9 +121,9 @@ fn five_verdicts_at_once_make_one_transition() {
             for (reporter, report) in reporting.join_all().await {
                 reporters.push(reporter);
                 match report {
-                    ProbeReport::Decided(_) => decided += 1,
-                    ProbeReport::Counted { .. } => assert!(success, "a failure decides"),
-                    ProbeReport::Lost { current } => {
+                    ProbeReportResult::Decided(_) => decided += 1,
+                    ProbeReportResult::Counted { .. } => assert!(success, "a failure decides"),
+                    ProbeReportResult::Lost { current } => {
                         let current = current.unwrap();
                         assert!(!success, "no success is lost");
                         assert_eq!((current.state, current.epoch.0), (FleetState::Open, epoch.0 + 1));
@@ -157,7 +157,7 @@ fn votes_cast_at_once_see_each_other() {
                 });
             }
             let voted = voting.join_all().await;
-            let opened = voted.iter().filter(|voted| matches!(voted, Voted::Opened(_))).count();
+            let opened = voted.iter().filter(|voted| matches!(voted, VoteResult::Opened(_))).count();
             assert_eq!(opened, 1, "three votes make a quorum of three: {voted:?}");
             fingerprint_is_that_of_all_circuits(&store).await;
         }
@@ -169,7 +169,8 @@ fn twenty_processes_open_two_hundred_circuits_at_once() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("opening"));
-        let circuits: Arc<[Name]> = (0..200).map(|i| Name::new(format!("c{i}")).unwrap()).collect();
+        let circuits: Arc<[BulkheadName]> =
+            (0..200).map(|i| BulkheadName::new(format!("c{i}")).unwrap()).collect();
         let mut opening = JoinSet::new();
         for process in 0..20_u64 {
             let (store, circuits) = (Arc::clone(&store), Arc::clone(&circuits));
@@ -180,8 +181,8 @@ fn twenty_processes_open_two_hundred_circuits_at_once() {
                     let operation = OperationId((process << 16) + 1 + index as u64);
                     let opening = StoreTransition::new(circuit.clone(), Epoch(0), open(), operation);
                     match session.transition(&opening).await.unwrap() {
-                        Applied::Applied(_) => won += 1,
-                        Applied::Refused { why: Refusal::Stale, current } => {
+                        TransitionResult::Applied(_) => won += 1,
+                        TransitionResult::Rejected { why: RejectReason::Stale, current } => {
                             assert_eq!(current.state, FleetState::Open, "the truth, not a memory of it");
                         }
                         other => panic!("{other:?}"),
@@ -200,7 +201,8 @@ fn a_reader_of_revisions_misses_nothing() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("revisions"));
-        let circuits: Vec<Name> = (0..8).map(|i| Name::new(format!("c{i}")).unwrap()).collect();
+        let circuits: Vec<BulkheadName> =
+            (0..8).map(|i| BulkheadName::new(format!("c{i}")).unwrap()).collect();
         // Before anybody writes: whatever is written has to come as an increment.
         let mut reader = CircuitStore::connect(&*store, &circuits).await.unwrap();
         let mut since = reader.snapshot(None).await.unwrap().revision;
@@ -244,8 +246,9 @@ fn counting_at_once_neither_loses_nor_deadlocks() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("counts"));
-        let circuits: Arc<[Name]> = (0..20).map(|i| Name::new(format!("c{i}")).unwrap()).collect();
-        let window = bulkman_core::store::CountWindow::new(Duration::from_secs(3600), 10);
+        let circuits: Arc<[BulkheadName]> =
+            (0..20).map(|i| BulkheadName::new(format!("c{i}")).unwrap()).collect();
+        let window = bulkman_core::store::BucketedWindow::new(Duration::from_secs(3600), 10);
         let mut counting = JoinSet::new();
         for process in 0..8 {
             let (store, circuits) = (Arc::clone(&store), Arc::clone(&circuits));
@@ -345,8 +348,8 @@ async fn store_session(store: &bulkman_postgres::PostgresStore) -> Box<dyn Store
     CircuitStore::connect(store, &[circuit()]).await.unwrap()
 }
 
-fn circuit() -> Name {
-    Name::new("a").unwrap()
+fn circuit() -> BulkheadName {
+    BulkheadName::new("a").unwrap()
 }
 
 const fn open() -> StoreChange {

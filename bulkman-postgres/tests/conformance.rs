@@ -6,8 +6,9 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkman_core::runtime::BoxFuture;
+use bulkman_core::store::CircuitStore;
 use bulkman_core::store::conformance::{Case, Harness};
-use bulkman_core::{BoxFuture, CircuitStore};
 
 use common::Database;
 

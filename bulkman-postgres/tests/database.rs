@@ -6,15 +6,17 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::runtime::BoxFuture;
+use bulkman_core::store::StoreError;
 use bulkman_core::store::conformance::{self, Harness};
 use bulkman_core::store::{
-    Applied, CircuitStore, Epoch, FleetState, OperationId, ProbePlan, Push, Revision, StoreChange,
-    StoreEvent, StoreTransition,
+    CircuitStore, Epoch, FleetState, OperationId, ProbePolicy, Push, Revision, StoreChange, StoreEvent,
+    StoreTransition, TransitionResult,
 };
-use bulkman_core::{BoxFuture, Name, StoreError};
 use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgListener};
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
-use bulkman_postgres::{Migrate, PostgresStore, PostgresStoreBuilder};
+use bulkman_postgres::{MigrationMode, PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::{Postgres, StopMode};
 
 use common::{Database, on_smol, on_tokio};
@@ -83,7 +85,7 @@ fn the_shipped_files_are_what_a_dba_runs() {
         let options = options.password("x");
         let shop = PostgresStore::builder(options.clone().username("shop")).namespace("shop");
         let shop = shop.connect().await.unwrap();
-        let payments = Name::new("payments").unwrap();
+        let payments = BulkheadName::new("payments").unwrap();
         let mut session = CircuitStore::connect(&shop, std::slice::from_ref(&payments)).await.unwrap();
 
         let mut ada = sqlx::PgConnection::connect_with(&options.clone().username("ada")).await.unwrap();
@@ -101,7 +103,7 @@ fn the_shipped_files_are_what_a_dba_runs() {
             let new: i64 = sqlx::query_scalar(statement).fetch_one(&mut ada).await.unwrap();
             epoch += 1;
             assert_eq!(new, epoch);
-            let StoreEvent::Made(told) = session.changed().await.unwrap() else { panic!() };
+            let StoreEvent::Applied(told) = session.changed().await.unwrap() else { panic!() };
             assert_eq!(told.revision, Revision(epoch.unsigned_abs()));
             assert_eq!((told.circuits[0].state, &*told.circuits[0].reason), (state, reason));
             let view = session.snapshot(None).await.unwrap().circuits.remove(0);
@@ -140,7 +142,7 @@ fn operators_act_through_the_library() {
         let admin = store.admin();
         let error = admin.close("payments", "ada", "").await.unwrap_err();
         assert!(error.to_string().contains(r#"no circuit "payments""#), "{error}");
-        let payments = Name::new("payments").unwrap();
+        let payments = BulkheadName::new("payments").unwrap();
         CircuitStore::connect(&store, &[payments]).await.unwrap();
         let view = admin.force_open("payments", "ada", "maintenance").await.unwrap();
         assert_eq!((view.state, &*view.changed_by), (FleetState::ForcedOpen, "ada"));
@@ -169,7 +171,7 @@ fn a_missing_schema_is_incompatible_until_somebody_makes_it() {
         assert!(findings[0].problem.contains("no schema"), "{findings:?}");
         assert!(findings[0].mend.contains("bulkman-pg migrate"), "{findings:?}");
 
-        let applying = database.builder().migrate(Migrate::Apply).build().unwrap();
+        let applying = database.builder().migrate(MigrationMode::Apply).build().unwrap();
         CircuitStore::connect(&applying, &[]).await.unwrap();
         CircuitStore::connect(&store, &[]).await.unwrap();
 
@@ -220,7 +222,7 @@ fn anybody_may_notify_and_nobody_believes_it() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("shop");
-        let circuit = Name::new("payments").unwrap();
+        let circuit = BulkheadName::new("payments").unwrap();
         let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
         let channel = channel_of(&database, "shop").await;
         for payload in ["", "1|1|1|open", "x", "1|18446744073709551615", "1|-5", "2|7", &"|".repeat(7_000)] {
@@ -238,7 +240,7 @@ fn anybody_may_notify_and_nobody_believes_it() {
         spy.listen(&channel).await.unwrap();
         store.admin().force_open("payments", "ada", "maintenance").await.unwrap();
         let told = session.changed().await.unwrap();
-        let StoreEvent::Made(after) = &told else { panic!("{told:?}") };
+        let StoreEvent::Applied(after) = &told else { panic!("{told:?}") };
         assert_eq!((after.revision, after.circuits[0].state), (Revision(1), FleetState::ForcedOpen));
         let said = spy.recv().await.unwrap().payload().to_owned();
         let forged = [
@@ -278,7 +280,7 @@ fn a_clock_that_steps_is_clamped() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
-        let circuit = Name::new("a").unwrap();
+        let circuit = BulkheadName::new("a").unwrap();
         let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
         let hour = Duration::from_secs(3_600);
         let opening =
@@ -293,11 +295,11 @@ fn a_clock_that_steps_is_clamped() {
         database.shift_clock(-86_400_000_000).await;
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
         assert!(view.is_due(), "{view:?}");
-        let plan = ProbePlan::default();
+        let plan = ProbePolicy::default();
         let half_open =
             StoreTransition::new(circuit.clone(), Epoch(1), StoreChange::HalfOpen { plan }, OperationId(2));
         let applied = session.transition(&half_open).await.unwrap();
-        assert!(matches!(applied, Applied::Applied(_)), "{applied:?}");
+        assert!(matches!(applied, TransitionResult::Applied(_)), "{applied:?}");
 
         // A lease from before the step is free: its holder's term can't be told any more.
         database.shift_clock(86_400_000_000).await;
@@ -316,11 +318,11 @@ fn enormous_durations_stay_in_range() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
-        let circuit = Name::new("a").unwrap();
+        let circuit = BulkheadName::new("a").unwrap();
         let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
         let for_ever = StoreChange::Open { wait: Duration::MAX };
         let opening = StoreTransition::new(circuit, Epoch(0), for_ever, OperationId(u64::MAX));
-        let Applied::Applied(view) = session.transition(&opening).await.unwrap() else { panic!() };
+        let TransitionResult::Applied(view) = session.transition(&opening).await.unwrap() else { panic!() };
         assert!(view.remaining > Duration::from_secs(50 * 365 * 86_400), "{view:?}");
         assert_eq!(view.operation, OperationId(u64::MAX), "all bits are kept");
     });
@@ -355,8 +357,8 @@ fn a_server_that_is_down_crashed_or_frozen_is_unavailable_in_time() {
         let database = Database::on(&server);
         let limit = Duration::from_millis(500);
         let settings = || database.builder().connect_timeout(limit).operation_timeout(limit);
-        let store = settings().namespace("x").migrate(Migrate::Apply).connect().await.unwrap();
-        let circuit = Name::new("a").unwrap();
+        let store = settings().namespace("x").migrate(MigrationMode::Apply).connect().await.unwrap();
+        let circuit = BulkheadName::new("a").unwrap();
         let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
         let opening = StoreChange::Open { wait: Duration::from_secs(3_600) };
         let opening = StoreTransition::new(circuit.clone(), Epoch(0), opening, OperationId(7));
@@ -373,7 +375,7 @@ fn a_server_that_is_down_crashed_or_frozen_is_unavailable_in_time() {
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
         assert_eq!((view.state, view.operation), (FleetState::Open, OperationId(7)), "state survives");
         let again = session.transition(&opening).await.unwrap();
-        assert!(matches!(again, Applied::Applied(view) if view.epoch == Epoch(1)));
+        assert!(matches!(again, TransitionResult::Applied(view) if view.epoch == Epoch(1)));
 
         server.freeze();
         #[allow(clippy::disallowed_methods, reason = "how long it really takes is what is tested")]
@@ -392,7 +394,7 @@ fn a_restored_database_is_another_incarnation_or_an_earlier_revision() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
-        let circuit = Name::new("a").unwrap();
+        let circuit = BulkheadName::new("a").unwrap();
         let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
         let before = session.snapshot(None).await.unwrap();
         database.execute("DELETE FROM \"bulkman\".namespace").await;

@@ -6,7 +6,7 @@ mod common;
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-use bulkman_core::Name;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::CircuitStore;
 use bulkman_test_support::{Postgres, StopMode};
 
@@ -189,7 +189,7 @@ fn finished(command: &mut Command) -> Finished {
 
 fn register(database: &Database, circuits: &[&str]) {
     on_tokio(async {
-        let circuits: Vec<_> = circuits.iter().map(|circuit| Name::new(circuit).unwrap()).collect();
+        let circuits: Vec<_> = circuits.iter().map(|circuit| BulkheadName::new(circuit).unwrap()).collect();
         CircuitStore::connect(&database.store("default"), &circuits).await.unwrap();
     });
 }

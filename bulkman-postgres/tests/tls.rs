@@ -4,8 +4,8 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use bulkman_core::StoreError;
 use bulkman_core::store::CircuitStore;
+use bulkman_core::store::StoreError;
 use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgSslMode};
 #[cfg(any(feature = "tls-rustls", feature = "tls-native"))]
 use bulkman_postgres::sqlx::{self, Connection, PgConnection};

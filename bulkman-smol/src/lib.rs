@@ -12,7 +12,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bulkman_core::{BoxFuture, Runtime, Sleep};
+use bulkman_core::Runtime;
+use bulkman_core::runtime::{BoxFuture, Sleep};
 use smol::{Executor, Timer};
 
 /// Runs a bulkhead on smol: timers of `async-io`, threads of `blocking`.

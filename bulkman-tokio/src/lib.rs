@@ -11,7 +11,8 @@
 
 use std::time::Instant;
 
-use bulkman_core::{BoxFuture, Runtime, Sleep};
+use bulkman_core::Runtime;
+use bulkman_core::runtime::{BoxFuture, Sleep};
 use tokio::runtime::{Handle, TryCurrentError};
 
 /// Runs a bulkhead on Tokio.

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use bulkman::circuit_breaker::{CircuitEvent, CircuitEvents, CircuitState};
+use bulkman::fleet::Fleet;
 use bulkman::fleet::{FleetEvent, FleetEvents};
 use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, CircuitEvent, CircuitEvents,
-    CircuitState, Fleet, Permit, TokioRuntime,
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, Permit, TokioRuntime,
 };
 use futures_util::StreamExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -205,8 +206,8 @@ async fn tell_of_link(mut events: FleetEvents, endings: Endings) {
                 endings.clear();
                 tell(&Line::Cut);
             }
-            FleetEvent::Settled { ending, .. } => endings.push(format!("{ending:?}")),
-            FleetEvent::Synchronised { .. } | FleetEvent::Pending { .. } => {}
+            FleetEvent::DecisionResolved { ending, .. } => endings.push(format!("{ending:?}")),
+            FleetEvent::Synchronized { .. } | FleetEvent::Pending { .. } => {}
             other => panic!("{other:?}"),
         }
     }

@@ -13,10 +13,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, BulkheadStats, CircuitEvent, CircuitEvents,
-    ExecutionReport, OpenReason, Runtime,
-};
+use bulkman::bulkhead::{BulkheadState, BulkheadStats};
+use bulkman::call::ExecutionReport;
+use bulkman::circuit_breaker::{CircuitEvent, CircuitEvents};
+use bulkman::error::RejectionReason;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
 use futures_lite::future::poll_once;
 use futures_util::future::join_all;
 
@@ -142,7 +143,7 @@ impl Story<'_> {
         page.line(format!("first  {}", tell_answer(first)));
         page.line(format!("last   {}", tell_answer(last)));
         page.claim(
-            answers.iter().all(|answer| refused_for(answer, OpenReason::Open)),
+            answers.iter().all(|answer| refused_for(answer, RejectionReason::Open)),
             format!("all are refused, and told when to come back; it took {took:.1?}"),
         );
         let reached = self.server.requests() - reached;
@@ -160,7 +161,7 @@ impl Story<'_> {
         )
         .await;
         let answer = self.call::<S>().await;
-        page.claim(refused_for(&answer, OpenReason::Open), tell_answer(&answer));
+        page.claim(refused_for(&answer, RejectionReason::Open), tell_answer(&answer));
     }
 
     async fn recovers<S: Sockets>(&mut self, page: &mut Page) {
@@ -174,7 +175,7 @@ impl Story<'_> {
             page.line(format!("call {number:2}  {}", tell_answer(answer)));
         }
         let passed = answers.iter().filter(|answer| answer.is_ok()).count();
-        let held = answers.iter().filter(|answer| refused_for(answer, OpenReason::ProbesOut)).count();
+        let held = answers.iter().filter(|answer| refused_for(answer, RejectionReason::ProbeLimit)).count();
         page.claim(
             (passed, held) == (PROBES as usize, CALLS - PROBES as usize),
             format!("{passed} probes pass, {held} calls are held back"),
@@ -228,12 +229,12 @@ impl Story<'_> {
     }
 }
 
-fn refused_for(answer: &Answer, expected: OpenReason) -> bool {
+fn refused_for(answer: &Answer, expected: RejectionReason) -> bool {
     match answer {
         Err(BulkheadError::CircuitOpen { reason, retry_after, .. }) => {
             *reason == expected
                 && match expected {
-                    OpenReason::Open => retry_after.is_some_and(|after| after <= ISOLATION),
+                    RejectionReason::Open => retry_after.is_some_and(|after| after <= ISOLATION),
                     _ => retry_after.is_none(),
                 }
         }
@@ -271,7 +272,7 @@ fn rows(stats: &BulkheadStats) -> [(&'static str, u64); 9] {
         ("refused, circuit open", stats.rejected.circuit_open),
         ("refused, all probes out", stats.rejected.probes_out),
         ("refused, queue full", stats.rejected.full),
-        ("timed out in the queue", stats.rejected.timed_out_waiting),
-        ("most waiting at once", stats.waiting_high_water as u64),
+        ("timed out in the queue", stats.rejected.timed_out_in_queue),
+        ("most waiting at once", stats.peak_waiting as u64),
     ]
 }

@@ -7,7 +7,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, Outcome, Phase, WithBulkhead};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::call::WithBulkhead;
+use bulkman::error::TimeoutPhase;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Outcome};
 use futures_lite::FutureExt as _;
 use futures_lite::future::yield_now;
 
@@ -170,7 +173,7 @@ async fn an_operation_is_gone_before_its_permit_is_free(t: Stage) {
     });
     t.until(|| bulkhead.stats().active == 1).await;
     t.advance(Duration::from_secs(1)).await;
-    assert!(matches!(late.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(matches!(late.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
 }
 
 async fn a_permit_is_told_how_it_ended(t: Stage) {
@@ -192,7 +195,7 @@ async fn try_acquire_never_waits(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1).max_queue_size(9));
     let permit = bulkhead.try_acquire().unwrap();
     assert!(matches!(bulkhead.try_acquire().unwrap_err(), BulkheadError::Full { .. }));
-    assert_eq!(bulkhead.stats().waiting_high_water, 0);
+    assert_eq!(bulkhead.stats().peak_waiting, 0);
     permit.succeed();
     bulkhead.try_acquire().unwrap().succeed();
 }
@@ -297,7 +300,7 @@ async fn python_15_a_nested_call_on_one_slot_ends_by_its_limit(t: Stage) {
         t.advance(limit).await;
         let ended = nested.await.unwrap_err();
         let by_inner = matches!(ended, BulkheadError::Operation("inner"));
-        let by_outer = matches!(ended, BulkheadError::Timeout { phase: Phase::Running, .. });
+        let by_outer = matches!(ended, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. });
         assert!(by_inner || by_outer, "{ended:?}");
         t.succeed(&bulkhead, 1).await;
     }

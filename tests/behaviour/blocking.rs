@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use bulkman::{BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, Outcome, Phase};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::error::TimeoutPhase;
+use bulkman::{BulkheadConfig, BulkheadError, CircuitBreakerConfig, Outcome};
 
 use crate::stage::{Stage, poll_once};
 use crate::work::{Answer, Crowd, blocking_work, work};
@@ -55,7 +57,7 @@ async fn python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends(t: Sta
     });
     t.until(|| control.has_begun()).await;
     t.advance(SECOND).await;
-    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
     let stats = bulkhead.stats();
     assert_eq!((stats.permits_in_use, stats.active), (1, 1));
     for _ in 0..3 {
@@ -78,7 +80,7 @@ async fn h52_a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
         t.until(|| control.has_begun()).await;
         t.advance(SECOND).await;
         let error = call.await.unwrap_err();
-        assert!(matches!(error, BulkheadError::Timeout { phase: Phase::Running, .. }), "{error:?}");
+        assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{error:?}");
         assert_eq!(t.elapsed() - begun, SECOND);
         controls.push(control);
     }
@@ -86,7 +88,7 @@ async fn h52_a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
     let mut third = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(1)));
     assert!(poll_once(third.as_mut()).is_pending());
     t.advance(SECOND).await;
-    assert!(matches!(third.await, Err(BulkheadError::Timeout { phase: Phase::Queued, .. })));
+    assert!(matches!(third.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. })));
     drop(controls);
     t.until(|| bulkhead.stats().permits_in_use == 0).await;
 }
@@ -155,7 +157,7 @@ async fn a_closure_waits_its_turn_and_a_cancelled_one_never_runs(t: Stage) {
     second.succeed();
     assert_eq!(call.await, Ok(1));
     assert!(!never.has_begun());
-    assert_eq!((bulkhead.stats().started, bulkhead.stats().cancelled_waiting), (2, 1));
+    assert_eq!((bulkhead.stats().started, bulkhead.stats().cancelled_in_queue), (2, 1));
 }
 
 /// Admitted, but the runtime has no thread to spare: nobody wants the result any more.
@@ -170,7 +172,7 @@ async fn h51_a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stag
     assert!(
         matches!(
             error,
-            BulkheadError::Timeout { phase: Phase::Queued, queued: SECOND, ran: Duration::ZERO, .. }
+            BulkheadError::Timeout { phase: TimeoutPhase::Queued, queued: SECOND, ran: Duration::ZERO, .. }
         ),
         "{error:?}"
     );
@@ -198,7 +200,7 @@ async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {
     let stats = bulkhead.stats();
     assert_eq!((stats.permits_in_use, stats.cancelled, stats.started), (0, 1, 1));
     // Its probe slot is free, too.
-    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().probes_left, Some(1));
+    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().probes_remaining, Some(1));
     t.free_threads();
     assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(2)).await, Ok(2));
     assert!(!never.has_begun());
@@ -242,7 +244,7 @@ async fn the_limit_holds_for_blocking_work(t: Stage) {
 
 async fn a_slow_closure_is_a_slow_call(t: Stage) {
     let rules = CircuitBreakerConfig::new()
-        .slow_call_duration(SECOND)
+        .slow_call_duration_threshold(SECOND)
         .slow_call_rate_threshold(1.0)
         .minimum_number_of_calls(1);
     let bulkhead = t.bulkhead(one().circuit_breaker(rules));
@@ -324,7 +326,7 @@ async fn execute_sync_waits_no_longer_than_max_wait(t: Stage) {
     runtime.advance(SECOND);
     let error = waiting.join().unwrap().unwrap_err();
     assert!(
-        matches!(error, BulkheadError::Timeout { phase: Phase::Queued, queued: SECOND, .. }),
+        matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Queued, queued: SECOND, .. }),
         "{error:?}"
     );
     // A task and a thread may wait side by side; the order is that of their arrival.

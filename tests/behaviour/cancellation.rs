@@ -8,7 +8,9 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, BulkheadStats, Phase};
+use bulkman::bulkhead::BulkheadStats;
+use bulkman::error::TimeoutPhase;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 use futures_lite::future::yield_now;
 
 use crate::stage::{Stage, poll_once};
@@ -79,7 +81,7 @@ async fn queue(t: Stage, does: Does) {
     assert!(!polled);
     permit.succeed();
     leaves_nothing(&t, &bulkhead, |stats| {
-        (stats.started, stats.cancelled, stats.cancelled_waiting) == (1, 0, 1)
+        (stats.started, stats.cancelled, stats.cancelled_in_queue) == (1, 0, 1)
     })
     .await;
 }
@@ -109,7 +111,7 @@ async fn timeout(t: Stage, does: Does) {
         t.advance(SECOND).await;
         let late = poll_once(call.as_mut());
         let timed_out =
-            matches!(late, Poll::Ready(Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+            matches!(late, Poll::Ready(Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
         assert!(timed_out, "{late:?}");
     }
     drop(call);

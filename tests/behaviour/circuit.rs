@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, CircuitEvent, CircuitState,
-    OpenReason, SlidingWindow, TransitionCause,
-};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::{CircuitEvent, CircuitState, SlidingWindow, TransitionCause};
+use bulkman::error::RejectionReason;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig};
 use futures_lite::StreamExt as _;
 
 use crate::stage::{Stage, now_or_never};
@@ -82,7 +82,7 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back(t: Stage) {
     assert_eq!(refused.retry_after(), Some(20 * SECOND));
     assert_eq!(refused.to_string(), r#"bulkhead "ledger" refused the call: circuit is open, retry in 20s"#);
     let stats = bulkhead.stats();
-    assert_eq!((stats.started, stats.waiting_high_water, stats.rejected.circuit_open), (1, 0, 1));
+    assert_eq!((stats.started, stats.peak_waiting, stats.rejected.circuit_open), (1, 0, 1));
     assert!(!bulkhead.is_healthy());
 }
 
@@ -178,7 +178,7 @@ async fn manual_controls_are_seen_by_calls(t: Stage) {
     circuit.force_open();
     t.advance(3600 * SECOND).await;
     let refused = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
-    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::ForcedOpen, .. }));
+    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::ForcedOpen, .. }));
     assert_eq!((refused.retry_after(), bulkhead.state()), (None, BulkheadState::Isolated));
     circuit.disable();
     t.fail(&bulkhead, 10).await;
@@ -255,7 +255,7 @@ async fn h26_a_timer_that_is_set_changes_no_state_that_came_by_hand(t: Stage) {
 
 async fn h63_the_minimum_number_of_calls_holds_for_slow_calls(t: Stage) {
     let rules = CircuitBreakerConfig::new()
-        .slow_call_duration(SECOND)
+        .slow_call_duration_threshold(SECOND)
         .slow_call_rate_threshold(0.5)
         .minimum_number_of_calls(4);
     let bulkhead = t.bulkhead(config().circuit_breaker(rules));
@@ -308,7 +308,7 @@ async fn h85_refusals_are_counted_by_their_cause(t: Stage) {
     let (control, probe) = t.running(&bulkhead).await;
     for _ in 0..3 {
         let refused = call().await.unwrap_err();
-        assert!(matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::ProbesOut, .. }));
+        assert!(matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::ProbeLimit, .. }));
     }
     control.succeed();
     probe.await.unwrap();
@@ -322,7 +322,7 @@ async fn h85_refusals_are_counted_by_their_cause(t: Stage) {
         assert!(matches!(call().await, Err(BulkheadError::Shutdown { .. })));
     }
     let rejected = bulkhead.stats().rejected;
-    assert_eq!((rejected.full, rejected.timed_out_waiting, rejected.circuit_open), (1, 1, 2));
+    assert_eq!((rejected.full, rejected.timed_out_in_queue, rejected.circuit_open), (1, 1, 2));
     assert_eq!((rejected.probes_out, rejected.forced_open, rejected.shutdown), (3, 4, 5));
     assert_eq!(rejected.total(), 16);
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadState, CircuitEvent, ConfigError, TransitionCause};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::{CircuitEvent, TransitionCause};
+use bulkman::{Bulkhead, BulkheadConfig, ConfigError};
 
 use crate::stage::Stage;
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager, BulkheadState, ConfigError, ManagerError};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::manager::ManagerError;
+use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager, ConfigError};
 
 use crate::stage::{Stage, now_or_never, poll_once};
 use crate::work::{Answer, work};

@@ -3,10 +3,10 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, CircuitEvent, CircuitState,
-    OpenReason, Outcome, TransitionCause,
-};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::{CircuitEvent, CircuitState, TransitionCause};
+use bulkman::error::RejectionReason;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Outcome};
 use futures_lite::FutureExt as _;
 
 use crate::stage::{Stage, now_or_never, poll_once};
@@ -43,7 +43,7 @@ async fn due(t: &Stage, config: BulkheadConfig) -> Bulkhead {
 }
 
 fn slots(bulkhead: &Bulkhead) -> Option<u32> {
-    bulkhead.circuit_breaker().unwrap().snapshot().probes_left
+    bulkhead.circuit_breaker().unwrap().snapshot().probes_remaining
 }
 
 async fn python_04_fifty_callers_three_probes(t: Stage) {
@@ -59,7 +59,7 @@ async fn python_04_fifty_callers_three_probes(t: Stage) {
                 let error = answer.unwrap_err();
                 assert!(matches!(
                     error,
-                    BulkheadError::CircuitOpen { reason: OpenReason::ProbesOut, retry_after: None, .. }
+                    BulkheadError::CircuitOpen { reason: RejectionReason::ProbeLimit, retry_after: None, .. }
                 ));
                 refused += 1;
             }
@@ -104,7 +104,7 @@ async fn h01_h03_h13_a_hung_probe_is_lost_and_others_are_refused_meanwhile(t: St
     let mut events = bulkhead.events();
     let (hung, probe) = t.running(&bulkhead).await;
     let refused = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
-    assert!(matches!(refused, Err(BulkheadError::CircuitOpen { reason: OpenReason::ProbesOut, .. })));
+    assert!(matches!(refused, Err(BulkheadError::CircuitOpen { reason: RejectionReason::ProbeLimit, .. })));
     t.advance(30 * SECOND).await;
     // Lost: a failed probe, without anybody's help.
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
@@ -233,7 +233,7 @@ async fn h09_few_probes_decide_whatever_the_minimum_number_of_calls(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .minimum_number_of_calls(100)
-        .half_open_rate(2);
+        .permitted_calls_in_half_open(2);
     let bulkhead = t.bulkhead(config().circuit_breaker(rules));
     let circuit = bulkhead.circuit_breaker().unwrap();
     // A second trial is as free as the first.
@@ -268,6 +268,9 @@ async fn a_failed_probe_refuses_those_who_wait(t: Stage) {
     control.fail();
     assert!(probe.await.is_err());
     let refused = queued.await.unwrap_err();
-    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::Open, .. }), "{refused:?}");
+    assert!(
+        matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::Open, .. }),
+        "{refused:?}"
+    );
     assert!(!never.has_begun());
 }

@@ -135,7 +135,7 @@ async fn the_queue_is_bounded(t: Stage) {
     let refused = now_or_never(bulkhead.execute(async { Answer::Ok(1) })).unwrap_err();
     assert!(matches!(refused, BulkheadError::Full { max_concurrent_calls: 2, max_queue_size: 3, .. }));
     let stats = bulkhead.stats();
-    assert_eq!((stats.waiting, stats.waiting_high_water, stats.rejected.full), (3, 3, 1));
+    assert_eq!((stats.waiting, stats.peak_waiting, stats.rejected.full), (3, 3, 1));
     drop(held);
     for call in waiting {
         now_or_never(call).unwrap().succeed();
@@ -200,5 +200,5 @@ async fn many_tasks_through_few_slots(t: Stage) {
     }
     let stats = bulkhead.stats();
     assert_eq!((failed, stats.failed, stats.successful), (100, 100, 400));
-    assert!(stats.waiting_high_water <= 500);
+    assert!(stats.peak_waiting <= 500);
 }

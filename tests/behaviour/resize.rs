@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bulkman::{BulkheadConfig, BulkheadError, CircuitState, ConfigError, Phase};
+use bulkman::circuit_breaker::CircuitState;
+use bulkman::error::TimeoutPhase;
+use bulkman::{BulkheadConfig, BulkheadError, ConfigError};
 
 use crate::stage::{Stage, now_or_never, poll_once};
 
@@ -113,7 +115,7 @@ async fn waiters_keep_their_deadlines(t: Stage) {
     assert!(poll_once(waiter.as_mut()).is_pending());
     t.advance(SECOND).await;
     let error = now_or_never(waiter).unwrap_err();
-    assert!(matches!(error, BulkheadError::Timeout { phase: Phase::Queued, .. }), "{error:?}");
+    assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. }), "{error:?}");
     permit.succeed();
 }
 
@@ -123,7 +125,7 @@ async fn timeouts_change_for_newcomers_only(t: Stage) {
     bulkhead.reconfigure(config(2)).unwrap();
     let (control, new) = t.running(&bulkhead).await;
     t.advance(SECOND).await;
-    assert!(matches!(old.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(matches!(old.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
     t.advance(1000 * SECOND).await;
     assert!(!new.is_finished());
     control.succeed();

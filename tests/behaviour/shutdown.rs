@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, BulkheadState};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 
 use crate::stage::{Stage, now_or_never, poll_once};
 use crate::work::{Answer, blocking_work};

@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bulkman::runtime::{BoxFuture, Sleep};
 use bulkman::testing::ManualRuntime;
-use bulkman::{BoxFuture, Bulkhead, BulkheadConfig, Runtime, Sleep, SmolRuntime, TokioRuntime};
+use bulkman::{Bulkhead, BulkheadConfig, Runtime, SmolRuntime, TokioRuntime};
 use futures_lite::future::{block_on, yield_now};
 
 use crate::watchdog::watchdog;

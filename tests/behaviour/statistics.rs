@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadStats, CircuitState, Outcome};
+use bulkman::bulkhead::BulkheadStats;
+use bulkman::circuit_breaker::CircuitState;
+use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 
 use crate::stage::Stage;
 use crate::work::Answer;
@@ -31,8 +33,8 @@ fn adds_up(bulkhead: &Bulkhead) -> BulkheadStats {
 
 async fn a_fresh_bulkhead_has_counted_nothing(t: Stage) {
     let stats = adds_up(&t.bulkhead(config()));
-    assert_eq!((stats.started, stats.rejected.total(), stats.cancelled_waiting), (0, 0, 0));
-    assert_eq!((stats.waiting, stats.waiting_high_water, stats.permits_in_use), (0, 0, 0));
+    assert_eq!((stats.started, stats.rejected.total(), stats.cancelled_in_queue), (0, 0, 0));
+    assert_eq!((stats.waiting, stats.peak_waiting, stats.permits_in_use), (0, 0, 0));
 }
 
 async fn every_end_is_counted_once(t: Stage) {
@@ -66,7 +68,7 @@ async fn active_calls_and_waiting_ones_are_seen(t: Stage) {
         assert_eq!(call.await, Ok(1));
     }
     let stats = adds_up(&bulkhead);
-    assert_eq!((stats.started, stats.active, stats.waiting, stats.waiting_high_water), (3, 0, 0, 1));
+    assert_eq!((stats.started, stats.active, stats.waiting, stats.peak_waiting), (3, 0, 0, 1));
 }
 
 async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Stage) {
@@ -97,13 +99,13 @@ async fn the_high_water_mark_stays_until_the_reset(t: Stage) {
     let (_never, a) = t.waiting(&bulkhead).await;
     let (_never, b) = t.waiting(&bulkhead).await;
     a.cancel().await;
-    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().waiting_high_water), (1, 2));
+    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().peak_waiting), (1, 2));
     bulkhead.reset_stats();
-    assert_eq!(bulkhead.stats().waiting_high_water, 1);
+    assert_eq!(bulkhead.stats().peak_waiting, 1);
     b.cancel().await;
     control.succeed();
     running.await.unwrap();
-    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().waiting_high_water), (0, 1));
+    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().peak_waiting), (0, 1));
 }
 
 async fn every_reading_adds_up_while_calls_come_and_go(t: Stage) {

@@ -3,7 +3,9 @@
 use std::future::pending;
 use std::time::Duration;
 
-use bulkman::{BulkheadConfig, BulkheadError, BulkheadState, Outcome, Phase};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::error::TimeoutPhase;
+use bulkman::{BulkheadConfig, BulkheadError, Outcome};
 
 use crate::stage::{Stage, now_or_never};
 use crate::work::{Answer, work};
@@ -35,7 +37,7 @@ async fn python_02_a_timeout_while_running_is_a_failure_of_the_dependency(t: Sta
     for _ in 0..3 {
         let (_never, call) = t.running(&bulkhead).await;
         t.advance(SECOND).await;
-        assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+        assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
     }
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     let stats = bulkhead.stats();
@@ -51,7 +53,7 @@ async fn the_timeout_bounds_queue_and_run_together(t: Stage) {
     t.until(|| never.has_begun()).await;
     t.advance(6 * SECOND).await;
     let error = call.await.unwrap_err();
-    let BulkheadError::Timeout { phase: Phase::Running, queued, ran, .. } = error else {
+    let BulkheadError::Timeout { phase: TimeoutPhase::Running, queued, ran, .. } = error else {
         panic!("{error:?}");
     };
     assert_eq!((queued, ran), (4 * SECOND, 6 * SECOND));
@@ -71,7 +73,7 @@ async fn h50_waiting_takes_nothing_off_the_run_timeout(t: Stage) {
     assert!(!call.is_finished());
     t.advance(SECOND).await;
     let error = call.await.unwrap_err();
-    let BulkheadError::Timeout { phase: Phase::Running, ran, .. } = error else { panic!("{error:?}") };
+    let BulkheadError::Timeout { phase: TimeoutPhase::Running, ran, .. } = error else { panic!("{error:?}") };
     assert_eq!(ran, 5 * SECOND);
 }
 
@@ -83,7 +85,7 @@ async fn waiting_longer_than_running_is_the_queues_fault(t: Stage) {
     permit.succeed();
     t.until(|| never.has_begun()).await;
     t.advance(4 * SECOND).await;
-    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
     let stats = bulkhead.stats();
     assert_eq!((stats.ignored, stats.failed, stats.timed_out_running), (1, 0, 1));
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
@@ -98,7 +100,7 @@ async fn the_queues_fault_is_no_excuse_for_the_run_timeout(t: Stage) {
     permit.succeed();
     t.until(|| never.has_begun()).await;
     t.advance(2 * SECOND).await;
-    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
     assert_eq!((bulkhead.stats().failed, bulkhead.state()), (1, BulkheadState::Isolated));
 }
 
@@ -143,7 +145,7 @@ async fn each_call_may_have_its_own_limits(t: Stage) {
         assert!(crate::stage::poll_once(running.as_mut()).is_pending());
         t.advance(Duration::from_millis(1)).await;
         let report = now_or_never(running);
-        assert!(matches!(report.result, Err(BulkheadError::Timeout { phase: Phase::Running, .. })));
+        assert!(matches!(report.result, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
         assert_eq!(report.ran, limit);
     }
 }
@@ -171,12 +173,12 @@ async fn zero_is_over_at_once_but_not_for_what_is_ready(t: Stage) {
     let zero = || bulkhead.call().timeout(Duration::ZERO);
     assert_eq!(zero().execute(async { Answer::Ok(1) }).await, Ok(1));
     let late = now_or_never(zero().execute(pending::<Answer>())).unwrap_err();
-    assert!(matches!(late, BulkheadError::Timeout { phase: Phase::Running, .. }), "{late:?}");
+    assert!(matches!(late, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{late:?}");
     let late = now_or_never(bulkhead.call().run_timeout(Duration::ZERO).execute(pending::<Answer>()));
-    assert!(matches!(late, Err(BulkheadError::Timeout { phase: Phase::Running, .. })), "{late:?}");
+    assert!(matches!(late, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })), "{late:?}");
     let permit = bulkhead.try_acquire().unwrap();
     let late = now_or_never(zero().execute(pending::<Answer>())).unwrap_err();
-    assert!(matches!(late, BulkheadError::Timeout { phase: Phase::Queued, .. }), "{late:?}");
+    assert!(matches!(late, BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. }), "{late:?}");
     // Never to wait is not a timeout.
     let full = now_or_never(bulkhead.call().max_wait(Duration::ZERO).execute(pending::<Answer>()));
     assert!(matches!(full, Err(BulkheadError::Full { .. })), "{full:?}");

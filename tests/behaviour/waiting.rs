@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use bulkman::{BulkheadConfig, BulkheadError, BulkheadState, CircuitState, OpenReason, Phase};
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::CircuitState;
+use bulkman::error::{RejectionReason, TimeoutPhase};
+use bulkman::{BulkheadConfig, BulkheadError};
 
 use crate::stage::{Stage, now_or_never, poll_once};
 use crate::work::{Answer, work};
@@ -31,7 +34,7 @@ fn one() -> BulkheadConfig {
 
 #[track_caller]
 fn timed_out_queued(error: &BulkheadError<impl std::fmt::Debug>, waited: Duration) {
-    let BulkheadError::Timeout { phase: Phase::Queued, queued, ran, bulkhead, .. } = error else {
+    let BulkheadError::Timeout { phase: TimeoutPhase::Queued, queued, ran, bulkhead, .. } = error else {
         panic!("{error:?}");
     };
     assert_eq!((*queued, *ran, bulkhead.as_str()), (waited, Duration::ZERO, "mail"));
@@ -118,7 +121,7 @@ async fn h51_a_call_that_timed_out_in_the_queue_never_runs(t: Stage) {
     t.succeed(&bulkhead, 1).await;
     assert!(!never.has_begun());
     let stats = bulkhead.stats();
-    assert_eq!((stats.started, stats.rejected.timed_out_waiting), (2, 1));
+    assert_eq!((stats.started, stats.rejected.timed_out_in_queue), (2, 1));
 }
 
 async fn a_passed_deadline_is_passed_over(t: Stage) {
@@ -139,7 +142,7 @@ async fn h32_h39a_a_cancelled_waiter_frees_its_place_at_once(t: Stage) {
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
     queued.cancel().await;
-    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().cancelled_waiting), (0, 1));
+    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().cancelled_in_queue), (0, 1));
     // Its place is another's, which gets the permit.
     let (second, next) = t.waiting(&bulkhead).await;
     control.succeed();
@@ -180,7 +183,7 @@ async fn python_03_the_queue_is_refused_when_the_circuit_opens(t: Stage) {
     assert!(running.await.is_err());
     for (never, call) in queued {
         let refused = call.await.unwrap_err();
-        let BulkheadError::CircuitOpen { reason: OpenReason::Open, retry_after, .. } = refused else {
+        let BulkheadError::CircuitOpen { reason: RejectionReason::Open, retry_after, .. } = refused else {
             panic!("{refused:?}");
         };
         assert_eq!(retry_after, Some(Duration::from_secs(30)));
@@ -199,7 +202,7 @@ async fn python_03_the_queue_is_refused_when_the_circuit_is_forced_open(t: Stage
     let refused = queued.await.unwrap_err();
     assert!(matches!(
         refused,
-        BulkheadError::CircuitOpen { reason: OpenReason::ForcedOpen, retry_after: None, .. }
+        BulkheadError::CircuitOpen { reason: RejectionReason::ForcedOpen, retry_after: None, .. }
     ));
     assert!(!never.has_begun() && !running.is_finished());
     control.succeed();

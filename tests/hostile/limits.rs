@@ -3,11 +3,12 @@
 use std::future::pending;
 use std::time::Duration;
 
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::SlidingWindow;
+use bulkman::error::TimeoutPhase;
+use bulkman::runtime::ClockOnly;
 use bulkman::testing::ManualRuntime;
-use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreakerConfig, ClockOnly, ConfigError,
-    Phase, SlidingWindow,
-};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, ConfigError};
 
 use crate::poll_once;
 use crate::watchdog::watchdog;
@@ -130,7 +131,9 @@ fn the_shortest_durations_are_kept() {
         let bulkhead = Bulkhead::new(limits.failure_threshold(1), runtime.clone()).unwrap();
         assert_eq!(runtime.block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
         let late = runtime.block_on(bulkhead.execute(pending::<Answer>())).unwrap_err();
-        assert!(matches!(late, BulkheadError::Timeout { phase: Phase::Running, ran, .. } if ran == tick));
+        assert!(
+            matches!(late, BulkheadError::Timeout { phase: TimeoutPhase::Running, ran, .. } if ran == tick)
+        );
         assert_eq!(bulkhead.state(), BulkheadState::Isolated);
         runtime.advance(tick);
         assert_eq!(bulkhead.state(), BulkheadState::Degraded);

@@ -1,6 +1,8 @@
 //! Names of every kind.
 
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ClockOnly, ConfigError, ManagerError};
+use bulkman::manager::ManagerError;
+use bulkman::runtime::ClockOnly;
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ConfigError};
 
 #[test]
 fn a_name_that_can_not_be_used_is_refused_with_its_length() {

@@ -10,11 +10,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bulkman::bulkhead::BulkheadState;
+use bulkman::circuit_breaker::CircuitState;
+use bulkman::error::TimeoutPhase;
+use bulkman::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman::testing::ManualRuntime;
-use bulkman::{
-    BoxFuture, Bulkhead, BulkheadConfig, BulkheadError, BulkheadState, CircuitBreaker, CircuitBreakerConfig,
-    CircuitState, ClockOnly, Phase, Runtime, Sleep,
-};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreaker, CircuitBreakerConfig, Runtime};
 
 use crate::poll_once;
 use crate::watchdog::watchdog;
@@ -72,7 +73,7 @@ fn bulkhead(config: BulkheadConfig, runtime: impl Runtime) -> Bulkhead {
 }
 
 /// A caller who waits behind the only permit, with a deadline, so that a release reads the clock.
-fn waits(bulkhead: &Bulkhead) -> Pin<Box<bulkman::Acquire>> {
+fn waits(bulkhead: &Bulkhead) -> Pin<Box<bulkman::future::Acquire>> {
     let mut waiter = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
     assert!(poll_once(waiter.as_mut()).is_pending());
     waiter
@@ -163,11 +164,11 @@ fn a_probe_whose_outcome_finds_no_clock_gives_its_slot_back() {
     let clock = Broken::new();
     let breaker = CircuitBreaker::new("edge", CircuitBreakerConfig::new(), clock.clone()).unwrap();
     breaker.half_open();
-    let before = breaker.snapshot().probes_left;
+    let before = breaker.snapshot().probes_remaining;
     let probe = breaker.try_acquire().unwrap();
-    assert_ne!(breaker.snapshot().probes_left, before);
+    assert_ne!(breaker.snapshot().probes_remaining, before);
     assert!(clock.while_broken(|| probe.success()).is_none());
-    assert_eq!(breaker.snapshot().probes_left, before);
+    assert_eq!(breaker.snapshot().probes_remaining, before);
 }
 
 struct WakerBomb;
@@ -367,5 +368,5 @@ fn a_limit_of_zero_leaves_the_time_of_the_first_poll() {
     assert_eq!(runtime.block_on(ready), Ok(1));
     let slow = bulkhead.call().run_timeout(Duration::ZERO).execute(pending::<Answer>());
     let error = runtime.block_on(slow).unwrap_err();
-    assert!(matches!(error, BulkheadError::Timeout { phase: Phase::Running, .. }), "{error:?}");
+    assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{error:?}");
 }

@@ -73,7 +73,10 @@ fn poll_with<F: Future>(
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(waker))))
 }
 
-fn listens(events: &mut bulkman::CircuitEvents, waker: &Arc<impl Wake + Send + Sync + 'static>) {
+fn listens(
+    events: &mut bulkman::circuit_breaker::CircuitEvents,
+    waker: &Arc<impl Wake + Send + Sync + 'static>,
+) {
     let waker = Waker::from(Arc::clone(waker));
     while Pin::new(&mut *events).poll_next(&mut Context::from_waker(&waker)).is_ready() {}
 }
@@ -214,12 +217,12 @@ fn h35_a_runtime_that_panics_leaks_no_permit() {
             }
         }
 
-        fn sleep_until(&self, deadline: std::time::Instant) -> bulkman::Sleep {
+        fn sleep_until(&self, deadline: std::time::Instant) -> bulkman::runtime::Sleep {
             assert_eq!(self.1.load(Ordering::SeqCst), 0, "no timers");
             self.0.sleep_until(deadline)
         }
 
-        fn spawn(&self, task: bulkman::BoxFuture<'static, ()>) {
+        fn spawn(&self, task: bulkman::runtime::BoxFuture<'static, ()>) {
             self.0.spawn(task);
         }
 

@@ -1,6 +1,7 @@
 //! A bulkhead in plain terms: a list of those who wait, and counters.
 
-use bulkman::{BulkheadStats, Outcome, Priority};
+use bulkman::bulkhead::BulkheadStats;
+use bulkman::{Outcome, Priority};
 
 /// What a call is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ struct Counts {
     failed: u64,
     ignored: u64,
     cancelled: u64,
-    cancelled_waiting: u64,
+    cancelled_in_queue: u64,
     open: u64,
     full: u64,
     timed_out: u64,
@@ -150,7 +151,7 @@ impl Model {
 
     pub(crate) fn cancel(&mut self, id: usize) {
         let index = self.index(id);
-        self.counts.cancelled_waiting += 1;
+        self.counts.cancelled_in_queue += 1;
         if self.waiters.remove(index).fate == Fate::Granted {
             self.release();
         }
@@ -238,10 +239,10 @@ impl Model {
         let expected = (counts.started, counts.successful, counts.failed, counts.ignored, counts.cancelled);
         assert_eq!(seen, expected);
         let rejected = &stats.rejected;
-        let seen = (rejected.circuit_open + rejected.forced_open, rejected.full, rejected.timed_out_waiting);
+        let seen = (rejected.circuit_open + rejected.forced_open, rejected.full, rejected.timed_out_in_queue);
         assert_eq!(seen, (counts.open, counts.full, counts.timed_out));
         assert_eq!(rejected.shutdown, counts.shutdown);
-        assert_eq!(stats.cancelled_waiting, counts.cancelled_waiting);
+        assert_eq!(stats.cancelled_in_queue, counts.cancelled_in_queue);
     }
 
     fn at_the_door(&self) -> Answer {

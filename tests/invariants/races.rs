@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use bulkman::future::Acquire;
 use bulkman::testing::ManualRuntime;
-use bulkman::{Acquire, Bulkhead, BulkheadConfig, BulkheadError};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 
 use crate::Error;
 use crate::watchdog::watchdog;
@@ -165,6 +166,6 @@ fn two_newcomers_share_no_place() {
             threads.spawn(|| joins(|round| round / 97, &|| ()));
             joins(|round| round, &|| assert_eq!(bulkhead.stats().waiting, 1, "one place, one waiter"));
         });
-        assert_eq!(bulkhead.stats().waiting_high_water, 1);
+        assert_eq!(bulkhead.stats().peak_waiting, 1);
     });
 }

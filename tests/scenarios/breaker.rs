@@ -6,12 +6,13 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bulkman::testing::ManualRuntime;
-use bulkman::{
-    Admission, CircuitBreaker, CircuitBreakerConfig, CircuitEvent, CircuitEvents, CircuitOpen,
-    CircuitSnapshot, CircuitState, HalfOpenExpiry, IsolationBackoff, OpenReason, Outcome, Runtime,
-    SlidingWindow,
+use bulkman::circuit_breaker::{
+    Admission, CircuitEvent, CircuitEvents, CircuitSnapshot, CircuitState, HalfOpenTimeoutAction,
+    IsolationBackoff, SlidingWindow,
 };
+use bulkman::error::{CircuitOpen, RejectionReason};
+use bulkman::testing::ManualRuntime;
+use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::Stream;
 
 use crate::Play;
@@ -165,10 +166,10 @@ impl Player {
                 None => "no answer yet",
                 Some(Ok(())) => "ok",
                 Some(Err(refusal)) => match refusal.reason {
-                    OpenReason::Open => "reject:open",
-                    OpenReason::ProbesOut => "reject:probes",
-                    OpenReason::ForcedOpen if key == "reject:isolated" => "reject:isolated",
-                    OpenReason::ForcedOpen => "reject:forced",
+                    RejectionReason::Open => "reject:open",
+                    RejectionReason::ProbeLimit => "reject:probes",
+                    RejectionReason::ForcedOpen if key == "reject:isolated" => "reject:isolated",
+                    RejectionReason::ForcedOpen => "reject:forced",
                     _ => "reject:?",
                 },
             };
@@ -203,7 +204,7 @@ impl Player {
                     Err(format!("expected {key}={value}, got {got:?}"))
                 }
             }
-            "permits" => same(key, value, Some(number(value)?), snapshot.probes_left),
+            "permits" => same(key, value, Some(number(value)?), snapshot.probes_remaining),
             "ev" => same(key, value, value.as_str(), events),
             _ => Err(format!("unknown expectation {key:?}")),
         }
@@ -266,17 +267,21 @@ fn config(cfg: &[(String, String)]) -> Result<CircuitBreakerConfig, String> {
             "window" => config.sliding_window(sliding_window(value)?),
             "min_calls" => config.minimum_number_of_calls(number(value)?),
             "trip" => value.split('|').try_fold(config, rule)?,
-            "slow_gt" => config.slow_call_duration(millis(value)?),
+            "slow_gt" => config.slow_call_duration_threshold(millis(value)?),
             "open_wait" => open_wait(config, value)?,
             "half_open" => match value.split_once(':') {
-                Some(("rate", n)) => config.half_open_rate(number(n)?),
+                Some(("rate", n)) => config.permitted_calls_in_half_open(number(n)?),
                 Some(("consec", n)) => config.success_threshold(number(n)?),
                 None if value == "one" => config.success_threshold(1),
                 _ => return Err(format!("unknown half_open {value:?}")),
             },
             "half_open_max" => match value.split_once("->") {
-                Some((max, "open")) => config.max_half_open_duration(millis(max)?, HalfOpenExpiry::Open),
-                Some((max, "closed")) => config.max_half_open_duration(millis(max)?, HalfOpenExpiry::Closed),
+                Some((max, "open")) => {
+                    config.max_half_open_duration(millis(max)?, HalfOpenTimeoutAction::Open)
+                }
+                Some((max, "closed")) => {
+                    config.max_half_open_duration(millis(max)?, HalfOpenTimeoutAction::Closed)
+                }
                 _ => return Err(format!("unknown half_open_max {value:?}")),
             },
             "probe_timeout" => config.probe_timeout(millis(value)?),

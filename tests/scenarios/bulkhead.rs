@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use bulkman::error::TimeoutPhase;
+use bulkman::future::Acquire;
 use bulkman::testing::ManualRuntime;
-use bulkman::{Acquire, Bulkhead, BulkheadConfig, BulkheadError, Permit, Phase, QueueOrder};
+use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Permit, QueueOrder};
 
 use crate::Play;
 use crate::breaker::same;
@@ -185,7 +187,7 @@ impl Player {
                     self.granted.push(name.clone());
                     self.held.insert(name, permit);
                 }
-                Poll::Ready(Err(BulkheadError::Timeout { phase: Phase::Queued, .. })) => {
+                Poll::Ready(Err(BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. })) => {
                     self.timed_out.push(self.waiting.remove(place).name);
                 }
                 Poll::Ready(Err(error)) => return Err(error.to_string()),

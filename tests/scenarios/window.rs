@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bulkman::circuit_breaker::CircuitState;
 use bulkman::testing::ManualRuntime;
-use bulkman::{CircuitBreaker, CircuitBreakerConfig, CircuitState, Outcome};
+use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
 
 use crate::Play;
 use crate::breaker::{near, same, sliding_window};
@@ -20,11 +21,11 @@ impl Player {
         let mut config = CircuitBreakerConfig::new()
             .initial_state(CircuitState::MetricsOnly)
             // Longer than whatever `d` says: only `slow` is slow.
-            .slow_call_duration(Duration::MAX - Duration::from_nanos(1));
+            .slow_call_duration_threshold(Duration::MAX - Duration::from_nanos(1));
         for (key, value) in cfg {
             config = match key.as_str() {
                 "window" => config.sliding_window(sliding_window(value)?),
-                "slow_gt" => config.slow_call_duration(millis(value)?),
+                "slow_gt" => config.slow_call_duration_threshold(millis(value)?),
                 _ => return Err(format!("unknown key {key}={value}")),
             };
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bulkman_core::circuit_breaker::SlidingWindow;
+use bulkman_core::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman_core::{
-    BoxFuture, Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, ClockOnly,
-    Runtime, Sleep, SlidingWindow,
+    Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, Runtime,
 };
 use bulkman_smol::SmolRuntime;
 use bulkman_tokio::TokioRuntime;
@@ -34,7 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Every rule by which a circuit may open.
 fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
     let slow = |config: CircuitBreakerConfig| {
-        config.slow_call_rate_threshold(0.5).slow_call_duration(Duration::from_secs(1))
+        config.slow_call_rate_threshold(0.5).slow_call_duration_threshold(Duration::from_secs(1))
     };
     [
         (CLOSED, CircuitBreakerConfig::new()),

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use bulkman_core::{BulkheadError, Name};
+use bulkman_core::BulkheadError;
+use bulkman_core::bulkhead::BulkheadName;
 
 use super::group::FLOOR;
 use super::{Failed, Gate, PERMITS, Work, ready};
@@ -49,7 +50,7 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     cases.push(Case::new(FLOOR, SLOW_CALLS, call(record)));
     let (full, refused) = (async_lock::Semaphore::new(0), AtomicU64::new(0));
-    let name = Name::new("bench").expect("a short name");
+    let name = BulkheadName::new("bench").expect("a short name");
     cases.push(Case::new(FLOOR, FULL, move || {
         let refused_call = async {
             refused.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +62,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ready(refused_call).is_err()
     }));
     let refused = AtomicU64::new(0);
-    let (name, begin) = (Name::new("bench").expect("a short name"), Instant::now());
+    let (name, begin) = (BulkheadName::new("bench").expect("a short name"), Instant::now());
     cases.push(Case::new(FLOOR, OPEN, move || {
         let refused_call = async {
             refused.fetch_add(1, Ordering::Relaxed);
@@ -73,7 +74,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// What a caller is told who is refused: by whom, and two words more.
-fn error(name: &Name) -> BulkheadError<Failed> {
+fn error(name: &BulkheadName) -> BulkheadError<Failed> {
     BulkheadError::Full { bulkhead: name.clone(), max_concurrent_calls: PERMITS, max_queue_size: PERMITS }
 }
 

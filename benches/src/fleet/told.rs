@@ -19,7 +19,7 @@ pub(crate) enum Told {
     /// The store can't be used.
     Degraded { at: Duration },
     /// The store can be used.
-    Synchronised { at: Duration },
+    Synchronized { at: Duration },
     /// How it sees the fleet.
     View(View),
     /// How its calls went.
@@ -74,7 +74,7 @@ impl fmt::Display for Told {
                 write!(f, "settled {} {circuit} {ending}", at.as_nanos())
             }
             Self::Degraded { at } => write!(f, "degraded {}", at.as_nanos()),
-            Self::Synchronised { at } => write!(f, "synchronised {}", at.as_nanos()),
+            Self::Synchronized { at } => write!(f, "synchronised {}", at.as_nanos()),
             Self::View(view) => {
                 write!(f, "view")?;
                 for (name, Seen { state, epoch, local }) in view {
@@ -104,7 +104,7 @@ impl Told {
                 Self::Settled { at: moment(at)?, circuit: circuit.parse().ok()?, ending: ending.to_owned() }
             }
             ["degraded", at] => Self::Degraded { at: moment(at)? },
-            ["synchronised", at] => Self::Synchronised { at: moment(at)? },
+            ["synchronised", at] => Self::Synchronized { at: moment(at)? },
             ["view", ref circuits @ ..] => {
                 Self::View(circuits.iter().map(|text| seen(text)).collect::<Option<_>>()?)
             }

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bulkman_core::fleet::Fleet;
 use bulkman_core::fleet::FleetEvent;
 use bulkman_core::store::{Push, StoreSettings};
-use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, Fleet, Runtime};
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, Runtime};
 use bulkman_postgres::PostgresStore;
 use bulkman_smol::SmolRuntime;
 use bulkman_tokio::TokioRuntime;
@@ -177,7 +178,7 @@ async fn tell_moves(circuit: usize, breaker: CircuitBreaker) {
     drop(breaker);
     while let Some(event) = events.next().await {
         let at = clock::now();
-        if let bulkman_core::CircuitEvent::Transition(transition) = event {
+        if let bulkman_core::circuit_breaker::CircuitEvent::Transition(transition) = event {
             say(&Told::Moved { at, circuit, state: transition.to.as_str().to_owned() });
         }
     }
@@ -190,8 +191,8 @@ fn tell_events(fleet: &Fleet, endings: bool) -> impl Future<Output = ()> + Send 
             let at = clock::now();
             match event {
                 FleetEvent::Degraded { .. } => say(&Told::Degraded { at }),
-                FleetEvent::Synchronised { .. } => say(&Told::Synchronised { at }),
-                FleetEvent::Settled { circuit, ending } if endings => {
+                FleetEvent::Synchronized { .. } => say(&Told::Synchronized { at }),
+                FleetEvent::DecisionResolved { circuit, ending } if endings => {
                     let circuit = circuit.as_str()[1..].parse().expect("a circuit's number");
                     say(&Told::Settled { at, circuit, ending: format!("{ending:?}").to_lowercase() });
                 }

@@ -2,7 +2,8 @@
 
 use std::hint::black_box;
 
-use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+use bulkman_core::runtime::ClockOnly;
+use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig};
 
 use crate::contenders::bulkman::{self, rate_of};
 use crate::contenders::{Gate, Work, infallible, ready, succeeds};

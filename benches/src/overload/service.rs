@@ -51,7 +51,7 @@ impl WebService {
             BulkheadConfig::new("backend").max_concurrent_calls(capacity.at_once).max_queue_size(queue);
         let bulkhead = Bulkhead::new(config, TokioRuntime::new()).expect("a valid configuration");
         let guarded = BulkheadLayer::new(bulkhead)
-            .failures_by_status(|answer: &Answer| answer.status().as_u16())
+            .classify_status(|answer: &Answer| answer.status().as_u16())
             .layer(service_fn(backend.handler()));
         let address = serve(service_fn(move |request| {
             let answer = guarded.clone().oneshot(request);

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman_core::{BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitState, ClockOnly};
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::runtime::ClockOnly;
+use bulkman_core::{BulkheadConfig, BulkheadManager, CircuitBreaker};
 
 use crate::contenders::bulkman::{self, rate_of};
 use crate::contenders::semaphores::Tokio;

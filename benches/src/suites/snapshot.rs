@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+use bulkman_core::runtime::ClockOnly;
+use bulkman_core::{BulkheadConfig, BulkheadManager};
 
 use crate::contenders::bulkman::rate_of;
 use crate::harness::Findings;

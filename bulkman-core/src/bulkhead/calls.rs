@@ -4,14 +4,14 @@ use std::convert::Infallible;
 use std::future::Future;
 
 use super::Bulkhead;
-use crate::blocking::ExecuteBlocking;
+use crate::call::Classified;
+use crate::call::classifier::DefaultClassifier;
+use crate::call::execute::Execute;
+use crate::call::execute_blocking::ExecuteBlocking;
+use crate::call::outcome::Outcome;
+use crate::call::permit::{Acquire, Permit};
 use crate::call::{Call, CallOptions};
-use crate::classified::Classified;
-use crate::classify::ByResult;
 use crate::error::BulkheadError;
-use crate::execute::Execute;
-use crate::outcome::Outcome;
-use crate::permit::{Acquire, Permit};
 
 impl Bulkhead {
     /// Runs a future under the bulkhead's protection.
@@ -29,21 +29,22 @@ impl Bulkhead {
     /// Dropping the future at any point gives back all it holds. See [`Execute`].
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("docs"), runtime.clone()).unwrap();
     /// # async fn fetch(_: &str) -> Result<String, std::io::Error> { Ok(String::from("page")) }
     /// # runtime.block_on(async {
     /// let page = bulkhead.execute(fetch("/index.html")).await?;
     /// # assert_eq!(page, "page");
-    /// # Ok::<(), bulkman_core::BulkheadError<std::io::Error>>(()) }).unwrap();
+    /// # Ok::<(), bulkman::BulkheadError<std::io::Error>>(()) }).unwrap();
     /// ```
     #[inline]
-    pub fn execute<F, T, E>(&self, operation: F) -> Execute<&Self, F, ByResult>
+    pub fn execute<F, T, E>(&self, operation: F) -> Execute<&Self, F, DefaultClassifier>
     where
         F: Future<Output = Result<T, E>>,
     {
-        Execute::new(self, operation, ByResult, CallOptions::NONE)
+        Execute::new(self, operation, DefaultClassifier, CallOptions::NONE)
     }
 
     /// Runs a closure where blocking does no harm to the executor.
@@ -61,15 +62,16 @@ impl Bulkhead {
     /// See [`ExecuteBlocking`].
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("files"), runtime.clone()).unwrap();
     /// # runtime.block_on(async {
     /// let text = bulkhead.execute_blocking(|| std::fs::read_to_string("Cargo.toml")).await?;
     /// assert!(text.contains("[package]"));
-    /// # Ok::<(), bulkman_core::BulkheadError<std::io::Error>>(()) }).unwrap();
+    /// # Ok::<(), bulkman::BulkheadError<std::io::Error>>(()) }).unwrap();
     /// ```
-    pub fn execute_blocking<F, T, E>(&self, operation: F) -> ExecuteBlocking<F, T, E, ByResult>
+    pub fn execute_blocking<F, T, E>(&self, operation: F) -> ExecuteBlocking<F, T, E, DefaultClassifier>
     where
         F: FnOnce() -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -89,11 +91,12 @@ impl Bulkhead {
     /// As [`execute`](Self::execute).
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("files"), ClockOnly)?;
     /// let text = bulkhead.execute_sync(|| std::fs::read_to_string("Cargo.toml"));
     /// assert!(text.is_ok());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn execute_sync<F, T, E>(&self, operation: F) -> Result<T, BulkheadError<E>>
     where
@@ -105,13 +108,14 @@ impl Bulkhead {
     /// Begins a call with settings of its own: see [`Call`].
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// // Whatever the bulkhead is set to, this call rather goes without than waits.
     /// let hits = bulkhead.call().max_wait(Duration::ZERO).execute_sync(|| Ok::<_, ()>(12));
     /// assert_eq!(hits, Ok(12));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub const fn call(&self) -> Call<'_> {
@@ -121,7 +125,8 @@ impl Bulkhead {
     /// A function that goes through the bulkhead whenever it is called.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
     /// let search = bulkhead.wrap(|word: &'static str| async move { Ok::<_, ()>(word.len()) });
@@ -130,7 +135,7 @@ impl Bulkhead {
     pub fn wrap<A, Fut, T, E>(
         &self,
         function: impl Fn(A) -> Fut,
-    ) -> impl Fn(A) -> Execute<Self, Fut, ByResult>
+    ) -> impl Fn(A) -> Execute<Self, Fut, DefaultClassifier>
     where
         Fut: Future<Output = Result<T, E>>,
     {
@@ -141,7 +146,8 @@ impl Bulkhead {
     /// A view of the bulkhead with a classifier of its own for one type of result.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone()).unwrap();
     /// let users = bulkhead.classified(|result: &Result<String, u16>| match result {
@@ -170,14 +176,15 @@ impl Bulkhead {
     /// Dropping the future leaves the queue and loses nothing.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), runtime.clone()).unwrap();
     /// # runtime.block_on(async {
     /// let permit = bulkhead.acquire().await?;
     /// // .. hold a connection for as long as it is of use ..
     /// permit.succeed();
-    /// # Ok::<(), bulkman_core::BulkheadError<std::convert::Infallible>>(()) }).unwrap();
+    /// # Ok::<(), bulkman::BulkheadError<std::convert::Infallible>>(()) }).unwrap();
     /// ```
     pub fn acquire(&self) -> Acquire {
         self.call().acquire()
@@ -190,13 +197,14 @@ impl Bulkhead {
     /// [`BulkheadError::Full`] if it would have to wait; otherwise as [`acquire`](Self::acquire).
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+    /// # use bulkman::runtime::ClockOnly;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp").max_concurrent_calls(1), ClockOnly)?;
     /// let permit = bulkhead.try_acquire().unwrap();
     /// assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Full { .. })));
     /// permit.succeed();
     /// assert!(bulkhead.try_acquire().is_ok());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
         Permit::now(self)

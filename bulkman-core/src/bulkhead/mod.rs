@@ -1,28 +1,35 @@
 //! The bulkhead: what its users hold.
 
 mod calls;
-mod inner;
-mod looks;
+pub(crate) mod config;
+pub(crate) mod drained;
+mod health_check;
+mod queries;
+mod shared;
+pub(crate) mod state;
+pub(crate) mod stats;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-pub(crate) use self::inner::Inner;
+pub use self::config::BulkheadConfig;
+use self::drained::Drained;
+pub(crate) use self::shared::Inner;
+pub use self::state::BulkheadState;
+use self::stats::Counters;
+pub use self::stats::{BulkheadStats, Rejections};
 use crate::call::CallOptions;
+use crate::call::classifier::DefaultClassifier;
+use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
+use crate::call::execute::Execute;
 use crate::circuit_breaker::CircuitBreaker;
-use crate::classify::ByResult;
-use crate::config::BulkheadConfig;
-use crate::deadlines::{ConfiguredLimits, TimeLimits};
-use crate::drained::Drained;
-use crate::error::ConfigError;
-use crate::execute::Execute;
+use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
-use crate::name::Name;
-use crate::queue::{Refusal, WaitQueue};
+pub use crate::name::BulkheadName;
+use crate::queue::{QueueRejection, WaitQueue};
 use crate::runtime::Runtime;
-use crate::stats::Counters;
 use crate::store::CircuitStore;
 use crate::sync::{Mutex, lock};
 
@@ -44,8 +51,8 @@ use crate::sync::{Mutex, lock};
 /// * End: [`shutdown`](Self::shutdown), [`drained`](Self::drained).
 ///
 /// ```
-/// use bulkman_core::testing::ManualRuntime;
-/// use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError};
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 ///
 /// let runtime = ManualRuntime::new();
 /// let config = BulkheadConfig::new("payments").max_concurrent_calls(5).failure_threshold(2);
@@ -60,7 +67,7 @@ use crate::sync::{Mutex, lock};
 ///     assert!(matches!(refused, BulkheadError::CircuitOpen { .. }));
 ///     assert_eq!(refused.retry_after(), Some(std::time::Duration::from_secs(30)));
 /// });
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 ///
 /// # When not to use it
@@ -87,14 +94,15 @@ impl Bulkhead {
     /// can't honour.
     ///
     /// ```
-    /// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// use bulkman::{Bulkhead, BulkheadConfig};
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(5), ClockOnly)?;
     /// assert_eq!(bulkhead.name(), "search");
     ///
     /// let error = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(0), ClockOnly).unwrap_err();
     /// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 1,000,000");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(config: BulkheadConfig, runtime: impl Runtime) -> Result<Self, ConfigError> {
         Self::with_runtime(config, Arc::new(runtime))
@@ -107,14 +115,15 @@ impl Bulkhead {
     /// As [`new`](Self::new).
     ///
     /// ```
-    /// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Runtime};
+    /// use bulkman::{Bulkhead, BulkheadConfig, Runtime};
+    /// use bulkman::runtime::ClockOnly;
     /// use std::sync::Arc;
     ///
     /// let runtime: Arc<dyn Runtime> = Arc::new(ClockOnly);
     /// let search = Bulkhead::with_runtime(BulkheadConfig::new("search"), Arc::clone(&runtime))?;
     /// let mail = Bulkhead::with_runtime(BulkheadConfig::new("mail"), runtime)?;
     /// assert!(search.is_healthy() && mail.is_healthy());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn with_runtime(config: BulkheadConfig, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
         config.validate()?;
@@ -155,7 +164,9 @@ impl Bulkhead {
     /// As [`Fleet::new`]; [`ConfigError::Immutable`] if the circuit is shared already.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, MemoryStore, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone());
@@ -165,7 +176,7 @@ impl Bulkhead {
     /// here.circuit_breaker().unwrap().open();
     /// runtime.advance(Duration::from_secs(1));
     /// assert!(!there.is_healthy());          // it has heard
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
         let fleet = Fleet::from_parts(Arc::new(store), Arc::clone(&self.inner.runtime))?;
@@ -178,13 +189,15 @@ impl Bulkhead {
     /// The fleet that [`with_store`](Self::with_store) made.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, MemoryStore, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// assert!(bulkhead.fleet().is_none());
     /// let bulkhead = bulkhead.with_store(MemoryStore::new(runtime))?;
     /// assert!(bulkhead.fleet().is_some());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
@@ -202,11 +215,12 @@ impl Bulkhead {
     /// the circuit breaker on or off. Nothing has changed then.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// bulkhead.reconfigure(bulkhead.config().max_concurrent_calls(3))?;
     /// assert_eq!(bulkhead.stats().max_concurrent_calls, 3);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn reconfigure(&self, config: BulkheadConfig) -> Result<(), ConfigError> {
         self.check_reconfigure(&config)?;
@@ -243,11 +257,12 @@ impl Bulkhead {
     /// The settings in force.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let config = BulkheadConfig::new("search").max_concurrent_calls(3);
     /// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
     /// assert_eq!(bulkhead.config(), config);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn config(&self) -> BulkheadConfig {
         lock(&self.inner.config).1.clone()
@@ -256,13 +271,14 @@ impl Bulkhead {
     /// The name.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// assert_eq!(bulkhead.name(), "search");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn name(&self) -> &Name {
+    pub fn name(&self) -> &BulkheadName {
         &self.inner.name
     }
 
@@ -278,7 +294,9 @@ impl Bulkhead {
     /// a bulkhead without a circuit breaker.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::bulkhead::BulkheadState;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # async fn ping() -> Result<(), std::io::Error> { Ok(()) }
     /// # let runtime = ManualRuntime::new();
@@ -289,7 +307,7 @@ impl Bulkhead {
     /// # runtime.run_until_stalled();
     /// # runtime.advance(Duration::from_secs(5));
     /// assert_eq!(bulkhead.state(), BulkheadState::Degraded);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn health_check<F, Fut, T, E>(&self, interval: Duration, check: F) -> Result<(), ConfigError>
     where
@@ -298,14 +316,15 @@ impl Bulkhead {
         T: 'static,
         E: 'static,
     {
-        crate::health_check::start(self, interval, check)
+        health_check::start(self, interval, check)
     }
 
     /// Refuses new and waiting calls from now on. Running calls go on: see
     /// [`drained`](Self::drained).
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// let running = bulkhead.try_acquire().unwrap();
     /// bulkhead.shutdown();
@@ -313,7 +332,7 @@ impl Bulkhead {
     /// assert!(matches!(refused, BulkheadError::Shutdown { .. }));
     /// running.succeed();                     // what runs may end
     /// assert_eq!(bulkhead.stats().successful, 1);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn shutdown(&self) {
         if self.inner.queue.close() {
@@ -328,7 +347,9 @@ impl Bulkhead {
     /// May be dropped and asked again at any time.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, testing::ManualRuntime};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::bulkhead::BulkheadState;
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
     /// # runtime.block_on(async {
@@ -351,8 +372,8 @@ impl Bulkhead {
         WeakBulkhead(Arc::downgrade(&self.inner))
     }
 
-    pub(crate) fn into_execute<F>(self, operation: F) -> Execute<Self, F, ByResult> {
-        Execute::new(self, operation, ByResult, CallOptions::NONE)
+    pub(crate) fn into_execute<F>(self, operation: F) -> Execute<Self, F, DefaultClassifier> {
+        Execute::new(self, operation, DefaultClassifier, CallOptions::NONE)
     }
 }
 
@@ -386,8 +407,8 @@ fn follow_circuit(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
         let Some(inner) = bulkhead.upgrade() else { return };
         #[cfg(feature = "metrics")]
         inner.meter.count_transition(transition.to);
-        if transition.to.refuses_all() {
-            inner.queue.refuse_all(Refusal::Circuit);
+        if transition.to.rejects_all() {
+            inner.queue.refuse_all(QueueRejection::Circuit);
         }
     }));
 }

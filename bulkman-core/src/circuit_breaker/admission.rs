@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::probes::ProbeId;
 use super::shell::Shell;
 use super::word::Word;
-use crate::outcome::Outcome;
-use crate::unwind::contain;
+use crate::call::outcome::Outcome;
+use crate::sync::unwind::contain;
 
 /// A call that a circuit has admitted: made by
 /// [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
@@ -19,7 +19,8 @@ use crate::unwind::contain;
 /// it is about a time that is over.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// let admission = breaker.try_acquire().unwrap();
@@ -30,7 +31,7 @@ use crate::unwind::contain;
 ///     _ => Outcome::Failure,
 /// });
 /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "an admission that is dropped records nothing"]
@@ -60,12 +61,13 @@ impl<'a> Admission<'a> {
     /// The dependency did its work.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new().success_threshold(1), ClockOnly)?;
     /// breaker.half_open();
     /// breaker.try_acquire().unwrap().success();
     /// assert!(breaker.is_closed());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub fn success(self) {
@@ -75,11 +77,12 @@ impl<'a> Admission<'a> {
     /// The dependency failed.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.try_acquire().unwrap().failure();
     /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 1);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub fn failure(self) {
@@ -89,11 +92,12 @@ impl<'a> Admission<'a> {
     /// The call ends now. If its length matters, it is the time since the admission.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.try_acquire().unwrap().record(Outcome::Ignored);
     /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub fn record(mut self, outcome: Outcome) {
@@ -105,14 +109,15 @@ impl<'a> Admission<'a> {
     /// The call ends now and took `ran`.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// # let config = CircuitBreakerConfig::new().slow_call_duration(Duration::from_secs(1));
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
     /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// // The client has measured it.
     /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(2));
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub fn record_after(mut self, outcome: Outcome, ran: Duration) {
@@ -122,15 +127,16 @@ impl<'a> Admission<'a> {
     /// The call ended at `now` and took `ran`: reads no clock.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome, Runtime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// # let config = CircuitBreakerConfig::new().slow_call_duration(Duration::from_secs(1));
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
     /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// let begin = ClockOnly.now();
     /// let ran = Duration::from_secs(2);
     /// breaker.try_acquire_at(begin).unwrap().record_at(Outcome::Success, ran, begin + ran);
     /// assert_eq!(breaker.snapshot_at(begin + ran).counts.slow_calls, 1);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub fn record_at(mut self, outcome: Outcome, ran: Duration, now: Instant) {

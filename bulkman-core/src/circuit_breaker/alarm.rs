@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::shell::Shell;
 use crate::runtime::Runtime;
-use crate::unwind::contain;
+use crate::sync::unwind::contain;
 
 /// One task. There is at most one that counts: an earlier deadline starts another, and the old
 /// one ends when it notices.

@@ -8,9 +8,9 @@ use thiserror::Error;
 
 use super::CircuitBreaker;
 use super::admission::Admission;
+use crate::call::outcome::Outcome;
 use crate::error::CircuitOpen;
-use crate::outcome::Outcome;
-use crate::unwind::contain;
+use crate::sync::unwind::contain;
 
 impl CircuitBreaker {
     /// Runs `operation` if the circuit admits it: `Ok` is a success, `Err` a failure, and a panic
@@ -21,13 +21,15 @@ impl CircuitBreaker {
     /// [`CircuitError::Open`] without running it, [`CircuitError::Operation`] with its error.
     ///
     /// ```
-    /// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitError, ClockOnly};
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// use bulkman::circuit_breaker::CircuitError;
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("disk", config, ClockOnly)?;
     /// assert_eq!(breaker.call(|| Err::<(), _>("full")), Err(CircuitError::Operation("full")));
     /// assert!(matches!(breaker.call(|| Ok::<_, &str>(())), Err(CircuitError::Open(_))));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn call<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, CircuitError<E>> {
         let admission = self.try_acquire().map_err(CircuitError::Open)?;
@@ -50,7 +52,9 @@ impl CircuitBreaker {
     /// else's panic drops it. A panic of the operation is a failure.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitError, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitError;
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("ldap", config, runtime.clone())?;
@@ -60,7 +64,7 @@ impl CircuitBreaker {
     /// let refused = breaker.execute(async { Ok::<_, &str>(()) }).await;
     /// assert!(matches!(refused, Err(CircuitError::Open(_))));
     /// # });
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn execute<T, E>(
         &self,
@@ -85,7 +89,9 @@ impl CircuitBreaker {
 /// A call through a circuit breaker that did not bring back a value.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitError, ClockOnly};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::circuit_breaker::CircuitError;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.force_open();
@@ -93,7 +99,7 @@ impl CircuitBreaker {
 ///     Err(CircuitError::Open(refused)) => assert_eq!(refused.to_string(), "circuit is forced open"),
 ///     other => panic!("{other:?}"),
 /// }
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

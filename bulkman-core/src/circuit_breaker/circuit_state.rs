@@ -7,9 +7,9 @@ use std::fmt;
 /// The first three follow each other by themselves; the others are entered and left by hand.
 ///
 /// ```
-/// use bulkman_core::CircuitState;
+/// use bulkman::circuit_breaker::CircuitState;
 ///
-/// assert!(CircuitState::MetricsOnly.passes_all() && CircuitState::ForcedOpen.refuses_all());
+/// assert!(CircuitState::MetricsOnly.admits_all() && CircuitState::ForcedOpen.rejects_all());
 /// assert_eq!(CircuitState::HalfOpen.to_string(), "half_open");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,31 +34,31 @@ impl CircuitState {
     /// Whether every call passes: closed, disabled or metrics-only.
     ///
     /// ```
-    /// # use bulkman_core::CircuitState;
-    /// assert!(CircuitState::Disabled.passes_all());
-    /// assert!(!CircuitState::HalfOpen.passes_all());      // some pass
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// assert!(CircuitState::Disabled.admits_all());
+    /// assert!(!CircuitState::HalfOpen.admits_all());      // some pass
     /// ```
     #[must_use]
-    pub const fn passes_all(self) -> bool {
+    pub const fn admits_all(self) -> bool {
         matches!(self, Self::Closed | Self::Disabled | Self::MetricsOnly)
     }
 
     /// Whether every call is refused: open or forced open.
     ///
     /// ```
-    /// # use bulkman_core::CircuitState;
-    /// assert!(CircuitState::ForcedOpen.refuses_all());
-    /// assert!(!CircuitState::HalfOpen.refuses_all());     // some pass
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// assert!(CircuitState::ForcedOpen.rejects_all());
+    /// assert!(!CircuitState::HalfOpen.rejects_all());     // some pass
     /// ```
     #[must_use]
-    pub const fn refuses_all(self) -> bool {
+    pub const fn rejects_all(self) -> bool {
         matches!(self, Self::Open | Self::ForcedOpen)
     }
 
     /// The name in lower case, as in logs and metrics: `half_open`.
     ///
     /// ```
-    /// # use bulkman_core::CircuitState;
+    /// # use bulkman::circuit_breaker::CircuitState;
     /// assert_eq!(CircuitState::MetricsOnly.as_str(), "metrics_only");
     /// ```
     #[must_use]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::circuit_state::CircuitState;
-use super::settings::CircuitBreakerSettings;
-use crate::error::ConfigError;
+use super::settings::ResolvedCircuitBreakerConfig;
+use crate::config_error::ConfigError;
 
 /// The rules of a circuit breaker.
 ///
@@ -14,7 +14,8 @@ use crate::error::ConfigError;
 /// [`settings`](Self::settings) reads everything back, with the defaults filled in.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreakerConfig, SlidingWindow};
+/// use bulkman::CircuitBreakerConfig;
+/// use bulkman::circuit_breaker::SlidingWindow;
 /// use std::time::Duration;
 ///
 /// let config = CircuitBreakerConfig::new()
@@ -32,17 +33,17 @@ pub struct CircuitBreakerConfig {
     pub(super) consecutive: ConsecutiveRule,
     pub(super) failure_rate_threshold: Option<f64>,
     pub(super) slow_call_rate_threshold: Option<f64>,
-    pub(super) slow_call_duration: Option<Duration>,
+    pub(super) slow_call_duration_threshold: Option<Duration>,
     pub(super) failure_count_threshold: Option<u32>,
     pub(super) minimum_number_of_calls: Option<u32>,
     pub(super) sliding_window: Option<SlidingWindow>,
     pub(super) success_threshold: Option<u32>,
-    pub(super) half_open_rate: Option<u32>,
+    pub(super) permitted_calls_in_half_open: Option<u32>,
     pub(super) isolation_duration: Option<Duration>,
     pub(super) isolation_schedule: Option<Arc<[Duration]>>,
     pub(super) isolation_backoff: Option<IsolationBackoff>,
     pub(super) probe_timeout: Option<Duration>,
-    pub(super) max_half_open_duration: Option<(Duration, HalfOpenExpiry)>,
+    pub(super) max_half_open_duration: Option<(Duration, HalfOpenTimeoutAction)>,
     pub(super) automatic_half_open: bool,
     pub(super) initial_state: Option<CircuitState>,
 }
@@ -51,7 +52,7 @@ impl CircuitBreakerConfig {
     /// The defaults: 5 failures in a row open, 30 s later 3 successes in a row close.
     ///
     /// ```
-    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use bulkman::CircuitBreakerConfig;
     /// let settings = CircuitBreakerConfig::new().settings();
     /// assert_eq!(settings.failure_threshold, Some(5));
     /// assert_eq!(settings.failure_rate_threshold, None);
@@ -67,7 +68,8 @@ impl CircuitBreakerConfig {
     /// [`failure_count_threshold`](Self::failure_count_threshold) is set and this is not.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
     /// breaker.try_acquire().unwrap().failure();
     /// breaker.try_acquire().unwrap().success();          // begins anew
@@ -75,7 +77,7 @@ impl CircuitBreakerConfig {
     /// assert!(breaker.is_closed());
     /// breaker.try_acquire().unwrap().failure();
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn failure_threshold(mut self, failures: u32) -> Self {
@@ -86,11 +88,11 @@ impl CircuitBreakerConfig {
     /// Failures in a row never open. Default: see [`failure_threshold`](Self::failure_threshold).
     ///
     /// ```
-    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use bulkman::CircuitBreakerConfig;
     /// # use std::time::Duration;
     /// // Slow calls open it, errors don't.
     /// let config = CircuitBreakerConfig::new()
-    ///     .slow_call_duration(Duration::from_secs(1))
+    ///     .slow_call_duration_threshold(Duration::from_secs(1))
     ///     .slow_call_rate_threshold(0.5)
     ///     .without_failure_threshold();
     /// assert_eq!(config.settings().failure_threshold, None);
@@ -105,7 +107,8 @@ impl CircuitBreakerConfig {
     /// [`minimum_number_of_calls`](Self::minimum_number_of_calls) are in it. Default off.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// for _ in 0..2 {
@@ -115,7 +118,7 @@ impl CircuitBreakerConfig {
     /// assert!(breaker.is_closed());
     /// breaker.try_acquire().unwrap().failure();          // 2 of 4
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn failure_rate_threshold(mut self, rate: f64) -> Self {
@@ -125,21 +128,22 @@ impl CircuitBreakerConfig {
 
     /// Opens when slow calls / calls in the window reaches `rate`, within (0, 1]. Default off.
     ///
-    /// Needs [`slow_call_duration`](Self::slow_call_duration). Calls that still run count when
+    /// Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold). Calls that still run count when
     /// they end.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
     /// let config = CircuitBreakerConfig::new()
-    ///     .slow_call_duration(Duration::from_secs(1))
+    ///     .slow_call_duration_threshold(Duration::from_secs(1))
     ///     .slow_call_rate_threshold(0.5)
     ///     .minimum_number_of_calls(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_millis(50));
     /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(3));
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn slow_call_rate_threshold(mut self, rate: f64) -> Self {
@@ -151,19 +155,20 @@ impl CircuitBreakerConfig {
     /// [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) slow calls are only counted.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// let config = CircuitBreakerConfig::new().slow_call_duration(Duration::from_secs(1));
+    /// let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(1));
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 0);
     /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_millis(1001));
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn slow_call_duration(mut self, duration: Duration) -> Self {
-        self.slow_call_duration = Some(duration);
+    pub fn slow_call_duration_threshold(mut self, duration: Duration) -> Self {
+        self.slow_call_duration_threshold = Some(duration);
         self
     }
 
@@ -171,7 +176,9 @@ impl CircuitBreakerConfig {
     /// of a count window. Default off.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, SlidingWindow};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::SlidingWindow;
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
     /// let minute = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 6 };
     /// let config = CircuitBreakerConfig::new().failure_count_threshold(2).sliding_window(minute);
@@ -180,7 +187,7 @@ impl CircuitBreakerConfig {
     /// breaker.try_acquire().unwrap().success();
     /// breaker.try_acquire().unwrap().failure();
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn failure_count_threshold(mut self, failures: u32) -> Self {
@@ -192,7 +199,8 @@ impl CircuitBreakerConfig {
     /// window's size. Default 10.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(3);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().failure();          // the first call of the day
@@ -200,7 +208,7 @@ impl CircuitBreakerConfig {
     /// assert!(breaker.is_closed());
     /// breaker.try_acquire().unwrap().failure();
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn minimum_number_of_calls(mut self, calls: u32) -> Self {
@@ -215,7 +223,8 @@ impl CircuitBreakerConfig {
     /// it such a circuit counts failures in a row only, and recording a success costs nothing.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreakerConfig, SlidingWindow};
+    /// # use bulkman::CircuitBreakerConfig;
+    /// # use bulkman::circuit_breaker::SlidingWindow;
     /// # use std::time::Duration;
     /// let calls = CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(20));
     /// let window = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 };
@@ -233,14 +242,15 @@ impl CircuitBreakerConfig {
     /// Also bounds the probes: those out and those that succeeded never exceed it together.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().success_threshold(2), ClockOnly)?;
     /// breaker.half_open();
     /// breaker.try_acquire().unwrap().success();
     /// assert!(breaker.is_half_open());
     /// breaker.try_acquire().unwrap().success();
     /// assert!(breaker.is_closed());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn success_threshold(mut self, successes: u32) -> Self {
@@ -254,8 +264,9 @@ impl CircuitBreakerConfig {
     /// The minimum number of calls and the thresholds are capped at `calls`.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
-    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).half_open_rate(4);
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).permitted_calls_in_half_open(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.half_open();
     /// breaker.try_acquire().unwrap().failure();          // one of four is less than half
@@ -263,11 +274,11 @@ impl CircuitBreakerConfig {
     ///     breaker.try_acquire().unwrap().success();
     /// }
     /// assert!(breaker.is_closed());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn half_open_rate(mut self, calls: u32) -> Self {
-        self.half_open_rate = Some(calls);
+    pub fn permitted_calls_in_half_open(mut self, calls: u32) -> Self {
+        self.permitted_calls_in_half_open = Some(calls);
         self
     }
 
@@ -276,13 +287,14 @@ impl CircuitBreakerConfig {
     /// One so long that it overflows the clock never ends by itself.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// let config = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5));
     /// let breaker = CircuitBreaker::new("mail", config, ManualRuntime::new())?;
     /// breaker.open();
     /// assert_eq!(breaker.retry_after(), Some(Duration::from_secs(5)));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn isolation_duration(mut self, duration: Duration) -> Self {
@@ -295,7 +307,7 @@ impl CircuitBreakerConfig {
     /// more than zero. Default off.
     ///
     /// ```
-    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use bulkman::CircuitBreakerConfig;
     /// # use std::time::Duration;
     /// // A restart takes seconds; what is not back by then is worse.
     /// let config = CircuitBreakerConfig::new().isolation_schedule([5, 15, 60].map(Duration::from_secs));
@@ -311,7 +323,8 @@ impl CircuitBreakerConfig {
     /// which is at least the [`isolation_duration`](Self::isolation_duration). Default off.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreakerConfig, IsolationBackoff};
+    /// # use bulkman::CircuitBreakerConfig;
+    /// # use bulkman::circuit_breaker::IsolationBackoff;
     /// # use std::time::Duration;
     /// // 1 s, 2 s, 4 s and so on, up to a minute; each up to a fifth shorter.
     /// let config = CircuitBreakerConfig::new()
@@ -333,7 +346,8 @@ impl CircuitBreakerConfig {
     /// [`max_half_open_duration`](Self::max_half_open_duration) ends a hung trial.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// let config = CircuitBreakerConfig::new().probe_timeout(Duration::from_secs(3));
@@ -342,7 +356,7 @@ impl CircuitBreakerConfig {
     /// let _hangs = breaker.try_acquire().unwrap();
     /// clock.advance(Duration::from_secs(3));
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn probe_timeout(mut self, duration: Duration) -> Self {
@@ -355,19 +369,21 @@ impl CircuitBreakerConfig {
     /// Default off: a dependency with little traffic must be able to recover at its own pace.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, HalfOpenExpiry, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::HalfOpenTimeoutAction;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// let minute = Duration::from_secs(60);
-    /// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenExpiry::Closed);
+    /// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenTimeoutAction::Closed);
     /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
     /// breaker.half_open();
     /// clock.advance(minute);                             // nobody called
     /// assert!(breaker.is_closed());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn max_half_open_duration(mut self, duration: Duration, then: HalfOpenExpiry) -> Self {
+    pub fn max_half_open_duration(mut self, duration: Duration, then: HalfOpenTimeoutAction) -> Self {
         self.max_half_open_duration = Some((duration, then));
         self
     }
@@ -378,7 +394,8 @@ impl CircuitBreakerConfig {
     /// transition anyway. Needs a runtime with timers and tasks.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// let config = CircuitBreakerConfig::new().automatic_half_open(true);
@@ -387,7 +404,7 @@ impl CircuitBreakerConfig {
     /// let mut events = breaker.events();
     /// clock.advance(Duration::from_secs(30));
     /// assert!(events.try_next().is_some());              // though nobody looked at the state
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn automatic_half_open(mut self, automatic: bool) -> Self {
@@ -398,12 +415,14 @@ impl CircuitBreakerConfig {
     /// The state to begin in: any of them. Default closed.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::runtime::ClockOnly;
     /// // Not one call before the first health check has succeeded, or half a minute is over.
     /// let config = CircuitBreakerConfig::new().initial_state(CircuitState::Open);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// assert!(breaker.try_acquire().is_err());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn initial_state(mut self, state: CircuitState) -> Self {
@@ -418,7 +437,7 @@ impl CircuitBreakerConfig {
     /// [`ConfigError::OutOfRange`] with the first field that can't be used.
     ///
     /// ```
-    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use bulkman::CircuitBreakerConfig;
     /// let error = CircuitBreakerConfig::new().success_threshold(0).validate().unwrap_err();
     /// assert_eq!(error.to_string(), "`success_threshold` is 0, must be 1 to 10,000");
     /// ```
@@ -429,22 +448,23 @@ impl CircuitBreakerConfig {
     /// What the configuration comes to, with every default filled in.
     ///
     /// ```
-    /// # use bulkman_core::CircuitBreakerConfig;
+    /// # use bulkman::CircuitBreakerConfig;
     /// # use std::time::Duration;
     /// let settings = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5)).settings();
     /// assert_eq!(settings.probe_timeout, Duration::from_secs(5));
     /// assert_eq!(settings.minimum_number_of_calls, 10);
     /// ```
     #[must_use]
-    pub fn settings(&self) -> CircuitBreakerSettings {
-        CircuitBreakerSettings::new(self)
+    pub fn settings(&self) -> ResolvedCircuitBreakerConfig {
+        ResolvedCircuitBreakerConfig::new(self)
     }
 }
 
 /// Which calls the rates look at.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreakerConfig, SlidingWindow};
+/// use bulkman::CircuitBreakerConfig;
+/// use bulkman::circuit_breaker::SlidingWindow;
 /// use std::time::Duration;
 ///
 /// let new = CircuitBreakerConfig::new;
@@ -477,7 +497,9 @@ pub enum SlidingWindow {
 /// Opening by hand and a half-open that expires use the length in force and don't raise it.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, IsolationBackoff, testing::ManualRuntime};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::circuit_breaker::IsolationBackoff;
+/// use bulkman::testing::ManualRuntime;
 /// use std::time::Duration;
 ///
 /// let clock = ManualRuntime::new();
@@ -492,7 +514,7 @@ pub enum SlidingWindow {
 ///     assert_eq!(breaker.retry_after(), Some(isolation));
 ///     clock.advance(isolation);
 /// }
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -511,7 +533,7 @@ impl IsolationBackoff {
     /// jitter.
     ///
     /// ```
-    /// # use bulkman_core::IsolationBackoff;
+    /// # use bulkman::circuit_breaker::IsolationBackoff;
     /// # use std::time::Duration;
     /// assert_eq!(IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter, 0.0);
     /// ```
@@ -523,7 +545,7 @@ impl IsolationBackoff {
     /// Shortens each isolation by a random part of up to `jitter`: within [0, 1), default 0.
     ///
     /// ```
-    /// # use bulkman_core::IsolationBackoff;
+    /// # use bulkman::circuit_breaker::IsolationBackoff;
     /// # use std::time::Duration;
     /// // 48 to 60 s once the longest is reached.
     /// let backoff = IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter(0.2);
@@ -539,17 +561,18 @@ impl IsolationBackoff {
 /// Where a half-open that lasts too long goes.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreakerConfig, HalfOpenExpiry};
+/// use bulkman::CircuitBreakerConfig;
+/// use bulkman::circuit_breaker::HalfOpenTimeoutAction;
 /// use std::time::Duration;
 ///
 /// let minute = Duration::from_secs(60);
-/// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenExpiry::Open);
-/// assert_eq!(config.settings().max_half_open_duration, Some((minute, HalfOpenExpiry::Open)));
+/// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenTimeoutAction::Open);
+/// assert_eq!(config.settings().max_half_open_duration, Some((minute, HalfOpenTimeoutAction::Open)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
-pub enum HalfOpenExpiry {
+pub enum HalfOpenTimeoutAction {
     /// Open again, for the isolation in force.
     Open,
     /// Closed.

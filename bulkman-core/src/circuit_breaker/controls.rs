@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::CircuitBreaker;
-use super::state::Target;
+use super::state::StateTarget;
 
 impl CircuitBreaker {
     /// Opens for the isolation in force, without making the next one longer.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
@@ -18,17 +19,18 @@ impl CircuitBreaker {
     /// assert_eq!(refused.retry_after, Some(Duration::from_secs(30)));
     /// clock.advance(Duration::from_secs(30));
     /// assert!(breaker.try_acquire().is_ok());         // a probe
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn open(&self) {
-        self.go(Target::Open);
+        self.go(StateTarget::Open);
     }
 
     /// Opens for `duration`: zero, and the next look finds it half-open; so long that it overflows
     /// the clock, and it stays open until somebody says otherwise.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
@@ -39,32 +41,34 @@ impl CircuitBreaker {
     /// breaker.open_for(Duration::MAX);
     /// assert!(breaker.is_open());
     /// assert_eq!(breaker.retry_after(), None);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn open_for(&self, duration: Duration) {
-        self.go(Target::OpenFor(duration));
+        self.go(StateTarget::OpenFor(duration));
     }
 
     /// Closes, with empty counts and the first isolation duration.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let config = CircuitBreakerConfig::new().failure_threshold(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().failure();
     /// breaker.close();                                // whatever it was before
     /// breaker.try_acquire().unwrap().failure();       // the first in a row
     /// assert!(breaker.is_closed());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn close(&self) {
-        self.go(Target::Closed);
+        self.go(StateTarget::Closed);
     }
 
     /// Lets probes through.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.open();
     /// breaker.half_open();                            // the server was restarted: look at once
@@ -72,35 +76,39 @@ impl CircuitBreaker {
     ///     breaker.try_acquire().unwrap().success();
     /// }
     /// assert!(breaker.is_closed());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn half_open(&self) {
-        self.go(Target::HalfOpen);
+        self.go(StateTarget::HalfOpen);
     }
 
     /// Refuses all calls until somebody says otherwise.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, OpenReason, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::error::RejectionReason;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
     /// breaker.force_open();
     /// clock.advance(Duration::from_secs(24 * 60 * 60));
     /// let refused = breaker.try_acquire().unwrap_err();
-    /// assert_eq!((refused.reason, refused.retry_after), (OpenReason::ForcedOpen, None));
+    /// assert_eq!((refused.reason, refused.retry_after), (RejectionReason::ForcedOpen, None));
     /// breaker.close();
     /// assert!(breaker.try_acquire().is_ok());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn force_open(&self) {
-        self.go(Target::ForcedOpen);
+        self.go(StateTarget::ForcedOpen);
     }
 
     /// Passes all calls and counts nothing.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.disable();
     /// for _ in 0..100 {
@@ -108,16 +116,18 @@ impl CircuitBreaker {
     /// }
     /// assert_eq!(breaker.state(), CircuitState::Disabled);
     /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn disable(&self) {
-        self.go(Target::Disabled);
+        self.go(StateTarget::Disabled);
     }
 
     /// Passes all calls and counts them, and never opens.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.metrics_only();                         // to see what a rule would make of the traffic
     /// for _ in 0..100 {
@@ -125,23 +135,25 @@ impl CircuitBreaker {
     /// }
     /// assert_eq!(breaker.state(), CircuitState::MetricsOnly);
     /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 100);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn metrics_only(&self) {
-        self.go(Target::MetricsOnly);
+        self.go(StateTarget::MetricsOnly);
     }
 
     /// Starts afresh: closed, nothing counted, from whatever state.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.force_open();
     /// breaker.reset();
     /// assert_eq!(breaker.state(), CircuitState::Closed);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn reset(&self) {
-        self.go(Target::Closed);
+        self.go(StateTarget::Closed);
     }
 }

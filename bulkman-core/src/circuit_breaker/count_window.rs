@@ -4,7 +4,7 @@ use super::counts::{Sample, Tally};
 
 /// A ring of outcomes. Takes memory as it fills: a million outcomes are 250 kB.
 #[derive(Clone, Debug)]
-pub(crate) struct CountWindow {
+pub(crate) struct LastOutcomes {
     size: usize,
     /// Outcomes in the ring, up to `size`.
     filled: usize,
@@ -14,7 +14,7 @@ pub(crate) struct CountWindow {
     tally: Tally,
 }
 
-impl CountWindow {
+impl LastOutcomes {
     pub(crate) fn new(size: u32) -> Self {
         Self { size: size as usize, filled: 0, next: 0, packed: Vec::new(), tally: Tally::default() }
     }
@@ -110,7 +110,7 @@ mod tests {
             size in 1_u32..200,
             steps in proptest::collection::vec((0_u8..40, 0_u8..4, 1_u32..200), 1..600),
         ) {
-            let mut window = CountWindow::new(size);
+            let mut window = LastOutcomes::new(size);
             let (mut plain, mut size) = (VecDeque::new(), size as usize);
             for (op, bits, resized) in steps {
                 match op {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_million_outcomes_take_a_quarter_of_a_megabyte() {
-        let mut window = CountWindow::new(1_000_000);
+        let mut window = LastOutcomes::new(1_000_000);
         assert_eq!(window.packed.capacity(), 0);
         for n in 0..3_000_000_u32 {
             window.record(sample(u8::from(n % 4 == 0)));

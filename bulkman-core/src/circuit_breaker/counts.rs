@@ -8,7 +8,8 @@
 /// [`sliding_window`](super::CircuitBreakerConfig::sliding_window).
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.9).minimum_number_of_calls(4);
 /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
@@ -19,7 +20,7 @@
 /// assert_eq!((counts.calls, counts.failures, counts.failure_rate), (3, 1, None));
 /// breaker.try_acquire().unwrap().failure();
 /// assert_eq!(breaker.snapshot().counts.failure_rate, Some(0.5));
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -31,7 +32,7 @@ pub struct CircuitCounts {
     pub successes: u64,
     /// Those that failed.
     pub failures: u64,
-    /// Those that took longer than `slow_call_duration`, failed or not.
+    /// Those that took longer than `slow_call_duration_threshold`, failed or not.
     pub slow_calls: u64,
     /// Failures since the last success.
     pub consecutive_failures: u32,

@@ -8,12 +8,12 @@ use std::task::{Context, Poll, Waker};
 use futures_core::Stream;
 
 use super::transition::Transition;
-use crate::broadcast::{Broadcast, Next, Reader};
+use crate::sync::broadcast::{Broadcast, Next, Reader};
 
 /// Something that a listener of a circuit should know.
 ///
 /// ```
-/// use bulkman_core::CircuitEvent;
+/// use bulkman::circuit_breaker::CircuitEvent;
 ///
 /// fn log(event: &CircuitEvent) -> String {
 ///     match event {
@@ -42,7 +42,9 @@ pub enum CircuitEvent {
 /// alive.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitEvent, CircuitState, ClockOnly};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::circuit_breaker::{CircuitEvent, CircuitState};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// let mut events = breaker.events();
@@ -55,7 +57,7 @@ pub enum CircuitEvent {
 ///     }
 ///     other => panic!("{other:?}"),
 /// }
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 ///
 /// # Cancel safety
@@ -80,7 +82,8 @@ impl CircuitEvents {
     /// An event is taken only when it is returned.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), runtime.clone())?;
     /// let mut events = breaker.events();
@@ -94,7 +97,7 @@ impl CircuitEvents {
     /// }
     /// # });
     /// # assert_eq!(seen, 1);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn next(&mut self) -> Option<CircuitEvent> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
@@ -103,13 +106,14 @@ impl CircuitEvents {
     /// The next event, if there is one already.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// let mut events = breaker.events();
     /// assert_eq!(events.try_next(), None);
     /// breaker.open();
     /// assert!(events.try_next().is_some());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_next(&mut self) -> Option<CircuitEvent> {
         let mut cx = Context::from_waker(Waker::noop());

@@ -2,14 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CircuitBreaker, CircuitBreakerSettings, CircuitEvents, CircuitSnapshot, CircuitState, Refusals};
-use crate::name::Name;
+use super::{
+    CircuitBreaker, CircuitEvents, CircuitRejections, CircuitSnapshot, CircuitState,
+    ResolvedCircuitBreakerConfig,
+};
+use crate::name::BulkheadName;
 
 impl CircuitBreaker {
     /// The state; performs a transition that is due, so that it is right without traffic.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
@@ -18,7 +23,7 @@ impl CircuitBreaker {
     /// assert_eq!(breaker.state(), CircuitState::Open);
     /// clock.advance(Duration::from_secs(30));         // and not one call
     /// assert_eq!(breaker.state(), CircuitState::HalfOpen);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn state(&self) -> CircuitState {
@@ -28,7 +33,9 @@ impl CircuitBreaker {
     /// The state at `now`: no clock is read.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly, Runtime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Runtime};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("shard-7", config, ClockOnly)?;
@@ -36,7 +43,7 @@ impl CircuitBreaker {
     /// breaker.try_acquire_at(now).unwrap().failure();
     /// assert_eq!(breaker.state_at(now), CircuitState::Open);
     /// assert_eq!(breaker.state_at(now + Duration::from_secs(60)), CircuitState::HalfOpen);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn state_at(&self, now: Instant) -> CircuitState {
@@ -46,12 +53,13 @@ impl CircuitBreaker {
     /// Whether the state is closed.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// assert!(breaker.is_closed());
     /// breaker.disable();
     /// assert!(!breaker.is_closed());                  // though calls pass
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -61,25 +69,27 @@ impl CircuitBreaker {
     /// Whether the state is open or forced open.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.force_open();
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.state().refuses_all()
+        self.state().rejects_all()
     }
 
     /// Whether the state is half-open.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.half_open();
     /// assert!(breaker.is_half_open());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn is_half_open(&self) -> bool {
@@ -89,7 +99,9 @@ impl CircuitBreaker {
     /// Everything there is to see, read at one moment; performs a transition that is due.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
@@ -100,7 +112,7 @@ impl CircuitBreaker {
     /// assert_eq!((seen.state, seen.age), (CircuitState::Open, Duration::from_secs(10)));
     /// assert_eq!((seen.not_permitted, seen.retry_after), (1, Some(Duration::from_secs(20))));
     /// println!("{} is {} because of {}", seen.name, seen.state, seen.recent[0].cause);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> CircuitSnapshot {
@@ -110,12 +122,13 @@ impl CircuitBreaker {
     /// The snapshot at `now`: no clock is read.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Runtime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Runtime};
+    /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
     /// # let breaker = CircuitBreaker::new("shard-7", CircuitBreakerConfig::new(), ClockOnly)?;
     /// let later = ClockOnly.now() + Duration::from_secs(60);
     /// assert!(breaker.snapshot_at(later).age >= Duration::from_secs(60));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn snapshot_at(&self, now: Instant) -> CircuitSnapshot {
@@ -126,7 +139,8 @@ impl CircuitBreaker {
     /// held open by hand.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
@@ -135,7 +149,7 @@ impl CircuitBreaker {
     /// assert_eq!(breaker.retry_after(), Some(Duration::from_secs(20)));
     /// breaker.force_open();
     /// assert_eq!(breaker.retry_after(), None);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -145,7 +159,8 @@ impl CircuitBreaker {
     /// How many calls have been refused since the circuit was made, by reason.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.open();
     /// assert!(breaker.try_acquire().is_err());
@@ -153,17 +168,19 @@ impl CircuitBreaker {
     /// assert!(breaker.try_acquire().is_err());
     /// let refused = breaker.refusals();
     /// assert_eq!((refused.open, refused.forced_open, refused.total()), (1, 1, 2));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn refusals(&self) -> Refusals {
+    pub fn refusals(&self) -> CircuitRejections {
         self.0.refusals()
     }
 
     /// The transitions from now on, as a stream.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitEvent, CircuitState, testing::ManualRuntime};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::{CircuitEvent, CircuitState};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), runtime.clone())?;
     /// # runtime.block_on(async {
@@ -174,7 +191,7 @@ impl CircuitBreaker {
     ///     other => panic!("{other:?}"),
     /// }
     /// # });
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn events(&self) -> CircuitEvents {
         CircuitEvents::new(self.0.events())
@@ -183,28 +200,30 @@ impl CircuitBreaker {
     /// The name.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// assert_eq!(breaker.name(), "mail");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn name(&self) -> &Name {
+    pub fn name(&self) -> &BulkheadName {
         self.0.name()
     }
 
     /// The rules in force.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// assert_eq!(breaker.settings().failure_threshold, Some(5));
     /// breaker.reconfigure(&CircuitBreakerConfig::new().failure_threshold(2))?;
     /// assert_eq!(breaker.settings().failure_threshold, Some(2));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn settings(&self) -> CircuitBreakerSettings {
+    pub fn settings(&self) -> ResolvedCircuitBreakerConfig {
         self.0.settings()
     }
 }

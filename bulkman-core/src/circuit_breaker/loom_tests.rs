@@ -10,8 +10,8 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use super::*;
-use crate::error::OpenReason;
-use crate::runtime::{BoxFuture, Capabilities, ClockOnly, Sleep};
+use crate::error::RejectionReason;
+use crate::runtime::{BoxFuture, ClockOnly, RuntimeCapabilities, Sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,15 +28,15 @@ impl Runtime for Still {
     }
     fn spawn(&self, _: BoxFuture<'static, ()>) {}
     fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::CLOCK
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities::CLOCK
     }
 }
 
 fn breaker(config: CircuitBreakerConfig) -> (CircuitBreaker, Instant) {
     let now = ClockOnly.now();
     let runtime: StdArc<dyn Runtime> = StdArc::new(Still(now));
-    let name = Name::new("loom").unwrap();
+    let name = BulkheadName::new("loom").unwrap();
     (CircuitBreaker(Shell::new(name, config.settings(), 0, runtime)), now)
 }
 
@@ -76,7 +76,7 @@ fn concurrent_failures_open_once_and_late_outcomes_change_nothing() {
             let breaker = breaker.clone();
             thread::spawn(move || match breaker.admit() {
                 Ok(ticket) => breaker.settle(ticket, outcome, None),
-                Err(refusal) => assert_eq!(refusal.reason, OpenReason::Open),
+                Err(refusal) => assert_eq!(refusal.reason, RejectionReason::Open),
             })
         });
         if let Ok(ticket) = breaker.admit() {

@@ -17,14 +17,13 @@ mod controls;
 mod count_window;
 mod counts;
 mod events;
-#[cfg(feature = "serde")]
-mod form;
 mod looks;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
 mod probes;
-mod random;
 mod refusals;
+#[cfg(feature = "serde")]
+mod repr;
 mod rules;
 mod settings;
 mod shared;
@@ -48,21 +47,21 @@ pub use self::admission::Admission;
 pub(crate) use self::admission::Ticket;
 pub use self::call::CircuitError;
 pub use self::circuit_state::CircuitState;
-pub use self::config::{CircuitBreakerConfig, HalfOpenExpiry, IsolationBackoff, SlidingWindow};
+pub use self::config::{CircuitBreakerConfig, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow};
 pub use self::counts::CircuitCounts;
 pub use self::events::{CircuitEvent, CircuitEvents};
-pub(crate) use self::random::Random;
-pub use self::refusals::Refusals;
-pub use self::settings::{CircuitBreakerSettings, Isolation, Trial};
+pub use self::refusals::CircuitRejections;
+pub use self::settings::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
 pub(crate) use self::shared::{Adopted, Gate, Observation, SharedCircuit, Verdict};
 pub use self::snapshot::CircuitSnapshot;
 pub use self::transition::{Transition, TransitionCause};
 
 use self::shell::{Hook, Shell};
-use self::state::Target;
-use crate::error::{CircuitOpen, ConfigError, Denied, OpenReason};
-use crate::name::Name;
-use crate::outcome::Outcome;
+use self::state::StateTarget;
+use crate::call::outcome::Outcome;
+use crate::config_error::ConfigError;
+use crate::error::{CircuitOpen, Denied, RejectionReason};
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
 /// Stops calling a dependency that fails, and finds out when it is back; alone, or as part of a
@@ -108,7 +107,9 @@ use crate::runtime::Runtime;
 ///   that starts the state again (its isolation, its probes), without an event.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::circuit_breaker::CircuitState;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let config = CircuitBreakerConfig::new().failure_threshold(2);
 /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
@@ -120,7 +121,7 @@ use crate::runtime::Runtime;
 /// let refused = breaker.try_acquire().unwrap_err();
 /// println!("{refused}"); // circuit is open, retry in 30s
 /// assert!(refused.retry_after.is_some());
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone)]
 pub struct CircuitBreaker(Arc<Shell>);
@@ -134,7 +135,8 @@ impl CircuitBreaker {
     /// what the runtime does not have.
     ///
     /// ```
-    /// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5);
     /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
@@ -143,18 +145,18 @@ impl CircuitBreaker {
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(50.0);
     /// let error = CircuitBreaker::new("payments", config, ClockOnly).unwrap_err();
     /// assert_eq!(error.to_string(), "`failure_rate_threshold` is 50, must be a fraction within (0, 1]");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(
         name: impl AsRef<str>,
         config: CircuitBreakerConfig,
         runtime: impl Runtime,
     ) -> Result<Self, ConfigError> {
-        Self::from_parts(Name::new(name)?, &config, Arc::new(runtime))
+        Self::from_parts(BulkheadName::new(name)?, &config, Arc::new(runtime))
     }
 
     pub(crate) fn from_parts(
-        name: Name,
+        name: BulkheadName,
         config: &CircuitBreakerConfig,
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, ConfigError> {
@@ -174,7 +176,8 @@ impl CircuitBreaker {
     /// [`CircuitOpen`] with the reason, and when to come back, if that is known.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// # fn send(_: &str) -> Result<(), ()> { Ok(()) }
     /// match breaker.try_acquire() {
@@ -185,7 +188,7 @@ impl CircuitBreaker {
     ///     Err(refused) => println!("{refused}"),      // circuit is open, retry in 30s
     /// }
     /// assert!(breaker.is_closed());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub fn try_acquire(&self) -> Result<Admission<'_>, CircuitOpen> {
@@ -205,7 +208,8 @@ impl CircuitBreaker {
     /// As [`try_acquire`](Self::try_acquire).
     ///
     /// ```
-    /// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, Outcome, Runtime};
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
+    /// use bulkman::runtime::ClockOnly;
     /// use std::time::Duration;
     ///
     /// let breaker = CircuitBreaker::new("shard-7", CircuitBreakerConfig::new(), ClockOnly)?;
@@ -213,7 +217,7 @@ impl CircuitBreaker {
     /// let admission = breaker.try_acquire_at(begin).unwrap();
     /// let ran = Duration::from_millis(12);
     /// admission.record_at(Outcome::Success, ran, begin + ran);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire_at(&self, now: Instant) -> Result<Admission<'_>, CircuitOpen> {
         match self.0.admit(Some(now)) {
@@ -231,13 +235,15 @@ impl CircuitBreaker {
     /// [`ConfigError`], as the constructor; then the old rules stay in force.
     ///
     /// ```
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly};
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::circuit_breaker::CircuitState;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("docs", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.try_acquire().unwrap().failure();
     /// breaker.reconfigure(&CircuitBreakerConfig::new().failure_threshold(2))?;
     /// breaker.try_acquire().unwrap().failure();      // the first one still counts
     /// assert_eq!(breaker.state(), CircuitState::Open);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         self.check_config(config)?;
@@ -312,7 +318,7 @@ impl CircuitBreaker {
     /// Counts and describes the refusal of a call that waited when the circuit opened.
     pub(crate) fn refuse_waiter(&self) -> Denied {
         // It may have closed again meanwhile; that call is refused all the same.
-        self.0.check().err().unwrap_or_else(|| self.0.refuse(Denied::retry_in(OpenReason::Open, 0)))
+        self.0.check().err().unwrap_or_else(|| self.0.refuse(Denied::retry_in(RejectionReason::Open, 0)))
     }
 
     /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the
@@ -337,7 +343,7 @@ impl CircuitBreaker {
         }
     }
 
-    fn go(&self, target: Target) {
+    fn go(&self, target: StateTarget) {
         self.0.change(|machine, now| machine.go(target, now));
     }
 }

@@ -1,12 +1,13 @@
 //! Refusals, counted by reason.
 
-use crate::error::OpenReason;
+use crate::error::RejectionReason;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How many calls a circuit has refused since it was made, by reason. These only grow.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.half_open();
@@ -14,12 +15,12 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// assert!(breaker.try_acquire().is_err());
 /// assert_eq!(breaker.refusals().probes_out, 1);
 /// # drop(probes);
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Refusals {
+pub struct CircuitRejections {
     /// The circuit was open.
     pub open: u64,
     /// The circuit was half-open and all probes were out.
@@ -30,12 +31,12 @@ pub struct Refusals {
     pub no_lease: u64,
 }
 
-impl Refusals {
+impl CircuitRejections {
     /// All of them.
     ///
     /// ```
-    /// # use bulkman_core::Refusals;
-    /// assert_eq!(Refusals::default().total(), 0);
+    /// # use bulkman::circuit_breaker::CircuitRejections;
+    /// assert_eq!(CircuitRejections::default().total(), 0);
     /// ```
     #[must_use]
     pub const fn total(&self) -> u64 {
@@ -63,18 +64,18 @@ pub(crate) struct RefusalCounters {
 
 impl RefusalCounters {
     /// Relaxed, here and below: the counters order nothing.
-    pub(crate) fn count(&self, reason: OpenReason) {
+    pub(crate) fn count(&self, reason: RejectionReason) {
         let counter = match reason {
-            OpenReason::Open => &self.open,
-            OpenReason::ProbesOut => &self.probes_out,
-            OpenReason::ForcedOpen => &self.forced_open,
-            OpenReason::NoLease => &self.no_lease,
+            RejectionReason::Open => &self.open,
+            RejectionReason::ProbeLimit => &self.probes_out,
+            RejectionReason::ForcedOpen => &self.forced_open,
+            RejectionReason::NoProbeLease => &self.no_lease,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn read(&self) -> Refusals {
-        Refusals {
+    pub(crate) fn read(&self) -> CircuitRejections {
+        CircuitRejections {
             open: self.open.load(Ordering::Relaxed),
             probes_out: self.probes_out.load(Ordering::Relaxed),
             forced_open: self.forced_open.load(Ordering::Relaxed),

@@ -1,10 +1,10 @@
 //! The rules that open a circuit, applied to what was counted.
 
 use super::counts::Tally;
-use super::settings::CircuitBreakerSettings;
+use super::settings::ResolvedCircuitBreakerConfig;
 use super::transition::TransitionCause;
 
-impl CircuitBreakerSettings {
+impl ResolvedCircuitBreakerConfig {
     /// The rule that these outcomes break, with minimum and thresholds capped at `cap`.
     #[inline]
     pub(super) fn broken_rule(&self, tally: Tally, run: u32, cap: u32) -> Option<TransitionCause> {

@@ -4,23 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::circuit_state::CircuitState;
-use super::config::{CircuitBreakerConfig, ConsecutiveRule, HalfOpenExpiry, IsolationBackoff, SlidingWindow};
+use super::config::{
+    CircuitBreakerConfig, ConsecutiveRule, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
+};
 
 /// What a [`CircuitBreakerConfig`] comes to: every field has the value that is in force.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreakerConfig, Isolation, SlidingWindow, Trial};
+/// use bulkman::CircuitBreakerConfig;
+/// use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, SlidingWindow};
 /// use std::time::Duration;
 ///
 /// let settings = CircuitBreakerConfig::new().failure_rate_threshold(0.5).settings();
 /// assert_eq!(settings.failure_threshold, None);       // off, since another rule was asked for
 /// assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
-/// assert_eq!(settings.trial, Trial::Consecutive { successes: 3 });
-/// assert_eq!(settings.isolation, Isolation::Fixed(Duration::from_secs(30)));
+/// assert_eq!(settings.trial, HalfOpenPolicy::Consecutive { successes: 3 });
+/// assert_eq!(settings.isolation, IsolationDuration::Fixed(Duration::from_secs(30)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct CircuitBreakerSettings {
+pub struct ResolvedCircuitBreakerConfig {
     /// Failures in a row that open; `None`: off.
     pub failure_threshold: Option<u32>,
     /// The failure rate that opens; `None`: off.
@@ -28,7 +31,7 @@ pub struct CircuitBreakerSettings {
     /// The rate of slow calls that opens; `None`: off.
     pub slow_call_rate_threshold: Option<f64>,
     /// Calls that take longer are slow; `None`: durations are not looked at.
-    pub slow_call_duration: Option<Duration>,
+    pub slow_call_duration_threshold: Option<Duration>,
     /// Failures in the window that open; `None`: off.
     pub failure_count_threshold: Option<u32>,
     /// Calls in the window below which there are no rates; already capped at a count window's
@@ -39,20 +42,20 @@ pub struct CircuitBreakerSettings {
     /// Whether the window is kept while closed: a rule looks at it, or somebody set it.
     pub window_in_use: bool,
     /// How half-open is decided.
-    pub trial: Trial,
+    pub trial: HalfOpenPolicy,
     /// How long the circuit stays open.
-    pub isolation: Isolation,
+    pub isolation: IsolationDuration,
     /// A probe out for longer is lost.
     pub probe_timeout: Duration,
     /// A bound on half-open, and where it leads; `None`: off.
-    pub max_half_open_duration: Option<(Duration, HalfOpenExpiry)>,
+    pub max_half_open_duration: Option<(Duration, HalfOpenTimeoutAction)>,
     /// Whether a timer leaves the open state.
     pub automatic_half_open: bool,
     /// The state to begin in.
     pub initial_state: CircuitState,
 }
 
-impl CircuitBreakerSettings {
+impl ResolvedCircuitBreakerConfig {
     pub(super) fn new(config: &CircuitBreakerConfig) -> Self {
         let other_failure_rule =
             config.failure_rate_threshold.is_some() || config.failure_count_threshold.is_some();
@@ -63,12 +66,12 @@ impl CircuitBreakerSettings {
         };
         let sliding_window = config.sliding_window.unwrap_or(SLIDING_WINDOW);
         let minimum_number_of_calls = config.minimum_number_of_calls.unwrap_or(MINIMUM_NUMBER_OF_CALLS);
-        let isolation = Isolation::new(config);
+        let isolation = IsolationDuration::new(config);
         Self {
             failure_threshold,
             failure_rate_threshold: config.failure_rate_threshold,
             slow_call_rate_threshold: config.slow_call_rate_threshold,
-            slow_call_duration: config.slow_call_duration,
+            slow_call_duration_threshold: config.slow_call_duration_threshold,
             failure_count_threshold: config.failure_count_threshold,
             minimum_number_of_calls: match sliding_window {
                 SlidingWindow::Count(size) => minimum_number_of_calls.min(size),
@@ -77,13 +80,13 @@ impl CircuitBreakerSettings {
             sliding_window,
             window_in_use: other_failure_rule
                 || config.slow_call_rate_threshold.is_some()
-                || config.slow_call_duration.is_some()
+                || config.slow_call_duration_threshold.is_some()
                 || config.sliding_window.is_some(),
-            trial: match config.half_open_rate {
-                Some(calls) => Trial::Rate { calls },
-                None => {
-                    Trial::Consecutive { successes: config.success_threshold.unwrap_or(SUCCESS_THRESHOLD) }
-                }
+            trial: match config.permitted_calls_in_half_open {
+                Some(calls) => HalfOpenPolicy::Sample { calls },
+                None => HalfOpenPolicy::Consecutive {
+                    successes: config.success_threshold.unwrap_or(SUCCESS_THRESHOLD),
+                },
             },
             probe_timeout: config.probe_timeout.unwrap_or_else(|| isolation.first()),
             isolation,
@@ -95,7 +98,7 @@ impl CircuitBreakerSettings {
 
     /// Whether a call of this length is slow.
     pub(super) fn is_slow(&self, ran: Option<Duration>) -> bool {
-        match (ran, self.slow_call_duration) {
+        match (ran, self.slow_call_duration_threshold) {
             (Some(ran), Some(limit)) => ran > limit,
             _ => false,
         }
@@ -105,31 +108,32 @@ impl CircuitBreakerSettings {
 /// How a half-open circuit decides.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreakerConfig, Trial};
+/// use bulkman::CircuitBreakerConfig;
+/// use bulkman::circuit_breaker::HalfOpenPolicy;
 ///
-/// assert_eq!(CircuitBreakerConfig::new().half_open_rate(20).settings().trial, Trial::Rate { calls: 20 });
+/// assert_eq!(CircuitBreakerConfig::new().permitted_calls_in_half_open(20).settings().trial, HalfOpenPolicy::Sample { calls: 20 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Trial {
+pub enum HalfOpenPolicy {
     /// So many successes in a row close, one failure reopens.
     Consecutive {
         /// Probes that must succeed.
         successes: u32,
     },
     /// After so many probes the circuit's rules decide.
-    Rate {
+    Sample {
         /// Probes that must be back.
         calls: u32,
     },
 }
 
-impl Trial {
+impl HalfOpenPolicy {
     /// How many probes the trial takes.
     pub(super) const fn probes(self) -> u32 {
         match self {
             Self::Consecutive { successes } => successes,
-            Self::Rate { calls } => calls,
+            Self::Sample { calls } => calls,
         }
     }
 }
@@ -137,15 +141,16 @@ impl Trial {
 /// How long a circuit stays open.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreakerConfig, Isolation};
+/// use bulkman::CircuitBreakerConfig;
+/// use bulkman::circuit_breaker::IsolationDuration;
 /// use std::time::Duration;
 ///
 /// let config = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5));
-/// assert_eq!(config.settings().isolation, Isolation::Fixed(Duration::from_secs(5)));
+/// assert_eq!(config.settings().isolation, IsolationDuration::Fixed(Duration::from_secs(5)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Isolation {
+pub enum IsolationDuration {
     /// Always as long.
     Fixed(Duration),
     /// Longer with each reopening.
@@ -159,7 +164,7 @@ pub enum Isolation {
     Schedule(Arc<[Duration]>),
 }
 
-impl Isolation {
+impl IsolationDuration {
     fn new(config: &CircuitBreakerConfig) -> Self {
         let initial = config.isolation_duration.unwrap_or(ISOLATION_DURATION);
         match (&config.isolation_schedule, config.isolation_backoff) {
@@ -221,13 +226,13 @@ mod tests {
         assert_eq!(settings.failure_threshold, Some(5));
         assert_eq!(settings.failure_rate_threshold, None);
         assert_eq!(settings.slow_call_rate_threshold, None);
-        assert_eq!(settings.slow_call_duration, None);
+        assert_eq!(settings.slow_call_duration_threshold, None);
         assert_eq!(settings.failure_count_threshold, None);
         assert_eq!(settings.minimum_number_of_calls, 10);
         assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
         assert!(!settings.window_in_use);
-        assert_eq!(settings.trial, Trial::Consecutive { successes: 3 });
-        assert_eq!(settings.isolation, Isolation::Fixed(30 * SECOND));
+        assert_eq!(settings.trial, HalfOpenPolicy::Consecutive { successes: 3 });
+        assert_eq!(settings.isolation, IsolationDuration::Fixed(30 * SECOND));
         assert_eq!(settings.probe_timeout, 30 * SECOND);
         assert_eq!(settings.max_half_open_duration, None);
         assert!(!settings.automatic_half_open);
@@ -239,7 +244,7 @@ mod tests {
         let new = CircuitBreakerConfig::new;
         assert_eq!(new().failure_rate_threshold(0.5).settings().failure_threshold, None);
         assert_eq!(new().failure_count_threshold(5).settings().failure_threshold, None);
-        let slow = new().slow_call_rate_threshold(0.5).slow_call_duration(SECOND);
+        let slow = new().slow_call_rate_threshold(0.5).slow_call_duration_threshold(SECOND);
         assert_eq!(slow.settings().failure_threshold, Some(5));
         assert_eq!(slow.without_failure_threshold().settings().failure_threshold, None);
         for config in [
@@ -252,8 +257,10 @@ mod tests {
 
     #[test]
     fn h62_backoff_saturates_and_jitter_only_shortens() {
-        let backoff =
-            |factor, max| Isolation::Backoff { initial: SECOND, backoff: IsolationBackoff::new(factor, max) };
+        let backoff = |factor, max| IsolationDuration::Backoff {
+            initial: SECOND,
+            backoff: IsolationBackoff::new(factor, max),
+        };
         let capped = backoff(2.0, 10 * SECOND);
         let lengths: Vec<_> = (0..6).map(|n| capped.duration(n, || 0.0).as_secs()).collect();
         assert_eq!(lengths, [1, 2, 4, 8, 10, 10]);
@@ -261,8 +268,10 @@ mod tests {
         assert_eq!(backoff(10.0, Duration::MAX).duration(u32::MAX, || 0.0), Duration::MAX);
         assert_eq!(backoff(1.0, Duration::MAX).duration(u32::MAX, || 0.0), SECOND);
 
-        let jittered =
-            Isolation::Backoff { initial: SECOND, backoff: IsolationBackoff::new(1.0, SECOND).jitter(0.5) };
+        let jittered = IsolationDuration::Backoff {
+            initial: SECOND,
+            backoff: IsolationBackoff::new(1.0, SECOND).jitter(0.5),
+        };
         assert_eq!(jittered.duration(0, || 0.0), SECOND);
         assert_eq!(jittered.duration(0, || 0.5), Duration::from_millis(750));
     }

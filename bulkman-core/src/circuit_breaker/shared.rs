@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::CircuitBreaker;
 use super::shell::{Link, Shell};
 pub(crate) use super::state::{Adopted, Gate, Observation, Verdict};
-use crate::store::ProbePlan;
+use crate::store::ProbePolicy;
 
 /// Holds the circuit weakly: a synchroniser keeps none alive.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ impl SharedCircuit {
         self.0.upgrade().map(|shell| shell.change(|machine, _| machine.next_isolation()))
     }
 
-    pub(crate) fn probe_plan(&self, limit: u16) -> Option<ProbePlan> {
+    pub(crate) fn probe_plan(&self, limit: u16) -> Option<ProbePolicy> {
         self.0.upgrade().map(|shell| shell.change(|machine, _| machine.probe_plan(limit)))
     }
 }

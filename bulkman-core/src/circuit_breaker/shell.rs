@@ -14,20 +14,20 @@ use super::admission::Ticket;
 use super::alarm::{self, Alarm};
 use super::circuit_state::CircuitState;
 use super::probes::ProbeId;
-use super::refusals::{RefusalCounters, Refusals};
-use super::settings::CircuitBreakerSettings;
+use super::refusals::{CircuitRejections, RefusalCounters};
+use super::settings::ResolvedCircuitBreakerConfig;
 use super::snapshot::CircuitSnapshot;
 use super::state::{Machine, Settled};
 use super::transition::Transition;
 use super::word::Word;
-use crate::broadcast::Broadcast;
-use crate::error::{CircuitOpen, Denied, OpenReason};
-use crate::name::Name;
-use crate::outcome::Outcome;
+use crate::call::outcome::Outcome;
+use crate::error::{CircuitOpen, Denied, RejectionReason};
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::broadcast::Broadcast;
+use crate::sync::unwind::contain;
 use crate::sync::{Mutex, lock};
-use crate::unwind::contain;
 
 /// Called after each transition, outside every lock.
 pub(crate) type Hook = Arc<dyn Fn(&Transition) + Send + Sync>;
@@ -41,7 +41,7 @@ pub(crate) struct Shell {
     base: Instant,
     runtime: Arc<dyn Runtime>,
     core: Mutex<Core>,
-    name: Name,
+    name: BulkheadName,
     events: Arc<Broadcast<Transition>>,
     /// For the alarm's task, which must not keep the circuit alive.
     me: Weak<Self>,
@@ -90,8 +90,8 @@ struct After {
 
 impl Shell {
     pub(crate) fn new(
-        name: Name,
-        settings: CircuitBreakerSettings,
+        name: BulkheadName,
+        settings: ResolvedCircuitBreakerConfig,
         seed: u64,
         runtime: Arc<dyn Runtime>,
     ) -> Arc<Self> {
@@ -129,21 +129,21 @@ impl Shell {
     #[inline]
     pub(crate) fn check(&self) -> Result<(), Denied> {
         let word = self.word();
-        if word.passes_all() { Ok(()) } else { self.check_refusing(word) }
+        if word.admits_all() { Ok(()) } else { self.check_refusing(word) }
     }
 
     /// Admits a call if all calls pass.
     #[inline]
     pub(crate) fn admit_if_all_pass(&self) -> Option<Ticket> {
         let word = self.word();
-        word.passes_all().then_some(Ticket { word, probe: None })
+        word.admits_all().then_some(Ticket { word, probe: None })
     }
 
     /// Admits a call; `now` is read if it is needed and not given.
     #[inline]
     pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, Denied> {
         let word = self.word();
-        if word.passes_all() { Ok(Ticket { word, probe: None }) } else { self.admit_refusing(word, now) }
+        if word.admits_all() { Ok(Ticket { word, probe: None }) } else { self.admit_refusing(word, now) }
     }
 
     /// Whether an outcome would change anything: one load, or two where slow calls count.
@@ -180,7 +180,7 @@ impl Shell {
     /// Open or forced open, whatever the time.
     #[inline]
     pub(crate) fn refuses(&self) -> bool {
-        self.word().refuses_all()
+        self.word().rejects_all()
     }
 
     /// The state at `now`, a due transition performed.
@@ -213,7 +213,7 @@ impl Shell {
             not_permitted: refusals.total().saturating_sub(core.refused_before),
             refusals,
             retry_after: machine.open_until().map(|until| until.saturating_duration_since(now)),
-            probes_left: machine.slots(),
+            probes_remaining: machine.slots(),
             generation: machine.generation(),
             open_count: machine.open_count(),
             // Pushed under this lock, so it agrees with the rest.
@@ -264,15 +264,15 @@ impl Shell {
         &self.runtime
     }
 
-    pub(crate) fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &BulkheadName {
         &self.name
     }
 
-    pub(crate) fn settings(&self) -> CircuitBreakerSettings {
+    pub(crate) fn settings(&self) -> ResolvedCircuitBreakerConfig {
         lock(&self.core).machine.settings().clone()
     }
 
-    pub(crate) fn refusals(&self) -> Refusals {
+    pub(crate) fn refusals(&self) -> CircuitRejections {
         self.hot.refused.read()
     }
 
@@ -340,19 +340,19 @@ impl Shell {
     /// Refuses for an open circuit, without a lock; or says what time it is: late enough.
     fn refuse_unless_due(&self, word: Word, now: Option<Instant>) -> Result<Instant, Denied> {
         if word.state() == CircuitState::ForcedOpen {
-            return Err(self.refuse(Denied::new(OpenReason::ForcedOpen)));
+            return Err(self.refuse(Denied::new(RejectionReason::ForcedOpen)));
         }
         // Relaxed: the word was loaded with Acquire.
         let until = self.hot.open_until.load(Ordering::Relaxed);
         if until == NEVER {
-            return Err(self.refuse(Denied::new(OpenReason::Open)));
+            return Err(self.refuse(Denied::new(RejectionReason::Open)));
         }
         let now = self.time(now);
         match until.checked_sub(nanos(now.saturating_duration_since(self.base))) {
             None | Some(0) => Ok(now),
             // The machine knows better.
             Some(_) if until == FAR => Ok(now),
-            Some(left) => Err(self.refuse(Denied::retry_in(OpenReason::Open, left))),
+            Some(left) => Err(self.refuse(Denied::retry_in(RejectionReason::Open, left))),
         }
     }
 
@@ -545,8 +545,8 @@ fn nanos_until(base: Instant, until: Option<Instant>) -> u64 {
     until.map_or(NEVER, |until| nanos(until.saturating_duration_since(base)).min(FAR))
 }
 
-fn slow_above(settings: &CircuitBreakerSettings) -> u64 {
-    settings.slow_call_duration.map_or(u64::MAX, nanos)
+fn slow_above(settings: &ResolvedCircuitBreakerConfig) -> u64 {
+    settings.slow_call_duration_threshold.map_or(u64::MAX, nanos)
 }
 
 /// Cheaper than going through 128 bits, and called for every refusal.

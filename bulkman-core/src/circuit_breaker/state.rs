@@ -5,18 +5,18 @@ mod shared;
 use std::time::{Duration, Instant};
 
 use super::circuit_state::CircuitState;
-use super::config::HalfOpenExpiry;
+use super::config::HalfOpenTimeoutAction;
 use super::counts::{CircuitCounts, Sample, Tally};
 use super::probes::{ProbeId, Probes};
-use super::random::Random;
-use super::settings::{CircuitBreakerSettings, Trial};
+use super::settings::{HalfOpenPolicy, ResolvedCircuitBreakerConfig};
 use super::transition::{Change, TransitionCause};
 use super::window::{Recorded, Window};
 use super::word::{Flags, Word};
-use crate::error::{CircuitOpen, OpenReason};
-use crate::outcome::Outcome;
+use crate::call::outcome::Outcome;
+use crate::error::{CircuitOpen, RejectionReason};
+use crate::random::Random;
 
-use self::shared::Share;
+use self::shared::FleetPart;
 pub(crate) use self::shared::{Adopted, Gate, Observation, Verdict};
 
 /// One circuit.
@@ -30,8 +30,8 @@ pub(crate) use self::shared::{Adopted, Gate, Observation, Verdict};
 /// those of an older one are dropped.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    settings: CircuitBreakerSettings,
-    phase: Phase,
+    settings: ResolvedCircuitBreakerConfig,
+    phase: Stage,
     since: Instant,
     generation: u64,
     /// The grid of time windows: when the circuit was made.
@@ -48,11 +48,11 @@ pub(crate) struct Machine {
     changes: Vec<Change>,
     /// Whether the word, or what becomes due when, may have changed.
     dirty: bool,
-    share: Share,
+    share: FleetPart,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum Stage {
     Closed,
     /// `None`: never by itself.
     Open {
@@ -78,7 +78,7 @@ pub(crate) enum Settled {
 
 /// A state to enter by hand.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Target {
+pub(crate) enum StateTarget {
     Closed,
     Open,
     OpenFor(Duration),
@@ -89,11 +89,11 @@ pub(crate) enum Target {
 }
 
 impl Machine {
-    pub(crate) fn new(settings: CircuitBreakerSettings, seed: u64, now: Instant) -> Self {
+    pub(crate) fn new(settings: ResolvedCircuitBreakerConfig, seed: u64, now: Instant) -> Self {
         let initial = settings.initial_state;
         let mut machine = Self {
             settings,
-            phase: Phase::Disabled,
+            phase: Stage::Disabled,
             since: now,
             generation: 0,
             origin: now,
@@ -105,9 +105,9 @@ impl Machine {
             random: Random::new(seed),
             changes: Vec::new(),
             dirty: true,
-            share: Share::default(),
+            share: FleetPart::default(),
         };
-        machine.enter_by_hand(Target::from(initial), TransitionCause::Manual, now);
+        machine.enter_by_hand(StateTarget::from(initial), TransitionCause::Manual, now);
         machine.changes = Vec::new();
         machine
     }
@@ -120,12 +120,14 @@ impl Machine {
             }
             match step {
                 Step::HalfOpen => {
-                    self.enter(Phase::HalfOpen(Probes::default()), TransitionCause::IsolationOver, now);
+                    self.enter(Stage::HalfOpen(Probes::default()), TransitionCause::IsolationOver, now);
                 }
                 Step::Lose(probe) => self.lose(probe, due),
-                Step::Expire(HalfOpenExpiry::Open) => self.reopen(TransitionCause::HalfOpenExpired, due),
-                Step::Expire(HalfOpenExpiry::Closed) => {
-                    self.enter(Phase::Closed, TransitionCause::HalfOpenExpired, due);
+                Step::Expire(HalfOpenTimeoutAction::Open) => {
+                    self.reopen(TransitionCause::HalfOpenExpired, due)
+                }
+                Step::Expire(HalfOpenTimeoutAction::Closed) => {
+                    self.enter(Stage::Closed, TransitionCause::HalfOpenExpired, due);
                 }
             }
         }
@@ -135,14 +137,14 @@ impl Machine {
     pub(crate) fn check(&mut self, now: Instant) -> Result<(), CircuitOpen> {
         self.advance(now);
         match &self.phase {
-            Phase::Closed | Phase::Disabled | Phase::MetricsOnly => Ok(()),
-            Phase::Open { until } => Err(CircuitOpen::new(
-                OpenReason::Open,
+            Stage::Closed | Stage::Disabled | Stage::MetricsOnly => Ok(()),
+            Stage::Open { until } => Err(CircuitOpen::new(
+                RejectionReason::Open,
                 until.map(|until| until.saturating_duration_since(now)),
             )),
-            Phase::ForcedOpen => Err(CircuitOpen::new(OpenReason::ForcedOpen, None)),
-            Phase::HalfOpen(probes) if self.free_probes(probes) > 0 => Ok(()),
-            Phase::HalfOpen(_) => Err(self.refuse_probe()),
+            Stage::ForcedOpen => Err(CircuitOpen::new(RejectionReason::ForcedOpen, None)),
+            Stage::HalfOpen(probes) if self.free_probes(probes) > 0 => Ok(()),
+            Stage::HalfOpen(_) => Err(self.refuse_probe()),
         }
     }
 
@@ -150,7 +152,7 @@ impl Machine {
     pub(crate) fn admit(&mut self, now: Instant) -> Result<Option<ProbeId>, CircuitOpen> {
         self.check(now)?;
         match &mut self.phase {
-            Phase::HalfOpen(probes) => {
+            Stage::HalfOpen(probes) => {
                 self.dirty = true;
                 Ok(Some(probes.admit(now)))
             }
@@ -186,27 +188,27 @@ impl Machine {
         };
         let sample = Sample { failed, slow: self.settings.is_slow(ran) };
         match (&self.phase, now) {
-            (Phase::Closed | Phase::MetricsOnly, _) => self.record(sample, now),
-            (Phase::HalfOpen(_), Some(now)) => {
+            (Stage::Closed | Stage::MetricsOnly, _) => self.record(sample, now),
+            (Stage::HalfOpen(_), Some(now)) => {
                 if self.give_back(probe) {
                     self.record_probe(sample, TransitionCause::ProbeFailed, now);
                 }
                 Settled::Done
             }
-            (Phase::HalfOpen(_), None) => Settled::NeedsClock,
-            (Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled, _) => Settled::Done,
+            (Stage::HalfOpen(_), None) => Settled::NeedsClock,
+            (Stage::Open { .. } | Stage::ForcedOpen | Stage::Disabled, _) => Settled::Done,
         }
     }
 
     /// Opens after [`Settled::Trips`], unless something else has happened since.
     pub(crate) fn trip(&mut self, generation: u64, cause: TransitionCause, now: Instant) {
-        if generation == self.generation && matches!(self.phase, Phase::Closed) {
+        if generation == self.generation && matches!(self.phase, Stage::Closed) {
             self.open_by_rule(cause, now);
         }
     }
 
     /// Goes to a state by hand; into the same state, starts it again without a transition.
-    pub(crate) fn go(&mut self, target: Target, now: Instant) {
+    pub(crate) fn go(&mut self, target: StateTarget, now: Instant) {
         self.advance(now);
         self.enter_by_hand(target, TransitionCause::Manual, now);
     }
@@ -215,9 +217,9 @@ impl Machine {
     /// the circuit was open.
     pub(crate) fn half_open_early(&mut self, now: Instant) -> bool {
         self.advance(now);
-        let open = matches!(self.phase, Phase::Open { .. });
+        let open = matches!(self.phase, Stage::Open { .. });
         if open {
-            self.enter(Phase::HalfOpen(Probes::default()), TransitionCause::HealthCheck, now);
+            self.enter(Stage::HalfOpen(Probes::default()), TransitionCause::HealthCheck, now);
         } else {
             self.probe_from_outside(now);
         }
@@ -225,7 +227,7 @@ impl Machine {
     }
 
     /// Changes the rules and keeps the state, a running isolation, and the window.
-    pub(crate) fn reconfigure(&mut self, settings: CircuitBreakerSettings, now: Instant) {
+    pub(crate) fn reconfigure(&mut self, settings: ResolvedCircuitBreakerConfig, now: Instant) {
         self.advance(now);
         self.dirty = true;
         self.unjudged = true;
@@ -244,7 +246,7 @@ impl Machine {
     /// What is counted, at `now`.
     pub(crate) fn counts(&mut self, now: Instant) -> CircuitCounts {
         match &self.phase {
-            Phase::Closed | Phase::MetricsOnly => {
+            Stage::Closed | Stage::MetricsOnly => {
                 let tally = self.window.as_mut().map_or_else(Tally::default, |window| {
                     window.advance(now);
                     window.tally()
@@ -252,39 +254,39 @@ impl Machine {
                 let rated = tally.calls >= u64::from(self.settings.minimum_number_of_calls);
                 CircuitCounts::new(tally, self.consecutive_failures, rated)
             }
-            Phase::HalfOpen(probes) => {
+            Stage::HalfOpen(probes) => {
                 let calls = probes.back().calls;
                 let rated = match self.settings.trial {
-                    Trial::Rate { calls: all } => calls >= u64::from(all),
-                    Trial::Consecutive { successes } => {
+                    HalfOpenPolicy::Sample { calls: all } => calls >= u64::from(all),
+                    HalfOpenPolicy::Consecutive { successes } => {
                         calls >= u64::from(self.settings.minimum_number_of_calls.min(successes))
                     }
                 };
                 CircuitCounts::new(probes.back(), probes.failures_in_a_row(), rated)
             }
-            Phase::Open { .. } => self.frozen.as_deref().copied().unwrap_or_default(),
-            Phase::ForcedOpen | Phase::Disabled => CircuitCounts::default(),
+            Stage::Open { .. } => self.frozen.as_deref().copied().unwrap_or_default(),
+            Stage::ForcedOpen | Stage::Disabled => CircuitCounts::default(),
         }
     }
 
     pub(crate) fn state(&self) -> CircuitState {
         match self.phase {
-            Phase::Closed => CircuitState::Closed,
-            Phase::Open { .. } => CircuitState::Open,
-            Phase::HalfOpen(_) => CircuitState::HalfOpen,
-            Phase::ForcedOpen => CircuitState::ForcedOpen,
-            Phase::Disabled => CircuitState::Disabled,
-            Phase::MetricsOnly => CircuitState::MetricsOnly,
+            Stage::Closed => CircuitState::Closed,
+            Stage::Open { .. } => CircuitState::Open,
+            Stage::HalfOpen(_) => CircuitState::HalfOpen,
+            Stage::ForcedOpen => CircuitState::ForcedOpen,
+            Stage::Disabled => CircuitState::Disabled,
+            Stage::MetricsOnly => CircuitState::MetricsOnly,
         }
     }
 
     /// The state as calls see it.
     pub(crate) fn word(&self) -> Word {
-        let counts = matches!(self.phase, Phase::Closed | Phase::MetricsOnly);
-        let half_open = matches!(self.phase, Phase::HalfOpen(_));
+        let counts = matches!(self.phase, Stage::Closed | Stage::MetricsOnly);
+        let half_open = matches!(self.phase, Stage::HalfOpen(_));
         let flags = Flags {
             records_success: half_open || counts && self.hears_success(),
-            needs_duration: (counts || half_open) && self.settings.slow_call_duration.is_some(),
+            needs_duration: (counts || half_open) && self.settings.slow_call_duration_threshold.is_some(),
             needs_clock: half_open || counts && matches!(self.window, Some(Window::Time(_))),
         };
         Word::new(self.state(), self.generation, flags)
@@ -293,7 +295,7 @@ impl Machine {
     /// When the isolation is over; `None` when the circuit is not open, or stays so.
     pub(crate) fn open_until(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Open { until } => until,
+            Stage::Open { until } => until,
             _ => None,
         }
     }
@@ -306,7 +308,7 @@ impl Machine {
     /// Probes that may still go out; `None` when the circuit is not half-open.
     pub(crate) fn slots(&self) -> Option<u32> {
         match &self.phase {
-            Phase::HalfOpen(probes) => Some(self.free_probes(probes)),
+            Stage::HalfOpen(probes) => Some(self.free_probes(probes)),
             _ => None,
         }
     }
@@ -323,7 +325,7 @@ impl Machine {
         self.open_count
     }
 
-    pub(crate) fn settings(&self) -> &CircuitBreakerSettings {
+    pub(crate) fn settings(&self) -> &ResolvedCircuitBreakerConfig {
         &self.settings
     }
 
@@ -340,8 +342,8 @@ impl Machine {
 
     fn next_step(&self) -> Option<(Instant, Step)> {
         match &self.phase {
-            Phase::Open { until } => until.map(|until| (until, Step::HalfOpen)),
-            Phase::HalfOpen(probes) => {
+            Stage::Open { until } => until.map(|until| (until, Step::HalfOpen)),
+            Stage::HalfOpen(probes) => {
                 let lost = probes
                     .first_lost(self.settings.probe_timeout)
                     .map(|(due, probe)| (due, Step::Lose(probe)));
@@ -374,7 +376,7 @@ impl Machine {
         self.dirty |= recorded == Recorded::Count || (run == 0) != (self.consecutive_failures == 0);
         self.consecutive_failures = run;
         let same = recorded == Recorded::InPlaceOfItsLike && run == 0 && !self.unjudged;
-        if same || !matches!(self.phase, Phase::Closed) {
+        if same || !matches!(self.phase, Stage::Closed) {
             return Settled::Done;
         }
         self.unjudged = false;
@@ -393,7 +395,7 @@ impl Machine {
     }
 
     fn record_probe(&mut self, sample: Sample, failure: TransitionCause, at: Instant) {
-        if let Phase::HalfOpen(probes) = &mut self.phase {
+        if let Stage::HalfOpen(probes) = &mut self.phase {
             probes.record(sample);
         }
         if !self.hand_on(sample) {
@@ -403,7 +405,7 @@ impl Machine {
 
     /// Ends half-open if the probes that are back decide it.
     fn judge(&mut self, failure: TransitionCause, at: Instant) {
-        let Phase::HalfOpen(probes) = &self.phase else {
+        let Stage::HalfOpen(probes) = &self.phase else {
             return;
         };
         if self.awaits_fleet() {
@@ -412,15 +414,15 @@ impl Machine {
         let back = probes.back();
         let limit = self.settings.trial.probes();
         let verdict = match self.settings.trial {
-            Trial::Consecutive { .. } if back.failures > 0 => Err(failure),
+            HalfOpenPolicy::Consecutive { .. } if back.failures > 0 => Err(failure),
             _ if back.calls < u64::from(limit) => return,
-            Trial::Consecutive { .. } => Ok(()),
-            Trial::Rate { .. } => {
+            HalfOpenPolicy::Consecutive { .. } => Ok(()),
+            HalfOpenPolicy::Sample { .. } => {
                 self.settings.broken_rule(back, probes.longest_run(), limit).map_or(Ok(()), Err)
             }
         };
         match verdict {
-            Ok(()) => self.enter(Phase::Closed, TransitionCause::ProbesSucceeded, at),
+            Ok(()) => self.enter(Stage::Closed, TransitionCause::ProbesSucceeded, at),
             Err(cause) => self.open_by_rule(cause, at),
         }
     }
@@ -433,7 +435,7 @@ impl Machine {
 
     fn give_back(&mut self, probe: Option<ProbeId>) -> bool {
         match (&mut self.phase, probe) {
-            (Phase::HalfOpen(probes), Some(probe)) => {
+            (Stage::HalfOpen(probes), Some(probe)) => {
                 self.dirty = true;
                 probes.give_back(probe)
             }
@@ -459,20 +461,20 @@ impl Machine {
         self.settings.isolation.duration(openings, || random.fraction())
     }
 
-    fn enter_by_hand(&mut self, target: Target, cause: TransitionCause, at: Instant) {
+    fn enter_by_hand(&mut self, target: StateTarget, cause: TransitionCause, at: Instant) {
         let phase = match target {
-            Target::Open => return self.reopen(cause, at),
-            Target::OpenFor(duration) => open_for(duration, at),
-            Target::Closed => Phase::Closed,
-            Target::HalfOpen => Phase::HalfOpen(Probes::default()),
-            Target::ForcedOpen => Phase::ForcedOpen,
-            Target::Disabled => Phase::Disabled,
-            Target::MetricsOnly => Phase::MetricsOnly,
+            StateTarget::Open => return self.reopen(cause, at),
+            StateTarget::OpenFor(duration) => open_for(duration, at),
+            StateTarget::Closed => Stage::Closed,
+            StateTarget::HalfOpen => Stage::HalfOpen(Probes::default()),
+            StateTarget::ForcedOpen => Stage::ForcedOpen,
+            StateTarget::Disabled => Stage::Disabled,
+            StateTarget::MetricsOnly => Stage::MetricsOnly,
         };
         self.enter(phase, cause, at);
     }
 
-    fn enter(&mut self, phase: Phase, cause: TransitionCause, at: Instant) {
+    fn enter(&mut self, phase: Stage, cause: TransitionCause, at: Instant) {
         let from = self.state();
         let counts = self.counts(at);
         self.phase = phase;
@@ -480,13 +482,13 @@ impl Machine {
         self.generation += 1;
         self.begin_share(cause);
         self.dirty = true;
-        self.frozen = matches!(self.phase, Phase::Open { .. }).then(|| Box::new(counts));
+        self.frozen = matches!(self.phase, Stage::Open { .. }).then(|| Box::new(counts));
         self.consecutive_failures = 0;
         if let Some(window) = &mut self.window {
             window.clear();
         }
         self.fit_window(at);
-        if matches!(self.phase, Phase::Closed) {
+        if matches!(self.phase, Stage::Closed) {
             self.open_count = 0;
         }
         if self.state() != from {
@@ -506,11 +508,11 @@ impl Machine {
     /// Has a window exactly where outcomes are put into one.
     fn fit_window(&mut self, now: Instant) {
         let wanted = match self.phase {
-            Phase::Closed => self.settings.window_in_use,
+            Stage::Closed => self.settings.window_in_use,
             // There for its counts, whatever rules there are.
-            Phase::MetricsOnly => true,
+            Stage::MetricsOnly => true,
             // Kept, empty, for when the circuit closes.
-            Phase::Open { .. } | Phase::HalfOpen(_) | Phase::ForcedOpen | Phase::Disabled => return,
+            Stage::Open { .. } | Stage::HalfOpen(_) | Stage::ForcedOpen | Stage::Disabled => return,
         };
         if !wanted {
             self.window = None;
@@ -521,7 +523,7 @@ impl Machine {
     }
 }
 
-impl From<CircuitState> for Target {
+impl From<CircuitState> for StateTarget {
     fn from(state: CircuitState) -> Self {
         match state {
             CircuitState::Closed => Self::Closed,
@@ -538,10 +540,10 @@ impl From<CircuitState> for Target {
 enum Step {
     HalfOpen,
     Lose(ProbeId),
-    Expire(HalfOpenExpiry),
+    Expire(HalfOpenTimeoutAction),
 }
 
 /// An isolation that overflows the clock never ends by itself.
-fn open_for(isolation: Duration, at: Instant) -> Phase {
-    Phase::Open { until: at.checked_add(isolation) }
+fn open_for(isolation: Duration, at: Instant) -> Stage {
+    Stage::Open { until: at.checked_add(isolation) }
 }

@@ -16,16 +16,16 @@ fn h18_the_machine_itself_drops_outcomes_of_an_older_generation() {
     let config = CircuitBreakerConfig::new().failure_threshold(1).success_threshold(1);
     let mut machine = Machine::new(config.settings(), 0, now);
     let old = machine.generation();
-    machine.go(Target::Closed, now);
+    machine.go(StateTarget::Closed, now);
     assert_eq!(machine.settle(old, None, Outcome::Failure, None, Some(now)), Settled::Done);
     assert_eq!(machine.state(), CircuitState::Closed);
     machine.trip(old, TransitionCause::FailureRate, now);
     assert_eq!(machine.state(), CircuitState::Closed);
 
-    machine.go(Target::HalfOpen, now);
+    machine.go(StateTarget::HalfOpen, now);
     let probe = machine.admit(now).unwrap();
     let old = machine.generation();
-    machine.go(Target::HalfOpen, now);
+    machine.go(StateTarget::HalfOpen, now);
     assert_eq!(machine.settle(old, probe, Outcome::Success, None, Some(now)), Settled::Done);
     assert_eq!((machine.state(), machine.slots()), (CircuitState::HalfOpen, Some(1)));
 }
@@ -134,7 +134,7 @@ fn the_synchroniser_is_told_of_each_thing_once_and_not_of_what_time_does() {
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     assert_eq!(takes(), 0, "the end of an isolation");
     for _ in 0..3 {
-        assert_eq!(breaker.try_acquire().unwrap_err().reason, OpenReason::NoLease);
+        assert_eq!(breaker.try_acquire().unwrap_err().reason, RejectionReason::NoProbeLease);
     }
     assert_eq!(takes(), 1, "a lease is wanted");
     let observed = shared.observe().unwrap();

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::circuit_state::CircuitState;
 use super::counts::CircuitCounts;
-use crate::name::Name;
+use crate::name::BulkheadName;
 
 /// A circuit went from one state to another.
 ///
 /// Entering the state a circuit is in already starts that state again, but is no transition.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, CircuitState, ClockOnly, TransitionCause};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::circuit_breaker::{CircuitState, TransitionCause};
+/// use bulkman::runtime::ClockOnly;
 /// use std::time::Duration;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
@@ -24,13 +26,13 @@ use crate::name::Name;
 /// assert_eq!(opening.cause, TransitionCause::ConsecutiveFailures);
 /// assert_eq!(opening.counts.consecutive_failures, 2);
 /// assert_eq!(opening.isolation, Some(Duration::from_secs(30)));
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Transition {
     /// The circuit: the name of its bulkhead.
-    pub circuit: Name,
+    pub circuit: BulkheadName,
     /// The state that was left.
     pub from: CircuitState,
     /// The state that was entered.
@@ -52,12 +54,14 @@ pub struct Transition {
 /// Why a circuit changed its state.
 ///
 /// ```
-/// use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, ClockOnly, TransitionCause};
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use bulkman::circuit_breaker::TransitionCause;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.open();
 /// assert_eq!(breaker.snapshot().recent[0].cause, TransitionCause::Manual);
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -93,7 +97,7 @@ impl TransitionCause {
     /// The name in lower case, as in logs and metrics: `failure_rate`.
     ///
     /// ```
-    /// # use bulkman_core::TransitionCause;
+    /// # use bulkman::circuit_breaker::TransitionCause;
     /// assert_eq!(TransitionCause::ProbeLost.as_str(), "probe_lost");
     /// ```
     #[must_use]
@@ -135,7 +139,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    pub(crate) fn named(self, circuit: Name) -> Transition {
+    pub(crate) fn named(self, circuit: BulkheadName) -> Transition {
         let Self { from, to, cause, counts, at, generation, isolation, open_count } = self;
         Transition { circuit, from, to, cause, counts, at, generation, isolation, open_count }
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::config::{CircuitBreakerConfig, ConsecutiveRule, SlidingWindow};
-use super::settings::CircuitBreakerSettings;
-use crate::error::ConfigError;
+use super::settings::ResolvedCircuitBreakerConfig;
+use crate::config_error::ConfigError;
 
 pub(super) fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
     if let ConsecutiveRule::Failures(failures) = config.consecutive {
@@ -12,19 +12,19 @@ pub(super) fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError>
     }
     rate("failure_rate_threshold", config.failure_rate_threshold)?;
     rate("slow_call_rate_threshold", config.slow_call_rate_threshold)?;
-    more_than_zero("slow_call_duration", config.slow_call_duration)?;
-    if config.slow_call_rate_threshold.is_some() && config.slow_call_duration.is_none() {
+    more_than_zero("slow_call_duration_threshold", config.slow_call_duration_threshold)?;
+    if config.slow_call_rate_threshold.is_some() && config.slow_call_duration_threshold.is_none() {
         let range = "set when `slow_call_rate_threshold` is";
-        return Err(ConfigError::out_of_range("slow_call_duration", "not set", range));
+        return Err(ConfigError::out_of_range("slow_call_duration_threshold", "not set", range));
     }
     at_least_one("minimum_number_of_calls", config.minimum_number_of_calls.unwrap_or(1))?;
     at_least_one("failure_count_threshold", config.failure_count_threshold.unwrap_or(1))?;
     window(config)?;
     probes("success_threshold", config.success_threshold)?;
-    probes("half_open_rate", config.half_open_rate)?;
-    if let (Some(calls), Some(_)) = (config.half_open_rate, config.success_threshold) {
+    probes("permitted_calls_in_half_open", config.permitted_calls_in_half_open)?;
+    if let (Some(calls), Some(_)) = (config.permitted_calls_in_half_open, config.success_threshold) {
         let range = "left out when `success_threshold` is set: one of them decides";
-        return Err(ConfigError::out_of_range("half_open_rate", calls, range));
+        return Err(ConfigError::out_of_range("permitted_calls_in_half_open", calls, range));
     }
     isolation(config)?;
     more_than_zero("probe_timeout", config.probe_timeout)?;
@@ -32,7 +32,7 @@ pub(super) fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError>
 }
 
 fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
-    match CircuitBreakerSettings::new(config).sliding_window {
+    match ResolvedCircuitBreakerConfig::new(config).sliding_window {
         SlidingWindow::Count(size) => {
             within("sliding_window.count", size, 1..=1_000_000, "1 to 1,000,000")?;
             match config.failure_count_threshold {
@@ -84,7 +84,7 @@ fn isolation(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
     if !(0.0..1.0).contains(&backoff.jitter) {
         return Err(ConfigError::out_of_range("isolation_backoff.jitter", backoff.jitter, "within [0, 1)"));
     }
-    if backoff.max < CircuitBreakerSettings::new(config).isolation.first() {
+    if backoff.max < ResolvedCircuitBreakerConfig::new(config).isolation.first() {
         let value = format_args!("{:?}", backoff.max);
         let range = "at least `isolation_duration`";
         return Err(ConfigError::out_of_range("isolation_backoff.max", value, range));
@@ -130,7 +130,7 @@ fn more_than_zero(field: &'static str, value: Option<Duration>) -> Result<(), Co
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::circuit_breaker::{HalfOpenExpiry, IsolationBackoff};
+    use crate::circuit_breaker::{HalfOpenTimeoutAction, IsolationBackoff};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -167,7 +167,7 @@ mod tests {
         refused(config().failure_count_threshold(0), "failure_count_threshold", "0", positive);
         refused(config().minimum_number_of_calls(0), "minimum_number_of_calls", "0", positive);
         refused(config().success_threshold(0), "success_threshold", "0", "1 to 10,000");
-        refused(config().half_open_rate(0), "half_open_rate", "0", "1 to 10,000");
+        refused(config().permitted_calls_in_half_open(0), "permitted_calls_in_half_open", "0", "1 to 10,000");
         refused(count(0), "sliding_window.count", "0", "1 to 1,000,000");
         refused(time(SECOND, 0), "sliding_window.buckets", "0", "1 to 10,000");
         let some = "more than zero";
@@ -175,8 +175,13 @@ mod tests {
         refused(config().isolation_schedule([]), "isolation_schedule", "0", "1 to 1,000 durations");
         refused(config().isolation_schedule([SECOND, Duration::ZERO]), "isolation_schedule", "0ns", some);
         refused(config().probe_timeout(Duration::ZERO), "probe_timeout", "0ns", some);
-        refused(config().slow_call_duration(Duration::ZERO), "slow_call_duration", "0ns", some);
-        let expiring = config().max_half_open_duration(Duration::ZERO, HalfOpenExpiry::Open);
+        refused(
+            config().slow_call_duration_threshold(Duration::ZERO),
+            "slow_call_duration_threshold",
+            "0ns",
+            some,
+        );
+        let expiring = config().max_half_open_duration(Duration::ZERO, HalfOpenTimeoutAction::Open);
         refused(expiring, "max_half_open_duration", "0ns", some);
     }
 
@@ -201,12 +206,12 @@ mod tests {
         ] {
             let range = "a fraction within (0, 1]";
             refused(config().failure_rate_threshold(rate), "failure_rate_threshold", shown, range);
-            let slow = config().slow_call_duration(SECOND).slow_call_rate_threshold(rate);
+            let slow = config().slow_call_duration_threshold(SECOND).slow_call_rate_threshold(rate);
             refused(slow, "slow_call_rate_threshold", shown, range);
         }
         for rate in [f64::MIN_POSITIVE, 1.0] {
             config().failure_rate_threshold(rate).validate().unwrap();
-            config().slow_call_duration(SECOND).slow_call_rate_threshold(rate).validate().unwrap();
+            config().slow_call_duration_threshold(SECOND).slow_call_rate_threshold(rate).validate().unwrap();
         }
     }
 
@@ -242,7 +247,12 @@ mod tests {
     #[test]
     fn h87_settings_that_would_override_each_other_are_refused() {
         let both = "left out when `success_threshold` is set: one of them decides";
-        refused(config().success_threshold(2).half_open_rate(3), "half_open_rate", "3", both);
+        refused(
+            config().success_threshold(2).permitted_calls_in_half_open(3),
+            "permitted_calls_in_half_open",
+            "3",
+            both,
+        );
         let schedule = || config().isolation_schedule([SECOND]);
         let both = "left out when `isolation_schedule` is set";
         refused(schedule().isolation_duration(SECOND), "isolation_duration", "1s", both);
@@ -250,7 +260,7 @@ mod tests {
         let shown = "IsolationBackoff { factor: 2.0, max: 1s, jitter: 0.0 }";
         refused(longer, "isolation_backoff", shown, both);
         let needed = "set when `slow_call_rate_threshold` is";
-        refused(config().slow_call_rate_threshold(0.5), "slow_call_duration", "not set", needed);
+        refused(config().slow_call_rate_threshold(0.5), "slow_call_duration_threshold", "not set", needed);
         let never = "at most the size of the count window, or it never opens";
         refused(count(4).failure_count_threshold(5), "failure_count_threshold", "5", never);
         refused(config().failure_count_threshold(101), "failure_count_threshold", "101", never);
@@ -268,12 +278,12 @@ mod tests {
             .minimum_number_of_calls(1)
             .success_threshold(1)
             .isolation_duration(tick)
-            .slow_call_duration(tick)
+            .slow_call_duration_threshold(tick)
             .probe_timeout(tick)
-            .max_half_open_duration(tick, HalfOpenExpiry::Open)
+            .max_half_open_duration(tick, HalfOpenTimeoutAction::Open)
             .validate()
             .unwrap();
-        time(tick, 1).half_open_rate(1).isolation_schedule([tick]).validate().unwrap();
+        time(tick, 1).permitted_calls_in_half_open(1).isolation_schedule([tick]).validate().unwrap();
     }
 
     #[test]
@@ -284,8 +294,13 @@ mod tests {
         refused(time(SECOND, 10_001), "sliding_window.buckets", "10001", "1 to 10,000");
         config().success_threshold(10_000).validate().unwrap();
         refused(config().success_threshold(10_001), "success_threshold", "10001", "1 to 10,000");
-        config().half_open_rate(10_000).validate().unwrap();
-        refused(config().half_open_rate(10_001), "half_open_rate", "10001", "1 to 10,000");
+        config().permitted_calls_in_half_open(10_000).validate().unwrap();
+        refused(
+            config().permitted_calls_in_half_open(10_001),
+            "permitted_calls_in_half_open",
+            "10001",
+            "1 to 10,000",
+        );
         let schedule = |length| config().isolation_schedule(vec![SECOND; length]);
         schedule(1_000).validate().unwrap();
         refused(schedule(1_001), "isolation_schedule", "1001", "1 to 1,000 durations");
@@ -299,9 +314,9 @@ mod tests {
             .sliding_window(SlidingWindow::Time { length: Duration::MAX, buckets: 10_000 })
             .success_threshold(10_000)
             .isolation_duration(Duration::MAX)
-            .slow_call_duration(Duration::MAX)
+            .slow_call_duration_threshold(Duration::MAX)
             .probe_timeout(Duration::MAX)
-            .max_half_open_duration(Duration::MAX, HalfOpenExpiry::Closed)
+            .max_half_open_duration(Duration::MAX, HalfOpenTimeoutAction::Closed)
             .validate()
             .unwrap();
     }

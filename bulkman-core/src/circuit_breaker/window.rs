@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use super::config::SlidingWindow;
-use super::count_window::CountWindow;
+use super::count_window::LastOutcomes;
 use super::counts::{Sample, Tally};
 use super::time_window::TimeWindow;
 
 /// The outcomes that rates are computed from.
 #[derive(Clone, Debug)]
 pub(crate) enum Window {
-    Count(CountWindow),
+    Count(LastOutcomes),
     /// Apart, since it is larger and few want it.
     Time(Box<TimeWindow>),
 }
@@ -33,7 +33,7 @@ impl Window {
     /// their length from it.
     pub(crate) fn new(kind: SlidingWindow, origin: Instant) -> Self {
         match kind {
-            SlidingWindow::Count(size) => Self::Count(CountWindow::new(size)),
+            SlidingWindow::Count(size) => Self::Count(LastOutcomes::new(size)),
             SlidingWindow::Time { length, buckets } => {
                 Self::Time(Box::new(TimeWindow::new(length, buckets, origin)))
             }

@@ -41,13 +41,13 @@ impl Word {
 
     /// Whether every call passes, which is one test of one bit.
     #[inline]
-    pub(crate) const fn passes_all(self) -> bool {
+    pub(crate) const fn admits_all(self) -> bool {
         self.bits() & REFUSES == 0
     }
 
     /// Whether every call is refused, unless an isolation is over.
     #[inline]
-    pub(crate) const fn refuses_all(self) -> bool {
+    pub(crate) const fn rejects_all(self) -> bool {
         self.bits() & STATE & !1 == REFUSES
     }
 
@@ -138,8 +138,8 @@ mod tests {
                     assert_eq!(word.records_success(), flags.records_success);
                     assert_eq!(word.needs_duration(), flags.needs_duration);
                     assert_eq!(word.needs_clock(), flags.needs_clock);
-                    assert_eq!(word.passes_all(), state.passes_all());
-                    assert_eq!(word.refuses_all(), state.refuses_all());
+                    assert_eq!(word.admits_all(), state.admits_all());
+                    assert_eq!(word.rejects_all(), state.rejects_all());
                 }
             }
         }

@@ -1,34 +1,35 @@
 //! What has happened to a fleet's link and decisions, in numbers.
 
-use super::event::{Ending, FleetEvent};
-use crate::store::Refusal;
+use super::event::{DecisionOutcome, FleetEvent};
+use crate::store::RejectReason;
 
 /// Counts since the fleet was made, for its snapshot and its metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
-    /// In the order of [`Ending::ALL`].
-    settled: [u64; Ending::ALL.len()],
-    /// In the order of [`Refusal::ALL`].
-    refused: [u64; Refusal::ALL.len()],
+    /// In the order of [`DecisionOutcome::ALL`].
+    settled: [u64; DecisionOutcome::ALL.len()],
+    /// In the order of [`RejectReason::ALL`].
+    refused: [u64; RejectReason::ALL.len()],
     /// In the order of [`EVENTS`].
     events: [u64; EVENTS.len()],
 }
 
 impl Counted {
     pub(super) fn count(&mut self, event: &FleetEvent) {
-        if let FleetEvent::Settled { ending, .. } = event {
-            bump(&mut self.settled, &Ending::ALL, ending);
+        if let FleetEvent::DecisionResolved { ending, .. } = event {
+            bump(&mut self.settled, &DecisionOutcome::ALL, ending);
         } else if let Some(name) = name(event) {
             bump(&mut self.events, &EVENTS, &name);
         }
     }
 
-    pub(super) fn count_refusal(&mut self, why: Refusal) {
-        bump(&mut self.refused, &Refusal::ALL, &why);
+    pub(super) fn count_refusal(&mut self, why: RejectReason) {
+        bump(&mut self.refused, &RejectReason::ALL, &why);
     }
 
     pub(super) fn superseded(&self) -> u64 {
-        let superseded = Ending::ALL.iter().position(|ending| *ending == Ending::Superseded);
+        let superseded =
+            DecisionOutcome::ALL.iter().position(|ending| *ending == DecisionOutcome::Superseded);
         superseded.map_or(0, |place| self.settled[place])
     }
 
@@ -50,12 +51,12 @@ impl Counted {
 
     /// Decisions of this process, by how they ended.
     pub(crate) fn decisions(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        Ending::ALL.map(Ending::as_str).into_iter().zip(self.settled)
+        DecisionOutcome::ALL.map(DecisionOutcome::as_str).into_iter().zip(self.settled)
     }
 
     /// Changes that the store refused, by why.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        Refusal::ALL.map(Refusal::as_str).into_iter().zip(self.refused)
+        RejectReason::ALL.map(RejectReason::as_str).into_iter().zip(self.refused)
     }
 
     /// All other events.
@@ -72,14 +73,14 @@ fn bump<T: PartialEq>(counts: &mut [u64], all: &[T], this: &T) {
 
 const fn name(event: &FleetEvent) -> Option<&'static str> {
     Some(match event {
-        FleetEvent::Synchronised { .. } => "synchronised",
+        FleetEvent::Synchronized { .. } => "synchronised",
         FleetEvent::Degraded { .. } => "degraded",
         FleetEvent::Pending { .. } => "pending",
-        FleetEvent::PushGivenUp => "push_given_up",
+        FleetEvent::FellBackToPolling => "push_given_up",
         FleetEvent::HistoryLost => "history_lost",
         FleetEvent::ClockStepped { .. } => "clock_stepped",
         // What a listener has missed is that listener's affair.
-        FleetEvent::Settled { .. } | FleetEvent::Missed(_) => return None,
+        FleetEvent::DecisionResolved { .. } | FleetEvent::Missed(_) => return None,
     })
 }
 

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use crate::broadcast::{Broadcast, Next, Reader};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::StoreError;
+use crate::sync::broadcast::{Broadcast, Next, Reader};
 
 /// Something that an operator, or a log, should know of a [`Fleet`](super::Fleet).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum FleetEvent {
     /// The store is there, and this process's view is its own.
-    Synchronised {
+    Synchronized {
         /// How long it was not; `None` for the first time.
         after: Option<Duration>,
     },
@@ -31,17 +31,17 @@ pub enum FleetEvent {
     /// It goes by it all the same.
     Pending {
         /// Which circuit.
-        circuit: Name,
+        circuit: BulkheadName,
     },
     /// What this process decided about a circuit has come to an end.
-    Settled {
+    DecisionResolved {
         /// Which circuit.
-        circuit: Name,
+        circuit: BulkheadName,
         /// Which end.
-        ending: Ending,
+        ending: DecisionOutcome,
     },
     /// Notifications don't arrive: from now on the store is polled.
-    PushGivenUp,
+    FellBackToPolling,
     /// The store has lost history (a backup was restored, say): its word was taken, and openings
     /// that still had time left were told again.
     HistoryLost,
@@ -59,11 +59,11 @@ pub enum FleetEvent {
 /// How a decision of this process ended; there is no other way, and none is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Ending {
+pub enum DecisionOutcome {
     /// It is the fleet's.
     Published,
     /// It is a vote, and counts; the quorum is not reached.
-    Voted,
+    VoteResult,
     /// The store has an equal or a newer one, or an operator's.
     Superseded,
     /// This process decided something else before it could be told.
@@ -72,21 +72,21 @@ pub enum Ending {
     Expired,
 }
 
-impl Ending {
+impl DecisionOutcome {
     pub(super) const ALL: [Self; 5] =
-        [Self::Published, Self::Voted, Self::Superseded, Self::Replaced, Self::Expired];
+        [Self::Published, Self::VoteResult, Self::Superseded, Self::Replaced, Self::Expired];
 
     /// `published`, `voted`, `superseded`, `replaced`, `expired`: as in logs and metrics.
     ///
     /// ```
-    /// # use bulkman_core::fleet::Ending;
-    /// assert_eq!(Ending::Superseded.as_str(), "superseded");
+    /// # use bulkman::fleet::DecisionOutcome;
+    /// assert_eq!(DecisionOutcome::Superseded.as_str(), "superseded");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Published => "published",
-            Self::Voted => "voted",
+            Self::VoteResult => "voted",
             Self::Superseded => "superseded",
             Self::Replaced => "replaced",
             Self::Expired => "expired",

@@ -14,7 +14,7 @@ use super::hub::{Attached, End, Hub, Tallies};
 use super::snapshot::{FleetCircuit, FleetSnapshot};
 use crate::bulkhead::Bulkhead;
 use crate::circuit_breaker::{CircuitBreaker, Gate};
-use crate::error::ConfigError;
+use crate::config_error::ConfigError;
 use crate::runtime::Runtime;
 use crate::store::{CircuitStore, OnOutage, StoreSettings};
 
@@ -23,8 +23,10 @@ use crate::store::{CircuitStore, OnOutage, StoreSettings};
 ///
 /// ```
 /// use std::time::Duration;
-/// use bulkman_core::testing::ManualRuntime;
-/// use bulkman_core::{Bulkhead, BulkheadConfig, Fleet, MemoryStore};
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use bulkman::fleet::Fleet;
+/// use bulkman::store::MemoryStore;
 ///
 /// let runtime = ManualRuntime::new();
 /// let store = MemoryStore::new(runtime.clone());
@@ -62,8 +64,11 @@ impl Fleet {
     /// or if the runtime has no timers or tasks.
     ///
     /// ```
-    /// use bulkman_core::testing::ManualRuntime;
-    /// use bulkman_core::{ClockOnly, ConfigError, Fleet, MemoryStore};
+    /// use bulkman::testing::ManualRuntime;
+    /// use bulkman::ConfigError;
+    /// use bulkman::fleet::Fleet;
+    /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::store::MemoryStore;
     ///
     /// let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone());
@@ -71,7 +76,7 @@ impl Fleet {
     /// assert_eq!(fleet.namespace(), "default");
     /// let refused = Fleet::new(store, ClockOnly);              // it has nothing to wait with
     /// assert!(matches!(refused, Err(ConfigError::Unsupported { setting: "store", .. })));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Result<Self, ConfigError> {
         Self::from_parts(Arc::new(store), Arc::new(runtime))
@@ -84,8 +89,10 @@ impl Fleet {
     /// As [`new`](Self::new).
     ///
     /// ```
-    /// use bulkman_core::testing::ManualRuntime;
-    /// use bulkman_core::{CircuitStore, Fleet, MemoryStore, Runtime};
+    /// use bulkman::testing::ManualRuntime;
+    /// use bulkman::Runtime;
+    /// use bulkman::fleet::Fleet;
+    /// use bulkman::store::{CircuitStore, MemoryStore};
     /// use std::sync::Arc;
     ///
     /// let runtime = ManualRuntime::new();
@@ -93,7 +100,7 @@ impl Fleet {
     /// let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     /// let fleet = Fleet::from_parts(store, runtime)?;
     /// # let _ = fleet;
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn from_parts(store: Arc<dyn CircuitStore>, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
         let settings = store.settings();
@@ -115,8 +122,10 @@ impl Fleet {
     /// [`ConfigError::Immutable`] if it is shared already.
     ///
     /// ```
-    /// # use bulkman_core::testing::ManualRuntime;
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ConfigError, Fleet, MemoryStore};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use bulkman::{Bulkhead, BulkheadConfig, ConfigError};
+    /// # use bulkman::fleet::Fleet;
+    /// # use bulkman::store::MemoryStore;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime)?;
@@ -141,13 +150,15 @@ impl Fleet {
     /// [`ConfigError::Immutable`] if it is shared already.
     ///
     /// ```
-    /// # use bulkman_core::testing::ManualRuntime;
-    /// # use bulkman_core::{CircuitBreaker, CircuitBreakerConfig, Fleet, MemoryStore};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::fleet::Fleet;
+    /// # use bulkman::store::MemoryStore;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
     /// let breaker = CircuitBreaker::new("payments", CircuitBreakerConfig::new(), runtime)?;
     /// fleet.attach_circuit(&breaker)?;
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn attach_circuit(&self, circuit: &CircuitBreaker) -> Result<(), ConfigError> {
         self.attach_with(circuit, None)
@@ -162,9 +173,10 @@ impl Fleet {
     /// May be dropped and asked again at any time.
     ///
     /// ```
-    /// # use bulkman_core::store::{Fault, FaultStore};
-    /// # use bulkman_core::testing::ManualRuntime;
-    /// # use bulkman_core::{Fleet, MemoryStore};
+    /// # use bulkman::store::{Fault, FaultStore};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use bulkman::fleet::Fleet;
+    /// # use bulkman::store::MemoryStore;
     /// # use std::time::Duration;
     /// # let runtime = ManualRuntime::new();
     /// # let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
@@ -174,7 +186,7 @@ impl Fleet {
     /// assert!(!runtime.block_on(fleet.ready(second)));         // the store is down: go on by local rules
     /// store.heal();
     /// assert!(runtime.block_on(fleet.ready(5 * second)));
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn ready(&self, limit: Duration) -> bool {
         self.handle.hub.wait_for(limit, |status| status.connected && status.known >= status.attached).await
@@ -183,8 +195,10 @@ impl Fleet {
     /// How fresh the view of the fleet is, and what is yet to be told.
     ///
     /// ```
-    /// # use bulkman_core::testing::ManualRuntime;
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Fleet, MemoryStore};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::fleet::Fleet;
+    /// # use bulkman::store::MemoryStore;
     /// # use std::time::Duration;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
@@ -195,7 +209,7 @@ impl Fleet {
     /// let view = fleet.snapshot();
     /// assert_eq!((view.connected, view.staleness, view.pending), (true, Some(Duration::ZERO), 0));
     /// assert_eq!(view.circuits[0].state.unwrap().as_str(), "closed");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> FleetSnapshot {
@@ -229,9 +243,11 @@ impl Fleet {
     /// What happens to the link and to this process's decisions, from now on.
     ///
     /// ```
-    /// # use bulkman_core::fleet::{Ending, FleetEvent};
-    /// # use bulkman_core::testing::ManualRuntime;
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, Fleet, MemoryStore};
+    /// # use bulkman::fleet::{DecisionOutcome, FleetEvent};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::fleet::Fleet;
+    /// # use bulkman::store::MemoryStore;
     /// # use futures_lite::StreamExt;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
@@ -239,12 +255,12 @@ impl Fleet {
     /// # fleet.attach(&bulkhead)?;
     /// let mut events = fleet.events();
     /// runtime.block_on(async {
-    ///     assert!(matches!(events.next().await, Some(FleetEvent::Synchronised { after: None })));
+    ///     assert!(matches!(events.next().await, Some(FleetEvent::Synchronized { after: None })));
     ///     bulkhead.circuit_breaker().unwrap().open();
     ///     let told = events.next().await;
-    ///     assert!(matches!(told, Some(FleetEvent::Settled { ending: Ending::Published, .. })));
+    ///     assert!(matches!(told, Some(FleetEvent::DecisionResolved { ending: DecisionOutcome::Published, .. })));
     /// });
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn events(&self) -> FleetEvents {
         FleetEvents::new(&self.handle.hub.events)
@@ -258,12 +274,13 @@ impl Fleet {
     /// The shutdown begins with the first poll and goes on when the future is dropped.
     ///
     /// ```
-    /// # use bulkman_core::testing::ManualRuntime;
-    /// # use bulkman_core::{Fleet, MemoryStore};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use bulkman::fleet::Fleet;
+    /// # use bulkman::store::MemoryStore;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
     /// assert!(runtime.block_on(fleet.shutdown()), "nothing is left untold");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn shutdown(&self) -> bool {
         let hub = &self.handle.hub;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::counted::Counted;
 use super::event::FleetEvent;
-use crate::broadcast::Broadcast;
 use crate::circuit_breaker::SharedCircuit;
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 use crate::store::{Epoch, FleetState, StoreError};
+use crate::sync::broadcast::Broadcast;
+use crate::sync::waker_set::{WakerKey, WakerSet};
 use crate::sync::{Mutex, lock};
-use crate::wake::{WakerKey, WakerSet};
 
 /// The number of a circuit in this process's fleet.
 pub(super) type MemberId = u64;
@@ -57,7 +57,7 @@ pub(super) enum End {
 
 pub(super) struct Attached {
     pub(super) id: MemberId,
-    pub(super) name: Name,
+    pub(super) name: BulkheadName,
     pub(super) circuit: SharedCircuit,
     pub(super) tallies: Option<Tallies>,
 }
@@ -77,7 +77,7 @@ pub(super) struct Status {
     pub(super) pending: usize,
     pub(super) counted: Counted,
     /// In no order.
-    pub(super) circuits: Vec<(Name, Option<FleetState>, Epoch)>,
+    pub(super) circuits: Vec<(BulkheadName, Option<FleetState>, Epoch)>,
     pub(super) ended: bool,
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{CircuitView, Epoch, Fingerprint, OperationId, Revision, Snapshot};
 
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct Ledger {
     /// What the circuits looked like at one moment; `None` before the first snapshot.
     base: Option<Base>,
     /// Circuits that were told about since, by the answers to this process's own changes.
-    ahead: BTreeMap<Name, (Revision, Seen)>,
+    ahead: BTreeMap<BulkheadName, (Revision, Seen)>,
     /// An answer did not go on from here.
     doubted: bool,
 }
@@ -26,7 +26,7 @@ struct Base {
     revision: Revision,
     incarnation: u64,
     fingerprint: Fingerprint,
-    circuits: BTreeMap<Name, Seen>,
+    circuits: BTreeMap<BulkheadName, Seen>,
 }
 
 /// A circuit's last change. The default is that of a circuit that never had one.
@@ -39,7 +39,7 @@ struct Seen {
 impl Ledger {
     /// Takes in a full snapshot. Circuits that are not what they were, nor went on from there; or
     /// `None` if no history was lost.
-    pub(super) fn begin(&mut self, snapshot: &Snapshot) -> Option<Vec<Name>> {
+    pub(super) fn begin(&mut self, snapshot: &Snapshot) -> Option<Vec<BulkheadName>> {
         let circuits = snapshot.circuits.iter().map(|view| (view.circuit.clone(), Seen::of(view))).collect();
         let now = Base {
             revision: snapshot.revision,
@@ -73,7 +73,7 @@ impl Ledger {
         for (name, is) in &told {
             fingerprint = fingerprint.replacing(base.seen(name).operation, is.operation);
         }
-        let is_now = |name: &Name| told.get(name).copied().unwrap_or_else(|| base.seen(name));
+        let is_now = |name: &BulkheadName| told.get(name).copied().unwrap_or_else(|| base.seen(name));
         let goes_on = snapshot.incarnation == base.incarnation
             && snapshot.revision >= base.revision
             && snapshot.fingerprint == fingerprint
@@ -161,7 +161,7 @@ impl Ledger {
 }
 
 impl Base {
-    fn seen(&self, circuit: &Name) -> Seen {
+    fn seen(&self, circuit: &BulkheadName) -> Seen {
         self.circuits.get(circuit).copied().unwrap_or_default()
     }
 }
@@ -277,18 +277,18 @@ mod tests {
         let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
         assert!(!ledger.hear(&view(1, ("b", 1, 11))));
         let lost = ledger.begin(&after(0, &[("a", 0, 0), ("b", 0, 0)], &[("a", 0, 0), ("b", 0, 0)]));
-        assert_eq!(lost, Some(vec![Name::new("a").unwrap(), Name::new("b").unwrap()]));
+        assert_eq!(lost, Some(vec![BulkheadName::new("a").unwrap(), BulkheadName::new("b").unwrap()]));
         // Or was not.
         let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
         assert!(!ledger.hear(&view(1, ("b", 1, 11))));
         let lost = ledger.begin(&after(1, &[("a", 0, 0), ("b", 1, 11)], &[("a", 0, 0), ("b", 1, 11)]));
-        assert_eq!(lost, Some(vec![Name::new("a").unwrap()]));
+        assert_eq!(lost, Some(vec![BulkheadName::new("a").unwrap()]));
     }
 
     #[test]
     fn a_circuit_that_is_gone_is_lost_unless_it_never_changed() {
         let mut ledger = begun(&[("a", 3, 30), ("b", 0, 0)], 4);
-        assert_eq!(ledger.begin(&after(4, &[], &[])), Some(vec![Name::new("a").unwrap()]));
+        assert_eq!(ledger.begin(&after(4, &[], &[])), Some(vec![BulkheadName::new("a").unwrap()]));
     }
 
     type Last = (&'static str, u64, u64);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     fn view(revision: u64, (name, epoch, operation): Last) -> CircuitView {
-        let mut view = CircuitView::new(Name::new(name).unwrap());
+        let mut view = CircuitView::new(BulkheadName::new(name).unwrap());
         view.revision = Revision(revision);
         view.epoch = Epoch(epoch);
         view.operation = OperationId(operation);

@@ -18,10 +18,10 @@
 //! * Every change is a compare-and-swap on an epoch: a process that missed something is refused,
 //!   and takes over what it missed.
 //! * What this process decided while the store was away is *pending*, one slot for each circuit. On
-//!   return it is published, or superseded by something newer, or over. See [`Ending`].
+//!   return it is published, or superseded by something newer, or over. See [`DecisionOutcome`].
 //! * An opening that is over reads as half-open in every process, so that health is right without
 //!   traffic. But only the holder of a lease probes, one call at a time; others are refused with
-//!   [`OpenReason::NoLease`](crate::OpenReason::NoLease). A lease stays with its holder until the
+//!   [`RejectionReason::NoProbeLease`](crate::error::RejectionReason::NoProbeLease). A lease stays with its holder until the
 //!   half-open stay ends, so that a process with few calls gets through.
 //! * What is forced or disabled through a bulkhead of this process stays its own; through an
 //!   operator's command it is the fleet's, and wins over everything but that.
@@ -42,7 +42,7 @@ mod member;
 mod pace;
 mod snapshot;
 
-pub use event::{Ending, FleetEvent, FleetEvents};
+pub use event::{DecisionOutcome, FleetEvent, FleetEvents};
 pub use handle::Fleet;
 #[cfg(feature = "metrics")]
 pub(crate) use handle::WeakFleet;

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::circuit_breaker::Random;
+use crate::random::Random;
 use crate::store::OperationId;
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::name::Name;
+use crate::name::BulkheadName;
 #[cfg(feature = "serde")]
 use crate::snapshot::seconds;
 use crate::store::{Epoch, FleetState};
@@ -48,7 +48,7 @@ pub struct FleetSnapshot {
 #[non_exhaustive]
 pub struct FleetCircuit {
     /// Which.
-    pub name: Name,
+    pub name: BulkheadName,
     /// Its state; `None` before the store has been heard of it.
     pub state: Option<FleetState>,
     /// Its epoch.

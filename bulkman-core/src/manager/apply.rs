@@ -6,33 +6,35 @@ use std::sync::Arc;
 use super::config::ManagerConfig;
 use super::{BulkheadManager, ManagerError};
 use crate::bulkhead::Bulkhead;
-use crate::config::BulkheadConfig;
-use crate::error::ConfigError;
-use crate::name::Name;
+use crate::bulkhead::config::BulkheadConfig;
+use crate::config_error::ConfigError;
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
 /// What [`BulkheadManager::apply_config`] has done, by the bulkheads' names.
 ///
 /// ```
-/// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerConfig};
+/// use bulkman::{BulkheadConfig, BulkheadManager};
+/// use bulkman::manager::ManagerConfig;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("mail"))?;
 /// let applied = manager.apply_config(&ManagerConfig::new().bulkhead(BulkheadConfig::new("search")))?;
-/// assert_eq!((applied.created[0].as_str(), applied.unlisted[0].as_str()), ("search", "mail"));
-/// # Ok::<(), bulkman_core::ManagerError>(())
+/// assert_eq!((applied.created[0].as_str(), applied.not_in_config[0].as_str()), ("search", "mail"));
+/// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppliedConfig {
     /// Made, since there was none of this name.
-    pub created: Vec<Name>,
+    pub created: Vec<BulkheadName>,
     /// Changed in place.
-    pub changed: Vec<Name>,
+    pub changed: Vec<BulkheadName>,
     /// As they were.
-    pub unchanged: Vec<Name>,
+    pub unchanged: Vec<BulkheadName>,
     /// In the manager, but not in the configuration: left alone.
-    pub unlisted: Vec<Name>,
+    pub not_in_config: Vec<BulkheadName>,
 }
 
 impl BulkheadManager {
@@ -43,12 +45,14 @@ impl BulkheadManager {
     /// As [`apply_config`](Self::apply_config).
     ///
     /// ```
-    /// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerConfig};
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
+    /// use bulkman::manager::ManagerConfig;
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("payments"));
     /// let manager = BulkheadManager::from_config(&config, ClockOnly)?;
     /// assert!(manager.get_bulkhead("payments").is_some());
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn from_config(config: &ManagerConfig, runtime: impl Runtime) -> Result<Self, ManagerError> {
         let manager = Self::new(runtime);
@@ -60,7 +64,7 @@ impl BulkheadManager {
     ///
     /// Those keep their circuits' states and windows, their holders and their waiters: see
     /// [`Bulkhead::reconfigure`]. A bulkhead that is not in `config` is left alone, since somebody
-    /// may have made it in code, and named in [`AppliedConfig::unlisted`]: remove it if that is what its
+    /// may have made it in code, and named in [`AppliedConfig::not_in_config`]: remove it if that is what its
     /// absence means.
     ///
     /// # Errors
@@ -70,7 +74,9 @@ impl BulkheadManager {
     /// has changed then.
     ///
     /// ```
-    /// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerConfig};
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
+    /// use bulkman::manager::ManagerConfig;
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// let manager = BulkheadManager::new(ClockOnly);
     /// let payments = manager.create_bulkhead(BulkheadConfig::new("payments"))?;
@@ -81,7 +87,7 @@ impl BulkheadManager {
     /// let error = manager.apply_config(&bad).unwrap_err();
     /// assert_eq!(error.to_string(), r#"bulkhead "reports": `max_concurrent_calls` is 0, must be 1 to 1,000,000"#);
     /// assert_eq!(payments.stats().max_concurrent_calls, 10);
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn apply_config(&self, config: &ManagerConfig) -> Result<AppliedConfig, ManagerError> {
         let listed = distinct_names(config)?;
@@ -99,7 +105,7 @@ impl BulkheadManager {
 struct Plan<'a> {
     create: Vec<Bulkhead>,
     change: Vec<(Bulkhead, &'a BulkheadConfig)>,
-    keep: Vec<Name>,
+    keep: Vec<BulkheadName>,
 }
 
 impl<'a> Plan<'a> {
@@ -127,7 +133,7 @@ impl<'a> Plan<'a> {
     }
 
     /// `None`: a name that was free is taken now, and nothing was done.
-    fn carry_out(self, manager: &BulkheadManager, listed: &BTreeSet<Name>) -> Option<AppliedConfig> {
+    fn carry_out(self, manager: &BulkheadManager, listed: &BTreeSet<BulkheadName>) -> Option<AppliedConfig> {
         let mut applied = AppliedConfig { unchanged: self.keep, ..AppliedConfig::default() };
         let created = self.create.clone();
         {
@@ -139,9 +145,10 @@ impl<'a> Plan<'a> {
                 applied.created.push(bulkhead.name().clone());
                 bulkheads.insert(bulkhead.name().clone(), bulkhead);
             }
-            applied.unlisted = bulkheads.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+            applied.not_in_config =
+                bulkheads.keys().filter(|name| !listed.contains(*name)).cloned().collect();
         }
-        applied.unlisted.sort_unstable();
+        applied.not_in_config.sort_unstable();
         for bulkhead in created {
             // A circuit that is as new as this one is nobody's yet.
             let shared = manager.share(&bulkhead);
@@ -157,7 +164,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn distinct_names(config: &ManagerConfig) -> Result<BTreeSet<Name>, ManagerError> {
+fn distinct_names(config: &ManagerConfig) -> Result<BTreeSet<BulkheadName>, ManagerError> {
     let mut names = BTreeSet::new();
     for config in config.bulkheads() {
         let name = config.checked_name().map_err(|error| invalid(config, error))?;

@@ -1,6 +1,6 @@
 //! Several bulkheads, configured together.
 
-use crate::config::BulkheadConfig;
+use crate::bulkhead::config::BulkheadConfig;
 
 /// The configurations of several bulkheads: what one file says.
 ///
@@ -28,7 +28,8 @@ use crate::config::BulkheadConfig;
 /// ```
 ///
 /// ```
-/// use bulkman_core::{BulkheadConfig, ManagerConfig};
+/// use bulkman::BulkheadConfig;
+/// use bulkman::manager::ManagerConfig;
 ///
 /// let config = ManagerConfig::new()
 ///     .bulkhead(BulkheadConfig::new("payments").max_concurrent_calls(20))
@@ -44,7 +45,7 @@ impl ManagerConfig {
     /// No bulkheads yet.
     ///
     /// ```
-    /// # use bulkman_core::ManagerConfig;
+    /// # use bulkman::manager::ManagerConfig;
     /// assert!(ManagerConfig::new().bulkheads().is_empty());
     /// ```
     #[must_use]
@@ -55,7 +56,8 @@ impl ManagerConfig {
     /// Adds a bulkhead. Nothing is checked before it is applied.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, ManagerConfig};
+    /// # use bulkman::BulkheadConfig;
+    /// # use bulkman::manager::ManagerConfig;
     /// let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("search").max_concurrent_calls(5));
     /// assert_eq!(config.bulkheads()[0].name(), "search");
     /// ```
@@ -68,7 +70,8 @@ impl ManagerConfig {
     /// The bulkheads, in the order in which they were added.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, ManagerConfig};
+    /// # use bulkman::BulkheadConfig;
+    /// # use bulkman::manager::ManagerConfig;
     /// let config: ManagerConfig = ["search", "mail"].map(BulkheadConfig::new).into_iter().collect();
     /// assert_eq!(config.bulkheads().len(), 2);
     /// ```

@@ -3,7 +3,7 @@
 mod apply;
 mod config;
 #[cfg(feature = "serde")]
-mod form;
+mod repr;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,22 +19,23 @@ use thiserror::Error;
 pub use self::apply::AppliedConfig;
 pub use self::config::ManagerConfig;
 use crate::bulkhead::Bulkhead;
-use crate::bulkhead_state::BulkheadState;
-use crate::classify::ByResult;
-use crate::config::BulkheadConfig;
-use crate::error::{BulkheadError, ConfigError};
-use crate::execute::Execute;
+use crate::bulkhead::config::BulkheadConfig;
+use crate::bulkhead::state::BulkheadState;
+use crate::bulkhead::stats::BulkheadStats;
+use crate::call::classifier::DefaultClassifier;
+use crate::call::execute::Execute;
+use crate::config_error::ConfigError;
+use crate::error::BulkheadError;
 use crate::fleet::Fleet;
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
-use crate::stats::BulkheadStats;
 use crate::store::CircuitStore;
 
 /// Makes bulkheads and finds them by name. Cheap to clone; all clones are one registry.
 ///
 /// ```
-/// use bulkman_core::testing::ManualRuntime;
-/// use bulkman_core::{BulkheadConfig, BulkheadManager};
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let runtime = ManualRuntime::new();
 /// let manager = BulkheadManager::new(runtime.clone());
@@ -42,7 +43,7 @@ use crate::store::CircuitStore;
 /// let rows = manager.execute_in_bulkhead("database", async { Ok::<_, ()>(42) });
 /// assert_eq!(runtime.block_on(rows), Ok(42));
 /// assert_eq!(manager.all_stats()[0].successful, 1);
-/// # Ok::<(), bulkman_core::ManagerError>(())
+/// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
 #[derive(Clone)]
 pub struct BulkheadManager {
@@ -51,14 +52,16 @@ pub struct BulkheadManager {
 
 struct Shared {
     runtime: Arc<dyn Runtime>,
-    bulkheads: RwLock<HashMap<Name, Bulkhead>>,
+    bulkheads: RwLock<HashMap<BulkheadName, Bulkhead>>,
     fleet: OnceLock<Fleet>,
 }
 
 /// Why a manager does not hand out a bulkhead.
 ///
 /// ```
-/// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerError};
+/// use bulkman::{BulkheadConfig, BulkheadManager};
+/// use bulkman::manager::ManagerError;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
@@ -74,14 +77,14 @@ pub enum ManagerError {
     #[error("a bulkhead named {name:?} exists already")]
     Exists {
         /// The name.
-        name: Name,
+        name: BulkheadName,
     },
 
     /// There is one of this name, with another configuration.
     #[error("a bulkhead named {name:?} exists with another `{field}`")]
     Conflict {
         /// The name.
-        name: Name,
+        name: BulkheadName,
         /// The first field that differs.
         field: &'static str,
     },
@@ -104,7 +107,8 @@ impl BulkheadManager {
     /// An empty registry whose bulkheads run on `runtime`.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadManager, ClockOnly};
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::runtime::ClockOnly;
     /// let manager = BulkheadManager::new(ClockOnly);
     /// assert!(manager.is_empty());
     /// ```
@@ -127,8 +131,9 @@ impl BulkheadManager {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use bulkman_core::testing::ManualRuntime;
-    /// use bulkman_core::{BulkheadConfig, BulkheadManager, MemoryStore};
+    /// use bulkman::testing::ManualRuntime;
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
+    /// use bulkman::store::MemoryStore;
     ///
     /// let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone());
@@ -137,7 +142,7 @@ impl BulkheadManager {
     /// // A process that wants to know what the fleet knows before its first call:
     /// let ready = runtime.block_on(manager.fleet().unwrap().ready(Duration::from_secs(1)));
     /// assert!(ready);
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
         let fleet = Fleet::from_parts(Arc::new(store), Arc::clone(&self.shared.runtime))?;
@@ -152,13 +157,15 @@ impl BulkheadManager {
     /// The fleet with which the circuits are shared, if they are.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// let manager = BulkheadManager::new(runtime.clone());
     /// assert!(manager.fleet().is_none());
     /// let manager = manager.with_store(MemoryStore::new(runtime))?;
     /// assert!(manager.fleet().is_some());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
@@ -177,7 +184,9 @@ impl BulkheadManager {
     /// that can't be used.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerError};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::manager::ManagerError;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// let database = manager.create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
     /// assert_eq!(database.stats().max_concurrent_calls, 5);
@@ -206,12 +215,13 @@ impl BulkheadManager {
     /// The bulkhead of this name.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
     /// assert!(manager.get_bulkhead("database").is_some());
     /// assert!(manager.get_bulkhead("data base").is_none());
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn get_bulkhead(&self, name: &str) -> Option<Bulkhead> {
@@ -226,7 +236,9 @@ impl BulkheadManager {
     /// disagree should know. [`Bulkhead::reconfigure`] changes it on purpose.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly, ManagerError};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::manager::ManagerError;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// for _ in 0..2 {
     ///     manager.get_or_create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
@@ -255,7 +267,8 @@ impl BulkheadManager {
     /// [`BulkheadError::NotFound`] if there is none; otherwise as [`Bulkhead::execute`].
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadError, BulkheadManager, testing::ManualRuntime};
+    /// # use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager};
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// # let manager = BulkheadManager::new(runtime.clone());
     /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
@@ -265,7 +278,7 @@ impl BulkheadManager {
     /// let nowhere = manager.execute_in_bulkhead("data base", async { Ok::<_, ()>(42) }).await;
     /// assert_eq!(nowhere, Err(BulkheadError::NotFound { name: "data base".into() }));
     /// # });
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn execute_in_bulkhead<F, T, E>(&self, name: &str, operation: F) -> ExecuteInBulkhead<F>
     where
@@ -280,7 +293,8 @@ impl BulkheadManager {
     /// The counters of all bulkheads, ordered by name.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// for name in ["search", "database"] {
     ///     manager.create_bulkhead(BulkheadConfig::new(name))?;
@@ -288,7 +302,7 @@ impl BulkheadManager {
     /// let stats = manager.all_stats();
     /// assert_eq!((stats[0].bulkhead.as_str(), stats[1].bulkhead.as_str()), ("database", "search"));
     /// assert_eq!(stats.iter().map(|bulkhead| bulkhead.failed).sum::<u64>(), 0);
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn all_stats(&self) -> Vec<BulkheadStats> {
@@ -298,31 +312,34 @@ impl BulkheadManager {
     /// The condition of all bulkheads, ordered by name.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, BulkheadState, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::bulkhead::BulkheadState;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// # for name in ["search", "database"] { manager.create_bulkhead(BulkheadConfig::new(name))?; }
     /// manager.get_bulkhead("search").unwrap().circuit_breaker().unwrap().open();
     /// let status = manager.health_status();
     /// assert_eq!((status[0].0.as_str(), status[0].1), ("database", BulkheadState::Healthy));
     /// assert_eq!((status[1].0.as_str(), status[1].1), ("search", BulkheadState::Isolated));
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
-    pub fn health_status(&self) -> Vec<(Name, BulkheadState)> {
+    pub fn health_status(&self) -> Vec<(BulkheadName, BulkheadState)> {
         self.bulkheads().iter().map(|bulkhead| (bulkhead.name().clone(), bulkhead.state())).collect()
     }
 
     /// All bulkheads, ordered by name.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// # for name in ["search", "database"] { manager.create_bulkhead(BulkheadConfig::new(name))?; }
     /// for bulkhead in manager.bulkheads() {
     ///     println!("{}: {}", bulkhead.name(), bulkhead.state());
     /// }
     /// assert_eq!(manager.bulkheads().len(), 2);
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn bulkheads(&self) -> Vec<Bulkhead> {
@@ -334,11 +351,12 @@ impl BulkheadManager {
     /// How many there are.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
     /// assert_eq!(manager.len(), 1);
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
@@ -348,12 +366,13 @@ impl BulkheadManager {
     /// Whether there are none.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::runtime::ClockOnly;
     /// let manager = BulkheadManager::new(ClockOnly);
     /// assert!(manager.is_empty());
     /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
     /// assert!(!manager.is_empty());
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -364,7 +383,9 @@ impl BulkheadManager {
     /// down to end it.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, BulkheadState, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::bulkhead::BulkheadState;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// let held = manager.create_bulkhead(BulkheadConfig::new("database"))?;
     /// if let Some(removed) = manager.remove_bulkhead("database") {
@@ -372,7 +393,7 @@ impl BulkheadManager {
     /// }
     /// assert!(manager.get_bulkhead("database").is_none());
     /// assert_eq!(held.state(), BulkheadState::ShutDown);
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn remove_bulkhead(&self, name: &str) -> Option<Bulkhead> {
         self.write().remove(name)
@@ -381,12 +402,13 @@ impl BulkheadManager {
     /// Shuts all bulkheads down: see [`Bulkhead::shutdown`].
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// let database = manager.create_bulkhead(BulkheadConfig::new("database"))?;
     /// manager.shutdown();
     /// assert!(database.execute_sync(|| Ok::<_, ()>(42)).is_err());
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn shutdown(&self) {
         for bulkhead in self.bulkheads() {
@@ -397,7 +419,8 @@ impl BulkheadManager {
     /// Waits until every bulkhead now in the registry is drained: see [`Bulkhead::drained`].
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, testing::ManualRuntime};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::testing::ManualRuntime;
     /// # use futures_lite::future::zip;
     /// # let runtime = ManualRuntime::new();
     /// # let manager = BulkheadManager::new(runtime.clone());
@@ -406,7 +429,7 @@ impl BulkheadManager {
     /// manager.shutdown();
     /// runtime.block_on(zip(manager.drained(), async { running.succeed() }));
     /// assert_eq!((database.stats().active, database.stats().successful), (0, 1));
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub async fn drained(&self) {
         for bulkhead in self.bulkheads() {
@@ -424,11 +447,11 @@ impl BulkheadManager {
         &self.shared.runtime
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Name, Bulkhead>> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<BulkheadName, Bulkhead>> {
         self.shared.bulkheads.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Name, Bulkhead>> {
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<BulkheadName, Bulkhead>> {
         self.shared.bulkheads.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -453,7 +476,7 @@ impl fmt::Debug for BulkheadManager {
 fn same_or_conflict(
     bulkhead: Bulkhead,
     config: &BulkheadConfig,
-    name: Name,
+    name: BulkheadName,
 ) -> Result<Bulkhead, ManagerError> {
     match bulkhead.config().difference(config) {
         None => Ok(bulkhead),
@@ -474,7 +497,7 @@ pin_project! {
         #[doc(hidden)]
         Found {
             #[pin]
-            execute: Execute<Bulkhead, F, ByResult>,
+            execute: Execute<Bulkhead, F, DefaultClassifier>,
         },
         #[doc(hidden)]
         Missing {

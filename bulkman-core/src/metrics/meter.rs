@@ -7,10 +7,10 @@ use std::time::Duration;
 use ::metrics::{Histogram, SharedString, counter, gauge, histogram};
 
 use super::names;
+use crate::bulkhead::stats::{Event, Reading};
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::circuit_breaker::CircuitState;
-use crate::name::Name;
-use crate::stats::{Event, Reading};
+use crate::name::BulkheadName;
 use crate::sync::{Mutex, lock};
 
 /// A bulkhead's part of the metrics.
@@ -105,7 +105,7 @@ pub(crate) fn publish_last_counts(inner: &Inner) {
 }
 
 /// Nobody is behind this name any more.
-pub(super) fn retire(name: &Name) {
+pub(super) fn retire(name: &BulkheadName) {
     let label = label(name);
     for name in
         [names::RUNNING, names::WAITING, names::PERMITS_IN_USE, names::PERMITS_LIMIT, names::QUEUE_LIMIT]
@@ -149,7 +149,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         ("forced_open", calls.refused.forced_open),
         ("no_lease", calls.refused.no_lease),
         ("full", calls.event(Event::Full)),
-        ("timed_out_waiting", calls.event(Event::TimedOutWaiting)),
+        ("timed_out_in_queue", calls.event(Event::TimedOutWaiting)),
         ("shutdown", calls.event(Event::Shutdown)),
     ] {
         counter!(names::REJECTIONS, BULKHEAD => label.clone(), "reason" => reason).increment(by);
@@ -182,7 +182,7 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
 }
 
 /// Shared by all series of a bulkhead.
-fn label(name: &Name) -> SharedString {
+fn label(name: &BulkheadName) -> SharedString {
     SharedString::from_shared(name.as_str().into())
 }
 

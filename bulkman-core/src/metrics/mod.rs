@@ -10,7 +10,7 @@
 //! | --- | --- | --- | --- |
 //! | `bulkman_calls_started_total` | counter | | calls that got a permit and an admission |
 //! | `bulkman_calls_total` | counter | `outcome`: `success`, `failure`, `ignored`, `cancelled` | calls that ran and ended |
-//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probes_out`, `forced_open`, `no_lease`, `full`, `timed_out_waiting`, `shutdown` | calls that never started |
+//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probes_out`, `forced_open`, `no_lease`, `full`, `timed_out_in_queue`, `shutdown` | calls that never started |
 //! | `bulkman_cancelled_waiting_total` | counter | | calls whose callers left the queue |
 //! | `bulkman_timeouts_total` | counter | | calls that started and ran out of time |
 //! | `bulkman_panics_total` | counter | | calls that started and panicked |
@@ -27,7 +27,7 @@
 //! Every series carries the label `bulkhead`, its name: as many values as there are bulkheads, so
 //! name bulkheads after dependencies, never after users or requests.
 //!
-//! Where a manager (or a bulkhead) has a store, its [`Fleet`](crate::Fleet) tells how fresh its
+//! Where a manager (or a bulkhead) has a store, its [`Fleet`](crate::fleet::Fleet) tells how fresh its
 //! view is and what became of its decisions. These series carry the label `namespace`, the
 //! store's, and no other but those listed:
 //!

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::{fleet, meter, names};
 use crate::bulkhead::{Bulkhead, WeakBulkhead};
-use crate::error::ConfigError;
+use crate::config_error::ConfigError;
 use crate::fleet::{Fleet, WeakFleet};
 use crate::manager::{BulkheadManager, WeakManager};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 use crate::sync::{Mutex, lock};
 
@@ -23,15 +23,16 @@ use crate::sync::{Mutex, lock};
 /// its bulkheads alive.
 ///
 /// ```
-/// use bulkman_core::metrics::MetricsPublisher;
-/// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+/// use bulkman::metrics::MetricsPublisher;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
 ///
 /// let metrics = MetricsPublisher::new(&manager).timings(true);
 /// metrics.publish();       // in the handler of `/metrics`, before it renders
-/// # Ok::<(), bulkman_core::ManagerError>(())
+/// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
 pub struct MetricsPublisher {
     source: Source,
@@ -39,7 +40,7 @@ pub struct MetricsPublisher {
     timings: bool,
     described: Once,
     /// Whom the last publication found.
-    known: Mutex<BTreeMap<Name, WeakBulkhead>>,
+    known: Mutex<BTreeMap<BulkheadName, WeakBulkhead>>,
 }
 
 enum Source {
@@ -52,13 +53,14 @@ impl MetricsPublisher {
     /// Publishes all bulkheads that are in the manager at the time.
     ///
     /// ```
-    /// # use bulkman_core::metrics::MetricsPublisher;
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// # use bulkman::metrics::MetricsPublisher;
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::runtime::ClockOnly;
     /// let manager = BulkheadManager::new(ClockOnly);
     /// let metrics = MetricsPublisher::new(&manager);
     /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
     /// metrics.publish();             // finds it, too
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn new(manager: &BulkheadManager) -> Self {
@@ -68,11 +70,12 @@ impl MetricsPublisher {
     /// Publishes one bulkhead.
     ///
     /// ```
-    /// # use bulkman_core::metrics::MetricsPublisher;
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::metrics::MetricsPublisher;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// MetricsPublisher::for_bulkhead(&bulkhead).publish();
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn for_bulkhead(bulkhead: &Bulkhead) -> Self {
@@ -83,12 +86,14 @@ impl MetricsPublisher {
     /// are attached to it. The fleet of a manager, or of a bulkhead, is published with that.
     ///
     /// ```
-    /// # use bulkman_core::metrics::MetricsPublisher;
-    /// # use bulkman_core::{Fleet, MemoryStore, testing::ManualRuntime};
+    /// # use bulkman::metrics::MetricsPublisher;
+    /// # use bulkman::fleet::Fleet;
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime)?;
     /// MetricsPublisher::for_fleet(&fleet).publish();
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn for_fleet(fleet: &Fleet) -> Self {
@@ -101,8 +106,9 @@ impl MetricsPublisher {
     /// reads the clock three times. The histograms belong to the recorder that was installed then.
     ///
     /// ```
-    /// # use bulkman_core::metrics::MetricsPublisher;
-    /// # use bulkman_core::{BulkheadManager, ClockOnly};
+    /// # use bulkman::metrics::MetricsPublisher;
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// let metrics = MetricsPublisher::new(&manager).timings(true);
     /// metrics.publish();
@@ -116,8 +122,9 @@ impl MetricsPublisher {
     /// Hands over everything as it stands now.
     ///
     /// ```
-    /// # use bulkman_core::metrics::MetricsPublisher;
-    /// # use bulkman_core::{BulkheadManager, ClockOnly};
+    /// # use bulkman::metrics::MetricsPublisher;
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
     /// # let metrics = MetricsPublisher::new(&manager);
     /// # fn render() -> String { String::new() }
@@ -155,13 +162,14 @@ impl MetricsPublisher {
     /// [`ConfigError`] for an interval of zero, and for a runtime without timers or tasks.
     ///
     /// ```
-    /// # use bulkman_core::metrics::MetricsPublisher;
-    /// # use bulkman_core::{BulkheadManager, testing::ManualRuntime};
+    /// # use bulkman::metrics::MetricsPublisher;
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// let manager = BulkheadManager::new(ManualRuntime::new());
     /// MetricsPublisher::new(&manager).publish_every(Duration::from_secs(5))?;
     /// assert!(MetricsPublisher::new(&manager).publish_every(Duration::ZERO).is_err());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn publish_every(self, interval: Duration) -> Result<(), ConfigError> {
         if interval.is_zero() {
@@ -185,7 +193,10 @@ impl MetricsPublisher {
 
     /// Whom the last publication found and this one did not: their names, unless others bear them
     /// now, and themselves, if they still live.
-    fn remember(&self, now: BTreeMap<Name, WeakBulkhead>) -> Vec<(Option<Name>, Option<Bulkhead>)> {
+    fn remember(
+        &self,
+        now: BTreeMap<BulkheadName, WeakBulkhead>,
+    ) -> Vec<(Option<BulkheadName>, Option<Bulkhead>)> {
         let mut known = lock(&self.known);
         let gone = known
             .iter()

@@ -8,7 +8,7 @@ use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
 use crate::error::Denied;
 use crate::fleet::FleetEvent;
-use crate::name::Name;
+use crate::name::BulkheadName;
 
 /// A call was refused. Many of these come at once, so it takes a level of its own to see them, and
 /// what it takes to tell is kept off the path of those that nobody wants to see.
@@ -28,7 +28,7 @@ pub(crate) fn refused(observer: &Observer, inner: &Inner, reason: &'static str) 
 /// A circuit that is used without a bulkhead refused a call. As many as of [`refused`], and told
 /// the same way. Never inlined: that would spoil the path of the calls that are admitted.
 #[inline(never)]
-pub(crate) fn refused_by_circuit(circuit: &Name, denied: Denied) {
+pub(crate) fn refused_by_circuit(circuit: &BulkheadName, denied: Denied) {
     tracing::debug!(
         target: "bulkman::call",
         circuit = circuit.as_str(),
@@ -73,10 +73,10 @@ pub(crate) fn transition(transition: &Transition) {
 pub(crate) fn fleet(event: &FleetEvent) {
     const TARGET: &str = "bulkman::fleet";
     match event {
-        FleetEvent::Synchronised { after: None } => {
+        FleetEvent::Synchronized { after: None } => {
             tracing::info!(target: TARGET, "synchronised with the store");
         }
-        FleetEvent::Synchronised { after: Some(after) } => {
+        FleetEvent::Synchronized { after: Some(after) } => {
             tracing::info!(target: TARGET, ?after, "synchronised with the store again");
         }
         FleetEvent::Degraded { error } if error.is_transient() => {
@@ -89,11 +89,11 @@ pub(crate) fn fleet(event: &FleetEvent) {
             let circuit = circuit.as_str();
             tracing::info!(target: TARGET, circuit, "decision waits for the store");
         }
-        FleetEvent::Settled { circuit, ending } => {
+        FleetEvent::DecisionResolved { circuit, ending } => {
             let (circuit, ending) = (circuit.as_str(), ending.as_str());
             tracing::debug!(target: TARGET, circuit, ending, "decision settled");
         }
-        FleetEvent::PushGivenUp => {
+        FleetEvent::FellBackToPolling => {
             tracing::warn!(target: TARGET, "announcements do not arrive, the store is polled");
         }
         FleetEvent::HistoryLost => {

@@ -8,6 +8,7 @@
 mod events;
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]
 mod nobody;
+pub(crate) mod span;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 mod watch;
 
@@ -18,7 +19,7 @@ pub(crate) use self::nobody::Observer;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 pub(crate) use self::watch::Observer;
 
-use crate::outcome::Outcome;
+use crate::call::outcome::Outcome;
 
 /// No span to be within.
 #[cfg(not(feature = "tracing"))]
@@ -28,7 +29,7 @@ pub(crate) struct NoSpan;
 /// How a call ended, for those who listen.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only spans tell the details"))]
-pub(crate) enum Ending {
+pub(crate) enum CallEnd {
     /// The operation came to its end.
     Ran(Outcome),
     /// The operation was given up when its time was over.

@@ -1,6 +1,6 @@
 //! Nobody can listen: every hook is nothing.
 
-use super::{Ending, NoSpan};
+use super::{CallEnd, NoSpan};
 use crate::bulkhead::Inner;
 
 #[derive(Debug)]
@@ -28,5 +28,5 @@ impl Observer {
     }
 
     #[inline]
-    pub(crate) const fn end(&mut self, _inner: &Inner, _ending: Ending) {}
+    pub(crate) const fn end(&mut self, _inner: &Inner, _ending: CallEnd) {}
 }

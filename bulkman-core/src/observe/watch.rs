@@ -4,7 +4,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use super::Ending;
+use super::CallEnd;
 use crate::bulkhead::Inner;
 
 /// A call's listeners: none, unless somebody asked when it began.
@@ -68,7 +68,7 @@ impl Observer {
 
     /// The call is over; what it held was given back before.
     #[inline]
-    pub(crate) fn end(&mut self, inner: &Inner, ending: Ending) {
+    pub(crate) fn end(&mut self, inner: &Inner, ending: CallEnd) {
         // Asked before it is taken, so that a call without listeners writes nothing.
         if self.listens() {
             self.tell(inner, ending);
@@ -76,7 +76,7 @@ impl Observer {
     }
 
     #[cold]
-    fn tell(&mut self, inner: &Inner, ending: Ending) {
+    fn tell(&mut self, inner: &Inner, ending: CallEnd) {
         if let Some(watch) = self.watch.take() {
             watch.end(inner, ending);
         }
@@ -106,7 +106,7 @@ impl Watch {
             target: "bulkman::call",
             "call",
             bulkhead = inner.name.as_str(),
-            id = if id == 0 { crate::report::next_id() } else { id },
+            id = if id == 0 { crate::call::report::next_id() } else { id },
             queued = tracing::field::Empty,
             ran = tracing::field::Empty,
             outcome = tracing::field::Empty,
@@ -129,7 +129,7 @@ impl Watch {
     }
 
     #[cold]
-    fn end(self, inner: &Inner, ending: Ending) {
+    fn end(self, inner: &Inner, ending: CallEnd) {
         let now = inner.runtime.now();
         let queued = self.running.unwrap_or(now).saturating_duration_since(self.began);
         let ran = self.running.map(|running| now.saturating_duration_since(running));
@@ -144,17 +144,17 @@ impl Watch {
     }
 
     #[cfg(feature = "tracing")]
-    fn tell(&self, queued: Duration, ran: Option<Duration>, ending: Ending) {
-        use crate::outcome::Outcome;
+    fn tell(&self, queued: Duration, ran: Option<Duration>, ending: CallEnd) {
+        use crate::call::outcome::Outcome;
 
         let outcome = match ending {
-            Ending::Ran(Outcome::Success) => "success",
-            Ending::Ran(Outcome::Failure) => "failure",
-            Ending::Ran(Outcome::Ignored) => "ignored",
-            Ending::TimedOut => "timed_out",
-            Ending::Panicked => "panicked",
-            Ending::Cancelled => "cancelled",
-            Ending::Refused(reason) => {
+            CallEnd::Ran(Outcome::Success) => "success",
+            CallEnd::Ran(Outcome::Failure) => "failure",
+            CallEnd::Ran(Outcome::Ignored) => "ignored",
+            CallEnd::TimedOut => "timed_out",
+            CallEnd::Panicked => "panicked",
+            CallEnd::Cancelled => "cancelled",
+            CallEnd::Refused(reason) => {
                 self.span.record("reason", reason);
                 "refused"
             }

@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::waiters::Fate;
-use crate::unwind::discard;
+use crate::sync::unwind::discard;
 
 /// The places of a chunk: as many as a word has bits.
 pub(super) const PLACES: u64 = 64;

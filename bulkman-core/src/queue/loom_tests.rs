@@ -164,16 +164,16 @@ fn an_opening_against_a_newcomer_leaves_nobody_waiting() {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.refuse_all(Refusal::Circuit);
+                queue.refuse_all(QueueRejection::Circuit);
             })
         };
         let refuses = || open.load(Ordering::Acquire);
         let joined = queue.enqueue(Priority::Normal, None, Waker::noop(), refuses, unasked);
         opener.join().unwrap();
         match joined {
-            Enqueued::Refused(Refusal::Circuit) => {}
+            Enqueued::Refused(QueueRejection::Circuit) => {}
             Enqueued::Waiting(key) => {
-                assert_eq!(look(&queue, key), Poll::Ready(Waited::Refused(Refusal::Circuit)));
+                assert_eq!(look(&queue, key), Poll::Ready(Waited::Refused(QueueRejection::Circuit)));
             }
             other => panic!("{other:?}"),
         }
@@ -189,7 +189,7 @@ fn a_grant_against_an_opening_loses_no_permit() {
         let waiter = waits(&queue);
         let opener = {
             let queue = queue.clone();
-            thread::spawn(move || queue.refuse_all(Refusal::Circuit))
+            thread::spawn(move || queue.refuse_all(QueueRejection::Circuit))
         };
         queue.release(unasked);
         opener.join().unwrap();
@@ -197,7 +197,7 @@ fn a_grant_against_an_opening_loses_no_permit() {
             Poll::Ready(Waited::Granted) => {
                 queue.release(unasked);
             }
-            Poll::Ready(Waited::Refused(Refusal::Circuit)) => {}
+            Poll::Ready(Waited::Refused(QueueRejection::Circuit)) => {}
             other => panic!("{other:?}"),
         }
         assert_all_free(&queue, 1);
@@ -367,10 +367,10 @@ fn a_shutdown_against_a_release_and_a_newcomer_is_drained_when_all_have_gone() {
         releaser.join().unwrap();
         let granted = match joined {
             Enqueued::Taken => true,
-            Enqueued::Refused(Refusal::Shutdown) => false,
+            Enqueued::Refused(QueueRejection::Shutdown) => false,
             Enqueued::Waiting(key) => match look(&queue, key) {
                 Poll::Ready(Waited::Granted) => true,
-                Poll::Ready(Waited::Refused(Refusal::Shutdown)) => false,
+                Poll::Ready(Waited::Refused(QueueRejection::Shutdown)) => false,
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),
@@ -419,7 +419,7 @@ fn an_opening_against_a_newcomer_and_a_release_loses_no_permit() {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.refuse_all(Refusal::Circuit);
+                queue.refuse_all(QueueRejection::Circuit);
             })
         };
         let releaser = release(&queue);
@@ -429,10 +429,10 @@ fn an_opening_against_a_newcomer_and_a_release_loses_no_permit() {
         releaser.join().unwrap();
         let granted = match joined {
             Enqueued::Taken => true,
-            Enqueued::Refused(Refusal::Circuit) => false,
+            Enqueued::Refused(QueueRejection::Circuit) => false,
             Enqueued::Waiting(key) => match look(&queue, key) {
                 Poll::Ready(Waited::Granted) => true,
-                Poll::Ready(Waited::Refused(Refusal::Circuit)) => false,
+                Poll::Ready(Waited::Refused(QueueRejection::Circuit)) => false,
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),

@@ -42,16 +42,16 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::unwind::{contain, discard};
+use crate::sync::waker_set::wake;
 use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
-use crate::unwind::{contain, discard};
-use crate::wake::wake;
 
 pub(crate) use self::words::Limits;
 use self::words::{Hand, Pressure};
 use grants::Grants;
 pub use order::{Priority, QueueOrder};
 use waiters::{Fate, Waiters, WakeList};
-pub(crate) use waiters::{Key, Refusal};
+pub(crate) use waiters::{Key, QueueRejection};
 
 /// The most permits that a queue can have: a semaphore gives them up one at a time, so shrinking
 /// and shutting down take time in proportion to it.
@@ -112,7 +112,7 @@ pub(crate) enum Enqueued {
     /// The queue filled up meanwhile.
     Full,
     /// The circuit opened, or the bulkhead was shut down, meanwhile.
-    Refused(Refusal),
+    Refused(QueueRejection),
 }
 
 /// How a wait ended.
@@ -121,7 +121,7 @@ pub(crate) enum Waited {
     /// The caller owns a permit.
     Granted,
     /// Everybody was refused.
-    Refused(Refusal),
+    Refused(QueueRejection),
     /// The waiter's deadline has passed.
     Expired,
 }
@@ -205,9 +205,9 @@ impl WaitQueue {
     #[inline]
     fn answer_at_once(&self, pressure: Pressure, refuses: impl FnOnce() -> bool) -> Option<Enqueued> {
         if pressure.is_closed() {
-            Some(Enqueued::Refused(Refusal::Shutdown))
+            Some(Enqueued::Refused(QueueRejection::Shutdown))
         } else if refuses() {
-            Some(Enqueued::Refused(Refusal::Circuit))
+            Some(Enqueued::Refused(QueueRejection::Circuit))
         } else if pressure.waiting() == 0 && pressure.debt() == 0 && (self.hand.take() || self.draw()) {
             Some(Enqueued::Taken)
         } else if pressure.waiting() as usize >= self.limits().places {
@@ -255,7 +255,7 @@ impl WaitQueue {
     }
 
     /// Refuses everybody who waits now; those who come later wait.
-    pub(crate) fn refuse_all(&self, why: Refusal) {
+    pub(crate) fn refuse_all(&self, why: QueueRejection) {
         // Taken even if nobody seems to wait: a newcomer that has not seen the reason yet is
         // either in the queue by now, or will see it under the lock.
         let until = lock(&self.waiters).arrivals();
@@ -285,7 +285,7 @@ impl WaitQueue {
         let wake = self.distribute(&mut waiters, None);
         drop(waiters);
         wake.wake();
-        self.refuse_all(Refusal::Shutdown);
+        self.refuse_all(QueueRejection::Shutdown);
         true
     }
 

@@ -3,13 +3,14 @@
 /// How urgent a call is among those that wait.
 ///
 /// ```
-/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Priority};
+/// use bulkman::{Bulkhead, BulkheadConfig, Priority};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
 /// let urgent = bulkhead.call().priority(Priority::High);
 /// assert_eq!(urgent.execute_sync(|| Ok::<_, ()>(12)), Ok(12));
 /// assert_eq!(Priority::default(), Priority::Normal);
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
@@ -27,7 +28,7 @@ pub enum Priority {
 /// Which of the waiting calls of one priority is served first.
 ///
 /// ```
-/// use bulkman_core::{BulkheadConfig, QueueOrder};
+/// use bulkman::{BulkheadConfig, QueueOrder};
 ///
 /// let config = BulkheadConfig::new("search").queue_order(QueueOrder::Lifo);
 /// assert_ne!(config, BulkheadConfig::new("search"));       // first in, first out

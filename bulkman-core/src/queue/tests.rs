@@ -114,7 +114,7 @@ impl Model {
         let fates = &mut self.fates;
         self.waiting.retain(|&(_, _, who)| {
             if who < until {
-                fates[who] = Fate::Refused(Refusal::Circuit);
+                fates[who] = Fate::Refused(QueueRejection::Circuit);
             }
             who >= until
         });
@@ -166,7 +166,7 @@ proptest! {
                 Op::Refuse => {
                     let (until, known) = (waiters.arrivals(), clients.len());
                     // Somebody comes while the others are refused, and is not.
-                    while !waiters.refuse(Refusal::Circuit, until, 20, &mut wake) {
+                    while !waiters.refuse(QueueRejection::Circuit, until, 20, &mut wake) {
                         clients.push(join(&mut waiters, &mut model, 1, None));
                     }
                     model.refuse(known);

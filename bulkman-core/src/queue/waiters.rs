@@ -11,11 +11,11 @@ use std::time::Instant;
 use super::chunks::{Chunks, Left, Turn};
 use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
-use crate::wake::wake;
+use crate::sync::waker_set::wake;
 
 /// Why waiting calls are refused all at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum QueueRejection {
     /// The circuit opened.
     Circuit,
     /// The bulkhead was shut down.
@@ -30,7 +30,7 @@ pub(super) enum Fate {
     /// Out, with a permit that it has not seen yet.
     Granted,
     /// Refused.
-    Refused(Refusal),
+    Refused(QueueRejection),
     /// Passed over: its deadline had passed when its turn came.
     Expired,
 }
@@ -178,7 +178,7 @@ impl Waiters {
     /// first; says whether that was all of them.
     pub(super) fn refuse(
         &mut self,
-        why: Refusal,
+        why: QueueRejection,
         until: Arrivals,
         limit: usize,
         wake: &mut WakeList,

@@ -7,15 +7,15 @@ mod table;
 use std::time::{Duration, Instant};
 
 use crate::bulkhead::Bulkhead;
-use crate::bulkhead_state::BulkheadState;
+use crate::bulkhead::state::BulkheadState;
+use crate::bulkhead::stats::BulkheadStats;
 use crate::circuit_breaker::{
-    CircuitBreaker, CircuitCounts, CircuitState, Refusals, Transition, TransitionCause,
+    CircuitBreaker, CircuitCounts, CircuitRejections, CircuitState, Transition, TransitionCause,
 };
 use crate::fleet::{Fleet, FleetSnapshot};
 use crate::manager::BulkheadManager;
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
-use crate::stats::BulkheadStats;
 
 /// All bulkheads of a manager at one time: made by [`BulkheadManager::snapshot`].
 ///
@@ -24,13 +24,14 @@ use crate::stats::BulkheadStats;
 /// things happened and not when, so it means the same wherever it is read.
 ///
 /// ```
-/// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+/// use bulkman::{BulkheadConfig, BulkheadManager};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("payments"))?;
 /// let table = manager.snapshot().to_string();
 /// assert!(table.contains("payments  healthy"));
-/// # Ok::<(), bulkman_core::ManagerError>(())
+/// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -47,18 +48,20 @@ pub struct ManagerSnapshot {
 /// Its parts are read one after the other, so under load one may be a call ahead of another.
 ///
 /// ```
-/// use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadState, ClockOnly};
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use bulkman::bulkhead::BulkheadState;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let seen = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?.snapshot();
 /// assert_eq!((seen.state, seen.stats.active), (BulkheadState::Healthy, 0));
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BulkheadSnapshot {
     /// The bulkhead's name.
-    pub name: Name,
+    pub name: BulkheadName,
     /// Its condition.
     pub state: BulkheadState,
     /// Its limits, who runs and who waits, and calls by outcome and by reason of refusal.
@@ -70,8 +73,8 @@ pub struct BulkheadSnapshot {
 /// A circuit at one time, told by ages.
 ///
 /// ```
-/// use bulkman_core::testing::ManualRuntime;
-/// use bulkman_core::{Bulkhead, BulkheadConfig};
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use std::time::Duration;
 ///
 /// let clock = ManualRuntime::new();
@@ -80,7 +83,7 @@ pub struct BulkheadSnapshot {
 /// clock.advance(Duration::from_secs(10));
 /// let circuit = bulkhead.snapshot().circuit.unwrap();
 /// assert_eq!((circuit.age.as_secs(), circuit.retry_after), (10, Some(Duration::from_secs(20))));
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -99,23 +102,25 @@ pub struct CircuitStatus {
     )]
     pub retry_after: Option<Duration>,
     /// Probes that may still go out; `None` unless the circuit is half-open.
-    pub probes_left: Option<u32>,
+    pub probes_remaining: Option<u32>,
     /// What it counts, and the rates.
     pub counts: CircuitCounts,
     /// Calls refused since the state began.
     pub not_permitted: u64,
     /// Calls refused since the circuit was made, by reason.
-    pub refusals: Refusals,
+    pub refusals: CircuitRejections,
     /// Automatic openings since the circuit was last closed.
     pub open_count: u32,
     /// The last transitions, oldest first.
-    pub recent: Vec<PastTransition>,
+    pub recent: Vec<TransitionRecord>,
 }
 
 /// A transition, told by its age.
 ///
 /// ```
-/// use bulkman_core::{Bulkhead, BulkheadConfig, CircuitState, ClockOnly};
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use bulkman::circuit_breaker::CircuitState;
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
 /// bulkhead.circuit_breaker().unwrap().force_open();
@@ -123,12 +128,12 @@ pub struct CircuitStatus {
 /// let last = circuit.recent.last().unwrap();
 /// println!("{} -> {}, {:?} ago: {}", last.from, last.to, last.age, last.cause);
 /// assert_eq!(last.to, CircuitState::ForcedOpen);
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct PastTransition {
+pub struct TransitionRecord {
     /// The state that was left.
     pub from: CircuitState,
     /// The state that was entered.
@@ -153,7 +158,8 @@ impl BulkheadManager {
     /// microsecond for each bulkhead, and a call waits at most until its own circuit is read.
     ///
     /// ```
-    /// use bulkman_core::{BulkheadConfig, BulkheadManager, ClockOnly};
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// let manager = BulkheadManager::new(ClockOnly);
     /// let payments = manager.create_bulkhead(BulkheadConfig::new("payments"))?;
@@ -164,7 +170,7 @@ impl BulkheadManager {
     /// println!("{snapshot}");
     /// // BULKHEAD  STATE     CIRCUIT      SINCE  RUNNING  WAITING  ..  LAST CHANGE
     /// // payments  isolated  forced_open    0ms     0/10    0/100  ..  closed -> forced_open: manual
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> ManagerSnapshot {
@@ -179,10 +185,11 @@ impl Bulkhead {
     /// Everything there is to see of this bulkhead.
     ///
     /// ```
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
     /// assert_eq!(bulkhead.snapshot().name, "payments");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> BulkheadSnapshot {
@@ -201,17 +208,17 @@ impl CircuitStatus {
             state: seen.state,
             age: seen.age,
             retry_after: seen.retry_after,
-            probes_left: seen.probes_left,
+            probes_remaining: seen.probes_remaining,
             counts: seen.counts,
             not_permitted: seen.not_permitted,
             refusals: seen.refusals,
             open_count: seen.open_count,
-            recent: seen.recent.iter().map(|transition| PastTransition::of(transition, now)).collect(),
+            recent: seen.recent.iter().map(|transition| TransitionRecord::of(transition, now)).collect(),
         }
     }
 }
 
-impl PastTransition {
+impl TransitionRecord {
     fn of(transition: &Transition, now: Instant) -> Self {
         Self {
             from: transition.from,

@@ -11,7 +11,7 @@ use thiserror::Error;
 /// None of them ever reaches a call: while a store fails, calls go by the local breaker.
 ///
 /// ```
-/// use bulkman_core::StoreError;
+/// use bulkman::store::StoreError;
 ///
 /// let error = StoreError::unavailable("connection refused");
 /// assert_eq!(error.to_string(), "store is unavailable: connection refused");
@@ -75,7 +75,7 @@ macro_rules! constructors {
             /// The same error, caused by `error`.
             ///
             /// ```
-            /// # use bulkman_core::StoreError;
+            /// # use bulkman::store::StoreError;
             /// # use std::error::Error;
             /// let error = StoreError::unavailable("cannot connect").with_source(std::io::Error::other("refused"));
             /// assert_eq!(error.source().unwrap().to_string(), "refused");
@@ -107,7 +107,7 @@ impl StoreError {
     /// Whether it may mend itself: somebody has to act on every other kind.
     ///
     /// ```
-    /// # use bulkman_core::StoreError;
+    /// # use bulkman::store::StoreError;
     /// assert!(StoreError::unavailable("connection refused").is_transient());
     /// assert!(!StoreError::denied("no right to write").is_transient());
     /// ```

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::counts::{CountWindow, CountsDelta, FleetCounts};
+use super::counts::{BucketedWindow, CountsDelta, FleetCounts};
 use super::history::HistoryEntry;
-use super::probe::{ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict};
-use super::transition::{Applied, FleetCommand, StoreTransition, StoreVote, Voted};
+use super::probe::{ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult};
+use super::transition::{FleetCommand, StoreTransition, StoreVote, TransitionResult, VoteResult};
 use super::view::{Revision, Snapshot};
 use super::{
     CircuitStore, StoreCapabilities, StoreError, StoreEvent, StoreFuture, StoreSession, StoreSettings,
 };
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
 /// Any store, made to fail at will: down, slow, frozen, deaf, or losing its answers.
@@ -23,8 +23,9 @@ use crate::runtime::Runtime;
 /// another network.
 ///
 /// ```
-/// use bulkman_core::store::{Fault, FaultStore};
-/// use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+/// use bulkman::store::{Fault, FaultStore};
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::{CircuitStore, MemoryStore};
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
 /// store.set(Fault::Down);
@@ -42,8 +43,9 @@ pub struct FaultStore {
 /// How a [`FaultStore`] fails.
 ///
 /// ```
-/// use bulkman_core::store::{Fault, FaultStore};
-/// use bulkman_core::{CircuitStore, ClockOnly, MemoryStore, StoreError};
+/// use bulkman::store::{Fault, FaultStore};
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::{CircuitStore, MemoryStore, StoreError};
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
 /// store.set(Fault::Error(StoreError::denied("no right to write")));
@@ -61,11 +63,11 @@ pub enum Fault {
     /// Everything fails with this error.
     Error(StoreError),
     /// Operations begin and never end; nothing is done.
-    Frozen,
+    Hang,
     /// Operations are done, and the answer never comes.
-    AnswerLost,
+    ResponseLost,
     /// Operations are done, then the session breaks instead of answering.
-    BreakAfter,
+    DisconnectAfterApply,
     /// Operations take this much longer.
     Slow(Duration),
 }
@@ -89,8 +91,9 @@ impl FaultStore {
     /// Wraps `store`; delays are measured by `runtime`.
     ///
     /// ```
-    /// # use bulkman_core::store::FaultStore;
-    /// # use bulkman_core::{ClockOnly, MemoryStore};
+    /// # use bulkman::store::FaultStore;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::MemoryStore;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// assert_eq!((store.connects(), store.operations()), (0, 0));
     /// ```
@@ -102,8 +105,9 @@ impl FaultStore {
     /// The same store through another network: without faults, until it is given its own.
     ///
     /// ```
-    /// # use bulkman_core::store::{Fault, FaultStore};
-    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use bulkman::store::{Fault, FaultStore};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # use futures_lite::future::block_on;
     /// let here = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// let there = here.handle();
@@ -118,8 +122,10 @@ impl FaultStore {
     /// From now on the store fails so. [`Fault::Down`] breaks open sessions too.
     ///
     /// ```
-    /// # use bulkman_core::store::{Fault, FaultStore};
-    /// # use bulkman_core::{BulkheadConfig, BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # use bulkman::store::{Fault, FaultStore};
+    /// # use bulkman::{BulkheadConfig, BulkheadManager};
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// # let runtime = ManualRuntime::new();
     /// let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
@@ -129,7 +135,7 @@ impl FaultStore {
     /// runtime.advance(Duration::from_secs(10));
     /// assert!(!manager.fleet().unwrap().snapshot().connected);
     /// assert_eq!(bulkhead.execute_sync(|| Ok::<_, ()>("found")), Ok("found"));      // all the same
-    /// # Ok::<(), bulkman_core::ManagerError>(())
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn set(&self, fault: Fault) {
         let mut faults = self.control.faults();
@@ -142,8 +148,9 @@ impl FaultStore {
     /// From now on nothing fails; sessions that are broken stay so.
     ///
     /// ```
-    /// # use bulkman_core::store::{Fault, FaultStore};
-    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use bulkman::store::{Fault, FaultStore};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// store.set(Fault::Down);
     /// store.heal();
@@ -158,28 +165,30 @@ impl FaultStore {
     /// Whether notifications get lost, as behind a connection pooler.
     ///
     /// ```
-    /// # use bulkman_core::store::FaultStore;
-    /// # use bulkman_core::{ClockOnly, MemoryStore};
+    /// # use bulkman::store::FaultStore;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::MemoryStore;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// store.set_deaf(true);          // sessions work, and hear of nothing
+    /// store.drop_notifications(true);          // sessions work, and hear of nothing
     /// # store.heal();
     /// ```
-    pub fn set_deaf(&self, deaf: bool) {
+    pub fn drop_notifications(&self, deaf: bool) {
         self.control.faults().deaf = deaf;
     }
 
     /// Breaks all sessions once; new ones work.
     ///
     /// ```
-    /// # use bulkman_core::store::FaultStore;
-    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use bulkman::store::FaultStore;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # use futures_lite::future::block_on;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// let mut session = block_on(store.connect(&[]))?;
     /// store.break_sessions();
     /// assert!(block_on(session.snapshot(None)).is_err());
     /// assert!(block_on(block_on(store.connect(&[]))?.snapshot(None)).is_ok());
-    /// # Ok::<(), bulkman_core::StoreError>(())
+    /// # Ok::<(), bulkman::store::StoreError>(())
     /// ```
     pub fn break_sessions(&self) {
         self.control.faults().generation += 1;
@@ -188,8 +197,9 @@ impl FaultStore {
     /// How often somebody tried to connect.
     ///
     /// ```
-    /// # use bulkman_core::store::FaultStore;
-    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use bulkman::store::FaultStore;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// let _session = futures_lite::future::block_on(store.connect(&[]));
     /// assert_eq!(store.connects(), 1);
@@ -202,14 +212,15 @@ impl FaultStore {
     /// How many operations were begun, connecting and listening not counted.
     ///
     /// ```
-    /// # use bulkman_core::store::FaultStore;
-    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use bulkman::store::FaultStore;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # use futures_lite::future::block_on;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// let mut session = block_on(store.connect(&[]))?;
     /// block_on(session.snapshot(None))?;
     /// assert_eq!(store.operations(), 1);
-    /// # Ok::<(), bulkman_core::StoreError>(())
+    /// # Ok::<(), bulkman::store::StoreError>(())
     /// ```
     #[must_use]
     pub fn operations(&self) -> usize {
@@ -244,12 +255,12 @@ impl Control {
             Fault::None => operation.await,
             Fault::Down => Err(broken()),
             Fault::Error(error) => Err(error),
-            Fault::Frozen => std::future::pending().await,
-            Fault::AnswerLost => {
+            Fault::Hang => std::future::pending().await,
+            Fault::ResponseLost => {
                 operation.await?;
                 std::future::pending().await
             }
-            Fault::BreakAfter => {
+            Fault::DisconnectAfterApply => {
                 operation.await?;
                 Err(broken())
             }
@@ -274,7 +285,7 @@ impl CircuitStore for FaultStore {
         self.inner.namespace()
     }
 
-    fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             self.control.connects.fetch_add(1, Ordering::Relaxed);
             let inner = self.control.run(None, self.inner.connect(circuits)).await?;
@@ -314,18 +325,18 @@ macro_rules! under_fault {
 
 impl StoreSession for FaultSession {
     under_fault! {
-        register(circuits: &'a [Name]) -> ();
+        register(circuits: &'a [BulkheadName]) -> ();
         snapshot(since: Option<Revision>) -> Snapshot;
-        transition(transition: &'a StoreTransition) -> Applied;
-        transitions(transitions: &'a [StoreTransition]) -> Vec<Applied>;
-        vote(vote: &'a StoreVote) -> Voted;
-        command(command: &'a FleetCommand) -> Applied;
+        transition(transition: &'a StoreTransition) -> TransitionResult;
+        transitions(transitions: &'a [StoreTransition]) -> Vec<TransitionResult>;
+        vote(vote: &'a StoreVote) -> VoteResult;
+        command(command: &'a FleetCommand) -> TransitionResult;
         acquire_probe(request: &'a ProbeRequest) -> Option<ProbeLease>;
         renew_probe(request: &'a ProbeRequest, lease: ProbeLease) -> Option<ProbeLease>;
-        report_probe(verdict: &'a ProbeVerdict) -> ProbeReport;
+        report_probe(verdict: &'a ProbeResult) -> ProbeReportResult;
         release_probe(request: &'a ProbeRequest, lease: ProbeLease) -> ();
-        add_counts(window: CountWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
-        history(circuit: Option<&'a Name>, limit: u32) -> Vec<HistoryEntry>;
+        add_counts(window: BucketedWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
+        history(circuit: Option<&'a BulkheadName>, limit: u32) -> Vec<HistoryEntry>;
     }
 
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
@@ -337,7 +348,7 @@ impl StoreSession for FaultSession {
                     return Err(broken());
                 }
                 // A link that is frozen or deaf tells nothing; what it missed, it missed.
-                if !faults.deaf && !matches!(faults.fault, Fault::Frozen | Fault::AnswerLost) {
+                if !faults.deaf && !matches!(faults.fault, Fault::Hang | Fault::ResponseLost) {
                     return Ok(event);
                 }
             }

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::view::{Epoch, FleetState, Revision};
-use crate::name::Name;
+use crate::name::BulkheadName;
 
 /// One change of a circuit.
 ///
 /// ```
-/// use bulkman_core::store::{CircuitStore, FleetAction, FleetCommand, OperationId};
-/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use bulkman::store::{CircuitStore, FleetAction, FleetCommand, OperationId};
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 ///
-/// let mail = Name::new("mail")?;
+/// let mail = BulkheadName::new("mail")?;
 /// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
 /// let command = FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "it moves");
 /// block_on(session.command(&command))?;
@@ -26,7 +28,7 @@ use crate::name::Name;
 #[non_exhaustive]
 pub struct HistoryEntry {
     /// Which circuit.
-    pub circuit: Name,
+    pub circuit: BulkheadName,
     /// The epoch that the change began.
     pub epoch: Epoch,
     /// The namespace's revision of the change.
@@ -49,7 +51,7 @@ impl HistoryEntry {
     /// A change of `circuit`, without author and reason.
     #[must_use]
     pub fn new(
-        circuit: Name,
+        circuit: BulkheadName,
         epoch: Epoch,
         revision: Revision,
         (from, to): (FleetState, FleetState),

@@ -32,9 +32,9 @@ pub mod conformance;
 #[cfg(feature = "test-util")]
 mod fault;
 #[cfg(feature = "serde")]
-mod form;
+mod repr;
 
-pub use counts::{CountWindow, CountsDelta, FleetCounts};
+pub use counts::{BucketedWindow, CountsDelta, FleetCounts};
 pub use error::StoreError;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
@@ -44,30 +44,31 @@ pub use history::HistoryEntry;
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use memory::MemoryBackup;
 pub use memory::MemoryStore;
-pub use probe::{ProbeDecision, ProbeLease, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict};
-pub use settings::{CountsRule, OnOutage, Push, Share, StoreSettings};
+pub use probe::{ProbeLease, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule};
+pub use settings::{FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings};
 pub use transition::{
-    Applied, FleetAction, FleetCommand, Refusal, StoreChange, StoreTransition, StoreVote, Voted,
+    FleetAction, FleetCommand, RejectReason, StoreChange, StoreTransition, StoreVote, TransitionResult,
+    VoteResult,
 };
 pub use view::{CircuitView, Epoch, Fingerprint, FleetState, OperationId, Revision, Snapshot, StoreTime};
 
 use std::fmt;
 
-use crate::error::ConfigError;
-use crate::name::{self, Name};
+use crate::config_error::ConfigError;
+use crate::name::{self, BulkheadName};
 use crate::runtime::BoxFuture;
 
 /// What a store's operations return.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// Checks the name of a namespace: as a [`Name`], but at most 200 bytes. For who writes a store.
+/// Checks the name of a namespace: as a [`BulkheadName`], but at most 200 bytes. For who writes a store.
 ///
 /// # Errors
 ///
 /// [`ConfigError::OutOfRange`] for field `namespace`.
 ///
 /// ```
-/// use bulkman_core::store::check_namespace;
+/// use bulkman::store::check_namespace;
 ///
 /// assert!(check_namespace("shop/eu-1").is_ok());
 /// assert!(check_namespace("").is_err());
@@ -88,16 +89,18 @@ pub fn check_namespace(namespace: &str) -> Result<(), ConfigError> {
 /// session when one takes too long. What a store must do is stated by the `conformance` module.
 ///
 /// ```
-/// use bulkman_core::store::{CircuitStore, FleetState};
-/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use bulkman::store::{CircuitStore, FleetState};
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 ///
 /// /// What every store says of a circuit that nobody knew.
-/// fn newcomer(store: &dyn CircuitStore, name: Name) -> Result<FleetState, bulkman_core::StoreError> {
+/// fn newcomer(store: &dyn CircuitStore, name: BulkheadName) -> Result<FleetState, bulkman::store::StoreError> {
 ///     let mut session = block_on(store.connect(&[name]))?;
 ///     Ok(block_on(session.snapshot(None))?.circuits[0].state)
 /// }
-/// assert_eq!(newcomer(&MemoryStore::new(ClockOnly), Name::new("mail")?)?, FleetState::Closed);
+/// assert_eq!(newcomer(&MemoryStore::new(ClockOnly), BulkheadName::new("mail")?)?, FleetState::Closed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
@@ -123,13 +126,13 @@ pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future leaves nothing behind but, possibly, registered circuits.
-    fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>>;
+    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>>;
 }
 
 /// What a [`CircuitStore`] can do.
 ///
 /// ```
-/// use bulkman_core::store::StoreCapabilities;
+/// use bulkman::store::StoreCapabilities;
 ///
 /// // State and leases, to be polled.
 /// let able = StoreCapabilities::STATE.with_probes(true);
@@ -194,13 +197,13 @@ impl StoreCapabilities {
 /// session is dropped as well. A session is never repaired.
 pub trait StoreSession: Send {
     /// Makes sure that `circuits` exist, as [`CircuitStore::connect`] does.
-    fn register<'a>(&'a mut self, circuits: &'a [Name]) -> StoreFuture<'a, ()>;
+    fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()>;
 
     /// The circuits that changed after `since`; all of them for `None`.
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot>;
 
     /// Compares and swaps.
-    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied>;
+    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, TransitionResult>;
 
     /// Compares and swaps several circuits, each as [`transition`](Self::transition) would: a change
     /// of its own, whatever becomes of the others. No circuit is in it twice; the answers are in the
@@ -209,7 +212,10 @@ pub trait StoreSession: Send {
     /// One after the other, unless the store knows how to do it in one round trip. The synchroniser
     /// sends up to 200, and gives the whole of them the time of one operation; what had no answer by then
     /// is sent again over another session.
-    fn transitions<'a>(&'a mut self, transitions: &'a [StoreTransition]) -> StoreFuture<'a, Vec<Applied>> {
+    fn transitions<'a>(
+        &'a mut self,
+        transitions: &'a [StoreTransition],
+    ) -> StoreFuture<'a, Vec<TransitionResult>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(transitions.len());
             for transition in transitions {
@@ -220,10 +226,10 @@ pub trait StoreSession: Send {
     }
 
     /// Adds this process's vote for opening, and opens if that makes the quorum.
-    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted>;
+    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult>;
 
     /// Does what an operator says, whatever the circuit's epoch; wins over every rule.
-    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, Applied>;
+    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult>;
 
     /// Leases a probe of a half-open circuit; `None` when all are out, or the circuit has moved
     /// on. A holder that asks again is given its own lease anew: it never holds two.
@@ -239,7 +245,7 @@ pub trait StoreSession: Send {
     /// Counts a probe's outcome, and moves the circuit if that decides it.
     ///
     /// An expired lease, or one of an earlier half-open stay, has no say.
-    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeVerdict) -> StoreFuture<'a, ProbeReport>;
+    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeResult) -> StoreFuture<'a, ProbeReportResult>;
 
     /// Gives a lease back, without a verdict; does nothing if it is no longer the holder's.
     fn release_probe<'a>(&'a mut self, request: &'a ProbeRequest, lease: ProbeLease) -> StoreFuture<'a, ()>;
@@ -251,13 +257,16 @@ pub trait StoreSession: Send {
     /// not state.
     fn add_counts<'a>(
         &'a mut self,
-        window: CountWindow,
+        window: BucketedWindow,
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>>;
 
     /// The latest changes, newest first, at most `limit`: of one circuit, or of the namespace.
-    fn history<'a>(&'a mut self, circuit: Option<&'a Name>, limit: u32)
-    -> StoreFuture<'a, Vec<HistoryEntry>>;
+    fn history<'a>(
+        &'a mut self,
+        circuit: Option<&'a BulkheadName>,
+        limit: u32,
+    ) -> StoreFuture<'a, Vec<HistoryEntry>>;
 
     /// Completes when something has changed, and tells what if the store can.
     ///
@@ -285,21 +294,21 @@ pub enum StoreEvent {
     ///
     /// Who has seen all that came before, and finds the [`Fingerprint`] to be what it must be after
     /// this one, need not look.
-    Made(Box<Snapshot>),
+    Applied(Box<Snapshot>),
 }
 
 impl StoreEvent {
     /// Which revision the namespace has reached by it, or is said to have.
     ///
     /// ```
-    /// # use bulkman_core::store::{Revision, StoreEvent};
+    /// # use bulkman::store::{Revision, StoreEvent};
     /// assert_eq!(StoreEvent::Changed { revision: Revision(7) }.revision(), Revision(7));
     /// ```
     #[must_use]
     pub const fn revision(&self) -> Revision {
         match self {
             Self::Changed { revision } => *revision,
-            Self::Made(after) => after.revision,
+            Self::Applied(after) => after.revision,
         }
     }
 }

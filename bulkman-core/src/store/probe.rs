@@ -4,59 +4,59 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::view::{CircuitView, Epoch, OperationId};
-use crate::name::Name;
+use crate::name::BulkheadName;
 
 /// How a half-open stay is decided, and how many probe at once.
 ///
 /// ```
-/// use bulkman_core::store::{ProbeDecision, ProbePlan};
+/// use bulkman::store::{ProbePolicy, ProbeRule};
 ///
 /// // Two processes at a time; three successes close.
-/// let plan = ProbePlan::new(2, ProbeDecision::Streak { successes: 3 });
-/// assert_ne!(plan, ProbePlan::default());
+/// let plan = ProbePolicy::new(2, ProbeRule::Consecutive { successes: 3 });
+/// assert_ne!(plan, ProbePolicy::default());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ProbePlan {
+pub struct ProbePolicy {
     /// Leases out at the same time in the whole fleet: 1 to 1000.
     pub limit: u16,
     /// What decides.
-    pub decision: ProbeDecision,
+    pub decision: ProbeRule,
 }
 
-impl ProbePlan {
+impl ProbePolicy {
     /// At most `limit` leases, decided by `decision`.
     #[must_use]
-    pub const fn new(limit: u16, decision: ProbeDecision) -> Self {
+    pub const fn new(limit: u16, decision: ProbeRule) -> Self {
         Self { limit, decision }
     }
 }
 
-impl Default for ProbePlan {
+impl Default for ProbePolicy {
     fn default() -> Self {
-        Self::new(1, ProbeDecision::Streak { successes: 1 })
+        Self::new(1, ProbeRule::Consecutive { successes: 1 })
     }
 }
 
 /// What decides a half-open stay.
 ///
 /// ```
-/// use bulkman_core::store::ProbeDecision;
+/// use bulkman::store::ProbeRule;
 ///
 /// // Ten probes, of which five may not fail, however slow they are.
-/// let decision = ProbeDecision::Sample { calls: 10, failures: Some(5), slow: None };
+/// let decision = ProbeRule::SampleSize { calls: 10, failures: Some(5), slow: None };
 /// # let _ = decision;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ProbeDecision {
+pub enum ProbeRule {
     /// This many successes close; one failure reopens.
-    Streak {
+    Consecutive {
         /// At least 1.
         successes: u16,
     },
     /// After this many verdicts: reopens if so many of them failed, or were slow; else closes.
-    Sample {
+    SampleSize {
         /// At least 1.
         calls: u16,
         /// Failures that reopen; `None` when failures are no criterion.
@@ -74,13 +74,13 @@ pub(crate) enum ProbeOutlook {
     Reopen,
 }
 
-impl ProbeDecision {
+impl ProbeRule {
     pub(crate) const fn judge(self, succeeded: u32, failed: u32, slow_calls: u32) -> ProbeOutlook {
         match self {
-            Self::Streak { .. } if failed > 0 => ProbeOutlook::Reopen,
-            Self::Streak { successes } if succeeded >= successes as u32 => ProbeOutlook::Close,
-            Self::Streak { .. } => ProbeOutlook::Undecided,
-            Self::Sample { calls, failures, slow } => {
+            Self::Consecutive { .. } if failed > 0 => ProbeOutlook::Reopen,
+            Self::Consecutive { successes } if succeeded >= successes as u32 => ProbeOutlook::Close,
+            Self::Consecutive { .. } => ProbeOutlook::Undecided,
+            Self::SampleSize { calls, failures, slow } => {
                 if succeeded.saturating_add(failed) < calls as u32 {
                     ProbeOutlook::Undecided
                 } else if at_least(failed, failures) || at_least(slow_calls, slow) {
@@ -96,15 +96,17 @@ impl ProbeDecision {
 /// Whose lease of which circuit, and for how long.
 ///
 /// ```
-/// use bulkman_core::store::*;
-/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use bulkman::store::*;
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
-/// let mail = Name::new("mail")?;
+/// let mail = BulkheadName::new("mail")?;
 /// let store = MemoryStore::new(ClockOnly);
 /// let mut session = block_on(store.connect(std::slice::from_ref(&mail)))?;
-/// let change = StoreChange::HalfOpen { plan: ProbePlan::default() };
+/// let change = StoreChange::HalfOpen { plan: ProbePolicy::default() };
 /// let mut begin = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
 /// begin.by_hand = true;
 /// block_on(session.transition(&begin))?;
@@ -113,8 +115,8 @@ impl ProbeDecision {
 /// let lease = block_on(session.acquire_probe(&request("here")))?.expect("the only one");
 /// assert_eq!(block_on(session.acquire_probe(&request("there")))?, None);
 ///
-/// let verdict = ProbeVerdict::new(request("here"), lease, true, Duration::ZERO, OperationId(8));
-/// let ProbeReport::Decided(closed) = block_on(session.report_probe(&verdict))? else { panic!("lost") };
+/// let verdict = ProbeResult::new(request("here"), lease, true, Duration::ZERO, OperationId(8));
+/// let ProbeReportResult::Decided(closed) = block_on(session.report_probe(&verdict))? else { panic!("lost") };
 /// assert_eq!(closed.state, FleetState::Closed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -122,7 +124,7 @@ impl ProbeDecision {
 #[non_exhaustive]
 pub struct ProbeRequest {
     /// Which circuit.
-    pub circuit: Name,
+    pub circuit: BulkheadName,
     /// The half-open stay: another has another epoch.
     pub epoch: Epoch,
     /// Identifies the process, one lease each.
@@ -134,7 +136,7 @@ pub struct ProbeRequest {
 impl ProbeRequest {
     /// A lease of `circuit` for `holder`.
     #[must_use]
-    pub const fn new(circuit: Name, epoch: Epoch, holder: Arc<str>, ttl: Duration) -> Self {
+    pub const fn new(circuit: BulkheadName, epoch: Epoch, holder: Arc<str>, ttl: Duration) -> Self {
         Self { circuit, epoch, holder, ttl }
     }
 }
@@ -163,7 +165,7 @@ impl ProbeLease {
 /// How a probe ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ProbeVerdict {
+pub struct ProbeResult {
     /// Whose lease; `request.ttl` is what the lease is renewed for.
     pub request: ProbeRequest,
     /// The lease under which it ran.
@@ -182,7 +184,7 @@ pub struct ProbeVerdict {
     pub reason: Arc<str>,
 }
 
-impl ProbeVerdict {
+impl ProbeResult {
     /// The outcome of a probe that ran under `lease`.
     #[must_use]
     pub fn new(
@@ -208,7 +210,7 @@ impl ProbeVerdict {
 /// What became of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ProbeReport {
+pub enum ProbeReportResult {
     /// It counts and decides nothing yet; the lease is renewed for the next probe.
     Counted {
         /// Under which the next probe runs.
@@ -238,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_streak_closes_on_enough_and_reopens_on_one() {
-        let decision = ProbeDecision::Streak { successes: 3 };
+        let decision = ProbeRule::Consecutive { successes: 3 };
         assert_eq!(decision.judge(2, 0, 0), ProbeOutlook::Undecided);
         assert_eq!(decision.judge(3, 0, 3), ProbeOutlook::Close);
         assert_eq!(decision.judge(2, 1, 0), ProbeOutlook::Reopen);
@@ -246,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_sample_decides_when_it_is_complete_and_by_its_own_criteria() {
-        let decision = ProbeDecision::Sample { calls: 4, failures: Some(2), slow: Some(3) };
+        let decision = ProbeRule::SampleSize { calls: 4, failures: Some(2), slow: Some(3) };
         assert_eq!(decision.judge(0, 3, 3), ProbeOutlook::Undecided);
         assert_eq!(decision.judge(3, 1, 2), ProbeOutlook::Close);
         assert_eq!(decision.judge(2, 2, 0), ProbeOutlook::Reopen);
         assert_eq!(decision.judge(4, 0, 3), ProbeOutlook::Reopen);
-        let lenient = ProbeDecision::Sample { calls: 2, failures: None, slow: None };
+        let lenient = ProbeRule::SampleSize { calls: 2, failures: None, slow: None };
         assert_eq!(lenient.judge(0, 2, 2), ProbeOutlook::Close);
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreCapabilities;
-use super::counts::CountWindow;
-use crate::error::ConfigError;
+use super::counts::BucketedWindow;
+use crate::config_error::ConfigError;
 use crate::name;
 
 /// How a process uses a store; every setting has a default that suits a fleet of some hundreds.
@@ -14,13 +14,13 @@ use crate::name;
 ///
 /// ```
 /// use std::time::Duration;
-/// use bulkman_core::store::{Share, StoreSettings};
+/// use bulkman::store::{SharingMode, StoreSettings};
 ///
 /// let settings = StoreSettings::new()
 ///     .operation_timeout(Duration::from_millis(500))
-///     .share(Share::quorum(3, Duration::from_secs(10)));
+///     .share(SharingMode::quorum(3, Duration::from_secs(10)));
 /// settings.validate()?;
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -50,9 +50,9 @@ pub struct StoreSettings {
     /// A process waits up to this, at random, before it asks for a lease, so that the whole
     /// fleet does not ask at once; may be zero. Default: 250 ms.
     pub probe_jitter: Duration,
-    /// What is shared. Default: [`Share::STATE`].
-    pub share: Share,
-    /// With [`Share::Counts`]: how often counts are sent. Default: 1 s.
+    /// What is shared. Default: [`SharingMode::STATE`].
+    pub share: SharingMode,
+    /// With [`SharingMode::Counts`]: how often counts are sent. Default: 1 s.
     pub flush_interval: Duration,
     /// What half-open means while the store can't be reached. Default: [`OnOutage::ProbeLocally`] with one probe.
     pub on_outage: OnOutage,
@@ -81,7 +81,7 @@ impl StoreSettings {
     /// The defaults.
     ///
     /// ```
-    /// # use bulkman_core::store::StoreSettings;
+    /// # use bulkman::store::StoreSettings;
     /// # use std::time::Duration;
     /// assert_eq!(StoreSettings::new().operation_timeout, Duration::from_secs(2));
     /// ```
@@ -98,7 +98,7 @@ impl StoreSettings {
             lease_ttl: Duration::from_secs(30),
             probe_limit: 1,
             probe_jitter: Duration::from_millis(250),
-            share: Share::STATE,
+            share: SharingMode::STATE,
             flush_interval: Duration::from_secs(1),
             on_outage: OnOutage::ProbeLocally { probes: 1 },
             shutdown_flush: Duration::from_millis(500),
@@ -124,7 +124,7 @@ impl StoreSettings {
         /// Sets [`probe_jitter`](Self#structfield.probe_jitter).
         probe_jitter: Duration;
         /// Sets [`share`](Self#structfield.share).
-        share: Share;
+        share: SharingMode;
         /// Sets [`flush_interval`](Self#structfield.flush_interval).
         flush_interval: Duration;
         /// Sets [`on_outage`](Self#structfield.on_outage).
@@ -137,7 +137,7 @@ impl StoreSettings {
     /// [`backoff_max`](Self#structfield.backoff_max).
     ///
     /// ```
-    /// # use bulkman_core::store::StoreSettings;
+    /// # use bulkman::store::StoreSettings;
     /// # use std::time::Duration;
     /// let settings = StoreSettings::new().backoff(Duration::from_millis(50), Duration::from_secs(5));
     /// assert!(settings.validate().is_ok());
@@ -152,7 +152,7 @@ impl StoreSettings {
     /// Sets [`instance`](Self#structfield.instance).
     ///
     /// ```
-    /// # use bulkman_core::store::StoreSettings;
+    /// # use bulkman::store::StoreSettings;
     /// let settings = StoreSettings::new().instance("shop-7f9c");
     /// assert_eq!(settings.instance.as_deref(), Some("shop-7f9c"));
     /// ```
@@ -169,7 +169,7 @@ impl StoreSettings {
     /// [`ConfigError::OutOfRange`] for the first that can't.
     ///
     /// ```
-    /// # use bulkman_core::store::StoreSettings;
+    /// # use bulkman::store::StoreSettings;
     /// let error = StoreSettings::new().probe_limit(0).validate().unwrap_err();
     /// assert_eq!(error.to_string(), "`probe_limit` is 0, must be 1 to 1000");
     /// ```
@@ -214,10 +214,10 @@ impl StoreSettings {
     /// Whether a store can do what these settings ask for.
     pub(crate) fn supported_by(&self, able: StoreCapabilities) -> Result<(), ConfigError> {
         match self.share {
-            Share::State { quorum, .. } if quorum > 1 && !able.votes => {
+            SharingMode::State { quorum, .. } if quorum > 1 && !able.votes => {
                 Err(ConfigError::Requires { setting: "share: quorum", needs: "a store that counts votes" })
             }
-            Share::Counts(_) if !able.counts => {
+            SharingMode::Counts(_) if !able.counts => {
                 Err(ConfigError::Requires { setting: "share: counts", needs: "a store that counts" })
             }
             _ => Ok(()),
@@ -234,7 +234,7 @@ impl Default for StoreSettings {
 /// Whether to rely on what the store pushes.
 ///
 /// ```
-/// use bulkman_core::store::{Push, StoreSettings};
+/// use bulkman::store::{Push, StoreSettings};
 ///
 /// // Behind a connection pooler that loses notifications.
 /// let settings = StoreSettings::new().push(Push::Off);
@@ -254,16 +254,16 @@ pub enum Push {
 /// What the processes of a fleet share.
 ///
 /// ```
-/// use bulkman_core::store::{Share, StoreSettings};
+/// use bulkman::store::{SharingMode, StoreSettings};
 /// use std::time::Duration;
 ///
-/// assert_eq!(StoreSettings::new().share, Share::STATE);
-/// let two_of_them = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(10)));
+/// assert_eq!(StoreSettings::new().share, SharingMode::STATE);
+/// let two_of_them = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
 /// # assert!(two_of_them.validate().is_ok());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Share {
+pub enum SharingMode {
     /// The state: when so many processes have opened within the window, all open.
     State {
         /// Processes that make an opening: 1 to 1000. One bad node can open a circuit for all
@@ -274,21 +274,21 @@ pub enum Share {
     },
     /// The state, with a quorum of one, and the counts: when all together have failed so often,
     /// all open, even where none would have alone.
-    Counts(CountsRule),
+    Counts(FleetCountPolicy),
 }
 
-impl Share {
+impl SharingMode {
     /// The state: the first to open, opens for all.
     pub const STATE: Self = Self::State { quorum: 1, window: Duration::from_secs(10) };
 
     /// The state, with a quorum.
     ///
     /// ```
-    /// # use bulkman_core::store::{Share, StoreSettings};
+    /// # use bulkman::store::{SharingMode, StoreSettings};
     /// # use std::time::Duration;
-    /// let share = Share::quorum(3, Duration::from_secs(10));
+    /// let share = SharingMode::quorum(3, Duration::from_secs(10));
     /// assert!(StoreSettings::new().share(share).validate().is_ok());
-    /// assert!(StoreSettings::new().share(Share::quorum(0, Duration::from_secs(10))).validate().is_err());
+    /// assert!(StoreSettings::new().share(SharingMode::quorum(0, Duration::from_secs(10))).validate().is_err());
     /// ```
     #[must_use]
     pub const fn quorum(quorum: u16, window: Duration) -> Self {
@@ -319,11 +319,11 @@ impl Share {
 ///
 /// ```
 /// use std::time::Duration;
-/// use bulkman_core::store::{CountsRule, Share};
+/// use bulkman::store::{FleetCountPolicy, SharingMode};
 ///
 /// // Half of at least 200 calls of the fleet within ten seconds, or 500 failures.
-/// let share = Share::Counts(
-///     CountsRule::new(Duration::from_secs(10), 10)
+/// let share = SharingMode::Counts(
+///     FleetCountPolicy::new(Duration::from_secs(10), 10)
 ///         .failure_rate_threshold(0.5, 200)
 ///         .failure_count_threshold(500),
 /// );
@@ -331,9 +331,9 @@ impl Share {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct CountsRule {
+pub struct FleetCountPolicy {
     /// Over how long.
-    pub window: CountWindow,
+    pub window: BucketedWindow,
     /// This many failures open.
     pub failure_count: Option<u64>,
     /// This share of failures opens, 0 to 1 ..
@@ -342,21 +342,21 @@ pub struct CountsRule {
     pub minimum_calls: u64,
 }
 
-impl CountsRule {
+impl FleetCountPolicy {
     /// A rule over the last `length`, counted in `buckets`; it needs at least one threshold.
     ///
     /// ```
-    /// # use bulkman_core::store::{CountsRule, Share, StoreSettings};
+    /// # use bulkman::store::{FleetCountPolicy, SharingMode, StoreSettings};
     /// # use std::time::Duration;
-    /// let rule = CountsRule::new(Duration::from_secs(10), 10);
-    /// let validate = |rule| StoreSettings::new().share(Share::Counts(rule)).validate();
+    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10);
+    /// let validate = |rule| StoreSettings::new().share(SharingMode::Counts(rule)).validate();
     /// assert!(validate(rule).is_err());                   // no threshold yet
     /// assert!(validate(rule.failure_count_threshold(500)).is_ok());
     /// ```
     #[must_use]
     pub fn new(length: Duration, buckets: u16) -> Self {
         Self {
-            window: CountWindow::new(length / u32::from(buckets.max(1)), buckets),
+            window: BucketedWindow::new(length / u32::from(buckets.max(1)), buckets),
             failure_count: None,
             failure_rate: None,
             minimum_calls: 1,
@@ -366,9 +366,9 @@ impl CountsRule {
     /// Opens at this many failures.
     ///
     /// ```
-    /// # use bulkman_core::store::CountsRule;
+    /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let rule = CountsRule::new(Duration::from_secs(10), 10).failure_count_threshold(500);
+    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(500);
     /// assert!(!rule.opens(1_000_000, 499) && rule.opens(1_000_000, 500));
     /// ```
     #[must_use]
@@ -380,9 +380,9 @@ impl CountsRule {
     /// Opens when this share of at least `minimum_calls` calls failed.
     ///
     /// ```
-    /// # use bulkman_core::store::CountsRule;
+    /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let rule = CountsRule::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 200);
+    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 200);
     /// assert!(!rule.opens(0, 199) && rule.opens(100, 100));
     /// ```
     #[must_use]
@@ -395,9 +395,9 @@ impl CountsRule {
     /// Whether totals like these open.
     ///
     /// ```
-    /// # use bulkman_core::store::CountsRule;
+    /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let rule = CountsRule::new(Duration::from_secs(10), 10).failure_count_threshold(3);
+    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
     /// assert!(rule.opens(97, 3));
     /// ```
     #[must_use]
@@ -435,7 +435,7 @@ impl CountsRule {
 /// What a half-open circuit does while the store can't be reached.
 ///
 /// ```
-/// use bulkman_core::store::{OnOutage, StoreSettings};
+/// use bulkman::store::{OnOutage, StoreSettings};
 ///
 /// assert_eq!(StoreSettings::new().on_outage, OnOutage::ProbeLocally { probes: 1 });
 /// ```
@@ -471,10 +471,11 @@ mod tests {
             (StoreSettings::new().instance(""), "instance"),
             (StoreSettings::new().instance("a\0b"), "instance"),
             (StoreSettings::new().instance("i".repeat(201)), "instance"),
-            (StoreSettings::new().share(Share::quorum(0, Duration::from_secs(1))), "quorum"),
-            (StoreSettings::new().share(Share::quorum(2, Duration::ZERO)), "window"),
+            (StoreSettings::new().share(SharingMode::quorum(0, Duration::from_secs(1))), "quorum"),
+            (StoreSettings::new().share(SharingMode::quorum(2, Duration::ZERO)), "window"),
             (
-                StoreSettings::new().share(Share::Counts(CountsRule::new(Duration::from_secs(1), 2))),
+                StoreSettings::new()
+                    .share(SharingMode::Counts(FleetCountPolicy::new(Duration::from_secs(1), 2))),
                 "thresholds",
             ),
         ];
@@ -486,13 +487,14 @@ mod tests {
 
     #[test]
     fn what_a_store_is_not_able_to_do_is_said_of_the_store() {
-        let quorum = StoreSettings::new().share(Share::quorum(2, Duration::from_secs(1)));
+        let quorum = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(1)));
         let told = |settings: &StoreSettings, able| settings.supported_by(able).unwrap_err().to_string();
         assert_eq!(
             told(&quorum, StoreCapabilities::STATE),
             "`share: quorum` needs a store that counts votes"
         );
-        let counts = StoreSettings::new().share(Share::Counts(CountsRule::new(Duration::from_secs(10), 10)));
+        let counts = StoreSettings::new()
+            .share(SharingMode::Counts(FleetCountPolicy::new(Duration::from_secs(10), 10)));
         assert_eq!(told(&counts, StoreCapabilities::STATE), "`share: counts` needs a store that counts");
         quorum.supported_by(StoreCapabilities::ALL).unwrap();
         counts.supported_by(StoreCapabilities::ALL).unwrap();
@@ -500,11 +502,11 @@ mod tests {
 
     #[test]
     fn counts_open_at_the_threshold_and_not_below() {
-        let rule = CountsRule::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 10);
+        let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 10);
         assert!(!rule.opens(4, 5), "nine calls are too few");
         assert!(rule.opens(5, 5));
         assert!(!rule.opens(6, 5));
-        let rule = CountsRule::new(Duration::from_secs(10), 10).failure_count_threshold(3);
+        let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
         assert!(rule.opens(1_000, 3) && !rule.opens(0, 2));
     }
 }

@@ -3,34 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::probe::ProbePlan;
+use super::probe::ProbePolicy;
 use super::view::{CircuitView, Epoch, OperationId, StoreTime};
-use crate::name::Name;
+use crate::name::BulkheadName;
 
 /// A change that a process wants to make to a circuit.
 ///
 /// ```
-/// use bulkman_core::store::*;
-/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use bulkman::store::*;
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
-/// let mail = Name::new("mail")?;
+/// let mail = BulkheadName::new("mail")?;
 /// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
 /// let change = StoreChange::Open { wait: Duration::from_secs(30) };
 /// let ours = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
 /// let theirs = StoreTransition::new(mail, Epoch(0), change, OperationId(8));
-/// assert!(matches!(block_on(session.transition(&ours))?, Applied::Applied(_)));
-/// assert!(matches!(block_on(session.transition(&ours))?, Applied::Applied(_)), "once is enough");
+/// assert!(matches!(block_on(session.transition(&ours))?, TransitionResult::Applied(_)));
+/// assert!(matches!(block_on(session.transition(&ours))?, TransitionResult::Applied(_)), "once is enough");
 /// let late = block_on(session.transition(&theirs))?;
-/// assert!(matches!(late, Applied::Refused { why: Refusal::Stale | Refusal::AlreadyThere, .. }));
+/// assert!(matches!(late, TransitionResult::Rejected { why: RejectReason::Stale | RejectReason::AlreadyInState, .. }));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreTransition {
     /// Which circuit.
-    pub circuit: Name,
+    pub circuit: BulkheadName,
     /// The epoch on which this was decided.
     pub base: Epoch,
     /// Where to.
@@ -52,7 +54,7 @@ pub struct StoreTransition {
 impl StoreTransition {
     /// A change of `circuit` decided on epoch `base`, by its rules, without a time limit.
     #[must_use]
-    pub fn new(circuit: Name, base: Epoch, change: StoreChange, operation: OperationId) -> Self {
+    pub fn new(circuit: BulkheadName, base: Epoch, change: StoreChange, operation: OperationId) -> Self {
         Self {
             circuit,
             base,
@@ -78,7 +80,7 @@ pub enum StoreChange {
     /// Starts probing. Unless by hand, only from an opening whose time is over.
     HalfOpen {
         /// How it is decided.
-        plan: ProbePlan,
+        plan: ProbePolicy,
     },
     /// Closes, and forgets how often the circuit has opened.
     Close,
@@ -87,54 +89,54 @@ pub enum StoreChange {
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Applied {
+pub enum TransitionResult {
     /// It is made, now or by an earlier try of the same operation.
     Applied(CircuitView),
     /// It is not, and this is how the circuit stands.
-    Refused {
+    Rejected {
         /// Why not.
-        why: Refusal,
+        why: RejectReason,
         /// The circuit as it is.
         current: CircuitView,
     },
     /// There is no such circuit: it was never registered, or is lost.
-    Unknown,
+    UnknownCircuit,
 }
 
 /// Why a change was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum RejectReason {
     /// The circuit has moved on since the base epoch.
     Stale,
     /// It is already in that state.
-    AlreadyThere,
+    AlreadyInState,
     /// The opening's time is not over.
     NotDue,
     /// The transition's own time is over.
-    TooLate,
+    Expired,
     /// An operator holds the circuit.
-    Forced,
+    ForcedByOperator,
 }
 
-impl Refusal {
+impl RejectReason {
     pub(crate) const ALL: [Self; 5] =
-        [Self::Stale, Self::AlreadyThere, Self::NotDue, Self::TooLate, Self::Forced];
+        [Self::Stale, Self::AlreadyInState, Self::NotDue, Self::Expired, Self::ForcedByOperator];
 
     /// `stale`, `already_there`, `not_due`, `too_late`, `forced`: as in metrics.
     ///
     /// ```
-    /// # use bulkman_core::store::Refusal;
-    /// assert_eq!(Refusal::AlreadyThere.as_str(), "already_there");
+    /// # use bulkman::store::RejectReason;
+    /// assert_eq!(RejectReason::AlreadyInState.as_str(), "already_there");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stale => "stale",
-            Self::AlreadyThere => "already_there",
+            Self::AlreadyInState => "already_there",
             Self::NotDue => "not_due",
-            Self::TooLate => "too_late",
-            Self::Forced => "forced",
+            Self::Expired => "too_late",
+            Self::ForcedByOperator => "forced",
         }
     }
 }
@@ -142,20 +144,22 @@ impl Refusal {
 /// One process's vote for opening a circuit.
 ///
 /// ```
-/// use bulkman_core::store::*;
-/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use bulkman::store::*;
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
-/// let mail = Name::new("mail")?;
+/// let mail = BulkheadName::new("mail")?;
 /// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
 /// let mut vote = |who: &str, operation| {
 ///     let change = StoreChange::Open { wait: Duration::from_secs(30) };
 ///     let opening = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(operation));
 ///     block_on(session.vote(&StoreVote::new(opening, who.into(), 2, Duration::from_secs(10))))
 /// };
-/// assert_eq!(vote("here", 7)?, Voted::Counted { votes: 1 });
-/// assert!(matches!(vote("there", 8)?, Voted::Opened(_)));
+/// assert_eq!(vote("here", 7)?, VoteResult::Counted { votes: 1 });
+/// assert!(matches!(vote("there", 8)?, VoteResult::Opened(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,14 +185,14 @@ impl StoreVote {
     /// How long the opening is to last.
     ///
     /// ```
-    /// # use bulkman_core::Name;
-    /// # use bulkman_core::store::{Epoch, OperationId, StoreChange, StoreTransition, StoreVote};
+    /// # use bulkman::bulkhead::BulkheadName;
+    /// # use bulkman::store::{Epoch, OperationId, StoreChange, StoreTransition, StoreVote};
     /// # use std::time::Duration;
     /// let half_a_minute = Duration::from_secs(30);
     /// let change = StoreChange::Open { wait: half_a_minute };
-    /// let opening = StoreTransition::new(Name::new("mail")?, Epoch(0), change, OperationId(7));
+    /// let opening = StoreTransition::new(BulkheadName::new("mail")?, Epoch(0), change, OperationId(7));
     /// assert_eq!(StoreVote::new(opening, "here".into(), 2, Duration::from_secs(10)).wait(), half_a_minute);
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub const fn wait(&self) -> Duration {
@@ -202,7 +206,7 @@ impl StoreVote {
 /// What became of a vote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Voted {
+pub enum VoteResult {
     /// It made the quorum: the circuit is open.
     Opened(CircuitView),
     /// It counts, with this many in all.
@@ -213,7 +217,7 @@ pub enum Voted {
     /// It does not count.
     Refused {
         /// Why not.
-        why: Refusal,
+        why: RejectReason,
         /// The circuit as it is.
         current: CircuitView,
     },
@@ -224,14 +228,16 @@ pub enum Voted {
 /// What an operator tells the whole fleet.
 ///
 /// ```
-/// use bulkman_core::store::*;
-/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use bulkman::store::*;
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 ///
-/// let mail = Name::new("mail")?;
+/// let mail = BulkheadName::new("mail")?;
 /// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
 /// let command = FleetCommand::new(mail, FleetAction::Disable, OperationId(7), "ann", "it cries wolf");
-/// let Applied::Applied(circuit) = block_on(session.command(&command))? else { panic!("refused") };
+/// let TransitionResult::Applied(circuit) = block_on(session.command(&command))? else { panic!("refused") };
 /// assert_eq!((circuit.state, circuit.epoch), (FleetState::Disabled, Epoch(1)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -239,7 +245,7 @@ pub enum Voted {
 #[non_exhaustive]
 pub struct FleetCommand {
     /// Which circuit.
-    pub circuit: Name,
+    pub circuit: BulkheadName,
     /// What to do.
     pub action: FleetAction,
     /// Identifies this attempt.
@@ -254,7 +260,7 @@ impl FleetCommand {
     /// `action` on `circuit`.
     #[must_use]
     pub fn new(
-        circuit: Name,
+        circuit: BulkheadName,
         action: FleetAction,
         operation: OperationId,
         by: impl Into<Arc<str>>,
@@ -282,7 +288,7 @@ impl FleetAction {
     /// `force-open`, `disable`, `close`, `reset`.
     ///
     /// ```
-    /// # use bulkman_core::store::FleetAction;
+    /// # use bulkman::store::FleetAction;
     /// assert_eq!(FleetAction::ForceOpen.as_str(), "force-open");
     /// ```
     #[must_use]

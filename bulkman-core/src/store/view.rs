@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::probe::ProbePlan;
-use crate::name::Name;
+use super::probe::ProbePolicy;
+use crate::name::BulkheadName;
 
 /// The number of changes that a circuit has gone through; higher is newer.
 ///
 /// ```
-/// # use bulkman_core::store::Epoch;
+/// # use bulkman::store::Epoch;
 /// assert!(Epoch(2) > Epoch(1));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,7 @@ pub struct Epoch(pub u64);
 /// replica that lagged.
 ///
 /// ```
-/// # use bulkman_core::store::Revision;
+/// # use bulkman::store::Revision;
 /// assert!(Revision(2) > Revision::default());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +40,7 @@ impl StoreTime {
     /// This much later; saturates.
     ///
     /// ```
-    /// # use bulkman_core::store::StoreTime;
+    /// # use bulkman::store::StoreTime;
     /// # use std::time::Duration;
     /// assert_eq!(StoreTime(5).after(Duration::from_millis(1)), StoreTime(1005));
     /// assert_eq!(StoreTime(5).after(Duration::MAX), StoreTime(i64::MAX));
@@ -60,7 +60,7 @@ pub struct OperationId(pub u64);
 /// The state of a circuit as the fleet shares it.
 ///
 /// ```
-/// use bulkman_core::store::FleetState;
+/// use bulkman::store::FleetState;
 ///
 /// assert!(FleetState::ForcedOpen.is_forced() && !FleetState::Open.is_forced());
 /// assert_eq!(FleetState::HalfOpen.to_string(), "half-open");
@@ -86,7 +86,7 @@ impl FleetState {
     /// Whether an operator put the circuit there: then only an operator takes it out.
     ///
     /// ```
-    /// # use bulkman_core::store::FleetState;
+    /// # use bulkman::store::FleetState;
     /// assert!(FleetState::Disabled.is_forced());
     /// ```
     #[must_use]
@@ -97,7 +97,7 @@ impl FleetState {
     /// `closed`, `open`, `half-open`, `forced-open`, `disabled`.
     ///
     /// ```
-    /// # use bulkman_core::store::FleetState;
+    /// # use bulkman::store::FleetState;
     /// assert_eq!(FleetState::ForcedOpen.as_str(), "forced-open");
     /// ```
     #[must_use]
@@ -121,18 +121,18 @@ impl fmt::Display for FleetState {
 /// One circuit as the store has it.
 ///
 /// ```
-/// use bulkman_core::Name;
-/// use bulkman_core::store::{CircuitView, Epoch, FleetState};
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::store::{CircuitView, Epoch, FleetState};
 ///
-/// let fresh = CircuitView::new(Name::new("mail")?);
+/// let fresh = CircuitView::new(BulkheadName::new("mail")?);
 /// assert_eq!((fresh.state, fresh.epoch, fresh.open_count), (FleetState::Closed, Epoch(0), 0));
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CircuitView {
     /// Which.
-    pub circuit: Name,
+    pub circuit: BulkheadName,
     /// Its epoch.
     pub epoch: Epoch,
     /// The namespace's revision of its last change.
@@ -150,7 +150,7 @@ pub struct CircuitView {
     /// How often it has opened since it was last closed.
     pub open_count: u32,
     /// How the half-open stay is decided, while it is half-open.
-    pub plan: ProbePlan,
+    pub plan: ProbePolicy,
     /// Probes of this half-open stay that succeeded.
     pub probes_succeeded: u32,
     /// Probes of this half-open stay that failed.
@@ -166,7 +166,7 @@ pub struct CircuitView {
 impl CircuitView {
     /// A closed circuit that has never changed.
     #[must_use]
-    pub fn new(circuit: Name) -> Self {
+    pub fn new(circuit: BulkheadName) -> Self {
         Self {
             circuit,
             epoch: Epoch::default(),
@@ -176,7 +176,7 @@ impl CircuitView {
             wait: Duration::ZERO,
             age: Duration::ZERO,
             open_count: 0,
-            plan: ProbePlan::default(),
+            plan: ProbePolicy::default(),
             probes_succeeded: 0,
             probes_failed: 0,
             operation: OperationId::default(),
@@ -188,15 +188,15 @@ impl CircuitView {
     /// Whether it is open and its time is over: the next with demand may make it half-open.
     ///
     /// ```
-    /// # use bulkman_core::Name;
-    /// # use bulkman_core::store::{CircuitView, FleetState};
+    /// # use bulkman::bulkhead::BulkheadName;
+    /// # use bulkman::store::{CircuitView, FleetState};
     /// # use std::time::Duration;
-    /// let mut circuit = CircuitView::new(Name::new("mail")?);
+    /// let mut circuit = CircuitView::new(BulkheadName::new("mail")?);
     /// (circuit.state, circuit.remaining) = (FleetState::Open, Duration::from_secs(1));
     /// assert!(!circuit.is_due());
     /// circuit.remaining = Duration::ZERO;
     /// assert!(circuit.is_due());
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub const fn is_due(&self) -> bool {
@@ -207,17 +207,19 @@ impl CircuitView {
 /// Some or all circuits of a namespace, at one moment.
 ///
 /// ```
-/// use bulkman_core::store::CircuitStore;
-/// use bulkman_core::{ClockOnly, MemoryStore, Name};
+/// use bulkman::store::CircuitStore;
+/// use bulkman::bulkhead::BulkheadName;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 ///
-/// let names = ["mail", "search"].map(|name| Name::new(name).unwrap());
+/// let names = ["mail", "search"].map(|name| BulkheadName::new(name).unwrap());
 /// let mut session = block_on(MemoryStore::new(ClockOnly).connect(&names))?;
 /// let all = block_on(session.snapshot(None))?;
 /// assert_eq!(all.circuits.len(), 2);
 /// let since = block_on(session.snapshot(Some(all.revision)))?;
 /// assert!(since.circuits.is_empty());
-/// # Ok::<(), bulkman_core::StoreError>(())
+/// # Ok::<(), bulkman::store::StoreError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -257,7 +259,7 @@ impl Snapshot {
 /// whoever knows what one change replaced can tell what the fingerprint must be after it.
 ///
 /// ```
-/// use bulkman_core::store::{Fingerprint, OperationId};
+/// use bulkman::store::{Fingerprint, OperationId};
 ///
 /// let before = Fingerprint::default();
 /// let opened = before.replacing(OperationId(0), OperationId(7));

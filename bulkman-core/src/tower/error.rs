@@ -15,8 +15,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// `Into<Box<dyn Error + Send + Sync>>`. There it can be found again:
 ///
 /// ```
-/// use bulkman_core::BulkheadError;
-/// use bulkman_core::tower::{BoxError, ServiceError};
+/// use bulkman::BulkheadError;
+/// use bulkman::tower::{BoxError, ServiceError};
 ///
 /// fn advice(error: &BoxError) -> String {
 ///     match error.downcast_ref::<ServiceError>() {
@@ -40,8 +40,8 @@ impl ServiceError {
     /// What happened.
     ///
     /// ```
-    /// # use bulkman_core::BulkheadError;
-    /// # use bulkman_core::tower::ServiceError;
+    /// # use bulkman::BulkheadError;
+    /// # use bulkman::tower::ServiceError;
     /// fn is_full(error: &ServiceError) -> bool {
     ///     matches!(error.get(), BulkheadError::Full { .. })
     /// }
@@ -55,7 +55,7 @@ impl ServiceError {
     /// What happened, as a value.
     ///
     /// ```
-    /// # use bulkman_core::tower::{BoxError, ServiceError};
+    /// # use bulkman::tower::{BoxError, ServiceError};
     /// /// The service's own error, if it is that.
     /// fn of_the_service(error: ServiceError) -> Option<BoxError> {
     ///     error.into_inner().into_operation()

@@ -3,10 +3,10 @@
 use tower_layer::Layer;
 
 use super::service::BulkheadService;
-use super::status::ByStatus;
+use super::status::StatusClassifier;
 use crate::bulkhead::Bulkhead;
-use crate::classify::ByResult;
-use crate::outcome::Outcome;
+use crate::call::classifier::DefaultClassifier;
+use crate::call::outcome::Outcome;
 
 /// Puts services behind one bulkhead: all services that it makes share the permits, the queue and
 /// the circuit.
@@ -14,8 +14,9 @@ use crate::outcome::Outcome;
 /// Cheap to clone. See the [module](super) for what a call is.
 ///
 /// ```
-/// use bulkman_core::tower::BulkheadLayer;
-/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+/// use bulkman::tower::BulkheadLayer;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use bulkman::runtime::ClockOnly;
 /// use tower_layer::Layer;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
@@ -23,10 +24,10 @@ use crate::outcome::Outcome;
 /// let (near, far) = (layer.layer("a service"), layer.layer("another"));
 /// bulkhead.shutdown();
 /// assert!(!near.bulkhead().is_healthy() && !far.bulkhead().is_healthy());
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct BulkheadLayer<C = ByResult> {
+pub struct BulkheadLayer<C = DefaultClassifier> {
     bulkhead: Bulkhead,
     classifier: C,
 }
@@ -35,15 +36,16 @@ impl BulkheadLayer {
     /// A layer whose services' errors are failures and whose responses are successes.
     ///
     /// ```
-    /// # use bulkman_core::tower::BulkheadLayer;
-    /// # use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
     /// let layer = BulkheadLayer::new(Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?);
     /// # let _ = layer;
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub const fn new(bulkhead: Bulkhead) -> Self {
-        Self { bulkhead, classifier: ByResult }
+        Self { bulkhead, classifier: DefaultClassifier }
     }
 }
 
@@ -51,8 +53,9 @@ impl<C> BulkheadLayer<C> {
     /// Decides by the service's result, response or error, what it says about the dependency.
     ///
     /// ```
-    /// use bulkman_core::tower::BulkheadLayer;
-    /// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly, Outcome};
+    /// use bulkman::tower::BulkheadLayer;
+    /// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// struct Answer { rows: usize }
     ///
@@ -65,7 +68,7 @@ impl<C> BulkheadLayer<C> {
     ///     }
     /// });
     /// # let _ = layer;
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn classify<T, E, F>(self, classifier: F) -> BulkheadLayer<F>
@@ -80,21 +83,22 @@ impl<C> BulkheadLayer<C> {
     /// ```
     /// # struct Response(u16);
     /// # impl Response { fn status(&self) -> u16 { self.0 } }
-    /// use bulkman_core::tower::BulkheadLayer;
-    /// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+    /// use bulkman::tower::BulkheadLayer;
+    /// use bulkman::{Bulkhead, BulkheadConfig};
+    /// use bulkman::runtime::ClockOnly;
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// // With the crate `http`: `response.status().as_u16()`.
-    /// let layer = BulkheadLayer::new(bulkhead).failures_by_status(|response: &Response| response.status());
+    /// let layer = BulkheadLayer::new(bulkhead).classify_status(|response: &Response| response.status());
     /// # let _ = layer;
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn failures_by_status<T, F>(self, status: F) -> BulkheadLayer<ByStatus<F>>
+    pub fn classify_status<T, F>(self, status: F) -> BulkheadLayer<StatusClassifier<F>>
     where
         F: Fn(&T) -> u16,
     {
-        BulkheadLayer { bulkhead: self.bulkhead, classifier: ByStatus(status) }
+        BulkheadLayer { bulkhead: self.bulkhead, classifier: StatusClassifier(status) }
     }
 }
 

@@ -6,9 +6,9 @@
 //! use std::future::{Ready, ready};
 //! use std::task::{Context, Poll};
 //!
-//! use bulkman_core::testing::ManualRuntime;
-//! use bulkman_core::tower::BulkheadLayer;
-//! use bulkman_core::{Bulkhead, BulkheadConfig};
+//! use bulkman::testing::ManualRuntime;
+//! use bulkman::tower::BulkheadLayer;
+//! use bulkman::{Bulkhead, BulkheadConfig};
 //! use tower_layer::Layer;
 //! use tower_service::Service;
 //!
@@ -38,7 +38,7 @@
 //! let refused = runtime.block_on(service.call("world")).unwrap_err();
 //! assert!(refused.is_rejection());
 //! assert_eq!(refused.http_status(), 503);
-//! # Ok::<(), bulkman_core::ConfigError>(())
+//! # Ok::<(), bulkman::ConfigError>(())
 //! ```
 //!
 //! # Nothing is taken before `call`
@@ -70,11 +70,10 @@
 //! # Which answers are failures
 //!
 //! By default an error is a failure and a response a success, which for HTTP means that a server
-//! that only says 500 is doing fine. [`failures_by_status`](BulkheadLayer::failures_by_status)
+//! that only says 500 is doing fine. [`classify_status`](BulkheadLayer::classify_status)
 //! makes 5xx failures; [`classify`](BulkheadLayer::classify) decides by anything.
 
 mod error;
-mod http;
 mod layer;
 mod oneshot;
 mod response_future;
@@ -85,4 +84,4 @@ pub use self::error::{BoxError, ServiceError};
 pub use self::layer::BulkheadLayer;
 pub use self::response_future::ResponseFuture;
 pub use self::service::BulkheadService;
-pub use self::status::ByStatus;
+pub use self::status::StatusClassifier;

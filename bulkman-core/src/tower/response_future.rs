@@ -11,8 +11,8 @@ use tower_service::Service;
 use super::error::{BoxError, ServiceError};
 use super::oneshot::Oneshot;
 use crate::bulkhead::Bulkhead;
-use crate::classify::Classifier;
-use crate::execute::Execute;
+use crate::call::classifier::Classifier;
+use crate::call::execute::Execute;
 
 pin_project! {
     /// The future of a [`BulkheadService`](super::BulkheadService)'s call.

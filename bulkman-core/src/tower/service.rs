@@ -9,14 +9,15 @@ use super::oneshot::Oneshot;
 use super::response_future::ResponseFuture;
 use crate::bulkhead::Bulkhead;
 use crate::call::CallOptions;
-use crate::classify::{ByResult, Classifier};
-use crate::execute::Execute;
+use crate::call::classifier::{Classifier, DefaultClassifier};
+use crate::call::execute::Execute;
 
 /// A service whose calls go through a bulkhead: made by [`BulkheadLayer`](super::BulkheadLayer).
 ///
 /// ```
-/// use bulkman_core::tower::BulkheadLayer;
-/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+/// use bulkman::tower::BulkheadLayer;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use bulkman::runtime::ClockOnly;
 /// use tower_layer::Layer;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
@@ -24,10 +25,10 @@ use crate::execute::Execute;
 /// assert_eq!(service.bulkhead().name(), "search");
 /// assert_eq!(*service.get_ref(), "any service");
 /// assert_eq!(service.into_inner(), "any service");
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct BulkheadService<S, C = ByResult> {
+pub struct BulkheadService<S, C = DefaultClassifier> {
     inner: S,
     bulkhead: Bulkhead,
     classifier: C,

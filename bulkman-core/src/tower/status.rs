@@ -2,25 +2,26 @@
 
 use std::fmt;
 
-use crate::classify::Classifier;
-use crate::outcome::Outcome;
+use crate::call::classifier::Classifier;
+use crate::call::outcome::Outcome;
 
 /// Takes a status of 500 and above as a failure: made by
-/// [`failures_by_status`](super::BulkheadLayer::failures_by_status).
+/// [`classify_status`](super::BulkheadLayer::classify_status).
 ///
 /// ```
-/// use bulkman_core::tower::BulkheadLayer;
-/// use bulkman_core::{Bulkhead, BulkheadConfig, ClockOnly};
+/// use bulkman::tower::BulkheadLayer;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use bulkman::runtime::ClockOnly;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-/// let by_status = BulkheadLayer::new(bulkhead).failures_by_status(|status: &u16| *status);
+/// let by_status = BulkheadLayer::new(bulkhead).classify_status(|status: &u16| *status);
 /// # let _ = by_status;
-/// # Ok::<(), bulkman_core::ConfigError>(())
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy)]
-pub struct ByStatus<F>(pub(super) F);
+pub struct StatusClassifier<F>(pub(super) F);
 
-impl<T, E, F: Fn(&T) -> u16> Classifier<T, E> for ByStatus<F> {
+impl<T, E, F: Fn(&T) -> u16> Classifier<T, E> for StatusClassifier<F> {
     fn classify(&self, result: &Result<T, E>) -> Outcome {
         match result {
             Ok(response) if (self.0)(response) < 500 => Outcome::Success,
@@ -29,8 +30,8 @@ impl<T, E, F: Fn(&T) -> u16> Classifier<T, E> for ByStatus<F> {
     }
 }
 
-impl<F> fmt::Debug for ByStatus<F> {
+impl<F> fmt::Debug for StatusClassifier<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByStatus").finish_non_exhaustive()
+        f.debug_struct("StatusClassifier").finish_non_exhaustive()
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use bulkman_core::runtime::BoxFuture;
+use bulkman_core::store::CircuitStore;
 use bulkman_core::store::conformance::Harness;
-use bulkman_core::{BoxFuture, CircuitStore};
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Executor, PgConnection};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::{Postgres, TestSchema};

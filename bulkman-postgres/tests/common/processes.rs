@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
-use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, CircuitState, Fleet, Runtime};
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::fleet::Fleet;
+use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
+use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 use smol::stream::StreamExt;
 
@@ -107,9 +109,9 @@ pub(crate) fn store_at(url: &str, database: &Database) -> PostgresStoreBuilder {
         .lease_ttl(Duration::from_secs(30))
 }
 
-pub(crate) async fn ending(events: &mut FleetEvents) -> Ending {
-    match next(events, |event| matches!(event, FleetEvent::Settled { .. })).await {
-        FleetEvent::Settled { ending, .. } => ending,
+pub(crate) async fn ending(events: &mut FleetEvents) -> DecisionOutcome {
+    match next(events, |event| matches!(event, FleetEvent::DecisionResolved { .. })).await {
+        FleetEvent::DecisionResolved { ending, .. } => ending,
         other => panic!("{other:?}"),
     }
 }

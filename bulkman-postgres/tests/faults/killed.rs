@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::store::{
-    CircuitStore, Epoch, FleetState, OperationId, ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict,
+    CircuitStore, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult,
 };
-use bulkman_core::{CircuitState, Name, Permit, Runtime};
+use bulkman_core::{Permit, Runtime};
 use bulkman_postgres::PostgresStore;
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Row};
 use bulkman_test_support::Postgres;
@@ -54,15 +56,15 @@ pub(crate) async fn a_killed_holders_slot_is_free_after_its_term(runtime: impl R
     assert_ne!(now.holder, dead.holder);
 
     // What the dead one might have sent last, had it been a little slower.
-    let payments = Name::new("payments").unwrap();
+    let payments = BulkheadName::new("payments").unwrap();
     let late = store(&database).build().unwrap();
     let circuits = std::slice::from_ref(&payments);
     let mut session = CircuitStore::connect(&late, circuits).await.unwrap();
     let request = ProbeRequest::new(payments, Epoch(dead.epoch), dead.holder.as_str().into(), TERM);
     let verdict =
-        ProbeVerdict::new(request, ProbeLease::new(dead.slot, dead.token), false, LONG, OperationId(99));
+        ProbeResult::new(request, ProbeLease::new(dead.slot, dead.token), false, LONG, OperationId(99));
     let report = session.report_probe(&verdict).await.unwrap();
-    assert!(matches!(report, ProbeReport::Lost { .. }), "{report:?}");
+    assert!(matches!(report, ProbeReportResult::Lost { .. }), "{report:?}");
     let status = late.admin().status().await.unwrap();
     assert_eq!(status[0].state, FleetState::HalfOpen, "it reopens nothing");
 

@@ -4,8 +4,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bulkman_core::fleet::Ending;
-use bulkman_core::{CircuitState, Runtime};
+use bulkman_core::Runtime;
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::fleet::DecisionOutcome;
 use bulkman_postgres::sqlx::postgres::PgConnectOptions;
 use bulkman_test_support::Postgres;
 
@@ -47,7 +48,7 @@ pub(crate) async fn packets_that_are_dropped_hold_up_nobody(runtime: impl Runtim
 
     let healed = runtime.now();
     drop(cut);
-    assert_eq!(ending(&mut events).await, Ending::Published);
+    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     fleet.all_reach(CircuitState::Open).await;
     took("all views equal after", &runtime, healed);
 }

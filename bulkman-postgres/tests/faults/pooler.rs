@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bulkman_core::Runtime;
+use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::fleet::FleetEvent;
-use bulkman_core::{CircuitState, Runtime};
 use bulkman_postgres::sqlx::postgres::PgConnectOptions;
 use bulkman_test_support::Postgres;
 
@@ -40,7 +41,7 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
     for events in &mut events {
         next(events, |event| {
             assert!(!matches!(event, FleetEvent::Degraded { .. }), "{event:?}");
-            matches!(event, FleetEvent::PushGivenUp)
+            matches!(event, FleetEvent::FellBackToPolling)
         })
         .await;
     }

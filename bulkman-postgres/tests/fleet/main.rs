@@ -8,9 +8,12 @@ mod mishaps;
 
 use std::time::Duration;
 
-use bulkman_core::fleet::{Ending, FleetEvent, FleetEvents};
-use bulkman_core::store::{FleetState, Push, Share};
-use bulkman_core::{BulkheadError, CircuitState, OpenReason, Runtime, StoreError};
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::error::RejectionReason;
+use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
+use bulkman_core::store::StoreError;
+use bulkman_core::store::{FleetState, Push, SharingMode};
+use bulkman_core::{BulkheadError, Runtime};
 use bulkman_postgres::PostgresStore;
 use bulkman_postgres::sqlx;
 use bulkman_postgres::sqlx::postgres::PgConnectOptions;
@@ -77,7 +80,7 @@ async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {
     fleet[0].fail();
     fleet.all_reach(CircuitState::Open).await;
     let refused = fleet[4].call(Ok(())).await.unwrap_err();
-    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: OpenReason::Open, .. }), "{refused}");
+    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::Open, .. }), "{refused}");
     let status = store(&database).build().unwrap().admin().status().await.unwrap();
     assert_eq!((status[0].state, status[0].open_count), (FleetState::Open, 1));
     assert_eq!(&*status[0].reason, "consecutive_failures");
@@ -117,11 +120,11 @@ async fn a_late_starter_finds_what_is_stored(runtime: impl Runtime + Clone) {
 
 async fn a_quorum_opens(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
-    let share = Share::quorum(2, Duration::from_secs(60));
+    let share = SharingMode::quorum(2, Duration::from_secs(60));
     let fleet = Processes::start(3, &runtime, LONG, || store(&database).share(share)).await;
     let mut events = fleet[0].fleet.events();
     fleet[0].fail();
-    assert_eq!(ending(&mut events).await, Ending::Voted);
+    assert_eq!(ending(&mut events).await, DecisionOutcome::VoteResult);
     assert_eq!(fleet[0].state(), CircuitState::Open);
     assert_eq!(fleet[2].state(), CircuitState::Closed);
     fleet[1].fail();
@@ -188,7 +191,7 @@ async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Cl
         fleet[0].until(|process| process.fleet.snapshot().pending == 1).await;
         server.start_again();
         fleet.all_reach(CircuitState::Open).await;
-        assert_eq!(ending(&mut events).await, Ending::Published);
+        assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     }
 }
 
@@ -246,7 +249,7 @@ async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {
                 matches!(degraded, FleetEvent::Degraded { error } if error.is_transient()),
                 "round {round}"
             );
-            next(events, |event| matches!(event, FleetEvent::Synchronised { after: Some(_) })).await;
+            next(events, |event| matches!(event, FleetEvent::Synchronized { after: Some(_) })).await;
         }
         database.execute("SELECT \"bulkman\".close('fleet', 'payments')").await;
         fleet.all_reach(CircuitState::Closed).await;
@@ -269,7 +272,7 @@ async fn a_read_only_server_is_waited_for(runtime: impl Runtime + Clone) {
     assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
     database.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
     database.execute("SELECT pg_reload_conf()").await;
-    assert_eq!(ending(&mut events).await, Ending::Published);
+    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     fleet.all_reach(CircuitState::Open).await;
 }
 
@@ -290,7 +293,7 @@ async fn a_standby_is_waited_for_until_it_is_promoted(runtime: impl Runtime + Cl
         .await;
     assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "nobody is held up");
     database.execute("SELECT pg_promote()").await;
-    assert_eq!(ending(&mut events).await, Ending::Published);
+    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     fleet.all_reach(CircuitState::Open).await;
 }
 
@@ -317,7 +320,7 @@ async fn rights_that_are_taken_away_are_named(runtime: impl Runtime + Clone) {
     assert!(format!("{denied:?}").contains("GRANT"), "{denied:?}");
     assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
     database.execute(&format!("GRANT UPDATE ON \"bulkman\".circuit TO {role}")).await;
-    assert_eq!(ending(&mut events).await, Ending::Published);
+    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     drop(fleet);
     database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }

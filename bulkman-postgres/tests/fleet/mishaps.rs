@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bulkman_core::fleet::{Ending, FleetEvent};
-use bulkman_core::store::{CountsRule, FaultStore, FleetState, Share};
-use bulkman_core::{BoxFuture, Bulkhead, BulkheadConfig, CircuitState, Fleet, Runtime, Sleep, StoreError};
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::fleet::Fleet;
+use bulkman_core::fleet::{DecisionOutcome, FleetEvent};
+use bulkman_core::runtime::{BoxFuture, Sleep};
+use bulkman_core::store::StoreError;
+use bulkman_core::store::{FaultStore, FleetCountPolicy, FleetState, SharingMode};
+use bulkman_core::{Bulkhead, BulkheadConfig, Runtime};
 use bulkman_postgres::sqlx;
 use bulkman_test_support::{Postgres, StopMode};
 
@@ -41,7 +45,7 @@ pub(crate) async fn an_unknown_outcome_is_recognised(runtime: impl Runtime + Clo
                         WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'";
             database.execute(kill).await;
         }
-        assert_eq!(ending(&mut events).await, Ending::Published);
+        assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
         fleet.all_reach(CircuitState::Open).await;
         let admin = database.store("fleet").admin();
         let payments = admin.status().await.unwrap().remove(0);
@@ -109,8 +113,9 @@ pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: imp
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
-    let rule = CountsRule::new(Duration::from_secs(60), 10).failure_count_threshold(8);
-    let counting = || store(&database).share(Share::Counts(rule)).flush_interval(Duration::from_millis(50));
+    let rule = FleetCountPolicy::new(Duration::from_secs(60), 10).failure_count_threshold(8);
+    let counting =
+        || store(&database).share(SharingMode::Counts(rule)).flush_interval(Duration::from_millis(50));
     let fleet = Processes::start(2, &runtime, LONG, counting).await;
     // Four failures each, and never five in a row: 4 are told before the crash, and 4 after it.
     let four = |process: usize| {
@@ -187,7 +192,7 @@ pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Cl
     let error = fleet[0].fleet.snapshot().error.unwrap();
     assert!(error.contains("newer version of this library"), "{error}");
     database.execute("UPDATE \"bulkman\".meta SET version = 1, oldest_client = 1").await;
-    assert_eq!(ending(&mut events).await, Ending::Published);
+    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
 }
 
 /// Anybody who may connect may announce.

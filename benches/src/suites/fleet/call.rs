@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use bulkman_core::{Bulkhead, BulkheadConfig, Fleet};
+use bulkman_core::fleet::Fleet;
+use bulkman_core::{Bulkhead, BulkheadConfig};
 use bulkman_tokio::TokioRuntime;
 
 use crate::contenders::{group, ready, succeeds};

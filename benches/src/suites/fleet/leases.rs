@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulkman_core::Name;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{
-    Applied, CircuitStore, Epoch, OperationId, ProbeDecision, ProbePlan, ProbeRequest, StoreChange,
-    StoreSession, StoreTransition,
+    CircuitStore, Epoch, OperationId, ProbePolicy, ProbeRequest, ProbeRule, StoreChange, StoreSession,
+    StoreTransition, TransitionResult,
 };
 use tokio::task::JoinSet;
 
@@ -45,7 +45,7 @@ struct Rounds {
 
 async fn contend(server: &Server, limit: u16) -> Rounds {
     let store = server.builder(&format!("leases {limit}")).build().expect("valid settings");
-    let circuit = Name::new("a").expect("a short name");
+    let circuit = BulkheadName::new("a").expect("a short name");
     let connect = async || {
         let session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await;
         session.expect("the server answers")
@@ -58,13 +58,13 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
     let mut rounds = Rounds::default();
     let mut epoch = Epoch(0);
     for round in 0..ROUNDS {
-        let plan = ProbePlan::new(limit, ProbeDecision::Streak { successes: 100 });
+        let plan = ProbePolicy::new(limit, ProbeRule::Consecutive { successes: 100 });
         let operation = OperationId(round as u64 + 1);
         let mut half_open =
             StoreTransition::new(circuit.clone(), epoch, StoreChange::HalfOpen { plan }, operation);
         half_open.by_hand = true;
         let applied = opener.transition(&half_open).await.expect("the server answers");
-        let Applied::Applied(view) = applied else { panic!("nobody else moves it: {applied:?}") };
+        let TransitionResult::Applied(view) = applied else { panic!("nobody else moves it: {applied:?}") };
         epoch = view.epoch;
         let mut asking = JoinSet::new();
         for (index, mut contender) in contenders.drain(..) {
@@ -102,7 +102,7 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
     rounds
 }
 
-fn request(circuit: &Name, epoch: Epoch, contender: usize) -> ProbeRequest {
+fn request(circuit: &BulkheadName, epoch: Epoch, contender: usize) -> ProbeRequest {
     let holder = Arc::from(format!("contender {contender}"));
     ProbeRequest::new(circuit.clone(), epoch, holder, Duration::from_secs(60))
 }

@@ -41,7 +41,7 @@ fn freeze(server: &Server, findings: &mut Findings) {
     let thawed = clock::now();
     let mut back = Vec::new();
     crew.listen(Duration::from_secs(15), |_, told| {
-        if let Told::Synchronised { at } = told {
+        if let Told::Synchronized { at } = told {
             back.push(clock::milliseconds(thawed, at) / 1e3);
         }
         back.len() < PROCESSES

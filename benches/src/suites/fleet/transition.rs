@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use bulkman_core::Name;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{
-    Applied, CircuitStore, Epoch, OperationId, StoreChange, StoreSession, StoreTransition,
+    CircuitStore, Epoch, OperationId, StoreChange, StoreSession, StoreTransition, TransitionResult,
 };
 use bulkman_postgres::PostgresStore;
 
@@ -42,13 +42,13 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
 
 struct Circuit {
     session: Box<dyn StoreSession>,
-    name: Name,
+    name: BulkheadName,
     epoch: Epoch,
 }
 
 impl Circuit {
     fn on(store: &PostgresStore) -> Self {
-        let name = Name::new("a").expect("a short name");
+        let name = BulkheadName::new("a").expect("a short name");
         let connected = smol::block_on(CircuitStore::connect(store, std::slice::from_ref(&name)));
         Self { session: connected.expect("the server answers"), name, epoch: Epoch(0) }
     }
@@ -67,7 +67,9 @@ impl Circuit {
                 let before = Instant::now();
                 let applied = self.session.transition(&transition).await.expect("the server answers");
                 took.push(before.elapsed().as_secs_f64() * 1e3);
-                let Applied::Applied(view) = applied else { panic!("nobody else is there: {applied:?}") };
+                let TransitionResult::Applied(view) = applied else {
+                    panic!("nobody else is there: {applied:?}")
+                };
                 self.epoch = view.epoch;
             }
             took

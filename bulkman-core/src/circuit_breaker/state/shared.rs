@@ -6,15 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Machine, Phase, open_for};
+use super::{Machine, Stage, open_for};
+use crate::call::outcome::Outcome;
 use crate::circuit_breaker::circuit_state::CircuitState;
 use crate::circuit_breaker::counts::Sample;
 use crate::circuit_breaker::probes::Probes;
-use crate::circuit_breaker::settings::Trial;
+use crate::circuit_breaker::settings::HalfOpenPolicy;
 use crate::circuit_breaker::transition::TransitionCause;
-use crate::error::{CircuitOpen, OpenReason};
-use crate::outcome::Outcome;
-use crate::store::{ProbeDecision, ProbePlan};
+use crate::error::{CircuitOpen, RejectionReason};
+use crate::store::{ProbePolicy, ProbeRule};
 
 /// Who may send probes while the circuit is half-open, and who judges them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Verdict {
 
 /// What the synchroniser has yet to see.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct FleetPart {
     pub(super) gate: Gate,
     /// Why the current state was entered; `None`: the circuit was made with it.
     pub(super) cause: Option<TransitionCause>,
@@ -58,7 +58,7 @@ pub(super) struct Share {
     news: bool,
 }
 
-impl Default for Share {
+impl Default for FleetPart {
     fn default() -> Self {
         Self {
             gate: Gate::Own,
@@ -124,17 +124,17 @@ impl Machine {
             return None;
         }
         let phase = match adopted {
-            Adopted::Closed => Phase::Closed,
+            Adopted::Closed => Stage::Closed,
             Adopted::Open { remaining, open_count } => {
                 self.open_count = open_count;
                 open_for(remaining, now)
             }
             Adopted::HalfOpen { open_count } => {
                 self.open_count = open_count;
-                Phase::HalfOpen(Probes::default())
+                Stage::HalfOpen(Probes::default())
             }
-            Adopted::ForcedOpen => Phase::ForcedOpen,
-            Adopted::Disabled => Phase::Disabled,
+            Adopted::ForcedOpen => Stage::ForcedOpen,
+            Adopted::Disabled => Stage::Disabled,
         };
         self.enter(phase, TransitionCause::Fleet, now);
         self.share.looked_after = matches!(adopted, Adopted::Open { .. });
@@ -167,32 +167,34 @@ impl Machine {
     ///
     /// Failures in a row among a sample's probes can't be told from failures of several processes:
     /// there, `failure_threshold` failures of the sample reopen.
-    pub(crate) fn probe_plan(&self, limit: u16) -> ProbePlan {
+    pub(crate) fn probe_plan(&self, limit: u16) -> ProbePolicy {
         let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         let rules = &self.settings;
         let decision = match rules.trial {
-            Trial::Consecutive { successes } => ProbeDecision::Streak { successes: small(successes) },
-            Trial::Rate { calls } => {
+            HalfOpenPolicy::Consecutive { successes } => {
+                ProbeRule::Consecutive { successes: small(successes) }
+            }
+            HalfOpenPolicy::Sample { calls } => {
                 let reaching = |rate: f64| (1..=calls).find(|n| f64::from(*n) / f64::from(calls) >= rate);
                 let failures = [
                     rules.failure_threshold.map(|n| n.min(calls)),
                     rules.failure_count_threshold.map(|n| n.min(calls)),
                     rules.failure_rate_threshold.and_then(reaching),
                 ];
-                ProbeDecision::Sample {
+                ProbeRule::SampleSize {
                     calls: small(calls),
                     failures: failures.into_iter().flatten().min().map(small),
                     slow: rules.slow_call_rate_threshold.and_then(reaching).map(small),
                 }
             }
         };
-        ProbePlan::new(limit, decision)
+        ProbePolicy::new(limit, decision)
     }
 
     /// Whether looking after the dependency would tell the fleet something: it is half-open, and
     /// only lease holders may say so.
     pub(crate) fn awaits_fleet(&self) -> bool {
-        matches!((&self.phase, self.share.gate), (Phase::HalfOpen(_), Gate::Fleet { .. }))
+        matches!((&self.phase, self.share.gate), (Stage::HalfOpen(_), Gate::Fleet { .. }))
     }
 
     /// A success that was found without a call: a probe's, if there is a lease for it.
@@ -233,10 +235,10 @@ impl Machine {
                 if !std::mem::replace(&mut self.share.heeded, true) {
                     self.tell();
                 }
-                CircuitOpen::new(OpenReason::NoLease, Some(RETRY_WITHOUT_LEASE))
+                CircuitOpen::new(RejectionReason::NoProbeLease, Some(RETRY_WITHOUT_LEASE))
             }
-            Gate::Outage { probes: 0 } => CircuitOpen::new(OpenReason::NoLease, None),
-            _ => CircuitOpen::new(OpenReason::ProbesOut, None),
+            Gate::Outage { probes: 0 } => CircuitOpen::new(RejectionReason::NoProbeLease, None),
+            _ => CircuitOpen::new(RejectionReason::ProbeLimit, None),
         }
     }
 

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::{Driver, Slot};
 use crate::circuit_breaker::SharedCircuit;
-use crate::fleet::event::{Ending, FleetEvent};
+use crate::fleet::event::{DecisionOutcome, FleetEvent};
 use crate::fleet::hub::{End, MemberId};
 use crate::fleet::member::{Member, Step};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{
-    CircuitView, Epoch, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict, Share, Snapshot, StoreChange,
-    StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
+    CircuitView, Epoch, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, SharingMode, Snapshot,
+    StoreChange, StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
 };
 
 impl Driver {
@@ -63,15 +63,15 @@ impl Driver {
             Step::Report { epoch, lease, verdict, operation } => {
                 let request = self.request(id, name, epoch);
                 let wait = circuit.next_isolation().unwrap_or_default();
-                let mut report = ProbeVerdict::new(request, lease, verdict.success, wait, operation);
+                let mut report = ProbeResult::new(request, lease, verdict.success, wait, operation);
                 report.slow = verdict.slow;
                 report.by = Arc::clone(&self.author);
                 report.reason = Arc::from(if verdict.success { "probes_succeeded" } else { "probe_failed" });
                 let report = self.ask(session.report_probe(&report)).await?;
-                if let ProbeReport::Decided(view) = &report {
+                if let ProbeReportResult::Decided(view) = &report {
                     self.ledger.hear(view);
                     self.spread(id, view);
-                } else if let ProbeReport::Lost { current: Some(view) } = &report {
+                } else if let ProbeReportResult::Lost { current: Some(view) } = &report {
                     self.ledger.hear(view);
                 }
                 let now = self.now();
@@ -175,7 +175,7 @@ impl Driver {
     }
 
     pub(super) async fn flush_counts(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
-        let Share::Counts(rule) = self.settings.share else { return Ok(()) };
+        let SharingMode::Counts(rule) = self.settings.share else { return Ok(()) };
         let deltas: Vec<_> = self.members.values_mut().filter_map(Slot::count).collect();
         if deltas.is_empty() {
             return Ok(());
@@ -188,7 +188,7 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn open_by_counts(&mut self, circuit: &Name, epoch: Epoch) {
+    pub(super) fn open_by_counts(&mut self, circuit: &BulkheadName, epoch: Epoch) {
         let now = self.now();
         for id in self.by_name(circuit) {
             let operation = self.pace.operation();
@@ -232,7 +232,7 @@ impl Driver {
         .await
     }
 
-    pub(super) fn request(&self, id: MemberId, name: Name, epoch: Epoch) -> ProbeRequest {
+    pub(super) fn request(&self, id: MemberId, name: BulkheadName, epoch: Epoch) -> ProbeRequest {
         ProbeRequest::new(name, epoch, self.holder(id), self.settings.lease_ttl)
     }
 
@@ -240,7 +240,7 @@ impl Driver {
         Arc::from(format!("{} {id}", self.identity))
     }
 
-    pub(super) fn plan(&self, circuit: &SharedCircuit) -> ProbePlan {
+    pub(super) fn plan(&self, circuit: &SharedCircuit) -> ProbePolicy {
         circuit.probe_plan(self.settings.probe_limit).unwrap_or_default()
     }
 
@@ -260,7 +260,11 @@ impl Driver {
         }
     }
 
-    pub(super) fn with_member(&mut self, id: MemberId, act: impl FnOnce(&mut Member) -> Option<Ending>) {
+    pub(super) fn with_member(
+        &mut self,
+        id: MemberId,
+        act: impl FnOnce(&mut Member) -> Option<DecisionOutcome>,
+    ) {
         let ending = self.members.get_mut(&id).and_then(|slot| act(&mut slot.member));
         self.settled(id, ending);
     }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::{Driver, Slot};
 use crate::circuit_breaker::Adopted;
-use crate::fleet::event::{Ending, FleetEvent};
+use crate::fleet::event::{DecisionOutcome, FleetEvent};
 use crate::fleet::hub::{Attached, MemberId};
 use crate::fleet::member::{Member, Order, Rules, Step};
-use crate::name::Name;
-use crate::store::{CountsDelta, Epoch, FleetState, Share};
+use crate::name::BulkheadName;
+use crate::store::{CountsDelta, Epoch, FleetState, SharingMode};
 
 impl Driver {
     /// Takes in what was attached and what has changed.
@@ -27,8 +27,8 @@ impl Driver {
 
     pub(super) fn admit(&mut self, attached: Attached) {
         let quorum = match self.settings.share {
-            Share::State { quorum, .. } => quorum,
-            Share::Counts(_) => 1,
+            SharingMode::State { quorum, .. } => quorum,
+            SharingMode::Counts(_) => 1,
         };
         let mut member = Member::new(Rules {
             quorum,
@@ -142,9 +142,9 @@ impl Driver {
         }
     }
 
-    pub(super) fn settled(&self, id: MemberId, ending: Option<Ending>) {
+    pub(super) fn settled(&self, id: MemberId, ending: Option<DecisionOutcome>) {
         if let (Some(ending), Some(slot)) = (ending, self.members.get(&id)) {
-            self.hub.emit(FleetEvent::Settled { circuit: slot.name.clone(), ending });
+            self.hub.emit(FleetEvent::DecisionResolved { circuit: slot.name.clone(), ending });
         }
     }
 
@@ -166,14 +166,14 @@ impl Driver {
         self.members.values().filter_map(|slot| slot.member.deadline(now)).min()
     }
 
-    pub(super) fn names(&self) -> Vec<Name> {
+    pub(super) fn names(&self) -> Vec<BulkheadName> {
         let mut names: Vec<_> = self.members.values().map(|slot| slot.name.clone()).collect();
         names.sort_unstable();
         names.dedup();
         names
     }
 
-    pub(super) fn by_name(&self, name: &Name) -> Vec<MemberId> {
+    pub(super) fn by_name(&self, name: &BulkheadName) -> Vec<MemberId> {
         self.members.iter().filter(|(_, slot)| slot.name == *name).map(|(id, _)| *id).collect()
     }
 }

@@ -10,8 +10,8 @@ use super::{Driver, PushState, Woken};
 use crate::circuit_breaker::Gate;
 use crate::fleet::event::FleetEvent;
 use crate::fleet::hub::Hub;
-use crate::store::{CountsRule, Share, StoreError, StoreEvent, StoreSession, StoreTime};
-use crate::wake::WakerKey;
+use crate::store::{FleetCountPolicy, SharingMode, StoreError, StoreEvent, StoreSession, StoreTime};
+use crate::sync::waker_set::WakerKey;
 
 impl Driver {
     pub(super) fn recover(&mut self) {
@@ -33,7 +33,7 @@ impl Driver {
             status.degraded_since = None;
             status.error = None;
         });
-        self.hub.emit(FleetEvent::Synchronised { after });
+        self.hub.emit(FleetEvent::Synchronized { after });
     }
 
     pub(super) fn degrade(&mut self, error: StoreError) {
@@ -101,7 +101,7 @@ impl Driver {
         if *missed >= MISSED_UNTIL_POLLING {
             self.push = PushState::Off;
             self.hub.tell(|status| status.polling = true);
-            self.hub.emit(FleetEvent::PushGivenUp);
+            self.hub.emit(FleetEvent::FellBackToPolling);
         }
     }
 
@@ -123,7 +123,7 @@ impl Driver {
     pub(super) fn take_event(&mut self, event: &StoreEvent, hints: &mut Hints) {
         let news = self.ledger.revision().is_none_or(|known| event.revision() > known);
         match event {
-            StoreEvent::Made(after) if news && self.ledger.advance(after) => {
+            StoreEvent::Applied(after) if news && self.ledger.advance(after) => {
                 self.take_change(after);
                 self.heard();
             }
@@ -161,7 +161,7 @@ impl Driver {
     }
 
     pub(super) fn next_flush(&mut self) -> Option<Instant> {
-        let Share::Counts(CountsRule { .. }) = self.settings.share else { return None };
+        let SharingMode::Counts(FleetCountPolicy { .. }) = self.settings.share else { return None };
         Some(self.now() + self.pace.within(self.settings.flush_interval))
     }
 

@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 use super::member::Member;
 use super::pace::Pace;
 use crate::circuit_breaker::SharedCircuit;
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{
     CircuitStore, Epoch, OperationId, Push, StoreError, StoreEvent, StoreSession, StoreSettings, StoreTime,
 };
@@ -51,7 +51,7 @@ pub(super) struct Driver {
 }
 
 struct Slot {
-    name: Name,
+    name: BulkheadName,
     circuit: SharedCircuit,
     member: Member,
     tallies: Option<Tallies>,

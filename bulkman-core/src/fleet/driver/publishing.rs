@@ -7,8 +7,8 @@ use super::{Driver, Slot};
 use crate::fleet::hub::MemberId;
 use crate::fleet::member::{Pending, Step};
 use crate::store::{
-    Applied, CircuitView, Epoch, FleetState, OperationId, Refusal, Revision, Share, StoreChange, StoreError,
-    StoreSession, StoreTransition, StoreVote, Voted,
+    CircuitView, Epoch, FleetState, OperationId, RejectReason, Revision, SharingMode, StoreChange,
+    StoreError, StoreSession, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 
 impl Driver {
@@ -69,17 +69,17 @@ impl Driver {
         let mut answers: Vec<_> = ids.into_iter().zip(&transitions).zip(answers).collect();
         // Those that were made, one after the other as they became visible.
         answers.sort_by_key(|(_, answer)| match answer {
-            Applied::Applied(view) => view.revision,
+            TransitionResult::Applied(view) => view.revision,
             _ => Revision::default(),
         });
         let (mut too_late, mut unknown) = (false, false);
         for ((id, transition), answer) in answers {
             match answer {
-                Applied::Applied(view) => self.applied(id, transition, &view, now),
-                Applied::Refused { why, current } => {
+                TransitionResult::Applied(view) => self.applied(id, transition, &view, now),
+                TransitionResult::Rejected { why, current } => {
                     too_late |= self.refused(id, transition.operation, why, &current, now);
                 }
-                Applied::Unknown => unknown = true,
+                TransitionResult::UnknownCircuit => unknown = true,
             }
         }
         if unknown {
@@ -106,7 +106,7 @@ impl Driver {
         &mut self,
         id: MemberId,
         operation: OperationId,
-        why: Refusal,
+        why: RejectReason,
         current: &CircuitView,
         now: Instant,
     ) -> bool {
@@ -116,7 +116,7 @@ impl Driver {
         if goes_on {
             self.with_member(id, |member| member.refused(operation, why, current, now));
         }
-        goes_on && why == Refusal::TooLate
+        goes_on && why == RejectReason::Expired
     }
 
     pub(super) async fn vote(
@@ -125,27 +125,27 @@ impl Driver {
         id: MemberId,
         opening: StoreTransition,
     ) -> Result<(), StoreError> {
-        let Share::State { quorum, window } = self.settings.share else { return Ok(()) };
+        let SharingMode::State { quorum, window } = self.settings.share else { return Ok(()) };
         let operation = opening.operation;
         let vote = StoreVote::new(opening, self.holder(id), quorum, window);
         let voted = self.ask(session.vote(&vote)).await?;
         let now = self.now();
         match voted {
-            Voted::Opened(view) => {
+            VoteResult::Opened(view) => {
                 self.ledger.hear(&view);
                 self.spread(id, &view);
                 self.with_member(id, |member| member.made(operation, &view, now));
                 Ok(())
             }
-            Voted::Counted { .. } => {
+            VoteResult::Counted { .. } => {
                 self.with_member(id, |member| member.counted(operation));
                 Ok(())
             }
-            Voted::Refused { why, current } => {
+            VoteResult::Refused { why, current } => {
                 let too_late = self.refused(id, operation, why, &current, now);
                 if too_late { self.look(session).await.map(drop) } else { Ok(()) }
             }
-            Voted::Unknown => self.register(session).await,
+            VoteResult::Unknown => self.register(session).await,
         }
     }
 }

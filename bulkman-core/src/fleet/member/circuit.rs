@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Member, Pending};
 use crate::circuit_breaker::{Adopted, CircuitState, Gate, Observation, TransitionCause};
-use crate::fleet::event::Ending;
+use crate::fleet::event::DecisionOutcome;
 use crate::store::{FleetState, OperationId};
 
 impl Member {
@@ -15,7 +15,7 @@ impl Member {
         observed: &Observation,
         ask_at: Instant,
         mut operation: impl FnMut() -> OperationId,
-    ) -> Option<Ending> {
+    ) -> Option<DecisionOutcome> {
         let mut ending = None;
         if observed.generation != self.seen {
             let first = self.seen == 0;
@@ -26,7 +26,7 @@ impl Member {
             if !(first && observed.cause.is_none()) {
                 ended = self.decide(observed, &mut operation);
             }
-            let replaced = before.filter(|_| self.pending != before).map(|_| Ending::Replaced);
+            let replaced = before.filter(|_| self.pending != before).map(|_| DecisionOutcome::Replaced);
             ending = replaced.or(ended);
         }
         if observed.wanted && self.lease.is_none() {
@@ -116,7 +116,7 @@ impl Member {
         &mut self,
         observed: &Observation,
         operation: &mut impl FnMut() -> OperationId,
-    ) -> Option<Ending> {
+    ) -> Option<DecisionOutcome> {
         let by_hand =
             matches!(observed.cause, None | Some(TransitionCause::Manual | TransitionCause::HealthCheck));
         let fleet = self.known.map_or(FleetState::Closed, |known| known.state);
@@ -144,7 +144,7 @@ impl Member {
             self.own = false;
             self.pending = None;
             self.to_adopt = true;
-            return Some(Ending::Superseded);
+            return Some(DecisionOutcome::Superseded);
         }
         // Where the fleet is not closed, it has decided already, or an operator has.
         self.own =

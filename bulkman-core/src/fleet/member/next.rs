@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Member, Pending, is_past};
 use crate::circuit_breaker::{Adopted, CircuitState, Gate, Verdict};
-use crate::fleet::event::Ending;
+use crate::fleet::event::DecisionOutcome;
 use crate::fleet::handle::outage_gate;
 use crate::store::{Epoch, FleetState, OperationId, ProbeLease};
 
@@ -31,7 +31,7 @@ pub(in crate::fleet) enum Order {
 
 impl Member {
     /// Lets go of what is over at `now`; how a pending decision ended by that.
-    pub(in crate::fleet) fn expire(&mut self, now: Instant) -> Option<Ending> {
+    pub(in crate::fleet) fn expire(&mut self, now: Instant) -> Option<DecisionOutcome> {
         if self.lease.is_some_and(|lease| is_past(lease.expires, now)) {
             self.lease = None;
             self.verdicts.clear();
@@ -42,7 +42,7 @@ impl Member {
         }
         let over = self.pending.take_if(|pending| pending.is_over(now))?;
         self.to_adopt = self.known.is_some() && !self.own;
-        Some(if over.done_here { Ending::Expired } else { Ending::Superseded })
+        Some(if over.done_here { DecisionOutcome::Expired } else { DecisionOutcome::Superseded })
     }
 
     /// What the circuit is to be told; asked for again until there is nothing.

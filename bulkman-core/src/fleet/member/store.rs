@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::{Known, Lease, Member, Pending};
 use crate::circuit_breaker::{CircuitState, TransitionCause};
-use crate::fleet::event::Ending;
-use crate::store::{CircuitView, Epoch, FleetState, OperationId, ProbeLease, ProbeReport, Refusal};
+use crate::fleet::event::DecisionOutcome;
+use crate::store::{
+    CircuitView, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, RejectReason,
+};
 
 impl Member {
     /// The link is there, or gone.
@@ -21,7 +23,11 @@ impl Member {
     }
 
     /// Takes in a view. Says how a pending decision ended by it.
-    pub(in crate::fleet) fn merge(&mut self, view: &CircuitView, received: Instant) -> Option<Ending> {
+    pub(in crate::fleet) fn merge(
+        &mut self,
+        view: &CircuitView,
+        received: Instant,
+    ) -> Option<DecisionOutcome> {
         if self.known.is_some_and(|known| view.epoch <= known.epoch) {
             return None;
         }
@@ -31,7 +37,7 @@ impl Member {
         if self.pending.is_none() {
             // Our own change, heard of in another way than by its answer.
             let done_here = ended.is_some_and(|ended| ended.done_here);
-            self.to_adopt = !(ending == Some(Ending::Published) && done_here);
+            self.to_adopt = !(ending == Some(DecisionOutcome::Published) && done_here);
             self.own &= self.to_adopt;
         }
         ending
@@ -83,7 +89,7 @@ impl Member {
         operation: OperationId,
         view: &CircuitView,
         received: Instant,
-    ) -> Option<Ending> {
+    ) -> Option<DecisionOutcome> {
         self.learn(view, received);
         let published = self.pending.filter(|pending| pending.operation == operation);
         if let Some(pending) = published {
@@ -91,25 +97,25 @@ impl Member {
             self.own = false;
             self.to_adopt = !pending.done_here;
         }
-        published.map(|_| Ending::Published)
+        published.map(|_| DecisionOutcome::Published)
     }
 
     /// A change of this process's is not made.
     pub(in crate::fleet) fn refused(
         &mut self,
         operation: OperationId,
-        why: Refusal,
+        why: RejectReason,
         view: &CircuitView,
         received: Instant,
-    ) -> Option<Ending> {
+    ) -> Option<DecisionOutcome> {
         if self.known.is_none_or(|known| view.epoch > known.epoch) {
             return self.merge(view, received);
         }
         match why {
             // The time is read anew, and it is tried again.
-            Refusal::TooLate => None,
+            RejectReason::Expired => None,
             // The store's clock knows better when the opening is over.
-            Refusal::NotDue => {
+            RejectReason::NotDue => {
                 self.learn(view, received);
                 self.ask_at = self.known.and_then(|known| known.open_until);
                 None
@@ -117,14 +123,16 @@ impl Member {
             _ => {
                 self.learn(view, received);
                 self.to_adopt = true;
-                self.pending.take_if(|pending| pending.operation == operation).map(|_| Ending::Superseded)
+                self.pending
+                    .take_if(|pending| pending.operation == operation)
+                    .map(|_| DecisionOutcome::Superseded)
             }
         }
     }
 
     /// A vote counts, and does not open yet: the opening stays this process's own.
-    pub(in crate::fleet) fn counted(&mut self, operation: OperationId) -> Option<Ending> {
-        self.pending.take_if(|pending| pending.operation == operation).map(|_| Ending::Voted)
+    pub(in crate::fleet) fn counted(&mut self, operation: OperationId) -> Option<DecisionOutcome> {
+        self.pending.take_if(|pending| pending.operation == operation).map(|_| DecisionOutcome::VoteResult)
     }
 
     /// A lease that was asked for at `asked`, or none.
@@ -162,25 +170,25 @@ impl Member {
     /// What became of the first verdict.
     pub(in crate::fleet) fn reported(
         &mut self,
-        report: &ProbeReport,
+        report: &ProbeReportResult,
         asked: Instant,
         received: Instant,
-    ) -> Option<Ending> {
+    ) -> Option<DecisionOutcome> {
         self.verdicts.pop_front();
         match report {
-            ProbeReport::Counted { lease, current } => {
+            ProbeReportResult::Counted { lease, current } => {
                 if self.lease.is_some() {
                     let keep_until = asked.checked_add(self.rules.lease_ttl * UNUSED_TERMS);
                     self.lease = Some(self.term(*lease, current.epoch, keep_until, asked));
                 }
                 None
             }
-            ProbeReport::Decided(view) | ProbeReport::Lost { current: Some(view) } => {
+            ProbeReportResult::Decided(view) | ProbeReportResult::Lost { current: Some(view) } => {
                 self.lease = None;
                 self.verdicts.clear();
                 self.merge(view, received)
             }
-            ProbeReport::Lost { current: None } => {
+            ProbeReportResult::Lost { current: None } => {
                 self.lease = None;
                 self.verdicts.clear();
                 None
@@ -202,18 +210,18 @@ impl Member {
     }
 
     /// How a pending decision ends, now that the store has moved on from what it was made on.
-    fn judge_pending(&self, view: &CircuitView, now: Instant) -> Option<Ending> {
+    fn judge_pending(&self, view: &CircuitView, now: Instant) -> Option<DecisionOutcome> {
         let pending = self.pending.as_ref()?;
         let age = now.saturating_duration_since(pending.made_at);
         // A circuit that never changed is as old as its registration, which decided nothing.
         let younger = view.epoch > Epoch(0) && view.age < age;
         if pending.operation == view.operation {
-            Some(Ending::Published)
+            Some(DecisionOutcome::Published)
         } else if view.state.is_forced() || younger || (view.state == pending.target && view.epoch > Epoch(0))
         {
-            Some(Ending::Superseded)
+            Some(DecisionOutcome::Superseded)
         } else if pending.is_over(now) {
-            Some(Ending::Expired)
+            Some(DecisionOutcome::Expired)
         } else {
             // Ours is the younger: it is published on the new epoch.
             None

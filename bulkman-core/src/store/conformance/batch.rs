@@ -1,22 +1,22 @@
 //! Several transitions in one operation.
 
 use super::{Client, Harness, WAIT, applied, open, refused};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{
-    Applied, CircuitView, Epoch, OperationId, ProbeDecision, ProbePlan, Refusal, Revision, StoreChange,
-    StoreTransition,
+    CircuitView, Epoch, OperationId, ProbePolicy, ProbeRule, RejectReason, Revision, StoreChange,
+    StoreTransition, TransitionResult,
 };
 
 pub(super) async fn several_are_changed_at_once_and_each_by_itself(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     client.session.register(&["b", "c", "d"].map(name)).await.unwrap();
     // `b` is a step ahead, and half-open by another plan than the rest will be.
-    let plan = ProbePlan::new(3, ProbeDecision::Sample { calls: 10, failures: Some(5), slow: None });
+    let plan = ProbePolicy::new(3, ProbeRule::SampleSize { calls: 10, failures: Some(5), slow: None });
     let ahead = StoreTransition { by_hand: true, ..client.of("b", 0, StoreChange::HalfOpen { plan }) };
     let ahead = applied(client.send(&ahead).await);
     assert!(client.session.transitions(&[]).await.unwrap().is_empty());
 
-    let streak = ProbePlan::new(2, ProbeDecision::Streak { successes: 4 });
+    let streak = ProbePolicy::new(2, ProbeRule::Consecutive { successes: 4 });
     let batch = [
         client.of("d", 0, open(WAIT)),
         client.of("nobody", 0, open(WAIT)),
@@ -25,12 +25,13 @@ pub(super) async fn several_are_changed_at_once_and_each_by_itself(harness: &dyn
         StoreTransition { by_hand: true, ..client.of("a", 0, StoreChange::HalfOpen { plan: streak }) },
     ];
     let before = client.fingerprint().await;
-    let answers: [Applied; 5] = client.session.transitions(&batch).await.unwrap().try_into().unwrap();
+    let answers: [TransitionResult; 5] =
+        client.session.transitions(&batch).await.unwrap().try_into().unwrap();
     let [d, nobody, b, c, a] = answers;
-    assert_eq!(nobody, Applied::Unknown);
+    assert_eq!(nobody, TransitionResult::UnknownCircuit);
     let (why, current) = refused(b);
-    assert_eq!((why, CircuitView { age: ahead.age, ..current }), (Refusal::Stale, ahead));
-    assert_eq!(refused(c).0, Refusal::AlreadyThere);
+    assert_eq!((why, CircuitView { age: ahead.age, ..current }), (RejectReason::Stale, ahead));
+    assert_eq!(refused(c).0, RejectReason::AlreadyInState);
     let (d, a) = (applied(d), applied(a));
     assert_eq!((d.circuit.as_str(), d.wait, d.open_count, d.operation), ("d", WAIT, 1, batch[0].operation));
     assert_eq!((a.circuit.as_str(), a.plan, a.operation), ("a", streak, batch[4].operation));
@@ -64,9 +65,10 @@ pub(super) async fn a_batch_that_is_sent_again_applies_once(harness: &dyn Harnes
     // One of them has gone on; the other is told again what was made of it.
     let close = client.of("b", 1, StoreChange::Close);
     applied(client.send(&close).await);
-    let answers: [Applied; 2] = client.session.transitions(&batch).await.unwrap().try_into().unwrap();
+    let answers: [TransitionResult; 2] =
+        client.session.transitions(&batch).await.unwrap().try_into().unwrap();
     let [a, b] = answers;
-    assert_eq!((applied(a).epoch, refused(b).0), (Epoch(1), Refusal::Stale));
+    assert_eq!((applied(a).epoch, refused(b).0), (Epoch(1), RejectReason::Stale));
     assert_eq!(client.session.snapshot(None).await.unwrap().revision, Revision(3));
 }
 
@@ -81,6 +83,6 @@ async fn view(client: &mut Client, circuit: &str) -> CircuitView {
     snapshot.circuits.into_iter().find(|view| view.circuit.as_str() == circuit).unwrap()
 }
 
-fn name(circuit: &str) -> Name {
-    Name::new(circuit).unwrap()
+fn name(circuit: &str) -> BulkheadName {
+    BulkheadName::new(circuit).unwrap()
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::{Client, Harness, SLACK, WAIT, applied, circuit, open, refused};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{
-    Applied, CircuitView, Epoch, FleetAction, FleetCommand, FleetState, ProbePlan, Refusal, StoreChange,
-    StoreTransition, StoreVote, Voted,
+    CircuitView, Epoch, FleetAction, FleetCommand, FleetState, ProbePolicy, RejectReason, StoreChange,
+    StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 
 pub(super) async fn an_operator_wins_over_every_state(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
-    let half_open = StoreChange::HalfOpen { plan: ProbePlan::default() };
+    let half_open = StoreChange::HalfOpen { plan: ProbePolicy::default() };
     for (action, state) in ACTIONS {
         for prepare in [StoreChange::Close, open(WAIT), half_open] {
             client.command(FleetAction::Reset).await;
@@ -28,27 +28,34 @@ pub(super) async fn an_operator_wins_over_every_state(harness: &dyn Harness) {
             assert_eq!(client.command(other).await.state, other_state, "{other:?} after {action:?}");
         }
     }
-    let stranger = Name::new("stranger").unwrap();
+    let stranger = BulkheadName::new("stranger").unwrap();
     let command = FleetCommand::new(stranger, FleetAction::Close, client.operation(), "", "");
-    assert_eq!(client.session.command(&command).await.unwrap(), Applied::Unknown);
+    assert_eq!(client.session.command(&command).await.unwrap(), TransitionResult::UnknownCircuit);
 }
 
 pub(super) async fn nothing_leaves_a_forced_state_but_a_command(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     for action in [FleetAction::ForceOpen, FleetAction::Disable] {
         let forced = client.command(action).await;
-        let plan = ProbePlan::default();
+        let plan = ProbePolicy::default();
         for change in [open(WAIT), StoreChange::HalfOpen { plan }, StoreChange::Close] {
             for by_hand in [false, true] {
                 let attempt = StoreTransition { by_hand, ..client.transition(forced.epoch, change) };
                 let (why, current) = refused(client.send(&attempt).await);
-                assert_eq!((why, current.state), (Refusal::Forced, forced.state), "{change:?}");
+                assert_eq!(
+                    (why, current.state),
+                    (RejectReason::ForcedByOperator, forced.state),
+                    "{change:?}"
+                );
             }
         }
         let opening = client.transition(forced.epoch, open(WAIT));
         let vote = StoreVote::new(opening, Arc::from("x"), 1, SLACK);
         let voted = client.session.vote(&vote).await.unwrap();
-        assert!(matches!(voted, Voted::Refused { why: Refusal::Forced, .. }), "{voted:?}");
+        assert!(
+            matches!(voted, VoteResult::Refused { why: RejectReason::ForcedByOperator, .. }),
+            "{voted:?}"
+        );
         harness.pass(WAIT * 10).await;
         assert_eq!(client.view().await.state, forced.state, "time changes nothing");
     }
@@ -64,7 +71,7 @@ pub(super) async fn a_repeated_command_applies_once(harness: &dyn Harness) {
 
 pub(super) async fn the_history_says_who_and_why(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
-    let other = Name::new("b").unwrap();
+    let other = BulkheadName::new("b").unwrap();
     client.session.register(std::slice::from_ref(&other)).await.unwrap();
     let mut opening = client.transition(Epoch(0), open(WAIT));
     opening.by = Arc::from("process one");

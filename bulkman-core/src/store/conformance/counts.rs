@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Client, Harness, WAIT, circuit, open};
-use crate::name::Name;
-use crate::store::{CountWindow, CountsDelta, Epoch};
+use crate::name::BulkheadName;
+use crate::store::{BucketedWindow, CountsDelta, Epoch};
 
 pub(super) async fn the_fleets_counts_add_up(harness: &dyn Harness) {
     let mut x = Client::new(harness, 1).await;
@@ -36,12 +36,12 @@ pub(super) async fn counts_of_an_earlier_epoch_are_not_added_to(harness: &dyn Ha
 
 pub(super) async fn circuits_and_windows_are_counted_apart(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
-    let other = Name::new("b").unwrap();
+    let other = BulkheadName::new("b").unwrap();
     client.session.register(std::slice::from_ref(&other)).await.unwrap();
     let deltas = [
         CountsDelta::new(other.clone(), Epoch(0), 1, 2),
         CountsDelta::new(circuit(), Epoch(0), 3, 4),
-        CountsDelta::new(Name::new("stranger").unwrap(), Epoch(0), 5, 6),
+        CountsDelta::new(BulkheadName::new("stranger").unwrap(), Epoch(0), 5, 6),
     ];
     let mut totals = client.session.add_counts(WINDOW, &deltas).await.unwrap();
     totals.sort_by(|a, b| a.circuit.cmp(&b.circuit));
@@ -49,7 +49,7 @@ pub(super) async fn circuits_and_windows_are_counted_apart(harness: &dyn Harness
         totals.iter().map(|t| (t.circuit.as_str(), t.epoch, t.successes, t.failures)).collect();
     assert_eq!(totals, [("a", Epoch(0), 3, 4), ("b", Epoch(0), 1, 2)]);
 
-    let shorter = CountWindow::new(WINDOW.bucket / 2, WINDOW.buckets);
+    let shorter = BucketedWindow::new(WINDOW.bucket / 2, WINDOW.buckets);
     let delta = [CountsDelta::new(circuit(), Epoch(0), 1, 0)];
     let totals = client.session.add_counts(shorter, &delta).await.unwrap();
     assert_eq!((totals[0].successes, totals[0].failures), (1, 0), "another window, other counts");
@@ -65,4 +65,4 @@ impl Client {
 }
 
 /// Long buckets, so that the statements of a case fall into one or two.
-const WINDOW: CountWindow = CountWindow::new(Duration::from_secs(600), 10);
+const WINDOW: BucketedWindow = BucketedWindow::new(Duration::from_secs(600), 10);

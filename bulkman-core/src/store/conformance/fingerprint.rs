@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Client, Harness, TTL, WAIT, applied, circuit, open, refused, request};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{
-    Applied, Epoch, Fingerprint, FleetAction, FleetCommand, OperationId, ProbeDecision, ProbePlan,
-    ProbeReport, ProbeVerdict, StoreChange, StoreTransition, StoreVote, Voted,
+    Epoch, Fingerprint, FleetAction, FleetCommand, OperationId, ProbePolicy, ProbeReportResult, ProbeResult,
+    ProbeRule, StoreChange, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 
 pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harness) {
@@ -30,7 +30,7 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
 
     // Probes: the verdict that decides.
     harness.pass(WAIT).await;
-    let plan = ProbePlan::new(1, ProbeDecision::Streak { successes: 2 });
+    let plan = ProbePolicy::new(1, ProbeRule::Consecutive { successes: 2 });
     let probing = client.make(StoreChange::HalfOpen { plan }).await;
     expected = changed(&mut last, probing.operation, expected);
     assert_eq!(client.fingerprint().await, expected, "half-open");
@@ -39,11 +39,11 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
     assert!(mine.ttl == TTL && client.fingerprint().await == expected, "a lease");
     for decides in [false, true] {
         let operation = client.operation();
-        let verdict = ProbeVerdict::new(mine.clone(), lease, true, WAIT, operation);
+        let verdict = ProbeResult::new(mine.clone(), lease, true, WAIT, operation);
         match client.session.report_probe(&verdict).await.unwrap() {
-            ProbeReport::Counted { lease: renewed, .. } => lease = renewed,
-            ProbeReport::Decided(_) => expected = changed(&mut last, operation, expected),
-            ProbeReport::Lost { .. } => panic!("the lease is held"),
+            ProbeReportResult::Counted { lease: renewed, .. } => lease = renewed,
+            ProbeReportResult::Decided(_) => expected = changed(&mut last, operation, expected),
+            ProbeReportResult::Lost { .. } => panic!("the lease is held"),
         }
         assert_eq!(client.fingerprint().await, expected, "a verdict that decides: {decides}");
     }
@@ -55,7 +55,7 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
         let operation = opening.operation;
         let vote = StoreVote::new(opening, Arc::from(voter), 2, WAIT);
         let voted = client.session.vote(&vote).await.unwrap();
-        assert_eq!(matches!(voted, Voted::Opened(_)), opens);
+        assert_eq!(matches!(voted, VoteResult::Opened(_)), opens);
         if opens {
             expected = changed(&mut last, operation, expected);
         }
@@ -65,13 +65,13 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
     // Operators.
     for action in [FleetAction::ForceOpen, FleetAction::Disable, FleetAction::Close, FleetAction::Reset] {
         let command = FleetCommand::new(circuit(), action, client.operation(), "", "");
-        assert!(matches!(client.session.command(&command).await.unwrap(), Applied::Applied(_)));
+        assert!(matches!(client.session.command(&command).await.unwrap(), TransitionResult::Applied(_)));
         expected = changed(&mut last, command.operation, expected);
         assert_eq!(client.fingerprint().await, expected, "{action:?}");
     }
 
     // It is of all circuits, whichever a snapshot tells of.
-    let other = Name::new("b").unwrap();
+    let other = BulkheadName::new("b").unwrap();
     client.session.register(std::slice::from_ref(&other)).await.unwrap();
     assert_eq!(client.fingerprint().await, expected, "registering");
     let base = client.session.snapshot(None).await.unwrap().revision;

@@ -6,9 +6,10 @@
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use bulkman_core::store::conformance::{Case, Harness};
-//! use bulkman_core::testing::ManualRuntime;
-//! use bulkman_core::{BoxFuture, CircuitStore, MemoryStore};
+//! use bulkman::store::conformance::{Case, Harness};
+//! use bulkman::testing::ManualRuntime;
+//! use bulkman::runtime::BoxFuture;
+//! use bulkman::store::{CircuitStore, MemoryStore};
 //!
 //! struct InMemory { runtime: ManualRuntime, store: MemoryStore }
 //!
@@ -28,8 +29,8 @@
 //!     futures_lite::future::block_on(case(&InMemory { runtime, store }));
 //! }
 //!
-//! // In a test module: `bulkman_core::store_conformance!(run);` makes a `#[test]` of each case.
-//! for (name, case) in bulkman_core::store::conformance::CASES {
+//! // In a test module: `bulkman::store_conformance!(run);` makes a `#[test]` of each case.
+//! for (name, case) in bulkman::store::conformance::CASES {
 //!     println!("{name}");
 //!     run(*case);
 //! }
@@ -49,10 +50,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Applied, CircuitStore, CircuitView, Epoch, OperationId, ProbeLease, ProbePlan, ProbeRequest, Refusal,
-    StoreChange, StoreSession, StoreTransition,
+    CircuitStore, CircuitView, Epoch, OperationId, ProbeLease, ProbePolicy, ProbeRequest, RejectReason,
+    StoreChange, StoreSession, StoreTransition, TransitionResult,
 };
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::runtime::BoxFuture;
 
 /// What a case needs.
@@ -248,7 +249,7 @@ impl Client {
         StoreTransition::new(circuit(), base, change, self.operation())
     }
 
-    async fn send(&mut self, transition: &StoreTransition) -> Applied {
+    async fn send(&mut self, transition: &StoreTransition) -> TransitionResult {
         self.session.transition(transition).await.expect("an answer")
     }
 
@@ -260,7 +261,7 @@ impl Client {
     }
 
     /// Opens for `wait`, lets that pass, and starts probing by `plan`.
-    async fn probe_after(&mut self, harness: &dyn Harness, wait: Duration, plan: ProbePlan) -> Epoch {
+    async fn probe_after(&mut self, harness: &dyn Harness, wait: Duration, plan: ProbePolicy) -> Epoch {
         self.make(open(wait)).await;
         harness.pass(wait).await;
         self.make(StoreChange::HalfOpen { plan }).await.epoch
@@ -271,8 +272,8 @@ impl Client {
     }
 }
 
-fn circuit() -> Name {
-    Name::new("a").expect("a valid name")
+fn circuit() -> BulkheadName {
+    BulkheadName::new("a").expect("a valid name")
 }
 
 const fn open(wait: Duration) -> StoreChange {
@@ -284,17 +285,17 @@ fn request(epoch: Epoch, holder: &str) -> ProbeRequest {
 }
 
 #[track_caller]
-fn applied(answer: Applied) -> CircuitView {
+fn applied(answer: TransitionResult) -> CircuitView {
     match answer {
-        Applied::Applied(view) => view,
+        TransitionResult::Applied(view) => view,
         other => panic!("should be applied, is {other:?}"),
     }
 }
 
 #[track_caller]
-fn refused(answer: Applied) -> (Refusal, CircuitView) {
+fn refused(answer: TransitionResult) -> (RejectReason, CircuitView) {
     match answer {
-        Applied::Refused { why, current } => (why, current),
+        TransitionResult::Rejected { why, current } => (why, current),
         other => panic!("should be refused, is {other:?}"),
     }
 }

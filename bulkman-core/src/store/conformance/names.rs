@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Client, Harness, WAIT, applied, open};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{Epoch, FleetState, StoreTransition};
 
 pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
@@ -13,11 +13,11 @@ pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
         "1|2|3|open".to_owned(),
         " leading and trailing ".to_owned(),
         "日本 zahlungsgebühr \u{202e}".to_owned(),
-        "x".repeat(Name::MAX_LENGTH),
+        "x".repeat(BulkheadName::MAX_LENGTH),
         "NULL".to_owned(),
         "{a,b}".to_owned(),
     ];
-    let names: Vec<_> = hostile.iter().map(|name| Name::new(name).unwrap()).collect();
+    let names: Vec<_> = hostile.iter().map(|name| BulkheadName::new(name).unwrap()).collect();
     for namespace in ["'; --", "\"; DROP", "日本", &"n".repeat(200)] {
         let store = harness.store(namespace);
         let mut session = store.connect(&names).await.unwrap();
@@ -27,7 +27,7 @@ pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
             opening.by = Arc::from("'; --");
             applied(session.transition(&opening).await.unwrap());
             let snapshot = session.snapshot(None).await.unwrap();
-            let is_open = |name: &Name| {
+            let is_open = |name: &BulkheadName| {
                 snapshot.circuits.iter().any(|v| v.circuit == *name && v.state == FleetState::Open)
             };
             assert_eq!(snapshot.circuits.len(), names.len(), "no more and no fewer");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Client, Harness, SLACK, TTL, WAIT, circuit, open, request};
 use crate::store::{
-    CircuitView, Epoch, FleetState, ProbeDecision, ProbeLease, ProbePlan, ProbeReport, ProbeRequest,
-    ProbeVerdict, StoreChange,
+    CircuitView, Epoch, FleetState, ProbeLease, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult,
+    ProbeRule, StoreChange,
 };
 
 pub(super) async fn never_more_leases_than_the_limit(harness: &dyn Harness) {
@@ -62,7 +62,7 @@ pub(super) async fn a_released_lease_is_free_and_its_holder_without_a_say(harnes
     let mine = request(epoch, "x");
     let lease = client.acquire(&mine).await.unwrap();
     client.session.release_probe(&mine, lease).await.unwrap();
-    assert!(matches!(client.report(&mine, lease, false).await, ProbeReport::Lost { .. }));
+    assert!(matches!(client.report(&mine, lease, false).await, ProbeReportResult::Lost { .. }));
 
     let theirs = request(epoch, "y");
     client.acquire(&theirs).await.unwrap();
@@ -117,8 +117,8 @@ pub(super) async fn a_sample_decides_when_it_is_complete(harness: &dyn Harness) 
     {
         let store = harness.store(&format!("sample {expected}"));
         let mut client = Client::on(&*store, 1).await;
-        let decision = ProbeDecision::Sample { calls: 4, failures: Some(2), slow: None };
-        let epoch = client.probe_after(harness, WAIT, ProbePlan::new(1, decision)).await;
+        let decision = ProbeRule::SampleSize { calls: 4, failures: Some(2), slow: None };
+        let epoch = client.probe_after(harness, WAIT, ProbePolicy::new(1, decision)).await;
         let mine = request(epoch, "x");
         let mut lease = client.acquire(&mine).await.unwrap();
         for (done, success) in outcomes[..3].iter().enumerate() {
@@ -131,8 +131,8 @@ pub(super) async fn a_sample_decides_when_it_is_complete(harness: &dyn Harness) 
 }
 
 pub(super) async fn a_sample_reopens_on_slow_calls(harness: &dyn Harness) {
-    let decision = ProbeDecision::Sample { calls: 2, failures: None, slow: Some(2) };
-    let (mut client, epoch) = probing(harness, ProbePlan::new(1, decision)).await;
+    let decision = ProbeRule::SampleSize { calls: 2, failures: None, slow: Some(2) };
+    let (mut client, epoch) = probing(harness, ProbePolicy::new(1, decision)).await;
     let mine = request(epoch, "x");
     let mut lease = client.acquire(&mine).await.unwrap();
     for last in [false, true] {
@@ -210,30 +210,35 @@ pub(super) async fn leases_of_an_earlier_stay_have_no_say(harness: &dyn Harness)
 }
 
 impl Client {
-    fn verdict(&mut self, request: &ProbeRequest, lease: ProbeLease, success: bool) -> ProbeVerdict {
-        ProbeVerdict::new(request.clone(), lease, success, WAIT, self.operation())
+    fn verdict(&mut self, request: &ProbeRequest, lease: ProbeLease, success: bool) -> ProbeResult {
+        ProbeResult::new(request.clone(), lease, success, WAIT, self.operation())
     }
 
-    async fn report(&mut self, request: &ProbeRequest, lease: ProbeLease, success: bool) -> ProbeReport {
+    async fn report(
+        &mut self,
+        request: &ProbeRequest,
+        lease: ProbeLease,
+        success: bool,
+    ) -> ProbeReportResult {
         let verdict = self.verdict(request, lease, success);
         self.session.report_probe(&verdict).await.expect("an answer")
     }
 }
 
-async fn probing(harness: &dyn Harness, plan: ProbePlan) -> (Client, Epoch) {
+async fn probing(harness: &dyn Harness, plan: ProbePolicy) -> (Client, Epoch) {
     let mut client = Client::new(harness, 1).await;
     let epoch = client.probe_after(harness, WAIT, plan).await;
     (client, epoch)
 }
 
-const fn streak(limit: u16, successes: u16) -> ProbePlan {
-    ProbePlan::new(limit, ProbeDecision::Streak { successes })
+const fn streak(limit: u16, successes: u16) -> ProbePolicy {
+    ProbePolicy::new(limit, ProbeRule::Consecutive { successes })
 }
 
 #[track_caller]
-fn counted(report: ProbeReport) -> (ProbeLease, CircuitView) {
+fn counted(report: ProbeReportResult) -> (ProbeLease, CircuitView) {
     match report {
-        ProbeReport::Counted { lease, current } => {
+        ProbeReportResult::Counted { lease, current } => {
             assert_eq!(current.circuit, circuit());
             (lease, current)
         }
@@ -242,17 +247,17 @@ fn counted(report: ProbeReport) -> (ProbeLease, CircuitView) {
 }
 
 #[track_caller]
-fn decided(report: ProbeReport) -> CircuitView {
+fn decided(report: ProbeReportResult) -> CircuitView {
     match report {
-        ProbeReport::Decided(view) => view,
+        ProbeReportResult::Decided(view) => view,
         other => panic!("should decide, is {other:?}"),
     }
 }
 
 #[track_caller]
-fn lost(report: ProbeReport) -> CircuitView {
+fn lost(report: ProbeReportResult) -> CircuitView {
     match report {
-        ProbeReport::Lost { current: Some(current) } => current,
+        ProbeReportResult::Lost { current: Some(current) } => current,
         other => panic!("should be lost, is {other:?}"),
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn changes_are_announced(harness: &dyn Harness) {
             if event.revision() < view.revision {
                 continue;
             }
-            if let StoreEvent::Made(told) = event {
+            if let StoreEvent::Applied(told) = event {
                 is_what_a_look_tells(*told, &mut ear, view.revision).await;
             }
             break;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Client, Harness, SLACK, WAIT, applied, circuit, open, refused};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::{
-    Applied, Epoch, FleetState, ProbeDecision, ProbePlan, Refusal, StoreChange, StoreTransition,
+    Epoch, FleetState, ProbePolicy, ProbeRule, RejectReason, StoreChange, StoreTransition, TransitionResult,
 };
 
 pub(super) async fn a_registered_circuit_is_closed_at_epoch_zero(harness: &dyn Harness) {
@@ -15,7 +15,7 @@ pub(super) async fn a_registered_circuit_is_closed_at_epoch_zero(harness: &dyn H
     assert_eq!((view.state, view.epoch, view.open_count), (FleetState::Closed, Epoch(0), 0));
     assert_eq!(view.remaining, Duration::ZERO);
 
-    let later = Name::new("later").unwrap();
+    let later = BulkheadName::new("later").unwrap();
     client.session.register(std::slice::from_ref(&later)).await.unwrap();
     let snapshot = client.session.snapshot(None).await.unwrap();
     assert!(snapshot.circuits.iter().any(|view| view.circuit == later), "{snapshot:?}");
@@ -81,7 +81,7 @@ pub(super) async fn a_stale_base_is_refused_and_told_the_truth(harness: &dyn Har
     by_hand.by_hand = true;
     for transition in [opened_again, closed, by_hand] {
         let (why, current) = refused(second.send(&transition).await);
-        assert_eq!(why, Refusal::Stale);
+        assert_eq!(why, RejectReason::Stale);
         assert_eq!((current.state, current.epoch), (FleetState::Open, Epoch(1)));
         assert_eq!(current.open_count, 1, "a refused opening counts nothing");
     }
@@ -107,22 +107,22 @@ pub(super) async fn a_transition_is_not_applied_after_its_time(harness: &dyn Har
     late.not_after = Some(now.after(WAIT));
     harness.pass(WAIT).await;
     let (why, current) = refused(client.send(&late).await);
-    assert_eq!((why, current.state), (Refusal::TooLate, FleetState::Closed));
+    assert_eq!((why, current.state), (RejectReason::Expired, FleetState::Closed));
     late.not_after = Some(now.after(WAIT + SLACK));
     applied(client.send(&late).await);
 }
 
 pub(super) async fn half_open_needs_an_opening_that_is_over(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
-    let plan = ProbePlan::new(3, ProbeDecision::Streak { successes: 2 });
+    let plan = ProbePolicy::new(3, ProbeRule::Consecutive { successes: 2 });
     let half_open = StoreChange::HalfOpen { plan };
 
     let early = client.transition(Epoch(0), half_open);
-    assert_eq!(refused(client.send(&early).await).0, Refusal::NotDue, "closed circuits have no probes");
+    assert_eq!(refused(client.send(&early).await).0, RejectReason::NotDue, "closed circuits have no probes");
     let opened = client.make(open(WAIT)).await;
     harness.pass(WAIT / 2).await;
     let early = client.transition(opened.epoch, half_open);
-    assert_eq!(refused(client.send(&early).await).0, Refusal::NotDue);
+    assert_eq!(refused(client.send(&early).await).0, RejectReason::NotDue);
     harness.pass(WAIT / 2).await;
     let due = client.transition(opened.epoch, half_open);
     let view = applied(client.send(&due).await);
@@ -139,7 +139,7 @@ pub(super) async fn half_open_by_hand_needs_none(harness: &dyn Harness) {
             client.make(change).await;
         }
         let base = client.view().await.epoch;
-        let half_open = StoreChange::HalfOpen { plan: ProbePlan::default() };
+        let half_open = StoreChange::HalfOpen { plan: ProbePolicy::default() };
         let early = StoreTransition { by_hand: true, ..client.transition(base, half_open) };
         assert_eq!(applied(client.send(&early).await).state, FleetState::HalfOpen, "from {prepare:?}");
     }
@@ -151,7 +151,7 @@ pub(super) async fn the_same_state_is_entered_again_by_hand_only(harness: &dyn H
     harness.pass(WAIT / 2).await;
     let again = client.transition(opened.epoch, open(WAIT));
     let (why, current) = refused(client.send(&again).await);
-    assert_eq!((why, current.epoch), (Refusal::AlreadyThere, opened.epoch));
+    assert_eq!((why, current.epoch), (RejectReason::AlreadyInState, opened.epoch));
     let again = StoreTransition { by_hand: true, ..client.transition(opened.epoch, open(WAIT * 2)) };
     let view = applied(client.send(&again).await);
     assert_eq!(view.epoch, Epoch(opened.epoch.0 + 1));
@@ -162,7 +162,7 @@ pub(super) async fn closing_forgets_how_often_it_opened(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     client.make(open(WAIT)).await;
     harness.pass(WAIT).await;
-    client.make(StoreChange::HalfOpen { plan: ProbePlan::default() }).await;
+    client.make(StoreChange::HalfOpen { plan: ProbePolicy::default() }).await;
     assert_eq!(client.make(open(WAIT)).await.open_count, 2);
     assert_eq!(client.make(StoreChange::Close).await.open_count, 0);
     assert_eq!(client.make(open(WAIT)).await.open_count, 1);
@@ -170,16 +170,16 @@ pub(super) async fn closing_forgets_how_often_it_opened(harness: &dyn Harness) {
 
 pub(super) async fn an_unknown_circuit_is_said_to_be_unknown(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
-    let stranger = Name::new("stranger").unwrap();
+    let stranger = BulkheadName::new("stranger").unwrap();
     let transition = StoreTransition::new(stranger.clone(), Epoch(0), open(WAIT), client.operation());
-    assert_eq!(client.send(&transition).await, Applied::Unknown);
+    assert_eq!(client.send(&transition).await, TransitionResult::UnknownCircuit);
     let snapshot = client.session.snapshot(None).await.unwrap();
     assert!(snapshot.circuits.iter().all(|view| view.circuit != stranger), "nothing was made up");
 }
 
 pub(super) async fn revisions_order_all_changes(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
-    let other = Name::new("b").unwrap();
+    let other = BulkheadName::new("b").unwrap();
     client.session.register(std::slice::from_ref(&other)).await.unwrap();
     let start = client.session.snapshot(None).await.unwrap();
 

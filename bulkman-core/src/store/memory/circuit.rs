@@ -4,11 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::name::Name;
-use crate::store::counts::{CountWindow, CountsDelta, FleetCounts};
+use crate::name::BulkheadName;
+use crate::store::counts::{BucketedWindow, CountsDelta, FleetCounts};
 use crate::store::history::HistoryEntry;
-use crate::store::probe::{ProbeLease, ProbeOutlook, ProbePlan, ProbeReport, ProbeRequest, ProbeVerdict};
-use crate::store::transition::{FleetAction, FleetCommand, Refusal, StoreChange, StoreTransition, StoreVote};
+use crate::store::probe::{
+    ProbeLease, ProbeOutlook, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult,
+};
+use crate::store::transition::{
+    FleetAction, FleetCommand, RejectReason, StoreChange, StoreTransition, StoreVote,
+};
 use crate::store::view::{CircuitView, Epoch, FleetState, OperationId, Revision, StoreTime};
 
 #[cfg_attr(feature = "test-util", derive(Clone))]
@@ -20,11 +24,11 @@ pub(super) struct Circuit {
     open_until: StoreTime,
     wait: Duration,
     open_count: u32,
-    plan: ProbePlan,
+    plan: ProbePolicy,
     tally: Tally,
     slots: Vec<Slot>,
     votes: Vec<(Arc<str>, StoreTime)>,
-    counts: HashMap<CountWindow, VecDeque<Bucket>>,
+    counts: HashMap<BucketedWindow, VecDeque<Bucket>>,
     author: Author,
     history: VecDeque<Entry>,
 }
@@ -77,7 +81,7 @@ struct Entry {
 pub(super) struct Change {
     to: FleetState,
     wait: Duration,
-    plan: Option<ProbePlan>,
+    plan: Option<ProbePolicy>,
     author: Author,
 }
 
@@ -91,7 +95,7 @@ impl Circuit {
             open_until: now,
             wait: Duration::ZERO,
             open_count: 0,
-            plan: ProbePlan::default(),
+            plan: ProbePolicy::default(),
             tally: Tally::default(),
             slots: Vec::new(),
             votes: Vec::new(),
@@ -144,28 +148,28 @@ impl Circuit {
         operation != OperationId::default() && self.author.operation == operation
     }
 
-    pub(super) fn judge(&self, transition: &StoreTransition, now: StoreTime) -> Result<Change, Refusal> {
+    pub(super) fn judge(&self, transition: &StoreTransition, now: StoreTime) -> Result<Change, RejectReason> {
         let (to, wait, plan) = match transition.change {
             StoreChange::Open { wait } => (FleetState::Open, wait, None),
             StoreChange::HalfOpen { plan } => (FleetState::HalfOpen, Duration::ZERO, Some(plan)),
             StoreChange::Close => (FleetState::Closed, Duration::ZERO, None),
         };
         if self.epoch != transition.base {
-            return Err(Refusal::Stale);
+            return Err(RejectReason::Stale);
         }
         if self.state.is_forced() {
-            return Err(Refusal::Forced);
+            return Err(RejectReason::ForcedByOperator);
         }
         if transition.not_after.is_some_and(|limit| now >= limit) {
-            return Err(Refusal::TooLate);
+            return Err(RejectReason::Expired);
         }
         if !transition.by_hand {
             if self.state == to {
-                return Err(Refusal::AlreadyThere);
+                return Err(RejectReason::AlreadyInState);
             }
             let due = self.state == FleetState::Open && now >= self.open_until;
             if to == FleetState::HalfOpen && !due {
-                return Err(Refusal::NotDue);
+                return Err(RejectReason::NotDue);
             }
         }
         let author = Author::new(transition.operation, &transition.by, &transition.reason);
@@ -173,7 +177,7 @@ impl Circuit {
     }
 
     /// Counts a vote; the change, if it makes the quorum.
-    pub(super) fn vote(&mut self, vote: &StoreVote, now: StoreTime) -> Result<Option<Change>, Refusal> {
+    pub(super) fn vote(&mut self, vote: &StoreVote, now: StoreTime) -> Result<Option<Change>, RejectReason> {
         let change = self.judge(&vote.opening, now)?;
         self.votes.retain(|(voter, at)| *voter != vote.voter && at.after(vote.window) > now);
         self.votes.push((Arc::clone(&vote.voter), now));
@@ -240,23 +244,23 @@ impl Circuit {
     /// Counts a verdict: the report, or the change that it decides.
     pub(super) fn verdict(
         &mut self,
-        verdict: &ProbeVerdict,
-        name: &Name,
+        verdict: &ProbeResult,
+        name: &BulkheadName,
         now: StoreTime,
-    ) -> Result<ProbeReport, Change> {
+    ) -> Result<ProbeReportResult, Change> {
         if self.was_made_by(verdict.operation) {
-            return Ok(ProbeReport::Decided(self.view(name, now)));
+            return Ok(ProbeReportResult::Decided(self.view(name, now)));
         }
         let probing = self.state == FleetState::HalfOpen && self.epoch == verdict.request.epoch;
         let slot = if probing { self.slot_of(&verdict.request, verdict.lease) } else { None };
         let Some(slot) = slot else {
-            return Ok(ProbeReport::Lost { current: Some(self.view(name, now)) });
+            return Ok(ProbeReportResult::Lost { current: Some(self.view(name, now)) });
         };
         let lease = verdict.lease;
         let fresh = slot.token == lease.token && slot.expires_at > now;
         let repeated = slot.token == lease.token + 1;
         if !fresh && !repeated {
-            return Ok(ProbeReport::Lost { current: Some(self.view(name, now)) });
+            return Ok(ProbeReportResult::Lost { current: Some(self.view(name, now)) });
         }
         slot.token = lease.token + 1;
         slot.expires_at = now.after(verdict.request.ttl);
@@ -266,7 +270,7 @@ impl Circuit {
         let author = || Author::new(verdict.operation, &verdict.by, &verdict.reason);
         let outlook = self.plan.decision.judge(self.tally.succeeded, self.tally.failed, self.tally.slow);
         match outlook {
-            ProbeOutlook::Undecided => Ok(ProbeReport::Counted {
+            ProbeOutlook::Undecided => Ok(ProbeReportResult::Counted {
                 lease: ProbeLease::new(lease.slot, lease.token + 1),
                 current: self.view(name, now),
             }),
@@ -282,7 +286,7 @@ impl Circuit {
     /// Adds to the window's newest bucket; nothing of an epoch that is over.
     pub(super) fn add_counts(
         &mut self,
-        window: CountWindow,
+        window: BucketedWindow,
         delta: &CountsDelta,
         now: StoreTime,
     ) -> Option<FleetCounts> {
@@ -319,7 +323,7 @@ impl Circuit {
         self.revision
     }
 
-    pub(super) fn view(&self, name: &Name, now: StoreTime) -> CircuitView {
+    pub(super) fn view(&self, name: &BulkheadName, now: StoreTime) -> CircuitView {
         CircuitView {
             epoch: self.epoch,
             revision: self.revision,
@@ -345,7 +349,7 @@ impl Circuit {
     /// The latest changes, newest first.
     pub(super) fn history<'a>(
         &'a self,
-        name: &'a Name,
+        name: &'a BulkheadName,
         now: StoreTime,
     ) -> impl Iterator<Item = HistoryEntry> + 'a {
         self.history.iter().map(move |entry| HistoryEntry {

@@ -13,7 +13,7 @@ use self::namespace::Namespace;
 use self::session::MemorySession;
 use super::view::StoreTime;
 use super::{CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings, check_namespace};
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
 /// Circuit state in this process's memory: for sharing between several managers of one process,
@@ -22,7 +22,8 @@ use crate::runtime::Runtime;
 /// Clones share their data. Nothing survives the last of them.
 ///
 /// ```
-/// use bulkman_core::{ClockOnly, MemoryStore};
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::MemoryStore;
 ///
 /// let shop = MemoryStore::new(ClockOnly);
 /// let stock = shop.namespace("stock"); // same data, circuits of its own
@@ -45,11 +46,13 @@ impl MemoryStore {
     /// An empty store whose time is that of `clock`.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// let manager = BulkheadManager::new(runtime.clone()).with_store(MemoryStore::new(runtime))?;
     /// assert_eq!(manager.fleet().unwrap().namespace(), "default");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn new(clock: impl Runtime) -> Self {
@@ -72,12 +75,14 @@ impl MemoryStore {
     /// If [`check_namespace`] refuses the name.
     ///
     /// ```
-    /// # use bulkman_core::{BulkheadManager, MemoryStore, testing::ManualRuntime};
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone()).namespace("stock");
     /// let manager = BulkheadManager::new(runtime).with_store(store)?;
     /// assert_eq!(manager.fleet().unwrap().namespace(), "stock");
-    /// # Ok::<(), bulkman_core::ConfigError>(())
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
     pub fn namespace(&self, namespace: impl Into<Arc<str>>) -> Self {
@@ -91,8 +96,9 @@ impl MemoryStore {
     /// The same data, used in another way.
     ///
     /// ```
-    /// # use bulkman_core::store::StoreSettings;
-    /// # use bulkman_core::{CircuitStore, ClockOnly, MemoryStore};
+    /// # use bulkman::store::StoreSettings;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// let store = MemoryStore::new(ClockOnly).with_settings(StoreSettings::new().probe_limit(3));
     /// assert_eq!(store.settings().probe_limit, 3);
     /// ```
@@ -105,10 +111,12 @@ impl MemoryStore {
     /// backup, or a standby that lagged behind, does to a fleet.
     ///
     /// ```
-    /// # use bulkman_core::store::{CircuitStore, FleetAction, FleetCommand, FleetState, OperationId};
-    /// # use bulkman_core::{ClockOnly, MemoryStore, Name};
+    /// # use bulkman::store::{CircuitStore, FleetAction, FleetCommand, FleetState, OperationId};
+    /// # use bulkman::bulkhead::BulkheadName;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::MemoryStore;
     /// # use futures_lite::future::block_on;
-    /// let mail = Name::new("mail")?;
+    /// let mail = BulkheadName::new("mail")?;
     /// let store = MemoryStore::new(ClockOnly);
     /// let mut session = block_on(store.connect(std::slice::from_ref(&mail)))?;
     /// let backup = store.backup();
@@ -162,7 +170,7 @@ impl CircuitStore for MemoryStore {
         &self.namespace
     }
 
-    fn connect<'a>(&'a self, circuits: &'a [Name]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             let session = MemorySession::new(self.clone(), circuits);
             Ok(Box::new(session) as Box<dyn StoreSession>)

@@ -7,12 +7,12 @@ use std::task::{Poll, Waker};
 
 use super::circuit::Circuit;
 use super::lock;
-use crate::name::Name;
+use crate::name::BulkheadName;
 use crate::store::StoreEvent;
 use crate::store::view::{CircuitView, Fingerprint, OperationId, Revision, Snapshot, StoreTime};
 
 pub(super) struct Namespace {
-    pub(super) circuits: BTreeMap<Name, Circuit>,
+    pub(super) circuits: BTreeMap<BulkheadName, Circuit>,
     revision: Revision,
     fingerprint: Fingerprint,
     incarnation: u64,
@@ -36,7 +36,7 @@ impl Default for Namespace {
 }
 
 impl Namespace {
-    pub(super) fn register(&mut self, circuits: &[Name], now: StoreTime) {
+    pub(super) fn register(&mut self, circuits: &[BulkheadName], now: StoreTime) {
         for name in circuits {
             self.circuits.entry(name.clone()).or_insert_with(|| Circuit::new(now));
         }
@@ -110,7 +110,7 @@ impl Listener {
     fn announce(&self, made: &Snapshot) -> Option<Waker> {
         let mut heard = lock(&self.0);
         if heard.events.len() < MOST_UNHEARD {
-            heard.events.push_back(StoreEvent::Made(Box::new(made.clone())));
+            heard.events.push_back(StoreEvent::Applied(Box::new(made.clone())));
         } else {
             // Who is so far behind does better to look.
             heard.events.clear();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::MemoryStore;
 use super::circuit::{Change, Circuit};
 use super::namespace::{Listener, Namespace};
-use crate::name::Name;
-use crate::store::counts::{CountWindow, CountsDelta, FleetCounts};
+use crate::name::BulkheadName;
+use crate::store::counts::{BucketedWindow, CountsDelta, FleetCounts};
 use crate::store::history::HistoryEntry;
-use crate::store::probe::{ProbeLease, ProbeReport, ProbeRequest, ProbeVerdict};
-use crate::store::transition::{Applied, FleetCommand, StoreTransition, StoreVote, Voted};
+use crate::store::probe::{ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult};
+use crate::store::transition::{FleetCommand, StoreTransition, StoreVote, TransitionResult, VoteResult};
 use crate::store::view::{CircuitView, OperationId, Revision, Snapshot, StoreTime};
 use crate::store::{StoreError, StoreEvent, StoreFuture, StoreSession};
 
@@ -20,7 +20,7 @@ pub(super) struct MemorySession {
 }
 
 impl MemorySession {
-    pub(super) fn new(store: MemoryStore, circuits: &[Name]) -> Self {
+    pub(super) fn new(store: MemoryStore, circuits: &[BulkheadName]) -> Self {
         let listener = store.with(|namespace, now| {
             namespace.register(circuits, now);
             namespace.listen()
@@ -38,7 +38,7 @@ impl MemorySession {
 }
 
 impl StoreSession for MemorySession {
-    fn register<'a>(&'a mut self, circuits: &'a [Name]) -> StoreFuture<'a, ()> {
+    fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()> {
         self.answer(|namespace, now| namespace.register(circuits, now))
     }
 
@@ -46,21 +46,24 @@ impl StoreSession for MemorySession {
         self.answer(move |namespace, now| namespace.snapshot(since, now))
     }
 
-    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, Applied> {
+    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, TransitionResult> {
         self.answer(|namespace, now| namespace.transition(transition, now))
     }
 
-    fn transitions<'a>(&'a mut self, transitions: &'a [StoreTransition]) -> StoreFuture<'a, Vec<Applied>> {
+    fn transitions<'a>(
+        &'a mut self,
+        transitions: &'a [StoreTransition],
+    ) -> StoreFuture<'a, Vec<TransitionResult>> {
         self.answer(|namespace, now| {
             transitions.iter().map(|transition| namespace.transition(transition, now)).collect()
         })
     }
 
-    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, Voted> {
+    fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult> {
         self.answer(|namespace, now| namespace.vote(vote, now))
     }
 
-    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, Applied> {
+    fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult> {
         self.answer(|namespace, now| namespace.command(command, now))
     }
 
@@ -79,7 +82,7 @@ impl StoreSession for MemorySession {
         })
     }
 
-    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeVerdict) -> StoreFuture<'a, ProbeReport> {
+    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeResult) -> StoreFuture<'a, ProbeReportResult> {
         self.answer(|namespace, now| namespace.verdict(verdict, now))
     }
 
@@ -93,7 +96,7 @@ impl StoreSession for MemorySession {
 
     fn add_counts<'a>(
         &'a mut self,
-        window: CountWindow,
+        window: BucketedWindow,
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>> {
         self.answer(move |namespace, now| {
@@ -106,7 +109,7 @@ impl StoreSession for MemorySession {
 
     fn history<'a>(
         &'a mut self,
-        circuit: Option<&'a Name>,
+        circuit: Option<&'a BulkheadName>,
         limit: u32,
     ) -> StoreFuture<'a, Vec<HistoryEntry>> {
         self.answer(move |namespace, now| namespace.history(circuit, limit, now))
@@ -121,53 +124,53 @@ impl StoreSession for MemorySession {
 }
 
 impl Namespace {
-    fn transition(&mut self, transition: &StoreTransition, now: StoreTime) -> Applied {
+    fn transition(&mut self, transition: &StoreTransition, now: StoreTime) -> TransitionResult {
         let name = &transition.circuit;
-        let Some(circuit) = self.circuits.get(name) else { return Applied::Unknown };
+        let Some(circuit) = self.circuits.get(name) else { return TransitionResult::UnknownCircuit };
         if circuit.was_made_by(transition.operation) {
-            return Applied::Applied(circuit.view(name, now));
+            return TransitionResult::Applied(circuit.view(name, now));
         }
         match circuit.judge(transition, now) {
-            Ok(change) => Applied::Applied(self.apply(name, change, now)),
-            Err(why) => Applied::Refused { why, current: circuit.view(name, now) },
+            Ok(change) => TransitionResult::Applied(self.apply(name, change, now)),
+            Err(why) => TransitionResult::Rejected { why, current: circuit.view(name, now) },
         }
     }
 
-    fn vote(&mut self, vote: &StoreVote, now: StoreTime) -> Voted {
+    fn vote(&mut self, vote: &StoreVote, now: StoreTime) -> VoteResult {
         let name = &vote.opening.circuit;
-        let Some(circuit) = self.circuits.get_mut(name) else { return Voted::Unknown };
+        let Some(circuit) = self.circuits.get_mut(name) else { return VoteResult::Unknown };
         if circuit.was_made_by(vote.opening.operation) {
-            return Voted::Opened(circuit.view(name, now));
+            return VoteResult::Opened(circuit.view(name, now));
         }
         match circuit.vote(vote, now) {
-            Ok(Some(change)) => Voted::Opened(self.apply(name, change, now)),
-            Ok(None) => Voted::Counted { votes: circuit.votes() },
-            Err(why) => Voted::Refused { why, current: circuit.view(name, now) },
+            Ok(Some(change)) => VoteResult::Opened(self.apply(name, change, now)),
+            Ok(None) => VoteResult::Counted { votes: circuit.votes() },
+            Err(why) => VoteResult::Refused { why, current: circuit.view(name, now) },
         }
     }
 
-    fn command(&mut self, command: &FleetCommand, now: StoreTime) -> Applied {
+    fn command(&mut self, command: &FleetCommand, now: StoreTime) -> TransitionResult {
         let name = &command.circuit;
-        let Some(circuit) = self.circuits.get_mut(name) else { return Applied::Unknown };
+        let Some(circuit) = self.circuits.get_mut(name) else { return TransitionResult::UnknownCircuit };
         if circuit.was_made_by(command.operation) {
-            return Applied::Applied(circuit.view(name, now));
+            return TransitionResult::Applied(circuit.view(name, now));
         }
         let change = circuit.command(command);
-        Applied::Applied(self.apply(name, change, now))
+        TransitionResult::Applied(self.apply(name, change, now))
     }
 
-    fn verdict(&mut self, verdict: &ProbeVerdict, now: StoreTime) -> ProbeReport {
+    fn verdict(&mut self, verdict: &ProbeResult, now: StoreTime) -> ProbeReportResult {
         let name = &verdict.request.circuit;
         let Some(circuit) = self.circuits.get_mut(name) else {
-            return ProbeReport::Lost { current: None };
+            return ProbeReportResult::Lost { current: None };
         };
         match circuit.verdict(verdict, name, now) {
             Ok(report) => report,
-            Err(change) => ProbeReport::Decided(self.apply(name, change, now)),
+            Err(change) => ProbeReportResult::Decided(self.apply(name, change, now)),
         }
     }
 
-    fn history(&self, only: Option<&Name>, limit: u32, now: StoreTime) -> Vec<HistoryEntry> {
+    fn history(&self, only: Option<&BulkheadName>, limit: u32, now: StoreTime) -> Vec<HistoryEntry> {
         let mut entries: Vec<_> = self
             .circuits
             .iter()
@@ -180,7 +183,7 @@ impl Namespace {
     }
 
     /// Makes a change that was judged to be right.
-    fn apply(&mut self, name: &Name, change: Change, now: StoreTime) -> CircuitView {
+    fn apply(&mut self, name: &BulkheadName, change: Change, now: StoreTime) -> CircuitView {
         let was = self.circuits.get(name).map_or_else(OperationId::default, Circuit::last_operation);
         let revision = self.next_revision(was, change.operation());
         let Some(circuit) = self.circuits.get_mut(name) else { return CircuitView::new(name.clone()) };

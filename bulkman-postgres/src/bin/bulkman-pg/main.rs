@@ -8,8 +8,8 @@ mod watch;
 use std::io::Write;
 use std::process::ExitCode;
 
-use bulkman_core::StoreError;
 use bulkman_core::store::CircuitView;
+use bulkman_core::store::StoreError;
 use bulkman_postgres::PostgresStore;
 use clap::Parser;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulkman_core::StoreError;
+use bulkman_core::store::StoreError;
 use bulkman_core::store::{CircuitStore, Fingerprint, HistoryEntry, Revision, Snapshot, StoreSession};
 use bulkman_postgres::PostgresStore;
 

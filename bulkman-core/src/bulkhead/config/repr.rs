@@ -1,0 +1,131 @@
+//! A bulkhead's configuration as it stands in a file.
+
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
+
+use super::BulkheadConfig;
+use crate::circuit_breaker::CircuitBreakerConfig;
+use crate::config_error::ConfigError;
+use crate::human_duration::HumanDuration;
+use crate::name::BulkheadName;
+use crate::queue::QueueOrder;
+
+/// The fields of [`BulkheadConfig`] under their names; what is left out is as in
+/// [`BulkheadConfig::new`].
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BulkheadRepr {
+    /// Left out where a bulkhead is named by its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<BulkheadName>,
+    #[serde(default, deserialize_with = "max_concurrent_calls")]
+    max_concurrent_calls: Option<usize>,
+    #[serde(default, deserialize_with = "max_queue_size")]
+    max_queue_size: Option<usize>,
+    #[serde(default)]
+    queue_order: QueueOrder,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "timeout")]
+    timeout: Option<HumanDuration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_wait: Option<HumanDuration>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "run_timeout")]
+    run_timeout: Option<HumanDuration>,
+    #[serde(default = "yes")]
+    circuit_breaker_enabled: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    circuit_breaker: CircuitBreakerConfig,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn is_default(circuit: &CircuitBreakerConfig) -> bool {
+    *circuit == CircuitBreakerConfig::new()
+}
+
+/// Checks a field where it is read, so that an error has its line and not that of its table.
+macro_rules! checked {
+    ($($field:ident: $type:ty;)*) => {$(
+        fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$type>, D::Error> {
+            let value = Option::<$type>::deserialize(deserializer)?;
+            if let Some(value) = value {
+                BulkheadConfig::new("any").$field(value.into()).validate().map_err(D::Error::custom)?;
+            }
+            Ok(value)
+        }
+    )*};
+}
+
+checked! {
+    max_concurrent_calls: usize;
+    max_queue_size: usize;
+}
+
+/// As `checked`, for what the setter takes as an option.
+macro_rules! checked_times {
+    ($($field:ident;)*) => {$(
+        fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HumanDuration>, D::Error> {
+            let value = Option::<HumanDuration>::deserialize(deserializer)?;
+            let config = BulkheadConfig::new("any").$field(value.map(std::time::Duration::from));
+            config.validate().map_err(D::Error::custom)?;
+            Ok(value)
+        }
+    )*};
+}
+
+checked_times! {
+    timeout;
+    run_timeout;
+}
+
+impl BulkheadRepr {
+    pub(crate) fn of(config: &BulkheadConfig, name: Option<BulkheadName>) -> Self {
+        Self {
+            name,
+            max_concurrent_calls: Some(config.max_concurrent_calls),
+            max_queue_size: Some(config.max_queue_size),
+            queue_order: config.queue_order,
+            timeout: config.timeout.map(HumanDuration),
+            max_wait: config.max_wait.map(HumanDuration),
+            run_timeout: config.run_timeout.map(HumanDuration),
+            circuit_breaker_enabled: config.circuit_breaker_enabled,
+            circuit_breaker: config.circuit_breaker.clone(),
+        }
+    }
+
+    pub(crate) fn into_config(self, name: &BulkheadName) -> Result<BulkheadConfig, ConfigError> {
+        let mut config = BulkheadConfig::new(name.as_str())
+            .queue_order(self.queue_order)
+            .timeout(self.timeout.map(Into::into))
+            .max_wait(self.max_wait.map(Into::into))
+            .run_timeout(self.run_timeout.map(Into::into))
+            .circuit_breaker_enabled(self.circuit_breaker_enabled)
+            .circuit_breaker(self.circuit_breaker);
+        if let Some(calls) = self.max_concurrent_calls {
+            config = config.max_concurrent_calls(calls);
+        }
+        if let Some(calls) = self.max_queue_size {
+            config = config.max_queue_size(calls);
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl Serialize for BulkheadConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::Error;
+
+        let name = self.checked_name().map_err(S::Error::custom)?;
+        BulkheadRepr::of(self, Some(name)).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for BulkheadConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut form = BulkheadRepr::deserialize(deserializer)?;
+        let name = form.name.take().ok_or_else(|| D::Error::missing_field("name"))?;
+        form.into_config(&name).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,43 @@
+//! `fetch(url).with_bulkhead(&bulkhead)`.
+
+use std::future::Future;
+
+use crate::bulkhead::Bulkhead;
+use crate::call::classifier::DefaultClassifier;
+use crate::call::execute::Execute;
+
+/// Puts any fallible future under a bulkhead's protection.
+///
+/// ```
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use bulkman::call::WithBulkhead;
+///
+/// # async fn fetch(_: &str) -> Result<u16, std::io::Error> { Ok(200) }
+/// let runtime = ManualRuntime::new();
+/// let bulkhead = Bulkhead::new(BulkheadConfig::new("web"), runtime.clone())?;
+/// let status = runtime.block_on(fetch("/").with_bulkhead(&bulkhead));
+/// assert_eq!(status.unwrap(), 200);
+/// # Ok::<(), bulkman::ConfigError>(())
+/// ```
+pub trait WithBulkhead<T, E>: Future<Output = Result<T, E>> + Sized {
+    /// As [`Bulkhead::execute`].
+    ///
+    /// ```
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::call::WithBulkhead;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("web"), runtime.clone())?;
+    /// # runtime.block_on(async {
+    /// let status = async { Ok::<_, ()>(200) }.with_bulkhead(&bulkhead).await;
+    /// assert_eq!(status, Ok(200));
+    /// # });
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    fn with_bulkhead(self, bulkhead: &Bulkhead) -> Execute<&Bulkhead, Self, DefaultClassifier> {
+        bulkhead.execute(self)
+    }
+}
+
+impl<F, T, E> WithBulkhead<T, E> for F where F: Future<Output = Result<T, E>> {}

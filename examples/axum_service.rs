@@ -40,7 +40,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("search hangs, and 40 requests for it come in:");
     search.becomes(Mood::Hanging);
-    let searches: Vec<_> = (0..40).map(|_| tokio::spawn(client.get("/search"))).collect();
+    let searches: Vec<_> = (0..40)
+        .map(|_| tokio::spawn(client.get("/search")))
+        .collect();
     // Refusals are answered while the requests that got in still hang.
     let bulkhead = manager.get_bulkhead("search").expect("made above");
     while bulkhead.stats().rejected.full < 32 {
@@ -81,39 +83,66 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("  {}", refused.body);
     assert_eq!(refused.status, 503);
     assert_eq!(refused.retry_after.as_deref(), Some("30"));
-    assert_eq!(stock.requests(), before, "an open circuit leaves the backend alone");
+    assert_eq!(
+        stock.requests(),
+        before,
+        "an open circuit leaves the backend alone"
+    );
 
     let health = client.get("/health").await?;
     assert_eq!(health.status, 503);
     let report: serde_json::Value = serde_json::from_str(&health.body)?;
     for (place, name, state) in [(0, "search", "healthy"), (1, "stock", "isolated")] {
         let bulkhead = &report["bulkheads"][place];
-        assert_eq!((&bulkhead["name"], &bulkhead["state"]), (&name.into(), &state.into()));
+        assert_eq!(
+            (&bulkhead["name"], &bulkhead["state"]),
+            (&name.into(), &state.into())
+        );
     }
-    println!("health says it in JSON, and to people:\n{}", manager.snapshot());
+    println!(
+        "health says it in JSON, and to people:\n{}",
+        manager.snapshot()
+    );
     Ok(())
 }
 
 /// The service: a route and a bulkhead for each backend, and one that reports them.
-fn service(manager: &BulkheadManager, search: &Backend, stock: &Backend) -> Result<Router, Box<dyn Error>> {
-    let config = |name: &str| BulkheadConfig::new(name).max_concurrent_calls(4).max_queue_size(4);
+fn service(
+    manager: &BulkheadManager,
+    search: &Backend,
+    stock: &Backend,
+) -> Result<Router, Box<dyn Error>> {
+    let config = |name: &str| {
+        BulkheadConfig::new(name)
+            .max_concurrent_calls(4)
+            .max_queue_size(4)
+    };
     let search = guarded(forward(search), manager.create_bulkhead(config("search"))?);
     let stock = guarded(forward(stock), manager.create_bulkhead(config("stock"))?);
-    let health = Router::new().route("/health", get(health)).with_state(manager.clone());
+    let health = Router::new()
+        .route("/health", get(health))
+        .with_state(manager.clone());
     Ok(health.nest("/search", search).nest("/stock", stock))
 }
 
 /// All requests for these routes go through the bulkhead; a 5xx counts against the backend.
 fn guarded(routes: Router, bulkhead: Bulkhead) -> Router {
-    let layer = BulkheadLayer::new(bulkhead).classify_status(|answer: &Response| answer.status().as_u16());
-    routes.layer(ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(layer))
+    let layer =
+        BulkheadLayer::new(bulkhead).classify_status(|answer: &Response| answer.status().as_u16());
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(refuse))
+            .layer(layer),
+    )
 }
 
 /// What a caller is told when there is no answer.
 async fn refuse(error: ServiceError) -> Response {
-    let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let retry_after =
-        error.is_rejection().then(|| [(header::RETRY_AFTER, error.retry_after_seconds().to_string())]);
+    let status =
+        StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let retry_after = error
+        .is_rejection()
+        .then(|| [(header::RETRY_AFTER, error.retry_after_seconds().to_string())]);
     (status, retry_after, error.to_string()).into_response()
 }
 
@@ -121,8 +150,16 @@ async fn refuse(error: ServiceError) -> Response {
 fn forward(backend: &Backend) -> Router {
     let (client, url) = (reqwest::Client::new(), backend.url.clone());
     let handler = || async move {
-        match client.get(url).send().await.and_then(reqwest::Response::error_for_status) {
-            Ok(answer) => answer.text().await.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string())),
+        match client
+            .get(url)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+        {
+            Ok(answer) => answer
+                .text()
+                .await
+                .map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string())),
             Err(error) => Err((StatusCode::BAD_GATEWAY, error.to_string())),
         }
     };
@@ -133,8 +170,15 @@ fn forward(backend: &Backend) -> Router {
 async fn health(State(manager): State<BulkheadManager>) -> (StatusCode, Json<ManagerSnapshot>) {
     let report = manager.snapshot();
     let is_well = |state| matches!(state, BulkheadState::Healthy | BulkheadState::Degraded);
-    let well = report.bulkheads.iter().all(|bulkhead| is_well(bulkhead.state));
-    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let well = report
+        .bulkheads
+        .iter()
+        .all(|bulkhead| is_well(bulkhead.state));
+    let status = if well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(report))
 }
 
@@ -174,8 +218,13 @@ impl Backend {
             now: AtomicU64::new(0),
             most: AtomicU64::new(0),
         });
-        let routes = Router::new().route("/", get(answer)).with_state(Arc::clone(&shared));
-        Ok(Self { url: format!("http://{}/", serve(routes).await?), shared })
+        let routes = Router::new()
+            .route("/", get(answer))
+            .with_state(Arc::clone(&shared));
+        Ok(Self {
+            url: format!("http://{}/", serve(routes).await?),
+            shared,
+        })
     }
 
     fn becomes(&self, mood: Mood) {
@@ -197,9 +246,16 @@ async fn answer(State(shared): State<Arc<Shared>>) -> Result<&'static str, Statu
     let now = shared.now.fetch_add(1, Ordering::SeqCst) + 1;
     shared.most.fetch_max(now, Ordering::SeqCst);
     let mut mood = shared.mood.subscribe();
-    let mood = mood.wait_for(|mood| *mood != Mood::Hanging).await.map(|mood| *mood);
+    let mood = mood
+        .wait_for(|mood| *mood != Mood::Hanging)
+        .await
+        .map(|mood| *mood);
     shared.now.fetch_sub(1, Ordering::SeqCst);
-    if matches!(mood, Ok(Mood::Well)) { Ok("an answer") } else { Err(StatusCode::INTERNAL_SERVER_ERROR) }
+    if matches!(mood, Ok(Mood::Well)) {
+        Ok("an answer")
+    } else {
+        Err(StatusCode::INTERNAL_SERVER_ERROR)
+    }
 }
 
 /// The service's client.
@@ -217,17 +273,33 @@ struct Answer {
 
 impl Client {
     fn new(address: SocketAddr) -> Self {
-        Self { http: reqwest::Client::new(), address }
+        Self {
+            http: reqwest::Client::new(),
+            address,
+        }
     }
 
-    fn get(&self, path: &'static str) -> impl Future<Output = reqwest::Result<Answer>> + Send + 'static {
-        let request = self.http.get(format!("http://{}{path}", self.address)).send();
+    fn get(
+        &self,
+        path: &'static str,
+    ) -> impl Future<Output = reqwest::Result<Answer>> + Send + 'static {
+        let request = self
+            .http
+            .get(format!("http://{}{path}", self.address))
+            .send();
         async move {
             let response = request.await?;
             let status = response.status().as_u16();
-            let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+            let retry_after = response
+                .headers()
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok());
             let retry_after = retry_after.map(String::from);
-            Ok(Answer { status, retry_after, body: response.text().await? })
+            Ok(Answer {
+                status,
+                retry_after,
+                body: response.text().await?,
+            })
         }
     }
 }

@@ -63,19 +63,31 @@ async fn a_caller_gives_up(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infa
     let other = bulkhead.acquire().await?;
 
     let (finish, finished) = mpsc::channel::<()>();
-    let stuck = bulkhead.call().timeout(Duration::from_millis(50)).execute_blocking(move || {
-        // Until somebody says so, or is gone.
-        let _ = finished.recv();
-        Answer::Ok(0)
-    });
+    let stuck = bulkhead
+        .call()
+        .timeout(Duration::from_millis(50))
+        .execute_blocking(move || {
+            // Until somebody says so, or is gone.
+            let _ = finished.recv();
+            Answer::Ok(0)
+        });
     let error = stuck.await.expect_err("nobody let it finish");
     println!("the caller gives up: {error}");
-    assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }));
+    assert!(matches!(
+        error,
+        BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        }
+    ));
 
     let mut next = bulkhead.execute_blocking(|| Answer::Ok(count_primes(100)));
     let waits = poll_once(&mut next).await.is_none();
     let stats = bulkhead.stats();
-    println!("its function still runs: {} permits in use, {} waiting", stats.permits_in_use, stats.waiting);
+    println!(
+        "its function still runs: {} permits in use, {} waiting",
+        stats.permits_in_use, stats.waiting
+    );
     assert!(waits);
     assert_eq!((stats.permits_in_use, stats.waiting), (2, 1));
 
@@ -91,7 +103,9 @@ async fn a_closure_panics(bulkhead: &Bulkhead) {
     // The hook would write the panic to stderr; here it is part of the show.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let result = bulkhead.execute_blocking(|| -> Answer<u32> { panic!("division by zero") }).await;
+    let result = bulkhead
+        .execute_blocking(|| -> Answer<u32> { panic!("division by zero") })
+        .await;
     panic::set_hook(hook);
     let error = result.expect_err("it panics");
     println!("a panic comes back as an error: {error}");
@@ -108,5 +122,7 @@ fn on_this_thread(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infallible>> 
 }
 
 fn count_primes(below: u32) -> usize {
-    (2..below).filter(|n| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0)).count()
+    (2..below)
+        .filter(|n| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0))
+        .count()
 }

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use bulkman::circuit_breaker::{
-    CircuitError, CircuitEvent, CircuitState, IsolationBackoff, SlidingWindow, Transition, TransitionCause,
+    CircuitError, CircuitEvent, CircuitState, IsolationBackoff, SlidingWindow, Transition,
+    TransitionCause,
 };
 use bulkman::error::RejectionReason;
 use bulkman::testing::ManualRuntime;
@@ -40,7 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         println!("all calls fail, until the circuit has had enough");
         let mut calls = 0;
-        while pay(&breaker, &clock, SECOND, false).await == Err(CircuitError::Operation("declined")) {
+        while pay(&breaker, &clock, SECOND, false).await == Err(CircuitError::Operation("declined"))
+        {
             calls += 1;
         }
         report(&breaker);
@@ -62,7 +64,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("it is repaired: two good probes close");
         clock.sleep_until(clock.now() + 240 * SECOND).await;
         for _ in 0..2 {
-            pay(&breaker, &clock, SECOND, true).await.expect("it is repaired");
+            pay(&breaker, &clock, SECOND, true)
+                .await
+                .expect("it is repaired");
             println!("  a probe passes: {}", breaker.state());
         }
         assert_eq!(breaker.state(), CircuitState::Closed);
@@ -75,25 +79,45 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         breaker.force_open();
         let refused = breaker.try_acquire().expect_err("it is held open");
         println!("  {refused}");
-        assert_eq!((refused.reason, refused.retry_after), (RejectionReason::ForcedOpen, None));
+        assert_eq!(
+            (refused.reason, refused.retry_after),
+            (RejectionReason::ForcedOpen, None)
+        );
         breaker.reset();
         assert!(breaker.try_acquire().is_ok());
 
         println!("all that happened:");
         let mut causes = Vec::new();
         while let Some(CircuitEvent::Transition(transition)) = events.try_next() {
-            println!("  {:>5}s  {}", (transition.at - began).as_secs(), describe(&transition));
+            println!(
+                "  {:>5}s  {}",
+                (transition.at - began).as_secs(),
+                describe(&transition)
+            );
             causes.push(transition.cause);
         }
         let mut expected = vec![TransitionCause::FailureRate];
         for _ in 0..3 {
-            expected.extend([TransitionCause::IsolationOver, TransitionCause::ProbeFailed]);
+            expected.extend([
+                TransitionCause::IsolationElapsed,
+                TransitionCause::ProbeFailed,
+            ]);
         }
-        expected.extend([TransitionCause::IsolationOver, TransitionCause::ProbesSucceeded]);
-        expected.extend([TransitionCause::SlowCallRate, TransitionCause::Manual, TransitionCause::Manual]);
+        expected.extend([
+            TransitionCause::IsolationElapsed,
+            TransitionCause::ProbesSucceeded,
+        ]);
+        expected.extend([
+            TransitionCause::SlowCallRate,
+            TransitionCause::Manual,
+            TransitionCause::Manual,
+        ]);
         assert_eq!(causes, expected);
     });
-    println!("{} minutes of the virtual clock", clock.elapsed().as_secs() / 60);
+    println!(
+        "{} minutes of the virtual clock",
+        clock.elapsed().as_secs() / 60
+    );
     Ok(())
 }
 
@@ -115,16 +139,27 @@ async fn pay(
 fn report(breaker: &CircuitBreaker) {
     let snapshot = breaker.snapshot();
     let counts = snapshot.counts;
-    print!("  {}, {} of the last {} calls failed", snapshot.state, counts.failures, counts.calls);
+    print!(
+        "  {}, {} of the last {} calls failed",
+        snapshot.state, counts.failures, counts.calls
+    );
     // Too few calls have no rates.
     if let (Some(failed), Some(slow)) = (counts.failure_rate, counts.slow_call_rate) {
-        print!(" ({:.0} %), {:.0} % were slow", failed * 100.0, slow * 100.0);
+        print!(
+            " ({:.0} %), {:.0} % were slow",
+            failed * 100.0,
+            slow * 100.0
+        );
     }
     println!();
 }
 
 fn describe(transition: &Transition) -> String {
-    let isolation =
-        transition.isolation.map_or_else(String::new, |isolation| format!(", isolated for {isolation:?}"));
-    format!("{:>9} -> {:<11}  {}{isolation}", transition.from, transition.to, transition.cause)
+    let isolation = transition.isolation.map_or_else(String::new, |isolation| {
+        format!(", isolated for {isolation:?}")
+    });
+    format!(
+        "{:>9} -> {:<11}  {}{isolation}",
+        transition.from, transition.to, transition.cause
+    )
 }

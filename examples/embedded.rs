@@ -23,13 +23,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut failed = 0;
     for second in 0..6 {
         let lease = balancer.pick(at(second))?;
-        let outcome = if lease.replica == "replica-a" { Outcome::Failure } else { Outcome::Success };
+        let outcome = if lease.replica == "replica-a" {
+            Outcome::Failure
+        } else {
+            Outcome::Success
+        };
         println!("  {second:>3}s  {}: {outcome:?}", lease.replica);
         failed += u32::from(outcome == Outcome::Failure);
         lease.finish(outcome, SECOND / 10, at(second));
     }
     assert_eq!(failed, 3);
-    assert_eq!(balancer.states(at(6)), [CircuitState::Open, CircuitState::Closed]);
+    assert_eq!(
+        balancer.states(at(6)),
+        [CircuitState::Open, CircuitState::Closed]
+    );
 
     println!("the other one takes all calls");
     for second in 6..10 {
@@ -41,7 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("it fails as well: nobody is left, and the caller learns when to come back");
     for second in 10..13 {
-        balancer.pick(at(second))?.finish(Outcome::Failure, SECOND / 10, at(second));
+        balancer
+            .pick(at(second))?
+            .finish(Outcome::Failure, SECOND / 10, at(second));
     }
     let nobody = balancer.pick(at(13)).expect_err("both are open");
     println!("   13s  {nobody}");
@@ -55,7 +64,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert_eq!(lease.replica, "replica-a");
         lease.finish(Outcome::Success, SECOND / 10, at(second));
     }
-    assert_eq!(balancer.states(at(36)), [CircuitState::Closed, CircuitState::Open]);
+    assert_eq!(
+        balancer.states(at(36)),
+        [CircuitState::Closed, CircuitState::Open]
+    );
     Ok(())
 }
 
@@ -100,7 +112,10 @@ impl Balancer {
             match replica.try_acquire_at(now) {
                 Ok(admission) => {
                     self.next = index + 1;
-                    return Ok(Lease { replica: replica.name().as_str(), admission });
+                    return Ok(Lease {
+                        replica: replica.name().as_str(),
+                        admission,
+                    });
                 }
                 Err(refused) => retry_after = soonest(retry_after, refused.retry_after),
             }
@@ -109,7 +124,10 @@ impl Balancer {
     }
 
     fn states(&self, now: Instant) -> Vec<CircuitState> {
-        self.replicas.iter().map(|replica| replica.state_at(now)).collect()
+        self.replicas
+            .iter()
+            .map(|replica| replica.state_at(now))
+            .collect()
     }
 }
 

@@ -31,7 +31,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .isolation_duration(Duration::from_millis(50));
     let bulkhead = Bulkhead::new(config, TokioRuntime::new())?;
     let status: fn(&reqwest::Response) -> u16 = |response| response.status().as_u16();
-    let client = BulkheadLayer::new(bulkhead.clone()).classify_status(status).layer(reqwest::Client::new());
+    let client = BulkheadLayer::new(bulkhead.clone())
+        .classify_status(status)
+        .layer(reqwest::Client::new());
 
     println!("well: {}", fetch(&client, server.url("/now")).await?);
 
@@ -40,23 +42,43 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..3 {
         println!("ill:  {}", fetch(&client, server.url("/now")).await?);
     }
-    assert_eq!(bulkhead.circuit_breaker().map(|circuit| circuit.state()), Some(CircuitState::Open));
+    assert_eq!(
+        bulkhead.circuit_breaker().map(|circuit| circuit.state()),
+        Some(CircuitState::Open)
+    );
 
     let requests = server.requests.load(Ordering::SeqCst);
-    let refused = fetch(&client, server.url("/now")).await.expect_err("the circuit is open");
+    let refused = fetch(&client, server.url("/now"))
+        .await
+        .expect_err("the circuit is open");
     println!("open: {refused}");
     assert!(refused.is_rejection());
-    assert_eq!(server.requests.load(Ordering::SeqCst), requests, "the server is left alone");
+    assert_eq!(
+        server.requests.load(Ordering::SeqCst),
+        requests,
+        "the server is left alone"
+    );
 
     server.fails.store(false, Ordering::SeqCst);
     tokio::time::sleep(refused.retry_after().expect("an open circuit says when")).await;
     println!("back: {}", fetch(&client, server.url("/now")).await?);
-    assert_eq!(bulkhead.circuit_breaker().map(|circuit| circuit.state()), Some(CircuitState::Closed));
+    assert_eq!(
+        bulkhead.circuit_breaker().map(|circuit| circuit.state()),
+        Some(CircuitState::Closed)
+    );
 
     // A server that does not answer at all.
-    let late = fetch(&client, server.url("/never")).await.expect_err("nobody answers");
+    let late = fetch(&client, server.url("/never"))
+        .await
+        .expect_err("nobody answers");
     println!("late: {late}");
-    assert!(matches!(late.get(), BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }));
+    assert!(matches!(
+        late.get(),
+        BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        }
+    ));
     Ok(())
 }
 
@@ -74,20 +96,33 @@ struct Server {
 
 impl Server {
     async fn start() -> std::io::Result<Self> {
-        let (fails, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (fails, requests) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let now = {
             let (fails, requests) = (Arc::clone(&fails), Arc::clone(&requests));
             move || async move {
                 requests.fetch_add(1, Ordering::SeqCst);
-                if fails.load(Ordering::SeqCst) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
+                if fails.load(Ordering::SeqCst) {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                } else {
+                    StatusCode::OK
+                }
             }
         };
         let never = || std::future::pending::<StatusCode>();
-        let routes = Router::new().route("/now", get(now)).route("/never", get(never));
+        let routes = Router::new()
+            .route("/now", get(now))
+            .route("/never", get(never));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Ok(Self { address, fails, requests })
+        Ok(Self {
+            address,
+            fails,
+            requests,
+        })
     }
 
     fn url(&self, path: &str) -> String {

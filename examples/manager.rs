@@ -11,8 +11,12 @@ use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager, TokioRuntime};
 async fn main() -> Result<(), Box<dyn Error>> {
     let manager = BulkheadManager::new(TokioRuntime::new());
     let database = BulkheadConfig::new("database").max_concurrent_calls(20);
-    let mail = BulkheadConfig::new("mail").max_concurrent_calls(2).failure_threshold(3);
-    let search = BulkheadConfig::new("search").max_concurrent_calls(5).timeout(Duration::from_secs(2));
+    let mail = BulkheadConfig::new("mail")
+        .max_concurrent_calls(2)
+        .failure_threshold(3);
+    let search = BulkheadConfig::new("search")
+        .max_concurrent_calls(5)
+        .timeout(Duration::from_secs(2));
     manager.create_bulkhead(database.clone())?;
     manager.create_bulkhead(mail)?;
     manager.create_bulkhead(search)?;
@@ -21,10 +25,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for order in 1..=5 {
         let stored = manager.execute_in_bulkhead("database", store(order)).await;
         let sent = manager.execute_in_bulkhead("mail", send(order)).await;
-        println!("  order {order}: {}, {}", describe(&stored), describe(&sent));
+        println!(
+            "  order {order}: {}, {}",
+            describe(&stored),
+            describe(&sent)
+        );
         assert_eq!(stored, Ok(()));
         let expected_refusal = order > 3;
-        assert_eq!(sent.is_err_and(|error| error.is_rejection()), expected_refusal);
+        assert_eq!(
+            sent.is_err_and(|error| error.is_rejection()),
+            expected_refusal
+        );
     }
 
     println!("\nhealth:");
@@ -32,7 +43,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for (name, state) in &health {
         println!("  {name:<10}{state:?}");
     }
-    let states: Vec<_> = health.iter().map(|(name, state)| (name.as_str(), *state)).collect();
+    let states: Vec<_> = health
+        .iter()
+        .map(|(name, state)| (name.as_str(), *state))
+        .collect();
     assert_eq!(
         states,
         [
@@ -43,22 +57,48 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
 
     println!("\nstatistics:");
-    println!("  {:<10}{:>8}{:>8}{:>8}{:>8}", "name", "started", "ok", "failed", "refused");
+    println!(
+        "  {:<10}{:>8}{:>8}{:>8}{:>8}",
+        "name", "started", "ok", "failed", "refused"
+    );
     let stats = manager.all_stats();
-    for BulkheadStats { bulkhead, started, successful, failed, rejected, .. } in &stats {
-        println!("  {bulkhead:<10}{started:>8}{successful:>8}{failed:>8}{:>8}", rejected.total());
+    for BulkheadStats {
+        bulkhead,
+        started,
+        successful,
+        failed,
+        rejected,
+        ..
+    } in &stats
+    {
+        println!(
+            "  {bulkhead:<10}{started:>8}{successful:>8}{failed:>8}{:>8}",
+            rejected.total()
+        );
     }
     let mail = &stats[1];
-    assert_eq!((mail.started, mail.failed, mail.rejected.circuit_open), (3, 3, 2));
+    assert_eq!(
+        (mail.started, mail.failed, mail.rejected.circuit_open),
+        (3, 3, 2)
+    );
 
     println!("\none name, one bulkhead:");
     let same = manager.get_or_create_bulkhead(database.clone())?;
-    println!("  asked for again with the same settings: {} calls so far", same.stats().started);
+    println!(
+        "  asked for again with the same settings: {} calls so far",
+        same.stats().started
+    );
     assert_eq!(same.stats().started, 5);
     let conflict = manager.get_or_create_bulkhead(database.max_concurrent_calls(50));
     let conflict = conflict.expect_err("the settings differ");
     println!("  with others: {conflict}");
-    assert!(matches!(conflict, ManagerError::Conflict { field: "max_concurrent_calls", .. }));
+    assert!(matches!(
+        conflict,
+        ManagerError::Conflict {
+            field: "max_concurrent_calls",
+            ..
+        }
+    ));
     let missing = manager.execute_in_bulkhead("fax", send(6)).await;
     println!("  a name that nobody made: {}", describe(&missing));
     assert!(matches!(missing, Err(BulkheadError::NotFound { .. })));

@@ -34,29 +34,43 @@ const PAUSE: Duration = Duration::from_millis(10);
 async fn main() -> Result<(), Box<dyn Error>> {
     let bare = load(&serve(service()).await?).await?;
 
-    let config = BulkheadConfig::new("backend").max_concurrent_calls(AT_ONCE).max_queue_size(2 * AT_ONCE);
+    let config = BulkheadConfig::new("backend")
+        .max_concurrent_calls(AT_ONCE)
+        .max_queue_size(2 * AT_ONCE);
     let bulkhead = Bulkhead::new(config, TokioRuntime::new())?;
     let refuse = |error: ServiceError| async move {
         StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     };
-    let guard =
-        ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(BulkheadLayer::new(bulkhead));
+    let guard = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(refuse))
+        .layer(BulkheadLayer::new(bulkhead));
     let guarded = load(&serve(service().layer(guard)).await?).await?;
 
     println!("{:<26}{:>9}{:>10}{:>10}", "", "requests", "p50", "p99");
     let [unguarded, served, refused] = [
         ("without a bulkhead", bare.of(StatusCode::OK)),
         ("with one: served", guarded.of(StatusCode::OK)),
-        ("with one: refused", guarded.of(StatusCode::SERVICE_UNAVAILABLE)),
+        (
+            "with one: refused",
+            guarded.of(StatusCode::SERVICE_UNAVAILABLE),
+        ),
     ]
     .map(|(what, times)| {
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        println!("{what:<26}{:>9}{:>10.1?}{:>10.1?}", times.len(), at(0.5), at(0.99));
+        println!(
+            "{what:<26}{:>9}{:>10.1?}{:>10.1?}",
+            times.len(),
+            at(0.5),
+            at(0.99)
+        );
         (times.len(), at(0.5))
     });
     assert_eq!(unguarded.0, CLIENTS * REQUESTS);
     assert_eq!(served.0 + refused.0, CLIENTS * REQUESTS);
-    assert!(served.1 < unguarded.1, "who is served waits for a short queue");
+    assert!(
+        served.1 < unguarded.1,
+        "who is served waits for a short queue"
+    );
     assert!(refused.1 < served.1, "who is refused does not wait");
     Ok(())
 }
@@ -65,7 +79,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn service() -> Router {
     let backend = Arc::new(Semaphore::new(AT_ONCE));
     let handler = move || async move {
-        let Ok(_working) = backend.acquire().await else { return StatusCode::INTERNAL_SERVER_ERROR };
+        let Ok(_working) = backend.acquire().await else {
+            return StatusCode::INTERNAL_SERVER_ERROR;
+        };
         tokio::time::sleep(TAKES).await;
         StatusCode::OK
     };
@@ -85,8 +101,12 @@ struct Answers(Vec<(StatusCode, Duration)>);
 impl Answers {
     /// The times of the answers with this status, shortest first.
     fn of(&self, status: StatusCode) -> Vec<Duration> {
-        let mut times: Vec<_> =
-            self.0.iter().filter(|answer| answer.0 == status).map(|answer| answer.1).collect();
+        let mut times: Vec<_> = self
+            .0
+            .iter()
+            .filter(|answer| answer.0 == status)
+            .map(|answer| answer.1)
+            .collect();
         times.sort_unstable();
         times
     }

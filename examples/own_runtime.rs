@@ -21,31 +21,43 @@ use futures_lite::StreamExt;
 use futures_lite::future::block_on;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let config =
-        BulkheadConfig::new("printer").failure_threshold(1).isolation_duration(Duration::from_secs(3600));
+    let config = BulkheadConfig::new("printer")
+        .failure_threshold(1)
+        .isolation_duration(Duration::from_secs(3600));
     let bulkhead = Bulkhead::new(config, Threads::new())?;
     let mut events = bulkhead.events();
 
     // `sleep_until`
     let never = std::future::pending::<Result<(), Infallible>>();
-    let slow = bulkhead.call().timeout(Duration::from_millis(20)).execute(never);
+    let slow = bulkhead
+        .call()
+        .timeout(Duration::from_millis(20))
+        .execute(never);
     let error = block_on(slow).expect_err("it never ends");
     println!("a timer ends the call: {error}");
     assert!(matches!(error, BulkheadError::Timeout { .. }));
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 
     // `spawn`
-    bulkhead.health_check(Duration::from_millis(20), || async { Ok::<_, Infallible>(()) })?;
+    bulkhead.health_check(Duration::from_millis(20), || async {
+        Ok::<_, Infallible>(())
+    })?;
     let seen: Vec<_> = block_on((&mut events).take(2).collect());
     for event in &seen {
-        let CircuitEvent::Transition(transition) = event else { panic!("too slow: {event:?}") };
-        println!("the circuit: {} -> {} ({})", transition.from, transition.to, transition.cause);
+        let CircuitEvent::Transition(transition) = event else {
+            panic!("too slow: {event:?}")
+        };
+        println!(
+            "the circuit: {} -> {} ({})",
+            transition.from, transition.to, transition.cause
+        );
     }
     assert_eq!(bulkhead.state(), BulkheadState::Degraded);
 
     // `spawn_blocking`
     let here = thread::current().id();
-    let there = block_on(bulkhead.execute_blocking(|| Ok::<_, Infallible>(thread::current().id())))?;
+    let there =
+        block_on(bulkhead.execute_blocking(|| Ok::<_, Infallible>(thread::current().id())))?;
     println!("blocking work ran on {there:?}, its caller waited on {here:?}");
     assert_ne!(here, there);
     Ok(())
@@ -74,7 +86,10 @@ impl Runtime for Threads {
     fn sleep_until(&self, deadline: Instant) -> Sleep {
         let timers = Arc::clone(&self.timers);
         let id = timers.next_id.fetch_add(1, Ordering::Relaxed);
-        Box::pin(Timer { timers, key: (deadline, id) })
+        Box::pin(Timer {
+            timers,
+            key: (deadline, id),
+        })
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
@@ -112,7 +127,10 @@ impl Timers {
         let mut waiting = self.lock();
         while !waiting.closed {
             let Some(next) = waiting.wakers.first_entry() else {
-                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting = self
+                    .changed
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let pause = next.key().0.saturating_duration_since(now());
@@ -146,7 +164,11 @@ impl Future for Timer {
         if now() >= self.key.0 {
             return Poll::Ready(());
         }
-        let replaced = self.timers.lock().wakers.insert(self.key, context.waker().clone());
+        let replaced = self
+            .timers
+            .lock()
+            .wakers
+            .insert(self.key, context.waker().clone());
         drop(replaced);
         self.timers.changed.notify_one();
         Poll::Pending
@@ -160,7 +182,10 @@ impl Drop for Timer {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a runtime is where time comes from")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a runtime is where time comes from"
+)]
 fn now() -> Instant {
     Instant::now()
 }

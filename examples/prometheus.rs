@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .install_recorder()?;
 
     let manager = BulkheadManager::new(TokioRuntime::new());
-    let publisher = Arc::new(MetricsPublisher::new(&manager).timings(true));
+    let publisher = Arc::new(MetricsPublisher::new(&manager).record_durations(true));
     let metrics = get(move || {
         publisher.publish();
         // Drains the histograms into their buckets; once per scrape is often enough.
@@ -42,7 +42,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let routes = Router::new().route("/metrics", metrics);
     tokio::spawn(async move { axum::serve(listener, routes).await });
 
-    let search = BulkheadConfig::new("search").max_concurrent_calls(2).max_queue_size(1);
+    let search = BulkheadConfig::new("search")
+        .max_concurrent_calls(2)
+        .max_queue_size(1);
     let search = manager.create_bulkhead(search)?;
     let stock = manager.create_bulkhead(BulkheadConfig::new("stock").failure_threshold(3))?;
     // The first publication turns the timing of calls on.
@@ -61,28 +63,61 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while search.stats().waiting == 0 {
         tokio::task::yield_now().await;
     }
-    assert!(search.execute(async { Ok::<_, &str>(()) }).await.is_err(), "it is full");
+    assert!(
+        search.execute(async { Ok::<_, &str>(()) }).await.is_err(),
+        "it is full"
+    );
     for _ in 0..5 {
         let _ = stock.execute(async { Err::<(), _>("out of stock") }).await;
     }
 
     let text = scrape(&url).await?;
-    for line in text.lines().filter(|line| line.contains("search") && !line.contains("_bucket")) {
+    for line in text
+        .lines()
+        .filter(|line| line.contains("search") && !line.contains("_bucket"))
+    {
         println!("{line}");
     }
     for (series, value) in [
-        (r#"bulkman_calls_total{bulkhead="search",outcome="success"}"#, "10"),
-        (r#"bulkman_rejections_total{bulkhead="search",reason="full"}"#, "1"),
+        (
+            r#"bulkman_calls_total{bulkhead="search",outcome="success"}"#,
+            "10",
+        ),
+        (
+            r#"bulkman_rejections_total{bulkhead="search",reason="full"}"#,
+            "1",
+        ),
         (r#"bulkman_calls_running{bulkhead="search"}"#, "2"),
         (r#"bulkman_calls_waiting{bulkhead="search"}"#, "1"),
         (r#"bulkman_permits_limit{bulkhead="search"}"#, "2"),
-        (r#"bulkman_run_duration_seconds_count{bulkhead="search"}"#, "10"),
-        (r#"bulkman_queue_duration_seconds_bucket{bulkhead="search",le="+Inf"}"#, "10"),
-        (r#"bulkman_calls_total{bulkhead="stock",outcome="failure"}"#, "3"),
-        (r#"bulkman_rejections_total{bulkhead="stock",reason="circuit_open"}"#, "2"),
-        (r#"bulkman_circuit_state{bulkhead="stock",state="open"}"#, "1"),
-        (r#"bulkman_circuit_state{bulkhead="stock",state="closed"}"#, "0"),
-        (r#"bulkman_circuit_transitions_total{bulkhead="stock",to="open"}"#, "1"),
+        (
+            r#"bulkman_run_duration_seconds_count{bulkhead="search"}"#,
+            "10",
+        ),
+        (
+            r#"bulkman_queue_duration_seconds_bucket{bulkhead="search",le="+Inf"}"#,
+            "10",
+        ),
+        (
+            r#"bulkman_calls_total{bulkhead="stock",outcome="failure"}"#,
+            "3",
+        ),
+        (
+            r#"bulkman_rejections_total{bulkhead="stock",reason="circuit_open"}"#,
+            "2",
+        ),
+        (
+            r#"bulkman_circuit_state{bulkhead="stock",state="open"}"#,
+            "1",
+        ),
+        (
+            r#"bulkman_circuit_state{bulkhead="stock",state="closed"}"#,
+            "0",
+        ),
+        (
+            r#"bulkman_circuit_transitions_total{bulkhead="stock",to="open"}"#,
+            "1",
+        ),
     ] {
         assert_eq!(value_of(&text, series), Some(value), "{series}");
     }
@@ -91,8 +126,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     manager.remove_bulkhead("stock");
     let text = scrape(&url).await?;
-    assert_eq!(value_of(&text, r#"bulkman_permits_limit{bulkhead="stock"}"#), Some("0"));
-    while scrape(&url).await?.contains(r#"bulkman_permits_limit{bulkhead="stock"}"#) {
+    assert_eq!(
+        value_of(&text, r#"bulkman_permits_limit{bulkhead="stock"}"#),
+        Some("0")
+    );
+    while scrape(&url)
+        .await?
+        .contains(r#"bulkman_permits_limit{bulkhead="stock"}"#)
+    {
         // As a server that scrapes does.
         tokio::time::sleep(idle / 5).await;
     }
@@ -102,12 +143,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// From a millisecond to ten seconds.
-const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 async fn scrape(url: &str) -> reqwest::Result<String> {
     reqwest::get(url).await?.error_for_status()?.text().await
 }
 
 fn value_of<'a>(text: &'a str, series: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+    text.lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
 }

@@ -29,7 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let quota = Quota::per_second(PER_SECOND.try_into()?).allow_burst(NonZeroU32::MIN);
     let config = BulkheadConfig::new("maps").max_concurrent_calls(AT_ONCE);
     let maps = RateLimited::new(config, quota, Arc::new(runtime.clone()))?;
-    println!("{CALLS} calls come at once; {PER_SECOND} may begin in a second, {AT_ONCE} may run at once");
+    println!(
+        "{CALLS} calls come at once; {PER_SECOND} may begin in a second, {AT_ONCE} may run at once"
+    );
 
     println!("each takes 0.1 s, so the rate is what holds them back:");
     let (begun, most) = rush(&maps, &runtime, Duration::from_millis(100));
@@ -40,8 +42,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!((per_second(&begun), most), (vec![2; 6], AT_ONCE));
 
     println!("while the circuit is open, calls are refused before they use up the quota:");
-    maps.bulkhead.circuit_breaker().expect("it is on by default").open();
-    let refused = runtime.block_on(maps.execute(async { Ok::<_, &str>(()) })).expect_err("it is open");
+    maps.bulkhead
+        .circuit_breaker()
+        .expect("it is on by default")
+        .open();
+    let refused = runtime
+        .block_on(maps.execute(async { Ok::<_, &str>(()) }))
+        .expect_err("it is open");
     println!("  {refused}");
     assert!(matches!(refused, BulkheadError::CircuitOpen { .. }));
     assert!(maps.limiter.check().is_ok());
@@ -56,8 +63,14 @@ fn rush(maps: &RateLimited, runtime: &ManualRuntime, takes: Duration) -> (Vec<Du
     let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let calls = (0..CALLS).map(|_| {
         maps.execute(async {
-            begun.lock().expect("nobody panics").push(runtime.now() - start);
-            most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            begun
+                .lock()
+                .expect("nobody panics")
+                .push(runtime.now() - start);
+            most.fetch_max(
+                running.fetch_add(1, Ordering::Relaxed) + 1,
+                Ordering::Relaxed,
+            );
             runtime.sleep_until(runtime.now() + takes).await;
             running.fetch_sub(1, Ordering::Relaxed);
             Ok::<_, &str>(())
@@ -66,7 +79,10 @@ fn rush(maps: &RateLimited, runtime: &ManualRuntime, takes: Duration) -> (Vec<Du
     let answers = runtime.block_on(join_all(calls));
     assert!(answers.iter().all(Result::is_ok));
 
-    let (begun, most) = (begun.into_inner().expect("nobody panics"), most.into_inner());
+    let (begun, most) = (
+        begun.into_inner().expect("nobody panics"),
+        most.into_inner(),
+    );
     for (second, count) in per_second(&begun).into_iter().enumerate() {
         println!("  second {second}: {count} began  {}", "#".repeat(count));
     }
@@ -77,7 +93,9 @@ fn rush(maps: &RateLimited, runtime: &ManualRuntime, takes: Duration) -> (Vec<Du
 /// How many calls began in each second.
 fn per_second(begun: &[Duration]) -> Vec<usize> {
     let last = begun.last().map_or(0, Duration::as_secs);
-    (0..=last).map(|second| begun.iter().filter(|at| at.as_secs() == second).count()).collect()
+    (0..=last)
+        .map(|second| begun.iter().filter(|at| at.as_secs() == second).count())
+        .collect()
 }
 
 /// A bulkhead whose calls also keep to a rate.
@@ -94,7 +112,11 @@ impl RateLimited {
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, bulkman::ConfigError> {
         let limiter = RateLimiter::direct_with_clock(quota, RuntimeClock(Arc::clone(&runtime)));
-        Ok(Self { bulkhead: Bulkhead::with_runtime(config, Arc::clone(&runtime))?, runtime, limiter })
+        Ok(Self {
+            bulkhead: Bulkhead::with_runtime(config, Arc::clone(&runtime))?,
+            runtime,
+            limiter,
+        })
     }
 
     async fn execute<T, E>(
@@ -104,7 +126,9 @@ impl RateLimited {
         if self.bulkhead.is_healthy() {
             while let Err(refused) = self.limiter.check() {
                 let now = self.runtime.now();
-                self.runtime.sleep_until(now + refused.wait_time_from(now)).await;
+                self.runtime
+                    .sleep_until(now + refused.wait_time_from(now))
+                    .await;
             }
         }
         self.bulkhead.execute(operation).await

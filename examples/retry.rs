@@ -41,21 +41,37 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("a bulkhead that is full:");
     let permit = bulkhead.acquire().await?;
     let gateway = Gateway::down_for(Duration::ZERO);
-    let refused = retrying(&bulkhead, &runtime, || gateway.pay()).await.expect_err("it is full");
+    let refused = retrying(&bulkhead, &runtime, || gateway.pay())
+        .await
+        .expect_err("it is full");
     println!("  {:>5.1} s  {refused}", gateway.age().as_secs_f64());
     assert!(matches!(refused, BulkheadError::Full { .. }));
     assert_eq!((gateway.calls(), gateway.age()), (0, Duration::ZERO));
     permit.ignore();
 
     println!("an error that another attempt won't mend:");
-    let declined = retrying(&bulkhead, &runtime, || async { Err::<(), _>(GatewayError::Declined) }).await;
+    let declined = retrying(&bulkhead, &runtime, || async {
+        Err::<(), _>(GatewayError::Declined)
+    })
+    .await;
     let declined = declined.expect_err("no attempt mends it");
     println!("    0.0 s  {declined}{}", cause(&declined));
     assert_eq!(declined, BulkheadError::Operation(GatewayError::Declined));
 
     let stats = bulkhead.stats();
-    println!("{} calls started, {} refused", stats.started, stats.rejected.total());
-    assert_eq!((stats.started, stats.rejected.circuit_open, stats.rejected.full), (7, 2, 1));
+    println!(
+        "{} calls started, {} refused",
+        stats.started,
+        stats.rejected.total()
+    );
+    assert_eq!(
+        (
+            stats.started,
+            stats.rejected.circuit_open,
+            stats.rejected.full
+        ),
+        (7, 2, 1)
+    );
     Ok(())
 }
 
@@ -80,7 +96,9 @@ where
         .sleep(move |pause| clock.sleep_until(clock.now() + pause))
         .when(is_worth_retrying)
         // `None`: no attempts are left.
-        .adjust(|error, pause| pause.map(|pause| pause.max(error.retry_after().unwrap_or_default())))
+        .adjust(|error, pause| {
+            pause.map(|pause| pause.max(error.retry_after().unwrap_or_default()))
+        })
         .notify(|error, pause| println!("           {error}{}; again in {pause:.1?}", cause(error)))
         .await
 }
@@ -94,7 +112,9 @@ fn is_worth_retrying(error: &BulkheadError<GatewayError>) -> bool {
 }
 
 fn cause(error: &BulkheadError<GatewayError>) -> String {
-    error.source().map_or_else(String::new, |source| format!(": {source}"))
+    error
+        .source()
+        .map_or_else(String::new, |source| format!(": {source}"))
 }
 
 /// A dependency that is down for a while.
@@ -112,13 +132,24 @@ enum GatewayError {
 
 impl Gateway {
     fn down_for(down_for: Duration) -> Self {
-        Self { made: Instant::now(), down_for, calls: AtomicU32::new(0) }
+        Self {
+            made: Instant::now(),
+            down_for,
+            calls: AtomicU32::new(0),
+        }
     }
 
     async fn pay(&self) -> Result<&'static str, GatewayError> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        println!("  {:>5.1} s  call {call} reaches the gateway", self.age().as_secs_f64());
-        if self.age() < self.down_for { Err(GatewayError::Unavailable) } else { Ok("paid") }
+        println!(
+            "  {:>5.1} s  call {call} reaches the gateway",
+            self.age().as_secs_f64()
+        );
+        if self.age() < self.down_for {
+            Err(GatewayError::Unavailable)
+        } else {
+            Ok("paid")
+        }
     }
 
     fn calls(&self) -> u32 {

@@ -21,20 +21,22 @@
 pub mod guide;
 
 pub use bulkman_core::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, ConfigError,
-    Outcome, Permit, Priority, QueueOrder, Runtime,
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, CircuitBreakerConfig,
+    ConfigError, Outcome, Permit, Priority, QueueOrder, Runtime,
 };
-pub use bulkman_core::{bulkhead, call, circuit_breaker, error, fleet, future, manager, runtime, snapshot, store};
+pub use bulkman_core::{
+    bulkhead, call, circuit_breaker, error, fleet, future, manager, runtime, snapshot, store,
+};
 
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use bulkman_core::metrics;
-#[cfg(feature = "test-util")]
-#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
-pub use bulkman_core::{store_conformance, testing};
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub use bulkman_core::tower;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub use bulkman_core::{store_conformance, testing};
 
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]

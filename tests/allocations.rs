@@ -47,18 +47,40 @@ fn a_call_that_is_ready_allocates_nothing() {
         .slow_call_duration_threshold(Duration::from_secs(1))
         .slow_call_rate_threshold(0.5)
         .failure_rate_threshold(0.9);
-    let timed = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 };
+    let timed = SlidingWindow::Time {
+        length: Duration::from_secs(60),
+        buckets: 60,
+    };
     for (what, config) in [
         ("default rules", config()),
-        ("no circuit breaker", config().circuit_breaker_enabled(false)),
-        ("timeouts", config().timeout(Duration::from_secs(1)).max_wait(Duration::from_secs(1))),
-        ("count window and slow calls", config().circuit_breaker(slow.clone())),
-        ("time window", config().circuit_breaker(slow.sliding_window(timed))),
+        (
+            "no circuit breaker",
+            config().circuit_breaker_enabled(false),
+        ),
+        (
+            "timeouts",
+            config()
+                .timeout(Duration::from_secs(1))
+                .max_wait(Duration::from_secs(1)),
+        ),
+        (
+            "count window and slow calls",
+            config().circuit_breaker(slow.clone()),
+        ),
+        (
+            "time window",
+            config().circuit_breaker(slow.sliding_window(timed)),
+        ),
     ] {
         let bulkhead = bulkhead(config);
         let success = || assert_eq!(ready(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
         assert_eq!(allocations(success), 0, "execute, {what}");
-        let report = || assert_eq!(ready(bulkhead.call().report(async { Answer::Ok(1) })).result, Ok(1));
+        let report = || {
+            assert_eq!(
+                ready(bulkhead.call().execute_with_report(async { Answer::Ok(1) })).result,
+                Ok(1)
+            )
+        };
         assert_eq!(allocations(report), 0, "report, {what}");
         let sync = || assert_eq!(bulkhead.execute_sync(|| Answer::Ok(1)), Ok(1));
         assert_eq!(allocations(sync), 0, "execute_sync, {what}");
@@ -94,7 +116,11 @@ fn a_refusal_allocates_nothing() {
 
     let full = bulkhead(config().max_concurrent_calls(1).max_queue_size(0));
     let _held = full.try_acquire().unwrap();
-    assert_eq!(refused(&full, |error| matches!(error, BulkheadError::Full { .. })), 0, "full");
+    assert_eq!(
+        refused(&full, |error| matches!(error, BulkheadError::Full { .. })),
+        0,
+        "full"
+    );
 
     let broken = bulkhead(config());
     let circuit = broken.circuit_breaker().unwrap();
@@ -108,7 +134,14 @@ fn a_refusal_allocates_nothing() {
     drop(probes);
     circuit.close();
     broken.shutdown();
-    assert_eq!(refused(&broken, |error| matches!(error, BulkheadError::Shutdown { .. })), 0, "shut down");
+    assert_eq!(
+        refused(&broken, |error| matches!(
+            error,
+            BulkheadError::Shutdown { .. }
+        )),
+        0,
+        "shut down"
+    );
 }
 
 /// The queue keeps its places: who waits again allocates nothing more, without a timer.
@@ -118,7 +151,12 @@ fn waiting_allocates_for_the_queue_once() {
     let waits = || {
         let permit = bulkhead.try_acquire().unwrap();
         let mut waiter = pin!(bulkhead.execute(async { Answer::Ok(1) }));
-        assert!(waiter.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(
+            waiter
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+        );
         permit.succeed();
         assert_eq!(ready(waiter), Ok(1));
     };
@@ -132,7 +170,12 @@ fn a_hundred_thousand_waiters_that_are_gone_hold_little() {
     let kept = measure(|| {
         let mut waiting: Vec<_> = (0..100_000).map(|_| Box::pin(bulkhead.acquire())).collect();
         for waiter in &mut waiting {
-            assert!(waiter.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert!(
+                waiter
+                    .as_mut()
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_pending()
+            );
         }
         assert_eq!(bulkhead.stats().waiting, 100_000);
     })

@@ -22,31 +22,48 @@ fn every_query_of_the_dashboard_finds_its_metric_and_its_labels() {
     let mut asked_for = BTreeSet::new();
     for expression in &expressions {
         let selectors = selectors(expression);
-        assert!(!selectors.is_empty(), "asks for nothing of ours: {expression}");
+        assert!(
+            !selectors.is_empty(),
+            "asks for nothing of ours: {expression}"
+        );
         for (metric, matchers) in selectors {
-            let labels = emitted.get(&metric).unwrap_or_else(|| panic!("no {metric}: {expression}"));
+            let labels = emitted
+                .get(&metric)
+                .unwrap_or_else(|| panic!("no {metric}: {expression}"));
             for (label, values) in matchers {
                 // Prometheus adds the job.
                 if label == "job" {
                     continue;
                 }
-                let known =
-                    labels.get(&label).unwrap_or_else(|| panic!("{metric} has no {label}: {expression}"));
+                let known = labels
+                    .get(&label)
+                    .unwrap_or_else(|| panic!("{metric} has no {label}: {expression}"));
                 for value in values.split('|').filter(|value| !value.starts_with('$')) {
-                    assert!(known.contains(value), "{label} of {metric} is never {value:?}: {expression}");
+                    assert!(
+                        known.contains(value),
+                        "{label} of {metric} is never {value:?}: {expression}"
+                    );
                 }
             }
             asked_for.insert(metric);
         }
         for label in grouped_by(expression) {
             let known = ["instance", "job", "le"].contains(&&*label)
-                || asked_for.iter().any(|metric| emitted[metric].contains_key(&label));
+                || asked_for
+                    .iter()
+                    .any(|metric| emitted[metric].contains_key(&label));
             assert!(known, "grouped by {label}, which nothing has: {expression}");
         }
     }
-    let forgotten: Vec<_> = emitted.keys().filter(|metric| !asked_for.contains(*metric)).collect();
+    let forgotten: Vec<_> = emitted
+        .keys()
+        .filter(|metric| !asked_for.contains(*metric))
+        .collect();
     // Derived from the others by the exporter, or shown as their parts.
-    let expected = ["bulkman_queue_duration_seconds_count", "bulkman_queue_duration_seconds_sum"];
+    let expected = [
+        "bulkman_queue_duration_seconds_count",
+        "bulkman_queue_duration_seconds_sum",
+    ];
     assert_eq!(forgotten, expected, "on no panel");
 }
 
@@ -55,18 +72,34 @@ fn every_panel_can_be_told_from_the_others() {
     let dashboard: serde_json::Value =
         serde_json::from_str(include_str!("../examples/grafana/bulkman.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
-    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    let ids: BTreeSet<_> = panels
+        .iter()
+        .map(|panel| panel["id"].as_u64().unwrap())
+        .collect();
     assert_eq!(ids.len(), panels.len());
     for panel in panels.iter().filter(|panel| panel["type"] != "row") {
         let title = panel["title"].as_str().unwrap();
-        assert!(!panel["description"].as_str().unwrap().is_empty(), "{title}");
+        assert!(
+            !panel["description"].as_str().unwrap().is_empty(),
+            "{title}"
+        );
         let place = &panel["gridPos"];
-        assert!(place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24, "{title}");
+        assert!(
+            place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24,
+            "{title}"
+        );
         for target in panel["targets"].as_array().unwrap() {
-            assert!(!target["legendFormat"].as_str().unwrap().is_empty(), "{title}");
+            assert!(
+                !target["legendFormat"].as_str().unwrap().is_empty(),
+                "{title}"
+            );
             let expression = target["expr"].as_str().unwrap();
             let count = |c| expression.matches(c).count();
-            assert_eq!((count('('), count('{')), (count(')'), count('}')), "{title}");
+            assert_eq!(
+                (count('('), count('{')),
+                (count(')'), count('}')),
+                "{title}"
+            );
         }
     }
 }
@@ -76,16 +109,24 @@ fn the_table_in_the_documentation_lists_what_is_emitted() {
     let documentation = include_str!("../bulkman-core/src/metrics/mod.rs");
     let mut emitted = emitted();
     for suffix in ["_bucket", "_count", "_sum"] {
-        for histogram in ["bulkman_queue_duration_seconds", "bulkman_run_duration_seconds"] {
+        for histogram in [
+            "bulkman_queue_duration_seconds",
+            "bulkman_run_duration_seconds",
+        ] {
             let labels = emitted.remove(&format!("{histogram}{suffix}")).unwrap();
             emitted.insert(histogram.into(), labels);
         }
     }
     let mut listed = BTreeSet::new();
-    for row in documentation.lines().filter_map(|line| line.strip_prefix("//! | `bulkman_")) {
+    for row in documentation
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | `bulkman_"))
+    {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
         let metric = format!("bulkman_{}", cells[0].trim_end_matches('`'));
-        let labels = emitted.get(&metric).unwrap_or_else(|| panic!("{metric} is never emitted"));
+        let labels = emitted
+            .get(&metric)
+            .unwrap_or_else(|| panic!("{metric} is never emitted"));
         let texts: Vec<_> = cells[2].split('`').skip(1).step_by(2).collect();
         let own: Vec<_> = labels
             .iter()
@@ -96,7 +137,10 @@ fn the_table_in_the_documentation_lists_what_is_emitted() {
             ([(label, values)], [documented, rest @ ..]) => {
                 assert_eq!(label, documented, "{metric}");
                 let rest: BTreeSet<_> = rest.iter().map(ToString::to_string).collect();
-                assert!(rest.is_empty() || rest == **values, "{metric}: {rest:?} are not {values:?}");
+                assert!(
+                    rest.is_empty() || rest == **values,
+                    "{metric}: {rest:?} are not {values:?}"
+                );
             }
             _ => panic!("{metric} has {own:?}, documented are {texts:?}"),
         }
@@ -116,19 +160,27 @@ fn the_table_in_the_documentation_lists_what_is_emitted() {
 /// Publishes a bulkhead and its fleet through a Prometheus recorder and reads what comes out.
 fn emitted() -> Emitted {
     let buckets = Matcher::Suffix("duration_seconds".into());
-    let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &[0.1]).unwrap().build_recorder();
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(buckets, &[0.1])
+        .unwrap()
+        .build_recorder();
     metrics::with_local_recorder(&recorder, || {
         let runtime = ManualRuntime::new();
         let store = MemoryStore::new(runtime.clone());
         let manager = BulkheadManager::new(runtime).with_store(store).unwrap();
         let bulkhead = manager.create_bulkhead(BulkheadConfig::new("api")).unwrap();
-        let publisher = MetricsPublisher::new(&manager).timings(true);
+        let publisher = MetricsPublisher::new(&manager).record_durations(true);
         publisher.publish();
         bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
         publisher.publish();
     });
     let mut emitted = Emitted::new();
-    for line in recorder.handle().render().lines().filter(|line| line.starts_with("bulkman_")) {
+    for line in recorder
+        .handle()
+        .render()
+        .lines()
+        .filter(|line| line.starts_with("bulkman_"))
+    {
         let (metric, labels) = line.split_once('{').unwrap();
         let known = emitted.entry(metric.into()).or_default();
         for (label, value) in matchers(labels.split_once('}').unwrap().0) {
@@ -140,9 +192,14 @@ fn emitted() -> Emitted {
 
 /// All queries: of panels and of variables.
 fn expressions(dashboard: &serde_json::Value) -> Vec<String> {
-    let targets =
-        dashboard["panels"].as_array().unwrap().iter().filter_map(|panel| panel["targets"].as_array());
-    let panels = targets.flatten().map(|target| target["expr"].as_str().unwrap());
+    let targets = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
+    let panels = targets
+        .flatten()
+        .map(|target| target["expr"].as_str().unwrap());
     let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
     let variables = variables.filter_map(|variable| variable["definition"].as_str());
     panels.chain(variables).map(String::from).collect()
@@ -154,9 +211,13 @@ fn selectors(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
         .match_indices("bulkman_")
         .map(|(start, _)| {
             let rest = &expression[start..];
-            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .unwrap_or(rest.len());
             let (metric, rest) = rest.split_at(end);
-            let inside = rest.strip_prefix('{').map_or("", |rest| rest.split_once('}').unwrap().0);
+            let inside = rest
+                .strip_prefix('{')
+                .map_or("", |rest| rest.split_once('}').unwrap().0);
             (metric.into(), matchers(inside))
         })
         .collect()
@@ -166,12 +227,20 @@ fn selectors(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
 fn matchers(text: &str) -> Vec<(String, String)> {
     let pairs = text.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
         let (label, value) = pair.split_once('=').unwrap();
-        (label.to_string(), value.trim_start_matches('~').trim_matches('"').to_string())
+        (
+            label.to_string(),
+            value.trim_start_matches('~').trim_matches('"').to_string(),
+        )
     });
     pairs.collect()
 }
 
 fn grouped_by(expression: &str) -> Vec<String> {
-    let lists = expression.split("by (").skip(1).map(|rest| rest.split_once(')').unwrap().0);
-    lists.flat_map(|list| list.split(',').map(|label| label.trim().to_string())).collect()
+    let lists = expression
+        .split("by (")
+        .skip(1)
+        .map(|rest| rest.split_once(')').unwrap().0);
+    lists
+        .flat_map(|list| list.split(',').map(|label| label.trim().to_string()))
+        .collect()
 }

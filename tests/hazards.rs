@@ -1,85 +1,133 @@
-//! Every known defect has its test: `hazards.md` says which, and this that it is so.
+//! Checks that every row of `hazards.md` has a test, and that every test that names a hazard has a row.
+//!
+//! A test names its hazards in its documentation: `/// Hazard H18, H27.`
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The files that a row of the table lists, or the reason why the hazard does not apply.
+type Row = Result<BTreeSet<String>, String>;
 
 #[test]
-fn every_hazard_has_a_test_that_carries_its_number() {
+fn every_hazard_has_a_test_and_every_named_hazard_has_a_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let table = std::fs::read_to_string(root.join("tests/hazards.md")).unwrap();
-    let mut rows = BTreeMap::new();
-    for line in table.lines() {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let [_, number, _, tests, _] = cells[..] else { continue };
-        if is_number(number) {
-            assert!(rows.insert(number.to_owned(), tests.to_owned()).is_none(), "{number} is there twice");
+    let table = parse_table(&fs::read_to_string(root.join("tests/hazards.md")).unwrap());
+    let listed: Vec<_> = table.keys().cloned().collect();
+    assert_eq!(listed, expected_numbers(), "the numbers in the table");
+
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in rust_sources(root) {
+        let file = path
+            .strip_prefix(root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace('\\', "/");
+        for number in hazards_of_tests(&fs::read_to_string(&path).unwrap()) {
+            found.entry(number).or_default().insert(file.clone());
         }
     }
-    let listed: Vec<_> = rows.keys().cloned().collect();
-    assert_eq!(listed, expected(), "the numbers in the table");
-    let mut checked = 0;
-    for (number, tests) in &rows {
-        if let Some(reason) = tests.strip_prefix("does not apply: ") {
-            assert!(!reason.is_empty(), "{number}: no reason");
+    for (number, row) in &table {
+        match row {
+            Err(reason) => assert!(!reason.is_empty(), "{number}: no reason"),
+            Ok(files) => assert_eq!(Some(files), found.get(number), "{number}: listed and found"),
+        }
+    }
+    let unknown: Vec<_> = found
+        .keys()
+        .filter(|number| !table.contains_key(*number))
+        .collect();
+    assert!(unknown.is_empty(), "not in the table: {unknown:?}");
+}
+
+fn parse_table(text: &str) -> BTreeMap<String, Row> {
+    let mut rows = BTreeMap::new();
+    for line in text.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, number, _, tests, _] = cells[..] else {
+            continue;
+        };
+        if !is_number(number) {
             continue;
         }
-        // `file` `test`, and again.
-        let quoted: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
-        assert!(!quoted.is_empty() && quoted.len() % 2 == 0, "{number}: {tests}");
-        for pair in quoted.chunks(2) {
-            let [file, test] = pair else { unreachable!("chunks of two") };
-            let source = std::fs::read_to_string(root.join(file))
-                .unwrap_or_else(|error| panic!("{number}: {file}: {error}"));
-            check(number, &source, test)
-                .unwrap_or_else(|problem| panic!("{number}: {file}: {test} {problem}"));
-            checked += 1;
+        let row = match tests.strip_prefix("does not apply: ") {
+            Some(reason) => Err(reason.to_owned()),
+            None => Ok(tests
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect()),
+        };
+        assert!(
+            rows.insert(number.to_owned(), row).is_none(),
+            "{number} is listed twice"
+        );
+    }
+    rows
+}
+
+/// Returns the numbers in `/// Hazard` lines that belong to a function.
+fn hazards_of_tests(source: &str) -> Vec<String> {
+    let mut numbers = Vec::new();
+    let mut pending = Vec::new();
+    for line in source.lines().map(str::trim) {
+        if let Some(list) = line.strip_prefix("/// Hazard ") {
+            let list = list.split('.').next().unwrap_or(list);
+            pending.extend(
+                list.split(", ")
+                    .filter(|number| is_number(number))
+                    .map(str::to_owned),
+            );
+        } else if line.contains("fn ") && !line.starts_with("//") {
+            numbers.append(&mut pending);
+        } else if !line.starts_with("//") && !line.starts_with("#[") {
+            pending.clear();
         }
     }
-    assert!(checked >= rows.len(), "only {checked} tests were looked at");
+    numbers
 }
 
-/// The test is there, and its name or the comment right above it has the number.
-fn check(number: &str, source: &str, test: &str) -> Result<(), &'static str> {
-    let lines: Vec<_> = source.lines().collect();
-    let begins = format!("fn {test}(");
-    let place = lines.iter().position(|line| line.contains(&begins)).ok_or("is not there")?;
-    let above = lines[..place].iter().rev().take_while(|line| {
-        let line = line.trim_start();
-        line.starts_with("//") || line.starts_with("#[")
-    });
-    let mut carries = std::iter::once(&lines[place]).chain(above);
-    let spellings = spellings(number);
-    if carries.any(|line| spellings.iter().any(|spelling| has_word(&line.to_lowercase(), spelling))) {
-        Ok(())
-    } else {
-        Err("does not carry the number")
+fn rust_sources(root: &Path) -> Vec<PathBuf> {
+    let mut sources = Vec::new();
+    let mut folders: Vec<_> = [
+        "src",
+        "tests",
+        "bulkman-core",
+        "bulkman-tokio",
+        "bulkman-smol",
+        "bulkman-postgres",
+    ]
+    .map(|folder| root.join(folder))
+    .into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests/hazards.rs")
+            {
+                sources.push(path);
+            }
+        }
     }
+    sources
 }
 
-/// How a number is written in names and comments.
-fn spellings(number: &str) -> Vec<String> {
-    let number = number.to_lowercase();
-    let Some(defect) = number.strip_prefix('p') else { return vec![number] };
-    let short = defect.trim_start_matches('0');
-    ["python_", "defect_", "defect "]
-        .iter()
-        .flat_map(|prefix| [defect, short].map(|n| format!("{prefix}{n}")))
-        .chain([format!("4_and_{short}_")])
-        .collect()
-}
-
-fn has_word(line: &str, word: &str) -> bool {
-    line.match_indices(word)
-        .any(|(at, _)| !line[at + word.len()..].starts_with(|c: char| c.is_ascii_alphanumeric()))
-}
-
-fn is_number(cell: &str) -> bool {
-    let Some(digits) = cell.strip_prefix(['H', 'P']) else { return false };
+fn is_number(text: &str) -> bool {
+    let Some(digits) = text.strip_prefix(['H', 'P']) else {
+        return false;
+    };
     digits.len() >= 2 && digits.as_bytes()[..2].iter().all(u8::is_ascii_digit)
 }
 
-fn expected() -> Vec<String> {
-    let hazards = (1..=39).chain(50..=65).chain(78..=88).map(|number| format!("H{number:02}"));
+fn expected_numbers() -> Vec<String> {
+    let hazards = (1..=39)
+        .chain(50..=65)
+        .chain(78..=88)
+        .map(|number| format!("H{number:02}"));
     let queue = ["H39a", "H39b", "H39c"].map(str::to_owned);
     let python = (1..=15).map(|number| format!("P{number:02}"));
     let mut all: Vec<_> = hazards.chain(queue).chain(python).collect();
@@ -87,20 +135,35 @@ fn expected() -> Vec<String> {
     all
 }
 
-/// The check itself sees what is missing.
-mod checker {
-    use super::check;
+#[test]
+fn hazards_are_read_from_the_documentation_of_functions() {
+    let source = "
+        /// Hazard H12, P04.
+        #[test]
+        fn one() {}
 
-    #[test]
-    fn a_test_that_is_missing_or_has_no_number_is_found() {
-        let source = "/// As in H12.\n#[test]\nfn one() {}\n\nfn h34_two() {}\n\nfn defect_4_three() {}\n";
-        assert_eq!(check("H12", source, "one"), Ok(()));
-        assert_eq!(check("H34", source, "h34_two"), Ok(()));
-        assert_eq!(check("P04", source, "defect_4_three"), Ok(()));
-        assert!(check("H01", source, "one").is_err());
-        assert!(check("H3", source, "h34_two").is_err());
-        assert!(check("P05", source, "defect_4_three").is_err());
-        assert!(check("H12", source, "on").is_err());
-        assert!(check("H12", source, "gone").is_err());
-    }
+        /// Hazard H13.
+        struct NotAFunction;
+
+        // Hazard H14.
+        fn two() {}
+
+        /// Explains more.
+        /// Hazard H15.
+        async fn three() {}
+    ";
+    assert_eq!(hazards_of_tests(source), ["H12", "P04", "H15"]);
+}
+
+#[test]
+fn rows_list_files_or_a_reason() {
+    let table = parse_table(
+        "| H01 | a probe leaks | `a.rs`, `b.rs` |\n| H02 | never | does not apply: no such thing |\n| x | y | z |",
+    );
+    assert_eq!(
+        table["H01"],
+        Ok(BTreeSet::from(["a.rs".to_owned(), "b.rs".to_owned()]))
+    );
+    assert_eq!(table["H02"], Err("no such thing".to_owned()));
+    assert_eq!(table.len(), 2);
 }

@@ -71,7 +71,11 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let priority = prop_oneof![Just(Priority::Low), Just(Priority::Normal), Just(Priority::High)];
+    let priority = prop_oneof![
+        Just(Priority::Low),
+        Just(Priority::Normal),
+        Just(Priority::High)
+    ];
     let limit = || proptest::option::weighted(0.4, 0..40_u64);
     let outcome = proptest::option::weighted(
         0.8,
@@ -159,12 +163,23 @@ impl Player {
         let runtime = ManualRuntime::new();
         let bulkhead = Bulkhead::new(config(permits, places, lifo), runtime.clone()).unwrap();
         let model = Model::new(permits, places, lifo, FAILURES);
-        Self { runtime, bulkhead, model, waiting: Vec::new(), running: Vec::new(), arrivals: 0 }
+        Self {
+            runtime,
+            bulkhead,
+            model,
+            waiting: Vec::new(),
+            running: Vec::new(),
+            arrivals: 0,
+        }
     }
 
     fn play(&mut self, op: &Op) {
         match *op {
-            Op::Acquire { priority, max_wait, timeout } => {
+            Op::Acquire {
+                priority,
+                max_wait,
+                timeout,
+            } => {
                 let id = self.arrivals;
                 self.arrivals += 1;
                 let millis = |limit: Option<u64>| limit.map(Duration::from_millis);
@@ -174,7 +189,11 @@ impl Player {
                     .priority(priority)
                     .max_wait(millis(max_wait))
                     .timeout(millis(timeout));
-                let mut waiting = Waiting { id, call: call.acquire(), woken: Arc::default() };
+                let mut waiting = Waiting {
+                    id,
+                    call: call.acquire(),
+                    woken: Arc::default(),
+                };
                 let expected = self.model.acquire(id, priority, max_wait, timeout);
                 let answer = waiting.poll();
                 self.settle(waiting, answer, expected);
@@ -190,7 +209,9 @@ impl Player {
                 }
             }
             Op::End { which, outcome } => {
-                let Some(which) = pick(which, self.running.len()) else { return };
+                let Some(which) = pick(which, self.running.len()) else {
+                    return;
+                };
                 let permit = self.running.swap_remove(which);
                 match outcome {
                     Some(outcome) => permit.record(outcome),
@@ -199,17 +220,25 @@ impl Player {
                 self.model.end(which, outcome);
             }
             Op::Cancel { which } => {
-                let Some(which) = pick(which, self.waiting.len()) else { return };
+                let Some(which) = pick(which, self.waiting.len()) else {
+                    return;
+                };
                 let waiting = self.waiting.swap_remove(which);
                 self.model.cancel(waiting.id);
                 drop(waiting);
             }
             Op::Poll { which, other_waker } => {
-                let Some(which) = pick(which, self.waiting.len()) else { return };
+                let Some(which) = pick(which, self.waiting.len()) else {
+                    return;
+                };
                 self.poll(which, other_waker);
             }
             Op::PollWoken => {
-                while let Some(which) = self.waiting.iter().position(|waiting| waiting.woken.is_set()) {
+                while let Some(which) = self
+                    .waiting
+                    .iter()
+                    .position(|waiting| waiting.woken.is_set())
+                {
                     self.poll(which, false);
                 }
             }
@@ -217,8 +246,14 @@ impl Player {
                 self.runtime.advance(Duration::from_millis(millis));
                 self.model.advance(millis);
             }
-            Op::Resize { permits, places, lifo } => {
-                self.bulkhead.reconfigure(config(permits, places, lifo)).unwrap();
+            Op::Resize {
+                permits,
+                places,
+                lifo,
+            } => {
+                self.bulkhead
+                    .reconfigure(config(permits, places, lifo))
+                    .unwrap();
                 self.model.resize(permits, places, lifo);
             }
             Op::Open => {
@@ -260,7 +295,9 @@ impl Player {
                 assert_eq!(expected, Answer::Granted, "{} is granted", waiting.id);
                 self.running.push(permit);
             }
-            Poll::Ready(Err(error)) => assert_eq!(answer(&error), expected, "{}: {error}", waiting.id),
+            Poll::Ready(Err(error)) => {
+                assert_eq!(answer(&error), expected, "{}: {error}", waiting.id)
+            }
         }
     }
 
@@ -272,9 +309,15 @@ impl Player {
         assert_eq!(stats.active as usize, self.running.len(), "{stats:?}");
         assert_eq!(stats.permits_in_use, model.in_use(), "{stats:?}");
         assert_eq!(stats.waiting, model.waiting(), "{stats:?}");
-        assert!(stats.permits_in_use <= model.most_in_use(), "more than ever allowed: {stats:?}");
+        assert!(
+            stats.permits_in_use <= model.most_in_use(),
+            "more than ever allowed: {stats:?}"
+        );
         let idle = stats.permits_in_use < stats.max_concurrent_calls;
-        assert!(!idle || stats.waiting == 0, "a permit is idle, and somebody waits: {stats:?}");
+        assert!(
+            !idle || stats.waiting == 0,
+            "a permit is idle, and somebody waits: {stats:?}"
+        );
         model.check_counts(&stats);
         for waiting in &self.waiting {
             assert!(
@@ -289,7 +332,13 @@ impl Player {
     fn end(mut self) {
         self.waiting.clear();
         self.running.clear();
-        assert_eq!((self.bulkhead.stats().permits_in_use, self.bulkhead.stats().waiting), (0, 0));
+        assert_eq!(
+            (
+                self.bulkhead.stats().permits_in_use,
+                self.bulkhead.stats().waiting
+            ),
+            (0, 0)
+        );
         let limit = self.bulkhead.stats().max_concurrent_calls;
         self.bulkhead.circuit_breaker().unwrap().close();
         if self.model.is_shut_down() {
@@ -297,7 +346,9 @@ impl Player {
             return;
         }
         // Each permit is there, once.
-        let all: Vec<_> = (0..limit).map(|_| self.bulkhead.try_acquire().unwrap()).collect();
+        let all: Vec<_> = (0..limit)
+            .map(|_| self.bulkhead.try_acquire().unwrap())
+            .collect();
         assert!(self.bulkhead.try_acquire().is_err());
         drop(all);
     }
@@ -316,10 +367,14 @@ impl Waiting {
 fn answer(error: &Error) -> Answer {
     match error {
         BulkheadError::CircuitOpen {
-            reason: RejectionReason::Open | RejectionReason::ForcedOpen, ..
+            reason: RejectionReason::Open | RejectionReason::ForcedOpen,
+            ..
         } => Answer::Open,
         BulkheadError::Full { .. } => Answer::Full,
-        BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. } => Answer::TimedOut,
+        BulkheadError::Timeout {
+            phase: TimeoutPhase::Queued,
+            ..
+        } => Answer::TimedOut,
         BulkheadError::Shutdown { .. } => Answer::Shutdown,
         error => panic!("{error:?}"),
     }
@@ -329,7 +384,11 @@ fn config(permits: usize, places: usize, lifo: bool) -> BulkheadConfig {
     BulkheadConfig::new("model")
         .max_concurrent_calls(permits)
         .max_queue_size(places)
-        .queue_order(if lifo { QueueOrder::Lifo } else { QueueOrder::Fifo })
+        .queue_order(if lifo {
+            QueueOrder::Lifo
+        } else {
+            QueueOrder::Fifo
+        })
         .failure_threshold(FAILURES)
         .isolation_duration(Duration::MAX)
 }

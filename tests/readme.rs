@@ -9,8 +9,9 @@ use bulkman::{BulkheadConfig, CircuitBreakerConfig, QueueOrder};
 
 const README: &str = include_str!("../README.md");
 
+/// Hazard H61.
 #[test]
-fn h61_a_bulkheads_defaults_are_the_documented_ones() {
+fn a_bulkheads_defaults_are_the_documented_ones() {
     let new = || BulkheadConfig::new("api");
     let [documented, _] = defaults();
     assert_eq!(names(&documented), fields(&new()));
@@ -42,8 +43,9 @@ fn h61_a_bulkheads_defaults_are_the_documented_ones() {
     }
 }
 
+/// Hazard H61.
 #[test]
-fn h61_a_circuits_defaults_are_the_documented_ones() {
+fn a_circuits_defaults_are_the_documented_ones() {
     let [_, documented] = defaults();
     let mut settable = fields(&CircuitBreakerConfig::new());
     for field in &mut settable {
@@ -54,7 +56,7 @@ fn h61_a_circuits_defaults_are_the_documented_ones() {
     }
     settable.sort_unstable();
     assert_eq!(names(&documented), settable);
-    let settings = CircuitBreakerConfig::new().settings();
+    let settings = CircuitBreakerConfig::new().resolve();
     for (setting, default) in documented {
         assert_eq!(in_words(&settings, &setting), default, "{setting}");
     }
@@ -62,10 +64,13 @@ fn h61_a_circuits_defaults_are_the_documented_ones() {
         CircuitBreakerConfig::new().failure_rate_threshold(0.5),
         CircuitBreakerConfig::new().failure_count_threshold(5),
     ] {
-        assert_eq!(in_words(&rule.settings(), "failure_threshold"), "off");
+        assert_eq!(in_words(&rule.resolve(), "failure_threshold"), "off");
     }
     let other = CircuitBreakerConfig::new().isolation_schedule([7, 9].map(Duration::from_secs));
-    assert_eq!(in_words(&other.settings(), "probe_timeout"), "the first isolation");
+    assert_eq!(
+        in_words(&other.resolve(), "probe_timeout"),
+        "the first isolation"
+    );
 }
 
 /// What is in force, as the README would put it.
@@ -78,11 +83,11 @@ fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
         "failure_count_threshold" => or_off(settings.failure_count_threshold),
         "minimum_number_of_calls" => settings.minimum_number_of_calls.to_string(),
         "sliding_window" => format!("`{:?}`", settings.sliding_window),
-        "success_threshold" => match settings.trial {
+        "success_threshold" => match settings.half_open_policy {
             HalfOpenPolicy::Consecutive { successes } => successes.to_string(),
             _ => "off".to_owned(),
         },
-        "permitted_calls_in_half_open" => match settings.trial {
+        "permitted_calls_in_half_open" => match settings.half_open_policy {
             HalfOpenPolicy::Sample { calls } => calls.to_string(),
             _ => "off".to_owned(),
         },
@@ -108,9 +113,10 @@ fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
 
 fn first_isolation(settings: &ResolvedCircuitBreakerConfig) -> Duration {
     match &settings.isolation {
-        IsolationDuration::Fixed(duration) | IsolationDuration::Backoff { initial: duration, .. } => {
-            *duration
-        }
+        IsolationDuration::Fixed(duration)
+        | IsolationDuration::Backoff {
+            initial: duration, ..
+        } => *duration,
         IsolationDuration::Schedule(schedule) => schedule[0],
         other => panic!("{other:?}"),
     }
@@ -121,23 +127,36 @@ fn or_off(value: Option<impl Debug>) -> String {
 }
 
 fn limit(default: &str) -> Option<Duration> {
-    (default != "none").then(|| Duration::from_secs(default.strip_suffix(" s").unwrap().parse().unwrap()))
+    (default != "none")
+        .then(|| Duration::from_secs(default.strip_suffix(" s").unwrap().parse().unwrap()))
 }
 
 /// The defaults in the README's two tables of settings.
 fn defaults() -> [BTreeMap<String, String>; 2] {
-    let tables = README.split("| setting | default | range | meaning |\n").skip(1).map(|table| {
-        let mut defaults = BTreeMap::new();
-        for line in table.lines().skip(1).take_while(|line| line.starts_with('|')) {
-            let cells: Vec<_> = line.split('|').map(str::trim).collect();
-            let [_, setting, default, _, _, _] = cells[..] else { panic!("{line}") };
-            let twice = defaults.insert(setting.trim_matches('`').to_owned(), default.to_owned());
-            assert_eq!(twice, None, "{setting} is there twice");
-        }
-        defaults
-    });
+    let tables = README
+        .split("| setting | default | range | meaning |\n")
+        .skip(1)
+        .map(|table| {
+            let mut defaults = BTreeMap::new();
+            for line in table
+                .lines()
+                .skip(1)
+                .take_while(|line| line.starts_with('|'))
+            {
+                let cells: Vec<_> = line.split('|').map(str::trim).collect();
+                let [_, setting, default, _, _, _] = cells[..] else {
+                    panic!("{line}")
+                };
+                let twice =
+                    defaults.insert(setting.trim_matches('`').to_owned(), default.to_owned());
+                assert_eq!(twice, None, "{setting} is there twice");
+            }
+            defaults
+        });
     let tables: Vec<_> = tables.collect();
-    tables.try_into().unwrap_or_else(|tables| panic!("two tables, not {tables:?}"))
+    tables
+        .try_into()
+        .unwrap_or_else(|tables| panic!("two tables, not {tables:?}"))
 }
 
 fn names(documented: &BTreeMap<String, String>) -> Vec<String> {
@@ -149,7 +168,9 @@ fn fields(config: &impl Debug) -> Vec<String> {
     let text = format!("{config:#?}");
     let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
     let top = lines.filter(|line| !line.starts_with([' ', '}', ')', ']']));
-    let mut fields: Vec<_> = top.map(|line| line.split(':').next().unwrap_or(line).to_owned()).collect();
+    let mut fields: Vec<_> = top
+        .map(|line| line.split(':').next().unwrap_or(line).to_owned())
+        .collect();
     fields.sort_unstable();
     fields
 }

@@ -14,7 +14,8 @@ use bulkman::bulkhead::BulkheadState;
 use bulkman::circuit_breaker::CircuitEvent;
 use bulkman::error::TimeoutPhase;
 use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Runtime, SmolRuntime, TokioRuntime,
+    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Runtime, SmolRuntime,
+    TokioRuntime,
 };
 use futures_lite::future::block_on;
 use tokio::runtime::Builder;
@@ -25,13 +26,18 @@ type Answer = Result<u32, &'static str>;
 const SOON: Duration = Duration::from_millis(5);
 
 fn config() -> BulkheadConfig {
-    BulkheadConfig::new("real").max_concurrent_calls(1).failure_threshold(1)
+    BulkheadConfig::new("real")
+        .max_concurrent_calls(1)
+        .failure_threshold(1)
 }
 
 fn on_tokio(multi_thread: bool, test: impl Future<Output = ()> + Send + 'static) {
     watchdog(move || {
-        let mut builder =
-            if multi_thread { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+        let mut builder = if multi_thread {
+            Builder::new_multi_thread()
+        } else {
+            Builder::new_current_thread()
+        };
         builder.enable_time().build().unwrap().block_on(test);
     });
 }
@@ -54,17 +60,43 @@ fn smol_times_out() {
 /// Real timers, in the run and in the queue, and real threads.
 async fn times_out(runtime: impl Runtime) {
     let bulkhead = Bulkhead::new(config().timeout(SOON).failure_threshold(9), runtime).unwrap();
-    let began = bulkhead.call().report(pending::<Answer>()).await;
-    assert!(matches!(began.result, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+    let began = bulkhead
+        .call()
+        .execute_with_report(pending::<Answer>())
+        .await;
+    assert!(matches!(
+        began.result,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        })
+    ));
     assert!(began.ran >= SOON, "{:?}", began.ran);
     let permit = bulkhead.try_acquire().unwrap();
-    let queued = bulkhead.call().report(pending::<Answer>()).await;
-    assert!(matches!(queued.result, Err(BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. })));
+    let queued = bulkhead
+        .call()
+        .execute_with_report(pending::<Answer>())
+        .await;
+    assert!(matches!(
+        queued.result,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Queued,
+            ..
+        })
+    ));
     assert!(queued.queued >= SOON, "{:?}", queued.queued);
     drop(permit);
     let (end, ended) = channel::<()>();
-    let blocked = bulkhead.execute_blocking(move || ended.recv().map_err(|_| "gone")).await;
-    assert!(matches!(blocked, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+    let blocked = bulkhead
+        .execute_blocking(move || ended.recv().map_err(|_| "gone"))
+        .await;
+    assert!(matches!(
+        blocked,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        })
+    ));
     assert_eq!(bulkhead.stats().permits_in_use, 1);
     bulkhead.shutdown();
     drop(end);
@@ -88,29 +120,46 @@ fn smol_recovers_by_itself() {
 
 /// Background tasks: half-open by a timer, and by a health check.
 async fn recovers(runtime: impl Runtime + Clone) {
-    let rules = CircuitBreakerConfig::new().failure_threshold(1).automatic_half_open(true);
-    let timed =
-        Bulkhead::new(config().circuit_breaker(rules.isolation_duration(SOON)), runtime.clone()).unwrap();
+    let rules = CircuitBreakerConfig::new()
+        .failure_threshold(1)
+        .automatic_half_open(true);
+    let timed = Bulkhead::new(
+        config().circuit_breaker(rules.isolation_duration(SOON)),
+        runtime.clone(),
+    )
+    .unwrap();
     let checked = Bulkhead::new(config().isolation_duration(Duration::MAX), runtime).unwrap();
-    checked.health_check(SOON, || async { Ok::<_, ()>(()) }).unwrap();
+    checked
+        .health_check(SOON, || async { Ok::<_, ()>(()) })
+        .unwrap();
     for bulkhead in [timed, checked] {
         let mut events = bulkhead.events();
-        assert!(bulkhead.execute(async { Answer::Err("down") }).await.is_err());
+        assert!(
+            bulkhead
+                .execute(async { Answer::Err("down") })
+                .await
+                .is_err()
+        );
         // Nobody looks at the state; the events come all the same.
         for _ in ["open", "half-open"] {
-            assert!(matches!(events.next().await, Some(CircuitEvent::Transition(_))));
+            assert!(matches!(
+                events.next().await,
+                Some(CircuitEvent::Transition(_))
+            ));
         }
         assert_eq!(bulkhead.state(), BulkheadState::Degraded);
     }
 }
 
+/// Hazard H62.
 #[test]
-fn h62_tokio_takes_the_longest_timers() {
+fn tokio_takes_the_longest_timers() {
     on_tokio(false, longest(TokioRuntime::new()));
 }
 
+/// Hazard H62.
 #[test]
-fn h62_smol_takes_the_longest_timers() {
+fn smol_takes_the_longest_timers() {
     watchdog(|| smol::block_on(longest(SmolRuntime::new())));
 }
 
@@ -122,9 +171,18 @@ async fn longest(runtime: impl Runtime + Clone) {
         let third = std::future::poll_fn(|cx| {
             polls += 1;
             cx.waker().wake_by_ref();
-            if polls > 2 { Poll::Ready(Answer::Ok(1)) } else { Poll::Pending }
+            if polls > 2 {
+                Poll::Ready(Answer::Ok(1))
+            } else {
+                Poll::Pending
+            }
         });
-        let call = bulkhead.call().timeout(long).run_timeout(long).max_wait(long).execute(third);
+        let call = bulkhead
+            .call()
+            .timeout(long)
+            .run_timeout(long)
+            .max_wait(long)
+            .execute(third);
         assert_eq!(call.await, Ok(1), "{long:?}");
     }
 }
@@ -132,28 +190,41 @@ async fn longest(runtime: impl Runtime + Clone) {
 #[test]
 fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
     watchdog(|| {
-        let tokio = Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).build().unwrap();
+        let tokio = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
         let limits = BulkheadConfig::new("real").max_concurrent_calls(3);
         let bulkhead = Bulkhead::new(limits, TokioRuntime::new()).unwrap();
         let (end, ended) = channel::<()>();
         let (begun, begins) = channel();
-        let spawn = |call: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| drop(tokio.spawn(call));
+        let spawn =
+            |call: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| drop(tokio.spawn(call));
         // One runs, one has the only thread, one waits for that thread, two wait for a permit.
         let inside = bulkhead.clone();
-        spawn(Box::pin(async move { drop(inside.execute(pending::<Answer>()).await) }));
+        spawn(Box::pin(async move {
+            drop(inside.execute(pending::<Answer>()).await)
+        }));
         let inside = bulkhead.clone();
         let work = move || {
             begun.send(()).unwrap();
             ended.recv().map_err(|_| "gone")
         };
-        spawn(Box::pin(async move { drop(inside.execute_blocking(work).await) }));
+        spawn(Box::pin(async move {
+            drop(inside.execute_blocking(work).await)
+        }));
         begins.recv().unwrap();
         let inside = bulkhead.clone();
-        spawn(Box::pin(async move { drop(inside.execute_blocking(|| Answer::Ok(1)).await) }));
+        spawn(Box::pin(async move {
+            drop(inside.execute_blocking(|| Answer::Ok(1)).await)
+        }));
         wait_for(|| bulkhead.stats().active == 3);
         for _ in 0..2 {
             let inside = bulkhead.clone();
-            spawn(Box::pin(async move { drop(inside.execute(pending::<Answer>()).await) }));
+            spawn(Box::pin(async move {
+                drop(inside.execute(pending::<Answer>()).await)
+            }));
         }
         wait_for(|| bulkhead.stats().waiting == 2);
         tokio.shutdown_background();
@@ -166,10 +237,20 @@ fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
         drop(end);
         wait_for(|| bulkhead.stats().permits_in_use == 0);
         let stats = bulkhead.stats();
-        assert_eq!((stats.started, stats.cancelled + stats.failed, stats.cancelled_in_queue), (3, 3, 2));
+        assert_eq!(
+            (
+                stats.started,
+                stats.cancelled + stats.failed,
+                stats.cancelled_in_queue
+            ),
+            (3, 3, 2)
+        );
         // Another runtime serves it as well.
         let other = Builder::new_current_thread().build().unwrap();
-        assert_eq!(other.block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
+        assert_eq!(
+            other.block_on(bulkhead.execute(async { Answer::Ok(1) })),
+            Ok(1)
+        );
     });
 }
 
@@ -178,16 +259,29 @@ fn blocking_work_without_a_runtime_is_a_shutdown_and_no_hang() {
     watchdog(|| {
         let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
         let dropped = block_on(bulkhead.execute_blocking(|| Answer::Ok(1)));
-        assert!(matches!(dropped, Err(BulkheadError::Shutdown { .. })), "{dropped:?}");
+        assert!(
+            matches!(dropped, Err(BulkheadError::Shutdown { .. })),
+            "{dropped:?}"
+        );
         assert_eq!(bulkhead.stats().permits_in_use, 0);
         // What needs no runtime works without one; also on that of another.
         assert_eq!(block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
-        assert_eq!(smol::block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
-        let tokio = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        assert_eq!(
+            smol::block_on(bulkhead.execute(async { Answer::Ok(1) })),
+            Ok(1)
+        );
+        let tokio = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_time()
+            .build()
+            .unwrap();
         let pinned = TokioRuntime::from_handle(tokio.handle().clone());
         let bulkhead = Bulkhead::new(config().failure_threshold(9), pinned).unwrap();
         let late = block_on(bulkhead.call().timeout(SOON).execute(pending::<Answer>()));
-        assert!(matches!(late, Err(BulkheadError::Timeout { .. })), "{late:?}");
+        assert!(
+            matches!(late, Err(BulkheadError::Timeout { .. })),
+            "{late:?}"
+        );
         assert_eq!(block_on(bulkhead.execute_blocking(|| Answer::Ok(3))), Ok(3));
     });
 }

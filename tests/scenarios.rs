@@ -23,7 +23,11 @@ use parse::{Scenario, Step};
 fn every_scenario_plays_as_written() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")];
     if let Ok(more) = std::env::var("BULKMAN_SCENARIOS") {
-        folders.extend(more.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from));
+        folders.extend(
+            more.split(':')
+                .filter(|folder| !folder.is_empty())
+                .map(PathBuf::from),
+        );
     }
     let mut played = Played::default();
     for folder in &folders {
@@ -31,11 +35,18 @@ fn every_scenario_plays_as_written() {
             played.failures.push(problem);
         }
     }
-    let summary = format!("played {} scenarios, {} steps", played.scenarios, played.steps);
+    let summary = format!(
+        "played {} scenarios, {} steps",
+        played.scenarios, played.steps
+    );
     // Past the test harness, which would keep it to itself.
     writeln!(std::io::stderr(), "{summary}").unwrap();
     assert!(played.scenarios > 0 && played.steps > 0, "{summary}");
-    assert!(played.failures.is_empty(), "{summary}; failed:\n{}", played.failures.join("\n"));
+    assert!(
+        played.failures.is_empty(),
+        "{summary}; failed:\n{}",
+        played.failures.join("\n")
+    );
 }
 
 #[derive(Default)]
@@ -59,7 +70,8 @@ fn play_folder(folder: &Path, played: &mut Played) -> Result<(), String> {
     }
     files.sort();
     for file in files {
-        let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
         // The description of the form is the one file that may do without a scenario.
         let may_be_empty = file.file_name().is_some_and(|name| name == "README.md");
         play_text(&file.display().to_string(), &text, may_be_empty, played);
@@ -129,24 +141,36 @@ mod runner {
     }
 
     fn breaker(cfg: &str, steps: &str) -> Vec<String> {
-        failures(&format!("#### X1 — title\n```scn\nkind breaker\ncfg {cfg}\n{steps}\n```\n"))
+        failures(&format!(
+            "#### X1 — title\n```scn\nkind breaker\ncfg {cfg}\n{steps}\n```\n"
+        ))
     }
 
     #[track_caller]
     fn fails_with(failures: &[String], parts: &[&str]) {
         assert_eq!(failures.len(), 1, "{failures:?}");
         for part in parts {
-            assert!(failures[0].contains(part), "{:?} in {:?}", part, failures[0]);
+            assert!(
+                failures[0].contains(part),
+                "{:?} in {:?}",
+                part,
+                failures[0]
+            );
         }
     }
 
     fn bulkhead(cfg: &str, steps: &str) -> Vec<String> {
-        failures(&format!("#### X1 — title\n```scn\nkind bulkhead\ncfg {cfg}\n{steps}\n```\n"))
+        failures(&format!(
+            "#### X1 — title\n```scn\nkind bulkhead\ncfg {cfg}\n{steps}\n```\n"
+        ))
     }
 
     #[test]
     fn what_is_wrong_or_unknown_of_a_bulkhead_fails() {
-        assert_eq!(bulkhead("max=1", "@0 acquire a => ok used=1 avail=0 queued=0"), [""; 0]);
+        assert_eq!(
+            bulkhead("max=1", "@0 acquire a => ok used=1 avail=0 queued=0"),
+            [""; 0]
+        );
         for (cfg, step) in [
             ("max=1", "@0 acquire a => used=0"),
             ("max=1", "@0 acquire a => queued"),
@@ -173,15 +197,22 @@ mod runner {
     #[test]
     fn a_scenario_that_holds_passes_and_is_counted() {
         let mut played = Played::default();
-        let text =
-            format!("#### X1 — t\n```scn\nkind breaker\ncfg {CFG}\n@0 get => n=0\n@1 get => n=0\n```\n");
+        let text = format!(
+            "#### X1 — t\n```scn\nkind breaker\ncfg {CFG}\n@0 get => n=0\n@1 get => n=0\n```\n"
+        );
         play_text("file.md", &text, false, &mut played);
-        assert_eq!((played.scenarios, played.steps, played.failures), (1, 2, vec![]));
+        assert_eq!(
+            (played.scenarios, played.steps, played.failures),
+            (1, 2, vec![])
+        );
     }
 
     #[test]
     fn what_is_not_so_fails_with_scenario_line_expected_and_got() {
-        let failed = breaker(CFG, "@0 call err => ok cf=1\n@0 call err => ok state=closed");
+        let failed = breaker(
+            CFG,
+            "@0 call err => ok cf=1\n@0 call err => ok state=closed",
+        );
         fails_with(&failed, &["file.md:6", "X1", "state=closed", "got open"]);
         for wrong in [
             "@0 get => n=1",
@@ -236,12 +267,30 @@ mod runner {
         }
         fails_with(&failures("# Only prose\n"), &["no scenario"]);
         fails_with(&failures("#### X1 — t\nno block\n"), &["file.md:1"]);
-        fails_with(&failures("```scn\nkind breaker\ncfg\n@0 get => n=0\n```\n"), &["file.md:1"]);
-        fails_with(&failures("#### X1 — t\n```scn\nkind breaker\ncfg\n@0 get => n=0\n"), &["not closed"]);
-        fails_with(&failures("#### X1 — t\n```scn\nkind breaker\ncfg\n```\n"), &["no step"]);
-        fails_with(&failures("#### X1 — t\n```scn\ncfg\n@0 get => n=0\n```\n"), &["kind"]);
-        fails_with(&failures("#### X1 — t\n```scm\nkind breaker\n```\n"), &["scm"]);
-        fails_with(&failures("#### X1 — t\n```scn\nkind toaster\ncfg\n@0 get => n=0\n```\n"), &["toaster"]);
+        fails_with(
+            &failures("```scn\nkind breaker\ncfg\n@0 get => n=0\n```\n"),
+            &["file.md:1"],
+        );
+        fails_with(
+            &failures("#### X1 — t\n```scn\nkind breaker\ncfg\n@0 get => n=0\n"),
+            &["not closed"],
+        );
+        fails_with(
+            &failures("#### X1 — t\n```scn\nkind breaker\ncfg\n```\n"),
+            &["no step"],
+        );
+        fails_with(
+            &failures("#### X1 — t\n```scn\ncfg\n@0 get => n=0\n```\n"),
+            &["kind"],
+        );
+        fails_with(
+            &failures("#### X1 — t\n```scm\nkind breaker\n```\n"),
+            &["scm"],
+        );
+        fails_with(
+            &failures("#### X1 — t\n```scn\nkind toaster\ncfg\n@0 get => n=0\n```\n"),
+            &["toaster"],
+        );
         let mut played = Played::default();
         assert!(play_folder(Path::new("tests/no-such-folder"), &mut played).is_err());
         assert!(play_folder(Path::new("src"), &mut played).is_err());

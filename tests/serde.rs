@@ -5,10 +5,14 @@ use std::future::ready;
 use std::time::Duration;
 
 use bulkman::bulkhead::BulkheadName;
-use bulkman::circuit_breaker::{CircuitState, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow};
+use bulkman::circuit_breaker::{
+    CircuitState, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
+};
 use bulkman::manager::{ManagerConfig, ManagerError};
 use bulkman::runtime::ClockOnly;
-use bulkman::store::{BucketedWindow, FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings};
+use bulkman::store::{
+    BucketedWindow, FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings,
+};
 use bulkman::testing::ManualRuntime;
 use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig, Priority, QueueOrder};
 use serde::Serialize;
@@ -28,11 +32,16 @@ fn round_trips<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let read: Document<T> = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(&read.value, value, "{text}");
     let text = serde_yaml_ng::to_string(&document).unwrap();
-    assert!(!text.contains('!'), "tags are nothing that a person would write:\n{text}");
-    let read: Document<T> = serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert!(
+        !text.contains('!'),
+        "tags are nothing that a person would write:\n{text}"
+    );
+    let read: Document<T> =
+        serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(&read.value, value, "{text}");
     let text = serde_json::to_string(&document).unwrap();
-    let read: Document<T> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let read: Document<T> =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(&read.value, value, "{text}");
 }
 
@@ -51,7 +60,11 @@ fn every_configuration_comes_back_as_it_was_written() {
         .run_timeout(Duration::MAX)
         .circuit_breaker_enabled(false);
     round_trips(&full);
-    round_trips(&ManagerConfig::new().bulkhead(BulkheadConfig::new("a.b")).bulkhead(full));
+    round_trips(
+        &ManagerConfig::new()
+            .bulkhead(BulkheadConfig::new("a.b"))
+            .bulkhead(full),
+    );
     round_trips(&ManagerConfig::new());
     for name in ["a", "zahlung \"日本\"", "true", "42", "null"] {
         round_trips(&BulkheadName::new(name).unwrap());
@@ -68,7 +81,11 @@ fn every_configuration_comes_back_as_it_was_written() {
         CircuitState::MetricsOnly,
     ] {
         round_trips(&state);
-        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str(), "as in logs and metrics");
+        assert_eq!(
+            serde_json::to_value(state).unwrap(),
+            state.as_str(),
+            "as in logs and metrics"
+        );
     }
 }
 
@@ -84,18 +101,30 @@ fn every_setting_of_a_store_comes_back_as_it_was_written() {
             .on_outage(OnOutage::HoldOpen)
             .instance("blue-7"),
         StoreSettings::new()
-            .share(SharingMode::Counts(rule.failure_count_threshold(500).failure_rate_threshold(0.5, 200)))
+            .share(SharingMode::Counts(
+                rule.failure_count_threshold(500)
+                    .failure_rate_threshold(0.5, 200),
+            ))
             .on_outage(OnOutage::ProbeLocally { probes: 4 }),
         StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25, 1))),
     ] {
         round_trips(&settings);
     }
     round_trips(&BucketedWindow::new(SECOND, 10));
-    assert_eq!(toml::from_str::<StoreSettings>("").unwrap(), StoreSettings::new());
+    assert_eq!(
+        toml::from_str::<StoreSettings>("").unwrap(),
+        StoreSettings::new()
+    );
     let (line, message) = toml_error::<Stores>("[store]\npush = \"off\"\nprobe_limit = 0\n");
-    assert!(line == 1 && message.contains("probe_limit"), "{line}: {message}");
+    assert!(
+        line == 1 && message.contains("probe_limit"),
+        "{line}: {message}"
+    );
     let (line, message) = toml_error::<Stores>("[store]\npush = \"off\"\non_outage = \"hope\"\n");
-    assert!(line == 3 && message.contains("hold_open") && message.contains("probe_locally"), "{message}");
+    assert!(
+        line == 3 && message.contains("hold_open") && message.contains("probe_locally"),
+        "{message}"
+    );
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -110,13 +139,21 @@ fn circuits() -> Vec<CircuitBreakerConfig> {
         new(),
         new().failure_threshold(1),
         new().without_failure_threshold(),
-        new().failure_rate_threshold(0.5).minimum_number_of_calls(20).success_threshold(1),
+        new()
+            .failure_rate_threshold(0.5)
+            .minimum_number_of_calls(20)
+            .success_threshold(1),
         new()
             .slow_call_rate_threshold(1.0)
             .slow_call_duration_threshold(SECOND)
             .permitted_calls_in_half_open(10),
-        new().failure_count_threshold(1_000).sliding_window(SlidingWindow::Count(1_000)),
-        new().sliding_window(SlidingWindow::Time { length: 60 * SECOND, buckets: 60 }),
+        new()
+            .failure_count_threshold(1_000)
+            .sliding_window(SlidingWindow::Count(1_000)),
+        new().sliding_window(SlidingWindow::Time {
+            length: 60 * SECOND,
+            buckets: 60,
+        }),
         new()
             .isolation_duration(SECOND)
             .isolation_backoff(IsolationBackoff::new(2.0, 90 * SECOND).jitter(0.2)),
@@ -200,25 +237,39 @@ fn a_file_in_any_format_says_the_same() {
                         .without_failure_threshold()
                         .failure_rate_threshold(0.5)
                         .minimum_number_of_calls(20)
-                        .sliding_window(SlidingWindow::Time { length: 60 * SECOND, buckets: 60 })
+                        .sliding_window(SlidingWindow::Time {
+                            length: 60 * SECOND,
+                            buckets: 60,
+                        })
                         .isolation_duration(10 * SECOND)
                         .isolation_backoff(IsolationBackoff::new(2.0, 300 * SECOND)),
                 ),
         )
         .bulkhead(BulkheadConfig::new("reports").circuit_breaker_enabled(false));
     assert_eq!(toml::from_str::<ManagerConfig>(TOML).unwrap(), expected);
-    assert_eq!(serde_yaml_ng::from_str::<ManagerConfig>(YAML).unwrap(), expected);
-    assert_eq!(serde_json::from_str::<ManagerConfig>(JSON).unwrap(), expected);
+    assert_eq!(
+        serde_yaml_ng::from_str::<ManagerConfig>(YAML).unwrap(),
+        expected
+    );
+    assert_eq!(
+        serde_json::from_str::<ManagerConfig>(JSON).unwrap(),
+        expected
+    );
 }
 
 #[test]
 fn what_is_left_out_has_its_default() {
     let config: BulkheadConfig = toml::from_str(r#"name = "api""#).unwrap();
     assert_eq!(config, BulkheadConfig::new("api"));
-    let error = toml::from_str::<BulkheadConfig>("").unwrap_err().to_string();
+    let error = toml::from_str::<BulkheadConfig>("")
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("missing field `name`"), "{error}");
     let error = toml::from_str::<ManagerConfig>("").unwrap_err().to_string();
-    assert!(error.contains("missing field `bulkheads`"), "a file about something else: {error}");
+    assert!(
+        error.contains("missing field `bulkheads`"),
+        "a file about something else: {error}"
+    );
 }
 
 /// The line and the text of the error that `text` gives.
@@ -241,18 +292,78 @@ fn what_is_wrong_is_told_with_its_line() {
             3,
             "`max_concurrent_calls` is 0, must be 1 to",
         ),
-        ("max_concurrent_calls = 20", "max_concurrent_calls = -1", 3, "-1"),
-        ("max_concurrent_calls = 20", "max_concurent_calls = 20", 3, "unknown field `max_concurent_calls`"),
-        ("timeout = \"2s 500ms\"", "timeout = 2.5", 6, "a duration as text, such as \"250ms\""),
-        ("timeout = \"2s 500ms\"", "timeout = \"soon\"", 6, "string \"soon\", expected a duration as text"),
-        ("timeout = \"2s 500ms\"", "timeout = \"0s\"", 6, "`timeout` is 0ns, must be more than zero"),
-        ("queue_order = \"lifo\"", "queue_order = \"random\"", 5, "unknown variant `random`"),
-        ("failure_threshold = \"off\"", "failure_threshold = 0", 9, "`failure_threshold` is 0"),
-        ("failure_threshold = \"off\"", "failure_threshold = \"of\"", 9, "a number of failures, or \"off\""),
-        ("failure_rate_threshold = 0.5", "failure_rate_threshold = 50.0", 10, "a fraction within (0, 1]"),
-        ("buckets = 60 }", "buckets = 0 }", 12, "`sliding_window.buckets` is 0"),
-        ("buckets = 60 }", "count = 60 }", 12, "either `count`, or `length` and `buckets`"),
-        ("isolation_duration = \"10s\"", "isolation_duration = \"0ms\"", 13, "`isolation_duration` is 0ns"),
+        (
+            "max_concurrent_calls = 20",
+            "max_concurrent_calls = -1",
+            3,
+            "-1",
+        ),
+        (
+            "max_concurrent_calls = 20",
+            "max_concurent_calls = 20",
+            3,
+            "unknown field `max_concurent_calls`",
+        ),
+        (
+            "timeout = \"2s 500ms\"",
+            "timeout = 2.5",
+            6,
+            "a duration as text, such as \"250ms\"",
+        ),
+        (
+            "timeout = \"2s 500ms\"",
+            "timeout = \"soon\"",
+            6,
+            "string \"soon\", expected a duration as text",
+        ),
+        (
+            "timeout = \"2s 500ms\"",
+            "timeout = \"0s\"",
+            6,
+            "`timeout` is 0ns, must be more than zero",
+        ),
+        (
+            "queue_order = \"lifo\"",
+            "queue_order = \"random\"",
+            5,
+            "unknown variant `random`",
+        ),
+        (
+            "failure_threshold = \"off\"",
+            "failure_threshold = 0",
+            9,
+            "`failure_threshold` is 0",
+        ),
+        (
+            "failure_threshold = \"off\"",
+            "failure_threshold = \"of\"",
+            9,
+            "a number of failures, or \"off\"",
+        ),
+        (
+            "failure_rate_threshold = 0.5",
+            "failure_rate_threshold = 50.0",
+            10,
+            "a fraction within (0, 1]",
+        ),
+        (
+            "buckets = 60 }",
+            "buckets = 0 }",
+            12,
+            "`sliding_window.buckets` is 0",
+        ),
+        (
+            "buckets = 60 }",
+            "count = 60 }",
+            12,
+            "either `count`, or `length` and `buckets`",
+        ),
+        (
+            "isolation_duration = \"10s\"",
+            "isolation_duration = \"0ms\"",
+            13,
+            "`isolation_duration` is 0ns",
+        ),
         ("factor = 2,", "faktor = 2,", 14, "unknown field `faktor`"),
         // At the head of its table: what is wrong between fields.
         (
@@ -261,11 +372,36 @@ fn what_is_wrong_is_told_with_its_line() {
             8,
             "`isolation_backoff.max` is 5s, must be at least `isolation_duration`",
         ),
-        ("[bulkheads.reports]", "[bulkheads.reports]\nname = \"report\"", 16, "leave the name out"),
-        ("[bulkheads.reports]", "[bulkheads.\"\"]", 16, "`name` is 0 bytes, must be 1 to 255 bytes"),
-        ("[bulkheads.reports]", "[bulkheads.\"a\\nb\"]", 16, "text without control characters"),
-        ("[bulkheads.reports]", "[bulkheads.payments]", 16, "duplicate key"),
-        ("[bulkheads.reports]", "[bulkhead.reports]", 16, "unknown field `bulkhead`"),
+        (
+            "[bulkheads.reports]",
+            "[bulkheads.reports]\nname = \"report\"",
+            16,
+            "leave the name out",
+        ),
+        (
+            "[bulkheads.reports]",
+            "[bulkheads.\"\"]",
+            16,
+            "`name` is 0 bytes, must be 1 to 255 bytes",
+        ),
+        (
+            "[bulkheads.reports]",
+            "[bulkheads.\"a\\nb\"]",
+            16,
+            "text without control characters",
+        ),
+        (
+            "[bulkheads.reports]",
+            "[bulkheads.payments]",
+            16,
+            "duplicate key",
+        ),
+        (
+            "[bulkheads.reports]",
+            "[bulkhead.reports]",
+            16,
+            "unknown field `bulkhead`",
+        ),
     ];
     for (right, wrong, line, message) in cases {
         let text = TOML.replace(right, wrong);
@@ -280,18 +416,39 @@ fn what_is_wrong_is_told_with_its_line() {
 fn yaml_and_json_tell_the_line_too() {
     let yaml = YAML.replace("max_concurrent_calls: 20", "max_concurrent_calls: 0");
     let error = serde_yaml_ng::from_str::<ManagerConfig>(&yaml).unwrap_err();
-    assert!(error.to_string().contains("`max_concurrent_calls` is 0"), "{error}");
+    assert!(
+        error.to_string().contains("`max_concurrent_calls` is 0"),
+        "{error}"
+    );
     assert_eq!(error.location().map(|at| at.line()), Some(4), "{error}");
     let yaml = YAML.replace("timeout: 2s 500ms", "timeoot: 2s");
     let error = serde_yaml_ng::from_str::<ManagerConfig>(&yaml).unwrap_err();
-    assert!(error.to_string().contains("unknown field `timeoot`"), "{error}");
+    assert!(
+        error.to_string().contains("unknown field `timeoot`"),
+        "{error}"
+    );
     assert_eq!(error.location().map(|at| at.line()), Some(7), "{error}");
 
     for (right, wrong, line, message) in [
-        ("\"max_concurrent_calls\": 20", "\"max_concurrent_calls\": 0", 4, "`max_concurrent_calls` is 0"),
-        ("\"timeout\": \"2500ms\"", "\"timeout\": \"soon\"", 7, "expected a duration as text"),
+        (
+            "\"max_concurrent_calls\": 20",
+            "\"max_concurrent_calls\": 0",
+            4,
+            "`max_concurrent_calls` is 0",
+        ),
+        (
+            "\"timeout\": \"2500ms\"",
+            "\"timeout\": \"soon\"",
+            7,
+            "expected a duration as text",
+        ),
         ("\"queue_order\"", "\"order\"", 6, "unknown field `order`"),
-        ("\"reports\": {", "\"payments\": {", 18, "bulkhead \"payments\" is there twice"),
+        (
+            "\"reports\": {",
+            "\"payments\": {",
+            18,
+            "bulkhead \"payments\" is there twice",
+        ),
     ] {
         let text = JSON.replace(right, wrong);
         let error = serde_json::from_str::<ManagerConfig>(&text).unwrap_err();
@@ -310,7 +467,10 @@ fn every_type_refuses_what_it_does_not_know() {
     refused::<ManagerConfig>("[bulkheads]", "unkown = 1\n[bulkheads]");
     refused::<ManagerConfig>("[bulkheads.a]", "[bulkheads.a]\nunkown = 1");
     refused::<BulkheadConfig>("name = 'a'", "name = 'a'\nunkown = 1");
-    refused::<BulkheadConfig>("name = 'a'\n[circuit_breaker]", "name = 'a'\n[circuit_breaker]\nunkown = 1");
+    refused::<BulkheadConfig>(
+        "name = 'a'\n[circuit_breaker]",
+        "name = 'a'\n[circuit_breaker]\nunkown = 1",
+    );
     refused::<CircuitBreakerConfig>("", "unkown = 1");
     for (setting, fields) in [
         ("sliding_window", "count = 10"),
@@ -325,7 +485,10 @@ fn every_type_refuses_what_it_does_not_know() {
     for (setting, fields) in [
         ("share", "quorum = 2, window = '10s'"),
         // Within the share and, below, within its window.
-        ("share", "counts = { window = { bucket = '1s', buckets = 10 }, failure_count = 5 }"),
+        (
+            "share",
+            "counts = { window = { bucket = '1s', buckets = 10 }, failure_count = 5 }",
+        ),
         ("on_outage", "probe_locally = 2"),
     ] {
         let text = |fields: &str| format!("{setting} = {{ {fields} }}");
@@ -337,7 +500,10 @@ fn every_type_refuses_what_it_does_not_know() {
         )
     };
     refused::<StoreSettings>(&inside(""), &inside(", unkown = 1"));
-    refused::<BucketedWindow>("bucket = '1s'\nbuckets = 10", "bucket = '1s'\nbuckets = 10\nunkown = 1");
+    refused::<BucketedWindow>(
+        "bucket = '1s'\nbuckets = 10",
+        "bucket = '1s'\nbuckets = 10\nunkown = 1",
+    );
 }
 
 #[test]
@@ -351,7 +517,8 @@ fn durations_are_written_as_people_write_them() {
         ("750us", Duration::from_micros(750)),
     ] {
         let config = BulkheadConfig::new("api").timeout(duration);
-        let read: BulkheadConfig = toml::from_str(&format!("name = 'api'\ntimeout = '{text}'")).unwrap();
+        let read: BulkheadConfig =
+            toml::from_str(&format!("name = 'api'\ntimeout = '{text}'")).unwrap();
         assert_eq!(read, config);
         let json = serde_json::to_value(&config).unwrap();
         assert_eq!(json["timeout"], text, "as it was read");
@@ -360,7 +527,9 @@ fn durations_are_written_as_people_write_them() {
 
 #[test]
 fn an_invalid_configuration_is_not_written() {
-    let error = toml::to_string(&BulkheadConfig::new("")).unwrap_err().to_string();
+    let error = toml::to_string(&BulkheadConfig::new(""))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("`name` is 0 bytes"), "{error}");
 }
 
@@ -370,7 +539,13 @@ fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
     let read = |text: &str| toml::from_str::<ManagerConfig>(text).unwrap();
     let manager = BulkheadManager::from_config(&read(TOML), runtime.clone()).unwrap();
     let payments = manager.get_bulkhead("payments").unwrap();
-    assert!(manager.get_bulkhead("reports").unwrap().circuit_breaker().is_none());
+    assert!(
+        manager
+            .get_bulkhead("reports")
+            .unwrap()
+            .circuit_breaker()
+            .is_none()
+    );
     // A window with something in it, and a call that waits.
     for _ in 0..19 {
         let _ = payments.execute_sync(|| Err::<(), _>(()));
@@ -379,33 +554,62 @@ fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
     let text = TOML
         .replace("max_concurrent_calls = 20", "max_concurrent_calls = 1")
         .replace("[bulkheads.reports]", "[bulkheads.mail]")
-        .replace("isolation_duration = \"10s\"", "isolation_duration = \"20s\"");
+        .replace(
+            "isolation_duration = \"10s\"",
+            "isolation_duration = \"20s\"",
+        );
     let applied = manager.apply_config(&read(&text)).unwrap();
     let names = |names: &[BulkheadName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(names(&applied.created), ["mail"]);
     assert_eq!(names(&applied.changed), ["payments"]);
-    assert_eq!(names(&applied.not_in_config), ["reports"], "left alone, and named");
+    assert_eq!(
+        names(&applied.not_in_config),
+        ["reports"],
+        "left alone, and named"
+    );
     assert_eq!(payments.stats().max_concurrent_calls, 1);
     let circuit = payments.circuit_breaker().unwrap();
     assert_eq!(circuit.snapshot().counts.failures, 19, "the window stays");
     let _ = payments.execute_sync(|| Err::<(), _>(()));
-    assert_eq!(circuit.state(), CircuitState::Open, "20 calls, all of them failed");
-    assert_eq!(circuit.snapshot().retry_after, Some(20 * SECOND), "the new isolation");
+    assert_eq!(
+        circuit.state(),
+        CircuitState::Open,
+        "20 calls, all of them failed"
+    );
+    assert_eq!(
+        circuit.snapshot().retry_after,
+        Some(20 * SECOND),
+        "the new isolation"
+    );
 
-    let again = manager.apply_config(&read(&text.replace("\"20s\"", "\"5s\""))).unwrap();
+    let again = manager
+        .apply_config(&read(&text.replace("\"20s\"", "\"5s\"")))
+        .unwrap();
     assert_eq!(names(&again.changed), ["payments"]);
     assert_eq!(names(&again.unchanged), ["mail"]);
     assert_eq!(circuit.state(), CircuitState::Open);
-    assert_eq!(circuit.snapshot().retry_after, Some(20 * SECOND), "a running isolation stays as it is");
+    assert_eq!(
+        circuit.snapshot().retry_after,
+        Some(20 * SECOND),
+        "a running isolation stays as it is"
+    );
 }
 
 #[test]
 fn a_reload_that_fails_changes_nothing() {
-    let manager = BulkheadManager::from_config(&toml::from_str(TOML).unwrap(), ManualRuntime::new()).unwrap();
-    let before: Vec<_> = manager.bulkheads().iter().map(bulkman::Bulkhead::config).collect();
+    let manager =
+        BulkheadManager::from_config(&toml::from_str(TOML).unwrap(), ManualRuntime::new()).unwrap();
+    let before: Vec<_> = manager
+        .bulkheads()
+        .iter()
+        .map(bulkman::Bulkhead::config)
+        .collect();
     let new = BulkheadConfig::new;
-    let changed =
-        || ManagerConfig::new().bulkhead(new("mail")).bulkhead(new("payments").max_concurrent_calls(1));
+    let changed = || {
+        ManagerConfig::new()
+            .bulkhead(new("mail"))
+            .bulkhead(new("payments").max_concurrent_calls(1))
+    };
     for (bad, message) in [
         (
             changed().bulkhead(new("reports")),
@@ -415,19 +619,40 @@ fn a_reload_that_fails_changes_nothing() {
             changed().bulkhead(new("more").max_concurrent_calls(0)),
             "bulkhead \"more\": `max_concurrent_calls` is 0",
         ),
-        (changed().bulkhead(new("mail")), "a bulkhead named \"mail\" exists already"),
-        (changed().bulkhead(new("\n")), "text without control characters"),
+        (
+            changed().bulkhead(new("mail")),
+            "a bulkhead named \"mail\" exists already",
+        ),
+        (
+            changed().bulkhead(new("\n")),
+            "text without control characters",
+        ),
     ] {
         let error = manager.apply_config(&bad).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
-        assert!(matches!(error, ManagerError::Invalid { .. } | ManagerError::Exists { .. }));
-        assert_eq!(manager.bulkheads().iter().map(bulkman::Bulkhead::config).collect::<Vec<_>>(), before);
+        assert!(matches!(
+            error,
+            ManagerError::Invalid { .. } | ManagerError::AlreadyExists { .. }
+        ));
+        assert_eq!(
+            manager
+                .bulkheads()
+                .iter()
+                .map(bulkman::Bulkhead::config)
+                .collect::<Vec<_>>(),
+            before
+        );
     }
     // What the runtime can't do is found out before anything is changed, too.
     let manager = BulkheadManager::new(ClockOnly);
-    let config = ManagerConfig::new().bulkhead(new("a")).bulkhead(new("b").timeout(SECOND));
+    let config = ManagerConfig::new()
+        .bulkhead(new("a"))
+        .bulkhead(new("b").timeout(SECOND));
     let error = manager.apply_config(&config).unwrap_err();
-    assert_eq!(error.to_string(), "bulkhead \"b\": `timeout` needs timers, which the runtime does not have");
+    assert_eq!(
+        error.to_string(),
+        "bulkhead \"b\": `timeout` needs timers, which the runtime does not have"
+    );
     assert!(manager.is_empty());
 }
 
@@ -440,8 +665,13 @@ fn a_reload_keeps_those_who_wait() {
     runtime.block_on(async {
         let _permit = bulkhead.acquire().await.unwrap();
         let mut waiting = Box::pin(bulkhead.execute(ready(Ok::<_, ()>(7))));
-        assert!(futures_lite::future::poll_once(&mut waiting).await.is_none());
-        let wider = ManagerConfig::new().bulkhead(BulkheadConfig::new("api").max_concurrent_calls(2));
+        assert!(
+            futures_lite::future::poll_once(&mut waiting)
+                .await
+                .is_none()
+        );
+        let wider =
+            ManagerConfig::new().bulkhead(BulkheadConfig::new("api").max_concurrent_calls(2));
         manager.apply_config(&wider).unwrap();
         assert_eq!(waiting.await, Ok(7));
     });
@@ -457,16 +687,26 @@ fn names_follow_one_rule_wherever_they_come_from() {
         let same = |error: bulkman::ConfigError| assert_eq!(error, rule, "{bad:?}");
         same(BulkheadConfig::new(bad).validate().unwrap_err());
         same(bulkman::Bulkhead::new(BulkheadConfig::new(bad), runtime.clone()).unwrap_err());
-        same(bulkman::CircuitBreaker::new(bad, CircuitBreakerConfig::new(), runtime.clone()).unwrap_err());
-        match manager.create_bulkhead(BulkheadConfig::new(bad)).unwrap_err() {
+        same(
+            bulkman::CircuitBreaker::new(bad, CircuitBreakerConfig::new(), runtime.clone())
+                .unwrap_err(),
+        );
+        match manager
+            .create_bulkhead(BulkheadConfig::new(bad))
+            .unwrap_err()
+        {
             ManagerError::Config(error) => same(error),
             other => panic!("{other}"),
         }
-        match manager.apply_config(&ManagerConfig::new().bulkhead(BulkheadConfig::new(bad))).unwrap_err() {
+        match manager
+            .apply_config(&ManagerConfig::new().bulkhead(BulkheadConfig::new(bad)))
+            .unwrap_err()
+        {
             ManagerError::Invalid { source, .. } => same(source),
             other => panic!("{other}"),
         }
-        let alone = serde_json::from_value::<BulkheadConfig>(serde_json::json!({ "name": bad })).unwrap_err();
+        let alone = serde_json::from_value::<BulkheadConfig>(serde_json::json!({ "name": bad }))
+            .unwrap_err();
         assert_eq!(alone.to_string(), rule.to_string());
         let several = serde_json::json!({ "bulkheads": { bad: {} } });
         let several = serde_json::from_value::<ManagerConfig>(several).unwrap_err();

@@ -16,11 +16,19 @@ const SECOND: Duration = Duration::from_secs(1);
 fn story() -> (ManualRuntime, BulkheadManager) {
     let runtime = ManualRuntime::new();
     let manager = BulkheadManager::new(runtime.clone());
-    let rate = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(4);
-    let search = manager.create_bulkhead(BulkheadConfig::new("search").circuit_breaker(rate)).unwrap();
-    let payments = BulkheadConfig::new("payments").failure_threshold(2).max_concurrent_calls(20);
+    let rate = CircuitBreakerConfig::new()
+        .failure_rate_threshold(0.5)
+        .minimum_number_of_calls(4);
+    let search = manager
+        .create_bulkhead(BulkheadConfig::new("search").circuit_breaker(rate))
+        .unwrap();
+    let payments = BulkheadConfig::new("payments")
+        .failure_threshold(2)
+        .max_concurrent_calls(20);
     let payments = manager.create_bulkhead(payments).unwrap();
-    let disk = BulkheadConfig::new("disk").circuit_breaker_enabled(false).max_concurrent_calls(1);
+    let disk = BulkheadConfig::new("disk")
+        .circuit_breaker_enabled(false)
+        .max_concurrent_calls(1);
     let disk = manager.create_bulkhead(disk).unwrap();
     for result in [Ok(()), Ok(()), Ok(()), Err(())] {
         let _ = search.execute_sync(|| result);
@@ -39,21 +47,59 @@ fn story() -> (ManualRuntime, BulkheadManager) {
 fn a_snapshot_has_state_limits_counts_rates_and_history() {
     let (runtime, manager) = story();
     let snapshot = manager.snapshot();
-    let [disk, payments, search] = &snapshot.bulkheads[..] else { panic!("{snapshot:?}") };
+    let [disk, payments, search] = &snapshot.bulkheads[..] else {
+        panic!("{snapshot:?}")
+    };
 
-    assert_eq!((payments.name.as_str(), payments.state), ("payments", BulkheadState::Isolated));
-    assert_eq!((payments.stats.failed, payments.stats.rejected.circuit_open), (2, 3));
-    assert_eq!((payments.stats.max_concurrent_calls, payments.stats.max_queue_size), (20, 100));
+    assert_eq!(
+        (payments.name.as_str(), payments.state),
+        ("payments", BulkheadState::Isolated)
+    );
+    assert_eq!(
+        (payments.stats.failed, payments.stats.rejected.circuit_open),
+        (2, 3)
+    );
+    assert_eq!(
+        (
+            payments.stats.max_concurrent_calls,
+            payments.stats.max_queue_size
+        ),
+        (20, 100)
+    );
     let circuit = payments.circuit.as_ref().unwrap();
-    assert_eq!((circuit.state, circuit.age), (CircuitState::Open, 12 * SECOND));
-    assert_eq!((circuit.retry_after, circuit.not_permitted, circuit.open_count), (Some(18 * SECOND), 3, 1));
-    let [opened] = &circuit.recent[..] else { panic!("{circuit:?}") };
-    assert_eq!((opened.from, opened.to), (CircuitState::Closed, CircuitState::Open));
-    assert_eq!((opened.cause, opened.age), (TransitionCause::ConsecutiveFailures, 12 * SECOND));
-    assert_eq!((opened.isolation, opened.counts.consecutive_failures), (Some(30 * SECOND), 2));
+    assert_eq!(
+        (circuit.state, circuit.age),
+        (CircuitState::Open, 12 * SECOND)
+    );
+    assert_eq!(
+        (
+            circuit.retry_after,
+            circuit.rejected_calls,
+            circuit.open_count
+        ),
+        (Some(18 * SECOND), 3, 1)
+    );
+    let [opened] = &circuit.recent[..] else {
+        panic!("{circuit:?}")
+    };
+    assert_eq!(
+        (opened.from, opened.to),
+        (CircuitState::Closed, CircuitState::Open)
+    );
+    assert_eq!(
+        (opened.cause, opened.age),
+        (TransitionCause::ConsecutiveFailures, 12 * SECOND)
+    );
+    assert_eq!(
+        (opened.isolation, opened.counts.consecutive_failures),
+        (Some(30 * SECOND), 2)
+    );
 
     let circuit = search.circuit.as_ref().unwrap();
-    assert_eq!((circuit.counts.failure_rate, circuit.age), (Some(0.25), 3737 * SECOND));
+    assert_eq!(
+        (circuit.counts.failure_rate, circuit.age),
+        (Some(0.25), 3737 * SECOND)
+    );
     assert_eq!((disk.circuit.is_none(), disk.stats.active), (true, 1));
 
     // Looking is enough for what is due.
@@ -61,35 +107,79 @@ fn a_snapshot_has_state_limits_counts_rates_and_history() {
     let payments = manager.get_bulkhead("payments").unwrap().snapshot();
     assert_eq!(payments.state, BulkheadState::Degraded);
     let circuit = payments.circuit.unwrap();
-    assert_eq!((circuit.state, circuit.probes_remaining), (CircuitState::HalfOpen, Some(3)));
-    assert_eq!(circuit.recent.last().unwrap().cause, TransitionCause::IsolationOver);
-    assert_eq!(payments.stats.circuit, Some(CircuitState::HalfOpen), "all parts say the same");
+    assert_eq!(
+        (circuit.state, circuit.probes_remaining),
+        (CircuitState::HalfOpen, Some(3))
+    );
+    assert_eq!(
+        circuit.recent.last().unwrap().cause,
+        TransitionCause::IsolationElapsed
+    );
+    assert_eq!(
+        payments.stats.circuit,
+        Some(CircuitState::HalfOpen),
+        "all parts say the same"
+    );
 }
 
 #[test]
 fn it_prints_as_a_table() {
     let (_, manager) = story();
-    manager.create_bulkhead(BulkheadConfig::new("übergrößen")).unwrap().shutdown();
+    manager
+        .create_bulkhead(BulkheadConfig::new("übergrößen"))
+        .unwrap()
+        .shutdown();
     let expected = "\
 BULKHEAD    STATE      CIRCUIT  SINCE  RUNNING  WAITING  OK  FAILED  REFUSED  FAILURE RATE  LAST CHANGE
 disk        healthy    -            -      1/1    0/100   0       0        0             -  -
 payments    isolated   open       12s     0/20    0/100   0       2        3             -  closed -> open: consecutive_failures, 18s left
 search      healthy    closed   1h 2m     0/10    0/100   3       1        0        25.0 %  -
 übergrößen  shut_down  closed     0ms     0/10    0/100   0       0        0             -  -";
-    assert_eq!(manager.snapshot().to_string(), expected, "\n{}", manager.snapshot());
-    let alone = manager.get_bulkhead("search").unwrap().snapshot().to_string();
+    assert_eq!(
+        manager.snapshot().to_string(),
+        expected,
+        "\n{}",
+        manager.snapshot()
+    );
+    let alone = manager
+        .get_bulkhead("search")
+        .unwrap()
+        .snapshot()
+        .to_string();
     assert_eq!(alone.lines().count(), 2);
-    assert!(alone.lines().nth(1).unwrap().starts_with("search    healthy  closed"), "{alone}");
+    assert!(
+        alone
+            .lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("search    healthy  closed"),
+        "{alone}"
+    );
 }
 
 #[test]
 fn below_the_table_stands_how_fresh_the_fleets_view_is() {
     let runtime = ManualRuntime::new();
     let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
-    let manager = BulkheadManager::new(runtime.clone()).with_store(store.clone()).unwrap();
-    let api = manager.create_bulkhead(BulkheadConfig::new("api").failure_threshold(1)).unwrap();
-    let last_line = || manager.snapshot().to_string().lines().last().unwrap().to_owned();
-    assert_eq!(last_line(), "FLEET     local rules only, store not seen yet");
+    let manager = BulkheadManager::new(runtime.clone())
+        .with_store(store.clone())
+        .unwrap();
+    let api = manager
+        .create_bulkhead(BulkheadConfig::new("api").failure_threshold(1))
+        .unwrap();
+    let last_line = || {
+        manager
+            .snapshot()
+            .to_string()
+            .lines()
+            .last()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(
+        last_line(),
+        "FLEET     local rules only, store not seen yet"
+    );
     runtime.run_until_stalled();
     runtime.advance(Duration::from_millis(300));
     assert_eq!(last_line(), "FLEET     synchronised 300ms ago");
@@ -111,20 +201,32 @@ fn it_serialises_with_ages_in_seconds() {
     let (_, manager) = story();
     let json = serde_json::to_value(manager.snapshot()).unwrap();
     let payments = &json["bulkheads"][1];
-    assert_eq!((&payments["name"], &payments["state"]), (&"payments".into(), &"isolated".into()));
+    assert_eq!(
+        (&payments["name"], &payments["state"]),
+        (&"payments".into(), &"isolated".into())
+    );
     assert_eq!(payments["stats"]["rejected"]["circuit_open"], 3);
     assert_eq!(payments["stats"]["max_concurrent_calls"], 20);
     assert_eq!(payments["circuit"]["state"], "open");
     assert_eq!(payments["circuit"]["age_seconds"], 12.0);
     assert_eq!(payments["circuit"]["retry_after_seconds"], 18.0);
-    assert_eq!(payments["circuit"]["recent"][0]["cause"], "consecutive_failures");
+    assert_eq!(
+        payments["circuit"]["recent"][0]["cause"],
+        "consecutive_failures"
+    );
     assert_eq!(payments["circuit"]["recent"][0]["isolation_seconds"], 30.0);
-    assert_eq!(json["bulkheads"][2]["circuit"]["counts"]["failure_rate"], 0.25);
+    assert_eq!(
+        json["bulkheads"][2]["circuit"]["counts"]["failure_rate"],
+        0.25
+    );
     assert!(json["bulkheads"][0]["circuit"].is_null());
     // Names in serialised forms are those in tables and logs.
-    for state in
-        [BulkheadState::Healthy, BulkheadState::Degraded, BulkheadState::Isolated, BulkheadState::ShutDown]
-    {
+    for state in [
+        BulkheadState::Healthy,
+        BulkheadState::Degraded,
+        BulkheadState::Isolated,
+        BulkheadState::ShutDown,
+    ] {
         assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
     }
     assert_eq!(
@@ -132,6 +234,7 @@ fn it_serialises_with_ages_in_seconds() {
         TransitionCause::ProbeLost.as_str()
     );
     assert!(
-        toml::to_string(&manager.snapshot()).is_ok() && serde_yaml_ng::to_string(&manager.snapshot()).is_ok()
+        toml::to_string(&manager.snapshot()).is_ok()
+            && serde_yaml_ng::to_string(&manager.snapshot()).is_ok()
     );
 }

@@ -24,7 +24,9 @@ use tower::{Layer, Service, ServiceBuilder, service_fn};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn config() -> BulkheadConfig {
-    BulkheadConfig::new("api").max_concurrent_calls(1).max_queue_size(1)
+    BulkheadConfig::new("api")
+        .max_concurrent_calls(1)
+        .max_queue_size(1)
 }
 
 #[test]
@@ -39,8 +41,16 @@ fn polling_for_readiness_takes_no_permit() {
             assert!(poll_ready(service).is_ready());
         }
     }
-    assert_eq!((bulkhead.stats().permits_in_use, bulkhead.stats().waiting), (0, 0));
-    assert_eq!(runtime.block_on(layer.layer(service_fn(echo)).call(7)).unwrap(), 7);
+    assert_eq!(
+        (bulkhead.stats().permits_in_use, bulkhead.stats().waiting),
+        (0, 0)
+    );
+    assert_eq!(
+        runtime
+            .block_on(layer.layer(service_fn(echo)).call(7))
+            .unwrap(),
+        7
+    );
     // A future that nobody polls holds nothing either, and the service is still ready.
     let unpolled = ready_ones[0].call(1);
     assert_eq!(runtime.block_on(ready_ones[0].call(2)).unwrap(), 2);
@@ -53,7 +63,9 @@ fn the_inner_service_is_asked_only_with_a_permit_in_hand() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(config(), runtime.clone()).unwrap();
     let asked = Arc::new(AtomicU64::new(0));
-    let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Counting { asked: asked.clone() });
+    let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Counting {
+        asked: asked.clone(),
+    });
     runtime.block_on(async {
         let permit = bulkhead.try_acquire().unwrap();
         let mut waiting = Box::pin(service.call(()));
@@ -73,9 +85,21 @@ fn a_service_that_never_becomes_ready_runs_into_the_deadline() {
     let bulkhead = Bulkhead::new(config().run_timeout(SECOND), runtime.clone()).unwrap();
     let mut service = BulkheadLayer::new(bulkhead.clone()).layer(NeverReady);
     let error = runtime.block_on(service.call(())).unwrap_err();
-    assert!(matches!(error.get(), BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{error}");
+    assert!(
+        matches!(
+            error.get(),
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(error.http_status(), 504);
-    assert_eq!((bulkhead.stats().failed, bulkhead.stats().permits_in_use), (1, 0));
+    assert_eq!(
+        (bulkhead.stats().failed, bulkhead.stats().permits_in_use),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -87,7 +111,10 @@ fn a_service_that_fails_to_become_ready_is_a_failure() {
     assert_eq!(error.source().unwrap().to_string(), "not today");
     assert_eq!(error.http_status(), 502);
     let refused = runtime.block_on(service.call(())).unwrap_err();
-    assert!(matches!(refused.get(), BulkheadError::CircuitOpen { .. }), "{refused}");
+    assert!(
+        matches!(refused.get(), BulkheadError::CircuitOpen { .. }),
+        "{refused}"
+    );
     assert_eq!(refused.retry_after_seconds(), 30);
 }
 
@@ -99,11 +126,20 @@ fn responses_and_errors_are_classified() {
     let mut by_status = BulkheadLayer::new(bulkhead.clone())
         .classify_status(|status: &u16| *status)
         .layer(service_fn(answer));
-    for (status, failed) in
-        [(Ok(200), 0), (Ok(404), 0), (Ok(499), 0), (Ok(500), 1), (Ok(599), 2), (Err(std::fmt::Error), 3)]
-    {
+    for (status, failed) in [
+        (Ok(200), 0),
+        (Ok(404), 0),
+        (Ok(499), 0),
+        (Ok(500), 1),
+        (Ok(599), 2),
+        (Err(std::fmt::Error), 3),
+    ] {
         let result = runtime.block_on(by_status.call(status));
-        assert_eq!(result.is_ok(), status.is_ok(), "a response stays a response");
+        assert_eq!(
+            result.is_ok(),
+            status.is_ok(),
+            "a response stays a response"
+        );
         assert_eq!(bulkhead.stats().failed, failed, "{status:?}");
     }
     let mut by_hand = BulkheadLayer::new(bulkhead.clone())
@@ -128,7 +164,9 @@ fn the_error_is_one_type_that_goes_into_a_box_and_is_found_there() {
         .layer(BulkheadLayer::new(outer.clone()))
         .map_err(BoxError::from)
         .layer(BulkheadLayer::new(inner.clone()))
-        .service(service_fn(|(): ()| ready(Err::<(), BoxError>("down".into()))));
+        .service(service_fn(|(): ()| {
+            ready(Err::<(), BoxError>("down".into()))
+        }));
     let error: BoxError = runtime.block_on(service.call(())).unwrap_err().into();
     let mut texts = vec![error.to_string()];
     let mut cause = error.source();
@@ -137,43 +175,87 @@ fn the_error_is_one_type_that_goes_into_a_box_and_is_found_there() {
         cause = error.source();
     }
     assert_eq!(texts, ["operation failed", "operation failed", "down"]);
-    assert!(error.downcast_ref::<ServiceError>().is_some_and(|error| !error.is_rejection()));
+    assert!(
+        error
+            .downcast_ref::<ServiceError>()
+            .is_some_and(|error| !error.is_rejection())
+    );
 
     inner.circuit_breaker().unwrap().force_open();
     let refused = runtime.block_on(service.call(())).unwrap_err();
     // The inner refusal is an error of the outer one's operation.
-    let BulkheadError::Operation(refusal) = refused.into_inner() else { panic!("not the inner one's") };
+    let BulkheadError::Operation(refusal) = refused.into_inner() else {
+        panic!("not the inner one's")
+    };
     let refusal = refusal.downcast::<ServiceError>().unwrap();
-    assert!(refusal.is_rejection() && refusal.to_string().contains("inner"), "{refusal}");
-    assert_eq!((refusal.retry_after(), refusal.retry_after_seconds()), (None, 1));
+    assert!(
+        refusal.is_rejection() && refusal.to_string().contains("inner"),
+        "{refusal}"
+    );
+    assert_eq!(
+        (refusal.retry_after(), refusal.retry_after_seconds()),
+        (None, 1)
+    );
 }
 
 #[test]
 fn statuses_and_seconds_of_every_error() {
     let runtime = ManualRuntime::new();
-    let bulkhead =
-        Bulkhead::new(config().isolation_duration(Duration::from_millis(1500)), runtime.clone()).unwrap();
+    let bulkhead = Bulkhead::new(
+        config().isolation_duration(Duration::from_millis(1500)),
+        runtime.clone(),
+    )
+    .unwrap();
     let status = |error: BulkheadError<()>| (error.http_status(), error.retry_after_seconds());
     let work = || ready(Ok::<_, ()>(()));
     runtime.block_on(async {
         let permit = bulkhead.try_acquire().unwrap();
-        let queued = bulkhead.call().max_wait(SECOND).execute(work()).await.unwrap_err();
+        let queued = bulkhead
+            .call()
+            .max_wait(SECOND)
+            .execute(work())
+            .await
+            .unwrap_err();
         assert_eq!(status(queued), (503, 1));
-        let full = bulkhead.call().max_wait(Duration::ZERO).execute(work()).await.unwrap_err();
+        let full = bulkhead
+            .call()
+            .max_wait(Duration::ZERO)
+            .execute(work())
+            .await
+            .unwrap_err();
         assert_eq!(status(full), (503, 1));
         drop(permit);
-        let running = bulkhead.call().timeout(SECOND).execute(pending::<Result<(), ()>>()).await.unwrap_err();
+        let running = bulkhead
+            .call()
+            .timeout(SECOND)
+            .execute(pending::<Result<(), ()>>())
+            .await
+            .unwrap_err();
         assert_eq!(status(running), (504, 1));
-        assert_eq!(status(bulkhead.execute(ready(Err::<(), _>(()))).await.unwrap_err()), (502, 1));
-        let panics = bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") });
+        assert_eq!(
+            status(bulkhead.execute(ready(Err::<(), _>(()))).await.unwrap_err()),
+            (502, 1)
+        );
+        let panics =
+            bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") });
         assert_eq!(status(panics.await.unwrap_err()), (500, 1));
         bulkhead.circuit_breaker().unwrap().open();
-        assert_eq!(status(bulkhead.execute(work()).await.unwrap_err()), (503, 2), "rounded up");
+        assert_eq!(
+            status(bulkhead.execute(work()).await.unwrap_err()),
+            (503, 2),
+            "rounded up"
+        );
         runtime.advance(Duration::from_millis(500));
-        assert_eq!(status(bulkhead.execute(work()).await.unwrap_err()), (503, 1));
+        assert_eq!(
+            status(bulkhead.execute(work()).await.unwrap_err()),
+            (503, 1)
+        );
         bulkhead.circuit_breaker().unwrap().close();
         bulkhead.shutdown();
-        assert_eq!(status(bulkhead.execute(work()).await.unwrap_err()), (503, 1));
+        assert_eq!(
+            status(bulkhead.execute(work()).await.unwrap_err()),
+            (503, 1)
+        );
     });
     let embedded = Bulkhead::new(config(), ClockOnly).unwrap();
     let unsupported = poll_now(embedded.call().timeout(SECOND).execute(work())).unwrap_err();
@@ -183,7 +265,10 @@ fn statuses_and_seconds_of_every_error() {
 #[test]
 fn the_service_and_its_future_can_be_sent_to_other_threads() {
     fn assert_send<T: Send>(_: &T) {}
-    fn assert_service<S: Service<u32, Error = ServiceError> + Clone + Send + Sync + 'static>(_: &S) {}
+    fn assert_service<S: Service<u32, Error = ServiceError> + Clone + Send + Sync + 'static>(
+        _: &S,
+    ) {
+    }
     let bulkhead = Bulkhead::new(config(), ClockOnly).unwrap();
     let mut service = BulkheadLayer::new(bulkhead).layer(service_fn(echo));
     assert_service(&service);
@@ -192,9 +277,16 @@ fn the_service_and_its_future_can_be_sent_to_other_threads() {
 
 #[tokio::test]
 async fn under_load_the_limit_holds_and_refusals_wait_for_nothing() {
-    let house = House::open(BulkheadConfig::new("load").max_concurrent_calls(4).max_queue_size(3)).await;
+    let house = House::open(
+        BulkheadConfig::new("load")
+            .max_concurrent_calls(4)
+            .max_queue_size(3),
+    )
+    .await;
     let client = reqwest::Client::new();
-    let requests: Vec<_> = (0..64).map(|_| tokio::spawn(client.get(&house.url).send())).collect();
+    let requests: Vec<_> = (0..64)
+        .map(|_| tokio::spawn(client.get(&house.url).send()))
+        .collect();
 
     // All refusals arrive while those that were let in still hold their permits.
     let (mut refused, mut held) = (Vec::new(), Vec::new());
@@ -205,7 +297,11 @@ async fn under_load_the_limit_holds_and_refusals_wait_for_nothing() {
     // Answered in any order, so each is given the time to come in.
     let mut requests = futures_util::stream::FuturesUnordered::from_iter(requests);
     while refused.len() < 57 {
-        let answer = futures_util::StreamExt::next(&mut requests).await.unwrap().unwrap().unwrap();
+        let answer = futures_util::StreamExt::next(&mut requests)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "1");
         refused.push(answer);
@@ -220,7 +316,14 @@ async fn under_load_the_limit_holds_and_refusals_wait_for_nothing() {
     }
     assert_eq!((held.len(), house.most()), (7, 4));
     let stats = house.bulkhead.stats();
-    assert_eq!((stats.successful, stats.rejected.total(), stats.permits_in_use), (7, 57, 0));
+    assert_eq!(
+        (
+            stats.successful,
+            stats.rejected.total(),
+            stats.permits_in_use
+        ),
+        (7, 57, 0)
+    );
 }
 
 #[tokio::test]
@@ -232,20 +335,34 @@ async fn a_client_that_hangs_up_frees_its_permit() {
     }
     request.abort();
     let permit = house.bulkhead.acquire().await.unwrap();
-    assert_eq!(house.bulkhead.stats().cancelled, 1, "which says nothing about the backend");
+    assert_eq!(
+        house.bulkhead.stats().cancelled,
+        1,
+        "which says nothing about the backend"
+    );
     permit.succeed();
 }
 
 #[tokio::test]
 async fn a_server_that_only_says_500_is_isolated_and_comes_back() {
     let isolation = Duration::from_millis(100);
-    let config =
-        BulkheadConfig::new("moody").failure_threshold(3).success_threshold(1).isolation_duration(isolation);
+    let config = BulkheadConfig::new("moody")
+        .failure_threshold(3)
+        .success_threshold(1)
+        .isolation_duration(isolation);
     let house = House::open(config).await;
     house.doors.add_permits(100);
     house.status.store(500, Ordering::SeqCst);
     let client = reqwest::Client::new();
-    let ask = || async { client.get(&house.url).send().await.unwrap().status().as_u16() };
+    let ask = || async {
+        client
+            .get(&house.url)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
     for _ in 0..3 {
         assert_eq!(ask().await, 500, "the answer itself passes");
     }
@@ -285,15 +402,23 @@ impl House {
                 StatusCode::from_u16(status.load(Ordering::SeqCst) as u16).unwrap()
             }
         };
-        let guard = ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(
-            BulkheadLayer::new(bulkhead.clone())
-                .classify_status(|answer: &Response| answer.status().as_u16()),
-        );
+        let guard = ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(refuse))
+            .layer(
+                BulkheadLayer::new(bulkhead.clone())
+                    .classify_status(|answer: &Response| answer.status().as_u16()),
+            );
         let routes = axum::Router::new().route("/", get(handler)).layer(guard);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { url, bulkhead, doors, status, counts }
+        Self {
+            url,
+            bulkhead,
+            doors,
+            status,
+            counts,
+        }
     }
 
     fn inside(&self) -> u64 {
@@ -307,7 +432,11 @@ impl House {
 
 async fn refuse(error: ServiceError) -> Response {
     let status = StatusCode::from_u16(error.http_status()).unwrap();
-    (status, [(header::RETRY_AFTER, error.retry_after_seconds().to_string())]).into_response()
+    (
+        status,
+        [(header::RETRY_AFTER, error.retry_after_seconds().to_string())],
+    )
+        .into_response()
 }
 
 fn echo(request: u32) -> Ready<Result<u32, Infallible>> {
@@ -318,7 +447,9 @@ fn poll_ready<S: Service<u32>, C>(service: &mut BulkheadService<S, C>) -> Poll<(
 where
     BulkheadService<S, C>: Service<u32>,
 {
-    service.poll_ready(&mut Context::from_waker(Waker::noop())).map(|_| ())
+    service
+        .poll_ready(&mut Context::from_waker(Waker::noop()))
+        .map(|_| ())
 }
 
 fn poll_now<F: Future>(future: F) -> F::Output {
@@ -408,13 +539,28 @@ mod grpc {
             runtime.block_on(async {
                 client.ready().await.unwrap();
                 let path = PathAndQuery::from_static("/greeter/greet");
-                client.unary(tonic::Request::new(()), path, Nothing).await.unwrap_err()
+                client
+                    .unary(tonic::Request::new(()), path, Nothing)
+                    .await
+                    .unwrap_err()
             })
         };
         let error = |status: &Status| {
-            assert_eq!(status.code(), Code::Unknown, "tonic's word for an error of others");
-            let source = status.source().and_then(|source| source.downcast_ref::<ServiceError>());
-            source.map(|error| (error.is_rejection(), error.to_string(), error.retry_after_seconds()))
+            assert_eq!(
+                status.code(),
+                Code::Unknown,
+                "tonic's word for an error of others"
+            );
+            let source = status
+                .source()
+                .and_then(|source| source.downcast_ref::<ServiceError>());
+            source.map(|error| {
+                (
+                    error.is_rejection(),
+                    error.to_string(),
+                    error.retry_after_seconds(),
+                )
+            })
         };
         assert_eq!(error(&greet()), Some((false, "operation failed".into(), 1)));
         let told = "bulkhead \"greeter\" refused the call: circuit is open, retry in 30s";

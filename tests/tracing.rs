@@ -25,8 +25,11 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn a_span_tells_name_id_times_and_outcome() {
     let runtime = ManualRuntime::new();
-    let bulkhead =
-        Bulkhead::new(BulkheadConfig::new("api").max_concurrent_calls(1), runtime.clone()).unwrap();
+    let bulkhead = Bulkhead::new(
+        BulkheadConfig::new("api").max_concurrent_calls(1),
+        runtime.clone(),
+    )
+    .unwrap();
     let (report, seen) = watch(Level::DEBUG, || {
         runtime.block_on(async {
             let permit = bulkhead.acquire().await.unwrap();
@@ -40,12 +43,14 @@ fn a_span_tells_name_id_times_and_outcome() {
                 runtime.sleep_until(runtime.now() + SECOND).await;
                 Err::<(), _>("down")
             };
-            bulkhead.call().report(work).await
+            bulkhead.call().execute_with_report(work).await
         })
     });
     assert_eq!((report.queued, report.ran), (2 * SECOND, SECOND));
 
-    let [permit, call] = &seen.spans("call")[..] else { panic!("{seen:?}") };
+    let [permit, call] = &seen.spans("call")[..] else {
+        panic!("{seen:?}")
+    };
     assert_eq!(call["bulkhead"], "api");
     assert_eq!(call["id"], report.id.to_string());
     assert_ne!(call["id"], permit["id"]);
@@ -97,12 +102,17 @@ impl Runtime for BrokenClock {
 #[test]
 fn a_clock_that_panics_while_somebody_listens_loses_nothing() {
     let runtime = ManualRuntime::new();
-    let clock = BrokenClock { runtime: runtime.clone(), left: Arc::default() };
+    let clock = BrokenClock {
+        runtime: runtime.clone(),
+        left: Arc::default(),
+    };
     let (panics, _) = watch(Level::DEBUG, || {
         let mut panics = 0;
         // A call under these limits reads it some ten times; each of the readings fails once.
         for reading in 0..16 {
-            let config = BulkheadConfig::new("api").max_concurrent_calls(1).timeout(SECOND);
+            let config = BulkheadConfig::new("api")
+                .max_concurrent_calls(1)
+                .timeout(SECOND);
             let rules = CircuitBreakerConfig::new()
                 .slow_call_rate_threshold(0.5)
                 .slow_call_duration_threshold(SECOND);
@@ -114,7 +124,11 @@ fn a_clock_that_panics_while_somebody_listens_loses_nothing() {
             *clock.left.lock().unwrap() = None;
             panics += u32::from(ended.is_err());
             let stats = bulkhead.stats();
-            assert_eq!((stats.permits_in_use, stats.active), (0, 0), "reading {reading}: {stats:?}");
+            assert_eq!(
+                (stats.permits_in_use, stats.active),
+                (0, 0),
+                "reading {reading}: {stats:?}"
+            );
             assert!(bulkhead.try_acquire().is_ok(), "reading {reading}");
         }
         panics
@@ -132,7 +146,10 @@ fn what_happens_to_the_fleets_store_has_its_level() {
         let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
         fleet.attach(&bulkhead).unwrap();
         runtime.run_until_stalled();
-        let unusable = [Fault::Down, Fault::Error(StoreError::denied("GRANT bulkman_app TO shop"))];
+        let unusable = [
+            Fault::Down,
+            Fault::Error(StoreError::denied("GRANT bulkman_app TO shop")),
+        ];
         for fault in unusable {
             store.set(fault);
             store.break_sessions();
@@ -140,7 +157,7 @@ fn what_happens_to_the_fleets_store_has_its_level() {
         }
         bulkhead.circuit_breaker().unwrap().open();
         runtime.advance(SECOND);
-        store.heal();
+        store.clear();
         runtime.advance(10 * SECOND);
         drop(fleet);
     });
@@ -152,33 +169,52 @@ fn what_happens_to_the_fleets_store_has_its_level() {
         panic!("{seen:?}")
     };
     assert_eq!(denied["level"], "ERROR");
-    assert!(denied["error"].contains("GRANT bulkman_app TO shop"), "{denied:?}");
-    let [again] = &seen.events("synchronised with the store again")[..] else { panic!("{seen:?}") };
+    assert!(
+        denied["error"].contains("GRANT bulkman_app TO shop"),
+        "{denied:?}"
+    );
+    let [again] = &seen.events("synchronised with the store again")[..] else {
+        panic!("{seen:?}")
+    };
     assert_eq!(again["level"], "INFO");
     assert!(again.contains_key("after"), "{again:?}");
-    let [pending] = &seen.events("decision waits for the store")[..] else { panic!("{seen:?}") };
+    let [pending] = &seen.events("decision waits for the store")[..] else {
+        panic!("{seen:?}")
+    };
     assert_eq!((&*pending["level"], &*pending["circuit"]), ("INFO", "api"));
-    let [settled] = &seen.events("decision settled")[..] else { panic!("{seen:?}") };
-    assert_eq!((&*settled["level"], &*settled["ending"]), ("DEBUG", "published"));
+    let [settled] = &seen.events("decision settled")[..] else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(
+        (&*settled["level"], &*settled["ending"]),
+        ("DEBUG", "published")
+    );
 }
 
 #[test]
 fn every_end_of_a_call_has_its_outcome() {
     let runtime = ManualRuntime::new();
-    let config = BulkheadConfig::new("api").max_concurrent_calls(1).max_queue_size(0).run_timeout(SECOND);
+    let config = BulkheadConfig::new("api")
+        .max_concurrent_calls(1)
+        .max_queue_size(0)
+        .run_timeout(SECOND);
     let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
     let ((), seen) = watch(Level::DEBUG, || {
         runtime.block_on(async {
             let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
             let _ = bulkhead.execute(ready(Err::<(), _>(()))).await;
-            let ignored = bulkhead.call().classify(|_: &Result<(), ()>| Outcome::Ignored);
+            let ignored = bulkhead
+                .call()
+                .classify(|_: &Result<(), ()>| Outcome::Ignored);
             let _ = ignored.execute(ready(Ok(()))).await;
             let _ = bulkhead.execute(pending::<Result<(), ()>>()).await;
             let permit = bulkhead.try_acquire().unwrap();
             let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
             drop(permit);
             let _ = bulkhead.execute_sync(|| Ok::<_, ()>(()));
-            let _ = bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") }).await;
+            let _ = bulkhead
+                .execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") })
+                .await;
         });
         let panics = AssertUnwindSafe(|| {
             bulkhead.execute_sync(|| -> Result<(), ()> { panic!("expected by the test") })
@@ -187,7 +223,11 @@ fn every_end_of_a_call_has_its_outcome() {
         bulkhead.shutdown();
         let _ = bulkhead.try_acquire();
     });
-    let ends: Vec<_> = seen.spans("call").iter().map(|span| span["outcome"].clone()).collect();
+    let ends: Vec<_> = seen
+        .spans("call")
+        .iter()
+        .map(|span| span["outcome"].clone())
+        .collect();
     let expected = [
         "success",
         "failure",
@@ -201,12 +241,26 @@ fn every_end_of_a_call_has_its_outcome() {
         "refused",
     ];
     assert_eq!(ends, expected);
-    let reasons: Vec<_> = seen.spans("call").iter().filter_map(|span| span.get("reason").cloned()).collect();
+    let reasons: Vec<_> = seen
+        .spans("call")
+        .iter()
+        .filter_map(|span| span.get("reason").cloned())
+        .collect();
     assert_eq!(reasons, ["full", "shutdown"]);
     // A refusal is an event too, for those who filter spans away.
     let refusals = seen.events("call refused");
-    assert_eq!(refusals.iter().map(|event| &*event["reason"]).collect::<Vec<_>>(), ["full", "shutdown"]);
-    assert!(refusals.iter().all(|event| event["bulkhead"] == "api" && event["level"] == "DEBUG"));
+    assert_eq!(
+        refusals
+            .iter()
+            .map(|event| &*event["reason"])
+            .collect::<Vec<_>>(),
+        ["full", "shutdown"]
+    );
+    assert!(
+        refusals
+            .iter()
+            .all(|event| event["bulkhead"] == "api" && event["level"] == "DEBUG")
+    );
 }
 
 #[test]
@@ -217,15 +271,29 @@ fn a_call_that_left_the_queue_is_told_apart_from_one_that_timed_out_there() {
     let ((), seen) = watch(Level::DEBUG, || {
         runtime.block_on(async {
             let _permit = bulkhead.acquire().await.unwrap();
-            let _ = bulkhead.call().max_wait(SECOND).execute(ready(Ok::<_, ()>(()))).await;
+            let _ = bulkhead
+                .call()
+                .max_wait(SECOND)
+                .execute(ready(Ok::<_, ()>(())))
+                .await;
             let mut left = std::pin::pin!(bulkhead.acquire());
             assert!(futures_lite::future::poll_once(&mut left).await.is_none());
         });
     });
     // The one that times out first was begun second.
     let spans = seen.spans("call");
-    let told: Vec<_> = spans.iter().map(|s| (&*s["outcome"], s.get("reason").map(|r| &**r))).collect();
-    assert_eq!(told, [("cancelled", None), ("refused", Some("timed_out_in_queue")), ("cancelled", None)]);
+    let told: Vec<_> = spans
+        .iter()
+        .map(|s| (&*s["outcome"], s.get("reason").map(|r| &**r)))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("cancelled", None),
+            ("refused", Some("timed_out_in_queue")),
+            ("cancelled", None)
+        ]
+    );
     assert_eq!(spans[1]["queued"], "1s");
     assert!(!spans[1].contains_key("ran"), "it never began");
 }
@@ -262,7 +330,9 @@ fn blocking_work_runs_within_the_callers_span_and_subscriber() {
 #[test]
 fn transitions_are_events_and_an_opening_is_a_warning() {
     let runtime = ManualRuntime::new();
-    let config = BulkheadConfig::new("api").failure_threshold(2).success_threshold(1);
+    let config = BulkheadConfig::new("api")
+        .failure_threshold(2)
+        .success_threshold(1);
     let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
     let ((), seen) = watch(Level::INFO, || {
         for _ in 0..2 {
@@ -275,12 +345,24 @@ fn transitions_are_events_and_an_opening_is_a_warning() {
     let opened = &seen.events("circuit opened")[0];
     assert_eq!((&*opened["level"], &*opened["circuit"]), ("WARN", "api"));
     assert_eq!((&*opened["from"], &*opened["to"]), ("closed", "open"));
-    assert_eq!((&*opened["cause"], &*opened["isolation"]), ("consecutive_failures", "30s"));
+    assert_eq!(
+        (&*opened["cause"], &*opened["isolation"]),
+        ("consecutive_failures", "30s")
+    );
     assert_eq!(opened["consecutive_failures"], "2");
     let others = seen.events("circuit changed its state");
     assert!(others.iter().all(|event| event["level"] == "INFO"));
-    let told: Vec<_> = others.iter().map(|event| (&*event["to"], &*event["cause"])).collect();
-    assert_eq!(told, [("half_open", "isolation_over"), ("closed", "probes_succeeded")]);
+    let told: Vec<_> = others
+        .iter()
+        .map(|event| (&*event["to"], &*event["cause"]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("half_open", "isolation_over"),
+            ("closed", "probes_succeeded")
+        ]
+    );
     // Below its level nothing was made: no span, no refusal.
     assert!(seen.spans("call").is_empty() && seen.events("call refused").is_empty());
 }
@@ -296,15 +378,21 @@ fn a_circuit_breaker_alone_tells_its_transitions_too() {
 #[test]
 fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
     let runtime = ManualRuntime::new();
-    let config = CircuitBreakerConfig::new().failure_threshold(1).success_threshold(1);
+    let config = CircuitBreakerConfig::new()
+        .failure_threshold(1)
+        .success_threshold(1);
     let breaker = CircuitBreaker::new("alone", config, runtime.clone()).unwrap();
     let inside = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
     inside.circuit_breaker().unwrap().force_open();
     let ((), seen) = watch(Level::DEBUG, || {
-        assert!(breaker.call(|| Err::<(), _>("down")).is_err());
+        assert!(breaker.execute_sync(|| Err::<(), _>("down")).is_err());
         // Each way to ask.
-        assert!(breaker.call(|| Ok::<_, ()>(())).is_err());
-        assert!(runtime.block_on(breaker.execute(ready(Ok::<_, ()>(())))).is_err());
+        assert!(breaker.execute_sync(|| Ok::<_, ()>(())).is_err());
+        assert!(
+            runtime
+                .block_on(breaker.execute(ready(Ok::<_, ()>(()))))
+                .is_err()
+        );
         assert!(breaker.try_acquire().is_err());
         assert!(breaker.try_acquire_at(runtime.now() + SECOND).is_err());
         // An admission is no event.
@@ -315,15 +403,26 @@ fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
         breaker.force_open();
         assert!(breaker.try_acquire().is_err());
 
-        assert!(runtime.block_on(inside.execute(ready(Ok::<_, ()>(())))).is_err());
+        assert!(
+            runtime
+                .block_on(inside.execute(ready(Ok::<_, ()>(()))))
+                .is_err()
+        );
     });
     let refusals = seen.events("call refused");
     let told: Vec<_> = refusals
         .iter()
         .map(|event| {
             assert_eq!(event["level"], "DEBUG");
-            let name = event.get("circuit").or_else(|| event.get("bulkhead")).unwrap();
-            (name.as_str(), event["reason"].as_str(), event.get("retry_after").map(String::as_str))
+            let name = event
+                .get("circuit")
+                .or_else(|| event.get("bulkhead"))
+                .unwrap();
+            (
+                name.as_str(),
+                event["reason"].as_str(),
+                event.get("retry_after").map(String::as_str),
+            )
         })
         .collect();
     let open = |left| ("alone", "circuit_open", Some(left));
@@ -332,7 +431,7 @@ fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
         open("30s"),
         open("30s"),
         open("29s"),
-        ("alone", "probes_out", None),
+        ("alone", "probe_limit_reached", None),
         ("alone", "forced_open", None),
         ("api", "forced_open", None),
     ];
@@ -412,7 +511,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
         let mut all = self.0.0.lock().unwrap();
         // The newest of this id: ids are used again.
-        let span = all.iter_mut().rev().find(|(other, _)| *other == id.into_u64()).unwrap();
+        let span = all
+            .iter_mut()
+            .rev()
+            .find(|(other, _)| *other == id.into_u64())
+            .unwrap();
         values.record(&mut Texts(&mut span.1));
     }
 

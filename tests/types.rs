@@ -11,7 +11,9 @@ use std::time::Duration;
 use bulkman::bulkhead::{BulkheadName, BulkheadStats};
 use bulkman::call::{Call, DefaultClassifier, ExecutionReport};
 use bulkman::circuit_breaker::{CircuitEvents, CircuitSnapshot, Transition};
-use bulkman::future::{Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteWithReport};
+use bulkman::future::{
+    Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteWithReport,
+};
 use bulkman::manager::ManagerError;
 use bulkman::testing::ManualRuntime;
 use bulkman::{
@@ -109,20 +111,37 @@ const OVERHEAD: usize = 256;
 fn a_call_is_little_larger_than_its_operation() {
     let bulkhead = Bulkhead::new(BulkheadConfig::new("types"), ManualRuntime::new()).unwrap();
     let manager = BulkheadManager::new(ManualRuntime::new());
-    manager.create_bulkhead(BulkheadConfig::new("types")).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("types"))
+        .unwrap();
     let mut figures = Vec::new();
     let mut check = |what: &str, size: usize, own: usize| {
         figures.push(format!("{what}: {own} -> {size} bytes"));
-        assert!(size <= own + OVERHEAD, "{what} is {size} bytes, its operation {own}");
+        assert!(
+            size <= own + OVERHEAD,
+            "{what} is {size} bytes, its operation {own}"
+        );
     };
     macro_rules! sizes {
         ($name:literal, $operation:expr) => {
             let own = size_of_val(&$operation);
-            check(concat!("execute, ", $name), size_of_val(&bulkhead.execute($operation)), own);
+            check(
+                concat!("execute, ", $name),
+                size_of_val(&bulkhead.execute($operation)),
+                own,
+            );
             let timed = bulkhead.call().timeout(Duration::from_secs(1));
-            check(concat!("report, ", $name), size_of_val(&timed.report($operation)), own);
+            check(
+                concat!("report, ", $name),
+                size_of_val(&timed.execute_with_report($operation)),
+                own,
+            );
             let named = manager.execute_in_bulkhead("types", $operation);
-            check(concat!("execute_in_bulkhead, ", $name), size_of_val(&named), own);
+            check(
+                concat!("execute_in_bulkhead, ", $name),
+                size_of_val(&named),
+                own,
+            );
         };
     }
     sizes!("of nothing", async { Ok::<(), ()>(()) });
@@ -135,10 +154,21 @@ fn a_call_is_little_larger_than_its_operation() {
     check("acquire", size_of::<Acquire>(), 0);
     check("permit", size_of::<Permit>(), 0);
     let closure = || Ok::<(), ()>(());
-    check("execute_blocking, of nothing", size_of_val(&bulkhead.execute_blocking(closure)), 0);
-    assert!(size_of::<BulkheadError<()>>() <= 64, "{}", size_of::<BulkheadError<()>>());
+    check(
+        "execute_blocking, of nothing",
+        size_of_val(&bulkhead.execute_blocking(closure)),
+        0,
+    );
+    assert!(
+        size_of::<BulkheadError<()>>() <= 64,
+        "{}",
+        size_of::<BulkheadError<()>>()
+    );
     assert_eq!(size_of::<Bulkhead>(), size_of::<usize>());
-    figures.push(format!("error of nothing: {} bytes", size_of::<BulkheadError<()>>()));
+    figures.push(format!(
+        "error of nothing: {} bytes",
+        size_of::<BulkheadError<()>>()
+    ));
     // Past the test harness, which would keep it to itself.
     writeln!(std::io::stderr(), "{}", figures.join("\n")).unwrap();
 }

@@ -43,7 +43,10 @@ pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
         Recorded::write(&file, &counted)?;
     }
     let recorded = Recorded::read(&file)?;
-    let mut table = Table::new("instructions a call", ["path", "counted", "recorded", "change, %"]);
+    let mut table = Table::new(
+        "instructions a call",
+        ["path", "counted", "recorded", "change, %"],
+    );
     let mut holds = true;
     let mut verdicts = Vec::new();
     for (name, count) in counted {
@@ -55,13 +58,21 @@ pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
         holds &= ok;
         let limit = (before * (1.0 + LEEWAY)).floor();
         let verdict = if ok { "ok" } else { "MISS" };
-        verdicts.push(format!("target {name}: {count:.0} instructions (limit <= {limit:.0}) {verdict}"));
+        verdicts.push(format!(
+            "target {name}: {count:.0} instructions (limit <= {limit:.0}) {verdict}"
+        ));
         if change < -LEEWAY {
-            verdicts.push(format!("note: {name} has become cheaper; `instructions --record` keeps it so"));
+            verdicts.push(format!(
+                "note: {name} has become cheaper; `instructions --record` keeps it so"
+            ));
         }
     }
     println!("{table}\n{}", verdicts.join("\n"));
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// What callgrind runs: so many calls on one path.
@@ -70,16 +81,24 @@ pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
 ///
 /// When there is no such path.
 pub(crate) fn workload(name: &str, calls: u64) -> Result<ExitCode, Box<dyn Error>> {
-    let path = PATHS.iter().find(|path| path.name == name).ok_or("no such path")?;
+    let path = PATHS
+        .iter()
+        .find(|path| path.name == name)
+        .ok_or("no such path")?;
     (path.walk)(calls);
     Ok(ExitCode::SUCCESS)
 }
 
 fn require_valgrind() -> Result<(), Box<dyn Error>> {
-    let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
+    let found = Command::new("valgrind")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
     match found {
         Ok(status) if status.success() => Ok(()),
-        _ => Err("instruction counts need valgrind (callgrind), and it can't be run: install it".into()),
+        _ => Err(
+            "instruction counts need valgrind (callgrind), and it can't be run: install it".into(),
+        ),
     }
 }
 
@@ -93,7 +112,11 @@ fn count(path: &str, calls: u64) -> Result<f64, Box<dyn Error>> {
         .args([WORKLOAD, path, &calls.to_string()])
         .output()?;
     if !output.status.success() {
-        return Err(format!("callgrind failed on {path}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!(
+            "callgrind failed on {path}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+        .into());
     }
     let text = std::fs::read_to_string(&profile)?;
     std::fs::remove_file(&profile)?;
@@ -102,6 +125,10 @@ fn count(path: &str, calls: u64) -> Result<f64, Box<dyn Error>> {
 }
 
 fn profile_file(path: &str, calls: u64) -> PathBuf {
-    let name = format!("bulkman-{}-{}-{calls}", std::process::id(), path.replace(' ', "-"));
+    let name = format!(
+        "bulkman-{}-{}-{calls}",
+        std::process::id(),
+        path.replace(' ', "-")
+    );
     std::env::temp_dir().join(name)
 }

@@ -10,14 +10,23 @@ pub(crate) fn description() -> String {
     if let Some(version) = compiler() {
         parts.push(version);
     }
-    parts.push(format!("{} {}", std::env::consts::OS, std::env::consts::ARCH));
+    parts.push(format!(
+        "{} {}",
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    ));
     parts.join(", ")
 }
 
 fn processor() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let named = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    named.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
+    let named = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    named.map_or_else(
+        || "unknown processor".to_owned(),
+        |(_, name)| name.trim().to_owned(),
+    )
 }
 
 fn compiler() -> Option<String> {

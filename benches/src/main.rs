@@ -3,7 +3,10 @@
 //! `cargo run --release -p bulkman-bench -- <suite> [--json FILE] [--plot DIR]`; without a suite it
 //! names them. The README beside this package says what they measure and what the figures mean.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the real clock"
+)]
 
 mod contenders;
 mod crowd;
@@ -29,16 +32,20 @@ fn built_incrementally() -> bool {
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     if built_incrementally() {
-        return Err("built incrementally, which keeps small functions from being inlined across \
+        return Err(
+            "built incrementally, which keeps small functions from being inlined across \
                     crates: build with CARGO_INCREMENTAL=0"
-            .into());
+                .into(),
+        );
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["instructions"] => return instructions::run(false),
         ["instructions", "--record"] => return instructions::run(true),
-        [instructions::WORKLOAD, path, calls] => return instructions::workload(path, calls.parse()?),
+        [instructions::WORKLOAD, path, calls] => {
+            return instructions::workload(path, calls.parse()?);
+        }
         [fleet::worker::WORD, ref role @ ..] => return fleet::worker::run(role),
         _ => {}
     }
@@ -68,5 +75,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if let Some(file) = &options.json {
         json::write(file, &json::object(report))?;
     }
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -25,7 +25,12 @@ impl Options {
     ///
     /// What is wrong, in words.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
-        let mut options = Self { suites: Vec::new(), json: None, plots: None, load: Duration::from_secs(60) };
+        let mut options = Self {
+            suites: Vec::new(),
+            json: None,
+            plots: None,
+            load: Duration::from_secs(60),
+        };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             let mut next = || words.next().ok_or_else(|| format!("{word} needs a value"));
@@ -33,16 +38,26 @@ impl Options {
                 "--json" => options.json = Some(next()?.into()),
                 "--plot" => options.plots = Some(next()?.into()),
                 "--seconds" => {
-                    let seconds = next()?.parse().map_err(|_| "--seconds needs a whole number".to_owned())?;
+                    let seconds = next()?
+                        .parse()
+                        .map_err(|_| "--seconds needs a whole number".to_owned())?;
                     options.load = Duration::from_secs(seconds);
                 }
                 "all" => options.suites.extend(&SUITES),
-                name => match SUITES.iter().chain(&BY_NAME).find(|suite| suite.name == name) {
+                name => match SUITES
+                    .iter()
+                    .chain(&BY_NAME)
+                    .find(|suite| suite.name == name)
+                {
                     Some(suite) => options.suites.push(suite),
                     None => return Err(format!("there is no suite {name}")),
                 },
             }
         }
-        if options.suites.is_empty() { Err("which suite?".to_owned()) } else { Ok(options) }
+        if options.suites.is_empty() {
+            Err("which suite?".to_owned())
+        } else {
+            Ok(options)
+        }
     }
 }

@@ -20,7 +20,10 @@ pub(crate) enum Workers {
 
 impl Workers {
     pub(crate) fn tokio(threads: usize) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build();
         Self::Tokio(runtime.expect("a Tokio runtime"))
     }
 
@@ -35,7 +38,11 @@ impl Workers {
             })
         };
         let threads = (0..threads).map(start).collect();
-        Self::Smol { executor, stop: Some(stop), threads }
+        Self::Smol {
+            executor,
+            stop: Some(stop),
+            threads,
+        }
     }
 
     pub(crate) const fn name(&self) -> &'static str {

@@ -62,10 +62,22 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(crate) fn immutable(field: &'static str, from: &str, to: &str) -> Self {
-        Self::Immutable { field, from: from.into(), to: to.into() }
+        Self::Immutable {
+            field,
+            from: from.into(),
+            to: to.into(),
+        }
     }
 
-    pub(crate) fn out_of_range(field: &'static str, value: impl fmt::Display, range: &'static str) -> Self {
-        Self::OutOfRange { field, value: value.to_string().into(), range }
+    pub(crate) fn out_of_range(
+        field: &'static str,
+        value: impl fmt::Display,
+        range: &'static str,
+    ) -> Self {
+        Self::OutOfRange {
+            field,
+            value: value.to_string().into(),
+            range,
+        }
     }
 }

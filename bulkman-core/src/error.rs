@@ -134,9 +134,15 @@ impl<E> BulkheadError<E> {
             | Self::Full { .. }
             | Self::Unsupported { .. }
             | Self::NotFound { .. }
-            | Self::Timeout { phase: TimeoutPhase::Queued, .. }
+            | Self::Timeout {
+                phase: TimeoutPhase::Queued,
+                ..
+            }
             | Self::Shutdown { .. } => true,
-            Self::Timeout { phase: TimeoutPhase::Running, .. }
+            Self::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            }
             | Self::Panicked { .. }
             | Self::Operation(_) => false,
         }
@@ -188,9 +194,15 @@ impl<E> BulkheadError<E> {
         match self {
             Self::CircuitOpen { .. }
             | Self::Full { .. }
-            | Self::Timeout { phase: TimeoutPhase::Queued, .. }
+            | Self::Timeout {
+                phase: TimeoutPhase::Queued,
+                ..
+            }
             | Self::Shutdown { .. } => 503,
-            Self::Timeout { phase: TimeoutPhase::Running, .. } => 504,
+            Self::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            } => 504,
             Self::Operation(_) => 502,
             Self::Panicked { .. } | Self::Unsupported { .. } | Self::NotFound { .. } => 500,
         }
@@ -218,7 +230,9 @@ impl<E> BulkheadError<E> {
             Some(after) => after,
             None => Duration::ZERO,
         };
-        let seconds = after.as_secs().saturating_add(if after.subsec_nanos() > 0 { 1 } else { 0 });
+        let seconds = after
+            .as_secs()
+            .saturating_add(if after.subsec_nanos() > 0 { 1 } else { 0 });
         if seconds == 0 { 1 } else { seconds }
     }
 
@@ -248,20 +262,46 @@ impl<E> BulkheadError<E> {
     #[must_use]
     pub fn map_operation<F>(self, convert: impl FnOnce(E) -> F) -> BulkheadError<F> {
         match self {
-            Self::CircuitOpen { bulkhead, reason, retry_after } => {
-                BulkheadError::CircuitOpen { bulkhead, reason, retry_after }
-            }
-            Self::Full { bulkhead, max_concurrent_calls, max_queue_size } => {
-                BulkheadError::Full { bulkhead, max_concurrent_calls, max_queue_size }
-            }
-            Self::Timeout { bulkhead, phase, queued, ran } => {
-                BulkheadError::Timeout { bulkhead, phase, queued, ran }
-            }
+            Self::CircuitOpen {
+                bulkhead,
+                reason,
+                retry_after,
+            } => BulkheadError::CircuitOpen {
+                bulkhead,
+                reason,
+                retry_after,
+            },
+            Self::Full {
+                bulkhead,
+                max_concurrent_calls,
+                max_queue_size,
+            } => BulkheadError::Full {
+                bulkhead,
+                max_concurrent_calls,
+                max_queue_size,
+            },
+            Self::Timeout {
+                bulkhead,
+                phase,
+                queued,
+                ran,
+            } => BulkheadError::Timeout {
+                bulkhead,
+                phase,
+                queued,
+                ran,
+            },
             Self::Shutdown { bulkhead } => BulkheadError::Shutdown { bulkhead },
             Self::Panicked { bulkhead, message } => BulkheadError::Panicked { bulkhead, message },
-            Self::Unsupported { bulkhead, setting, needs } => {
-                BulkheadError::Unsupported { bulkhead, setting, needs }
-            }
+            Self::Unsupported {
+                bulkhead,
+                setting,
+                needs,
+            } => BulkheadError::Unsupported {
+                bulkhead,
+                setting,
+                needs,
+            },
             Self::NotFound { name } => BulkheadError::NotFound { name },
             Self::Operation(error) => BulkheadError::Operation(convert(error)),
         }
@@ -276,14 +316,14 @@ impl BulkheadError<Infallible> {
     /// use bulkman::{Bulkhead, BulkheadError};
     ///
     /// async fn upload(ftp: &Bulkhead) -> Result<(), BulkheadError<std::io::Error>> {
-    ///     let permit = ftp.acquire().await.map_err(BulkheadError::widen)?;
+    ///     let permit = ftp.acquire().await.map_err(BulkheadError::cast)?;
     ///     // .. transfer ..
     ///     permit.succeed();
     ///     Ok(())
     /// }
     /// ```
     #[must_use]
-    pub fn widen<E>(self) -> BulkheadError<E> {
+    pub fn cast<E>(self) -> BulkheadError<E> {
         self.map_operation(|never| match never {})
     }
 }
@@ -348,15 +388,15 @@ impl RejectionReason {
     ///
     /// ```
     /// # use bulkman::error::RejectionReason;
-    /// assert_eq!(RejectionReason::ProbeLimit.as_str(), "probes_out");
+    /// assert_eq!(RejectionReason::ProbeLimit.as_str(), "probe_limit_reached");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "circuit_open",
-            Self::ProbeLimit => "probes_out",
+            Self::ProbeLimit => "probe_limit_reached",
             Self::ForcedOpen => "forced_open",
-            Self::NoProbeLease => "no_lease",
+            Self::NoProbeLease => "no_probe_lease",
         }
     }
 }
@@ -400,7 +440,10 @@ pub struct CircuitOpen {
 
 impl CircuitOpen {
     pub(crate) const fn new(reason: RejectionReason, retry_after: Option<Duration>) -> Self {
-        Self { reason, retry_after }
+        Self {
+            reason,
+            retry_after,
+        }
     }
 }
 
@@ -419,24 +462,45 @@ impl Denied {
     const NEVER: u64 = u64::MAX;
 
     pub(crate) const fn new(reason: RejectionReason) -> Self {
-        Self { reason, retry_after: Self::NEVER }
+        Self {
+            reason,
+            retry_after: Self::NEVER,
+        }
     }
 
     /// Come back in so many nanoseconds.
     pub(crate) const fn retry_in(reason: RejectionReason, nanos: u64) -> Self {
-        Self { reason, retry_after: if nanos == Self::NEVER { nanos - 1 } else { nanos } }
+        Self {
+            reason,
+            retry_after: if nanos == Self::NEVER {
+                nanos - 1
+            } else {
+                nanos
+            },
+        }
     }
 
     pub(crate) const fn retry_after(self) -> Option<Duration> {
-        if self.retry_after == Self::NEVER { None } else { Some(Duration::from_nanos(self.retry_after)) }
+        if self.retry_after == Self::NEVER {
+            None
+        } else {
+            Some(Duration::from_nanos(self.retry_after))
+        }
     }
 }
 
 /// What lies more than 584 years ahead is said to be 584 years ahead.
 impl From<CircuitOpen> for Denied {
-    fn from(CircuitOpen { reason, retry_after }: CircuitOpen) -> Self {
+    fn from(
+        CircuitOpen {
+            reason,
+            retry_after,
+        }: CircuitOpen,
+    ) -> Self {
         match retry_after {
-            Some(after) => Self::retry_in(reason, u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
+            Some(after) => {
+                Self::retry_in(reason, u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+            }
             None => Self::new(reason),
         }
     }
@@ -445,7 +509,10 @@ impl From<CircuitOpen> for Denied {
 impl From<Denied> for CircuitOpen {
     #[inline]
     fn from(denied: Denied) -> Self {
-        Self { reason: denied.reason, retry_after: denied.retry_after() }
+        Self {
+            reason: denied.reason,
+            retry_after: denied.retry_after(),
+        }
     }
 }
 
@@ -468,7 +535,11 @@ struct Rounded(Duration);
 impl fmt::Display for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = Duration::from_millis(u64::from(self.0.subsec_nanos().div_ceil(1_000_000)));
-        write!(f, "{:?}", Duration::from_secs(self.0.as_secs()).saturating_add(millis))
+        write!(
+            f,
+            "{:?}",
+            Duration::from_secs(self.0.as_secs()).saturating_add(millis)
+        )
     }
 }
 

@@ -118,7 +118,11 @@ pub(crate) fn check(
     range: &'static str,
 ) -> Result<(), ConfigError> {
     if text.is_empty() || text.len() > most {
-        return Err(ConfigError::out_of_range(field, format_args!("{} bytes", text.len()), range));
+        return Err(ConfigError::out_of_range(
+            field,
+            format_args!("{} bytes", text.len()),
+            range,
+        ));
     }
     if text.chars().any(char::is_control) {
         return Err(ConfigError::out_of_range(
@@ -204,14 +208,20 @@ mod tests {
             let text = "n".repeat(length);
             assert_eq!(BulkheadName::new(&text).unwrap().as_str(), text);
         }
-        assert_eq!(BulkheadName::new("zahlungsgebühr-日本").unwrap().as_str(), "zahlungsgebühr-日本");
+        assert_eq!(
+            BulkheadName::new("zahlungsgebühr-日本").unwrap().as_str(),
+            "zahlungsgebühr-日本"
+        );
         assert_eq!(size_of::<BulkheadName>(), 24);
     }
 
     #[test]
     fn the_error_names_field_value_and_range() {
         let text = BulkheadName::new("x".repeat(256)).unwrap_err().to_string();
-        assert!(text.contains("name") && text.contains("256 bytes") && text.contains("1 to 255"), "{text}");
+        assert!(
+            text.contains("name") && text.contains("256 bytes") && text.contains("1 to 255"),
+            "{text}"
+        );
         let text = BulkheadName::new("a\0b").unwrap_err().to_string();
         assert!(text.contains(r#""a\0b""#), "{text}");
     }

@@ -28,11 +28,14 @@ fn config() -> CircuitBreakerConfig {
 
 fn manual(config: CircuitBreakerConfig) -> (CircuitBreaker, ManualRuntime) {
     let runtime = ManualRuntime::new();
-    (CircuitBreaker::new("test", config, runtime.clone()).unwrap(), runtime)
+    (
+        CircuitBreaker::new("test", config, runtime.clone()).unwrap(),
+        runtime,
+    )
 }
 
 fn fail(breaker: &CircuitBreaker, times: u32) {
-    (0..times).for_each(|_| breaker.try_acquire().unwrap().failure());
+    (0..times).for_each(|_| breaker.try_acquire().unwrap().fail());
 }
 
 fn next(events: &mut CircuitEvents) -> Option<CircuitEvent> {
@@ -51,23 +54,33 @@ fn transition(events: &mut CircuitEvents) -> Transition {
 
 // ---- defects of the Python package
 
+/// Hazard P01.
 #[test]
-fn defect_1_thresholds_are_counts_and_do_not_reduce() {
+fn thresholds_are_counts_and_do_not_reduce() {
     let (breaker, runtime) = manual(config());
     fail(&breaker, 4);
-    assert_eq!(breaker.state(), CircuitState::Closed, "the fifth opens, not an earlier one");
+    assert_eq!(
+        breaker.state(),
+        CircuitState::Closed,
+        "the fifth opens, not an earlier one"
+    );
     fail(&breaker, 1);
     assert_eq!(breaker.state(), CircuitState::Open);
     runtime.advance(30 * SECOND);
     for successes in 0..3 {
-        assert_eq!(breaker.state(), CircuitState::HalfOpen, "after {successes} successes");
-        breaker.try_acquire().unwrap().success();
+        assert_eq!(
+            breaker.state(),
+            CircuitState::HalfOpen,
+            "after {successes} successes"
+        );
+        breaker.try_acquire().unwrap().succeed();
     }
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 
+/// Hazard P04, P05.
 #[test]
-fn defect_4_and_5_fifty_callers_after_the_isolation_are_three_probes_and_one_transition() {
+fn fifty_callers_after_the_isolation_are_three_probes_and_one_transition() {
     let (breaker, runtime) = manual(config());
     fail(&breaker, 5);
     runtime.advance(30 * SECOND);
@@ -87,22 +100,24 @@ fn defect_4_and_5_fifty_callers_after_the_isolation_are_three_probes_and_one_tra
     assert_eq!(admitted.into_inner(), 3);
     assert_eq!(transition(&mut events).to, CircuitState::HalfOpen);
     assert_eq!(next(&mut events), None);
-    assert_eq!(breaker.refusals().probes_out, 47);
+    assert_eq!(breaker.rejections().probe_limit_reached, 47);
 }
 
+/// Hazard P06.
 #[test]
-fn defect_6_an_outcome_from_before_the_opening_neither_closes_nor_shortens() {
+fn an_outcome_from_before_the_opening_neither_closes_nor_shortens() {
     let (breaker, runtime) = manual(config());
     let old: Vec<_> = (0..10).map(|_| breaker.try_acquire().unwrap()).collect();
     fail(&breaker, 5);
     runtime.advance(10 * SECOND);
-    old.into_iter().for_each(Admission::success);
+    old.into_iter().for_each(Admission::succeed);
     assert_eq!(breaker.snapshot().retry_after, Some(20 * SECOND));
     assert_eq!(breaker.snapshot().state, CircuitState::Open);
 }
 
+/// Hazard P09.
 #[test]
-fn defect_9_health_is_right_without_traffic() {
+fn health_is_right_without_traffic() {
     let (breaker, runtime) = manual(config());
     fail(&breaker, 5);
     runtime.advance(30 * SECOND);
@@ -111,24 +126,39 @@ fn defect_9_health_is_right_without_traffic() {
 
 // ---- cancellation, panics
 
+/// Hazard H05, H11.
 #[test]
-fn h05_h11_a_cancelled_probe_gives_its_slot_back() {
+fn a_cancelled_probe_gives_its_slot_back() {
     let (breaker, _) = manual(config().success_threshold(1));
     breaker.half_open();
     let mut call = Box::pin(breaker.execute(std::future::pending::<Result<(), ()>>()));
-    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    assert_eq!(breaker.try_acquire().unwrap_err().reason, RejectionReason::ProbeLimit);
+    assert!(
+        call.as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    assert_eq!(
+        breaker.try_acquire().unwrap_err().reason,
+        RejectionReason::ProbeLimit
+    );
     drop(call);
     let snapshot = breaker.snapshot();
-    assert_eq!((snapshot.probes_remaining, snapshot.counts.calls), (Some(1), 0));
+    assert_eq!(
+        (snapshot.probes_remaining, snapshot.counts.calls),
+        (Some(1), 0)
+    );
 }
 
+/// Hazard H03, H34.
 #[test]
-fn h03_h34_a_panic_is_a_failure_and_goes_on_unwinding() {
+fn a_panic_is_a_failure_and_goes_on_unwinding() {
     let (breaker, _) = manual(config().failure_threshold(2));
     let panics = || -> Result<(), ()> { panic!("the operation's") };
-    let unwound = catch_unwind(AssertUnwindSafe(|| breaker.call(panics)));
-    assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"the operation's"));
+    let unwound = catch_unwind(AssertUnwindSafe(|| breaker.execute_sync(panics)));
+    assert_eq!(
+        unwound.unwrap_err().downcast_ref(),
+        Some(&"the operation's")
+    );
     assert_eq!(breaker.snapshot().counts.consecutive_failures, 1);
 
     let call = pin!(breaker.execute(async move { panics() }));
@@ -159,12 +189,21 @@ fn an_admission_dropped_by_somebody_elses_panic_says_nothing() {
 fn a_refused_call_is_never_run() {
     let (breaker, _) = manual(config());
     breaker.force_open();
-    let refused = breaker.call(|| -> Result<(), ()> { unreachable!("refused") });
-    let Err(CircuitError::Open(refusal)) = refused else { panic!("{refused:?}") };
-    assert_eq!((refusal.reason, refusal.retry_after), (RejectionReason::ForcedOpen, None));
+    let refused = breaker.execute_sync(|| -> Result<(), ()> { unreachable!("refused") });
+    let Err(CircuitError::Open(refusal)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(
+        (refusal.reason, refusal.retry_after),
+        (RejectionReason::ForcedOpen, None)
+    );
     let never = pin!(breaker.execute(std::future::pending::<Result<(), ()>>()));
-    assert!(never.poll(&mut Context::from_waker(Waker::noop())).is_ready());
-    assert_eq!(breaker.refusals().forced_open, 2);
+    assert!(
+        never
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    );
+    assert_eq!(breaker.rejections().forced_open, 2);
 }
 
 // ---- generations
@@ -194,25 +233,32 @@ fn every_state_entered_is_a_generation_of_its_own() {
     }
 }
 
+/// Hazard H22.
 #[test]
-fn h22_a_reset_while_closed_drops_what_is_under_way() {
+fn a_reset_while_closed_drops_what_is_under_way() {
     let (breaker, _) = manual(config().failure_threshold(1));
     let old = breaker.try_acquire().unwrap();
     breaker.reset();
-    old.failure();
+    old.fail();
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 
 // ---- clocks
 
+/// Hazard H60.
 #[test]
-fn h60_time_that_goes_back_changes_nothing() {
-    let (breaker, _) =
-        manual(config().sliding_window(SlidingWindow::Time { length: 10 * SECOND, buckets: 10 }));
+fn time_that_goes_back_changes_nothing() {
+    let (breaker, _) = manual(config().sliding_window(SlidingWindow::Time {
+        length: 10 * SECOND,
+        buckets: 10,
+    }));
     let start = ClockOnly.now();
     let at = |seconds| start + Duration::from_secs(seconds);
     let fail_at = |now| {
-        breaker.try_acquire_at(now).unwrap().record_at(Outcome::Failure, SECOND, now);
+        breaker
+            .try_acquire_at(now)
+            .unwrap()
+            .record_at(Outcome::Failure, SECOND, now);
     };
     fail_at(at(100));
     fail_at(at(50));
@@ -223,19 +269,26 @@ fn h60_time_that_goes_back_changes_nothing() {
     assert_eq!(breaker.state_at(at(100)), CircuitState::Open);
     assert_eq!(breaker.state_at(at(10)), CircuitState::Open);
     assert_eq!(breaker.state_at(at(129)), CircuitState::Open);
-    assert_eq!(breaker.try_acquire_at(at(20)).unwrap_err().retry_after, Some(110 * SECOND));
+    assert_eq!(
+        breaker.try_acquire_at(at(20)).unwrap_err().retry_after,
+        Some(110 * SECOND)
+    );
     let _probe = breaker.try_acquire_at(at(130)).unwrap();
     assert_eq!(breaker.state_at(at(0)), CircuitState::HalfOpen);
     assert_eq!(breaker.state_at(at(130)), CircuitState::HalfOpen);
 }
 
+/// Hazard H62.
 #[test]
-fn h62_a_deadline_that_overflows_is_never() {
+fn a_deadline_that_overflows_is_never() {
     let (breaker, runtime) = manual(config().isolation_duration(Duration::MAX));
     breaker.open();
     runtime.advance(Duration::from_secs(1 << 40));
     let refusal = breaker.try_acquire().unwrap_err();
-    assert_eq!((refusal.reason, refusal.retry_after), (RejectionReason::Open, None));
+    assert_eq!(
+        (refusal.reason, refusal.retry_after),
+        (RejectionReason::Open, None)
+    );
     breaker.open_for(Duration::MAX);
     assert_eq!(breaker.snapshot().retry_after, None);
     // Far beyond 64 bits of nanoseconds, and still exact.
@@ -244,7 +297,10 @@ fn h62_a_deadline_that_overflows_is_never() {
     assert!(breaker.try_acquire().is_err());
     runtime.advance(far - Duration::from_nanos(1));
     assert_eq!(breaker.state(), CircuitState::Open);
-    assert_eq!(breaker.try_acquire().unwrap_err().retry_after, Some(Duration::from_nanos(1)));
+    assert_eq!(
+        breaker.try_acquire().unwrap_err().retry_after,
+        Some(Duration::from_nanos(1))
+    );
     runtime.advance(Duration::from_nanos(1));
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
 }
@@ -280,18 +336,28 @@ impl Runtime for Watched {
 
 #[test]
 fn the_clock_is_read_only_where_it_must_be() {
-    let window = config().failure_rate_threshold(0.5).minimum_number_of_calls(2);
-    let time = SlidingWindow::Time { length: SECOND, buckets: 10 };
+    let window = config()
+        .failure_rate_threshold(0.5)
+        .minimum_number_of_calls(2);
+    let time = SlidingWindow::Time {
+        length: SECOND,
+        buckets: 10,
+    };
     for (config, success) in [
         (config(), 0),
         (window.clone(), 0),
         (window.clone().sliding_window(time), 1),
-        (window.slow_call_rate_threshold(0.5).slow_call_duration_threshold(SECOND), 2),
+        (
+            window
+                .slow_call_rate_threshold(0.5)
+                .slow_call_duration_threshold(SECOND),
+            2,
+        ),
     ] {
         let runtime = Watched::default();
         let breaker = CircuitBreaker::new("watched", config, runtime.clone()).unwrap();
         runtime.take();
-        breaker.try_acquire().unwrap().success();
+        breaker.try_acquire().unwrap().succeed();
         assert_eq!(runtime.take(), success);
         breaker.open();
         runtime.take();
@@ -304,19 +370,24 @@ fn the_clock_is_read_only_where_it_must_be() {
         let now = runtime.clock.now();
         breaker.half_open();
         runtime.take();
-        breaker.try_acquire_at(now).unwrap().record_at(Outcome::Success, SECOND, now);
+        breaker
+            .try_acquire_at(now)
+            .unwrap()
+            .record_at(Outcome::Success, SECOND, now);
         assert_eq!(runtime.take(), 0, "the time was given");
     }
 }
 
 #[test]
 fn a_success_that_opens_by_a_rate_is_recorded_once() {
-    let config = config().failure_rate_threshold(0.5).minimum_number_of_calls(4);
+    let config = config()
+        .failure_rate_threshold(0.5)
+        .minimum_number_of_calls(4);
     let (breaker, runtime) = manual(config);
     fail(&breaker, 3);
     runtime.advance(SECOND);
     let mut events = breaker.events();
-    breaker.try_acquire().unwrap().success();
+    breaker.try_acquire().unwrap().succeed();
     let opened = transition(&mut events);
     assert_eq!(
         (opened.cause, opened.counts.calls, opened.counts.failures),
@@ -336,35 +407,64 @@ fn a_window_full_of_successes_hears_of_everything_else() {
         .failure_rate_threshold(0.5)
         .sliding_window(SlidingWindow::Count(4))
         .minimum_number_of_calls(4);
-    let call = |breaker: &CircuitBreaker, runtime: &ManualRuntime, ran: Duration, outcome: Outcome| {
-        let admission = breaker.try_acquire().unwrap();
-        runtime.advance(ran);
-        admission.record(outcome);
-        let counts = breaker.snapshot().counts;
-        (counts.calls, counts.failures, counts.slow_calls)
-    };
+    let call =
+        |breaker: &CircuitBreaker, runtime: &ManualRuntime, ran: Duration, outcome: Outcome| {
+            let admission = breaker.try_acquire().unwrap();
+            runtime.advance(ran);
+            admission.record(outcome);
+            let counts = breaker.snapshot().counts;
+            (counts.calls, counts.failures, counts.slow_calls)
+        };
     let (breaker, runtime) = manual(rules.clone());
     for calls in [1, 2, 3, 4, 4, 4] {
-        assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (calls, 0, 0));
+        assert_eq!(
+            call(&breaker, &runtime, SECOND, Outcome::Success),
+            (calls, 0, 0)
+        );
     }
     // One that fails leaves it again after four others, and it is as it was.
-    assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Failure), (4, 1, 0));
+    assert_eq!(
+        call(&breaker, &runtime, SECOND, Outcome::Failure),
+        (4, 1, 0)
+    );
     for failures in [1, 1, 1, 0, 0] {
-        assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, failures, 0));
+        assert_eq!(
+            call(&breaker, &runtime, SECOND, Outcome::Success),
+            (4, failures, 0)
+        );
     }
-    assert_eq!(call(&breaker, &runtime, 2 * SECOND, Outcome::Success), (4, 0, 1));
+    assert_eq!(
+        call(&breaker, &runtime, 2 * SECOND, Outcome::Success),
+        (4, 0, 1)
+    );
     for slow in [1, 1, 1, 0] {
-        assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, slow));
+        assert_eq!(
+            call(&breaker, &runtime, SECOND, Outcome::Success),
+            (4, 0, slow)
+        );
     }
     // What is slow, and how many calls there are, can change.
-    breaker.reconfigure(&rules.clone().slow_call_duration_threshold(SECOND / 2)).unwrap();
-    assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, 1));
-    assert_eq!(call(&breaker, &runtime, SECOND, Outcome::Success), (4, 0, 2));
+    breaker
+        .reconfigure(&rules.clone().slow_call_duration_threshold(SECOND / 2))
+        .unwrap();
+    assert_eq!(
+        call(&breaker, &runtime, SECOND, Outcome::Success),
+        (4, 0, 1)
+    );
+    assert_eq!(
+        call(&breaker, &runtime, SECOND, Outcome::Success),
+        (4, 0, 2)
+    );
     assert_eq!(breaker.state(), CircuitState::Open);
     breaker.reset();
-    breaker.reconfigure(&rules.sliding_window(SlidingWindow::Count(6))).unwrap();
+    breaker
+        .reconfigure(&rules.sliding_window(SlidingWindow::Count(6)))
+        .unwrap();
     for calls in [1, 2, 3, 4, 5, 6, 6] {
-        assert_eq!(call(&breaker, &runtime, Duration::ZERO, Outcome::Success), (calls, 0, 0));
+        assert_eq!(
+            call(&breaker, &runtime, Duration::ZERO, Outcome::Success),
+            (calls, 0, 0)
+        );
     }
 }
 
@@ -375,27 +475,48 @@ fn transitions_say_what_why_when_and_for_how_long() {
     fail(&breaker, 5);
     let opened = transition(&mut events);
     assert_eq!(opened.circuit, *breaker.name());
-    assert_eq!((opened.from, opened.to), (CircuitState::Closed, CircuitState::Open));
+    assert_eq!(
+        (opened.from, opened.to),
+        (CircuitState::Closed, CircuitState::Open)
+    );
     assert_eq!(opened.cause, TransitionCause::ConsecutiveFailures);
     assert_eq!(opened.counts.consecutive_failures, 5);
-    assert_eq!((opened.isolation, opened.open_count), (Some(10 * SECOND), 1));
+    assert_eq!(
+        (opened.isolation, opened.open_count),
+        (Some(10 * SECOND), 1)
+    );
     runtime.advance(25 * SECOND);
     let _hung = breaker.try_acquire().unwrap();
-    assert_eq!(transition(&mut events).cause, TransitionCause::IsolationOver);
+    assert_eq!(
+        transition(&mut events).cause,
+        TransitionCause::IsolationElapsed
+    );
     let out = runtime.now();
     runtime.advance(15 * SECOND);
     assert_eq!(breaker.state(), CircuitState::Open);
     let lost = transition(&mut events);
-    assert_eq!((lost.cause, lost.at, lost.open_count), (TransitionCause::ProbeLost, out + 10 * SECOND, 2));
+    assert_eq!(
+        (lost.cause, lost.at, lost.open_count),
+        (TransitionCause::ProbeLost, out + 10 * SECOND, 2)
+    );
     breaker.close();
     assert_eq!(transition(&mut events).cause, TransitionCause::Manual);
-    let causes: Vec<_> = breaker.snapshot().recent.iter().map(|transition| transition.cause).collect();
+    let causes: Vec<_> = breaker
+        .snapshot()
+        .recent
+        .iter()
+        .map(|transition| transition.cause)
+        .collect();
     assert_eq!(causes.len(), 4);
-    assert_eq!(causes[2..], [TransitionCause::ProbeLost, TransitionCause::Manual]);
+    assert_eq!(
+        causes[2..],
+        [TransitionCause::ProbeLost, TransitionCause::Manual]
+    );
 }
 
+/// Hazard H81.
 #[test]
-fn h81_a_listener_that_falls_behind_is_told_how_many_it_missed() {
+fn a_listener_that_falls_behind_is_told_how_many_it_missed() {
     let (breaker, _) = manual(config());
     let mut events = breaker.events();
     for _ in 0..100 {
@@ -412,14 +533,17 @@ fn h81_a_listener_that_falls_behind_is_told_how_many_it_missed() {
     assert_eq!(next(&mut events), None);
 }
 
+/// Hazard H82.
 #[test]
-fn h82_a_stream_ends_with_its_circuit_and_does_not_keep_it() {
+fn a_stream_ends_with_its_circuit_and_does_not_keep_it() {
     let (breaker, runtime) = manual(config());
     let mut events = breaker.events();
     breaker.open();
     drop(breaker);
     transition(&mut events);
-    let ended = runtime.block_on(std::future::poll_fn(|cx| Pin::new(&mut events).poll_next(cx)));
+    let ended = runtime.block_on(std::future::poll_fn(|cx| {
+        Pin::new(&mut events).poll_next(cx)
+    }));
     assert_eq!(ended, None);
 }
 
@@ -429,14 +553,19 @@ fn a_listener_that_waits_is_woken() {
     breaker.open();
     let mut events = breaker.events();
     // Only the timer can bring this about.
-    let event = runtime.block_on(std::future::poll_fn(|cx| Pin::new(&mut events).poll_next(cx)));
-    let Some(CircuitEvent::Transition(transition)) = event else { panic!("{event:?}") };
+    let event = runtime.block_on(std::future::poll_fn(|cx| {
+        Pin::new(&mut events).poll_next(cx)
+    }));
+    let Some(CircuitEvent::Transition(transition)) = event else {
+        panic!("{event:?}")
+    };
     assert_eq!(transition.to, CircuitState::HalfOpen);
     assert_eq!(runtime.elapsed(), 30 * SECOND);
 }
 
+/// Hazard H78.
 #[test]
-fn h78_a_waker_may_use_the_circuit_and_may_panic() {
+fn a_waker_may_use_the_circuit_and_may_panic() {
     struct Curious(CircuitBreaker, AtomicBool);
     impl std::task::Wake for Curious {
         fn wake(self: Arc<Self>) {
@@ -450,7 +579,11 @@ fn h78_a_waker_may_use_the_circuit_and_may_panic() {
     let curious = Arc::new(Curious(breaker.clone(), AtomicBool::new(false)));
     let waker = Waker::from(Arc::clone(&curious));
     let mut events = breaker.events();
-    assert!(pin!(&mut events).poll_next(&mut Context::from_waker(&waker)).is_pending());
+    assert!(
+        pin!(&mut events)
+            .poll_next(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
     breaker.open();
     assert!(curious.1.load(Ordering::Relaxed));
     assert_eq!(breaker.state(), CircuitState::Closed);
@@ -460,8 +593,9 @@ fn h78_a_waker_may_use_the_circuit_and_may_panic() {
 
 // ---- the timer
 
+/// Hazard H14.
 #[test]
-fn h14_a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
+fn a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
     #[derive(Debug)]
     struct Broken(ManualRuntime, AtomicBool);
     impl Runtime for Broken {
@@ -473,13 +607,17 @@ fn h14_a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
         }
         fn spawn(&self, task: BoxFuture<'static, ()>) {
             drop(task);
-            assert!(!self.1.swap(true, Ordering::Relaxed), "no runtime to spawn on");
+            assert!(
+                !self.1.swap(true, Ordering::Relaxed),
+                "no runtime to spawn on"
+            );
         }
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     }
     let clock = ManualRuntime::new();
     let runtime = Broken(clock.clone(), AtomicBool::new(false));
-    let breaker = CircuitBreaker::new("broken", config().automatic_half_open(true), runtime).unwrap();
+    let breaker =
+        CircuitBreaker::new("broken", config().automatic_half_open(true), runtime).unwrap();
     for _ in 0..3 {
         fail(&breaker, 5);
         clock.advance(30 * SECOND);
@@ -488,8 +626,9 @@ fn h14_a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
     }
 }
 
+/// Hazard H10.
 #[test]
-fn h10_a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
+fn a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
     #[derive(Clone, Debug, Default)]
     struct Sleeps(ManualRuntime, Arc<AtomicUsize>);
     impl Runtime for Sleeps {
@@ -506,9 +645,13 @@ fn h10_a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     }
     let runtime = Sleeps::default();
-    let config = config().automatic_half_open(true).isolation_duration(SECOND);
-    let config =
-        config.max_half_open_duration(SECOND, bulkman_core::circuit_breaker::HalfOpenTimeoutAction::Open);
+    let config = config()
+        .automatic_half_open(true)
+        .isolation_duration(SECOND);
+    let config = config.max_half_open_duration(
+        SECOND,
+        bulkman_core::circuit_breaker::HalfOpenTimeoutAction::Open,
+    );
     let breaker = CircuitBreaker::new("timed", config, runtime.clone()).unwrap();
     let start = runtime.now();
     for seconds in (2..=11).rev() {
@@ -517,7 +660,9 @@ fn h10_a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
     let mut events = breaker.events();
     runtime.0.advance(30 * SECOND);
     // Nobody has looked: each came at its time, by a timer.
-    let times: Vec<_> = (0..29).map(|_| transition(&mut events).at - start).collect();
+    let times: Vec<_> = (0..29)
+        .map(|_| transition(&mut events).at - start)
+        .collect();
     assert_eq!(times, (2..=30).map(Duration::from_secs).collect::<Vec<_>>());
     // Ten tasks were started, and one of them went on.
     assert_eq!(runtime.1.load(Ordering::Relaxed), 10 + 29);
@@ -531,44 +676,74 @@ fn the_timers_task_does_not_keep_the_circuit_alive() {
     runtime.run_until_stalled();
     drop(breaker);
     transition(&mut events);
-    assert_eq!(pin!(&mut events).poll_next(&mut Context::from_waker(Waker::noop())), Poll::Ready(None));
+    assert_eq!(
+        pin!(&mut events).poll_next(&mut Context::from_waker(Waker::noop())),
+        Poll::Ready(None)
+    );
 }
 
 #[test]
 fn what_a_runtime_cannot_do_is_refused_with_the_settings_name() {
     let automatic = config().automatic_half_open(true);
     let refused = CircuitBreaker::new("test", automatic.clone(), ClockOnly).unwrap_err();
-    assert!(matches!(refused, ConfigError::Unsupported { setting: "automatic_half_open", .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            ConfigError::Unsupported {
+                setting: "automatic_half_open",
+                ..
+            }
+        ),
+        "{refused}"
+    );
     let breaker = CircuitBreaker::new("test", config(), ClockOnly).unwrap();
     assert!(breaker.reconfigure(&automatic).is_err());
-    assert!(!breaker.settings().automatic_half_open);
+    assert!(!breaker.resolved_config().automatic_half_open);
 }
 
 // ---- reconfiguring
 
+/// Hazard H88.
 #[test]
-fn h88_reconfiguring_keeps_the_state_the_isolation_and_the_window() {
-    let (breaker, runtime) =
-        manual(config().failure_rate_threshold(0.9).sliding_window(SlidingWindow::Count(8)));
+fn reconfiguring_keeps_the_state_the_isolation_and_the_window() {
+    let (breaker, runtime) = manual(
+        config()
+            .failure_rate_threshold(0.9)
+            .sliding_window(SlidingWindow::Count(8)),
+    );
     fail(&breaker, 4);
-    (0..4).for_each(|_| breaker.try_acquire().unwrap().success());
+    (0..4).for_each(|_| breaker.try_acquire().unwrap().succeed());
     let mut events = breaker.events();
     let under_way = breaker.try_acquire().unwrap();
-    let smaller = config().failure_rate_threshold(0.5).sliding_window(SlidingWindow::Count(5));
+    let smaller = config()
+        .failure_rate_threshold(0.5)
+        .sliding_window(SlidingWindow::Count(5));
     breaker.reconfigure(&smaller).unwrap();
     let counts = breaker.snapshot().counts;
     assert_eq!((counts.calls, counts.failures), (5, 1));
-    under_way.success();
-    assert_eq!(breaker.snapshot().counts.failures, 0, "an outcome under way is recorded");
+    under_way.succeed();
+    assert_eq!(
+        breaker.snapshot().counts.failures,
+        0,
+        "an outcome under way is recorded"
+    );
 
     fail(&breaker, 3);
     assert_eq!(breaker.state(), CircuitState::Open);
     runtime.advance(10 * SECOND);
-    breaker.reconfigure(&smaller.clone().isolation_duration(500 * SECOND)).unwrap();
+    breaker
+        .reconfigure(&smaller.clone().isolation_duration(500 * SECOND))
+        .unwrap();
     assert_eq!(breaker.snapshot().retry_after, Some(20 * SECOND));
-    let refused = breaker.reconfigure(&smaller.failure_rate_threshold(2.0)).unwrap_err();
+    let refused = breaker
+        .reconfigure(&smaller.failure_rate_threshold(2.0))
+        .unwrap_err();
     assert!(refused.to_string().contains("failure_rate_threshold"));
-    assert_eq!(breaker.settings().failure_rate_threshold, Some(0.5), "the old rules stay");
+    assert_eq!(
+        breaker.resolved_config().failure_rate_threshold,
+        Some(0.5),
+        "the old rules stay"
+    );
     assert_eq!(transition(&mut events).cause, TransitionCause::FailureRate);
     assert_eq!(next(&mut events), None);
 }
@@ -577,7 +752,7 @@ fn h88_reconfiguring_keeps_the_state_the_isolation_and_the_window() {
 fn fewer_probes_to_wait_for_may_be_enough() {
     let (breaker, _) = manual(config().success_threshold(3));
     breaker.half_open();
-    (0..2).for_each(|_| breaker.try_acquire().unwrap().success());
+    (0..2).for_each(|_| breaker.try_acquire().unwrap().succeed());
     breaker.reconfigure(&config().success_threshold(2)).unwrap();
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
@@ -586,8 +761,14 @@ fn fewer_probes_to_wait_for_may_be_enough() {
 fn a_rule_that_is_added_counts_from_then_on() {
     let (breaker, _) = manual(config());
     fail(&breaker, 2);
-    breaker.reconfigure(&config().failure_threshold(3).sliding_window(SlidingWindow::Count(10))).unwrap();
-    breaker.try_acquire().unwrap().success();
+    breaker
+        .reconfigure(
+            &config()
+                .failure_threshold(3)
+                .sliding_window(SlidingWindow::Count(10)),
+        )
+        .unwrap();
+    breaker.try_acquire().unwrap().succeed();
     assert_eq!(breaker.snapshot().counts.calls, 1);
     breaker.reconfigure(&config().failure_threshold(3)).unwrap();
     fail(&breaker, 3);
@@ -596,13 +777,23 @@ fn a_rule_that_is_added_counts_from_then_on() {
 
 // ---- threads
 
+/// Hazard H06, H25, H27.
 #[test]
-fn h06_h25_h27_threads_see_only_legal_transitions_and_bounded_probes() {
-    let time = SlidingWindow::Time { length: Duration::from_millis(10), buckets: 5 };
+fn threads_see_only_legal_transitions_and_bounded_probes() {
+    let time = SlidingWindow::Time {
+        length: Duration::from_millis(10),
+        buckets: 5,
+    };
     for config in [
         config().failure_threshold(3).success_threshold(2),
-        config().failure_rate_threshold(0.3).minimum_number_of_calls(5).permitted_calls_in_half_open(2),
-        config().failure_count_threshold(5).sliding_window(time).success_threshold(2),
+        config()
+            .failure_rate_threshold(0.3)
+            .minimum_number_of_calls(5)
+            .permitted_calls_in_half_open(2),
+        config()
+            .failure_count_threshold(5)
+            .sliding_window(time)
+            .success_threshold(2),
     ] {
         let (breaker, runtime) = manual(config.isolation_duration(Duration::from_millis(5)));
         let mut events = breaker.events();
@@ -616,7 +807,9 @@ fn h06_h25_h27_threads_see_only_legal_transitions_and_bounded_probes() {
                             runtime.advance(Duration::from_millis(1));
                         }
                         let before = breaker.snapshot();
-                        let Ok(admission) = breaker.try_acquire() else { continue };
+                        let Ok(admission) = breaker.try_acquire() else {
+                            continue;
+                        };
                         let after = breaker.snapshot();
                         // With one half-open stay on both sides, the admission is a probe of it.
                         let stay = (before.generation == after.generation
@@ -633,8 +826,8 @@ fn h06_h25_h27_threads_see_only_legal_transitions_and_bounded_probes() {
                             *probes.lock().unwrap().get_mut(&stay).unwrap() -= 1;
                         }
                         match (i + thread) % 5 {
-                            0 | 1 => admission.failure(),
-                            2 | 3 => admission.success(),
+                            0 | 1 => admission.fail(),
+                            2 | 3 => admission.succeed(),
                             _ => drop(admission),
                         }
                     }
@@ -644,7 +837,9 @@ fn h06_h25_h27_threads_see_only_legal_transitions_and_bounded_probes() {
         assert!(probes.into_inner().unwrap().len() > 10, "hardly any probes");
         let (mut state, mut generation, mut seen) = (None, 0, 0);
         while let Some(event) = next(&mut events) {
-            let CircuitEvent::Transition(transition) = event else { continue };
+            let CircuitEvent::Transition(transition) = event else {
+                continue;
+            };
             seen += 1;
             assert!(transition.generation > generation);
             if generation + 1 == transition.generation {
@@ -655,7 +850,10 @@ fn h06_h25_h27_threads_see_only_legal_transitions_and_bounded_probes() {
                     (transition.from, transition.to),
                     (CircuitState::Closed, CircuitState::Open)
                         | (CircuitState::Open, CircuitState::HalfOpen)
-                        | (CircuitState::HalfOpen, CircuitState::Open | CircuitState::Closed)
+                        | (
+                            CircuitState::HalfOpen,
+                            CircuitState::Open | CircuitState::Closed
+                        )
                 ),
                 "{transition:?}"
             );
@@ -674,10 +872,16 @@ fn refusals_are_counted_once_each() {
             scope.spawn(|| (0..1_000).for_each(|_| assert!(breaker.try_acquire().is_err())));
         }
     });
-    assert_eq!(breaker.refusals().open, 4_000);
-    assert_eq!(breaker.snapshot().not_permitted, 4_000);
+    assert_eq!(breaker.rejections().open, 4_000);
+    assert_eq!(breaker.snapshot().rejected_calls, 4_000);
     breaker.force_open();
-    assert_eq!((breaker.refusals().total(), breaker.snapshot().not_permitted), (4_000, 0));
+    assert_eq!(
+        (
+            breaker.rejections().total(),
+            breaker.snapshot().rejected_calls
+        ),
+        (4_000, 0)
+    );
 }
 
 // ---- types

@@ -26,7 +26,7 @@ struct Rules {
     slow_after: u64,
     minimum: u32,
     window: Window,
-    trial: HalfOpenPolicy,
+    half_open_policy: HalfOpenPolicy,
     isolation: u64,
     factor: u64,
     max: u64,
@@ -55,14 +55,15 @@ impl Rules {
             .minimum_number_of_calls(self.minimum)
             .sliding_window(match self.window {
                 Window::Count(size) => SlidingWindow::Count(size),
-                Window::Time { bucket, buckets } => {
-                    SlidingWindow::Time { length: millis(bucket) * buckets, buckets }
-                }
+                Window::Time { bucket, buckets } => SlidingWindow::Time {
+                    length: millis(bucket) * buckets,
+                    buckets,
+                },
             })
             .isolation_duration(millis(self.isolation))
             .isolation_backoff(IsolationBackoff::new(self.factor as f64, millis(self.max)))
             .probe_timeout(self.probe_timeout.map_or(Duration::MAX, millis));
-        config = match self.trial {
+        config = match self.half_open_policy {
             HalfOpenPolicy::Row(successes) => config.success_threshold(successes),
             HalfOpenPolicy::Sample(calls) => config.permitted_calls_in_half_open(calls),
         };
@@ -79,7 +80,11 @@ impl Rules {
             config = config.slow_call_rate_threshold(rate(percent));
         }
         if let Some((max, closes)) = self.max_half_open {
-            let then = if closes { HalfOpenTimeoutAction::Closed } else { HalfOpenTimeoutAction::Open };
+            let then = if closes {
+                HalfOpenTimeoutAction::Closed
+            } else {
+                HalfOpenTimeoutAction::Open
+            };
             config = config.max_half_open_duration(millis(max), then);
         }
         config
@@ -142,7 +147,8 @@ impl Model {
                 self.calls[skipped..].to_vec()
             }
             (_, Window::Time { bucket, buckets }) => {
-                let alive = |call: &&Call| call.at / bucket + u64::from(buckets) > self.now / bucket;
+                let alive =
+                    |call: &&Call| call.at / bucket + u64::from(buckets) > self.now / bucket;
                 self.calls.iter().filter(alive).copied().collect()
             }
         }
@@ -156,10 +162,12 @@ impl Model {
     }
 
     fn rated(&self) -> bool {
-        let enough = match (self.state, self.rules.trial) {
+        let enough = match (self.state, self.rules.half_open_policy) {
             (CircuitState::Open, _) => return self.frozen_rated,
             (CircuitState::HalfOpen, HalfOpenPolicy::Sample(calls)) => calls as usize,
-            (CircuitState::HalfOpen, HalfOpenPolicy::Row(calls)) => self.minimum().min(calls as usize),
+            (CircuitState::HalfOpen, HalfOpenPolicy::Row(calls)) => {
+                self.minimum().min(calls as usize)
+            }
             _ => self.minimum(),
         };
         let calls = self.counted().len();
@@ -168,13 +176,18 @@ impl Model {
 
     /// Failures since the last success, whether they are in the window or not.
     fn row(&self) -> usize {
-        self.failed.iter().rev().take_while(|failed| **failed).count()
+        self.failed
+            .iter()
+            .rev()
+            .take_while(|failed| **failed)
+            .count()
     }
 
     fn broken(&self, calls: &[Call], row: usize, cap: usize) -> bool {
         let failed = calls.iter().filter(|call| call.failed).count();
         let slow = calls.iter().filter(|call| call.slow).count();
-        let reaches = |threshold: Option<u32>, n| threshold.is_some_and(|t| n >= (t as usize).min(cap));
+        let reaches =
+            |threshold: Option<u32>, n| threshold.is_some_and(|t| n >= (t as usize).min(cap));
         let rate = |percent: Option<u64>, n: usize| {
             calls.len() >= self.minimum().min(cap)
                 && percent.is_some_and(|percent| n as u64 * 100 >= percent * calls.len() as u64)
@@ -203,8 +216,15 @@ impl Model {
     }
 
     fn open(&mut self, raises: bool, at: u64) {
-        let level = if raises { self.level } else { self.level.saturating_sub(1) };
-        let grown = self.rules.isolation.saturating_mul(self.rules.factor.saturating_pow(level));
+        let level = if raises {
+            self.level
+        } else {
+            self.level.saturating_sub(1)
+        };
+        let grown = self
+            .rules
+            .isolation
+            .saturating_mul(self.rules.factor.saturating_pow(level));
         self.level += u32::from(raises);
         self.enter(CircuitState::Open, Some(at + grown.min(self.rules.max)), at);
     }
@@ -217,16 +237,26 @@ impl Model {
                 }
                 CircuitState::HalfOpen => {
                     let lost = self.rules.probe_timeout.and_then(|timeout| {
-                        self.probes.iter().map(|(id, since)| (since + timeout, *id)).min()
+                        self.probes
+                            .iter()
+                            .map(|(id, since)| (since + timeout, *id))
+                            .min()
                     });
-                    let over = self.rules.max_half_open.map(|(max, closes)| (self.since + max, closes));
+                    let over = self
+                        .rules
+                        .max_half_open
+                        .map(|(max, closes)| (self.since + max, closes));
                     match (lost, over) {
                         (Some((due, id)), over)
                             if due <= self.now && over.is_none_or(|over| due <= over.0) =>
                         {
                             self.probes.remove(&id);
                             let slow = self.rules.probe_timeout > Some(self.rules.slow_after);
-                            self.probe_is_back(Call { at: due, failed: true, slow });
+                            self.probe_is_back(Call {
+                                at: due,
+                                failed: true,
+                                slow,
+                            });
                         }
                         (_, Some((due, true))) if due <= self.now => {
                             self.enter(CircuitState::Closed, None, due);
@@ -252,11 +282,17 @@ impl Model {
 
     fn judge(&mut self, at: u64) {
         let back = self.calls.clone();
-        match self.rules.trial {
+        match self.rules.half_open_policy {
             HalfOpenPolicy::Row(_) if back.iter().any(|call| call.failed) => self.open(true, at),
-            HalfOpenPolicy::Row(n) if back.len() >= n as usize => self.enter(CircuitState::Closed, None, at),
+            HalfOpenPolicy::Row(n) if back.len() >= n as usize => {
+                self.enter(CircuitState::Closed, None, at)
+            }
             HalfOpenPolicy::Sample(n) if back.len() >= n as usize => {
-                let row = back.split(|call| !call.failed).map(<[_]>::len).max().unwrap_or(0);
+                let row = back
+                    .split(|call| !call.failed)
+                    .map(<[_]>::len)
+                    .max()
+                    .unwrap_or(0);
                 if self.broken(&back, row, n as usize) {
                     self.open(true, at);
                 } else {
@@ -268,7 +304,7 @@ impl Model {
     }
 
     fn slots(&self) -> usize {
-        let (HalfOpenPolicy::Row(n) | HalfOpenPolicy::Sample(n)) = self.rules.trial;
+        let (HalfOpenPolicy::Row(n) | HalfOpenPolicy::Sample(n)) = self.rules.half_open_policy;
         (n as usize).saturating_sub(self.calls.len() + self.probes.len())
     }
 
@@ -298,8 +334,11 @@ impl Model {
         if outcome == Outcome::Ignored {
             return;
         }
-        let call =
-            Call { at: self.now, failed: outcome == Outcome::Failure, slow: ran > self.rules.slow_after };
+        let call = Call {
+            at: self.now,
+            failed: outcome == Outcome::Failure,
+            slow: ran > self.rules.slow_after,
+        };
         match self.state {
             CircuitState::HalfOpen if was_out => self.probe_is_back(call),
             CircuitState::MetricsOnly => self.record(call),
@@ -319,7 +358,8 @@ impl Model {
             // What has left the window does not come back when it grows; its newest part stays
             // when it shrinks, and nothing when it changes its kind.
             self.calls = self.counted();
-            let same = std::mem::discriminant(&self.rules.window) == std::mem::discriminant(&rules.window);
+            let same =
+                std::mem::discriminant(&self.rules.window) == std::mem::discriminant(&rules.window);
             self.rules.window = rules.window;
             self.calls = if same { self.counted() } else { Vec::new() };
         }
@@ -384,7 +424,11 @@ impl<'a> Pair<'a> {
             Op::OpenFor(time) => {
                 self.breaker.open_for(millis(time));
                 self.model.advance();
-                self.model.enter(CircuitState::Open, Some(self.model.now + time), self.model.now);
+                self.model.enter(
+                    CircuitState::Open,
+                    Some(self.model.now + time),
+                    self.model.now,
+                );
             }
             Op::Reconfigure(rules) => {
                 self.breaker.reconfigure(&rules.config()).unwrap();
@@ -412,7 +456,9 @@ impl<'a> Pair<'a> {
                 prop_assert_eq!(reason, expected);
                 Ok(false)
             }
-            (got, expected) => Err(TestCaseError::fail(format!("expected {expected:?}, got {got:?}"))),
+            (got, expected) => Err(TestCaseError::fail(format!(
+                "expected {expected:?}, got {got:?}"
+            ))),
         }
     }
 
@@ -421,7 +467,7 @@ impl<'a> Pair<'a> {
         if outcome == Outcome::Ignored && ran % 2 == 0 {
             drop(admission);
         } else {
-            admission.record_after(outcome, millis(ran));
+            admission.record_with_duration(outcome, millis(ran));
         }
         self.model.settle(id, era, outcome, ran);
     }
@@ -451,10 +497,16 @@ impl<'a> Pair<'a> {
         prop_assert_eq!(snapshot.state, model.state);
         prop_assert_eq!(snapshot.age, millis(model.now - model.since));
         prop_assert_eq!(snapshot.open_count, model.level);
-        prop_assert_eq!(snapshot.not_permitted, model.refused);
-        prop_assert_eq!(snapshot.retry_after, model.until.map(|until| millis(until - model.now)));
+        prop_assert_eq!(snapshot.rejected_calls, model.refused);
+        prop_assert_eq!(
+            snapshot.retry_after,
+            model.until.map(|until| millis(until - model.now))
+        );
         let half_open = model.state == CircuitState::HalfOpen;
-        prop_assert_eq!(snapshot.probes_remaining, half_open.then(|| model.slots() as u32));
+        prop_assert_eq!(
+            snapshot.probes_remaining,
+            half_open.then(|| model.slots() as u32)
+        );
 
         let calls = match model.state {
             CircuitState::Disabled | CircuitState::ForcedOpen => Vec::new(),
@@ -469,8 +521,14 @@ impl<'a> Pair<'a> {
         prop_assert_eq!(counts.consecutive_failures as usize, model.row());
         prop_assert_eq!(counts.successes, counts.calls - counts.failures);
         let rated = model.rated() && !calls.is_empty();
-        prop_assert_eq!(counts.failure_rate, rated.then(|| failed as f64 / calls.len() as f64));
-        prop_assert_eq!(counts.slow_call_rate, rated.then(|| slow as f64 / calls.len() as f64));
+        prop_assert_eq!(
+            counts.failure_rate,
+            rated.then(|| failed as f64 / calls.len() as f64)
+        );
+        prop_assert_eq!(
+            counts.slow_call_rate,
+            rated.then(|| slow as f64 / calls.len() as f64)
+        );
 
         let mut moves = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
@@ -513,10 +571,15 @@ proptest! {
 fn rules() -> impl Strategy<Value = Rules> {
     let window = prop_oneof![
         (1_u32..12).prop_map(Window::Count),
-        (1_u32..6).prop_map(|buckets| Window::Time { bucket: 10, buckets }),
+        (1_u32..6).prop_map(|buckets| Window::Time {
+            bucket: 10,
+            buckets
+        }),
     ];
-    let trial =
-        prop_oneof![(1_u32..4).prop_map(HalfOpenPolicy::Row), (1_u32..5).prop_map(HalfOpenPolicy::Sample)];
+    let trial = prop_oneof![
+        (1_u32..4).prop_map(HalfOpenPolicy::Row),
+        (1_u32..5).prop_map(HalfOpenPolicy::Sample)
+    ];
     let percent = || proptest::option::of(1_u64..=100);
     let thresholds = (
         proptest::option::weighted(0.3, 1_u32..6),
@@ -547,7 +610,7 @@ fn rules() -> impl Strategy<Value = Rules> {
             slow_after: 10 * (slow_after + 1),
             minimum,
             window,
-            trial,
+            half_open_policy: trial,
             isolation,
             factor,
             max,

@@ -11,14 +11,14 @@ use bulkman_core::fleet::Fleet;
 use bulkman_core::fleet::{DecisionOutcome, FleetEvent};
 use bulkman_core::store::MemoryStore;
 use bulkman_core::store::{
-    CircuitStore, Fault, FaultStore, FleetAction, FleetCommand, FleetCountPolicy, FleetState, OnOutage,
-    OperationId, SharingMode, StoreError, StoreSettings,
+    CircuitStore, Fault, FaultStore, FleetAction, FleetCommand, FleetCountPolicy, FleetState,
+    OnOutage, OperationId, SharingMode, StoreError, StoreSettings,
 };
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError};
 use futures_lite::StreamExt;
 
-/// Defect 13 of the Python package.
+/// Hazard P13.
 #[test]
 fn the_first_to_open_opens_for_all_and_at_once() {
     let world = World::new();
@@ -29,15 +29,25 @@ fn the_first_to_open_opens_for_all_and_at_once() {
         assert_eq!(process.state(), CircuitState::Open);
         let refused = process.call(Ok(())).unwrap_err();
         assert!(
-            matches!(&refused, BulkheadError::CircuitOpen { reason: RejectionReason::Open, .. }),
+            matches!(
+                &refused,
+                BulkheadError::CircuitOpen {
+                    reason: RejectionReason::Open,
+                    ..
+                }
+            ),
             "{refused}"
         );
-        assert_eq!(refused.retry_after(), Some(Duration::from_secs(30)), "the same for all");
+        assert_eq!(
+            refused.retry_after(),
+            Some(Duration::from_secs(30)),
+            "the same for all"
+        );
     }
     assert_eq!(world.store_view(), (FleetState::Open, 1));
 }
 
-/// Defect 13 of the Python package.
+/// Hazard P13.
 #[test]
 fn a_late_success_does_not_close_what_a_peer_opened() {
     let world = World::new();
@@ -48,7 +58,11 @@ fn a_late_success_does_not_close_what_a_peer_opened() {
     permit.succeed();
     world.settle();
     assert_eq!(world.store_view(), (FleetState::Open, 1));
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Open)
+    );
 }
 
 #[test]
@@ -63,15 +77,29 @@ fn one_probe_in_the_whole_fleet() {
         assert_eq!(process.state(), CircuitState::HalfOpen);
         let refused = process.call(Ok(())).unwrap_err();
         assert!(
-            matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::NoProbeLease, .. }),
+            matches!(
+                refused,
+                BulkheadError::CircuitOpen {
+                    reason: RejectionReason::NoProbeLease,
+                    ..
+                }
+            ),
             "{refused}"
         );
         assert!(refused.retry_after().unwrap() <= Duration::from_secs(1));
     }
     world.advance(1);
-    let permits: Vec<_> = fleet.iter().filter_map(|process| process.bulkhead.try_acquire().ok()).collect();
+    let permits: Vec<_> = fleet
+        .iter()
+        .filter_map(|process| process.bulkhead.try_acquire().ok())
+        .collect();
     assert_eq!(permits.len(), 1, "one lease");
-    assert!(fleet.iter().all(|process| process.bulkhead.try_acquire().is_err()), "and one probe on it");
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.bulkhead.try_acquire().is_err()),
+        "and one probe on it"
+    );
     for permit in permits {
         permit.succeed();
     }
@@ -79,8 +107,10 @@ fn one_probe_in_the_whole_fleet() {
     let mut closed_after = 0;
     while world.store_view().0 == FleetState::HalfOpen {
         world.settle();
-        let admitted: Vec<_> =
-            fleet.iter().filter_map(|process| process.bulkhead.try_acquire().ok()).collect();
+        let admitted: Vec<_> = fleet
+            .iter()
+            .filter_map(|process| process.bulkhead.try_acquire().ok())
+            .collect();
         assert!(admitted.len() <= 1);
         admitted.into_iter().for_each(|permit| permit.succeed());
         world.settle();
@@ -88,7 +118,11 @@ fn one_probe_in_the_whole_fleet() {
         assert!(closed_after < 5, "two more successes close");
     }
     assert_eq!(closed_after, 2);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Closed));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
 }
 
 #[test]
@@ -101,7 +135,11 @@ fn a_failed_probe_reopens_for_all() {
     world.advance(1);
     fleet[2].call(Err("still down")).unwrap_err();
     world.settle();
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Open)
+    );
     let refused = fleet[1].call(Ok(())).unwrap_err();
     assert_eq!(refused.retry_after(), Some(Duration::from_secs(30)));
     assert_eq!(world.store_view(), (FleetState::Open, 3));
@@ -119,7 +157,10 @@ fn what_opens_before_the_store_was_first_heard_is_a_decision_too() {
     first.circuit_breaker().unwrap().open();
     runtime.advance(Duration::from_secs(1));
     for bulkhead in [&first, &second] {
-        assert_eq!(bulkhead.circuit_breaker().unwrap().state(), CircuitState::Open);
+        assert_eq!(
+            bulkhead.circuit_breaker().unwrap().state(),
+            CircuitState::Open
+        );
     }
 }
 
@@ -133,19 +174,30 @@ fn one_call_a_minute_closes_the_circuit_by_its_fourth() {
     fleet[1].call(Ok(())).unwrap_err();
     for call in 2..=4 {
         world.advance(60);
-        assert_eq!(fleet[1].state(), CircuitState::HalfOpen, "before call {call}");
+        assert_eq!(
+            fleet[1].state(),
+            CircuitState::HalfOpen,
+            "before call {call}"
+        );
         fleet[1].call(Ok(())).unwrap();
     }
     world.settle();
     assert_eq!(world.store_view().0, FleetState::Closed);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Closed));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
 }
 
 #[test]
 fn a_health_check_closes_it_without_any_traffic() {
     let world = World::new();
     let fleet = world.processes(2);
-    fleet[1].bulkhead.health_check(Duration::from_secs(5), || async { Ok::<_, ()>(()) }).unwrap();
+    fleet[1]
+        .bulkhead
+        .health_check(Duration::from_secs(5), || async { Ok::<_, ()>(()) })
+        .unwrap();
     fleet[0].fail(5);
     world.advance(4);
     assert_eq!(world.store_view().0, FleetState::Open);
@@ -153,7 +205,11 @@ fn a_health_check_closes_it_without_any_traffic() {
     assert_eq!(world.store_view().0, FleetState::HalfOpen, "early");
     world.advance(30);
     assert_eq!(world.store_view().0, FleetState::Closed);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Closed));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
 }
 
 #[test]
@@ -205,7 +261,11 @@ fn a_process_that_starts_while_the_fleet_is_open_refuses_from_its_first_call() {
     fleet[0].fail(5);
     world.advance(10);
     let late = world.start("late", StoreSettings::new());
-    assert!(world.runtime.block_on(late.fleet.ready(Duration::from_secs(1))));
+    assert!(
+        world
+            .runtime
+            .block_on(late.fleet.wait_ready(Duration::from_secs(1)))
+    );
     let refused = late.call(Ok(())).unwrap_err();
     assert_eq!(refused.retry_after(), Some(Duration::from_secs(20)));
 }
@@ -216,7 +276,11 @@ fn ready_is_bounded() {
     world.store.set(Fault::Hang);
     let process = world.start_frozen("x");
     let before = world.runtime.elapsed();
-    assert!(!world.runtime.block_on(process.fleet.ready(Duration::from_millis(300))));
+    assert!(
+        !world
+            .runtime
+            .block_on(process.fleet.wait_ready(Duration::from_millis(300)))
+    );
     assert_eq!(world.runtime.elapsed() - before, Duration::from_millis(300));
     assert_eq!(process.call(Ok(())), Ok(()), "calls need not wait for it");
 }
@@ -225,12 +289,22 @@ fn ready_is_bounded() {
 fn a_quorum_protects_the_good_ones_from_one_bad_node() {
     let world = World::new();
     let settings = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(60)));
-    let fleet: Vec<_> = (0..4).map(|i| world.start(&format!("p{i}"), settings.clone())).collect();
+    let fleet: Vec<_> = (0..4)
+        .map(|i| world.start(&format!("p{i}"), settings.clone()))
+        .collect();
     world.settle();
     fleet[0].fail(5);
     world.settle();
-    assert_eq!(fleet[0].state(), CircuitState::Open, "its own rules protect it");
-    assert!(fleet[1..].iter().all(|process| process.state() == CircuitState::Closed));
+    assert_eq!(
+        fleet[0].state(),
+        CircuitState::Open,
+        "its own rules protect it"
+    );
+    assert!(
+        fleet[1..]
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
     assert_eq!(world.store_view(), (FleetState::Closed, 0));
     // Below the quorum it recovers by itself, with probes of its own.
     world.advance(30);
@@ -241,7 +315,12 @@ fn a_quorum_protects_the_good_ones_from_one_bad_node() {
     // A vote of half a minute ago counts still.
     fleet[1].fail(5);
     world.settle();
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open), "two of four");
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Open),
+        "two of four"
+    );
     assert_eq!(world.store_view(), (FleetState::Open, 1));
 }
 
@@ -249,7 +328,9 @@ fn a_quorum_protects_the_good_ones_from_one_bad_node() {
 fn a_vote_that_is_too_old_does_not_count() {
     let world = World::new();
     let settings = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
-    let fleet: Vec<_> = (0..2).map(|i| world.start(&format!("p{i}"), settings.clone())).collect();
+    let fleet: Vec<_> = (0..2)
+        .map(|i| world.start(&format!("p{i}"), settings.clone()))
+        .collect();
     world.settle();
     fleet[0].fail(5);
     world.advance(11);
@@ -272,18 +353,20 @@ fn an_operator_outlasts_an_opening_below_the_quorum() {
     process.bulkhead.circuit_breaker().unwrap().close();
     process.fail(5);
     world.advance(31);
-    process.store.heal();
+    process.store.clear();
     world.advance(3);
     assert_eq!(process.state(), CircuitState::ForcedOpen);
 }
 
-/// Defect 13 of the Python package.
+/// Hazard P13.
 #[test]
 fn the_fleets_counts_open_where_none_would_alone() {
     let world = World::new();
     let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(8);
     let settings = StoreSettings::new().share(SharingMode::Counts(rule));
-    let fleet: Vec<_> = (0..2).map(|i| world.start(&format!("p{i}"), settings.clone())).collect();
+    let fleet: Vec<_> = (0..2)
+        .map(|i| world.start(&format!("p{i}"), settings.clone()))
+        .collect();
     world.settle();
     // Four failures each, and never five in a row.
     for process in &fleet {
@@ -292,7 +375,11 @@ fn the_fleets_counts_open_where_none_would_alone() {
     }
     world.advance(3);
     assert_eq!(world.store_view(), (FleetState::Open, 1));
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Open)
+    );
 }
 
 #[test]
@@ -301,7 +388,11 @@ fn an_operator_wins_over_every_process() {
     let fleet = world.processes(3);
     world.command(FleetAction::ForceOpen);
     world.settle();
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::ForcedOpen));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::ForcedOpen)
+    );
     // What a process says by hand does not get through.
     fleet[0].bulkhead.circuit_breaker().unwrap().close();
     world.settle();
@@ -314,7 +405,11 @@ fn an_operator_wins_over_every_process() {
     }
     world.command(FleetAction::Close);
     world.settle();
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Closed));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
 }
 
 #[test]
@@ -355,10 +450,16 @@ fn what_is_done_by_hand_through_a_bulkhead_is_the_fleets() {
     let circuit = fleet[0].bulkhead.circuit_breaker().unwrap();
     circuit.open_for(Duration::from_secs(7));
     world.settle();
-    assert_eq!(fleet[1].call(Ok(())).unwrap_err().retry_after(), Some(Duration::from_secs(7)));
+    assert_eq!(
+        fleet[1].call(Ok(())).unwrap_err().retry_after(),
+        Some(Duration::from_secs(7))
+    );
     circuit.open_for(Duration::from_secs(90));
     world.settle();
-    assert_eq!(fleet[1].call(Ok(())).unwrap_err().retry_after(), Some(Duration::from_secs(90)));
+    assert_eq!(
+        fleet[1].call(Ok(())).unwrap_err().retry_after(),
+        Some(Duration::from_secs(90))
+    );
     circuit.half_open();
     world.settle();
     assert_eq!(fleet[1].state(), CircuitState::HalfOpen);
@@ -367,7 +468,7 @@ fn what_is_done_by_hand_through_a_bulkhead_is_the_fleets() {
     assert_eq!(fleet[1].state(), CircuitState::Closed);
 }
 
-/// Defect 12 of the Python package.
+/// Hazard P12.
 #[test]
 fn an_outage_loses_nothing_and_holds_up_nobody() {
     let world = World::new();
@@ -392,9 +493,14 @@ fn an_outage_loses_nothing_and_holds_up_nobody() {
         );
     }
     let events = drain(&world, &mut events);
-    assert!(matches!(events[0], FleetEvent::Degraded { .. }), "{events:?}");
     assert!(
-        events.iter().any(|event| matches!(event, FleetEvent::Synchronized { after: Some(_) })),
+        matches!(events[0], FleetEvent::Degraded { .. }),
+        "{events:?}"
+    );
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, FleetEvent::Synchronized { after: Some(_) })),
         "{events:?}"
     );
     assert_eq!(endings(&events), [DecisionOutcome::Published], "{events:?}");
@@ -411,15 +517,25 @@ fn a_decision_made_over_again_is_not_taken_for_the_one_that_the_store_has() {
     fleet[0].store.set(Fault::Down);
     fleet[0].store.break_sessions();
     world.settle();
-    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+    fleet[0]
+        .bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .open_for(Duration::from_secs(3_600));
     world.advance(3);
-    fleet[0].store.heal();
+    fleet[0].store.clear();
     world.advance(5);
     // The link begins with a full snapshot: on the same epoch, and open, but not for so long.
-    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Published]);
+    assert_eq!(
+        endings(&drain(&world, &mut events)),
+        [DecisionOutcome::Published]
+    );
     assert_eq!(world.store_view(), (FleetState::Open, 2));
     let refused = fleet[1].call(Ok(())).unwrap_err();
-    assert!(refused.retry_after().unwrap() > Duration::from_secs(3_500), "{refused}");
+    assert!(
+        refused.retry_after().unwrap() > Duration::from_secs(3_500),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -430,10 +546,17 @@ fn an_opening_that_is_over_before_the_store_is_back_is_dropped() {
     world.store.break_all(&fleet, Fault::Down);
     fleet[0].fail(5);
     world.advance(40);
-    assert_eq!(fleet[0].state(), CircuitState::HalfOpen, "not closed by an old view");
+    assert_eq!(
+        fleet[0].state(),
+        CircuitState::HalfOpen,
+        "not closed by an old view"
+    );
     world.heal_all(&fleet);
     world.advance(3);
-    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Expired]);
+    assert_eq!(
+        endings(&drain(&world, &mut events)),
+        [DecisionOutcome::Expired]
+    );
     assert_eq!(world.store_view(), (FleetState::Closed, 0));
     assert_eq!(fleet[0].state(), CircuitState::Closed);
 }
@@ -457,7 +580,11 @@ fn during_an_outage_each_process_probes_for_itself() {
     assert_eq!(fleet[0].state(), CircuitState::Closed);
     world.heal_all(&fleet);
     world.advance(3);
-    assert_eq!(world.store_view().0, FleetState::Closed, "what it found out is told");
+    assert_eq!(
+        world.store_view().0,
+        FleetState::Closed,
+        "what it found out is told"
+    );
     assert_eq!(fleet[1].state(), CircuitState::Closed);
 }
 
@@ -473,10 +600,16 @@ fn an_outage_can_be_waited_for() {
     world.advance(60);
     let refused = process.call(Ok(())).unwrap_err();
     assert!(
-        matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::NoProbeLease, .. }),
+        matches!(
+            refused,
+            BulkheadError::CircuitOpen {
+                reason: RejectionReason::NoProbeLease,
+                ..
+            }
+        ),
         "{refused}"
     );
-    process.store.heal();
+    process.store.clear();
     world.advance(3);
     process.call(Ok(())).unwrap_err();
     world.advance(2);
@@ -507,11 +640,18 @@ fn a_lost_answer_is_recognised_and_nothing_is_applied_twice() {
         fleet[0].store.set(fault);
         fleet[0].fail(5);
         world.advance(3);
-        fleet[0].store.heal();
+        fleet[0].store.clear();
         world.advance(5);
         assert_eq!(world.store_view(), (FleetState::Open, 1));
-        assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Published]);
-        assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+        assert_eq!(
+            endings(&drain(&world, &mut events)),
+            [DecisionOutcome::Published]
+        );
+        assert!(
+            fleet
+                .iter()
+                .all(|process| process.state() == CircuitState::Open)
+        );
     }
 }
 
@@ -536,12 +676,27 @@ fn an_opening_heard_of_after_its_own_is_not_begun_again() {
     fleet[1].fail(5);
     assert_eq!(fleet[1].state(), CircuitState::Open);
     world.advance(5);
-    assert_eq!(world.store_view(), (FleetState::Open, 1), "it would be a second opening, and a longer one");
-    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Superseded]);
+    assert_eq!(
+        world.store_view(),
+        (FleetState::Open, 1),
+        "it would be a second opening, and a longer one"
+    );
+    assert_eq!(
+        endings(&drain(&world, &mut events)),
+        [DecisionOutcome::Superseded]
+    );
     world.advance(24);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Open)
+    );
     world.advance(1);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::HalfOpen));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::HalfOpen)
+    );
 }
 
 #[test]
@@ -561,10 +716,16 @@ fn what_is_announced_need_not_be_looked_for() {
     assert_eq!(fleet[1].state(), CircuitState::Open);
     fleet[0].bulkhead.circuit_breaker().unwrap().open();
     world.settle();
-    assert_eq!((fleet[1].state(), fleet[1].store.operations()), (CircuitState::Open, before + 1));
+    assert_eq!(
+        (fleet[1].state(), fleet[1].store.operations()),
+        (CircuitState::Open, before + 1)
+    );
     fleet[0].bulkhead.circuit_breaker().unwrap().close();
     world.settle();
-    assert_eq!((fleet[1].state(), fleet[1].store.operations()), (CircuitState::Closed, before + 1));
+    assert_eq!(
+        (fleet[1].state(), fleet[1].store.operations()),
+        (CircuitState::Closed, before + 1)
+    );
 }
 
 #[test]
@@ -584,9 +745,18 @@ fn an_announcement_that_lay_about_is_as_old_as_it_is() {
     world.advance(1);
     assert_eq!(fleet[1].state(), CircuitState::Open);
     world.advance(27);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Open)
+    );
     world.advance(1);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::HalfOpen), "at the same moment");
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::HalfOpen),
+        "at the same moment"
+    );
 }
 
 #[test]
@@ -609,7 +779,10 @@ fn what_fails_together_is_published_together() {
     }
     world.settle();
     assert_eq!(fleet[0].store.operations(), before + 1);
-    assert_eq!(endings(&drain(&world, &mut events)), [DecisionOutcome::Published; 100]);
+    assert_eq!(
+        endings(&drain(&world, &mut events)),
+        [DecisionOutcome::Published; 100]
+    );
 }
 
 #[test]
@@ -634,8 +807,15 @@ fn many_openings_at_once_are_heard_of_together() {
     }
     world.advance(1);
     let asked = fleet[1].store.operations() - before;
-    assert!(asked <= 4, "the others' openings were taken over one by one: {asked} operations");
-    assert!(here.iter().chain(&there).all(|bulkhead| !bulkhead.is_healthy()));
+    assert!(
+        asked <= 4,
+        "the others' openings were taken over one by one: {asked} operations"
+    );
+    assert!(
+        here.iter()
+            .chain(&there)
+            .all(|bulkhead| !bulkhead.is_healthy())
+    );
     assert_eq!(fleet[1].fleet.snapshot().pending, 0);
 }
 
@@ -647,24 +827,42 @@ fn lost_announcements_are_made_up_for_and_then_not_relied_on() {
     fleet[1].store.drop_notifications(true);
     fleet[0].fail(5);
     world.settle();
-    assert_eq!(fleet[1].state(), CircuitState::Closed, "it has heard nothing");
+    assert_eq!(
+        fleet[1].state(),
+        CircuitState::Closed,
+        "it has heard nothing"
+    );
     world.advance(6);
     assert_eq!(fleet[1].state(), CircuitState::Open, "it has looked");
     world.command(FleetAction::Close);
     world.advance(6);
     let events = drain(&world, &mut events);
-    assert!(events.iter().any(|event| matches!(event, FleetEvent::FellBackToPolling)), "{events:?}");
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, FleetEvent::FellBackToPolling)),
+        "{events:?}"
+    );
     assert!(fleet[1].fleet.snapshot().polling);
     world.command(FleetAction::ForceOpen);
     world.advance(2);
-    assert_eq!(fleet[1].state(), CircuitState::ForcedOpen, "within a poll interval and its jitter");
+    assert_eq!(
+        fleet[1].state(),
+        CircuitState::ForcedOpen,
+        "within a poll interval and its jitter"
+    );
 }
 
 #[test]
 fn history_that_was_lost_and_made_up_for_by_other_changes_is_noticed() {
     // Fewer changes than were lost, as many, and more; of another circuit, and of this one.
-    for (circuit, changes) in [("search", 1), ("search", 2), ("search", 5), ("payments", 2), ("payments", 3)]
-    {
+    for (circuit, changes) in [
+        ("search", 1),
+        ("search", 2),
+        ("search", 5),
+        ("payments", 2),
+        ("payments", 3),
+    ] {
         let world = World::new();
         let fleet = world.processes(2);
         let search = Bulkhead::new(BulkheadConfig::new("search"), world.runtime.clone()).unwrap();
@@ -674,7 +872,11 @@ fn history_that_was_lost_and_made_up_for_by_other_changes_is_noticed() {
         // An opening and, after a while, another and longer one.
         fleet[0].fail(5);
         world.settle();
-        fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+        fleet[0]
+            .bulkhead
+            .circuit_breaker()
+            .unwrap()
+            .open_for(Duration::from_secs(3_600));
         world.settle();
         assert_eq!(world.store_view(), (FleetState::Open, 2));
         let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
@@ -682,22 +884,36 @@ fn history_that_was_lost_and_made_up_for_by_other_changes_is_noticed() {
         // Before anybody looks again, others have written to what was restored.
         world.memory.restore(&backup);
         for change in 0..changes {
-            world.command_on(circuit, [FleetAction::Reset, FleetAction::Close][change % 2]);
+            world.command_on(
+                circuit,
+                [FleetAction::Reset, FleetAction::Close][change % 2],
+            );
         }
         world.advance(6);
-        let told: Vec<_> = events.iter_mut().map(|events| drain(&world, events)).collect();
-        let lost = |events: &Vec<FleetEvent>| events.iter().any(|e| matches!(e, FleetEvent::HistoryLost));
+        let told: Vec<_> = events
+            .iter_mut()
+            .map(|events| drain(&world, events))
+            .collect();
+        let lost =
+            |events: &Vec<FleetEvent>| events.iter().any(|e| matches!(e, FleetEvent::HistoryLost));
         let what = format!("{changes} of {circuit}: {told:?}");
         if circuit == "search" {
             // Whoever looks first tells the opening again; both may.
             assert!(told.iter().any(lost), "{what}");
-            assert_eq!(world.store_view().0, FleetState::Open, "it had time left: {what}");
+            assert_eq!(
+                world.store_view().0,
+                FleetState::Open,
+                "it had time left: {what}"
+            );
             for process in &fleet {
                 let left = process.call(Ok(())).unwrap_err().retry_after().unwrap();
                 assert!(left > Duration::from_secs(3_500), "{left:?}, {what}");
             }
         } else if changes == 2 {
-            assert!(told.iter().any(lost), "at the same epoch, another change: {what}");
+            assert!(
+                told.iter().any(lost),
+                "at the same epoch, another change: {what}"
+            );
         } else {
             // A later epoch is a later word.
             assert_eq!(world.store_view(), (FleetState::Closed, 3), "{what}");
@@ -707,8 +923,16 @@ fn history_that_was_lost_and_made_up_for_by_other_changes_is_noticed() {
             let snapshot = process.fleet.snapshot();
             assert_eq!(snapshot.pending, 0, "{what}");
             let payments = &snapshot.circuits[0];
-            assert_eq!((payments.state, payments.epoch.0), (Some(state), epoch), "{what}");
-            assert_eq!(process.state() == CircuitState::Open, state == FleetState::Open, "{what}");
+            assert_eq!(
+                (payments.state, payments.epoch.0),
+                (Some(state), epoch),
+                "{what}"
+            );
+            assert_eq!(
+                process.state() == CircuitState::Open,
+                state == FleetState::Open,
+                "{what}"
+            );
         }
     }
 }
@@ -717,12 +941,20 @@ fn history_that_was_lost_and_made_up_for_by_other_changes_is_noticed() {
 fn a_standby_that_lagged_behind_is_told_what_it_missed() {
     let world = World::new();
     let fleet = world.processes(3);
-    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+    fleet[0]
+        .bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .open_for(Duration::from_secs(3_600));
     world.settle();
     fleet[0].bulkhead.circuit_breaker().unwrap().close();
     world.settle();
     let standby = world.memory.backup();
-    fleet[1].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(7_200));
+    fleet[1]
+        .bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .open_for(Duration::from_secs(7_200));
     world.settle();
     world.store.break_all(&fleet, Fault::Down);
     world.memory.restore(&standby);
@@ -749,7 +981,12 @@ fn what_is_not_lost_is_not_told_again() {
         world.advance(1);
     }
     let events = drain(&world, &mut events);
-    assert!(!events.iter().any(|event| matches!(event, FleetEvent::HistoryLost)), "{events:?}");
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, FleetEvent::HistoryLost)),
+        "{events:?}"
+    );
     let looks = fleet[0].store.operations();
     world.advance(100);
     let looks = fleet[0].store.operations() - looks;
@@ -760,7 +997,10 @@ fn what_is_not_lost_is_not_told_again() {
 fn a_store_whose_clock_steps_is_named_and_moves_no_deadline() {
     let clock = ManualRuntime::new();
     let memory = MemoryStore::new(clock.clone());
-    let world = World { memory, ..World::new() };
+    let world = World {
+        memory,
+        ..World::new()
+    };
     let process = &world.processes(1)[0];
     let mut events = process.fleet.events();
     let mut pass = |seconds: u64| {
@@ -772,19 +1012,30 @@ fn a_store_whose_clock_steps_is_named_and_moves_no_deadline() {
             FleetEvent::ClockStepped { by, forward } => Some((by.as_secs() / 10 * 10, *forward)),
             _ => None,
         };
-        drain(&world, &mut events).iter().filter_map(step).collect::<Vec<_>>()
+        drain(&world, &mut events)
+            .iter()
+            .filter_map(step)
+            .collect::<Vec<_>>()
     };
-    process.bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(1_000));
+    process
+        .bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .open_for(Duration::from_secs(1_000));
     assert_eq!(pass(60), [], "it goes as ours does");
     clock.advance(Duration::from_secs(605));
     assert_eq!(pass(20), [(600, true)], "once");
     // Ours goes on without it: it has stepped back.
     process.store.set(Fault::Hang);
     world.advance(45);
-    process.store.heal();
+    process.store.clear();
     assert_eq!(pass(20), [(40, false)]);
     let left = process.call(Ok(())).unwrap_err().retry_after().unwrap();
-    assert_eq!(left, Duration::from_secs(1_000 - 145), "by the clock of this process");
+    assert_eq!(
+        left,
+        Duration::from_secs(1_000 - 145),
+        "by the clock of this process"
+    );
 }
 
 #[test]
@@ -797,10 +1048,23 @@ fn simultaneous_openings_make_one() {
     }
     world.settle();
     assert_eq!(world.store_view(), (FleetState::Open, 1));
-    let endings: Vec<_> = events.iter_mut().flat_map(|events| endings(&drain(&world, events))).collect();
+    let endings: Vec<_> = events
+        .iter_mut()
+        .flat_map(|events| endings(&drain(&world, events)))
+        .collect();
     assert_eq!(endings.len(), 20, "every decision has an end: {endings:?}");
-    assert_eq!(endings.iter().filter(|ending| **ending == DecisionOutcome::Published).count(), 1);
-    assert!(fleet.iter().all(|process| process.state() == CircuitState::Open));
+    assert_eq!(
+        endings
+            .iter()
+            .filter(|ending| **ending == DecisionOutcome::Published)
+            .count(),
+        1
+    );
+    assert!(
+        fleet
+            .iter()
+            .all(|process| process.state() == CircuitState::Open)
+    );
 }
 
 #[test]
@@ -809,15 +1073,23 @@ fn an_error_that_does_not_mend_itself_is_told_with_its_words() {
     let process = world.start("x", StoreSettings::new());
     world.settle();
     let mut events = process.fleet.events();
-    process.store.set(Fault::Error(StoreError::denied("GRANT bulkman_app TO this_role")));
+    process.store.set(Fault::Error(StoreError::denied(
+        "GRANT bulkman_app TO this_role",
+    )));
     process.store.break_sessions();
     world.advance(10);
     let events = drain(&world, &mut events);
-    let denied =
-        events.iter().filter(|e| matches!(e, FleetEvent::Degraded { error: StoreError::Denied { .. } }));
+    let denied = events.iter().filter(|e| {
+        matches!(
+            e,
+            FleetEvent::Degraded {
+                error: StoreError::Denied { .. }
+            }
+        )
+    });
     assert_eq!(denied.count(), 1, "once: {events:?}");
     assert_eq!(process.call(Ok(())), Ok(()));
-    process.store.heal();
+    process.store.clear();
     world.advance(3);
     assert!(process.fleet.snapshot().connected);
 }
@@ -830,7 +1102,10 @@ fn a_store_that_comes_back_is_not_stormed() {
     world.advance(60);
     let connects: usize = fleet.iter().map(|process| process.store.connects()).sum();
     // A try a second each, on the average, once the backoff has reached its two seconds.
-    assert!((20 * 30..20 * 100).contains(&connects), "{connects} tries in a minute");
+    assert!(
+        (20 * 30..20 * 100).contains(&connects),
+        "{connects} tries in a minute"
+    );
 }
 
 #[test]
@@ -838,8 +1113,11 @@ fn an_idle_process_asks_the_store_for_next_to_nothing() {
     let world = World::new();
     let process = world.start("x", StoreSettings::new());
     for name in 0..199 {
-        let other =
-            Bulkhead::new(BulkheadConfig::new(format!("other {name}")), world.runtime.clone()).unwrap();
+        let other = Bulkhead::new(
+            BulkheadConfig::new(format!("other {name}")),
+            world.runtime.clone(),
+        )
+        .unwrap();
         process.fleet.attach(&other).unwrap();
         std::mem::forget(other);
     }
@@ -847,7 +1125,10 @@ fn an_idle_process_asks_the_store_for_next_to_nothing() {
     let before = process.store.operations();
     world.advance(100);
     let asked = process.store.operations() - before;
-    assert!((16..=26).contains(&asked), "a look every five seconds, whatever the circuits: {asked}");
+    assert!(
+        (16..=26).contains(&asked),
+        "a look every five seconds, whatever the circuits: {asked}"
+    );
 }
 
 #[test]
@@ -855,7 +1136,10 @@ fn a_shutdown_publishes_what_is_pending_and_gives_leases_back() {
     let world = World::new();
     let fleet = world.processes(2);
     fleet[0].fail(5);
-    assert!(world.runtime.block_on(fleet[0].fleet.shutdown()), "it was told");
+    assert!(
+        world.runtime.block_on(fleet[0].fleet.shutdown()),
+        "it was told"
+    );
     world.settle();
     assert_eq!(fleet[1].state(), CircuitState::Open);
 
@@ -916,9 +1200,16 @@ fn a_snapshot_has_the_circuits_by_name() {
     }
     world.settle();
     let circuits = process.fleet.snapshot().circuits;
-    let names: Vec<&str> = circuits.iter().map(|circuit| circuit.name.as_str()).collect();
+    let names: Vec<&str> = circuits
+        .iter()
+        .map(|circuit| circuit.name.as_str())
+        .collect();
     assert_eq!(names, ["accounts", "mail", "payments", "search"]);
-    assert!(circuits.iter().all(|circuit| circuit.state == Some(FleetState::Closed)));
+    assert!(
+        circuits
+            .iter()
+            .all(|circuit| circuit.state == Some(FleetState::Closed))
+    );
 }
 
 struct World {
@@ -941,22 +1232,34 @@ impl World {
         let runtime = ManualRuntime::new();
         let memory = MemoryStore::new(runtime.clone());
         let store = FaultStore::new(memory.clone(), runtime.clone());
-        Self { store, runtime, memory, operations: AtomicU64::new(1 << 48) }
+        Self {
+            store,
+            runtime,
+            memory,
+            operations: AtomicU64::new(1 << 48),
+        }
     }
 
     fn processes(&self, count: usize) -> Vec<Process> {
-        let processes = (0..count).map(|i| self.start(&format!("p{i}"), StoreSettings::new())).collect();
+        let processes = (0..count)
+            .map(|i| self.start(&format!("p{i}"), StoreSettings::new()))
+            .collect();
         self.settle();
         processes
     }
 
     fn start(&self, name: &str, settings: StoreSettings) -> Process {
-        let store = FaultStore::new(self.memory.with_settings(settings.instance(name)), self.runtime.clone());
+        let store = FaultStore::new(
+            self.memory.with_settings(settings.instance(name)),
+            self.runtime.clone(),
+        );
         self.start_on(store)
     }
 
     fn start_frozen(&self, name: &str) -> Process {
-        let memory = self.memory.with_settings(StoreSettings::new().instance(name));
+        let memory = self
+            .memory
+            .with_settings(StoreSettings::new().instance(name));
         let store = FaultStore::new(memory, self.runtime.clone());
         store.set(Fault::Hang);
         self.start_on(store)
@@ -964,9 +1267,15 @@ impl World {
 
     fn start_on(&self, store: FaultStore) -> Process {
         let fleet = Fleet::new(store.clone(), self.runtime.clone()).unwrap();
-        let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), self.runtime.clone()).unwrap();
+        let bulkhead =
+            Bulkhead::new(BulkheadConfig::new("payments"), self.runtime.clone()).unwrap();
         fleet.attach(&bulkhead).unwrap();
-        Process { runtime: self.runtime.clone(), store, fleet, bulkhead }
+        Process {
+            runtime: self.runtime.clone(),
+            store,
+            fleet,
+            bulkhead,
+        }
     }
 
     /// Lets everybody do what they can without time passing.
@@ -980,7 +1289,7 @@ impl World {
     }
 
     fn heal_all(&self, processes: &[Process]) {
-        processes.iter().for_each(|process| process.store.heal());
+        processes.iter().for_each(|process| process.store.clear());
     }
 
     fn command(&self, action: FleetAction) {
@@ -992,14 +1301,14 @@ impl World {
         let operation = OperationId(self.operations.fetch_add(1, Ordering::Relaxed));
         let command = FleetCommand::new(name.clone(), action, operation, "ada", "a drill");
         self.runtime.block_on(async {
-            let mut session = self.memory.connect(&[]).await.unwrap();
+            let mut session = self.memory.open_session(&[]).await.unwrap();
             session.command(&command).await.unwrap();
         });
     }
 
     fn store_view(&self) -> (FleetState, u64) {
         self.runtime.block_on(async {
-            let mut session = self.memory.connect(&[]).await.unwrap();
+            let mut session = self.memory.open_session(&[]).await.unwrap();
             let view = session.snapshot(None).await.unwrap().circuits.remove(0);
             (view.state, view.epoch.0)
         })
@@ -1042,7 +1351,10 @@ impl Process {
 
 fn drain(world: &World, events: &mut bulkman_core::fleet::FleetEvents) -> Vec<FleetEvent> {
     let mut drained = Vec::new();
-    while let Some(Some(event)) = world.runtime.block_on(futures_lite::future::poll_once(events.next())) {
+    while let Some(Some(event)) = world
+        .runtime
+        .block_on(futures_lite::future::poll_once(events.next()))
+    {
         drained.push(event);
     }
     drained

@@ -11,8 +11,8 @@ use bulkman_core::fleet::Fleet;
 use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
 use bulkman_core::store::MemoryStore;
 use bulkman_core::store::{
-    CircuitStore, Epoch, Fault, FaultStore, FleetAction, FleetCommand, FleetState, MemoryBackup, OperationId,
-    SharingMode, StoreSettings,
+    CircuitStore, Epoch, Fault, FaultStore, FleetAction, FleetCommand, FleetState, MemoryBackup,
+    OperationId, SharingMode, StoreSettings,
 };
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker};
@@ -130,28 +130,46 @@ impl World {
     fn new(quorum: u16) -> Self {
         let runtime = ManualRuntime::new();
         let share = SharingMode::quorum(quorum, Duration::from_secs(60));
-        let memory = MemoryStore::new(runtime.clone()).with_settings(StoreSettings::new().share(share));
+        let memory =
+            MemoryStore::new(runtime.clone()).with_settings(StoreSettings::new().share(share));
         let processes = (0..PROCESSES)
             .map(|_| {
                 let store = FaultStore::new(memory.clone(), runtime.clone());
                 let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
                 let bulkheads = CIRCUITS.map(|name| {
-                    let config = BulkheadConfig::new(name).isolation_duration(Duration::from_secs(10));
+                    let config =
+                        BulkheadConfig::new(name).isolation_duration(Duration::from_secs(10));
                     let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
                     fleet.attach(&bulkhead).unwrap();
                     bulkhead
                 });
                 let events = fleet.events();
-                Process { store, fleet, bulkheads: bulkheads.into(), events }
+                Process {
+                    store,
+                    fleet,
+                    bulkheads: bulkheads.into(),
+                    events,
+                }
             })
             .collect();
         runtime.run_until_stalled();
-        Self { runtime, memory, processes, operations: 0, backup: None }
+        Self {
+            runtime,
+            memory,
+            processes,
+            operations: 0,
+            backup: None,
+        }
     }
 
     fn put_in(&mut self, input: &Input) {
         match *input {
-            Input::Calls { process, circuit, count, fail } => self.call(process, circuit, count, fail),
+            Input::Calls {
+                process,
+                circuit,
+                count,
+                fail,
+            } => self.call(process, circuit, count, fail),
             Input::HalfOpen { process, circuit } => self.circuit(process, circuit).half_open(),
             Input::Open { process, circuit } => self.circuit(process, circuit).open(),
             Input::Close { process, circuit } => self.circuit(process, circuit).close(),
@@ -168,7 +186,7 @@ impl World {
             }),
             Input::Deaf { process } => self.processes[process].store.drop_notifications(true),
             Input::Break { process } => self.processes[process].store.break_sessions(),
-            Input::Heal { process } => self.processes[process].store.heal(),
+            Input::Heal { process } => self.processes[process].store.clear(),
             Input::Command { action, circuit } => {
                 let action = match action {
                     0 => FleetAction::ForceOpen,
@@ -179,7 +197,10 @@ impl World {
                 self.command(CIRCUITS[circuit], action);
             }
             Input::Backup => self.backup = Some(self.memory.backup()),
-            Input::Restore => self.backup.iter().for_each(|backup| self.memory.restore(backup)),
+            Input::Restore => self
+                .backup
+                .iter()
+                .for_each(|backup| self.memory.restore(backup)),
         }
         self.runtime.run_until_stalled();
     }
@@ -188,13 +209,19 @@ impl World {
     fn call(&self, process: usize, circuit: usize, count: u8, fail: bool) {
         for _ in 0..count {
             let operation = std::future::ready(if fail { Err(()) } else { Ok(()) });
-            let call = future::poll_once(self.processes[process].bulkheads[circuit].execute(operation));
-            assert!(future::block_on(call).is_some(), "no call waits for the store");
+            let call =
+                future::poll_once(self.processes[process].bulkheads[circuit].execute(operation));
+            assert!(
+                future::block_on(call).is_some(),
+                "no call waits for the store"
+            );
         }
     }
 
     fn circuit(&self, process: usize, circuit: usize) -> &CircuitBreaker {
-        self.processes[process].bulkheads[circuit].circuit_breaker().unwrap()
+        self.processes[process].bulkheads[circuit]
+            .circuit_breaker()
+            .unwrap()
     }
 
     fn command(&mut self, circuit: &str, action: FleetAction) {
@@ -203,23 +230,38 @@ impl World {
         // two histories would look the same.
         let mixed = self.operations.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let operation = OperationId((mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) | 1);
-        let command = FleetCommand::new(BulkheadName::new(circuit).unwrap(), action, operation, "ada", "");
+        let command = FleetCommand::new(
+            BulkheadName::new(circuit).unwrap(),
+            action,
+            operation,
+            "ada",
+            "",
+        );
         self.runtime.block_on(async {
-            self.memory.connect(&[]).await.unwrap().command(&command).await.unwrap();
+            self.memory
+                .open_session(&[])
+                .await
+                .unwrap()
+                .command(&command)
+                .await
+                .unwrap();
         });
     }
 
     fn store_view(&self) -> BTreeMap<BulkheadName, (FleetState, Epoch)> {
         self.runtime.block_on(async {
-            let mut session = self.memory.connect(&[]).await.unwrap();
+            let mut session = self.memory.open_session(&[]).await.unwrap();
             let circuits = session.snapshot(None).await.unwrap().circuits;
-            circuits.into_iter().map(|view| (view.circuit, (view.state, view.epoch))).collect()
+            circuits
+                .into_iter()
+                .map(|view| (view.circuit, (view.state, view.epoch)))
+                .collect()
         })
     }
 
     fn end_in_agreement(&mut self) -> Result<(), TestCaseError> {
         for process in &self.processes {
-            process.store.heal();
+            process.store.clear();
         }
         // Time for every operation to be given up, every backoff, look and announcement.
         self.runtime.advance(Duration::from_secs(30));
@@ -229,20 +271,33 @@ impl World {
             let snapshot = process.fleet.snapshot();
             prop_assert!(snapshot.connected, "{snapshot:?}");
             prop_assert_eq!(snapshot.pending, 0, "nothing is left over: {:?}", snapshot);
-            let seen = snapshot.circuits.iter().map(|it| (it.name.clone(), (it.state.unwrap(), it.epoch)));
-            prop_assert_eq!(&seen.collect::<BTreeMap<_, _>>(), &store, "no stale view: {:?}", snapshot);
+            let seen = snapshot
+                .circuits
+                .iter()
+                .map(|it| (it.name.clone(), (it.state.unwrap(), it.epoch)));
+            prop_assert_eq!(
+                &seen.collect::<BTreeMap<_, _>>(),
+                &store,
+                "no stale view: {:?}",
+                snapshot
+            );
             for bulkhead in &process.bulkheads {
                 let local = bulkhead.circuit_breaker().unwrap().state();
                 let (state, _) = store[bulkhead.name()];
                 let agrees = match state {
                     // Below a quorum a process may be open for itself; it is half-open by now.
-                    FleetState::Closed => matches!(local, CircuitState::Closed | CircuitState::HalfOpen),
+                    FleetState::Closed => {
+                        matches!(local, CircuitState::Closed | CircuitState::HalfOpen)
+                    }
                     // Openings last ten seconds, and read as half-open when they are over.
                     FleetState::Open | FleetState::HalfOpen => local == CircuitState::HalfOpen,
                     FleetState::ForcedOpen => local == CircuitState::ForcedOpen,
                     _ => local == CircuitState::Disabled,
                 };
-                prop_assert!(agrees, "{local:?} in a fleet that is {state:?}: {snapshot:?}");
+                prop_assert!(
+                    agrees,
+                    "{local:?} in a fleet that is {state:?}: {snapshot:?}"
+                );
             }
             prop_assert_eq!(snapshot.superseded, superseded(&mut process.events) as u64);
         }
@@ -254,7 +309,10 @@ fn superseded(events: &mut FleetEvents) -> usize {
     let mut count = 0;
     while let Some(Some(event)) = future::block_on(future::poll_once(events.next())) {
         match event {
-            FleetEvent::DecisionResolved { ending: DecisionOutcome::Superseded, .. } => count += 1,
+            FleetEvent::DecisionResolved {
+                ending: DecisionOutcome::Superseded,
+                ..
+            } => count += 1,
             FleetEvent::Missed(_) => panic!("more events than a life of this length has"),
             _ => {}
         }

@@ -15,10 +15,10 @@ struct InMemory {
 
 impl Harness for InMemory {
     fn store(&self, namespace: &str) -> Arc<dyn CircuitStore> {
-        Arc::new(self.store.namespace(namespace))
+        Arc::new(self.store.in_namespace(namespace))
     }
 
-    fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
+    fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
         self.runtime.advance(time);
         Box::pin(std::future::ready(()))
     }

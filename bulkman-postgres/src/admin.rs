@@ -7,7 +7,8 @@ use std::time::Duration;
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{
-    CircuitView, FleetAction, FleetCommand, HistoryEntry, OperationId, StoreSession, TransitionResult,
+    CircuitView, FleetAction, FleetCommand, HistoryEntry, OperationId, StoreSession,
+    TransitionResult,
 };
 use sqlx::Connection;
 
@@ -43,7 +44,12 @@ impl Admin {
     /// # Errors
     ///
     /// See [`Admin`].
-    pub async fn force_open(&self, circuit: &str, by: &str, reason: &str) -> Result<CircuitView, StoreError> {
+    pub async fn force_open(
+        &self,
+        circuit: &str,
+        by: &str,
+        reason: &str,
+    ) -> Result<CircuitView, StoreError> {
         self.act(circuit, FleetAction::ForceOpen, by, reason).await
     }
 
@@ -52,7 +58,12 @@ impl Admin {
     /// # Errors
     ///
     /// See [`Admin`].
-    pub async fn disable(&self, circuit: &str, by: &str, reason: &str) -> Result<CircuitView, StoreError> {
+    pub async fn disable(
+        &self,
+        circuit: &str,
+        by: &str,
+        reason: &str,
+    ) -> Result<CircuitView, StoreError> {
         self.act(circuit, FleetAction::Disable, by, reason).await
     }
 
@@ -61,7 +72,12 @@ impl Admin {
     /// # Errors
     ///
     /// See [`Admin`].
-    pub async fn close(&self, circuit: &str, by: &str, reason: &str) -> Result<CircuitView, StoreError> {
+    pub async fn close(
+        &self,
+        circuit: &str,
+        by: &str,
+        reason: &str,
+    ) -> Result<CircuitView, StoreError> {
         self.act(circuit, FleetAction::Close, by, reason).await
     }
 
@@ -70,7 +86,12 @@ impl Admin {
     /// # Errors
     ///
     /// See [`Admin`].
-    pub async fn reset(&self, circuit: &str, by: &str, reason: &str) -> Result<CircuitView, StoreError> {
+    pub async fn reset(
+        &self,
+        circuit: &str,
+        by: &str,
+        reason: &str,
+    ) -> Result<CircuitView, StoreError> {
         self.act(circuit, FleetAction::Reset, by, reason).await
     }
 
@@ -80,9 +101,10 @@ impl Admin {
     ///
     /// See [`Admin`].
     pub async fn status(&self) -> Result<Vec<CircuitView>, StoreError> {
-        let mut circuits =
-            bounded(self.patience(), async { Ok(self.session().await?.snapshot(None).await?.circuits) })
-                .await?;
+        let mut circuits = bounded(self.patience(), async {
+            Ok(self.session().await?.snapshot(None).await?.circuits)
+        })
+        .await?;
         circuits.sort_by(|a, b| a.circuit.cmp(&b.circuit));
         Ok(circuits)
     }
@@ -93,9 +115,16 @@ impl Admin {
     /// # Errors
     ///
     /// See [`Admin`].
-    pub async fn history(&self, circuit: Option<&str>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
+    pub async fn history(
+        &self,
+        circuit: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         let circuit = circuit.map(named).transpose()?;
-        bounded(self.patience(), async { self.session().await?.history(circuit.as_ref(), limit).await }).await
+        bounded(self.patience(), async {
+            self.session().await?.history(circuit.as_ref(), limit).await
+        })
+        .await
     }
 
     /// Forgets changes of this namespace that are older than `age`; how many. Its role must be
@@ -111,7 +140,10 @@ impl Admin {
             let prune = Statement::new(Arc::clone(&self.inner.statements.prune))
                 .bind(&*self.inner.namespace)
                 .bind(rows::to_micros(age));
-            let gone = prune.fetch_all(self.inner.protocol, &mut connection).await.map_err(failed)?;
+            let gone = prune
+                .fetch_all(self.inner.protocol, &mut connection)
+                .await
+                .map_err(failed)?;
             // It is committed; how the connection ends changes nothing.
             let _ = connection.close().await;
             Ok(gone.len() as u64)
@@ -130,8 +162,10 @@ impl Admin {
         // The standard library's only source of randomness.
         let operation = OperationId(RandomState::new().build_hasher().finish() | 1);
         let command = FleetCommand::new(name, action, operation, by, reason);
-        let applied =
-            bounded(self.patience(), async { self.session().await?.command(&command).await }).await?;
+        let applied = bounded(self.patience(), async {
+            self.session().await?.command(&command).await
+        })
+        .await?;
         match applied {
             TransitionResult::Applied(view) => Ok(view),
             _ => Err(StoreError::invalid_argument(format!(
@@ -152,7 +186,9 @@ impl Admin {
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admin").field("namespace", &self.inner.namespace).finish_non_exhaustive()
+        f.debug_struct("Admin")
+            .field("namespace", &self.inner.namespace)
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use bulkman_core::bulkhead::BulkheadName;
-use bulkman_core::store::{CircuitView, Epoch, Fingerprint, Revision, Snapshot, StoreEvent, StoreTime};
+use bulkman_core::store::{
+    CircuitView, Epoch, Fingerprint, Revision, Snapshot, StoreEvent, StoreTime,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -28,7 +30,11 @@ impl Ear {
     pub(crate) fn new(channel: String, key: Option<Vec<u8>>, incarnation: u64) -> Self {
         let key = key.map(|key| key.iter().map(|byte| byte ^ HMAC_INNER).collect::<Vec<_>>());
         let seal = key.and_then(|key| Hmac::new_from_slice(&key).ok());
-        Self { channel, seal, incarnation }
+        Self {
+            channel,
+            seal,
+            incarnation,
+        }
     }
 
     /// `None` for what nobody needs to hear.
@@ -40,13 +46,16 @@ impl Ear {
         let (revision, rest) = rest.split_once('|').unwrap_or((rest, ""));
         let revision = Revision(revision.parse().ok()?);
         let told = rest.split_once('|').and_then(|(seal, change)| {
-            self.is_sealed(seal, revision, change).then(|| self.change(revision, change))?
+            self.is_sealed(seal, revision, change)
+                .then(|| self.change(revision, change))?
         });
         Some(told.unwrap_or(StoreEvent::Changed { revision }))
     }
 
     fn is_sealed(&self, seal: &str, revision: Revision, change: &str) -> bool {
-        let (Some(hmac), Some(seal)) = (&self.seal, from_hex(seal)) else { return false };
+        let (Some(hmac), Some(seal)) = (&self.seal, from_hex(seal)) else {
+            return false;
+        };
         let mut hmac = hmac.clone();
         hmac.update(self.channel.as_bytes());
         hmac.update(format!("|{}|", revision.0).as_bytes());
@@ -93,14 +102,26 @@ impl Ear {
 
 /// At so many characters, not bytes: the database counts in its own encoding.
 fn split_at(text: &str, characters: usize) -> Option<(&str, &str)> {
-    let end = text.char_indices().map(|(index, _)| index).chain([text.len()]).nth(characters)?;
+    let end = text
+        .char_indices()
+        .map(|(index, _)| index)
+        .chain([text.len()])
+        .nth(characters)?;
     Some(text.split_at(end))
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>()?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| u8::try_from(high << 4 | low).ok()).collect()
+    let digits = text
+        .chars()
+        .map(|digit| digit.to_digit(16))
+        .collect::<Option<Vec<_>>>()?;
+    let (pairs, []) = digits.as_chunks::<2>() else {
+        return None;
+    };
+    pairs
+        .iter()
+        .map(|[high, low]| u8::try_from(high << 4 | low).ok())
+        .collect()
 }
 
 const HMAC_INNER: u8 = 0x36;
@@ -114,36 +135,73 @@ mod tests {
     /// The payload that `schema.sql` makes for the key of 64 bytes `0x36`, checked with a server.
     #[test]
     fn what_is_not_sealed_is_a_hint() {
-        let hint = |revision| Some(StoreEvent::Changed { revision: Revision(revision) });
-        let (change, ear) = ("5|0|1|1|1|1000|1|1|0|-1|-1|9|1|1|abc", ear(Some(vec![0; 64])));
+        let hint = |revision| {
+            Some(StoreEvent::Changed {
+                revision: Revision(revision),
+            })
+        };
+        let (change, ear) = (
+            "5|0|1|1|1|1000|1|1|0|-1|-1|9|1|1|abc",
+            ear(Some(vec![0; 64])),
+        );
         let seal = |ear: &Ear, said: &str| -> String {
             let mut hmac = ear.seal.clone().unwrap();
             hmac.update(said.as_bytes());
-            hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+            hmac.finalize()
+                .into_bytes()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
         };
         let right = seal(&ear, &format!("channel|7|{change}"));
-        let Some(StoreEvent::Applied(after)) = ear.understand(&format!("1|7|{right}|{change}")) else {
+        let Some(StoreEvent::Applied(after)) = ear.understand(&format!("1|7|{right}|{change}"))
+        else {
             panic!()
         };
         let view = &after.circuits[0];
-        assert_eq!((view.circuit.as_str(), &*view.changed_by, &*view.reason), ("a", "b", "c"));
+        assert_eq!(
+            (view.circuit.as_str(), &*view.changed_by, &*view.reason),
+            ("a", "b", "c")
+        );
         // Another revision, another text, another channel, another key, none.
         assert_eq!(ear.understand(&format!("1|8|{right}|{change}")), hint(8));
         assert_eq!(ear.understand(&format!("1|7|{right}|{change}x")), hint(7));
         let elsewhere = seal(&ear, &format!("other|7|{change}"));
-        assert_eq!(ear.understand(&format!("1|7|{elsewhere}|{change}")), hint(7));
+        assert_eq!(
+            ear.understand(&format!("1|7|{elsewhere}|{change}")),
+            hint(7)
+        );
         for other in [self::ear(Some(vec![1; 64])), self::ear(None)] {
             assert_eq!(other.understand(&format!("1|7|{right}|{change}")), hint(7));
         }
         // Sealed, and not to be understood: of a later version.
-        for change in
-            ["", "5", "5|0|9|1|1|1000|1|1|0|-1|-1|9|1|1|abc", "5|0|1|1|1|1000|1|1|0|-1|-1|9|2|3|abc"]
-        {
+        for change in [
+            "",
+            "5",
+            "5|0|9|1|1|1000|1|1|0|-1|-1|9|1|1|abc",
+            "5|0|1|1|1|1000|1|1|0|-1|-1|9|2|3|abc",
+        ] {
             let right = seal(&ear, &format!("channel|7|{change}"));
-            assert_eq!(ear.understand(&format!("1|7|{right}|{change}")), hint(7), "{change}");
+            assert_eq!(
+                ear.understand(&format!("1|7|{right}|{change}")),
+                hint(7),
+                "{change}"
+            );
         }
-        for seal in ["", "0", "zz", "é", &"0".repeat(63), &"0".repeat(64), &"0".repeat(9_999)] {
-            assert_eq!(ear.understand(&format!("1|7|{seal}|{change}")), hint(7), "{seal}");
+        for seal in [
+            "",
+            "0",
+            "zz",
+            "é",
+            &"0".repeat(63),
+            &"0".repeat(64),
+            &"0".repeat(9_999),
+        ] {
+            assert_eq!(
+                ear.understand(&format!("1|7|{seal}|{change}")),
+                hint(7),
+                "{seal}"
+            );
         }
     }
 
@@ -153,11 +211,23 @@ mod tests {
         for payload in ["1|7", "1|7|", "1|7|more", "1|7|more|and more"] {
             assert_eq!(
                 ear.understand(payload),
-                Some(StoreEvent::Changed { revision: Revision(7) }),
+                Some(StoreEvent::Changed {
+                    revision: Revision(7)
+                }),
                 "{payload}"
             );
         }
-        for payload in ["", "1", "1|", "2|7", "1|x", "1|-1", "7", "1|99999999999999999999", "|||"] {
+        for payload in [
+            "",
+            "1",
+            "1|",
+            "2|7",
+            "1|x",
+            "1|-1",
+            "7",
+            "1|99999999999999999999",
+            "|||",
+        ] {
             assert_eq!(ear.understand(payload), None, "{payload}");
         }
     }

@@ -51,7 +51,12 @@ impl From<PgConnectOptions> for ConnectTarget {
 impl fmt::Debug for ConnectTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Ok(options) => write!(f, "ConnectTarget({}:{})", options.get_host(), options.get_port()),
+            Ok(options) => write!(
+                f,
+                "ConnectTarget({}:{})",
+                options.get_host(),
+                options.get_port()
+            ),
             Err(error) => write!(f, "ConnectTarget({error})"),
         }
     }
@@ -133,7 +138,11 @@ impl PostgresStoreBuilder {
     /// looked for on another connection than it was made on. The server then plans each statement
     /// anew, which costs it a few tenths of a millisecond.
     pub const fn simple_protocol(mut self, simple: bool) -> Self {
-        self.protocol = if simple { Protocol::Simple } else { Protocol::Prepared };
+        self.protocol = if simple {
+            Protocol::Simple
+        } else {
+            Protocol::Prepared
+        };
         self
     }
 
@@ -182,9 +191,16 @@ impl PostgresStoreBuilder {
     pub fn build(self) -> Result<PostgresStore, StoreError> {
         let options = self.target.0?;
         let schema = Schema::new(&self.schema)?;
-        check_namespace(&self.namespace).map_err(|error| StoreError::invalid_argument(error.to_string()))?;
-        self.settings.validate().map_err(|error| StoreError::invalid_argument(error.to_string()))?;
-        let options = if self.require_tls { with_tls(options)? } else { options };
+        check_namespace(&self.namespace)
+            .map_err(|error| StoreError::invalid_argument(error.to_string()))?;
+        self.settings
+            .validate()
+            .map_err(|error| StoreError::invalid_argument(error.to_string()))?;
+        let options = if self.require_tls {
+            with_tls(options)?
+        } else {
+            options
+        };
         Ok(PostgresStore::new(Inner {
             // Poolers refuse connections that set this at start.
             options: options.extra_float_digits(None).disable_statement_logging(),
@@ -211,7 +227,12 @@ impl PostgresStoreBuilder {
             MigrationMode::Off => {}
             MigrationMode::Apply => store.migrate().await?,
             MigrationMode::Check => {
-                let findings: Vec<_> = store.check().await?.iter().map(ToString::to_string).collect();
+                let findings: Vec<_> = store
+                    .check()
+                    .await?
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
                 if !findings.is_empty() {
                     return Err(StoreError::incompatible(findings.join("; ")));
                 }
@@ -228,9 +249,9 @@ fn with_tls(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
         ));
     }
     match options.get_ssl_mode() {
-        PgSslMode::Disable => {
-            Err(StoreError::invalid_argument("require_tls contradicts sslmode=disable: leave one out"))
-        }
+        PgSslMode::Disable => Err(StoreError::invalid_argument(
+            "require_tls contradicts sslmode=disable: leave one out",
+        )),
         PgSslMode::Allow | PgSslMode::Prefer => Ok(options.ssl_mode(PgSslMode::VerifyFull)),
         PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => Ok(options),
     }

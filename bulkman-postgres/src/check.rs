@@ -18,25 +18,30 @@ pub struct Diagnostic {
     /// What is wrong.
     pub problem: String,
     /// What mends it: SQL, or a command.
-    pub mend: String,
+    pub fix: String,
 }
 
 impl Diagnostic {
-    fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { problem: problem.into(), mend: mend.into() }
+    fn new(problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            problem: problem.into(),
+            fix: fix.into(),
+        }
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; to mend it: {}", self.problem, self.mend)
+        write!(f, "{}; to fix it: {}", self.problem, self.fix)
     }
 }
 
 /// Looks at the server, the schema and the rights of the role, and reports all that is wrong.
 pub(crate) async fn check(inner: &Inner) -> Result<Vec<Diagnostic>, StoreError> {
     let mut connection = inner.connection().await?;
-    let findings = look(inner, &mut connection).await.map_err(|error| translate(&inner.schema, error))?;
+    let findings = look(inner, &mut connection)
+        .await
+        .map_err(|error| translate(&inner.schema, error))?;
     // The answer is had; how the connection ends changes nothing.
     let _ = connection.close().await;
     Ok(findings)
@@ -45,7 +50,10 @@ pub(crate) async fn check(inner: &Inner) -> Result<Vec<Diagnostic>, StoreError> 
 async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<Diagnostic>> {
     let schema = inner.schema.as_str();
     let mut findings = Vec::new();
-    let server = Statement::new(SERVER).bind(schema).fetch_all(inner.protocol, &mut *connection).await?;
+    let server = Statement::new(SERVER)
+        .bind(schema)
+        .fetch_all(inner.protocol, &mut *connection)
+        .await?;
     let server = server.first().ok_or(sqlx::Error::RowNotFound)?;
     let role: String = server.try_get("role")?;
     let role = quoted(&role);
@@ -63,7 +71,10 @@ async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<
         ));
     }
     if server.try_get("recovery")? {
-        findings.push(Diagnostic::new("the server is a standby", "connect to the primary"));
+        findings.push(Diagnostic::new(
+            "the server is a standby",
+            "connect to the primary",
+        ));
     } else if server.try_get("read_only")? {
         findings.push(Diagnostic::new(
             "transactions begin read-only",
@@ -72,7 +83,10 @@ async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<
     }
 
     match server.try_get::<Option<bool>, _>("usable")? {
-        None => findings.push(Diagnostic::new(format!("there is no schema \"{schema}\""), migrate(schema))),
+        None => findings.push(Diagnostic::new(
+            format!("there is no schema \"{schema}\""),
+            migrate(schema),
+        )),
         Some(false) => findings.push(Diagnostic::new(
             format!("role {role} may not use schema \"{schema}\""),
             format!("GRANT USAGE ON SCHEMA \"{schema}\" TO {role}"),
@@ -89,9 +103,18 @@ async fn look_into_schema(
     findings: &mut Vec<Diagnostic>,
 ) -> sqlx::Result<()> {
     let schema = inner.schema.as_str();
-    let tables: Vec<String> = RIGHTS.iter().map(|(table, _)| (*table).to_owned()).collect();
-    let rights: Vec<String> = RIGHTS.iter().map(|(_, right)| (*right).to_owned()).collect();
-    let granted = Statement::new(GRANTED).bind(schema).bind(tables).bind(rights);
+    let tables: Vec<String> = RIGHTS
+        .iter()
+        .map(|(table, _)| (*table).to_owned())
+        .collect();
+    let rights: Vec<String> = RIGHTS
+        .iter()
+        .map(|(_, right)| (*right).to_owned())
+        .collect();
+    let granted = Statement::new(GRANTED)
+        .bind(schema)
+        .bind(tables)
+        .bind(rights);
     let rows = granted.fetch_all(inner.protocol, &mut *connection).await?;
     let mut may_read_version = false;
     for row in &rows {
@@ -113,9 +136,21 @@ async fn look_into_schema(
     if !may_read_version {
         return Ok(());
     }
-    let versions = Statement::new(inner.schema.fill("SELECT version, oldest_client FROM \"bulkman\".meta"));
-    let Some(row) = versions.fetch_all(inner.protocol, &mut *connection).await?.into_iter().next() else {
-        findings.push(Diagnostic::new(format!("table \"{schema}\".meta is empty"), migrate(schema)));
+    let versions = Statement::new(
+        inner
+            .schema
+            .fill("SELECT version, oldest_client FROM \"bulkman\".meta"),
+    );
+    let Some(row) = versions
+        .fetch_all(inner.protocol, &mut *connection)
+        .await?
+        .into_iter()
+        .next()
+    else {
+        findings.push(Diagnostic::new(
+            format!("table \"{schema}\".meta is empty"),
+            migrate(schema),
+        ));
         return Ok(());
     };
     let (version, oldest): (i32, i32) = (row.try_get("version")?, row.try_get("oldest_client")?);
@@ -124,7 +159,10 @@ async fn look_into_schema(
         findings.push(Diagnostic::new(problem, migrate(schema)));
     } else if oldest > VERSION {
         let problem = format!("schema \"{schema}\" is at version {version}, which is too new");
-        findings.push(Diagnostic::new(problem, "use a newer version of this library"));
+        findings.push(Diagnostic::new(
+            problem,
+            "use a newer version of this library",
+        ));
     } else {
         look_at_functions(inner, connection, role, findings).await?;
     }
@@ -140,7 +178,9 @@ async fn look_at_functions(
     let schema = inner.schema.as_str();
     let functions: Vec<String> = FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
     let executable = Statement::new(EXECUTABLE).bind(schema).bind(functions);
-    let rows = executable.fetch_all(inner.protocol, &mut *connection).await?;
+    let rows = executable
+        .fetch_all(inner.protocol, &mut *connection)
+        .await?;
     for row in &rows {
         let function: String = row.try_get("name")?;
         match row.try_get::<Option<bool>, _>("granted")? {
@@ -159,7 +199,9 @@ async fn look_at_functions(
 }
 
 fn migrate(schema: &str) -> String {
-    format!("`bulkman-pg migrate --schema {schema}` or sql/schema.sql, as the role that is to own it")
+    format!(
+        "`bulkman-pg migrate --schema {schema}` or sql/schema.sql, as the role that is to own it"
+    )
 }
 
 fn quoted(identifier: &str) -> String {

@@ -10,20 +10,22 @@ pub(crate) fn translate(schema: &Schema, error: sqlx::Error) -> StoreError {
     let translated = match &error {
         sqlx::Error::Database(said) => from_database(schema, &**said),
         sqlx::Error::Tls(reason) => StoreError::incompatible(format!(
-            "TLS could not be established: {reason}; mend the server's certificate or sslrootcert, \
+            "TLS could not be established: {reason}; fix the server's certificate or sslrootcert, \
              offer TLS there, or change sslmode"
         )),
         // So says rustls of a certificate that it does not accept.
         sqlx::Error::Io(reason) if reason.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::incompatible(format!(
-                "TLS could not be established: {reason}; mend the server's certificate or sslrootcert"
+                "TLS could not be established: {reason}; fix the server's certificate or sslrootcert"
             ))
         }
         sqlx::Error::Io(_) => StoreError::unavailable("the connection failed"),
         sqlx::Error::PoolTimedOut => StoreError::unavailable(
             "no connection in time: the server refuses, is starting up, or does not answer",
         ),
-        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) | sqlx::Error::Encode(_) => {
+        sqlx::Error::Configuration(_)
+        | sqlx::Error::InvalidArgument(_)
+        | sqlx::Error::Encode(_) => {
             StoreError::invalid_argument("it can't be sent to the database")
         }
         sqlx::Error::ColumnNotFound(_)
@@ -55,7 +57,9 @@ fn from_database(schema: &Schema, said: &dyn DatabaseError) -> StoreError {
             said.message()
         )),
         // Only a standby or default_transaction_read_only: somebody else may be the primary soon.
-        "25006" => StoreError::unavailable("the server takes no writes: it is a standby, or read-only"),
+        "25006" => {
+            StoreError::unavailable("the server takes no writes: it is a standby, or read-only")
+        }
         code if code.starts_with("22") || code.starts_with("23") => {
             StoreError::invalid_argument(said.message().to_owned())
         }

@@ -16,7 +16,10 @@ pub(crate) async fn apply(inner: &Inner) -> Result<(), StoreError> {
     let failed = |error| translate(&inner.schema, error);
     let mut connection = inner.connection().await?;
     let batch = inner.schema.fill(SCHEMA);
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(batch))).await.map_err(failed)?;
+    connection
+        .execute(sqlx::raw_sql(AssertSqlSafe(batch)))
+        .await
+        .map_err(failed)?;
     connection.close().await.map_err(failed)
 }
 
@@ -26,11 +29,20 @@ pub(crate) async fn ensure(inner: &Inner) -> Result<(), StoreError> {
     let mut connection = inner.connection().await?;
     let look = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta'";
     let look = Statement::new(look).bind(inner.schema.as_str());
-    let found = look.fetch_all(inner.protocol, &mut connection).await.map_err(failed)?;
+    let found = look
+        .fetch_all(inner.protocol, &mut connection)
+        .await
+        .map_err(failed)?;
     if !found.is_empty() {
         let look = Statement::new(inner.schema.fill("SELECT version FROM \"bulkman\".meta"));
-        let rows = look.fetch_all(inner.protocol, &mut connection).await.map_err(failed)?;
-        let version = rows.first().map_or(Ok(0), |row| row.try_get::<i32, _>("version")).map_err(failed)?;
+        let rows = look
+            .fetch_all(inner.protocol, &mut connection)
+            .await
+            .map_err(failed)?;
+        let version = rows
+            .first()
+            .map_or(Ok(0), |row| row.try_get::<i32, _>("version"))
+            .map_err(failed)?;
         if version >= VERSION {
             return connection.close().await.map_err(failed);
         }

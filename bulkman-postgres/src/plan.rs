@@ -17,12 +17,22 @@ pub(crate) struct PlanColumns {
 impl PlanColumns {
     pub(crate) fn of(change: StoreChange) -> Self {
         let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
-        let mut columns = Self { limit: 1, need: 1, calls: 0, max_failed: None, max_slow: None };
+        let mut columns = Self {
+            limit: 1,
+            need: 1,
+            calls: 0,
+            max_failed: None,
+            max_slow: None,
+        };
         if let StoreChange::HalfOpen { plan } = change {
             columns.limit = small(plan.limit).max(1);
             match plan.decision {
                 ProbeRule::Consecutive { successes } => columns.need = small(successes).max(1),
-                ProbeRule::SampleSize { calls, failures, slow } => {
+                ProbeRule::SampleSize {
+                    calls,
+                    failures,
+                    slow,
+                } => {
                     columns.calls = small(calls).max(1);
                     columns.max_failed = failures.map(small);
                     columns.max_slow = slow.map(small);
@@ -35,7 +45,9 @@ impl PlanColumns {
 
     pub(crate) fn plan(self) -> ProbePolicy {
         let decision = if self.calls == 0 {
-            ProbeRule::Consecutive { successes: self.need.unsigned_abs() }
+            ProbeRule::Consecutive {
+                successes: self.need.unsigned_abs(),
+            }
         } else {
             ProbeRule::SampleSize {
                 calls: self.calls.unsigned_abs(),
@@ -53,7 +65,11 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_table() {
-        let sample = ProbeRule::SampleSize { calls: 10, failures: Some(5), slow: None };
+        let sample = ProbeRule::SampleSize {
+            calls: 10,
+            failures: Some(5),
+            slow: None,
+        };
         for decision in [ProbeRule::Consecutive { successes: 3 }, sample] {
             let plan = ProbePolicy::new(4, decision);
             assert_eq!(PlanColumns::of(StoreChange::HalfOpen { plan }).plan(), plan);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{
-    CircuitView, Epoch, FleetCounts, FleetState, HistoryEntry, OperationId, ProbePolicy, RejectReason,
-    Revision,
+    CircuitView, Epoch, FleetCounts, FleetState, HistoryEntry, OperationId, ProbePolicy,
+    RejectReason, Revision,
 };
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -17,7 +17,9 @@ use crate::plan::PlanColumns;
 /// this library would not have given it.
 pub(crate) fn view(row: &PgRow) -> sqlx::Result<Option<CircuitView>> {
     let name: Option<&str> = row.try_get("name")?;
-    let Some(name) = name.and_then(|name| BulkheadName::new(name).ok()) else { return Ok(None) };
+    let Some(name) = name.and_then(|name| BulkheadName::new(name).ok()) else {
+        return Ok(None);
+    };
     let mut view = CircuitView::new(name);
     view.state = state(row.try_get("state")?)?;
     view.epoch = Epoch(unsigned(row.try_get("epoch")?));
@@ -41,12 +43,17 @@ pub(crate) fn certain_view(row: &PgRow) -> sqlx::Result<CircuitView> {
 }
 
 pub(crate) fn history_entry(row: &PgRow) -> sqlx::Result<Option<HistoryEntry>> {
-    let Ok(name) = BulkheadName::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
+    let Ok(name) = BulkheadName::new(row.try_get::<&str, _>("name")?) else {
+        return Ok(None);
+    };
     let mut entry = HistoryEntry::new(
         name,
         Epoch(unsigned(row.try_get("epoch")?)),
         Revision(unsigned(row.try_get("rev")?)),
-        (state(row.try_get("from_state")?)?, state(row.try_get("to_state")?)?),
+        (
+            state(row.try_get("from_state")?)?,
+            state(row.try_get("to_state")?)?,
+        ),
         micros(row.try_get("age_us")?),
     );
     entry.wait = micros(row.try_get("wait_us")?);
@@ -56,7 +63,9 @@ pub(crate) fn history_entry(row: &PgRow) -> sqlx::Result<Option<HistoryEntry>> {
 }
 
 pub(crate) fn counts(row: &PgRow) -> sqlx::Result<Option<FleetCounts>> {
-    let Ok(name) = BulkheadName::new(row.try_get::<&str, _>("name")?) else { return Ok(None) };
+    let Ok(name) = BulkheadName::new(row.try_get::<&str, _>("name")?) else {
+        return Ok(None);
+    };
     Ok(Some(FleetCounts::new(
         name,
         Epoch(unsigned(row.try_get("epoch")?)),
@@ -81,7 +90,9 @@ pub(crate) fn refusal(verdict: &str) -> sqlx::Result<Option<RejectReason>> {
 /// Microseconds for the database: a century stands for everything longer, since its own timestamps
 /// end somewhere.
 pub(crate) fn to_micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX).min(CENTURY_US)
+    i64::try_from(duration.as_micros())
+        .unwrap_or(i64::MAX)
+        .min(CENTURY_US)
 }
 
 /// The database has no unsigned numbers; an operation's bits are kept.
@@ -143,7 +154,10 @@ pub(crate) const fn operation(bits: i64) -> OperationId {
 
 fn unexpected(column: &str, value: impl std::fmt::Display) -> sqlx::Error {
     let source = format!("{value} is no {column} that this version knows").into();
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source }
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source,
+    }
 }
 
 const CENTURY_US: i64 = 100 * 366 * 24 * 60 * 60 * 1_000_000;

@@ -52,7 +52,18 @@ mod tests {
         for name in ["bulkman", "_x9", &"a".repeat(40)] {
             assert_eq!(Schema::new(name).unwrap().as_str(), name);
         }
-        for name in ["", "9a", "A", "a-b", "a\"b", "a b", "ä", "a;b", "a\0", &"a".repeat(41)] {
+        for name in [
+            "",
+            "9a",
+            "A",
+            "a-b",
+            "a\"b",
+            "a b",
+            "ä",
+            "a;b",
+            "a\0",
+            &"a".repeat(41),
+        ] {
             let error = Schema::new(name).unwrap_err().to_string();
             assert!(error.contains("schema"), "{error}");
         }
@@ -61,6 +72,9 @@ mod tests {
     #[test]
     fn only_the_quoted_name_is_replaced() {
         let schema = Schema::new("other").unwrap();
-        assert_eq!(schema.fill(r#"GRANT bulkman_app; "bulkman".t"#), r#"GRANT bulkman_app; "other".t"#);
+        assert_eq!(
+            schema.fill(r#"GRANT bulkman_app; "bulkman".t"#),
+            r#"GRANT bulkman_app; "other".t"#
+        );
     }
 }

@@ -8,9 +8,9 @@ use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{
     BucketedWindow, CircuitView, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
-    FleetState, HistoryEntry, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult, RejectReason,
-    Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession, StoreTime, StoreTransition,
-    StoreVote, TransitionResult, VoteResult,
+    FleetState, HistoryEntry, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult,
+    RejectReason, Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession,
+    StoreTime, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
@@ -40,7 +40,10 @@ enum State {
 
 impl PostgresSession {
     /// Connects, looks whether this is a database to work with, and listens.
-    pub(crate) async fn open(inner: Arc<Inner>, circuits: &[BulkheadName]) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        inner: Arc<Inner>,
+        circuits: &[BulkheadName],
+    ) -> Result<Self, StoreError> {
         if inner.migrate == MigrationMode::Apply {
             crate::migrate::ensure(&inner).await?;
         }
@@ -60,21 +63,41 @@ impl PostgresSession {
         // It would hide that notifications were lost.
         listener.eager_reconnect(false);
 
-        let greeting = Statement::new(Arc::clone(&inner.statements.session)).bind(&*inner.namespace);
-        let greeting = greeting.fetch_all(inner.protocol, &mut listener).await.map_err(failed)?;
-        let greeting = greeting.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
+        let greeting =
+            Statement::new(Arc::clone(&inner.statements.session)).bind(&*inner.namespace);
+        let greeting = greeting
+            .fetch_all(inner.protocol, &mut listener)
+            .await
+            .map_err(failed)?;
+        let greeting = greeting
+            .first()
+            .ok_or(sqlx::Error::RowNotFound)
+            .map_err(failed)?;
         let (channel, incarnation) = inspect(&inner, greeting)?;
         let mut key = None;
         if inner.push {
             listener.listen(&channel).await.map_err(failed)?;
             if greeting.try_get("may_read_key").map_err(failed)? {
                 let rows = Statement::new(Arc::clone(&inner.statements.key));
-                let rows = rows.fetch_all(inner.protocol, &mut listener).await.map_err(failed)?;
-                key = rows.first().map(|row| row.try_get("inner_key")).transpose().map_err(failed)?;
+                let rows = rows
+                    .fetch_all(inner.protocol, &mut listener)
+                    .await
+                    .map_err(failed)?;
+                key = rows
+                    .first()
+                    .map(|row| row.try_get("inner_key"))
+                    .transpose()
+                    .map_err(failed)?;
             }
         }
         let ear = Ear::new(channel, key, incarnation);
-        let mut session = Self { inner, listener, ear, incarnation, state: State::Ready };
+        let mut session = Self {
+            inner,
+            listener,
+            ear,
+            incarnation,
+            state: State::Ready,
+        };
         session.register_circuits(circuits).await?;
         session.rehearse(circuits).await?;
         Ok(session)
@@ -87,7 +110,8 @@ impl PostgresSession {
         }
         let statement = Arc::clone(&self.inner.statements.register);
         let names: Vec<&str> = circuits.iter().map(BulkheadName::as_str).collect();
-        self.run(statement, |statement| statement.bind(names)).await?;
+        self.run(statement, |statement| statement.bind(names))
+            .await?;
         Ok(())
     }
 
@@ -107,12 +131,16 @@ impl PostgresSession {
         bind: impl FnOnce(Statement) -> Statement,
     ) -> Result<Vec<PgRow>, StoreError> {
         if self.state == State::Busy {
-            return Err(StoreError::unavailable("an operation was given up midway on this link"));
+            return Err(StoreError::unavailable(
+                "an operation was given up midway on this link",
+            ));
         }
         let namespace = self.inner.namespace.to_string();
         let statement = bind(Statement::new(statement).bind(namespace));
         self.state = State::Busy;
-        let rows = statement.fetch_all(self.inner.protocol, &mut self.listener).await;
+        let rows = statement
+            .fetch_all(self.inner.protocol, &mut self.listener)
+            .await;
         let rows = rows.map_err(|error| self.failed(error))?;
         self.state = State::Ready;
         Ok(rows)
@@ -124,7 +152,9 @@ impl PostgresSession {
 
     /// What a compare-and-swap returned.
     fn swapped(&self, rows: &[PgRow]) -> Result<Swapped, StoreError> {
-        let Some(row) = rows.first() else { return Ok(Swapped::Unknown) };
+        let Some(row) = rows.first() else {
+            return Ok(Swapped::Unknown);
+        };
         let decode = || -> sqlx::Result<_> {
             let view = rows::certain_view(row)?;
             Ok(match row.try_get("verdict")? {
@@ -156,27 +186,48 @@ impl StoreSession for PostgresSession {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.snapshot);
             let since = since.map(|revision| rows::to_signed(revision.0));
-            let found = self.run(statement, |statement| statement.bind(since)).await?;
+            let found = self
+                .run(statement, |statement| statement.bind(since))
+                .await?;
             let decode = || -> sqlx::Result<Snapshot> {
                 let Some(first) = found.first() else {
                     // The namespace is gone, and all its circuits with it.
-                    return Ok(Snapshot::new(Revision(0), 0, Fingerprint(0), StoreTime(0), Vec::new()));
+                    return Ok(Snapshot::new(
+                        Revision(0),
+                        0,
+                        Fingerprint(0),
+                        StoreTime(0),
+                        Vec::new(),
+                    ));
                 };
                 let revision = Revision(rows::unsigned(first.try_get("namespace_rev")?));
                 let now = StoreTime(first.try_get("now_us")?);
-                let fingerprint = Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
+                let fingerprint =
+                    Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
                 let views = found.iter().filter_map(|row| rows::view(row).transpose());
                 let views = views.collect::<Result<_, _>>()?;
-                Ok(Snapshot::new(revision, self.incarnation, fingerprint, now, views))
+                Ok(Snapshot::new(
+                    revision,
+                    self.incarnation,
+                    fingerprint,
+                    now,
+                    views,
+                ))
             };
             decode().map_err(|error| self.failed(error))
         })
     }
 
-    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, TransitionResult> {
+    fn transition<'a>(
+        &'a mut self,
+        transition: &'a StoreTransition,
+    ) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
             let answers = self.transitions(std::slice::from_ref(transition)).await?;
-            Ok(answers.into_iter().next().unwrap_or(TransitionResult::UnknownCircuit))
+            Ok(answers
+                .into_iter()
+                .next()
+                .unwrap_or(TransitionResult::UnknownCircuit))
         })
     }
 
@@ -186,20 +237,28 @@ impl StoreSession for PostgresSession {
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.transitions);
-            let found = self.run(statement, |statement| bind_transitions(statement, transitions)).await?;
+            let found = self
+                .run(statement, |statement| {
+                    bind_transitions(statement, transitions)
+                })
+                .await?;
             let mut answers = BTreeMap::new();
             for row in &found {
                 let (name, answer) = match self.swapped(std::slice::from_ref(row))? {
                     Swapped::Made(view) => (view.circuit.clone(), TransitionResult::Applied(view)),
-                    Swapped::Refused(why, current) => {
-                        (current.circuit.clone(), TransitionResult::Rejected { why, current })
-                    }
+                    Swapped::Refused(why, current) => (
+                        current.circuit.clone(),
+                        TransitionResult::Rejected { why, current },
+                    ),
                     Swapped::Counted(_) | Swapped::Unknown => continue,
                 };
                 answers.insert(name, answer);
             }
             let mut answer = |transition: &StoreTransition| answers.remove(&transition.circuit);
-            Ok(transitions.iter().map(|it| answer(it).unwrap_or(TransitionResult::UnknownCircuit)).collect())
+            Ok(transitions
+                .iter()
+                .map(|it| answer(it).unwrap_or(TransitionResult::UnknownCircuit))
+                .collect())
         })
     }
 
@@ -216,9 +275,9 @@ impl StoreSession for PostgresSession {
                 .await?;
             Ok(match self.swapped(&found)? {
                 Swapped::Made(view) => VoteResult::Opened(view),
-                Swapped::Counted(votes) => {
-                    VoteResult::Counted { votes: u32::try_from(votes).unwrap_or(u32::MAX) }
-                }
+                Swapped::Counted(votes) => VoteResult::Counted {
+                    votes: u32::try_from(votes).unwrap_or(u32::MAX),
+                },
                 Swapped::Refused(why, current) => VoteResult::Refused { why, current },
                 Swapped::Unknown => VoteResult::Unknown,
             })
@@ -256,15 +315,27 @@ impl StoreSession for PostgresSession {
         })
     }
 
-    fn acquire_probe<'a>(&'a mut self, request: &'a ProbeRequest) -> StoreFuture<'a, Option<ProbeLease>> {
+    fn acquire_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+    ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.acquire);
-            let found = self.run(statement, |statement| bind_request(statement, request)).await?;
+            let found = self
+                .run(statement, |statement| bind_request(statement, request))
+                .await?;
             let decode = |row: &PgRow| -> sqlx::Result<ProbeLease> {
                 let slot: i16 = row.try_get("slot")?;
-                Ok(ProbeLease::new(slot.unsigned_abs(), rows::unsigned(row.try_get("token")?)))
+                Ok(ProbeLease::new(
+                    slot.unsigned_abs(),
+                    rows::unsigned(row.try_get("token")?),
+                ))
             };
-            found.first().map(decode).transpose().map_err(|error| self.failed(error))
+            found
+                .first()
+                .map(decode)
+                .transpose()
+                .map_err(|error| self.failed(error))
         })
     }
 
@@ -275,13 +346,19 @@ impl StoreSession for PostgresSession {
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.renew);
-            let found =
-                self.run(statement, |statement| bind_lease(bind_request(statement, request), lease)).await?;
+            let found = self
+                .run(statement, |statement| {
+                    bind_lease(bind_request(statement, request), lease)
+                })
+                .await?;
             Ok((!found.is_empty()).then_some(lease))
         })
     }
 
-    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeResult) -> StoreFuture<'a, ProbeReportResult> {
+    fn report_probe<'a>(
+        &'a mut self,
+        verdict: &'a ProbeResult,
+    ) -> StoreFuture<'a, ProbeReportResult> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.verdict);
             let found = self
@@ -295,7 +372,9 @@ impl StoreSession for PostgresSession {
                         .bind(cut(&verdict.reason))
                 })
                 .await?;
-            let Some(row) = found.first() else { return Ok(ProbeReportResult::Lost { current: None }) };
+            let Some(row) = found.first() else {
+                return Ok(ProbeReportResult::Lost { current: None });
+            };
             let decode = || -> sqlx::Result<ProbeReportResult> {
                 let current = rows::certain_view(row)?;
                 Ok(match row.try_get("verdict")? {
@@ -307,14 +386,20 @@ impl StoreSession for PostgresSession {
                             current,
                         }
                     }
-                    _ => ProbeReportResult::Lost { current: Some(current) },
+                    _ => ProbeReportResult::Lost {
+                        current: Some(current),
+                    },
                 })
             };
             decode().map_err(|error| self.failed(error))
         })
     }
 
-    fn release_probe<'a>(&'a mut self, request: &'a ProbeRequest, lease: ProbeLease) -> StoreFuture<'a, ()> {
+    fn release_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+        lease: ProbeLease,
+    ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let statement = Arc::clone(&self.inner.statements.release);
             self.run(statement, |statement| {
@@ -338,7 +423,10 @@ impl StoreSession for PostgresSession {
             let statement = Arc::clone(&self.inner.statements.counts);
             let names: Vec<&str> = deltas.iter().map(|delta| delta.circuit.as_str()).collect();
             let column = |of: fn(&CountsDelta) -> u64| -> Vec<i64> {
-                deltas.iter().map(|delta| rows::to_signed(of(delta))).collect()
+                deltas
+                    .iter()
+                    .map(|delta| rows::to_signed(of(delta)))
+                    .collect()
             };
             let buckets = i16::try_from(window.buckets).unwrap_or(i16::MAX).max(1);
             let found = self
@@ -353,7 +441,9 @@ impl StoreSession for PostgresSession {
                 })
                 .await?;
             let totals = found.iter().filter_map(|row| rows::counts(row).transpose());
-            totals.collect::<Result<_, _>>().map_err(|error| self.failed(error))
+            totals
+                .collect::<Result<_, _>>()
+                .map_err(|error| self.failed(error))
         })
     }
 
@@ -366,11 +456,17 @@ impl StoreSession for PostgresSession {
             let statement = Arc::clone(&self.inner.statements.history);
             let found = self
                 .run(statement, |statement| {
-                    statement.bind(circuit.map(BulkheadName::as_str)).bind(i64::from(limit))
+                    statement
+                        .bind(circuit.map(BulkheadName::as_str))
+                        .bind(i64::from(limit))
                 })
                 .await?;
-            let entries = found.iter().filter_map(|row| rows::history_entry(row).transpose());
-            entries.collect::<Result<_, _>>().map_err(|error| self.failed(error))
+            let entries = found
+                .iter()
+                .filter_map(|row| rows::history_entry(row).transpose());
+            entries
+                .collect::<Result<_, _>>()
+                .map_err(|error| self.failed(error))
         })
     }
 
@@ -380,7 +476,11 @@ impl StoreSession for PostgresSession {
                 return std::future::pending().await;
             }
             loop {
-                let heard = self.listener.try_recv().await.map_err(|error| self.failed(error))?;
+                let heard = self
+                    .listener
+                    .try_recv()
+                    .await
+                    .map_err(|error| self.failed(error))?;
                 let Some(heard) = heard else {
                     return Err(StoreError::unavailable("the connection was closed"));
                 };
@@ -423,28 +523,53 @@ fn inspect(inner: &Inner, greeting: &PgRow) -> Result<(String, u64), StoreError>
         )));
     }
     let incarnation: i64 = greeting.try_get("incarnation").map_err(failed)?;
-    Ok((greeting.try_get("channel").map_err(failed)?, incarnation.cast_unsigned()))
+    Ok((
+        greeting.try_get("channel").map_err(failed)?,
+        incarnation.cast_unsigned(),
+    ))
 }
 
 /// Columns of `transitions.sql`, one element for each.
 fn bind_transitions(statement: Statement, transitions: &[StoreTransition]) -> Statement {
-    let numbers = |of: fn(&StoreTransition) -> i64| transitions.iter().map(of).collect::<Vec<i64>>();
-    let texts = |of: fn(&StoreTransition) -> String| transitions.iter().map(of).collect::<Vec<String>>();
+    let numbers =
+        |of: fn(&StoreTransition) -> i64| transitions.iter().map(of).collect::<Vec<i64>>();
+    let texts =
+        |of: fn(&StoreTransition) -> String| transitions.iter().map(of).collect::<Vec<String>>();
     statement
         .bind(texts(|transition| transition.circuit.as_str().to_owned()))
         .bind(numbers(|transition| rows::to_signed(transition.base.0)))
-        .bind(numbers(|transition| rows::state_code(target(transition).0).into()))
+        .bind(numbers(|transition| {
+            rows::state_code(target(transition).0).into()
+        }))
         .bind(numbers(|transition| transition.by_hand.into()))
-        .bind(numbers(|transition| transition.not_after.map_or(i64::MAX, |time| time.0)))
+        .bind(numbers(|transition| {
+            transition.not_after.map_or(i64::MAX, |time| time.0)
+        }))
         .bind(numbers(|transition| rows::to_micros(target(transition).1)))
         .bind(numbers(|transition| rows::to_bits(transition.operation)))
         .bind(texts(|transition| cut(&transition.by)))
         .bind(texts(|transition| cut(&transition.reason)))
-        .bind(numbers(|transition| PlanColumns::of(transition.change).limit.into()))
-        .bind(numbers(|transition| PlanColumns::of(transition.change).need.into()))
-        .bind(numbers(|transition| PlanColumns::of(transition.change).calls.into()))
-        .bind(numbers(|transition| PlanColumns::of(transition.change).max_failed.unwrap_or(-1).into()))
-        .bind(numbers(|transition| PlanColumns::of(transition.change).max_slow.unwrap_or(-1).into()))
+        .bind(numbers(|transition| {
+            PlanColumns::of(transition.change).limit.into()
+        }))
+        .bind(numbers(|transition| {
+            PlanColumns::of(transition.change).need.into()
+        }))
+        .bind(numbers(|transition| {
+            PlanColumns::of(transition.change).calls.into()
+        }))
+        .bind(numbers(|transition| {
+            PlanColumns::of(transition.change)
+                .max_failed
+                .unwrap_or(-1)
+                .into()
+        }))
+        .bind(numbers(|transition| {
+            PlanColumns::of(transition.change)
+                .max_slow
+                .unwrap_or(-1)
+                .into()
+        }))
 }
 
 /// The arguments of `vote.sql` that are those of a transition.
@@ -480,12 +605,17 @@ fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
 }
 
 fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
-    statement.bind(i16::try_from(lease.slot).unwrap_or(i16::MAX)).bind(rows::to_signed(lease.token))
+    statement
+        .bind(i16::try_from(lease.slot).unwrap_or(i16::MAX))
+        .bind(rows::to_signed(lease.token))
 }
 
 /// At most 200 bytes, cut between characters; without the one character that text can't have.
 fn cut(text: &str) -> String {
-    let end = (0..=text.len().min(200)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=text.len().min(200))
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
     text[..end].replace('\0', "")
 }
 

@@ -24,7 +24,10 @@ pub(crate) struct Statement {
 
 impl Statement {
     pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
-        Self { text: text.into(), arguments: Vec::new() }
+        Self {
+            text: text.into(),
+            arguments: Vec::new(),
+        }
     }
 
     pub(crate) fn bind(mut self, argument: impl Into<Argument>) -> Self {
@@ -42,11 +45,19 @@ impl Statement {
             Protocol::Prepared => {
                 let mut arguments = PgArguments::default();
                 for argument in self.arguments {
-                    argument.add_to(&mut arguments).map_err(sqlx::Error::Encode)?;
+                    argument
+                        .add_to(&mut arguments)
+                        .map_err(sqlx::Error::Encode)?;
                 }
-                sqlx::query_with(AssertSqlSafe(self.text), arguments).fetch_all(executor).await
+                sqlx::query_with(AssertSqlSafe(self.text), arguments)
+                    .fetch_all(executor)
+                    .await
             }
-            Protocol::Simple => sqlx::raw_sql(AssertSqlSafe(self.written_out())).fetch_all(executor).await,
+            Protocol::Simple => {
+                sqlx::raw_sql(AssertSqlSafe(self.written_out()))
+                    .fetch_all(executor)
+                    .await
+            }
         }
     }
 
@@ -59,9 +70,13 @@ impl Statement {
             let mut parts = line.split('$');
             text.push_str(parts.next().unwrap_or_default());
             for part in parts {
-                let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+                let digits =
+                    part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
                 let (number, rest) = part.split_at(digits);
-                let index = number.parse().ok().and_then(|number: usize| number.checked_sub(1));
+                let index = number
+                    .parse()
+                    .ok()
+                    .and_then(|number: usize| number.checked_sub(1));
                 match index.and_then(|index| self.arguments.get(index)) {
                     Some(argument) => argument.write_to(&mut text),
                     // The server will say that it is missing.
@@ -190,7 +205,8 @@ mod tests {
         let statement = Statement::new("-- $1 is first\nSELECT $2, $1::text, $10 -- $2\nFROM t")
             .bind("it's \\ $2 -- x\ny")
             .bind(-5_i64);
-        let expected = "\nSELECT ('-5'::int8), (E'it''s \\\\ $2 -- x\ny'::text)::text, $10 \nFROM t\n";
+        let expected =
+            "\nSELECT ('-5'::int8), (E'it''s \\\\ $2 -- x\ny'::text)::text, $10 \nFROM t\n";
         assert_eq!(statement.written_out(), expected);
     }
 
@@ -201,7 +217,8 @@ mod tests {
             .bind(Vec::<i64>::new())
             .bind(None::<i64>)
             .bind(true);
-        let expected = "(ARRAY[E'a',E'''']::text[]) (ARRAY[]::int8[]) (NULL::int8) ('true'::bool)\n";
+        let expected =
+            "(ARRAY[E'a',E'''']::text[]) (ARRAY[]::int8[]) (NULL::int8) ('true'::bool)\n";
         assert_eq!(statement.written_out(), expected);
     }
 }

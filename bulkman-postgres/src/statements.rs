@@ -29,9 +29,21 @@ statements! {
 
 fn fill(schema: &Schema, statement: &str) -> Arc<str> {
     let statement = statement
-        .replace("@view", include_str!("statements/fragment_view.sql").trim_end())
-        .replace("@judge", include_str!("statements/fragment_judge.sql").trim_end())
-        .replace("@announce", include_str!("statements/fragment_announce.sql").trim_end())
-        .replace("@log", include_str!("statements/fragment_log.sql").trim_end());
+        .replace(
+            "@view",
+            include_str!("statements/fragment_view.sql").trim_end(),
+        )
+        .replace(
+            "@judge",
+            include_str!("statements/fragment_judge.sql").trim_end(),
+        )
+        .replace(
+            "@announce",
+            include_str!("statements/fragment_announce.sql").trim_end(),
+        )
+        .replace(
+            "@log",
+            include_str!("statements/fragment_log.sql").trim_end(),
+        );
     schema.fill(&statement).into()
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::StoreError;
-use bulkman_core::store::{CircuitStore, Push, StoreCapabilities, StoreFuture, StoreSession, StoreSettings};
+use bulkman_core::store::{
+    CircuitStore, Push, StoreCapabilities, StoreFuture, StoreSession, StoreSettings,
+};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
@@ -90,7 +92,9 @@ impl PostgresStore {
     }
 
     pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Makes the schema, or brings it up to this version; does nothing where that is done.
@@ -153,7 +157,10 @@ impl CircuitStore for PostgresStore {
         &self.inner.namespace
     }
 
-    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+    fn open_session<'a>(
+        &'a self,
+        circuits: &'a [BulkheadName],
+    ) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             let session = PostgresSession::open(Arc::clone(&self.inner), circuits).await?;
             Ok(Box::new(session) as Box<dyn StoreSession>)
@@ -165,7 +172,9 @@ impl Inner {
     /// A connection for one errand.
     pub(crate) async fn connection(&self) -> Result<PgConnection, StoreError> {
         let connecting = PgConnection::connect_with(&self.options);
-        connecting.await.map_err(|error| translate(&self.schema, error))
+        connecting
+            .await
+            .map_err(|error| translate(&self.schema, error))
     }
 
     pub(crate) const fn push_wanted(settings: &StoreSettings) -> bool {

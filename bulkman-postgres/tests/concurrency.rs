@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{
-    CircuitStore, Epoch, Fingerprint, FleetAction, FleetCommand, FleetState, OperationId, ProbePolicy,
-    ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule, RejectReason, StoreChange, StoreSession,
-    StoreTransition, StoreVote, TransitionResult, VoteResult,
+    CircuitStore, Epoch, Fingerprint, FleetAction, FleetCommand, FleetState, OperationId,
+    ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule, RejectReason,
+    StoreChange, StoreSession, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 use bulkman_postgres::sqlx::{self, Connection, Row};
 use tokio::task::JoinSet;
@@ -52,7 +52,8 @@ fn leases_are_never_exceeded_and_never_left_idle() {
                 let plan = ProbePolicy::new(limit, ProbeRule::Consecutive { successes: 100 });
                 let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round + 1);
                 half_open.by_hand = true;
-                let TransitionResult::Applied(view) = admin.transition(&half_open).await.unwrap() else {
+                let TransitionResult::Applied(view) = admin.transition(&half_open).await.unwrap()
+                else {
                     panic!("half-open by hand")
                 };
                 epoch = view.epoch;
@@ -73,7 +74,13 @@ fn leases_are_never_exceeded_and_never_left_idle() {
                 for contender in &mut contenders {
                     let request = request(epoch, "late");
                     if slots.len() < usize::from(limit) {
-                        slots.extend(contender.acquire_probe(&request).await.unwrap().map(|l| l.slot));
+                        slots.extend(
+                            contender
+                                .acquire_probe(&request)
+                                .await
+                                .unwrap()
+                                .map(|l| l.slot),
+                        );
                     }
                 }
                 slots.sort_unstable();
@@ -97,7 +104,9 @@ fn five_verdicts_at_once_make_one_transition() {
             let plan = ProbePolicy::new(5, ProbeRule::Consecutive { successes: 5 });
             let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round << 16);
             half_open.by_hand = true;
-            let TransitionResult::Applied(view) = reporters[0].transition(&half_open).await.unwrap() else {
+            let TransitionResult::Applied(view) =
+                reporters[0].transition(&half_open).await.unwrap()
+            else {
                 panic!("half-open by hand")
             };
             epoch = view.epoch;
@@ -126,7 +135,10 @@ fn five_verdicts_at_once_make_one_transition() {
                     ProbeReportResult::Lost { current } => {
                         let current = current.unwrap();
                         assert!(!success, "no success is lost");
-                        assert_eq!((current.state, current.epoch.0), (FleetState::Open, epoch.0 + 1));
+                        assert_eq!(
+                            (current.state, current.epoch.0),
+                            (FleetState::Open, epoch.0 + 1)
+                        );
                     }
                     other => panic!("{other:?}"),
                 }
@@ -153,11 +165,17 @@ fn votes_cast_at_once_see_each_other() {
                 voting.spawn(async move {
                     let opening = transition(Epoch(0), open(), 1 + index as u64);
                     let voter = Arc::from(index.to_string());
-                    session.vote(&StoreVote::new(opening, voter, 3, WAIT)).await.unwrap()
+                    session
+                        .vote(&StoreVote::new(opening, voter, 3, WAIT))
+                        .await
+                        .unwrap()
                 });
             }
             let voted = voting.join_all().await;
-            let opened = voted.iter().filter(|voted| matches!(voted, VoteResult::Opened(_))).count();
+            let opened = voted
+                .iter()
+                .filter(|voted| matches!(voted, VoteResult::Opened(_)))
+                .count();
             assert_eq!(opened, 1, "three votes make a quorum of three: {voted:?}");
             fingerprint_is_that_of_all_circuits(&store).await;
         }
@@ -169,21 +187,32 @@ fn twenty_processes_open_two_hundred_circuits_at_once() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("opening"));
-        let circuits: Arc<[BulkheadName]> =
-            (0..200).map(|i| BulkheadName::new(format!("c{i}")).unwrap()).collect();
+        let circuits: Arc<[BulkheadName]> = (0..200)
+            .map(|i| BulkheadName::new(format!("c{i}")).unwrap())
+            .collect();
         let mut opening = JoinSet::new();
         for process in 0..20_u64 {
             let (store, circuits) = (Arc::clone(&store), Arc::clone(&circuits));
             opening.spawn(async move {
-                let mut session = CircuitStore::connect(&*store, &circuits).await.unwrap();
+                let mut session = CircuitStore::open_session(&*store, &circuits)
+                    .await
+                    .unwrap();
                 let mut won = 0;
                 for (index, circuit) in circuits.iter().enumerate() {
                     let operation = OperationId((process << 16) + 1 + index as u64);
-                    let opening = StoreTransition::new(circuit.clone(), Epoch(0), open(), operation);
+                    let opening =
+                        StoreTransition::new(circuit.clone(), Epoch(0), open(), operation);
                     match session.transition(&opening).await.unwrap() {
                         TransitionResult::Applied(_) => won += 1,
-                        TransitionResult::Rejected { why: RejectReason::Stale, current } => {
-                            assert_eq!(current.state, FleetState::Open, "the truth, not a memory of it");
+                        TransitionResult::Rejected {
+                            why: RejectReason::Stale,
+                            current,
+                        } => {
+                            assert_eq!(
+                                current.state,
+                                FleetState::Open,
+                                "the truth, not a memory of it"
+                            );
                         }
                         other => panic!("{other:?}"),
                     }
@@ -191,7 +220,11 @@ fn twenty_processes_open_two_hundred_circuits_at_once() {
                 won
             });
         }
-        assert_eq!(opening.join_all().await.into_iter().sum::<usize>(), 200, "one winner each");
+        assert_eq!(
+            opening.join_all().await.into_iter().sum::<usize>(),
+            200,
+            "one winner each"
+        );
         fingerprint_is_that_of_all_circuits(&store).await;
     });
 }
@@ -201,17 +234,22 @@ fn a_reader_of_revisions_misses_nothing() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("revisions"));
-        let circuits: Vec<BulkheadName> =
-            (0..8).map(|i| BulkheadName::new(format!("c{i}")).unwrap()).collect();
+        let circuits: Vec<BulkheadName> = (0..8)
+            .map(|i| BulkheadName::new(format!("c{i}")).unwrap())
+            .collect();
         // Before anybody writes: whatever is written has to come as an increment.
-        let mut reader = CircuitStore::connect(&*store, &circuits).await.unwrap();
+        let mut reader = CircuitStore::open_session(&*store, &circuits)
+            .await
+            .unwrap();
         let mut since = reader.snapshot(None).await.unwrap().revision;
         let mut writers = JoinSet::new();
         for circuit in &circuits {
             let (store, circuit) = (Arc::clone(&store), circuit.clone());
             writers.spawn(async move {
                 let mut session =
-                    CircuitStore::connect(&*store, std::slice::from_ref(&circuit)).await.unwrap();
+                    CircuitStore::open_session(&*store, std::slice::from_ref(&circuit))
+                        .await
+                        .unwrap();
                 for round in 0..50 {
                     let action = [FleetAction::ForceOpen, FleetAction::Close][round % 2];
                     let operation = OperationId(1 + round as u64);
@@ -228,7 +266,10 @@ fn a_reader_of_revisions_misses_nothing() {
             since = snapshot.revision;
             for view in snapshot.circuits {
                 assert!(view.revision <= since, "nothing from the future: {view:?}");
-                let index = circuits.iter().position(|circuit| *circuit == view.circuit).unwrap();
+                let index = circuits
+                    .iter()
+                    .position(|circuit| *circuit == view.circuit)
+                    .unwrap();
                 epochs[index] = view.epoch;
             }
             if done {
@@ -237,7 +278,11 @@ fn a_reader_of_revisions_misses_nothing() {
             done = writers.is_empty();
             while writers.try_join_next().is_some() {}
         }
-        assert_eq!(epochs, vec![Epoch(50); circuits.len()], "the increments add up to the whole");
+        assert_eq!(
+            epochs,
+            vec![Epoch(50); circuits.len()],
+            "the increments add up to the whole"
+        );
     });
 }
 
@@ -246,14 +291,17 @@ fn counting_at_once_neither_loses_nor_deadlocks() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("counts"));
-        let circuits: Arc<[BulkheadName]> =
-            (0..20).map(|i| BulkheadName::new(format!("c{i}")).unwrap()).collect();
+        let circuits: Arc<[BulkheadName]> = (0..20)
+            .map(|i| BulkheadName::new(format!("c{i}")).unwrap())
+            .collect();
         let window = bulkman_core::store::BucketedWindow::new(Duration::from_secs(3600), 10);
         let mut counting = JoinSet::new();
         for process in 0..8 {
             let (store, circuits) = (Arc::clone(&store), Arc::clone(&circuits));
             counting.spawn(async move {
-                let mut session = CircuitStore::connect(&*store, &circuits).await.unwrap();
+                let mut session = CircuitStore::open_session(&*store, &circuits)
+                    .await
+                    .unwrap();
                 let mut deltas: Vec<_> = circuits
                     .iter()
                     .map(|c| bulkman_core::store::CountsDelta::new(c.clone(), Epoch(0), 2, 1))
@@ -269,7 +317,10 @@ fn counting_at_once_neither_loses_nor_deadlocks() {
         let mut session = store_session(&store).await;
         let nothing = bulkman_core::store::CountsDelta::new(circuits[7].clone(), Epoch(0), 0, 0);
         let totals = session.add_counts(window, &[nothing]).await.unwrap();
-        assert_eq!((totals[0].successes, totals[0].failures), (8 * 25 * 2, 8 * 25));
+        assert_eq!(
+            (totals[0].successes, totals[0].failures),
+            (8 * 25 * 2, 8 * 25)
+        );
     });
 }
 
@@ -290,7 +341,8 @@ fn operations_given_up_anywhere_leave_nothing_open() {
                 let opening = transition(Epoch(0), open(), round);
                 let vote = StoreVote::new(opening.clone(), Arc::from("x"), 1, WAIT);
                 let request = request(Epoch(0), "x");
-                let command = FleetCommand::new(circuit(), FleetAction::Reset, OperationId(round), "", "");
+                let command =
+                    FleetCommand::new(circuit(), FleetAction::Reset, OperationId(round), "", "");
                 let finished = match operation {
                     0 => polled(polls, session.transition(&opening)).await,
                     1 => polled(polls, session.vote(&vote)).await,
@@ -301,7 +353,10 @@ fn operations_given_up_anywhere_leave_nothing_open() {
                 if !finished && polls > 0 {
                     given_up += 1;
                     let error = session.snapshot(None).await.unwrap_err();
-                    assert!(error.is_transient() && error.to_string().contains("given up"), "{error}");
+                    assert!(
+                        error.is_transient() && error.to_string().contains("given up"),
+                        "{error}"
+                    );
                 }
             }
         }
@@ -309,7 +364,11 @@ fn operations_given_up_anywhere_leave_nothing_open() {
         let mut connection = database.connection().await;
         let open = "SELECT count(*) AS n FROM pg_stat_activity \
                     WHERE state LIKE 'idle in transaction%' AND query LIKE '%' || $1 || '%'";
-        let row = sqlx::query(open).bind(database.schema.name()).fetch_one(&mut connection).await.unwrap();
+        let row = sqlx::query(open)
+            .bind(database.schema.name())
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
         assert_eq!(row.get::<i64, _>("n"), 0);
         connection.close().await.unwrap();
         let mut session = store_session(&store).await;
@@ -339,13 +398,17 @@ async fn polled<T>(times: u64, future: impl Future<Output = T>) -> bool {
 async fn fingerprint_is_that_of_all_circuits(store: &bulkman_postgres::PostgresStore) {
     let snapshot = store_session(store).await.snapshot(None).await.unwrap();
     let operations = snapshot.circuits.iter().map(|view| view.operation);
-    let all = operations.fold(Fingerprint::default(), |all, one| all.replacing(OperationId(0), one));
+    let all = operations.fold(Fingerprint::default(), |all, one| {
+        all.with_replaced(OperationId(0), one)
+    });
     assert_ne!(all, Fingerprint::default());
     assert_eq!(snapshot.fingerprint, all);
 }
 
 async fn store_session(store: &bulkman_postgres::PostgresStore) -> Box<dyn StoreSession> {
-    CircuitStore::connect(store, &[circuit()]).await.unwrap()
+    CircuitStore::open_session(store, &[circuit()])
+        .await
+        .unwrap()
 }
 
 fn circuit() -> BulkheadName {

@@ -50,7 +50,7 @@ impl Harness for InTheSimpleProtocol {
         Arc::new(builder.build().expect("valid settings"))
     }
 
-    fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
-        self.0.pass(time)
+    fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
+        self.0.advance(time)
     }
 }

@@ -11,8 +11,8 @@ use bulkman_core::runtime::BoxFuture;
 use bulkman_core::store::StoreError;
 use bulkman_core::store::conformance::{self, Harness};
 use bulkman_core::store::{
-    CircuitStore, Epoch, FleetState, OperationId, ProbePolicy, Push, Revision, StoreChange, StoreEvent,
-    StoreTransition, TransitionResult,
+    CircuitStore, Epoch, FleetState, OperationId, ProbePolicy, Push, Revision, StoreChange,
+    StoreEvent, StoreTransition, TransitionResult,
 };
 use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgListener};
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
@@ -25,8 +25,13 @@ use common::{Database, on_smol, on_tokio};
 fn the_application_needs_no_more_than_is_granted() {
     on_tokio(async {
         let database = Database::new().await;
-        let (role, password) = (format!("{}_app", database.schema.name()), "only for this test");
-        database.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{password}'")).await;
+        let (role, password) = (
+            format!("{}_app", database.schema.name()),
+            "only for this test",
+        );
+        database
+            .execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{password}'"))
+            .await;
         let options: PgConnectOptions = database.url.parse().unwrap();
         let options = options.username(&role).password(password);
         let as_app = || PostgresStore::builder(options.clone()).schema(database.schema.name());
@@ -34,8 +39,11 @@ fn the_application_needs_no_more_than_is_granted() {
 
         // Nothing is granted: it says so, and what mends it.
         let findings = app.check().await.unwrap();
-        assert!(findings[0].mend.starts_with("GRANT USAGE ON SCHEMA"), "{findings:?}");
-        let error = CircuitStore::connect(&app, &[]).await.err().unwrap();
+        assert!(
+            findings[0].fix.starts_with("GRANT USAGE ON SCHEMA"),
+            "{findings:?}"
+        );
+        let error = CircuitStore::open_session(&app, &[]).await.err().unwrap();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
         let error = as_app().connect().await.err().unwrap();
         assert!(error.to_string().contains("GRANT USAGE"), "{error}");
@@ -43,7 +51,7 @@ fn the_application_needs_no_more_than_is_granted() {
         // What it says is enough: every statement runs.
         for _ in 0..3 {
             for finding in app.check().await.unwrap() {
-                database.execute(&finding.mend).await;
+                database.execute(&finding.fix).await;
             }
         }
         assert_eq!(app.check().await.unwrap(), []);
@@ -54,8 +62,17 @@ fn the_application_needs_no_more_than_is_granted() {
         // And no more than that: neither DDL nor DELETE.
         let error = app.admin().prune_history(Duration::ZERO).await.unwrap_err();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
-        assert!(database.store("default").admin().prune_history(Duration::ZERO).await.is_ok());
-        database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+        assert!(
+            database
+                .store("default")
+                .admin()
+                .prune_history(Duration::ZERO)
+                .await
+                .is_ok()
+        );
+        database
+            .execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+            .await;
     });
 }
 
@@ -66,7 +83,10 @@ fn the_shipped_files_are_what_a_dba_runs() {
         let server = Postgres::start(&[]);
         let database = Database::on(&server);
         let mut connection = database.connection().await;
-        for file in [include_str!("../sql/schema.sql"), include_str!("../sql/roles.sql")] {
+        for file in [
+            include_str!("../sql/schema.sql"),
+            include_str!("../sql/roles.sql"),
+        ] {
             for _ in 0..2 {
                 sqlx::raw_sql(file).execute(&mut connection).await.unwrap();
             }
@@ -86,9 +106,13 @@ fn the_shipped_files_are_what_a_dba_runs() {
         let shop = PostgresStore::builder(options.clone().username("shop")).namespace("shop");
         let shop = shop.connect().await.unwrap();
         let payments = BulkheadName::new("payments").unwrap();
-        let mut session = CircuitStore::connect(&shop, std::slice::from_ref(&payments)).await.unwrap();
+        let mut session = CircuitStore::open_session(&shop, std::slice::from_ref(&payments))
+            .await
+            .unwrap();
 
-        let mut ada = sqlx::PgConnection::connect_with(&options.clone().username("ada")).await.unwrap();
+        let mut ada = sqlx::PgConnection::connect_with(&options.clone().username("ada"))
+            .await
+            .unwrap();
         let mut epoch = 0;
         for (statement, state, reason) in [
             (
@@ -96,39 +120,91 @@ fn the_shipped_files_are_what_a_dba_runs() {
                 FleetState::ForcedOpen,
                 "maintenance",
             ),
-            ("select bulkman.disable('shop', 'payments')", FleetState::Disabled, ""),
-            ("select bulkman.close('shop', 'payments', reason => 'over')", FleetState::Closed, "over"),
-            ("select bulkman.reset('shop', 'payments', 'again', 'the boss')", FleetState::Closed, "again"),
+            (
+                "select bulkman.disable('shop', 'payments')",
+                FleetState::Disabled,
+                "",
+            ),
+            (
+                "select bulkman.close('shop', 'payments', reason => 'over')",
+                FleetState::Closed,
+                "over",
+            ),
+            (
+                "select bulkman.reset('shop', 'payments', 'again', 'the boss')",
+                FleetState::Closed,
+                "again",
+            ),
         ] {
-            let new: i64 = sqlx::query_scalar(statement).fetch_one(&mut ada).await.unwrap();
+            let new: i64 = sqlx::query_scalar(statement)
+                .fetch_one(&mut ada)
+                .await
+                .unwrap();
             epoch += 1;
             assert_eq!(new, epoch);
-            let StoreEvent::Applied(told) = session.changed().await.unwrap() else { panic!() };
+            let StoreEvent::Applied(told) = session.changed().await.unwrap() else {
+                panic!()
+            };
             assert_eq!(told.revision, Revision(epoch.unsigned_abs()));
-            assert_eq!((told.circuits[0].state, &*told.circuits[0].reason), (state, reason));
+            assert_eq!(
+                (told.circuits[0].state, &*told.circuits[0].reason),
+                (state, reason)
+            );
             let view = session.snapshot(None).await.unwrap().circuits.remove(0);
             assert_eq!((view.state, &*view.reason), (state, reason));
-            assert_eq!(&*view.changed_by, if reason == "again" { "the boss" } else { "ada" });
+            assert_eq!(
+                &*view.changed_by,
+                if reason == "again" { "the boss" } else { "ada" }
+            );
         }
-        let unknown = sqlx::query("select bulkman.close('shop', 'paiments')").execute(&mut ada).await;
+        let unknown = sqlx::query("select bulkman.close('shop', 'paiments')")
+            .execute(&mut ada)
+            .await;
         let unknown = unknown.unwrap_err().to_string();
-        assert!(unknown.contains(r#"namespace "shop" has no circuit "paiments""#), "{unknown}");
+        assert!(
+            unknown.contains(r#"namespace "shop" has no circuit "paiments""#),
+            "{unknown}"
+        );
 
         let graph = options.username("graph");
         let mut psql = sqlx::PgConnection::connect_with(&graph).await.unwrap();
-        let row = sqlx::query("select * from bulkman.status('shop')").fetch_one(&mut psql).await.unwrap();
-        assert_eq!((row.get::<&str, _>("circuit"), row.get::<&str, _>("state")), ("payments", "closed"));
-        let rows = sqlx::query("select * from bulkman.changes('shop')").fetch_all(&mut psql).await.unwrap();
+        let row = sqlx::query("select * from bulkman.status('shop')")
+            .fetch_one(&mut psql)
+            .await
+            .unwrap();
+        assert_eq!(
+            (row.get::<&str, _>("circuit"), row.get::<&str, _>("state")),
+            ("payments", "closed")
+        );
+        let rows = sqlx::query("select * from bulkman.changes('shop')")
+            .fetch_all(&mut psql)
+            .await
+            .unwrap();
         assert_eq!(rows.len(), 4);
         assert_eq!(rows[0].get::<&str, _>("by"), "the boss");
-        let denied = sqlx::query("select bulkman.close('shop', 'payments')").execute(&mut psql).await;
-        assert!(denied.unwrap_err().to_string().contains("permission denied"));
+        let denied = sqlx::query("select bulkman.close('shop', 'payments')")
+            .execute(&mut psql)
+            .await;
+        assert!(
+            denied
+                .unwrap_err()
+                .to_string()
+                .contains("permission denied")
+        );
 
         // Who can't read the key takes every announcement for a hint, and can watch all the same.
-        let watching = PostgresStore::builder(graph.clone()).namespace("shop").build().unwrap();
-        let mut watching = CircuitStore::connect(&watching, &[]).await.unwrap();
+        let watching = PostgresStore::builder(graph.clone())
+            .namespace("shop")
+            .build()
+            .unwrap();
+        let mut watching = CircuitStore::open_session(&watching, &[]).await.unwrap();
         shop.admin().disable("payments", "ada", "").await.unwrap();
-        assert_eq!(watching.changed().await.unwrap(), StoreEvent::Changed { revision: Revision(5) });
+        assert_eq!(
+            watching.changed().await.unwrap(),
+            StoreEvent::Changed {
+                revision: Revision(5)
+            }
+        );
         let found = watching.snapshot(Some(Revision(4))).await.unwrap();
         assert_eq!(found.circuits[0].state, FleetState::Disabled);
     });
@@ -141,19 +217,45 @@ fn operators_act_through_the_library() {
         let store = database.store("shop");
         let admin = store.admin();
         let error = admin.close("payments", "ada", "").await.unwrap_err();
-        assert!(error.to_string().contains(r#"no circuit "payments""#), "{error}");
+        assert!(
+            error.to_string().contains(r#"no circuit "payments""#),
+            "{error}"
+        );
         let payments = BulkheadName::new("payments").unwrap();
-        CircuitStore::connect(&store, &[payments]).await.unwrap();
-        let view = admin.force_open("payments", "ada", "maintenance").await.unwrap();
-        assert_eq!((view.state, &*view.changed_by), (FleetState::ForcedOpen, "ada"));
-        assert_eq!(admin.disable("payments", "ada", "").await.unwrap().state, FleetState::Disabled);
-        assert_eq!(admin.reset("payments", "ada", "").await.unwrap().state, FleetState::Closed);
-        assert_eq!(admin.close("payments", "bob", "").await.unwrap().epoch, Epoch(4));
+        CircuitStore::open_session(&store, &[payments])
+            .await
+            .unwrap();
+        let view = admin
+            .force_open("payments", "ada", "maintenance")
+            .await
+            .unwrap();
+        assert_eq!(
+            (view.state, &*view.changed_by),
+            (FleetState::ForcedOpen, "ada")
+        );
+        assert_eq!(
+            admin.disable("payments", "ada", "").await.unwrap().state,
+            FleetState::Disabled
+        );
+        assert_eq!(
+            admin.reset("payments", "ada", "").await.unwrap().state,
+            FleetState::Closed
+        );
+        assert_eq!(
+            admin.close("payments", "bob", "").await.unwrap().epoch,
+            Epoch(4)
+        );
         assert_eq!(admin.status().await.unwrap().len(), 1);
         let history = admin.history(Some("payments"), 2).await.unwrap();
         assert_eq!((history.len(), &*history[0].by), (2, "bob"));
         assert_eq!(admin.history(None, 10).await.unwrap().len(), 4);
-        assert_eq!(admin.prune_history(Duration::from_secs(3600)).await.unwrap(), 0);
+        assert_eq!(
+            admin
+                .prune_history(Duration::from_secs(3600))
+                .await
+                .unwrap(),
+            0
+        );
         assert_eq!(admin.prune_history(Duration::ZERO).await.unwrap(), 4);
         assert!(admin.history(None, 10).await.unwrap().is_empty());
     });
@@ -164,31 +266,43 @@ fn a_missing_schema_is_incompatible_until_somebody_makes_it() {
     on_tokio(async {
         let database = Database::bare();
         let store = database.store("x");
-        let error = CircuitStore::connect(&store, &[]).await.err().unwrap();
+        let error = CircuitStore::open_session(&store, &[]).await.err().unwrap();
         assert!(matches!(error, StoreError::Incompatible { .. }), "{error}");
         assert!(error.to_string().contains("bulkman-pg migrate"), "{error}");
         let findings = store.check().await.unwrap();
         assert!(findings[0].problem.contains("no schema"), "{findings:?}");
-        assert!(findings[0].mend.contains("bulkman-pg migrate"), "{findings:?}");
+        assert!(
+            findings[0].fix.contains("bulkman-pg migrate"),
+            "{findings:?}"
+        );
 
-        let applying = database.builder().migrate(MigrationMode::Apply).build().unwrap();
-        CircuitStore::connect(&applying, &[]).await.unwrap();
-        CircuitStore::connect(&store, &[]).await.unwrap();
+        let applying = database
+            .builder()
+            .migrate(MigrationMode::Apply)
+            .build()
+            .unwrap();
+        CircuitStore::open_session(&applying, &[]).await.unwrap();
+        CircuitStore::open_session(&store, &[]).await.unwrap();
 
         // Older than this library, or too new for it.
         for (sql, says) in [
             ("UPDATE \"bulkman\".meta SET version = 0", "version 0"),
-            ("UPDATE \"bulkman\".meta SET version = 9, oldest_client = 9", "newer version of this library"),
+            (
+                "UPDATE \"bulkman\".meta SET version = 9, oldest_client = 9",
+                "newer version of this library",
+            ),
         ] {
             database.execute(sql).await;
-            let error = CircuitStore::connect(&store, &[]).await.err().unwrap();
+            let error = CircuitStore::open_session(&store, &[]).await.err().unwrap();
             assert!(matches!(error, StoreError::Incompatible { .. }), "{error}");
             assert!(error.to_string().contains(says), "{error}");
             assert_eq!(store.check().await.unwrap().len(), 1);
         }
         // A newer one that still works with this library.
-        database.execute("UPDATE \"bulkman\".meta SET version = 9, oldest_client = 1").await;
-        CircuitStore::connect(&store, &[]).await.unwrap();
+        database
+            .execute("UPDATE \"bulkman\".meta SET version = 9, oldest_client = 1")
+            .await;
+        CircuitStore::open_session(&store, &[]).await.unwrap();
         assert_eq!(store.check().await.unwrap(), []);
     });
 }
@@ -205,15 +319,26 @@ fn a_wrong_isolation_and_a_read_only_server_are_told_apart() {
                 .unwrap()
         };
         let wrong = with("default_transaction_isolation", "serializable");
-        let error = CircuitStore::connect(&wrong, &[]).await.err().unwrap();
+        let error = CircuitStore::open_session(&wrong, &[]).await.err().unwrap();
         assert!(matches!(error, StoreError::Incompatible { .. }), "{error}");
         assert!(error.to_string().contains("ALTER ROLE"), "{error}");
-        assert!(wrong.check().await.unwrap()[0].mend.contains("read committed"));
+        assert!(
+            wrong.check().await.unwrap()[0]
+                .fix
+                .contains("read committed")
+        );
 
         let read_only = with("default_transaction_read_only", "on");
-        let error = CircuitStore::connect(&read_only, &[]).await.err().unwrap();
+        let error = CircuitStore::open_session(&read_only, &[])
+            .await
+            .err()
+            .unwrap();
         assert!(error.is_transient(), "a standby may be promoted: {error}");
-        assert!(read_only.check().await.unwrap()[0].mend.contains("default_transaction_read_only"));
+        assert!(
+            read_only.check().await.unwrap()[0]
+                .fix
+                .contains("default_transaction_read_only")
+        );
     });
 }
 
@@ -223,25 +348,51 @@ fn anybody_may_notify_and_nobody_believes_it() {
         let database = Database::new().await;
         let store = database.store("shop");
         let circuit = BulkheadName::new("payments").unwrap();
-        let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
+        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
+            .await
+            .unwrap();
         let channel = channel_of(&database, "shop").await;
-        for payload in ["", "1|1|1|open", "x", "1|18446744073709551615", "1|-5", "2|7", &"|".repeat(7_000)] {
-            database.execute(&format!("SELECT pg_notify('{channel}', '{payload}')")).await;
+        for payload in [
+            "",
+            "1|1|1|open",
+            "x",
+            "1|18446744073709551615",
+            "1|-5",
+            "2|7",
+            &"|".repeat(7_000),
+        ] {
+            database
+                .execute(&format!("SELECT pg_notify('{channel}', '{payload}')"))
+                .await;
         }
         // Those that can be understood arrive as hints; nothing else changes.
-        let hint = |revision| StoreEvent::Changed { revision: Revision(revision) };
+        let hint = |revision| StoreEvent::Changed {
+            revision: Revision(revision),
+        };
         assert_eq!(session.changed().await.unwrap(), hint(1));
         let snapshot = session.snapshot(None).await.unwrap();
-        assert_eq!((snapshot.revision, snapshot.circuits[0].state), (Revision(0), FleetState::Closed));
+        assert_eq!(
+            (snapshot.revision, snapshot.circuits[0].state),
+            (Revision(0), FleetState::Closed)
+        );
         assert_eq!(session.changed().await.unwrap(), hint(u64::MAX));
 
         // Whoever listens can repeat what was announced, and change it.
         let mut spy = PgListener::connect(&database.url).await.unwrap();
         spy.listen(&channel).await.unwrap();
-        store.admin().force_open("payments", "ada", "maintenance").await.unwrap();
+        store
+            .admin()
+            .force_open("payments", "ada", "maintenance")
+            .await
+            .unwrap();
         let told = session.changed().await.unwrap();
-        let StoreEvent::Applied(after) = &told else { panic!("{told:?}") };
-        assert_eq!((after.revision, after.circuits[0].state), (Revision(1), FleetState::ForcedOpen));
+        let StoreEvent::Applied(after) = &told else {
+            panic!("{told:?}")
+        };
+        assert_eq!(
+            (after.revision, after.circuits[0].state),
+            (Revision(1), FleetState::ForcedOpen)
+        );
         let said = spy.recv().await.unwrap().payload().to_owned();
         let forged = [
             said.replacen("1|1|", "1|2|", 1),
@@ -251,19 +402,31 @@ fn anybody_may_notify_and_nobody_believes_it() {
         ];
         for forged in &forged {
             assert_ne!(*forged, said);
-            database.execute(&format!("SELECT pg_notify('{channel}', '{forged}')")).await;
+            database
+                .execute(&format!("SELECT pg_notify('{channel}', '{forged}')"))
+                .await;
         }
-        database.execute(&format!("SELECT pg_notify('{channel}', '{said}')")).await;
+        database
+            .execute(&format!("SELECT pg_notify('{channel}', '{said}')"))
+            .await;
         for revision in [2, 1, 1, 1] {
             assert_eq!(session.changed().await.unwrap(), hint(revision));
         }
-        assert_eq!(session.changed().await.unwrap(), told, "what is old when it is said again");
+        assert_eq!(
+            session.changed().await.unwrap(),
+            told,
+            "what is old when it is said again"
+        );
 
         // Of no use in another namespace.
         let other = database.store("stock");
-        let mut session = CircuitStore::connect(&other, &[circuit]).await.unwrap();
+        let mut session = CircuitStore::open_session(&other, &[circuit])
+            .await
+            .unwrap();
         let channel = channel_of(&database, "stock").await;
-        database.execute(&format!("SELECT pg_notify('{channel}', '{said}')")).await;
+        database
+            .execute(&format!("SELECT pg_notify('{channel}', '{said}')"))
+            .await;
         assert_eq!(session.changed().await.unwrap(), hint(1));
     });
 }
@@ -271,35 +434,54 @@ fn anybody_may_notify_and_nobody_believes_it() {
 async fn channel_of(database: &Database, namespace: &str) -> String {
     let mut connection = database.connection().await;
     let channel = format!("SELECT {}.channel('{namespace}')", database.schema.name());
-    sqlx::query_scalar(AssertSqlSafe(channel)).fetch_one(&mut connection).await.unwrap()
+    sqlx::query_scalar(AssertSqlSafe(channel))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
 }
 
-/// Defect 14 of the Python package.
+/// Hazard P14.
 #[test]
 fn a_clock_that_steps_is_clamped() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
         let circuit = BulkheadName::new("a").unwrap();
-        let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
+        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
+            .await
+            .unwrap();
         let hour = Duration::from_secs(3_600);
-        let opening =
-            StoreTransition::new(circuit.clone(), Epoch(0), StoreChange::Open { wait: hour }, OperationId(1));
+        let opening = StoreTransition::new(
+            circuit.clone(),
+            Epoch(0),
+            StoreChange::Open { wait: hour },
+            OperationId(1),
+        );
         session.transition(&opening).await.unwrap();
         database.shift_clock(60_000_000).await;
         // Back by half a minute: the opening is longer by that, and never longer than agreed.
         database.shift_clock(-30_000_000).await;
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
-        assert!(view.remaining <= hour && view.remaining > hour - Duration::from_secs(60), "{view:?}");
+        assert!(
+            view.remaining <= hour && view.remaining > hour - Duration::from_secs(60),
+            "{view:?}"
+        );
         // Back by a day, to before it opened: nobody knows when it ends, so it is over.
         database.shift_clock(-86_400_000_000).await;
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
-        assert!(view.is_due(), "{view:?}");
+        assert!(view.isolation_elapsed(), "{view:?}");
         let plan = ProbePolicy::default();
-        let half_open =
-            StoreTransition::new(circuit.clone(), Epoch(1), StoreChange::HalfOpen { plan }, OperationId(2));
+        let half_open = StoreTransition::new(
+            circuit.clone(),
+            Epoch(1),
+            StoreChange::HalfOpen { plan },
+            OperationId(2),
+        );
         let applied = session.transition(&half_open).await.unwrap();
-        assert!(matches!(applied, TransitionResult::Applied(_)), "{applied:?}");
+        assert!(
+            matches!(applied, TransitionResult::Applied(_)),
+            "{applied:?}"
+        );
 
         // A lease from before the step is free: its holder's term can't be told any more.
         database.shift_clock(86_400_000_000).await;
@@ -307,9 +489,21 @@ fn a_clock_that_steps_is_clamped() {
             bulkman_core::store::ProbeRequest::new(circuit.clone(), Epoch(2), holder.into(), hour)
         };
         session.acquire_probe(&request("x")).await.unwrap().unwrap();
-        assert!(session.acquire_probe(&request("y")).await.unwrap().is_none());
+        assert!(
+            session
+                .acquire_probe(&request("y"))
+                .await
+                .unwrap()
+                .is_none()
+        );
         database.shift_clock(-86_400_000_000).await;
-        assert!(session.acquire_probe(&request("y")).await.unwrap().is_some());
+        assert!(
+            session
+                .acquire_probe(&request("y"))
+                .await
+                .unwrap()
+                .is_some()
+        );
     });
 }
 
@@ -319,11 +513,20 @@ fn enormous_durations_stay_in_range() {
         let database = Database::new().await;
         let store = database.store("x");
         let circuit = BulkheadName::new("a").unwrap();
-        let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
-        let for_ever = StoreChange::Open { wait: Duration::MAX };
+        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
+            .await
+            .unwrap();
+        let for_ever = StoreChange::Open {
+            wait: Duration::MAX,
+        };
         let opening = StoreTransition::new(circuit, Epoch(0), for_ever, OperationId(u64::MAX));
-        let TransitionResult::Applied(view) = session.transition(&opening).await.unwrap() else { panic!() };
-        assert!(view.remaining > Duration::from_secs(50 * 365 * 86_400), "{view:?}");
+        let TransitionResult::Applied(view) = session.transition(&opening).await.unwrap() else {
+            panic!()
+        };
+        assert!(
+            view.remaining > Duration::from_secs(50 * 365 * 86_400),
+            "{view:?}"
+        );
         assert_eq!(view.operation, OperationId(u64::MAX), "all bits are kept");
     });
 }
@@ -334,7 +537,7 @@ fn a_session_dies_with_its_connection() {
         let database = Database::new().await;
         let store = database.store("x");
         for waiting in [false, true] {
-            let mut session = CircuitStore::connect(&store, &[]).await.unwrap();
+            let mut session = CircuitStore::open_session(&store, &[]).await.unwrap();
             let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                              WHERE pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'";
             let terminate = terminate.replace("\"bulkman\"", database.schema.name());
@@ -346,7 +549,7 @@ fn a_session_dies_with_its_connection() {
             };
             assert!(error.is_transient(), "{error}");
         }
-        CircuitStore::connect(&store, &[]).await.unwrap();
+        CircuitStore::open_session(&store, &[]).await.unwrap();
     });
 }
 
@@ -356,34 +559,65 @@ fn a_server_that_is_down_crashed_or_frozen_is_unavailable_in_time() {
     on_tokio(async {
         let database = Database::on(&server);
         let limit = Duration::from_millis(500);
-        let settings = || database.builder().connect_timeout(limit).operation_timeout(limit);
-        let store = settings().namespace("x").migrate(MigrationMode::Apply).connect().await.unwrap();
+        let settings = || {
+            database
+                .builder()
+                .connect_timeout(limit)
+                .operation_timeout(limit)
+        };
+        let store = settings()
+            .namespace("x")
+            .migrate(MigrationMode::Apply)
+            .connect()
+            .await
+            .unwrap();
         let circuit = BulkheadName::new("a").unwrap();
-        let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
-        let opening = StoreChange::Open { wait: Duration::from_secs(3_600) };
+        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
+            .await
+            .unwrap();
+        let opening = StoreChange::Open {
+            wait: Duration::from_secs(3_600),
+        };
         let opening = StoreTransition::new(circuit.clone(), Epoch(0), opening, OperationId(7));
         session.transition(&opening).await.unwrap();
 
         server.stop(StopMode::Immediate);
         assert!(session.snapshot(None).await.unwrap_err().is_transient());
-        assert!(CircuitStore::connect(&store, &[]).await.err().unwrap().is_transient());
+        assert!(
+            CircuitStore::open_session(&store, &[])
+                .await
+                .err()
+                .unwrap()
+                .is_transient()
+        );
         assert!(store.check().await.unwrap_err().is_transient());
         assert!(store.admin().status().await.unwrap_err().is_transient());
 
         server.start_again();
-        let mut session = CircuitStore::connect(&store, &[]).await.unwrap();
+        let mut session = CircuitStore::open_session(&store, &[]).await.unwrap();
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
-        assert_eq!((view.state, view.operation), (FleetState::Open, OperationId(7)), "state survives");
+        assert_eq!(
+            (view.state, view.operation),
+            (FleetState::Open, OperationId(7)),
+            "state survives"
+        );
         let again = session.transition(&opening).await.unwrap();
         assert!(matches!(again, TransitionResult::Applied(view) if view.epoch == Epoch(1)));
 
         server.freeze();
-        #[allow(clippy::disallowed_methods, reason = "how long it really takes is what is tested")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "how long it really takes is what is tested"
+        )]
         let before = std::time::Instant::now();
         assert!(store.admin().status().await.unwrap_err().is_transient());
         assert!(store.check().await.unwrap_err().is_transient());
         assert!(store.migrate().await.unwrap_err().is_transient());
-        assert!(before.elapsed() < Duration::from_secs(30), "each has an end: {:?}", before.elapsed());
+        assert!(
+            before.elapsed() < Duration::from_secs(30),
+            "each has an end: {:?}",
+            before.elapsed()
+        );
         server.thaw();
         assert_eq!(store.admin().status().await.unwrap().len(), 1);
     });
@@ -395,15 +629,22 @@ fn a_restored_database_is_another_incarnation_or_an_earlier_revision() {
         let database = Database::new().await;
         let store = database.store("x");
         let circuit = BulkheadName::new("a").unwrap();
-        let mut session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await.unwrap();
+        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
+            .await
+            .unwrap();
         let before = session.snapshot(None).await.unwrap();
         database.execute("DELETE FROM \"bulkman\".namespace").await;
         let gone = session.snapshot(Some(before.revision)).await.unwrap();
-        assert_ne!(gone.incarnation, before.incarnation, "a namespace that is gone is another's data");
+        assert_ne!(
+            gone.incarnation, before.incarnation,
+            "a namespace that is gone is another's data"
+        );
         drop(session);
         database.execute("DROP SCHEMA \"bulkman\" CASCADE").await;
         store.migrate().await.unwrap();
-        let mut session = CircuitStore::connect(&store, &[circuit]).await.unwrap();
+        let mut session = CircuitStore::open_session(&store, &[circuit])
+            .await
+            .unwrap();
         let after = session.snapshot(None).await.unwrap();
         assert_ne!(after.incarnation, before.incarnation);
     });
@@ -415,13 +656,14 @@ fn without_push_nothing_is_listened_for() {
         let database = Database::new().await;
         let store = database.builder().push(Push::Off).build().unwrap();
         assert!(!store.capabilities().push);
-        let _session = CircuitStore::connect(&store, &[]).await.unwrap();
+        let _session = CircuitStore::open_session(&store, &[]).await.unwrap();
         let mut connection = database.connection().await;
-        let listening: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE query = $1")
-            .bind("LISTEN")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+        let listening: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE query = $1")
+                .bind("LISTEN")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
         assert_eq!(listening, 0);
     });
 }
@@ -453,8 +695,11 @@ fn secrets_are_never_shown() {
         shown(format!("{store:?} {:?}", store.admin()));
         let error = store.check().await.unwrap_err();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
-        shown(format!("{error} {error:?} {:?}", std::error::Error::source(&error)));
-        let error = CircuitStore::connect(&store, &[]).await.err().unwrap();
+        shown(format!(
+            "{error} {error:?} {:?}",
+            std::error::Error::source(&error)
+        ));
+        let error = CircuitStore::open_session(&store, &[]).await.err().unwrap();
         shown(format!("{error} {error:?}"));
     });
 }
@@ -467,7 +712,9 @@ fn settings_that_cannot_be_used_are_refused() {
     assert!(build(PostgresStore::builder(url).namespace("")).contains("namespace"));
     assert!(build(PostgresStore::builder(url).namespace("n".repeat(201))).contains("namespace"));
     assert!(build(PostgresStore::builder(url).namespace("a\0b")).contains("namespace"));
-    assert!(build(PostgresStore::builder(url).poll_interval(Duration::ZERO)).contains("poll_interval"));
+    assert!(
+        build(PostgresStore::builder(url).poll_interval(Duration::ZERO)).contains("poll_interval")
+    );
     let no_tls = PostgresStore::builder(format!("{url}?sslmode=disable")).require_tls(true);
     assert!(build(no_tls).contains("require_tls"));
 }
@@ -480,10 +727,15 @@ where
     F: Fn() -> PostgresStoreBuilder + Sync,
 {
     fn store(&self, namespace: &str) -> Arc<dyn CircuitStore> {
-        Arc::new((self.1)().namespace(format!("{namespace} {}", self.2)).build().unwrap())
+        Arc::new(
+            (self.1)()
+                .namespace(format!("{namespace} {}", self.2))
+                .build()
+                .unwrap(),
+        )
     }
 
-    fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
-        self.0.pass(time)
+    fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
+        self.0.advance(time)
     }
 }

@@ -20,7 +20,10 @@ fn an_operators_day() {
     // Nothing is there yet.
     let output = run(&["check"]);
     assert_eq!(output.code, 1, "{output:?}");
-    assert!(output.out.contains("no schema") && output.out.contains("bulkman-pg migrate"), "{output:?}");
+    assert!(
+        output.out.contains("no schema") && output.out.contains("bulkman-pg migrate"),
+        "{output:?}"
+    );
     let output = run(&["status"]);
     assert_eq!(output.code, 5, "{output:?}");
     assert!(output.err.contains("bulkman-pg migrate"), "{output:?}");
@@ -31,29 +34,58 @@ fn an_operators_day() {
         assert_eq!((output.code, output.err.as_str()), (0, ""), "{output:?}");
     }
     let output = run(&["check"]);
-    assert_eq!((output.code, output.out.trim()), (0, "nothing is missing"), "{output:?}");
+    assert_eq!(
+        (output.code, output.out.trim()),
+        (0, "nothing is missing"),
+        "{output:?}"
+    );
     assert_eq!(run(&["status"]).out.trim(), "no circuits");
     assert_eq!(run(&["history"]).out.trim(), "no changes");
 
     register(&database, &["payments", "mail"]);
     let output = run(&["status"]);
     assert_eq!(output.out.lines().count(), 2, "{output:?}");
-    assert!(output.out.starts_with("mail      closed"), "sorted, in columns: {output:?}");
+    assert!(
+        output.out.starts_with("mail      closed"),
+        "sorted, in columns: {output:?}"
+    );
 
-    for (command, state) in
-        [("force-open", "forced-open"), ("disable", "disabled"), ("close", "closed"), ("reset", "closed")]
-    {
-        let output = run(&[command, "payments", "--by", "ada", "--reason", &format!("to {command}")]);
+    for (command, state) in [
+        ("force-open", "forced-open"),
+        ("disable", "disabled"),
+        ("close", "closed"),
+        ("reset", "closed"),
+    ] {
+        let output = run(&[
+            command,
+            "payments",
+            "--by",
+            "ada",
+            "--reason",
+            &format!("to {command}"),
+        ]);
         assert_eq!(output.code, 0, "{output:?}");
-        assert!(output.out.contains(&format!("payments is {state}")), "{output:?}");
+        assert!(
+            output.out.contains(&format!("payments is {state}")),
+            "{output:?}"
+        );
         let status = run(&["status"]).out;
-        assert!(status.contains(&format!("by ada: to {command}")), "{status}");
+        assert!(
+            status.contains(&format!("by ada: to {command}")),
+            "{status}"
+        );
     }
     let output = run(&["history", "payments", "--limit", "2"]);
     let lines: Vec<_> = output.out.lines().collect();
     assert_eq!(lines.len(), 2);
-    assert!(lines[0].contains("payments: closed -> closed, by ada: to reset"), "{output:?}");
-    assert!(lines[1].contains("payments: disabled -> closed, by ada: to close"), "{output:?}");
+    assert!(
+        lines[0].contains("payments: closed -> closed, by ada: to reset"),
+        "{output:?}"
+    );
+    assert!(
+        lines[1].contains("payments: disabled -> closed, by ada: to close"),
+        "{output:?}"
+    );
 
     let output = run(&["history", "--prune-days", "0"]);
     assert!(output.out.contains("forgot 4 changes"), "{output:?}");
@@ -65,7 +97,10 @@ fn what_is_wrong_is_in_the_exit_code_and_in_words() {
     finished(&mut program(&database, &["migrate"]));
     let output = finished(&mut program(&database, &["close", "paiments"]));
     assert_eq!(output.code, 2, "{output:?}");
-    assert!(output.err.contains(r#"no circuit "paiments""#), "{output:?}");
+    assert!(
+        output.err.contains(r#"no circuit "paiments""#),
+        "{output:?}"
+    );
     let output = finished(&mut program(&database, &["status", "--schema", "a\"b"]));
     assert_eq!(output.code, 2, "{output:?}");
     let output = finished(&mut program(&database, &["open", "payments"]));
@@ -84,7 +119,10 @@ fn what_is_wrong_is_in_the_exit_code_and_in_words() {
         assert!(!output.err.contains("secret"), "{output:?}");
     }
     let output = finished(&mut program(&database, &["--help"]));
-    assert!(output.out.contains("Exit codes:") && !output.out.contains("secret"), "{output:?}");
+    assert!(
+        output.out.contains("Exit codes:") && !output.out.contains("secret"),
+        "{output:?}"
+    );
 
     let server = Postgres::start(&[]);
     let down = Database::on(&server);
@@ -102,16 +140,35 @@ fn watch_follows_through_a_restart() {
     let mut watch = Watch::start(&mut program(&database, &["watch", "--count", "3"]));
     assert!(watch.line().starts_with("payments  closed"));
 
-    finished(&mut program(&database, &["force-open", "payments", "--by", "ada", "--reason", "\u{1b}[1mx"]));
-    assert_eq!(watch.line(), "payments: closed -> forced-open, by ada: \\u{1b}[1mx");
+    finished(&mut program(
+        &database,
+        &[
+            "force-open",
+            "payments",
+            "--by",
+            "ada",
+            "--reason",
+            "\u{1b}[1mx",
+        ],
+    ));
+    assert_eq!(
+        watch.line(),
+        "payments: closed -> forced-open, by ada: \\u{1b}[1mx"
+    );
     server.stop(StopMode::Fast);
     server.start_again();
     for command in ["disable", "close"] {
-        finished(&mut program(&database, &[command, "payments", "--by", "ada"]));
+        finished(&mut program(
+            &database,
+            &[command, "payments", "--by", "ada"],
+        ));
     }
     assert_eq!(watch.line(), "payments: forced-open -> disabled, by ada");
     assert_eq!(watch.line(), "payments: disabled -> closed, by ada");
-    assert!(watch.child.wait().unwrap().success(), "it ends after as many changes as it was told");
+    assert!(
+        watch.child.wait().unwrap().success(),
+        "it ends after as many changes as it was told"
+    );
 }
 
 #[test]
@@ -126,7 +183,10 @@ fn watch_says_that_history_was_lost() {
         finished(&mut program(&database, &by));
     };
     force_open("once");
-    assert_eq!(watch.line(), "payments: closed -> forced-open, by ada: once");
+    assert_eq!(
+        watch.line(),
+        "payments: closed -> forced-open, by ada: once"
+    );
     // As after a restore from before, and another change since: the revision is the same.
     let restore = "UPDATE \"bulkman\".namespace SET rev = 0, fingerprint = 0; DELETE FROM \"bulkman\".history; \
                    UPDATE \"bulkman\".circuit SET state = 0, epoch = 0, rev = 0, op_id = 0; \
@@ -135,7 +195,10 @@ fn watch_says_that_history_was_lost() {
     assert!(watch.line().starts_with("history was lost"));
     assert!(watch.line().starts_with("payments  disabled"));
     force_open("again");
-    assert_eq!(watch.line(), "payments: disabled -> forced-open, by ada: again");
+    assert_eq!(
+        watch.line(),
+        "payments: disabled -> forced-open, by ada: again"
+    );
     assert!(watch.child.wait().unwrap().success());
 }
 
@@ -153,7 +216,11 @@ struct Watch {
 
 impl Watch {
     fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -174,12 +241,18 @@ impl Drop for Watch {
 fn program(database: &Database, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments);
-    command.env("BULKMAN_DATABASE_URL", &database.url).env("BULKMAN_SCHEMA", database.schema.name());
+    command
+        .env("BULKMAN_DATABASE_URL", &database.url)
+        .env("BULKMAN_SCHEMA", database.schema.name());
     command
 }
 
 fn finished(command: &mut Command) -> Finished {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
     Finished {
         code: status.code().unwrap_or(-1),
         out: String::from_utf8(stdout).unwrap(),
@@ -189,8 +262,13 @@ fn finished(command: &mut Command) -> Finished {
 
 fn register(database: &Database, circuits: &[&str]) {
     on_tokio(async {
-        let circuits: Vec<_> = circuits.iter().map(|circuit| BulkheadName::new(circuit).unwrap()).collect();
-        CircuitStore::connect(&database.store("default"), &circuits).await.unwrap();
+        let circuits: Vec<_> = circuits
+            .iter()
+            .map(|circuit| BulkheadName::new(circuit).unwrap())
+            .collect();
+        CircuitStore::open_session(&database.store("default"), &circuits)
+            .await
+            .unwrap();
     });
 }
 

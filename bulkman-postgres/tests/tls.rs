@@ -27,13 +27,15 @@ fn a_certificate_is_checked_on_both_runtimes() {
 async fn trusts_its_authority_and_no_other(server: &Postgres, authority: &Authority) {
     let schema = server.schema();
     let trusting = |authority: &Authority, mode| {
-        let options = options(server).ssl_mode(mode).ssl_root_cert_from_pem(authority.pem().into());
+        let options = options(server)
+            .ssl_mode(mode)
+            .ssl_root_cert_from_pem(authority.pem().into());
         PostgresStore::builder(options).schema(schema.name())
     };
     let store = trusting(authority, PgSslMode::VerifyFull).build().unwrap();
     store.migrate().await.unwrap();
     assert_eq!(store.check().await.unwrap(), []);
-    let mut session = CircuitStore::connect(&store, &[]).await.unwrap();
+    let mut session = CircuitStore::open_session(&store, &[]).await.unwrap();
     session.snapshot(None).await.unwrap();
     assert!(encrypted(server).await > 0, "says the server");
     drop(session);
@@ -58,7 +60,9 @@ fn another_servers_certificate_is_refused() {
     let server = Postgres::start_with_tls(&authority, "db.example");
     on_tokio(async {
         let trusted = |mode| {
-            let options = options(&server).ssl_mode(mode).ssl_root_cert_from_pem(authority.pem().into());
+            let options = options(&server)
+                .ssl_mode(mode)
+                .ssl_root_cert_from_pem(authority.pem().into());
             PostgresStore::builder(options)
         };
         refused(&server, trusted(PgSslMode::VerifyFull), "certificate").await;
@@ -88,7 +92,8 @@ fn a_server_without_tls_is_refused_where_it_is_required() {
 #[cfg(not(any(feature = "tls-rustls", feature = "tls-native")))]
 fn without_a_feature_it_is_said_which_is_missing() {
     let server = Postgres::start_with_tls(&Authority::new(), "127.0.0.1");
-    let required = || PostgresStore::builder(options(&server).ssl_mode(PgSslMode::Prefer)).require_tls(true);
+    let required =
+        || PostgresStore::builder(options(&server).ssl_mode(PgSslMode::Prefer)).require_tls(true);
     let error = required().build().unwrap_err();
     assert!(error.to_string().contains("tls-rustls"), "{error}");
     let without = || PostgresStore::builder(options(&server).ssl_mode(PgSslMode::VerifyFull));
@@ -99,13 +104,23 @@ fn without_a_feature_it_is_said_which_is_missing() {
 /// For somebody to mend, with the reason, and without the password.
 async fn refused(server: &Postgres, builder: PostgresStoreBuilder, reason: &str) {
     let store = builder.build().unwrap();
-    let connected = CircuitStore::connect(&store, &[]).await.err();
-    for error in [store.check().await.err(), store.migrate().await.err(), connected] {
+    let connected = CircuitStore::open_session(&store, &[]).await.err();
+    for error in [
+        store.check().await.err(),
+        store.migrate().await.err(),
+        connected,
+    ] {
         let error = error.expect("it is refused");
         let shown = format!("{error} {error:?}");
         assert!(matches!(error, StoreError::Incompatible { .. }), "{shown}");
-        assert!(shown.to_lowercase().contains(&reason.to_lowercase()), "{shown}");
-        assert!(error.to_string().contains("TLS could not be established"), "{shown}");
+        assert!(
+            shown.to_lowercase().contains(&reason.to_lowercase()),
+            "{shown}"
+        );
+        assert!(
+            error.to_string().contains("TLS could not be established"),
+            "{shown}"
+        );
         assert!(!shown.contains(&password(server)), "{shown}");
     }
 }
@@ -115,7 +130,10 @@ async fn refused(server: &Postgres, builder: PostgresStoreBuilder, reason: &str)
 async fn encrypted(server: &Postgres) -> i64 {
     let mut connection = PgConnection::connect(&server.url()).await.unwrap();
     let count = "SELECT count(*) FROM pg_stat_ssl WHERE ssl AND pid <> pg_backend_pid()";
-    sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap()
+    sqlx::query_scalar(count)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
 }
 
 fn options(server: &Postgres) -> PgConnectOptions {
@@ -125,6 +143,10 @@ fn options(server: &Postgres) -> PgConnectOptions {
 /// That of the server's URL.
 fn password(server: &Postgres) -> String {
     let url = server.url();
-    let account = url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).unwrap().0;
+    let account = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('@'))
+        .unwrap()
+        .0;
     account.split_once(':').unwrap().1.to_owned()
 }

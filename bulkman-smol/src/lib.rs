@@ -45,12 +45,17 @@ impl SmolRuntime {
     /// Runs background tasks on this executor; somebody must be running it.
     #[must_use]
     pub const fn with_executor(executor: Arc<Executor<'static>>) -> Self {
-        Self { executor: Some(executor) }
+        Self {
+            executor: Some(executor),
+        }
     }
 }
 
 impl Runtime for SmolRuntime {
-    #[allow(clippy::disallowed_methods, reason = "a runtime is where time comes from")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a runtime is where time comes from"
+    )]
     fn now(&self) -> Instant {
         Instant::now()
     }

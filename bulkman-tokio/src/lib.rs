@@ -54,7 +54,9 @@ impl TokioRuntime {
     /// Uses this runtime always, whichever is current: for callers on threads of their own.
     #[must_use]
     pub const fn from_handle(handle: Handle) -> Self {
-        Self { handle: Some(handle) }
+        Self {
+            handle: Some(handle),
+        }
     }
 
     fn handle(&self) -> Result<Handle, TryCurrentError> {

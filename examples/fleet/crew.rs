@@ -35,7 +35,10 @@ struct Heard {
 impl Crew {
     pub(crate) async fn start(count: usize, server: &Server) -> Result<Self, Box<dyn Error>> {
         let (tell, heard) = unbounded_channel();
-        let mut crew = Self { processes: Vec::new(), heard };
+        let mut crew = Self {
+            processes: Vec::new(),
+            heard,
+        };
         for number in 0..count {
             let mut child = Command::new(env::current_exe()?)
                 .arg(super::WORKER)
@@ -49,19 +52,30 @@ impl Crew {
             crew.processes.push(Process { child, orders });
         }
         let schema = server.schema.name().to_owned();
-        crew.order_all(&Order::Join { url: server.url.clone(), schema }).await?;
-        crew.hear_all("is ready", |line| matches!(line, Line::Ready).then_some(())).await;
+        crew.order_all(&Order::Join {
+            url: server.url.clone(),
+            schema,
+        })
+        .await?;
+        crew.hear_all("is ready", |line| matches!(line, Line::Ready).then_some(()))
+            .await;
         Ok(crew)
     }
 
     /// The numbers by which the system knows them.
     pub(crate) fn ids(&self) -> Vec<u32> {
-        self.processes.iter().filter_map(|process| process.child.id()).collect()
+        self.processes
+            .iter()
+            .filter_map(|process| process.child.id())
+            .collect()
     }
 
     pub(crate) async fn order(&mut self, number: usize, order: &Order) -> io::Result<()> {
         let line = serde_json::to_string(order)? + "\n";
-        self.processes[number].orders.write_all(line.as_bytes()).await
+        self.processes[number]
+            .orders
+            .write_all(line.as_bytes())
+            .await
     }
 
     pub(crate) async fn order_all(&mut self, order: &Order) -> io::Result<()> {
@@ -88,7 +102,9 @@ impl Crew {
             let rest = deadline.saturating_duration_since(Instant::now());
             let heard = timeout(rest, self.heard.recv()).await;
             let heard = heard.unwrap_or_else(|_| panic!("process {} never {what}", silent + 1));
-            let Some(Heard { by, at, line }) = heard else { panic!("no process is left") };
+            let Some(Heard { by, at, line }) = heard else {
+                panic!("no process is left")
+            };
             let line = line.unwrap_or_else(|| panic!("process {} has ended", by + 1));
             if said[by].is_none() {
                 said[by] = pick(&line).map(|picked| (at, picked));
@@ -100,10 +116,15 @@ impl Crew {
     /// Waits until `circuit` is in `state` in every process, and says when it got there.
     pub(crate) async fn all_turn(&mut self, circuit: &str, state: &str) -> Vec<Instant> {
         let turned = |line: &Line| match line {
-            Line::Turned { circuit: c, state: s } if c == circuit && s == state => Some(()),
+            Line::Turned {
+                circuit: c,
+                state: s,
+            } if c == circuit && s == state => Some(()),
             _ => None,
         };
-        let turned = self.hear_all(&format!("gets {circuit} {state}"), turned).await;
+        let turned = self
+            .hear_all(&format!("gets {circuit} {state}"), turned)
+            .await;
         turned.into_iter().map(|(at, ())| at).collect()
     }
 }

@@ -44,14 +44,23 @@ const WORKER: &str = "worker";
 
 fn main() -> Result<(), Box<dyn Error>> {
     if env::args().nth(1).as_deref() == Some(WORKER) {
-        return Builder::new_current_thread().enable_all().build()?.block_on(worker::run());
+        return Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(worker::run());
     }
-    Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(tell())
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(tell())
 }
 
 async fn tell() -> Result<(), Box<dyn Error>> {
     let mut page = Page::new();
-    println!("{PROCESSES} processes of a shop share the state of their circuits through PostgreSQL.");
+    println!(
+        "{PROCESSES} processes of a shop share the state of their circuits through PostgreSQL."
+    );
     println!(
         "{FAILURES} failures in a row in any of them open a circuit in all. {ISOLATION:?} later it lets"
     );
@@ -59,7 +68,10 @@ async fn tell() -> Result<(), Box<dyn Error>> {
 
     page.act("A database server and the processes start");
     let server = Server::start();
-    server::store(&server.url, &server.schema).build()?.migrate().await?;
+    server::store(&server.url, &server.schema)
+        .build()?
+        .migrate()
+        .await?;
     let crew = Crew::start(PROCESSES, &server).await?;
     let mut story = Story { crew, server };
     story.started(&page).await?;
@@ -87,15 +99,25 @@ impl Story {
     async fn started(&mut self, page: &Page) -> Outcome {
         let ids = self.crew.ids();
         let distinct: BTreeSet<_> = ids.iter().collect();
-        page.line(format!("processes {} to {}", distinct.first().unwrap(), distinct.last().unwrap()));
-        page.claim(distinct.len() == PROCESSES, format!("{PROCESSES} processes run"));
+        page.line(format!(
+            "processes {} to {}",
+            distinct.first().unwrap(),
+            distinct.last().unwrap()
+        ));
+        page.claim(
+            distinct.len() == PROCESSES,
+            format!("{PROCESSES} processes run"),
+        );
         let views = self.look().await?;
         page.claim(
             views.iter().all(|view| view.connected && *view == views[0]),
             "each is connected to the database, and all see the same",
         );
         page.claim(
-            views[0].circuits.iter().all(|circuit| circuit.here == "closed"),
+            views[0]
+                .circuits
+                .iter()
+                .all(|circuit| circuit.here == "closed"),
             format!("all {} circuits are closed", views[0].circuits.len()),
         );
         Ok(())
@@ -104,7 +126,14 @@ impl Story {
     async fn one_opens(&mut self, page: &mut Page) -> Outcome {
         page.act(format!("{FAILURES} calls of process 1 fail"));
         let begun = Instant::now();
-        self.crew.order(0, &Order::Fail { circuit: PAYMENTS.into() }).await?;
+        self.crew
+            .order(
+                0,
+                &Order::Fail {
+                    circuit: PAYMENTS.into(),
+                },
+            )
+            .await?;
         let learned = self.crew.all_turn(PAYMENTS, "open").await;
         page.note(format!(
             "when each process has the circuit {PAYMENTS} open, since process 1 was told to call"
@@ -112,17 +141,27 @@ impl Story {
         let times: Vec<_> = learned.iter().map(|at| *at - begun).collect();
         for (row, times) in times.chunks(PER_ROW).enumerate() {
             let cells = (row * PER_ROW + 1..).zip(times);
-            let cells: Vec<_> = cells.map(|(n, time)| format!("{n:2}: {:>5.1} ms", millis(*time))).collect();
+            let cells: Vec<_> = cells
+                .map(|(n, time)| format!("{n:2}: {:>5.1} ms", millis(*time)))
+                .collect();
             page.line(cells.join("    "));
         }
-        page.claim(times.iter().all(|time| *time < AT_ONCE), format!("one opened, and all {PROCESSES} know"));
+        page.claim(
+            times.iter().all(|time| *time < AT_ONCE),
+            format!("one opened, and all {PROCESSES} know"),
+        );
         Ok(())
     }
 
     async fn all_refuse(&mut self, page: &mut Page) -> Outcome {
         const CALLS: u32 = 100;
         page.act(format!("Every process makes {CALLS} calls"));
-        self.crew.order_all(&Order::Call { circuit: PAYMENTS.into(), times: CALLS }).await?;
+        self.crew
+            .order_all(&Order::Call {
+                circuit: PAYMENTS.into(),
+                times: CALLS,
+            })
+            .await?;
         let called = |line: &Line| match line {
             Line::Called { passed, refused } => Some((*passed, *refused)),
             _ => None,
@@ -131,31 +170,48 @@ impl Story {
         let passed: u32 = called.iter().map(|(_, (passed, _))| passed).sum();
         let refused: u32 = called.iter().map(|(_, (_, refused))| refused).sum();
         let all = CALLS * u32::try_from(PROCESSES)?;
-        page.claim((passed, refused) == (0, all), format!("{refused} are refused, {passed} pass"));
+        page.claim(
+            (passed, refused) == (0, all),
+            format!("{refused} are refused, {passed} pass"),
+        );
         Ok(())
     }
 
     async fn one_probes(&mut self, page: &mut Page) -> Outcome {
-        page.act(format!("After {ISOLATION:?} every process asks for a probe, again and again"));
+        page.act(format!(
+            "After {ISOLATION:?} every process asks for a probe, again and again"
+        ));
         let mut holders = BTreeSet::new();
         for probe in 1..=PROBES {
             let (holder, asked) = self.ask_until_granted().await?;
             // It keeps its probe, and all go on asking.
             let (more, refused) = self.ask(20).await?;
-            page.line(format!("probe {probe}: process {}, {} calls refused", holder + 1, asked + refused));
+            page.line(format!(
+                "probe {probe}: process {}, {} calls refused",
+                holder + 1,
+                asked + refused
+            ));
             page.claim(more.is_empty(), "there is no second one meanwhile");
             holders.insert(holder);
             self.crew.order(holder, &Order::Succeed).await?;
         }
-        page.claim(holders.len() == 1, "one process held the fleet's lease to the end");
+        page.claim(
+            holders.len() == 1,
+            "one process held the fleet's lease to the end",
+        );
         self.crew.all_turn(PAYMENTS, "closed").await;
-        page.claim(true, format!("{PROBES} probes succeeded: the circuit is closed in all processes"));
+        page.claim(
+            true,
+            format!("{PROBES} probes succeeded: the circuit is closed in all processes"),
+        );
         Ok(())
     }
 
     async fn all_learn(&mut self, page: &mut Page) -> Outcome {
         const ROUNDS: usize = 25;
-        page.act(format!("{ROUNDS} times a process opens the circuit by hand, and closes it again"));
+        page.act(format!(
+            "{ROUNDS} times a process opens the circuit by hand, and closes it again"
+        ));
         let mut times = Vec::new();
         for round in 0..ROUNDS {
             let who = (round * 7) % PROCESSES;
@@ -163,17 +219,31 @@ impl Story {
                 let begun = Instant::now();
                 self.crew.order(who, &order).await?;
                 let learned = self.crew.all_turn(PAYMENTS, state).await;
-                let others = learned.iter().enumerate().filter(|(number, _)| *number != who);
+                let others = learned
+                    .iter()
+                    .enumerate()
+                    .filter(|(number, _)| *number != who);
                 times.extend(others.map(|(_, at)| *at - begun));
             }
         }
         times.sort_unstable();
         let at = |percent: usize| millis(times[(times.len() * percent).div_ceil(100) - 1]);
-        page.note("from the order to the line that says it is so, through two pipes and the database");
-        page.line(format!("p50 {:.1} ms   p99 {:.1} ms   last {:.1} ms", at(50), at(99), at(100)));
+        page.note(
+            "from the order to the line that says it is so, through two pipes and the database",
+        );
+        page.line(format!(
+            "p50 {:.1} ms   p99 {:.1} ms   last {:.1} ms",
+            at(50),
+            at(99),
+            at(100)
+        ));
         page.claim(
             times.len() == 2 * ROUNDS * (PROCESSES - 1) && times.iter().all(|time| *time < AT_ONCE),
-            format!("the {} others learned of it each time: {} in all", PROCESSES - 1, times.len()),
+            format!(
+                "the {} others learned of it each time: {} in all",
+                PROCESSES - 1,
+                times.len()
+            ),
         );
         Ok(())
     }
@@ -182,7 +252,11 @@ impl Story {
         page.act("The database server is killed, and calls go on");
         self.crew.order_all(&Order::Traffic).await?;
         block_in_place(|| self.server.kill());
-        self.crew.hear_all("misses the database", |line| matches!(line, Line::Cut).then_some(())).await;
+        self.crew
+            .hear_all("misses the database", |line| {
+                matches!(line, Line::Cut).then_some(())
+            })
+            .await;
         page.claim(true, "every process has noticed");
         for number in 0..PROCESSES {
             let circuit = OTHERS[number % OTHERS.len()].into();
@@ -193,9 +267,16 @@ impl Story {
             _ => None,
         };
         let opened = self.crew.hear_all("opens by itself", opened).await;
-        let as_meant =
-            (0..).zip(&opened).all(|(number, (_, circuit))| circuit == OTHERS[number % OTHERS.len()]);
-        page.claim(as_meant, format!("each opens one of {} other circuits, for itself", OTHERS.len()));
+        let as_meant = (0..)
+            .zip(&opened)
+            .all(|(number, (_, circuit))| circuit == OTHERS[number % OTHERS.len()]);
+        page.claim(
+            as_meant,
+            format!(
+                "each opens one of {} other circuits, for itself",
+                OTHERS.len()
+            ),
+        );
 
         sleep(OUTAGE).await;
         self.crew.order_all(&Order::Rest).await?;
@@ -203,19 +284,34 @@ impl Story {
             Line::Carried(carried) => Some(*carried),
             _ => None,
         };
-        let carried: Vec<Carried> =
-            self.crew.hear_all("answers", carried).await.into_iter().map(|(_, carried)| carried).collect();
+        let carried: Vec<Carried> = self
+            .crew
+            .hear_all("answers", carried)
+            .await
+            .into_iter()
+            .map(|(_, carried)| carried)
+            .collect();
         let calls: u32 = carried.iter().map(|carried| carried.calls).sum();
         let refused: u32 = carried.iter().map(|carried| carried.refused).sum();
-        let mean = carried.iter().map(|carried| carried.total).sum::<Duration>() / calls;
-        let slowest = carried.iter().map(|carried| carried.slowest).max().unwrap_or_default();
+        let mean = carried
+            .iter()
+            .map(|carried| carried.total)
+            .sum::<Duration>()
+            / calls;
+        let slowest = carried
+            .iter()
+            .map(|carried| carried.slowest)
+            .max()
+            .unwrap_or_default();
         page.claim(
             carried.iter().all(|carried| carried.calls > 0) && refused == 0,
             format!("{calls} calls went through {PAYMENTS} meanwhile, {refused} were refused"),
         );
         page.claim(
             slowest < NO_WAIT,
-            format!("none waited for the database: {mean:.1?} on average, {slowest:.1?} the slowest"),
+            format!(
+                "none waited for the database: {mean:.1?} on average, {slowest:.1?} the slowest"
+            ),
         );
         Ok(())
     }
@@ -228,15 +324,26 @@ impl Story {
             let views = self.look().await?;
             let endings: usize = views.iter().map(|view| view.endings.len()).sum();
             let settled = views.iter().all(|view| view.connected && view.pending == 0);
-            if settled && endings == PROCESSES && views.iter().all(|view| view.circuits == views[0].circuits)
+            if settled
+                && endings == PROCESSES
+                && views.iter().all(|view| view.circuits == views[0].circuits)
             {
                 break views;
             }
-            assert!(begun.elapsed() < PATIENCE, "the views never become equal: {views:#?}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the views never become equal: {views:#?}"
+            );
             sleep(Duration::from_millis(20)).await;
         };
         let took = begun.elapsed();
-        let ended = |as_what| views.iter().flat_map(|view| &view.endings).filter(|e| *e == as_what).count();
+        let ended = |as_what| {
+            views
+                .iter()
+                .flat_map(|view| &view.endings)
+                .filter(|e| *e == as_what)
+                .count()
+        };
         let (published, superseded) = (ended("Published"), ended("Superseded"));
         page.claim(
             published >= OTHERS.len() && published + superseded == PROCESSES,
@@ -244,20 +351,38 @@ impl Story {
                 "no decision is lost: {published} are published, {superseded} found the circuit open already"
             ),
         );
-        page.claim(true, format!("{took:.1?} later all {PROCESSES} views are equal"));
+        page.claim(
+            true,
+            format!("{took:.1?} later all {PROCESSES} views are equal"),
+        );
 
         let store = server::store(&self.server.url, &self.server.schema).build()?;
         let table = store.admin().status().await?;
         for (known, row) in views[0].circuits.iter().zip(&table) {
-            page.line(format!("{:<9} {:<7} changes: {:>2}", row.circuit, row.state.as_str(), row.epoch.0));
-            let expected = if known.name == PAYMENTS { "closed" } else { "open" };
-            assert_eq!((known.here.as_str(), known.fleet.as_str()), (expected, expected));
+            page.line(format!(
+                "{:<9} {:<7} changes: {:>2}",
+                row.circuit,
+                row.state.as_str(),
+                row.epoch.0
+            ));
+            let expected = if known.name == PAYMENTS {
+                "closed"
+            } else {
+                "open"
+            };
+            assert_eq!(
+                (known.here.as_str(), known.fleet.as_str()),
+                (expected, expected)
+            );
         }
         let equal = views[0].circuits.iter().zip(&table).all(|(known, row)| {
             (known.name.as_str(), known.fleet.as_str(), known.epoch)
                 == (row.circuit.as_ref(), row.state.as_str(), row.epoch.0)
         });
-        page.claim(equal && table.len() == views[0].circuits.len(), "and equal to what the database says");
+        page.claim(
+            equal && table.len() == views[0].circuits.len(),
+            "and equal to what the database says",
+        );
         Ok(())
     }
 
@@ -272,7 +397,10 @@ impl Story {
                 [] => assert!(begun.elapsed() < PATIENCE, "no process ever gets a probe"),
                 [holder] => return Ok((holder, all_refused)),
                 _ => {
-                    panic!("this does not hold: one probe in the fleet; {} processes have one", holders.len())
+                    panic!(
+                        "this does not hold: one probe in the fleet; {} processes have one",
+                        holders.len()
+                    )
                 }
             }
         }
@@ -286,7 +414,10 @@ impl Story {
             _ => None,
         };
         let asked = self.crew.hear_all("answers", asked).await;
-        let granted = asked.iter().enumerate().filter(|(_, (_, (granted, _)))| *granted);
+        let granted = asked
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, (granted, _)))| *granted);
         let refused = asked.iter().map(|(_, (_, refused))| refused).sum();
         Ok((granted.map(|(number, _)| number).collect(), refused))
     }
@@ -297,7 +428,13 @@ impl Story {
             Line::Seen(view) => Some(view.clone()),
             _ => None,
         };
-        Ok(self.crew.hear_all("answers", seen).await.into_iter().map(|(_, view)| view).collect())
+        Ok(self
+            .crew
+            .hear_all("answers", seen)
+            .await
+            .into_iter()
+            .map(|(_, view)| view)
+            .collect())
     }
 }
 

@@ -19,11 +19,19 @@ impl Server {
     pub(crate) fn start() -> Self {
         if env::var("BULKMAN_TEST_DATABASE_URL").is_ok_and(|url| !url.is_empty()) {
             let given = Postgres::shared();
-            return Self { schema: given.schema(), own: None, url: given.url() };
+            return Self {
+                schema: given.schema(),
+                own: None,
+                url: given.url(),
+            };
         }
         // As in production: a crash loses nothing that was committed.
         let own = Postgres::start(&[("fsync", "on")]);
-        Self { schema: own.schema(), url: own.url(), own: Some(own) }
+        Self {
+            schema: own.schema(),
+            url: own.url(),
+            own: Some(own),
+        }
     }
 
     pub(crate) const fn is_own(&self) -> bool {
@@ -40,7 +48,9 @@ impl Server {
     }
 
     fn private(&self) -> &Postgres {
-        self.own.as_ref().expect("only the story's own server is killed")
+        self.own
+            .as_ref()
+            .expect("only the story's own server is killed")
     }
 }
 

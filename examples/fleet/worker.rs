@@ -28,7 +28,9 @@ use super::{FAILURES, ISOLATION, OTHERS, PAYMENTS, PROBES};
 
 pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     let mut orders = orders();
-    let Some(Order::Join { url, schema }) = orders.recv().await else { return Err("not joined".into()) };
+    let Some(Order::Join { url, schema }) = orders.recv().await else {
+        return Err("not joined".into());
+    };
     let manager = join(&url, &schema).await?;
     let worker = Worker::new(&manager)?;
     tell(&Line::Ready);
@@ -48,7 +50,7 @@ async fn join(url: &str, schema: &str) -> Result<BulkheadManager, Box<dyn Error>
         manager.create_bulkhead(BulkheadConfig::new(name).failure_threshold(FAILURES))?;
     }
     let fleet = manager.fleet().expect("it has a store");
-    if fleet.ready(Duration::from_secs(30)).await {
+    if fleet.wait_ready(Duration::from_secs(30)).await {
         Ok(manager)
     } else {
         Err(format!("the database does not answer: {:?}", fleet.snapshot().error).into())
@@ -72,7 +74,11 @@ impl Worker {
         for bulkhead in &bulkheads {
             tokio::spawn(tell_of_turns(circuit(bulkhead).events()));
         }
-        Ok(Self { fleet, bulkheads, endings })
+        Ok(Self {
+            fleet,
+            bulkheads,
+            endings,
+        })
     }
 
     async fn obey(&self, mut orders: UnboundedReceiver<Order>) -> Result<(), Box<dyn Error>> {
@@ -85,7 +91,10 @@ impl Worker {
                 Order::Fail { circuit } => {
                     for _ in 0..FAILURES {
                         // Whether it is still admitted is the fleet's affair.
-                        let _ = self.bulkhead(&circuit).execute(ready(Err::<(), _>("no answer"))).await;
+                        let _ = self
+                            .bulkhead(&circuit)
+                            .execute(ready(Err::<(), _>("no answer")))
+                            .await;
                     }
                 }
                 Order::Call { circuit, times } => tell(&call(self.bulkhead(&circuit), times).await),
@@ -108,20 +117,31 @@ impl Worker {
         let snapshot = self.fleet.snapshot();
         let circuits = snapshot.circuits.iter().map(|known| Circuit {
             name: known.name.to_string(),
-            here: circuit(self.bulkhead(known.name.as_str())).state().to_string(),
-            fleet: known.state.map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
+            here: circuit(self.bulkhead(known.name.as_str()))
+                .state()
+                .to_string(),
+            fleet: known
+                .state
+                .map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
             epoch: known.epoch.0,
         });
         View {
             connected: snapshot.connected,
             pending: snapshot.pending,
-            endings: self.endings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            endings: self
+                .endings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             circuits: circuits.collect(),
         }
     }
 
     fn bulkhead(&self, name: &str) -> &Bulkhead {
-        self.bulkheads.iter().find(|bulkhead| bulkhead.name().as_str() == name).expect("it was created")
+        self.bulkheads
+            .iter()
+            .find(|bulkhead| bulkhead.name().as_str() == name)
+            .expect("it was created")
     }
 }
 
@@ -165,7 +185,12 @@ impl Traffic {
         let (stop, mut stopped) = oneshot::channel();
         let calls = tokio::spawn(async move {
             let none = Duration::ZERO;
-            let mut carried = Carried { calls: 0, refused: 0, total: none, slowest: none };
+            let mut carried = Carried {
+                calls: 0,
+                refused: 0,
+                total: none,
+                slowest: none,
+            };
             while stopped.try_recv().is_err() {
                 let begun = Instant::now();
                 let refused = bulkhead.execute(ready(Ok::<(), &str>(()))).await.is_err();
@@ -191,7 +216,10 @@ async fn tell_of_turns(mut events: CircuitEvents) {
     while let Some(event) = events.next().await {
         match event {
             CircuitEvent::Transition(turn) => {
-                tell(&Line::Turned { circuit: turn.circuit.to_string(), state: turn.to.to_string() });
+                tell(&Line::Turned {
+                    circuit: turn.circuit.to_string(),
+                    state: turn.to.to_string(),
+                });
             }
             missed => panic!("{missed:?}"),
         }
@@ -223,7 +251,9 @@ fn orders() -> UnboundedReceiver<Order> {
     let (pass_on, orders) = unbounded_channel();
     thread::spawn(move || {
         for line in stdin().lines().map_while(Result::ok) {
-            let Ok(order) = serde_json::from_str(&line) else { break };
+            let Ok(order) = serde_json::from_str(&line) else {
+                break;
+            };
             let _ = pass_on.send(order);
         }
         exit(1);

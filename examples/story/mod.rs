@@ -49,11 +49,21 @@ pub(crate) async fn tell<S: Sockets>(
 ) -> Result<(), Box<dyn Error>> {
     let server = Server::start::<S>(Arc::clone(&runtime))?;
     let mut page = Page::new();
-    println!("A client calls http://{} through a bulkhead:", server.address());
-    println!("{LIMIT} calls at once, {QUEUE} may wait, {FAILURES} failures in a row open the circuit,");
+    println!(
+        "A client calls http://{} through a bulkhead:",
+        server.address()
+    );
+    println!(
+        "{LIMIT} calls at once, {QUEUE} may wait, {FAILURES} failures in a row open the circuit,"
+    );
     println!("after {ISOLATION:?} it lets {PROBES} probes through.");
 
-    let mut story = Story { bulkhead, server, runtime, events: bulkhead.events() };
+    let mut story = Story {
+        bulkhead,
+        server,
+        runtime,
+        events: bulkhead.events(),
+    };
     story.healthy::<S>(&mut page).await;
     story.slow::<S>(&mut page).await;
     story.failing::<S>(&mut page).await;
@@ -77,8 +87,14 @@ impl Story<'_> {
     async fn healthy<S: Sockets>(&self, page: &mut Page) {
         page.act("The server is healthy");
         let answer = self.call::<S>().await;
-        page.claim(answer.is_ok(), format!("a call passes: {}", tell_answer(&answer)));
-        page.claim(self.bulkhead.is_healthy(), format!("the bulkhead is {:?}", self.bulkhead.state()));
+        page.claim(
+            answer.is_ok(),
+            format!("a call passes: {}", tell_answer(&answer)),
+        );
+        page.claim(
+            self.bulkhead.is_healthy(),
+            format!("the bulkhead is {:?}", self.bulkhead.state()),
+        );
     }
 
     async fn slow<S: Sockets>(&self, page: &mut Page) {
@@ -89,7 +105,7 @@ impl Story<'_> {
         let begun = Mutex::new(Vec::new());
         let calls = (1..=CALLS).map(|number| {
             let (address, begun) = (self.server.address(), &begun);
-            self.bulkhead.call().report(async move {
+            self.bulkhead.call().execute_with_report(async move {
                 begun.lock().expect("nobody panics").push(number);
                 get::<S>(address, "/hello").await
             })
@@ -98,23 +114,41 @@ impl Story<'_> {
         // All of them have asked now, and none has been answered.
         let none = poll_once(&mut calls).await;
         let stats = self.bulkhead.stats();
-        page.claim(none.is_none() && stats.active == LIMIT as u64, format!("{} run", stats.active));
-        page.claim(stats.waiting == QUEUE, format!("{} wait in the queue", stats.waiting));
-        page.claim(stats.rejected.full == 2, format!("{} find the queue full", stats.rejected.full));
+        page.claim(
+            none.is_none() && stats.active == LIMIT as u64,
+            format!("{} run", stats.active),
+        );
+        page.claim(
+            stats.waiting == QUEUE,
+            format!("{} wait in the queue", stats.waiting),
+        );
+        page.claim(
+            stats.rejected.full == 2,
+            format!("{} find the queue full", stats.rejected.full),
+        );
 
         let reports = calls.await;
         page.note("each . is 10 ms in the queue, each # is 10 ms with the server");
         for (number, report) in (1..).zip(&reports) {
             page.line(format!("call {number:2}  {}", tell_report(report)));
         }
-        let answered = reports.iter().filter(|report| report.result.is_ok()).count();
-        page.claim(answered == LIMIT + QUEUE, format!("{answered} are answered in the end"));
+        let answered = reports
+            .iter()
+            .filter(|report| report.result.is_ok())
+            .count();
+        page.claim(
+            answered == LIMIT + QUEUE,
+            format!("{answered} are answered in the end"),
+        );
         page.claim(
             *begun.lock().expect("nobody panics") == (1..=LIMIT + QUEUE).collect::<Vec<_>>(),
             "they were served in the order in which they came",
         );
         let most = self.server.most_in_flight();
-        page.claim(most <= LIMIT as u64, format!("the server never had more than {most} at once"));
+        page.claim(
+            most <= LIMIT as u64,
+            format!("the server never had more than {most} at once"),
+        );
     }
 
     async fn failing<S: Sockets>(&mut self, page: &mut Page) {
@@ -123,9 +157,13 @@ impl Story<'_> {
         for number in 1..=FAILURES {
             let answer = self.call::<S>().await;
             page.line(format!("call {number:2}  {}", tell_answer(&answer)));
-            assert!(matches!(answer, Err(BulkheadError::Operation(FetchError::Status(_)))));
+            assert!(matches!(
+                answer,
+                Err(BulkheadError::Operation(FetchError::Status(_)))
+            ));
         }
-        self.expect_transitions(page, &["closed -> open: consecutive_failures"]).await;
+        self.expect_transitions(page, &["closed -> open: consecutive_failures"])
+            .await;
         page.claim(
             self.bulkhead.state() == BulkheadState::Isolated,
             format!("the bulkhead is {:?}", self.bulkhead.state()),
@@ -143,11 +181,16 @@ impl Story<'_> {
         page.line(format!("first  {}", tell_answer(first)));
         page.line(format!("last   {}", tell_answer(last)));
         page.claim(
-            answers.iter().all(|answer| refused_for(answer, RejectionReason::Open)),
+            answers
+                .iter()
+                .all(|answer| refused_for(answer, RejectionReason::Open)),
             format!("all are refused, and told when to come back; it took {took:.1?}"),
         );
         let reached = self.server.requests() - reached;
-        page.claim(reached == 0, format!("{reached} of them reached the server"));
+        page.claim(
+            reached == 0,
+            format!("{reached} of them reached the server"),
+        );
     }
 
     async fn probe_fails<S: Sockets>(&mut self, page: &mut Page) {
@@ -157,16 +200,24 @@ impl Story<'_> {
         page.line(format!("probe    {}", tell_answer(&answer)));
         self.expect_transitions(
             page,
-            &["open -> half_open: isolation_over", "half_open -> open: probe_failed"],
+            &[
+                "open -> half_open: isolation_over",
+                "half_open -> open: probe_failed",
+            ],
         )
         .await;
         let answer = self.call::<S>().await;
-        page.claim(refused_for(&answer, RejectionReason::Open), tell_answer(&answer));
+        page.claim(
+            refused_for(&answer, RejectionReason::Open),
+            tell_answer(&answer),
+        );
     }
 
     async fn recovers<S: Sockets>(&mut self, page: &mut Page) {
         const CALLS: usize = 5;
-        page.act(format!("The server is repaired, and {CALLS} calls come at once"));
+        page.act(format!(
+            "The server is repaired, and {CALLS} calls come at once"
+        ));
         // Not so fast that a probe is back before the last call has asked.
         self.server.becomes(Mood::Slow(Duration::from_millis(50)));
         self.wait_for_isolation(page).await;
@@ -175,14 +226,20 @@ impl Story<'_> {
             page.line(format!("call {number:2}  {}", tell_answer(answer)));
         }
         let passed = answers.iter().filter(|answer| answer.is_ok()).count();
-        let held = answers.iter().filter(|answer| refused_for(answer, RejectionReason::ProbeLimit)).count();
+        let held = answers
+            .iter()
+            .filter(|answer| refused_for(answer, RejectionReason::ProbeLimit))
+            .count();
         page.claim(
             (passed, held) == (PROBES as usize, CALLS - PROBES as usize),
             format!("{passed} probes pass, {held} calls are held back"),
         );
         self.expect_transitions(
             page,
-            &["open -> half_open: isolation_over", "half_open -> closed: probes_succeeded"],
+            &[
+                "open -> half_open: isolation_over",
+                "half_open -> closed: probes_succeeded",
+            ],
         )
         .await;
         self.server.becomes(Mood::Healthy);
@@ -197,21 +254,32 @@ impl Story<'_> {
             page.line(format!("{name:<28}{count:>6}"));
         }
         let ended = stats.successful + stats.failed + stats.ignored + stats.cancelled;
-        page.claim(stats.started == ended + stats.active, "every call that started has one outcome");
+        page.claim(
+            stats.started == ended + stats.active,
+            "every call that started has one outcome",
+        );
         let reached = self.server.requests();
         page.claim(
             stats.started == reached,
             format!("the server counted {reached} requests: as many as started"),
         );
-        page.claim(self.bulkhead.state() == BulkheadState::Healthy, "the bulkhead is healthy");
+        page.claim(
+            self.bulkhead.state() == BulkheadState::Healthy,
+            "the bulkhead is healthy",
+        );
     }
 
     async fn call<S: Sockets>(&self) -> Answer {
-        self.bulkhead.execute(get::<S>(self.server.address(), "/hello")).await
+        self.bulkhead
+            .execute(get::<S>(self.server.address(), "/hello"))
+            .await
     }
 
     async fn wait_for_isolation(&self, page: &Page) {
-        let circuit = self.bulkhead.circuit_breaker().expect("it is on by default");
+        let circuit = self
+            .bulkhead
+            .circuit_breaker()
+            .expect("it is on by default");
         if let Some(rest) = circuit.snapshot().retry_after {
             page.note(format!("waiting for {rest:.0?}"));
             self.runtime.sleep_until(self.runtime.now() + rest).await;
@@ -231,7 +299,11 @@ impl Story<'_> {
 
 fn refused_for(answer: &Answer, expected: RejectionReason) -> bool {
     match answer {
-        Err(BulkheadError::CircuitOpen { reason, retry_after, .. }) => {
+        Err(BulkheadError::CircuitOpen {
+            reason,
+            retry_after,
+            ..
+        }) => {
             *reason == expected
                 && match expected {
                     RejectionReason::Open => retry_after.is_some_and(|after| after <= ISOLATION),
@@ -270,7 +342,10 @@ fn rows(stats: &BulkheadStats) -> [(&'static str, u64); 9] {
         ("failed", stats.failed),
         ("running now", stats.active),
         ("refused, circuit open", stats.rejected.circuit_open),
-        ("refused, all probes out", stats.rejected.probes_out),
+        (
+            "refused, all probes out",
+            stats.rejected.probe_limit_reached,
+        ),
         ("refused, queue full", stats.rejected.full),
         ("timed out in the queue", stats.rejected.timed_out_in_queue),
         ("most waiting at once", stats.peak_waiting as u64),

@@ -18,7 +18,10 @@ enum Style {
 
 impl Page {
     pub(crate) fn new() -> Self {
-        Self { colour: stdout().is_terminal() && env::var_os("NO_COLOR").is_none(), acts: 0 }
+        Self {
+            colour: stdout().is_terminal() && env::var_os("NO_COLOR").is_none(),
+            acts: 0,
+        }
     }
 
     pub(crate) fn act(&mut self, title: impl Display) {
@@ -47,6 +50,10 @@ impl Page {
     }
 
     fn paint(&self, style: Style, text: impl Display) -> String {
-        if self.colour { format!("\x1b[{}m{text}\x1b[0m", style as u8) } else { text.to_string() }
+        if self.colour {
+            format!("\x1b[{}m{text}\x1b[0m", style as u8)
+        } else {
+            text.to_string()
+        }
     }
 }

@@ -48,7 +48,10 @@ impl Server {
             in_flight: AtomicU64::new(0),
             most_in_flight: AtomicU64::new(0),
         });
-        runtime.spawn(Box::pin(serve::<S>(S::listener(listener)?, Arc::clone(&shared))));
+        runtime.spawn(Box::pin(serve::<S>(
+            S::listener(listener)?,
+            Arc::clone(&shared),
+        )));
         Ok(Self { address, shared })
     }
 
@@ -57,7 +60,11 @@ impl Server {
     }
 
     pub(crate) fn becomes(&self, mood: Mood) {
-        *self.shared.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        *self
+            .shared
+            .mood
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = mood;
     }
 
     /// Requests that reached the server.
@@ -74,8 +81,10 @@ impl Server {
 async fn serve<S: Sockets>(listener: S::Listener, shared: Arc<Shared>) {
     while let Ok(stream) = S::accept(&listener).await {
         let state = Arc::clone(&shared);
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(stream, service_fn(move |_request| answer(Arc::clone(&state))));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(
+            stream,
+            service_fn(move |_request| answer(Arc::clone(&state))),
+        );
         shared.runtime.spawn(Box::pin(async {
             // A client that hangs up is none of the server's business.
             let _ = connection.await;
@@ -89,7 +98,10 @@ async fn answer(shared: Arc<Shared>) -> Result<Response<String>, Infallible> {
     let (status, body) = match mood {
         Mood::Healthy => (StatusCode::OK, "hello"),
         Mood::Slow(delay) => {
-            shared.runtime.sleep_until(shared.runtime.now() + delay).await;
+            shared
+                .runtime
+                .sleep_until(shared.runtime.now() + delay)
+                .await;
             (StatusCode::OK, "hello, at last")
         }
         Mood::Failing => (StatusCode::SERVICE_UNAVAILABLE, "out of order"),

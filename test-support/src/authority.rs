@@ -1,6 +1,8 @@
 //! Certificates for servers with TLS.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
 
 /// Somebody who signs certificates, and whom a test trusts or does not.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -42,9 +44,14 @@ impl Authority {
             let mut parameters = CertificateParams::new([host.to_owned()])?;
             parameters.distinguished_name = named(host);
             let certificate = parameters.signed_by(&key, &self.0)?;
-            Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+            Ok(Identity {
+                certificate: certificate.pem(),
+                key: key.serialize_pem(),
+            })
         };
-        make().map_err(|error: rcgen::Error| format!("no certificate for {host} could be made: {error}"))
+        make().map_err(|error: rcgen::Error| {
+            format!("no certificate for {host} could be made: {error}")
+        })
     }
 }
 

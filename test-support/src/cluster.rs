@@ -34,7 +34,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn start(settings: &[(&str, &str)], identity: Option<&Identity>) -> Result<Self, String> {
+    pub(crate) fn start(
+        settings: &[(&str, &str)],
+        identity: Option<&Identity>,
+    ) -> Result<Self, String> {
         let programs = programs::directory()?;
         let account = Account::choose()?;
         let directory = fresh_directory(account)?;
@@ -64,7 +67,10 @@ impl Cluster {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("postgres://{USER}:{}@127.0.0.1:{}/postgres?sslmode=disable", self.password, self.port)
+        format!(
+            "postgres://{USER}:{}@127.0.0.1:{}/postgres?sslmode=disable",
+            self.password, self.port
+        )
     }
 
     pub(crate) fn launch(&self) -> Result<(), String> {
@@ -110,17 +116,34 @@ impl Cluster {
 
     pub(crate) fn process_id(&self) -> Result<u32, String> {
         let file = self.directory.join("data/postmaster.pid");
-        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let process = text.lines().next().and_then(|line| line.trim().parse().ok());
+        let text =
+            fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let process = text
+            .lines()
+            .next()
+            .and_then(|line| line.trim().parse().ok());
         process.ok_or_else(|| format!("{} does not name a process", file.display()))
     }
 
     fn initialise(&self, settings: &[(&str, &str)]) -> Result<(), String> {
         let password_file = self.directory.join("password");
         self.write_secret(&password_file, &self.password)?;
-        let mut command = self.account.command(self.programs.join("initdb"), &self.directory);
-        command.arg("--pgdata").arg(self.data()).arg("--pwfile").arg(&password_file);
-        command.args(["--username", USER, "--auth", "scram-sha-256", "--encoding", "UTF8"]);
+        let mut command = self
+            .account
+            .command(self.programs.join("initdb"), &self.directory);
+        command
+            .arg("--pgdata")
+            .arg(self.data())
+            .arg("--pwfile")
+            .arg(&password_file);
+        command.args([
+            "--username",
+            USER,
+            "--auth",
+            "scram-sha-256",
+            "--encoding",
+            "UTF8",
+        ]);
         run(command.args(["--no-locale", "--no-sync"]))?;
 
         self.configure(&DEFAULTS)?;
@@ -129,7 +152,10 @@ impl Cluster {
 
     /// With the files where the server looks for them.
     fn offer_tls(&self, identity: &Identity) -> Result<(), String> {
-        for (file, text) in [("server.crt", &identity.certificate), ("server.key", &identity.key)] {
+        for (file, text) in [
+            ("server.crt", &identity.certificate),
+            ("server.key", &identity.key),
+        ] {
             self.write_secret(&self.data().join(file), text)?;
         }
         self.configure(&[("ssl", "on")])
@@ -154,7 +180,9 @@ impl Cluster {
     }
 
     fn pg_ctl(&self, arguments: &[&str]) -> Command {
-        let mut command = self.account.command(self.programs.join("pg_ctl"), &self.directory);
+        let mut command = self
+            .account
+            .command(self.programs.join("pg_ctl"), &self.directory);
         command.arg("-D").arg(self.data()).args(arguments);
         command
     }
@@ -166,7 +194,11 @@ impl Cluster {
 
 /// In a place that the server's account can reach, and nobody else can read.
 fn fresh_directory(account: Account) -> Result<PathBuf, String> {
-    let name = format!("bulkman-postgres-{}-{:08x}", std::process::id(), random() >> 32);
+    let name = format!(
+        "bulkman-postgres-{}-{:08x}",
+        std::process::id(),
+        random() >> 32
+    );
     let directory = [env::temp_dir().as_path(), Path::new("/var/tmp")]
         .iter()
         .map(|parent| parent.join(&name))
@@ -180,7 +212,9 @@ fn fresh_directory(account: Account) -> Result<PathBuf, String> {
 
 fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|error| format!("no free port of 127.0.0.1: {error}"))
+    listener
+        .map(|address| address.port())
+        .map_err(|error| format!("no free port of 127.0.0.1: {error}"))
 }
 
 /// The standard library's only source of randomness.

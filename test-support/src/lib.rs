@@ -50,7 +50,9 @@ impl Postgres {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(|| match env::var(GIVEN) {
-            Ok(url) if !url.is_empty() => Self { origin: Origin::Given(url) },
+            Ok(url) if !url.is_empty() => Self {
+                origin: Origin::Given(url),
+            },
             _ => Self::start(&[]),
         })
     }
@@ -63,7 +65,9 @@ impl Postgres {
     #[must_use]
     pub fn start(settings: &[(&str, &str)]) -> Self {
         match Cluster::start(settings, None) {
-            Ok(cluster) => Self { origin: Origin::Private(cluster) },
+            Ok(cluster) => Self {
+                origin: Origin::Private(cluster),
+            },
             Err(reason) => panic!("{reason}"),
         }
     }
@@ -76,9 +80,13 @@ impl Postgres {
     /// As [`start`](Self::start).
     #[must_use]
     pub fn start_with_tls(authority: &Authority, host: &str) -> Self {
-        let started = authority.identify(host).and_then(|identity| Cluster::start(&[], Some(&identity)));
+        let started = authority
+            .identify(host)
+            .and_then(|identity| Cluster::start(&[], Some(&identity)));
         match started {
-            Ok(cluster) => Self { origin: Origin::Private(cluster) },
+            Ok(cluster) => Self {
+                origin: Origin::Private(cluster),
+            },
             Err(reason) => panic!("{reason}"),
         }
     }
@@ -107,7 +115,13 @@ impl Postgres {
     #[must_use]
     pub fn psql(&self) -> Command {
         let mut command = Command::new(programs::psql());
-        command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1"]);
+        command.args([
+            "--no-psqlrc",
+            "--tuples-only",
+            "--no-align",
+            "--set",
+            "ON_ERROR_STOP=1",
+        ]);
         command.arg("--dbname").arg(self.url()).stdin(Stdio::null());
         command
     }
@@ -118,7 +132,9 @@ impl Postgres {
     ///
     /// If it is not private, or can't be stopped.
     pub fn stop(&self, mode: StopMode) {
-        self.cluster().stop(mode).unwrap_or_else(|reason| panic!("{reason}"));
+        self.cluster()
+            .stop(mode)
+            .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
     /// Starts a stopped private server again, at the same address over the same data.
@@ -127,7 +143,9 @@ impl Postgres {
     ///
     /// If it is not private, or can't be started.
     pub fn start_again(&self) {
-        self.cluster().launch().unwrap_or_else(|reason| panic!("{reason}"));
+        self.cluster()
+            .launch()
+            .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
     /// As [`start_again`](Self::start_again), as a hot standby: it answers, and takes no writes
@@ -137,7 +155,9 @@ impl Postgres {
     ///
     /// If it is not private, or can't be started.
     pub fn start_again_as_standby(&self) {
-        self.cluster().become_standby().unwrap_or_else(|reason| panic!("{reason}"));
+        self.cluster()
+            .become_standby()
+            .unwrap_or_else(|reason| panic!("{reason}"));
         self.start_again();
     }
 
@@ -148,7 +168,9 @@ impl Postgres {
     ///
     /// If it is not private, or is not running.
     pub fn freeze(&self) {
-        self.cluster().signal("STOP").unwrap_or_else(|reason| panic!("{reason}"));
+        self.cluster()
+            .signal("STOP")
+            .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
     /// Lets a frozen private server go on.
@@ -157,7 +179,9 @@ impl Postgres {
     ///
     /// If it is not private, or is not running.
     pub fn thaw(&self) {
-        self.cluster().signal("CONT").unwrap_or_else(|reason| panic!("{reason}"));
+        self.cluster()
+            .signal("CONT")
+            .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
     /// The process of a private server that all its others are children of.
@@ -167,13 +191,17 @@ impl Postgres {
     /// If it is not private, or is not running.
     #[must_use]
     pub fn process_id(&self) -> u32 {
-        self.cluster().process_id().unwrap_or_else(|reason| panic!("{reason}"))
+        self.cluster()
+            .process_id()
+            .unwrap_or_else(|reason| panic!("{reason}"))
     }
 
     fn cluster(&self) -> &Cluster {
         match &self.origin {
             Origin::Private(cluster) => cluster,
-            Origin::Given(_) => panic!("only a private server may be stopped: use `Postgres::start`"),
+            Origin::Given(_) => {
+                panic!("only a private server may be stopped: use `Postgres::start`")
+            }
         }
     }
 }

@@ -9,7 +9,11 @@ pub(crate) fn directory() -> Result<PathBuf, String> {
     on_path()
         .chain(packaged())
         .chain(configured())
-        .find(|directory| PROGRAMS.iter().all(|program| directory.join(program).is_file()))
+        .find(|directory| {
+            PROGRAMS
+                .iter()
+                .all(|program| directory.join(program).is_file())
+        })
         .ok_or_else(|| {
             "no PostgreSQL server to test with: initdb, pg_ctl and postgres are neither on PATH, \
              nor under /usr/lib/postgresql/*/bin, nor where `pg_config --bindir` says. Install a \
@@ -23,7 +27,10 @@ pub(crate) fn directory() -> Result<PathBuf, String> {
 
 /// The client `psql`, wherever it is.
 pub(crate) fn psql() -> PathBuf {
-    let found = on_path().chain(packaged()).map(|directory| directory.join("psql")).find(|p| p.is_file());
+    let found = on_path()
+        .chain(packaged())
+        .map(|directory| directory.join("psql"))
+        .find(|p| p.is_file());
     found.unwrap_or_else(|| PathBuf::from("psql"))
 }
 
@@ -34,13 +41,20 @@ fn on_path() -> impl Iterator<Item = PathBuf> {
 
 /// Debian keeps several versions side by side, and none of them on PATH: the newest first.
 fn packaged() -> impl Iterator<Item = PathBuf> {
-    let entries = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten();
+    let entries = Path::new("/usr/lib/postgresql")
+        .read_dir()
+        .into_iter()
+        .flatten();
     let mut directories: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     directories.sort_by_key(|directory| {
-        let version = directory.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+        let version = directory
+            .file_name()
+            .and_then(|name| name.to_str()?.parse::<u32>().ok());
         std::cmp::Reverse(version)
     });
-    directories.into_iter().map(|directory| directory.join("bin"))
+    directories
+        .into_iter()
+        .map(|directory| directory.join("bin"))
 }
 
 fn configured() -> impl Iterator<Item = PathBuf> {

@@ -43,13 +43,23 @@ impl Drop for TestSchema {
         let Some(url) = &self.server else { return };
         let statement = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.name);
         let status = Command::new(programs::psql())
-            .args(["--quiet", "--no-psqlrc", "--command", &statement, "--dbname", url])
+            .args([
+                "--quiet",
+                "--no-psqlrc",
+                "--command",
+                &statement,
+                "--dbname",
+                url,
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
         if !status.is_ok_and(|status| status.success()) {
-            eprintln!("schema {} is left on the server: psql could not drop it", self.name);
+            eprintln!(
+                "schema {} is left on the server: psql could not drop it",
+                self.name
+            );
         }
     }
 }

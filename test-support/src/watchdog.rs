@@ -17,7 +17,11 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn start(account: Account, programs: &Path, directory: &Path) -> Result<Self, String> {
+    pub(crate) fn start(
+        account: Account,
+        programs: &Path,
+        directory: &Path,
+    ) -> Result<Self, String> {
         let mut child = account
             .command("/bin/sh", Path::new("/"))
             .args(["-c", SCRIPT, "sh"])

@@ -42,7 +42,11 @@ fn it_goes_with_a_process_that_aborts() {
         std::process::abort();
     }
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "it_goes_with_a_process_that_aborts", "--nocapture"])
+        .args([
+            "--exact",
+            "it_goes_with_a_process_that_aborts",
+            "--nocapture",
+        ])
         .env("BULKMAN_TEST_ABORT", "1")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -52,7 +56,11 @@ fn it_goes_with_a_process_that_aborts() {
     let mut line = String::new();
     while !line.contains("server process ") {
         line.clear();
-        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the child started its server");
+        assert_ne!(
+            output.read_line(&mut line).unwrap(),
+            0,
+            "the child started its server"
+        );
     }
     let process: u32 = line.rsplit(' ').next().unwrap().trim().parse().unwrap();
     assert!(!child.wait().unwrap().success());
@@ -69,7 +77,11 @@ fn schemas_have_names_of_their_own() {
     let server = Postgres::start(&[]);
     let (first, second) = (server.schema(), server.schema());
     assert_ne!(first.name(), second.name());
-    assert!(first.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
+    assert!(
+        first
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    );
     assert!(first.len() <= 40);
 }
 
@@ -80,6 +92,12 @@ fn answers(url: &str) -> bool {
 
 /// The state of a process as the kernel tells it; `None` when it is gone.
 fn state_of(process: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next().filter(|state| *state != 'Z')
+    let stat =
+        std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .trim_start()
+        .chars()
+        .next()
+        .filter(|state| *state != 'Z')
 }

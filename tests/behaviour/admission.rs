@@ -20,11 +20,11 @@ use crate::work::{Answer, Crowd};
 on_every_runtime![
     a_result_passes_through,
     an_error_is_wrapped_and_keeps_its_cause,
-    h37_the_limit_holds,
-    h39b_without_a_queue_full_is_said_at_once,
-    h34_a_panic_frees_its_permit_and_goes_on,
-    h34_a_panicking_classifier_is_a_panicking_operation,
-    h86_a_full_bulkhead_says_nothing_about_the_dependency,
+    the_limit_holds,
+    without_a_queue_full_is_said_at_once,
+    a_panic_frees_its_permit_and_goes_on,
+    a_panicking_classifier_is_a_panicking_operation,
+    a_full_bulkhead_says_nothing_about_the_dependency,
     an_operation_is_gone_before_its_permit_is_free,
     a_permit_is_told_how_it_ended,
     try_acquire_never_waits,
@@ -32,12 +32,15 @@ on_every_runtime![
     a_classifier_decides_what_counts,
     a_classifier_may_use_the_bulkhead,
     a_report_tells_the_times,
-    python_15_a_nested_call_on_one_slot_ends_by_its_limit,
+    a_nested_call_on_one_slot_ends_by_its_limit,
 ];
 
 async fn a_result_passes_through(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users"));
-    assert_eq!(bulkhead.execute(async { Ok::<_, ()>("found") }).await, Ok("found"));
+    assert_eq!(
+        bulkhead.execute(async { Ok::<_, ()>("found") }).await,
+        Ok("found")
+    );
     let later = async {
         yield_now().await;
         Ok::<_, ()>(String::from("found later"))
@@ -49,14 +52,21 @@ async fn a_result_passes_through(t: Stage) {
 async fn an_error_is_wrapped_and_keeps_its_cause(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users"));
     let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such user");
-    let error = bulkhead.execute(async { Err::<(), _>(missing()) }).await.unwrap_err();
+    let error = bulkhead
+        .execute(async { Err::<(), _>(missing()) })
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "operation failed");
     assert_eq!(error.source().unwrap().to_string(), "no such user");
     assert!(!error.is_rejection());
-    assert_eq!(error.into_operation().unwrap().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(
+        error.into_operation().unwrap().kind(),
+        std::io::ErrorKind::NotFound
+    );
 }
 
-async fn h37_the_limit_holds(t: Stage) {
+/// Hazard H37.
+async fn the_limit_holds(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(3));
     let crowd = Crowd::default();
     let calls: Vec<_> = (0..50)
@@ -81,49 +91,80 @@ async fn h37_the_limit_holds(t: Stage) {
     assert_eq!(bulkhead.stats().successful, 50);
 }
 
-async fn h39b_without_a_queue_full_is_said_at_once(t: Stage) {
-    let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1).max_queue_size(0));
+/// Hazard H39b.
+async fn without_a_queue_full_is_said_at_once(t: Stage) {
+    let bulkhead = t.bulkhead(
+        BulkheadConfig::new("users")
+            .max_concurrent_calls(1)
+            .max_queue_size(0),
+    );
     let (control, running) = t.running(&bulkhead).await;
     let refused = now_or_never(bulkhead.execute(async { Answer::Ok(0) })).unwrap_err();
-    let BulkheadError::Full { bulkhead: name, max_concurrent_calls: 1, max_queue_size: 0, .. } = &refused
+    let BulkheadError::Full {
+        bulkhead: name,
+        max_concurrent_calls: 1,
+        max_queue_size: 0,
+        ..
+    } = &refused
     else {
         panic!("{refused:?}");
     };
     assert_eq!(name.as_str(), "users");
     assert!(refused.is_rejection() && refused.retry_after().is_none());
-    assert_eq!(refused.to_string(), r#"bulkhead "users" is full: 1 running, room for 0 waiting"#);
+    assert_eq!(
+        refused.to_string(),
+        r#"bulkhead "users" is full: 1 running, room for 0 waiting"#
+    );
     control.succeed();
     assert_eq!(running.await, Ok(1));
     // The permit is back.
     t.succeed(&bulkhead, 1).await;
 }
 
-async fn h34_a_panic_frees_its_permit_and_goes_on(t: Stage) {
-    let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1).failure_threshold(3));
+/// Hazard H34.
+async fn a_panic_frees_its_permit_and_goes_on(t: Stage) {
+    let bulkhead = t.bulkhead(
+        BulkheadConfig::new("users")
+            .max_concurrent_calls(1)
+            .failure_threshold(3),
+    );
     for panicked in 1..=3 {
         let call = bulkhead.execute(async { panic!("a bug of the user's") as Answer });
         let panic = AssertUnwindSafe(call).catch_unwind().await.unwrap_err();
-        assert_eq!(*panic.downcast_ref::<&str>().unwrap(), "a bug of the user's");
+        assert_eq!(
+            *panic.downcast_ref::<&str>().unwrap(),
+            "a bug of the user's"
+        );
         let stats = bulkhead.stats();
-        assert_eq!((stats.failed, stats.panicked, stats.active), (panicked, panicked, 0));
+        assert_eq!(
+            (stats.failed, stats.panicked, stats.active),
+            (panicked, panicked, 0)
+        );
         assert_eq!(stats.permits_in_use, 0);
     }
     // A panic is a failure of the dependency: the third one opened the circuit.
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }
 
-async fn h34_a_panicking_classifier_is_a_panicking_operation(t: Stage) {
+/// Hazard H34.
+async fn a_panicking_classifier_is_a_panicking_operation(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1));
     let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
     let call = bulkhead.call().classify(judge).execute(async { Ok(1) });
     assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
     let stats = bulkhead.stats();
-    assert_eq!((stats.failed, stats.panicked, stats.permits_in_use), (1, 1, 0));
+    assert_eq!(
+        (stats.failed, stats.panicked, stats.permits_in_use),
+        (1, 1, 0)
+    );
     t.succeed(&bulkhead, 1).await;
 }
 
-async fn h86_a_full_bulkhead_says_nothing_about_the_dependency(t: Stage) {
-    let config = BulkheadConfig::new("users").max_concurrent_calls(1).max_queue_size(0);
+/// Hazard H86.
+async fn a_full_bulkhead_says_nothing_about_the_dependency(t: Stage) {
+    let config = BulkheadConfig::new("users")
+        .max_concurrent_calls(1)
+        .max_queue_size(0);
     let bulkhead = t.bulkhead(config.failure_threshold(1));
     let (control, running) = t.running(&bulkhead).await;
     for _ in 0..100 {
@@ -146,13 +187,21 @@ async fn an_operation_is_gone_before_its_permit_is_free(t: Stage) {
         type Output = Answer;
 
         fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Answer> {
-            if self.1 { Poll::Ready(Ok(1)) } else { Poll::Pending }
+            if self.1 {
+                Poll::Ready(Ok(1))
+            } else {
+                Poll::Pending
+            }
         }
     }
 
     impl Drop for Looks {
         fn drop(&mut self) {
-            assert_eq!(self.0.stats().permits_in_use, 1, "the permit is free before the operation is gone");
+            assert_eq!(
+                self.0.stats().permits_in_use,
+                1,
+                "the permit is free before the operation is gone"
+            );
         }
     }
 
@@ -173,7 +222,13 @@ async fn an_operation_is_gone_before_its_permit_is_free(t: Stage) {
     });
     t.until(|| bulkhead.stats().active == 1).await;
     t.advance(Duration::from_secs(1)).await;
-    assert!(matches!(late.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+    assert!(matches!(
+        late.await,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        })
+    ));
 }
 
 async fn a_permit_is_told_how_it_ended(t: Stage) {
@@ -188,24 +243,47 @@ async fn a_permit_is_told_how_it_ended(t: Stage) {
     let elsewhere = t.spawn(async move { permit.succeed() });
     elsewhere.await;
     let stats = bulkhead.stats();
-    assert_eq!((stats.successful, stats.failed, stats.ignored, stats.cancelled), (3, 1, 1, 1));
+    assert_eq!(
+        (
+            stats.successful,
+            stats.failed,
+            stats.ignored,
+            stats.cancelled
+        ),
+        (3, 1, 1, 1)
+    );
 }
 
 async fn try_acquire_never_waits(t: Stage) {
-    let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1).max_queue_size(9));
+    let bulkhead = t.bulkhead(
+        BulkheadConfig::new("users")
+            .max_concurrent_calls(1)
+            .max_queue_size(9),
+    );
     let permit = bulkhead.try_acquire().unwrap();
-    assert!(matches!(bulkhead.try_acquire().unwrap_err(), BulkheadError::Full { .. }));
+    assert!(matches!(
+        bulkhead.try_acquire().unwrap_err(),
+        BulkheadError::Full { .. }
+    ));
     assert_eq!(bulkhead.stats().peak_waiting, 0);
     permit.succeed();
     bulkhead.try_acquire().unwrap().succeed();
 }
 
 async fn wrapped_functions_go_through_the_bulkhead(t: Stage) {
-    let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1).max_queue_size(0));
-    let half = bulkhead.wrap(|n: u32| async move { if n % 2 == 0 { Ok(n / 2) } else { Err("odd") } });
+    let bulkhead = t.bulkhead(
+        BulkheadConfig::new("users")
+            .max_concurrent_calls(1)
+            .max_queue_size(0),
+    );
+    let half =
+        bulkhead.wrap(|n: u32| async move { if n % 2 == 0 { Ok(n / 2) } else { Err("odd") } });
     assert_eq!(half(8).await, Ok(4));
     assert_eq!(half(7).await.unwrap_err().into_operation(), Some("odd"));
-    assert_eq!(async { Answer::Ok(5) }.with_bulkhead(&bulkhead).await, Ok(5));
+    assert_eq!(
+        async { Answer::Ok(5) }.with_bulkhead(&bulkhead).await,
+        Ok(5)
+    );
     let stats = bulkhead.stats();
     assert_eq!((stats.successful, stats.failed), (2, 1));
     // The limit is that of the bulkhead.
@@ -231,14 +309,25 @@ async fn a_classifier_decides_what_counts(t: Stage) {
     assert_eq!(users.execute(async { Ok(200) }).await, Ok(200));
     // An answer may be a failure all the same; it is passed on.
     assert_eq!(users.execute(async { Ok(503) }).await, Ok(503));
-    assert_eq!(bulkhead.call().classify(judge).execute(async { Ok(500) }).await, Ok(500));
+    assert_eq!(
+        bulkhead
+            .call()
+            .classify(judge)
+            .execute(async { Ok(500) })
+            .await,
+        Ok(500)
+    );
     let stats = bulkhead.stats();
     assert_eq!((stats.successful, stats.failed, stats.ignored), (1, 2, 10));
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }
 
 async fn a_classifier_may_use_the_bulkhead(t: Stage) {
-    let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(2).failure_threshold(1));
+    let bulkhead = t.bulkhead(
+        BulkheadConfig::new("users")
+            .max_concurrent_calls(2)
+            .failure_threshold(1),
+    );
     let asks = bulkhead.clone();
     let judge = move |_: &Answer| {
         let inner = now_or_never(asks.execute(async { Answer::Err("inner") }));
@@ -246,10 +335,18 @@ async fn a_classifier_may_use_the_bulkhead(t: Stage) {
         assert_eq!(asks.state(), BulkheadState::Isolated);
         asks.circuit_breaker().unwrap().reset();
         asks.reset_stats();
-        asks.reconfigure(asks.config().max_concurrent_calls(3)).unwrap();
+        asks.reconfigure(asks.config().max_concurrent_calls(3))
+            .unwrap();
         Outcome::Success
     };
-    assert_eq!(bulkhead.call().classify(judge).execute(async { Ok(1) }).await, Ok(1));
+    assert_eq!(
+        bulkhead
+            .call()
+            .classify(judge)
+            .execute(async { Ok(1) })
+            .await,
+        Ok(1)
+    );
     assert_eq!(bulkhead.stats().successful, 1);
 }
 
@@ -259,7 +356,7 @@ async fn a_report_tells_the_times(t: Stage) {
     let (second, operation) = crate::work::work();
     let reporting = {
         let bulkhead = bulkhead.clone();
-        t.spawn(async move { bulkhead.call().report(operation).await })
+        t.spawn(async move { bulkhead.call().execute_with_report(operation).await })
     };
     t.until(|| bulkhead.stats().waiting == 1).await;
     t.advance(Duration::from_millis(300)).await;
@@ -270,19 +367,32 @@ async fn a_report_tells_the_times(t: Stage) {
     second.fail();
     let report = reporting.await;
     assert_eq!(report.result.unwrap_err().into_operation(), Some("failed"));
-    assert_eq!((report.queued, report.ran), (Duration::from_millis(300), Duration::from_millis(50)));
+    assert_eq!(
+        (report.queued, report.ran),
+        (Duration::from_millis(300), Duration::from_millis(50))
+    );
     assert_eq!(report.bulkhead.as_str(), "users");
-    let next = bulkhead.call().report(async { Answer::Ok(2) }).await;
-    assert_eq!((next.result, next.queued, next.ran), (Ok(2), Duration::ZERO, Duration::ZERO));
+    let next = bulkhead
+        .call()
+        .execute_with_report(async { Answer::Ok(2) })
+        .await;
+    assert_eq!(
+        (next.result, next.queued, next.ran),
+        (Ok(2), Duration::ZERO, Duration::ZERO)
+    );
     assert_ne!(next.id, report.id);
     // One that is refused has run for no time.
     bulkhead.circuit_breaker().unwrap().force_open();
-    let refused = bulkhead.call().report(async { Answer::Ok(2) }).await;
+    let refused = bulkhead
+        .call()
+        .execute_with_report(async { Answer::Ok(2) })
+        .await;
     assert!(refused.result.is_err());
     assert_eq!(refused.ran, Duration::ZERO);
 }
 
-async fn python_15_a_nested_call_on_one_slot_ends_by_its_limit(t: Stage) {
+/// Hazard P15.
+async fn a_nested_call_on_one_slot_ends_by_its_limit(t: Stage) {
     let limit = Duration::from_secs(1);
     let one = |config: BulkheadConfig| t.bulkhead(config.max_concurrent_calls(1));
     for bulkhead in [
@@ -292,7 +402,12 @@ async fn python_15_a_nested_call_on_one_slot_ends_by_its_limit(t: Stage) {
         let nested = t.spawn({
             let bulkhead = bulkhead.clone();
             async move {
-                let inner = async { bulkhead.execute(pending::<Answer>()).await.map_err(|_| "inner") };
+                let inner = async {
+                    bulkhead
+                        .execute(pending::<Answer>())
+                        .await
+                        .map_err(|_| "inner")
+                };
                 bulkhead.execute(inner).await
             }
         });
@@ -300,7 +415,13 @@ async fn python_15_a_nested_call_on_one_slot_ends_by_its_limit(t: Stage) {
         t.advance(limit).await;
         let ended = nested.await.unwrap_err();
         let by_inner = matches!(ended, BulkheadError::Operation("inner"));
-        let by_outer = matches!(ended, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. });
+        let by_outer = matches!(
+            ended,
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            }
+        );
         assert!(by_inner || by_outer, "{ended:?}");
         t.succeed(&bulkhead, 1).await;
     }

@@ -15,13 +15,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
     a_closure_runs_on_a_thread_of_its_own,
-    python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends,
-    h52_a_closure_that_hangs_does_not_hold_up_the_caller,
-    h23_a_timeout_is_recorded_at_once_and_once,
+    a_timed_out_closure_keeps_its_permit_until_it_ends,
+    a_closure_that_hangs_does_not_hold_up_the_caller,
+    a_timeout_is_recorded_at_once_and_once,
     an_outcome_without_a_caller_is_recorded,
     a_panic_comes_back_as_an_error,
     a_closure_waits_its_turn_and_a_cancelled_one_never_runs,
-    h51_a_closure_whose_caller_timed_out_before_it_began_never_runs,
+    a_closure_whose_caller_timed_out_before_it_began_never_runs,
     a_closure_whose_caller_went_away_before_it_began_never_runs,
     work_that_the_runtime_drops_is_a_shutdown,
     the_limit_holds_for_blocking_work,
@@ -40,15 +40,25 @@ fn one() -> BulkheadConfig {
 
 async fn a_closure_runs_on_a_thread_of_its_own(t: Stage) {
     let bulkhead = t.bulkhead(one());
-    let ran_on = bulkhead.execute_blocking(|| Ok::<_, ()>(thread::current().id())).await.unwrap();
+    let ran_on = bulkhead
+        .execute_blocking(|| Ok::<_, ()>(thread::current().id()))
+        .await
+        .unwrap();
     assert_ne!(ran_on, thread::current().id());
-    let error = bulkhead.execute_blocking(|| Answer::Err("disk full")).await.unwrap_err();
+    let error = bulkhead
+        .execute_blocking(|| Answer::Err("disk full"))
+        .await
+        .unwrap_err();
     assert_eq!(error.into_operation(), Some("disk full"));
     let stats = bulkhead.stats();
-    assert_eq!((stats.successful, stats.failed, stats.permits_in_use), (1, 1, 0));
+    assert_eq!(
+        (stats.successful, stats.failed, stats.permits_in_use),
+        (1, 1, 0)
+    );
 }
 
-async fn python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
+/// Hazard P10, H53.
+async fn a_timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
     let bulkhead = t.bulkhead(one().max_queue_size(0).run_timeout(SECOND));
     let (control, operation) = blocking_work();
     let call = t.spawn({
@@ -57,11 +67,20 @@ async fn python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends(t: Sta
     });
     t.until(|| control.has_begun()).await;
     t.advance(SECOND).await;
-    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+    assert!(matches!(
+        call.await,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        })
+    ));
     let stats = bulkhead.stats();
     assert_eq!((stats.permits_in_use, stats.active), (1, 1));
     for _ in 0..3 {
-        let refused = bulkhead.execute_blocking(|| Answer::Ok(1)).await.unwrap_err();
+        let refused = bulkhead
+            .execute_blocking(|| Answer::Ok(1))
+            .await
+            .unwrap_err();
         assert!(matches!(refused, BulkheadError::Full { .. }), "{refused:?}");
     }
     control.succeed();
@@ -69,7 +88,8 @@ async fn python_10_h53_a_timed_out_closure_keeps_its_permit_until_it_ends(t: Sta
     assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(1)).await, Ok(1));
 }
 
-async fn h52_a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
+/// Hazard H52.
+async fn a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
     let bulkhead = t.bulkhead(one().max_concurrent_calls(2).timeout(SECOND));
     let mut controls = Vec::new();
     for _ in 0..2 {
@@ -80,7 +100,16 @@ async fn h52_a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
         t.until(|| control.has_begun()).await;
         t.advance(SECOND).await;
         let error = call.await.unwrap_err();
-        assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                BulkheadError::Timeout {
+                    phase: TimeoutPhase::Running,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
         assert_eq!(t.elapsed() - begun, SECOND);
         controls.push(control);
     }
@@ -88,12 +117,19 @@ async fn h52_a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
     let mut third = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(1)));
     assert!(poll_once(third.as_mut()).is_pending());
     t.advance(SECOND).await;
-    assert!(matches!(third.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. })));
+    assert!(matches!(
+        third.await,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Queued,
+            ..
+        })
+    ));
     drop(controls);
     t.until(|| bulkhead.stats().permits_in_use == 0).await;
 }
 
-async fn h23_a_timeout_is_recorded_at_once_and_once(t: Stage) {
+/// Hazard H23.
+async fn a_timeout_is_recorded_at_once_and_once(t: Stage) {
     let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
@@ -108,8 +144,14 @@ async fn h23_a_timeout_is_recorded_at_once_and_once(t: Stage) {
     control.succeed();
     t.until(|| bulkhead.stats().active == 0).await;
     let stats = bulkhead.stats();
-    assert_eq!((stats.successful, stats.failed, stats.timed_out_running), (0, 1, 1));
-    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().generation, opened);
+    assert_eq!(
+        (stats.successful, stats.failed, stats.timed_out_running),
+        (0, 1, 1)
+    );
+    assert_eq!(
+        bulkhead.circuit_breaker().unwrap().snapshot().generation,
+        opened
+    );
 }
 
 async fn an_outcome_without_a_caller_is_recorded(t: Stage) {
@@ -121,24 +163,49 @@ async fn an_outcome_without_a_caller_is_recorded(t: Stage) {
     drop(call);
     control.fail();
     t.until(|| bulkhead.stats().active == 0).await;
-    assert_eq!((bulkhead.stats().failed, bulkhead.state()), (1, BulkheadState::Isolated));
+    assert_eq!(
+        (bulkhead.stats().failed, bulkhead.state()),
+        (1, BulkheadState::Isolated)
+    );
 }
 
 async fn a_panic_comes_back_as_an_error(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let number = 42;
-    let error =
-        bulkhead.execute_blocking(move || -> Answer { panic!("row {number} is torn") }).await.unwrap_err();
-    let BulkheadError::Panicked { bulkhead: name, message, .. } = &error else { panic!("{error:?}") };
+    let error = bulkhead
+        .execute_blocking(move || -> Answer { panic!("row {number} is torn") })
+        .await
+        .unwrap_err();
+    let BulkheadError::Panicked {
+        bulkhead: name,
+        message,
+        ..
+    } = &error
+    else {
+        panic!("{error:?}")
+    };
     assert_eq!((name.as_str(), &**message), ("files", "row 42 is torn"));
     assert!(!error.is_rejection());
-    let any = bulkhead.execute_blocking(|| -> Answer { std::panic::panic_any(7_u8) }).await.unwrap_err();
+    let any = bulkhead
+        .execute_blocking(|| -> Answer { std::panic::panic_any(7_u8) })
+        .await
+        .unwrap_err();
     assert!(matches!(&any, BulkheadError::Panicked { .. }), "{any:?}");
     let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
-    let judged = bulkhead.call().classify(judge).execute_blocking(|| Ok(1)).await.unwrap_err();
-    assert!(matches!(&judged, BulkheadError::Panicked { message, .. } if &**message == "can't tell"));
+    let judged = bulkhead
+        .call()
+        .classify(judge)
+        .execute_blocking(|| Ok(1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&judged, BulkheadError::Panicked { message, .. } if &**message == "can't tell")
+    );
     let stats = bulkhead.stats();
-    assert_eq!((stats.failed, stats.panicked, stats.permits_in_use), (3, 3, 0));
+    assert_eq!(
+        (stats.failed, stats.panicked, stats.permits_in_use),
+        (3, 3, 0)
+    );
     assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(1)).await, Ok(1));
 }
 
@@ -157,11 +224,18 @@ async fn a_closure_waits_its_turn_and_a_cancelled_one_never_runs(t: Stage) {
     second.succeed();
     assert_eq!(call.await, Ok(1));
     assert!(!never.has_begun());
-    assert_eq!((bulkhead.stats().started, bulkhead.stats().cancelled_in_queue), (2, 1));
+    assert_eq!(
+        (
+            bulkhead.stats().started,
+            bulkhead.stats().cancelled_in_queue
+        ),
+        (2, 1)
+    );
 }
 
 /// Admitted, but the runtime has no thread to spare: nobody wants the result any more.
-async fn h51_a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stage) {
+/// Hazard H51.
+async fn a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stage) {
     let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
     t.take_threads();
     let (never, operation) = blocking_work();
@@ -172,21 +246,37 @@ async fn h51_a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stag
     assert!(
         matches!(
             error,
-            BulkheadError::Timeout { phase: TimeoutPhase::Queued, queued: SECOND, ran: Duration::ZERO, .. }
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Queued,
+                queued: SECOND,
+                ran: Duration::ZERO,
+                ..
+            }
         ),
         "{error:?}"
     );
     assert!(error.is_rejection());
     // Nothing runs and nothing will: the permit is free at once, and the dependency was never asked.
     let stats = bulkhead.stats();
-    assert_eq!((stats.permits_in_use, stats.ignored, stats.failed, stats.timed_out_running), (0, 1, 0, 0));
+    assert_eq!(
+        (
+            stats.permits_in_use,
+            stats.ignored,
+            stats.failed,
+            stats.timed_out_running
+        ),
+        (0, 1, 0, 0)
+    );
     assert!(bulkhead.is_healthy());
     let mut next = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(2)));
     assert!(poll_once(next.as_mut()).is_pending());
     t.free_threads();
     assert_eq!(next.await, Ok(2));
     assert!(!never.has_begun());
-    assert_eq!((bulkhead.stats().started, bulkhead.stats().successful), (2, 1));
+    assert_eq!(
+        (bulkhead.stats().started, bulkhead.stats().successful),
+        (2, 1)
+    );
 }
 
 async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {
@@ -198,9 +288,19 @@ async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {
     assert!(poll_once(call.as_mut()).is_pending());
     drop(call);
     let stats = bulkhead.stats();
-    assert_eq!((stats.permits_in_use, stats.cancelled, stats.started), (0, 1, 1));
+    assert_eq!(
+        (stats.permits_in_use, stats.cancelled, stats.started),
+        (0, 1, 1)
+    );
     // Its probe slot is free, too.
-    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().probes_remaining, Some(1));
+    assert_eq!(
+        bulkhead
+            .circuit_breaker()
+            .unwrap()
+            .snapshot()
+            .probes_remaining,
+        Some(1)
+    );
     t.free_threads();
     assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(2)).await, Ok(2));
     assert!(!never.has_begun());
@@ -216,7 +316,10 @@ async fn work_that_the_runtime_drops_is_a_shutdown(t: Stage) {
     assert!(matches!(call.await, Err(BulkheadError::Shutdown { .. })));
     assert!(!never.has_begun());
     let stats = bulkhead.stats();
-    assert_eq!((stats.permits_in_use, stats.cancelled, stats.failed), (0, 1, 0));
+    assert_eq!(
+        (stats.permits_in_use, stats.cancelled, stats.failed),
+        (0, 1, 0)
+    );
     t.free_threads();
 }
 
@@ -255,15 +358,28 @@ async fn a_slow_closure_is_a_slow_call(t: Stage) {
     t.advance(2 * SECOND).await;
     control.succeed();
     assert_eq!(call.await, Ok(1));
-    assert_eq!((bulkhead.stats().successful, bulkhead.state()), (1, BulkheadState::Isolated));
+    assert_eq!(
+        (bulkhead.stats().successful, bulkhead.state()),
+        (1, BulkheadState::Isolated)
+    );
 }
 
 async fn a_classifier_judges_closures(t: Stage) {
     let bulkhead = t.bulkhead(one());
-    let judge =
-        |result: &Answer| if *result == Err("no such file") { Outcome::Ignored } else { Outcome::Failure };
+    let judge = |result: &Answer| {
+        if *result == Err("no such file") {
+            Outcome::Ignored
+        } else {
+            Outcome::Failure
+        }
+    };
     let call = bulkhead.call().classify(judge);
-    assert!(call.clone().execute_blocking(|| Err("no such file")).await.is_err());
+    assert!(
+        call.clone()
+            .execute_blocking(|| Err("no such file"))
+            .await
+            .is_err()
+    );
     assert_eq!(call.clone().execute_blocking(|| Ok(500)).await, Ok(500));
     assert!(call.execute_sync(|| Err("no such file")).is_err());
     let stats = bulkhead.stats();
@@ -275,19 +391,33 @@ async fn execute_sync_runs_here_and_now(t: Stage) {
     let here = thread::current().id();
     let operation = || {
         // The permit is ours meanwhile.
-        assert!(matches!(bulkhead.execute_sync(|| Answer::Ok(1)), Err(BulkheadError::Full { .. })));
+        assert!(matches!(
+            bulkhead.execute_sync(|| Answer::Ok(1)),
+            Err(BulkheadError::Full { .. })
+        ));
         Ok::<_, ()>(thread::current().id())
     };
     assert_eq!(bulkhead.execute_sync(operation), Ok(here));
-    let failed = bulkhead.execute_sync(|| Answer::Err("disk full")).unwrap_err();
+    let failed = bulkhead
+        .execute_sync(|| Answer::Err("disk full"))
+        .unwrap_err();
     assert_eq!(failed.into_operation(), Some("disk full"));
     bulkhead.circuit_breaker().unwrap().force_open();
-    assert!(matches!(bulkhead.execute_sync(|| Answer::Ok(1)), Err(BulkheadError::CircuitOpen { .. })));
+    assert!(matches!(
+        bulkhead.execute_sync(|| Answer::Ok(1)),
+        Err(BulkheadError::CircuitOpen { .. })
+    ));
     bulkhead.shutdown();
     bulkhead.circuit_breaker().unwrap().close();
-    assert!(matches!(bulkhead.execute_sync(|| Answer::Ok(1)), Err(BulkheadError::Shutdown { .. })));
+    assert!(matches!(
+        bulkhead.execute_sync(|| Answer::Ok(1)),
+        Err(BulkheadError::Shutdown { .. })
+    ));
     let stats = bulkhead.stats();
-    assert_eq!((stats.successful, stats.failed, stats.rejected.total()), (1, 1, 3));
+    assert_eq!(
+        (stats.successful, stats.failed, stats.rejected.total()),
+        (1, 1, 3)
+    );
 }
 
 async fn execute_sync_waits_for_its_turn_on_many_threads(t: Stage) {
@@ -308,7 +438,9 @@ async fn execute_sync_waits_for_its_turn_on_many_threads(t: Stage) {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
     assert!((1..=2).contains(&crowd.most()));
     assert_eq!(bulkhead.stats().successful, 800);
 }
@@ -316,7 +448,8 @@ async fn execute_sync_waits_for_its_turn_on_many_threads(t: Stage) {
 async fn execute_sync_waits_no_longer_than_max_wait(t: Stage) {
     let runtime = bulkman::testing::ManualRuntime::new();
     // Parking a thread needs a clock that moves without it: not Tokio's when it is paused.
-    let bulkhead = Arc::new(bulkman::Bulkhead::new(one().max_wait(SECOND), runtime.clone()).unwrap());
+    let bulkhead =
+        Arc::new(bulkman::Bulkhead::new(one().max_wait(SECOND), runtime.clone()).unwrap());
     let permit = bulkhead.try_acquire().unwrap();
     let waiting = thread::spawn({
         let bulkhead = Arc::clone(&bulkhead);
@@ -326,7 +459,14 @@ async fn execute_sync_waits_no_longer_than_max_wait(t: Stage) {
     runtime.advance(SECOND);
     let error = waiting.join().unwrap().unwrap_err();
     assert!(
-        matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Queued, queued: SECOND, .. }),
+        matches!(
+            error,
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Queued,
+                queued: SECOND,
+                ..
+            }
+        ),
         "{error:?}"
     );
     // A task and a thread may wait side by side; the order is that of their arrival.
@@ -365,9 +505,13 @@ async fn an_overrun_of_execute_sync_keeps_its_value_and_is_a_failure(_: Stage) {
 async fn execute_sync_frees_its_permit_when_it_panics(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let inside = bulkhead.clone();
-    let panicked = thread::spawn(move || inside.execute_sync(|| -> Answer { panic!("a bug of the user's") }));
+    let panicked =
+        thread::spawn(move || inside.execute_sync(|| -> Answer { panic!("a bug of the user's") }));
     assert!(panicked.join().is_err());
     let stats = bulkhead.stats();
-    assert_eq!((stats.failed, stats.panicked, stats.permits_in_use), (1, 1, 0));
+    assert_eq!(
+        (stats.failed, stats.panicked, stats.permits_in_use),
+        (1, 1, 0)
+    );
     assert_eq!(bulkhead.execute_sync(|| Answer::Ok(1)), Ok(1));
 }

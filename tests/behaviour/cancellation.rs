@@ -47,7 +47,11 @@ product! {
 }
 
 fn bulkhead(t: &Stage) -> Bulkhead {
-    t.bulkhead(BulkheadConfig::new("files").max_concurrent_calls(1).run_timeout(SECOND))
+    t.bulkhead(
+        BulkheadConfig::new("files")
+            .max_concurrent_calls(1)
+            .run_timeout(SECOND),
+    )
 }
 
 async fn operation_that(does: Does) -> Answer {
@@ -96,7 +100,10 @@ async fn operation(t: Stage, does: Does) {
     leaves_nothing(&t, &bulkhead, |stats| {
         (stats.started, stats.cancelled) == (1, u64::from(!ended))
             && (stats.successful, stats.failed)
-                == (u64::from(does == Does::Ready), u64::from(does == Does::Error))
+                == (
+                    u64::from(does == Does::Ready),
+                    u64::from(does == Does::Error),
+                )
     })
     .await;
 }
@@ -110,8 +117,13 @@ async fn timeout(t: Stage, does: Does) {
     if matches!(does, Does::Slow | Does::Never) {
         t.advance(SECOND).await;
         let late = poll_once(call.as_mut());
-        let timed_out =
-            matches!(late, Poll::Ready(Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+        let timed_out = matches!(
+            late,
+            Poll::Ready(Err(BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            }))
+        );
         assert!(timed_out, "{late:?}");
     }
     drop(call);
@@ -150,7 +162,10 @@ async fn blocking(t: Stage, does: Does) {
         }
         Does::Never => {
             t.advance(1000 * SECOND).await;
-            assert_eq!((bulkhead.stats().permits_in_use, bulkhead.stats().active), (1, 1));
+            assert_eq!(
+                (bulkhead.stats().permits_in_use, bulkhead.stats().active),
+                (1, 1)
+            );
             // A thread can't be left running for ever; this is the end of the test.
             drop(control);
             true
@@ -182,7 +197,11 @@ fn leaves_nothing<'a>(
     Box::pin(async move {
         let stats = bulkhead.stats();
         assert!(counted(&stats), "{stats:?}");
-        assert_eq!((stats.active, stats.waiting, stats.permits_in_use), (0, 0, 0), "{stats:?}");
+        assert_eq!(
+            (stats.active, stats.waiting, stats.permits_in_use),
+            (0, 0, 0),
+            "{stats:?}"
+        );
         t.succeed(bulkhead, 1).await;
         // No timer of the dead call's goes off.
         t.advance(10 * SECOND).await;

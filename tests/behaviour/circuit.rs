@@ -16,21 +16,21 @@ use crate::work::{Answer, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    python_01_the_fifth_failure_in_a_row_opens_and_the_third_success_closes,
-    h29_a_rate_opens_at_its_threshold_not_above_it,
+    the_fifth_failure_in_a_row_opens_and_the_third_success_closes,
+    a_rate_opens_at_its_threshold_not_above_it,
     an_open_circuit_refuses_at_once_and_says_when_to_come_back,
-    python_06_h17_h18_h19_an_old_outcome_neither_closes_nor_reopens,
-    h22_an_old_outcome_does_not_land_in_a_fresh_window,
-    python_08_a_full_bulkhead_leaves_an_open_circuit_open,
-    python_09_h14_h16_the_state_is_right_without_traffic,
-    h57_h59_an_old_failure_does_not_open_after_an_idle_hour,
+    an_old_outcome_neither_closes_nor_reopens,
+    an_old_outcome_does_not_land_in_a_fresh_window,
+    a_full_bulkhead_leaves_an_open_circuit_open,
+    the_state_is_right_without_traffic,
+    an_old_failure_does_not_open_after_an_idle_hour,
     manual_controls_are_seen_by_calls,
     without_a_circuit_breaker_nothing_ever_opens,
-    h24_h25_events_come_once_and_in_order,
-    h26_a_timer_that_is_set_changes_no_state_that_came_by_hand,
-    h63_the_minimum_number_of_calls_holds_for_slow_calls,
-    h78_a_listener_may_use_the_bulkhead,
-    h85_refusals_are_counted_by_their_cause,
+    events_come_once_and_in_order,
+    a_timer_that_is_set_changes_no_state_that_came_by_hand,
+    the_minimum_number_of_calls_holds_for_slow_calls,
+    a_listener_may_use_the_bulkhead,
+    refusals_are_counted_by_their_cause,
     recovery_is_a_full_round,
 ];
 
@@ -42,7 +42,8 @@ fn circuit_state(bulkhead: &Bulkhead) -> CircuitState {
     bulkhead.circuit_breaker().unwrap().state()
 }
 
-async fn python_01_the_fifth_failure_in_a_row_opens_and_the_third_success_closes(t: Stage) {
+/// Hazard P01.
+async fn the_fifth_failure_in_a_row_opens_and_the_third_success_closes(t: Stage) {
     let bulkhead = t.bulkhead(config());
     t.fail(&bulkhead, 4).await;
     // One success in between, and the count starts again.
@@ -58,7 +59,8 @@ async fn python_01_the_fifth_failure_in_a_row_opens_and_the_third_success_closes
     assert_eq!(circuit_state(&bulkhead), CircuitState::Closed);
 }
 
-async fn h29_a_rate_opens_at_its_threshold_not_above_it(t: Stage) {
+/// Hazard H29.
+async fn a_rate_opens_at_its_threshold_not_above_it(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .sliding_window(SlidingWindow::Count(4))
@@ -80,13 +82,24 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back(t: Stage) {
     assert!(!control.has_begun());
     assert!(refused.is_rejection());
     assert_eq!(refused.retry_after(), Some(20 * SECOND));
-    assert_eq!(refused.to_string(), r#"bulkhead "ledger" refused the call: circuit is open, retry in 20s"#);
+    assert_eq!(
+        refused.to_string(),
+        r#"bulkhead "ledger" refused the call: circuit is open, retry in 20s"#
+    );
     let stats = bulkhead.stats();
-    assert_eq!((stats.started, stats.peak_waiting, stats.rejected.circuit_open), (1, 0, 1));
+    assert_eq!(
+        (
+            stats.started,
+            stats.peak_waiting,
+            stats.rejected.circuit_open
+        ),
+        (1, 0, 1)
+    );
     assert!(!bulkhead.is_healthy());
 }
 
-async fn python_06_h17_h18_h19_an_old_outcome_neither_closes_nor_reopens(t: Stage) {
+/// Hazard P06, H17, H18, H19.
+async fn an_old_outcome_neither_closes_nor_reopens(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(2).success_threshold(1));
     let (old_success, first) = t.running(&bulkhead).await;
     let (old_failure, second) = t.running(&bulkhead).await;
@@ -96,7 +109,10 @@ async fn python_06_h17_h18_h19_an_old_outcome_neither_closes_nor_reopens(t: Stag
     old_success.succeed();
     assert_eq!(first.await, Ok(1));
     assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
-    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().retry_after, Some(30 * SECOND));
+    assert_eq!(
+        bulkhead.circuit_breaker().unwrap().snapshot().retry_after,
+        Some(30 * SECOND)
+    );
     // while half-open: no probe was meant,
     t.advance(30 * SECOND).await;
     assert_eq!(circuit_state(&bulkhead), CircuitState::HalfOpen);
@@ -111,11 +127,17 @@ async fn python_06_h17_h18_h19_an_old_outcome_neither_closes_nor_reopens(t: Stag
     t.fail(&bulkhead, 1).await;
     assert_eq!(circuit_state(&bulkhead), CircuitState::Closed);
     // In the statistics they are all there.
-    assert_eq!((bulkhead.stats().successful, bulkhead.stats().failed), (2, 5));
+    assert_eq!(
+        (bulkhead.stats().successful, bulkhead.stats().failed),
+        (2, 5)
+    );
 }
 
-async fn h22_an_old_outcome_does_not_land_in_a_fresh_window(t: Stage) {
-    let rules = CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(10)).failure_threshold(2);
+/// Hazard H22.
+async fn an_old_outcome_does_not_land_in_a_fresh_window(t: Stage) {
+    let rules = CircuitBreakerConfig::new()
+        .sliding_window(SlidingWindow::Count(10))
+        .failure_threshold(2);
     let bulkhead = t.bulkhead(config().circuit_breaker(rules));
     let (old, call) = t.running(&bulkhead).await;
     t.fail(&bulkhead, 1).await;
@@ -128,8 +150,14 @@ async fn h22_an_old_outcome_does_not_land_in_a_fresh_window(t: Stage) {
     assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
-async fn python_08_a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
-    let bulkhead = t.bulkhead(config().max_concurrent_calls(1).max_queue_size(0).failure_threshold(1));
+/// Hazard P08.
+async fn a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
+    let bulkhead = t.bulkhead(
+        config()
+            .max_concurrent_calls(1)
+            .max_queue_size(0)
+            .failure_threshold(1),
+    );
     let circuit = bulkhead.circuit_breaker().unwrap();
     let mut events = bulkhead.events();
     let (control, running) = t.running(&bulkhead).await;
@@ -138,7 +166,9 @@ async fn python_08_a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
     let refused = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
     assert!(matches!(refused, BulkheadError::Full { .. }), "{refused:?}");
     let opened = events.next().await;
-    assert!(matches!(opened, Some(CircuitEvent::Transition(opened)) if opened.to == CircuitState::Open));
+    assert!(
+        matches!(opened, Some(CircuitEvent::Transition(opened)) if opened.to == CircuitState::Open)
+    );
     assert!(
         crate::stage::poll_once(std::pin::pin!(events.next())).is_pending(),
         "a refusal moved the circuit"
@@ -147,22 +177,33 @@ async fn python_08_a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
     running.await.unwrap();
 }
 
-async fn python_09_h14_h16_the_state_is_right_without_traffic(t: Stage) {
+/// Hazard P09, H14, H16.
+async fn the_state_is_right_without_traffic(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     t.fail(&bulkhead, 1).await;
-    assert_eq!((bulkhead.state(), bulkhead.is_healthy()), (BulkheadState::Isolated, false));
+    assert_eq!(
+        (bulkhead.state(), bulkhead.is_healthy()),
+        (BulkheadState::Isolated, false)
+    );
     t.advance(30 * SECOND - Duration::from_millis(1)).await;
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     t.advance(Duration::from_millis(1)).await;
     // No timer, no call: looking is enough.
-    assert_eq!((bulkhead.state(), bulkhead.is_healthy()), (BulkheadState::Degraded, true));
+    assert_eq!(
+        (bulkhead.state(), bulkhead.is_healthy()),
+        (BulkheadState::Degraded, true)
+    );
     assert_eq!(bulkhead.stats().circuit, Some(CircuitState::HalfOpen));
 }
 
-async fn h57_h59_an_old_failure_does_not_open_after_an_idle_hour(t: Stage) {
+/// Hazard H57, H59.
+async fn an_old_failure_does_not_open_after_an_idle_hour(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_count_threshold(3)
-        .sliding_window(SlidingWindow::Time { length: 10 * SECOND, buckets: 10 });
+        .sliding_window(SlidingWindow::Time {
+            length: 10 * SECOND,
+            buckets: 10,
+        });
     let bulkhead = t.bulkhead(config().circuit_breaker(rules));
     t.fail(&bulkhead, 2).await;
     t.advance(3600 * SECOND).await;
@@ -178,8 +219,17 @@ async fn manual_controls_are_seen_by_calls(t: Stage) {
     circuit.force_open();
     t.advance(3600 * SECOND).await;
     let refused = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
-    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::ForcedOpen, .. }));
-    assert_eq!((refused.retry_after(), bulkhead.state()), (None, BulkheadState::Isolated));
+    assert!(matches!(
+        refused,
+        BulkheadError::CircuitOpen {
+            reason: RejectionReason::ForcedOpen,
+            ..
+        }
+    ));
+    assert_eq!(
+        (refused.retry_after(), bulkhead.state()),
+        (None, BulkheadState::Isolated)
+    );
     circuit.disable();
     t.fail(&bulkhead, 10).await;
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
@@ -198,12 +248,16 @@ async fn without_a_circuit_breaker_nothing_ever_opens(t: Stage) {
     let bulkhead = t.bulkhead(config().circuit_breaker_enabled(false).failure_threshold(1));
     t.fail(&bulkhead, 100).await;
     assert!(bulkhead.circuit_breaker().is_none());
-    assert_eq!((bulkhead.state(), bulkhead.stats().circuit), (BulkheadState::Healthy, None));
+    assert_eq!(
+        (bulkhead.state(), bulkhead.stats().circuit),
+        (BulkheadState::Healthy, None)
+    );
     assert_eq!(bulkhead.events().next().await, None);
     t.succeed(&bulkhead, 1).await;
 }
 
-async fn h24_h25_events_come_once_and_in_order(t: Stage) {
+/// Hazard H24, H25.
+async fn events_come_once_and_in_order(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).success_threshold(1));
     let events = bulkhead.events();
     t.fail(&bulkhead, 1).await;
@@ -227,16 +281,19 @@ async fn h24_h25_events_come_once_and_in_order(t: Stage) {
         seen,
         [
             (Closed, Open, TransitionCause::ConsecutiveFailures),
-            (Open, HalfOpen, TransitionCause::IsolationOver),
+            (Open, HalfOpen, TransitionCause::IsolationElapsed),
             (HalfOpen, Open, TransitionCause::ProbeFailed),
-            (Open, HalfOpen, TransitionCause::IsolationOver),
+            (Open, HalfOpen, TransitionCause::IsolationElapsed),
             (HalfOpen, Closed, TransitionCause::ProbesSucceeded),
         ]
     );
 }
 
-async fn h26_a_timer_that_is_set_changes_no_state_that_came_by_hand(t: Stage) {
-    let rules = CircuitBreakerConfig::new().failure_threshold(1).automatic_half_open(true);
+/// Hazard H26.
+async fn a_timer_that_is_set_changes_no_state_that_came_by_hand(t: Stage) {
+    let rules = CircuitBreakerConfig::new()
+        .failure_threshold(1)
+        .automatic_half_open(true);
     let bulkhead = t.bulkhead(config().circuit_breaker(rules));
     let circuit = bulkhead.circuit_breaker().unwrap();
     t.fail(&bulkhead, 1).await;
@@ -253,7 +310,8 @@ async fn h26_a_timer_that_is_set_changes_no_state_that_came_by_hand(t: Stage) {
     assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
-async fn h63_the_minimum_number_of_calls_holds_for_slow_calls(t: Stage) {
+/// Hazard H63.
+async fn the_minimum_number_of_calls_holds_for_slow_calls(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .slow_call_duration_threshold(SECOND)
         .slow_call_rate_threshold(0.5)
@@ -271,7 +329,8 @@ async fn h63_the_minimum_number_of_calls_holds_for_slow_calls(t: Stage) {
     assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
 }
 
-async fn h78_a_listener_may_use_the_bulkhead(t: Stage) {
+/// Hazard H78.
+async fn a_listener_may_use_the_bulkhead(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     let mut events = bulkhead.events();
     let listener = t.spawn({
@@ -288,11 +347,21 @@ async fn h78_a_listener_may_use_the_bulkhead(t: Stage) {
     assert_eq!(listener.await, Ok(5));
 }
 
-async fn h85_refusals_are_counted_by_their_cause(t: Stage) {
+/// Hazard H85.
+async fn refusals_are_counted_by_their_cause(t: Stage) {
     let bulkhead = t.bulkhead(
-        config().max_concurrent_calls(1).max_queue_size(1).failure_threshold(1).success_threshold(1),
+        config()
+            .max_concurrent_calls(1)
+            .max_queue_size(1)
+            .failure_threshold(1)
+            .success_threshold(1),
     );
-    let call = || bulkhead.call().max_wait(SECOND).execute(async { Answer::Ok(1) });
+    let call = || {
+        bulkhead
+            .call()
+            .max_wait(SECOND)
+            .execute(async { Answer::Ok(1) })
+    };
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Box::pin(call());
     assert!(crate::stage::poll_once(queued.as_mut()).is_pending());
@@ -308,7 +377,13 @@ async fn h85_refusals_are_counted_by_their_cause(t: Stage) {
     let (control, probe) = t.running(&bulkhead).await;
     for _ in 0..3 {
         let refused = call().await.unwrap_err();
-        assert!(matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::ProbeLimit, .. }));
+        assert!(matches!(
+            refused,
+            BulkheadError::CircuitOpen {
+                reason: RejectionReason::ProbeLimit,
+                ..
+            }
+        ));
     }
     control.succeed();
     probe.await.unwrap();
@@ -322,8 +397,22 @@ async fn h85_refusals_are_counted_by_their_cause(t: Stage) {
         assert!(matches!(call().await, Err(BulkheadError::Shutdown { .. })));
     }
     let rejected = bulkhead.stats().rejected;
-    assert_eq!((rejected.full, rejected.timed_out_in_queue, rejected.circuit_open), (1, 1, 2));
-    assert_eq!((rejected.probes_out, rejected.forced_open, rejected.shutdown), (3, 4, 5));
+    assert_eq!(
+        (
+            rejected.full,
+            rejected.timed_out_in_queue,
+            rejected.circuit_open
+        ),
+        (1, 1, 2)
+    );
+    assert_eq!(
+        (
+            rejected.probe_limit_reached,
+            rejected.forced_open,
+            rejected.shutdown
+        ),
+        (3, 4, 5)
+    );
     assert_eq!(rejected.total(), 16);
 }
 

@@ -40,7 +40,11 @@ impl Check {
                 let check = check.clone();
                 async move {
                     check.made.fetch_add(1, Ordering::SeqCst);
-                    if check.passes.load(Ordering::SeqCst) { Ok(()) } else { Err("still down") }
+                    if check.passes.load(Ordering::SeqCst) {
+                        Ok(())
+                    } else {
+                        Err("still down")
+                    }
                 }
             })
             .unwrap();
@@ -71,9 +75,12 @@ async fn a_passed_check_starts_half_open_early(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     check.passes.store(true, Ordering::SeqCst);
     until_made(&t, &check, 5 * SECOND, 3).await;
-    t.until(|| bulkhead.state() == BulkheadState::Degraded).await;
+    t.until(|| bulkhead.state() == BulkheadState::Degraded)
+        .await;
     let _opened = events.next().await;
-    let Some(CircuitEvent::Transition(half_open)) = events.next().await else { panic!("no second event") };
+    let Some(CircuitEvent::Transition(half_open)) = events.next().await else {
+        panic!("no second event")
+    };
     assert_eq!(half_open.cause, TransitionCause::HealthCheck);
     t.succeed(&bulkhead, 3).await;
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
@@ -85,7 +92,10 @@ async fn a_failed_check_prolongs_nothing(t: Stage) {
     check.start(&bulkhead, 20 * SECOND);
     t.fail(&bulkhead, 1).await;
     until_made(&t, &check, 20 * SECOND, 1).await;
-    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().retry_after, Some(10 * SECOND));
+    assert_eq!(
+        bulkhead.circuit_breaker().unwrap().snapshot().retry_after,
+        Some(10 * SECOND)
+    );
     t.advance(10 * SECOND).await;
     assert_eq!(bulkhead.state(), BulkheadState::Degraded);
 }
@@ -114,18 +124,23 @@ async fn a_check_that_hangs_or_panics_has_failed(t: Stage) {
     t.advance(SECOND).await;
     t.until(|| t.timers().1 > timers).await;
     until_made(&t, &check, SECOND, 4).await;
-    t.until(|| bulkhead.state() == BulkheadState::Degraded).await;
+    t.until(|| bulkhead.state() == BulkheadState::Degraded)
+        .await;
 }
 
 async fn it_checks_only_while_open_and_ends_with_the_bulkhead(t: Stage) {
-    let check = Check { passes: Arc::new(AtomicBool::new(true)), ..Check::default() };
+    let check = Check {
+        passes: Arc::new(AtomicBool::new(true)),
+        ..Check::default()
+    };
     let bulkhead = t.bulkhead(config());
     check.start(&bulkhead, SECOND);
     t.advance(100 * SECOND).await;
     assert_eq!((check.made(), t.timers()), (0, (0, 0)));
     t.fail(&bulkhead, 1).await;
     until_made(&t, &check, SECOND, 1).await;
-    t.until(|| bulkhead.state() == BulkheadState::Degraded && t.timers().0 == 0).await;
+    t.until(|| bulkhead.state() == BulkheadState::Degraded && t.timers().0 == 0)
+        .await;
     t.advance(100 * SECOND).await;
     // Half-open, and later open again without a look: nothing to check.
     t.fail(&bulkhead, 1).await;
@@ -171,15 +186,32 @@ async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Stage) {
     t.until(|| t.timers().1 > timers).await;
     until_made(&t, &check, 10 * SECOND, 2).await;
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
-    assert_eq!(bulkhead.circuit_breaker().unwrap().snapshot().retry_after, Some(5 * SECOND));
+    assert_eq!(
+        bulkhead.circuit_breaker().unwrap().snapshot().retry_after,
+        Some(5 * SECOND)
+    );
 }
 
 async fn a_check_needs_an_interval_and_a_circuit(t: Stage) {
     let check = || async { Ok::<_, ()>(()) };
-    let zero = t.bulkhead(config()).health_check(Duration::ZERO, check).unwrap_err();
-    assert!(matches!(zero, ConfigError::OutOfRange { field: "health_check interval", .. }), "{zero}");
-    let without =
-        t.bulkhead(config().circuit_breaker_enabled(false)).health_check(SECOND, check).unwrap_err();
+    let zero = t
+        .bulkhead(config())
+        .health_check(Duration::ZERO, check)
+        .unwrap_err();
+    assert!(
+        matches!(
+            zero,
+            ConfigError::OutOfRange {
+                field: "health_check interval",
+                ..
+            }
+        ),
+        "{zero}"
+    );
+    let without = t
+        .bulkhead(config().circuit_breaker_enabled(false))
+        .health_check(SECOND, check)
+        .unwrap_err();
     // It is the configuration that lacks something, not the runtime.
     let told = "`health_check` needs a circuit breaker: `circuit_breaker_enabled` is false";
     assert_eq!(without.to_string(), told);

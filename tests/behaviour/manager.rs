@@ -18,7 +18,7 @@ on_every_runtime![
     a_call_by_name_goes_through_that_bulkhead,
     all_statistics_and_all_conditions,
     a_slow_bulkhead_does_not_slow_another,
-    h82_h84_a_removed_bulkhead_is_forgotten,
+    a_removed_bulkhead_is_forgotten,
     a_manager_shuts_all_down_and_waits_for_all,
 ];
 
@@ -32,7 +32,9 @@ fn manager(t: &Stage) -> BulkheadManager {
 
 async fn a_manager_begins_empty(t: Stage) {
     let manager = manager(&t);
-    assert!(manager.is_empty() && manager.all_stats().is_empty() && manager.health_status().is_empty());
+    assert!(
+        manager.is_empty() && manager.all_stats().is_empty() && manager.health_status().is_empty()
+    );
     assert!(manager.get_bulkhead("database").is_none());
     assert!(manager.remove_bulkhead("database").is_none());
     manager.shutdown();
@@ -44,12 +46,23 @@ async fn a_name_is_taken_once(t: Stage) {
     let made = manager.create_bulkhead(config("database")).unwrap();
     assert_eq!((made.name().as_str(), manager.len()), ("database", 1));
     let again = manager.create_bulkhead(config("database")).unwrap_err();
-    assert!(matches!(&again, ManagerError::Exists { name } if name == "database"), "{again:?}");
-    assert_eq!(again.to_string(), r#"a bulkhead named "database" exists already"#);
-    let bad = manager.create_bulkhead(config("cache").max_concurrent_calls(0)).unwrap_err();
+    assert!(
+        matches!(&again, ManagerError::AlreadyExists { name } if name == "database"),
+        "{again:?}"
+    );
+    assert_eq!(
+        again.to_string(),
+        r#"a bulkhead named "database" exists already"#
+    );
+    let bad = manager
+        .create_bulkhead(config("cache").max_concurrent_calls(0))
+        .unwrap_err();
     assert!(matches!(
         bad,
-        ManagerError::Config(ConfigError::OutOfRange { field: "max_concurrent_calls", .. })
+        ManagerError::Config(ConfigError::OutOfRange {
+            field: "max_concurrent_calls",
+            ..
+        })
     ));
     assert!(manager.get_bulkhead("cache").is_none());
 }
@@ -73,8 +86,14 @@ async fn get_or_create_finds_makes_or_objects(t: Stage) {
     assert_eq!((found.stats().permits_in_use, manager.len()), (1, 1));
     drop(permit);
     for (other, differs) in [
-        (config("database").max_concurrent_calls(2), "max_concurrent_calls"),
-        (config("database").timeout(Duration::from_secs(1)), "timeout"),
+        (
+            config("database").max_concurrent_calls(2),
+            "max_concurrent_calls",
+        ),
+        (
+            config("database").timeout(Duration::from_secs(1)),
+            "timeout",
+        ),
         (config("database").failure_threshold(1), "circuit_breaker"),
     ] {
         let conflict = manager.get_or_create_bulkhead(other).unwrap_err();
@@ -84,8 +103,13 @@ async fn get_or_create_finds_makes_or_objects(t: Stage) {
         );
     }
     // What is in force counts, not what it was made with.
-    made.reconfigure(config("database").max_concurrent_calls(2)).unwrap();
-    assert!(manager.get_or_create_bulkhead(config("database").max_concurrent_calls(2)).is_ok());
+    made.reconfigure(config("database").max_concurrent_calls(2))
+        .unwrap();
+    assert!(
+        manager
+            .get_or_create_bulkhead(config("database").max_concurrent_calls(2))
+            .is_ok()
+    );
     assert!(manager.get_or_create_bulkhead(config("database")).is_err());
 }
 
@@ -107,13 +131,29 @@ async fn one_of_many_creators_wins(t: Stage) {
 async fn a_call_by_name_goes_through_that_bulkhead(t: Stage) {
     let manager = manager(&t);
     let database = manager.create_bulkhead(config("database")).unwrap();
-    assert_eq!(manager.execute_in_bulkhead("database", async { Answer::Ok(3) }).await, Ok(3));
-    let failed = manager.execute_in_bulkhead("database", async { Answer::Err("down") }).await;
+    assert_eq!(
+        manager
+            .execute_in_bulkhead("database", async { Answer::Ok(3) })
+            .await,
+        Ok(3)
+    );
+    let failed = manager
+        .execute_in_bulkhead("database", async { Answer::Err("down") })
+        .await;
     assert_eq!(failed.unwrap_err().into_operation(), Some("down"));
-    assert_eq!((database.stats().successful, database.stats().failed), (1, 1));
+    assert_eq!(
+        (database.stats().successful, database.stats().failed),
+        (1, 1)
+    );
     let (control, operation) = work();
-    let missing = manager.execute_in_bulkhead("cache", operation).await.unwrap_err();
-    assert!(matches!(&missing, BulkheadError::NotFound { name } if &**name == "cache"), "{missing:?}");
+    let missing = manager
+        .execute_in_bulkhead("cache", operation)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&missing, BulkheadError::NotFound { name } if &**name == "cache"),
+        "{missing:?}"
+    );
     assert!(missing.is_rejection() && !control.has_begun());
     assert_eq!(missing.to_string(), r#"no bulkhead is named "cache""#);
 }
@@ -121,10 +161,16 @@ async fn a_call_by_name_goes_through_that_bulkhead(t: Stage) {
 async fn all_statistics_and_all_conditions(t: Stage) {
     let manager = manager(&t);
     for name in ["queue", "cache", "database"] {
-        manager.create_bulkhead(config(name).failure_threshold(1)).unwrap();
+        manager
+            .create_bulkhead(config(name).failure_threshold(1))
+            .unwrap();
     }
-    let _ = manager.execute_in_bulkhead("cache", async { Answer::Err("down") }).await;
-    let _ = manager.execute_in_bulkhead("queue", async { Answer::Ok(1) }).await;
+    let _ = manager
+        .execute_in_bulkhead("cache", async { Answer::Err("down") })
+        .await;
+    let _ = manager
+        .execute_in_bulkhead("queue", async { Answer::Ok(1) })
+        .await;
     manager.get_bulkhead("database").unwrap().shutdown();
     let stats: Vec<_> = manager
         .all_stats()
@@ -132,9 +178,23 @@ async fn all_statistics_and_all_conditions(t: Stage) {
         .map(|one| (one.bulkhead.to_string(), one.successful, one.failed))
         .collect();
     let expected = [("cache", 0, 1), ("database", 0, 0), ("queue", 1, 0)];
-    assert_eq!(stats, expected.map(|(name, successful, failed)| (name.to_owned(), successful, failed)));
-    let health: Vec<_> = manager.health_status().into_iter().map(|(_, state)| state).collect();
-    assert_eq!(health, [BulkheadState::Isolated, BulkheadState::ShutDown, BulkheadState::Healthy]);
+    assert_eq!(
+        stats,
+        expected.map(|(name, successful, failed)| (name.to_owned(), successful, failed))
+    );
+    let health: Vec<_> = manager
+        .health_status()
+        .into_iter()
+        .map(|(_, state)| state)
+        .collect();
+    assert_eq!(
+        health,
+        [
+            BulkheadState::Isolated,
+            BulkheadState::ShutDown,
+            BulkheadState::Healthy
+        ]
+    );
 }
 
 async fn a_slow_bulkhead_does_not_slow_another(t: Stage) {
@@ -153,7 +213,8 @@ async fn a_slow_bulkhead_does_not_slow_another(t: Stage) {
     assert_eq!(queued.await, Ok(1));
 }
 
-async fn h82_h84_a_removed_bulkhead_is_forgotten(t: Stage) {
+/// Hazard H82, H84.
+async fn a_removed_bulkhead_is_forgotten(t: Stage) {
     let manager = manager(&t);
     let first = manager.create_bulkhead(config("database")).unwrap();
     let permit = first.try_acquire().unwrap();
@@ -163,9 +224,14 @@ async fn h82_h84_a_removed_bulkhead_is_forgotten(t: Stage) {
     permit.succeed();
     t.succeed(&removed, 1).await;
     let second = manager.create_bulkhead(config("database")).unwrap();
-    assert_eq!((first.stats().successful, second.stats().successful), (2, 0));
+    assert_eq!(
+        (first.stats().successful, second.stats().successful),
+        (2, 0)
+    );
     for i in 0..1000 {
-        manager.create_bulkhead(config(&format!("tenant-{i}"))).unwrap();
+        manager
+            .create_bulkhead(config(&format!("tenant-{i}")))
+            .unwrap();
         manager.remove_bulkhead(&format!("tenant-{i}")).unwrap();
     }
     assert_eq!(manager.len(), 1);
@@ -178,7 +244,9 @@ async fn a_manager_shuts_all_down_and_waits_for_all(t: Stage) {
     let (control, running) = t.running(&database).await;
     manager.shutdown();
     for name in ["database", "cache"] {
-        let refused = manager.execute_in_bulkhead(name, async { Answer::Ok(1) }).await;
+        let refused = manager
+            .execute_in_bulkhead(name, async { Answer::Ok(1) })
+            .await;
         assert!(matches!(refused, Err(BulkheadError::Shutdown { .. })));
     }
     let mut drained = Box::pin(manager.drained());

@@ -15,23 +15,25 @@ use crate::work::{Answer, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    python_04_fifty_callers_three_probes,
-    python_05_twenty_callers_one_transition,
-    h01_h03_h13_a_hung_probe_is_lost_and_others_are_refused_meanwhile,
-    h02_an_ignored_probe_gives_its_slot_back,
-    h04_a_panicking_classifier_ends_the_trial,
-    h05_a_cancelled_probe_gives_its_slot_back,
-    h07_a_call_that_waits_holds_no_probe_slot,
-    h11_h12_a_dropped_permit_gives_its_slot_back,
-    h20_h21_an_old_call_adds_no_slot,
-    h27_no_more_than_permitted_pass_at_the_switch,
-    h09_few_probes_decide_whatever_the_minimum_number_of_calls,
-    h15_low_traffic_recovers_at_its_own_pace,
+    fifty_callers_three_probes,
+    twenty_callers_one_transition,
+    a_hung_probe_is_lost_and_others_are_refused_meanwhile,
+    an_ignored_probe_gives_its_slot_back,
+    a_panicking_classifier_ends_the_trial,
+    a_cancelled_probe_gives_its_slot_back,
+    a_call_that_waits_holds_no_probe_slot,
+    a_dropped_permit_gives_its_slot_back,
+    an_old_call_adds_no_slot,
+    no_more_than_permitted_pass_at_the_switch,
+    few_probes_decide_whatever_the_minimum_number_of_calls,
+    low_traffic_recovers_at_its_own_pace,
     a_failed_probe_refuses_those_who_wait,
 ];
 
 fn config() -> BulkheadConfig {
-    BulkheadConfig::new("ledger").max_concurrent_calls(100).failure_threshold(1)
+    BulkheadConfig::new("ledger")
+        .max_concurrent_calls(100)
+        .failure_threshold(1)
 }
 
 /// A bulkhead whose isolation is over.
@@ -43,10 +45,15 @@ async fn due(t: &Stage, config: BulkheadConfig) -> Bulkhead {
 }
 
 fn slots(bulkhead: &Bulkhead) -> Option<u32> {
-    bulkhead.circuit_breaker().unwrap().snapshot().probes_remaining
+    bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .snapshot()
+        .probes_remaining
 }
 
-async fn python_04_fifty_callers_three_probes(t: Stage) {
+/// Hazard P04.
+async fn fifty_callers_three_probes(t: Stage) {
     let bulkhead = due(&t, config()).await;
     let mut probes = Vec::new();
     let mut refused = 0;
@@ -59,7 +66,11 @@ async fn python_04_fifty_callers_three_probes(t: Stage) {
                 let error = answer.unwrap_err();
                 assert!(matches!(
                     error,
-                    BulkheadError::CircuitOpen { reason: RejectionReason::ProbeLimit, retry_after: None, .. }
+                    BulkheadError::CircuitOpen {
+                        reason: RejectionReason::ProbeLimit,
+                        retry_after: None,
+                        ..
+                    }
                 ));
                 refused += 1;
             }
@@ -73,7 +84,8 @@ async fn python_04_fifty_callers_three_probes(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn python_05_twenty_callers_one_transition(t: Stage) {
+/// Hazard P05.
+async fn twenty_callers_one_transition(t: Stage) {
     let bulkhead = t.bulkhead(config());
     let mut events = bulkhead.events();
     t.fail(&bulkhead, 1).await;
@@ -81,7 +93,13 @@ async fn python_05_twenty_callers_one_transition(t: Stage) {
     let callers: Vec<_> = (0..20)
         .map(|_| {
             let bulkhead = bulkhead.clone();
-            t.spawn(async move { bulkhead.acquire().await.map(bulkman::Permit::ignore).is_ok() })
+            t.spawn(async move {
+                bulkhead
+                    .acquire()
+                    .await
+                    .map(bulkman::Permit::ignore)
+                    .is_ok()
+            })
         })
         .collect();
     for caller in callers {
@@ -96,15 +114,29 @@ async fn python_05_twenty_callers_one_transition(t: Stage) {
         };
         to.push(change.to);
     }
-    assert_eq!(to, [CircuitState::Open, CircuitState::HalfOpen, CircuitState::Closed]);
+    assert_eq!(
+        to,
+        [
+            CircuitState::Open,
+            CircuitState::HalfOpen,
+            CircuitState::Closed
+        ]
+    );
 }
 
-async fn h01_h03_h13_a_hung_probe_is_lost_and_others_are_refused_meanwhile(t: Stage) {
+/// Hazard H01, H03, H13.
+async fn a_hung_probe_is_lost_and_others_are_refused_meanwhile(t: Stage) {
     let bulkhead = due(&t, config().success_threshold(1)).await;
     let mut events = bulkhead.events();
     let (hung, probe) = t.running(&bulkhead).await;
     let refused = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
-    assert!(matches!(refused, Err(BulkheadError::CircuitOpen { reason: RejectionReason::ProbeLimit, .. })));
+    assert!(matches!(
+        refused,
+        Err(BulkheadError::CircuitOpen {
+            reason: RejectionReason::ProbeLimit,
+            ..
+        })
+    ));
     t.advance(30 * SECOND).await;
     // Lost: a failed probe, without anybody's help.
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
@@ -123,18 +155,23 @@ async fn h01_h03_h13_a_hung_probe_is_lost_and_others_are_refused_meanwhile(t: St
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn h02_an_ignored_probe_gives_its_slot_back(t: Stage) {
+/// Hazard H02.
+async fn an_ignored_probe_gives_its_slot_back(t: Stage) {
     let bulkhead = due(&t, config().success_threshold(1)).await;
     let ignoring = bulkhead.classified(|_: &Answer| Outcome::Ignored);
     for _ in 0..10 {
         assert_eq!(ignoring.execute(async { Ok(1) }).await, Ok(1));
-        assert_eq!((bulkhead.state(), slots(&bulkhead)), (BulkheadState::Degraded, Some(1)));
+        assert_eq!(
+            (bulkhead.state(), slots(&bulkhead)),
+            (BulkheadState::Degraded, Some(1))
+        );
     }
     t.succeed(&bulkhead, 1).await;
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn h04_a_panicking_classifier_ends_the_trial(t: Stage) {
+/// Hazard H04.
+async fn a_panicking_classifier_ends_the_trial(t: Stage) {
     let bulkhead = due(&t, config().success_threshold(1)).await;
     let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
     let probe = bulkhead.call().classify(judge).execute(async { Ok(1) });
@@ -145,13 +182,17 @@ async fn h04_a_panicking_classifier_ends_the_trial(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn h05_a_cancelled_probe_gives_its_slot_back(t: Stage) {
+/// Hazard H05.
+async fn a_cancelled_probe_gives_its_slot_back(t: Stage) {
     let bulkhead = due(&t, config().success_threshold(1)).await;
     for _ in 0..10 {
         let (_never, probe) = t.running(&bulkhead).await;
         assert_eq!(slots(&bulkhead), Some(0));
         probe.cancel().await;
-        assert_eq!((bulkhead.state(), slots(&bulkhead)), (BulkheadState::Degraded, Some(1)));
+        assert_eq!(
+            (bulkhead.state(), slots(&bulkhead)),
+            (BulkheadState::Degraded, Some(1))
+        );
     }
     t.succeed(&bulkhead, 1).await;
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
@@ -159,7 +200,8 @@ async fn h05_a_cancelled_probe_gives_its_slot_back(t: Stage) {
 
 /// The only permit is held by an old call: a probe that took its slot before it has a permit
 /// would keep others out without being one.
-async fn h07_a_call_that_waits_holds_no_probe_slot(t: Stage) {
+/// Hazard H07.
+async fn a_call_that_waits_holds_no_probe_slot(t: Stage) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(1).success_threshold(2));
     let (old, running) = t.running(&bulkhead).await;
     bulkhead.circuit_breaker().unwrap().half_open();
@@ -179,7 +221,8 @@ async fn h07_a_call_that_waits_holds_no_probe_slot(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn h11_h12_a_dropped_permit_gives_its_slot_back(t: Stage) {
+/// Hazard H11, H12.
+async fn a_dropped_permit_gives_its_slot_back(t: Stage) {
     let bulkhead = due(&t, config().success_threshold(1)).await;
     drop(bulkhead.try_acquire().unwrap());
     assert_eq!(slots(&bulkhead), Some(1));
@@ -195,7 +238,8 @@ async fn h11_h12_a_dropped_permit_gives_its_slot_back(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn h20_h21_an_old_call_adds_no_slot(t: Stage) {
+/// Hazard H20, H21.
+async fn an_old_call_adds_no_slot(t: Stage) {
     let bulkhead = t.bulkhead(config().success_threshold(1));
     let (_never, cancelled) = t.running(&bulkhead).await;
     let (ends, ending) = t.running(&bulkhead).await;
@@ -205,14 +249,18 @@ async fn h20_h21_an_old_call_adds_no_slot(t: Stage) {
     cancelled.cancel().await;
     ends.fail();
     assert!(ending.await.is_err());
-    assert_eq!((bulkhead.state(), slots(&bulkhead)), (BulkheadState::Degraded, Some(0)));
+    assert_eq!(
+        (bulkhead.state(), slots(&bulkhead)),
+        (BulkheadState::Degraded, Some(0))
+    );
     control.succeed();
     probe.await.unwrap();
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
 /// All at once on several threads, at the moment the isolation is over.
-async fn h27_no_more_than_permitted_pass_at_the_switch(t: Stage) {
+/// Hazard H27.
+async fn no_more_than_permitted_pass_at_the_switch(t: Stage) {
     let bulkhead = due(&t, config().success_threshold(2)).await;
     let callers: Vec<_> = (0..64)
         .map(|_| {
@@ -229,7 +277,8 @@ async fn h27_no_more_than_permitted_pass_at_the_switch(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn h09_few_probes_decide_whatever_the_minimum_number_of_calls(t: Stage) {
+/// Hazard H09.
+async fn few_probes_decide_whatever_the_minimum_number_of_calls(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .minimum_number_of_calls(100)
@@ -248,7 +297,8 @@ async fn h09_few_probes_decide_whatever_the_minimum_number_of_calls(t: Stage) {
 }
 
 /// One call a minute: closed by its third probe.
-async fn h15_low_traffic_recovers_at_its_own_pace(t: Stage) {
+/// Hazard H15.
+async fn low_traffic_recovers_at_its_own_pace(t: Stage) {
     let bulkhead = due(&t, config()).await;
     for _ in 0..2 {
         t.succeed(&bulkhead, 1).await;
@@ -260,7 +310,9 @@ async fn h15_low_traffic_recovers_at_its_own_pace(t: Stage) {
 }
 
 async fn a_failed_probe_refuses_those_who_wait(t: Stage) {
-    let rules = CircuitBreakerConfig::new().failure_threshold(1).success_threshold(5);
+    let rules = CircuitBreakerConfig::new()
+        .failure_threshold(1)
+        .success_threshold(5);
     let bulkhead = t.bulkhead(config().max_concurrent_calls(1).circuit_breaker(rules));
     bulkhead.circuit_breaker().unwrap().half_open();
     let (control, probe) = t.running(&bulkhead).await;
@@ -269,7 +321,13 @@ async fn a_failed_probe_refuses_those_who_wait(t: Stage) {
     assert!(probe.await.is_err());
     let refused = queued.await.unwrap_err();
     assert!(
-        matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::Open, .. }),
+        matches!(
+            refused,
+            BulkheadError::CircuitOpen {
+                reason: RejectionReason::Open,
+                ..
+            }
+        ),
         "{refused:?}"
     );
     assert!(!never.has_begun());

@@ -11,14 +11,14 @@ use crate::stage::{Stage, now_or_never, poll_once};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    h39c_growing_by_several_serves_several,
-    h38_shrinking_waits_for_nobody,
-    h38_shrinking_strands_no_waiter,
+    growing_by_several_serves_several,
+    shrinking_waits_for_nobody,
+    shrinking_strands_no_waiter,
     growing_again_before_the_debt_is_paid,
     the_queues_bound_changes_for_newcomers_only,
     waiters_keep_their_deadlines,
     timeouts_change_for_newcomers_only,
-    h88_the_circuit_keeps_its_state,
+    the_circuit_keeps_its_state,
     a_refused_change_changes_nothing,
 ];
 
@@ -26,7 +26,8 @@ fn config(calls: usize) -> BulkheadConfig {
     BulkheadConfig::new("rates").max_concurrent_calls(calls)
 }
 
-async fn h39c_growing_by_several_serves_several(t: Stage) {
+/// Hazard H39c.
+async fn growing_by_several_serves_several(t: Stage) {
     let bulkhead = t.bulkhead(config(1));
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -34,9 +35,17 @@ async fn h39c_growing_by_several_serves_several(t: Stage) {
         queued.push(t.waiting(&bulkhead).await);
     }
     bulkhead.reconfigure(config(4)).unwrap();
-    t.until(|| queued.iter().filter(|(work, _)| work.has_begun()).count() == 3).await;
+    t.until(|| queued.iter().filter(|(work, _)| work.has_begun()).count() == 3)
+        .await;
     let stats = bulkhead.stats();
-    assert_eq!((stats.permits_in_use, stats.waiting, stats.max_concurrent_calls), (4, 1, 4));
+    assert_eq!(
+        (
+            stats.permits_in_use,
+            stats.waiting,
+            stats.max_concurrent_calls
+        ),
+        (4, 1, 4)
+    );
     assert!(!queued[3].0.has_begun());
     control.succeed();
     running.await.unwrap();
@@ -46,7 +55,8 @@ async fn h39c_growing_by_several_serves_several(t: Stage) {
     }
 }
 
-async fn h38_shrinking_waits_for_nobody(t: Stage) {
+/// Hazard H38.
+async fn shrinking_waits_for_nobody(t: Stage) {
     let bulkhead = t.bulkhead(config(3).max_queue_size(0));
     let mut held: Vec<_> = (0..3).map(|_| bulkhead.try_acquire().unwrap()).collect();
     bulkhead.reconfigure(config(1).max_queue_size(0)).unwrap();
@@ -55,14 +65,21 @@ async fn h38_shrinking_waits_for_nobody(t: Stage) {
     for left in [2, 1] {
         held.pop();
         assert_eq!(bulkhead.stats().permits_in_use, left);
-        assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Full { max_concurrent_calls: 1, .. })));
+        assert!(matches!(
+            bulkhead.try_acquire(),
+            Err(BulkheadError::Full {
+                max_concurrent_calls: 1,
+                ..
+            })
+        ));
     }
     held.pop();
     let _only = bulkhead.try_acquire().unwrap();
     assert!(bulkhead.try_acquire().is_err());
 }
 
-async fn h38_shrinking_strands_no_waiter(t: Stage) {
+/// Hazard H38.
+async fn shrinking_strands_no_waiter(t: Stage) {
     let bulkhead = t.bulkhead(config(4));
     let mut held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     let mut waiter = Box::pin(bulkhead.acquire());
@@ -98,8 +115,14 @@ async fn the_queues_bound_changes_for_newcomers_only(t: Stage) {
     let (mut a, mut b) = (Box::pin(bulkhead.acquire()), Box::pin(bulkhead.acquire()));
     assert!(poll_once(a.as_mut()).is_pending() && poll_once(b.as_mut()).is_pending());
     bulkhead.reconfigure(config(1).max_queue_size(0)).unwrap();
-    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().max_queue_size), (2, 0));
-    assert!(matches!(now_or_never(bulkhead.acquire()), Err(BulkheadError::Full { .. })));
+    assert_eq!(
+        (bulkhead.stats().waiting, bulkhead.stats().max_queue_size),
+        (2, 0)
+    );
+    assert!(matches!(
+        now_or_never(bulkhead.acquire()),
+        Err(BulkheadError::Full { .. })
+    ));
     permit.succeed();
     now_or_never(a).unwrap().succeed();
     now_or_never(b).unwrap().succeed();
@@ -111,11 +134,22 @@ async fn waiters_keep_their_deadlines(t: Stage) {
     let mut waiter = Box::pin(bulkhead.acquire());
     assert!(poll_once(waiter.as_mut()).is_pending());
     t.advance(SECOND).await;
-    bulkhead.reconfigure(config(1).max_wait(10 * SECOND)).unwrap();
+    bulkhead
+        .reconfigure(config(1).max_wait(10 * SECOND))
+        .unwrap();
     assert!(poll_once(waiter.as_mut()).is_pending());
     t.advance(SECOND).await;
     let error = now_or_never(waiter).unwrap_err();
-    assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Queued,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     permit.succeed();
 }
 
@@ -125,37 +159,84 @@ async fn timeouts_change_for_newcomers_only(t: Stage) {
     bulkhead.reconfigure(config(2)).unwrap();
     let (control, new) = t.running(&bulkhead).await;
     t.advance(SECOND).await;
-    assert!(matches!(old.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+    assert!(matches!(
+        old.await,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        })
+    ));
     t.advance(1000 * SECOND).await;
     assert!(!new.is_finished());
     control.succeed();
     assert_eq!(new.await, Ok(1));
 }
 
-async fn h88_the_circuit_keeps_its_state(t: Stage) {
+/// Hazard H88.
+async fn the_circuit_keeps_its_state(t: Stage) {
     let bulkhead = t.bulkhead(config(2).failure_threshold(2));
     t.fail(&bulkhead, 1).await;
-    bulkhead.reconfigure(config(3).failure_threshold(2)).unwrap();
+    bulkhead
+        .reconfigure(config(3).failure_threshold(2))
+        .unwrap();
     // The failure before is still counted.
     t.fail(&bulkhead, 1).await;
     let circuit = bulkhead.circuit_breaker().unwrap();
     assert_eq!(circuit.state(), CircuitState::Open);
     t.advance(10 * SECOND).await;
-    bulkhead.reconfigure(config(3).isolation_duration(SECOND)).unwrap();
+    bulkhead
+        .reconfigure(config(3).isolation_duration(SECOND))
+        .unwrap();
     assert_eq!(circuit.snapshot().retry_after, Some(20 * SECOND));
 }
 
 async fn a_refused_change_changes_nothing(t: Stage) {
     let bulkhead = t.bulkhead(config(2));
     let before = bulkhead.config();
-    let renamed = bulkhead.reconfigure(BulkheadConfig::new("other")).unwrap_err();
-    assert!(matches!(renamed, ConfigError::Immutable { field: "name", .. }), "{renamed}");
-    let off = bulkhead.reconfigure(config(2).circuit_breaker_enabled(false)).unwrap_err();
-    assert!(matches!(off, ConfigError::Immutable { field: "circuit_breaker_enabled", .. }), "{off}");
+    let renamed = bulkhead
+        .reconfigure(BulkheadConfig::new("other"))
+        .unwrap_err();
+    assert!(
+        matches!(renamed, ConfigError::Immutable { field: "name", .. }),
+        "{renamed}"
+    );
+    let off = bulkhead
+        .reconfigure(config(2).circuit_breaker_enabled(false))
+        .unwrap_err();
+    assert!(
+        matches!(
+            off,
+            ConfigError::Immutable {
+                field: "circuit_breaker_enabled",
+                ..
+            }
+        ),
+        "{off}"
+    );
     let zero = bulkhead.reconfigure(config(0)).unwrap_err();
-    assert!(matches!(zero, ConfigError::OutOfRange { field: "max_concurrent_calls", .. }), "{zero}");
-    let rules = bulkhead.reconfigure(config(9).failure_threshold(0)).unwrap_err();
-    assert!(matches!(rules, ConfigError::OutOfRange { field: "failure_threshold", .. }), "{rules}");
+    assert!(
+        matches!(
+            zero,
+            ConfigError::OutOfRange {
+                field: "max_concurrent_calls",
+                ..
+            }
+        ),
+        "{zero}"
+    );
+    let rules = bulkhead
+        .reconfigure(config(9).failure_threshold(0))
+        .unwrap_err();
+    assert!(
+        matches!(
+            rules,
+            ConfigError::OutOfRange {
+                field: "failure_threshold",
+                ..
+            }
+        ),
+        "{rules}"
+    );
     assert_eq!(bulkhead.config(), before);
     assert_eq!(bulkhead.stats().max_concurrent_calls, 2);
 }

@@ -9,7 +9,7 @@ use crate::stage::{Stage, now_or_never, poll_once};
 use crate::work::{Answer, blocking_work};
 
 on_every_runtime![
-    python_15_what_waits_at_the_shutdown_never_runs,
+    what_waits_at_the_shutdown_never_runs,
     running_calls_go_on_and_are_waited_for,
     shutting_down_twice_is_shutting_down_once,
     blocking_work_is_waited_for,
@@ -24,7 +24,8 @@ fn config() -> BulkheadConfig {
     BulkheadConfig::new("jobs").max_concurrent_calls(1)
 }
 
-async fn python_15_what_waits_at_the_shutdown_never_runs(t: Stage) {
+/// Hazard P15.
+async fn what_waits_at_the_shutdown_never_runs(t: Stage) {
     let bulkhead = t.bulkhead(config());
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -38,10 +39,16 @@ async fn python_15_what_waits_at_the_shutdown_never_runs(t: Stage) {
         assert!(refused.is_rejection() && !never.has_begun());
         assert_eq!(refused.to_string(), r#"bulkhead "jobs" is shut down"#);
     }
-    assert_eq!((bulkhead.state(), bulkhead.is_healthy()), (BulkheadState::ShutDown, false));
+    assert_eq!(
+        (bulkhead.state(), bulkhead.is_healthy()),
+        (BulkheadState::ShutDown, false)
+    );
     control.succeed();
     assert_eq!(running.await, Ok(1));
-    assert_eq!((bulkhead.stats().started, bulkhead.stats().rejected.shutdown), (1, 5));
+    assert_eq!(
+        (bulkhead.stats().started, bulkhead.stats().rejected.shutdown),
+        (1, 5)
+    );
 }
 
 async fn running_calls_go_on_and_are_waited_for(t: Stage) {
@@ -76,7 +83,10 @@ async fn shutting_down_twice_is_shutting_down_once(t: Stage) {
     now_or_never(bulkhead.drained());
     bulkhead.shutdown();
     now_or_never(bulkhead.drained());
-    assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Shutdown { .. })));
+    assert!(matches!(
+        bulkhead.try_acquire(),
+        Err(BulkheadError::Shutdown { .. })
+    ));
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
@@ -90,7 +100,10 @@ async fn blocking_work_is_waited_for(t: Stage) {
     t.advance(Duration::from_secs(1)).await;
     assert!(matches!(call.await, Err(BulkheadError::Timeout { .. })));
     let mut drained = Box::pin(bulkhead.drained());
-    assert!(poll_once(drained.as_mut()).is_pending(), "the closure runs on");
+    assert!(
+        poll_once(drained.as_mut()).is_pending(),
+        "the closure runs on"
+    );
     control.succeed();
     drained.await;
 }
@@ -98,7 +111,10 @@ async fn blocking_work_is_waited_for(t: Stage) {
 async fn a_bulkhead_at_rest_is_drained_at_once(t: Stage) {
     let bulkhead = t.bulkhead(config());
     t.succeed(&bulkhead, 1).await;
-    assert!(poll_once(std::pin::pin!(bulkhead.drained())).is_pending(), "not shut down");
+    assert!(
+        poll_once(std::pin::pin!(bulkhead.drained())).is_pending(),
+        "not shut down"
+    );
     bulkhead.shutdown();
     now_or_never(bulkhead.drained());
 }
@@ -128,8 +144,13 @@ async fn a_bulkhead_can_be_changed_but_not_revived(t: Stage) {
     let bulkhead = t.bulkhead(config());
     let permit = bulkhead.try_acquire().unwrap();
     bulkhead.shutdown();
-    bulkhead.reconfigure(config().max_concurrent_calls(50)).unwrap();
-    assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Shutdown { .. })));
+    bulkhead
+        .reconfigure(config().max_concurrent_calls(50))
+        .unwrap();
+    assert!(matches!(
+        bulkhead.try_acquire(),
+        Err(BulkheadError::Shutdown { .. })
+    ));
     bulkhead.circuit_breaker().unwrap().reset();
     assert_eq!(bulkhead.state(), BulkheadState::ShutDown);
     assert_eq!(bulkhead.stats().permits_in_use, 1);
@@ -142,7 +163,9 @@ async fn a_bulkhead_can_be_changed_but_not_revived(t: Stage) {
 async fn shutdown_during_a_shrink(t: Stage) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(5));
     let mut held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
-    bulkhead.reconfigure(config().max_concurrent_calls(2)).unwrap();
+    bulkhead
+        .reconfigure(config().max_concurrent_calls(2))
+        .unwrap();
     bulkhead.shutdown();
     while let Some(permit) = held.pop() {
         assert!(poll_once(std::pin::pin!(bulkhead.drained())).is_pending());

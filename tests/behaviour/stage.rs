@@ -48,13 +48,18 @@ pub(crate) enum Flavour {
 
 impl Flavour {
     /// Plays a behaviour, and looks whether its bulkheads are at rest once the executor is gone.
-    pub(crate) fn play<F: Future<Output = ()>>(self, behaviour: impl FnOnce(Stage) -> F + Send + 'static) {
+    pub(crate) fn play<F: Future<Output = ()>>(
+        self,
+        behaviour: impl FnOnce(Stage) -> F + Send + 'static,
+    ) {
         watchdog(move || {
             let bulkheads = Bulkheads::default();
             match self {
                 Self::TokioMultiThread => {
-                    let tokio =
-                        tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+                    let tokio = tokio::runtime::Builder::new_multi_thread()
+                        .worker_threads(2)
+                        .build()
+                        .unwrap();
                     let tasks = Tasks::Tokio(tokio.handle().clone());
                     tokio.block_on(behaviour(Stage::manual(tasks, &bulkheads)));
                 }
@@ -114,7 +119,13 @@ enum Tasks {
 impl Stage {
     fn tokio(handle: tokio::runtime::Handle, bulkheads: &Bulkheads) -> Self {
         let tokio = Arc::new(TokioRuntime::new());
-        Self::new(tokio.clone(), tokio, Clock::Tokio, Tasks::Tokio(handle), bulkheads)
+        Self::new(
+            tokio.clone(),
+            tokio,
+            Clock::Tokio,
+            Tasks::Tokio(handle),
+            bulkheads,
+        )
     }
 
     fn manual(tasks: Tasks, bulkheads: &Bulkheads) -> Self {
@@ -123,7 +134,13 @@ impl Stage {
             Tasks::Tokio(handle) => Arc::new(TokioRuntime::from_handle(handle.clone())),
             Tasks::Smol(executor) => Arc::new(SmolRuntime::with_executor(Arc::clone(executor))),
         };
-        Self::new(Arc::new(clock.clone()), executor, Clock::Manual(clock), tasks, bulkheads)
+        Self::new(
+            Arc::new(clock.clone()),
+            executor,
+            Clock::Manual(clock),
+            tasks,
+            bulkheads,
+        )
     }
 
     fn new(
@@ -136,8 +153,21 @@ impl Stage {
         let timers = Timers::default();
         let began = time.now();
         let busy = Busy::default();
-        let runtime = Arc::new(Composed { time, executor, timers: timers.clone(), busy: busy.clone() });
-        Self { runtime, clock, tasks, timers, busy, bulkheads: bulkheads.clone(), began }
+        let runtime = Arc::new(Composed {
+            time,
+            executor,
+            timers: timers.clone(),
+            busy: busy.clone(),
+        });
+        Self {
+            runtime,
+            clock,
+            tasks,
+            timers,
+            busy,
+            bulkheads: bulkheads.clone(),
+            began,
+        }
     }
 
     /// A bulkhead that must be at rest when the behaviour has ended.
@@ -226,7 +256,10 @@ impl Stage {
     fn call(&self, bulkhead: &Bulkhead) -> (Work, Task<Outcome>) {
         let (control, operation) = work();
         let bulkhead = bulkhead.clone();
-        (control, self.spawn(async move { bulkhead.execute(operation).await }))
+        (
+            control,
+            self.spawn(async move { bulkhead.execute(operation).await }),
+        )
     }
 
     /// One failed call after the other.
@@ -258,7 +291,10 @@ impl<T> Task<T> {
         match self {
             Self::Tokio(task) => {
                 task.abort();
-                assert!(task.await.is_err_and(|error| error.is_cancelled()), "it had ended");
+                assert!(
+                    task.await.is_err_and(|error| error.is_cancelled()),
+                    "it had ended"
+                );
             }
             Self::Smol(task) => assert!(task.cancel().await.is_none(), "it had ended"),
         }
@@ -277,9 +313,9 @@ impl<T> Future for Task<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match &mut *self {
-            Self::Tokio(task) => {
-                Pin::new(task).poll(cx).map(|joined| joined.expect("the task ran to its end"))
-            }
+            Self::Tokio(task) => Pin::new(task)
+                .poll(cx)
+                .map(|joined| joined.expect("the task ran to its end")),
             Self::Smol(task) => Pin::new(task).poll(cx),
         }
     }
@@ -315,7 +351,10 @@ impl Runtime for Composed {
     fn sleep_until(&self, deadline: Instant) -> Sleep {
         self.timers.made.fetch_add(1, Ordering::SeqCst);
         let mut sleep = self.time.sleep_until(deadline);
-        let mut alive = Alive { timers: self.timers.clone(), counted: false };
+        let mut alive = Alive {
+            timers: self.timers.clone(),
+            counted: false,
+        };
         Box::pin(std::future::poll_fn(move |cx| {
             let polled = sleep.as_mut().poll(cx);
             // Counted once it is armed, so that moving the clock does not come too early for it.

@@ -33,15 +33,32 @@ fn adds_up(bulkhead: &Bulkhead) -> BulkheadStats {
 
 async fn a_fresh_bulkhead_has_counted_nothing(t: Stage) {
     let stats = adds_up(&t.bulkhead(config()));
-    assert_eq!((stats.started, stats.rejected.total(), stats.cancelled_in_queue), (0, 0, 0));
-    assert_eq!((stats.waiting, stats.peak_waiting, stats.permits_in_use), (0, 0, 0));
+    assert_eq!(
+        (
+            stats.started,
+            stats.rejected.total(),
+            stats.cancelled_in_queue
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(
+        (stats.waiting, stats.peak_waiting, stats.permits_in_use),
+        (0, 0, 0)
+    );
 }
 
 async fn every_end_is_counted_once(t: Stage) {
-    let bulkhead = t.bulkhead(config().run_timeout(Duration::from_secs(1)).circuit_breaker_enabled(false));
+    let bulkhead = t.bulkhead(
+        config()
+            .run_timeout(Duration::from_secs(1))
+            .circuit_breaker_enabled(false),
+    );
     t.succeed(&bulkhead, 3).await;
     t.fail(&bulkhead, 2).await;
-    let ignored = bulkhead.call().classify(|_: &Answer| Outcome::Ignored).execute(async { Ok(1) });
+    let ignored = bulkhead
+        .call()
+        .classify(|_: &Answer| Outcome::Ignored)
+        .execute(async { Ok(1) });
     ignored.await.unwrap();
     let (_never, cancelled) = t.running(&bulkhead).await;
     cancelled.cancel().await;
@@ -60,7 +77,15 @@ async fn active_calls_and_waiting_ones_are_seen(t: Stage) {
     let (b, second) = t.running(&bulkhead).await;
     let (c, third) = t.waiting(&bulkhead).await;
     let stats = adds_up(&bulkhead);
-    assert_eq!((stats.started, stats.active, stats.permits_in_use, stats.waiting), (2, 2, 2, 1));
+    assert_eq!(
+        (
+            stats.started,
+            stats.active,
+            stats.permits_in_use,
+            stats.waiting
+        ),
+        (2, 2, 2, 1)
+    );
     for control in [a, b, c] {
         control.succeed();
     }
@@ -68,7 +93,15 @@ async fn active_calls_and_waiting_ones_are_seen(t: Stage) {
         assert_eq!(call.await, Ok(1));
     }
     let stats = adds_up(&bulkhead);
-    assert_eq!((stats.started, stats.active, stats.waiting, stats.peak_waiting), (3, 0, 0, 1));
+    assert_eq!(
+        (
+            stats.started,
+            stats.active,
+            stats.waiting,
+            stats.peak_waiting
+        ),
+        (3, 0, 0, 1)
+    );
 }
 
 async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Stage) {
@@ -82,13 +115,19 @@ async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Stage) {
     assert!(bulkhead.try_acquire().is_err());
     bulkhead.reset_stats();
     let stats = adds_up(&bulkhead);
-    assert_eq!((stats.started, stats.active, stats.successful, stats.failed), (2, 2, 0, 0));
+    assert_eq!(
+        (stats.started, stats.active, stats.successful, stats.failed),
+        (2, 2, 0, 0)
+    );
     assert_eq!(stats.rejected.total(), 0);
     control.succeed();
     running.await.unwrap();
     held.fail();
     let stats = adds_up(&bulkhead);
-    assert_eq!((stats.started, stats.active, stats.successful, stats.failed), (2, 0, 1, 1));
+    assert_eq!(
+        (stats.started, stats.active, stats.successful, stats.failed),
+        (2, 0, 1, 1)
+    );
     // The circuit is another matter.
     assert_eq!(stats.circuit, Some(CircuitState::ForcedOpen));
 }
@@ -99,13 +138,19 @@ async fn the_high_water_mark_stays_until_the_reset(t: Stage) {
     let (_never, a) = t.waiting(&bulkhead).await;
     let (_never, b) = t.waiting(&bulkhead).await;
     a.cancel().await;
-    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().peak_waiting), (1, 2));
+    assert_eq!(
+        (bulkhead.stats().waiting, bulkhead.stats().peak_waiting),
+        (1, 2)
+    );
     bulkhead.reset_stats();
     assert_eq!(bulkhead.stats().peak_waiting, 1);
     b.cancel().await;
     control.succeed();
     running.await.unwrap();
-    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().peak_waiting), (0, 1));
+    assert_eq!(
+        (bulkhead.stats().waiting, bulkhead.stats().peak_waiting),
+        (0, 1)
+    );
 }
 
 async fn every_reading_adds_up_while_calls_come_and_go(t: Stage) {
@@ -117,7 +162,11 @@ async fn every_reading_adds_up_while_calls_come_and_go(t: Stage) {
                 for i in 0..500 {
                     let operation = async move {
                         futures_lite::future::yield_now().await;
-                        if (i + caller) % 3 == 0 { Err(()) } else { Ok(()) }
+                        if (i + caller) % 3 == 0 {
+                            Err(())
+                        } else {
+                            Ok(())
+                        }
                     };
                     let _ = bulkhead.execute(operation).await;
                 }
@@ -142,5 +191,8 @@ async fn every_reading_adds_up_while_calls_come_and_go(t: Stage) {
 async fn limits_and_condition_are_in_the_reading(t: Stage) {
     let stats = t.bulkhead(config().max_queue_size(7)).stats();
     assert_eq!((stats.max_concurrent_calls, stats.max_queue_size), (2, 7));
-    assert_eq!((stats.bulkhead.as_str(), stats.circuit), ("orders", Some(CircuitState::Closed)));
+    assert_eq!(
+        (stats.bulkhead.as_str(), stats.circuit),
+        ("orders", Some(CircuitState::Closed))
+    );
 }

@@ -13,35 +13,45 @@ use crate::work::{Answer, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    python_02_a_timeout_while_running_is_a_failure_of_the_dependency,
+    a_timeout_while_running_is_a_failure_of_the_dependency,
     the_timeout_bounds_queue_and_run_together,
-    h50_waiting_takes_nothing_off_the_run_timeout,
+    waiting_takes_nothing_off_the_run_timeout,
     waiting_longer_than_running_is_the_queues_fault,
     the_queues_fault_is_no_excuse_for_the_run_timeout,
-    h54_a_timeout_in_half_open_is_a_failed_probe,
-    h54_a_cancelled_call_is_no_success,
+    a_timeout_in_half_open_is_a_failed_probe,
+    a_cancelled_call_is_no_success,
     each_call_may_have_its_own_limits,
     a_limit_can_be_lifted_for_one_call,
     zero_is_over_at_once_but_not_for_what_is_ready,
     the_error_tells_the_phase_and_the_times,
     an_operation_that_ends_in_time_is_not_disturbed,
-    h55_h56_a_timer_is_made_for_who_waits_and_goes_with_the_call,
+    a_timer_is_made_for_who_waits_and_goes_with_the_call,
 ];
 
 fn config() -> BulkheadConfig {
     BulkheadConfig::new("search").max_concurrent_calls(1)
 }
 
-async fn python_02_a_timeout_while_running_is_a_failure_of_the_dependency(t: Stage) {
+/// Hazard P02.
+async fn a_timeout_while_running_is_a_failure_of_the_dependency(t: Stage) {
     let bulkhead = t.bulkhead(config().timeout(SECOND).failure_threshold(3));
     for _ in 0..3 {
         let (_never, call) = t.running(&bulkhead).await;
         t.advance(SECOND).await;
-        assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+        assert!(matches!(
+            call.await,
+            Err(BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            })
+        ));
     }
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     let stats = bulkhead.stats();
-    assert_eq!((stats.failed, stats.timed_out_running, stats.active), (3, 3, 0));
+    assert_eq!(
+        (stats.failed, stats.timed_out_running, stats.active),
+        (3, 3, 0)
+    );
 }
 
 async fn the_timeout_bounds_queue_and_run_together(t: Stage) {
@@ -53,7 +63,13 @@ async fn the_timeout_bounds_queue_and_run_together(t: Stage) {
     t.until(|| never.has_begun()).await;
     t.advance(6 * SECOND).await;
     let error = call.await.unwrap_err();
-    let BulkheadError::Timeout { phase: TimeoutPhase::Running, queued, ran, .. } = error else {
+    let BulkheadError::Timeout {
+        phase: TimeoutPhase::Running,
+        queued,
+        ran,
+        ..
+    } = error
+    else {
         panic!("{error:?}");
     };
     assert_eq!((queued, ran), (4 * SECOND, 6 * SECOND));
@@ -61,7 +77,8 @@ async fn the_timeout_bounds_queue_and_run_together(t: Stage) {
     assert_eq!(bulkhead.stats().failed, 1);
 }
 
-async fn h50_waiting_takes_nothing_off_the_run_timeout(t: Stage) {
+/// Hazard H50.
+async fn waiting_takes_nothing_off_the_run_timeout(t: Stage) {
     let bulkhead = t.bulkhead(config().run_timeout(5 * SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
@@ -73,7 +90,14 @@ async fn h50_waiting_takes_nothing_off_the_run_timeout(t: Stage) {
     assert!(!call.is_finished());
     t.advance(SECOND).await;
     let error = call.await.unwrap_err();
-    let BulkheadError::Timeout { phase: TimeoutPhase::Running, ran, .. } = error else { panic!("{error:?}") };
+    let BulkheadError::Timeout {
+        phase: TimeoutPhase::Running,
+        ran,
+        ..
+    } = error
+    else {
+        panic!("{error:?}")
+    };
     assert_eq!(ran, 5 * SECOND);
 }
 
@@ -85,9 +109,18 @@ async fn waiting_longer_than_running_is_the_queues_fault(t: Stage) {
     permit.succeed();
     t.until(|| never.has_begun()).await;
     t.advance(4 * SECOND).await;
-    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+    assert!(matches!(
+        call.await,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        })
+    ));
     let stats = bulkhead.stats();
-    assert_eq!((stats.ignored, stats.failed, stats.timed_out_running), (1, 0, 1));
+    assert_eq!(
+        (stats.ignored, stats.failed, stats.timed_out_running),
+        (1, 0, 1)
+    );
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
@@ -100,11 +133,21 @@ async fn the_queues_fault_is_no_excuse_for_the_run_timeout(t: Stage) {
     permit.succeed();
     t.until(|| never.has_begun()).await;
     t.advance(2 * SECOND).await;
-    assert!(matches!(call.await, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
-    assert_eq!((bulkhead.stats().failed, bulkhead.state()), (1, BulkheadState::Isolated));
+    assert!(matches!(
+        call.await,
+        Err(BulkheadError::Timeout {
+            phase: TimeoutPhase::Running,
+            ..
+        })
+    ));
+    assert_eq!(
+        (bulkhead.stats().failed, bulkhead.state()),
+        (1, BulkheadState::Isolated)
+    );
 }
 
-async fn h54_a_timeout_in_half_open_is_a_failed_probe(t: Stage) {
+/// Hazard H54.
+async fn a_timeout_in_half_open_is_a_failed_probe(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).run_timeout(SECOND));
     t.fail(&bulkhead, 1).await;
     t.advance(30 * SECOND).await;
@@ -115,7 +158,8 @@ async fn h54_a_timeout_in_half_open_is_a_failed_probe(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }
 
-async fn h54_a_cancelled_call_is_no_success(t: Stage) {
+/// Hazard H54.
+async fn a_cancelled_call_is_no_success(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(2).success_threshold(1));
     // Cancelling resets no run of failures,
     t.fail(&bulkhead, 1).await;
@@ -137,26 +181,51 @@ async fn each_call_may_have_its_own_limits(t: Stage) {
     for (call, limit) in [
         (bulkhead.call().timeout(SECOND), SECOND),
         (bulkhead.call().run_timeout(2 * SECOND), 2 * SECOND),
-        (bulkhead.call().timeout(500 * SECOND).run_timeout(300 * SECOND), 300 * SECOND),
+        (
+            bulkhead
+                .call()
+                .timeout(500 * SECOND)
+                .run_timeout(300 * SECOND),
+            300 * SECOND,
+        ),
     ] {
-        let mut running = Box::pin(call.report(pending::<Answer>()));
+        let mut running = Box::pin(call.execute_with_report(pending::<Answer>()));
         assert!(crate::stage::poll_once(running.as_mut()).is_pending());
         t.advance(limit - Duration::from_millis(1)).await;
         assert!(crate::stage::poll_once(running.as_mut()).is_pending());
         t.advance(Duration::from_millis(1)).await;
         let report = now_or_never(running);
-        assert!(matches!(report.result, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })));
+        assert!(matches!(
+            report.result,
+            Err(BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            })
+        ));
         assert_eq!(report.ran, limit);
     }
 }
 
 async fn a_limit_can_be_lifted_for_one_call(t: Stage) {
-    let bulkhead = t.bulkhead(config().timeout(SECOND).run_timeout(SECOND).max_wait(SECOND));
+    let bulkhead = t.bulkhead(
+        config()
+            .timeout(SECOND)
+            .run_timeout(SECOND)
+            .max_wait(SECOND),
+    );
     let permit = bulkhead.try_acquire().unwrap();
     let (control, operation) = work();
     let call = t.spawn({
         let bulkhead = bulkhead.clone();
-        async move { bulkhead.call().timeout(None).run_timeout(None).max_wait(None).execute(operation).await }
+        async move {
+            bulkhead
+                .call()
+                .timeout(None)
+                .run_timeout(None)
+                .max_wait(None)
+                .execute(operation)
+                .await
+        }
     });
     t.until(|| bulkhead.stats().waiting == 1).await;
     t.advance(3600 * SECOND).await;
@@ -173,17 +242,61 @@ async fn zero_is_over_at_once_but_not_for_what_is_ready(t: Stage) {
     let zero = || bulkhead.call().timeout(Duration::ZERO);
     assert_eq!(zero().execute(async { Answer::Ok(1) }).await, Ok(1));
     let late = now_or_never(zero().execute(pending::<Answer>())).unwrap_err();
-    assert!(matches!(late, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{late:?}");
-    let late = now_or_never(bulkhead.call().run_timeout(Duration::ZERO).execute(pending::<Answer>()));
-    assert!(matches!(late, Err(BulkheadError::Timeout { phase: TimeoutPhase::Running, .. })), "{late:?}");
+    assert!(
+        matches!(
+            late,
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            }
+        ),
+        "{late:?}"
+    );
+    let late = now_or_never(
+        bulkhead
+            .call()
+            .run_timeout(Duration::ZERO)
+            .execute(pending::<Answer>()),
+    );
+    assert!(
+        matches!(
+            late,
+            Err(BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
     let permit = bulkhead.try_acquire().unwrap();
     let late = now_or_never(zero().execute(pending::<Answer>())).unwrap_err();
-    assert!(matches!(late, BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. }), "{late:?}");
+    assert!(
+        matches!(
+            late,
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Queued,
+                ..
+            }
+        ),
+        "{late:?}"
+    );
     // Never to wait is not a timeout.
-    let full = now_or_never(bulkhead.call().max_wait(Duration::ZERO).execute(pending::<Answer>()));
+    let full = now_or_never(
+        bulkhead
+            .call()
+            .max_wait(Duration::ZERO)
+            .execute(pending::<Answer>()),
+    );
     assert!(matches!(full, Err(BulkheadError::Full { .. })), "{full:?}");
     permit.succeed();
-    assert_eq!(bulkhead.call().max_wait(Duration::ZERO).execute(async { Answer::Ok(1) }).await, Ok(1));
+    assert_eq!(
+        bulkhead
+            .call()
+            .max_wait(Duration::ZERO)
+            .execute(async { Answer::Ok(1) })
+            .await,
+        Ok(1)
+    );
 }
 
 async fn the_error_tells_the_phase_and_the_times(t: Stage) {
@@ -192,7 +305,10 @@ async fn the_error_tells_the_phase_and_the_times(t: Stage) {
     t.advance(SECOND).await;
     let error = call.await.unwrap_err();
     let text = error.to_string();
-    assert_eq!(text, r#"call timed out while running in bulkhead "search" (queued 0ns, ran 1s)"#);
+    assert_eq!(
+        text,
+        r#"call timed out while running in bulkhead "search" (queued 0ns, ran 1s)"#
+    );
     assert!(!error.is_rejection() && error.retry_after().is_none());
     assert_eq!(t.elapsed(), SECOND);
 }
@@ -210,11 +326,21 @@ async fn an_operation_that_ends_in_time_is_not_disturbed(t: Stage) {
     assert_eq!(ignoring.execute(async { Ok(3) }).await, Ok(3));
 }
 
-async fn h55_h56_a_timer_is_made_for_who_waits_and_goes_with_the_call(t: Stage) {
-    let bulkhead = t.bulkhead(config().timeout(SECOND).max_wait(SECOND).run_timeout(SECOND));
+/// Hazard H55, H56.
+async fn a_timer_is_made_for_who_waits_and_goes_with_the_call(t: Stage) {
+    let bulkhead = t.bulkhead(
+        config()
+            .timeout(SECOND)
+            .max_wait(SECOND)
+            .run_timeout(SECOND),
+    );
     t.succeed(&bulkhead, 1000).await;
     t.fail(&bulkhead, 4).await;
-    assert_eq!(t.timers(), (0, 0), "a call that is ready at once needs no timer");
+    assert_eq!(
+        t.timers(),
+        (0, 0),
+        "a call that is ready at once needs no timer"
+    );
     for number in 1..=50 {
         let mut call = Box::pin(bulkhead.execute(pending::<Answer>()));
         for _ in 0..10 {

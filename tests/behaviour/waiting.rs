@@ -14,18 +14,18 @@ const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
     a_wait_is_bounded_by_max_wait_and_not_shorter,
-    h30_a_waiter_that_timed_out_takes_no_permit_with_it,
-    h36_a_permit_freed_at_the_deadline_is_not_lost,
-    h36_who_was_granted_in_time_keeps_the_permit_beyond_max_wait,
+    a_waiter_that_timed_out_takes_no_permit_with_it,
+    a_permit_freed_at_the_deadline_is_not_lost,
+    who_was_granted_in_time_keeps_the_permit_beyond_max_wait,
     a_total_timeout_that_passed_unseen_runs_nothing,
-    h51_a_call_that_timed_out_in_the_queue_never_runs,
+    a_call_that_timed_out_in_the_queue_never_runs,
     a_passed_deadline_is_passed_over,
-    h32_h39a_a_cancelled_waiter_frees_its_place_at_once,
-    h33_a_waiter_cancelled_after_its_grant_hands_the_permit_on,
-    python_03_the_queue_is_refused_when_the_circuit_opens,
-    python_03_the_queue_is_refused_when_the_circuit_is_forced_open,
+    a_cancelled_waiter_frees_its_place_at_once,
+    a_waiter_cancelled_after_its_grant_hands_the_permit_on,
+    the_queue_is_refused_when_the_circuit_opens,
+    the_queue_is_refused_when_the_circuit_is_forced_open,
     who_comes_after_a_reset_waits_again,
-    python_07_a_timeout_in_the_queue_takes_nobody_off_the_count,
+    a_timeout_in_the_queue_takes_nobody_off_the_count,
 ];
 
 fn one() -> BulkheadConfig {
@@ -34,10 +34,20 @@ fn one() -> BulkheadConfig {
 
 #[track_caller]
 fn timed_out_queued(error: &BulkheadError<impl std::fmt::Debug>, waited: Duration) {
-    let BulkheadError::Timeout { phase: TimeoutPhase::Queued, queued, ran, bulkhead, .. } = error else {
+    let BulkheadError::Timeout {
+        phase: TimeoutPhase::Queued,
+        queued,
+        ran,
+        bulkhead,
+        ..
+    } = error
+    else {
         panic!("{error:?}");
     };
-    assert_eq!((*queued, *ran, bulkhead.as_str()), (waited, Duration::ZERO, "mail"));
+    assert_eq!(
+        (*queued, *ran, bulkhead.as_str()),
+        (waited, Duration::ZERO, "mail")
+    );
     assert!(error.is_rejection());
 }
 
@@ -56,7 +66,8 @@ async fn a_wait_is_bounded_by_max_wait_and_not_shorter(t: Stage) {
     running.await.unwrap();
 }
 
-async fn h30_a_waiter_that_timed_out_takes_no_permit_with_it(t: Stage) {
+/// Hazard H30.
+async fn a_waiter_that_timed_out_takes_no_permit_with_it(t: Stage) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     for _ in 0..3 {
         let (control, running) = t.running(&bulkhead).await;
@@ -72,7 +83,8 @@ async fn h30_a_waiter_that_timed_out_takes_no_permit_with_it(t: Stage) {
 
 /// The holder's release and the waiter's timer at the same instant, in this order: the waiter's
 /// deadline has passed, so that the permit is the next one's.
-async fn h36_a_permit_freed_at_the_deadline_is_not_lost(t: Stage) {
+/// Hazard H36.
+async fn a_permit_freed_at_the_deadline_is_not_lost(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut first = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
@@ -85,7 +97,8 @@ async fn h36_a_permit_freed_at_the_deadline_is_not_lost(t: Stage) {
     now_or_never(next).unwrap().succeed();
 }
 
-async fn h36_who_was_granted_in_time_keeps_the_permit_beyond_max_wait(t: Stage) {
+/// Hazard H36.
+async fn who_was_granted_in_time_keeps_the_permit_beyond_max_wait(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut waiter = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
@@ -110,7 +123,8 @@ async fn a_total_timeout_that_passed_unseen_runs_nothing(t: Stage) {
     t.succeed(&bulkhead, 1).await;
 }
 
-async fn h51_a_call_that_timed_out_in_the_queue_never_runs(t: Stage) {
+/// Hazard H51.
+async fn a_call_that_timed_out_in_the_queue_never_runs(t: Stage) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -137,12 +151,19 @@ async fn a_passed_deadline_is_passed_over(t: Stage) {
     timed_out_queued(&now_or_never(short).unwrap_err(), 2 * SECOND);
 }
 
-async fn h32_h39a_a_cancelled_waiter_frees_its_place_at_once(t: Stage) {
+/// Hazard H32, H39a.
+async fn a_cancelled_waiter_frees_its_place_at_once(t: Stage) {
     let bulkhead = t.bulkhead(one().max_queue_size(1));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
     queued.cancel().await;
-    assert_eq!((bulkhead.stats().waiting, bulkhead.stats().cancelled_in_queue), (0, 1));
+    assert_eq!(
+        (
+            bulkhead.stats().waiting,
+            bulkhead.stats().cancelled_in_queue
+        ),
+        (0, 1)
+    );
     // Its place is another's, which gets the permit.
     let (second, next) = t.waiting(&bulkhead).await;
     control.succeed();
@@ -153,7 +174,8 @@ async fn h32_h39a_a_cancelled_waiter_frees_its_place_at_once(t: Stage) {
     assert!(!never.has_begun());
 }
 
-async fn h33_a_waiter_cancelled_after_its_grant_hands_the_permit_on(t: Stage) {
+/// Hazard H33.
+async fn a_waiter_cancelled_after_its_grant_hands_the_permit_on(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut granted = Box::pin(bulkhead.acquire());
@@ -172,7 +194,8 @@ async fn h33_a_waiter_cancelled_after_its_grant_hands_the_permit_on(t: Stage) {
     bulkhead.try_acquire().unwrap().succeed();
 }
 
-async fn python_03_the_queue_is_refused_when_the_circuit_opens(t: Stage) {
+/// Hazard P03.
+async fn the_queue_is_refused_when_the_circuit_opens(t: Stage) {
     let bulkhead = t.bulkhead(one().failure_threshold(1));
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -183,7 +206,12 @@ async fn python_03_the_queue_is_refused_when_the_circuit_opens(t: Stage) {
     assert!(running.await.is_err());
     for (never, call) in queued {
         let refused = call.await.unwrap_err();
-        let BulkheadError::CircuitOpen { reason: RejectionReason::Open, retry_after, .. } = refused else {
+        let BulkheadError::CircuitOpen {
+            reason: RejectionReason::Open,
+            retry_after,
+            ..
+        } = refused
+        else {
             panic!("{refused:?}");
         };
         assert_eq!(retry_after, Some(Duration::from_secs(30)));
@@ -194,7 +222,8 @@ async fn python_03_the_queue_is_refused_when_the_circuit_opens(t: Stage) {
 }
 
 /// While the permit is still held: nobody has to free one for the queue to hear of it.
-async fn python_03_the_queue_is_refused_when_the_circuit_is_forced_open(t: Stage) {
+/// Hazard P03.
+async fn the_queue_is_refused_when_the_circuit_is_forced_open(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -202,7 +231,11 @@ async fn python_03_the_queue_is_refused_when_the_circuit_is_forced_open(t: Stage
     let refused = queued.await.unwrap_err();
     assert!(matches!(
         refused,
-        BulkheadError::CircuitOpen { reason: RejectionReason::ForcedOpen, retry_after: None, .. }
+        BulkheadError::CircuitOpen {
+            reason: RejectionReason::ForcedOpen,
+            retry_after: None,
+            ..
+        }
     ));
     assert!(!never.has_begun() && !running.is_finished());
     control.succeed();
@@ -226,7 +259,8 @@ async fn who_comes_after_a_reset_waits_again(t: Stage) {
     assert_eq!(queued.await, Ok(1));
 }
 
-async fn python_07_a_timeout_in_the_queue_takes_nobody_off_the_count(t: Stage) {
+/// Hazard P07.
+async fn a_timeout_in_the_queue_takes_nobody_off_the_count(t: Stage) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (_never, queued) = t.waiting(&bulkhead).await;
@@ -241,6 +275,9 @@ async fn python_07_a_timeout_in_the_queue_takes_nobody_off_the_count(t: Stage) {
     assert_eq!(bulkhead.stats().active, 1);
     running.cancel().await;
     let stats = bulkhead.stats();
-    assert_eq!((stats.active, stats.cancelled, stats.permits_in_use), (0, 1, 0));
+    assert_eq!(
+        (stats.active, stats.cancelled, stats.permits_in_use),
+        (0, 1, 0)
+    );
     assert!(bulkhead.execute(async { Answer::Ok(1) }).await.is_ok());
 }

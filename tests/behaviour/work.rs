@@ -27,7 +27,10 @@ enum End {
 pub(crate) fn work() -> (Work, impl Future<Output = Answer> + Send + 'static) {
     let begun = Arc::new(AtomicBool::new(false));
     let (end, told) = oneshot::channel();
-    let control = Work { begun: Arc::clone(&begun), end: End::Async(end) };
+    let control = Work {
+        begun: Arc::clone(&begun),
+        end: End::Async(end),
+    };
     let operation = async move {
         begun.store(true, Ordering::SeqCst);
         match told.await {
@@ -42,7 +45,10 @@ pub(crate) fn work() -> (Work, impl Future<Output = Answer> + Send + 'static) {
 pub(crate) fn blocking_work() -> (Work, impl FnOnce() -> Answer + Send + 'static) {
     let begun = Arc::new(AtomicBool::new(false));
     let (end, told) = mpsc::channel();
-    let control = Work { begun: Arc::clone(&begun), end: End::Blocking(end) };
+    let control = Work {
+        begun: Arc::clone(&begun),
+        end: End::Blocking(end),
+    };
     let operation = move || {
         begun.store(true, Ordering::SeqCst);
         told.recv().unwrap_or(Err("abandoned"))

@@ -15,7 +15,9 @@ use bulkman::circuit_breaker::CircuitState;
 use bulkman::error::TimeoutPhase;
 use bulkman::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman::testing::ManualRuntime;
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreaker, CircuitBreakerConfig, Runtime};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreaker, CircuitBreakerConfig, Runtime,
+};
 
 use crate::poll_once;
 use crate::watchdog::watchdog;
@@ -33,7 +35,10 @@ struct Broken {
 
 impl Broken {
     fn new() -> Self {
-        Self { runtime: ManualRuntime::new(), breaks: Arc::default() }
+        Self {
+            runtime: ManualRuntime::new(),
+            breaks: Arc::default(),
+        }
     }
 
     /// Runs `code` while the clock panics; the panic may come through or not.
@@ -89,20 +94,28 @@ fn finished<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     }
 }
 
+/// Hazard H35.
 #[test]
-fn h35_a_clock_that_panics_while_a_permit_is_handed_on_costs_no_permit() {
+fn a_clock_that_panics_while_a_permit_is_handed_on_costs_no_permit() {
     let clock = Broken::new();
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
     let mut waiter = waits(&bulkhead);
     clock.while_broken(|| permit.succeed());
-    assert!(matches!(poll_once(waiter.as_mut()), Poll::Ready(Ok(_))), "the permit was handed on");
+    assert!(
+        matches!(poll_once(waiter.as_mut()), Poll::Ready(Ok(_))),
+        "the permit was handed on"
+    );
     drop(waiter);
-    assert_eq!((bulkhead.stats().permits_in_use, bulkhead.stats().active), (0, 0));
+    assert_eq!(
+        (bulkhead.stats().permits_in_use, bulkhead.stats().active),
+        (0, 0)
+    );
 }
 
+/// Hazard H35.
 #[test]
-fn h35_the_same_when_a_granted_waiter_goes_away() {
+fn the_same_when_a_granted_waiter_goes_away() {
     let clock = Broken::new();
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
@@ -115,8 +128,9 @@ fn h35_the_same_when_a_granted_waiter_goes_away() {
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
+/// Hazard H35.
 #[test]
-fn h35_the_same_before_a_shutdown_is_drained() {
+fn the_same_before_a_shutdown_is_drained() {
     let clock = Broken::new();
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
@@ -144,19 +158,27 @@ fn a_clock_that_panics_during_a_panic_ends_nothing_else() {
         }
         Answer::Ok(1)
     }));
-    assert!(clock.while_broken(|| poll_once(call.as_mut()).is_ready()).is_none());
+    assert!(
+        clock
+            .while_broken(|| poll_once(call.as_mut()).is_ready())
+            .is_none()
+    );
     drop(call);
     let breaker = CircuitBreaker::new("edge", CircuitBreakerConfig::new(), clock.clone()).unwrap();
     let breaks = Arc::clone(&clock.breaks);
     let call = || {
-        breaker.call(|| -> Answer {
+        breaker.execute_sync(|| -> Answer {
             breaks.store(true, Ordering::SeqCst);
             panic!("a bug of the user's")
         })
     };
     assert!(clock.while_broken(call).is_none());
     let stats = bulkhead.stats();
-    assert_eq!((stats.panicked, stats.permits_in_use, stats.active), (1, 0, 0), "{stats:?}");
+    assert_eq!(
+        (stats.panicked, stats.permits_in_use, stats.active),
+        (1, 0, 0),
+        "{stats:?}"
+    );
 }
 
 #[test]
@@ -167,7 +189,7 @@ fn a_probe_whose_outcome_finds_no_clock_gives_its_slot_back() {
     let before = breaker.snapshot().probes_remaining;
     let probe = breaker.try_acquire().unwrap();
     assert_ne!(breaker.snapshot().probes_remaining, before);
-    assert!(clock.while_broken(|| probe.success()).is_none());
+    assert!(clock.while_broken(|| probe.succeed()).is_none());
     assert_eq!(breaker.snapshot().probes_remaining, before);
 }
 
@@ -190,7 +212,12 @@ fn a_waker_that_panics_when_it_is_dropped_takes_nothing_with_it() {
     let mut waiter = Box::pin(bulkhead.acquire());
     {
         let waker = Waker::from(Arc::new(WakerBomb));
-        assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(
+            waiter
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
     }
     drop(waiter);
     drop(permit);
@@ -218,14 +245,25 @@ impl Drop for Stubborn {
 #[test]
 fn an_operation_that_panics_when_it_is_given_up_has_timed_out_all_the_same() {
     let runtime = ManualRuntime::new();
-    let bulkhead = bulkhead(one().run_timeout(SECOND).failure_threshold(1), runtime.clone());
+    let bulkhead = bulkhead(
+        one().run_timeout(SECOND).failure_threshold(1),
+        runtime.clone(),
+    );
     let mut call = Box::pin(bulkhead.execute(Stubborn));
     assert!(poll_once(call.as_mut()).is_pending());
     runtime.advance(SECOND);
     assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call.as_mut()).is_ready())).is_err());
     drop(call);
     let stats = bulkhead.stats();
-    assert_eq!((stats.failed, stats.timed_out_running, stats.cancelled, stats.permits_in_use), (1, 1, 0, 0));
+    assert_eq!(
+        (
+            stats.failed,
+            stats.timed_out_running,
+            stats.cancelled,
+            stats.permits_in_use
+        ),
+        (1, 1, 0, 0)
+    );
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }
 
@@ -263,7 +301,9 @@ impl Runtime for Neck {
     fn sleep_until(&self, _: Instant) -> Sleep {
         let neck = self.clone();
         Box::pin(poll_fn(move |_| {
-            let Some(end) = neck.end.lock().unwrap().take() else { return Poll::Pending };
+            let Some(end) = neck.end.lock().unwrap().take() else {
+                return Poll::Pending;
+            };
             end.send(()).unwrap();
             while !neck.ended.load(Ordering::SeqCst) {
                 thread::yield_now();
@@ -301,7 +341,10 @@ fn a_closure_that_ended_before_its_timeout_was_seen_is_told_and_counted_as_it_en
         }));
         assert_eq!(finished(call.as_mut()), Ok(7));
         let stats = bulkhead.stats();
-        assert_eq!((stats.successful, stats.failed, stats.timed_out_running), (1, 0, 0));
+        assert_eq!(
+            (stats.successful, stats.failed, stats.timed_out_running),
+            (1, 0, 0)
+        );
     });
 }
 
@@ -327,9 +370,20 @@ fn a_closure_that_ran_is_never_told_as_a_refusal() {
         }
         let mut call = Box::pin(bulkhead.execute_blocking(|| -> Answer { panic_any(Payload) }));
         let answer = finished(call.as_mut());
-        assert!(matches!(answer, Err(BulkheadError::Panicked { .. })), "{answer:?}");
+        assert!(
+            matches!(answer, Err(BulkheadError::Panicked { .. })),
+            "{answer:?}"
+        );
         let stats = bulkhead.stats();
-        assert_eq!((stats.failed, stats.panicked, stats.cancelled, stats.permits_in_use), (2, 1, 0, 0));
+        assert_eq!(
+            (
+                stats.failed,
+                stats.panicked,
+                stats.cancelled,
+                stats.permits_in_use
+            ),
+            (2, 1, 0, 0)
+        );
     });
 }
 
@@ -337,8 +391,19 @@ fn a_closure_that_ran_is_never_told_as_a_refusal() {
 fn a_runtime_without_threads_refuses_blocking_work_by_name() {
     let bulkhead = bulkhead(one(), ClockOnly);
     let mut call = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(1)));
-    let Poll::Ready(Err(error)) = poll_once(call.as_mut()) else { panic!("it can't be run") };
-    assert!(matches!(error, BulkheadError::Unsupported { setting: "execute_blocking", .. }), "{error:?}");
+    let Poll::Ready(Err(error)) = poll_once(call.as_mut()) else {
+        panic!("it can't be run")
+    };
+    assert!(
+        matches!(
+            error,
+            BulkheadError::Unsupported {
+                setting: "execute_blocking",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     assert!(error.is_rejection());
 }
 
@@ -351,12 +416,25 @@ fn a_limit_of_zero_needs_a_timer_unless_it_is_for_waiting() {
     ];
     for (name, call) in calls {
         let mut call = Box::pin(call.execute(pending::<Answer>()));
-        let Poll::Ready(Err(error)) = poll_once(call.as_mut()) else { panic!("{name} hangs") };
-        assert!(matches!(error, BulkheadError::Unsupported { setting, .. } if setting == name), "{error:?}");
+        let Poll::Ready(Err(error)) = poll_once(call.as_mut()) else {
+            panic!("{name} hangs")
+        };
+        assert!(
+            matches!(error, BulkheadError::Unsupported { setting, .. } if setting == name),
+            "{error:?}"
+        );
     }
     let permit = bulkhead.try_acquire().unwrap();
-    let mut call = Box::pin(bulkhead.call().max_wait(Duration::ZERO).execute(async { Answer::Ok(1) }));
-    assert!(matches!(poll_once(call.as_mut()), Poll::Ready(Err(BulkheadError::Full { .. }))));
+    let mut call = Box::pin(
+        bulkhead
+            .call()
+            .max_wait(Duration::ZERO)
+            .execute(async { Answer::Ok(1) }),
+    );
+    assert!(matches!(
+        poll_once(call.as_mut()),
+        Poll::Ready(Err(BulkheadError::Full { .. }))
+    ));
     drop(permit);
 }
 
@@ -364,9 +442,24 @@ fn a_limit_of_zero_needs_a_timer_unless_it_is_for_waiting() {
 fn a_limit_of_zero_leaves_the_time_of_the_first_poll() {
     let runtime = ManualRuntime::new();
     let bulkhead = bulkhead(one(), runtime.clone());
-    let ready = bulkhead.call().timeout(Duration::ZERO).execute(async { Answer::Ok(1) });
+    let ready = bulkhead
+        .call()
+        .timeout(Duration::ZERO)
+        .execute(async { Answer::Ok(1) });
     assert_eq!(runtime.block_on(ready), Ok(1));
-    let slow = bulkhead.call().run_timeout(Duration::ZERO).execute(pending::<Answer>());
+    let slow = bulkhead
+        .call()
+        .run_timeout(Duration::ZERO)
+        .execute(pending::<Answer>());
     let error = runtime.block_on(slow).unwrap_err();
-    assert!(matches!(error, BulkheadError::Timeout { phase: TimeoutPhase::Running, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            BulkheadError::Timeout {
+                phase: TimeoutPhase::Running,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
 }

@@ -25,7 +25,10 @@ struct Nosy {
 
 impl Nosy {
     fn new(bulkhead: &Bulkhead) -> Arc<Self> {
-        Arc::new(Self { bulkhead: bulkhead.clone(), woken: AtomicUsize::new(0) })
+        Arc::new(Self {
+            bulkhead: bulkhead.clone(),
+            woken: AtomicUsize::new(0),
+        })
     }
 
     fn woken(&self) -> usize {
@@ -38,15 +41,27 @@ impl Wake for Nosy {
         self.woken.fetch_add(1, Ordering::SeqCst);
         let bulkhead = &self.bulkhead;
         bulkhead.reconfigure(bulkhead.config()).unwrap();
-        let _ = bulkhead.call().max_wait(Duration::ZERO).execute_sync(|| Answer::Ok(1));
+        let _ = bulkhead
+            .call()
+            .max_wait(Duration::ZERO)
+            .execute_sync(|| Answer::Ok(1));
         let _ = bulkhead.try_acquire().map(bulkman::Permit::ignore);
         let mut waits = Box::pin(bulkhead.acquire());
         let _ = poll_once(waits.as_mut());
         drop(waits);
-        let _ = (bulkhead.stats(), bulkhead.state(), bulkhead.snapshot(), format!("{bulkhead:?}"));
+        let _ = (
+            bulkhead.stats(),
+            bulkhead.state(),
+            bulkhead.snapshot(),
+            format!("{bulkhead:?}"),
+        );
         bulkhead.reset_stats();
         let circuit = bulkhead.circuit_breaker().unwrap();
-        let _ = (circuit.snapshot(), circuit.settings(), circuit.events());
+        let _ = (
+            circuit.snapshot(),
+            circuit.resolved_config(),
+            circuit.events(),
+        );
         let _ = poll_once(std::pin::pin!(bulkhead.drained()));
     }
 }
@@ -61,8 +76,10 @@ impl Wake for Panics {
 }
 
 fn bulkhead(runtime: &ManualRuntime) -> Bulkhead {
-    let config =
-        BulkheadConfig::new("edge").max_concurrent_calls(1).failure_threshold(1).success_threshold(3);
+    let config = BulkheadConfig::new("edge")
+        .max_concurrent_calls(1)
+        .failure_threshold(1)
+        .success_threshold(3);
     Bulkhead::new(config, runtime.clone()).unwrap()
 }
 
@@ -78,11 +95,15 @@ fn listens(
     waker: &Arc<impl Wake + Send + Sync + 'static>,
 ) {
     let waker = Waker::from(Arc::clone(waker));
-    while Pin::new(&mut *events).poll_next(&mut Context::from_waker(&waker)).is_ready() {}
+    while Pin::new(&mut *events)
+        .poll_next(&mut Context::from_waker(&waker))
+        .is_ready()
+    {}
 }
 
+/// Hazard H78, H79, H80.
 #[test]
-fn h78_h79_h80_a_waker_may_use_the_bulkhead_whatever_wakes_it() {
+fn a_waker_may_use_the_bulkhead_whatever_wakes_it() {
     watchdog(|| {
         let runtime = ManualRuntime::new();
         let bulkhead = bulkhead(&runtime);
@@ -95,8 +116,12 @@ fn h78_h79_h80_a_waker_may_use_the_bulkhead_whatever_wakes_it() {
             (|permit, _| drop(permit)) as fn(bulkman::Permit, &Bulkhead),
             |permit, _| permit.succeed(),
             |permit, bulkhead| {
-                bulkhead.reconfigure(bulkhead.config().max_concurrent_calls(2)).unwrap();
-                bulkhead.reconfigure(bulkhead.config().max_concurrent_calls(1)).unwrap();
+                bulkhead
+                    .reconfigure(bulkhead.config().max_concurrent_calls(2))
+                    .unwrap();
+                bulkhead
+                    .reconfigure(bulkhead.config().max_concurrent_calls(1))
+                    .unwrap();
                 drop(permit);
             },
         ] {
@@ -106,7 +131,9 @@ fn h78_h79_h80_a_waker_may_use_the_bulkhead_whatever_wakes_it() {
             assert!(poll_with(waiter.as_mut(), &nosy).is_pending());
             free(permit, &bulkhead);
             assert_eq!(nosy.woken(), before + 1);
-            let Poll::Ready(Ok(permit)) = poll_once(waiter.as_mut()) else { panic!("not granted") };
+            let Poll::Ready(Ok(permit)) = poll_once(waiter.as_mut()) else {
+                panic!("not granted")
+            };
             drop(permit);
         }
 
@@ -124,7 +151,10 @@ fn h78_h79_h80_a_waker_may_use_the_bulkhead_whatever_wakes_it() {
             opens(permit, &bulkhead);
             assert!(nosy.woken() >= before + 2, "the waiter and the listener");
             let refused = poll_once(waiter.as_mut());
-            assert!(matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))), "{refused:?}");
+            assert!(
+                matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))),
+                "{refused:?}"
+            );
         }
 
         // Two of three probes are back when two become enough.
@@ -133,7 +163,9 @@ fn h78_h79_h80_a_waker_may_use_the_bulkhead_whatever_wakes_it() {
         bulkhead.try_acquire().unwrap().succeed();
         listens(&mut events, &nosy);
         let before = nosy.woken();
-        bulkhead.reconfigure(bulkhead.config().success_threshold(2)).unwrap();
+        bulkhead
+            .reconfigure(bulkhead.config().success_threshold(2))
+            .unwrap();
         assert_eq!(nosy.woken(), before + 1);
         assert!(circuit.is_closed());
 
@@ -165,11 +197,16 @@ fn a_waker_that_panics_harms_nobody() {
         }
         listens(&mut events, &Arc::new(Panics));
         permit.succeed();
-        let Poll::Ready(Ok(first)) = poll_once(waiters.remove(0).as_mut()) else { panic!("not granted") };
+        let Poll::Ready(Ok(first)) = poll_once(waiters.remove(0).as_mut()) else {
+            panic!("not granted")
+        };
         first.fail();
         for waiter in &mut waiters {
             let refused = poll_once(waiter.as_mut());
-            assert!(matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))), "{refused:?}");
+            assert!(
+                matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))),
+                "{refused:?}"
+            );
         }
         assert!(bulkhead.circuit_breaker().unwrap().is_open());
         let mut drained = Box::pin(bulkhead.drained());
@@ -200,8 +237,9 @@ fn a_panicking_waker_of_blocking_work_keeps_no_permit() {
 type Unwinding<'a> = Pin<Box<dyn Future<Output = Result<u32, BulkheadError<&'static str>>> + 'a>>;
 
 /// The clock is the user's code as well.
+/// Hazard H35.
 #[test]
-fn h35_a_runtime_that_panics_leaks_no_permit() {
+fn a_runtime_that_panics_leaks_no_permit() {
     #[derive(Debug, Clone)]
     struct Broken(ManualRuntime, Arc<AtomicUsize>);
 
@@ -234,7 +272,9 @@ fn h35_a_runtime_that_panics_leaks_no_permit() {
     watchdog(|| {
         let breaks = Arc::new(AtomicUsize::new(0));
         let runtime = Broken(ManualRuntime::new(), Arc::clone(&breaks));
-        let config = BulkheadConfig::new("edge").max_concurrent_calls(1).timeout(Duration::from_secs(1));
+        let config = BulkheadConfig::new("edge")
+            .max_concurrent_calls(1)
+            .timeout(Duration::from_secs(1));
         let bulkhead = Bulkhead::new(config, runtime).unwrap();
         let unwinds = |call: Unwinding<'_>| {
             let mut call = std::panic::AssertUnwindSafe(call);
@@ -252,6 +292,9 @@ fn h35_a_runtime_that_panics_leaks_no_permit() {
         }
         assert!(unwound >= 3, "{unwound}");
         assert!(unwinds(Box::pin(bulkhead.execute_blocking(|| Ok(1)))));
-        assert_eq!((bulkhead.stats().permits_in_use, bulkhead.stats().active), (0, 0));
+        assert_eq!(
+            (bulkhead.stats().permits_in_use, bulkhead.stats().active),
+            (0, 0)
+        );
     });
 }

@@ -90,7 +90,11 @@ impl Model {
             running: Vec::new(),
             waiters: Vec::new(),
             now: 0,
-            circuit: Circuit { open: false, failures: 0, generation: 0 },
+            circuit: Circuit {
+                open: false,
+                failures: 0,
+                generation: 0,
+            },
             failure_threshold,
             shut_down: false,
             counts: Counts::default(),
@@ -116,13 +120,23 @@ impl Model {
         if timeout == Some(self.now) {
             return self.count(Answer::TimedOut);
         }
-        self.waiters.push(Waiter { id, priority, max_wait, timeout, fate: Fate::Waits });
+        self.waiters.push(Waiter {
+            id,
+            priority,
+            max_wait,
+            timeout,
+            fate: Fate::Waits,
+        });
         Answer::Waits
     }
 
     pub(crate) fn try_acquire(&mut self) -> Answer {
         let at_once = self.at_the_door();
-        self.count(if at_once == Answer::Waits { Answer::Full } else { at_once })
+        self.count(if at_once == Answer::Waits {
+            Answer::Full
+        } else {
+            at_once
+        })
     }
 
     pub(crate) fn poll(&mut self, id: usize) -> Answer {
@@ -130,12 +144,16 @@ impl Model {
         let now = self.now;
         let waiter = &self.waiters[index];
         let answer = match waiter.fate {
-            Fate::Waits if waiter.deadline().is_some_and(|deadline| deadline <= now) => Answer::TimedOut,
+            Fate::Waits if waiter.deadline().is_some_and(|deadline| deadline <= now) => {
+                Answer::TimedOut
+            }
             Fate::Waits => return Answer::Waits,
             Fate::Refused(answer) => answer,
             Fate::Expired => Answer::TimedOut,
             // Granted in time, looked at too late.
-            Fate::Granted if waiter.timeout.is_some_and(|timeout| timeout <= now) => Answer::TimedOut,
+            Fate::Granted if waiter.timeout.is_some_and(|timeout| timeout <= now) => {
+                Answer::TimedOut
+            }
             Fate::Granted if self.circuit.open => Answer::Open,
             Fate::Granted => Answer::Granted,
         };
@@ -197,7 +215,11 @@ impl Model {
     }
 
     pub(crate) fn close(&mut self) {
-        self.circuit = Circuit { open: false, failures: 0, generation: self.circuit.generation + 1 };
+        self.circuit = Circuit {
+            open: false,
+            failures: 0,
+            generation: self.circuit.generation + 1,
+        };
     }
 
     pub(crate) fn shutdown(&mut self) {
@@ -207,8 +229,12 @@ impl Model {
 
     pub(crate) fn reset_stats(&mut self) {
         let counts = &self.counts;
-        let active = counts.started - counts.successful - counts.failed - counts.ignored - counts.cancelled;
-        self.counts = Counts { started: active, ..Counts::default() };
+        let active =
+            counts.started - counts.successful - counts.failed - counts.ignored - counts.cancelled;
+        self.counts = Counts {
+            started: active,
+            ..Counts::default()
+        };
     }
 
     pub(crate) fn in_use(&self) -> usize {
@@ -221,7 +247,10 @@ impl Model {
 
     /// Those in the queue: neither granted nor refused.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiters.iter().filter(|waiter| waiter.fate == Fate::Waits).count()
+        self.waiters
+            .iter()
+            .filter(|waiter| waiter.fate == Fate::Waits)
+            .count()
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
@@ -230,16 +259,35 @@ impl Model {
 
     pub(crate) fn is_decided(&self, id: usize) -> bool {
         let waiter = &self.waiters[self.index(id)];
-        waiter.fate != Fate::Waits || waiter.deadline().is_some_and(|deadline| deadline <= self.now)
+        waiter.fate != Fate::Waits
+            || waiter
+                .deadline()
+                .is_some_and(|deadline| deadline <= self.now)
     }
 
     pub(crate) fn check_counts(&self, stats: &BulkheadStats) {
         let counts = &self.counts;
-        let seen = (stats.started, stats.successful, stats.failed, stats.ignored, stats.cancelled);
-        let expected = (counts.started, counts.successful, counts.failed, counts.ignored, counts.cancelled);
+        let seen = (
+            stats.started,
+            stats.successful,
+            stats.failed,
+            stats.ignored,
+            stats.cancelled,
+        );
+        let expected = (
+            counts.started,
+            counts.successful,
+            counts.failed,
+            counts.ignored,
+            counts.cancelled,
+        );
         assert_eq!(seen, expected);
         let rejected = &stats.rejected;
-        let seen = (rejected.circuit_open + rejected.forced_open, rejected.full, rejected.timed_out_in_queue);
+        let seen = (
+            rejected.circuit_open + rejected.forced_open,
+            rejected.full,
+            rejected.timed_out_in_queue,
+        );
         assert_eq!(seen, (counts.open, counts.full, counts.timed_out));
         assert_eq!(rejected.shutdown, counts.shutdown);
         assert_eq!(stats.cancelled_in_queue, counts.cancelled_in_queue);
@@ -294,7 +342,10 @@ impl Model {
                     (waiter.priority, if lifo { age } else { -age })
                 });
             let Some((_, waiter)) = next else { return };
-            if waiter.deadline().is_some_and(|deadline| deadline <= self.now) {
+            if waiter
+                .deadline()
+                .is_some_and(|deadline| deadline <= self.now)
+            {
                 waiter.fate = Fate::Expired;
             } else {
                 waiter.fate = Fate::Granted;
@@ -304,12 +355,19 @@ impl Model {
     }
 
     fn refuse(&mut self, why: Answer) {
-        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.fate == Fate::Waits) {
+        for waiter in self
+            .waiters
+            .iter_mut()
+            .filter(|waiter| waiter.fate == Fate::Waits)
+        {
             waiter.fate = Fate::Refused(why);
         }
     }
 
     fn index(&self, id: usize) -> usize {
-        self.waiters.iter().position(|waiter| waiter.id == id).expect("it waits")
+        self.waiters
+            .iter()
+            .position(|waiter| waiter.id == id)
+            .expect("it waits")
     }
 }

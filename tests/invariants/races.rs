@@ -40,7 +40,9 @@ fn shift(round: usize) {
 }
 
 fn bulkhead(places: usize) -> Bulkhead {
-    let config = BulkheadConfig::new("races").max_concurrent_calls(1).max_queue_size(places);
+    let config = BulkheadConfig::new("races")
+        .max_concurrent_calls(1)
+        .max_queue_size(places);
     Bulkhead::new(config, ManualRuntime::new()).unwrap()
 }
 
@@ -87,8 +89,11 @@ fn a_release_and_a_newcomer_leave_no_permit_idle() {
             || *held.lock().unwrap() = Some(bulkhead.try_acquire().unwrap()),
             || drop(held.lock().unwrap().take()),
             |mut call, polled| {
-                let Poll::Ready(Ok(permit)) = (if polled.is_pending() { poll(&mut call) } else { polled })
-                else {
+                let Poll::Ready(Ok(permit)) = (if polled.is_pending() {
+                    poll(&mut call)
+                } else {
+                    polled
+                }) else {
                     panic!("the permit is free, and somebody waits for it")
                 };
                 drop(permit);
@@ -108,7 +113,11 @@ fn nobody_waits_behind_a_circuit_that_opened() {
             || circuit.close(),
             || circuit.force_open(),
             |mut call, polled| {
-                let refused = if polled.is_pending() { poll(&mut call) } else { polled };
+                let refused = if polled.is_pending() {
+                    poll(&mut call)
+                } else {
+                    polled
+                };
                 assert!(
                     matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))),
                     "{refused:?}"
@@ -135,8 +144,15 @@ fn nobody_waits_for_a_bulkhead_that_shut_down() {
                 begin.wait(0);
                 poll(&mut call)
             });
-            let refused = if polled.is_pending() { poll(&mut call) } else { polled };
-            assert!(matches!(refused, Poll::Ready(Err(BulkheadError::Shutdown { .. }))), "{refused:?}");
+            let refused = if polled.is_pending() {
+                poll(&mut call)
+            } else {
+                polled
+            };
+            assert!(
+                matches!(refused, Poll::Ready(Err(BulkheadError::Shutdown { .. }))),
+                "{refused:?}"
+            );
             drop(held);
             futures_lite::future::block_on(bulkhead.drained());
         }
@@ -157,14 +173,19 @@ fn two_newcomers_share_no_place() {
                 let polled = poll(&mut call);
                 end.wait(round);
                 check();
-                assert!(matches!(polled, Poll::Pending | Poll::Ready(Err(BulkheadError::Full { .. }))));
+                assert!(matches!(
+                    polled,
+                    Poll::Pending | Poll::Ready(Err(BulkheadError::Full { .. }))
+                ));
                 judged.wait(round);
                 drop(call);
             }
         };
         std::thread::scope(|threads| {
             threads.spawn(|| joins(|round| round / 97, &|| ()));
-            joins(|round| round, &|| assert_eq!(bulkhead.stats().waiting, 1, "one place, one waiter"));
+            joins(|round| round, &|| {
+                assert_eq!(bulkhead.stats().waiting, 1, "one place, one waiter")
+            });
         });
         assert_eq!(bulkhead.stats().peak_waiting, 1);
     });

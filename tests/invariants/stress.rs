@@ -45,7 +45,8 @@ fn many_threads_do_everything_at_once() {
             let callers: Vec<_> = (0..CALLERS)
                 .map(|caller| {
                     let (bulkhead, inside) = (bulkhead.clone(), Arc::clone(&inside));
-                    threads.spawn(move || block_on(calls(&bulkhead, &inside, MOST, caller as u64 + 1)))
+                    threads
+                        .spawn(move || block_on(calls(&bulkhead, &inside, MOST, caller as u64 + 1)))
                 })
                 .collect();
             // The operator: resizes, opens, closes, and lets time pass, until the callers are done.
@@ -56,9 +57,15 @@ fn many_threads_do_everything_at_once() {
                     match dice.roll(8) {
                         0 => operator.circuit_breaker().unwrap().force_open(),
                         1..3 => {
-                            let order = if dice.roll(2) == 0 { QueueOrder::Fifo } else { QueueOrder::Lifo };
+                            let order = if dice.roll(2) == 0 {
+                                QueueOrder::Fifo
+                            } else {
+                                QueueOrder::Lifo
+                            };
                             let permits = 1 + dice.roll(MOST as u64) as usize;
-                            operator.reconfigure(config(permits).queue_order(order)).unwrap();
+                            operator
+                                .reconfigure(config(permits).queue_order(order))
+                                .unwrap();
                         }
                         3..5 => runtime.advance(Duration::from_millis(dice.roll(20))),
                         _ => operator.circuit_breaker().unwrap().close(),
@@ -82,7 +89,11 @@ fn many_threads_do_everything_at_once() {
             assert!(totals[0] > CALLS, "nothing ran: {totals:?}");
         });
         let stats = bulkhead.stats();
-        assert_eq!((stats.active, stats.permits_in_use, stats.waiting), (0, 0, 0), "{stats:?}");
+        assert_eq!(
+            (stats.active, stats.permits_in_use, stats.waiting),
+            (0, 0, 0),
+            "{stats:?}"
+        );
         bulkhead.reconfigure(config(MOST)).unwrap();
         let all: Vec<_> = (0..MOST).map(|_| bulkhead.try_acquire().unwrap()).collect();
         assert!(bulkhead.try_acquire().is_err());
@@ -115,7 +126,10 @@ async fn calls(bulkhead: &Bulkhead, inside: &AtomicUsize, most: usize, seed: u64
             answer()
         };
         let priority = [Priority::Low, Priority::Normal, Priority::High][dice.roll(3) as usize];
-        let call = bulkhead.call().priority(priority).max_wait(Duration::from_millis(10));
+        let call = bulkhead
+            .call()
+            .priority(priority)
+            .max_wait(Duration::from_millis(10));
         match dice.roll(6) {
             // Given up after its first poll, if it waits or runs.
             0 => drop(poll_once(call.execute(operation)).await),
@@ -133,7 +147,11 @@ async fn calls(bulkhead: &Bulkhead, inside: &AtomicUsize, most: usize, seed: u64
                     let left = enter();
                     yield_now().await;
                     drop(left);
-                    if fails { permit.fail() } else { permit.succeed() }
+                    if fails {
+                        permit.fail()
+                    } else {
+                        permit.succeed()
+                    }
                 }
             }
             _ => drop(call.execute(operation).await),
@@ -162,10 +180,16 @@ fn nobody_starves_behind_callers_who_come_back_at_once() {
     const TURNS: usize = 200;
 
     watchdog(|| {
-        let config = BulkheadConfig::new("stress").max_concurrent_calls(2).max_queue_size(1000);
+        let config = BulkheadConfig::new("stress")
+            .max_concurrent_calls(2)
+            .max_queue_size(1000);
         let bulkhead = Bulkhead::new(config, ManualRuntime::new()).unwrap();
         let turns: [AtomicUsize; 6] = Default::default();
-        let all_had_theirs = || turns.iter().all(|turns| turns.load(Ordering::SeqCst) >= TURNS);
+        let all_had_theirs = || {
+            turns
+                .iter()
+                .all(|turns| turns.load(Ordering::SeqCst) >= TURNS)
+        };
         std::thread::scope(|threads| {
             for own in &turns {
                 threads.spawn(|| {

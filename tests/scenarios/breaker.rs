@@ -43,11 +43,20 @@ impl Player {
     pub(crate) fn new(cfg: &[(String, String)], clock: Clock) -> Result<Self, String> {
         let runtime = ManualRuntime::new();
         let config = config(cfg)?;
-        let breaker = CircuitBreaker::new("scenario", config, runtime.clone()).map_err(|e| e.to_string())?;
+        let breaker =
+            CircuitBreaker::new("scenario", config, runtime.clone()).map_err(|e| e.to_string())?;
         // Leaked, so that admissions can be kept beside it.
         let breaker: &'static _ = Box::leak(Box::new(breaker));
         let events = breaker.events();
-        Ok(Self { clock, runtime, breaker, events, out: HashMap::new(), forgotten: Vec::new(), answer: None })
+        Ok(Self {
+            clock,
+            runtime,
+            breaker,
+            events,
+            out: HashMap::new(),
+            forgotten: Vec::new(),
+            answer: None,
+        })
     }
 
     fn act(&mut self, op: &str, args: &[&str]) -> Result<(), String> {
@@ -64,7 +73,10 @@ impl Player {
             }
             ("ok" | "err" | "ign" | "drop" | "panic", [name, rest @ ..]) => {
                 let options = Options::parse(rest, false)?;
-                let admission = self.out.remove(*name).ok_or_else(|| format!("{name} is not out"))?;
+                let admission = self
+                    .out
+                    .remove(*name)
+                    .ok_or_else(|| format!("{name} is not out"))?;
                 self.settle(admission, op, options.ran)?;
             }
             ("rec" | "call", [how, rest @ ..]) => {
@@ -109,7 +121,12 @@ impl Player {
         }
     }
 
-    fn settle(&self, admission: Admission<'static>, how: &str, ran: Option<Duration>) -> Result<(), String> {
+    fn settle(
+        &self,
+        admission: Admission<'static>,
+        how: &str,
+        ran: Option<Duration>,
+    ) -> Result<(), String> {
         let outcome = match (how, ran) {
             ("ok", _) => Outcome::Success,
             ("err", _) => Outcome::Failure,
@@ -131,7 +148,7 @@ impl Player {
         };
         match (ran, self.clock) {
             (Some(ran), Clock::Argument) => admission.record_at(outcome, ran, self.runtime.now()),
-            (Some(ran), Clock::Runtime) => admission.record_after(outcome, ran),
+            (Some(ran), Clock::Runtime) => admission.record_with_duration(outcome, ran),
             (None, _) => admission.record(outcome),
         }
         Ok(())
@@ -143,7 +160,9 @@ impl Player {
             ("open", [how]) => {
                 let duration = match how.split_once('=') {
                     Some(("for", duration)) => millis(duration)?,
-                    Some(("until", instant)) => millis(instant)?.saturating_sub(self.runtime.elapsed()),
+                    Some(("until", instant)) => {
+                        millis(instant)?.saturating_sub(self.runtime.elapsed())
+                    }
                     _ => return Err(format!("unknown argument {how:?}")),
                 };
                 breaker.open_for(duration);
@@ -159,7 +178,12 @@ impl Player {
         Ok(())
     }
 
-    fn check(&self, snapshot: &CircuitSnapshot, events: &str, expected: &Expected) -> Result<(), String> {
+    fn check(
+        &self,
+        snapshot: &CircuitSnapshot,
+        events: &str,
+        expected: &Expected,
+    ) -> Result<(), String> {
         let Expected { key, value } = expected;
         let Some(value) = value else {
             let answer = match &self.answer {
@@ -173,7 +197,13 @@ impl Player {
                     _ => "reject:?",
                 },
             };
-            let known = ["ok", "reject:open", "reject:probes", "reject:forced", "reject:isolated"];
+            let known = [
+                "ok",
+                "reject:open",
+                "reject:probes",
+                "reject:forced",
+                "reject:isolated",
+            ];
             return if !known.contains(&key.as_str()) {
                 Err(format!("unknown expectation {key:?}"))
             } else if answer == key {
@@ -192,7 +222,7 @@ impl Player {
             "slow_n" => same(key, value, number(value)?, counts.slow_calls),
             "rate" => near(key, value, percent(counts.failure_rate)),
             "slow" => near(key, value, percent(counts.slow_call_rate)),
-            "np" => same(key, value, number(value)?, snapshot.not_permitted),
+            "np" => same(key, value, number(value)?, snapshot.rejected_calls),
             "cf" => same(key, value, number(value)?, counts.consecutive_failures),
             "retry_after" => {
                 let got = snapshot.retry_after.unwrap_or_default();
@@ -222,7 +252,11 @@ impl Player {
                 other => return Err(format!("unexpected event {other:?}")),
             }
         }
-        Ok(if taken.is_empty() { "none".into() } else { taken.join(",") })
+        Ok(if taken.is_empty() {
+            "none".into()
+        } else {
+            taken.join(",")
+        })
     }
 
     fn look(&self) -> CircuitSnapshot {
@@ -235,7 +269,10 @@ impl Player {
             Clock::Runtime => self.breaker.snapshot(),
             Clock::Argument => self.breaker.snapshot_at(now),
         };
-        assert_eq!(snapshot.state, state, "a look at the state and a snapshot agree");
+        assert_eq!(
+            snapshot.state, state,
+            "a look at the state and a snapshot agree"
+        );
         snapshot
     }
 }
@@ -248,10 +285,17 @@ impl Play for Player {
         let snapshot = self.look();
         if let (Some(Err(refusal)), "acquire" | "call") = (&self.answer, step.op.as_str()) {
             // A refusal says the same as a look at the circuit.
-            same("retry_after", "of the refusal", refusal.retry_after, snapshot.retry_after)?;
+            same(
+                "retry_after",
+                "of the refusal",
+                refusal.retry_after,
+                snapshot.retry_after,
+            )?;
         }
         let events = self.take_events()?;
-        step.expected.iter().try_for_each(|expected| self.check(&snapshot, &events, expected))
+        step.expected
+            .iter()
+            .try_for_each(|expected| self.check(&snapshot, &events, expected))
     }
 }
 
@@ -298,10 +342,14 @@ pub(crate) fn sliding_window(value: &str) -> Result<SlidingWindow, String> {
     match value.split_once(':') {
         Some(("count", n)) => Ok(SlidingWindow::Count(number(n)?)),
         Some(("time", grid)) => {
-            let (bucket, buckets) =
-                grid.split_once('x').ok_or_else(|| format!("unknown window {value:?}"))?;
+            let (bucket, buckets) = grid
+                .split_once('x')
+                .ok_or_else(|| format!("unknown window {value:?}"))?;
             let buckets = number(buckets)?;
-            Ok(SlidingWindow::Time { length: millis(bucket)? * buckets, buckets })
+            Ok(SlidingWindow::Time {
+                length: millis(bucket)? * buckets,
+                buckets,
+            })
         }
         _ => Err(format!("unknown window {value:?}")),
     }
@@ -322,13 +370,17 @@ fn open_wait(config: CircuitBreakerConfig, value: &str) -> Result<CircuitBreaker
     match value.split_once(':') {
         None => Ok(config.isolation_duration(millis(value)?)),
         Some(("exp", rest)) => {
-            let (base, factor) =
-                rest.split_once(',').ok_or_else(|| format!("unknown open_wait {value:?}"))?;
+            let (base, factor) = rest
+                .split_once(',')
+                .ok_or_else(|| format!("unknown open_wait {value:?}"))?;
             let backoff = IsolationBackoff::new(number(factor)?, Duration::MAX);
-            Ok(config.isolation_duration(millis(base)?).isolation_backoff(backoff))
+            Ok(config
+                .isolation_duration(millis(base)?)
+                .isolation_backoff(backoff))
         }
         Some(("list", list)) => {
-            Ok(config.isolation_schedule(list.split(',').map(millis).collect::<Result<Vec<_>, _>>()?))
+            Ok(config
+                .isolation_schedule(list.split(',').map(millis).collect::<Result<Vec<_>, _>>()?))
         }
         Some(_) => Err(format!("unknown open_wait {value:?}")),
     }
@@ -354,7 +406,10 @@ struct Options {
 
 impl Options {
     fn parse(args: &[&str], repeatable: bool) -> Result<Self, String> {
-        let mut options = Self { ran: None, times: 1 };
+        let mut options = Self {
+            ran: None,
+            times: 1,
+        };
         for arg in args {
             match (arg.strip_prefix("d="), times(arg)) {
                 (Some(ran), _) => options.ran = Some(millis(ran)?),
@@ -376,7 +431,10 @@ pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
     if expected == got {
         Ok(())
     } else {
-        Err(format!("expected {key}={value}, got {}", format!("{got:?}").to_lowercase()))
+        Err(format!(
+            "expected {key}={value}, got {}",
+            format!("{got:?}").to_lowercase()
+        ))
     }
 }
 

@@ -48,7 +48,10 @@ struct Woken {
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.at.store(self.clock.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.at.store(
+            self.clock.fetch_add(1, Ordering::Relaxed) + 1,
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -86,7 +89,10 @@ impl Player {
         match (op, args) {
             ("acquire", [name, rest @ ..]) => self.acquire(name, rest)?,
             ("release", [name]) => {
-                self.held.remove(*name).ok_or_else(|| format!("{name} holds nothing"))?.succeed();
+                self.held
+                    .remove(*name)
+                    .ok_or_else(|| format!("{name} holds nothing"))?
+                    .succeed();
             }
             ("cancel", [name]) => {
                 let waiter = self.waiting.iter().position(|waiter| waiter.name == *name);
@@ -99,7 +105,9 @@ impl Player {
             }
             ("set", [first, rest @ ..]) => {
                 for arg in [first].into_iter().chain(rest) {
-                    let (key, value) = arg.split_once('=').ok_or_else(|| format!("unknown {arg:?}"))?;
+                    let (key, value) = arg
+                        .split_once('=')
+                        .ok_or_else(|| format!("unknown {arg:?}"))?;
                     match key {
                         "wait" => self.wait = waiting_time(value)?,
                         "max" | "queue" => {}
@@ -107,7 +115,9 @@ impl Player {
                     }
                     self.config = setting(self.config.clone(), key, value)?;
                 }
-                self.bulkhead.reconfigure(self.config.clone()).map_err(|e| e.to_string())?;
+                self.bulkhead
+                    .reconfigure(self.config.clone())
+                    .map_err(|e| e.to_string())?;
             }
             ("get", []) => {}
             _ => return Err(format!("unknown operation {op} {args:?}")),
@@ -137,9 +147,17 @@ impl Player {
             self.cancelled.push(name.to_owned());
             return Ok(());
         }
-        let woken = Arc::new(Woken { at: AtomicU64::new(0), clock: Arc::clone(&self.clock) });
+        let woken = Arc::new(Woken {
+            at: AtomicU64::new(0),
+            clock: Arc::clone(&self.clock),
+        });
         let deadline = wait.and_then(|wait| self.runtime.elapsed().checked_add(wait));
-        let mut waiter = Waiter { name: name.to_owned(), future, woken, deadline };
+        let mut waiter = Waiter {
+            name: name.to_owned(),
+            future,
+            woken,
+            deadline,
+        };
         self.answer = Some(match waiter.poll() {
             Poll::Ready(Ok(permit)) => {
                 self.held.insert(waiter.name, permit);
@@ -157,7 +175,12 @@ impl Player {
 
     /// Moves the clock, stopping where a waiter's time is over.
     fn advance(&mut self, to: Duration) -> Result<(), String> {
-        while let Some(next) = self.waiting.iter().filter_map(|waiter| waiter.deadline).min() {
+        while let Some(next) = self
+            .waiting
+            .iter()
+            .filter_map(|waiter| waiter.deadline)
+            .min()
+        {
             if next > to {
                 break;
             }
@@ -187,7 +210,10 @@ impl Player {
                     self.granted.push(name.clone());
                     self.held.insert(name, permit);
                 }
-                Poll::Ready(Err(BulkheadError::Timeout { phase: TimeoutPhase::Queued, .. })) => {
+                Poll::Ready(Err(BulkheadError::Timeout {
+                    phase: TimeoutPhase::Queued,
+                    ..
+                })) => {
                     self.timed_out.push(self.waiting.remove(place).name);
                 }
                 Poll::Ready(Err(error)) => return Err(error.to_string()),
@@ -200,15 +226,24 @@ impl Player {
         let Some(value) = value else {
             return match key.as_str() {
                 "ok" | "queued" | "reject:full" | "cancelled" if self.answer == Some(key) => Ok(()),
-                "ok" | "queued" | "reject:full" | "cancelled" => {
-                    Err(format!("expected {key}, got {}", self.answer.unwrap_or("no answer")))
-                }
+                "ok" | "queued" | "reject:full" | "cancelled" => Err(format!(
+                    "expected {key}, got {}",
+                    self.answer.unwrap_or("no answer")
+                )),
                 _ => Err(format!("unknown expectation {key:?}")),
             };
         };
         let stats = self.bulkhead.stats();
-        let available = stats.max_concurrent_calls.saturating_sub(stats.permits_in_use);
-        let names = |names: &[String]| if names.is_empty() { "none".into() } else { names.join(",") };
+        let available = stats
+            .max_concurrent_calls
+            .saturating_sub(stats.permits_in_use);
+        let names = |names: &[String]| {
+            if names.is_empty() {
+                "none".into()
+            } else {
+                names.join(",")
+            }
+        };
         match key.as_str() {
             "used" => same(key, value, number(value)?, stats.permits_in_use),
             "avail" => same(key, value, number(value)?, available),
@@ -234,9 +269,21 @@ impl Play for Player {
         self.act(&step.op, &args)?;
         self.poll_woken()?;
         // Every permit that the bulkhead counts is in somebody's hands.
-        same("used", "as held", self.held.len(), self.bulkhead.stats().permits_in_use)?;
-        same("queued", "as waiting", self.waiting.len(), self.bulkhead.stats().waiting)?;
-        step.expected.iter().try_for_each(|expected| self.check(expected))
+        same(
+            "used",
+            "as held",
+            self.held.len(),
+            self.bulkhead.stats().permits_in_use,
+        )?;
+        same(
+            "queued",
+            "as waiting",
+            self.waiting.len(),
+            self.bulkhead.stats().waiting,
+        )?;
+        step.expected
+            .iter()
+            .try_for_each(|expected| self.check(expected))
     }
 }
 
@@ -262,7 +309,11 @@ fn setting(config: BulkheadConfig, key: &str, value: &str) -> Result<BulkheadCon
 
 /// `None`: for ever.
 fn waiting_time(value: &str) -> Result<Option<Duration>, String> {
-    if value == "inf" { Ok(None) } else { millis(value).map(Some) }
+    if value == "inf" {
+        Ok(None)
+    } else {
+        millis(value).map(Some)
+    }
 }
 
 /// The largest queue that can be asked for.

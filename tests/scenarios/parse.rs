@@ -44,10 +44,13 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Scenario>, String> {
             if let Some((earlier, id, _)) = heading {
                 return Err(format!("{earlier}: {id} has no block"));
             }
-            let (id, title) = rest.split_once(" — ").ok_or_else(|| at(format!("not a heading: {line}")))?;
+            let (id, title) = rest
+                .split_once(" — ")
+                .ok_or_else(|| at(format!("not a heading: {line}")))?;
             heading = Some((number, id.trim().into(), title.trim().into()));
         } else if let Some(tag) = line.strip_prefix("```") {
-            let block = take_block(&mut lines).ok_or_else(|| at("the block is not closed".into()))?;
+            let block =
+                take_block(&mut lines).ok_or_else(|| at("the block is not closed".into()))?;
             match (tag.trim(), heading.take()) {
                 ("scn", Some(heading)) => scenarios.push(scenario(heading, &block)?),
                 ("scn", None) => return Err(at("a block without a heading".into())),
@@ -76,20 +79,33 @@ pub(crate) fn millis(text: &str) -> Result<Duration, String> {
 
 /// A number, or what was wrong with it.
 pub(crate) fn number<T: FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("not a number in range: {text:?}"))
+    text.parse()
+        .map_err(|_| format!("not a number in range: {text:?}"))
 }
 
 /// `xN`.
 pub(crate) fn times(arg: &str) -> Option<Result<u32, String>> {
     let n = arg.strip_prefix('x')?;
-    Some(number(n).and_then(|n| if n == 0 { Err("x0 does nothing".into()) } else { Ok(n) }))
+    Some(number(n).and_then(|n| {
+        if n == 0 {
+            Err("x0 does nothing".into())
+        } else {
+            Ok(n)
+        }
+    }))
 }
 
 fn digits(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
-fn take_block<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<Vec<(usize, &'a str)>> {
+fn take_block<'a>(
+    lines: &mut impl Iterator<Item = (usize, &'a str)>,
+) -> Option<Vec<(usize, &'a str)>> {
     let mut block = Vec::new();
     for (number, line) in lines {
         if line.trim_end() == "```" {
@@ -114,24 +130,38 @@ fn scenario(heading: (usize, String, String), block: &[(usize, &str)]) -> Result
         _ => return Err(format!("{line}: {id} has no cfg")),
     };
     let steps: Vec<_> = lines
-        .map(|(number, text)| step(*number, text).map_err(|problem| format!("{number}: {problem}: {text}")))
+        .map(|(number, text)| {
+            step(*number, text).map_err(|problem| format!("{number}: {problem}: {text}"))
+        })
         .collect::<Result<_, _>>()?;
     if steps.is_empty() {
         return Err(format!("{line}: {id} has no step"));
     }
     for pair in steps.windows(2) {
         if pair[1].at < pair[0].at {
-            return Err(format!("{}: its time lies before that of the step above", pair[1].line));
+            return Err(format!(
+                "{}: its time lies before that of the step above",
+                pair[1].line
+            ));
         }
     }
-    Ok(Scenario { id, title, kind, cfg, steps, line })
+    Ok(Scenario {
+        id,
+        title,
+        kind,
+        cfg,
+        steps,
+        line,
+    })
 }
 
 fn settings(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut seen = HashSet::new();
     text.split_whitespace()
         .map(|word| {
-            let (key, value) = word.split_once('=').ok_or_else(|| format!("not key=value: {word:?}"))?;
+            let (key, value) = word
+                .split_once('=')
+                .ok_or_else(|| format!("not key=value: {word:?}"))?;
             if !seen.insert(key) {
                 return Err(format!("{key} is there twice"));
             }
@@ -143,18 +173,33 @@ fn settings(text: &str) -> Result<Vec<(String, String)>, String> {
 fn step(line: usize, text: &str) -> Result<Step, String> {
     let (left, right) = text.split_once("=>").ok_or("no expectation")?;
     let mut words = left.split_whitespace();
-    let time = words.next().and_then(|word| word.strip_prefix('@')).ok_or("no time")?;
+    let time = words
+        .next()
+        .and_then(|word| word.strip_prefix('@'))
+        .ok_or("no time")?;
     let op = words.next().ok_or("no operation")?.to_owned();
     let args = words.map(str::to_owned).collect();
     let expected: Vec<_> = right
         .split_whitespace()
         .map(|word| match word.split_once('=') {
-            Some((key, value)) => Expected { key: key.to_owned(), value: Some(value.to_owned()) },
-            None => Expected { key: word.to_owned(), value: None },
+            Some((key, value)) => Expected {
+                key: key.to_owned(),
+                value: Some(value.to_owned()),
+            },
+            None => Expected {
+                key: word.to_owned(),
+                value: None,
+            },
         })
         .collect();
     if expected.is_empty() {
         return Err("no expectation".into());
     }
-    Ok(Step { at: millis(time)?, op, args, expected, line })
+    Ok(Step {
+        at: millis(time)?,
+        op,
+        args,
+        expected,
+        line,
+    })
 }

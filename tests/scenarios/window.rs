@@ -30,7 +30,8 @@ impl Player {
             };
         }
         let runtime = ManualRuntime::new();
-        let breaker = CircuitBreaker::new("window", config, runtime.clone()).map_err(|e| e.to_string())?;
+        let breaker =
+            CircuitBreaker::new("window", config, runtime.clone()).map_err(|e| e.to_string())?;
         Ok(Self { runtime, breaker })
     }
 
@@ -51,7 +52,10 @@ impl Player {
         }
         let ran = if slow { Duration::MAX } else { ran };
         for _ in 0..n {
-            self.breaker.try_acquire().map_err(|refusal| refusal.to_string())?.record_after(outcome, ran);
+            self.breaker
+                .try_acquire()
+                .map_err(|refusal| refusal.to_string())?
+                .record_with_duration(outcome, ran);
         }
         Ok(())
     }
@@ -72,11 +76,19 @@ impl Play for Player {
         }
         let counts = self.breaker.snapshot().counts;
         // Plain percentages: there is no minimum number of calls.
-        let percent =
-            |part: u64| if counts.calls == 0 { 0.0 } else { part as f64 * 100.0 / counts.calls as f64 };
+        let percent = |part: u64| {
+            if counts.calls == 0 {
+                0.0
+            } else {
+                part as f64 * 100.0 / counts.calls as f64
+            }
+        };
         for expected in &step.expected {
             let key = &expected.key;
-            let value = expected.value.as_deref().ok_or_else(|| format!("unknown expectation {key:?}"))?;
+            let value = expected
+                .value
+                .as_deref()
+                .ok_or_else(|| format!("unknown expectation {key:?}"))?;
             match key.as_str() {
                 "n" => same(key, value, number(value)?, counts.calls)?,
                 "f" => same(key, value, number(value)?, counts.failures)?,

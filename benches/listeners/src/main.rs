@@ -7,7 +7,10 @@
 //!
 //! With the word `info` as its argument it has a subscriber that wants nothing below INFO.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the real clock"
+)]
 
 use std::error::Error;
 use std::future::Future;
@@ -57,7 +60,8 @@ fn cases<const COPY: u64>() -> [Case; 6] {
     let full = bulkhead(config().max_concurrent_calls(1).max_queue_size(0));
     let held = ready(full.acquire()).expect("a free permit");
     let [breaker, opened] = [(), ()].map(|()| {
-        CircuitBreaker::new("bench", CircuitBreakerConfig::new(), ClockOnly).expect("a valid configuration")
+        CircuitBreaker::new("bench", CircuitBreakerConfig::new(), ClockOnly)
+            .expect("a valid configuration")
     });
     opened.open_for(FAR);
     [
@@ -65,14 +69,22 @@ fn cases<const COPY: u64>() -> [Case; 6] {
             drop(ready(semaphore.acquire()));
             black_box(COPY)
         }),
-        Case::new("closed", move || ready(closed.execute(operation::<COPY>())).is_ok()),
-        Case::new("refused, open", move || ready(open.execute(operation::<COPY>())).is_err()),
+        Case::new("closed", move || {
+            ready(closed.execute(operation::<COPY>())).is_ok()
+        }),
+        Case::new("refused, open", move || {
+            ready(open.execute(operation::<COPY>())).is_err()
+        }),
         Case::new("refused, full", move || {
             let _ = &held;
             ready(full.execute(operation::<COPY>())).is_err()
         }),
-        Case::new("breaker alone, closed", move || ready(breaker.execute(operation::<COPY>())).is_ok()),
-        Case::new("breaker alone, open", move || ready(opened.execute(operation::<COPY>())).is_err()),
+        Case::new("breaker alone, closed", move || {
+            ready(breaker.execute(operation::<COPY>())).is_ok()
+        }),
+        Case::new("breaker alone, open", move || {
+            ready(opened.execute(operation::<COPY>())).is_err()
+        }),
     ]
 }
 
@@ -116,7 +128,11 @@ impl Case {
                 black_box(call());
             }
         };
-        Self { name, run: Box::new(run), calls: 1 }
+        Self {
+            name,
+            run: Box::new(run),
+            calls: 1,
+        }
     }
 
     /// Finds out how many calls make a batch.

@@ -19,16 +19,22 @@ pub(crate) fn cases() -> Vec<Case> {
         on.block_on(bulkhead.execute_blocking(work)).is_ok()
     }));
     let on = handle.clone();
-    cases.push(Case::new(BLOCKING, "tokio: spawn_blocking, unguarded", move || {
-        on.block_on(on.spawn_blocking(work)).is_ok()
-    }));
+    cases.push(Case::new(
+        BLOCKING,
+        "tokio: spawn_blocking, unguarded",
+        move || on.block_on(on.spawn_blocking(work)).is_ok(),
+    ));
     let semaphore = Semaphore::new(PERMITS);
-    cases.push(Case::new(BLOCKING, "tokio: Semaphore, spawn_blocking", move || {
-        handle.block_on(async {
-            let _permit = semaphore.acquire().await.expect("never closed");
-            handle.spawn_blocking(work).await.is_ok()
-        })
-    }));
+    cases.push(Case::new(
+        BLOCKING,
+        "tokio: Semaphore, spawn_blocking",
+        move || {
+            handle.block_on(async {
+                let _permit = semaphore.acquire().await.expect("never closed");
+                handle.spawn_blocking(work).await.is_ok()
+            })
+        },
+    ));
     let bulkhead = Bulkhead::new(config(), SmolRuntime::new()).expect("a valid configuration");
     cases.push(Case::new(BLOCKING, "bulkman on smol", move || {
         smol::block_on(bulkhead.execute_blocking(work)).is_ok()

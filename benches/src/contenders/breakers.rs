@@ -20,29 +20,41 @@ pub(crate) fn cases() -> Vec<Case> {
         ready(breaker.call(succeeds!())).is_ok()
     }));
     let breaker = consecutive();
-    cases.push(Case::new(BREAKER, "failsafe: consecutive", move || ready(breaker.call(succeeds!())).is_ok()));
+    cases.push(Case::new(BREAKER, "failsafe: consecutive", move || {
+        ready(breaker.call(succeeds!())).is_ok()
+    }));
     let breaker = recloser();
-    cases
-        .push(Case::new(BREAKER, "recloser: count window", move || ready(breaker.call(succeeds!())).is_ok()));
+    cases.push(Case::new(BREAKER, "recloser: count window", move || {
+        ready(breaker.call(succeeds!())).is_ok()
+    }));
     let service = seatbelt(|| succeeds!());
-    cases.push(Case::new(BREAKER, "seatbelt: time window", move || ready(service.execute(())).is_ok()));
+    cases.push(Case::new(BREAKER, "seatbelt: time window", move || {
+        ready(service.execute(())).is_ok()
+    }));
 
     let breaker = consecutive();
     for _ in 0..FAILURES {
         assert!(ready(breaker.call(fails())).is_err());
     }
     assert!(!breaker.is_call_permitted());
-    cases.push(Case::new(OPEN, "failsafe: consecutive", move || ready(breaker.call(succeeds!())).is_err()));
+    cases.push(Case::new(OPEN, "failsafe: consecutive", move || {
+        ready(breaker.call(succeeds!())).is_err()
+    }));
     let breaker = recloser();
     while !matches!(ready(breaker.call(fails())), Err(recloser::Error::Rejected)) {}
-    cases.push(Case::new(OPEN, "recloser", move || ready(breaker.call(succeeds!())).is_err()));
+    cases.push(Case::new(OPEN, "recloser", move || {
+        ready(breaker.call(succeeds!())).is_err()
+    }));
     let service = seatbelt(fails);
     while ready(service.execute(())) != Err(Refusal::Rejected) {}
-    cases.push(Case::new(OPEN, "seatbelt", move || ready(service.execute(())).is_err()));
+    cases.push(Case::new(OPEN, "seatbelt", move || {
+        ready(service.execute(())).is_err()
+    }));
     cases
 }
 
-pub(crate) type Failsafe = StateMachine<failure_policy::ConsecutiveFailures<std::iter::Repeat<Duration>>, ()>;
+pub(crate) type Failsafe =
+    StateMachine<failure_policy::ConsecutiveFailures<std::iter::Repeat<Duration>>, ()>;
 
 pub(crate) fn consecutive() -> Failsafe {
     let policy = failure_policy::consecutive_failures(FAILURES, backoff::constant(FAR));
@@ -54,7 +66,11 @@ pub(crate) fn recloser() -> AsyncRecloser {
 }
 
 pub(crate) fn synchronous_recloser() -> Recloser {
-    Recloser::custom().error_rate(0.5).closed_len(WINDOW).open_wait(FAR).build()
+    Recloser::custom()
+        .error_rate(0.5)
+        .closed_len(WINDOW)
+        .open_wait(FAR)
+        .build()
 }
 
 /// How a call through seatbelt fails: it has one error type for the operation and itself.

@@ -13,7 +13,9 @@ use bulkman_smol::SmolRuntime;
 use bulkman_tokio::TokioRuntime;
 
 use super::group::{BOTH, BREAKER, BULKHEAD, FULL, OPEN, SYNC, TIMEOUT};
-use super::{FAILURES, FAR, Failed, Gate, PERIOD, PERMITS, WINDOW, Work, fails, infallible, ready, succeeds};
+use super::{
+    FAILURES, FAR, Failed, Gate, PERIOD, PERMITS, WINDOW, Work, fails, infallible, ready, succeeds,
+};
 use crate::harness::measure::Case;
 
 /// The cases with a target.
@@ -35,7 +37,9 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Every rule by which a circuit may open.
 fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
     let slow = |config: CircuitBreakerConfig| {
-        config.slow_call_rate_threshold(0.5).slow_call_duration_threshold(Duration::from_secs(1))
+        config
+            .slow_call_rate_threshold(0.5)
+            .slow_call_duration_threshold(Duration::from_secs(1))
     };
     [
         (CLOSED, CircuitBreakerConfig::new()),
@@ -48,21 +52,30 @@ fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
 
 /// A failure rate over the last so many calls.
 pub(crate) fn rate_of(calls: u32) -> CircuitBreakerConfig {
-    CircuitBreakerConfig::new().failure_rate_threshold(0.5).sliding_window(SlidingWindow::Count(calls))
+    CircuitBreakerConfig::new()
+        .failure_rate_threshold(0.5)
+        .sliding_window(SlidingWindow::Count(calls))
 }
 
 /// A failure rate over [`PERIOD`].
 pub(crate) fn rate_over(buckets: u32) -> CircuitBreakerConfig {
-    let window = SlidingWindow::Time { length: PERIOD, buckets };
-    CircuitBreakerConfig::new().failure_rate_threshold(0.5).sliding_window(window)
+    let window = SlidingWindow::Time {
+        length: PERIOD,
+        buckets,
+    };
+    CircuitBreakerConfig::new()
+        .failure_rate_threshold(0.5)
+        .sliding_window(window)
 }
 
 fn breakers() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, config) in rules() {
-        let breaker =
-            CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
-        cases.push(Case::new(BREAKER, name, move || ready(breaker.execute(succeeds!())).is_ok()));
+        let breaker = CircuitBreaker::new("bench", config, TokioRuntime::new())
+            .expect("a valid configuration");
+        cases.push(Case::new(BREAKER, name, move || {
+            ready(breaker.execute(succeeds!())).is_ok()
+        }));
     }
     let breaker = opened();
     cases.push(Case::new(OPEN, "bulkman: breaker alone", move || {
@@ -75,7 +88,9 @@ fn bulkheads() -> Vec<Case> {
     let mut cases = Vec::new();
     let bulkhead = Bulkhead::new(config().circuit_breaker_enabled(false), TokioRuntime::new())
         .expect("a valid configuration");
-    cases.push(Case::new(BULKHEAD, "bulkman", move || ready(bulkhead.execute(succeeds!())).is_ok()));
+    cases.push(Case::new(BULKHEAD, "bulkman", move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     cases
 }
 
@@ -83,7 +98,9 @@ fn both() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, rule) in rules() {
         let bulkhead = on_tokio(config().circuit_breaker(rule));
-        cases.push(Case::new(BOTH, name, move || ready(bulkhead.execute(succeeds!())).is_ok()));
+        cases.push(Case::new(BOTH, name, move || {
+            ready(bulkhead.execute(succeeds!())).is_ok()
+        }));
     }
     // One more success in a window of successes is no news: here two of a hundred are failures.
     let bulkhead = on_tokio(config().circuit_breaker(rate_of(WINDOW as u32)));
@@ -93,7 +110,9 @@ fn both() -> Vec<Case> {
         ready(bulkhead.execute(seldom_fails(calls))).is_ok()
     }));
     let bulkhead = Bulkhead::new(config(), SmolRuntime::new()).expect("a valid configuration");
-    cases.push(Case::new(BOTH, "bulkman on smol", move || ready(bulkhead.execute(succeeds!())).is_ok()));
+    cases.push(Case::new(BOTH, "bulkman on smol", move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(BOTH, "bulkman: acquire, succeed", move || {
         ready(bulkhead.acquire()).expect("a free permit").succeed();
@@ -108,7 +127,9 @@ fn both() -> Vec<Case> {
     }));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(BOTH, "bulkman: report", move || {
-        ready(bulkhead.call().report(succeeds!())).result.is_ok()
+        ready(bulkhead.call().execute_with_report(succeeds!()))
+            .result
+            .is_ok()
     }));
     let manager = BulkheadManager::new(TokioRuntime::new());
     for index in 0..10 {
@@ -119,19 +140,27 @@ fn both() -> Vec<Case> {
     }));
 
     let bulkhead = on_tokio(config().timeout(FAR));
-    cases.push(Case::new(TIMEOUT, "bulkman", move || ready(bulkhead.execute(succeeds!())).is_ok()));
+    cases.push(Case::new(TIMEOUT, "bulkman", move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(TIMEOUT, "bulkman: per call", move || {
         ready(bulkhead.call().timeout(FAR).execute(succeeds!())).is_ok()
     }));
     let bulkhead = Bulkhead::new(config(), ClockOnly).expect("a valid configuration");
-    cases.push(Case::new(SYNC, "bulkman", move || bulkhead.execute_sync(|| ready(succeeds!())).is_ok()));
+    cases.push(Case::new(SYNC, "bulkman", move || {
+        bulkhead.execute_sync(|| ready(succeeds!())).is_ok()
+    }));
     cases
 }
 
 /// One in fifty.
 pub(crate) async fn seldom_fails(call: u32) -> Result<u64, Failed> {
-    std::hint::black_box(if call.is_multiple_of(50) { Err(Failed) } else { Ok(7) })
+    std::hint::black_box(if call.is_multiple_of(50) {
+        Err(Failed)
+    } else {
+        Ok(7)
+    })
 }
 
 fn refusals() -> Vec<Case> {
@@ -140,7 +169,9 @@ fn refusals() -> Vec<Case> {
     for _ in 0..FAILURES {
         assert!(ready(bulkhead.execute(fails())).is_err());
     }
-    cases.push(Case::new(OPEN, CLOSED, move || ready(bulkhead.execute(succeeds!())).is_err()));
+    cases.push(Case::new(OPEN, CLOSED, move || {
+        ready(bulkhead.execute(succeeds!())).is_err()
+    }));
 
     let bulkhead = on_tokio(config().max_concurrent_calls(1).max_queue_size(0));
     let held = ready(bulkhead.acquire()).expect("a free permit");
@@ -159,14 +190,19 @@ fn refusals() -> Vec<Case> {
 
 /// An open circuit that stays so.
 fn opened() -> CircuitBreaker {
-    let config = CircuitBreakerConfig::new().failure_threshold(1).isolation_duration(FAR);
-    let breaker = CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
+    let config = CircuitBreakerConfig::new()
+        .failure_threshold(1)
+        .isolation_duration(FAR);
+    let breaker =
+        CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
     assert!(ready(breaker.execute(fails())).is_err());
     breaker
 }
 
 pub(crate) fn config() -> BulkheadConfig {
-    BulkheadConfig::new("bench").max_concurrent_calls(PERMITS).isolation_duration(FAR)
+    BulkheadConfig::new("bench")
+        .max_concurrent_calls(PERMITS)
+        .isolation_duration(FAR)
 }
 
 /// The configuration of one of many.
@@ -185,7 +221,10 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         let clock = Arc::new(CountingClock::default());
         let bulkhead = Bulkhead::new(config, Arc::clone(&clock)).expect("a valid configuration");
         if spoil {
-            bulkhead.circuit_breaker().expect("there is one").open_for(FAR);
+            bulkhead
+                .circuit_breaker()
+                .expect("there is one")
+                .open_for(FAR);
         }
         let before = clock.readings.load(Ordering::Relaxed);
         for _ in 0..CALLS {
@@ -195,9 +234,18 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
     };
     let [(_, consecutive), (_, window), _, (_, slow), _] = rules();
     [
-        ("closed", count(config().circuit_breaker(consecutive), false)),
-        ("closed, count window", count(config().circuit_breaker(window), false)),
-        ("closed, slow calls", count(config().circuit_breaker(slow), false)),
+        (
+            "closed",
+            count(config().circuit_breaker(consecutive), false),
+        ),
+        (
+            "closed, count window",
+            count(config().circuit_breaker(window), false),
+        ),
+        (
+            "closed, slow calls",
+            count(config().circuit_breaker(slow), false),
+        ),
         ("refused, open", count(config(), true)),
     ]
 }
@@ -239,7 +287,10 @@ impl Gate for OnTokio {
     }
 
     async fn pass(&mut self, work: Work) {
-        self.0.execute(infallible(work)).await.expect("there is room for everyone");
+        self.0
+            .execute(infallible(work))
+            .await
+            .expect("there is room for everyone");
     }
 }
 
@@ -255,11 +306,16 @@ impl Gate for OnSmol {
     }
 
     async fn pass(&mut self, work: Work) {
-        self.0.execute(infallible(work)).await.expect("there is room for everyone");
+        self.0
+            .execute(infallible(work))
+            .await
+            .expect("there is room for everyone");
     }
 }
 
 /// So many permits, and room for more than ever wait.
 fn crowded(permits: usize) -> BulkheadConfig {
-    BulkheadConfig::new("bench").max_concurrent_calls(permits).max_queue_size(2_000_000)
+    BulkheadConfig::new("bench")
+        .max_concurrent_calls(permits)
+        .max_queue_size(2_000_000)
 }

@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use execution_policy::core::DefaultCore;
-use execution_policy::{CircuitBreaker, ConcurrencyLimit, ExecutionPolicy, ExecutionPolicyBuilder, Retry};
+use execution_policy::{
+    CircuitBreaker, ConcurrencyLimit, ExecutionPolicy, ExecutionPolicyBuilder, Retry,
+};
 
 use super::group::{BOTH, BREAKER, BULKHEAD, FULL, OPEN, TIMEOUT};
 use super::{FAILURES, FAR, Failed, Gate, PERMITS, Work, fails, infallible, ready, succeeds};
@@ -13,19 +15,42 @@ use crate::harness::measure::Case;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let builds = [
-        (BULKHEAD, "execution-policy", plain().concurrency_limit(PERMITS)),
-        (BREAKER, "execution-policy: consecutive", plain().circuit_breaker(breaker())),
-        (BREAKER, "execution-policy: time window", plain().circuit_breaker(ratio())),
-        (BOTH, "execution-policy", plain().circuit_breaker(breaker()).concurrency_limit(PERMITS)),
+        (
+            BULKHEAD,
+            "execution-policy",
+            plain().concurrency_limit(PERMITS),
+        ),
+        (
+            BREAKER,
+            "execution-policy: consecutive",
+            plain().circuit_breaker(breaker()),
+        ),
+        (
+            BREAKER,
+            "execution-policy: time window",
+            plain().circuit_breaker(ratio()),
+        ),
+        (
+            BOTH,
+            "execution-policy",
+            plain()
+                .circuit_breaker(breaker())
+                .concurrency_limit(PERMITS),
+        ),
         (
             TIMEOUT,
             "execution-policy",
-            plain().circuit_breaker(breaker()).concurrency_limit(PERMITS).total_timeout(FAR),
+            plain()
+                .circuit_breaker(breaker())
+                .concurrency_limit(PERMITS)
+                .total_timeout(FAR),
         ),
     ];
     for (group, name, builder) in builds {
         let policy = builder.build();
-        cases.push(Case::new(group, name, move || ready(policy.run(async || succeeds!().await)).is_ok()));
+        cases.push(Case::new(group, name, move || {
+            ready(policy.run(async || succeeds!().await)).is_ok()
+        }));
     }
 
     let policy = plain().circuit_breaker(breaker()).build();
@@ -37,7 +62,11 @@ pub(crate) fn cases() -> Vec<Case> {
         ready(policy.run(async || succeeds!().await)).is_err()
     }));
 
-    let policy = Arc::new(plain().concurrency_limit(ConcurrencyLimit::operations(1).reject()).build());
+    let policy = Arc::new(
+        plain()
+            .concurrency_limit(ConcurrencyLimit::operations(1).reject())
+            .build(),
+    );
     let holder = Arc::clone(&policy);
     let mut held = Box::pin(async move { holder.run(async || std::future::pending().await).await });
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -58,7 +87,10 @@ fn breaker() -> CircuitBreaker<Failed> {
 }
 
 fn ratio() -> CircuitBreaker<Failed> {
-    CircuitBreaker::failure_ratio().ratio(0.5).sampling_window(super::PERIOD).open_for(FAR)
+    CircuitBreaker::failure_ratio()
+        .ratio(0.5)
+        .sampling_window(super::PERIOD)
+        .open_for(FAR)
 }
 
 #[derive(Clone)]
@@ -79,6 +111,9 @@ impl Gate for Waiting {
         };
         // Of its entry points the one whose future is `Send` in a generic function; the box is
         // its price.
-        assert!(self.0.run_boxed(operation).await.is_ok(), "the work can't fail");
+        assert!(
+            self.0.run_boxed(operation).await.is_ok(),
+            "the work can't fail"
+        );
     }
 }

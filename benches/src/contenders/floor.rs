@@ -20,20 +20,27 @@ pub(crate) const WINDOW: &str = "the same, and a mutex";
 pub(crate) const TIMED: &str = "the same, a mutex and Instant::now";
 pub(crate) const SLOW_CALLS: &str = "the same, a mutex and Instant::now twice";
 pub(crate) const OPEN: &str = "Instant::now, an atomic add, an error with a name";
-pub(crate) const FULL: &str = "async-lock: try_acquire in vain, an atomic add, an error with a name";
+pub(crate) const FULL: &str =
+    "async-lock: try_acquire in vain, an atomic add, an error with a name";
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let counter = AtomicU64::new(0);
-    cases.push(Case::new(FLOOR, "atomic add", move || counter.fetch_add(1, Ordering::Relaxed)));
+    cases.push(Case::new(FLOOR, "atomic add", move || {
+        counter.fetch_add(1, Ordering::Relaxed)
+    }));
     cases.push(Case::new(FLOOR, "Instant::now", Instant::now));
     let mutex = Mutex::new(0_u64);
     cases.push(Case::new(FLOOR, "Mutex: lock and unlock", move || {
         *mutex.lock().expect("never poisoned") += 1;
     }));
     let shared = Arc::new(0_u64);
-    cases.push(Case::new(FLOOR, "Arc: clone and drop", move || drop(Arc::clone(&shared))));
-    cases.push(Case::new(FLOOR, "Box of 64 bytes", || drop(std::hint::black_box(Box::new([0_u64; 8])))));
+    cases.push(Case::new(FLOOR, "Arc: clone and drop", move || {
+        drop(Arc::clone(&shared))
+    }));
+    cases.push(Case::new(FLOOR, "Box of 64 bytes", || {
+        drop(std::hint::black_box(Box::new([0_u64; 8])))
+    }));
 
     // A permit is taken and left, two counters are raised.
     cases.push(Case::new(FLOOR, CLOSED, call(|| ())));
@@ -62,11 +69,18 @@ pub(crate) fn cases() -> Vec<Case> {
         ready(refused_call).is_err()
     }));
     let refused = AtomicU64::new(0);
-    let (name, begin) = (BulkheadName::new("bench").expect("a short name"), Instant::now());
+    let (name, begin) = (
+        BulkheadName::new("bench").expect("a short name"),
+        Instant::now(),
+    );
     cases.push(Case::new(FLOOR, OPEN, move || {
         let refused_call = async {
             refused.fetch_add(1, Ordering::Relaxed);
-            if Instant::now() < begin { Ok(()) } else { Err(error(&name)) }
+            if Instant::now() < begin {
+                Ok(())
+            } else {
+                Err(error(&name))
+            }
         };
         ready(refused_call).is_err()
     }));
@@ -75,7 +89,11 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// What a caller is told who is refused: by whom, and two words more.
 fn error(name: &BulkheadName) -> BulkheadError<Failed> {
-    BulkheadError::Full { bulkhead: name.clone(), max_concurrent_calls: PERMITS, max_queue_size: PERMITS }
+    BulkheadError::Full {
+        bulkhead: name.clone(),
+        max_concurrent_calls: PERMITS,
+        max_queue_size: PERMITS,
+    }
 }
 
 /// The atomic operations of a call that need not wait, and what its circuit does.
@@ -131,8 +149,15 @@ impl Gate for Line {
     const NAME: &'static str = "a line of wakers, in order, and nothing else";
 
     fn new(permits: usize) -> Self {
-        let line = Mutex::new(Waiting { free: permits, joined: 0, wakers: VecDeque::new() });
-        Self(Arc::new(Shared { line, served: AtomicU64::new(0) }))
+        let line = Mutex::new(Waiting {
+            free: permits,
+            joined: 0,
+            wakers: VecDeque::new(),
+        });
+        Self(Arc::new(Shared {
+            line,
+            served: AtomicU64::new(0),
+        }))
     }
 
     async fn pass(&mut self, work: Work) {
@@ -176,7 +201,8 @@ pub(crate) struct Touching(Arc<Mutex<Vec<Place>>>);
 type Place = [u64; 2];
 
 impl Gate for Touching {
-    const NAME: &'static str = "a future and a place of as many bytes, fetched and freed under a lock";
+    const NAME: &'static str =
+        "a future and a place of as many bytes, fetched and freed under a lock";
 
     fn new(_permits: usize) -> Self {
         Self(Arc::default())

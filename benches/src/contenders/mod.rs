@@ -109,17 +109,26 @@ enum Rest {
 impl Work {
     /// Gives way to other tasks once.
     pub(crate) const fn one_yield() -> Self {
-        Self { rest: Rest::Yield, began: None }
+        Self {
+            rest: Rest::Yield,
+            began: None,
+        }
     }
 
     /// Never ends.
     pub(crate) const fn forever() -> Self {
-        Self { rest: Rest::Forever, began: None }
+        Self {
+            rest: Rest::Forever,
+            began: None,
+        }
     }
 
     /// Tells when it is polled first, which is when the permit has been granted.
     pub(crate) fn telling(self, began: Arc<Began>) -> Self {
-        Self { began: Some(began), ..self }
+        Self {
+            began: Some(began),
+            ..self
+        }
     }
 }
 

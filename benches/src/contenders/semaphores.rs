@@ -12,13 +12,17 @@ pub(crate) const REFERENCE: &str = "async-lock: acquire (S)";
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let semaphore = async_lock::Semaphore::new(PERMITS);
-    cases.push(Case::new(SEMAPHORE, REFERENCE, move || drop(ready(semaphore.acquire()))));
+    cases.push(Case::new(SEMAPHORE, REFERENCE, move || {
+        drop(ready(semaphore.acquire()))
+    }));
     let semaphore = async_lock::Semaphore::new(PERMITS);
     cases.push(Case::new(SEMAPHORE, "async-lock: try_acquire", move || {
         drop(semaphore.try_acquire().expect("a free permit"));
     }));
     let semaphore = Arc::new(async_lock::Semaphore::new(PERMITS));
-    cases.push(Case::new(SEMAPHORE, "async-lock: acquire_arc", move || drop(ready(semaphore.acquire_arc()))));
+    cases.push(Case::new(SEMAPHORE, "async-lock: acquire_arc", move || {
+        drop(ready(semaphore.acquire_arc()))
+    }));
     let semaphore = tokio::sync::Semaphore::new(PERMITS);
     cases.push(Case::new(SEMAPHORE, "tokio: acquire", move || {
         drop(ready(semaphore.acquire()).expect("never closed"));
@@ -28,20 +32,34 @@ pub(crate) fn cases() -> Vec<Case> {
         drop(semaphore.try_acquire().expect("a free permit"));
     }));
     let semaphore = tokio::sync::Semaphore::new(PERMITS);
-    cases.push(Case::new(SEMAPHORE, "tokio: acquire under timeout", move || {
-        drop(ready(tokio::time::timeout(FAR, semaphore.acquire())));
-    }));
+    cases.push(Case::new(
+        SEMAPHORE,
+        "tokio: acquire under timeout",
+        move || {
+            drop(ready(tokio::time::timeout(FAR, semaphore.acquire())));
+        },
+    ));
     let semaphore = asyncband::semaphore::Semaphore::new(PERMITS);
-    cases.push(Case::new(SEMAPHORE, "asyncband: acquire", move || drop(ready(semaphore.acquire(1)))));
-    let semaphore = futures_intrusive::sync::Semaphore::new(true, PERMITS);
-    cases.push(Case::new(SEMAPHORE, "futures-intrusive, fair: acquire", move || {
-        drop(ready(semaphore.acquire(1)));
+    cases.push(Case::new(SEMAPHORE, "asyncband: acquire", move || {
+        drop(ready(semaphore.acquire(1)))
     }));
+    let semaphore = futures_intrusive::sync::Semaphore::new(true, PERMITS);
+    cases.push(Case::new(
+        SEMAPHORE,
+        "futures-intrusive, fair: acquire",
+        move || {
+            drop(ready(semaphore.acquire(1)));
+        },
+    ));
 
     let semaphore = async_lock::Semaphore::new(0);
-    cases.push(Case::new(FULL, "async-lock: try_acquire", move || semaphore.try_acquire().is_none()));
+    cases.push(Case::new(FULL, "async-lock: try_acquire", move || {
+        semaphore.try_acquire().is_none()
+    }));
     let semaphore = tokio::sync::Semaphore::new(0);
-    cases.push(Case::new(FULL, "tokio: try_acquire", move || semaphore.try_acquire().is_err()));
+    cases.push(Case::new(FULL, "tokio: try_acquire", move || {
+        semaphore.try_acquire().is_err()
+    }));
     cases
 }
 
@@ -100,7 +118,9 @@ impl Gate for FuturesIntrusive {
     const NAME: &'static str = "futures-intrusive Semaphore, fair";
 
     fn new(permits: usize) -> Self {
-        Self(Arc::new(futures_intrusive::sync::Semaphore::new(true, permits)))
+        Self(Arc::new(futures_intrusive::sync::Semaphore::new(
+            true, permits,
+        )))
     }
 
     async fn pass(&mut self, work: Work) {

@@ -32,7 +32,10 @@ impl Contender {
             let times = threads.map(|thread| thread.join().expect("no call panics"));
             times.iter().sum::<f64>() / 2.0
         };
-        Self { name, run: Box::new(run) }
+        Self {
+            name,
+            run: Box::new(run),
+        }
     }
 
     /// Nanoseconds a call and thread.
@@ -45,23 +48,35 @@ impl Contender {
 pub(crate) fn contenders() -> Vec<Contender> {
     let mut contenders = Vec::new();
     let semaphore = Arc::new(async_lock::Semaphore::new(PERMITS));
-    contenders.push(Contender::new("async-lock Semaphore", move || drop(ready(semaphore.acquire()))));
+    contenders.push(Contender::new("async-lock Semaphore", move || {
+        drop(ready(semaphore.acquire()))
+    }));
     let bulkhead = on_tokio(config());
-    contenders.push(Contender::new("bulkman", move || ready(bulkhead.execute(succeeds!())).is_ok()));
+    contenders.push(Contender::new("bulkman", move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     let bulkhead = on_tokio(config().circuit_breaker(rate_of(100)));
-    contenders
-        .push(Contender::new("bulkman: count window", move || ready(bulkhead.execute(succeeds!())).is_ok()));
+    contenders.push(Contender::new("bulkman: count window", move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     let semaphore = Arc::new(tokio::sync::Semaphore::new(PERMITS));
     contenders.push(Contender::new("tokio Semaphore", move || {
         drop(ready(semaphore.acquire()).expect("never closed"));
     }));
     let semaphore = Arc::new(asyncband::semaphore::Semaphore::new(PERMITS));
-    contenders.push(Contender::new("asyncband Semaphore", move || drop(ready(semaphore.acquire(1)))));
+    contenders.push(Contender::new("asyncband Semaphore", move || {
+        drop(ready(semaphore.acquire(1)))
+    }));
     let breaker = recloser();
-    contenders.push(Contender::new("recloser", move || ready(breaker.call(succeeds!())).is_ok()));
+    contenders.push(Contender::new("recloser", move || {
+        ready(breaker.call(succeeds!())).is_ok()
+    }));
     let breaker = consecutive();
     contenders.push(Contender::new("failsafe: consecutive", move || {
-        ready(failsafe::futures::CircuitBreaker::call(&breaker, succeeds!()))
+        ready(failsafe::futures::CircuitBreaker::call(
+            &breaker,
+            succeeds!(),
+        ))
     }));
     let (breaker, semaphore) = (recloser(), Arc::new(tokio::sync::Semaphore::new(PERMITS)));
     contenders.push(Contender::new("recloser over tokio Semaphore", move || {

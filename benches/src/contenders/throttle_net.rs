@@ -11,26 +11,41 @@ use crate::harness::measure::Case;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let bulkhead = Bulkhead::new(PERMITS as u32);
-    cases.push(Case::new(BULKHEAD, "throttle-net", move || ready(bulkhead.call(|| succeeds!())).is_ok()));
+    cases.push(Case::new(BULKHEAD, "throttle-net", move || {
+        ready(bulkhead.call(|| succeeds!())).is_ok()
+    }));
     let breaker = breaker(Trip::Consecutive(FAILURES));
     cases.push(Case::new(BREAKER, "throttle-net: consecutive", move || {
         ready(breaker.call(|| succeeds!())).is_ok()
     }));
-    let breaker = self::breaker(Trip::Ratio { window: WINDOW as u32, ratio: 0.5, min_calls: 10 });
-    cases.push(Case::new(BREAKER, "throttle-net: count window", move || {
-        ready(breaker.call(|| succeeds!())).is_ok()
-    }));
+    let breaker = self::breaker(Trip::Ratio {
+        window: WINDOW as u32,
+        ratio: 0.5,
+        min_calls: 10,
+    });
+    cases.push(Case::new(
+        BREAKER,
+        "throttle-net: count window",
+        move || ready(breaker.call(|| succeeds!())).is_ok(),
+    ));
 
-    let (breaker, bulkhead) = (self::breaker(Trip::Consecutive(FAILURES)), Bulkhead::new(PERMITS as u32));
+    let (breaker, bulkhead) = (
+        self::breaker(Trip::Consecutive(FAILURES)),
+        Bulkhead::new(PERMITS as u32),
+    );
     cases.push(Case::new(BOTH, "throttle-net", move || {
         ready(async {
-            breaker.call(|| async { bulkhead.call(|| succeeds!()).await.expect("a free permit") }).await
+            breaker
+                .call(|| async { bulkhead.call(|| succeeds!()).await.expect("a free permit") })
+                .await
         })
     }));
 
     let breaker = self::breaker(Trip::Consecutive(FAILURES));
     while !matches!(ready(breaker.call(fails)), Err(CallError::Rejected(_))) {}
-    cases.push(Case::new(OPEN, "throttle-net", move || ready(breaker.call(|| succeeds!())).is_err()));
+    cases.push(Case::new(OPEN, "throttle-net", move || {
+        ready(breaker.call(|| succeeds!())).is_err()
+    }));
     let bulkhead = Arc::new(Bulkhead::new(1));
     let held = bulkhead.try_acquire_owned().expect("a free permit");
     cases.push(Case::new(FULL, "throttle-net", move || {
@@ -41,7 +56,10 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 fn breaker(trip: Trip) -> CircuitBreaker<Unlimited> {
-    CircuitBreaker::builder().trip(trip).cooldown(FAR).build(Unlimited)
+    CircuitBreaker::builder()
+        .trip(trip)
+        .cooldown(FAR)
+        .build(Unlimited)
 }
 
 /// Its breaker can't be had without a rate limiter; this one costs nothing.
@@ -72,7 +90,9 @@ impl Gate for Waiting {
     const NAME: &'static str = "throttle-net bulkhead";
 
     fn new(permits: usize) -> Self {
-        Self(Arc::new(Bulkhead::new(u32::try_from(permits).expect("a small number"))))
+        Self(Arc::new(Bulkhead::new(
+            u32::try_from(permits).expect("a small number"),
+        )))
     }
 
     async fn pass(&mut self, work: Work) {

@@ -15,22 +15,33 @@ use crate::harness::measure::Case;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut service = ConcurrencyLimit::new(tower::service_fn(|()| succeeds!()), PERMITS);
-    cases.push(Case::new(BULKHEAD, "tower: ConcurrencyLimit", move || ready(call(&mut service)).is_ok()));
-    let mut service = LoadShed::new(ConcurrencyLimit::new(tower::service_fn(|()| succeeds!()), PERMITS));
-    cases.push(Case::new(BULKHEAD, "tower: LoadShed over ConcurrencyLimit", move || {
+    cases.push(Case::new(BULKHEAD, "tower: ConcurrencyLimit", move || {
         ready(call(&mut service)).is_ok()
     }));
+    let mut service = LoadShed::new(ConcurrencyLimit::new(
+        tower::service_fn(|()| succeeds!()),
+        PERMITS,
+    ));
+    cases.push(Case::new(
+        BULKHEAD,
+        "tower: LoadShed over ConcurrencyLimit",
+        move || ready(call(&mut service)).is_ok(),
+    ));
 
     // One clone keeps the only permit reserved.
     let limited = ConcurrencyLimit::new(tower::service_fn(|()| succeeds!()), 1);
     let mut service = LoadShed::new(limited.clone());
     let mut holder = limited;
     ready(holder.ready()).expect("a free permit");
-    cases.push(Case::new(FULL, "tower: LoadShed over ConcurrencyLimit", move || {
-        // Moved in, so that the permit stays taken.
-        let _ = &holder;
-        ready(call(&mut service)).is_err()
-    }));
+    cases.push(Case::new(
+        FULL,
+        "tower: LoadShed over ConcurrencyLimit",
+        move || {
+            // Moved in, so that the permit stays taken.
+            let _ = &holder;
+            ready(call(&mut service)).is_err()
+        },
+    ));
     cases
 }
 

@@ -44,7 +44,10 @@ fn breakers() -> Vec<Case> {
         ("tower-resilience: count window", count_window()),
         // Its time window keeps every call of the period and reads all of them at each call; a
         // longer one would take the whole run.
-        ("tower-resilience: time window of 1 ms", time_window(Duration::from_millis(1))),
+        (
+            "tower-resilience: time window of 1 ms",
+            time_window(Duration::from_millis(1)),
+        ),
     ]
     .into_iter()
     .map(|(name, layer)| {
@@ -55,24 +58,32 @@ fn breakers() -> Vec<Case> {
 }
 
 fn pairs() -> Vec<Case> {
-    let mut service =
-        consecutive().layer(ConcurrencyLimit::new(tower::service_fn(|()| succeeds!()), PERMITS));
-    let mut cases = vec![Case::new(BOTH, "tower-resilience over tower: ConcurrencyLimit", move || {
-        ready(call(&mut service)).is_ok()
-    })];
+    let mut service = consecutive().layer(ConcurrencyLimit::new(
+        tower::service_fn(|()| succeeds!()),
+        PERMITS,
+    ));
+    let mut cases = vec![Case::new(
+        BOTH,
+        "tower-resilience over tower: ConcurrencyLimit",
+        move || ready(call(&mut service)).is_ok(),
+    )];
     for (name, layer) in [
         ("tower-resilience, waiting", waiting(PERMITS)),
         ("tower-resilience, backpressure", backpressure(PERMITS)),
         ("tower-resilience, rejecting", rejecting(PERMITS)),
     ] {
         let mut service = consecutive().layer(layer.layer(tower::service_fn(|()| succeeds!())));
-        cases.push(Case::new(BOTH, name, move || ready(call(&mut service)).is_ok()));
+        cases.push(Case::new(BOTH, name, move || {
+            ready(call(&mut service)).is_ok()
+        }));
     }
     let guarded = consecutive().layer(waiting(PERMITS).layer(tower::service_fn(|()| succeeds!())));
     let mut service = Timeout::new(guarded, FAR);
-    cases.push(Case::new(TIMEOUT, "tower-resilience, waiting, under tower: Timeout", move || {
-        ready(call(&mut service)).is_ok()
-    }));
+    cases.push(Case::new(
+        TIMEOUT,
+        "tower-resilience, waiting, under tower: Timeout",
+        move || ready(call(&mut service)).is_ok(),
+    ));
     cases
 }
 
@@ -82,7 +93,9 @@ fn open() -> Case {
         assert!(ready(call(&mut service)).is_err());
     }
     assert!(service.is_open());
-    Case::new(OPEN, "tower-resilience", move || ready(call(&mut service)).is_err())
+    Case::new(OPEN, "tower-resilience", move || {
+        ready(call(&mut service)).is_err()
+    })
 }
 
 /// Refusing waits for a timer tick, so this one needs the executor.
@@ -95,36 +108,57 @@ fn full() -> Case {
     }));
     let mut holder = service.clone();
     let mut held = Box::pin(async move { holder.ready().await.expect("ready").call(true).await });
-    assert!(held.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(
+        held.as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
     let handle = Handle::current();
     Case::new(FULL, "tower-resilience: rejecting", move || {
         let _ = &held;
-        handle.block_on(async { service.ready().await.expect("ready").call(false).await }).is_err()
+        handle
+            .block_on(async { service.ready().await.expect("ready").call(false).await })
+            .is_err()
     })
 }
 
 fn waiting(permits: usize) -> BulkheadLayer {
-    BulkheadLayer::builder().max_concurrent_calls(permits).build().expect("a valid configuration")
+    BulkheadLayer::builder()
+        .max_concurrent_calls(permits)
+        .build()
+        .expect("a valid configuration")
 }
 
 fn backpressure(permits: usize) -> BulkheadLayer {
-    let builder = BulkheadLayer::builder().max_concurrent_calls(permits).backpressure();
+    let builder = BulkheadLayer::builder()
+        .max_concurrent_calls(permits)
+        .backpressure();
     builder.build().expect("a valid configuration")
 }
 
 fn rejecting(permits: usize) -> BulkheadLayer {
-    let builder = BulkheadLayer::builder().max_concurrent_calls(permits).reject_when_full();
+    let builder = BulkheadLayer::builder()
+        .max_concurrent_calls(permits)
+        .reject_when_full();
     builder.build().expect("a valid configuration")
 }
 
 fn consecutive() -> CircuitBreakerLayer {
     let builder = CircuitBreakerLayer::builder().consecutive_failures(FAILURES as usize);
-    builder.wait_duration_in_open(FAR).build().expect("a valid configuration")
+    builder
+        .wait_duration_in_open(FAR)
+        .build()
+        .expect("a valid configuration")
 }
 
 fn count_window() -> CircuitBreakerLayer {
-    let builder = CircuitBreakerLayer::builder().failure_rate_threshold(0.5).sliding_window_size(WINDOW);
-    builder.wait_duration_in_open(FAR).build().expect("a valid configuration")
+    let builder = CircuitBreakerLayer::builder()
+        .failure_rate_threshold(0.5)
+        .sliding_window_size(WINDOW);
+    builder
+        .wait_duration_in_open(FAR)
+        .build()
+        .expect("a valid configuration")
 }
 
 fn time_window(length: Duration) -> CircuitBreakerLayer {
@@ -132,7 +166,10 @@ fn time_window(length: Duration) -> CircuitBreakerLayer {
         .failure_rate_threshold(0.5)
         .sliding_window_type(SlidingWindowType::TimeBased)
         .sliding_window_duration(length.min(PERIOD));
-    builder.wait_duration_in_open(FAR).build().expect("a valid configuration")
+    builder
+        .wait_duration_in_open(FAR)
+        .build()
+        .expect("a valid configuration")
 }
 
 #[derive(Clone)]

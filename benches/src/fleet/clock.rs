@@ -7,7 +7,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// A moment. Unlike [`Instant`](std::time::Instant) it can be told to another process.
 pub(crate) fn now() -> Duration {
     let reading = clock_gettime(ClockId::Monotonic);
-    Duration::new(reading.tv_sec.unsigned_abs(), u32::try_from(reading.tv_nsec).unwrap_or_default())
+    Duration::new(
+        reading.tv_sec.unsigned_abs(),
+        u32::try_from(reading.tv_nsec).unwrap_or_default(),
+    )
 }
 
 /// From one moment to a later one, in milliseconds; negative if it is the earlier one.

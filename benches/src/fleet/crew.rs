@@ -27,7 +27,11 @@ struct Process {
 
 impl Crew {
     /// Starts a process for each role, and waits until all have heard of the fleet.
-    pub(crate) fn start(server: &Server, namespace: &str, roles: impl IntoIterator<Item = Role>) -> Self {
+    pub(crate) fn start(
+        server: &Server,
+        namespace: &str,
+        roles: impl IntoIterator<Item = Role>,
+    ) -> Self {
         let program = env::current_exe().expect("this program has a path");
         let (tell, heard) = channel();
         let mut processes = Vec::new();
@@ -46,7 +50,8 @@ impl Crew {
             let tell = tell.clone();
             thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
-                    let told = Told::parse(&line).unwrap_or_else(|| panic!("what does {line:?} mean?"));
+                    let told =
+                        Told::parse(&line).unwrap_or_else(|| panic!("what does {line:?} mean?"));
                     if tell.send((index, told)).is_err() {
                         return;
                     }
@@ -60,7 +65,11 @@ impl Crew {
             ready += usize::from(told == Told::Ready);
             ready < crew.len()
         });
-        assert_eq!(ready, crew.len(), "every process of the fleet is ready in time");
+        assert_eq!(
+            ready,
+            crew.len(),
+            "every process of the fleet is ready in time"
+        );
         crew
     }
 
@@ -70,7 +79,10 @@ impl Crew {
 
     /// What to do; see [`worker`].
     pub(crate) fn order(&mut self, process: usize, order: &str) {
-        let orders = self.processes[process].orders.as_mut().expect("open until the end");
+        let orders = self.processes[process]
+            .orders
+            .as_mut()
+            .expect("open until the end");
         writeln!(orders, "{order}").expect("a process of the fleet is there");
     }
 
@@ -81,10 +93,15 @@ impl Crew {
     }
 
     /// Takes in what is said, until `more` is false or `limit` has passed; whether it was the former.
-    pub(crate) fn listen(&self, limit: Duration, mut more: impl FnMut(usize, Told) -> bool) -> bool {
+    pub(crate) fn listen(
+        &self,
+        limit: Duration,
+        mut more: impl FnMut(usize, Told) -> bool,
+    ) -> bool {
         let until = Instant::now() + limit;
-        while let Ok((process, told)) =
-            self.heard.recv_timeout(until.saturating_duration_since(Instant::now()))
+        while let Ok((process, told)) = self
+            .heard
+            .recv_timeout(until.saturating_duration_since(Instant::now()))
         {
             if !more(process, told) {
                 return true;
@@ -123,7 +140,9 @@ impl Crew {
             for (name, (state, epoch)) in &table {
                 let seen = view.get(name);
                 if !seen.is_some_and(|seen| seen.agrees(state, *epoch)) {
-                    differences.push(format!("{name} is {state} {epoch}, process {process} sees {seen:?}"));
+                    differences.push(format!(
+                        "{name} is {state} {epoch}, process {process} sees {seen:?}"
+                    ));
                 }
             }
         }
@@ -132,7 +151,10 @@ impl Crew {
 
     /// Memory in use by each, in KiB.
     pub(crate) fn resident(&self) -> Vec<f64> {
-        self.processes.iter().map(|process| resident(process.child.id())).collect()
+        self.processes
+            .iter()
+            .map(|process| resident(process.child.id()))
+            .collect()
     }
 }
 
@@ -148,7 +170,14 @@ impl Drop for Crew {
 }
 
 fn resident(process: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    let status =
+        std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("a process has memory");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
 }

@@ -34,13 +34,19 @@ impl Proxy {
             let (from_server, to_client) = (server.try_clone(), client.try_clone());
             let asking = Arc::clone(&counted);
             thread::spawn(move || {
-                pass_on(client, server, || asking.asked.store(true, Ordering::SeqCst));
+                pass_on(client, server, || {
+                    asking.asked.store(true, Ordering::SeqCst)
+                });
             });
-            pass_on(from_server.expect("a handle"), to_client.expect("a handle"), || {
-                if counted.asked.swap(false, Ordering::SeqCst) {
-                    counted.round_trips.fetch_add(1, Ordering::SeqCst);
-                }
-            });
+            pass_on(
+                from_server.expect("a handle"),
+                to_client.expect("a handle"),
+                || {
+                    if counted.asked.swap(false, Ordering::SeqCst) {
+                        counted.round_trips.fetch_add(1, Ordering::SeqCst);
+                    }
+                },
+            );
         });
         Self { port, line }
     }

@@ -46,7 +46,13 @@ pub(crate) enum Tells {
 
 impl Role {
     pub(crate) const fn new(circuits: usize, tells: Tells) -> Self {
-        Self { executor: Executor::Tokio, link: Link::Listening, circuits, isolation: FOR_LONG, tells }
+        Self {
+            executor: Executor::Tokio,
+            link: Link::Listening,
+            circuits,
+            isolation: FOR_LONG,
+            tells,
+        }
     }
 
     pub(crate) const fn executor(self, executor: Executor) -> Self {
@@ -63,9 +69,21 @@ impl Role {
 
     /// The words of the command line.
     pub(crate) fn words(self) -> [String; 5] {
-        let Self { executor, link, circuits, isolation, tells } = self;
+        let Self {
+            executor,
+            link,
+            circuits,
+            isolation,
+            tells,
+        } = self;
         let isolation = isolation.as_secs().to_string();
-        [executor.to_string(), link.to_string(), circuits.to_string(), isolation, tells.to_string()]
+        [
+            executor.to_string(),
+            link.to_string(),
+            circuits.to_string(),
+            isolation,
+            tells.to_string(),
+        ]
     }
 
     /// Reads what [`words`](Self::words) wrote.
@@ -75,7 +93,9 @@ impl Role {
         };
         let number = |word: &str| word.parse().map_err(|_| format!("{word} is no number"));
         let isolation = Duration::from_secs(number(isolation)?);
-        let circuits = circuits.parse().map_err(|_| format!("{circuits} is no number"))?;
+        let circuits = circuits
+            .parse()
+            .map_err(|_| format!("{circuits} is no number"))?;
         Ok(Self {
             executor: executor.parse()?,
             link: link.parse()?,

@@ -31,7 +31,13 @@ impl Server {
         let options = postgres.url().parse().expect("a URL of the server");
         let server = Self { postgres, options };
         smol::block_on(async {
-            server.builder("any").build().expect("valid settings").migrate().await.expect("migrates");
+            server
+                .builder("any")
+                .build()
+                .expect("valid settings")
+                .migrate()
+                .await
+                .expect("migrates");
         });
         server
     }
@@ -57,8 +63,9 @@ impl Server {
 
     /// Transactions so far: every statement of a store is one.
     pub(crate) fn transactions(&self) -> f64 {
-        let rows =
-            self.query("SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()");
+        let rows = self.query(
+            "SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()",
+        );
         rows[0].get(0)
     }
 
@@ -83,7 +90,10 @@ impl Server {
         ));
         let circuit = |row: &PgRow| {
             let state = STATES[usize::from(row.get::<i16, _>(1).unsigned_abs())];
-            (row.get(0), (state.to_owned(), row.get::<i64, _>(2).unsigned_abs()))
+            (
+                row.get(0),
+                (state.to_owned(), row.get::<i64, _>(2).unsigned_abs()),
+            )
         };
         rows.iter().map(circuit).collect()
     }
@@ -91,9 +101,14 @@ impl Server {
     /// On a connection of its own, since the server is stopped and started again.
     fn query(&self, sql: &str) -> Vec<PgRow> {
         smol::block_on(async {
-            let mut connection = PgConnection::connect_with(&self.options).await.expect("the server answers");
+            let mut connection = PgConnection::connect_with(&self.options)
+                .await
+                .expect("the server answers");
             let statement = sqlx::query(AssertSqlSafe(sql));
-            let rows = statement.fetch_all(&mut connection).await.expect("a statement that the server knows");
+            let rows = statement
+                .fetch_all(&mut connection)
+                .await
+                .expect("a statement that the server knows");
             connection.close().await.expect("closes");
             rows
         })

@@ -13,9 +13,17 @@ pub(crate) enum Told {
     /// It is about to open a circuit.
     Decides { at: Duration, circuit: usize },
     /// A circuit changed its state.
-    Moved { at: Duration, circuit: usize, state: String },
+    Moved {
+        at: Duration,
+        circuit: usize,
+        state: String,
+    },
     /// A decision came to an end.
-    Settled { at: Duration, circuit: usize, ending: String },
+    Settled {
+        at: Duration,
+        circuit: usize,
+        ending: String,
+    },
     /// The store can't be used.
     Degraded { at: Duration },
     /// The store can be used.
@@ -69,20 +77,41 @@ impl fmt::Display for Told {
         match self {
             Self::Ready => write!(f, "ready"),
             Self::Decides { at, circuit } => write!(f, "decides {} {circuit}", at.as_nanos()),
-            Self::Moved { at, circuit, state } => write!(f, "moved {} {circuit} {state}", at.as_nanos()),
-            Self::Settled { at, circuit, ending } => {
+            Self::Moved { at, circuit, state } => {
+                write!(f, "moved {} {circuit} {state}", at.as_nanos())
+            }
+            Self::Settled {
+                at,
+                circuit,
+                ending,
+            } => {
                 write!(f, "settled {} {circuit} {ending}", at.as_nanos())
             }
             Self::Degraded { at } => write!(f, "degraded {}", at.as_nanos()),
             Self::Synchronized { at } => write!(f, "synchronised {}", at.as_nanos()),
             Self::View(view) => {
                 write!(f, "view")?;
-                for (name, Seen { state, epoch, local }) in view {
+                for (
+                    name,
+                    Seen {
+                        state,
+                        epoch,
+                        local,
+                    },
+                ) in view
+                {
                     write!(f, " {name}:{state}:{epoch}:{local}")?;
                 }
                 Ok(())
             }
-            Self::Calls(Calls { made, refused, p50, p99, p999, beside }) => {
+            Self::Calls(Calls {
+                made,
+                refused,
+                p50,
+                p99,
+                p999,
+                beside,
+            }) => {
                 write!(f, "calls {made} {refused} {p50} {p99} {p999} {beside}")
             }
         }
@@ -96,18 +125,28 @@ impl Told {
         let moment = |word: &str| word.parse().ok().map(Duration::from_nanos);
         Some(match words[..] {
             ["ready"] => Self::Ready,
-            ["decides", at, circuit] => Self::Decides { at: moment(at)?, circuit: circuit.parse().ok()? },
-            ["moved", at, circuit, state] => {
-                Self::Moved { at: moment(at)?, circuit: circuit.parse().ok()?, state: state.to_owned() }
-            }
-            ["settled", at, circuit, ending] => {
-                Self::Settled { at: moment(at)?, circuit: circuit.parse().ok()?, ending: ending.to_owned() }
-            }
+            ["decides", at, circuit] => Self::Decides {
+                at: moment(at)?,
+                circuit: circuit.parse().ok()?,
+            },
+            ["moved", at, circuit, state] => Self::Moved {
+                at: moment(at)?,
+                circuit: circuit.parse().ok()?,
+                state: state.to_owned(),
+            },
+            ["settled", at, circuit, ending] => Self::Settled {
+                at: moment(at)?,
+                circuit: circuit.parse().ok()?,
+                ending: ending.to_owned(),
+            },
             ["degraded", at] => Self::Degraded { at: moment(at)? },
             ["synchronised", at] => Self::Synchronized { at: moment(at)? },
-            ["view", ref circuits @ ..] => {
-                Self::View(circuits.iter().map(|text| seen(text)).collect::<Option<_>>()?)
-            }
+            ["view", ref circuits @ ..] => Self::View(
+                circuits
+                    .iter()
+                    .map(|text| seen(text))
+                    .collect::<Option<_>>()?,
+            ),
             ["calls", made, refused, p50, p99, p999, beside] => Self::Calls(Calls {
                 made: made.parse().ok()?,
                 refused: refused.parse().ok()?,
@@ -123,7 +162,16 @@ impl Told {
 
 fn seen(text: &str) -> Option<(String, Seen)> {
     let fields: Vec<&str> = text.split(':').collect();
-    let [name, state, epoch, local] = fields[..] else { return None };
+    let [name, state, epoch, local] = fields[..] else {
+        return None;
+    };
     let epoch = epoch.parse().ok()?;
-    Some((name.to_owned(), Seen { state: state.to_owned(), epoch, local: local.to_owned() }))
+    Some((
+        name.to_owned(),
+        Seen {
+            state: state.to_owned(),
+            epoch,
+            local: local.to_owned(),
+        },
+    ))
 }

@@ -52,10 +52,13 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     };
     let runtime: Arc<dyn Runtime> = match &workers {
         Workers::Tokio(runtime) => Arc::new(TokioRuntime::from_handle(runtime.handle().clone())),
-        Workers::Smol { executor, .. } => Arc::new(SmolRuntime::with_executor(Arc::clone(executor))),
+        Workers::Smol { executor, .. } => {
+            Arc::new(SmolRuntime::with_executor(Arc::clone(executor)))
+        }
     };
-    let circuits =
-        (0..role.circuits).map(|index| circuit(index, role, &runtime)).collect::<Result<Vec<_>, _>>()?;
+    let circuits = (0..role.circuits)
+        .map(|index| circuit(index, role, &runtime))
+        .collect::<Result<Vec<_>, _>>()?;
     let fleet = join(role.link, &runtime)?;
     for (index, bulkhead) in circuits.iter().enumerate() {
         if let Some(fleet) = &fleet {
@@ -67,7 +70,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     }
     if let Some(fleet) = &fleet {
         workers.spawn(tell_events(fleet, role.tells == Tells::Endings));
-        if !smol::block_on(fleet.ready(Duration::from_secs(20))) {
+        if !smol::block_on(fleet.wait_ready(Duration::from_secs(20))) {
             return Err("the store was not heard of".into());
         }
     }
@@ -78,7 +81,10 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
         match words[..] {
             ["open", circuit] => {
                 let circuit = circuit.parse()?;
-                say(&Told::Decides { at: clock::now(), circuit });
+                say(&Told::Decides {
+                    at: clock::now(),
+                    circuit,
+                });
                 breaker(&circuits[circuit]).open_for(FOR_LONG);
             }
             ["fail-all", moment] => {
@@ -98,7 +104,11 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn circuit(index: usize, role: Role, runtime: &Arc<dyn Runtime>) -> Result<Bulkhead, Box<dyn Error>> {
+fn circuit(
+    index: usize,
+    role: Role,
+    runtime: &Arc<dyn Runtime>,
+) -> Result<Bulkhead, Box<dyn Error>> {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(3)
         .success_threshold(2)
@@ -113,26 +123,45 @@ fn join(link: Link, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn
         Link::Polling => StoreSettings::new().push(Push::Off),
         Link::Alone => return Ok(None),
     };
-    let store = PostgresStore::builder(env::var(SERVER)?).namespace(env::var(NAMESPACE)?).settings(settings);
-    Ok(Some(Fleet::from_parts(Arc::new(store.build()?), Arc::clone(runtime))?))
+    let store = PostgresStore::builder(env::var(SERVER)?)
+        .namespace(env::var(NAMESPACE)?)
+        .settings(settings);
+    Ok(Some(Fleet::from_parts(
+        Arc::new(store.build()?),
+        Arc::clone(runtime),
+    )?))
 }
 
 /// As often as it takes: whatever is open already, by whomever, refuses.
 fn fail(bulkhead: &Bulkhead) {
-    while !ready(bulkhead.execute(async { Err::<(), _>(Failed) })).is_err_and(|error| error.is_rejection()) {}
+    while !ready(bulkhead.execute(async { Err::<(), _>(Failed) }))
+        .is_err_and(|error| error.is_rejection())
+    {}
 }
 
 fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
-    let known = fleet.map(Fleet::snapshot).map(|snapshot| snapshot.circuits).unwrap_or_default();
+    let known = fleet
+        .map(Fleet::snapshot)
+        .map(|snapshot| snapshot.circuits)
+        .unwrap_or_default();
     let states = known.iter().map(|circuit| (circuit.name.as_str(), circuit));
     let by_name: std::collections::BTreeMap<_, _> = states.collect();
     let seen = circuits.iter().map(|bulkhead| {
         let known = by_name.get(bulkhead.name().as_str());
-        let state = known.and_then(|known| known.state).map_or("unknown", |state| state.as_str());
+        let state = known
+            .and_then(|known| known.state)
+            .map_or("unknown", |state| state.as_str());
         let epoch = known.map_or(0, |known| known.epoch.0);
         // The circuit's own states are spelt otherwise.
         let local = breaker(bulkhead).state().as_str().replace('_', "-");
-        (bulkhead.name().to_string(), Seen { state: state.to_owned(), epoch, local })
+        (
+            bulkhead.name().to_string(),
+            Seen {
+                state: state.to_owned(),
+                epoch,
+                local,
+            },
+        )
     });
     seen.collect()
 }
@@ -164,7 +193,14 @@ fn call(circuits: &[Bulkhead], beside: &[Bulkhead], how_long: Duration) -> Calls
     }
     let made = took.len() as u64;
     let [took, beside] = [took, took_beside].map(Distribution::of);
-    Calls { made, refused, p50: took.median, p99: took.p99, p999: took.p999, beside: beside.p99 }
+    Calls {
+        made,
+        refused,
+        p50: took.median,
+        p99: took.p99,
+        p999: took.p999,
+        beside: beside.p99,
+    }
 }
 
 fn fails(circuit: usize, now: Duration) -> bool {
@@ -179,7 +215,11 @@ async fn tell_moves(circuit: usize, breaker: CircuitBreaker) {
     while let Some(event) = events.next().await {
         let at = clock::now();
         if let bulkman_core::circuit_breaker::CircuitEvent::Transition(transition) = event {
-            say(&Told::Moved { at, circuit, state: transition.to.as_str().to_owned() });
+            say(&Told::Moved {
+                at,
+                circuit,
+                state: transition.to.as_str().to_owned(),
+            });
         }
     }
 }
@@ -194,7 +234,11 @@ fn tell_events(fleet: &Fleet, endings: bool) -> impl Future<Output = ()> + Send 
                 FleetEvent::Synchronized { .. } => say(&Told::Synchronized { at }),
                 FleetEvent::DecisionResolved { circuit, ending } if endings => {
                     let circuit = circuit.as_str()[1..].parse().expect("a circuit's number");
-                    say(&Told::Settled { at, circuit, ending: format!("{ending:?}").to_lowercase() });
+                    say(&Told::Settled {
+                        at,
+                        circuit,
+                        ending: format!("{ending:?}").to_lowercase(),
+                    });
                 }
                 _ => {}
             }

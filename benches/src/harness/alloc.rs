@@ -17,5 +17,11 @@ pub(crate) fn during<T>(code: impl FnOnce() -> T) -> (T, Allocations) {
     let mut result = None;
     let info = allocation_counter::measure(|| result = Some(code()));
     let result = result.expect("the closure was called");
-    (result, Allocations { count: info.count_total, kept: info.bytes_current })
+    (
+        result,
+        Allocations {
+            count: info.count_total,
+            kept: info.bytes_current,
+        },
+    )
 }

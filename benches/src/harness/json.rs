@@ -6,7 +6,12 @@ pub(crate) use serde_json::Value as Json;
 
 /// An object with these members.
 pub(crate) fn object<'a>(members: impl IntoIterator<Item = (&'a str, Json)>) -> Json {
-    Json::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    Json::Object(
+        members
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    )
 }
 
 /// Writes `value` to `path`, for people to read too.

@@ -31,7 +31,11 @@ impl Case {
                 black_box(call());
             }
         };
-        Self { group, name: name.into(), run: Box::new(run) }
+        Self {
+            group,
+            name: name.into(),
+            run: Box::new(run),
+        }
     }
 }
 
@@ -48,7 +52,11 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// For calls that take nanoseconds.
-    pub(crate) const CALLS: Self = Self { rounds: 200, batches: 20, batch: Duration::from_micros(20) };
+    pub(crate) const CALLS: Self = Self {
+        rounds: 200,
+        batches: 20,
+        batch: Duration::from_micros(20),
+    };
 }
 
 /// What a case took, in nanoseconds a call.
@@ -73,7 +81,13 @@ impl Measured {
 
 /// Element by element, `numerators` over `denominators`.
 pub(crate) fn ratios(numerators: &[f64], denominators: &[f64]) -> Distribution {
-    Distribution::of(numerators.iter().zip(denominators).map(|(n, d)| n / d).collect())
+    Distribution::of(
+        numerators
+            .iter()
+            .zip(denominators)
+            .map(|(n, d)| n / d)
+            .collect(),
+    )
 }
 
 /// Runs the cases in turn and returns what each took, in their order.
@@ -147,6 +161,13 @@ impl Distribution {
         assert!(!samples.is_empty(), "nothing was measured");
         samples.sort_by(f64::total_cmp);
         let at = |quantile: f64| samples[((samples.len() - 1) as f64 * quantile).round() as usize];
-        Self { p10: at(0.1), median: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) }
+        Self {
+            p10: at(0.1),
+            median: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: at(1.0),
+        }
     }
 }

@@ -39,7 +39,10 @@ impl Findings {
     pub(crate) fn to_json(&self) -> Json {
         json::object([
             ("tables", self.tables.iter().map(Table::to_json).collect()),
-            ("targets", self.targets.iter().map(Target::to_json).collect()),
+            (
+                "targets",
+                self.targets.iter().map(Target::to_json).collect(),
+            ),
         ])
     }
 }

@@ -51,29 +51,56 @@ impl Chart {
         let lines: usize = self.blocks.iter().map(|block| block.bars.len() + 2).sum();
         let height = HEAD + FOOT + LINE * i32::try_from(lines)?;
         let path = folder.join(&self.file).with_extension("svg");
-        let area = SVGBackend::new(&path, (WIDTH.unsigned_abs(), height.unsigned_abs())).into_drawing_area();
+        let area = SVGBackend::new(&path, (WIDTH.unsigned_abs(), height.unsigned_abs()))
+            .into_drawing_area();
         area.fill(&WHITE)?;
         area.draw(&text(&self.title, (16, 14), 20, &INK, HPos::Left))?;
-        let caption = format!("{}, shorter is better; each block has its own scale", self.unit);
+        let caption = format!(
+            "{}, shorter is better; each block has its own scale",
+            self.unit
+        );
         area.draw(&text(&caption, (16, 38), 13, &PALE, HPos::Left))?;
         area.draw(&text(machine, (16, 55), 13, &PALE, HPos::Left))?;
         let mut y = HEAD;
         for block in &self.blocks {
-            area.draw(&text(&block.title, (16, y + LINE / 2), 15, &INK, HPos::Left))?;
+            area.draw(&text(
+                &block.title,
+                (16, y + LINE / 2),
+                15,
+                &INK,
+                HPos::Left,
+            ))?;
             y += LINE + LINE / 2;
             let end = block.end();
             for bar in &block.bars {
-                let colour = if bar.label.starts_with("bulkman") { &OURS } else { &THEIRS };
-                let ink = if bar.label.starts_with("bulkman") { &INK } else { &PALE };
+                let colour = if bar.label.starts_with("bulkman") {
+                    &OURS
+                } else {
+                    &THEIRS
+                };
+                let ink = if bar.label.starts_with("bulkman") {
+                    &INK
+                } else {
+                    &PALE
+                };
                 area.draw(&text(&bar.label, (LABELS - 10, y), 14, ink, HPos::Right))?;
                 let full = f64::from(WIDTH - LABELS - FIGURES);
-                #[allow(clippy::cast_possible_truncation, reason = "at most the picture's width")]
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "at most the picture's width"
+                )]
                 let length = (full * (bar.value / end).min(1.0)).round() as i32;
                 let corners = [(LABELS, y), (LABELS + length.max(1), y + LINE - 6)];
                 area.draw(&Rectangle::new(corners, colour.filled()))?;
                 let cut = if bar.value > end { "» " } else { "" };
                 let figure = format!("{cut}{}", rounded(bar.value));
-                area.draw(&text(&figure, (LABELS + length + 6, y), 14, ink, HPos::Left))?;
+                area.draw(&text(
+                    &figure,
+                    (LABELS + length + 6, y),
+                    14,
+                    ink,
+                    HPos::Left,
+                ))?;
                 y += LINE;
             }
             y += LINE / 2;
@@ -90,7 +117,12 @@ impl Block {
         let mut values: Vec<f64> = self.bars.iter().map(|bar| bar.value).collect();
         values.sort_by(f64::total_cmp);
         let typical = values.get(values.len() / 3).copied().unwrap_or(1.0);
-        values.last().copied().unwrap_or(1.0).min(typical * 8.0).max(f64::MIN_POSITIVE)
+        values
+            .last()
+            .copied()
+            .unwrap_or(1.0)
+            .min(typical * 8.0)
+            .max(f64::MIN_POSITIVE)
     }
 }
 

@@ -21,19 +21,44 @@ enum Limit {
 }
 
 impl Target {
-    pub(crate) fn at_most(name: impl Into<String>, measured: f64, limit: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), measured, limit: Limit::AtMost(limit), unit, floor: None }
+    pub(crate) fn at_most(
+        name: impl Into<String>,
+        measured: f64,
+        limit: f64,
+        unit: &'static str,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            measured,
+            limit: Limit::AtMost(limit),
+            unit,
+            floor: None,
+        }
     }
 
-    pub(crate) fn at_least(name: impl Into<String>, measured: f64, limit: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), measured, limit: Limit::AtLeast(limit), unit, floor: None }
+    pub(crate) fn at_least(
+        name: impl Into<String>,
+        measured: f64,
+        limit: f64,
+        unit: &'static str,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            measured,
+            limit: Limit::AtLeast(limit),
+            unit,
+            floor: None,
+        }
     }
 
     /// What the parts `of` it take in the same run, without which it can't be done: on machines on
     /// which that is beyond the limit nobody could hold it.
     #[must_use]
     pub(crate) fn above(self, floor: f64, of: impl Into<String>) -> Self {
-        Self { floor: Some((floor, of.into())), ..self }
+        Self {
+            floor: Some((floor, of.into())),
+            ..self
+        }
     }
 
     pub(crate) fn holds(&self) -> bool {
@@ -55,7 +80,12 @@ impl Target {
             ("limit", limit.into()),
             ("unit", self.unit.into()),
             ("ok", self.holds().into()),
-            ("floor", self.floor.as_ref().map_or(Json::Null, |(floor, _)| (*floor).into())),
+            (
+                "floor",
+                self.floor
+                    .as_ref()
+                    .map_or(Json::Null, |(floor, _)| (*floor).into()),
+            ),
         ])
     }
 }
@@ -66,9 +96,17 @@ impl fmt::Display for Target {
             Limit::AtMost(limit) => ("<=", limit),
             Limit::AtLeast(limit) => (">=", limit),
         };
-        let Self { name, measured, unit, .. } = self;
+        let Self {
+            name,
+            measured,
+            unit,
+            ..
+        } = self;
         let verdict = if self.holds() { "ok" } else { "MISS" };
-        write!(f, "target {name}: {measured:.2}{unit} (limit {sign} {limit}{unit}) {verdict}")?;
+        write!(
+            f,
+            "target {name}: {measured:.2}{unit} (limit {sign} {limit}{unit}) {verdict}"
+        )?;
         match &self.floor {
             Some((floor, of)) => write!(f, "\n  floor {floor:.2}{unit}: {of}"),
             None => Ok(()),

@@ -16,16 +16,46 @@ pub(crate) struct Path {
 }
 
 pub(crate) static PATHS: [Path; 10] = [
-    Path { name: "semaphore", walk: semaphore },
-    Path { name: "breaker-closed", walk: breaker_closed },
-    Path { name: "closed", walk: |calls| closed(calls, CircuitBreakerConfig::new()) },
-    Path { name: "closed-count-window", walk: |calls| closed(calls, rate_of(100)) },
-    Path { name: "closed-some-fail", walk: closed_some_fail },
-    Path { name: "closed-sync", walk: closed_sync },
-    Path { name: "refused-open", walk: refused_open },
-    Path { name: "refused-full", walk: refused_full },
-    Path { name: "hand-off", walk: hand_off },
-    Path { name: "cancel", walk: cancel },
+    Path {
+        name: "semaphore",
+        walk: semaphore,
+    },
+    Path {
+        name: "breaker-closed",
+        walk: breaker_closed,
+    },
+    Path {
+        name: "closed",
+        walk: |calls| closed(calls, CircuitBreakerConfig::new()),
+    },
+    Path {
+        name: "closed-count-window",
+        walk: |calls| closed(calls, rate_of(100)),
+    },
+    Path {
+        name: "closed-some-fail",
+        walk: closed_some_fail,
+    },
+    Path {
+        name: "closed-sync",
+        walk: closed_sync,
+    },
+    Path {
+        name: "refused-open",
+        walk: refused_open,
+    },
+    Path {
+        name: "refused-full",
+        walk: refused_full,
+    },
+    Path {
+        name: "hand-off",
+        walk: hand_off,
+    },
+    Path {
+        name: "cancel",
+        walk: cancel,
+    },
 ];
 
 /// `S`, for comparison: it changes with `async-lock` and the compiler only.
@@ -88,7 +118,10 @@ fn hand_off(calls: u64) {
     let gate = Standalone::new(1);
     let mut crowd = gather(WAITING, || call(gate.clone()));
     crowd.queue();
-    for head in (0..WAITING).cycle().take(usize::try_from(calls).expect("a small number")) {
+    for head in (0..WAITING)
+        .cycle()
+        .take(usize::try_from(calls).expect("a small number"))
+    {
         crowd.hand_off(head);
         crowd.refill(head, call(gate.clone()));
     }
@@ -100,7 +133,10 @@ fn cancel(calls: u64) {
     let gate = Standalone::new(1);
     let mut crowd = gather(WAITING, || call(gate.clone()));
     crowd.queue();
-    for index in (0..WAITING).cycle().take(usize::try_from(calls).expect("a small number")) {
+    for index in (0..WAITING)
+        .cycle()
+        .take(usize::try_from(calls).expect("a small number"))
+    {
         crowd.cancel(index);
         crowd.refill(index, call(gate.clone()));
     }
@@ -122,6 +158,9 @@ impl Gate for Standalone {
     }
 
     async fn pass(&mut self, work: Work) {
-        self.0.execute(infallible(work)).await.expect("there is room for everyone");
+        self.0
+            .execute(infallible(work))
+            .await
+            .expect("there is room for everyone");
     }
 }

@@ -16,21 +16,33 @@ impl Recorded {
     ///
     /// When the file can't be read, or has a line that is neither empty, a comment, nor a figure.
     pub(crate) fn read(file: &Path) -> Result<Self, Box<dyn std::error::Error>> {
-        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text =
+            fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let mut figures = Vec::new();
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (name, count) = line.split_once('=').ok_or_else(|| format!("not a figure: {line}"))?;
+        for line in text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            let (name, count) = line
+                .split_once('=')
+                .ok_or_else(|| format!("not a figure: {line}"))?;
             figures.push((name.trim().to_owned(), count.trim().parse()?));
         }
         Ok(Self(figures))
     }
 
     pub(crate) fn write(file: &Path, figures: &[(&str, f64)]) -> io::Result<()> {
-        let lines: String = figures.iter().map(|(name, count)| format!("{name} = {count:.0}\n")).collect();
+        let lines: String = figures
+            .iter()
+            .map(|(name, count)| format!("{name} = {count:.0}\n"))
+            .collect();
         fs::write(file, format!("{HEAD}{lines}"))
     }
 
     pub(crate) fn of(&self, name: &str) -> Option<f64> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, count)| *count)
     }
 }

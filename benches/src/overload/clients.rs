@@ -47,7 +47,10 @@ pub(crate) fn arrivals(requests: usize, rate: f64, seed: u64) -> Vec<Duration> {
 ///
 /// Panics when a request is not answered at all.
 pub(crate) fn load(clients: &Handle, address: SocketAddr, arrivals: &[Duration]) -> Vec<Answered> {
-    let pool = Arc::new(Pool { address, idle: Mutex::default() });
+    let pool = Arc::new(Pool {
+        address,
+        idle: Mutex::default(),
+    });
     let begin = Instant::now();
     let mut requests = Vec::with_capacity(arrivals.len());
     // From a thread of its own: a runtime's timer is a millisecond late.
@@ -57,7 +60,12 @@ pub(crate) fn load(clients: &Handle, address: SocketAddr, arrivals: &[Duration])
         requests.push(clients.spawn(async move {
             let (status, retry_after) = pool.request().await;
             let at = begin.elapsed();
-            Answered { status, retry_after, took: at.saturating_sub(due), at }
+            Answered {
+                status,
+                retry_after,
+                took: at.saturating_sub(due),
+                at,
+            }
         }));
     }
     clients.block_on(async {
@@ -82,18 +90,33 @@ impl Pool {
             Some(connection) => connection,
             None => connect(self.address).await,
         };
-        let request = Request::get("/").header(HOST, "localhost").body(Empty::new()).expect("a request");
-        connection.ready().await.expect("the service keeps connections open");
+        let request = Request::get("/")
+            .header(HOST, "localhost")
+            .body(Empty::new())
+            .expect("a request");
+        connection
+            .ready()
+            .await
+            .expect("the service keeps connections open");
         let answer = connection.send_request(request).await.expect("an answer");
-        let told = (answer.status().as_u16(), answer.headers().contains_key(RETRY_AFTER));
-        answer.into_body().collect().await.expect("the whole answer");
+        let told = (
+            answer.status().as_u16(),
+            answer.headers().contains_key(RETRY_AFTER),
+        );
+        answer
+            .into_body()
+            .collect()
+            .await
+            .expect("the whole answer");
         self.idle.lock().expect("nobody panics").push(connection);
         told
     }
 }
 
 async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
-    let stream = TcpStream::connect(address).await.expect("the service listens");
+    let stream = TcpStream::connect(address)
+        .await
+        .expect("the service listens");
     stream.set_nodelay(true).expect("a socket of TCP");
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     tokio::spawn(connection);

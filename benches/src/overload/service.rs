@@ -47,8 +47,9 @@ impl WebService {
     /// As many as the backend can serve get in, `queue` more wait for them, the rest are refused.
     pub(crate) async fn guarded(capacity: Capacity, queue: usize) -> Self {
         let backend = Backend::new(capacity);
-        let config =
-            BulkheadConfig::new("backend").max_concurrent_calls(capacity.at_once).max_queue_size(queue);
+        let config = BulkheadConfig::new("backend")
+            .max_concurrent_calls(capacity.at_once)
+            .max_queue_size(queue);
         let bulkhead = Bulkhead::new(config, TokioRuntime::new()).expect("a valid configuration");
         let guarded = BulkheadLayer::new(bulkhead)
             .classify_status(|answer: &Answer| answer.status().as_u16())
@@ -80,10 +81,17 @@ impl Backend {
     fn new(capacity: Capacity) -> Arc<Self> {
         let permits = Semaphore::new(capacity.at_once);
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { permits, takes: capacity.takes, inside, most })
+        Arc::new(Self {
+            permits,
+            takes: capacity.takes,
+            inside,
+            most,
+        })
     }
 
-    fn handler(self: &Arc<Self>) -> impl Fn(Request<Incoming>) -> BoxAnswer + Clone + Send + 'static + use<> {
+    fn handler(
+        self: &Arc<Self>,
+    ) -> impl Fn(Request<Incoming>) -> BoxAnswer + Clone + Send + 'static + use<> {
         let backend = Arc::clone(self);
         move |_| {
             let backend = Arc::clone(&backend);
@@ -104,7 +112,9 @@ type BoxAnswer = std::pin::Pin<Box<dyn Future<Output = Result<Answer, Infallible
 
 fn refusal(error: &ServiceError) -> Answer {
     let status = StatusCode::from_u16(error.http_status()).expect("a status");
-    let answer = Response::builder().status(status).header(RETRY_AFTER, error.retry_after_seconds());
+    let answer = Response::builder()
+        .status(status)
+        .header(RETRY_AFTER, error.retry_after_seconds());
     answer.body(Empty::new()).expect("a valid answer")
 }
 
@@ -113,7 +123,9 @@ where
     S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port on loopback");
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
         loop {

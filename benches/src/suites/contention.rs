@@ -23,10 +23,30 @@ use crate::workers::Workers;
 
 /// Tasks and permits.
 const CROWDS: [Crowd; 4] = [
-    Crowd { tasks: 64, permits: 8, calls: 1000, rounds: 15 },
-    Crowd { tasks: 64, permits: 64, calls: 2000, rounds: 15 },
-    Crowd { tasks: 10_000, permits: 8, calls: 64, rounds: 9 },
-    Crowd { tasks: 10_000, permits: 64, calls: 64, rounds: 9 },
+    Crowd {
+        tasks: 64,
+        permits: 8,
+        calls: 1000,
+        rounds: 15,
+    },
+    Crowd {
+        tasks: 64,
+        permits: 64,
+        calls: 2000,
+        rounds: 15,
+    },
+    Crowd {
+        tasks: 10_000,
+        permits: 8,
+        calls: 64,
+        rounds: 9,
+    },
+    Crowd {
+        tasks: 10_000,
+        permits: 64,
+        calls: 64,
+        rounds: 9,
+    },
 ];
 
 #[derive(Clone, Copy)]
@@ -104,7 +124,11 @@ struct Contender {
 }
 
 fn contender<G: Gate>() -> Contender {
-    Contender { name: G::NAME, cost: cost::<G>, waits: waits::<G> }
+    Contender {
+        name: G::NAME,
+        cost: cost::<G>,
+        waits: waits::<G>,
+    }
 }
 
 fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: &mut Vec<Block>) {
@@ -117,7 +141,14 @@ fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: 
     }
     let Crowd { tasks, permits, .. } = crowd;
     let title = format!("{tasks} tasks, {permits} permits, {}", workers.name());
-    let columns = ["throughput", "M calls/s", "p10", "p90", "ns a call", "over tokio"];
+    let columns = [
+        "throughput",
+        "M calls/s",
+        "p10",
+        "p90",
+        "ns a call",
+        "over tokio",
+    ];
     let mut table = Table::new(&title, columns);
     let mut bars = Vec::new();
     for (contender, cost) in contenders.iter().zip(&rounds) {
@@ -125,8 +156,20 @@ fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: 
         // The slow rounds are the low throughputs.
         let rate = |time: f64| 1e3 / time;
         let relative = ratios(&rounds[TOKIO], cost).median;
-        table.row(contender.name, [rate(time.median), rate(time.p90), rate(time.p10), time.median, relative]);
-        bars.push(Bar { label: contender.name.to_owned(), value: time.median });
+        table.row(
+            contender.name,
+            [
+                rate(time.median),
+                rate(time.p90),
+                rate(time.p10),
+                time.median,
+                relative,
+            ],
+        );
+        bars.push(Bar {
+            label: contender.name.to_owned(),
+            value: time.median,
+        });
     }
     let bulkman = ratios(&rounds[TOKIO], &rounds[BULKMAN]).median;
     if permits < 64 {
@@ -158,7 +201,10 @@ fn finish<F>(workers: &Workers, tasks: Vec<F>) -> Duration
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let running = Arc::new(Running { left: AtomicUsize::new(tasks.len()), thread: std::thread::current() });
+    let running = Arc::new(Running {
+        left: AtomicUsize::new(tasks.len()),
+        thread: std::thread::current(),
+    });
     let start = Instant::now();
     for task in tasks {
         let running = Arc::clone(&running);
@@ -198,8 +244,12 @@ pub(crate) struct Began {
 impl Began {
     /// The permit has just been granted.
     pub(crate) fn now(&self) {
-        self.rank.store(self.order.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        self.after.store(self.clock.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.rank.store(
+            self.order.fetch_add(1, Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
+        self.after
+            .store(self.clock.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -221,18 +271,30 @@ fn waits<G: Gate>(workers: &Workers, crowd: Crowd) -> Vec<Record> {
         let sender = sender.clone();
         let tickets = Arc::clone(&tickets);
         let (after, rank) = (AtomicU64::new(0), AtomicU64::new(0));
-        let began = Arc::new(Began { clock, order: Arc::clone(&order), after, rank });
+        let began = Arc::new(Began {
+            clock,
+            order: Arc::clone(&order),
+            after,
+            rank,
+        });
         async move {
             let mut records = Vec::with_capacity(crowd.calls);
             for _ in 0..crowd.calls {
                 let asked = clock.elapsed();
                 let ticket = tickets.fetch_add(1, Ordering::Relaxed);
-                gate.pass(Work::one_yield().telling(Arc::clone(&began))).await;
+                gate.pass(Work::one_yield().telling(Arc::clone(&began)))
+                    .await;
                 let after = Duration::from_nanos(began.after.load(Ordering::Relaxed));
                 let waited = after.saturating_sub(asked);
-                records.push(Record { ticket, rank: began.rank.load(Ordering::Relaxed), waited });
+                records.push(Record {
+                    ticket,
+                    rank: began.rank.load(Ordering::Relaxed),
+                    waited,
+                });
             }
-            sender.send(records).expect("the receiver outlives the tasks");
+            sender
+                .send(records)
+                .expect("the receiver outlives the tasks");
         }
     });
     finish(workers, tasks.collect());
@@ -240,33 +302,59 @@ fn waits<G: Gate>(workers: &Workers, crowd: Crowd) -> Vec<Record> {
     records.into_iter().flatten().collect()
 }
 
-fn waiting_times(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: &mut Vec<Block>) {
+fn waiting_times(
+    workers: &Workers,
+    crowd: Crowd,
+    findings: &mut Findings,
+    blocks: &mut Vec<Block>,
+) {
     let Crowd { tasks, permits, .. } = crowd;
     let title = format!("{tasks} tasks, {permits} permits, {}", workers.name());
-    let columns = ["waiting, us", "p50", "p99", "max", "overtaken, %", "worst, times"];
+    let columns = [
+        "waiting, us",
+        "p50",
+        "p99",
+        "max",
+        "overtaken, %",
+        "worst, times",
+    ];
     let mut table = Table::new(&title, columns);
     let mut bars = Vec::new();
     for contender in &contenders(workers)[..FLOOR] {
         // The first run warms up, and the middle one of the others speaks for all.
-        let mut runs: Vec<[f64; 5]> =
-            (0..6).map(|_| summary((contender.waits)(workers, crowd))).skip(1).collect();
+        let mut runs: Vec<[f64; 5]> = (0..6)
+            .map(|_| summary((contender.waits)(workers, crowd)))
+            .skip(1)
+            .collect();
         runs.sort_by(|a, b| a[1].total_cmp(&b[1]));
         let run = runs[runs.len() / 2];
         table.row(contender.name, run);
-        bars.push(Bar { label: contender.name.to_owned(), value: run[1] });
+        bars.push(Bar {
+            label: contender.name.to_owned(),
+            value: run[1],
+        });
     }
     findings.tables.push(table);
     blocks.push(Block { title, bars });
 }
 
 fn summary(mut records: Vec<Record>) -> [f64; 5] {
-    let waited = records.iter().map(|record| record.waited.as_nanos() as f64 / 1e3).collect();
+    let waited = records
+        .iter()
+        .map(|record| record.waited.as_nanos() as f64 / 1e3)
+        .collect();
     let waited = Distribution::of(waited);
     records.sort_by_key(|record| record.rank);
     let overtaken = overtakings(&records);
     let share = overtaken.iter().filter(|times| **times > 0).count() as f64 / records.len() as f64;
     let worst = overtaken.iter().max().copied().unwrap_or_default();
-    [waited.median, waited.p99, waited.max, 100.0 * share, worst as f64]
+    [
+        waited.median,
+        waited.p99,
+        waited.max,
+        100.0 * share,
+        worst as f64,
+    ]
 }
 
 /// For each record, in the order in which they began: how many had asked later and began earlier.
@@ -300,22 +388,39 @@ fn two_threads(findings: &mut Findings) {
         }
     }
     let title = "two threads on one object, nobody waits";
-    let columns = ["ns a call and thread", "median", "p10", "p90", "over async-lock"];
+    let columns = [
+        "ns a call and thread",
+        "median",
+        "p10",
+        "p90",
+        "over async-lock",
+    ];
     let mut table = Table::new(title, columns);
     let mut bars = Vec::new();
     for (contender, cost) in contenders.iter().zip(&rounds) {
         let time = Distribution::of(cost.clone());
         let relative = ratios(cost, &rounds[0]).median;
         table.row(contender.name, [time.median, time.p10, time.p90, relative]);
-        bars.push(Bar { label: contender.name.to_owned(), value: time.median });
+        bars.push(Bar {
+            label: contender.name.to_owned(),
+            value: time.median,
+        });
     }
     let relative = ratios(&rounds[1], &rounds[0]).median;
-    findings.targets.push(Target::at_most("two threads, over async-lock", relative, 1.3, "x"));
+    findings.targets.push(Target::at_most(
+        "two threads, over async-lock",
+        relative,
+        1.3,
+        "x",
+    ));
     findings.tables.push(table);
     findings.charts.push(Chart {
         file: "threads".to_owned(),
         title: "Two threads on one object".to_owned(),
         unit: "nanoseconds a call and thread",
-        blocks: vec![Block { title: title.to_owned(), bars }],
+        blocks: vec![Block {
+            title: title.to_owned(),
+            bars,
+        }],
     });
 }

@@ -53,22 +53,51 @@ pub(crate) fn run(how_long: Duration) -> Findings {
     }
     findings.tables.push(table);
     let changes_wanted = CIRCUITS as f64 / 10.0;
-    findings.targets.push(Target::at_least("changes a second", with.changes, changes_wanted, ""));
+    findings.targets.push(Target::at_least(
+        "changes a second",
+        with.changes,
+        changes_wanted,
+        "",
+    ));
     let agreed = with.agreed.map_or(f64::INFINITY, |ms| ms / 1e3);
-    findings.targets.push(Target::at_most("all views equal the table, after", agreed, 5.0, " s"));
+    findings.targets.push(Target::at_most(
+        "all views equal the table, after",
+        agreed,
+        5.0,
+        " s",
+    ));
     let growth = with.memory_after / with.memory_before;
-    findings.targets.push(Target::at_most("memory of a process, end over middle", growth, 1.05, " x"));
+    findings.targets.push(Target::at_most(
+        "memory of a process, end over middle",
+        growth,
+        1.05,
+        " x",
+    ));
     let (fewest, most) = with.connections;
-    findings.targets.push(Target::at_most("connections, the most", most, PROCESSES as f64, ""));
-    findings.targets.push(Target::at_least("connections, the fewest", fewest, PROCESSES as f64, ""));
+    findings.targets.push(Target::at_most(
+        "connections, the most",
+        most,
+        PROCESSES as f64,
+        "",
+    ));
+    findings.targets.push(Target::at_least(
+        "connections, the fewest",
+        fewest,
+        PROCESSES as f64,
+        "",
+    ));
     let ratio = with.p99 / without.p99;
     let target = Target::at_most("calls' p99 with a store over without", ratio, 1.25, " x");
     // The machine is busier with a store, and that is felt by calls that have nothing to do with it.
     let beside = with.beside / without.p99;
-    findings.targets.push(target.above(beside, "circuits without a store, in the same processes"));
+    findings
+        .targets
+        .push(target.above(beside, "circuits without a store, in the same processes"));
     let ratio = with.p99 / with.beside;
     let name = "calls' p99 with a store over without, in the same processes";
-    findings.targets.push(Target::at_most(name, ratio, 1.25, " x"));
+    findings
+        .targets
+        .push(Target::at_most(name, ratio, 1.25, " x"));
     findings
 }
 
@@ -93,7 +122,9 @@ struct Load {
 
 fn load(server: &Server, link: Link, how_long: Duration) -> Load {
     let namespace = format!("load {link}");
-    let role = Role::new(CIRCUITS, Tells::Nothing).link(link).isolation(Duration::from_secs(1));
+    let role = Role::new(CIRCUITS, Tells::Nothing)
+        .link(link)
+        .isolation(Duration::from_secs(1));
     let mut crew = Crew::start(server, &namespace, [role; PROCESSES]);
     crew.order_all(&format!("call {}", how_long.as_millis()));
     let mut connections = (f64::INFINITY, 0.0_f64);
@@ -122,13 +153,21 @@ fn load(server: &Server, link: Link, how_long: Duration) -> Load {
         }
         missing > 0
     });
-    assert_eq!(calls.len(), PROCESSES, "every process says how its calls went");
+    assert_eq!(
+        calls.len(),
+        PROCESSES,
+        "every process says how its calls went"
+    );
     let agreed = match link {
         Link::Alone => None,
         _ => agreement::wait(&mut crew, server, &namespace, clock::now(), |_, _| {}),
     };
     let median = |of: fn(&Calls) -> f64| Distribution::of(calls.iter().map(of).collect()).median;
-    let changes: u64 = server.table(&namespace).values().map(|(_, epoch)| epoch).sum();
+    let changes: u64 = server
+        .table(&namespace)
+        .values()
+        .map(|(_, epoch)| epoch)
+        .sum();
     Load {
         made: calls.iter().map(|calls| calls.made as f64).sum(),
         refused: calls.iter().map(|calls| calls.refused as f64).sum(),

@@ -32,10 +32,26 @@ struct Variant {
 }
 
 const VARIANTS: [Variant; 4] = [
-    Variant { name: "without hooks", features: "", arguments: &[] },
-    Variant { name: "tracing, no subscriber", features: "tracing", arguments: &[] },
-    Variant { name: "tracing, subscriber at INFO", features: "tracing", arguments: &["info"] },
-    Variant { name: "metrics, not timed", features: "metrics", arguments: &[] },
+    Variant {
+        name: "without hooks",
+        features: "",
+        arguments: &[],
+    },
+    Variant {
+        name: "tracing, no subscriber",
+        features: "tracing",
+        arguments: &[],
+    },
+    Variant {
+        name: "tracing, subscriber at INFO",
+        features: "tracing",
+        arguments: &["info"],
+    },
+    Variant {
+        name: "metrics, not timed",
+        features: "metrics",
+        arguments: &[],
+    },
 ];
 
 pub(crate) fn run() -> Findings {
@@ -44,16 +60,23 @@ pub(crate) fn run() -> Findings {
     // Of each variant the rounds, of each round the cases: in S, and S itself in nanoseconds.
     let mut rounds: [Vec<Vec<f64>>; VARIANTS.len()] = Default::default();
     for _ in 0..STARTS {
-        let start = |(variant, program): (&Variant, &PathBuf)| Program::start(program, variant.arguments);
+        let start =
+            |(variant, program): (&Variant, &PathBuf)| Program::start(program, variant.arguments);
         let mut running: Vec<_> = VARIANTS.iter().zip(&programs).map(start).collect();
         names.clone_from(&running[0].cases);
         for round in 0..ROUNDS {
             for turn in 0..VARIANTS.len() {
                 // Nobody always comes after the same one.
-                let variant = if round % 2 == 0 { turn } else { VARIANTS.len() - 1 - turn };
+                let variant = if round % 2 == 0 {
+                    turn
+                } else {
+                    VARIANTS.len() - 1 - turn
+                };
                 let mut figures = running[variant].round();
                 let reference = figures[0];
-                figures[1..].iter_mut().for_each(|figure| *figure /= reference);
+                figures[1..]
+                    .iter_mut()
+                    .for_each(|figure| *figure /= reference);
                 rounds[variant].push(figures);
             }
         }
@@ -66,19 +89,40 @@ fn findings(names: &[String], rounds: &[Vec<Vec<f64>>; VARIANTS.len()]) -> Findi
     for (case, name) in names.iter().enumerate().skip(1) {
         let mut table = Table::new(
             format!("{name}: in S"),
-            ["built", "median", "p10", "p90", "more than without", "S, ns"],
+            [
+                "built",
+                "median",
+                "p10",
+                "p90",
+                "more than without",
+                "S, ns",
+            ],
         );
         for (variant, rounds_of) in VARIANTS.iter().zip(rounds) {
-            let of = |index: usize| Distribution::of(rounds_of.iter().map(|round| round[index]).collect());
+            let of = |index: usize| {
+                Distribution::of(rounds_of.iter().map(|round| round[index]).collect())
+            };
             let time = of(case);
             // Round by round, from figures that are milliseconds apart.
-            let more = rounds_of.iter().zip(&rounds[0]).map(|(with, without)| with[case] - without[case]);
+            let more = rounds_of
+                .iter()
+                .zip(&rounds[0])
+                .map(|(with, without)| with[case] - without[case]);
             let more = Distribution::of(more.collect()).median;
-            table.row(variant.name, [time.median, time.p10, time.p90, more, of(0).median]);
+            table.row(
+                variant.name,
+                [time.median, time.p10, time.p90, more, of(0).median],
+            );
             if !variant.features.is_empty() {
                 let target = format!("{name}, {}: more than without", variant.name);
-                let limit = if name.contains("closed") { CALL } else { REFUSAL };
-                findings.targets.push(Target::at_most(target, more, limit, " S"));
+                let limit = if name.contains("closed") {
+                    CALL
+                } else {
+                    REFUSAL
+                };
+                findings
+                    .targets
+                    .push(Target::at_most(target, more, limit, " S"));
             }
         }
         findings.tables.push(table);
@@ -89,9 +133,20 @@ fn findings(names: &[String], rounds: &[Vec<Vec<f64>>; VARIANTS.len()]) -> Findi
 /// Builds the program with these features; where it then is.
 fn build(features: &str) -> PathBuf {
     let target = std::env::current_exe().expect("this program has a path");
-    let target = target.ancestors().nth(2).expect("target/release/<program>").join("listeners");
+    let target = target
+        .ancestors()
+        .nth(2)
+        .expect("target/release/<program>")
+        .join("listeners");
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--locked", "--release", "--features", features])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--features",
+            features,
+        ])
         .arg("--manifest-path")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("listeners/Cargo.toml"))
         .arg("--target-dir")
@@ -99,7 +154,10 @@ fn build(features: &str) -> PathBuf {
         .env("CARGO_INCREMENTAL", "0")
         .status()
         .expect("cargo can be run");
-    assert!(status.success(), "the program could not be built with the features {features:?}");
+    assert!(
+        status.success(),
+        "the program could not be built with the features {features:?}"
+    );
     let program = format!("bulkman-bench-listeners{}", std::env::consts::EXE_SUFFIX);
     // The next build puts its own in that place.
     let kept = target.join(format!("{features}-{program}"));
@@ -125,7 +183,12 @@ impl Program {
             .expect("it was built");
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
-        let mut program = Self { child, orders, answers, cases: Vec::new() };
+        let mut program = Self {
+            child,
+            orders,
+            answers,
+            cases: Vec::new(),
+        };
         program.cases = program.answer().split('\t').map(str::to_owned).collect();
         program
     }
@@ -134,11 +197,17 @@ impl Program {
     fn round(&mut self) -> Vec<f64> {
         writeln!(self.orders.as_mut().expect("open until the end")).expect("it listens");
         let figures = self.answer();
-        figures.split('\t').map(|figure| figure.parse().expect("a number")).collect()
+        figures
+            .split('\t')
+            .map(|figure| figure.parse().expect("a number"))
+            .collect()
     }
 
     fn answer(&mut self) -> String {
-        self.answers.next().expect("it goes on until its input ends").expect("text")
+        self.answers
+            .next()
+            .expect("it goes on until its input ends")
+            .expect("text")
     }
 }
 

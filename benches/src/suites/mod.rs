@@ -21,17 +21,44 @@ pub(crate) struct Suite {
 
 /// In the order in which `all` runs them.
 pub(crate) static SUITES: [Suite; 6] = [
-    Suite { name: "overhead", run: |_| overhead::run() },
-    Suite { name: "contention", run: |_| contention::run() },
-    Suite { name: "memory", run: |_| memory::run() },
-    Suite { name: "scaling", run: |_| scaling::run() },
-    Suite { name: "snapshot", run: |_| snapshot::run() },
-    Suite { name: "overload", run: |_| overload::run() },
+    Suite {
+        name: "overhead",
+        run: |_| overhead::run(),
+    },
+    Suite {
+        name: "contention",
+        run: |_| contention::run(),
+    },
+    Suite {
+        name: "memory",
+        run: |_| memory::run(),
+    },
+    Suite {
+        name: "scaling",
+        run: |_| scaling::run(),
+    },
+    Suite {
+        name: "snapshot",
+        run: |_| snapshot::run(),
+    },
+    Suite {
+        name: "overload",
+        run: |_| overload::run(),
+    },
 ];
 
 /// Those that build programs of their own, or take minutes and a PostgreSQL server: only by name.
 pub(crate) static BY_NAME: [Suite; 3] = [
-    Suite { name: "listeners", run: |_| listeners::run() },
-    Suite { name: "fleet", run: |_| fleet::run() },
-    Suite { name: "fleet-load", run: |options| fleet_load::run(options.load) },
+    Suite {
+        name: "listeners",
+        run: |_| listeners::run(),
+    },
+    Suite {
+        name: "fleet",
+        run: |_| fleet::run(),
+    },
+    Suite {
+        name: "fleet-load",
+        run: |options| fleet_load::run(options.load),
+    },
 ];

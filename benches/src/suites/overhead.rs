@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::contenders::semaphores::REFERENCE;
 use crate::contenders::{
-    blocking, breakers, bulkman, execution_policy, floor, group, pairs, semaphores, throttle_net, tower,
-    tower_resilience,
+    blocking, breakers, bulkman, execution_policy, floor, group, pairs, semaphores, throttle_net,
+    tower, tower_resilience,
 };
 use crate::harness::Findings;
 use crate::harness::measure::{Case, Effort, Measured, interleaved};
@@ -36,17 +36,43 @@ pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
     let mut blocks = Vec::new();
     for group in GROUPS {
-        let mut table =
-            Table::new(group, ["ns a call", "median", "p10", "p90", "p99", "in S", "allocations"]);
+        let mut table = Table::new(
+            group,
+            [
+                "ns a call",
+                "median",
+                "p10",
+                "p90",
+                "p99",
+                "in S",
+                "allocations",
+            ],
+        );
         let mut bars = Vec::new();
         for case in measured.iter().filter(|case| case.group == group) {
             let time = case.time;
             let relative = case.over(reference).median;
-            table.row(&case.name, [time.median, time.p10, time.p90, time.p99, relative, case.allocations]);
-            bars.push(Bar { label: case.name.clone(), value: time.median });
+            table.row(
+                &case.name,
+                [
+                    time.median,
+                    time.p10,
+                    time.p90,
+                    time.p99,
+                    relative,
+                    case.allocations,
+                ],
+            );
+            bars.push(Bar {
+                label: case.name.clone(),
+                value: time.median,
+            });
         }
         findings.tables.push(table);
-        blocks.push(Block { title: group.to_owned(), bars });
+        blocks.push(Block {
+            title: group.to_owned(),
+            bars,
+        });
     }
     findings.charts.push(Chart {
         file: "overhead".to_owned(),
@@ -59,20 +85,57 @@ pub(crate) fn run() -> Findings {
 }
 
 /// Calls that take microseconds are timed one by one: a batch is one call.
-const SINGLE_CALLS: Effort = Effort { rounds: 200, batches: 10, batch: Duration::from_nanos(1) };
+const SINGLE_CALLS: Effort = Effort {
+    rounds: 200,
+    batches: 10,
+    batch: Duration::from_nanos(1),
+};
 
 fn targets(measured: &[Measured]) -> Vec<Target> {
     let reference = find(measured, group::SEMAPHORE, REFERENCE);
     let mut targets = Vec::new();
-    let (closed, limit) =
-        if cfg!(feature = "tracing") { ("closed, tracing on, no subscriber", 1.6) } else { ("closed", 1.45) };
+    let (closed, limit) = if cfg!(feature = "tracing") {
+        ("closed, tracing on, no subscriber", 1.6)
+    } else {
+        ("closed", 1.45)
+    };
     for (name, group, case, limit, parts) in [
         (closed, group::BOTH, bulkman::CLOSED, limit, floor::CLOSED),
-        ("closed, count window", group::BOTH, bulkman::COUNT_WINDOW, 2.0, floor::CLOSED),
-        ("closed, time window", group::BOTH, bulkman::TIME_WINDOW, 3.0, floor::TIMED),
-        ("closed, slow calls", group::BOTH, bulkman::SLOW_CALLS, 4.0, floor::SLOW_CALLS),
-        ("refused, open", group::OPEN, bulkman::CLOSED, 1.2, floor::OPEN),
-        ("refused, full", group::FULL, bulkman::CLOSED, 0.33, floor::FULL),
+        (
+            "closed, count window",
+            group::BOTH,
+            bulkman::COUNT_WINDOW,
+            2.0,
+            floor::CLOSED,
+        ),
+        (
+            "closed, time window",
+            group::BOTH,
+            bulkman::TIME_WINDOW,
+            3.0,
+            floor::TIMED,
+        ),
+        (
+            "closed, slow calls",
+            group::BOTH,
+            bulkman::SLOW_CALLS,
+            4.0,
+            floor::SLOW_CALLS,
+        ),
+        (
+            "refused, open",
+            group::OPEN,
+            bulkman::CLOSED,
+            1.2,
+            floor::OPEN,
+        ),
+        (
+            "refused, full",
+            group::FULL,
+            bulkman::CLOSED,
+            0.33,
+            floor::FULL,
+        ),
     ] {
         let case = find(measured, group, case);
         let floor = find(measured, group::FLOOR, parts).over(reference).median;
@@ -84,14 +147,24 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
     let pair = find(measured, group::BOTH, pairs::BEST_PAIR);
     let closed = find(measured, group::BOTH, bulkman::CLOSED);
     let relative = closed.over(pair).median;
-    targets.push(Target::at_most("closed, beside the best pair of peers", relative, 1.0, "x"));
+    targets.push(Target::at_most(
+        "closed, beside the best pair of peers",
+        relative,
+        1.0,
+        "x",
+    ));
     for (name, readings) in bulkman::clock_readings() {
         let limit = match name {
             "closed" | "closed, count window" => 0.0,
             "refused, open" => 1.0,
             _ => 2.0,
         };
-        targets.push(Target::at_most(format!("{name}: clock readings"), readings, limit, ""));
+        targets.push(Target::at_most(
+            format!("{name}: clock readings"),
+            readings,
+            limit,
+            "",
+        ));
     }
     targets
 }
@@ -110,6 +183,8 @@ fn cases() -> Vec<Case> {
 }
 
 fn find<'a>(measured: &'a [Measured], group: &str, name: &str) -> &'a Measured {
-    let case = measured.iter().find(|case| case.group == group && case.name == name);
+    let case = measured
+        .iter()
+        .find(|case| case.group == group && case.name == name);
     case.unwrap_or_else(|| panic!("{group} has no case {name}"))
 }

@@ -13,7 +13,10 @@ use crate::overload::clients::{Answered, arrivals, load};
 use crate::overload::service::{Capacity, WebService};
 
 /// 400 requests a second.
-const CAPACITY: Capacity = Capacity { at_once: 8, takes: Duration::from_millis(20) };
+const CAPACITY: Capacity = Capacity {
+    at_once: 8,
+    takes: Duration::from_millis(20),
+};
 /// Places in the bulkhead's queue: 20 ms of waiting, as long as a request takes.
 const QUEUE: usize = 8;
 /// Requests a second: twice what can be served.
@@ -50,7 +53,10 @@ pub(crate) fn run() -> Findings {
 
 /// A runtime that serves on one thread.
 fn thread() -> Runtime {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     runtime.expect("a Tokio runtime")
 }
 
@@ -77,7 +83,11 @@ impl Load {
                 _ => self.other += 1,
             }
         }
-        self.lasted += answers.iter().map(|answer| answer.at).max().unwrap_or_default();
+        self.lasted += answers
+            .iter()
+            .map(|answer| answer.at)
+            .max()
+            .unwrap_or_default();
         self.most_inside = self.most_inside.max(most_inside);
     }
 
@@ -98,13 +108,32 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
             "{RATE} requests a second, where {} can be served; milliseconds to the answer",
             CAPACITY.at_once as f64 / CAPACITY.takes.as_secs_f64()
         ),
-        ["answers", "number", "p50", "p99", "max", "a second", "in time, a second", "inside, the most"],
+        [
+            "answers",
+            "number",
+            "p50",
+            "p99",
+            "max",
+            "a second",
+            "in time, a second",
+            "inside, the most",
+        ],
     );
     let mut bars = Vec::new();
     let mut p99 = Vec::new();
     for (name, load, took, in_time) in [
-        ("unguarded: served", unguarded, &unguarded.served, unguarded.in_time()),
-        ("bulkman: served", guarded, &guarded.served, guarded.in_time()),
+        (
+            "unguarded: served",
+            unguarded,
+            &unguarded.served,
+            unguarded.in_time(),
+        ),
+        (
+            "bulkman: served",
+            guarded,
+            &guarded.served,
+            guarded.in_time(),
+        ),
         ("bulkman: refused", guarded, &guarded.refused, 0),
     ] {
         let time = Distribution::of(took.clone());
@@ -122,7 +151,10 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
                 of_served(load.most_inside as f64),
             ],
         );
-        bars.push(Bar { label: name.to_owned(), value: time.p99 });
+        bars.push(Bar {
+            label: name.to_owned(),
+            value: time.p99,
+        });
         p99.push(time.p99);
     }
     findings.tables.push(table);
@@ -130,22 +162,52 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
         file: "overload".to_owned(),
         title: "Answers of a web service with twice the requests that it can serve".to_owned(),
         unit: "milliseconds to the answer, 99th percentile",
-        blocks: vec![Block { title: "from when the request was due".to_owned(), bars }],
+        blocks: vec![Block {
+            title: "from when the request was due".to_owned(),
+            bars,
+        }],
     });
-    let [unguarded_p99, served_p99, refused_p99] = p99[..] else { unreachable!("three rows") };
+    let [unguarded_p99, served_p99, refused_p99] = p99[..] else {
+        unreachable!("three rows")
+    };
     let takes = CAPACITY.takes.as_secs_f64() * 1e3;
     findings.targets = vec![
-        Target::at_most("inside at once, guarded", guarded.most_inside as f64, CAPACITY.at_once as f64, ""),
-        Target::at_most("refused, p99, within the time of one request", refused_p99, takes, " ms"),
-        Target::at_most("refused, p99 over the unguarded", refused_p99 / unguarded_p99, 0.02, " x"),
-        Target::at_most("served, p99, within the time of three requests", served_p99, 3.0 * takes, " ms"),
+        Target::at_most(
+            "inside at once, guarded",
+            guarded.most_inside as f64,
+            CAPACITY.at_once as f64,
+            "",
+        ),
+        Target::at_most(
+            "refused, p99, within the time of one request",
+            refused_p99,
+            takes,
+            " ms",
+        ),
+        Target::at_most(
+            "refused, p99 over the unguarded",
+            refused_p99 / unguarded_p99,
+            0.02,
+            " x",
+        ),
+        Target::at_most(
+            "served, p99, within the time of three requests",
+            served_p99,
+            3.0 * takes,
+            " ms",
+        ),
         Target::at_least(
             "served a second, guarded over unguarded",
             guarded.a_second(guarded.served.len()) / unguarded.a_second(unguarded.served.len()),
             0.9,
             " x",
         ),
-        Target::at_most("answers of another kind", (unguarded.other + guarded.other) as f64, 0.0, ""),
+        Target::at_most(
+            "answers of another kind",
+            (unguarded.other + guarded.other) as f64,
+            0.0,
+            "",
+        ),
     ];
     findings
 }

@@ -22,7 +22,11 @@ use crate::harness::table::Table;
 use crate::harness::target::Target;
 use crate::workers::Workers;
 
-const EFFORT: Effort = Effort { rounds: 60, batches: 10, batch: Duration::from_micros(50) };
+const EFFORT: Effort = Effort {
+    rounds: 60,
+    batches: 10,
+    batch: Duration::from_micros(50),
+};
 
 /// What flat means: the most that ten times the size may add. The caches end on the way.
 const FLAT: f64 = 2.0;
@@ -33,26 +37,68 @@ pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
     let mut blocks = Vec::new();
     let sizes = [1, 10, 100, 1000, 10_000, 100_000];
-    let lookups = grow("looking up one of so many bulkheads", &sizes, lookup, &mut findings, &mut blocks);
+    let lookups = grow(
+        "looking up one of so many bulkheads",
+        &sizes,
+        lookup,
+        &mut findings,
+        &mut blocks,
+    );
     let title = "looking up in a HashMap, for comparison";
     let maps = grow(title, &sizes, hash_map, &mut findings, &mut blocks);
     let decades = |lookups: &[Measured]| lookups[5].over(&lookups[1]).median;
-    let target = Target::at_most("looking one up among 100000 over among 10", decades(&lookups), 4.0, "x");
-    findings.targets.push(target.above(decades(&maps), "a HashMap of Arcs"));
+    let target = Target::at_most(
+        "looking one up among 100000 over among 10",
+        decades(&lookups),
+        4.0,
+        "x",
+    );
+    findings
+        .targets
+        .push(target.above(decades(&maps), "a HashMap of Arcs"));
     let sizes = [10, 100, 1000, 10_000, 100_000, 1_000_000];
-    let windows = grow("a call, count window of so many", &sizes, count_window, &mut findings, &mut blocks);
+    let windows = grow(
+        "a call, count window of so many",
+        &sizes,
+        count_window,
+        &mut findings,
+        &mut blocks,
+    );
     flat("recording in a count window", &windows, &mut findings);
     let buckets = [1, 10, 100, 1000, 10_000];
-    let windows =
-        grow("a call, time window of so many buckets", &buckets, time_window, &mut findings, &mut blocks);
+    let windows = grow(
+        "a call, time window of so many buckets",
+        &buckets,
+        time_window,
+        &mut findings,
+        &mut blocks,
+    );
     flat("recording in a time window", &windows, &mut findings);
     let title = "the first leaves a queue of so many, one joins";
-    let leaving = grow(title, &sizes, leave::<bulkman::OnTokio>, &mut findings, &mut blocks);
+    let leaving = grow(
+        title,
+        &sizes,
+        leave::<bulkman::OnTokio>,
+        &mut findings,
+        &mut blocks,
+    );
     flat("leaving a queue", &leaving, &mut findings);
     let at_random = leave_at_random::<bulkman::OnTokio>;
-    grow("one at random leaves a queue of so many, one joins", &sizes, at_random, &mut findings, &mut blocks);
+    grow(
+        "one at random leaves a queue of so many, one joins",
+        &sizes,
+        at_random,
+        &mut findings,
+        &mut blocks,
+    );
     let tokio = leave_at_random::<Tokio>;
-    grow("the same in tokio's Semaphore, for comparison", &sizes, tokio, &mut findings, &mut blocks);
+    grow(
+        "the same in tokio's Semaphore, for comparison",
+        &sizes,
+        tokio,
+        &mut findings,
+        &mut blocks,
+    );
     let hands = grow(
         "a hand-off in a queue of so many",
         &sizes,
@@ -84,19 +130,35 @@ fn grow(
     let mut bars = Vec::new();
     for (index, (size, case)) in sizes.iter().zip(&measured).enumerate() {
         let time = case.time;
-        let growth = index.checked_sub(1).map_or(f64::NAN, |before| case.over(&measured[before]).median);
+        let growth = index
+            .checked_sub(1)
+            .map_or(f64::NAN, |before| case.over(&measured[before]).median);
         table.row(size.to_string(), [time.median, time.p10, time.p90, growth]);
-        bars.push(Bar { label: case.name.clone(), value: time.median });
+        bars.push(Bar {
+            label: case.name.clone(),
+            value: time.median,
+        });
     }
     findings.tables.push(table);
-    blocks.push(Block { title: title.to_owned(), bars });
+    blocks.push(Block {
+        title: title.to_owned(),
+        bars,
+    });
     measured
 }
 
 /// The steepest decade must not be steep.
 fn flat(name: &str, measured: &[Measured], findings: &mut Findings) {
-    let growth = measured.windows(2).map(|pair| pair[1].over(&pair[0]).median).fold(f64::MIN, f64::max);
-    findings.targets.push(Target::at_most(format!("{name}: steepest decade"), growth, FLAT, "x"));
+    let growth = measured
+        .windows(2)
+        .map(|pair| pair[1].over(&pair[0]).median)
+        .fold(f64::MIN, f64::max);
+    findings.targets.push(Target::at_most(
+        format!("{name}: steepest decade"),
+        growth,
+        FLAT,
+        "x",
+    ));
 }
 
 fn lookup(bulkheads: usize) -> Case {
@@ -112,8 +174,9 @@ fn lookup(bulkheads: usize) -> Case {
 }
 
 fn hash_map(entries: usize) -> Case {
-    let map: HashMap<String, Arc<usize>> =
-        (0..entries).map(|index| (Label::of(index).as_str().to_owned(), Arc::new(index))).collect();
+    let map: HashMap<String, Arc<usize>> = (0..entries)
+        .map(|index| (Label::of(index).as_str().to_owned(), Arc::new(index)))
+        .collect();
     let mut pick = picker(entries);
     Case::new(group::BOTH, format!("HashMap: {entries}"), move || {
         map.get(Label::of(pick()).as_str()).cloned()
@@ -144,7 +207,10 @@ fn count_window(calls: usize) -> Case {
 }
 
 fn time_window(buckets: usize) -> Case {
-    guarded(bulkman::rate_over(u32::try_from(buckets).expect("a number of buckets")), buckets)
+    guarded(
+        bulkman::rate_over(u32::try_from(buckets).expect("a number of buckets")),
+        buckets,
+    )
 }
 
 fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
@@ -155,7 +221,11 @@ fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     let mut call = move || {
         calls = calls.wrapping_add(1);
         ready(caller.execute(async move {
-            std::hint::black_box(if calls.is_multiple_of(5) { Err(Failed) } else { Ok(7_u64) })
+            std::hint::black_box(if calls.is_multiple_of(5) {
+                Err(Failed)
+            } else {
+                Ok(7_u64)
+            })
         }))
     };
     for _ in 0..size {
@@ -184,11 +254,15 @@ fn leaving<G: Gate>(waiting: usize, mut pick: impl FnMut() -> usize + 'static) -
     let gate = G::new(1);
     let mut crowd = gather(waiting, || call(gate.clone()));
     crowd.queue();
-    Case::new(group::BULKHEAD, format!("{}: {waiting}", G::NAME), move || {
-        let index = pick();
-        crowd.cancel(index);
-        crowd.refill(index, call(gate.clone()));
-    })
+    Case::new(
+        group::BULKHEAD,
+        format!("{}: {waiting}", G::NAME),
+        move || {
+            let index = pick();
+            crowd.cancel(index);
+            crowd.refill(index, call(gate.clone()));
+        },
+    )
 }
 
 fn hand_off<G: Gate>(waiting: usize) -> Case {
@@ -196,11 +270,15 @@ fn hand_off<G: Gate>(waiting: usize) -> Case {
     let mut crowd = gather(waiting, || call(gate.clone()));
     crowd.queue();
     let mut head = 0;
-    Case::new(group::BULKHEAD, format!("{}: {waiting}", G::NAME), move || {
-        crowd.hand_off(head);
-        crowd.refill(head, call(gate.clone()));
-        head = (head + 1) % waiting;
-    })
+    Case::new(
+        group::BULKHEAD,
+        format!("{}: {waiting}", G::NAME),
+        move || {
+            crowd.hand_off(head);
+            crowd.refill(head, call(gate.clone()));
+            head = (head + 1) % waiting;
+        },
+    )
 }
 
 /// Indices below `end`, at random but the same in each run.

@@ -18,13 +18,24 @@ const LIMIT_MS: f64 = 10.0;
 
 pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
-    let mut table = Table::new("a look at all bulkheads, us", ["bulkheads", "median", "p99", "each"]);
+    let mut table = Table::new(
+        "a look at all bulkheads, us",
+        ["bulkheads", "median", "p99", "each"],
+    );
     let mut cases = Vec::new();
     for size in SIZES {
         let manager = manager(size);
         let looking = manager.clone();
-        cases.push((size, Case::new("snapshot", "snapshot", move || looking.snapshot())));
-        cases.push((size, Case::new("snapshot", "as a table", move || manager.snapshot().to_string().len())));
+        cases.push((
+            size,
+            Case::new("snapshot", "snapshot", move || looking.snapshot()),
+        ));
+        cases.push((
+            size,
+            Case::new("snapshot", "as a table", move || {
+                manager.snapshot().to_string().len()
+            }),
+        ));
     }
     let (sizes, mut cases): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
     for (size, measured) in sizes.into_iter().zip(interleaved(&mut cases, EFFORT)) {
@@ -33,7 +44,9 @@ pub(crate) fn run() -> Findings {
         table.row(row, [us, measured.time.p99 / 1e3, us / size as f64]);
         if size == 1_000 {
             let name = format!("1000 bulkheads: {}", measured.name);
-            findings.targets.push(Target::at_most(name, us / 1e3, LIMIT_MS, " ms"));
+            findings
+                .targets
+                .push(Target::at_most(name, us / 1e3, LIMIT_MS, " ms"));
         }
     }
     findings.tables.push(table);
@@ -41,14 +54,20 @@ pub(crate) fn run() -> Findings {
 }
 
 /// Calls that take milliseconds are timed one by one.
-const EFFORT: Effort = Effort { rounds: 20, batches: 5, batch: Duration::from_nanos(1) };
+const EFFORT: Effort = Effort {
+    rounds: 20,
+    batches: 5,
+    batch: Duration::from_nanos(1),
+};
 
 /// Each bulkhead has a full window, and a history of as many transitions as are kept.
 fn manager(bulkheads: usize) -> BulkheadManager {
     let manager = BulkheadManager::new(ClockOnly);
     for number in 0..bulkheads {
         let config = BulkheadConfig::new(format!("backend-{number}")).circuit_breaker(rate_of(100));
-        let bulkhead = manager.create_bulkhead(config).expect("a valid configuration");
+        let bulkhead = manager
+            .create_bulkhead(config)
+            .expect("a valid configuration");
         let circuit = bulkhead.circuit_breaker().expect("there is one");
         for _ in 0..4 {
             circuit.open();

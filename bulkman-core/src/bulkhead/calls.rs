@@ -71,7 +71,10 @@ impl Bulkhead {
     /// assert!(text.contains("[package]"));
     /// # Ok::<(), bulkman::BulkheadError<std::io::Error>>(()) }).unwrap();
     /// ```
-    pub fn execute_blocking<F, T, E>(&self, operation: F) -> ExecuteBlocking<F, T, E, DefaultClassifier>
+    pub fn execute_blocking<F, T, E>(
+        &self,
+        operation: F,
+    ) -> ExecuteBlocking<F, T, E, DefaultClassifier>
     where
         F: FnOnce() -> Result<T, E> + Send + 'static,
         T: Send + 'static,

@@ -30,7 +30,10 @@ pub struct Drained<'a> {
 
 impl<'a> Drained<'a> {
     pub(crate) fn new(bulkhead: &'a Inner) -> Self {
-        Self { bulkhead, place: None }
+        Self {
+            bulkhead,
+            place: None,
+        }
     }
 }
 
@@ -40,7 +43,11 @@ impl Future for Drained<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let bulkhead = self.bulkhead;
         bulkhead.ended.register(&mut self.place, cx.waker());
-        if bulkhead.queue.is_drained() { Poll::Ready(()) } else { Poll::Pending }
+        if bulkhead.queue.is_drained() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -52,6 +59,8 @@ impl Drop for Drained<'_> {
 
 impl fmt::Debug for Drained<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drained").field("bulkhead", &self.bulkhead.name).finish_non_exhaustive()
+        f.debug_struct("Drained")
+            .field("bulkhead", &self.bulkhead.name)
+            .finish_non_exhaustive()
     }
 }

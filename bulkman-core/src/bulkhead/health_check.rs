@@ -27,20 +27,34 @@ where
 {
     let inner = bulkhead.inner();
     if interval.is_zero() {
-        return Err(ConfigError::out_of_range("health_check interval", "0ns", "more than zero"));
+        return Err(ConfigError::out_of_range(
+            "health_check interval",
+            "0ns",
+            "more than zero",
+        ));
     }
     if !(inner.capabilities.tasks && inner.capabilities.timers) {
-        return Err(ConfigError::Unsupported { setting: "health_check", needs: "tasks and timers" });
+        return Err(ConfigError::Unsupported {
+            setting: "health_check",
+            needs: "tasks and timers",
+        });
     }
     let Some(circuit) = &inner.circuit else {
         let needs = "a circuit breaker: `circuit_breaker_enabled` is false";
-        return Err(ConfigError::Requires { setting: "health_check", needs });
+        return Err(ConfigError::Requires {
+            setting: "health_check",
+            needs,
+        });
     };
     let changed = Arc::clone(&inner.ended);
     let hook = Arc::clone(&changed);
     circuit.on_transition(Arc::new(move |_| hook.wake_all()));
-    let task =
-        Task { bulkhead: bulkhead.downgrade(), changed, runtime: Arc::clone(&inner.runtime), interval };
+    let task = Task {
+        bulkhead: bulkhead.downgrade(),
+        changed,
+        runtime: Arc::clone(&inner.runtime),
+        interval,
+    };
     inner.runtime.spawn(Box::pin(task.run(check)));
     Ok(())
 }
@@ -73,10 +87,15 @@ impl Task {
             if !self.pause().await {
                 continue;
             }
-            let Some(seen) = self.circuit().map(|circuit| circuit.seen()) else { return };
+            let Some(seen) = self.circuit().map(|circuit| circuit.seen()) else {
+                return;
+            };
             if self.passes(&check).await {
                 // What opened the circuit again meanwhile is newer than the check.
-                if let Some(circuit) = self.circuit().filter(|circuit| !circuit.refuses_since(seen)) {
+                if let Some(circuit) = self
+                    .circuit()
+                    .filter(|circuit| !circuit.refuses_since(seen))
+                {
                     circuit.half_open_early();
                 }
             }
@@ -97,7 +116,9 @@ impl Task {
     async fn pause(&self) -> bool {
         let Some(until) = self.runtime.now().checked_add(self.interval) else {
             // An interval beyond the end of time: only the bulkhead's end matters.
-            return self.wait(|look| matches!(look, Look::Ended).then_some(false)).await;
+            return self
+                .wait(|look| matches!(look, Look::Ended).then_some(false))
+                .await;
         };
         let mut timer = self.runtime.sleep_until(until);
         let closed = self.wait(|look| (!matches!(look, Look::Open)).then_some(()));
@@ -117,9 +138,15 @@ impl Task {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let Ok(checking) = catch_unwind(AssertUnwindSafe(check)) else { return false };
+        let Ok(checking) = catch_unwind(AssertUnwindSafe(check)) else {
+            return false;
+        };
         let mut checking = pin!(checking);
-        let mut timer = self.runtime.now().checked_add(self.interval).map(|at| self.runtime.sleep_until(at));
+        let mut timer = self
+            .runtime
+            .now()
+            .checked_add(self.interval)
+            .map(|at| self.runtime.sleep_until(at));
         let ended = self.wait(|look| matches!(look, Look::Ended).then_some(()));
         let mut ended = pin!(ended);
         std::future::poll_fn(move |cx| {
@@ -128,8 +155,14 @@ impl Task {
                 Ok(Poll::Pending) => {}
                 Err(_panic) => return Poll::Ready(false),
             }
-            let late = timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
-            if late || ended.as_mut().poll(cx).is_ready() { Poll::Ready(false) } else { Poll::Pending }
+            let late = timer
+                .as_mut()
+                .is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+            if late || ended.as_mut().poll(cx).is_ready() {
+                Poll::Ready(false)
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }
@@ -155,11 +188,15 @@ impl Task {
 
     /// Held only while it is looked at: a check that hangs must not keep the bulkhead alive.
     fn circuit(&self) -> Option<CircuitBreaker> {
-        self.bulkhead.upgrade().and_then(|bulkhead| bulkhead.circuit_breaker().cloned())
+        self.bulkhead
+            .upgrade()
+            .and_then(|bulkhead| bulkhead.circuit_breaker().cloned())
     }
 
     fn look(&self) -> Look {
-        let Some(bulkhead) = self.bulkhead.upgrade() else { return Look::Ended };
+        let Some(bulkhead) = self.bulkhead.upgrade() else {
+            return Look::Ended;
+        };
         if bulkhead.inner().queue.is_closed() {
             return Look::Ended;
         }

@@ -125,7 +125,10 @@ impl Bulkhead {
     /// assert!(search.is_healthy() && mail.is_healthy());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn with_runtime(config: BulkheadConfig, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
+    pub fn with_runtime(
+        config: BulkheadConfig,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
         let capabilities = runtime.capabilities();
         config.supported_by(capabilities)?;
@@ -309,7 +312,11 @@ impl Bulkhead {
     /// assert_eq!(bulkhead.state(), BulkheadState::Degraded);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn health_check<F, Fut, T, E>(&self, interval: Duration, check: F) -> Result<(), ConfigError>
+    pub fn health_check<F, Fut, T, E>(
+        &self,
+        interval: Duration,
+        check: F,
+    ) -> Result<(), ConfigError>
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
@@ -404,7 +411,9 @@ impl fmt::Debug for Bulkhead {
 /// Whoever waits is refused when the circuit opens.
 fn follow_circuit(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
     circuit.on_transition(Arc::new(move |transition| {
-        let Some(inner) = bulkhead.upgrade() else { return };
+        let Some(inner) = bulkhead.upgrade() else {
+            return;
+        };
         #[cfg(feature = "metrics")]
         inner.meter.count_transition(transition.to);
         if transition.to.rejects_all() {

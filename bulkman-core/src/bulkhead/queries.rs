@@ -53,7 +53,10 @@ impl Bulkhead {
     /// ```
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        matches!(self.state(), BulkheadState::Healthy | BulkheadState::Degraded)
+        matches!(
+            self.state(),
+            BulkheadState::Healthy | BulkheadState::Degraded
+        )
     }
 
     /// The counters.
@@ -84,9 +87,9 @@ impl Bulkhead {
             active: reading.active(),
             rejected: Rejections {
                 circuit_open: reading.refused.open,
-                probes_out: reading.refused.probes_out,
+                probe_limit_reached: reading.refused.probe_limit_reached,
                 forced_open: reading.refused.forced_open,
-                no_lease: reading.refused.no_lease,
+                no_probe_lease: reading.refused.no_probe_lease,
                 full: reading.event(Event::Full),
                 timed_out_in_queue: reading.event(Event::TimedOutWaiting),
                 shutdown: reading.event(Event::Shutdown),
@@ -159,7 +162,10 @@ impl Bulkhead {
     /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.inner.circuit.as_ref().and_then(CircuitBreaker::retry_after)
+        self.inner
+            .circuit
+            .as_ref()
+            .and_then(CircuitBreaker::retry_after)
     }
 
     /// The circuit's transitions from now on, in order: see [`CircuitEvents`].
@@ -180,6 +186,9 @@ impl Bulkhead {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn events(&self) -> CircuitEvents {
-        self.inner.circuit.as_ref().map_or_else(CircuitEvents::ended, CircuitBreaker::events)
+        self.inner
+            .circuit
+            .as_ref()
+            .map_or_else(CircuitEvents::ended, CircuitBreaker::events)
     }
 }

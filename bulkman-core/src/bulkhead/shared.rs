@@ -81,7 +81,8 @@ impl Inner {
         }
         self.limits.set(TimeLimits::of(config));
         let (permits, places, order) = config.limits();
-        self.queue.resize(permits, places, order, || self.runtime.now());
+        self.queue
+            .resize(permits, places, order, || self.runtime.now());
         Ok(())
     }
 
@@ -101,7 +102,9 @@ impl Inner {
     }
 
     pub(crate) fn refused_by_circuit(&self) -> CircuitRejections {
-        self.circuit.as_ref().map_or_else(CircuitRejections::default, CircuitBreaker::refusals)
+        self.circuit
+            .as_ref()
+            .map_or_else(CircuitRejections::default, CircuitBreaker::rejections)
     }
 }
 

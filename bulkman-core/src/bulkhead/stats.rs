@@ -88,11 +88,11 @@ pub struct Rejections {
     /// The circuit was open, also when it opened while the call waited.
     pub circuit_open: u64,
     /// The circuit was half-open and all its probes were out.
-    pub probes_out: u64,
+    pub probe_limit_reached: u64,
     /// The circuit was held open by hand.
     pub forced_open: u64,
     /// The circuit was half-open and its probes were held by other processes of the fleet.
-    pub no_lease: u64,
+    pub no_probe_lease: u64,
     /// No permit and no place in the queue.
     pub full: u64,
     /// The deadline passed in the queue.
@@ -111,9 +111,9 @@ impl Rejections {
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.circuit_open
-            + self.probes_out
+            + self.probe_limit_reached
             + self.forced_open
-            + self.no_lease
+            + self.no_probe_lease
             + self.full
             + self.timed_out_in_queue
             + self.shutdown

@@ -38,7 +38,11 @@ pub struct Classified<T, E, C> {
 
 impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     pub(crate) const fn new(bulkhead: Bulkhead, classifier: C) -> Self {
-        Self { bulkhead, classifier, results: PhantomData }
+        Self {
+            bulkhead,
+            classifier,
+            results: PhantomData,
+        }
     }
 
     /// As [`Bulkhead::execute`].
@@ -82,7 +86,10 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
         T: Send + 'static,
         E: Send + 'static,
     {
-        self.bulkhead.call().classified_by(self.classifier.clone()).execute_blocking(operation)
+        self.bulkhead
+            .call()
+            .classified_by(self.classifier.clone())
+            .execute_blocking(operation)
     }
 
     /// As [`Bulkhead::execute_sync`].
@@ -141,12 +148,18 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
 
 impl<T, E, C: Clone> Clone for Classified<T, E, C> {
     fn clone(&self) -> Self {
-        Self { bulkhead: self.bulkhead.clone(), classifier: self.classifier.clone(), results: PhantomData }
+        Self {
+            bulkhead: self.bulkhead.clone(),
+            classifier: self.classifier.clone(),
+            results: PhantomData,
+        }
     }
 }
 
 impl<T, E, C> fmt::Debug for Classified<T, E, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Classified").field("bulkhead", &self.bulkhead).finish_non_exhaustive()
+        f.debug_struct("Classified")
+            .field("bulkhead", &self.bulkhead)
+            .finish_non_exhaustive()
     }
 }

@@ -23,7 +23,13 @@ impl Limit {
     pub(crate) fn new(limit: Option<Duration>) -> Self {
         limit
             .and_then(|limit| u64::try_from(limit.as_nanos()).ok())
-            .map_or(Self::NONE, |nanos| if nanos >= Self::AS_CONFIGURED.0 { Self::NONE } else { Self(nanos) })
+            .map_or(Self::NONE, |nanos| {
+                if nanos >= Self::AS_CONFIGURED.0 {
+                    Self::NONE
+                } else {
+                    Self(nanos)
+                }
+            })
     }
 
     fn get(self) -> Option<Duration> {
@@ -31,7 +37,11 @@ impl Limit {
     }
 
     fn or(self, configured: &AtomicU64) -> Self {
-        if self == Self::AS_CONFIGURED { Self(configured.load(Ordering::Relaxed)) } else { self }
+        if self == Self::AS_CONFIGURED {
+            Self(configured.load(Ordering::Relaxed))
+        } else {
+            self
+        }
     }
 }
 
@@ -47,7 +57,11 @@ pub(crate) struct TimeLimits {
 }
 
 impl TimeLimits {
-    const NONE: Self = Self { timeout: Limit::NONE, max_wait: Limit::NONE, run_timeout: Limit::NONE };
+    const NONE: Self = Self {
+        timeout: Limit::NONE,
+        max_wait: Limit::NONE,
+        run_timeout: Limit::NONE,
+    };
 
     /// What a call that says nothing about its limits begins with.
     pub(crate) const AS_CONFIGURED: Self = Self {
@@ -68,13 +82,19 @@ impl TimeLimits {
     /// The first limit that wants a timer.
     pub(crate) fn needs_timer(&self) -> Option<&'static Lack> {
         // Who never waits needs no timer for it.
-        let max_wait = if self.max_wait == Limit(0) { Limit::NONE } else { self.max_wait };
+        let max_wait = if self.max_wait == Limit(0) {
+            Limit::NONE
+        } else {
+            self.max_wait
+        };
         let limits = [
             (&Lack::TIMEOUT, self.timeout),
             (&Lack::MAX_WAIT, max_wait),
             (&Lack::RUN_TIMEOUT, self.run_timeout),
         ];
-        limits.into_iter().find_map(|(lack, limit)| (limit != Limit::NONE).then_some(lack))
+        limits
+            .into_iter()
+            .find_map(|(lack, limit)| (limit != Limit::NONE).then_some(lack))
     }
 }
 
@@ -90,8 +110,12 @@ pub(crate) struct ConfiguredLimits {
 impl ConfiguredLimits {
     pub(crate) fn new(limits: TimeLimits) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
-        let configured =
-            Self { any: AtomicBool::new(false), timeout: none(), max_wait: none(), run_timeout: none() };
+        let configured = Self {
+            any: AtomicBool::new(false),
+            timeout: none(),
+            max_wait: none(),
+            run_timeout: none(),
+        };
         configured.set(limits);
         configured
     }
@@ -99,8 +123,10 @@ impl ConfiguredLimits {
     pub(crate) fn set(&self, limits: TimeLimits) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
-        self.run_timeout.store(limits.run_timeout.0, Ordering::Relaxed);
-        self.any.store(limits != TimeLimits::NONE, Ordering::Relaxed);
+        self.run_timeout
+            .store(limits.run_timeout.0, Ordering::Relaxed);
+        self.any
+            .store(limits != TimeLimits::NONE, Ordering::Relaxed);
     }
 
     /// Whether there is any limit.
@@ -153,15 +179,28 @@ impl RunPhase {
 
     /// A limit that would not fit never comes.
     const fn waits(max_wait: Limit) -> Self {
-        Self(if max_wait.0 < Self::RUNS { max_wait.0 } else { Limit::NONE.0 })
+        Self(if max_wait.0 < Self::RUNS {
+            max_wait.0
+        } else {
+            Limit::NONE.0
+        })
     }
 
     fn runs(after: Duration) -> Self {
-        Self(Self::RUNS | u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).min(Self::RUNS - 2))
+        Self(
+            Self::RUNS
+                | u64::try_from(after.as_nanos())
+                    .unwrap_or(u64::MAX)
+                    .min(Self::RUNS - 2),
+        )
     }
 
     const fn max_wait(self) -> Limit {
-        if self.0 < Self::RUNS { Limit(self.0) } else { Limit::NONE }
+        if self.0 < Self::RUNS {
+            Limit(self.0)
+        } else {
+            Limit::NONE
+        }
     }
 
     const fn waited(self) -> Option<Duration> {
@@ -174,13 +213,27 @@ impl RunPhase {
 
 impl Times {
     const fn new(limits: TimeLimits, began: Instant) -> Self {
-        let TimeLimits { timeout, max_wait, run_timeout } = limits;
-        Self { timeout, run_timeout, phase: RunPhase::waits(max_wait), began, timer: None }
+        let TimeLimits {
+            timeout,
+            max_wait,
+            run_timeout,
+        } = limits;
+        Self {
+            timeout,
+            run_timeout,
+            phase: RunPhase::waits(max_wait),
+            began,
+            timer: None,
+        }
     }
 
     fn limits(&self) -> TimeLimits {
         let (timeout, run_timeout) = (self.timeout, self.run_timeout);
-        TimeLimits { timeout, max_wait: self.phase.max_wait(), run_timeout }
+        TimeLimits {
+            timeout,
+            max_wait: self.phase.max_wait(),
+            run_timeout,
+        }
     }
 
     /// When the operation began.
@@ -194,12 +247,19 @@ impl Times {
     }
 
     fn queue(&self) -> Option<Instant> {
-        let wait = self.phase.max_wait().get().and_then(|limit| self.began.checked_add(limit));
+        let wait = self
+            .phase
+            .max_wait()
+            .get()
+            .and_then(|limit| self.began.checked_add(limit));
         earlier(wait, self.total())
     }
 
     fn run_until(&self) -> Option<Instant> {
-        let run = self.run_timeout.get().and_then(|limit| self.running()?.checked_add(limit));
+        let run = self
+            .run_timeout
+            .get()
+            .and_then(|limit| self.running()?.checked_add(limit));
         earlier(run, self.total())
     }
 }
@@ -253,7 +313,9 @@ impl Deadlines {
                 times.timer = None;
                 times.phase = RunPhase::runs(runtime.now().saturating_duration_since(times.began));
             }
-            Self::Unkept | Self::Asked(_) | Self::Running(_) => *self = Self::Running(runtime.now()),
+            Self::Unkept | Self::Asked(_) | Self::Running(_) => {
+                *self = Self::Running(runtime.now())
+            }
         }
     }
 
@@ -280,9 +342,14 @@ impl Deadlines {
 
     /// How long the call waited and how long its operation ran, as of `now` where one goes on.
     pub(crate) fn spent(&self, now: Instant) -> (Duration, Duration) {
-        let between = |from: Instant, to: Option<Instant>| to.unwrap_or(now).saturating_duration_since(from);
-        let ran = self.running().map_or(Duration::ZERO, |running| between(running, None));
-        let waited = self.times().map_or(Duration::ZERO, |times| between(times.began, times.running()));
+        let between =
+            |from: Instant, to: Option<Instant>| to.unwrap_or(now).saturating_duration_since(from);
+        let ran = self
+            .running()
+            .map_or(Duration::ZERO, |running| between(running, None));
+        let waited = self.times().map_or(Duration::ZERO, |times| {
+            between(times.began, times.running())
+        });
         (waited, ran)
     }
 
@@ -301,16 +368,34 @@ impl Deadlines {
         runtime: &dyn Runtime,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let Self::Kept(times) = self else { return Poll::Pending };
-        times.timer.get_or_insert_with(|| runtime.sleep_until(deadline)).as_mut().poll(cx)
+        let Self::Kept(times) = self else {
+            return Poll::Pending;
+        };
+        times
+            .timer
+            .get_or_insert_with(|| runtime.sleep_until(deadline))
+            .as_mut()
+            .poll(cx)
     }
 
     /// The same moments, for somebody who needs no timer.
     pub(crate) fn without_timer(&self) -> Self {
         match self {
             Self::Kept(times) => {
-                let Times { timeout, run_timeout, phase, began, timer: _ } = *times;
-                Self::Kept(Times { timeout, run_timeout, phase, began, timer: None })
+                let Times {
+                    timeout,
+                    run_timeout,
+                    phase,
+                    began,
+                    timer: _,
+                } = *times;
+                Self::Kept(Times {
+                    timeout,
+                    run_timeout,
+                    phase,
+                    began,
+                    timer: None,
+                })
             }
             Self::Running(since) => Self::Running(*since),
             Self::Unkept | Self::Asked(_) => Self::Unkept,
@@ -353,15 +438,25 @@ mod tests {
         let nanos = Duration::from_nanos;
         for limit in [nanos(0), nanos(1), Duration::from_secs(200 * 365 * 86_400)] {
             let phase = RunPhase::waits(Limit::new(Some(limit)));
-            assert_eq!((phase.max_wait().get(), phase.waited()), (Some(limit), None));
+            assert_eq!(
+                (phase.max_wait().get(), phase.waited()),
+                (Some(limit), None)
+            );
         }
-        for never in [None, Some(Duration::from_secs(300 * 365 * 86_400)), Some(Duration::MAX)] {
+        for never in [
+            None,
+            Some(Duration::from_secs(300 * 365 * 86_400)),
+            Some(Duration::MAX),
+        ] {
             let phase = RunPhase::waits(Limit::new(never));
             assert_eq!((phase.max_wait(), phase.waited()), (Limit::NONE, None));
         }
         for waited in [nanos(0), nanos(1), Duration::from_secs(200 * 365 * 86_400)] {
             let phase = RunPhase::runs(waited);
-            assert_eq!((phase.max_wait(), phase.waited()), (Limit::NONE, Some(waited)));
+            assert_eq!(
+                (phase.max_wait(), phase.waited()),
+                (Limit::NONE, Some(waited))
+            );
         }
         assert!(RunPhase::runs(Duration::MAX).waited().is_some());
     }

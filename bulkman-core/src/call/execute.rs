@@ -71,7 +71,12 @@ pin_project! {
 
 impl<H: Borrow<Bulkhead>, F, C> Execute<H, F, C> {
     #[inline]
-    pub(crate) const fn new(bulkhead: H, operation: F, classifier: C, options: CallOptions) -> Self {
+    pub(crate) const fn new(
+        bulkhead: H,
+        operation: F,
+        classifier: C,
+        options: CallOptions,
+    ) -> Self {
         Self {
             operation: Some(operation),
             classifier,
@@ -115,14 +120,18 @@ where
 
         // 4 run, 5 classify
         let polled = watched(guard, seat, deadlines, || {
-            let Some(operation) = this.operation.as_mut().as_pin_mut() else { unreachable_after_end() };
+            let Some(operation) = this.operation.as_mut().as_pin_mut() else {
+                unreachable_after_end()
+            };
             let result = ready!(operation.poll(cx));
             this.operation.set(None);
             Poll::Ready((this.classifier.classify(&result), result))
         });
         let Poll::Ready((outcome, result)) = polled else {
             guard.put_back(seat);
-            let Some(deadline) = deadlines.run_until() else { return Poll::Pending };
+            let Some(deadline) = deadlines.run_until() else {
+                return Poll::Pending;
+            };
             ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
             // The operation is gone before its permit is free. If it panics on its way, it has timed
             // out all the same.
@@ -147,7 +156,10 @@ where
 
 /// Steps 1 to 3: from the door to the seat.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "the way of a call that nothing stops must stay in registers")]
+#[allow(
+    clippy::inline_always,
+    reason = "the way of a call that nothing stops must stay in registers"
+)]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     priority: Priority,
@@ -175,7 +187,9 @@ pub(crate) fn begin<H: Borrow<Bulkhead>>(
     if deadlines.matter() || guard.inner().limits.any() {
         begin_timed(guard.inner(), deadlines, timers)?;
     }
-    let Some(seat) = guard.enter()? else { return Ok(None) };
+    let Some(seat) = guard.enter()? else {
+        return Ok(None);
+    };
     Ok(Some(run(guard, seat, false, deadlines)))
 }
 
@@ -206,7 +220,9 @@ pub(crate) fn run<H: Borrow<Bulkhead>>(
     // The runtime is the user's code: meanwhile the guard has the seat.
     guard.put_back(seat);
     deadlines.run(waited, &*guard.inner().runtime);
-    let Some(seat) = guard.take_seat() else { unreachable!("it was put back above") };
+    let Some(seat) = guard.take_seat() else {
+        unreachable!("it was put back above")
+    };
     seat
 }
 
@@ -225,7 +241,10 @@ fn begin_timed(inner: &Inner, deadlines: &mut Deadlines, timers: bool) -> Result
 
 /// Records the end of a call that ran too long, and frees its permit.
 #[cold]
-fn time_out<E, H: Borrow<Bulkhead>>(guard: &mut CallGuard<H>, deadlines: &mut Deadlines) -> BulkheadError<E> {
+fn time_out<E, H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+) -> BulkheadError<E> {
     let (outcome, error) = timed_out(guard.inner(), deadlines);
     guard.inner().counters.count(Event::TimedOutRunning);
     guard.finish_timed_out(outcome, duration(guard, deadlines));
@@ -236,15 +255,30 @@ fn time_out<E, H: Borrow<Bulkhead>>(guard: &mut CallGuard<H>, deadlines: &mut De
 pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, BulkheadError<E>) {
     let now = inner.runtime.now();
     let (queued, ran) = deadlines.spent(now);
-    let outcome = if deadlines.is_queues_fault(now) { Outcome::Ignored } else { Outcome::Failure };
-    let error =
-        BulkheadError::Timeout { bulkhead: inner.name.clone(), phase: TimeoutPhase::Running, queued, ran };
+    let outcome = if deadlines.is_queues_fault(now) {
+        Outcome::Ignored
+    } else {
+        Outcome::Failure
+    };
+    let error = BulkheadError::Timeout {
+        bulkhead: inner.name.clone(),
+        phase: TimeoutPhase::Running,
+        queued,
+        ran,
+    };
     (outcome, error)
 }
 
 /// How long the operation ran, if the circuit wants to know.
-pub(crate) fn duration<H: Borrow<Bulkhead>>(guard: &CallGuard<H>, deadlines: &Deadlines) -> Option<Duration> {
-    if guard.needs_duration() { deadlines.ran(&*guard.inner().runtime) } else { None }
+pub(crate) fn duration<H: Borrow<Bulkhead>>(
+    guard: &CallGuard<H>,
+    deadlines: &Deadlines,
+) -> Option<Duration> {
+    if guard.needs_duration() {
+        deadlines.ran(&*guard.inner().runtime)
+    } else {
+        None
+    }
 }
 
 /// Runs the user's code; if it panics, the call is recorded and its permit free before the panic
@@ -285,6 +319,8 @@ fn unreachable_after_end() -> ! {
 
 impl<H: Borrow<Bulkhead>, F, C> fmt::Debug for Execute<H, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Execute").field("deadlines", &self.deadlines).finish_non_exhaustive()
+        f.debug_struct("Execute")
+            .field("deadlines", &self.deadlines)
+            .finish_non_exhaustive()
     }
 }

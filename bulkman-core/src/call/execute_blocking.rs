@@ -59,7 +59,12 @@ pub struct ExecuteBlocking<F, T, E, C> {
 }
 
 enum Stage<F, T, E, C> {
-    Entering { guard: CallGuard<Bulkhead>, operation: F, classifier: C, deadlines: Deadlines },
+    Entering {
+        guard: CallGuard<Bulkhead>,
+        operation: F,
+        classifier: C,
+        deadlines: Deadlines,
+    },
     Running(Running<T, E>),
     Ended,
 }
@@ -73,10 +78,23 @@ struct Running<T, E> {
 }
 
 impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
-    pub(crate) fn new(bulkhead: Bulkhead, operation: F, classifier: C, options: CallOptions) -> Self {
-        let (guard, deadlines) = (CallGuard::new(bulkhead, options.report), options.deadlines());
+    pub(crate) fn new(
+        bulkhead: Bulkhead,
+        operation: F,
+        classifier: C,
+        options: CallOptions,
+    ) -> Self {
+        let (guard, deadlines) = (
+            CallGuard::new(bulkhead, options.report),
+            options.deadlines(),
+        );
         Self {
-            stage: Stage::Entering { guard, operation, classifier, deadlines },
+            stage: Stage::Entering {
+                guard,
+                operation,
+                classifier,
+                deadlines,
+            },
             priority: options.priority,
         }
     }
@@ -96,7 +114,10 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::Entering { guard, deadlines, .. } = &mut this.stage {
+        if let Stage::Entering {
+            guard, deadlines, ..
+        } = &mut this.stage
+        {
             let admitted = if guard.inner().capabilities.tasks {
                 ready!(poll_admission(guard, this.priority, deadlines, cx))
             } else {
@@ -110,8 +131,12 @@ where
                     return refused;
                 }
             }
-            let Stage::Entering { guard, operation, classifier, deadlines } =
-                std::mem::replace(&mut this.stage, Stage::Ended)
+            let Stage::Entering {
+                guard,
+                operation,
+                classifier,
+                deadlines,
+            } = std::mem::replace(&mut this.stage, Stage::Ended)
             else {
                 unreachable!("matched above")
             };
@@ -131,7 +156,9 @@ impl<T, E> Running<T, E> {
         if let Some(result) = self.desk.collect(cx.waker()) {
             return Poll::Ready(result);
         }
-        let Some(deadline) = self.deadlines.run_until() else { return Poll::Pending };
+        let Some(deadline) = self.deadlines.run_until() else {
+            return Poll::Pending;
+        };
         let inner = self.bulkhead.inner();
         ready!(self.deadlines.poll(deadline, &*inner.runtime, cx));
         if let Some(mut guard) = self.desk.take_guard() {
@@ -184,11 +211,21 @@ where
     let (bulkhead, ticket) = (guard.bulkhead().clone(), guard.ticket());
     let runtime = Arc::clone(&guard.inner().runtime);
     let desk = Arc::new(Desk::new(guard));
-    let job =
-        Job { desk: Arc::clone(&desk), bulkhead: bulkhead.name().clone(), times: deadlines.without_timer() };
+    let job = Job {
+        desk: Arc::clone(&desk),
+        bulkhead: bulkhead.name().clone(),
+        times: deadlines.without_timer(),
+    };
     let span = crate::observe::span::Current::capture();
-    runtime.spawn_blocking(Box::new(move || span.within(|| job.run(operation, &classifier))));
-    Running { desk, bulkhead, ticket, deadlines }
+    runtime.spawn_blocking(Box::new(move || {
+        span.within(|| job.run(operation, &classifier))
+    }));
+    Running {
+        desk,
+        bulkhead,
+        ticket,
+        deadlines,
+    }
 }
 
 /// The closure's side. Dropped without having run (a runtime that dies), it says so.
@@ -201,7 +238,9 @@ struct Job<T, E> {
 impl<T, E> Job<T, E> {
     fn run(self, operation: impl FnOnce() -> Result<T, E>, classifier: &impl Classifier<T, E>) {
         // Gone with a caller that did not wait so long.
-        let Some(mut guard) = self.desk.take_guard() else { return };
+        let Some(mut guard) = self.desk.take_guard() else {
+            return;
+        };
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let _span = guard.observer().enter();
             let result = operation();
@@ -247,7 +286,10 @@ impl<T, E> Job<T, E> {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let message = text.unwrap_or("(no message)").into();
-        BulkheadError::Panicked { bulkhead: self.bulkhead.clone(), message }
+        BulkheadError::Panicked {
+            bulkhead: self.bulkhead.clone(),
+            message,
+        }
     }
 }
 
@@ -255,7 +297,9 @@ impl<T, E> Drop for Job<T, E> {
     fn drop(&mut self) {
         // Neither does anything after `run`, which has taken the guard and delivered.
         drop(self.desk.take_guard());
-        self.desk.deliver(Err(BulkheadError::Shutdown { bulkhead: self.bulkhead.clone() }));
+        self.desk.deliver(Err(BulkheadError::Shutdown {
+            bulkhead: self.bulkhead.clone(),
+        }));
     }
 }
 
@@ -277,8 +321,16 @@ struct Slot<T, E> {
 
 impl<T, E> Desk<T, E> {
     fn new(guard: CallGuard<Bulkhead>) -> Self {
-        let slot = Slot { result: None, delivered: false, waker: None };
-        Self { guard: Mutex::new(Some(guard)), verdict: AtomicU8::new(0), slot: Mutex::new(slot) }
+        let slot = Slot {
+            result: None,
+            delivered: false,
+            waker: None,
+        };
+        Self {
+            guard: Mutex::new(Some(guard)),
+            verdict: AtomicU8::new(0),
+            slot: Mutex::new(slot),
+        }
     }
 
     fn take_guard(&self) -> Option<CallGuard<Bulkhead>> {
@@ -288,7 +340,10 @@ impl<T, E> Desk<T, E> {
     /// Claims the right to tell the circuit; `Err`: what was told already.
     fn claim(&self, outcome: Outcome) -> Result<(), Outcome> {
         let claim = 1 + outcome as u8;
-        match self.verdict.compare_exchange(0, claim, Ordering::AcqRel, Ordering::Acquire) {
+        match self
+            .verdict
+            .compare_exchange(0, claim, Ordering::AcqRel, Ordering::Acquire)
+        {
             Ok(_) => Ok(()),
             Err(1) => Err(Outcome::Success),
             Err(2) => Err(Outcome::Failure),
@@ -334,6 +389,8 @@ impl<F, T, E, C> fmt::Debug for ExecuteBlocking<F, T, E, C> {
             Stage::Running { .. } => "running",
             Stage::Ended => "ended",
         };
-        f.debug_struct("ExecuteBlocking").field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("ExecuteBlocking")
+            .field("stage", &stage)
+            .finish_non_exhaustive()
     }
 }

@@ -59,7 +59,9 @@ fn admit(
 
 /// A closure can't be interrupted: what took too long keeps its value, and is a failure.
 fn judge_overrun(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> Outcome {
-    let Some(deadline) = deadlines.run_until() else { return outcome };
+    let Some(deadline) = deadlines.run_until() else {
+        return outcome;
+    };
     let now = inner.runtime.now();
     if now < deadline {
         outcome

@@ -61,7 +61,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     /// `report`: the number of the call's report, or zero.
     #[inline]
     pub(crate) const fn new(bulkhead: H, report: u64) -> Self {
-        Self { bulkhead, held: Held::Nothing, observer: Observer::new(report) }
+        Self {
+            bulkhead,
+            held: Held::Nothing,
+            observer: Observer::new(report),
+        }
     }
 
     /// The call begins, for those who listen.
@@ -149,14 +153,22 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 Err(rejection) => return Poll::Ready(Err(rejection)),
             }
         }
-        let Held::Place(key) = self.held else { panic!("polled after completion") };
+        let Held::Place(key) = self.held else {
+            panic!("polled after completion")
+        };
         let inner = self.bulkhead.borrow().inner();
         // Who has just joined need not look: whatever becomes of it from here on wakes it.
-        let seen = if joins { Poll::Pending } else { inner.queue.poll(key, cx.waker()) };
+        let seen = if joins {
+            Poll::Pending
+        } else {
+            inner.queue.poll(key, cx.waker())
+        };
         let waited = match seen {
             Poll::Ready(waited) => waited,
             Poll::Pending => {
-                let Some(deadline) = deadlines.queue() else { return Poll::Pending };
+                let Some(deadline) = deadlines.queue() else {
+                    return Poll::Pending;
+                };
                 if deadlines.poll(deadline, &*inner.runtime, cx).is_pending() {
                     return Poll::Pending;
                 }
@@ -181,7 +193,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     /// Takes the seat out, to be finished or put back.
     #[inline]
     pub(crate) fn take_seat(&mut self) -> Option<Seat> {
-        let Held::Seat(seat) = self.held else { return None };
+        let Held::Seat(seat) = self.held else {
+            return None;
+        };
         self.held = Held::Done;
         Some(seat)
     }
@@ -247,7 +261,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         let inner = self.bulkhead.borrow().inner();
         #[cfg(feature = "tracing")]
         crate::observe::refused(&self.observer, inner, rejection.reason());
-        self.observer.end(inner, CallEnd::Refused(rejection.reason()));
+        self.observer
+            .end(inner, CallEnd::Refused(rejection.reason()));
         match rejection {
             Rejection::Circuit(denied) => R::of(BulkheadError::CircuitOpen {
                 bulkhead: inner.name.clone(),
@@ -265,12 +280,21 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.spent(inner.runtime.now());
                 let bulkhead = inner.name.clone();
-                R::of(BulkheadError::Timeout { bulkhead, phase: TimeoutPhase::Queued, queued, ran })
+                R::of(BulkheadError::Timeout {
+                    bulkhead,
+                    phase: TimeoutPhase::Queued,
+                    queued,
+                    ran,
+                })
             }
-            Rejection::Shutdown => R::of(BulkheadError::Shutdown { bulkhead: inner.name.clone() }),
-            Rejection::Unsupported(&Lack { setting, needs }) => {
-                R::of(BulkheadError::Unsupported { bulkhead: inner.name.clone(), setting, needs })
-            }
+            Rejection::Shutdown => R::of(BulkheadError::Shutdown {
+                bulkhead: inner.name.clone(),
+            }),
+            Rejection::Unsupported(&Lack { setting, needs }) => R::of(BulkheadError::Unsupported {
+                bulkhead: inner.name.clone(),
+                setting,
+                needs,
+            }),
         }
     }
 
@@ -293,7 +317,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         if self.enqueue(priority, deadline, waker)? {
             return Ok(());
         }
-        let Held::Place(key) = self.held else { unreachable!("it waits") };
+        let Held::Place(key) = self.held else {
+            unreachable!("it waits")
+        };
         let inner = self.bulkhead.borrow().inner();
         let waited = loop {
             if let Poll::Ready(waited) = inner.queue.poll(key, waker) {
@@ -326,7 +352,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None => None,
         };
         let refuses = || seen.is_some_and(|(circuit, seen)| circuit.refuses_since(seen));
-        match inner.queue.enqueue(priority, deadline, waker, refuses, || inner.runtime.now()) {
+        match inner
+            .queue
+            .enqueue(priority, deadline, waker, refuses, || inner.runtime.now())
+        {
             Enqueued::Taken => {
                 self.held = Held::Permit;
                 Ok(true)
@@ -349,7 +378,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Waited::Expired => return Err(self.reject_timed_out()),
         }
         // Granted in time, but looked at too late: what has no time left must not run.
-        if deadlines.total().is_some_and(|deadline| deadline <= self.inner().runtime.now()) {
+        if deadlines
+            .total()
+            .is_some_and(|deadline| deadline <= self.inner().runtime.now())
+        {
             self.give_back();
             return Err(self.reject_timed_out());
         }
@@ -420,7 +452,11 @@ impl CallGuard<&Bulkhead> {
     /// The same call, in a guard that may outlive the borrow.
     pub(crate) fn into_owned(mut self, seat: Seat) -> CallGuard<Bulkhead> {
         let observer = std::mem::replace(&mut self.observer, Observer::new(0));
-        CallGuard { bulkhead: self.bulkhead.clone(), held: Held::Seat(seat), observer }
+        CallGuard {
+            bulkhead: self.bulkhead.clone(),
+            held: Held::Seat(seat),
+            observer,
+        }
     }
 }
 
@@ -449,7 +485,10 @@ impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
         }
         self.give_back();
         if self.observer.listens() {
-            contain(|| self.observer.end(self.bulkhead.borrow().inner(), CallEnd::Cancelled));
+            contain(|| {
+                self.observer
+                    .end(self.bulkhead.borrow().inner(), CallEnd::Cancelled)
+            });
         }
     }
 }

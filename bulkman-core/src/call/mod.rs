@@ -53,7 +53,7 @@ use crate::queue::Priority;
 ///             Err("no such user") => Outcome::Ignored,
 ///             _ => Outcome::Failure,
 ///         })
-///         .report(async { Ok(503) }),
+///         .execute_with_report(async { Ok(503) }),
 /// );
 /// assert_eq!(report.result.unwrap(), 503);
 /// assert_eq!(bulkhead.stats().failed, 1);
@@ -79,7 +79,11 @@ pub(crate) struct CallOptions {
 impl<'a> Call<'a> {
     #[inline]
     pub(crate) const fn new(bulkhead: &'a Bulkhead) -> Self {
-        Self { bulkhead, options: CallOptions::NONE, classifier: DefaultClassifier }
+        Self {
+            bulkhead,
+            options: CallOptions::NONE,
+            classifier: DefaultClassifier,
+        }
     }
 }
 
@@ -226,13 +230,16 @@ impl<'a, C> Call<'a, C> {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// # let query = async { runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await; Ok::<_, ()>(12) };
-    /// let report = runtime.block_on(bulkhead.call().report(query));
+    /// let report = runtime.block_on(bulkhead.call().execute_with_report(query));
     /// assert_eq!(report.result, Ok(12));
     /// assert_eq!((report.queued, report.ran), (Duration::ZERO, Duration::from_secs(2)));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
-    pub fn report<F, T, E>(mut self, operation: F) -> ExecuteWithReport<&'a Bulkhead, F, C>
+    pub fn execute_with_report<F, T, E>(
+        mut self,
+        operation: F,
+    ) -> ExecuteWithReport<&'a Bulkhead, F, C>
     where
         F: Future<Output = Result<T, E>>,
         C: Classifier<T, E>,
@@ -265,7 +272,12 @@ impl<'a, C> Call<'a, C> {
         T: Send + 'static,
         E: Send + 'static,
     {
-        ExecuteBlocking::new(self.bulkhead.clone(), operation, self.classifier, self.options)
+        ExecuteBlocking::new(
+            self.bulkhead.clone(),
+            operation,
+            self.classifier,
+            self.options,
+        )
     }
 
     /// Runs a closure on this thread: as [`Bulkhead::execute_sync`].
@@ -309,13 +321,21 @@ impl<'a, C> Call<'a, C> {
     }
 
     pub(crate) fn classified_by<D>(self, classifier: D) -> Call<'a, D> {
-        Call { bulkhead: self.bulkhead, options: self.options, classifier }
+        Call {
+            bulkhead: self.bulkhead,
+            options: self.options,
+            classifier,
+        }
     }
 }
 
 impl CallOptions {
     /// Nothing of its own.
-    pub(crate) const NONE: Self = Self { limits: None, priority: Priority::Normal, report: 0 };
+    pub(crate) const NONE: Self = Self {
+        limits: None,
+        priority: Priority::Normal,
+        report: 0,
+    };
 
     #[inline]
     pub(crate) const fn deadlines(&self) -> Deadlines {

@@ -111,7 +111,13 @@ impl Permit {
     /// ```
     pub fn record(mut self, outcome: Outcome) {
         let held = self.granted.filter(|_| self.guard.needs_duration());
-        let held = held.map(|granted| self.guard.inner().runtime.now().saturating_duration_since(granted));
+        let held = held.map(|granted| {
+            self.guard
+                .inner()
+                .runtime
+                .now()
+                .saturating_duration_since(granted)
+        });
         self.guard.finish(outcome, held);
     }
 
@@ -136,7 +142,10 @@ impl Permit {
         let mut deadlines = Deadlines::Unkept;
         let admitted = begin(&mut guard, &mut deadlines, false);
         match admitted.and_then(|seat| seat.ok_or_else(|| guard.reject_full())) {
-            Ok(seat) => Ok(Self { guard: guard.into_owned(seat), granted: deadlines.running() }),
+            Ok(seat) => Ok(Self {
+                guard: guard.into_owned(seat),
+                granted: deadlines.running(),
+            }),
             Err(rejection) => guard.refuse(rejection, &deadlines),
         }
     }
@@ -144,7 +153,9 @@ impl Permit {
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("bulkhead", &self.guard.inner().name).finish_non_exhaustive()
+        f.debug_struct("Permit")
+            .field("bulkhead", &self.guard.inner().name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,7 +190,11 @@ pub struct Acquire {
 impl Acquire {
     pub(crate) fn new(bulkhead: Bulkhead, options: CallOptions) -> Self {
         let guard = Some(CallGuard::new(bulkhead, 0));
-        Self { guard, deadlines: options.deadlines(), priority: options.priority }
+        Self {
+            guard,
+            deadlines: options.deadlines(),
+            priority: options.priority,
+        }
     }
 }
 
@@ -187,13 +202,22 @@ impl Future for Acquire {
     type Output = Result<Permit, BulkheadError<Infallible>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { guard: slot, deadlines, priority } = &mut *self;
+        let Self {
+            guard: slot,
+            deadlines,
+            priority,
+        } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
         match ready!(poll_admission(guard, *priority, deadlines, cx)) {
             Ok(seat) => {
                 guard.put_back(seat);
-                let Some(guard) = slot.take() else { unreachable!("it was there above") };
-                Poll::Ready(Ok(Permit { guard, granted: deadlines.running() }))
+                let Some(guard) = slot.take() else {
+                    unreachable!("it was there above")
+                };
+                Poll::Ready(Ok(Permit {
+                    guard,
+                    granted: deadlines.running(),
+                }))
             }
             Err(rejection) => {
                 let refused = guard.refuse(rejection, deadlines);

@@ -22,11 +22,22 @@ pub(crate) struct Lack {
 }
 
 impl Lack {
-    pub(crate) const TIMEOUT: Self = Self { setting: "timeout", needs: "timers" };
-    pub(crate) const MAX_WAIT: Self = Self { setting: "max_wait", needs: "timers" };
-    pub(crate) const RUN_TIMEOUT: Self = Self { setting: "run_timeout", needs: "timers" };
-    pub(crate) const BLOCKING: Self =
-        Self { setting: "execute_blocking", needs: "threads for blocking work" };
+    pub(crate) const TIMEOUT: Self = Self {
+        setting: "timeout",
+        needs: "timers",
+    };
+    pub(crate) const MAX_WAIT: Self = Self {
+        setting: "max_wait",
+        needs: "timers",
+    };
+    pub(crate) const RUN_TIMEOUT: Self = Self {
+        setting: "run_timeout",
+        needs: "timers",
+    };
+    pub(crate) const BLOCKING: Self = Self {
+        setting: "execute_blocking",
+        needs: "threads for blocking work",
+    };
 }
 
 impl Rejection {

@@ -16,14 +16,14 @@ use crate::call::execute::Execute;
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
 
-/// A call's result with the time it took: what [`Call::report`](crate::call::Call::report) returns.
+/// A call's result with the time it took: what [`Call::execute_with_report`](crate::call::Call::execute_with_report) returns.
 ///
 /// ```
 /// # use bulkman::testing::ManualRuntime;
 /// # use bulkman::{Bulkhead, BulkheadConfig};
 /// # let runtime = ManualRuntime::new();
 /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
-/// let report = runtime.block_on(bulkhead.call().report(async { Ok::<_, ()>("found") }));
+/// let report = runtime.block_on(bulkhead.call().execute_with_report(async { Ok::<_, ()>("found") }));
 /// println!("call {} waited {:?} and ran {:?}", report.id, report.queued, report.ran);
 /// assert_eq!(report.result, Ok("found"));
 /// # Ok::<(), bulkman::ConfigError>(())
@@ -44,7 +44,7 @@ pub struct ExecutionReport<T, E> {
 }
 
 pin_project! {
-    /// The future of [`Call::report`](crate::call::Call::report).
+    /// The future of [`Call::execute_with_report`](crate::call::Call::execute_with_report).
     ///
     /// # Cancel safety
     ///
@@ -56,7 +56,7 @@ pin_project! {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// # runtime.block_on(async {
-    /// let report = bulkhead.call().report(async { Ok::<_, ()>("found") });
+    /// let report = bulkhead.call().execute_with_report(async { Ok::<_, ()>("found") });
     /// assert_eq!(report.await.bulkhead, "search");
     /// # });
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -88,13 +88,21 @@ where
         let mut execute = this.execute;
         let result = ready!(execute.as_mut().poll(cx));
         let (queued, ran) = execute.spent();
-        Poll::Ready(ExecutionReport { result, queued, ran, id: *this.id, bulkhead: execute.bulkhead() })
+        Poll::Ready(ExecutionReport {
+            result,
+            queued,
+            ran,
+            id: *this.id,
+            bulkhead: execute.bulkhead(),
+        })
     }
 }
 
 impl<H: Borrow<Bulkhead>, F, C> fmt::Debug for ExecuteWithReport<H, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExecuteWithReport").field("execute", &self.execute).finish()
+        f.debug_struct("ExecuteWithReport")
+            .field("execute", &self.execute)
+            .finish()
     }
 }
 

@@ -48,8 +48,15 @@ pub struct Admission<'a> {
 impl<'a> Admission<'a> {
     #[inline]
     pub(super) fn new(shell: &'a Shell, ticket: Ticket, now: Option<Instant>) -> Self {
-        let started = ticket.needs_duration().then(|| now.unwrap_or_else(|| shell.now()));
-        Self { shell, ticket: Some(ticket), started, panicking: std::thread::panicking() }
+        let started = ticket
+            .needs_duration()
+            .then(|| now.unwrap_or_else(|| shell.now()));
+        Self {
+            shell,
+            ticket: Some(ticket),
+            started,
+            panicking: std::thread::panicking(),
+        }
     }
 
     /// For who watches the call itself: whatever else drops the admission says nothing of the call.
@@ -65,12 +72,12 @@ impl<'a> Admission<'a> {
     /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new().success_threshold(1), ClockOnly)?;
     /// breaker.half_open();
-    /// breaker.try_acquire().unwrap().success();
+    /// breaker.try_acquire().unwrap().succeed();
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
-    pub fn success(self) {
+    pub fn succeed(self) {
         self.record(Outcome::Success);
     }
 
@@ -80,12 +87,12 @@ impl<'a> Admission<'a> {
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
     /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
-    pub fn failure(self) {
+    pub fn fail(self) {
         self.record(Outcome::Failure);
     }
 
@@ -102,7 +109,9 @@ impl<'a> Admission<'a> {
     #[inline]
     pub fn record(mut self, outcome: Outcome) {
         let now = self.started.map(|_| self.shell.now());
-        let ran = now.zip(self.started).map(|(now, started)| now.saturating_duration_since(started));
+        let ran = now
+            .zip(self.started)
+            .map(|(now, started)| now.saturating_duration_since(started));
         self.settle(outcome, ran, now);
     }
 
@@ -115,12 +124,12 @@ impl<'a> Admission<'a> {
     /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
     /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// // The client has measured it.
-    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(2));
+    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_secs(2));
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
-    pub fn record_after(mut self, outcome: Outcome, ran: Duration) {
+    pub fn record_with_duration(mut self, outcome: Outcome, ran: Duration) {
         self.settle(outcome, Some(ran), None);
     }
 
@@ -164,10 +173,16 @@ impl Admission<'_> {
     fn end_unsettled(&self, ticket: Ticket) {
         let failed = std::thread::panicking() && !self.panicking;
         // The clock may panic, too, and a second panic here would end the process.
-        let now = if failed { contain(|| self.shell.now()) } else { None };
+        let now = if failed {
+            contain(|| self.shell.now())
+        } else {
+            None
+        };
         contain(|| match now {
             Some(now) => {
-                let ran = self.started.map(|started| now.saturating_duration_since(started));
+                let ran = self
+                    .started
+                    .map(|started| now.saturating_duration_since(started));
                 self.shell.settle(ticket, Outcome::Failure, ran, Some(now));
             }
             None => self.shell.settle(ticket, Outcome::Ignored, None, None),

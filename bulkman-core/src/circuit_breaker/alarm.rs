@@ -19,7 +19,10 @@ pub(crate) struct Alarm {
 /// who looks at the state does: it performs what is due, whatever has happened meanwhile.
 pub(crate) fn start(alarm: Alarm, shell: Weak<Shell>, runtime: &Arc<dyn Runtime>) {
     let clock = Arc::clone(runtime);
-    let place = Place { shell, number: alarm.number };
+    let place = Place {
+        shell,
+        number: alarm.number,
+    };
     let task = Box::pin(async move {
         let mut at = alarm.at;
         loop {

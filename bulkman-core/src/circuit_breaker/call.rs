@@ -27,11 +27,14 @@ impl CircuitBreaker {
     ///
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("disk", config, ClockOnly)?;
-    /// assert_eq!(breaker.call(|| Err::<(), _>("full")), Err(CircuitError::Operation("full")));
-    /// assert!(matches!(breaker.call(|| Ok::<_, &str>(())), Err(CircuitError::Open(_))));
+    /// assert_eq!(breaker.execute_sync(|| Err::<(), _>("full")), Err(CircuitError::Operation("full")));
+    /// assert!(matches!(breaker.execute_sync(|| Ok::<_, &str>(())), Err(CircuitError::Open(_))));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn call<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, CircuitError<E>> {
+    pub fn execute_sync<T, E>(
+        &self,
+        operation: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, CircuitError<E>> {
         let admission = self.try_acquire().map_err(CircuitError::Open)?;
         let result = operation();
         admission.record(outcome(&result));
@@ -74,7 +77,7 @@ impl CircuitBreaker {
         let mut operation = pin!(operation);
         let result = poll_fn(|cx| {
             catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(cx))).unwrap_or_else(|panic| {
-                contain(|| admission.take().map(Admission::failure));
+                contain(|| admission.take().map(Admission::fail));
                 resume_unwind(panic)
             })
         })
@@ -95,7 +98,7 @@ impl CircuitBreaker {
 ///
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.force_open();
-/// match breaker.call(|| Err::<(), _>("no such user")) {
+/// match breaker.execute_sync(|| Err::<(), _>("no such user")) {
 ///     Err(CircuitError::Open(refused)) => assert_eq!(refused.to_string(), "circuit is forced open"),
 ///     other => panic!("{other:?}"),
 /// }

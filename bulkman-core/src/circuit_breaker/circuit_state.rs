@@ -13,7 +13,11 @@ use std::fmt;
 /// assert_eq!(CircuitState::HalfOpen.to_string(), "half_open");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum CircuitState {
     /// Calls pass and their outcomes are counted.

@@ -25,7 +25,7 @@ use crate::config_error::ConfigError;
 ///     .isolation_duration(Duration::from_secs(10));
 /// assert!(config.validate().is_ok());
 /// // A rate rule alone turns the rule of failures in a row off.
-/// assert_eq!(config.settings().failure_threshold, None);
+/// assert_eq!(config.resolve().failure_threshold, None);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CircuitBreakerConfig {
@@ -53,7 +53,7 @@ impl CircuitBreakerConfig {
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
-    /// let settings = CircuitBreakerConfig::new().settings();
+    /// let settings = CircuitBreakerConfig::new().resolve();
     /// assert_eq!(settings.failure_threshold, Some(5));
     /// assert_eq!(settings.failure_rate_threshold, None);
     /// ```
@@ -71,11 +71,11 @@ impl CircuitBreakerConfig {
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
-    /// breaker.try_acquire().unwrap().failure();
-    /// breaker.try_acquire().unwrap().success();          // begins anew
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
+    /// breaker.try_acquire().unwrap().succeed();          // begins anew
+    /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -95,7 +95,7 @@ impl CircuitBreakerConfig {
     ///     .slow_call_duration_threshold(Duration::from_secs(1))
     ///     .slow_call_rate_threshold(0.5)
     ///     .without_failure_threshold();
-    /// assert_eq!(config.settings().failure_threshold, None);
+    /// assert_eq!(config.resolve().failure_threshold, None);
     /// ```
     #[must_use]
     pub fn without_failure_threshold(mut self) -> Self {
@@ -112,11 +112,11 @@ impl CircuitBreakerConfig {
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// for _ in 0..2 {
-    ///     breaker.try_acquire().unwrap().success();
+    ///     breaker.try_acquire().unwrap().succeed();
     /// }
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
-    /// breaker.try_acquire().unwrap().failure();          // 2 of 4
+    /// breaker.try_acquire().unwrap().fail();          // 2 of 4
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -140,8 +140,8 @@ impl CircuitBreakerConfig {
     ///     .slow_call_rate_threshold(0.5)
     ///     .minimum_number_of_calls(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_millis(50));
-    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(3));
+    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_millis(50));
+    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_secs(3));
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -160,9 +160,9 @@ impl CircuitBreakerConfig {
     /// # use std::time::Duration;
     /// let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_secs(1));
+    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_secs(1));
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 0);
-    /// breaker.try_acquire().unwrap().record_after(Outcome::Success, Duration::from_millis(1001));
+    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_millis(1001));
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -183,9 +183,9 @@ impl CircuitBreakerConfig {
     /// let minute = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 6 };
     /// let config = CircuitBreakerConfig::new().failure_count_threshold(2).sliding_window(minute);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().failure();
-    /// breaker.try_acquire().unwrap().success();
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
+    /// breaker.try_acquire().unwrap().succeed();
+    /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -203,10 +203,10 @@ impl CircuitBreakerConfig {
     /// # use bulkman::runtime::ClockOnly;
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(3);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().failure();          // the first call of the day
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();          // the first call of the day
+    /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -246,9 +246,9 @@ impl CircuitBreakerConfig {
     /// # use bulkman::runtime::ClockOnly;
     /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().success_threshold(2), ClockOnly)?;
     /// breaker.half_open();
-    /// breaker.try_acquire().unwrap().success();
+    /// breaker.try_acquire().unwrap().succeed();
     /// assert!(breaker.is_half_open());
-    /// breaker.try_acquire().unwrap().success();
+    /// breaker.try_acquire().unwrap().succeed();
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -269,9 +269,9 @@ impl CircuitBreakerConfig {
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).permitted_calls_in_half_open(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.half_open();
-    /// breaker.try_acquire().unwrap().failure();          // one of four is less than half
+    /// breaker.try_acquire().unwrap().fail();          // one of four is less than half
     /// for _ in 0..3 {
-    ///     breaker.try_acquire().unwrap().success();
+    ///     breaker.try_acquire().unwrap().succeed();
     /// }
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -383,7 +383,11 @@ impl CircuitBreakerConfig {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn max_half_open_duration(mut self, duration: Duration, then: HalfOpenTimeoutAction) -> Self {
+    pub fn max_half_open_duration(
+        mut self,
+        duration: Duration,
+        then: HalfOpenTimeoutAction,
+    ) -> Self {
         self.max_half_open_duration = Some((duration, then));
         self
     }
@@ -450,12 +454,12 @@ impl CircuitBreakerConfig {
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
     /// # use std::time::Duration;
-    /// let settings = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5)).settings();
+    /// let settings = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5)).resolve();
     /// assert_eq!(settings.probe_timeout, Duration::from_secs(5));
     /// assert_eq!(settings.minimum_number_of_calls, 10);
     /// ```
     #[must_use]
-    pub fn settings(&self) -> ResolvedCircuitBreakerConfig {
+    pub fn resolve(&self) -> ResolvedCircuitBreakerConfig {
         ResolvedCircuitBreakerConfig::new(self)
     }
 }
@@ -509,7 +513,7 @@ pub enum SlidingWindow {
 ///     .isolation_backoff(IsolationBackoff::new(3.0, Duration::from_secs(5)));
 /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
 /// for seconds in [1, 3, 5, 5] {
-///     breaker.try_acquire().unwrap().failure();
+///     breaker.try_acquire().unwrap().fail();
 ///     let isolation = Duration::from_secs(seconds);
 ///     assert_eq!(breaker.retry_after(), Some(isolation));
 ///     clock.advance(isolation);
@@ -539,7 +543,11 @@ impl IsolationBackoff {
     /// ```
     #[must_use]
     pub const fn new(factor: f64, max: Duration) -> Self {
-        Self { factor, max, jitter: 0.0 }
+        Self {
+            factor,
+            max,
+            jitter: 0.0,
+        }
     }
 
     /// Shortens each isolation by a random part of up to `jitter`: within [0, 1), default 0.
@@ -567,10 +575,14 @@ impl IsolationBackoff {
 ///
 /// let minute = Duration::from_secs(60);
 /// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenTimeoutAction::Open);
-/// assert_eq!(config.settings().max_half_open_duration, Some((minute, HalfOpenTimeoutAction::Open)));
+/// assert_eq!(config.resolve().max_half_open_duration, Some((minute, HalfOpenTimeoutAction::Open)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum HalfOpenTimeoutAction {
     /// Open again, for the isolation in force.

@@ -54,9 +54,9 @@ impl CircuitBreaker {
     /// # use bulkman::runtime::ClockOnly;
     /// let config = CircuitBreakerConfig::new().failure_threshold(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
     /// breaker.close();                                // whatever it was before
-    /// breaker.try_acquire().unwrap().failure();       // the first in a row
+    /// breaker.try_acquire().unwrap().fail();       // the first in a row
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -73,7 +73,7 @@ impl CircuitBreaker {
     /// breaker.open();
     /// breaker.half_open();                            // the server was restarted: look at once
     /// for _ in 0..3 {
-    ///     breaker.try_acquire().unwrap().success();
+    ///     breaker.try_acquire().unwrap().succeed();
     /// }
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -112,7 +112,7 @@ impl CircuitBreaker {
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.disable();
     /// for _ in 0..100 {
-    ///     breaker.try_acquire().unwrap().failure();
+    ///     breaker.try_acquire().unwrap().fail();
     /// }
     /// assert_eq!(breaker.state(), CircuitState::Disabled);
     /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
@@ -131,7 +131,7 @@ impl CircuitBreaker {
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.metrics_only();                         // to see what a rule would make of the traffic
     /// for _ in 0..100 {
-    ///     breaker.try_acquire().unwrap().failure();
+    ///     breaker.try_acquire().unwrap().fail();
     /// }
     /// assert_eq!(breaker.state(), CircuitState::MetricsOnly);
     /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 100);

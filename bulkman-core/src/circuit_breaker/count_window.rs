@@ -16,7 +16,13 @@ pub(crate) struct LastOutcomes {
 
 impl LastOutcomes {
     pub(crate) fn new(size: u32) -> Self {
-        Self { size: size as usize, filled: 0, next: 0, packed: Vec::new(), tally: Tally::default() }
+        Self {
+            size: size as usize,
+            filled: 0,
+            next: 0,
+            packed: Vec::new(),
+            tally: Tally::default(),
+        }
     }
 
     /// Adds an outcome. Says whether the tally is another one now: most outcomes take the place of one of
@@ -58,7 +64,11 @@ impl LastOutcomes {
     /// place of another one.
     #[inline]
     pub(crate) fn is_saturated(&self) -> bool {
-        let clean = Tally { calls: self.size as u64, failures: 0, slow: 0 };
+        let clean = Tally {
+            calls: self.size as u64,
+            failures: 0,
+            slow: 0,
+        };
         self.tally == clean
     }
 
@@ -69,7 +79,10 @@ impl LastOutcomes {
 
     fn get(&self, place: usize) -> Sample {
         let bits = self.packed[place / PER_WORD] >> (place % PER_WORD * 2);
-        Sample { failed: bits & 1 != 0, slow: bits & 2 != 0 }
+        Sample {
+            failed: bits & 1 != 0,
+            slow: bits & 2 != 0,
+        }
     }
 
     fn set(&mut self, place: usize, sample: Sample) {
@@ -101,7 +114,10 @@ mod tests {
     }
 
     fn sample(bits: u8) -> Sample {
-        Sample { failed: bits & 1 != 0, slow: bits & 2 != 0 }
+        Sample {
+            failed: bits & 1 != 0,
+            slow: bits & 2 != 0,
+        }
     }
 
     proptest! {
@@ -144,7 +160,14 @@ mod tests {
         for n in 0..3_000_000_u32 {
             window.record(sample(u8::from(n % 4 == 0)));
         }
-        assert_eq!(window.tally(), Tally { calls: 1_000_000, failures: 250_000, slow: 0 });
+        assert_eq!(
+            window.tally(),
+            Tally {
+                calls: 1_000_000,
+                failures: 250_000,
+                slow: 0
+            }
+        );
         assert_eq!(window.packed.len() * 8, 250_000);
     }
 }

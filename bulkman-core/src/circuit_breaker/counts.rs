@@ -18,7 +18,7 @@
 /// }
 /// let counts = breaker.snapshot().counts;
 /// assert_eq!((counts.calls, counts.failures, counts.failure_rate), (3, 1, None));
-/// breaker.try_acquire().unwrap().failure();
+/// breaker.try_acquire().unwrap().fail();
 /// assert_eq!(breaker.snapshot().counts.failure_rate, Some(0.5));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```

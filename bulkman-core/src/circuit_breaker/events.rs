@@ -72,7 +72,10 @@ pub struct CircuitEvents {
 
 impl CircuitEvents {
     pub(crate) fn new(events: &Arc<Broadcast<Transition>>) -> Self {
-        Self { events: Arc::clone(events), reader: events.join() }
+        Self {
+            events: Arc::clone(events),
+            reader: events.join(),
+        }
     }
 
     /// Waits for the next event; `None` when the circuit is gone.

@@ -40,7 +40,7 @@ impl CircuitBreaker {
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("shard-7", config, ClockOnly)?;
     /// let now = ClockOnly.now();
-    /// breaker.try_acquire_at(now).unwrap().failure();
+    /// breaker.try_acquire_at(now).unwrap().fail();
     /// assert_eq!(breaker.state_at(now), CircuitState::Open);
     /// assert_eq!(breaker.state_at(now + Duration::from_secs(60)), CircuitState::HalfOpen);
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -110,7 +110,7 @@ impl CircuitBreaker {
     /// clock.advance(Duration::from_secs(10));
     /// let seen = breaker.snapshot();
     /// assert_eq!((seen.state, seen.age), (CircuitState::Open, Duration::from_secs(10)));
-    /// assert_eq!((seen.not_permitted, seen.retry_after), (1, Some(Duration::from_secs(20))));
+    /// assert_eq!((seen.rejected_calls, seen.retry_after), (1, Some(Duration::from_secs(20))));
     /// println!("{} is {} because of {}", seen.name, seen.state, seen.recent[0].cause);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -166,13 +166,13 @@ impl CircuitBreaker {
     /// assert!(breaker.try_acquire().is_err());
     /// breaker.force_open();
     /// assert!(breaker.try_acquire().is_err());
-    /// let refused = breaker.refusals();
+    /// let refused = breaker.rejections();
     /// assert_eq!((refused.open, refused.forced_open, refused.total()), (1, 1, 2));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn refusals(&self) -> CircuitRejections {
-        self.0.refusals()
+    pub fn rejections(&self) -> CircuitRejections {
+        self.0.rejections()
     }
 
     /// The transitions from now on, as a stream.
@@ -217,13 +217,13 @@ impl CircuitBreaker {
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
-    /// assert_eq!(breaker.settings().failure_threshold, Some(5));
+    /// assert_eq!(breaker.resolved_config().failure_threshold, Some(5));
     /// breaker.reconfigure(&CircuitBreakerConfig::new().failure_threshold(2))?;
-    /// assert_eq!(breaker.settings().failure_threshold, Some(2));
+    /// assert_eq!(breaker.resolved_config().failure_threshold, Some(2));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn settings(&self) -> ResolvedCircuitBreakerConfig {
-        self.0.settings()
+    pub fn resolved_config(&self) -> ResolvedCircuitBreakerConfig {
+        self.0.resolved_config()
     }
 }

@@ -37,11 +37,19 @@ fn breaker(config: CircuitBreakerConfig) -> (CircuitBreaker, Instant) {
     let now = ClockOnly.now();
     let runtime: StdArc<dyn Runtime> = StdArc::new(Still(now));
     let name = BulkheadName::new("loom").unwrap();
-    (CircuitBreaker(Shell::new(name, config.settings(), 0, runtime)), now)
+    (
+        CircuitBreaker(Shell::new(name, config.resolve(), 0, runtime)),
+        now,
+    )
 }
 
 fn transitions(breaker: &CircuitBreaker) -> Vec<(CircuitState, CircuitState)> {
-    breaker.snapshot().recent.iter().map(|transition| (transition.from, transition.to)).collect()
+    breaker
+        .snapshot()
+        .recent
+        .iter()
+        .map(|transition| (transition.from, transition.to))
+        .collect()
 }
 
 #[test]
@@ -50,18 +58,18 @@ fn a_success_that_knows_of_a_failure_ends_the_run() {
         let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(2));
         let failed = Arc::new(AtomicBool::new(false));
         let first = breaker.try_acquire().unwrap();
-        first.failure();
-        breaker.try_acquire().unwrap().success();
+        first.fail();
+        breaker.try_acquire().unwrap().succeed();
 
         let other = {
             let (breaker, failed) = (breaker.clone(), failed.clone());
             thread::spawn(move || {
-                breaker.try_acquire().unwrap().failure();
+                breaker.try_acquire().unwrap().fail();
                 failed.store(true, Ordering::Release);
             })
         };
         let knows = failed.load(Ordering::Acquire);
-        breaker.try_acquire().unwrap().success();
+        breaker.try_acquire().unwrap().succeed();
         other.join().unwrap();
         let run = breaker.snapshot().counts.consecutive_failures;
         assert!(if knows { run == 0 } else { run <= 1 });
@@ -86,8 +94,14 @@ fn concurrent_failures_open_once_and_late_outcomes_change_nothing() {
             thread.join().unwrap();
         }
         let snapshot = breaker.snapshot();
-        assert_eq!((snapshot.state, snapshot.open_count), (CircuitState::Open, 1));
-        assert_eq!(transitions(&breaker), [(CircuitState::Closed, CircuitState::Open)]);
+        assert_eq!(
+            (snapshot.state, snapshot.open_count),
+            (CircuitState::Open, 1)
+        );
+        assert_eq!(
+            transitions(&breaker),
+            [(CircuitState::Closed, CircuitState::Open)]
+        );
     });
 }
 
@@ -107,8 +121,17 @@ fn at_the_end_of_an_isolation_one_probe_passes_and_one_transition_is_made() {
         let here = breaker.0.admit(Some(due)).is_ok();
         let there = other.join().unwrap();
         assert!(here != there, "one of the two is the probe");
-        assert_eq!(transitions(&breaker), [(CircuitState::Open, CircuitState::HalfOpen)]);
-        assert_eq!((breaker.refusals().total(), breaker.refusals().probes_out), (1, 1));
+        assert_eq!(
+            transitions(&breaker),
+            [(CircuitState::Open, CircuitState::HalfOpen)]
+        );
+        assert_eq!(
+            (
+                breaker.rejections().total(),
+                breaker.rejections().probe_limit_reached
+            ),
+            (1, 1)
+        );
     });
 }
 
@@ -180,7 +203,9 @@ fn hooks_hear_of_transitions_in_order_and_one_at_a_time() {
         let heard = StdArc::new(std::sync::Mutex::new(Vec::new()));
         let ears = heard.clone();
         breaker.on_transition(StdArc::new(move |transition| {
-            ears.try_lock().expect("one at a time").push(transition.generation);
+            ears.try_lock()
+                .expect("one at a time")
+                .push(transition.generation);
             thread::yield_now();
         }));
         let other = {

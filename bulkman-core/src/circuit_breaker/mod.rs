@@ -47,7 +47,9 @@ pub use self::admission::Admission;
 pub(crate) use self::admission::Ticket;
 pub use self::call::CircuitError;
 pub use self::circuit_state::CircuitState;
-pub use self::config::{CircuitBreakerConfig, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow};
+pub use self::config::{
+    CircuitBreakerConfig, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
+};
 pub use self::counts::CircuitCounts;
 pub use self::events::{CircuitEvent, CircuitEvents};
 pub use self::refusals::CircuitRejections;
@@ -115,7 +117,7 @@ use crate::runtime::Runtime;
 /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
 ///
 /// for _ in 0..2 {
-///     breaker.try_acquire().unwrap().failure();
+///     breaker.try_acquire().unwrap().fail();
 /// }
 /// assert_eq!(breaker.state(), CircuitState::Open);
 /// let refused = breaker.try_acquire().unwrap_err();
@@ -163,7 +165,7 @@ impl CircuitBreaker {
         check_config(config, &*runtime)?;
         // Std's hasher is seeded from the system's entropy, which is all that jitter asks for.
         let seed = RandomState::new().hash_one(name.as_str());
-        let shell = Shell::new(name, config.settings(), seed, runtime);
+        let shell = Shell::new(name, config.resolve(), seed, runtime);
         #[cfg(feature = "tracing")]
         shell.add_hook(Arc::new(crate::observe::transition));
         Ok(Self(shell))
@@ -182,8 +184,8 @@ impl CircuitBreaker {
     /// # fn send(_: &str) -> Result<(), ()> { Ok(()) }
     /// match breaker.try_acquire() {
     ///     Ok(admission) => match send("hello") {
-    ///         Ok(()) => admission.success(),
-    ///         Err(()) => admission.failure(),
+    ///         Ok(()) => admission.succeed(),
+    ///         Err(()) => admission.fail(),
     ///     },
     ///     Err(refused) => println!("{refused}"),      // circuit is open, retry in 30s
     /// }
@@ -239,16 +241,17 @@ impl CircuitBreaker {
     /// # use bulkman::circuit_breaker::CircuitState;
     /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("docs", CircuitBreakerConfig::new(), ClockOnly)?;
-    /// breaker.try_acquire().unwrap().failure();
+    /// breaker.try_acquire().unwrap().fail();
     /// breaker.reconfigure(&CircuitBreakerConfig::new().failure_threshold(2))?;
-    /// breaker.try_acquire().unwrap().failure();      // the first one still counts
+    /// breaker.try_acquire().unwrap().fail();      // the first one still counts
     /// assert_eq!(breaker.state(), CircuitState::Open);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         self.check_config(config)?;
-        let settings = config.settings();
-        self.0.change(|machine, now| machine.reconfigure(settings, now));
+        let settings = config.resolve();
+        self.0
+            .change(|machine, now| machine.reconfigure(settings, now));
         Ok(())
     }
 
@@ -318,7 +321,10 @@ impl CircuitBreaker {
     /// Counts and describes the refusal of a call that waited when the circuit opened.
     pub(crate) fn refuse_waiter(&self) -> Denied {
         // It may have closed again meanwhile; that call is refused all the same.
-        self.0.check().err().unwrap_or_else(|| self.0.refuse(Denied::retry_in(RejectionReason::Open, 0)))
+        self.0
+            .check()
+            .err()
+            .unwrap_or_else(|| self.0.refuse(Denied::retry_in(RejectionReason::Open, 0)))
     }
 
     /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the
@@ -358,7 +364,10 @@ fn check_config(config: &CircuitBreakerConfig, runtime: &dyn Runtime) -> Result<
     config.validate()?;
     let able = runtime.capabilities();
     if config.automatic_half_open && !(able.timers && able.tasks) {
-        return Err(ConfigError::Unsupported { setting: "automatic_half_open", needs: "timers and tasks" });
+        return Err(ConfigError::Unsupported {
+            setting: "automatic_half_open",
+            needs: "timers and tasks",
+        });
     }
     Ok(())
 }

@@ -33,7 +33,11 @@ impl Probes {
     /// Counts the outcome of one that has been given back.
     pub(crate) fn record(&mut self, sample: Sample) {
         self.back.add(sample);
-        self.failures_in_a_row = if sample.failed { self.failures_in_a_row + 1 } else { 0 };
+        self.failures_in_a_row = if sample.failed {
+            self.failures_in_a_row + 1
+        } else {
+            0
+        };
         self.longest_run = self.longest_run.max(self.failures_in_a_row);
     }
 

@@ -13,7 +13,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// breaker.half_open();
 /// let probes: Vec<_> = (0..3).map(|_| breaker.try_acquire().unwrap()).collect();
 /// assert!(breaker.try_acquire().is_err());
-/// assert_eq!(breaker.refusals().probes_out, 1);
+/// assert_eq!(breaker.rejections().probe_limit_reached, 1);
 /// # drop(probes);
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
@@ -24,11 +24,11 @@ pub struct CircuitRejections {
     /// The circuit was open.
     pub open: u64,
     /// The circuit was half-open and all probes were out.
-    pub probes_out: u64,
+    pub probe_limit_reached: u64,
     /// The circuit was forced open.
     pub forced_open: u64,
     /// The circuit was half-open in the fleet and this process had no lease.
-    pub no_lease: u64,
+    pub no_probe_lease: u64,
 }
 
 impl CircuitRejections {
@@ -40,16 +40,18 @@ impl CircuitRejections {
     /// ```
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.open + self.probes_out + self.forced_open + self.no_lease
+        self.open + self.probe_limit_reached + self.forced_open + self.no_probe_lease
     }
 
     /// What has come since an earlier reading.
     pub(crate) const fn since(&self, earlier: &Self) -> Self {
         Self {
             open: self.open.saturating_sub(earlier.open),
-            probes_out: self.probes_out.saturating_sub(earlier.probes_out),
+            probe_limit_reached: self
+                .probe_limit_reached
+                .saturating_sub(earlier.probe_limit_reached),
             forced_open: self.forced_open.saturating_sub(earlier.forced_open),
-            no_lease: self.no_lease.saturating_sub(earlier.no_lease),
+            no_probe_lease: self.no_probe_lease.saturating_sub(earlier.no_probe_lease),
         }
     }
 }
@@ -57,9 +59,9 @@ impl CircuitRejections {
 #[derive(Debug, Default)]
 pub(crate) struct RefusalCounters {
     open: AtomicU64,
-    probes_out: AtomicU64,
+    probe_limit_reached: AtomicU64,
     forced_open: AtomicU64,
-    no_lease: AtomicU64,
+    no_probe_lease: AtomicU64,
 }
 
 impl RefusalCounters {
@@ -67,9 +69,9 @@ impl RefusalCounters {
     pub(crate) fn count(&self, reason: RejectionReason) {
         let counter = match reason {
             RejectionReason::Open => &self.open,
-            RejectionReason::ProbeLimit => &self.probes_out,
+            RejectionReason::ProbeLimit => &self.probe_limit_reached,
             RejectionReason::ForcedOpen => &self.forced_open,
-            RejectionReason::NoProbeLease => &self.no_lease,
+            RejectionReason::NoProbeLease => &self.no_probe_lease,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -77,9 +79,9 @@ impl RefusalCounters {
     pub(crate) fn read(&self) -> CircuitRejections {
         CircuitRejections {
             open: self.open.load(Ordering::Relaxed),
-            probes_out: self.probes_out.load(Ordering::Relaxed),
+            probe_limit_reached: self.probe_limit_reached.load(Ordering::Relaxed),
             forced_open: self.forced_open.load(Ordering::Relaxed),
-            no_lease: self.no_lease.load(Ordering::Relaxed),
+            no_probe_lease: self.no_probe_lease.load(Ordering::Relaxed),
         }
     }
 }

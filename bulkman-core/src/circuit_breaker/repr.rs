@@ -17,33 +17,69 @@ use crate::human_duration::{self, HumanDuration};
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct CircuitBreakerRepr {
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "failure_threshold")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "failure_threshold"
+    )]
     failure_threshold: Option<Threshold>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "failure_rate_threshold")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "failure_rate_threshold"
+    )]
     failure_rate_threshold: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "slow_call_rate_threshold")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "slow_call_rate_threshold"
+    )]
     slow_call_rate_threshold: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "slow_call_duration_threshold")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "slow_call_duration_threshold"
+    )]
     slow_call_duration_threshold: Option<HumanDuration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_count_threshold: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "minimum_number_of_calls")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "minimum_number_of_calls"
+    )]
     minimum_number_of_calls: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "sliding_window")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "sliding_window"
+    )]
     sliding_window: Option<SlidingWindow>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "success_threshold")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "success_threshold"
+    )]
     success_threshold: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "permitted_calls_in_half_open")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "permitted_calls_in_half_open"
+    )]
     permitted_calls_in_half_open: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "isolation_duration")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "isolation_duration"
+    )]
     isolation_duration: Option<HumanDuration>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "isolation_schedule")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "isolation_schedule"
+    )]
     isolation_schedule: Option<Vec<HumanDuration>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     isolation_backoff: Option<IsolationBackoff>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "probe_timeout")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "probe_timeout"
+    )]
     probe_timeout: Option<HumanDuration>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "max_half_open_duration")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "max_half_open_duration"
+    )]
     max_half_open_duration: Option<HalfOpenBound>,
     #[serde(skip_serializing_if = "is_false")]
     automatic_half_open: bool,
@@ -90,10 +126,19 @@ checked! {
 /// What is wrong with one field, whatever the others say.
 fn check_alone(field: &str, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
     match config.validate() {
-        Err(ConfigError::OutOfRange { field: wrong, value, range })
-            if wrong.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) =>
+        Err(ConfigError::OutOfRange {
+            field: wrong,
+            value,
+            range,
+        }) if wrong
+            .strip_prefix(field)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) =>
         {
-            Err(ConfigError::OutOfRange { field: wrong, value, range })
+            Err(ConfigError::OutOfRange {
+                field: wrong,
+                value,
+                range,
+            })
         }
         _ => Ok(()),
     }
@@ -146,10 +191,14 @@ impl CircuitBreakerRepr {
             success_threshold: self.success_threshold,
             permitted_calls_in_half_open: self.permitted_calls_in_half_open,
             isolation_duration: self.isolation_duration.map(Duration::from),
-            isolation_schedule: self.isolation_schedule.map(|s| s.into_iter().map(Duration::from).collect()),
+            isolation_schedule: self
+                .isolation_schedule
+                .map(|s| s.into_iter().map(Duration::from).collect()),
             isolation_backoff: self.isolation_backoff,
             probe_timeout: self.probe_timeout.map(Duration::from),
-            max_half_open_duration: self.max_half_open_duration.map(|bound| (bound.duration, bound.then)),
+            max_half_open_duration: self
+                .max_half_open_duration
+                .map(|bound| (bound.duration, bound.then)),
             automatic_half_open: self.automatic_half_open,
             initial_state: self.initial_state,
         }
@@ -254,10 +303,16 @@ struct WindowRepr {
 impl Serialize for SlidingWindow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let form = match *self {
-            Self::Count(count) => WindowRepr { count: Some(count), length: None, buckets: None },
-            Self::Time { length, buckets } => {
-                WindowRepr { count: None, length: Some(HumanDuration(length)), buckets: Some(buckets) }
-            }
+            Self::Count(count) => WindowRepr {
+                count: Some(count),
+                length: None,
+                buckets: None,
+            },
+            Self::Time { length, buckets } => WindowRepr {
+                count: None,
+                length: Some(HumanDuration(length)),
+                buckets: Some(buckets),
+            },
         };
         form.serialize(serializer)
     }
@@ -266,11 +321,19 @@ impl Serialize for SlidingWindow {
 impl<'de> Deserialize<'de> for SlidingWindow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match WindowRepr::deserialize(deserializer)? {
-            WindowRepr { count: Some(count), length: None, buckets: None } => Ok(Self::Count(count)),
-            WindowRepr { count: None, length: Some(HumanDuration(length)), buckets: Some(buckets) } => {
-                Ok(Self::Time { length, buckets })
-            }
-            _ => Err(D::Error::custom("a window has either `count`, or `length` and `buckets`")),
+            WindowRepr {
+                count: Some(count),
+                length: None,
+                buckets: None,
+            } => Ok(Self::Count(count)),
+            WindowRepr {
+                count: None,
+                length: Some(HumanDuration(length)),
+                buckets: Some(buckets),
+            } => Ok(Self::Time { length, buckets }),
+            _ => Err(D::Error::custom(
+                "a window has either `count`, or `length` and `buckets`",
+            )),
         }
     }
 }

@@ -18,10 +18,16 @@ impl ResolvedCircuitBreakerConfig {
         if tally.calls < u64::from(self.minimum_number_of_calls.min(cap)) {
             return None;
         }
-        if self.failure_rate_threshold.is_some_and(|rate| tally.failures_reach(rate)) {
+        if self
+            .failure_rate_threshold
+            .is_some_and(|rate| tally.failures_reach(rate))
+        {
             return Some(TransitionCause::FailureRate);
         }
-        if self.slow_call_rate_threshold.is_some_and(|rate| tally.slow_reach(rate)) {
+        if self
+            .slow_call_rate_threshold
+            .is_some_and(|rate| tally.slow_reach(rate))
+        {
             return Some(TransitionCause::SlowCallRate);
         }
         None

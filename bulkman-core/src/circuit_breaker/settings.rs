@@ -15,10 +15,10 @@ use super::config::{
 /// use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, SlidingWindow};
 /// use std::time::Duration;
 ///
-/// let settings = CircuitBreakerConfig::new().failure_rate_threshold(0.5).settings();
+/// let settings = CircuitBreakerConfig::new().failure_rate_threshold(0.5).resolve();
 /// assert_eq!(settings.failure_threshold, None);       // off, since another rule was asked for
 /// assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
-/// assert_eq!(settings.trial, HalfOpenPolicy::Consecutive { successes: 3 });
+/// assert_eq!(settings.half_open_policy, HalfOpenPolicy::Consecutive { successes: 3 });
 /// assert_eq!(settings.isolation, IsolationDuration::Fixed(Duration::from_secs(30)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub struct ResolvedCircuitBreakerConfig {
     /// Whether the window is kept while closed: a rule looks at it, or somebody set it.
     pub window_in_use: bool,
     /// How half-open is decided.
-    pub trial: HalfOpenPolicy,
+    pub half_open_policy: HalfOpenPolicy,
     /// How long the circuit stays open.
     pub isolation: IsolationDuration,
     /// A probe out for longer is lost.
@@ -65,7 +65,9 @@ impl ResolvedCircuitBreakerConfig {
             ConsecutiveRule::Unset | ConsecutiveRule::Off => None,
         };
         let sliding_window = config.sliding_window.unwrap_or(SLIDING_WINDOW);
-        let minimum_number_of_calls = config.minimum_number_of_calls.unwrap_or(MINIMUM_NUMBER_OF_CALLS);
+        let minimum_number_of_calls = config
+            .minimum_number_of_calls
+            .unwrap_or(MINIMUM_NUMBER_OF_CALLS);
         let isolation = IsolationDuration::new(config);
         Self {
             failure_threshold,
@@ -82,7 +84,7 @@ impl ResolvedCircuitBreakerConfig {
                 || config.slow_call_rate_threshold.is_some()
                 || config.slow_call_duration_threshold.is_some()
                 || config.sliding_window.is_some(),
-            trial: match config.permitted_calls_in_half_open {
+            half_open_policy: match config.permitted_calls_in_half_open {
                 Some(calls) => HalfOpenPolicy::Sample { calls },
                 None => HalfOpenPolicy::Consecutive {
                     successes: config.success_threshold.unwrap_or(SUCCESS_THRESHOLD),
@@ -111,7 +113,7 @@ impl ResolvedCircuitBreakerConfig {
 /// use bulkman::CircuitBreakerConfig;
 /// use bulkman::circuit_breaker::HalfOpenPolicy;
 ///
-/// assert_eq!(CircuitBreakerConfig::new().permitted_calls_in_half_open(20).settings().trial, HalfOpenPolicy::Sample { calls: 20 });
+/// assert_eq!(CircuitBreakerConfig::new().permitted_calls_in_half_open(20).resolve().half_open_policy, HalfOpenPolicy::Sample { calls: 20 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -146,7 +148,7 @@ impl HalfOpenPolicy {
 /// use std::time::Duration;
 ///
 /// let config = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5));
-/// assert_eq!(config.settings().isolation, IsolationDuration::Fixed(Duration::from_secs(5)));
+/// assert_eq!(config.resolve().isolation, IsolationDuration::Fixed(Duration::from_secs(5)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -177,7 +179,10 @@ impl IsolationDuration {
     /// That of the first opening, before jitter.
     pub(super) fn first(&self) -> Duration {
         match self {
-            Self::Fixed(duration) | Self::Backoff { initial: duration, .. } => *duration,
+            Self::Fixed(duration)
+            | Self::Backoff {
+                initial: duration, ..
+            } => *duration,
             Self::Schedule(schedule) => schedule.first().copied().unwrap_or(ISOLATION_DURATION),
         }
     }
@@ -189,10 +194,16 @@ impl IsolationDuration {
             Self::Backoff { initial, backoff } => {
                 let exponent = i32::try_from(openings).unwrap_or(i32::MAX);
                 let full = times(*initial, backoff.factor.powi(exponent)).min(backoff.max);
-                if backoff.jitter > 0.0 { times(full, 1.0 - backoff.jitter * random()) } else { full }
+                if backoff.jitter > 0.0 {
+                    times(full, 1.0 - backoff.jitter * random())
+                } else {
+                    full
+                }
             }
             Self::Schedule(schedule) => {
-                let place = usize::try_from(openings).unwrap_or(usize::MAX).min(schedule.len() - 1);
+                let place = usize::try_from(openings)
+                    .unwrap_or(usize::MAX)
+                    .min(schedule.len() - 1);
                 schedule[place]
             }
         }
@@ -220,9 +231,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Hazard H61.
     #[test]
-    fn h61_the_defaults_are_the_documented_ones() {
-        let settings = CircuitBreakerConfig::new().settings();
+    fn the_defaults_are_the_documented_ones() {
+        let settings = CircuitBreakerConfig::new().resolve();
         assert_eq!(settings.failure_threshold, Some(5));
         assert_eq!(settings.failure_rate_threshold, None);
         assert_eq!(settings.slow_call_rate_threshold, None);
@@ -231,7 +243,10 @@ mod tests {
         assert_eq!(settings.minimum_number_of_calls, 10);
         assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
         assert!(!settings.window_in_use);
-        assert_eq!(settings.trial, HalfOpenPolicy::Consecutive { successes: 3 });
+        assert_eq!(
+            settings.half_open_policy,
+            HalfOpenPolicy::Consecutive { successes: 3 }
+        );
         assert_eq!(settings.isolation, IsolationDuration::Fixed(30 * SECOND));
         assert_eq!(settings.probe_timeout, 30 * SECOND);
         assert_eq!(settings.max_half_open_duration, None);
@@ -242,31 +257,54 @@ mod tests {
     #[test]
     fn a_failure_rule_turns_the_consecutive_one_off_and_a_slow_rule_does_not() {
         let new = CircuitBreakerConfig::new;
-        assert_eq!(new().failure_rate_threshold(0.5).settings().failure_threshold, None);
-        assert_eq!(new().failure_count_threshold(5).settings().failure_threshold, None);
-        let slow = new().slow_call_rate_threshold(0.5).slow_call_duration_threshold(SECOND);
-        assert_eq!(slow.settings().failure_threshold, Some(5));
-        assert_eq!(slow.without_failure_threshold().settings().failure_threshold, None);
+        assert_eq!(
+            new()
+                .failure_rate_threshold(0.5)
+                .resolve()
+                .failure_threshold,
+            None
+        );
+        assert_eq!(
+            new().failure_count_threshold(5).resolve().failure_threshold,
+            None
+        );
+        let slow = new()
+            .slow_call_rate_threshold(0.5)
+            .slow_call_duration_threshold(SECOND);
+        assert_eq!(slow.resolve().failure_threshold, Some(5));
+        assert_eq!(
+            slow.without_failure_threshold().resolve().failure_threshold,
+            None
+        );
         for config in [
             new().failure_rate_threshold(0.5).failure_threshold(7),
             new().failure_threshold(7).failure_rate_threshold(0.5),
         ] {
-            assert_eq!(config.settings().failure_threshold, Some(7));
+            assert_eq!(config.resolve().failure_threshold, Some(7));
         }
     }
 
+    /// Hazard H62.
     #[test]
-    fn h62_backoff_saturates_and_jitter_only_shortens() {
+    fn backoff_saturates_and_jitter_only_shortens() {
         let backoff = |factor, max| IsolationDuration::Backoff {
             initial: SECOND,
             backoff: IsolationBackoff::new(factor, max),
         };
         let capped = backoff(2.0, 10 * SECOND);
-        let lengths: Vec<_> = (0..6).map(|n| capped.duration(n, || 0.0).as_secs()).collect();
+        let lengths: Vec<_> = (0..6)
+            .map(|n| capped.duration(n, || 0.0).as_secs())
+            .collect();
         assert_eq!(lengths, [1, 2, 4, 8, 10, 10]);
         assert_eq!(capped.duration(u32::MAX, || 0.0), 10 * SECOND);
-        assert_eq!(backoff(10.0, Duration::MAX).duration(u32::MAX, || 0.0), Duration::MAX);
-        assert_eq!(backoff(1.0, Duration::MAX).duration(u32::MAX, || 0.0), SECOND);
+        assert_eq!(
+            backoff(10.0, Duration::MAX).duration(u32::MAX, || 0.0),
+            Duration::MAX
+        );
+        assert_eq!(
+            backoff(1.0, Duration::MAX).duration(u32::MAX, || 0.0),
+            SECOND
+        );
 
         let jittered = IsolationDuration::Backoff {
             initial: SECOND,
@@ -278,9 +316,12 @@ mod tests {
 
     #[test]
     fn the_last_of_a_schedule_repeats() {
-        let schedule = CircuitBreakerConfig::new().isolation_schedule([SECOND, 5 * SECOND]).settings();
-        let lengths: Vec<_> =
-            [0, 1, 2, u32::MAX].map(|n| schedule.isolation.duration(n, || 0.0).as_secs()).into();
+        let schedule = CircuitBreakerConfig::new()
+            .isolation_schedule([SECOND, 5 * SECOND])
+            .resolve();
+        let lengths: Vec<_> = [0, 1, 2, u32::MAX]
+            .map(|n| schedule.isolation.duration(n, || 0.0).as_secs())
+            .into();
         assert_eq!(lengths, [1, 5, 5, 5]);
         assert_eq!(schedule.probe_timeout, SECOND);
     }

@@ -129,7 +129,11 @@ impl Shell {
     #[inline]
     pub(crate) fn check(&self) -> Result<(), Denied> {
         let word = self.word();
-        if word.admits_all() { Ok(()) } else { self.check_refusing(word) }
+        if word.admits_all() {
+            Ok(())
+        } else {
+            self.check_refusing(word)
+        }
     }
 
     /// Admits a call if all calls pass.
@@ -143,7 +147,11 @@ impl Shell {
     #[inline]
     pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, Denied> {
         let word = self.word();
-        if word.admits_all() { Ok(Ticket { word, probe: None }) } else { self.admit_refusing(word, now) }
+        if word.admits_all() {
+            Ok(Ticket { word, probe: None })
+        } else {
+            self.admit_refusing(word, now)
+        }
     }
 
     /// Whether an outcome would change anything: one load, or two where slow calls count.
@@ -210,9 +218,11 @@ impl Shell {
             state: machine.state(),
             age: now.saturating_duration_since(machine.since()),
             counts,
-            not_permitted: refusals.total().saturating_sub(core.refused_before),
+            rejected_calls: refusals.total().saturating_sub(core.refused_before),
             refusals,
-            retry_after: machine.open_until().map(|until| until.saturating_duration_since(now)),
+            retry_after: machine
+                .open_until()
+                .map(|until| until.saturating_duration_since(now)),
             probes_remaining: machine.slots(),
             generation: machine.generation(),
             open_count: machine.open_count(),
@@ -226,7 +236,9 @@ impl Shell {
         let now = self.runtime.now();
         self.with(|machine| {
             machine.advance(now);
-            machine.open_until().map(|until| until.saturating_duration_since(now))
+            machine
+                .open_until()
+                .map(|until| until.saturating_duration_since(now))
         })
     }
 
@@ -268,11 +280,11 @@ impl Shell {
         &self.name
     }
 
-    pub(crate) fn settings(&self) -> ResolvedCircuitBreakerConfig {
+    pub(crate) fn resolved_config(&self) -> ResolvedCircuitBreakerConfig {
         lock(&self.core).machine.settings().clone()
     }
 
-    pub(crate) fn refusals(&self) -> CircuitRejections {
+    pub(crate) fn rejections(&self) -> CircuitRejections {
         self.hot.refused.read()
     }
 
@@ -322,7 +334,8 @@ impl Shell {
                 Err(refusal) => return Err(refusal),
             },
         };
-        self.with(|machine| machine.check(now)).map_err(|refusal| self.refuse(refusal.into()))
+        self.with(|machine| machine.check(now))
+            .map_err(|refusal| self.refuse(refusal.into()))
     }
 
     fn admit_refusing(&self, word: Word, now: Option<Instant>) -> Result<Ticket, Denied> {
@@ -332,7 +345,10 @@ impl Shell {
         };
         self.with(|machine| {
             let probe = machine.admit(now)?;
-            Ok(Ticket { word: machine.word(), probe })
+            Ok(Ticket {
+                word: machine.word(),
+                probe,
+            })
         })
         .map_err(|refusal: CircuitOpen| self.refuse(refusal.into()))
     }
@@ -363,7 +379,13 @@ impl Shell {
 
     // Not inlined: the way of a success that is no news must stay short.
     #[inline(never)]
-    fn settle_recorded(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
+    fn settle_recorded(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        ran: Option<Duration>,
+        now: Option<Instant>,
+    ) {
         let word = self.word();
         let nothing_taken = outcome == Outcome::Ignored && ticket.probe.is_none();
         if nothing_taken || word.state() == CircuitState::Disabled {
@@ -372,14 +394,21 @@ impl Shell {
         let generation = ticket.word.generation();
         // A failure may open; a success that does is rare enough to come twice.
         let timed = word.needs_clock() || outcome == Outcome::Failure;
-        let _slot = ticket.probe.map(|probe| GivenBack { shell: self, generation, probe });
+        let _slot = ticket.probe.map(|probe| GivenBack {
+            shell: self,
+            generation,
+            probe,
+        });
         let now = now.or_else(|| timed.then(|| self.runtime.now()));
         match self.with(|machine| machine.settle(generation, ticket.probe, outcome, ran, now)) {
             Settled::Done => {}
-            Settled::Trips(cause) => self.change(|machine, now| machine.trip(generation, cause, now)),
+            Settled::Trips(cause) => {
+                self.change(|machine, now| machine.trip(generation, cause, now))
+            }
             Settled::NeedsClock => {
-                let settled = self
-                    .change(|machine, now| machine.settle(generation, ticket.probe, outcome, ran, Some(now)));
+                let settled = self.change(|machine, now| {
+                    machine.settle(generation, ticket.probe, outcome, ran, Some(now))
+                });
                 debug_assert_eq!(settled, Settled::Done);
             }
         }
@@ -404,7 +433,9 @@ impl Shell {
         if core.link.is_some() && core.machine.take_news() {
             after.link.clone_from(&core.link);
         }
-        self.hot.slow_above.store(slow_above(core.machine.settings()), Ordering::Relaxed);
+        self.hot
+            .slow_above
+            .store(slow_above(core.machine.settings()), Ordering::Relaxed);
         if core.machine.settings().automatic_half_open {
             after.alarm = core.set_alarm();
         }
@@ -488,9 +519,14 @@ struct GivenBack<'a> {
 impl Drop for GivenBack<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Self { shell, generation, probe } = *self;
-            let settled =
-                shell.with(|machine| machine.settle(generation, Some(probe), Outcome::Ignored, None, None));
+            let Self {
+                shell,
+                generation,
+                probe,
+            } = *self;
+            let settled = shell.with(|machine| {
+                machine.settle(generation, Some(probe), Outcome::Ignored, None, None)
+            });
             debug_assert_eq!(settled, Settled::Done);
         }
     }
@@ -504,7 +540,10 @@ impl Core {
             return None;
         }
         self.alarms += 1;
-        self.alarm = Some(Alarm { number: self.alarms, at });
+        self.alarm = Some(Alarm {
+            number: self.alarms,
+            at,
+        });
         self.alarm
     }
 }
@@ -542,15 +581,22 @@ const FAR: u64 = u64::MAX - 1;
 /// An end before `base`, from a time that was given, reads as the base: due, says the fast path,
 /// and leaves it to the machine.
 fn nanos_until(base: Instant, until: Option<Instant>) -> u64 {
-    until.map_or(NEVER, |until| nanos(until.saturating_duration_since(base)).min(FAR))
+    until.map_or(NEVER, |until| {
+        nanos(until.saturating_duration_since(base)).min(FAR)
+    })
 }
 
 fn slow_above(settings: &ResolvedCircuitBreakerConfig) -> u64 {
-    settings.slow_call_duration_threshold.map_or(u64::MAX, nanos)
+    settings
+        .slow_call_duration_threshold
+        .map_or(u64::MAX, nanos)
 }
 
 /// Cheaper than going through 128 bits, and called for every refusal.
 #[inline]
 fn nanos(duration: Duration) -> u64 {
-    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
+    duration
+        .as_secs()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::from(duration.subsec_nanos()))
 }

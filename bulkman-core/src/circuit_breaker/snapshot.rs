@@ -34,7 +34,7 @@ pub struct CircuitSnapshot {
     /// What it counts.
     pub counts: CircuitCounts,
     /// Calls refused since the state began.
-    pub not_permitted: u64,
+    pub rejected_calls: u64,
     /// Calls refused since the circuit was made, by reason.
     pub refusals: CircuitRejections,
     /// How long the isolation still lasts; `None` when the circuit is not open, or stays so until

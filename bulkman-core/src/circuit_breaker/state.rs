@@ -120,7 +120,11 @@ impl Machine {
             }
             match step {
                 Step::HalfOpen => {
-                    self.enter(Stage::HalfOpen(Probes::default()), TransitionCause::IsolationOver, now);
+                    self.enter(
+                        Stage::HalfOpen(Probes::default()),
+                        TransitionCause::IsolationElapsed,
+                        now,
+                    );
                 }
                 Step::Lose(probe) => self.lose(probe, due),
                 Step::Expire(HalfOpenTimeoutAction::Open) => {
@@ -186,7 +190,10 @@ impl Machine {
                 return Settled::Done;
             }
         };
-        let sample = Sample { failed, slow: self.settings.is_slow(ran) };
+        let sample = Sample {
+            failed,
+            slow: self.settings.is_slow(ran),
+        };
         match (&self.phase, now) {
             (Stage::Closed | Stage::MetricsOnly, _) => self.record(sample, now),
             (Stage::HalfOpen(_), Some(now)) => {
@@ -219,7 +226,11 @@ impl Machine {
         self.advance(now);
         let open = matches!(self.phase, Stage::Open { .. });
         if open {
-            self.enter(Stage::HalfOpen(Probes::default()), TransitionCause::HealthCheck, now);
+            self.enter(
+                Stage::HalfOpen(Probes::default()),
+                TransitionCause::HealthCheck,
+                now,
+            );
         } else {
             self.probe_from_outside(now);
         }
@@ -256,7 +267,7 @@ impl Machine {
             }
             Stage::HalfOpen(probes) => {
                 let calls = probes.back().calls;
-                let rated = match self.settings.trial {
+                let rated = match self.settings.half_open_policy {
                     HalfOpenPolicy::Sample { calls: all } => calls >= u64::from(all),
                     HalfOpenPolicy::Consecutive { successes } => {
                         calls >= u64::from(self.settings.minimum_number_of_calls.min(successes))
@@ -286,7 +297,8 @@ impl Machine {
         let half_open = matches!(self.phase, Stage::HalfOpen(_));
         let flags = Flags {
             records_success: half_open || counts && self.hears_success(),
-            needs_duration: (counts || half_open) && self.settings.slow_call_duration_threshold.is_some(),
+            needs_duration: (counts || half_open)
+                && self.settings.slow_call_duration_threshold.is_some(),
             needs_clock: half_open || counts && matches!(self.window, Some(Window::Time(_))),
         };
         Word::new(self.state(), self.generation, flags)
@@ -347,11 +359,18 @@ impl Machine {
                 let lost = probes
                     .first_lost(self.settings.probe_timeout)
                     .map(|(due, probe)| (due, Step::Lose(probe)));
-                let expiry = self.settings.max_half_open_duration.and_then(|(duration, then)| {
-                    self.since.checked_add(duration).map(|due| (due, Step::Expire(then)))
-                });
+                let expiry = self
+                    .settings
+                    .max_half_open_duration
+                    .and_then(|(duration, then)| {
+                        self.since
+                            .checked_add(duration)
+                            .map(|due| (due, Step::Expire(then)))
+                    });
                 match (lost, expiry) {
-                    (Some(lost), Some(expiry)) => Some(if lost.0 <= expiry.0 { lost } else { expiry }),
+                    (Some(lost), Some(expiry)) => {
+                        Some(if lost.0 <= expiry.0 { lost } else { expiry })
+                    }
                     (lost, expiry) => lost.or(expiry),
                 }
             }
@@ -367,11 +386,18 @@ impl Machine {
 
     #[inline]
     fn record(&mut self, sample: Sample, now: Option<Instant>) -> Settled {
-        let recorded = self.window.as_mut().map_or(Recorded::InPlaceOfItsLike, |it| it.record(sample, now));
+        let recorded = self
+            .window
+            .as_mut()
+            .map_or(Recorded::InPlaceOfItsLike, |it| it.record(sample, now));
         if recorded == Recorded::NeedsTime {
             return Settled::NeedsClock;
         }
-        let run = if sample.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
+        let run = if sample.failed {
+            self.consecutive_failures.saturating_add(1)
+        } else {
+            0
+        };
         // Whether a success would be news may be another matter now.
         self.dirty |= recorded == Recorded::Count || (run == 0) != (self.consecutive_failures == 0);
         self.consecutive_failures = run;
@@ -380,8 +406,15 @@ impl Machine {
             return Settled::Done;
         }
         self.unjudged = false;
-        let tally = self.window.as_ref().map_or_else(Tally::default, Window::tally);
-        match (self.settings.broken_rule(tally, self.consecutive_failures, u32::MAX), now) {
+        let tally = self
+            .window
+            .as_ref()
+            .map_or_else(Tally::default, Window::tally);
+        match (
+            self.settings
+                .broken_rule(tally, self.consecutive_failures, u32::MAX),
+            now,
+        ) {
             (Some(cause), Some(now)) => {
                 self.open_by_rule(cause, now);
                 Settled::Done
@@ -412,14 +445,15 @@ impl Machine {
             return;
         }
         let back = probes.back();
-        let limit = self.settings.trial.probes();
-        let verdict = match self.settings.trial {
+        let limit = self.settings.half_open_policy.probes();
+        let verdict = match self.settings.half_open_policy {
             HalfOpenPolicy::Consecutive { .. } if back.failures > 0 => Err(failure),
             _ if back.calls < u64::from(limit) => return,
             HalfOpenPolicy::Consecutive { .. } => Ok(()),
-            HalfOpenPolicy::Sample { .. } => {
-                self.settings.broken_rule(back, probes.longest_run(), limit).map_or(Ok(()), Err)
-            }
+            HalfOpenPolicy::Sample { .. } => self
+                .settings
+                .broken_rule(back, probes.longest_run(), limit)
+                .map_or(Ok(()), Err),
         };
         match verdict {
             Ok(()) => self.enter(Stage::Closed, TransitionCause::ProbesSucceeded, at),
@@ -430,7 +464,11 @@ impl Machine {
     fn lose(&mut self, probe: ProbeId, at: Instant) {
         self.give_back(Some(probe));
         let slow = self.settings.is_slow(Some(self.settings.probe_timeout));
-        self.record_probe(Sample { failed: true, slow }, TransitionCause::ProbeLost, at);
+        self.record_probe(
+            Sample { failed: true, slow },
+            TransitionCause::ProbeLost,
+            at,
+        );
     }
 
     fn give_back(&mut self, probe: Option<ProbeId>) -> bool {
@@ -458,7 +496,9 @@ impl Machine {
 
     fn isolation(&mut self, openings: u32) -> Duration {
         let random = &mut self.random;
-        self.settings.isolation.duration(openings, || random.fraction())
+        self.settings
+            .isolation
+            .duration(openings, || random.fraction())
     }
 
     fn enter_by_hand(&mut self, target: StateTarget, cause: TransitionCause, at: Instant) {
@@ -499,7 +539,9 @@ impl Machine {
                 counts,
                 at,
                 generation: self.generation,
-                isolation: self.open_until().map(|until| until.saturating_duration_since(at)),
+                isolation: self
+                    .open_until()
+                    .map(|until| until.saturating_duration_since(at)),
                 open_count: self.open_count,
             });
         }
@@ -519,7 +561,9 @@ impl Machine {
             return;
         }
         let (kind, origin) = (self.settings.sliding_window, self.origin);
-        self.window.get_or_insert_with(|| Window::new(kind, origin)).advance(now);
+        self.window
+            .get_or_insert_with(|| Window::new(kind, origin))
+            .advance(now);
     }
 }
 
@@ -545,5 +589,7 @@ enum Step {
 
 /// An isolation that overflows the clock never ends by itself.
 fn open_for(isolation: Duration, at: Instant) -> Stage {
-    Stage::Open { until: at.checked_add(isolation) }
+    Stage::Open {
+        until: at.checked_add(isolation),
+    }
 }

@@ -78,9 +78,12 @@ impl TimeWindow {
         self.newest = newest;
         self.newest_place = self.place(newest);
         let bucket = u64::try_from(self.bucket.as_nanos()).ok();
-        let end = bucket.zip(newest.checked_add(1)).and_then(|(bucket, buckets)| {
-            self.origin.checked_add(Duration::from_nanos(bucket.checked_mul(buckets)?))
-        });
+        let end = bucket
+            .zip(newest.checked_add(1))
+            .and_then(|(bucket, buckets)| {
+                self.origin
+                    .checked_add(Duration::from_nanos(bucket.checked_mul(buckets)?))
+            });
         self.newest_until = end.unwrap_or(self.origin);
     }
 
@@ -121,13 +124,19 @@ impl TimeWindow {
     fn number(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.origin);
         // A 128-bit division by a variable is slow; below 584 years 64 bits will do.
-        match (u64::try_from(since.as_nanos()), u64::try_from(self.bucket.as_nanos())) {
+        match (
+            u64::try_from(since.as_nanos()),
+            u64::try_from(self.bucket.as_nanos()),
+        ) {
             (Ok(since), Ok(bucket)) => since / bucket,
             _ => narrow(since.as_nanos() / self.bucket.as_nanos()),
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "a remainder of a division by a usize")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "a remainder of a division by a usize"
+    )]
     fn place(&self, number: u64) -> usize {
         (number % self.size as u64) as usize
     }
@@ -141,7 +150,11 @@ fn narrow(number: u128) -> u64 {
 /// Rounded up to a nanosecond: the buckets together are never shorter than the window asked for.
 fn bucket(length: Duration, buckets: u32) -> Duration {
     let floor = length / buckets;
-    if floor * buckets == length { floor } else { floor + Duration::from_nanos(1) }
+    if floor * buckets == length {
+        floor
+    } else {
+        floor + Duration::from_nanos(1)
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +165,10 @@ mod tests {
     use crate::runtime::{ClockOnly, Runtime};
 
     fn sample(bits: u8) -> Sample {
-        Sample { failed: bits & 1 != 0, slow: bits & 2 != 0 }
+        Sample {
+            failed: bits & 1 != 0,
+            slow: bits & 2 != 0,
+        }
     }
 
     fn millis(n: u64) -> Duration {
@@ -215,8 +231,9 @@ mod tests {
         }
     }
 
+    /// Hazard H58.
     #[test]
-    fn h58_time_that_goes_back_changes_nothing() {
+    fn time_that_goes_back_changes_nothing() {
         let origin = ClockOnly.now();
         let mut window = TimeWindow::new(millis(5000), 5, origin);
         window.record(sample(1), origin + millis(4900));
@@ -229,8 +246,9 @@ mod tests {
         assert_eq!(window.tally().failures, 0);
     }
 
+    /// Hazard H57.
     #[test]
-    fn h57_one_long_idle_period_empties_it() {
+    fn one_long_idle_period_empties_it() {
         let origin = ClockOnly.now();
         let mut window = TimeWindow::new(millis(5000), 5, origin);
         (0..10).for_each(|_| window.record(sample(1), origin));
@@ -238,8 +256,9 @@ mod tests {
         assert_eq!(window.tally(), Tally::default());
     }
 
+    /// Hazard H62.
     #[test]
-    fn h62_the_longest_window_is_exact_too() {
+    fn the_longest_window_is_exact_too() {
         let origin = ClockOnly.now();
         let mut window = TimeWindow::new(Duration::MAX, 7, origin);
         window.record(sample(1), origin);

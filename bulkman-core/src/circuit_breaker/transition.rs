@@ -19,7 +19,7 @@ use crate::name::BulkheadName;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
 /// for _ in 0..2 {
-///     breaker.try_acquire().unwrap().failure();
+///     breaker.try_acquire().unwrap().fail();
 /// }
 /// let opening = &breaker.snapshot().recent[0];
 /// assert_eq!((opening.from, opening.to), (CircuitState::Closed, CircuitState::Open));
@@ -64,7 +64,11 @@ pub struct Transition {
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum TransitionCause {
     /// `failure_threshold` failures in a row.
@@ -76,7 +80,7 @@ pub enum TransitionCause {
     /// The rate of slow calls reached `slow_call_rate_threshold`.
     SlowCallRate,
     /// The isolation was over.
-    IsolationOver,
+    IsolationElapsed,
     /// The probes were good enough to close.
     ProbesSucceeded,
     /// A probe failed.
@@ -107,7 +111,7 @@ impl TransitionCause {
             Self::FailureCount => "failure_count",
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
-            Self::IsolationOver => "isolation_over",
+            Self::IsolationElapsed => "isolation_over",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::ProbeFailed => "probe_failed",
             Self::ProbeLost => "probe_lost",
@@ -140,7 +144,26 @@ pub(crate) struct Change {
 
 impl Change {
     pub(crate) fn named(self, circuit: BulkheadName) -> Transition {
-        let Self { from, to, cause, counts, at, generation, isolation, open_count } = self;
-        Transition { circuit, from, to, cause, counts, at, generation, isolation, open_count }
+        let Self {
+            from,
+            to,
+            cause,
+            counts,
+            at,
+            generation,
+            isolation,
+            open_count,
+        } = self;
+        Transition {
+            circuit,
+            from,
+            to,
+            cause,
+            counts,
+            at,
+            generation,
+            isolation,
+            open_count,
+        }
     }
 }

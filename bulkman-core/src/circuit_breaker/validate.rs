@@ -12,29 +12,60 @@ pub(super) fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError>
     }
     rate("failure_rate_threshold", config.failure_rate_threshold)?;
     rate("slow_call_rate_threshold", config.slow_call_rate_threshold)?;
-    more_than_zero("slow_call_duration_threshold", config.slow_call_duration_threshold)?;
+    more_than_zero(
+        "slow_call_duration_threshold",
+        config.slow_call_duration_threshold,
+    )?;
     if config.slow_call_rate_threshold.is_some() && config.slow_call_duration_threshold.is_none() {
         let range = "set when `slow_call_rate_threshold` is";
-        return Err(ConfigError::out_of_range("slow_call_duration_threshold", "not set", range));
+        return Err(ConfigError::out_of_range(
+            "slow_call_duration_threshold",
+            "not set",
+            range,
+        ));
     }
-    at_least_one("minimum_number_of_calls", config.minimum_number_of_calls.unwrap_or(1))?;
-    at_least_one("failure_count_threshold", config.failure_count_threshold.unwrap_or(1))?;
+    at_least_one(
+        "minimum_number_of_calls",
+        config.minimum_number_of_calls.unwrap_or(1),
+    )?;
+    at_least_one(
+        "failure_count_threshold",
+        config.failure_count_threshold.unwrap_or(1),
+    )?;
     window(config)?;
     probes("success_threshold", config.success_threshold)?;
-    probes("permitted_calls_in_half_open", config.permitted_calls_in_half_open)?;
-    if let (Some(calls), Some(_)) = (config.permitted_calls_in_half_open, config.success_threshold) {
+    probes(
+        "permitted_calls_in_half_open",
+        config.permitted_calls_in_half_open,
+    )?;
+    if let (Some(calls), Some(_)) = (
+        config.permitted_calls_in_half_open,
+        config.success_threshold,
+    ) {
         let range = "left out when `success_threshold` is set: one of them decides";
-        return Err(ConfigError::out_of_range("permitted_calls_in_half_open", calls, range));
+        return Err(ConfigError::out_of_range(
+            "permitted_calls_in_half_open",
+            calls,
+            range,
+        ));
     }
     isolation(config)?;
     more_than_zero("probe_timeout", config.probe_timeout)?;
-    more_than_zero("max_half_open_duration", config.max_half_open_duration.map(|(duration, _)| duration))
+    more_than_zero(
+        "max_half_open_duration",
+        config.max_half_open_duration.map(|(duration, _)| duration),
+    )
 }
 
 fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
     match ResolvedCircuitBreakerConfig::new(config).sliding_window {
         SlidingWindow::Count(size) => {
-            within("sliding_window.count", size, 1..=1_000_000, "1 to 1,000,000")?;
+            within(
+                "sliding_window.count",
+                size,
+                1..=1_000_000,
+                "1 to 1,000,000",
+            )?;
             match config.failure_count_threshold {
                 Some(failures) if failures > size => Err(ConfigError::out_of_range(
                     "failure_count_threshold",
@@ -49,7 +80,11 @@ fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
             if length.as_nanos() < u128::from(buckets) {
                 let value = format_args!("{length:?}");
                 let range = "at least a nanosecond for each bucket";
-                return Err(ConfigError::out_of_range("sliding_window.length", value, range));
+                return Err(ConfigError::out_of_range(
+                    "sliding_window.length",
+                    value,
+                    range,
+                ));
             }
             Ok(())
         }
@@ -59,16 +94,29 @@ fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
 fn isolation(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
     more_than_zero("isolation_duration", config.isolation_duration)?;
     if let Some(schedule) = &config.isolation_schedule {
-        within("isolation_schedule", schedule.len(), 1..=1_000, "1 to 1,000 durations")?;
+        within(
+            "isolation_schedule",
+            schedule.len(),
+            1..=1_000,
+            "1 to 1,000 durations",
+        )?;
         for duration in &**schedule {
             more_than_zero("isolation_schedule", Some(*duration))?;
         }
         let range = "left out when `isolation_schedule` is set";
         if let Some(duration) = config.isolation_duration {
-            return Err(ConfigError::out_of_range("isolation_duration", format_args!("{duration:?}"), range));
+            return Err(ConfigError::out_of_range(
+                "isolation_duration",
+                format_args!("{duration:?}"),
+                range,
+            ));
         }
         if let Some(backoff) = config.isolation_backoff {
-            return Err(ConfigError::out_of_range("isolation_backoff", format_args!("{backoff:?}"), range));
+            return Err(ConfigError::out_of_range(
+                "isolation_backoff",
+                format_args!("{backoff:?}"),
+                range,
+            ));
         }
     }
     let Some(backoff) = config.isolation_backoff else {
@@ -82,12 +130,20 @@ fn isolation(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         ));
     }
     if !(0.0..1.0).contains(&backoff.jitter) {
-        return Err(ConfigError::out_of_range("isolation_backoff.jitter", backoff.jitter, "within [0, 1)"));
+        return Err(ConfigError::out_of_range(
+            "isolation_backoff.jitter",
+            backoff.jitter,
+            "within [0, 1)",
+        ));
     }
     if backoff.max < ResolvedCircuitBreakerConfig::new(config).isolation.first() {
         let value = format_args!("{:?}", backoff.max);
         let range = "at least `isolation_duration`";
-        return Err(ConfigError::out_of_range("isolation_backoff.max", value, range));
+        return Err(ConfigError::out_of_range(
+            "isolation_backoff.max",
+            value,
+            range,
+        ));
     }
     Ok(())
 }
@@ -107,15 +163,21 @@ fn within<T: PartialOrd + std::fmt::Display>(
     accepted: std::ops::RangeInclusive<T>,
     range: &'static str,
 ) -> Result<(), ConfigError> {
-    if accepted.contains(&value) { Ok(()) } else { Err(ConfigError::out_of_range(field, value, range)) }
+    if accepted.contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::out_of_range(field, value, range))
+    }
 }
 
 fn rate(field: &'static str, value: Option<f64>) -> Result<(), ConfigError> {
     match value {
         // Written so that a NaN is refused.
-        Some(rate) if !(rate > 0.0 && rate <= 1.0) => {
-            Err(ConfigError::out_of_range(field, rate, "a fraction within (0, 1]"))
-        }
+        Some(rate) if !(rate > 0.0 && rate <= 1.0) => Err(ConfigError::out_of_range(
+            field,
+            rate,
+            "a fraction within (0, 1]",
+        )),
         _ => Ok(()),
     }
 }
@@ -141,11 +203,19 @@ mod tests {
     #[track_caller]
     fn refused(config: CircuitBreakerConfig, field: &str, value: &str, range: &str) {
         let error = config.validate().unwrap_err();
-        let ConfigError::OutOfRange { field: named, value: shown, range: told } = &error else {
+        let ConfigError::OutOfRange {
+            field: named,
+            value: shown,
+            range: told,
+        } = &error
+        else {
             panic!("{error:?}");
         };
         assert_eq!((*named, &**shown, *told), (field, value, range));
-        assert_eq!(error.to_string(), format!("`{field}` is {value}, must be {range}"));
+        assert_eq!(
+            error.to_string(),
+            format!("`{field}` is {value}, must be {range}")
+        );
     }
 
     fn backoff(factor: f64, max: Duration, jitter: f64) -> CircuitBreakerConfig {
@@ -160,21 +230,72 @@ mod tests {
         config().sliding_window(SlidingWindow::Time { length, buckets })
     }
 
+    /// Hazard P11.
     #[test]
-    fn defect_11_zero_is_refused_everywhere() {
+    fn zero_is_refused_everywhere() {
         let positive = "1 or more";
-        refused(config().failure_threshold(0), "failure_threshold", "0", positive);
-        refused(config().failure_count_threshold(0), "failure_count_threshold", "0", positive);
-        refused(config().minimum_number_of_calls(0), "minimum_number_of_calls", "0", positive);
-        refused(config().success_threshold(0), "success_threshold", "0", "1 to 10,000");
-        refused(config().permitted_calls_in_half_open(0), "permitted_calls_in_half_open", "0", "1 to 10,000");
+        refused(
+            config().failure_threshold(0),
+            "failure_threshold",
+            "0",
+            positive,
+        );
+        refused(
+            config().failure_count_threshold(0),
+            "failure_count_threshold",
+            "0",
+            positive,
+        );
+        refused(
+            config().minimum_number_of_calls(0),
+            "minimum_number_of_calls",
+            "0",
+            positive,
+        );
+        refused(
+            config().success_threshold(0),
+            "success_threshold",
+            "0",
+            "1 to 10,000",
+        );
+        refused(
+            config().permitted_calls_in_half_open(0),
+            "permitted_calls_in_half_open",
+            "0",
+            "1 to 10,000",
+        );
         refused(count(0), "sliding_window.count", "0", "1 to 1,000,000");
-        refused(time(SECOND, 0), "sliding_window.buckets", "0", "1 to 10,000");
+        refused(
+            time(SECOND, 0),
+            "sliding_window.buckets",
+            "0",
+            "1 to 10,000",
+        );
         let some = "more than zero";
-        refused(config().isolation_duration(Duration::ZERO), "isolation_duration", "0ns", some);
-        refused(config().isolation_schedule([]), "isolation_schedule", "0", "1 to 1,000 durations");
-        refused(config().isolation_schedule([SECOND, Duration::ZERO]), "isolation_schedule", "0ns", some);
-        refused(config().probe_timeout(Duration::ZERO), "probe_timeout", "0ns", some);
+        refused(
+            config().isolation_duration(Duration::ZERO),
+            "isolation_duration",
+            "0ns",
+            some,
+        );
+        refused(
+            config().isolation_schedule([]),
+            "isolation_schedule",
+            "0",
+            "1 to 1,000 durations",
+        );
+        refused(
+            config().isolation_schedule([SECOND, Duration::ZERO]),
+            "isolation_schedule",
+            "0ns",
+            some,
+        );
+        refused(
+            config().probe_timeout(Duration::ZERO),
+            "probe_timeout",
+            "0ns",
+            some,
+        );
         refused(
             config().slow_call_duration_threshold(Duration::ZERO),
             "slow_call_duration_threshold",
@@ -188,8 +309,18 @@ mod tests {
     #[test]
     fn a_bucket_takes_a_nanosecond() {
         let range = "at least a nanosecond for each bucket";
-        refused(time(Duration::ZERO, 1), "sliding_window.length", "0ns", range);
-        refused(time(Duration::from_nanos(9), 10), "sliding_window.length", "9ns", range);
+        refused(
+            time(Duration::ZERO, 1),
+            "sliding_window.length",
+            "0ns",
+            range,
+        );
+        refused(
+            time(Duration::from_nanos(9), 10),
+            "sliding_window.length",
+            "9ns",
+            range,
+        );
         time(Duration::from_nanos(10), 10).validate().unwrap();
     }
 
@@ -205,13 +336,24 @@ mod tests {
             (f64::NEG_INFINITY, "-inf"),
         ] {
             let range = "a fraction within (0, 1]";
-            refused(config().failure_rate_threshold(rate), "failure_rate_threshold", shown, range);
-            let slow = config().slow_call_duration_threshold(SECOND).slow_call_rate_threshold(rate);
+            refused(
+                config().failure_rate_threshold(rate),
+                "failure_rate_threshold",
+                shown,
+                range,
+            );
+            let slow = config()
+                .slow_call_duration_threshold(SECOND)
+                .slow_call_rate_threshold(rate);
             refused(slow, "slow_call_rate_threshold", shown, range);
         }
         for rate in [f64::MIN_POSITIVE, 1.0] {
             config().failure_rate_threshold(rate).validate().unwrap();
-            config().slow_call_duration_threshold(SECOND).slow_call_rate_threshold(rate).validate().unwrap();
+            config()
+                .slow_call_duration_threshold(SECOND)
+                .slow_call_rate_threshold(rate)
+                .validate()
+                .unwrap();
         }
     }
 
@@ -225,7 +367,12 @@ mod tests {
             (f64::NEG_INFINITY, "-inf"),
         ] {
             let config = backoff(factor, 60 * SECOND, 0.0);
-            refused(config, "isolation_backoff.factor", shown, "finite, 1 or more");
+            refused(
+                config,
+                "isolation_backoff.factor",
+                shown,
+                "finite, 1 or more",
+            );
         }
         for (jitter, shown) in [(1.0, "1"), (-0.1, "-0.1"), (f64::NAN, "NaN")] {
             let config = backoff(2.0, 60 * SECOND, jitter);
@@ -241,32 +388,60 @@ mod tests {
         let longer = backoff(2.0, 30 * SECOND, 0.0).isolation_duration(31 * SECOND);
         refused(longer, "isolation_backoff.max", "30s", most);
         backoff(1.0, 30 * SECOND, 0.0).validate().unwrap();
-        backoff(f64::MAX, Duration::MAX, 1.0 - f64::EPSILON).validate().unwrap();
+        backoff(f64::MAX, Duration::MAX, 1.0 - f64::EPSILON)
+            .validate()
+            .unwrap();
     }
 
+    /// Hazard H87.
     #[test]
-    fn h87_settings_that_would_override_each_other_are_refused() {
+    fn settings_that_would_override_each_other_are_refused() {
         let both = "left out when `success_threshold` is set: one of them decides";
         refused(
-            config().success_threshold(2).permitted_calls_in_half_open(3),
+            config()
+                .success_threshold(2)
+                .permitted_calls_in_half_open(3),
             "permitted_calls_in_half_open",
             "3",
             both,
         );
         let schedule = || config().isolation_schedule([SECOND]);
         let both = "left out when `isolation_schedule` is set";
-        refused(schedule().isolation_duration(SECOND), "isolation_duration", "1s", both);
+        refused(
+            schedule().isolation_duration(SECOND),
+            "isolation_duration",
+            "1s",
+            both,
+        );
         let longer = schedule().isolation_backoff(IsolationBackoff::new(2.0, SECOND));
         let shown = "IsolationBackoff { factor: 2.0, max: 1s, jitter: 0.0 }";
         refused(longer, "isolation_backoff", shown, both);
         let needed = "set when `slow_call_rate_threshold` is";
-        refused(config().slow_call_rate_threshold(0.5), "slow_call_duration_threshold", "not set", needed);
+        refused(
+            config().slow_call_rate_threshold(0.5),
+            "slow_call_duration_threshold",
+            "not set",
+            needed,
+        );
         let never = "at most the size of the count window, or it never opens";
-        refused(count(4).failure_count_threshold(5), "failure_count_threshold", "5", never);
-        refused(config().failure_count_threshold(101), "failure_count_threshold", "101", never);
+        refused(
+            count(4).failure_count_threshold(5),
+            "failure_count_threshold",
+            "5",
+            never,
+        );
+        refused(
+            config().failure_count_threshold(101),
+            "failure_count_threshold",
+            "101",
+            never,
+        );
         count(4).failure_count_threshold(4).validate().unwrap();
         config().failure_count_threshold(100).validate().unwrap();
-        time(SECOND, 1).failure_count_threshold(u32::MAX).validate().unwrap();
+        time(SECOND, 1)
+            .failure_count_threshold(u32::MAX)
+            .validate()
+            .unwrap();
     }
 
     #[test]
@@ -283,18 +458,40 @@ mod tests {
             .max_half_open_duration(tick, HalfOpenTimeoutAction::Open)
             .validate()
             .unwrap();
-        time(tick, 1).permitted_calls_in_half_open(1).isolation_schedule([tick]).validate().unwrap();
+        time(tick, 1)
+            .permitted_calls_in_half_open(1)
+            .isolation_schedule([tick])
+            .validate()
+            .unwrap();
     }
 
     #[test]
     fn one_more_than_the_most_is_refused() {
         count(1_000_000).validate().unwrap();
-        refused(count(1_000_001), "sliding_window.count", "1000001", "1 to 1,000,000");
+        refused(
+            count(1_000_001),
+            "sliding_window.count",
+            "1000001",
+            "1 to 1,000,000",
+        );
         time(SECOND, 10_000).validate().unwrap();
-        refused(time(SECOND, 10_001), "sliding_window.buckets", "10001", "1 to 10,000");
+        refused(
+            time(SECOND, 10_001),
+            "sliding_window.buckets",
+            "10001",
+            "1 to 10,000",
+        );
         config().success_threshold(10_000).validate().unwrap();
-        refused(config().success_threshold(10_001), "success_threshold", "10001", "1 to 10,000");
-        config().permitted_calls_in_half_open(10_000).validate().unwrap();
+        refused(
+            config().success_threshold(10_001),
+            "success_threshold",
+            "10001",
+            "1 to 10,000",
+        );
+        config()
+            .permitted_calls_in_half_open(10_000)
+            .validate()
+            .unwrap();
         refused(
             config().permitted_calls_in_half_open(10_001),
             "permitted_calls_in_half_open",
@@ -303,15 +500,24 @@ mod tests {
         );
         let schedule = |length| config().isolation_schedule(vec![SECOND; length]);
         schedule(1_000).validate().unwrap();
-        refused(schedule(1_001), "isolation_schedule", "1001", "1 to 1,000 durations");
+        refused(
+            schedule(1_001),
+            "isolation_schedule",
+            "1001",
+            "1 to 1,000 durations",
+        );
     }
 
+    /// Hazard H62.
     #[test]
-    fn h62_the_largest_values_are_accepted() {
+    fn the_largest_values_are_accepted() {
         config()
             .failure_threshold(u32::MAX)
             .minimum_number_of_calls(u32::MAX)
-            .sliding_window(SlidingWindow::Time { length: Duration::MAX, buckets: 10_000 })
+            .sliding_window(SlidingWindow::Time {
+                length: Duration::MAX,
+                buckets: 10_000,
+            })
             .success_threshold(10_000)
             .isolation_duration(Duration::MAX)
             .slow_call_duration_threshold(Duration::MAX)

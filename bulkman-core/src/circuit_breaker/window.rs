@@ -86,8 +86,11 @@ impl Window {
     pub(crate) fn reshape(&mut self, kind: SlidingWindow, origin: Instant) {
         match (&mut *self, kind) {
             (Self::Count(window), SlidingWindow::Count(size)) => window.resize(size),
-            (Self::Time(window), SlidingWindow::Time { length, buckets }) => window.resize(length, buckets),
-            (Self::Count(_), SlidingWindow::Time { .. }) | (Self::Time(_), SlidingWindow::Count(_)) => {
+            (Self::Time(window), SlidingWindow::Time { length, buckets }) => {
+                window.resize(length, buckets)
+            }
+            (Self::Count(_), SlidingWindow::Time { .. })
+            | (Self::Time(_), SlidingWindow::Count(_)) => {
                 *self = Self::new(kind, origin);
             }
         }

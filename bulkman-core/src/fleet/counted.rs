@@ -28,8 +28,9 @@ impl Counted {
     }
 
     pub(super) fn superseded(&self) -> u64 {
-        let superseded =
-            DecisionOutcome::ALL.iter().position(|ending| *ending == DecisionOutcome::Superseded);
+        let superseded = DecisionOutcome::ALL
+            .iter()
+            .position(|ending| *ending == DecisionOutcome::Superseded);
         superseded.map_or(0, |place| self.settled[place])
     }
 
@@ -51,12 +52,18 @@ impl Counted {
 
     /// Decisions of this process, by how they ended.
     pub(crate) fn decisions(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        DecisionOutcome::ALL.map(DecisionOutcome::as_str).into_iter().zip(self.settled)
+        DecisionOutcome::ALL
+            .map(DecisionOutcome::as_str)
+            .into_iter()
+            .zip(self.settled)
     }
 
     /// Changes that the store refused, by why.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        RejectReason::ALL.map(RejectReason::as_str).into_iter().zip(self.refused)
+        RejectReason::ALL
+            .map(RejectReason::as_str)
+            .into_iter()
+            .zip(self.refused)
     }
 
     /// All other events.
@@ -84,5 +91,11 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
     })
 }
 
-const EVENTS: [&str; 6] =
-    ["synchronised", "degraded", "pending", "push_given_up", "history_lost", "clock_stepped"];
+const EVENTS: [&str; 6] = [
+    "synchronised",
+    "degraded",
+    "pending",
+    "push_given_up",
+    "history_lost",
+    "clock_stepped",
+];

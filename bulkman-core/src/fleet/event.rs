@@ -73,8 +73,13 @@ pub enum DecisionOutcome {
 }
 
 impl DecisionOutcome {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Published, Self::VoteResult, Self::Superseded, Self::Replaced, Self::Expired];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Published,
+        Self::VoteResult,
+        Self::Superseded,
+        Self::Replaced,
+        Self::Expired,
+    ];
 
     /// `published`, `voted`, `superseded`, `replaced`, `expired`: as in logs and metrics.
     ///
@@ -110,7 +115,10 @@ pub struct FleetEvents {
 
 impl FleetEvents {
     pub(super) fn new(events: &Arc<Broadcast<FleetEvent>>) -> Self {
-        Self { events: Arc::clone(events), reader: events.join() }
+        Self {
+            events: Arc::clone(events),
+            reader: events.join(),
+        }
     }
 }
 

@@ -38,7 +38,7 @@ use crate::store::{CircuitStore, OnOutage, StoreSettings};
 ///     (fleet, bulkhead)
 /// });
 /// runtime.block_on(async {
-///     assert!(here.0.ready(Duration::from_secs(1)).await && there.0.ready(Duration::from_secs(1)).await);
+///     assert!(here.0.wait_ready(Duration::from_secs(1)).await && there.0.wait_ready(Duration::from_secs(1)).await);
 /// });
 /// here.1.circuit_breaker().unwrap().open();
 /// runtime.run_until_stalled();
@@ -102,17 +102,27 @@ impl Fleet {
     /// # let _ = fleet;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn from_parts(store: Arc<dyn CircuitStore>, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
+    pub fn from_parts(
+        store: Arc<dyn CircuitStore>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, ConfigError> {
         let settings = store.settings();
         settings.validate()?;
         settings.supported_by(store.capabilities())?;
         let able = runtime.capabilities();
         if !(able.timers && able.tasks) {
-            return Err(ConfigError::Unsupported { setting: "store", needs: "timers and tasks" });
+            return Err(ConfigError::Unsupported {
+                setting: "store",
+                needs: "timers and tasks",
+            });
         }
         let hub = Hub::new(Arc::clone(&runtime), store.namespace());
-        runtime.spawn(Box::pin(Driver::new(Arc::clone(&hub), store, settings.clone()).run()));
-        Ok(Self { handle: Arc::new(Handle { hub, settings }) })
+        runtime.spawn(Box::pin(
+            Driver::new(Arc::clone(&hub), store, settings.clone()).run(),
+        ));
+        Ok(Self {
+            handle: Arc::new(Handle { hub, settings }),
+        })
     }
 
     /// Shares the circuit of `bulkhead`; nothing if it has none. Its name identifies it.
@@ -134,7 +144,9 @@ impl Fleet {
     /// # Ok::<(), ConfigError>(())
     /// ```
     pub fn attach(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
-        let Some(circuit) = bulkhead.circuit_breaker() else { return Ok(()) };
+        let Some(circuit) = bulkhead.circuit_breaker() else {
+            return Ok(());
+        };
         let weak = bulkhead.downgrade();
         let tallies: Tallies = Box::new(move || {
             let stats = weak.upgrade()?.stats();
@@ -183,13 +195,18 @@ impl Fleet {
     /// # store.set(Fault::Down);
     /// # let fleet = Fleet::new(store.clone(), runtime.clone())?;
     /// let second = Duration::from_secs(1);
-    /// assert!(!runtime.block_on(fleet.ready(second)));         // the store is down: go on by local rules
-    /// store.heal();
-    /// assert!(runtime.block_on(fleet.ready(5 * second)));
+    /// assert!(!runtime.block_on(fleet.wait_ready(second)));         // the store is down: go on by local rules
+    /// store.clear();
+    /// assert!(runtime.block_on(fleet.wait_ready(5 * second)));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub async fn ready(&self, limit: Duration) -> bool {
-        self.handle.hub.wait_for(limit, |status| status.connected && status.known >= status.attached).await
+    pub async fn wait_ready(&self, limit: Duration) -> bool {
+        self.handle
+            .hub
+            .wait_for(limit, |status| {
+                status.connected && status.known >= status.attached
+            })
+            .await
     }
 
     /// How fresh the view of the fleet is, and what is yet to be told.
@@ -205,7 +222,7 @@ impl Fleet {
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone())?;
     /// # fleet.attach(&bulkhead)?;
     /// assert!(!fleet.snapshot().connected);
-    /// runtime.block_on(fleet.ready(Duration::from_secs(1)));
+    /// runtime.block_on(fleet.wait_ready(Duration::from_secs(1)));
     /// let view = fleet.snapshot();
     /// assert_eq!((view.connected, view.staleness, view.pending), (true, Some(Duration::ZERO), 0));
     /// assert_eq!(view.circuits[0].state.unwrap().as_str(), "closed");
@@ -219,7 +236,9 @@ impl Fleet {
             connected: status.connected,
             polling: status.polling,
             staleness: status.synced_at.map(|at| now.saturating_duration_since(at)),
-            degraded_for: status.degraded_since.map(|at| now.saturating_duration_since(at)),
+            degraded_for: status
+                .degraded_since
+                .map(|at| now.saturating_duration_since(at)),
             error: status.error.as_ref().map(ToString::to_string),
             pending: status.pending,
             superseded: status.counted.superseded(),
@@ -227,10 +246,16 @@ impl Fleet {
             circuits: status
                 .circuits
                 .iter()
-                .map(|(name, state, epoch)| FleetCircuit { name: name.clone(), state: *state, epoch: *epoch })
+                .map(|(name, state, epoch)| FleetCircuit {
+                    name: name.clone(),
+                    state: *state,
+                    epoch: *epoch,
+                })
                 .collect(),
         });
-        snapshot.circuits.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        snapshot
+            .circuits
+            .sort_unstable_by(|a, b| a.name.cmp(&b.name));
         snapshot
     }
 
@@ -321,7 +346,11 @@ impl Fleet {
         reading
     }
 
-    fn attach_with(&self, circuit: &CircuitBreaker, tallies: Option<Tallies>) -> Result<(), ConfigError> {
+    fn attach_with(
+        &self,
+        circuit: &CircuitBreaker,
+        tallies: Option<Tallies>,
+    ) -> Result<(), ConfigError> {
         let hub = &self.handle.hub;
         let id = hub.next_id();
         let link = Arc::downgrade(hub);
@@ -335,7 +364,12 @@ impl Fleet {
         };
         // Until the store is heard of, as when it is away.
         let _gone = shared.set_gate(outage_gate(self.handle.settings.on_outage));
-        hub.attach(Attached { id, name: circuit.name().clone(), circuit: shared, tallies });
+        hub.attach(Attached {
+            id,
+            name: circuit.name().clone(),
+            circuit: shared,
+            tallies,
+        });
         Ok(())
     }
 }

@@ -141,7 +141,11 @@ impl Hub {
     /// Whether there is something to take; if not, the synchroniser is woken when there is.
     pub(super) fn poll_inbox(&self, key: &mut Option<WakerKey>, cx: &mut Context<'_>) -> Poll<()> {
         self.awake.register(key, cx.waker());
-        if self.has_news() { Poll::Ready(()) } else { Poll::Pending }
+        if self.has_news() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     pub(super) fn has_news(&self) -> bool {
@@ -185,7 +189,11 @@ impl Hub {
             }
         }
 
-        let mut timer = self.runtime.now().checked_add(limit).map(|at| self.runtime.sleep_until(at));
+        let mut timer = self
+            .runtime
+            .now()
+            .checked_add(limit)
+            .map(|at| self.runtime.sleep_until(at));
         let mut place = Place(&self.told, None);
         std::future::poll_fn(|cx| {
             let Place(told, key) = &mut place;

@@ -40,7 +40,11 @@ impl Ledger {
     /// Takes in a full snapshot. Circuits that are not what they were, nor went on from there; or
     /// `None` if no history was lost.
     pub(super) fn begin(&mut self, snapshot: &Snapshot) -> Option<Vec<BulkheadName>> {
-        let circuits = snapshot.circuits.iter().map(|view| (view.circuit.clone(), Seen::of(view))).collect();
+        let circuits = snapshot
+            .circuits
+            .iter()
+            .map(|view| (view.circuit.clone(), Seen::of(view)))
+            .collect();
         let now = Base {
             revision: snapshot.revision,
             incarnation: snapshot.incarnation,
@@ -67,17 +71,23 @@ impl Ledger {
     /// `None` if that does not go on from there. Then only a full snapshot tells.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Option<bool> {
         let base = self.base.as_mut()?;
-        let told: BTreeMap<_, _> =
-            snapshot.circuits.iter().map(|view| (view.circuit.clone(), Seen::of(view))).collect();
+        let told: BTreeMap<_, _> = snapshot
+            .circuits
+            .iter()
+            .map(|view| (view.circuit.clone(), Seen::of(view)))
+            .collect();
         let mut fingerprint = base.fingerprint;
         for (name, is) in &told {
-            fingerprint = fingerprint.replacing(base.seen(name).operation, is.operation);
+            fingerprint = fingerprint.with_replaced(base.seen(name).operation, is.operation);
         }
-        let is_now = |name: &BulkheadName| told.get(name).copied().unwrap_or_else(|| base.seen(name));
+        let is_now =
+            |name: &BulkheadName| told.get(name).copied().unwrap_or_else(|| base.seen(name));
         let goes_on = snapshot.incarnation == base.incarnation
             && snapshot.revision >= base.revision
             && snapshot.fingerprint == fingerprint
-            && told.iter().all(|(name, is)| is.epoch > base.seen(name).epoch)
+            && told
+                .iter()
+                .all(|(name, is)| is.epoch > base.seen(name).epoch)
             && self.ahead.iter().all(|(name, (revision, seen))| {
                 *revision <= snapshot.revision && is_now(name).goes_on_from(*seen)
             });
@@ -95,9 +105,11 @@ impl Ledger {
     /// Takes in one change that was announced. Whether it is the next, and goes on from what is known;
     /// if not, only a look tells.
     pub(super) fn advance(&mut self, after: &Snapshot) -> bool {
-        let (Some(base), [view]) = (&mut self.base, &after.circuits[..]) else { return false };
+        let (Some(base), [view]) = (&mut self.base, &after.circuits[..]) else {
+            return false;
+        };
         let (was, is) = (base.seen(&view.circuit), Seen::of(view));
-        let fingerprint = base.fingerprint.replacing(was.operation, is.operation);
+        let fingerprint = base.fingerprint.with_replaced(was.operation, is.operation);
         let answered = self.ahead.get(&view.circuit);
         let goes_on = after.incarnation == base.incarnation
             && after.revision.0 == base.revision.0 + 1
@@ -105,7 +117,11 @@ impl Ledger {
             && after.fingerprint == fingerprint
             && is.epoch > was.epoch
             && answered.is_none_or(|(revision, seen)| {
-                if *revision == after.revision { *seen == is } else { seen.epoch > is.epoch }
+                if *revision == after.revision {
+                    *seen == is
+                } else {
+                    seen.epoch > is.epoch
+                }
             });
         if goes_on {
             if answered.is_some_and(|(revision, _)| *revision == after.revision) {
@@ -121,7 +137,9 @@ impl Ledger {
     /// Takes in how a circuit stands, by the answer to a change. Whether that goes on from what is
     /// known; if not, [`is_doubted`](Self::is_doubted) until the next full snapshot.
     pub(super) fn hear(&mut self, view: &CircuitView) -> bool {
-        let Some(base) = &mut self.base else { return true };
+        let Some(base) = &mut self.base else {
+            return true;
+        };
         let (was, is) = (base.seen(&view.circuit), Seen::of(view));
         let goes_on = if view.revision <= base.revision {
             is == was
@@ -133,14 +151,17 @@ impl Ledger {
         if !goes_on {
             self.doubted = true;
             // The circuit has taken it over all the same, and it may be lost before the next look.
-            let heard = self.ahead.entry(view.circuit.clone()).or_insert((view.revision, is));
+            let heard = self
+                .ahead
+                .entry(view.circuit.clone())
+                .or_insert((view.revision, is));
             if is.epoch > heard.1.epoch {
                 *heard = (view.revision, is);
             }
         } else if view.revision.0 == base.revision.0 + 1 {
             // Nothing else has happened since, so neither has anything to be looked for.
             base.revision = view.revision;
-            base.fingerprint = base.fingerprint.replacing(was.operation, is.operation);
+            base.fingerprint = base.fingerprint.with_replaced(was.operation, is.operation);
             base.circuits.insert(view.circuit.clone(), is);
             self.ahead.remove(&view.circuit);
         } else if view.revision > base.revision {
@@ -168,7 +189,10 @@ impl Base {
 
 impl Seen {
     fn of(view: &CircuitView) -> Self {
-        Self { epoch: view.epoch, operation: view.operation }
+        Self {
+            epoch: view.epoch,
+            operation: view.operation,
+        }
     }
 
     /// Whether this is, or may be, what became of `before`.
@@ -185,7 +209,10 @@ mod tests {
     #[test]
     fn what_goes_on_is_followed() {
         let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
-        assert_eq!(ledger.follow(&after(4, &[("a", 3, 30), ("b", 1, 10)], &[])), Some(false));
+        assert_eq!(
+            ledger.follow(&after(4, &[("a", 3, 30), ("b", 1, 10)], &[])),
+            Some(false)
+        );
         let next = after(6, &[("a", 5, 50), ("b", 1, 10)], &[("a", 5, 50)]);
         assert_eq!(ledger.follow(&next), Some(true));
         // One that was registered meanwhile, and has changed.
@@ -201,8 +228,15 @@ mod tests {
             let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
             let b = told.first().copied().unwrap_or(("b", 2, 98));
             let now = [("a", 2, 20), b];
-            assert_eq!(ledger.follow(&after(4 + told.len() as u64, &now, &told)), None, "{told:?}");
-            assert_eq!(ledger.begin(&after(9, &now, &now)).unwrap()[0].as_str(), "a");
+            assert_eq!(
+                ledger.follow(&after(4 + told.len() as u64, &now, &told)),
+                None,
+                "{told:?}"
+            );
+            assert_eq!(
+                ledger.begin(&after(9, &now, &now)).unwrap()[0].as_str(),
+                "a"
+            );
         }
     }
 
@@ -214,7 +248,10 @@ mod tests {
         assert_eq!(ledger.revision(), Some(Revision(5)));
         // Not the next: what lies between is yet to be seen.
         assert!(ledger.hear(&view(9, ("a", 7, 70))));
-        assert!(ledger.hear(&view(9, ("a", 7, 70))), "also when it is said again");
+        assert!(
+            ledger.hear(&view(9, ("a", 7, 70))),
+            "also when it is said again"
+        );
         assert_eq!(ledger.revision(), Some(Revision(5)));
         let without = after(9, &[("a", 4, 40), ("b", 5, 50)], &[("b", 5, 50)]);
         assert_eq!(ledger.follow(&without), None, "it was there already");
@@ -229,15 +266,33 @@ mod tests {
         assert_eq!(ledger.revision(), Some(Revision(5)));
         assert!(!ledger.advance(&after(5, &next, &next[..1])), "not twice");
         let later = [("a", 4, 40), ("b", 2, 20)];
-        assert!(!ledger.advance(&after(7, &later, &later[1..])), "one is missing");
+        assert!(
+            !ledger.advance(&after(7, &later, &later[1..])),
+            "one is missing"
+        );
         let others = [("a", 4, 41), ("b", 2, 20)];
-        assert!(!ledger.advance(&after(6, &others, &others[1..])), "another history");
+        assert!(
+            !ledger.advance(&after(6, &others, &others[1..])),
+            "another history"
+        );
         let back = [("a", 4, 40), ("b", 1, 20)];
-        assert!(!ledger.advance(&after(6, &back, &back[1..])), "no new epoch");
+        assert!(
+            !ledger.advance(&after(6, &back, &back[1..])),
+            "no new epoch"
+        );
         assert!(!ledger.advance(&after(6, &later, &later)), "two at once");
-        assert!(!ledger.advance(&Snapshot { incarnation: 2, ..after(6, &later, &later[1..]) }));
-        assert!(!ledger.advance(&Snapshot { revision: Revision(6), ..after(7, &later, &later[1..]) }));
-        assert!(ledger.advance(&after(6, &later, &later[1..])), "none of these left a trace");
+        assert!(!ledger.advance(&Snapshot {
+            incarnation: 2,
+            ..after(6, &later, &later[1..])
+        }));
+        assert!(!ledger.advance(&Snapshot {
+            revision: Revision(6),
+            ..after(7, &later, &later[1..])
+        }));
+        assert!(
+            ledger.advance(&after(6, &later, &later[1..])),
+            "none of these left a trace"
+        );
         assert_eq!(ledger.follow(&after(6, &later, &[])), Some(false));
     }
 
@@ -246,11 +301,17 @@ mod tests {
         let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
         assert!(ledger.hear(&view(7, ("a", 5, 50))));
         let first = [("a", 4, 40), ("b", 1, 10)];
-        assert!(ledger.advance(&after(5, &first, &first[..1])), "an earlier one of the same circuit");
+        assert!(
+            ledger.advance(&after(5, &first, &first[..1])),
+            "an earlier one of the same circuit"
+        );
         let second = [("a", 4, 40), ("b", 2, 20)];
         assert!(ledger.advance(&after(6, &second, &second[1..])));
         let other = [("a", 5, 51), ("b", 2, 20)];
-        assert!(!ledger.advance(&after(7, &other, &other[..1])), "not what was answered");
+        assert!(
+            !ledger.advance(&after(7, &other, &other[..1])),
+            "not what was answered"
+        );
         let third = [("a", 5, 50), ("b", 2, 20)];
         assert!(ledger.advance(&after(7, &third, &third[..1])));
         // One that would take back what was answered.
@@ -261,7 +322,11 @@ mod tests {
 
     #[test]
     fn an_answer_from_another_history_is_doubted() {
-        for heard in [view(4, ("a", 3, 31)), view(2, ("a", 2, 20)), view(6, ("a", 3, 33))] {
+        for heard in [
+            view(4, ("a", 3, 31)),
+            view(2, ("a", 2, 20)),
+            view(6, ("a", 3, 33)),
+        ] {
             let mut ledger = begun(&[("a", 3, 30)], 4);
             assert!(!ledger.hear(&heard), "{heard:?}");
             assert!(ledger.is_doubted());
@@ -276,19 +341,36 @@ mod tests {
         // restored again before anybody looked.
         let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
         assert!(!ledger.hear(&view(1, ("b", 1, 11))));
-        let lost = ledger.begin(&after(0, &[("a", 0, 0), ("b", 0, 0)], &[("a", 0, 0), ("b", 0, 0)]));
-        assert_eq!(lost, Some(vec![BulkheadName::new("a").unwrap(), BulkheadName::new("b").unwrap()]));
+        let lost = ledger.begin(&after(
+            0,
+            &[("a", 0, 0), ("b", 0, 0)],
+            &[("a", 0, 0), ("b", 0, 0)],
+        ));
+        assert_eq!(
+            lost,
+            Some(vec![
+                BulkheadName::new("a").unwrap(),
+                BulkheadName::new("b").unwrap()
+            ])
+        );
         // Or was not.
         let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
         assert!(!ledger.hear(&view(1, ("b", 1, 11))));
-        let lost = ledger.begin(&after(1, &[("a", 0, 0), ("b", 1, 11)], &[("a", 0, 0), ("b", 1, 11)]));
+        let lost = ledger.begin(&after(
+            1,
+            &[("a", 0, 0), ("b", 1, 11)],
+            &[("a", 0, 0), ("b", 1, 11)],
+        ));
         assert_eq!(lost, Some(vec![BulkheadName::new("a").unwrap()]));
     }
 
     #[test]
     fn a_circuit_that_is_gone_is_lost_unless_it_never_changed() {
         let mut ledger = begun(&[("a", 3, 30), ("b", 0, 0)], 4);
-        assert_eq!(ledger.begin(&after(4, &[], &[])), Some(vec![BulkheadName::new("a").unwrap()]));
+        assert_eq!(
+            ledger.begin(&after(4, &[], &[])),
+            Some(vec![BulkheadName::new("a").unwrap()])
+        );
     }
 
     type Last = (&'static str, u64, u64);
@@ -301,9 +383,12 @@ mod tests {
 
     /// A snapshot of a namespace with `circuits`, that tells of `told`.
     fn after(revision: u64, circuits: &[Last], told: &[Last]) -> Snapshot {
-        let operations = circuits.iter().map(|(.., operation)| OperationId(*operation));
-        let fingerprint =
-            operations.fold(Fingerprint::default(), |all, one| all.replacing(OperationId(0), one));
+        let operations = circuits
+            .iter()
+            .map(|(.., operation)| OperationId(*operation));
+        let fingerprint = operations.fold(Fingerprint::default(), |all, one| {
+            all.with_replaced(OperationId(0), one)
+        });
         let told = told.iter().map(|last| view(revision, *last)).collect();
         Snapshot::new(Revision(revision), 1, fingerprint, StoreTime(0), told)
     }

@@ -21,7 +21,12 @@ impl Pace {
     }
 
     pub(super) fn seeded(seed: u64, min: Duration, max: Duration) -> Self {
-        Self { random: Random::new(seed), min, max, failures: 0 }
+        Self {
+            random: Random::new(seed),
+            min,
+            max,
+            failures: 0,
+        }
     }
 
     /// The wait after one more failure: uniform between zero and a bound that doubles.
@@ -64,7 +69,11 @@ mod tests {
         let interval = Duration::from_secs(1);
         let mut pace = Pace::seeded(1, interval, interval);
         let drawn: Vec<_> = (0..200).map(|_| pace.within(interval)).collect();
-        assert!(drawn.iter().all(|drawn| *drawn <= interval && *drawn >= interval * 9 / 10));
+        assert!(
+            drawn
+                .iter()
+                .all(|drawn| *drawn <= interval && *drawn >= interval * 9 / 10)
+        );
         assert!(drawn.iter().any(|drawn| *drawn < interval * 92 / 100));
         assert!(drawn.iter().any(|drawn| *drawn > interval * 98 / 100));
     }
@@ -77,7 +86,10 @@ mod tests {
             assert!(pace.back_off() <= Duration::from_millis(bound));
         }
         let waits: Vec<_> = (0..200).map(|_| pace.back_off()).collect();
-        assert!(waits.iter().any(|wait| *wait < max / 10) && waits.iter().any(|wait| *wait > max * 9 / 10));
+        assert!(
+            waits.iter().any(|wait| *wait < max / 10)
+                && waits.iter().any(|wait| *wait > max * 9 / 10)
+        );
         pace.succeeded();
         assert!(pace.back_off() <= min);
     }

@@ -54,7 +54,10 @@ impl BulkheadManager {
     /// assert!(manager.get_bulkhead("payments").is_some());
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
-    pub fn from_config(config: &ManagerConfig, runtime: impl Runtime) -> Result<Self, ManagerError> {
+    pub fn from_config(
+        config: &ManagerConfig,
+        runtime: impl Runtime,
+    ) -> Result<Self, ManagerError> {
         let manager = Self::new(runtime);
         manager.apply_config(config)?;
         Ok(manager)
@@ -70,7 +73,7 @@ impl BulkheadManager {
     /// # Errors
     ///
     /// [`ManagerError::Invalid`] for a configuration that can't be used, or that would change what
-    /// can't change in place, and [`ManagerError::Exists`] for a name that is there twice. Nothing
+    /// can't change in place, and [`ManagerError::AlreadyExists`] for a name that is there twice. Nothing
     /// has changed then.
     ///
     /// ```
@@ -110,20 +113,32 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(manager: &BulkheadManager, config: &'a ManagerConfig) -> Result<Self, ManagerError> {
-        let mut plan = Self { create: Vec::new(), change: Vec::new(), keep: Vec::new() };
+        let mut plan = Self {
+            create: Vec::new(),
+            change: Vec::new(),
+            keep: Vec::new(),
+        };
         for config in config.bulkheads() {
-            plan.add(manager, config).map_err(|error| invalid(config, error))?;
+            plan.add(manager, config)
+                .map_err(|error| invalid(config, error))?;
         }
         Ok(plan)
     }
 
-    fn add(&mut self, manager: &BulkheadManager, config: &'a BulkheadConfig) -> Result<(), ConfigError> {
+    fn add(
+        &mut self,
+        manager: &BulkheadManager,
+        config: &'a BulkheadConfig,
+    ) -> Result<(), ConfigError> {
         match manager.get_bulkhead(config.name()) {
             None => {
                 let runtime = Arc::clone(&manager.shared.runtime);
-                self.create.push(Bulkhead::with_runtime(config.clone(), runtime)?);
+                self.create
+                    .push(Bulkhead::with_runtime(config.clone(), runtime)?);
             }
-            Some(bulkhead) if bulkhead.config() == *config => self.keep.push(bulkhead.name().clone()),
+            Some(bulkhead) if bulkhead.config() == *config => {
+                self.keep.push(bulkhead.name().clone())
+            }
             Some(bulkhead) => {
                 bulkhead.check_reconfigure(config)?;
                 self.change.push((bulkhead, config));
@@ -133,20 +148,34 @@ impl<'a> Plan<'a> {
     }
 
     /// `None`: a name that was free is taken now, and nothing was done.
-    fn carry_out(self, manager: &BulkheadManager, listed: &BTreeSet<BulkheadName>) -> Option<AppliedConfig> {
-        let mut applied = AppliedConfig { unchanged: self.keep, ..AppliedConfig::default() };
+    fn carry_out(
+        self,
+        manager: &BulkheadManager,
+        listed: &BTreeSet<BulkheadName>,
+    ) -> Option<AppliedConfig> {
+        let mut applied = AppliedConfig {
+            unchanged: self.keep,
+            ..AppliedConfig::default()
+        };
         let created = self.create.clone();
         {
             let mut bulkheads = manager.write();
-            if self.create.iter().any(|bulkhead| bulkheads.contains_key(bulkhead.name())) {
+            if self
+                .create
+                .iter()
+                .any(|bulkhead| bulkheads.contains_key(bulkhead.name()))
+            {
                 return None;
             }
             for bulkhead in self.create {
                 applied.created.push(bulkhead.name().clone());
                 bulkheads.insert(bulkhead.name().clone(), bulkhead);
             }
-            applied.not_in_config =
-                bulkheads.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+            applied.not_in_config = bulkheads
+                .keys()
+                .filter(|name| !listed.contains(*name))
+                .cloned()
+                .collect();
         }
         applied.not_in_config.sort_unstable();
         for bulkhead in created {
@@ -167,9 +196,11 @@ impl<'a> Plan<'a> {
 fn distinct_names(config: &ManagerConfig) -> Result<BTreeSet<BulkheadName>, ManagerError> {
     let mut names = BTreeSet::new();
     for config in config.bulkheads() {
-        let name = config.checked_name().map_err(|error| invalid(config, error))?;
+        let name = config
+            .checked_name()
+            .map_err(|error| invalid(config, error))?;
         if names.contains(&name) {
-            return Err(ManagerError::Exists { name });
+            return Err(ManagerError::AlreadyExists { name });
         }
         names.insert(name);
     }
@@ -177,5 +208,8 @@ fn distinct_names(config: &ManagerConfig) -> Result<BTreeSet<BulkheadName>, Mana
 }
 
 fn invalid(config: &BulkheadConfig, source: ConfigError) -> ManagerError {
-    ManagerError::Invalid { bulkhead: config.name().into(), source }
+    ManagerError::Invalid {
+        bulkhead: config.name().into(),
+        source,
+    }
 }

@@ -50,7 +50,9 @@ impl ManagerConfig {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { bulkheads: Vec::new() }
+        Self {
+            bulkheads: Vec::new(),
+        }
     }
 
     /// Adds a bulkhead. Nothing is checked before it is applied.
@@ -82,6 +84,8 @@ impl ManagerConfig {
 
 impl FromIterator<BulkheadConfig> for ManagerConfig {
     fn from_iter<I: IntoIterator<Item = BulkheadConfig>>(bulkheads: I) -> Self {
-        Self { bulkheads: bulkheads.into_iter().collect() }
+        Self {
+            bulkheads: bulkheads.into_iter().collect(),
+        }
     }
 }

@@ -66,7 +66,7 @@ struct Shared {
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
 /// let error = manager.create_bulkhead(BulkheadConfig::new("database")).unwrap_err();
-/// assert!(matches!(error, ManagerError::Exists { .. }));
+/// assert!(matches!(error, ManagerError::AlreadyExists { .. }));
 /// assert_eq!(error.to_string(), "a bulkhead named \"database\" exists already");
 /// # Ok::<(), ManagerError>(())
 /// ```
@@ -75,7 +75,7 @@ struct Shared {
 pub enum ManagerError {
     /// There is one of this name already.
     #[error("a bulkhead named {name:?} exists already")]
-    Exists {
+    AlreadyExists {
         /// The name.
         name: BulkheadName,
     },
@@ -140,7 +140,7 @@ impl BulkheadManager {
     /// let manager = BulkheadManager::new(runtime.clone()).with_store(store)?;
     /// manager.create_bulkhead(BulkheadConfig::new("payments"))?;
     /// // A process that wants to know what the fleet knows before its first call:
-    /// let ready = runtime.block_on(manager.fleet().unwrap().ready(Duration::from_secs(1)));
+    /// let ready = runtime.block_on(manager.fleet().unwrap().wait_ready(Duration::from_secs(1)));
     /// assert!(ready);
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
@@ -173,14 +173,17 @@ impl BulkheadManager {
     }
 
     fn share(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
-        self.shared.fleet.get().map_or(Ok(()), |fleet| fleet.attach(bulkhead))
+        self.shared
+            .fleet
+            .get()
+            .map_or(Ok(()), |fleet| fleet.attach(bulkhead))
     }
 
     /// Makes a bulkhead under its configuration's name.
     ///
     /// # Errors
     ///
-    /// [`ManagerError::Exists`] if the name is taken, [`ManagerError::Config`] for a configuration
+    /// [`ManagerError::AlreadyExists`] if the name is taken, [`ManagerError::Config`] for a configuration
     /// that can't be used.
     ///
     /// ```
@@ -191,18 +194,22 @@ impl BulkheadManager {
     /// let database = manager.create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
     /// assert_eq!(database.stats().max_concurrent_calls, 5);
     /// let taken = manager.create_bulkhead(BulkheadConfig::new("database"));
-    /// assert!(matches!(taken, Err(ManagerError::Exists { .. })));
+    /// assert!(matches!(taken, Err(ManagerError::AlreadyExists { .. })));
     /// # Ok::<(), ManagerError>(())
     /// ```
     pub fn create_bulkhead(&self, config: BulkheadConfig) -> Result<Bulkhead, ManagerError> {
         let name = config.checked_name()?;
         if self.read().contains_key(&name) {
-            return Err(ManagerError::Exists { name });
+            return Err(ManagerError::AlreadyExists { name });
         }
         // Made outside the lock, since making it asks the runtime, which is the user's code.
         let bulkhead = Bulkhead::with_runtime(config, Arc::clone(&self.shared.runtime))?;
         match self.write().entry(name) {
-            Entry::Occupied(taken) => return Err(ManagerError::Exists { name: taken.key().clone() }),
+            Entry::Occupied(taken) => {
+                return Err(ManagerError::AlreadyExists {
+                    name: taken.key().clone(),
+                });
+            }
             Entry::Vacant(free) => drop(free.insert(bulkhead.clone())),
         }
         if let Err(error) = self.share(&bulkhead) {
@@ -255,7 +262,7 @@ impl BulkheadManager {
         }
         match self.create_bulkhead(config.clone()) {
             // Somebody else was faster.
-            Err(ManagerError::Exists { .. }) => self.get_or_create_bulkhead(config),
+            Err(ManagerError::AlreadyExists { .. }) => self.get_or_create_bulkhead(config),
             made => made,
         }
     }
@@ -285,8 +292,12 @@ impl BulkheadManager {
         F: Future<Output = Result<T, E>>,
     {
         match self.get_bulkhead(name) {
-            Some(bulkhead) => ExecuteInBulkhead::Found { execute: bulkhead.into_execute(operation) },
-            None => ExecuteInBulkhead::Missing { name: Some(name.into()) },
+            Some(bulkhead) => ExecuteInBulkhead::Found {
+                execute: bulkhead.into_execute(operation),
+            },
+            None => ExecuteInBulkhead::Missing {
+                name: Some(name.into()),
+            },
         }
     }
 
@@ -325,7 +336,10 @@ impl BulkheadManager {
     /// ```
     #[must_use]
     pub fn health_status(&self) -> Vec<(BulkheadName, BulkheadState)> {
-        self.bulkheads().iter().map(|bulkhead| (bulkhead.name().clone(), bulkhead.state())).collect()
+        self.bulkheads()
+            .iter()
+            .map(|bulkhead| (bulkhead.name().clone(), bulkhead.state()))
+            .collect()
     }
 
     /// All bulkheads, ordered by name.
@@ -448,11 +462,17 @@ impl BulkheadManager {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<BulkheadName, Bulkhead>> {
-        self.shared.bulkheads.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .bulkheads
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<BulkheadName, Bulkhead>> {
-        self.shared.bulkheads.write().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .bulkheads
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -469,7 +489,9 @@ impl WeakManager {
 
 impl fmt::Debug for BulkheadManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BulkheadManager").field("bulkheads", &self.len()).finish_non_exhaustive()
+        f.debug_struct("BulkheadManager")
+            .field("bulkheads", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -516,7 +538,9 @@ where
         match self.project() {
             ExecuteProjection::Found { execute } => execute.poll(cx),
             ExecuteProjection::Missing { name } => {
-                let name = name.take().expect("`ExecuteInBulkhead` polled after completion");
+                let name = name
+                    .take()
+                    .expect("`ExecuteInBulkhead` polled after completion");
                 Poll::Ready(Err(BulkheadError::NotFound { name }))
             }
         }

@@ -36,7 +36,11 @@ struct ByName<'a>(&'a [BulkheadConfig]);
 
 impl Serialize for ByName<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|config| (config.name(), BulkheadRepr::of(config, None))))
+        serializer.collect_map(
+            self.0
+                .iter()
+                .map(|config| (config.name(), BulkheadRepr::of(config, None))),
+        )
     }
 }
 
@@ -54,8 +58,13 @@ fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BulkheadCon
             let mut bulkheads: Vec<BulkheadConfig> = Vec::new();
             while let Some(name) = map.next_key::<BulkheadName>()? {
                 // Not every format minds a key that is there twice.
-                if bulkheads.iter().any(|config| config.name() == name.as_str()) {
-                    return Err(A::Error::custom(format_args!("bulkhead {name:?} is there twice")));
+                if bulkheads
+                    .iter()
+                    .any(|config| config.name() == name.as_str())
+                {
+                    return Err(A::Error::custom(format_args!(
+                        "bulkhead {name:?} is there twice"
+                    )));
                 }
                 bulkheads.push(map.next_value_seed(Entry(name))?);
             }
@@ -72,7 +81,10 @@ struct Entry(BulkheadName);
 impl<'de> DeserializeSeed<'de> for Entry {
     type Value = BulkheadConfig;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<BulkheadConfig, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<BulkheadConfig, D::Error> {
         let form = BulkheadRepr::deserialize(deserializer)?;
         match &form.name {
             Some(name) if *name != self.0 => Err(D::Error::custom(format_args!(

@@ -6,12 +6,18 @@ use super::names;
 use crate::fleet::Fleet;
 
 /// Hands over everything that a fleet has to say now.
-#[allow(clippy::cast_precision_loss, reason = "gauges are floats; exact up to 2^53")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "gauges are floats; exact up to 2^53"
+)]
 pub(super) fn publish(fleet: &Fleet) {
     let label = SharedString::from_shared(fleet.namespace().into());
     let reading = fleet.take_reading();
     for (name, value) in [
-        (names::FLEET_CONNECTED, f64::from(u8::from(reading.connected))),
+        (
+            names::FLEET_CONNECTED,
+            f64::from(u8::from(reading.connected)),
+        ),
         (names::FLEET_POLLING, f64::from(u8::from(reading.polling))),
         (names::FLEET_PENDING, reading.pending as f64),
         (names::FLEET_STALENESS, reading.staleness.as_secs_f64()),
@@ -20,10 +26,12 @@ pub(super) fn publish(fleet: &Fleet) {
         gauge!(name, NAMESPACE => label.clone()).set(value);
     }
     for (ending, by) in reading.counted.decisions() {
-        counter!(names::FLEET_DECISIONS, NAMESPACE => label.clone(), "ending" => ending).increment(by);
+        counter!(names::FLEET_DECISIONS, NAMESPACE => label.clone(), "ending" => ending)
+            .increment(by);
     }
     for (reason, by) in reading.counted.refusals() {
-        counter!(names::FLEET_REFUSALS, NAMESPACE => label.clone(), "reason" => reason).increment(by);
+        counter!(names::FLEET_REFUSALS, NAMESPACE => label.clone(), "reason" => reason)
+            .increment(by);
     }
     for (event, by) in reading.counted.events() {
         counter!(names::FLEET_EVENTS, NAMESPACE => label.clone(), "event" => event).increment(by);

@@ -107,9 +107,13 @@ pub(crate) fn publish_last_counts(inner: &Inner) {
 /// Nobody is behind this name any more.
 pub(super) fn retire(name: &BulkheadName) {
     let label = label(name);
-    for name in
-        [names::RUNNING, names::WAITING, names::PERMITS_IN_USE, names::PERMITS_LIMIT, names::QUEUE_LIMIT]
-    {
+    for name in [
+        names::RUNNING,
+        names::WAITING,
+        names::PERMITS_IN_USE,
+        names::PERMITS_LIMIT,
+        names::QUEUE_LIMIT,
+    ] {
         gauge!(name, BULKHEAD => label.clone()).set(0.0);
     }
     for state in STATES {
@@ -123,16 +127,26 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         let now = Published {
             // Read under the lock, so that of two publishers the later one has the later reading.
             calls: inner.counters.lifetime(inner.refused_by_circuit()),
-            transitions: inner.meter.transitions.each_ref().map(|count| count.load(Ordering::Relaxed)),
+            transitions: inner
+                .meter
+                .transitions
+                .each_ref()
+                .map(|count| count.load(Ordering::Relaxed)),
         };
         let before = published.replace(now).unwrap_or_default();
         let entered = |place: usize| now.transitions[place] - before.transitions[place];
-        (now.calls.since(&before.calls), std::array::from_fn::<_, { STATES.len() }, _>(entered))
+        (
+            now.calls.since(&before.calls),
+            std::array::from_fn::<_, { STATES.len() }, _>(entered),
+        )
     };
 
     let count = |name, by| counter!(name, BULKHEAD => label.clone()).increment(by);
     count(names::STARTED, calls.started);
-    count(names::CANCELLED_WAITING, calls.event(Event::CancelledWaiting));
+    count(
+        names::CANCELLED_WAITING,
+        calls.event(Event::CancelledWaiting),
+    );
     count(names::TIMEOUTS, calls.event(Event::TimedOutRunning));
     count(names::PANICS, calls.event(Event::Panicked));
     for (outcome, by) in [
@@ -145,9 +159,9 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     }
     for (reason, by) in [
         ("circuit_open", calls.refused.open),
-        ("probes_out", calls.refused.probes_out),
+        ("probe_limit_reached", calls.refused.probe_limit_reached),
         ("forced_open", calls.refused.forced_open),
-        ("no_lease", calls.refused.no_lease),
+        ("no_probe_lease", calls.refused.no_probe_lease),
         ("full", calls.event(Event::Full)),
         ("timed_out_in_queue", calls.event(Event::TimedOutWaiting)),
         ("shutdown", calls.event(Event::Shutdown)),
@@ -156,12 +170,16 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     }
     if inner.circuit.is_some() {
         for (to, by) in STATES.into_iter().zip(transitions) {
-            counter!(names::TRANSITIONS, BULKHEAD => label.clone(), "to" => to.as_str()).increment(by);
+            counter!(names::TRANSITIONS, BULKHEAD => label.clone(), "to" => to.as_str())
+                .increment(by);
         }
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "gauges are floats; exact up to 2^53")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "gauges are floats; exact up to 2^53"
+)]
 fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
     let stats = bulkhead.stats();
     for (name, value) in [

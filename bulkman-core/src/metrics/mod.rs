@@ -4,13 +4,13 @@
 //! a [`MetricsPublisher`] reads the counters that a bulkhead keeps anyway, whenever it is told to
 //! (before a scrape, or every few seconds by a task of its own). The two histograms are the
 //! exception, since a time that nobody took can't be read later: they cost each call three
-//! clock readings, and are off until [`timings`](MetricsPublisher::timings) turns them on.
+//! clock readings, and are off until [`timings`](MetricsPublisher::record_durations) turns them on.
 //!
 //! | name | type | labels beside `bulkhead` | what |
 //! | --- | --- | --- | --- |
 //! | `bulkman_calls_started_total` | counter | | calls that got a permit and an admission |
 //! | `bulkman_calls_total` | counter | `outcome`: `success`, `failure`, `ignored`, `cancelled` | calls that ran and ended |
-//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probes_out`, `forced_open`, `no_lease`, `full`, `timed_out_in_queue`, `shutdown` | calls that never started |
+//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probe_limit_reached`, `forced_open`, `no_probe_lease`, `full`, `timed_out_in_queue`, `shutdown` | calls that never started |
 //! | `bulkman_cancelled_waiting_total` | counter | | calls whose callers left the queue |
 //! | `bulkman_timeouts_total` | counter | | calls that started and ran out of time |
 //! | `bulkman_panics_total` | counter | | calls that started and panicked |

@@ -30,7 +30,7 @@ use crate::sync::{Mutex, lock};
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
 ///
-/// let metrics = MetricsPublisher::new(&manager).timings(true);
+/// let metrics = MetricsPublisher::new(&manager).record_durations(true);
 /// metrics.publish();       // in the handler of `/metrics`, before it renders
 /// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
@@ -79,7 +79,10 @@ impl MetricsPublisher {
     /// ```
     #[must_use]
     pub fn for_bulkhead(bulkhead: &Bulkhead) -> Self {
-        Self::of(Source::Bulkhead(bulkhead.downgrade()), &bulkhead.inner().runtime)
+        Self::of(
+            Source::Bulkhead(bulkhead.downgrade()),
+            &bulkhead.inner().runtime,
+        )
     }
 
     /// Publishes a fleet that belongs to no manager and no bulkhead, without the bulkheads that
@@ -110,11 +113,11 @@ impl MetricsPublisher {
     /// # use bulkman::BulkheadManager;
     /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
-    /// let metrics = MetricsPublisher::new(&manager).timings(true);
+    /// let metrics = MetricsPublisher::new(&manager).record_durations(true);
     /// metrics.publish();
     /// ```
     #[must_use]
-    pub const fn timings(mut self, timings: bool) -> Self {
+    pub const fn record_durations(mut self, timings: bool) -> Self {
         self.timings = timings;
         self
     }
@@ -143,7 +146,10 @@ impl MetricsPublisher {
         if let Some(fleet) = self.source.fleet() {
             fleet::publish(&fleet);
         }
-        let now = now.iter().map(|bulkhead| (bulkhead.name().clone(), bulkhead.downgrade())).collect();
+        let now = now
+            .iter()
+            .map(|bulkhead| (bulkhead.name().clone(), bulkhead.downgrade()))
+            .collect();
         for (name, bulkhead) in self.remember(now) {
             if let Some(bulkhead) = bulkhead {
                 meter::publish_counts(&bulkhead);
@@ -173,18 +179,27 @@ impl MetricsPublisher {
     /// ```
     pub fn publish_every(self, interval: Duration) -> Result<(), ConfigError> {
         if interval.is_zero() {
-            return Err(ConfigError::out_of_range("publish_every", "0ns", "more than zero"));
+            return Err(ConfigError::out_of_range(
+                "publish_every",
+                "0ns",
+                "more than zero",
+            ));
         }
         let able = self.runtime.capabilities();
         if !(able.timers && able.tasks) {
-            return Err(ConfigError::Unsupported { setting: "publish_every", needs: "timers and tasks" });
+            return Err(ConfigError::Unsupported {
+                setting: "publish_every",
+                needs: "timers and tasks",
+            });
         }
         let runtime = Arc::clone(&self.runtime);
         runtime.spawn(Box::pin(async move {
             loop {
                 self.publish();
                 let next = self.runtime.now().checked_add(interval);
-                let (Some(next), false) = (next, self.source.is_gone()) else { return };
+                let (Some(next), false) = (next, self.source.is_gone()) else {
+                    return;
+                };
                 self.runtime.sleep_until(next).await;
             }
         }));
@@ -249,6 +264,8 @@ impl Source {
 
 impl fmt::Debug for MetricsPublisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MetricsPublisher").field("timings", &self.timings).finish_non_exhaustive()
+        f.debug_struct("MetricsPublisher")
+            .field("timings", &self.timings)
+            .finish_non_exhaustive()
     }
 }

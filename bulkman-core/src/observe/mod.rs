@@ -28,7 +28,10 @@ pub(crate) struct NoSpan;
 
 /// How a call ended, for those who listen.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only spans tell the details"))]
+#[cfg_attr(
+    not(feature = "tracing"),
+    allow(dead_code, reason = "only spans tell the details")
+)]
 pub(crate) enum CallEnd {
     /// The operation came to its end.
     Ran(Outcome),

@@ -12,7 +12,10 @@ pub(crate) struct Current {
 impl Current {
     #[cfg(feature = "tracing")]
     pub(crate) fn capture() -> Self {
-        Self { span: tracing::Span::current(), dispatch: tracing::dispatcher::get_default(Clone::clone) }
+        Self {
+            span: tracing::Span::current(),
+            dispatch: tracing::dispatcher::get_default(Clone::clone),
+        }
     }
 
     #[cfg(feature = "tracing")]

@@ -131,8 +131,13 @@ impl Watch {
     #[cold]
     fn end(self, inner: &Inner, ending: CallEnd) {
         let now = inner.runtime.now();
-        let queued = self.running.unwrap_or(now).saturating_duration_since(self.began);
-        let ran = self.running.map(|running| now.saturating_duration_since(running));
+        let queued = self
+            .running
+            .unwrap_or(now)
+            .saturating_duration_since(self.began);
+        let ran = self
+            .running
+            .map(|running| now.saturating_duration_since(running));
         #[cfg(feature = "metrics")]
         if let Some(ran) = ran {
             inner.meter.record(queued, ran);

@@ -82,12 +82,17 @@ impl Entry {
     #[inline(never)]
     fn set_deadline(&mut self, place: usize, deadline: Option<Instant>) {
         self.timed |= 1 << place;
-        self.chunk().deadlines.get_or_insert_with(|| Box::new([None; PLACES as usize]))[place] = deadline;
+        self.chunk()
+            .deadlines
+            .get_or_insert_with(|| Box::new([None; PLACES as usize]))[place] = deadline;
     }
 
     #[inline(never)]
     fn deadline(&mut self, place: usize) -> Option<Instant> {
-        self.chunk().deadlines.as_ref().and_then(|deadlines| deadlines[place])
+        self.chunk()
+            .deadlines
+            .as_ref()
+            .and_then(|deadlines| deadlines[place])
     }
 
     /// Ends the wait of who has this place.
@@ -102,7 +107,12 @@ impl Entry {
             self.chunk().fates[place] = fate;
             self.kept |= 1 << place;
         }
-        Some(Turn { number, waker, timed, fate })
+        Some(Turn {
+            number,
+            waker,
+            timed,
+            fate,
+        })
     }
 }
 
@@ -146,7 +156,10 @@ impl Chunks {
         if place == 0 {
             self.grow(number);
         }
-        let entry = self.entries.last_mut().expect("the chunk of the newest is not given up");
+        let entry = self
+            .entries
+            .last_mut()
+            .expect("the chunk of the newest is not given up");
         entry.chunk().wakers[place] = ManuallyDrop::new(Some(waker));
         if deadline.is_some() {
             entry.set_deadline(place, deadline);
@@ -156,7 +169,13 @@ impl Chunks {
     #[cold]
     fn grow(&mut self, number: u64) {
         let chunk = Some(self.spare.take().unwrap_or_else(Chunk::new));
-        self.entries.push(Entry { number: number / PLACES, chunk, timed: 0, kept: 0, out: 0 });
+        self.entries.push(Entry {
+            number: number / PLACES,
+            chunk,
+            timed: 0,
+            kept: 0,
+            out: 0,
+        });
     }
 
     /// Ends the wait of the oldest that waits, from `from` on and before `until`; `from` is moved behind
@@ -191,8 +210,14 @@ impl Chunks {
     }
 
     /// Ends the wait of the newest that waits before `end`, which is moved before it.
-    pub(super) fn newest(&mut self, end: &mut u64, judge: impl Fn(Option<Instant>) -> Fate) -> Option<Turn> {
-        let newest = self.entries.partition_point(|entry| entry.number * PLACES < *end);
+    pub(super) fn newest(
+        &mut self,
+        end: &mut u64,
+        judge: impl Fn(Option<Instant>) -> Fate,
+    ) -> Option<Turn> {
+        let newest = self
+            .entries
+            .partition_point(|entry| entry.number * PLACES < *end);
         for index in (0..newest).rev() {
             let entry = &mut self.entries[index];
             let first = entry.number * PLACES;
@@ -202,7 +227,9 @@ impl Chunks {
             }
             while *end > first {
                 *end -= 1;
-                let Some(turn) = entry.call(*end, &judge) else { continue };
+                let Some(turn) = entry.call(*end, &judge) else {
+                    continue;
+                };
                 if turn.fate == Fate::Granted {
                     self.count_out(index);
                 }
@@ -256,14 +283,20 @@ impl Chunks {
 
     #[cold]
     fn search(&self, wanted: u64) -> Option<usize> {
-        self.entries.binary_search_by_key(&wanted, |entry| entry.number).ok()
+        self.entries
+            .binary_search_by_key(&wanted, |entry| entry.number)
+            .ok()
     }
 
     /// The first number of the next chunk after this number's that is still there.
     #[cold]
     fn after(&self, number: u64) -> Option<u64> {
-        let index = self.entries.partition_point(|entry| entry.number <= number / PLACES);
-        let next = self.entries[index..].iter().find(|entry| entry.chunk.is_some())?;
+        let index = self
+            .entries
+            .partition_point(|entry| entry.number <= number / PLACES);
+        let next = self.entries[index..]
+            .iter()
+            .find(|entry| entry.chunk.is_some())?;
         Some(next.number * PLACES)
     }
 
@@ -309,7 +342,11 @@ impl Chunks {
     /// How many places there is memory for.
     #[cfg(all(test, not(bulkman_loom)))]
     pub(super) fn capacity(&self) -> usize {
-        let chunks = self.entries.iter().filter_map(|entry| entry.chunk.as_ref()).chain(&self.spare);
+        let chunks = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.chunk.as_ref())
+            .chain(&self.spare);
         chunks.count() * PLACES as usize
     }
 

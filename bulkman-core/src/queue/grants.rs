@@ -26,7 +26,8 @@ impl Grants {
     /// what is done after this.
     #[inline]
     pub(super) fn include(&self, key: Key) -> bool {
-        self.place(key).is_some_and(|place| place.load(Ordering::Acquire) == key.word())
+        self.place(key)
+            .is_some_and(|place| place.load(Ordering::Acquire) == key.word())
     }
 
     #[inline]
@@ -39,7 +40,11 @@ impl Grants {
     /// Made when somebody waits, since most bulkheads never see that.
     #[inline]
     pub(super) fn prepare(&self) {
-        self.0.get_or_init(|| (0..Self::PLACES).map(|_| AtomicU64::new(Key::NOBODY)).collect());
+        self.0.get_or_init(|| {
+            (0..Self::PLACES)
+                .map(|_| AtomicU64::new(Key::NOBODY))
+                .collect()
+        });
     }
 
     #[inline]

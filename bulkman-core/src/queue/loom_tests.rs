@@ -173,7 +173,10 @@ fn an_opening_against_a_newcomer_leaves_nobody_waiting() {
         match joined {
             Enqueued::Refused(QueueRejection::Circuit) => {}
             Enqueued::Waiting(key) => {
-                assert_eq!(look(&queue, key), Poll::Ready(Waited::Refused(QueueRejection::Circuit)));
+                assert_eq!(
+                    look(&queue, key),
+                    Poll::Ready(Waited::Refused(QueueRejection::Circuit))
+                );
             }
             other => panic!("{other:?}"),
         }
@@ -523,7 +526,10 @@ fn a_waiter_that_comes_with_another_waker_is_woken_by_it_or_sees_its_permit() {
         let seen = queue.poll(key, &waker);
         releaser.join().unwrap();
         if seen.is_pending() {
-            assert!(woken.0.load(Ordering::SeqCst), "granted, and nobody was woken");
+            assert!(
+                woken.0.load(Ordering::SeqCst),
+                "granted, and nobody was woken"
+            );
             assert!(is_granted(&queue, key));
         }
     });

@@ -144,7 +144,11 @@ impl WaitQueue {
     /// Takes a permit if one is free and nobody is ahead.
     #[inline]
     pub(crate) fn try_take(&self) -> Take {
-        if self.hand.take() { Take::Taken } else { self.draw_or_say_why() }
+        if self.hand.take() {
+            Take::Taken
+        } else {
+            self.draw_or_say_why()
+        }
     }
 
     /// Gives a permit back: to the next in line if somebody waits, else for whoever comes next.
@@ -203,12 +207,19 @@ impl WaitQueue {
 
     /// What a newcomer need not wait for; under the lock.
     #[inline]
-    fn answer_at_once(&self, pressure: Pressure, refuses: impl FnOnce() -> bool) -> Option<Enqueued> {
+    fn answer_at_once(
+        &self,
+        pressure: Pressure,
+        refuses: impl FnOnce() -> bool,
+    ) -> Option<Enqueued> {
         if pressure.is_closed() {
             Some(Enqueued::Refused(QueueRejection::Shutdown))
         } else if refuses() {
             Some(Enqueued::Refused(QueueRejection::Circuit))
-        } else if pressure.waiting() == 0 && pressure.debt() == 0 && (self.hand.take() || self.draw()) {
+        } else if pressure.waiting() == 0
+            && pressure.debt() == 0
+            && (self.hand.take() || self.draw())
+        {
             Some(Enqueued::Taken)
         } else if pressure.waiting() as usize >= self.limits().places {
             Some(Enqueued::Full)
@@ -281,7 +292,9 @@ impl WaitQueue {
             return false;
         }
         let permits = self.limits().permits;
-        self.update(&waiters, |pressure| pressure.closed().with_debt(pressure.debt() + permits));
+        self.update(&waiters, |pressure| {
+            pressure.closed().with_debt(pressure.debt() + permits)
+        });
         let wake = self.distribute(&mut waiters, None);
         drop(waiters);
         wake.wake();
@@ -300,7 +313,8 @@ impl WaitQueue {
         let (mut waiters, now) = self.lock_timed(now, false);
         waiters.set_order(order);
         let before = self.limits().permits;
-        self.limits.store(Limits { permits, places }.pack(), Ordering::Relaxed);
+        self.limits
+            .store(Limits { permits, places }.pack(), Ordering::Relaxed);
         if self.pressure().is_closed() {
             return;
         }
@@ -310,7 +324,9 @@ impl WaitQueue {
         let withdrawn = self.withdraw(surplus);
         let owed = self.pressure().debt() + surplus - withdrawn;
         let gained = permits.saturating_sub(before);
-        self.update(&waiters, |pressure| pressure.with_debt(owed.saturating_sub(gained)));
+        self.update(&waiters, |pressure| {
+            pressure.with_debt(owed.saturating_sub(gained))
+        });
         self.semaphore.add_permits(gained.saturating_sub(owed));
         let wake = self.distribute(&mut waiters, now);
         drop(waiters);
@@ -346,8 +362,13 @@ impl WaitQueue {
     /// How many permits are held.
     pub(crate) fn in_use(&self) -> usize {
         let pressure = self.pressure();
-        let permits = if pressure.is_closed() { 0 } else { self.limits().permits };
-        (permits + pressure.debt()).saturating_sub(self.hand.idle() + self.semaphore.available_permits())
+        let permits = if pressure.is_closed() {
+            0
+        } else {
+            self.limits().permits
+        };
+        (permits + pressure.debt())
+            .saturating_sub(self.hand.idle() + self.semaphore.available_permits())
     }
 
     /// The limits in force.
@@ -373,7 +394,10 @@ impl WaitQueue {
 
     /// Takes a permit that was never needed yet.
     fn draw(&self) -> bool {
-        self.semaphore.try_acquire().map(|permit| permit.forget()).is_some()
+        self.semaphore
+            .try_acquire()
+            .map(|permit| permit.forget())
+            .is_some()
     }
 
     /// Takes up to so many idle permits out for good, and says how many there were.

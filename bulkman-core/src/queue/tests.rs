@@ -101,8 +101,13 @@ impl Model {
 
     fn next(&self) -> Option<usize> {
         let urgent = self.waiting.iter().map(|waiting| waiting.0).max()?;
-        let mut class = (0..self.waiting.len()).filter(|&position| self.waiting[position].0 == urgent);
-        if self.lifo { class.next_back() } else { class.next() }
+        let mut class =
+            (0..self.waiting.len()).filter(|&position| self.waiting[position].0 == urgent);
+        if self.lifo {
+            class.next_back()
+        } else {
+            class.next()
+        }
     }
 
     fn remove(&mut self, who: usize) -> Fate {
@@ -212,11 +217,16 @@ fn a_grant_that_is_forgotten_is_seen_with_the_lock() {
     let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
     let keys: Vec<Key> = (0..1000).map(|_| push(&mut waiters)).collect();
     for _ in &keys {
-        let granted = waiters.grant(None, &mut WakeList::default()).expect("somebody waits");
+        let granted = waiters
+            .grant(None, &mut WakeList::default())
+            .expect("somebody waits");
         granted.tell(&grants);
     }
     let known = keys.iter().filter(|key| grants.include(**key)).count();
-    assert!((1..1000).contains(&known), "{known} are known without the lock");
+    assert!(
+        (1..1000).contains(&known),
+        "{known} are known without the lock"
+    );
     // What their places were is others' by now.
     let others: Vec<Key> = (0..1000).map(|_| push(&mut waiters)).collect();
     for key in keys {
@@ -224,14 +234,19 @@ fn a_grant_that_is_forgotten_is_seen_with_the_lock() {
         assert_eq!(waiters.remove(key).0, Fate::Granted);
     }
     assert_eq!(waiters.waiting(), 1000);
-    assert!(others.into_iter().all(|key| waiters.remove(key).0 == Fate::Waiting));
+    assert!(
+        others
+            .into_iter()
+            .all(|key| waiters.remove(key).0 == Fate::Waiting)
+    );
 }
 
 #[test]
 fn one_who_stays_holds_no_memory_for_those_who_go() {
     for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
         let mut waiters = Waiters::new(order);
-        let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
+        let push =
+            |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
         let oldest = push(&mut waiters);
         let mut newest = push(&mut waiters);
         for _ in 0..100_000 {
@@ -240,7 +255,10 @@ fn one_who_stays_holds_no_memory_for_those_who_go() {
             newest = next;
         }
         let (capacity, entries) = (waiters.capacity(), waiters.entries());
-        assert!(capacity <= 4 * 64 && entries <= 64, "{order:?}: {capacity} places, {entries} entries");
+        assert!(
+            capacity <= 4 * 64 && entries <= 64,
+            "{order:?}: {capacity} places, {entries} entries"
+        );
         assert_eq!(waiters.waiting(), 2);
         assert_eq!(waiters.remove(oldest).0, Fate::Waiting);
     }
@@ -268,25 +286,38 @@ fn what_is_said_of_a_queue_is_short_and_takes_no_lock() {
     let queue = WaitQueue::new(1, 1000, QueueOrder::Fifo);
     assert_eq!(queue.try_take(), Take::Taken);
     for _ in 0..1000 {
-        let joined = queue.enqueue(Priority::Normal, None, Waker::noop(), || false, || ClockOnly.now());
+        let joined = queue.enqueue(
+            Priority::Normal,
+            None,
+            Waker::noop(),
+            || false,
+            || ClockOnly.now(),
+        );
         assert!(matches!(joined, Enqueued::Waiting(_)));
     }
     let _locked = lock(&queue.waiters);
     let text = format!("{queue:?}");
-    assert_eq!(text, "WaitQueue { permits: 1, in_use: 1, places: 1000, waiting: 1000, closed: false }",);
+    assert_eq!(
+        text,
+        "WaitQueue { permits: 1, in_use: 1, places: 1000, waiting: 1000, closed: false }",
+    );
 }
 
 #[test]
 fn a_million_waiters_leave_no_memory_behind() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
-    let clients: Vec<Key> =
-        (0..1_000_000).map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone())).collect();
+    let clients: Vec<Key> = (0..1_000_000)
+        .map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone()))
+        .collect();
     for key in clients {
         waiters.remove(key);
     }
     assert_eq!(waiters.waiting(), 0);
     let (capacity, entries) = (waiters.capacity(), waiters.entries());
-    assert!(capacity <= 2 * 64 && entries <= 64, "{capacity} places and {entries} entries are left");
+    assert!(
+        capacity <= 2 * 64 && entries <= 64,
+        "{capacity} places and {entries} entries are left"
+    );
 }
 
 #[test]
@@ -315,7 +346,10 @@ fn the_pressure_word_holds_its_extremes() {
                 let open = Pressure::NONE.with_debt(debt).with_waiting(waiting);
                 let pressure = if closed { open.closed() } else { open };
                 let back = Pressure::from_word(pressure.word());
-                assert_eq!((back.is_closed(), back.debt(), back.waiting()), (closed, debt, waiting));
+                assert_eq!(
+                    (back.is_closed(), back.debt(), back.waiting()),
+                    (closed, debt, waiting)
+                );
                 assert_eq!(back.is_drained(), closed && debt == 0);
                 assert_eq!(back == Pressure::NONE, !closed && debt == 0 && waiting == 0);
             }

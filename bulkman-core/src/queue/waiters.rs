@@ -113,7 +113,13 @@ struct Row {
 
 impl Waiters {
     pub(super) fn new(order: QueueOrder) -> Self {
-        Self { waiting: [0; ROWS], timed: 0, order, ends: [Ends::default(); ROWS], rows: None }
+        Self {
+            waiting: [0; ROWS],
+            timed: 0,
+            order,
+            ends: [Ends::default(); ROWS],
+            rows: None,
+        }
     }
 
     pub(super) fn set_order(&mut self, order: QueueOrder) {
@@ -127,7 +133,12 @@ impl Waiters {
 
     /// Puts a waiter at the newest end of its priority's row.
     #[inline]
-    pub(super) fn push(&mut self, priority: Priority, deadline: Option<Instant>, waker: Waker) -> Key {
+    pub(super) fn push(
+        &mut self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: Waker,
+    ) -> Key {
         let row = row_of(priority);
         let (order, waiting, number) = (self.order, self.waiting[row], self.ends[row].next);
         let Row { chunks, newest } = &mut self.rows.get_or_insert_default()[row];
@@ -148,7 +159,11 @@ impl Waiters {
     /// Returns who took it, to be told and woken, and appends the wakers of who was passed over; to be
     /// woken outside the lock.
     #[inline(always)]
-    pub(super) fn grant(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Granted> {
+    pub(super) fn grant(
+        &mut self,
+        now: Option<Instant>,
+        expired: &mut WakeList,
+    ) -> Option<Granted> {
         let judge = |deadline: Option<Instant>| match (deadline, now) {
             (Some(deadline), Some(now)) if deadline <= now => Fate::Expired,
             _ => Fate::Granted,
@@ -160,14 +175,22 @@ impl Waiters {
                 QueueOrder::Fifo => chunks.oldest(&mut oldest, next, judge),
                 QueueOrder::Lifo => chunks.newest(newest, judge),
             };
-            let Turn { number, waker, timed, fate } = turn?;
+            let Turn {
+                number,
+                waker,
+                timed,
+                fate,
+            } = turn?;
             self.waiting[row] = waiting - 1;
             self.ends[row].oldest = oldest;
             if timed {
                 self.timed -= 1;
             }
             if fate == Fate::Granted {
-                return Some(Granted { key: Key::new(row, number), waker });
+                return Some(Granted {
+                    key: Key::new(row, number),
+                    waker,
+                });
             }
             expired.push(waker);
         }
@@ -183,14 +206,18 @@ impl Waiters {
         limit: usize,
         wake: &mut WakeList,
     ) -> bool {
-        let Some(rows) = &mut self.rows else { return true };
+        let Some(rows) = &mut self.rows else {
+            return true;
+        };
         let mut left = limit;
         for (row, Row { chunks, .. }) in rows.iter_mut().enumerate() {
             while self.waiting[row] > 0 {
                 if left == 0 {
                     return false;
                 }
-                let turn = chunks.oldest(&mut self.ends[row].oldest, until.0[row], |_| Fate::Refused(why));
+                let turn = chunks.oldest(&mut self.ends[row].oldest, until.0[row], |_| {
+                    Fate::Refused(why)
+                });
                 let Some(turn) = turn else { break };
                 left -= 1;
                 self.waiting[row] -= 1;
@@ -224,8 +251,13 @@ impl Waiters {
     /// Takes a waiter out, whatever its fate, and says which it was.
     #[inline]
     pub(super) fn remove(&mut self, key: Key) -> (Fate, Option<Waker>) {
-        let left = self.rows.as_mut().and_then(|rows| rows[key.row()].chunks.leave(key.number()));
-        let Some(Left { fate, waker, timed }) = left else { return (Fate::Granted, None) };
+        let left = self
+            .rows
+            .as_mut()
+            .and_then(|rows| rows[key.row()].chunks.leave(key.number()));
+        let Some(Left { fate, waker, timed }) = left else {
+            return (Fate::Granted, None);
+        };
         if fate == Fate::Waiting {
             self.waiting[key.row()] -= 1;
         }
@@ -255,19 +287,31 @@ impl Waiters {
     /// How many waiters there is memory for.
     #[cfg(all(test, not(bulkman_loom)))]
     pub(super) fn capacity(&self) -> usize {
-        self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.capacity()).sum()
+        self.rows
+            .iter()
+            .flat_map(|rows| rows.iter())
+            .map(|row| row.chunks.capacity())
+            .sum()
     }
 
     /// For how many chunks there are entries.
     #[cfg(all(test, not(bulkman_loom)))]
     pub(super) fn entries(&self) -> usize {
-        self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.entries()).sum()
+        self.rows
+            .iter()
+            .flat_map(|rows| rows.iter())
+            .map(|row| row.chunks.entries())
+            .sum()
     }
 
     /// How many of the entries are of chunks that were given up.
     #[cfg(all(test, not(bulkman_loom)))]
     pub(super) fn given_up(&self) -> usize {
-        self.rows.iter().flat_map(|rows| rows.iter()).map(|row| row.chunks.given_up()).sum()
+        self.rows
+            .iter()
+            .flat_map(|rows| rows.iter())
+            .map(|row| row.chunks.given_up())
+            .sum()
     }
 
     /// The waker of one who waits.

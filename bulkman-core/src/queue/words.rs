@@ -25,7 +25,10 @@ impl Hand {
         // One less than none would look busy, too.
         while word.wrapping_sub(1) < BUSY - 1 {
             // Acquire: what the last call did happens before what this one does.
-            match self.0.compare_exchange_weak(word, word - 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self
+                .0
+                .compare_exchange_weak(word, word - 1, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return true,
                 Err(seen) => word = seen,
             }
@@ -49,7 +52,12 @@ impl Hand {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let taken = (word & !BUSY).min(u32::try_from(most).unwrap_or(u32::MAX));
-            match self.0.compare_exchange_weak(word, word - taken, Ordering::Acquire, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(
+                word,
+                word - taken,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return taken as usize,
                 Err(seen) => word = seen,
             }
@@ -151,6 +159,9 @@ impl Limits {
     }
 
     pub(super) const fn unpack(word: u64) -> Self {
-        Self { permits: (word >> 32) as usize, places: (word & 0xffff_ffff) as usize }
+        Self {
+            permits: (word >> 32) as usize,
+            places: (word & 0xffff_ffff) as usize,
+        }
     }
 }

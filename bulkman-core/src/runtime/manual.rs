@@ -124,7 +124,10 @@ impl ManualRuntime {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn advance(&self, by: Duration) {
-        let target = self.elapsed().checked_add(by).expect("the virtual clock overflows");
+        let target = self
+            .elapsed()
+            .checked_add(by)
+            .expect("the virtual clock overflows");
         self.advance_to(target);
     }
 
@@ -218,12 +221,19 @@ impl ManualRuntime {
                 continue;
             }
             if state.blocking > 0 {
-                drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                drop(
+                    self.shared
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
                 continue;
             }
             let timer = state.fire_next(Duration::MAX);
             drop(state);
-            timer.expect("the future waits, and nothing is left to wake it").wake();
+            timer
+                .expect("the future waits, and nothing is left to wake it")
+                .wake();
         }
     }
 }
@@ -235,11 +245,18 @@ impl Runtime for ManualRuntime {
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
         let deadline = deadline.saturating_duration_since(self.shared.origin);
-        Box::pin(Timer { deadline, shared: Arc::clone(&self.shared), id: None })
+        Box::pin(Timer {
+            deadline,
+            shared: Arc::clone(&self.shared),
+            id: None,
+        })
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        let task = Task { future: Mutex::new(Some(task)), shared: Arc::downgrade(&self.shared) };
+        let task = Task {
+            future: Mutex::new(Some(task)),
+            shared: Arc::downgrade(&self.shared),
+        };
         Arc::new(task).wake();
     }
 
@@ -263,7 +280,10 @@ impl Runtime for ManualRuntime {
         }
         thread::park();
         let current = thread::current().id();
-        self.shared.lock().parked.retain(|(_, thread)| thread.id() != current);
+        self.shared
+            .lock()
+            .parked
+            .retain(|(_, thread)| thread.id() != current);
     }
 }
 
@@ -275,7 +295,9 @@ impl Default for ManualRuntime {
 
 impl fmt::Debug for ManualRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManualRuntime").field("elapsed", &self.elapsed()).finish_non_exhaustive()
+        f.debug_struct("ManualRuntime")
+            .field("elapsed", &self.elapsed())
+            .finish_non_exhaustive()
     }
 }
 
@@ -316,7 +338,11 @@ impl Task {
         let waker = Waker::from(Arc::clone(&self));
         let mut slot = self.future.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(future) = slot.as_mut() {
-            if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            if future
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready()
+            {
                 *slot = None;
             }
         }
@@ -399,14 +425,19 @@ mod tests {
         for seconds in [3_u64, 1, 2] {
             let (clock, log) = (runtime.clone(), Arc::clone(&log));
             runtime.spawn(Box::pin(async move {
-                clock.sleep_until(clock.now() + Duration::from_secs(seconds)).await;
+                clock
+                    .sleep_until(clock.now() + Duration::from_secs(seconds))
+                    .await;
                 log.lock().unwrap().push((seconds, clock.elapsed()));
             }));
         }
         runtime.advance(Duration::from_millis(999));
         assert!(log.lock().unwrap().is_empty());
         runtime.advance(Duration::from_millis(1501));
-        assert_eq!(*log.lock().unwrap(), [(1, Duration::from_secs(1)), (2, Duration::from_secs(2))]);
+        assert_eq!(
+            *log.lock().unwrap(),
+            [(1, Duration::from_secs(1)), (2, Duration::from_secs(2))]
+        );
         runtime.advance(Duration::from_secs(10));
         assert_eq!(log.lock().unwrap().len(), 3);
     }
@@ -436,9 +467,15 @@ mod tests {
                 });
                 begin.wait();
                 let waker = Waker::from(Arc::clone(&woken));
-                timer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+                timer
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
             });
-            assert!(!armed || woken.0.load(std::sync::atomic::Ordering::SeqCst), "round {round}");
+            assert!(
+                !armed || woken.0.load(std::sync::atomic::Ordering::SeqCst),
+                "round {round}"
+            );
         }
     }
 
@@ -460,7 +497,11 @@ mod tests {
         runtime.block_on(std::future::poll_fn(|cx| {
             let mut done = done.lock().unwrap();
             done.1 = Some(cx.waker().clone());
-            if done.0 { Poll::Ready(()) } else { Poll::Pending }
+            if done.0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         }));
         assert_eq!(runtime.elapsed(), Duration::ZERO);
     }

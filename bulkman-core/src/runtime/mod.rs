@@ -99,7 +99,9 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// with a clock of its own needs another implementation.
     fn park(&self, deadline: Option<Instant>) {
         match deadline {
-            Some(deadline) => std::thread::park_timeout(deadline.saturating_duration_since(self.now())),
+            Some(deadline) => {
+                std::thread::park_timeout(deadline.saturating_duration_since(self.now()))
+            }
             None => std::thread::park(),
         }
     }
@@ -133,9 +135,15 @@ pub struct RuntimeCapabilities {
 
 impl RuntimeCapabilities {
     /// Everything: the default.
-    pub const ALL: Self = Self { timers: true, tasks: true };
+    pub const ALL: Self = Self {
+        timers: true,
+        tasks: true,
+    };
     /// A clock and nothing else.
-    pub const CLOCK: Self = Self { timers: false, tasks: false };
+    pub const CLOCK: Self = Self {
+        timers: false,
+        tasks: false,
+    };
 }
 
 /// The standard clock, without timers and without tasks.
@@ -160,7 +168,10 @@ impl RuntimeCapabilities {
 pub struct ClockOnly;
 
 impl Runtime for ClockOnly {
-    #[allow(clippy::disallowed_methods, reason = "the one place where core reads the standard clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place where core reads the standard clock"
+    )]
     fn now(&self) -> Instant {
         Instant::now()
     }

@@ -92,7 +92,10 @@ pub struct CircuitStatus {
     /// Its state, a due transition performed.
     pub state: CircuitState,
     /// How long it has been in that state.
-    #[cfg_attr(feature = "serde", serde(rename = "age_seconds", serialize_with = "seconds::of"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_seconds", serialize_with = "seconds::of")
+    )]
     pub age: Duration,
     /// How long the isolation still lasts; `None` unless the circuit is open, or if it stays so
     /// until somebody says otherwise.
@@ -106,7 +109,7 @@ pub struct CircuitStatus {
     /// What it counts, and the rates.
     pub counts: CircuitCounts,
     /// Calls refused since the state began.
-    pub not_permitted: u64,
+    pub rejected_calls: u64,
     /// Calls refused since the circuit was made, by reason.
     pub refusals: CircuitRejections,
     /// Automatic openings since the circuit was last closed.
@@ -141,7 +144,10 @@ pub struct TransitionRecord {
     /// Why.
     pub cause: TransitionCause,
     /// How long ago.
-    #[cfg_attr(feature = "serde", serde(rename = "age_seconds", serialize_with = "seconds::of"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_seconds", serialize_with = "seconds::of")
+    )]
     pub age: Duration,
     /// How long the circuit was to stay open, if it opened and not for ever.
     #[cfg_attr(
@@ -195,8 +201,15 @@ impl Bulkhead {
     pub fn snapshot(&self) -> BulkheadSnapshot {
         let runtime = &*self.inner().runtime;
         // The circuit first: looking at it performs a due transition, which the rest then shows.
-        let circuit = self.circuit_breaker().map(|circuit| CircuitStatus::of(circuit, runtime));
-        BulkheadSnapshot { name: self.name().clone(), state: self.state(), stats: self.stats(), circuit }
+        let circuit = self
+            .circuit_breaker()
+            .map(|circuit| CircuitStatus::of(circuit, runtime));
+        BulkheadSnapshot {
+            name: self.name().clone(),
+            state: self.state(),
+            stats: self.stats(),
+            circuit,
+        }
     }
 }
 
@@ -210,10 +223,14 @@ impl CircuitStatus {
             retry_after: seen.retry_after,
             probes_remaining: seen.probes_remaining,
             counts: seen.counts,
-            not_permitted: seen.not_permitted,
+            rejected_calls: seen.rejected_calls,
             refusals: seen.refusals,
             open_count: seen.open_count,
-            recent: seen.recent.iter().map(|transition| TransitionRecord::of(transition, now)).collect(),
+            recent: seen
+                .recent
+                .iter()
+                .map(|transition| TransitionRecord::of(transition, now))
+                .collect(),
         }
     }
 }

@@ -13,5 +13,7 @@ pub(crate) fn of_option<S: Serializer>(
     duration: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+    duration
+        .map(|duration| duration.as_secs_f64())
+        .serialize(serializer)
 }

@@ -28,7 +28,9 @@ type Row = [String; COLUMNS];
 impl fmt::Display for ManagerSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_table(f, &self.bulkheads)?;
-        self.fleet.as_ref().map_or(Ok(()), |fleet| write_fleet(f, fleet))
+        self.fleet
+            .as_ref()
+            .map_or(Ok(()), |fleet| write_fleet(f, fleet))
     }
 }
 
@@ -41,8 +43,12 @@ impl fmt::Display for BulkheadSnapshot {
 fn write_table(f: &mut fmt::Formatter<'_>, bulkheads: &[BulkheadSnapshot]) -> fmt::Result {
     let mut rows = vec![HEADINGS.map(|(heading, _)| heading.into())];
     rows.extend(bulkheads.iter().map(row));
-    let widths: [usize; COLUMNS] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    });
     for (number, row) in rows.iter().enumerate() {
         if number > 0 {
             f.write_char('\n')?;
@@ -50,7 +56,11 @@ fn write_table(f: &mut fmt::Formatter<'_>, bulkheads: &[BulkheadSnapshot]) -> fm
         let mut line = String::new();
         for ((cell, width), (_, right)) in row.iter().zip(widths).zip(HEADINGS) {
             // Writing to a string can't fail.
-            let _ = if right { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
+            let _ = if right {
+                write!(line, "{cell:>width$}  ")
+            } else {
+                write!(line, "{cell:<width$}  ")
+            };
         }
         f.write_str(line.trim_end())?;
     }
@@ -75,7 +85,12 @@ fn write_fleet(f: &mut fmt::Formatter<'_>, fleet: &FleetSnapshot) -> fmt::Result
 }
 
 fn row(bulkhead: &BulkheadSnapshot) -> Row {
-    let BulkheadSnapshot { name, state, stats, circuit } = bulkhead;
+    let BulkheadSnapshot {
+        name,
+        state,
+        stats,
+        circuit,
+    } = bulkhead;
     let none = || String::from("-");
     let circuit = circuit.as_ref();
     [

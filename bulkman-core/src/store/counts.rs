@@ -44,7 +44,7 @@ impl BucketedWindow {
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
 /// let window = BucketedWindow::new(Duration::from_secs(60), 10);
 /// let ours = CountsDelta::new(mail, Epoch(0), 3, 1);
 /// let totals = block_on(session.add_counts(window, &[ours.clone(), ours]))?;
@@ -68,7 +68,12 @@ impl CountsDelta {
     /// So many successes and failures of `circuit`.
     #[must_use]
     pub const fn new(circuit: BulkheadName, epoch: Epoch, successes: u64, failures: u64) -> Self {
-        Self { circuit, epoch, successes, failures }
+        Self {
+            circuit,
+            epoch,
+            successes,
+            failures,
+        }
     }
 }
 
@@ -99,6 +104,11 @@ impl FleetCounts {
     /// Totals of `circuit`.
     #[must_use]
     pub const fn new(circuit: BulkheadName, epoch: Epoch, successes: u64, failures: u64) -> Self {
-        Self { circuit, epoch, successes, failures }
+        Self {
+            circuit,
+            epoch,
+            successes,
+            failures,
+        }
     }
 }

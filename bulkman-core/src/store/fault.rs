@@ -11,7 +11,8 @@ use super::probe::{ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult};
 use super::transition::{FleetCommand, StoreTransition, StoreVote, TransitionResult, VoteResult};
 use super::view::{Revision, Snapshot};
 use super::{
-    CircuitStore, StoreCapabilities, StoreError, StoreEvent, StoreFuture, StoreSession, StoreSettings,
+    CircuitStore, StoreCapabilities, StoreError, StoreEvent, StoreFuture, StoreSession,
+    StoreSettings,
 };
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
@@ -19,7 +20,7 @@ use crate::runtime::Runtime;
 /// Any store, made to fail at will: down, slow, frozen, deaf, or losing its answers.
 ///
 /// Every handle made by [`clone`](Clone::clone) fails alike; one made by
-/// [`handle`](Self::handle) has faults of its own over the same data, as another process has
+/// [`handle`](Self::fork) has faults of its own over the same data, as another process has
 /// another network.
 ///
 /// ```
@@ -29,10 +30,10 @@ use crate::runtime::Runtime;
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
 /// store.set(Fault::Down);
-/// let refused = futures_lite::future::block_on(store.connect(&[])).err();
+/// let refused = futures_lite::future::block_on(store.open_session(&[])).err();
 /// assert!(refused.unwrap().is_transient());
-/// store.heal();
-/// assert!(futures_lite::future::block_on(store.connect(&[])).is_ok());
+/// store.clear();
+/// assert!(futures_lite::future::block_on(store.open_session(&[])).is_ok());
 /// ```
 #[derive(Clone)]
 pub struct FaultStore {
@@ -49,7 +50,7 @@ pub struct FaultStore {
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
 /// store.set(Fault::Error(StoreError::denied("no right to write")));
-/// let refused = futures_lite::future::block_on(store.connect(&[])).err().unwrap();
+/// let refused = futures_lite::future::block_on(store.open_session(&[])).err().unwrap();
 /// assert!(!refused.is_transient());
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -99,7 +100,10 @@ impl FaultStore {
     /// ```
     #[must_use]
     pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Self {
-        Self { inner: Arc::new(store), control: Control::new(Arc::new(runtime)) }
+        Self {
+            inner: Arc::new(store),
+            control: Control::new(Arc::new(runtime)),
+        }
     }
 
     /// The same store through another network: without faults, until it is given its own.
@@ -110,13 +114,16 @@ impl FaultStore {
     /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # use futures_lite::future::block_on;
     /// let here = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// let there = here.handle();
+    /// let there = here.fork();
     /// here.set(Fault::Down);
-    /// assert!(block_on(here.connect(&[])).is_err() && block_on(there.connect(&[])).is_ok());
+    /// assert!(block_on(here.open_session(&[])).is_err() && block_on(there.open_session(&[])).is_ok());
     /// ```
     #[must_use]
-    pub fn handle(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), control: Control::new(Arc::clone(&self.control.runtime)) }
+    pub fn fork(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            control: Control::new(Arc::clone(&self.control.runtime)),
+        }
     }
 
     /// From now on the store fails so. [`Fault::Down`] breaks open sessions too.
@@ -153,10 +160,10 @@ impl FaultStore {
     /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// store.set(Fault::Down);
-    /// store.heal();
-    /// assert!(futures_lite::future::block_on(store.connect(&[])).is_ok());
+    /// store.clear();
+    /// assert!(futures_lite::future::block_on(store.open_session(&[])).is_ok());
     /// ```
-    pub fn heal(&self) {
+    pub fn clear(&self) {
         let mut faults = self.control.faults();
         faults.fault = Fault::None;
         faults.deaf = false;
@@ -170,7 +177,7 @@ impl FaultStore {
     /// # use bulkman::store::MemoryStore;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// store.drop_notifications(true);          // sessions work, and hear of nothing
-    /// # store.heal();
+    /// # store.clear();
     /// ```
     pub fn drop_notifications(&self, deaf: bool) {
         self.control.faults().deaf = deaf;
@@ -184,10 +191,10 @@ impl FaultStore {
     /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # use futures_lite::future::block_on;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// let mut session = block_on(store.connect(&[]))?;
+    /// let mut session = block_on(store.open_session(&[]))?;
     /// store.break_sessions();
     /// assert!(block_on(session.snapshot(None)).is_err());
-    /// assert!(block_on(block_on(store.connect(&[]))?.snapshot(None)).is_ok());
+    /// assert!(block_on(block_on(store.open_session(&[]))?.snapshot(None)).is_ok());
     /// # Ok::<(), bulkman::store::StoreError>(())
     /// ```
     pub fn break_sessions(&self) {
@@ -201,7 +208,7 @@ impl FaultStore {
     /// # use bulkman::runtime::ClockOnly;
     /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// let _session = futures_lite::future::block_on(store.connect(&[]));
+    /// let _session = futures_lite::future::block_on(store.open_session(&[]));
     /// assert_eq!(store.connects(), 1);
     /// ```
     #[must_use]
@@ -217,7 +224,7 @@ impl FaultStore {
     /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # use futures_lite::future::block_on;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// let mut session = block_on(store.connect(&[]))?;
+    /// let mut session = block_on(store.open_session(&[]))?;
     /// block_on(session.snapshot(None))?;
     /// assert_eq!(store.operations(), 1);
     /// # Ok::<(), bulkman::store::StoreError>(())
@@ -243,7 +250,11 @@ impl Control {
     }
 
     /// Runs an operation of a session of `generation`, or of none, under the current fault.
-    async fn run<T>(&self, generation: Option<u64>, operation: StoreFuture<'_, T>) -> Result<T, StoreError> {
+    async fn run<T>(
+        &self,
+        generation: Option<u64>,
+        operation: StoreFuture<'_, T>,
+    ) -> Result<T, StoreError> {
         let fault = {
             let faults = self.faults();
             if generation.is_some_and(|generation| generation != faults.generation) {
@@ -285,13 +296,23 @@ impl CircuitStore for FaultStore {
         self.inner.namespace()
     }
 
-    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+    fn open_session<'a>(
+        &'a self,
+        circuits: &'a [BulkheadName],
+    ) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             self.control.connects.fetch_add(1, Ordering::Relaxed);
-            let inner = self.control.run(None, self.inner.connect(circuits)).await?;
+            let inner = self
+                .control
+                .run(None, self.inner.open_session(circuits))
+                .await?;
             let control = Arc::clone(&self.control);
             let generation = control.faults().generation;
-            Ok(Box::new(FaultSession { inner, control, generation }) as Box<dyn StoreSession>)
+            Ok(Box::new(FaultSession {
+                inner,
+                control,
+                generation,
+            }) as Box<dyn StoreSession>)
         })
     }
 }

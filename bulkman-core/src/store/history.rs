@@ -16,7 +16,7 @@ use crate::name::BulkheadName;
 /// use futures_lite::future::block_on;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
 /// let command = FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "it moves");
 /// block_on(session.command(&command))?;
 /// let last = &block_on(session.history(None, 1))?[0];

@@ -47,10 +47,12 @@ pub use memory::MemoryStore;
 pub use probe::{ProbeLease, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule};
 pub use settings::{FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings};
 pub use transition::{
-    FleetAction, FleetCommand, RejectReason, StoreChange, StoreTransition, StoreVote, TransitionResult,
-    VoteResult,
+    FleetAction, FleetCommand, RejectReason, StoreChange, StoreTransition, StoreVote,
+    TransitionResult, VoteResult,
 };
-pub use view::{CircuitView, Epoch, Fingerprint, FleetState, OperationId, Revision, Snapshot, StoreTime};
+pub use view::{
+    CircuitView, Epoch, Fingerprint, FleetState, OperationId, Revision, Snapshot, StoreTime,
+};
 
 use std::fmt;
 
@@ -97,7 +99,7 @@ pub fn check_namespace(namespace: &str) -> Result<(), ConfigError> {
 ///
 /// /// What every store says of a circuit that nobody knew.
 /// fn newcomer(store: &dyn CircuitStore, name: BulkheadName) -> Result<FleetState, bulkman::store::StoreError> {
-///     let mut session = block_on(store.connect(&[name]))?;
+///     let mut session = block_on(store.open_session(&[name]))?;
 ///     Ok(block_on(session.snapshot(None))?.circuits[0].state)
 /// }
 /// assert_eq!(newcomer(&MemoryStore::new(ClockOnly), BulkheadName::new("mail")?)?, FleetState::Closed);
@@ -126,7 +128,10 @@ pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future leaves nothing behind but, possibly, registered circuits.
-    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>>;
+    fn open_session<'a>(
+        &'a self,
+        circuits: &'a [BulkheadName],
+    ) -> StoreFuture<'a, Box<dyn StoreSession>>;
 }
 
 /// What a [`CircuitStore`] can do.
@@ -154,9 +159,19 @@ pub struct StoreCapabilities {
 
 impl StoreCapabilities {
     /// All of them.
-    pub const ALL: Self = Self { push: true, probes: true, votes: true, counts: true };
+    pub const ALL: Self = Self {
+        push: true,
+        probes: true,
+        votes: true,
+        counts: true,
+    };
     /// State alone: to be built upon with the `with_*` methods.
-    pub const STATE: Self = Self { push: false, probes: false, votes: false, counts: false };
+    pub const STATE: Self = Self {
+        push: false,
+        probes: false,
+        votes: false,
+        counts: false,
+    };
 
     /// With [`push`](Self::push) as given.
     #[must_use]
@@ -196,14 +211,17 @@ impl StoreCapabilities {
 /// another session, with the same [`OperationId`], it happens at most once. After an error the
 /// session is dropped as well. A session is never repaired.
 pub trait StoreSession: Send {
-    /// Makes sure that `circuits` exist, as [`CircuitStore::connect`] does.
+    /// Makes sure that `circuits` exist, as [`CircuitStore::open_session`] does.
     fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()>;
 
     /// The circuits that changed after `since`; all of them for `None`.
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot>;
 
     /// Compares and swaps.
-    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, TransitionResult>;
+    fn transition<'a>(
+        &'a mut self,
+        transition: &'a StoreTransition,
+    ) -> StoreFuture<'a, TransitionResult>;
 
     /// Compares and swaps several circuits, each as [`transition`](Self::transition) would: a change
     /// of its own, whatever becomes of the others. No circuit is in it twice; the answers are in the
@@ -233,7 +251,10 @@ pub trait StoreSession: Send {
 
     /// Leases a probe of a half-open circuit; `None` when all are out, or the circuit has moved
     /// on. A holder that asks again is given its own lease anew: it never holds two.
-    fn acquire_probe<'a>(&'a mut self, request: &'a ProbeRequest) -> StoreFuture<'a, Option<ProbeLease>>;
+    fn acquire_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+    ) -> StoreFuture<'a, Option<ProbeLease>>;
 
     /// Prolongs a lease to `request.ttl` from now; `None` when it is no longer the holder's.
     fn renew_probe<'a>(
@@ -245,10 +266,17 @@ pub trait StoreSession: Send {
     /// Counts a probe's outcome, and moves the circuit if that decides it.
     ///
     /// An expired lease, or one of an earlier half-open stay, has no say.
-    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeResult) -> StoreFuture<'a, ProbeReportResult>;
+    fn report_probe<'a>(
+        &'a mut self,
+        verdict: &'a ProbeResult,
+    ) -> StoreFuture<'a, ProbeReportResult>;
 
     /// Gives a lease back, without a verdict; does nothing if it is no longer the holder's.
-    fn release_probe<'a>(&'a mut self, request: &'a ProbeRequest, lease: ProbeLease) -> StoreFuture<'a, ()>;
+    fn release_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+        lease: ProbeLease,
+    ) -> StoreFuture<'a, ()>;
 
     /// Adds to the fleet's counts and returns the totals of the window that ends now, one for
     /// each of `deltas` whose circuit is still at the delta's epoch or behind it.

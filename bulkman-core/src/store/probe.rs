@@ -80,7 +80,11 @@ impl ProbeRule {
             Self::Consecutive { .. } if failed > 0 => ProbeOutlook::Reopen,
             Self::Consecutive { successes } if succeeded >= successes as u32 => ProbeOutlook::Close,
             Self::Consecutive { .. } => ProbeOutlook::Undecided,
-            Self::SampleSize { calls, failures, slow } => {
+            Self::SampleSize {
+                calls,
+                failures,
+                slow,
+            } => {
                 if succeeded.saturating_add(failed) < calls as u32 {
                     ProbeOutlook::Undecided
                 } else if at_least(failed, failures) || at_least(slow_calls, slow) {
@@ -105,7 +109,7 @@ impl ProbeRule {
 ///
 /// let mail = BulkheadName::new("mail")?;
 /// let store = MemoryStore::new(ClockOnly);
-/// let mut session = block_on(store.connect(std::slice::from_ref(&mail)))?;
+/// let mut session = block_on(store.open_session(std::slice::from_ref(&mail)))?;
 /// let change = StoreChange::HalfOpen { plan: ProbePolicy::default() };
 /// let mut begin = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
 /// begin.by_hand = true;
@@ -137,7 +141,12 @@ impl ProbeRequest {
     /// A lease of `circuit` for `holder`.
     #[must_use]
     pub const fn new(circuit: BulkheadName, epoch: Epoch, holder: Arc<str>, ttl: Duration) -> Self {
-        Self { circuit, epoch, holder, ttl }
+        Self {
+            circuit,
+            epoch,
+            holder,
+            ttl,
+        }
     }
 }
 
@@ -248,12 +257,20 @@ mod tests {
 
     #[test]
     fn a_sample_decides_when_it_is_complete_and_by_its_own_criteria() {
-        let decision = ProbeRule::SampleSize { calls: 4, failures: Some(2), slow: Some(3) };
+        let decision = ProbeRule::SampleSize {
+            calls: 4,
+            failures: Some(2),
+            slow: Some(3),
+        };
         assert_eq!(decision.judge(0, 3, 3), ProbeOutlook::Undecided);
         assert_eq!(decision.judge(3, 1, 2), ProbeOutlook::Close);
         assert_eq!(decision.judge(2, 2, 0), ProbeOutlook::Reopen);
         assert_eq!(decision.judge(4, 0, 3), ProbeOutlook::Reopen);
-        let lenient = ProbeRule::SampleSize { calls: 2, failures: None, slow: None };
+        let lenient = ProbeRule::SampleSize {
+            calls: 2,
+            failures: None,
+            slow: None,
+        };
         assert_eq!(lenient.judge(0, 2, 2), ProbeOutlook::Close);
     }
 }

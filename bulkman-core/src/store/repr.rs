@@ -13,7 +13,11 @@ use crate::human_duration::{self, HumanDuration};
 
 /// The fields of [`StoreSettings`]; what is left out is as in [`StoreSettings::new`].
 #[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default = "StoreSettings::new", remote = "StoreSettings")]
+#[serde(
+    deny_unknown_fields,
+    default = "StoreSettings::new",
+    remote = "StoreSettings"
+)]
 struct SettingsRepr {
     #[serde(with = "human_duration::duration")]
     operation_timeout: Duration,
@@ -72,10 +76,16 @@ struct SharingModeRepr {
 impl Serialize for SharingMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let form = match *self {
-            Self::State { quorum, window } => {
-                SharingModeRepr { quorum: Some(quorum), window: Some(HumanDuration(window)), counts: None }
-            }
-            Self::Counts(rule) => SharingModeRepr { quorum: None, window: None, counts: Some(rule) },
+            Self::State { quorum, window } => SharingModeRepr {
+                quorum: Some(quorum),
+                window: Some(HumanDuration(window)),
+                counts: None,
+            },
+            Self::Counts(rule) => SharingModeRepr {
+                quorum: None,
+                window: None,
+                counts: Some(rule),
+            },
         };
         form.serialize(serializer)
     }
@@ -84,11 +94,19 @@ impl Serialize for SharingMode {
 impl<'de> Deserialize<'de> for SharingMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match SharingModeRepr::deserialize(deserializer)? {
-            SharingModeRepr { quorum: Some(quorum), window: Some(HumanDuration(window)), counts: None } => {
-                Ok(Self::State { quorum, window })
-            }
-            SharingModeRepr { quorum: None, window: None, counts: Some(rule) } => Ok(Self::Counts(rule)),
-            _ => Err(D::Error::custom("what is shared is either `quorum` and `window`, or `counts`")),
+            SharingModeRepr {
+                quorum: Some(quorum),
+                window: Some(HumanDuration(window)),
+                counts: None,
+            } => Ok(Self::State { quorum, window }),
+            SharingModeRepr {
+                quorum: None,
+                window: None,
+                counts: Some(rule),
+            } => Ok(Self::Counts(rule)),
+            _ => Err(D::Error::custom(
+                "what is shared is either `quorum` and `window`, or `counts`",
+            )),
         }
     }
 }

@@ -184,7 +184,11 @@ impl StoreSettings {
         ];
         for (field, value) in positive {
             if value < Duration::from_millis(1) {
-                return Err(ConfigError::out_of_range(field, format_args!("{value:?}"), "1 ms or more"));
+                return Err(ConfigError::out_of_range(
+                    field,
+                    format_args!("{value:?}"),
+                    "1 ms or more",
+                ));
             }
         }
         if self.backoff_min > self.backoff_max {
@@ -203,7 +207,11 @@ impl StoreSettings {
             ));
         }
         if !(1..=1000).contains(&self.probe_limit) {
-            return Err(ConfigError::out_of_range("probe_limit", self.probe_limit, "1 to 1000"));
+            return Err(ConfigError::out_of_range(
+                "probe_limit",
+                self.probe_limit,
+                "1 to 1000",
+            ));
         }
         if let Some(instance) = &self.instance {
             name::check("instance", instance, 200, "1 to 200 bytes")?;
@@ -215,11 +223,15 @@ impl StoreSettings {
     pub(crate) fn supported_by(&self, able: StoreCapabilities) -> Result<(), ConfigError> {
         match self.share {
             SharingMode::State { quorum, .. } if quorum > 1 && !able.votes => {
-                Err(ConfigError::Requires { setting: "share: quorum", needs: "a store that counts votes" })
+                Err(ConfigError::Requires {
+                    setting: "share: quorum",
+                    needs: "a store that counts votes",
+                })
             }
-            SharingMode::Counts(_) if !able.counts => {
-                Err(ConfigError::Requires { setting: "share: counts", needs: "a store that counts" })
-            }
+            SharingMode::Counts(_) if !able.counts => Err(ConfigError::Requires {
+                setting: "share: counts",
+                needs: "a store that counts",
+            }),
             _ => Ok(()),
         }
     }
@@ -241,7 +253,11 @@ impl Default for StoreSettings {
 /// # assert!(settings.validate().is_ok());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Push {
     /// Where the store can, until it turns out not to deliver: then poll.
@@ -279,7 +295,10 @@ pub enum SharingMode {
 
 impl SharingMode {
     /// The state: the first to open, opens for all.
-    pub const STATE: Self = Self::State { quorum: 1, window: Duration::from_secs(10) };
+    pub const STATE: Self = Self::State {
+        quorum: 1,
+        window: Duration::from_secs(10),
+    };
 
     /// The state, with a quorum.
     ///
@@ -403,7 +422,10 @@ impl FleetCountPolicy {
     #[must_use]
     pub fn opens(&self, successes: u64, failures: u64) -> bool {
         let calls = successes.saturating_add(failures);
-        #[allow(clippy::cast_precision_loss, reason = "a rate of more than 2^52 calls may be off by one")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "a rate of more than 2^52 calls may be off by one"
+        )]
         let rate_reached = self.failure_rate.is_some_and(|rate| {
             failures > 0 && calls >= self.minimum_calls && failures as f64 >= rate * calls as f64
         });
@@ -412,7 +434,11 @@ impl FleetCountPolicy {
 
     fn validate(&self) -> Result<(), ConfigError> {
         if !(1..=1000).contains(&self.window.buckets) {
-            return Err(ConfigError::out_of_range("counts' buckets", self.window.buckets, "1 to 1000"));
+            return Err(ConfigError::out_of_range(
+                "counts' buckets",
+                self.window.buckets,
+                "1 to 1000",
+            ));
         }
         if self.window.bucket < Duration::from_millis(1) || self.window.bucket > MAX_TERM {
             return Err(ConfigError::out_of_range(
@@ -422,11 +448,21 @@ impl FleetCountPolicy {
             ));
         }
         match (self.failure_count, self.failure_rate) {
-            (None, None) => Err(ConfigError::out_of_range("counts' thresholds", "none", "at least one")),
-            (Some(0), _) => Err(ConfigError::out_of_range("failure_count_threshold", 0, "1 or more")),
-            (_, Some(rate)) if !(rate > 0.0 && rate <= 1.0) => {
-                Err(ConfigError::out_of_range("failure_rate_threshold", rate, "more than 0, at most 1"))
-            }
+            (None, None) => Err(ConfigError::out_of_range(
+                "counts' thresholds",
+                "none",
+                "at least one",
+            )),
+            (Some(0), _) => Err(ConfigError::out_of_range(
+                "failure_count_threshold",
+                0,
+                "1 or more",
+            )),
+            (_, Some(rate)) if !(rate > 0.0 && rate <= 1.0) => Err(ConfigError::out_of_range(
+                "failure_rate_threshold",
+                rate,
+                "more than 0, at most 1",
+            )),
             _ => Ok(()),
         }
     }
@@ -461,21 +497,44 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_each_limit_is_named() {
         StoreSettings::new().validate().unwrap();
-        StoreSettings::new().instance("blue-7 / 日本").validate().unwrap();
+        StoreSettings::new()
+            .instance("blue-7 / 日本")
+            .validate()
+            .unwrap();
         let bad = [
-            (StoreSettings::new().operation_timeout(Duration::ZERO), "operation_timeout"),
-            (StoreSettings::new().poll_interval(Duration::ZERO), "poll_interval"),
-            (StoreSettings::new().backoff(Duration::from_secs(3), Duration::from_secs(2)), "backoff_min"),
-            (StoreSettings::new().lease_ttl(Duration::from_secs(2)), "lease_ttl"),
+            (
+                StoreSettings::new().operation_timeout(Duration::ZERO),
+                "operation_timeout",
+            ),
+            (
+                StoreSettings::new().poll_interval(Duration::ZERO),
+                "poll_interval",
+            ),
+            (
+                StoreSettings::new().backoff(Duration::from_secs(3), Duration::from_secs(2)),
+                "backoff_min",
+            ),
+            (
+                StoreSettings::new().lease_ttl(Duration::from_secs(2)),
+                "lease_ttl",
+            ),
             (StoreSettings::new().probe_limit(0), "probe_limit"),
             (StoreSettings::new().instance(""), "instance"),
             (StoreSettings::new().instance("a\0b"), "instance"),
             (StoreSettings::new().instance("i".repeat(201)), "instance"),
-            (StoreSettings::new().share(SharingMode::quorum(0, Duration::from_secs(1))), "quorum"),
-            (StoreSettings::new().share(SharingMode::quorum(2, Duration::ZERO)), "window"),
             (
-                StoreSettings::new()
-                    .share(SharingMode::Counts(FleetCountPolicy::new(Duration::from_secs(1), 2))),
+                StoreSettings::new().share(SharingMode::quorum(0, Duration::from_secs(1))),
+                "quorum",
+            ),
+            (
+                StoreSettings::new().share(SharingMode::quorum(2, Duration::ZERO)),
+                "window",
+            ),
+            (
+                StoreSettings::new().share(SharingMode::Counts(FleetCountPolicy::new(
+                    Duration::from_secs(1),
+                    2,
+                ))),
                 "thresholds",
             ),
         ];
@@ -488,21 +547,28 @@ mod tests {
     #[test]
     fn what_a_store_is_not_able_to_do_is_said_of_the_store() {
         let quorum = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(1)));
-        let told = |settings: &StoreSettings, able| settings.supported_by(able).unwrap_err().to_string();
+        let told =
+            |settings: &StoreSettings, able| settings.supported_by(able).unwrap_err().to_string();
         assert_eq!(
             told(&quorum, StoreCapabilities::STATE),
             "`share: quorum` needs a store that counts votes"
         );
-        let counts = StoreSettings::new()
-            .share(SharingMode::Counts(FleetCountPolicy::new(Duration::from_secs(10), 10)));
-        assert_eq!(told(&counts, StoreCapabilities::STATE), "`share: counts` needs a store that counts");
+        let counts = StoreSettings::new().share(SharingMode::Counts(FleetCountPolicy::new(
+            Duration::from_secs(10),
+            10,
+        )));
+        assert_eq!(
+            told(&counts, StoreCapabilities::STATE),
+            "`share: counts` needs a store that counts"
+        );
         quorum.supported_by(StoreCapabilities::ALL).unwrap();
         counts.supported_by(StoreCapabilities::ALL).unwrap();
     }
 
     #[test]
     fn counts_open_at_the_threshold_and_not_below() {
-        let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 10);
+        let rule =
+            FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 10);
         assert!(!rule.opens(4, 5), "nine calls are too few");
         assert!(rule.opens(5, 5));
         assert!(!rule.opens(6, 5));

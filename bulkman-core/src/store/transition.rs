@@ -18,7 +18,7 @@ use crate::name::BulkheadName;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
 /// let change = StoreChange::Open { wait: Duration::from_secs(30) };
 /// let ours = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
 /// let theirs = StoreTransition::new(mail, Epoch(0), change, OperationId(8));
@@ -54,7 +54,12 @@ pub struct StoreTransition {
 impl StoreTransition {
     /// A change of `circuit` decided on epoch `base`, by its rules, without a time limit.
     #[must_use]
-    pub fn new(circuit: BulkheadName, base: Epoch, change: StoreChange, operation: OperationId) -> Self {
+    pub fn new(
+        circuit: BulkheadName,
+        base: Epoch,
+        change: StoreChange,
+        operation: OperationId,
+    ) -> Self {
         Self {
             circuit,
             base,
@@ -120,8 +125,13 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Stale, Self::AlreadyInState, Self::NotDue, Self::Expired, Self::ForcedByOperator];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Stale,
+        Self::AlreadyInState,
+        Self::NotDue,
+        Self::Expired,
+        Self::ForcedByOperator,
+    ];
 
     /// `stale`, `already_there`, `not_due`, `too_late`, `forced`: as in metrics.
     ///
@@ -152,7 +162,7 @@ impl RejectReason {
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
 /// let mut vote = |who: &str, operation| {
 ///     let change = StoreChange::Open { wait: Duration::from_secs(30) };
 ///     let opening = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(operation));
@@ -178,8 +188,18 @@ pub struct StoreVote {
 impl StoreVote {
     /// `voter`'s vote for `opening`.
     #[must_use]
-    pub const fn new(opening: StoreTransition, voter: Arc<str>, quorum: u16, window: Duration) -> Self {
-        Self { opening, voter, quorum, window }
+    pub const fn new(
+        opening: StoreTransition,
+        voter: Arc<str>,
+        quorum: u16,
+        window: Duration,
+    ) -> Self {
+        Self {
+            opening,
+            voter,
+            quorum,
+            window,
+        }
     }
 
     /// How long the opening is to last.
@@ -235,7 +255,7 @@ pub enum VoteResult {
 /// use futures_lite::future::block_on;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(std::slice::from_ref(&mail)))?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
 /// let command = FleetCommand::new(mail, FleetAction::Disable, OperationId(7), "ann", "it cries wolf");
 /// let TransitionResult::Applied(circuit) = block_on(session.command(&command))? else { panic!("refused") };
 /// assert_eq!((circuit.state, circuit.epoch), (FleetState::Disabled, Epoch(1)));
@@ -266,7 +286,13 @@ impl FleetCommand {
         by: impl Into<Arc<str>>,
         reason: impl Into<Arc<str>>,
     ) -> Self {
-        Self { circuit, action, operation, by: by.into(), reason: reason.into() }
+        Self {
+            circuit,
+            action,
+            operation,
+            by: by.into(),
+            reason: reason.into(),
+        }
     }
 }
 

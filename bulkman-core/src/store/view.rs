@@ -47,7 +47,10 @@ impl StoreTime {
     /// ```
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -66,7 +69,11 @@ pub struct OperationId(pub u64);
 /// assert_eq!(FleetState::HalfOpen.to_string(), "half-open");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum FleetState {
     /// Calls pass.
@@ -193,13 +200,13 @@ impl CircuitView {
     /// # use std::time::Duration;
     /// let mut circuit = CircuitView::new(BulkheadName::new("mail")?);
     /// (circuit.state, circuit.remaining) = (FleetState::Open, Duration::from_secs(1));
-    /// assert!(!circuit.is_due());
+    /// assert!(!circuit.isolation_elapsed());
     /// circuit.remaining = Duration::ZERO;
-    /// assert!(circuit.is_due());
+    /// assert!(circuit.isolation_elapsed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub const fn is_due(&self) -> bool {
+    pub const fn isolation_elapsed(&self) -> bool {
         matches!(self.state, FleetState::Open) && self.remaining.is_zero()
     }
 }
@@ -214,7 +221,7 @@ impl CircuitView {
 /// use futures_lite::future::block_on;
 ///
 /// let names = ["mail", "search"].map(|name| BulkheadName::new(name).unwrap());
-/// let mut session = block_on(MemoryStore::new(ClockOnly).connect(&names))?;
+/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(&names))?;
 /// let all = block_on(session.snapshot(None))?;
 /// assert_eq!(all.circuits.len(), 2);
 /// let since = block_on(session.snapshot(Some(all.revision)))?;
@@ -246,7 +253,13 @@ impl Snapshot {
         now: StoreTime,
         circuits: Vec<CircuitView>,
     ) -> Self {
-        Self { revision, incarnation, fingerprint, now, circuits }
+        Self {
+            revision,
+            incarnation,
+            fingerprint,
+            now,
+            circuits,
+        }
     }
 }
 
@@ -262,10 +275,10 @@ impl Snapshot {
 /// use bulkman::store::{Fingerprint, OperationId};
 ///
 /// let before = Fingerprint::default();
-/// let opened = before.replacing(OperationId(0), OperationId(7));
-/// let closed = opened.replacing(OperationId(7), OperationId(9));
-/// assert_eq!(closed, before.replacing(OperationId(0), OperationId(9)));
-/// assert_ne!(closed, before.replacing(OperationId(0), OperationId(8)));
+/// let opened = before.with_replaced(OperationId(0), OperationId(7));
+/// let closed = opened.with_replaced(OperationId(7), OperationId(9));
+/// assert_eq!(closed, before.with_replaced(OperationId(0), OperationId(9)));
+/// assert_ne!(closed, before.with_replaced(OperationId(0), OperationId(8)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Fingerprint(pub u64);
@@ -273,7 +286,7 @@ pub struct Fingerprint(pub u64);
 impl Fingerprint {
     /// After a change by `is` of a circuit that `was` had changed last (0: none had).
     #[must_use]
-    pub const fn replacing(self, was: OperationId, is: OperationId) -> Self {
+    pub const fn with_replaced(self, was: OperationId, is: OperationId) -> Self {
         Self(self.0 ^ was.0 ^ is.0)
     }
 }

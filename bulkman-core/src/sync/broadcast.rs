@@ -19,14 +19,28 @@ pub(crate) struct Broadcast<T> {
 impl<T: Clone> Broadcast<T> {
     /// Keeps `capacity` values for readers, and `history` when there are none.
     pub(crate) fn new(capacity: usize, history: usize) -> Self {
-        let ring = Ring { values: VecDeque::new(), next: 0, readers: 0, closed: false, capacity, history };
-        Self { ring: Mutex::new(ring), wakers: WakerSet::new() }
+        let ring = Ring {
+            values: VecDeque::new(),
+            next: 0,
+            readers: 0,
+            closed: false,
+            capacity,
+            history,
+        };
+        Self {
+            ring: Mutex::new(ring),
+            wakers: WakerSet::new(),
+        }
     }
 
     /// Appends a value; nobody is woken yet.
     pub(crate) fn push(&self, value: T) {
         let mut ring = lock(&self.ring);
-        let keep = if ring.readers == 0 { ring.history } else { ring.capacity };
+        let keep = if ring.readers == 0 {
+            ring.history
+        } else {
+            ring.capacity
+        };
         ring.values.push_back(value);
         ring.next += 1;
         while ring.values.len() > keep {
@@ -48,14 +62,21 @@ impl<T: Clone> Broadcast<T> {
     /// The newest `count` values, oldest first.
     pub(crate) fn newest(&self, count: usize) -> Vec<T> {
         let ring = lock(&self.ring);
-        ring.values.iter().skip(ring.values.len().saturating_sub(count)).cloned().collect()
+        ring.values
+            .iter()
+            .skip(ring.values.len().saturating_sub(count))
+            .cloned()
+            .collect()
     }
 
     /// A reader of everything pushed from now on; to be given back by [`leave`](Self::leave).
     pub(crate) fn join(&self) -> Reader {
         let mut ring = lock(&self.ring);
         ring.readers += 1;
-        Reader { next: ring.next, key: None }
+        Reader {
+            next: ring.next,
+            key: None,
+        }
     }
 
     pub(crate) fn leave(&self, reader: &mut Reader) {
@@ -64,7 +85,11 @@ impl<T: Clone> Broadcast<T> {
     }
 
     /// The reader's next value, or how many it has missed.
-    pub(crate) fn poll_next(&self, reader: &mut Reader, cx: &mut Context<'_>) -> Poll<Option<Next<T>>> {
+    pub(crate) fn poll_next(
+        &self,
+        reader: &mut Reader,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Next<T>>> {
         if let ready @ Poll::Ready(_) = self.take_next(reader) {
             return ready;
         }
@@ -81,7 +106,10 @@ impl<T: Clone> Broadcast<T> {
             reader.next = oldest;
             return Poll::Ready(Some(Next::Missed(missed)));
         }
-        #[allow(clippy::cast_possible_truncation, reason = "less than the ring's length, a usize")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "less than the ring's length, a usize"
+        )]
         match ring.values.get((reader.next - oldest) as usize) {
             Some(value) => {
                 reader.next += 1;
@@ -131,8 +159,9 @@ mod tests {
         }
     }
 
+    /// Hazard H81.
     #[test]
-    fn h81_a_slow_reader_is_told_how_many_it_missed_and_reads_on() {
+    fn a_slow_reader_is_told_how_many_it_missed_and_reads_on() {
         let broadcast = Broadcast::new(4, 2);
         let (mut slow, mut quick) = (broadcast.join(), broadcast.join());
         for value in 0..10 {

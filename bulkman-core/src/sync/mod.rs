@@ -23,7 +23,9 @@ pub(crate) use model::Semaphore;
 ///
 /// No user code runs under any lock of this library, so a poisoned one is still consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(bulkman_loom)]
@@ -47,7 +49,10 @@ mod model {
                 if count == 0 {
                     return None;
                 }
-                match self.0.compare_exchange(count, count - 1, Ordering::AcqRel, Ordering::Acquire) {
+                match self
+                    .0
+                    .compare_exchange(count, count - 1, Ordering::AcqRel, Ordering::Acquire)
+                {
                     Ok(_) => return Some(Guard(self)),
                     Err(seen) => count = seen,
                 }

@@ -142,7 +142,11 @@ mod tests {
         }
         set.wake_all();
         set.wake_all();
-        assert!(counts.iter().all(|count| count.0.load(Ordering::Relaxed) == 1));
+        assert!(
+            counts
+                .iter()
+                .all(|count| count.0.load(Ordering::Relaxed) == 1)
+        );
     }
 
     #[test]
@@ -167,8 +171,9 @@ mod tests {
         assert_eq!(lock(&set.places).wakers.len(), 1);
     }
 
+    /// Hazard H78.
     #[test]
-    fn h78_no_waker_runs_or_drops_under_the_lock() {
+    fn no_waker_runs_or_drops_under_the_lock() {
         let set = Arc::new(WakerSet::new());
         let mut key = None;
         set.register(&mut key, &Arc::new(Nosy(Arc::clone(&set))).into());

@@ -45,7 +45,10 @@ impl BulkheadLayer {
     /// ```
     #[must_use]
     pub const fn new(bulkhead: Bulkhead) -> Self {
-        Self { bulkhead, classifier: DefaultClassifier }
+        Self {
+            bulkhead,
+            classifier: DefaultClassifier,
+        }
     }
 }
 
@@ -75,7 +78,10 @@ impl<C> BulkheadLayer<C> {
     where
         F: Fn(&Result<T, E>) -> Outcome,
     {
-        BulkheadLayer { bulkhead: self.bulkhead, classifier }
+        BulkheadLayer {
+            bulkhead: self.bulkhead,
+            classifier,
+        }
     }
 
     /// For HTTP: errors and responses with a status of 500 and above are failures.
@@ -98,7 +104,10 @@ impl<C> BulkheadLayer<C> {
     where
         F: Fn(&T) -> u16,
     {
-        BulkheadLayer { bulkhead: self.bulkhead, classifier: StatusClassifier(status) }
+        BulkheadLayer {
+            bulkhead: self.bulkhead,
+            classifier: StatusClassifier(status),
+        }
     }
 }
 

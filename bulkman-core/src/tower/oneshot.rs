@@ -24,7 +24,10 @@ pin_project! {
 
 impl<S: Service<R>, R> Oneshot<S, R> {
     pub(super) const fn new(service: S, request: R) -> Self {
-        Self::Readying { service, request: Some(request) }
+        Self::Readying {
+            service,
+            request: Some(request),
+        }
     }
 }
 

@@ -36,7 +36,11 @@ pub struct BulkheadService<S, C = DefaultClassifier> {
 
 impl<S, C> BulkheadService<S, C> {
     pub(super) const fn new(inner: S, bulkhead: Bulkhead, classifier: C) -> Self {
-        Self { inner, bulkhead, classifier }
+        Self {
+            inner,
+            bulkhead,
+            classifier,
+        }
     }
 
     /// The bulkhead.
@@ -77,6 +81,11 @@ where
         // A clone, and made ready only once the permit is there: see the module's documentation.
         let operation = Oneshot::new(self.inner.clone(), request);
         let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
-        ResponseFuture::new(Execute::new(bulkhead, operation, classifier, CallOptions::NONE))
+        ResponseFuture::new(Execute::new(
+            bulkhead,
+            operation,
+            classifier,
+            CallOptions::NONE,
+        ))
     }
 }

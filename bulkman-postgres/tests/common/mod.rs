@@ -23,7 +23,11 @@ impl Database {
     /// Migrated, and empty.
     pub(crate) async fn new() -> Self {
         let database = Self::bare();
-        database.store("migrating").migrate().await.expect("migrates");
+        database
+            .store("migrating")
+            .migrate()
+            .await
+            .expect("migrates");
         database
     }
 
@@ -33,7 +37,11 @@ impl Database {
     }
 
     pub(crate) fn on(server: &Postgres) -> Self {
-        Self { url: server.url(), schema: server.schema(), shift_us: AtomicI64::new(0) }
+        Self {
+            url: server.url(),
+            schema: server.schema(),
+            shift_us: AtomicI64::new(0),
+        }
     }
 
     /// Patient, since a machine that runs all tests at once is slow.
@@ -45,18 +53,26 @@ impl Database {
     }
 
     pub(crate) fn store(&self, namespace: &str) -> PostgresStore {
-        self.builder().namespace(namespace).build().expect("valid settings")
+        self.builder()
+            .namespace(namespace)
+            .build()
+            .expect("valid settings")
     }
 
     pub(crate) async fn connection(&self) -> PgConnection {
-        PgConnection::connect(&self.url).await.expect("the server answers")
+        PgConnection::connect(&self.url)
+            .await
+            .expect("the server answers")
     }
 
     /// Runs SQL that is about the schema "bulkman" in this one.
     pub(crate) async fn execute(&self, sql: &str) {
         let mut connection = self.connection().await;
         let sql = sql.replace("\"bulkman\"", self.schema.name());
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.expect("executes");
+        connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+            .await
+            .expect("executes");
         connection.close().await.expect("closes");
     }
 
@@ -77,7 +93,7 @@ impl Harness for Database {
         Arc::new(Self::store(self, namespace))
     }
 
-    fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
+    fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
         Box::pin(self.shift_clock(i64::try_from(time.as_micros()).expect("a sane duration")))
     }
 }

@@ -42,10 +42,18 @@ impl Processes {
             let config = BulkheadConfig::new("payments").isolation_duration(isolation);
             let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
             fleet.attach(&bulkhead).unwrap();
-            processes.push(Process { runtime: Arc::new(runtime.clone()), fleet, bulkhead });
+            processes.push(Process {
+                runtime: Arc::new(runtime.clone()),
+                fleet,
+                bulkhead,
+            });
         }
         for process in &processes {
-            assert!(process.fleet.ready(PATIENCE).await, "{:?}", process.fleet);
+            assert!(
+                process.fleet.wait_ready(PATIENCE).await,
+                "{:?}",
+                process.fleet
+            );
         }
         Self(processes)
     }
@@ -110,13 +118,20 @@ pub(crate) fn store_at(url: &str, database: &Database) -> PostgresStoreBuilder {
 }
 
 pub(crate) async fn ending(events: &mut FleetEvents) -> DecisionOutcome {
-    match next(events, |event| matches!(event, FleetEvent::DecisionResolved { .. })).await {
+    match next(events, |event| {
+        matches!(event, FleetEvent::DecisionResolved { .. })
+    })
+    .await
+    {
         FleetEvent::DecisionResolved { ending, .. } => ending,
         other => panic!("{other:?}"),
     }
 }
 
-pub(crate) async fn next(events: &mut FleetEvents, wanted: impl Fn(&FleetEvent) -> bool) -> FleetEvent {
+pub(crate) async fn next(
+    events: &mut FleetEvents,
+    wanted: impl Fn(&FleetEvent) -> bool,
+) -> FleetEvent {
     let mut others = Vec::new();
     let found = async {
         loop {
@@ -131,11 +146,15 @@ pub(crate) async fn next(events: &mut FleetEvents, wanted: impl Fn(&FleetEvent) 
         smol::Timer::after(PATIENCE).await;
         None
     };
-    smol::future::or(found, given_up).await.unwrap_or_else(|| panic!("it never comes to that: {others:?}"))
+    smol::future::or(found, given_up)
+        .await
+        .unwrap_or_else(|| panic!("it never comes to that: {others:?}"))
 }
 
 pub(crate) async fn pause(runtime: &impl Runtime) {
-    runtime.sleep_until(runtime.now() + Duration::from_millis(5)).await;
+    runtime
+        .sleep_until(runtime.now() + Duration::from_millis(5))
+        .await;
 }
 
 /// Longer than any test lasts.

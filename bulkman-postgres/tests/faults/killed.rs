@@ -7,7 +7,8 @@ use std::time::Duration;
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::store::{
-    CircuitStore, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult,
+    CircuitStore, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, ProbeRequest,
+    ProbeResult,
 };
 use bulkman_core::{Permit, Runtime};
 use bulkman_postgres::PostgresStore;
@@ -46,12 +47,19 @@ pub(crate) async fn a_killed_holders_slot_is_free_after_its_term(runtime: impl R
             break permit;
         }
         let waited = runtime.now().saturating_duration_since(died);
-        assert!(waited < TERM + PATIENCE, "nobody gets the slot: {:?}", survivor.fleet);
+        assert!(
+            waited < TERM + PATIENCE,
+            "nobody gets the slot: {:?}",
+            survivor.fleet
+        );
         pause(&runtime).await;
     };
     took("slot of a killed holder is free after", &runtime, died);
     let now = lease(&database).await;
-    assert!(now.taken_at >= dead.expires_at, "not before its term was over: {now:?} {dead:?}");
+    assert!(
+        now.taken_at >= dead.expires_at,
+        "not before its term was over: {now:?} {dead:?}"
+    );
     assert_eq!((now.slot, now.epoch), (dead.slot, dead.epoch));
     assert_ne!(now.holder, dead.holder);
 
@@ -59,12 +67,25 @@ pub(crate) async fn a_killed_holders_slot_is_free_after_its_term(runtime: impl R
     let payments = BulkheadName::new("payments").unwrap();
     let late = store(&database).build().unwrap();
     let circuits = std::slice::from_ref(&payments);
-    let mut session = CircuitStore::connect(&late, circuits).await.unwrap();
-    let request = ProbeRequest::new(payments, Epoch(dead.epoch), dead.holder.as_str().into(), TERM);
-    let verdict =
-        ProbeResult::new(request, ProbeLease::new(dead.slot, dead.token), false, LONG, OperationId(99));
+    let mut session = CircuitStore::open_session(&late, circuits).await.unwrap();
+    let request = ProbeRequest::new(
+        payments,
+        Epoch(dead.epoch),
+        dead.holder.as_str().into(),
+        TERM,
+    );
+    let verdict = ProbeResult::new(
+        request,
+        ProbeLease::new(dead.slot, dead.token),
+        false,
+        LONG,
+        OperationId(99),
+    );
     let report = session.report_probe(&verdict).await.unwrap();
-    assert!(matches!(report, ProbeReportResult::Lost { .. }), "{report:?}");
+    assert!(
+        matches!(report, ProbeReportResult::Lost { .. }),
+        "{report:?}"
+    );
     let status = late.admin().status().await.unwrap();
     assert_eq!(status[0].state, FleetState::HalfOpen, "it reopens nothing");
 
@@ -126,7 +147,9 @@ impl Holder {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let holder = Self(child);
         assert_eq!(line, "holding\n");
         holder
@@ -164,7 +187,10 @@ async fn lease(database: &Database) -> Lease {
                 extract(epoch FROM expires_at - ttl)::float8 AS taken_at FROM {}.probe",
         database.schema.name()
     );
-    let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(&mut connection).await.unwrap();
+    let row = sqlx::query(AssertSqlSafe(statement))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
     Lease {
         slot: row.get::<i16, _>("slot").unsigned_abs(),
         epoch: row.get::<i64, _>("epoch").unsigned_abs(),

@@ -23,7 +23,9 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {
         ["killed-holder"] => on_both!(killed::a_killed_holders_slot_is_free_after_its_term),
-        ["hold-a-lease", url, schema] => on_tokio(killed::hold_a_lease(TokioRuntime::new(), url, schema)),
+        ["hold-a-lease", url, schema] => {
+            on_tokio(killed::hold_a_lease(TokioRuntime::new(), url, schema))
+        }
         ["partition"] => on_both!(partition::packets_that_are_dropped_hold_up_nobody),
         ["pooler"] => on_both!(pooler::a_transaction_pooler_is_polled_through),
         ["given-server", ref command @ ..] => return given::run(command),

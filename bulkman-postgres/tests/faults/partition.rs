@@ -18,8 +18,12 @@ pub(crate) async fn packets_that_are_dropped_hold_up_nobody(runtime: impl Runtim
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
-    let limited =
-        || store(&database).operation_timeout(OPERATION).connect_timeout(CONNECT).resync_interval(RESYNC);
+    let limited = || {
+        store(&database)
+            .operation_timeout(OPERATION)
+            .connect_timeout(CONNECT)
+            .resync_interval(RESYNC)
+    };
     let fleet = Processes::start(2, &runtime, LONG, limited).await;
     let mut events = fleet[0].fleet.events();
 
@@ -27,11 +31,16 @@ pub(crate) async fn packets_that_are_dropped_hold_up_nobody(runtime: impl Runtim
     let cut = Cut::around(options.get_port());
     let began = runtime.now();
     for process in fleet.iter() {
-        process.until(|process| !process.fleet.snapshot().connected).await;
+        process
+            .until(|process| !process.fleet.snapshot().connected)
+            .await;
     }
     let noticed = took("silent partition noticed after", &runtime, began);
     // A fifth more or less between two looks; the rest is for a machine that is busy.
-    assert!(noticed < RESYNC.mul_f64(1.2) + OPERATION + SLACK, "{noticed:?}");
+    assert!(
+        noticed < RESYNC.mul_f64(1.2) + OPERATION + SLACK,
+        "{noticed:?}"
+    );
 
     let failing = runtime.now();
     fleet[0].fail();
@@ -41,8 +50,12 @@ pub(crate) async fn packets_that_are_dropped_hold_up_nobody(runtime: impl Runtim
 
     // Connecting is given up as well, rather than after the two minutes of the system.
     for process in fleet.iter() {
-        let told = |error: Option<String>| error.is_some_and(|error| error.contains("no connection in time"));
-        process.until(|process| told(process.fleet.snapshot().error)).await;
+        let told = |error: Option<String>| {
+            error.is_some_and(|error| error.contains("no connection in time"))
+        };
+        process
+            .until(|process| told(process.fleet.snapshot().error))
+            .await;
     }
     took("connecting given up after", &runtime, began);
 
@@ -76,7 +89,10 @@ impl Drop for Cut {
 
 fn nft(rules: &str) {
     let status = Command::new("nft").arg(rules).stdin(Stdio::null()).status();
-    assert!(status.is_ok_and(|status| status.success()), "nft can't {rules}");
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "nft can't {rules}"
+    );
 }
 
 const OPERATION: Duration = Duration::from_secs(1);

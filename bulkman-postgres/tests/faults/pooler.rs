@@ -21,11 +21,17 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
     let pooler = PgBouncer::start(&database.url, &runtime).await;
-    let through =
-        || store_at(&pooler.url(), &database).simple_protocol(true).poll_interval(Duration::from_millis(200));
+    let through = || {
+        store_at(&pooler.url(), &database)
+            .simple_protocol(true)
+            .poll_interval(Duration::from_millis(200))
+    };
     let fleet = Processes::start(PROCESSES, &runtime, LONG, through).await;
     let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
-    assert!(!fleet[0].fleet.snapshot().polling, "it listens, and nothing refuses that");
+    assert!(
+        !fleet[0].fleet.snapshot().polling,
+        "it listens, and nothing refuses that"
+    );
 
     // Nobody hears of these; they are found, and then looked for.
     let began = runtime.now();
@@ -35,7 +41,9 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
         (CircuitState::Disabled, "disable"),
         (CircuitState::Closed, "close"),
     ] {
-        database.execute(&format!("SELECT \"bulkman\".{act}('fleet', 'payments')")).await;
+        database
+            .execute(&format!("SELECT \"bulkman\".{act}('fleet', 'payments')"))
+            .await;
         fleet.all_reach(state).await;
     }
     for events in &mut events {
@@ -51,7 +59,12 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
     // More processes than connections: each statement does what it says, and for its own process.
     let began = runtime.now();
     for round in 0..ROUNDS {
-        let breaker = |number: usize| fleet[number % PROCESSES].bulkhead.circuit_breaker().unwrap();
+        let breaker = |number: usize| {
+            fleet[number % PROCESSES]
+                .bulkhead
+                .circuit_breaker()
+                .unwrap()
+        };
         breaker(round).open();
         fleet.all_reach(CircuitState::Open).await;
         breaker(round + 1).close();
@@ -60,11 +73,25 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
     took("rounds of opening and closing", &runtime, began);
     for process in fleet.iter() {
         let snapshot = process.fleet.snapshot();
-        assert!(snapshot.connected && snapshot.error.is_none(), "{snapshot:?}");
+        assert!(
+            snapshot.connected && snapshot.error.is_none(),
+            "{snapshot:?}"
+        );
     }
-    let history = through().build().unwrap().admin().history(Some("payments"), 1_000).await.unwrap();
+    let history = through()
+        .build()
+        .unwrap()
+        .admin()
+        .history(Some("payments"), 1_000)
+        .await
+        .unwrap();
     assert_eq!(history.len(), 2 * ROUNDS + 4, "{history:?}");
-    assert!(history.iter().all(|entry| entry.reason.is_empty() || &*entry.reason == "manual"), "{history:?}");
+    assert!(
+        history
+            .iter()
+            .all(|entry| entry.reason.is_empty() || &*entry.reason == "manual"),
+        "{history:?}"
+    );
 }
 
 struct PgBouncer {
@@ -77,12 +104,20 @@ struct PgBouncer {
 impl PgBouncer {
     /// In front of the server at `url`, with fewer connections than there are processes.
     async fn start(url: &str, runtime: &impl Runtime) -> Self {
-        let (account, address) = url.trim_start_matches("postgres://").split_once('@').expect("a URL");
+        let (account, address) = url
+            .trim_start_matches("postgres://")
+            .split_once('@')
+            .expect("a URL");
         let (user, password) = account.split_once(':').expect("a password");
         let server: PgConnectOptions = url.parse().expect("a URL");
         assert!(address.starts_with(server.get_host()));
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let directory = std::env::temp_dir().join(format!("bulkman-pooler-{}-{port}", std::process::id()));
+        let port = TcpListener::bind(("127.0.0.1", 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let directory =
+            std::env::temp_dir().join(format!("bulkman-pooler-{}-{port}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         let configuration = directory.join("pgbouncer.ini");
         let text = format!(
@@ -102,7 +137,11 @@ impl PgBouncer {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let pooler = Self { leash, directory, port };
+        let pooler = Self {
+            leash,
+            directory,
+            port,
+        };
         let deadline = runtime.now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(runtime.now() < deadline, "PgBouncer does not start");
@@ -112,7 +151,10 @@ impl PgBouncer {
     }
 
     fn url(&self) -> String {
-        format!("postgres://bulkman@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+        format!(
+            "postgres://bulkman@127.0.0.1:{}/postgres?sslmode=disable",
+            self.port
+        )
     }
 }
 

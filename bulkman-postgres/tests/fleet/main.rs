@@ -80,9 +80,27 @@ async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {
     fleet[0].fail();
     fleet.all_reach(CircuitState::Open).await;
     let refused = fleet[4].call(Ok(())).await.unwrap_err();
-    assert!(matches!(refused, BulkheadError::CircuitOpen { reason: RejectionReason::Open, .. }), "{refused}");
-    let status = store(&database).build().unwrap().admin().status().await.unwrap();
-    assert_eq!((status[0].state, status[0].open_count), (FleetState::Open, 1));
+    assert!(
+        matches!(
+            refused,
+            BulkheadError::CircuitOpen {
+                reason: RejectionReason::Open,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    let status = store(&database)
+        .build()
+        .unwrap()
+        .admin()
+        .status()
+        .await
+        .unwrap();
+    assert_eq!(
+        (status[0].state, status[0].open_count),
+        (FleetState::Open, 1)
+    );
     assert_eq!(&*status[0].reason, "consecutive_failures");
 }
 
@@ -93,10 +111,14 @@ async fn the_fleet_recovers_by_one_probe(runtime: impl Runtime + Clone) {
     fleet.all_reach(CircuitState::HalfOpen).await;
     // All call; one at a time gets through, and three successes close.
     let mut admitted = 0;
-    while fleet.iter().any(|process| process.state() != CircuitState::Closed) {
+    while fleet
+        .iter()
+        .any(|process| process.state() != CircuitState::Closed)
+    {
         // A circuit that is half-open after it has admitted a call has admitted a probe.
         let half_open = |process: &&Process| process.state() == CircuitState::HalfOpen;
-        let probe = |process: &Process| Some((process.bulkhead.try_acquire().ok()?, half_open(&process)));
+        let probe =
+            |process: &Process| Some((process.bulkhead.try_acquire().ok()?, half_open(&process)));
         let permits: Vec<_> = fleet.iter().filter(half_open).filter_map(probe).collect();
         let probes = permits.iter().filter(|(_, is_probe)| *is_probe).count();
         assert!(probes <= 1, "one lease in the fleet");
@@ -110,12 +132,19 @@ async fn the_fleet_recovers_by_one_probe(runtime: impl Runtime + Clone) {
 async fn a_late_starter_finds_what_is_stored(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(1, &runtime, LONG, || store(&database)).await;
-    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(3_600));
+    fleet[0]
+        .bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .open_for(Duration::from_secs(3_600));
     assert!(fleet[0].fleet.shutdown().await, "it was told");
     drop(fleet);
     let late = Processes::start(1, &runtime, LONG, || store(&database)).await;
     let refused = late[0].call(Ok(())).await.unwrap_err();
-    assert!(refused.retry_after().unwrap() > Duration::from_secs(3_500), "{refused}");
+    assert!(
+        refused.retry_after().unwrap() > Duration::from_secs(3_500),
+        "{refused}"
+    );
 }
 
 async fn a_quorum_opens(runtime: impl Runtime + Clone) {
@@ -133,7 +162,11 @@ async fn a_quorum_opens(runtime: impl Runtime + Clone) {
 
 async fn polling_works_as_well(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
-    let polling = || store(&database).push(Push::Off).poll_interval(Duration::from_millis(50));
+    let polling = || {
+        store(&database)
+            .push(Push::Off)
+            .poll_interval(Duration::from_millis(50))
+    };
     let fleet = Processes::start(3, &runtime, LONG, polling).await;
     assert!(fleet[0].fleet.snapshot().polling);
     fleet[0].fail();
@@ -145,18 +178,38 @@ async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
     let fleet = Processes::start(3, &runtime, LONG, || store(&database)).await;
     let psql = |statement: &str| {
         let statement = statement.replace("bulkman.", &format!("{}.", database.schema.name()));
-        let output = Postgres::shared().psql().args(["-c", &statement]).output().unwrap();
+        let output = Postgres::shared()
+            .psql()
+            .args(["-c", &statement])
+            .output()
+            .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        (output.status.success(), text(&output.stdout), text(&output.stderr))
+        (
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
     };
     let done = |epoch: &str| (true, epoch.to_owned(), String::new());
-    assert_eq!(psql("select bulkman.force_open('fleet', 'payments', 'maintenance')"), done("1"));
+    assert_eq!(
+        psql("select bulkman.force_open('fleet', 'payments', 'maintenance')"),
+        done("1")
+    );
     fleet.all_reach(CircuitState::ForcedOpen).await;
-    assert_eq!(psql("select bulkman.disable('fleet', 'payments')"), done("2"));
+    assert_eq!(
+        psql("select bulkman.disable('fleet', 'payments')"),
+        done("2")
+    );
     fleet.all_reach(CircuitState::Disabled).await;
-    assert_eq!(psql("select bulkman.reset('fleet', 'payments', 'over', 'ada')"), done("3"));
+    assert_eq!(
+        psql("select bulkman.reset('fleet', 'payments', 'over', 'ada')"),
+        done("3")
+    );
     fleet.all_reach(CircuitState::Closed).await;
-    assert_eq!(psql("select bulkman.force_open('fleet', 'payments')"), done("4"));
+    assert_eq!(
+        psql("select bulkman.force_open('fleet', 'payments')"),
+        done("4")
+    );
     fleet.all_reach(CircuitState::ForcedOpen).await;
     assert_eq!(psql("select bulkman.close('fleet', 'payments')"), done("5"));
     fleet.all_reach(CircuitState::Closed).await;
@@ -171,7 +224,10 @@ async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
     ];
     assert_eq!(changes.lines().collect::<Vec<_>>(), expected);
     let (done, _, error) = psql("select bulkman.close('fleet', 'paiments')");
-    assert!(!done && error.contains("has no circuit \"paiments\"") && error.contains("status()"), "{error}");
+    assert!(
+        !done && error.contains("has no circuit \"paiments\"") && error.contains("status()"),
+        "{error}"
+    );
 }
 
 async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Clone) {
@@ -182,20 +238,24 @@ async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Cl
         let fleet = Processes::start(20, &runtime, LONG, || store(&database)).await;
         server.stop(mode);
         for process in fleet.iter() {
-            process.until(|process| !process.fleet.snapshot().connected).await;
+            process
+                .until(|process| !process.fleet.snapshot().connected)
+                .await;
         }
         let mut events = fleet[0].fleet.events();
         fleet[0].fail();
         assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
         assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "and hold up nobody");
-        fleet[0].until(|process| process.fleet.snapshot().pending == 1).await;
+        fleet[0]
+            .until(|process| process.fleet.snapshot().pending == 1)
+            .await;
         server.start_again();
         fleet.all_reach(CircuitState::Open).await;
         assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     }
 }
 
-/// Defect 12 of the Python package.
+/// Hazard P12.
 async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
@@ -209,7 +269,9 @@ async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
     server.freeze();
     fleet[0].fail();
     assert_eq!(fleet[0].state(), CircuitState::Open);
-    fleet[0].until(|process| !process.fleet.snapshot().connected).await;
+    fleet[0]
+        .until(|process| !process.fleet.snapshot().connected)
+        .await;
     assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
     // Decided otherwise meanwhile: the statement that was given up must not have the last word.
     fleet[0].bulkhead.circuit_breaker().unwrap().close();
@@ -218,15 +280,26 @@ async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
         process
             .until(|process| {
                 let snapshot = process.fleet.snapshot();
-                snapshot.connected && snapshot.pending == 0 && process.state() == CircuitState::Closed
+                snapshot.connected
+                    && snapshot.pending == 0
+                    && process.state() == CircuitState::Closed
             })
             .await;
     }
     let status = database.store("fleet").admin().status().await.unwrap();
     assert_eq!(status[0].state, FleetState::Closed);
     // The server came to it once it was thawed, and saw that its time was over.
-    let history = database.store("fleet").admin().history(None, 10).await.unwrap();
-    assert_eq!(history.len(), 2, "a statement that was given up was executed: {history:?}");
+    let history = database
+        .store("fleet")
+        .admin()
+        .history(None, 10)
+        .await
+        .unwrap();
+    assert_eq!(
+        history.len(),
+        2,
+        "a statement that was given up was executed: {history:?}"
+    );
 }
 
 async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {
@@ -249,9 +322,14 @@ async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {
                 matches!(degraded, FleetEvent::Degraded { error } if error.is_transient()),
                 "round {round}"
             );
-            next(events, |event| matches!(event, FleetEvent::Synchronized { after: Some(_) })).await;
+            next(events, |event| {
+                matches!(event, FleetEvent::Synchronized { after: Some(_) })
+            })
+            .await;
         }
-        database.execute("SELECT \"bulkman\".close('fleet', 'payments')").await;
+        database
+            .execute("SELECT \"bulkman\".close('fleet', 'payments')")
+            .await;
         fleet.all_reach(CircuitState::Closed).await;
     }
 }
@@ -263,14 +341,18 @@ async fn a_read_only_server_is_waited_for(runtime: impl Runtime + Clone) {
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
     let mut events = fleet[0].fleet.events();
     // It reads as before, and its sessions stay: only what is written shows it.
-    database.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
+    database
+        .execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        .await;
     database.execute("SELECT pg_reload_conf()").await;
     until_read_only(&database, &runtime, true).await;
     fleet[0].fail();
     takes_no_writes(&mut events).await;
     assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
     assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
-    database.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
+    database
+        .execute("ALTER SYSTEM RESET default_transaction_read_only")
+        .await;
     database.execute("SELECT pg_reload_conf()").await;
     assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     fleet.all_reach(CircuitState::Open).await;
@@ -288,7 +370,10 @@ async fn a_standby_is_waited_for_until_it_is_promoted(runtime: impl Runtime + Cl
     fleet[0]
         .until(|process| {
             let snapshot = process.fleet.snapshot();
-            !snapshot.connected && snapshot.error.is_some_and(|error| error.contains("standby"))
+            !snapshot.connected
+                && snapshot
+                    .error
+                    .is_some_and(|error| error.contains("standby"))
         })
         .await;
     assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "nobody is held up");
@@ -299,7 +384,11 @@ async fn a_standby_is_waited_for_until_it_is_promoted(runtime: impl Runtime + Cl
 
 async fn rights_that_are_taken_away_are_named(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
-    let role = format!("{}_{}", database.schema.name(), std::any::type_name_of_val(&runtime).len());
+    let role = format!(
+        "{}_{}",
+        database.schema.name(),
+        std::any::type_name_of_val(&runtime).len()
+    );
     database
         .execute(&format!(
             "CREATE ROLE {role} LOGIN PASSWORD 'only for this test'; GRANT USAGE ON SCHEMA \"bulkman\" TO {role}; \
@@ -308,21 +397,36 @@ async fn rights_that_are_taken_away_are_named(runtime: impl Runtime + Clone) {
         .await;
     let options: PgConnectOptions = database.url.parse().unwrap();
     let options = options.username(&role).password("only for this test");
-    let as_role =
-        || PostgresStore::builder(options.clone()).schema(database.schema.name()).namespace("fleet");
+    let as_role = || {
+        PostgresStore::builder(options.clone())
+            .schema(database.schema.name())
+            .namespace("fleet")
+    };
     let fleet = Processes::start(1, &runtime, LONG, as_role).await;
     let mut events = fleet[0].fleet.events();
-    database.execute(&format!("REVOKE UPDATE ON \"bulkman\".circuit FROM {role}")).await;
+    database
+        .execute(&format!("REVOKE UPDATE ON \"bulkman\".circuit FROM {role}"))
+        .await;
     fleet[0].fail();
-    let denied =
-        next(&mut events, |event| matches!(event, FleetEvent::Degraded { error: StoreError::Denied { .. } }))
-            .await;
+    let denied = next(&mut events, |event| {
+        matches!(
+            event,
+            FleetEvent::Degraded {
+                error: StoreError::Denied { .. }
+            }
+        )
+    })
+    .await;
     assert!(format!("{denied:?}").contains("GRANT"), "{denied:?}");
     assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
-    database.execute(&format!("GRANT UPDATE ON \"bulkman\".circuit TO {role}")).await;
+    database
+        .execute(&format!("GRANT UPDATE ON \"bulkman\".circuit TO {role}"))
+        .await;
     assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
     drop(fleet);
-    database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    database
+        .execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
 }
 
 async fn lost_history_is_noticed(runtime: impl Runtime + Clone) {
@@ -349,7 +453,11 @@ async fn lost_history_is_noticed(runtime: impl Runtime + Clone) {
                 snapshot.pending == 0 && snapshot.circuits[0].state == Some(FleetState::Open)
             })
             .await;
-        assert_eq!(process.state(), CircuitState::Open, "what still had time left was told again");
+        assert_eq!(
+            process.state(),
+            CircuitState::Open,
+            "what still had time left was told again"
+        );
     }
 }
 
@@ -387,15 +495,26 @@ async fn lost_history_is_noticed_after_other_changes(runtime: impl Runtime + Clo
             process
                 .until(|process| {
                     let snapshot = process.fleet.snapshot();
-                    let payments = snapshot.circuits.iter().find(|it| it.name.as_str() == "payments");
+                    let payments = snapshot
+                        .circuits
+                        .iter()
+                        .find(|it| it.name.as_str() == "payments");
                     snapshot.pending == 0
                         && payments.is_some_and(|payments| payments.state == Some(FleetState::Open))
                 })
                 .await;
-            assert_eq!(process.state(), CircuitState::Open, "what still had time left was told again");
+            assert_eq!(
+                process.state(),
+                CircuitState::Open,
+                "what still had time left was told again"
+            );
         }
         let status = database.store("fleet").admin().status().await.unwrap();
-        assert_eq!(status[0].state, FleetState::Open, "after {others} other changes");
+        assert_eq!(
+            status[0].state,
+            FleetState::Open,
+            "after {others} other changes"
+        );
         drop(fleet);
     }
 }
@@ -405,7 +524,10 @@ async fn until_read_only(database: &Database, runtime: &impl Runtime, wanted: bo
     loop {
         let mut connection = database.connection().await;
         let statement = "SELECT current_setting('default_transaction_read_only')::bool";
-        let found: bool = sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap();
+        let found: bool = sqlx::query_scalar(statement)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
         if found == wanted {
             return;
         }
@@ -415,6 +537,11 @@ async fn until_read_only(database: &Database, runtime: &impl Runtime, wanted: bo
 
 async fn takes_no_writes(events: &mut FleetEvents) {
     let degraded = next(events, |event| matches!(event, FleetEvent::Degraded { .. })).await;
-    let FleetEvent::Degraded { error } = degraded else { unreachable!() };
-    assert!(error.is_transient() && error.to_string().contains("takes no writes"), "{error}");
+    let FleetEvent::Degraded { error } = degraded else {
+        unreachable!()
+    };
+    assert!(
+        error.is_transient() && error.to_string().contains("takes no writes"),
+        "{error}"
+    );
 }

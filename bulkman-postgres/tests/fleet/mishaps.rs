@@ -39,7 +39,10 @@ pub(crate) async fn an_unknown_outcome_is_recognised(runtime: impl Runtime + Clo
             )
             .await;
         fleet[0].fail();
-        next(&mut events, |event| matches!(event, FleetEvent::Degraded { .. })).await;
+        next(&mut events, |event| {
+            matches!(event, FleetEvent::Degraded { .. })
+        })
+        .await;
         if killed {
             let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                         WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'";
@@ -50,14 +53,24 @@ pub(crate) async fn an_unknown_outcome_is_recognised(runtime: impl Runtime + Clo
         let admin = database.store("fleet").admin();
         let payments = admin.status().await.unwrap().remove(0);
         let what = format!("killed: {killed}, {payments:?}");
-        assert_eq!((payments.state, payments.open_count), (FleetState::Open, 1), "{what}");
-        assert_eq!(admin.history(None, 10).await.unwrap().len(), 1, "applied once: {what}");
+        assert_eq!(
+            (payments.state, payments.open_count),
+            (FleetState::Open, 1),
+            "{what}"
+        );
+        assert_eq!(
+            admin.history(None, 10).await.unwrap().len(),
+            1,
+            "applied once: {what}"
+        );
     }
 }
 
 /// Wherever the synchroniser is when its task is dropped, its connection goes with it and nothing
 /// stays open in the database.
-pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(runtime: impl Runtime + Clone) {
+pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(
+    runtime: impl Runtime + Clone,
+) {
     let database = Database::new().await;
     // While it connects, where most polls are the password's hashing; and so many polls later.
     let connecting = (0..1_000).step_by(83).map(|polls| (polls, false));
@@ -71,7 +84,7 @@ pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(runtime:
         fleet.attach(&bulkhead).unwrap();
         let circuit = bulkhead.circuit_breaker().unwrap();
         if synchronised {
-            assert!(fleet.ready(PATIENCE).await);
+            assert!(fleet.wait_ready(PATIENCE).await);
             mortal.counts.store(true, Ordering::Relaxed);
         }
         // Something to do at every turn: openings, probes, verdicts.
@@ -93,8 +106,11 @@ pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(runtime:
                 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%' || $1 || '%'";
     let deadline = runtime.now() + PATIENCE;
     loop {
-        let (open, all): (i64, i64) =
-            sqlx::query_as(left).bind(database.schema.name()).fetch_one(&mut connection).await.unwrap();
+        let (open, all): (i64, i64) = sqlx::query_as(left)
+            .bind(database.schema.name())
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
         assert_eq!(open, 0, "a transaction was left open");
         // The server takes a moment to notice who has gone.
         if all == 0 {
@@ -105,7 +121,10 @@ pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(runtime:
     }
     // And nobody holds a lock.
     let admin = database.store("fleet").admin();
-    assert_eq!(admin.reset("payments", "ada", "").await.unwrap().state, FleetState::Closed);
+    assert_eq!(
+        admin.reset("payments", "ada", "").await.unwrap().state,
+        FleetState::Closed
+    );
 }
 
 /// The counts' table is unlogged: a crash empties it, and nothing else.
@@ -114,8 +133,11 @@ pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: imp
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
     let rule = FleetCountPolicy::new(Duration::from_secs(60), 10).failure_count_threshold(8);
-    let counting =
-        || store(&database).share(SharingMode::Counts(rule)).flush_interval(Duration::from_millis(50));
+    let counting = || {
+        store(&database)
+            .share(SharingMode::Counts(rule))
+            .flush_interval(Duration::from_millis(50))
+    };
     let fleet = Processes::start(2, &runtime, LONG, counting).await;
     // Four failures each, and never five in a row: 4 are told before the crash, and 4 after it.
     let four = |process: usize| {
@@ -134,13 +156,24 @@ pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: imp
     server.stop(StopMode::Immediate);
     server.start_again();
     for process in fleet.iter() {
-        process.until(|process| process.fleet.snapshot().connected).await;
+        process
+            .until(|process| process.fleet.snapshot().connected)
+            .await;
     }
     four(1);
     until_counted(&database, &runtime, 4).await;
     let status = database.store("fleet").admin().status().await.unwrap();
-    let states: Vec<_> = status.iter().map(|it| (it.circuit.as_str(), it.state, it.epoch.0)).collect();
-    assert_eq!(states, [("held", FleetState::ForcedOpen, 7), ("payments", FleetState::Closed, 0)]);
+    let states: Vec<_> = status
+        .iter()
+        .map(|it| (it.circuit.as_str(), it.state, it.epoch.0))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            ("held", FleetState::ForcedOpen, 7),
+            ("payments", FleetState::Closed, 0)
+        ]
+    );
     four(0);
     fleet.all_reach(CircuitState::Open).await;
 }
@@ -148,21 +181,45 @@ pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: imp
 pub(crate) async fn a_clock_that_steps_is_told(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
-    fleet[0].bulkhead.circuit_breaker().unwrap().open_for(Duration::from_secs(1_000));
+    fleet[0]
+        .bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .open_for(Duration::from_secs(1_000));
     fleet.all_reach(CircuitState::Open).await;
     for (by, forward) in [(-600, false), (600, true)] {
         let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
         database.shift_clock(by * 1_000_000).await;
         for events in &mut events {
-            let stepped = next(events, |event| matches!(event, FleetEvent::ClockStepped { .. })).await;
-            let FleetEvent::ClockStepped { by: step, forward: went } = stepped else { unreachable!() };
+            let stepped = next(events, |event| {
+                matches!(event, FleetEvent::ClockStepped { .. })
+            })
+            .await;
+            let FleetEvent::ClockStepped {
+                by: step,
+                forward: went,
+            } = stepped
+            else {
+                unreachable!()
+            };
             assert_eq!(went, forward);
-            assert!(step.abs_diff(Duration::from_secs(600)) < Duration::from_secs(10), "{step:?}");
+            assert!(
+                step.abs_diff(Duration::from_secs(600)) < Duration::from_secs(10),
+                "{step:?}"
+            );
         }
         // A deadline that is known is one of the local clock, which has not stepped.
         for process in fleet.iter() {
-            let left = process.call(Ok(())).await.unwrap_err().retry_after().unwrap();
-            assert!(left > Duration::from_secs(900) && left <= Duration::from_secs(1_000), "{left:?}");
+            let left = process
+                .call(Ok(()))
+                .await
+                .unwrap_err()
+                .retry_after()
+                .unwrap();
+            assert!(
+                left > Duration::from_secs(900) && left <= Duration::from_secs(1_000),
+                "{left:?}"
+            );
         }
     }
     // What was decided meanwhile gets through: no statement is taken for a late one for ever.
@@ -183,7 +240,12 @@ pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Cl
         )
         .await;
     let told = next(&mut events, |event| {
-        matches!(event, FleetEvent::Degraded { error: StoreError::Incompatible { .. } })
+        matches!(
+            event,
+            FleetEvent::Degraded {
+                error: StoreError::Incompatible { .. }
+            }
+        )
     });
     let told = format!("{:?}", told.await);
     assert!(told.contains("newer version of this library"), "{told}");
@@ -191,18 +253,22 @@ pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Cl
     assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
     let error = fleet[0].fleet.snapshot().error.unwrap();
     assert!(error.contains("newer version of this library"), "{error}");
-    database.execute("UPDATE \"bulkman\".meta SET version = 1, oldest_client = 1").await;
+    database
+        .execute("UPDATE \"bulkman\".meta SET version = 1, oldest_client = 1")
+        .await;
     assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
 }
 
 /// Anybody who may connect may announce.
-pub(crate) async fn forged_announcements_cost_little_and_change_nothing(runtime: impl Runtime + Clone) {
+pub(crate) async fn forged_announcements_cost_little_and_change_nothing(
+    runtime: impl Runtime + Clone,
+) {
     let database = Database::new().await;
     let counting = FaultStore::new(store(&database).build().unwrap(), runtime.clone());
     let fleet = Fleet::new(counting.clone(), runtime.clone()).unwrap();
     let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
     fleet.attach(&bulkhead).unwrap();
-    assert!(fleet.ready(PATIENCE).await);
+    assert!(fleet.wait_ready(PATIENCE).await);
     let forge = "SELECT pg_notify(\"bulkman\".channel('fleet'), payload || n) \
                  FROM generate_series(1000, 1200) AS n, \
                       unnest('{1|, 1|0, 2|, 1|open|payments|, x, \"1|1|1|3|payments;\"}'::text[]) AS payload";
@@ -211,26 +277,45 @@ pub(crate) async fn forged_announcements_cost_little_and_change_nothing(runtime:
         database.execute(forge).await;
     }
     // This one is no forgery, and behind all of them.
-    let view = database.store("fleet").admin().force_open("payments", "ada", "").await.unwrap();
+    let view = database
+        .store("fleet")
+        .admin()
+        .force_open("payments", "ada", "")
+        .await
+        .unwrap();
     let circuit = bulkhead.circuit_breaker().unwrap();
     let deadline = began + PATIENCE;
     while circuit.state() != CircuitState::ForcedOpen {
-        assert!(runtime.now() < deadline, "it is heard of all the same: {fleet:?}");
+        assert!(
+            runtime.now() < deadline,
+            "it is heard of all the same: {fleet:?}"
+        );
         pause(&runtime).await;
     }
     let seconds = runtime.now().saturating_duration_since(began).as_secs_f64();
     let looks = (counting.operations() - before) as f64;
-    assert!(looks <= 12.0 * seconds + 5.0, "24,000 forgeries made {looks} looks in {seconds} s");
+    assert!(
+        looks <= 12.0 * seconds + 5.0,
+        "24,000 forgeries made {looks} looks in {seconds} s"
+    );
     let snapshot = fleet.snapshot();
-    assert_eq!((snapshot.polling, snapshot.circuits[0].epoch, view.epoch.0), (false, view.epoch, 1));
+    assert_eq!(
+        (snapshot.polling, snapshot.circuits[0].epoch, view.epoch.0),
+        (false, view.epoch, 1)
+    );
 }
 
 async fn until_counted(database: &Database, runtime: &impl Runtime, wanted: i64) {
     let mut connection = database.connection().await;
-    let count = format!("SELECT coalesce(sum(fail), 0)::bigint FROM {}.tally", database.schema.name());
+    let count = format!(
+        "SELECT coalesce(sum(fail), 0)::bigint FROM {}.tally",
+        database.schema.name()
+    );
     loop {
-        let found: i64 =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(count.clone())).fetch_one(&mut connection).await.unwrap();
+        let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count.clone()))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
         assert!(found <= wanted, "{found} were counted");
         if found == wanted {
             return;
@@ -250,7 +335,12 @@ struct Mortal {
 
 impl Mortal {
     fn new(inner: impl Runtime, polls: usize, counts: bool) -> Self {
-        Self { inner: Arc::new(inner), polls, counts: Arc::new(counts.into()), dropped: Arc::default() }
+        Self {
+            inner: Arc::new(inner),
+            polls,
+            counts: Arc::new(counts.into()),
+            dropped: Arc::default(),
+        }
     }
 }
 
@@ -266,19 +356,23 @@ impl Runtime for Mortal {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         let (mut task, mut left) = (Some(task), self.polls);
         let (counts, dropped) = (Arc::clone(&self.counts), Arc::clone(&self.dropped));
-        self.inner.spawn(Box::pin(std::future::poll_fn(move |context| {
-            if let Some(running) = task.as_mut().filter(|_| left > 0 || !counts.load(Ordering::Relaxed)) {
-                if counts.load(Ordering::Relaxed) {
-                    left -= 1;
+        self.inner
+            .spawn(Box::pin(std::future::poll_fn(move |context| {
+                if let Some(running) = task
+                    .as_mut()
+                    .filter(|_| left > 0 || !counts.load(Ordering::Relaxed))
+                {
+                    if counts.load(Ordering::Relaxed) {
+                        left -= 1;
+                    }
+                    if running.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
                 }
-                if running.as_mut().poll(context).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-            task = None;
-            dropped.store(true, Ordering::Relaxed);
-            Poll::Ready(())
-        })));
+                task = None;
+                dropped.store(true, Ordering::Relaxed);
+                Poll::Ready(())
+            })));
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -27,7 +27,12 @@ pub(crate) fn wait(
             return Some(clock::milliseconds(since, asked));
         }
         if asked > until {
-            let some = differences.iter().take(10).map(String::as_str).collect::<Vec<_>>().join("\n  ");
+            let some = differences
+                .iter()
+                .take(10)
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join("\n  ");
             eprintln!("{namespace}: {} differences:\n  {some}", differences.len());
             return None;
         }

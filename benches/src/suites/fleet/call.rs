@@ -21,19 +21,36 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     let fleet = Fleet::new(store, TokioRuntime::new()).expect("valid settings");
     let shared = bulkhead();
     fleet.attach(&shared).expect("shared for the first time");
-    assert!(smol::block_on(fleet.ready(Duration::from_secs(10))), "the store answers");
-    let mut cases =
-        [case("alone", bulkhead()), case("shared", shared.clone()), case("alone, again", bulkhead())];
+    assert!(
+        smol::block_on(fleet.wait_ready(Duration::from_secs(10))),
+        "the store answers"
+    );
+    let mut cases = [
+        case("alone", bulkhead()),
+        case("shared", shared.clone()),
+        case("alone, again", bulkhead()),
+    ];
     let measured = interleaved(&mut cases, Effort::CALLS);
-    let mut table = Table::new("a call, circuit closed", ["ns", "median", "p10", "p90", "x alone"]);
+    let mut table = Table::new(
+        "a call, circuit closed",
+        ["ns", "median", "p10", "p90", "x alone"],
+    );
     for measured_case in &measured {
         let time = measured_case.time;
         let ratio = measured_case.over(&measured[0]).median;
-        table.row(measured_case.name.as_str(), [time.median, time.p10, time.p90, ratio]);
+        table.row(
+            measured_case.name.as_str(),
+            [time.median, time.p10, time.p90, ratio],
+        );
     }
     findings.tables.push(table);
     let ratio = measured[1].over(&measured[0]).median;
-    findings.targets.push(Target::at_most("a call with a store over one without", ratio, 1.05, " x"));
+    findings.targets.push(Target::at_most(
+        "a call with a store over one without",
+        ratio,
+        1.05,
+        " x",
+    ));
 
     let before = server.transactions();
     for _ in 0..CALLS {
@@ -42,12 +59,19 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     let made = server.transactions() - before;
     let rate = made / (CALLS as f64 / 1e6);
     // The looks at the usual times, and the questions asked here.
-    findings.targets.push(Target::at_most("statements in a million calls", rate, 1.0, ""));
+    findings.targets.push(Target::at_most(
+        "statements in a million calls",
+        rate,
+        1.0,
+        "",
+    ));
 }
 
 /// All cases are of this type, and so the same code: only what the circuit holds differs.
 fn case(name: &'static str, bulkhead: Bulkhead) -> Case {
-    Case::new(group::BOTH, name, move || ready(bulkhead.execute(succeeds!())).is_ok())
+    Case::new(group::BOTH, name, move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    })
 }
 
 fn bulkhead() -> Bulkhead {

@@ -25,15 +25,26 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     // 0.2 and 1; intervals vary a little, lest all move in step.
     for (name, rate, limit) in [("listening", listening, 0.22), ("polling", polling, 1.1)] {
         let name = format!("idle, {name}: statements a second and process");
-        findings.targets.push(Target::at_most(name, rate, limit, ""));
+        findings
+            .targets
+            .push(Target::at_most(name, rate, limit, ""));
     }
     let ratio = polling / one;
-    findings.targets.push(Target::at_most("the same with 200 circuits over with 1", ratio, 1.1, " x"));
+    findings.targets.push(Target::at_most(
+        "the same with 200 circuits over with 1",
+        ratio,
+        1.1,
+        " x",
+    ));
 }
 
 fn rate(server: &Server, link: Link, circuits: usize) -> f64 {
     let role = Role::new(circuits, Tells::Nothing).link(link);
-    let _crew = Crew::start(server, &format!("idle {link} {circuits}"), [role; PROCESSES]);
+    let _crew = Crew::start(
+        server,
+        &format!("idle {link} {circuits}"),
+        [role; PROCESSES],
+    );
     // The server's processes say what they have done only after a while, and when they do more.
     thread::sleep(match link {
         Link::Polling => Duration::from_secs(3),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::{
-    CircuitStore, Epoch, OperationId, ProbePolicy, ProbeRequest, ProbeRule, StoreChange, StoreSession,
-    StoreTransition, TransitionResult,
+    CircuitStore, Epoch, OperationId, ProbePolicy, ProbeRequest, ProbeRule, StoreChange,
+    StoreSession, StoreTransition, TransitionResult,
 };
 use tokio::task::JoinSet;
 
@@ -16,10 +16,23 @@ use crate::harness::table::Table;
 use crate::harness::target::Target;
 
 pub(super) fn measure(server: &Server, findings: &mut Findings) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let runtime = runtime.expect("a Tokio runtime");
-    let title = format!("{CONTENDERS} contenders for a half-open circuit's leases, {ROUNDS} rounds");
-    let mut table = Table::new(title, ["leases", "rounds over", "rounds under", "ms a round", "asked again"]);
+    let title =
+        format!("{CONTENDERS} contenders for a half-open circuit's leases, {ROUNDS} rounds");
+    let mut table = Table::new(
+        title,
+        [
+            "leases",
+            "rounds over",
+            "rounds under",
+            "ms a round",
+            "asked again",
+        ],
+    );
     let (mut over, mut under) = (0, 0);
     for limit in [1, 3, 5] {
         let started = Instant::now();
@@ -28,11 +41,24 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         over += rounds.over;
         under += rounds.under;
         let figures = [rounds.over, rounds.under].map(|rounds| rounds as f64);
-        table.row(limit.to_string(), [figures[0], figures[1], took, rounds.asked_again as f64]);
+        table.row(
+            limit.to_string(),
+            [figures[0], figures[1], took, rounds.asked_again as f64],
+        );
     }
     findings.tables.push(table);
-    findings.targets.push(Target::at_most("rounds with more leases than may be", over as f64, 0.0, ""));
-    findings.targets.push(Target::at_most("rounds with fewer leases than may be", under as f64, 0.0, ""));
+    findings.targets.push(Target::at_most(
+        "rounds with more leases than may be",
+        over as f64,
+        0.0,
+        "",
+    ));
+    findings.targets.push(Target::at_most(
+        "rounds with fewer leases than may be",
+        under as f64,
+        0.0,
+        "",
+    ));
 }
 
 #[derive(Default)]
@@ -44,10 +70,13 @@ struct Rounds {
 }
 
 async fn contend(server: &Server, limit: u16) -> Rounds {
-    let store = server.builder(&format!("leases {limit}")).build().expect("valid settings");
+    let store = server
+        .builder(&format!("leases {limit}"))
+        .build()
+        .expect("valid settings");
     let circuit = BulkheadName::new("a").expect("a short name");
     let connect = async || {
-        let session = CircuitStore::connect(&store, std::slice::from_ref(&circuit)).await;
+        let session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit)).await;
         session.expect("the server answers")
     };
     let mut opener = connect().await;
@@ -60,17 +89,29 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
     for round in 0..ROUNDS {
         let plan = ProbePolicy::new(limit, ProbeRule::Consecutive { successes: 100 });
         let operation = OperationId(round as u64 + 1);
-        let mut half_open =
-            StoreTransition::new(circuit.clone(), epoch, StoreChange::HalfOpen { plan }, operation);
+        let mut half_open = StoreTransition::new(
+            circuit.clone(),
+            epoch,
+            StoreChange::HalfOpen { plan },
+            operation,
+        );
         half_open.by_hand = true;
-        let applied = opener.transition(&half_open).await.expect("the server answers");
-        let TransitionResult::Applied(view) = applied else { panic!("nobody else moves it: {applied:?}") };
+        let applied = opener
+            .transition(&half_open)
+            .await
+            .expect("the server answers");
+        let TransitionResult::Applied(view) = applied else {
+            panic!("nobody else moves it: {applied:?}")
+        };
         epoch = view.epoch;
         let mut asking = JoinSet::new();
         for (index, mut contender) in contenders.drain(..) {
             let request = request(&circuit, epoch, index);
             asking.spawn(async move {
-                let lease = contender.acquire_probe(&request).await.expect("the server answers");
+                let lease = contender
+                    .acquire_probe(&request)
+                    .await
+                    .expect("the server answers");
                 (index, contender, lease)
             });
         }
@@ -90,8 +131,13 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
         for place in without.into_iter().take(1 + usize::from(limit)) {
             let (index, contender) = &mut contenders[place];
             let request = request(&circuit, epoch, *index);
-            slots
-                .extend(contender.acquire_probe(&request).await.expect("the server answers").map(|l| l.slot));
+            slots.extend(
+                contender
+                    .acquire_probe(&request)
+                    .await
+                    .expect("the server answers")
+                    .map(|l| l.slot),
+            );
         }
         let given = slots.len();
         slots.sort_unstable();

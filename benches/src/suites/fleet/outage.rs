@@ -32,7 +32,9 @@ fn freeze(server: &Server, findings: &mut Findings) {
     let mut missing = PROCESSES;
     crew.listen(Duration::from_secs(15), |process, told| {
         if let Told::Degraded { at } = told {
-            let first = noticed[process].replace(clock::milliseconds(before, at) / 1e3).is_none();
+            let first = noticed[process]
+                .replace(clock::milliseconds(before, at) / 1e3)
+                .is_none();
             missing -= usize::from(first);
         }
         missing > 0
@@ -46,11 +48,27 @@ fn freeze(server: &Server, findings: &mut Findings) {
         }
         back.len() < PROCESSES
     });
-    let back_after = if back.len() < PROCESSES { f64::INFINITY } else { largest(&back) };
-    let mut table = Table::new("the server is frozen", ["s", "noticed first", "noticed last"]);
+    let back_after = if back.len() < PROCESSES {
+        f64::INFINITY
+    } else {
+        largest(&back)
+    };
+    let mut table = Table::new(
+        "the server is frozen",
+        ["s", "noticed first", "noticed last"],
+    );
     let mut last = |name: &str, range: &[Option<f64>]| {
-        let seconds: Vec<f64> = range.iter().map(|noticed| noticed.unwrap_or(f64::INFINITY)).collect();
-        table.row(name, [seconds.iter().copied().fold(f64::INFINITY, f64::min), largest(&seconds)]);
+        let seconds: Vec<f64> = range
+            .iter()
+            .map(|noticed| noticed.unwrap_or(f64::INFINITY))
+            .collect();
+        table.row(
+            name,
+            [
+                seconds.iter().copied().fold(f64::INFINITY, f64::min),
+                largest(&seconds),
+            ],
+        );
         largest(&seconds)
     };
     let listeners = last("listening", &noticed[..PROCESSES / 2]);
@@ -65,19 +83,31 @@ fn freeze(server: &Server, findings: &mut Findings) {
             " s",
         ));
     }
-    findings.targets.push(Target::at_most("all back after it goes on", back_after, 3.0, " s"));
+    findings.targets.push(Target::at_most(
+        "all back after it goes on",
+        back_after,
+        3.0,
+        " s",
+    ));
 }
 
 /// Processes decide while it is away: some about circuits of their own, some about the same ones.
 fn crash(server: &Server, findings: &mut Findings) {
-    let mut crew = Crew::start(server, CRASH, [Role::new(DISTINCT, Tells::Endings); PROCESSES]);
+    let mut crew = Crew::start(
+        server,
+        CRASH,
+        [Role::new(DISTINCT, Tells::Endings); PROCESSES],
+    );
     server.postgres.stop(StopMode::Immediate);
     let stopped = clock::now();
     for decision in 0..DECISIONS {
         let next = stopped + AWAY.mul_f64(decision as f64 / DECISIONS as f64);
         thread::sleep(next.saturating_sub(clock::now()));
         let again = decision / DISTINCT;
-        crew.order((decision + 7 * again) % PROCESSES, &format!("open {}", decision % DISTINCT));
+        crew.order(
+            (decision + 7 * again) % PROCESSES,
+            &format!("open {}", decision % DISTINCT),
+        );
     }
     thread::sleep((stopped + AWAY).saturating_sub(clock::now()));
     // Other than pg_ctl, which looks ten times a second, this notices at once.
@@ -102,17 +132,42 @@ fn crash(server: &Server, findings: &mut Findings) {
         }
         published + superseded < DECISIONS
     });
-    let agreed =
-        agreement::wait(&mut crew, server, CRASH, up, |_, _| {}).map_or(f64::INFINITY, |ms| ms / 1e3);
-    let open = server.table(CRASH).values().filter(|(state, _)| state == "open").count();
-    let title = format!("{AWAY:?} without the server, {DECISIONS} decisions in {PROCESSES} processes");
-    let mut table = Table::new(title, ["", "published", "superseded", "open", "all agree, s"]);
-    table.row("afterwards", [published as f64, superseded as f64, open as f64, agreed]);
+    let agreed = agreement::wait(&mut crew, server, CRASH, up, |_, _| {})
+        .map_or(f64::INFINITY, |ms| ms / 1e3);
+    let open = server
+        .table(CRASH)
+        .values()
+        .filter(|(state, _)| state == "open")
+        .count();
+    let title =
+        format!("{AWAY:?} without the server, {DECISIONS} decisions in {PROCESSES} processes");
+    let mut table = Table::new(
+        title,
+        ["", "published", "superseded", "open", "all agree, s"],
+    );
+    table.row(
+        "afterwards",
+        [published as f64, superseded as f64, open as f64, agreed],
+    );
     findings.tables.push(table);
-    let unsettled = if all { 0 } else { DECISIONS - published - superseded };
+    let unsettled = if all {
+        0
+    } else {
+        DECISIONS - published - superseded
+    };
     let lost = (unsettled + (DISTINCT - open)) as f64;
-    findings.targets.push(Target::at_most("decisions lost in an outage", lost, 0.0, ""));
-    findings.targets.push(Target::at_most("all agree after the server is up", agreed, 3.0, " s"));
+    findings.targets.push(Target::at_most(
+        "decisions lost in an outage",
+        lost,
+        0.0,
+        "",
+    ));
+    findings.targets.push(Target::at_most(
+        "all agree after the server is up",
+        agreed,
+        3.0,
+        " s",
+    ));
 }
 
 fn largest(values: &[f64]) -> f64 {

@@ -21,28 +21,66 @@ use crate::harness::target::Target;
 
 pub(super) fn measure(server: &Server, findings: &mut Findings) {
     let title = format!("a decision in one process, applied in {PROCESSES} others");
-    let mut table = Table::new(title.as_str(), ["ms", "p50", "p99", "slowest", "openings", "missing"]);
+    let mut table = Table::new(
+        title.as_str(),
+        ["ms", "p50", "p99", "slowest", "openings", "missing"],
+    );
     let mut bars = Vec::new();
     for (name, executor, link, limit) in [
         ("listening, tokio", Executor::Tokio, Link::Listening, 10.0),
         ("listening, smol", Executor::Smol, Link::Listening, 10.0),
-        ("polling, tokio", Executor::Tokio, Link::Polling, POLL_INTERVAL + 50.0),
+        (
+            "polling, tokio",
+            Executor::Tokio,
+            Link::Polling,
+            POLL_INTERVAL + 50.0,
+        ),
     ] {
-        let role = Role::new(CIRCUITS, Tells::Moves).executor(executor).link(link);
+        let role = Role::new(CIRCUITS, Tells::Moves)
+            .executor(executor)
+            .link(link);
         let Delays { delays, missing } = delays(server, &format!("spread {name}"), role);
         let openings = CIRCUITS as f64;
         let delays = Distribution::of(delays);
-        table.row(name, [delays.median, delays.p99, delays.max, openings, missing as f64]);
-        findings.targets.push(Target::at_most(format!("{name}: applied, p99"), delays.p99, limit, " ms"));
-        findings.targets.push(Target::at_most(format!("{name}: not applied"), missing as f64, 0.0, ""));
+        table.row(
+            name,
+            [
+                delays.median,
+                delays.p99,
+                delays.max,
+                openings,
+                missing as f64,
+            ],
+        );
+        findings.targets.push(Target::at_most(
+            format!("{name}: applied, p99"),
+            delays.p99,
+            limit,
+            " ms",
+        ));
+        findings.targets.push(Target::at_most(
+            format!("{name}: not applied"),
+            missing as f64,
+            0.0,
+            "",
+        ));
         for (quantile, value) in [("p50", delays.median), ("p99", delays.p99)] {
-            bars.push((link, Bar { label: format!("{name}, {quantile}"), value }));
+            bars.push((
+                link,
+                Bar {
+                    label: format!("{name}, {quantile}"),
+                    value,
+                },
+            ));
         }
     }
     findings.tables.push(table);
     let block = |title: &str, wanted: Link| {
         let chosen = bars.iter().filter(|(link, _)| *link == wanted);
-        Block { title: title.to_owned(), bars: chosen.map(|(_, bar)| bar.clone()).collect() }
+        Block {
+            title: title.to_owned(),
+            bars: chosen.map(|(_, bar)| bar.clone()).collect(),
+        }
     };
     findings.charts.push(Chart {
         file: "fleet".to_owned(),
@@ -86,7 +124,10 @@ fn delays(server: &Server, namespace: &str, role: Role) -> Delays {
         (process != decider).then(|| clock::milliseconds(decided, at))
     });
     let delays: Vec<f64> = others.collect();
-    Delays { missing: CIRCUITS * PROCESSES - delays.len(), delays }
+    Delays {
+        missing: CIRCUITS * PROCESSES - delays.len(),
+        delays,
+    }
 }
 
 /// Between two decisions, on average.

@@ -16,7 +16,10 @@ use crate::harness::table::Table;
 use crate::harness::target::Target;
 
 pub(super) fn measure(server: &Server, findings: &mut Findings) {
-    let direct = server.builder("transition").build().expect("valid settings");
+    let direct = server
+        .builder("transition")
+        .build()
+        .expect("valid settings");
     let mut circuit = Circuit::on(&direct);
     // Until the history's rows are there, to be overwritten, and their pages in the log.
     circuit.transitions(4 * HISTORY);
@@ -33,11 +36,22 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     circuit.transitions(COUNTED);
     let round_trips = (proxy.round_trips() - before) as f64 / COUNTED as f64;
 
-    let columns = ["one process, nobody else", "p50, ms", "p99, ms", "round trips", "log, bytes"];
+    let columns = [
+        "one process, nobody else",
+        "p50, ms",
+        "p99, ms",
+        "round trips",
+        "log, bytes",
+    ];
     let mut table = Table::new("a transition", columns);
     table.row("open, close, ..", [took.median, took.p99, round_trips, log]);
     findings.tables.push(table);
-    findings.targets.push(Target::at_most("round trips of a transition", round_trips, 1.0, ""));
+    findings.targets.push(Target::at_most(
+        "round trips of a transition",
+        round_trips,
+        1.0,
+        "",
+    ));
 }
 
 struct Circuit {
@@ -49,8 +63,15 @@ struct Circuit {
 impl Circuit {
     fn on(store: &PostgresStore) -> Self {
         let name = BulkheadName::new("a").expect("a short name");
-        let connected = smol::block_on(CircuitStore::connect(store, std::slice::from_ref(&name)));
-        Self { session: connected.expect("the server answers"), name, epoch: Epoch(0) }
+        let connected = smol::block_on(CircuitStore::open_session(
+            store,
+            std::slice::from_ref(&name),
+        ));
+        Self {
+            session: connected.expect("the server answers"),
+            name,
+            epoch: Epoch(0),
+        }
     }
 
     /// What each took, in milliseconds.
@@ -63,9 +84,14 @@ impl Circuit {
                     _ => StoreChange::Close,
                 };
                 let operation = OperationId(self.epoch.0 + 1);
-                let transition = StoreTransition::new(self.name.clone(), self.epoch, change, operation);
+                let transition =
+                    StoreTransition::new(self.name.clone(), self.epoch, change, operation);
                 let before = Instant::now();
-                let applied = self.session.transition(&transition).await.expect("the server answers");
+                let applied = self
+                    .session
+                    .transition(&transition)
+                    .await
+                    .expect("the server answers");
                 took.push(before.elapsed().as_secs_f64() * 1e3);
                 let TransitionResult::Applied(view) = applied else {
                     panic!("nobody else is there: {applied:?}")

@@ -264,8 +264,18 @@ impl BulkheadConfig {
                 Err(ConfigError::out_of_range(field, value, range))
             }
         };
-        limit("max_concurrent_calls", self.max_concurrent_calls, 1..=MAX_PERMITS, "1 to 1,000,000")?;
-        limit("max_queue_size", self.max_queue_size, 0..=MAX_PLACES, "0 to 2,147,483,647")?;
+        limit(
+            "max_concurrent_calls",
+            self.max_concurrent_calls,
+            1..=MAX_PERMITS,
+            "1 to 1,000,000",
+        )?;
+        limit(
+            "max_queue_size",
+            self.max_queue_size,
+            0..=MAX_PLACES,
+            "0 to 2,147,483,647",
+        )?;
         for (field, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {
             check_timeout(field, value)?;
         }
@@ -295,14 +305,21 @@ impl BulkheadConfig {
         // `max_wait` is left to the calls: those on a thread of their own need no timer for it.
         for (setting, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {
             if value.is_some() {
-                return Err(ConfigError::Unsupported { setting, needs: "timers" });
+                return Err(ConfigError::Unsupported {
+                    setting,
+                    needs: "timers",
+                });
             }
         }
         Ok(())
     }
 
     pub(crate) const fn limits(&self) -> (usize, usize, QueueOrder) {
-        (self.max_concurrent_calls, self.max_queue_size, self.queue_order)
+        (
+            self.max_concurrent_calls,
+            self.max_queue_size,
+            self.queue_order,
+        )
     }
 
     pub(crate) const fn times(&self) -> (Option<Duration>, Option<Duration>, Option<Duration>) {
@@ -310,7 +327,8 @@ impl BulkheadConfig {
     }
 
     pub(crate) fn circuit(&self) -> Option<&CircuitBreakerConfig> {
-        self.circuit_breaker_enabled.then_some(&self.circuit_breaker)
+        self.circuit_breaker_enabled
+            .then_some(&self.circuit_breaker)
     }
 
     /// Checks what may not change while a bulkhead lives.
@@ -325,7 +343,11 @@ impl BulkheadConfig {
         }
         let (from, to) = (self.circuit_breaker_enabled, new.circuit_breaker_enabled);
         if from != to {
-            return Err(immutable("circuit_breaker_enabled", from.to_string(), to.to_string()));
+            return Err(immutable(
+                "circuit_breaker_enabled",
+                from.to_string(),
+                to.to_string(),
+            ));
         }
         Ok(())
     }
@@ -334,26 +356,45 @@ impl BulkheadConfig {
     pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
         let same = [
             ("name", self.name == other.name),
-            ("max_concurrent_calls", self.max_concurrent_calls == other.max_concurrent_calls),
-            ("max_queue_size", self.max_queue_size == other.max_queue_size),
+            (
+                "max_concurrent_calls",
+                self.max_concurrent_calls == other.max_concurrent_calls,
+            ),
+            (
+                "max_queue_size",
+                self.max_queue_size == other.max_queue_size,
+            ),
             ("queue_order", self.queue_order == other.queue_order),
             ("timeout", self.timeout == other.timeout),
             ("max_wait", self.max_wait == other.max_wait),
             ("run_timeout", self.run_timeout == other.run_timeout),
-            ("circuit_breaker_enabled", self.circuit_breaker_enabled == other.circuit_breaker_enabled),
-            ("circuit_breaker", self.circuit_breaker == other.circuit_breaker),
+            (
+                "circuit_breaker_enabled",
+                self.circuit_breaker_enabled == other.circuit_breaker_enabled,
+            ),
+            (
+                "circuit_breaker",
+                self.circuit_breaker == other.circuit_breaker,
+            ),
         ];
-        same.into_iter().find_map(|(field, same)| (!same).then_some(field))
+        same.into_iter()
+            .find_map(|(field, same)| (!same).then_some(field))
     }
 
-    fn breaker(mut self, change: impl FnOnce(CircuitBreakerConfig) -> CircuitBreakerConfig) -> Self {
+    fn breaker(
+        mut self,
+        change: impl FnOnce(CircuitBreakerConfig) -> CircuitBreakerConfig,
+    ) -> Self {
         self.circuit_breaker = change(self.circuit_breaker);
         self
     }
 }
 
 /// A timeout of zero could never be kept.
-pub(crate) fn check_timeout(field: &'static str, value: Option<Duration>) -> Result<(), ConfigError> {
+pub(crate) fn check_timeout(
+    field: &'static str,
+    value: Option<Duration>,
+) -> Result<(), ConfigError> {
     match value {
         Some(Duration::ZERO) => Err(ConfigError::out_of_range(field, "0ns", "more than zero")),
         _ => Ok(()),

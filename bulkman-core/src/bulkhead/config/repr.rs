@@ -24,11 +24,19 @@ pub(crate) struct BulkheadRepr {
     max_queue_size: Option<usize>,
     #[serde(default)]
     queue_order: QueueOrder,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "timeout")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "timeout"
+    )]
     timeout: Option<HumanDuration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_wait: Option<HumanDuration>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "run_timeout")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "run_timeout"
+    )]
     run_timeout: Option<HumanDuration>,
     #[serde(default = "yes")]
     circuit_breaker_enabled: bool,
@@ -125,7 +133,10 @@ impl Serialize for BulkheadConfig {
 impl<'de> Deserialize<'de> for BulkheadConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut form = BulkheadRepr::deserialize(deserializer)?;
-        let name = form.name.take().ok_or_else(|| D::Error::missing_field("name"))?;
+        let name = form
+            .name
+            .take()
+            .ok_or_else(|| D::Error::missing_field("name"))?;
         form.into_config(&name).map_err(D::Error::custom)
     }
 }

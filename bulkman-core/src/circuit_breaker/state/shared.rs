@@ -92,8 +92,13 @@ pub(crate) struct Observation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Adopted {
     Closed,
-    Open { remaining: Duration, open_count: u32 },
-    HalfOpen { open_count: u32 },
+    Open {
+        remaining: Duration,
+        open_count: u32,
+    },
+    HalfOpen {
+        open_count: u32,
+    },
     ForcedOpen,
     Disabled,
 }
@@ -125,7 +130,10 @@ impl Machine {
         }
         let phase = match adopted {
             Adopted::Closed => Stage::Closed,
-            Adopted::Open { remaining, open_count } => {
+            Adopted::Open {
+                remaining,
+                open_count,
+            } => {
                 self.open_count = open_count;
                 open_for(remaining, now)
             }
@@ -170,12 +178,13 @@ impl Machine {
     pub(crate) fn probe_plan(&self, limit: u16) -> ProbePolicy {
         let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         let rules = &self.settings;
-        let decision = match rules.trial {
-            HalfOpenPolicy::Consecutive { successes } => {
-                ProbeRule::Consecutive { successes: small(successes) }
-            }
+        let decision = match rules.half_open_policy {
+            HalfOpenPolicy::Consecutive { successes } => ProbeRule::Consecutive {
+                successes: small(successes),
+            },
             HalfOpenPolicy::Sample { calls } => {
-                let reaching = |rate: f64| (1..=calls).find(|n| f64::from(*n) / f64::from(calls) >= rate);
+                let reaching =
+                    |rate: f64| (1..=calls).find(|n| f64::from(*n) / f64::from(calls) >= rate);
                 let failures = [
                     rules.failure_threshold.map(|n| n.min(calls)),
                     rules.failure_count_threshold.map(|n| n.min(calls)),
@@ -194,7 +203,10 @@ impl Machine {
     /// Whether looking after the dependency would tell the fleet something: it is half-open, and
     /// only lease holders may say so.
     pub(crate) fn awaits_fleet(&self) -> bool {
-        matches!((&self.phase, self.share.gate), (Stage::HalfOpen(_), Gate::Fleet { .. }))
+        matches!(
+            (&self.phase, self.share.gate),
+            (Stage::HalfOpen(_), Gate::Fleet { .. })
+        )
     }
 
     /// A success that was found without a call: a probe's, if there is a lease for it.
@@ -218,7 +230,7 @@ impl Machine {
 
     /// Probes that may go out now.
     pub(super) fn free_probes(&self, probes: &Probes) -> u32 {
-        let own = probes.slots(self.settings.trial.probes());
+        let own = probes.slots(self.settings.half_open_policy.probes());
         let out = probes.out();
         match self.share.gate {
             Gate::Own => own,
@@ -244,7 +256,9 @@ impl Machine {
 
     /// Hands a probe's outcome on if the fleet is to judge it; says whether it is.
     pub(super) fn hand_on(&mut self, sample: Sample) -> bool {
-        let Gate::Fleet { .. } = self.share.gate else { return false };
+        let Gate::Fleet { .. } = self.share.gate else {
+            return false;
+        };
         self.share.gate = Gate::Fleet { leased: false };
         self.share.heeded = false;
         self.tell();
@@ -267,13 +281,16 @@ impl Machine {
         self.share.cause = Some(cause);
         // What comes from the synchroniser is no news to it; nor is it that an isolation is over,
         // until a call wants a lease. Waking it would cost the call that happens to see it.
-        let news = !matches!(cause, TransitionCause::Fleet | TransitionCause::IsolationOver);
+        let news = !matches!(
+            cause,
+            TransitionCause::Fleet | TransitionCause::IsolationElapsed
+        );
         if !news && self.share.announced + 1 == self.generation {
             self.share.announced = self.generation;
         }
         self.share.wanted = false;
         let looked_after = std::mem::take(&mut self.share.looked_after);
-        self.share.heeded = looked_after && cause == TransitionCause::IsolationOver;
+        self.share.heeded = looked_after && cause == TransitionCause::IsolationElapsed;
         self.share.verdicts.clear();
         if let Gate::Fleet { .. } = self.share.gate {
             self.share.gate = Gate::Fleet { leased: false };

@@ -11,8 +11,8 @@ use crate::fleet::hub::{End, MemberId};
 use crate::fleet::member::{Member, Step};
 use crate::name::BulkheadName;
 use crate::store::{
-    CircuitView, Epoch, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, SharingMode, Snapshot,
-    StoreChange, StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
+    CircuitView, Epoch, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, SharingMode,
+    Snapshot, StoreChange, StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
 };
 
 impl Driver {
@@ -22,17 +22,25 @@ impl Driver {
         id: MemberId,
         step: Step,
     ) -> Result<(), StoreError> {
-        let Some(slot) = self.members.get(&id) else { return Ok(()) };
+        let Some(slot) = self.members.get(&id) else {
+            return Ok(());
+        };
         let (name, circuit) = (slot.name.clone(), slot.circuit.clone());
         let asked = self.now();
         match step {
-            Step::Publish { base, pending, vote: true } => {
+            Step::Publish {
+                base,
+                pending,
+                vote: true,
+            } => {
                 let opening = self.publication(slot, base, &pending, asked);
                 self.vote(session, id, opening).await
             }
             Step::Publish { .. } => self.publish(session, id, asked).await,
             Step::StartProbing { base } => {
-                let change = StoreChange::HalfOpen { plan: self.plan(&circuit) };
+                let change = StoreChange::HalfOpen {
+                    plan: self.plan(&circuit),
+                };
                 let operation = self.pace.operation();
                 let transition = StoreTransition {
                     not_after: self.not_after(asked),
@@ -60,18 +68,30 @@ impl Driver {
                 });
                 Ok(())
             }
-            Step::Report { epoch, lease, verdict, operation } => {
+            Step::Report {
+                epoch,
+                lease,
+                verdict,
+                operation,
+            } => {
                 let request = self.request(id, name, epoch);
                 let wait = circuit.next_isolation().unwrap_or_default();
                 let mut report = ProbeResult::new(request, lease, verdict.success, wait, operation);
                 report.slow = verdict.slow;
                 report.by = Arc::clone(&self.author);
-                report.reason = Arc::from(if verdict.success { "probes_succeeded" } else { "probe_failed" });
+                report.reason = Arc::from(if verdict.success {
+                    "probes_succeeded"
+                } else {
+                    "probe_failed"
+                });
                 let report = self.ask(session.report_probe(&report)).await?;
                 if let ProbeReportResult::Decided(view) = &report {
                     self.ledger.hear(view);
                     self.spread(id, view);
-                } else if let ProbeReportResult::Lost { current: Some(view) } = &report {
+                } else if let ProbeReportResult::Lost {
+                    current: Some(view),
+                } = &report
+                {
                     self.ledger.hear(view);
                 }
                 let now = self.now();
@@ -82,8 +102,13 @@ impl Driver {
     }
 
     /// What has changed since the last look; whether anything had.
-    pub(super) async fn look(&mut self, session: &mut dyn StoreSession) -> Result<bool, StoreError> {
-        let Some(known) = self.ledger.revision() else { return Ok(false) };
+    pub(super) async fn look(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<bool, StoreError> {
+        let Some(known) = self.ledger.revision() else {
+            return Ok(false);
+        };
         let snapshot = self.ask(session.snapshot(Some(known))).await?;
         let Some(found) = self.ledger.follow(&snapshot) else {
             self.register(session).await?;
@@ -94,7 +119,10 @@ impl Driver {
     }
 
     /// Makes sure that all circuits exist, and takes in all there is.
-    pub(super) async fn register(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
+    pub(super) async fn register(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
         let names = self.names();
         self.ask(session.register(&names)).await?;
         let snapshot = self.ask(session.snapshot(None)).await?;
@@ -108,7 +136,11 @@ impl Driver {
     ) -> Result<(), StoreError> {
         if let Some(lost) = self.ledger.begin(&snapshot) {
             let now = self.now();
-            for slot in self.members.values_mut().filter(|slot| lost.contains(&slot.name)) {
+            for slot in self
+                .members
+                .values_mut()
+                .filter(|slot| lost.contains(&slot.name))
+            {
                 slot.member.forget(now, self.pace.operation());
             }
             self.hub.emit(FleetEvent::HistoryLost);
@@ -165,7 +197,11 @@ impl Driver {
         let leases: Vec<_> = self
             .members
             .iter()
-            .filter_map(|(id, slot)| slot.member.lease().map(|lease| (*id, slot.name.clone(), lease)))
+            .filter_map(|(id, slot)| {
+                slot.member
+                    .lease()
+                    .map(|lease| (*id, slot.name.clone(), lease))
+            })
             .collect();
         for (id, name, (epoch, lease)) in leases {
             let request = self.request(id, name, epoch);
@@ -174,8 +210,13 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) async fn flush_counts(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
-        let SharingMode::Counts(rule) = self.settings.share else { return Ok(()) };
+    pub(super) async fn flush_counts(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        let SharingMode::Counts(rule) = self.settings.share else {
+            return Ok(());
+        };
         let deltas: Vec<_> = self.members.values_mut().filter_map(Slot::count).collect();
         if deltas.is_empty() {
             return Ok(());
@@ -192,8 +233,12 @@ impl Driver {
         let now = self.now();
         for id in self.by_name(circuit) {
             let operation = self.pace.operation();
-            let Some(slot) = self.members.get_mut(&id) else { continue };
-            let Some(wait) = slot.circuit.next_isolation() else { continue };
+            let Some(slot) = self.members.get_mut(&id) else {
+                continue;
+            };
+            let Some(wait) = slot.circuit.next_isolation() else {
+                continue;
+            };
             if slot.member.epoch() == epoch {
                 slot.member.open_by_counts(wait, now, operation);
             }
@@ -202,7 +247,9 @@ impl Driver {
 
     /// An operation, within its time. Whatever goes wrong, the link is left.
     pub(super) async fn ask<T>(&self, operation: StoreFuture<'_, T>) -> Result<T, StoreError> {
-        let answer = self.within(self.settings.operation_timeout, operation).await?;
+        let answer = self
+            .within(self.settings.operation_timeout, operation)
+            .await?;
         let now = self.now();
         self.hub.tell(|status| status.synced_at = Some(now));
         Ok(answer)
@@ -222,12 +269,14 @@ impl Driver {
             if self.hub.ending() == Some(End::Now) {
                 return Poll::Ready(Err(StoreError::unavailable("the synchroniser ends")));
             }
-            let timer =
-                timer.get_or_insert_with(|| self.hub.runtime.sleep_until(self.hub.runtime.now() + limit));
-            timer
-                .as_mut()
-                .poll(cx)
-                .map(|()| Err(StoreError::unavailable(format!("no answer within {limit:?}"))))
+            let timer = timer.get_or_insert_with(|| {
+                self.hub.runtime.sleep_until(self.hub.runtime.now() + limit)
+            });
+            timer.as_mut().poll(cx).map(|()| {
+                Err(StoreError::unavailable(format!(
+                    "no answer within {limit:?}"
+                )))
+            })
         })
         .await
     }
@@ -241,7 +290,9 @@ impl Driver {
     }
 
     pub(super) fn plan(&self, circuit: &SharedCircuit) -> ProbePolicy {
-        circuit.probe_plan(self.settings.probe_limit).unwrap_or_default()
+        circuit
+            .probe_plan(self.settings.probe_limit)
+            .unwrap_or_default()
     }
 
     /// In the store's time: when this operation will have been given up.
@@ -265,7 +316,10 @@ impl Driver {
         id: MemberId,
         act: impl FnOnce(&mut Member) -> Option<DecisionOutcome>,
     ) {
-        let ending = self.members.get_mut(&id).and_then(|slot| act(&mut slot.member));
+        let ending = self
+            .members
+            .get_mut(&id)
+            .and_then(|slot| act(&mut slot.member));
         self.settled(id, ending);
     }
 }

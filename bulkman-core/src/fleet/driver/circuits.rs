@@ -38,9 +38,24 @@ impl Driver {
             ask_again: self.settings.poll_interval,
         });
         member.set_connected(self.linked);
-        let Attached { id, name, circuit, tallies } = attached;
+        let Attached {
+            id,
+            name,
+            circuit,
+            tallies,
+        } = attached;
         let counted = (0, 0, Epoch(0));
-        self.members.insert(id, Slot { name, circuit, member, tallies, told_pending: None, counted });
+        self.members.insert(
+            id,
+            Slot {
+                name,
+                circuit,
+                member,
+                tallies,
+                told_pending: None,
+                counted,
+            },
+        );
         self.unregistered = true;
     }
 
@@ -62,10 +77,13 @@ impl Driver {
     }
 
     fn observe_and_ask(&mut self, id: MemberId, ask_at: Instant) {
-        let Some(slot) = self.members.get_mut(&id) else { return };
+        let Some(slot) = self.members.get_mut(&id) else {
+            return;
+        };
         let Some(observed) = slot.circuit.observe() else {
             self.members.remove(&id);
-            self.hub.tell(|status| status.attached = status.attached.saturating_sub(1));
+            self.hub
+                .tell(|status| status.attached = status.attached.saturating_sub(1));
             return;
         };
         let pace = &mut self.pace;
@@ -78,11 +96,15 @@ impl Driver {
 
     /// Tells that a decision waits for the store, once.
     pub(super) fn tell_pending(&mut self, id: MemberId) {
-        let Some(slot) = self.members.get_mut(&id) else { return };
+        let Some(slot) = self.members.get_mut(&id) else {
+            return;
+        };
         let waiting = slot.member.decision();
         if waiting.is_some() && slot.told_pending != waiting {
             slot.told_pending = waiting;
-            self.hub.emit(FleetEvent::Pending { circuit: slot.name.clone() });
+            self.hub.emit(FleetEvent::Pending {
+                circuit: slot.name.clone(),
+            });
         }
     }
 
@@ -90,7 +112,10 @@ impl Driver {
     pub(super) fn give_orders(&mut self) {
         // All at one moment, and few have something to be told: this is done at every turn.
         let now = self.now();
-        let due = self.members.iter().filter(|(_, slot)| slot.member.is_look_due(now));
+        let due = self
+            .members
+            .iter()
+            .filter(|(_, slot)| slot.member.is_look_due(now));
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.look_for_want(id, now);
         }
@@ -107,7 +132,11 @@ impl Driver {
             // An order fails when something has happened in the circuit, and then it is looked at
             // and asked again; one that keeps changing so fast is left for the next time.
             for _ in 0..ORDERS_AT_ONCE {
-                let Some(order) = self.members.get_mut(&id).and_then(|slot| slot.member.order(now)) else {
+                let Some(order) = self
+                    .members
+                    .get_mut(&id)
+                    .and_then(|slot| slot.member.order(now))
+                else {
                     break;
                 };
                 if !self.carry_out(id, order) {
@@ -120,7 +149,9 @@ impl Driver {
     pub(super) fn carry_out(&mut self, id: MemberId, order: Order) -> bool {
         let jitter = self.pace.up_to(self.settings.probe_jitter);
         let now = self.now();
-        let Some(slot) = self.members.get_mut(&id) else { return true };
+        let Some(slot) = self.members.get_mut(&id) else {
+            return true;
+        };
         match order {
             Order::Gate(gate) => {
                 slot.member.gated(gate);
@@ -144,7 +175,10 @@ impl Driver {
 
     pub(super) fn settled(&self, id: MemberId, ending: Option<DecisionOutcome>) {
         if let (Some(ending), Some(slot)) = (ending, self.members.get(&id)) {
-            self.hub.emit(FleetEvent::DecisionResolved { circuit: slot.name.clone(), ending });
+            self.hub.emit(FleetEvent::DecisionResolved {
+                circuit: slot.name.clone(),
+                ending,
+            });
         }
     }
 
@@ -153,28 +187,46 @@ impl Driver {
     /// with different ones, and seldom meet.
     pub(super) fn next_step(&mut self, now: Instant) -> Option<(MemberId, Step)> {
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let mut in_turn = self.members.range(after).chain(self.members.range(..=self.turn));
+        let mut in_turn = self
+            .members
+            .range(after)
+            .chain(self.members.range(..=self.turn));
         let next = in_turn.find_map(|(id, slot)| Some((*id, slot.member.step(now)?)));
         self.turn = match next {
             Some((id, _)) => id,
-            None => self.members.keys().next_back().map_or(0, |last| self.pace.number_up_to(*last)),
+            None => self
+                .members
+                .keys()
+                .next_back()
+                .map_or(0, |last| self.pace.number_up_to(*last)),
         };
         next
     }
 
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.members.values().filter_map(|slot| slot.member.deadline(now)).min()
+        self.members
+            .values()
+            .filter_map(|slot| slot.member.deadline(now))
+            .min()
     }
 
     pub(super) fn names(&self) -> Vec<BulkheadName> {
-        let mut names: Vec<_> = self.members.values().map(|slot| slot.name.clone()).collect();
+        let mut names: Vec<_> = self
+            .members
+            .values()
+            .map(|slot| slot.name.clone())
+            .collect();
         names.sort_unstable();
         names.dedup();
         names
     }
 
     pub(super) fn by_name(&self, name: &BulkheadName) -> Vec<MemberId> {
-        self.members.iter().filter(|(_, slot)| slot.name == *name).map(|(id, _)| *id).collect()
+        self.members
+            .iter()
+            .filter(|(_, slot)| slot.name == *name)
+            .map(|(id, _)| *id)
+            .collect()
     }
 }
 
@@ -186,7 +238,10 @@ impl Slot {
         let (successes_before, failures_before, epoch_before) = self.counted;
         self.counted = (successes, failures, epoch);
         let closed = self.member.fleet_state() == Some(FleetState::Closed);
-        if epoch != epoch_before || !closed || (successes, failures) == (successes_before, failures_before) {
+        if epoch != epoch_before
+            || !closed
+            || (successes, failures) == (successes_before, failures_before)
+        {
             return None;
         }
         let since = |now: u64, before: u64| now.saturating_sub(before);

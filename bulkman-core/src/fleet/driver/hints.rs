@@ -26,7 +26,11 @@ impl Hints {
 
     pub(super) fn looked(&mut self, found: bool, now: Instant) {
         self.due = None;
-        self.not_before = if found { None } else { Some(now + PAUSE_AFTER_EMPTY_HINT) };
+        self.not_before = if found {
+            None
+        } else {
+            Some(now + PAUSE_AFTER_EMPTY_HINT)
+        };
     }
 }
 

@@ -10,7 +10,9 @@ use super::{Driver, PushState, Woken};
 use crate::circuit_breaker::Gate;
 use crate::fleet::event::FleetEvent;
 use crate::fleet::hub::Hub;
-use crate::store::{FleetCountPolicy, SharingMode, StoreError, StoreEvent, StoreSession, StoreTime};
+use crate::store::{
+    FleetCountPolicy, SharingMode, StoreError, StoreEvent, StoreSession, StoreTime,
+};
 use crate::sync::waker_set::WakerKey;
 
 impl Driver {
@@ -23,8 +25,9 @@ impl Driver {
             slot.member.set_connected(true);
         }
         let since = self.degraded_since.take();
-        let after =
-            since.map(|since| now.saturating_duration_since(since)).filter(|_| self.ever_synchronised);
+        let after = since
+            .map(|since| now.saturating_duration_since(since))
+            .filter(|_| self.ever_synchronised);
         self.ever_synchronised = true;
         self.give_orders();
         self.publish_status();
@@ -93,7 +96,9 @@ impl Driver {
 
     /// A look at the usual time found something, or nothing.
     pub(super) fn judge_push(&mut self, found: bool) {
-        let PushState::On { missed } = &mut self.push else { return };
+        let PushState::On { missed } = &mut self.push else {
+            return;
+        };
         if !found {
             return;
         }
@@ -113,7 +118,9 @@ impl Driver {
         hints: &mut Hints,
     ) -> Result<(), StoreError> {
         for _ in 0..HINTS_AT_ONCE {
-            let Some(event) = announced(session).await else { break };
+            let Some(event) = announced(session).await else {
+                break;
+            };
             self.take_event(&event?, hints);
         }
         Ok(())
@@ -121,7 +128,10 @@ impl Driver {
 
     /// The next change is taken in as it is told; of all else there is to be a look.
     pub(super) fn take_event(&mut self, event: &StoreEvent, hints: &mut Hints) {
-        let news = self.ledger.revision().is_none_or(|known| event.revision() > known);
+        let news = self
+            .ledger
+            .revision()
+            .is_none_or(|known| event.revision() > known);
         match event {
             StoreEvent::Applied(after) if news && self.ledger.advance(after) => {
                 self.take_change(after);
@@ -161,25 +171,46 @@ impl Driver {
     }
 
     pub(super) fn next_flush(&mut self) -> Option<Instant> {
-        let SharingMode::Counts(FleetCountPolicy { .. }) = self.settings.share else { return None };
+        let SharingMode::Counts(FleetCountPolicy { .. }) = self.settings.share else {
+            return None;
+        };
         Some(self.now() + self.pace.within(self.settings.flush_interval))
     }
 
     /// The store's clock should have gone on as far as ours.
     pub(super) fn check_clock(&self, reading: StoreTime, now: Instant) {
-        let Some((before, taken)) = self.clock else { return };
+        let Some((before, taken)) = self.clock else {
+            return;
+        };
         let expected = before.after(now.saturating_duration_since(taken));
         let step = Duration::from_micros(reading.0.abs_diff(expected.0));
         if step > CLOCK_TOLERANCE + self.settings.operation_timeout {
-            self.hub.emit(FleetEvent::ClockStepped { by: step, forward: reading > expected });
+            self.hub.emit(FleetEvent::ClockStepped {
+                by: step,
+                forward: reading > expected,
+            });
         }
     }
 
     pub(super) fn publish_status(&self) {
-        let known = self.members.values().filter(|slot| slot.member.is_known()).count();
-        let pending = self.members.values().filter(|slot| slot.member.is_pending()).count();
+        let known = self
+            .members
+            .values()
+            .filter(|slot| slot.member.is_known())
+            .count();
+        let pending = self
+            .members
+            .values()
+            .filter(|slot| slot.member.is_pending())
+            .count();
         let states = self.members.values();
-        let circuits = states.map(|slot| (slot.name.clone(), slot.member.fleet_state(), slot.member.epoch()));
+        let circuits = states.map(|slot| {
+            (
+                slot.name.clone(),
+                slot.member.fleet_state(),
+                slot.member.epoch(),
+            )
+        });
         self.hub.tell(|status| {
             status.known = known;
             status.pending = pending;
@@ -190,7 +221,11 @@ impl Driver {
     }
 
     /// Waits for the inbox, the store, or the time.
-    pub(super) async fn wait(&self, session: Option<&mut dyn StoreSession>, until: Instant) -> Woken {
+    pub(super) async fn wait(
+        &self,
+        session: Option<&mut dyn StoreSession>,
+        until: Instant,
+    ) -> Woken {
         struct Place<'a>(&'a Hub, Option<WakerKey>);
 
         impl Drop for Place<'_> {

@@ -22,7 +22,8 @@ use super::pace::Pace;
 use crate::circuit_breaker::SharedCircuit;
 use crate::name::BulkheadName;
 use crate::store::{
-    CircuitStore, Epoch, OperationId, Push, StoreError, StoreEvent, StoreSession, StoreSettings, StoreTime,
+    CircuitStore, Epoch, OperationId, Push, StoreError, StoreEvent, StoreSession, StoreSettings,
+    StoreTime,
 };
 
 pub(super) struct Driver {
@@ -91,10 +92,16 @@ enum Woken {
 }
 
 impl Driver {
-    pub(super) fn new(hub: Arc<Hub>, store: Arc<dyn CircuitStore>, settings: StoreSettings) -> Self {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        store: Arc<dyn CircuitStore>,
+        settings: StoreSettings,
+    ) -> Self {
         let mut pace = Pace::new(settings.backoff_min, settings.backoff_max);
-        let author =
-            settings.instance.clone().unwrap_or_else(|| Arc::from(format!("pid {}", std::process::id())));
+        let author = settings
+            .instance
+            .clone()
+            .unwrap_or_else(|| Arc::from(format!("pid {}", std::process::id())));
         let identity = Arc::from(format!("{author} {:016x}", pace.operation().0));
         let push = match settings.push {
             Push::Auto if store.capabilities().push => PushState::On { missed: 0 },
@@ -143,7 +150,11 @@ impl Driver {
             },
             Err(error) => error,
         };
-        if self.hub.ending() == Some(End::Now) { Left::Ended } else { Left::Failed(error) }
+        if self.hub.ending() == Some(End::Now) {
+            Left::Ended
+        } else {
+            Left::Failed(error)
+        }
     }
 
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
@@ -152,7 +163,7 @@ impl Driver {
         self.unregistered = false;
         let limit = self.settings.connect_timeout;
         let store = Arc::clone(&self.store);
-        let mut session = self.within(limit, store.connect(&names)).await?;
+        let mut session = self.within(limit, store.open_session(&names)).await?;
         let snapshot = self.ask(session.snapshot(None)).await?;
         self.take_full(snapshot, &mut *session).await?;
         self.recover();
@@ -210,7 +221,10 @@ impl Driver {
                 continue;
             }
             let mut wake_at = look_at;
-            for at in [flush_at, hints.deadline(), self.next_deadline(now)].into_iter().flatten() {
+            for at in [flush_at, hints.deadline(), self.next_deadline(now)]
+                .into_iter()
+                .flatten()
+            {
                 wake_at = wake_at.min(at);
             }
             match self.wait(Some(session), wake_at).await {

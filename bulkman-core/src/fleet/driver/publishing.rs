@@ -21,10 +21,24 @@ impl Driver {
         now: Instant,
     ) -> Result<(), StoreError> {
         let mut batch: Vec<(MemberId, StoreTransition)> = Vec::new();
-        for (id, slot) in self.members.range(first..).chain(self.members.range(..first)) {
-            let Some(Step::Publish { base, pending, vote: false }) = slot.member.step(now) else { continue };
+        for (id, slot) in self
+            .members
+            .range(first..)
+            .chain(self.members.range(..first))
+        {
+            let Some(Step::Publish {
+                base,
+                pending,
+                vote: false,
+            }) = slot.member.step(now)
+            else {
+                continue;
+            };
             // Of circuits of one name, the second waits to hear of the first.
-            if batch.iter().all(|(_, transition)| transition.circuit != slot.name) {
+            if batch
+                .iter()
+                .all(|(_, transition)| transition.circuit != slot.name)
+            {
                 batch.push((*id, self.publication(slot, base, &pending, now)));
             }
             if batch.len() == PUBLISHED_AT_ONCE {
@@ -43,10 +57,14 @@ impl Driver {
     ) -> StoreTransition {
         let change = match pending.target {
             FleetState::Open => {
-                let wait = pending.until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
+                let wait = pending
+                    .until
+                    .map_or(Duration::MAX, |until| until.saturating_duration_since(now));
                 StoreChange::Open { wait }
             }
-            FleetState::HalfOpen => StoreChange::HalfOpen { plan: self.plan(&slot.circuit) },
+            FleetState::HalfOpen => StoreChange::HalfOpen {
+                plan: self.plan(&slot.circuit),
+            },
             _ => StoreChange::Close,
         };
         StoreTransition {
@@ -85,13 +103,24 @@ impl Driver {
         if unknown {
             return self.register(session).await;
         }
-        if too_late { self.look(session).await.map(drop) } else { Ok(()) }
+        if too_late {
+            self.look(session).await.map(drop)
+        } else {
+            Ok(())
+        }
     }
 
-    fn applied(&mut self, id: MemberId, transition: &StoreTransition, view: &CircuitView, now: Instant) {
+    fn applied(
+        &mut self,
+        id: MemberId,
+        transition: &StoreTransition,
+        view: &CircuitView,
+        now: Instant,
+    ) {
         self.ledger.hear(view);
         self.spread(id, view);
-        let ask_now = matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
+        let ask_now =
+            matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
         self.with_member(id, |member| {
             let ending = member.made(transition.operation, view, now);
             if ask_now {
@@ -125,7 +154,9 @@ impl Driver {
         id: MemberId,
         opening: StoreTransition,
     ) -> Result<(), StoreError> {
-        let SharingMode::State { quorum, window } = self.settings.share else { return Ok(()) };
+        let SharingMode::State { quorum, window } = self.settings.share else {
+            return Ok(());
+        };
         let operation = opening.operation;
         let vote = StoreVote::new(opening, self.holder(id), quorum, window);
         let voted = self.ask(session.vote(&vote)).await?;
@@ -143,7 +174,11 @@ impl Driver {
             }
             VoteResult::Refused { why, current } => {
                 let too_late = self.refused(id, operation, why, &current, now);
-                if too_late { self.look(session).await.map(drop) } else { Ok(()) }
+                if too_late {
+                    self.look(session).await.map(drop)
+                } else {
+                    Ok(())
+                }
             }
             VoteResult::Unknown => self.register(session).await,
         }

@@ -26,7 +26,9 @@ impl Member {
             if !(first && observed.cause.is_none()) {
                 ended = self.decide(observed, &mut operation);
             }
-            let replaced = before.filter(|_| self.pending != before).map(|_| DecisionOutcome::Replaced);
+            let replaced = before
+                .filter(|_| self.pending != before)
+                .map(|_| DecisionOutcome::Replaced);
             ending = replaced.or(ended);
         }
         if observed.wanted && self.lease.is_none() {
@@ -44,7 +46,12 @@ impl Member {
 
     /// The circuit took over what it was ordered to, and is in this generation. `look_at`: when to
     /// look whether a lease is wanted, if one may be.
-    pub(in crate::fleet) fn adopted(&mut self, state: Adopted, generation: u64, look_at: Option<Instant>) {
+    pub(in crate::fleet) fn adopted(
+        &mut self,
+        state: Adopted,
+        generation: u64,
+        look_at: Option<Instant>,
+    ) {
         self.seen = generation;
         self.to_adopt = false;
         self.held = false;
@@ -117,8 +124,10 @@ impl Member {
         observed: &Observation,
         operation: &mut impl FnMut() -> OperationId,
     ) -> Option<DecisionOutcome> {
-        let by_hand =
-            matches!(observed.cause, None | Some(TransitionCause::Manual | TransitionCause::HealthCheck));
+        let by_hand = matches!(
+            observed.cause,
+            None | Some(TransitionCause::Manual | TransitionCause::HealthCheck)
+        );
         let fleet = self.known.map_or(FleetState::Closed, |known| known.state);
         let target = match observed.state {
             CircuitState::Open => FleetState::Open,
@@ -147,8 +156,10 @@ impl Member {
             return Some(DecisionOutcome::Superseded);
         }
         // Where the fleet is not closed, it has decided already, or an operator has.
-        self.own =
-            target == FleetState::Open && fleet == FleetState::Closed && !by_hand && self.rules.quorum > 1;
+        self.own = target == FleetState::Open
+            && fleet == FleetState::Closed
+            && !by_hand
+            && self.rules.quorum > 1;
         self.pending = Some(Pending {
             target,
             until: observed.open_until,

@@ -33,10 +33,14 @@ impl Known {
             (FleetState::HalfOpen, _) => Some(Adopted::HalfOpen { open_count }),
             (FleetState::Open, local) => {
                 let until = self.open_until;
-                let remaining = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
+                let remaining =
+                    until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
                 // That opening is over here as well.
                 let over = remaining.is_zero() && local == CircuitState::HalfOpen;
-                (!over).then_some(Adopted::Open { remaining, open_count })
+                (!over).then_some(Adopted::Open {
+                    remaining,
+                    open_count,
+                })
             }
             (FleetState::ForcedOpen, _) => Some(Adopted::ForcedOpen),
             (FleetState::Disabled, _) => Some(Adopted::Disabled),

@@ -11,11 +11,27 @@ use crate::store::{Epoch, FleetState, OperationId, ProbeLease};
 /// What to ask of the store next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fleet) enum Step {
-    Publish { base: Epoch, pending: Pending, vote: bool },
-    StartProbing { base: Epoch },
-    Acquire { epoch: Epoch },
-    Renew { epoch: Epoch, lease: ProbeLease },
-    Report { epoch: Epoch, lease: ProbeLease, verdict: Verdict, operation: OperationId },
+    Publish {
+        base: Epoch,
+        pending: Pending,
+        vote: bool,
+    },
+    StartProbing {
+        base: Epoch,
+    },
+    Acquire {
+        epoch: Epoch,
+    },
+    Renew {
+        epoch: Epoch,
+        lease: ProbeLease,
+    },
+    Report {
+        epoch: Epoch,
+        lease: ProbeLease,
+        verdict: Verdict,
+        operation: OperationId,
+    },
 }
 
 /// What to tell the circuit.
@@ -42,14 +58,26 @@ impl Member {
         }
         let over = self.pending.take_if(|pending| pending.is_over(now))?;
         self.to_adopt = self.known.is_some() && !self.own;
-        Some(if over.done_here { DecisionOutcome::Expired } else { DecisionOutcome::Superseded })
+        Some(if over.done_here {
+            DecisionOutcome::Expired
+        } else {
+            DecisionOutcome::Superseded
+        })
     }
 
     /// What the circuit is to be told; asked for again until there is nothing.
     pub(in crate::fleet) fn order(&mut self, now: Instant) -> Option<Order> {
         if self.to_adopt && self.connected && !self.held && self.pending.is_none() {
-            match self.known.and_then(|known| known.adoptable(self.local, now)) {
-                Some(state) => return Some(Order::Adopt { expected: self.seen, state }),
+            match self
+                .known
+                .and_then(|known| known.adoptable(self.local, now))
+            {
+                Some(state) => {
+                    return Some(Order::Adopt {
+                        expected: self.seen,
+                        state,
+                    });
+                }
                 None => {
                     self.to_adopt = false;
                     self.own = false;
@@ -75,12 +103,20 @@ impl Member {
             // The same state over again, on the very epoch that it was decided on.
             pending.by_hand |= known.state == pending.target;
             let vote = self.own && !pending.by_hand;
-            return Some(Step::Publish { base: known.epoch, pending, vote });
+            return Some(Step::Publish {
+                base: known.epoch,
+                pending,
+                vote,
+            });
         }
         if let Some(lease) = self.lease.filter(|lease| is_past(lease.renew_at, now)) {
-            return Some(Step::Renew { epoch: lease.epoch, lease: lease.lease });
+            return Some(Step::Renew {
+                epoch: lease.epoch,
+                lease: lease.lease,
+            });
         }
-        if self.local == CircuitState::HalfOpen && self.lease.is_none() && is_past(self.ask_at, now) {
+        if self.local == CircuitState::HalfOpen && self.lease.is_none() && is_past(self.ask_at, now)
+        {
             return match known.state {
                 FleetState::Open if is_past(known.open_until, now) => {
                     Some(Step::StartProbing { base: known.epoch })
@@ -98,7 +134,9 @@ impl Member {
         [
             self.ask_at,
             self.look_at,
-            self.ask_at.and(self.known).and_then(|known| known.open_until),
+            self.ask_at
+                .and(self.known)
+                .and_then(|known| known.open_until),
             self.pending.and_then(|pending| pending.until),
             lease.and_then(|lease| lease.renew_at),
             lease.and_then(|lease| lease.expires),
@@ -146,6 +184,8 @@ impl Member {
         if !(self.connected && self.rules.leases) {
             return outage_gate(self.rules.on_outage);
         }
-        Gate::Fleet { leased: self.lease.is_some() && self.verdicts.is_empty() }
+        Gate::Fleet {
+            leased: self.lease.is_some() && self.verdicts.is_empty(),
+        }
     }
 }

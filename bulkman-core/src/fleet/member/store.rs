@@ -33,7 +33,11 @@ impl Member {
         }
         self.learn(view, received);
         let ending = self.judge_pending(view, received);
-        let ended = if ending.is_some() { self.pending.take() } else { None };
+        let ended = if ending.is_some() {
+            self.pending.take()
+        } else {
+            None
+        };
         if self.pending.is_none() {
             // Our own change, heard of in another way than by its answer.
             let done_here = ended.is_some_and(|ended| ended.done_here);
@@ -44,8 +48,15 @@ impl Member {
     }
 
     /// The fleet's counts say that the circuit should open.
-    pub(in crate::fleet) fn open_by_counts(&mut self, wait: Duration, now: Instant, operation: OperationId) {
-        let closed = self.known.is_some_and(|known| known.state == FleetState::Closed);
+    pub(in crate::fleet) fn open_by_counts(
+        &mut self,
+        wait: Duration,
+        now: Instant,
+        operation: OperationId,
+    ) {
+        let closed = self
+            .known
+            .is_some_and(|known| known.state == FleetState::Closed);
         if closed && self.pending.is_none() && self.local == CircuitState::Closed {
             self.pending = Some(Pending {
                 target: FleetState::Open,
@@ -91,7 +102,9 @@ impl Member {
         received: Instant,
     ) -> Option<DecisionOutcome> {
         self.learn(view, received);
-        let published = self.pending.filter(|pending| pending.operation == operation);
+        let published = self
+            .pending
+            .filter(|pending| pending.operation == operation);
         if let Some(pending) = published {
             self.pending = None;
             self.own = false;
@@ -132,14 +145,23 @@ impl Member {
 
     /// A vote counts, and does not open yet: the opening stays this process's own.
     pub(in crate::fleet) fn counted(&mut self, operation: OperationId) -> Option<DecisionOutcome> {
-        self.pending.take_if(|pending| pending.operation == operation).map(|_| DecisionOutcome::VoteResult)
+        self.pending
+            .take_if(|pending| pending.operation == operation)
+            .map(|_| DecisionOutcome::VoteResult)
     }
 
     /// A lease that was asked for at `asked`, or none.
-    pub(in crate::fleet) fn acquired(&mut self, epoch: Epoch, lease: Option<ProbeLease>, asked: Instant) {
+    pub(in crate::fleet) fn acquired(
+        &mut self,
+        epoch: Epoch,
+        lease: Option<ProbeLease>,
+        asked: Instant,
+    ) {
         self.ask_at = None;
         let current = self.local == CircuitState::HalfOpen
-            && self.known.is_some_and(|known| known.epoch == epoch && known.state == FleetState::HalfOpen);
+            && self
+                .known
+                .is_some_and(|known| known.epoch == epoch && known.state == FleetState::HalfOpen);
         match lease {
             Some(lease) if current => {
                 let keep_until = asked.checked_add(self.rules.lease_ttl * UNUSED_TERMS);
@@ -183,7 +205,10 @@ impl Member {
                 }
                 None
             }
-            ProbeReportResult::Decided(view) | ProbeReportResult::Lost { current: Some(view) } => {
+            ProbeReportResult::Decided(view)
+            | ProbeReportResult::Lost {
+                current: Some(view),
+            } => {
                 self.lease = None;
                 self.verdicts.clear();
                 self.merge(view, received)
@@ -217,7 +242,9 @@ impl Member {
         let younger = view.epoch > Epoch(0) && view.age < age;
         if pending.operation == view.operation {
             Some(DecisionOutcome::Published)
-        } else if view.state.is_forced() || younger || (view.state == pending.target && view.epoch > Epoch(0))
+        } else if view.state.is_forced()
+            || younger
+            || (view.state == pending.target && view.epoch > Epoch(0))
         {
             Some(DecisionOutcome::Superseded)
         } else if pending.is_over(now) {
@@ -228,10 +255,24 @@ impl Member {
         }
     }
 
-    fn term(&self, lease: ProbeLease, epoch: Epoch, keep_until: Option<Instant>, asked: Instant) -> Lease {
+    fn term(
+        &self,
+        lease: ProbeLease,
+        epoch: Epoch,
+        keep_until: Option<Instant>,
+        asked: Instant,
+    ) -> Lease {
         let ttl = self.rules.lease_ttl;
-        let renew_at = asked.checked_add(ttl / 3).filter(|at| keep_until.is_none_or(|until| *at < until));
-        Lease { lease, epoch, renew_at, keep_until, expires: asked.checked_add(ttl) }
+        let renew_at = asked
+            .checked_add(ttl / 3)
+            .filter(|at| keep_until.is_none_or(|until| *at < until));
+        Lease {
+            lease,
+            epoch,
+            renew_at,
+            keep_until,
+            expires: asked.checked_add(ttl),
+        }
     }
 }
 

@@ -10,18 +10,30 @@ pub(super) async fn the_fleets_counts_add_up(harness: &dyn Harness) {
     let mut x = Client::new(harness, 1).await;
     let mut y = Client::new(harness, 2).await;
     assert_eq!(x.add(Epoch(0), 10, 4).await, Some((10, 4)));
-    assert_eq!(y.add(Epoch(0), 5, 4).await, Some((15, 8)), "two processes with 4 failures each have 8");
-    assert_eq!(x.add(Epoch(0), 0, 0).await, Some((15, 8)), "adding nothing reads");
+    assert_eq!(
+        y.add(Epoch(0), 5, 4).await,
+        Some((15, 8)),
+        "two processes with 4 failures each have 8"
+    );
+    assert_eq!(
+        x.add(Epoch(0), 0, 0).await,
+        Some((15, 8)),
+        "adding nothing reads"
+    );
 }
 
 pub(super) async fn counts_leave_the_window(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     client.add(Epoch(0), 1, 1).await;
-    harness.pass(WINDOW.bucket * 5).await;
+    harness.advance(WINDOW.bucket * 5).await;
     assert_eq!(client.add(Epoch(0), 2, 0).await, Some((3, 1)));
-    harness.pass(WINDOW.bucket * 6).await;
-    assert_eq!(client.add(Epoch(0), 0, 1).await, Some((2, 1)), "the first are out, the second in");
-    harness.pass(WINDOW.bucket * 50).await;
+    harness.advance(WINDOW.bucket * 6).await;
+    assert_eq!(
+        client.add(Epoch(0), 0, 1).await,
+        Some((2, 1)),
+        "the first are out, the second in"
+    );
+    harness.advance(WINDOW.bucket * 50).await;
     assert_eq!(client.add(Epoch(0), 1, 0).await, Some((1, 0)));
 }
 
@@ -29,15 +41,27 @@ pub(super) async fn counts_of_an_earlier_epoch_are_not_added_to(harness: &dyn Ha
     let mut client = Client::new(harness, 1).await;
     client.add(Epoch(0), 100, 100).await;
     let epoch = client.make(open(WAIT)).await.epoch;
-    assert_eq!(client.add(epoch, 1, 0).await, Some((1, 0)), "a new epoch starts at nothing");
-    assert_eq!(client.add(Epoch(0), 7, 7).await, None, "what is over is not counted");
+    assert_eq!(
+        client.add(epoch, 1, 0).await,
+        Some((1, 0)),
+        "a new epoch starts at nothing"
+    );
+    assert_eq!(
+        client.add(Epoch(0), 7, 7).await,
+        None,
+        "what is over is not counted"
+    );
     assert_eq!(client.add(epoch, 1, 0).await, Some((2, 0)));
 }
 
 pub(super) async fn circuits_and_windows_are_counted_apart(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     let other = BulkheadName::new("b").unwrap();
-    client.session.register(std::slice::from_ref(&other)).await.unwrap();
+    client
+        .session
+        .register(std::slice::from_ref(&other))
+        .await
+        .unwrap();
     let deltas = [
         CountsDelta::new(other.clone(), Epoch(0), 1, 2),
         CountsDelta::new(circuit(), Epoch(0), 3, 4),
@@ -45,22 +69,41 @@ pub(super) async fn circuits_and_windows_are_counted_apart(harness: &dyn Harness
     ];
     let mut totals = client.session.add_counts(WINDOW, &deltas).await.unwrap();
     totals.sort_by(|a, b| a.circuit.cmp(&b.circuit));
-    let totals: Vec<_> =
-        totals.iter().map(|t| (t.circuit.as_str(), t.epoch, t.successes, t.failures)).collect();
+    let totals: Vec<_> = totals
+        .iter()
+        .map(|t| (t.circuit.as_str(), t.epoch, t.successes, t.failures))
+        .collect();
     assert_eq!(totals, [("a", Epoch(0), 3, 4), ("b", Epoch(0), 1, 2)]);
 
     let shorter = BucketedWindow::new(WINDOW.bucket / 2, WINDOW.buckets);
     let delta = [CountsDelta::new(circuit(), Epoch(0), 1, 0)];
     let totals = client.session.add_counts(shorter, &delta).await.unwrap();
-    assert_eq!((totals[0].successes, totals[0].failures), (1, 0), "another window, other counts");
-    assert!(client.session.add_counts(WINDOW, &[]).await.unwrap().is_empty());
+    assert_eq!(
+        (totals[0].successes, totals[0].failures),
+        (1, 0),
+        "another window, other counts"
+    );
+    assert!(
+        client
+            .session
+            .add_counts(WINDOW, &[])
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 impl Client {
     async fn add(&mut self, epoch: Epoch, successes: u64, failures: u64) -> Option<(u64, u64)> {
         let delta = [CountsDelta::new(circuit(), epoch, successes, failures)];
-        let totals = self.session.add_counts(WINDOW, &delta).await.expect("an answer");
-        totals.first().map(|total| (total.successes, total.failures))
+        let totals = self
+            .session
+            .add_counts(WINDOW, &delta)
+            .await
+            .expect("an answer");
+        totals
+            .first()
+            .map(|total| (total.successes, total.failures))
     }
 }
 

@@ -15,9 +15,9 @@
 //!
 //! impl Harness for InMemory {
 //!     fn store(&self, namespace: &str) -> Arc<dyn CircuitStore> {
-//!         Arc::new(self.store.namespace(namespace))
+//!         Arc::new(self.store.in_namespace(namespace))
 //!     }
-//!     fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
+//!     fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
 //!         self.runtime.advance(time);
 //!         Box::pin(std::future::ready(()))
 //!     }
@@ -50,8 +50,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    CircuitStore, CircuitView, Epoch, OperationId, ProbeLease, ProbePolicy, ProbeRequest, RejectReason,
-    StoreChange, StoreSession, StoreTransition, TransitionResult,
+    CircuitStore, CircuitView, Epoch, OperationId, ProbeLease, ProbePolicy, ProbeRequest,
+    RejectReason, StoreChange, StoreSession, StoreTransition, TransitionResult,
 };
 use crate::name::BulkheadName;
 use crate::runtime::BoxFuture;
@@ -64,7 +64,7 @@ pub trait Harness: Sync {
     fn store(&self, namespace: &str) -> Arc<dyn CircuitStore>;
 
     /// Makes the store's clock go on by `time`.
-    fn pass(&self, time: Duration) -> BoxFuture<'_, ()>;
+    fn advance(&self, time: Duration) -> BoxFuture<'_, ()>;
 }
 
 /// One requirement. It panics, saying what is wrong, when the store does not meet it.
@@ -229,8 +229,11 @@ impl Client {
 
     /// `salt` tells the operations of several clients apart.
     async fn on(store: &dyn CircuitStore, salt: u64) -> Self {
-        let session = store.connect(&[circuit()]).await.expect("connects");
-        Self { session, operations: salt << 32 }
+        let session = store.open_session(&[circuit()]).await.expect("connects");
+        Self {
+            session,
+            operations: salt << 32,
+        }
     }
 
     fn operation(&mut self) -> OperationId {
@@ -241,7 +244,10 @@ impl Client {
     /// The circuit as a full snapshot shows it.
     async fn view(&mut self) -> CircuitView {
         let snapshot = self.session.snapshot(None).await.expect("snapshot");
-        let found = snapshot.circuits.into_iter().find(|view| view.circuit == circuit());
+        let found = snapshot
+            .circuits
+            .into_iter()
+            .find(|view| view.circuit == circuit());
         found.expect("the registered circuit is in a full snapshot")
     }
 
@@ -250,7 +256,10 @@ impl Client {
     }
 
     async fn send(&mut self, transition: &StoreTransition) -> TransitionResult {
-        self.session.transition(transition).await.expect("an answer")
+        self.session
+            .transition(transition)
+            .await
+            .expect("an answer")
     }
 
     /// Makes a change on the current epoch, and expects it to be made.
@@ -261,14 +270,22 @@ impl Client {
     }
 
     /// Opens for `wait`, lets that pass, and starts probing by `plan`.
-    async fn probe_after(&mut self, harness: &dyn Harness, wait: Duration, plan: ProbePolicy) -> Epoch {
+    async fn probe_after(
+        &mut self,
+        harness: &dyn Harness,
+        wait: Duration,
+        plan: ProbePolicy,
+    ) -> Epoch {
         self.make(open(wait)).await;
-        harness.pass(wait).await;
+        harness.advance(wait).await;
         self.make(StoreChange::HalfOpen { plan }).await.epoch
     }
 
     async fn acquire(&mut self, request: &ProbeRequest) -> Option<ProbeLease> {
-        self.session.acquire_probe(request).await.expect("an answer")
+        self.session
+            .acquire_probe(request)
+            .await
+            .expect("an answer")
     }
 }
 

@@ -17,10 +17,13 @@ pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
         "NULL".to_owned(),
         "{a,b}".to_owned(),
     ];
-    let names: Vec<_> = hostile.iter().map(|name| BulkheadName::new(name).unwrap()).collect();
+    let names: Vec<_> = hostile
+        .iter()
+        .map(|name| BulkheadName::new(name).unwrap())
+        .collect();
     for namespace in ["'; --", "\"; DROP", "日本", &"n".repeat(200)] {
         let store = harness.store(namespace);
-        let mut session = store.connect(&names).await.unwrap();
+        let mut session = store.open_session(&names).await.unwrap();
         for (index, name) in names.iter().enumerate() {
             let operation = crate::store::OperationId(1 + index as u64);
             let mut opening = StoreTransition::new(name.clone(), Epoch(0), open(WAIT), operation);
@@ -28,7 +31,10 @@ pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
             applied(session.transition(&opening).await.unwrap());
             let snapshot = session.snapshot(None).await.unwrap();
             let is_open = |name: &BulkheadName| {
-                snapshot.circuits.iter().any(|v| v.circuit == *name && v.state == FleetState::Open)
+                snapshot
+                    .circuits
+                    .iter()
+                    .any(|v| v.circuit == *name && v.state == FleetState::Open)
             };
             assert_eq!(snapshot.circuits.len(), names.len(), "no more and no fewer");
             assert!(names[..=index].iter().all(is_open) && !names[index + 1..].iter().any(is_open));
@@ -45,7 +51,11 @@ pub(super) async fn long_texts_are_cut_between_characters(harness: &dyn Harness)
     applied(client.send(&opening).await);
     let view = client.view().await;
     for text in [&view.changed_by, &view.reason] {
-        assert!((100..=200).contains(&text.len()), "{} bytes are kept", text.len());
+        assert!(
+            (100..=200).contains(&text.len()),
+            "{} bytes are kept",
+            text.len()
+        );
     }
     assert!(long.starts_with(&*view.changed_by));
 }

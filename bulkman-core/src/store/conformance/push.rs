@@ -11,7 +11,10 @@ pub(super) async fn changes_are_announced(harness: &dyn Harness) {
     let mut ear = Client::new(harness, 1).await;
     let mut mouth = Client::new(harness, 2).await;
     if !harness.store("main").capabilities().push {
-        assert!(!is_ready(ear.session.changed()).await, "a store that can't push stays silent");
+        assert!(
+            !is_ready(ear.session.changed()).await,
+            "a store that can't push stays silent"
+        );
         return;
     }
     for change in [open(WAIT), StoreChange::Close] {
@@ -35,10 +38,18 @@ pub(super) async fn waiting_for_changes_can_be_given_up(harness: &dyn Harness) {
     let mut mouth = Client::new(harness, 2).await;
     for round in 0..10 {
         let _given_up = is_ready(ear.session.changed()).await;
-        let change = if round % 2 == 0 { open(WAIT) } else { StoreChange::Close };
+        let change = if round % 2 == 0 {
+            open(WAIT)
+        } else {
+            StoreChange::Close
+        };
         let made = mouth.make(change).await;
         let _given_up = is_ready(ear.session.changed()).await;
-        assert_eq!(ear.view().await.epoch, made.epoch, "the session still works");
+        assert_eq!(
+            ear.view().await.epoch,
+            made.epoch,
+            "the session still works"
+        );
     }
     if harness.store("main").capabilities().push {
         let revision = mouth.make(open(WAIT)).await.revision;
@@ -48,13 +59,19 @@ pub(super) async fn waiting_for_changes_can_be_given_up(harness: &dyn Harness) {
 
 /// But for the time that has passed since.
 async fn is_what_a_look_tells(mut told: Snapshot, ear: &mut Client, revision: Revision) {
-    let mut found = ear.session.snapshot(Some(Revision(revision.0 - 1))).await.unwrap();
+    let mut found = ear
+        .session
+        .snapshot(Some(Revision(revision.0 - 1)))
+        .await
+        .unwrap();
     assert!(told.now <= found.now);
     for snapshot in [&mut told, &mut found] {
         snapshot.now = StoreTime::default();
         for view in &mut snapshot.circuits {
-            (view.age, view.remaining) =
-                (Duration::ZERO, Duration::from_secs(u64::from(!view.remaining.is_zero())));
+            (view.age, view.remaining) = (
+                Duration::ZERO,
+                Duration::from_secs(u64::from(!view.remaining.is_zero())),
+            );
         }
     }
     assert_eq!(told, found);

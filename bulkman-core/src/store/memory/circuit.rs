@@ -120,7 +120,8 @@ impl Circuit {
         };
         if let Some(plan) = change.plan {
             self.plan = plan;
-            self.slots.resize_with(usize::from(plan.limit), Slot::default);
+            self.slots
+                .resize_with(usize::from(plan.limit), Slot::default);
         }
         self.tally = Tally::default();
         self.votes.clear();
@@ -148,7 +149,11 @@ impl Circuit {
         operation != OperationId::default() && self.author.operation == operation
     }
 
-    pub(super) fn judge(&self, transition: &StoreTransition, now: StoreTime) -> Result<Change, RejectReason> {
+    pub(super) fn judge(
+        &self,
+        transition: &StoreTransition,
+        now: StoreTime,
+    ) -> Result<Change, RejectReason> {
         let (to, wait, plan) = match transition.change {
             StoreChange::Open { wait } => (FleetState::Open, wait, None),
             StoreChange::HalfOpen { plan } => (FleetState::HalfOpen, Duration::ZERO, Some(plan)),
@@ -173,13 +178,23 @@ impl Circuit {
             }
         }
         let author = Author::new(transition.operation, &transition.by, &transition.reason);
-        Ok(Change { to, wait, plan, author })
+        Ok(Change {
+            to,
+            wait,
+            plan,
+            author,
+        })
     }
 
     /// Counts a vote; the change, if it makes the quorum.
-    pub(super) fn vote(&mut self, vote: &StoreVote, now: StoreTime) -> Result<Option<Change>, RejectReason> {
+    pub(super) fn vote(
+        &mut self,
+        vote: &StoreVote,
+        now: StoreTime,
+    ) -> Result<Option<Change>, RejectReason> {
         let change = self.judge(&vote.opening, now)?;
-        self.votes.retain(|(voter, at)| *voter != vote.voter && at.after(vote.window) > now);
+        self.votes
+            .retain(|(voter, at)| *voter != vote.voter && at.after(vote.window) > now);
         self.votes.push((Arc::clone(&vote.voter), now));
         Ok((self.votes.len() >= usize::from(vote.quorum)).then_some(change))
     }
@@ -198,7 +213,12 @@ impl Circuit {
             self.counts.clear();
         }
         let author = Author::new(command.operation, &command.by, &command.reason);
-        Change { to, wait: Duration::ZERO, plan: None, author }
+        Change {
+            to,
+            wait: Duration::ZERO,
+            plan: None,
+            author,
+        }
     }
 
     pub(super) fn acquire(&mut self, request: &ProbeRequest, now: StoreTime) -> Option<ProbeLease> {
@@ -221,11 +241,21 @@ impl Circuit {
             holder: Some(Arc::clone(holder)),
             expires_at: now.after(request.ttl),
         };
-        Some(ProbeLease::new(u16::try_from(index).unwrap_or(u16::MAX), slot.token))
+        Some(ProbeLease::new(
+            u16::try_from(index).unwrap_or(u16::MAX),
+            slot.token,
+        ))
     }
 
-    pub(super) fn renew(&mut self, request: &ProbeRequest, lease: ProbeLease, now: StoreTime) -> bool {
-        let Some(slot) = self.slot_of(request, lease) else { return false };
+    pub(super) fn renew(
+        &mut self,
+        request: &ProbeRequest,
+        lease: ProbeLease,
+        now: StoreTime,
+    ) -> bool {
+        let Some(slot) = self.slot_of(request, lease) else {
+            return false;
+        };
         let held = slot.token == lease.token && slot.expires_at > now;
         if held {
             slot.expires_at = now.after(request.ttl);
@@ -252,15 +282,23 @@ impl Circuit {
             return Ok(ProbeReportResult::Decided(self.view(name, now)));
         }
         let probing = self.state == FleetState::HalfOpen && self.epoch == verdict.request.epoch;
-        let slot = if probing { self.slot_of(&verdict.request, verdict.lease) } else { None };
+        let slot = if probing {
+            self.slot_of(&verdict.request, verdict.lease)
+        } else {
+            None
+        };
         let Some(slot) = slot else {
-            return Ok(ProbeReportResult::Lost { current: Some(self.view(name, now)) });
+            return Ok(ProbeReportResult::Lost {
+                current: Some(self.view(name, now)),
+            });
         };
         let lease = verdict.lease;
         let fresh = slot.token == lease.token && slot.expires_at > now;
         let repeated = slot.token == lease.token + 1;
         if !fresh && !repeated {
-            return Ok(ProbeReportResult::Lost { current: Some(self.view(name, now)) });
+            return Ok(ProbeReportResult::Lost {
+                current: Some(self.view(name, now)),
+            });
         }
         slot.token = lease.token + 1;
         slot.expires_at = now.after(verdict.request.ttl);
@@ -268,18 +306,27 @@ impl Circuit {
             self.tally.add(verdict.success, verdict.slow);
         }
         let author = || Author::new(verdict.operation, &verdict.by, &verdict.reason);
-        let outlook = self.plan.decision.judge(self.tally.succeeded, self.tally.failed, self.tally.slow);
+        let outlook =
+            self.plan
+                .decision
+                .judge(self.tally.succeeded, self.tally.failed, self.tally.slow);
         match outlook {
             ProbeOutlook::Undecided => Ok(ProbeReportResult::Counted {
                 lease: ProbeLease::new(lease.slot, lease.token + 1),
                 current: self.view(name, now),
             }),
-            ProbeOutlook::Close => {
-                Err(Change { to: FleetState::Closed, wait: Duration::ZERO, plan: None, author: author() })
-            }
-            ProbeOutlook::Reopen => {
-                Err(Change { to: FleetState::Open, wait: verdict.wait, plan: None, author: author() })
-            }
+            ProbeOutlook::Close => Err(Change {
+                to: FleetState::Closed,
+                wait: Duration::ZERO,
+                plan: None,
+                author: author(),
+            }),
+            ProbeOutlook::Reopen => Err(Change {
+                to: FleetState::Open,
+                wait: verdict.wait,
+                plan: None,
+                author: author(),
+            }),
         }
     }
 
@@ -293,7 +340,9 @@ impl Circuit {
         if delta.epoch < self.epoch {
             return None;
         }
-        let width = i64::try_from(window.bucket.as_micros()).unwrap_or(i64::MAX).max(1);
+        let width = i64::try_from(window.bucket.as_micros())
+            .unwrap_or(i64::MAX)
+            .max(1);
         let number = now.0.div_euclid(width);
         let ring = self.counts.entry(window).or_default();
         ring.retain(|bucket| {
@@ -367,15 +416,19 @@ impl Circuit {
     }
 
     fn slot_of(&mut self, request: &ProbeRequest, lease: ProbeLease) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(usize::from(lease.slot))
-            .filter(|slot| slot.epoch == request.epoch && slot.holder.as_ref() == Some(&request.holder))
+        self.slots.get_mut(usize::from(lease.slot)).filter(|slot| {
+            slot.epoch == request.epoch && slot.holder.as_ref() == Some(&request.holder)
+        })
     }
 }
 
 impl Tally {
     fn add(&mut self, success: bool, slow: bool) {
-        *(if success { &mut self.succeeded } else { &mut self.failed }) += 1;
+        *(if success {
+            &mut self.succeeded
+        } else {
+            &mut self.failed
+        }) += 1;
         self.slow += u32::from(slow);
     }
 }
@@ -394,13 +447,20 @@ impl Change {
 
 impl Author {
     fn new(operation: OperationId, by: &str, reason: &str) -> Self {
-        Self { operation, by: cut(by), reason: cut(reason) }
+        Self {
+            operation,
+            by: cut(by),
+            reason: cut(reason),
+        }
     }
 }
 
 /// At most [`TEXT`] bytes, cut between characters.
 fn cut(text: &str) -> Arc<str> {
-    let end = (0..=TEXT.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=TEXT.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
     Arc::from(&text[..end])
 }
 

@@ -12,7 +12,9 @@ use std::time::Instant;
 use self::namespace::Namespace;
 use self::session::MemorySession;
 use super::view::StoreTime;
-use super::{CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings, check_namespace};
+use super::{
+    CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings, check_namespace,
+};
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
@@ -26,7 +28,7 @@ use crate::runtime::Runtime;
 /// use bulkman::store::MemoryStore;
 ///
 /// let shop = MemoryStore::new(ClockOnly);
-/// let stock = shop.namespace("stock"); // same data, circuits of its own
+/// let stock = shop.in_namespace("stock"); // same data, circuits of its own
 /// # let _ = stock;
 /// ```
 #[derive(Clone)]
@@ -79,18 +81,21 @@ impl MemoryStore {
     /// # use bulkman::store::MemoryStore;
     /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
-    /// let store = MemoryStore::new(runtime.clone()).namespace("stock");
+    /// let store = MemoryStore::new(runtime.clone()).in_namespace("stock");
     /// let manager = BulkheadManager::new(runtime).with_store(store)?;
     /// assert_eq!(manager.fleet().unwrap().namespace(), "stock");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn namespace(&self, namespace: impl Into<Arc<str>>) -> Self {
+    pub fn in_namespace(&self, namespace: impl Into<Arc<str>>) -> Self {
         let namespace = namespace.into();
         if let Err(error) = check_namespace(&namespace) {
             panic!("{error}");
         }
-        Self { namespace, ..self.clone() }
+        Self {
+            namespace,
+            ..self.clone()
+        }
     }
 
     /// The same data, used in another way.
@@ -104,7 +109,10 @@ impl MemoryStore {
     /// ```
     #[must_use]
     pub fn with_settings(&self, settings: StoreSettings) -> Self {
-        Self { settings, ..self.clone() }
+        Self {
+            settings,
+            ..self.clone()
+        }
     }
 
     /// A copy of this namespace as it is, to be [restored](Self::restore): for tests of what a
@@ -118,7 +126,7 @@ impl MemoryStore {
     /// # use futures_lite::future::block_on;
     /// let mail = BulkheadName::new("mail")?;
     /// let store = MemoryStore::new(ClockOnly);
-    /// let mut session = block_on(store.connect(std::slice::from_ref(&mail)))?;
+    /// let mut session = block_on(store.open_session(std::slice::from_ref(&mail)))?;
     /// let backup = store.backup();
     /// block_on(session.command(&FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "")))?;
     /// store.restore(&backup);
@@ -140,7 +148,12 @@ impl MemoryStore {
     }
 
     fn now(&self) -> StoreTime {
-        StoreTime::default().after(self.shared.clock.now().saturating_duration_since(self.shared.origin))
+        StoreTime::default().after(
+            self.shared
+                .clock
+                .now()
+                .saturating_duration_since(self.shared.origin),
+        )
     }
 
     /// Runs `action` on the namespace, then wakes whoever it says must know.
@@ -170,7 +183,10 @@ impl CircuitStore for MemoryStore {
         &self.namespace
     }
 
-    fn connect<'a>(&'a self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, Box<dyn StoreSession>> {
+    fn open_session<'a>(
+        &'a self,
+        circuits: &'a [BulkheadName],
+    ) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             let session = MemorySession::new(self.clone(), circuits);
             Ok(Box::new(session) as Box<dyn StoreSession>)
@@ -193,7 +209,9 @@ impl fmt::Debug for MemoryBackup {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("namespace", &self.namespace).finish_non_exhaustive()
+        f.debug_struct("MemoryStore")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
     }
 }
 

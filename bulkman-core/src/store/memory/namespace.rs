@@ -38,7 +38,9 @@ impl Default for Namespace {
 impl Namespace {
     pub(super) fn register(&mut self, circuits: &[BulkheadName], now: StoreTime) {
         for name in circuits {
-            self.circuits.entry(name.clone()).or_insert_with(|| Circuit::new(now));
+            self.circuits
+                .entry(name.clone())
+                .or_insert_with(|| Circuit::new(now));
         }
     }
 
@@ -49,37 +51,58 @@ impl Namespace {
             .filter(|(_, circuit)| since.is_none_or(|since| circuit.revision() > since))
             .map(|(name, circuit)| circuit.view(name, now))
             .collect();
-        Snapshot::new(self.revision, self.incarnation, self.fingerprint, now, circuits)
+        Snapshot::new(
+            self.revision,
+            self.incarnation,
+            self.fingerprint,
+            now,
+            circuits,
+        )
     }
 
     /// The revision for a change by `is` that is about to be made to a circuit that `was` had
     /// changed last.
     pub(super) fn next_revision(&mut self, was: OperationId, is: OperationId) -> Revision {
         self.revision = Revision(self.revision.0 + 1);
-        self.fingerprint = self.fingerprint.replacing(was, is);
+        self.fingerprint = self.fingerprint.with_replaced(was, is);
         self.revision
     }
 
     /// Listeners will be told of a change that has just been made.
     pub(super) fn announce(&mut self, view: CircuitView, now: StoreTime) {
-        self.made.push(Snapshot::new(self.revision, self.incarnation, self.fingerprint, now, vec![view]));
+        self.made.push(Snapshot::new(
+            self.revision,
+            self.incarnation,
+            self.fingerprint,
+            now,
+            vec![view],
+        ));
     }
 
     /// What a backup has of it.
     #[cfg(feature = "test-util")]
     pub(super) fn saved(&self) -> Self {
-        Self { circuits: self.circuits.clone(), listeners: Vec::new(), made: Vec::new(), ..*self }
+        Self {
+            circuits: self.circuits.clone(),
+            listeners: Vec::new(),
+            made: Vec::new(),
+            ..*self
+        }
     }
 
     /// Becomes what it was; nobody is told.
     #[cfg(feature = "test-util")]
     pub(super) fn restore(&mut self, saved: &Self) {
         let listeners = std::mem::take(&mut self.listeners);
-        *self = Self { listeners, ..saved.saved() };
+        *self = Self {
+            listeners,
+            ..saved.saved()
+        };
     }
 
     pub(super) fn listen(&mut self) -> Arc<Listener> {
-        self.listeners.retain(|listener| listener.strong_count() > 0);
+        self.listeners
+            .retain(|listener| listener.strong_count() > 0);
         let listener = Arc::new(Listener::default());
         self.listeners.push(Arc::downgrade(&listener));
         listener
@@ -110,11 +133,15 @@ impl Listener {
     fn announce(&self, made: &Snapshot) -> Option<Waker> {
         let mut heard = lock(&self.0);
         if heard.events.len() < MOST_UNHEARD {
-            heard.events.push_back(StoreEvent::Applied(Box::new(made.clone())));
+            heard
+                .events
+                .push_back(StoreEvent::Applied(Box::new(made.clone())));
         } else {
             // Who is so far behind does better to look.
             heard.events.clear();
-            heard.events.push_back(StoreEvent::Changed { revision: made.revision });
+            heard.events.push_back(StoreEvent::Changed {
+                revision: made.revision,
+            });
         }
         heard.waker.take()
     }

@@ -10,7 +10,9 @@ use crate::name::BulkheadName;
 use crate::store::counts::{BucketedWindow, CountsDelta, FleetCounts};
 use crate::store::history::HistoryEntry;
 use crate::store::probe::{ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult};
-use crate::store::transition::{FleetCommand, StoreTransition, StoreVote, TransitionResult, VoteResult};
+use crate::store::transition::{
+    FleetCommand, StoreTransition, StoreVote, TransitionResult, VoteResult,
+};
 use crate::store::view::{CircuitView, OperationId, Revision, Snapshot, StoreTime};
 use crate::store::{StoreError, StoreEvent, StoreFuture, StoreSession};
 
@@ -46,7 +48,10 @@ impl StoreSession for MemorySession {
         self.answer(move |namespace, now| namespace.snapshot(since, now))
     }
 
-    fn transition<'a>(&'a mut self, transition: &'a StoreTransition) -> StoreFuture<'a, TransitionResult> {
+    fn transition<'a>(
+        &'a mut self,
+        transition: &'a StoreTransition,
+    ) -> StoreFuture<'a, TransitionResult> {
         self.answer(|namespace, now| namespace.transition(transition, now))
     }
 
@@ -55,7 +60,10 @@ impl StoreSession for MemorySession {
         transitions: &'a [StoreTransition],
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
         self.answer(|namespace, now| {
-            transitions.iter().map(|transition| namespace.transition(transition, now)).collect()
+            transitions
+                .iter()
+                .map(|transition| namespace.transition(transition, now))
+                .collect()
         })
     }
 
@@ -67,8 +75,16 @@ impl StoreSession for MemorySession {
         self.answer(|namespace, now| namespace.command(command, now))
     }
 
-    fn acquire_probe<'a>(&'a mut self, request: &'a ProbeRequest) -> StoreFuture<'a, Option<ProbeLease>> {
-        self.answer(|namespace, now| namespace.circuits.get_mut(&request.circuit)?.acquire(request, now))
+    fn acquire_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+    ) -> StoreFuture<'a, Option<ProbeLease>> {
+        self.answer(|namespace, now| {
+            namespace
+                .circuits
+                .get_mut(&request.circuit)?
+                .acquire(request, now)
+        })
     }
 
     fn renew_probe<'a>(
@@ -82,11 +98,18 @@ impl StoreSession for MemorySession {
         })
     }
 
-    fn report_probe<'a>(&'a mut self, verdict: &'a ProbeResult) -> StoreFuture<'a, ProbeReportResult> {
+    fn report_probe<'a>(
+        &'a mut self,
+        verdict: &'a ProbeResult,
+    ) -> StoreFuture<'a, ProbeReportResult> {
         self.answer(|namespace, now| namespace.verdict(verdict, now))
     }
 
-    fn release_probe<'a>(&'a mut self, request: &'a ProbeRequest, lease: ProbeLease) -> StoreFuture<'a, ()> {
+    fn release_probe<'a>(
+        &'a mut self,
+        request: &'a ProbeRequest,
+        lease: ProbeLease,
+    ) -> StoreFuture<'a, ()> {
         self.answer(move |namespace, _| {
             if let Some(circuit) = namespace.circuits.get_mut(&request.circuit) {
                 circuit.release(request, lease);
@@ -101,7 +124,10 @@ impl StoreSession for MemorySession {
     ) -> StoreFuture<'a, Vec<FleetCounts>> {
         self.answer(move |namespace, now| {
             let add = |delta: &CountsDelta| {
-                namespace.circuits.get_mut(&delta.circuit)?.add_counts(window, delta, now)
+                namespace
+                    .circuits
+                    .get_mut(&delta.circuit)?
+                    .add_counts(window, delta, now)
             };
             deltas.iter().filter_map(add).collect()
         })
@@ -126,32 +152,46 @@ impl StoreSession for MemorySession {
 impl Namespace {
     fn transition(&mut self, transition: &StoreTransition, now: StoreTime) -> TransitionResult {
         let name = &transition.circuit;
-        let Some(circuit) = self.circuits.get(name) else { return TransitionResult::UnknownCircuit };
+        let Some(circuit) = self.circuits.get(name) else {
+            return TransitionResult::UnknownCircuit;
+        };
         if circuit.was_made_by(transition.operation) {
             return TransitionResult::Applied(circuit.view(name, now));
         }
         match circuit.judge(transition, now) {
             Ok(change) => TransitionResult::Applied(self.apply(name, change, now)),
-            Err(why) => TransitionResult::Rejected { why, current: circuit.view(name, now) },
+            Err(why) => TransitionResult::Rejected {
+                why,
+                current: circuit.view(name, now),
+            },
         }
     }
 
     fn vote(&mut self, vote: &StoreVote, now: StoreTime) -> VoteResult {
         let name = &vote.opening.circuit;
-        let Some(circuit) = self.circuits.get_mut(name) else { return VoteResult::Unknown };
+        let Some(circuit) = self.circuits.get_mut(name) else {
+            return VoteResult::Unknown;
+        };
         if circuit.was_made_by(vote.opening.operation) {
             return VoteResult::Opened(circuit.view(name, now));
         }
         match circuit.vote(vote, now) {
             Ok(Some(change)) => VoteResult::Opened(self.apply(name, change, now)),
-            Ok(None) => VoteResult::Counted { votes: circuit.votes() },
-            Err(why) => VoteResult::Refused { why, current: circuit.view(name, now) },
+            Ok(None) => VoteResult::Counted {
+                votes: circuit.votes(),
+            },
+            Err(why) => VoteResult::Refused {
+                why,
+                current: circuit.view(name, now),
+            },
         }
     }
 
     fn command(&mut self, command: &FleetCommand, now: StoreTime) -> TransitionResult {
         let name = &command.circuit;
-        let Some(circuit) = self.circuits.get_mut(name) else { return TransitionResult::UnknownCircuit };
+        let Some(circuit) = self.circuits.get_mut(name) else {
+            return TransitionResult::UnknownCircuit;
+        };
         if circuit.was_made_by(command.operation) {
             return TransitionResult::Applied(circuit.view(name, now));
         }
@@ -170,7 +210,12 @@ impl Namespace {
         }
     }
 
-    fn history(&self, only: Option<&BulkheadName>, limit: u32, now: StoreTime) -> Vec<HistoryEntry> {
+    fn history(
+        &self,
+        only: Option<&BulkheadName>,
+        limit: u32,
+        now: StoreTime,
+    ) -> Vec<HistoryEntry> {
         let mut entries: Vec<_> = self
             .circuits
             .iter()
@@ -184,9 +229,14 @@ impl Namespace {
 
     /// Makes a change that was judged to be right.
     fn apply(&mut self, name: &BulkheadName, change: Change, now: StoreTime) -> CircuitView {
-        let was = self.circuits.get(name).map_or_else(OperationId::default, Circuit::last_operation);
+        let was = self
+            .circuits
+            .get(name)
+            .map_or_else(OperationId::default, Circuit::last_operation);
         let revision = self.next_revision(was, change.operation());
-        let Some(circuit) = self.circuits.get_mut(name) else { return CircuitView::new(name.clone()) };
+        let Some(circuit) = self.circuits.get_mut(name) else {
+            return CircuitView::new(name.clone());
+        };
         circuit.apply(change, revision, now);
         let view = circuit.view(name, now);
         self.announce(view.clone(), now);

@@ -14,7 +14,13 @@ pub(crate) struct Arguments {
     ///
     /// A password is better left to the environment variable, or to PGPASSWORD or ~/.pgpass, since
     /// a command line can be read by others.
-    #[arg(long, env = "BULKMAN_DATABASE_URL", hide_env_values = true, global = true, default_value = "")]
+    #[arg(
+        long,
+        env = "BULKMAN_DATABASE_URL",
+        hide_env_values = true,
+        global = true,
+        default_value = ""
+    )]
     url: String,
 
     /// The schema with bulkman's tables.
@@ -22,7 +28,13 @@ pub(crate) struct Arguments {
     schema: String,
 
     /// The namespace with the circuits.
-    #[arg(long, short, env = "BULKMAN_NAMESPACE", global = true, default_value = "default")]
+    #[arg(
+        long,
+        short,
+        env = "BULKMAN_NAMESPACE",
+        global = true,
+        default_value = "default"
+    )]
     namespace: String,
 
     /// Seconds that connecting, and then each operation, may take.
@@ -89,7 +101,11 @@ pub(crate) struct Action {
 
 impl Action {
     pub(crate) fn by(&self) -> String {
-        let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
+        let user = || {
+            std::env::var("USER")
+                .or_else(|_| std::env::var("LOGNAME"))
+                .unwrap_or_default()
+        };
         self.by.clone().unwrap_or_else(user)
     }
 }
@@ -98,7 +114,9 @@ impl Arguments {
     pub(crate) fn store(&self) -> Result<PostgresStore, StoreError> {
         let limit = Duration::from_secs(self.timeout.into());
         if self.url.is_empty() {
-            return Err(StoreError::invalid_argument("which database? give --url, or BULKMAN_DATABASE_URL"));
+            return Err(StoreError::invalid_argument(
+                "which database? give --url, or BULKMAN_DATABASE_URL",
+            ));
         }
         PostgresStore::builder(&self.url)
             .schema(&self.schema)

@@ -40,7 +40,11 @@ async fn run(store: &PostgresStore, command: &Command) -> Result<ExitCode, Store
         Command::Check => return check(store).await,
         Command::Status => report::status(&store.admin().status().await?),
         Command::Watch(options) => watch::watch(store, options).await?,
-        Command::History { circuit, limit, prune_days } => {
+        Command::History {
+            circuit,
+            limit,
+            prune_days,
+        } => {
             if let Some(days) = prune_days {
                 let age = std::time::Duration::from_secs(u64::from(*days) * 24 * 60 * 60);
                 let forgotten = store.admin().prune_history(age).await?;
@@ -62,7 +66,7 @@ async fn run(store: &PostgresStore, command: &Command) -> Result<ExitCode, Store
 async fn check(store: &PostgresStore) -> Result<ExitCode, StoreError> {
     let findings = store.check().await?;
     for finding in &findings {
-        report::line(format_args!("{}\n    {}", finding.problem, finding.mend));
+        report::line(format_args!("{}\n    {}", finding.problem, finding.fix));
     }
     if findings.is_empty() {
         report::line(format_args!("nothing is missing"));
@@ -71,7 +75,11 @@ async fn check(store: &PostgresStore) -> Result<ExitCode, StoreError> {
     Ok(ExitCode::from(1))
 }
 
-async fn act(store: &PostgresStore, command: &Command, action: &Action) -> Result<CircuitView, StoreError> {
+async fn act(
+    store: &PostgresStore,
+    command: &Command,
+    action: &Action,
+) -> Result<CircuitView, StoreError> {
     let admin = store.admin();
     let (circuit, by, reason) = (action.circuit.as_str(), action.by(), action.reason.as_str());
     match command {

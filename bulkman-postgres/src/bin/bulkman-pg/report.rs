@@ -33,15 +33,27 @@ pub(crate) fn status(circuits: &[CircuitView]) {
     if circuits.is_empty() {
         line(format_args!("no circuits"));
     }
-    let width = circuits.iter().map(|view| view.circuit.as_str().chars().count()).max().unwrap_or(0);
+    let width = circuits
+        .iter()
+        .map(|view| view.circuit.as_str().chars().count())
+        .max()
+        .unwrap_or(0);
     for view in circuits {
         let name = view.circuit.as_str();
-        line(format_args!("{name:width$}  {:11}  since {:>8}{}", view.state, Span(view.age), Details(view)));
+        line(format_args!(
+            "{name:width$}  {:11}  since {:>8}{}",
+            view.state,
+            Span(view.age),
+            Details(view)
+        ));
     }
 }
 
 pub(crate) fn acted(view: &CircuitView) {
-    line(format_args!("{} is {}, epoch {}", view.circuit, view.state, view.epoch.0));
+    line(format_args!(
+        "{} is {}, epoch {}",
+        view.circuit, view.state, view.epoch.0
+    ));
 }
 
 pub(crate) fn history(entries: &[HistoryEntry]) {
@@ -49,7 +61,11 @@ pub(crate) fn history(entries: &[HistoryEntry]) {
         line(format_args!("no changes"));
     }
     for entry in entries {
-        line(format_args!("{:>8} ago  {}", Span(entry.age), Change(entry)));
+        line(format_args!(
+            "{:>8} ago  {}",
+            Span(entry.age),
+            Change(entry)
+        ));
     }
 }
 
@@ -73,10 +89,14 @@ impl fmt::Display for Details<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let view = self.0;
         match view.state {
-            FleetState::Open if view.is_due() => f.write_str(", may be probed")?,
+            FleetState::Open if view.isolation_elapsed() => f.write_str(", may be probed")?,
             FleetState::Open => write!(f, ", for another {}", Span(view.remaining))?,
             FleetState::HalfOpen => {
-                write!(f, ", {} probes succeeded, {} failed", view.probes_succeeded, view.probes_failed)?;
+                write!(
+                    f,
+                    ", {} probes succeeded, {} failed",
+                    view.probes_succeeded, view.probes_failed
+                )?;
             }
             _ => {}
         }
@@ -100,7 +120,11 @@ struct Plain<'a>(&'a str);
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") }
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())
+            } else {
+                write!(f, "{c}")
+            }
         })
     }
 }
@@ -130,7 +154,10 @@ mod tests {
     fn spans_are_short() {
         let text = |seconds| Span(Duration::from_secs(seconds)).to_string();
         assert_eq!(Span(Duration::from_millis(250)).to_string(), "250ms");
-        assert_eq!([text(59), text(61), text(3_700), text(90_000)], ["59s", "1m 1s", "1h 1m", "1d 1h"]);
+        assert_eq!(
+            [text(59), text(61), text(3_700), text(90_000)],
+            ["59s", "1m 1s", "1h 1m", "1d 1h"]
+        );
         assert_eq!(format!("{:>8}|", Span(Duration::from_secs(5))), "      5s|");
     }
 

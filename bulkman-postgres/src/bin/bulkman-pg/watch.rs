@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bulkman_core::store::StoreError;
-use bulkman_core::store::{CircuitStore, Fingerprint, HistoryEntry, Revision, Snapshot, StoreSession};
+use bulkman_core::store::{
+    CircuitStore, Fingerprint, HistoryEntry, Revision, Snapshot, StoreSession,
+};
 use bulkman_postgres::PostgresStore;
 
 use crate::arguments::WatchOptions;
@@ -11,7 +13,10 @@ use crate::report::{self, Change};
 
 /// Prints changes as they come, until there were enough; goes on after a lost connection.
 pub(crate) async fn watch(store: &PostgresStore, options: &WatchOptions) -> Result<(), StoreError> {
-    let mut watched = Watched { seen: None, left: options.count };
+    let mut watched = Watched {
+        seen: None,
+        left: options.count,
+    };
     loop {
         let error = match follow(store, &mut watched).await {
             Ok(()) => return Ok(()),
@@ -39,8 +44,17 @@ struct Seen {
 
 impl Seen {
     fn of(snapshot: &Snapshot) -> Self {
-        let Snapshot { revision, incarnation, fingerprint, .. } = *snapshot;
-        Self { revision, incarnation, fingerprint }
+        let Snapshot {
+            revision,
+            incarnation,
+            fingerprint,
+            ..
+        } = *snapshot;
+        Self {
+            revision,
+            incarnation,
+            fingerprint,
+        }
     }
 
     /// Whether the history that `later` is of can't be this one's.
@@ -55,7 +69,7 @@ impl Seen {
 async fn follow(store: &PostgresStore, watched: &mut Watched) -> Result<(), StoreError> {
     let limit = store.settings().operation_timeout;
     let connecting = store.settings().connect_timeout + limit;
-    let mut session = bounded(connecting, CircuitStore::connect(store, &[])).await?;
+    let mut session = bounded(connecting, CircuitStore::open_session(store, &[])).await?;
     let mut seen = match watched.seen {
         Some(seen) => seen,
         None => print_all(&mut *session, limit).await?,
@@ -88,7 +102,9 @@ async fn print_since(
     let snapshot = bounded(limit, session.snapshot(Some(seen.revision))).await?;
     let now = Seen::of(&snapshot);
     if seen.is_lost_in(now) {
-        report::line(format_args!("history was lost (a backup was restored?); from now on:"));
+        report::line(format_args!(
+            "history was lost (a backup was restored?); from now on:"
+        ));
         return print_all(session, limit).await;
     }
     if now.revision == seen.revision {
@@ -96,7 +112,8 @@ async fn print_since(
     }
     let entries = bounded(limit, session.history(None, MOST)).await?;
     // What was changed since the look is for the next one.
-    let news = |entry: &&HistoryEntry| entry.revision > seen.revision && entry.revision <= now.revision;
+    let news =
+        |entry: &&HistoryEntry| entry.revision > seen.revision && entry.revision <= now.revision;
     for entry in entries.iter().rev().filter(news) {
         if *left == Some(0) {
             break;

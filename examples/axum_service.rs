@@ -1,11 +1,11 @@
-//! A web service with two backends, each behind a bulkhead of its own.
+//! A web service with two backends, each behind its own bulkhead.
 //!
-//! When one backend hangs or fails, its bulkhead refuses what would only pile up: those requests
-//! are answered 503 with `Retry-After` at once, and the other backend's are served as ever.
-//! `/health` reports both bulkheads.
+//! When one backend hangs or fails, its bulkhead rejects excess requests immediately, with status
+//! 503 and `Retry-After`. Requests for the other backend are served as before. `/health` reports
+//! both bulkheads.
 //!
-//! The program starts the backends and the service on loopback, lets a client tell the story,
-//! checks it, and ends.
+//! The program starts the backends and the service on loopback, sends requests, checks the
+//! responses, and exits.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -34,24 +34,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = serve(service(&manager, &search, &stock)?).await?;
     let client = Client::new(address);
 
-    println!("both backends are well:");
+    println!("both backends are healthy:");
     assert_eq!(client.get("/search").await?.status, 200);
     assert_eq!(client.get("/stock").await?.status, 200);
 
-    println!("search hangs, and 40 requests for it come in:");
-    search.becomes(Mood::Hanging);
+    println!("search hangs, and 40 requests for it arrive:");
+    search.set_behavior(Behavior::Hanging);
     let searches: Vec<_> = (0..40)
         .map(|_| tokio::spawn(client.get("/search")))
         .collect();
-    // Refusals are answered while the requests that got in still hang.
-    let bulkhead = manager.get_bulkhead("search").expect("made above");
+    // Rejections are returned while the admitted requests still hang.
+    let bulkhead = manager.get_bulkhead("search").expect("created above");
     while bulkhead.stats().rejected.full < 32 {
         tokio::task::yield_now().await;
     }
     let begin = Instant::now();
     assert_eq!(client.get("/stock").await?.status, 200);
     println!("  stock still answers, in {:.1?}", begin.elapsed());
-    search.becomes(Mood::Well);
+    search.set_behavior(Behavior::Well);
     let mut answers = [0, 0];
     for search in searches {
         let answer = search.await??;
@@ -65,28 +65,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!(
-        "  {} answered, {} refused; at most {} reached the backend at once",
+        "  {} served, {} rejected; at most {} reached the backend at once",
         answers[0],
         answers[1],
         search.most()
     );
-    assert_eq!(answers, [8, 32], "4 running, 4 waiting, the rest refused");
+    assert_eq!(answers, [8, 32], "4 running, 4 waiting, the rest rejected");
     assert_eq!(search.most(), 4);
 
     println!("stock fails:");
-    stock.becomes(Mood::Failing);
+    stock.set_behavior(Behavior::Failing);
     for _ in 0..5 {
         assert_eq!(client.get("/stock").await?.status, 502);
     }
     let before = stock.requests();
-    let refused = client.get("/stock").await?;
-    println!("  {}", refused.body);
-    assert_eq!(refused.status, 503);
-    assert_eq!(refused.retry_after.as_deref(), Some("30"));
+    let rejected = client.get("/stock").await?;
+    println!("  {}", rejected.body);
+    assert_eq!(rejected.status, 503);
+    assert_eq!(rejected.retry_after.as_deref(), Some("30"));
     assert_eq!(
         stock.requests(),
         before,
-        "an open circuit leaves the backend alone"
+        "an open circuit sends nothing to the backend"
     );
 
     let health = client.get("/health").await?;
@@ -99,14 +99,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             (&name.into(), &state.into())
         );
     }
-    println!(
-        "health says it in JSON, and to people:\n{}",
-        manager.snapshot()
-    );
+    println!("the health report, as a table:\n{}", manager.snapshot());
     Ok(())
 }
 
-/// The service: a route and a bulkhead for each backend, and one that reports them.
+/// Returns the service: a route and a bulkhead for each backend, and a health route.
 fn service(
     manager: &BulkheadManager,
     search: &Backend,
@@ -125,19 +122,19 @@ fn service(
     Ok(health.nest("/search", search).nest("/stock", stock))
 }
 
-/// All requests for these routes go through the bulkhead; a 5xx counts against the backend.
+/// Sends all requests for these routes through the bulkhead. A 5xx counts as a failure.
 fn guarded(routes: Router, bulkhead: Bulkhead) -> Router {
     let layer =
         BulkheadLayer::new(bulkhead).classify_status(|answer: &Response| answer.status().as_u16());
     routes.layer(
         ServiceBuilder::new()
-            .layer(HandleErrorLayer::new(refuse))
+            .layer(HandleErrorLayer::new(reject))
             .layer(layer),
     )
 }
 
-/// What a caller is told when there is no answer.
-async fn refuse(error: ServiceError) -> Response {
+/// Converts an error to a response.
+async fn reject(error: ServiceError) -> Response {
     let status =
         StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let retry_after = error
@@ -146,7 +143,7 @@ async fn refuse(error: ServiceError) -> Response {
     (status, retry_after, error.to_string()).into_response()
 }
 
-/// Passes requests on to a backend.
+/// Forwards requests to a backend.
 fn forward(backend: &Backend) -> Router {
     let (client, url) = (reqwest::Client::new(), backend.url.clone());
     let handler = || async move {
@@ -166,7 +163,7 @@ fn forward(backend: &Backend) -> Router {
     Router::new().route("/", get(handler))
 }
 
-/// 200 while every bulkhead lets calls through, 503 otherwise; and in any case the whole report.
+/// Returns the snapshot, with status 200 while every bulkhead admits calls and 503 otherwise.
 async fn health(State(manager): State<BulkheadManager>) -> (StatusCode, Json<ManagerSnapshot>) {
     let report = manager.snapshot();
     let is_well = |state| matches!(state, BulkheadState::Healthy | BulkheadState::Degraded);
@@ -182,7 +179,7 @@ async fn health(State(manager): State<BulkheadManager>) -> (StatusCode, Json<Man
     (status, Json(report))
 }
 
-/// Serves on loopback until the program ends.
+/// Serves on loopback until the program exits.
 async fn serve(routes: Router) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -190,21 +187,21 @@ async fn serve(routes: Router) -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// A server whose mood the story decides.
+/// A server whose behavior the client controls.
 struct Backend {
     url: String,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    mood: watch::Sender<Mood>,
+    behavior: watch::Sender<Behavior>,
     requests: AtomicU64,
     now: AtomicU64,
     most: AtomicU64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mood {
+enum Behavior {
     Well,
     Hanging,
     Failing,
@@ -213,7 +210,7 @@ enum Mood {
 impl Backend {
     async fn start() -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            mood: watch::Sender::new(Mood::Well),
+            behavior: watch::Sender::new(Behavior::Well),
             requests: AtomicU64::new(0),
             now: AtomicU64::new(0),
             most: AtomicU64::new(0),
@@ -227,15 +224,15 @@ impl Backend {
         })
     }
 
-    fn becomes(&self, mood: Mood) {
-        self.shared.mood.send_replace(mood);
+    fn set_behavior(&self, behavior: Behavior) {
+        self.shared.behavior.send_replace(behavior);
     }
 
     fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// The most requests that it served at once.
+    /// Returns the highest number of requests in flight.
     fn most(&self) -> u64 {
         self.shared.most.load(Ordering::SeqCst)
     }
@@ -245,14 +242,14 @@ async fn answer(State(shared): State<Arc<Shared>>) -> Result<&'static str, Statu
     shared.requests.fetch_add(1, Ordering::SeqCst);
     let now = shared.now.fetch_add(1, Ordering::SeqCst) + 1;
     shared.most.fetch_max(now, Ordering::SeqCst);
-    let mut mood = shared.mood.subscribe();
-    let mood = mood
-        .wait_for(|mood| *mood != Mood::Hanging)
+    let mut behavior = shared.behavior.subscribe();
+    let behavior = behavior
+        .wait_for(|behavior| *behavior != Behavior::Hanging)
         .await
-        .map(|mood| *mood);
+        .map(|behavior| *behavior);
     shared.now.fetch_sub(1, Ordering::SeqCst);
-    if matches!(mood, Ok(Mood::Well)) {
-        Ok("an answer")
+    if matches!(behavior, Ok(Behavior::Well)) {
+        Ok("a response")
     } else {
         Err(StatusCode::INTERNAL_SERVER_ERROR)
     }

@@ -1,7 +1,7 @@
-//! Blocking work: synchronous functions off the executor, with a limit that never lies.
+//! Blocking work: synchronous functions on the blocking pool, with a limit that always holds.
 //!
-//! A thread can't be interrupted. When the caller of a blocking function gives up, the function
-//! goes on, and so does its use of the dependency; its permit is free when it has really ended.
+//! A thread cannot be interrupted. When the caller of a blocking function times out, the function
+//! continues to use the dependency. Its permit is released when the function has ended.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -15,7 +15,7 @@ use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, TokioRuntime};
 use futures_lite::future::poll_once;
 use futures_util::future::try_join_all;
 
-/// Nothing here fails by itself.
+/// The operations of this example do not fail.
 type Answer<T> = Result<T, Infallible>;
 
 #[tokio::main]
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bulkhead = Bulkhead::new(config, TokioRuntime::new())?;
 
     eight_jobs_two_threads(&bulkhead).await?;
-    a_caller_gives_up(&bulkhead).await?;
+    a_caller_times_out(&bulkhead).await?;
     a_closure_panics(&bulkhead).await;
     on_this_thread(&bulkhead)?;
 
@@ -52,13 +52,13 @@ async fn eight_jobs_two_threads(bulkhead: &Bulkhead) -> Result<(), BulkheadError
     });
     let primes = try_join_all(jobs).await?;
     let most = most.load(Ordering::SeqCst);
-    println!("8 jobs have counted primes, {most} at once at most: {primes:?}");
+    println!("8 jobs counted primes, at most {most} at once: {primes:?}");
     assert!(most <= 2);
     assert_eq!(primes, [1229, 2262, 3245, 4203, 5133, 6057, 6935, 7837]);
     Ok(())
 }
 
-async fn a_caller_gives_up(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infallible>> {
+async fn a_caller_times_out(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infallible>> {
     // Holds one of the two permits throughout, so that the next job needs the other one.
     let other = bulkhead.acquire().await?;
 
@@ -67,12 +67,12 @@ async fn a_caller_gives_up(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infa
         .call()
         .timeout(Duration::from_millis(50))
         .execute_blocking(move || {
-            // Until somebody says so, or is gone.
+            // Blocks until the sender sends or is dropped.
             let _ = finished.recv();
             Answer::Ok(0)
         });
-    let error = stuck.await.expect_err("nobody let it finish");
-    println!("the caller gives up: {error}");
+    let error = stuck.await.expect_err("it was not released");
+    println!("the caller times out: {error}");
     assert!(matches!(
         error,
         BulkheadError::Timeout {
@@ -93,14 +93,14 @@ async fn a_caller_gives_up(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infa
 
     drop(finish);
     let primes = next.await?;
-    println!("it has ended, and its permit went to the next call: {primes} primes");
+    println!("it ended, and its permit went to the next call: {primes} primes");
     assert_eq!(primes, 25);
     other.succeed();
     Ok(())
 }
 
 async fn a_closure_panics(bulkhead: &Bulkhead) {
-    // The hook would write the panic to stderr; here it is part of the show.
+    // The default hook would print the panic, which is expected here.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let result = bulkhead
@@ -108,12 +108,12 @@ async fn a_closure_panics(bulkhead: &Bulkhead) {
         .await;
     panic::set_hook(hook);
     let error = result.expect_err("it panics");
-    println!("a panic comes back as an error: {error}");
+    println!("a panic is returned as an error: {error}");
     assert!(matches!(error, BulkheadError::Panicked { .. }));
     assert_eq!(bulkhead.stats().panicked, 1);
 }
 
-/// Without an executor: waits and runs on the calling thread.
+/// Waits and runs on the calling thread, without an executor.
 fn on_this_thread(bulkhead: &Bulkhead) -> Result<(), BulkheadError<Infallible>> {
     let primes = bulkhead.execute_sync(|| Answer::Ok(count_primes(1000)))?;
     println!("on this thread: {primes} primes");

@@ -1,8 +1,8 @@
-//! A circuit breaker alone, without a bulkhead: rules over a window, growing isolation, events,
-//! and control by hand.
+//! A circuit breaker without a bulkhead: rules over a window, growing isolation, events, and manual
+//! control.
 //!
-//! The clock is virtual, so that minutes pass at once; this is also how to test settings of
-//! one's own. A program passes `TokioRuntime::new()`, `SmolRuntime::new()` or `ClockOnly` instead.
+//! The clock is virtual, so minutes pass immediately. Tests can use the same clock. A program
+//! passes `TokioRuntime::new()`, `SmolRuntime::new()` or `ClockOnly` instead.
 
 use std::time::Duration;
 
@@ -32,61 +32,61 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut events = breaker.events();
 
     clock.block_on(async {
-        println!("one call in three fails: annoying, but below the threshold");
+        println!("one call in three fails: below the threshold");
         for call in 1..=30 {
             let _ = pay(&breaker, &clock, SECOND, call % 3 != 0).await;
         }
         report(&breaker);
         assert_eq!(breaker.state(), CircuitState::Closed);
 
-        println!("all calls fail, until the circuit has had enough");
+        println!("all calls fail until the circuit opens");
         let mut calls = 0;
         while pay(&breaker, &clock, SECOND, false).await == Err(CircuitError::Operation("declined"))
         {
             calls += 1;
         }
         report(&breaker);
-        println!("  {calls} more failures were enough");
-        let refused = breaker.try_acquire().expect_err("it is open");
-        println!("  {refused}");
-        assert_eq!(refused.retry_after, Some(30 * SECOND));
+        println!("  it took {calls} more failures");
+        let rejected = breaker.try_acquire().expect_err("it is open");
+        println!("  {rejected}");
+        assert_eq!(rejected.retry_after, Some(30 * SECOND));
 
         println!("three probes fail, one after each isolation; each isolation is twice as long");
         for isolation in [30, 60, 120] {
             clock.sleep_until(clock.now() + isolation * SECOND).await;
             let probe = pay(&breaker, &clock, SECOND, false).await;
             assert_eq!(probe, Err(CircuitError::Operation("declined")));
-            let refused = breaker.try_acquire().expect_err("it is open again");
-            println!("  {refused}");
-            assert_eq!(refused.retry_after, Some(2 * isolation * SECOND));
+            let rejected = breaker.try_acquire().expect_err("it is open again");
+            println!("  {rejected}");
+            assert_eq!(rejected.retry_after, Some(2 * isolation * SECOND));
         }
 
-        println!("it is repaired: two good probes close");
+        println!("it is fixed: two successful probes close the circuit");
         clock.sleep_until(clock.now() + 240 * SECOND).await;
         for _ in 0..2 {
             pay(&breaker, &clock, SECOND, true)
                 .await
-                .expect("it is repaired");
-            println!("  a probe passes: {}", breaker.state());
+                .expect("it is fixed");
+            println!("  a probe succeeds: {}", breaker.state());
         }
         assert_eq!(breaker.state(), CircuitState::Closed);
 
-        println!("it answers, but takes its time");
+        println!("it answers slowly");
         while pay(&breaker, &clock, 5 * SECOND, true).await.is_ok() {}
         report(&breaker);
 
-        println!("by hand: held open for a repair, then started afresh");
+        println!("manually: forced open for maintenance, then closed");
         breaker.force_open();
-        let refused = breaker.try_acquire().expect_err("it is held open");
-        println!("  {refused}");
+        let rejected = breaker.try_acquire().expect_err("it is forced open");
+        println!("  {rejected}");
         assert_eq!(
-            (refused.reason, refused.retry_after),
+            (rejected.reason, rejected.retry_after),
             (RejectionReason::ForcedOpen, None)
         );
         breaker.reset();
         assert!(breaker.try_acquire().is_ok());
 
-        println!("all that happened:");
+        println!("all transitions:");
         let mut causes = Vec::new();
         while let Some(CircuitEvent::Transition(transition)) = events.try_next() {
             println!(
@@ -114,14 +114,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ]);
         assert_eq!(causes, expected);
     });
-    println!(
-        "{} minutes of the virtual clock",
-        clock.elapsed().as_secs() / 60
-    );
+    println!("{} minutes of virtual time", clock.elapsed().as_secs() / 60);
     Ok(())
 }
 
-/// A call to the dependency.
+/// Calls the dependency.
 async fn pay(
     breaker: &CircuitBreaker,
     clock: &ManualRuntime,

@@ -1,8 +1,8 @@
-//! A crate that embeds `bulkman-core` alone: no executor, no clock, the time as an argument.
+//! A crate that embeds `bulkman-core` without an executor and passes the time as an argument.
 //!
-//! [`Balancer`] stands for such a crate, one that speaks a protocol without doing I/O: it picks a
-//! replica whose circuit admits a call, and is told how the call went. Who embeds it owns time and
-//! sockets.
+//! [`Balancer`] is an example of such a crate, one that implements a protocol without I/O. It picks
+//! a replica whose circuit admits a call, and records the outcome of the call. Its user owns the
+//! clock and the sockets.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut balancer = Balancer::new(["replica-a", "replica-b"])?;
-    // From here on, time is what this function says.
+    // The only source of time.
     let start = ClockOnly.now();
     let at = |seconds: u32| start + SECOND * seconds;
 
-    println!("both replicas take their turns, until one fails three times");
+    println!("both replicas take turns, until one fails three times");
     let mut failed = 0;
     for second in 0..6 {
         let lease = balancer.pick(at(second))?;
@@ -46,18 +46,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         lease.finish(Outcome::Success, SECOND / 10, at(second));
     }
 
-    println!("it fails as well: nobody is left, and the caller learns when to come back");
+    println!(
+        "it fails as well: no replica is left, and the error contains the time until the next attempt"
+    );
     for second in 10..13 {
         balancer
             .pick(at(second))?
             .finish(Outcome::Failure, SECOND / 10, at(second));
     }
-    let nobody = balancer.pick(at(13)).expect_err("both are open");
-    println!("   13s  {nobody}");
+    let none = balancer.pick(at(13)).expect_err("both are open");
+    println!("   13s  {none}");
     // replica-a has been open since the fourth second.
-    assert_eq!(nobody.retry_after, Some(21 * SECOND));
+    assert_eq!(none.retry_after, Some(21 * SECOND));
 
-    println!("half a minute after it failed, the first one gets a probe, passes it, and is back");
+    println!("half a minute after it failed, the first one passes a probe and takes calls again");
     for second in 34..36 {
         let lease = balancer.pick(at(second))?;
         println!("  {second:>3}s  {}", lease.replica);
@@ -71,13 +73,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Spreads calls over replicas and leaves out those that fail.
+/// Distributes calls over replicas and skips those that fail.
 struct Balancer {
     replicas: Vec<CircuitBreaker>,
     next: usize,
 }
 
-/// The right to make one call to one replica. Dropped, it says nothing about the replica.
+/// The right to make one call to one replica. Dropping it records no outcome.
 #[derive(Debug)]
 struct Lease<'a> {
     replica: &'a str,
@@ -97,13 +99,13 @@ impl Balancer {
             .isolation_duration(30 * SECOND);
         let replicas = names
             .into_iter()
-            // No method that reads the clock is ever called, so this one stands still for all it matters.
+            // No method that reads the clock is called, so any clock will do.
             .map(|name| CircuitBreaker::new(name, config.clone(), ClockOnly))
             .collect::<Result<_, _>>()?;
         Ok(Self { replicas, next: 0 })
     }
 
-    /// The next replica that admits a call at `now`.
+    /// Returns the next replica that admits a call at `now`.
     fn pick(&mut self, now: Instant) -> Result<Lease<'_>, NoReplica> {
         let mut retry_after: Option<Duration> = None;
         for turn in 0..self.replicas.len() {
@@ -117,7 +119,7 @@ impl Balancer {
                         admission,
                     });
                 }
-                Err(refused) => retry_after = soonest(retry_after, refused.retry_after),
+                Err(rejection) => retry_after = soonest(retry_after, rejection.retry_after),
             }
         }
         Err(NoReplica { retry_after })
@@ -144,8 +146,8 @@ fn soonest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
 impl std::fmt::Display for NoReplica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.retry_after {
-            Some(after) => write!(f, "no replica takes calls; come back in {after:?}"),
-            None => f.write_str("no replica takes calls"),
+            Some(after) => write!(f, "no replica admits calls; retry in {after:?}"),
+            None => f.write_str("no replica admits calls"),
         }
     }
 }

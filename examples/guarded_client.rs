@@ -1,7 +1,7 @@
 //! An HTTP client behind a bulkhead: `reqwest` with [`BulkheadLayer`].
 //!
-//! `reqwest::Client` is a tower service, so the layer goes right around it. The program starts a
-//! server on loopback that fails for a while, and checks what its caller sees.
+//! `reqwest::Client` is a tower service, so the layer wraps it directly. The program starts a server
+//! on loopback that fails for a while, and checks the results.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -35,12 +35,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .classify_status(status)
         .layer(reqwest::Client::new());
 
-    println!("well: {}", fetch(&client, server.url("/now")).await?);
+    println!("healthy:   {}", fetch(&client, server.url("/now")).await?);
 
-    // A status of 5xx is a response, and a failure of the server.
+    // A 5xx is a response, and a failure of the server.
     server.fails.store(true, Ordering::SeqCst);
     for _ in 0..3 {
-        println!("ill:  {}", fetch(&client, server.url("/now")).await?);
+        println!("failing:   {}", fetch(&client, server.url("/now")).await?);
     }
     assert_eq!(
         bulkhead.circuit_breaker().map(|circuit| circuit.state()),
@@ -48,30 +48,35 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let requests = server.requests.load(Ordering::SeqCst);
-    let refused = fetch(&client, server.url("/now"))
+    let rejected = fetch(&client, server.url("/now"))
         .await
         .expect_err("the circuit is open");
-    println!("open: {refused}");
-    assert!(refused.is_rejection());
+    println!("open:      {rejected}");
+    assert!(rejected.is_rejection());
     assert_eq!(
         server.requests.load(Ordering::SeqCst),
         requests,
-        "the server is left alone"
+        "no request reaches the server"
     );
 
     server.fails.store(false, Ordering::SeqCst);
-    tokio::time::sleep(refused.retry_after().expect("an open circuit says when")).await;
-    println!("back: {}", fetch(&client, server.url("/now")).await?);
+    tokio::time::sleep(
+        rejected
+            .retry_after()
+            .expect("an open circuit has a retry time"),
+    )
+    .await;
+    println!("recovered: {}", fetch(&client, server.url("/now")).await?);
     assert_eq!(
         bulkhead.circuit_breaker().map(|circuit| circuit.state()),
         Some(CircuitState::Closed)
     );
 
-    // A server that does not answer at all.
+    // A server that does not answer.
     let late = fetch(&client, server.url("/never"))
         .await
-        .expect_err("nobody answers");
-    println!("late: {late}");
+        .expect_err("no response");
+    println!("timed out: {late}");
     assert!(matches!(
         late.get(),
         BulkheadError::Timeout {
@@ -82,7 +87,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One request; what it says is the caller's business, whether the server is well the bulkhead's.
+/// Sends one request. The caller reads the response; the bulkhead classifies its status.
 async fn fetch(client: &Guarded, url: String) -> Result<StatusCode, ServiceError> {
     let request = reqwest::Request::new(reqwest::Method::GET, url.parse().expect("a URL"));
     Ok(client.clone().oneshot(request).await?.status())

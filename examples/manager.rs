@@ -1,4 +1,4 @@
-//! The manager: one bulkhead a dependency, found by name. What fails isolates itself alone.
+//! The manager: one bulkhead per dependency, found by name. Only the failing one is isolated.
 
 use std::error::Error;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     manager.create_bulkhead(mail)?;
     manager.create_bulkhead(search)?;
 
-    println!("orders come in while the mail server is down:");
+    println!("orders arrive while the mail server is down:");
     for order in 1..=5 {
         let stored = manager.execute_in_bulkhead("database", store(order)).await;
         let sent = manager.execute_in_bulkhead("mail", send(order)).await;
@@ -31,10 +31,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             describe(&sent)
         );
         assert_eq!(stored, Ok(()));
-        let expected_refusal = order > 3;
+        let expected_rejection = order > 3;
         assert_eq!(
             sent.is_err_and(|error| error.is_rejection()),
-            expected_refusal
+            expected_rejection
         );
     }
 
@@ -58,8 +58,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("\nstatistics:");
     println!(
-        "  {:<10}{:>8}{:>8}{:>8}{:>8}",
-        "name", "started", "ok", "failed", "refused"
+        "  {:<10}{:>8}{:>8}{:>8}{:>10}",
+        "name", "started", "ok", "failed", "rejected"
     );
     let stats = manager.all_stats();
     for BulkheadStats {
@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     } in &stats
     {
         println!(
-            "  {bulkhead:<10}{started:>8}{successful:>8}{failed:>8}{:>8}",
+            "  {bulkhead:<10}{started:>8}{successful:>8}{failed:>8}{:>10}",
             rejected.total()
         );
     }
@@ -85,13 +85,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("\none name, one bulkhead:");
     let same = manager.get_or_create_bulkhead(database.clone())?;
     println!(
-        "  asked for again with the same settings: {} calls so far",
+        "  requested again with the same settings: {} calls so far",
         same.stats().started
     );
     assert_eq!(same.stats().started, 5);
     let conflict = manager.get_or_create_bulkhead(database.max_concurrent_calls(50));
     let conflict = conflict.expect_err("the settings differ");
-    println!("  with others: {conflict}");
+    println!("  with different settings: {conflict}");
     assert!(matches!(
         conflict,
         ManagerError::Conflict {
@@ -100,10 +100,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     ));
     let missing = manager.execute_in_bulkhead("fax", send(6)).await;
-    println!("  a name that nobody made: {}", describe(&missing));
+    println!("  an unknown name: {}", describe(&missing));
     assert!(matches!(missing, Err(BulkheadError::NotFound { .. })));
 
-    manager.remove_bulkhead("search").expect("it is there");
+    manager.remove_bulkhead("search").expect("it exists");
     manager.shutdown();
     manager.drained().await;
     let late = manager.execute_in_bulkhead("database", store(7)).await;
@@ -125,6 +125,6 @@ fn describe(result: &Result<(), BulkheadError<&'static str>>) -> String {
     match result {
         Ok(()) => String::from("done"),
         Err(BulkheadError::Operation(error)) => format!("failed ({error})"),
-        Err(refused) => refused.to_string(),
+        Err(error) => error.to_string(),
     }
 }

@@ -1,12 +1,11 @@
 //! How long callers of an overloaded web service wait, with a bulkhead and without.
 //!
-//! The service's backend serves 8 requests at once, 5 ms each, so 1,600 a second at most. 128 clients ask for more than
-//! that. Without a bulkhead all of them wait in one long line; with one, as many as can be served in time are, and the
-//! others are told at once.
+//! The backend serves 8 requests at once, 5 ms each, so at most 1,600 a second. 128 clients send
+//! more than that. Without a bulkhead, all of them wait in one long queue. With one, the requests
+//! that can be served in time are served, and the others are rejected immediately.
 //!
-//! Run it with `--release` for figures that mean something; `cargo run --release -p bulkman-bench -- overload` measures
-//! more of them, against targets. It talks to itself on loopback, checks what holds on
-//! any machine, and ends.
+//! Run it with `--release` for meaningful figures. `cargo run --release -p bulkman-bench -- overload`
+//! measures more of them, against targets.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ const CLIENTS: usize = 128;
 const REQUESTS: usize = 20;
 const AT_ONCE: usize = 8;
 const TAKES: Duration = Duration::from_millis(5);
-/// Between a client's requests.
+/// The pause between a client's requests.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[tokio::main]
@@ -38,20 +37,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_concurrent_calls(AT_ONCE)
         .max_queue_size(2 * AT_ONCE);
     let bulkhead = Bulkhead::new(config, TokioRuntime::new())?;
-    let refuse = |error: ServiceError| async move {
+    let reject = |error: ServiceError| async move {
         StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     };
     let guard = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(refuse))
+        .layer(HandleErrorLayer::new(reject))
         .layer(BulkheadLayer::new(bulkhead));
     let guarded = load(&serve(service().layer(guard)).await?).await?;
 
     println!("{:<26}{:>9}{:>10}{:>10}", "", "requests", "p50", "p99");
-    let [unguarded, served, refused] = [
+    let [unguarded, served, rejected] = [
         ("without a bulkhead", bare.of(StatusCode::OK)),
         ("with one: served", guarded.of(StatusCode::OK)),
         (
-            "with one: refused",
+            "with one: rejected",
             guarded.of(StatusCode::SERVICE_UNAVAILABLE),
         ),
     ]
@@ -66,16 +65,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         (times.len(), at(0.5))
     });
     assert_eq!(unguarded.0, CLIENTS * REQUESTS);
-    assert_eq!(served.0 + refused.0, CLIENTS * REQUESTS);
+    assert_eq!(served.0 + rejected.0, CLIENTS * REQUESTS);
     assert!(
         served.1 < unguarded.1,
-        "who is served waits for a short queue"
+        "a served request waits in a short queue"
     );
-    assert!(refused.1 < served.1, "who is refused does not wait");
+    assert!(rejected.1 < served.1, "a rejected request does not wait");
     Ok(())
 }
 
-/// A service whose backend can do so much and no more.
+/// Returns a service whose backend has a fixed capacity.
 fn service() -> Router {
     let backend = Arc::new(Semaphore::new(AT_ONCE));
     let handler = move || async move {
@@ -95,11 +94,11 @@ async fn serve(routes: Router) -> std::io::Result<String> {
     Ok(url)
 }
 
-/// Statuses, and how long each took.
-struct Answers(Vec<(StatusCode, Duration)>);
+/// Statuses and latencies of all requests.
+struct Responses(Vec<(StatusCode, Duration)>);
 
-impl Answers {
-    /// The times of the answers with this status, shortest first.
+impl Responses {
+    /// Returns the latencies of the responses with this status, shortest first.
     fn of(&self, status: StatusCode) -> Vec<Duration> {
         let mut times: Vec<_> = self
             .0
@@ -112,7 +111,7 @@ impl Answers {
     }
 }
 
-async fn load(url: &str) -> Result<Answers, Box<dyn Error>> {
+async fn load(url: &str) -> Result<Responses, Box<dyn Error>> {
     let client = reqwest::Client::new();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
@@ -132,5 +131,5 @@ async fn load(url: &str) -> Result<Answers, Box<dyn Error>> {
     for client in clients {
         answers.extend(client.await??);
     }
-    Ok(Answers(answers))
+    Ok(Responses(answers))
 }

@@ -1,7 +1,7 @@
-//! A runtime of one's own: four methods on the standard library alone.
+//! A custom runtime: four methods on the standard library.
 //!
-//! One thread keeps all timers; tasks and blocking work get a thread each. Enough for a service
-//! without an executor, and a pattern for adapters to other ones.
+//! One thread drives all timers; each task and each blocking closure runs on its own thread. This
+//! suits a service without an executor, and is a pattern for adapters.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .call()
         .timeout(Duration::from_millis(20))
         .execute(never);
-    let error = block_on(slow).expect_err("it never ends");
+    let error = block_on(slow).expect_err("it never completes");
     println!("a timer ends the call: {error}");
     assert!(matches!(error, BulkheadError::Timeout { .. }));
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Timers, tasks and blocking work on plain threads. The thread that keeps the timers ends with it.
+/// Timers, tasks and blocking work on plain threads. Dropping it ends the timer thread.
 #[derive(Debug)]
 struct Threads {
     timers: Arc<Timers>,
@@ -73,7 +73,7 @@ impl Threads {
     fn new() -> Self {
         let timers = Arc::new(Timers::default());
         let kept = Arc::clone(&timers);
-        thread::spawn(move || kept.keep());
+        thread::spawn(move || kept.run());
         Self { timers }
     }
 }
@@ -117,13 +117,13 @@ struct Timers {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By deadline; the number tells timers with the same one apart.
+    /// Timers by deadline. The number distinguishes timers with equal deadlines.
     wakers: BTreeMap<(Instant, u64), Waker>,
     closed: bool,
 }
 
 impl Timers {
-    fn keep(&self) {
+    fn run(&self) {
         let mut waiting = self.lock();
         while !waiting.closed {
             let Some(next) = waiting.wakers.first_entry() else {
@@ -136,7 +136,7 @@ impl Timers {
             let pause = next.key().0.saturating_duration_since(now());
             if pause.is_zero() {
                 let waker = next.remove();
-                // A waker is somebody else's code: not under the lock.
+                // A waker is foreign code: do not call it under the lock.
                 drop(waiting);
                 waker.wake();
                 waiting = self.lock();
@@ -182,10 +182,7 @@ impl Drop for Timer {
     }
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a runtime is where time comes from"
-)]
+#[allow(clippy::disallowed_methods, reason = "a runtime is the source of time")]
 fn now() -> Instant {
     Instant::now()
 }

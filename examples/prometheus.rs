@@ -1,11 +1,11 @@
 //! Metrics for Prometheus, with `metrics-exporter-prometheus`.
 //!
 //! * The recorder is installed before anything is published.
-//! * `/metrics` publishes and then renders, so that each scrape sees the present.
-//! * The exporter drops series that are idle: those of a bulkhead that was removed.
+//! * `/metrics` publishes and then renders, so each scrape is current.
+//! * The exporter drops idle series: those of a bulkhead that was removed.
 //!
-//! The program serves its metrics on loopback, makes some calls, scrapes itself, checks what it
-//! gets, and ends. `examples/grafana/bulkman.json` is a dashboard for these metrics.
+//! The program serves its metrics on loopback, runs some calls, scrapes itself, checks the result,
+//! and exits. `examples/grafana/bulkman.json` is a dashboard for these metrics.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use tokio::net::TcpListener;
 async fn main() -> Result<(), Box<dyn Error>> {
     let idle = Duration::from_millis(500);
     let recorder = PrometheusBuilder::new()
-        // Without buckets the exporter makes summaries, which can't be added up over a fleet.
+        // Without buckets, the exporter uses summaries, which cannot be aggregated over a fleet.
         .set_buckets_for_metric(Matcher::Suffix("duration_seconds".into()), BUCKETS)?
-        // Several scrape intervals; much shorter here, so that the program can wait for it.
+        // In production several scrape intervals. Short here, because the program waits for it.
         .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(idle))
         .install_recorder()?;
 
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let publisher = Arc::new(MetricsPublisher::new(&manager).record_durations(true));
     let metrics = get(move || {
         publisher.publish();
-        // Drains the histograms into their buckets; once per scrape is often enough.
+        // Moves histogram samples into buckets. Once per scrape is sufficient.
         recorder.run_upkeep();
         std::future::ready(recorder.render())
     });
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_queue_size(1);
     let search = manager.create_bulkhead(search)?;
     let stock = manager.create_bulkhead(BulkheadConfig::new("stock").failure_threshold(3))?;
-    // The first publication turns the timing of calls on.
+    // The first publication starts the recording of durations.
     scrape(&url).await?;
 
     for _ in 0..10 {
@@ -134,15 +134,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?
         .contains(r#"bulkman_permits_limit{bulkhead="stock"}"#)
     {
-        // As a server that scrapes does.
+        // As a scraping server does.
         tokio::time::sleep(idle / 5).await;
     }
     assert!(scrape(&url).await?.contains("search"));
-    println!("and the series of a bulkhead that was removed are gone after a while");
+    println!("the series of a removed bulkhead disappear after a while");
     Ok(())
 }
 
-/// From a millisecond to ten seconds.
+/// Bucket bounds from a millisecond to ten seconds.
 const BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];

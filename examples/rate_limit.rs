@@ -1,10 +1,10 @@
 //! A rate limiter in front of a bulkhead, with the crate `governor`.
 //!
-//! A bulkhead bounds how many calls run at once, a rate limiter how many begin in a second. A
-//! dependency may ask for both. The limiter comes first: a call that waits for its turn must not
-//! hold a permit meanwhile. Calls that the circuit would refuse anyway don't use up the quota.
+//! A bulkhead limits how many calls run at once, a rate limiter how many start per second. A
+//! dependency may require both. The limiter comes first: a call that waits for it holds no permit.
+//! Calls that an open circuit would reject do not use up the quota.
 //!
-//! The clock is virtual, and the limiter reads the same one as the bulkhead.
+//! The clock is virtual; limiter and bulkhead share it.
 
 use std::error::Error;
 use std::num::NonZeroU32;
@@ -30,42 +30,42 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = BulkheadConfig::new("maps").max_concurrent_calls(AT_ONCE);
     let maps = RateLimited::new(config, quota, Arc::new(runtime.clone()))?;
     println!(
-        "{CALLS} calls come at once; {PER_SECOND} may begin in a second, {AT_ONCE} may run at once"
+        "{CALLS} calls arrive at once; {PER_SECOND} may start per second, {AT_ONCE} may run at once"
     );
 
-    println!("each takes 0.1 s, so the rate is what holds them back:");
-    let (begun, most) = rush(&maps, &runtime, Duration::from_millis(100));
-    assert_eq!((per_second(&begun), most), (vec![5, 5, 2], 1));
+    println!("each takes 0.1 s, so the rate limits them:");
+    let (started, most) = rush(&maps, &runtime, Duration::from_millis(100));
+    assert_eq!((per_second(&started), most), (vec![5, 5, 2], 1));
 
-    println!("each takes 1 s, so the permits are:");
-    let (begun, most) = rush(&maps, &runtime, Duration::from_secs(1));
-    assert_eq!((per_second(&begun), most), (vec![2; 6], AT_ONCE));
+    println!("each takes 1 s, so the permits limit them:");
+    let (started, most) = rush(&maps, &runtime, Duration::from_secs(1));
+    assert_eq!((per_second(&started), most), (vec![2; 6], AT_ONCE));
 
-    println!("while the circuit is open, calls are refused before they use up the quota:");
+    println!("while the circuit is open, calls are rejected before they use up the quota:");
     maps.bulkhead
         .circuit_breaker()
         .expect("it is on by default")
         .open();
-    let refused = runtime
+    let rejected = runtime
         .block_on(maps.execute(async { Ok::<_, &str>(()) }))
         .expect_err("it is open");
-    println!("  {refused}");
-    assert!(matches!(refused, BulkheadError::CircuitOpen { .. }));
+    println!("  {rejected}");
+    assert!(matches!(rejected, BulkheadError::CircuitOpen { .. }));
     assert!(maps.limiter.check().is_ok());
     Ok(())
 }
 
-/// When each call began, and the most that ran at once.
+/// Returns when each call started, and the highest number of running calls.
 fn rush(maps: &RateLimited, runtime: &ManualRuntime, takes: Duration) -> (Vec<Duration>, usize) {
     runtime.advance(Duration::from_secs(1));
     let start = runtime.now();
-    let begun = Mutex::new(Vec::new());
+    let started = Mutex::new(Vec::new());
     let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let calls = (0..CALLS).map(|_| {
         maps.execute(async {
-            begun
+            started
                 .lock()
-                .expect("nobody panics")
+                .expect("no panic")
                 .push(runtime.now() - start);
             most.fetch_max(
                 running.fetch_add(1, Ordering::Relaxed) + 1,
@@ -79,26 +79,23 @@ fn rush(maps: &RateLimited, runtime: &ManualRuntime, takes: Duration) -> (Vec<Du
     let answers = runtime.block_on(join_all(calls));
     assert!(answers.iter().all(Result::is_ok));
 
-    let (begun, most) = (
-        begun.into_inner().expect("nobody panics"),
-        most.into_inner(),
-    );
-    for (second, count) in per_second(&begun).into_iter().enumerate() {
-        println!("  second {second}: {count} began  {}", "#".repeat(count));
+    let (started, most) = (started.into_inner().expect("no panic"), most.into_inner());
+    for (second, count) in per_second(&started).into_iter().enumerate() {
+        println!("  second {second}: {count} started  {}", "#".repeat(count));
     }
     println!("  never more than {most} at once");
-    (begun, most)
+    (started, most)
 }
 
-/// How many calls began in each second.
-fn per_second(begun: &[Duration]) -> Vec<usize> {
-    let last = begun.last().map_or(0, Duration::as_secs);
+/// Returns how many calls started in each second.
+fn per_second(started: &[Duration]) -> Vec<usize> {
+    let last = started.last().map_or(0, Duration::as_secs);
     (0..=last)
-        .map(|second| begun.iter().filter(|at| at.as_secs() == second).count())
+        .map(|second| started.iter().filter(|at| at.as_secs() == second).count())
         .collect()
 }
 
-/// A bulkhead whose calls also keep to a rate.
+/// A bulkhead behind a rate limiter.
 struct RateLimited {
     bulkhead: Bulkhead,
     runtime: Arc<dyn Runtime>,
@@ -124,10 +121,10 @@ impl RateLimited {
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, BulkheadError<E>> {
         if self.bulkhead.is_healthy() {
-            while let Err(refused) = self.limiter.check() {
+            while let Err(rejected) = self.limiter.check() {
                 let now = self.runtime.now();
                 self.runtime
-                    .sleep_until(now + refused.wait_time_from(now))
+                    .sleep_until(now + rejected.wait_time_from(now))
                     .await;
             }
         }

@@ -1,11 +1,11 @@
-//! Retrying over a bulkhead, with the crate `backon`.
+//! Retries around a bulkhead, with the crate `backon`.
 //!
-//! * The retry is outside, the bulkhead inside: each attempt is a call of its own, which takes and
-//!   frees its own permit. The other way round a sleeping call would hold a permit.
-//! * What the bulkhead refuses is not retried blindly. An open circuit says when to come back; a
-//!   full bulkhead is not helped by more calls, so its refusal goes to the caller at once.
+//! * The retry is outside, the bulkhead inside: each attempt is a separate call with its own permit.
+//!   The other way round, a sleeping call would hold a permit.
+//! * Rejections are not retried blindly. An open circuit has a `retry_after`. More calls do not help
+//!   a full bulkhead, so that rejection is returned immediately.
 //!
-//! Tokio's clock is paused and moves on by itself: a minute passes at once.
+//! Tokio's clock is paused and advances by itself: a minute passes immediately.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let gateway = Gateway::down_for(Duration::from_secs(45));
     let paid = retrying(&bulkhead, &runtime, || gateway.pay()).await?;
     println!("           {paid}");
-    // Three failures open, one probe fails, the next one passes; refusals never get there.
+    // Three failures open the circuit, one probe fails, the next succeeds; rejections send nothing.
     assert_eq!(paid, "paid");
     assert_eq!(gateway.calls(), 5);
     assert!(gateway.age() >= 2 * ISOLATION);
@@ -41,26 +41,26 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("a bulkhead that is full:");
     let permit = bulkhead.acquire().await?;
     let gateway = Gateway::down_for(Duration::ZERO);
-    let refused = retrying(&bulkhead, &runtime, || gateway.pay())
+    let rejected = retrying(&bulkhead, &runtime, || gateway.pay())
         .await
         .expect_err("it is full");
-    println!("  {:>5.1} s  {refused}", gateway.age().as_secs_f64());
-    assert!(matches!(refused, BulkheadError::Full { .. }));
+    println!("  {:>5.1} s  {rejected}", gateway.age().as_secs_f64());
+    assert!(matches!(rejected, BulkheadError::Full { .. }));
     assert_eq!((gateway.calls(), gateway.age()), (0, Duration::ZERO));
     permit.ignore();
 
-    println!("an error that another attempt won't mend:");
+    println!("an error that a retry cannot fix:");
     let declined = retrying(&bulkhead, &runtime, || async {
         Err::<(), _>(GatewayError::Declined)
     })
     .await;
-    let declined = declined.expect_err("no attempt mends it");
+    let declined = declined.expect_err("it is permanent");
     println!("    0.0 s  {declined}{}", cause(&declined));
     assert_eq!(declined, BulkheadError::Operation(GatewayError::Declined));
 
     let stats = bulkhead.stats();
     println!(
-        "{} calls started, {} refused",
+        "{} calls started, {} rejected",
         stats.started,
         stats.rejected.total()
     );
@@ -75,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Calls `operation` through the bulkhead up to 8 times.
+/// Calls `operation` through the bulkhead, up to 8 times.
 async fn retrying<T, Fut>(
     bulkhead: &Bulkhead,
     runtime: &Arc<TokioRuntime>,
@@ -92,22 +92,22 @@ where
     let clock = Arc::clone(runtime);
     (|| bulkhead.execute(operation()))
         .retry(attempts)
-        // The runtime's own timers: one clock for the retry and for the bulkhead.
+        // The runtime's timers: one clock for retry and bulkhead.
         .sleep(move |pause| clock.sleep_until(clock.now() + pause))
         .when(is_worth_retrying)
         // `None`: no attempts are left.
         .adjust(|error, pause| {
             pause.map(|pause| pause.max(error.retry_after().unwrap_or_default()))
         })
-        .notify(|error, pause| println!("           {error}{}; again in {pause:.1?}", cause(error)))
+        .notify(|error, pause| println!("           {error}{}; retry in {pause:.1?}", cause(error)))
         .await
 }
 
 fn is_worth_retrying(error: &BulkheadError<GatewayError>) -> bool {
     match error {
         BulkheadError::Operation(error) => matches!(error, GatewayError::Unavailable),
-        // Of the refusals, the one that says when to come back.
-        refused => refused.retry_after().is_some(),
+        // The only rejection with a time for the next attempt.
+        rejected => rejected.retry_after().is_some(),
     }
 }
 

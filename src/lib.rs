@@ -1,20 +1,6 @@
-// Of two definitions of a link the first one counts: here links lead to this very version, while
-// the README's own serve readers elsewhere.
-//! [`Bulkhead`]: crate::Bulkhead
-//! [`BulkheadConfig`]: crate::BulkheadConfig
-//! [`BulkheadError`]: crate::BulkheadError
-//! [`BulkheadManager`]: crate::BulkheadManager
-//! [`CircuitBreaker`]: crate::CircuitBreaker
-//! [`CircuitBreakerConfig`]: crate::CircuitBreakerConfig
-//! [`CircuitStore`]: crate::store::CircuitStore
-//! [`ClockOnly`]: crate::runtime::ClockOnly
-//! [`Fleet`]: crate::fleet::Fleet
-//! [`MemoryStore`]: crate::store::MemoryStore
-//! [`Permit`]: crate::Permit
-//! [`Runtime`]: crate::Runtime
-//! [guide]: crate::guide
-//!
 #![doc = include_str!("../README.md")]
+#![doc = "\n\n# The guide\n\n"]
+#![doc = "[Limits](guide::limits) · [thresholds](guide::thresholds) · [configuration](guide::configuration) · [retries](guide::retries) · [order of layers](guide::ordering) · [testing](guide::testing) · [monitoring](guide::monitoring) · [fleets](guide::fleet) · [errors](guide::errors)"]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

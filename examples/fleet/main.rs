@@ -9,7 +9,7 @@
 //! with `--release` for figures that mean something.
 
 mod crew;
-#[path = "../story/page.rs"]
+#[path = "../story_steps/page.rs"]
 mod page;
 mod server;
 mod wire;
@@ -66,7 +66,7 @@ async fn tell() -> Result<(), Box<dyn Error>> {
     );
     println!("probes through, one at a time in the whole fleet; {PROBES} have to succeed.");
 
-    page.act("A database server and the processes start");
+    page.step("A database server and the processes start");
     let server = Server::start();
     server::store(&server.url, &server.schema)
         .build()?
@@ -83,7 +83,7 @@ async fn tell() -> Result<(), Box<dyn Error>> {
         story.server_is_killed(&mut page).await?;
         story.server_is_back(&mut page).await?;
     } else {
-        page.act("The database server was given, so it is not killed");
+        page.step("The database server was given, so it is not killed");
     }
     Ok(())
 }
@@ -104,16 +104,16 @@ impl Story {
             distinct.first().unwrap(),
             distinct.last().unwrap()
         ));
-        page.claim(
+        page.check(
             distinct.len() == PROCESSES,
             format!("{PROCESSES} processes run"),
         );
         let views = self.look().await?;
-        page.claim(
+        page.check(
             views.iter().all(|view| view.connected && *view == views[0]),
             "each is connected to the database, and all see the same",
         );
-        page.claim(
+        page.check(
             views[0]
                 .circuits
                 .iter()
@@ -124,7 +124,7 @@ impl Story {
     }
 
     async fn one_opens(&mut self, page: &mut Page) -> Outcome {
-        page.act(format!("{FAILURES} calls of process 1 fail"));
+        page.step(format!("{FAILURES} calls of process 1 fail"));
         let begun = Instant::now();
         self.crew
             .order(
@@ -146,7 +146,7 @@ impl Story {
                 .collect();
             page.line(cells.join("    "));
         }
-        page.claim(
+        page.check(
             times.iter().all(|time| *time < AT_ONCE),
             format!("one opened, and all {PROCESSES} know"),
         );
@@ -155,7 +155,7 @@ impl Story {
 
     async fn all_refuse(&mut self, page: &mut Page) -> Outcome {
         const CALLS: u32 = 100;
-        page.act(format!("Every process makes {CALLS} calls"));
+        page.step(format!("Every process makes {CALLS} calls"));
         self.crew
             .order_all(&Order::Call {
                 circuit: PAYMENTS.into(),
@@ -170,7 +170,7 @@ impl Story {
         let passed: u32 = called.iter().map(|(_, (passed, _))| passed).sum();
         let refused: u32 = called.iter().map(|(_, (_, refused))| refused).sum();
         let all = CALLS * u32::try_from(PROCESSES)?;
-        page.claim(
+        page.check(
             (passed, refused) == (0, all),
             format!("{refused} are refused, {passed} pass"),
         );
@@ -178,7 +178,7 @@ impl Story {
     }
 
     async fn one_probes(&mut self, page: &mut Page) -> Outcome {
-        page.act(format!(
+        page.step(format!(
             "After {ISOLATION:?} every process asks for a probe, again and again"
         ));
         let mut holders = BTreeSet::new();
@@ -191,16 +191,16 @@ impl Story {
                 holder + 1,
                 asked + refused
             ));
-            page.claim(more.is_empty(), "there is no second one meanwhile");
+            page.check(more.is_empty(), "there is no second one meanwhile");
             holders.insert(holder);
             self.crew.order(holder, &Order::Succeed).await?;
         }
-        page.claim(
+        page.check(
             holders.len() == 1,
             "one process held the fleet's lease to the end",
         );
         self.crew.all_turn(PAYMENTS, "closed").await;
-        page.claim(
+        page.check(
             true,
             format!("{PROBES} probes succeeded: the circuit is closed in all processes"),
         );
@@ -209,7 +209,7 @@ impl Story {
 
     async fn all_learn(&mut self, page: &mut Page) -> Outcome {
         const ROUNDS: usize = 25;
-        page.act(format!(
+        page.step(format!(
             "{ROUNDS} times a process opens the circuit by hand, and closes it again"
         ));
         let mut times = Vec::new();
@@ -237,7 +237,7 @@ impl Story {
             at(99),
             at(100)
         ));
-        page.claim(
+        page.check(
             times.len() == 2 * ROUNDS * (PROCESSES - 1) && times.iter().all(|time| *time < AT_ONCE),
             format!(
                 "the {} others learned of it each time: {} in all",
@@ -249,7 +249,7 @@ impl Story {
     }
 
     async fn server_is_killed(&mut self, page: &mut Page) -> Outcome {
-        page.act("The database server is killed, and calls go on");
+        page.step("The database server is killed, and calls go on");
         self.crew.order_all(&Order::Traffic).await?;
         block_in_place(|| self.server.kill());
         self.crew
@@ -257,7 +257,7 @@ impl Story {
                 matches!(line, Line::Cut).then_some(())
             })
             .await;
-        page.claim(true, "every process has noticed");
+        page.check(true, "every process has noticed");
         for number in 0..PROCESSES {
             let circuit = OTHERS[number % OTHERS.len()].into();
             self.crew.order(number, &Order::Fail { circuit }).await?;
@@ -270,7 +270,7 @@ impl Story {
         let as_meant = (0..)
             .zip(&opened)
             .all(|(number, (_, circuit))| circuit == OTHERS[number % OTHERS.len()]);
-        page.claim(
+        page.check(
             as_meant,
             format!(
                 "each opens one of {} other circuits, for itself",
@@ -303,11 +303,11 @@ impl Story {
             .map(|carried| carried.slowest)
             .max()
             .unwrap_or_default();
-        page.claim(
+        page.check(
             carried.iter().all(|carried| carried.calls > 0) && refused == 0,
             format!("{calls} calls went through {PAYMENTS} meanwhile, {refused} were refused"),
         );
-        page.claim(
+        page.check(
             slowest < NO_WAIT,
             format!(
                 "none waited for the database: {mean:.1?} on average, {slowest:.1?} the slowest"
@@ -317,7 +317,7 @@ impl Story {
     }
 
     async fn server_is_back(&mut self, page: &mut Page) -> Outcome {
-        page.act("The database server is back");
+        page.step("The database server is back");
         block_in_place(|| self.server.start_again());
         let begun = Instant::now();
         let views = loop {
@@ -345,13 +345,13 @@ impl Story {
                 .count()
         };
         let (published, superseded) = (ended("Published"), ended("Superseded"));
-        page.claim(
+        page.check(
             published >= OTHERS.len() && published + superseded == PROCESSES,
             format!(
                 "no decision is lost: {published} are published, {superseded} found the circuit open already"
             ),
         );
-        page.claim(
+        page.check(
             true,
             format!("{took:.1?} later all {PROCESSES} views are equal"),
         );
@@ -379,7 +379,7 @@ impl Story {
             (known.name.as_str(), known.fleet.as_str(), known.epoch)
                 == (row.circuit.as_ref(), row.state.as_str(), row.epoch.0)
         });
-        page.claim(
+        page.check(
             equal && table.len() == views[0].circuits.len(),
             "and equal to what the database says",
         );

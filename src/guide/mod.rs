@@ -1,14 +1,16 @@
-//! How to use it well: choosing limits and thresholds, what to do about retries, what goes around
-//! what, how to test it, and what each error means.
+//! A guide to choosing limits and thresholds, to retries, layering, testing and errors.
 //!
-//! Pages to read, not an interface. Their code is run with the library's tests.
+//! These modules are pages to read and contain no items. Their code runs with the library's tests.
 //!
 //! * [`limits`]: how many calls may run, and how many may wait;
 //! * [`thresholds`]: when a circuit should open, and for how long;
-//! * [`retries`]: trying again without making it worse;
+//! * [`configuration`]: settings in code and in files;
+//! * [`retries`]: retrying without making an outage worse;
 //! * [`ordering`]: bulkheads among timeouts, rate limits, caches and fallbacks;
-//! * [`testing`]: your settings under a virtual clock;
-//! * [`errors`]: what each error tells the caller.
+//! * [`testing`]: testing your settings with a virtual clock;
+//! * [`monitoring`]: what operators can see, and how;
+//! * [`fleet`]: sharing circuits between processes;
+//! * [`errors`]: what each error means to the caller.
 
 #[doc = include_str!("limits.md")]
 pub mod limits {}
@@ -24,6 +26,15 @@ pub mod ordering {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("configuration.md")]
+pub mod configuration {}
+
+#[doc = include_str!("monitoring.md")]
+pub mod monitoring {}
+
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
 
 #[doc = include_str!("errors.md")]
 pub mod errors {}

@@ -1,12 +1,12 @@
-//! What the reader sees: plain text, with a little colour on a terminal.
+//! The output: plain text, in color on a terminal.
 
 use std::env;
 use std::fmt::Display;
 use std::io::{IsTerminal, stdout};
 
 pub(crate) struct Page {
-    colour: bool,
-    acts: usize,
+    color: bool,
+    steps: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -19,14 +19,14 @@ enum Style {
 impl Page {
     pub(crate) fn new() -> Self {
         Self {
-            colour: stdout().is_terminal() && env::var_os("NO_COLOR").is_none(),
-            acts: 0,
+            color: stdout().is_terminal() && env::var_os("NO_COLOR").is_none(),
+            steps: 0,
         }
     }
 
-    pub(crate) fn act(&mut self, title: impl Display) {
-        self.acts += 1;
-        let title = format!("{}. {title}", self.acts);
+    pub(crate) fn step(&mut self, title: impl Display) {
+        self.steps += 1;
+        let title = format!("{}. {title}", self.steps);
         println!("\n{}", self.paint(Style::Bold, title));
     }
 
@@ -38,19 +38,19 @@ impl Page {
         println!("     {}", self.paint(Style::Dim, text));
     }
 
-    /// Prints what has been found to hold.
+    /// Prints a statement that holds.
     ///
     /// # Panics
     ///
-    /// When it does not hold: the program ends with an error.
+    /// Panics if it does not hold: the program ends with an error.
     #[track_caller]
-    pub(crate) fn claim(&self, holds: bool, text: impl Display) {
-        assert!(holds, "this does not hold: {text}");
+    pub(crate) fn check(&self, holds: bool, text: impl Display) {
+        assert!(holds, "does not hold: {text}");
         println!("  {} {text}", self.paint(Style::Green, "ok"));
     }
 
     fn paint(&self, style: Style, text: impl Display) -> String {
-        if self.colour {
+        if self.color {
             format!("\x1b[{}m{text}\x1b[0m", style as u8)
         } else {
             text.to_string()

@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode};
 
 use super::sockets::Sockets;
 
-/// Fetches a page. Dropping the future hangs up.
+/// Fetches a page. Dropping the future closes the connection.
 pub(crate) async fn get<S: Sockets>(address: SocketAddr, path: &str) -> Result<String, FetchError> {
     let request = Request::get(path)
         .header(HOST, address.to_string())
@@ -31,14 +31,14 @@ pub(crate) async fn get<S: Sockets>(address: SocketAddr, path: &str) -> Result<S
         }
     };
     let drive = async {
-        // If the connection breaks, the exchange says so.
+        // If the connection breaks, the exchange returns the error.
         let _ = connection.await;
         future::pending().await
     };
     future::or(exchange, drive).await
 }
 
-/// A request that did not bring back a page.
+/// The error of a request.
 #[derive(Debug)]
 pub(crate) enum FetchError {
     Io(io::Error),

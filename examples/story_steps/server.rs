@@ -1,4 +1,4 @@
-//! The dependency: an HTTP server whose mood the story decides.
+//! The dependency: an HTTP server whose behavior the story controls.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,7 +21,7 @@ pub(crate) struct Server {
 
 /// How the server answers.
 #[derive(Clone, Copy)]
-pub(crate) enum Mood {
+pub(crate) enum Behavior {
     Healthy,
     Slow(Duration),
     Failing,
@@ -29,21 +29,21 @@ pub(crate) enum Mood {
 
 struct Shared {
     runtime: Arc<dyn Runtime>,
-    mood: Mutex<Mood>,
+    behavior: Mutex<Behavior>,
     requests: AtomicU64,
     in_flight: AtomicU64,
     most_in_flight: AtomicU64,
 }
 
 impl Server {
-    /// Starts it on a free port.
+    /// Starts a server on a free port.
     pub(crate) fn start<S: Sockets>(runtime: Arc<dyn Runtime>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             runtime: Arc::clone(&runtime),
-            mood: Mutex::new(Mood::Healthy),
+            behavior: Mutex::new(Behavior::Healthy),
             requests: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             most_in_flight: AtomicU64::new(0),
@@ -59,12 +59,12 @@ impl Server {
         self.address
     }
 
-    pub(crate) fn becomes(&self, mood: Mood) {
+    pub(crate) fn set_behavior(&self, behavior: Behavior) {
         *self
             .shared
-            .mood
+            .behavior
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = mood;
+            .unwrap_or_else(PoisonError::into_inner) = behavior;
     }
 
     /// Requests that reached the server.
@@ -72,7 +72,7 @@ impl Server {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// The most requests that the server had at once.
+    /// The highest number of requests in flight.
     pub(crate) fn most_in_flight(&self) -> u64 {
         self.shared.most_in_flight.load(Ordering::SeqCst)
     }
@@ -86,7 +86,7 @@ async fn serve<S: Sockets>(listener: S::Listener, shared: Arc<Shared>) {
             service_fn(move |_request| answer(Arc::clone(&state))),
         );
         shared.runtime.spawn(Box::pin(async {
-            // A client that hangs up is none of the server's business.
+            // Ignored: the client closed the connection.
             let _ = connection.await;
         }));
     }
@@ -94,24 +94,27 @@ async fn serve<S: Sockets>(listener: S::Listener, shared: Arc<Shared>) {
 
 async fn answer(shared: Arc<Shared>) -> Result<Response<String>, Infallible> {
     let _counted = InFlight::new(&shared);
-    let mood = *shared.mood.lock().unwrap_or_else(PoisonError::into_inner);
-    let (status, body) = match mood {
-        Mood::Healthy => (StatusCode::OK, "hello"),
-        Mood::Slow(delay) => {
+    let behavior = *shared
+        .behavior
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let (status, body) = match behavior {
+        Behavior::Healthy => (StatusCode::OK, "hello"),
+        Behavior::Slow(delay) => {
             shared
                 .runtime
                 .sleep_until(shared.runtime.now() + delay)
                 .await;
-            (StatusCode::OK, "hello, at last")
+            (StatusCode::OK, "hello, slowly")
         }
-        Mood::Failing => (StatusCode::SERVICE_UNAVAILABLE, "out of order"),
+        Behavior::Failing => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
     let mut response = Response::new(String::from(body));
     *response.status_mut() = status;
     Ok(response)
 }
 
-/// Counts a request for as long as it is being answered.
+/// Counts a request until it is answered.
 struct InFlight<'a>(&'a Shared);
 
 impl<'a> InFlight<'a> {

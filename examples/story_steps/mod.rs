@@ -1,5 +1,5 @@
-//! The story that the quickstarts tell: a server is healthy, slow, failing and healthy again, and
-//! its client calls it through a bulkhead.
+//! The steps of the story: a server is healthy, slow, failing and healthy again, and its client
+//! calls it through a bulkhead.
 //!
 //! Written once for every runtime: [`Bulkhead`] is the same type on all of them.
 
@@ -23,7 +23,7 @@ use futures_util::future::join_all;
 
 use self::client::{FetchError, get};
 use self::page::Page;
-use self::server::{Mood, Server};
+use self::server::{Behavior, Server};
 pub(crate) use self::sockets::Sockets;
 
 const LIMIT: usize = 4;
@@ -32,7 +32,7 @@ const FAILURES: u32 = 3;
 const PROBES: u32 = 2;
 const ISOLATION: Duration = Duration::from_millis(700);
 
-/// The settings of the story: small enough to see all of them at work.
+/// Small limits, so that each of them takes effect.
 pub(crate) fn config() -> BulkheadConfig {
     BulkheadConfig::new("greetings")
         .max_concurrent_calls(LIMIT)
@@ -43,7 +43,7 @@ pub(crate) fn config() -> BulkheadConfig {
         .isolation_duration(ISOLATION)
 }
 
-pub(crate) async fn tell<S: Sockets>(
+pub(crate) async fn run<S: Sockets>(
     bulkhead: &Bulkhead,
     runtime: Arc<dyn Runtime>,
 ) -> Result<(), Box<dyn Error>> {
@@ -56,7 +56,7 @@ pub(crate) async fn tell<S: Sockets>(
     println!(
         "{LIMIT} calls at once, {QUEUE} may wait, {FAILURES} failures in a row open the circuit,"
     );
-    println!("after {ISOLATION:?} it lets {PROBES} probes through.");
+    println!("after {ISOLATION:?} it admits {PROBES} probes.");
 
     let mut story = Story {
         bulkhead,
@@ -67,7 +67,7 @@ pub(crate) async fn tell<S: Sockets>(
     story.healthy::<S>(&mut page).await;
     story.slow::<S>(&mut page).await;
     story.failing::<S>(&mut page).await;
-    story.refused::<S>(&mut page).await;
+    story.rejected::<S>(&mut page).await;
     story.probe_fails::<S>(&mut page).await;
     story.recovers::<S>(&mut page).await;
     story.adds_up(&mut page);
@@ -85,13 +85,13 @@ type Answer = Result<String, BulkheadError<FetchError>>;
 
 impl Story<'_> {
     async fn healthy<S: Sockets>(&self, page: &mut Page) {
-        page.act("The server is healthy");
+        page.step("The server is healthy");
         let answer = self.call::<S>().await;
-        page.claim(
+        page.check(
             answer.is_ok(),
-            format!("a call passes: {}", tell_answer(&answer)),
+            format!("a call succeeds: {}", describe_answer(&answer)),
         );
-        page.claim(
+        page.check(
             self.bulkhead.is_healthy(),
             format!("the bulkhead is {:?}", self.bulkhead.state()),
         );
@@ -99,64 +99,65 @@ impl Story<'_> {
 
     async fn slow<S: Sockets>(&self, page: &mut Page) {
         const CALLS: usize = LIMIT + QUEUE + 2;
-        page.act(format!("It gets slow, and {CALLS} calls come at once"));
-        self.server.becomes(Mood::Slow(Duration::from_millis(120)));
+        page.step(format!("It becomes slow, and {CALLS} calls arrive at once"));
+        self.server
+            .set_behavior(Behavior::Slow(Duration::from_millis(120)));
 
-        let begun = Mutex::new(Vec::new());
+        let started = Mutex::new(Vec::new());
         let calls = (1..=CALLS).map(|number| {
-            let (address, begun) = (self.server.address(), &begun);
+            let (address, started) = (self.server.address(), &started);
             self.bulkhead.call().execute_with_report(async move {
-                begun.lock().expect("nobody panics").push(number);
+                started.lock().expect("no panic").push(number);
                 get::<S>(address, "/hello").await
             })
         });
         let mut calls = pin!(join_all(calls));
-        // All of them have asked now, and none has been answered.
+        // All of them have requested a permit now, and none has completed.
         let none = poll_once(&mut calls).await;
         let stats = self.bulkhead.stats();
-        page.claim(
+        page.check(
             none.is_none() && stats.active == LIMIT as u64,
             format!("{} run", stats.active),
         );
-        page.claim(
+        page.check(
             stats.waiting == QUEUE,
             format!("{} wait in the queue", stats.waiting),
         );
-        page.claim(
+        page.check(
             stats.rejected.full == 2,
-            format!("{} find the queue full", stats.rejected.full),
+            format!(
+                "{} are rejected because the queue is full",
+                stats.rejected.full
+            ),
         );
 
         let reports = calls.await;
-        page.note("each . is 10 ms in the queue, each # is 10 ms with the server");
+        page.note("each . is 10 ms in the queue, each # is 10 ms on the server");
         for (number, report) in (1..).zip(&reports) {
-            page.line(format!("call {number:2}  {}", tell_report(report)));
+            page.line(format!("call {number:2}  {}", describe_report(report)));
         }
         let answered = reports
             .iter()
             .filter(|report| report.result.is_ok())
             .count();
-        page.claim(
-            answered == LIMIT + QUEUE,
-            format!("{answered} are answered in the end"),
-        );
-        page.claim(
-            *begun.lock().expect("nobody panics") == (1..=LIMIT + QUEUE).collect::<Vec<_>>(),
-            "they were served in the order in which they came",
+        page.check(answered == LIMIT + QUEUE, format!("{answered} are served"));
+        page.check(
+            *started.lock().expect("no panic") == (1..=LIMIT + QUEUE).collect::<Vec<_>>(),
+            "they were served in the order of their arrival",
         );
         let most = self.server.most_in_flight();
-        page.claim(
+        page.check(
             most <= LIMIT as u64,
             format!("the server never had more than {most} at once"),
         );
     }
 
     async fn failing<S: Sockets>(&mut self, page: &mut Page) {
-        page.act("It fails");
-        self.server.becomes(Mood::Failing);
+        page.step("It fails");
+        self.server.set_behavior(Behavior::Failing);
         for number in 1..=FAILURES {
             let answer = self.call::<S>().await;
-            page.line(format!("call {number:2}  {}", tell_answer(&answer)));
+            page.line(format!("call {number:2}  {}", describe_answer(&answer)));
             assert!(matches!(
                 answer,
                 Err(BulkheadError::Operation(FetchError::Status(_)))
@@ -164,106 +165,109 @@ impl Story<'_> {
         }
         self.expect_transitions(page, &["closed -> open: consecutive_failures"])
             .await;
-        page.claim(
+        page.check(
             self.bulkhead.state() == BulkheadState::Isolated,
             format!("the bulkhead is {:?}", self.bulkhead.state()),
         );
     }
 
-    async fn refused<S: Sockets>(&self, page: &mut Page) {
+    async fn rejected<S: Sockets>(&self, page: &mut Page) {
         const CALLS: usize = 1000;
-        page.act(format!("{CALLS} more calls come while the circuit is open"));
+        page.step(format!(
+            "{CALLS} more calls arrive while the circuit is open"
+        ));
         let reached = self.server.requests();
-        let began = self.runtime.now();
+        let start = self.runtime.now();
         let answers: Vec<_> = join_all((0..CALLS).map(|_| self.call::<S>())).await;
-        let took = self.runtime.now() - began;
+        let took = self.runtime.now() - start;
         let (first, last) = (&answers[0], &answers[CALLS - 1]);
-        page.line(format!("first  {}", tell_answer(first)));
-        page.line(format!("last   {}", tell_answer(last)));
-        page.claim(
+        page.line(format!("first  {}", describe_answer(first)));
+        page.line(format!("last   {}", describe_answer(last)));
+        page.check(
             answers
                 .iter()
-                .all(|answer| refused_for(answer, RejectionReason::Open)),
-            format!("all are refused, and told when to come back; it took {took:.1?}"),
+                .all(|answer| rejected_for(answer, RejectionReason::Open)),
+            format!("all are rejected with the time until the next attempt; it took {took:.1?}"),
         );
         let reached = self.server.requests() - reached;
-        page.claim(
+        page.check(
             reached == 0,
             format!("{reached} of them reached the server"),
         );
     }
 
     async fn probe_fails<S: Sockets>(&mut self, page: &mut Page) {
-        page.act("The isolation is over, the server still fails");
+        page.step("The isolation has elapsed, the server still fails");
         self.wait_for_isolation(page).await;
         let answer = self.call::<S>().await;
-        page.line(format!("probe    {}", tell_answer(&answer)));
+        page.line(format!("probe    {}", describe_answer(&answer)));
         self.expect_transitions(
             page,
             &[
-                "open -> half_open: isolation_over",
+                "open -> half_open: isolation_elapsed",
                 "half_open -> open: probe_failed",
             ],
         )
         .await;
         let answer = self.call::<S>().await;
-        page.claim(
-            refused_for(&answer, RejectionReason::Open),
-            tell_answer(&answer),
+        page.check(
+            rejected_for(&answer, RejectionReason::Open),
+            describe_answer(&answer),
         );
     }
 
     async fn recovers<S: Sockets>(&mut self, page: &mut Page) {
         const CALLS: usize = 5;
-        page.act(format!(
-            "The server is repaired, and {CALLS} calls come at once"
+        page.step(format!(
+            "The server is fixed, and {CALLS} calls arrive at once"
         ));
-        // Not so fast that a probe is back before the last call has asked.
-        self.server.becomes(Mood::Slow(Duration::from_millis(50)));
+        // Slow enough that no probe completes before the last call was rejected.
+        self.server
+            .set_behavior(Behavior::Slow(Duration::from_millis(50)));
         self.wait_for_isolation(page).await;
         let answers = join_all((0..CALLS).map(|_| self.call::<S>())).await;
         for (number, answer) in (1..).zip(&answers) {
-            page.line(format!("call {number:2}  {}", tell_answer(answer)));
+            page.line(format!("call {number:2}  {}", describe_answer(answer)));
         }
         let passed = answers.iter().filter(|answer| answer.is_ok()).count();
-        let held = answers
+        let rejected = answers
             .iter()
-            .filter(|answer| refused_for(answer, RejectionReason::ProbeLimit))
+            .filter(|answer| rejected_for(answer, RejectionReason::ProbeLimit))
             .count();
-        page.claim(
-            (passed, held) == (PROBES as usize, CALLS - PROBES as usize),
-            format!("{passed} probes pass, {held} calls are held back"),
+        page.check(
+            (passed, rejected) == (PROBES as usize, CALLS - PROBES as usize),
+            format!("{passed} probes succeed, {rejected} calls are rejected"),
         );
         self.expect_transitions(
             page,
             &[
-                "open -> half_open: isolation_over",
+                "open -> half_open: isolation_elapsed",
                 "half_open -> closed: probes_succeeded",
             ],
         )
         .await;
-        self.server.becomes(Mood::Healthy);
+        self.server.set_behavior(Behavior::Healthy);
         let answers = join_all((0..LIMIT).map(|_| self.call::<S>())).await;
-        page.claim(answers.iter().all(Result::is_ok), "calls pass as before");
+        page.check(answers.iter().all(Result::is_ok), "calls succeed as before");
     }
 
     fn adds_up(&self, page: &mut Page) {
-        page.act("What the bulkhead has counted");
+        page.step("What the bulkhead counted");
         let stats = self.bulkhead.stats();
         for (name, count) in rows(&stats) {
             page.line(format!("{name:<28}{count:>6}"));
         }
         let ended = stats.successful + stats.failed + stats.ignored + stats.cancelled;
-        page.claim(
+        page.check(
             stats.started == ended + stats.active,
             "every call that started has one outcome",
         );
         let reached = self.server.requests();
-        page.claim(
+        page.check(
             stats.started == reached,
             format!("the server counted {reached} requests: as many as started"),
         );
-        page.claim(
+        page.check(
             self.bulkhead.state() == BulkheadState::Healthy,
             "the bulkhead is healthy",
         );
@@ -292,12 +296,12 @@ impl Story<'_> {
                 panic!("no transition, expected {expected}");
             };
             let seen = format!("{} -> {}: {}", seen.from, seen.to, seen.cause);
-            page.claim(seen == *expected, format!("circuit: {seen}"));
+            page.check(seen == *expected, format!("circuit: {seen}"));
         }
     }
 }
 
-fn refused_for(answer: &Answer, expected: RejectionReason) -> bool {
+fn rejected_for(answer: &Answer, expected: RejectionReason) -> bool {
     match answer {
         Err(BulkheadError::CircuitOpen {
             reason,
@@ -314,15 +318,15 @@ fn refused_for(answer: &Answer, expected: RejectionReason) -> bool {
     }
 }
 
-fn tell_answer(answer: &Answer) -> String {
+fn describe_answer(answer: &Answer) -> String {
     match answer {
         Ok(page) => format!("200 OK, {page:?}"),
         Err(BulkheadError::Operation(error)) => format!("failed: {error}"),
-        Err(refused) => refused.to_string(),
+        Err(error) => error.to_string(),
     }
 }
 
-fn tell_report(report: &ExecutionReport<String, FetchError>) -> String {
+fn describe_report(report: &ExecutionReport<String, FetchError>) -> String {
     let cells = |time: Duration| (time.as_millis() / 10).min(30) as usize;
     match &report.result {
         Ok(_) => format!(

@@ -18,12 +18,13 @@
 //!
 //! This storage has three properties that matter here:
 //!
-//! * **Neighbors in the queue are neighbors in memory, and no links connect them.** Removing a waiter
-//!   writes only its own slot, so waiters can leave in any order at the same cost.
+//! * **Neighbors in the queue are neighbors in memory, and no links connect them.** Removing a
+//!   waiter writes only its own slot, so waiters can leave in any order at the same cost.
 //! * **Chunks never move.** A queue of a million waiters grows without copying them.
-//! * **A chunk is freed once all of its waiters are removed,** wherever in the queue it is. Grants in
-//!   the order of arrival are not counted one by one. They are counted when the scan for the oldest
-//!   waiter leaves the chunk, so a grant of a waiter without a deadline writes only its waker.
+//! * **A chunk is freed once all of its waiters are removed,** wherever in the queue it is. Grants
+//!   in the order of arrival are not counted one by one. They are counted when the scan for the
+//!   oldest waiter leaves the chunk, so a grant of a waiter without a deadline writes only its
+//!   waker.
 //!
 //! A scan moves a bound (`oldest`, or `newest` for LIFO) past the slots that it found empty, so it
 //! does not visit them again.
@@ -72,8 +73,8 @@ pub(super) struct Removed {
 }
 
 /// The slots of 64 waiters.
-// One array per field: passing on a permit reads nothing but the waker, and the wakers of four waiters
-// share a cache line.
+// One array per field: passing on a permit reads nothing but the waker, and the wakers of four
+// waiters share a cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Chunk {
@@ -118,8 +119,8 @@ struct Entry {
     timed: u64,
     /// A bit for each slot with a waiter that was rejected or has expired, and is not removed yet.
     decided: u64,
-    /// The number of removed waiters. In the chunk where [`Chunks::pop_oldest`] stands, it may leave
-    /// out the granted ones.
+    /// The number of removed waiters. In the chunk where [`Chunks::pop_oldest`] stands, it may
+    /// leave out the granted ones.
     removed: u32,
 }
 

@@ -1,7 +1,7 @@
 //! Model checks of the queue.
 //!
-//! Models of two threads try every interleaving. Models of three threads try those with at most three
-//! preemptions, since all of them would take hours.
+//! Models of two threads try every interleaving. Models of three threads try those with at most
+//! three preemptions, since all of them would take hours.
 //!
 //! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
 
@@ -30,7 +30,7 @@ fn enqueue(queue: &WaitQueue) -> Enqueue {
 }
 
 fn enqueue_waiter(queue: &WaitQueue) -> WaiterId {
-    match join(queue) {
+    match enqueue(queue) {
         Enqueue::Waiting(id) => id,
         other => panic!("expected to wait, got {other:?}"),
     }

@@ -1,14 +1,14 @@
 //! The semaphore of a bulkhead: permits, and a bounded priority queue of calls that wait for one.
 //!
 //! It is implemented as an atomic counter of available permits and, under a mutex, one queue of
-//! waiters for each priority. While no call waits, no call takes the lock: acquiring a permit is one
-//! compare-and-swap, releasing it one addition. Once a call waits, new calls join the queue behind
-//! it, and a released permit is granted directly to the next waiter.
+//! waiters for each priority. While no call waits, no call takes the lock: acquiring a permit is
+//! one compare-and-swap, releasing it one addition. Once a call waits, new calls join the queue
+//! behind it, and a released permit is granted directly to the next waiter.
 //!
 //! It guarantees that:
 //!
-//! * Permits go to waiters in the order of priority and arrival (or, with LIFO, of reverse arrival).
-//!   A new call never overtakes a waiter.
+//! * Permits go to waiters in the order of priority and arrival (or, with LIFO, of reverse
+//!   arrival). A new call never overtakes a waiter.
 //! * No permit is available while a call waits.
 //! * A waiter is never granted a permit after its deadline.
 //! * A waiter that leaves after it was granted a permit passes the permit on.
@@ -16,23 +16,25 @@
 //!
 //! # The reserve
 //!
-//! Permits that no call has acquired yet are in an [`async_lock::Semaphore`]. A call that finds no available
-//! permit acquires one from this reserve. It releases the permit to the counter, from which the next
-//! call acquires it. The semaphore thus creates the permits, and does nothing else. No call waits for
-//! it, and it decides no order: the waiters are in the queues of this module.
+//! Permits that no call has acquired yet are in an [`async_lock::Semaphore`]. A call that finds no
+//! available permit acquires one from this reserve. It releases the permit to the counter, from
+//! which the next call acquires it. The semaphore thus supplies permits, also those that a larger
+//! limit adds, and does nothing else. No call waits for it, and it decides no order: the waiters
+//! are in the queues of this module.
 //!
-//! Its own waiters would not do. The semaphore wakes a waiter without assigning the permit to it, so
-//! a new call may acquire the permit first, and two releases may wake only one waiter. The number of
-//! its waiters is not bounded. Releasing to it also locks its list of listeners, for every call.
+//! Its own waiters would not do. The semaphore wakes a waiter without assigning the permit to it,
+//! so a new call may acquire the permit first, and two releases may wake only one waiter. The
+//! number of its waiters is not bounded. Releasing to it also locks its list of listeners, for
+//! every call.
 //!
 //! # Why no wake-up is lost
 //!
 //! A call may release its permit just when another starts to wait. The number of available permits
-//! and the *contended* flag share one atomic word, [`AvailablePermits`]. The release adds its permit
-//! and, by the same operation, learns whether the flag is set. The waiter sets the flag and, after
-//! that operation, finds every permit that was added before it. One of the two operations comes
-//! first. Either the waiter finds the permit, or the release finds the waiter. While the flag is set,
-//! only the holder of the lock acquires permits. `loom_tests.rs` checks this.
+//! and the *contended* flag share one atomic word, [`AvailablePermits`]. The release adds its
+//! permit and, by the same operation, learns whether the flag is set. The waiter sets the flag and,
+//! after that operation, finds every permit that was added before it. One of the two operations
+//! comes first. Either the waiter finds the permit, or the release finds the waiter. While the flag
+//! is set, only the holder of the lock acquires permits. `loom_tests.rs` checks this.
 //!
 //! # Shrinking and closing
 //!
@@ -79,8 +81,8 @@ use wake_list::WakeList;
 ///
 /// A caller that receives `Acquired` or `Granted` owns a permit, and must pass it to
 /// [`release`](Self::release) once.
-// Fields in this order, and from the beginning of a cache line, so that what waiting and ending calls
-// write arrives together with the lock.
+// Fields in this order, and from the beginning of a cache line, so that what waiting and ending
+// calls write arrives together with the lock.
 #[repr(C, align(64))]
 pub(crate) struct WaitQueue {
     available: AvailablePermits,
@@ -133,8 +135,8 @@ impl WaitQueue {
 
     /// Releases a permit: to the next waiter, if there is one.
     ///
-    /// Calls `now` only if a waiter has, or recently had, a deadline. Returns `true` if this drained
-    /// the queue.
+    /// Calls `now` only if a waiter has, or recently had, a deadline. Returns `true` if this
+    /// drained the queue.
     #[inline]
     pub(crate) fn release(&self, now: impl FnOnce() -> Instant) -> bool {
         if self.available.is_contended() {
@@ -145,8 +147,8 @@ impl WaitQueue {
 
     /// Starts to wait, unless a permit has become available.
     ///
-    /// `is_rejected` is called under the lock: it must only load a value. A circuit that opens later
-    /// finds this waiter in the queue.
+    /// `is_rejected` is called under the lock: it must only load a value. A circuit that opens
+    /// later finds this waiter in the queue.
     pub(crate) fn enqueue(
         &self,
         priority: Priority,
@@ -400,8 +402,8 @@ impl WaitQueue {
     /// Forgets a permit if there are permits to forget. Otherwise grants it to the next waiter, or
     /// returns it to the counter.
     ///
-    /// `is_available`: the permit was added to the counter, from which another call may have acquired
-    /// it by now. Returns `true` if this drained the queue.
+    /// `is_available`: the permit was added to the counter, from which another call may have
+    /// acquired it by now. Returns `true` if this drained the queue.
     #[cold]
     #[inline(never)]
     fn release_to_next(&self, now: impl FnOnce() -> Instant, is_available: bool) -> bool {
@@ -475,8 +477,8 @@ impl WaitQueue {
 
     /// Locks the waiters, and returns the time if a waiter has a deadline.
     ///
-    /// `with_deadline`: the caller adds one. The clock is user code: it runs before the lock is taken,
-    /// and its panic must not leak a permit. Without the time, a grant checks no deadline.
+    /// `with_deadline`: the caller adds one. The clock is user code: it runs before the lock is
+    /// taken, and its panic must not leak a permit. Without the time, a grant checks no deadline.
     fn lock_with_time(
         &self,
         now: impl FnOnce() -> Instant,

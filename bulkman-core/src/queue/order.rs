@@ -2,8 +2,8 @@
 
 /// The priority of a queued call.
 ///
-/// Permits go to the waiting call of the highest priority. Within a priority, [`QueueOrder`] decides.
-/// A priority never evicts a call that waits already.
+/// Permits go to the waiting call of the highest priority. Within a priority, [`QueueOrder`]
+/// decides. A priority never evicts a call that waits already.
 ///
 /// ```
 /// use bulkman::{Bulkhead, BulkheadConfig, Priority};

@@ -1,9 +1,9 @@
 //! The waiting calls: one queue per priority, without a lock and without a clock.
 //!
-//! A queue is a sequence of slots in the order of arrival (see [`chunks`](super::chunks)). A granted
-//! waiter leaves its slot at once. It learns of its permit from [`Grants`], or under the lock from
-//! the fact that its slot is empty. A waiter that was rejected or has expired keeps its slot until it
-//! polls or is dropped.
+//! A queue is a sequence of slots in the order of arrival (see [`chunks`](super::chunks)). A
+//! granted waiter leaves its slot at once. It learns of its permit from [`Grants`], or under the
+//! lock from the fact that its slot is empty. A waiter that was rejected or has expired keeps its
+//! slot until it polls or is dropped.
 
 use std::task::Waker;
 use std::time::Instant;

@@ -11,8 +11,8 @@ use crate::sync::{Mutex, lock};
 /// A ring of the newest values, which any number of readers read at their own pace.
 ///
 /// Publishing has two steps. [`push`](Self::push) may run under a lock of the caller, which
-/// determines the order of values. [`wake_readers`](Self::wake_readers) runs outside it, since wakers
-/// are user code.
+/// determines the order of values. [`wake_readers`](Self::wake_readers) runs outside it, since
+/// wakers are user code.
 #[derive(Debug)]
 pub(crate) struct Broadcast<T> {
     ring: Mutex<Ring<T>>,

@@ -1,8 +1,8 @@
 //! The synchronization primitives of lock-free code, replaceable by loom.
 //!
-//! With `--cfg bulkman_loom`, atomics and mutexes are those of loom. The semaphore is then a model of
-//! the one in `async_lock`: the same counter and fence, without the listeners, which this crate never
-//! uses.
+//! With `--cfg bulkman_loom`, atomics and mutexes are those of loom. The semaphore is then a model
+//! of the one in `async_lock`: the same counter and fence, without the listeners, which this crate
+//! never uses.
 
 pub(crate) mod broadcast;
 pub(crate) mod unwind;

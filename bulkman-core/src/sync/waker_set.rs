@@ -1,8 +1,8 @@
 //! A set of wakers for one event, woken outside every lock.
 //!
-//! A waker is user code. Waking it may run a task immediately; cloning and dropping it run functions
-//! of its vtable. None of these runs while a lock is held. A waker that panics does not prevent
-//! other wake-ups.
+//! A waker is user code. Waking it may run a task immediately; cloning and dropping it run
+//! functions of its vtable. None of these runs while a lock is held. A waker that panics does not
+//! prevent other wake-ups.
 
 use std::task::Waker;
 

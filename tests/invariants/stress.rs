@@ -25,7 +25,7 @@ impl Random {
     }
 }
 
-/// Makes calls of every kind, drops some, and changes the bulkhead, all at once.
+/// Starts calls of every kind, drops some, and changes the bulkhead, all at once.
 ///
 /// `MAX` bounds the number of operations that run.
 #[test]
@@ -106,7 +106,7 @@ fn invariants_hold_under_concurrent_calls_and_changes() {
     });
 }
 
-/// Makes calls, and returns how many ran and how many did not.
+/// Runs calls, and returns how many ran and how many did not.
 async fn calls(bulkhead: &Bulkhead, inside: &AtomicUsize, max: usize, seed: u64) -> [usize; 2] {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut ran = 0;

@@ -218,8 +218,7 @@ impl Chunks {
     ///
     /// `decide` returns its new state, given its deadline. Moves `from` behind the waiter, past the
     /// slots that no waiter waits in.
-    // Always inlined: passing on a permit runs it under the lock, and the compiler's heuristics
-    // leave it a call.
+    // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
     pub(super) fn pop_oldest(
         &mut self,

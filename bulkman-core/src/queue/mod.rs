@@ -1,9 +1,9 @@
 //! The semaphore of a bulkhead: permits, and a bounded priority queue of calls that wait for one.
 //!
 //! It is implemented as an atomic counter of available permits and, under a mutex, one queue of
-//! waiters for each priority. While no call waits, no call takes the lock: acquiring a permit is
-//! one compare-and-swap, releasing it one addition. Once a call waits, new calls join the queue
-//! behind it, and a released permit is granted directly to the next waiter.
+//! waiters for each priority. While no call waits, calls take no lock: acquiring a permit is one
+//! compare-and-swap, releasing it one addition. Once a call waits, new calls join the queue behind
+//! it, and a released permit is granted directly to the next waiter.
 //!
 //! It guarantees that:
 //!
@@ -39,8 +39,8 @@
 //! # Shrinking and closing
 //!
 //! A smaller limit removes available permits at once. Permits that calls still hold are counted as
-//! *permits to forget*, and the next releases forget them. Closing shrinks the limit to zero: the
-//! queue is drained when no permit is left to forget.
+//! *permits to forget*. The next releases take the lock and forget them. Closing shrinks the limit
+//! to zero: the queue is drained when no permit is left to forget.
 
 mod available;
 mod chunks;

@@ -113,8 +113,7 @@ impl Waiters {
     ///
     /// Without `now`, no deadline is checked. Returns the granted waiter, to be published and
     /// woken. Appends the wakers of expired waiters to `expired`. Both are woken outside the lock.
-    // Always inlined: passing on a permit runs it under the lock, and the compiler's heuristics
-    // leave it a call.
+    // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
     pub(super) fn grant(
         &mut self,

@@ -1,6 +1,7 @@
-//! What a call asks the allocator for: nothing, unless it has to wait.
+//! Calls allocate nothing unless they wait.
 //!
-//! `allocation-counter` is this binary's global allocator; it counts the calling thread's.
+//! The global allocator of this binary, `allocation-counter`, counts the allocations of each
+//! thread.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,7 +20,7 @@ fn bulkhead(config: BulkheadConfig) -> Bulkhead {
 }
 
 fn config() -> BulkheadConfig {
-    // Longer than what a name keeps inline: cloning it must not allocate either.
+    // Longer than an inline name: cloning it must not allocate either.
     BulkheadConfig::new("a-dependency-with-a-rather-long-name")
 }
 
@@ -30,19 +31,19 @@ fn ready<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// How often `code` allocates in 100 rounds, after one to warm up.
+/// Returns the number of allocations in 100 runs of `code`, after a run to warm up.
 fn allocations(mut code: impl FnMut()) -> u64 {
     code();
     measure(|| (0..100).for_each(|_| code())).count_total
 }
 
 #[test]
-fn the_counter_counts() {
+fn allocations_are_counted() {
     assert_eq!(allocations(|| drop(Box::new(5))), 100);
 }
 
 #[test]
-fn a_call_that_is_ready_allocates_nothing() {
+fn ready_calls_allocate_nothing() {
     let slow = CircuitBreakerConfig::new()
         .slow_call_duration_threshold(Duration::from_secs(1))
         .slow_call_rate_threshold(0.5)
@@ -92,7 +93,7 @@ fn a_call_that_is_ready_allocates_nothing() {
 }
 
 #[test]
-fn a_failure_that_opens_nothing_allocates_nothing() {
+fn failures_below_the_threshold_allocate_nothing() {
     let bulkhead = bulkhead(config().failure_threshold(2));
     let fails = || {
         assert!(ready(bulkhead.execute(async { Answer::Err("down") })).is_err());
@@ -102,22 +103,23 @@ fn a_failure_that_opens_nothing_allocates_nothing() {
 }
 
 #[test]
-fn a_refusal_allocates_nothing() {
-    let refused = |bulkhead: &Bulkhead, expected: fn(&BulkheadError<&'static str>) -> bool| {
-        let call = || {
-            let error = ready(bulkhead.execute(async { Answer::Ok(1) })).unwrap_err();
-            assert!(expected(&error), "{error:?}");
-            assert!(bulkhead.execute_sync(|| Answer::Ok(1)).is_err());
-            assert!(bulkhead.try_acquire().is_err());
+fn rejections_allocate_nothing() {
+    let rejection_allocations =
+        |bulkhead: &Bulkhead, expected: fn(&BulkheadError<&'static str>) -> bool| {
+            let call = || {
+                let error = ready(bulkhead.execute(async { Answer::Ok(1) })).unwrap_err();
+                assert!(expected(&error), "{error:?}");
+                assert!(bulkhead.execute_sync(|| Answer::Ok(1)).is_err());
+                assert!(bulkhead.try_acquire().is_err());
+            };
+            allocations(call)
         };
-        allocations(call)
-    };
     let open = |error: &BulkheadError<_>| matches!(error, BulkheadError::CircuitOpen { .. });
 
     let full = bulkhead(config().max_concurrent_calls(1).max_queue_size(0));
     let _held = full.try_acquire().unwrap();
     assert_eq!(
-        refused(&full, |error| matches!(error, BulkheadError::Full { .. })),
+        rejection_allocations(&full, |error| matches!(error, BulkheadError::Full { .. })),
         0,
         "full"
     );
@@ -125,17 +127,21 @@ fn a_refusal_allocates_nothing() {
     let broken = bulkhead(config());
     let circuit = broken.circuit_breaker().unwrap();
     circuit.open();
-    assert_eq!(refused(&broken, open), 0, "open");
+    assert_eq!(rejection_allocations(&broken, open), 0, "open");
     circuit.force_open();
-    assert_eq!(refused(&broken, open), 0, "forced open");
+    assert_eq!(rejection_allocations(&broken, open), 0, "forced open");
     circuit.half_open();
     let probes: Vec<_> = (0..3).map(|_| broken.try_acquire().unwrap()).collect();
-    assert_eq!(refused(&broken, open), 0, "all probes out");
+    assert_eq!(
+        rejection_allocations(&broken, open),
+        0,
+        "probe limit reached"
+    );
     drop(probes);
     circuit.close();
     broken.shutdown();
     assert_eq!(
-        refused(&broken, |error| matches!(
+        rejection_allocations(&broken, |error| matches!(
             error,
             BulkheadError::Shutdown { .. }
         )),
@@ -144,7 +150,7 @@ fn a_refusal_allocates_nothing() {
     );
 }
 
-/// The queue keeps its places: who waits again allocates nothing more, without a timer.
+/// The queue keeps its memory: a second wait, without a timer, allocates nothing.
 #[test]
 fn waiting_allocates_for_the_queue_once() {
     let bulkhead = bulkhead(config().max_concurrent_calls(1));
@@ -164,7 +170,7 @@ fn waiting_allocates_for_the_queue_once() {
 }
 
 #[test]
-fn a_hundred_thousand_waiters_that_are_gone_hold_little() {
+fn removed_waiters_release_their_memory() {
     let bulkhead = bulkhead(config().max_concurrent_calls(1).max_queue_size(100_000));
     let _permit = bulkhead.try_acquire().unwrap();
     let kept = measure(|| {
@@ -181,5 +187,5 @@ fn a_hundred_thousand_waiters_that_are_gone_hold_little() {
     })
     .bytes_current;
     assert_eq!(bulkhead.stats().cancelled_in_queue, 100_000);
-    assert!(kept < 16 * 1024, "{kept} bytes are kept for nobody");
+    assert!(kept < 16 * 1024, "{kept} bytes are still allocated");
 }

@@ -1,4 +1,4 @@
-//! User code at its worst, and values at their ends: each has a clear answer, nothing hangs.
+//! Faulty user code and extreme values: each has a defined result, and nothing hangs.
 
 #[path = "hostile/limits.rs"]
 mod limits;

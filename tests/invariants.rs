@@ -1,10 +1,10 @@
-//! Random operations on a bulkhead, against a plain model of it.
+//! Random operations on a bulkhead, compared to a simple model of it.
 //!
-//! 256 cases, or as many as `PROPTEST_CASES` says. What must hold whatever happens:
+//! Runs 256 cases, or the number in `PROPTEST_CASES`. These invariants hold after every operation:
 //!
-//! * never more run than there are permits, but for those who ran before the limit shrank;
-//! * no permit is idle while anybody waits;
-//! * whoever waits is granted, refused, timed out or cancelled, once, and woken when it is decided;
+//! * at most as many calls run as there are permits, except for calls that ran before a resize;
+//! * no permit is available while a call waits;
+//! * each waiter is granted, rejected, timed out or cancelled once, and is woken by the decision;
 //! * `started = successful + failed + ignored + cancelled + active` in every reading.
 
 #[path = "invariants/model.rs"]
@@ -28,7 +28,7 @@ use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Outcome, Permit, Priority, QueueOrder};
 use proptest::prelude::*;
 
-use model::{Answer, Model};
+use model::{Model, Response};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -38,30 +38,30 @@ enum Op {
         max_wait: Option<u64>,
         timeout: Option<u64>,
     },
-    /// One that does not wait.
+    /// A call that does not wait arrives.
     TryAcquire,
-    /// One of those that run ends; `None`: it is dropped.
+    /// A running call ends, or is dropped if `outcome` is `None`.
     End {
-        which: usize,
+        index: usize,
         outcome: Option<Outcome>,
     },
-    /// One of those that wait goes away.
+    /// A waiting call is dropped.
     Cancel {
-        which: usize,
+        index: usize,
     },
-    /// One of those that wait is polled, woken or not, with another waker or the same.
+    /// A waiting call is polled, even if it was not woken, with another waker or the same.
     Poll {
-        which: usize,
+        index: usize,
         other_waker: bool,
     },
-    /// All that were woken are polled.
+    /// All calls that were woken are polled.
     PollWoken,
     Advance {
         millis: u64,
     },
     Resize {
         permits: usize,
-        places: usize,
+        queue_capacity: usize,
         lifo: bool,
     },
     Open,
@@ -89,13 +89,13 @@ fn op() -> impl Strategy<Value = Op> {
         30 => (priority, limit(), limit())
             .prop_map(|(priority, max_wait, timeout)| Op::Acquire { priority, max_wait, timeout }),
         3 => Just(Op::TryAcquire),
-        20 => (any::<usize>(), outcome).prop_map(|(which, outcome)| Op::End { which, outcome }),
-        6 => any::<usize>().prop_map(|which| Op::Cancel { which }),
-        6 => (any::<usize>(), any::<bool>()).prop_map(|(which, other_waker)| Op::Poll { which, other_waker }),
+        20 => (any::<usize>(), outcome).prop_map(|(index, outcome)| Op::End { index, outcome }),
+        6 => any::<usize>().prop_map(|index| Op::Cancel { index }),
+        6 => (any::<usize>(), any::<bool>()).prop_map(|(index, other_waker)| Op::Poll { index, other_waker }),
         12 => Just(Op::PollWoken),
         10 => (1..25_u64).prop_map(|millis| Op::Advance { millis }),
         4 => (1..5_usize, 0..7_usize, any::<bool>())
-            .prop_map(|(permits, places, lifo)| Op::Resize { permits, places, lifo }),
+            .prop_map(|(permits, queue_capacity, lifo)| Op::Resize { permits, queue_capacity, lifo }),
         2 => Just(Op::Open),
         4 => Just(Op::Close),
         1 => Just(Op::ResetStats),
@@ -109,23 +109,23 @@ proptest! {
     )), ..ProptestConfig::default() })]
 
     #[test]
-    fn a_bulkhead_does_what_its_model_does(
+    fn bulkhead_matches_its_model(
         permits in 1..4_usize,
-        places in 0..6_usize,
+        queue_capacity in 0..6_usize,
         lifo in any::<bool>(),
         ops in proptest::collection::vec(op(), 1..120),
     ) {
-        let mut player = Player::new(permits, places, lifo);
+        let mut comparison = Comparison::new(permits, queue_capacity, lifo);
         for op in &ops {
-            player.play(op);
-            player.check();
+            comparison.apply(op);
+            comparison.check();
         }
-        player.end();
+        comparison.finish();
     }
 }
 
-/// The bulkhead and its model, side by side.
-struct Player {
+/// A bulkhead and its model, to which the same operations are applied.
+struct Comparison {
     runtime: ManualRuntime,
     bulkhead: Bulkhead,
     model: Model,
@@ -155,14 +155,15 @@ impl Flag {
     }
 }
 
-/// Failures in a row that open the circuit, for good: half-open has a test of its own.
-const FAILURES: u32 = 3;
+/// Consecutive failures that open the circuit. It stays open: half-open is tested elsewhere.
+const FAILURE_THRESHOLD: u32 = 3;
 
-impl Player {
-    fn new(permits: usize, places: usize, lifo: bool) -> Self {
+impl Comparison {
+    fn new(permits: usize, queue_capacity: usize, lifo: bool) -> Self {
         let runtime = ManualRuntime::new();
-        let bulkhead = Bulkhead::new(config(permits, places, lifo), runtime.clone()).unwrap();
-        let model = Model::new(permits, places, lifo, FAILURES);
+        let bulkhead =
+            Bulkhead::new(config(permits, queue_capacity, lifo), runtime.clone()).unwrap();
+        let model = Model::new(permits, queue_capacity, lifo, FAILURE_THRESHOLD);
         Self {
             runtime,
             bulkhead,
@@ -173,7 +174,7 @@ impl Player {
         }
     }
 
-    fn play(&mut self, op: &Op) {
+    fn apply(&mut self, op: &Op) {
         match *op {
             Op::Acquire {
                 priority,
@@ -195,51 +196,51 @@ impl Player {
                     woken: Arc::default(),
                 };
                 let expected = self.model.acquire(id, priority, max_wait, timeout);
-                let answer = waiting.poll();
-                self.settle(waiting, answer, expected);
+                let polled = waiting.poll();
+                self.compare(waiting, polled, expected);
             }
             Op::TryAcquire => {
                 let expected = self.model.try_acquire();
                 match self.bulkhead.try_acquire() {
                     Ok(permit) => {
-                        assert_eq!(expected, Answer::Granted);
+                        assert_eq!(expected, Response::Granted);
                         self.running.push(permit);
                     }
-                    Err(error) => assert_eq!(answer(&error), expected),
+                    Err(error) => assert_eq!(response(&error), expected),
                 }
             }
-            Op::End { which, outcome } => {
-                let Some(which) = pick(which, self.running.len()) else {
+            Op::End { index, outcome } => {
+                let Some(index) = pick(index, self.running.len()) else {
                     return;
                 };
-                let permit = self.running.swap_remove(which);
+                let permit = self.running.swap_remove(index);
                 match outcome {
                     Some(outcome) => permit.record(outcome),
                     None => drop(permit),
                 }
-                self.model.end(which, outcome);
+                self.model.end(index, outcome);
             }
-            Op::Cancel { which } => {
-                let Some(which) = pick(which, self.waiting.len()) else {
+            Op::Cancel { index } => {
+                let Some(index) = pick(index, self.waiting.len()) else {
                     return;
                 };
-                let waiting = self.waiting.swap_remove(which);
+                let waiting = self.waiting.swap_remove(index);
                 self.model.cancel(waiting.id);
                 drop(waiting);
             }
-            Op::Poll { which, other_waker } => {
-                let Some(which) = pick(which, self.waiting.len()) else {
+            Op::Poll { index, other_waker } => {
+                let Some(index) = pick(index, self.waiting.len()) else {
                     return;
                 };
-                self.poll(which, other_waker);
+                self.poll(index, other_waker);
             }
             Op::PollWoken => {
-                while let Some(which) = self
+                while let Some(index) = self
                     .waiting
                     .iter()
                     .position(|waiting| waiting.woken.is_set())
                 {
-                    self.poll(which, false);
+                    self.poll(index, false);
                 }
             }
             Op::Advance { millis } => {
@@ -248,13 +249,13 @@ impl Player {
             }
             Op::Resize {
                 permits,
-                places,
+                queue_capacity,
                 lifo,
             } => {
                 self.bulkhead
-                    .reconfigure(config(permits, places, lifo))
+                    .reconfigure(config(permits, queue_capacity, lifo))
                     .unwrap();
-                self.model.resize(permits, places, lifo);
+                self.model.resize(permits, queue_capacity, lifo);
             }
             Op::Open => {
                 self.bulkhead.circuit_breaker().unwrap().force_open();
@@ -275,28 +276,38 @@ impl Player {
         }
     }
 
-    fn poll(&mut self, which: usize, other_waker: bool) {
-        let mut waiting = self.waiting.swap_remove(which);
+    fn poll(&mut self, index: usize, other_waker: bool) {
+        let mut waiting = self.waiting.swap_remove(index);
         if other_waker {
             waiting.woken = Arc::default();
         }
-        let answer = waiting.poll();
+        let polled = waiting.poll();
         let expected = self.model.poll(waiting.id);
-        self.settle(waiting, answer, expected);
+        self.compare(waiting, polled, expected);
     }
 
-    fn settle(&mut self, waiting: Waiting, polled: Poll<Result<Permit, Error>>, expected: Answer) {
+    fn compare(
+        &mut self,
+        waiting: Waiting,
+        polled: Poll<Result<Permit, Error>>,
+        expected: Response,
+    ) {
         match polled {
             Poll::Pending => {
-                assert_eq!(expected, Answer::Waits, "{} waits", waiting.id);
+                assert_eq!(expected, Response::Waits, "call {} waits", waiting.id);
                 self.waiting.push(waiting);
             }
             Poll::Ready(Ok(permit)) => {
-                assert_eq!(expected, Answer::Granted, "{} is granted", waiting.id);
+                assert_eq!(
+                    expected,
+                    Response::Granted,
+                    "call {} is granted",
+                    waiting.id
+                );
                 self.running.push(permit);
             }
             Poll::Ready(Err(error)) => {
-                assert_eq!(answer(&error), expected, "{}: {error}", waiting.id)
+                assert_eq!(response(&error), expected, "call {}: {error}", waiting.id)
             }
         }
     }
@@ -310,26 +321,26 @@ impl Player {
         assert_eq!(stats.permits_in_use, model.in_use(), "{stats:?}");
         assert_eq!(stats.waiting, model.waiting(), "{stats:?}");
         assert!(
-            stats.permits_in_use <= model.most_in_use(),
-            "more than ever allowed: {stats:?}"
+            stats.permits_in_use <= model.max_in_use(),
+            "more permits in use than the largest limit: {stats:?}"
         );
-        let idle = stats.permits_in_use < stats.max_concurrent_calls;
+        let available = stats.permits_in_use < stats.max_concurrent_calls;
         assert!(
-            !idle || stats.waiting == 0,
-            "a permit is idle, and somebody waits: {stats:?}"
+            !available || stats.waiting == 0,
+            "a permit is available while a call waits: {stats:?}"
         );
         model.check_counts(&stats);
         for waiting in &self.waiting {
             assert!(
                 waiting.woken.is_set() || !model.is_decided(waiting.id),
-                "{} was decided, and nobody told it",
+                "call {} was decided without a wake-up",
                 waiting.id
             );
         }
     }
 
-    /// Everybody goes, and nothing is left.
-    fn end(mut self) {
+    /// Drops all calls, and checks that all permits are available.
+    fn finish(mut self) {
         self.waiting.clear();
         self.running.clear();
         assert_eq!(
@@ -345,7 +356,7 @@ impl Player {
             self.runtime.block_on(self.bulkhead.drained());
             return;
         }
-        // Each permit is there, once.
+        // Each permit is available, once.
         let all: Vec<_> = (0..limit)
             .map(|_| self.bulkhead.try_acquire().unwrap())
             .collect();
@@ -364,35 +375,35 @@ impl Waiting {
     }
 }
 
-fn answer(error: &Error) -> Answer {
+fn response(error: &Error) -> Response {
     match error {
         BulkheadError::CircuitOpen {
             reason: RejectionReason::Open | RejectionReason::ForcedOpen,
             ..
-        } => Answer::Open,
-        BulkheadError::Full { .. } => Answer::Full,
+        } => Response::Open,
+        BulkheadError::Full { .. } => Response::Full,
         BulkheadError::Timeout {
             phase: TimeoutPhase::Queued,
             ..
-        } => Answer::TimedOut,
-        BulkheadError::Shutdown { .. } => Answer::Shutdown,
+        } => Response::TimedOut,
+        BulkheadError::Shutdown { .. } => Response::Shutdown,
         error => panic!("{error:?}"),
     }
 }
 
-fn config(permits: usize, places: usize, lifo: bool) -> BulkheadConfig {
+fn config(permits: usize, queue_capacity: usize, lifo: bool) -> BulkheadConfig {
     BulkheadConfig::new("model")
         .max_concurrent_calls(permits)
-        .max_queue_size(places)
+        .max_queue_size(queue_capacity)
         .queue_order(if lifo {
             QueueOrder::Lifo
         } else {
             QueueOrder::Fifo
         })
-        .failure_threshold(FAILURES)
+        .failure_threshold(FAILURE_THRESHOLD)
         .isolation_duration(Duration::MAX)
 }
 
-fn pick(which: usize, of: usize) -> Option<usize> {
-    (of > 0).then(|| which % of.max(1))
+fn pick(index: usize, of: usize) -> Option<usize> {
+    (of > 0).then(|| index % of.max(1))
 }

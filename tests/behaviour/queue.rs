@@ -1,28 +1,28 @@
-//! The queue's order, its bounds, and whom a permit goes to.
+//! The order of the queue, its bound, and the assignment of permits.
 
 use std::sync::{Arc, Mutex};
 
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Priority, QueueOrder};
 
-use crate::stage::{Stage, Task, now_or_never};
+use crate::stage::{Stage, Task, now_or_never, poll_once};
 use crate::work::{Answer, Outcome};
 
 on_every_runtime![
-    first_come_first_served,
-    a_newcomer_overtakes_nobody,
-    a_call_in_the_queue_is_not_refused_for_a_newcomer,
+    fifo_serves_calls_in_the_order_of_arrival,
+    new_calls_never_overtake_a_waiter,
+    new_calls_do_not_displace_a_granted_waiter,
     higher_priorities_are_served_first,
-    the_newest_is_served_first_in_lifo_order,
-    a_priority_or_lifo_newcomer_evicts_nobody,
-    the_queue_is_bounded,
-    a_call_from_the_queue_runs_and_frees_its_permit,
-    two_releases_in_a_row_serve_two_waiters,
-    many_tasks_through_few_slots,
+    lifo_serves_the_newest_call_first,
+    priority_and_lifo_never_evict_a_waiter,
+    queue_size_is_bounded,
+    queued_calls_run_and_release_their_permit,
+    two_consecutive_releases_serve_two_waiters,
+    many_tasks_complete_with_few_permits,
 ];
 
 type Log = Arc<Mutex<Vec<usize>>>;
 
-/// A call that writes its number down when it runs.
+/// Enqueues a call that logs its number when it runs.
 async fn enqueue(
     t: &Stage,
     bulkhead: &Bulkhead,
@@ -31,13 +31,13 @@ async fn enqueue(
     priority: Priority,
 ) -> Task<Outcome> {
     let before = bulkhead.stats().waiting;
-    let (inside, log) = (bulkhead.clone(), Arc::clone(log));
+    let (inner, log) = (bulkhead.clone(), Arc::clone(log));
     let task = t.spawn(async move {
         let operation = async {
             log.lock().unwrap().push(number);
             Ok(0)
         };
-        inside.call().priority(priority).execute(operation).await
+        inner.call().priority(priority).execute(operation).await
     });
     t.until(|| bulkhead.stats().waiting == before + 1).await;
     task
@@ -65,7 +65,7 @@ async fn served(t: &Stage, config: BulkheadConfig, arrivals: &[(usize, Priority)
     log.lock().unwrap().clone()
 }
 
-async fn first_come_first_served(t: Stage) {
+async fn fifo_serves_calls_in_the_order_of_arrival(t: Stage) {
     let arrivals: Vec<_> = (0..20).map(|number| (number, Priority::Normal)).collect();
     assert_eq!(
         served(&t, one(QueueOrder::Fifo), &arrivals).await,
@@ -90,7 +90,7 @@ async fn higher_priorities_are_served_first(t: Stage) {
     assert!(Low < Normal && Normal < High && Priority::default() == Normal);
 }
 
-async fn the_newest_is_served_first_in_lifo_order(t: Stage) {
+async fn lifo_serves_the_newest_call_first(t: Stage) {
     use Priority::{High, Normal};
     let arrivals = [(0, Normal), (1, High), (2, Normal), (3, High), (4, Normal)];
     assert_eq!(
@@ -100,48 +100,48 @@ async fn the_newest_is_served_first_in_lifo_order(t: Stage) {
 }
 
 /// Hazard H39.
-async fn a_newcomer_overtakes_nobody(t: Stage) {
+async fn new_calls_never_overtake_a_waiter(t: Stage) {
     let bulkhead = t.bulkhead(one(QueueOrder::Fifo));
     let permit = bulkhead.try_acquire().unwrap();
     let mut first = Box::pin(bulkhead.acquire());
-    assert!(crate::stage::poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(first.as_mut()).is_pending());
     permit.succeed();
-    // The permit is the first waiter's, although it has not been polled since.
+    // The first waiter owns the permit, although it has not been polled since.
     assert!(matches!(
         bulkhead.try_acquire(),
         Err(BulkheadError::Full { .. })
     ));
     let mut second = Box::pin(bulkhead.acquire());
-    assert!(crate::stage::poll_once(second.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
     now_or_never(first).unwrap().succeed();
     now_or_never(second).unwrap().succeed();
 }
 
-/// A queue of one place, a waiter in it that was just granted: a newcomer's arrival must not cost
-/// it the permit.
+/// In a full queue of capacity 1, a waiter that was just granted keeps its permit.
+///
 /// Hazard H39.
-async fn a_call_in_the_queue_is_not_refused_for_a_newcomer(t: Stage) {
+async fn new_calls_do_not_displace_a_granted_waiter(t: Stage) {
     let bulkhead = t.bulkhead(one(QueueOrder::Fifo).max_queue_size(1));
     let permit = bulkhead.try_acquire().unwrap();
     let mut queued = Box::pin(bulkhead.acquire());
-    assert!(crate::stage::poll_once(queued.as_mut()).is_pending());
+    assert!(poll_once(queued.as_mut()).is_pending());
     assert!(matches!(
         now_or_never(bulkhead.acquire()),
         Err(BulkheadError::Full { .. })
     ));
     permit.succeed();
-    let mut newcomer = Box::pin(bulkhead.acquire());
-    assert!(crate::stage::poll_once(newcomer.as_mut()).is_pending());
+    let mut new_call = Box::pin(bulkhead.acquire());
+    assert!(poll_once(new_call.as_mut()).is_pending());
     now_or_never(queued).unwrap().succeed();
-    now_or_never(newcomer).unwrap().succeed();
+    now_or_never(new_call).unwrap().succeed();
     assert_eq!(bulkhead.stats().rejected.full, 1);
 }
 
-async fn a_priority_or_lifo_newcomer_evicts_nobody(t: Stage) {
+async fn priority_and_lifo_never_evict_a_waiter(t: Stage) {
     let bulkhead = t.bulkhead(one(QueueOrder::Lifo).max_queue_size(1));
     let permit = bulkhead.try_acquire().unwrap();
     let mut low = Box::pin(bulkhead.call().priority(Priority::Low).acquire());
-    assert!(crate::stage::poll_once(low.as_mut()).is_pending());
+    assert!(poll_once(low.as_mut()).is_pending());
     let high = bulkhead.call().priority(Priority::High).acquire();
     assert!(matches!(
         now_or_never(high),
@@ -151,7 +151,7 @@ async fn a_priority_or_lifo_newcomer_evicts_nobody(t: Stage) {
     now_or_never(low).unwrap().succeed();
 }
 
-async fn the_queue_is_bounded(t: Stage) {
+async fn queue_size_is_bounded(t: Stage) {
     let config = BulkheadConfig::new("orders")
         .max_concurrent_calls(2)
         .max_queue_size(3);
@@ -160,12 +160,12 @@ async fn the_queue_is_bounded(t: Stage) {
     let mut waiting = Vec::new();
     for _ in 0..3 {
         let mut call = Box::pin(bulkhead.acquire());
-        assert!(crate::stage::poll_once(call.as_mut()).is_pending());
+        assert!(poll_once(call.as_mut()).is_pending());
         waiting.push(call);
     }
-    let refused = now_or_never(bulkhead.execute(async { Answer::Ok(1) })).unwrap_err();
+    let rejected = now_or_never(bulkhead.execute(async { Answer::Ok(1) })).unwrap_err();
     assert!(matches!(
-        refused,
+        rejected,
         BulkheadError::Full {
             max_concurrent_calls: 2,
             max_queue_size: 3,
@@ -185,7 +185,7 @@ async fn the_queue_is_bounded(t: Stage) {
 }
 
 /// Hazard H31.
-async fn a_call_from_the_queue_runs_and_frees_its_permit(t: Stage) {
+async fn queued_calls_run_and_release_their_permit(t: Stage) {
     let bulkhead = t.bulkhead(one(QueueOrder::Fifo));
     let (first, running) = t.running(&bulkhead).await;
     let (second, queued) = t.waiting(&bulkhead).await;
@@ -199,26 +199,26 @@ async fn a_call_from_the_queue_runs_and_frees_its_permit(t: Stage) {
     t.succeed(&bulkhead, 1).await;
 }
 
-/// A permit must not lie idle beside a waiter because the waiter before it has not run yet.
-async fn two_releases_in_a_row_serve_two_waiters(t: Stage) {
+/// A waiter gets its permit even if the waiter before it has not run yet.
+async fn two_consecutive_releases_serve_two_waiters(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("orders").max_concurrent_calls(2));
     let (a, b) = (
         bulkhead.try_acquire().unwrap(),
         bulkhead.try_acquire().unwrap(),
     );
     let (mut first, mut second) = (Box::pin(bulkhead.acquire()), Box::pin(bulkhead.acquire()));
-    assert!(crate::stage::poll_once(first.as_mut()).is_pending());
-    assert!(crate::stage::poll_once(second.as_mut()).is_pending());
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
     a.succeed();
     b.succeed();
     assert_eq!(bulkhead.stats().waiting, 0);
-    // In the other order: neither depends on the other.
+    // Polled in reverse: neither depends on the other.
     let second = now_or_never(second).unwrap();
     now_or_never(first).unwrap().succeed();
     second.succeed();
 }
 
-async fn many_tasks_through_few_slots(t: Stage) {
+async fn many_tasks_complete_with_few_permits(t: Stage) {
     let config = BulkheadConfig::new("orders")
         .max_concurrent_calls(5)
         .max_queue_size(500);

@@ -1,4 +1,4 @@
-//! Changing the settings of a bulkhead in use.
+//! Changing the configuration of a bulkhead in use.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::stage::{Stage, now_or_never, poll_once};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    growing_by_several_serves_several,
-    shrinking_waits_for_nobody,
-    shrinking_strands_no_waiter,
-    growing_again_before_the_debt_is_paid,
-    the_queues_bound_changes_for_newcomers_only,
+    growing_by_several_permits_serves_several_waiters,
+    shrinking_does_not_wait_for_running_calls,
+    waiters_are_served_after_shrinking,
+    growing_before_all_permits_are_forgotten,
+    queue_size_changes_for_new_calls_only,
     waiters_keep_their_deadlines,
-    timeouts_change_for_newcomers_only,
-    the_circuit_keeps_its_state,
-    a_refused_change_changes_nothing,
+    timeouts_change_for_new_calls_only,
+    circuit_keeps_its_state,
+    rejected_changes_have_no_effect,
 ];
 
 fn config(calls: usize) -> BulkheadConfig {
@@ -27,7 +27,7 @@ fn config(calls: usize) -> BulkheadConfig {
 }
 
 /// Hazard H39c.
-async fn growing_by_several_serves_several(t: Stage) {
+async fn growing_by_several_permits_serves_several_waiters(t: Stage) {
     let bulkhead = t.bulkhead(config(1));
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -56,15 +56,15 @@ async fn growing_by_several_serves_several(t: Stage) {
 }
 
 /// Hazard H38.
-async fn shrinking_waits_for_nobody(t: Stage) {
+async fn shrinking_does_not_wait_for_running_calls(t: Stage) {
     let bulkhead = t.bulkhead(config(3).max_queue_size(0));
     let mut held: Vec<_> = (0..3).map(|_| bulkhead.try_acquire().unwrap()).collect();
     bulkhead.reconfigure(config(1).max_queue_size(0)).unwrap();
     let stats = bulkhead.stats();
     assert_eq!((stats.permits_in_use, stats.max_concurrent_calls), (3, 1));
-    for left in [2, 1] {
+    for in_use in [2, 1] {
         held.pop();
-        assert_eq!(bulkhead.stats().permits_in_use, left);
+        assert_eq!(bulkhead.stats().permits_in_use, in_use);
         assert!(matches!(
             bulkhead.try_acquire(),
             Err(BulkheadError::Full {
@@ -79,7 +79,7 @@ async fn shrinking_waits_for_nobody(t: Stage) {
 }
 
 /// Hazard H38.
-async fn shrinking_strands_no_waiter(t: Stage) {
+async fn waiters_are_served_after_shrinking(t: Stage) {
     let bulkhead = t.bulkhead(config(4));
     let mut held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     let mut waiter = Box::pin(bulkhead.acquire());
@@ -92,7 +92,7 @@ async fn shrinking_strands_no_waiter(t: Stage) {
     now_or_never(waiter).unwrap().succeed();
 }
 
-async fn growing_again_before_the_debt_is_paid(t: Stage) {
+async fn growing_before_all_permits_are_forgotten(t: Stage) {
     let bulkhead = t.bulkhead(config(4));
     let held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     bulkhead.reconfigure(config(1)).unwrap();
@@ -109,7 +109,7 @@ async fn growing_again_before_the_debt_is_paid(t: Stage) {
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
-async fn the_queues_bound_changes_for_newcomers_only(t: Stage) {
+async fn queue_size_changes_for_new_calls_only(t: Stage) {
     let bulkhead = t.bulkhead(config(1).max_queue_size(2));
     let permit = bulkhead.try_acquire().unwrap();
     let (mut a, mut b) = (Box::pin(bulkhead.acquire()), Box::pin(bulkhead.acquire()));
@@ -153,7 +153,7 @@ async fn waiters_keep_their_deadlines(t: Stage) {
     permit.succeed();
 }
 
-async fn timeouts_change_for_newcomers_only(t: Stage) {
+async fn timeouts_change_for_new_calls_only(t: Stage) {
     let bulkhead = t.bulkhead(config(2).run_timeout(SECOND));
     let (_never, old) = t.running(&bulkhead).await;
     bulkhead.reconfigure(config(2)).unwrap();
@@ -173,13 +173,13 @@ async fn timeouts_change_for_newcomers_only(t: Stage) {
 }
 
 /// Hazard H88.
-async fn the_circuit_keeps_its_state(t: Stage) {
+async fn circuit_keeps_its_state(t: Stage) {
     let bulkhead = t.bulkhead(config(2).failure_threshold(2));
     t.fail(&bulkhead, 1).await;
     bulkhead
         .reconfigure(config(3).failure_threshold(2))
         .unwrap();
-    // The failure before is still counted.
+    // The earlier failure is still counted.
     t.fail(&bulkhead, 1).await;
     let circuit = bulkhead.circuit_breaker().unwrap();
     assert_eq!(circuit.state(), CircuitState::Open);
@@ -190,7 +190,7 @@ async fn the_circuit_keeps_its_state(t: Stage) {
     assert_eq!(circuit.snapshot().retry_after, Some(20 * SECOND));
 }
 
-async fn a_refused_change_changes_nothing(t: Stage) {
+async fn rejected_changes_have_no_effect(t: Stage) {
     let bulkhead = t.bulkhead(config(2));
     let before = bulkhead.config();
     let renamed = bulkhead

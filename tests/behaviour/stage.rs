@@ -1,4 +1,4 @@
-//! Where a behaviour plays: an executor, a virtual clock, and a look at what was left behind.
+//! Runs a behavior on an executor with a virtual clock, and checks that it leaks nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -17,19 +17,19 @@ use futures_lite::future::{block_on, yield_now};
 use crate::watchdog::watchdog;
 use crate::work::{Answer, Outcome, Work, work};
 
-/// Instantiates behaviours for every runtime.
+/// Instantiates behaviors as tests, for every runtime.
 macro_rules! on_every_runtime {
-    ($($behaviour:ident),+ $(,)?) => {
-        on_every_runtime!(@ tokio_multi_thread TokioMultiThread $($behaviour)+);
-        on_every_runtime!(@ tokio_current_thread TokioCurrentThread $($behaviour)+);
-        on_every_runtime!(@ smol Smol $($behaviour)+);
+    ($($behavior:ident),+ $(,)?) => {
+        on_every_runtime!(@ tokio_multi_thread TokioMultiThread $($behavior)+);
+        on_every_runtime!(@ tokio_current_thread TokioCurrentThread $($behavior)+);
+        on_every_runtime!(@ smol Smol $($behavior)+);
     };
-    (@ $module:ident $flavour:ident $($behaviour:ident)+) => {
+    (@ $module:ident $flavor:ident $($behavior:ident)+) => {
         mod $module {
             $(
                 #[test]
-                fn $behaviour() {
-                    $crate::stage::Flavour::$flavour.play(super::$behaviour);
+                fn $behavior() {
+                    $crate::stage::Flavor::$flavor.run(super::$behavior);
                 }
             )+
         }
@@ -37,20 +37,21 @@ macro_rules! on_every_runtime {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Flavour {
-    /// Tokio can't pause the clock of this scheduler, so that the clock is a `ManualRuntime`'s.
+pub(crate) enum Flavor {
+    /// The multi-threaded scheduler of Tokio. It can't pause its clock: `ManualRuntime` provides
+    /// one.
     TokioMultiThread,
-    /// All of it Tokio's, the clock paused.
+    /// The current-thread scheduler of Tokio, with its clock paused.
     TokioCurrentThread,
-    /// smol's executor on two threads; async-io has no virtual clock, so it is a `ManualRuntime`'s.
+    /// The executor of smol on two threads. It has no virtual clock: `ManualRuntime` provides one.
     Smol,
 }
 
-impl Flavour {
-    /// Plays a behaviour, and looks whether its bulkheads are at rest once the executor is gone.
-    pub(crate) fn play<F: Future<Output = ()>>(
+impl Flavor {
+    /// Runs a behavior, and asserts that its bulkheads are idle once the executor is dropped.
+    pub(crate) fn run<F: Future<Output = ()>>(
         self,
-        behaviour: impl FnOnce(Stage) -> F + Send + 'static,
+        behavior: impl FnOnce(Stage) -> F + Send + 'static,
     ) {
         watchdog(move || {
             let bulkheads = Bulkheads::default();
@@ -61,7 +62,7 @@ impl Flavour {
                         .build()
                         .unwrap();
                     let tasks = Tasks::Tokio(tokio.handle().clone());
-                    tokio.block_on(behaviour(Stage::manual(tasks, &bulkheads)));
+                    tokio.block_on(behavior(Stage::manual(tasks, &bulkheads)));
                 }
                 Self::TokioCurrentThread => {
                     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -71,7 +72,7 @@ impl Flavour {
                         .unwrap();
                     let _entered = tokio.enter();
                     let stage = Stage::tokio(tokio.handle().clone(), &bulkheads);
-                    tokio.block_on(behaviour(stage));
+                    tokio.block_on(behavior(stage));
                 }
                 Self::Smol => {
                     let executor = Arc::new(smol::Executor::new());
@@ -82,26 +83,26 @@ impl Flavour {
                             threads.spawn(|| block_on(executor.run(stopped.recv())));
                         }
                         let tasks = Tasks::Smol(Arc::clone(&executor));
-                        block_on(behaviour(Stage::manual(tasks, &bulkheads)));
+                        block_on(behavior(Stage::manual(tasks, &bulkheads)));
                         drop(stop);
                     });
                 }
             }
-            bulkheads.must_be_at_rest();
+            bulkheads.assert_idle();
         });
     }
 }
 
-/// What a behaviour is given.
+/// The environment of a behavior: an executor, a clock, and the bulkheads it creates.
 #[derive(Clone)]
 pub(crate) struct Stage {
     runtime: Arc<dyn Runtime>,
     clock: Clock,
     tasks: Tasks,
     timers: Timers,
-    busy: Busy,
+    deferred_jobs: DeferredJobs,
     bulkheads: Bulkheads,
-    began: Instant,
+    started_at: Instant,
 }
 
 #[derive(Clone)]
@@ -151,26 +152,26 @@ impl Stage {
         bulkheads: &Bulkheads,
     ) -> Self {
         let timers = Timers::default();
-        let began = time.now();
-        let busy = Busy::default();
+        let started_at = time.now();
+        let deferred_jobs = DeferredJobs::default();
         let runtime = Arc::new(Composed {
             time,
             executor,
             timers: timers.clone(),
-            busy: busy.clone(),
+            deferred_jobs: deferred_jobs.clone(),
         });
         Self {
             runtime,
             clock,
             tasks,
             timers,
-            busy,
+            deferred_jobs,
             bulkheads: bulkheads.clone(),
-            began,
+            started_at,
         }
     }
 
-    /// A bulkhead that must be at rest when the behaviour has ended.
+    /// Creates a bulkhead that must be idle when the behavior has ended.
     pub(crate) fn bulkhead(&self, config: BulkheadConfig) -> Bulkhead {
         let bulkhead = Bulkhead::with_runtime(config, self.runtime()).unwrap();
         self.bulkheads.0.lock().unwrap().push(bulkhead.clone());
@@ -181,12 +182,12 @@ impl Stage {
         Arc::clone(&self.runtime)
     }
 
-    /// How far the clock has come.
+    /// Returns the time since the behavior started.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.runtime.now() - self.began
+        self.runtime.now() - self.started_at
     }
 
-    /// Moves the clock; what it wakes runs while the behaviour waits for something.
+    /// Advances the clock. Tasks that it wakes run once the behavior awaits something.
     pub(crate) async fn advance(&self, by: Duration) {
         match &self.clock {
             Clock::Tokio => tokio::time::advance(by).await,
@@ -194,32 +195,32 @@ impl Stage {
         }
     }
 
-    /// How many timers there are, and how many there have been.
+    /// Returns the number of live timers, and of all timers created so far.
     pub(crate) fn timers(&self) -> (usize, usize) {
-        let Timers { alive, made } = &self.timers;
-        (alive.load(Ordering::SeqCst), made.load(Ordering::SeqCst))
+        let Timers { alive, created } = &self.timers;
+        (alive.load(Ordering::SeqCst), created.load(Ordering::SeqCst))
     }
 
-    /// All threads for blocking work are taken, by others.
+    /// Simulates that all threads for blocking work are in use.
     pub(crate) fn take_threads(&self) {
-        *self.busy.lock().unwrap() = Some(Vec::new());
+        *self.deferred_jobs.lock().unwrap() = Some(Vec::new());
     }
 
-    /// There are threads again: what has waited for them runs.
+    /// Frees the threads again, and runs the jobs that waited for one.
     pub(crate) fn free_threads(&self) {
-        let waiting = self.busy.lock().unwrap().take();
+        let waiting = self.deferred_jobs.lock().unwrap().take();
         for job in waiting.unwrap_or_default() {
             self.runtime.spawn_blocking(job);
         }
     }
 
-    /// The runtime goes away with the blocking work that it has not begun.
+    /// Drops the blocking jobs that have not started, as a runtime does when it shuts down.
     pub(crate) fn drop_blocking_work(&self) {
-        let jobs = self.busy.lock().unwrap().replace(Vec::new());
+        let jobs = self.deferred_jobs.lock().unwrap().replace(Vec::new());
         drop(jobs);
     }
 
-    /// A task of the executor's.
+    /// Spawns a task on the executor.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -230,7 +231,7 @@ impl Stage {
         }
     }
 
-    /// Lets the others run until `condition` holds.
+    /// Lets other tasks run until `condition` holds.
     pub(crate) async fn until(&self, condition: impl Fn() -> bool) {
         while !condition() {
             yield_now().await;
@@ -238,14 +239,14 @@ impl Stage {
         }
     }
 
-    /// A call that runs until it is told how to end.
+    /// Starts a call that runs until its control ends it.
     pub(crate) async fn running(&self, bulkhead: &Bulkhead) -> (Work, Task<Outcome>) {
         let (control, task) = self.call(bulkhead);
         self.until(|| control.has_begun()).await;
         (control, task)
     }
 
-    /// A call that waits for a permit, and then runs until it is told how to end.
+    /// Starts a call that waits for a permit, and then runs until its control ends it.
     pub(crate) async fn waiting(&self, bulkhead: &Bulkhead) -> (Work, Task<Outcome>) {
         let before = bulkhead.stats().waiting;
         let (control, task) = self.call(bulkhead);
@@ -262,7 +263,7 @@ impl Stage {
         )
     }
 
-    /// One failed call after the other.
+    /// Runs failing calls, one after another.
     pub(crate) async fn fail(&self, bulkhead: &Bulkhead, times: usize) {
         for _ in 0..times {
             let failed = bulkhead.execute(async { Answer::Err("down") }).await;
@@ -270,7 +271,7 @@ impl Stage {
         }
     }
 
-    /// One successful call after the other.
+    /// Runs successful calls, one after another.
     pub(crate) async fn succeed(&self, bulkhead: &Bulkhead, times: usize) {
         for _ in 0..times {
             assert_eq!(bulkhead.execute(async { Answer::Ok(7) }).await, Ok(7));
@@ -278,7 +279,9 @@ impl Stage {
     }
 }
 
-/// A spawned task. Dropping it cancels nothing under Tokio: see [`cancel`](Self::cancel).
+/// A spawned task.
+///
+/// With Tokio, dropping it does not cancel the task: see [`cancel`](Self::cancel).
 #[must_use]
 pub(crate) enum Task<T> {
     Tokio(tokio::task::JoinHandle<T>),
@@ -286,17 +289,17 @@ pub(crate) enum Task<T> {
 }
 
 impl<T> Task<T> {
-    /// Drops the future, and waits until that is done.
+    /// Cancels the task, and waits until its future is dropped.
     pub(crate) async fn cancel(self) {
         match self {
             Self::Tokio(task) => {
                 task.abort();
                 assert!(
                     task.await.is_err_and(|error| error.is_cancelled()),
-                    "it had ended"
+                    "the task had ended"
                 );
             }
-            Self::Smol(task) => assert!(task.cancel().await.is_none(), "it had ended"),
+            Self::Smol(task) => assert!(task.cancel().await.is_none(), "the task had ended"),
         }
     }
 
@@ -326,7 +329,7 @@ pub(crate) fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(std::task::Waker::noop()))
 }
 
-/// The answer of a future that has one at its first poll.
+/// Returns the output of a future that is ready at its first poll.
 #[track_caller]
 pub(crate) fn now_or_never<F: Future>(future: F) -> F::Output {
     match poll_once(pin!(future)) {
@@ -335,12 +338,12 @@ pub(crate) fn now_or_never<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// The clock of one runtime, the tasks of another, and a count of the timers.
+/// The clock of one runtime and the tasks of another, with a count of timers.
 struct Composed {
     time: Arc<dyn Runtime>,
     executor: Arc<dyn Runtime>,
     timers: Timers,
-    busy: Busy,
+    deferred_jobs: DeferredJobs,
 }
 
 impl Runtime for Composed {
@@ -349,15 +352,15 @@ impl Runtime for Composed {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        self.timers.made.fetch_add(1, Ordering::SeqCst);
+        self.timers.created.fetch_add(1, Ordering::SeqCst);
         let mut sleep = self.time.sleep_until(deadline);
-        let mut alive = Alive {
+        let mut alive = LiveTimer {
             timers: self.timers.clone(),
             counted: false,
         };
         Box::pin(std::future::poll_fn(move |cx| {
             let polled = sleep.as_mut().poll(cx);
-            // Counted once it is armed, so that moving the clock does not come too early for it.
+            // Counted once it is registered: the clock may be advanced from then on.
             if polled.is_pending() && !std::mem::replace(&mut alive.counted, true) {
                 alive.timers.alive.fetch_add(1, Ordering::SeqCst);
             }
@@ -370,7 +373,7 @@ impl Runtime for Composed {
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        match &mut *self.busy.lock().unwrap() {
+        match &mut *self.deferred_jobs.lock().unwrap() {
             Some(jobs) => jobs.push(job),
             None => self.executor.spawn_blocking(job),
         }
@@ -381,8 +384,8 @@ impl Runtime for Composed {
     }
 }
 
-/// The blocking work that waits for a thread; `None` while there are threads enough.
-type Busy = Arc<Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>>;
+/// Blocking jobs that wait for a thread; `None` while threads are available.
+type DeferredJobs = Arc<Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>>;
 
 impl fmt::Debug for Composed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -393,15 +396,15 @@ impl fmt::Debug for Composed {
 #[derive(Clone, Debug, Default)]
 struct Timers {
     alive: Arc<AtomicUsize>,
-    made: Arc<AtomicUsize>,
+    created: Arc<AtomicUsize>,
 }
 
-struct Alive {
+struct LiveTimer {
     timers: Timers,
     counted: bool,
 }
 
-impl Drop for Alive {
+impl Drop for LiveTimer {
     fn drop(&mut self) {
         if self.counted {
             self.timers.alive.fetch_sub(1, Ordering::SeqCst);
@@ -413,13 +416,13 @@ impl Drop for Alive {
 struct Bulkheads(Arc<Mutex<Vec<Bulkhead>>>);
 
 impl Bulkheads {
-    fn must_be_at_rest(&self) {
+    fn assert_idle(&self) {
         for bulkhead in &*self.0.lock().unwrap() {
             let stats = bulkhead.stats();
             assert_eq!(
                 (stats.active, stats.permits_in_use, stats.waiting),
                 (0, 0, 0),
-                "left behind: {stats:?}"
+                "the bulkhead is not idle: {stats:?}"
             );
             let ended = stats.successful + stats.failed + stats.ignored + stats.cancelled;
             assert_eq!(stats.started, ended, "{stats:?}");

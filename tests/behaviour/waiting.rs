@@ -1,4 +1,4 @@
-//! How a wait can end: a permit, a deadline, a caller that goes away, an opened circuit.
+//! The ends of a wait: a permit, a deadline, a cancellation, an open circuit.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::work::{Answer, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    a_wait_is_bounded_by_max_wait_and_not_shorter,
-    a_waiter_that_timed_out_takes_no_permit_with_it,
-    a_permit_freed_at_the_deadline_is_not_lost,
-    who_was_granted_in_time_keeps_the_permit_beyond_max_wait,
-    a_total_timeout_that_passed_unseen_runs_nothing,
-    a_call_that_timed_out_in_the_queue_never_runs,
-    a_passed_deadline_is_passed_over,
-    a_cancelled_waiter_frees_its_place_at_once,
-    a_waiter_cancelled_after_its_grant_hands_the_permit_on,
-    the_queue_is_refused_when_the_circuit_opens,
-    the_queue_is_refused_when_the_circuit_is_forced_open,
-    who_comes_after_a_reset_waits_again,
-    a_timeout_in_the_queue_takes_nobody_off_the_count,
+    wait_ends_exactly_at_max_wait,
+    timed_out_waiters_leak_no_permit,
+    permit_released_at_the_deadline_goes_to_the_next_waiter,
+    waiter_granted_in_time_keeps_its_permit_after_max_wait,
+    granted_waiter_does_not_run_after_its_total_timeout,
+    calls_that_timed_out_in_the_queue_never_run,
+    waiters_past_their_deadline_are_skipped,
+    cancelled_waiters_leave_the_queue_immediately,
+    waiter_cancelled_after_its_grant_passes_the_permit_on,
+    waiters_are_rejected_when_the_circuit_opens,
+    waiters_are_rejected_when_the_circuit_is_forced_open,
+    calls_wait_again_after_a_reset,
+    timeout_in_the_queue_does_not_change_the_active_count,
 ];
 
 fn one() -> BulkheadConfig {
@@ -33,7 +33,7 @@ fn one() -> BulkheadConfig {
 }
 
 #[track_caller]
-fn timed_out_queued(error: &BulkheadError<impl std::fmt::Debug>, waited: Duration) {
+fn assert_timed_out_in_queue(error: &BulkheadError<impl std::fmt::Debug>, waited: Duration) {
     let BulkheadError::Timeout {
         phase: TimeoutPhase::Queued,
         queued,
@@ -51,7 +51,7 @@ fn timed_out_queued(error: &BulkheadError<impl std::fmt::Debug>, waited: Duratio
     assert!(error.is_rejection());
 }
 
-async fn a_wait_is_bounded_by_max_wait_and_not_shorter(t: Stage) {
+async fn wait_ends_exactly_at_max_wait(t: Stage) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -59,7 +59,7 @@ async fn a_wait_is_bounded_by_max_wait_and_not_shorter(t: Stage) {
     assert!(!queued.is_finished());
     assert_eq!(bulkhead.stats().waiting, 1);
     t.advance(Duration::from_millis(1)).await;
-    timed_out_queued(&queued.await.unwrap_err(), SECOND);
+    assert_timed_out_in_queue(&queued.await.unwrap_err(), SECOND);
     assert!(!never.has_begun());
     assert_eq!(bulkhead.stats().waiting, 0);
     control.succeed();
@@ -67,13 +67,13 @@ async fn a_wait_is_bounded_by_max_wait_and_not_shorter(t: Stage) {
 }
 
 /// Hazard H30.
-async fn a_waiter_that_timed_out_takes_no_permit_with_it(t: Stage) {
+async fn timed_out_waiters_leak_no_permit(t: Stage) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     for _ in 0..3 {
         let (control, running) = t.running(&bulkhead).await;
         let (_never, queued) = t.waiting(&bulkhead).await;
         t.advance(SECOND).await;
-        timed_out_queued(&queued.await.unwrap_err(), SECOND);
+        assert_timed_out_in_queue(&queued.await.unwrap_err(), SECOND);
         control.succeed();
         running.await.unwrap();
         assert_eq!(bulkhead.stats().permits_in_use, 0);
@@ -81,10 +81,10 @@ async fn a_waiter_that_timed_out_takes_no_permit_with_it(t: Stage) {
     t.succeed(&bulkhead, 1).await;
 }
 
-/// The holder's release and the waiter's timer at the same instant, in this order: the waiter's
-/// deadline has passed, so that the permit is the next one's.
+/// At the deadline, the release runs before the timer of the waiter: the waiter has expired.
+///
 /// Hazard H36.
-async fn a_permit_freed_at_the_deadline_is_not_lost(t: Stage) {
+async fn permit_released_at_the_deadline_goes_to_the_next_waiter(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut first = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
@@ -93,24 +93,24 @@ async fn a_permit_freed_at_the_deadline_is_not_lost(t: Stage) {
     assert!(poll_once(next.as_mut()).is_pending());
     t.advance(SECOND).await;
     permit.succeed();
-    timed_out_queued(&now_or_never(first).unwrap_err(), SECOND);
+    assert_timed_out_in_queue(&now_or_never(first).unwrap_err(), SECOND);
     now_or_never(next).unwrap().succeed();
 }
 
 /// Hazard H36.
-async fn who_was_granted_in_time_keeps_the_permit_beyond_max_wait(t: Stage) {
+async fn waiter_granted_in_time_keeps_its_permit_after_max_wait(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut waiter = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
     assert!(poll_once(waiter.as_mut()).is_pending());
     t.advance(SECOND - Duration::from_millis(1)).await;
     permit.succeed();
-    // Its task is slow to run: the wait had ended in time all the same.
+    // The task is polled late, but the wait ended in time.
     t.advance(SECOND).await;
     now_or_never(waiter).unwrap().succeed();
 }
 
-async fn a_total_timeout_that_passed_unseen_runs_nothing(t: Stage) {
+async fn granted_waiter_does_not_run_after_its_total_timeout(t: Stage) {
     let bulkhead = t.bulkhead(one().timeout(SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let (control, operation) = work();
@@ -118,18 +118,18 @@ async fn a_total_timeout_that_passed_unseen_runs_nothing(t: Stage) {
     assert!(poll_once(waiter.as_mut()).is_pending());
     permit.succeed();
     t.advance(2 * SECOND).await;
-    timed_out_queued(&now_or_never(waiter).unwrap_err(), 2 * SECOND);
+    assert_timed_out_in_queue(&now_or_never(waiter).unwrap_err(), 2 * SECOND);
     assert!(!control.has_begun());
     t.succeed(&bulkhead, 1).await;
 }
 
 /// Hazard H51.
-async fn a_call_that_timed_out_in_the_queue_never_runs(t: Stage) {
+async fn calls_that_timed_out_in_the_queue_never_run(t: Stage) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
     t.advance(SECOND).await;
-    timed_out_queued(&queued.await.unwrap_err(), SECOND);
+    assert_timed_out_in_queue(&queued.await.unwrap_err(), SECOND);
     control.succeed();
     running.await.unwrap();
     t.succeed(&bulkhead, 1).await;
@@ -138,7 +138,7 @@ async fn a_call_that_timed_out_in_the_queue_never_runs(t: Stage) {
     assert_eq!((stats.started, stats.rejected.timed_out_in_queue), (2, 1));
 }
 
-async fn a_passed_deadline_is_passed_over(t: Stage) {
+async fn waiters_past_their_deadline_are_skipped(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut short = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
@@ -148,11 +148,11 @@ async fn a_passed_deadline_is_passed_over(t: Stage) {
     t.advance(2 * SECOND).await;
     permit.succeed();
     now_or_never(long).unwrap().succeed();
-    timed_out_queued(&now_or_never(short).unwrap_err(), 2 * SECOND);
+    assert_timed_out_in_queue(&now_or_never(short).unwrap_err(), 2 * SECOND);
 }
 
 /// Hazard H32, H39a.
-async fn a_cancelled_waiter_frees_its_place_at_once(t: Stage) {
+async fn cancelled_waiters_leave_the_queue_immediately(t: Stage) {
     let bulkhead = t.bulkhead(one().max_queue_size(1));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -164,7 +164,7 @@ async fn a_cancelled_waiter_frees_its_place_at_once(t: Stage) {
         ),
         (0, 1)
     );
-    // Its place is another's, which gets the permit.
+    // Another call waits instead, and gets the permit.
     let (second, next) = t.waiting(&bulkhead).await;
     control.succeed();
     running.await.unwrap();
@@ -175,7 +175,7 @@ async fn a_cancelled_waiter_frees_its_place_at_once(t: Stage) {
 }
 
 /// Hazard H33.
-async fn a_waiter_cancelled_after_its_grant_hands_the_permit_on(t: Stage) {
+async fn waiter_cancelled_after_its_grant_passes_the_permit_on(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut granted = Box::pin(bulkhead.acquire());
@@ -185,7 +185,7 @@ async fn a_waiter_cancelled_after_its_grant_hands_the_permit_on(t: Stage) {
     permit.succeed();
     drop(granted);
     now_or_never(next).unwrap().succeed();
-    // And with nobody next, to the bulkhead.
+    // Without a next waiter, the permit becomes available.
     let permit = bulkhead.try_acquire().unwrap();
     let mut granted = Box::pin(bulkhead.acquire());
     assert!(poll_once(granted.as_mut()).is_pending());
@@ -195,7 +195,7 @@ async fn a_waiter_cancelled_after_its_grant_hands_the_permit_on(t: Stage) {
 }
 
 /// Hazard P03.
-async fn the_queue_is_refused_when_the_circuit_opens(t: Stage) {
+async fn waiters_are_rejected_when_the_circuit_opens(t: Stage) {
     let bulkhead = t.bulkhead(one().failure_threshold(1));
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -205,14 +205,14 @@ async fn the_queue_is_refused_when_the_circuit_opens(t: Stage) {
     control.fail();
     assert!(running.await.is_err());
     for (never, call) in queued {
-        let refused = call.await.unwrap_err();
+        let rejected = call.await.unwrap_err();
         let BulkheadError::CircuitOpen {
             reason: RejectionReason::Open,
             retry_after,
             ..
-        } = refused
+        } = rejected
         else {
-            panic!("{refused:?}");
+            panic!("{rejected:?}");
         };
         assert_eq!(retry_after, Some(Duration::from_secs(30)));
         assert!(!never.has_begun());
@@ -221,16 +221,17 @@ async fn the_queue_is_refused_when_the_circuit_opens(t: Stage) {
     assert_eq!((stats.started, stats.rejected.circuit_open), (1, 49));
 }
 
-/// While the permit is still held: nobody has to free one for the queue to hear of it.
+/// The waiters are rejected while the permit is still held: this needs no release.
+///
 /// Hazard P03.
-async fn the_queue_is_refused_when_the_circuit_is_forced_open(t: Stage) {
+async fn waiters_are_rejected_when_the_circuit_is_forced_open(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
     bulkhead.circuit_breaker().unwrap().force_open();
-    let refused = queued.await.unwrap_err();
+    let rejected = queued.await.unwrap_err();
     assert!(matches!(
-        refused,
+        rejected,
         BulkheadError::CircuitOpen {
             reason: RejectionReason::ForcedOpen,
             retry_after: None,
@@ -239,12 +240,12 @@ async fn the_queue_is_refused_when_the_circuit_is_forced_open(t: Stage) {
     ));
     assert!(!never.has_begun() && !running.is_finished());
     control.succeed();
-    // The call that was running is not disturbed.
+    // The running call is not affected.
     assert_eq!(running.await, Ok(1));
     assert_eq!(bulkhead.stats().rejected.forced_open, 1);
 }
 
-async fn who_comes_after_a_reset_waits_again(t: Stage) {
+async fn calls_wait_again_after_a_reset(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let (control, running) = t.running(&bulkhead).await;
     let circuit = bulkhead.circuit_breaker().unwrap();
@@ -260,7 +261,7 @@ async fn who_comes_after_a_reset_waits_again(t: Stage) {
 }
 
 /// Hazard P07.
-async fn a_timeout_in_the_queue_takes_nobody_off_the_count(t: Stage) {
+async fn timeout_in_the_queue_does_not_change_the_active_count(t: Stage) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (_never, queued) = t.waiting(&bulkhead).await;
@@ -270,7 +271,7 @@ async fn a_timeout_in_the_queue_takes_nobody_off_the_count(t: Stage) {
     control.succeed();
     running.await.unwrap();
     assert_eq!(bulkhead.stats().active, 0);
-    // Cancelled while it ran: off the count too, and nothing below zero.
+    // A call that is cancelled while it runs is no longer active.
     let (_never, running) = t.running(&bulkhead).await;
     assert_eq!(bulkhead.stats().active, 1);
     running.cancel().await;

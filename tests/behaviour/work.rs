@@ -1,4 +1,4 @@
-//! Operations that do as they are told.
+//! Operations that a test controls.
 
 use std::future::{Future, pending};
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 pub(crate) type Answer = Result<u32, &'static str>;
 pub(crate) type Outcome = Result<u32, BulkheadError<&'static str>>;
 
-/// The other end of an operation: sees it begin, and tells it how to end. Dropped, it leaves an
-/// asynchronous operation pending for ever.
+/// Controls an operation: observes its start, and ends it with a result.
+///
+/// If the control is dropped, an asynchronous operation stays pending.
 pub(crate) struct Work {
     begun: Arc<AtomicBool>,
     end: End,
@@ -23,17 +24,17 @@ enum End {
     Blocking(mpsc::Sender<Answer>),
 }
 
-/// An asynchronous operation and its control.
+/// Creates an asynchronous operation and its control.
 pub(crate) fn work() -> (Work, impl Future<Output = Answer> + Send + 'static) {
     let begun = Arc::new(AtomicBool::new(false));
-    let (end, told) = oneshot::channel();
+    let (end, answer) = oneshot::channel();
     let control = Work {
         begun: Arc::clone(&begun),
         end: End::Async(end),
     };
     let operation = async move {
         begun.store(true, Ordering::SeqCst);
-        match told.await {
+        match answer.await {
             Ok(answer) => answer,
             Err(_) => pending().await,
         }
@@ -41,17 +42,19 @@ pub(crate) fn work() -> (Work, impl Future<Output = Answer> + Send + 'static) {
     (control, operation)
 }
 
-/// A blocking operation and its control; ends with an error when the control is dropped.
+/// Creates a blocking operation and its control.
+///
+/// If the control is dropped, the operation ends with an error.
 pub(crate) fn blocking_work() -> (Work, impl FnOnce() -> Answer + Send + 'static) {
     let begun = Arc::new(AtomicBool::new(false));
-    let (end, told) = mpsc::channel();
+    let (end, answer) = mpsc::channel();
     let control = Work {
         begun: Arc::clone(&begun),
         end: End::Blocking(end),
     };
     let operation = move || {
         begun.store(true, Ordering::SeqCst);
-        told.recv().unwrap_or(Err("abandoned"))
+        answer.recv().unwrap_or(Err("abandoned"))
     };
     (control, operation)
 }
@@ -70,7 +73,7 @@ impl Work {
     }
 
     fn end(self, answer: Answer) {
-        // Nobody listens if the operation has been dropped.
+        // Sending fails if the operation was dropped.
         match self.end {
             End::Async(end) => drop(end.send(answer)),
             End::Blocking(end) => drop(end.send(answer)),
@@ -78,7 +81,7 @@ impl Work {
     }
 }
 
-/// How many are in at once, and how many there were at most.
+/// Counts the operations that run at once, and the largest number of them.
 #[derive(Clone, Default)]
 pub(crate) struct Crowd(Arc<(AtomicUsize, AtomicUsize)>);
 

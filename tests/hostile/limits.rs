@@ -1,4 +1,4 @@
-//! Limits and durations at the ends of their ranges.
+//! Limits and durations at the ends of their ranges, and beyond.
 
 use std::future::pending;
 use std::time::Duration;
@@ -15,27 +15,27 @@ use crate::watchdog::watchdog;
 
 type Answer = Result<u32, &'static str>;
 
-const MOST: usize = 1_000_000;
-const MOST_WAITING: usize = (1 << 31) - 1;
+const MAX_CALLS: usize = 1_000_000;
+const MAX_QUEUE_CAPACITY: usize = (1 << 31) - 1;
 
 fn config() -> BulkheadConfig {
     BulkheadConfig::new("edge")
 }
 
 #[track_caller]
-fn refused(config: BulkheadConfig, field: &str, value: &str, range: &str) {
+fn assert_rejected(config: BulkheadConfig, field: &str, value: &str, range: &str) {
     let by_validate = config.validate().unwrap_err();
     let by_new = Bulkhead::new(config, ManualRuntime::new()).unwrap_err();
     assert_eq!(by_validate, by_new);
     let ConfigError::OutOfRange {
         field: named,
         value: shown,
-        range: told,
+        range: reported,
     } = &by_new
     else {
         panic!("{by_new:?}")
     };
-    assert_eq!((*named, &**shown, *told), (field, value, range));
+    assert_eq!((*named, &**shown, *reported), (field, value, range));
     assert_eq!(
         by_new.to_string(),
         format!("`{field}` is {value}, must be {range}")
@@ -44,13 +44,13 @@ fn refused(config: BulkheadConfig, field: &str, value: &str, range: &str) {
 
 /// Hazard P11.
 #[test]
-fn what_can_not_work_is_refused_by_field_value_and_range() {
+fn invalid_values_are_rejected_by_field_value_and_range() {
     for (calls, shown) in [
         (0, "0"),
-        (MOST + 1, "1000001"),
+        (MAX_CALLS + 1, "1000001"),
         (usize::MAX, &usize::MAX.to_string()),
     ] {
-        refused(
+        assert_rejected(
             config().max_concurrent_calls(calls),
             "max_concurrent_calls",
             shown,
@@ -58,10 +58,10 @@ fn what_can_not_work_is_refused_by_field_value_and_range() {
         );
     }
     for (calls, shown) in [
-        (MOST_WAITING + 1, "2147483648"),
+        (MAX_QUEUE_CAPACITY + 1, "2147483648"),
         (usize::MAX, &usize::MAX.to_string()),
     ] {
-        refused(
+        assert_rejected(
             config().max_queue_size(calls),
             "max_queue_size",
             shown,
@@ -69,26 +69,26 @@ fn what_can_not_work_is_refused_by_field_value_and_range() {
         );
     }
     let some = "more than zero";
-    refused(config().timeout(Duration::ZERO), "timeout", "0ns", some);
-    refused(
+    assert_rejected(config().timeout(Duration::ZERO), "timeout", "0ns", some);
+    assert_rejected(
         config().run_timeout(Duration::ZERO),
         "run_timeout",
         "0ns",
         some,
     );
-    refused(
+    assert_rejected(
         config().failure_threshold(0),
         "failure_threshold",
         "0",
         "1 or more",
     );
-    refused(
+    assert_rejected(
         config().success_threshold(0),
         "success_threshold",
         "0",
         "1 to 10,000",
     );
-    refused(
+    assert_rejected(
         config().isolation_duration(Duration::ZERO),
         "isolation_duration",
         "0ns",
@@ -97,7 +97,7 @@ fn what_can_not_work_is_refused_by_field_value_and_range() {
     for rate in [f64::NAN, 0.0, -1.0, 1.0001, f64::INFINITY] {
         let rules = CircuitBreakerConfig::new().failure_rate_threshold(rate);
         let range = "a fraction within (0, 1]";
-        refused(
+        assert_rejected(
             config().circuit_breaker(rules),
             "failure_rate_threshold",
             &rate.to_string(),
@@ -105,7 +105,7 @@ fn what_can_not_work_is_refused_by_field_value_and_range() {
         );
     }
     let rules = CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(0));
-    refused(
+    assert_rejected(
         config().circuit_breaker(rules),
         "sliding_window.count",
         "0",
@@ -114,9 +114,9 @@ fn what_can_not_work_is_refused_by_field_value_and_range() {
 }
 
 #[test]
-fn what_is_in_range_to_its_ends_is_accepted() {
+fn values_at_both_ends_of_their_range_are_accepted() {
     let tick = Duration::from_nanos(1);
-    for (calls, waiting, time) in [(1, 0, tick), (MOST, MOST_WAITING, Duration::MAX)] {
+    for (calls, waiting, time) in [(1, 0, tick), (MAX_CALLS, MAX_QUEUE_CAPACITY, Duration::MAX)] {
         let limits = config().max_concurrent_calls(calls).max_queue_size(waiting);
         let limits = limits.timeout(time).run_timeout(time).max_wait(time);
         let limits = limits
@@ -129,18 +129,18 @@ fn what_is_in_range_to_its_ends_is_accepted() {
     assert_eq!(
         config().max_wait(Duration::ZERO).validate(),
         Ok(()),
-        "never wait"
+        "zero means that calls never wait"
     );
 }
 
-/// Also what takes time in proportion to the limit must end.
+/// Some operations take time in proportion to the limit.
 #[test]
-fn the_largest_limits_work_and_end() {
+fn operations_end_with_the_largest_limits() {
     watchdog(|| {
         let largest = || {
             config()
-                .max_concurrent_calls(MOST)
-                .max_queue_size(MOST_WAITING)
+                .max_concurrent_calls(MAX_CALLS)
+                .max_queue_size(MAX_QUEUE_CAPACITY)
         };
         let runtime = ManualRuntime::new();
         let bulkhead = Bulkhead::new(largest(), runtime.clone()).unwrap();
@@ -161,7 +161,7 @@ fn the_largest_limits_work_and_end() {
 
 /// Hazard H62.
 #[test]
-fn the_longest_durations_never_come() {
+fn longest_durations_never_elapse() {
     watchdog(|| {
         for long in [
             Duration::MAX,
@@ -184,14 +184,14 @@ fn the_longest_durations_never_come() {
                 .timeout(long)
                 .max_wait(long)
                 .run_timeout(long);
-            let mut waits = Box::pin(own.execute(async { Answer::Ok(1) }));
-            assert!(poll_once(waits.as_mut()).is_pending());
+            let mut waiter = Box::pin(own.execute(async { Answer::Ok(1) }));
+            assert!(poll_once(waiter.as_mut()).is_pending());
             runtime.advance(Duration::from_secs(1 << 40));
             assert!(
-                poll_once(call.as_mut()).is_pending() && poll_once(waits.as_mut()).is_pending()
+                poll_once(call.as_mut()).is_pending() && poll_once(waiter.as_mut()).is_pending()
             );
             drop(call);
-            assert_eq!(runtime.block_on(waits), Ok(1));
+            assert_eq!(runtime.block_on(waiter), Ok(1));
             for _ in 0..2 {
                 assert!(
                     runtime
@@ -201,12 +201,12 @@ fn the_longest_durations_never_come() {
             }
             runtime.advance(Duration::from_secs(1 << 40));
             assert_eq!(bulkhead.state(), BulkheadState::Isolated);
-            let refused = runtime
+            let rejected = runtime
                 .block_on(bulkhead.execute(async { Answer::Ok(1) }))
                 .unwrap_err();
             assert!(
-                matches!(refused, BulkheadError::CircuitOpen { .. }),
-                "{refused:?}"
+                matches!(rejected, BulkheadError::CircuitOpen { .. }),
+                "{rejected:?}"
             );
             bulkhead.circuit_breaker().unwrap().open_for(long);
             assert_eq!(bulkhead.state(), BulkheadState::Isolated);
@@ -215,7 +215,7 @@ fn the_longest_durations_never_come() {
 }
 
 #[test]
-fn the_shortest_durations_are_kept() {
+fn shortest_durations_are_honored() {
     watchdog(|| {
         let tick = Duration::from_nanos(1);
         let runtime = ManualRuntime::new();
@@ -241,9 +241,9 @@ fn the_shortest_durations_are_kept() {
     });
 }
 
-/// `ClockOnly` has no timers: what needs them is refused by name, where it is asked for.
+/// `ClockOnly` has no timers: settings that need them are rejected by name.
 #[test]
-fn what_a_runtime_can_not_do_is_refused() {
+fn settings_that_the_runtime_does_not_support_are_rejected() {
     let second = Duration::from_secs(1);
     for (limits, named) in [
         (config().timeout(second), "timeout"),
@@ -253,10 +253,10 @@ fn what_a_runtime_can_not_do_is_refused() {
             "automatic_half_open",
         ),
     ] {
-        let refused = Bulkhead::new(limits, ClockOnly).unwrap_err();
+        let rejected = Bulkhead::new(limits, ClockOnly).unwrap_err();
         assert!(
-            matches!(refused, ConfigError::Unsupported { setting, .. } if setting == named),
-            "{refused:?}"
+            matches!(rejected, ConfigError::Unsupported { setting, .. } if setting == named),
+            "{rejected:?}"
         );
     }
     let bulkhead = Bulkhead::new(config(), ClockOnly).unwrap();
@@ -264,20 +264,20 @@ fn what_a_runtime_can_not_do_is_refused() {
         .call()
         .max_wait(second)
         .execute(async { Answer::Ok(1) });
-    let refused = futures_lite::future::block_on(own).unwrap_err();
+    let rejected = futures_lite::future::block_on(own).unwrap_err();
     assert!(
         matches!(
-            refused,
+            rejected,
             BulkheadError::Unsupported {
                 setting: "max_wait",
                 ..
             }
         ),
-        "{refused:?}"
+        "{rejected:?}"
     );
-    assert!(refused.is_rejection());
+    assert!(rejected.is_rejection());
     assert_eq!(bulkhead.stats().started, 0);
-    // A thread that parks needs none.
+    // A thread that parks needs no timer.
     assert_eq!(
         bulkhead
             .call()
@@ -288,20 +288,20 @@ fn what_a_runtime_can_not_do_is_refused() {
     let check = bulkhead
         .health_check(second, || async { Ok::<_, ()>(()) })
         .unwrap_err();
-    let told = "`health_check` needs tasks and timers, which the runtime does not have";
-    assert_eq!(check.to_string(), told);
-    // There is nothing to run blocking work on.
-    let refused =
+    let message = "`health_check` needs tasks and timers, which the runtime does not have";
+    assert_eq!(check.to_string(), message);
+    // `ClockOnly` has no threads for blocking work.
+    let rejected =
         futures_lite::future::block_on(bulkhead.execute_blocking(|| Answer::Ok(1))).unwrap_err();
     assert!(
         matches!(
-            refused,
+            rejected,
             BulkheadError::Unsupported {
                 setting: "execute_blocking",
                 ..
             }
         ),
-        "{refused:?}"
+        "{rejected:?}"
     );
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }

@@ -1,5 +1,6 @@
-//! Clocks, operations and payloads that panic at the worst moment: no permit is lost, no call is
-//! told a lie, and the process lives.
+//! Clocks, operations and payloads that panic.
+//!
+//! No permit leaks, every call returns the right result, and the process does not abort.
 
 use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
@@ -26,33 +27,33 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Answer = Result<u32, &'static str>;
 
-/// A virtual clock that panics while `breaks` is set.
+/// A virtual clock that panics while `panics` is set.
 #[derive(Clone, Debug)]
-struct Broken {
+struct FaultyClock {
     runtime: ManualRuntime,
-    breaks: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
 }
 
-impl Broken {
+impl FaultyClock {
     fn new() -> Self {
         Self {
             runtime: ManualRuntime::new(),
-            breaks: Arc::default(),
+            panics: Arc::default(),
         }
     }
 
-    /// Runs `code` while the clock panics; the panic may come through or not.
-    fn while_broken<R>(&self, code: impl FnOnce() -> R) -> Option<R> {
-        self.breaks.store(true, Ordering::SeqCst);
+    /// Runs `code` while the clock panics. Returns `None` if the panic propagated.
+    fn while_faulty<R>(&self, code: impl FnOnce() -> R) -> Option<R> {
+        self.panics.store(true, Ordering::SeqCst);
         let ended = catch_unwind(AssertUnwindSafe(code)).ok();
-        self.breaks.store(false, Ordering::SeqCst);
+        self.panics.store(false, Ordering::SeqCst);
         ended
     }
 }
 
-impl Runtime for Broken {
+impl Runtime for FaultyClock {
     fn now(&self) -> Instant {
-        assert!(!self.breaks.load(Ordering::SeqCst), "a clock that fails");
+        assert!(!self.panics.load(Ordering::SeqCst), "the clock panics");
         self.runtime.now()
     }
 
@@ -77,15 +78,15 @@ fn bulkhead(config: BulkheadConfig, runtime: impl Runtime) -> Bulkhead {
     Bulkhead::new(config, runtime).unwrap()
 }
 
-/// A caller who waits behind the only permit, with a deadline, so that a release reads the clock.
-fn waits(bulkhead: &Bulkhead) -> Pin<Box<bulkman::future::Acquire>> {
+/// Starts to wait for the only permit, with a deadline, so a release reads the clock.
+fn enqueue(bulkhead: &Bulkhead) -> Pin<Box<bulkman::future::Acquire>> {
     let mut waiter = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
     assert!(poll_once(waiter.as_mut()).is_pending());
     waiter
 }
 
-/// Polls until a thread has done its work.
-fn finished<F: Future>(mut future: Pin<&mut F>) -> F::Output {
+/// Polls a future until a thread completes it.
+fn poll_until_ready<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     loop {
         if let Poll::Ready(output) = poll_once(future.as_mut()) {
             return output;
@@ -96,15 +97,15 @@ fn finished<F: Future>(mut future: Pin<&mut F>) -> F::Output {
 
 /// Hazard H35.
 #[test]
-fn a_clock_that_panics_while_a_permit_is_handed_on_costs_no_permit() {
-    let clock = Broken::new();
+fn clock_panic_while_a_permit_is_passed_on_leaks_no_permit() {
+    let clock = FaultyClock::new();
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
-    let mut waiter = waits(&bulkhead);
-    clock.while_broken(|| permit.succeed());
+    let mut waiter = enqueue(&bulkhead);
+    clock.while_faulty(|| permit.succeed());
     assert!(
         matches!(poll_once(waiter.as_mut()), Poll::Ready(Ok(_))),
-        "the permit was handed on"
+        "the permit was passed on"
     );
     drop(waiter);
     assert_eq!(
@@ -115,64 +116,64 @@ fn a_clock_that_panics_while_a_permit_is_handed_on_costs_no_permit() {
 
 /// Hazard H35.
 #[test]
-fn the_same_when_a_granted_waiter_goes_away() {
-    let clock = Broken::new();
+fn clock_panic_while_a_granted_waiter_drops_leaks_no_permit() {
+    let clock = FaultyClock::new();
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
     let mut granted = Box::pin(bulkhead.acquire());
     assert!(poll_once(granted.as_mut()).is_pending());
-    let waiter = waits(&bulkhead);
+    let waiter = enqueue(&bulkhead);
     permit.succeed();
-    clock.while_broken(|| drop(granted));
+    clock.while_faulty(|| drop(granted));
     drop(waiter);
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
 /// Hazard H35.
 #[test]
-fn the_same_before_a_shutdown_is_drained() {
-    let clock = Broken::new();
+fn clock_panic_after_a_shutdown_does_not_prevent_draining() {
+    let clock = FaultyClock::new();
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
-    let waiter = waits(&bulkhead);
+    let waiter = enqueue(&bulkhead);
     bulkhead.shutdown();
-    clock.while_broken(|| permit.succeed());
+    clock.while_faulty(|| permit.succeed());
     drop(waiter);
     assert!(poll_once(pin!(bulkhead.drained())).is_ready());
 }
 
-/// A panic in a `Drop` while another goes on would end the process, and this test with it.
+/// A panic in a `Drop` during another panic would abort the process, and this test with it.
 #[test]
-fn a_clock_that_panics_during_a_panic_ends_nothing_else() {
-    let clock = Broken::new();
+fn clock_panic_during_another_panic_does_not_abort() {
+    let clock = FaultyClock::new();
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
-    let waiter = waits(&bulkhead);
-    clock.while_broken(|| permit.fail());
+    let waiter = enqueue(&bulkhead);
+    clock.while_faulty(|| permit.fail());
     drop(waiter);
-    let breaks = Arc::clone(&clock.breaks);
+    let panics = Arc::clone(&clock.panics);
     let mut call = Box::pin(bulkhead.execute(async move {
-        breaks.store(true, Ordering::SeqCst);
-        if breaks.load(Ordering::SeqCst) {
-            panic!("a bug of the user's");
+        panics.store(true, Ordering::SeqCst);
+        if panics.load(Ordering::SeqCst) {
+            panic!("the operation panics");
         }
         Answer::Ok(1)
     }));
     assert!(
         clock
-            .while_broken(|| poll_once(call.as_mut()).is_ready())
+            .while_faulty(|| poll_once(call.as_mut()).is_ready())
             .is_none()
     );
     drop(call);
     let breaker = CircuitBreaker::new("edge", CircuitBreakerConfig::new(), clock.clone()).unwrap();
-    let breaks = Arc::clone(&clock.breaks);
+    let panics = Arc::clone(&clock.panics);
     let call = || {
         breaker.execute_sync(|| -> Answer {
-            breaks.store(true, Ordering::SeqCst);
-            panic!("a bug of the user's")
+            panics.store(true, Ordering::SeqCst);
+            panic!("the operation panics")
         })
     };
-    assert!(clock.while_broken(call).is_none());
+    assert!(clock.while_faulty(call).is_none());
     let stats = bulkhead.stats();
     assert_eq!(
         (stats.panicked, stats.permits_in_use, stats.active),
@@ -182,36 +183,36 @@ fn a_clock_that_panics_during_a_panic_ends_nothing_else() {
 }
 
 #[test]
-fn a_probe_whose_outcome_finds_no_clock_gives_its_slot_back() {
-    let clock = Broken::new();
+fn clock_panic_while_a_probe_is_recorded_frees_its_slot() {
+    let clock = FaultyClock::new();
     let breaker = CircuitBreaker::new("edge", CircuitBreakerConfig::new(), clock.clone()).unwrap();
     breaker.half_open();
     let before = breaker.snapshot().probes_remaining;
     let probe = breaker.try_acquire().unwrap();
     assert_ne!(breaker.snapshot().probes_remaining, before);
-    assert!(clock.while_broken(|| probe.succeed()).is_none());
+    assert!(clock.while_faulty(|| probe.succeed()).is_none());
     assert_eq!(breaker.snapshot().probes_remaining, before);
 }
 
-struct WakerBomb;
+struct PanicsOnDropWaker;
 
-impl Wake for WakerBomb {
+impl Wake for PanicsOnDropWaker {
     fn wake(self: Arc<Self>) {}
 }
 
-impl Drop for WakerBomb {
+impl Drop for PanicsOnDropWaker {
     fn drop(&mut self) {
-        panic!("the waker's drop");
+        panic!("the waker panics on drop");
     }
 }
 
 #[test]
-fn a_waker_that_panics_when_it_is_dropped_takes_nothing_with_it() {
+fn waker_panic_on_drop_leaks_nothing() {
     let bulkhead = bulkhead(one(), ManualRuntime::new());
     let permit = bulkhead.try_acquire().unwrap();
     let mut waiter = Box::pin(bulkhead.acquire());
     {
-        let waker = Waker::from(Arc::new(WakerBomb));
+        let waker = Waker::from(Arc::new(PanicsOnDropWaker));
         assert!(
             waiter
                 .as_mut()
@@ -225,10 +226,10 @@ fn a_waker_that_panics_when_it_is_dropped_takes_nothing_with_it() {
     assert_eq!((stats.waiting, stats.permits_in_use), (0, 0));
 }
 
-/// Never ends, and panics when it is given up.
-struct Stubborn;
+/// Never completes, and panics when it is dropped.
+struct PanicsOnDropOperation;
 
-impl Future for Stubborn {
+impl Future for PanicsOnDropOperation {
     type Output = Answer;
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Answer> {
@@ -236,20 +237,20 @@ impl Future for Stubborn {
     }
 }
 
-impl Drop for Stubborn {
+impl Drop for PanicsOnDropOperation {
     fn drop(&mut self) {
-        panic!("the operation's drop");
+        panic!("the operation panics on drop");
     }
 }
 
 #[test]
-fn an_operation_that_panics_when_it_is_given_up_has_timed_out_all_the_same() {
+fn operation_panic_on_drop_after_a_timeout_counts_as_a_timeout() {
     let runtime = ManualRuntime::new();
     let bulkhead = bulkhead(
         one().run_timeout(SECOND).failure_threshold(1),
         runtime.clone(),
     );
-    let mut call = Box::pin(bulkhead.execute(Stubborn));
+    let mut call = Box::pin(bulkhead.execute(PanicsOnDropOperation));
     assert!(poll_once(call.as_mut()).is_pending());
     runtime.advance(SECOND);
     assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call.as_mut()).is_ready())).is_err());
@@ -268,7 +269,7 @@ fn an_operation_that_panics_when_it_is_given_up_has_timed_out_all_the_same() {
 }
 
 #[test]
-fn a_call_that_somebody_elses_panic_drops_says_nothing_of_the_dependency() {
+fn call_dropped_by_an_unrelated_panic_records_no_outcome() {
     let config = CircuitBreakerConfig::new().failure_threshold(1);
     let breaker = CircuitBreaker::new("edge", config, ClockOnly).unwrap();
     let mut call = Box::pin(breaker.execute(pending::<Answer>()));
@@ -280,32 +281,34 @@ fn a_call_that_somebody_elses_panic_drops_says_nothing_of_the_dependency() {
     assert!(catch_unwind(sibling).is_err());
     assert_eq!(breaker.state(), CircuitState::Closed);
 
-    let mut call = Box::pin(breaker.execute(poll_fn(|_| -> Poll<Answer> { panic!("its own") })));
+    let mut call = Box::pin(breaker.execute(poll_fn(|_| -> Poll<Answer> {
+        panic!("the operation panics")
+    })));
     assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call.as_mut()).is_ready())).is_err());
     assert_eq!(breaker.state(), CircuitState::Open);
 }
 
-/// A runtime whose timer fires at the very moment at which the closure has ended.
+/// A runtime with a timer that fires just after the closure has ended.
 #[derive(Clone, Debug)]
-struct Neck {
+struct TimerAfterClosure {
     runtime: ManualRuntime,
     end: Arc<Mutex<Option<mpsc::Sender<()>>>>,
     ended: Arc<AtomicBool>,
 }
 
-impl Runtime for Neck {
+impl Runtime for TimerAfterClosure {
     fn now(&self) -> Instant {
         self.runtime.now()
     }
 
     fn sleep_until(&self, _: Instant) -> Sleep {
-        let neck = self.clone();
+        let runtime = self.clone();
         Box::pin(poll_fn(move |_| {
-            let Some(end) = neck.end.lock().unwrap().take() else {
+            let Some(end) = runtime.end.lock().unwrap().take() else {
                 return Poll::Pending;
             };
             end.send(()).unwrap();
-            while !neck.ended.load(Ordering::SeqCst) {
+            while !runtime.ended.load(Ordering::SeqCst) {
                 thread::yield_now();
             }
             Poll::Ready(())
@@ -326,10 +329,10 @@ impl Runtime for Neck {
 }
 
 #[test]
-fn a_closure_that_ended_before_its_timeout_was_seen_is_told_and_counted_as_it_ended() {
+fn blocking_result_wins_over_a_late_timeout() {
     watchdog(|| {
         let (end, ended) = mpsc::channel();
-        let runtime = Neck {
+        let runtime = TimerAfterClosure {
             runtime: ManualRuntime::new(),
             end: Arc::new(Mutex::new(Some(end))),
             ended: Arc::default(),
@@ -339,7 +342,7 @@ fn a_closure_that_ended_before_its_timeout_was_seen_is_told_and_counted_as_it_en
             ended.recv().unwrap();
             Answer::Ok(7)
         }));
-        assert_eq!(finished(call.as_mut()), Ok(7));
+        assert_eq!(poll_until_ready(call.as_mut()), Ok(7));
         let stats = bulkhead.stats();
         assert_eq!(
             (stats.successful, stats.failed, stats.timed_out_running),
@@ -349,27 +352,27 @@ fn a_closure_that_ended_before_its_timeout_was_seen_is_told_and_counted_as_it_en
 }
 
 #[test]
-fn a_closure_that_ran_is_never_told_as_a_refusal() {
+fn blocking_closure_that_ran_is_never_reported_as_rejected() {
     watchdog(|| {
-        let clock = Broken::new();
+        let clock = FaultyClock::new();
         let bulkhead = bulkhead(one(), clock.clone());
-        let breaks = Arc::clone(&clock.breaks);
+        let panics = Arc::clone(&clock.panics);
         let mut call = Box::pin(bulkhead.execute_blocking(move || {
-            breaks.store(true, Ordering::SeqCst);
+            panics.store(true, Ordering::SeqCst);
             Answer::Err("constraint violated")
         }));
-        let answer = finished(call.as_mut());
-        clock.breaks.store(false, Ordering::SeqCst);
+        let answer = poll_until_ready(call.as_mut());
+        clock.panics.store(false, Ordering::SeqCst);
         assert_eq!(answer, Err(BulkheadError::Operation("constraint violated")));
 
         struct Payload;
         impl Drop for Payload {
             fn drop(&mut self) {
-                panic!("the payload's drop");
+                panic!("the payload panics on drop");
             }
         }
         let mut call = Box::pin(bulkhead.execute_blocking(|| -> Answer { panic_any(Payload) }));
-        let answer = finished(call.as_mut());
+        let answer = poll_until_ready(call.as_mut());
         assert!(
             matches!(answer, Err(BulkheadError::Panicked { .. })),
             "{answer:?}"
@@ -388,11 +391,11 @@ fn a_closure_that_ran_is_never_told_as_a_refusal() {
 }
 
 #[test]
-fn a_runtime_without_threads_refuses_blocking_work_by_name() {
+fn runtime_without_threads_rejects_blocking_work_by_name() {
     let bulkhead = bulkhead(one(), ClockOnly);
     let mut call = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(1)));
     let Poll::Ready(Err(error)) = poll_once(call.as_mut()) else {
-        panic!("it can't be run")
+        panic!("the runtime has no threads")
     };
     assert!(
         matches!(
@@ -408,7 +411,7 @@ fn a_runtime_without_threads_refuses_blocking_work_by_name() {
 }
 
 #[test]
-fn a_limit_of_zero_needs_a_timer_unless_it_is_for_waiting() {
+fn timeout_of_zero_needs_a_timer_unless_it_limits_the_wait() {
     let bulkhead = bulkhead(one(), ClockOnly);
     let calls = [
         ("timeout", bulkhead.call().timeout(Duration::ZERO)),
@@ -439,7 +442,7 @@ fn a_limit_of_zero_needs_a_timer_unless_it_is_for_waiting() {
 }
 
 #[test]
-fn a_limit_of_zero_leaves_the_time_of_the_first_poll() {
+fn timeout_of_zero_still_allows_the_first_poll() {
     let runtime = ManualRuntime::new();
     let bulkhead = bulkhead(one(), runtime.clone());
     let ready = bulkhead

@@ -1,4 +1,4 @@
-//! Wakers, runtimes and listeners that panic, or come back into the bulkhead.
+//! Wakers, runtimes and listeners that panic or reenter the bulkhead.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,13 +17,13 @@ use crate::watchdog::watchdog;
 
 type Answer = Result<u32, &'static str>;
 
-/// A waker that uses everything the bulkhead has to offer; under any lock of it, that would hang.
-struct Nosy {
+/// A waker that uses the whole API of the bulkhead. Under a lock, that would deadlock.
+struct ReentrantWaker {
     bulkhead: Bulkhead,
     woken: AtomicUsize,
 }
 
-impl Nosy {
+impl ReentrantWaker {
     fn new(bulkhead: &Bulkhead) -> Arc<Self> {
         Arc::new(Self {
             bulkhead: bulkhead.clone(),
@@ -36,7 +36,7 @@ impl Nosy {
     }
 }
 
-impl Wake for Nosy {
+impl Wake for ReentrantWaker {
     fn wake(self: Arc<Self>) {
         self.woken.fetch_add(1, Ordering::SeqCst);
         let bulkhead = &self.bulkhead;
@@ -46,9 +46,9 @@ impl Wake for Nosy {
             .max_wait(Duration::ZERO)
             .execute_sync(|| Answer::Ok(1));
         let _ = bulkhead.try_acquire().map(bulkman::Permit::ignore);
-        let mut waits = Box::pin(bulkhead.acquire());
-        let _ = poll_once(waits.as_mut());
-        drop(waits);
+        let mut waiter = Box::pin(bulkhead.acquire());
+        let _ = poll_once(waiter.as_mut());
+        drop(waiter);
         let _ = (
             bulkhead.stats(),
             bulkhead.state(),
@@ -66,12 +66,12 @@ impl Wake for Nosy {
     }
 }
 
-/// A waker that panics, which it must not, and which must harm nobody else.
-struct Panics;
+/// A waker that panics.
+struct PanickingWaker;
 
-impl Wake for Panics {
+impl Wake for PanickingWaker {
     fn wake(self: Arc<Self>) {
-        panic!("a bug in the executor");
+        panic!("the waker panics");
     }
 }
 
@@ -90,7 +90,7 @@ fn poll_with<F: Future>(
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(waker))))
 }
 
-fn listens(
+fn subscribe_waker(
     events: &mut bulkman::circuit_breaker::CircuitEvents,
     waker: &Arc<impl Wake + Send + Sync + 'static>,
 ) {
@@ -103,15 +103,15 @@ fn listens(
 
 /// Hazard H78, H79, H80.
 #[test]
-fn a_waker_may_use_the_bulkhead_whatever_wakes_it() {
+fn wakers_may_reenter_the_bulkhead() {
     watchdog(|| {
         let runtime = ManualRuntime::new();
         let bulkhead = bulkhead(&runtime);
         let circuit = bulkhead.circuit_breaker().unwrap();
-        let nosy = Nosy::new(&bulkhead);
+        let waker = ReentrantWaker::new(&bulkhead);
         let mut events = bulkhead.events();
 
-        // A permit is handed over; cancelled; granted by growing.
+        // A permit is released by a cancellation, by an outcome, and by a larger limit.
         for free in [
             (|permit, _| drop(permit)) as fn(bulkman::Permit, &Bulkhead),
             |permit, _| permit.succeed(),
@@ -126,66 +126,69 @@ fn a_waker_may_use_the_bulkhead_whatever_wakes_it() {
             },
         ] {
             let permit = bulkhead.try_acquire().unwrap();
-            let before = nosy.woken();
+            let before = waker.woken();
             let mut waiter = Box::pin(bulkhead.acquire());
-            assert!(poll_with(waiter.as_mut(), &nosy).is_pending());
+            assert!(poll_with(waiter.as_mut(), &waker).is_pending());
             free(permit, &bulkhead);
-            assert_eq!(nosy.woken(), before + 1);
+            assert_eq!(waker.woken(), before + 1);
             let Poll::Ready(Ok(permit)) = poll_once(waiter.as_mut()) else {
                 panic!("not granted")
             };
             drop(permit);
         }
 
-        // The circuit opens: by an outcome, by hand.
+        // The circuit opens: by an outcome, manually.
         for opens in [
             (|permit: bulkman::Permit, _| permit.fail()) as fn(bulkman::Permit, &Bulkhead),
             |_permit, bulkhead| bulkhead.circuit_breaker().unwrap().force_open(),
         ] {
             circuit.reset();
             let permit = bulkhead.try_acquire().unwrap();
-            let before = nosy.woken();
+            let before = waker.woken();
             let mut waiter = Box::pin(bulkhead.acquire());
-            assert!(poll_with(waiter.as_mut(), &nosy).is_pending());
-            listens(&mut events, &nosy);
+            assert!(poll_with(waiter.as_mut(), &waker).is_pending());
+            subscribe_waker(&mut events, &waker);
             opens(permit, &bulkhead);
-            assert!(nosy.woken() >= before + 2, "the waiter and the listener");
-            let refused = poll_once(waiter.as_mut());
+            assert!(waker.woken() >= before + 2, "the waiter and the listener");
+            let rejected = poll_once(waiter.as_mut());
             assert!(
-                matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))),
-                "{refused:?}"
+                matches!(
+                    rejected,
+                    Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))
+                ),
+                "{rejected:?}"
             );
         }
 
-        // Two of three probes are back when two become enough.
+        // Two of three probes have completed when the threshold becomes two.
         circuit.half_open();
         bulkhead.try_acquire().unwrap().succeed();
         bulkhead.try_acquire().unwrap().succeed();
-        listens(&mut events, &nosy);
-        let before = nosy.woken();
+        subscribe_waker(&mut events, &waker);
+        let before = waker.woken();
         bulkhead
             .reconfigure(bulkhead.config().success_threshold(2))
             .unwrap();
-        assert_eq!(nosy.woken(), before + 1);
+        assert_eq!(waker.woken(), before + 1);
         assert!(circuit.is_closed());
 
-        // The end.
+        // The bulkhead shuts down.
         let permit = bulkhead.try_acquire().unwrap();
         let mut waiter = Box::pin(bulkhead.acquire());
-        assert!(poll_with(waiter.as_mut(), &nosy).is_pending());
+        assert!(poll_with(waiter.as_mut(), &waker).is_pending());
         let mut drained = Box::pin(bulkhead.drained());
-        assert!(poll_with(drained.as_mut(), &nosy).is_pending());
-        let before = nosy.woken();
+        assert!(poll_with(drained.as_mut(), &waker).is_pending());
+        let before = waker.woken();
         bulkhead.shutdown();
-        assert!(nosy.woken() >= before + 2);
-        assert!(poll_with(drained.as_mut(), &nosy).is_pending());
+        assert!(waker.woken() >= before + 2);
+        assert!(poll_with(drained.as_mut(), &waker).is_pending());
         drop(permit);
         assert!(poll_once(drained.as_mut()).is_ready());
     });
 }
 
 #[test]
-fn a_waker_that_panics_harms_nobody() {
+fn panicking_wakers_do_not_affect_other_calls() {
     watchdog(|| {
         let runtime = ManualRuntime::new();
         let bulkhead = bulkhead(&runtime);
@@ -193,31 +196,34 @@ fn a_waker_that_panics_harms_nobody() {
         let permit = bulkhead.try_acquire().unwrap();
         let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(bulkhead.acquire())).collect();
         for waiter in &mut waiters {
-            assert!(poll_with(waiter.as_mut(), &Arc::new(Panics)).is_pending());
+            assert!(poll_with(waiter.as_mut(), &Arc::new(PanickingWaker)).is_pending());
         }
-        listens(&mut events, &Arc::new(Panics));
+        subscribe_waker(&mut events, &Arc::new(PanickingWaker));
         permit.succeed();
         let Poll::Ready(Ok(first)) = poll_once(waiters.remove(0).as_mut()) else {
             panic!("not granted")
         };
         first.fail();
         for waiter in &mut waiters {
-            let refused = poll_once(waiter.as_mut());
+            let rejected = poll_once(waiter.as_mut());
             assert!(
-                matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))),
-                "{refused:?}"
+                matches!(
+                    rejected,
+                    Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))
+                ),
+                "{rejected:?}"
             );
         }
         assert!(bulkhead.circuit_breaker().unwrap().is_open());
         let mut drained = Box::pin(bulkhead.drained());
-        assert!(poll_with(drained.as_mut(), &Arc::new(Panics)).is_pending());
+        assert!(poll_with(drained.as_mut(), &Arc::new(PanickingWaker)).is_pending());
         bulkhead.shutdown();
         assert!(poll_once(drained.as_mut()).is_ready());
     });
 }
 
 #[test]
-fn a_panicking_waker_of_blocking_work_keeps_no_permit() {
+fn panicking_waker_of_blocking_work_leaks_no_permit() {
     watchdog(|| {
         let runtime = ManualRuntime::new();
         let bulkhead = bulkhead(&runtime);
@@ -226,7 +232,7 @@ fn a_panicking_waker_of_blocking_work_keeps_no_permit() {
             ended.recv().unwrap();
             Answer::Ok(3)
         }));
-        assert!(poll_with(call.as_mut(), &Arc::new(Panics)).is_pending());
+        assert!(poll_with(call.as_mut(), &Arc::new(PanickingWaker)).is_pending());
         end.send(()).unwrap();
         bulkhead.shutdown();
         runtime.block_on(bulkhead.drained());
@@ -234,20 +240,21 @@ fn a_panicking_waker_of_blocking_work_keeps_no_permit() {
     });
 }
 
-type Unwinding<'a> = Pin<Box<dyn Future<Output = Result<u32, BulkheadError<&'static str>>> + 'a>>;
+type BoxedCall<'a> = Pin<Box<dyn Future<Output = Result<u32, BulkheadError<&'static str>>> + 'a>>;
 
-/// The clock is the user's code as well.
+/// The clock is user code as well.
+///
 /// Hazard H35.
 #[test]
-fn a_runtime_that_panics_leaks_no_permit() {
+fn panicking_runtime_leaks_no_permit() {
     #[derive(Debug, Clone)]
-    struct Broken(ManualRuntime, Arc<AtomicUsize>);
+    struct FaultyRuntime(ManualRuntime, Arc<AtomicUsize>);
 
-    impl bulkman::Runtime for Broken {
+    impl bulkman::Runtime for FaultyRuntime {
         fn now(&self) -> std::time::Instant {
             match self.1.load(Ordering::SeqCst) {
                 0 => self.0.now(),
-                1 => panic!("no clock"),
+                1 => panic!("the clock panics"),
                 left => {
                     self.1.store(left - 1, Ordering::SeqCst);
                     self.0.now()
@@ -256,7 +263,7 @@ fn a_runtime_that_panics_leaks_no_permit() {
         }
 
         fn sleep_until(&self, deadline: std::time::Instant) -> bulkman::runtime::Sleep {
-            assert_eq!(self.1.load(Ordering::SeqCst), 0, "no timers");
+            assert_eq!(self.1.load(Ordering::SeqCst), 0, "the timer panics");
             self.0.sleep_until(deadline)
         }
 
@@ -265,33 +272,33 @@ fn a_runtime_that_panics_leaks_no_permit() {
         }
 
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {
-            panic!("no threads");
+            panic!("spawning panics");
         }
     }
 
     watchdog(|| {
-        let breaks = Arc::new(AtomicUsize::new(0));
-        let runtime = Broken(ManualRuntime::new(), Arc::clone(&breaks));
+        let calls_until_panic = Arc::new(AtomicUsize::new(0));
+        let runtime = FaultyRuntime(ManualRuntime::new(), Arc::clone(&calls_until_panic));
         let config = BulkheadConfig::new("edge")
             .max_concurrent_calls(1)
             .timeout(Duration::from_secs(1));
         let bulkhead = Bulkhead::new(config, runtime).unwrap();
-        let unwinds = |call: Unwinding<'_>| {
+        let panics = |call: BoxedCall<'_>| {
             let mut call = std::panic::AssertUnwindSafe(call);
             std::panic::catch_unwind(move || poll_once(call.as_mut()).is_ready()).is_err()
         };
-        // At its beginning, at its first timer, when it ends: wherever it is, nothing is kept.
-        let mut unwound = 0;
+        // Panics at the start, at the first timer, and at the end leak nothing.
+        let mut panicked = 0;
         for after in 1..6 {
-            breaks.store(after, Ordering::SeqCst);
-            unwound += usize::from(unwinds(Box::pin(bulkhead.execute(std::future::pending()))));
-            breaks.store(after, Ordering::SeqCst);
-            unwound += usize::from(unwinds(Box::pin(bulkhead.execute(async { Err("down") }))));
-            breaks.store(0, Ordering::SeqCst);
+            calls_until_panic.store(after, Ordering::SeqCst);
+            panicked += usize::from(panics(Box::pin(bulkhead.execute(std::future::pending()))));
+            calls_until_panic.store(after, Ordering::SeqCst);
+            panicked += usize::from(panics(Box::pin(bulkhead.execute(async { Err("down") }))));
+            calls_until_panic.store(0, Ordering::SeqCst);
             assert_eq!(bulkhead.stats().permits_in_use, 0, "after {after}");
         }
-        assert!(unwound >= 3, "{unwound}");
-        assert!(unwinds(Box::pin(bulkhead.execute_blocking(|| Ok(1)))));
+        assert!(panicked >= 3, "{panicked}");
+        assert!(panics(Box::pin(bulkhead.execute_blocking(|| Ok(1)))));
         assert_eq!(
             (bulkhead.stats().permits_in_use, bulkhead.stats().active),
             (0, 0)

@@ -1,11 +1,11 @@
-//! A bulkhead in plain terms: a list of those who wait, and counters.
+//! A model of a bulkhead: a list of waiters, and counters.
 
 use bulkman::bulkhead::BulkheadStats;
 use bulkman::{Outcome, Priority};
 
-/// What a call is told.
+/// The response to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     Granted,
     Waits,
     Open,
@@ -16,12 +16,12 @@ pub(crate) enum Answer {
 
 pub(crate) struct Model {
     permits: usize,
-    places: usize,
+    queue_capacity: usize,
     lifo: bool,
-    /// Permits that are held, also by who was granted one and does not know yet.
+    /// Permits in use, including those of granted waiters that were not polled yet.
     in_use: usize,
-    most_in_use: usize,
-    /// Of those that run: the circuit's generation when they began.
+    max_in_use: usize,
+    /// For each running call, the circuit's generation when it started.
     running: Vec<u32>,
     /// Oldest first.
     waiters: Vec<Waiter>,
@@ -37,19 +37,19 @@ struct Waiter {
     priority: Priority,
     max_wait: Option<u64>,
     timeout: Option<u64>,
-    fate: Fate,
+    state: WaiterState,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Fate {
-    Waits,
+enum WaiterState {
+    Waiting,
     Granted,
-    Refused(Answer),
-    /// Passed over when its turn came.
+    Rejected(Response),
+    /// Its deadline had passed when a permit became available.
     Expired,
 }
 
-/// Open until it is closed by hand. What began in an older generation is not counted.
+/// Open until it is closed manually. Outcomes of older generations are not counted.
 struct Circuit {
     open: bool,
     failures: u32,
@@ -80,13 +80,18 @@ impl Waiter {
 }
 
 impl Model {
-    pub(crate) fn new(permits: usize, places: usize, lifo: bool, failure_threshold: u32) -> Self {
+    pub(crate) fn new(
+        permits: usize,
+        queue_capacity: usize,
+        lifo: bool,
+        failure_threshold: u32,
+    ) -> Self {
         Self {
             permits,
-            places,
+            queue_capacity,
             lifo,
             in_use: 0,
-            most_in_use: permits,
+            max_in_use: permits,
             running: Vec::new(),
             waiters: Vec::new(),
             now: 0,
@@ -107,87 +112,87 @@ impl Model {
         priority: Priority,
         max_wait: Option<u64>,
         timeout: Option<u64>,
-    ) -> Answer {
-        let at_once = self.at_the_door();
-        if at_once != Answer::Waits {
-            return self.count(at_once);
+    ) -> Response {
+        let response = self.respond_at_once();
+        if response != Response::Waits {
+            return self.count(response);
         }
         if max_wait == Some(0) {
-            return self.count(Answer::Full);
+            return self.count(Response::Full);
         }
         let after = |limit: Option<u64>| limit.map(|limit| self.now + limit);
         let (max_wait, timeout) = (after(max_wait), after(timeout));
         if timeout == Some(self.now) {
-            return self.count(Answer::TimedOut);
+            return self.count(Response::TimedOut);
         }
         self.waiters.push(Waiter {
             id,
             priority,
             max_wait,
             timeout,
-            fate: Fate::Waits,
+            state: WaiterState::Waiting,
         });
-        Answer::Waits
+        Response::Waits
     }
 
-    pub(crate) fn try_acquire(&mut self) -> Answer {
-        let at_once = self.at_the_door();
-        self.count(if at_once == Answer::Waits {
-            Answer::Full
+    pub(crate) fn try_acquire(&mut self) -> Response {
+        let response = self.respond_at_once();
+        self.count(if response == Response::Waits {
+            Response::Full
         } else {
-            at_once
+            response
         })
     }
 
-    pub(crate) fn poll(&mut self, id: usize) -> Answer {
+    pub(crate) fn poll(&mut self, id: usize) -> Response {
         let index = self.index(id);
         let now = self.now;
         let waiter = &self.waiters[index];
-        let answer = match waiter.fate {
-            Fate::Waits if waiter.deadline().is_some_and(|deadline| deadline <= now) => {
-                Answer::TimedOut
+        let response = match waiter.state {
+            WaiterState::Waiting if waiter.deadline().is_some_and(|deadline| deadline <= now) => {
+                Response::TimedOut
             }
-            Fate::Waits => return Answer::Waits,
-            Fate::Refused(answer) => answer,
-            Fate::Expired => Answer::TimedOut,
-            // Granted in time, looked at too late.
-            Fate::Granted if waiter.timeout.is_some_and(|timeout| timeout <= now) => {
-                Answer::TimedOut
+            WaiterState::Waiting => return Response::Waits,
+            WaiterState::Rejected(response) => response,
+            WaiterState::Expired => Response::TimedOut,
+            // Granted in time, polled too late.
+            WaiterState::Granted if waiter.timeout.is_some_and(|timeout| timeout <= now) => {
+                Response::TimedOut
             }
-            Fate::Granted if self.circuit.open => Answer::Open,
-            Fate::Granted => Answer::Granted,
+            WaiterState::Granted if self.circuit.open => Response::Open,
+            WaiterState::Granted => Response::Granted,
         };
-        let granted = self.waiters.remove(index).fate == Fate::Granted;
-        if granted && answer != Answer::Granted {
+        let granted = self.waiters.remove(index).state == WaiterState::Granted;
+        if granted && response != Response::Granted {
             self.release();
         } else if granted {
-            // Counted as in use since the grant.
+            // `count` adds it again: it has been in use since the grant.
             self.in_use -= 1;
         }
-        self.count(answer)
+        self.count(response)
     }
 
     pub(crate) fn cancel(&mut self, id: usize) {
         let index = self.index(id);
         self.counts.cancelled_in_queue += 1;
-        if self.waiters.remove(index).fate == Fate::Granted {
+        if self.waiters.remove(index).state == WaiterState::Granted {
             self.release();
         }
     }
 
-    /// One of those that run ends; the last one takes its place.
-    pub(crate) fn end(&mut self, which: usize, outcome: Option<Outcome>) {
-        let news = self.running.swap_remove(which) == self.circuit.generation;
+    /// Ends a running call; the last one takes its index.
+    pub(crate) fn end(&mut self, index: usize, outcome: Option<Outcome>) {
+        let is_current = self.running.swap_remove(index) == self.circuit.generation;
         match outcome {
             Some(Outcome::Success) => {
                 self.counts.successful += 1;
-                if news {
+                if is_current {
                     self.circuit.failures = 0;
                 }
             }
             Some(Outcome::Failure) => {
                 self.counts.failed += 1;
-                self.circuit.failures += u32::from(news);
+                self.circuit.failures += u32::from(is_current);
             }
             Some(_) => self.counts.ignored += 1,
             None => self.counts.cancelled += 1,
@@ -202,16 +207,16 @@ impl Model {
         self.now += millis;
     }
 
-    pub(crate) fn resize(&mut self, permits: usize, places: usize, lifo: bool) {
-        (self.permits, self.places, self.lifo) = (permits, places, lifo);
-        self.most_in_use = self.most_in_use.max(permits);
-        self.serve();
+    pub(crate) fn resize(&mut self, permits: usize, queue_capacity: usize, lifo: bool) {
+        (self.permits, self.queue_capacity, self.lifo) = (permits, queue_capacity, lifo);
+        self.max_in_use = self.max_in_use.max(permits);
+        self.assign_permits();
     }
 
     pub(crate) fn open(&mut self) {
         self.circuit.open = true;
         self.circuit.generation += 1;
-        self.refuse(Answer::Open);
+        self.reject(Response::Open);
     }
 
     pub(crate) fn close(&mut self) {
@@ -224,7 +229,7 @@ impl Model {
 
     pub(crate) fn shutdown(&mut self) {
         self.shut_down = true;
-        self.refuse(Answer::Shutdown);
+        self.reject(Response::Shutdown);
     }
 
     pub(crate) fn reset_stats(&mut self) {
@@ -241,15 +246,15 @@ impl Model {
         self.in_use
     }
 
-    pub(crate) fn most_in_use(&self) -> usize {
-        self.most_in_use
+    pub(crate) fn max_in_use(&self) -> usize {
+        self.max_in_use
     }
 
-    /// Those in the queue: neither granted nor refused.
+    /// Returns the number of calls in the queue, neither granted nor rejected.
     pub(crate) fn waiting(&self) -> usize {
         self.waiters
             .iter()
-            .filter(|waiter| waiter.fate == Fate::Waits)
+            .filter(|waiter| waiter.state == WaiterState::Waiting)
             .count()
     }
 
@@ -259,7 +264,7 @@ impl Model {
 
     pub(crate) fn is_decided(&self, id: usize) -> bool {
         let waiter = &self.waiters[self.index(id)];
-        waiter.fate != Fate::Waits
+        waiter.state != WaiterState::Waiting
             || waiter
                 .deadline()
                 .is_some_and(|deadline| deadline <= self.now)
@@ -293,50 +298,50 @@ impl Model {
         assert_eq!(stats.cancelled_in_queue, counts.cancelled_in_queue);
     }
 
-    fn at_the_door(&self) -> Answer {
+    fn respond_at_once(&self) -> Response {
         if self.circuit.open {
-            Answer::Open
+            Response::Open
         } else if self.shut_down {
-            Answer::Shutdown
+            Response::Shutdown
         } else if self.waiting() == 0 && self.in_use < self.permits {
-            Answer::Granted
-        } else if self.waiting() >= self.places {
-            Answer::Full
+            Response::Granted
+        } else if self.waiting() >= self.queue_capacity {
+            Response::Full
         } else {
-            Answer::Waits
+            Response::Waits
         }
     }
 
-    fn count(&mut self, answer: Answer) -> Answer {
-        match answer {
-            Answer::Granted => {
+    fn count(&mut self, response: Response) -> Response {
+        match response {
+            Response::Granted => {
                 self.counts.started += 1;
                 self.in_use += 1;
                 self.running.push(self.circuit.generation);
             }
-            Answer::Waits => {}
-            Answer::Open => self.counts.open += 1,
-            Answer::Full => self.counts.full += 1,
-            Answer::TimedOut => self.counts.timed_out += 1,
-            Answer::Shutdown => self.counts.shutdown += 1,
+            Response::Waits => {}
+            Response::Open => self.counts.open += 1,
+            Response::Full => self.counts.full += 1,
+            Response::TimedOut => self.counts.timed_out += 1,
+            Response::Shutdown => self.counts.shutdown += 1,
         }
-        answer
+        response
     }
 
     fn release(&mut self) {
         self.in_use -= 1;
-        self.serve();
+        self.assign_permits();
     }
 
-    /// A permit goes to the most urgent, and among those to the oldest, or newest.
-    fn serve(&mut self) {
+    /// Grants available permits by priority, and within a priority to the oldest or newest waiter.
+    fn assign_permits(&mut self) {
         while self.in_use < self.permits && !self.shut_down {
             let lifo = self.lifo;
             let next = self
                 .waiters
                 .iter_mut()
                 .enumerate()
-                .filter(|(_, waiter)| waiter.fate == Fate::Waits)
+                .filter(|(_, waiter)| waiter.state == WaiterState::Waiting)
                 .max_by_key(|(index, waiter)| {
                     let age = isize::try_from(*index).unwrap();
                     (waiter.priority, if lifo { age } else { -age })
@@ -346,21 +351,21 @@ impl Model {
                 .deadline()
                 .is_some_and(|deadline| deadline <= self.now)
             {
-                waiter.fate = Fate::Expired;
+                waiter.state = WaiterState::Expired;
             } else {
-                waiter.fate = Fate::Granted;
+                waiter.state = WaiterState::Granted;
                 self.in_use += 1;
             }
         }
     }
 
-    fn refuse(&mut self, why: Answer) {
+    fn reject(&mut self, response: Response) {
         for waiter in self
             .waiters
             .iter_mut()
-            .filter(|waiter| waiter.fate == Fate::Waits)
+            .filter(|waiter| waiter.state == WaiterState::Waiting)
         {
-            waiter.fate = Fate::Refused(why);
+            waiter.state = WaiterState::Rejected(response);
         }
     }
 
@@ -368,6 +373,6 @@ impl Model {
         self.waiters
             .iter()
             .position(|waiter| waiter.id == id)
-            .expect("it waits")
+            .expect("the call waits")
     }
 }

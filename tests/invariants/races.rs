@@ -1,4 +1,4 @@
-//! Two things at the same moment, over and over: either order is right, and nothing falls between.
+//! Races of two operations, repeated many times. Either order is correct.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -14,35 +14,35 @@ use crate::watchdog::watchdog;
 
 const ROUNDS: usize = 6_000;
 
-/// Where two threads meet, by turning: a wake-up takes longer than what is to be hit.
+/// A barrier for two threads that spins: a wake-up would take longer than the race.
 #[derive(Default)]
-struct Meeting(AtomicUsize);
+struct SpinBarrier(AtomicUsize);
 
-impl Meeting {
+impl SpinBarrier {
     fn wait(&self, round: usize) {
         self.0.fetch_add(1, Ordering::SeqCst);
-        let mut turns = 0_u32;
+        let mut spins = 0_u32;
         while self.0.load(Ordering::SeqCst) < 2 * (round + 1) {
             std::hint::spin_loop();
-            turns += 1;
-            if turns % 4_096 == 0 {
+            spins += 1;
+            if spins % 4_096 == 0 {
                 std::thread::yield_now();
             }
         }
     }
 }
 
-/// A little later in each round, so that every moment is hit.
-fn shift(round: usize) {
+/// Delays a little longer in each round, so that the operations overlap in every way.
+fn delay(round: usize) {
     for _ in 0..round % 97 {
         std::hint::spin_loop();
     }
 }
 
-fn bulkhead(places: usize) -> Bulkhead {
+fn bulkhead(queue_capacity: usize) -> Bulkhead {
     let config = BulkheadConfig::new("races")
         .max_concurrent_calls(1)
-        .max_queue_size(places);
+        .max_queue_size(queue_capacity);
     Bulkhead::new(config, ManualRuntime::new()).unwrap()
 }
 
@@ -50,19 +50,19 @@ fn poll(call: &mut Acquire) -> Poll<Result<bulkman::Permit, Error>> {
     Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// `act` on one thread and a newcomer's first poll on another, then `judge` what is left.
-fn against_a_newcomer(
+/// Runs `act` on one thread and the first poll of a new call on another, and then `check`.
+fn race_with_acquire(
     bulkhead: &Bulkhead,
     mut before: impl FnMut() + Send,
     act: impl Fn() + Sync,
-    judge: impl Fn(Acquire, Poll<Result<bulkman::Permit, Error>>),
+    check: impl Fn(Acquire, Poll<Result<bulkman::Permit, Error>>),
 ) {
-    let (begin, end) = (Meeting::default(), Meeting::default());
+    let (begin, end) = (SpinBarrier::default(), SpinBarrier::default());
     std::thread::scope(|threads| {
         threads.spawn(|| {
             for round in 0..ROUNDS {
                 begin.wait(round);
-                shift(round);
+                delay(round);
                 act();
                 end.wait(round);
             }
@@ -71,20 +71,20 @@ fn against_a_newcomer(
             before();
             let mut call = bulkhead.acquire();
             begin.wait(round);
-            shift(round / 97);
+            delay(round / 97);
             let polled = poll(&mut call);
             end.wait(round);
-            judge(call, polled);
+            check(call, polled);
         }
     });
 }
 
 #[test]
-fn a_release_and_a_newcomer_leave_no_permit_idle() {
+fn release_racing_acquire_leaves_no_permit_available() {
     watchdog(|| {
         let bulkhead = bulkhead(1);
         let held = std::sync::Mutex::new(None);
-        against_a_newcomer(
+        race_with_acquire(
             &bulkhead,
             || *held.lock().unwrap() = Some(bulkhead.try_acquire().unwrap()),
             || drop(held.lock().unwrap().take()),
@@ -94,7 +94,7 @@ fn a_release_and_a_newcomer_leave_no_permit_idle() {
                 } else {
                     polled
                 }) else {
-                    panic!("the permit is free, and somebody waits for it")
+                    panic!("a call waits while a permit is available")
                 };
                 drop(permit);
             },
@@ -103,24 +103,27 @@ fn a_release_and_a_newcomer_leave_no_permit_idle() {
 }
 
 #[test]
-fn nobody_waits_behind_a_circuit_that_opened() {
+fn no_call_waits_after_the_circuit_opened() {
     watchdog(|| {
         let bulkhead = bulkhead(1);
         let circuit = bulkhead.circuit_breaker().unwrap();
         let _held = bulkhead.try_acquire().unwrap();
-        against_a_newcomer(
+        race_with_acquire(
             &bulkhead,
             || circuit.close(),
             || circuit.force_open(),
             |mut call, polled| {
-                let refused = if polled.is_pending() {
+                let rejected = if polled.is_pending() {
                     poll(&mut call)
                 } else {
                     polled
                 };
                 assert!(
-                    matches!(refused, Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))),
-                    "{refused:?}"
+                    matches!(
+                        rejected,
+                        Poll::Ready(Err(BulkheadError::CircuitOpen { .. }))
+                    ),
+                    "{rejected:?}"
                 );
             },
         );
@@ -128,30 +131,30 @@ fn nobody_waits_behind_a_circuit_that_opened() {
 }
 
 #[test]
-fn nobody_waits_for_a_bulkhead_that_shut_down() {
+fn no_call_waits_after_the_shutdown() {
     watchdog(|| {
         for round in 0..ROUNDS / 6 {
             let bulkhead = bulkhead(1);
             let held = bulkhead.try_acquire().unwrap();
             let mut call = bulkhead.acquire();
-            let begin = Meeting::default();
+            let begin = SpinBarrier::default();
             let polled = std::thread::scope(|threads| {
                 threads.spawn(|| {
                     begin.wait(0);
-                    shift(round);
+                    delay(round);
                     bulkhead.shutdown();
                 });
                 begin.wait(0);
                 poll(&mut call)
             });
-            let refused = if polled.is_pending() {
+            let rejected = if polled.is_pending() {
                 poll(&mut call)
             } else {
                 polled
             };
             assert!(
-                matches!(refused, Poll::Ready(Err(BulkheadError::Shutdown { .. }))),
-                "{refused:?}"
+                matches!(rejected, Poll::Ready(Err(BulkheadError::Shutdown { .. }))),
+                "{rejected:?}"
             );
             drop(held);
             futures_lite::future::block_on(bulkhead.drained());
@@ -160,31 +163,39 @@ fn nobody_waits_for_a_bulkhead_that_shut_down() {
 }
 
 #[test]
-fn two_newcomers_share_no_place() {
+fn racing_calls_never_exceed_the_queue_capacity() {
     watchdog(|| {
         let bulkhead = bulkhead(1);
         let _held = bulkhead.try_acquire().unwrap();
-        let (begin, end, judged) = (Meeting::default(), Meeting::default(), Meeting::default());
-        let joins = |own: fn(usize) -> usize, check: &dyn Fn()| {
+        let (begin, end, checked) = (
+            SpinBarrier::default(),
+            SpinBarrier::default(),
+            SpinBarrier::default(),
+        );
+        let acquires = |offset: fn(usize) -> usize, assertion: &dyn Fn()| {
             for round in 0..ROUNDS {
                 let mut call = bulkhead.acquire();
                 begin.wait(round);
-                shift(own(round));
+                delay(offset(round));
                 let polled = poll(&mut call);
                 end.wait(round);
-                check();
+                assertion();
                 assert!(matches!(
                     polled,
                     Poll::Pending | Poll::Ready(Err(BulkheadError::Full { .. }))
                 ));
-                judged.wait(round);
+                checked.wait(round);
                 drop(call);
             }
         };
         std::thread::scope(|threads| {
-            threads.spawn(|| joins(|round| round / 97, &|| ()));
-            joins(|round| round, &|| {
-                assert_eq!(bulkhead.stats().waiting, 1, "one place, one waiter")
+            threads.spawn(|| acquires(|round| round / 97, &|| ()));
+            acquires(|round| round, &|| {
+                assert_eq!(
+                    bulkhead.stats().waiting,
+                    1,
+                    "a queue of capacity 1 has one waiter"
+                )
             });
         });
         assert_eq!(bulkhead.stats().peak_waiting, 1);

@@ -417,7 +417,7 @@ fn follow_circuit(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
         #[cfg(feature = "metrics")]
         inner.meter.count_transition(transition.to);
         if transition.to.rejects_all() {
-            inner.queue.refuse_all(QueueRejection::Circuit);
+            inner.queue.reject_all(QueueRejection::CircuitOpened);
         }
     }));
 }

@@ -98,10 +98,10 @@ impl Bulkhead {
             timed_out_running: reading.event(Event::TimedOutRunning),
             panicked: reading.event(Event::Panicked),
             waiting: inner.queue.waiting(),
-            peak_waiting: inner.queue.high_water(),
+            peak_waiting: inner.queue.peak_waiting(),
             permits_in_use: inner.queue.in_use(),
             max_concurrent_calls: limits.permits,
-            max_queue_size: limits.places,
+            max_queue_size: limits.queue_capacity,
             circuit: inner.circuit.as_ref().map(CircuitBreaker::state),
         }
     }
@@ -122,7 +122,7 @@ impl Bulkhead {
     /// ```
     pub fn reset_stats(&self) {
         self.inner.counters.reset(self.inner.refused_by_circuit());
-        self.inner.queue.reset_high_water();
+        self.inner.queue.reset_peak_waiting();
     }
 
     /// The circuit breaker; `None` when the configuration has none.

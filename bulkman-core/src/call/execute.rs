@@ -30,7 +30,7 @@ use crate::call::rejection::Rejection;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::name::BulkheadName;
 use crate::queue::Priority;
-use crate::sync::unwind::contain;
+use crate::sync::unwind::catch;
 
 pin_project! {
     /// An operation under the protection of a bulkhead: the future of
@@ -298,8 +298,8 @@ pub(crate) fn watched<H: Borrow<Bulkhead>, R>(
             let Self(guard, seat, deadlines) = self;
             guard.put_back(*seat);
             // The clock may panic, too, and a second panic here would end the process.
-            let ran = contain(|| duration(guard, deadlines)).flatten();
-            contain(|| guard.finish_panicked(ran));
+            let ran = catch(|| duration(guard, deadlines)).flatten();
+            catch(|| guard.finish_panicked(ran));
         }
     }
 

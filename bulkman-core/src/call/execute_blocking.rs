@@ -28,8 +28,8 @@ use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::name::BulkheadName;
 use crate::queue::Priority;
-use crate::sync::unwind::{contain, discard};
-use crate::sync::waker_set::wake;
+use crate::sync::unwind::{catch, drop_catching};
+use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, lock};
 
 /// The future of [`Bulkhead::execute_blocking`].
@@ -251,14 +251,14 @@ impl<T, E> Job<T, E> {
             Ok((outcome, result)) => (outcome, result.map_err(BulkheadError::Operation)),
             Err(panic) => {
                 let error = self.panicked(&*panic);
-                discard(panic);
+                drop_catching(panic);
                 (Outcome::Failure, Err(error))
             }
         };
         // It has run, and whatever a clock or a listener does now, its caller must hear so.
-        let ran = contain(|| duration(&guard, &self.times)).flatten();
-        contain(|| self.record(&mut guard, outcome, panicked, ran));
-        discard(guard);
+        let ran = catch(|| duration(&guard, &self.times)).flatten();
+        catch(|| self.record(&mut guard, outcome, panicked, ran));
+        drop_catching(guard);
         self.desk.deliver(result);
     }
 
@@ -362,9 +362,9 @@ impl<T, E> Desk<T, E> {
                 (slot.waker.take(), None)
             }
         };
-        discard(unwanted);
+        drop_catching(unwanted);
         if let Some(waker) = waker {
-            wake(waker);
+            wake_catching(waker);
         }
     }
 
@@ -377,7 +377,7 @@ impl<T, E> Desk<T, E> {
         }
         let replaced = slot.waker.replace(waker);
         drop(slot);
-        discard(replaced);
+        drop_catching(replaced);
         None
     }
 }

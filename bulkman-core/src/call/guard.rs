@@ -12,8 +12,8 @@ use crate::call::rejection::{Lack, Rejection};
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::observe::{CallEnd, Observer};
-use crate::queue::{Enqueued, Key, Priority, QueueRejection, Take, Waited};
-use crate::sync::unwind::contain;
+use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::sync::unwind::catch;
 
 /// A call's hold on its bulkhead: nothing yet, a place in the queue, a permit, or a permit and
 /// an admission by the circuit.
@@ -33,7 +33,7 @@ pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
 #[repr(u64)]
 enum Held {
     Nothing,
-    Place(Key),
+    Place(WaiterId),
     Permit,
     Seat(Seat),
     Done,
@@ -89,11 +89,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             },
             None => None,
         };
-        match inner.queue.try_take() {
-            Take::Taken => Ok(Some(self.sit(ticket))),
-            Take::Wait => Ok(None),
-            Take::Full => Err(self.reject_full()),
-            Take::Closed => Err(self.reject_shutdown()),
+        match inner.queue.try_acquire() {
+            TryAcquire::Acquired => Ok(Some(self.sit(ticket))),
+            TryAcquire::MustWait => Ok(None),
+            TryAcquire::Full => Err(self.reject_full()),
+            TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
@@ -116,14 +116,14 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline(never)]
     fn enter_watched(&mut self) -> Result<Option<Seat>, Rejection> {
         self.check_circuit()?;
-        match self.inner().queue.try_take() {
-            Take::Taken => {
+        match self.inner().queue.try_acquire() {
+            TryAcquire::Acquired => {
                 self.held = Held::Permit;
                 self.admit().map(Some)
             }
-            Take::Wait => Ok(None),
-            Take::Full => Err(self.reject_full()),
-            Take::Closed => Err(self.reject_shutdown()),
+            TryAcquire::MustWait => Ok(None),
+            TryAcquire::Full => Err(self.reject_full()),
+            TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
@@ -274,7 +274,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 R::of(BulkheadError::Full {
                     bulkhead: inner.name.clone(),
                     max_concurrent_calls: limits.permits,
-                    max_queue_size: limits.places,
+                    max_queue_size: limits.queue_capacity,
                 })
             }
             Rejection::TimedOut => {
@@ -356,26 +356,26 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             .queue
             .enqueue(priority, deadline, waker, refuses, || inner.runtime.now())
         {
-            Enqueued::Taken => {
+            Enqueue::Acquired => {
                 self.held = Held::Permit;
                 Ok(true)
             }
-            Enqueued::Waiting(key) => {
+            Enqueue::Waiting(key) => {
                 self.held = Held::Place(key);
                 Ok(false)
             }
-            Enqueued::Full => Err(self.reject_full()),
-            Enqueued::Refused(why) => Err(self.reject_all(why)),
+            Enqueue::Full => Err(self.reject_full()),
+            Enqueue::Rejected(why) => Err(self.reject_all(why)),
         }
     }
 
-    fn end_wait(&mut self, waited: Waited, deadlines: &Deadlines) -> Result<(), Rejection> {
+    fn end_wait(&mut self, waited: WaitResult, deadlines: &Deadlines) -> Result<(), Rejection> {
         // The key is gone either way.
         self.held = Held::Nothing;
         match waited {
-            Waited::Granted => self.held = Held::Permit,
-            Waited::Refused(why) => return Err(self.reject_all(why)),
-            Waited::Expired => return Err(self.reject_timed_out()),
+            WaitResult::Granted => self.held = Held::Permit,
+            WaitResult::Rejected(why) => return Err(self.reject_all(why)),
+            WaitResult::Expired => return Err(self.reject_timed_out()),
         }
         // Granted in time, but looked at too late: what has no time left must not run.
         if deadlines
@@ -399,7 +399,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             Held::Permit => inner.release(),
             // The circuit may ask the clock; a `Drop` must not panic for that.
-            Held::Seat(seat) => drop(contain(|| inner.abandon(seat))),
+            Held::Seat(seat) => drop(catch(|| inner.abandon(seat))),
         }
     }
 
@@ -420,7 +420,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     fn reject_all(&self, why: QueueRejection) -> Rejection {
         match (why, &self.inner().circuit) {
-            (QueueRejection::Circuit, Some(circuit)) => Rejection::Circuit(circuit.refuse_waiter()),
+            (QueueRejection::CircuitOpened, Some(circuit)) => {
+                Rejection::Circuit(circuit.refuse_waiter())
+            }
             _ => self.reject_shutdown(),
         }
     }
@@ -485,7 +487,7 @@ impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
         }
         self.give_back();
         if self.observer.listens() {
-            contain(|| {
+            catch(|| {
                 self.observer
                     .end(self.bulkhead.borrow().inner(), CallEnd::Cancelled)
             });

@@ -6,7 +6,7 @@ use super::probes::ProbeId;
 use super::shell::Shell;
 use super::word::Word;
 use crate::call::outcome::Outcome;
-use crate::sync::unwind::contain;
+use crate::sync::unwind::catch;
 
 /// A call that a circuit has admitted: made by
 /// [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
@@ -174,11 +174,11 @@ impl Admission<'_> {
         let failed = std::thread::panicking() && !self.panicking;
         // The clock may panic, too, and a second panic here would end the process.
         let now = if failed {
-            contain(|| self.shell.now())
+            catch(|| self.shell.now())
         } else {
             None
         };
-        contain(|| match now {
+        catch(|| match now {
             Some(now) => {
                 let ran = self
                     .started

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::shell::Shell;
 use crate::runtime::Runtime;
-use crate::sync::unwind::contain;
+use crate::sync::unwind::catch;
 
 /// One task. There is at most one that counts: an earlier deadline starts another, and the old
 /// one ends when it notices.
@@ -38,7 +38,7 @@ pub(crate) fn start(alarm: Alarm, shell: Weak<Shell>, runtime: &Arc<dyn Runtime>
     });
     // A runtime that can't spawn (it is shut down, say) must not fail the call that is being
     // recorded. The circuit then leaves the open state when somebody looks, as without the alarm.
-    contain(|| runtime.spawn(task));
+    catch(|| runtime.spawn(task));
 }
 
 /// Tells the circuit when the task is dropped, so that another may be started.

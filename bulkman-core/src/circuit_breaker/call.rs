@@ -10,7 +10,7 @@ use super::CircuitBreaker;
 use super::admission::Admission;
 use crate::call::outcome::Outcome;
 use crate::error::CircuitOpen;
-use crate::sync::unwind::contain;
+use crate::sync::unwind::catch;
 
 impl CircuitBreaker {
     /// Runs `operation` if the circuit admits it: `Ok` is a success, `Err` a failure, and a panic
@@ -77,7 +77,7 @@ impl CircuitBreaker {
         let mut operation = pin!(operation);
         let result = poll_fn(|cx| {
             catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(cx))).unwrap_or_else(|panic| {
-                contain(|| admission.take().map(Admission::fail));
+                catch(|| admission.take().map(Admission::fail));
                 resume_unwind(panic)
             })
         })

@@ -74,7 +74,7 @@ impl CircuitEvents {
     pub(crate) fn new(events: &Arc<Broadcast<Transition>>) -> Self {
         Self {
             events: Arc::clone(events),
-            reader: events.join(),
+            reader: events.subscribe(),
         }
     }
 
@@ -142,7 +142,7 @@ impl Stream for CircuitEvents {
         events.poll_next(reader, cx).map(|next| {
             next.map(|next| match next {
                 Next::Value(transition) => CircuitEvent::Transition(transition),
-                Next::Missed(missed) => CircuitEvent::Missed(missed),
+                Next::Lagged(missed) => CircuitEvent::Missed(missed),
             })
         })
     }
@@ -150,7 +150,7 @@ impl Stream for CircuitEvents {
 
 impl Drop for CircuitEvents {
     fn drop(&mut self) {
-        self.events.leave(&mut self.reader);
+        self.events.unsubscribe(&mut self.reader);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::broadcast::Broadcast;
-use crate::sync::unwind::contain;
+use crate::sync::unwind::catch;
 use crate::sync::{Mutex, lock};
 
 /// Called after each transition, outside every lock.
@@ -491,7 +491,7 @@ impl Shell {
             };
             for hook in hooks {
                 // A hook has no part in the circuit's state, so there is none to be broken.
-                contain(|| hook(&transition));
+                catch(|| hook(&transition));
             }
             lock(&self.core).delivering = false;
         }

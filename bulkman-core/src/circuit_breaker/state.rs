@@ -498,7 +498,7 @@ impl Machine {
         let random = &mut self.random;
         self.settings
             .isolation
-            .duration(openings, || random.fraction())
+            .duration(openings, || random.next_f64())
     }
 
     fn enter_by_hand(&mut self, target: StateTarget, cause: TransitionCause, at: Instant) {

@@ -117,7 +117,7 @@ impl FleetEvents {
     pub(super) fn new(events: &Arc<Broadcast<FleetEvent>>) -> Self {
         Self {
             events: Arc::clone(events),
-            reader: events.join(),
+            reader: events.subscribe(),
         }
     }
 }
@@ -130,7 +130,7 @@ impl Stream for FleetEvents {
         events.poll_next(reader, cx).map(|next| {
             next.map(|next| match next {
                 Next::Value(event) => event,
-                Next::Missed(missed) => FleetEvent::Missed(missed),
+                Next::Lagged(missed) => FleetEvent::Missed(missed),
             })
         })
     }
@@ -138,7 +138,7 @@ impl Stream for FleetEvents {
 
 impl Drop for FleetEvents {
     fn drop(&mut self) {
-        self.events.leave(&mut self.reader);
+        self.events.unsubscribe(&mut self.reader);
     }
 }
 

@@ -41,22 +41,22 @@ impl Pace {
     }
 
     pub(super) fn up_to(&mut self, bound: Duration) -> Duration {
-        bound.mul_f64(self.random.fraction())
+        bound.mul_f64(self.random.next_f64())
     }
 
     pub(super) fn number_up_to(&mut self, most: u64) -> u64 {
-        ((most as f64 + 1.0) * self.random.fraction()) as u64
+        ((most as f64 + 1.0) * self.random.next_f64()) as u64
     }
 
     /// `interval`, or up to a tenth less: an interval promises when something will have been
     /// looked at, so it is never exceeded.
     pub(super) fn within(&mut self, interval: Duration) -> Duration {
-        interval.mul_f64(1.0 - 0.1 * self.random.fraction())
+        interval.mul_f64(1.0 - 0.1 * self.random.next_f64())
     }
 
     pub(super) fn operation(&mut self) -> OperationId {
         // Zero is nobody's.
-        OperationId(self.random.bits() | 1)
+        OperationId(self.random.next_u64() | 1)
     }
 }
 

@@ -1,40 +1,98 @@
-//! Where the waiters of one priority are kept: places numbered in the order of arrival.
+//! The storage of the waiters of one priority: numbered slots in the order of arrival.
 //!
-//! Neighbours in the queue are neighbours in memory, and nothing links them: who leaves changes its
-//! own place. Places come in chunks that never move, so that a queue of a million grows without
-//! copying them. A chunk is given up when all who had a place in it are out, wherever in the queue
-//! it lies; one whose oldest were granted permits and whose others went away, when the queue moves on.
+//! Each waiter has a sequence number, and the slot of that number. Slots are allocated in chunks of
+//! 64. A table, sorted by number, has an entry for each chunk (the picture shows 8 slots of each):
+//!
+//! ```text
+//!            oldest                                       next
+//!               v                                           v
+//!   slots   - - W W R W W W        freed        W - W W W W _ _
+//!           0 .......... 63   64 ........ 127   128 ....... 191
+//!   table   [   entry 0   ]   [   entry 1   ]   [   entry 2   ]
+//! ```
+//!
+//! * `W`: a waiter that waits; its waker is in the slot.
+//! * `R`: *decided*: rejected or expired; the slot keeps the state until the waiter removes itself.
+//! * `-`: *removed*: the waiter was granted a permit, or left.
+//! * `_`: not used yet.
+//!
+//! This storage has three properties that matter here:
+//!
+//! * **Neighbors in the queue are neighbors in memory, and no links connect them.** Removing a
+//!   waiter writes only its own slot, so waiters can leave in any order at the same cost.
+//! * **Chunks never move.** A queue of a million waiters grows without copying them.
+//! * **A chunk is freed once all of its waiters are removed,** wherever in the queue it is. Grants
+//!   in the order of arrival are not counted one by one. They are counted when the scan for the
+//!   oldest waiter leaves the chunk, so a grant of a waiter without a deadline writes only its
+//!   waker.
+//!
+//! A scan moves a bound (`oldest`, or `newest` for LIFO) past the slots that it found empty, so it
+//! does not visit them again.
 
 use std::mem::ManuallyDrop;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::waiters::Fate;
-use crate::sync::unwind::discard;
+use super::waiter::WaiterState;
+use crate::sync::unwind::drop_catching;
 
-/// The places of a chunk: as many as a word has bits.
-pub(super) const PLACES: u64 = 64;
+/// The number of slots in a chunk: one for each bit of a word.
+pub(super) const CHUNK_LEN: u64 = 64;
 
-/// What is there of each waiter. Side by side, for a hand-off touches nothing but the waker, and those
-/// of four waiters share a cache line.
+const ALL: u32 = CHUNK_LEN as u32;
+
+/// The chunks of one priority, oldest first. Sequence numbers are never reused.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    /// Sorted by number. Entries of freed chunks are dropped once they are the majority.
+    table: Vec<Entry>,
+    /// The number of entries without a chunk.
+    freed: usize,
+    /// The chunk that was freed last, for reuse.
+    spare: Option<Box<Chunk>>,
+}
+
+/// A waiter that [`Chunks::pop_oldest`] or [`Chunks::pop_newest`] has decided.
+#[derive(Debug)]
+pub(super) struct Popped {
+    pub(super) sequence: u64,
+    pub(super) waker: Waker,
+    /// Whether it had a deadline.
+    pub(super) timed: bool,
+    pub(super) state: WaiterState,
+}
+
+/// A waiter that was taken out of its slot by [`Chunks::remove`].
+#[derive(Debug)]
+pub(super) struct Removed {
+    /// Its state until then.
+    pub(super) state: WaiterState,
+    pub(super) waker: Option<Waker>,
+    /// Whether it had a deadline.
+    pub(super) timed: bool,
+}
+
+/// The slots of 64 waiters.
+// One array per field: passing on a permit reads nothing but the waker, and the wakers of four
+// waiters share a cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Chunk {
-    /// There while the waiter waits.
-    // Not dropped when they are overwritten: to look whether there is something to drop would fetch
-    // what another core wrote last.
-    wakers: [ManuallyDrop<Option<Waker>>; PLACES as usize],
-    /// For those who are [`kept`](Entry::kept).
-    fates: [Fate; PLACES as usize],
-    /// For those who are [`timed`](Entry::timed); made for the first of them.
-    deadlines: Option<Box<[Option<Instant>; PLACES as usize]>>,
+    /// `Some` while the waiter waits.
+    // Not dropped when overwritten: to check whether there is a waker to drop would fetch a cache
+    // line that another core wrote last.
+    wakers: [ManuallyDrop<Option<Waker>>; CHUNK_LEN as usize],
+    /// Valid for slots that are [`decided`](Entry::decided).
+    states: [WaiterState; CHUNK_LEN as usize],
+    /// Valid for slots that are [`timed`](Entry::timed). Allocated for the first of them.
+    deadlines: Option<Box<[Option<Instant>; CHUNK_LEN as usize]>>,
 }
 
 impl Chunk {
     fn new() -> Box<Self> {
         Box::new(Self {
-            wakers: [const { ManuallyDrop::new(None) }; PLACES as usize],
-            fates: [Fate::Granted; PLACES as usize],
+            wakers: [const { ManuallyDrop::new(None) }; CHUNK_LEN as usize],
+            states: [WaiterState::Granted; CHUNK_LEN as usize],
             deadlines: None,
         })
     }
@@ -43,333 +101,323 @@ impl Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         for waker in &mut self.wakers {
-            discard(waker.take());
+            drop_catching(waker.take());
         }
     }
 }
 
-/// A chunk, and what is known of its places. A grant in the order of arrival, to who has no deadline,
-/// changes nothing here.
+/// An entry of the table: a chunk, and a summary of its slots.
+///
+/// A grant in the order of arrival, to a waiter without a deadline, changes nothing here.
 #[derive(Debug)]
 struct Entry {
-    /// The chunk's: of its first place, divided by [`PLACES`].
+    /// The number of the chunk: the sequence number of its first slot, divided by [`CHUNK_LEN`].
     number: u64,
-    /// `None` once it was given up.
+    /// `None` once the chunk is freed.
     chunk: Option<Box<Chunk>>,
-    /// Who waits until a deadline, a bit each.
+    /// A bit for each slot with a waiter that waits until a deadline.
     timed: u64,
-    /// Who waits no more and has not been told why, a bit each.
-    kept: u64,
-    /// How many are out; of the chunk in which [`Chunks::oldest`] stands, those that it has passed need
-    /// not be among them.
-    out: u32,
+    /// A bit for each slot with a waiter that was rejected or has expired, and is not removed yet.
+    decided: u64,
+    /// The number of removed waiters. In the chunk where [`Chunks::pop_oldest`] stands, it may
+    /// leave out the granted ones.
+    removed: u32,
 }
 
-const ALL: u32 = PLACES as u32;
-
 impl Entry {
-    /// Nobody in it waits; while some that were passed are not counted, it may say no.
+    /// Returns `true` if no waiter in the chunk waits. May return `false` while granted waiters are
+    /// not counted yet.
     #[inline]
-    const fn is_over(&self) -> bool {
-        self.out + self.kept.count_ones() == ALL
+    const fn has_no_waiters(&self) -> bool {
+        self.removed + self.decided.count_ones() == ALL
     }
 
     #[inline]
     fn chunk(&mut self) -> &mut Chunk {
-        self.chunk.as_mut().expect("found, and not given up since")
+        self.chunk.as_mut().expect("the chunk is not freed")
     }
 
     #[inline(never)]
-    fn set_deadline(&mut self, place: usize, deadline: Option<Instant>) {
-        self.timed |= 1 << place;
+    fn set_deadline(&mut self, slot: usize, deadline: Option<Instant>) {
+        self.timed |= 1 << slot;
         self.chunk()
             .deadlines
-            .get_or_insert_with(|| Box::new([None; PLACES as usize]))[place] = deadline;
+            .get_or_insert_with(|| Box::new([None; CHUNK_LEN as usize]))[slot] = deadline;
     }
 
     #[inline(never)]
-    fn deadline(&mut self, place: usize) -> Option<Instant> {
+    fn deadline(&mut self, slot: usize) -> Option<Instant> {
         self.chunk()
             .deadlines
             .as_ref()
-            .and_then(|deadlines| deadlines[place])
+            .and_then(|deadlines| deadlines[slot])
     }
 
-    /// Ends the wait of who has this place.
+    /// Ends the wait of the waiter in a slot, if one waits there.
+    // Always inlined, like `pop_oldest`.
     #[inline(always)]
-    fn call(&mut self, number: u64, judge: impl FnOnce(Option<Instant>) -> Fate) -> Option<Turn> {
-        let place = place_of(number);
-        let waker = self.chunk().wakers[place].take()?;
-        // Nobody has a deadline, as a rule.
-        let timed = self.timed != 0 && take_bit(&mut self.timed, place);
-        let fate = judge(if timed { self.deadline(place) } else { None });
-        if fate != Fate::Granted {
-            self.chunk().fates[place] = fate;
-            self.kept |= 1 << place;
+    fn pop(
+        &mut self,
+        sequence: u64,
+        decide: impl FnOnce(Option<Instant>) -> WaiterState,
+    ) -> Option<Popped> {
+        let slot = slot_of(sequence);
+        let waker = self.chunk().wakers[slot].take()?;
+        // Usually no waiter of the chunk has a deadline.
+        let timed = self.timed != 0 && take_bit(&mut self.timed, slot);
+        let state = decide(if timed { self.deadline(slot) } else { None });
+        if state != WaiterState::Granted {
+            self.chunk().states[slot] = state;
+            self.decided |= 1 << slot;
         }
-        Some(Turn {
-            number,
+        Some(Popped {
+            sequence,
             waker,
             timed,
-            fate,
+            state,
         })
     }
 }
 
-/// Somebody's wait is over.
-#[derive(Debug)]
-pub(super) struct Turn {
-    pub(super) number: u64,
-    pub(super) waker: Waker,
-    pub(super) timed: bool,
-    pub(super) fate: Fate,
-}
-
-/// Somebody has left its place.
-#[derive(Debug)]
-pub(super) struct Left {
-    /// What it would have been told.
-    pub(super) fate: Fate,
-    pub(super) waker: Option<Waker>,
-    pub(super) timed: bool,
-}
-
-/// The chunks of one priority, oldest first. A waiter's number never comes back.
-#[derive(Debug, Default)]
-pub(super) struct Chunks {
-    /// Those that were given up are left out when they become more than the rest.
-    entries: Vec<Entry>,
-    given_up: usize,
-    /// The last that was given up, for the next that is needed.
-    spare: Option<Box<Chunk>>,
-}
-
 impl Chunks {
-    /// So many chunks are passed over in a search before the entries of those that were given up are
-    /// swept out: it takes 64 times as many who leave to make it as long again.
-    const LONG_SEARCH: usize = 64;
+    /// A scan from the newest end that passes this many chunks drops the entries of freed chunks.
+    ///
+    /// At least 64 times as many waiters have to leave before a scan is that long again.
+    const LONG_SCAN: usize = 64;
 
-    /// Gives a newcomer its place; numbers come one after the other.
+    /// Stores a waiter. The caller passes consecutive sequence numbers.
     #[inline]
-    pub(super) fn push(&mut self, number: u64, deadline: Option<Instant>, waker: Waker) {
-        let place = place_of(number);
-        if place == 0 {
-            self.grow(number);
+    pub(super) fn push(&mut self, sequence: u64, deadline: Option<Instant>, waker: Waker) {
+        let slot = slot_of(sequence);
+        if slot == 0 {
+            self.push_chunk(sequence);
         }
         let entry = self
-            .entries
+            .table
             .last_mut()
-            .expect("the chunk of the newest is not given up");
-        entry.chunk().wakers[place] = ManuallyDrop::new(Some(waker));
+            .expect("the newest chunk is not freed while it has unused slots");
+        entry.chunk().wakers[slot] = ManuallyDrop::new(Some(waker));
         if deadline.is_some() {
-            entry.set_deadline(place, deadline);
+            entry.set_deadline(slot, deadline);
         }
     }
 
     #[cold]
-    fn grow(&mut self, number: u64) {
+    fn push_chunk(&mut self, sequence: u64) {
         let chunk = Some(self.spare.take().unwrap_or_else(Chunk::new));
-        self.entries.push(Entry {
-            number: number / PLACES,
+        self.table.push(Entry {
+            number: sequence / CHUNK_LEN,
             chunk,
             timed: 0,
-            kept: 0,
-            out: 0,
+            decided: 0,
+            removed: 0,
         });
     }
 
-    /// Ends the wait of the oldest that waits, from `from` on and before `until`; `from` is moved behind
-    /// it. `judge` is told its deadline, and says what becomes of it.
+    /// Ends the wait of the oldest waiter from `from` on and before `until`.
+    ///
+    /// `decide` returns its new state, given its deadline. Moves `from` behind the waiter, past the
+    /// slots that no waiter waits in.
+    // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
-    pub(super) fn oldest(
+    pub(super) fn pop_oldest(
         &mut self,
         from: &mut u64,
         until: u64,
-        judge: impl Fn(Option<Instant>) -> Fate,
-    ) -> Option<Turn> {
+        decide: impl Fn(Option<Instant>) -> WaiterState,
+    ) -> Option<Popped> {
         while *from < until {
             let Some(index) = self.find(*from) else {
-                *from = self.after(*from)?;
+                *from = self.next_chunk(*from)?;
                 continue;
             };
-            // Many who have not been told yet may lie one after the other.
-            if place_of(*from) == 0 && self.entries[index].is_over() {
-                *from += PLACES;
+            // Many decided waiters may follow each other: skip them by whole chunks.
+            if slot_of(*from) == 0 && self.table[index].has_no_waiters() {
+                *from += CHUNK_LEN;
                 continue;
             }
-            let turn = self.entries[index].call(*from, &judge);
+            let popped = self.table[index].pop(*from, &decide);
             *from += 1;
-            if place_of(*from) == 0 {
-                self.pass(index);
+            if slot_of(*from) == 0 {
+                self.count_removed(index);
             }
-            if turn.is_some() {
-                return turn;
+            if popped.is_some() {
+                return popped;
             }
         }
         None
     }
 
-    /// Ends the wait of the newest that waits before `end`, which is moved before it.
-    pub(super) fn newest(
+    /// Ends the wait of the newest waiter before `end`, and moves `end` before it.
+    ///
+    /// `decide` returns its new state, given its deadline.
+    pub(super) fn pop_newest(
         &mut self,
         end: &mut u64,
-        judge: impl Fn(Option<Instant>) -> Fate,
-    ) -> Option<Turn> {
+        decide: impl Fn(Option<Instant>) -> WaiterState,
+    ) -> Option<Popped> {
         let newest = self
-            .entries
-            .partition_point(|entry| entry.number * PLACES < *end);
+            .table
+            .partition_point(|entry| entry.number * CHUNK_LEN < *end);
         for index in (0..newest).rev() {
-            let entry = &mut self.entries[index];
-            let first = entry.number * PLACES;
-            *end = (*end).min(first + PLACES);
-            if entry.is_over() {
+            let entry = &mut self.table[index];
+            let first = entry.number * CHUNK_LEN;
+            *end = (*end).min(first + CHUNK_LEN);
+            if entry.has_no_waiters() {
                 continue;
             }
             while *end > first {
                 *end -= 1;
-                let Some(turn) = entry.call(*end, &judge) else {
+                let Some(popped) = entry.pop(*end, &decide) else {
                     continue;
                 };
-                if turn.fate == Fate::Granted {
-                    self.count_out(index);
+                if popped.state == WaiterState::Granted {
+                    self.add_removed(index);
                 }
-                // The next who comes makes this search begin at the end again.
-                if newest - index > Self::LONG_SEARCH && self.given_up > 0 {
-                    self.sweep();
+                // After the next arrival, the scan starts at the end again.
+                if newest - index > Self::LONG_SCAN && self.freed > 0 {
+                    self.compact();
                 }
-                return Some(turn);
+                return Some(popped);
             }
         }
         None
     }
 
-    /// Takes whoever is in this place out of it; `None`: nobody is.
+    /// Removes the waiter in this slot. Returns `None` if it was granted a permit, or has left.
     #[inline]
-    pub(super) fn leave(&mut self, number: u64) -> Option<Left> {
-        let (index, place) = (self.find(number)?, place_of(number));
-        let entry = &mut self.entries[index];
-        let waker = entry.chunk().wakers[place].take();
-        let fate = if waker.is_some() {
-            Fate::Waiting
-        } else if take_bit(&mut entry.kept, place) {
-            entry.chunk().fates[place]
+    pub(super) fn remove(&mut self, sequence: u64) -> Option<Removed> {
+        let (index, slot) = (self.find(sequence)?, slot_of(sequence));
+        let entry = &mut self.table[index];
+        let waker = entry.chunk().wakers[slot].take();
+        let state = if waker.is_some() {
+            WaiterState::Waiting
+        } else if take_bit(&mut entry.decided, slot) {
+            entry.chunk().states[slot]
         } else {
             return None;
         };
-        let timed = take_bit(&mut entry.timed, place);
-        self.count_out(index);
-        Some(Left { fate, waker, timed })
+        let timed = take_bit(&mut entry.timed, slot);
+        self.add_removed(index);
+        Some(Removed {
+            state,
+            waker,
+            timed,
+        })
     }
 
-    /// The waker of who waits in this place.
+    /// Returns the waker of the waiter in this slot, if it still waits.
     #[inline]
-    pub(super) fn waker(&mut self, number: u64) -> Option<&mut Waker> {
-        let index = self.find(number)?;
-        self.entries[index].chunk().wakers[place_of(number)].as_mut()
+    pub(super) fn waker(&mut self, sequence: u64) -> Option<&mut Waker> {
+        let index = self.find(sequence)?;
+        self.table[index].chunk().wakers[slot_of(sequence)].as_mut()
     }
 
-    /// Where this number's chunk is, if it is still there.
+    /// Returns the index of the entry for this slot, if its chunk is not freed.
     #[inline]
-    fn find(&self, number: u64) -> Option<usize> {
-        let wanted = number / PLACES;
-        // Where it is unless entries before it were left out; then it is further in front.
-        let most = wanted.wrapping_sub(self.entries.first()?.number) as usize;
-        let index = match self.entries.get(most) {
-            Some(entry) if entry.number == wanted => most,
-            _ => self.search(wanted)?,
+    fn find(&self, sequence: u64) -> Option<usize> {
+        let number = sequence / CHUNK_LEN;
+        // The index, unless entries before it were dropped; then the entry is further to the front.
+        let guess = number.wrapping_sub(self.table.first()?.number) as usize;
+        let index = match self.table.get(guess) {
+            Some(entry) if entry.number == number => guess,
+            _ => self.search(number)?,
         };
-        self.entries[index].chunk.is_some().then_some(index)
+        self.table[index].chunk.is_some().then_some(index)
     }
 
     #[cold]
-    fn search(&self, wanted: u64) -> Option<usize> {
-        self.entries
-            .binary_search_by_key(&wanted, |entry| entry.number)
+    fn search(&self, number: u64) -> Option<usize> {
+        self.table
+            .binary_search_by_key(&number, |entry| entry.number)
             .ok()
     }
 
-    /// The first number of the next chunk after this number's that is still there.
+    /// Returns the first sequence number of the next chunk after this slot's that is not freed.
     #[cold]
-    fn after(&self, number: u64) -> Option<u64> {
+    fn next_chunk(&self, sequence: u64) -> Option<u64> {
         let index = self
-            .entries
-            .partition_point(|entry| entry.number <= number / PLACES);
-        let next = self.entries[index..]
+            .table
+            .partition_point(|entry| entry.number <= sequence / CHUNK_LEN);
+        let next = self.table[index..]
             .iter()
             .find(|entry| entry.chunk.is_some())?;
-        Some(next.number * PLACES)
+        Some(next.number * CHUNK_LEN)
     }
 
-    /// Behind a whole chunk, only those who were not told yet are left in it.
+    /// Counts the removed waiters of a chunk that the scan for the oldest has left.
+    ///
+    /// No waiter waits in it now: all that are not decided are removed.
     #[cold]
-    fn pass(&mut self, index: usize) {
-        let entry = &mut self.entries[index];
-        entry.out = ALL - entry.kept.count_ones();
-        if entry.out == ALL {
-            self.give_up(index);
+    fn count_removed(&mut self, index: usize) {
+        let entry = &mut self.table[index];
+        entry.removed = ALL - entry.decided.count_ones();
+        if entry.removed == ALL {
+            self.free(index);
         }
     }
 
+    /// Counts one more removed waiter.
     #[inline]
-    fn count_out(&mut self, index: usize) {
-        let entry = &mut self.entries[index];
-        entry.out += 1;
-        if entry.out == ALL {
-            self.give_up(index);
+    fn add_removed(&mut self, index: usize) {
+        let entry = &mut self.table[index];
+        entry.removed += 1;
+        if entry.removed == ALL {
+            self.free(index);
         }
     }
 
     #[cold]
-    fn give_up(&mut self, index: usize) {
-        self.spare = self.entries[index].chunk.take();
-        self.given_up += 1;
-        if self.given_up > self.entries.len() / 2 {
-            self.sweep();
+    fn free(&mut self, index: usize) {
+        self.spare = self.table[index].chunk.take();
+        self.freed += 1;
+        if self.freed > self.table.len() / 2 {
+            self.compact();
         }
     }
 
-    /// Leaves out the entries of chunks that were given up.
+    /// Drops the entries of freed chunks.
     #[cold]
-    fn sweep(&mut self) {
-        self.entries.retain(|entry| entry.chunk.is_some());
-        self.given_up = 0;
-        // A queue that was long once must not hold its memory for ever.
-        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 8 {
-            self.entries.shrink_to(self.entries.len() * 2);
+    fn compact(&mut self) {
+        self.table.retain(|entry| entry.chunk.is_some());
+        self.freed = 0;
+        // The table of a queue that was long once does not keep its memory.
+        if self.table.capacity() > 64 && self.table.len() < self.table.capacity() / 8 {
+            self.table.shrink_to(self.table.len() * 2);
         }
     }
 
-    /// How many places there is memory for.
+    /// Returns the number of slots in memory.
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) fn capacity(&self) -> usize {
+    pub(super) fn allocated_slots(&self) -> usize {
         let chunks = self
-            .entries
+            .table
             .iter()
             .filter_map(|entry| entry.chunk.as_ref())
             .chain(&self.spare);
-        chunks.count() * PLACES as usize
+        chunks.count() * CHUNK_LEN as usize
     }
 
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) fn entries(&self) -> usize {
-        self.entries.capacity()
+    pub(super) fn table_capacity(&self) -> usize {
+        self.table.capacity()
     }
 
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) fn given_up(&self) -> usize {
-        self.given_up
+    pub(super) fn freed(&self) -> usize {
+        self.freed
     }
 }
 
 #[inline]
-const fn place_of(number: u64) -> usize {
-    (number % PLACES) as usize
+const fn slot_of(sequence: u64) -> usize {
+    (sequence % CHUNK_LEN) as usize
 }
 
-/// Clears a bit, and says whether it was set. A word that has none is left alone.
+/// Clears a bit, and returns whether it was set. A word without the bit is not written.
 #[inline]
-fn take_bit(word: &mut u64, place: usize) -> bool {
-    let bit = *word & 1 << place;
+fn take_bit(word: &mut u64, slot: usize) -> bool {
+    let bit = *word & 1 << slot;
     if bit != 0 {
         *word ^= bit;
     }

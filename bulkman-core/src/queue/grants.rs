@@ -1,56 +1,63 @@
-//! Who was granted a permit lately, readable without the lock.
+//! Recent grants, readable without the lock.
 
 use std::sync::OnceLock;
 
-use super::waiters::Key;
+use super::waiter::WaiterId;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// A ring: each waiter has a place by its number, which may be another's by now, and then the lock
-/// has to be taken to see. So it may be small, however long the queue is.
+/// A lossy ring of the waiters that were granted a permit most recently.
+///
+/// A waiter's sequence number selects its slot. A later waiter may overwrite it; the first one then
+/// finds its permit under the lock. So the ring can be small, however long the queue is.
 #[derive(Debug)]
 pub(super) struct Grants(OnceLock<Box<[AtomicU64]>>);
 
 impl Grants {
-    /// Those who come one after the other have their places on different cache lines: they are granted
-    /// at once, and look at once, on different cores.
-    const LINES: u64 = 32;
-    const PER_LINE: u64 = 8;
-    /// More than are granted and have not looked yet, as a rule.
-    const PLACES: u64 = Self::LINES * Self::PER_LINE;
+    /// Successive waiters have slots on different cache lines: they are often granted together, and
+    /// then read their slots at the same time on different cores.
+    const CACHE_LINES: u64 = 32;
+    const SLOTS_PER_LINE: u64 = 8;
+    /// Usually more than the number of grants that their waiters have not seen yet.
+    const RING_LEN: u64 = Self::CACHE_LINES * Self::SLOTS_PER_LINE;
 
+    /// Creates a ring without slots.
     pub(super) const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// Whether this waiter is known to have a permit; then what was done before that happens before
-    /// what is done after this.
+    /// Allocates the slots. Called when a call waits, since most queues never have a waiter.
     #[inline]
-    pub(super) fn include(&self, key: Key) -> bool {
-        self.place(key)
-            .is_some_and(|place| place.load(Ordering::Acquire) == key.word())
-    }
-
-    #[inline]
-    pub(super) fn add(&self, key: Key) {
-        if let Some(place) = self.place(key) {
-            place.store(key.word(), Ordering::Release);
-        }
-    }
-
-    /// Made when somebody waits, since most bulkheads never see that.
-    #[inline]
-    pub(super) fn prepare(&self) {
+    pub(super) fn allocate(&self) {
         self.0.get_or_init(|| {
-            (0..Self::PLACES)
-                .map(|_| AtomicU64::new(Key::NOBODY))
+            (0..Self::RING_LEN)
+                .map(|_| AtomicU64::new(WaiterId::NONE))
                 .collect()
         });
     }
 
+    /// Records that a waiter was granted a permit.
     #[inline]
-    fn place(&self, key: Key) -> Option<&AtomicU64> {
-        let number = key.number();
-        let place = number % Self::LINES * Self::PER_LINE + number / Self::LINES % Self::PER_LINE;
-        self.0.get()?.get(place as usize)
+    pub(super) fn insert(&self, id: WaiterId) {
+        if let Some(slot) = self.slot(id) {
+            slot.store(id.to_bits(), Ordering::Release);
+        }
+    }
+
+    /// Returns `true` if the waiter is known to have a permit.
+    ///
+    /// Then everything before [`insert`](Self::insert) happens before everything after this call.
+    #[inline]
+    pub(super) fn contains(&self, id: WaiterId) -> bool {
+        self.slot(id)
+            .is_some_and(|slot| slot.load(Ordering::Acquire) == id.to_bits())
+    }
+
+    #[inline]
+    fn slot(&self, id: WaiterId) -> Option<&AtomicU64> {
+        let sequence = id.sequence();
+        let line = sequence % Self::CACHE_LINES;
+        let index =
+            line * Self::SLOTS_PER_LINE + sequence / Self::CACHE_LINES % Self::SLOTS_PER_LINE;
+        self.0.get()?.get(index as usize)
     }
 }

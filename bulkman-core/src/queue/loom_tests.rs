@@ -1,5 +1,7 @@
-//! Every interleaving of two sides of the queue; of three sides those with few preemptions, since
-//! all of them would take hours.
+//! Model checks of the queue.
+//!
+//! Models of two threads try every interleaving. Models of three threads try those with at most
+//! three preemptions, since all of them would take hours.
 //!
 //! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
 
@@ -12,33 +14,33 @@ use loom::thread;
 
 use super::*;
 
-fn unasked() -> Instant {
+fn no_clock() -> Instant {
     unreachable!("no waiter has a deadline")
 }
 
 fn queue(permits: usize) -> Arc<WaitQueue> {
     let queue = WaitQueue::new(permits, 8, QueueOrder::Fifo);
-    // Else the first who waits does it. loom does not see that a `OnceLock` hands over what is in it.
-    queue.grants.prepare();
+    // Otherwise the first waiter allocates. loom does not see that a `OnceLock` synchronizes.
+    queue.grants.allocate();
     Arc::new(queue)
 }
 
-fn join(queue: &WaitQueue) -> Enqueued {
-    queue.enqueue(Priority::Normal, None, Waker::noop(), || false, unasked)
+fn enqueue(queue: &WaitQueue) -> Enqueue {
+    queue.enqueue(Priority::Normal, None, Waker::noop(), || false, no_clock)
 }
 
-fn waits(queue: &WaitQueue) -> Key {
-    match join(queue) {
-        Enqueued::Waiting(key) => key,
+fn enqueue_waiter(queue: &WaitQueue) -> WaiterId {
+    match enqueue(queue) {
+        Enqueue::Waiting(id) => id,
         other => panic!("expected to wait, got {other:?}"),
     }
 }
 
-fn look(queue: &WaitQueue, key: Key) -> Poll<Waited> {
-    queue.poll(key, Waker::noop())
+fn poll(queue: &WaitQueue, id: WaiterId) -> Poll<WaitResult> {
+    queue.poll(id, Waker::noop())
 }
 
-/// As many preemptions as a model of three threads can afford.
+/// Checks a model of three threads with a bounded number of preemptions.
 fn bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -47,49 +49,49 @@ fn bounded(model: impl Fn() + Send + Sync + 'static) {
 
 fn release(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
     let queue = queue.clone();
-    thread::spawn(move || queue.release(unasked))
+    thread::spawn(move || queue.release(no_clock))
 }
 
 fn resize(queue: &Arc<WaitQueue>, permits: usize, places: usize) -> thread::JoinHandle<()> {
     let queue = queue.clone();
-    thread::spawn(move || queue.resize(permits, places, QueueOrder::Fifo, unasked))
+    thread::spawn(move || queue.resize(permits, places, QueueOrder::Fifo, no_clock))
 }
 
-fn is_granted(queue: &WaitQueue, key: Key) -> bool {
-    match look(queue, key) {
-        Poll::Ready(Waited::Granted) => true,
+fn is_granted(queue: &WaitQueue, id: WaiterId) -> bool {
+    match poll(queue, id) {
+        Poll::Ready(WaitResult::Granted) => true,
         Poll::Pending => false,
         other => panic!("{other:?}"),
     }
 }
 
-/// All permits are back: they can all be taken, and no more.
-fn assert_all_free(queue: &WaitQueue, permits: usize) {
+/// Asserts that no call holds a permit, and that `permits` of them can be acquired, and no more.
+fn assert_all_available(queue: &WaitQueue, permits: usize) {
     assert_eq!(queue.in_use(), 0);
     for _ in 0..permits {
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     }
-    assert_ne!(queue.try_take(), Take::Taken);
+    assert_ne!(queue.try_acquire(), TryAcquire::Acquired);
 }
 
 #[test]
-fn a_release_against_a_newcomer_never_leaves_it_beside_an_idle_permit() {
+fn release_racing_enqueue_reaches_the_waiter() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let releaser = {
             let queue = queue.clone();
-            thread::spawn(move || queue.release(unasked))
+            thread::spawn(move || queue.release(no_clock))
         };
-        let joined = join(&queue);
+        let result = enqueue(&queue);
         releaser.join().unwrap();
-        match joined {
-            Enqueued::Taken => {}
-            Enqueued::Waiting(key) => assert_eq!(look(&queue, key), Poll::Ready(Waited::Granted)),
+        match result {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => assert_eq!(poll(&queue, id), Poll::Ready(WaitResult::Granted)),
             other => panic!("{other:?}"),
         }
-        queue.release(unasked);
-        assert_all_free(&queue, 1);
+        queue.release(no_clock);
+        assert_all_available(&queue, 1);
     });
 }
 
@@ -97,85 +99,85 @@ fn a_release_against_a_newcomer_never_leaves_it_beside_an_idle_permit() {
 fn two_releases_grant_two_waiters() {
     loom::model(|| {
         let queue = queue(2);
-        assert_eq!(queue.try_take(), Take::Taken);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let (first, second) = (waits(&queue), waits(&queue));
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let (first, second) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
         let releaser = {
             let queue = queue.clone();
-            thread::spawn(move || queue.release(unasked))
+            thread::spawn(move || queue.release(no_clock))
         };
-        queue.release(unasked);
+        queue.release(no_clock);
         releaser.join().unwrap();
-        assert_eq!(look(&queue, first), Poll::Ready(Waited::Granted));
-        assert_eq!(look(&queue, second), Poll::Ready(Waited::Granted));
+        assert_eq!(poll(&queue, first), Poll::Ready(WaitResult::Granted));
+        assert_eq!(poll(&queue, second), Poll::Ready(WaitResult::Granted));
         assert_eq!(queue.in_use(), 2);
     });
 }
 
 #[test]
-fn a_grant_against_a_cancel_hands_the_permit_on() {
+fn grant_racing_cancel_passes_the_permit_on() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let (leaver, next) = (waits(&queue), waits(&queue));
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let (cancelled, next) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
         let releaser = {
             let queue = queue.clone();
-            thread::spawn(move || queue.release(unasked))
+            thread::spawn(move || queue.release(no_clock))
         };
-        queue.cancel(leaver, unasked);
+        queue.cancel(cancelled, no_clock);
         releaser.join().unwrap();
-        assert_eq!(look(&queue, next), Poll::Ready(Waited::Granted));
-        queue.release(unasked);
-        assert_all_free(&queue, 1);
+        assert_eq!(poll(&queue, next), Poll::Ready(WaitResult::Granted));
+        queue.release(no_clock);
+        assert_all_available(&queue, 1);
     });
 }
 
 #[test]
-fn a_grant_against_a_timeout_is_one_or_the_other() {
+fn grant_racing_expiry_leaks_no_permit() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let waiter = waits(&queue);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let waiter = enqueue_waiter(&queue);
         let releaser = {
             let queue = queue.clone();
-            thread::spawn(move || queue.release(unasked))
+            thread::spawn(move || queue.release(no_clock))
         };
         let waited = queue.expire(waiter);
         releaser.join().unwrap();
         match waited {
-            Waited::Granted => {
+            WaitResult::Granted => {
                 assert_eq!(queue.in_use(), 1);
-                queue.release(unasked);
+                queue.release(no_clock);
             }
-            Waited::Expired => {}
-            Waited::Refused(_) => panic!("nobody refuses"),
+            WaitResult::Expired => {}
+            WaitResult::Rejected(_) => panic!("no waiter is rejected"),
         }
-        assert_all_free(&queue, 1);
+        assert_all_available(&queue, 1);
     });
 }
 
 #[test]
-fn an_opening_against_a_newcomer_leaves_nobody_waiting() {
+fn reject_all_racing_enqueue_leaves_no_waiter() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let open = Arc::new(AtomicBool::new(false));
         let opener = {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.refuse_all(QueueRejection::Circuit);
+                queue.reject_all(QueueRejection::CircuitOpened);
             })
         };
-        let refuses = || open.load(Ordering::Acquire);
-        let joined = queue.enqueue(Priority::Normal, None, Waker::noop(), refuses, unasked);
+        let is_rejected = || open.load(Ordering::Acquire);
+        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
         opener.join().unwrap();
-        match joined {
-            Enqueued::Refused(QueueRejection::Circuit) => {}
-            Enqueued::Waiting(key) => {
+        match result {
+            Enqueue::Rejected(QueueRejection::CircuitOpened) => {}
+            Enqueue::Waiting(id) => {
                 assert_eq!(
-                    look(&queue, key),
-                    Poll::Ready(Waited::Refused(QueueRejection::Circuit))
+                    poll(&queue, id),
+                    Poll::Ready(WaitResult::Rejected(QueueRejection::CircuitOpened))
                 );
             }
             other => panic!("{other:?}"),
@@ -185,202 +187,208 @@ fn an_opening_against_a_newcomer_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_grant_against_an_opening_loses_no_permit() {
+fn grant_racing_reject_all_leaks_no_permit() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let waiter = waits(&queue);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let waiter = enqueue_waiter(&queue);
         let opener = {
             let queue = queue.clone();
-            thread::spawn(move || queue.refuse_all(QueueRejection::Circuit))
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened))
         };
-        queue.release(unasked);
+        queue.release(no_clock);
         opener.join().unwrap();
-        match look(&queue, waiter) {
-            Poll::Ready(Waited::Granted) => {
-                queue.release(unasked);
+        match poll(&queue, waiter) {
+            Poll::Ready(WaitResult::Granted) => {
+                queue.release(no_clock);
             }
-            Poll::Ready(Waited::Refused(QueueRejection::Circuit)) => {}
+            Poll::Ready(WaitResult::Rejected(QueueRejection::CircuitOpened)) => {}
             other => panic!("{other:?}"),
         }
-        assert_all_free(&queue, 1);
+        assert_all_available(&queue, 1);
     });
 }
 
 #[test]
-fn a_shutdown_against_a_newcomer_drains_only_when_it_has_gone() {
+fn close_racing_acquire_drains_after_the_release() {
     loom::model(|| {
         let queue = queue(1);
         let closer = {
             let queue = queue.clone();
             thread::spawn(move || queue.close())
         };
-        if queue.try_take() == Take::Taken {
+        if queue.try_acquire() == TryAcquire::Acquired {
             assert!(!queue.is_drained());
-            queue.release(unasked);
+            queue.release(no_clock);
         }
         closer.join().unwrap();
         assert!(queue.is_drained());
-        assert_eq!(queue.try_take(), Take::Closed);
+        assert_eq!(queue.try_acquire(), TryAcquire::Closed);
     });
 }
 
 #[test]
-fn shrinking_against_a_release_ends_at_the_new_limit() {
+fn shrink_racing_release_ends_at_the_new_limit() {
     loom::model(|| {
         let queue = queue(2);
-        assert_eq!(queue.try_take(), Take::Taken);
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let releaser = {
             let queue = queue.clone();
-            thread::spawn(move || queue.release(unasked))
+            thread::spawn(move || queue.release(no_clock))
         };
-        queue.resize(1, 8, QueueOrder::Fifo, unasked);
+        queue.resize(1, 8, QueueOrder::Fifo, no_clock);
         releaser.join().unwrap();
         assert_eq!(queue.in_use(), 1);
-        queue.release(unasked);
-        assert_all_free(&queue, 1);
+        queue.release(no_clock);
+        assert_all_available(&queue, 1);
     });
 }
 
 #[test]
-fn a_newcomer_never_overtakes_a_waiter() {
+fn acquire_racing_release_never_overtakes_a_waiter() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let waiter = waits(&queue);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let waiter = enqueue_waiter(&queue);
         let releaser = {
             let queue = queue.clone();
-            thread::spawn(move || queue.release(unasked))
+            thread::spawn(move || queue.release(no_clock))
         };
-        assert_ne!(queue.try_take(), Take::Taken);
+        assert_ne!(queue.try_acquire(), TryAcquire::Acquired);
         releaser.join().unwrap();
-        assert_eq!(look(&queue, waiter), Poll::Ready(Waited::Granted));
+        assert_eq!(poll(&queue, waiter), Poll::Ready(WaitResult::Granted));
     });
 }
 
 #[test]
-fn shrinking_refuses_no_newcomer_beside_a_permit_that_stays() {
+fn shrink_racing_acquire_keeps_the_remaining_permit_available() {
     loom::model(|| {
         let queue = Arc::new(WaitQueue::new(2, 0, QueueOrder::Fifo));
         let resizer = resize(&queue, 1, 0);
-        let taken = queue.try_take();
+        let acquired = queue.try_acquire();
         resizer.join().unwrap();
-        assert_eq!(taken, Take::Taken, "two were idle, of which one stays");
+        assert_eq!(
+            acquired,
+            TryAcquire::Acquired,
+            "one of two available permits remains"
+        );
     });
 }
 
 #[test]
-fn a_limit_that_grows_serves_who_waits_and_not_who_comes() {
+fn grow_racing_acquire_serves_the_waiter() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let waiter = waits(&queue);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let waiter = enqueue_waiter(&queue);
         let grower = resize(&queue, 2, 8);
-        let newcomer = queue.try_take();
+        let acquired = queue.try_acquire();
         grower.join().unwrap();
-        assert_ne!(newcomer, Take::Taken);
+        assert_ne!(acquired, TryAcquire::Acquired);
         assert!(is_granted(&queue, waiter));
     });
 }
 
 #[test]
-fn growing_against_a_newcomer_and_a_release_ends_with_all_permits() {
+fn grow_racing_acquire_and_release_leaks_no_permit() {
     bounded(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let waiter = waits(&queue);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let waiter = enqueue_waiter(&queue);
         let (grower, releaser) = (resize(&queue, 2, 8), release(&queue));
-        let newcomer = queue.try_take();
+        let acquired = queue.try_acquire();
         grower.join().unwrap();
         releaser.join().unwrap();
         assert!(is_granted(&queue, waiter));
-        if newcomer == Take::Taken {
-            queue.release(unasked);
+        if acquired == TryAcquire::Acquired {
+            queue.release(no_clock);
         }
-        queue.release(unasked);
-        assert_all_free(&queue, 2);
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
     });
 }
 
-/// One permit is held and one was never needed yet.
+/// One permit is held, and one is in the reserve.
 #[test]
-fn a_permit_in_hand_and_one_in_reserve_both_find_the_waiter() {
+fn released_and_reserved_permits_both_reach_the_waiter() {
     bounded(|| {
         let queue = queue(2);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let taker = {
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let other = {
             let queue = queue.clone();
-            thread::spawn(move || queue.try_take() == Take::Taken && queue.release(unasked))
+            thread::spawn(move || {
+                queue.try_acquire() == TryAcquire::Acquired && queue.release(no_clock)
+            })
         };
         let releaser = release(&queue);
-        let joined = join(&queue);
-        taker.join().unwrap();
+        let result = enqueue(&queue);
+        other.join().unwrap();
         releaser.join().unwrap();
-        match joined {
-            Enqueued::Taken => {}
-            Enqueued::Waiting(key) => assert!(is_granted(&queue, key)),
+        match result {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
             other => panic!("{other:?}"),
         }
         assert_eq!(queue.in_use(), 1);
-        queue.release(unasked);
-        assert_all_free(&queue, 2);
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
     });
 }
 
 #[test]
-fn two_newcomers_against_a_release_are_both_served() {
+fn release_racing_two_enqueues_serves_both() {
     bounded(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let other = {
             let queue = queue.clone();
-            thread::spawn(move || join(&queue))
+            thread::spawn(move || enqueue(&queue))
         };
         let releaser = release(&queue);
-        let mine = join(&queue);
-        let theirs = other.join().unwrap();
+        let mine = enqueue(&queue);
+        let other = other.join().unwrap();
         releaser.join().unwrap();
-        let mut left = vec![mine, theirs];
-        while !left.is_empty() {
-            let served = left.iter().position(|joined| match *joined {
-                Enqueued::Taken => true,
-                Enqueued::Waiting(key) => is_granted(&queue, key),
+        let mut remaining = vec![mine, other];
+        while !remaining.is_empty() {
+            let served = remaining.iter().position(|result| match *result {
+                Enqueue::Acquired => true,
+                Enqueue::Waiting(id) => is_granted(&queue, id),
                 other => panic!("{other:?}"),
             });
-            left.swap_remove(served.expect("somebody waits beside an idle permit"));
-            queue.release(unasked);
+            remaining.swap_remove(served.expect("a call waits while a permit is available"));
+            queue.release(no_clock);
         }
-        assert_all_free(&queue, 1);
+        assert_all_available(&queue, 1);
     });
 }
 
 #[test]
-fn a_shutdown_against_a_release_and_a_newcomer_is_drained_when_all_have_gone() {
+fn close_racing_release_and_enqueue_drains() {
     bounded(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let closer = {
             let queue = queue.clone();
             thread::spawn(move || queue.close())
         };
         let releaser = release(&queue);
-        let joined = join(&queue);
+        let result = enqueue(&queue);
         closer.join().unwrap();
         releaser.join().unwrap();
-        let granted = match joined {
-            Enqueued::Taken => true,
-            Enqueued::Refused(QueueRejection::Shutdown) => false,
-            Enqueued::Waiting(key) => match look(&queue, key) {
-                Poll::Ready(Waited::Granted) => true,
-                Poll::Ready(Waited::Refused(QueueRejection::Shutdown)) => false,
+        let granted = match result {
+            Enqueue::Acquired => true,
+            Enqueue::Rejected(QueueRejection::Shutdown) => false,
+            Enqueue::Waiting(id) => match poll(&queue, id) {
+                Poll::Ready(WaitResult::Granted) => true,
+                Poll::Ready(WaitResult::Rejected(QueueRejection::Shutdown)) => false,
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),
         };
         assert_eq!(queue.is_drained(), !granted);
         if granted {
-            assert!(queue.release(unasked), "the last one drains it");
+            assert!(queue.release(no_clock), "the last release drains the queue");
         }
         assert!(queue.is_drained());
         assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
@@ -388,68 +396,68 @@ fn a_shutdown_against_a_release_and_a_newcomer_is_drained_when_all_have_gone() {
 }
 
 #[test]
-fn shrinking_against_a_cancel_and_a_release_ends_at_the_new_limit() {
+fn shrink_racing_cancel_and_release_ends_at_the_new_limit() {
     bounded(|| {
         let queue = queue(2);
-        assert_eq!(queue.try_take(), Take::Taken);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let (leaver, next) = (waits(&queue), waits(&queue));
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let (cancelled, next) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
         let (shrinker, releaser) = (resize(&queue, 1, 8), release(&queue));
-        queue.cancel(leaver, unasked);
+        queue.cancel(cancelled, no_clock);
         shrinker.join().unwrap();
         releaser.join().unwrap();
-        // The permit that came back went to the next in line, or to pay for the shrinking.
+        // The released permit was granted to the next waiter, or forgotten.
         if !is_granted(&queue, next) {
             assert_eq!(queue.in_use(), 1);
-            queue.release(unasked);
+            queue.release(no_clock);
             assert!(is_granted(&queue, next));
         } else {
             assert_eq!(queue.in_use(), 2);
-            queue.release(unasked);
+            queue.release(no_clock);
         }
-        queue.release(unasked);
-        assert_all_free(&queue, 1);
+        queue.release(no_clock);
+        assert_all_available(&queue, 1);
     });
 }
 
 #[test]
-fn an_opening_against_a_newcomer_and_a_release_loses_no_permit() {
+fn reject_all_racing_enqueue_and_release_leaks_no_permit() {
     bounded(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let open = Arc::new(AtomicBool::new(false));
         let opener = {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.refuse_all(QueueRejection::Circuit);
+                queue.reject_all(QueueRejection::CircuitOpened);
             })
         };
         let releaser = release(&queue);
-        let refuses = || open.load(Ordering::Acquire);
-        let joined = queue.enqueue(Priority::Normal, None, Waker::noop(), refuses, unasked);
+        let is_rejected = || open.load(Ordering::Acquire);
+        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
         opener.join().unwrap();
         releaser.join().unwrap();
-        let granted = match joined {
-            Enqueued::Taken => true,
-            Enqueued::Refused(QueueRejection::Circuit) => false,
-            Enqueued::Waiting(key) => match look(&queue, key) {
-                Poll::Ready(Waited::Granted) => true,
-                Poll::Ready(Waited::Refused(QueueRejection::Circuit)) => false,
+        let granted = match result {
+            Enqueue::Acquired => true,
+            Enqueue::Rejected(QueueRejection::CircuitOpened) => false,
+            Enqueue::Waiting(id) => match poll(&queue, id) {
+                Poll::Ready(WaitResult::Granted) => true,
+                Poll::Ready(WaitResult::Rejected(QueueRejection::CircuitOpened)) => false,
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),
         };
         if granted {
-            queue.release(unasked);
+            queue.release(no_clock);
         }
-        assert_all_free(&queue, 1);
+        assert_all_available(&queue, 1);
     });
 }
 
-/// What one call did with its permit happens before what the next does with it.
+/// What a call did with a permit happens before what the next holder does with it.
 #[test]
-fn a_permit_carries_memory_from_call_to_call() {
+fn release_happens_before_the_next_acquisition() {
     loom::model(|| {
         let queue = queue(1);
         let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
@@ -457,44 +465,44 @@ fn a_permit_carries_memory_from_call_to_call() {
         let other = {
             let (queue, data) = (queue.clone(), data.clone());
             thread::spawn(move || {
-                if queue.try_take() == Take::Taken {
+                if queue.try_acquire() == TryAcquire::Acquired {
                     data.with_mut(drop);
-                    queue.release(unasked);
+                    queue.release(no_clock);
                 }
             })
         };
-        let waiting = match join(&queue) {
-            Enqueued::Taken => {
+        let waiting = match enqueue(&queue) {
+            Enqueue::Acquired => {
                 touch(&data);
-                queue.release(unasked);
+                queue.release(no_clock);
                 None
             }
-            Enqueued::Waiting(key) => Some(key),
+            Enqueue::Waiting(id) => Some(id),
             unexpected => panic!("{unexpected:?}"),
         };
         other.join().unwrap();
-        if let Some(key) = waiting {
-            assert!(is_granted(&queue, key));
+        if let Some(id) = waiting {
+            assert!(is_granted(&queue, id));
             touch(&data);
-            queue.release(unasked);
+            queue.release(no_clock);
         }
-        assert_all_free(&queue, 1);
+        assert_all_available(&queue, 1);
     });
 }
 
-/// The same from hand to hand, where the permit is seen without the lock.
+/// The same for a permit that is passed to a waiter, which sees the grant without the lock.
 #[test]
-fn a_permit_that_is_handed_over_carries_memory() {
+fn release_happens_before_a_grant_seen_without_the_lock() {
     loom::model(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let waiter = waits(&queue);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let waiter = enqueue_waiter(&queue);
         let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
         let holder = {
             let (queue, data) = (queue.clone(), data.clone());
             thread::spawn(move || {
                 data.with_mut(drop);
-                queue.release(unasked);
+                queue.release(no_clock);
             })
         };
         if is_granted(&queue, waiter) {
@@ -515,35 +523,32 @@ impl std::task::Wake for Woken {
 }
 
 #[test]
-fn a_waiter_that_comes_with_another_waker_is_woken_by_it_or_sees_its_permit() {
+fn grant_racing_a_new_waker_wakes_it_or_is_seen() {
     bounded(|| {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
-        let key = waits(&queue);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let id = enqueue_waiter(&queue);
         let releaser = release(&queue);
         let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
-        let seen = queue.poll(key, &waker);
+        let polled = queue.poll(id, &waker);
         releaser.join().unwrap();
-        if seen.is_pending() {
-            assert!(
-                woken.0.load(Ordering::SeqCst),
-                "granted, and nobody was woken"
-            );
-            assert!(is_granted(&queue, key));
+        if polled.is_pending() {
+            assert!(woken.0.load(Ordering::SeqCst), "granted without a wake-up");
+            assert!(is_granted(&queue, id));
         }
     });
 }
 
 #[test]
-fn a_newcomer_whose_time_is_over_is_never_granted() {
+fn expired_waiter_racing_release_is_never_granted() {
     let base = std::time::Instant::now();
     bounded(move || {
         let queue = queue(1);
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let now = move || base + std::time::Duration::from_secs(1);
-        // Somebody waits already, so the hand is busy.
-        let first = waits(&queue);
+        // A call waits already, so the counter is contended.
+        let first = enqueue_waiter(&queue);
         let releaser = {
             let queue = queue.clone();
             thread::spawn(move || {
@@ -551,13 +556,13 @@ fn a_newcomer_whose_time_is_over_is_never_granted() {
                 queue.release(now)
             })
         };
-        let joined = queue.enqueue(Priority::High, Some(base), Waker::noop(), || false, now);
+        let result = queue.enqueue(Priority::High, Some(base), Waker::noop(), || false, now);
         releaser.join().unwrap();
-        match joined {
-            Enqueued::Taken => {}
-            Enqueued::Waiting(key) => {
-                let fate = queue.poll(key, Waker::noop());
-                assert_ne!(fate, Poll::Ready(Waited::Granted));
+        match result {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => {
+                let polled = queue.poll(id, Waker::noop());
+                assert_ne!(polled, Poll::Ready(WaitResult::Granted));
             }
             other => panic!("{other:?}"),
         }

@@ -1,547 +1,544 @@
-//! Permits and the queue for them: strict order, direct hand-off, bounded, resizable.
+//! The semaphore of a bulkhead: permits, and a bounded priority queue of calls that wait for one.
 //!
-//! The permits are those of an [`async_lock::Semaphore`]; the queue is our own. That semaphore's
-//! waiters can be overtaken and may sleep beside an idle permit, and nothing bounds them. Here
+//! It is implemented as an atomic counter of available permits and, under a mutex, one queue of
+//! waiters for each priority. While no call waits, calls take no lock: acquiring a permit is one
+//! compare-and-swap, releasing it one addition. Once a call waits, new calls join the queue behind
+//! it, and a released permit is granted directly to the next waiter.
 //!
-//! * a permit is drawn from the semaphore when it is first needed and then stays *in hand*: a call
-//!   that ends leaves it for the next one. Giving it back to the semaphore would take the lock of
-//!   its list of listeners, of whom there is none, at the end of every call;
-//! * a call that need not wait takes no lock: one compare-and-swap takes a permit in hand, one
-//!   addition leaves it;
-//! * as soon as anybody waits, newcomers go to the end of the queue, and a released permit goes
-//!   straight to the head;
-//! * a permit is never idle while somebody waits (see *The word* below);
-//! * a waiter that goes away hands on what it was just given.
+//! It guarantees that:
 //!
-//! # The word
+//! * Permits go to waiters in the order of priority and arrival (or, with LIFO, of reverse
+//!   arrival). A new call never overtakes a waiter.
+//! * No permit is available while a call waits.
+//! * A waiter is never granted a permit after its deadline.
+//! * A waiter that leaves after it was granted a permit passes the permit on.
+//! * What happened before a permit was released happens before what follows its acquisition.
 //!
-//! How many permits are idle in hand, and whether the lock has something to do with them (somebody
-//! waits, permits are owed, or the bulkhead is shut down), is one word, [`Hand`]. A release adds
-//! its permit to it and learns by the same operation whether it was *busy*; a waiter makes it busy
-//! and learns by the same operation which permits are there. One of the two comes first, and so
-//! either the waiter finds the permit or the release finds the waiter. While the word is busy,
-//! only who has the lock takes permits out. `loom_tests.rs` checks it.
+//! # The reserve
+//!
+//! Permits that no call has acquired yet are in an [`async_lock::Semaphore`]. A call that finds no
+//! available permit acquires one from this reserve. It releases the permit to the counter, from
+//! which the next call acquires it. The semaphore thus supplies permits, also those that a larger
+//! limit adds, and does nothing else. No call waits for it, and it decides no order: the waiters
+//! are in the queues of this module.
+//!
+//! Its own waiters would not do. The semaphore wakes a waiter without assigning the permit to it,
+//! so a new call may acquire the permit first, and two releases may wake only one waiter. The
+//! number of its waiters is not bounded. Releasing to it also locks its list of listeners, for
+//! every call.
+//!
+//! # Why no wake-up is lost
+//!
+//! A call may release its permit just when another starts to wait. The number of available permits
+//! and the *contended* flag share one atomic word, [`AvailablePermits`]. The release adds its
+//! permit and, by the same operation, learns whether the flag is set. The waiter sets the flag and,
+//! after that operation, finds every permit that was added before it. One of the two operations
+//! comes first. Either the waiter finds the permit, or the release finds the waiter. While the flag
+//! is set, only the holder of the lock acquires permits. `loom_tests.rs` checks this.
 //!
 //! # Shrinking and closing
 //!
-//! Permits that must go but are still held are a *debt*, paid by the next releases. Shutting down
-//! shrinks to nothing: the queue is drained when the debt is paid.
+//! A smaller limit removes available permits at once. Permits that calls still hold are counted as
+//! *permits to forget*. The next releases take the lock and forget them. Closing shrinks the limit
+//! to zero: the queue is drained when no permit is left to forget.
 
+mod available;
 mod chunks;
 mod grants;
+mod limits;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
 mod order;
+mod results;
+mod state;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
+mod waiter;
 mod waiters;
-mod words;
+mod wake_list;
 
 use std::fmt;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::unwind::{contain, discard};
-use crate::sync::waker_set::wake;
+use crate::sync::unwind::{catch, drop_catching};
+use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 
-pub(crate) use self::words::Limits;
-use self::words::{Hand, Pressure};
+use available::AvailablePermits;
 use grants::Grants;
+pub(crate) use limits::{Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY};
 pub use order::{Priority, QueueOrder};
-use waiters::{Fate, Waiters, WakeList};
-pub(crate) use waiters::{Key, QueueRejection};
+pub(crate) use results::{Enqueue, TryAcquire, WaitResult};
+use state::QueueState;
+use waiter::WaiterState;
+pub(crate) use waiter::{QueueRejection, WaiterId};
+use waiters::Waiters;
+use wake_list::WakeList;
 
-/// The most permits that a queue can have: a semaphore gives them up one at a time, so shrinking
-/// and shutting down take time in proportion to it.
-pub(crate) const MAX_PERMITS: usize = 1_000_000;
-
-/// The most waiters that a queue can have.
-pub(crate) const MAX_PLACES: usize = (1 << 31) - 1;
-
-/// How many waiters are refused while the lock is held once.
-const REFUSE_BATCH: usize = 64;
-
-/// Permits and those who wait for them. See the [module](self).
+/// The permits of a bulkhead and the calls that wait for them. See the [module](self).
 ///
-/// Whoever was told `Taken` or `Granted` owns a permit and must give it to
+/// A caller that receives `Acquired` or `Granted` owns a permit, and must pass it to
 /// [`release`](Self::release) once.
-// In this order, and from the beginning of a cache line, so that what those who wait or end write
-// comes with the lock.
+// Fields in this order, and from the beginning of a cache line, so that what waiting and ending
+// calls write arrives together with the lock.
 #[repr(C, align(64))]
 pub(crate) struct WaitQueue {
-    /// Permits in hand, and whether the lock has something to do with them: see [`Hand`].
-    hand: Hand,
-    /// What the lock has to do: see [`Pressure`]. The hand is busy unless it is zero. Written
-    /// under the lock only.
-    pressure: AtomicU64,
+    available: AvailablePermits,
+    /// A [`QueueState`]. `available` is contended unless it is `IDLE`. Written under the lock only.
+    state: AtomicU64,
     waiters: Mutex<Waiters>,
-    /// A hint, written under the lock only: somebody who waits has a deadline, so that the clock has
-    /// to be read to grant, and that before the lock is taken.
-    timed: AtomicBool,
-    /// Permits in the upper half, places in the queue in the lower. Written under the lock only.
+    /// A hint: some waiter may have a deadline, so a grant needs the time, which is read before the
+    /// lock is taken. Written under the lock only.
+    has_deadlines: AtomicBool,
+    /// The [`Limits`] in force. Written under the lock only.
     limits: AtomicU64,
-    /// Written under the lock only.
-    high_water: AtomicU32,
+    /// The largest number of waiters since the last reset. Written under the lock only.
+    peak_waiting: AtomicU32,
     grants: Grants,
-    /// Permits that were never needed yet.
-    semaphore: Semaphore,
+    /// Permits that no call has acquired yet.
+    reserve: Semaphore,
 }
 
-/// The answer to [`WaitQueue::try_take`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Take {
-    /// The caller owns a permit.
-    Taken,
-    /// No permit, but a place in the queue (or somebody is ahead).
-    Wait,
-    /// No permit, and no place in the queue.
-    Full,
-    /// Shut down.
-    Closed,
-}
-
-/// The answer to [`WaitQueue::enqueue`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Enqueued {
-    /// The caller owns a permit; it never waited.
-    Taken,
-    /// The caller waits.
-    Waiting(Key),
-    /// The queue filled up meanwhile.
-    Full,
-    /// The circuit opened, or the bulkhead was shut down, meanwhile.
-    Refused(QueueRejection),
-}
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
-    /// The caller owns a permit.
-    Granted,
-    /// Everybody was refused.
-    Refused(QueueRejection),
-    /// The waiter's deadline has passed.
-    Expired,
-}
+/// The number of waiters rejected while the lock is held once.
+const REJECT_BATCH: usize = 64;
 
 impl WaitQueue {
-    /// At most [`MAX_PERMITS`] and [`MAX_PLACES`].
-    pub(crate) fn new(permits: usize, places: usize, order: QueueOrder) -> Self {
+    /// Creates a queue, within [`MAX_PERMITS`] and [`MAX_QUEUE_CAPACITY`].
+    pub(crate) fn new(permits: usize, queue_capacity: usize, order: QueueOrder) -> Self {
+        let limits = Limits {
+            permits,
+            queue_capacity,
+        };
         Self {
-            hand: Hand::new(),
-            semaphore: Semaphore::new(permits),
-            pressure: AtomicU64::new(0),
-            timed: AtomicBool::new(false),
-            limits: AtomicU64::new(Limits { permits, places }.pack()),
-            high_water: AtomicU32::new(0),
+            available: AvailablePermits::new(),
+            reserve: Semaphore::new(permits),
+            state: AtomicU64::new(QueueState::IDLE.to_bits()),
+            has_deadlines: AtomicBool::new(false),
+            limits: AtomicU64::new(limits.to_bits()),
+            peak_waiting: AtomicU32::new(0),
             waiters: Mutex::new(Waiters::new(order)),
             grants: Grants::new(),
         }
     }
 
-    /// Takes a permit if one is free and nobody is ahead.
+    /// Acquires a permit if one is available and no call waits.
     #[inline]
-    pub(crate) fn try_take(&self) -> Take {
-        if self.hand.take() {
-            Take::Taken
+    pub(crate) fn try_acquire(&self) -> TryAcquire {
+        if self.available.try_acquire() {
+            TryAcquire::Acquired
         } else {
-            self.draw_or_say_why()
+            self.try_acquire_slow()
         }
     }
 
-    /// Gives a permit back: to the next in line if somebody waits, else for whoever comes next.
+    /// Releases a permit: to the next waiter, if there is one.
     ///
-    /// `now` is asked only if a waiter has, or lately had, a deadline. Says whether the queue is drained by
-    /// it.
+    /// Calls `now` only if a waiter has, or recently had, a deadline. Returns `true` if this
+    /// drained the queue.
     #[inline]
     pub(crate) fn release(&self, now: impl FnOnce() -> Instant) -> bool {
-        if self.hand.is_busy() {
-            return self.hand_off(now, false);
+        if self.available.is_contended() {
+            return self.release_to_next(now, false);
         }
-        self.hand.put(1) && self.hand_off(now, true)
+        self.available.release(1) && self.release_to_next(now, true)
     }
 
-    /// Begins to wait, unless a permit turns up at the last moment.
+    /// Starts to wait, unless a permit has become available.
     ///
-    /// `refuses` is asked under the lock, after which an opening of the circuit can't miss this
-    /// waiter; it must be no more than a load.
+    /// `is_rejected` is called under the lock: it must only load a value. A circuit that opens
+    /// later finds this waiter in the queue.
     pub(crate) fn enqueue(
         &self,
         priority: Priority,
         deadline: Option<Instant>,
         waker: &Waker,
-        refuses: impl FnOnce() -> bool,
+        is_rejected: impl FnOnce() -> bool,
         now: impl FnOnce() -> Instant,
-    ) -> Enqueued {
+    ) -> Enqueue {
         let waker = waker.clone();
-        self.grants.prepare();
-        let (mut waiters, now) = self.lock_timed(now, deadline.is_some());
-        let pressure = self.pressure();
-        if let Some(enqueued) = self.answer_at_once(pressure, refuses) {
+        self.grants.allocate();
+        let (mut waiters, now) = self.lock_with_time(now, deadline.is_some());
+        let state = self.state();
+        if let Some(result) = self.resolve_without_waiting(state, is_rejected) {
             drop(waiters);
-            // Its panic, if it has one, must not take a permit along.
-            discard(waker);
-            return enqueued;
+            // A panic of its drop must not leak a permit that was just acquired.
+            drop_catching(waker);
+            return result;
         }
-        let key = waiters.push(priority, deadline, waker);
-        let waiting = pressure.waiting() + 1;
-        if waiting > self.high_water.load(Ordering::Relaxed) {
-            self.high_water.store(waiting, Ordering::Relaxed);
+        let id = waiters.push(priority, deadline, waker);
+        let waiting = state.waiting() + 1;
+        if waiting > self.peak_waiting.load(Ordering::Relaxed) {
+            self.peak_waiting.store(waiting, Ordering::Relaxed);
         }
-        self.set_pressure(pressure, pressure.with_waiting(waiting));
+        self.set_state(state, state.with_waiting(waiting));
         if deadline.is_some() {
-            self.set_timed(true);
+            self.set_has_deadlines(true);
         }
-        // Behind others there is nothing to find: the hand has been busy since the first of them.
+        // Behind another waiter no permit is available: the counter has been contended since the
+        // first of them.
         if waiting > 1 {
-            return Enqueued::Waiting(key);
+            return Enqueue::Waiting(id);
         }
-        let wake = self.distribute(&mut waiters, now);
+        let wake = self.assign_permits(&mut waiters, now);
         drop(waiters);
-        // Possibly this waiter itself: its next poll finds the permit.
+        // This may be the new waiter itself: its next poll finds the permit.
         wake.wake();
-        Enqueued::Waiting(key)
+        Enqueue::Waiting(id)
     }
 
-    /// What a newcomer need not wait for; under the lock.
+    /// Returns the result for a new call that need not wait. The caller holds the lock.
     #[inline]
-    fn answer_at_once(
+    fn resolve_without_waiting(
         &self,
-        pressure: Pressure,
-        refuses: impl FnOnce() -> bool,
-    ) -> Option<Enqueued> {
-        if pressure.is_closed() {
-            Some(Enqueued::Refused(QueueRejection::Shutdown))
-        } else if refuses() {
-            Some(Enqueued::Refused(QueueRejection::Circuit))
-        } else if pressure.waiting() == 0
-            && pressure.debt() == 0
-            && (self.hand.take() || self.draw())
+        state: QueueState,
+        is_rejected: impl FnOnce() -> bool,
+    ) -> Option<Enqueue> {
+        if state.is_closed() {
+            Some(Enqueue::Rejected(QueueRejection::Shutdown))
+        } else if is_rejected() {
+            Some(Enqueue::Rejected(QueueRejection::CircuitOpened))
+        } else if state.waiting() == 0
+            && state.permits_to_forget() == 0
+            && (self.available.try_acquire() || self.acquire_from_reserve())
         {
-            Some(Enqueued::Taken)
-        } else if pressure.waiting() as usize >= self.limits().places {
-            Some(Enqueued::Full)
+            Some(Enqueue::Acquired)
+        } else if state.waiting() as usize >= self.limits().queue_capacity {
+            Some(Enqueue::Full)
         } else {
             None
         }
     }
 
-    /// Asks what has become of a waiter. Once this is ready the key is gone.
-    pub(crate) fn poll(&self, key: Key, waker: &Waker) -> Poll<Waited> {
-        // The permit was handed over, and the lock is not needed to see it.
-        if self.grants.include(key) {
-            return Poll::Ready(Waited::Granted);
+    /// Polls a waiter. Its identifier is invalid once this returns `Ready`.
+    pub(crate) fn poll(&self, id: WaiterId, waker: &Waker) -> Poll<WaitResult> {
+        // Recent grants are visible without the lock.
+        if self.grants.contains(id) {
+            return Poll::Ready(WaitResult::Granted);
         }
-        let seen = lock(&self.waiters).poll(key, waker);
-        let fate = seen.unwrap_or_else(|| {
-            // Cloning and dropping wakers is the executor's code: not under the lock.
+        let polled = lock(&self.waiters).poll(id, waker);
+        let state = polled.unwrap_or_else(|| {
+            // Cloning and dropping wakers runs code of the executor: not under the lock.
             let waker = waker.clone();
-            let (fate, unused) = lock(&self.waiters).rearm(key, waker);
-            discard(unused);
-            fate
+            let (state, unused) = lock(&self.waiters).register_waker(id, waker);
+            drop_catching(unused);
+            state
         });
-        match fate {
-            Fate::Waiting => Poll::Pending,
-            Fate::Granted => Poll::Ready(Waited::Granted),
-            Fate::Refused(why) => Poll::Ready(Waited::Refused(why)),
-            Fate::Expired => Poll::Ready(Waited::Expired),
+        match state {
+            WaiterState::Waiting => Poll::Pending,
+            WaiterState::Granted => Poll::Ready(WaitResult::Granted),
+            WaiterState::Rejected(reason) => Poll::Ready(WaitResult::Rejected(reason)),
+            WaiterState::Expired => Poll::Ready(WaitResult::Expired),
         }
     }
 
-    /// Ends a wait whose deadline has passed. A permit granted just before still counts.
-    pub(crate) fn expire(&self, key: Key) -> Waited {
-        match self.remove(key) {
-            Fate::Waiting | Fate::Expired => Waited::Expired,
-            Fate::Granted => Waited::Granted,
-            Fate::Refused(why) => Waited::Refused(why),
+    /// Ends a wait because its deadline has passed. A permit that was granted before is kept.
+    pub(crate) fn expire(&self, id: WaiterId) -> WaitResult {
+        match self.remove(id) {
+            WaiterState::Waiting | WaiterState::Expired => WaitResult::Expired,
+            WaiterState::Granted => WaitResult::Granted,
+            WaiterState::Rejected(reason) => WaitResult::Rejected(reason),
         }
     }
 
-    /// Ends a wait that nobody is interested in any more. A permit granted just before is handed
-    /// on.
-    pub(crate) fn cancel(&self, key: Key, now: impl FnOnce() -> Instant) -> bool {
-        self.remove(key) == Fate::Granted && self.release(now)
+    /// Ends a wait because the call was dropped. A permit that was granted before is released.
+    ///
+    /// Returns `true` if this drained the queue.
+    pub(crate) fn cancel(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
+        self.remove(id) == WaiterState::Granted && self.release(now)
     }
 
-    /// Refuses everybody who waits now; those who come later wait.
-    pub(crate) fn refuse_all(&self, why: QueueRejection) {
-        // Taken even if nobody seems to wait: a newcomer that has not seen the reason yet is
-        // either in the queue by now, or will see it under the lock.
-        let until = lock(&self.waiters).arrivals();
+    /// Rejects all present waiters. Later calls may wait.
+    pub(crate) fn reject_all(&self, reason: QueueRejection) {
+        // Lock even if no call seems to wait. A new call that has not seen the reason yet either is
+        // in the queue by now, or sees it under the lock.
+        let watermark = lock(&self.waiters).watermark();
         loop {
             let mut wake = WakeList::default();
             let mut waiters = lock(&self.waiters);
-            let all = waiters.refuse(why, until, REFUSE_BATCH, &mut wake);
-            self.update(&waiters, |pressure| pressure);
+            let done = waiters.reject(reason, watermark, REJECT_BATCH, &mut wake);
+            self.update_state(&waiters, |state| state);
             drop(waiters);
             wake.wake();
-            if all {
+            if done {
                 return;
             }
         }
     }
 
-    /// Refuses newcomers and waiters for good. Permits that are held stay valid.
+    /// Rejects new calls and waiters permanently. Permits that calls hold stay valid.
     ///
-    /// Says whether this call did it.
+    /// Returns `false` if the queue was closed already.
     pub(crate) fn close(&self) -> bool {
         let mut waiters = lock(&self.waiters);
-        if self.pressure().is_closed() {
+        if self.state().is_closed() {
             return false;
         }
         let permits = self.limits().permits;
-        self.update(&waiters, |pressure| {
-            pressure.closed().with_debt(pressure.debt() + permits)
+        self.update_state(&waiters, |state| {
+            state
+                .with_closed()
+                .with_permits_to_forget(state.permits_to_forget() + permits)
         });
-        let wake = self.distribute(&mut waiters, None);
+        let wake = self.assign_permits(&mut waiters, None);
         drop(waiters);
         wake.wake();
-        self.refuse_all(QueueRejection::Shutdown);
+        self.reject_all(QueueRejection::Shutdown);
         true
     }
 
-    /// Changes the limits. Holders and waiters stay, even beyond the new limits.
+    /// Changes the limits. Running calls and waiters stay, even beyond the new limits.
     pub(crate) fn resize(
         &self,
         permits: usize,
-        places: usize,
+        queue_capacity: usize,
         order: QueueOrder,
         now: impl FnOnce() -> Instant,
     ) {
-        let (mut waiters, now) = self.lock_timed(now, false);
+        let (mut waiters, now) = self.lock_with_time(now, false);
         waiters.set_order(order);
         let before = self.limits().permits;
-        self.limits
-            .store(Limits { permits, places }.pack(), Ordering::Relaxed);
-        if self.pressure().is_closed() {
+        let limits = Limits {
+            permits,
+            queue_capacity,
+        };
+        self.limits.store(limits.to_bits(), Ordering::Relaxed);
+        if self.state().is_closed() {
             return;
         }
-        // Idle permits go first, while the hand is not busy: a newcomer is not refused beside those
-        // that stay.
+        // Available permits are forgotten first, while the counter is not contended. So a new call
+        // is not rejected while permits that stay are available.
         let surplus = before.saturating_sub(permits);
-        let withdrawn = self.withdraw(surplus);
-        let owed = self.pressure().debt() + surplus - withdrawn;
-        let gained = permits.saturating_sub(before);
-        self.update(&waiters, |pressure| {
-            pressure.with_debt(owed.saturating_sub(gained))
+        let forgotten = self.forget_up_to(surplus);
+        let to_forget = self.state().permits_to_forget() + surplus - forgotten;
+        let added = permits.saturating_sub(before);
+        self.update_state(&waiters, |state| {
+            state.with_permits_to_forget(to_forget.saturating_sub(added))
         });
-        self.semaphore.add_permits(gained.saturating_sub(owed));
-        let wake = self.distribute(&mut waiters, now);
+        self.reserve.add_permits(added.saturating_sub(to_forget));
+        let wake = self.assign_permits(&mut waiters, now);
         drop(waiters);
         wake.wake();
     }
 
-    /// Whether [`close`](Self::close) was called.
+    /// Returns `true` after [`close`](Self::close).
     pub(crate) fn is_closed(&self) -> bool {
-        self.pressure().is_closed()
+        self.state().is_closed()
     }
 
-    /// Whether it is closed and the last permit is back.
+    /// Returns `true` if the queue is closed and no call holds a permit.
     pub(crate) fn is_drained(&self) -> bool {
-        self.pressure().is_drained()
+        self.state().is_drained()
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub(crate) fn waiting(&self) -> usize {
-        self.pressure().waiting() as usize
+        self.state().waiting() as usize
     }
 
-    /// The most that have waited at once since the mark was last reset.
-    pub(crate) fn high_water(&self) -> usize {
-        self.high_water.load(Ordering::Relaxed) as usize
+    /// Returns the largest number of waiters since the last reset.
+    pub(crate) fn peak_waiting(&self) -> usize {
+        self.peak_waiting.load(Ordering::Relaxed) as usize
     }
 
-    /// Sets the high-water mark to the present depth.
-    pub(crate) fn reset_high_water(&self) {
+    /// Sets the peak to the present number of waiters.
+    pub(crate) fn reset_peak_waiting(&self) {
         let waiters = lock(&self.waiters);
-        self.high_water.store(waiters.waiting(), Ordering::Relaxed);
+        self.peak_waiting
+            .store(waiters.waiting(), Ordering::Relaxed);
     }
 
-    /// How many permits are held.
+    /// Returns the number of permits that calls hold.
     pub(crate) fn in_use(&self) -> usize {
-        let pressure = self.pressure();
-        let permits = if pressure.is_closed() {
+        let state = self.state();
+        let permits = if state.is_closed() {
             0
         } else {
             self.limits().permits
         };
-        (permits + pressure.debt())
-            .saturating_sub(self.hand.idle() + self.semaphore.available_permits())
+        (permits + state.permits_to_forget())
+            .saturating_sub(self.available.available() + self.reserve.available_permits())
     }
 
-    /// The limits in force.
+    /// Returns the limits in force.
     #[inline]
     pub(crate) fn limits(&self) -> Limits {
-        Limits::unpack(self.limits.load(Ordering::Relaxed))
+        Limits::from_bits(self.limits.load(Ordering::Relaxed))
     }
 
-    /// No permit is in hand, or it is busy.
+    /// Acquires a permit when the counter is empty or contended.
     #[inline(never)]
-    fn draw_or_say_why(&self) -> Take {
-        let pressure = self.pressure();
-        if pressure.is_closed() {
-            Take::Closed
-        } else if !self.hand.is_busy() && self.draw() {
-            Take::Taken
-        } else if pressure.waiting() as usize >= self.limits().places {
-            Take::Full
+    fn try_acquire_slow(&self) -> TryAcquire {
+        let state = self.state();
+        if state.is_closed() {
+            TryAcquire::Closed
+        } else if !self.available.is_contended() && self.acquire_from_reserve() {
+            TryAcquire::Acquired
+        } else if state.waiting() as usize >= self.limits().queue_capacity {
+            TryAcquire::Full
         } else {
-            Take::Wait
+            TryAcquire::MustWait
         }
     }
 
-    /// Takes a permit that was never needed yet.
-    fn draw(&self) -> bool {
-        self.semaphore
+    /// Acquires a permit that no call has acquired before.
+    fn acquire_from_reserve(&self) -> bool {
+        self.reserve
             .try_acquire()
             .map(|permit| permit.forget())
             .is_some()
     }
 
-    /// Takes up to so many idle permits out for good, and says how many there were.
-    fn withdraw(&self, most: usize) -> usize {
-        let mut withdrawn = self.hand.take_up_to(most);
-        while withdrawn < most && self.draw() {
-            withdrawn += 1;
+    /// Forgets up to `max` permits that no call holds, and returns how many.
+    fn forget_up_to(&self, max: usize) -> usize {
+        let mut forgotten = self.available.acquire_up_to(max);
+        while forgotten < max && self.acquire_from_reserve() {
+            forgotten += 1;
         }
-        withdrawn
+        forgotten
     }
 
-    /// Gives a permit to the next in line; or pays a debt with it, or leaves it in hand. Says whether
-    /// the queue is drained by it.
+    /// Forgets a permit if there are permits to forget. Otherwise grants it to the next waiter, or
+    /// returns it to the counter.
     ///
-    /// `put`: it is in hand already, from where another may have taken it by now.
+    /// `is_available`: the permit was added to the counter, from which another call may have
+    /// acquired it by now. Returns `true` if this drained the queue.
     #[cold]
     #[inline(never)]
-    fn hand_off(&self, now: impl FnOnce() -> Instant, put: bool) -> bool {
+    fn release_to_next(&self, now: impl FnOnce() -> Instant, is_available: bool) -> bool {
         let mut expired = WakeList::default();
-        let (mut waiters, now) = self.lock_timed(now, false);
-        let before = self.pressure();
-        if put && (before == Pressure::NONE || !self.hand.take_locked()) {
+        let (mut waiters, now) = self.lock_with_time(now, false);
+        let before = self.state();
+        if is_available && (before == QueueState::IDLE || !self.available.try_acquire_locked()) {
             return before.is_drained();
         }
-        let (pressure, granted) = if before.debt() > 0 {
-            (before.with_debt(before.debt() - 1), None)
+        let (state, granted) = if before.permits_to_forget() > 0 {
+            let left = before.permits_to_forget() - 1;
+            (before.with_permits_to_forget(left), None)
         } else {
             let granted = waiters.grant(now, &mut expired);
             let gone = u32::from(granted.is_some()) + expired.len();
             if granted.is_none() {
-                self.hand.put(1);
+                self.available.release(1);
             }
             (before.with_waiting(before.waiting() - gone), granted)
         };
-        self.set_pressure(before, pressure);
+        self.set_state(before, state);
         drop(waiters);
         if let Some(granted) = granted {
-            wake(granted.tell(&self.grants));
+            wake_catching(granted.publish(&self.grants));
         }
         expired.wake();
-        pressure.is_drained()
+        state.is_drained()
     }
 
-    /// Pays the debt and serves the waiters with the idle permits, as far as they go.
-    fn distribute(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
+    /// Uses the permits that no call holds: first to forget permits, then for the waiters.
+    fn assign_permits(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
         let mut wake = WakeList::default();
-        // Busy before it is looked at.
-        self.update(waiters, |pressure| pressure);
+        // Sets the flag before the counter is read.
+        self.update_state(waiters, |state| state);
         loop {
-            let owing = self.pressure().debt() > 0;
-            if !owing && waiters.waiting() == 0 {
+            let must_forget = self.state().permits_to_forget() > 0;
+            if !must_forget && waiters.waiting() == 0 {
                 break;
             }
-            if !self.hand.take_locked() && !self.draw() {
+            if !self.available.try_acquire_locked() && !self.acquire_from_reserve() {
                 break;
             }
-            if owing {
-                self.update(waiters, |pressure| pressure.with_debt(pressure.debt() - 1));
+            if must_forget {
+                self.update_state(waiters, |state| {
+                    state.with_permits_to_forget(state.permits_to_forget() - 1)
+                });
             } else {
                 let granted = waiters.grant(now, &mut wake);
-                self.update(waiters, |pressure| pressure);
+                self.update_state(waiters, |state| state);
                 let Some(granted) = granted else {
-                    self.hand.put(1);
+                    self.available.release(1);
                     break;
                 };
-                wake.push(granted.tell(&self.grants));
+                wake.push(granted.publish(&self.grants));
             }
         }
         wake
     }
 
-    fn remove(&self, key: Key) -> Fate {
+    fn remove(&self, id: WaiterId) -> WaiterState {
         let mut waiters = lock(&self.waiters);
-        let (fate, waker) = waiters.remove(key);
-        if fate == Fate::Waiting {
-            let before = self.pressure();
-            self.set_pressure(before, before.with_waiting(before.waiting() - 1));
+        let (state, waker) = waiters.remove(id);
+        if state == WaiterState::Waiting {
+            let before = self.state();
+            self.set_state(before, before.with_waiting(before.waiting() - 1));
         }
         drop(waiters);
-        discard(waker);
-        fate
+        drop_catching(waker);
+        state
     }
 
-    /// Locks the waiters, with the time if one of them has a deadline.
+    /// Locks the waiters, and returns the time if a waiter has a deadline.
     ///
-    /// The clock is the user's code: read before the lock, and one that panics must not cost a
-    /// permit. Without the time nobody's deadline is looked at.
-    fn lock_timed(
+    /// `with_deadline`: the caller adds one. The clock is user code: it runs before the lock is
+    /// taken, and its panic must not leak a permit. Without the time, a grant checks no deadline.
+    fn lock_with_time(
         &self,
         now: impl FnOnce() -> Instant,
-        deadline: bool,
+        with_deadline: bool,
     ) -> (MutexGuard<'_, Waiters>, Option<Instant>) {
-        if !deadline && !self.timed.load(Ordering::Relaxed) {
+        if !with_deadline && !self.has_deadlines.load(Ordering::Relaxed) {
             let waiters = lock(&self.waiters);
-            // Somebody with a deadline may have come meanwhile.
-            if !waiters.any_timed() {
+            // A waiter with a deadline may have arrived since.
+            if !waiters.has_deadlines() {
                 return (waiters, None);
             }
         }
-        let now = contain(now);
+        let now = catch(now);
         let waiters = lock(&self.waiters);
-        if !deadline && !waiters.any_timed() {
-            self.set_timed(false);
+        if !with_deadline && !waiters.has_deadlines() {
+            self.set_has_deadlines(false);
         }
         (waiters, now)
     }
 
-    /// Leaves the cache line alone if nothing changes.
-    fn set_timed(&self, timed: bool) {
-        if self.timed.load(Ordering::Relaxed) != timed {
-            self.timed.store(timed, Ordering::Relaxed);
+    /// Sets the hint. Does not write the cache line if nothing changes.
+    fn set_has_deadlines(&self, has_deadlines: bool) {
+        if self.has_deadlines.load(Ordering::Relaxed) != has_deadlines {
+            self.has_deadlines.store(has_deadlines, Ordering::Relaxed);
         }
     }
 
     #[inline]
-    fn pressure(&self) -> Pressure {
-        Pressure::from_word(self.pressure.load(Ordering::Acquire))
+    fn state(&self) -> QueueState {
+        QueueState::from_bits(self.state.load(Ordering::Acquire))
     }
 
-    /// Rewrites the word: the number of waiters as it is, the rest as `change` says.
-    fn update(&self, waiters: &Waiters, change: impl FnOnce(Pressure) -> Pressure) {
-        let before = self.pressure();
-        self.set_pressure(before, change(before.with_waiting(waiters.waiting())));
+    /// Applies `change` to the state, with the present number of waiters.
+    fn update_state(&self, waiters: &Waiters, change: impl FnOnce(QueueState) -> QueueState) {
+        let before = self.state();
+        self.set_state(before, change(before.with_waiting(waiters.waiting())));
     }
 
-    /// Rewrites the word, which was `before`. What follows finds the hand busy, or not, accordingly.
+    /// Replaces the state `before`, and then the contended flag if it has to change.
     #[inline]
-    fn set_pressure(&self, before: Pressure, pressure: Pressure) {
-        self.pressure.store(pressure.word(), Ordering::Release);
-        let busy = pressure != Pressure::NONE;
-        if busy != (before != Pressure::NONE) {
-            self.hand.set_busy(busy);
+    fn set_state(&self, before: QueueState, state: QueueState) {
+        self.state.store(state.to_bits(), Ordering::Release);
+        let contended = state != QueueState::IDLE;
+        if contended != (before != QueueState::IDLE) {
+            self.available.set_contended(contended);
         }
     }
 }
 
-// What is said of it takes no lock, and of those who wait only their number is said.
+// Takes no lock, and prints the number of waiters only.
 impl fmt::Debug for WaitQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Limits { permits, places } = self.limits();
+        let Limits {
+            permits,
+            queue_capacity,
+        } = self.limits();
         f.debug_struct("WaitQueue")
             .field("permits", &permits)
             .field("in_use", &self.in_use())
-            .field("places", &places)
+            .field("queue_capacity", &queue_capacity)
             .field("waiting", &self.waiting())
             .field("closed", &self.is_closed())
             .finish()

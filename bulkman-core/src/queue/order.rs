@@ -1,6 +1,9 @@
-//! Who is served before whom.
+//! The order in which waiting calls are granted permits.
 
-/// How urgent a call is among those that wait.
+/// The priority of a queued call.
+///
+/// Permits go to the waiting call of the highest priority. Within a priority, [`QueueOrder`]
+/// decides. A priority never evicts a call that waits already.
 ///
 /// ```
 /// use bulkman::{Bulkhead, BulkheadConfig, Priority};
@@ -20,16 +23,16 @@
 )]
 #[non_exhaustive]
 pub enum Priority {
-    /// Served when nobody else waits.
+    /// Served when no call of another priority waits.
     Low,
     /// The default.
     #[default]
     Normal,
-    /// Served before all others.
+    /// Served before all other priorities.
     High,
 }
 
-/// Which of the waiting calls of one priority is served first.
+/// The order in which the waiting calls of one priority are served.
 ///
 /// ```
 /// use bulkman::{BulkheadConfig, QueueOrder};
@@ -45,10 +48,12 @@ pub enum Priority {
 )]
 #[non_exhaustive]
 pub enum QueueOrder {
-    /// The one that has waited longest: the default.
+    /// First in, first out: the call that has waited longest. The default.
     #[default]
     Fifo,
-    /// The newest: under overload the calls that are served are still wanted, and those at the
-    /// other end time out.
+    /// Last in, first out: the newest call.
+    ///
+    /// Under overload the callers of the newest calls are still waiting for a result, and the calls
+    /// at the other end time out.
     Lifo,
 }

@@ -1,4 +1,4 @@
-//! The rows of waiters against a plain model.
+//! The queue, and its waiters compared to a simple model.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
@@ -7,139 +7,141 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::waiters::Fate;
 use super::*;
 use crate::runtime::{ClockOnly, Runtime};
 
 #[derive(Default)]
-struct Counted(AtomicUsize);
+struct CountingWaker(AtomicUsize);
 
-impl Wake for Counted {
+impl Wake for CountingWaker {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Atomic::Relaxed);
     }
 }
 
 struct Client {
-    key: Key,
-    woken: Arc<Counted>,
+    id: WaiterId,
+    woken: Arc<CountingWaker>,
 }
 
 impl Client {
-    fn join(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
-        let woken = Arc::<Counted>::default();
-        let key = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)));
-        Self { key, woken }
+    fn enqueue(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
+        let woken = Arc::<CountingWaker>::default();
+        let id = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)));
+        Self { id, woken }
     }
 }
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// So many, one like the other.
+    /// Pushes `count` waiters that are alike.
     Push {
         priority: u8,
         deadline: Option<u8>,
         count: u8,
     },
+    /// Grants this many permits.
     Grant(u8),
-    /// So many in a row, in the order of arrival or against it.
+    /// Removes `count` successive waiters, in the order of arrival or in reverse.
     Remove {
         first: u16,
         count: u8,
-        back: bool,
+        reverse: bool,
     },
-    Refuse,
-    Tick(u8),
-    Order(bool),
+    Reject,
+    /// Advances the clock.
+    Advance(u8),
+    /// Sets the order: LIFO if `true`.
+    SetOrder(bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0..3_u8, proptest::option::of(1..20_u8), some())
+        6 => (0..3_u8, proptest::option::of(1..20_u8), count())
             .prop_map(|(priority, deadline, count)| Op::Push { priority, deadline, count }),
-        4 => some().prop_map(Op::Grant),
-        3 => (any::<u16>(), some(), any::<bool>())
-            .prop_map(|(first, count, back)| Op::Remove { first, count, back }),
-        1 => Just(Op::Refuse),
-        2 => (1..10_u8).prop_map(Op::Tick),
-        1 => any::<bool>().prop_map(Op::Order),
+        4 => count().prop_map(Op::Grant),
+        3 => (any::<u16>(), count(), any::<bool>())
+            .prop_map(|(first, count, reverse)| Op::Remove { first, count, reverse }),
+        1 => Just(Op::Reject),
+        2 => (1..10_u8).prop_map(Op::Advance),
+        1 => any::<bool>().prop_map(Op::SetOrder),
     ]
 }
 
-/// One, mostly; or more than have their places in one piece of memory.
-fn some() -> impl Strategy<Value = u8> {
+/// Mostly one, or up to more than fit into a chunk.
+fn count() -> impl Strategy<Value = u8> {
     prop_oneof![3 => Just(1), 1 => 1..100_u8]
 }
 
-/// Waiters as anybody would write them down.
+/// The waiters, as a list.
 #[derive(Default)]
 struct Model {
     now: u64,
     lifo: bool,
-    /// Priority, deadline, number; in the order of arrival.
+    /// Priority, deadline and index of each, in the order of arrival.
     waiting: Vec<(u8, Option<u64>, usize)>,
-    fates: Vec<Fate>,
+    states: Vec<WaiterState>,
 }
 
 impl Model {
     fn push(&mut self, priority: u8, deadline: Option<u64>) {
-        self.waiting.push((priority, deadline, self.fates.len()));
-        self.fates.push(Fate::Waiting);
+        self.waiting.push((priority, deadline, self.states.len()));
+        self.states.push(WaiterState::Waiting);
     }
 
     fn grant(&mut self) -> bool {
         while let Some(position) = self.next() {
-            let (_, deadline, who) = self.waiting.remove(position);
+            let (_, deadline, index) = self.waiting.remove(position);
             if deadline.is_none_or(|deadline| deadline > self.now) {
-                self.fates[who] = Fate::Granted;
+                self.states[index] = WaiterState::Granted;
                 return true;
             }
-            self.fates[who] = Fate::Expired;
+            self.states[index] = WaiterState::Expired;
         }
         false
     }
 
     fn next(&self) -> Option<usize> {
-        let urgent = self.waiting.iter().map(|waiting| waiting.0).max()?;
-        let mut class =
-            (0..self.waiting.len()).filter(|&position| self.waiting[position].0 == urgent);
+        let highest = self.waiting.iter().map(|waiting| waiting.0).max()?;
+        let mut candidates =
+            (0..self.waiting.len()).filter(|&position| self.waiting[position].0 == highest);
         if self.lifo {
-            class.next_back()
+            candidates.next_back()
         } else {
-            class.next()
+            candidates.next()
         }
     }
 
-    fn remove(&mut self, who: usize) -> Fate {
-        self.waiting.retain(|waiting| waiting.2 != who);
-        self.fates[who]
+    fn remove(&mut self, index: usize) -> WaiterState {
+        self.waiting.retain(|waiting| waiting.2 != index);
+        self.states[index]
     }
 
-    fn refuse(&mut self, until: usize) {
-        let fates = &mut self.fates;
-        self.waiting.retain(|&(_, _, who)| {
-            if who < until {
-                fates[who] = Fate::Refused(QueueRejection::Circuit);
+    fn reject(&mut self, until: usize) {
+        let states = &mut self.states;
+        self.waiting.retain(|&(_, _, index)| {
+            if index < until {
+                states[index] = WaiterState::Rejected(QueueRejection::CircuitOpened);
             }
-            who >= until
+            index >= until
         });
     }
 }
 
 proptest! {
     #[test]
-    fn waiters_follow_the_model(ops in proptest::collection::vec(op(), 1..200)) {
+    fn waiters_match_the_model(ops in proptest::collection::vec(op(), 1..200)) {
         let base = ClockOnly.now();
         let at = |tick: u64| base + Duration::from_millis(tick);
         let mut waiters = Waiters::new(QueueOrder::Fifo);
         let grants = Grants::new();
-        grants.prepare();
+        grants.allocate();
         let mut clients: Vec<Option<Client>> = Vec::new();
         let mut model = Model::default();
-        let join = |waiters: &mut Waiters, model: &mut Model, priority: u8, deadline: Option<u64>| {
+        let enqueue = |waiters: &mut Waiters, model: &mut Model, priority: u8, deadline: Option<u64>| {
             let class = [Priority::Low, Priority::Normal, Priority::High][usize::from(priority)];
             model.push(priority, deadline);
-            Some(Client::join(waiters, class, deadline.map(at)))
+            Some(Client::enqueue(waiters, class, deadline.map(at)))
         };
 
         for op in ops {
@@ -147,62 +149,62 @@ proptest! {
             match op {
                 Op::Push { priority, deadline, count } => {
                     let deadline = deadline.map(|after| model.now + u64::from(after));
-                    clients.extend((0..count).map(|_| join(&mut waiters, &mut model, priority, deadline)));
+                    clients.extend((0..count).map(|_| enqueue(&mut waiters, &mut model, priority, deadline)));
                 }
                 Op::Grant(count) => {
                     for _ in 0..count {
                         let granted = waiters.grant(Some(at(model.now)), &mut wake);
-                        let granted = granted.map(|granted| granted.tell(&grants).wake());
+                        let granted = granted.map(|granted| granted.publish(&grants).wake());
                         prop_assert_eq!(granted.is_some(), model.grant());
                     }
                 }
-                Op::Remove { first, count, back } => {
+                Op::Remove { first, count, reverse } => {
                     let mut present: Vec<usize> =
-                        (0..clients.len()).filter(|&who| clients[who].is_some()).collect();
-                    if back {
+                        (0..clients.len()).filter(|&index| clients[index].is_some()).collect();
+                    if reverse {
                         present.reverse();
                     }
                     let first = usize::from(first) % present.len().max(1);
-                    for who in present.into_iter().skip(first).take(usize::from(count)) {
-                        let (fate, _waker) = waiters.remove(clients[who].take().unwrap().key);
-                        prop_assert_eq!(fate, model.remove(who));
+                    for index in present.into_iter().skip(first).take(usize::from(count)) {
+                        let (state, _waker) = waiters.remove(clients[index].take().unwrap().id);
+                        prop_assert_eq!(state, model.remove(index));
                     }
                 }
-                Op::Refuse => {
-                    let (until, known) = (waiters.arrivals(), clients.len());
-                    // Somebody comes while the others are refused, and is not.
-                    while !waiters.refuse(QueueRejection::Circuit, until, 20, &mut wake) {
-                        clients.push(join(&mut waiters, &mut model, 1, None));
+                Op::Reject => {
+                    let (watermark, present) = (waiters.watermark(), clients.len());
+                    // A waiter that arrives meanwhile is not rejected.
+                    while !waiters.reject(QueueRejection::CircuitOpened, watermark, 20, &mut wake) {
+                        clients.push(enqueue(&mut waiters, &mut model, 1, None));
                     }
-                    model.refuse(known);
+                    model.reject(present);
                 }
-                Op::Tick(by) => model.now += u64::from(by),
-                Op::Order(newest_first) => {
+                Op::Advance(by) => model.now += u64::from(by),
+                Op::SetOrder(newest_first) => {
                     model.lifo = newest_first;
                     waiters.set_order(if newest_first { QueueOrder::Lifo } else { QueueOrder::Fifo });
                 }
             }
             wake.wake();
             prop_assert_eq!(waiters.waiting() as usize, model.waiting.len());
-            prop_assert_eq!(waiters.any_timed(), model.waiting.iter().any(|waiting| waiting.1.is_some()));
-            let mut places = 0;
-            for (who, client) in clients.iter().enumerate() {
+            prop_assert_eq!(waiters.has_deadlines(), model.waiting.iter().any(|waiting| waiting.1.is_some()));
+            let mut slots = 0;
+            for (index, client) in clients.iter().enumerate() {
                 let Some(client) = client else { continue };
                 let woken = client.woken.0.load(Atomic::Relaxed);
-                prop_assert_eq!(woken, usize::from(model.fates[who] != Fate::Waiting), "waiter {}", who);
-                places += usize::from(model.fates[who] != Fate::Granted);
+                prop_assert_eq!(woken, usize::from(model.states[index] != WaiterState::Waiting), "waiter {}", index);
+                slots += usize::from(model.states[index] != WaiterState::Granted);
             }
-            // A chunk is kept for somebody in it; or, up to three of each priority, because the queue
-            // has not moved on from it, its last places were not given yet, or as a spare.
-            prop_assert!(waiters.capacity() <= (places + 9) * 64, "{} for {}", waiters.capacity(), places);
+            // A chunk is kept for a waiter in it. Up to three of each priority are kept for other
+            // reasons: the scan has not left it, it has unused slots, or it is the spare.
+            prop_assert!(waiters.allocated_slots() <= (slots + 9) * 64, "{} for {}", waiters.allocated_slots(), slots);
         }
-        for (who, client) in clients.iter().enumerate() {
-            let Some(Client { key, woken }) = client else { continue };
-            let fate = model.fates[who];
-            prop_assert!(!grants.include(*key) || fate == Fate::Granted, "waiter {}", who);
-            prop_assert_eq!(waiters.poll(*key, &Waker::from(Arc::clone(woken))), Some(fate), "waiter {}", who);
+        for (index, client) in clients.iter().enumerate() {
+            let Some(Client { id, woken }) = client else { continue };
+            let state = model.states[index];
+            prop_assert!(!grants.contains(*id) || state == WaiterState::Granted, "waiter {}", index);
+            prop_assert_eq!(waiters.poll(*id, &Waker::from(Arc::clone(woken))), Some(state), "waiter {}", index);
         }
-        // Some wait still: no waker outlives the queue.
+        // No waker outlives the queue, even if its task still waits.
         drop(waiters);
         for client in clients.iter().flatten() {
             prop_assert_eq!(Arc::strong_count(&client.woken), 1);
@@ -211,38 +213,38 @@ proptest! {
 }
 
 #[test]
-fn a_grant_that_is_forgotten_is_seen_with_the_lock() {
+fn overwritten_grants_are_found_under_the_lock() {
     let (mut waiters, grants) = (Waiters::new(QueueOrder::Fifo), Grants::new());
-    grants.prepare();
+    grants.allocate();
     let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
-    let keys: Vec<Key> = (0..1000).map(|_| push(&mut waiters)).collect();
-    for _ in &keys {
+    let ids: Vec<WaiterId> = (0..1000).map(|_| push(&mut waiters)).collect();
+    for _ in &ids {
         let granted = waiters
             .grant(None, &mut WakeList::default())
-            .expect("somebody waits");
-        granted.tell(&grants);
+            .expect("a call waits");
+        granted.publish(&grants);
     }
-    let known = keys.iter().filter(|key| grants.include(**key)).count();
+    let visible = ids.iter().filter(|id| grants.contains(**id)).count();
     assert!(
-        (1..1000).contains(&known),
-        "{known} are known without the lock"
+        (1..1000).contains(&visible),
+        "{visible} grants are visible without the lock"
     );
-    // What their places were is others' by now.
-    let others: Vec<Key> = (0..1000).map(|_| push(&mut waiters)).collect();
-    for key in keys {
-        assert_eq!(waiters.poll(key, Waker::noop()), Some(Fate::Granted));
-        assert_eq!(waiters.remove(key).0, Fate::Granted);
+    // Their slots of the ring now belong to later waiters.
+    let later: Vec<WaiterId> = (0..1000).map(|_| push(&mut waiters)).collect();
+    for id in ids {
+        assert_eq!(waiters.poll(id, Waker::noop()), Some(WaiterState::Granted));
+        assert_eq!(waiters.remove(id).0, WaiterState::Granted);
     }
     assert_eq!(waiters.waiting(), 1000);
     assert!(
-        others
+        later
             .into_iter()
-            .all(|key| waiters.remove(key).0 == Fate::Waiting)
+            .all(|id| waiters.remove(id).0 == WaiterState::Waiting)
     );
 }
 
 #[test]
-fn one_who_stays_holds_no_memory_for_those_who_go() {
+fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
     for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
         let mut waiters = Waiters::new(order);
         let push =
@@ -251,125 +253,136 @@ fn one_who_stays_holds_no_memory_for_those_who_go() {
         let mut newest = push(&mut waiters);
         for _ in 0..100_000 {
             let next = push(&mut waiters);
-            assert_eq!(waiters.remove(newest).0, Fate::Waiting);
+            assert_eq!(waiters.remove(newest).0, WaiterState::Waiting);
             newest = next;
         }
-        let (capacity, entries) = (waiters.capacity(), waiters.entries());
+        let (slots, entries) = (waiters.allocated_slots(), waiters.table_capacity());
         assert!(
-            capacity <= 4 * 64 && entries <= 64,
-            "{order:?}: {capacity} places, {entries} entries"
+            slots <= 4 * 64 && entries <= 64,
+            "{order:?}: {slots} slots, {entries} entries"
         );
         assert_eq!(waiters.waiting(), 2);
-        assert_eq!(waiters.remove(oldest).0, Fate::Waiting);
+        assert_eq!(waiters.remove(oldest).0, WaiterState::Waiting);
     }
 }
 
 #[test]
-fn those_who_have_gone_are_not_searched_twice() {
+fn newest_first_scan_drops_entries_of_freed_chunks() {
     let mut waiters = Waiters::new(QueueOrder::Lifo);
     let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
-    let keys: Vec<Key> = (0..100_000).map(|_| push(&mut waiters)).collect();
-    // Most of them wait still, so that the entries of those who go are kept.
-    for key in &keys[60_000..] {
-        assert_eq!(waiters.remove(*key).0, Fate::Waiting);
+    let ids: Vec<WaiterId> = (0..100_000).map(|_| push(&mut waiters)).collect();
+    // Most of them still wait, so the entries of freed chunks are kept.
+    for id in &ids[60_000..] {
+        assert_eq!(waiters.remove(*id).0, WaiterState::Waiting);
     }
-    assert!(waiters.given_up() > 600, "{}", waiters.given_up());
+    assert!(waiters.freed() > 600, "{}", waiters.freed());
     let mut wake = WakeList::default();
     assert!(waiters.grant(None, &mut wake).is_some());
-    assert_eq!(waiters.given_up(), 0);
-    assert_eq!(waiters.remove(keys[59_999]).0, Fate::Granted);
+    assert_eq!(waiters.freed(), 0);
+    assert_eq!(waiters.remove(ids[59_999]).0, WaiterState::Granted);
     assert_eq!(waiters.waiting(), 59_999);
 }
 
 #[test]
-fn what_is_said_of_a_queue_is_short_and_takes_no_lock() {
+fn queue_debug_takes_no_lock() {
     let queue = WaitQueue::new(1, 1000, QueueOrder::Fifo);
-    assert_eq!(queue.try_take(), Take::Taken);
+    assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     for _ in 0..1000 {
-        let joined = queue.enqueue(
+        let result = queue.enqueue(
             Priority::Normal,
             None,
             Waker::noop(),
             || false,
             || ClockOnly.now(),
         );
-        assert!(matches!(joined, Enqueued::Waiting(_)));
+        assert!(matches!(result, Enqueue::Waiting(_)));
     }
     let _locked = lock(&queue.waiters);
     let text = format!("{queue:?}");
     assert_eq!(
         text,
-        "WaitQueue { permits: 1, in_use: 1, places: 1000, waiting: 1000, closed: false }",
+        "WaitQueue { permits: 1, in_use: 1, queue_capacity: 1000, waiting: 1000, closed: false }",
     );
 }
 
 #[test]
-fn a_million_waiters_leave_no_memory_behind() {
+fn a_million_removed_waiters_release_their_memory() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
-    let clients: Vec<Key> = (0..1_000_000)
+    let ids: Vec<WaiterId> = (0..1_000_000)
         .map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone()))
         .collect();
-    for key in clients {
-        waiters.remove(key);
+    for id in ids {
+        waiters.remove(id);
     }
     assert_eq!(waiters.waiting(), 0);
-    let (capacity, entries) = (waiters.capacity(), waiters.entries());
+    let (slots, entries) = (waiters.allocated_slots(), waiters.table_capacity());
     assert!(
-        capacity <= 2 * 64 && entries <= 64,
-        "{capacity} places and {entries} entries are left"
+        slots <= 2 * 64 && entries <= 64,
+        "{slots} slots and {entries} entries are left"
     );
 }
 
 #[test]
-fn a_shrunk_queue_keeps_its_debt_across_growing_again() {
+fn permits_to_forget_survive_growing_again() {
     let queue = WaitQueue::new(4, 0, QueueOrder::Fifo);
     let now = || ClockOnly.now();
     for _ in 0..4 {
-        assert_eq!(queue.try_take(), Take::Taken);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     }
     queue.resize(1, 0, QueueOrder::Fifo, now);
     queue.resize(3, 0, QueueOrder::Fifo, now);
     assert_eq!(queue.in_use(), 4);
     queue.release(now);
-    assert_eq!(queue.try_take(), Take::Full);
+    assert_eq!(queue.try_acquire(), TryAcquire::Full);
     queue.release(now);
-    assert_eq!(queue.try_take(), Take::Taken);
+    assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     assert_eq!(queue.in_use(), 3);
-    assert_eq!(queue.try_take(), Take::Full);
+    assert_eq!(queue.try_acquire(), TryAcquire::Full);
 }
 
 #[test]
-fn the_pressure_word_holds_its_extremes() {
+fn queue_state_packs_its_extremes() {
     for closed in [false, true] {
-        for debt in [0, 1, (1 << 32) - 1] {
+        for to_forget in [0, 1, (1 << 32) - 1] {
             for waiting in [0, 1, (1 << 31) - 1] {
-                let open = Pressure::NONE.with_debt(debt).with_waiting(waiting);
-                let pressure = if closed { open.closed() } else { open };
-                let back = Pressure::from_word(pressure.word());
+                let open = QueueState::IDLE
+                    .with_permits_to_forget(to_forget)
+                    .with_waiting(waiting);
+                let state = if closed { open.with_closed() } else { open };
+                let unpacked = QueueState::from_bits(state.to_bits());
                 assert_eq!(
-                    (back.is_closed(), back.debt(), back.waiting()),
-                    (closed, debt, waiting)
+                    (
+                        unpacked.is_closed(),
+                        unpacked.permits_to_forget(),
+                        unpacked.waiting()
+                    ),
+                    (closed, to_forget, waiting)
                 );
-                assert_eq!(back.is_drained(), closed && debt == 0);
-                assert_eq!(back == Pressure::NONE, !closed && debt == 0 && waiting == 0);
+                assert_eq!(unpacked.is_drained(), closed && to_forget == 0);
+                assert_eq!(
+                    unpacked == QueueState::IDLE,
+                    !closed && to_forget == 0 && waiting == 0
+                );
             }
         }
     }
 }
 
 #[test]
-fn a_busy_hand_gives_nothing_to_who_has_no_lock() {
-    let hand = Hand::new();
-    assert!(!hand.take());
-    assert!(!hand.put(2));
-    assert!(hand.take());
-    hand.set_busy(true);
-    assert!(!hand.take());
-    assert!(hand.put(1), "who puts one in learns that it is busy");
-    assert_eq!(hand.idle(), 2);
-    assert!(hand.take_locked() && hand.take_locked() && !hand.take_locked());
-    assert!(!hand.take(), "busy, and empty");
-    hand.set_busy(false);
-    assert!(!hand.take());
-    assert_eq!(hand.idle(), 0);
+fn contended_permits_are_acquired_only_under_the_lock() {
+    let permits = AvailablePermits::new();
+    assert!(!permits.try_acquire());
+    assert!(!permits.release(2));
+    assert!(permits.try_acquire());
+    permits.set_contended(true);
+    assert!(!permits.try_acquire());
+    assert!(permits.release(1), "a release learns that it is contended");
+    assert_eq!(permits.available(), 2);
+    assert!(permits.try_acquire_locked());
+    assert!(permits.try_acquire_locked());
+    assert!(!permits.try_acquire_locked());
+    assert!(!permits.try_acquire(), "contended and empty");
+    permits.set_contended(false);
+    assert!(!permits.try_acquire());
+    assert_eq!(permits.available(), 0);
 }

@@ -1,75 +1,28 @@
-//! Who waits, and what becomes of them: without a lock and without a clock.
+//! The waiting calls: one queue per priority, without a lock and without a clock.
 //!
-//! Each priority has its own row of places, in the order of arrival (`chunks.rs`). A waiter that is
-//! granted its permit is out at once: that nobody with its number waits any more is how it learns
-//! of the permit; or, without the lock, from [`Grants`]. One that was refused, or whose time was
-//! over, keeps its place until it has been told.
+//! A queue is a sequence of slots in the order of arrival (see [`chunks`](super::chunks)). A
+//! granted waiter leaves its slot at once. It learns of its permit from [`Grants`], or under the
+//! lock from the fact that its slot is empty. A waiter that was rejected or has expired keeps its
+//! slot until it polls or is dropped.
 
 use std::task::Waker;
 use std::time::Instant;
 
-use super::chunks::{Chunks, Left, Turn};
+use super::chunks::{Chunks, Popped, Removed};
 use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
-use crate::sync::waker_set::wake;
+use super::waiter::{QueueRejection, WaiterId, WaiterState};
+use super::wake_list::WakeList;
 
-/// Why waiting calls are refused all at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum QueueRejection {
-    /// The circuit opened.
-    Circuit,
-    /// The bulkhead was shut down.
-    Shutdown,
-}
-
-/// What has become of a waiter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Still waiting.
-    Waiting,
-    /// Out, with a permit that it has not seen yet.
-    Granted,
-    /// Refused.
-    Refused(QueueRejection),
-    /// Passed over: its deadline had passed when its turn came.
-    Expired,
-}
-
-/// A waiter's number among those of its priority, and the priority's row. No other waiter ever has
-/// the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(u64);
-
-impl Key {
-    /// As a [`word`](Self::word): nobody's.
-    pub(super) const NOBODY: u64 = u64::MAX;
-
-    #[inline]
-    const fn new(row: usize, number: u64) -> Self {
-        Self(number << 2 | row as u64)
-    }
-
-    pub(super) const fn word(self) -> u64 {
-        self.0
-    }
-
-    pub(super) const fn number(self) -> u64 {
-        self.0 >> 2
-    }
-
-    const fn row(self) -> usize {
-        (self.0 & 3) as usize
-    }
-}
-
-/// The rows: most calls are of the first, which lies beside the lock.
-const ROWS: usize = 3;
+/// The number of priorities. The index of a priority is not its rank: most calls have the normal
+/// priority, so its data comes first, beside the lock.
+const PRIORITIES: usize = 3;
 const NORMAL: usize = 0;
 const HIGH: usize = 1;
 const LOW: usize = 2;
-const BY_URGENCY: [usize; ROWS] = [HIGH, NORMAL, LOW];
+const PRIORITY_ORDER: [usize; PRIORITIES] = [HIGH, NORMAL, LOW];
 
-const fn row_of(priority: Priority) -> usize {
+const fn index_of(priority: Priority) -> usize {
     match priority {
         Priority::High => HIGH,
         Priority::Normal => NORMAL,
@@ -78,117 +31,123 @@ const fn row_of(priority: Priority) -> usize {
 }
 
 /// The waiting calls of one bulkhead.
-// In this order: what every wait and every grant writes comes first, beside the lock.
+// Fields in this order: what every wait and every grant writes comes first, beside the lock.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Waiters {
-    waiting: [u32; ROWS],
-    /// Those of them who have a deadline.
+    /// The number of waiters of each priority.
+    waiting: [u32; PRIORITIES],
+    /// The number of waiters with a deadline.
     timed: u32,
     order: QueueOrder,
-    ends: [Ends; ROWS],
-    /// Made when somebody waits, since most bulkheads never see that.
-    rows: Option<Box<[Row; ROWS]>>,
+    bounds: [Bounds; PRIORITIES],
+    /// Allocated when a call waits, since most bulkheads never have a waiter.
+    queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
 }
 
-/// Of one row.
+/// The range of sequence numbers in which waiters of one priority are searched.
 #[derive(Clone, Copy, Debug, Default)]
-struct Ends {
-    /// Nobody before this number waits.
+struct Bounds {
+    /// No waiter has a sequence number below this one.
     oldest: u64,
-    /// The number that the next waiter gets.
+    /// The sequence number of the next waiter.
     next: u64,
 }
 
-/// An upper bound for [`Waiters::refuse`]: whoever has come by now.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrivals([u64; ROWS]);
-
 #[derive(Debug, Default)]
-struct Row {
+struct PriorityQueue {
     chunks: Chunks,
-    /// Newest first only: nobody at or after this number waits.
+    /// No waiter has this sequence number or one above it. Kept for LIFO only.
     newest: u64,
 }
+
+/// Separates the waiters that have arrived from those that will, for [`Waiters::reject`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watermark([u64; PRIORITIES]);
 
 impl Waiters {
     pub(super) fn new(order: QueueOrder) -> Self {
         Self {
-            waiting: [0; ROWS],
+            waiting: [0; PRIORITIES],
             timed: 0,
             order,
-            ends: [Ends::default(); ROWS],
-            rows: None,
+            bounds: [Bounds::default(); PRIORITIES],
+            queues: None,
         }
     }
 
+    /// Changes the order for present and future waiters.
     pub(super) fn set_order(&mut self, order: QueueOrder) {
         self.order = order;
-        if let Some(rows) = &mut self.rows {
-            for (row, ends) in rows.iter_mut().zip(&self.ends) {
-                row.newest = ends.next;
+        if let Some(queues) = &mut self.queues {
+            for (queue, bounds) in queues.iter_mut().zip(&self.bounds) {
+                queue.newest = bounds.next;
             }
         }
     }
 
-    /// Puts a waiter at the newest end of its priority's row.
+    /// Appends a waiter to the queue of its priority.
     #[inline]
     pub(super) fn push(
         &mut self,
         priority: Priority,
         deadline: Option<Instant>,
         waker: Waker,
-    ) -> Key {
-        let row = row_of(priority);
-        let (order, waiting, number) = (self.order, self.waiting[row], self.ends[row].next);
-        let Row { chunks, newest } = &mut self.rows.get_or_insert_default()[row];
-        chunks.push(number, deadline, waker);
+    ) -> WaiterId {
+        let index = index_of(priority);
+        let (order, waiting, sequence) = (self.order, self.waiting[index], self.bounds[index].next);
+        let PriorityQueue { chunks, newest } = &mut self.queues.get_or_insert_default()[index];
+        chunks.push(sequence, deadline, waker);
         if order == QueueOrder::Lifo {
-            *newest = number + 1;
+            *newest = sequence + 1;
         }
-        self.waiting[row] = waiting + 1;
-        self.ends[row].next = number + 1;
+        self.waiting[index] = waiting + 1;
+        self.bounds[index].next = sequence + 1;
         if deadline.is_some() {
             self.timed += 1;
         }
-        Key::new(row, number)
+        WaiterId::new(index, sequence)
     }
 
-    /// Gives a permit to the next in line, passing over those whose deadline has passed.
+    /// Grants a permit to the next waiter with time left at `now`, and expires those before it.
     ///
-    /// Returns who took it, to be told and woken, and appends the wakers of who was passed over; to be
-    /// woken outside the lock.
+    /// Without `now`, no deadline is checked. Returns the granted waiter, to be published and
+    /// woken. Appends the wakers of expired waiters to `expired`. Both are woken outside the lock.
+    // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
     pub(super) fn grant(
         &mut self,
         now: Option<Instant>,
         expired: &mut WakeList,
     ) -> Option<Granted> {
-        let judge = |deadline: Option<Instant>| match (deadline, now) {
-            (Some(deadline), Some(now)) if deadline <= now => Fate::Expired,
-            _ => Fate::Granted,
+        let decide = |deadline: Option<Instant>| match (deadline, now) {
+            (Some(deadline), Some(now)) if deadline <= now => WaiterState::Expired,
+            _ => WaiterState::Granted,
         };
-        while let Some(row) = BY_URGENCY.into_iter().find(|&row| self.waiting[row] > 0) {
-            let (waiting, Ends { mut oldest, next }) = (self.waiting[row], self.ends[row]);
-            let Row { chunks, newest } = &mut self.rows.as_mut()?[row];
-            let turn = match self.order {
-                QueueOrder::Fifo => chunks.oldest(&mut oldest, next, judge),
-                QueueOrder::Lifo => chunks.newest(newest, judge),
+        while let Some(index) = PRIORITY_ORDER
+            .into_iter()
+            .find(|&index| self.waiting[index] > 0)
+        {
+            let (waiting, Bounds { mut oldest, next }) = (self.waiting[index], self.bounds[index]);
+            let PriorityQueue { chunks, newest } = &mut self.queues.as_mut()?[index];
+            let popped = match self.order {
+                QueueOrder::Fifo => chunks.pop_oldest(&mut oldest, next, decide),
+                QueueOrder::Lifo => chunks.pop_newest(newest, decide),
             };
-            let Turn {
-                number,
+            let Popped {
+                sequence,
                 waker,
                 timed,
-                fate,
-            } = turn?;
-            self.waiting[row] = waiting - 1;
-            self.ends[row].oldest = oldest;
+                state,
+            } = popped?;
+            self.waiting[index] = waiting - 1;
+            self.bounds[index].oldest = oldest;
             if timed {
                 self.timed -= 1;
             }
-            if fate == Fate::Granted {
+            if state == WaiterState::Granted {
                 return Some(Granted {
-                    key: Key::new(row, number),
+                    id: WaiterId::new(index, sequence),
                     waker,
                 });
             }
@@ -197,167 +156,148 @@ impl Waiters {
         None
     }
 
-    /// Refuses up to `limit` waiters of those that had arrived by `until`, of each priority the oldest
-    /// first; says whether that was all of them.
-    pub(super) fn refuse(
+    /// Rejects up to `limit` of the waiters below the watermark, the oldest of each priority first.
+    ///
+    /// Returns `true` if none of them is left.
+    pub(super) fn reject(
         &mut self,
-        why: QueueRejection,
-        until: Arrivals,
+        reason: QueueRejection,
+        watermark: Watermark,
         limit: usize,
         wake: &mut WakeList,
     ) -> bool {
-        let Some(rows) = &mut self.rows else {
+        let Some(queues) = &mut self.queues else {
             return true;
         };
-        let mut left = limit;
-        for (row, Row { chunks, .. }) in rows.iter_mut().enumerate() {
-            while self.waiting[row] > 0 {
-                if left == 0 {
+        let mut remaining = limit;
+        for (index, PriorityQueue { chunks, .. }) in queues.iter_mut().enumerate() {
+            while self.waiting[index] > 0 {
+                if remaining == 0 {
                     return false;
                 }
-                let turn = chunks.oldest(&mut self.ends[row].oldest, until.0[row], |_| {
-                    Fate::Refused(why)
+                let oldest = &mut self.bounds[index].oldest;
+                let popped = chunks.pop_oldest(oldest, watermark.0[index], |_| {
+                    WaiterState::Rejected(reason)
                 });
-                let Some(turn) = turn else { break };
-                left -= 1;
-                self.waiting[row] -= 1;
-                self.timed -= u32::from(turn.timed);
-                wake.push(turn.waker);
+                let Some(popped) = popped else { break };
+                remaining -= 1;
+                self.waiting[index] -= 1;
+                self.timed -= u32::from(popped.timed);
+                wake.push(popped.waker);
             }
         }
         true
     }
 
-    /// Looks at a waiter. One whose fate is decided is taken out.
+    /// Returns the state of a waiter, which is removed if it is no longer waiting.
     ///
-    /// `None` for one that waits with another waker than this: see [`rearm`](Self::rearm).
-    pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Option<Fate> {
-        match self.waker(key) {
-            Some(known) => known.will_wake(waker).then_some(Fate::Waiting),
-            None => Some(self.remove(key).0),
+    /// Returns `None` for one that waits with a waker other than `waker`: see
+    /// [`register_waker`](Self::register_waker).
+    pub(super) fn poll(&mut self, id: WaiterId, waker: &Waker) -> Option<WaiterState> {
+        match self.waker(id) {
+            Some(registered) => registered.will_wake(waker).then_some(WaiterState::Waiting),
+            None => Some(self.remove(id).0),
         }
     }
 
-    /// As [`poll`](Self::poll), with a waker to keep.
+    /// Returns the state of a waiter, like [`poll`](Self::poll), and replaces its waker.
     ///
-    /// Returns the waker that is not needed, to be dropped outside the lock.
-    pub(super) fn rearm(&mut self, key: Key, waker: Waker) -> (Fate, Waker) {
-        match self.waker(key) {
-            Some(known) => (Fate::Waiting, std::mem::replace(known, waker)),
-            None => (self.remove(key).0, waker),
+    /// Also returns the waker that is not needed, to be dropped outside the lock.
+    pub(super) fn register_waker(&mut self, id: WaiterId, waker: Waker) -> (WaiterState, Waker) {
+        match self.waker(id) {
+            Some(registered) => (WaiterState::Waiting, std::mem::replace(registered, waker)),
+            None => (self.remove(id).0, waker),
         }
     }
 
-    /// Takes a waiter out, whatever its fate, and says which it was.
+    /// Removes a waiter, and returns the state it had and its waker.
     #[inline]
-    pub(super) fn remove(&mut self, key: Key) -> (Fate, Option<Waker>) {
-        let left = self
-            .rows
+    pub(super) fn remove(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
+        let removed = self
+            .queues
             .as_mut()
-            .and_then(|rows| rows[key.row()].chunks.leave(key.number()));
-        let Some(Left { fate, waker, timed }) = left else {
-            return (Fate::Granted, None);
+            .and_then(|queues| queues[id.priority()].chunks.remove(id.sequence()));
+        let Some(Removed {
+            state,
+            waker,
+            timed,
+        }) = removed
+        else {
+            return (WaiterState::Granted, None);
         };
-        if fate == Fate::Waiting {
-            self.waiting[key.row()] -= 1;
+        if state == WaiterState::Waiting {
+            self.waiting[id.priority()] -= 1;
         }
         if timed {
             self.timed -= 1;
         }
-        (fate, waker)
+        (state, waker)
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     #[inline]
     pub(super) fn waiting(&self) -> u32 {
         self.waiting.iter().sum()
     }
 
-    /// Whether the clock has to be read to grant.
+    /// Returns `true` if a grant needs the time.
     #[inline]
-    pub(super) fn any_timed(&self) -> bool {
+    pub(super) fn has_deadlines(&self) -> bool {
         self.timed > 0
     }
 
-    /// Who has arrived by now.
-    pub(super) fn arrivals(&self) -> Arrivals {
-        Arrivals(self.ends.map(|ends| ends.next))
+    /// Returns a watermark above all present waiters.
+    pub(super) fn watermark(&self) -> Watermark {
+        Watermark(self.bounds.map(|bounds| bounds.next))
     }
 
-    /// How many waiters there is memory for.
+    /// Returns the number of slots in memory.
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) fn capacity(&self) -> usize {
-        self.rows
-            .iter()
-            .flat_map(|rows| rows.iter())
-            .map(|row| row.chunks.capacity())
-            .sum()
+    pub(super) fn allocated_slots(&self) -> usize {
+        self.sum_of_chunks(Chunks::allocated_slots)
     }
 
-    /// For how many chunks there are entries.
+    /// Returns the capacity of the tables of chunks.
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) fn entries(&self) -> usize {
-        self.rows
-            .iter()
-            .flat_map(|rows| rows.iter())
-            .map(|row| row.chunks.entries())
-            .sum()
+    pub(super) fn table_capacity(&self) -> usize {
+        self.sum_of_chunks(Chunks::table_capacity)
     }
 
-    /// How many of the entries are of chunks that were given up.
+    /// Returns the number of table entries without a chunk.
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) fn given_up(&self) -> usize {
-        self.rows
-            .iter()
-            .flat_map(|rows| rows.iter())
-            .map(|row| row.chunks.given_up())
-            .sum()
+    pub(super) fn freed(&self) -> usize {
+        self.sum_of_chunks(Chunks::freed)
     }
 
-    /// The waker of one who waits.
-    fn waker(&mut self, key: Key) -> Option<&mut Waker> {
-        self.rows.as_mut()?[key.row()].chunks.waker(key.number())
+    #[cfg(all(test, not(bulkman_loom)))]
+    fn sum_of_chunks(&self, figure: fn(&Chunks) -> usize) -> usize {
+        let queues = self.queues.iter().flat_map(|queues| queues.iter());
+        queues.map(|queue| figure(&queue.chunks)).sum()
+    }
+
+    /// Returns the waker of a waiter, if it still waits.
+    fn waker(&mut self, id: WaiterId) -> Option<&mut Waker> {
+        self.queues.as_mut()?[id.priority()]
+            .chunks
+            .waker(id.sequence())
     }
 }
 
-/// Who was granted a permit.
+/// A waiter that was granted a permit.
 #[derive(Debug)]
 pub(super) struct Granted {
-    key: Key,
+    id: WaiterId,
     waker: Waker,
 }
 
 impl Granted {
-    /// Lets it see without the lock that it has its permit, and returns its waker. It need not be done
-    /// under the lock: who sees nothing yet finds the same under the lock.
+    /// Publishes the grant to readers without the lock, and returns the waker.
+    ///
+    /// The caller need not hold the lock: a waiter that does not see the grant yet takes the lock,
+    /// and finds it there.
     #[inline]
-    pub(super) fn tell(self, grants: &Grants) -> Waker {
-        grants.add(self.key);
+    pub(super) fn publish(self, grants: &Grants) -> Waker {
+        grants.insert(self.id);
         self.waker
-    }
-}
-
-/// Wakers collected under a lock, to be woken after it.
-#[derive(Debug, Default)]
-#[must_use = "call `wake` once the lock is released"]
-pub(super) struct WakeList(Vec<Waker>);
-
-impl WakeList {
-    /// Wakes all.
-    #[inline]
-    pub(super) fn wake(self) {
-        // None, as a rule.
-        if !self.0.is_empty() {
-            self.0.into_iter().for_each(wake);
-        }
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> u32 {
-        self.0.len() as u32
-    }
-
-    pub(super) fn push(&mut self, waker: Waker) {
-        self.0.push(waker);
     }
 }

@@ -1,4 +1,6 @@
-//! A bounded broadcast: who publishes never waits, who reads too slowly is told what it missed.
+//! A bounded broadcast channel.
+//!
+//! Publishing never waits. A reader that falls behind skips values, and learns how many.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -6,10 +8,11 @@ use std::task::{Context, Poll};
 use crate::sync::waker_set::{WakerKey, WakerSet};
 use crate::sync::{Mutex, lock};
 
-/// The newest values, in order, for any number of readers at their own pace.
+/// A ring of the newest values, which any number of readers read at their own pace.
 ///
-/// Publishing is two steps, so that it may happen under a caller's lock (which fixes the order)
-/// while wakers run outside it: [`push`](Self::push), then [`wake_readers`](Self::wake_readers).
+/// Publishing has two steps. [`push`](Self::push) may run under a lock of the caller, which
+/// determines the order of values. [`wake_readers`](Self::wake_readers) runs outside it, since
+/// wakers are user code.
 #[derive(Debug)]
 pub(crate) struct Broadcast<T> {
     ring: Mutex<Ring<T>>,
@@ -17,7 +20,7 @@ pub(crate) struct Broadcast<T> {
 }
 
 impl<T: Clone> Broadcast<T> {
-    /// Keeps `capacity` values for readers, and `history` when there are none.
+    /// Creates a channel that keeps `capacity` values, or `history` while it has no readers.
     pub(crate) fn new(capacity: usize, history: usize) -> Self {
         let ring = Ring {
             values: VecDeque::new(),
@@ -33,7 +36,7 @@ impl<T: Clone> Broadcast<T> {
         }
     }
 
-    /// Appends a value; nobody is woken yet.
+    /// Appends a value, without waking the readers.
     pub(crate) fn push(&self, value: T) {
         let mut ring = lock(&self.ring);
         let keep = if ring.readers == 0 {
@@ -48,18 +51,18 @@ impl<T: Clone> Broadcast<T> {
         }
     }
 
-    /// Wakes the readers; call it without any lock held.
+    /// Wakes the readers. The caller holds no lock.
     pub(crate) fn wake_readers(&self) {
         self.wakers.wake_all();
     }
 
-    /// Nothing more will come: readers get what is left, then the end.
+    /// Closes the channel: readers receive the remaining values, and then the end.
     pub(crate) fn close(&self) {
         lock(&self.ring).closed = true;
         self.wakers.wake_all();
     }
 
-    /// The newest `count` values, oldest first.
+    /// Returns the newest `count` values, oldest first.
     pub(crate) fn newest(&self, count: usize) -> Vec<T> {
         let ring = lock(&self.ring);
         ring.values
@@ -69,8 +72,10 @@ impl<T: Clone> Broadcast<T> {
             .collect()
     }
 
-    /// A reader of everything pushed from now on; to be given back by [`leave`](Self::leave).
-    pub(crate) fn join(&self) -> Reader {
+    /// Adds a reader of all later values.
+    ///
+    /// The caller removes it with [`unsubscribe`](Self::unsubscribe).
+    pub(crate) fn subscribe(&self) -> Reader {
         let mut ring = lock(&self.ring);
         ring.readers += 1;
         Reader {
@@ -79,12 +84,13 @@ impl<T: Clone> Broadcast<T> {
         }
     }
 
-    pub(crate) fn leave(&self, reader: &mut Reader) {
+    /// Removes a reader.
+    pub(crate) fn unsubscribe(&self, reader: &mut Reader) {
         self.wakers.remove(&mut reader.key);
         lock(&self.ring).readers -= 1;
     }
 
-    /// The reader's next value, or how many it has missed.
+    /// Polls for the next value of a reader, or the number of values that it skipped.
     pub(crate) fn poll_next(
         &self,
         reader: &mut Reader,
@@ -94,7 +100,7 @@ impl<T: Clone> Broadcast<T> {
             return ready;
         }
         self.wakers.register(&mut reader.key, cx.waker());
-        // A value pushed before the waker was in place woke nobody.
+        // A value that was pushed before the waker was registered did not wake it.
         self.take_next(reader)
     }
 
@@ -102,14 +108,10 @@ impl<T: Clone> Broadcast<T> {
         let ring = lock(&self.ring);
         let oldest = ring.next - ring.values.len() as u64;
         if reader.next < oldest {
-            let missed = oldest - reader.next;
+            let skipped = oldest - reader.next;
             reader.next = oldest;
-            return Poll::Ready(Some(Next::Missed(missed)));
+            return Poll::Ready(Some(Next::Lagged(skipped)));
         }
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "less than the ring's length, a usize"
-        )]
         match ring.values.get((reader.next - oldest) as usize) {
             Some(value) => {
                 reader.next += 1;
@@ -121,28 +123,32 @@ impl<T: Clone> Broadcast<T> {
     }
 }
 
-/// One reader's place.
+/// The position of a reader.
 #[derive(Debug)]
 pub(crate) struct Reader {
     next: u64,
     key: Option<WakerKey>,
 }
 
-/// What a reader gets.
+/// The next item for a reader.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next<T> {
+    /// A value.
     Value(T),
-    Missed(u64),
+    /// The reader fell behind and skipped this many values.
+    Lagged(u64),
 }
 
 #[derive(Debug)]
 struct Ring<T> {
     values: VecDeque<T>,
-    /// The number of the next value; the newest one kept has the number before it.
+    /// The number of the next value. The newest value in the ring has the number before it.
     next: u64,
     readers: usize,
     closed: bool,
+    /// The number of values to keep for readers.
     capacity: usize,
+    /// The number of values to keep without readers.
     history: usize,
 }
 
@@ -161,14 +167,14 @@ mod tests {
 
     /// Hazard H81.
     #[test]
-    fn a_slow_reader_is_told_how_many_it_missed_and_reads_on() {
+    fn slow_reader_learns_how_many_values_it_skipped() {
         let broadcast = Broadcast::new(4, 2);
-        let (mut slow, mut quick) = (broadcast.join(), broadcast.join());
+        let (mut slow, mut fast) = (broadcast.subscribe(), broadcast.subscribe());
         for value in 0..10 {
             broadcast.push(value);
-            assert_eq!(read(&broadcast, &mut quick), Some(Next::Value(value)));
+            assert_eq!(read(&broadcast, &mut fast), Some(Next::Value(value)));
         }
-        assert_eq!(read(&broadcast, &mut slow), Some(Next::Missed(6)));
+        assert_eq!(read(&broadcast, &mut slow), Some(Next::Lagged(6)));
         for value in 6..10 {
             assert_eq!(read(&broadcast, &mut slow), Some(Next::Value(value)));
         }
@@ -176,30 +182,30 @@ mod tests {
     }
 
     #[test]
-    fn without_readers_only_the_history_is_kept() {
+    fn only_the_history_is_kept_without_readers() {
         let broadcast = Broadcast::new(100, 3);
-        let mut reader = broadcast.join();
+        let mut reader = broadcast.subscribe();
         (0..50).for_each(|value| broadcast.push(value));
-        broadcast.leave(&mut reader);
+        broadcast.unsubscribe(&mut reader);
         (50..150).for_each(|value| broadcast.push(value));
         assert_eq!(broadcast.newest(10), [147, 148, 149]);
     }
 
     #[test]
-    fn nothing_need_be_kept_for_nobody() {
+    fn history_may_be_empty() {
         let broadcast = Broadcast::new(2, 0);
         (0..3).for_each(|value| broadcast.push(value));
         assert!(broadcast.newest(1).is_empty());
-        let mut reader = broadcast.join();
+        let mut reader = broadcast.subscribe();
         broadcast.push(3);
         assert_eq!(read(&broadcast, &mut reader), Some(Next::Value(3)));
     }
 
     #[test]
-    fn a_reader_joins_at_the_end_and_reads_what_is_left_after_the_close() {
+    fn reader_starts_at_the_end_and_drains_after_close() {
         let broadcast = Broadcast::new(4, 4);
         broadcast.push(1);
-        let mut reader = broadcast.join();
+        let mut reader = broadcast.subscribe();
         broadcast.push(2);
         broadcast.close();
         assert_eq!(read(&broadcast, &mut reader), Some(Next::Value(2)));

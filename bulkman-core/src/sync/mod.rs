@@ -1,8 +1,8 @@
-//! The synchronisation primitives used by the lock-free parts, so that loom can replace them.
+//! The synchronization primitives of lock-free code, replaceable by loom.
 //!
-//! Built with `--cfg bulkman_loom`, atomics and mutexes are loom's and the semaphore is a model
-//! of `async_lock`'s: the same counter and the same fence, without its listeners, which this
-//! library never uses.
+//! With `--cfg bulkman_loom`, atomics and mutexes are those of loom. The semaphore is then a model
+//! of the one in `async_lock`: the same counter and fence, without the listeners, which this crate
+//! never uses.
 
 pub(crate) mod broadcast;
 pub(crate) mod unwind;
@@ -19,9 +19,9 @@ pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 #[cfg(bulkman_loom)]
 pub(crate) use model::Semaphore;
 
-/// Locks, also when a panic has poisoned the mutex.
+/// Locks a mutex, even if it is poisoned.
 ///
-/// No user code runs under any lock of this library, so a poisoned one is still consistent.
+/// No user code runs under a lock of this crate, so the data behind a poisoned one is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
@@ -32,7 +32,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod model {
     use super::atomic::{AtomicUsize, Ordering, fence};
 
-    /// What this library uses of `async_lock::Semaphore` 3.5, with the same orderings.
+    /// The part of `async_lock::Semaphore` 3.5 that this crate uses, with the same orderings.
     #[derive(Debug)]
     pub(crate) struct Semaphore(AtomicUsize);
 
@@ -54,14 +54,14 @@ mod model {
                     .compare_exchange(count, count - 1, Ordering::AcqRel, Ordering::Acquire)
                 {
                     Ok(_) => return Some(Guard(self)),
-                    Err(seen) => count = seen,
+                    Err(current) => count = current,
                 }
             }
         }
 
         pub(crate) fn add_permits(&self, n: usize) {
             self.0.fetch_add(n, Ordering::AcqRel);
-            // `Event::notify` begins with it.
+            // `Event::notify` starts with this fence.
             fence(Ordering::SeqCst);
         }
 

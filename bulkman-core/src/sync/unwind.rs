@@ -1,27 +1,28 @@
-//! The user's code where a panic must not pass: with something half done, or in a `Drop`, where a
-//! second panic would end the process.
+//! Runs user code where its panic must not propagate.
+//!
+//! That is in the middle of an update, and in a `Drop`, where a second panic aborts the process.
 
 use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `code`; `None` if it panicked.
+/// Runs `code`. Returns `None` if it panics.
 ///
-/// The panic has been reported by the panic hook by then. What `code` borrows of ours must be
-/// consistent wherever it may panic.
-pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
+/// The panic hook has reported the panic by then. What `code` borrows from this crate must be
+/// consistent wherever `code` may panic.
+pub(crate) fn catch<R>(code: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(result) => Some(result),
         Err(payload) => {
-            discard(payload);
+            drop_catching(payload);
             None
         }
     }
 }
 
-/// Drops something of the user's, whose `Drop` may panic, too.
-pub(crate) fn discard<T>(unwanted: T) {
+/// Drops a value of the user, and catches a panic of its `Drop`.
+pub(crate) fn drop_catching<T>(unwanted: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(unwanted))) {
-        // Somebody whose payloads panic as well gets no third chance.
+        // Leaked, since the drop of the payload may panic as well.
         forget(payload);
     }
 }
@@ -30,26 +31,29 @@ pub(crate) fn discard<T>(unwanted: T) {
 mod tests {
     use super::*;
 
-    struct Bomb;
+    struct PanicsOnDrop;
 
-    impl Drop for Bomb {
+    impl Drop for PanicsOnDrop {
         fn drop(&mut self) {
-            std::panic::panic_any(Nested);
+            std::panic::panic_any(PanickingPayload);
         }
     }
 
-    struct Nested;
+    struct PanickingPayload;
 
-    impl Drop for Nested {
+    impl Drop for PanickingPayload {
         fn drop(&mut self) {
-            panic!("the payload's drop");
+            panic!("the payload panics on drop");
         }
     }
 
     #[test]
-    fn a_payload_that_panics_when_it_is_dropped_goes_no_further() {
-        assert_eq!(contain(|| 7), Some(7));
-        assert_eq!(contain(|| -> u8 { std::panic::panic_any(Nested) }), None);
-        discard(Bomb);
+    fn panics_of_values_and_payloads_in_drop_are_caught() {
+        assert_eq!(catch(|| 7), Some(7));
+        assert_eq!(
+            catch(|| -> u8 { std::panic::panic_any(PanickingPayload) }),
+            None
+        );
+        drop_catching(PanicsOnDrop);
     }
 }

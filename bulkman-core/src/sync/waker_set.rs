@@ -1,18 +1,18 @@
-//! Wakers kept until something happens, woken outside every lock.
+//! A set of wakers for one event, woken outside every lock.
 //!
-//! A waker is user code: waking one may run a task on the spot, cloning or dropping one may run
-//! whatever its vtable says. So none of the three happens while a lock is held, and a waker that
-//! panics takes nobody else's wake-up with it.
+//! A waker is user code. Waking it may run a task immediately; cloning and dropping it run
+//! functions of its vtable. None of these runs while a lock is held. A waker that panics does not
+//! prevent other wake-ups.
 
 use std::task::Waker;
 
-use crate::sync::unwind::{contain, discard};
+use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::{Mutex, lock};
 
-/// The wakers of those who wait for one event, each in a place of its own.
+/// The wakers of tasks that wait for one event, each in its own slot.
 #[derive(Debug, Default)]
 pub(crate) struct WakerSet {
-    places: Mutex<Places>,
+    slots: Mutex<Slots>,
 }
 
 impl WakerSet {
@@ -20,74 +20,78 @@ impl WakerSet {
         Self::default()
     }
 
-    /// Keeps `waker` in the place of `key`, which is given one at its first call.
+    /// Stores `waker` in the slot of `key`. The first call assigns the slot.
     ///
-    /// After it, the caller must look once more at what it waits for: a wake-up that came before
-    /// was not for this waker.
+    /// The caller must check its condition again afterwards: an earlier wake-up did not reach this
+    /// waker.
     pub(crate) fn register(&self, key: &mut Option<WakerKey>, waker: &Waker) {
-        if let Some(WakerKey(place)) = *key {
-            let kept = &lock(&self.places).wakers[place];
-            if kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+        if let Some(WakerKey(index)) = *key {
+            let registered = &lock(&self.slots).wakers[index];
+            if registered
+                .as_ref()
+                .is_some_and(|registered| registered.will_wake(waker))
+            {
                 return;
             }
         }
         let waker = waker.clone();
         let replaced = {
-            let mut places = lock(&self.places);
-            let WakerKey(place) = *key.get_or_insert_with(|| places.take());
-            places.wakers[place].replace(waker)
+            let mut slots = lock(&self.slots);
+            let WakerKey(index) = *key.get_or_insert_with(|| slots.allocate());
+            slots.wakers[index].replace(waker)
         };
-        discard(replaced);
+        drop_catching(replaced);
     }
 
-    /// Gives the place of `key` back.
+    /// Frees the slot of `key`.
     pub(crate) fn remove(&self, key: &mut Option<WakerKey>) {
-        if let Some(WakerKey(place)) = key.take() {
-            let removed = lock(&self.places).give_back(place);
-            discard(removed);
+        if let Some(WakerKey(index)) = key.take() {
+            let removed = lock(&self.slots).free(index);
+            drop_catching(removed);
         }
     }
 
-    /// Wakes everybody who has registered since the last call.
+    /// Wakes all tasks that have registered since the last call.
     pub(crate) fn wake_all(&self) {
-        // Collected first: a woken task may well register again before the last one is woken.
-        let woken: Vec<Waker> = {
-            let mut places = lock(&self.places);
-            places.wakers.iter_mut().filter_map(Option::take).collect()
+        // Collected first: a woken task may register again before the last one is woken.
+        let wakers: Vec<Waker> = {
+            let mut slots = lock(&self.slots);
+            slots.wakers.iter_mut().filter_map(Option::take).collect()
         };
-        for waker in woken {
-            wake(waker);
+        for waker in wakers {
+            wake_catching(waker);
         }
     }
 }
 
-/// A place in a [`WakerSet`].
+/// A slot of a [`WakerSet`].
 #[derive(Debug)]
 pub(crate) struct WakerKey(usize);
 
-/// Wakes one task; a panic of its waker ends here.
-pub(crate) fn wake(waker: Waker) {
-    contain(|| waker.wake());
+/// Wakes a task, and catches a panic of its waker.
+pub(crate) fn wake_catching(waker: Waker) {
+    catch(|| waker.wake());
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct Slots {
     wakers: Vec<Option<Waker>>,
+    /// Indices of slots without an owner.
     vacant: Vec<usize>,
 }
 
-impl Places {
-    fn take(&mut self) -> WakerKey {
-        let place = self.vacant.pop().unwrap_or_else(|| {
+impl Slots {
+    fn allocate(&mut self) -> WakerKey {
+        let index = self.vacant.pop().unwrap_or_else(|| {
             self.wakers.push(None);
             self.wakers.len() - 1
         });
-        WakerKey(place)
+        WakerKey(index)
     }
 
-    fn give_back(&mut self, place: usize) -> Option<Waker> {
-        self.vacant.push(place);
-        self.wakers[place].take()
+    fn free(&mut self, index: usize) -> Option<Waker> {
+        self.vacant.push(index);
+        self.wakers[index].take()
     }
 }
 
@@ -112,27 +116,27 @@ mod tests {
 
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
-            panic!("a waker of the user's");
+            panic!("the waker panics");
         }
     }
 
-    /// Looks at the set from its clone, wake and drop: each would deadlock under the set's lock.
-    struct Nosy(Arc<WakerSet>);
+    /// Uses the set when it is woken and dropped: either would deadlock under the lock of the set.
+    struct Reentrant(Arc<WakerSet>);
 
-    impl Wake for Nosy {
+    impl Wake for Reentrant {
         fn wake(self: Arc<Self>) {
             self.0.wake_all();
         }
     }
 
-    impl Drop for Nosy {
+    impl Drop for Reentrant {
         fn drop(&mut self) {
             self.0.wake_all();
         }
     }
 
     #[test]
-    fn everybody_is_woken_once_per_registration() {
+    fn each_registration_is_woken_once() {
         let set = WakerSet::new();
         let counts: Vec<_> = (0..3).map(|_| Arc::new(Count::default())).collect();
         let mut keys: Vec<_> = counts.iter().map(|_| None).collect();
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_waker_takes_nobody_elses_wake_up() {
+    fn panicking_waker_does_not_prevent_other_wake_ups() {
         let set = WakerSet::new();
         let count = Arc::new(Count::default());
         let (mut first, mut second) = (None, None);
@@ -161,26 +165,26 @@ mod tests {
     }
 
     #[test]
-    fn places_are_used_again() {
+    fn slots_are_reused() {
         let set = WakerSet::new();
         for _ in 0..100 {
             let mut key = None;
             set.register(&mut key, Waker::noop());
             set.remove(&mut key);
         }
-        assert_eq!(lock(&set.places).wakers.len(), 1);
+        assert_eq!(lock(&set.slots).wakers.len(), 1);
     }
 
     /// Hazard H78.
     #[test]
-    fn no_waker_runs_or_drops_under_the_lock() {
+    fn wakers_are_woken_and_dropped_outside_the_lock() {
         let set = Arc::new(WakerSet::new());
         let mut key = None;
-        set.register(&mut key, &Arc::new(Nosy(Arc::clone(&set))).into());
-        // Replaced, woken, removed: each drops a `Nosy`.
-        set.register(&mut key, &Arc::new(Nosy(Arc::clone(&set))).into());
+        set.register(&mut key, &Arc::new(Reentrant(Arc::clone(&set))).into());
+        // Replacing, waking and removing each drop a `Reentrant`.
+        set.register(&mut key, &Arc::new(Reentrant(Arc::clone(&set))).into());
         set.wake_all();
-        set.register(&mut key, &Arc::new(Nosy(Arc::clone(&set))).into());
+        set.register(&mut key, &Arc::new(Reentrant(Arc::clone(&set))).into());
         set.remove(&mut key);
         assert!(key.is_none());
     }

@@ -12,7 +12,7 @@ pub(crate) use self::repr::BulkheadRepr;
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
-use crate::queue::{MAX_PERMITS, MAX_PLACES, QueueOrder};
+use crate::queue::{MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueOrder};
 use crate::runtime::RuntimeCapabilities;
 
 /// The settings of a [`Bulkhead`](crate::Bulkhead).
@@ -273,7 +273,7 @@ impl BulkheadConfig {
         limit(
             "max_queue_size",
             self.max_queue_size,
-            0..=MAX_PLACES,
+            0..=MAX_QUEUE_CAPACITY,
             "0 to 2,147,483,647",
         )?;
         for (field, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {

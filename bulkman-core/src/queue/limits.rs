@@ -1,0 +1,32 @@
+//! The limits of a queue, and the largest ones it supports.
+
+/// The largest number of permits.
+///
+/// The reserve gives up its permits one at a time, so shrinking and closing take time in proportion
+/// to the limit.
+pub(crate) const MAX_PERMITS: usize = 1_000_000;
+
+/// The largest number of waiters.
+pub(crate) const MAX_QUEUE_CAPACITY: usize = (1 << 31) - 1;
+
+/// The limits in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// The number of calls that may run at once.
+    pub(crate) permits: usize,
+    /// The number of calls that may wait.
+    pub(crate) queue_capacity: usize,
+}
+
+impl Limits {
+    pub(super) const fn to_bits(self) -> u64 {
+        (self.permits as u64) << 32 | self.queue_capacity as u64
+    }
+
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self {
+            permits: (bits >> 32) as usize,
+            queue_capacity: (bits & 0xffff_ffff) as usize,
+        }
+    }
+}

@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod adaptive;
 mod blocking;
 mod broadcast;
 mod bulkhead;

@@ -1,0 +1,110 @@
+//! Reads and writes recorded traces of the rule.
+
+use std::fmt::Write as _;
+
+use bulkman_core::adaptive::{ClosedWindow, Decision, LimitRule};
+
+pub(crate) const HEADER: &str = "time,successes,latency,overloads,throughput,reached,peak,limit_before,limit_after,cause,baseline,\
+                                 threshold,hold";
+
+/// A closed window and the state of the rule after it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) time: f64,
+    pub(crate) window: ClosedWindow,
+    pub(crate) limit_before: f64,
+    pub(crate) limit_after: f64,
+    /// `discarded` without a change of the limit is a discarded window, too.
+    pub(crate) cause: String,
+    /// Zero is none.
+    pub(crate) baseline: f64,
+    pub(crate) threshold: f64,
+    pub(crate) hold: u32,
+}
+
+impl Row {
+    /// Describes a decision and the rule after it.
+    pub(crate) fn new(time: f64, decision: &Decision, rule: &LimitRule) -> Self {
+        let cause = match decision.adjustment {
+            _ if decision.discarded => "discarded",
+            Some(adjustment) => adjustment.cause.as_str(),
+            None => "none",
+        };
+        Self {
+            time,
+            window: decision.window,
+            limit_before: decision.limit_before,
+            limit_after: rule.limit(),
+            cause: cause.into(),
+            baseline: rule.baseline().unwrap_or(0.0),
+            threshold: rule.threshold(),
+            hold: rule.hold(),
+        }
+    }
+}
+
+/// Parses a trace.
+pub(crate) fn parse(text: &str) -> Vec<Row> {
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some(HEADER));
+    lines.map(parse_row).collect()
+}
+
+/// Formats a trace so that parsing it returns equal numbers.
+#[allow(dead_code, reason = "records a new trace")]
+pub(crate) fn format(rows: &[Row]) -> String {
+    let mut text = format!("{HEADER}\n");
+    for row in rows {
+        let ClosedWindow { successes, latency, overloads, throughput, reached, peak } = row.window;
+        let Row { time, limit_before, limit_after, cause, baseline, threshold, hold, .. } = row;
+        let reached = u8::from(reached);
+        writeln!(
+            text,
+            "{time:?},{successes},{latency:?},{overloads},{throughput:?},{reached},{peak},{limit_before:?},{limit_after:?},\
+             {cause},{baseline:?},{threshold:?},{hold}",
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn parse_row(line: &str) -> Row {
+    let columns: Vec<&str> = line.split(',').collect();
+    let [
+        time,
+        successes,
+        latency,
+        overloads,
+        throughput,
+        reached,
+        peak,
+        limit_before,
+        limit_after,
+        cause,
+        baseline,
+        threshold,
+        hold,
+    ] = columns[..]
+    else {
+        panic!("not thirteen columns: {line}")
+    };
+    let real = |column: &str| column.parse::<f64>().unwrap();
+    let whole = |column: &str| column.parse::<u64>().unwrap();
+    Row {
+        time: real(time),
+        window: ClosedWindow {
+            successes: whole(successes),
+            latency: real(latency),
+            overloads: whole(overloads),
+            throughput: real(throughput),
+            reached: reached == "1",
+            peak: whole(peak),
+        },
+        limit_before: real(limit_before),
+        limit_after: real(limit_after),
+        cause: cause.into(),
+        baseline: real(baseline),
+        threshold: real(threshold),
+        hold: hold.parse().unwrap(),
+    }
+}

@@ -3,4 +3,5 @@
 mod golden;
 mod invariants;
 mod saturated;
+mod simulated;
 mod trace;

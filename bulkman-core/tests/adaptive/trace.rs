@@ -1,10 +1,8 @@
-//! Reads and writes recorded traces of the rule.
-
-use std::fmt::Write as _;
+//! Reads recorded traces of the rule.
 
 use bulkman_core::adaptive::{ClosedWindow, Decision, LimitRule};
 
-pub(crate) const HEADER: &str = "time,successes,latency,overloads,throughput,reached,peak,limit_before,limit_after,cause,baseline,\
+const HEADER: &str = "time,successes,latency,overloads,throughput,reached,peak,limit_before,limit_after,cause,baseline,\
                                  threshold,hold";
 
 /// A closed window and the state of the rule after it.
@@ -14,7 +12,7 @@ pub(crate) struct Row {
     pub(crate) window: ClosedWindow,
     pub(crate) limit_before: f64,
     pub(crate) limit_after: f64,
-    /// `discarded` without a change of the limit is a discarded window, too.
+    /// The cause of the change, `none`, or `discarded` for a discarded window.
     pub(crate) cause: String,
     /// Zero is none.
     pub(crate) baseline: f64,
@@ -48,24 +46,6 @@ pub(crate) fn parse(text: &str) -> Vec<Row> {
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some(HEADER));
     lines.map(parse_row).collect()
-}
-
-/// Formats a trace so that parsing it returns equal numbers.
-#[allow(dead_code, reason = "records a new trace")]
-pub(crate) fn format(rows: &[Row]) -> String {
-    let mut text = format!("{HEADER}\n");
-    for row in rows {
-        let ClosedWindow { successes, latency, overloads, throughput, reached, peak } = row.window;
-        let Row { time, limit_before, limit_after, cause, baseline, threshold, hold, .. } = row;
-        let reached = u8::from(reached);
-        writeln!(
-            text,
-            "{time:?},{successes},{latency:?},{overloads},{throughput:?},{reached},{peak},{limit_before:?},{limit_after:?},\
-             {cause},{baseline:?},{threshold:?},{hold}",
-        )
-        .unwrap();
-    }
-    text
 }
 
 fn parse_row(line: &str) -> Row {

@@ -16,10 +16,9 @@
 //! default constants.
 //!
 //! ```
-//! use bulkman_limitsim::{Bulkman, Simulation, scenarios::Steady};
+//! use bulkman_limitsim::{Bulkman, Simulation, scenarios::STEADY};
 //!
-//! let scenario = Steady { load: 1.5 };
-//! let run = Simulation::new(&scenario, 7).run(vec![Box::new(Bulkman::default())]);
+//! let run = Simulation::new(&STEADY, 7).run(vec![Box::new(Bulkman::default())]);
 //! assert!(run.in_time_per_second > 900.0);
 //! ```
 #![forbid(unsafe_code)]

@@ -37,7 +37,7 @@ fn run(arguments: &[String]) -> Option<()> {
         number = Some(first.parse::<u32>().ok().filter(|number| *number > 0)?);
         rest = others;
     }
-    let seeds = rest.first().map_or(Some((1..=10).collect()), |text| parse_seeds(text))?;
+    let seeds = parse_seeds(rest.first().map_or("1..10", String::as_str))?;
     let rules = select(rest.get(1).map_or("", String::as_str));
     match (command.as_str(), number) {
         ("scenarios", _) => print_scenarios(&rules, &seeds),

@@ -23,19 +23,34 @@ pub fn all() -> [&'static dyn Scenario; 12] {
 }
 
 /// One and a half times the capacity.
-pub const STEADY: Steady = Steady { load: 1.5 };
-const UNDER: Steady = Steady { load: 0.7 };
+pub const STEADY: Steady = Steady::new(1.5);
+/// Seven tenths of the capacity.
+pub const UNDER: Steady = Steady::new(0.7);
 
 /// A constant load on 20 workers.
 #[derive(Clone, Copy, Debug)]
 pub struct Steady {
-    /// The load relative to the capacity.
+    /// The load relative to the capacity of 1,000 calls a second.
     pub load: f64,
+    /// How long it lasts, in seconds.
+    pub length: f64,
+}
+
+impl Steady {
+    /// Creates a minute of constant load.
+    #[must_use]
+    pub const fn new(load: f64) -> Self {
+        Self { load, length: 60.0 }
+    }
 }
 
 impl Scenario for Steady {
     fn name(&self) -> &'static str {
         if self.load < 1.0 { "Under" } else { "Steady" }
+    }
+
+    fn length(&self) -> f64 {
+        self.length
     }
 
     fn rate(&self, _now: f64) -> f64 {

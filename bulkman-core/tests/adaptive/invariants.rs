@@ -265,6 +265,7 @@ fn reconfiguring_clamps_the_limit_and_drops_a_measurement() {
     let mut now = 0.0;
     while !rule.is_measuring() {
         server.window(&mut rule, &mut now);
+        assert!(now < 100.0, "the baseline is not measured");
     }
     assert!(rule.limit() < 20.0);
     let (baseline, threshold) = (rule.baseline(), rule.threshold());

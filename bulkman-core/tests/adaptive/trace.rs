@@ -1,9 +1,7 @@
 //! Reads recorded traces of the rule.
 
-use bulkman_core::adaptive::{ClosedWindow, Decision, LimitRule};
-
-const HEADER: &str = "time,successes,latency,overloads,throughput,reached,peak,limit_before,limit_after,cause,baseline,\
-                                 threshold,hold";
+use bulkman_core::adaptive::ClosedWindow;
+use bulkman_limitsim::trace::HEADER;
 
 /// A closed window and the state of the rule after it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,27 +16,6 @@ pub(crate) struct Row {
     pub(crate) baseline: f64,
     pub(crate) threshold: f64,
     pub(crate) hold: u32,
-}
-
-impl Row {
-    /// Describes a decision and the rule after it.
-    pub(crate) fn new(time: f64, decision: &Decision, rule: &LimitRule) -> Self {
-        let cause = match decision.adjustment {
-            _ if decision.discarded => "discarded",
-            Some(adjustment) => adjustment.cause.as_str(),
-            None => "none",
-        };
-        Self {
-            time,
-            window: decision.window,
-            limit_before: decision.limit_before,
-            limit_after: rule.limit(),
-            cause: cause.into(),
-            baseline: rule.baseline().unwrap_or(0.0),
-            threshold: rule.threshold(),
-            hold: rule.hold(),
-        }
-    }
 }
 
 /// Parses a trace.

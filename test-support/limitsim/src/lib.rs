@@ -35,6 +35,7 @@ mod run;
 mod scenario;
 pub mod scenarios;
 mod simulation;
+pub mod trace;
 
 pub use bulkman::Bulkman;
 pub use fixed::Fixed;

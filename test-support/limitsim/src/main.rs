@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bulkman_limitsim::compare::{Contender, contenders, oracle};
 use bulkman_limitsim::scenarios::{STEADY, all};
-use bulkman_limitsim::{Bulkman, Observed, Simulation, scenarios};
+use bulkman_limitsim::{Bulkman, Observed, Simulation, scenarios, trace};
 
 const USAGE: &str = "\
 usage: limitsim COMMAND [SEEDS [RULE]]
@@ -15,6 +15,7 @@ usage: limitsim COMMAND [SEEDS [RULE]]
   details        latencies, overloads and limits of one client, for the first seed
   shift          service times that become four times longer for good, at twelve moments
   observe N      the estimate of observe mode, while a fixed limit of N is in force
+  trace NAME     every closed window in the scenario NAME as CSV, for the first seed
 
 SEEDS is a number or a range such as 1..10, both included; default 1..10.
 RULE is a part of a rule's name; default all rules.";
@@ -37,6 +38,13 @@ fn run(arguments: &[String]) -> Option<()> {
         number = Some(first.parse::<u32>().ok().filter(|number| *number > 0)?);
         rest = others;
     }
+    let scenario = match rest.split_first().filter(|_| command == "trace") {
+        Some((name, others)) => {
+            rest = others;
+            all().into_iter().find(|scenario| scenario.name() == name)
+        }
+        None => None,
+    };
     let seeds = parse_seeds(rest.first().map_or("1..10", String::as_str))?;
     let rules = select(rest.get(1).map_or("", String::as_str));
     match (command.as_str(), number) {
@@ -45,6 +53,7 @@ fn run(arguments: &[String]) -> Option<()> {
         ("details", _) => print_details(&rules, seeds[0]),
         ("shift", _) => print_shift(seeds[0]),
         ("observe", Some(limit)) => print_observed(u64::from(limit), seeds[0]),
+        ("trace", _) => print!("{}", trace::record(scenario?, seeds[0])),
         _ => return None,
     }
     Some(())

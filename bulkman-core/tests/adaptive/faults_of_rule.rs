@@ -67,6 +67,87 @@ fn windows_without_a_success_halve_the_limit() {
     }
 }
 
+/// Fault A3
+#[test]
+fn growth_after_a_hang_is_exponential() {
+    let server = Saturated { workers: 100.0, service_time: 0.02 };
+    let (mut rule, mut now) = adapted(1000, &server);
+    let before = rule.limit();
+    for _ in 0..12 {
+        now += 0.2;
+        let _ = rule.on_window(&ClosedWindow { overloads: 30, ..ClosedWindow::default() }, now);
+    }
+    assert_eq!((rule.limit(), rule.threshold()), (1.0, before / 2.0));
+    // The last calls that hang time out among the first that succeed.
+    now += 0.2;
+    let mixed = ClosedWindow {
+        successes: 10,
+        latency: 0.02,
+        overloads: 10,
+        throughput: 50.0,
+        ..ClosedWindow::default()
+    };
+    let _ = rule.on_window(&mixed, now);
+    assert_eq!(rule.threshold(), before / 2.0);
+    let windows = (1..).find(|_| server.window(&mut rule, &mut now) >= 90.0).unwrap();
+    assert!(windows <= 25, "{windows} windows");
+}
+
+/// Fault A8
+#[test]
+fn hold_ends_when_latency_falls_at_the_same_limit() {
+    let mut rule = LimitRule::new(settings(1000));
+    let mut now = 0.0;
+    let mut close = |rule: &mut LimitRule, latency: f64, throughput: f64| {
+        now += 0.2;
+        let window = ClosedWindow {
+            successes: 64,
+            latency,
+            overloads: 0,
+            throughput,
+            reached: true,
+            peak: rule.permits(),
+        };
+        rule.on_window(&window, now).map(|change| change.cause)
+    };
+    assert_eq!(close(&mut rule, 0.020, 200.0), Some(LimitChangeCause::Growth));
+    assert_eq!(close(&mut rule, 0.024, 300.0), Some(LimitChangeCause::Growth));
+    assert_eq!(close(&mut rule, 0.028, 300.0), Some(LimitChangeCause::NoGain));
+    let held = rule.limit();
+    assert_eq!(close(&mut rule, 0.024, 300.0), None);
+    assert_eq!(rule.hold(), 9);
+    // The latency falls by more than a tenth, although the limit is the same.
+    assert_eq!(close(&mut rule, 0.021, 350.0), Some(LimitChangeCause::Growth));
+    assert!(rule.limit() > held);
+}
+
+/// Fault A5
+#[test]
+fn growth_near_the_last_overload_is_one_permit() {
+    let server = Saturated { workers: 1000.0, service_time: 0.02 };
+    let (mut rule, mut now) = adapted(100, &server);
+    now += 0.2;
+    let window = ClosedWindow {
+        successes: 60,
+        latency: 0.02,
+        overloads: 20,
+        throughput: 3000.0,
+        reached: true,
+        peak: 100,
+    };
+    let _ = rule.on_window(&window, now);
+    assert_eq!(rule.limit(), 70.0);
+    let mut limits = Vec::new();
+    while rule.limit() < 88.0 {
+        let before = rule.limit();
+        server.window(&mut rule, &mut now);
+        if rule.limit() != before {
+            limits.push(rule.limit());
+        }
+    }
+    assert_eq!(limits, [70.0 + 70.0_f64.sqrt(), 85.0, 86.0, 87.0, 88.0]);
+}
+
 /// Fault A11
 #[test]
 fn burst_of_overloads_reduces_the_limit_once() {

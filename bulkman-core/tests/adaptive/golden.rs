@@ -17,7 +17,7 @@ fn rule_reproduces_a_loss_of_capacity_exactly() {
 
 #[test]
 fn rule_reproduces_a_hang_exactly() {
-    replay(HANG, 251, &["growth", "no_gain", "no_reply", "overload", "measuring", "measured"]);
+    replay(HANG, 250, &["growth", "no_gain", "no_reply", "overload", "latency_shift", "measured"]);
 }
 
 /// Feeds the windows of a trace to a new rule, and compares every column.

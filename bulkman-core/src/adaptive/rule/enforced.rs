@@ -17,11 +17,9 @@ impl LimitRule {
         }
         let baseline = self.update_baseline(latency, now);
         if window.is_overloaded() {
-            self.lower_threshold(self.limit * CUT);
-            self.experiment = None;
-            self.hold = HOLD_AFTER_OVERLOAD;
-            return self.set(self.limit * CUT, LimitChangeCause::Overload);
+            return self.reduce_overload();
         }
+        self.failing = false;
 
         let mut restore = self.limit;
         let mut cause = LimitChangeCause::Measuring;
@@ -31,6 +29,7 @@ impl LimitRule {
                 Evaluation::NoGain => {
                     self.threshold = experiment.limit;
                     self.hold = HOLD_AFTER_NO_GAIN;
+                    self.held_latency = Some(experiment.latency);
                     return self.set(experiment.limit, LimitChangeCause::NoGain);
                 }
                 Evaluation::LatencyShift => {
@@ -49,7 +48,7 @@ impl LimitRule {
 
         let allowed = self.settings.allowed_latency(baseline);
         if latency > allowed {
-            return self.reduce(window, allowed);
+            return self.reduce_queue(window, allowed);
         }
         self.queueing = 0;
         if let Some(decided) = self.check_unused(window.peak) {
@@ -59,11 +58,29 @@ impl LimitRule {
     }
 
     /// Halves the limit, because no call of the window succeeded.
+    ///
+    /// Only the first of consecutive failures lowers the threshold. A dependency that hangs and then works
+    /// again has its old capacity, and exponential growth returns to it.
     fn halve(&mut self) -> Option<LimitAdjustment> {
         self.restore_to = None;
         self.experiment = None;
-        self.lower_threshold(self.limit / 2.0);
+        if !self.failing {
+            self.lower_threshold(self.limit / 2.0);
+        }
+        self.failing = true;
         self.set(self.limit / 2.0, LimitChangeCause::NoReply)
+    }
+
+    /// Reduces the limit, because the dependency reported overload.
+    fn reduce_overload(&mut self) -> Option<LimitAdjustment> {
+        if !self.failing {
+            self.lower_threshold(self.limit * CUT);
+        }
+        self.ceiling = self.limit;
+        self.experiment = None;
+        self.hold = HOLD_AFTER_OVERLOAD;
+        self.held_latency = None;
+        self.set(self.limit * CUT, LimitChangeCause::Overload)
     }
 
     /// Adopts the latency of a measurement as the baseline, and restores the limit.
@@ -104,7 +121,11 @@ impl LimitRule {
     }
 
     /// Reduces the limit in the second consecutive window with queueing.
-    fn reduce(&mut self, window: &ClosedWindow, allowed: f64) -> Option<LimitAdjustment> {
+    ///
+    /// The reduction is larger than the queue requires. Clients that share a dependency then leave room for
+    /// each other, and their queue does not become part of a baseline.
+    fn reduce_queue(&mut self, window: &ClosedWindow, allowed: f64) -> Option<LimitAdjustment> {
+        self.held_latency = None;
         self.queueing = self.queueing.saturating_add(1);
         if self.queueing == 1 {
             return None;
@@ -113,11 +134,13 @@ impl LimitRule {
             self.begin(ExperimentKind::Cut, window.throughput, window.latency);
         }
         self.lower_threshold(self.limit * CUT);
-        self.set(self.limit * f64::max(CUT, allowed / window.latency), LimitChangeCause::Queueing)
+        let factor = f64::max(CUT, QUEUE_CUT * allowed / window.latency);
+        self.set(self.limit * factor, LimitChangeCause::Queueing)
     }
 
     /// Raises a limit that was reached without queueing, unless growth is on hold.
     fn grow(&mut self, window: &ClosedWindow) -> Option<LimitAdjustment> {
+        self.check_hold(window);
         if self.hold > 0 {
             self.hold -= 1;
             return None;
@@ -129,9 +152,27 @@ impl LimitRule {
         let to = if self.limit < self.threshold {
             f64::max(self.limit + 1.0, f64::min(self.limit * SLOW_START, self.threshold))
         } else {
-            self.limit + f64::max(1.0, self.limit.sqrt())
+            self.next_above_threshold()
         };
         self.set(to, LimitChangeCause::Growth)
+    }
+
+    /// Ends a hold early if latency fell at the same limit, because the capacity rose.
+    fn check_hold(&mut self, window: &ClosedWindow) {
+        let Some(latency) = self.held_latency else { return };
+        if self.hold == 0 || !window.reached {
+            self.held_latency = None;
+        } else if window.latency < RELIEVED * latency {
+            self.held_latency = None;
+            self.hold = 0;
+        }
+    }
+
+    /// Returns the next limit of additive growth, in single permits near the last overload.
+    fn next_above_threshold(&self) -> f64 {
+        let next = self.limit + f64::max(1.0, self.limit.sqrt());
+        let near = CEILING_SHARE * self.ceiling;
+        if self.limit < self.ceiling && next > near { f64::max(near, self.limit + 1.0) } else { next }
     }
 }
 
@@ -142,3 +183,9 @@ const MEASURING_SHARE: f64 = 0.1;
 const HOLD_AFTER_OVERLOAD: u32 = 3;
 const HOLD_AFTER_NO_GAIN: u32 = 10;
 const HOLD_AFTER_MEASUREMENT: u32 = 2;
+/// A reduction goes this much below the limit at which the queue would have the allowed length.
+const QUEUE_CUT: f64 = 0.95;
+/// A latency below this share of the earlier one shows that a queue has gone.
+const RELIEVED: f64 = 0.9;
+/// The share of the limit at the last overload from which growth is in single permits.
+const CEILING_SHARE: f64 = 0.85;

@@ -53,6 +53,12 @@ pub struct LimitRule {
     experiment: Option<Experiment>,
     /// Windows without growth that remain.
     hold: u32,
+    /// The latency at the limit that a growth without gain returned to, while growth is on hold.
+    held_latency: Option<f64>,
+    /// Whether a window without a success was followed by no window without overload.
+    failing: bool,
+    /// The limit at the last overload; zero before the first.
+    ceiling: f64,
     /// Consecutive windows with queueing.
     queueing: u32,
     /// Consecutive windows in which less than half of the limit was in use.
@@ -75,6 +81,9 @@ impl LimitRule {
             threshold: f64::INFINITY,
             experiment: None,
             hold: 0,
+            held_latency: None,
+            failing: false,
+            ceiling: 0.0,
             queueing: 0,
             unused: 0,
             unloaded: None,
@@ -110,6 +119,8 @@ impl LimitRule {
         self.experiment = None;
         self.threshold = before;
         self.hold = 0;
+        self.held_latency = None;
+        self.failing = false;
         self.queueing = 0;
         self.unused = 0;
         self.set(f64::min(self.settings.initial, before / 2.0), LimitChangeCause::CircuitClosed)

@@ -11,7 +11,8 @@ pub use bulkman_core::{
     ConfigError, Outcome, Permit, Priority, QueueOrder, Runtime,
 };
 pub use bulkman_core::{
-    bulkhead, call, circuit_breaker, error, fleet, future, manager, runtime, snapshot, store,
+    adaptive, bulkhead, call, circuit_breaker, error, fleet, future, manager, runtime, snapshot,
+    store,
 };
 
 #[cfg(feature = "metrics")]

@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .expect_err("nobody answers");
     println!("late: {late}");
     assert!(matches!(
-        late.get(),
+        late.as_error(),
         BulkheadError::Timeout {
             phase: TimeoutPhase::Running,
             ..

@@ -113,10 +113,8 @@ fn poll_permit<H: Borrow<Bulkhead>>(
         if !deadlines.may_wait() {
             return Poll::Ready(Err(guard.reject_full()));
         }
-        match guard.enqueue(priority, deadlines.queue_deadline(), cx.waker()) {
-            Ok(true) => return Poll::Ready(Ok(())),
-            Ok(false) => {}
-            Err(rejection) => return Poll::Ready(Err(rejection)),
+        if guard.enqueue(priority, deadlines.queue_deadline(), cx.waker())? {
+            return Poll::Ready(Ok(()));
         }
     }
     let Some(key) = guard.queue_key() else {
@@ -138,7 +136,8 @@ fn poll_permit<H: Borrow<Bulkhead>>(
             guard.expire(key)
         }
     };
-    Poll::Ready(guard.end_wait(waited, deadlines.total_deadline()))
+    guard.end_wait(waited)?;
+    Poll::Ready(guard.check_deadline(deadlines.total_deadline()))
 }
 
 /// Waits for a permit by parking the current thread.
@@ -168,7 +167,8 @@ fn wait_for_permit(
         }
         inner.runtime.park(deadline);
     };
-    guard.end_wait(waited, deadlines.total_deadline())
+    guard.end_wait(waited)?;
+    guard.check_deadline(deadlines.total_deadline())
 }
 
 /// Records the start of the operation. Reads the clock only if its duration is needed.

@@ -27,6 +27,8 @@ use crate::call::outcome::Outcome;
 /// }
 /// # let _ = |result: Result<u16, ()>| StatusClassifier.classify(&result);
 /// ```
+#[doc(alias = "should_handle")]
+#[doc(alias = "record_exceptions")]
 pub trait Classifier<T, E> {
     /// Returns the outcome of this result.
     fn classify(&self, result: &Result<T, E>) -> Outcome;

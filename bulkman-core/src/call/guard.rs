@@ -163,20 +163,22 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     }
 
     /// Ends the wait: the call has a permit, or is rejected. Its key is no longer valid.
-    ///
-    /// `deadline` is that of the whole call.
-    pub(crate) fn end_wait(
-        &mut self,
-        waited: Waited,
-        deadline: Option<Instant>,
-    ) -> Result<(), Rejection> {
+    pub(crate) fn end_wait(&mut self, waited: Waited) -> Result<(), Rejection> {
         self.held = Held::Nothing;
         match waited {
-            Waited::Granted => self.held = Held::Permit,
-            Waited::Refused(reason) => return Err(self.reject_waiter(reason)),
-            Waited::Expired => return Err(self.reject_timed_out()),
+            Waited::Granted => {
+                self.held = Held::Permit;
+                Ok(())
+            }
+            Waited::Refused(reason) => Err(self.reject_waiter(reason)),
+            Waited::Expired => Err(self.reject_timed_out()),
         }
-        // The permit was granted in time, but the call was polled too late. It must not run.
+    }
+
+    /// Rejects a call whose permit was granted in time, but which was polled too late to run.
+    ///
+    /// `deadline` is that of the whole call.
+    pub(crate) fn check_deadline(&mut self, deadline: Option<Instant>) -> Result<(), Rejection> {
         if deadline.is_some_and(|deadline| deadline <= self.inner().runtime.now()) {
             self.release_held();
             return Err(self.reject_timed_out());

@@ -122,6 +122,7 @@ impl<'a, C> Call<'a, C> {
     /// assert!(matches!(full, BulkheadError::Full { .. }));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "max_wait_duration")]
     pub fn max_wait(mut self, max_wait: impl Into<Option<Duration>>) -> Self {
         self.options.limits_mut().max_wait = Limit::new(max_wait.into());
         self

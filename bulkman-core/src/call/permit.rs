@@ -50,6 +50,7 @@ use crate::queue::Priority;
 /// assert_eq!((stats.successful, stats.failed, stats.ignored, stats.cancelled), (2, 1, 1, 1));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
+#[doc(alias = "SemaphorePermit")]
 #[must_use = "dropping a permit releases it and counts the call as cancelled"]
 pub struct Permit {
     guard: CallGuard<Bulkhead>,

@@ -25,6 +25,8 @@ use super::text::RetryAfter;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{reason}{}", RetryAfter(*.retry_after))]
+#[doc(alias = "CallNotPermitted")]
+#[doc(alias = "BrokenCircuit")]
 #[non_exhaustive]
 pub struct CircuitOpen {
     /// The reason for which the circuit rejects the call.

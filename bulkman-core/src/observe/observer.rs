@@ -15,7 +15,7 @@ pub(crate) struct Observer {
     call: Option<Box<ObservedCall>>,
 }
 
-/// Boxed, to keep the future of a call small: most calls are not observed.
+/// The data of an observed call. It is boxed to keep futures small: few calls are observed.
 #[derive(Debug)]
 struct ObservedCall {
     began: Instant,
@@ -83,7 +83,9 @@ impl Observer {
     }
 }
 
-/// The check that every call performs.
+/// Returns `true` if a subscriber or a recorder may be interested in calls.
+///
+/// Every call performs this check.
 #[inline]
 fn may_be_enabled(inner: &Inner) -> bool {
     #[cfg(feature = "tracing")]

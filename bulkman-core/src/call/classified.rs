@@ -74,7 +74,8 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone())?;
     /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
-    /// let error = runtime.block_on(tolerant.execute_blocking(|| Err("no such file"))).unwrap_err();
+    /// let read = tolerant.execute_blocking(|| Err("no such file"));
+    /// let error = runtime.block_on(read).unwrap_err();
     /// assert_eq!(error.into_operation(), Some("no such file"));
     /// assert_eq!(bulkhead.stats().ignored, 1);
     /// # Ok::<(), bulkman::ConfigError>(())

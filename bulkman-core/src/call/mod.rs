@@ -115,7 +115,8 @@ impl<'a, C> Call<'a, C> {
     /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), ClockOnly)?;
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(1);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let _busy = bulkhead.try_acquire().unwrap();
     /// let call = bulkhead.call().max_wait(Duration::ZERO);
     /// let full = call.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
@@ -142,7 +143,9 @@ impl<'a, C> Call<'a, C> {
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// let call = bulkhead.call().run_timeout(Duration::from_secs(2));
     /// match runtime.block_on(call.execute(pending::<Result<(), ()>>())).unwrap_err() {
-    ///     BulkheadError::Timeout { phase: TimeoutPhase::Running, ran, .. } => assert_eq!(ran, Duration::from_secs(2)),
+    ///     BulkheadError::Timeout { phase: TimeoutPhase::Running, ran, .. } => {
+    ///         assert_eq!(ran, Duration::from_secs(2));
+    ///     }
     ///     other => panic!("{other}"),
     /// }
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -163,7 +166,8 @@ impl<'a, C> Call<'a, C> {
     /// # use futures_lite::future::zip;
     /// # use std::cell::RefCell;
     /// # let runtime = ManualRuntime::new();
-    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), runtime.clone())?;
+    /// # let config = BulkheadConfig::new("search").max_concurrent_calls(1);
+    /// # let bulkhead = Bulkhead::new(config, runtime.clone())?;
     /// # let served = RefCell::new(Vec::new());
     /// # let query = async |name| { served.borrow_mut().push(name); Ok::<_, ()>(()) };
     /// let running = bulkhead.try_acquire().unwrap();
@@ -208,7 +212,8 @@ impl<'a, C> Call<'a, C> {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// # runtime.block_on(async {
-    /// let hits = bulkhead.call().priority(Priority::High).execute(async { Ok::<_, ()>(12) }).await;
+    /// let query = async { Ok::<_, ()>(12) };
+    /// let hits = bulkhead.call().priority(Priority::High).execute(query).await;
     /// assert_eq!(hits, Ok(12));
     /// # });
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -230,7 +235,10 @@ impl<'a, C> Call<'a, C> {
     /// # use std::time::Duration;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
-    /// # let query = async { runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await; Ok::<_, ()>(12) };
+    /// # let query = async {
+    /// #     runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await;
+    /// #     Ok::<_, ()>(12)
+    /// # };
     /// let report = runtime.block_on(bulkhead.call().execute_with_report(query));
     /// assert_eq!(report.result, Ok(12));
     /// assert_eq!((report.queued, report.ran), (Duration::ZERO, Duration::from_secs(2)));

@@ -180,7 +180,8 @@ impl fmt::Debug for Permit {
 /// use bulkman::future::Acquire;
 ///
 /// let runtime = ManualRuntime::new();
-/// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp").max_concurrent_calls(1), runtime.clone())?;
+/// let config = BulkheadConfig::new("ftp").max_concurrent_calls(1);
+/// let bulkhead = Bulkhead::new(config, runtime.clone())?;
 /// let held = bulkhead.try_acquire().unwrap();
 /// let waiting: Acquire = bulkhead.acquire();
 /// held.succeed();

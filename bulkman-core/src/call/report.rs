@@ -22,7 +22,8 @@ use crate::name::BulkheadName;
 /// # use bulkman::{Bulkhead, BulkheadConfig};
 /// # let runtime = ManualRuntime::new();
 /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
-/// let report = runtime.block_on(bulkhead.call().execute_with_report(async { Ok::<_, ()>("found") }));
+/// let query = async { Ok::<_, ()>("found") };
+/// let report = runtime.block_on(bulkhead.call().execute_with_report(query));
 /// println!("call {} waited {:?} and ran {:?}", report.id, report.queued, report.ran);
 /// assert_eq!(report.result, Ok("found"));
 /// # Ok::<(), bulkman::ConfigError>(())

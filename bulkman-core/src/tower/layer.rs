@@ -63,13 +63,12 @@ impl<C> BulkheadLayer<C> {
     /// struct Response { stale: bool }
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-    /// let layer = BulkheadLayer::new(bulkhead).classify(|result: &Result<Response, std::io::Error>| {
-    ///     match result {
-    ///         Ok(response) if response.stale => Outcome::Ignored,
-    ///         Ok(_) => Outcome::Success,
-    ///         Err(_) => Outcome::Failure,
-    ///     }
-    /// });
+    /// let classify = |result: &Result<Response, std::io::Error>| match result {
+    ///     Ok(response) if response.stale => Outcome::Ignored,
+    ///     Ok(_) => Outcome::Success,
+    ///     Err(_) => Outcome::Failure,
+    /// };
+    /// let layer = BulkheadLayer::new(bulkhead).classify(classify);
     /// # let _ = layer;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -95,7 +94,8 @@ impl<C> BulkheadLayer<C> {
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// // With the crate `http`: `response.status().as_u16()`.
-    /// let layer = BulkheadLayer::new(bulkhead).classify_status(|response: &Response| response.status());
+    /// let status = |response: &Response| response.status();
+    /// let layer = BulkheadLayer::new(bulkhead).classify_status(status);
     /// # let _ = layer;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```

@@ -31,7 +31,8 @@
 //! }
 //!
 //! let runtime = ManualRuntime::new();
-//! let bulkhead = Bulkhead::new(BulkheadConfig::new("greeter").max_queue_size(0), runtime.clone())?;
+//! let config = BulkheadConfig::new("greeter").max_queue_size(0);
+//! let bulkhead = Bulkhead::new(config, runtime.clone())?;
 //! let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Greeter);
 //! assert_eq!(runtime.block_on(service.call("world")).unwrap(), "hello, world");
 //!

@@ -78,7 +78,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .expect_err("no response");
     println!("timed out: {late}");
     assert!(matches!(
-        late.get(),
+        late.as_error(),
         BulkheadError::Timeout {
             phase: TimeoutPhase::Running,
             ..

@@ -1,6 +1,6 @@
-//! The runtimes themselves: their real timers and threads, and what is left when they go.
+//! The runtimes with their real timers and threads, and their shutdown.
 //!
-//! The only tests that wait for real time, and these for as little as they can.
+//! Only these tests wait for real time, for a few milliseconds.
 
 #[path = "support/watchdog.rs"]
 mod watchdog;
@@ -57,21 +57,21 @@ fn smol_times_out() {
     watchdog(|| smol::block_on(times_out(SmolRuntime::new())));
 }
 
-/// Real timers, in the run and in the queue, and real threads.
+/// Tests real timers, while running and while queued, and real threads.
 async fn times_out(runtime: impl Runtime) {
     let bulkhead = Bulkhead::new(config().timeout(SOON).failure_threshold(9), runtime).unwrap();
-    let began = bulkhead
+    let running = bulkhead
         .call()
         .execute_with_report(pending::<Answer>())
         .await;
     assert!(matches!(
-        began.result,
+        running.result,
         Err(BulkheadError::Timeout {
             phase: TimeoutPhase::Running,
             ..
         })
     ));
-    assert!(began.ran >= SOON, "{:?}", began.ran);
+    assert!(running.ran >= SOON, "{:?}", running.ran);
     let permit = bulkhead.try_acquire().unwrap();
     let queued = bulkhead
         .call()
@@ -88,7 +88,7 @@ async fn times_out(runtime: impl Runtime) {
     drop(permit);
     let (end, ended) = channel::<()>();
     let blocked = bulkhead
-        .execute_blocking(move || ended.recv().map_err(|_| "gone"))
+        .execute_blocking(move || ended.recv().map_err(|_| "sender dropped"))
         .await;
     assert!(matches!(
         blocked,
@@ -104,21 +104,21 @@ async fn times_out(runtime: impl Runtime) {
 }
 
 #[test]
-fn tokio_multi_thread_recovers_by_itself() {
+fn tokio_multi_thread_recovers_without_calls() {
     on_tokio(true, recovers(TokioRuntime::new()));
 }
 
 #[test]
-fn tokio_current_thread_recovers_by_itself() {
+fn tokio_current_thread_recovers_without_calls() {
     on_tokio(false, recovers(TokioRuntime::new()));
 }
 
 #[test]
-fn smol_recovers_by_itself() {
+fn smol_recovers_without_calls() {
     watchdog(|| smol::block_on(recovers(SmolRuntime::new())));
 }
 
-/// Background tasks: half-open by a timer, and by a health check.
+/// Tests background tasks: half-open by a timer, and by a health check.
 async fn recovers(runtime: impl Runtime + Clone) {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(1)
@@ -140,7 +140,7 @@ async fn recovers(runtime: impl Runtime + Clone) {
                 .await
                 .is_err()
         );
-        // Nobody looks at the state; the events come all the same.
+        // The events are sent although the state is never read.
         for _ in ["open", "half-open"] {
             assert!(matches!(
                 events.next().await,
@@ -153,22 +153,22 @@ async fn recovers(runtime: impl Runtime + Clone) {
 
 /// Hazard H62.
 #[test]
-fn tokio_takes_the_longest_timers() {
-    on_tokio(false, longest(TokioRuntime::new()));
+fn tokio_accepts_the_longest_timers() {
+    on_tokio(false, accepts_longest_timers(TokioRuntime::new()));
 }
 
 /// Hazard H62.
 #[test]
-fn smol_takes_the_longest_timers() {
-    watchdog(|| smol::block_on(longest(SmolRuntime::new())));
+fn smol_accepts_the_longest_timers() {
+    watchdog(|| smol::block_on(accepts_longest_timers(SmolRuntime::new())));
 }
 
-async fn longest(runtime: impl Runtime + Clone) {
+async fn accepts_longest_timers(runtime: impl Runtime + Clone) {
     for seconds in [u64::MAX, 1 << 62, 1 << 52, 1 << 40] {
         let long = Duration::from_secs(seconds);
         let bulkhead = Bulkhead::new(config(), runtime.clone()).unwrap();
         let mut polls = 0;
-        let third = std::future::poll_fn(|cx| {
+        let ready_at_third_poll = std::future::poll_fn(|cx| {
             polls += 1;
             cx.waker().wake_by_ref();
             if polls > 2 {
@@ -182,13 +182,13 @@ async fn longest(runtime: impl Runtime + Clone) {
             .timeout(long)
             .run_timeout(long)
             .max_wait(long)
-            .execute(third);
+            .execute(ready_at_third_poll);
         assert_eq!(call.await, Ok(1), "{long:?}");
     }
 }
 
 #[test]
-fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
+fn dropping_tokio_releases_queued_calls_and_blocking_work() {
     watchdog(|| {
         let tokio = Builder::new_multi_thread()
             .worker_threads(1)
@@ -198,23 +198,23 @@ fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
         let limits = BulkheadConfig::new("real").max_concurrent_calls(3);
         let bulkhead = Bulkhead::new(limits, TokioRuntime::new()).unwrap();
         let (end, ended) = channel::<()>();
-        let (begun, begins) = channel();
+        let (started, has_started) = channel();
         let spawn =
             |call: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| drop(tokio.spawn(call));
-        // One runs, one has the only thread, one waits for that thread, two wait for a permit.
+        // One call runs, one has the only thread, one waits for that thread, two are queued.
         let inside = bulkhead.clone();
         spawn(Box::pin(async move {
             drop(inside.execute(pending::<Answer>()).await)
         }));
         let inside = bulkhead.clone();
         let work = move || {
-            begun.send(()).unwrap();
-            ended.recv().map_err(|_| "gone")
+            started.send(()).unwrap();
+            ended.recv().map_err(|_| "sender dropped")
         };
         spawn(Box::pin(async move {
             drop(inside.execute_blocking(work).await)
         }));
-        begins.recv().unwrap();
+        has_started.recv().unwrap();
         let inside = bulkhead.clone();
         spawn(Box::pin(async move {
             drop(inside.execute_blocking(|| Answer::Ok(1)).await)
@@ -228,8 +228,8 @@ fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
         }
         wait_for(|| bulkhead.stats().waiting == 2);
         tokio.shutdown_background();
-        // What a thread is busy with goes on; all else is gone.
-        // A call's end is counted right before its permit is free.
+        // Only the closure that a thread runs continues. The end of a call is counted right before
+        // its permit is released, so all three numbers are awaited.
         wait_for(|| {
             let stats = bulkhead.stats();
             (stats.active, stats.waiting, stats.permits_in_use) == (1, 0, 1)
@@ -245,7 +245,7 @@ fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
             ),
             (3, 3, 2)
         );
-        // Another runtime serves it as well.
+        // The bulkhead works on another runtime.
         let other = Builder::new_current_thread().build().unwrap();
         assert_eq!(
             other.block_on(bulkhead.execute(async { Answer::Ok(1) })),
@@ -255,7 +255,7 @@ fn dropping_tokio_with_calls_waiting_and_work_queued_leaves_nothing() {
 }
 
 #[test]
-fn blocking_work_without_a_runtime_is_a_shutdown_and_no_hang() {
+fn blocking_work_without_a_runtime_returns_shutdown() {
     watchdog(|| {
         let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
         let dropped = block_on(bulkhead.execute_blocking(|| Answer::Ok(1)));
@@ -264,7 +264,7 @@ fn blocking_work_without_a_runtime_is_a_shutdown_and_no_hang() {
             "{dropped:?}"
         );
         assert_eq!(bulkhead.stats().permits_in_use, 0);
-        // What needs no runtime works without one; also on that of another.
+        // A call that needs no timer works without a runtime, and on another executor.
         assert_eq!(block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
         assert_eq!(
             smol::block_on(bulkhead.execute(async { Answer::Ok(1) })),
@@ -286,7 +286,7 @@ fn blocking_work_without_a_runtime_is_a_shutdown_and_no_hang() {
     });
 }
 
-/// Gives the others time without measuring it; the watchdog ends what never comes.
+/// Yields to other threads until `condition` holds. The watchdog ends a test that hangs.
 fn wait_for(condition: impl Fn() -> bool) {
     while !condition() {
         std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! The layer for tower's services: alone, under virtual time, and in a server on a real socket.
+//! The tower layer: alone, under virtual time, and in a server on a real socket.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -30,13 +30,13 @@ fn config() -> BulkheadConfig {
 }
 
 #[test]
-fn polling_for_readiness_takes_no_permit() {
+fn poll_ready_acquires_no_permit() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(config(), runtime.clone()).unwrap();
     let layer = BulkheadLayer::new(bulkhead.clone());
-    // More services that are ready and never called than there are permits and places.
-    let mut ready_ones: Vec<_> = (0..5).map(|_| layer.layer(service_fn(echo))).collect();
-    for service in &mut ready_ones {
+    // More services are ready than there are permits and queue capacity.
+    let mut services: Vec<_> = (0..5).map(|_| layer.layer(service_fn(echo))).collect();
+    for service in &mut services {
         for _ in 0..3 {
             assert!(poll_ready(service).is_ready());
         }
@@ -51,43 +51,43 @@ fn polling_for_readiness_takes_no_permit() {
             .unwrap(),
         7
     );
-    // A future that nobody polls holds nothing either, and the service is still ready.
-    let unpolled = ready_ones[0].call(1);
-    assert_eq!(runtime.block_on(ready_ones[0].call(2)).unwrap(), 2);
+    // A future that is never polled holds nothing, and the service is still ready.
+    let unpolled = services[0].call(1);
+    assert_eq!(runtime.block_on(services[0].call(2)).unwrap(), 2);
     drop(unpolled);
     assert_eq!(bulkhead.stats().started, 2);
 }
 
 #[test]
-fn the_inner_service_is_asked_only_with_a_permit_in_hand() {
+fn inner_service_is_polled_only_with_a_permit() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(config(), runtime.clone()).unwrap();
-    let asked = Arc::new(AtomicU64::new(0));
+    let polls = Arc::new(AtomicU64::new(0));
     let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Counting {
-        asked: asked.clone(),
+        polls: polls.clone(),
     });
     runtime.block_on(async {
         let permit = bulkhead.try_acquire().unwrap();
         let mut waiting = Box::pin(service.call(()));
         assert!(poll_once(&mut waiting).await.is_none());
-        let refused = service.call(()).await.unwrap_err();
-        assert!(matches!(refused.get(), BulkheadError::Full { .. }));
-        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        let rejected = service.call(()).await.unwrap_err();
+        assert!(matches!(rejected.as_error(), BulkheadError::Full { .. }));
+        assert_eq!(polls.load(Ordering::SeqCst), 0);
         permit.succeed();
         waiting.await.unwrap();
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(polls.load(Ordering::SeqCst), 1);
     });
 }
 
 #[test]
-fn a_service_that_never_becomes_ready_runs_into_the_deadline() {
+fn service_that_never_becomes_ready_times_out() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(config().run_timeout(SECOND), runtime.clone()).unwrap();
     let mut service = BulkheadLayer::new(bulkhead.clone()).layer(NeverReady);
     let error = runtime.block_on(service.call(())).unwrap_err();
     assert!(
         matches!(
-            error.get(),
+            error.as_error(),
             BulkheadError::Timeout {
                 phase: TimeoutPhase::Running,
                 ..
@@ -103,29 +103,29 @@ fn a_service_that_never_becomes_ready_runs_into_the_deadline() {
 }
 
 #[test]
-fn a_service_that_fails_to_become_ready_is_a_failure() {
+fn failing_readiness_counts_as_failure() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(config().failure_threshold(1), runtime.clone()).unwrap();
     let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Broken);
     let error = runtime.block_on(service.call(())).unwrap_err();
-    assert_eq!(error.source().unwrap().to_string(), "not today");
+    assert_eq!(error.source().unwrap().to_string(), "out of service");
     assert_eq!(error.http_status(), 502);
-    let refused = runtime.block_on(service.call(())).unwrap_err();
+    let rejected = runtime.block_on(service.call(())).unwrap_err();
     assert!(
-        matches!(refused.get(), BulkheadError::CircuitOpen { .. }),
-        "{refused}"
+        matches!(rejected.as_error(), BulkheadError::CircuitOpen { .. }),
+        "{rejected}"
     );
-    assert_eq!(refused.retry_after_seconds(), 30);
+    assert_eq!(rejected.retry_after_seconds(), 30);
 }
 
 #[test]
 fn responses_and_errors_are_classified() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(config().failure_threshold(100), runtime.clone()).unwrap();
-    let answer = |status: Result<u16, std::fmt::Error>| ready(status);
+    let response = |status: Result<u16, std::fmt::Error>| ready(status);
     let mut by_status = BulkheadLayer::new(bulkhead.clone())
         .classify_status(|status: &u16| *status)
-        .layer(service_fn(answer));
+        .layer(service_fn(response));
     for (status, failed) in [
         (Ok(200), 0),
         (Ok(404), 0),
@@ -138,28 +138,28 @@ fn responses_and_errors_are_classified() {
         assert_eq!(
             result.is_ok(),
             status.is_ok(),
-            "a response stays a response"
+            "a response that counts as a failure is still returned"
         );
         assert_eq!(bulkhead.stats().failed, failed, "{status:?}");
     }
-    let mut by_hand = BulkheadLayer::new(bulkhead.clone())
+    let mut by_result = BulkheadLayer::new(bulkhead.clone())
         .classify(|result: &Result<u16, std::fmt::Error>| match result {
             Ok(429) => Outcome::Failure,
             Ok(_) => Outcome::Success,
             Err(_) => Outcome::Ignored,
         })
-        .layer(service_fn(answer));
-    let _ = runtime.block_on(by_hand.call(Ok(429)));
-    let _ = runtime.block_on(by_hand.call(Err(std::fmt::Error)));
+        .layer(service_fn(response));
+    let _ = runtime.block_on(by_result.call(Ok(429)));
+    let _ = runtime.block_on(by_result.call(Err(std::fmt::Error)));
     assert_eq!((bulkhead.stats().failed, bulkhead.stats().ignored), (4, 1));
 }
 
 #[test]
-fn the_error_is_one_type_that_goes_into_a_box_and_is_found_there() {
+fn service_error_can_be_downcast_from_a_box() {
     let runtime = ManualRuntime::new();
     let outer = Bulkhead::new(BulkheadConfig::new("outer"), runtime.clone()).unwrap();
     let inner = Bulkhead::new(BulkheadConfig::new("inner"), runtime.clone()).unwrap();
-    // Two bulkheads, one inside of the other, around a service whose errors are boxes already.
+    // Two nested bulkheads around a service whose errors are boxes already.
     let mut service = ServiceBuilder::new()
         .layer(BulkheadLayer::new(outer.clone()))
         .map_err(BoxError::from)
@@ -182,24 +182,24 @@ fn the_error_is_one_type_that_goes_into_a_box_and_is_found_there() {
     );
 
     inner.circuit_breaker().unwrap().force_open();
-    let refused = runtime.block_on(service.call(())).unwrap_err();
-    // The inner refusal is an error of the outer one's operation.
-    let BulkheadError::Operation(refusal) = refused.into_inner() else {
-        panic!("not the inner one's")
+    let rejected = runtime.block_on(service.call(())).unwrap_err();
+    // The inner rejection is an error of the outer one's operation.
+    let BulkheadError::Operation(rejection) = rejected.into_inner() else {
+        panic!("not an error of the inner bulkhead")
     };
-    let refusal = refusal.downcast::<ServiceError>().unwrap();
+    let rejection = rejection.downcast::<ServiceError>().unwrap();
     assert!(
-        refusal.is_rejection() && refusal.to_string().contains("inner"),
-        "{refusal}"
+        rejection.is_rejection() && rejection.to_string().contains("inner"),
+        "{rejection}"
     );
     assert_eq!(
-        (refusal.retry_after(), refusal.retry_after_seconds()),
+        (rejection.retry_after(), rejection.retry_after_seconds()),
         (None, 1)
     );
 }
 
 #[test]
-fn statuses_and_seconds_of_every_error() {
+fn errors_have_http_status_and_retry_after() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(
         config().isolation_duration(Duration::from_millis(1500)),
@@ -263,7 +263,7 @@ fn statuses_and_seconds_of_every_error() {
 }
 
 #[test]
-fn the_service_and_its_future_can_be_sent_to_other_threads() {
+fn service_and_future_are_send() {
     fn assert_send<T: Send>(_: &T) {}
     fn assert_service<S: Service<u32, Error = ServiceError> + Clone + Send + Sync + 'static>(
         _: &S,
@@ -276,8 +276,8 @@ fn the_service_and_its_future_can_be_sent_to_other_threads() {
 }
 
 #[tokio::test]
-async fn under_load_the_limit_holds_and_refusals_wait_for_nothing() {
-    let house = House::open(
+async fn rejections_are_immediate_and_the_limit_holds_under_load() {
+    let server = TestServer::start(
         BulkheadConfig::new("load")
             .max_concurrent_calls(4)
             .max_queue_size(3),
@@ -285,37 +285,37 @@ async fn under_load_the_limit_holds_and_refusals_wait_for_nothing() {
     .await;
     let client = reqwest::Client::new();
     let requests: Vec<_> = (0..64)
-        .map(|_| tokio::spawn(client.get(&house.url).send()))
+        .map(|_| tokio::spawn(client.get(&server.url).send()))
         .collect();
 
-    // All refusals arrive while those that were let in still hold their permits.
-    let (mut refused, mut held) = (Vec::new(), Vec::new());
-    while house.bulkhead.stats().rejected.full < 57 || house.inside() < 4 {
+    // All rejections arrive while the admitted calls hold their permits.
+    let (mut rejected, mut admitted) = (Vec::new(), Vec::new());
+    while server.bulkhead.stats().rejected.full < 57 || server.active() < 4 {
         tokio::task::yield_now().await;
     }
-    assert_eq!((house.inside(), house.bulkhead.stats().waiting), (4, 3));
-    // Answered in any order, so each is given the time to come in.
+    assert_eq!((server.active(), server.bulkhead.stats().waiting), (4, 3));
+    // The responses arrive in any order.
     let mut requests = futures_util::stream::FuturesUnordered::from_iter(requests);
-    while refused.len() < 57 {
-        let answer = futures_util::StreamExt::next(&mut requests)
+    while rejected.len() < 57 {
+        let response = futures_util::StreamExt::next(&mut requests)
             .await
             .unwrap()
             .unwrap()
             .unwrap();
-        assert_eq!(answer.status(), 503);
-        assert_eq!(answer.headers()["retry-after"], "1");
-        refused.push(answer);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+        rejected.push(response);
     }
-    assert_eq!(house.inside(), 4, "nobody has left meanwhile");
+    assert_eq!(server.active(), 4, "no admitted call has ended");
 
-    house.doors.add_permits(64);
-    while let Some(answer) = futures_util::StreamExt::next(&mut requests).await {
-        let answer = answer.unwrap().unwrap();
-        assert_eq!(answer.status(), 200);
-        held.push(answer);
+    server.responses.add_permits(64);
+    while let Some(response) = futures_util::StreamExt::next(&mut requests).await {
+        let response = response.unwrap().unwrap();
+        assert_eq!(response.status(), 200);
+        admitted.push(response);
     }
-    assert_eq!((held.len(), house.most()), (7, 4));
-    let stats = house.bulkhead.stats();
+    assert_eq!((admitted.len(), server.max_active()), (7, 4));
+    let stats = server.bulkhead.stats();
     assert_eq!(
         (
             stats.successful,
@@ -327,36 +327,36 @@ async fn under_load_the_limit_holds_and_refusals_wait_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_frees_its_permit() {
-    let house = House::open(BulkheadConfig::new("hang up").max_concurrent_calls(1)).await;
-    let request = tokio::spawn(reqwest::Client::new().get(&house.url).send());
-    while house.inside() == 0 {
+async fn disconnected_client_releases_its_permit() {
+    let server = TestServer::start(BulkheadConfig::new("disconnect").max_concurrent_calls(1)).await;
+    let request = tokio::spawn(reqwest::Client::new().get(&server.url).send());
+    while server.active() == 0 {
         tokio::task::yield_now().await;
     }
     request.abort();
-    let permit = house.bulkhead.acquire().await.unwrap();
+    let permit = server.bulkhead.acquire().await.unwrap();
     assert_eq!(
-        house.bulkhead.stats().cancelled,
+        server.bulkhead.stats().cancelled,
         1,
-        "which says nothing about the backend"
+        "a cancelled call does not count toward the circuit"
     );
     permit.succeed();
 }
 
 #[tokio::test]
-async fn a_server_that_only_says_500_is_isolated_and_comes_back() {
+async fn server_with_only_500_responses_is_isolated_and_recovers() {
     let isolation = Duration::from_millis(100);
-    let config = BulkheadConfig::new("moody")
+    let config = BulkheadConfig::new("failing")
         .failure_threshold(3)
         .success_threshold(1)
         .isolation_duration(isolation);
-    let house = House::open(config).await;
-    house.doors.add_permits(100);
-    house.status.store(500, Ordering::SeqCst);
+    let server = TestServer::start(config).await;
+    server.responses.add_permits(100);
+    server.status.store(500, Ordering::SeqCst);
     let client = reqwest::Client::new();
-    let ask = || async {
+    let request_status = || async {
         client
-            .get(&house.url)
+            .get(&server.url)
             .send()
             .await
             .unwrap()
@@ -364,49 +364,49 @@ async fn a_server_that_only_says_500_is_isolated_and_comes_back() {
             .as_u16()
     };
     for _ in 0..3 {
-        assert_eq!(ask().await, 500, "the answer itself passes");
+        assert_eq!(request_status().await, 500, "the response is passed on");
     }
     let begin = ClockOnly.now();
-    assert_eq!(ask().await, 503);
-    assert_eq!(house.bulkhead.stats().started, 3);
-    house.status.store(200, Ordering::SeqCst);
-    // The isolation is real time here: the server's own clock.
-    while ask().await == 503 {
+    assert_eq!(request_status().await, 503);
+    assert_eq!(server.bulkhead.stats().started, 3);
+    server.status.store(200, Ordering::SeqCst);
+    // The isolation is measured in real time here.
+    while request_status().await == 503 {
         assert!(ClockOnly.now() - begin < 100 * isolation);
     }
-    assert_eq!(ask().await, 200);
-    assert!(house.bulkhead.is_healthy());
+    assert_eq!(request_status().await, 200);
+    assert!(server.bulkhead.is_healthy());
 }
 
-/// A web server with a bulkhead and a handler that opens its doors when it is told to.
-struct House {
+/// A web server with a bulkhead, whose handler responds when the test permits it.
+struct TestServer {
     url: String,
     bulkhead: Bulkhead,
-    doors: Arc<Semaphore>,
+    responses: Arc<Semaphore>,
     status: Arc<AtomicU64>,
     counts: Arc<(AtomicU64, AtomicU64)>,
 }
 
-impl House {
-    async fn open(config: BulkheadConfig) -> Self {
+impl TestServer {
+    async fn start(config: BulkheadConfig) -> Self {
         let bulkhead = Bulkhead::new(config, TokioRuntime::new()).unwrap();
-        let (doors, status) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(200)));
+        let (responses, status) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(200)));
         let counts = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
         let handler = {
-            let (doors, status, counts) = (doors.clone(), status.clone(), counts.clone());
+            let (responses, status, counts) = (responses.clone(), status.clone(), counts.clone());
             move || async move {
                 let now = counts.0.fetch_add(1, Ordering::SeqCst) + 1;
                 counts.1.fetch_max(now, Ordering::SeqCst);
-                doors.acquire().await.unwrap().forget();
+                responses.acquire().await.unwrap().forget();
                 counts.0.fetch_sub(1, Ordering::SeqCst);
                 StatusCode::from_u16(status.load(Ordering::SeqCst) as u16).unwrap()
             }
         };
         let guard = ServiceBuilder::new()
-            .layer(HandleErrorLayer::new(refuse))
+            .layer(HandleErrorLayer::new(into_response))
             .layer(
                 BulkheadLayer::new(bulkhead.clone())
-                    .classify_status(|answer: &Response| answer.status().as_u16()),
+                    .classify_status(|response: &Response| response.status().as_u16()),
             );
         let routes = axum::Router::new().route("/", get(handler)).layer(guard);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -415,22 +415,22 @@ impl House {
         Self {
             url,
             bulkhead,
-            doors,
+            responses,
             status,
             counts,
         }
     }
 
-    fn inside(&self) -> u64 {
+    fn active(&self) -> u64 {
         self.counts.0.load(Ordering::SeqCst)
     }
 
-    fn most(&self) -> u64 {
+    fn max_active(&self) -> u64 {
         self.counts.1.load(Ordering::SeqCst)
     }
 }
 
-async fn refuse(error: ServiceError) -> Response {
+async fn into_response(error: ServiceError) -> Response {
     let status = StatusCode::from_u16(error.http_status()).unwrap();
     (
         status,
@@ -453,13 +453,13 @@ where
 }
 
 fn poll_now<F: Future>(future: F) -> F::Output {
-    futures_lite::future::block_on(poll_once(future)).expect("ready at once")
+    futures_lite::future::block_on(poll_once(future)).expect("completes at its first poll")
 }
 
-/// Counts how often it is asked whether it is ready.
+/// Counts the calls of `poll_ready`.
 #[derive(Clone)]
 struct Counting {
-    asked: Arc<AtomicU64>,
+    polls: Arc<AtomicU64>,
 }
 
 impl Service<()> for Counting {
@@ -468,7 +468,7 @@ impl Service<()> for Counting {
     type Future = Ready<Result<(), Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.polls.fetch_add(1, Ordering::SeqCst);
         Poll::Ready(Ok(()))
     }
 
@@ -490,7 +490,7 @@ impl Service<()> for NeverReady {
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        panic!("called without being ready")
+        panic!("called before it was ready")
     }
 }
 
@@ -503,16 +503,16 @@ impl Service<()> for Broken {
     type Future = Ready<Result<(), BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Err("not today".into()))
+        Poll::Ready(Err("out of service".into()))
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        panic!("called without being ready")
+        panic!("called before it was ready")
     }
 }
 
 mod grpc {
-    //! A client of tonic's whose channel is behind a bulkhead.
+    //! A tonic client with a channel behind a bulkhead.
 
     use std::error::Error;
     use std::future::{Ready, ready};
@@ -528,12 +528,12 @@ mod grpc {
     use tower::{Layer, service_fn};
 
     #[test]
-    fn what_a_guarded_channel_refuses_is_found_in_the_status() {
+    fn tonic_status_contains_the_service_error() {
         let runtime = ManualRuntime::new();
         let config = BulkheadConfig::new("greeter").failure_threshold(1);
         let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
         let channel = BulkheadLayer::new(bulkhead.clone()).layer(service_fn(unreachable));
-        // As in a client that tonic has generated.
+        // As in a client that is generated by tonic.
         let mut client = Grpc::new(channel);
         let mut greet = || {
             runtime.block_on(async {
@@ -549,7 +549,7 @@ mod grpc {
             assert_eq!(
                 status.code(),
                 Code::Unknown,
-                "tonic's word for an error of others"
+                "tonic maps foreign errors to Unknown"
             );
             let source = status
                 .source()
@@ -563,8 +563,8 @@ mod grpc {
             })
         };
         assert_eq!(error(&greet()), Some((false, "operation failed".into(), 1)));
-        let told = "bulkhead \"greeter\" refused the call: circuit is open, retry in 30s";
-        assert_eq!(error(&greet()), Some((true, told.into(), 30)));
+        let message = "bulkhead \"greeter\" rejected the call: circuit is open, retry in 30s";
+        assert_eq!(error(&greet()), Some((true, message.into(), 30)));
         assert_eq!(bulkhead.stats().started, 1);
     }
 

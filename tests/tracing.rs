@@ -1,4 +1,4 @@
-//! What a subscriber sees of calls, refusals and transitions.
+//! The spans and events of calls, rejections and transitions.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -23,14 +23,14 @@ use tracing_subscriber::{Layer, Registry};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_span_tells_name_id_times_and_outcome() {
+fn span_contains_name_id_times_and_outcome() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(
         BulkheadConfig::new("api").max_concurrent_calls(1),
         runtime.clone(),
     )
     .unwrap();
-    let (report, seen) = watch(Level::DEBUG, || {
+    let (report, recorded) = record_events(Level::DEBUG, || {
         runtime.block_on(async {
             let permit = bulkhead.acquire().await.unwrap();
             let clock = runtime.clone();
@@ -48,8 +48,8 @@ fn a_span_tells_name_id_times_and_outcome() {
     });
     assert_eq!((report.queued, report.ran), (2 * SECOND, SECOND));
 
-    let [permit, call] = &seen.spans("call")[..] else {
-        panic!("{seen:?}")
+    let [permit, call] = &recorded.spans("call")[..] else {
+        panic!("{recorded:?}")
     };
     assert_eq!(call["bulkhead"], "api");
     assert_eq!(call["id"], report.id.to_string());
@@ -59,28 +59,28 @@ fn a_span_tells_name_id_times_and_outcome() {
     assert!(!call.contains_key("reason"));
     assert_eq!(permit["outcome"], "success");
     assert_eq!((&*permit["queued"], &*permit["ran"]), ("0ns", "2s"));
-    // The operation runs within the span of its call, also when it is polled a second time.
-    assert_eq!(seen.events("working")[0]["in span"], "call");
+    // The operation runs within the span of its call, even when it is polled again.
+    assert_eq!(recorded.events("working")[0]["in span"], "call");
 }
 
-/// A clock that panics at a reading of the test's choice.
+/// A clock that panics at a chosen reading.
 #[derive(Clone, Debug)]
 struct BrokenClock {
     runtime: ManualRuntime,
     /// Readings until then.
-    left: Arc<Mutex<Option<u32>>>,
+    remaining: Arc<Mutex<Option<u32>>>,
 }
 
 impl Runtime for BrokenClock {
     fn now(&self) -> Instant {
-        let mut left = self.left.lock().unwrap();
-        match *left {
+        let mut remaining = self.remaining.lock().unwrap();
+        match *remaining {
             Some(0) => {
-                *left = None;
-                drop(left);
-                panic!("a clock that fails once")
+                *remaining = None;
+                drop(remaining);
+                panic!("the clock fails once")
             }
-            Some(n) => *left = Some(n - 1),
+            Some(n) => *remaining = Some(n - 1),
             None => {}
         }
         self.runtime.now()
@@ -100,15 +100,15 @@ impl Runtime for BrokenClock {
 }
 
 #[test]
-fn a_clock_that_panics_while_somebody_listens_loses_nothing() {
+fn panicking_clock_with_a_subscriber_leaks_no_permit() {
     let runtime = ManualRuntime::new();
     let clock = BrokenClock {
         runtime: runtime.clone(),
-        left: Arc::default(),
+        remaining: Arc::default(),
     };
-    let (panics, _) = watch(Level::DEBUG, || {
+    let (panics, _) = record_events(Level::DEBUG, || {
         let mut panics = 0;
-        // A call under these limits reads it some ten times; each of the readings fails once.
+        // A call with these limits reads it about ten times. Each of the readings fails once.
         for reading in 0..16 {
             let config = BulkheadConfig::new("api")
                 .max_concurrent_calls(1)
@@ -117,11 +117,11 @@ fn a_clock_that_panics_while_somebody_listens_loses_nothing() {
                 .slow_call_rate_threshold(0.5)
                 .slow_call_duration_threshold(SECOND);
             let bulkhead = Bulkhead::new(config.circuit_breaker(rules), clock.clone()).unwrap();
-            *clock.left.lock().unwrap() = Some(reading);
+            *clock.remaining.lock().unwrap() = Some(reading);
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 runtime.block_on(bulkhead.execute(async { Ok::<_, ()>(()) }))
             }));
-            *clock.left.lock().unwrap() = None;
+            *clock.remaining.lock().unwrap() = None;
             panics += u32::from(ended.is_err());
             let stats = bulkhead.stats();
             assert_eq!(
@@ -133,15 +133,15 @@ fn a_clock_that_panics_while_somebody_listens_loses_nothing() {
         }
         panics
     });
-    assert!((3..16).contains(&panics), "{panics} of its readings failed");
+    assert!((3..16).contains(&panics), "{panics} readings failed");
 }
 
 #[test]
-fn what_happens_to_the_fleets_store_has_its_level() {
+fn store_events_have_their_level() {
     let runtime = ManualRuntime::new();
     let memory = MemoryStore::new(runtime.clone());
     let store = FaultStore::new(memory, runtime.clone());
-    let ((), seen) = watch(Level::DEBUG, || {
+    let ((), recorded) = record_events(Level::DEBUG, || {
         let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
         let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
         fleet.attach(&bulkhead).unwrap();
@@ -161,45 +161,48 @@ fn what_happens_to_the_fleets_store_has_its_level() {
         runtime.advance(10 * SECOND);
         drop(fleet);
     });
-    assert_eq!(seen.events("synchronised with the store").len(), 1);
-    let degraded = &seen.events("store can't be used, calls go by local rules")[..];
-    let [down] = degraded else { panic!("{seen:?}") };
+    assert_eq!(recorded.events("synchronized with the store").len(), 1);
+    let degraded = &recorded.events("store is unavailable, circuits follow local rules")[..];
+    let [down] = degraded else {
+        panic!("{recorded:?}")
+    };
     assert_eq!(down["level"], "WARN");
-    let [denied] = &seen.events("store can't be used until somebody mends it")[..] else {
-        panic!("{seen:?}")
+    let [denied] = &recorded.events("store can't be used until an operator fixes the problem")[..]
+    else {
+        panic!("{recorded:?}")
     };
     assert_eq!(denied["level"], "ERROR");
     assert!(
         denied["error"].contains("GRANT bulkman_app TO shop"),
         "{denied:?}"
     );
-    let [again] = &seen.events("synchronised with the store again")[..] else {
-        panic!("{seen:?}")
+    let [again] = &recorded.events("synchronized with the store again")[..] else {
+        panic!("{recorded:?}")
     };
     assert_eq!(again["level"], "INFO");
     assert!(again.contains_key("after"), "{again:?}");
-    let [pending] = &seen.events("decision waits for the store")[..] else {
-        panic!("{seen:?}")
+    let [pending] = &recorded.events("decision is pending until the store is available")[..] else {
+        panic!("{recorded:?}")
     };
     assert_eq!((&*pending["level"], &*pending["circuit"]), ("INFO", "api"));
-    let [settled] = &seen.events("decision settled")[..] else {
-        panic!("{seen:?}")
+    let [resolved] = &recorded.events("decision resolved")[..] else {
+        panic!("{recorded:?}")
     };
     assert_eq!(
-        (&*settled["level"], &*settled["ending"]),
+        (&*resolved["level"], &*resolved["ending"]),
         ("DEBUG", "published")
     );
 }
 
 #[test]
-fn every_end_of_a_call_has_its_outcome() {
+fn span_records_how_each_call_ended() {
     let runtime = ManualRuntime::new();
     let config = BulkheadConfig::new("api")
         .max_concurrent_calls(1)
         .max_queue_size(0)
         .run_timeout(SECOND);
     let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
-    let ((), seen) = watch(Level::DEBUG, || {
+    let ((), recorded) = record_events(Level::DEBUG, || {
         runtime.block_on(async {
             let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
             let _ = bulkhead.execute(ready(Err::<(), _>(()))).await;
@@ -223,7 +226,7 @@ fn every_end_of_a_call_has_its_outcome() {
         bulkhead.shutdown();
         let _ = bulkhead.try_acquire();
     });
-    let ends: Vec<_> = seen
+    let ends: Vec<_> = recorded
         .spans("call")
         .iter()
         .map(|span| span["outcome"].clone())
@@ -234,41 +237,41 @@ fn every_end_of_a_call_has_its_outcome() {
         "ignored",
         "timed_out",
         "cancelled",
-        "refused",
+        "rejected",
         "success",
         "panicked",
         "panicked",
-        "refused",
+        "rejected",
     ];
     assert_eq!(ends, expected);
-    let reasons: Vec<_> = seen
+    let reasons: Vec<_> = recorded
         .spans("call")
         .iter()
         .filter_map(|span| span.get("reason").cloned())
         .collect();
     assert_eq!(reasons, ["full", "shutdown"]);
-    // A refusal is an event too, for those who filter spans away.
-    let refusals = seen.events("call refused");
+    // A rejection is an event as well, for subscribers that filter spans.
+    let rejections = recorded.events("call rejected");
     assert_eq!(
-        refusals
+        rejections
             .iter()
             .map(|event| &*event["reason"])
             .collect::<Vec<_>>(),
         ["full", "shutdown"]
     );
     assert!(
-        refusals
+        rejections
             .iter()
             .all(|event| event["bulkhead"] == "api" && event["level"] == "DEBUG")
     );
 }
 
 #[test]
-fn a_call_that_left_the_queue_is_told_apart_from_one_that_timed_out_there() {
+fn cancelled_and_timed_out_waiters_have_different_outcomes() {
     let runtime = ManualRuntime::new();
     let config = BulkheadConfig::new("api").max_concurrent_calls(1);
     let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
-    let ((), seen) = watch(Level::DEBUG, || {
+    let ((), recorded) = record_events(Level::DEBUG, || {
         runtime.block_on(async {
             let _permit = bulkhead.acquire().await.unwrap();
             let _ = bulkhead
@@ -276,33 +279,40 @@ fn a_call_that_left_the_queue_is_told_apart_from_one_that_timed_out_there() {
                 .max_wait(SECOND)
                 .execute(ready(Ok::<_, ()>(())))
                 .await;
-            let mut left = std::pin::pin!(bulkhead.acquire());
-            assert!(futures_lite::future::poll_once(&mut left).await.is_none());
+            let mut cancelled = std::pin::pin!(bulkhead.acquire());
+            assert!(
+                futures_lite::future::poll_once(&mut cancelled)
+                    .await
+                    .is_none()
+            );
         });
     });
-    // The one that times out first was begun second.
-    let spans = seen.spans("call");
-    let told: Vec<_> = spans
+    // The waiter that timed out was created before the one that was cancelled.
+    let spans = recorded.spans("call");
+    let observed: Vec<_> = spans
         .iter()
         .map(|s| (&*s["outcome"], s.get("reason").map(|r| &**r)))
         .collect();
     assert_eq!(
-        told,
+        observed,
         [
             ("cancelled", None),
-            ("refused", Some("timed_out_in_queue")),
+            ("rejected", Some("timed_out_in_queue")),
             ("cancelled", None)
         ]
     );
     assert_eq!(spans[1]["queued"], "1s");
-    assert!(!spans[1].contains_key("ran"), "it never began");
+    assert!(
+        !spans[1].contains_key("ran"),
+        "the operation was never started"
+    );
 }
 
 #[test]
-fn blocking_work_runs_within_the_callers_span_and_subscriber() {
+fn blocking_work_inherits_the_span_and_the_subscriber() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(BulkheadConfig::new("disk"), runtime.clone()).unwrap();
-    let ((), seen) = watch(Level::DEBUG, || {
+    let ((), recorded) = record_events(Level::DEBUG, || {
         let request = tracing::info_span!("request", path = "/report");
         let _entered = request.enter();
         let work = bulkhead.execute_blocking(|| {
@@ -311,12 +321,12 @@ fn blocking_work_runs_within_the_callers_span_and_subscriber() {
         });
         runtime.block_on(work).unwrap();
     });
-    assert_eq!(seen.events("reading")[0]["in span"], "call");
-    assert_eq!(seen.spans("call")[0]["parent"], "request");
-    assert_eq!(seen.spans("call")[0]["outcome"], "success");
+    assert_eq!(recorded.events("reading")[0]["in span"], "call");
+    assert_eq!(recorded.spans("call")[0]["parent"], "request");
+    assert_eq!(recorded.spans("call")[0]["outcome"], "success");
 
-    // Where calls have no span, the caller's own is still there.
-    let ((), seen) = watch(Level::INFO, || {
+    // If calls have no span, the span of the caller is current.
+    let ((), recorded) = record_events(Level::INFO, || {
         let _entered = tracing::info_span!("request").entered();
         let work = bulkhead.execute_blocking(|| {
             tracing::info!("reading");
@@ -324,17 +334,17 @@ fn blocking_work_runs_within_the_callers_span_and_subscriber() {
         });
         runtime.block_on(work).unwrap();
     });
-    assert_eq!(seen.events("reading")[0]["in span"], "request");
+    assert_eq!(recorded.events("reading")[0]["in span"], "request");
 }
 
 #[test]
-fn transitions_are_events_and_an_opening_is_a_warning() {
+fn transitions_are_info_events_and_openings_are_warnings() {
     let runtime = ManualRuntime::new();
     let config = BulkheadConfig::new("api")
         .failure_threshold(2)
         .success_threshold(1);
     let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
-    let ((), seen) = watch(Level::INFO, || {
+    let ((), recorded) = record_events(Level::INFO, || {
         for _ in 0..2 {
             let _ = bulkhead.execute_sync(|| Err::<(), _>(()));
         }
@@ -342,7 +352,7 @@ fn transitions_are_events_and_an_opening_is_a_warning() {
         runtime.advance(30 * SECOND);
         bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
     });
-    let opened = &seen.events("circuit opened")[0];
+    let opened = &recorded.events("circuit opened")[0];
     assert_eq!((&*opened["level"], &*opened["circuit"]), ("WARN", "api"));
     assert_eq!((&*opened["from"], &*opened["to"]), ("closed", "open"));
     assert_eq!(
@@ -350,33 +360,33 @@ fn transitions_are_events_and_an_opening_is_a_warning() {
         ("consecutive_failures", "30s")
     );
     assert_eq!(opened["consecutive_failures"], "2");
-    let others = seen.events("circuit changed its state");
+    let others = recorded.events("circuit changed state");
     assert!(others.iter().all(|event| event["level"] == "INFO"));
-    let told: Vec<_> = others
+    let observed: Vec<_> = others
         .iter()
         .map(|event| (&*event["to"], &*event["cause"]))
         .collect();
     assert_eq!(
-        told,
+        observed,
         [
             ("half_open", "isolation_over"),
             ("closed", "probes_succeeded")
         ]
     );
-    // Below its level nothing was made: no span, no refusal.
-    assert!(seen.spans("call").is_empty() && seen.events("call refused").is_empty());
+    // Spans and rejections are below this level.
+    assert!(recorded.spans("call").is_empty() && recorded.events("call rejected").is_empty());
 }
 
 #[test]
-fn a_circuit_breaker_alone_tells_its_transitions_too() {
+fn standalone_circuit_breaker_emits_transition_events() {
     let breaker = CircuitBreaker::new("alone", CircuitBreakerConfig::new(), ClockOnly).unwrap();
-    let ((), seen) = watch(Level::INFO, || breaker.force_open());
-    assert_eq!(seen.events("circuit opened")[0]["to"], "forced_open");
-    assert!(!seen.events("circuit opened")[0].contains_key("isolation"));
+    let ((), recorded) = record_events(Level::INFO, || breaker.force_open());
+    assert_eq!(recorded.events("circuit opened")[0]["to"], "forced_open");
+    assert!(!recorded.events("circuit opened")[0].contains_key("isolation"));
 }
 
 #[test]
-fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
+fn each_rejection_emits_one_event() {
     let runtime = ManualRuntime::new();
     let config = CircuitBreakerConfig::new()
         .failure_threshold(1)
@@ -384,9 +394,9 @@ fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
     let breaker = CircuitBreaker::new("alone", config, runtime.clone()).unwrap();
     let inside = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
     inside.circuit_breaker().unwrap().force_open();
-    let ((), seen) = watch(Level::DEBUG, || {
+    let ((), recorded) = record_events(Level::DEBUG, || {
         assert!(breaker.execute_sync(|| Err::<(), _>("down")).is_err());
-        // Each way to ask.
+        // Each way to acquire.
         assert!(breaker.execute_sync(|| Ok::<_, ()>(())).is_err());
         assert!(
             runtime
@@ -395,7 +405,7 @@ fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
         );
         assert!(breaker.try_acquire().is_err());
         assert!(breaker.try_acquire_at(runtime.now() + SECOND).is_err());
-        // An admission is no event.
+        // An admission emits no event.
         breaker.half_open();
         let probe = breaker.try_acquire().unwrap();
         assert!(breaker.try_acquire().is_err());
@@ -409,8 +419,8 @@ fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
                 .is_err()
         );
     });
-    let refusals = seen.events("call refused");
-    let told: Vec<_> = refusals
+    let rejections = recorded.events("call rejected");
+    let observed: Vec<_> = rejections
         .iter()
         .map(|event| {
             assert_eq!(event["level"], "DEBUG");
@@ -425,7 +435,7 @@ fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
             )
         })
         .collect();
-    let open = |left| ("alone", "circuit_open", Some(left));
+    let open = |remaining| ("alone", "circuit_open", Some(remaining));
     let expected = [
         open("30s"),
         open("30s"),
@@ -435,22 +445,22 @@ fn a_circuit_breaker_alone_tells_its_refusals_and_a_bulkhead_tells_each_once() {
         ("alone", "forced_open", None),
         ("api", "forced_open", None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(observed, expected);
 }
 
 #[test]
-fn refusals_are_below_the_level_of_production() {
+fn rejections_are_debug_events() {
     let breaker = CircuitBreaker::new("alone", CircuitBreakerConfig::new(), ClockOnly).unwrap();
     breaker.force_open();
-    let ((), seen) = watch(Level::INFO, || assert!(breaker.try_acquire().is_err()));
-    assert!(seen.0.lock().unwrap().is_empty(), "{seen:?}");
+    let ((), recorded) = record_events(Level::INFO, || assert!(breaker.try_acquire().is_err()));
+    assert!(recorded.0.lock().unwrap().is_empty(), "{recorded:?}");
 }
 
 #[test]
-fn a_target_that_is_filtered_away_costs_no_span() {
+fn filtered_target_creates_no_span() {
     let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), ClockOnly).unwrap();
-    let seen = Seen::default();
-    let layer = Recorder(seen.clone()).with_filter(Targets(|target| target != "bulkman::call"));
+    let recorded = Recorded::default();
+    let layer = Recorder(recorded.clone()).with_filter(Targets(|target| target != "bulkman::call"));
     tracing::subscriber::with_default(Registry::default().with(layer), || {
         let work = || {
             tracing::debug!("working");
@@ -458,25 +468,28 @@ fn a_target_that_is_filtered_away_costs_no_span() {
         };
         bulkhead.execute_sync(work).unwrap();
     });
-    assert!(seen.spans("call").is_empty());
-    assert!(!seen.events("working")[0].contains_key("in span"));
+    assert!(recorded.spans("call").is_empty());
+    assert!(!recorded.events("working")[0].contains_key("in span"));
 }
 
 /// Runs `code` under a subscriber that records everything up to `level`.
-fn watch<R>(level: Level, code: impl FnOnce() -> R) -> (R, Seen) {
-    let seen = Seen::default();
+fn record_events<R>(level: Level, code: impl FnOnce() -> R) -> (R, Recorded) {
+    let recorded = Recorded::default();
     let filter = tracing_subscriber::filter::LevelFilter::from_level(level);
-    let subscriber = Registry::default().with(Recorder(seen.clone()).with_filter(filter));
-    (tracing::subscriber::with_default(subscriber, code), seen)
+    let subscriber = Registry::default().with(Recorder(recorded.clone()).with_filter(filter));
+    (
+        tracing::subscriber::with_default(subscriber, code),
+        recorded,
+    )
 }
 
 type Fields = BTreeMap<String, String>;
 
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Mutex<Vec<(u64, Fields)>>>);
+struct Recorded(Arc<Mutex<Vec<(u64, Fields)>>>);
 
-impl Seen {
-    /// The spans of this name in the order in which they were made, with what was recorded.
+impl Recorded {
+    /// Returns the spans with this name, in the order of their creation, with their fields.
     fn spans(&self, name: &str) -> Vec<Fields> {
         self.of("span", name)
     }
@@ -495,7 +508,7 @@ impl Seen {
     }
 }
 
-struct Recorder(Seen);
+struct Recorder(Recorded);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
@@ -510,7 +523,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
 
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
         let mut all = self.0.0.lock().unwrap();
-        // The newest of this id: ids are used again.
+        // The newest span with this id, because ids are reused.
         let span = all
             .iter_mut()
             .rev()

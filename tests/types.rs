@@ -1,4 +1,4 @@
-//! What the public types promise without being called: Send, Sync, Unpin, sizes.
+//! Properties of the public types: `Send`, `Sync`, `Unpin`, unwind safety, sizes.
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
@@ -12,7 +12,7 @@ use bulkman::bulkhead::{BulkheadName, BulkheadStats};
 use bulkman::call::{Call, DefaultClassifier, ExecutionReport};
 use bulkman::circuit_breaker::{CircuitEvents, CircuitSnapshot, Transition};
 use bulkman::future::{
-    Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteWithReport,
+    Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteOwned, ExecuteWithReport,
 };
 use bulkman::manager::ManagerError;
 use bulkman::testing::ManualRuntime;
@@ -31,7 +31,7 @@ fn send_value<T: Send>(value: T) -> T {
 type Boxed = Pin<Box<dyn Future<Output = Result<u32, u32>> + Send>>;
 
 #[test]
-fn what_is_shared_is_send_and_sync() {
+fn shared_types_are_send_and_sync() {
     send_sync::<Bulkhead>();
     send_sync::<BulkheadConfig>();
     send_sync::<BulkheadManager>();
@@ -54,41 +54,42 @@ fn what_is_shared_is_send_and_sync() {
 }
 
 #[test]
-fn what_a_task_holds_is_send() {
+fn futures_and_permits_are_send() {
     send::<Permit>();
     send::<Acquire>();
     send::<Drained<'_>>();
-    send::<Execute<&Bulkhead, Boxed, DefaultClassifier>>();
-    send::<Execute<Bulkhead, Boxed, DefaultClassifier>>();
+    send::<Execute<'_, Boxed, DefaultClassifier>>();
+    send::<ExecuteOwned<Boxed, DefaultClassifier>>();
     send::<ExecuteInBulkhead<Boxed>>();
-    send::<ExecuteWithReport<&Bulkhead, Boxed, DefaultClassifier>>();
+    send::<ExecuteWithReport<'_, Boxed, DefaultClassifier>>();
     send::<ExecuteBlocking<fn() -> Result<u32, u32>, u32, u32, DefaultClassifier>>();
 }
 
 #[test]
-fn futures_that_hold_nothing_pinned_are_unpin() {
+fn futures_without_pinned_fields_are_unpin() {
     unpin::<Permit>();
     unpin::<Acquire>();
     unpin::<Drained<'_>>();
     unpin::<CircuitEvents>();
-    unpin::<Execute<&Bulkhead, Boxed, DefaultClassifier>>();
+    unpin::<Execute<'_, Boxed, DefaultClassifier>>();
+    unpin::<ExecuteOwned<Boxed, DefaultClassifier>>();
     unpin::<ExecuteInBulkhead<Boxed>>();
     // A closure is moved, never pinned.
     unpin::<ExecuteBlocking<fn() -> Result<u32, u32>, u32, u32, DefaultClassifier>>();
 }
 
 #[test]
-fn a_bulkhead_may_cross_a_panic() {
-    fn survives<T: UnwindSafe + RefUnwindSafe>() {}
-    survives::<CircuitBreaker>();
-    survives::<BulkheadConfig>();
-    survives::<BulkheadError<u32>>();
-    // It is meant for `catch_unwind` without ceremony.
-    survives::<Bulkhead>();
+fn types_are_unwind_safe() {
+    fn unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
+    unwind_safe::<CircuitBreaker>();
+    unwind_safe::<BulkheadConfig>();
+    unwind_safe::<BulkheadError<u32>>();
+    // It can be used within `catch_unwind` without `AssertUnwindSafe`.
+    unwind_safe::<Bulkhead>();
 }
 
 #[test]
-fn an_operation_need_not_be_send_and_its_call_is_then_not_either() {
+fn operation_need_not_be_send() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(BulkheadConfig::new("types"), runtime.clone()).unwrap();
     let local = Rc::new(5);
@@ -98,17 +99,17 @@ fn an_operation_need_not_be_send_and_its_call_is_then_not_either() {
         Ok::<_, Infallible>(*inside + 1)
     };
     assert_eq!(runtime.block_on(bulkhead.execute(operation)), Ok(6));
-    // One that is `Send` stays so, also while it borrows.
+    // The call of an operation that is `Send` is `Send`, even if the operation borrows.
     let text = String::from("borrowed");
     let call = send_value(bulkhead.execute(async { Ok::<_, Infallible>(text.len()) }));
     assert_eq!(runtime.block_on(call), Ok(8));
 }
 
-/// The most that a call may be larger than its operation.
+/// The maximum number of bytes that a call adds to its operation.
 const OVERHEAD: usize = 256;
 
 #[test]
-fn a_call_is_little_larger_than_its_operation() {
+fn future_of_a_call_is_little_larger_than_its_operation() {
     let bulkhead = Bulkhead::new(BulkheadConfig::new("types"), ManualRuntime::new()).unwrap();
     let manager = BulkheadManager::new(ManualRuntime::new());
     manager
@@ -144,8 +145,8 @@ fn a_call_is_little_larger_than_its_operation() {
             );
         };
     }
-    sizes!("of nothing", async { Ok::<(), ()>(()) });
-    sizes!("never", pending::<Result<(), ()>>());
+    sizes!("empty", async { Ok::<(), ()>(()) });
+    sizes!("pending", pending::<Result<(), ()>>());
     sizes!("with a kilobyte", async {
         let kilobyte = [1_u8; 1024];
         std::future::ready(()).await;
@@ -155,7 +156,7 @@ fn a_call_is_little_larger_than_its_operation() {
     check("permit", size_of::<Permit>(), 0);
     let closure = || Ok::<(), ()>(());
     check(
-        "execute_blocking, of nothing",
+        "execute_blocking, empty",
         size_of_val(&bulkhead.execute_blocking(closure)),
         0,
     );
@@ -166,9 +167,9 @@ fn a_call_is_little_larger_than_its_operation() {
     );
     assert_eq!(size_of::<Bulkhead>(), size_of::<usize>());
     figures.push(format!(
-        "error of nothing: {} bytes",
+        "error without operation error: {} bytes",
         size_of::<BulkheadError<()>>()
     ));
-    // Past the test harness, which would keep it to itself.
+    // Written directly, because the test harness captures the output of `eprintln!`.
     writeln!(std::io::stderr(), "{}", figures.join("\n")).unwrap();
 }

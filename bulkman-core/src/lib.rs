@@ -1,17 +1,24 @@
-//! The runtime-agnostic heart of [bulkman](https://docs.rs/bulkman): bulkhead, circuit breaker,
-//! manager, and the sharing of circuits, without a runtime and without I/O.
+//! The runtime-independent part of [bulkman](https://docs.rs/bulkman): bulkhead, circuit breaker,
+//! manager and fleet.
 //!
-//! Applications depend on `bulkman`, whose front page shows it all. This crate is for those who
-//! write a runtime or a store, and for libraries that embed a bulkhead or a circuit breaker and
-//! leave the executor to their users: they take an [`Arc<dyn Runtime>`](Runtime), do without one
-//! ([`ClockOnly`]), or pass the time themselves
-//! ([`try_acquire_at`](CircuitBreaker::try_acquire_at)).
+//! Applications should depend on the crate `bulkman`, which re-exports this crate and adds the
+//! runtimes. Depend on this crate directly to write:
+//!
+//! * a runtime: implement [`Runtime`] for an executor;
+//! * a store: implement [`CircuitStore`](store::CircuitStore), through which processes share their
+//!   circuits;
+//! * a library that contains a bulkhead or a circuit breaker and does not choose the executor. It
+//!   can accept an [`Arc<dyn Runtime>`](Runtime) as below, use the clock only
+//!   ([`ClockOnly`](runtime::ClockOnly)), or pass the time as an argument
+//!   ([`try_acquire_at`](CircuitBreaker::try_acquire_at)).
+//!
+//! This crate contains no executor and performs no I/O.
 //!
 //! ```
 //! use bulkman::{Bulkhead, BulkheadConfig, ConfigError, Runtime};
 //! use std::sync::Arc;
 //!
-//! /// A client that runs wherever its user's other code runs.
+//! /// A client that runs on the executor of its user.
 //! pub struct Client {
 //!     bulkhead: Bulkhead,
 //! }
@@ -19,7 +26,7 @@
 //! impl Client {
 //!     pub fn new(runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
 //!         let config = BulkheadConfig::new("inventory").max_concurrent_calls(20);
-//!         Ok(Self { bulkhead: Bulkhead::with_runtime(config, runtime)? })
+//!         Ok(Self { bulkhead: Bulkhead::new(config, runtime)? })
 //!     }
 //! }
 //! # let _ = Client::new(Arc::new(bulkman::runtime::ClockOnly))?;

@@ -1,4 +1,4 @@
-//! The name of a bulkhead or of a circuit, validated once.
+//! The validated name of a bulkhead or circuit.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use crate::config_error::ConfigError;
 
-/// Bytes kept inside the value; names up to this length are copied, longer ones are shared.
+/// The number of bytes stored inline. Longer names are shared through an `Arc`.
 ///
-/// An `Arc` costs about twice an atomic operation per clone and drop, more than a refusal may
-/// take; 16 bytes hold most names, and are copied by one move.
+/// Cloning and dropping an `Arc` costs two atomic operations, which is more than a rejection may
+/// take. 16 bytes hold most names and are copied by one move.
 const INLINE: usize = 16;
 
-/// The name of a bulkhead: 1 to 255 bytes of UTF-8 without control characters.
+/// The name of a bulkhead or circuit.
 ///
-/// It identifies a circuit in logs, errors, metrics and the store. Cloning is cheap and does not
-/// allocate, so that an error may carry it.
+/// It consists of 1 to 255 bytes of UTF-8 without control characters. It identifies a circuit in
+/// logs, errors, metrics and the store. Cloning is cheap and does not allocate, so every error
+/// contains the name.
 ///
 /// ```
 /// use bulkman::bulkhead::BulkheadName;
@@ -37,25 +38,26 @@ enum Repr {
     Shared(Arc<str>),
 }
 
-/// Two parts as wide as a register each. Anything narrower is stored piece by piece and loaded
-/// back as a whole, which a processor can't forward from one to the other: that took longer than
-/// all the rest of a refusal.
+/// A name that is stored inline, in parts that are as wide as a register.
+///
+/// Narrower parts are stored one by one and loaded as a whole, which a processor can't forward.
+/// This took longer than the rest of a rejection.
 #[derive(Clone, Copy)]
 struct Inline {
     bytes: [u8; INLINE],
-    /// Never zero, which leaves the zero to tell the two kinds of names apart.
+    /// Zero is the niche that distinguishes the two variants of `Repr`.
     length: NonZeroUsize,
 }
 
 impl BulkheadName {
-    /// The most bytes a name may have.
+    /// The maximum number of bytes of a name.
     pub const MAX_LENGTH: usize = 255;
 
-    /// Checks and keeps a name.
+    /// Creates a name from valid text.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OutOfRange`] for field `name` when it is empty, longer than
+    /// Returns [`ConfigError::OutOfRange`] for the field `name` if it is empty, longer than
     /// [`MAX_LENGTH`](Self::MAX_LENGTH) bytes, or contains a control character.
     ///
     /// ```
@@ -71,7 +73,7 @@ impl BulkheadName {
         Ok(Self::from_checked(name))
     }
 
-    /// The name as text.
+    /// Returns the name as a string slice.
     ///
     /// ```
     /// # use bulkman::bulkhead::BulkheadName;
@@ -82,7 +84,7 @@ impl BulkheadName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // The bytes were copied from a `str` of this length, so the check never fails.
+            // The bytes were copied from a `str` of this length, so this never fails.
             Repr::Inline(Inline { bytes, length }) => {
                 std::str::from_utf8(&bytes[..length.get()]).unwrap_or_default()
             }
@@ -90,7 +92,7 @@ impl BulkheadName {
         }
     }
 
-    /// To compare names by, without the check that makes them a `str`.
+    /// Returns the bytes of the name, without the UTF-8 check of `as_str`.
     fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline(Inline { bytes, length }) => &bytes[..length.get()],
@@ -110,14 +112,14 @@ impl BulkheadName {
     }
 }
 
-/// The one rule for whatever names something: names, and the namespaces of stores.
+/// Checks a name, or the namespace of a store.
 pub(crate) fn check(
     field: &'static str,
     text: &str,
-    most: usize,
+    max_length: usize,
     range: &'static str,
 ) -> Result<(), ConfigError> {
-    if text.is_empty() || text.len() > most {
+    if text.is_empty() || text.len() > max_length {
         return Err(ConfigError::out_of_range(
             field,
             format_args!("{} bytes", text.len()),
@@ -185,13 +187,13 @@ impl PartialOrd for BulkheadName {
 }
 
 impl Ord for BulkheadName {
-    // As `str` orders: by bytes.
+    // By bytes, as `str` is ordered.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.as_bytes().cmp(other.as_bytes())
     }
 }
 
-// As `str` hashes, which `Borrow<str>` requires.
+// `Borrow<str>` requires the same hash as that of `str`.
 impl Hash for BulkheadName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_and_long_names_read_back() {
+    fn short_and_long_names_round_trip() {
         for length in [1, INLINE - 1, INLINE, INLINE + 1, 255] {
             let text = "n".repeat(length);
             assert_eq!(BulkheadName::new(&text).unwrap().as_str(), text);
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_names_field_value_and_range() {
+    fn error_contains_field_value_and_range() {
         let text = BulkheadName::new("x".repeat(256)).unwrap_err().to_string();
         assert!(
             text.contains("name") && text.contains("256 bytes") && text.contains("1 to 255"),

@@ -1,12 +1,14 @@
-//! [`SmolRuntime`]: [bulkman](https://docs.rs/bulkman)'s clock, timers, tasks and blocking work on
-//! smol.
+//! The smol runtime for [bulkman](https://docs.rs/bulkman).
 //!
-//! Applications get it from `bulkman` by the feature `smol`. Libraries that are tied to smol may
-//! depend on this crate and `bulkman-core`.
+//! Applications should enable the feature `smol` of `bulkman`. Libraries that require smol can
+//! depend on this crate and on `bulkman-core`.
 //!
-//! Operations are never spawned: they run in their callers' tasks, on whatever executor these are.
-//! smol is asked for a timer when a call with a limit has to wait, for a task by health checks,
-//! `automatic_half_open`, stores and publishers, and for a thread by `execute_blocking`.
+//! Operations are never spawned: they run in the tasks of their callers, on any executor. bulkman
+//! uses smol for:
+//!
+//! * timers, when a call with a limit has to wait;
+//! * tasks, for health checks, `automatic_half_open`, stores and publishers;
+//! * blocking threads, for `execute_blocking`.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
@@ -16,10 +18,10 @@ use bulkman_core::Runtime;
 use bulkman_core::runtime::{BoxFuture, Sleep};
 use smol::{Executor, Timer};
 
-/// Runs a bulkhead on smol: timers of `async-io`, threads of `blocking`.
+/// A [`Runtime`] that uses smol: the timers of `async-io` and the threads of `blocking`.
 ///
-/// Both bring their own threads, so this runtime serves any executor that has no reactor of its
-/// own (`futures::executor`, `async-std`, `pollster`, ..).
+/// Both crates start their threads on demand, so this runtime also works on executors without a
+/// reactor, such as `futures::executor`, `async-std` and `pollster`.
 ///
 /// ```
 /// use bulkman_core::{Bulkhead, BulkheadConfig};
@@ -36,13 +38,15 @@ pub struct SmolRuntime {
 }
 
 impl SmolRuntime {
-    /// Runs background tasks on smol's global executor.
+    /// Creates a runtime that runs background tasks on smol's global executor.
     #[must_use]
     pub const fn new() -> Self {
         Self { executor: None }
     }
 
-    /// Runs background tasks on this executor; somebody must be running it.
+    /// Creates a runtime that runs background tasks on `executor`.
+    ///
+    /// The executor must be driven by the caller.
     #[must_use]
     pub const fn with_executor(executor: Arc<Executor<'static>>) -> Self {
         Self {
@@ -52,10 +56,7 @@ impl SmolRuntime {
 }
 
 impl Runtime for SmolRuntime {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a runtime is where time comes from"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the runtime provides the clock")]
     fn now(&self) -> Instant {
         Instant::now()
     }

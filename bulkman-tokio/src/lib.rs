@@ -1,12 +1,14 @@
-//! [`TokioRuntime`]: [bulkman](https://docs.rs/bulkman)'s clock, timers, tasks and blocking work on
-//! Tokio.
+//! The Tokio runtime for [bulkman](https://docs.rs/bulkman).
 //!
-//! Applications get it from `bulkman` by the feature `tokio`. Libraries that are tied to Tokio may
-//! depend on this crate and `bulkman-core`.
+//! Applications should enable the feature `tokio` of `bulkman`. Libraries that require Tokio can
+//! depend on this crate and on `bulkman-core`.
 //!
-//! Operations are never spawned: they run in their callers' tasks, on whatever scheduler these
-//! are. Tokio is asked for a timer when a call with a limit has to wait, for a task by health
-//! checks, `automatic_half_open`, stores and publishers, and for a thread by `execute_blocking`.
+//! Operations are never spawned: they run in the tasks of their callers, on any executor. bulkman
+//! uses Tokio for:
+//!
+//! * timers, when a call with a limit has to wait;
+//! * tasks, for health checks, `automatic_half_open`, stores and publishers;
+//! * blocking threads, for `execute_blocking`.
 #![forbid(unsafe_code)]
 
 use std::time::Instant;
@@ -15,10 +17,10 @@ use bulkman_core::Runtime;
 use bulkman_core::runtime::{BoxFuture, Sleep};
 use tokio::runtime::{Handle, TryCurrentError};
 
-/// Runs a bulkhead on Tokio.
+/// A [`Runtime`] that uses Tokio.
 ///
-/// The clock is Tokio's, so `tokio::time::pause()` and `advance()` steer every timeout, isolation
-/// and window.
+/// It uses Tokio's clock, so `tokio::time::pause()` and `advance()` control every timeout,
+/// isolation and window.
 ///
 /// ```
 /// use bulkman_core::{Bulkhead, BulkheadConfig};
@@ -36,22 +38,22 @@ pub struct TokioRuntime {
 }
 
 impl TokioRuntime {
-    /// Uses the Tokio runtime that is current whenever a timer or a task is needed.
+    /// Creates a runtime that uses the current Tokio runtime for each timer and task.
     ///
-    /// A bulkhead in a `static` so outlives the runtimes of several tests.
+    /// A bulkhead in a `static` can therefore be used by several Tokio runtimes, such as those of
+    /// tests.
     ///
-    /// # Panics
+    /// # Outside of a Tokio runtime
     ///
-    /// Not here, but a call that has to wait panics when it is polled outside a Tokio runtime, as
-    /// Tokio's own timers do. Background tasks and blocking work started outside of one are
-    /// dropped: [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) then returns
-    /// `Shutdown`.
+    /// A call that has to wait panics if it is polled outside of a Tokio runtime, as Tokio's timers
+    /// do. Background tasks and blocking work are dropped there, and
+    /// [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Shutdown`.
     #[must_use]
     pub const fn new() -> Self {
         Self { handle: None }
     }
 
-    /// Uses this runtime always, whichever is current: for callers on threads of their own.
+    /// Creates a runtime bound to `handle`, for use outside of a Tokio context.
     #[must_use]
     pub const fn from_handle(handle: Handle) -> Self {
         Self {
@@ -66,7 +68,7 @@ impl TokioRuntime {
 
 impl Runtime for TokioRuntime {
     fn now(&self) -> Instant {
-        // Only the current runtime's clock can be paused.
+        // The clock that `pause` stops is that of the current runtime.
         let _entered = self.handle.as_ref().map(Handle::enter);
         tokio::time::Instant::now().into_std()
     }

@@ -1,4 +1,4 @@
-//! Who gets in, and how a call ends.
+//! Admission of calls, and their results.
 
 use std::error::Error;
 use std::future::{Future, pending};
@@ -18,24 +18,24 @@ use crate::stage::{Stage, now_or_never};
 use crate::work::{Answer, Crowd};
 
 on_every_runtime![
-    a_result_passes_through,
-    an_error_is_wrapped_and_keeps_its_cause,
-    the_limit_holds,
-    without_a_queue_full_is_said_at_once,
-    a_panic_frees_its_permit_and_goes_on,
-    a_panicking_classifier_is_a_panicking_operation,
-    a_full_bulkhead_says_nothing_about_the_dependency,
-    an_operation_is_gone_before_its_permit_is_free,
-    a_permit_is_told_how_it_ended,
+    returns_the_result_of_the_operation,
+    operation_error_keeps_its_source,
+    concurrency_limit_holds,
+    rejects_immediately_without_a_queue,
+    panic_releases_the_permit_and_propagates,
+    panic_in_classifier_counts_as_panic_of_operation,
+    full_rejections_do_not_count_as_failures,
+    operation_is_dropped_before_its_permit_is_released,
+    permit_records_each_outcome,
     try_acquire_never_waits,
-    wrapped_functions_go_through_the_bulkhead,
-    a_classifier_decides_what_counts,
-    a_classifier_may_use_the_bulkhead,
-    a_report_tells_the_times,
-    a_nested_call_on_one_slot_ends_by_its_limit,
+    wrap_applies_the_limits_of_the_bulkhead,
+    classifier_decides_the_outcome,
+    classifier_can_call_its_own_bulkhead,
+    report_contains_queue_and_run_times,
+    nested_call_on_one_permit_times_out,
 ];
 
-async fn a_result_passes_through(t: Stage) {
+async fn returns_the_result_of_the_operation(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users"));
     assert_eq!(
         bulkhead.execute(async { Ok::<_, ()>("found") }).await,
@@ -49,7 +49,7 @@ async fn a_result_passes_through(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn an_error_is_wrapped_and_keeps_its_cause(t: Stage) {
+async fn operation_error_keeps_its_source(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users"));
     let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such user");
     let error = bulkhead
@@ -66,15 +66,15 @@ async fn an_error_is_wrapped_and_keeps_its_cause(t: Stage) {
 }
 
 /// Hazard H37.
-async fn the_limit_holds(t: Stage) {
+async fn concurrency_limit_holds(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(3));
-    let crowd = Crowd::default();
+    let concurrency = Crowd::default();
     let calls: Vec<_> = (0..50)
         .map(|i| {
-            let (bulkhead, crowd) = (bulkhead.clone(), crowd.clone());
+            let (bulkhead, concurrency) = (bulkhead.clone(), concurrency.clone());
             t.spawn(async move {
                 let operation = async {
-                    let _inside = crowd.enter();
+                    let _inside = concurrency.enter();
                     for _ in 0..i % 4 {
                         yield_now().await;
                     }
@@ -87,53 +87,57 @@ async fn the_limit_holds(t: Stage) {
     for (i, call) in calls.into_iter().enumerate() {
         assert_eq!(call.await, Ok(i));
     }
-    assert!((1..=3).contains(&crowd.most()), "{} at once", crowd.most());
+    assert!(
+        (1..=3).contains(&concurrency.most()),
+        "{} ran concurrently",
+        concurrency.most()
+    );
     assert_eq!(bulkhead.stats().successful, 50);
 }
 
 /// Hazard H39b.
-async fn without_a_queue_full_is_said_at_once(t: Stage) {
+async fn rejects_immediately_without_a_queue(t: Stage) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(1)
             .max_queue_size(0),
     );
     let (control, running) = t.running(&bulkhead).await;
-    let refused = now_or_never(bulkhead.execute(async { Answer::Ok(0) })).unwrap_err();
+    let rejected = now_or_never(bulkhead.execute(async { Answer::Ok(0) })).unwrap_err();
     let BulkheadError::Full {
         bulkhead: name,
         max_concurrent_calls: 1,
         max_queue_size: 0,
         ..
-    } = &refused
+    } = &rejected
     else {
-        panic!("{refused:?}");
+        panic!("{rejected:?}");
     };
     assert_eq!(name.as_str(), "users");
-    assert!(refused.is_rejection() && refused.retry_after().is_none());
+    assert!(rejected.is_rejection() && rejected.retry_after().is_none());
     assert_eq!(
-        refused.to_string(),
-        r#"bulkhead "users" is full: 1 running, room for 0 waiting"#
+        rejected.to_string(),
+        r#"bulkhead "users" is full: at most 1 running and 0 queued calls"#
     );
     control.succeed();
     assert_eq!(running.await, Ok(1));
-    // The permit is back.
+    // The permit was released.
     t.succeed(&bulkhead, 1).await;
 }
 
 /// Hazard H34.
-async fn a_panic_frees_its_permit_and_goes_on(t: Stage) {
+async fn panic_releases_the_permit_and_propagates(t: Stage) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(1)
             .failure_threshold(3),
     );
     for panicked in 1..=3 {
-        let call = bulkhead.execute(async { panic!("a bug of the user's") as Answer });
+        let call = bulkhead.execute(async { panic!("a bug in the operation") as Answer });
         let panic = AssertUnwindSafe(call).catch_unwind().await.unwrap_err();
         assert_eq!(
             *panic.downcast_ref::<&str>().unwrap(),
-            "a bug of the user's"
+            "a bug in the operation"
         );
         let stats = bulkhead.stats();
         assert_eq!(
@@ -147,10 +151,13 @@ async fn a_panic_frees_its_permit_and_goes_on(t: Stage) {
 }
 
 /// Hazard H34.
-async fn a_panicking_classifier_is_a_panicking_operation(t: Stage) {
+async fn panic_in_classifier_counts_as_panic_of_operation(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1));
-    let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
-    let call = bulkhead.call().classify(judge).execute(async { Ok(1) });
+    let classifier = |_: &Answer| -> Outcome { panic!("unexpected result") };
+    let call = bulkhead
+        .call()
+        .classify(classifier)
+        .execute(async { Ok(1) });
     assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
     let stats = bulkhead.stats();
     assert_eq!(
@@ -161,15 +168,15 @@ async fn a_panicking_classifier_is_a_panicking_operation(t: Stage) {
 }
 
 /// Hazard H86.
-async fn a_full_bulkhead_says_nothing_about_the_dependency(t: Stage) {
+async fn full_rejections_do_not_count_as_failures(t: Stage) {
     let config = BulkheadConfig::new("users")
         .max_concurrent_calls(1)
         .max_queue_size(0);
     let bulkhead = t.bulkhead(config.failure_threshold(1));
     let (control, running) = t.running(&bulkhead).await;
     for _ in 0..100 {
-        let refused = bulkhead.execute(async { Answer::Ok(0) }).await.unwrap_err();
-        assert!(matches!(refused, BulkheadError::Full { .. }));
+        let rejected = bulkhead.execute(async { Answer::Ok(0) }).await.unwrap_err();
+        assert!(matches!(rejected, BulkheadError::Full { .. }));
     }
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
     control.succeed();
@@ -178,12 +185,11 @@ async fn a_full_bulkhead_says_nothing_about_the_dependency(t: Stage) {
     assert_eq!(bulkhead.stats().failed, 0);
 }
 
-/// "At most n at once" is about operations, and an operation holds its connection until it is
-/// dropped.
-async fn an_operation_is_gone_before_its_permit_is_free(t: Stage) {
-    struct Looks(Bulkhead, bool);
+/// An operation holds its connection until it is dropped, so its permit is released only then.
+async fn operation_is_dropped_before_its_permit_is_released(t: Stage) {
+    struct ChecksPermit(Bulkhead, bool);
 
-    impl Future for Looks {
+    impl Future for ChecksPermit {
         type Output = Answer;
 
         fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Answer> {
@@ -195,30 +201,41 @@ async fn an_operation_is_gone_before_its_permit_is_free(t: Stage) {
         }
     }
 
-    impl Drop for Looks {
+    impl Drop for ChecksPermit {
         fn drop(&mut self) {
             assert_eq!(
                 self.0.stats().permits_in_use,
                 1,
-                "the permit is free before the operation is gone"
+                "the permit was released before the operation was dropped"
             );
         }
     }
 
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").run_timeout(Duration::from_secs(1)));
-    // It ends,
-    assert_eq!(bulkhead.execute(Looks(bulkhead.clone(), true)).await, Ok(1));
-    // it is cancelled,
+    // The operation completes.
+    assert_eq!(
+        bulkhead.execute(ChecksPermit(bulkhead.clone(), true)).await,
+        Ok(1)
+    );
+    // The call is cancelled.
     let cancelled = t.spawn({
         let bulkhead = bulkhead.clone();
-        async move { bulkhead.execute(Looks(bulkhead.clone(), false)).await }
+        async move {
+            bulkhead
+                .execute(ChecksPermit(bulkhead.clone(), false))
+                .await
+        }
     });
     t.until(|| bulkhead.stats().active == 1).await;
     cancelled.cancel().await;
-    // or it times out.
+    // The call times out.
     let late = t.spawn({
         let bulkhead = bulkhead.clone();
-        async move { bulkhead.execute(Looks(bulkhead.clone(), false)).await }
+        async move {
+            bulkhead
+                .execute(ChecksPermit(bulkhead.clone(), false))
+                .await
+        }
     });
     t.until(|| bulkhead.stats().active == 1).await;
     t.advance(Duration::from_secs(1)).await;
@@ -231,7 +248,7 @@ async fn an_operation_is_gone_before_its_permit_is_free(t: Stage) {
     ));
 }
 
-async fn a_permit_is_told_how_it_ended(t: Stage) {
+async fn permit_records_each_outcome(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1));
     bulkhead.acquire().await.unwrap().succeed();
     bulkhead.acquire().await.unwrap().fail();
@@ -270,7 +287,7 @@ async fn try_acquire_never_waits(t: Stage) {
     bulkhead.try_acquire().unwrap().succeed();
 }
 
-async fn wrapped_functions_go_through_the_bulkhead(t: Stage) {
+async fn wrap_applies_the_limits_of_the_bulkhead(t: Stage) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(1)
@@ -286,33 +303,33 @@ async fn wrapped_functions_go_through_the_bulkhead(t: Stage) {
     );
     let stats = bulkhead.stats();
     assert_eq!((stats.successful, stats.failed), (2, 1));
-    // The limit is that of the bulkhead.
+    // The limit of the bulkhead applies.
     let permit = bulkhead.try_acquire().unwrap();
     assert!(matches!(half(2).await, Err(BulkheadError::Full { .. })));
-    let refused = async { Answer::Ok(5) }.with_bulkhead(&bulkhead).await;
-    assert!(matches!(refused, Err(BulkheadError::Full { .. })));
+    let rejected = async { Answer::Ok(5) }.with_bulkhead(&bulkhead).await;
+    assert!(matches!(rejected, Err(BulkheadError::Full { .. })));
     drop(permit);
 }
 
-async fn a_classifier_decides_what_counts(t: Stage) {
+async fn classifier_decides_the_outcome(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").failure_threshold(2));
-    let judge = |result: &Result<u16, &str>| match result {
+    let classifier = |result: &Result<u16, &str>| match result {
         Ok(status) if *status >= 500 => Outcome::Failure,
         Err("not found") => Outcome::Ignored,
         Err(_) => Outcome::Failure,
         Ok(_) => Outcome::Success,
     };
-    let users = bulkhead.classified(judge);
+    let users = bulkhead.classified(classifier);
     for _ in 0..10 {
         assert!(users.execute(async { Err("not found") }).await.is_err());
     }
     assert_eq!(users.execute(async { Ok(200) }).await, Ok(200));
-    // An answer may be a failure all the same; it is passed on.
+    // A response can count as a failure. It is returned all the same.
     assert_eq!(users.execute(async { Ok(503) }).await, Ok(503));
     assert_eq!(
         bulkhead
             .call()
-            .classify(judge)
+            .classify(classifier)
             .execute(async { Ok(500) })
             .await,
         Ok(500)
@@ -322,27 +339,28 @@ async fn a_classifier_decides_what_counts(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }
 
-async fn a_classifier_may_use_the_bulkhead(t: Stage) {
+async fn classifier_can_call_its_own_bulkhead(t: Stage) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(2)
             .failure_threshold(1),
     );
-    let asks = bulkhead.clone();
-    let judge = move |_: &Answer| {
-        let inner = now_or_never(asks.execute(async { Answer::Err("inner") }));
+    let inside = bulkhead.clone();
+    let classifier = move |_: &Answer| {
+        let inner = now_or_never(inside.execute(async { Answer::Err("inner") }));
         assert_eq!(inner.unwrap_err().into_operation(), Some("inner"));
-        assert_eq!(asks.state(), BulkheadState::Isolated);
-        asks.circuit_breaker().unwrap().reset();
-        asks.reset_stats();
-        asks.reconfigure(asks.config().max_concurrent_calls(3))
+        assert_eq!(inside.state(), BulkheadState::Isolated);
+        inside.circuit_breaker().unwrap().reset();
+        inside.reset_stats();
+        inside
+            .reconfigure(inside.config().max_concurrent_calls(3))
             .unwrap();
         Outcome::Success
     };
     assert_eq!(
         bulkhead
             .call()
-            .classify(judge)
+            .classify(classifier)
             .execute(async { Ok(1) })
             .await,
         Ok(1)
@@ -350,7 +368,7 @@ async fn a_classifier_may_use_the_bulkhead(t: Stage) {
     assert_eq!(bulkhead.stats().successful, 1);
 }
 
-async fn a_report_tells_the_times(t: Stage) {
+async fn report_contains_queue_and_run_times(t: Stage) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1));
     let (control, running) = t.running(&bulkhead).await;
     let (second, operation) = crate::work::work();
@@ -381,18 +399,18 @@ async fn a_report_tells_the_times(t: Stage) {
         (Ok(2), Duration::ZERO, Duration::ZERO)
     );
     assert_ne!(next.id, report.id);
-    // One that is refused has run for no time.
+    // A rejected call has not run.
     bulkhead.circuit_breaker().unwrap().force_open();
-    let refused = bulkhead
+    let rejected = bulkhead
         .call()
         .execute_with_report(async { Answer::Ok(2) })
         .await;
-    assert!(refused.result.is_err());
-    assert_eq!(refused.ran, Duration::ZERO);
+    assert!(rejected.result.is_err());
+    assert_eq!(rejected.ran, Duration::ZERO);
 }
 
 /// Hazard P15.
-async fn a_nested_call_on_one_slot_ends_by_its_limit(t: Stage) {
+async fn nested_call_on_one_permit_times_out(t: Stage) {
     let limit = Duration::from_secs(1);
     let one = |config: BulkheadConfig| t.bulkhead(config.max_concurrent_calls(1));
     for bulkhead in [

@@ -1,4 +1,4 @@
-//! Synchronous work: off the executor, or on the calling thread.
+//! Blocking work on the blocking pool, and synchronous calls on the calling thread.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,31 +14,31 @@ use crate::work::{Answer, Crowd, blocking_work, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    a_closure_runs_on_a_thread_of_its_own,
-    a_timed_out_closure_keeps_its_permit_until_it_ends,
-    a_closure_that_hangs_does_not_hold_up_the_caller,
-    a_timeout_is_recorded_at_once_and_once,
-    an_outcome_without_a_caller_is_recorded,
-    a_panic_comes_back_as_an_error,
-    a_closure_waits_its_turn_and_a_cancelled_one_never_runs,
-    a_closure_whose_caller_timed_out_before_it_began_never_runs,
-    a_closure_whose_caller_went_away_before_it_began_never_runs,
-    work_that_the_runtime_drops_is_a_shutdown,
-    the_limit_holds_for_blocking_work,
-    a_slow_closure_is_a_slow_call,
-    a_classifier_judges_closures,
-    execute_sync_runs_here_and_now,
-    execute_sync_waits_for_its_turn_on_many_threads,
-    execute_sync_waits_no_longer_than_max_wait,
-    an_overrun_of_execute_sync_keeps_its_value_and_is_a_failure,
-    execute_sync_frees_its_permit_when_it_panics,
+    closure_runs_on_another_thread,
+    timed_out_closure_keeps_its_permit_until_it_ends,
+    hung_closure_does_not_delay_the_timeout,
+    timeout_is_recorded_immediately_and_only_once,
+    outcome_is_recorded_after_the_caller_is_dropped,
+    panic_in_closure_is_returned_as_an_error,
+    queued_closure_never_runs_after_cancellation,
+    closure_never_runs_after_a_timeout_before_its_start,
+    closure_never_runs_after_a_drop_before_its_start,
+    work_dropped_by_the_runtime_returns_shutdown,
+    concurrency_limit_holds_for_blocking_work,
+    slow_closure_counts_as_slow_call,
+    classifier_applies_to_closures,
+    execute_sync_runs_on_the_calling_thread,
+    execute_sync_holds_the_limit_across_threads,
+    execute_sync_waits_at_most_max_wait,
+    execute_sync_overrun_returns_its_value_and_fails,
+    execute_sync_releases_its_permit_on_panic,
 ];
 
 fn one() -> BulkheadConfig {
     BulkheadConfig::new("files").max_concurrent_calls(1)
 }
 
-async fn a_closure_runs_on_a_thread_of_its_own(t: Stage) {
+async fn closure_runs_on_another_thread(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let ran_on = bulkhead
         .execute_blocking(|| Ok::<_, ()>(thread::current().id()))
@@ -58,7 +58,7 @@ async fn a_closure_runs_on_a_thread_of_its_own(t: Stage) {
 }
 
 /// Hazard P10, H53.
-async fn a_timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
+async fn timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
     let bulkhead = t.bulkhead(one().max_queue_size(0).run_timeout(SECOND));
     let (control, operation) = blocking_work();
     let call = t.spawn({
@@ -77,11 +77,14 @@ async fn a_timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
     let stats = bulkhead.stats();
     assert_eq!((stats.permits_in_use, stats.active), (1, 1));
     for _ in 0..3 {
-        let refused = bulkhead
+        let rejected = bulkhead
             .execute_blocking(|| Answer::Ok(1))
             .await
             .unwrap_err();
-        assert!(matches!(refused, BulkheadError::Full { .. }), "{refused:?}");
+        assert!(
+            matches!(rejected, BulkheadError::Full { .. }),
+            "{rejected:?}"
+        );
     }
     control.succeed();
     t.until(|| bulkhead.stats().permits_in_use == 0).await;
@@ -89,12 +92,12 @@ async fn a_timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
 }
 
 /// Hazard H52.
-async fn a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
+async fn hung_closure_does_not_delay_the_timeout(t: Stage) {
     let bulkhead = t.bulkhead(one().max_concurrent_calls(2).timeout(SECOND));
     let mut controls = Vec::new();
     for _ in 0..2 {
         let (control, operation) = blocking_work();
-        let begun = t.elapsed();
+        let started_at = t.elapsed();
         let mut call = Box::pin(bulkhead.call().execute_blocking(operation));
         assert!(poll_once(call.as_mut()).is_pending());
         t.until(|| control.has_begun()).await;
@@ -110,10 +113,10 @@ async fn a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
             ),
             "{error:?}"
         );
-        assert_eq!(t.elapsed() - begun, SECOND);
+        assert_eq!(t.elapsed() - started_at, SECOND);
         controls.push(control);
     }
-    // The bulkhead is full of hung work; it says so, within the caller's time.
+    // All permits are held by hung work. The caller still times out on time.
     let mut third = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(1)));
     assert!(poll_once(third.as_mut()).is_pending());
     t.advance(SECOND).await;
@@ -129,7 +132,7 @@ async fn a_closure_that_hangs_does_not_hold_up_the_caller(t: Stage) {
 }
 
 /// Hazard H23.
-async fn a_timeout_is_recorded_at_once_and_once(t: Stage) {
+async fn timeout_is_recorded_immediately_and_only_once(t: Stage) {
     let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
@@ -139,7 +142,7 @@ async fn a_timeout_is_recorded_at_once_and_once(t: Stage) {
     assert!(call.await.is_err());
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     assert_eq!(bulkhead.stats().timed_out_running, 1);
-    // Its value comes too late to be a success.
+    // The value arrives after the timeout, so it does not count as a success.
     let opened = bulkhead.circuit_breaker().unwrap().snapshot().generation;
     control.succeed();
     t.until(|| bulkhead.stats().active == 0).await;
@@ -154,7 +157,7 @@ async fn a_timeout_is_recorded_at_once_and_once(t: Stage) {
     );
 }
 
-async fn an_outcome_without_a_caller_is_recorded(t: Stage) {
+async fn outcome_is_recorded_after_the_caller_is_dropped(t: Stage) {
     let bulkhead = t.bulkhead(one().failure_threshold(1));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
@@ -169,11 +172,11 @@ async fn an_outcome_without_a_caller_is_recorded(t: Stage) {
     );
 }
 
-async fn a_panic_comes_back_as_an_error(t: Stage) {
+async fn panic_in_closure_is_returned_as_an_error(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let number = 42;
     let error = bulkhead
-        .execute_blocking(move || -> Answer { panic!("row {number} is torn") })
+        .execute_blocking(move || -> Answer { panic!("row {number} is corrupt") })
         .await
         .unwrap_err();
     let BulkheadError::Panicked {
@@ -184,22 +187,22 @@ async fn a_panic_comes_back_as_an_error(t: Stage) {
     else {
         panic!("{error:?}")
     };
-    assert_eq!((name.as_str(), &**message), ("files", "row 42 is torn"));
+    assert_eq!((name.as_str(), &**message), ("files", "row 42 is corrupt"));
     assert!(!error.is_rejection());
     let any = bulkhead
         .execute_blocking(|| -> Answer { std::panic::panic_any(7_u8) })
         .await
         .unwrap_err();
     assert!(matches!(&any, BulkheadError::Panicked { .. }), "{any:?}");
-    let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
-    let judged = bulkhead
+    let classifier = |_: &Answer| -> Outcome { panic!("unexpected result") };
+    let unclassified = bulkhead
         .call()
-        .classify(judge)
+        .classify(classifier)
         .execute_blocking(|| Ok(1))
         .await
         .unwrap_err();
     assert!(
-        matches!(&judged, BulkheadError::Panicked { message, .. } if &**message == "can't tell")
+        matches!(&unclassified, BulkheadError::Panicked { message, .. } if &**message == "unexpected result")
     );
     let stats = bulkhead.stats();
     assert_eq!(
@@ -209,16 +212,16 @@ async fn a_panic_comes_back_as_an_error(t: Stage) {
     assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(1)).await, Ok(1));
 }
 
-async fn a_closure_waits_its_turn_and_a_cancelled_one_never_runs(t: Stage) {
+async fn queued_closure_never_runs_after_cancellation(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let (first, running) = t.running(&bulkhead).await;
     let (never, operation) = blocking_work();
-    let mut gone = Box::pin(bulkhead.execute_blocking(operation));
-    assert!(poll_once(gone.as_mut()).is_pending());
+    let mut cancelled = Box::pin(bulkhead.execute_blocking(operation));
+    assert!(poll_once(cancelled.as_mut()).is_pending());
     let (second, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
-    drop(gone);
+    drop(cancelled);
     first.succeed();
     running.await.unwrap();
     second.succeed();
@@ -233,9 +236,10 @@ async fn a_closure_waits_its_turn_and_a_cancelled_one_never_runs(t: Stage) {
     );
 }
 
-/// Admitted, but the runtime has no thread to spare: nobody wants the result any more.
+/// The call is admitted, but the runtime has no thread for it before it times out.
+///
 /// Hazard H51.
-async fn a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stage) {
+async fn closure_never_runs_after_a_timeout_before_its_start(t: Stage) {
     let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
     t.take_threads();
     let (never, operation) = blocking_work();
@@ -256,7 +260,7 @@ async fn a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stage) {
         "{error:?}"
     );
     assert!(error.is_rejection());
-    // Nothing runs and nothing will: the permit is free at once, and the dependency was never asked.
+    // The closure never runs: the permit is released immediately and no failure is recorded.
     let stats = bulkhead.stats();
     assert_eq!(
         (
@@ -279,7 +283,7 @@ async fn a_closure_whose_caller_timed_out_before_it_began_never_runs(t: Stage) {
     );
 }
 
-async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {
+async fn closure_never_runs_after_a_drop_before_its_start(t: Stage) {
     let bulkhead = t.bulkhead(one().success_threshold(1));
     bulkhead.circuit_breaker().unwrap().half_open();
     t.take_threads();
@@ -292,7 +296,7 @@ async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {
         (stats.permits_in_use, stats.cancelled, stats.started),
         (0, 1, 1)
     );
-    // Its probe slot is free, too.
+    // Its probe slot was released as well.
     assert_eq!(
         bulkhead
             .circuit_breaker()
@@ -306,7 +310,7 @@ async fn a_closure_whose_caller_went_away_before_it_began_never_runs(t: Stage) {
     assert!(!never.has_begun());
 }
 
-async fn work_that_the_runtime_drops_is_a_shutdown(t: Stage) {
+async fn work_dropped_by_the_runtime_returns_shutdown(t: Stage) {
     let bulkhead = t.bulkhead(one());
     t.take_threads();
     let (never, operation) = blocking_work();
@@ -323,15 +327,15 @@ async fn work_that_the_runtime_drops_is_a_shutdown(t: Stage) {
     t.free_threads();
 }
 
-async fn the_limit_holds_for_blocking_work(t: Stage) {
+async fn concurrency_limit_holds_for_blocking_work(t: Stage) {
     let bulkhead = t.bulkhead(one().max_concurrent_calls(3));
-    let crowd = Crowd::default();
+    let concurrency = Crowd::default();
     let calls: Vec<_> = (0..30_u32)
         .map(|i| {
-            let (bulkhead, crowd) = (bulkhead.clone(), crowd.clone());
+            let (bulkhead, concurrency) = (bulkhead.clone(), concurrency.clone());
             t.spawn(async move {
                 let operation = move || {
-                    let _inside = crowd.enter();
+                    let _inside = concurrency.enter();
                     thread::yield_now();
                     Answer::Ok(i)
                 };
@@ -342,10 +346,10 @@ async fn the_limit_holds_for_blocking_work(t: Stage) {
     for (call, i) in calls.into_iter().zip(0..) {
         assert_eq!(call.await, Ok(i));
     }
-    assert!((1..=3).contains(&crowd.most()));
+    assert!((1..=3).contains(&concurrency.most()));
 }
 
-async fn a_slow_closure_is_a_slow_call(t: Stage) {
+async fn slow_closure_counts_as_slow_call(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .slow_call_duration_threshold(SECOND)
         .slow_call_rate_threshold(1.0)
@@ -364,16 +368,16 @@ async fn a_slow_closure_is_a_slow_call(t: Stage) {
     );
 }
 
-async fn a_classifier_judges_closures(t: Stage) {
+async fn classifier_applies_to_closures(t: Stage) {
     let bulkhead = t.bulkhead(one());
-    let judge = |result: &Answer| {
+    let classifier = |result: &Answer| {
         if *result == Err("no such file") {
             Outcome::Ignored
         } else {
             Outcome::Failure
         }
     };
-    let call = bulkhead.call().classify(judge);
+    let call = bulkhead.call().classify(classifier);
     assert!(
         call.clone()
             .execute_blocking(|| Err("no such file"))
@@ -386,11 +390,11 @@ async fn a_classifier_judges_closures(t: Stage) {
     assert_eq!((stats.ignored, stats.failed), (2, 1));
 }
 
-async fn execute_sync_runs_here_and_now(t: Stage) {
+async fn execute_sync_runs_on_the_calling_thread(t: Stage) {
     let bulkhead = t.bulkhead(one().max_queue_size(0));
     let here = thread::current().id();
     let operation = || {
-        // The permit is ours meanwhile.
+        // The only permit is held by this call.
         assert!(matches!(
             bulkhead.execute_sync(|| Answer::Ok(1)),
             Err(BulkheadError::Full { .. })
@@ -420,16 +424,16 @@ async fn execute_sync_runs_here_and_now(t: Stage) {
     );
 }
 
-async fn execute_sync_waits_for_its_turn_on_many_threads(t: Stage) {
+async fn execute_sync_holds_the_limit_across_threads(t: Stage) {
     let bulkhead = t.bulkhead(one().max_concurrent_calls(2).max_queue_size(1000));
-    let crowd = Crowd::default();
+    let concurrency = Crowd::default();
     let threads: Vec<_> = (0..16_u32)
         .map(|i| {
-            let (bulkhead, crowd) = (bulkhead.clone(), crowd.clone());
+            let (bulkhead, concurrency) = (bulkhead.clone(), concurrency.clone());
             thread::spawn(move || {
                 for _ in 0..50 {
                     let operation = || {
-                        let _inside = crowd.enter();
+                        let _inside = concurrency.enter();
                         thread::yield_now();
                         Ok::<_, ()>(i)
                     };
@@ -441,13 +445,14 @@ async fn execute_sync_waits_for_its_turn_on_many_threads(t: Stage) {
     threads
         .into_iter()
         .for_each(|thread| thread.join().unwrap());
-    assert!((1..=2).contains(&crowd.most()));
+    assert!((1..=2).contains(&concurrency.most()));
     assert_eq!(bulkhead.stats().successful, 800);
 }
 
-async fn execute_sync_waits_no_longer_than_max_wait(t: Stage) {
+async fn execute_sync_waits_at_most_max_wait(t: Stage) {
     let runtime = bulkman::testing::ManualRuntime::new();
-    // Parking a thread needs a clock that moves without it: not Tokio's when it is paused.
+    // The thread is parked, so the clock must be advanced by another one. Tokio's paused clock
+    // can't be.
     let bulkhead =
         Arc::new(bulkman::Bulkhead::new(one().max_wait(SECOND), runtime.clone()).unwrap());
     let permit = bulkhead.try_acquire().unwrap();
@@ -469,7 +474,7 @@ async fn execute_sync_waits_no_longer_than_max_wait(t: Stage) {
         ),
         "{error:?}"
     );
-    // A task and a thread may wait side by side; the order is that of their arrival.
+    // Tasks and threads share one queue, in the order of their arrival.
     let (control, operation) = work();
     let task = t.spawn({
         let bulkhead = Arc::clone(&bulkhead);
@@ -489,7 +494,7 @@ async fn execute_sync_waits_no_longer_than_max_wait(t: Stage) {
     assert_eq!(waiting.join().unwrap(), Ok(9));
 }
 
-async fn an_overrun_of_execute_sync_keeps_its_value_and_is_a_failure(_: Stage) {
+async fn execute_sync_overrun_returns_its_value_and_fails(_: Stage) {
     let runtime = bulkman::testing::ManualRuntime::new();
     let bulkhead = bulkman::Bulkhead::new(one().run_timeout(SECOND), runtime.clone()).unwrap();
     for (takes, failed) in [(SECOND / 2, 0), (SECOND, 1), (3 * SECOND, 2)] {
@@ -502,11 +507,12 @@ async fn an_overrun_of_execute_sync_keeps_its_value_and_is_a_failure(_: Stage) {
     }
 }
 
-async fn execute_sync_frees_its_permit_when_it_panics(t: Stage) {
+async fn execute_sync_releases_its_permit_on_panic(t: Stage) {
     let bulkhead = t.bulkhead(one());
     let inside = bulkhead.clone();
-    let panicked =
-        thread::spawn(move || inside.execute_sync(|| -> Answer { panic!("a bug of the user's") }));
+    let panicked = thread::spawn(move || {
+        inside.execute_sync(|| -> Answer { panic!("a bug in the operation") })
+    });
     assert!(panicked.join().is_err());
     let stats = bulkhead.stats();
     assert_eq!(

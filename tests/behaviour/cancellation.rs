@@ -1,7 +1,7 @@
-//! A caller that goes away: what is being done x where the call is.
+//! Cancellation: every behavior of the operation in every phase of the call.
 //!
-//! Whatever it was, nothing is left behind: the permit is free, the queue empty, every call
-//! counted once, and the next one runs.
+//! In each case the permit is released, the queue is empty, every call is counted once, and the
+//! next call runs.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -20,19 +20,19 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// What the operation does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Does {
+enum Behavior {
     Ready,
     Error,
-    /// Is ready at its third poll.
+    /// Completes at its third poll.
     Slow,
     Never,
 }
 
 macro_rules! product {
-    ($($place:ident: $($name:ident $does:ident),+;)+) => {
+    ($($phase:ident: $($name:ident $behavior:ident),+;)+) => {
         $($(
             async fn $name(t: Stage) {
-                $place(t, Does::$does).await;
+                $phase(t, Behavior::$behavior).await;
             }
         )+)+
         on_every_runtime![$($($name),+),+];
@@ -54,28 +54,28 @@ fn bulkhead(t: &Stage) -> Bulkhead {
     )
 }
 
-async fn operation_that(does: Does) -> Answer {
-    match does {
-        Does::Ready => Ok(1),
-        Does::Error => Err("broken"),
-        Does::Slow => {
+async fn operation_with(behavior: Behavior) -> Answer {
+    match behavior {
+        Behavior::Ready => Ok(1),
+        Behavior::Error => Err("broken"),
+        Behavior::Slow => {
             yield_now().await;
             yield_now().await;
             Ok(1)
         }
-        Does::Never => pending().await,
+        Behavior::Never => pending().await,
     }
 }
 
-/// Dropped while it waits: the operation is never polled.
-async fn queue(t: Stage, does: Does) {
+/// The call is dropped while it waits, so the operation is never polled.
+async fn queue(t: Stage, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
     let permit = bulkhead.try_acquire().unwrap();
     let mut polled = false;
     {
         let operation = async {
             polled = true;
-            operation_that(does).await
+            operation_with(behavior).await
         };
         let mut call = Box::pin(bulkhead.execute(operation));
         for _ in 0..3 {
@@ -84,37 +84,37 @@ async fn queue(t: Stage, does: Does) {
     }
     assert!(!polled);
     permit.succeed();
-    leaves_nothing(&t, &bulkhead, |stats| {
+    assert_nothing_left(&t, &bulkhead, |stats| {
         (stats.started, stats.cancelled, stats.cancelled_in_queue) == (1, 0, 1)
     })
     .await;
 }
 
-/// Dropped after its first poll, or when it has ended before.
-async fn operation(t: Stage, does: Does) {
+/// The call is dropped after its first poll, at which it may have completed.
+async fn operation(t: Stage, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
-    let mut call = Box::pin(bulkhead.execute(operation_that(does)));
-    check_first(does, poll_once(call.as_mut()));
+    let mut call = Box::pin(bulkhead.execute(operation_with(behavior)));
+    check_first(behavior, poll_once(call.as_mut()));
     drop(call);
-    let ended = [Does::Ready, Does::Error].contains(&does);
-    leaves_nothing(&t, &bulkhead, |stats| {
+    let ended = [Behavior::Ready, Behavior::Error].contains(&behavior);
+    assert_nothing_left(&t, &bulkhead, |stats| {
         (stats.started, stats.cancelled) == (1, u64::from(!ended))
             && (stats.successful, stats.failed)
                 == (
-                    u64::from(does == Does::Ready),
-                    u64::from(does == Does::Error),
+                    u64::from(behavior == Behavior::Ready),
+                    u64::from(behavior == Behavior::Error),
                 )
     })
     .await;
 }
 
-/// Its time is over when it is looked at again: it ends by itself, or by its timeout, and is
-/// dropped after that.
-async fn timeout(t: Stage, does: Does) {
+/// The deadline has passed at the second poll, so the call has completed or timed out when it is
+/// dropped.
+async fn timeout(t: Stage, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
-    let mut call = Box::pin(bulkhead.execute(operation_that(does)));
-    check_first(does, poll_once(call.as_mut()));
-    if matches!(does, Does::Slow | Does::Never) {
+    let mut call = Box::pin(bulkhead.execute(operation_with(behavior)));
+    check_first(behavior, poll_once(call.as_mut()));
+    if matches!(behavior, Behavior::Slow | Behavior::Never) {
         t.advance(SECOND).await;
         let late = poll_once(call.as_mut());
         let timed_out = matches!(
@@ -127,16 +127,18 @@ async fn timeout(t: Stage, does: Does) {
         assert!(timed_out, "{late:?}");
     }
     drop(call);
-    leaves_nothing(&t, &bulkhead, |stats| {
-        (stats.started, stats.cancelled, stats.successful) == (1, 0, u64::from(does == Does::Ready))
-            && stats.timed_out_running == u64::from(matches!(does, Does::Slow | Does::Never))
+    assert_nothing_left(&t, &bulkhead, |stats| {
+        (stats.started, stats.cancelled, stats.successful)
+            == (1, 0, u64::from(behavior == Behavior::Ready))
+            && stats.timed_out_running
+                == u64::from(matches!(behavior, Behavior::Slow | Behavior::Never))
     })
     .await;
 }
 
-/// Dropped while its closure runs: the permit is the closure's until it ends, and its outcome
-/// counts.
-async fn blocking(t: Stage, does: Does) {
+/// The call is dropped while its closure runs. The closure keeps the permit until it ends, and its
+/// outcome counts.
+async fn blocking(t: Stage, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
@@ -144,35 +146,35 @@ async fn blocking(t: Stage, does: Does) {
     t.until(|| control.has_begun()).await;
     drop(call);
     assert_eq!(bulkhead.stats().permits_in_use, 1);
-    let failed = match does {
-        Does::Ready => {
+    let failed = match behavior {
+        Behavior::Ready => {
             control.succeed();
             false
         }
-        Does::Error => {
+        Behavior::Error => {
             control.fail();
             true
         }
-        Does::Slow => {
-            // Beyond the timeout: nobody is there to be told.
+        Behavior::Slow => {
+            // After the timeout, which has no caller any more.
             t.advance(2 * SECOND).await;
             assert_eq!(bulkhead.stats().permits_in_use, 1);
             control.succeed();
             false
         }
-        Does::Never => {
+        Behavior::Never => {
             t.advance(1000 * SECOND).await;
             assert_eq!(
                 (bulkhead.stats().permits_in_use, bulkhead.stats().active),
                 (1, 1)
             );
-            // A thread can't be left running for ever; this is the end of the test.
+            // Ends the thread at the end of the test.
             drop(control);
             true
         }
     };
     t.until(|| bulkhead.stats().permits_in_use == 0).await;
-    leaves_nothing(&t, &bulkhead, |stats| {
+    assert_nothing_left(&t, &bulkhead, |stats| {
         (stats.started, stats.cancelled) == (1, 0)
             && (stats.successful, stats.failed) == (u64::from(!failed), u64::from(failed))
     })
@@ -180,30 +182,31 @@ async fn blocking(t: Stage, does: Does) {
 }
 
 #[track_caller]
-fn check_first(does: Does, polled: Poll<Outcome>) {
-    match (does, polled) {
-        (Does::Ready, Poll::Ready(Ok(1))) | (Does::Slow | Does::Never, Poll::Pending) => {}
-        (Does::Error, Poll::Ready(Err(BulkheadError::Operation("broken")))) => {}
-        (does, polled) => panic!("{does:?}: {polled:?}"),
+fn check_first(behavior: Behavior, polled: Poll<Outcome>) {
+    match (behavior, polled) {
+        (Behavior::Ready, Poll::Ready(Ok(1)))
+        | (Behavior::Slow | Behavior::Never, Poll::Pending) => {}
+        (Behavior::Error, Poll::Ready(Err(BulkheadError::Operation("broken")))) => {}
+        (behavior, polled) => panic!("{behavior:?}: {polled:?}"),
     }
 }
 
-/// Everything is as if the call had never been, but for the counters.
-fn leaves_nothing<'a>(
+/// Asserts that the call has left nothing but the expected counts.
+fn assert_nothing_left<'a>(
     t: &'a Stage,
     bulkhead: &'a Bulkhead,
-    counted: impl Fn(&BulkheadStats) -> bool + 'a,
+    has_counted: impl Fn(&BulkheadStats) -> bool + 'a,
 ) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
     Box::pin(async move {
         let stats = bulkhead.stats();
-        assert!(counted(&stats), "{stats:?}");
+        assert!(has_counted(&stats), "{stats:?}");
         assert_eq!(
             (stats.active, stats.waiting, stats.permits_in_use),
             (0, 0, 0),
             "{stats:?}"
         );
         t.succeed(bulkhead, 1).await;
-        // No timer of the dead call's goes off.
+        // No timer of the dropped call fires.
         t.advance(10 * SECOND).await;
         let (control, running) = t.running(bulkhead).await;
         let (_never, queued) = t.waiting(bulkhead).await;

@@ -84,7 +84,7 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back(t: Stage) {
     assert_eq!(refused.retry_after(), Some(20 * SECOND));
     assert_eq!(
         refused.to_string(),
-        r#"bulkhead "ledger" refused the call: circuit is open, retry in 20s"#
+        r#"bulkhead "ledger" rejected the call: circuit is open, retry in 20s"#
     );
     let stats = bulkhead.stats();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Deadlines of the whole call, of the wait and of the run.
+//! Time limits of the whole call, of the wait and of the run.
 
 use std::future::pending;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::work::{Answer, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    a_timeout_while_running_is_a_failure_of_the_dependency,
-    the_timeout_bounds_queue_and_run_together,
-    waiting_takes_nothing_off_the_run_timeout,
-    waiting_longer_than_running_is_the_queues_fault,
-    the_queues_fault_is_no_excuse_for_the_run_timeout,
-    a_timeout_in_half_open_is_a_failed_probe,
-    a_cancelled_call_is_no_success,
-    each_call_may_have_its_own_limits,
-    a_limit_can_be_lifted_for_one_call,
-    zero_is_over_at_once_but_not_for_what_is_ready,
-    the_error_tells_the_phase_and_the_times,
-    an_operation_that_ends_in_time_is_not_disturbed,
-    a_timer_is_made_for_who_waits_and_goes_with_the_call,
+    timeout_while_running_counts_as_failure,
+    timeout_limits_wait_and_run_together,
+    wait_does_not_reduce_the_run_timeout,
+    timeout_of_a_mostly_queued_call_is_ignored,
+    run_timeout_of_a_mostly_queued_call_is_a_failure,
+    timeout_in_half_open_is_a_failed_probe,
+    cancelled_call_does_not_count_as_success,
+    call_options_override_the_configured_limits,
+    call_options_can_remove_the_configured_limits,
+    zero_limits_admit_calls_that_are_ready,
+    timeout_error_contains_phase_and_times,
+    operation_within_its_deadline_succeeds,
+    timer_is_created_lazily_and_dropped_with_the_call,
 ];
 
 fn config() -> BulkheadConfig {
@@ -33,7 +33,7 @@ fn config() -> BulkheadConfig {
 }
 
 /// Hazard P02.
-async fn a_timeout_while_running_is_a_failure_of_the_dependency(t: Stage) {
+async fn timeout_while_running_counts_as_failure(t: Stage) {
     let bulkhead = t.bulkhead(config().timeout(SECOND).failure_threshold(3));
     for _ in 0..3 {
         let (_never, call) = t.running(&bulkhead).await;
@@ -54,7 +54,7 @@ async fn a_timeout_while_running_is_a_failure_of_the_dependency(t: Stage) {
     );
 }
 
-async fn the_timeout_bounds_queue_and_run_together(t: Stage) {
+async fn timeout_limits_wait_and_run_together(t: Stage) {
     let bulkhead = t.bulkhead(config().timeout(10 * SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
@@ -73,12 +73,12 @@ async fn the_timeout_bounds_queue_and_run_together(t: Stage) {
         panic!("{error:?}");
     };
     assert_eq!((queued, ran), (4 * SECOND, 6 * SECOND));
-    // It ran longer than it waited: the dependency's fault.
+    // It ran longer than it waited, so the timeout is a failure of the dependency.
     assert_eq!(bulkhead.stats().failed, 1);
 }
 
 /// Hazard H50.
-async fn waiting_takes_nothing_off_the_run_timeout(t: Stage) {
+async fn wait_does_not_reduce_the_run_timeout(t: Stage) {
     let bulkhead = t.bulkhead(config().run_timeout(5 * SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
@@ -101,7 +101,7 @@ async fn waiting_takes_nothing_off_the_run_timeout(t: Stage) {
     assert_eq!(ran, 5 * SECOND);
 }
 
-async fn waiting_longer_than_running_is_the_queues_fault(t: Stage) {
+async fn timeout_of_a_mostly_queued_call_is_ignored(t: Stage) {
     let bulkhead = t.bulkhead(config().timeout(10 * SECOND).failure_threshold(1));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
@@ -124,7 +124,7 @@ async fn waiting_longer_than_running_is_the_queues_fault(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn the_queues_fault_is_no_excuse_for_the_run_timeout(t: Stage) {
+async fn run_timeout_of_a_mostly_queued_call_is_a_failure(t: Stage) {
     let limits = config().timeout(10 * SECOND).run_timeout(2 * SECOND);
     let bulkhead = t.bulkhead(limits.failure_threshold(1));
     let permit = bulkhead.try_acquire().unwrap();
@@ -147,7 +147,7 @@ async fn the_queues_fault_is_no_excuse_for_the_run_timeout(t: Stage) {
 }
 
 /// Hazard H54.
-async fn a_timeout_in_half_open_is_a_failed_probe(t: Stage) {
+async fn timeout_in_half_open_is_a_failed_probe(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).run_timeout(SECOND));
     t.fail(&bulkhead, 1).await;
     t.advance(30 * SECOND).await;
@@ -159,15 +159,15 @@ async fn a_timeout_in_half_open_is_a_failed_probe(t: Stage) {
 }
 
 /// Hazard H54.
-async fn a_cancelled_call_is_no_success(t: Stage) {
+async fn cancelled_call_does_not_count_as_success(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(2).success_threshold(1));
-    // Cancelling resets no run of failures,
+    // A cancellation does not reset the count of consecutive failures.
     t.fail(&bulkhead, 1).await;
     let (_never, call) = t.running(&bulkhead).await;
     call.cancel().await;
     t.fail(&bulkhead, 1).await;
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
-    // and closes no circuit.
+    // A cancellation does not close a half-open circuit.
     t.advance(30 * SECOND).await;
     let (_never, probe) = t.running(&bulkhead).await;
     probe.cancel().await;
@@ -176,7 +176,7 @@ async fn a_cancelled_call_is_no_success(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn each_call_may_have_its_own_limits(t: Stage) {
+async fn call_options_override_the_configured_limits(t: Stage) {
     let bulkhead = t.bulkhead(config().timeout(100 * SECOND));
     for (call, limit) in [
         (bulkhead.call().timeout(SECOND), SECOND),
@@ -206,7 +206,7 @@ async fn each_call_may_have_its_own_limits(t: Stage) {
     }
 }
 
-async fn a_limit_can_be_lifted_for_one_call(t: Stage) {
+async fn call_options_can_remove_the_configured_limits(t: Stage) {
     let bulkhead = t.bulkhead(
         config()
             .timeout(SECOND)
@@ -236,8 +236,8 @@ async fn a_limit_can_be_lifted_for_one_call(t: Stage) {
     assert_eq!(call.await, Ok(1));
 }
 
-/// A configuration refuses zero; a call that has no time left may say so.
-async fn zero_is_over_at_once_but_not_for_what_is_ready(t: Stage) {
+/// A configuration rejects zero. A call accepts it, because it may have no time left.
+async fn zero_limits_admit_calls_that_are_ready(t: Stage) {
     let bulkhead = t.bulkhead(config());
     let zero = || bulkhead.call().timeout(Duration::ZERO);
     assert_eq!(zero().execute(async { Answer::Ok(1) }).await, Ok(1));
@@ -280,7 +280,7 @@ async fn zero_is_over_at_once_but_not_for_what_is_ready(t: Stage) {
         ),
         "{late:?}"
     );
-    // Never to wait is not a timeout.
+    // A call that never waits is rejected, not timed out.
     let full = now_or_never(
         bulkhead
             .call()
@@ -299,7 +299,7 @@ async fn zero_is_over_at_once_but_not_for_what_is_ready(t: Stage) {
     );
 }
 
-async fn the_error_tells_the_phase_and_the_times(t: Stage) {
+async fn timeout_error_contains_phase_and_times(t: Stage) {
     let bulkhead = t.bulkhead(config().run_timeout(SECOND));
     let (_never, call) = t.running(&bulkhead).await;
     t.advance(SECOND).await;
@@ -313,7 +313,7 @@ async fn the_error_tells_the_phase_and_the_times(t: Stage) {
     assert_eq!(t.elapsed(), SECOND);
 }
 
-async fn an_operation_that_ends_in_time_is_not_disturbed(t: Stage) {
+async fn operation_within_its_deadline_succeeds(t: Stage) {
     let bulkhead = t.bulkhead(config().timeout(SECOND));
     let (control, call) = t.running(&bulkhead).await;
     t.advance(SECOND - Duration::from_millis(1)).await;
@@ -322,12 +322,12 @@ async fn an_operation_that_ends_in_time_is_not_disturbed(t: Stage) {
     t.advance(10 * SECOND).await;
     let stats = bulkhead.stats();
     assert_eq!((stats.successful, stats.timed_out_running), (1, 0));
-    let ignoring = bulkhead.call().classify(|_: &Answer| Outcome::Ignored);
-    assert_eq!(ignoring.execute(async { Ok(3) }).await, Ok(3));
+    let ignored = bulkhead.call().classify(|_: &Answer| Outcome::Ignored);
+    assert_eq!(ignored.execute(async { Ok(3) }).await, Ok(3));
 }
 
 /// Hazard H55, H56.
-async fn a_timer_is_made_for_who_waits_and_goes_with_the_call(t: Stage) {
+async fn timer_is_created_lazily_and_dropped_with_the_call(t: Stage) {
     let bulkhead = t.bulkhead(
         config()
             .timeout(SECOND)
@@ -339,16 +339,16 @@ async fn a_timer_is_made_for_who_waits_and_goes_with_the_call(t: Stage) {
     assert_eq!(
         t.timers(),
         (0, 0),
-        "a call that is ready at once needs no timer"
+        "a call that completes at its first poll needs no timer"
     );
     for number in 1..=50 {
         let mut call = Box::pin(bulkhead.execute(pending::<Answer>()));
         for _ in 0..10 {
             assert!(crate::stage::poll_once(call.as_mut()).is_pending());
         }
-        assert_eq!(t.timers(), (1, number), "one call, one timer");
+        assert_eq!(t.timers(), (1, number), "each call creates one timer");
         drop(call);
-        assert_eq!(t.timers().0, 0, "the call is gone, its timer is not");
+        assert_eq!(t.timers().0, 0, "the timer outlives its call");
     }
     let (control, running) = t.running(&bulkhead).await;
     let (next, queued) = t.waiting(&bulkhead).await;

@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::future::Future;
 
 use super::Bulkhead;
-use crate::call::Classified;
 use crate::call::classifier::DefaultClassifier;
-use crate::call::execute::Execute;
+use crate::call::execute::{Execute, ExecuteOwned};
 use crate::call::execute_blocking::ExecuteBlocking;
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::permit::{Acquire, Permit};
-use crate::call::{Call, CallOptions};
+use crate::call::{Call, Classified};
 use crate::error::BulkheadError;
 
 impl Bulkhead {
@@ -40,11 +40,11 @@ impl Bulkhead {
     /// # Ok::<(), bulkman::BulkheadError<std::io::Error>>(()) }).unwrap();
     /// ```
     #[inline]
-    pub fn execute<F, T, E>(&self, operation: F) -> Execute<&Self, F, DefaultClassifier>
+    pub fn execute<F, T, E>(&self, operation: F) -> Execute<'_, F, DefaultClassifier>
     where
         F: Future<Output = Result<T, E>>,
     {
-        Execute::new(self, operation, DefaultClassifier, CallOptions::NONE)
+        Execute::new(self, operation, DefaultClassifier, CallOptions::DEFAULT)
     }
 
     /// Runs a closure where blocking does no harm to the executor.
@@ -138,7 +138,7 @@ impl Bulkhead {
     pub fn wrap<A, Fut, T, E>(
         &self,
         function: impl Fn(A) -> Fut,
-    ) -> impl Fn(A) -> Execute<Self, Fut, DefaultClassifier>
+    ) -> impl Fn(A) -> ExecuteOwned<Fut, DefaultClassifier>
     where
         Fut: Future<Output = Result<T, E>>,
     {
@@ -210,6 +210,10 @@ impl Bulkhead {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
-        Permit::now(self)
+        Permit::try_acquire(self)
+    }
+
+    pub(crate) fn into_execute<F>(self, operation: F) -> ExecuteOwned<F, DefaultClassifier> {
+        ExecuteOwned::new(self, operation, DefaultClassifier, CallOptions::DEFAULT)
     }
 }

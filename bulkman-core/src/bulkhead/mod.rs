@@ -20,10 +20,7 @@ pub(crate) use self::shared::Inner;
 pub use self::state::BulkheadState;
 use self::stats::Counters;
 pub use self::stats::{BulkheadStats, Rejections};
-use crate::call::CallOptions;
-use crate::call::classifier::DefaultClassifier;
 use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
-use crate::call::execute::Execute;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
@@ -377,10 +374,6 @@ impl Bulkhead {
 
     pub(crate) fn downgrade(&self) -> WeakBulkhead {
         WeakBulkhead(Arc::downgrade(&self.inner))
-    }
-
-    pub(crate) fn into_execute<F>(self, operation: F) -> Execute<Self, F, DefaultClassifier> {
-        Execute::new(self, operation, DefaultClassifier, CallOptions::NONE)
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::bulkhead::config::BulkheadConfig;
 use crate::bulkhead::stats::Counters;
+use crate::call::admitted::Admitted;
 use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
-use crate::call::guard::Seat;
 use crate::call::outcome::Outcome;
 use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
@@ -42,8 +42,8 @@ impl Inner {
     /// Steps 5 and 6: tells the circuit and the statistics how the call ended, and gives its
     /// permit to the next in line.
     #[inline]
-    pub(crate) fn finish(&self, seat: Seat, outcome: Outcome, ran: Option<Duration>) {
-        match (seat.ticket, &self.circuit) {
+    pub(crate) fn finish(&self, admitted: Admitted, outcome: Outcome, ran: Option<Duration>) {
+        match (admitted.ticket, &self.circuit) {
             (Some(ticket), Some(circuit)) if circuit.hears(ticket, outcome, ran) => {
                 self.finish_heard(circuit, ticket, outcome, ran);
             }
@@ -67,9 +67,9 @@ impl Inner {
     }
 
     /// As [`finish`](Self::finish), for a call that was dropped while it ran.
-    pub(crate) fn abandon(&self, seat: Seat) {
+    pub(crate) fn abandon(&self, admitted: Admitted) {
         let _ended = Ends(self, None);
-        if let (Some(ticket), Some(circuit)) = (seat.ticket, &self.circuit) {
+        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
             circuit.abandon(ticket);
         }
     }

@@ -1,4 +1,4 @@
-//! A bulkhead seen through one classifier.
+//! A bulkhead with a classifier for one type of result.
 
 use std::fmt;
 use std::future::Future;
@@ -11,9 +11,9 @@ use crate::call::execute_blocking::ExecuteBlocking;
 use crate::call::outcome::Outcome;
 use crate::error::BulkheadError;
 
-/// A view of a bulkhead for results of one type: made by [`Bulkhead::classified`].
+/// A bulkhead with a classifier for one type of result.
 ///
-/// It shares the bulkhead's permits, queue and circuit.
+/// Created by [`Bulkhead::classified`]. It shares the bulkhead's permits, queue and circuit.
 ///
 /// ```
 /// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -21,11 +21,11 @@ use crate::error::BulkheadError;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
 /// let users = bulkhead.classified(|result: &Result<&str, u16>| match result {
-///     Ok(_) => Outcome::Success,
-///     Err(404) => Outcome::Ignored,
+///     Ok(_) | Err(404) => Outcome::Success,
+///     Err(400) => Outcome::Ignored,
 ///     Err(_) => Outcome::Failure,
 /// });
-/// let _ = users.execute_sync(|| Err(404));
+/// let _ = users.execute_sync(|| Err(400));
 /// let _ = users.execute_sync(|| Err(503));
 /// assert_eq!((bulkhead.stats().ignored, bulkhead.stats().failed), (1, 1));
 /// # Ok::<(), bulkman::ConfigError>(())
@@ -45,7 +45,7 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
         }
     }
 
-    /// As [`Bulkhead::execute`].
+    /// Runs a future through the bulkhead. See [`Bulkhead::execute`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -59,14 +59,14 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
-    pub fn execute<F>(&self, operation: F) -> Execute<&Bulkhead, F, &C>
+    pub fn execute<F>(&self, operation: F) -> Execute<'_, F, &C>
     where
         F: Future<Output = Result<T, E>>,
     {
         self.call().execute(operation)
     }
 
-    /// As [`Bulkhead::execute_blocking`].
+    /// Runs a blocking closure on the runtime's blocking pool. See [`Bulkhead::execute_blocking`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -74,7 +74,8 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone())?;
     /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
-    /// let error = runtime.block_on(tolerant.execute_blocking(|| Err("no such file"))).unwrap_err();
+    /// let read = tolerant.execute_blocking(|| Err("no such file"));
+    /// let error = runtime.block_on(read).unwrap_err();
     /// assert_eq!(error.into_operation(), Some("no such file"));
     /// assert_eq!(bulkhead.stats().ignored, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -88,11 +89,11 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     {
         self.bulkhead
             .call()
-            .classified_by(self.classifier.clone())
+            .with_classifier(self.classifier.clone())
             .execute_blocking(operation)
     }
 
-    /// As [`Bulkhead::execute_sync`].
+    /// Runs a closure on the current thread. See [`Bulkhead::execute_sync`].
     ///
     /// # Errors
     ///
@@ -114,7 +115,7 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
         self.call().execute_sync(operation)
     }
 
-    /// As [`Bulkhead::call`], with the classifier in place.
+    /// Returns a builder for a call with this classifier. See [`Bulkhead::call`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -127,10 +128,10 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn call(&self) -> Call<'_, &C> {
-        self.bulkhead.call().classified_by(&self.classifier)
+        self.bulkhead.call().with_classifier(&self.classifier)
     }
 
-    /// The bulkhead behind the view.
+    /// Returns the bulkhead.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};

@@ -1,38 +1,40 @@
-//! What an operation's result says about the dependency.
+//! Decides how the result of an operation counts.
 
 use crate::call::outcome::Outcome;
 
-/// Decides what a finished operation says about the dependency.
+/// Decides how the result of an operation counts toward the circuit breaker.
 ///
-/// Implemented by closures `Fn(&Result<T, E>) -> Outcome`, and by [`DefaultClassifier`], the default.
-/// It runs where the operation ran, outside of every lock; a panic in it is treated as one of the
-/// operation. Implemented for a type of one's own, it can be named and shared:
+/// Implemented by closures `Fn(&Result<T, E>) -> Outcome`, and by [`DefaultClassifier`], the
+/// default. It runs where the operation ran, outside of every lock. A panic in it is treated as a
+/// panic of the operation. A classifier that is a type can be named and shared:
 ///
 /// ```
 /// use bulkman::Outcome;
 /// use bulkman::call::Classifier;
 ///
-/// /// For HTTP statuses: a client's mistake is no failure of the server.
+/// /// For HTTP statuses: an invalid request is not a failure of the server.
 /// #[derive(Clone, Copy)]
 /// struct StatusClassifier;
 ///
 /// impl<E> Classifier<u16, E> for StatusClassifier {
 ///     fn classify(&self, result: &Result<u16, E>) -> Outcome {
 ///         match result {
-///             Ok(400..=499) => Outcome::Ignored,
-///             Ok(500..) | Err(_) => Outcome::Failure,
+///             Ok(429 | 500..) | Err(_) => Outcome::Failure,
+///             Ok(400 | 401 | 403) => Outcome::Ignored,
 ///             Ok(_) => Outcome::Success,
 ///         }
 ///     }
 /// }
 /// # let _ = |result: Result<u16, ()>| StatusClassifier.classify(&result);
 /// ```
+#[doc(alias = "should_handle")]
+#[doc(alias = "record_exceptions")]
 pub trait Classifier<T, E> {
-    /// The outcome of this result.
+    /// Returns the outcome of this result.
     fn classify(&self, result: &Result<T, E>) -> Outcome;
 }
 
-/// `Ok` is a success and `Err` a failure: the default.
+/// The default classifier: `Ok` is a success and `Err` is a failure.
 ///
 /// ```
 /// use bulkman::Outcome;

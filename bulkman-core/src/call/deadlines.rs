@@ -1,23 +1,23 @@
-//! When a call's time is over: its limits, the moments it passed, and the one timer it needs.
+//! The deadlines of a call: its limits, the instants it has passed, and its timer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::bulkhead::config::BulkheadConfig;
-use crate::call::rejection::Lack;
+use crate::call::rejection::MissingCapability;
 use crate::runtime::{Runtime, Sleep};
 
-/// A time limit in eight bytes: nanoseconds, or none. What is longer than 584 years is none.
+/// A time limit in nanoseconds, or none. A duration of more than 584 years is no limit.
 ///
-/// Futures carry these around, so they are kept small.
+/// Every future of a call contains three of these, so a limit takes eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit(u64);
 
 impl Limit {
     /// No limit.
     pub(crate) const NONE: Self = Self(u64::MAX);
-    /// For a call that says nothing: the configured limit.
+    /// The configured limit, for a call that sets none.
     const AS_CONFIGURED: Self = Self(u64::MAX - 1);
 
     pub(crate) fn new(limit: Option<Duration>) -> Self {
@@ -45,14 +45,14 @@ impl Limit {
     }
 }
 
-/// The three limits of a call.
+/// The three time limits of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeLimits {
-    /// Queue and run together.
+    /// Limits the whole call: the wait and the run.
     pub(crate) timeout: Limit,
-    /// The queue alone.
+    /// Limits the wait for a permit.
     pub(crate) max_wait: Limit,
-    /// The run alone.
+    /// Limits the run of the operation.
     pub(crate) run_timeout: Limit,
 }
 
@@ -63,7 +63,7 @@ impl TimeLimits {
         run_timeout: Limit::NONE,
     };
 
-    /// What a call that says nothing about its limits begins with.
+    /// The limits of a call that sets none.
     pub(crate) const AS_CONFIGURED: Self = Self {
         timeout: Limit::AS_CONFIGURED,
         max_wait: Limit::AS_CONFIGURED,
@@ -79,26 +79,26 @@ impl TimeLimits {
         }
     }
 
-    /// The first limit that wants a timer.
-    pub(crate) fn needs_timer(&self) -> Option<&'static Lack> {
-        // Who never waits needs no timer for it.
+    /// Returns the first limit that needs a timer.
+    pub(crate) fn first_timer(&self) -> Option<&'static MissingCapability> {
+        // A call that never waits needs no timer for the wait.
         let max_wait = if self.max_wait == Limit(0) {
             Limit::NONE
         } else {
             self.max_wait
         };
         let limits = [
-            (&Lack::TIMEOUT, self.timeout),
-            (&Lack::MAX_WAIT, max_wait),
-            (&Lack::RUN_TIMEOUT, self.run_timeout),
+            (&MissingCapability::TIMEOUT, self.timeout),
+            (&MissingCapability::MAX_WAIT, max_wait),
+            (&MissingCapability::RUN_TIMEOUT, self.run_timeout),
         ];
         limits
             .into_iter()
-            .find_map(|(lack, limit)| (limit != Limit::NONE).then_some(lack))
+            .find_map(|(missing, limit)| (limit != Limit::NONE).then_some(missing))
     }
 }
 
-/// The configured limits, readable while they are changed.
+/// The configured limits. They can be read while another thread changes them.
 #[derive(Debug)]
 pub(crate) struct ConfiguredLimits {
     any: AtomicBool,
@@ -129,13 +129,13 @@ impl ConfiguredLimits {
             .store(limits != TimeLimits::NONE, Ordering::Relaxed);
     }
 
-    /// Whether there is any limit.
+    /// Returns `true` if any limit is set.
     #[inline]
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// The limits of one call.
+    /// Returns the limits of one call: `own`, completed by the configured limits.
     pub(crate) fn resolve(&self, own: TimeLimits) -> TimeLimits {
         TimeLimits {
             timeout: own.timeout.or(&self.timeout),
@@ -145,58 +145,59 @@ impl ConfiguredLimits {
     }
 }
 
-/// One call's times.
+/// The limits of one call and the instants it has passed.
 pub(crate) enum Deadlines {
-    /// The call says nothing of limits, and nobody wants to know how long it takes: unless the
-    /// bulkhead has limits, the clock is never read.
-    Unkept,
-    /// What the call said before it began.
-    Asked(TimeLimits),
-    /// No limits, and the operation began at this moment.
-    Running(Instant),
-    /// The call has begun.
-    Kept(Times),
+    /// The call sets no limits and its duration is not needed. The clock is not read unless the
+    /// bulkhead has limits.
+    Untracked,
+    /// The limits that the call sets. It was not polled yet.
+    Requested(TimeLimits),
+    /// There are no limits. The operation started at this instant.
+    Started(Instant),
+    /// The call was polled and its times are recorded.
+    Tracked(Times),
 }
 
 pub(crate) struct Times {
     timeout: Limit,
     run_timeout: Limit,
-    phase: RunPhase,
+    phase: PhaseTime,
+    /// When the call was polled first.
     began: Instant,
-    /// For the deadline of the phase that the call is in.
+    /// The timer for the deadline of the current phase.
     timer: Option<Sleep>,
 }
 
-/// What has to be remembered of the phase that a call is in, in eight bytes: while it has no permit, how
-/// long it may wait for one; afterwards, how long it has waited.
+/// The time of the phase that a call is in, in nanoseconds and in eight bytes.
 ///
-/// In nanoseconds. The uppermost bit tells the one from the other, and 292 years fit below it.
+/// While the call has no permit, this is the maximum wait; afterwards, the time it has waited. The
+/// uppermost bit distinguishes the two; durations of up to 292 years fit below it.
 #[derive(Clone, Copy)]
-struct RunPhase(u64);
+struct PhaseTime(u64);
 
-impl RunPhase {
-    const RUNS: u64 = 1 << 63;
+impl PhaseTime {
+    const RUNNING: u64 = 1 << 63;
 
-    /// A limit that would not fit never comes.
-    const fn waits(max_wait: Limit) -> Self {
-        Self(if max_wait.0 < Self::RUNS {
+    /// A limit that does not fit is no limit.
+    const fn queued(max_wait: Limit) -> Self {
+        Self(if max_wait.0 < Self::RUNNING {
             max_wait.0
         } else {
             Limit::NONE.0
         })
     }
 
-    fn runs(after: Duration) -> Self {
+    fn running(after: Duration) -> Self {
         Self(
-            Self::RUNS
+            Self::RUNNING
                 | u64::try_from(after.as_nanos())
                     .unwrap_or(u64::MAX)
-                    .min(Self::RUNS - 2),
+                    .min(Self::RUNNING - 2),
         )
     }
 
     const fn max_wait(self) -> Limit {
-        if self.0 < Self::RUNS {
+        if self.0 < Self::RUNNING {
             Limit(self.0)
         } else {
             Limit::NONE
@@ -204,10 +205,10 @@ impl RunPhase {
     }
 
     const fn waited(self) -> Option<Duration> {
-        if self.0 < Self::RUNS || self.0 == Limit::NONE.0 {
+        if self.0 < Self::RUNNING || self.0 == Limit::NONE.0 {
             return None;
         }
-        Some(Duration::from_nanos(self.0 ^ Self::RUNS))
+        Some(Duration::from_nanos(self.0 ^ Self::RUNNING))
     }
 }
 
@@ -221,7 +222,7 @@ impl Times {
         Self {
             timeout,
             run_timeout,
-            phase: RunPhase::waits(max_wait),
+            phase: PhaseTime::queued(max_wait),
             began,
             timer: None,
         }
@@ -236,139 +237,147 @@ impl Times {
         }
     }
 
-    /// When the operation began.
-    fn running(&self) -> Option<Instant> {
+    /// Returns when the operation started.
+    fn run_started(&self) -> Option<Instant> {
         self.began.checked_add(self.phase.waited()?)
     }
 
-    /// A time that overflows never comes.
-    fn total(&self) -> Option<Instant> {
+    /// Returns the deadline of the whole call. A deadline that overflows the clock is none.
+    fn total_deadline(&self) -> Option<Instant> {
         self.began.checked_add(self.timeout.get()?)
     }
 
-    fn queue(&self) -> Option<Instant> {
+    fn queue_deadline(&self) -> Option<Instant> {
         let wait = self
             .phase
             .max_wait()
             .get()
             .and_then(|limit| self.began.checked_add(limit));
-        earlier(wait, self.total())
+        earlier(wait, self.total_deadline())
     }
 
-    fn run_until(&self) -> Option<Instant> {
+    fn run_deadline(&self) -> Option<Instant> {
         let run = self
             .run_timeout
             .get()
-            .and_then(|limit| self.running()?.checked_add(limit));
-        earlier(run, self.total())
+            .and_then(|limit| self.run_started()?.checked_add(limit));
+        earlier(run, self.total_deadline())
     }
 }
 
 impl Deadlines {
-    /// Whether the call's times matter.
+    /// Returns `true` if the times of the call are needed.
     #[inline]
-    pub(crate) const fn matter(&self) -> bool {
-        !matches!(self, Self::Unkept)
+    pub(crate) const fn is_tracked(&self) -> bool {
+        !matches!(self, Self::Untracked)
     }
 
-    /// The limits that the call has, with what it said itself.
+    /// Returns the limits of the call: its own, completed by the configured limits.
     pub(crate) fn limits(&self, configured: &ConfiguredLimits) -> TimeLimits {
         match self {
-            Self::Unkept => configured.resolve(TimeLimits::AS_CONFIGURED),
-            Self::Asked(own) => configured.resolve(*own),
-            Self::Running(_) => TimeLimits::NONE,
-            Self::Kept(times) => times.limits(),
+            Self::Untracked => configured.resolve(TimeLimits::AS_CONFIGURED),
+            Self::Requested(own) => configured.resolve(*own),
+            Self::Started(_) => TimeLimits::NONE,
+            Self::Tracked(times) => times.limits(),
         }
     }
 
-    /// The call begins.
+    /// Starts to track the call, which begins at `now`.
     pub(crate) fn begin(&mut self, limits: TimeLimits, now: Instant) {
-        *self = Self::Kept(Times::new(limits, now));
+        *self = Self::Tracked(Times::new(limits, now));
     }
 
-    /// Whether the call may wait for a permit at all.
+    /// Returns `false` if the call must not wait for a permit.
     #[inline]
     pub(crate) fn may_wait(&self) -> bool {
-        !matches!(self, Self::Kept(times) if times.phase.max_wait() == Limit(0))
+        !matches!(self, Self::Tracked(times) if times.phase.max_wait() == Limit(0))
     }
 
-    /// When the call must have left the queue.
+    /// Returns when the call must have left the queue.
     #[inline]
-    pub(crate) fn queue(&self) -> Option<Instant> {
-        self.times()?.queue()
+    pub(crate) fn queue_deadline(&self) -> Option<Instant> {
+        self.times()?.queue_deadline()
     }
 
-    /// When the whole call must be over.
+    /// Returns when the whole call must have ended.
     #[inline]
-    pub(crate) fn total(&self) -> Option<Instant> {
-        self.times()?.total()
+    pub(crate) fn total_deadline(&self) -> Option<Instant> {
+        self.times()?.total_deadline()
     }
 
-    /// The operation begins, and somebody wants to know for how long it runs.
-    pub(crate) fn run(&mut self, waited: bool, runtime: &dyn Runtime) {
+    /// Records that the operation starts now.
+    ///
+    /// Call this only if the duration of the operation is needed: it may read the clock.
+    pub(crate) fn start_run(&mut self, waited: bool, runtime: &dyn Runtime) {
         match self {
-            // Without a wait no time has passed that is worth a clock reading.
-            Self::Kept(times) if !waited => times.phase = RunPhase::runs(Duration::ZERO),
-            Self::Kept(times) => {
+            // Without a wait, the time since the call began is not worth a clock reading.
+            Self::Tracked(times) if !waited => times.phase = PhaseTime::running(Duration::ZERO),
+            Self::Tracked(times) => {
                 times.timer = None;
-                times.phase = RunPhase::runs(runtime.now().saturating_duration_since(times.began));
+                times.phase =
+                    PhaseTime::running(runtime.now().saturating_duration_since(times.began));
             }
-            Self::Unkept | Self::Asked(_) | Self::Running(_) => {
-                *self = Self::Running(runtime.now())
+            Self::Untracked | Self::Requested(_) | Self::Started(_) => {
+                *self = Self::Started(runtime.now())
             }
         }
     }
 
-    /// When the operation must be over.
+    /// Returns when the operation must have ended.
     #[inline]
-    pub(crate) fn run_until(&self) -> Option<Instant> {
-        self.times()?.run_until()
+    pub(crate) fn run_deadline(&self) -> Option<Instant> {
+        self.times()?.run_deadline()
     }
 
-    /// When the operation began, if the clock was read then.
-    pub(crate) fn running(&self) -> Option<Instant> {
+    /// Returns when the operation started, if the clock was read then.
+    pub(crate) fn run_started(&self) -> Option<Instant> {
         match self {
-            Self::Running(since) => Some(*since),
-            Self::Kept(times) => times.running(),
-            Self::Unkept | Self::Asked(_) => None,
+            Self::Started(since) => Some(*since),
+            Self::Tracked(times) => times.run_started(),
+            Self::Untracked | Self::Requested(_) => None,
         }
     }
 
-    /// The call is over: how long the operation ran, if the clock was read when it began.
+    /// Returns how long the operation has run, if the clock was read when it started.
     pub(crate) fn ran(&self, runtime: &dyn Runtime) -> Option<Duration> {
-        let running = self.running()?;
-        Some(runtime.now().saturating_duration_since(running))
+        let started = self.run_started()?;
+        Some(runtime.now().saturating_duration_since(started))
     }
 
-    /// How long the call waited and how long its operation ran, as of `now` where one goes on.
-    pub(crate) fn spent(&self, now: Instant) -> (Duration, Duration) {
+    /// Returns how long the call waited and how long its operation ran.
+    ///
+    /// `now` is the end of the one that has not ended yet.
+    pub(crate) fn elapsed(&self, now: Instant) -> (Duration, Duration) {
         let between =
             |from: Instant, to: Option<Instant>| to.unwrap_or(now).saturating_duration_since(from);
         let ran = self
-            .running()
-            .map_or(Duration::ZERO, |running| between(running, None));
+            .run_started()
+            .map_or(Duration::ZERO, |started| between(started, None));
         let waited = self.times().map_or(Duration::ZERO, |times| {
-            between(times.began, times.running())
+            between(times.began, times.run_started())
         });
         (waited, ran)
     }
 
-    /// Whether only the total timeout has passed in a call that waited longer than it ran: our
-    /// queue is not the dependency's fault.
-    pub(crate) fn is_queues_fault(&self, now: Instant) -> bool {
-        let (queued, ran) = self.spent(now);
+    /// Returns `true` if only the total timeout has elapsed and the call waited longer than it ran.
+    ///
+    /// Such a timeout is caused by the queue, not by the dependency.
+    pub(crate) fn mostly_queued(&self, now: Instant) -> bool {
+        let (queued, ran) = self.elapsed(now);
         let run_limit = self.times().and_then(|times| times.run_timeout.get());
         run_limit.is_none_or(|limit| ran < limit) && queued > ran
     }
 
-    /// Completes at `deadline`, that of the present phase. The timer is made at the first poll.
+    /// Completes at `deadline`, which is that of the current phase.
+    ///
+    /// The timer is created by the first poll.
     pub(crate) fn poll(
         &mut self,
         deadline: Instant,
         runtime: &dyn Runtime,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let Self::Kept(times) = self else {
+        let Self::Tracked(times) = self else {
             return Poll::Pending;
         };
         times
@@ -378,10 +387,10 @@ impl Deadlines {
             .poll(cx)
     }
 
-    /// The same moments, for somebody who needs no timer.
+    /// Returns a copy of the times without the timer.
     pub(crate) fn without_timer(&self) -> Self {
         match self {
-            Self::Kept(times) => {
+            Self::Tracked(times) => {
                 let Times {
                     timeout,
                     run_timeout,
@@ -389,7 +398,7 @@ impl Deadlines {
                     began,
                     timer: _,
                 } = *times;
-                Self::Kept(Times {
+                Self::Tracked(Times {
                     timeout,
                     run_timeout,
                     phase,
@@ -397,16 +406,16 @@ impl Deadlines {
                     timer: None,
                 })
             }
-            Self::Running(since) => Self::Running(*since),
-            Self::Unkept | Self::Asked(_) => Self::Unkept,
+            Self::Started(since) => Self::Started(*since),
+            Self::Untracked | Self::Requested(_) => Self::Untracked,
         }
     }
 
     #[inline]
     const fn times(&self) -> Option<&Times> {
         match self {
-            Self::Kept(times) => Some(times),
-            Self::Unkept | Self::Asked(_) | Self::Running(_) => None,
+            Self::Tracked(times) => Some(times),
+            Self::Untracked | Self::Requested(_) | Self::Started(_) => None,
         }
     }
 }
@@ -417,7 +426,7 @@ impl std::fmt::Debug for Deadlines {
         f.debug_struct("Deadlines")
             .field("limits", &times.map(Times::limits))
             .field("began", &times.map(|times| times.began))
-            .field("running", &self.running())
+            .field("run_started", &self.run_started())
             .finish_non_exhaustive()
     }
 }
@@ -434,10 +443,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_phase_is_a_limit_or_a_moment() {
+    fn phase_time_is_a_limit_or_the_time_waited() {
         let nanos = Duration::from_nanos;
         for limit in [nanos(0), nanos(1), Duration::from_secs(200 * 365 * 86_400)] {
-            let phase = RunPhase::waits(Limit::new(Some(limit)));
+            let phase = PhaseTime::queued(Limit::new(Some(limit)));
             assert_eq!(
                 (phase.max_wait().get(), phase.waited()),
                 (Some(limit), None)
@@ -448,21 +457,21 @@ mod tests {
             Some(Duration::from_secs(300 * 365 * 86_400)),
             Some(Duration::MAX),
         ] {
-            let phase = RunPhase::waits(Limit::new(never));
+            let phase = PhaseTime::queued(Limit::new(never));
             assert_eq!((phase.max_wait(), phase.waited()), (Limit::NONE, None));
         }
         for waited in [nanos(0), nanos(1), Duration::from_secs(200 * 365 * 86_400)] {
-            let phase = RunPhase::runs(waited);
+            let phase = PhaseTime::running(waited);
             assert_eq!(
                 (phase.max_wait(), phase.waited()),
                 (Limit::NONE, Some(waited))
             );
         }
-        assert!(RunPhase::runs(Duration::MAX).waited().is_some());
+        assert!(PhaseTime::running(Duration::MAX).waited().is_some());
     }
 
     #[test]
-    fn a_call_carries_no_more_than_this() {
+    fn deadlines_take_at_most_56_bytes() {
         assert!(size_of::<Deadlines>() <= 56, "{}", size_of::<Deadlines>());
     }
 }

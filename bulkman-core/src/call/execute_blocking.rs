@@ -1,9 +1,9 @@
-//! Synchronous work off the executor.
+//! Blocking work on the runtime's blocking pool.
 //!
-//! A thread can't be interrupted, so the permit belongs to the closure and not to the caller: it
-//! is free when the closure has really ended, also when the caller has timed out or gone. The
-//! limit never lies. Until a thread begins with it, the closure is the caller's: one that nobody
-//! waits for any more never runs.
+//! A thread can't be interrupted, so the permit belongs to the closure and not to the caller. It is
+//! released when the closure has ended, even if the caller timed out or was dropped, so the limit
+//! holds. Until a thread starts it, the closure belongs to the caller: if the caller ends before,
+//! the closure never runs.
 
 use std::any::Any;
 use std::fmt;
@@ -17,16 +17,18 @@ use std::time::Duration;
 
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::stats::Event;
-use crate::call::CallOptions;
+use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
-use crate::call::execute::{duration, poll_admission, timed_out};
 use crate::call::guard::CallGuard;
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::rejection::{Lack, Rejection};
+use crate::call::rejection::{MissingCapability, Rejection};
+use crate::call::run::{needed_duration, timed_out};
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::name::BulkheadName;
+use crate::observe::TracingContext;
 use crate::queue::Priority;
 use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::waker_set::wake_catching;
@@ -36,9 +38,9 @@ use crate::sync::{Mutex, lock};
 ///
 /// # Cancel safety
 ///
-/// Dropped before the closure has begun, also while the runtime has no thread for it, it gives
-/// back its place or permit and the closure never runs. Dropped later, the closure runs on, keeps
-/// its permit until it has ended, and its outcome is recorded.
+/// If it is dropped before a thread has started the closure, its place in the queue or its permit
+/// is released and the closure never runs. If it is dropped later, the closure continues, keeps its
+/// permit until it has ended, and its outcome is recorded.
 ///
 /// ```
 /// use bulkman::{Bulkhead, BulkheadConfig};
@@ -46,7 +48,7 @@ use crate::sync::{Mutex, lock};
 ///
 /// let runtime = ManualRuntime::new();
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("disk"), runtime.clone())?;
-/// let dropped = bulkhead.execute_blocking(|| -> Result<(), ()> { unreachable!("it was never polled") });
+/// let dropped = bulkhead.execute_blocking(|| -> Result<(), ()> { unreachable!("never polled") });
 /// drop(dropped);
 /// let read = bulkhead.execute_blocking(|| Ok::<_, std::io::Error>(512));
 /// assert_eq!(runtime.block_on(read).unwrap(), 512);
@@ -54,27 +56,21 @@ use crate::sync::{Mutex, lock};
 /// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
-    stage: Stage<F, T, E, C>,
+    state: State<F, T, E, C>,
     priority: Priority,
 }
 
-enum Stage<F, T, E, C> {
-    Entering {
+enum State<F, T, E, C> {
+    /// Steps 1 to 3.
+    Admission {
         guard: CallGuard<Bulkhead>,
         operation: F,
         classifier: C,
         deadlines: Deadlines,
     },
-    Running(Running<T, E>),
-    Ended,
-}
-
-struct Running<T, E> {
-    desk: Arc<Desk<T, E>>,
-    bulkhead: Bulkhead,
-    /// The job owns the seat; this is for recording a timeout at once.
-    ticket: Option<Ticket>,
-    deadlines: Deadlines,
+    /// The job was passed to the runtime.
+    Spawned(Spawned<T, E>),
+    Done,
 }
 
 impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
@@ -84,16 +80,12 @@ impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
         classifier: C,
         options: CallOptions,
     ) -> Self {
-        let (guard, deadlines) = (
-            CallGuard::new(bulkhead, options.report),
-            options.deadlines(),
-        );
         Self {
-            stage: Stage::Entering {
-                guard,
+            state: State::Admission {
+                guard: CallGuard::new(bulkhead, options.report_id),
                 operation,
                 classifier,
-                deadlines,
+                deadlines: options.deadlines(),
             },
             priority: options.priority,
         }
@@ -114,69 +106,124 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::Entering {
+        if let State::Admission {
             guard, deadlines, ..
-        } = &mut this.stage
+        } = &mut this.state
         {
-            let admitted = if guard.inner().capabilities.tasks {
+            let admission = if guard.inner().capabilities.tasks {
                 ready!(poll_admission(guard, this.priority, deadlines, cx))
             } else {
-                Err(Rejection::Unsupported(&Lack::BLOCKING))
+                Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
             };
-            match admitted {
-                Ok(seat) => guard.put_back(seat),
+            match admission {
+                Ok(admitted) => guard.restore(admitted),
                 Err(rejection) => {
-                    let refused = guard.refuse(rejection, deadlines);
-                    this.stage = Stage::Ended;
-                    return refused;
+                    let rejected = guard.reject(rejection, deadlines);
+                    this.state = State::Done;
+                    return rejected;
                 }
             }
-            let Stage::Entering {
+            let State::Admission {
                 guard,
                 operation,
                 classifier,
                 deadlines,
-            } = std::mem::replace(&mut this.stage, Stage::Ended)
+            } = std::mem::replace(&mut this.state, State::Done)
             else {
                 unreachable!("matched above")
             };
-            this.stage = Stage::Running(start(guard, operation, classifier, deadlines));
+            this.state = State::Spawned(spawn(guard, operation, classifier, deadlines));
         }
-        let Stage::Running(running) = &mut this.stage else {
+        let State::Spawned(spawned) = &mut this.state else {
             panic!("`ExecuteBlocking` polled after completion")
         };
-        let result = ready!(running.poll(cx));
-        this.stage = Stage::Ended;
+        let result = ready!(spawned.poll(cx));
+        this.state = State::Done;
         Poll::Ready(result)
     }
 }
 
-impl<T, E> Running<T, E> {
+impl<F, T, E, C> fmt::Debug for ExecuteBlocking<F, T, E, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Admission { .. } => "admission",
+            State::Spawned { .. } => "spawned",
+            State::Done => "done",
+        };
+        f.debug_struct("ExecuteBlocking")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Passes the closure to the runtime.
+fn spawn<F, T, E, C>(
+    guard: CallGuard<Bulkhead>,
+    operation: F,
+    classifier: C,
+    deadlines: Deadlines,
+) -> Spawned<T, E>
+where
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+    C: Classifier<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let (bulkhead, ticket) = (guard.bulkhead().clone(), guard.ticket());
+    let runtime = Arc::clone(&guard.inner().runtime);
+    let shared = Arc::new(BlockingState::new(guard));
+    let job = Job {
+        shared: Arc::clone(&shared),
+        bulkhead: bulkhead.name().clone(),
+        times: deadlines.without_timer(),
+    };
+    let context = TracingContext::capture();
+    runtime.spawn_blocking(Box::new(move || {
+        context.in_scope(|| job.run(operation, &classifier))
+    }));
+    Spawned {
+        shared,
+        bulkhead,
+        ticket,
+        deadlines,
+    }
+}
+
+/// The caller's side of a job that was passed to the runtime.
+struct Spawned<T, E> {
+    shared: Arc<BlockingState<T, E>>,
+    bulkhead: Bulkhead,
+    /// Records a timeout at once. The job owns the admission.
+    ticket: Option<Ticket>,
+    deadlines: Deadlines,
+}
+
+impl<T, E> Spawned<T, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, BulkheadError<E>>> {
-        if let Some(result) = self.desk.collect(cx.waker()) {
+        if let Some(result) = self.shared.recv(cx.waker()) {
             return Poll::Ready(result);
         }
-        let Some(deadline) = self.deadlines.run_until() else {
+        let Some(deadline) = self.deadlines.run_deadline() else {
             return Poll::Pending;
         };
         let inner = self.bulkhead.inner();
         ready!(self.deadlines.poll(deadline, &*inner.runtime, cx));
-        if let Some(mut guard) = self.desk.take_guard() {
-            // No thread has begun with it, and none will: that says nothing of the dependency.
-            let (waited, for_a_thread) = self.deadlines.spent(inner.runtime.now());
+        if let Some(mut guard) = self.shared.take_guard() {
+            // No thread has started the closure, and none will. The dependency was not called.
+            let (queued, unstarted) = self.deadlines.elapsed(inner.runtime.now());
             guard.finish_timed_out(Outcome::Ignored, None);
             return Poll::Ready(Err(BulkheadError::Timeout {
                 bulkhead: inner.name.clone(),
                 phase: TimeoutPhase::Queued,
-                queued: waited + for_a_thread,
+                queued: queued + unstarted,
                 ran: Duration::ZERO,
             }));
         }
         let (outcome, error) = timed_out(inner, &self.deadlines);
-        if self.desk.claim(outcome).is_err() {
-            // It has ended in time after all, and is being recorded; the result comes at once.
-            self.deadlines = Deadlines::Unkept;
-            return match self.desk.collect(cx.waker()) {
+        if self.shared.try_record(outcome).is_err() {
+            // The closure has ended in time and is being recorded. Its result follows at once.
+            self.deadlines = Deadlines::Untracked;
+            return match self.shared.recv(cx.waker()) {
                 Some(result) => Poll::Ready(result),
                 None => Poll::Pending,
             };
@@ -189,56 +236,26 @@ impl<T, E> Running<T, E> {
     }
 }
 
-impl<T, E> Drop for Running<T, E> {
+impl<T, E> Drop for Spawned<T, E> {
     fn drop(&mut self) {
-        // The caller has gone; if no thread has begun with the closure, none will.
-        drop(self.desk.take_guard());
+        // If no thread has started the closure, none will.
+        drop(self.shared.take_guard());
     }
 }
 
-fn start<F, T, E, C>(
-    guard: CallGuard<Bulkhead>,
-    operation: F,
-    classifier: C,
-    deadlines: Deadlines,
-) -> Running<T, E>
-where
-    F: FnOnce() -> Result<T, E> + Send + 'static,
-    C: Classifier<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    let (bulkhead, ticket) = (guard.bulkhead().clone(), guard.ticket());
-    let runtime = Arc::clone(&guard.inner().runtime);
-    let desk = Arc::new(Desk::new(guard));
-    let job = Job {
-        desk: Arc::clone(&desk),
-        bulkhead: bulkhead.name().clone(),
-        times: deadlines.without_timer(),
-    };
-    let span = crate::observe::span::Current::capture();
-    runtime.spawn_blocking(Box::new(move || {
-        span.within(|| job.run(operation, &classifier))
-    }));
-    Running {
-        desk,
-        bulkhead,
-        ticket,
-        deadlines,
-    }
-}
-
-/// The closure's side. Dropped without having run (a runtime that dies), it says so.
+/// The thread's side.
+///
+/// If the runtime drops it without running it, the caller receives an error.
 struct Job<T, E> {
-    desk: Arc<Desk<T, E>>,
+    shared: Arc<BlockingState<T, E>>,
     bulkhead: BulkheadName,
     times: Deadlines,
 }
 
 impl<T, E> Job<T, E> {
     fn run(self, operation: impl FnOnce() -> Result<T, E>, classifier: &impl Classifier<T, E>) {
-        // Gone with a caller that did not wait so long.
-        let Some(mut guard) = self.desk.take_guard() else {
+        // Taken by a caller that timed out or was dropped before.
+        let Some(mut guard) = self.shared.take_guard() else {
             return;
         };
         let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -255,11 +272,12 @@ impl<T, E> Job<T, E> {
                 (Outcome::Failure, Err(error))
             }
         };
-        // It has run, and whatever a clock or a listener does now, its caller must hear so.
-        let ran = catch(|| duration(&guard, &self.times)).flatten();
+        // The closure has run. The caller must receive its result even if a clock or an observer
+        // panics now.
+        let ran = catch(|| needed_duration(&guard, &self.times)).flatten();
         catch(|| self.record(&mut guard, outcome, panicked, ran));
         drop_catching(guard);
-        self.desk.deliver(result);
+        self.shared.send(result);
     }
 
     fn record(
@@ -269,16 +287,16 @@ impl<T, E> Job<T, E> {
         panicked: bool,
         ran: Option<Duration>,
     ) {
-        match self.desk.claim(outcome) {
+        match self.shared.try_record(outcome) {
             Ok(()) if panicked => guard.finish_panicked(ran),
             Ok(()) => guard.finish(outcome, ran),
-            // The caller's timeout was recorded long ago; only the permit is still to be freed. A
-            // panic after it reaches nobody, but is counted.
+            // The caller's timeout was recorded before, so only the permit is released. A panic
+            // after a timeout is returned to no caller, but it is counted.
             Err(earlier) if panicked => {
                 guard.inner().counters.count(Event::Panicked);
-                guard.finish_settled(earlier);
+                guard.finish_recorded(earlier);
             }
-            Err(earlier) => guard.finish_settled(earlier),
+            Err(earlier) => guard.finish_recorded(earlier),
         }
     }
 
@@ -295,40 +313,41 @@ impl<T, E> Job<T, E> {
 
 impl<T, E> Drop for Job<T, E> {
     fn drop(&mut self) {
-        // Neither does anything after `run`, which has taken the guard and delivered.
-        drop(self.desk.take_guard());
-        self.desk.deliver(Err(BulkheadError::Shutdown {
+        // After `run`, which has taken the guard and sent a result, neither has an effect.
+        drop(self.shared.take_guard());
+        self.shared.send(Err(BulkheadError::Shutdown {
             bulkhead: self.bulkhead.clone(),
         }));
     }
 }
 
-/// Where the result changes hands, and the call's guard before that.
-struct Desk<T, E> {
-    /// Taken by who comes first: the thread that begins with the closure, or a caller that gives
-    /// up before.
+/// What the caller and the thread share: the guard, the recorded outcome, and the result.
+struct BlockingState<T, E> {
+    /// Taken by whichever side runs first: the thread that starts the closure, or a caller that
+    /// ends before.
     guard: Mutex<Option<CallGuard<Bulkhead>>>,
-    /// Who recorded the outcome, and which: whoever comes first, the closure or the timeout.
-    verdict: AtomicU8,
-    slot: Mutex<Slot<T, E>>,
+    /// The outcome that was recorded, plus one; zero if there is none yet. It is set by whichever
+    /// side runs first: the closure that ends, or the timeout.
+    recorded: AtomicU8,
+    slot: Mutex<ResultSlot<T, E>>,
 }
 
-struct Slot<T, E> {
+struct ResultSlot<T, E> {
     result: Option<Result<T, BulkheadError<E>>>,
-    delivered: bool,
+    sent: bool,
     waker: Option<Waker>,
 }
 
-impl<T, E> Desk<T, E> {
+impl<T, E> BlockingState<T, E> {
     fn new(guard: CallGuard<Bulkhead>) -> Self {
-        let slot = Slot {
+        let slot = ResultSlot {
             result: None,
-            delivered: false,
+            sent: false,
             waker: None,
         };
         Self {
             guard: Mutex::new(Some(guard)),
-            verdict: AtomicU8::new(0),
+            recorded: AtomicU8::new(0),
             slot: Mutex::new(slot),
         }
     }
@@ -337,12 +356,12 @@ impl<T, E> Desk<T, E> {
         lock(&self.guard).take()
     }
 
-    /// Claims the right to tell the circuit; `Err`: what was told already.
-    fn claim(&self, outcome: Outcome) -> Result<(), Outcome> {
-        let claim = 1 + outcome as u8;
+    /// Acquires the right to record the outcome. `Err`: the outcome that was recorded before.
+    fn try_record(&self, outcome: Outcome) -> Result<(), Outcome> {
+        let recorded = 1 + outcome as u8;
         match self
-            .verdict
-            .compare_exchange(0, claim, Ordering::AcqRel, Ordering::Acquire)
+            .recorded
+            .compare_exchange(0, recorded, Ordering::AcqRel, Ordering::Acquire)
         {
             Ok(_) => Ok(()),
             Err(1) => Err(Outcome::Success),
@@ -351,25 +370,26 @@ impl<T, E> Desk<T, E> {
         }
     }
 
-    /// The first delivery counts.
-    fn deliver(&self, result: Result<T, BulkheadError<E>>) {
-        let (waker, unwanted) = {
+    /// Sends the result to the caller, unless one was sent before.
+    fn send(&self, result: Result<T, BulkheadError<E>>) {
+        let (waker, unsent) = {
             let mut slot = lock(&self.slot);
-            if std::mem::replace(&mut slot.delivered, true) {
+            if std::mem::replace(&mut slot.sent, true) {
                 (None, Some(result))
             } else {
                 slot.result = Some(result);
                 (slot.waker.take(), None)
             }
         };
-        drop_catching(unwanted);
+        drop_catching(unsent);
         if let Some(waker) = waker {
             wake_catching(waker);
         }
     }
 
-    fn collect(&self, waker: &Waker) -> Option<Result<T, BulkheadError<E>>> {
-        // Cloned and dropped outside the lock: both are the executor's code.
+    /// Receives the result, or registers `waker` for it.
+    fn recv(&self, waker: &Waker) -> Option<Result<T, BulkheadError<E>>> {
+        // Cloned and dropped outside of the lock: both run code of the executor.
         let waker = waker.clone();
         let mut slot = lock(&self.slot);
         if let Some(result) = slot.result.take() {
@@ -379,18 +399,5 @@ impl<T, E> Desk<T, E> {
         drop(slot);
         drop_catching(replaced);
         None
-    }
-}
-
-impl<F, T, E, C> fmt::Debug for ExecuteBlocking<F, T, E, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::Entering { .. } => "entering",
-            Stage::Running { .. } => "running",
-            Stage::Ended => "ended",
-        };
-        f.debug_struct("ExecuteBlocking")
-            .field("stage", &stage)
-            .finish_non_exhaustive()
     }
 }

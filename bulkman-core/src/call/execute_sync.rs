@@ -5,17 +5,16 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 
 use crate::bulkhead::{Bulkhead, Inner};
-use crate::call::CallOptions;
+use crate::call::admission::block_on_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
-use crate::call::execute::{begin, duration, run, watched};
-use crate::call::guard::{CallGuard, Seat};
+use crate::call::guard::CallGuard;
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::rejection::Rejection;
+use crate::call::run::{needed_duration, run_guarded};
 use crate::error::BulkheadError;
-use crate::queue::Priority;
 
-/// The steps of [`execute`](crate::execute), on this thread.
+/// Performs the steps of [`execute`](super::execute) on the current thread.
 pub(crate) fn execute_sync<F, T, E, C>(
     bulkhead: &Bulkhead,
     operation: F,
@@ -26,46 +25,34 @@ where
     F: FnOnce() -> Result<T, E>,
     C: Classifier<T, E>,
 {
-    let mut guard = CallGuard::new(bulkhead, options.report);
+    let mut guard = CallGuard::new(bulkhead, options.report_id);
     let mut deadlines = options.deadlines();
-    let seat = match admit(&mut guard, options.priority, &mut deadlines) {
-        Ok(seat) => seat,
-        Err(rejection) => return guard.refuse(rejection, &deadlines),
+    let admission = block_on_admission(&mut guard, options.priority, &mut deadlines, Unpark::waker);
+    let admitted = match admission {
+        Ok(admitted) => admitted,
+        Err(rejection) => return guard.reject(rejection, &deadlines),
     };
-    let (outcome, result) = watched(&mut guard, seat, &deadlines, || {
+    let (outcome, result) = run_guarded(&mut guard, admitted, &deadlines, || {
         let result = operation();
         (classifier.classify(&result), result)
     });
-    guard.put_back(seat);
-    let outcome = judge_overrun(outcome, bulkhead.inner(), &deadlines);
-    guard.finish(outcome, duration(&guard, &deadlines));
+    guard.restore(admitted);
+    let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+    guard.finish(outcome, needed_duration(&guard, &deadlines));
     result.map_err(BulkheadError::Operation)
 }
 
-fn admit(
-    guard: &mut CallGuard<&Bulkhead>,
-    priority: Priority,
-    deadlines: &mut Deadlines,
-) -> Result<Seat, Rejection> {
-    // Parking the thread needs no timer of the runtime's.
-    if let Some(seat) = begin(guard, deadlines, false)? {
-        return Ok(seat);
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    guard.wait_for_permit(priority, deadlines, &waker)?;
-    let seat = guard.admit()?;
-    Ok(run(guard, seat, true, deadlines))
-}
-
-/// A closure can't be interrupted: what took too long keeps its value, and is a failure.
-fn judge_overrun(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> Outcome {
-    let Some(deadline) = deadlines.run_until() else {
+/// Returns the outcome to record for a closure that may have exceeded its deadline.
+///
+/// A closure can't be interrupted: one that takes too long keeps its value, and is a failure.
+fn apply_deadline(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> Outcome {
+    let Some(deadline) = deadlines.run_deadline() else {
         return outcome;
     };
     let now = inner.runtime.now();
     if now < deadline {
         outcome
-    } else if deadlines.is_queues_fault(now) {
+    } else if deadlines.mostly_queued(now) {
         Outcome::Ignored
     } else {
         Outcome::Failure
@@ -73,6 +60,13 @@ fn judge_overrun(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> Outc
 }
 
 struct Unpark(Thread);
+
+impl Unpark {
+    /// Returns a waker that unparks the current thread.
+    fn waker() -> Waker {
+        Waker::from(Arc::new(Self(thread::current())))
+    }
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {

@@ -1,26 +1,26 @@
-//! What one call holds, given back when it is dropped.
+//! What one call holds. It is released when the guard is dropped.
 
 use std::borrow::Borrow;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
+use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
-use crate::call::rejection::{Lack, Rejection};
+use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
 use crate::sync::unwind::catch;
 
-/// A call's hold on its bulkhead: nothing yet, a place in the queue, a permit, or a permit and
-/// an admission by the circuit.
+/// What a call holds of its bulkhead: nothing, a place in the queue, a permit, or an admission.
 ///
-/// Dropping it gives back whatever is held and counts the call as cancelled, so a future that is
-/// dropped at any point loses nothing. `H` is a reference for calls that borrow, a clone for
-/// those that own.
+/// Dropping it releases what is held and counts the call as cancelled, so a future that is dropped
+/// at any point loses nothing. `H` is a reference for calls that borrow the bulkhead, and a clone
+/// for those that own it.
 #[derive(Debug)]
 pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
     bulkhead: H,
@@ -28,47 +28,30 @@ pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
     observer: Observer,
 }
 
-// As wide as a word: what is stored as a byte and loaded with what follows it stalls the load.
+// As wide as a word: a tag that is stored as a byte and loaded together with what follows it
+// stalls the load.
 #[derive(Debug)]
 #[repr(u64)]
 enum Held {
     Nothing,
-    Place(WaiterId),
+    Queued(WaiterId),
     Permit,
-    Seat(Seat),
-    Done,
-}
-
-/// A permit and an admission: what a running call holds.
-///
-/// Plain data, so that a call that is ready at once keeps it in registers; whoever has it must
-/// [`finish`](Inner::finish) it once, or give it to a [`CallGuard`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Seat {
-    /// `None`: the circuit waits for no outcome (any more).
-    pub(crate) ticket: Option<Ticket>,
-}
-
-impl Seat {
-    /// Whether the circuit's rules need to know how long the operation takes.
-    #[inline]
-    pub(crate) fn needs_duration(self) -> bool {
-        self.ticket.is_some_and(Ticket::needs_duration)
-    }
+    Admitted(Admitted),
+    Ended,
 }
 
 impl<H: Borrow<Bulkhead>> CallGuard<H> {
-    /// `report`: the number of the call's report, or zero.
+    /// `report_id`: the id of the call's report; zero if there is none.
     #[inline]
-    pub(crate) const fn new(bulkhead: H, report: u64) -> Self {
+    pub(crate) const fn new(bulkhead: H, report_id: u64) -> Self {
         Self {
             bulkhead,
             held: Held::Nothing,
-            observer: Observer::new(report),
+            observer: Observer::new(report_id),
         }
     }
 
-    /// The call begins, for those who listen.
+    /// Starts to observe the call, if tracing or metrics are enabled for it.
     #[inline]
     pub(crate) fn observe(&mut self) {
         self.observer.begin(self.bulkhead.borrow().inner());
@@ -78,43 +61,45 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         &self.observer
     }
 
-    /// Steps 1 to 3 without waiting; `None`: the permit has to be waited for.
+    #[inline]
+    pub(crate) fn inner(&self) -> &Inner {
+        self.bulkhead.borrow().inner()
+    }
+
+    pub(crate) const fn is_new(&self) -> bool {
+        matches!(self.held, Held::Nothing)
+    }
+
+    /// Returns the key of the waiter, while the call is queued.
+    pub(crate) const fn queue_key(&self) -> Option<WaiterId> {
+        match self.held {
+            Held::Queued(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
     #[inline(always)]
-    pub(crate) fn enter(&mut self) -> Result<Option<Seat>, Rejection> {
+    pub(crate) fn try_admit(&mut self) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.admit_if_all_pass() {
                 Some(ticket) => Some(ticket),
-                None => return self.enter_watched(),
+                None => return self.try_admit_slow(),
             },
             None => None,
         };
         match inner.queue.try_acquire() {
-            TryAcquire::Acquired => Ok(Some(self.sit(ticket))),
+            TryAcquire::Acquired => Ok(Some(self.start(ticket))),
             TryAcquire::MustWait => Ok(None),
             TryAcquire::Full => Err(self.reject_full()),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
-    /// The call has a permit and an admission: it starts. The seat is the caller's.
-    #[inline(always)]
-    fn sit(&mut self, ticket: Option<Ticket>) -> Seat {
-        let inner = self.bulkhead.borrow().inner();
-        let seat = Seat { ticket };
-        inner.counters.start();
-        if self.observer.listens() {
-            // Who listens reads the clock, which is the user's code: meanwhile the guard has the seat.
-            self.held = Held::Seat(seat);
-            self.observer.run(inner);
-        }
-        self.held = Held::Done;
-        seat
-    }
-
-    /// As [`enter`](Self::enter), while the circuit is not closed: one step at a time.
+    /// As [`try_admit`](Self::try_admit), one step at a time, while the circuit is not closed.
     #[inline(never)]
-    fn enter_watched(&mut self) -> Result<Option<Seat>, Rejection> {
+    fn try_admit_slow(&mut self) -> Result<Option<Admitted>, Rejection> {
         self.check_circuit()?;
         match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
@@ -134,93 +119,135 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
-    /// Step 2, in the queue: joins it, or looks whether the permit has come.
-    pub(crate) fn poll_permit(
+    /// Step 2 when no permit is available: joins the queue. `true`: the call has a permit already.
+    pub(crate) fn enqueue(
         &mut self,
         priority: Priority,
-        deadlines: &mut Deadlines,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Rejection>> {
-        let joins = self.is_new();
-        if joins {
-            if !deadlines.may_wait() {
-                return Poll::Ready(Err(self.reject_full()));
-            }
-            let deadline = deadlines.queue();
-            match self.enqueue(priority, deadline, cx.waker()) {
-                Ok(true) => return Poll::Ready(Ok(())),
-                Ok(false) => {}
-                Err(rejection) => return Poll::Ready(Err(rejection)),
-            }
-        }
-        let Held::Place(key) = self.held else {
-            panic!("polled after completion")
-        };
+        deadline: Option<Instant>,
+        waker: &Waker,
+    ) -> Result<bool, Rejection> {
         let inner = self.bulkhead.borrow().inner();
-        // Who has just joined need not look: whatever becomes of it from here on wakes it.
-        let seen = if joins {
-            Poll::Pending
-        } else {
-            inner.queue.poll(key, cx.waker())
-        };
-        let waited = match seen {
-            Poll::Ready(waited) => waited,
-            Poll::Pending => {
-                let Some(deadline) = deadlines.queue() else {
-                    return Poll::Pending;
-                };
-                if deadlines.poll(deadline, &*inner.runtime, cx).is_pending() {
-                    return Poll::Pending;
-                }
-                self.held = Held::Nothing;
-                inner.queue.expire(key)
+        // The circuit is checked once more, after its version was read. If it opens from here on,
+        // either the comparison under the lock of the queue or the opening itself, which rejects
+        // all waiters, rejects this call.
+        let seen = match &inner.circuit {
+            Some(circuit) => {
+                let seen = circuit.seen();
+                circuit.check().map_err(Rejection::Circuit)?;
+                Some((circuit, seen))
             }
+            None => None,
         };
-        Poll::Ready(self.end_wait(waited, deadlines))
+        let rejects = || seen.is_some_and(|(circuit, seen)| circuit.refuses_since(seen));
+        match inner
+            .queue
+            .enqueue(priority, deadline, waker, rejects, || inner.runtime.now())
+        {
+            Enqueue::Acquired => {
+                self.held = Held::Permit;
+                Ok(true)
+            }
+            Enqueue::Waiting(key) => {
+                self.held = Held::Queued(key);
+                Ok(false)
+            }
+            Enqueue::Full => Err(self.reject_full()),
+            Enqueue::Rejected(reason) => Err(self.reject_waiter(reason)),
+        }
     }
 
-    /// Step 3: the circuit may have opened while the call waited. The seat is the caller's.
-    pub(crate) fn admit(&mut self) -> Result<Seat, Rejection> {
+    /// Leaves the queue because the deadline of the wait has passed.
+    pub(crate) fn expire(&mut self, key: WaiterId) -> WaitResult {
+        self.held = Held::Nothing;
+        self.bulkhead.borrow().inner().queue.expire(key)
+    }
+
+    /// Ends the wait: the call has a permit, or is rejected. Its key is no longer valid.
+    pub(crate) fn end_wait(&mut self, waited: WaitResult) -> Result<(), Rejection> {
+        self.held = Held::Nothing;
+        match waited {
+            WaitResult::Granted => {
+                self.held = Held::Permit;
+                Ok(())
+            }
+            WaitResult::Rejected(reason) => Err(self.reject_waiter(reason)),
+            WaitResult::Expired => Err(self.reject_timed_out()),
+        }
+    }
+
+    /// Rejects a call whose permit was granted in time, but which was polled too late to run.
+    ///
+    /// `deadline` is that of the whole call.
+    pub(crate) fn check_deadline(&mut self, deadline: Option<Instant>) -> Result<(), Rejection> {
+        if deadline.is_some_and(|deadline| deadline <= self.inner().runtime.now()) {
+            self.release_held();
+            return Err(self.reject_timed_out());
+        }
+        Ok(())
+    }
+
+    /// Step 3 for a call with a permit: the circuit may have opened while it waited.
+    pub(crate) fn admit(&mut self) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
-            // Dropping the guard gives the permit back.
+            // If it is rejected, dropping the guard releases the permit.
             Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
             None => None,
         };
-        Ok(self.sit(ticket))
+        Ok(self.start(ticket))
     }
 
-    /// Takes the seat out, to be finished or put back.
+    /// Counts the start of the call. From now on the caller owns the admission.
+    #[inline(always)]
+    fn start(&mut self, ticket: Option<Ticket>) -> Admitted {
+        let inner = self.bulkhead.borrow().inner();
+        let admitted = Admitted { ticket };
+        inner.counters.start();
+        if self.observer.is_enabled() {
+            // An observer reads the clock, which is code of the runtime and may panic. The guard
+            // holds the admission meanwhile.
+            self.held = Held::Admitted(admitted);
+            self.observer.run(inner);
+        }
+        self.held = Held::Ended;
+        admitted
+    }
+
+    /// Takes the admission out. It must be finished or restored.
     #[inline]
-    pub(crate) fn take_seat(&mut self) -> Option<Seat> {
-        let Held::Seat(seat) = self.held else {
+    pub(crate) fn take_admitted(&mut self) -> Option<Admitted> {
+        let Held::Admitted(admitted) = self.held else {
             return None;
         };
-        self.held = Held::Done;
-        Some(seat)
+        self.held = Held::Ended;
+        Some(admitted)
     }
 
-    /// Keeps the seat until the next poll.
+    /// Holds the admission until the next poll, or while code runs that may panic.
     #[inline]
-    pub(crate) fn put_back(&mut self, seat: Seat) {
-        self.held = Held::Seat(seat);
+    pub(crate) fn restore(&mut self, admitted: Admitted) {
+        self.held = Held::Admitted(admitted);
     }
 
-    /// Steps 5 and 6: tells the circuit and the statistics how it ended, gives the permit back.
+    /// Returns `true` if a rule of the circuit needs the duration of the operation.
+    pub(crate) fn needs_duration(&self) -> bool {
+        matches!(self.held, Held::Admitted(admitted) if admitted.needs_duration())
+    }
+
+    /// Steps 5 and 6: records the outcome and releases the permit.
     pub(crate) fn finish(&mut self, outcome: Outcome, ran: Option<Duration>) {
-        self.end(outcome, ran, CallEnd::Ran(outcome));
+        self.end(outcome, ran, CallEnd::Completed(outcome));
     }
 
-    /// As [`finish`](Self::finish), for an operation that was given up.
+    /// As [`finish`](Self::finish), for an operation that timed out.
     pub(crate) fn finish_timed_out(&mut self, outcome: Outcome, ran: Option<Duration>) {
         self.end(outcome, ran, CallEnd::TimedOut);
     }
 
-    /// As [`finish`](Self::finish) for work that timed out, and whose outcome the circuit was told
-    /// then.
-    pub(crate) fn finish_settled(&mut self, outcome: Outcome) {
-        if let Held::Seat(seat) = &mut self.held {
-            seat.ticket = None;
+    /// As [`finish`](Self::finish), for work whose timeout the circuit has already recorded.
+    pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
+        if let Held::Admitted(admitted) = &mut self.held {
+            admitted.ticket = None;
         }
         self.finish_timed_out(outcome, None);
     }
@@ -231,175 +258,67 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.end(Outcome::Failure, ran, CallEnd::Panicked);
     }
 
-    fn end(&mut self, outcome: Outcome, ran: Option<Duration>, ending: CallEnd) {
-        if let Some(seat) = self.take_seat() {
+    fn end(&mut self, outcome: Outcome, ran: Option<Duration>, end: CallEnd) {
+        if let Some(admitted) = self.take_admitted() {
             let inner = self.bulkhead.borrow().inner();
-            inner.finish(seat, outcome, ran);
-            self.observer.end(inner, ending);
+            inner.finish(admitted, outcome, ran);
+            self.observer.end(inner, end);
         }
     }
 
-    /// Whether the circuit's rules need to know how long the operation takes.
-    pub(crate) fn needs_duration(&self) -> bool {
-        matches!(self.held, Held::Seat(seat) if seat.needs_duration())
-    }
-
-    pub(crate) const fn is_new(&self) -> bool {
-        matches!(self.held, Held::Nothing)
-    }
-
-    /// Nothing is held and nothing more will be: the call was refused.
+    /// Ends a call that is rejected, and returns its error.
     ///
-    /// Not cold: under overload this is what most calls come to. It makes the caller's whole
-    /// result in the place where it stays, since copying an error costs more than counting the
-    /// refusal.
-    pub(crate) fn refuse<R: Refused>(&mut self, rejection: Rejection, deadlines: &Deadlines) -> R {
+    /// Not `#[cold]`: under overload, most calls end here. It is generic so that the caller's
+    /// result is created in its final place: copying an error costs more than counting the
+    /// rejection.
+    pub(crate) fn reject<R: FromRejection>(
+        &mut self,
+        rejection: Rejection,
+        deadlines: &Deadlines,
+    ) -> R {
         if !self.is_new() {
-            self.give_back();
+            self.release_held();
         }
-        self.held = Held::Done;
+        self.held = Held::Ended;
         let inner = self.bulkhead.borrow().inner();
         #[cfg(feature = "tracing")]
-        crate::observe::refused(&self.observer, inner, rejection.reason());
+        crate::observe::rejected(&self.observer, inner, rejection.reason());
         self.observer
-            .end(inner, CallEnd::Refused(rejection.reason()));
+            .end(inner, CallEnd::Rejected(rejection.reason()));
         match rejection {
-            Rejection::Circuit(denied) => R::of(BulkheadError::CircuitOpen {
+            Rejection::Circuit(rejection) => R::from_rejection(BulkheadError::CircuitOpen {
                 bulkhead: inner.name.clone(),
-                reason: denied.reason,
-                retry_after: denied.retry_after(),
+                reason: rejection.reason,
+                retry_after: rejection.retry_after(),
             }),
             Rejection::Full => {
                 let limits = inner.queue.limits();
-                R::of(BulkheadError::Full {
+                R::from_rejection(BulkheadError::Full {
                     bulkhead: inner.name.clone(),
                     max_concurrent_calls: limits.permits,
                     max_queue_size: limits.queue_capacity,
                 })
             }
             Rejection::TimedOut => {
-                let (queued, ran) = deadlines.spent(inner.runtime.now());
+                let (queued, ran) = deadlines.elapsed(inner.runtime.now());
                 let bulkhead = inner.name.clone();
-                R::of(BulkheadError::Timeout {
+                R::from_rejection(BulkheadError::Timeout {
                     bulkhead,
                     phase: TimeoutPhase::Queued,
                     queued,
                     ran,
                 })
             }
-            Rejection::Shutdown => R::of(BulkheadError::Shutdown {
+            Rejection::Shutdown => R::from_rejection(BulkheadError::Shutdown {
                 bulkhead: inner.name.clone(),
             }),
-            Rejection::Unsupported(&Lack { setting, needs }) => R::of(BulkheadError::Unsupported {
-                bulkhead: inner.name.clone(),
-                setting,
-                needs,
-            }),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn inner(&self) -> &Inner {
-        self.bulkhead.borrow().inner()
-    }
-
-    /// Step 2, on a thread of one's own: parks it until the permit comes. `waker` unparks it.
-    pub(crate) fn wait_for_permit(
-        &mut self,
-        priority: Priority,
-        deadlines: &Deadlines,
-        waker: &Waker,
-    ) -> Result<(), Rejection> {
-        if !deadlines.may_wait() {
-            return Err(self.reject_full());
-        }
-        let deadline = deadlines.queue();
-        if self.enqueue(priority, deadline, waker)? {
-            return Ok(());
-        }
-        let Held::Place(key) = self.held else {
-            unreachable!("it waits")
-        };
-        let inner = self.bulkhead.borrow().inner();
-        let waited = loop {
-            if let Poll::Ready(waited) = inner.queue.poll(key, waker) {
-                break waited;
+            Rejection::Unsupported(&MissingCapability { setting, needs }) => {
+                R::from_rejection(BulkheadError::Unsupported {
+                    bulkhead: inner.name.clone(),
+                    setting,
+                    needs,
+                })
             }
-            if deadline.is_some_and(|deadline| deadline <= inner.runtime.now()) {
-                break inner.queue.expire(key);
-            }
-            inner.runtime.park(deadline);
-        };
-        self.end_wait(waited, deadlines)
-    }
-
-    fn enqueue(
-        &mut self,
-        priority: Priority,
-        deadline: Option<Instant>,
-        waker: &Waker,
-    ) -> Result<bool, Rejection> {
-        let inner = self.bulkhead.borrow().inner();
-        // The circuit is asked once more, so that what it says under the queue's lock can be
-        // compared: if it opens from here on, either that look or the opening's sweep of the
-        // queue refuses this call.
-        let seen = match &inner.circuit {
-            Some(circuit) => {
-                let seen = circuit.seen();
-                circuit.check().map_err(Rejection::Circuit)?;
-                Some((circuit, seen))
-            }
-            None => None,
-        };
-        let refuses = || seen.is_some_and(|(circuit, seen)| circuit.refuses_since(seen));
-        match inner
-            .queue
-            .enqueue(priority, deadline, waker, refuses, || inner.runtime.now())
-        {
-            Enqueue::Acquired => {
-                self.held = Held::Permit;
-                Ok(true)
-            }
-            Enqueue::Waiting(key) => {
-                self.held = Held::Place(key);
-                Ok(false)
-            }
-            Enqueue::Full => Err(self.reject_full()),
-            Enqueue::Rejected(why) => Err(self.reject_all(why)),
-        }
-    }
-
-    fn end_wait(&mut self, waited: WaitResult, deadlines: &Deadlines) -> Result<(), Rejection> {
-        // The key is gone either way.
-        self.held = Held::Nothing;
-        match waited {
-            WaitResult::Granted => self.held = Held::Permit,
-            WaitResult::Rejected(why) => return Err(self.reject_all(why)),
-            WaitResult::Expired => return Err(self.reject_timed_out()),
-        }
-        // Granted in time, but looked at too late: what has no time left must not run.
-        if deadlines
-            .total()
-            .is_some_and(|deadline| deadline <= self.inner().runtime.now())
-        {
-            self.give_back();
-            return Err(self.reject_timed_out());
-        }
-        Ok(())
-    }
-
-    fn give_back(&mut self) {
-        let inner = self.bulkhead.borrow().inner();
-        match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Nothing | Held::Done => {}
-            Held::Place(key) => {
-                if inner.queue.cancel(key, || inner.runtime.now()) {
-                    inner.notify_if_drained();
-                }
-            }
-            Held::Permit => inner.release(),
-            // The circuit may ask the clock; a `Drop` must not panic for that.
-            Held::Seat(seat) => drop(catch(|| inner.abandon(seat))),
         }
     }
 
@@ -418,45 +337,38 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Rejection::TimedOut
     }
 
-    fn reject_all(&self, why: QueueRejection) -> Rejection {
-        match (why, &self.inner().circuit) {
+    fn reject_waiter(&self, reason: QueueRejection) -> Rejection {
+        match (reason, &self.inner().circuit) {
             (QueueRejection::CircuitOpened, Some(circuit)) => {
                 Rejection::Circuit(circuit.refuse_waiter())
             }
             _ => self.reject_shutdown(),
         }
     }
-}
 
-/// What a refused call returns: an error, in whatever its caller wraps it.
-pub(crate) trait Refused {
-    type Operation;
-    fn of(error: BulkheadError<Self::Operation>) -> Self;
-}
-
-impl<T, E> Refused for Result<T, BulkheadError<E>> {
-    type Operation = E;
-    #[inline]
-    fn of(error: BulkheadError<E>) -> Self {
-        Err(error)
-    }
-}
-
-impl<T, E> Refused for Poll<Result<T, BulkheadError<E>>> {
-    type Operation = E;
-    #[inline]
-    fn of(error: BulkheadError<E>) -> Self {
-        Self::Ready(Err(error))
+    fn release_held(&mut self) {
+        let inner = self.bulkhead.borrow().inner();
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Nothing | Held::Ended => {}
+            Held::Queued(key) => {
+                if inner.queue.cancel(key, || inner.runtime.now()) {
+                    inner.notify_if_drained();
+                }
+            }
+            Held::Permit => inner.release(),
+            // The circuit may read the clock, which may panic. A `Drop` must not.
+            Held::Admitted(admitted) => drop(catch(|| inner.abandon(admitted))),
+        }
     }
 }
 
 impl CallGuard<&Bulkhead> {
-    /// The same call, in a guard that may outlive the borrow.
-    pub(crate) fn into_owned(mut self, seat: Seat) -> CallGuard<Bulkhead> {
+    /// Converts to a guard that owns the bulkhead and holds `admitted`.
+    pub(crate) fn into_owned(mut self, admitted: Admitted) -> CallGuard<Bulkhead> {
         let observer = std::mem::replace(&mut self.observer, Observer::new(0));
         CallGuard {
             bulkhead: self.bulkhead.clone(),
-            held: Held::Seat(seat),
+            held: Held::Admitted(admitted),
             observer,
         }
     }
@@ -467,10 +379,10 @@ impl CallGuard<Bulkhead> {
         &self.bulkhead
     }
 
-    /// The admission, to tell the circuit an outcome before the work has ended.
+    /// Returns the ticket, with which a timeout is recorded before the work has ended.
     pub(crate) const fn ticket(&self) -> Option<Ticket> {
         match self.held {
-            Held::Seat(seat) => seat.ticket,
+            Held::Admitted(admitted) => admitted.ticket,
             _ => None,
         }
     }
@@ -479,14 +391,14 @@ impl CallGuard<Bulkhead> {
 impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
     #[inline]
     fn drop(&mut self) {
-        if matches!(self.held, Held::Done | Held::Nothing) {
+        if matches!(self.held, Held::Ended | Held::Nothing) {
             return;
         }
-        if matches!(self.held, Held::Place { .. }) {
+        if matches!(self.held, Held::Queued { .. }) {
             self.inner().counters.count(Event::CancelledWaiting);
         }
-        self.give_back();
-        if self.observer.listens() {
+        self.release_held();
+        if self.observer.is_enabled() {
             catch(|| {
                 self.observer
                     .end(self.bulkhead.borrow().inner(), CallEnd::Cancelled)

@@ -1,5 +1,7 @@
-//! One call with settings of its own.
+//! How a call runs: its admission, its deadlines, its outcome.
 
+pub(crate) mod admission;
+pub(crate) mod admitted;
 mod classified;
 pub(crate) mod classifier;
 pub(crate) mod deadlines;
@@ -7,11 +9,16 @@ pub(crate) mod execute;
 pub(crate) mod execute_blocking;
 mod execute_sync;
 pub(crate) mod guard;
+pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod permit;
 pub(crate) mod rejection;
 pub(crate) mod report;
+pub(crate) mod run;
 mod with_bulkhead;
+
+use std::future::Future;
+use std::time::Duration;
 
 pub use self::classified::Classified;
 pub use self::classifier::{Classifier, DefaultClassifier};
@@ -19,21 +26,21 @@ pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;
 pub use self::with_bulkhead::WithBulkhead;
-
-use std::future::Future;
-use std::time::Duration;
-
 use crate::bulkhead::Bulkhead;
-use crate::call::deadlines::{Deadlines, Limit, TimeLimits};
+use crate::call::deadlines::Limit;
 use crate::call::execute::Execute;
 use crate::call::execute_blocking::ExecuteBlocking;
 use crate::call::execute_sync::execute_sync;
+use crate::call::options::CallOptions;
 use crate::call::permit::Acquire;
-use crate::call::report::{ExecuteWithReport, next_id};
+use crate::call::report::ExecuteWithReport;
 use crate::error::BulkheadError;
+use crate::observe::next_call_id;
 use crate::queue::Priority;
 
-/// A call that differs from the bulkhead's configuration: made by [`Bulkhead::call`].
+/// A builder for a call with options that override the configuration.
+///
+/// Created by [`Bulkhead::call`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +57,7 @@ use crate::queue::Priority;
 ///         .priority(Priority::High)
 ///         .classify(|result: &Result<u32, &str>| match result {
 ///             Ok(status) if *status < 500 => Outcome::Success,
-///             Err("no such user") => Outcome::Ignored,
+///             Err("invalid query") => Outcome::Ignored,
 ///             _ => Outcome::Failure,
 ///         })
 ///         .execute_with_report(async { Ok(503) }),
@@ -67,30 +74,21 @@ pub struct Call<'a, C = DefaultClassifier> {
     classifier: C,
 }
 
-/// What a call has of its own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CallOptions {
-    limits: Option<TimeLimits>,
-    pub(crate) priority: Priority,
-    /// The number of the report that the caller wants; zero: none.
-    pub(crate) report: u64,
-}
-
 impl<'a> Call<'a> {
     #[inline]
     pub(crate) const fn new(bulkhead: &'a Bulkhead) -> Self {
         Self {
             bulkhead,
-            options: CallOptions::NONE,
+            options: CallOptions::DEFAULT,
             classifier: DefaultClassifier,
         }
     }
 }
 
 impl<'a, C> Call<'a, C> {
-    /// Bounds the whole call, queue and run together; `None`: not at all. Default: as configured.
+    /// Limits the whole call, the wait and the run; `None` for no limit. Default: as configured.
     ///
-    /// Zero gives no more time than the first poll: what is not done by then has timed out.
+    /// With zero, a call that is not complete after its first poll has timed out.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
@@ -105,34 +103,36 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.options.limits().timeout = Limit::new(timeout.into());
+        self.options.limits_mut().timeout = Limit::new(timeout.into());
         self
     }
 
-    /// Bounds the time in the queue; `None`: as long as the timeout allows. Default: as configured.
+    /// Limits the wait in the queue; `None` for no limit but `timeout`. Default: as configured.
     ///
-    /// Zero never waits: a call that would have to is refused with [`BulkheadError::Full`].
+    /// With zero, a call that would have to wait is rejected with [`BulkheadError::Full`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), ClockOnly)?;
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(1);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let _busy = bulkhead.try_acquire().unwrap();
-    /// let now_or_never = bulkhead.call().max_wait(Duration::ZERO);
-    /// let full = now_or_never.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
+    /// let call = bulkhead.call().max_wait(Duration::ZERO);
+    /// let full = call.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
     /// assert!(matches!(full, BulkheadError::Full { .. }));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "max_wait_duration")]
     pub fn max_wait(mut self, max_wait: impl Into<Option<Duration>>) -> Self {
-        self.options.limits().max_wait = Limit::new(max_wait.into());
+        self.options.limits_mut().max_wait = Limit::new(max_wait.into());
         self
     }
 
-    /// Bounds the run alone, however long the call waited before; `None`: not at all. Default: as
-    /// configured.
+    /// Limits the run of the operation; `None` for no limit. Default: as configured.
     ///
-    /// Zero gives no more time than the operation's first poll.
+    /// The wait does not count. With zero, an operation that is not complete after its first poll
+    /// has timed out.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
@@ -143,18 +143,22 @@ impl<'a, C> Call<'a, C> {
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// let call = bulkhead.call().run_timeout(Duration::from_secs(2));
     /// match runtime.block_on(call.execute(pending::<Result<(), ()>>())).unwrap_err() {
-    ///     BulkheadError::Timeout { phase: TimeoutPhase::Running, ran, .. } => assert_eq!(ran, Duration::from_secs(2)),
+    ///     BulkheadError::Timeout { phase: TimeoutPhase::Running, ran, .. } => {
+    ///         assert_eq!(ran, Duration::from_secs(2));
+    ///     }
     ///     other => panic!("{other}"),
     /// }
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn run_timeout(mut self, run_timeout: impl Into<Option<Duration>>) -> Self {
-        self.options.limits().run_timeout = Limit::new(run_timeout.into());
+        self.options.limits_mut().run_timeout = Limit::new(run_timeout.into());
         self
     }
 
-    /// Served before waiting calls of a lower priority; default [`Priority::Normal`]. A full queue
-    /// is full for all of them.
+    /// Sets the priority among queued calls. Default: [`Priority::Normal`].
+    ///
+    /// A waiter receives a permit before all waiters of a lower priority. The capacity of the queue
+    /// is the same for all priorities.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Priority};
@@ -162,13 +166,14 @@ impl<'a, C> Call<'a, C> {
     /// # use futures_lite::future::zip;
     /// # use std::cell::RefCell;
     /// # let runtime = ManualRuntime::new();
-    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), runtime.clone())?;
+    /// # let config = BulkheadConfig::new("search").max_concurrent_calls(1);
+    /// # let bulkhead = Bulkhead::new(config, runtime.clone())?;
     /// # let served = RefCell::new(Vec::new());
-    /// # let query = async |who| { served.borrow_mut().push(who); Ok::<_, ()>(()) };
+    /// # let query = async |name| { served.borrow_mut().push(name); Ok::<_, ()>(()) };
     /// let running = bulkhead.try_acquire().unwrap();
     /// let report = bulkhead.call().priority(Priority::Low).execute(query("nightly report"));
     /// let shop = bulkhead.call().priority(Priority::High).execute(query("shop"));
-    /// // They wait, in this order, and then there is a permit.
+    /// // Both are queued, in this order, before the permit is released.
     /// let _ = runtime.block_on(zip(zip(report, shop), async { running.succeed() }));
     /// assert_eq!(served.into_inner(), ["shop", "nightly report"]);
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -178,7 +183,7 @@ impl<'a, C> Call<'a, C> {
         self
     }
 
-    /// Decides what the result says about the dependency: see [`Outcome`].
+    /// Sets how the result counts toward the circuit breaker. See [`Outcome`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -196,10 +201,10 @@ impl<'a, C> Call<'a, C> {
     where
         F: Fn(&Result<T, E>) -> Outcome,
     {
-        self.classified_by(classifier)
+        self.with_classifier(classifier)
     }
 
-    /// Runs a future: as [`Bulkhead::execute`].
+    /// Runs a future. See [`Bulkhead::execute`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Priority};
@@ -207,13 +212,14 @@ impl<'a, C> Call<'a, C> {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// # runtime.block_on(async {
-    /// let hits = bulkhead.call().priority(Priority::High).execute(async { Ok::<_, ()>(12) }).await;
+    /// let query = async { Ok::<_, ()>(12) };
+    /// let hits = bulkhead.call().priority(Priority::High).execute(query).await;
     /// assert_eq!(hits, Ok(12));
     /// # });
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
-    pub fn execute<F, T, E>(self, operation: F) -> Execute<&'a Bulkhead, F, C>
+    pub fn execute<F, T, E>(self, operation: F) -> Execute<'a, F, C>
     where
         F: Future<Output = Result<T, E>>,
         C: Classifier<T, E>,
@@ -221,7 +227,7 @@ impl<'a, C> Call<'a, C> {
         Execute::new(self.bulkhead, operation, self.classifier, self.options)
     }
 
-    /// Runs a future and tells how long it waited and ran.
+    /// Runs a future and returns how long it waited and ran.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Runtime};
@@ -229,28 +235,29 @@ impl<'a, C> Call<'a, C> {
     /// # use std::time::Duration;
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
-    /// # let query = async { runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await; Ok::<_, ()>(12) };
+    /// # let query = async {
+    /// #     runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await;
+    /// #     Ok::<_, ()>(12)
+    /// # };
     /// let report = runtime.block_on(bulkhead.call().execute_with_report(query));
     /// assert_eq!(report.result, Ok(12));
     /// assert_eq!((report.queued, report.ran), (Duration::ZERO, Duration::from_secs(2)));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
-    pub fn execute_with_report<F, T, E>(
-        mut self,
-        operation: F,
-    ) -> ExecuteWithReport<&'a Bulkhead, F, C>
+    pub fn execute_with_report<F, T, E>(mut self, operation: F) -> ExecuteWithReport<'a, F, C>
     where
         F: Future<Output = Result<T, E>>,
         C: Classifier<T, E>,
     {
-        let id = next_id();
-        self.options.limits();
-        self.options.report = id;
+        let id = next_call_id();
+        // A report contains the times of the call.
+        self.options.limits_mut();
+        self.options.report_id = id;
         ExecuteWithReport::new(id, self.execute(operation))
     }
 
-    /// Runs a closure off the executor: as [`Bulkhead::execute_blocking`].
+    /// Runs a blocking closure on the runtime's blocking pool. See [`Bulkhead::execute_blocking`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -280,7 +287,7 @@ impl<'a, C> Call<'a, C> {
         )
     }
 
-    /// Runs a closure on this thread: as [`Bulkhead::execute_sync`].
+    /// Runs a closure on the current thread. See [`Bulkhead::execute_sync`].
     ///
     /// # Errors
     ///
@@ -303,7 +310,7 @@ impl<'a, C> Call<'a, C> {
         execute_sync(self.bulkhead, operation, self.classifier, self.options)
     }
 
-    /// Waits for a permit: as [`Bulkhead::acquire`].
+    /// Waits for a permit. See [`Bulkhead::acquire`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -320,33 +327,11 @@ impl<'a, C> Call<'a, C> {
         Acquire::new(self.bulkhead.clone(), self.options)
     }
 
-    pub(crate) fn classified_by<D>(self, classifier: D) -> Call<'a, D> {
+    pub(crate) fn with_classifier<D>(self, classifier: D) -> Call<'a, D> {
         Call {
             bulkhead: self.bulkhead,
             options: self.options,
             classifier,
         }
-    }
-}
-
-impl CallOptions {
-    /// Nothing of its own.
-    pub(crate) const NONE: Self = Self {
-        limits: None,
-        priority: Priority::Normal,
-        report: 0,
-    };
-
-    #[inline]
-    pub(crate) const fn deadlines(&self) -> Deadlines {
-        match self.limits {
-            Some(limits) => Deadlines::Asked(limits),
-            None => Deadlines::Unkept,
-        }
-    }
-
-    /// The call's own limits; from now on its times matter.
-    fn limits(&mut self) -> &mut TimeLimits {
-        self.limits.get_or_insert(TimeLimits::AS_CONFIGURED)
     }
 }

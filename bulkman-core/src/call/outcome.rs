@@ -1,6 +1,6 @@
-//! What the circuit breaker makes of a call's end.
+//! How a finished call counts.
 
-/// What a finished call says about the dependency.
+/// How a call counts toward the circuit breaker.
 ///
 /// ```
 /// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -8,22 +8,23 @@
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
 /// let lookup = bulkhead.call().classify(|result: &Result<(), u16>| match result {
-///     Ok(()) => Outcome::Success,
-///     Err(400..=499) => Outcome::Ignored,
+///     Ok(()) | Err(404) => Outcome::Success,
+///     Err(400) => Outcome::Ignored,
 ///     Err(_) => Outcome::Failure,
 /// });
-/// let _ = lookup.execute_sync(|| Err(404));
+/// let _ = lookup.execute_sync(|| Err(400));
 /// assert_eq!((bulkhead.stats().failed, bulkhead.stats().ignored), (0, 1));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The dependency did its work.
+    /// The dependency worked.
     Success,
-    /// The dependency failed: counted against the circuit.
+    /// The dependency failed. It counts against the circuit.
     Failure,
-    /// Says nothing about the dependency (a bad request of ours, say): not recorded, and a probe
-    /// slot taken for it is given back.
+    /// The result does not depend on the health of the dependency, such as an invalid request.
+    ///
+    /// The circuit does not record it, and a probe slot is released without a decision.
     Ignored,
 }

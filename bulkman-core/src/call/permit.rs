@@ -1,4 +1,4 @@
-//! Two-step calls: a permit now, its outcome later.
+//! Calls in two steps: acquire a permit, and record its outcome later.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -8,23 +8,30 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use crate::bulkhead::Bulkhead;
-use crate::call::CallOptions;
+use crate::call::admission::{poll_admission, try_admission};
 use crate::call::deadlines::Deadlines;
-use crate::call::execute::{begin, poll_admission};
 use crate::call::guard::CallGuard;
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::error::BulkheadError;
 use crate::queue::Priority;
 
-/// A call that was let in and whose outcome somebody else will tell.
+/// An admitted call whose outcome is recorded by the holder.
 ///
-/// Made by [`Bulkhead::acquire`] and [`Bulkhead::try_acquire`], for work that is not one future:
-/// a connection held for a while, a stream, a protocol with callbacks. It owns its bulkhead and
-/// may be sent to another thread. Timeouts bound the wait for it, not its use.
+/// Returned by [`Bulkhead::acquire`] and [`Bulkhead::try_acquire`], for work that is not one
+/// future: a connection that is held for a while, a stream, a protocol with callbacks. It owns its
+/// bulkhead and can be sent to another thread. Timeouts limit the wait for it, not its use.
 ///
-/// Dropping it without a word counts the call as cancelled, which says nothing about the
-/// dependency. So does a panic between the two steps, which need not be the dependency's fault
-/// (an [`Admission`](crate::circuit_breaker::Admission), whose call is in between, records a failure then).
+/// Dropping it without an outcome counts the call as cancelled, which does not affect the circuit.
+/// This includes a drop by a panic: the panic need not be caused by the dependency. In contrast, an
+/// [`Admission`](crate::circuit_breaker::Admission) that is dropped by a panic records a failure,
+/// because the call to the dependency runs while it is held.
+///
+/// # Memory ordering
+///
+/// Everything that happened before a permit was released happens before everything that follows
+/// its next acquisition, as with a mutex. This holds for all permits of the bulkhead, including
+/// those of [`Bulkhead::execute`].
 ///
 /// ```
 /// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -33,25 +40,26 @@ use crate::queue::Priority;
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
 /// let permit = bulkhead.try_acquire().unwrap();
 /// assert_eq!(bulkhead.stats().active, 1);
-/// permit.succeed();                                              // the transfer is complete
-/// bulkhead.try_acquire().unwrap().fail();                        // the server went away
-/// bulkhead.try_acquire().unwrap().ignore();                      // there was no such file
+/// permit.succeed();                                          // the transfer is complete
+/// bulkhead.try_acquire().unwrap().fail();                    // the server closed the connection
+/// bulkhead.try_acquire().unwrap().ignore();                  // the request was invalid
 /// bulkhead.try_acquire().unwrap().record(Outcome::Success);
-/// drop(bulkhead.try_acquire().unwrap());                         // nobody wants it any more
+/// drop(bulkhead.try_acquire().unwrap());                     // the transfer was cancelled
 ///
 /// let stats = bulkhead.stats();
 /// assert_eq!((stats.successful, stats.failed, stats.ignored, stats.cancelled), (2, 1, 1, 1));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
-#[must_use = "a permit that is dropped at once frees its place and counts as cancelled"]
+#[doc(alias = "SemaphorePermit")]
+#[must_use = "dropping a permit releases it and counts the call as cancelled"]
 pub struct Permit {
     guard: CallGuard<Bulkhead>,
-    /// When it was granted, if somebody wants to know for how long it was held.
+    /// When the permit was granted, if the time for which it is held is needed.
     granted: Option<Instant>,
 }
 
 impl Permit {
-    /// The dependency did its work.
+    /// Records a success and releases the permit.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -65,7 +73,7 @@ impl Permit {
         self.record(Outcome::Success);
     }
 
-    /// The dependency failed.
+    /// Records a failure and releases the permit.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -79,7 +87,7 @@ impl Permit {
         self.record(Outcome::Failure);
     }
 
-    /// The call says nothing about the dependency.
+    /// Records that the call does not count toward the circuit, and releases the permit.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -93,17 +101,17 @@ impl Permit {
         self.record(Outcome::Ignored);
     }
 
-    /// Ends the call with this outcome and frees the permit.
+    /// Records the outcome and releases the permit.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
     /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
     /// let permit = bulkhead.try_acquire().unwrap();
-    /// let transferred: Result<u64, u16> = Err(550);      // no such file
+    /// let transferred: Result<u64, u16> = Err(501);      // a syntax error in our command
     /// permit.record(match transferred {
     ///     Ok(_) => Outcome::Success,
-    ///     Err(550) => Outcome::Ignored,
+    ///     Err(501) => Outcome::Ignored,
     ///     Err(_) => Outcome::Failure,
     /// });
     /// assert_eq!(bulkhead.stats().ignored, 1);
@@ -121,7 +129,7 @@ impl Permit {
         self.guard.finish(outcome, held);
     }
 
-    /// The bulkhead that the permit belongs to.
+    /// Returns the bulkhead of the permit.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -136,17 +144,17 @@ impl Permit {
         self.guard.bulkhead()
     }
 
-    /// A permit without waiting. Only one that is granted owns the bulkhead.
-    pub(crate) fn now(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
+    /// Acquires a permit without waiting. The bulkhead is cloned only if a permit is granted.
+    pub(crate) fn try_acquire(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
         let mut guard = CallGuard::new(bulkhead, 0);
-        let mut deadlines = Deadlines::Unkept;
-        let admitted = begin(&mut guard, &mut deadlines, false);
-        match admitted.and_then(|seat| seat.ok_or_else(|| guard.reject_full())) {
-            Ok(seat) => Ok(Self {
-                guard: guard.into_owned(seat),
-                granted: deadlines.running(),
+        let mut deadlines = Deadlines::Untracked;
+        let admission = try_admission(&mut guard, &mut deadlines, false);
+        match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
+            Ok(admitted) => Ok(Self {
+                guard: guard.into_owned(admitted),
+                granted: deadlines.run_started(),
             }),
-            Err(rejection) => guard.refuse(rejection, &deadlines),
+            Err(rejection) => guard.reject(rejection, &deadlines),
         }
     }
 }
@@ -163,8 +171,8 @@ impl fmt::Debug for Permit {
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives its place in the queue back; a permit that was granted just then is handed
-/// on.
+/// Dropping it loses its place in the queue. A permit that was granted meanwhile goes to the next
+/// waiter.
 ///
 /// ```
 /// use bulkman::testing::ManualRuntime;
@@ -172,11 +180,12 @@ impl fmt::Debug for Permit {
 /// use bulkman::future::Acquire;
 ///
 /// let runtime = ManualRuntime::new();
-/// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp").max_concurrent_calls(1), runtime.clone())?;
+/// let config = BulkheadConfig::new("ftp").max_concurrent_calls(1);
+/// let bulkhead = Bulkhead::new(config, runtime.clone())?;
 /// let held = bulkhead.try_acquire().unwrap();
-/// let waits: Acquire = bulkhead.acquire();
+/// let waiting: Acquire = bulkhead.acquire();
 /// held.succeed();
-/// assert!(runtime.block_on(waits).is_ok());
+/// assert!(runtime.block_on(waiting).is_ok());
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Debug)]
@@ -209,20 +218,20 @@ impl Future for Acquire {
         } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
         match ready!(poll_admission(guard, *priority, deadlines, cx)) {
-            Ok(seat) => {
-                guard.put_back(seat);
+            Ok(admitted) => {
+                guard.restore(admitted);
                 let Some(guard) = slot.take() else {
-                    unreachable!("it was there above")
+                    unreachable!("the guard was used above")
                 };
                 Poll::Ready(Ok(Permit {
                     guard,
-                    granted: deadlines.running(),
+                    granted: deadlines.run_started(),
                 }))
             }
             Err(rejection) => {
-                let refused = guard.refuse(rejection, deadlines);
+                let rejected = guard.reject(rejection, deadlines);
                 *slot = None;
-                refused
+                rejected
             }
         }
     }

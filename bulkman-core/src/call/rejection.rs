@@ -1,27 +1,42 @@
-//! Why a call does not get to run, before anybody asks for words.
+//! The reason for which a call is rejected, before it becomes an error.
 
-use crate::error::Denied;
+use std::task::Poll;
 
-/// Why a call does not get to run.
+use crate::error::{BulkheadError, PackedRejection};
+
+/// The reason for which a call is rejected.
 ///
-/// Small, for it is handed from step to step before it becomes an error.
+/// It is small because it passes through several functions before it becomes an error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rejection {
-    Circuit(Denied),
+    Circuit(PackedRejection),
     Full,
     TimedOut,
     Shutdown,
-    Unsupported(&'static Lack),
+    Unsupported(&'static MissingCapability),
 }
 
-/// What a runtime can't do, and which setting or method of the call's needs it.
+impl Rejection {
+    /// Returns the reason in lower case, as in spans, events and metrics.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Circuit(rejection) => rejection.reason.as_str(),
+            Self::Full => "full",
+            Self::TimedOut => "timed_out_in_queue",
+            Self::Shutdown => "shutdown",
+            Self::Unsupported(_) => "unsupported",
+        }
+    }
+}
+
+/// A capability that the runtime lacks, and the setting or method that needs it.
 #[derive(Debug)]
-pub(crate) struct Lack {
+pub(crate) struct MissingCapability {
     pub(crate) setting: &'static str,
     pub(crate) needs: &'static str,
 }
 
-impl Lack {
+impl MissingCapability {
     pub(crate) const TIMEOUT: Self = Self {
         setting: "timeout",
         needs: "timers",
@@ -40,15 +55,31 @@ impl Lack {
     };
 }
 
-impl Rejection {
-    /// The name in lower case, as in spans, events and metrics.
-    pub(crate) const fn reason(&self) -> &'static str {
-        match self {
-            Self::Circuit(refusal) => refusal.reason.as_str(),
-            Self::Full => "full",
-            Self::TimedOut => "timed_out_in_queue",
-            Self::Shutdown => "shutdown",
-            Self::Unsupported(_) => "unsupported",
-        }
+/// The return type of a call, which can be created from the error of a rejected call.
+///
+/// [`CallGuard::reject`](super::guard::CallGuard::reject) writes the error directly to where the
+/// caller returns it: each copy of an error costs more than counting the rejection.
+pub(crate) trait FromRejection {
+    /// The error of the operation.
+    type Operation;
+
+    fn from_rejection(error: BulkheadError<Self::Operation>) -> Self;
+}
+
+impl<T, E> FromRejection for Result<T, BulkheadError<E>> {
+    type Operation = E;
+
+    #[inline]
+    fn from_rejection(error: BulkheadError<E>) -> Self {
+        Err(error)
+    }
+}
+
+impl<T, E> FromRejection for Poll<Result<T, BulkheadError<E>>> {
+    type Operation = E;
+
+    #[inline]
+    fn from_rejection(error: BulkheadError<E>) -> Self {
+        Self::Ready(Err(error))
     }
 }

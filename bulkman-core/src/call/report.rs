@@ -1,29 +1,29 @@
-//! What one call did, beside its result.
+//! Calls that report their times beside their result.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::bulkhead::Bulkhead;
 use crate::call::classifier::Classifier;
 use crate::call::execute::Execute;
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
 
-/// A call's result with the time it took: what [`Call::execute_with_report`](crate::call::Call::execute_with_report) returns.
+/// The result of a call and its times.
+///
+/// Returned by [`Call::execute_with_report`](crate::call::Call::execute_with_report).
 ///
 /// ```
 /// # use bulkman::testing::ManualRuntime;
 /// # use bulkman::{Bulkhead, BulkheadConfig};
 /// # let runtime = ManualRuntime::new();
 /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
-/// let report = runtime.block_on(bulkhead.call().execute_with_report(async { Ok::<_, ()>("found") }));
+/// let query = async { Ok::<_, ()>("found") };
+/// let report = runtime.block_on(bulkhead.call().execute_with_report(query));
 /// println!("call {} waited {:?} and ran {:?}", report.id, report.queued, report.ran);
 /// assert_eq!(report.result, Ok("found"));
 /// # Ok::<(), bulkman::ConfigError>(())
@@ -31,15 +31,15 @@ use crate::name::BulkheadName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecutionReport<T, E> {
-    /// What [`Bulkhead::execute`] would have returned.
+    /// The result, as [`Bulkhead::execute`](crate::Bulkhead::execute) returns it.
     pub result: Result<T, BulkheadError<E>>,
     /// How long the call waited for a permit.
     pub queued: Duration,
-    /// How long the operation ran; zero when it never began.
+    /// How long the operation ran; zero if it was never started.
     pub ran: Duration,
-    /// Unique among all calls of this process; also in the call's span.
+    /// An id that is unique among all calls of this process. The span of the call contains it.
     pub id: u64,
-    /// The bulkhead that the call went through.
+    /// The bulkhead of the call.
     pub bulkhead: BulkheadName,
 }
 
@@ -62,22 +62,21 @@ pin_project! {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct ExecuteWithReport<H: Borrow<Bulkhead>, F, C> {
+    pub struct ExecuteWithReport<'a, F, C> {
         id: u64,
         #[pin]
-        execute: Execute<H, F, C>,
+        execute: Execute<'a, F, C>,
     }
 }
 
-impl<H: Borrow<Bulkhead>, F, C> ExecuteWithReport<H, F, C> {
-    pub(crate) const fn new(id: u64, execute: Execute<H, F, C>) -> Self {
+impl<'a, F, C> ExecuteWithReport<'a, F, C> {
+    pub(crate) const fn new(id: u64, execute: Execute<'a, F, C>) -> Self {
         Self { id, execute }
     }
 }
 
-impl<H, F, C, T, E> Future for ExecuteWithReport<H, F, C>
+impl<F, C, T, E> Future for ExecuteWithReport<'_, F, C>
 where
-    H: Borrow<Bulkhead>,
     F: Future<Output = Result<T, E>>,
     C: Classifier<T, E>,
 {
@@ -87,7 +86,7 @@ where
         let this = self.project();
         let mut execute = this.execute;
         let result = ready!(execute.as_mut().poll(cx));
-        let (queued, ran) = execute.spent();
+        let (queued, ran) = execute.elapsed();
         Poll::Ready(ExecutionReport {
             result,
             queued,
@@ -98,16 +97,10 @@ where
     }
 }
 
-impl<H: Borrow<Bulkhead>, F, C> fmt::Debug for ExecuteWithReport<H, F, C> {
+impl<F, C> fmt::Debug for ExecuteWithReport<'_, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExecuteWithReport")
             .field("execute", &self.execute)
             .finish()
     }
-}
-
-/// Never zero.
-pub(crate) fn next_id() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }

@@ -1,4 +1,4 @@
-//! `fetch(url).with_bulkhead(&bulkhead)`.
+//! The extension method `future.with_bulkhead(&bulkhead)`.
 
 use std::future::Future;
 
@@ -6,7 +6,7 @@ use crate::bulkhead::Bulkhead;
 use crate::call::classifier::DefaultClassifier;
 use crate::call::execute::Execute;
 
-/// Puts any fallible future under a bulkhead's protection.
+/// An extension trait that runs any fallible future through a bulkhead.
 ///
 /// ```
 /// use bulkman::testing::ManualRuntime;
@@ -21,7 +21,7 @@ use crate::call::execute::Execute;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 pub trait WithBulkhead<T, E>: Future<Output = Result<T, E>> + Sized {
-    /// As [`Bulkhead::execute`].
+    /// Runs this future through `bulkhead`. See [`Bulkhead::execute`].
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
@@ -35,7 +35,7 @@ pub trait WithBulkhead<T, E>: Future<Output = Result<T, E>> + Sized {
     /// # });
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    fn with_bulkhead(self, bulkhead: &Bulkhead) -> Execute<&Bulkhead, Self, DefaultClassifier> {
+    fn with_bulkhead(self, bulkhead: &Bulkhead) -> Execute<'_, Self, DefaultClassifier> {
         bulkhead.execute(self)
     }
 }

@@ -62,7 +62,7 @@ use self::shell::{Hook, Shell};
 use self::state::StateTarget;
 use crate::call::outcome::Outcome;
 use crate::config_error::ConfigError;
-use crate::error::{CircuitOpen, Denied, RejectionReason};
+use crate::error::{CircuitOpen, PackedRejection, RejectionReason};
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
@@ -257,9 +257,9 @@ impl CircuitBreaker {
 
     /// Tells listeners of a refusal. A bulkhead tells of its own, with its name and its span.
     #[inline]
-    fn told(&self, denied: Denied) -> CircuitOpen {
+    fn told(&self, denied: PackedRejection) -> CircuitOpen {
         #[cfg(feature = "tracing")]
-        crate::observe::refused_by_circuit(self.name(), denied);
+        crate::observe::rejected_by_circuit(self.name(), denied);
         denied.into()
     }
 
@@ -271,7 +271,7 @@ impl CircuitBreaker {
     /// Whether a call would be refused now. Takes nothing, and counts a refusal: for who then
     /// waits for something else before it asks for an admission.
     #[inline]
-    pub(crate) fn check(&self) -> Result<(), Denied> {
+    pub(crate) fn check(&self) -> Result<(), PackedRejection> {
         self.0.check()
     }
 
@@ -283,7 +283,7 @@ impl CircuitBreaker {
 
     /// [`try_acquire`](Self::try_acquire) for who has a guard of their own.
     #[inline]
-    pub(crate) fn admit(&self) -> Result<Ticket, Denied> {
+    pub(crate) fn admit(&self) -> Result<Ticket, PackedRejection> {
         self.0.admit(None)
     }
 
@@ -319,12 +319,12 @@ impl CircuitBreaker {
     }
 
     /// Counts and describes the refusal of a call that waited when the circuit opened.
-    pub(crate) fn refuse_waiter(&self) -> Denied {
+    pub(crate) fn refuse_waiter(&self) -> PackedRejection {
         // It may have closed again meanwhile; that call is refused all the same.
-        self.0
-            .check()
-            .err()
-            .unwrap_or_else(|| self.0.refuse(Denied::retry_in(RejectionReason::Open, 0)))
+        self.0.check().err().unwrap_or_else(|| {
+            self.0
+                .refuse(PackedRejection::retry_in(RejectionReason::Open, 0))
+        })
     }
 
     /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the

@@ -21,7 +21,7 @@ use super::state::{Machine, Settled};
 use super::transition::Transition;
 use super::word::Word;
 use crate::call::outcome::Outcome;
-use crate::error::{CircuitOpen, Denied, RejectionReason};
+use crate::error::{CircuitOpen, PackedRejection, RejectionReason};
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -127,7 +127,7 @@ impl Shell {
 
     /// Would a call be refused? Takes nothing; a refusal is counted.
     #[inline]
-    pub(crate) fn check(&self) -> Result<(), Denied> {
+    pub(crate) fn check(&self) -> Result<(), PackedRejection> {
         let word = self.word();
         if word.admits_all() {
             Ok(())
@@ -145,7 +145,7 @@ impl Shell {
 
     /// Admits a call; `now` is read if it is needed and not given.
     #[inline]
-    pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, Denied> {
+    pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, PackedRejection> {
         let word = self.word();
         if word.admits_all() {
             Ok(Ticket { word, probe: None })
@@ -324,7 +324,7 @@ impl Shell {
         (word, self.hot.open_until.load(Ordering::Relaxed))
     }
 
-    fn check_refusing(&self, word: Word) -> Result<(), Denied> {
+    fn check_refusing(&self, word: Word) -> Result<(), PackedRejection> {
         let now = match word.state() {
             CircuitState::HalfOpen => self.runtime.now(),
             // A call that goes on may still be refused for lack of a permit, so the transition
@@ -338,7 +338,7 @@ impl Shell {
             .map_err(|refusal| self.refuse(refusal.into()))
     }
 
-    fn admit_refusing(&self, word: Word, now: Option<Instant>) -> Result<Ticket, Denied> {
+    fn admit_refusing(&self, word: Word, now: Option<Instant>) -> Result<Ticket, PackedRejection> {
         let now = match word.state() {
             CircuitState::HalfOpen => self.time(now),
             _ => self.refuse_unless_due(word, now)?,
@@ -354,25 +354,29 @@ impl Shell {
     }
 
     /// Refuses for an open circuit, without a lock; or says what time it is: late enough.
-    fn refuse_unless_due(&self, word: Word, now: Option<Instant>) -> Result<Instant, Denied> {
+    fn refuse_unless_due(
+        &self,
+        word: Word,
+        now: Option<Instant>,
+    ) -> Result<Instant, PackedRejection> {
         if word.state() == CircuitState::ForcedOpen {
-            return Err(self.refuse(Denied::new(RejectionReason::ForcedOpen)));
+            return Err(self.refuse(PackedRejection::new(RejectionReason::ForcedOpen)));
         }
         // Relaxed: the word was loaded with Acquire.
         let until = self.hot.open_until.load(Ordering::Relaxed);
         if until == NEVER {
-            return Err(self.refuse(Denied::new(RejectionReason::Open)));
+            return Err(self.refuse(PackedRejection::new(RejectionReason::Open)));
         }
         let now = self.time(now);
         match until.checked_sub(nanos(now.saturating_duration_since(self.base))) {
             None | Some(0) => Ok(now),
             // The machine knows better.
             Some(_) if until == FAR => Ok(now),
-            Some(left) => Err(self.refuse(Denied::retry_in(RejectionReason::Open, left))),
+            Some(left) => Err(self.refuse(PackedRejection::retry_in(RejectionReason::Open, left))),
         }
     }
 
-    pub(crate) fn refuse(&self, refusal: Denied) -> Denied {
+    pub(crate) fn refuse(&self, refusal: PackedRejection) -> PackedRejection {
         self.hot.refused.count(refusal.reason);
         refusal
     }

@@ -23,7 +23,7 @@ use crate::bulkhead::config::BulkheadConfig;
 use crate::bulkhead::state::BulkheadState;
 use crate::bulkhead::stats::BulkheadStats;
 use crate::call::classifier::DefaultClassifier;
-use crate::call::execute::Execute;
+use crate::call::execute::ExecuteOwned;
 use crate::config_error::ConfigError;
 use crate::error::BulkheadError;
 use crate::fleet::Fleet;
@@ -519,7 +519,7 @@ pin_project! {
         #[doc(hidden)]
         Found {
             #[pin]
-            execute: Execute<Bulkhead, F, DefaultClassifier>,
+            execute: ExecuteOwned<F, DefaultClassifier>,
         },
         #[doc(hidden)]
         Missing {

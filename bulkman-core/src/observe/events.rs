@@ -1,4 +1,4 @@
-//! Events: what operators read in their logs.
+//! Events of the feature `tracing`, for the logs of operators.
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
@@ -6,47 +6,50 @@ use tracing::level_filters::LevelFilter;
 use super::Observer;
 use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
-use crate::error::Denied;
+use crate::error::PackedRejection;
 use crate::fleet::FleetEvent;
 use crate::name::BulkheadName;
 
-/// A call was refused. Many of these come at once, so it takes a level of its own to see them, and
-/// what it takes to tell is kept off the path of those that nobody wants to see.
+/// Reports a rejected call.
+///
+/// Rejections are frequent, so the event is a debug event with a separate target, and the code that
+/// creates it is kept off the path of a rejection that is not reported.
 #[inline]
-pub(crate) fn refused(observer: &Observer, inner: &Inner, reason: &'static str) {
+pub(crate) fn rejected(observer: &Observer, inner: &Inner, reason: &'static str) {
     #[cold]
-    fn tell(observer: &Observer, inner: &Inner, reason: &'static str) {
+    fn report(observer: &Observer, inner: &Inner, reason: &'static str) {
         let _span = observer.enter();
-        tracing::debug!(target: "bulkman::call", bulkhead = inner.name.as_str(), reason, "call refused");
+        tracing::debug!(target: "bulkman::call", bulkhead = inner.name.as_str(), reason, "call rejected");
     }
 
-    if tells(Level::DEBUG) {
-        tell(observer, inner, reason);
+    if enabled(Level::DEBUG) {
+        report(observer, inner, reason);
     }
 }
 
-/// A circuit that is used without a bulkhead refused a call. As many as of [`refused`], and told
-/// the same way. Never inlined: that would spoil the path of the calls that are admitted.
+/// Reports a call that was rejected by a circuit without a bulkhead, as [`rejected`] does.
+///
+/// It is never inlined, to keep it off the path of the calls that are admitted.
 #[inline(never)]
-pub(crate) fn refused_by_circuit(circuit: &BulkheadName, denied: Denied) {
+pub(crate) fn rejected_by_circuit(circuit: &BulkheadName, rejection: PackedRejection) {
     tracing::debug!(
         target: "bulkman::call",
         circuit = circuit.as_str(),
-        reason = denied.reason.as_str(),
-        retry_after = denied.retry_after().map(tracing::field::debug),
-        "call refused"
+        reason = rejection.reason.as_str(),
+        retry_after = rejection.retry_after().map(tracing::field::debug),
+        "call rejected"
     );
 }
 
-/// Whether any subscriber may want events and spans of this level: a load.
+/// Returns `true` if a subscriber may be interested in this level. It costs one load.
 #[inline]
-pub(super) fn tells(level: Level) -> bool {
+pub(super) fn enabled(level: Level) -> bool {
     LevelFilter::current() >= level
 }
 
-/// A circuit went from one state to another: a warning if it refuses all calls now.
+/// Reports a transition: a warning if the circuit rejects all calls now.
 pub(crate) fn transition(transition: &Transition) {
-    macro_rules! tell {
+    macro_rules! report {
         ($level:ident, $message:literal) => {
             tracing::$level!(
                 target: "bulkman::circuit",
@@ -63,46 +66,47 @@ pub(crate) fn transition(transition: &Transition) {
         };
     }
     match transition.to {
-        CircuitState::Open | CircuitState::ForcedOpen => tell!(warn, "circuit opened"),
-        _ => tell!(info, "circuit changed its state"),
+        CircuitState::Open | CircuitState::ForcedOpen => report!(warn, "circuit opened"),
+        _ => report!(info, "circuit changed state"),
     }
 }
 
-/// Something happened to the link with the fleet's store: an error if it stays so until somebody
-/// mends it, with the words that say how.
+/// Reports an event of the connection to the store.
+///
+/// It is an error if the problem needs action by an operator; the message contains the fix.
 pub(crate) fn fleet(event: &FleetEvent) {
     const TARGET: &str = "bulkman::fleet";
     match event {
         FleetEvent::Synchronized { after: None } => {
-            tracing::info!(target: TARGET, "synchronised with the store");
+            tracing::info!(target: TARGET, "synchronized with the store");
         }
         FleetEvent::Synchronized { after: Some(after) } => {
-            tracing::info!(target: TARGET, ?after, "synchronised with the store again");
+            tracing::info!(target: TARGET, ?after, "synchronized with the store again");
         }
         FleetEvent::Degraded { error } if error.is_transient() => {
-            tracing::warn!(target: TARGET, %error, "store can't be used, calls go by local rules");
+            tracing::warn!(target: TARGET, %error, "store is unavailable, circuits follow local rules");
         }
         FleetEvent::Degraded { error } => {
-            tracing::error!(target: TARGET, %error, "store can't be used until somebody mends it");
+            tracing::error!(target: TARGET, %error, "store can't be used until an operator fixes the problem");
         }
         FleetEvent::Pending { circuit } => {
             let circuit = circuit.as_str();
-            tracing::info!(target: TARGET, circuit, "decision waits for the store");
+            tracing::info!(target: TARGET, circuit, "decision is pending until the store is available");
         }
         FleetEvent::DecisionResolved { circuit, ending } => {
             let (circuit, ending) = (circuit.as_str(), ending.as_str());
-            tracing::debug!(target: TARGET, circuit, ending, "decision settled");
+            tracing::debug!(target: TARGET, circuit, ending, "decision resolved");
         }
         FleetEvent::FellBackToPolling => {
-            tracing::warn!(target: TARGET, "announcements do not arrive, the store is polled");
+            tracing::warn!(target: TARGET, "notifications are not received, polling the store");
         }
         FleetEvent::HistoryLost => {
-            tracing::warn!(target: TARGET, "store has lost history, its word was taken");
+            tracing::warn!(target: TARGET, "store has lost history, its state was adopted");
         }
         FleetEvent::ClockStepped { by, forward } => {
             tracing::warn!(target: TARGET, ?by, forward, "the store's clock stepped");
         }
-        // What a listener has missed is that listener's affair.
+        // It concerns only the receiver that lagged.
         FleetEvent::Missed(_) => {}
     }
 }

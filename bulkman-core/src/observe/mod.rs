@@ -1,46 +1,48 @@
-//! What listeners are told: a span for each call, its times, refusals and transitions.
+//! Observation of calls and circuits: spans, events and call durations.
 //!
-//! As a rule nobody listens, so a call asks once, when it begins. Without the features `tracing`
-//! and `metrics` that question is compiled away; with them it is a load or two, and everything
-//! else hides behind an [`Observer`] that holds nothing.
+//! Usually no subscriber and no recorder is installed, so a call checks once, when it begins.
+//! Without the features `tracing` and `metrics` this check is compiled away. With them it is one or
+//! two loads, and everything else is behind an [`Observer`] that holds nothing.
 
+mod call_id;
 #[cfg(feature = "tracing")]
 mod events;
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]
-mod nobody;
-pub(crate) mod span;
+mod noop;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
-mod watch;
+mod observer;
+mod tracing_context;
 
+pub(crate) use self::call_id::next_call_id;
 #[cfg(feature = "tracing")]
-pub(crate) use self::events::{fleet, refused, refused_by_circuit, transition};
+pub(crate) use self::events::{fleet, rejected, rejected_by_circuit, transition};
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]
-pub(crate) use self::nobody::Observer;
+pub(crate) use self::noop::Observer;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
-pub(crate) use self::watch::Observer;
-
+pub(crate) use self::observer::Observer;
+pub(crate) use self::tracing_context::TracingContext;
 use crate::call::outcome::Outcome;
 
-/// No span to be within.
+/// Returned instead of an entered span without the feature `tracing`.
 #[cfg(not(feature = "tracing"))]
 #[derive(Debug)]
 pub(crate) struct NoSpan;
 
-/// How a call ended, for those who listen.
+/// How a call ended.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(feature = "tracing"),
-    allow(dead_code, reason = "only spans tell the details")
+    allow(dead_code, reason = "only spans catch the details")
 )]
 pub(crate) enum CallEnd {
-    /// The operation came to its end.
-    Ran(Outcome),
-    /// The operation was given up when its time was over.
+    /// The operation completed.
+    Completed(Outcome),
+    /// The operation exceeded its deadline.
     TimedOut,
     /// The operation panicked.
     Panicked,
-    /// The caller dropped it, waiting or running.
+    /// The caller dropped the call while it was queued or running.
     Cancelled,
-    /// It never began, for this reason.
-    Refused(&'static str),
+    /// The operation was never started, for this reason.
+    Rejected(&'static str),
 }

@@ -1,4 +1,4 @@
-//! A runtime whose clock moves only when it is told to.
+//! A runtime with a virtual clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::runtime::{BoxFuture, ClockOnly, Runtime, Sleep};
 
-/// A virtual clock with an executor of its own, for tests.
+/// A runtime with a virtual clock and a single-threaded executor, for tests.
 ///
-/// Time stands still until [`advance`](Self::advance) moves it, firing every timer on its way in
-/// the order of their deadlines, or until [`block_on`](Self::block_on) has nothing left to do but
-/// wait. Clones share the clock. Blocking work runs on real threads.
+/// The clock moves only in two cases: [`advance`](Self::advance) moves it and fires all timers on
+/// the way, in the order of their deadlines; and [`block_on`](Self::block_on) moves it to the next
+/// timer when no task can make progress. Clones share the clock. Blocking work runs on real
+/// threads.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::runtime::{BoxFuture, ClockOnly, Runtime, Sleep};
 /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
 ///
 /// let never = std::future::pending::<Result<(), ()>>();
-/// let result = runtime.block_on(bulkhead.execute(never));       // an hour passes at once
+/// let result = runtime.block_on(bulkhead.execute(never));       // returns immediately
 /// assert!(matches!(result, Err(BulkheadError::Timeout { .. })));
 /// assert_eq!(runtime.elapsed(), Duration::from_secs(3600));
 /// # Ok::<(), bulkman::ConfigError>(())
@@ -40,7 +41,7 @@ pub struct ManualRuntime {
 struct Shared {
     origin: Instant,
     state: Mutex<State>,
-    /// Signalled when blocking work ends or a task is woken from another thread.
+    /// Notified when blocking work ends or a task is woken from another thread.
     changed: Condvar,
 }
 
@@ -60,7 +61,7 @@ struct Task {
 }
 
 impl ManualRuntime {
-    /// A clock that stands at zero.
+    /// Creates a runtime whose clock is at zero.
     ///
     /// ```
     /// use bulkman::testing::ManualRuntime;
@@ -89,7 +90,7 @@ impl ManualRuntime {
         }
     }
 
-    /// How far the clock has moved since it was made.
+    /// Returns how far the clock has moved since the runtime was created.
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
@@ -103,11 +104,11 @@ impl ManualRuntime {
         self.shared.lock().elapsed
     }
 
-    /// Moves the clock, stopping at every timer on the way to run what it wakes.
+    /// Moves the clock by `by`, and runs the tasks that each timer on the way wakes.
     ///
     /// # Panics
     ///
-    /// When the clock would overflow an [`Instant`].
+    /// Panics if the clock overflows an [`Instant`].
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
@@ -131,14 +132,14 @@ impl ManualRuntime {
         self.advance_to(target);
     }
 
-    /// Moves the clock to `target` after its beginning; does nothing if it is there already.
+    /// Moves the clock to `target`, counted from its start. It never moves back.
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
     /// let clock = ManualRuntime::new();
     /// clock.advance_to(Duration::from_secs(60));
-    /// clock.advance_to(Duration::from_secs(30));         // is over
+    /// clock.advance_to(Duration::from_secs(30));         // no effect
     /// assert_eq!(clock.elapsed(), Duration::from_secs(60));
     /// ```
     pub fn advance_to(&self, target: Duration) {
@@ -146,8 +147,8 @@ impl ManualRuntime {
             self.run_until_stalled();
             let mut state = self.shared.lock();
             let Some(timer) = state.fire_next(target) else {
-                // Under the lock that saw no timer: one that another thread arms in between would
-                // be passed over.
+                // Under the lock under which no timer was found. Otherwise a timer that another
+                // thread registers in between would be skipped.
                 state.elapsed = state.elapsed.max(target);
                 state.unpark_due();
                 return;
@@ -157,7 +158,7 @@ impl ManualRuntime {
         }
     }
 
-    /// Runs background tasks until none of them can go on without the clock moving.
+    /// Runs background tasks until none of them can make progress without moving the clock.
     ///
     /// ```
     /// # use bulkman::Runtime;
@@ -166,7 +167,7 @@ impl ManualRuntime {
     /// let runtime = ManualRuntime::new();
     /// let (sender, receiver) = mpsc::channel();
     /// runtime.spawn(Box::pin(async move { sender.send("hello").unwrap() }));
-    /// assert!(receiver.try_recv().is_err());             // nobody has run it
+    /// assert!(receiver.try_recv().is_err());             // not run yet
     /// runtime.run_until_stalled();
     /// assert_eq!(receiver.try_recv(), Ok("hello"));
     /// ```
@@ -178,14 +179,14 @@ impl ManualRuntime {
         }
     }
 
-    /// Runs `future` to its end, together with the background tasks.
+    /// Runs `future` to completion, together with the background tasks.
     ///
-    /// When nothing can go on, waits for blocking work; when there is none, moves the clock to the
-    /// next timer.
+    /// When no task can make progress, it waits for blocking work. If there is none, it moves the
+    /// clock to the next timer.
     ///
     /// # Panics
     ///
-    /// When the future waits for something that no timer, task or blocking work can bring.
+    /// Panics if nothing is left that can wake the future.
     ///
     /// ```
     /// # use bulkman::Runtime;
@@ -232,7 +233,7 @@ impl ManualRuntime {
             let timer = state.fire_next(Duration::MAX);
             drop(state);
             timer
-                .expect("the future waits, and nothing is left to wake it")
+                .expect("the future is pending, and nothing is left to wake it")
                 .wake();
         }
     }
@@ -308,7 +309,7 @@ impl Shared {
 }
 
 impl State {
-    /// Moves the clock to the earliest timer not later than `limit`, and hands it out to be woken.
+    /// Moves the clock to the earliest timer not later than `limit`, and returns its waker.
     fn fire_next(&mut self, limit: Duration) -> Option<Waker> {
         let timer = self.timers.first_entry()?;
         let (deadline, _) = *timer.key();
@@ -419,7 +420,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timers_fire_in_order_and_not_before_their_time() {
+    fn timers_fire_in_order_and_not_early() {
         let runtime = ManualRuntime::new();
         let log = Arc::new(Mutex::new(Vec::new()));
         for seconds in [3_u64, 1, 2] {
@@ -442,7 +443,7 @@ mod tests {
         assert_eq!(log.lock().unwrap().len(), 3);
     }
 
-    /// Wakes nobody, and remembers that it should have.
+    /// A waker that records that it was woken.
     #[derive(Default)]
     struct Woken(std::sync::atomic::AtomicBool);
 
@@ -453,14 +454,14 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_armed_while_the_clock_moves_is_not_passed_over() {
+    fn timer_registered_while_the_clock_moves_fires() {
         const SECOND: Duration = Duration::from_secs(1);
         let runtime = ManualRuntime::new();
         for round in 0..2_000 {
             let begin = std::sync::Barrier::new(2);
             let woken = Arc::new(Woken::default());
             let mut timer = runtime.sleep_until(runtime.now() + SECOND);
-            let armed = thread::scope(|threads| {
+            let pending = thread::scope(|threads| {
                 threads.spawn(|| {
                     begin.wait();
                     runtime.advance(SECOND);
@@ -473,14 +474,14 @@ mod tests {
                     .is_pending()
             });
             assert!(
-                !armed || woken.0.load(std::sync::atomic::Ordering::SeqCst),
+                !pending || woken.0.load(std::sync::atomic::Ordering::SeqCst),
                 "round {round}"
             );
         }
     }
 
     #[test]
-    fn block_on_waits_for_blocking_work_before_it_moves_the_clock() {
+    fn block_on_waits_for_blocking_work_before_moving_the_clock() {
         let runtime = ManualRuntime::new();
         let (sender, receiver) = std::sync::mpsc::channel();
         let done = Arc::new(Mutex::new((false, None::<Waker>)));
@@ -508,7 +509,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "nothing is left to wake it")]
-    fn a_future_that_nothing_can_wake_is_an_error_and_no_hang() {
+    fn block_on_panics_if_nothing_can_wake_the_future() {
         ManualRuntime::new().block_on(std::future::pending::<()>());
     }
 }

@@ -1,8 +1,8 @@
-//! What a bulkhead needs from the outside: time, tasks, and threads for blocking work.
+//! The interface to an executor: time, tasks, and threads for blocking work.
 //!
-//! One trait owns both the clock and the timers, because a virtual clock lies as soon as one of
-//! them stays real. It is dyn-compatible and held as `Arc<dyn Runtime>`, so that
-//! [`Bulkhead`](crate::Bulkhead) is one plain type in its users' structs.
+//! One trait provides both the clock and the timers, because virtual time is wrong if only one of
+//! them is virtual. The trait is dyn-compatible and stored as `Arc<dyn Runtime>`, so
+//! [`Bulkhead`](crate::Bulkhead) has no type parameter.
 
 #[cfg(feature = "test-util")]
 pub(crate) mod manual;
@@ -13,22 +13,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A boxed future that a [`Runtime`] is asked to run.
+/// A boxed future, such as a task that a [`Runtime`] runs.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A timer made by [`Runtime::sleep_until`].
+/// A timer, as returned by [`Runtime::sleep_until`].
 pub type Sleep = BoxFuture<'static, ()>;
 
-/// Time, tasks and blocking threads of one executor.
+/// The clock, timers, tasks and blocking threads of an executor.
 ///
-/// `bulkman-tokio` and `bulkman-smol` implement it; so may anybody. All methods may be called
-/// from any thread, also from one that no executor has started.
+/// `bulkman-tokio` and `bulkman-smol` implement it, and any other crate can. All methods may be
+/// called from any thread, including threads that do not belong to an executor.
 ///
 /// # Implementing
 ///
-/// `now` must be monotonic, and `sleep_until` must complete by the same clock: a timer for a
-/// deadline that has passed completes at its first poll. A task or job that the runtime can't run
-/// (it is shutting down) is dropped; callers notice by the drop.
+/// `now` must be monotonic, and `sleep_until` must complete by the same clock. A timer whose
+/// deadline has passed completes at its first poll. A runtime that can't run a task or a job, such
+/// as one that is shutting down, must drop it: callers detect the drop.
 ///
 /// ```
 /// use std::future::{pending, poll_fn};
@@ -39,7 +39,7 @@ pub type Sleep = BoxFuture<'static, ()>;
 /// use bulkman::runtime::{BoxFuture, Sleep};
 /// use futures_lite::future::block_on;
 ///
-/// /// Threads for everything: simple, and good enough for a handful of timers.
+/// /// Starts a thread for every timer and task: sufficient for a few of them.
 /// #[derive(Debug)]
 /// struct Threads;
 ///
@@ -80,23 +80,24 @@ pub type Sleep = BoxFuture<'static, ()>;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 pub trait Runtime: Send + Sync + fmt::Debug + 'static {
-    /// The current time: the only source of it in this library.
+    /// Returns the current time. The library has no other source of time.
     fn now(&self) -> Instant;
 
-    /// A future that completes once [`now`](Self::now) has reached `deadline`.
+    /// Returns a future that completes when [`now`](Self::now) has reached `deadline`.
     fn sleep_until(&self, deadline: Instant) -> Sleep;
 
-    /// Runs `task` in the background: the store's synchroniser, health checks. It is never an
-    /// operation of the user's.
+    /// Runs `task` in the background, such as a health check or the driver of a fleet.
+    ///
+    /// It is never an operation that is passed to a bulkhead.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 
-    /// Runs `job` on a thread where blocking does no harm to the executor.
+    /// Runs `job` on a thread on which it may block.
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>);
 
     /// Blocks the calling thread until it is unparked or the deadline has passed.
     ///
-    /// May return early, as [`std::thread::park`] may. `execute_sync` waits so; only a runtime
-    /// with a clock of its own needs another implementation.
+    /// It may return early, as [`std::thread::park`] may. `execute_sync` uses it to wait. Only a
+    /// runtime whose clock is not the standard clock has to implement it.
     fn park(&self, deadline: Option<Instant>) {
         match deadline {
             Some(deadline) => {
@@ -106,15 +107,16 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
         }
     }
 
-    /// What this runtime can do; [`ClockOnly`] has neither timers nor tasks.
+    /// Returns the capabilities of this runtime.
     ///
-    /// A configuration that needs what is missing is refused when the bulkhead is made.
+    /// A configuration that needs a missing capability is rejected when the bulkhead is created.
+    /// [`ClockOnly`] has neither timers nor tasks.
     fn capabilities(&self) -> RuntimeCapabilities {
         RuntimeCapabilities::ALL
     }
 }
 
-/// What a [`Runtime`] can do besides telling the time.
+/// The capabilities of a [`Runtime`], besides its clock.
 ///
 /// ```
 /// use bulkman::testing::ManualRuntime;
@@ -134,22 +136,22 @@ pub struct RuntimeCapabilities {
 }
 
 impl RuntimeCapabilities {
-    /// Everything: the default.
+    /// All capabilities: the default.
     pub const ALL: Self = Self {
         timers: true,
         tasks: true,
     };
-    /// A clock and nothing else.
+    /// No capabilities besides the clock.
     pub const CLOCK: Self = Self {
         timers: false,
         tasks: false,
     };
 }
 
-/// The standard clock, without timers and without tasks.
+/// A runtime with the standard clock, without timers and without tasks.
 ///
-/// For crates that embed a bulkhead or a circuit breaker and have no executor to offer. A
-/// configuration that needs a timer or a task is refused, with the setting's name.
+/// It is for crates that embed a bulkhead or a circuit breaker without an executor. A configuration
+/// that needs a timer or a task is rejected with an error that names the setting.
 ///
 /// ```
 /// use bulkman::{Bulkhead, BulkheadConfig};
@@ -160,8 +162,8 @@ impl RuntimeCapabilities {
 /// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
 /// assert_eq!(bulkhead.execute_sync(|| Ok::<_, ()>(7)).unwrap(), 7);
 ///
-/// let refused = Bulkhead::new(config.timeout(Duration::from_secs(1)), ClockOnly).unwrap_err();
-/// assert!(refused.to_string().contains("timeout"));
+/// let error = Bulkhead::new(config.timeout(Duration::from_secs(1)), ClockOnly).unwrap_err();
+/// assert!(error.to_string().contains("timeout"));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -170,23 +172,23 @@ pub struct ClockOnly;
 impl Runtime for ClockOnly {
     #[allow(
         clippy::disallowed_methods,
-        reason = "the one place where core reads the standard clock"
+        reason = "the only place where core reads the standard clock"
     )]
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// Never completes: constructors refuse every configuration that would wait for it.
+    /// Never completes. Constructors reject every configuration that needs it.
     fn sleep_until(&self, _deadline: Instant) -> Sleep {
         Box::pin(std::future::pending())
     }
 
-    /// Drops the task: there is nothing to run it on.
+    /// Drops the task, because there is no executor.
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         drop(task);
     }
 
-    /// Drops the job: there is nothing to run it on.
+    /// Drops the job, because there is no executor.
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
         drop(job);
     }
@@ -196,7 +198,7 @@ impl Runtime for ClockOnly {
     }
 }
 
-/// A runtime that is shared is a runtime too.
+/// A shared runtime is a runtime.
 impl<R: Runtime + ?Sized> Runtime for Arc<R> {
     fn now(&self) -> Instant {
         (**self).now()

@@ -1,4 +1,4 @@
-//! The error of a guarded service.
+//! The error of [`BulkheadService`](super::BulkheadService).
 
 use std::error::Error;
 use std::fmt;
@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crate::error::BulkheadError;
 
-/// An error of any type, as tower's middleware passes it around.
+/// The boxed error type that tower middleware uses.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why a guarded service has no response: the bulkhead's refusal, or the inner service's error.
+/// The error returned by [`BulkheadService`](super::BulkheadService).
 ///
-/// One type whatever the inner service is, so that it goes where axum, tonic and hyper want an
-/// `Into<Box<dyn Error + Send + Sync>>`. There it can be found again:
+/// It is a rejection by the bulkhead or an error of the inner service. The type does not depend on
+/// the inner service, so axum, tonic and hyper accept it as `Into<Box<dyn Error + Send + Sync>>`.
+/// It can be downcast from such a box:
 ///
 /// ```
 /// use bulkman::BulkheadError;
@@ -20,9 +21,9 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// fn advice(error: &BoxError) -> String {
 ///     match error.downcast_ref::<ServiceError>() {
-///         Some(error) => match error.get() {
+///         Some(error) => match error.as_error() {
 ///             BulkheadError::Operation(inner) => format!("the service failed: {inner}"),
-///             refusal => format!("{refusal}; come back in {} s", error.retry_after_seconds()),
+///             rejected => format!("{rejected}; retry in {} s", error.retry_after_seconds()),
 ///         },
 ///         None => String::from("not from a bulkhead"),
 ///     }
@@ -37,54 +38,62 @@ impl ServiceError {
         Self(error.map_operation(Into::into))
     }
 
-    /// What happened.
+    /// Returns the underlying error.
     ///
     /// ```
     /// # use bulkman::BulkheadError;
     /// # use bulkman::tower::ServiceError;
     /// fn is_full(error: &ServiceError) -> bool {
-    ///     matches!(error.get(), BulkheadError::Full { .. })
+    ///     matches!(error.as_error(), BulkheadError::Full { .. })
     /// }
     /// # let _ = is_full;
     /// ```
     #[must_use]
-    pub const fn get(&self) -> &BulkheadError<BoxError> {
+    pub const fn as_error(&self) -> &BulkheadError<BoxError> {
         &self.0
     }
 
-    /// What happened, as a value.
+    /// Consumes the wrapper and returns the underlying error.
     ///
     /// ```
     /// # use bulkman::tower::{BoxError, ServiceError};
-    /// /// The service's own error, if it is that.
-    /// fn of_the_service(error: ServiceError) -> Option<BoxError> {
+    /// /// Returns the error of the inner service, if it is one.
+    /// fn service_error(error: ServiceError) -> Option<BoxError> {
     ///     error.into_inner().into_operation()
     /// }
-    /// # let _ = of_the_service;
+    /// # let _ = service_error;
     /// ```
     #[must_use]
     pub fn into_inner(self) -> BulkheadError<BoxError> {
         self.0
     }
 
-    /// Whether the inner service was never called: see [`BulkheadError::is_rejection`].
+    /// Returns `true` if the inner service was never called.
+    ///
+    /// See [`BulkheadError::is_rejection`].
     #[must_use]
     pub const fn is_rejection(&self) -> bool {
         self.0.is_rejection()
     }
 
-    /// When to come back, if the bulkhead knows: see [`BulkheadError::retry_after`].
+    /// Returns the time until the next attempt may succeed, if it is known.
+    ///
+    /// See [`BulkheadError::retry_after`].
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after()
     }
 
+    /// Returns the suggested HTTP status for a response to an upstream caller.
+    ///
     /// See [`BulkheadError::http_status`].
     #[must_use]
     pub const fn http_status(&self) -> u16 {
         self.0.http_status()
     }
 
+    /// Returns the value of the header `Retry-After`: whole seconds, at least 1.
+    ///
     /// See [`BulkheadError::retry_after_seconds`].
     #[must_use]
     pub const fn retry_after_seconds(&self) -> u64 {

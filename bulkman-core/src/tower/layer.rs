@@ -1,4 +1,4 @@
-//! Puts services behind a bulkhead.
+//! The layer that adds a bulkhead to services.
 
 use tower_layer::Layer;
 
@@ -8,10 +8,10 @@ use crate::bulkhead::Bulkhead;
 use crate::call::classifier::DefaultClassifier;
 use crate::call::outcome::Outcome;
 
-/// Puts services behind one bulkhead: all services that it makes share the permits, the queue and
-/// the circuit.
+/// A layer that adds one bulkhead to services.
 ///
-/// Cheap to clone. See the [module](super) for what a call is.
+/// All services that it creates share the permits, the queue and the circuit. It is cheap to clone.
+/// See the [module](super) for what counts as a call.
 ///
 /// ```
 /// use bulkman::tower::BulkheadLayer;
@@ -21,9 +21,9 @@ use crate::call::outcome::Outcome;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
 /// let layer = BulkheadLayer::new(bulkhead.clone());
-/// let (near, far) = (layer.layer("a service"), layer.layer("another"));
+/// let (search, suggest) = (layer.layer("search"), layer.layer("suggest"));
 /// bulkhead.shutdown();
-/// assert!(!near.bulkhead().is_healthy() && !far.bulkhead().is_healthy());
+/// assert!(!search.bulkhead().is_healthy() && !suggest.bulkhead().is_healthy());
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct BulkheadLayer<C = DefaultClassifier> {
 }
 
 impl BulkheadLayer {
-    /// A layer whose services' errors are failures and whose responses are successes.
+    /// Creates a layer that counts errors as failures and responses as successes.
     ///
     /// ```
     /// # use bulkman::tower::BulkheadLayer;
@@ -53,23 +53,22 @@ impl BulkheadLayer {
 }
 
 impl<C> BulkheadLayer<C> {
-    /// Decides by the service's result, response or error, what it says about the dependency.
+    /// Sets how the response or the error of the service counts toward the circuit breaker.
     ///
     /// ```
     /// use bulkman::tower::BulkheadLayer;
     /// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
     /// use bulkman::runtime::ClockOnly;
     ///
-    /// struct Answer { rows: usize }
+    /// struct Response { stale: bool }
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-    /// let layer = BulkheadLayer::new(bulkhead).classify(|result: &Result<Answer, std::io::Error>| {
-    ///     match result {
-    ///         Ok(answer) if answer.rows > 0 => Outcome::Success,
-    ///         Ok(_) => Outcome::Ignored,
-    ///         Err(_) => Outcome::Failure,
-    ///     }
-    /// });
+    /// let classify = |result: &Result<Response, std::io::Error>| match result {
+    ///     Ok(response) if response.stale => Outcome::Ignored,
+    ///     Ok(_) => Outcome::Success,
+    ///     Err(_) => Outcome::Failure,
+    /// };
+    /// let layer = BulkheadLayer::new(bulkhead).classify(classify);
     /// # let _ = layer;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -84,7 +83,7 @@ impl<C> BulkheadLayer<C> {
         }
     }
 
-    /// For HTTP: errors and responses with a status of 500 and above are failures.
+    /// Counts errors and responses with an HTTP status of 500 and above as failures.
     ///
     /// ```
     /// # struct Response(u16);
@@ -95,7 +94,8 @@ impl<C> BulkheadLayer<C> {
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// // With the crate `http`: `response.status().as_u16()`.
-    /// let layer = BulkheadLayer::new(bulkhead).classify_status(|response: &Response| response.status());
+    /// let status = |response: &Response| response.status();
+    /// let layer = BulkheadLayer::new(bulkhead).classify_status(status);
     /// # let _ = layer;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```

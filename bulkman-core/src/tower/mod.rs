@@ -1,5 +1,6 @@
-//! A bulkhead as middleware: [`BulkheadLayer`] and [`BulkheadService`] for any
-//! [`tower_service::Service`].
+//! Middleware that adds a bulkhead to any [`tower_service::Service`].
+//!
+//! [`BulkheadLayer`] creates [`BulkheadService`]s.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -30,58 +31,62 @@
 //! }
 //!
 //! let runtime = ManualRuntime::new();
-//! let bulkhead = Bulkhead::new(BulkheadConfig::new("greeter").max_queue_size(0), runtime.clone())?;
+//! let config = BulkheadConfig::new("greeter").max_queue_size(0);
+//! let bulkhead = Bulkhead::new(config, runtime.clone())?;
 //! let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Greeter);
 //! assert_eq!(runtime.block_on(service.call("world")).unwrap(), "hello, world");
 //!
 //! bulkhead.shutdown();
-//! let refused = runtime.block_on(service.call("world")).unwrap_err();
-//! assert!(refused.is_rejection());
-//! assert_eq!(refused.http_status(), 503);
+//! let rejected = runtime.block_on(service.call("world")).unwrap_err();
+//! assert!(rejected.is_rejection());
+//! assert_eq!(rejected.http_status(), 503);
 //! # Ok::<(), bulkman::ConfigError>(())
 //! ```
 //!
-//! # Nothing is taken before `call`
+//! # No permit is acquired in `poll_ready`
 //!
-//! `poll_ready` always says yes and takes nothing; the future that `call` returns waits for a
-//! permit first, and then for the inner service to be ready. A permit taken in `poll_ready` would
-//! be held by whoever polled and went away, or polled several services to use one of them, and
-//! such permits have locked up whole systems. In return the bulkhead exerts no *back-pressure*
-//! through `poll_ready`: a caller learns from the answer that the bulkhead is full, and a
-//! balancer outside of it can't see that it is.
+//! `poll_ready` always returns ready and acquires nothing. The future that `call` returns waits for
+//! a permit first, and then for the inner service to become ready. A permit that is acquired in
+//! `poll_ready` is held even if the caller never calls, or polls several services to call one of
+//! them. Such permits can deadlock a system. In return, the bulkhead exerts no *back-pressure*
+//! through `poll_ready`: a caller learns from the response that the bulkhead is full, and a load
+//! balancer in front of it can't detect that it is.
 //!
-//! The time until the inner service is ready belongs to the run, under its deadline, and a service
-//! that fails to become ready counts as a failure. The inner service is cloned for each call, as
-//! services that are shared between requests are anyway.
+//! The time until the inner service is ready is part of the run, under its deadline. A service
+//! that fails to become ready counts as a failure. The inner service is cloned for each call.
 //!
-//! # What a call is
+//! # When a call ends
 //!
-//! A call ends when the inner service's future does. For HTTP that is when the response's head is
-//! there: its permit is given back while the body may still be on its way, and a body that breaks
-//! off is no failure. Where bodies are what costs, collect them inside of the bulkhead.
+//! A call ends when the future of the inner service completes. For HTTP, this is when the head of
+//! the response is available. Its permit is released while the body may still be in transit, and a
+//! body that breaks off is not a failure. If the bodies are the expensive part, collect them inside
+//! of the bulkhead.
 //!
-//! # What becomes of its errors
+//! # Errors
 //!
-//! [`ServiceError`] is one type that goes into the boxes that others want: axum's `HandleErrorLayer`
-//! hands it to a function that answers (503 and `Retry-After`, by its methods), hyper ends the
-//! connection with it, and a client of tonic's finds it as the `source` of a `Status` whose code
-//! is `Unknown`: `status.source()?.downcast_ref::<ServiceError>()`.
+//! [`ServiceError`] is one type that converts to the boxed errors of other crates:
 //!
-//! # Which answers are failures
+//! * axum's `HandleErrorLayer` passes it to a function that creates a response. Its methods provide
+//!   the status and `Retry-After`.
+//! * hyper closes the connection with it.
+//! * A client of tonic receives it as the `source` of a `Status` whose code is `Unknown`:
+//!   `status.source()?.downcast_ref::<ServiceError>()`.
 //!
-//! By default an error is a failure and a response a success, which for HTTP means that a server
-//! that only says 500 is doing fine. [`classify_status`](BulkheadLayer::classify_status)
-//! makes 5xx failures; [`classify`](BulkheadLayer::classify) decides by anything.
+//! # Failures
+//!
+//! By default an error is a failure and a response is a success. For HTTP, this means that a server
+//! that always responds with 500 is considered healthy.
+//! [`classify_status`](BulkheadLayer::classify_status) counts 5xx as failures;
+//! [`classify`](BulkheadLayer::classify) decides by any property of the result.
 
 mod error;
+pub mod future;
 mod layer;
 mod oneshot;
-mod response_future;
 mod service;
 mod status;
 
 pub use self::error::{BoxError, ServiceError};
 pub use self::layer::BulkheadLayer;
-pub use self::response_future::ResponseFuture;
 pub use self::service::BulkheadService;
 pub use self::status::StatusClassifier;

@@ -1,4 +1,4 @@
-//! One request to one service, from ready to response.
+//! One request to one service: readiness, then the response.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 pin_project! {
-    /// Waits until the service is ready, then makes the request.
+    /// Waits until the service is ready, then sends the request.
     #[project = OneshotProjection]
     pub(super) enum Oneshot<S: Service<R>, R> {
-        Readying {
+        NotReady {
             service: S,
             request: Option<R>,
         },
@@ -24,7 +24,7 @@ pin_project! {
 
 impl<S: Service<R>, R> Oneshot<S, R> {
     pub(super) const fn new(service: S, request: R) -> Self {
-        Self::Readying {
+        Self::NotReady {
             service,
             request: Some(request),
         }
@@ -38,9 +38,9 @@ impl<S: Service<R>, R> Future for Oneshot<S, R> {
         loop {
             let response = match self.as_mut().project() {
                 OneshotProjection::Called { response } => return response.poll(cx),
-                OneshotProjection::Readying { service, request } => {
+                OneshotProjection::NotReady { service, request } => {
                     ready!(service.poll_ready(cx))?;
-                    service.call(request.take().expect("polled after it panicked"))
+                    service.call(request.take().expect("polled after a panic"))
                 }
             };
             self.set(Self::Called { response });

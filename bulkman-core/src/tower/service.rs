@@ -5,14 +5,16 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::error::{BoxError, ServiceError};
+use super::future::ResponseFuture;
 use super::oneshot::Oneshot;
-use super::response_future::ResponseFuture;
 use crate::bulkhead::Bulkhead;
-use crate::call::CallOptions;
 use crate::call::classifier::{Classifier, DefaultClassifier};
-use crate::call::execute::Execute;
+use crate::call::execute::ExecuteOwned;
+use crate::call::options::CallOptions;
 
-/// A service whose calls go through a bulkhead: made by [`BulkheadLayer`](super::BulkheadLayer).
+/// A service whose calls go through a bulkhead.
+///
+/// Created by [`BulkheadLayer`](super::BulkheadLayer).
 ///
 /// ```
 /// use bulkman::tower::BulkheadLayer;
@@ -43,19 +45,37 @@ impl<S, C> BulkheadService<S, C> {
         }
     }
 
-    /// The bulkhead.
+    /// Returns the bulkhead.
     #[must_use]
     pub const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }
 
-    /// The service behind it.
+    /// Returns a reference to the inner service.
     #[must_use]
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind it, set free.
+    /// Returns a mutable reference to the inner service.
+    ///
+    /// ```
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use tower_layer::Layer;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let mut service = BulkheadLayer::new(bulkhead).layer(vec!["first"]);
+    /// service.get_mut().push("second");
+    /// assert_eq!(service.into_inner(), ["first", "second"]);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Consumes the wrapper and returns the inner service.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -72,20 +92,20 @@ where
     type Error = ServiceError;
     type Future = ResponseFuture<S, R, C>;
 
-    /// Always ready: the permit is waited for by the future of [`call`](Self::call).
+    /// Always returns ready. The future of [`call`](Self::call) waits for the permit.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ServiceError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // A clone, and made ready only once the permit is there: see the module's documentation.
+        // A clone, which is made ready after the permit was granted: see the module documentation.
         let operation = Oneshot::new(self.inner.clone(), request);
         let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
-        ResponseFuture::new(Execute::new(
+        ResponseFuture::new(ExecuteOwned::new(
             bulkhead,
             operation,
             classifier,
-            CallOptions::NONE,
+            CallOptions::DEFAULT,
         ))
     }
 }

@@ -1,12 +1,13 @@
-//! HTTP's view of success.
+//! Classification by HTTP status.
 
 use std::fmt;
 
 use crate::call::classifier::Classifier;
 use crate::call::outcome::Outcome;
 
-/// Takes a status of 500 and above as a failure: made by
-/// [`classify_status`](super::BulkheadLayer::classify_status).
+/// A classifier that counts an HTTP status of 500 and above as a failure.
+///
+/// Created by [`classify_status`](super::BulkheadLayer::classify_status).
 ///
 /// ```
 /// use bulkman::tower::BulkheadLayer;
@@ -14,8 +15,8 @@ use crate::call::outcome::Outcome;
 /// use bulkman::runtime::ClockOnly;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-/// let by_status = BulkheadLayer::new(bulkhead).classify_status(|status: &u16| *status);
-/// # let _ = by_status;
+/// let layer = BulkheadLayer::new(bulkhead).classify_status(|status: &u16| *status);
+/// # let _ = layer;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy)]

@@ -105,7 +105,7 @@ impl BulkheadConfig {
     /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let _running = bulkhead.try_acquire().unwrap();
     /// let full = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
-    /// assert_eq!(full.to_string(), "bulkhead \"search\" is full: 1 running, room for 0 waiting");
+    /// assert_eq!(full.to_string(), "bulkhead \"search\" is full: at most 1 running and 0 queued calls");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn max_queue_size(mut self, calls: usize) -> Self {

@@ -1,4 +1,4 @@
-//! One call that somebody listens to.
+//! The observer of one call.
 
 #[cfg(feature = "tracing")]
 use std::time::Duration;
@@ -7,57 +7,57 @@ use std::time::Instant;
 use super::CallEnd;
 use crate::bulkhead::Inner;
 
-/// A call's listeners: none, unless somebody asked when it began.
+/// Observes one call, if tracing or metrics were enabled for it when it began.
 #[derive(Debug)]
 pub(crate) struct Observer {
-    /// That of the call's report, or zero.
+    /// The id of the call's report; zero if there is none.
     id: u64,
-    watch: Option<Box<Watch>>,
+    call: Option<Box<ObservedCall>>,
 }
 
-/// Kept off the call's future, which most of the time has no use for it.
+/// The data of an observed call. It is boxed to keep futures small: few calls are observed.
 #[derive(Debug)]
-struct Watch {
+struct ObservedCall {
     began: Instant,
-    running: Option<Instant>,
+    run_started: Option<Instant>,
     #[cfg(feature = "tracing")]
     span: tracing::Span,
 }
 
 impl Observer {
-    /// `id`: that of the call's report, or zero.
+    /// `id`: that of the call's report; zero if there is none.
     #[inline]
     pub(crate) const fn new(id: u64) -> Self {
-        Self { id, watch: None }
+        Self { id, call: None }
     }
 
-    /// The call begins.
+    /// Starts to observe the call, if tracing or metrics are enabled.
     #[inline]
     pub(crate) fn begin(&mut self, inner: &Inner) {
-        if somebody_may_listen(inner) {
-            self.watch = Watch::begin(inner, self.id);
+        if may_be_enabled(inner) {
+            self.call = ObservedCall::begin(inner, self.id);
         }
     }
 
-    /// Whether somebody listens to this call.
+    /// Returns `true` if this call is observed.
     #[inline]
-    pub(crate) const fn listens(&self) -> bool {
-        self.watch.is_some()
+    pub(crate) const fn is_enabled(&self) -> bool {
+        self.call.is_some()
     }
 
-    /// The operation begins.
+    /// Records the start of the operation.
     #[inline]
     pub(crate) fn run(&mut self, inner: &Inner) {
-        if let Some(watch) = &mut self.watch {
-            watch.running = Some(inner.runtime.now());
+        if let Some(call) = &mut self.call {
+            call.run_started = Some(inner.runtime.now());
         }
     }
 
-    /// Makes the call's span the current one for as long as the result lives.
+    /// Enters the span of the call until the result is dropped.
     #[cfg(feature = "tracing")]
     #[inline]
     pub(crate) fn enter(&self) -> Option<tracing::span::Entered<'_>> {
-        self.watch.as_ref().map(|watch| watch.span.enter())
+        self.call.as_ref().map(|call| call.span.enter())
     }
 
     #[cfg(not(feature = "tracing"))]
@@ -66,28 +66,30 @@ impl Observer {
         super::NoSpan
     }
 
-    /// The call is over; what it held was given back before.
+    /// Reports the end of the call. What it held was released before.
     #[inline]
-    pub(crate) fn end(&mut self, inner: &Inner, ending: CallEnd) {
-        // Asked before it is taken, so that a call without listeners writes nothing.
-        if self.listens() {
-            self.tell(inner, ending);
+    pub(crate) fn end(&mut self, inner: &Inner, end: CallEnd) {
+        // Checked before it is taken, so that a call that is not observed writes nothing.
+        if self.is_enabled() {
+            self.report(inner, end);
         }
     }
 
     #[cold]
-    fn tell(&mut self, inner: &Inner, ending: CallEnd) {
-        if let Some(watch) = self.watch.take() {
-            watch.end(inner, ending);
+    fn report(&mut self, inner: &Inner, end: CallEnd) {
+        if let Some(call) = self.call.take() {
+            call.end(inner, end);
         }
     }
 }
 
-/// The question that every call asks.
+/// Returns `true` if a subscriber or a recorder may be interested in calls.
+///
+/// Every call performs this check.
 #[inline]
-fn somebody_may_listen(inner: &Inner) -> bool {
+fn may_be_enabled(inner: &Inner) -> bool {
     #[cfg(feature = "tracing")]
-    if super::events::tells(tracing::Level::DEBUG) {
+    if super::events::enabled(tracing::Level::DEBUG) {
         return true;
     }
     #[cfg(feature = "metrics")]
@@ -98,7 +100,7 @@ fn somebody_may_listen(inner: &Inner) -> bool {
     false
 }
 
-impl Watch {
+impl ObservedCall {
     #[cold]
     fn begin(inner: &Inner, id: u64) -> Option<Box<Self>> {
         #[cfg(feature = "tracing")]
@@ -106,22 +108,22 @@ impl Watch {
             target: "bulkman::call",
             "call",
             bulkhead = inner.name.as_str(),
-            id = if id == 0 { crate::call::report::next_id() } else { id },
+            id = if id == 0 { super::next_call_id() } else { id },
             queued = tracing::field::Empty,
             ran = tracing::field::Empty,
             outcome = tracing::field::Empty,
             reason = tracing::field::Empty,
         );
         #[cfg(feature = "tracing")]
-        let wanted = !span.is_disabled();
+        let enabled = !span.is_disabled();
         #[cfg(not(feature = "tracing"))]
-        let (wanted, _) = (false, id);
+        let (enabled, _) = (false, id);
         #[cfg(feature = "metrics")]
-        let wanted = wanted || inner.meter.is_timed();
-        wanted.then(|| {
+        let enabled = enabled || inner.meter.is_timed();
+        enabled.then(|| {
             Box::new(Self {
                 began: inner.runtime.now(),
-                running: None,
+                run_started: None,
                 #[cfg(feature = "tracing")]
                 span,
             })
@@ -129,39 +131,39 @@ impl Watch {
     }
 
     #[cold]
-    fn end(self, inner: &Inner, ending: CallEnd) {
+    fn end(self, inner: &Inner, end: CallEnd) {
         let now = inner.runtime.now();
         let queued = self
-            .running
+            .run_started
             .unwrap_or(now)
             .saturating_duration_since(self.began);
         let ran = self
-            .running
-            .map(|running| now.saturating_duration_since(running));
+            .run_started
+            .map(|started| now.saturating_duration_since(started));
         #[cfg(feature = "metrics")]
         if let Some(ran) = ran {
             inner.meter.record(queued, ran);
         }
         #[cfg(feature = "tracing")]
-        self.tell(queued, ran, ending);
+        self.record(queued, ran, end);
         #[cfg(not(feature = "tracing"))]
-        let _ = ending;
+        let _ = end;
     }
 
     #[cfg(feature = "tracing")]
-    fn tell(&self, queued: Duration, ran: Option<Duration>, ending: CallEnd) {
+    fn record(&self, queued: Duration, ran: Option<Duration>, end: CallEnd) {
         use crate::call::outcome::Outcome;
 
-        let outcome = match ending {
-            CallEnd::Ran(Outcome::Success) => "success",
-            CallEnd::Ran(Outcome::Failure) => "failure",
-            CallEnd::Ran(Outcome::Ignored) => "ignored",
+        let outcome = match end {
+            CallEnd::Completed(Outcome::Success) => "success",
+            CallEnd::Completed(Outcome::Failure) => "failure",
+            CallEnd::Completed(Outcome::Ignored) => "ignored",
             CallEnd::TimedOut => "timed_out",
             CallEnd::Panicked => "panicked",
             CallEnd::Cancelled => "cancelled",
-            CallEnd::Refused(reason) => {
+            CallEnd::Rejected(reason) => {
                 self.span.record("reason", reason);
-                "refused"
+                "rejected"
             }
         };
         self.span.record("outcome", outcome);

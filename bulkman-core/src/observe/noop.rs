@@ -1,4 +1,4 @@
-//! Nobody can listen: every hook is nothing.
+//! The observer without the features `tracing` and `metrics`: every method does nothing.
 
 use super::{CallEnd, NoSpan};
 use crate::bulkhead::Inner;
@@ -15,7 +15,7 @@ impl Observer {
     pub(crate) const fn begin(&mut self, _inner: &Inner) {}
 
     #[inline]
-    pub(crate) const fn listens(&self) -> bool {
+    pub(crate) const fn is_enabled(&self) -> bool {
         false
     }
 
@@ -28,5 +28,5 @@ impl Observer {
     }
 
     #[inline]
-    pub(crate) const fn end(&mut self, _inner: &Inner, _ending: CallEnd) {}
+    pub(crate) const fn end(&mut self, _inner: &Inner, _end: CallEnd) {}
 }

@@ -1,15 +1,15 @@
-//! The caller's tracing context, carried to the thread that does blocking work.
+//! The tracing context of a caller, for the thread that runs its blocking work.
 
-/// The span and the subscriber that were current where it was captured.
+/// The span and the subscriber that were current when it was captured.
 #[derive(Debug)]
-pub(crate) struct Current {
+pub(crate) struct TracingContext {
     #[cfg(feature = "tracing")]
     span: tracing::Span,
     #[cfg(feature = "tracing")]
     dispatch: tracing::Dispatch,
 }
 
-impl Current {
+impl TracingContext {
     #[cfg(feature = "tracing")]
     pub(crate) fn capture() -> Self {
         Self {
@@ -19,7 +19,7 @@ impl Current {
     }
 
     #[cfg(feature = "tracing")]
-    pub(crate) fn within<R>(self, code: impl FnOnce() -> R) -> R {
+    pub(crate) fn in_scope<R>(self, code: impl FnOnce() -> R) -> R {
         tracing::dispatcher::with_default(&self.dispatch, || self.span.in_scope(code))
     }
 
@@ -29,7 +29,7 @@ impl Current {
     }
 
     #[cfg(not(feature = "tracing"))]
-    pub(crate) fn within<R>(self, code: impl FnOnce() -> R) -> R {
+    pub(crate) fn in_scope<R>(self, code: impl FnOnce() -> R) -> R {
         code()
     }
 }

@@ -1,4 +1,4 @@
-//! The future of a guarded call.
+//! The future of [`BulkheadService`](super::BulkheadService).
 
 use std::fmt;
 use std::future::Future;
@@ -10,25 +10,24 @@ use tower_service::Service;
 
 use super::error::{BoxError, ServiceError};
 use super::oneshot::Oneshot;
-use crate::bulkhead::Bulkhead;
 use crate::call::classifier::Classifier;
-use crate::call::execute::Execute;
+use crate::call::execute::ExecuteOwned;
 
 pin_project! {
-    /// The future of a [`BulkheadService`](super::BulkheadService)'s call.
+    /// The response future of [`BulkheadService`](super::BulkheadService).
     ///
     /// # Cancel safety
     ///
-    /// As [`Execute`].
+    /// As [`Execute`](crate::future::Execute).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S: Service<R>, R, C> {
         #[pin]
-        execute: Execute<Bulkhead, Oneshot<S, R>, C>,
+        execute: ExecuteOwned<Oneshot<S, R>, C>,
     }
 }
 
 impl<S: Service<R>, R, C> ResponseFuture<S, R, C> {
-    pub(super) const fn new(execute: Execute<Bulkhead, Oneshot<S, R>, C>) -> Self {
+    pub(super) const fn new(execute: ExecuteOwned<Oneshot<S, R>, C>) -> Self {
         Self { execute }
     }
 }

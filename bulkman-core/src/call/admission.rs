@@ -1,0 +1,192 @@
+//! Steps 1 to 3 of a call, which are the same for all kinds of calls.
+//!
+//! 1. Circuit: if it is open and no transition is due, the call is rejected before it is queued.
+//! 2. Permit: one is available, or the call waits for one in the queue.
+//! 3. Circuit: it may have opened while the call waited.
+
+use std::borrow::Borrow;
+use std::task::{Context, Poll, Waker, ready};
+
+use crate::bulkhead::{Bulkhead, Inner};
+use crate::call::admitted::Admitted;
+use crate::call::deadlines::Deadlines;
+use crate::call::guard::CallGuard;
+use crate::call::rejection::Rejection;
+use crate::queue::Priority;
+
+/// Polls steps 1 to 3.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "an admission that does not wait must stay in registers"
+)]
+pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    priority: Priority,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if guard.is_new() {
+        if let Some(admitted) = try_admission(guard, deadlines, true)? {
+            return Poll::Ready(Ok(admitted));
+        }
+    }
+    poll_queue(guard, priority, deadlines, cx)
+}
+
+/// Performs steps 1 to 3 on the current thread, which is parked while it waits.
+///
+/// `waker` unparks the thread.
+pub(crate) fn block_on_admission(
+    guard: &mut CallGuard<&Bulkhead>,
+    priority: Priority,
+    deadlines: &mut Deadlines,
+    waker: impl FnOnce() -> Waker,
+) -> Result<Admitted, Rejection> {
+    // Parking a thread needs no timer of the runtime.
+    if let Some(admitted) = try_admission(guard, deadlines, false)? {
+        return Ok(admitted);
+    }
+    wait_for_permit(guard, priority, deadlines, &waker())?;
+    let admitted = guard.admit()?;
+    Ok(start_run(guard, admitted, true, deadlines))
+}
+
+/// Performs steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
+///
+/// `timers`: the limits of the call need timers of the runtime.
+#[inline(always)]
+pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+    timers: bool,
+) -> Result<Option<Admitted>, Rejection> {
+    guard.observe();
+    if deadlines.is_tracked() || guard.inner().limits.any() {
+        begin_deadlines(guard.inner(), deadlines, timers)?;
+    }
+    let Some(admitted) = guard.try_admit()? else {
+        return Ok(None);
+    };
+    Ok(Some(start_run(guard, admitted, false, deadlines)))
+}
+
+/// Resolves the limits of the call and reads the clock.
+#[inline(never)]
+fn begin_deadlines(
+    inner: &Inner,
+    deadlines: &mut Deadlines,
+    timers: bool,
+) -> Result<(), Rejection> {
+    let limits = deadlines.limits(&inner.limits);
+    if timers && !inner.capabilities.timers {
+        if let Some(missing) = limits.first_timer() {
+            return Err(Rejection::Unsupported(missing));
+        }
+    }
+    deadlines.begin(limits, inner.runtime.now());
+    Ok(())
+}
+
+/// Polls steps 2 and 3 of a call that has to wait.
+#[inline(never)]
+fn poll_queue<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    priority: Priority,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    ready!(poll_permit(guard, priority, deadlines, cx))?;
+    let admitted = guard.admit()?;
+    Poll::Ready(Ok(start_run(guard, admitted, true, deadlines)))
+}
+
+/// Joins the queue, or checks whether the permit was granted.
+fn poll_permit<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    priority: Priority,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Rejection>> {
+    let joins = guard.is_new();
+    if joins {
+        if !deadlines.may_wait() {
+            return Poll::Ready(Err(guard.reject_full()));
+        }
+        if guard.enqueue(priority, deadlines.queue_deadline(), cx.waker())? {
+            return Poll::Ready(Ok(()));
+        }
+    }
+    let Some(key) = guard.queue_key() else {
+        panic!("polled after completion")
+    };
+    // A waiter that has just joined is not polled: any decision from now on wakes it.
+    let decided = if joins {
+        Poll::Pending
+    } else {
+        guard.inner().queue.poll(key, cx.waker())
+    };
+    let waited = match decided {
+        Poll::Ready(waited) => waited,
+        Poll::Pending => {
+            let Some(deadline) = deadlines.queue_deadline() else {
+                return Poll::Pending;
+            };
+            ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
+            guard.expire(key)
+        }
+    };
+    guard.end_wait(waited)?;
+    Poll::Ready(guard.check_deadline(deadlines.total_deadline()))
+}
+
+/// Waits for a permit by parking the current thread.
+fn wait_for_permit(
+    guard: &mut CallGuard<&Bulkhead>,
+    priority: Priority,
+    deadlines: &Deadlines,
+    waker: &Waker,
+) -> Result<(), Rejection> {
+    if !deadlines.may_wait() {
+        return Err(guard.reject_full());
+    }
+    let deadline = deadlines.queue_deadline();
+    if guard.enqueue(priority, deadline, waker)? {
+        return Ok(());
+    }
+    let Some(key) = guard.queue_key() else {
+        unreachable!("the call is queued")
+    };
+    let waited = loop {
+        let inner = guard.inner();
+        if let Poll::Ready(waited) = inner.queue.poll(key, waker) {
+            break waited;
+        }
+        if deadline.is_some_and(|deadline| deadline <= inner.runtime.now()) {
+            break guard.expire(key);
+        }
+        inner.runtime.park(deadline);
+    };
+    guard.end_wait(waited)?;
+    guard.check_deadline(deadlines.total_deadline())
+}
+
+/// Records the start of the operation. Reads the clock only if its duration is needed.
+#[inline(always)]
+fn start_run<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    admitted: Admitted,
+    waited: bool,
+    deadlines: &mut Deadlines,
+) -> Admitted {
+    if !deadlines.is_tracked() && !admitted.needs_duration() {
+        return admitted;
+    }
+    // The clock is code of the runtime and may panic. The guard holds the admission meanwhile.
+    guard.restore(admitted);
+    deadlines.start_run(waited, &*guard.inner().runtime);
+    let Some(admitted) = guard.take_admitted() else {
+        unreachable!("it was restored above")
+    };
+    admitted
+}

@@ -1,0 +1,22 @@
+//! The admission of one call.
+
+use crate::circuit_breaker::Ticket;
+
+/// An admitted call: it has a permit and was admitted by the circuit.
+///
+/// This is plain data, so that a call that completes at its first poll keeps it in registers. It
+/// must be passed to [`Inner::finish`](crate::bulkhead::Inner::finish) exactly once, or to a
+/// [`CallGuard`](super::guard::CallGuard), which does so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admitted {
+    /// `None`: there is no circuit, or the outcome was already recorded by it.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+impl Admitted {
+    /// Returns `true` if a rule of the circuit needs the duration of the operation.
+    #[inline]
+    pub(crate) fn needs_duration(self) -> bool {
+        self.ticket.is_some_and(Ticket::needs_duration)
+    }
+}

@@ -1,0 +1,76 @@
+//! Step 4 of a call: runs the operation, and handles its panics and timeouts.
+
+use std::borrow::Borrow;
+use std::time::Duration;
+
+use crate::bulkhead::{Bulkhead, Inner};
+use crate::call::admitted::Admitted;
+use crate::call::deadlines::Deadlines;
+use crate::call::guard::CallGuard;
+use crate::call::outcome::Outcome;
+use crate::error::{BulkheadError, TimeoutPhase};
+use crate::sync::unwind::catch;
+
+/// Runs code of the caller.
+///
+/// If it panics, the call is recorded and its permit released before the panic continues.
+#[inline]
+pub(crate) fn run_guarded<H: Borrow<Bulkhead>, R>(
+    guard: &mut CallGuard<H>,
+    admitted: Admitted,
+    deadlines: &Deadlines,
+    code: impl FnOnce() -> R,
+) -> R {
+    struct OnUnwind<'a, H: Borrow<Bulkhead>>(&'a mut CallGuard<H>, Admitted, &'a Deadlines);
+
+    impl<H: Borrow<Bulkhead>> Drop for OnUnwind<'_, H> {
+        #[cold]
+        fn drop(&mut self) {
+            let Self(guard, admitted, deadlines) = self;
+            guard.restore(*admitted);
+            // The clock may panic as well, and a second panic here would abort the process.
+            let ran = catch(|| needed_duration(guard, deadlines)).flatten();
+            catch(|| guard.finish_panicked(ran));
+        }
+    }
+
+    let unwinding = OnUnwind(guard, admitted, deadlines);
+    let result = {
+        let _span = unwinding.0.observer().enter();
+        code()
+    };
+    std::mem::forget(unwinding);
+    result
+}
+
+/// Returns the outcome and the error of a call that exceeded its deadline while running.
+///
+/// The caller has to count it.
+pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, BulkheadError<E>) {
+    let now = inner.runtime.now();
+    let (queued, ran) = deadlines.elapsed(now);
+    let outcome = if deadlines.mostly_queued(now) {
+        Outcome::Ignored
+    } else {
+        Outcome::Failure
+    };
+    let error = BulkheadError::Timeout {
+        bulkhead: inner.name.clone(),
+        phase: TimeoutPhase::Running,
+        queued,
+        ran,
+    };
+    (outcome, error)
+}
+
+/// Returns how long the operation has run, if a rule of the circuit needs it.
+pub(crate) fn needed_duration<H: Borrow<Bulkhead>>(
+    guard: &CallGuard<H>,
+    deadlines: &Deadlines,
+) -> Option<Duration> {
+    if guard.needs_duration() {
+        deadlines.ran(&*guard.inner().runtime)
+    } else {
+        None
+    }
+}

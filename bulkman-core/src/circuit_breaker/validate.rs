@@ -47,7 +47,7 @@ fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         SlidingWindow::Time { length, buckets } => {
             within("sliding_window.buckets", buckets, 1..=10_000, "1 to 10,000")?;
             if length.as_nanos() < u128::from(buckets) {
-                let value = format_args!("{length:?}");
+                let value = format!("{length:?}");
                 let range = "at least a nanosecond for each bucket";
                 return Err(ConfigError::out_of_range("sliding_window.length", value, range));
             }
@@ -85,7 +85,7 @@ fn isolation(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::out_of_range("isolation_backoff.jitter", backoff.jitter, "within [0, 1)"));
     }
     if backoff.max < CircuitBreakerSettings::new(config).isolation.first() {
-        let value = format_args!("{:?}", backoff.max);
+        let value = format!("{:?}", backoff.max);
         let range = "at least `isolation_duration`";
         return Err(ConfigError::out_of_range("isolation_backoff.max", value, range));
     }

@@ -11,7 +11,7 @@ export CARGO_TERM_COLOR=never
 # What is built once gains nothing from it, and it takes as much of the disk as the programs.
 export CARGO_INCREMENTAL=0
 
-steps="fmt tree msrv clippy features docs tests doctests examples loom instructions"
+steps="fmt tree package msrv clippy features docs tests doctests examples loom instructions"
 
 # Prints what is run and how long it took; its output only if it fails.
 quietly() {
@@ -70,6 +70,11 @@ tree() {
         echo "the tree of bulkman-core holds a runtime"
         exit 1
     fi
+}
+
+# What each crate would be published with.
+package() {
+    tests/package.sh
 }
 
 # Builds the libraries with the oldest Rust that each promises.

@@ -63,8 +63,9 @@ setup() {
     command -v valgrind >/dev/null || missing="$missing valgrind"
     command -v cc >/dev/null || missing="$missing gcc libc6-dev"
     command -v pkg-config >/dev/null || missing="$missing pkg-config"
-    # The oldest Rust that the crates promise comes from Debian where rustup is missing.
-    command -v rustup >/dev/null || command -v debootstrap >/dev/null || missing="$missing debootstrap"
+    # Without rustup, root can still build with the oldest Rust that the crates promise.
+    [ "$(id -u)" -ne 0 ] || command -v rustup >/dev/null || command -v debootstrap >/dev/null ||
+        missing="$missing debootstrap"
     { command -v pkg-config >/dev/null && pkg-config --exists openssl; } || missing="$missing libssl-dev"
     if [ -n "$missing" ]; then
         if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
@@ -204,14 +205,14 @@ minimal_versions() {
 }
 
 # Core's queue and circuit breaker in an interpreter that finds undefined behavior and data races.
-# Fails if no test was run. Tests of memory, with a million calls, would take hours.
+# Fails if no test was run. Tests of memory use, with a million calls, would take hours.
 miri() {
     if ! cargo +nightly miri --version >/dev/null 2>&1; then
         skip "miri: no nightly Rust with the component miri"
         return
     fi
     MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 cargo +nightly miri test --locked -p bulkman-core --lib \
-        --target-dir target/miri -- queue:: circuit_breaker:: --skip a_million >target/miri.log 2>&1 || {
+        --target-dir target/miri -- queue:: circuit_breaker:: --skip memory --skip a_million >target/miri.log 2>&1 || {
         cat target/miri.log
         exit 1
     }

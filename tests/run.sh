@@ -114,11 +114,11 @@ features() {
     if command -v cargo-hack >/dev/null; then
         for package in bulkman-core bulkman; do
             echo "  $package, by $(cargo hack --version)"
-            quietly cargo hack clippy --locked -p "$package" --lib --feature-powerset --depth 2 -- -D warnings
+            quietly cargo hack clippy --locked -p "$package" --lib --feature-powerset --depth 2 --skip default -- -D warnings
         done
         # `cli` is the only feature of its program.
         echo "  bulkman-postgres"
-        quietly cargo hack clippy --locked -p bulkman-postgres --lib --bins --feature-powerset --depth 2 -- -D warnings
+        quietly cargo hack clippy --locked -p bulkman-postgres --lib --bins --feature-powerset --depth 2 --skip default -- -D warnings
         return
     fi
     for folder in bulkman-core .; do
@@ -205,14 +205,16 @@ minimal_versions() {
 }
 
 # Core's queue and circuit breaker in an interpreter that finds undefined behavior and data races.
-# Fails if no test was run. Tests of memory use, with a million calls, would take hours.
+# Fails if no test was run. Tests with a million calls would take hours.
 miri() {
     if ! cargo +nightly miri --version >/dev/null 2>&1; then
         skip "miri: no nightly Rust with the component miri"
         return
     fi
+    slow="--skip memory --skip a_million --skip searched_twice"
+    # shellcheck disable=SC2086 # a list of arguments
     MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 cargo +nightly miri test --locked -p bulkman-core --lib \
-        --target-dir target/miri -- queue:: circuit_breaker:: --skip memory --skip a_million >target/miri.log 2>&1 || {
+        --target-dir target/miri -- queue:: circuit_breaker:: $slow >target/miri.log 2>&1 || {
         cat target/miri.log
         exit 1
     }

@@ -120,7 +120,8 @@ child=
 # Out here nothing is mounted, so that nothing outside of the folder can be removed.
 clean_up() {
     if [ -n "$child" ]; then
-        kill "$child" 2>/dev/null || true
+        # It ignores TERM. With it all of its processes end.
+        kill -KILL "$child" 2>/dev/null || true
         wait "$child" || true
     fi
     [ -z "$folder" ] || rm -rf "$folder" "$folder.log"

@@ -3,6 +3,8 @@
 #
 #   tests/run.sh            set-up and all checks and tests: under 20 minutes on two cores
 #   tests/run.sh STEP..     only these steps, see `steps` below; no set-up
+#   tests/run.sh --extra    checks with tools that take minutes to install: dependencies, minimal
+#                           versions, miri, a dry run of publishing
 #   tests/run.sh --long     the property tests with 20,000 cases each, and the load tests
 #   tests/run.sh --faults   the database's faults that need privileges or further tools
 set -eu
@@ -10,8 +12,11 @@ cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
 # What is built once gains nothing from it, and it takes as much of the disk as the programs.
 export CARGO_INCREMENTAL=0
+# Where `tool` installs what is missing.
+export PATH="$PWD/target/tools/bin:$PATH"
 
-steps="fmt tree msrv clippy features docs tests doctests examples loom instructions"
+steps="fmt tree package msrv clippy features docs tests doctests examples loom instructions"
+extra_steps="deny features minimal_versions miri publish_dry_run"
 
 # Prints what is run and how long it took; its output only if it fails.
 quietly() {
@@ -23,6 +28,19 @@ quietly() {
         exit 1
     fi
     rm -f "$log"
+}
+
+# Notes that a part of a step did not run, and why. With NO_SKIP=1 that is a failure.
+skip() {
+    echo "  NOT RUN: $*"
+    echo "$*" >>target/not-run
+    [ "${NO_SKIP-}" != 1 ]
+}
+
+# Installs the cargo subcommand $1 if it is missing. Fails if that is not possible.
+tool() {
+    command -v "cargo-$1" >/dev/null ||
+        cargo install --quiet --locked --root target/tools "cargo-$1" >target/tool.log 2>&1
 }
 
 # The packages of this workspace that users depend on.
@@ -45,6 +63,9 @@ setup() {
     command -v valgrind >/dev/null || missing="$missing valgrind"
     command -v cc >/dev/null || missing="$missing gcc libc6-dev"
     command -v pkg-config >/dev/null || missing="$missing pkg-config"
+    # Without rustup, root can still build with the oldest Rust that the crates promise.
+    [ "$(id -u)" -ne 0 ] || command -v rustup >/dev/null || command -v debootstrap >/dev/null ||
+        missing="$missing debootstrap"
     { command -v pkg-config >/dev/null && pkg-config --exists openssl; } || missing="$missing libssl-dev"
     if [ -n "$missing" ]; then
         if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
@@ -70,26 +91,14 @@ tree() {
     fi
 }
 
-# clippy's `incompatible_msrv` sees the standard library, not the language: of what came after 1.85,
-# chains of `let` are what slips in.
+# What each crate would be published with.
+package() {
+    tests/package.sh
+}
+
+# Builds the libraries with the oldest Rust that each promises.
 msrv() {
-    if grep -nE '(^|[ (])(if|while) .*&& let |^ *&& let ' $(git ls-files 'src/*.rs' 'bulkman-core/src/*.rs' 'bulkman-tokio/*.rs' 'bulkman-smol/*.rs'); then
-        echo "a chain of let needs Rust 1.88; the crates promise 1.85"
-        exit 1
-    fi
-    # What every dependency declares; a line a package.
-    cargo metadata --format-version 1 --locked --quiet | sed 's/{"name":"[^"]*","version":"[^"]*","id"/\n&/g' >target/metadata.txt
-    : >target/msrv.txt
-    cargo tree --locked --quiet -e normal -p bulkman-core -p bulkman-tokio -p bulkman-smol --all-features --prefix none --format '{p}' |
-        sed 's/ (.*//; s/ v/ /; /^$/d' | sort -u | while read -r name version; do
-        package=$(grep "^{\"name\":\"$name\",\"version\":\"$version\"," target/metadata.txt)
-        needs=$(printf '%s' "$package" | sed -n 's/.*"rust_version":"1\.\([0-9]*\).*/\1/p')
-        echo "  $name $version: 1.${needs:-?}" >>target/msrv.txt
-        if [ "${needs:-0}" -gt 85 ]; then
-            echo "$name $version needs Rust 1.$needs; the crates promise 1.85"
-            exit 1
-        fi
-    done
+    tests/msrv.sh
 }
 
 clippy() {
@@ -100,8 +109,18 @@ clippy() {
     done
 }
 
-# Each feature alone, each pair, none and all.
+# Each feature alone, each pair, none and all; by cargo-hack where it is installed (--extra does it).
 features() {
+    if command -v cargo-hack >/dev/null; then
+        for package in bulkman-core bulkman; do
+            echo "  $package, by $(cargo hack --version)"
+            quietly cargo hack clippy --locked -p "$package" --lib --feature-powerset --depth 2 --skip default -- -D warnings
+        done
+        # `cli` is the only feature of its program.
+        echo "  bulkman-postgres"
+        quietly cargo hack clippy --locked -p bulkman-postgres --lib --bins --feature-powerset --depth 2 --skip default -- -D warnings
+        return
+    fi
     for folder in bulkman-core .; do
         package=bulkman
         [ "$folder" = . ] || package=$folder
@@ -161,6 +180,53 @@ instructions() {
     cargo run --locked --quiet --release -p bulkman-bench -- instructions
 }
 
+# Licenses, sources, duplicates and known vulnerabilities of the dependencies.
+deny() {
+    if ! tool deny; then
+        skip "deny: cargo-deny is not installed and cannot be"
+        return
+    fi
+    quietly cargo deny --locked check licenses bans sources
+    echo "  licenses, bans, sources"
+    if cargo deny fetch db >target/deny.log 2>&1; then
+        quietly cargo deny --locked check --disable-fetch advisories
+        echo "  advisories"
+    else
+        skip "deny: advisories, since their database cannot be reached"
+    fi
+}
+
+minimal_versions() {
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        skip "minimal_versions: no nightly Rust"
+        return
+    fi
+    tests/minimal-versions.sh
+}
+
+# Core's queue and circuit breaker in an interpreter that finds undefined behavior and data races.
+# Fails if no test was run. Tests with many calls would take hours.
+miri() {
+    if ! cargo +nightly miri --version >/dev/null 2>&1; then
+        skip "miri: no nightly Rust with the component miri"
+        return
+    fi
+    slow="--skip memory --skip a_million --skip searched_twice --skip follow_the_model"
+    # shellcheck disable=SC2086 # a list of arguments
+    MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 cargo +nightly miri test --locked -p bulkman-core --lib \
+        --target-dir target/miri -- queue:: circuit_breaker:: $slow >target/miri.log 2>&1 || {
+        cat target/miri.log
+        exit 1
+    }
+    passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed; 0 failed.*/\1/p' target/miri.log)
+    echo "  ${passed:-0} tests"
+    [ "${passed:-0}" -gt 0 ]
+}
+
+publish_dry_run() {
+    tests/package.sh --verify
+}
+
 faults() {
     for script in */tests/faults.sh; do
         "$script"
@@ -172,21 +238,27 @@ long() {
     PROPTEST_CASES=20000 cargo test --locked -p bulkman --release --quiet --tests
 }
 
+mkdir -p target
 case "${1-}" in
 "") setup ;;
 --faults)
     setup
     steps=faults
     ;;
+--extra)
+    setup
+    tool hack || true
+    steps=$extra_steps
+    ;;
 --long) steps=long ;;
 -*)
-    sed -n '2,8p' "$0"
+    sed -n '2,10p' "$0"
     exit 2
     ;;
 *) steps=$* ;;
 esac
 
-mkdir -p target
+rm -f target/not-run
 began=$(date +%s)
 for step in $steps; do
     before=$(date +%s)
@@ -195,3 +267,8 @@ for step in $steps; do
     echo "   $step: $(($(date +%s) - before)) s"
 done
 echo "all passed in $(($(date +%s) - began)) s: $steps"
+# What a step could not do on this machine. With NO_SKIP=1 it has failed instead.
+if [ -s target/not-run ]; then
+    echo "NOT RUN:"
+    sed 's/^/  /' target/not-run
+fi

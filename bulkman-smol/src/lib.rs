@@ -78,3 +78,8 @@ impl Runtime for SmolRuntime {
         smol::unblock(job).detach();
     }
 }
+
+/// Tests the example of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

@@ -90,3 +90,8 @@ impl Runtime for TokioRuntime {
         }
     }
 }
+
+/// Tests the example of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

@@ -78,7 +78,7 @@ fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         SlidingWindow::Time { length, buckets } => {
             within("sliding_window.buckets", buckets, 1..=10_000, "1 to 10,000")?;
             if length.as_nanos() < u128::from(buckets) {
-                let value = format_args!("{length:?}");
+                let value = format!("{length:?}");
                 let range = "at least a nanosecond for each bucket";
                 return Err(ConfigError::out_of_range(
                     "sliding_window.length",
@@ -137,7 +137,7 @@ fn isolation(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         ));
     }
     if backoff.max < ResolvedCircuitBreakerConfig::new(config).isolation.first() {
-        let value = format_args!("{:?}", backoff.max);
+        let value = format!("{:?}", backoff.max);
         let range = "at least `isolation_duration`";
         return Err(ConfigError::out_of_range(
             "isolation_backoff.max",

@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (refused.reason, refused.retry_after),
             (RejectionReason::ForcedOpen, None)
         );
-        breaker.reset();
+        breaker.close();
         assert!(breaker.try_acquire().is_ok());
 
         println!("all that happened:");

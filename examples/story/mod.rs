@@ -201,7 +201,7 @@ impl Story<'_> {
         self.expect_transitions(
             page,
             &[
-                "open -> half_open: isolation_over",
+                "open -> half_open: isolation_elapsed",
                 "half_open -> open: probe_failed",
             ],
         )
@@ -237,7 +237,7 @@ impl Story<'_> {
         self.expect_transitions(
             page,
             &[
-                "open -> half_open: isolation_over",
+                "open -> half_open: isolation_elapsed",
                 "half_open -> closed: probes_succeeded",
             ],
         )

@@ -333,7 +333,7 @@ async fn a_classifier_may_use_the_bulkhead(t: Stage) {
         let inner = now_or_never(asks.execute(async { Answer::Err("inner") }));
         assert_eq!(inner.unwrap_err().into_operation(), Some("inner"));
         assert_eq!(asks.state(), BulkheadState::Isolated);
-        asks.circuit_breaker().unwrap().reset();
+        asks.circuit_breaker().unwrap().close();
         asks.reset_stats();
         asks.reconfigure(asks.config().max_concurrent_calls(3))
             .unwrap();

@@ -250,7 +250,7 @@ async fn who_comes_after_a_reset_waits_again(t: Stage) {
     let circuit = bulkhead.circuit_breaker().unwrap();
     circuit.open();
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
-    circuit.reset();
+    circuit.close();
     assert_eq!(circuit.state(), CircuitState::Closed);
     let (second, queued) = t.waiting(&bulkhead).await;
     control.succeed();

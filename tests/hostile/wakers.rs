@@ -142,7 +142,7 @@ fn a_waker_may_use_the_bulkhead_whatever_wakes_it() {
             (|permit: bulkman::Permit, _| permit.fail()) as fn(bulkman::Permit, &Bulkhead),
             |_permit, bulkhead| bulkhead.circuit_breaker().unwrap().force_open(),
         ] {
-            circuit.reset();
+            circuit.close();
             let permit = bulkhead.try_acquire().unwrap();
             let before = nosy.woken();
             let mut waiter = Box::pin(bulkhead.acquire());

@@ -83,7 +83,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     pub(crate) fn enter(&mut self) -> Result<Option<Seat>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
-            Some(circuit) => match circuit.admit_if_all_pass() {
+            Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
                 None => return self.enter_watched(),
             },
@@ -345,13 +345,13 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         // queue refuses this call.
         let seen = match &inner.circuit {
             Some(circuit) => {
-                let seen = circuit.seen();
+                let seen = circuit.version();
                 circuit.check().map_err(Rejection::Circuit)?;
                 Some((circuit, seen))
             }
             None => None,
         };
-        let refuses = || seen.is_some_and(|(circuit, seen)| circuit.refuses_since(seen));
+        let refuses = || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
         match inner
             .queue
             .enqueue(priority, deadline, waker, refuses, || inner.runtime.now())
@@ -420,7 +420,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     fn reject_all(&self, why: QueueRejection) -> Rejection {
         match (why, &self.inner().circuit) {
-            (QueueRejection::Circuit, Some(circuit)) => Rejection::Circuit(circuit.refuse_waiter()),
+            (QueueRejection::Circuit, Some(circuit)) => Rejection::Circuit(circuit.reject_waiter()),
             _ => self.reject_shutdown(),
         }
     }

@@ -487,13 +487,13 @@ fn transitions_carry_cause_counts_time_and_isolation() {
         transition(&mut events).cause,
         TransitionCause::IsolationElapsed
     );
-    let out = runtime.now();
+    let admitted = runtime.now();
     runtime.advance(15 * SECOND);
     assert_eq!(breaker.state(), CircuitState::Open);
-    let lost = transition(&mut events);
+    let timed_out = transition(&mut events);
     assert_eq!(
-        (lost.cause, lost.at, lost.open_count),
-        (TransitionCause::ProbeLost, out + 10 * SECOND, 2)
+        (timed_out.cause, timed_out.at, timed_out.open_count),
+        (TransitionCause::ProbeTimedOut, admitted + 10 * SECOND, 2)
     );
     breaker.close();
     assert_eq!(transition(&mut events).cause, TransitionCause::Manual);
@@ -506,7 +506,7 @@ fn transitions_carry_cause_counts_time_and_isolation() {
     assert_eq!(causes.len(), 4);
     assert_eq!(
         causes[2..],
-        [TransitionCause::ProbeLost, TransitionCause::Manual]
+        [TransitionCause::ProbeTimedOut, TransitionCause::Manual]
     );
 }
 

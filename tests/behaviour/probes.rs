@@ -36,7 +36,7 @@ fn config() -> BulkheadConfig {
         .failure_threshold(1)
 }
 
-/// Returns a bulkhead whose isolation has elapsed.
+/// Returns a bulkhead with a circuit that opened and whose isolation has elapsed.
 async fn isolation_elapsed(t: &Stage, config: BulkheadConfig) -> Bulkhead {
     let bulkhead = t.bulkhead(config);
     t.fail(&bulkhead, 1).await;
@@ -141,10 +141,10 @@ async fn a_hung_probe_times_out_and_others_are_rejected(t: Stage) {
     // The probe has timed out, which is a failure.
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     let _half_open = events.next().await;
-    let lost = events.next().await;
+    let timed_out = events.next().await;
     assert!(
-        matches!(&lost, Some(CircuitEvent::Transition(lost)) if lost.cause == TransitionCause::ProbeLost),
-        "{lost:?}"
+        matches!(&timed_out, Some(CircuitEvent::Transition(it)) if it.cause == TransitionCause::ProbeTimedOut),
+        "{timed_out:?}"
     );
     t.advance(30 * SECOND).await;
     t.succeed(&bulkhead, 1).await;
@@ -225,7 +225,7 @@ async fn a_dropped_permit_releases_its_slot(t: Stage) {
     let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     drop(bulkhead.try_acquire().unwrap());
     assert_eq!(slots(&bulkhead), Some(1));
-    // Also if a panic drops it.
+    // The same if a panic drops it.
     let permit = bulkhead.try_acquire().unwrap();
     let panics = async move {
         let _permit = permit;

@@ -34,7 +34,7 @@ pub(crate) struct BreakerRunner {
     breaker: &'static CircuitBreaker,
     events: CircuitEvents,
     in_flight: HashMap<String, Admission<'static>>,
-    /// Admissions whose name was reused; they stay in flight.
+    /// Admissions that lost their name to a later one and are still in flight.
     renamed: Vec<Admission<'static>>,
     result: Option<Result<(), CircuitOpen>>,
 }

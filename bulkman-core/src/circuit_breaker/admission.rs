@@ -7,13 +7,13 @@ use super::shared::Shared;
 use crate::call::outcome::Outcome;
 use crate::sync::unwind::contain;
 
-/// An admitted call whose outcome the caller records.
+/// An admitted call; the caller records its outcome.
 ///
 /// Returned by [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
 ///
-/// Dropping an admission records nothing and releases its probe slot, with one exception: if a panic
-/// that began after the admission drops it, a failure is recorded. A [`Permit`](crate::Permit)
-/// counts as cancelled in that case.
+/// Dropping an admission records nothing and releases its probe slot. There is one exception: if a
+/// panic that began after the admission drops it, a failure is recorded. A
+/// [`Permit`](crate::Permit) counts as cancelled in that case.
 ///
 /// An outcome is dropped if the circuit has entered another state since the admission.
 ///
@@ -70,7 +70,8 @@ impl<'a> Admission<'a> {
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new().success_threshold(1), ClockOnly)?;
+    /// # let config = CircuitBreakerConfig::new().success_threshold(1);
+    /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// breaker.half_open();
     /// breaker.try_acquire().unwrap().succeed();
     /// assert!(breaker.is_closed());
@@ -139,10 +140,12 @@ impl<'a> Admission<'a> {
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
+    /// # let second = Duration::from_secs(1);
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(second);
     /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// // The client library measures it.
-    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_secs(2));
+    /// let ran = Duration::from_secs(2);
+    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, ran);
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -157,7 +160,8 @@ impl<'a> Admission<'a> {
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
+    /// # let second = Duration::from_secs(1);
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(second);
     /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// let begin = ClockOnly.now();
     /// let ran = Duration::from_secs(2);

@@ -1,4 +1,6 @@
-//! The configuration of a circuit breaker; `resolved.rs` has the defaults, `validate.rs` the ranges.
+//! The configuration of a circuit breaker.
+//!
+//! `resolved.rs` has the defaults, `validate.rs` the ranges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +13,8 @@ use super::circuit_state::CircuitState;
 /// by constructors, not by setters. [`resolve`](Self::resolve) returns all values, with defaults
 /// resolved.
 ///
-/// Rates are fractions: 0.5 is half of the calls. A setter that takes `impl Into<Option<_>>` accepts
-/// `None`, which switches its rule off. *Isolation* is the time that a circuit stays open.
+/// Rates are fractions: 0.5 is half of the calls. Setters that take `impl Into<Option<_>>` accept
+/// `None`, which switches their rule off. *Isolation* is the time that a circuit stays open.
 ///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
@@ -65,12 +67,13 @@ impl CircuitBreakerConfig {
         Self::default()
     }
 
-    /// Opens after this number of consecutive failures; at least 1. Default 5.
+    /// Opens after this number of consecutive failures.
     ///
-    /// `None` switches the rule off. The rule is also off by default if
-    /// [`failure_rate_threshold`](Self::failure_rate_threshold) or
-    /// [`failure_count_threshold`](Self::failure_count_threshold) is set: to combine them, set this
-    /// one too. The order of the setters does not matter.
+    /// At least 1. Default: 5. `None` switches the rule off.
+    ///
+    /// If [`failure_rate_threshold`](Self::failure_rate_threshold) or
+    /// [`failure_count_threshold`](Self::failure_count_threshold) is set, the default is off. To
+    /// combine the rules, set this one too. The order of the setters does not matter.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -102,10 +105,12 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Opens when the failure rate in the window reaches this fraction; within (0, 1]. Default off.
+    /// Opens when the failure rate in the window reaches this fraction.
+    ///
+    /// Within (0, 1]. Default: off. `None` switches the rule off.
     ///
     /// The rate is failures / calls, computed once the window has
-    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls). `None` switches the rule off.
+    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls).
     ///
     /// Setting a rate switches the default rule of 5 consecutive failures off. Set
     /// [`failure_threshold`](Self::failure_threshold) too to use both.
@@ -113,7 +118,9 @@ impl CircuitBreakerConfig {
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(4);
+    /// let config = CircuitBreakerConfig::new()
+    ///     .failure_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// for _ in 0..2 {
     ///     breaker.try_acquire().unwrap().succeed();
@@ -130,13 +137,15 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Opens when the rate of slow calls in the window reaches this fraction; within (0, 1]. Default
-    /// off.
+    /// Opens when the rate of slow calls in the window reaches this fraction.
     ///
-    /// The rate is slow calls / calls. A call is counted when it ends. `None` switches the rule off.
+    /// Within (0, 1]. Default: off. `None` switches the rule off.
+    ///
+    /// The rate is slow calls / calls, computed once the window has
+    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls). A call is counted when it ends.
     ///
     /// Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold). Unlike a failure
-    /// rate, it leaves the rule of consecutive failures on.
+    /// rate, this rule leaves the default rule of 5 consecutive failures on.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
@@ -160,17 +169,19 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets the duration above which a call is slow; more than zero. Default off.
+    /// Sets the duration above which a call is slow.
+    ///
+    /// More than zero. Default: off. `None` switches the measurement off.
     ///
     /// A call of exactly this duration is not slow. Slow calls are only counted, unless
-    /// [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) is set. `None` switches the
-    /// measurement off.
+    /// [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) is set.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
+    /// let second = Duration::from_secs(1);
+    /// let config = CircuitBreakerConfig::new().slow_call_duration_threshold(second);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// for (millis, slow_calls) in [(1_000, 0), (1_001, 1)] {
     ///     let ran = Duration::from_millis(millis);
@@ -185,9 +196,10 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Opens at this number of failures in the window, consecutive or not. Default off.
+    /// Opens at this number of failures in the window, consecutive or not.
     ///
-    /// At least 1, and at most the size of a count window. `None` switches the rule off.
+    /// At least 1, and at most the size of a count window. Default: off. `None` switches the rule
+    /// off.
     ///
     /// Setting a count switches the default rule of 5 consecutive failures off. Set
     /// [`failure_threshold`](Self::failure_threshold) too to use both.
@@ -212,14 +224,16 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets the number of calls in the window below which no rate is computed. Default 10.
+    /// Sets the number of calls in the window below which no rate is computed.
     ///
-    /// At least 1; capped at the size of a count window.
+    /// At least 1; capped at the size of a count window. Default: 10.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(3);
+    /// let config = CircuitBreakerConfig::new()
+    ///     .failure_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(3);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().fail();          // too few calls
     /// breaker.try_acquire().unwrap().fail();
@@ -235,10 +249,9 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets the window of the rules and of [`CircuitCounts`](super::CircuitCounts). Default: the
-    /// last 100 calls.
+    /// Sets the window of the rules and of [`CircuitCounts`](super::CircuitCounts).
     ///
-    /// 1 to 1,000,000 calls, or a duration in 1 to 10,000 buckets.
+    /// 1 to 1,000,000 calls, or a duration in 1 to 10,000 buckets. Default: the last 100 calls.
     ///
     /// A window that is set is maintained for the counts, even if no rule uses it. Otherwise such a
     /// circuit counts only consecutive failures, and recording a success costs nothing.
@@ -259,7 +272,9 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Closes after this number of consecutive successful probes; 1 to 10,000. Default 3.
+    /// Closes after this number of consecutive successful probes.
+    ///
+    /// 1 to 10,000. Default: 3.
     ///
     /// One failed probe reopens the circuit. The number also limits the probes: those in flight and
     /// those that succeeded never exceed it together.
@@ -282,16 +297,20 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Decides half-open by evaluating the thresholds over `calls` probes; 1 to 10,000. Default off.
+    /// Decides half-open by evaluating the thresholds over `calls` probes.
+    ///
+    /// 1 to 10,000. Default: off.
     ///
     /// Replaces [`success_threshold`](Self::success_threshold), which requires consecutive
-    /// successes; setting both is an error. The minimum number of calls and the thresholds are capped
-    /// at `calls`.
+    /// successes. Setting both is an error. The minimum number of calls and the thresholds are
+    /// capped at `calls`.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).permitted_calls_in_half_open(4);
+    /// let config = CircuitBreakerConfig::new()
+    ///     .failure_rate_threshold(0.5)
+    ///     .permitted_calls_in_half_open(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.half_open();
     /// breaker.try_acquire().unwrap().fail();          // one of four is below 0.5
@@ -309,7 +328,9 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets the isolation, the time that the circuit stays open; more than zero. Default 30 s.
+    /// Sets the isolation, which is the time that the circuit stays open.
+    ///
+    /// More than zero. Default: 30 s.
     ///
     /// A duration that overflows the clock keeps the circuit open until it is changed manually.
     ///
@@ -334,10 +355,13 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets the isolation of each successive opening; the last one repeats. Default off.
+    /// Sets the isolation of each successive opening.
     ///
-    /// Starts again with the first one when the circuit closes. 1 to 1,000 durations, each more than
-    /// zero. Replaces [`isolation_duration`](Self::isolation_duration); setting both is an error.
+    /// 1 to 1,000 durations, each more than zero. Default: off.
+    ///
+    /// The last one repeats. Closing the circuit starts again with the first one. Replaces
+    /// [`isolation_duration`](Self::isolation_duration) and
+    /// [`isolation_backoff`](Self::isolation_backoff). Setting one of them too is an error.
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
@@ -353,10 +377,10 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Makes the isolation longer with each reopening, until the circuit closes. Default off.
+    /// Extends the isolation with each reopening, until the circuit closes.
     ///
-    /// The first isolation is [`isolation_duration`](Self::isolation_duration), and `max` must not be
-    /// less. See [`IsolationBackoff`].
+    /// Default: off. The first isolation is [`isolation_duration`](Self::isolation_duration), and the
+    /// maximum must not be less. See [`IsolationBackoff`].
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
@@ -374,10 +398,12 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets the timeout of probes; more than zero. Default: the (first) isolation duration.
+    /// Sets the timeout of probes.
+    ///
+    /// More than zero. Default: the isolation duration, or the first one of a schedule.
     ///
     /// Probes that run longer count as failed and free their slot, so a call that hangs can't keep
-    /// the circuit half-open. The call itself is not canceled.
+    /// the circuit half-open. The call itself is not cancelled.
     ///
     /// [`Duration::MAX`] waits for probes indefinitely. Then only
     /// [`max_half_open_duration`](Self::max_half_open_duration) ends half-open if a probe hangs.
@@ -401,8 +427,9 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Limits how long the circuit stays half-open, and sets what follows; more than zero. Default
-    /// off.
+    /// Limits how long the circuit stays half-open, and sets what follows.
+    ///
+    /// More than zero. Default: off.
     ///
     /// It is off by default so that a circuit with few calls has time to recover.
     ///
@@ -431,7 +458,9 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Moves to half-open on a timer instead of on the next call or query. Default off.
+    /// Moves to half-open on a timer instead of on the next call or query.
+    ///
+    /// Default: off.
     ///
     /// Use it if you watch the transitions: calls and queries perform a transition that is due
     /// anyway. Needs a runtime with timers and tasks.
@@ -456,7 +485,9 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets the initial state; any state is possible. Default closed.
+    /// Sets the initial state.
+    ///
+    /// Any state is possible. Default: closed.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};

@@ -30,7 +30,7 @@ impl CircuitBreaker {
 
     /// Opens for `duration`.
     ///
-    /// Zero makes the circuit half-open on the next call or query. A duration that overflows the
+    /// With zero, the circuit is half-open on the next call or query. A duration that overflows the
     /// clock keeps it open until it is changed manually.
     ///
     /// ```

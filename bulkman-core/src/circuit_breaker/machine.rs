@@ -43,9 +43,8 @@ pub(crate) use self::fleet::{FleetTarget, Gate, Observation, ProbeOutcome};
 ///
 /// Every input first performs the transitions that are due: an isolation that has elapsed, a probe
 /// that has timed out, a half-open state that has lasted too long. The last two take effect at
-/// their due time, so it makes no difference when they are detected. Half-open begins when the end
-/// of the isolation is detected, because its duration is meant for probes, and without a call there
-/// were none.
+/// their due time, whenever they are detected. Half-open begins when the end of the isolation is
+/// detected: its duration is meant for probes, and before that there were none.
 ///
 /// Every state entered begins a new generation. An outcome carries the generation of its admission
 /// and is dropped if that is not the current one.
@@ -150,10 +149,10 @@ impl Machine {
                 }
                 Step::ExpireProbe(probe) => self.expire_probe(probe, due),
                 Step::ExpireHalfOpen(HalfOpenTimeoutAction::Open) => {
-                    self.open_without_backoff(TransitionCause::HalfOpenExpired, due)
+                    self.open_without_backoff(TransitionCause::HalfOpenTimedOut, due)
                 }
                 Step::ExpireHalfOpen(HalfOpenTimeoutAction::Closed) => {
-                    self.enter(MachineState::Closed, TransitionCause::HalfOpenExpired, due);
+                    self.enter(MachineState::Closed, TransitionCause::HalfOpenTimedOut, due);
                 }
             }
         }
@@ -496,7 +495,7 @@ impl Machine {
         let slow = self.config.is_slow(Some(self.config.probe_timeout));
         self.record_probe(
             Sample { failed: true, slow },
-            TransitionCause::ProbeLost,
+            TransitionCause::ProbeTimedOut,
             at,
         );
     }
@@ -512,7 +511,7 @@ impl Machine {
         }
     }
 
-    /// Opens by decision of the circuit, which makes the next isolation longer.
+    /// Opens by decision of the circuit, which raises the next isolation.
     fn open_automatically(&mut self, cause: TransitionCause, at: Instant) {
         let isolation = self.isolation(self.open_count);
         self.open_count = self.open_count.saturating_add(1);

@@ -138,6 +138,8 @@ use crate::runtime::Runtime;
 /// The isolation is resilience4j's wait duration in the open state and Polly's break duration. The
 /// state that Polly calls isolated is [forced open](CircuitState::ForcedOpen) here.
 ///
+/// # Example
+///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::CircuitState;

@@ -406,7 +406,7 @@ impl Shared {
         result
     }
 
-    /// Makes the state of the machine visible to calls that take no lock.
+    /// Publishes the state of the machine to calls that take no lock.
     fn update_fast_path(&self, locked: &mut Locked) -> Effects {
         let before = self.load_state();
         let state = locked.machine.packed_state();

@@ -46,7 +46,7 @@ impl TimeWindow {
         if self.buckets.is_empty() {
             self.buckets = vec![Tally::default(); self.size];
         }
-        // Also if `now` is before the newest bucket: a clock that goes backwards changes nothing.
+        // Even if `now` is before the newest bucket: a clock that goes backwards changes nothing.
         self.buckets[self.newest_index].add(sample);
         self.total.add(sample);
     }

@@ -38,9 +38,9 @@ pub(super) fn start<T: OnTimer>(timer: Timer, target: Weak<T>, runtime: &Arc<dyn
             }
         }
     });
-    // A runtime that can't spawn (because it was shut down, say) must not fail the call whose
-    // outcome is being recorded. The circuit then leaves the open state on the next access, as it
-    // does without a timer.
+    // A runtime that can't spawn, for instance after its shutdown, must not fail the call that
+    // records an outcome. The circuit then leaves the open state on the next access, as it does
+    // without a timer.
     contain(|| runtime.spawn(task));
 }
 

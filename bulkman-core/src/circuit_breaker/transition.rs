@@ -45,7 +45,9 @@ pub struct Transition {
     pub at: Instant,
     /// The new generation. It is larger than that of the previous transition, by one or more.
     pub generation: u64,
-    /// The isolation; `None` unless the circuit opened, or if the isolation has no end.
+    /// The isolation, which is the time that the circuit stays open.
+    ///
+    /// `None` unless the circuit opened, or if the isolation has no end.
     pub isolation: Option<Duration>,
     /// The number of automatic openings since the circuit was last closed, with this one.
     pub open_count: u32,
@@ -86,9 +88,9 @@ pub enum TransitionCause {
     /// A probe failed.
     ProbeFailed,
     /// A probe ran for longer than `probe_timeout`.
-    ProbeLost,
+    ProbeTimedOut,
     /// Half-open lasted for `max_half_open_duration`.
-    HalfOpenExpired,
+    HalfOpenTimedOut,
     /// A health check succeeded while open.
     HealthCheck,
     /// Requested through the API.
@@ -102,7 +104,7 @@ impl TransitionCause {
     ///
     /// ```
     /// # use bulkman::circuit_breaker::TransitionCause;
-    /// assert_eq!(TransitionCause::ProbeLost.as_str(), "probe_lost");
+    /// assert_eq!(TransitionCause::ProbeTimedOut.as_str(), "probe_timed_out");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -114,8 +116,8 @@ impl TransitionCause {
             Self::IsolationElapsed => "isolation_elapsed",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::ProbeFailed => "probe_failed",
-            Self::ProbeLost => "probe_lost",
-            Self::HalfOpenExpired => "half_open_expired",
+            Self::ProbeTimedOut => "probe_timed_out",
+            Self::HalfOpenTimedOut => "half_open_timed_out",
             Self::HealthCheck => "health_check",
             Self::Manual => "manual",
             Self::Fleet => "fleet",

@@ -5,9 +5,9 @@ use crate::store::{ProbePolicy, ProbeRule};
 
 /// Returns the policy by which a fleet decides what the rules of the circuit would decide.
 ///
-/// At most `limit` probes run at a time. In a sample of probes, consecutive failures can't be told
-/// from failures of several processes. `failure_threshold` failures of the sample therefore reopen
-/// the circuit.
+/// At most `limit` probes run at a time. The probes of a sample run in several processes, so their
+/// failures have no order. `failure_threshold` failures of the sample therefore reopen the circuit,
+/// consecutive or not.
 pub(super) fn probe_policy(config: &ResolvedCircuitBreakerConfig, limit: u16) -> ProbePolicy {
     let rule = match config.half_open_policy {
         HalfOpenPolicy::Consecutive { successes } => ProbeRule::Consecutive {

@@ -357,8 +357,8 @@ fn rule(config: CircuitBreakerConfig, rule: &str) -> Result<CircuitBreakerConfig
     match rule.split_once(">=") {
         Some(("fail_rate", percent)) => Ok(config.failure_rate_threshold(rate(percent)?)),
         Some(("slow_rate", percent)) => Ok(config.slow_call_rate_threshold(rate(percent)?)),
-        Some(("consec_fail", n)) => Ok(config.failure_threshold(number(n)?)),
-        Some(("fails", n)) => Ok(config.failure_count_threshold(number(n)?)),
+        Some(("consec_fail", n)) => Ok(config.failure_threshold(number::<u32>(n)?)),
+        Some(("fails", n)) => Ok(config.failure_count_threshold(number::<u32>(n)?)),
         _ => Err(format!("unknown rule {rule:?}")),
     }
 }

@@ -27,7 +27,8 @@ pub(crate) use self::fleet::{FleetTarget, Gate, Observation, ProbeOutcome};
 /// * *Queries* read the state and take no time: [`state`](Self::state),
 ///   [`open_until`](Self::open_until), [`next_due`](Self::next_due),
 ///   [`probes_remaining`](Self::probes_remaining) and others.
-///   [`packed_state`](Self::packed_state) is what calls read without a lock.
+///   [`packed_state`](Self::packed_state) is what calls read without a lock. Only
+///   [`counts`](Self::counts) takes `now`, to drop outcomes that have left a time window.
 /// * *Inputs* take `now`. Calls: [`check`](Self::check), [`admit`](Self::admit),
 ///   [`record`](Self::record), [`open_by_rule`](Self::open_by_rule). Changes:
 ///   [`transition_to`](Self::transition_to), [`half_open_early`](Self::half_open_early),

@@ -379,7 +379,7 @@ impl CircuitBreakerConfig {
 
     /// Extends the isolation with each reopening, until the circuit closes.
     ///
-    /// Default: off. The first isolation is [`isolation_duration`](Self::isolation_duration), and the
+    /// Default: off. The first isolation is [`isolation_duration`](Self::isolation_duration); the
     /// maximum must not be less. See [`IsolationBackoff`].
     ///
     /// ```
@@ -575,8 +575,8 @@ pub struct IsolationBackoff {
     pub max: Duration,
     /// The largest random part by which an isolation is shortened; within [0, 1).
     ///
-    /// With 0.2, an isolation takes 80 to 100 % of its duration, so the probes of many processes are
-    /// spread out.
+    /// With 0.2, an isolation takes 80 to 100 % of its duration. This spreads out the probes of many
+    /// processes.
     pub jitter: f64,
 }
 

@@ -2,8 +2,8 @@
 
 /// Outcome counts within the window of a circuit.
 ///
-/// While closed or metrics-only, these are the outcomes in the sliding window. While half-open, they
-/// are the outcomes of the probes. While open, they are the counts that opened the circuit.
+/// While closed or metrics-only, these are the outcomes in the sliding window. While half-open,
+/// they are the outcomes of the probes. While open, they are the counts that opened the circuit.
 ///
 /// Unless a rule uses the window, or
 /// [`sliding_window`](super::CircuitBreakerConfig::sliding_window) is set, only

@@ -29,7 +29,8 @@ impl CircuitBreaker {
     ///
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("disk", config, ClockOnly)?;
-    /// assert_eq!(breaker.execute_sync(|| Err::<(), _>("full")), Err(CircuitError::Operation("full")));
+    /// let failed = breaker.execute_sync(|| Err::<(), _>("full"));
+    /// assert_eq!(failed, Err(CircuitError::Operation("full")));
     /// assert!(matches!(breaker.execute_sync(|| Ok::<_, &str>(())), Err(CircuitError::Open(_))));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -107,7 +108,9 @@ impl CircuitBreaker {
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.force_open();
 /// match breaker.execute_sync(|| Err::<(), _>("no such user")) {
-///     Err(CircuitError::Open(rejected)) => assert_eq!(rejected.to_string(), "circuit is forced open"),
+///     Err(CircuitError::Open(rejected)) => {
+///         assert_eq!(rejected.to_string(), "circuit is forced open");
+///     }
 ///     other => panic!("{other:?}"),
 /// }
 /// # Ok::<(), bulkman::ConfigError>(())

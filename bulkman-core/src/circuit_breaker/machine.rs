@@ -246,8 +246,8 @@ impl Machine {
 
     /// Begins half-open before the isolation has elapsed, because a health check succeeded.
     ///
-    /// Returns `true` if the circuit was open. In a half-open circuit of a fleet, the success counts
-    /// as a probe.
+    /// Returns `true` if the circuit was open. If it is half-open in a fleet, the success counts as
+    /// a probe.
     pub(crate) fn half_open_early(&mut self, now: Instant) -> bool {
         self.advance(now);
         let open = matches!(self.state, MachineState::Open { .. });

@@ -129,7 +129,8 @@ use crate::runtime::Runtime;
 /// [`open_for`](Self::open_for), [`half_open`](Self::half_open), [`close`](Self::close),
 /// [`force_open`](Self::force_open), [`disable`](Self::disable),
 /// [`metrics_only`](Self::metrics_only). Each begins a new generation, even if the circuit is in
-/// that state already: the state then restarts with a new isolation or new probes, without an event.
+/// that state already. The state then restarts with a new isolation or new probes, without an
+/// event.
 ///
 /// *Configure*: [`new`](Self::new), [`reconfigure`](Self::reconfigure).
 ///
@@ -178,7 +179,8 @@ impl CircuitBreaker {
     ///
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(50.0);
     /// let error = CircuitBreaker::new("payments", config, ClockOnly).unwrap_err();
-    /// assert_eq!(error.to_string(), "`failure_rate_threshold` is 50, must be a fraction within (0, 1]");
+    /// let message = "`failure_rate_threshold` is 50, must be a fraction within (0, 1]";
+    /// assert_eq!(error.to_string(), message);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(
@@ -234,8 +236,8 @@ impl CircuitBreaker {
 
     /// Admits one call at `now`, without reading the clock.
     ///
-    /// All times passed to one circuit must come from one clock. It must be the clock of the runtime
-    /// if methods without a time are used too. A time before an earlier one changes nothing.
+    /// All times passed to one circuit must come from one clock. It must be the runtime's clock if
+    /// methods without a time are used too. A time before an earlier one changes nothing.
     ///
     /// # Errors
     ///
@@ -354,7 +356,7 @@ impl CircuitBreaker {
 
     /// Returns `true` if the circuit has begun to reject all calls since `version` was read.
     ///
-    /// An isolation that was running then does not count, because it may have elapsed. Costs a load.
+    /// An isolation that was running then does not count, because it may have elapsed.
     #[inline]
     pub(crate) fn opened_since(&self, version: u64) -> bool {
         self.0.version() != version && self.0.rejects_all()

@@ -5,9 +5,10 @@ use super::resolved::ResolvedCircuitBreakerConfig;
 use super::transition::TransitionCause;
 
 impl ResolvedCircuitBreakerConfig {
-    /// Returns the rule that these counts trip, with the minimum and the thresholds capped at `cap`.
+    /// Returns the rule that these counts trip.
     ///
-    /// `streak` is the number of consecutive failures.
+    /// `streak` is the number of consecutive failures. The minimum number of calls and the
+    /// thresholds are capped at `cap`.
     #[inline]
     pub(super) fn tripped_rule(
         &self,

@@ -17,7 +17,8 @@ use crate::name::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use std::time::Duration;
 ///
-/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
+/// let config = CircuitBreakerConfig::new().failure_threshold(2);
+/// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
 /// for _ in 0..2 {
 ///     breaker.try_acquire().unwrap().fail();
 /// }

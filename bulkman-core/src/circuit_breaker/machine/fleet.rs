@@ -1,9 +1,9 @@
 //! The part of the machine that is used while the circuit is shared in a fleet.
 //!
 //! A closed circuit follows its own rules. The driver of the fleet reads every state that begins
-//! and publishes it. While half-open, a [`Gate`] decides which probes are admitted. With the fleet's
-//! gate, only the holder of a lease probes, and the outcomes are forwarded to the store as
-//! [`ProbeOutcome`]s instead of being evaluated here.
+//! and publishes it. While half-open, a [`Gate`] decides which probes are admitted. With
+//! [`Gate::Fleet`], only the holder of a lease probes. The outcomes are then forwarded to the store
+//! as [`ProbeOutcome`]s instead of being evaluated here.
 
 use std::time::{Duration, Instant};
 

@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (rejected.reason, rejected.retry_after),
             (RejectionReason::ForcedOpen, None)
         );
-        breaker.reset();
+        breaker.close();
         assert!(breaker.try_acquire().is_ok());
 
         println!("all transitions:");

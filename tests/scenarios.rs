@@ -1,8 +1,7 @@
-//! Plays the tables under `scenarios/` on a virtual clock, against the public API.
+//! Runs the tables under `scenarios/` against the public API, on a virtual clock.
 //!
-//! Their form is described in `scenarios/README.md`. Further folders can be named in the
-//! environment variable `BULKMAN_SCENARIOS`, separated by colons. A file, an operation, a key or
-//! an expectation that the runner does not know is a failure.
+//! `scenarios/README.md` describes their format. The environment variable `BULKMAN_SCENARIOS` adds
+//! directories, separated by colons. Any unknown file, operation, key or expectation is a failure.
 
 #[path = "scenarios/breaker.rs"]
 mod breaker;
@@ -20,124 +19,124 @@ use std::path::{Path, PathBuf};
 use parse::{Scenario, Step};
 
 #[test]
-fn every_scenario_plays_as_written() {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")];
+fn every_scenario_holds() {
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")];
     if let Ok(more) = std::env::var("BULKMAN_SCENARIOS") {
-        folders.extend(
+        directories.extend(
             more.split(':')
-                .filter(|folder| !folder.is_empty())
+                .filter(|directory| !directory.is_empty())
                 .map(PathBuf::from),
         );
     }
-    let mut played = Played::default();
-    for folder in &folders {
-        if let Err(problem) = play_folder(folder, &mut played) {
-            played.failures.push(problem);
+    let mut summary = Summary::default();
+    for directory in &directories {
+        if let Err(problem) = run_directory(directory, &mut summary) {
+            summary.failures.push(problem);
         }
     }
-    let summary = format!(
+    let totals = format!(
         "played {} scenarios, {} steps",
-        played.scenarios, played.steps
+        summary.scenarios, summary.steps
     );
-    // Past the test harness, which would keep it to itself.
-    writeln!(std::io::stderr(), "{summary}").unwrap();
-    assert!(played.scenarios > 0 && played.steps > 0, "{summary}");
+    // Written directly, because the test harness captures `eprintln!`.
+    writeln!(std::io::stderr(), "{totals}").unwrap();
+    assert!(summary.scenarios > 0 && summary.steps > 0, "{totals}");
     assert!(
-        played.failures.is_empty(),
-        "{summary}; failed:\n{}",
-        played.failures.join("\n")
+        summary.failures.is_empty(),
+        "{totals}; failed:\n{}",
+        summary.failures.join("\n")
     );
 }
 
 #[derive(Default)]
-struct Played {
+struct Summary {
     scenarios: usize,
     steps: usize,
     failures: Vec<String>,
 }
 
-fn play_folder(folder: &Path, played: &mut Played) -> Result<(), String> {
-    let unreadable = |error| format!("{}: {error}", folder.display());
+fn run_directory(directory: &Path, summary: &mut Summary) -> Result<(), String> {
+    let unreadable = |error| format!("{}: {error}", directory.display());
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         if path.extension().is_some_and(|extension| extension == "md") {
             files.push(path);
         }
     }
     if files.is_empty() {
-        return Err(format!("{}: no *.md file", folder.display()));
+        return Err(format!("{}: no *.md file", directory.display()));
     }
     files.sort();
     for file in files {
         let text = std::fs::read_to_string(&file)
             .map_err(|error| format!("{}: {error}", file.display()))?;
-        // The description of the form is the one file that may do without a scenario.
+        // The description of the format needs no scenario.
         let may_be_empty = file.file_name().is_some_and(|name| name == "README.md");
-        play_text(&file.display().to_string(), &text, may_be_empty, played);
+        run_text(&file.display().to_string(), &text, may_be_empty, summary);
     }
     Ok(())
 }
 
-fn play_text(file: &str, text: &str, may_be_empty: bool, played: &mut Played) {
+fn run_text(file: &str, text: &str, may_be_empty: bool, summary: &mut Summary) {
     let scenarios = match parse::parse(text) {
         Ok(scenarios) => scenarios,
-        Err(problem) => return played.failures.push(format!("{file}:{problem}")),
+        Err(problem) => return summary.failures.push(format!("{file}:{problem}")),
     };
     if scenarios.is_empty() && !may_be_empty {
-        played.failures.push(format!("{file}: no scenario"));
+        summary.failures.push(format!("{file}: no scenario"));
     }
     for scenario in scenarios {
-        played.scenarios += 1;
-        match play(&scenario) {
-            Ok(()) => played.steps += scenario.steps.len(),
+        summary.scenarios += 1;
+        match run_scenario(&scenario) {
+            Ok(()) => summary.steps += scenario.steps.len(),
             Err((line, problem)) => {
                 let (id, title) = (&scenario.id, &scenario.title);
                 let mut failure = String::new();
                 write!(failure, "{file}:{line}: {id} ({title}): {problem}").unwrap();
-                played.failures.push(failure);
+                summary.failures.push(failure);
             }
         }
     }
 }
 
-fn play(scenario: &Scenario) -> Result<(), (usize, String)> {
+fn run_scenario(scenario: &Scenario) -> Result<(), (usize, String)> {
     match scenario.kind.as_str() {
         "breaker" => {
-            // Once by the runtime's clock, once with the time as an argument.
+            // Once with the clock of the runtime, once with the time as an argument.
             for clock in [breaker::Clock::Runtime, breaker::Clock::Argument] {
-                run(scenario, breaker::Player::new(&scenario.cfg, clock))?;
+                run(scenario, breaker::BreakerRunner::new(&scenario.cfg, clock))?;
             }
             Ok(())
         }
-        "bulkhead" => run(scenario, bulkhead::Player::new(&scenario.cfg)),
-        "window" => run(scenario, window::Player::new(&scenario.cfg)),
+        "bulkhead" => run(scenario, bulkhead::BulkheadRunner::new(&scenario.cfg)),
+        "window" => run(scenario, window::WindowRunner::new(&scenario.cfg)),
         kind => Err((scenario.line, format!("unknown kind {kind:?}"))),
     }
 }
 
-/// What plays one kind of scenario.
-trait Play {
-    /// Does the operation at its time and checks what is expected.
+/// Runs one kind of scenario.
+trait Runner {
+    /// Performs the operation at its time and checks the expectations.
     fn step(&mut self, step: &Step) -> Result<(), String>;
 }
 
-fn run(scenario: &Scenario, player: Result<impl Play, String>) -> Result<(), (usize, String)> {
-    let mut player = player.map_err(|problem| (scenario.line, format!("cfg: {problem}")))?;
+fn run(scenario: &Scenario, runner: Result<impl Runner, String>) -> Result<(), (usize, String)> {
+    let mut runner = runner.map_err(|problem| (scenario.line, format!("cfg: {problem}")))?;
     for step in &scenario.steps {
-        player.step(step).map_err(|problem| (step.line, problem))?;
+        runner.step(step).map_err(|problem| (step.line, problem))?;
     }
     Ok(())
 }
 
-/// The runner itself: what it doesn't know, and what isn't so, fails.
+/// Tests of the runner: unknown input and wrong expectations are failures.
 mod runner {
     use super::*;
 
     fn failures(text: &str) -> Vec<String> {
-        let mut played = Played::default();
-        play_text("file.md", text, false, &mut played);
-        played.failures
+        let mut summary = Summary::default();
+        run_text("file.md", text, false, &mut summary);
+        summary.failures
     }
 
     fn breaker(cfg: &str, steps: &str) -> Vec<String> {
@@ -166,7 +165,7 @@ mod runner {
     }
 
     #[test]
-    fn what_is_wrong_or_unknown_of_a_bulkhead_fails() {
+    fn bulkhead_scenarios_reject_wrong_and_unknown_input() {
         assert_eq!(
             bulkhead("max=1", "@0 acquire a => ok used=1 avail=0 queued=0"),
             [""; 0]
@@ -186,7 +185,7 @@ mod runner {
             ("max=1", "@0 set => used=0"),
             ("max=0", "@0 get => used=0"),
             ("max=1 order=random", "@0 get => used=0"),
-            ("max=1 colour=red", "@0 get => used=0"),
+            ("max=1 color=red", "@0 get => used=0"),
         ] {
             assert_eq!(bulkhead(cfg, step).len(), 1, "cfg {cfg}, {step}");
         }
@@ -195,20 +194,20 @@ mod runner {
     const CFG: &str = "window=count:4 trip=consec_fail>=2 open_wait=1000 half_open=one";
 
     #[test]
-    fn a_scenario_that_holds_passes_and_is_counted() {
-        let mut played = Played::default();
+    fn a_correct_scenario_passes_and_is_counted() {
+        let mut summary = Summary::default();
         let text = format!(
             "#### X1 — t\n```scn\nkind breaker\ncfg {CFG}\n@0 get => n=0\n@1 get => n=0\n```\n"
         );
-        play_text("file.md", &text, false, &mut played);
+        run_text("file.md", &text, false, &mut summary);
         assert_eq!(
-            (played.scenarios, played.steps, played.failures),
+            (summary.scenarios, summary.steps, summary.failures),
             (1, 2, vec![])
         );
     }
 
     #[test]
-    fn what_is_not_so_fails_with_scenario_line_expected_and_got() {
+    fn a_wrong_expectation_fails_with_line_and_values() {
         let failed = breaker(
             CFG,
             "@0 call err => ok cf=1\n@0 call err => ok state=closed",
@@ -232,7 +231,7 @@ mod runner {
     }
 
     #[test]
-    fn what_is_unknown_fails() {
+    fn unknown_input_fails() {
         for (cfg, step) in [
             (CFG, "@0 fetch => n=0"),
             (CFG, "@0 get => size=0"),
@@ -244,7 +243,7 @@ mod runner {
             (CFG, "@x get => n=0"),
             (CFG, "get => n=0"),
             (CFG, "@1 get => n=0\n@0 get => n=0"),
-            (CFG, "@0 ok nobody => n=0"),
+            (CFG, "@0 ok missing => n=0"),
             (CFG, "@0 acquire a b => ok"),
             (CFG, "@0 acquire a d=1 => ok"),
             (CFG, "@0 rec ok slow => n=1"),
@@ -252,7 +251,7 @@ mod runner {
             (CFG, "@0 rec ok x0 => n=0"),
             (CFG, "@0 force closed for=10 => n=0"),
             (CFG, "@0 force => n=0"),
-            ("window=count:4 colour=red", "@0 get => n=0"),
+            ("window=count:4 color=red", "@0 get => n=0"),
             ("window=ring:4", "@0 get => n=0"),
             ("window=count:0", "@0 get => n=0"),
             ("window=count:4 trip=luck>=2", "@0 get => n=0"),
@@ -291,8 +290,8 @@ mod runner {
             &failures("#### X1 — t\n```scn\nkind toaster\ncfg\n@0 get => n=0\n```\n"),
             &["toaster"],
         );
-        let mut played = Played::default();
-        assert!(play_folder(Path::new("tests/no-such-folder"), &mut played).is_err());
-        assert!(play_folder(Path::new("src"), &mut played).is_err());
+        let mut summary = Summary::default();
+        assert!(run_directory(Path::new("tests/no-such-directory"), &mut summary).is_err());
+        assert!(run_directory(Path::new("src"), &mut summary).is_err());
     }
 }

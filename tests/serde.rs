@@ -138,7 +138,7 @@ fn circuits() -> Vec<CircuitBreakerConfig> {
     vec![
         new(),
         new().failure_threshold(1),
-        new().without_failure_threshold(),
+        new().failure_threshold(None),
         new()
             .failure_rate_threshold(0.5)
             .minimum_number_of_calls(20)
@@ -234,7 +234,7 @@ fn a_file_in_any_format_says_the_same() {
                 .timeout(Duration::from_millis(2500))
                 .circuit_breaker(
                     CircuitBreakerConfig::new()
-                        .without_failure_threshold()
+                        .failure_threshold(None)
                         .failure_rate_threshold(0.5)
                         .minimum_number_of_calls(20)
                         .sliding_window(SlidingWindow::Time {

@@ -230,8 +230,8 @@ fn it_serialises_with_ages_in_seconds() {
         assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
     }
     assert_eq!(
-        serde_json::to_value(TransitionCause::ProbeLost).unwrap(),
-        TransitionCause::ProbeLost.as_str()
+        serde_json::to_value(TransitionCause::ProbeTimedOut).unwrap(),
+        TransitionCause::ProbeTimedOut.as_str()
     );
     assert!(
         toml::to_string(&manager.snapshot()).is_ok()

@@ -369,7 +369,7 @@ fn transitions_are_info_events_and_openings_are_warnings() {
     assert_eq!(
         observed,
         [
-            ("half_open", "isolation_over"),
+            ("half_open", "isolation_elapsed"),
             ("closed", "probes_succeeded")
         ]
     );

@@ -1,5 +1,4 @@
-//! The circuit breaker alone: what the tables can't say. Names that begin with a number refer to
-//! defects known from other libraries.
+//! Tests of the circuit breaker without a bulkhead, beyond the tables of `tests/scenarios`.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -38,7 +37,7 @@ fn fail(breaker: &CircuitBreaker, times: u32) {
     (0..times).for_each(|_| breaker.try_acquire().unwrap().fail());
 }
 
-fn next(events: &mut CircuitEvents) -> Option<CircuitEvent> {
+fn try_next(events: &mut CircuitEvents) -> Option<CircuitEvent> {
     match pin!(events).poll_next(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(event) => event,
         Poll::Pending => None,
@@ -46,13 +45,13 @@ fn next(events: &mut CircuitEvents) -> Option<CircuitEvent> {
 }
 
 fn transition(events: &mut CircuitEvents) -> Transition {
-    match next(events) {
+    match try_next(events) {
         Some(CircuitEvent::Transition(transition)) => transition,
         other => panic!("no transition: {other:?}"),
     }
 }
 
-// ---- defects of the Python package
+// ---- thresholds, probes, stale outcomes
 
 /// Hazard P01.
 #[test]
@@ -62,7 +61,7 @@ fn thresholds_are_counts_and_do_not_reduce() {
     assert_eq!(
         breaker.state(),
         CircuitState::Closed,
-        "the fifth opens, not an earlier one"
+        "opened before the fifth failure"
     );
     fail(&breaker, 1);
     assert_eq!(breaker.state(), CircuitState::Open);
@@ -80,7 +79,7 @@ fn thresholds_are_counts_and_do_not_reduce() {
 
 /// Hazard P04, P05.
 #[test]
-fn fifty_callers_after_the_isolation_are_three_probes_and_one_transition() {
+fn half_open_admits_only_three_probes_under_contention() {
     let (breaker, runtime) = manual(config());
     fail(&breaker, 5);
     runtime.advance(30 * SECOND);
@@ -99,13 +98,13 @@ fn fifty_callers_after_the_isolation_are_three_probes_and_one_transition() {
     });
     assert_eq!(admitted.into_inner(), 3);
     assert_eq!(transition(&mut events).to, CircuitState::HalfOpen);
-    assert_eq!(next(&mut events), None);
+    assert_eq!(try_next(&mut events), None);
     assert_eq!(breaker.rejections().probe_limit_reached, 47);
 }
 
 /// Hazard P06.
 #[test]
-fn an_outcome_from_before_the_opening_neither_closes_nor_shortens() {
+fn a_stale_outcome_neither_closes_nor_shortens_the_isolation() {
     let (breaker, runtime) = manual(config());
     let old: Vec<_> = (0..10).map(|_| breaker.try_acquire().unwrap()).collect();
     fail(&breaker, 5);
@@ -117,7 +116,7 @@ fn an_outcome_from_before_the_opening_neither_closes_nor_shortens() {
 
 /// Hazard P09.
 #[test]
-fn health_is_right_without_traffic() {
+fn the_state_is_current_without_traffic() {
     let (breaker, runtime) = manual(config());
     fail(&breaker, 5);
     runtime.advance(30 * SECOND);
@@ -128,7 +127,7 @@ fn health_is_right_without_traffic() {
 
 /// Hazard H05, H11.
 #[test]
-fn a_cancelled_probe_gives_its_slot_back() {
+fn a_cancelled_probe_releases_its_slot() {
     let (breaker, _) = manual(config().success_threshold(1));
     breaker.half_open();
     let mut call = Box::pin(breaker.execute(std::future::pending::<Result<(), ()>>()));
@@ -151,14 +150,11 @@ fn a_cancelled_probe_gives_its_slot_back() {
 
 /// Hazard H03, H34.
 #[test]
-fn a_panic_is_a_failure_and_goes_on_unwinding() {
+fn a_panic_is_a_failure_and_continues_to_unwind() {
     let (breaker, _) = manual(config().failure_threshold(2));
-    let panics = || -> Result<(), ()> { panic!("the operation's") };
+    let panics = || -> Result<(), ()> { panic!("operation") };
     let unwound = catch_unwind(AssertUnwindSafe(|| breaker.execute_sync(panics)));
-    assert_eq!(
-        unwound.unwrap_err().downcast_ref(),
-        Some(&"the operation's")
-    );
+    assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"operation"));
     assert_eq!(breaker.snapshot().counts.consecutive_failures, 1);
 
     let call = pin!(breaker.execute(async move { panics() }));
@@ -168,7 +164,7 @@ fn a_panic_is_a_failure_and_goes_on_unwinding() {
 }
 
 #[test]
-fn an_admission_dropped_by_somebody_elses_panic_says_nothing() {
+fn an_unrelated_panic_records_no_failure() {
     struct Probes(CircuitBreaker);
     impl Drop for Probes {
         fn drop(&mut self) {
@@ -186,15 +182,15 @@ fn an_admission_dropped_by_somebody_elses_panic_says_nothing() {
 }
 
 #[test]
-fn a_refused_call_is_never_run() {
+fn a_rejected_call_is_never_run() {
     let (breaker, _) = manual(config());
     breaker.force_open();
-    let refused = breaker.execute_sync(|| -> Result<(), ()> { unreachable!("refused") });
-    let Err(CircuitError::Open(refusal)) = refused else {
-        panic!("{refused:?}")
+    let result = breaker.execute_sync(|| -> Result<(), ()> { unreachable!("rejected") });
+    let Err(CircuitError::Open(rejection)) = result else {
+        panic!("{result:?}")
     };
     assert_eq!(
-        (refusal.reason, refusal.retry_after),
+        (rejection.reason, rejection.retry_after),
         (RejectionReason::ForcedOpen, None)
     );
     let never = pin!(breaker.execute(std::future::pending::<Result<(), ()>>()));
@@ -209,10 +205,10 @@ fn a_refused_call_is_never_run() {
 // ---- generations
 
 #[test]
-fn every_state_entered_is_a_generation_of_its_own() {
+fn every_state_entered_begins_a_generation() {
     let (breaker, _) = manual(config());
     let mut last = breaker.snapshot().generation;
-    for go in [
+    for enter in [
         CircuitBreaker::open,
         CircuitBreaker::open,
         CircuitBreaker::half_open,
@@ -224,9 +220,9 @@ fn every_state_entered_is_a_generation_of_its_own() {
         CircuitBreaker::metrics_only,
         CircuitBreaker::metrics_only,
         CircuitBreaker::close,
-        CircuitBreaker::reset,
+        CircuitBreaker::close,
     ] {
-        go(&breaker);
+        enter(&breaker);
         let generation = breaker.snapshot().generation;
         assert!(generation > last);
         last = generation;
@@ -235,10 +231,10 @@ fn every_state_entered_is_a_generation_of_its_own() {
 
 /// Hazard H22.
 #[test]
-fn a_reset_while_closed_drops_what_is_under_way() {
+fn closing_a_closed_circuit_drops_outcomes_in_flight() {
     let (breaker, _) = manual(config().failure_threshold(1));
     let old = breaker.try_acquire().unwrap();
-    breaker.reset();
+    breaker.close();
     old.fail();
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
@@ -247,7 +243,7 @@ fn a_reset_while_closed_drops_what_is_under_way() {
 
 /// Hazard H60.
 #[test]
-fn time_that_goes_back_changes_nothing() {
+fn a_clock_that_goes_backwards_changes_nothing() {
     let (breaker, _) = manual(config().sliding_window(SlidingWindow::Time {
         length: 10 * SECOND,
         buckets: 10,
@@ -280,18 +276,18 @@ fn time_that_goes_back_changes_nothing() {
 
 /// Hazard H62.
 #[test]
-fn a_deadline_that_overflows_is_never() {
+fn an_isolation_that_overflows_never_elapses() {
     let (breaker, runtime) = manual(config().isolation_duration(Duration::MAX));
     breaker.open();
     runtime.advance(Duration::from_secs(1 << 40));
-    let refusal = breaker.try_acquire().unwrap_err();
+    let rejection = breaker.try_acquire().unwrap_err();
     assert_eq!(
-        (refusal.reason, refusal.retry_after),
+        (rejection.reason, rejection.retry_after),
         (RejectionReason::Open, None)
     );
     breaker.open_for(Duration::MAX);
     assert_eq!(breaker.snapshot().retry_after, None);
-    // Far beyond 64 bits of nanoseconds, and still exact.
+    // Exact even beyond 64 bits of nanoseconds.
     let far = Duration::from_secs(1 << 50);
     breaker.open_for(far);
     assert!(breaker.try_acquire().is_err());
@@ -305,20 +301,20 @@ fn a_deadline_that_overflows_is_never() {
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
 }
 
-/// Counts its readings.
+/// A clock that counts how often it is read.
 #[derive(Clone, Debug, Default)]
-struct Watched {
+struct CountingClock {
     clock: ManualRuntime,
     readings: Arc<AtomicUsize>,
 }
 
-impl Watched {
+impl CountingClock {
     fn take(&self) -> usize {
         self.readings.swap(0, Ordering::Relaxed)
     }
 }
 
-impl Runtime for Watched {
+impl Runtime for CountingClock {
     fn now(&self) -> Instant {
         self.readings.fetch_add(1, Ordering::Relaxed);
         self.clock.now()
@@ -335,7 +331,7 @@ impl Runtime for Watched {
 }
 
 #[test]
-fn the_clock_is_read_only_where_it_must_be() {
+fn the_clock_is_read_only_where_needed() {
     let window = config()
         .failure_rate_threshold(0.5)
         .minimum_number_of_calls(2);
@@ -354,15 +350,15 @@ fn the_clock_is_read_only_where_it_must_be() {
             2,
         ),
     ] {
-        let runtime = Watched::default();
-        let breaker = CircuitBreaker::new("watched", config, runtime.clone()).unwrap();
+        let runtime = CountingClock::default();
+        let breaker = CircuitBreaker::new("counting", config, runtime.clone()).unwrap();
         runtime.take();
         breaker.try_acquire().unwrap().succeed();
         assert_eq!(runtime.take(), success);
         breaker.open();
         runtime.take();
         assert!(breaker.try_acquire().is_err());
-        assert_eq!(runtime.take(), 1, "for when to come back");
+        assert_eq!(runtime.take(), 1, "for `retry_after`");
         breaker.force_open();
         runtime.take();
         assert!(breaker.try_acquire().is_err());
@@ -374,12 +370,12 @@ fn the_clock_is_read_only_where_it_must_be() {
             .try_acquire_at(now)
             .unwrap()
             .record_at(Outcome::Success, SECOND, now);
-        assert_eq!(runtime.take(), 0, "the time was given");
+        assert_eq!(runtime.take(), 0, "the time was passed in");
     }
 }
 
 #[test]
-fn a_success_that_opens_by_a_rate_is_recorded_once() {
+fn a_success_that_trips_a_rate_is_recorded_once() {
     let config = config()
         .failure_rate_threshold(0.5)
         .minimum_number_of_calls(4);
@@ -400,7 +396,7 @@ fn a_success_that_opens_by_a_rate_is_recorded_once() {
 // ---- events
 
 #[test]
-fn a_window_full_of_successes_hears_of_everything_else() {
+fn a_window_full_of_successes_records_all_other_outcomes() {
     let rules = config()
         .slow_call_rate_threshold(0.5)
         .slow_call_duration_threshold(SECOND)
@@ -422,7 +418,7 @@ fn a_window_full_of_successes_hears_of_everything_else() {
             (calls, 0, 0)
         );
     }
-    // One that fails leaves it again after four others, and it is as it was.
+    // A failure leaves the window after four more outcomes.
     assert_eq!(
         call(&breaker, &runtime, SECOND, Outcome::Failure),
         (4, 1, 0)
@@ -443,7 +439,7 @@ fn a_window_full_of_successes_hears_of_everything_else() {
             (4, 0, slow)
         );
     }
-    // What is slow, and how many calls there are, can change.
+    // The threshold of slow calls and the size of the window can change.
     breaker
         .reconfigure(&rules.clone().slow_call_duration_threshold(SECOND / 2))
         .unwrap();
@@ -456,7 +452,7 @@ fn a_window_full_of_successes_hears_of_everything_else() {
         (4, 0, 2)
     );
     assert_eq!(breaker.state(), CircuitState::Open);
-    breaker.reset();
+    breaker.close();
     breaker
         .reconfigure(&rules.sliding_window(SlidingWindow::Count(6)))
         .unwrap();
@@ -469,7 +465,7 @@ fn a_window_full_of_successes_hears_of_everything_else() {
 }
 
 #[test]
-fn transitions_say_what_why_when_and_for_how_long() {
+fn transitions_carry_cause_counts_time_and_isolation() {
     let (breaker, runtime) = manual(config().isolation_duration(10 * SECOND));
     let mut events = breaker.events();
     fail(&breaker, 5);
@@ -491,13 +487,13 @@ fn transitions_say_what_why_when_and_for_how_long() {
         transition(&mut events).cause,
         TransitionCause::IsolationElapsed
     );
-    let out = runtime.now();
+    let admitted = runtime.now();
     runtime.advance(15 * SECOND);
     assert_eq!(breaker.state(), CircuitState::Open);
-    let lost = transition(&mut events);
+    let timed_out = transition(&mut events);
     assert_eq!(
-        (lost.cause, lost.at, lost.open_count),
-        (TransitionCause::ProbeLost, out + 10 * SECOND, 2)
+        (timed_out.cause, timed_out.at, timed_out.open_count),
+        (TransitionCause::ProbeTimedOut, admitted + 10 * SECOND, 2)
     );
     breaker.close();
     assert_eq!(transition(&mut events).cause, TransitionCause::Manual);
@@ -510,32 +506,32 @@ fn transitions_say_what_why_when_and_for_how_long() {
     assert_eq!(causes.len(), 4);
     assert_eq!(
         causes[2..],
-        [TransitionCause::ProbeLost, TransitionCause::Manual]
+        [TransitionCause::ProbeTimedOut, TransitionCause::Manual]
     );
 }
 
 /// Hazard H81.
 #[test]
-fn a_listener_that_falls_behind_is_told_how_many_it_missed() {
+fn a_lagging_receiver_gets_the_number_of_lost_events() {
     let (breaker, _) = manual(config());
     let mut events = breaker.events();
     for _ in 0..100 {
         breaker.open();
         breaker.close();
     }
-    assert_eq!(next(&mut events), Some(CircuitEvent::Missed(200 - 128)));
+    assert_eq!(try_next(&mut events), Some(CircuitEvent::Lagged(200 - 128)));
     let mut last = 0;
     for _ in 0..128 {
         let generation = transition(&mut events).generation;
         assert!(generation > last);
         last = generation;
     }
-    assert_eq!(next(&mut events), None);
+    assert_eq!(try_next(&mut events), None);
 }
 
 /// Hazard H82.
 #[test]
-fn a_stream_ends_with_its_circuit_and_does_not_keep_it() {
+fn a_stream_ends_with_its_circuit_and_does_not_keep_it_alive() {
     let (breaker, runtime) = manual(config());
     let mut events = breaker.events();
     breaker.open();
@@ -548,11 +544,11 @@ fn a_stream_ends_with_its_circuit_and_does_not_keep_it() {
 }
 
 #[test]
-fn a_listener_that_waits_is_woken() {
+fn a_waiting_receiver_is_woken() {
     let (breaker, runtime) = manual(config().automatic_half_open(true));
     breaker.open();
     let mut events = breaker.events();
-    // Only the timer can bring this about.
+    // Only the timer can cause this event.
     let event = runtime.block_on(std::future::poll_fn(|cx| {
         Pin::new(&mut events).poll_next(cx)
     }));
@@ -566,18 +562,18 @@ fn a_listener_that_waits_is_woken() {
 /// Hazard H78.
 #[test]
 fn a_waker_may_use_the_circuit_and_may_panic() {
-    struct Curious(CircuitBreaker, AtomicBool);
-    impl std::task::Wake for Curious {
+    struct UsesCircuit(CircuitBreaker, AtomicBool);
+    impl std::task::Wake for UsesCircuit {
         fn wake(self: Arc<Self>) {
             self.1.store(true, Ordering::Relaxed);
             self.0.close();
             let _ = self.0.snapshot();
-            panic!("and this, too");
+            panic!("waker");
         }
     }
     let (breaker, _) = manual(config());
-    let curious = Arc::new(Curious(breaker.clone(), AtomicBool::new(false)));
-    let waker = Waker::from(Arc::clone(&curious));
+    let waker_state = Arc::new(UsesCircuit(breaker.clone(), AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&waker_state));
     let mut events = breaker.events();
     assert!(
         pin!(&mut events)
@@ -585,7 +581,7 @@ fn a_waker_may_use_the_circuit_and_may_panic() {
             .is_pending()
     );
     breaker.open();
-    assert!(curious.1.load(Ordering::Relaxed));
+    assert!(waker_state.1.load(Ordering::Relaxed));
     assert_eq!(breaker.state(), CircuitState::Closed);
     assert_eq!(transition(&mut events).to, CircuitState::Open);
     assert_eq!(transition(&mut events).to, CircuitState::Closed);
@@ -595,7 +591,7 @@ fn a_waker_may_use_the_circuit_and_may_panic() {
 
 /// Hazard H14.
 #[test]
-fn a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
+fn a_runtime_without_working_tasks_only_loses_the_timer() {
     #[derive(Debug)]
     struct Broken(ManualRuntime, AtomicBool);
     impl Runtime for Broken {
@@ -622,13 +618,13 @@ fn a_runtime_that_drops_or_refuses_tasks_costs_only_the_timer() {
         fail(&breaker, 5);
         clock.advance(30 * SECOND);
         assert_eq!(breaker.state(), CircuitState::HalfOpen);
-        breaker.reset();
+        breaker.close();
     }
 }
 
 /// Hazard H10.
 #[test]
-fn a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
+fn a_shorter_isolation_replaces_the_timer() {
     #[derive(Clone, Debug, Default)]
     struct Sleeps(ManualRuntime, Arc<AtomicUsize>);
     impl Runtime for Sleeps {
@@ -659,17 +655,17 @@ fn a_timer_is_set_again_for_a_shorter_isolation_and_the_old_one_ends() {
     }
     let mut events = breaker.events();
     runtime.0.advance(30 * SECOND);
-    // Nobody has looked: each came at its time, by a timer.
+    // Without a query, each transition was caused by a timer at its due time.
     let times: Vec<_> = (0..29)
         .map(|_| transition(&mut events).at - start)
         .collect();
     assert_eq!(times, (2..=30).map(Duration::from_secs).collect::<Vec<_>>());
-    // Ten tasks were started, and one of them went on.
+    // Ten tasks were started, and one of them kept running.
     assert_eq!(runtime.1.load(Ordering::Relaxed), 10 + 29);
 }
 
 #[test]
-fn the_timers_task_does_not_keep_the_circuit_alive() {
+fn the_timer_task_does_not_keep_the_circuit_alive() {
     let (breaker, runtime) = manual(config().automatic_half_open(true));
     let mut events = breaker.events();
     breaker.open();
@@ -683,18 +679,18 @@ fn the_timers_task_does_not_keep_the_circuit_alive() {
 }
 
 #[test]
-fn what_a_runtime_cannot_do_is_refused_with_the_settings_name() {
+fn a_missing_capability_is_an_error_that_names_the_setting() {
     let automatic = config().automatic_half_open(true);
-    let refused = CircuitBreaker::new("test", automatic.clone(), ClockOnly).unwrap_err();
+    let error = CircuitBreaker::new("test", automatic.clone(), ClockOnly).unwrap_err();
     assert!(
         matches!(
-            refused,
+            error,
             ConfigError::Unsupported {
                 setting: "automatic_half_open",
                 ..
             }
         ),
-        "{refused}"
+        "{error}"
     );
     let breaker = CircuitBreaker::new("test", config(), ClockOnly).unwrap();
     assert!(breaker.reconfigure(&automatic).is_err());
@@ -705,7 +701,7 @@ fn what_a_runtime_cannot_do_is_refused_with_the_settings_name() {
 
 /// Hazard H88.
 #[test]
-fn reconfiguring_keeps_the_state_the_isolation_and_the_window() {
+fn reconfiguring_keeps_state_isolation_and_window() {
     let (breaker, runtime) = manual(
         config()
             .failure_rate_threshold(0.9)
@@ -714,18 +710,18 @@ fn reconfiguring_keeps_the_state_the_isolation_and_the_window() {
     fail(&breaker, 4);
     (0..4).for_each(|_| breaker.try_acquire().unwrap().succeed());
     let mut events = breaker.events();
-    let under_way = breaker.try_acquire().unwrap();
+    let in_flight = breaker.try_acquire().unwrap();
     let smaller = config()
         .failure_rate_threshold(0.5)
         .sliding_window(SlidingWindow::Count(5));
     breaker.reconfigure(&smaller).unwrap();
     let counts = breaker.snapshot().counts;
     assert_eq!((counts.calls, counts.failures), (5, 1));
-    under_way.succeed();
+    in_flight.succeed();
     assert_eq!(
         breaker.snapshot().counts.failures,
         0,
-        "an outcome under way is recorded"
+        "an outcome in flight is recorded"
     );
 
     fail(&breaker, 3);
@@ -735,21 +731,21 @@ fn reconfiguring_keeps_the_state_the_isolation_and_the_window() {
         .reconfigure(&smaller.clone().isolation_duration(500 * SECOND))
         .unwrap();
     assert_eq!(breaker.snapshot().retry_after, Some(20 * SECOND));
-    let refused = breaker
+    let error = breaker
         .reconfigure(&smaller.failure_rate_threshold(2.0))
         .unwrap_err();
-    assert!(refused.to_string().contains("failure_rate_threshold"));
+    assert!(error.to_string().contains("failure_rate_threshold"));
     assert_eq!(
         breaker.resolved_config().failure_rate_threshold,
         Some(0.5),
-        "the old rules stay"
+        "the old rules stay in force"
     );
     assert_eq!(transition(&mut events).cause, TransitionCause::FailureRate);
-    assert_eq!(next(&mut events), None);
+    assert_eq!(try_next(&mut events), None);
 }
 
 #[test]
-fn fewer_probes_to_wait_for_may_be_enough() {
+fn lowering_the_success_threshold_can_close_at_once() {
     let (breaker, _) = manual(config().success_threshold(3));
     breaker.half_open();
     (0..2).for_each(|_| breaker.try_acquire().unwrap().succeed());
@@ -758,7 +754,7 @@ fn fewer_probes_to_wait_for_may_be_enough() {
 }
 
 #[test]
-fn a_rule_that_is_added_counts_from_then_on() {
+fn an_added_window_counts_from_then_on() {
     let (breaker, _) = manual(config());
     fail(&breaker, 2);
     breaker
@@ -779,7 +775,7 @@ fn a_rule_that_is_added_counts_from_then_on() {
 
 /// Hazard H06, H25, H27.
 #[test]
-fn threads_see_only_legal_transitions_and_bounded_probes() {
+fn threads_see_only_valid_transitions_and_limited_probes() {
     let time = SlidingWindow::Time {
         length: Duration::from_millis(10),
         buckets: 5,
@@ -811,19 +807,19 @@ fn threads_see_only_legal_transitions_and_bounded_probes() {
                             continue;
                         };
                         let after = breaker.snapshot();
-                        // With one half-open stay on both sides, the admission is a probe of it.
-                        let stay = (before.generation == after.generation
+                        // If both snapshots show one half-open state, the admission is its probe.
+                        let half_open = (before.generation == after.generation
                             && after.state == CircuitState::HalfOpen)
                             .then_some(after.generation);
-                        if let Some(stay) = stay {
+                        if let Some(generation) = half_open {
                             let mut probes = probes.lock().unwrap();
-                            let out = probes.entry(stay).or_default();
-                            *out += 1;
-                            assert!(*out <= 2, "{out} probes out");
+                            let in_flight = probes.entry(generation).or_default();
+                            *in_flight += 1;
+                            assert!(*in_flight <= 2, "{in_flight} probes in flight");
                         }
                         std::thread::yield_now();
-                        if let Some(stay) = stay {
-                            *probes.lock().unwrap().get_mut(&stay).unwrap() -= 1;
+                        if let Some(generation) = half_open {
+                            *probes.lock().unwrap().get_mut(&generation).unwrap() -= 1;
                         }
                         match (i + thread) % 5 {
                             0 | 1 => admission.fail(),
@@ -834,13 +830,13 @@ fn threads_see_only_legal_transitions_and_bounded_probes() {
                 });
             }
         });
-        assert!(probes.into_inner().unwrap().len() > 10, "hardly any probes");
-        let (mut state, mut generation, mut seen) = (None, 0, 0);
-        while let Some(event) = next(&mut events) {
+        assert!(probes.into_inner().unwrap().len() > 10, "too few probes");
+        let (mut state, mut generation, mut count) = (None, 0, 0);
+        while let Some(event) = try_next(&mut events) {
             let CircuitEvent::Transition(transition) = event else {
                 continue;
             };
-            seen += 1;
+            count += 1;
             assert!(transition.generation > generation);
             if generation + 1 == transition.generation {
                 assert_eq!(state, Some(transition.from));
@@ -859,12 +855,12 @@ fn threads_see_only_legal_transitions_and_bounded_probes() {
             );
             (state, generation) = (Some(transition.to), transition.generation);
         }
-        assert!(seen > 10, "{seen} transitions");
+        assert!(count > 10, "{count} transitions");
     }
 }
 
 #[test]
-fn refusals_are_counted_once_each() {
+fn rejections_are_counted_once_each() {
     let (breaker, _) = manual(config());
     breaker.open();
     std::thread::scope(|scope| {
@@ -887,12 +883,12 @@ fn refusals_are_counted_once_each() {
 // ---- types
 
 #[test]
-fn handles_are_small_and_go_anywhere() {
-    fn goes_anywhere<T: Send + Sync + Unpin>() {}
-    goes_anywhere::<CircuitBreaker>();
-    goes_anywhere::<Admission<'_>>();
-    goes_anywhere::<CircuitEvents>();
-    goes_anywhere::<CircuitError<std::io::Error>>();
+fn handles_are_small_and_send_and_sync() {
+    fn is_send_sync_unpin<T: Send + Sync + Unpin>() {}
+    is_send_sync_unpin::<CircuitBreaker>();
+    is_send_sync_unpin::<Admission<'_>>();
+    is_send_sync_unpin::<CircuitEvents>();
+    is_send_sync_unpin::<CircuitError<std::io::Error>>();
     fn is_send<T: Send>(_: &T) {}
     let (breaker, _) = manual(config());
     let call = breaker.execute(std::future::ready(Ok::<(), ()>(())));

@@ -1,5 +1,6 @@
-//! Random operations on a circuit breaker and on a plain model of it, which keeps lists and
-//! counts them again for every question.
+//! Random operations on a circuit breaker and on a plain model of it.
+//!
+//! The model keeps lists of outcomes and counts them again for every query.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -19,7 +20,7 @@ use proptest::prelude::*;
 /// The rules, in whole milliseconds and percent.
 #[derive(Clone, Debug)]
 struct Rules {
-    row: Option<u32>,
+    streak: Option<u32>,
     failures: Option<u32>,
     failure_percent: Option<u64>,
     slow_percent: Option<u64>,
@@ -42,7 +43,7 @@ enum Window {
 
 #[derive(Clone, Copy, Debug)]
 enum HalfOpenPolicy {
-    Row(u32),
+    Consecutive(u32),
     Sample(u32),
 }
 
@@ -50,7 +51,10 @@ impl Rules {
     fn config(&self) -> CircuitBreakerConfig {
         let rate = |percent: u64| percent as f64 / 100.0;
         let mut config = CircuitBreakerConfig::new()
-            .without_failure_threshold()
+            .failure_threshold(self.streak)
+            .failure_count_threshold(self.failures)
+            .failure_rate_threshold(self.failure_percent.map(rate))
+            .slow_call_rate_threshold(self.slow_percent.map(rate))
             .slow_call_duration_threshold(millis(self.slow_after))
             .minimum_number_of_calls(self.minimum)
             .sliding_window(match self.window {
@@ -64,21 +68,9 @@ impl Rules {
             .isolation_backoff(IsolationBackoff::new(self.factor as f64, millis(self.max)))
             .probe_timeout(self.probe_timeout.map_or(Duration::MAX, millis));
         config = match self.half_open_policy {
-            HalfOpenPolicy::Row(successes) => config.success_threshold(successes),
+            HalfOpenPolicy::Consecutive(successes) => config.success_threshold(successes),
             HalfOpenPolicy::Sample(calls) => config.permitted_calls_in_half_open(calls),
         };
-        if let Some(row) = self.row {
-            config = config.failure_threshold(row);
-        }
-        if let Some(failures) = self.failures {
-            config = config.failure_count_threshold(failures);
-        }
-        if let Some(percent) = self.failure_percent {
-            config = config.failure_rate_threshold(rate(percent));
-        }
-        if let Some(percent) = self.slow_percent {
-            config = config.slow_call_rate_threshold(rate(percent));
-        }
         if let Some((max, closes)) = self.max_half_open {
             let then = if closes {
                 HalfOpenTimeoutAction::Closed
@@ -98,23 +90,23 @@ struct Call {
     slow: bool,
 }
 
-/// What the breaker should be: an admission is named by a number, and an era is a generation.
+/// The expected behavior. Admissions are identified by numbers.
 struct Model {
     rules: Rules,
     now: u64,
     state: CircuitState,
     since: u64,
-    era: u64,
-    level: u32,
+    generation: u64,
+    open_count: u32,
     until: Option<u64>,
     calls: Vec<Call>,
-    /// Of every outcome since the state began; when it opens, of those before.
+    /// Whether each outcome since the state began failed; while open, of the state before.
     failed: Vec<bool>,
-    frozen: Vec<Call>,
-    frozen_rated: bool,
+    calls_at_open: Vec<Call>,
+    rated_at_open: bool,
     probes: BTreeMap<usize, u64>,
-    refused: u64,
-    moves: Vec<(CircuitState, CircuitState, u64)>,
+    rejected: u64,
+    transitions: Vec<(CircuitState, CircuitState, u64)>,
 }
 
 impl Model {
@@ -124,32 +116,32 @@ impl Model {
             now: 0,
             state: CircuitState::Closed,
             since: 0,
-            era: 0,
-            level: 0,
+            generation: 0,
+            open_count: 0,
             until: None,
             calls: Vec::new(),
             failed: Vec::new(),
-            frozen: Vec::new(),
-            frozen_rated: false,
+            calls_at_open: Vec::new(),
+            rated_at_open: false,
             probes: BTreeMap::new(),
-            refused: 0,
-            moves: Vec::new(),
+            rejected: 0,
+            transitions: Vec::new(),
         }
     }
 
-    /// The calls that count, oldest first.
+    /// Returns the calls that are counted, oldest first.
     fn counted(&self) -> Vec<Call> {
         match (self.state, self.rules.window) {
-            (CircuitState::Open, _) => self.frozen.clone(),
+            (CircuitState::Open, _) => self.calls_at_open.clone(),
             (CircuitState::HalfOpen, _) => self.calls.clone(),
             (_, Window::Count(size)) => {
                 let skipped = self.calls.len().saturating_sub(size as usize);
                 self.calls[skipped..].to_vec()
             }
             (_, Window::Time { bucket, buckets }) => {
-                let alive =
+                let in_window =
                     |call: &&Call| call.at / bucket + u64::from(buckets) > self.now / bucket;
-                self.calls.iter().filter(alive).copied().collect()
+                self.calls.iter().filter(in_window).copied().collect()
             }
         }
     }
@@ -163,9 +155,9 @@ impl Model {
 
     fn rated(&self) -> bool {
         let enough = match (self.state, self.rules.half_open_policy) {
-            (CircuitState::Open, _) => return self.frozen_rated,
+            (CircuitState::Open, _) => return self.rated_at_open,
             (CircuitState::HalfOpen, HalfOpenPolicy::Sample(calls)) => calls as usize,
-            (CircuitState::HalfOpen, HalfOpenPolicy::Row(calls)) => {
+            (CircuitState::HalfOpen, HalfOpenPolicy::Consecutive(calls)) => {
                 self.minimum().min(calls as usize)
             }
             _ => self.minimum(),
@@ -174,8 +166,8 @@ impl Model {
         calls > 0 && calls >= enough
     }
 
-    /// Failures since the last success, whether they are in the window or not.
-    fn row(&self) -> usize {
+    /// Returns the number of failures since the last success, in the window or not.
+    fn streak(&self) -> usize {
         self.failed
             .iter()
             .rev()
@@ -183,7 +175,7 @@ impl Model {
             .count()
     }
 
-    fn broken(&self, calls: &[Call], row: usize, cap: usize) -> bool {
+    fn trips(&self, calls: &[Call], streak: usize, cap: usize) -> bool {
         let failed = calls.iter().filter(|call| call.failed).count();
         let slow = calls.iter().filter(|call| call.slow).count();
         let reaches =
@@ -192,40 +184,41 @@ impl Model {
             calls.len() >= self.minimum().min(cap)
                 && percent.is_some_and(|percent| n as u64 * 100 >= percent * calls.len() as u64)
         };
-        reaches(self.rules.row, row)
+        reaches(self.rules.streak, streak)
             || reaches(self.rules.failures, failed)
             || rate(self.rules.failure_percent, failed)
             || rate(self.rules.slow_percent, slow)
     }
 
     fn enter(&mut self, state: CircuitState, until: Option<u64>, at: u64) {
-        (self.frozen, self.frozen_rated, self.until) = (self.counted(), self.rated(), until);
+        (self.calls_at_open, self.rated_at_open, self.until) =
+            (self.counted(), self.rated(), until);
         if self.state != state {
-            self.moves.push((self.state, state, at));
+            self.transitions.push((self.state, state, at));
         }
-        (self.state, self.since, self.era) = (state, at, self.era + 1);
+        (self.state, self.since, self.generation) = (state, at, self.generation + 1);
         if state == CircuitState::Closed {
-            self.level = 0;
+            self.open_count = 0;
         }
         self.calls.clear();
         if state != CircuitState::Open {
             self.failed.clear();
         }
         self.probes.clear();
-        self.refused = 0;
+        self.rejected = 0;
     }
 
-    fn open(&mut self, raises: bool, at: u64) {
-        let level = if raises {
-            self.level
+    fn open(&mut self, automatic: bool, at: u64) {
+        let openings = if automatic {
+            self.open_count
         } else {
-            self.level.saturating_sub(1)
+            self.open_count.saturating_sub(1)
         };
         let grown = self
             .rules
             .isolation
-            .saturating_mul(self.rules.factor.saturating_pow(level));
-        self.level += u32::from(raises);
+            .saturating_mul(self.rules.factor.saturating_pow(openings));
+        self.open_count += u32::from(automatic);
         self.enter(CircuitState::Open, Some(at + grown.min(self.rules.max)), at);
     }
 
@@ -236,23 +229,23 @@ impl Model {
                     self.enter(CircuitState::HalfOpen, None, self.now);
                 }
                 CircuitState::HalfOpen => {
-                    let lost = self.rules.probe_timeout.and_then(|timeout| {
+                    let timeout = self.rules.probe_timeout.and_then(|timeout| {
                         self.probes
                             .iter()
                             .map(|(id, since)| (since + timeout, *id))
                             .min()
                     });
-                    let over = self
+                    let expiry = self
                         .rules
                         .max_half_open
                         .map(|(max, closes)| (self.since + max, closes));
-                    match (lost, over) {
-                        (Some((due, id)), over)
-                            if due <= self.now && over.is_none_or(|over| due <= over.0) =>
+                    match (timeout, expiry) {
+                        (Some((due, id)), expiry)
+                            if due <= self.now && expiry.is_none_or(|expiry| due <= expiry.0) =>
                         {
                             self.probes.remove(&id);
                             let slow = self.rules.probe_timeout > Some(self.rules.slow_after);
-                            self.probe_is_back(Call {
+                            self.probe_completed(Call {
                                 at: due,
                                 failed: true,
                                 slow,
@@ -270,9 +263,9 @@ impl Model {
         }
     }
 
-    fn probe_is_back(&mut self, call: Call) {
+    fn probe_completed(&mut self, call: Call) {
         self.record(call);
-        self.judge(call.at);
+        self.evaluate(call.at);
     }
 
     fn record(&mut self, call: Call) {
@@ -280,20 +273,22 @@ impl Model {
         self.failed.push(call.failed);
     }
 
-    fn judge(&mut self, at: u64) {
-        let back = self.calls.clone();
+    fn evaluate(&mut self, at: u64) {
+        let completed = self.calls.clone();
         match self.rules.half_open_policy {
-            HalfOpenPolicy::Row(_) if back.iter().any(|call| call.failed) => self.open(true, at),
-            HalfOpenPolicy::Row(n) if back.len() >= n as usize => {
+            HalfOpenPolicy::Consecutive(_) if completed.iter().any(|call| call.failed) => {
+                self.open(true, at)
+            }
+            HalfOpenPolicy::Consecutive(n) if completed.len() >= n as usize => {
                 self.enter(CircuitState::Closed, None, at)
             }
-            HalfOpenPolicy::Sample(n) if back.len() >= n as usize => {
-                let row = back
+            HalfOpenPolicy::Sample(n) if completed.len() >= n as usize => {
+                let streak = completed
                     .split(|call| !call.failed)
                     .map(<[_]>::len)
                     .max()
                     .unwrap_or(0);
-                if self.broken(&back, row, n as usize) {
+                if self.trips(&completed, streak, n as usize) {
                     self.open(true, at);
                 } else {
                     self.enter(CircuitState::Closed, None, at);
@@ -304,33 +299,34 @@ impl Model {
     }
 
     fn slots(&self) -> usize {
-        let (HalfOpenPolicy::Row(n) | HalfOpenPolicy::Sample(n)) = self.rules.half_open_policy;
+        let (HalfOpenPolicy::Consecutive(n) | HalfOpenPolicy::Sample(n)) =
+            self.rules.half_open_policy;
         (n as usize).saturating_sub(self.calls.len() + self.probes.len())
     }
 
-    /// `Err` with the reason, as a letter.
+    /// Admits a call and returns the generation, or the reason of the rejection as a letter.
     fn acquire(&mut self, id: usize) -> Result<u64, char> {
         self.advance();
-        let refusal = match self.state {
+        let reason = match self.state {
             CircuitState::Open => 'o',
             CircuitState::ForcedOpen => 'f',
             CircuitState::HalfOpen if self.slots() == 0 => 'p',
             CircuitState::HalfOpen => {
                 self.probes.insert(id, self.now);
-                return Ok(self.era);
+                return Ok(self.generation);
             }
-            _ => return Ok(self.era),
+            _ => return Ok(self.generation),
         };
-        self.refused += 1;
-        Err(refusal)
+        self.rejected += 1;
+        Err(reason)
     }
 
-    fn settle(&mut self, id: usize, era: u64, outcome: Outcome, ran: u64) {
+    fn record_outcome(&mut self, id: usize, generation: u64, outcome: Outcome, ran: u64) {
         self.advance();
-        if era != self.era {
+        if generation != self.generation {
             return;
         }
-        let was_out = self.probes.remove(&id).is_some();
+        let was_in_flight = self.probes.remove(&id).is_some();
         if outcome == Outcome::Ignored {
             return;
         }
@@ -340,11 +336,11 @@ impl Model {
             slow: ran > self.rules.slow_after,
         };
         match self.state {
-            CircuitState::HalfOpen if was_out => self.probe_is_back(call),
+            CircuitState::HalfOpen if was_in_flight => self.probe_completed(call),
             CircuitState::MetricsOnly => self.record(call),
             CircuitState::Closed => {
                 self.record(call);
-                if self.broken(&self.counted(), self.row(), usize::MAX) {
+                if self.trips(&self.counted(), self.streak(), usize::MAX) {
                     self.open(true, self.now);
                 }
             }
@@ -355,8 +351,8 @@ impl Model {
     fn reconfigure(&mut self, rules: Rules) {
         self.advance();
         if matches!(self.state, CircuitState::Closed | CircuitState::MetricsOnly) {
-            // What has left the window does not come back when it grows; its newest part stays
-            // when it shrinks, and nothing when it changes its kind.
+            // A window that grows does not restore dropped outcomes. One that shrinks keeps its
+            // newest part, and one that changes its kind keeps nothing.
             self.calls = self.counted();
             let same =
                 std::mem::discriminant(&self.rules.window) == std::mem::discriminant(&rules.window);
@@ -365,7 +361,7 @@ impl Model {
         }
         self.rules = rules;
         if self.state == CircuitState::HalfOpen {
-            self.judge(self.now);
+            self.evaluate(self.now);
             self.advance();
         }
     }
@@ -375,12 +371,12 @@ impl Model {
 enum Op {
     Wait(u64),
     Acquire,
-    /// Which of those out, outcome, how long it took.
-    Settle(usize, Outcome, u64),
-    /// Admits and settles at once.
+    /// The index of the call in flight, its outcome and its duration.
+    Record(usize, Outcome, u64),
+    /// Admits a call and records its outcome.
     Call(Outcome, u64),
-    Look,
-    Go(CircuitState),
+    Query,
+    TransitionTo(CircuitState),
     OpenFor(u64),
     Reconfigure(Box<Rules>),
 }
@@ -390,7 +386,7 @@ struct Pair<'a> {
     breaker: &'a CircuitBreaker,
     events: CircuitEvents,
     model: Model,
-    out: Vec<(usize, u64, Admission<'a>)>,
+    in_flight: Vec<(usize, u64, Admission<'a>)>,
     admitted: usize,
     start: std::time::Instant,
 }
@@ -405,22 +401,22 @@ impl<'a> Pair<'a> {
             Op::Acquire => {
                 self.acquire()?;
             }
-            Op::Settle(which, outcome, ran) => {
-                if !self.out.is_empty() {
-                    let which = which % self.out.len();
-                    self.settle(which, outcome, ran);
+            Op::Record(which, outcome, ran) => {
+                if !self.in_flight.is_empty() {
+                    let which = which % self.in_flight.len();
+                    self.record_outcome(which, outcome, ran);
                 }
             }
             Op::Call(outcome, ran) => {
                 if self.acquire()? {
-                    self.settle(self.out.len() - 1, outcome, ran);
+                    self.record_outcome(self.in_flight.len() - 1, outcome, ran);
                 }
             }
-            Op::Look => {
+            Op::Query => {
                 self.model.advance();
                 prop_assert_eq!(self.breaker.state(), self.model.state);
             }
-            Op::Go(state) => self.go(state),
+            Op::TransitionTo(state) => self.transition_to(state),
             Op::OpenFor(time) => {
                 self.breaker.open_for(millis(time));
                 self.model.advance();
@@ -442,12 +438,12 @@ impl<'a> Pair<'a> {
         self.admitted += 1;
         let expected = self.model.acquire(self.admitted);
         match (self.breaker.try_acquire(), expected) {
-            (Ok(admission), Ok(era)) => {
-                self.out.push((self.admitted, era, admission));
+            (Ok(admission), Ok(generation)) => {
+                self.in_flight.push((self.admitted, generation, admission));
                 Ok(true)
             }
-            (Err(refusal), Err(expected)) => {
-                let reason = match refusal.reason {
+            (Err(rejection), Err(expected)) => {
+                let reason = match rejection.reason {
                     RejectionReason::Open => 'o',
                     RejectionReason::ProbeLimit => 'p',
                     RejectionReason::ForcedOpen => 'f',
@@ -462,17 +458,17 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn settle(&mut self, which: usize, outcome: Outcome, ran: u64) {
-        let (id, era, admission) = self.out.swap_remove(which);
+    fn record_outcome(&mut self, which: usize, outcome: Outcome, ran: u64) {
+        let (id, generation, admission) = self.in_flight.swap_remove(which);
         if outcome == Outcome::Ignored && ran % 2 == 0 {
             drop(admission);
         } else {
             admission.record_with_duration(outcome, millis(ran));
         }
-        self.model.settle(id, era, outcome, ran);
+        self.model.record_outcome(id, generation, outcome, ran);
     }
 
-    fn go(&mut self, state: CircuitState) {
+    fn transition_to(&mut self, state: CircuitState) {
         let model = &mut self.model;
         model.advance();
         match state {
@@ -496,8 +492,8 @@ impl<'a> Pair<'a> {
         let counts = snapshot.counts;
         prop_assert_eq!(snapshot.state, model.state);
         prop_assert_eq!(snapshot.age, millis(model.now - model.since));
-        prop_assert_eq!(snapshot.open_count, model.level);
-        prop_assert_eq!(snapshot.rejected_calls, model.refused);
+        prop_assert_eq!(snapshot.open_count, model.open_count);
+        prop_assert_eq!(snapshot.rejected_calls, model.rejected);
         prop_assert_eq!(
             snapshot.retry_after,
             model.until.map(|until| millis(until - model.now))
@@ -518,7 +514,7 @@ impl<'a> Pair<'a> {
             (counts.calls, counts.failures, counts.slow_calls),
             (calls.len() as u64, failed, slow)
         );
-        prop_assert_eq!(counts.consecutive_failures as usize, model.row());
+        prop_assert_eq!(counts.consecutive_failures as usize, model.streak());
         prop_assert_eq!(counts.successes, counts.calls - counts.failures);
         let rated = model.rated() && !calls.is_empty();
         prop_assert_eq!(
@@ -530,23 +526,23 @@ impl<'a> Pair<'a> {
             rated.then(|| slow as f64 / calls.len() as f64)
         );
 
-        let mut moves = Vec::new();
+        let mut transitions = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(event)) = pin!(&mut self.events).poll_next(&mut context) {
             let CircuitEvent::Transition(transition) = event else {
-                return Err(TestCaseError::fail("a reader that keeps up misses nothing"));
+                return Err(TestCaseError::fail("a reader that keeps up loses no event"));
             };
             let at = transition.at.duration_since(self.start).as_millis() as u64;
-            moves.push((transition.from, transition.to, at));
+            transitions.push((transition.from, transition.to, at));
         }
-        prop_assert_eq!(moves, std::mem::take(&mut model.moves));
+        prop_assert_eq!(transitions, std::mem::take(&mut model.transitions));
         Ok(())
     }
 }
 
 proptest! {
     #[test]
-    fn the_circuit_breaker_does_what_the_model_does(
+    fn the_circuit_breaker_matches_the_model(
         rules in rules(),
         ops in proptest::collection::vec(op(), 1..120),
     ) {
@@ -558,7 +554,7 @@ proptest! {
             breaker: &breaker,
             events: breaker.events(),
             model: Model::new(rules),
-            out: Vec::new(),
+            in_flight: Vec::new(),
             admitted: 0,
         };
         for op in ops {
@@ -576,8 +572,8 @@ fn rules() -> impl Strategy<Value = Rules> {
             buckets
         }),
     ];
-    let trial = prop_oneof![
-        (1_u32..4).prop_map(HalfOpenPolicy::Row),
+    let half_open_policy = prop_oneof![
+        (1_u32..4).prop_map(HalfOpenPolicy::Consecutive),
         (1_u32..5).prop_map(HalfOpenPolicy::Sample)
     ];
     let percent = || proptest::option::of(1_u64..=100);
@@ -596,28 +592,31 @@ fn rules() -> impl Strategy<Value = Rules> {
         proptest::option::weighted(0.7, 1_u64..40),
         proptest::option::weighted(0.3, (1_u64..60, any::<bool>())),
     );
-    (thresholds, window, trial, times).prop_map(|(thresholds, window, trial, times)| {
-        let (row, mut failures, failure_percent, slow_percent, slow_after, minimum) = thresholds;
-        let (isolation, factor, max, probe_timeout, max_half_open) = times;
-        if let Window::Count(size) = window {
-            failures = failures.map(|failures| failures.min(size));
-        }
-        Rules {
-            row,
-            failures,
-            failure_percent,
-            slow_percent,
-            slow_after: 10 * (slow_after + 1),
-            minimum,
-            window,
-            half_open_policy: trial,
-            isolation,
-            factor,
-            max,
-            probe_timeout,
-            max_half_open,
-        }
-    })
+    (thresholds, window, half_open_policy, times).prop_map(
+        |(thresholds, window, half_open_policy, times)| {
+            let (streak, mut failures, failure_percent, slow_percent, slow_after, minimum) =
+                thresholds;
+            let (isolation, factor, max, probe_timeout, max_half_open) = times;
+            if let Window::Count(size) = window {
+                failures = failures.map(|failures| failures.min(size));
+            }
+            Rules {
+                streak,
+                failures,
+                failure_percent,
+                slow_percent,
+                slow_after: 10 * (slow_after + 1),
+                minimum,
+                window,
+                half_open_policy,
+                isolation,
+                factor,
+                max,
+                probe_timeout,
+                max_half_open,
+            }
+        },
+    )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -639,10 +638,10 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0_u64..25).prop_map(Op::Wait),
         6 => Just(Op::Acquire),
-        6 => (any::<usize>(), outcome(), 0_u64..50).prop_map(|(which, o, ran)| Op::Settle(which, o, ran)),
+        6 => (any::<usize>(), outcome(), 0_u64..50).prop_map(|(which, o, ran)| Op::Record(which, o, ran)),
         8 => (outcome(), 0_u64..50).prop_map(|(outcome, ran)| Op::Call(outcome, ran)),
-        1 => Just(Op::Look),
-        2 => state.prop_map(Op::Go),
+        1 => Just(Op::Query),
+        2 => state.prop_map(Op::TransitionTo),
         1 => (0_u64..60).prop_map(Op::OpenFor),
         1 => rules().prop_map(|rules| Op::Reconfigure(Box::new(rules))),
     ]

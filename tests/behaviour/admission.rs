@@ -350,7 +350,7 @@ async fn classifier_can_call_its_own_bulkhead(t: Stage) {
         let inner = now_or_never(inside.execute(async { Answer::Err("inner") }));
         assert_eq!(inner.unwrap_err().into_operation(), Some("inner"));
         assert_eq!(inside.state(), BulkheadState::Isolated);
-        inside.circuit_breaker().unwrap().reset();
+        inside.circuit_breaker().unwrap().close();
         inside.reset_stats();
         inside
             .reconfigure(inside.config().max_concurrent_calls(3))

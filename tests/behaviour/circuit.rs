@@ -1,6 +1,6 @@
-//! The circuit in front of the bulkhead: when it opens, what it refuses, how it recovers.
+//! The circuit breaker of a bulkhead: when it opens, what it rejects, how it recovers.
 //!
-//! Its rules and windows are played step by step in `tests/scenarios.rs`.
+//! `tests/scenarios.rs` tests its rules and windows step by step.
 
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ use crate::work::{Answer, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    the_fifth_failure_in_a_row_opens_and_the_third_success_closes,
-    a_rate_opens_at_its_threshold_not_above_it,
-    an_open_circuit_refuses_at_once_and_says_when_to_come_back,
-    an_old_outcome_neither_closes_nor_reopens,
-    an_old_outcome_does_not_land_in_a_fresh_window,
+    five_consecutive_failures_open_and_three_successes_close,
+    a_rate_equal_to_its_threshold_opens,
+    an_open_circuit_rejects_at_once_with_retry_after,
+    a_stale_outcome_neither_closes_nor_reopens,
+    a_stale_outcome_is_not_counted_in_a_new_window,
     a_full_bulkhead_leaves_an_open_circuit_open,
-    the_state_is_right_without_traffic,
-    an_old_failure_does_not_open_after_an_idle_hour,
-    manual_controls_are_seen_by_calls,
-    without_a_circuit_breaker_nothing_ever_opens,
-    events_come_once_and_in_order,
-    a_timer_that_is_set_changes_no_state_that_came_by_hand,
-    the_minimum_number_of_calls_holds_for_slow_calls,
-    a_listener_may_use_the_bulkhead,
-    refusals_are_counted_by_their_cause,
-    recovery_is_a_full_round,
+    the_state_is_current_without_traffic,
+    failures_of_an_hour_ago_are_not_counted,
+    manual_changes_affect_calls,
+    a_disabled_circuit_breaker_never_opens,
+    events_are_emitted_once_and_in_order,
+    a_pending_timer_does_not_change_a_manual_state,
+    the_minimum_number_of_calls_applies_to_slow_calls,
+    an_event_receiver_may_use_the_bulkhead,
+    rejections_are_counted_by_reason,
+    a_circuit_can_open_and_recover_repeatedly,
 ];
 
 fn config() -> BulkheadConfig {
@@ -43,10 +43,10 @@ fn circuit_state(bulkhead: &Bulkhead) -> CircuitState {
 }
 
 /// Hazard P01.
-async fn the_fifth_failure_in_a_row_opens_and_the_third_success_closes(t: Stage) {
+async fn five_consecutive_failures_open_and_three_successes_close(t: Stage) {
     let bulkhead = t.bulkhead(config());
     t.fail(&bulkhead, 4).await;
-    // One success in between, and the count starts again.
+    // A success resets the count.
     t.succeed(&bulkhead, 1).await;
     t.fail(&bulkhead, 4).await;
     assert_eq!(circuit_state(&bulkhead), CircuitState::Closed);
@@ -60,7 +60,7 @@ async fn the_fifth_failure_in_a_row_opens_and_the_third_success_closes(t: Stage)
 }
 
 /// Hazard H29.
-async fn a_rate_opens_at_its_threshold_not_above_it(t: Stage) {
+async fn a_rate_equal_to_its_threshold_opens(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .sliding_window(SlidingWindow::Count(4))
@@ -73,17 +73,17 @@ async fn a_rate_opens_at_its_threshold_not_above_it(t: Stage) {
     assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
 }
 
-async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back(t: Stage) {
+async fn an_open_circuit_rejects_at_once_with_retry_after(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     t.fail(&bulkhead, 1).await;
     t.advance(10 * SECOND).await;
     let (control, operation) = work();
-    let refused = now_or_never(bulkhead.execute(operation)).unwrap_err();
+    let rejected = now_or_never(bulkhead.execute(operation)).unwrap_err();
     assert!(!control.has_begun());
-    assert!(refused.is_rejection());
-    assert_eq!(refused.retry_after(), Some(20 * SECOND));
+    assert!(rejected.is_rejection());
+    assert_eq!(rejected.retry_after(), Some(20 * SECOND));
     assert_eq!(
-        refused.to_string(),
+        rejected.to_string(),
         r#"bulkhead "ledger" rejected the call: circuit is open, retry in 20s"#
     );
     let stats = bulkhead.stats();
@@ -99,13 +99,13 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back(t: Stage) {
 }
 
 /// Hazard P06, H17, H18, H19.
-async fn an_old_outcome_neither_closes_nor_reopens(t: Stage) {
+async fn a_stale_outcome_neither_closes_nor_reopens(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(2).success_threshold(1));
     let (old_success, first) = t.running(&bulkhead).await;
     let (old_failure, second) = t.running(&bulkhead).await;
     let (older_failure, third) = t.running(&bulkhead).await;
     t.fail(&bulkhead, 2).await;
-    // While open: no cooldown is skipped,
+    // While open: the isolation is not shortened.
     old_success.succeed();
     assert_eq!(first.await, Ok(1));
     assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
@@ -113,20 +113,20 @@ async fn an_old_outcome_neither_closes_nor_reopens(t: Stage) {
         bulkhead.circuit_breaker().unwrap().snapshot().retry_after,
         Some(30 * SECOND)
     );
-    // while half-open: no probe was meant,
+    // While half-open: the call was not a probe.
     t.advance(30 * SECOND).await;
     assert_eq!(circuit_state(&bulkhead), CircuitState::HalfOpen);
     old_failure.fail();
     assert!(second.await.is_err());
     assert_eq!(circuit_state(&bulkhead), CircuitState::HalfOpen);
-    // and while closed again: it is not counted.
+    // While closed again: the outcome is not counted.
     t.succeed(&bulkhead, 1).await;
     assert_eq!(circuit_state(&bulkhead), CircuitState::Closed);
     older_failure.fail();
     assert!(third.await.is_err());
     t.fail(&bulkhead, 1).await;
     assert_eq!(circuit_state(&bulkhead), CircuitState::Closed);
-    // In the statistics they are all there.
+    // The statistics count all of them.
     assert_eq!(
         (bulkhead.stats().successful, bulkhead.stats().failed),
         (2, 5)
@@ -134,7 +134,7 @@ async fn an_old_outcome_neither_closes_nor_reopens(t: Stage) {
 }
 
 /// Hazard H22.
-async fn an_old_outcome_does_not_land_in_a_fresh_window(t: Stage) {
+async fn a_stale_outcome_is_not_counted_in_a_new_window(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .sliding_window(SlidingWindow::Count(10))
         .failure_threshold(2);
@@ -142,7 +142,7 @@ async fn an_old_outcome_does_not_land_in_a_fresh_window(t: Stage) {
     let (old, call) = t.running(&bulkhead).await;
     t.fail(&bulkhead, 1).await;
     let circuit = bulkhead.circuit_breaker().unwrap();
-    circuit.reset();
+    circuit.close();
     old.fail();
     assert!(call.await.is_err());
     assert_eq!(circuit.snapshot().counts.calls, 0);
@@ -163,22 +163,25 @@ async fn a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
     let (control, running) = t.running(&bulkhead).await;
     circuit.open_for(SECOND);
     t.advance(SECOND).await;
-    let refused = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
-    assert!(matches!(refused, BulkheadError::Full { .. }), "{refused:?}");
+    let rejected = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
+    assert!(
+        matches!(rejected, BulkheadError::Full { .. }),
+        "{rejected:?}"
+    );
     let opened = events.next().await;
     assert!(
         matches!(opened, Some(CircuitEvent::Transition(opened)) if opened.to == CircuitState::Open)
     );
     assert!(
         crate::stage::poll_once(std::pin::pin!(events.next())).is_pending(),
-        "a refusal moved the circuit"
+        "a rejection changed the state"
     );
     control.succeed();
     running.await.unwrap();
 }
 
 /// Hazard P09, H14, H16.
-async fn the_state_is_right_without_traffic(t: Stage) {
+async fn the_state_is_current_without_traffic(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     t.fail(&bulkhead, 1).await;
     assert_eq!(
@@ -188,7 +191,7 @@ async fn the_state_is_right_without_traffic(t: Stage) {
     t.advance(30 * SECOND - Duration::from_millis(1)).await;
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     t.advance(Duration::from_millis(1)).await;
-    // No timer, no call: looking is enough.
+    // Without a timer or a call: the query performs the transition.
     assert_eq!(
         (bulkhead.state(), bulkhead.is_healthy()),
         (BulkheadState::Degraded, true)
@@ -197,7 +200,7 @@ async fn the_state_is_right_without_traffic(t: Stage) {
 }
 
 /// Hazard H57, H59.
-async fn an_old_failure_does_not_open_after_an_idle_hour(t: Stage) {
+async fn failures_of_an_hour_ago_are_not_counted(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_count_threshold(3)
         .sliding_window(SlidingWindow::Time {
@@ -213,21 +216,21 @@ async fn an_old_failure_does_not_open_after_an_idle_hour(t: Stage) {
     assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
 }
 
-async fn manual_controls_are_seen_by_calls(t: Stage) {
+async fn manual_changes_affect_calls(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).success_threshold(1));
     let circuit = bulkhead.circuit_breaker().unwrap();
     circuit.force_open();
     t.advance(3600 * SECOND).await;
-    let refused = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
+    let rejected = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
     assert!(matches!(
-        refused,
+        rejected,
         BulkheadError::CircuitOpen {
             reason: RejectionReason::ForcedOpen,
             ..
         }
     ));
     assert_eq!(
-        (refused.retry_after(), bulkhead.state()),
+        (rejected.retry_after(), bulkhead.state()),
         (None, BulkheadState::Isolated)
     );
     circuit.disable();
@@ -237,14 +240,14 @@ async fn manual_controls_are_seen_by_calls(t: Stage) {
     t.fail(&bulkhead, 10).await;
     assert_eq!(circuit.snapshot().counts.failures, 10);
     circuit.open_for(5 * SECOND);
-    let refused = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
-    assert_eq!(refused.retry_after(), Some(5 * SECOND));
+    let rejected = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
+    assert_eq!(rejected.retry_after(), Some(5 * SECOND));
     circuit.half_open();
     t.succeed(&bulkhead, 1).await;
     assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
-async fn without_a_circuit_breaker_nothing_ever_opens(t: Stage) {
+async fn a_disabled_circuit_breaker_never_opens(t: Stage) {
     let bulkhead = t.bulkhead(config().circuit_breaker_enabled(false).failure_threshold(1));
     t.fail(&bulkhead, 100).await;
     assert!(bulkhead.circuit_breaker().is_none());
@@ -257,7 +260,7 @@ async fn without_a_circuit_breaker_nothing_ever_opens(t: Stage) {
 }
 
 /// Hazard H24, H25.
-async fn events_come_once_and_in_order(t: Stage) {
+async fn events_are_emitted_once_and_in_order(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).success_threshold(1));
     let events = bulkhead.events();
     t.fail(&bulkhead, 1).await;
@@ -271,8 +274,8 @@ async fn events_come_once_and_in_order(t: Stage) {
     let seen: Vec<_> = events
         .take(5)
         .map(|event| match event {
-            CircuitEvent::Transition(change) => (change.from, change.to, change.cause),
-            missed => panic!("{missed:?}"),
+            CircuitEvent::Transition(it) => (it.from, it.to, it.cause),
+            other => panic!("{other:?}"),
         })
         .collect()
         .await;
@@ -290,7 +293,7 @@ async fn events_come_once_and_in_order(t: Stage) {
 }
 
 /// Hazard H26.
-async fn a_timer_that_is_set_changes_no_state_that_came_by_hand(t: Stage) {
+async fn a_pending_timer_does_not_change_a_manual_state(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(1)
         .automatic_half_open(true);
@@ -311,7 +314,7 @@ async fn a_timer_that_is_set_changes_no_state_that_came_by_hand(t: Stage) {
 }
 
 /// Hazard H63.
-async fn the_minimum_number_of_calls_holds_for_slow_calls(t: Stage) {
+async fn the_minimum_number_of_calls_applies_to_slow_calls(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .slow_call_duration_threshold(SECOND)
         .slow_call_rate_threshold(0.5)
@@ -330,7 +333,7 @@ async fn the_minimum_number_of_calls_holds_for_slow_calls(t: Stage) {
 }
 
 /// Hazard H78.
-async fn a_listener_may_use_the_bulkhead(t: Stage) {
+async fn an_event_receiver_may_use_the_bulkhead(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     let mut events = bulkhead.events();
     let listener = t.spawn({
@@ -339,7 +342,7 @@ async fn a_listener_may_use_the_bulkhead(t: Stage) {
             let opened = events.next().await;
             assert!(matches!(opened, Some(CircuitEvent::Transition(_))));
             assert_eq!(bulkhead.state(), BulkheadState::Isolated);
-            bulkhead.circuit_breaker().unwrap().reset();
+            bulkhead.circuit_breaker().unwrap().close();
             bulkhead.execute(async { Answer::Ok(5) }).await
         }
     });
@@ -348,7 +351,7 @@ async fn a_listener_may_use_the_bulkhead(t: Stage) {
 }
 
 /// Hazard H85.
-async fn refusals_are_counted_by_their_cause(t: Stage) {
+async fn rejections_are_counted_by_reason(t: Stage) {
     let bulkhead = t.bulkhead(
         config()
             .max_concurrent_calls(1)
@@ -376,9 +379,9 @@ async fn refusals_are_counted_by_their_cause(t: Stage) {
     t.advance(30 * SECOND).await;
     let (control, probe) = t.running(&bulkhead).await;
     for _ in 0..3 {
-        let refused = call().await.unwrap_err();
+        let rejected = call().await.unwrap_err();
         assert!(matches!(
-            refused,
+            rejected,
             BulkheadError::CircuitOpen {
                 reason: RejectionReason::ProbeLimit,
                 ..
@@ -391,7 +394,7 @@ async fn refusals_are_counted_by_their_cause(t: Stage) {
     for _ in 0..4 {
         assert!(call().await.is_err());
     }
-    bulkhead.circuit_breaker().unwrap().reset();
+    bulkhead.circuit_breaker().unwrap().close();
     bulkhead.shutdown();
     for _ in 0..5 {
         assert!(matches!(call().await, Err(BulkheadError::Shutdown { .. })));
@@ -416,7 +419,7 @@ async fn refusals_are_counted_by_their_cause(t: Stage) {
     assert_eq!(rejected.total(), 16);
 }
 
-async fn recovery_is_a_full_round(t: Stage) {
+async fn a_circuit_can_open_and_recover_repeatedly(t: Stage) {
     let bulkhead = t.bulkhead(config().failure_threshold(3).success_threshold(2));
     for _ in 0..5 {
         t.fail(&bulkhead, 3).await;

@@ -1,4 +1,4 @@
-//! Half-open: how many pass, and that it always ends.
+//! Half-open: how many probes are admitted, and that the state always ends.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::work::{Answer, work};
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    fifty_callers_three_probes,
-    twenty_callers_one_transition,
-    a_hung_probe_is_lost_and_others_are_refused_meanwhile,
-    an_ignored_probe_gives_its_slot_back,
-    a_panicking_classifier_ends_the_trial,
-    a_cancelled_probe_gives_its_slot_back,
-    a_call_that_waits_holds_no_probe_slot,
-    a_dropped_permit_gives_its_slot_back,
-    an_old_call_adds_no_slot,
-    no_more_than_permitted_pass_at_the_switch,
-    few_probes_decide_whatever_the_minimum_number_of_calls,
-    low_traffic_recovers_at_its_own_pace,
-    a_failed_probe_refuses_those_who_wait,
+    fifty_callers_get_three_probes,
+    twenty_callers_cause_one_transition,
+    a_hung_probe_times_out_and_others_are_rejected,
+    an_ignored_probe_releases_its_slot,
+    a_panicking_classifier_fails_the_probe,
+    a_cancelled_probe_releases_its_slot,
+    a_queued_call_holds_no_probe_slot,
+    a_dropped_permit_releases_its_slot,
+    a_stale_call_releases_no_slot,
+    the_probe_limit_holds_when_the_isolation_elapses,
+    a_sample_decides_below_the_minimum_number_of_calls,
+    a_circuit_with_few_calls_recovers,
+    a_failed_probe_rejects_queued_calls,
 ];
 
 fn config() -> BulkheadConfig {
@@ -36,8 +36,8 @@ fn config() -> BulkheadConfig {
         .failure_threshold(1)
 }
 
-/// A bulkhead whose isolation is over.
-async fn due(t: &Stage, config: BulkheadConfig) -> Bulkhead {
+/// Returns a bulkhead with a circuit that opened and whose isolation has elapsed.
+async fn isolation_elapsed(t: &Stage, config: BulkheadConfig) -> Bulkhead {
     let bulkhead = t.bulkhead(config);
     t.fail(&bulkhead, 1).await;
     t.advance(30 * SECOND).await;
@@ -53,17 +53,17 @@ fn slots(bulkhead: &Bulkhead) -> Option<u32> {
 }
 
 /// Hazard P04.
-async fn fifty_callers_three_probes(t: Stage) {
-    let bulkhead = due(&t, config()).await;
+async fn fifty_callers_get_three_probes(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config()).await;
     let mut probes = Vec::new();
-    let mut refused = 0;
+    let mut rejected = 0;
     for _ in 0..50 {
         let (control, operation) = work();
         let mut call = Box::pin(bulkhead.execute(operation));
         match poll_once(call.as_mut()) {
             std::task::Poll::Pending => probes.push((control, call)),
-            std::task::Poll::Ready(answer) => {
-                let error = answer.unwrap_err();
+            std::task::Poll::Ready(result) => {
+                let error = result.unwrap_err();
                 assert!(matches!(
                     error,
                     BulkheadError::CircuitOpen {
@@ -72,11 +72,11 @@ async fn fifty_callers_three_probes(t: Stage) {
                         ..
                     }
                 ));
-                refused += 1;
+                rejected += 1;
             }
         }
     }
-    assert_eq!((probes.len(), refused), (3, 47));
+    assert_eq!((probes.len(), rejected), (3, 47));
     for (control, call) in probes {
         control.succeed();
         assert_eq!(call.await, Ok(1));
@@ -85,7 +85,7 @@ async fn fifty_callers_three_probes(t: Stage) {
 }
 
 /// Hazard P05.
-async fn twenty_callers_one_transition(t: Stage) {
+async fn twenty_callers_cause_one_transition(t: Stage) {
     let bulkhead = t.bulkhead(config());
     let mut events = bulkhead.events();
     t.fail(&bulkhead, 1).await;
@@ -109,10 +109,10 @@ async fn twenty_callers_one_transition(t: Stage) {
     bulkhead.circuit_breaker().unwrap().close();
     let mut to = Vec::new();
     while to.last() != Some(&CircuitState::Closed) {
-        let Some(CircuitEvent::Transition(change)) = events.next().await else {
+        let Some(CircuitEvent::Transition(transition)) = events.next().await else {
             panic!("an event is missing")
         };
-        to.push(change.to);
+        to.push(transition.to);
     }
     assert_eq!(
         to,
@@ -125,39 +125,39 @@ async fn twenty_callers_one_transition(t: Stage) {
 }
 
 /// Hazard H01, H03, H13.
-async fn a_hung_probe_is_lost_and_others_are_refused_meanwhile(t: Stage) {
-    let bulkhead = due(&t, config().success_threshold(1)).await;
+async fn a_hung_probe_times_out_and_others_are_rejected(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     let mut events = bulkhead.events();
     let (hung, probe) = t.running(&bulkhead).await;
-    let refused = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
+    let rejected = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
     assert!(matches!(
-        refused,
+        rejected,
         Err(BulkheadError::CircuitOpen {
             reason: RejectionReason::ProbeLimit,
             ..
         })
     ));
     t.advance(30 * SECOND).await;
-    // Lost: a failed probe, without anybody's help.
+    // The probe has timed out, which is a failure.
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     let _half_open = events.next().await;
-    let lost = events.next().await;
+    let timed_out = events.next().await;
     assert!(
-        matches!(&lost, Some(CircuitEvent::Transition(lost)) if lost.cause == TransitionCause::ProbeLost),
-        "{lost:?}"
+        matches!(&timed_out, Some(CircuitEvent::Transition(it)) if it.cause == TransitionCause::ProbeTimedOut),
+        "{timed_out:?}"
     );
     t.advance(30 * SECOND).await;
     t.succeed(&bulkhead, 1).await;
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
-    // When it comes back after all, it changes nothing.
+    // Its late outcome changes nothing.
     hung.fail();
     assert!(probe.await.is_err());
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
 /// Hazard H02.
-async fn an_ignored_probe_gives_its_slot_back(t: Stage) {
-    let bulkhead = due(&t, config().success_threshold(1)).await;
+async fn an_ignored_probe_releases_its_slot(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     let ignoring = bulkhead.classified(|_: &Answer| Outcome::Ignored);
     for _ in 0..10 {
         assert_eq!(ignoring.execute(async { Ok(1) }).await, Ok(1));
@@ -171,10 +171,10 @@ async fn an_ignored_probe_gives_its_slot_back(t: Stage) {
 }
 
 /// Hazard H04.
-async fn a_panicking_classifier_ends_the_trial(t: Stage) {
-    let bulkhead = due(&t, config().success_threshold(1)).await;
-    let judge = |_: &Answer| -> Outcome { panic!("can't tell") };
-    let probe = bulkhead.call().classify(judge).execute(async { Ok(1) });
+async fn a_panicking_classifier_fails_the_probe(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
+    let classify = |_: &Answer| -> Outcome { panic!("classifier") };
+    let probe = bulkhead.call().classify(classify).execute(async { Ok(1) });
     assert!(AssertUnwindSafe(probe).catch_unwind().await.is_err());
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     t.advance(30 * SECOND).await;
@@ -183,8 +183,8 @@ async fn a_panicking_classifier_ends_the_trial(t: Stage) {
 }
 
 /// Hazard H05.
-async fn a_cancelled_probe_gives_its_slot_back(t: Stage) {
-    let bulkhead = due(&t, config().success_threshold(1)).await;
+async fn a_cancelled_probe_releases_its_slot(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     for _ in 0..10 {
         let (_never, probe) = t.running(&bulkhead).await;
         assert_eq!(slots(&bulkhead), Some(0));
@@ -198,10 +198,9 @@ async fn a_cancelled_probe_gives_its_slot_back(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-/// The only permit is held by an old call: a probe that took its slot before it has a permit
-/// would keep others out without being one.
+/// A call that took a probe slot before it has a permit would block others without being a probe.
 /// Hazard H07.
-async fn a_call_that_waits_holds_no_probe_slot(t: Stage) {
+async fn a_queued_call_holds_no_probe_slot(t: Stage) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(1).success_threshold(2));
     let (old, running) = t.running(&bulkhead).await;
     bulkhead.circuit_breaker().unwrap().half_open();
@@ -222,15 +221,15 @@ async fn a_call_that_waits_holds_no_probe_slot(t: Stage) {
 }
 
 /// Hazard H11, H12.
-async fn a_dropped_permit_gives_its_slot_back(t: Stage) {
-    let bulkhead = due(&t, config().success_threshold(1)).await;
+async fn a_dropped_permit_releases_its_slot(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     drop(bulkhead.try_acquire().unwrap());
     assert_eq!(slots(&bulkhead), Some(1));
-    // Dropped by a panic, too.
+    // The same if a panic drops it.
     let permit = bulkhead.try_acquire().unwrap();
     let panics = async move {
         let _permit = permit;
-        panic!("a bug of the user's") as ()
+        panic!("a bug in the caller") as ()
     };
     assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err());
     assert_eq!(slots(&bulkhead), Some(1));
@@ -239,7 +238,7 @@ async fn a_dropped_permit_gives_its_slot_back(t: Stage) {
 }
 
 /// Hazard H20, H21.
-async fn an_old_call_adds_no_slot(t: Stage) {
+async fn a_stale_call_releases_no_slot(t: Stage) {
     let bulkhead = t.bulkhead(config().success_threshold(1));
     let (_never, cancelled) = t.running(&bulkhead).await;
     let (ends, ending) = t.running(&bulkhead).await;
@@ -258,10 +257,10 @@ async fn an_old_call_adds_no_slot(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-/// All at once on several threads, at the moment the isolation is over.
+/// All callers start on several threads when the isolation has elapsed.
 /// Hazard H27.
-async fn no_more_than_permitted_pass_at_the_switch(t: Stage) {
-    let bulkhead = due(&t, config().success_threshold(2)).await;
+async fn the_probe_limit_holds_when_the_isolation_elapses(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(2)).await;
     let callers: Vec<_> = (0..64)
         .map(|_| {
             let bulkhead = bulkhead.clone();
@@ -278,14 +277,14 @@ async fn no_more_than_permitted_pass_at_the_switch(t: Stage) {
 }
 
 /// Hazard H09.
-async fn few_probes_decide_whatever_the_minimum_number_of_calls(t: Stage) {
+async fn a_sample_decides_below_the_minimum_number_of_calls(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .minimum_number_of_calls(100)
         .permitted_calls_in_half_open(2);
     let bulkhead = t.bulkhead(config().circuit_breaker(rules));
     let circuit = bulkhead.circuit_breaker().unwrap();
-    // A second trial is as free as the first.
+    // Every half-open state starts with all slots.
     for _ in 0..3 {
         circuit.half_open();
         t.fail(&bulkhead, 2).await;
@@ -296,10 +295,10 @@ async fn few_probes_decide_whatever_the_minimum_number_of_calls(t: Stage) {
     }
 }
 
-/// One call a minute: closed by its third probe.
+/// One call per minute; the third probe closes.
 /// Hazard H15.
-async fn low_traffic_recovers_at_its_own_pace(t: Stage) {
-    let bulkhead = due(&t, config()).await;
+async fn a_circuit_with_few_calls_recovers(t: Stage) {
+    let bulkhead = isolation_elapsed(&t, config()).await;
     for _ in 0..2 {
         t.succeed(&bulkhead, 1).await;
         assert_eq!(bulkhead.state(), BulkheadState::Degraded);
@@ -309,7 +308,7 @@ async fn low_traffic_recovers_at_its_own_pace(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn a_failed_probe_refuses_those_who_wait(t: Stage) {
+async fn a_failed_probe_rejects_queued_calls(t: Stage) {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(1)
         .success_threshold(5);
@@ -319,16 +318,16 @@ async fn a_failed_probe_refuses_those_who_wait(t: Stage) {
     let (never, queued) = t.waiting(&bulkhead).await;
     control.fail();
     assert!(probe.await.is_err());
-    let refused = queued.await.unwrap_err();
+    let rejected = queued.await.unwrap_err();
     assert!(
         matches!(
-            refused,
+            rejected,
             BulkheadError::CircuitOpen {
                 reason: RejectionReason::Open,
                 ..
             }
         ),
-        "{refused:?}"
+        "{rejected:?}"
     );
     assert!(!never.has_begun());
 }

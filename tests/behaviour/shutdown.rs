@@ -151,7 +151,7 @@ async fn a_bulkhead_can_be_changed_but_not_revived(t: Stage) {
         bulkhead.try_acquire(),
         Err(BulkheadError::Shutdown { .. })
     ));
-    bulkhead.circuit_breaker().unwrap().reset();
+    bulkhead.circuit_breaker().unwrap().close();
     assert_eq!(bulkhead.state(), BulkheadState::ShutDown);
     assert_eq!(bulkhead.stats().permits_in_use, 1);
     permit.succeed();

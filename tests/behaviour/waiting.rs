@@ -251,7 +251,7 @@ async fn calls_wait_again_after_a_reset(t: Stage) {
     let circuit = bulkhead.circuit_breaker().unwrap();
     circuit.open();
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
-    circuit.reset();
+    circuit.close();
     assert_eq!(circuit.state(), CircuitState::Closed);
     let (second, queued) = t.waiting(&bulkhead).await;
     control.succeed();

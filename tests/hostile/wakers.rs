@@ -142,7 +142,7 @@ fn wakers_may_reenter_the_bulkhead() {
             (|permit: bulkman::Permit, _| permit.fail()) as fn(bulkman::Permit, &Bulkhead),
             |_permit, bulkhead| bulkhead.circuit_breaker().unwrap().force_open(),
         ] {
-            circuit.reset();
+            circuit.close();
             let permit = bulkhead.try_acquire().unwrap();
             let before = waker.woken();
             let mut waiter = Box::pin(bulkhead.acquire());

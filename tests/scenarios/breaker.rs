@@ -15,37 +15,37 @@ use bulkman::testing::ManualRuntime;
 use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::Stream;
 
-use crate::Play;
+use crate::Runner;
 use crate::parse::{Expected, Step, millis, number, times};
 
-/// Where the time comes from.
+/// The source of the time.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Clock {
-    /// The circuit asks its runtime.
+    /// The circuit reads the clock of its runtime.
     Runtime,
-    /// Every call that can take the time is given it.
+    /// The time is passed to every method that accepts it.
     Argument,
 }
 
-/// Plays one scenario.
-pub(crate) struct Player {
+/// Runs one scenario.
+pub(crate) struct BreakerRunner {
     clock: Clock,
     runtime: ManualRuntime,
     breaker: &'static CircuitBreaker,
     events: CircuitEvents,
-    out: HashMap<String, Admission<'static>>,
-    /// Admissions whose name was given to a later one: still out.
-    forgotten: Vec<Admission<'static>>,
-    answer: Option<Result<(), CircuitOpen>>,
+    in_flight: HashMap<String, Admission<'static>>,
+    /// Admissions that lost their name to a later one and are still in flight.
+    renamed: Vec<Admission<'static>>,
+    result: Option<Result<(), CircuitOpen>>,
 }
 
-impl Player {
+impl BreakerRunner {
     pub(crate) fn new(cfg: &[(String, String)], clock: Clock) -> Result<Self, String> {
         let runtime = ManualRuntime::new();
         let config = config(cfg)?;
         let breaker =
             CircuitBreaker::new("scenario", config, runtime.clone()).map_err(|e| e.to_string())?;
-        // Leaked, so that admissions can be kept beside it.
+        // Leaked, so that its admissions can be stored in the same struct.
         let breaker: &'static _ = Box::leak(Box::new(breaker));
         let events = breaker.events();
         Ok(Self {
@@ -53,9 +53,9 @@ impl Player {
             runtime,
             breaker,
             events,
-            out: HashMap::new(),
-            forgotten: Vec::new(),
-            answer: None,
+            in_flight: HashMap::new(),
+            renamed: Vec::new(),
+            result: None,
         })
     }
 
@@ -74,10 +74,10 @@ impl Player {
             ("ok" | "err" | "ign" | "drop" | "panic", [name, rest @ ..]) => {
                 let options = Options::parse(rest, false)?;
                 let admission = self
-                    .out
+                    .in_flight
                     .remove(*name)
-                    .ok_or_else(|| format!("{name} is not out"))?;
-                self.settle(admission, op, options.ran)?;
+                    .ok_or_else(|| format!("{name} is not in flight"))?;
+                self.record(admission, op, options.ran)?;
             }
             ("rec" | "call", [how, rest @ ..]) => {
                 if *how == "ign" && op == "rec" {
@@ -86,12 +86,12 @@ impl Player {
                 let options = Options::parse(rest, true)?;
                 for _ in 0..options.times {
                     if let Some(admission) = self.acquire() {
-                        self.settle(admission, how, options.ran)?;
+                        self.record(admission, how, options.ran)?;
                     }
                 }
             }
             ("force", [state, rest @ ..]) => self.force(state, rest)?,
-            ("reset", []) => self.breaker.reset(),
+            ("reset", []) => self.breaker.close(),
             ("get", []) => {}
             _ => return Err(format!("unknown operation {op} {args:?}")),
         }
@@ -105,11 +105,11 @@ impl Player {
         };
         match result {
             Ok(admission) => {
-                self.answer = Some(Ok(()));
+                self.result = Some(Ok(()));
                 Some(admission)
             }
-            Err(refusal) => {
-                self.answer = Some(Err(refusal));
+            Err(rejection) => {
+                self.result = Some(Err(rejection));
                 None
             }
         }
@@ -117,11 +117,11 @@ impl Player {
 
     fn keep(&mut self, name: String, admission: Option<Admission<'static>>) {
         if let Some(admission) = admission {
-            self.forgotten.extend(self.out.insert(name, admission));
+            self.renamed.extend(self.in_flight.insert(name, admission));
         }
     }
 
-    fn settle(
+    fn record(
         &self,
         admission: Admission<'static>,
         how: &str,
@@ -138,11 +138,11 @@ impl Player {
             ("panic", None) => {
                 let unwound = catch_unwind(AssertUnwindSafe(|| {
                     let _admission = admission;
-                    resume_unwind(Box::new("the operation panics"));
+                    resume_unwind(Box::new("operation"));
                 }));
                 return unwound.err().map(drop).ok_or_else(|| "no panic".into());
             }
-            // A guard can't say how long a call took that has unwound through it.
+            // An admission dropped by a panic can't be given a duration.
             ("panic", Some(_)) => Outcome::Failure,
             _ => return Err(format!("unknown outcome {how:?}")),
         };
@@ -186,10 +186,10 @@ impl Player {
     ) -> Result<(), String> {
         let Expected { key, value } = expected;
         let Some(value) = value else {
-            let answer = match &self.answer {
-                None => "no answer yet",
+            let result = match &self.result {
+                None => "no result",
                 Some(Ok(())) => "ok",
-                Some(Err(refusal)) => match refusal.reason {
+                Some(Err(rejection)) => match rejection.reason {
                     RejectionReason::Open => "reject:open",
                     RejectionReason::ProbeLimit => "reject:probes",
                     RejectionReason::ForcedOpen if key == "reject:isolated" => "reject:isolated",
@@ -206,10 +206,10 @@ impl Player {
             ];
             return if !known.contains(&key.as_str()) {
                 Err(format!("unknown expectation {key:?}"))
-            } else if answer == key {
+            } else if result == key {
                 Ok(())
             } else {
-                Err(format!("expected {key}, got {answer}"))
+                Err(format!("expected {key}, got {result}"))
             };
         };
         let counts = &snapshot.counts;
@@ -227,8 +227,8 @@ impl Player {
             "retry_after" => {
                 let got = snapshot.retry_after.unwrap_or_default();
                 // Backoff is computed in floating point.
-                let off = got.abs_diff(millis(value)?);
-                if off < Duration::from_micros(1) {
+                let difference = got.abs_diff(millis(value)?);
+                if difference < Duration::from_micros(1) {
                     Ok(())
                 } else {
                     Err(format!("expected {key}={value}, got {got:?}"))
@@ -240,26 +240,26 @@ impl Player {
         }
     }
 
-    /// The transitions since the last step.
+    /// Returns the transitions since the last step.
     fn take_events(&mut self) -> Result<String, String> {
-        let mut taken = Vec::new();
+        let mut transitions = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(event)) = pin!(&mut self.events).poll_next(&mut context) {
             match event {
                 CircuitEvent::Transition(transition) => {
-                    taken.push(format!("state:{}->{}", transition.from, transition.to));
+                    transitions.push(format!("state:{}->{}", transition.from, transition.to));
                 }
                 other => return Err(format!("unexpected event {other:?}")),
             }
         }
-        Ok(if taken.is_empty() {
+        Ok(if transitions.is_empty() {
             "none".into()
         } else {
-            taken.join(",")
+            transitions.join(",")
         })
     }
 
-    fn look(&self) -> CircuitSnapshot {
+    fn snapshot(&self) -> CircuitSnapshot {
         let now: Instant = self.runtime.now();
         let state = match self.clock {
             Clock::Runtime => self.breaker.state(),
@@ -269,26 +269,23 @@ impl Player {
             Clock::Runtime => self.breaker.snapshot(),
             Clock::Argument => self.breaker.snapshot_at(now),
         };
-        assert_eq!(
-            snapshot.state, state,
-            "a look at the state and a snapshot agree"
-        );
+        assert_eq!(snapshot.state, state, "state and snapshot differ");
         snapshot
     }
 }
 
-impl Play for Player {
+impl Runner for BreakerRunner {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         self.runtime.advance_to(step.at);
         let args: Vec<_> = step.args.iter().map(String::as_str).collect();
         self.act(&step.op, &args)?;
-        let snapshot = self.look();
-        if let (Some(Err(refusal)), "acquire" | "call") = (&self.answer, step.op.as_str()) {
-            // A refusal says the same as a look at the circuit.
+        let snapshot = self.snapshot();
+        if let (Some(Err(rejection)), "acquire" | "call") = (&self.result, step.op.as_str()) {
+            // A rejection and a snapshot have the same `retry_after`.
             same(
                 "retry_after",
-                "of the refusal",
-                refusal.retry_after,
+                "of the rejection",
+                rejection.retry_after,
                 snapshot.retry_after,
             )?;
         }
@@ -299,10 +296,10 @@ impl Play for Player {
     }
 }
 
-/// `cfg` as a configuration; what is absent is off.
+/// Converts `cfg` to a configuration; absent rules are off.
 fn config(cfg: &[(String, String)]) -> Result<CircuitBreakerConfig, String> {
     let mut config = CircuitBreakerConfig::new()
-        .without_failure_threshold()
+        .failure_threshold(None)
         .minimum_number_of_calls(1)
         .probe_timeout(Duration::MAX);
     for (key, value) in cfg {
@@ -337,7 +334,7 @@ fn config(cfg: &[(String, String)]) -> Result<CircuitBreakerConfig, String> {
     Ok(config)
 }
 
-/// `count:N` or `time:BUCKETMSxN`.
+/// Parses `count:N` or `time:BUCKETMSxN`.
 pub(crate) fn sliding_window(value: &str) -> Result<SlidingWindow, String> {
     match value.split_once(':') {
         Some(("count", n)) => Ok(SlidingWindow::Count(number(n)?)),
@@ -360,8 +357,8 @@ fn rule(config: CircuitBreakerConfig, rule: &str) -> Result<CircuitBreakerConfig
     match rule.split_once(">=") {
         Some(("fail_rate", percent)) => Ok(config.failure_rate_threshold(rate(percent)?)),
         Some(("slow_rate", percent)) => Ok(config.slow_call_rate_threshold(rate(percent)?)),
-        Some(("consec_fail", n)) => Ok(config.failure_threshold(number(n)?)),
-        Some(("fails", n)) => Ok(config.failure_count_threshold(number(n)?)),
+        Some(("consec_fail", n)) => Ok(config.failure_threshold(number::<u32>(n)?)),
+        Some(("fails", n)) => Ok(config.failure_count_threshold(number::<u32>(n)?)),
         _ => Err(format!("unknown rule {rule:?}")),
     }
 }
@@ -391,7 +388,7 @@ fn state(name: &str) -> Result<CircuitState, String> {
         "closed" => CircuitState::Closed,
         "open" => CircuitState::Open,
         "half_open" => CircuitState::HalfOpen,
-        // One state, two names.
+        // Two names of one state.
         "forced_open" | "isolated" => CircuitState::ForcedOpen,
         "disabled" => CircuitState::Disabled,
         "metrics_only" => CircuitState::MetricsOnly,
@@ -421,7 +418,7 @@ impl Options {
     }
 }
 
-/// An exact expectation.
+/// Checks an exact expectation.
 pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
     key: &str,
     value: &str,
@@ -438,7 +435,7 @@ pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
     }
 }
 
-/// A percentage, to two decimal places.
+/// Checks a percentage to two decimals.
 pub(crate) fn near(key: &str, value: &str, got: f64) -> Result<(), String> {
     let expected: f64 = number(value)?;
     if (expected - got).abs() < 0.005 + 1e-9 {

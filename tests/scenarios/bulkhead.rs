@@ -13,21 +13,21 @@ use bulkman::future::Acquire;
 use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Permit, QueueOrder};
 
-use crate::Play;
+use crate::Runner;
 use crate::breaker::same;
 use crate::parse::{Expected, Step, millis, number};
 
-/// Plays one scenario.
-pub(crate) struct Player {
+/// Runs one scenario.
+pub(crate) struct BulkheadRunner {
     runtime: ManualRuntime,
     config: BulkheadConfig,
     wait: Option<Duration>,
     bulkhead: Bulkhead,
     held: HashMap<String, Permit>,
     waiting: Vec<Waiter>,
-    /// Numbers wake-ups, so that waiters are polled in the order in which they were woken.
+    /// Numbers the wake-ups, so that waiters are polled in the order in which they were woken.
     clock: Arc<AtomicU64>,
-    answer: Option<&'static str>,
+    result: Option<&'static str>,
     granted: Vec<String>,
     timed_out: Vec<String>,
     cancelled: Vec<String>,
@@ -40,7 +40,7 @@ struct Waiter {
     deadline: Option<Duration>,
 }
 
-/// When a waiter was woken last; 0: not since it was polled.
+/// The number of the last wake-up; 0 if there was none since the last poll.
 struct Woken {
     at: AtomicU64,
     clock: Arc<AtomicU64>,
@@ -55,7 +55,7 @@ impl Wake for Woken {
     }
 }
 
-impl Player {
+impl BulkheadRunner {
     pub(crate) fn new(cfg: &[(String, String)]) -> Result<Self, String> {
         let mut config = BulkheadConfig::new("scenario")
             .circuit_breaker_enabled(false)
@@ -78,7 +78,7 @@ impl Player {
             held: HashMap::new(),
             waiting: Vec::new(),
             clock: Arc::default(),
-            answer: None,
+            result: None,
             granted: Vec::new(),
             timed_out: Vec::new(),
             cancelled: Vec::new(),
@@ -91,15 +91,15 @@ impl Player {
             ("release", [name]) => {
                 self.held
                     .remove(*name)
-                    .ok_or_else(|| format!("{name} holds nothing"))?
+                    .ok_or_else(|| format!("{name} holds no permit"))?
                     .succeed();
             }
             ("cancel", [name]) => {
                 let waiter = self.waiting.iter().position(|waiter| waiter.name == *name);
                 match (waiter, self.held.remove(*name)) {
-                    (Some(place), None) => drop(self.waiting.remove(place)),
+                    (Some(index), None) => drop(self.waiting.remove(index)),
                     (None, Some(permit)) => drop(permit),
-                    _ => return Err(format!("{name} neither waits nor holds")),
+                    _ => return Err(format!("{name} is neither queued nor running")),
                 }
                 self.cancelled.push((*name).to_owned());
             }
@@ -127,7 +127,7 @@ impl Player {
 
     fn acquire(&mut self, name: &str, args: &[&str]) -> Result<(), String> {
         if self.held.contains_key(name) || self.waiting.iter().any(|waiter| waiter.name == name) {
-            return Err(format!("{name} is there already"));
+            return Err(format!("{name} exists already"));
         }
         let (mut call, mut wait, mut cancelled) = (self.bulkhead.call(), self.wait, false);
         for arg in args {
@@ -143,7 +143,7 @@ impl Player {
         let future = Box::pin(call.acquire());
         if cancelled {
             drop(future);
-            self.answer = Some("cancelled");
+            self.result = Some("cancelled");
             self.cancelled.push(name.to_owned());
             return Ok(());
         }
@@ -158,7 +158,7 @@ impl Player {
             woken,
             deadline,
         };
-        self.answer = Some(match waiter.poll() {
+        self.result = Some(match waiter.poll() {
             Poll::Ready(Ok(permit)) => {
                 self.held.insert(waiter.name, permit);
                 "ok"
@@ -173,7 +173,7 @@ impl Player {
         Ok(())
     }
 
-    /// Moves the clock, stopping where a waiter's time is over.
+    /// Advances the clock, and stops at each deadline of a waiter.
     fn advance(&mut self, to: Duration) -> Result<(), String> {
         while let Some(next) = self
             .waiting
@@ -188,25 +188,25 @@ impl Player {
             let before = self.waiting.len();
             self.poll_woken()?;
             if self.waiting.len() == before {
-                return Err(format!("nobody has timed out at {next:?}"));
+                return Err(format!("no waiter timed out at {next:?}"));
             }
         }
         self.runtime.advance_to(to);
         self.poll_woken()
     }
 
-    /// Polls who was woken, and nobody else: a lost wake-up must show.
+    /// Polls only waiters that were woken, so that a lost wake-up is detected.
     fn poll_woken(&mut self) -> Result<(), String> {
         loop {
             let woken = |waiter: &Waiter| waiter.woken.at.load(Ordering::Relaxed);
             let first = (0..self.waiting.len())
-                .filter(|place| woken(&self.waiting[*place]) > 0)
-                .min_by_key(|place| woken(&self.waiting[*place]));
-            let Some(place) = first else { return Ok(()) };
-            match self.waiting[place].poll() {
+                .filter(|index| woken(&self.waiting[*index]) > 0)
+                .min_by_key(|index| woken(&self.waiting[*index]));
+            let Some(index) = first else { return Ok(()) };
+            match self.waiting[index].poll() {
                 Poll::Pending => {}
                 Poll::Ready(Ok(permit)) => {
-                    let name = self.waiting.remove(place).name;
+                    let name = self.waiting.remove(index).name;
                     self.granted.push(name.clone());
                     self.held.insert(name, permit);
                 }
@@ -214,7 +214,7 @@ impl Player {
                     phase: TimeoutPhase::Queued,
                     ..
                 })) => {
-                    self.timed_out.push(self.waiting.remove(place).name);
+                    self.timed_out.push(self.waiting.remove(index).name);
                 }
                 Poll::Ready(Err(error)) => return Err(error.to_string()),
             }
@@ -225,10 +225,10 @@ impl Player {
         let Expected { key, value } = expected;
         let Some(value) = value else {
             return match key.as_str() {
-                "ok" | "queued" | "reject:full" | "cancelled" if self.answer == Some(key) => Ok(()),
+                "ok" | "queued" | "reject:full" | "cancelled" if self.result == Some(key) => Ok(()),
                 "ok" | "queued" | "reject:full" | "cancelled" => Err(format!(
                     "expected {key}, got {}",
-                    self.answer.unwrap_or("no answer")
+                    self.result.unwrap_or("no result")
                 )),
                 _ => Err(format!("unknown expectation {key:?}")),
             };
@@ -258,17 +258,17 @@ impl Player {
     }
 }
 
-impl Play for Player {
+impl Runner for BulkheadRunner {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         self.granted.clear();
         self.timed_out.clear();
         self.cancelled.clear();
-        self.answer = None;
+        self.result = None;
         self.advance(step.at)?;
         let args: Vec<_> = step.args.iter().map(String::as_str).collect();
         self.act(&step.op, &args)?;
         self.poll_woken()?;
-        // Every permit that the bulkhead counts is in somebody's hands.
+        // Every permit that the bulkhead counts is held by a call.
         same(
             "used",
             "as held",
@@ -307,7 +307,7 @@ fn setting(config: BulkheadConfig, key: &str, value: &str) -> Result<BulkheadCon
     })
 }
 
-/// `None`: for ever.
+/// Parses a wait; `None` if it is unlimited.
 fn waiting_time(value: &str) -> Result<Option<Duration>, String> {
     if value == "inf" {
         Ok(None)
@@ -316,5 +316,5 @@ fn waiting_time(value: &str) -> Result<Option<Duration>, String> {
     }
 }
 
-/// The largest queue that can be asked for.
+/// The largest queue that can be configured.
 const UNBOUNDED: usize = 2_147_483_647;

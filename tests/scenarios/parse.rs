@@ -1,10 +1,10 @@
-//! Markdown to scenarios; strict, so that no line is passed over in silence.
+//! Parses scenarios from Markdown; strict, so that no line is skipped silently.
 
 use std::collections::HashSet;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// One table.
+/// One scenario.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) id: String,
@@ -12,11 +12,11 @@ pub(crate) struct Scenario {
     pub(crate) kind: String,
     pub(crate) cfg: Vec<(String, String)>,
     pub(crate) steps: Vec<Step>,
-    /// Of the heading.
+    /// The line of the heading.
     pub(crate) line: usize,
 }
 
-/// One line of a table.
+/// One step of a scenario.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) at: Duration,
@@ -26,14 +26,14 @@ pub(crate) struct Step {
     pub(crate) line: usize,
 }
 
-/// One expectation: `key=value`, or a word alone.
+/// One expectation: `key=value` or a single word.
 #[derive(Debug)]
 pub(crate) struct Expected {
     pub(crate) key: String,
     pub(crate) value: Option<String>,
 }
 
-/// Reads a file; an error begins with its line.
+/// Parses a file; an error begins with the line number.
 pub(crate) fn parse(text: &str) -> Result<Vec<Scenario>, String> {
     let mut scenarios = Vec::new();
     let mut heading: Option<(usize, String, String)> = None;
@@ -65,7 +65,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Scenario>, String> {
     }
 }
 
-/// Milliseconds, to the nanosecond: `1000`, `0.5`.
+/// Parses milliseconds with up to six decimals: `1000`, `0.5`.
 pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     let problem = || format!("not a number of milliseconds: {text:?}");
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -77,18 +77,18 @@ pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(whole) + Duration::from_nanos(nanos))
 }
 
-/// A number, or what was wrong with it.
+/// Parses a number.
 pub(crate) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse()
         .map_err(|_| format!("not a number in range: {text:?}"))
 }
 
-/// `xN`.
+/// Parses `xN`; `None` if `arg` has another form.
 pub(crate) fn times(arg: &str) -> Option<Result<u32, String>> {
     let n = arg.strip_prefix('x')?;
     Some(number(n).and_then(|n| {
         if n == 0 {
-            Err("x0 does nothing".into())
+            Err("x0 has no effect".into())
         } else {
             Ok(n)
         }
@@ -121,7 +121,7 @@ fn scenario(heading: (usize, String, String), block: &[(usize, &str)]) -> Result
     let mut lines = block.iter().filter(|(_, text)| !text.is_empty());
     let kind = match lines.next() {
         Some((_, text)) if text.starts_with("kind ") => text["kind ".len()..].trim().to_owned(),
-        _ => return Err(format!("{line}: {id} does not begin with its kind")),
+        _ => return Err(format!("{line}: {id} does not begin with a kind")),
     };
     let cfg = match lines.next() {
         Some((number, text)) if *text == "cfg" || text.starts_with("cfg ") => {
@@ -140,7 +140,7 @@ fn scenario(heading: (usize, String, String), block: &[(usize, &str)]) -> Result
     for pair in steps.windows(2) {
         if pair[1].at < pair[0].at {
             return Err(format!(
-                "{}: its time lies before that of the step above",
+                "{}: the time is before that of the previous step",
                 pair[1].line
             ));
         }
@@ -163,7 +163,7 @@ fn settings(text: &str) -> Result<Vec<(String, String)>, String> {
                 .split_once('=')
                 .ok_or_else(|| format!("not key=value: {word:?}"))?;
             if !seen.insert(key) {
-                return Err(format!("{key} is there twice"));
+                return Err(format!("{key} is set twice"));
             }
             Ok((key.to_owned(), value.to_owned()))
         })

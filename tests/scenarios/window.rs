@@ -1,4 +1,4 @@
-//! Scenarios of kind `window`, played on a breaker that only keeps its counts.
+//! Scenarios of kind `window`, run on a circuit breaker in the metrics-only state.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use bulkman::circuit_breaker::CircuitState;
 use bulkman::testing::ManualRuntime;
 use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
 
-use crate::Play;
+use crate::Runner;
 use crate::breaker::{near, same, sliding_window};
 use crate::parse::{Step, millis, number, times};
 
-/// Plays one scenario.
-pub(crate) struct Player {
+/// Runs one scenario.
+pub(crate) struct WindowRunner {
     runtime: ManualRuntime,
     breaker: CircuitBreaker,
 }
 
-impl Player {
+impl WindowRunner {
     pub(crate) fn new(cfg: &[(String, String)]) -> Result<Self, String> {
         let mut config = CircuitBreakerConfig::new()
             .initial_state(CircuitState::MetricsOnly)
-            // Longer than whatever `d` says: only `slow` is slow.
+            // Longer than any `d`: only calls marked `slow` are slow.
             .slow_call_duration_threshold(Duration::MAX - Duration::from_nanos(1));
         for (key, value) in cfg {
             config = match key.as_str() {
@@ -54,21 +54,21 @@ impl Player {
         for _ in 0..n {
             self.breaker
                 .try_acquire()
-                .map_err(|refusal| refusal.to_string())?
+                .map_err(|rejection| rejection.to_string())?
                 .record_with_duration(outcome, ran);
         }
         Ok(())
     }
 }
 
-impl Play for Player {
+impl Runner for WindowRunner {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         self.runtime.advance_to(step.at);
         let args: Vec<_> = step.args.iter().map(String::as_str).collect();
         match (step.op.as_str(), args.as_slice()) {
             ("rec", [how, rest @ ..]) => self.record(how, rest)?,
             ("reset", []) => {
-                self.breaker.reset();
+                self.breaker.close();
                 self.breaker.metrics_only();
             }
             ("get", []) => {}

@@ -87,14 +87,12 @@ impl Task {
             if !self.pause().await {
                 continue;
             }
-            let Some(seen) = self.circuit().map(|circuit| circuit.seen()) else {
+            let Some(seen) = self.circuit().map(|circuit| circuit.version()) else {
                 return;
             };
             if self.passes(&check).await {
                 // What opened the circuit again meanwhile is newer than the check.
-                if let Some(circuit) = self
-                    .circuit()
-                    .filter(|circuit| !circuit.refuses_since(seen))
+                if let Some(circuit) = self.circuit().filter(|circuit| !circuit.opened_since(seen))
                 {
                     circuit.half_open_early();
                 }

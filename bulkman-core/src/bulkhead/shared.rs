@@ -44,7 +44,7 @@ impl Inner {
     #[inline]
     pub(crate) fn finish(&self, admitted: Admitted, outcome: Outcome, ran: Option<Duration>) {
         match (admitted.ticket, &self.circuit) {
-            (Some(ticket), Some(circuit)) if circuit.hears(ticket, outcome, ran) => {
+            (Some(ticket), Some(circuit)) if circuit.affects_state(ticket, outcome, ran) => {
                 self.finish_heard(circuit, ticket, outcome, ran);
             }
             // The way of a success that is no news to the circuit: nothing here can panic.
@@ -63,14 +63,14 @@ impl Inner {
         ran: Option<Duration>,
     ) {
         let _ended = Ends(self, Some(outcome));
-        circuit.settle(ticket, outcome, ran);
+        circuit.record(ticket, outcome, ran);
     }
 
     /// As [`finish`](Self::finish), for a call that was dropped while it ran.
     pub(crate) fn abandon(&self, admitted: Admitted) {
         let _ended = Ends(self, None);
         if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
-            circuit.abandon(ticket);
+            circuit.cancel(ticket);
         }
     }
 

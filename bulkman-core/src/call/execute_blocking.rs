@@ -230,7 +230,7 @@ impl<T, E> Spawned<T, E> {
         }
         inner.counters.count(Event::TimedOutRunning);
         if let (Some(circuit), Some(ticket)) = (&inner.circuit, self.ticket) {
-            circuit.settle(ticket, outcome, self.deadlines.ran(&*inner.runtime));
+            circuit.record(ticket, outcome, self.deadlines.ran(&*inner.runtime));
         }
         Poll::Ready(Err(error))
     }

@@ -83,7 +83,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     pub(crate) fn try_admit(&mut self) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
-            Some(circuit) => match circuit.admit_if_all_pass() {
+            Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
                 None => return self.try_admit_slow(),
             },
@@ -132,13 +132,13 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         // all waiters, rejects this call.
         let seen = match &inner.circuit {
             Some(circuit) => {
-                let seen = circuit.seen();
+                let seen = circuit.version();
                 circuit.check().map_err(Rejection::Circuit)?;
                 Some((circuit, seen))
             }
             None => None,
         };
-        let rejects = || seen.is_some_and(|(circuit, seen)| circuit.refuses_since(seen));
+        let rejects = || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
         match inner
             .queue
             .enqueue(priority, deadline, waker, rejects, || inner.runtime.now())
@@ -340,7 +340,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     fn reject_waiter(&self, reason: QueueRejection) -> Rejection {
         match (reason, &self.inner().circuit) {
             (QueueRejection::CircuitOpened, Some(circuit)) => {
-                Rejection::Circuit(circuit.refuse_waiter())
+                Rejection::Circuit(circuit.reject_waiter())
             }
             _ => self.reject_shutdown(),
         }

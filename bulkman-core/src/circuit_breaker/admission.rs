@@ -1,22 +1,21 @@
-//! The right to make one call, and the duty to say how it went.
+//! A call that a circuit has admitted, and the recording of its outcome.
 
 use std::time::{Duration, Instant};
 
-use super::probes::ProbeId;
-use super::shell::Shell;
-use super::word::Word;
+use super::packed_state::Ticket;
+use super::shared::Shared;
 use crate::call::outcome::Outcome;
 use crate::sync::unwind::catch;
 
-/// A call that a circuit has admitted: made by
-/// [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
+/// An admitted call; the caller records its outcome.
 ///
-/// Say how the call went; an admission that is dropped says nothing, and gives a probe slot back.
-/// Dropped by a panic that began during the call, it records a failure (a [`Permit`](crate::Permit)
-/// is cancelled then).
+/// Returned by [`CircuitBreaker::try_acquire`](super::CircuitBreaker::try_acquire).
 ///
-/// An outcome that comes when the circuit has changed its state since the admission is dropped:
-/// it is about a time that is over.
+/// Dropping an admission records nothing and releases its probe slot. There is one exception: if a
+/// panic that began after the admission drops it, a failure is recorded. A
+/// [`Permit`](crate::Permit) counts as cancelled in that case.
+///
+/// An outcome is dropped if the circuit has entered another state since the admission.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
@@ -24,7 +23,7 @@ use crate::sync::unwind::catch;
 ///
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// let admission = breaker.try_acquire().unwrap();
-/// let status = 404; // .. ask the directory ..
+/// let status = 404; // … query the directory …
 /// admission.record(match status {
 ///     200 => Outcome::Success,
 ///     404 => Outcome::Ignored,
@@ -36,41 +35,43 @@ use crate::sync::unwind::catch;
 #[derive(Debug)]
 #[must_use = "an admission that is dropped records nothing"]
 pub struct Admission<'a> {
-    shell: &'a Shell,
-    /// `None` once settled.
+    shared: &'a Shared,
+    /// `None` once the outcome is recorded.
     ticket: Option<Ticket>,
-    /// When the call began, if its length matters.
+    /// When the call began, if its duration is needed.
     started: Option<Instant>,
-    /// Whether a panic that drops it began before the call, or is none of the call's.
-    panicking: bool,
+    /// Whether a panic that drops the admission is not the call's.
+    ignores_panics: bool,
 }
 
 impl<'a> Admission<'a> {
     #[inline]
-    pub(super) fn new(shell: &'a Shell, ticket: Ticket, now: Option<Instant>) -> Self {
+    pub(super) fn new(shared: &'a Shared, ticket: Ticket, now: Option<Instant>) -> Self {
         let started = ticket
             .needs_duration()
-            .then(|| now.unwrap_or_else(|| shell.now()));
+            .then(|| now.unwrap_or_else(|| shared.now()));
         Self {
-            shell,
+            shared,
             ticket: Some(ticket),
             started,
-            panicking: std::thread::panicking(),
+            // A panic that is unwinding already began before the call.
+            ignores_panics: std::thread::panicking(),
         }
     }
 
-    /// For who watches the call itself: whatever else drops the admission says nothing of the call.
-    pub(super) const fn watched(mut self) -> Self {
-        self.panicking = true;
+    /// Records no failure when a panic drops the admission, for callers that catch the call's.
+    pub(super) const fn ignoring_panics(mut self) -> Self {
+        self.ignores_panics = true;
         self
     }
 
-    /// The dependency did its work.
+    /// Records a success.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new().success_threshold(1), ClockOnly)?;
+    /// # let config = CircuitBreakerConfig::new().success_threshold(1);
+    /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// breaker.half_open();
     /// breaker.try_acquire().unwrap().succeed();
     /// assert!(breaker.is_closed());
@@ -81,7 +82,7 @@ impl<'a> Admission<'a> {
         self.record(Outcome::Success);
     }
 
-    /// The dependency failed.
+    /// Records a failure.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -96,7 +97,25 @@ impl<'a> Admission<'a> {
         self.record(Outcome::Failure);
     }
 
-    /// The call ends now. If its length matters, it is the time since the admission.
+    /// Records that the outcome does not count, and releases the probe slot.
+    ///
+    /// ```
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
+    /// breaker.try_acquire().unwrap().ignore();        // the request was invalid
+    /// assert_eq!(breaker.snapshot().counts.consecutive_failures, 0);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[inline]
+    pub fn ignore(self) {
+        self.record(Outcome::Ignored);
+    }
+
+    /// Records an outcome.
+    ///
+    /// The duration of the call is the time since the admission. The clock is read only if the
+    /// configuration needs the duration.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
@@ -108,38 +127,41 @@ impl<'a> Admission<'a> {
     /// ```
     #[inline]
     pub fn record(mut self, outcome: Outcome) {
-        let now = self.started.map(|_| self.shell.now());
+        let now = self.started.map(|_| self.shared.now());
         let ran = now
             .zip(self.started)
             .map(|(now, started)| now.saturating_duration_since(started));
-        self.settle(outcome, ran, now);
+        self.finish(outcome, ran, now);
     }
 
-    /// The call ends now and took `ran`.
+    /// Records an outcome of a call that ends now and took `ran`.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
+    /// # let second = Duration::from_secs(1);
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(second);
     /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
-    /// // The client has measured it.
-    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_secs(2));
+    /// // The client library measures it.
+    /// let ran = Duration::from_secs(2);
+    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, ran);
     /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[inline]
     pub fn record_with_duration(mut self, outcome: Outcome, ran: Duration) {
-        self.settle(outcome, Some(ran), None);
+        self.finish(outcome, Some(ran), None);
     }
 
-    /// The call ended at `now` and took `ran`: reads no clock.
+    /// Records an outcome of a call that ended at `now` and took `ran`, without reading the clock.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
+    /// # let second = Duration::from_secs(1);
+    /// # let config = CircuitBreakerConfig::new().slow_call_duration_threshold(second);
     /// # let breaker = CircuitBreaker::new("ldap", config, ClockOnly)?;
     /// let begin = ClockOnly.now();
     /// let ran = Duration::from_secs(2);
@@ -149,13 +171,13 @@ impl<'a> Admission<'a> {
     /// ```
     #[inline]
     pub fn record_at(mut self, outcome: Outcome, ran: Duration, now: Instant) {
-        self.settle(outcome, Some(ran), Some(now));
+        self.finish(outcome, Some(ran), Some(now));
     }
 
     #[inline]
-    fn settle(&mut self, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
+    fn finish(&mut self, outcome: Outcome, ran: Option<Duration>, now: Option<Instant>) {
         if let Some(ticket) = self.ticket.take() {
-            self.shell.settle(ticket, outcome, ran, now);
+            self.shared.record(ticket, outcome, ran, now);
         }
     }
 }
@@ -164,17 +186,17 @@ impl Drop for Admission<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.end_unsettled(ticket);
+            self.end_dropped(ticket);
         }
     }
 }
 
 impl Admission<'_> {
-    fn end_unsettled(&self, ticket: Ticket) {
-        let failed = std::thread::panicking() && !self.panicking;
-        // The clock may panic, too, and a second panic here would end the process.
+    fn end_dropped(&self, ticket: Ticket) {
+        let failed = std::thread::panicking() && !self.ignores_panics;
+        // The clock may panic too, and a second panic during unwinding would abort the process.
         let now = if failed {
-            catch(|| self.shell.now())
+            catch(|| self.shared.now())
         } else {
             None
         };
@@ -183,23 +205,9 @@ impl Admission<'_> {
                 let ran = self
                     .started
                     .map(|started| now.saturating_duration_since(started));
-                self.shell.settle(ticket, Outcome::Failure, ran, Some(now));
+                self.shared.record(ticket, Outcome::Failure, ran, Some(now));
             }
-            None => self.shell.settle(ticket, Outcome::Ignored, None, None),
+            None => self.shared.record(ticket, Outcome::Ignored, None, None),
         });
-    }
-}
-
-/// An admission as plain data, for who has a guard of their own: settle or abandon it once.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
-    pub(super) word: Word,
-    pub(super) probe: Option<ProbeId>,
-}
-
-impl Ticket {
-    /// Whether the outcome must say how long the call took.
-    pub(crate) const fn needs_duration(self) -> bool {
-        self.word.needs_duration()
     }
 }

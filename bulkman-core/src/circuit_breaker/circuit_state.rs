@@ -1,10 +1,10 @@
-//! The six states, by name.
+//! The six states of a circuit.
 
 use std::fmt;
 
-/// Where a circuit stands.
+/// The state of a circuit breaker.
 ///
-/// The first three follow each other by themselves; the others are entered and left by hand.
+/// The first three follow each other automatically. The others are entered and left manually.
 ///
 /// ```
 /// use bulkman::circuit_breaker::CircuitState;
@@ -20,46 +20,46 @@ use std::fmt;
 )]
 #[non_exhaustive]
 pub enum CircuitState {
-    /// Calls pass and their outcomes are counted.
+    /// Admits all calls and counts their outcomes.
     Closed,
-    /// Calls are refused until the isolation is over.
+    /// Rejects all calls until the isolation has elapsed.
     Open,
-    /// A few probes pass and decide; everybody else is refused.
+    /// Admits a limited number of probes; their outcomes decide the next state.
     HalfOpen,
-    /// Calls are refused until somebody says otherwise.
+    /// Rejects all calls until changed manually.
     ForcedOpen,
-    /// Calls pass and nothing is counted.
+    /// Admits all calls and counts nothing.
     Disabled,
-    /// Calls pass, outcomes are counted, and nothing ever opens the circuit.
+    /// Admits all calls and counts their outcomes, but never opens.
     MetricsOnly,
 }
 
 impl CircuitState {
-    /// Whether every call passes: closed, disabled or metrics-only.
+    /// Returns `true` if every call is admitted: closed, disabled or metrics-only.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::CircuitState;
     /// assert!(CircuitState::Disabled.admits_all());
-    /// assert!(!CircuitState::HalfOpen.admits_all());      // some pass
+    /// assert!(!CircuitState::HalfOpen.admits_all());      // probes are admitted
     /// ```
     #[must_use]
     pub const fn admits_all(self) -> bool {
         matches!(self, Self::Closed | Self::Disabled | Self::MetricsOnly)
     }
 
-    /// Whether every call is refused: open or forced open.
+    /// Returns `true` if every call is rejected: open or forced open.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::CircuitState;
     /// assert!(CircuitState::ForcedOpen.rejects_all());
-    /// assert!(!CircuitState::HalfOpen.rejects_all());     // some pass
+    /// assert!(!CircuitState::HalfOpen.rejects_all());     // probes are admitted
     /// ```
     #[must_use]
     pub const fn rejects_all(self) -> bool {
         matches!(self, Self::Open | Self::ForcedOpen)
     }
 
-    /// The name in lower case, as in logs and metrics: `half_open`.
+    /// Returns the name in lower case, as in logs and metrics: `half_open`.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::CircuitState;

@@ -1,17 +1,20 @@
-//! What a user sets; `settings.rs` says what it comes to, `validate.rs` what is refused.
+//! The configuration of a circuit breaker.
+//!
+//! `resolved.rs` has the defaults, `validate.rs` the ranges.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::circuit_state::CircuitState;
-use super::settings::ResolvedCircuitBreakerConfig;
-use crate::config_error::ConfigError;
 
-/// The rules of a circuit breaker.
+/// The configuration of a circuit breaker.
 ///
-/// Setters take and return the configuration; nothing is checked before
-/// [`validate`](Self::validate) or a constructor. Rates are fractions: 0.5 is half of the calls.
-/// [`settings`](Self::settings) reads everything back, with the defaults filled in.
+/// Setters take and return the configuration. It is validated by [`validate`](Self::validate) and
+/// by constructors, not by setters. [`resolve`](Self::resolve) returns all values, with defaults
+/// resolved.
+///
+/// Rates are fractions: 0.5 is half of the calls. Setters that take `impl Into<Option<_>>` accept
+/// `None`, which switches their rule off. *Isolation* is the time that a circuit stays open.
 ///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
@@ -24,12 +27,12 @@ use crate::config_error::ConfigError;
 ///     .sliding_window(SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 })
 ///     .isolation_duration(Duration::from_secs(10));
 /// assert!(config.validate().is_ok());
-/// // A rate rule alone turns the rule of failures in a row off.
+/// // Setting a rate switches the rule of consecutive failures off.
 /// assert_eq!(config.resolve().failure_threshold, None);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CircuitBreakerConfig {
-    // `None` means "not set" throughout: a rule may depend on whether another was set.
+    // `None` means "not set": the default of a rule may depend on whether another one is set.
     pub(super) consecutive: ConsecutiveRule,
     pub(super) failure_rate_threshold: Option<f64>,
     pub(super) slow_call_rate_threshold: Option<f64>,
@@ -49,67 +52,75 @@ pub struct CircuitBreakerConfig {
 }
 
 impl CircuitBreakerConfig {
-    /// The defaults: 5 failures in a row open, 30 s later 3 successes in a row close.
+    /// Creates a configuration with the defaults.
+    ///
+    /// 5 consecutive failures open the circuit, and 30 s later 3 consecutive successes close it.
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
-    /// let settings = CircuitBreakerConfig::new().resolve();
-    /// assert_eq!(settings.failure_threshold, Some(5));
-    /// assert_eq!(settings.failure_rate_threshold, None);
+    /// let resolved = CircuitBreakerConfig::new().resolve();
+    /// assert_eq!(resolved.failure_threshold, Some(5));
+    /// assert_eq!(resolved.failure_rate_threshold, None);
     /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Opens after `failures` failures in a row; at least 1. Default 5.
+    /// Opens after this number of consecutive failures.
     ///
-    /// Off when [`failure_rate_threshold`](Self::failure_rate_threshold) or
-    /// [`failure_count_threshold`](Self::failure_count_threshold) is set and this is not.
+    /// At least 1. Default: 5. `None` switches the rule off.
+    ///
+    /// If [`failure_rate_threshold`](Self::failure_rate_threshold) or
+    /// [`failure_count_threshold`](Self::failure_count_threshold) is set, the default is off. To
+    /// combine the rules, set this one too. The order of the setters does not matter.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
+    /// # use std::time::Duration;
+    /// let config = CircuitBreakerConfig::new().failure_threshold(2);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().fail();
-    /// breaker.try_acquire().unwrap().succeed();          // begins anew
+    /// breaker.try_acquire().unwrap().succeed();          // the count restarts
     /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
     /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_open());
-    /// # Ok::<(), bulkman::ConfigError>(())
-    /// ```
-    #[must_use]
-    pub fn failure_threshold(mut self, failures: u32) -> Self {
-        self.consecutive = ConsecutiveRule::Failures(failures);
-        self
-    }
-
-    /// Failures in a row never open. Default: see [`failure_threshold`](Self::failure_threshold).
     ///
-    /// ```
-    /// # use bulkman::CircuitBreakerConfig;
-    /// # use std::time::Duration;
-    /// // Slow calls open it, errors don't.
+    /// // Only slow calls open this one.
     /// let config = CircuitBreakerConfig::new()
     ///     .slow_call_duration_threshold(Duration::from_secs(1))
     ///     .slow_call_rate_threshold(0.5)
-    ///     .without_failure_threshold();
+    ///     .failure_threshold(None);
     /// assert_eq!(config.resolve().failure_threshold, None);
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn without_failure_threshold(mut self) -> Self {
-        self.consecutive = ConsecutiveRule::Off;
+    pub fn failure_threshold(mut self, failures: impl Into<Option<u32>>) -> Self {
+        self.consecutive = match failures.into() {
+            Some(failures) => ConsecutiveRule::Failures(failures),
+            None => ConsecutiveRule::Off,
+        };
         self
     }
 
-    /// Opens when failures / calls in the window reaches `rate`, within (0, 1], once
-    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls) are in it. Default off.
+    /// Opens when the failure rate in the window reaches this fraction.
+    ///
+    /// Within (0, 1]. Default: off. `None` switches the rule off.
+    ///
+    /// The rate is failures / calls, computed once the window has
+    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls).
+    ///
+    /// Setting a rate switches the default rule of 5 consecutive failures off. Set
+    /// [`failure_threshold`](Self::failure_threshold) too to use both.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(4);
+    /// let config = CircuitBreakerConfig::new()
+    ///     .failure_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// for _ in 0..2 {
     ///     breaker.try_acquire().unwrap().succeed();
@@ -121,15 +132,20 @@ impl CircuitBreakerConfig {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn failure_rate_threshold(mut self, rate: f64) -> Self {
-        self.failure_rate_threshold = Some(rate);
+    pub fn failure_rate_threshold(mut self, rate: impl Into<Option<f64>>) -> Self {
+        self.failure_rate_threshold = rate.into();
         self
     }
 
-    /// Opens when slow calls / calls in the window reaches `rate`, within (0, 1]. Default off.
+    /// Opens when the rate of slow calls in the window reaches this fraction.
     ///
-    /// Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold). Calls that still run count when
-    /// they end.
+    /// Within (0, 1]. Default: off. `None` switches the rule off.
+    ///
+    /// The rate is slow calls / calls, computed once the window has
+    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls). A call is counted when it ends.
+    ///
+    /// Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold). Unlike a failure
+    /// rate, this rule leaves the default rule of 5 consecutive failures on.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
@@ -140,40 +156,53 @@ impl CircuitBreakerConfig {
     ///     .slow_call_rate_threshold(0.5)
     ///     .minimum_number_of_calls(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_millis(50));
-    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_secs(3));
+    /// for millis in [50, 3_000] {
+    ///     let ran = Duration::from_millis(millis);
+    ///     breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, ran);
+    /// }
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn slow_call_rate_threshold(mut self, rate: f64) -> Self {
-        self.slow_call_rate_threshold = Some(rate);
+    pub fn slow_call_rate_threshold(mut self, rate: impl Into<Option<f64>>) -> Self {
+        self.slow_call_rate_threshold = rate.into();
         self
     }
 
-    /// A call that takes strictly longer is slow; more than zero. Default off. Without a
-    /// [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) slow calls are only counted.
+    /// Sets the duration above which a call is slow.
+    ///
+    /// More than zero. Default: off. `None` switches the measurement off.
+    ///
+    /// A call of exactly this duration is not slow. Slow calls are only counted, unless
+    /// [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) is set.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// let config = CircuitBreakerConfig::new().slow_call_duration_threshold(Duration::from_secs(1));
+    /// let second = Duration::from_secs(1);
+    /// let config = CircuitBreakerConfig::new().slow_call_duration_threshold(second);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_secs(1));
-    /// assert_eq!(breaker.snapshot().counts.slow_calls, 0);
-    /// breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, Duration::from_millis(1001));
-    /// assert_eq!(breaker.snapshot().counts.slow_calls, 1);
+    /// for (millis, slow_calls) in [(1_000, 0), (1_001, 1)] {
+    ///     let ran = Duration::from_millis(millis);
+    ///     breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, ran);
+    ///     assert_eq!(breaker.snapshot().counts.slow_calls, slow_calls);
+    /// }
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn slow_call_duration_threshold(mut self, duration: Duration) -> Self {
-        self.slow_call_duration_threshold = Some(duration);
+    pub fn slow_call_duration_threshold(mut self, duration: impl Into<Option<Duration>>) -> Self {
+        self.slow_call_duration_threshold = duration.into();
         self
     }
 
-    /// Opens at `failures` failures in the window, in a row or not; at least 1, at most the size
-    /// of a count window. Default off.
+    /// Opens at this number of failures in the window, consecutive or not.
+    ///
+    /// At least 1, and at most the size of a count window. Default: off. `None` switches the rule
+    /// off.
+    ///
+    /// Setting a count switches the default rule of 5 consecutive failures off. Set
+    /// [`failure_threshold`](Self::failure_threshold) too to use both.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -190,20 +219,23 @@ impl CircuitBreakerConfig {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn failure_count_threshold(mut self, failures: u32) -> Self {
-        self.failure_count_threshold = Some(failures);
+    pub fn failure_count_threshold(mut self, failures: impl Into<Option<u32>>) -> Self {
+        self.failure_count_threshold = failures.into();
         self
     }
 
-    /// Below this many calls in the window no rate is computed; at least 1, capped at a count
-    /// window's size. Default 10.
+    /// Sets the number of calls in the window below which no rate is computed.
+    ///
+    /// At least 1; capped at the size of a count window. Default: 10.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(3);
+    /// let config = CircuitBreakerConfig::new()
+    ///     .failure_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(3);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().fail();          // the first call of the day
+    /// breaker.try_acquire().unwrap().fail();          // too few calls
     /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
     /// breaker.try_acquire().unwrap().fail();
@@ -211,16 +243,18 @@ impl CircuitBreakerConfig {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
+    #[doc(alias = "minimum_throughput")]
     pub fn minimum_number_of_calls(mut self, calls: u32) -> Self {
         self.minimum_number_of_calls = Some(calls);
         self
     }
 
-    /// What the rates and [`CircuitCounts`](super::CircuitCounts) look at: the last 1 to 1,000,000
-    /// calls, or a time in 1 to 10,000 buckets. Default: the last 100 calls.
+    /// Sets the window of the rules and of [`CircuitCounts`](super::CircuitCounts).
     ///
-    /// Setting it keeps the window also when no rule looks at it, for the counts alone. Without
-    /// it such a circuit counts failures in a row only, and recording a success costs nothing.
+    /// 1 to 1,000,000 calls, or a duration in 1 to 10,000 buckets. Default: the last 100 calls.
+    ///
+    /// A window that is set is maintained for the counts, even if no rule uses it. Otherwise such a
+    /// circuit counts only consecutive failures, and recording a success costs nothing.
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
@@ -232,19 +266,24 @@ impl CircuitBreakerConfig {
     /// # assert!(calls.validate().is_ok() && minute.validate().is_ok());
     /// ```
     #[must_use]
+    #[doc(alias = "sampling_duration")]
     pub fn sliding_window(mut self, window: SlidingWindow) -> Self {
         self.sliding_window = Some(window);
         self
     }
 
-    /// Half-open: `successes` probes in a row close, one failure reopens; 1 to 10,000. Default 3.
+    /// Closes after this number of consecutive successful probes.
     ///
-    /// Also bounds the probes: those out and those that succeeded never exceed it together.
+    /// 1 to 10,000. Default: 3.
+    ///
+    /// One failed probe reopens the circuit. The number also limits the probes: those in flight and
+    /// those that succeeded never exceed it together.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().success_threshold(2), ClockOnly)?;
+    /// let config = CircuitBreakerConfig::new().success_threshold(2);
+    /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.half_open();
     /// breaker.try_acquire().unwrap().succeed();
     /// assert!(breaker.is_half_open());
@@ -258,18 +297,23 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Half-open, instead of [`success_threshold`](Self::success_threshold): after all `calls`
-    /// probes the circuit's own rules, applied to them, decide; 1 to 10,000. Default off.
+    /// Decides half-open by evaluating the thresholds over `calls` probes.
     ///
-    /// The minimum number of calls and the thresholds are capped at `calls`.
+    /// 1 to 10,000. Default: off.
+    ///
+    /// Replaces [`success_threshold`](Self::success_threshold), which requires consecutive
+    /// successes. Setting both is an error. The minimum number of calls and the thresholds are
+    /// capped at `calls`.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5).permitted_calls_in_half_open(4);
+    /// let config = CircuitBreakerConfig::new()
+    ///     .failure_rate_threshold(0.5)
+    ///     .permitted_calls_in_half_open(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.half_open();
-    /// breaker.try_acquire().unwrap().fail();          // one of four is less than half
+    /// breaker.try_acquire().unwrap().fail();          // one of four is below 0.5
     /// for _ in 0..3 {
     ///     breaker.try_acquire().unwrap().succeed();
     /// }
@@ -277,14 +321,18 @@ impl CircuitBreakerConfig {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
+    #[doc(alias = "half_open_max_calls")]
+    #[doc(alias = "permitted_number_of_calls_in_half_open_state")]
     pub fn permitted_calls_in_half_open(mut self, calls: u32) -> Self {
         self.permitted_calls_in_half_open = Some(calls);
         self
     }
 
-    /// The time spent open; more than zero. Default 30 s.
+    /// Sets the isolation, which is the time that the circuit stays open.
     ///
-    /// One so long that it overflows the clock never ends by itself.
+    /// More than zero. Default: 30 s.
+    ///
+    /// A duration that overflows the clock keeps the circuit open until it is changed manually.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -297,20 +345,30 @@ impl CircuitBreakerConfig {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
+    #[doc(alias = "wait_duration_in_open_state")]
+    #[doc(alias = "break_duration")]
+    #[doc(alias = "reset_timeout")]
+    #[doc(alias = "cooldown")]
+    #[doc(alias = "open_duration")]
     pub fn isolation_duration(mut self, duration: Duration) -> Self {
         self.isolation_duration = Some(duration);
         self
     }
 
-    /// Instead of one [`isolation_duration`](Self::isolation_duration): that of the first opening,
-    /// of the second, and so on until a close; the last one repeats. 1 to 1,000 durations, each
-    /// more than zero. Default off.
+    /// Sets the isolation of each successive opening.
+    ///
+    /// 1 to 1,000 durations, each more than zero. Default: off.
+    ///
+    /// The last one repeats. Closing the circuit starts again with the first one. Replaces
+    /// [`isolation_duration`](Self::isolation_duration) and
+    /// [`isolation_backoff`](Self::isolation_backoff). Setting one of them too is an error.
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
     /// # use std::time::Duration;
-    /// // A restart takes seconds; what is not back by then is worse.
-    /// let config = CircuitBreakerConfig::new().isolation_schedule([5, 15, 60].map(Duration::from_secs));
+    /// // A restart takes seconds; a longer outage is probed less often.
+    /// let schedule = [5, 15, 60].map(Duration::from_secs);
+    /// let config = CircuitBreakerConfig::new().isolation_schedule(schedule);
     /// # assert!(config.validate().is_ok());
     /// ```
     #[must_use]
@@ -319,14 +377,16 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Longer isolation with each reopening, until a close: a factor of 1 or more, at most `max`,
-    /// which is at least the [`isolation_duration`](Self::isolation_duration). Default off.
+    /// Extends the isolation with each reopening, until the circuit closes.
+    ///
+    /// Default: off. The first isolation is [`isolation_duration`](Self::isolation_duration); the
+    /// maximum must not be less. See [`IsolationBackoff`].
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
     /// # use bulkman::circuit_breaker::IsolationBackoff;
     /// # use std::time::Duration;
-    /// // 1 s, 2 s, 4 s and so on, up to a minute; each up to a fifth shorter.
+    /// // 1 s, 2 s, 4 s and so on, up to one minute; each is shortened by up to 20 %.
     /// let config = CircuitBreakerConfig::new()
     ///     .isolation_duration(Duration::from_secs(1))
     ///     .isolation_backoff(IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter(0.2));
@@ -338,12 +398,15 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// A probe out for longer is lost: its slot returns and it counts as a failed probe, so that
-    /// a call that hangs can't keep the circuit half-open. More than zero. Default: the (first)
-    /// isolation duration.
+    /// Sets the timeout of probes.
     ///
-    /// [`Duration::MAX`] waits for probes for ever: then only
-    /// [`max_half_open_duration`](Self::max_half_open_duration) ends a hung trial.
+    /// More than zero. Default: the isolation duration, or the first one of a schedule.
+    ///
+    /// Probes that run longer count as failed and free their slot, so a call that hangs can't keep
+    /// the circuit half-open. The call itself is not cancelled.
+    ///
+    /// [`Duration::MAX`] waits for probes indefinitely. Then only
+    /// [`max_half_open_duration`](Self::max_half_open_duration) ends half-open if a probe hangs.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -364,9 +427,11 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// A bound on half-open itself, after which the circuit opens or closes; more than zero.
+    /// Limits how long the circuit stays half-open, and sets what follows.
     ///
-    /// Default off: a dependency with little traffic must be able to recover at its own pace.
+    /// More than zero. Default: off.
+    ///
+    /// It is off by default so that a circuit with few calls has time to recover.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -375,10 +440,11 @@ impl CircuitBreakerConfig {
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// let minute = Duration::from_secs(60);
-    /// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenTimeoutAction::Closed);
+    /// let config = CircuitBreakerConfig::new()
+    ///     .max_half_open_duration(minute, HalfOpenTimeoutAction::Closed);
     /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
     /// breaker.half_open();
-    /// clock.advance(minute);                             // nobody called
+    /// clock.advance(minute);                             // without a call
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -386,16 +452,18 @@ impl CircuitBreakerConfig {
     pub fn max_half_open_duration(
         mut self,
         duration: Duration,
-        then: HalfOpenTimeoutAction,
+        action: HalfOpenTimeoutAction,
     ) -> Self {
-        self.max_half_open_duration = Some((duration, then));
+        self.max_half_open_duration = Some((duration, action));
         self
     }
 
-    /// Leaves the open state by a timer, not only when somebody calls or looks. Default off.
+    /// Moves to half-open on a timer instead of on the next call or query.
     ///
-    /// Worth it when transitions are what you watch: a call and a look at the state see a due
-    /// transition anyway. Needs a runtime with timers and tasks.
+    /// Default: off.
+    ///
+    /// Use it if you watch the transitions: calls and queries perform a transition that is due
+    /// anyway. Needs a runtime with timers and tasks.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -407,22 +475,25 @@ impl CircuitBreakerConfig {
     /// breaker.open();
     /// let mut events = breaker.events();
     /// clock.advance(Duration::from_secs(30));
-    /// assert!(events.try_next().is_some());              // though nobody looked at the state
+    /// assert!(events.try_next().is_some());              // without a call or query
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
+    #[doc(alias = "automatic_transition_from_open_to_half_open_enabled")]
     pub fn automatic_half_open(mut self, automatic: bool) -> Self {
         self.automatic_half_open = automatic;
         self
     }
 
-    /// The state to begin in: any of them. Default closed.
+    /// Sets the initial state.
+    ///
+    /// Any state is possible. Default: closed.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::circuit_breaker::CircuitState;
     /// # use bulkman::runtime::ClockOnly;
-    /// // Not one call before the first health check has succeeded, or half a minute is over.
+    /// // Reject all calls until a health check has succeeded, or 30 s have elapsed.
     /// let config = CircuitBreakerConfig::new().initial_state(CircuitState::Open);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// assert!(breaker.try_acquire().is_err());
@@ -433,38 +504,9 @@ impl CircuitBreakerConfig {
         self.initial_state = Some(state);
         self
     }
-
-    /// Checks every field against its range, and the fields against each other.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::OutOfRange`] with the first field that can't be used.
-    ///
-    /// ```
-    /// # use bulkman::CircuitBreakerConfig;
-    /// let error = CircuitBreakerConfig::new().success_threshold(0).validate().unwrap_err();
-    /// assert_eq!(error.to_string(), "`success_threshold` is 0, must be 1 to 10,000");
-    /// ```
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        super::validate::validate(self)
-    }
-
-    /// What the configuration comes to, with every default filled in.
-    ///
-    /// ```
-    /// # use bulkman::CircuitBreakerConfig;
-    /// # use std::time::Duration;
-    /// let settings = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5)).resolve();
-    /// assert_eq!(settings.probe_timeout, Duration::from_secs(5));
-    /// assert_eq!(settings.minimum_number_of_calls, 10);
-    /// ```
-    #[must_use]
-    pub fn resolve(&self) -> ResolvedCircuitBreakerConfig {
-        ResolvedCircuitBreakerConfig::new(self)
-    }
 }
 
-/// Which calls the rates look at.
+/// The window of calls that the rules use.
 ///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
@@ -480,25 +522,29 @@ impl CircuitBreakerConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SlidingWindow {
-    /// The last so many calls, exactly; 1 to 1,000,000. Takes two bits for each.
+    /// The last `n` calls; 1 to 1,000,000. Takes two bits per call.
     Count(u32),
     /// The calls of the last `length`, in buckets.
     ///
-    /// A bucket leaves as a whole, when the one that many places later begins: with 10 buckets a
-    /// call counts for at least 0.9 and at most 1.0 times `length`. Takes 24 bytes a bucket.
+    /// A bucket is dropped as a whole when the bucket `buckets` positions later begins. With 10
+    /// buckets, a call counts for at least 0.9 and at most 1.0 times `length`. Takes 24 bytes per
+    /// bucket.
     Time {
-        /// At least a nanosecond a bucket.
+        /// The length of the window; at least one nanosecond per bucket.
         length: Duration,
-        /// 1 to 10,000.
+        /// The number of buckets; 1 to 10,000.
         buckets: u32,
     },
 }
 
-/// How the isolation grows: see [`isolation_backoff`](CircuitBreakerConfig::isolation_backoff).
+/// The growth of the isolation with each reopening.
 ///
-/// The n-th automatic opening since a close isolates for
+/// Set by [`isolation_backoff`](CircuitBreakerConfig::isolation_backoff). The *n*-th automatic
+/// opening since the circuit was closed has the isolation
 /// `min(isolation_duration * factor^(n - 1), max)`, shortened by a random part of up to `jitter`.
-/// Opening by hand and a half-open that expires use the length in force and don't raise it.
+///
+/// Opening manually, and a half-open state that times out, use the isolation in force and do not
+/// make the next one longer.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -523,18 +569,21 @@ pub enum SlidingWindow {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct IsolationBackoff {
-    /// 1 or more.
+    /// The factor; 1 or more.
     pub factor: f64,
     /// The longest isolation; at least `isolation_duration`.
     pub max: Duration,
-    /// From 0 up to, not including, 1: with 0.2 an isolation takes 80 to 100 % of its length, so
-    /// that a fleet's probes don't come all at once.
+    /// The largest random part by which an isolation is shortened; within [0, 1).
+    ///
+    /// With 0.2, an isolation takes 80 to 100 % of its duration. This spreads out the probes of many
+    /// processes.
     pub jitter: f64,
 }
 
 impl IsolationBackoff {
-    /// So many times longer with each reopening (`factor`, 1 or more), at most `max`; without
-    /// jitter.
+    /// Multiplies the isolation by `factor` on each reopening, up to `max`, without jitter.
+    ///
+    /// `factor` must be 1 or more.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::IsolationBackoff;
@@ -550,12 +599,12 @@ impl IsolationBackoff {
         }
     }
 
-    /// Shortens each isolation by a random part of up to `jitter`: within [0, 1), default 0.
+    /// Shortens each isolation by a random part of up to `jitter`; within [0, 1). Default 0.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::IsolationBackoff;
     /// # use std::time::Duration;
-    /// // 48 to 60 s once the longest is reached.
+    /// // 48 to 60 s once the maximum is reached.
     /// let backoff = IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter(0.2);
     /// # assert_eq!(backoff.jitter, 0.2);
     /// ```
@@ -566,7 +615,9 @@ impl IsolationBackoff {
     }
 }
 
-/// Where a half-open that lasts too long goes.
+/// What to do when half-open times out.
+///
+/// See [`max_half_open_duration`](CircuitBreakerConfig::max_half_open_duration).
 ///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
@@ -574,8 +625,9 @@ impl IsolationBackoff {
 /// use std::time::Duration;
 ///
 /// let minute = Duration::from_secs(60);
-/// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, HalfOpenTimeoutAction::Open);
-/// assert_eq!(config.resolve().max_half_open_duration, Some((minute, HalfOpenTimeoutAction::Open)));
+/// let action = HalfOpenTimeoutAction::Open;
+/// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, action);
+/// assert_eq!(config.resolve().max_half_open_duration, Some((minute, action)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
@@ -585,13 +637,13 @@ impl IsolationBackoff {
 )]
 #[non_exhaustive]
 pub enum HalfOpenTimeoutAction {
-    /// Open again, for the isolation in force.
+    /// Open for the isolation in force.
     Open,
-    /// Closed.
+    /// Close.
     Closed,
 }
 
-/// Whether failures in a row open, and whether somebody said so.
+/// The rule of consecutive failures, as it was set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ConsecutiveRule {
     #[default]

@@ -1,12 +1,14 @@
-//! What a hand does to a circuit: each is a new generation.
+//! Manual changes of the state. Each begins a new generation.
 
 use std::time::Duration;
 
 use super::CircuitBreaker;
-use super::state::StateTarget;
+use super::machine::ManualTarget;
 
 impl CircuitBreaker {
-    /// Opens for the isolation in force, without making the next one longer.
+    /// Opens for the isolation in force.
+    ///
+    /// Does not make the next isolation longer.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -14,19 +16,22 @@ impl CircuitBreaker {
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
-    /// breaker.open();                                 // somebody else says that it is down
-    /// let refused = breaker.try_acquire().unwrap_err();
-    /// assert_eq!(refused.retry_after, Some(Duration::from_secs(30)));
+    /// breaker.open();                                 // a monitor reports an outage
+    /// let rejected = breaker.try_acquire().unwrap_err();
+    /// assert_eq!(rejected.retry_after, Some(Duration::from_secs(30)));
     /// clock.advance(Duration::from_secs(30));
     /// assert!(breaker.try_acquire().is_ok());         // a probe
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "trip")]
     pub fn open(&self) {
-        self.go(StateTarget::Open);
+        self.transition_to(ManualTarget::Open);
     }
 
-    /// Opens for `duration`: zero, and the next look finds it half-open; so long that it overflows
-    /// the clock, and it stays open until somebody says otherwise.
+    /// Opens for `duration`.
+    ///
+    /// With zero, the circuit is half-open on the next call or query. A duration that overflows the
+    /// clock keeps it open until it is changed manually.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -34,7 +39,7 @@ impl CircuitBreaker {
     /// # use std::time::Duration;
     /// # let clock = ManualRuntime::new();
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
-    /// breaker.open_for(Duration::from_secs(120));     // the server said `Retry-After: 120`
+    /// breaker.open_for(Duration::from_secs(120));     // a response had `Retry-After: 120`
     /// assert_eq!(breaker.retry_after(), Some(Duration::from_secs(120)));
     /// breaker.open_for(Duration::ZERO);
     /// assert!(breaker.is_half_open());
@@ -44,10 +49,13 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn open_for(&self, duration: Duration) {
-        self.go(StateTarget::OpenFor(duration));
+        self.transition_to(ManualTarget::OpenFor(duration));
     }
 
-    /// Closes, with empty counts and the first isolation duration.
+    /// Closes the circuit and clears all counts, from any state.
+    ///
+    /// The next automatic opening uses the first isolation again. Outcomes of calls that are in
+    /// flight are dropped.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -55,23 +63,24 @@ impl CircuitBreaker {
     /// let config = CircuitBreakerConfig::new().failure_threshold(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().fail();
-    /// breaker.close();                                // whatever it was before
-    /// breaker.try_acquire().unwrap().fail();       // the first in a row
+    /// breaker.close();                                // clears the failure
+    /// breaker.try_acquire().unwrap().fail();          // the first again
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "reset")]
     pub fn close(&self) {
-        self.go(StateTarget::Closed);
+        self.transition_to(ManualTarget::Closed);
     }
 
-    /// Lets probes through.
+    /// Moves to half-open, which admits probes.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// breaker.open();
-    /// breaker.half_open();                            // the server was restarted: look at once
+    /// breaker.half_open();                            // the server was restarted: probe now
     /// for _ in 0..3 {
     ///     breaker.try_acquire().unwrap().succeed();
     /// }
@@ -79,10 +88,10 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn half_open(&self) {
-        self.go(StateTarget::HalfOpen);
+        self.transition_to(ManualTarget::HalfOpen);
     }
 
-    /// Refuses all calls until somebody says otherwise.
+    /// Rejects all calls until changed manually.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -93,17 +102,19 @@ impl CircuitBreaker {
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
     /// breaker.force_open();
     /// clock.advance(Duration::from_secs(24 * 60 * 60));
-    /// let refused = breaker.try_acquire().unwrap_err();
-    /// assert_eq!((refused.reason, refused.retry_after), (RejectionReason::ForcedOpen, None));
+    /// let rejected = breaker.try_acquire().unwrap_err();
+    /// assert_eq!((rejected.reason, rejected.retry_after), (RejectionReason::ForcedOpen, None));
     /// breaker.close();
     /// assert!(breaker.try_acquire().is_ok());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "isolate")]
+    #[doc(alias = "transition_to_forced_open_state")]
     pub fn force_open(&self) {
-        self.go(StateTarget::ForcedOpen);
+        self.transition_to(ManualTarget::ForcedOpen);
     }
 
-    /// Passes all calls and counts nothing.
+    /// Admits all calls and counts nothing.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -119,17 +130,19 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn disable(&self) {
-        self.go(StateTarget::Disabled);
+        self.transition_to(ManualTarget::Disabled);
     }
 
-    /// Passes all calls and counts them, and never opens.
+    /// Admits all calls and counts their outcomes, but never opens.
+    ///
+    /// Use it to try out rules on real traffic.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::circuit_breaker::CircuitState;
     /// # use bulkman::runtime::ClockOnly;
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
-    /// breaker.metrics_only();                         // to see what a rule would make of the traffic
+    /// breaker.metrics_only();
     /// for _ in 0..100 {
     ///     breaker.try_acquire().unwrap().fail();
     /// }
@@ -138,22 +151,6 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn metrics_only(&self) {
-        self.go(StateTarget::MetricsOnly);
-    }
-
-    /// Starts afresh: closed, nothing counted, from whatever state.
-    ///
-    /// ```
-    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
-    /// # use bulkman::circuit_breaker::CircuitState;
-    /// # use bulkman::runtime::ClockOnly;
-    /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
-    /// breaker.force_open();
-    /// breaker.reset();
-    /// assert_eq!(breaker.state(), CircuitState::Closed);
-    /// # Ok::<(), bulkman::ConfigError>(())
-    /// ```
-    pub fn reset(&self) {
-        self.go(StateTarget::Closed);
+        self.transition_to(ManualTarget::MetricsOnly);
     }
 }

@@ -1,20 +1,20 @@
-//! The last N outcomes, two bits each.
+//! A sliding window over the last N outcomes, two bits each.
 
 use super::counts::{Sample, Tally};
 
-/// A ring of outcomes. Takes memory as it fills: a million outcomes are 250 kB.
+/// A ring of outcomes. It allocates as it fills: one million outcomes take 250 kB.
 #[derive(Clone, Debug)]
-pub(crate) struct LastOutcomes {
+pub(crate) struct CountWindow {
     size: usize,
-    /// Outcomes in the ring, up to `size`.
+    /// The number of outcomes in the ring, up to `size`.
     filled: usize,
-    /// Where the next outcome goes: over the oldest one once the ring is full.
+    /// The index of the next outcome. Once the ring is full, the oldest one is there.
     next: usize,
     packed: Vec<u64>,
     tally: Tally,
 }
 
-impl LastOutcomes {
+impl CountWindow {
     pub(crate) fn new(size: u32) -> Self {
         Self {
             size: size as usize,
@@ -25,14 +25,15 @@ impl LastOutcomes {
         }
     }
 
-    /// Adds an outcome. Says whether the tally is another one now: most outcomes take the place of one of
-    /// their own kind.
+    /// Adds an outcome. Returns `true` if the tally has changed.
+    ///
+    /// It does not if the outcome replaces an equal one, which is the usual case.
     #[inline]
     pub(crate) fn record(&mut self, sample: Sample) -> bool {
-        let place = self.next;
-        self.next = if place + 1 == self.size { 0 } else { place + 1 };
+        let index = self.next;
+        self.next = if index + 1 == self.size { 0 } else { index + 1 };
         if self.filled == self.size {
-            let oldest = self.get(place);
+            let oldest = self.get(index);
             if oldest == sample {
                 return false;
             }
@@ -40,7 +41,7 @@ impl LastOutcomes {
         } else {
             self.filled += 1;
         }
-        self.set(place, sample);
+        self.set(index, sample);
         self.tally.add(sample);
         true
     }
@@ -60,8 +61,9 @@ impl LastOutcomes {
         *self = resized;
     }
 
-    /// Whether one more success that is not slow would leave everything as it is: it would only take the
-    /// place of another one.
+    /// Returns `true` if the window is full of successes that were not slow.
+    ///
+    /// Recording one more would change nothing.
     #[inline]
     pub(crate) fn is_saturated(&self) -> bool {
         let clean = Tally {
@@ -77,26 +79,26 @@ impl LastOutcomes {
         self.tally
     }
 
-    fn get(&self, place: usize) -> Sample {
-        let bits = self.packed[place / PER_WORD] >> (place % PER_WORD * 2);
+    fn get(&self, index: usize) -> Sample {
+        let bits = self.packed[index / PER_WORD] >> (index % PER_WORD * 2);
         Sample {
             failed: bits & 1 != 0,
             slow: bits & 2 != 0,
         }
     }
 
-    fn set(&mut self, place: usize, sample: Sample) {
-        let word = place / PER_WORD;
+    fn set(&mut self, index: usize, sample: Sample) {
+        let word = index / PER_WORD;
         if word == self.packed.len() {
             self.packed.push(0);
         }
-        let shift = place % PER_WORD * 2;
+        let shift = index % PER_WORD * 2;
         let bits = u64::from(sample.failed) | u64::from(sample.slow) << 1;
         self.packed[word] = self.packed[word] & !(3 << shift) | bits << shift;
     }
 }
 
-/// Outcomes in a word.
+/// The number of outcomes in a word.
 const PER_WORD: usize = 32;
 
 #[cfg(test)]
@@ -122,11 +124,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_a_plain_queue(
+        fn matches_a_plain_queue(
             size in 1_u32..200,
             steps in proptest::collection::vec((0_u8..40, 0_u8..4, 1_u32..200), 1..600),
         ) {
-            let mut window = LastOutcomes::new(size);
+            let mut window = CountWindow::new(size);
             let (mut plain, mut size) = (VecDeque::new(), size as usize);
             for (op, bits, resized) in steps {
                 match op {
@@ -147,15 +149,15 @@ mod tests {
                     plain.pop_front();
                 }
                 prop_assert_eq!(window.tally(), tally(plain.iter().copied()));
-                let clean = plain.iter().all(|kept| *kept == sample(0));
+                let clean = plain.iter().all(|outcome| *outcome == sample(0));
                 prop_assert_eq!(window.is_saturated(), clean && plain.len() == size);
             }
         }
     }
 
     #[test]
-    fn a_million_outcomes_take_a_quarter_of_a_megabyte() {
-        let mut window = LastOutcomes::new(1_000_000);
+    fn one_million_outcomes_take_250_kilobytes() {
+        let mut window = CountWindow::new(1_000_000);
         assert_eq!(window.packed.capacity(), 0);
         for n in 0..3_000_000_u32 {
             window.record(sample(u8::from(n % 4 == 0)));

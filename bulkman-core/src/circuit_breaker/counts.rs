@@ -1,11 +1,13 @@
-//! What has been counted: raw tallies inside, counts with rates outside.
+//! Counts of outcomes: tallies internally, counts with rates in the public API.
 
-/// The outcomes a circuit is looking at.
+/// Outcome counts within the window of a circuit.
 ///
-/// While closed or metrics-only these are the outcomes in the sliding window, while half-open
-/// those of its probes, and while open what opened it. Without a rule that looks at the window
-/// (and without one asked for) only `consecutive_failures` is kept: see
-/// [`sliding_window`](super::CircuitBreakerConfig::sliding_window).
+/// While closed or metrics-only, these are the outcomes in the sliding window. While half-open,
+/// they are the outcomes of the probes. While open, they are the counts that opened the circuit.
+///
+/// Unless a rule uses the window, or
+/// [`sliding_window`](super::CircuitBreakerConfig::sliding_window) is set, only
+/// `consecutive_failures` is maintained.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
@@ -26,25 +28,25 @@
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CircuitCounts {
-    /// Outcomes in the window, ignored ones left out.
+    /// The number of outcomes in the window, without ignored ones.
     pub calls: u64,
-    /// Those that succeeded.
+    /// The number of successes.
     pub successes: u64,
-    /// Those that failed.
+    /// The number of failures.
     pub failures: u64,
-    /// Those that took longer than `slow_call_duration_threshold`, failed or not.
+    /// The number of calls, failed or not, that took longer than `slow_call_duration_threshold`.
     pub slow_calls: u64,
-    /// Failures since the last success.
+    /// The number of failures since the last success.
     pub consecutive_failures: u32,
     /// `failures / calls`; `None` below the minimum number of calls, and while half-open before
-    /// enough probes are back.
+    /// enough probes have completed.
     pub failure_rate: Option<f64>,
-    /// `slow_calls / calls`; `None` as above.
+    /// `slow_calls / calls`; `None` in the same cases.
     pub slow_call_rate: Option<f64>,
 }
 
 impl CircuitCounts {
-    /// `rated`: whether enough calls are in for rates to mean something.
+    /// `rated` is `true` if there are enough calls to compute rates.
     pub(crate) fn new(tally: Tally, consecutive_failures: u32, rated: bool) -> Self {
         let rated = rated && tally.calls > 0;
         Self {
@@ -59,7 +61,7 @@ impl CircuitCounts {
     }
 }
 
-/// Outcomes added up.
+/// A sum of outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) calls: u64,
@@ -80,49 +82,48 @@ impl Tally {
         self.slow -= u64::from(sample.slow);
     }
 
-    /// Whether the failure rate is at least this.
+    /// Returns `true` if the failure rate is at least `rate`.
     #[inline]
     pub(crate) fn failures_reach(&self, rate: f64) -> bool {
         reaches(self.failures, self.calls, rate)
     }
 
-    /// Whether the rate of slow calls is at least this.
+    /// Returns `true` if the rate of slow calls is at least `rate`.
     #[inline]
     pub(crate) fn slow_reach(&self, rate: f64) -> bool {
         reaches(self.slow, self.calls, rate)
     }
 
-    /// Not a number when empty.
+    /// Returns the rate; not a number if there are no calls.
     pub(crate) fn failure_rate(&self) -> f64 {
         self.failures as f64 / self.calls as f64
     }
 
-    /// Not a number when empty.
+    /// Returns the rate; not a number if there are no calls.
     pub(crate) fn slow_rate(&self) -> f64 {
         self.slow as f64 / self.calls as f64
     }
 }
 
-/// Whether `part / whole >= rate`, as the division rounds it.
+/// Returns `true` if `part / whole >= rate`, with the rounding of the division.
 ///
-/// A division takes longer than all the rest of recording an outcome, so it is left to what comes
-/// near: what is smaller than the product by far more than that may be off does not reach it.
+/// A division takes longer than the rest of recording an outcome. It is only done if the product
+/// `whole * rate` shows that the result is close; the margin is far larger than its rounding error.
 #[inline]
 fn reaches(part: u64, whole: u64, rate: f64) -> bool {
     const NEARLY: f64 = 1.0 - 1e-9;
     signed(part) >= signed(whole) * (rate * NEARLY) && reaches_exactly(part, whole, rate)
 }
 
-/// Apart, or the compiler divides first and then sees whether it was needed.
+/// A separate function; otherwise the compiler divides before it checks whether to.
 #[cold]
 #[inline(never)]
 fn reaches_exactly(part: u64, whole: u64, rate: f64) -> bool {
     signed(part) / signed(whole) >= rate
 }
 
-/// Signed numbers are converted by one instruction, unsigned ones by a dozen.
+/// Converts in one instruction; an unsigned number takes a dozen.
 #[inline]
-#[allow(clippy::cast_possible_wrap, reason = "nobody counts that far")]
 fn signed(count: u64) -> f64 {
     count as i64 as f64
 }
@@ -142,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_rate_is_reached_as_the_division_rounds_it(
+        fn thresholds_use_the_rounding_of_the_division(
             whole in 0_u64..3000,
             part in 0_u64..3000,
             rate in prop_oneof![0.001..=1.0, (1_u32..=100).prop_map(|percent| f64::from(percent) / 100.0)],
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_is_met_exactly_is_reached() {
+    fn a_rate_equal_to_the_threshold_reaches_it() {
         for whole in 1..=1000_u64 {
             for part in 0..=whole {
                 let rate = part as f64 / whole as f64;

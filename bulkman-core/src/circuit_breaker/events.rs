@@ -1,4 +1,4 @@
-//! What listeners get.
+//! The events of a circuit, as a stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,36 +10,39 @@ use futures_core::Stream;
 use super::transition::Transition;
 use crate::sync::broadcast::{Broadcast, Next, Reader};
 
-/// Something that a listener of a circuit should know.
+/// An event of a circuit breaker.
 ///
 /// ```
 /// use bulkman::circuit_breaker::CircuitEvent;
 ///
 /// fn log(event: &CircuitEvent) -> String {
 ///     match event {
-///         CircuitEvent::Transition(news) => format!("{} is {}: {}", news.circuit, news.to, news.cause),
-///         CircuitEvent::Missed(count) => format!("{count} transitions were missed"),
+///         CircuitEvent::Transition(it) => format!("{} is {}: {}", it.circuit, it.to, it.cause),
+///         CircuitEvent::Lagged(n) => format!("{n} transitions were dropped"),
 ///         _ => String::new(),
 ///     }
 /// }
-/// assert_eq!(log(&CircuitEvent::Missed(3)), "3 transitions were missed");
+/// assert_eq!(log(&CircuitEvent::Lagged(3)), "3 transitions were dropped");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum CircuitEvent {
-    /// The circuit changed its state.
+    /// The circuit entered another state.
     Transition(Transition),
-    /// The listener was too slow: so many transitions are gone. The ones that follow are the
-    /// newest.
-    Missed(u64),
+    /// The receiver lagged too far behind, and this number of transitions was dropped.
+    ///
+    /// The next event is the oldest transition that is still kept.
+    Lagged(u64),
 }
 
-/// The transitions of a circuit from now on, in order: made by
-/// [`CircuitBreaker::events`](super::CircuitBreaker::events).
+/// A stream of the transitions of a circuit, in order.
 ///
-/// The circuit never waits for a listener; one that falls more than 128 transitions behind is
-/// told how many it missed. The stream ends when the circuit is dropped, and does not keep it
-/// alive.
+/// Returned by [`CircuitBreaker::events`](super::CircuitBreaker::events). It begins with the first
+/// transition after that call.
+///
+/// The circuit never waits for a receiver. A receiver that is more than 128 transitions behind
+/// loses the oldest ones and gets [`CircuitEvent::Lagged`]. The stream does not keep the circuit
+/// alive; it ends when the circuit is dropped.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -49,7 +52,7 @@ pub enum CircuitEvent {
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// let mut events = breaker.events();
 /// breaker.open();
-/// // Or `while let Some(event) = events.next().await`, in a task of its own.
+/// // Or `while let Some(event) = events.next().await`, in a separate task.
 /// match events.try_next() {
 ///     Some(CircuitEvent::Transition(transition)) => {
 ///         assert_eq!(transition.to, CircuitState::Open);
@@ -62,7 +65,7 @@ pub enum CircuitEvent {
 ///
 /// # Cancel safety
 ///
-/// An event is taken only when it is returned: dropping a future that waits for the next one
+/// An event is removed only when it is returned. Dropping a future that waits for the next event
 /// loses nothing.
 #[must_use = "streams do nothing unless polled"]
 pub struct CircuitEvents {
@@ -78,11 +81,11 @@ impl CircuitEvents {
         }
     }
 
-    /// Waits for the next event; `None` when the circuit is gone.
+    /// Waits for the next event; returns `None` once the circuit has been dropped.
     ///
     /// # Cancel safety
     ///
-    /// An event is taken only when it is returned.
+    /// Dropping the future loses no event.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -92,21 +95,21 @@ impl CircuitEvents {
     /// let mut events = breaker.events();
     /// breaker.open();
     /// drop(breaker);
-    /// # let mut seen = 0;
+    /// # let mut received = 0;
     /// # runtime.block_on(async {
     /// while let Some(event) = events.next().await {
     ///     println!("{event:?}");
-    /// #   seen += 1;
+    /// #   received += 1;
     /// }
     /// # });
-    /// # assert_eq!(seen, 1);
+    /// # assert_eq!(received, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn next(&mut self) -> Option<CircuitEvent> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// The next event, if there is one already.
+    /// Returns the next event if there is one, without waiting.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -126,7 +129,7 @@ impl CircuitEvents {
         }
     }
 
-    /// A stream without events, for who has no circuit.
+    /// Creates a stream that has ended, for a bulkhead without a circuit breaker.
     pub(crate) fn ended() -> Self {
         let events = Broadcast::new(1, 0);
         events.close();
@@ -142,7 +145,7 @@ impl Stream for CircuitEvents {
         events.poll_next(reader, cx).map(|next| {
             next.map(|next| match next {
                 Next::Value(transition) => CircuitEvent::Transition(transition),
-                Next::Lagged(missed) => CircuitEvent::Missed(missed),
+                Next::Lagged(missed) => CircuitEvent::Lagged(missed),
             })
         })
     }

@@ -1,4 +1,4 @@
-//! Every interleaving of the few steps that matter.
+//! Loom models: every interleaving of the concurrent steps.
 //!
 //! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
 
@@ -15,11 +15,11 @@ use crate::runtime::{BoxFuture, ClockOnly, RuntimeCapabilities, Sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A clock that stands still: loom replays a run, so nothing may differ.
+/// A clock that never advances: loom replays runs, which must be deterministic.
 #[derive(Clone, Copy, Debug)]
-struct Still(Instant);
+struct FixedClock(Instant);
 
-impl Runtime for Still {
+impl Runtime for FixedClock {
     fn now(&self) -> Instant {
         self.0
     }
@@ -35,10 +35,10 @@ impl Runtime for Still {
 
 fn breaker(config: CircuitBreakerConfig) -> (CircuitBreaker, Instant) {
     let now = ClockOnly.now();
-    let runtime: StdArc<dyn Runtime> = StdArc::new(Still(now));
+    let runtime: StdArc<dyn Runtime> = StdArc::new(FixedClock(now));
     let name = BulkheadName::new("loom").unwrap();
     (
-        CircuitBreaker(Shell::new(name, config.resolve(), 0, runtime)),
+        CircuitBreaker(Shared::new(name, config.resolve(), 0, runtime)),
         now,
     )
 }
@@ -53,7 +53,7 @@ fn transitions(breaker: &CircuitBreaker) -> Vec<(CircuitState, CircuitState)> {
 }
 
 #[test]
-fn a_success_that_knows_of_a_failure_ends_the_run() {
+fn a_success_after_a_failure_resets_the_streak() {
     loom::model(|| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(2));
         let failed = Arc::new(AtomicBool::new(false));
@@ -68,27 +68,31 @@ fn a_success_that_knows_of_a_failure_ends_the_run() {
                 failed.store(true, Ordering::Release);
             })
         };
-        let knows = failed.load(Ordering::Acquire);
+        let after_failure = failed.load(Ordering::Acquire);
         breaker.try_acquire().unwrap().succeed();
         other.join().unwrap();
-        let run = breaker.snapshot().counts.consecutive_failures;
-        assert!(if knows { run == 0 } else { run <= 1 });
+        let streak = breaker.snapshot().counts.consecutive_failures;
+        assert!(if after_failure {
+            streak == 0
+        } else {
+            streak <= 1
+        });
     });
 }
 
 #[test]
-fn concurrent_failures_open_once_and_late_outcomes_change_nothing() {
+fn concurrent_failures_open_once_and_late_outcomes_are_dropped() {
     loom::model(|| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(1));
         let threads = [Outcome::Failure, Outcome::Success].map(|outcome| {
             let breaker = breaker.clone();
             thread::spawn(move || match breaker.admit() {
-                Ok(ticket) => breaker.settle(ticket, outcome, None),
-                Err(refusal) => assert_eq!(refusal.reason, RejectionReason::Open),
+                Ok(ticket) => breaker.record(ticket, outcome, None),
+                Err(rejection) => assert_eq!(rejection.reason, RejectionReason::Open),
             })
         });
         if let Ok(ticket) = breaker.admit() {
-            breaker.settle(ticket, Outcome::Failure, None);
+            breaker.record(ticket, Outcome::Failure, None);
         }
         for thread in threads {
             thread.join().unwrap();
@@ -106,7 +110,7 @@ fn concurrent_failures_open_once_and_late_outcomes_change_nothing() {
 }
 
 #[test]
-fn at_the_end_of_an_isolation_one_probe_passes_and_one_transition_is_made() {
+fn one_probe_and_one_transition_when_the_isolation_elapses() {
     loom::model(|| {
         let config = CircuitBreakerConfig::new()
             .isolation_duration(SECOND)
@@ -136,7 +140,7 @@ fn at_the_end_of_an_isolation_one_probe_passes_and_one_transition_is_made() {
 }
 
 #[test]
-fn at_the_end_of_an_isolation_nobody_is_refused_while_there_are_slots() {
+fn no_call_is_rejected_while_probe_slots_remain() {
     loom::model(|| {
         let config = CircuitBreakerConfig::new()
             .isolation_duration(SECOND)
@@ -154,7 +158,7 @@ fn at_the_end_of_an_isolation_nobody_is_refused_while_there_are_slots() {
 }
 
 #[test]
-fn who_sees_an_opening_sees_its_end() {
+fn open_until_is_visible_with_open_state() {
     loom::model(|| {
         let (breaker, now) = breaker(CircuitBreakerConfig::new());
         breaker.open_for(100 * SECOND);
@@ -162,19 +166,19 @@ fn who_sees_an_opening_sees_its_end() {
             let breaker = breaker.clone();
             thread::spawn(move || breaker.open_for(10 * SECOND))
         };
-        // After the second opening has ended, and long before the first would have.
+        // After the end of the second isolation, and long before that of the first.
         match breaker.0.admit(Some(now + 50 * SECOND)) {
             Ok(_) => {}
-            Err(refusal) => assert_eq!(refusal.retry_after(), Some(50 * SECOND)),
+            Err(rejection) => assert_eq!(rejection.retry_after(), Some(50 * SECOND)),
         }
         other.join().unwrap();
-        // The second one's end is visible with it: a refusal now would be by the first one's.
+        // The second end is visible with its state: a rejection now would come from the first.
         assert_ne!(breaker.state_at(now + 50 * SECOND), CircuitState::Open);
     });
 }
 
 #[test]
-fn the_end_of_an_isolation_is_never_older_than_the_word() {
+fn open_until_is_never_older_than_the_state() {
     loom::model(|| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new());
         let other = {
@@ -184,10 +188,10 @@ fn the_end_of_an_isolation_is_never_older_than_the_word() {
                 breaker.open_for(5 * SECOND);
             })
         };
-        let (word, until) = breaker.0.word_and_end();
+        let (state, until) = breaker.0.load_state_and_end();
         let seconds = until / 1_000_000_000;
-        match word.generation() {
-            1 => assert_eq!(word.state(), CircuitState::Closed),
+        match state.generation() {
+            1 => assert_eq!(state.state(), CircuitState::Closed),
             2 => assert!(seconds == 10 || seconds == 5, "{seconds}"),
             3 => assert_eq!(seconds, 5),
             generation => panic!("{generation}"),
@@ -197,13 +201,14 @@ fn the_end_of_an_isolation_is_never_older_than_the_word() {
 }
 
 #[test]
-fn hooks_hear_of_transitions_in_order_and_one_at_a_time() {
+fn hooks_run_in_order_and_one_at_a_time() {
     loom::model(|| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new());
-        let heard = StdArc::new(std::sync::Mutex::new(Vec::new()));
-        let ears = heard.clone();
+        let seen = StdArc::new(std::sync::Mutex::new(Vec::new()));
+        let recorder = seen.clone();
         breaker.on_transition(StdArc::new(move |transition| {
-            ears.try_lock()
+            recorder
+                .try_lock()
                 .expect("one at a time")
                 .push(transition.generation);
             thread::yield_now();
@@ -214,6 +219,6 @@ fn hooks_hear_of_transitions_in_order_and_one_at_a_time() {
         };
         breaker.disable();
         other.join().unwrap();
-        assert_eq!(*heard.lock().unwrap(), [2, 3]);
+        assert_eq!(*seen.lock().unwrap(), [2, 3]);
     });
 }

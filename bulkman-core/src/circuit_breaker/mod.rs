@@ -1,42 +1,44 @@
-//! A circuit breaker: stops calling a dependency that fails, and finds out when it is back. What it
-//! does is told by [`CircuitBreaker`]; this is how it is built.
+//! The circuit breaker: stops calls to a dependency that fails, and probes until it has recovered.
 //!
-//! `state.rs` is the machine, pure and single-threaded, with the time as an argument; `shell.rs`
-//! shares it between threads. The rest are the parts of the two.
+//! [`CircuitBreaker`] documents the behavior. This is how it is implemented:
 //!
-//! Every state entered begins a new *generation*. An admission remembers its own, and an outcome
-//! of an older one is dropped: what a call says that began before the circuit opened is no news
-//! about whether the dependency is back.
+//! `machine.rs` is a pure, single-threaded state machine that takes the time as an argument.
+//! `shared.rs` shares it between threads. The other files are parts of the two.
+//!
+//! Every state entered begins a new *generation*. An admission carries the generation that it
+//! belongs to, and an outcome of an older generation is dropped. A call that began before the
+//! circuit opened does not show whether the dependency has recovered.
 
 mod admission;
-mod alarm;
-mod call;
 mod circuit_state;
 mod config;
 mod controls;
 mod count_window;
 mod counts;
 mod events;
-mod looks;
+mod execute;
+mod hooks;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
+mod machine;
+mod packed_state;
 mod probes;
-mod refusals;
+mod queries;
+mod rejections;
 #[cfg(feature = "serde")]
 mod repr;
+mod resolved;
 mod rules;
-mod settings;
 mod shared;
-mod shell;
 mod snapshot;
-mod state;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
 mod time_window;
+mod timer;
 mod transition;
 mod validate;
+mod weak;
 mod window;
-mod word;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -44,69 +46,100 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::admission::Admission;
-pub(crate) use self::admission::Ticket;
-pub use self::call::CircuitError;
 pub use self::circuit_state::CircuitState;
 pub use self::config::{
     CircuitBreakerConfig, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
 };
 pub use self::counts::CircuitCounts;
 pub use self::events::{CircuitEvent, CircuitEvents};
-pub use self::refusals::CircuitRejections;
-pub use self::settings::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
-pub(crate) use self::shared::{Adopted, Gate, Observation, SharedCircuit, Verdict};
+pub use self::execute::CircuitError;
+pub(crate) use self::machine::{FleetTarget, Gate, Observation, ProbeOutcome};
+pub(crate) use self::packed_state::Ticket;
+pub use self::rejections::CircuitRejections;
+pub use self::resolved::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
 pub use self::snapshot::CircuitSnapshot;
 pub use self::transition::{Transition, TransitionCause};
+pub(crate) use self::weak::WeakCircuit;
 
-use self::shell::{Hook, Shell};
-use self::state::StateTarget;
+use self::hooks::TransitionHook;
+use self::machine::{Machine, ManualTarget};
+use self::shared::Shared;
 use crate::call::outcome::Outcome;
 use crate::config_error::ConfigError;
 use crate::error::{CircuitOpen, PackedRejection, RejectionReason};
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
-/// Stops calling a dependency that fails, and finds out when it is back; alone, or as part of a
-/// [`Bulkhead`](crate::Bulkhead). Cheap to clone: all clones are one circuit.
+/// A circuit breaker: stops calls to a dependency that fails, and probes until it has recovered.
 ///
-/// Calls to a dependency that is down cost their callers a timeout each, and the dependency the
-/// chance to recover. A circuit breaker watches the outcomes; when they are bad enough it
-/// *opens* and refuses calls at once. After an isolation a few *probes* pass, and their outcomes
-/// decide whether it closes again.
+/// Use it alone, or as part of a [`Bulkhead`](crate::Bulkhead). Clones are cheap and share one
+/// circuit.
+///
+/// A call to a dependency that is down costs its caller a timeout, and may keep the dependency from
+/// recovering. A circuit breaker counts the outcomes of calls. When a rule trips, it *opens* and
+/// rejects calls immediately. The *isolation* is the time that a circuit stays open. Once it has
+/// elapsed, a limited number of *probes* is admitted, and their outcomes decide whether the circuit
+/// closes again.
 ///
 /// ```text
-///            a rule is broken                    isolation over
-///  +--------+               +------+  (seen by a call, a look or a timer) +-----------+
-///  | Closed | ------------> | Open | -----------------------------------> | Half-open |
-///  +--------+               +------+ <----------------------------------- +-----------+
-///       ^                        a probe failed or was lost; or too many did    |
+///              a rule trips                      isolation elapsed
+///  +--------+               +------+  (detected by a call, query or timer) +-----------+
+///  | Closed | ------------> | Open | ------------------------------------> | Half-open |
+///  +--------+               +------+ <------------------------------------ +-----------+
+///       ^                   a probe failed or timed out; or too many failed     |
 ///       |                                                                       |
 ///       +-----------------------------------------------------------------------+
 ///                               enough probes succeeded
 ///
-///  by hand, from anywhere:  Forced open (refuses all)   Disabled (passes all, counts nothing)
-///                           Metrics-only (passes all, counts, never opens)
+///  manually, from any state:  Forced open (rejects all)   Disabled (admits all, counts nothing)
+///                             Metrics-only (admits all, counts, never opens)
 /// ```
 ///
-/// An outcome that comes when the circuit has changed its state since the call was admitted is
-/// dropped: it is no news about whether the dependency is back.
+/// An outcome is dropped if the circuit has entered another state since the call was admitted: it
+/// does not show whether the dependency has recovered.
 ///
 /// # When not to use it
 ///
-/// When the dependency is a resource of this process (a lock, a pool): it does not recover by
-/// being left alone, and a bulkhead alone is what bounds it. When a failure says nothing about the
-/// next call (invalid input): record it as [`Ignored`](Outcome::Ignored). When one name stands for
-/// many independent parts (shards, tenants): use a breaker for each, or one bad part isolates all.
+/// * The dependency is a resource of this process, such as a lock or a pool. It does not recover
+///   when calls stop, and a bulkhead is enough to bound it.
+/// * A failure does not predict the next one, as with invalid input. Record such outcomes as
+///   [`Ignored`](Outcome::Ignored).
+/// * One name stands for many independent parts, such as shards or tenants. Use one circuit breaker
+///   for each; otherwise one failing part isolates all of them.
 ///
-/// # Its methods
+/// # Methods
 ///
-/// * Ask and tell: [`try_acquire`](Self::try_acquire), then the [`Admission`]'s methods; or
-///   [`call`](Self::call) and [`execute`](Self::execute), which do both. The variants that end in
-///   `_at` take the time as an argument and read no clock.
-/// * Look: [`state`](Self::state), [`snapshot`](Self::snapshot), [`events`](Self::events).
-/// * By hand: [`open`](Self::open), [`close`](Self::close), [`force_open`](Self::force_open) and
-///   so on. Each starts a new generation, also into the state that the circuit is in already:
-///   that starts the state again (its isolation, its probes), without an event.
+/// *Run a call*, when it is one closure or one future that returns a `Result`:
+/// [`execute_sync`](Self::execute_sync), [`execute`](Self::execute).
+///
+/// *Admit, then record*, when the call is not one function, or an outcome needs a decision:
+/// [`try_acquire`](Self::try_acquire), then a method of the [`Admission`].
+///
+/// *Pass the time*, when the caller has read the clock already, or simulates time:
+/// [`try_acquire_at`](Self::try_acquire_at), [`Admission::record_at`],
+/// [`state_at`](Self::state_at), [`snapshot_at`](Self::snapshot_at).
+///
+/// *Query*, for health checks, dashboards and alerts: [`state`](Self::state),
+/// [`is_closed`](Self::is_closed), [`is_open`](Self::is_open),
+/// [`is_half_open`](Self::is_half_open), [`retry_after`](Self::retry_after),
+/// [`rejections`](Self::rejections), [`snapshot`](Self::snapshot), [`events`](Self::events),
+/// [`name`](Self::name), [`resolved_config`](Self::resolved_config).
+///
+/// *Change the state manually*, for operators and external signals: [`open`](Self::open),
+/// [`open_for`](Self::open_for), [`half_open`](Self::half_open), [`close`](Self::close),
+/// [`force_open`](Self::force_open), [`disable`](Self::disable),
+/// [`metrics_only`](Self::metrics_only). Each begins a new generation, even if the circuit is in
+/// that state already. The state then restarts with a new isolation or new probes, without an
+/// event.
+///
+/// *Configure*: [`new`](Self::new), [`reconfigure`](Self::reconfigure).
+///
+/// # Terms of other libraries
+///
+/// The isolation is resilience4j's wait duration in the open state and Polly's break duration. The
+/// state that Polly calls isolated is [forced open](CircuitState::ForcedOpen) here.
+///
+/// # Example
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -120,21 +153,21 @@ use crate::runtime::Runtime;
 ///     breaker.try_acquire().unwrap().fail();
 /// }
 /// assert_eq!(breaker.state(), CircuitState::Open);
-/// let refused = breaker.try_acquire().unwrap_err();
-/// println!("{refused}"); // circuit is open, retry in 30s
-/// assert!(refused.retry_after.is_some());
+/// let rejected = breaker.try_acquire().unwrap_err();
+/// println!("{rejected}"); // circuit is open, retry in 30s
+/// assert!(rejected.retry_after.is_some());
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct CircuitBreaker(Arc<Shell>);
+pub struct CircuitBreaker(Arc<Shared>);
 
 impl CircuitBreaker {
-    /// A circuit of its own.
+    /// Creates a circuit breaker.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] with the field when the name or the configuration can't be used, or needs
-    /// what the runtime does not have.
+    /// [`ConfigError`] with the field if the name or the configuration is invalid, or if the
+    /// configuration needs a capability that the runtime lacks.
     ///
     /// ```
     /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -146,7 +179,8 @@ impl CircuitBreaker {
     ///
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(50.0);
     /// let error = CircuitBreaker::new("payments", config, ClockOnly).unwrap_err();
-    /// assert_eq!(error.to_string(), "`failure_rate_threshold` is 50, must be a fraction within (0, 1]");
+    /// let message = "`failure_rate_threshold` is 50, must be a fraction within (0, 1]";
+    /// assert_eq!(error.to_string(), message);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(
@@ -163,19 +197,19 @@ impl CircuitBreaker {
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, ConfigError> {
         check_config(config, &*runtime)?;
-        // Std's hasher is seeded from the system's entropy, which is all that jitter asks for.
+        // Std seeds its hasher from the system's entropy, which is enough for jitter.
         let seed = RandomState::new().hash_one(name.as_str());
-        let shell = Shell::new(name, config.resolve(), seed, runtime);
+        let shared = Shared::new(name, config.resolve(), seed, runtime);
         #[cfg(feature = "tracing")]
-        shell.add_hook(Arc::new(crate::observe::transition));
-        Ok(Self(shell))
+        shared.add_hook(Arc::new(crate::observe::transition));
+        Ok(Self(shared))
     }
 
-    /// Asks for the right to make one call.
+    /// Admits one call, unless the circuit rejects it.
     ///
     /// # Errors
     ///
-    /// [`CircuitOpen`] with the reason, and when to come back, if that is known.
+    /// [`CircuitOpen`] with the reason, and with the time until the next attempt if it is known.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -187,7 +221,7 @@ impl CircuitBreaker {
     ///         Ok(()) => admission.succeed(),
     ///         Err(()) => admission.fail(),
     ///     },
-    ///     Err(refused) => println!("{refused}"),      // circuit is open, retry in 30s
+    ///     Err(rejected) => println!("{rejected}"),    // circuit is open, retry in 30s
     /// }
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -196,18 +230,18 @@ impl CircuitBreaker {
     pub fn try_acquire(&self) -> Result<Admission<'_>, CircuitOpen> {
         match self.0.admit(None) {
             Ok(ticket) => Ok(Admission::new(&self.0, ticket, None)),
-            Err(denied) => Err(self.told(denied)),
+            Err(denied) => Err(self.rejected(denied)),
         }
     }
 
-    /// As [`try_acquire`](Self::try_acquire), at `now`: no clock is read.
+    /// Admits one call at `now`, without reading the clock.
     ///
-    /// All times given to one circuit must be of one clock, which is also that of its runtime if
-    /// methods without the time are used too. One that goes back changes nothing.
+    /// All times passed to one circuit must come from one clock. It must be the runtime's clock if
+    /// methods without a time are used too. A time before an earlier one changes nothing.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire).
+    /// The errors of [`try_acquire`](Self::try_acquire).
     ///
     /// ```
     /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
@@ -224,17 +258,18 @@ impl CircuitBreaker {
     pub fn try_acquire_at(&self, now: Instant) -> Result<Admission<'_>, CircuitOpen> {
         match self.0.admit(Some(now)) {
             Ok(ticket) => Ok(Admission::new(&self.0, ticket, Some(now))),
-            Err(denied) => Err(self.told(denied)),
+            Err(denied) => Err(self.rejected(denied)),
         }
     }
 
-    /// Changes the rules in place. The state stays, and a running isolation, and the window: its
-    /// newest part when it shrinks, nothing when it changes its kind. `initial_state` has no
-    /// effect any more.
+    /// Replaces the rules in place.
+    ///
+    /// The state and a running isolation are kept. The window keeps its newest part if it shrinks,
+    /// and is emptied if its kind changes. `initial_state` has no effect.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], as the constructor; then the old rules stay in force.
+    /// [`ConfigError`] in the same cases as [`new`](Self::new). The old rules then stay in force.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -249,108 +284,122 @@ impl CircuitBreaker {
     /// ```
     pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         self.check_config(config)?;
-        let settings = config.resolve();
+        let config = config.resolve();
         self.0
-            .change(|machine, now| machine.reconfigure(settings, now));
+            .change(|machine, now| machine.reconfigure(config, now));
         Ok(())
     }
 
-    /// Tells listeners of a refusal. A bulkhead tells of its own, with its name and its span.
+    /// Reports a rejection to `tracing`. A bulkhead reports its own, with its name and span.
     #[inline]
-    fn told(&self, denied: PackedRejection) -> CircuitOpen {
+    fn rejected(&self, denied: PackedRejection) -> CircuitOpen {
         #[cfg(feature = "tracing")]
         crate::observe::rejected_by_circuit(self.name(), denied);
         denied.into()
     }
 
-    /// Everything for which [`reconfigure`](Self::reconfigure) would refuse.
+    /// Returns the error that [`reconfigure`](Self::reconfigure) would return.
     pub(crate) fn check_config(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         check_config(config, &**self.0.runtime())
     }
 
-    /// Whether a call would be refused now. Takes nothing, and counts a refusal: for who then
-    /// waits for something else before it asks for an admission.
+    /// Checks whether a call would be rejected now, and counts the rejection.
+    ///
+    /// Takes no probe slot: for callers that must wait for something else before they are admitted.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), PackedRejection> {
         self.0.check()
     }
 
-    /// Admits a call if all calls pass: one load. `None`: ask [`admit`](Self::admit).
+    /// Admits a call if the state admits every call: one load.
+    ///
+    /// If it returns `None`, call [`admit`](Self::admit).
     #[inline]
-    pub(crate) fn admit_if_all_pass(&self) -> Option<Ticket> {
-        self.0.admit_if_all_pass()
+    pub(crate) fn try_admit_fast(&self) -> Option<Ticket> {
+        self.0.try_admit_fast()
     }
 
-    /// [`try_acquire`](Self::try_acquire) for who has a guard of their own.
+    /// Admits a call like [`try_acquire`](Self::try_acquire), for callers with their own guard.
     #[inline]
     pub(crate) fn admit(&self) -> Result<Ticket, PackedRejection> {
         self.0.admit(None)
     }
 
-    /// Whether an outcome would change anything: see [`settle`](Self::settle).
+    /// Returns `true` if [recording](Self::record) an outcome would change the circuit.
     #[inline]
-    pub(crate) fn hears(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) -> bool {
-        self.0.hears(ticket, outcome, ran)
+    pub(crate) fn affects_state(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        ran: Option<Duration>,
+    ) -> bool {
+        self.0.affects_state(ticket, outcome, ran)
     }
 
-    /// Takes the outcome of an admitted call; an ignored one gives its probe slot back.
+    /// Records the outcome of an admitted call. An ignored one releases its probe slot.
     #[inline]
-    pub(crate) fn settle(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) {
-        self.0.settle(ticket, outcome, ran, None);
+    pub(crate) fn record(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) {
+        self.0.record(ticket, outcome, ran, None);
     }
 
-    /// Ends an admission about which nothing can be said.
+    /// Ends an admission without an outcome.
     #[inline]
-    pub(crate) fn abandon(&self, ticket: Ticket) {
-        self.0.settle(ticket, Outcome::Ignored, None, None);
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        self.0.record(ticket, Outcome::Ignored, None, None);
     }
 
-    /// The state as it is, to be compared later: see [`refuses_since`](Self::refuses_since).
+    /// Returns a number to pass to [`opened_since`](Self::opened_since) later.
     #[inline]
-    pub(crate) fn seen(&self) -> u64 {
-        self.0.seen()
+    pub(crate) fn version(&self) -> u64 {
+        self.0.version()
     }
 
-    /// Whether the circuit has begun to refuse all calls since it was `seen`. A load; an isolation
-    /// that was running then, and may well be over, does not count.
+    /// Returns `true` if the circuit has begun to reject all calls since `version` was read.
+    ///
+    /// An isolation that was running then does not count, because it may have elapsed.
     #[inline]
-    pub(crate) fn refuses_since(&self, seen: u64) -> bool {
-        self.0.seen() != seen && self.0.refuses()
+    pub(crate) fn opened_since(&self, version: u64) -> bool {
+        self.0.version() != version && self.0.rejects_all()
     }
 
-    /// Counts and describes the refusal of a call that waited when the circuit opened.
-    pub(crate) fn refuse_waiter(&self) -> PackedRejection {
-        // It may have closed again meanwhile; that call is refused all the same.
+    /// Counts and returns the rejection of a call that was queued when the circuit opened.
+    pub(crate) fn reject_waiter(&self) -> PackedRejection {
+        // The circuit may have closed again since, but the call is rejected all the same.
         self.0.check().err().unwrap_or_else(|| {
             self.0
-                .refuse(PackedRejection::retry_in(RejectionReason::Open, 0))
+                .reject(PackedRejection::retry_in(RejectionReason::Open, 0))
         })
     }
 
-    /// Calls `hook` after each transition: in order, one at a time, outside every lock, on the
-    /// thread of some caller. Its panics end there. It must hold the circuit weakly, if at all.
-    pub(crate) fn on_transition(&self, hook: Hook) {
+    /// Adds a hook to call after each transition.
+    ///
+    /// Hooks run in order, one at a time, outside of every lock, on the thread of a caller. A panic
+    /// of a hook is caught. A hook may hold the circuit only weakly.
+    pub(crate) fn on_transition(&self, hook: TransitionHook) {
         self.0.add_hook(hook);
     }
 
-    /// Begins half-open before the isolation is over, since a health check succeeded; nothing
-    /// unless the circuit is open. Says whether it was.
+    /// Begins half-open early, because a health check succeeded.
+    ///
+    /// Returns `true` if the circuit was open; otherwise its state does not change.
     pub(crate) fn half_open_early(&self) -> bool {
         self.0.change(|machine, now| machine.half_open_early(now))
     }
 
-    /// Whether a look after the dependency would be news: while open, and while only a lease of
-    /// the fleet's lets anybody find out.
+    /// Returns `true` if a health check could change something.
+    ///
+    /// That is the case while open, and while only a probe lease of the fleet admits calls.
     pub(crate) fn wants_health_check(&self) -> bool {
         match self.0.state(None) {
             CircuitState::Open => true,
-            CircuitState::HalfOpen => self.0.change(|machine, _| machine.awaits_fleet()),
+            CircuitState::HalfOpen => self.0.change(|machine, _| machine.is_decided_by_fleet()),
             _ => false,
         }
     }
 
-    fn go(&self, target: StateTarget) {
-        self.0.change(|machine, now| machine.go(target, now));
+    fn transition_to(&self, target: ManualTarget) {
+        self.0
+            .change(|machine, now| machine.transition_to(target, now));
     }
 }
 
@@ -362,8 +411,8 @@ impl fmt::Debug for CircuitBreaker {
 
 fn check_config(config: &CircuitBreakerConfig, runtime: &dyn Runtime) -> Result<(), ConfigError> {
     config.validate()?;
-    let able = runtime.capabilities();
-    if config.automatic_half_open && !(able.timers && able.tasks) {
+    let supported = runtime.capabilities();
+    if config.automatic_half_open && !(supported.timers && supported.tasks) {
         return Err(ConfigError::Unsupported {
             setting: "automatic_half_open",
             needs: "timers and tasks",

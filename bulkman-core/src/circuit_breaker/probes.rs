@@ -1,81 +1,81 @@
-//! The probes of one half-open stay: those out, and what those that came back said.
+//! The probes of one half-open state: those in flight, and the outcomes of the completed ones.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use super::counts::{Sample, Tally};
 
-/// Counts probes when they leave, not when they return: otherwise any number would pass.
+/// Counts probes when they are admitted; if completed ones were counted, any number would pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Probes {
-    out: Vec<Probe>,
-    sent: u64,
-    back: Tally,
-    failures_in_a_row: u32,
-    longest_run: u32,
+    in_flight: Vec<Probe>,
+    admitted: u64,
+    completed: Tally,
+    streak: u32,
+    max_streak: u32,
 }
 
 impl Probes {
-    /// Sends one out.
+    /// Admits a probe.
     pub(crate) fn admit(&mut self, now: Instant) -> ProbeId {
-        let id = ProbeId(NonZeroU64::MIN.saturating_add(self.sent));
-        self.sent += 1;
-        self.out.push(Probe { id, since: now });
+        let id = ProbeId(NonZeroU64::MIN.saturating_add(self.admitted));
+        self.admitted += 1;
+        self.in_flight.push(Probe { id, since: now });
         id
     }
 
-    /// Takes one back unrecorded; `false` when it is not out (any more).
-    pub(crate) fn give_back(&mut self, id: ProbeId) -> bool {
-        let place = self.out.iter().position(|probe| probe.id == id);
-        place.map(|place| self.out.swap_remove(place)).is_some()
+    /// Ends a probe without an outcome. Returns `false` if it is not in flight (any more).
+    pub(crate) fn release(&mut self, id: ProbeId) -> bool {
+        let index = self.in_flight.iter().position(|probe| probe.id == id);
+        index
+            .map(|index| self.in_flight.swap_remove(index))
+            .is_some()
     }
 
-    /// Counts the outcome of one that has been given back.
+    /// Counts the outcome of a probe that has been released.
     pub(crate) fn record(&mut self, sample: Sample) {
-        self.back.add(sample);
-        self.failures_in_a_row = if sample.failed {
-            self.failures_in_a_row + 1
-        } else {
-            0
-        };
-        self.longest_run = self.longest_run.max(self.failures_in_a_row);
+        self.completed.add(sample);
+        self.streak = if sample.failed { self.streak + 1 } else { 0 };
+        self.max_streak = self.max_streak.max(self.streak);
     }
 
-    /// The probe that is lost first, and when: `timeout` after it went out.
-    pub(crate) fn first_lost(&self, timeout: Duration) -> Option<(Instant, ProbeId)> {
-        let eldest = self.out.iter().min_by_key(|probe| probe.since)?;
-        Some((eldest.since.checked_add(timeout)?, eldest.id))
+    /// Returns the probe that times out next, and when: `timeout` after its admission.
+    pub(crate) fn next_timeout(&self, timeout: Duration) -> Option<(Instant, ProbeId)> {
+        let oldest = self.in_flight.iter().min_by_key(|probe| probe.since)?;
+        Some((oldest.since.checked_add(timeout)?, oldest.id))
     }
 
-    /// How many more may go out, of `limit` in all.
-    pub(crate) fn slots(&self, limit: u32) -> u32 {
-        let taken = self.back.calls + self.out.len() as u64;
+    /// Returns how many more probes can be admitted, of `limit` in total.
+    pub(crate) fn remaining(&self, limit: u32) -> u32 {
+        let taken = self.completed.calls + self.in_flight.len() as u64;
         limit.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX))
     }
 
-    /// How many are out.
-    pub(crate) fn out(&self) -> u32 {
-        u32::try_from(self.out.len()).unwrap_or(u32::MAX)
+    /// Returns the number of probes in flight.
+    pub(crate) fn in_flight(&self) -> u32 {
+        u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX)
     }
 
-    /// The outcomes so far.
-    pub(crate) fn back(&self) -> Tally {
-        self.back
+    /// Returns the outcomes so far.
+    pub(crate) fn completed(&self) -> Tally {
+        self.completed
     }
 
-    pub(crate) fn failures_in_a_row(&self) -> u32 {
-        self.failures_in_a_row
+    /// Returns the number of failures since the last success.
+    pub(crate) fn streak(&self) -> u32 {
+        self.streak
     }
 
-    pub(crate) fn longest_run(&self) -> u32 {
-        self.longest_run
+    /// Returns the largest number of consecutive failures.
+    pub(crate) fn max_streak(&self) -> u32 {
+        self.max_streak
     }
 }
 
-/// Names a probe within its half-open stay.
+/// Identifies a probe within its half-open state.
 ///
-/// Never zero, and as wide as the rest of a ticket: so a call that is no probe costs one word,
-/// and a ticket two registers instead of three values of mixed width that are copied by memory.
+/// Never zero, and as wide as the rest of a ticket. An `Option` of it takes one word, so a ticket
+/// fits in two registers; values of mixed width would be copied through memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProbeId(NonZeroU64);
 

@@ -1,4 +1,4 @@
-//! A circuit breaker's configuration as it stands in a file.
+//! The serialized form of the configuration.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::config::{
 use crate::config_error::ConfigError;
 use crate::human_duration::{self, HumanDuration};
 
-/// The fields of [`CircuitBreakerConfig`] under their names, each of which may be left out.
+/// The fields of [`CircuitBreakerConfig`]; each may be left out.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct CircuitBreakerRepr {
@@ -87,12 +87,11 @@ struct CircuitBreakerRepr {
     initial_state: Option<CircuitState>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// Checks a field where it is read, so that an error has its line and not that of its table.
+/// Validates a field where it is deserialized, so that an error has its line and not its table's.
 macro_rules! checked {
     ($($field:ident: $type:ty => $set:expr;)*) => {$(
         fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$type>, D::Error> {
@@ -100,7 +99,7 @@ macro_rules! checked {
             if let Some(value) = &value {
                 let set: fn(CircuitBreakerConfig, &$type) -> CircuitBreakerConfig = $set;
                 let config = set(CircuitBreakerConfig::new(), value);
-                check_alone(stringify!($field), &config).map_err(D::Error::custom)?;
+                check_field(stringify!($field), &config).map_err(D::Error::custom)?;
             }
             Ok(value)
         }
@@ -123,8 +122,8 @@ checked! {
         |config, value| config.max_half_open_duration(value.duration, value.then);
 }
 
-/// What is wrong with one field, whatever the others say.
-fn check_alone(field: &str, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
+/// Returns the error of one field, regardless of the others.
+fn check_field(field: &str, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
     match config.validate() {
         Err(ConfigError::OutOfRange {
             field: wrong,
@@ -219,7 +218,7 @@ impl<'de> Deserialize<'de> for CircuitBreakerConfig {
     }
 }
 
-/// A number of failures, or "off".
+/// A number of failures or `off`.
 #[derive(Clone, Copy)]
 enum Threshold {
     Off,
@@ -229,7 +228,7 @@ enum Threshold {
 impl Threshold {
     fn set(self, config: CircuitBreakerConfig) -> CircuitBreakerConfig {
         match self {
-            Self::Off => config.without_failure_threshold(),
+            Self::Off => config.failure_threshold(None),
             Self::Failures(failures) => config.failure_threshold(failures),
         }
     }
@@ -267,7 +266,7 @@ impl<'de> Deserialize<'de> for Threshold {
                     .and_then(|failures| self.visit_u64(failures))
             }
 
-            // An unquoted `off` is a boolean in older YAML.
+            // An unquoted `off` is a boolean in YAML 1.1.
             fn visit_bool<E: Error>(self, on: bool) -> Result<Threshold, E> {
                 if on {
                     Err(E::invalid_value(serde::de::Unexpected::Bool(on), &self))
@@ -302,7 +301,7 @@ struct WindowRepr {
 
 impl Serialize for SlidingWindow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let form = match *self {
+        let repr = match *self {
             Self::Count(count) => WindowRepr {
                 count: Some(count),
                 length: None,
@@ -314,7 +313,7 @@ impl Serialize for SlidingWindow {
                 buckets: Some(buckets),
             },
         };
-        form.serialize(serializer)
+        repr.serialize(serializer)
     }
 }
 

@@ -1,15 +1,23 @@
-//! The rules that open a circuit, applied to what was counted.
+//! The rules that open a circuit, evaluated on its counts.
 
 use super::counts::Tally;
-use super::settings::ResolvedCircuitBreakerConfig;
+use super::resolved::ResolvedCircuitBreakerConfig;
 use super::transition::TransitionCause;
 
 impl ResolvedCircuitBreakerConfig {
-    /// The rule that these outcomes break, with minimum and thresholds capped at `cap`.
+    /// Returns the rule that these counts trip.
+    ///
+    /// `streak` is the number of consecutive failures. The minimum number of calls and the
+    /// thresholds are capped at `cap`.
     #[inline]
-    pub(super) fn broken_rule(&self, tally: Tally, run: u32, cap: u32) -> Option<TransitionCause> {
+    pub(super) fn tripped_rule(
+        &self,
+        tally: Tally,
+        streak: u32,
+        cap: u32,
+    ) -> Option<TransitionCause> {
         let count = |threshold: Option<u32>| threshold.map(|threshold| threshold.min(cap));
-        if count(self.failure_threshold).is_some_and(|threshold| run >= threshold) {
+        if count(self.failure_threshold).is_some_and(|threshold| streak >= threshold) {
             return Some(TransitionCause::ConsecutiveFailures);
         }
         if count(self.failure_count_threshold).is_some_and(|n| tally.failures >= u64::from(n)) {

@@ -1,14 +1,14 @@
-//! A circuit as it stood at one moment.
+//! A snapshot of a circuit.
 
 use std::time::Duration;
 
 use super::circuit_state::CircuitState;
 use super::counts::CircuitCounts;
-use super::refusals::CircuitRejections;
+use super::rejections::CircuitRejections;
 use super::transition::Transition;
 use crate::name::BulkheadName;
 
-/// Everything there is to see of a circuit, read at one moment.
+/// A consistent snapshot of a circuit's state and counts.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -17,34 +17,33 @@ use crate::name::BulkheadName;
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.half_open();
-/// let seen = breaker.snapshot();
-/// assert_eq!((seen.state, seen.probes_remaining), (CircuitState::HalfOpen, Some(3)));
-/// assert_eq!(seen.recent.last().unwrap().from, CircuitState::Closed);
+/// let snapshot = breaker.snapshot();
+/// assert_eq!((snapshot.state, snapshot.probes_remaining), (CircuitState::HalfOpen, Some(3)));
+/// assert_eq!(snapshot.recent.last().unwrap().from, CircuitState::Closed);
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CircuitSnapshot {
-    /// Its name.
+    /// The name of the circuit.
     pub name: BulkheadName,
-    /// Its state, a due transition performed.
+    /// The state, after transitions that are due.
     pub state: CircuitState,
-    /// How long it has been in that state.
+    /// The time since the state began.
     pub age: Duration,
-    /// What it counts.
+    /// The outcome counts.
     pub counts: CircuitCounts,
-    /// Calls refused since the state began.
+    /// The number of calls rejected since the state began.
     pub rejected_calls: u64,
-    /// Calls refused since the circuit was made, by reason.
-    pub refusals: CircuitRejections,
-    /// How long the isolation still lasts; `None` when the circuit is not open, or stays so until
-    /// somebody says otherwise.
+    /// The number of calls rejected since the circuit was created, by reason.
+    pub rejections: CircuitRejections,
+    /// The remaining isolation; `None` unless the circuit is open, or if the isolation has no end.
     pub retry_after: Option<Duration>,
-    /// Probes that may still go out; `None` when the circuit is not half-open.
+    /// The number of probes that can be admitted now; `None` unless the circuit is half-open.
     pub probes_remaining: Option<u32>,
-    /// Grows with every state entered.
+    /// The generation of the state; it grows with every state entered.
     pub generation: u64,
-    /// Automatic openings since the circuit was last closed.
+    /// The number of automatic openings since the circuit was last closed.
     pub open_count: u32,
     /// The last transitions, oldest first.
     pub recent: Vec<Transition>,

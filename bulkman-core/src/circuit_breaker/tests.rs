@@ -1,9 +1,8 @@
-//! What only the crate itself can reach: the machine without its shell, and the hooks.
+//! Tests of what only the crate can reach: the machine alone, hooks and the driver's handle.
 
 use std::sync::Mutex;
 
-use super::shared::{Adopted, Gate};
-use super::state::{Machine, Settled};
+use super::machine::Recorded;
 use super::*;
 use crate::runtime::ClockOnly;
 use crate::testing::ManualRuntime;
@@ -12,38 +11,38 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Hazard H18.
 #[test]
-fn the_machine_itself_drops_outcomes_of_an_older_generation() {
+fn the_machine_drops_outcomes_of_an_older_generation() {
     let now = ClockOnly.now();
     let config = CircuitBreakerConfig::new()
         .failure_threshold(1)
         .success_threshold(1);
     let mut machine = Machine::new(config.resolve(), 0, now);
     let old = machine.generation();
-    machine.go(StateTarget::Closed, now);
+    machine.transition_to(ManualTarget::Closed, now);
     assert_eq!(
-        machine.settle(old, None, Outcome::Failure, None, Some(now)),
-        Settled::Done
+        machine.record(old, None, Outcome::Failure, None, Some(now)),
+        Recorded::Done
     );
     assert_eq!(machine.state(), CircuitState::Closed);
-    machine.trip(old, TransitionCause::FailureRate, now);
+    machine.open_by_rule(old, TransitionCause::FailureRate, now);
     assert_eq!(machine.state(), CircuitState::Closed);
 
-    machine.go(StateTarget::HalfOpen, now);
+    machine.transition_to(ManualTarget::HalfOpen, now);
     let probe = machine.admit(now).unwrap();
     let old = machine.generation();
-    machine.go(StateTarget::HalfOpen, now);
+    machine.transition_to(ManualTarget::HalfOpen, now);
     assert_eq!(
-        machine.settle(old, probe, Outcome::Success, None, Some(now)),
-        Settled::Done
+        machine.record(old, probe, Outcome::Success, None, Some(now)),
+        Recorded::Done
     );
     assert_eq!(
-        (machine.state(), machine.slots()),
+        (machine.state(), machine.probes_remaining()),
         (CircuitState::HalfOpen, Some(1))
     );
 }
 
 #[test]
-fn an_outcome_that_needs_the_time_is_not_recorded_without_it() {
+fn a_time_window_records_nothing_without_the_time() {
     let now = ClockOnly.now();
     let window = SlidingWindow::Time {
         length: SECOND,
@@ -54,16 +53,16 @@ fn an_outcome_that_needs_the_time_is_not_recorded_without_it() {
         .sliding_window(window);
     let mut machine = Machine::new(config.resolve(), 0, now);
     let generation = machine.generation();
-    let settled = machine.settle(generation, None, Outcome::Failure, None, None);
+    let recorded = machine.record(generation, None, Outcome::Failure, None, None);
     assert_eq!(
-        (settled, machine.counts(now).calls),
-        (Settled::NeedsClock, 0)
+        (recorded, machine.counts(now).calls),
+        (Recorded::NeedsClock, 0)
     );
 }
 
-/// An outcome that takes the place of its like leaves the tally as it is, but the rules may be others.
+/// An outcome that replaces an equal one leaves the tally alone, but the rules may have changed.
 #[test]
-fn rules_that_become_stricter_are_applied_at_the_next_outcome_whatever_it_is() {
+fn stricter_rules_apply_at_the_next_outcome_of_any_kind() {
     let now = ClockOnly.now();
     let window = SlidingWindow::Count(4);
     let of = |rate| {
@@ -79,28 +78,34 @@ fn rules_that_become_stricter_are_applied_at_the_next_outcome_whatever_it_is() {
         Outcome::Success,
     ] {
         assert_eq!(
-            machine.settle(machine.generation(), None, outcome, None, None),
-            Settled::Done
+            machine.record(machine.generation(), None, outcome, None, None),
+            Recorded::Done
         );
     }
     machine.reconfigure(of(0.25).resolve(), now);
-    // Also once more, when nobody has come back with the time.
+    // The result is the same until the circuit has been opened with the time.
     for _ in 0..2 {
-        let settled = machine.settle(machine.generation(), None, Outcome::Success, None, None);
-        assert_eq!(settled, Settled::Trips(TransitionCause::FailureRate));
+        let recorded = machine.record(machine.generation(), None, Outcome::Success, None, None);
+        assert_eq!(
+            recorded,
+            Recorded::RuleTripped(TransitionCause::FailureRate)
+        );
     }
 }
 
 /// Hazard H78, H81.
 #[test]
-fn hooks_may_panic_and_use_the_circuit_and_hear_everything_in_order() {
+fn hooks_may_panic_and_use_the_circuit_and_run_in_order() {
     let breaker =
         CircuitBreaker::new("hooked", CircuitBreakerConfig::new(), ManualRuntime::new()).unwrap();
-    let heard = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::new(Mutex::new(Vec::new()));
     breaker.on_transition(Arc::new(|_| panic!("a hook")));
-    let (inner, ears) = (breaker.clone(), Arc::clone(&heard));
+    let (inner, recorder) = (breaker.clone(), Arc::clone(&seen));
     breaker.on_transition(Arc::new(move |transition| {
-        ears.lock().unwrap().push((transition.from, transition.to));
+        recorder
+            .lock()
+            .unwrap()
+            .push((transition.from, transition.to));
         if transition.to == CircuitState::Open {
             inner.force_open();
             let _ = inner.snapshot();
@@ -109,7 +114,7 @@ fn hooks_may_panic_and_use_the_circuit_and_hear_everything_in_order() {
     breaker.open();
     breaker.close();
     assert_eq!(
-        *heard.lock().unwrap(),
+        *seen.lock().unwrap(),
         [
             (CircuitState::Closed, CircuitState::Open),
             (CircuitState::Open, CircuitState::ForcedOpen),
@@ -119,14 +124,14 @@ fn hooks_may_panic_and_use_the_circuit_and_hear_everything_in_order() {
 }
 
 #[test]
-fn a_check_takes_nothing_and_leaves_a_due_transition_to_the_admission() {
+fn a_check_takes_no_slot_and_performs_no_transition() {
     let runtime = ManualRuntime::new();
     let config = CircuitBreakerConfig::new().success_threshold(1);
     let breaker = CircuitBreaker::new("checked", config, runtime.clone()).unwrap();
     breaker.open();
     assert!(breaker.check().is_err());
     runtime.advance(30 * SECOND);
-    // A full bulkhead may still refuse the call.
+    // A full bulkhead may still reject the call.
     assert!(breaker.check().is_ok() && breaker.check().is_ok());
     let probe = breaker.admit().unwrap();
     assert!(breaker.check().is_err());
@@ -137,12 +142,12 @@ fn a_check_takes_nothing_and_leaves_a_due_transition_to_the_admission() {
         ),
         (1, 1)
     );
-    breaker.abandon(probe);
+    breaker.cancel(probe);
     assert!(breaker.check().is_ok());
 }
 
 #[test]
-fn a_health_check_begins_half_open_early_and_only_from_open() {
+fn a_health_check_begins_half_open_early_only_from_open() {
     let breaker =
         CircuitBreaker::new("healthy", CircuitBreakerConfig::new(), ManualRuntime::new()).unwrap();
     assert!(!breaker.half_open_early());
@@ -157,68 +162,70 @@ fn a_health_check_begins_half_open_early_and_only_from_open() {
     );
 }
 
-/// Waking the synchroniser takes longer than a call.
+/// Waking the driver takes longer than a call.
 #[test]
-fn the_synchroniser_is_told_of_each_thing_once_and_not_of_what_time_does() {
+fn the_driver_is_woken_once_per_cause_but_not_for_elapsed_time() {
     let runtime = ManualRuntime::new();
     let config = CircuitBreakerConfig::new().failure_threshold(1);
     let breaker = CircuitBreaker::new("shared", config, runtime.clone()).unwrap();
-    let told = Arc::new(Mutex::new(0));
-    let ears = Arc::clone(&told);
-    let shared = breaker
-        .share(Arc::new(move || *ears.lock().unwrap() += 1))
+    let wakes = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&wakes);
+    let weak = breaker
+        .attach_driver(Arc::new(move || *counter.lock().unwrap() += 1))
         .unwrap();
-    let takes = || std::mem::take(&mut *told.lock().unwrap());
-    shared.observe().unwrap();
-    shared.set_gate(Gate::Fleet { leased: false }).unwrap();
-    takes();
+    let take_wakes = || std::mem::take(&mut *wakes.lock().unwrap());
+    weak.observe().unwrap();
+    weak.set_gate(Gate::Fleet { leased: false }).unwrap();
+    take_wakes();
 
     breaker.try_acquire().unwrap().fail();
-    assert_eq!(takes(), 1, "an opening");
-    shared.observe().unwrap();
+    assert_eq!(take_wakes(), 1, "the circuit opened");
+    weak.observe().unwrap();
     runtime.advance(30 * SECOND);
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
-    assert_eq!(takes(), 0, "the end of an isolation");
+    assert_eq!(take_wakes(), 0, "the isolation elapsed");
     for _ in 0..3 {
         assert_eq!(
             breaker.try_acquire().unwrap_err().reason,
             RejectionReason::NoProbeLease
         );
     }
-    assert_eq!(takes(), 1, "a lease is wanted");
-    let observed = shared.observe().unwrap();
-    assert!(observed.wanted && observed.state == CircuitState::HalfOpen);
+    assert_eq!(take_wakes(), 1, "a lease is wanted");
+    let observed = weak.observe().unwrap();
+    assert!(observed.lease_wanted && observed.state == CircuitState::HalfOpen);
     assert!(breaker.try_acquire().is_err());
-    assert_eq!(takes(), 0, "that is known");
-    shared.heed_again();
+    assert_eq!(take_wakes(), 0, "the driver has read the demand");
+    weak.stop_polling_demand();
     assert!(breaker.try_acquire().is_err());
     assert_eq!(
-        takes(),
+        take_wakes(),
         1,
-        "there was none to be had, and it is still wanted"
+        "the driver stopped polling, and a lease is still wanted"
     );
-    shared.observe().unwrap();
+    weak.observe().unwrap();
 
-    shared.set_gate(Gate::Fleet { leased: true }).unwrap();
+    weak.set_gate(Gate::Fleet { leased: true }).unwrap();
     breaker.try_acquire().unwrap().succeed();
-    assert_eq!(takes(), 1, "a verdict");
-    let generation = shared.observe().unwrap().generation;
-    shared.adopt(generation, Adopted::Closed).unwrap().unwrap();
-    assert_eq!(takes(), 0, "what it has said itself");
+    assert_eq!(take_wakes(), 1, "a probe outcome");
+    let generation = weak.observe().unwrap().generation;
+    weak.adopt(generation, FleetTarget::Closed)
+        .unwrap()
+        .unwrap();
+    assert_eq!(take_wakes(), 0, "the driver caused the change");
     breaker.open();
-    assert_eq!(takes(), 1);
+    assert_eq!(take_wakes(), 1);
 
-    // Whoever it took an opening over from looks by itself when that is over; until it does not.
-    let generation = shared.observe().unwrap().generation;
-    let opening = Adopted::Open {
+    // After an adopted isolation the driver polls for demand, until it stops.
+    let generation = weak.observe().unwrap().generation;
+    let opening = FleetTarget::Open {
         remaining: SECOND,
         open_count: 1,
     };
-    shared.adopt(generation, opening).unwrap().unwrap();
+    weak.adopt(generation, opening).unwrap().unwrap();
     runtime.advance(SECOND);
     assert!(breaker.try_acquire().is_err() && breaker.try_acquire().is_err());
-    assert_eq!(takes(), 0);
-    shared.heed_again();
-    assert_eq!(takes(), 1, "it was wanted meanwhile");
-    assert!(shared.observe().unwrap().wanted);
+    assert_eq!(take_wakes(), 0);
+    weak.stop_polling_demand();
+    assert_eq!(take_wakes(), 1, "a lease was wanted meanwhile");
+    assert!(weak.observe().unwrap().lease_wanted);
 }

@@ -1,25 +1,27 @@
-//! The outcomes of the last so many buckets of time.
+//! A sliding window over time, divided into buckets.
 
 use std::time::{Duration, Instant};
 
 use super::counts::{Sample, Tally};
 
-/// A ring of buckets on a fixed grid: a bucket's outcomes live until the bucket `n` places later
-/// begins.
+/// A ring of `n` buckets on a fixed grid.
+///
+/// The outcomes of a bucket are dropped when the bucket `n` positions later begins.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeWindow {
-    /// The grid's zero. It outlives [`clear`](Self::clear), so that bucket edges never move.
+    /// The start of the grid. [`clear`](Self::clear) keeps it, so bucket edges never move.
     origin: Instant,
     bucket: Duration,
-    /// How many buckets; allocated with the first outcome.
+    /// The number of buckets. They are allocated with the first outcome.
     size: usize,
     buckets: Vec<Tally>,
-    /// The number of the newest bucket, counted from the origin. It never goes back.
+    /// The number of the newest bucket, counted from the origin. It never decreases.
     newest: u64,
-    /// Where the newest bucket is in the ring.
-    newest_place: usize,
-    /// Before this it is still the newest: a comparison instead of a division. Too early if
-    /// nobody has looked yet, or if no clock reaches its end.
+    /// The index of the newest bucket in the ring.
+    newest_index: usize,
+    /// The end of the newest bucket, so that a comparison can replace a division.
+    ///
+    /// It is too early before the first access, and if the end overflows the clock.
     newest_until: Instant,
     total: Tally,
 }
@@ -32,7 +34,7 @@ impl TimeWindow {
             size: buckets as usize,
             buckets: Vec::new(),
             newest: 0,
-            newest_place: 0,
+            newest_index: 0,
             newest_until: origin,
             total: Tally::default(),
         }
@@ -44,8 +46,8 @@ impl TimeWindow {
         if self.buckets.is_empty() {
             self.buckets = vec![Tally::default(); self.size];
         }
-        // Also when `now` lies before the newest bucket: time that goes back changes nothing.
-        self.buckets[self.newest_place].add(sample);
+        // Even if `now` is before the newest bucket: a clock that goes backwards changes nothing.
+        self.buckets[self.newest_index].add(sample);
         self.total.add(sample);
     }
 
@@ -56,7 +58,7 @@ impl TimeWindow {
         }
     }
 
-    /// At most as many steps as there are buckets, however long nobody looked.
+    /// Takes at most one step per bucket, however long the window was not accessed.
     fn advance_to(&mut self, current: u64) {
         if current < self.newest {
             return;
@@ -64,8 +66,8 @@ impl TimeWindow {
         if self.total.calls > 0 {
             let begun = (current - self.newest).min(self.size as u64);
             for number in current - begun + 1..=current {
-                let place = self.place(number);
-                let old = std::mem::take(&mut self.buckets[place]);
+                let index = self.index(number);
+                let old = std::mem::take(&mut self.buckets[index]);
                 self.total.calls -= old.calls;
                 self.total.failures -= old.failures;
                 self.total.slow -= old.slow;
@@ -76,7 +78,7 @@ impl TimeWindow {
 
     fn move_to(&mut self, newest: u64) {
         self.newest = newest;
-        self.newest_place = self.place(newest);
+        self.newest_index = self.index(newest);
         let bucket = u64::try_from(self.bucket.as_nanos()).ok();
         let end = bucket
             .zip(newest.checked_add(1))
@@ -92,21 +94,23 @@ impl TimeWindow {
         self.total = Tally::default();
     }
 
-    /// Keeps the newest part. A bucket goes as a whole to the new grid's bucket in which it began.
+    /// Changes the grid and keeps the newest part.
+    ///
+    /// Each bucket moves as a whole into the new bucket in which it began.
     pub(crate) fn resize(&mut self, length: Duration, buckets: u32) {
         let mut resized = Self::new(length, buckets, self.origin);
         let (old, new) = (self.bucket.as_nanos(), resized.bucket.as_nanos());
-        let place_of = |number: u64| narrow(u128::from(number) * old / new);
-        resized.move_to(place_of(self.newest));
+        let new_number = |number: u64| narrow(u128::from(number) * old / new);
+        resized.move_to(new_number(self.newest));
         if self.total.calls > 0 {
             resized.buckets = vec![Tally::default(); resized.size];
             let oldest = self.newest.saturating_sub(self.size as u64 - 1);
             for number in oldest..=self.newest {
-                let target = place_of(number);
+                let target = new_number(number);
                 if resized.newest - target < resized.size as u64 {
-                    let moved = self.buckets[self.place(number)];
-                    let place = resized.place(target);
-                    for sum in [&mut resized.buckets[place], &mut resized.total] {
+                    let moved = self.buckets[self.index(number)];
+                    let index = resized.index(target);
+                    for sum in [&mut resized.buckets[index], &mut resized.total] {
                         sum.calls += moved.calls;
                         sum.failures += moved.failures;
                         sum.slow += moved.slow;
@@ -123,7 +127,7 @@ impl TimeWindow {
 
     fn number(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.origin);
-        // A 128-bit division by a variable is slow; below 584 years 64 bits will do.
+        // A 128-bit division by a variable is slow; 64 bits last for 584 years.
         match (
             u64::try_from(since.as_nanos()),
             u64::try_from(self.bucket.as_nanos()),
@@ -133,21 +137,19 @@ impl TimeWindow {
         }
     }
 
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "a remainder of a division by a usize"
-    )]
-    fn place(&self, number: u64) -> usize {
+    fn index(&self, number: u64) -> usize {
         (number % self.size as u64) as usize
     }
 }
 
-/// After 584 years of buckets of a nanosecond, time stands still.
+/// Saturates: with buckets of one nanosecond, the window stops after 584 years.
 fn narrow(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-/// Rounded up to a nanosecond: the buckets together are never shorter than the window asked for.
+/// Returns the length of a bucket, rounded up to a nanosecond.
+///
+/// The buckets together are never shorter than the configured window.
 fn bucket(length: Duration, buckets: u32) -> Duration {
     let floor = length / buckets;
     if floor * buckets == length {
@@ -177,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_a_plain_list(
+        fn matches_a_plain_list(
             bucket in 1_u64..50,
             buckets in 1_u32..12,
             steps in proptest::collection::vec((0_u8..40, 0_u8..4, 0_u64..400), 1..300),
@@ -187,7 +189,7 @@ mod tests {
             let mut plain: Vec<(u64, Sample)> = Vec::new();
             let (mut now, mut newest) = (0_u64, 0_u64);
             for (op, bits, step) in steps {
-                // Mostly forward, sometimes back.
+                // Mostly forward, sometimes backward.
                 now = if op == 1 { now.saturating_sub(step) } else { now + step / 4 };
                 newest = newest.max(now / bucket);
                 if op == 0 {
@@ -206,7 +208,7 @@ mod tests {
         }
 
         #[test]
-        fn a_resized_window_keeps_whole_buckets_of_its_newest_part(
+        fn resizing_keeps_whole_buckets_of_the_newest_part(
             (old, new) in (1_u64..20, 1_u64..20),
             (old_buckets, new_buckets) in (1_u32..10, 1_u32..10),
             times in proptest::collection::vec(0_u64..30, 0..100),
@@ -225,7 +227,7 @@ mod tests {
             let newest = now / old * old / new;
             plain.retain(|number| number * old / new + u64::from(new_buckets) > newest);
             prop_assert_eq!(window.tally().failures, plain.len() as u64);
-            // Everything leaves in the end.
+            // All outcomes are dropped in the end.
             window.advance(origin + millis(now + (new + old) * u64::from(new_buckets + 1)));
             prop_assert_eq!(window.tally(), Tally::default());
         }
@@ -233,7 +235,7 @@ mod tests {
 
     /// Hazard H58.
     #[test]
-    fn time_that_goes_back_changes_nothing() {
+    fn a_clock_that_goes_backwards_changes_nothing() {
         let origin = ClockOnly.now();
         let mut window = TimeWindow::new(millis(5000), 5, origin);
         window.record(sample(1), origin + millis(4900));
@@ -248,7 +250,7 @@ mod tests {
 
     /// Hazard H57.
     #[test]
-    fn one_long_idle_period_empties_it() {
+    fn a_long_idle_period_empties_the_window() {
         let origin = ClockOnly.now();
         let mut window = TimeWindow::new(millis(5000), 5, origin);
         (0..10).for_each(|_| window.record(sample(1), origin));
@@ -258,7 +260,7 @@ mod tests {
 
     /// Hazard H62.
     #[test]
-    fn the_longest_window_is_exact_too() {
+    fn the_longest_window_is_exact() {
         let origin = ClockOnly.now();
         let mut window = TimeWindow::new(Duration::MAX, 7, origin);
         window.record(sample(1), origin);

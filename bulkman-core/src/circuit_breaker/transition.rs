@@ -1,4 +1,4 @@
-//! One change of a circuit's state, and why it happened.
+//! Transitions between states, and their causes.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use super::circuit_state::CircuitState;
 use super::counts::CircuitCounts;
 use crate::name::BulkheadName;
 
-/// A circuit went from one state to another.
+/// A transition of a circuit from one state to another.
 ///
-/// Entering the state a circuit is in already starts that state again, but is no transition.
+/// Entering the current state restarts it, but is not a transition.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -17,7 +17,8 @@ use crate::name::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use std::time::Duration;
 ///
-/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
+/// let config = CircuitBreakerConfig::new().failure_threshold(2);
+/// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
 /// for _ in 0..2 {
 ///     breaker.try_acquire().unwrap().fail();
 /// }
@@ -31,27 +32,29 @@ use crate::name::BulkheadName;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Transition {
-    /// The circuit: the name of its bulkhead.
+    /// The name of the circuit, which is that of its bulkhead.
     pub circuit: BulkheadName,
-    /// The state that was left.
+    /// The state before.
     pub from: CircuitState,
-    /// The state that was entered.
+    /// The state after.
     pub to: CircuitState,
-    /// Why.
+    /// The cause.
     pub cause: TransitionCause,
-    /// What was counted in `from` when it was left.
+    /// The counts of the state before, at its end.
     pub counts: CircuitCounts,
-    /// When: a lapsed deadline counts from its due time, not from when somebody noticed.
+    /// When it happened. For timeouts, the deadline itself, not the time it was detected.
     pub at: Instant,
-    /// The generation that began. It grows with every state entered, by one or more.
+    /// The new generation. It is larger than that of the previous transition, by one or more.
     pub generation: u64,
-    /// How long the circuit stays open, if it opened and does not stay so for ever.
+    /// The isolation, which is the time that the circuit stays open.
+    ///
+    /// `None` unless the circuit opened, or if the isolation has no end.
     pub isolation: Option<Duration>,
-    /// Automatic openings since the circuit was last closed, this one included.
+    /// The number of automatic openings since the circuit was last closed, with this one.
     pub open_count: u32,
 }
 
-/// Why a circuit changed its state.
+/// The cause of a transition.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -71,38 +74,38 @@ pub struct Transition {
 )]
 #[non_exhaustive]
 pub enum TransitionCause {
-    /// `failure_threshold` failures in a row.
+    /// There were `failure_threshold` consecutive failures.
     ConsecutiveFailures,
-    /// `failure_count_threshold` failures in the window.
+    /// There were `failure_count_threshold` failures in the window.
     FailureCount,
     /// The failure rate reached `failure_rate_threshold`.
     FailureRate,
     /// The rate of slow calls reached `slow_call_rate_threshold`.
     SlowCallRate,
-    /// The isolation was over.
+    /// The isolation has elapsed.
     IsolationElapsed,
-    /// The probes were good enough to close.
+    /// Enough probes succeeded.
     ProbesSucceeded,
     /// A probe failed.
     ProbeFailed,
-    /// A probe was out for longer than `probe_timeout`.
-    ProbeLost,
+    /// A probe ran for longer than `probe_timeout`.
+    ProbeTimedOut,
     /// Half-open lasted for `max_half_open_duration`.
-    HalfOpenExpired,
+    HalfOpenTimedOut,
     /// A health check succeeded while open.
     HealthCheck,
-    /// Somebody asked for it.
+    /// Requested through the API.
     Manual,
-    /// The fleet's state was taken over: another process or an operator decided.
+    /// The state of the fleet was adopted: another process or an operator decided.
     Fleet,
 }
 
 impl TransitionCause {
-    /// The name in lower case, as in logs and metrics: `failure_rate`.
+    /// Returns the name in lower case, as in logs and metrics: `failure_rate`.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::TransitionCause;
-    /// assert_eq!(TransitionCause::ProbeLost.as_str(), "probe_lost");
+    /// assert_eq!(TransitionCause::ProbeTimedOut.as_str(), "probe_timed_out");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -111,11 +114,11 @@ impl TransitionCause {
             Self::FailureCount => "failure_count",
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
-            Self::IsolationElapsed => "isolation_over",
+            Self::IsolationElapsed => "isolation_elapsed",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::ProbeFailed => "probe_failed",
-            Self::ProbeLost => "probe_lost",
-            Self::HalfOpenExpired => "half_open_expired",
+            Self::ProbeTimedOut => "probe_timed_out",
+            Self::HalfOpenTimedOut => "half_open_timed_out",
             Self::HealthCheck => "health_check",
             Self::Manual => "manual",
             Self::Fleet => "fleet",
@@ -129,7 +132,7 @@ impl fmt::Display for TransitionCause {
     }
 }
 
-/// A transition as the state machine reports it: the shell adds the name.
+/// A transition as the state machine returns it, without the name of the circuit.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Change {
     pub(crate) from: CircuitState,

@@ -1,12 +1,28 @@
-//! What a configuration may not say: every refusal names the field, its value and the range.
+//! Validation of configurations. Every error names the field, its value and the range.
 
 use std::time::Duration;
 
 use super::config::{CircuitBreakerConfig, ConsecutiveRule, SlidingWindow};
-use super::settings::ResolvedCircuitBreakerConfig;
 use crate::config_error::ConfigError;
 
-pub(super) fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
+impl CircuitBreakerConfig {
+    /// Checks every field against its range, and the fields against each other.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OutOfRange`] with the first invalid field.
+    ///
+    /// ```
+    /// # use bulkman::CircuitBreakerConfig;
+    /// let error = CircuitBreakerConfig::new().success_threshold(0).validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "`success_threshold` is 0, must be 1 to 10,000");
+    /// ```
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        validate(self)
+    }
+}
+
+fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
     if let ConsecutiveRule::Failures(failures) = config.consecutive {
         at_least_one("failure_threshold", failures)?;
     }
@@ -42,7 +58,7 @@ pub(super) fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError>
         config.permitted_calls_in_half_open,
         config.success_threshold,
     ) {
-        let range = "left out when `success_threshold` is set: one of them decides";
+        let range = "left out when `success_threshold` is set";
         return Err(ConfigError::out_of_range(
             "permitted_calls_in_half_open",
             calls,
@@ -58,7 +74,7 @@ pub(super) fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError>
 }
 
 fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
-    match ResolvedCircuitBreakerConfig::new(config).sliding_window {
+    match config.resolve().sliding_window {
         SlidingWindow::Count(size) => {
             within(
                 "sliding_window.count",
@@ -136,7 +152,7 @@ fn isolation(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
             "within [0, 1)",
         ));
     }
-    if backoff.max < ResolvedCircuitBreakerConfig::new(config).isolation.first() {
+    if backoff.max < config.resolve().isolation.first() {
         let value = format!("{:?}", backoff.max);
         let range = "at least `isolation_duration`";
         return Err(ConfigError::out_of_range(
@@ -152,7 +168,7 @@ fn at_least_one(field: &'static str, value: u32) -> Result<(), ConfigError> {
     within(field, value, 1..=u32::MAX, "1 or more")
 }
 
-/// Probes are kept in a list, one entry each while they are out.
+/// Checks a number of probes. It is bounded because each probe in flight takes a list entry.
 fn probes(field: &'static str, value: Option<u32>) -> Result<(), ConfigError> {
     within(field, value.unwrap_or(1), 1..=10_000, "1 to 10,000")
 }
@@ -172,7 +188,7 @@ fn within<T: PartialOrd + std::fmt::Display>(
 
 fn rate(field: &'static str, value: Option<f64>) -> Result<(), ConfigError> {
     match value {
-        // Written so that a NaN is refused.
+        // Negated so that NaN is rejected.
         Some(rate) if !(rate > 0.0 && rate <= 1.0) => Err(ConfigError::out_of_range(
             field,
             rate,
@@ -201,17 +217,17 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(config: CircuitBreakerConfig, field: &str, value: &str, range: &str) {
+    fn rejected(config: CircuitBreakerConfig, field: &str, value: &str, range: &str) {
         let error = config.validate().unwrap_err();
         let ConfigError::OutOfRange {
             field: named,
             value: shown,
-            range: told,
+            range: accepted,
         } = &error
         else {
             panic!("{error:?}");
         };
-        assert_eq!((*named, &**shown, *told), (field, value, range));
+        assert_eq!((*named, &**shown, *accepted), (field, value, range));
         assert_eq!(
             error.to_string(),
             format!("`{field}` is {value}, must be {range}")
@@ -232,90 +248,90 @@ mod tests {
 
     /// Hazard P11.
     #[test]
-    fn zero_is_refused_everywhere() {
+    fn zero_is_rejected_for_every_field() {
         let positive = "1 or more";
-        refused(
+        rejected(
             config().failure_threshold(0),
             "failure_threshold",
             "0",
             positive,
         );
-        refused(
+        rejected(
             config().failure_count_threshold(0),
             "failure_count_threshold",
             "0",
             positive,
         );
-        refused(
+        rejected(
             config().minimum_number_of_calls(0),
             "minimum_number_of_calls",
             "0",
             positive,
         );
-        refused(
+        rejected(
             config().success_threshold(0),
             "success_threshold",
             "0",
             "1 to 10,000",
         );
-        refused(
+        rejected(
             config().permitted_calls_in_half_open(0),
             "permitted_calls_in_half_open",
             "0",
             "1 to 10,000",
         );
-        refused(count(0), "sliding_window.count", "0", "1 to 1,000,000");
-        refused(
+        rejected(count(0), "sliding_window.count", "0", "1 to 1,000,000");
+        rejected(
             time(SECOND, 0),
             "sliding_window.buckets",
             "0",
             "1 to 10,000",
         );
-        let some = "more than zero";
-        refused(
+        let more = "more than zero";
+        rejected(
             config().isolation_duration(Duration::ZERO),
             "isolation_duration",
             "0ns",
-            some,
+            more,
         );
-        refused(
+        rejected(
             config().isolation_schedule([]),
             "isolation_schedule",
             "0",
             "1 to 1,000 durations",
         );
-        refused(
+        rejected(
             config().isolation_schedule([SECOND, Duration::ZERO]),
             "isolation_schedule",
             "0ns",
-            some,
+            more,
         );
-        refused(
+        rejected(
             config().probe_timeout(Duration::ZERO),
             "probe_timeout",
             "0ns",
-            some,
+            more,
         );
-        refused(
+        rejected(
             config().slow_call_duration_threshold(Duration::ZERO),
             "slow_call_duration_threshold",
             "0ns",
-            some,
+            more,
         );
         let expiring = config().max_half_open_duration(Duration::ZERO, HalfOpenTimeoutAction::Open);
-        refused(expiring, "max_half_open_duration", "0ns", some);
+        rejected(expiring, "max_half_open_duration", "0ns", more);
     }
 
     #[test]
-    fn a_bucket_takes_a_nanosecond() {
+    fn a_bucket_must_be_at_least_a_nanosecond() {
         let range = "at least a nanosecond for each bucket";
-        refused(
+        rejected(
             time(Duration::ZERO, 1),
             "sliding_window.length",
             "0ns",
             range,
         );
-        refused(
+        rejected(
             time(Duration::from_nanos(9), 10),
             "sliding_window.length",
             "9ns",
@@ -325,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_fractions() {
+    fn rates_must_be_fractions() {
         for (rate, shown) in [
             (0.0, "0"),
             (-0.5, "-0.5"),
@@ -336,7 +352,7 @@ mod tests {
             (f64::NEG_INFINITY, "-inf"),
         ] {
             let range = "a fraction within (0, 1]";
-            refused(
+            rejected(
                 config().failure_rate_threshold(rate),
                 "failure_rate_threshold",
                 shown,
@@ -345,7 +361,7 @@ mod tests {
             let slow = config()
                 .slow_call_duration_threshold(SECOND)
                 .slow_call_rate_threshold(rate);
-            refused(slow, "slow_call_rate_threshold", shown, range);
+            rejected(slow, "slow_call_rate_threshold", shown, range);
         }
         for rate in [f64::MIN_POSITIVE, 1.0] {
             config().failure_rate_threshold(rate).validate().unwrap();
@@ -358,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn backoff_is_checked() {
+    fn backoff_is_validated() {
         for (factor, shown) in [
             (0.5, "0.5"),
             (-2.0, "-2"),
@@ -367,7 +383,7 @@ mod tests {
             (f64::NEG_INFINITY, "-inf"),
         ] {
             let config = backoff(factor, 60 * SECOND, 0.0);
-            refused(
+            rejected(
                 config,
                 "isolation_backoff.factor",
                 shown,
@@ -376,17 +392,17 @@ mod tests {
         }
         for (jitter, shown) in [(1.0, "1"), (-0.1, "-0.1"), (f64::NAN, "NaN")] {
             let config = backoff(2.0, 60 * SECOND, jitter);
-            refused(config, "isolation_backoff.jitter", shown, "within [0, 1)");
+            rejected(config, "isolation_backoff.jitter", shown, "within [0, 1)");
         }
         let most = "at least `isolation_duration`";
-        refused(
+        rejected(
             backoff(2.0, 30 * SECOND - Duration::from_nanos(1), 0.0),
             "isolation_backoff.max",
             "29.999999999s",
             most,
         );
         let longer = backoff(2.0, 30 * SECOND, 0.0).isolation_duration(31 * SECOND);
-        refused(longer, "isolation_backoff.max", "30s", most);
+        rejected(longer, "isolation_backoff.max", "30s", most);
         backoff(1.0, 30 * SECOND, 0.0).validate().unwrap();
         backoff(f64::MAX, Duration::MAX, 1.0 - f64::EPSILON)
             .validate()
@@ -395,9 +411,9 @@ mod tests {
 
     /// Hazard H87.
     #[test]
-    fn settings_that_would_override_each_other_are_refused() {
-        let both = "left out when `success_threshold` is set: one of them decides";
-        refused(
+    fn settings_that_override_each_other_are_rejected() {
+        let both = "left out when `success_threshold` is set";
+        rejected(
             config()
                 .success_threshold(2)
                 .permitted_calls_in_half_open(3),
@@ -407,7 +423,7 @@ mod tests {
         );
         let schedule = || config().isolation_schedule([SECOND]);
         let both = "left out when `isolation_schedule` is set";
-        refused(
+        rejected(
             schedule().isolation_duration(SECOND),
             "isolation_duration",
             "1s",
@@ -415,22 +431,22 @@ mod tests {
         );
         let longer = schedule().isolation_backoff(IsolationBackoff::new(2.0, SECOND));
         let shown = "IsolationBackoff { factor: 2.0, max: 1s, jitter: 0.0 }";
-        refused(longer, "isolation_backoff", shown, both);
+        rejected(longer, "isolation_backoff", shown, both);
         let needed = "set when `slow_call_rate_threshold` is";
-        refused(
+        rejected(
             config().slow_call_rate_threshold(0.5),
             "slow_call_duration_threshold",
             "not set",
             needed,
         );
         let never = "at most the size of the count window, or it never opens";
-        refused(
+        rejected(
             count(4).failure_count_threshold(5),
             "failure_count_threshold",
             "5",
             never,
         );
-        refused(
+        rejected(
             config().failure_count_threshold(101),
             "failure_count_threshold",
             "101",
@@ -445,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_is_accepted() {
+    fn the_smallest_values_are_accepted() {
         let tick = Duration::from_nanos(1);
         count(1)
             .failure_threshold(1)
@@ -466,23 +482,23 @@ mod tests {
     }
 
     #[test]
-    fn one_more_than_the_most_is_refused() {
+    fn one_above_the_maximum_is_rejected() {
         count(1_000_000).validate().unwrap();
-        refused(
+        rejected(
             count(1_000_001),
             "sliding_window.count",
             "1000001",
             "1 to 1,000,000",
         );
         time(SECOND, 10_000).validate().unwrap();
-        refused(
+        rejected(
             time(SECOND, 10_001),
             "sliding_window.buckets",
             "10001",
             "1 to 10,000",
         );
         config().success_threshold(10_000).validate().unwrap();
-        refused(
+        rejected(
             config().success_threshold(10_001),
             "success_threshold",
             "10001",
@@ -492,7 +508,7 @@ mod tests {
             .permitted_calls_in_half_open(10_000)
             .validate()
             .unwrap();
-        refused(
+        rejected(
             config().permitted_calls_in_half_open(10_001),
             "permitted_calls_in_half_open",
             "10001",
@@ -500,7 +516,7 @@ mod tests {
         );
         let schedule = |length| config().isolation_schedule(vec![SECOND; length]);
         schedule(1_000).validate().unwrap();
-        refused(
+        rejected(
             schedule(1_001),
             "isolation_schedule",
             "1001",

@@ -1,74 +1,75 @@
-//! The sliding windows: exact, and O(1) to record into however large they are.
+//! The sliding windows. Counts are exact; recording takes constant time for any size.
 
 use std::time::Instant;
 
 use super::config::SlidingWindow;
-use super::count_window::LastOutcomes;
+use super::count_window::CountWindow;
 use super::counts::{Sample, Tally};
 use super::time_window::TimeWindow;
 
 /// The outcomes that rates are computed from.
 #[derive(Clone, Debug)]
 pub(crate) enum Window {
-    Count(LastOutcomes),
-    /// Apart, since it is larger and few want it.
+    Count(CountWindow),
+    /// Boxed, because it is larger and rarely used.
     Time(Box<TimeWindow>),
 }
 
-/// What an outcome did to a window.
+/// The effect of an outcome on a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recorded {
-    /// A count window's tally is another one.
+pub(crate) enum WindowChange {
+    /// The tally of a count window has changed.
     Count,
-    /// A time window's may be, also by the time that has passed.
+    /// The tally of a time window may have changed, perhaps only because time has passed.
     Time,
     /// The tally is the same.
-    InPlaceOfItsLike,
-    /// Nothing: the time is needed.
+    Unchanged,
+    /// The outcome was not recorded, because the time is needed.
     NeedsTime,
 }
 
 impl Window {
-    /// An empty window. The buckets of a time window begin at `origin` and at every multiple of
-    /// their length from it.
+    /// Creates an empty window.
+    ///
+    /// The buckets of a time window begin at `origin` plus multiples of their length.
     pub(crate) fn new(kind: SlidingWindow, origin: Instant) -> Self {
         match kind {
-            SlidingWindow::Count(size) => Self::Count(LastOutcomes::new(size)),
+            SlidingWindow::Count(size) => Self::Count(CountWindow::new(size)),
             SlidingWindow::Time { length, buckets } => {
                 Self::Time(Box::new(TimeWindow::new(length, buckets, origin)))
             }
         }
     }
 
-    /// Adds an outcome, at `now`; without the time only a count window can.
+    /// Adds an outcome at `now`. Only a count window can do so without the time.
     #[inline]
-    pub(crate) fn record(&mut self, sample: Sample, now: Option<Instant>) -> Recorded {
+    pub(crate) fn record(&mut self, sample: Sample, now: Option<Instant>) -> WindowChange {
         match (self, now) {
             (Self::Count(window), _) => {
                 if window.record(sample) {
-                    Recorded::Count
+                    WindowChange::Count
                 } else {
-                    Recorded::InPlaceOfItsLike
+                    WindowChange::Unchanged
                 }
             }
             (Self::Time(window), Some(now)) => {
                 window.record(sample, now);
-                Recorded::Time
+                WindowChange::Time
             }
-            (Self::Time(_), None) => Recorded::NeedsTime,
+            (Self::Time(_), None) => WindowChange::NeedsTime,
         }
     }
 
-    /// Whether a success that is not slow changes anything.
+    /// Returns `true` if recording a success that is not slow has an effect.
     #[inline]
-    pub(crate) fn hears_success(&self) -> bool {
+    pub(crate) fn records_success(&self) -> bool {
         match self {
             Self::Count(window) => !window.is_saturated(),
             Self::Time(_) => true,
         }
     }
 
-    /// Drops what is too old at `now`.
+    /// Drops outcomes that are too old at `now`.
     pub(crate) fn advance(&mut self, now: Instant) {
         if let Self::Time(window) = self {
             window.advance(now);
@@ -82,7 +83,7 @@ impl Window {
         }
     }
 
-    /// Changes size, keeping the newest part; empty when the kind changes.
+    /// Changes the size and keeps the newest part. A change of the kind empties the window.
     pub(crate) fn reshape(&mut self, kind: SlidingWindow, origin: Instant) {
         match (&mut *self, kind) {
             (Self::Count(window), SlidingWindow::Count(size)) => window.resize(size),
@@ -96,7 +97,7 @@ impl Window {
         }
     }
 
-    /// What is in it.
+    /// Returns the counts of the outcomes in the window.
     #[inline]
     pub(crate) fn tally(&self) -> Tally {
         match self {

@@ -354,7 +354,7 @@ impl Fleet {
         let hub = &self.handle.hub;
         let id = hub.next_id();
         let link = Arc::downgrade(hub);
-        let shared = circuit.share(Arc::new(move || {
+        let shared = circuit.attach_driver(Arc::new(move || {
             if let Some(hub) = Weak::upgrade(&link) {
                 hub.changed(id);
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::counted::Counted;
 use super::event::FleetEvent;
-use crate::circuit_breaker::SharedCircuit;
+use crate::circuit_breaker::WeakCircuit;
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 use crate::store::{Epoch, FleetState, StoreError};
@@ -58,7 +58,7 @@ pub(super) enum End {
 pub(super) struct Attached {
     pub(super) id: MemberId,
     pub(super) name: BulkheadName,
-    pub(super) circuit: SharedCircuit,
+    pub(super) circuit: WeakCircuit,
     pub(super) tallies: Option<Tallies>,
 }
 

@@ -40,6 +40,7 @@ mod hub;
 mod ledger;
 mod member;
 mod pace;
+mod probe_policy;
 mod snapshot;
 
 pub use event::{DecisionOutcome, FleetEvent, FleetEvents};

@@ -111,7 +111,7 @@ pub struct CircuitStatus {
     /// Calls refused since the state began.
     pub rejected_calls: u64,
     /// Calls refused since the circuit was made, by reason.
-    pub refusals: CircuitRejections,
+    pub rejections: CircuitRejections,
     /// Automatic openings since the circuit was last closed.
     pub open_count: u32,
     /// The last transitions, oldest first.
@@ -224,7 +224,7 @@ impl CircuitStatus {
             probes_remaining: seen.probes_remaining,
             counts: seen.counts,
             rejected_calls: seen.rejected_calls,
-            refusals: seen.refusals,
+            rejections: seen.rejections,
             open_count: seen.open_count,
             recent: seen
                 .recent

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::view::{CircuitView, Epoch, OperationId};
+use crate::circuit_breaker::HalfOpenPolicy;
 use crate::name::BulkheadName;
 
 /// How a half-open stay is decided, and how many probe at once.
@@ -75,24 +76,27 @@ pub(crate) enum ProbeOutlook {
 }
 
 impl ProbeRule {
-    pub(crate) const fn judge(self, succeeded: u32, failed: u32, slow_calls: u32) -> ProbeOutlook {
-        match self {
-            Self::Consecutive { .. } if failed > 0 => ProbeOutlook::Reopen,
-            Self::Consecutive { successes } if succeeded >= successes as u32 => ProbeOutlook::Close,
-            Self::Consecutive { .. } => ProbeOutlook::Undecided,
+    pub(crate) fn judge(self, succeeded: u32, failed: u32, slow_calls: u32) -> ProbeOutlook {
+        let (policy, max_failures, max_slow) = match self {
+            Self::Consecutive { successes } => {
+                let successes = u32::from(successes);
+                (HalfOpenPolicy::Consecutive { successes }, None, None)
+            }
             Self::SampleSize {
                 calls,
                 failures,
                 slow,
             } => {
-                if succeeded.saturating_add(failed) < calls as u32 {
-                    ProbeOutlook::Undecided
-                } else if at_least(failed, failures) || at_least(slow_calls, slow) {
-                    ProbeOutlook::Reopen
-                } else {
-                    ProbeOutlook::Close
-                }
+                let calls = u32::from(calls);
+                (HalfOpenPolicy::Sample { calls }, failures, slow)
             }
+        };
+        let completed = u64::from(succeeded) + u64::from(failed);
+        let tripped = || at_least(failed, max_failures) || at_least(slow_calls, max_slow);
+        match policy.decide(completed, failed.into(), (), || tripped().then_some(())) {
+            None => ProbeOutlook::Undecided,
+            Some(Ok(())) => ProbeOutlook::Close,
+            Some(Err(())) => ProbeOutlook::Reopen,
         }
     }
 }

@@ -5,10 +5,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::{Driver, Slot};
-use crate::circuit_breaker::SharedCircuit;
+use crate::circuit_breaker::WeakCircuit;
 use crate::fleet::event::{DecisionOutcome, FleetEvent};
 use crate::fleet::hub::{End, MemberId};
 use crate::fleet::member::{Member, Step};
+use crate::fleet::probe_policy::probe_policy;
 use crate::name::BulkheadName;
 use crate::store::{
     CircuitView, Epoch, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, SharingMode,
@@ -45,7 +46,7 @@ impl Driver {
                 let transition = StoreTransition {
                     not_after: self.not_after(asked),
                     by: Arc::clone(&self.author),
-                    reason: Arc::from("isolation_over"),
+                    reason: Arc::from("isolation_elapsed"),
                     ..StoreTransition::new(name, base, change, operation)
                 };
                 self.transition(session, vec![(id, transition)]).await
@@ -289,9 +290,10 @@ impl Driver {
         Arc::from(format!("{} {id}", self.identity))
     }
 
-    pub(super) fn plan(&self, circuit: &SharedCircuit) -> ProbePolicy {
+    pub(super) fn plan(&self, circuit: &WeakCircuit) -> ProbePolicy {
         circuit
-            .probe_plan(self.settings.probe_limit)
+            .resolved_config()
+            .map(|config| probe_policy(&config, self.settings.probe_limit))
             .unwrap_or_default()
     }
 

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::{Driver, Slot};
-use crate::circuit_breaker::Adopted;
+use crate::circuit_breaker::FleetTarget;
 use crate::fleet::event::{DecisionOutcome, FleetEvent};
 use crate::fleet::hub::{Attached, MemberId};
 use crate::fleet::member::{Member, Order, Rules, Step};
@@ -71,7 +71,7 @@ impl Driver {
         let pause = self.settings.probe_jitter.max(SHORTEST_PAUSE);
         if let Some(slot) = self.members.get_mut(&id) {
             if !slot.member.looked(now, pause) {
-                slot.circuit.heed_again();
+                slot.circuit.stop_polling_demand();
             }
         }
     }
@@ -160,8 +160,8 @@ impl Driver {
             Order::Adopt { expected, state } => match slot.circuit.adopt(expected, state) {
                 Some(Ok(generation)) => {
                     let look_at = match state {
-                        Adopted::Open { remaining, .. } => remaining.checked_add(jitter),
-                        Adopted::HalfOpen { .. } => Some(jitter),
+                        FleetTarget::Open { remaining, .. } => remaining.checked_add(jitter),
+                        FleetTarget::HalfOpen { .. } => Some(jitter),
                         _ => None,
                     };
                     let look_at = look_at.and_then(|after| now.checked_add(after));

@@ -82,9 +82,9 @@ impl Driver {
 
     pub(super) fn end(&mut self) {
         for slot in self.members.values_mut() {
-            slot.circuit.unlink();
+            slot.circuit.detach_driver();
             // By itself again, as if it had never been shared.
-            let _gone = slot.circuit.set_gate(Gate::Own);
+            let _gone = slot.circuit.set_gate(Gate::Local);
         }
         self.publish_status();
         self.hub.tell(|status| {

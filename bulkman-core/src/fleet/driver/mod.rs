@@ -19,7 +19,7 @@ use super::hub::{End, Hub, MemberId, Tallies};
 use super::ledger::Ledger;
 use super::member::Member;
 use super::pace::Pace;
-use crate::circuit_breaker::SharedCircuit;
+use crate::circuit_breaker::WeakCircuit;
 use crate::name::BulkheadName;
 use crate::store::{
     CircuitStore, Epoch, OperationId, Push, StoreError, StoreEvent, StoreSession, StoreSettings,
@@ -53,7 +53,7 @@ pub(super) struct Driver {
 
 struct Slot {
     name: BulkheadName,
-    circuit: SharedCircuit,
+    circuit: WeakCircuit,
     member: Member,
     tallies: Option<Tallies>,
     /// The decision of which it was told that it waits.

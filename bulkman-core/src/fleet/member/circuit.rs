@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Member, Pending};
-use crate::circuit_breaker::{Adopted, CircuitState, Gate, Observation, TransitionCause};
+use crate::circuit_breaker::{CircuitState, FleetTarget, Gate, Observation, TransitionCause};
 use crate::fleet::event::DecisionOutcome;
 use crate::store::{FleetState, OperationId};
 
@@ -31,11 +31,11 @@ impl Member {
                 .map(|_| DecisionOutcome::Replaced);
             ending = replaced.or(ended);
         }
-        if observed.wanted && self.lease.is_none() {
+        if observed.lease_wanted && self.lease.is_none() {
             let ask_at = self.ask_after.map_or(ask_at, |after| after.max(ask_at));
             self.ask_at.get_or_insert(ask_at);
         }
-        for verdict in &observed.verdicts {
+        for verdict in &observed.outcomes {
             self.gate = Gate::Fleet { leased: false };
             if verdict.generation == self.seen && self.lease.is_some() {
                 self.verdicts.push_back((*verdict, operation()));
@@ -48,7 +48,7 @@ impl Member {
     /// look whether a lease is wanted, if one may be.
     pub(in crate::fleet) fn adopted(
         &mut self,
-        state: Adopted,
+        state: FleetTarget,
         generation: u64,
         look_at: Option<Instant>,
     ) {
@@ -57,11 +57,11 @@ impl Member {
         self.held = false;
         self.own = false;
         self.local = match state {
-            Adopted::Closed => CircuitState::Closed,
-            Adopted::Open { .. } => CircuitState::Open,
-            Adopted::HalfOpen { .. } => CircuitState::HalfOpen,
-            Adopted::ForcedOpen => CircuitState::ForcedOpen,
-            Adopted::Disabled => CircuitState::Disabled,
+            FleetTarget::Closed => CircuitState::Closed,
+            FleetTarget::Open { .. } => CircuitState::Open,
+            FleetTarget::HalfOpen { .. } => CircuitState::HalfOpen,
+            FleetTarget::ForcedOpen => CircuitState::ForcedOpen,
+            FleetTarget::Disabled => CircuitState::Disabled,
         };
         self.state_began();
         self.look_at = look_at;

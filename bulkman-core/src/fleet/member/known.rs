@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::is_past;
-use crate::circuit_breaker::{Adopted, CircuitState};
+use crate::circuit_breaker::{CircuitState, FleetTarget};
 use crate::store::{Epoch, FleetState};
 
 /// The store's view, with its durations as deadlines of the local clock.
@@ -23,27 +23,27 @@ impl Known {
     }
 
     /// The state for a circuit to take over, unless it is there.
-    pub(super) fn adoptable(&self, local: CircuitState, now: Instant) -> Option<Adopted> {
+    pub(super) fn adoptable(&self, local: CircuitState, now: Instant) -> Option<FleetTarget> {
         let open_count = self.open_count;
         match (self.state, local) {
             // Nothing was ever decided.
             (FleetState::Closed, CircuitState::Closed) if self.epoch == Epoch(0) => None,
-            (FleetState::Closed, _) => Some(Adopted::Closed),
+            (FleetState::Closed, _) => Some(FleetTarget::Closed),
             (FleetState::HalfOpen, CircuitState::HalfOpen) => None,
-            (FleetState::HalfOpen, _) => Some(Adopted::HalfOpen { open_count }),
+            (FleetState::HalfOpen, _) => Some(FleetTarget::HalfOpen { open_count }),
             (FleetState::Open, local) => {
                 let until = self.open_until;
                 let remaining =
                     until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
                 // That opening is over here as well.
                 let over = remaining.is_zero() && local == CircuitState::HalfOpen;
-                (!over).then_some(Adopted::Open {
+                (!over).then_some(FleetTarget::Open {
                     remaining,
                     open_count,
                 })
             }
-            (FleetState::ForcedOpen, _) => Some(Adopted::ForcedOpen),
-            (FleetState::Disabled, _) => Some(Adopted::Disabled),
+            (FleetState::ForcedOpen, _) => Some(FleetTarget::ForcedOpen),
+            (FleetState::Disabled, _) => Some(FleetTarget::Disabled),
         }
     }
 }

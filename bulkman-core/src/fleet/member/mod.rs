@@ -22,7 +22,7 @@ use self::known::Known;
 pub(super) use self::next::{Order, Step};
 pub(super) use self::pending::Pending;
 use super::handle::outage_gate;
-use crate::circuit_breaker::{CircuitState, Gate, Verdict};
+use crate::circuit_breaker::{CircuitState, Gate, ProbeOutcome};
 use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};
 
 /// What a member goes by.
@@ -56,7 +56,7 @@ pub(super) struct Member {
     gate: Gate,
     lease: Option<Lease>,
     /// Verdicts to report, each as one operation.
-    verdicts: VecDeque<(Verdict, OperationId)>,
+    verdicts: VecDeque<(ProbeOutcome, OperationId)>,
     /// A lease is wanted, and is to be asked for at this time.
     ask_at: Option<Instant>,
     ask_after: Option<Instant>,

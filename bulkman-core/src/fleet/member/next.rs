@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Member, Pending, is_past};
-use crate::circuit_breaker::{Adopted, CircuitState, Gate, Verdict};
+use crate::circuit_breaker::{CircuitState, FleetTarget, Gate, ProbeOutcome};
 use crate::fleet::event::DecisionOutcome;
 use crate::fleet::handle::outage_gate;
 use crate::store::{Epoch, FleetState, OperationId, ProbeLease};
@@ -29,7 +29,7 @@ pub(in crate::fleet) enum Step {
     Report {
         epoch: Epoch,
         lease: ProbeLease,
-        verdict: Verdict,
+        verdict: ProbeOutcome,
         operation: OperationId,
     },
 }
@@ -40,7 +40,7 @@ pub(in crate::fleet) enum Order {
     /// Take over a state, unless something has happened since this generation.
     Adopt {
         expected: u64,
-        state: Adopted,
+        state: FleetTarget,
     },
     Gate(Gate),
 }
@@ -179,7 +179,7 @@ impl Member {
 
     fn wanted_gate(&self) -> Gate {
         if self.own {
-            return Gate::Own;
+            return Gate::Local;
         }
         if !(self.connected && self.rules.leases) {
             return outage_gate(self.rules.on_outage);

@@ -1,4 +1,4 @@
-//! A configuration with its defaults filled in: what the state machine goes by.
+//! A configuration with defaults resolved, as the state machine uses it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,55 +8,75 @@ use super::config::{
     CircuitBreakerConfig, ConsecutiveRule, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
 };
 
-/// What a [`CircuitBreakerConfig`] comes to: every field has the value that is in force.
+/// A [`CircuitBreakerConfig`] with defaults resolved.
+///
+/// Returned by [`CircuitBreakerConfig::resolve`]. Every field has the value that is in force.
 ///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
 /// use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, SlidingWindow};
 /// use std::time::Duration;
 ///
-/// let settings = CircuitBreakerConfig::new().failure_rate_threshold(0.5).resolve();
-/// assert_eq!(settings.failure_threshold, None);       // off, since another rule was asked for
-/// assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
-/// assert_eq!(settings.half_open_policy, HalfOpenPolicy::Consecutive { successes: 3 });
-/// assert_eq!(settings.isolation, IsolationDuration::Fixed(Duration::from_secs(30)));
+/// let resolved = CircuitBreakerConfig::new().failure_rate_threshold(0.5).resolve();
+/// assert_eq!(resolved.failure_threshold, None);       // off, because another rule is set
+/// assert_eq!(resolved.sliding_window, SlidingWindow::Count(100));
+/// assert_eq!(resolved.half_open_policy, HalfOpenPolicy::Consecutive { successes: 3 });
+/// assert_eq!(resolved.isolation, IsolationDuration::Fixed(Duration::from_secs(30)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ResolvedCircuitBreakerConfig {
-    /// Failures in a row that open; `None`: off.
+    /// The number of consecutive failures that opens; `None` if off.
     pub failure_threshold: Option<u32>,
-    /// The failure rate that opens; `None`: off.
+    /// The failure rate that opens; `None` if off.
     pub failure_rate_threshold: Option<f64>,
-    /// The rate of slow calls that opens; `None`: off.
+    /// The rate of slow calls that opens; `None` if off.
     pub slow_call_rate_threshold: Option<f64>,
-    /// Calls that take longer are slow; `None`: durations are not looked at.
+    /// The duration above which a call is slow; `None` if durations are not measured.
     pub slow_call_duration_threshold: Option<Duration>,
-    /// Failures in the window that open; `None`: off.
+    /// The number of failures in the window that opens; `None` if off.
     pub failure_count_threshold: Option<u32>,
-    /// Calls in the window below which there are no rates; already capped at a count window's
-    /// size.
+    /// The number of calls in the window below which no rate is computed.
+    ///
+    /// Already capped at the size of a count window.
     pub minimum_number_of_calls: u32,
     /// The window.
     pub sliding_window: SlidingWindow,
-    /// Whether the window is kept while closed: a rule looks at it, or somebody set it.
+    /// Whether the window is maintained: a rule uses it, or it was set.
     pub window_in_use: bool,
-    /// How half-open is decided.
+    /// How the probes decide half-open.
     pub half_open_policy: HalfOpenPolicy,
-    /// How long the circuit stays open.
+    /// The isolation: the time that the circuit stays open.
     pub isolation: IsolationDuration,
-    /// A probe out for longer is lost.
+    /// The duration after which a probe counts as failed and frees its slot.
     pub probe_timeout: Duration,
-    /// A bound on half-open, and where it leads; `None`: off.
+    /// The longest half-open state, and what follows it; `None` if off.
     pub max_half_open_duration: Option<(Duration, HalfOpenTimeoutAction)>,
-    /// Whether a timer leaves the open state.
+    /// Whether a timer moves the circuit to half-open.
     pub automatic_half_open: bool,
-    /// The state to begin in.
+    /// The initial state.
     pub initial_state: CircuitState,
 }
 
+impl CircuitBreakerConfig {
+    /// Returns the configuration with defaults resolved.
+    ///
+    /// ```
+    /// # use bulkman::CircuitBreakerConfig;
+    /// # use std::time::Duration;
+    /// let config = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5));
+    /// let resolved = config.resolve();
+    /// assert_eq!(resolved.probe_timeout, Duration::from_secs(5));
+    /// assert_eq!(resolved.minimum_number_of_calls, 10);
+    /// ```
+    #[must_use]
+    pub fn resolve(&self) -> ResolvedCircuitBreakerConfig {
+        ResolvedCircuitBreakerConfig::new(self)
+    }
+}
+
 impl ResolvedCircuitBreakerConfig {
-    pub(super) fn new(config: &CircuitBreakerConfig) -> Self {
+    fn new(config: &CircuitBreakerConfig) -> Self {
         let other_failure_rule =
             config.failure_rate_threshold.is_some() || config.failure_count_threshold.is_some();
         let failure_threshold = match config.consecutive {
@@ -98,40 +118,60 @@ impl ResolvedCircuitBreakerConfig {
         }
     }
 
-    /// Whether a call of this length is slow.
+    /// Returns `true` if a call of this duration is slow.
     pub(super) fn is_slow(&self, ran: Option<Duration>) -> bool {
         match (ran, self.slow_call_duration_threshold) {
-            (Some(ran), Some(limit)) => ran > limit,
+            (Some(ran), Some(threshold)) => ran > threshold,
             _ => false,
         }
     }
 }
 
-/// How a half-open circuit decides.
+/// How the probes of a half-open circuit decide the next state.
 ///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
 /// use bulkman::circuit_breaker::HalfOpenPolicy;
 ///
-/// assert_eq!(CircuitBreakerConfig::new().permitted_calls_in_half_open(20).resolve().half_open_policy, HalfOpenPolicy::Sample { calls: 20 });
+/// let config = CircuitBreakerConfig::new().permitted_calls_in_half_open(20);
+/// assert_eq!(config.resolve().half_open_policy, HalfOpenPolicy::Sample { calls: 20 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HalfOpenPolicy {
-    /// So many successes in a row close, one failure reopens.
+    /// Consecutive successes close; one failure reopens.
     Consecutive {
-        /// Probes that must succeed.
+        /// The number of probes that must succeed.
         successes: u32,
     },
-    /// After so many probes the circuit's rules decide.
+    /// The rules are evaluated once a number of probes has completed.
     Sample {
-        /// Probes that must be back.
+        /// The number of probes that must complete.
         calls: u32,
     },
 }
 
 impl HalfOpenPolicy {
-    /// How many probes the trial takes.
+    /// Decides on the probes that have completed; `None` while more are needed.
+    ///
+    /// `Ok` closes the circuit, `Err` reopens it. `on_failure` is the cause if a single failure
+    /// reopens. `tripped_rule` evaluates a complete sample.
+    pub(crate) fn decide<C>(
+        self,
+        completed: u64,
+        failures: u64,
+        on_failure: C,
+        tripped_rule: impl FnOnce() -> Option<C>,
+    ) -> Option<Result<(), C>> {
+        match self {
+            Self::Consecutive { .. } if failures > 0 => Some(Err(on_failure)),
+            _ if completed < u64::from(self.probes()) => None,
+            Self::Consecutive { .. } => Some(Ok(())),
+            Self::Sample { .. } => Some(tripped_rule().map_or(Ok(()), Err)),
+        }
+    }
+
+    /// Returns the number of probes that the policy admits.
     pub(super) const fn probes(self) -> u32 {
         match self {
             Self::Consecutive { successes } => successes,
@@ -140,7 +180,7 @@ impl HalfOpenPolicy {
     }
 }
 
-/// How long a circuit stays open.
+/// The isolation of successive openings: the time that the circuit stays open.
 ///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
@@ -153,16 +193,16 @@ impl HalfOpenPolicy {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum IsolationDuration {
-    /// Always as long.
+    /// A fixed duration.
     Fixed(Duration),
-    /// Longer with each reopening.
+    /// A duration that grows with each reopening.
     Backoff {
-        /// That of the first opening.
+        /// The duration of the first opening.
         initial: Duration,
-        /// How it grows.
+        /// The growth.
         backoff: IsolationBackoff,
     },
-    /// That of the first opening, the second, and so on; the last one repeats.
+    /// One duration for each successive opening; the last one repeats.
     Schedule(Arc<[Duration]>),
 }
 
@@ -176,7 +216,7 @@ impl IsolationDuration {
         }
     }
 
-    /// That of the first opening, before jitter.
+    /// Returns the duration of the first opening, before jitter.
     pub(super) fn first(&self) -> Duration {
         match self {
             Self::Fixed(duration)
@@ -187,7 +227,9 @@ impl IsolationDuration {
         }
     }
 
-    /// That of an opening after `openings` earlier ones; `random` is uniform in [0, 1).
+    /// Returns the duration after `openings` earlier openings.
+    ///
+    /// `random` returns a number that is uniform in [0, 1).
     pub(super) fn duration(&self, openings: u32, random: impl FnOnce() -> f64) -> Duration {
         match self {
             Self::Fixed(duration) => *duration,
@@ -201,19 +243,19 @@ impl IsolationDuration {
                 }
             }
             Self::Schedule(schedule) => {
-                let place = usize::try_from(openings)
+                let index = usize::try_from(openings)
                     .unwrap_or(usize::MAX)
                     .min(schedule.len() - 1);
-                schedule[place]
+                schedule[index]
             }
         }
     }
 }
 
-/// `Duration::mul_f64` that saturates instead of panicking.
+/// Like `Duration::mul_f64`, but saturates instead of panicking.
 fn times(duration: Duration, factor: f64) -> Duration {
     if factor == 1.0 {
-        // Exact: seconds as a float have 53 bits, not enough for the nanoseconds of a century.
+        // Exact. Seconds as a float have 53 bits, too few for the nanoseconds of a century.
         return duration;
     }
     Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(Duration::MAX)
@@ -233,29 +275,29 @@ mod tests {
 
     /// Hazard H61.
     #[test]
-    fn the_defaults_are_the_documented_ones() {
-        let settings = CircuitBreakerConfig::new().resolve();
-        assert_eq!(settings.failure_threshold, Some(5));
-        assert_eq!(settings.failure_rate_threshold, None);
-        assert_eq!(settings.slow_call_rate_threshold, None);
-        assert_eq!(settings.slow_call_duration_threshold, None);
-        assert_eq!(settings.failure_count_threshold, None);
-        assert_eq!(settings.minimum_number_of_calls, 10);
-        assert_eq!(settings.sliding_window, SlidingWindow::Count(100));
-        assert!(!settings.window_in_use);
+    fn defaults_are_as_documented() {
+        let resolved = CircuitBreakerConfig::new().resolve();
+        assert_eq!(resolved.failure_threshold, Some(5));
+        assert_eq!(resolved.failure_rate_threshold, None);
+        assert_eq!(resolved.slow_call_rate_threshold, None);
+        assert_eq!(resolved.slow_call_duration_threshold, None);
+        assert_eq!(resolved.failure_count_threshold, None);
+        assert_eq!(resolved.minimum_number_of_calls, 10);
+        assert_eq!(resolved.sliding_window, SlidingWindow::Count(100));
+        assert!(!resolved.window_in_use);
         assert_eq!(
-            settings.half_open_policy,
+            resolved.half_open_policy,
             HalfOpenPolicy::Consecutive { successes: 3 }
         );
-        assert_eq!(settings.isolation, IsolationDuration::Fixed(30 * SECOND));
-        assert_eq!(settings.probe_timeout, 30 * SECOND);
-        assert_eq!(settings.max_half_open_duration, None);
-        assert!(!settings.automatic_half_open);
-        assert_eq!(settings.initial_state, CircuitState::Closed);
+        assert_eq!(resolved.isolation, IsolationDuration::Fixed(30 * SECOND));
+        assert_eq!(resolved.probe_timeout, 30 * SECOND);
+        assert_eq!(resolved.max_half_open_duration, None);
+        assert!(!resolved.automatic_half_open);
+        assert_eq!(resolved.initial_state, CircuitState::Closed);
     }
 
     #[test]
-    fn a_failure_rule_turns_the_consecutive_one_off_and_a_slow_rule_does_not() {
+    fn failure_rules_switch_off_the_consecutive_rule() {
         let new = CircuitBreakerConfig::new;
         assert_eq!(
             new()
@@ -273,9 +315,17 @@ mod tests {
             .slow_call_duration_threshold(SECOND);
         assert_eq!(slow.resolve().failure_threshold, Some(5));
         assert_eq!(
-            slow.without_failure_threshold().resolve().failure_threshold,
+            slow.failure_threshold(None).resolve().failure_threshold,
             None
         );
+        assert_eq!(
+            new().failure_threshold(None).resolve().failure_threshold,
+            None
+        );
+        let rate_off = new()
+            .failure_rate_threshold(0.5)
+            .failure_rate_threshold(None);
+        assert_eq!(rate_off, new());
         for config in [
             new().failure_rate_threshold(0.5).failure_threshold(7),
             new().failure_threshold(7).failure_rate_threshold(0.5),
@@ -315,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_schedule_repeats() {
+    fn the_last_duration_of_a_schedule_repeats() {
         let schedule = CircuitBreakerConfig::new()
             .isolation_schedule([SECOND, 5 * SECOND])
             .resolve();

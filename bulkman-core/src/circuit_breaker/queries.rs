@@ -1,4 +1,4 @@
-//! What can be seen of a circuit.
+//! Queries: the state, counts and events of a circuit.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,9 @@ use super::{
 use crate::name::BulkheadName;
 
 impl CircuitBreaker {
-    /// The state; performs a transition that is due, so that it is right without traffic.
+    /// Returns the current state.
+    ///
+    /// Performs transitions that are due first, so the state is current even if no calls are made.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -21,7 +23,7 @@ impl CircuitBreaker {
     /// assert_eq!(breaker.state(), CircuitState::Closed);
     /// breaker.open();
     /// assert_eq!(breaker.state(), CircuitState::Open);
-    /// clock.advance(Duration::from_secs(30));         // and not one call
+    /// clock.advance(Duration::from_secs(30));         // without a call
     /// assert_eq!(breaker.state(), CircuitState::HalfOpen);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -30,7 +32,7 @@ impl CircuitBreaker {
         self.0.state(None)
     }
 
-    /// The state at `now`: no clock is read.
+    /// Returns the state at `now`, without reading the clock.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Runtime};
@@ -50,7 +52,7 @@ impl CircuitBreaker {
         self.0.state(Some(now))
     }
 
-    /// Whether the state is closed.
+    /// Returns `true` if the state is closed.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -58,7 +60,7 @@ impl CircuitBreaker {
     /// # let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
     /// assert!(breaker.is_closed());
     /// breaker.disable();
-    /// assert!(!breaker.is_closed());                  // though calls pass
+    /// assert!(!breaker.is_closed());                  // although calls are admitted
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -66,7 +68,7 @@ impl CircuitBreaker {
         self.state() == CircuitState::Closed
     }
 
-    /// Whether the state is open or forced open.
+    /// Returns `true` if the state is open or forced open.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -81,7 +83,7 @@ impl CircuitBreaker {
         self.state().rejects_all()
     }
 
-    /// Whether the state is half-open.
+    /// Returns `true` if the state is half-open.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -96,7 +98,9 @@ impl CircuitBreaker {
         self.state() == CircuitState::HalfOpen
     }
 
-    /// Everything there is to see, read at one moment; performs a transition that is due.
+    /// Returns a consistent snapshot of the state and the counts.
+    ///
+    /// Performs transitions that are due first.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -108,10 +112,11 @@ impl CircuitBreaker {
     /// breaker.open();
     /// assert!(breaker.try_acquire().is_err());
     /// clock.advance(Duration::from_secs(10));
-    /// let seen = breaker.snapshot();
-    /// assert_eq!((seen.state, seen.age), (CircuitState::Open, Duration::from_secs(10)));
-    /// assert_eq!((seen.rejected_calls, seen.retry_after), (1, Some(Duration::from_secs(20))));
-    /// println!("{} is {} because of {}", seen.name, seen.state, seen.recent[0].cause);
+    /// let snapshot = breaker.snapshot();
+    /// assert_eq!((snapshot.state, snapshot.age), (CircuitState::Open, Duration::from_secs(10)));
+    /// assert_eq!(snapshot.retry_after, Some(Duration::from_secs(20)));
+    /// assert_eq!(snapshot.rejected_calls, 1);
+    /// println!("{} is {} because of {}", snapshot.name, snapshot.state, snapshot.recent[0].cause);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -119,7 +124,7 @@ impl CircuitBreaker {
         self.0.snapshot(None)
     }
 
-    /// The snapshot at `now`: no clock is read.
+    /// Returns a snapshot at `now`, without reading the clock.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig, Runtime};
@@ -135,8 +140,9 @@ impl CircuitBreaker {
         self.0.snapshot(Some(now))
     }
 
-    /// When an open circuit lets the next call through, as of now; `None` when it is not open, or
-    /// held open by hand.
+    /// Returns the remaining isolation.
+    ///
+    /// `None` if the circuit is not open, if it is forced open, or if the isolation has no end.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -152,11 +158,12 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
+    #[doc(alias = "remaining_delay")]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after()
     }
 
-    /// How many calls have been refused since the circuit was made, by reason.
+    /// Returns the number of rejected calls since the circuit was created, by reason.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -166,8 +173,8 @@ impl CircuitBreaker {
     /// assert!(breaker.try_acquire().is_err());
     /// breaker.force_open();
     /// assert!(breaker.try_acquire().is_err());
-    /// let refused = breaker.rejections();
-    /// assert_eq!((refused.open, refused.forced_open, refused.total()), (1, 1, 2));
+    /// let rejected = breaker.rejections();
+    /// assert_eq!((rejected.open, rejected.forced_open, rejected.total()), (1, 1, 2));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -175,7 +182,7 @@ impl CircuitBreaker {
         self.0.rejections()
     }
 
-    /// The transitions from now on, as a stream.
+    /// Returns a stream of the transitions from now on.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -187,7 +194,7 @@ impl CircuitBreaker {
     /// let mut events = breaker.events();
     /// breaker.force_open();
     /// match events.next().await {
-    ///     Some(CircuitEvent::Transition(transition)) => assert_eq!(transition.to, CircuitState::ForcedOpen),
+    ///     Some(CircuitEvent::Transition(it)) => assert_eq!(it.to, CircuitState::ForcedOpen),
     ///     other => panic!("{other:?}"),
     /// }
     /// # });
@@ -197,7 +204,7 @@ impl CircuitBreaker {
         CircuitEvents::new(self.0.events())
     }
 
-    /// The name.
+    /// Returns the name.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -211,7 +218,7 @@ impl CircuitBreaker {
         self.0.name()
     }
 
-    /// The rules in force.
+    /// Returns the configuration in force, with defaults resolved.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};

@@ -1,17 +1,19 @@
-//! The state as one atomic word: all that a call needs to know while the circuit is closed.
+//! The state of a circuit packed into one atomic word, and the ticket of an admitted call.
 
 use std::num::NonZeroU64;
 
 use super::circuit_state::CircuitState;
+use super::probes::ProbeId;
 
-/// State (3 bits), three flags, a bit that is always set, and the generation.
+/// All that a call needs while the circuit is closed.
 ///
-/// Two admissions with equal words were given in the same generation, under the same rules.
+/// Holds the state (3 bits), three flags, a bit that is always set, and the generation. Two calls
+/// with equal words were admitted in the same generation and under the same rules.
+// Never zero, so that an `Option` of it is no larger: each call in flight carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-// Never zero, so that what may have one is no larger: each call in flight carries it.
-pub(crate) struct Word(NonZeroU64);
+pub(crate) struct PackedState(NonZeroU64);
 
-impl Word {
+impl PackedState {
     pub(crate) fn new(state: CircuitState, generation: u64, flags: Flags) -> Self {
         let mut bits = code(state) | generation << GENERATION;
         for (set, bit) in [
@@ -39,16 +41,16 @@ impl Word {
         self.0.get()
     }
 
-    /// Whether every call passes, which is one test of one bit.
+    /// Returns `true` if every call is admitted: a test of one bit.
     #[inline]
     pub(crate) const fn admits_all(self) -> bool {
-        self.bits() & REFUSES == 0
+        self.bits() & REJECTS == 0
     }
 
-    /// Whether every call is refused, unless an isolation is over.
+    /// Returns `true` if every call is rejected, unless the isolation has elapsed.
     #[inline]
     pub(crate) const fn rejects_all(self) -> bool {
-        self.bits() & STATE & !1 == REFUSES
+        self.bits() & STATE & !1 == REJECTS
     }
 
     #[inline]
@@ -63,20 +65,19 @@ impl Word {
         }
     }
 
-    /// A success changes something, also if it is not slow: a failure is outstanding, or a window
-    /// has something else to count than successes.
+    /// Returns `true` if recording a success has an effect, even if the call was not slow.
     #[inline]
     pub(crate) const fn records_success(self) -> bool {
         self.bits() & RECORDS_SUCCESS != 0
     }
 
-    /// Outcomes must say how long the call took.
+    /// Returns `true` if an outcome must be recorded with the duration of the call.
     #[inline]
     pub(crate) const fn needs_duration(self) -> bool {
         self.bits() & NEEDS_DURATION != 0
     }
 
-    /// No outcome can be recorded without the time.
+    /// Returns `true` if no outcome can be recorded without the current time.
     #[inline]
     pub(crate) const fn needs_clock(self) -> bool {
         self.bits() & NEEDS_CLOCK != 0
@@ -88,7 +89,7 @@ impl Word {
     }
 }
 
-/// What a word says besides state and generation.
+/// The flags of a [`PackedState`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flags {
     pub(crate) records_success: bool,
@@ -96,16 +97,32 @@ pub(crate) struct Flags {
     pub(crate) needs_clock: bool,
 }
 
+/// An admission as plain data, for callers that have their own guard.
+///
+/// Each ticket must be recorded or cancelled exactly once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    pub(super) state: PackedState,
+    pub(super) probe: Option<ProbeId>,
+}
+
+impl Ticket {
+    /// Returns `true` if the outcome must be recorded with the duration of the call.
+    pub(crate) const fn needs_duration(self) -> bool {
+        self.state.needs_duration()
+    }
+}
+
 const STATE: u64 = 0b111;
-const REFUSES: u64 = 0b100;
+const REJECTS: u64 = 0b100;
 const RECORDS_SUCCESS: u64 = 1 << 3;
 const NEEDS_DURATION: u64 = 1 << 4;
 const NEEDS_CLOCK: u64 = 1 << 5;
 const ALWAYS: u64 = 1 << 6;
-/// 56 bits of generation: at a transition every nanosecond they last for two years.
+/// The shift of the generation: its 56 bits last for two years at a transition every nanosecond.
 const GENERATION: u32 = 8;
 
-/// The states that refuse share a bit, and of these the two that refuse everybody a second one.
+/// The states that reject calls share a bit; the two that reject every call share another.
 const fn code(state: CircuitState) -> u64 {
     match state {
         CircuitState::Closed => 0,
@@ -132,14 +149,15 @@ mod tests {
                         needs_duration: bits & 2 != 0,
                         needs_clock: bits & 4 != 0,
                     };
-                    let word = Word::from_bits(Word::new(state, generation, flags).bits());
-                    assert_eq!(word.state(), state);
-                    assert_eq!(word.generation(), generation);
-                    assert_eq!(word.records_success(), flags.records_success);
-                    assert_eq!(word.needs_duration(), flags.needs_duration);
-                    assert_eq!(word.needs_clock(), flags.needs_clock);
-                    assert_eq!(word.admits_all(), state.admits_all());
-                    assert_eq!(word.rejects_all(), state.rejects_all());
+                    let bits = PackedState::new(state, generation, flags).bits();
+                    let packed = PackedState::from_bits(bits);
+                    assert_eq!(packed.state(), state);
+                    assert_eq!(packed.generation(), generation);
+                    assert_eq!(packed.records_success(), flags.records_success);
+                    assert_eq!(packed.needs_duration(), flags.needs_duration);
+                    assert_eq!(packed.needs_clock(), flags.needs_clock);
+                    assert_eq!(packed.admits_all(), state.admits_all());
+                    assert_eq!(packed.rejects_all(), state.rejects_all());
                 }
             }
         }

@@ -1,9 +1,11 @@
-//! Refusals, counted by reason.
+//! Rejections, counted by reason.
 
 use crate::error::RejectionReason;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// How many calls a circuit has refused since it was made, by reason. These only grow.
+/// The number of calls that a circuit has rejected since it was created, by reason.
+///
+/// The numbers only grow.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -23,16 +25,16 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub struct CircuitRejections {
     /// The circuit was open.
     pub open: u64,
-    /// The circuit was half-open and all probes were out.
+    /// The circuit was half-open and the limit of probes was reached.
     pub probe_limit_reached: u64,
     /// The circuit was forced open.
     pub forced_open: u64,
-    /// The circuit was half-open in the fleet and this process had no lease.
+    /// The circuit was half-open in the fleet and this process held no probe lease.
     pub no_probe_lease: u64,
 }
 
 impl CircuitRejections {
-    /// All of them.
+    /// Returns the sum over all reasons.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::CircuitRejections;
@@ -43,7 +45,7 @@ impl CircuitRejections {
         self.open + self.probe_limit_reached + self.forced_open + self.no_probe_lease
     }
 
-    /// What has come since an earlier reading.
+    /// Returns the difference to an earlier reading.
     pub(crate) const fn since(&self, earlier: &Self) -> Self {
         Self {
             open: self.open.saturating_sub(earlier.open),
@@ -56,16 +58,17 @@ impl CircuitRejections {
     }
 }
 
+/// The counters behind [`CircuitRejections`].
 #[derive(Debug, Default)]
-pub(crate) struct RefusalCounters {
+pub(crate) struct RejectionCounters {
     open: AtomicU64,
     probe_limit_reached: AtomicU64,
     forced_open: AtomicU64,
     no_probe_lease: AtomicU64,
 }
 
-impl RefusalCounters {
-    /// Relaxed, here and below: the counters order nothing.
+impl RejectionCounters {
+    // Relaxed, here and below: the counters order nothing.
     pub(crate) fn count(&self, reason: RejectionReason) {
         let counter = match reason {
             RejectionReason::Open => &self.open,

@@ -8,17 +8,19 @@ use thiserror::Error;
 
 use super::CircuitBreaker;
 use super::admission::Admission;
-use crate::call::outcome::Outcome;
+use crate::call::classifier::{Classifier, DefaultClassifier};
 use crate::error::CircuitOpen;
 use crate::sync::unwind::catch;
 
 impl CircuitBreaker {
-    /// Runs `operation` if the circuit admits it: `Ok` is a success, `Err` a failure, and a panic
-    /// is a failure that goes on unwinding.
+    /// Runs a closure if the circuit admits it.
+    ///
+    /// `Ok` is a success, `Err` a failure. A panic is a failure and continues to unwind.
     ///
     /// # Errors
     ///
-    /// [`CircuitError::Open`] without running it, [`CircuitError::Operation`] with its error.
+    /// [`CircuitError::Open`] if the call was rejected; `operation` did not run.
+    /// [`CircuitError::Operation`] with the error of `operation`.
     ///
     /// ```
     /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -27,7 +29,8 @@ impl CircuitBreaker {
     ///
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("disk", config, ClockOnly)?;
-    /// assert_eq!(breaker.execute_sync(|| Err::<(), _>("full")), Err(CircuitError::Operation("full")));
+    /// let failed = breaker.execute_sync(|| Err::<(), _>("full"));
+    /// assert_eq!(failed, Err(CircuitError::Operation("full")));
     /// assert!(matches!(breaker.execute_sync(|| Ok::<_, &str>(())), Err(CircuitError::Open(_))));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -37,22 +40,24 @@ impl CircuitBreaker {
     ) -> Result<T, CircuitError<E>> {
         let admission = self.try_acquire().map_err(CircuitError::Open)?;
         let result = operation();
-        admission.record(outcome(&result));
+        admission.record(DefaultClassifier.classify(&result));
         result.map_err(CircuitError::Operation)
     }
 
-    /// Awaits `operation` if the circuit admits it, as [`call`](Self::call) does.
+    /// Awaits a future if the circuit admits it.
     ///
-    /// The circuit is asked when the returned future is first polled.
+    /// The circuit is checked when the returned future is first polled. `Ok` is a success, `Err` a
+    /// failure. A panic of `operation` is a failure and continues to unwind.
     ///
     /// # Errors
     ///
-    /// [`CircuitError::Open`] without polling it, [`CircuitError::Operation`] with its error.
+    /// [`CircuitError::Open`] if the call was rejected; `operation` was not polled.
+    /// [`CircuitError::Operation`] with the error of `operation`.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped records nothing and gives its probe slot back, also if somebody
-    /// else's panic drops it. A panic of the operation is a failure.
+    /// Dropping the future records nothing and releases its probe slot, even if a panic outside of
+    /// `operation` drops it.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -64,8 +69,8 @@ impl CircuitBreaker {
     /// # runtime.block_on(async {
     /// let failed = breaker.execute(async { Err::<(), _>("no route") }).await;
     /// assert_eq!(failed, Err(CircuitError::Operation("no route")));
-    /// let refused = breaker.execute(async { Ok::<_, &str>(()) }).await;
-    /// assert!(matches!(refused, Err(CircuitError::Open(_))));
+    /// let rejected = breaker.execute(async { Ok::<_, &str>(()) }).await;
+    /// assert!(matches!(rejected, Err(CircuitError::Open(_))));
     /// # });
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -73,7 +78,11 @@ impl CircuitBreaker {
         &self,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CircuitError<E>> {
-        let mut admission = Some(self.try_acquire().map_err(CircuitError::Open)?.watched());
+        let mut admission = Some(
+            self.try_acquire()
+                .map_err(CircuitError::Open)?
+                .ignoring_panics(),
+        );
         let mut operation = pin!(operation);
         let result = poll_fn(|cx| {
             catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(cx))).unwrap_or_else(|panic| {
@@ -83,13 +92,13 @@ impl CircuitBreaker {
         })
         .await;
         if let Some(admission) = admission {
-            admission.record(outcome(&result));
+            admission.record(DefaultClassifier.classify(&result));
         }
         result.map_err(CircuitError::Operation)
     }
 }
 
-/// A call through a circuit breaker that did not bring back a value.
+/// The error returned by calls through a circuit breaker.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -99,7 +108,9 @@ impl CircuitBreaker {
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.force_open();
 /// match breaker.execute_sync(|| Err::<(), _>("no such user")) {
-///     Err(CircuitError::Open(refused)) => assert_eq!(refused.to_string(), "circuit is forced open"),
+///     Err(CircuitError::Open(rejected)) => {
+///         assert_eq!(rejected.to_string(), "circuit is forced open");
+///     }
 ///     other => panic!("{other:?}"),
 /// }
 /// # Ok::<(), bulkman::ConfigError>(())
@@ -107,17 +118,10 @@ impl CircuitBreaker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CircuitError<E> {
-    /// The circuit refused; nothing ran.
+    /// The circuit rejected the call; the operation did not run.
     #[error(transparent)]
     Open(CircuitOpen),
-    /// The operation ran and returned this error.
+    /// The operation ran and returned an error.
     #[error("operation failed")]
     Operation(#[source] E),
-}
-
-const fn outcome<T, E>(result: &Result<T, E>) -> Outcome {
-    match result {
-        Ok(_) => Outcome::Success,
-        Err(_) => Outcome::Failure,
-    }
 }

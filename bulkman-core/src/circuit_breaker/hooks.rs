@@ -1,0 +1,51 @@
+//! Callbacks that run after each transition.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::transition::Transition;
+
+/// A callback for transitions; it runs outside of every lock.
+pub(crate) type TransitionHook = Arc<dyn Fn(&Transition) + Send + Sync>;
+
+/// The hooks of a circuit, and the transitions that they have not seen yet.
+///
+/// Lives under the circuit's lock; the hooks themselves run outside of it. One thread at a time
+/// runs them, which keeps the transitions in order. A transition that happens meanwhile, caused by
+/// a hook or by another thread, is left to that thread.
+#[derive(Default)]
+pub(super) struct Hooks {
+    hooks: Vec<TransitionHook>,
+    pending_transitions: VecDeque<Transition>,
+    running: bool,
+}
+
+impl Hooks {
+    pub(super) fn add(&mut self, hook: TransitionHook) {
+        self.hooks.push(hook);
+    }
+
+    /// Appends a transition for the hooks, if there are any.
+    pub(super) fn push(&mut self, transition: &Transition) {
+        if !self.hooks.is_empty() {
+            self.pending_transitions.push_back(transition.clone());
+        }
+    }
+
+    /// Returns the next transition with the hooks to run; [`finish`](Self::finish) must follow.
+    ///
+    /// `None` if there is none, or if another thread is running the hooks.
+    pub(super) fn start(&mut self) -> Option<(Transition, Vec<TransitionHook>)> {
+        if self.running {
+            return None;
+        }
+        let transition = self.pending_transitions.pop_front()?;
+        self.running = true;
+        Some((transition, self.hooks.clone()))
+    }
+
+    /// Ends the run that [`start`](Self::start) began.
+    pub(super) fn finish(&mut self) {
+        self.running = false;
+    }
+}

@@ -182,11 +182,11 @@ fn what_happens_to_the_fleets_store_has_its_level() {
         panic!("{seen:?}")
     };
     assert_eq!((&*pending["level"], &*pending["circuit"]), ("INFO", "api"));
-    let [settled] = &seen.events("decision settled")[..] else {
+    let [settled] = &seen.events("decision resolved")[..] else {
         panic!("{seen:?}")
     };
     assert_eq!(
-        (&*settled["level"], &*settled["ending"]),
+        (&*settled["level"], &*settled["outcome"]),
         ("DEBUG", "published")
     );
 }

@@ -16,7 +16,6 @@ use bulkman_core::store::{
 };
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError};
-use futures_lite::StreamExt;
 
 /// Hazard P13.
 #[test]
@@ -1351,10 +1350,7 @@ impl Process {
 
 fn drain(world: &World, events: &mut bulkman_core::fleet::FleetEvents) -> Vec<FleetEvent> {
     let mut drained = Vec::new();
-    while let Some(Some(event)) = world
-        .runtime
-        .block_on(futures_lite::future::poll_once(events.next()))
-    {
+    while let Some(event) = events.try_next() {
         drained.push(event);
     }
     drained
@@ -1362,7 +1358,7 @@ fn drain(world: &World, events: &mut bulkman_core::fleet::FleetEvents) -> Vec<Fl
 
 fn endings(events: &[FleetEvent]) -> Vec<DecisionOutcome> {
     let ending = |event: &FleetEvent| match event {
-        FleetEvent::DecisionResolved { ending, .. } => Some(*ending),
+        FleetEvent::DecisionResolved { outcome, .. } => Some(*outcome),
         _ => None,
     };
     events.iter().filter_map(ending).collect()

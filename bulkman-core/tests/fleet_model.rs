@@ -16,7 +16,7 @@ use bulkman_core::store::{
 };
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker};
-use futures_lite::{StreamExt, future};
+use futures_lite::future;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -307,10 +307,10 @@ impl World {
 
 fn superseded(events: &mut FleetEvents) -> usize {
     let mut count = 0;
-    while let Some(Some(event)) = future::block_on(future::poll_once(events.next())) {
+    while let Some(event) = events.try_next() {
         match event {
             FleetEvent::DecisionResolved {
-                ending: DecisionOutcome::Superseded,
+                outcome: DecisionOutcome::Superseded,
                 ..
             } => count += 1,
             FleetEvent::Missed(_) => panic!("more events than a life of this length has"),

@@ -234,7 +234,7 @@ async fn tell_of_link(mut events: FleetEvents, endings: Endings) {
                 endings.clear();
                 tell(&Line::Cut);
             }
-            FleetEvent::DecisionResolved { ending, .. } => endings.push(format!("{ending:?}")),
+            FleetEvent::DecisionResolved { outcome, .. } => endings.push(format!("{outcome:?}")),
             FleetEvent::Synchronized { .. } | FleetEvent::Pending { .. } => {}
             other => panic!("{other:?}"),
         }

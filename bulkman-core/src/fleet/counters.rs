@@ -1,101 +1,101 @@
-//! What has happened to a fleet's link and decisions, in numbers.
+//! Counters of a fleet's events, decisions and rejected changes.
 
-use super::event::{DecisionOutcome, FleetEvent};
+use super::events::{DecisionOutcome, FleetEvent};
 use crate::store::RejectReason;
 
-/// Counts since the fleet was made, for its snapshot and its metrics.
+/// Counts since the fleet was created, for its snapshot and its metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub(crate) struct FleetCounters {
     /// In the order of [`DecisionOutcome::ALL`].
-    settled: [u64; DecisionOutcome::ALL.len()],
+    decisions: [u64; DecisionOutcome::ALL.len()],
     /// In the order of [`RejectReason::ALL`].
-    refused: [u64; RejectReason::ALL.len()],
+    rejections: [u64; RejectReason::ALL.len()],
     /// In the order of [`EVENTS`].
     events: [u64; EVENTS.len()],
 }
 
-impl Counted {
-    pub(super) fn count(&mut self, event: &FleetEvent) {
-        if let FleetEvent::DecisionResolved { ending, .. } = event {
-            bump(&mut self.settled, &DecisionOutcome::ALL, ending);
+impl FleetCounters {
+    pub(super) fn record(&mut self, event: &FleetEvent) {
+        if let FleetEvent::DecisionResolved { outcome, .. } = event {
+            increment(&mut self.decisions, &DecisionOutcome::ALL, outcome);
         } else if let Some(name) = name(event) {
-            bump(&mut self.events, &EVENTS, &name);
+            increment(&mut self.events, &EVENTS, &name);
         }
     }
 
-    pub(super) fn count_refusal(&mut self, why: RejectReason) {
-        bump(&mut self.refused, &RejectReason::ALL, &why);
+    pub(super) fn record_rejection(&mut self, reason: RejectReason) {
+        increment(&mut self.rejections, &RejectReason::ALL, &reason);
     }
 
     pub(super) fn superseded(&self) -> u64 {
         let superseded = DecisionOutcome::ALL
             .iter()
-            .position(|ending| *ending == DecisionOutcome::Superseded);
-        superseded.map_or(0, |place| self.settled[place])
+            .position(|outcome| *outcome == DecisionOutcome::Superseded);
+        superseded.map_or(0, |index| self.decisions[index])
     }
 
-    pub(super) fn refused(&self) -> u64 {
-        self.refused.iter().sum()
+    pub(super) fn rejected(&self) -> u64 {
+        self.rejections.iter().sum()
     }
 }
 
 #[cfg(feature = "metrics")]
-impl Counted {
-    /// What has been added since `before`.
+impl FleetCounters {
+    /// Returns the difference from an earlier value.
     pub(crate) fn since(&self, before: &Self) -> Self {
         Self {
-            settled: std::array::from_fn(|place| self.settled[place] - before.settled[place]),
-            refused: std::array::from_fn(|place| self.refused[place] - before.refused[place]),
-            events: std::array::from_fn(|place| self.events[place] - before.events[place]),
+            decisions: std::array::from_fn(|i| self.decisions[i] - before.decisions[i]),
+            rejections: std::array::from_fn(|i| self.rejections[i] - before.rejections[i]),
+            events: std::array::from_fn(|i| self.events[i] - before.events[i]),
         }
     }
 
-    /// Decisions of this process, by how they ended.
+    /// Returns the decisions of this process by outcome.
     pub(crate) fn decisions(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         DecisionOutcome::ALL
             .map(DecisionOutcome::as_str)
             .into_iter()
-            .zip(self.settled)
+            .zip(self.decisions)
     }
 
-    /// Changes that the store refused, by why.
-    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+    /// Returns the rejected changes by reason.
+    pub(crate) fn rejections(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         RejectReason::ALL
             .map(RejectReason::as_str)
             .into_iter()
-            .zip(self.refused)
+            .zip(self.rejections)
     }
 
-    /// All other events.
+    /// Returns all other events by name.
     pub(crate) fn events(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         EVENTS.into_iter().zip(self.events)
     }
 }
 
-fn bump<T: PartialEq>(counts: &mut [u64], all: &[T], this: &T) {
-    if let Some(place) = all.iter().position(|one| one == this) {
-        counts[place] += 1;
+fn increment<T: PartialEq>(counts: &mut [u64], all: &[T], this: &T) {
+    if let Some(index) = all.iter().position(|one| one == this) {
+        counts[index] += 1;
     }
 }
 
 const fn name(event: &FleetEvent) -> Option<&'static str> {
     Some(match event {
-        FleetEvent::Synchronized { .. } => "synchronised",
+        FleetEvent::Synchronized { .. } => "synchronized",
         FleetEvent::Degraded { .. } => "degraded",
         FleetEvent::Pending { .. } => "pending",
-        FleetEvent::FellBackToPolling => "push_given_up",
+        FleetEvent::FellBackToPolling => "fell_back_to_polling",
         FleetEvent::HistoryLost => "history_lost",
         FleetEvent::ClockStepped { .. } => "clock_stepped",
-        // What a listener has missed is that listener's affair.
+        // `Missed` concerns one receiver, not the fleet.
         FleetEvent::DecisionResolved { .. } | FleetEvent::Missed(_) => return None,
     })
 }
 
 const EVENTS: [&str; 6] = [
-    "synchronised",
+    "synchronized",
     "degraded",
     "pending",
-    "push_given_up",
+    "fell_back_to_polling",
     "history_lost",
     "clock_stepped",
 ];

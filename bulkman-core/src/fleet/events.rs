@@ -1,9 +1,9 @@
-//! What a fleet's synchroniser tells those who listen.
+//! Events of a fleet.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -12,76 +12,77 @@ use crate::name::BulkheadName;
 use crate::store::StoreError;
 use crate::sync::broadcast::{Broadcast, Next, Reader};
 
-/// Something that an operator, or a log, should know of a [`Fleet`](super::Fleet).
+/// An event of a [`Fleet`](super::Fleet), for operators and logs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum FleetEvent {
-    /// The store is there, and this process's view is its own.
+    /// The store is connected, and its state has been adopted.
     Synchronized {
-        /// How long it was not; `None` for the first time.
+        /// How long the store was unavailable; `None` for the first connection.
         after: Option<Duration>,
     },
-    /// The store can't be used; calls go by local rules. Told once for each outage, and again when
-    /// the reason becomes one that somebody must mend.
+    /// The store is unavailable; circuits use their local rules. Emitted once per outage, and
+    /// again if the error becomes permanent.
     Degraded {
-        /// Why, and what mends it.
+        /// The error, with its fix if one is known.
         error: StoreError,
     },
-    /// This process decided something about a circuit, and can't tell it while the store is away.
-    /// It goes by it all the same.
+    /// A decision of this process waits for the store. It is already in effect in this process.
     Pending {
-        /// Which circuit.
+        /// The circuit's name.
         circuit: BulkheadName,
     },
-    /// What this process decided about a circuit has come to an end.
+    /// A decision of this process was published or dropped.
     DecisionResolved {
-        /// Which circuit.
+        /// The circuit's name.
         circuit: BulkheadName,
-        /// Which end.
-        ending: DecisionOutcome,
+        /// The outcome.
+        outcome: DecisionOutcome,
     },
-    /// Notifications don't arrive: from now on the store is polled.
+    /// Notifications don't arrive; the store is polled instead.
     FellBackToPolling,
-    /// The store has lost history (a backup was restored, say): its word was taken, and openings
-    /// that still had time left were told again.
+    /// The store has lost history, for example because a backup was restored. The store's state
+    /// was adopted; unexpired openings were republished.
     HistoryLost,
-    /// The store's clock stepped. Openings and leases may end early, or last longer by the step.
+    /// The store's clock stepped. Openings and leases may end early or late by the step.
     ClockStepped {
-        /// How far, at least.
+        /// The size of the step, approximately.
         by: Duration,
-        /// Or back.
+        /// Whether the step was forward.
         forward: bool,
     },
-    /// The listener was too slow: so many events are gone.
+    /// The receiver lagged; this number of events was dropped.
+    #[doc(alias = "Lagged")]
     Missed(u64),
 }
 
-/// How a decision of this process ended; there is no other way, and none is lost.
+/// The outcome of a local decision. Exactly one is emitted per decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DecisionOutcome {
-    /// It is the fleet's.
+    /// The decision applies to the whole fleet.
     Published,
-    /// It is a vote, and counts; the quorum is not reached.
-    VoteResult,
-    /// The store has an equal or a newer one, or an operator's.
+    /// The decision was counted as a vote; the quorum is not reached.
+    Voted,
+    /// The store has an equal or a newer decision, or an operator's.
     Superseded,
-    /// This process decided something else before it could be told.
+    /// This process made another decision before this one was published.
     Replaced,
-    /// Its time was over before it could be told.
+    /// The isolation elapsed before the decision was published.
     Expired,
 }
 
 impl DecisionOutcome {
     pub(super) const ALL: [Self; 5] = [
         Self::Published,
-        Self::VoteResult,
+        Self::Voted,
         Self::Superseded,
         Self::Replaced,
         Self::Expired,
     ];
 
-    /// `published`, `voted`, `superseded`, `replaced`, `expired`: as in logs and metrics.
+    /// Returns the name used in logs and metrics: `published`, `voted`, `superseded`, `replaced`
+    /// or `expired`.
     ///
     /// ```
     /// # use bulkman::fleet::DecisionOutcome;
@@ -91,7 +92,7 @@ impl DecisionOutcome {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Published => "published",
-            Self::VoteResult => "voted",
+            Self::Voted => "voted",
             Self::Superseded => "superseded",
             Self::Replaced => "replaced",
             Self::Expired => "expired",
@@ -99,14 +100,33 @@ impl DecisionOutcome {
     }
 }
 
-/// The events of a fleet from now on, in order: made by [`Fleet::events`](super::Fleet::events).
+/// A stream of a fleet's events, returned by [`Fleet::events`](super::Fleet::events).
 ///
-/// The synchroniser never waits for a listener; one that falls more than 1,024 events behind is told
-/// how many it missed. The stream ends when the synchroniser does.
+/// Yields, in order, every event since it was created. The driver never waits for a receiver: one
+/// that falls more than 1,024 events behind receives [`FleetEvent::Missed`]. The stream ends when
+/// the driver stops.
+///
+/// ```
+/// use bulkman::fleet::{Fleet, FleetEvent};
+/// use bulkman::store::MemoryStore;
+/// use bulkman::testing::ManualRuntime;
+///
+/// let runtime = ManualRuntime::new();
+/// let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+/// let mut events = fleet.events();
+/// drop(fleet);
+/// runtime.block_on(async {
+///     while let Some(event) = events.next().await {
+///         println!("{event:?}");
+///     }
+/// });
+/// # Ok::<(), bulkman::ConfigError>(())
+/// ```
 ///
 /// # Cancel safety
 ///
-/// An event is taken only when it is returned.
+/// An event is taken only when it is returned: dropping a future that waits for the next one
+/// loses nothing.
 #[must_use = "streams do nothing unless polled"]
 pub struct FleetEvents {
     events: Arc<Broadcast<FleetEvent>>,
@@ -118,6 +138,53 @@ impl FleetEvents {
         Self {
             events: Arc::clone(events),
             reader: events.join(),
+        }
+    }
+
+    /// Waits for the next event; `None` when the driver has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// An event is taken only when it is returned.
+    ///
+    /// ```
+    /// # use bulkman::fleet::{Fleet, FleetEvent};
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
+    /// # let runtime = ManualRuntime::new();
+    /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+    /// let mut events = fleet.events();
+    /// # runtime.block_on(async {
+    /// let first = events.next().await;
+    /// assert!(matches!(first, Some(FleetEvent::Synchronized { after: None })));
+    /// fleet.shutdown().await;
+    /// assert!(events.next().await.is_none());
+    /// # });
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub async fn next(&mut self) -> Option<FleetEvent> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// Returns the next event if one is available.
+    ///
+    /// ```
+    /// # use bulkman::fleet::{Fleet, FleetEvent};
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
+    /// # let runtime = ManualRuntime::new();
+    /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
+    /// let mut events = fleet.events();
+    /// assert!(events.try_next().is_none());
+    /// runtime.run_until_stalled();
+    /// assert!(matches!(events.try_next(), Some(FleetEvent::Synchronized { .. })));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn try_next(&mut self) -> Option<FleetEvent> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(self).poll_next(&mut cx) {
+            Poll::Ready(event) => event,
+            Poll::Pending => None,
         }
     }
 }

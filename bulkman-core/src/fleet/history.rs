@@ -1,202 +1,219 @@
-//! What this process has seen of a namespace, to tell whether the store still goes on from there.
+//! The history of a namespace, as far as this process has read it.
 //!
-//! A store's history can be lost: a backup is restored, or a standby that lagged behind takes over.
-//! Then the revision goes back; but by the time somebody looks, other changes may have brought it
-//! to where it was, or further. So what is compared is what the circuits look like: each one's
-//! epoch and last operation where they are told, and for all that are not, the store's
-//! [`Fingerprint`] with what it must be after the changes that were told.
+//! A store can lose history: a backup is restored, or a lagging standby takes over. The revision
+//! then goes backwards, but later changes may have reached or passed it by the time of the next
+//! read. The revision alone therefore can't detect the loss. [`NamespaceHistory`] compares the
+//! circuits themselves: the epoch and last operation of every circuit in a response, and for all
+//! others the store's [`Fingerprint`] with the one that the changes in the response must lead to.
 
 use std::collections::BTreeMap;
 
 use crate::name::BulkheadName;
 use crate::store::{CircuitView, Epoch, Fingerprint, OperationId, Revision, Snapshot};
 
+/// Detects whether a store's state is a successor of everything that was read before.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    /// What the circuits looked like at one moment; `None` before the first snapshot.
-    base: Option<Base>,
-    /// Circuits that were told about since, by the answers to this process's own changes.
-    ahead: BTreeMap<BulkheadName, (Revision, Seen)>,
-    /// An answer did not go on from here.
-    doubted: bool,
+pub(super) struct NamespaceHistory {
+    /// The circuits at one revision; `None` before the first snapshot.
+    baseline: Option<Baseline>,
+    /// Circuits with changes after the baseline, known from responses to this process's requests.
+    newer: BTreeMap<BulkheadName, (Revision, LastChange)>,
+    /// Whether a response was not a successor of what was read before.
+    diverged: bool,
 }
 
 #[derive(Debug)]
-struct Base {
+struct Baseline {
     revision: Revision,
     incarnation: u64,
     fingerprint: Fingerprint,
-    circuits: BTreeMap<BulkheadName, Seen>,
+    circuits: BTreeMap<BulkheadName, LastChange>,
 }
 
-/// A circuit's last change. The default is that of a circuit that never had one.
+/// A circuit's last change. The default is that of a circuit that was never changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct LastChange {
     epoch: Epoch,
     operation: OperationId,
 }
 
-impl Ledger {
-    /// Takes in a full snapshot. Circuits that are not what they were, nor went on from there; or
-    /// `None` if no history was lost.
-    pub(super) fn begin(&mut self, snapshot: &Snapshot) -> Option<Vec<BulkheadName>> {
+impl NamespaceHistory {
+    /// Replaces the baseline by a full snapshot.
+    ///
+    /// Returns `None` if no history was lost, or the circuits that lost changes.
+    pub(super) fn reset(&mut self, snapshot: &Snapshot) -> Option<Vec<BulkheadName>> {
         let circuits = snapshot
             .circuits
             .iter()
-            .map(|view| (view.circuit.clone(), Seen::of(view)))
+            .map(|view| (view.circuit.clone(), LastChange::of(view)))
             .collect();
-        let now = Base {
+        let now = Baseline {
             revision: snapshot.revision,
             incarnation: snapshot.incarnation,
             fingerprint: snapshot.fingerprint,
             circuits,
         };
-        let ahead = std::mem::take(&mut self.ahead);
-        self.doubted = false;
-        let before = self.base.replace(now)?;
-        let now = self.base.as_ref()?;
-        let known = before.circuits.iter().map(|(name, seen)| (name, *seen));
-        let heard = ahead.iter().map(|(name, (_, seen))| (name, *seen));
-        let lost: Vec<_> = known
-            .chain(heard)
-            .filter(|(name, seen)| !now.seen(name).goes_on_from(*seen))
+        let newer = std::mem::take(&mut self.newer);
+        self.diverged = false;
+        let before = self.baseline.replace(now)?;
+        let now = self.baseline.as_ref()?;
+        let read = before.circuits.iter().map(|(name, last)| (name, *last));
+        let responded = newer.iter().map(|(name, (_, last))| (name, *last));
+        let lost: Vec<_> = read
+            .chain(responded)
+            .filter(|(name, last)| !now.last_change(name).is_successor_of(*last))
             .map(|(name, _)| name.clone())
             .collect();
-        let furthest = ahead.values().map(|(revision, _)| *revision).max();
-        let went_back = now.revision < furthest.unwrap_or_default().max(before.revision);
+        let latest = newer.values().map(|(revision, _)| *revision).max();
+        let went_back = now.revision < latest.unwrap_or_default().max(before.revision);
         (went_back || now.incarnation != before.incarnation || !lost.is_empty()).then_some(lost)
     }
 
-    /// Takes in what has changed since [`revision`](Self::revision): whether anything had, or
-    /// `None` if that does not go on from there. Then only a full snapshot tells.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Option<bool> {
-        let base = self.base.as_mut()?;
-        let told: BTreeMap<_, _> = snapshot
+    /// Applies the changes since [`revision`](Self::revision).
+    ///
+    /// Returns whether there were any, or `None` if they don't follow from the baseline. The
+    /// caller must then read a full snapshot.
+    pub(super) fn apply_delta(&mut self, snapshot: &Snapshot) -> Option<bool> {
+        let baseline = self.baseline.as_mut()?;
+        let changed: BTreeMap<_, _> = snapshot
             .circuits
             .iter()
-            .map(|view| (view.circuit.clone(), Seen::of(view)))
+            .map(|view| (view.circuit.clone(), LastChange::of(view)))
             .collect();
-        let mut fingerprint = base.fingerprint;
-        for (name, is) in &told {
-            fingerprint = fingerprint.with_replaced(base.seen(name).operation, is.operation);
+        let mut fingerprint = baseline.fingerprint;
+        for (name, new) in &changed {
+            let old = baseline.last_change(name);
+            fingerprint = fingerprint.with_replaced(old.operation, new.operation);
         }
-        let is_now =
-            |name: &BulkheadName| told.get(name).copied().unwrap_or_else(|| base.seen(name));
-        let goes_on = snapshot.incarnation == base.incarnation
-            && snapshot.revision >= base.revision
-            && snapshot.fingerprint == fingerprint
-            && told
-                .iter()
-                .all(|(name, is)| is.epoch > base.seen(name).epoch)
-            && self.ahead.iter().all(|(name, (revision, seen))| {
-                *revision <= snapshot.revision && is_now(name).goes_on_from(*seen)
-            });
-        // If not, the full snapshot is compared with all that was known.
-        goes_on.then(|| {
-            let changed = snapshot.revision > base.revision;
-            base.revision = snapshot.revision;
-            base.fingerprint = fingerprint;
-            base.circuits.extend(told);
-            self.ahead.clear();
+        let current = |name: &BulkheadName| {
             changed
+                .get(name)
+                .copied()
+                .unwrap_or_else(|| baseline.last_change(name))
+        };
+        let follows = snapshot.incarnation == baseline.incarnation
+            && snapshot.revision >= baseline.revision
+            && snapshot.fingerprint == fingerprint
+            && changed
+                .iter()
+                .all(|(name, new)| new.epoch > baseline.last_change(name).epoch)
+            && self.newer.iter().all(|(name, (revision, last))| {
+                *revision <= snapshot.revision && current(name).is_successor_of(*last)
+            });
+        // On failure the state stays, so that `reset` can compare it with the full snapshot.
+        follows.then(|| {
+            let any = snapshot.revision > baseline.revision;
+            baseline.revision = snapshot.revision;
+            baseline.fingerprint = fingerprint;
+            baseline.circuits.extend(changed);
+            self.newer.clear();
+            any
         })
     }
 
-    /// Takes in one change that was announced. Whether it is the next, and goes on from what is known;
-    /// if not, only a look tells.
-    pub(super) fn advance(&mut self, after: &Snapshot) -> bool {
-        let (Some(base), [view]) = (&mut self.base, &after.circuits[..]) else {
+    /// Applies the change that a notification contains.
+    ///
+    /// Returns `false`, and changes nothing, if it is not the next change after the baseline.
+    pub(super) fn apply_event(&mut self, after: &Snapshot) -> bool {
+        let (Some(baseline), [view]) = (&mut self.baseline, &after.circuits[..]) else {
             return false;
         };
-        let (was, is) = (base.seen(&view.circuit), Seen::of(view));
-        let fingerprint = base.fingerprint.with_replaced(was.operation, is.operation);
-        let answered = self.ahead.get(&view.circuit);
-        let goes_on = after.incarnation == base.incarnation
-            && after.revision.0 == base.revision.0 + 1
+        let (old, new) = (baseline.last_change(&view.circuit), LastChange::of(view));
+        let fingerprint = baseline
+            .fingerprint
+            .with_replaced(old.operation, new.operation);
+        let response = self.newer.get(&view.circuit);
+        let follows = after.incarnation == baseline.incarnation
+            && after.revision.0 == baseline.revision.0 + 1
             && view.revision == after.revision
             && after.fingerprint == fingerprint
-            && is.epoch > was.epoch
-            && answered.is_none_or(|(revision, seen)| {
+            && new.epoch > old.epoch
+            && response.is_none_or(|(revision, last)| {
                 if *revision == after.revision {
-                    *seen == is
+                    *last == new
                 } else {
-                    seen.epoch > is.epoch
+                    last.epoch > new.epoch
                 }
             });
-        if goes_on {
-            if answered.is_some_and(|(revision, _)| *revision == after.revision) {
-                self.ahead.remove(&view.circuit);
+        if follows {
+            if response.is_some_and(|(revision, _)| *revision == after.revision) {
+                self.newer.remove(&view.circuit);
             }
-            base.revision = after.revision;
-            base.fingerprint = fingerprint;
-            base.circuits.insert(view.circuit.clone(), is);
+            baseline.revision = after.revision;
+            baseline.fingerprint = fingerprint;
+            baseline.circuits.insert(view.circuit.clone(), new);
         }
-        goes_on
+        follows
     }
 
-    /// Takes in how a circuit stands, by the answer to a change. Whether that goes on from what is
-    /// known; if not, [`is_doubted`](Self::is_doubted) until the next full snapshot.
-    pub(super) fn hear(&mut self, view: &CircuitView) -> bool {
-        let Some(base) = &mut self.base else {
+    /// Applies a circuit's state from the response to one of this process's requests.
+    ///
+    /// Returns `false` if it doesn't follow from what was read before. The history
+    /// [has diverged](Self::has_diverged) then, until the next full snapshot.
+    pub(super) fn apply_response(&mut self, view: &CircuitView) -> bool {
+        let Some(baseline) = &mut self.baseline else {
             return true;
         };
-        let (was, is) = (base.seen(&view.circuit), Seen::of(view));
-        let goes_on = if view.revision <= base.revision {
-            is == was
-        } else if let Some((revision, seen)) = self.ahead.get(&view.circuit) {
-            *revision <= view.revision && is.goes_on_from(*seen)
+        let (old, new) = (baseline.last_change(&view.circuit), LastChange::of(view));
+        let follows = if view.revision <= baseline.revision {
+            new == old
+        } else if let Some((revision, last)) = self.newer.get(&view.circuit) {
+            *revision <= view.revision && new.is_successor_of(*last)
         } else {
-            is.epoch > was.epoch
+            new.epoch > old.epoch
         };
-        if !goes_on {
-            self.doubted = true;
-            // The circuit has taken it over all the same, and it may be lost before the next look.
-            let heard = self
-                .ahead
+        if !follows {
+            self.diverged = true;
+            // The circuit has adopted this state, which may be lost before the next read, too.
+            let latest = self
+                .newer
                 .entry(view.circuit.clone())
-                .or_insert((view.revision, is));
-            if is.epoch > heard.1.epoch {
-                *heard = (view.revision, is);
+                .or_insert((view.revision, new));
+            if new.epoch > latest.1.epoch {
+                *latest = (view.revision, new);
             }
-        } else if view.revision.0 == base.revision.0 + 1 {
-            // Nothing else has happened since, so neither has anything to be looked for.
-            base.revision = view.revision;
-            base.fingerprint = base.fingerprint.with_replaced(was.operation, is.operation);
-            base.circuits.insert(view.circuit.clone(), is);
-            self.ahead.remove(&view.circuit);
-        } else if view.revision > base.revision {
-            self.ahead.insert(view.circuit.clone(), (view.revision, is));
+        } else if view.revision.0 == baseline.revision.0 + 1 {
+            // Nothing happened in between, so there is nothing to read.
+            baseline.revision = view.revision;
+            baseline.fingerprint = baseline
+                .fingerprint
+                .with_replaced(old.operation, new.operation);
+            baseline.circuits.insert(view.circuit.clone(), new);
+            self.newer.remove(&view.circuit);
+        } else if view.revision > baseline.revision {
+            self.newer
+                .insert(view.circuit.clone(), (view.revision, new));
         }
-        goes_on
+        follows
     }
 
-    /// From where on changes are to be looked for.
+    /// Returns the revision after which changes are to be read.
     pub(super) fn revision(&self) -> Option<Revision> {
-        self.base.as_ref().map(|base| base.revision)
+        self.baseline.as_ref().map(|baseline| baseline.revision)
     }
 
-    /// Whether only a full snapshot can tell how things are.
-    pub(super) fn is_doubted(&self) -> bool {
-        self.doubted
+    /// Returns whether a full snapshot is needed, because a response did not follow.
+    pub(super) const fn has_diverged(&self) -> bool {
+        self.diverged
     }
 }
 
-impl Base {
-    fn seen(&self, circuit: &BulkheadName) -> Seen {
+impl Baseline {
+    fn last_change(&self, circuit: &BulkheadName) -> LastChange {
         self.circuits.get(circuit).copied().unwrap_or_default()
     }
 }
 
-impl Seen {
-    fn of(view: &CircuitView) -> Self {
+impl LastChange {
+    const fn of(view: &CircuitView) -> Self {
         Self {
             epoch: view.epoch,
             operation: view.operation,
         }
     }
 
-    /// Whether this is, or may be, what became of `before`.
-    fn goes_on_from(self, before: Self) -> bool {
+    /// Returns whether a circuit with this last change may have had the last change `before`.
+    fn is_successor_of(self, before: Self) -> bool {
         self == before || self.epoch > before.epoch
     }
 }
@@ -207,141 +224,151 @@ mod tests {
     use crate::store::StoreTime;
 
     #[test]
-    fn what_goes_on_is_followed() {
-        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
+    fn a_delta_that_follows_is_applied() {
+        let mut history = history_of(&[("a", 3, 30), ("b", 1, 10)], 4);
         assert_eq!(
-            ledger.follow(&after(4, &[("a", 3, 30), ("b", 1, 10)], &[])),
+            history.apply_delta(&after(4, &[("a", 3, 30), ("b", 1, 10)], &[])),
             Some(false)
         );
         let next = after(6, &[("a", 5, 50), ("b", 1, 10)], &[("a", 5, 50)]);
-        assert_eq!(ledger.follow(&next), Some(true));
-        // One that was registered meanwhile, and has changed.
+        assert_eq!(history.apply_delta(&next), Some(true));
+        // A circuit that was registered and changed in between.
         let all = [("a", 5, 50), ("b", 1, 10), ("c", 1, 11)];
-        assert_eq!(ledger.follow(&after(7, &all, &all[2..])), Some(true));
-        assert_eq!(ledger.begin(&after(7, &all, &all)), None);
+        assert_eq!(history.apply_delta(&after(7, &all, &all[2..])), Some(true));
+        assert_eq!(history.reset(&after(7, &all, &all)), None);
     }
 
     #[test]
-    fn another_history_of_the_same_length_is_not() {
-        // Both circuits had changed; the store has lost that, and something else happened.
-        for told in [vec![], vec![("b", 2, 99)], vec![("b", 1, 99)]] {
-            let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
-            let b = told.first().copied().unwrap_or(("b", 2, 98));
+    fn a_delta_of_another_history_is_rejected() {
+        // The store has lost the changes of both circuits, and made other ones since.
+        for changed in [vec![], vec![("b", 2, 99)], vec![("b", 1, 99)]] {
+            let mut history = history_of(&[("a", 3, 30), ("b", 1, 10)], 4);
+            let b = changed.first().copied().unwrap_or(("b", 2, 98));
             let now = [("a", 2, 20), b];
             assert_eq!(
-                ledger.follow(&after(4 + told.len() as u64, &now, &told)),
+                history.apply_delta(&after(4 + changed.len() as u64, &now, &changed)),
                 None,
-                "{told:?}"
+                "{changed:?}"
             );
             assert_eq!(
-                ledger.begin(&after(9, &now, &now)).unwrap()[0].as_str(),
+                history.reset(&after(9, &now, &now)).unwrap()[0].as_str(),
                 "a"
             );
         }
     }
 
     #[test]
-    fn what_answers_tell_is_looked_for() {
-        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
-        // The next revision: nothing else has happened.
-        assert!(ledger.hear(&view(5, ("a", 4, 40))));
-        assert_eq!(ledger.revision(), Some(Revision(5)));
-        // Not the next: what lies between is yet to be seen.
-        assert!(ledger.hear(&view(9, ("a", 7, 70))));
+    fn a_response_with_a_gap_keeps_the_revision() {
+        let mut history = history_of(&[("a", 3, 30), ("b", 1, 10)], 4);
+        // The next revision: nothing happened in between.
+        assert!(history.apply_response(&view(5, ("a", 4, 40))));
+        assert_eq!(history.revision(), Some(Revision(5)));
+        // A gap: the changes in between are still unknown.
+        assert!(history.apply_response(&view(9, ("a", 7, 70))));
         assert!(
-            ledger.hear(&view(9, ("a", 7, 70))),
-            "also when it is said again"
+            history.apply_response(&view(9, ("a", 7, 70))),
+            "the same response again"
         );
-        assert_eq!(ledger.revision(), Some(Revision(5)));
+        assert_eq!(history.revision(), Some(Revision(5)));
         let without = after(9, &[("a", 4, 40), ("b", 5, 50)], &[("b", 5, 50)]);
-        assert_eq!(ledger.follow(&without), None, "it was there already");
-        assert_eq!(ledger.begin(&without).unwrap()[0].as_str(), "a");
+        assert_eq!(
+            history.apply_delta(&without),
+            None,
+            "the earlier response had a change that is missing here"
+        );
+        assert_eq!(history.reset(&without).unwrap()[0].as_str(), "a");
     }
 
     #[test]
-    fn an_announcement_is_followed_if_it_is_the_next() {
-        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
+    fn an_event_is_applied_only_if_it_is_the_next() {
+        let mut history = history_of(&[("a", 3, 30), ("b", 1, 10)], 4);
         let next = [("a", 4, 40), ("b", 1, 10)];
-        assert!(ledger.advance(&after(5, &next, &next[..1])));
-        assert_eq!(ledger.revision(), Some(Revision(5)));
-        assert!(!ledger.advance(&after(5, &next, &next[..1])), "not twice");
+        assert!(history.apply_event(&after(5, &next, &next[..1])));
+        assert_eq!(history.revision(), Some(Revision(5)));
+        assert!(
+            !history.apply_event(&after(5, &next, &next[..1])),
+            "the same event again"
+        );
         let later = [("a", 4, 40), ("b", 2, 20)];
         assert!(
-            !ledger.advance(&after(7, &later, &later[1..])),
-            "one is missing"
+            !history.apply_event(&after(7, &later, &later[1..])),
+            "a gap in the revisions"
         );
         let others = [("a", 4, 41), ("b", 2, 20)];
         assert!(
-            !ledger.advance(&after(6, &others, &others[1..])),
+            !history.apply_event(&after(6, &others, &others[1..])),
             "another history"
         );
         let back = [("a", 4, 40), ("b", 1, 20)];
         assert!(
-            !ledger.advance(&after(6, &back, &back[1..])),
-            "no new epoch"
+            !history.apply_event(&after(6, &back, &back[1..])),
+            "the epoch did not increase"
         );
-        assert!(!ledger.advance(&after(6, &later, &later)), "two at once");
-        assert!(!ledger.advance(&Snapshot {
+        assert!(
+            !history.apply_event(&after(6, &later, &later)),
+            "two circuits in one event"
+        );
+        assert!(!history.apply_event(&Snapshot {
             incarnation: 2,
             ..after(6, &later, &later[1..])
         }));
-        assert!(!ledger.advance(&Snapshot {
+        assert!(!history.apply_event(&Snapshot {
             revision: Revision(6),
             ..after(7, &later, &later[1..])
         }));
         assert!(
-            ledger.advance(&after(6, &later, &later[1..])),
-            "none of these left a trace"
+            history.apply_event(&after(6, &later, &later[1..])),
+            "rejected events changed nothing"
         );
-        assert_eq!(ledger.follow(&after(6, &later, &[])), Some(false));
+        assert_eq!(history.apply_delta(&after(6, &later, &[])), Some(false));
     }
 
     #[test]
-    fn announcements_lead_up_to_an_answer() {
-        let mut ledger = begun(&[("a", 3, 30), ("b", 1, 10)], 4);
-        assert!(ledger.hear(&view(7, ("a", 5, 50))));
+    fn events_catch_up_with_an_earlier_response() {
+        let mut history = history_of(&[("a", 3, 30), ("b", 1, 10)], 4);
+        assert!(history.apply_response(&view(7, ("a", 5, 50))));
         let first = [("a", 4, 40), ("b", 1, 10)];
         assert!(
-            ledger.advance(&after(5, &first, &first[..1])),
-            "an earlier one of the same circuit"
+            history.apply_event(&after(5, &first, &first[..1])),
+            "an earlier change of the same circuit"
         );
         let second = [("a", 4, 40), ("b", 2, 20)];
-        assert!(ledger.advance(&after(6, &second, &second[1..])));
+        assert!(history.apply_event(&after(6, &second, &second[1..])));
         let other = [("a", 5, 51), ("b", 2, 20)];
         assert!(
-            !ledger.advance(&after(7, &other, &other[..1])),
-            "not what was answered"
+            !history.apply_event(&after(7, &other, &other[..1])),
+            "another operation than in the response"
         );
         let third = [("a", 5, 50), ("b", 2, 20)];
-        assert!(ledger.advance(&after(7, &third, &third[..1])));
-        // One that would take back what was answered.
-        assert!(ledger.hear(&view(9, ("b", 3, 30))));
+        assert!(history.apply_event(&after(7, &third, &third[..1])));
+        // This event contradicts the response.
+        assert!(history.apply_response(&view(9, ("b", 3, 30))));
         let taken = [("a", 5, 50), ("b", 3, 31)];
-        assert!(!ledger.advance(&after(8, &taken, &taken[1..])));
+        assert!(!history.apply_event(&after(8, &taken, &taken[1..])));
     }
 
     #[test]
-    fn an_answer_from_another_history_is_doubted() {
-        for heard in [
+    fn a_response_of_another_history_diverges() {
+        for response in [
             view(4, ("a", 3, 31)),
             view(2, ("a", 2, 20)),
             view(6, ("a", 3, 33)),
         ] {
-            let mut ledger = begun(&[("a", 3, 30)], 4);
-            assert!(!ledger.hear(&heard), "{heard:?}");
-            assert!(ledger.is_doubted());
-            ledger.begin(&after(4, &[("a", 3, 30)], &[("a", 3, 30)]));
-            assert!(!ledger.is_doubted());
+            let mut history = history_of(&[("a", 3, 30)], 4);
+            assert!(!history.apply_response(&response), "{response:?}");
+            assert!(history.has_diverged());
+            history.reset(&after(4, &[("a", 3, 30)], &[("a", 3, 30)]));
+            assert!(!history.has_diverged());
         }
     }
 
     #[test]
-    fn what_was_told_in_doubt_can_be_lost_as_well() {
-        // The store was restored to where `b` had never changed, told of a change to it, and was
-        // restored again before anybody looked.
-        let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
-        assert!(!ledger.hear(&view(1, ("b", 1, 11))));
-        let lost = ledger.begin(&after(
+    fn a_diverging_response_can_be_lost_as_well() {
+        // The store was restored to a state in which `b` had never changed, responded with a change
+        // to `b`, and was restored again before the next read.
+        let mut history = history_of(&[("a", 2, 20), ("b", 0, 0)], 2);
+        assert!(!history.apply_response(&view(1, ("b", 1, 11))));
+        let lost = history.reset(&after(
             0,
             &[("a", 0, 0), ("b", 0, 0)],
             &[("a", 0, 0), ("b", 0, 0)],
@@ -353,10 +380,10 @@ mod tests {
                 BulkheadName::new("b").unwrap()
             ])
         );
-        // Or was not.
-        let mut ledger = begun(&[("a", 2, 20), ("b", 0, 0)], 2);
-        assert!(!ledger.hear(&view(1, ("b", 1, 11))));
-        let lost = ledger.begin(&after(
+        // The same, without the second restore.
+        let mut history = history_of(&[("a", 2, 20), ("b", 0, 0)], 2);
+        assert!(!history.apply_response(&view(1, ("b", 1, 11))));
+        let lost = history.reset(&after(
             1,
             &[("a", 0, 0), ("b", 1, 11)],
             &[("a", 0, 0), ("b", 1, 11)],
@@ -365,35 +392,38 @@ mod tests {
     }
 
     #[test]
-    fn a_circuit_that_is_gone_is_lost_unless_it_never_changed() {
-        let mut ledger = begun(&[("a", 3, 30), ("b", 0, 0)], 4);
+    fn a_missing_circuit_is_lost_unless_never_changed() {
+        let mut history = history_of(&[("a", 3, 30), ("b", 0, 0)], 4);
         assert_eq!(
-            ledger.begin(&after(4, &[], &[])),
+            history.reset(&after(4, &[], &[])),
             Some(vec![BulkheadName::new("a").unwrap()])
         );
     }
 
-    type Last = (&'static str, u64, u64);
+    type Change = (&'static str, u64, u64);
 
-    fn begun(circuits: &[Last], revision: u64) -> Ledger {
-        let mut ledger = Ledger::default();
-        assert_eq!(ledger.begin(&after(revision, circuits, circuits)), None);
-        ledger
+    fn history_of(circuits: &[Change], revision: u64) -> NamespaceHistory {
+        let mut history = NamespaceHistory::default();
+        assert_eq!(history.reset(&after(revision, circuits, circuits)), None);
+        history
     }
 
-    /// A snapshot of a namespace with `circuits`, that tells of `told`.
-    fn after(revision: u64, circuits: &[Last], told: &[Last]) -> Snapshot {
+    /// Returns a snapshot of a namespace with `circuits` that contains only `changed`.
+    fn after(revision: u64, circuits: &[Change], changed: &[Change]) -> Snapshot {
         let operations = circuits
             .iter()
             .map(|(.., operation)| OperationId(*operation));
         let fingerprint = operations.fold(Fingerprint::default(), |all, one| {
             all.with_replaced(OperationId(0), one)
         });
-        let told = told.iter().map(|last| view(revision, *last)).collect();
-        Snapshot::new(Revision(revision), 1, fingerprint, StoreTime(0), told)
+        let changed = changed
+            .iter()
+            .map(|change| view(revision, *change))
+            .collect();
+        Snapshot::new(Revision(revision), 1, fingerprint, StoreTime(0), changed)
     }
 
-    fn view(revision: u64, (name, epoch, operation): Last) -> CircuitView {
+    fn view(revision: u64, (name, epoch, operation): Change) -> CircuitView {
         let mut view = CircuitView::new(BulkheadName::new(name).unwrap());
         view.revision = Revision(revision);
         view.epoch = Epoch(epoch);

@@ -89,9 +89,9 @@ pub(crate) fn fleet(event: &FleetEvent) {
             let circuit = circuit.as_str();
             tracing::info!(target: TARGET, circuit, "decision waits for the store");
         }
-        FleetEvent::DecisionResolved { circuit, ending } => {
-            let (circuit, ending) = (circuit.as_str(), ending.as_str());
-            tracing::debug!(target: TARGET, circuit, ending, "decision settled");
+        FleetEvent::DecisionResolved { circuit, outcome } => {
+            let (circuit, outcome) = (circuit.as_str(), outcome.as_str());
+            tracing::debug!(target: TARGET, circuit, outcome, "decision resolved");
         }
         FleetEvent::FellBackToPolling => {
             tracing::warn!(target: TARGET, "announcements do not arrive, the store is polled");

@@ -123,7 +123,7 @@ pub(crate) async fn ending(events: &mut FleetEvents) -> DecisionOutcome {
     })
     .await
     {
-        FleetEvent::DecisionResolved { ending, .. } => ending,
+        FleetEvent::DecisionResolved { outcome, .. } => outcome,
         other => panic!("{other:?}"),
     }
 }

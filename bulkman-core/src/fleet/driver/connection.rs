@@ -1,280 +1,202 @@
-//! The link's condition, and waiting.
+//! The condition of the connection to the store.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hints::Hints;
-use super::{Driver, PushState, Woken};
-use crate::circuit_breaker::Gate;
-use crate::fleet::event::FleetEvent;
-use crate::fleet::hub::Hub;
-use crate::store::{
-    FleetCountPolicy, SharingMode, StoreError, StoreEvent, StoreSession, StoreTime,
-};
-use crate::sync::waker_set::WakerKey;
+use crate::fleet::backoff::Backoff;
+use crate::fleet::events::FleetEvent;
+use crate::fleet::jitter::Jitter;
+use crate::fleet::shared::FleetShared;
+use crate::store::{Push, SharingMode, StoreCapabilities, StoreError, StoreSettings, StoreTime};
 
-impl Driver {
-    pub(super) fn recover(&mut self) {
-        let now = self.now();
-        self.pace.succeeded();
-        self.told_transient = None;
-        self.linked = true;
-        for slot in self.members.values_mut() {
-            slot.member.set_connected(true);
+/// The condition of the connection: backoff, push health and the store's clock.
+pub(super) struct Connection {
+    shared: Arc<FleetShared>,
+    settings: Arc<StoreSettings>,
+    backoff: Backoff,
+    jitter: Jitter,
+    push: PushHealth,
+    clock: Option<ClockSample>,
+    degraded_since: Option<Instant>,
+    /// Whether this outage's reported error is transient; `None` before it is reported.
+    reported_transient: Option<bool>,
+    was_connected: bool,
+}
+
+/// Whether notifications of the store can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PushHealth {
+    /// The store is polled.
+    Off,
+    /// The store sends notifications. `missed` consecutive polls found unannounced changes.
+    On { missed: u8 },
+}
+
+/// A reading of the store's clock.
+#[derive(Clone, Copy, Debug)]
+struct ClockSample {
+    reading: StoreTime,
+    taken_at: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: &Arc<FleetShared>,
+        settings: &Arc<StoreSettings>,
+        capabilities: StoreCapabilities,
+    ) -> Self {
+        let push = match settings.push {
+            Push::Auto if capabilities.push => PushHealth::On { missed: 0 },
+            _ => PushHealth::Off,
+        };
+        shared.update(|status| status.polling = push == PushHealth::Off);
+        Self {
+            shared: Arc::clone(shared),
+            settings: Arc::clone(settings),
+            backoff: Backoff::new(Jitter::new(), settings.backoff_min, settings.backoff_max),
+            jitter: Jitter::new(),
+            push,
+            clock: None,
+            degraded_since: None,
+            reported_transient: None,
+            was_connected: false,
         }
+    }
+
+    /// Handles that a session was opened and the store's state was adopted.
+    pub(super) fn synchronized(&mut self) {
+        let now = self.shared.now();
+        self.backoff.reset();
+        self.reported_transient = None;
         let since = self.degraded_since.take();
         let after = since
             .map(|since| now.saturating_duration_since(since))
-            .filter(|_| self.ever_synchronised);
-        self.ever_synchronised = true;
-        self.give_orders();
-        self.publish_status();
-        self.hub.tell(|status| {
+            .filter(|_| self.was_connected);
+        self.was_connected = true;
+        self.shared.update(|status| {
             status.connected = true;
             status.degraded_since = None;
             status.error = None;
         });
-        self.hub.emit(FleetEvent::Synchronized { after });
+        self.shared.emit(FleetEvent::Synchronized { after });
     }
 
-    pub(super) fn degrade(&mut self, error: StoreError) {
-        let now = self.now();
+    /// Handles that the session was lost, or could not be opened.
+    pub(super) fn degraded(&mut self, error: StoreError) {
+        let now = self.shared.now();
         let since = *self.degraded_since.get_or_insert(now);
-        self.linked = false;
-        for slot in self.members.values_mut() {
-            slot.member.set_connected(false);
-        }
-        self.give_orders();
-        self.publish_status();
         let transient = error.is_transient();
-        self.hub.tell(|status| {
+        self.shared.update(|status| {
             status.connected = false;
             status.degraded_since = Some(since);
             status.error = Some(error.clone());
         });
-        if self.told_transient.replace(transient) != Some(transient) {
-            self.hub.emit(FleetEvent::Degraded { error });
-        }
-        let ids: Vec<_> = self.members.keys().copied().collect();
-        for id in ids {
-            self.tell_pending(id);
+        if self.reported_transient.replace(transient) != Some(transient) {
+            self.shared.emit(FleetEvent::Degraded { error });
         }
     }
 
-    /// Waits before the next try, and goes on looking after the circuits; `false` to end.
-    pub(super) async fn back_off(&mut self) -> bool {
-        let until = self.now() + self.pace.back_off();
-        loop {
-            if self.hub.ending().is_some() {
-                return false;
-            }
-            self.take_inbox();
-            self.give_orders();
-            self.publish_status();
-            if self.now() >= until {
-                return true;
-            }
-            let _timer_or_inbox = self.wait(None, until).await;
-        }
-    }
-
-    pub(super) fn end(&mut self) {
-        for slot in self.members.values_mut() {
-            slot.circuit.unlink();
-            // By itself again, as if it had never been shared.
-            let _gone = slot.circuit.set_gate(Gate::Own);
-        }
-        self.publish_status();
-        self.hub.tell(|status| {
+    /// Handles that the driver has stopped.
+    pub(super) fn stopped(&self) {
+        self.shared.update(|status| {
             status.connected = false;
-            status.ended = true;
+            status.stopped = true;
         });
-        self.hub.events.close();
+        self.shared.events.close();
     }
 
-    /// A look at the usual time found something, or nothing.
-    pub(super) fn judge_push(&mut self, found: bool) {
-        let PushState::On { missed } = &mut self.push else {
+    /// Returns when to try to connect again.
+    pub(super) fn next_attempt(&mut self) -> Instant {
+        self.shared.now() + self.backoff.next_delay()
+    }
+
+    /// Returns when to poll the store for changes again.
+    pub(super) fn next_poll(&mut self) -> Instant {
+        let interval = match self.push {
+            PushHealth::On { .. } => self.settings.resync_interval,
+            PushHealth::Off => self.settings.poll_interval,
+        };
+        self.shared.now() + self.jitter.jittered(interval)
+    }
+
+    /// Returns when to add counts to the store again; `None` if counts are not shared.
+    pub(super) fn next_flush(&mut self) -> Option<Instant> {
+        let SharingMode::Counts(_) = self.settings.share else {
+            return None;
+        };
+        Some(self.shared.now() + self.jitter.jittered(self.settings.flush_interval))
+    }
+
+    /// Handles a periodic poll. `found_changes`: it found changes that were not announced.
+    pub(super) fn update_push_health(&mut self, found_changes: bool) {
+        let PushHealth::On { missed } = &mut self.push else {
             return;
         };
-        if !found {
+        if !found_changes {
             return;
         }
         *missed += 1;
-        if *missed >= MISSED_UNTIL_POLLING {
-            self.push = PushState::Off;
-            self.hub.tell(|status| status.polling = true);
-            self.hub.emit(FleetEvent::FellBackToPolling);
+        if *missed >= MAX_MISSED {
+            self.push = PushHealth::Off;
+            self.shared.update(|status| status.polling = true);
+            self.shared.emit(FleetEvent::FellBackToPolling);
         }
     }
 
-    /// Takes in what has been announced, without waiting for more, and not for ever: anybody may
-    /// announce.
-    pub(super) async fn listen_in_passing(
-        &mut self,
-        session: &mut dyn StoreSession,
-        hints: &mut Hints,
-    ) -> Result<(), StoreError> {
-        for _ in 0..HINTS_AT_ONCE {
-            let Some(event) = announced(session).await else {
-                break;
-            };
-            self.take_event(&event?, hints);
-        }
-        Ok(())
-    }
-
-    /// The next change is taken in as it is told; of all else there is to be a look.
-    pub(super) fn take_event(&mut self, event: &StoreEvent, hints: &mut Hints) {
-        let news = self
-            .ledger
-            .revision()
-            .is_none_or(|known| event.revision() > known);
-        match event {
-            StoreEvent::Applied(after) if news && self.ledger.advance(after) => {
-                self.take_change(after);
-                self.heard();
-            }
-            _ if news => hints.heard(self.now()),
-            _ => self.heard(),
-        }
-    }
-
-    pub(super) async fn look_at_hint(
-        &mut self,
-        session: &mut dyn StoreSession,
-        hints: &mut Hints,
-    ) -> Result<(), StoreError> {
-        let found = self.look(session).await?;
-        hints.looked(found, self.now());
-        if found {
-            self.heard();
-        }
-        Ok(())
-    }
-
-    /// An announcement was right.
-    pub(super) fn heard(&mut self) {
-        if let PushState::On { missed } = &mut self.push {
+    /// Handles that a notification was correct.
+    pub(super) fn notification_confirmed(&mut self) {
+        if let PushHealth::On { missed } = &mut self.push {
             *missed = 0;
         }
     }
 
-    pub(super) fn next_look(&mut self) -> Instant {
-        let interval = match self.push {
-            PushState::On { .. } => self.settings.resync_interval,
-            PushState::Off => self.settings.poll_interval,
-        };
-        self.now() + self.pace.within(interval)
-    }
-
-    pub(super) fn next_flush(&mut self) -> Option<Instant> {
-        let SharingMode::Counts(FleetCountPolicy { .. }) = self.settings.share else {
-            return None;
-        };
-        Some(self.now() + self.pace.within(self.settings.flush_interval))
-    }
-
-    /// The store's clock should have gone on as far as ours.
-    pub(super) fn check_clock(&self, reading: StoreTime, now: Instant) {
-        let Some((before, taken)) = self.clock else {
-            return;
-        };
-        let expected = before.after(now.saturating_duration_since(taken));
-        let step = Duration::from_micros(reading.0.abs_diff(expected.0));
-        if step > CLOCK_TOLERANCE + self.settings.operation_timeout {
-            self.hub.emit(FleetEvent::ClockStepped {
-                by: step,
-                forward: reading > expected,
-            });
-        }
-    }
-
-    pub(super) fn publish_status(&self) {
-        let known = self
-            .members
-            .values()
-            .filter(|slot| slot.member.is_known())
-            .count();
-        let pending = self
-            .members
-            .values()
-            .filter(|slot| slot.member.is_pending())
-            .count();
-        let states = self.members.values();
-        let circuits = states.map(|slot| {
-            (
-                slot.name.clone(),
-                slot.member.fleet_state(),
-                slot.member.epoch(),
-            )
-        });
-        self.hub.tell(|status| {
-            status.known = known;
-            status.pending = pending;
-            // In its own memory, and in no order: this is done at every turn.
-            status.circuits.clear();
-            status.circuits.extend(circuits);
-        });
-    }
-
-    /// Waits for the inbox, the store, or the time.
-    pub(super) async fn wait(
-        &self,
-        session: Option<&mut dyn StoreSession>,
-        until: Instant,
-    ) -> Woken {
-        struct Place<'a>(&'a Hub, Option<WakerKey>);
-
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                self.0.leave_inbox(&mut self.1);
+    /// Records a reading of the store's clock, and reports a step since the previous one.
+    pub(super) fn record_clock(&mut self, reading: StoreTime, now: Instant) {
+        if let Some(sample) = self.clock {
+            let expected = sample.at(now);
+            let step = Duration::from_micros(reading.0.abs_diff(expected.0));
+            if step > CLOCK_TOLERANCE + self.settings.operation_timeout {
+                self.shared.emit(FleetEvent::ClockStepped {
+                    by: step,
+                    forward: reading > expected,
+                });
             }
         }
-
-        let mut timer = self.hub.runtime.sleep_until(until);
-        // Also when polling: a link that breaks says so here.
-        let mut heard = pin!(async {
-            match session {
-                Some(session) => session.changed().await,
-                None => std::future::pending().await,
-            }
+        self.clock = Some(ClockSample {
+            reading,
+            taken_at: now,
         });
-        let ending = self.hub.ending();
-        let mut place = Place(&self.hub, None);
-        std::future::poll_fn(|cx| {
-            let Place(hub, key) = &mut place;
-            if hub.poll_inbox(key, cx).is_ready() || hub.ending() != ending {
-                return Poll::Ready(Woken::Inbox);
-            }
-            if let Poll::Ready(event) = heard.as_mut().poll(cx) {
-                return Poll::Ready(Woken::Heard(event));
-            }
-            timer.as_mut().poll(cx).map(|()| Woken::Timer)
+    }
+
+    /// Drops the last reading of the clock: the store may run on another machine now.
+    pub(super) const fn forget_clock(&mut self) {
+        self.clock = None;
+    }
+
+    /// Returns how long ago `at` was by the store's clock; zero if the clock is unknown.
+    pub(super) fn store_age(&self, at: StoreTime, now: Instant) -> Duration {
+        self.clock.map_or(Duration::ZERO, |sample| {
+            let store_now = sample.at(now);
+            Duration::from_micros(store_now.0.saturating_sub(at.0).max(0).unsigned_abs())
         })
-        .await
     }
 
-    pub(super) fn now(&self) -> Instant {
-        self.hub.runtime.now()
+    /// Returns the store's time at which an operation sent at `now` has timed out.
+    pub(super) fn not_after(&self, now: Instant) -> Option<StoreTime> {
+        let sample = self.clock?;
+        Some(sample.at(now + self.settings.operation_timeout))
     }
 }
 
-/// What is there already.
-async fn announced(session: &mut dyn StoreSession) -> Option<Result<StoreEvent, StoreError>> {
-    let mut heard = session.changed();
-    std::future::poll_fn(|cx| {
-        Poll::Ready(match heard.as_mut().poll(cx) {
-            Poll::Ready(event) => Some(event),
-            Poll::Pending => None,
-        })
-    })
-    .await
+impl ClockSample {
+    fn at(self, now: Instant) -> StoreTime {
+        let elapsed = now.saturating_duration_since(self.taken_at);
+        self.reading.after(elapsed)
+    }
 }
 
-/// Looks in a row that found what was not announced.
-const MISSED_UNTIL_POLLING: u8 = 2;
-const HINTS_AT_ONCE: usize = 100;
+/// Consecutive polls with unannounced changes after which notifications are not relied on.
+const MAX_MISSED: u8 = 2;
+
+/// A smaller difference between the clocks is not a step.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);

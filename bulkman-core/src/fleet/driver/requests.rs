@@ -1,325 +1,190 @@
-//! Talking to the store.
+//! Requests to the store.
 
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::{Driver, Slot};
-use crate::circuit_breaker::SharedCircuit;
-use crate::fleet::event::{DecisionOutcome, FleetEvent};
-use crate::fleet::hub::{End, MemberId};
-use crate::fleet::member::{Member, Step};
+use super::members::MemberEntry;
+use crate::circuit_breaker::{SharedCircuit, TransitionCause, Verdict};
+use crate::fleet::jitter::Jitter;
+use crate::fleet::member::Decision;
+use crate::fleet::shared::{FleetShared, MemberId, Shutdown};
 use crate::name::BulkheadName;
 use crate::store::{
-    CircuitView, Epoch, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, SharingMode,
-    Snapshot, StoreChange, StoreError, StoreFuture, StoreSession, StoreTime, StoreTransition,
+    CircuitStore, Epoch, FleetState, OperationId, ProbeLease, ProbePolicy, ProbeRequest,
+    ProbeResult, SharingMode, StoreChange, StoreError, StoreFuture, StoreSession, StoreSettings,
+    StoreTime, StoreTransition, StoreVote,
 };
 
-impl Driver {
-    pub(super) async fn perform(
-        &mut self,
-        session: &mut dyn StoreSession,
-        id: MemberId,
-        step: Step,
-    ) -> Result<(), StoreError> {
-        let Some(slot) = self.members.get(&id) else {
-            return Ok(());
-        };
-        let (name, circuit) = (slot.name.clone(), slot.circuit.clone());
-        let asked = self.now();
-        match step {
-            Step::Publish {
-                base,
-                pending,
-                vote: true,
-            } => {
-                let opening = self.publication(slot, base, &pending, asked);
-                self.vote(session, id, opening).await
-            }
-            Step::Publish { .. } => self.publish(session, id, asked).await,
-            Step::StartProbing { base } => {
-                let change = StoreChange::HalfOpen {
-                    plan: self.plan(&circuit),
-                };
-                let operation = self.pace.operation();
-                let transition = StoreTransition {
-                    not_after: self.not_after(asked),
-                    by: Arc::clone(&self.author),
-                    reason: Arc::from("isolation_over"),
-                    ..StoreTransition::new(name, base, change, operation)
-                };
-                self.transition(session, vec![(id, transition)]).await
-            }
-            Step::Acquire { epoch } => {
-                let request = self.request(id, name, epoch);
-                let lease = self.ask(session.acquire_probe(&request)).await?;
-                self.with_member(id, |member| {
-                    member.acquired(epoch, lease, asked);
-                    None
-                });
-                Ok(())
-            }
-            Step::Renew { epoch, lease } => {
-                let request = self.request(id, name, epoch);
-                let renewed = self.ask(session.renew_probe(&request, lease)).await?;
-                self.with_member(id, |member| {
-                    member.renewed(renewed, asked);
-                    None
-                });
-                Ok(())
-            }
-            Step::Report {
-                epoch,
-                lease,
-                verdict,
-                operation,
-            } => {
-                let request = self.request(id, name, epoch);
-                let wait = circuit.next_isolation().unwrap_or_default();
-                let mut report = ProbeResult::new(request, lease, verdict.success, wait, operation);
-                report.slow = verdict.slow;
-                report.by = Arc::clone(&self.author);
-                report.reason = Arc::from(if verdict.success {
-                    "probes_succeeded"
-                } else {
-                    "probe_failed"
-                });
-                let report = self.ask(session.report_probe(&report)).await?;
-                if let ProbeReportResult::Decided(view) = &report {
-                    self.ledger.hear(view);
-                    self.spread(id, view);
-                } else if let ProbeReportResult::Lost {
-                    current: Some(view),
-                } = &report
-                {
-                    self.ledger.hear(view);
-                }
-                let now = self.now();
-                self.with_member(id, |member| member.reported(&report, asked, now));
-                Ok(())
-            }
+/// Creates requests to the store and executes them within their timeout.
+pub(super) struct Requests {
+    shared: Arc<FleetShared>,
+    store: Arc<dyn CircuitStore>,
+    settings: Arc<StoreSettings>,
+    jitter: Jitter,
+    /// Identifies this process in the history.
+    author: Arc<str>,
+    /// Identifies this process in leases and votes; unique.
+    identity: Arc<str>,
+}
+
+impl Requests {
+    pub(super) fn new(
+        shared: &Arc<FleetShared>,
+        store: Arc<dyn CircuitStore>,
+        settings: &Arc<StoreSettings>,
+    ) -> Self {
+        let mut jitter = Jitter::new();
+        let author = settings
+            .instance
+            .clone()
+            .unwrap_or_else(|| Arc::from(format!("pid {}", std::process::id())));
+        let identity = Arc::from(format!("{author} {:016x}", jitter.operation_id().0));
+        Self {
+            shared: Arc::clone(shared),
+            store,
+            settings: Arc::clone(settings),
+            jitter,
+            author,
+            identity,
         }
     }
 
-    /// What has changed since the last look; whether anything had.
-    pub(super) async fn look(
-        &mut self,
-        session: &mut dyn StoreSession,
-    ) -> Result<bool, StoreError> {
-        let Some(known) = self.ledger.revision() else {
-            return Ok(false);
-        };
-        let snapshot = self.ask(session.snapshot(Some(known))).await?;
-        let Some(found) = self.ledger.follow(&snapshot) else {
-            self.register(session).await?;
-            return Ok(true);
-        };
-        self.take_snapshot(&snapshot);
-        Ok(found)
-    }
-
-    /// Makes sure that all circuits exist, and takes in all there is.
-    pub(super) async fn register(
-        &mut self,
-        session: &mut dyn StoreSession,
-    ) -> Result<(), StoreError> {
-        let names = self.names();
-        self.ask(session.register(&names)).await?;
-        let snapshot = self.ask(session.snapshot(None)).await?;
-        self.take_full(snapshot, session).await
-    }
-
-    pub(super) async fn take_full(
-        &mut self,
-        snapshot: Snapshot,
-        session: &mut dyn StoreSession,
-    ) -> Result<(), StoreError> {
-        if let Some(lost) = self.ledger.begin(&snapshot) {
-            let now = self.now();
-            for slot in self
-                .members
-                .values_mut()
-                .filter(|slot| lost.contains(&slot.name))
-            {
-                slot.member.forget(now, self.pace.operation());
-            }
-            self.hub.emit(FleetEvent::HistoryLost);
-            // It may be another machine's.
-            self.clock = None;
-        }
-        self.take_snapshot(&snapshot);
-        // A circuit that is not there was lost with the rest.
-        let missing = self.members.values().any(|slot| !slot.member.is_known());
-        if missing {
-            let names = self.names();
-            self.ask(session.register(&names)).await?;
-            let snapshot = self.ask(session.snapshot(None)).await?;
-            self.ledger.begin(&snapshot);
-            self.take_snapshot(&snapshot);
-        }
-        Ok(())
-    }
-
-    pub(super) fn take_snapshot(&mut self, snapshot: &Snapshot) {
-        let now = self.now();
-        self.check_clock(snapshot.now, now);
-        self.clock = Some((snapshot.now, now));
-        for view in &snapshot.circuits {
-            self.take_view(view, now);
-        }
-    }
-
-    /// A change that was announced, some time ago: it may have lain about.
-    pub(super) fn take_change(&mut self, after: &Snapshot) {
-        let now = self.now();
-        let late = self.clock.map_or(Duration::ZERO, |(reading, taken)| {
-            let reading = reading.after(now.saturating_duration_since(taken));
-            Duration::from_micros(reading.0.saturating_sub(after.now.0).max(0).unsigned_abs())
-        });
-        for view in &after.circuits {
-            let mut view = view.clone();
-            view.remaining = view.remaining.saturating_sub(late);
-            view.age = view.age.saturating_add(late);
-            self.take_view(&view, now);
-        }
-    }
-
-    fn take_view(&mut self, view: &CircuitView, now: Instant) {
-        for id in self.by_name(&view.circuit) {
-            self.with_member(id, |member| member.merge(view, now));
-        }
-    }
-
-    pub(super) async fn give_leases_back(
-        &mut self,
-        session: &mut dyn StoreSession,
-    ) -> Result<(), StoreError> {
-        let leases: Vec<_> = self
-            .members
-            .iter()
-            .filter_map(|(id, slot)| {
-                slot.member
-                    .lease()
-                    .map(|lease| (*id, slot.name.clone(), lease))
-            })
-            .collect();
-        for (id, name, (epoch, lease)) in leases {
-            let request = self.request(id, name, epoch);
-            self.ask(session.release_probe(&request, lease)).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn flush_counts(
-        &mut self,
-        session: &mut dyn StoreSession,
-    ) -> Result<(), StoreError> {
-        let SharingMode::Counts(rule) = self.settings.share else {
-            return Ok(());
-        };
-        let deltas: Vec<_> = self.members.values_mut().filter_map(Slot::count).collect();
-        if deltas.is_empty() {
-            return Ok(());
-        }
-        for total in self.ask(session.add_counts(rule.window, &deltas)).await? {
-            if rule.opens(total.successes, total.failures) {
-                self.open_by_counts(&total.circuit, total.epoch);
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn open_by_counts(&mut self, circuit: &BulkheadName, epoch: Epoch) {
-        let now = self.now();
-        for id in self.by_name(circuit) {
-            let operation = self.pace.operation();
-            let Some(slot) = self.members.get_mut(&id) else {
-                continue;
-            };
-            let Some(wait) = slot.circuit.next_isolation() else {
-                continue;
-            };
-            if slot.member.epoch() == epoch {
-                slot.member.open_by_counts(wait, now, operation);
-            }
-        }
-    }
-
-    /// An operation, within its time. Whatever goes wrong, the link is left.
-    pub(super) async fn ask<T>(&self, operation: StoreFuture<'_, T>) -> Result<T, StoreError> {
-        let answer = self
-            .within(self.settings.operation_timeout, operation)
-            .await?;
-        let now = self.now();
-        self.hub.tell(|status| status.synced_at = Some(now));
-        Ok(answer)
-    }
-
-    pub(super) async fn within<T>(
+    pub(super) async fn open_session(
         &self,
-        limit: Duration,
-        operation: StoreFuture<'_, T>,
+        names: &[BulkheadName],
+    ) -> Result<Box<dyn StoreSession>, StoreError> {
+        let timeout = self.settings.connect_timeout;
+        self.execute_within(timeout, self.store.open_session(names))
+            .await
+    }
+
+    /// Executes an operation within the operation timeout. After any error the session is dropped.
+    pub(super) async fn execute<T>(&self, operation: StoreFuture<'_, T>) -> Result<T, StoreError> {
+        let timeout = self.settings.operation_timeout;
+        let response = self.execute_within(timeout, operation).await?;
+        let now = self.shared.now();
+        self.shared.update(|status| status.synced_at = Some(now));
+        Ok(response)
+    }
+
+    async fn execute_within<T>(
+        &self,
+        timeout: Duration,
+        mut operation: StoreFuture<'_, T>,
     ) -> Result<T, StoreError> {
-        let mut operation = operation;
         let mut timer = None;
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(outcome) = operation.as_mut().poll(cx) {
-                return Poll::Ready(outcome);
+            if let Poll::Ready(result) = operation.as_mut().poll(cx) {
+                return Poll::Ready(result);
             }
-            if self.hub.ending() == Some(End::Now) {
-                return Poll::Ready(Err(StoreError::unavailable("the synchroniser ends")));
+            if self.shared.shutdown() == Some(Shutdown::Immediate) {
+                return Poll::Ready(Err(StoreError::unavailable("the fleet has shut down")));
             }
+            // Created only if the operation does not complete at once.
             let timer = timer.get_or_insert_with(|| {
-                self.hub.runtime.sleep_until(self.hub.runtime.now() + limit)
+                let runtime = &self.shared.runtime;
+                runtime.sleep_until(runtime.now() + timeout)
             });
             timer.as_mut().poll(cx).map(|()| {
-                Err(StoreError::unavailable(format!(
-                    "no answer within {limit:?}"
-                )))
+                let error = format!("no response within {timeout:?}");
+                Err(StoreError::unavailable(error))
             })
         })
         .await
     }
 
-    pub(super) fn request(&self, id: MemberId, name: BulkheadName, epoch: Epoch) -> ProbeRequest {
-        ProbeRequest::new(name, epoch, self.holder(id), self.settings.lease_ttl)
-    }
-
-    pub(super) fn holder(&self, id: MemberId) -> Arc<str> {
-        Arc::from(format!("{} {id}", self.identity))
-    }
-
-    pub(super) fn plan(&self, circuit: &SharedCircuit) -> ProbePolicy {
-        circuit
-            .probe_plan(self.settings.probe_limit)
-            .unwrap_or_default()
-    }
-
-    /// In the store's time: when this operation will have been given up.
-    pub(super) fn not_after(&self, now: Instant) -> Option<StoreTime> {
-        let (reading, taken) = self.clock?;
-        Some(reading.after(now.saturating_duration_since(taken) + self.settings.operation_timeout))
-    }
-
-    /// Other circuits of this process with the same name hear of it too.
-    pub(super) fn spread(&mut self, from: MemberId, view: &CircuitView) {
-        let now = self.now();
-        for id in self.by_name(&view.circuit) {
-            if id != from {
-                self.with_member(id, |member| member.merge(view, now));
+    /// Creates the transition that publishes a decision.
+    pub(super) fn publication(
+        &self,
+        entry: &MemberEntry,
+        base: Epoch,
+        decision: &Decision,
+        now: Instant,
+        not_after: Option<StoreTime>,
+    ) -> StoreTransition {
+        let change = match decision.target {
+            FleetState::Open => {
+                let open_for = decision
+                    .open_until
+                    .map_or(Duration::MAX, |until| until.saturating_duration_since(now));
+                StoreChange::Open { wait: open_for }
             }
+            FleetState::HalfOpen => self.half_open(&entry.circuit),
+            _ => StoreChange::Close,
+        };
+        StoreTransition {
+            by_hand: decision.manual,
+            not_after,
+            by: Arc::clone(&self.author),
+            reason: Arc::from(decision.cause.as_str()),
+            ..StoreTransition::new(entry.name.clone(), base, change, decision.operation)
         }
     }
 
-    pub(super) fn with_member(
+    /// Creates the transition to half-open after the isolation has elapsed.
+    pub(super) fn start_probing(
         &mut self,
-        id: MemberId,
-        act: impl FnOnce(&mut Member) -> Option<DecisionOutcome>,
-    ) {
-        let ending = self
-            .members
-            .get_mut(&id)
-            .and_then(|slot| act(&mut slot.member));
-        self.settled(id, ending);
+        entry: &MemberEntry,
+        base: Epoch,
+        not_after: Option<StoreTime>,
+    ) -> StoreTransition {
+        let change = self.half_open(&entry.circuit);
+        let operation = self.jitter.operation_id();
+        StoreTransition {
+            not_after,
+            by: Arc::clone(&self.author),
+            reason: Arc::from(TransitionCause::IsolationElapsed.as_str()),
+            ..StoreTransition::new(entry.name.clone(), base, change, operation)
+        }
+    }
+
+    fn half_open(&self, circuit: &SharedCircuit) -> StoreChange {
+        let plan: ProbePolicy = circuit
+            .probe_plan(self.settings.probe_limit)
+            .unwrap_or_default();
+        StoreChange::HalfOpen { plan }
+    }
+
+    /// Creates a vote for an opening; `None` if circuits open without a quorum.
+    pub(super) fn vote(&self, id: MemberId, opening: StoreTransition) -> Option<StoreVote> {
+        let SharingMode::State { quorum, window } = self.settings.share else {
+            return None;
+        };
+        Some(StoreVote::new(opening, self.holder(id), quorum, window))
+    }
+
+    /// Creates a request about a probe lease.
+    pub(super) fn probe(&self, id: MemberId, name: &BulkheadName, epoch: Epoch) -> ProbeRequest {
+        ProbeRequest::new(
+            name.clone(),
+            epoch,
+            self.holder(id),
+            self.settings.lease_ttl,
+        )
+    }
+
+    /// Creates the report of a probe's outcome.
+    pub(super) fn probe_result(
+        &self,
+        request: ProbeRequest,
+        lease: ProbeLease,
+        verdict: Verdict,
+        open_for: Duration,
+        operation: OperationId,
+    ) -> ProbeResult {
+        let mut result = ProbeResult::new(request, lease, verdict.success, open_for, operation);
+        result.slow = verdict.slow;
+        result.by = Arc::clone(&self.author);
+        result.reason = Arc::from(if verdict.success {
+            "probes_succeeded"
+        } else {
+            "probe_failed"
+        });
+        result
+    }
+
+    fn holder(&self, id: MemberId) -> Arc<str> {
+        Arc::from(format!("{} {id}", self.identity))
     }
 }

@@ -1,177 +1,192 @@
-//! What the circuit says.
+//! Input from the circuit.
 
 use std::time::{Duration, Instant};
 
-use super::{Member, Pending};
+use super::{Decision, Member};
 use crate::circuit_breaker::{Adopted, CircuitState, Gate, Observation, TransitionCause};
-use crate::fleet::event::DecisionOutcome;
+use crate::fleet::events::DecisionOutcome;
 use crate::store::{FleetState, OperationId};
 
 impl Member {
-    /// Takes in what the circuit says. `ask_at` is when to ask for a lease that is wanted now. Says
-    /// how a pending decision ended that this one takes the place of.
-    pub(in crate::fleet) fn observe(
+    /// Handles an observation of the circuit. `acquire_at` is when to request a lease, if calls
+    /// demand one.
+    ///
+    /// Returns the outcome of a pending decision that this observation resolves.
+    pub(in crate::fleet) fn on_observed(
         &mut self,
         observed: &Observation,
-        ask_at: Instant,
+        acquire_at: Instant,
         mut operation: impl FnMut() -> OperationId,
     ) -> Option<DecisionOutcome> {
-        let mut ending = None;
-        if observed.generation != self.seen {
-            let first = self.seen == 0;
+        let mut outcome = None;
+        if observed.generation != self.generation {
+            let first = self.generation == 0;
             let before = self.pending;
-            self.begin(observed);
-            // How the circuit was made is no decision: the fleet knows better.
-            let mut ended = None;
+            self.start_generation(observed);
+            // A circuit's initial state is no decision: the stored state takes precedence.
+            let mut resolved = None;
             if !(first && observed.cause.is_none()) {
-                ended = self.decide(observed, &mut operation);
+                resolved = self.decide(observed, &mut operation);
             }
             let replaced = before
                 .filter(|_| self.pending != before)
                 .map(|_| DecisionOutcome::Replaced);
-            ending = replaced.or(ended);
+            outcome = replaced.or(resolved);
         }
         if observed.wanted && self.lease.is_none() {
-            let ask_at = self.ask_after.map_or(ask_at, |after| after.max(ask_at));
-            self.ask_at.get_or_insert(ask_at);
+            let acquire_at = self
+                .acquire_not_before
+                .map_or(acquire_at, |not_before| not_before.max(acquire_at));
+            self.acquire_at.get_or_insert(acquire_at);
         }
         for verdict in &observed.verdicts {
             self.gate = Gate::Fleet { leased: false };
-            if verdict.generation == self.seen && self.lease.is_some() {
-                self.verdicts.push_back((*verdict, operation()));
+            if verdict.generation == self.generation && self.lease.is_some() {
+                self.probe_outcomes.push_back((*verdict, operation()));
             }
         }
-        ending
+        outcome
     }
 
-    /// The circuit took over what it was ordered to, and is in this generation. `look_at`: when to
-    /// look whether a lease is wanted, if one may be.
-    pub(in crate::fleet) fn adopted(
+    /// Handles that the circuit has adopted `state`, in `generation`. `check_demand_at` is when to
+    /// check whether calls demand a lease; `None` if the state needs no lease.
+    pub(in crate::fleet) fn on_adopted(
         &mut self,
         state: Adopted,
         generation: u64,
-        look_at: Option<Instant>,
+        check_demand_at: Option<Instant>,
     ) {
-        self.seen = generation;
-        self.to_adopt = false;
-        self.held = false;
-        self.own = false;
-        self.local = match state {
+        self.generation = generation;
+        self.needs_adopt = false;
+        self.forced_locally = false;
+        self.local_only = false;
+        self.local_state = match state {
             Adopted::Closed => CircuitState::Closed,
             Adopted::Open { .. } => CircuitState::Open,
             Adopted::HalfOpen { .. } => CircuitState::HalfOpen,
             Adopted::ForcedOpen => CircuitState::ForcedOpen,
             Adopted::Disabled => CircuitState::Disabled,
         };
-        self.state_began();
-        self.look_at = look_at;
-        self.looks = LOOKS;
+        self.on_state_entered();
+        self.check_demand_at = check_demand_at;
+        self.demand_checks_left = DEMAND_CHECKS;
     }
 
-    /// The circuit was looked at for a lease that is wanted. Whether that was found, or is looked for
-    /// again after `pause`; if not, its calls are to say so.
-    pub(in crate::fleet) fn looked(&mut self, now: Instant, pause: Duration) -> bool {
-        self.look_at = None;
-        if self.ask_at.is_some() || self.lease.is_some() {
+    /// Handles that the circuit was checked for demand.
+    ///
+    /// Returns `false` if no demand was found and the check is not repeated after `pause`. The
+    /// circuit must then notify the driver of demand.
+    pub(in crate::fleet) fn on_demand_checked(&mut self, now: Instant, pause: Duration) -> bool {
+        self.check_demand_at = None;
+        if self.acquire_at.is_some() || self.lease.is_some() {
             return true;
         }
-        let again = match self.local {
-            // By the circuit's own count it is not over yet.
+        let again = match self.local_state {
+            // The isolation has not elapsed yet by the circuit's clock.
             CircuitState::Open => true,
-            CircuitState::HalfOpen => self.looks > 0,
+            CircuitState::HalfOpen => self.demand_checks_left > 0,
             _ => return true,
         };
         if again {
-            self.looks = self.looks.saturating_sub(1);
-            self.look_at = now.checked_add(pause);
+            self.demand_checks_left = self.demand_checks_left.saturating_sub(1);
+            self.check_demand_at = now.checked_add(pause);
         }
         again
     }
 
-    /// The circuit has the gate that it was ordered to.
-    pub(in crate::fleet) fn gated(&mut self, gate: Gate) {
+    /// Handles that the circuit's gate was set.
+    pub(in crate::fleet) const fn on_gate_set(&mut self, gate: Gate) {
         self.gate = gate;
     }
 
-    fn begin(&mut self, observed: &Observation) {
-        self.seen = observed.generation;
-        self.local = observed.state;
-        let special = matches!(
+    fn start_generation(&mut self, observed: &Observation) {
+        self.generation = observed.generation;
+        self.local_state = observed.state;
+        let forced = matches!(
             observed.state,
             CircuitState::ForcedOpen | CircuitState::Disabled | CircuitState::MetricsOnly
         );
-        self.held = special && observed.cause != Some(TransitionCause::Fleet);
-        self.state_began();
+        self.forced_locally = forced && observed.cause != Some(TransitionCause::Fleet);
+        self.on_state_entered();
     }
 
-    /// As in the circuit: a new state begins without a lease.
-    fn state_began(&mut self) {
-        if self.local != CircuitState::HalfOpen {
+    /// Clears what belonged to the previous state. As in the circuit, a state begins without a
+    /// lease.
+    fn on_state_entered(&mut self) {
+        if self.local_state != CircuitState::HalfOpen {
             self.lease = None;
-            self.ask_at = None;
-            self.look_at = None;
+            self.acquire_at = None;
+            self.check_demand_at = None;
         }
-        self.verdicts.clear();
+        self.probe_outcomes.clear();
         if let Gate::Fleet { .. } = self.gate {
             self.gate = Gate::Fleet { leased: false };
         }
     }
 
-    /// The circuit went somewhere by itself, or by somebody's hand. Says how that ended if it did at
-    /// once.
+    /// Derives a pending decision from the circuit's transition, by a rule or manually.
+    ///
+    /// Returns the outcome if the decision is resolved immediately.
     fn decide(
         &mut self,
         observed: &Observation,
         operation: &mut impl FnMut() -> OperationId,
     ) -> Option<DecisionOutcome> {
-        let by_hand = matches!(
+        let manual = matches!(
             observed.cause,
             None | Some(TransitionCause::Manual | TransitionCause::HealthCheck)
         );
-        let fleet = self.known.map_or(FleetState::Closed, |known| known.state);
+        let stored = self
+            .stored
+            .map_or(FleetState::Closed, |stored| stored.state);
         let target = match observed.state {
             CircuitState::Open => FleetState::Open,
-            CircuitState::Closed if fleet != FleetState::Closed => FleetState::Closed,
-            CircuitState::HalfOpen if by_hand && !self.own && fleet != FleetState::HalfOpen => {
+            CircuitState::Closed if stored != FleetState::Closed => FleetState::Closed,
+            CircuitState::HalfOpen
+                if manual && !self.local_only && stored != FleetState::HalfOpen =>
+            {
                 FleetState::HalfOpen
             }
-            // An isolation that is over decides nothing, and takes nothing back.
+            // An elapsed isolation is no decision, and does not revoke one.
             CircuitState::HalfOpen => return None,
-            // Closed like the fleet, or held by hand: this process's own affair.
+            // Closed like the fleet, or forced locally: this concerns only this process.
             _ => {
-                self.own = false;
+                self.local_only = false;
                 self.pending = None;
                 return None;
             }
         };
         if target == FleetState::Open
-            && !by_hand
-            && self.known.is_some_and(|it| it.is_open_at(observed.since))
+            && !manual
+            && self
+                .stored
+                .is_some_and(|stored| stored.is_open_at(observed.since))
         {
-            // Another process was first, and this one tripped before it took that over: together
-            // they make one opening, not a second and longer one.
-            self.own = false;
+            // Another process was first, and this circuit opened before it adopted that. Both are
+            // one opening, not a second and longer one.
+            self.local_only = false;
             self.pending = None;
-            self.to_adopt = true;
+            self.needs_adopt = true;
             return Some(DecisionOutcome::Superseded);
         }
-        // Where the fleet is not closed, it has decided already, or an operator has.
-        self.own = target == FleetState::Open
-            && fleet == FleetState::Closed
-            && !by_hand
+        // A vote is needed only while the fleet is closed. Otherwise the fleet, or an operator, has
+        // already decided.
+        self.local_only = target == FleetState::Open
+            && stored == FleetState::Closed
+            && !manual
             && self.rules.quorum > 1;
-        self.pending = Some(Pending {
+        self.pending = Some(Decision {
             target,
-            until: observed.open_until,
-            made_at: observed.since,
-            by_hand,
+            open_until: observed.open_until,
+            decided_at: observed.since,
+            manual,
             cause: observed.cause.unwrap_or(TransitionCause::Manual),
             operation: operation(),
-            done_here: true,
+            applied_locally: true,
         });
         None
     }
 }
 
-/// Looks after the first. A circuit with a few calls a second is found out by one of them.
-const LOOKS: u8 = 2;
+/// Checks for demand after the first one. With a few calls a second, one of them finds a call.
+const DEMAND_CHECKS: u8 = 2;

@@ -1,4 +1,4 @@
-//! A decision of this process.
+//! A local transition to publish.
 
 use std::time::Instant;
 
@@ -6,22 +6,23 @@ use super::is_past;
 use crate::circuit_breaker::TransitionCause;
 use crate::store::{FleetState, OperationId};
 
-/// A decision of this process that is to be the fleet's.
+/// A local transition that is to apply to the whole fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fleet) struct Pending {
+pub(in crate::fleet) struct Decision {
     pub(in crate::fleet) target: FleetState,
-    /// For an opening: its end. `None`: never.
-    pub(in crate::fleet) until: Option<Instant>,
-    pub(in crate::fleet) made_at: Instant,
-    pub(in crate::fleet) by_hand: bool,
+    /// The end of an opening; `None` if it has none.
+    pub(in crate::fleet) open_until: Option<Instant>,
+    pub(in crate::fleet) decided_at: Instant,
+    pub(in crate::fleet) manual: bool,
     pub(in crate::fleet) cause: TransitionCause,
     pub(in crate::fleet) operation: OperationId,
-    /// Whether the circuit is there already, or waits for the store to agree.
-    pub(in crate::fleet) done_here: bool,
+    /// Whether the circuit already is in this state, or waits for the store to confirm it.
+    pub(in crate::fleet) applied_locally: bool,
 }
 
-impl Pending {
-    pub(in crate::fleet) fn is_over(&self, now: Instant) -> bool {
-        self.target == FleetState::Open && is_past(self.until, now)
+impl Decision {
+    /// Returns whether this is an opening whose isolation has elapsed.
+    pub(in crate::fleet) fn is_expired(&self, now: Instant) -> bool {
+        self.target == FleetState::Open && is_past(self.open_until, now)
     }
 }

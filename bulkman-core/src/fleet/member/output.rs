@@ -1,19 +1,18 @@
-//! What follows: what to tell the circuit, what to ask of the store, and when.
+//! Output: updates for the circuit, requests to the store, deadlines; and queries.
 
 use std::time::Instant;
 
-use super::{Member, Pending, is_past};
+use super::{Decision, Member, is_past, outage_gate};
 use crate::circuit_breaker::{Adopted, CircuitState, Gate, Verdict};
-use crate::fleet::event::DecisionOutcome;
-use crate::fleet::handle::outage_gate;
+use crate::fleet::events::DecisionOutcome;
 use crate::store::{Epoch, FleetState, OperationId, ProbeLease};
 
-/// What to ask of the store next.
+/// A request to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fleet) enum Step {
+pub(in crate::fleet) enum Request {
     Publish {
         base: Epoch,
-        pending: Pending,
+        decision: Decision,
         vote: bool,
     },
     StartProbing {
@@ -34,112 +33,123 @@ pub(in crate::fleet) enum Step {
     },
 }
 
-/// What to tell the circuit.
+/// A change to make in the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fleet) enum Order {
-    /// Take over a state, unless something has happened since this generation.
+pub(in crate::fleet) enum CircuitUpdate {
+    /// Adopt a state, unless the circuit has changed since the generation `expected`.
     Adopt {
         expected: u64,
         state: Adopted,
     },
-    Gate(Gate),
+    SetGate(Gate),
 }
 
 impl Member {
-    /// Lets go of what is over at `now`; how a pending decision ended by that.
+    /// Drops an expired lease and an expired pending decision.
+    ///
+    /// Returns the outcome of the decision.
     pub(in crate::fleet) fn expire(&mut self, now: Instant) -> Option<DecisionOutcome> {
-        if self.lease.is_some_and(|lease| is_past(lease.expires, now)) {
+        if self
+            .lease
+            .is_some_and(|lease| is_past(lease.expires_at, now))
+        {
             self.lease = None;
-            self.verdicts.clear();
+            self.probe_outcomes.clear();
         }
         if !self.connected {
-            // Until somebody hears of it, it is what this process goes by.
+            // Without the store, the decision stays in effect in this process.
             return None;
         }
-        let over = self.pending.take_if(|pending| pending.is_over(now))?;
-        self.to_adopt = self.known.is_some() && !self.own;
-        Some(if over.done_here {
+        let expired = self.pending.take_if(|pending| pending.is_expired(now))?;
+        self.needs_adopt = self.stored.is_some() && !self.local_only;
+        Some(if expired.applied_locally {
             DecisionOutcome::Expired
         } else {
             DecisionOutcome::Superseded
         })
     }
 
-    /// What the circuit is to be told; asked for again until there is nothing.
-    pub(in crate::fleet) fn order(&mut self, now: Instant) -> Option<Order> {
-        if self.to_adopt && self.connected && !self.held && self.pending.is_none() {
+    /// Returns the next change to make in the circuit. Call it until it returns `None`.
+    pub(in crate::fleet) fn next_update(&mut self, now: Instant) -> Option<CircuitUpdate> {
+        if self.needs_adopt && self.connected && !self.forced_locally && self.pending.is_none() {
             match self
-                .known
-                .and_then(|known| known.adoptable(self.local, now))
+                .stored
+                .and_then(|stored| stored.adoptable(self.local_state, now))
             {
                 Some(state) => {
-                    return Some(Order::Adopt {
-                        expected: self.seen,
+                    return Some(CircuitUpdate::Adopt {
+                        expected: self.generation,
                         state,
                     });
                 }
                 None => {
-                    self.to_adopt = false;
-                    self.own = false;
+                    self.needs_adopt = false;
+                    self.local_only = false;
                 }
             }
         }
-        let gate = self.wanted_gate();
-        (gate != self.gate).then_some(Order::Gate(gate))
+        let gate = self.desired_gate();
+        (gate != self.gate).then_some(CircuitUpdate::SetGate(gate))
     }
 
-    /// What to ask of the store.
-    pub(in crate::fleet) fn step(&self, now: Instant) -> Option<Step> {
-        let known = self.known.filter(|_| self.connected)?;
-        if let (Some(lease), Some((verdict, operation))) = (self.lease, self.verdicts.front()) {
-            return Some(Step::Report {
+    /// Returns the next request to the store.
+    pub(in crate::fleet) fn next_request(&self, now: Instant) -> Option<Request> {
+        let stored = self.stored.filter(|_| self.connected)?;
+        if let (Some(lease), Some((verdict, operation))) = (self.lease, self.probe_outcomes.front())
+        {
+            return Some(Request::Report {
                 epoch: lease.epoch,
                 lease: lease.lease,
                 verdict: *verdict,
                 operation: *operation,
             });
         }
-        if let Some(mut pending) = self.pending {
-            // The same state over again, on the very epoch that it was decided on.
-            pending.by_hand |= known.state == pending.target;
-            let vote = self.own && !pending.by_hand;
-            return Some(Step::Publish {
-                base: known.epoch,
-                pending,
+        if let Some(mut decision) = self.pending {
+            // The stored state is the target already, and the decision renews it: with a longer
+            // isolation, for example. The store accepts that only from a manual change.
+            decision.manual |= stored.state == decision.target;
+            let vote = self.local_only && !decision.manual;
+            return Some(Request::Publish {
+                base: stored.epoch,
+                decision,
                 vote,
             });
         }
         if let Some(lease) = self.lease.filter(|lease| is_past(lease.renew_at, now)) {
-            return Some(Step::Renew {
+            return Some(Request::Renew {
                 epoch: lease.epoch,
                 lease: lease.lease,
             });
         }
-        if self.local == CircuitState::HalfOpen && self.lease.is_none() && is_past(self.ask_at, now)
+        if self.local_state == CircuitState::HalfOpen
+            && self.lease.is_none()
+            && is_past(self.acquire_at, now)
         {
-            return match known.state {
-                FleetState::Open if is_past(known.open_until, now) => {
-                    Some(Step::StartProbing { base: known.epoch })
+            return match stored.state {
+                FleetState::Open if is_past(stored.open_until, now) => {
+                    Some(Request::StartProbing { base: stored.epoch })
                 }
-                FleetState::HalfOpen => Some(Step::Acquire { epoch: known.epoch }),
+                FleetState::HalfOpen => Some(Request::Acquire {
+                    epoch: stored.epoch,
+                }),
                 _ => None,
             };
         }
         None
     }
 
-    /// When there may be something to do that there is not now.
-    pub(in crate::fleet) fn deadline(&self, now: Instant) -> Option<Instant> {
+    /// Returns when to ask again for updates and requests that are not due at `now`.
+    pub(in crate::fleet) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let lease = self.lease;
         [
-            self.ask_at,
-            self.look_at,
-            self.ask_at
-                .and(self.known)
-                .and_then(|known| known.open_until),
-            self.pending.and_then(|pending| pending.until),
+            self.acquire_at,
+            self.check_demand_at,
+            self.acquire_at
+                .and(self.stored)
+                .and_then(|stored| stored.open_until),
+            self.pending.and_then(|pending| pending.open_until),
             lease.and_then(|lease| lease.renew_at),
-            lease.and_then(|lease| lease.expires),
+            lease.and_then(|lease| lease.expires_at),
         ]
         .into_iter()
         .flatten()
@@ -147,45 +157,45 @@ impl Member {
         .min()
     }
 
-    /// Whether it is time to look for a lease that is wanted.
-    pub(in crate::fleet) fn is_look_due(&self, now: Instant) -> bool {
-        is_past(self.look_at, now)
+    /// Returns whether it is time to check the circuit for demand for a lease.
+    pub(in crate::fleet) fn is_demand_check_due(&self, now: Instant) -> bool {
+        is_past(self.check_demand_at, now)
     }
 
-    pub(in crate::fleet) fn is_known(&self) -> bool {
-        self.known.is_some()
+    pub(in crate::fleet) fn is_loaded(&self) -> bool {
+        self.stored.is_some()
     }
 
     pub(in crate::fleet) fn epoch(&self) -> Epoch {
-        self.known.map_or(Epoch(0), |known| known.epoch)
+        self.stored.map_or(Epoch(0), |stored| stored.epoch)
     }
 
     pub(in crate::fleet) fn fleet_state(&self) -> Option<FleetState> {
-        self.known.map(|known| known.state)
+        self.stored.map(|stored| stored.state)
     }
 
-    /// The decision that is pending.
-    pub(in crate::fleet) fn decision(&self) -> Option<OperationId> {
+    /// Returns the operation id of the pending decision.
+    pub(in crate::fleet) fn pending_operation(&self) -> Option<OperationId> {
         self.pending.map(|pending| pending.operation)
     }
 
-    pub(in crate::fleet) fn is_pending(&self) -> bool {
-        self.pending.is_some() || !self.verdicts.is_empty()
+    pub(in crate::fleet) fn has_unpublished(&self) -> bool {
+        self.pending.is_some() || !self.probe_outcomes.is_empty()
     }
 
     pub(in crate::fleet) fn lease(&self) -> Option<(Epoch, ProbeLease)> {
         self.lease.map(|lease| (lease.epoch, lease.lease))
     }
 
-    fn wanted_gate(&self) -> Gate {
-        if self.own {
+    fn desired_gate(&self) -> Gate {
+        if self.local_only {
             return Gate::Own;
         }
-        if !(self.connected && self.rules.leases) {
+        if !(self.connected && self.rules.probe_leases) {
             return outage_gate(self.rules.on_outage);
         }
         Gate::Fleet {
-            leased: self.lease.is_some() && self.verdicts.is_empty(),
+            leased: self.lease.is_some() && self.probe_outcomes.is_empty(),
         }
     }
 }

@@ -1,141 +1,146 @@
-//! What the store says.
+//! Input from the store.
 
 use std::time::{Duration, Instant};
 
-use super::{Known, Lease, Member, Pending};
+use super::{Decision, HeldLease, Member, StoredState};
 use crate::circuit_breaker::{CircuitState, TransitionCause};
-use crate::fleet::event::DecisionOutcome;
+use crate::fleet::events::DecisionOutcome;
 use crate::store::{
     CircuitView, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, RejectReason,
 };
 
 impl Member {
-    /// The link is there, or gone.
+    /// Handles that the session was opened or lost.
     pub(in crate::fleet) fn set_connected(&mut self, connected: bool) {
         self.connected = connected;
         if !connected {
             self.lease = None;
-            self.verdicts.clear();
-            self.ask_at = None;
-            self.ask_after = None;
-            self.look_at = None;
+            self.probe_outcomes.clear();
+            self.acquire_at = None;
+            self.acquire_not_before = None;
+            self.check_demand_at = None;
         }
     }
 
-    /// Takes in a view. Says how a pending decision ended by it.
+    /// Handles a stored state.
+    ///
+    /// Returns the outcome of a pending decision that it resolves.
     pub(in crate::fleet) fn merge(
         &mut self,
         view: &CircuitView,
         received: Instant,
     ) -> Option<DecisionOutcome> {
-        if self.known.is_some_and(|known| view.epoch <= known.epoch) {
+        if self.stored.is_some_and(|stored| view.epoch <= stored.epoch) {
             return None;
         }
-        self.learn(view, received);
-        let ending = self.judge_pending(view, received);
-        let ended = if ending.is_some() {
+        self.update_stored(view, received);
+        let outcome = self.resolve_pending(view, received);
+        let resolved = if outcome.is_some() {
             self.pending.take()
         } else {
             None
         };
         if self.pending.is_none() {
-            // Our own change, heard of in another way than by its answer.
-            let done_here = ended.is_some_and(|ended| ended.done_here);
-            self.to_adopt = !(ending == Some(DecisionOutcome::Published) && done_here);
-            self.own &= self.to_adopt;
+            // This process's own change may arrive in another way than by its response.
+            let applied_locally = resolved.is_some_and(|resolved| resolved.applied_locally);
+            self.needs_adopt = !(outcome == Some(DecisionOutcome::Published) && applied_locally);
+            self.local_only &= self.needs_adopt;
         }
-        ending
+        outcome
     }
 
-    /// The fleet's counts say that the circuit should open.
+    /// Handles that the fleet's counts reached the threshold: decides to open.
     pub(in crate::fleet) fn open_by_counts(
         &mut self,
-        wait: Duration,
+        open_for: Duration,
         now: Instant,
         operation: OperationId,
     ) {
         let closed = self
-            .known
-            .is_some_and(|known| known.state == FleetState::Closed);
-        if closed && self.pending.is_none() && self.local == CircuitState::Closed {
-            self.pending = Some(Pending {
+            .stored
+            .is_some_and(|stored| stored.state == FleetState::Closed);
+        if closed && self.pending.is_none() && self.local_state == CircuitState::Closed {
+            self.pending = Some(Decision {
                 target: FleetState::Open,
-                until: now.checked_add(wait),
-                made_at: now,
-                by_hand: false,
+                open_until: now.checked_add(open_for),
+                decided_at: now,
+                manual: false,
                 cause: TransitionCause::FailureCount,
                 operation,
-                done_here: false,
+                applied_locally: false,
             });
         }
     }
 
-    /// The store has lost history. What it says from now on is the truth, but an opening that has
-    /// time left is told again.
-    pub(in crate::fleet) fn forget(&mut self, now: Instant, operation: OperationId) {
+    /// Handles that the store has lost history: adopts its state, but republishes an unexpired
+    /// opening.
+    pub(in crate::fleet) fn on_history_lost(&mut self, now: Instant, operation: OperationId) {
         let running = self
-            .known
+            .stored
             .take()
-            .filter(|known| known.state == FleetState::Open && self.local == CircuitState::Open)
-            .and_then(|known| known.open_until)
+            .filter(|stored| {
+                stored.state == FleetState::Open && self.local_state == CircuitState::Open
+            })
+            .and_then(|stored| stored.open_until)
             .filter(|until| *until > now);
         self.lease = None;
-        self.verdicts.clear();
+        self.probe_outcomes.clear();
         if let (None, Some(until)) = (self.pending, running) {
-            self.pending = Some(Pending {
+            self.pending = Some(Decision {
                 target: FleetState::Open,
-                until: Some(until),
-                made_at: now,
-                by_hand: false,
+                open_until: Some(until),
+                decided_at: now,
+                manual: false,
                 cause: TransitionCause::Fleet,
                 operation,
-                done_here: true,
+                applied_locally: true,
             });
         }
     }
 
-    /// A change of this process's is made: a pending decision, or the start of probing.
-    pub(in crate::fleet) fn made(
+    /// Handles that a change of this process was applied: a pending decision, or the start of
+    /// probing.
+    pub(in crate::fleet) fn on_applied(
         &mut self,
         operation: OperationId,
         view: &CircuitView,
         received: Instant,
     ) -> Option<DecisionOutcome> {
-        self.learn(view, received);
+        self.update_stored(view, received);
         let published = self
             .pending
             .filter(|pending| pending.operation == operation);
         if let Some(pending) = published {
             self.pending = None;
-            self.own = false;
-            self.to_adopt = !pending.done_here;
+            self.local_only = false;
+            self.needs_adopt = !pending.applied_locally;
         }
         published.map(|_| DecisionOutcome::Published)
     }
 
-    /// A change of this process's is not made.
-    pub(in crate::fleet) fn refused(
+    /// Handles that a change of this process was rejected.
+    pub(in crate::fleet) fn on_rejected(
         &mut self,
         operation: OperationId,
-        why: RejectReason,
+        reason: RejectReason,
         view: &CircuitView,
         received: Instant,
     ) -> Option<DecisionOutcome> {
-        if self.known.is_none_or(|known| view.epoch > known.epoch) {
+        if self.stored.is_none_or(|stored| view.epoch > stored.epoch) {
             return self.merge(view, received);
         }
-        match why {
-            // The time is read anew, and it is tried again.
+        match reason {
+            // The store's clock is read again, and the change is retried.
             RejectReason::Expired => None,
-            // The store's clock knows better when the opening is over.
+            // The store's clock determines when the isolation elapses.
             RejectReason::NotDue => {
-                self.learn(view, received);
-                self.ask_at = self.known.and_then(|known| known.open_until);
+                self.update_stored(view, received);
+                self.acquire_at = self.stored.and_then(|stored| stored.open_until);
                 None
             }
             _ => {
-                self.learn(view, received);
-                self.to_adopt = true;
+                self.update_stored(view, received);
+                self.needs_adopt = true;
                 self.pending
                     .take_if(|pending| pending.operation == operation)
                     .map(|_| DecisionOutcome::Superseded)
@@ -143,65 +148,69 @@ impl Member {
         }
     }
 
-    /// A vote counts, and does not open yet: the opening stays this process's own.
-    pub(in crate::fleet) fn counted(&mut self, operation: OperationId) -> Option<DecisionOutcome> {
+    /// Handles that a vote was counted below the quorum: only this process stays open.
+    pub(in crate::fleet) fn on_vote_counted(
+        &mut self,
+        operation: OperationId,
+    ) -> Option<DecisionOutcome> {
         self.pending
             .take_if(|pending| pending.operation == operation)
-            .map(|_| DecisionOutcome::VoteResult)
+            .map(|_| DecisionOutcome::Voted)
     }
 
-    /// A lease that was asked for at `asked`, or none.
-    pub(in crate::fleet) fn acquired(
+    /// Handles the response to a request for a lease that was sent at `sent_at`.
+    pub(in crate::fleet) fn on_acquired(
         &mut self,
         epoch: Epoch,
         lease: Option<ProbeLease>,
-        asked: Instant,
+        sent_at: Instant,
     ) {
-        self.ask_at = None;
-        let current = self.local == CircuitState::HalfOpen
-            && self
-                .known
-                .is_some_and(|known| known.epoch == epoch && known.state == FleetState::HalfOpen);
+        self.acquire_at = None;
+        let current = self.local_state == CircuitState::HalfOpen
+            && self.stored.is_some_and(|stored| {
+                stored.epoch == epoch && stored.state == FleetState::HalfOpen
+            });
         match lease {
             Some(lease) if current => {
-                let keep_until = asked.checked_add(self.rules.lease_ttl * UNUSED_TERMS);
-                self.lease = Some(self.term(lease, epoch, keep_until, asked));
+                let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
+                self.lease = Some(self.held_lease(lease, epoch, keep_until, sent_at));
             }
             Some(_) => {}
             None => {
-                self.ask_after = asked.checked_add(self.rules.ask_again);
-                self.look_at = self.ask_after;
-                self.looks = 0;
+                self.acquire_not_before = sent_at.checked_add(self.rules.acquire_retry_delay);
+                self.check_demand_at = self.acquire_not_before;
+                self.demand_checks_left = 0;
             }
         }
     }
 
-    /// Whoever made the circuit half-open asks for a lease at once.
-    pub(in crate::fleet) fn ask(&mut self, now: Instant) {
-        if self.local == CircuitState::HalfOpen {
-            self.ask_at = Some(now);
+    /// Requests a lease without delay: for the process that started probing.
+    pub(in crate::fleet) fn acquire_now(&mut self, now: Instant) {
+        if self.local_state == CircuitState::HalfOpen {
+            self.acquire_at = Some(now);
         }
     }
 
-    /// A renewal that was asked for at `asked`.
-    pub(in crate::fleet) fn renewed(&mut self, lease: Option<ProbeLease>, asked: Instant) {
+    /// Handles the response to a renewal that was sent at `sent_at`.
+    pub(in crate::fleet) fn on_renewed(&mut self, lease: Option<ProbeLease>, sent_at: Instant) {
         let Some(held) = self.lease else { return };
-        self.lease = lease.map(|lease| self.term(lease, held.epoch, held.keep_until, asked));
+        self.lease =
+            lease.map(|lease| self.held_lease(lease, held.epoch, held.keep_until, sent_at));
     }
 
-    /// What became of the first verdict.
-    pub(in crate::fleet) fn reported(
+    /// Handles the response to the report of the first probe outcome.
+    pub(in crate::fleet) fn on_reported(
         &mut self,
         report: &ProbeReportResult,
-        asked: Instant,
+        sent_at: Instant,
         received: Instant,
     ) -> Option<DecisionOutcome> {
-        self.verdicts.pop_front();
+        self.probe_outcomes.pop_front();
         match report {
             ProbeReportResult::Counted { lease, current } => {
                 if self.lease.is_some() {
-                    let keep_until = asked.checked_add(self.rules.lease_ttl * UNUSED_TERMS);
-                    self.lease = Some(self.term(*lease, current.epoch, keep_until, asked));
+                    let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
+                    self.lease = Some(self.held_lease(*lease, current.epoch, keep_until, sent_at));
                 }
                 None
             }
@@ -210,23 +219,23 @@ impl Member {
                 current: Some(view),
             } => {
                 self.lease = None;
-                self.verdicts.clear();
+                self.probe_outcomes.clear();
                 self.merge(view, received)
             }
             ProbeReportResult::Lost { current: None } => {
                 self.lease = None;
-                self.verdicts.clear();
+                self.probe_outcomes.clear();
                 None
             }
         }
     }
 
-    fn learn(&mut self, view: &CircuitView, received: Instant) {
+    fn update_stored(&mut self, view: &CircuitView, received: Instant) {
         if self.lease.is_some_and(|lease| lease.epoch != view.epoch) {
             self.lease = None;
-            self.verdicts.clear();
+            self.probe_outcomes.clear();
         }
-        self.known = Some(Known {
+        self.stored = Some(StoredState {
             epoch: view.epoch,
             state: view.state,
             open_until: received.checked_add(view.remaining.min(view.wait)),
@@ -234,11 +243,11 @@ impl Member {
         });
     }
 
-    /// How a pending decision ends, now that the store has moved on from what it was made on.
-    fn judge_pending(&self, view: &CircuitView, now: Instant) -> Option<DecisionOutcome> {
+    /// Returns the outcome of the pending decision, given a stored state newer than its base.
+    fn resolve_pending(&self, view: &CircuitView, now: Instant) -> Option<DecisionOutcome> {
         let pending = self.pending.as_ref()?;
-        let age = now.saturating_duration_since(pending.made_at);
-        // A circuit that never changed is as old as its registration, which decided nothing.
+        let age = now.saturating_duration_since(pending.decided_at);
+        // The age of a circuit that never changed is that of its registration, not of a decision.
         let younger = view.epoch > Epoch(0) && view.age < age;
         if pending.operation == view.operation {
             Some(DecisionOutcome::Published)
@@ -247,34 +256,34 @@ impl Member {
             || (view.state == pending.target && view.epoch > Epoch(0))
         {
             Some(DecisionOutcome::Superseded)
-        } else if pending.is_over(now) {
+        } else if pending.is_expired(now) {
             Some(DecisionOutcome::Expired)
         } else {
-            // Ours is the younger: it is published on the new epoch.
+            // The pending decision is newer: it is published on the new epoch.
             None
         }
     }
 
-    fn term(
+    fn held_lease(
         &self,
         lease: ProbeLease,
         epoch: Epoch,
         keep_until: Option<Instant>,
-        asked: Instant,
-    ) -> Lease {
+        sent_at: Instant,
+    ) -> HeldLease {
         let ttl = self.rules.lease_ttl;
-        let renew_at = asked
+        let renew_at = sent_at
             .checked_add(ttl / 3)
             .filter(|at| keep_until.is_none_or(|until| *at < until));
-        Lease {
+        HeldLease {
             lease,
             epoch,
             renew_at,
             keep_until,
-            expires: asked.checked_add(ttl),
+            expires_at: sent_at.checked_add(ttl),
         }
     }
 }
 
-/// So many terms a lease is kept for a next call.
-const UNUSED_TERMS: u32 = 10;
+/// For how many lease durations an unused lease is renewed.
+const UNUSED_LEASE_TTLS: u32 = 10;

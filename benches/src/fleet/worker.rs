@@ -22,7 +22,6 @@ use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfi
 use bulkman_postgres::PostgresStore;
 use bulkman_smol::SmolRuntime;
 use bulkman_tokio::TokioRuntime;
-use smol::stream::StreamExt;
 
 use super::clock;
 use super::role::{Executor, Link, Role, Tells};

@@ -14,7 +14,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Creates a backoff whose bound starts at `min` and doubles up to `max`.
+    /// Creates a backoff with a bound that starts at `min` and doubles up to `max`.
     pub(super) const fn new(jitter: Jitter, min: Duration, max: Duration) -> Self {
         Self {
             jitter,

@@ -22,7 +22,7 @@
 //! * A decision of this process is *pending* while the store is unavailable, at most one per
 //!   circuit. Afterwards it is published, superseded by a newer one, or expired. See
 //!   [`DecisionOutcome`].
-//! * A circuit whose isolation has elapsed reads as half-open in every process, so its state is
+//! * After its isolation has elapsed, a circuit reads as half-open in every process, so its state is
 //!   correct without traffic. Only the holder of a lease sends probes, one at a time. Other calls
 //!   are rejected with
 //!   [`RejectionReason::NoProbeLease`](crate::error::RejectionReason::NoProbeLease). A lease stays

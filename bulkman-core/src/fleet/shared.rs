@@ -74,7 +74,7 @@ pub(super) struct Status {
     pub(super) synced_at: Option<Instant>,
     pub(super) degraded_since: Option<Instant>,
     pub(super) error: Option<StoreError>,
-    /// The number of attached circuits whose state has been loaded from the store.
+    /// The number of attached circuits that have been loaded from the store.
     pub(super) loaded: usize,
     pub(super) attached: usize,
     pub(super) pending: usize,

@@ -8,7 +8,6 @@ use bulkman_core::fleet::Fleet;
 use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
 use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
-use smol::stream::StreamExt;
 
 use super::Database;
 

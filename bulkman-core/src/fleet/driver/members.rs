@@ -22,7 +22,7 @@ pub(super) struct Members {
     settings: Arc<StoreSettings>,
     rules: MemberRules,
     entries: BTreeMap<MemberId, MemberEntry>,
-    /// The circuit whose request was executed last.
+    /// The circuit that was served last.
     last_served: MemberId,
     /// Whether a circuit was attached after the session was opened.
     unregistered: bool,
@@ -293,8 +293,8 @@ impl Members {
 
     /// Returns the next request to the store. The circuits take turns.
     ///
-    /// Without a request, the circuit whose turn is next is drawn at random. Processes in which
-    /// the same circuits fail at once then start with different ones, and rarely conflict.
+    /// When there is no request, the next turn is drawn at random. Processes in which the same
+    /// circuits fail at once then start with different ones, and rarely conflict.
     pub(super) fn next_request(&mut self, now: Instant) -> Option<(MemberId, Request)> {
         let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
         let mut in_turn = self

@@ -21,7 +21,7 @@ pub(in crate::fleet) struct Decision {
 }
 
 impl Decision {
-    /// Returns whether this is an opening whose isolation has elapsed.
+    /// Returns whether this is an opening with an elapsed isolation.
     pub(in crate::fleet) fn is_expired(&self, now: Instant) -> bool {
         self.target == FleetState::Open && is_past(self.open_until, now)
     }

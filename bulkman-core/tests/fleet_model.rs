@@ -322,7 +322,7 @@ fn superseded(events: &mut FleetEvents) -> usize {
                 outcome: DecisionOutcome::Superseded,
                 ..
             } => count += 1,
-            FleetEvent::Missed(_) => panic!("more events than a receiver keeps"),
+            FleetEvent::Lagged(_) => panic!("more events than a receiver keeps"),
             _ => {}
         }
     }

@@ -86,8 +86,8 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
         FleetEvent::FellBackToPolling => "fell_back_to_polling",
         FleetEvent::HistoryLost => "history_lost",
         FleetEvent::ClockStepped { .. } => "clock_stepped",
-        // `Missed` concerns one receiver, not the fleet.
-        FleetEvent::DecisionResolved { .. } | FleetEvent::Missed(_) => return None,
+        // `Lagged` concerns one receiver, not the fleet.
+        FleetEvent::DecisionResolved { .. } | FleetEvent::Lagged(_) => return None,
     })
 }
 

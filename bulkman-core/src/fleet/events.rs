@@ -46,14 +46,13 @@ pub enum FleetEvent {
     HistoryLost,
     /// The store's clock stepped. Openings and leases may end early or late by the step.
     ClockStepped {
-        /// The size of the step, approximately.
+        /// A lower bound of the size of the step.
         by: Duration,
         /// Whether the step was forward.
         forward: bool,
     },
     /// The receiver lagged; this number of events was dropped.
-    #[doc(alias = "Lagged")]
-    Missed(u64),
+    Lagged(u64),
 }
 
 /// The outcome of a local decision. Exactly one is emitted per decision.
@@ -103,7 +102,7 @@ impl DecisionOutcome {
 /// A stream of a fleet's events, returned by [`Fleet::events`](super::Fleet::events).
 ///
 /// Yields, in order, every event since it was created. The driver never waits for a receiver: one
-/// that falls more than 1,024 events behind receives [`FleetEvent::Missed`]. The stream ends when
+/// that falls more than 1,024 events behind receives [`FleetEvent::Lagged`]. The stream ends when
 /// the driver stops.
 ///
 /// ```
@@ -197,7 +196,7 @@ impl Stream for FleetEvents {
         events.poll_next(reader, cx).map(|next| {
             next.map(|next| match next {
                 Next::Value(event) => event,
-                Next::Missed(missed) => FleetEvent::Missed(missed),
+                Next::Missed(missed) => FleetEvent::Lagged(missed),
             })
         })
     }

@@ -28,8 +28,8 @@ use crate::store::{CircuitStore, StoreSettings};
 ///
 /// # Its methods
 ///
-/// * **Start:** [`new`](Self::new), once per store and process. A bulkhead's or a manager's
-///   `with_store` does this for you.
+/// * **Start:** [`new`](Self::new), once per store and process. A bulkhead or a manager that is
+///   given a store does this for you.
 /// * **Share:** [`attach`](Self::attach) for the circuit of a bulkhead,
 ///   [`attach_circuit`](Self::attach_circuit) for a circuit breaker without a bulkhead.
 /// * **Wait:** [`wait_ready`](Self::wait_ready) at startup, if the first call must already respect

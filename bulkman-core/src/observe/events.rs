@@ -103,6 +103,6 @@ pub(crate) fn fleet(event: &FleetEvent) {
             tracing::warn!(target: TARGET, ?by, forward, "the store's clock stepped");
         }
         // What a listener has missed is that listener's affair.
-        FleetEvent::Missed(_) => {}
+        FleetEvent::Lagged(_) => {}
     }
 }

@@ -169,14 +169,14 @@ impl Requests {
         &self,
         request: ProbeRequest,
         lease: ProbeLease,
-        verdict: Verdict,
+        outcome: Verdict,
         open_for: Duration,
         operation: OperationId,
     ) -> ProbeResult {
-        let mut result = ProbeResult::new(request, lease, verdict.success, open_for, operation);
-        result.slow = verdict.slow;
+        let mut result = ProbeResult::new(request, lease, outcome.success, open_for, operation);
+        result.slow = outcome.slow;
         result.by = Arc::clone(&self.author);
-        result.reason = Arc::from(if verdict.success {
+        result.reason = Arc::from(if outcome.success {
             "probes_succeeded"
         } else {
             "probe_failed"

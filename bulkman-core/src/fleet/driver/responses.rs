@@ -65,14 +65,14 @@ impl Driver {
             Request::Report {
                 epoch,
                 lease,
-                verdict,
+                outcome,
                 operation,
             } => {
                 let probe = self.requests.probe(id, &entry.name, epoch);
                 let open_for = entry.circuit.next_isolation().unwrap_or_default();
                 let result = self
                     .requests
-                    .probe_result(probe, lease, verdict, open_for, operation);
+                    .probe_result(probe, lease, outcome, open_for, operation);
                 let operation = session.report_probe(&result);
                 let report = self.requests.execute(operation).await?;
                 self.handle_report(id, &report, sent_at);

@@ -39,10 +39,10 @@ impl Member {
                 .map_or(acquire_at, |not_before| not_before.max(acquire_at));
             self.acquire_at.get_or_insert(acquire_at);
         }
-        for verdict in &observed.verdicts {
+        for probe_outcome in &observed.verdicts {
             self.gate = Gate::Fleet { leased: false };
-            if verdict.generation == self.generation && self.lease.is_some() {
-                self.probe_outcomes.push_back((*verdict, operation()));
+            if probe_outcome.generation == self.generation && self.lease.is_some() {
+                self.probe_outcomes.push_back((*probe_outcome, operation()));
             }
         }
         outcome

@@ -28,7 +28,7 @@ pub(in crate::fleet) enum Request {
     Report {
         epoch: Epoch,
         lease: ProbeLease,
-        verdict: Verdict,
+        outcome: Verdict,
         operation: OperationId,
     },
 }
@@ -95,12 +95,12 @@ impl Member {
     /// Returns the next request to the store.
     pub(in crate::fleet) fn next_request(&self, now: Instant) -> Option<Request> {
         let stored = self.stored.filter(|_| self.connected)?;
-        if let (Some(lease), Some((verdict, operation))) = (self.lease, self.probe_outcomes.front())
+        if let (Some(lease), Some((outcome, operation))) = (self.lease, self.probe_outcomes.front())
         {
             return Some(Request::Report {
                 epoch: lease.epoch,
                 lease: lease.lease,
-                verdict: *verdict,
+                outcome: *outcome,
                 operation: *operation,
             });
         }

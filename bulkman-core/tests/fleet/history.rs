@@ -48,7 +48,7 @@ fn lost_history_is_detected_after_further_changes() {
             );
         }
         world.advance(6);
-        let drained: Vec<_> = events.iter_mut().map(|events| drain(events)).collect();
+        let drained: Vec<_> = events.iter_mut().map(drain).collect();
         let lost =
             |events: &Vec<FleetEvent>| events.iter().any(|e| matches!(e, FleetEvent::HistoryLost));
         let context = format!("{changes} of {circuit}: {drained:?}");

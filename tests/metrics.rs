@@ -328,11 +328,14 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
     runtime.advance(5 * SECOND);
     assert_eq!(value("bulkman_fleet_pending", &[]), 0.0);
     assert_eq!(
-        value("bulkman_fleet_decisions_total", &[("ending", "superseded")]),
+        value(
+            "bulkman_fleet_decisions_total",
+            &[("outcome", "superseded")]
+        ),
         1.0
     );
     assert_eq!(
-        value("bulkman_fleet_decisions_total", &[("ending", "published")]),
+        value("bulkman_fleet_decisions_total", &[("outcome", "published")]),
         0.0
     );
     assert_eq!(
@@ -340,7 +343,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
         2.0
     );
     assert_eq!(
-        value("bulkman_fleet_events_total", &[("event", "synchronised")]),
+        value("bulkman_fleet_events_total", &[("event", "synchronized")]),
         2.0
     );
 
@@ -357,7 +360,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
         1.0
     );
     let snapshot = manager.fleet().unwrap().snapshot();
-    assert_eq!((snapshot.refused, snapshot.superseded), (1, 2));
+    assert_eq!((snapshot.rejected, snapshot.superseded), (1, 2));
     assert_eq!(snapshot.pending, 0);
 }
 

@@ -189,7 +189,7 @@ fn store_events_have_their_level() {
         panic!("{recorded:?}")
     };
     assert_eq!(
-        (&*resolved["level"], &*resolved["ending"]),
+        (&*resolved["level"], &*resolved["outcome"]),
         ("DEBUG", "published")
     );
 }

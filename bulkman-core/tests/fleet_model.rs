@@ -1,6 +1,7 @@
-//! Random interleavings of a fleet's life: calls, time, outages, lost answers and announcements,
-//! operators. Whatever happens: no call waits, every decision comes to one end, and when all is
-//! well again every process stands where the store does.
+//! Random interleavings of calls, time, outages, lost responses and notifications, and operators.
+//!
+//! In each of them, no call waits, every decision has one outcome, and after the last fault is
+//! cleared all processes agree with the store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use bulkman_core::store::{
 };
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker};
-use futures_lite::{StreamExt, future};
+use futures_lite::future;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -25,14 +26,14 @@ const CIRCUITS: [&str; 2] = ["payments", "search"];
 
 #[derive(Clone, Debug)]
 enum Input {
-    /// So many calls of a process, failed or not.
+    /// `count` calls in a process, which fail or succeed.
     Calls {
         process: usize,
         circuit: usize,
         count: u8,
         fail: bool,
     },
-    /// A health check of a process found the dependency well: half-open by hand, say.
+    /// A manual change to half-open, as by a health check.
     HalfOpen {
         process: usize,
         circuit: usize,
@@ -45,50 +46,51 @@ enum Input {
         process: usize,
         circuit: usize,
     },
-    /// All of a process's circuits at the same moment.
+    /// Opens all circuits of a process at the same time.
     OpenAll {
         process: usize,
     },
-    Pass {
+    Advance {
         millis: u64,
     },
     Fault {
         process: usize,
         fault: u8,
     },
-    Deaf {
+    DropNotifications {
         process: usize,
     },
-    Break {
+    Disconnect {
         process: usize,
     },
-    Heal {
+    ClearFaults {
         process: usize,
     },
     Command {
         action: u8,
         circuit: usize,
     },
-    /// What the store has now is kept, or comes back in its place.
+    /// Backs up the store.
     Backup,
+    /// Restores the last backup.
     Restore,
 }
 
 fn input() -> impl Strategy<Value = Input> {
     let process = 0..PROCESSES;
-    let both = || (0..PROCESSES, 0..CIRCUITS.len());
+    let target = || (0..PROCESSES, 0..CIRCUITS.len());
     prop_oneof![
-        6 => (both(), 1..7_u8, any::<bool>())
+        6 => (target(), 1..7_u8, any::<bool>())
             .prop_map(|((process, circuit), count, fail)| Input::Calls { process, circuit, count, fail }),
-        1 => both().prop_map(|(process, circuit)| Input::HalfOpen { process, circuit }),
-        1 => both().prop_map(|(process, circuit)| Input::Open { process, circuit }),
-        1 => both().prop_map(|(process, circuit)| Input::Close { process, circuit }),
+        1 => target().prop_map(|(process, circuit)| Input::HalfOpen { process, circuit }),
+        1 => target().prop_map(|(process, circuit)| Input::Open { process, circuit }),
+        1 => target().prop_map(|(process, circuit)| Input::Close { process, circuit }),
         1 => process.clone().prop_map(|process| Input::OpenAll { process }),
-        5 => (0..12_000_u64).prop_map(|millis| Input::Pass { millis }),
+        5 => (0..12_000_u64).prop_map(|millis| Input::Advance { millis }),
         3 => (process.clone(), 0..5_u8).prop_map(|(process, fault)| Input::Fault { process, fault }),
-        1 => process.clone().prop_map(|process| Input::Deaf { process }),
-        1 => process.clone().prop_map(|process| Input::Break { process }),
-        3 => process.prop_map(|process| Input::Heal { process }),
+        1 => process.clone().prop_map(|process| Input::DropNotifications { process }),
+        1 => process.clone().prop_map(|process| Input::Disconnect { process }),
+        3 => process.prop_map(|process| Input::ClearFaults { process }),
         1 => (0..4_u8, 0..CIRCUITS.len()).prop_map(|(action, circuit)| Input::Command { action, circuit }),
         1 => Just(Input::Backup),
         1 => Just(Input::Restore),
@@ -99,15 +101,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_life_of_a_fleet_ends_in_agreement(
+    fn all_processes_agree_with_the_store_in_the_end(
         inputs in vec(input(), 1..60),
         quorum in 1..=2_u16,
     ) {
         let mut world = World::new(quorum);
         for input in &inputs {
-            world.put_in(input);
+            world.apply(input);
         }
-        world.end_in_agreement()?;
+        world.check_agreement()?;
     }
 }
 
@@ -162,7 +164,7 @@ impl World {
         }
     }
 
-    fn put_in(&mut self, input: &Input) {
+    fn apply(&mut self, input: &Input) {
         match *input {
             Input::Calls {
                 process,
@@ -176,7 +178,7 @@ impl World {
             Input::OpenAll { process } => {
                 (0..CIRCUITS.len()).for_each(|circuit| self.circuit(process, circuit).open());
             }
-            Input::Pass { millis } => self.runtime.advance(Duration::from_millis(millis)),
+            Input::Advance { millis } => self.runtime.advance(Duration::from_millis(millis)),
             Input::Fault { process, fault } => self.processes[process].store.set(match fault {
                 0 => Fault::Down,
                 1 => Fault::Hang,
@@ -184,9 +186,11 @@ impl World {
                 3 => Fault::DisconnectAfterApply,
                 _ => Fault::Slow(Duration::from_millis(700)),
             }),
-            Input::Deaf { process } => self.processes[process].store.drop_notifications(true),
-            Input::Break { process } => self.processes[process].store.break_sessions(),
-            Input::Heal { process } => self.processes[process].store.clear(),
+            Input::DropNotifications { process } => {
+                self.processes[process].store.drop_notifications(true)
+            }
+            Input::Disconnect { process } => self.processes[process].store.break_sessions(),
+            Input::ClearFaults { process } => self.processes[process].store.clear(),
             Input::Command { action, circuit } => {
                 let action = match action {
                     0 => FleetAction::ForceOpen,
@@ -205,7 +209,7 @@ impl World {
         self.runtime.run_until_stalled();
     }
 
-    /// Calls never wait, whatever the store does.
+    /// Executes calls. None of them waits for the store.
     fn call(&self, process: usize, circuit: usize, count: u8, fail: bool) {
         for _ in 0..count {
             let operation = std::future::ready(if fail { Err(()) } else { Ok(()) });
@@ -226,8 +230,8 @@ impl World {
 
     fn command(&mut self, circuit: &str, action: FleetAction) {
         self.operations += 1;
-        // As good as random, as operations have to be: of numbers in a row, `4 ^ 2` is `3 ^ 5`, and
-        // two histories would look the same.
+        // Operation ids must be random, because fingerprints combine them by XOR. With consecutive
+        // ids `4 ^ 2` equals `3 ^ 5`, and two histories would have the same fingerprint.
         let mixed = self.operations.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let operation = OperationId((mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) | 1);
         let command = FleetCommand::new(
@@ -259,37 +263,42 @@ impl World {
         })
     }
 
-    fn end_in_agreement(&mut self) -> Result<(), TestCaseError> {
+    fn check_agreement(&mut self) -> Result<(), TestCaseError> {
         for process in &self.processes {
             process.store.clear();
         }
-        // Time for every operation to be given up, every backoff, look and announcement.
+        // Enough time for every timeout, backoff and poll.
         self.runtime.advance(Duration::from_secs(30));
         self.runtime.run_until_stalled();
         let store = self.store_view();
         for process in &mut self.processes {
             let snapshot = process.fleet.snapshot();
             prop_assert!(snapshot.connected, "{snapshot:?}");
-            prop_assert_eq!(snapshot.pending, 0, "nothing is left over: {:?}", snapshot);
-            let seen = snapshot
+            prop_assert_eq!(
+                snapshot.pending,
+                0,
+                "everything is published: {:?}",
+                snapshot
+            );
+            let known = snapshot
                 .circuits
                 .iter()
                 .map(|it| (it.name.clone(), (it.state.unwrap(), it.epoch)));
             prop_assert_eq!(
-                &seen.collect::<BTreeMap<_, _>>(),
+                &known.collect::<BTreeMap<_, _>>(),
                 &store,
-                "no stale view: {:?}",
+                "no stale state: {:?}",
                 snapshot
             );
             for bulkhead in &process.bulkheads {
                 let local = bulkhead.circuit_breaker().unwrap().state();
                 let (state, _) = store[bulkhead.name()];
                 let agrees = match state {
-                    // Below a quorum a process may be open for itself; it is half-open by now.
+                    // Below the quorum a process may be open locally, and is half-open by now.
                     FleetState::Closed => {
                         matches!(local, CircuitState::Closed | CircuitState::HalfOpen)
                     }
-                    // Openings last ten seconds, and read as half-open when they are over.
+                    // Every isolation, of ten seconds, has elapsed.
                     FleetState::Open | FleetState::HalfOpen => local == CircuitState::HalfOpen,
                     FleetState::ForcedOpen => local == CircuitState::ForcedOpen,
                     _ => local == CircuitState::Disabled,
@@ -307,13 +316,13 @@ impl World {
 
 fn superseded(events: &mut FleetEvents) -> usize {
     let mut count = 0;
-    while let Some(Some(event)) = future::block_on(future::poll_once(events.next())) {
+    while let Some(event) = events.try_next() {
         match event {
             FleetEvent::DecisionResolved {
-                ending: DecisionOutcome::Superseded,
+                outcome: DecisionOutcome::Superseded,
                 ..
             } => count += 1,
-            FleetEvent::Missed(_) => panic!("more events than a life of this length has"),
+            FleetEvent::Lagged(_) => panic!("more events than a receiver keeps"),
             _ => {}
         }
     }

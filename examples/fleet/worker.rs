@@ -16,7 +16,6 @@ use bulkman::fleet::{FleetEvent, FleetEvents};
 use bulkman::{
     Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, Permit, TokioRuntime,
 };
-use futures_util::StreamExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -234,7 +233,7 @@ async fn tell_of_link(mut events: FleetEvents, endings: Endings) {
                 endings.clear();
                 tell(&Line::Cut);
             }
-            FleetEvent::DecisionResolved { ending, .. } => endings.push(format!("{ending:?}")),
+            FleetEvent::DecisionResolved { outcome, .. } => endings.push(format!("{outcome:?}")),
             FleetEvent::Synchronized { .. } | FleetEvent::Pending { .. } => {}
             other => panic!("{other:?}"),
         }

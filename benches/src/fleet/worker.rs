@@ -22,7 +22,6 @@ use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfi
 use bulkman_postgres::PostgresStore;
 use bulkman_smol::SmolRuntime;
 use bulkman_tokio::TokioRuntime;
-use smol::stream::StreamExt;
 
 use super::clock;
 use super::role::{Executor, Link, Role, Tells};
@@ -126,10 +125,7 @@ fn join(link: Link, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn
     let store = PostgresStore::builder(env::var(SERVER)?)
         .namespace(env::var(NAMESPACE)?)
         .settings(settings);
-    Ok(Some(Fleet::from_parts(
-        Arc::new(store.build()?),
-        Arc::clone(runtime),
-    )?))
+    Ok(Some(Fleet::new(store.build()?, Arc::clone(runtime))?))
 }
 
 /// As often as it takes: whatever is open already, by whomever, refuses.
@@ -232,12 +228,12 @@ fn tell_events(fleet: &Fleet, endings: bool) -> impl Future<Output = ()> + Send 
             match event {
                 FleetEvent::Degraded { .. } => say(&Told::Degraded { at }),
                 FleetEvent::Synchronized { .. } => say(&Told::Synchronized { at }),
-                FleetEvent::DecisionResolved { circuit, ending } if endings => {
+                FleetEvent::DecisionResolved { circuit, outcome } if endings => {
                     let circuit = circuit.as_str()[1..].parse().expect("a circuit's number");
                     say(&Told::Settled {
                         at,
                         circuit,
-                        ending: format!("{ending:?}").to_lowercase(),
+                        ending: format!("{outcome:?}").to_lowercase(),
                     });
                 }
                 _ => {}

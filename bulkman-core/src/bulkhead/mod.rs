@@ -179,7 +179,7 @@ impl Bulkhead {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
-        let fleet = Fleet::from_parts(Arc::new(store), Arc::clone(&self.inner.runtime))?;
+        let fleet = Fleet::new(store, Arc::clone(&self.inner.runtime))?;
         fleet.attach(&self)?;
         let taken = ConfigError::immutable("store", "in use", "another");
         self.inner.fleet.set(fleet).map_err(|_| taken)?;

@@ -1,4 +1,4 @@
-//! A fleet, as its users hold it.
+//! The handle to a fleet.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -7,19 +7,41 @@ use std::time::Duration;
 use std::time::Instant;
 
 #[cfg(feature = "metrics")]
-use super::counted::Counted;
+use super::counters::FleetCounters;
 use super::driver::Driver;
-use super::event::FleetEvents;
-use super::hub::{Attached, End, Hub, Tallies};
+use super::events::FleetEvents;
+use super::member::outage_gate;
+use super::shared::{Attachment, CallTotals, FleetShared, Shutdown};
 use super::snapshot::{FleetCircuit, FleetSnapshot};
 use crate::bulkhead::Bulkhead;
-use crate::circuit_breaker::{CircuitBreaker, Gate};
+use crate::circuit_breaker::CircuitBreaker;
 use crate::config_error::ConfigError;
 use crate::runtime::Runtime;
-use crate::store::{CircuitStore, OnOutage, StoreSettings};
+use crate::store::{CircuitStore, StoreSettings};
 
-/// This process's part in a fleet that shares circuits through a store. Cheap to clone; when the
-/// last clone is dropped, the circuits go on by themselves.
+/// A handle to the background task that shares circuits through a store.
+///
+/// The task, called the *driver*, publishes what this process decides about its circuits and
+/// adopts what other processes decide. Calls never wait for it or for the store. Cheap to clone:
+/// all clones share one driver. When the last clone is dropped the driver stops, and the circuits
+/// continue with their local rules.
+///
+/// # Its methods
+///
+/// * **Start:** [`new`](Self::new), once per store and process. A bulkhead or a manager that is
+///   given a store does this for you.
+/// * **Share:** [`attach`](Self::attach) for the circuit of a bulkhead,
+///   [`attach_circuit`](Self::attach_circuit) for a circuit breaker without a bulkhead.
+/// * **Wait:** [`wait_ready`](Self::wait_ready) at startup, if the first call must already respect
+///   the fleet's state.
+/// * **Observe:** [`snapshot`](Self::snapshot) for dashboards and health endpoints,
+///   [`events`](Self::events) for logs and alerts, [`namespace`](Self::namespace) to label both.
+/// * **Stop:** [`shutdown`](Self::shutdown) before the process exits, so that pending decisions
+///   are published and probe leases become available to other processes.
+///
+/// # Example
+///
+/// Two fleets on one store, as in two processes:
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,19 +52,19 @@ use crate::store::{CircuitStore, OnOutage, StoreSettings};
 ///
 /// let runtime = ManualRuntime::new();
 /// let store = MemoryStore::new(runtime.clone());
-/// // Two processes, in one here.
-/// let [here, there] = [(); 2].map(|()| {
+/// let [first, second] = [(); 2].map(|()| {
 ///     let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
 ///     let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
 ///     fleet.attach(&bulkhead).unwrap();
 ///     (fleet, bulkhead)
 /// });
+/// let timeout = Duration::from_secs(1);
 /// runtime.block_on(async {
-///     assert!(here.0.wait_ready(Duration::from_secs(1)).await && there.0.wait_ready(Duration::from_secs(1)).await);
+///     assert!(first.0.wait_ready(timeout).await && second.0.wait_ready(timeout).await);
 /// });
-/// here.1.circuit_breaker().unwrap().open();
+/// first.1.circuit_breaker().unwrap().open();
 /// runtime.run_until_stalled();
-/// assert!(!there.1.is_healthy());
+/// assert!(!second.1.is_healthy());
 /// ```
 #[derive(Clone)]
 pub struct Fleet {
@@ -50,18 +72,20 @@ pub struct Fleet {
 }
 
 struct Handle {
-    hub: Arc<Hub>,
-    settings: StoreSettings,
+    shared: Arc<FleetShared>,
+    settings: Arc<StoreSettings>,
 }
 
 impl Fleet {
-    /// Starts the synchroniser of `store` on `runtime`. It connects by itself, now and whenever
-    /// the store comes back.
+    /// Spawns the background task that keeps circuits in sync with `store`.
+    ///
+    /// The task connects on its own, and reconnects with a backoff. Both arguments may be an
+    /// `Arc`, including one of a trait object.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the store's settings can't be used, or ask for what the store can't do;
-    /// or if the runtime has no timers or tasks.
+    /// [`ConfigError`] if the store's settings are invalid or need a capability that the store
+    /// lacks, or if the runtime has no timers or tasks.
     ///
     /// ```
     /// use bulkman::testing::ManualRuntime;
@@ -74,19 +98,13 @@ impl Fleet {
     /// let store = MemoryStore::new(runtime.clone());
     /// let fleet = Fleet::new(store.clone(), runtime)?;
     /// assert_eq!(fleet.namespace(), "default");
-    /// let refused = Fleet::new(store, ClockOnly);              // it has nothing to wait with
-    /// assert!(matches!(refused, Err(ConfigError::Unsupported { setting: "store", .. })));
+    /// // `ClockOnly` has neither timers nor tasks.
+    /// let rejected = Fleet::new(store, ClockOnly);
+    /// assert!(matches!(rejected, Err(ConfigError::Unsupported { setting: "store", .. })));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Result<Self, ConfigError> {
-        Self::from_parts(Arc::new(store), Arc::new(runtime))
-    }
-
-    /// As [`new`](Self::new), sharing both.
     ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new).
+    /// With trait objects:
     ///
     /// ```
     /// use bulkman::testing::ManualRuntime;
@@ -98,38 +116,41 @@ impl Fleet {
     /// let runtime = ManualRuntime::new();
     /// let store: Arc<dyn CircuitStore> = Arc::new(MemoryStore::new(runtime.clone()));
     /// let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-    /// let fleet = Fleet::from_parts(store, runtime)?;
+    /// let fleet = Fleet::new(store, runtime)?;
     /// # let _ = fleet;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn from_parts(
-        store: Arc<dyn CircuitStore>,
-        runtime: Arc<dyn Runtime>,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(store: impl CircuitStore, runtime: impl Runtime) -> Result<Self, ConfigError> {
+        Self::spawn(Arc::new(store), Arc::new(runtime))
+    }
+
+    fn spawn(store: Arc<dyn CircuitStore>, runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
         let settings = store.settings();
         settings.validate()?;
         settings.supported_by(store.capabilities())?;
-        let able = runtime.capabilities();
-        if !(able.timers && able.tasks) {
+        let capabilities = runtime.capabilities();
+        if !(capabilities.timers && capabilities.tasks) {
             return Err(ConfigError::Unsupported {
                 setting: "store",
                 needs: "timers and tasks",
             });
         }
-        let hub = Hub::new(Arc::clone(&runtime), store.namespace());
-        runtime.spawn(Box::pin(
-            Driver::new(Arc::clone(&hub), store, settings.clone()).run(),
-        ));
+        let settings = Arc::new(settings);
+        let shared = FleetShared::new(Arc::clone(&runtime), store.namespace());
+        let driver = Driver::new(Arc::clone(&shared), store, Arc::clone(&settings));
+        runtime.spawn(Box::pin(driver.run()));
         Ok(Self {
-            handle: Arc::new(Handle { hub, settings }),
+            handle: Arc::new(Handle { shared, settings }),
         })
     }
 
-    /// Shares the circuit of `bulkhead`; nothing if it has none. Its name identifies it.
+    /// Shares the circuit of `bulkhead`; does nothing if the bulkhead has none.
+    ///
+    /// The circuits of one fleet that have the same name share one state.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Immutable`] if it is shared already.
+    /// [`ConfigError::Conflict`] if the circuit is already shared.
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
@@ -140,7 +161,7 @@ impl Fleet {
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime)?;
     /// fleet.attach(&bulkhead)?;
-    /// assert!(matches!(fleet.attach(&bulkhead), Err(ConfigError::Immutable { .. })));
+    /// assert!(matches!(fleet.attach(&bulkhead), Err(ConfigError::Conflict { .. })));
     /// # Ok::<(), ConfigError>(())
     /// ```
     pub fn attach(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
@@ -148,18 +169,20 @@ impl Fleet {
             return Ok(());
         };
         let weak = bulkhead.downgrade();
-        let tallies: Tallies = Box::new(move || {
+        let totals: CallTotals = Box::new(move || {
             let stats = weak.upgrade()?.stats();
             Some((stats.successful, stats.failed))
         });
-        self.attach_with(circuit, Some(tallies))
+        self.attach_with(circuit, Some(totals))
     }
 
-    /// Shares a circuit that belongs to no bulkhead. Fleet-wide counts don't see its calls.
+    /// Shares a circuit that belongs to no bulkhead.
+    ///
+    /// Its calls are not included in fleet-wide counts.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Immutable`] if it is shared already.
+    /// [`ConfigError::Conflict`] if the circuit is already shared.
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
@@ -176,13 +199,15 @@ impl Fleet {
         self.attach_with(circuit, None)
     }
 
-    /// Waits until the store has been heard of every circuit attached so far, so that a process
-    /// that starts while its fleet's circuit is open refuses from its first call; at most `limit`.
-    /// Says whether it has. Calls need not wait for it.
+    /// Waits until every attached circuit has been loaded from the store, for at most `timeout`.
+    ///
+    /// Returns whether all are loaded. A process that waits for this rejects calls from the first
+    /// one on if its fleet's circuit is open. Calls are possible without waiting; they use local
+    /// rules until the circuits are loaded.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped and asked again at any time.
+    /// Cancel safe: the future can be dropped at any time, and the method called again.
     ///
     /// ```
     /// # use bulkman::store::{Fault, FaultStore};
@@ -195,21 +220,21 @@ impl Fleet {
     /// # store.set(Fault::Down);
     /// # let fleet = Fleet::new(store.clone(), runtime.clone())?;
     /// let second = Duration::from_secs(1);
-    /// assert!(!runtime.block_on(fleet.wait_ready(second)));         // the store is down: go on by local rules
+    /// assert!(!runtime.block_on(fleet.wait_ready(second)));         // the store is down: use local rules
     /// store.clear();
     /// assert!(runtime.block_on(fleet.wait_ready(5 * second)));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub async fn wait_ready(&self, limit: Duration) -> bool {
+    pub async fn wait_ready(&self, timeout: Duration) -> bool {
         self.handle
-            .hub
-            .wait_for(limit, |status| {
-                status.connected && status.known >= status.attached
+            .shared
+            .wait_for(timeout, |status| {
+                status.connected && status.loaded >= status.attached
             })
             .await
     }
 
-    /// How fresh the view of the fleet is, and what is yet to be told.
+    /// Returns connection status, staleness, and the number of unpublished decisions.
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
@@ -230,9 +255,9 @@ impl Fleet {
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> FleetSnapshot {
-        let hub = &self.handle.hub;
-        let now = hub.runtime.now();
-        let mut snapshot = hub.status(|status| FleetSnapshot {
+        let shared = &self.handle.shared;
+        let now = shared.now();
+        let mut snapshot = shared.status(|status| FleetSnapshot {
             connected: status.connected,
             polling: status.polling,
             staleness: status.synced_at.map(|at| now.saturating_duration_since(at)),
@@ -241,8 +266,8 @@ impl Fleet {
                 .map(|at| now.saturating_duration_since(at)),
             error: status.error.as_ref().map(ToString::to_string),
             pending: status.pending,
-            superseded: status.counted.superseded(),
-            refused: status.counted.refused(),
+            superseded: status.counters.superseded(),
+            rejected: status.counters.rejected(),
             circuits: status
                 .circuits
                 .iter()
@@ -259,13 +284,13 @@ impl Fleet {
         snapshot
     }
 
-    /// The store's namespace.
+    /// Returns the store's namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.handle.hub.namespace
+        &self.handle.shared.namespace
     }
 
-    /// What happens to the link and to this process's decisions, from now on.
+    /// Returns a stream of the fleet's events from now on.
     ///
     /// ```
     /// # use bulkman::fleet::{DecisionOutcome, FleetEvent};
@@ -273,7 +298,6 @@ impl Fleet {
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::fleet::Fleet;
     /// # use bulkman::store::MemoryStore;
-    /// # use futures_lite::StreamExt;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone())?;
@@ -282,21 +306,27 @@ impl Fleet {
     /// runtime.block_on(async {
     ///     assert!(matches!(events.next().await, Some(FleetEvent::Synchronized { after: None })));
     ///     bulkhead.circuit_breaker().unwrap().open();
-    ///     let told = events.next().await;
-    ///     assert!(matches!(told, Some(FleetEvent::DecisionResolved { ending: DecisionOutcome::Published, .. })));
+    ///     let event = events.next().await;
+    ///     assert!(matches!(
+    ///         event,
+    ///         Some(FleetEvent::DecisionResolved { outcome: DecisionOutcome::Published, .. })
+    ///     ));
     /// });
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn events(&self) -> FleetEvents {
-        FleetEvents::new(&self.handle.hub.events)
+        FleetEvents::new(&self.handle.shared.events)
     }
 
-    /// Publishes what is pending, gives leases back, and ends the synchroniser; at most for
-    /// `shutdown_flush`. Says whether everything was told. The circuits go on by themselves.
+    /// Publishes pending decisions, releases leases and stops the driver.
+    ///
+    /// Returns `true` if everything was published within
+    /// [`shutdown_flush`](StoreSettings::shutdown_flush). The circuits continue with their local
+    /// rules.
     ///
     /// # Cancel safety
     ///
-    /// The shutdown begins with the first poll and goes on when the future is dropped.
+    /// The shutdown begins at the first poll and continues if the future is dropped.
     ///
     /// ```
     /// # use bulkman::testing::ManualRuntime;
@@ -304,20 +334,20 @@ impl Fleet {
     /// # use bulkman::store::MemoryStore;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
-    /// assert!(runtime.block_on(fleet.shutdown()), "nothing is left untold");
+    /// assert!(runtime.block_on(fleet.shutdown()), "nothing was left to publish");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn shutdown(&self) -> bool {
-        let hub = &self.handle.hub;
-        hub.end(End::Flush);
-        let limit = self.handle.settings.shutdown_flush;
-        let ended = hub.wait_for(limit, |status| status.ended).await;
-        hub.status(|status| ended && status.pending == 0)
+        let shared = &self.handle.shared;
+        shared.request_shutdown(Shutdown::Flush);
+        let timeout = self.handle.settings.shutdown_flush;
+        let stopped = shared.wait_for(timeout, |status| status.stopped).await;
+        shared.status(|status| stopped && status.pending == 0)
     }
 
     #[cfg(feature = "metrics")]
     pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.handle.hub.runtime
+        &self.handle.shared.runtime
     }
 
     #[cfg(feature = "metrics")]
@@ -325,50 +355,53 @@ impl Fleet {
         WeakFleet(Arc::downgrade(&self.handle))
     }
 
-    /// What its metrics are made of. What is counted is handed out once.
+    /// Returns the values for metrics. Each count is returned once.
     #[cfg(feature = "metrics")]
     pub(crate) fn take_reading(&self) -> FleetReading {
-        let hub = &self.handle.hub;
-        let now = hub.runtime.now();
+        let shared = &self.handle.shared;
+        let now = shared.now();
         let since = |at: Instant| now.saturating_duration_since(at);
-        // Read under the lock, so that of two publishers the later one has the later reading.
-        let mut published = crate::sync::lock(&hub.published);
-        let mut reading = hub.status(|status| FleetReading {
+        // Reading under this lock gives concurrent publishers disjoint differences.
+        let mut published = crate::sync::lock(&shared.published);
+        let mut reading = shared.status(|status| FleetReading {
             connected: status.connected,
             polling: status.polling,
-            staleness: since(status.synced_at.unwrap_or(hub.born)),
+            staleness: since(status.synced_at.unwrap_or(shared.created_at)),
             degraded: status.degraded_since.map_or(Duration::ZERO, since),
             pending: status.pending,
-            counted: status.counted,
+            counters: status.counters,
         });
-        let before = published.replace(reading.counted).unwrap_or_default();
-        reading.counted = reading.counted.since(&before);
+        let before = published.replace(reading.counters).unwrap_or_default();
+        reading.counters = reading.counters.since(&before);
         reading
     }
 
     fn attach_with(
         &self,
         circuit: &CircuitBreaker,
-        tallies: Option<Tallies>,
+        totals: Option<CallTotals>,
     ) -> Result<(), ConfigError> {
-        let hub = &self.handle.hub;
-        let id = hub.next_id();
-        let link = Arc::downgrade(hub);
-        let shared = circuit.attach_driver(Arc::new(move || {
-            if let Some(hub) = Weak::upgrade(&link) {
-                hub.changed(id);
+        let shared = &self.handle.shared;
+        let id = shared.next_id();
+        let weak = Arc::downgrade(shared);
+        let circuit_handle = circuit.attach_driver(Arc::new(move || {
+            if let Some(shared) = Weak::upgrade(&weak) {
+                shared.notify_changed(id);
             }
         }));
-        let Some(shared) = shared else {
-            return Err(ConfigError::immutable("store", "in use", "another"));
+        let Some(circuit_handle) = circuit_handle else {
+            return Err(ConfigError::conflict(
+                "store",
+                "the store that this circuit is already attached to",
+            ));
         };
-        // Until the store is heard of, as when it is away.
-        let _gone = shared.set_gate(outage_gate(self.handle.settings.on_outage));
-        hub.attach(Attached {
+        // Until its state is loaded, the circuit behaves as in an outage.
+        let _dropped = circuit_handle.set_gate(outage_gate(self.handle.settings.on_outage));
+        shared.attach(Attachment {
             id,
             name: circuit.name().clone(),
-            circuit: shared,
-            tallies,
+            circuit: circuit_handle,
+            totals,
         });
         Ok(())
     }
@@ -376,7 +409,7 @@ impl Fleet {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.hub.end(End::Now);
+        self.shared.request_shutdown(Shutdown::Immediate);
     }
 }
 
@@ -386,7 +419,7 @@ impl fmt::Debug for Fleet {
     }
 }
 
-/// A fleet that may be gone.
+/// A weak reference to a fleet.
 #[cfg(feature = "metrics")]
 #[derive(Clone)]
 pub(crate) struct WeakFleet(Weak<Handle>);
@@ -398,23 +431,16 @@ impl WeakFleet {
     }
 }
 
-/// A fleet's part of the metrics.
+/// A fleet's values for metrics.
 #[cfg(feature = "metrics")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FleetReading {
     pub(crate) connected: bool,
     pub(crate) polling: bool,
-    /// Before the store has ever answered: since the fleet was made.
+    /// Time since the last response of the store, or since the fleet was created.
     pub(crate) staleness: Duration,
     pub(crate) degraded: Duration,
     pub(crate) pending: usize,
-    /// Since the last reading.
-    pub(crate) counted: Counted,
-}
-
-pub(super) const fn outage_gate(on_outage: OnOutage) -> Gate {
-    match on_outage {
-        OnOutage::ProbeLocally { probes } => Gate::Outage { probes },
-        OnOutage::HoldOpen => Gate::Outage { probes: 0 },
-    }
+    /// Counts since the last reading.
+    pub(crate) counters: FleetCounters,
 }

@@ -1,49 +1,55 @@
-//! Sharing circuits with other processes: the synchroniser.
+//! Sharing circuits with other processes.
 //!
-//! A [`Fleet`] connects circuits of this process to a [`CircuitStore`](crate::store::CircuitStore). No call ever waits for the
-//! store: admission and recording touch local memory, and one task carries what this process
-//! decides out, and what the others decided in.
+//! A [`Fleet`] connects circuits of this process to a
+//! [`CircuitStore`](crate::store::CircuitStore). No call ever waits for the store: admission and
+//! recording use local memory only. One background task, the *driver*, publishes local decisions
+//! and adopts remote ones.
 //!
 //! ```text
-//! start -> connecting --connect, listen, full snapshot--> synchronised
-//!              ^                                             |
-//!              |    degraded: local rules, jittered backoff  |  an error, a timeout: drop the link
-//!              +---------------------------------------------+
+//! start -> connecting --connect, listen, full snapshot--> synchronized
+//!              ^                                               |
+//!              |  degraded: local rules, backoff with jitter   |  error or timeout: drop the session
+//!              +-----------------------------------------------+
 //!
-//! closed --a rule, or the quorum, or the fleet's counts--> open
-//! open --over, and a call was refused since--> half-open, probed by the holders of leases
-//! half-open --enough probes succeeded--> closed;  --one failed--> open, longer
+//! closed    --a local rule, the quorum, or the fleet's counts--> open
+//! open      --isolation elapsed, and a call was rejected since--> half-open
+//! half-open --enough probes under leases succeeded--> closed
+//! half-open --a probe failed--> open, for longer
 //! ```
 //!
-//! * Every change is a compare-and-swap on an epoch: a process that missed something is refused,
-//!   and takes over what it missed.
-//! * What this process decided while the store was away is *pending*, one slot for each circuit. On
-//!   return it is published, or superseded by something newer, or over. See [`DecisionOutcome`].
-//! * An opening that is over reads as half-open in every process, so that health is right without
-//!   traffic. But only the holder of a lease probes, one call at a time; others are refused with
-//!   [`RejectionReason::NoProbeLease`](crate::error::RejectionReason::NoProbeLease). A lease stays with its holder until the
-//!   half-open stay ends, so that a process with few calls gets through.
-//! * What is forced or disabled through a bulkhead of this process stays its own; through an
-//!   operator's command it is the fleet's, and wins over everything but that.
+//! * Every change is a compare-and-swap on an epoch. A process with a stale epoch is rejected and
+//!   adopts the stored state.
+//! * A decision of this process is *pending* while the store is unavailable, at most one per
+//!   circuit. Afterwards it is published, superseded by a newer one, or expired. See
+//!   [`DecisionOutcome`].
+//! * After its isolation has elapsed, a circuit reads as half-open in every process, so its state is
+//!   correct without traffic. Only the holder of a lease sends probes, one at a time. Other calls
+//!   are rejected with
+//!   [`RejectionReason::NoProbeLease`](crate::error::RejectionReason::NoProbeLease). A lease stays
+//!   with its holder until the circuit leaves half-open, so a process with few calls also recovers.
+//! * A circuit that is forced open or disabled through a bulkhead is so in this process only. An
+//!   operator's command applies to the whole fleet, and wins over everything but such a local
+//!   change.
 //! * Reconfiguring writes nothing until the next change.
-//! * A store that has lost history (a backup was restored, a standby that lagged behind took over)
-//!   is noticed at the next look, also when other changes have made up for the revisions that were
-//!   lost. Its word is taken, and openings that were lost and have time left are told again.
-//!
-//! `member/` is the protocol, pure; `driver/` is the task.
+//! * A store can lose history: a backup is restored, or a lagging standby takes over. The driver
+//!   detects this at the next read, even if later changes have reached the lost revision again.
+//!   It then adopts the stored state and republishes lost openings that have time left.
 
-mod counted;
+// `member/` is the protocol without I/O, `driver/` the task that executes it.
+
+mod backoff;
+mod counters;
 mod driver;
-mod event;
+mod events;
 mod handle;
-mod hub;
-mod ledger;
+mod history;
+mod jitter;
 mod member;
-mod pace;
 mod probe_policy;
+mod shared;
 mod snapshot;
 
-pub use event::{DecisionOutcome, FleetEvent, FleetEvents};
+pub use events::{DecisionOutcome, FleetEvent, FleetEvents};
 pub use handle::Fleet;
 #[cfg(feature = "metrics")]
 pub(crate) use handle::WeakFleet;

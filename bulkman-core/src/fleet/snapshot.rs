@@ -1,4 +1,4 @@
-//! A fleet's view at one moment.
+//! A snapshot of a fleet's status.
 
 use std::time::Duration;
 
@@ -7,50 +7,50 @@ use crate::name::BulkheadName;
 use crate::snapshot::seconds;
 use crate::store::{Epoch, FleetState};
 
-/// How fresh a process's view of its fleet is, and what it has yet to tell.
+/// Connection status, staleness and unpublished decisions of a [`Fleet`](super::Fleet).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FleetSnapshot {
-    /// Whether the store answers.
+    /// Whether the store is connected.
     pub connected: bool,
-    /// Whether changes are looked for, instead of being announced.
+    /// Whether the store is polled for changes, because it pushes no notifications.
     pub polling: bool,
-    /// How long ago the store answered last; `None` before it ever did. What other processes have
-    /// decided since is not known here, unless the store has announced it.
+    /// Time since the last response of the store; `None` before the first. Later decisions of
+    /// other processes are unknown here, unless the store has sent a notification.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "staleness_seconds", serialize_with = "seconds::of_option")
     )]
     pub staleness: Option<Duration>,
-    /// For how long the store has not been there.
+    /// Time since the store became unavailable; `None` if it is available.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "degraded_for_seconds", serialize_with = "seconds::of_option")
     )]
     pub degraded_for: Option<Duration>,
-    /// Why, and what mends it.
+    /// The error that made the store unavailable, with its fix if one is known.
     pub error: Option<String>,
-    /// Decisions and verdicts of this process that the store does not know yet.
+    /// The number of circuits with a decision or a probe outcome that is not yet in the store.
     pub pending: usize,
-    /// Decisions of this process that something newer took the place of, since it started.
+    /// The number of this process's decisions that were superseded by newer ones, since it started.
     pub superseded: u64,
-    /// Changes of this process that the store refused since it started: as a rule another process
-    /// was first. The decision behind one goes on, or has been superseded.
-    pub refused: u64,
-    /// The circuits as the store has them, by name.
+    /// The number of changes that the store rejected since this process started. Usually another
+    /// process was first. The decision behind a rejected change is retried or superseded.
+    pub rejected: u64,
+    /// The circuits as stored, sorted by name.
     pub circuits: Vec<FleetCircuit>,
 }
 
-/// A circuit as the store has it.
+/// A circuit as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FleetCircuit {
-    /// Which.
+    /// The circuit's name.
     pub name: BulkheadName,
-    /// Its state; `None` before the store has been heard of it.
+    /// The circuit's state; `None` before it has been loaded from the store.
     pub state: Option<FleetState>,
-    /// Its epoch.
+    /// The circuit's epoch: its number of changes.
     pub epoch: Epoch,
 }

@@ -145,7 +145,7 @@ impl BulkheadManager {
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
-        let fleet = Fleet::from_parts(Arc::new(store), Arc::clone(&self.shared.runtime))?;
+        let fleet = Fleet::new(store, Arc::clone(&self.shared.runtime))?;
         let taken = ConfigError::immutable("store", "in use", "another");
         self.shared.fleet.set(fleet).map_err(|_| taken)?;
         for bulkhead in self.bulkheads() {

@@ -25,15 +25,15 @@ pub(super) fn publish(fleet: &Fleet) {
     ] {
         gauge!(name, NAMESPACE => label.clone()).set(value);
     }
-    for (ending, by) in reading.counted.decisions() {
-        counter!(names::FLEET_DECISIONS, NAMESPACE => label.clone(), "ending" => ending)
+    for (outcome, by) in reading.counters.decisions() {
+        counter!(names::FLEET_DECISIONS, NAMESPACE => label.clone(), "outcome" => outcome)
             .increment(by);
     }
-    for (reason, by) in reading.counted.refusals() {
+    for (reason, by) in reading.counters.rejections() {
         counter!(names::FLEET_REFUSALS, NAMESPACE => label.clone(), "reason" => reason)
             .increment(by);
     }
-    for (event, by) in reading.counted.events() {
+    for (event, by) in reading.counters.events() {
         counter!(names::FLEET_EVENTS, NAMESPACE => label.clone(), "event" => event).increment(by);
     }
 }

@@ -93,9 +93,9 @@ pub(crate) fn fleet(event: &FleetEvent) {
             let circuit = circuit.as_str();
             tracing::info!(target: TARGET, circuit, "decision is pending until the store is available");
         }
-        FleetEvent::DecisionResolved { circuit, ending } => {
-            let (circuit, ending) = (circuit.as_str(), ending.as_str());
-            tracing::debug!(target: TARGET, circuit, ending, "decision resolved");
+        FleetEvent::DecisionResolved { circuit, outcome } => {
+            let (circuit, outcome) = (circuit.as_str(), outcome.as_str());
+            tracing::debug!(target: TARGET, circuit, outcome, "decision resolved");
         }
         FleetEvent::FellBackToPolling => {
             tracing::warn!(target: TARGET, "notifications are not received, polling the store");
@@ -107,6 +107,6 @@ pub(crate) fn fleet(event: &FleetEvent) {
             tracing::warn!(target: TARGET, ?by, forward, "the store's clock stepped");
         }
         // It concerns only the receiver that lagged.
-        FleetEvent::Missed(_) => {}
+        FleetEvent::Lagged(_) => {}
     }
 }

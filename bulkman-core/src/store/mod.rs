@@ -55,6 +55,7 @@ pub use view::{
 };
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::config_error::ConfigError;
 use crate::name::{self, BulkheadName};
@@ -132,6 +133,28 @@ pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
         &'a self,
         circuits: &'a [BulkheadName],
     ) -> StoreFuture<'a, Box<dyn StoreSession>>;
+}
+
+/// A shared store is a store.
+impl<S: CircuitStore + ?Sized> CircuitStore for Arc<S> {
+    fn capabilities(&self) -> StoreCapabilities {
+        (**self).capabilities()
+    }
+
+    fn settings(&self) -> StoreSettings {
+        (**self).settings()
+    }
+
+    fn namespace(&self) -> &str {
+        (**self).namespace()
+    }
+
+    fn open_session<'a>(
+        &'a self,
+        circuits: &'a [BulkheadName],
+    ) -> StoreFuture<'a, Box<dyn StoreSession>> {
+        (**self).open_session(circuits)
+    }
 }
 
 /// What a [`CircuitStore`] can do.

@@ -8,7 +8,6 @@ use bulkman_core::fleet::Fleet;
 use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
 use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
-use smol::stream::StreamExt;
 
 use super::Database;
 
@@ -123,7 +122,7 @@ pub(crate) async fn ending(events: &mut FleetEvents) -> DecisionOutcome {
     })
     .await
     {
-        FleetEvent::DecisionResolved { ending, .. } => ending,
+        FleetEvent::DecisionResolved { outcome, .. } => outcome,
         other => panic!("{other:?}"),
     }
 }

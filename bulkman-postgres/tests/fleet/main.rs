@@ -153,7 +153,7 @@ async fn a_quorum_opens(runtime: impl Runtime + Clone) {
     let fleet = Processes::start(3, &runtime, LONG, || store(&database).share(share)).await;
     let mut events = fleet[0].fleet.events();
     fleet[0].fail();
-    assert_eq!(ending(&mut events).await, DecisionOutcome::VoteResult);
+    assert_eq!(ending(&mut events).await, DecisionOutcome::Voted);
     assert_eq!(fleet[0].state(), CircuitState::Open);
     assert_eq!(fleet[2].state(), CircuitState::Closed);
     fleet[1].fail();

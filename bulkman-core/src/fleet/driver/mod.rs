@@ -1,239 +1,198 @@
-//! The task: connects, listens, asks and answers, one operation at a time, each within its time.
+//! The driver of a fleet: the task that keeps its circuits in sync with the store.
 //!
-//! `circuits.rs` looks at this process's circuits and tells them what follows; `asking.rs` talks to
-//! the store, `publishing.rs` where that is about decisions; `link.rs` looks after the link's condition,
-//! and waits.
+//! [`Driver`] is the loop. It executes one store operation at a time, each within its timeout, and
+//! combines these parts:
+//!
+//! * [`Connection`]: the condition of the connection (backoff, push health, clock check).
+//! * [`Requests`]: creates requests to the store and executes them within their timeout.
+//! * [`Members`]: this process's circuits.
+//! * [`Notifications`]: the changes that the store has announced but the driver has not read.
+//!
+//! `responses.rs` executes what the members request and passes the responses back to them.
 
-mod asking;
-mod circuits;
-mod hints;
-mod link;
-mod publishing;
+mod connection;
+mod members;
+mod notifications;
+mod requests;
+mod responses;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
-use self::hints::Hints;
-use super::hub::{End, Hub, MemberId, Tallies};
-use super::ledger::Ledger;
-use super::member::Member;
-use super::pace::Pace;
-use crate::circuit_breaker::WeakCircuit;
-use crate::name::BulkheadName;
-use crate::store::{
-    CircuitStore, Epoch, OperationId, Push, StoreError, StoreEvent, StoreSession, StoreSettings,
-    StoreTime,
-};
+use self::connection::Connection;
+use self::members::Members;
+use self::notifications::{Notifications, WakeReason, wait};
+use self::requests::Requests;
+use super::history::NamespaceHistory;
+use super::shared::{FleetShared, Shutdown};
+use crate::store::{CircuitStore, StoreError, StoreSession, StoreSettings};
 
+/// The task that keeps the circuits of a fleet in sync with the store.
 pub(super) struct Driver {
-    hub: Arc<Hub>,
-    store: Arc<dyn CircuitStore>,
-    settings: StoreSettings,
-    members: BTreeMap<MemberId, Slot>,
-    /// Whose step was the last.
-    turn: MemberId,
-    /// Attached, and not registered in the store by the link that is there.
-    unregistered: bool,
-    pace: Pace,
-    /// How the history calls this process.
-    author: Arc<str>,
-    /// How leases and votes do: no two processes alike.
-    identity: Arc<str>,
-    ledger: Ledger,
-    /// A reading of the store's clock, and when it was taken.
-    clock: Option<(StoreTime, Instant)>,
-    push: PushState,
-    degraded_since: Option<Instant>,
-    /// The outage's reason was told, and whether it was one that mends itself.
-    told_transient: Option<bool>,
-    ever_synchronised: bool,
-    linked: bool,
+    shared: Arc<FleetShared>,
+    settings: Arc<StoreSettings>,
+    connection: Connection,
+    requests: Requests,
+    members: Members,
+    history: NamespaceHistory,
 }
 
-struct Slot {
-    name: BulkheadName,
-    circuit: WeakCircuit,
-    member: Member,
-    tallies: Option<Tallies>,
-    /// The decision of which it was told that it waits.
-    told_pending: Option<OperationId>,
-    /// What was counted up to now, and in which epoch.
-    counted: (u64, u64, Epoch),
-}
-
-/// Whether announcements can be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PushState {
-    Off,
-    /// On; so many looks in a row found what no announcement had brought.
-    On {
-        missed: u8,
-    },
-}
-
-/// Why a link was left.
-enum Left {
-    Ended,
+/// Why a session ended.
+enum DisconnectReason {
+    Shutdown,
     Failed(StoreError),
-}
-
-impl From<StoreError> for Left {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// What ended a wait.
-enum Woken {
-    Inbox,
-    Heard(Result<StoreEvent, StoreError>),
-    Timer,
 }
 
 impl Driver {
     pub(super) fn new(
-        hub: Arc<Hub>,
+        shared: Arc<FleetShared>,
         store: Arc<dyn CircuitStore>,
-        settings: StoreSettings,
+        settings: Arc<StoreSettings>,
     ) -> Self {
-        let mut pace = Pace::new(settings.backoff_min, settings.backoff_max);
-        let author = settings
-            .instance
-            .clone()
-            .unwrap_or_else(|| Arc::from(format!("pid {}", std::process::id())));
-        let identity = Arc::from(format!("{author} {:016x}", pace.operation().0));
-        let push = match settings.push {
-            Push::Auto if store.capabilities().push => PushState::On { missed: 0 },
-            _ => PushState::Off,
-        };
-        hub.tell(|status| status.polling = push == PushState::Off);
+        let capabilities = store.capabilities();
         Self {
-            hub,
-            store,
+            connection: Connection::new(&shared, &settings, capabilities),
+            members: Members::new(&shared, &settings, capabilities),
+            requests: Requests::new(&shared, store, &settings),
+            history: NamespaceHistory::default(),
+            shared,
             settings,
-            members: BTreeMap::new(),
-            turn: 0,
-            unregistered: false,
-            pace,
-            author,
-            identity,
-            ledger: Ledger::default(),
-            clock: None,
-            push,
-            degraded_since: None,
-            told_transient: None,
-            ever_synchronised: false,
-            linked: false,
         }
     }
 
     pub(super) async fn run(mut self) {
         loop {
-            match self.live().await {
-                Left::Ended => break,
-                Left::Failed(error) => self.degrade(error),
+            match self.run_connection().await {
+                DisconnectReason::Shutdown => break,
+                DisconnectReason::Failed(error) => self.degrade(error),
             }
             if !self.back_off().await {
                 break;
             }
         }
-        self.end();
+        self.members.detach_all();
+        self.members.publish_status();
+        self.connection.stopped();
     }
 
-    /// One link, from connecting until it is left.
-    async fn live(&mut self) -> Left {
+    /// Connects and runs one session until it ends.
+    async fn run_connection(&mut self) -> DisconnectReason {
         let error = match self.connect().await {
-            Ok(mut session) => match self.serve(&mut *session).await {
-                Ok(()) => return Left::Ended,
+            Ok(mut session) => match self.run_session(&mut *session).await {
+                Ok(()) => return DisconnectReason::Shutdown,
                 Err(error) => error,
             },
             Err(error) => error,
         };
-        if self.hub.ending() == Some(End::Now) {
-            Left::Ended
+        if self.shared.shutdown() == Some(Shutdown::Immediate) {
+            DisconnectReason::Shutdown
         } else {
-            Left::Failed(error)
+            DisconnectReason::Failed(error)
         }
     }
 
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
-        self.take_inbox();
-        let names = self.names();
-        self.unregistered = false;
-        let limit = self.settings.connect_timeout;
-        let store = Arc::clone(&self.store);
-        let mut session = self.within(limit, store.open_session(&names)).await?;
-        let snapshot = self.ask(session.snapshot(None)).await?;
-        self.take_full(snapshot, &mut *session).await?;
-        self.recover();
+        self.members.take_inbox();
+        let names = self.members.take_names();
+        let mut session = self.requests.open_session(&names).await?;
+        let snapshot = self.requests.execute(session.snapshot(None)).await?;
+        self.load(snapshot, &mut *session).await?;
+        self.members.set_connected(true);
+        self.members.apply_updates();
+        self.members.publish_status();
+        self.connection.synchronized();
         Ok(session)
     }
 
-    /// Works until it is to end (`Ok`), or the link is of no more use.
-    async fn serve(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
-        let mut look_at = self.next_look();
-        let mut flush_at = self.next_flush();
-        let mut hints = Hints::default();
-        // A step is put off for one look, not for ever.
-        let mut looked = false;
+    /// Runs a session until a shutdown (`Ok`) or until the session fails.
+    async fn run_session(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
+        let mut poll_at = self.connection.next_poll();
+        let mut flush_at = self.connection.next_flush();
+        let mut notifications = Notifications::default();
+        // A request is postponed for at most one poll.
+        let mut postponed = false;
         loop {
-            self.take_inbox();
-            if std::mem::take(&mut self.unregistered) || self.ledger.is_doubted() {
+            self.members.take_inbox();
+            if self.members.has_unregistered() || self.history.has_diverged() {
                 self.register(session).await?;
             }
-            self.give_orders();
-            let now = self.now();
-            if let Some((id, step)) = self.next_step(now) {
-                // When many open many at once, one look tells what most steps would be refused for.
-                self.listen_in_passing(session, &mut hints).await?;
-                if !looked && hints.is_due(now) {
-                    self.look_at_hint(session, &mut hints).await?;
-                    looked = true;
+            self.members.apply_updates();
+            let now = self.shared.now();
+            if let Some((id, request)) = self.members.next_request(now) {
+                // When many circuits of many processes open together, one poll finds most of the
+                // changes that would make the store reject this request.
+                self.drain_notifications(session, &mut notifications)
+                    .await?;
+                if !postponed && notifications.is_due(now) {
+                    self.poll_notified(session, &mut notifications).await?;
+                    postponed = true;
                     continue;
                 }
-                self.perform(session, id, step).await?;
-                self.publish_status();
-                looked = false;
+                self.perform(session, id, request).await?;
+                self.members.publish_status();
+                postponed = false;
                 continue;
             }
-            self.publish_status();
-            match self.hub.ending() {
-                Some(End::Now) => return Ok(()),
-                // What was decided before the end was asked for may have come in meanwhile.
-                Some(End::Flush) if self.hub.has_news() => continue,
-                Some(End::Flush) => return self.give_leases_back(session).await,
+            self.members.publish_status();
+            match self.shared.shutdown() {
+                Some(Shutdown::Immediate) => return Ok(()),
+                // A decision from before the shutdown may have arrived meanwhile.
+                Some(Shutdown::Flush) if self.shared.has_input() => continue,
+                Some(Shutdown::Flush) => return self.release_leases(session).await,
                 None => {}
             }
-            if hints.is_due(now) {
-                self.look_at_hint(session, &mut hints).await?;
+            if notifications.is_due(now) {
+                self.poll_notified(session, &mut notifications).await?;
                 continue;
             }
-            if now >= look_at {
-                let found = self.look(session).await?;
-                self.judge_push(found);
-                look_at = self.next_look();
+            if now >= poll_at {
+                let found = self.poll_changes(session).await?;
+                self.connection.update_push_health(found);
+                poll_at = self.connection.next_poll();
                 continue;
             }
             if flush_at.is_some_and(|at| now >= at) {
                 self.flush_counts(session).await?;
-                flush_at = self.next_flush();
+                flush_at = self.connection.next_flush();
                 continue;
             }
-            let mut wake_at = look_at;
-            for at in [flush_at, hints.deadline(), self.next_deadline(now)]
-                .into_iter()
-                .flatten()
-            {
-                wake_at = wake_at.min(at);
-            }
-            match self.wait(Some(session), wake_at).await {
-                Woken::Inbox | Woken::Timer => {}
-                Woken::Heard(event) => {
-                    self.take_event(&event?, &mut hints);
-                    self.listen_in_passing(session, &mut hints).await?;
+            let member_deadline = self.members.next_deadline(now);
+            let deadlines = [flush_at, notifications.deadline(), member_deadline];
+            let wake_at = deadlines.into_iter().flatten().fold(poll_at, Ord::min);
+            match wait(&self.shared, Some(session), wake_at).await {
+                WakeReason::Inbox | WakeReason::Timer => {}
+                WakeReason::Notification(event) => {
+                    self.handle_event(&event?, &mut notifications);
+                    self.drain_notifications(session, &mut notifications)
+                        .await?;
                 }
             }
+        }
+    }
+
+    fn degrade(&mut self, error: StoreError) {
+        self.members.set_connected(false);
+        self.members.apply_updates();
+        self.members.publish_status();
+        self.connection.degraded(error);
+        self.members.report_all_pending();
+    }
+
+    /// Waits before the next attempt to connect, and meanwhile serves the circuits.
+    ///
+    /// Returns `false` if a shutdown was requested.
+    async fn back_off(&mut self) -> bool {
+        let until = self.connection.next_attempt();
+        loop {
+            if self.shared.shutdown().is_some() {
+                return false;
+            }
+            self.members.take_inbox();
+            self.members.apply_updates();
+            self.members.publish_status();
+            if self.shared.now() >= until {
+                return true;
+            }
+            wait(&self.shared, None, until).await;
         }
     }
 }

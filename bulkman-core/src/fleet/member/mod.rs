@@ -1,101 +1,118 @@
-//! One circuit of a fleet, as this process sees it: what it has seen of the store, what it has to
-//! tell, and what to do next. Pure: no clock, no lock, no async; `now` is an argument.
+//! The protocol of one shared circuit, without I/O: no clock, no lock, no async; `now` is an
+//! argument.
 //!
-//! Two things move: the circuit (by its own rules and by hand) and the store (by everybody's). A
-//! decision of the circuit is *pending* until it is published, superseded by what the store says,
-//! replaced by a newer one of this process, or over. While none is pending the circuit takes over
-//! what the store says.
+//! Two sources of change are reconciled: the circuit (by its own rules, or manually) and the store
+//! (by every process, or by operators). A decision of the circuit is *pending* until it is
+//! published, superseded by a stored state, replaced by a newer decision of this process, or
+//! expired. While none is pending, the circuit adopts the stored state.
 //!
-//! `circuit.rs` takes in what the circuit says, `store.rs` what the store says; `next.rs` says what
-//! follows. `known.rs` is the store's view, `pending.rs` a decision that is to be the fleet's.
+//! A [`Member`] has these groups of methods:
+//!
+//! * Input from the circuit, in `circuit_input.rs`, and from the store, in `store_input.rs`. Most
+//!   names begin with `on_`. Input that resolves a pending decision returns its outcome.
+//! * Output, in `output.rs`: what to change in the circuit, what to request from the store, and
+//!   when to ask again. Call them in this order: [`expire`](Member::expire),
+//!   [`next_update`](Member::next_update) until it returns `None`,
+//!   [`next_request`](Member::next_request), [`next_deadline`](Member::next_deadline).
+//! * Queries, in `output.rs`, too.
 
-mod circuit;
-mod known;
-mod next;
-mod pending;
-mod store;
+mod circuit_input;
+mod decision;
+mod output;
+mod store_input;
+mod stored;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use self::known::Known;
-pub(super) use self::next::{Order, Step};
-pub(super) use self::pending::Pending;
-use super::handle::outage_gate;
+pub(super) use self::decision::Decision;
+pub(super) use self::output::{CircuitUpdate, Request};
+use self::stored::StoredState;
 use crate::circuit_breaker::{CircuitState, Gate, ProbeOutcome};
 use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};
 
-/// What a member goes by.
+/// The settings that apply to a member.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(super) struct MemberRules {
     pub(super) quorum: u16,
     pub(super) on_outage: OnOutage,
-    /// Whether the store leases probes; if not, everybody probes as in an outage.
-    pub(super) leases: bool,
+    /// Whether the store leases probes. If not, every process probes as in an outage.
+    pub(super) probe_leases: bool,
     pub(super) lease_ttl: Duration,
-    /// How long to wait after all leases were found taken.
-    pub(super) ask_again: Duration,
+    /// The delay after a request for a lease found none available.
+    pub(super) acquire_retry_delay: Duration,
 }
 
+/// One circuit of this process and its state in the store.
 #[derive(Debug)]
 pub(super) struct Member {
-    rules: Rules,
+    rules: MemberRules,
     connected: bool,
-    known: Option<Known>,
-    /// The store's state is to be taken over.
-    to_adopt: bool,
-    /// The circuit's generation that is accounted for, and its state in it.
-    seen: u64,
-    local: CircuitState,
-    /// Put there by a hand of this process, which the fleet does not overrule.
-    held: bool,
-    /// This process's opening is its own: below the quorum.
-    own: bool,
-    pending: Option<Pending>,
-    /// The gate that the circuit has.
+    stored: Option<StoredState>,
+    /// The circuit is to adopt the stored state.
+    needs_adopt: bool,
+    /// The last observed generation of the circuit, and its state in it.
+    generation: u64,
+    local_state: CircuitState,
+    /// Forced manually in this process. The fleet does not overrule that.
+    forced_locally: bool,
+    /// Open in this process only: below the quorum.
+    local_only: bool,
+    pending: Option<Decision>,
+    /// The circuit's current gate.
     gate: Gate,
-    lease: Option<Lease>,
-    /// Verdicts to report, each as one operation.
-    verdicts: VecDeque<(ProbeOutcome, OperationId)>,
-    /// A lease is wanted, and is to be asked for at this time.
-    ask_at: Option<Instant>,
-    ask_after: Option<Instant>,
-    /// When to look whether a lease is wanted, and how often after that. Then calls say so.
-    look_at: Option<Instant>,
-    looks: u8,
+    lease: Option<HeldLease>,
+    /// Probe outcomes to report, each as one operation.
+    probe_outcomes: VecDeque<(ProbeOutcome, OperationId)>,
+    /// When to request a lease, if calls demand one.
+    acquire_at: Option<Instant>,
+    acquire_not_before: Option<Instant>,
+    /// When to check the circuit for demand, and how often to repeat that. After the last check
+    /// the circuit notifies the driver of demand itself.
+    check_demand_at: Option<Instant>,
+    demand_checks_left: u8,
 }
 
+/// A probe lease that this process holds.
 #[derive(Clone, Copy, Debug)]
-struct Lease {
+struct HeldLease {
     lease: ProbeLease,
     epoch: Epoch,
     renew_at: Option<Instant>,
-    /// Not renewed beyond this: a holder without calls must not bar those that have some.
+    /// Not renewed after this, so that a holder without calls does not block other processes.
     keep_until: Option<Instant>,
-    /// As the store sees it, or earlier: counted from when it was asked for.
-    expires: Option<Instant>,
+    /// Not later than in the store: computed from when the request was sent.
+    expires_at: Option<Instant>,
 }
 
 impl Member {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) const fn new(rules: MemberRules) -> Self {
         Self {
             rules,
             connected: false,
-            known: None,
-            to_adopt: false,
-            seen: 0,
-            local: CircuitState::Closed,
-            held: false,
-            own: false,
+            stored: None,
+            needs_adopt: false,
+            generation: 0,
+            local_state: CircuitState::Closed,
+            forced_locally: false,
+            local_only: false,
             pending: None,
             gate: outage_gate(rules.on_outage),
             lease: None,
-            verdicts: VecDeque::new(),
-            ask_at: None,
-            ask_after: None,
-            look_at: None,
-            looks: 0,
+            probe_outcomes: VecDeque::new(),
+            acquire_at: None,
+            acquire_not_before: None,
+            check_demand_at: None,
+            demand_checks_left: 0,
         }
+    }
+}
+
+/// Returns the gate of a circuit while the store is unavailable.
+pub(super) const fn outage_gate(on_outage: OnOutage) -> Gate {
+    match on_outage {
+        OnOutage::ProbeLocally { probes } => Gate::Outage { probes },
+        OnOutage::HoldOpen => Gate::Outage { probes: 0 },
     }
 }
 

@@ -1,32 +1,32 @@
-//! The store's view of a circuit.
+//! The stored state of a circuit.
 
 use std::time::{Duration, Instant};
 
 use super::is_past;
-use crate::circuit_breaker::{CircuitState, FleetTarget};
+use crate::circuit_breaker::{FleetTarget, CircuitState};
 use crate::store::{Epoch, FleetState};
 
-/// The store's view, with its durations as deadlines of the local clock.
+/// The stored state of a circuit, with durations converted to deadlines of the local clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
+pub(super) struct StoredState {
     pub(super) epoch: Epoch,
     pub(super) state: FleetState,
-    /// While open. `None`: beyond the clock.
+    /// The end of an opening; `None` if it overflows the clock.
     pub(super) open_until: Option<Instant>,
     pub(super) open_count: u32,
 }
 
-impl Known {
-    /// Whether it is open, and that is not over.
+impl StoredState {
+    /// Returns whether the circuit is open and its isolation has not elapsed.
     pub(super) fn is_open_at(&self, now: Instant) -> bool {
         self.state == FleetState::Open && !is_past(self.open_until, now)
     }
 
-    /// The state for a circuit to take over, unless it is there.
+    /// Returns the state for a circuit to adopt; `None` if it already is in that state.
     pub(super) fn adoptable(&self, local: CircuitState, now: Instant) -> Option<FleetTarget> {
         let open_count = self.open_count;
         match (self.state, local) {
-            // Nothing was ever decided.
+            // The circuit was never changed.
             (FleetState::Closed, CircuitState::Closed) if self.epoch == Epoch(0) => None,
             (FleetState::Closed, _) => Some(FleetTarget::Closed),
             (FleetState::HalfOpen, CircuitState::HalfOpen) => None,
@@ -35,9 +35,9 @@ impl Known {
                 let until = self.open_until;
                 let remaining =
                     until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
-                // That opening is over here as well.
-                let over = remaining.is_zero() && local == CircuitState::HalfOpen;
-                (!over).then_some(FleetTarget::Open {
+                // The isolation has elapsed here as well.
+                let elapsed = remaining.is_zero() && local == CircuitState::HalfOpen;
+                (!elapsed).then_some(FleetTarget::Open {
                     remaining,
                     open_count,
                 })

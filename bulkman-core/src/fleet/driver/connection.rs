@@ -1,0 +1,202 @@
+//! The condition of the connection to the store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fleet::backoff::Backoff;
+use crate::fleet::events::FleetEvent;
+use crate::fleet::jitter::Jitter;
+use crate::fleet::shared::FleetShared;
+use crate::store::{Push, SharingMode, StoreCapabilities, StoreError, StoreSettings, StoreTime};
+
+/// The condition of the connection: backoff, push health and the store's clock.
+pub(super) struct Connection {
+    shared: Arc<FleetShared>,
+    settings: Arc<StoreSettings>,
+    backoff: Backoff,
+    jitter: Jitter,
+    push: PushHealth,
+    clock: Option<ClockSample>,
+    degraded_since: Option<Instant>,
+    /// Whether this outage's reported error is transient; `None` before it is reported.
+    reported_transient: Option<bool>,
+    was_connected: bool,
+}
+
+/// Whether notifications of the store can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PushHealth {
+    /// The store is polled.
+    Off,
+    /// The store sends notifications. `missed` consecutive polls found unannounced changes.
+    On { missed: u8 },
+}
+
+/// A reading of the store's clock.
+#[derive(Clone, Copy, Debug)]
+struct ClockSample {
+    reading: StoreTime,
+    taken_at: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: &Arc<FleetShared>,
+        settings: &Arc<StoreSettings>,
+        capabilities: StoreCapabilities,
+    ) -> Self {
+        let push = match settings.push {
+            Push::Auto if capabilities.push => PushHealth::On { missed: 0 },
+            _ => PushHealth::Off,
+        };
+        shared.update(|status| status.polling = push == PushHealth::Off);
+        Self {
+            shared: Arc::clone(shared),
+            settings: Arc::clone(settings),
+            backoff: Backoff::new(Jitter::new(), settings.backoff_min, settings.backoff_max),
+            jitter: Jitter::new(),
+            push,
+            clock: None,
+            degraded_since: None,
+            reported_transient: None,
+            was_connected: false,
+        }
+    }
+
+    /// Handles that a session was opened and the store's state was adopted.
+    pub(super) fn synchronized(&mut self) {
+        let now = self.shared.now();
+        self.backoff.reset();
+        self.reported_transient = None;
+        let since = self.degraded_since.take();
+        let after = since
+            .map(|since| now.saturating_duration_since(since))
+            .filter(|_| self.was_connected);
+        self.was_connected = true;
+        self.shared.update(|status| {
+            status.connected = true;
+            status.degraded_since = None;
+            status.error = None;
+        });
+        self.shared.emit(FleetEvent::Synchronized { after });
+    }
+
+    /// Handles that the session was lost, or could not be opened.
+    pub(super) fn degraded(&mut self, error: StoreError) {
+        let now = self.shared.now();
+        let since = *self.degraded_since.get_or_insert(now);
+        let transient = error.is_transient();
+        self.shared.update(|status| {
+            status.connected = false;
+            status.degraded_since = Some(since);
+            status.error = Some(error.clone());
+        });
+        if self.reported_transient.replace(transient) != Some(transient) {
+            self.shared.emit(FleetEvent::Degraded { error });
+        }
+    }
+
+    /// Handles that the driver has stopped.
+    pub(super) fn stopped(&self) {
+        self.shared.update(|status| {
+            status.connected = false;
+            status.stopped = true;
+        });
+        self.shared.events.close();
+    }
+
+    /// Returns when to try to connect again.
+    pub(super) fn next_attempt(&mut self) -> Instant {
+        self.shared.now() + self.backoff.next_delay()
+    }
+
+    /// Returns when to poll the store for changes again.
+    pub(super) fn next_poll(&mut self) -> Instant {
+        let interval = match self.push {
+            PushHealth::On { .. } => self.settings.resync_interval,
+            PushHealth::Off => self.settings.poll_interval,
+        };
+        self.shared.now() + self.jitter.jittered(interval)
+    }
+
+    /// Returns when to add counts to the store again; `None` if counts are not shared.
+    pub(super) fn next_flush(&mut self) -> Option<Instant> {
+        let SharingMode::Counts(_) = self.settings.share else {
+            return None;
+        };
+        Some(self.shared.now() + self.jitter.jittered(self.settings.flush_interval))
+    }
+
+    /// Handles a periodic poll. `found_changes`: it found changes that were not announced.
+    pub(super) fn update_push_health(&mut self, found_changes: bool) {
+        let PushHealth::On { missed } = &mut self.push else {
+            return;
+        };
+        if !found_changes {
+            return;
+        }
+        *missed += 1;
+        if *missed >= MAX_MISSED {
+            self.push = PushHealth::Off;
+            self.shared.update(|status| status.polling = true);
+            self.shared.emit(FleetEvent::FellBackToPolling);
+        }
+    }
+
+    /// Handles that a notification was correct.
+    pub(super) fn notification_confirmed(&mut self) {
+        if let PushHealth::On { missed } = &mut self.push {
+            *missed = 0;
+        }
+    }
+
+    /// Records a reading of the store's clock, and reports a step since the previous one.
+    pub(super) fn record_clock(&mut self, reading: StoreTime, now: Instant) {
+        if let Some(sample) = self.clock {
+            let expected = sample.at(now);
+            let step = Duration::from_micros(reading.0.abs_diff(expected.0));
+            if step > CLOCK_TOLERANCE + self.settings.operation_timeout {
+                self.shared.emit(FleetEvent::ClockStepped {
+                    by: step,
+                    forward: reading > expected,
+                });
+            }
+        }
+        self.clock = Some(ClockSample {
+            reading,
+            taken_at: now,
+        });
+    }
+
+    /// Drops the last reading of the clock: the store may run on another machine now.
+    pub(super) const fn forget_clock(&mut self) {
+        self.clock = None;
+    }
+
+    /// Returns how long ago `at` was by the store's clock; zero if the clock is unknown.
+    pub(super) fn store_age(&self, at: StoreTime, now: Instant) -> Duration {
+        self.clock.map_or(Duration::ZERO, |sample| {
+            let store_now = sample.at(now);
+            Duration::from_micros(store_now.0.saturating_sub(at.0).max(0).unsigned_abs())
+        })
+    }
+
+    /// Returns the store's time at which an operation sent at `now` has timed out.
+    pub(super) fn not_after(&self, now: Instant) -> Option<StoreTime> {
+        let sample = self.clock?;
+        Some(sample.at(now + self.settings.operation_timeout))
+    }
+}
+
+impl ClockSample {
+    fn at(self, now: Instant) -> StoreTime {
+        let elapsed = now.saturating_duration_since(self.taken_at);
+        self.reading.after(elapsed)
+    }
+}
+
+/// Consecutive polls with unannounced changes after which notifications are not relied on.
+const MAX_MISSED: u8 = 2;
+
+/// A smaller difference between the clocks is not a step.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,448 @@
+//! This process's circuits.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::circuit_breaker::{FleetTarget, Gate, WeakCircuit};
+use crate::fleet::events::{DecisionOutcome, FleetEvent};
+use crate::fleet::jitter::Jitter;
+use crate::fleet::member::{CircuitUpdate, Member, MemberRules, Request};
+use crate::fleet::shared::{Attachment, CallTotals, FleetShared, MemberId};
+use crate::name::BulkheadName;
+use crate::store::{
+    CircuitView, CountsDelta, Epoch, FleetState, OperationId, ProbeLease, SharingMode,
+    StoreCapabilities, StoreSettings,
+};
+
+/// The circuits that this process shares.
+pub(super) struct Members {
+    shared: Arc<FleetShared>,
+    settings: Arc<StoreSettings>,
+    rules: MemberRules,
+    entries: BTreeMap<MemberId, MemberEntry>,
+    /// The circuit that was served last.
+    last_served: MemberId,
+    /// Whether a circuit was attached after the session was opened.
+    unregistered: bool,
+    connected: bool,
+    jitter: Jitter,
+}
+
+/// A circuit and its protocol state.
+pub(super) struct MemberEntry {
+    pub(super) name: BulkheadName,
+    pub(super) circuit: WeakCircuit,
+    member: Member,
+    totals: Option<CallTotals>,
+    /// The decision that was reported as pending.
+    reported_pending: Option<OperationId>,
+    /// The totals at the last flush, and the epoch at that time.
+    flushed: (u64, u64, Epoch),
+}
+
+impl Members {
+    pub(super) fn new(
+        shared: &Arc<FleetShared>,
+        settings: &Arc<StoreSettings>,
+        capabilities: StoreCapabilities,
+    ) -> Self {
+        let quorum = match settings.share {
+            SharingMode::State { quorum, .. } => quorum,
+            SharingMode::Counts(_) => 1,
+        };
+        let rules = MemberRules {
+            quorum,
+            on_outage: settings.on_outage,
+            probe_leases: capabilities.probes,
+            lease_ttl: settings.lease_ttl,
+            acquire_retry_delay: settings.poll_interval,
+        };
+        Self {
+            shared: Arc::clone(shared),
+            settings: Arc::clone(settings),
+            rules,
+            entries: BTreeMap::new(),
+            last_served: 0,
+            unregistered: false,
+            connected: false,
+            jitter: Jitter::new(),
+        }
+    }
+
+    /// Adds the attached circuits and observes those that have changed.
+    pub(super) fn take_inbox(&mut self) {
+        let inbox = self.shared.take_inbox();
+        let mut changed = inbox.changed;
+        for attachment in inbox.attached {
+            changed.push(attachment.id);
+            self.add(attachment);
+        }
+        for id in changed {
+            self.observe(id);
+        }
+    }
+
+    fn add(&mut self, attachment: Attachment) {
+        let Attachment {
+            id,
+            name,
+            circuit,
+            totals,
+        } = attachment;
+        let mut member = Member::new(self.rules);
+        member.set_connected(self.connected);
+        let entry = MemberEntry {
+            name,
+            circuit,
+            member,
+            totals,
+            reported_pending: None,
+            flushed: (0, 0, Epoch(0)),
+        };
+        self.entries.insert(id, entry);
+        self.unregistered = true;
+    }
+
+    /// Observes a circuit. Removes it if it was dropped.
+    fn observe(&mut self, id: MemberId) {
+        let acquire_at = self.shared.now() + self.jitter.up_to(self.settings.probe_jitter);
+        self.observe_and_acquire_at(id, acquire_at);
+    }
+
+    /// Checks whether calls demand a lease. If so, it is requested without delay.
+    fn check_lease_demand(&mut self, id: MemberId, now: Instant) {
+        self.observe_and_acquire_at(id, now);
+        let pause = self.settings.probe_jitter.max(MIN_DEMAND_CHECK_PAUSE);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            if !entry.member.on_demand_checked(now, pause) {
+                entry.circuit.stop_polling_demand();
+            }
+        }
+    }
+
+    fn observe_and_acquire_at(&mut self, id: MemberId, acquire_at: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let Some(observed) = entry.circuit.observe() else {
+            self.entries.remove(&id);
+            self.shared
+                .update(|status| status.attached = status.attached.saturating_sub(1));
+            return;
+        };
+        let jitter = &mut self.jitter;
+        let outcome = entry
+            .member
+            .on_observed(&observed, acquire_at, || jitter.operation_id());
+        self.emit_resolved(id, outcome);
+        if !self.connected {
+            self.report_pending(id);
+        }
+    }
+
+    /// Emits [`FleetEvent::Pending`] for every pending decision, once per decision.
+    pub(super) fn report_all_pending(&mut self) {
+        let ids: Vec<_> = self.entries.keys().copied().collect();
+        for id in ids {
+            self.report_pending(id);
+        }
+    }
+
+    fn report_pending(&mut self, id: MemberId) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let pending = entry.member.pending_operation();
+        if pending.is_some() && entry.reported_pending != pending {
+            entry.reported_pending = pending;
+            self.shared.emit(FleetEvent::Pending {
+                circuit: entry.name.clone(),
+            });
+        }
+    }
+
+    /// Changes the circuits as their members require.
+    pub(super) fn apply_updates(&mut self) {
+        // All members are checked at the same moment, without an allocation for those without an
+        // update: this runs once per operation.
+        let now = self.shared.now();
+        let due = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.member.is_demand_check_due(now));
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.check_lease_demand(id, now);
+        }
+        let ids: Vec<_> = self
+            .entries
+            .iter_mut()
+            .filter_map(|(id, entry)| {
+                let outcome = entry.member.expire(now);
+                let needs_update = entry.member.next_update(now).is_some();
+                (outcome.is_some() || needs_update).then_some((*id, outcome))
+            })
+            .collect();
+        for (id, outcome) in ids {
+            self.emit_resolved(id, outcome);
+            // An update fails if the circuit has changed. It is then observed, and the update
+            // computed again; a circuit that keeps changing waits for the next round.
+            for _ in 0..MAX_UPDATES_PER_ROUND {
+                let update = self
+                    .entries
+                    .get_mut(&id)
+                    .and_then(|entry| entry.member.next_update(now));
+                let Some(update) = update else {
+                    break;
+                };
+                if !self.apply_update(id, update) {
+                    self.observe(id);
+                }
+            }
+        }
+    }
+
+    fn apply_update(&mut self, id: MemberId, update: CircuitUpdate) -> bool {
+        let jitter = self.jitter.up_to(self.settings.probe_jitter);
+        let now = self.shared.now();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return true;
+        };
+        match update {
+            CircuitUpdate::SetGate(gate) => {
+                entry.member.on_gate_set(gate);
+                entry.circuit.set_gate(gate).is_some()
+            }
+            CircuitUpdate::Adopt { expected, state } => {
+                match entry.circuit.adopt(expected, state) {
+                    Some(Ok(generation)) => {
+                        let check_after = match state {
+                            FleetTarget::Open { remaining, .. } => remaining.checked_add(jitter),
+                            FleetTarget::HalfOpen { .. } => Some(jitter),
+                            _ => None,
+                        };
+                        let check_at = check_after.and_then(|after| now.checked_add(after));
+                        entry.member.on_adopted(state, generation, check_at);
+                        true
+                    }
+                    Some(Err(())) | None => false,
+                }
+            }
+        }
+    }
+
+    /// Passes input from the store to the member `id`, and emits the outcome of a decision.
+    pub(super) fn update(
+        &mut self,
+        id: MemberId,
+        input: impl FnOnce(&mut Member) -> Option<DecisionOutcome>,
+    ) {
+        let outcome = self
+            .entries
+            .get_mut(&id)
+            .and_then(|entry| input(&mut entry.member));
+        self.emit_resolved(id, outcome);
+    }
+
+    /// Passes a stored state to all circuits with its name, except the circuit `except`.
+    pub(super) fn merge(&mut self, view: &CircuitView, now: Instant, except: Option<MemberId>) {
+        for id in self.ids_named(&view.circuit) {
+            if Some(id) != except {
+                self.update(id, |member| member.merge(view, now));
+            }
+        }
+    }
+
+    /// Passes the loss of history to the circuits in `lost`.
+    pub(super) fn on_history_lost(&mut self, lost: &[BulkheadName]) {
+        let now = self.shared.now();
+        for entry in self.entries.values_mut() {
+            if lost.contains(&entry.name) {
+                let operation = self.jitter.operation_id();
+                entry.member.on_history_lost(now, operation);
+            }
+        }
+    }
+
+    /// Opens the circuits named `circuit` that are at `epoch`.
+    pub(super) fn open_by_counts(&mut self, circuit: &BulkheadName, epoch: Epoch) {
+        let now = self.shared.now();
+        for id in self.ids_named(circuit) {
+            let operation = self.jitter.operation_id();
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            let Some(open_for) = entry.circuit.next_isolation() else {
+                continue;
+            };
+            if entry.member.epoch() == epoch {
+                entry.member.open_by_counts(open_for, now, operation);
+            }
+        }
+    }
+
+    fn emit_resolved(&self, id: MemberId, outcome: Option<DecisionOutcome>) {
+        if let (Some(outcome), Some(entry)) = (outcome, self.entries.get(&id)) {
+            self.shared.emit(FleetEvent::DecisionResolved {
+                circuit: entry.name.clone(),
+                outcome,
+            });
+        }
+    }
+
+    /// Returns the next request to the store. The circuits take turns.
+    ///
+    /// When there is no request, the next turn is drawn at random. Processes in which the same
+    /// circuits fail at once then start with different ones, and rarely conflict.
+    pub(super) fn next_request(&mut self, now: Instant) -> Option<(MemberId, Request)> {
+        let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
+        let mut in_turn = self
+            .entries
+            .range(after)
+            .chain(self.entries.range(..=self.last_served));
+        let next = in_turn.find_map(|(id, entry)| Some((*id, entry.member.next_request(now)?)));
+        self.last_served = match next {
+            Some((id, _)) => id,
+            None => self
+                .entries
+                .keys()
+                .next_back()
+                .map_or(0, |last| self.jitter.number_up_to(*last)),
+        };
+        next
+    }
+
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.entries
+            .values()
+            .filter_map(|entry| entry.member.next_deadline(now))
+            .min()
+    }
+
+    pub(super) fn get(&self, id: MemberId) -> Option<&MemberEntry> {
+        self.entries.get(&id)
+    }
+
+    /// Returns all circuits with their requests, starting with the circuit `first`.
+    pub(super) fn requests_from(
+        &self,
+        first: MemberId,
+        now: Instant,
+    ) -> impl Iterator<Item = (MemberId, &MemberEntry, Request)> {
+        self.entries
+            .range(first..)
+            .chain(self.entries.range(..first))
+            .filter_map(move |(id, entry)| Some((*id, entry, entry.member.next_request(now)?)))
+    }
+
+    /// Returns the held leases.
+    pub(super) fn leases(&self) -> Vec<(MemberId, BulkheadName, Epoch, ProbeLease)> {
+        self.entries
+            .iter()
+            .filter_map(|(id, entry)| {
+                let (epoch, lease) = entry.member.lease()?;
+                Some((*id, entry.name.clone(), epoch, lease))
+            })
+            .collect()
+    }
+
+    /// Returns the outcomes since the last call, per circuit.
+    pub(super) fn take_count_deltas(&mut self) -> Vec<CountsDelta> {
+        let entries = self.entries.values_mut();
+        entries.filter_map(MemberEntry::take_count_delta).collect()
+    }
+
+    /// Returns all names, for a registration with the store.
+    pub(super) fn take_names(&mut self) -> Vec<BulkheadName> {
+        self.unregistered = false;
+        self.names()
+    }
+
+    pub(super) fn names(&self) -> Vec<BulkheadName> {
+        let entries = self.entries.values();
+        let mut names: Vec<_> = entries.map(|entry| entry.name.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn ids_named(&self, name: &BulkheadName) -> Vec<MemberId> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.name == *name)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub(super) const fn has_unregistered(&self) -> bool {
+        self.unregistered
+    }
+
+    /// Returns whether a circuit's state has not been loaded from the store.
+    pub(super) fn has_unloaded(&self) -> bool {
+        self.entries.values().any(|entry| !entry.member.is_loaded())
+    }
+
+    pub(super) fn set_connected(&mut self, connected: bool) {
+        self.connected = connected;
+        for entry in self.entries.values_mut() {
+            entry.member.set_connected(connected);
+        }
+    }
+
+    /// Returns all circuits to their local rules.
+    pub(super) fn detach_all(&self) {
+        for entry in self.entries.values() {
+            entry.circuit.detach_driver();
+            let _dropped = entry.circuit.set_gate(Gate::Local);
+        }
+    }
+
+    pub(super) fn publish_status(&self) {
+        let members = || self.entries.values().map(|entry| &entry.member);
+        let loaded = members().filter(|member| member.is_loaded()).count();
+        let pending = members().filter(|member| member.has_unpublished()).count();
+        let circuits = self.entries.values().map(|entry| {
+            let member = &entry.member;
+            (entry.name.clone(), member.fleet_state(), member.epoch())
+        });
+        self.shared.update(|status| {
+            status.loaded = loaded;
+            status.pending = pending;
+            // Reuses the allocation: this runs once per operation.
+            status.circuits.clear();
+            status.circuits.extend(circuits);
+        });
+    }
+}
+
+impl MemberEntry {
+    /// Returns the outcomes since the last call; `None` if there are none, the circuit is not
+    /// closed, or a new epoch has begun.
+    fn take_count_delta(&mut self) -> Option<CountsDelta> {
+        let (successes, failures) = self.totals.as_ref()?()?;
+        let epoch = self.member.epoch();
+        let (successes_before, failures_before, epoch_before) = self.flushed;
+        self.flushed = (successes, failures, epoch);
+        let closed = self.member.fleet_state() == Some(FleetState::Closed);
+        if epoch != epoch_before
+            || !closed
+            || (successes, failures) == (successes_before, failures_before)
+        {
+            return None;
+        }
+        Some(CountsDelta::new(
+            self.name.clone(),
+            epoch,
+            successes.saturating_sub(successes_before),
+            failures.saturating_sub(failures_before),
+        ))
+    }
+}
+
+/// The least time between two checks for demand.
+const MIN_DEMAND_CHECK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Updates of one circuit per round.
+const MAX_UPDATES_PER_ROUND: usize = 8;

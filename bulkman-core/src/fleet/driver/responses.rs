@@ -1,0 +1,414 @@
+//! Executing requests, and passing the responses to the members.
+
+use std::time::Instant;
+
+use super::{Driver, Notifications, notifications};
+use crate::fleet::events::FleetEvent;
+use crate::fleet::member::Request;
+use crate::fleet::shared::MemberId;
+use crate::store::{
+    CircuitView, OperationId, ProbeReportResult, RejectReason, Revision, SharingMode, Snapshot,
+    StoreChange, StoreError, StoreEvent, StoreSession, StoreTransition, TransitionResult,
+    VoteResult,
+};
+
+impl Driver {
+    /// Executes the request of the member `id`.
+    pub(super) async fn perform(
+        &mut self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        request: Request,
+    ) -> Result<(), StoreError> {
+        let Some(entry) = self.members.get(id) else {
+            return Ok(());
+        };
+        let sent_at = self.shared.now();
+        match request {
+            Request::Publish {
+                base,
+                decision,
+                vote: true,
+            } => {
+                let not_after = self.connection.not_after(sent_at);
+                let opening = self
+                    .requests
+                    .publication(entry, base, &decision, sent_at, not_after);
+                self.vote(session, id, opening).await
+            }
+            Request::Publish { .. } => self.publish(session, id, sent_at).await,
+            Request::StartProbing { base } => {
+                let not_after = self.connection.not_after(sent_at);
+                let transition = self.requests.start_probing(entry, base, not_after);
+                self.transition(session, vec![(id, transition)]).await
+            }
+            Request::Acquire { epoch } => {
+                let probe = self.requests.probe(id, &entry.name, epoch);
+                let operation = session.acquire_probe(&probe);
+                let lease = self.requests.execute(operation).await?;
+                self.members.update(id, |member| {
+                    member.on_acquired(epoch, lease, sent_at);
+                    None
+                });
+                Ok(())
+            }
+            Request::Renew { epoch, lease } => {
+                let probe = self.requests.probe(id, &entry.name, epoch);
+                let operation = session.renew_probe(&probe, lease);
+                let renewed = self.requests.execute(operation).await?;
+                self.members.update(id, |member| {
+                    member.on_renewed(renewed, sent_at);
+                    None
+                });
+                Ok(())
+            }
+            Request::Report {
+                epoch,
+                lease,
+                outcome,
+                operation,
+            } => {
+                let probe = self.requests.probe(id, &entry.name, epoch);
+                let open_for = entry.circuit.next_isolation().unwrap_or_default();
+                let result = self
+                    .requests
+                    .probe_result(probe, lease, outcome, open_for, operation);
+                let operation = session.report_probe(&result);
+                let report = self.requests.execute(operation).await?;
+                self.handle_report(id, &report, sent_at);
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_report(&mut self, id: MemberId, report: &ProbeReportResult, sent_at: Instant) {
+        let now = self.shared.now();
+        match report {
+            ProbeReportResult::Decided(view) => {
+                self.history.apply_response(view);
+                self.members.merge(view, now, Some(id));
+            }
+            ProbeReportResult::Lost {
+                current: Some(view),
+            } => {
+                self.history.apply_response(view);
+            }
+            _ => {}
+        }
+        self.members
+            .update(id, |member| member.on_reported(report, sent_at, now));
+    }
+
+    /// Publishes all pending decisions, from the circuit `first` on, in one operation.
+    ///
+    /// Circuits that depend on the same failing service open together.
+    async fn publish(
+        &mut self,
+        session: &mut dyn StoreSession,
+        first: MemberId,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        let not_after = self.connection.not_after(now);
+        let mut batch: Vec<(MemberId, StoreTransition)> = Vec::new();
+        for (id, entry, request) in self.members.requests_from(first, now) {
+            let Request::Publish {
+                base,
+                decision,
+                vote: false,
+            } = request
+            else {
+                continue;
+            };
+            // A second circuit of the same name waits for the response to the first.
+            if batch
+                .iter()
+                .all(|(_, transition)| transition.circuit != entry.name)
+            {
+                let transition = self
+                    .requests
+                    .publication(entry, base, &decision, now, not_after);
+                batch.push((id, transition));
+            }
+            if batch.len() == MAX_BATCH {
+                break;
+            }
+        }
+        self.transition(session, batch).await
+    }
+
+    async fn transition(
+        &mut self,
+        session: &mut dyn StoreSession,
+        batch: Vec<(MemberId, StoreTransition)>,
+    ) -> Result<(), StoreError> {
+        let (ids, transitions): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let operation = session.transitions(&transitions);
+        let results = self.requests.execute(operation).await?;
+        let now = self.shared.now();
+        let mut results: Vec<_> = ids.into_iter().zip(&transitions).zip(results).collect();
+        // The history must receive the applied changes in the order of their revisions.
+        results.sort_by_key(|(_, result)| match result {
+            TransitionResult::Applied(view) => view.revision,
+            _ => Revision::default(),
+        });
+        let (mut expired, mut unknown) = (false, false);
+        for ((id, transition), result) in results {
+            match result {
+                TransitionResult::Applied(view) => {
+                    self.handle_applied(id, transition, &view, now);
+                }
+                TransitionResult::Rejected { why, current } => {
+                    expired |= self.handle_rejected(id, transition.operation, why, &current, now);
+                }
+                TransitionResult::UnknownCircuit => unknown = true,
+            }
+        }
+        if unknown {
+            self.register(session).await
+        } else if expired {
+            self.poll_changes(session).await.map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn handle_applied(
+        &mut self,
+        id: MemberId,
+        transition: &StoreTransition,
+        view: &CircuitView,
+        now: Instant,
+    ) {
+        self.history.apply_response(view);
+        self.members.merge(view, now, Some(id));
+        let started_probing =
+            matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
+        self.members.update(id, |member| {
+            let outcome = member.on_applied(transition.operation, view, now);
+            if started_probing {
+                member.acquire_now(now);
+            }
+            outcome
+        });
+    }
+
+    /// Handles a rejected change.
+    ///
+    /// Returns whether it had expired by the store's clock, which must then be read again.
+    fn handle_rejected(
+        &mut self,
+        id: MemberId,
+        operation: OperationId,
+        reason: RejectReason,
+        current: &CircuitView,
+        now: Instant,
+    ) -> bool {
+        self.shared
+            .update(|status| status.counters.record_rejection(reason));
+        // If the store has lost history, the decision is resolved by the next full snapshot.
+        let follows = self.history.apply_response(current);
+        if follows {
+            self.members.update(id, |member| {
+                member.on_rejected(operation, reason, current, now)
+            });
+        }
+        follows && reason == RejectReason::Expired
+    }
+
+    async fn vote(
+        &mut self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        opening: StoreTransition,
+    ) -> Result<(), StoreError> {
+        let operation = opening.operation;
+        let Some(vote) = self.requests.vote(id, opening) else {
+            return Ok(());
+        };
+        let result = self.requests.execute(session.vote(&vote)).await?;
+        let now = self.shared.now();
+        match result {
+            VoteResult::Opened(view) => {
+                self.history.apply_response(&view);
+                self.members.merge(&view, now, Some(id));
+                self.members
+                    .update(id, |member| member.on_applied(operation, &view, now));
+                Ok(())
+            }
+            VoteResult::Counted { .. } => {
+                self.members
+                    .update(id, |member| member.on_vote_counted(operation));
+                Ok(())
+            }
+            VoteResult::Refused { why, current } => {
+                if self.handle_rejected(id, operation, why, &current, now) {
+                    self.poll_changes(session).await.map(drop)
+                } else {
+                    Ok(())
+                }
+            }
+            VoteResult::Unknown => self.register(session).await,
+        }
+    }
+
+    /// Reads the changes since the last known revision. Returns whether there were any.
+    pub(super) async fn poll_changes(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<bool, StoreError> {
+        let Some(revision) = self.history.revision() else {
+            return Ok(false);
+        };
+        let operation = session.snapshot(Some(revision));
+        let snapshot = self.requests.execute(operation).await?;
+        let Some(found) = self.history.apply_delta(&snapshot) else {
+            self.register(session).await?;
+            return Ok(true);
+        };
+        self.apply_snapshot(&snapshot);
+        Ok(found)
+    }
+
+    /// Polls because of a notification.
+    pub(super) async fn poll_notified(
+        &mut self,
+        session: &mut dyn StoreSession,
+        notifications: &mut Notifications,
+    ) -> Result<(), StoreError> {
+        let found = self.poll_changes(session).await?;
+        notifications.polled(found, self.shared.now());
+        if found {
+            self.connection.notification_confirmed();
+        }
+        Ok(())
+    }
+
+    /// Registers all circuits and loads their state.
+    pub(super) async fn register(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        let names = self.members.take_names();
+        self.requests.execute(session.register(&names)).await?;
+        let snapshot = self.requests.execute(session.snapshot(None)).await?;
+        self.load(snapshot, session).await
+    }
+
+    /// Adopts a full snapshot.
+    pub(super) async fn load(
+        &mut self,
+        snapshot: Snapshot,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        if let Some(lost) = self.history.reset(&snapshot) {
+            self.members.on_history_lost(&lost);
+            self.shared.emit(FleetEvent::HistoryLost);
+            self.connection.forget_clock();
+        }
+        self.apply_snapshot(&snapshot);
+        // A registered circuit that is missing was lost with the history.
+        if self.members.has_unloaded() {
+            let names = self.members.names();
+            self.requests.execute(session.register(&names)).await?;
+            let snapshot = self.requests.execute(session.snapshot(None)).await?;
+            self.history.reset(&snapshot);
+            self.apply_snapshot(&snapshot);
+        }
+        Ok(())
+    }
+
+    fn apply_snapshot(&mut self, snapshot: &Snapshot) {
+        let now = self.shared.now();
+        self.connection.record_clock(snapshot.now, now);
+        for view in &snapshot.circuits {
+            self.members.merge(view, now, None);
+        }
+    }
+
+    /// Handles all notifications that have arrived, without waiting.
+    ///
+    /// Bounded, because notifications are not authenticated.
+    pub(super) async fn drain_notifications(
+        &mut self,
+        session: &mut dyn StoreSession,
+        pending: &mut Notifications,
+    ) -> Result<(), StoreError> {
+        for _ in 0..MAX_DRAINED {
+            let Some(event) = notifications::try_next(session).await else {
+                break;
+            };
+            self.handle_event(&event?, pending);
+        }
+        Ok(())
+    }
+
+    /// Handles a notification: applies the change in it if it is the next one, and schedules a
+    /// poll otherwise.
+    pub(super) fn handle_event(&mut self, event: &StoreEvent, notifications: &mut Notifications) {
+        let is_new = self
+            .history
+            .revision()
+            .is_none_or(|known| event.revision() > known);
+        match event {
+            StoreEvent::Applied(after) if is_new && self.history.apply_event(after) => {
+                self.apply_event(after);
+                self.connection.notification_confirmed();
+            }
+            _ if is_new => notifications.received(self.shared.now()),
+            _ => self.connection.notification_confirmed(),
+        }
+    }
+
+    /// Applies a change from a notification, which may have been queued for some time.
+    fn apply_event(&mut self, after: &Snapshot) {
+        let now = self.shared.now();
+        let delay = self.connection.store_age(after.now, now);
+        for view in &after.circuits {
+            let mut view = view.clone();
+            view.remaining = view.remaining.saturating_sub(delay);
+            view.age = view.age.saturating_add(delay);
+            self.members.merge(&view, now, None);
+        }
+    }
+
+    /// Adds the outcomes since the last flush to the fleet's counts, and opens the circuits that
+    /// reach the threshold.
+    pub(super) async fn flush_counts(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        let SharingMode::Counts(policy) = self.settings.share else {
+            return Ok(());
+        };
+        let deltas = self.members.take_count_deltas();
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        let operation = session.add_counts(policy.window, &deltas);
+        for total in self.requests.execute(operation).await? {
+            if policy.opens(total.successes, total.failures) {
+                self.members.open_by_counts(&total.circuit, total.epoch);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn release_leases(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        for (id, name, epoch, lease) in self.members.leases() {
+            let probe = self.requests.probe(id, &name, epoch);
+            let operation = session.release_probe(&probe, lease);
+            self.requests.execute(operation).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Decisions in one operation: enough for one outage, and few enough for a response within
+/// milliseconds.
+const MAX_BATCH: usize = 200;
+
+/// Notifications that are handled without another activity in between.
+const MAX_DRAINED: usize = 100;

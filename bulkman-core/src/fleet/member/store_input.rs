@@ -1,0 +1,289 @@
+//! Input from the store.
+
+use std::time::{Duration, Instant};
+
+use super::{Decision, HeldLease, Member, StoredState};
+use crate::circuit_breaker::{CircuitState, TransitionCause};
+use crate::fleet::events::DecisionOutcome;
+use crate::store::{
+    CircuitView, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, RejectReason,
+};
+
+impl Member {
+    /// Handles that the session was opened or lost.
+    pub(in crate::fleet) fn set_connected(&mut self, connected: bool) {
+        self.connected = connected;
+        if !connected {
+            self.lease = None;
+            self.probe_outcomes.clear();
+            self.acquire_at = None;
+            self.acquire_not_before = None;
+            self.check_demand_at = None;
+        }
+    }
+
+    /// Handles a stored state.
+    ///
+    /// Returns the outcome of a pending decision that it resolves.
+    pub(in crate::fleet) fn merge(
+        &mut self,
+        view: &CircuitView,
+        received: Instant,
+    ) -> Option<DecisionOutcome> {
+        if self.stored.is_some_and(|stored| view.epoch <= stored.epoch) {
+            return None;
+        }
+        self.update_stored(view, received);
+        let outcome = self.resolve_pending(view, received);
+        let resolved = if outcome.is_some() {
+            self.pending.take()
+        } else {
+            None
+        };
+        if self.pending.is_none() {
+            // This process's own change may arrive in another way than by its response.
+            let applied_locally = resolved.is_some_and(|resolved| resolved.applied_locally);
+            self.needs_adopt = !(outcome == Some(DecisionOutcome::Published) && applied_locally);
+            self.local_only &= self.needs_adopt;
+        }
+        outcome
+    }
+
+    /// Handles that the fleet's counts reached the threshold: decides to open.
+    pub(in crate::fleet) fn open_by_counts(
+        &mut self,
+        open_for: Duration,
+        now: Instant,
+        operation: OperationId,
+    ) {
+        let closed = self
+            .stored
+            .is_some_and(|stored| stored.state == FleetState::Closed);
+        if closed && self.pending.is_none() && self.local_state == CircuitState::Closed {
+            self.pending = Some(Decision {
+                target: FleetState::Open,
+                open_until: now.checked_add(open_for),
+                decided_at: now,
+                manual: false,
+                cause: TransitionCause::FailureCount,
+                operation,
+                applied_locally: false,
+            });
+        }
+    }
+
+    /// Handles that the store has lost history: adopts its state, but republishes an unexpired
+    /// opening.
+    pub(in crate::fleet) fn on_history_lost(&mut self, now: Instant, operation: OperationId) {
+        let running = self
+            .stored
+            .take()
+            .filter(|stored| {
+                stored.state == FleetState::Open && self.local_state == CircuitState::Open
+            })
+            .and_then(|stored| stored.open_until)
+            .filter(|until| *until > now);
+        self.lease = None;
+        self.probe_outcomes.clear();
+        if let (None, Some(until)) = (self.pending, running) {
+            self.pending = Some(Decision {
+                target: FleetState::Open,
+                open_until: Some(until),
+                decided_at: now,
+                manual: false,
+                cause: TransitionCause::Fleet,
+                operation,
+                applied_locally: true,
+            });
+        }
+    }
+
+    /// Handles that a change of this process was applied: a pending decision, or the start of
+    /// probing.
+    pub(in crate::fleet) fn on_applied(
+        &mut self,
+        operation: OperationId,
+        view: &CircuitView,
+        received: Instant,
+    ) -> Option<DecisionOutcome> {
+        self.update_stored(view, received);
+        let published = self
+            .pending
+            .filter(|pending| pending.operation == operation);
+        if let Some(pending) = published {
+            self.pending = None;
+            self.local_only = false;
+            self.needs_adopt = !pending.applied_locally;
+        }
+        published.map(|_| DecisionOutcome::Published)
+    }
+
+    /// Handles that a change of this process was rejected.
+    pub(in crate::fleet) fn on_rejected(
+        &mut self,
+        operation: OperationId,
+        reason: RejectReason,
+        view: &CircuitView,
+        received: Instant,
+    ) -> Option<DecisionOutcome> {
+        if self.stored.is_none_or(|stored| view.epoch > stored.epoch) {
+            return self.merge(view, received);
+        }
+        match reason {
+            // The store's clock is read again, and the change is retried.
+            RejectReason::Expired => None,
+            // The store's clock determines when the isolation elapses.
+            RejectReason::NotDue => {
+                self.update_stored(view, received);
+                self.acquire_at = self.stored.and_then(|stored| stored.open_until);
+                None
+            }
+            _ => {
+                self.update_stored(view, received);
+                self.needs_adopt = true;
+                self.pending
+                    .take_if(|pending| pending.operation == operation)
+                    .map(|_| DecisionOutcome::Superseded)
+            }
+        }
+    }
+
+    /// Handles that a vote was counted below the quorum: only this process stays open.
+    pub(in crate::fleet) fn on_vote_counted(
+        &mut self,
+        operation: OperationId,
+    ) -> Option<DecisionOutcome> {
+        self.pending
+            .take_if(|pending| pending.operation == operation)
+            .map(|_| DecisionOutcome::Voted)
+    }
+
+    /// Handles the response to a request for a lease that was sent at `sent_at`.
+    pub(in crate::fleet) fn on_acquired(
+        &mut self,
+        epoch: Epoch,
+        lease: Option<ProbeLease>,
+        sent_at: Instant,
+    ) {
+        self.acquire_at = None;
+        let current = self.local_state == CircuitState::HalfOpen
+            && self.stored.is_some_and(|stored| {
+                stored.epoch == epoch && stored.state == FleetState::HalfOpen
+            });
+        match lease {
+            Some(lease) if current => {
+                let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
+                self.lease = Some(self.held_lease(lease, epoch, keep_until, sent_at));
+            }
+            Some(_) => {}
+            None => {
+                self.acquire_not_before = sent_at.checked_add(self.rules.acquire_retry_delay);
+                self.check_demand_at = self.acquire_not_before;
+                self.demand_checks_left = 0;
+            }
+        }
+    }
+
+    /// Requests a lease without delay: for the process that started probing.
+    pub(in crate::fleet) fn acquire_now(&mut self, now: Instant) {
+        if self.local_state == CircuitState::HalfOpen {
+            self.acquire_at = Some(now);
+        }
+    }
+
+    /// Handles the response to a renewal that was sent at `sent_at`.
+    pub(in crate::fleet) fn on_renewed(&mut self, lease: Option<ProbeLease>, sent_at: Instant) {
+        let Some(held) = self.lease else { return };
+        self.lease =
+            lease.map(|lease| self.held_lease(lease, held.epoch, held.keep_until, sent_at));
+    }
+
+    /// Handles the response to the report of the first probe outcome.
+    pub(in crate::fleet) fn on_reported(
+        &mut self,
+        report: &ProbeReportResult,
+        sent_at: Instant,
+        received: Instant,
+    ) -> Option<DecisionOutcome> {
+        self.probe_outcomes.pop_front();
+        match report {
+            ProbeReportResult::Counted { lease, current } => {
+                if self.lease.is_some() {
+                    let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
+                    self.lease = Some(self.held_lease(*lease, current.epoch, keep_until, sent_at));
+                }
+                None
+            }
+            ProbeReportResult::Decided(view)
+            | ProbeReportResult::Lost {
+                current: Some(view),
+            } => {
+                self.lease = None;
+                self.probe_outcomes.clear();
+                self.merge(view, received)
+            }
+            ProbeReportResult::Lost { current: None } => {
+                self.lease = None;
+                self.probe_outcomes.clear();
+                None
+            }
+        }
+    }
+
+    fn update_stored(&mut self, view: &CircuitView, received: Instant) {
+        if self.lease.is_some_and(|lease| lease.epoch != view.epoch) {
+            self.lease = None;
+            self.probe_outcomes.clear();
+        }
+        self.stored = Some(StoredState {
+            epoch: view.epoch,
+            state: view.state,
+            open_until: received.checked_add(view.remaining.min(view.wait)),
+            open_count: view.open_count,
+        });
+    }
+
+    /// Returns the outcome of the pending decision, given a stored state newer than its base.
+    fn resolve_pending(&self, view: &CircuitView, now: Instant) -> Option<DecisionOutcome> {
+        let pending = self.pending.as_ref()?;
+        let age = now.saturating_duration_since(pending.decided_at);
+        // The age of a circuit that never changed is that of its registration, not of a decision.
+        let younger = view.epoch > Epoch(0) && view.age < age;
+        if pending.operation == view.operation {
+            Some(DecisionOutcome::Published)
+        } else if view.state.is_forced()
+            || younger
+            || (view.state == pending.target && view.epoch > Epoch(0))
+        {
+            Some(DecisionOutcome::Superseded)
+        } else if pending.is_expired(now) {
+            Some(DecisionOutcome::Expired)
+        } else {
+            // The pending decision is newer: it is published on the new epoch.
+            None
+        }
+    }
+
+    fn held_lease(
+        &self,
+        lease: ProbeLease,
+        epoch: Epoch,
+        keep_until: Option<Instant>,
+        sent_at: Instant,
+    ) -> HeldLease {
+        let ttl = self.rules.lease_ttl;
+        let renew_at = sent_at
+            .checked_add(ttl / 3)
+            .filter(|at| keep_until.is_none_or(|until| *at < until));
+        HeldLease {
+            lease,
+            epoch,
+            renew_at,
+            keep_until,
+            expires_at: sent_at.checked_add(ttl),
+        }
+    }
+}
+
+/// For how many lease durations an unused lease is renewed.
+const UNUSED_LEASE_TTLS: u32 = 10;

@@ -1,0 +1,12 @@
+//! Several processes share circuits, in virtual time: each has its own driver and circuit breaker,
+//! on one store in memory.
+
+mod history;
+mod lifecycle;
+mod notifications;
+mod operators;
+mod outages;
+mod probes;
+mod reporting;
+mod sharing;
+mod world;

@@ -1,0 +1,117 @@
+//! Changes by operators and through a bulkhead.
+
+use std::time::Duration;
+
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::store::{Fault, FleetAction, FleetState, SharingMode, StoreSettings};
+
+use crate::world::World;
+
+/// A circuit that was forced before an outage is forced after it, despite local transitions.
+#[test]
+fn a_forced_state_outlasts_a_local_opening() {
+    let world = World::new();
+    let settings = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(60)));
+    let process = world.start("x", settings);
+    world.run();
+    world.command(FleetAction::ForceOpen);
+    world.run();
+    process.store.set(Fault::Down);
+    world.advance(6);
+    process.bulkhead.circuit_breaker().unwrap().close();
+    process.fail(5);
+    world.advance(31);
+    process.store.clear();
+    world.advance(3);
+    assert_eq!(process.state(), CircuitState::ForcedOpen);
+}
+
+#[test]
+fn an_operator_overrules_every_process() {
+    let world = World::new();
+    let processes = world.start_processes(3);
+    world.command(FleetAction::ForceOpen);
+    world.run();
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.state() == CircuitState::ForcedOpen)
+    );
+    // A manual change in a process is overruled.
+    processes[0].bulkhead.circuit_breaker().unwrap().close();
+    world.run();
+    assert_eq!(processes[0].state(), CircuitState::ForcedOpen);
+    world.command(FleetAction::Disable);
+    world.run();
+    for process in &processes {
+        assert_eq!(process.state(), CircuitState::Disabled);
+        process.fail(20);
+    }
+    world.command(FleetAction::Close);
+    world.run();
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
+}
+
+#[test]
+fn a_reset_clears_the_counts_of_every_process() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    processes[1].fail(4);
+    world.command(FleetAction::Reset);
+    world.run();
+    processes[1].fail(4);
+    assert_eq!(processes[1].state(), CircuitState::Closed);
+}
+
+#[test]
+fn forcing_through_a_bulkhead_is_local() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    processes[0]
+        .bulkhead
+        .circuit_breaker()
+        .unwrap()
+        .force_open();
+    world.run();
+    assert_eq!(world.store_view(), (FleetState::Closed, 0));
+    assert_eq!(processes[1].state(), CircuitState::Closed);
+    // It is not overruled by the fleet.
+    processes[1].fail(5);
+    world.run();
+    assert_eq!(processes[0].state(), CircuitState::ForcedOpen);
+    world.command(FleetAction::Close);
+    world.run();
+    assert_eq!(processes[0].state(), CircuitState::ForcedOpen);
+    processes[0].bulkhead.circuit_breaker().unwrap().close();
+    world.run();
+    assert_eq!(processes[0].state(), CircuitState::Closed);
+}
+
+#[test]
+fn manual_changes_through_a_bulkhead_are_shared() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    let circuit = processes[0].bulkhead.circuit_breaker().unwrap();
+    circuit.open_for(Duration::from_secs(7));
+    world.run();
+    assert_eq!(
+        processes[1].call(Ok(())).unwrap_err().retry_after(),
+        Some(Duration::from_secs(7))
+    );
+    circuit.open_for(Duration::from_secs(90));
+    world.run();
+    assert_eq!(
+        processes[1].call(Ok(())).unwrap_err().retry_after(),
+        Some(Duration::from_secs(90))
+    );
+    circuit.half_open();
+    world.run();
+    assert_eq!(processes[1].state(), CircuitState::HalfOpen);
+    circuit.close();
+    world.run();
+    assert_eq!(processes[1].state(), CircuitState::Closed);
+}

@@ -1,0 +1,184 @@
+//! Probes under leases while the circuit is half-open.
+
+use std::time::Duration;
+
+use bulkman_core::BulkheadError;
+use bulkman_core::circuit_breaker::CircuitState;
+use bulkman_core::error::RejectionReason;
+use bulkman_core::store::{Fault, FleetState};
+
+use crate::world::World;
+
+#[test]
+fn the_fleet_admits_one_probe_at_a_time() {
+    let world = World::new();
+    let processes = world.start_processes(10);
+    processes[0].fail(5);
+    world.run();
+    world.advance(30);
+    // Every process has demand, and is half-open without traffic.
+    for process in &processes {
+        assert_eq!(process.state(), CircuitState::HalfOpen);
+        let rejected = process.call(Ok(())).unwrap_err();
+        assert!(
+            matches!(
+                rejected,
+                BulkheadError::CircuitOpen {
+                    reason: RejectionReason::NoProbeLease,
+                    ..
+                }
+            ),
+            "{rejected}"
+        );
+        assert!(rejected.retry_after().unwrap() <= Duration::from_secs(1));
+    }
+    world.advance(1);
+    let permits: Vec<_> = processes
+        .iter()
+        .filter_map(|process| process.bulkhead.try_acquire().ok())
+        .collect();
+    assert_eq!(permits.len(), 1, "one lease");
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.bulkhead.try_acquire().is_err()),
+        "one probe at a time"
+    );
+    for permit in permits {
+        permit.succeed();
+    }
+    // The lease stays with its holder, which needs two more successes.
+    let mut closed_after = 0;
+    while world.store_view().0 == FleetState::HalfOpen {
+        world.run();
+        let admitted: Vec<_> = processes
+            .iter()
+            .filter_map(|process| process.bulkhead.try_acquire().ok())
+            .collect();
+        assert!(admitted.len() <= 1);
+        admitted.into_iter().for_each(|permit| permit.succeed());
+        world.run();
+        closed_after += 1;
+        assert!(closed_after < 5, "two more successes close");
+    }
+    assert_eq!(closed_after, 2);
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
+}
+
+#[test]
+fn a_failed_probe_reopens_every_process() {
+    let world = World::new();
+    let processes = world.start_processes(3);
+    processes[0].fail(5);
+    world.advance(30);
+    processes[2].call(Ok(())).unwrap_err();
+    world.advance(1);
+    processes[2].call(Err("still down")).unwrap_err();
+    world.run();
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.state() == CircuitState::Open)
+    );
+    let rejected = processes[1].call(Ok(())).unwrap_err();
+    assert_eq!(rejected.retry_after(), Some(Duration::from_secs(30)));
+    assert_eq!(world.store_view(), (FleetState::Open, 3));
+}
+
+/// One call per minute: the first creates the demand, three are probes.
+#[test]
+fn one_call_per_minute_closes_after_four_calls() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    processes[0].fail(5);
+    world.advance(30);
+    processes[1].call(Ok(())).unwrap_err();
+    for call in 2..=4 {
+        world.advance(60);
+        assert_eq!(
+            processes[1].state(),
+            CircuitState::HalfOpen,
+            "before call {call}"
+        );
+        processes[1].call(Ok(())).unwrap();
+    }
+    world.run();
+    assert_eq!(world.store_view().0, FleetState::Closed);
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
+}
+
+#[test]
+fn a_health_check_closes_the_circuit_without_traffic() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    processes[1]
+        .bulkhead
+        .health_check(Duration::from_secs(5), || async { Ok::<_, ()>(()) })
+        .unwrap();
+    processes[0].fail(5);
+    world.advance(4);
+    assert_eq!(world.store_view().0, FleetState::Open);
+    world.advance(2);
+    assert_eq!(
+        world.store_view().0,
+        FleetState::HalfOpen,
+        "half-open before the isolation elapsed"
+    );
+    world.advance(30);
+    assert_eq!(world.store_view().0, FleetState::Closed);
+    assert!(
+        processes
+            .iter()
+            .all(|process| process.state() == CircuitState::Closed)
+    );
+}
+
+#[test]
+fn an_idle_holder_keeps_its_lease_only_for_a_while() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    processes[0].fail(5);
+    world.advance(30);
+    // One call creates the demand; no call follows.
+    processes[0].call(Ok(())).unwrap_err();
+    world.advance(1);
+    let mut minutes = 0;
+    while processes[1].call(Ok(())).is_err() {
+        world.advance(60);
+        minutes += 1;
+        assert!(minutes < 10, "the lease is released after a while");
+    }
+    assert!(minutes >= 4, "the lease is kept for a while: {minutes}");
+}
+
+#[test]
+fn the_lease_of_a_dead_process_expires() {
+    let world = World::new();
+    let mut processes = world.start_processes(2);
+    processes[0].fail(5);
+    world.advance(30);
+    processes[0].call(Ok(())).unwrap_err();
+    world.advance(1);
+    let probe = processes[0].bulkhead.try_acquire().unwrap();
+    // Disconnected, as if killed: it can neither report nor release anything.
+    processes[0].store.set(Fault::Hang);
+    let dead = processes.remove(0);
+    processes[0].call(Ok(())).unwrap_err();
+    world.advance(5);
+    assert!(processes[0].call(Ok(())).is_err(), "the lease is taken");
+    for _ in 0..31 {
+        world.advance(1);
+        let _demand = processes[0].bulkhead.try_acquire().map(drop);
+    }
+    processes[0].call(Ok(())).unwrap();
+    drop(probe);
+    drop(dead);
+}

@@ -5,12 +5,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::members::MemberEntry;
-use crate::circuit_breaker::{WeakCircuit, TransitionCause, ProbeOutcome};
+use crate::circuit_breaker::{ProbeOutcome, TransitionCause, WeakCircuit};
 use crate::fleet::jitter::Jitter;
 use crate::fleet::member::Decision;
+use crate::fleet::probe_policy::probe_policy;
 use crate::fleet::shared::{FleetShared, MemberId, Shutdown};
 use crate::name::BulkheadName;
-use crate::fleet::probe_policy::probe_policy;
 use crate::store::{
     CircuitStore, Epoch, FleetState, OperationId, ProbeLease, ProbePolicy, ProbeRequest,
     ProbeResult, SharingMode, StoreChange, StoreError, StoreFuture, StoreSession, StoreSettings,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Decision, Member};
-use crate::circuit_breaker::{FleetTarget, CircuitState, Gate, Observation, TransitionCause};
+use crate::circuit_breaker::{CircuitState, FleetTarget, Gate, Observation, TransitionCause};
 use crate::fleet::events::DecisionOutcome;
 use crate::store::{FleetState, OperationId};
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Decision, Member, is_past, outage_gate};
-use crate::circuit_breaker::{FleetTarget, CircuitState, Gate, ProbeOutcome};
+use crate::circuit_breaker::{CircuitState, FleetTarget, Gate, ProbeOutcome};
 use crate::fleet::events::DecisionOutcome;
 use crate::store::{Epoch, FleetState, OperationId, ProbeLease};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::is_past;
-use crate::circuit_breaker::{FleetTarget, CircuitState};
+use crate::circuit_breaker::{CircuitState, FleetTarget};
 use crate::store::{Epoch, FleetState};
 
 /// The stored state of a circuit, with durations converted to deadlines of the local clock.

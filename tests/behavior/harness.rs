@@ -14,8 +14,8 @@ use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, Runtime, SmolRuntime, TokioRuntime};
 use futures_lite::future::{block_on, yield_now};
 
+use crate::operations::{Answer, Outcome, Work, work};
 use crate::watchdog::watchdog;
-use crate::work::{Answer, Outcome, Work, work};
 
 /// Instantiates behaviors as tests, for every runtime.
 macro_rules! on_every_runtime {
@@ -29,7 +29,7 @@ macro_rules! on_every_runtime {
             $(
                 #[test]
                 fn $behavior() {
-                    $crate::stage::Flavor::$flavor.run(super::$behavior);
+                    $crate::harness::Flavor::$flavor.run(super::$behavior);
                 }
             )+
         }
@@ -51,7 +51,7 @@ impl Flavor {
     /// Runs a behavior, and asserts that its bulkheads are idle once the executor is dropped.
     pub(crate) fn run<F: Future<Output = ()>>(
         self,
-        behavior: impl FnOnce(Stage) -> F + Send + 'static,
+        behavior: impl FnOnce(Harness) -> F + Send + 'static,
     ) {
         watchdog(move || {
             let bulkheads = Bulkheads::default();
@@ -62,7 +62,7 @@ impl Flavor {
                         .build()
                         .unwrap();
                     let tasks = Tasks::Tokio(tokio.handle().clone());
-                    tokio.block_on(behavior(Stage::manual(tasks, &bulkheads)));
+                    tokio.block_on(behavior(Harness::manual(tasks, &bulkheads)));
                 }
                 Self::TokioCurrentThread => {
                     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -71,8 +71,8 @@ impl Flavor {
                         .build()
                         .unwrap();
                     let _entered = tokio.enter();
-                    let stage = Stage::tokio(tokio.handle().clone(), &bulkheads);
-                    tokio.block_on(behavior(stage));
+                    let harness = Harness::tokio(tokio.handle().clone(), &bulkheads);
+                    tokio.block_on(behavior(harness));
                 }
                 Self::Smol => {
                     let executor = Arc::new(smol::Executor::new());
@@ -83,7 +83,7 @@ impl Flavor {
                             threads.spawn(|| block_on(executor.run(stopped.recv())));
                         }
                         let tasks = Tasks::Smol(Arc::clone(&executor));
-                        block_on(behavior(Stage::manual(tasks, &bulkheads)));
+                        block_on(behavior(Harness::manual(tasks, &bulkheads)));
                         drop(stop);
                     });
                 }
@@ -95,7 +95,7 @@ impl Flavor {
 
 /// The environment of a behavior: an executor, a clock, and the bulkheads it creates.
 #[derive(Clone)]
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     runtime: Arc<dyn Runtime>,
     clock: Clock,
     tasks: Tasks,
@@ -117,7 +117,7 @@ enum Tasks {
     Smol(Arc<smol::Executor<'static>>),
 }
 
-impl Stage {
+impl Harness {
     fn tokio(handle: tokio::runtime::Handle, bulkheads: &Bulkheads) -> Self {
         let tokio = Arc::new(TokioRuntime::new());
         Self::new(
@@ -202,12 +202,12 @@ impl Stage {
     }
 
     /// Simulates that all threads for blocking work are in use.
-    pub(crate) fn take_threads(&self) {
+    pub(crate) fn occupy_blocking_threads(&self) {
         *self.deferred_jobs.lock().unwrap() = Some(Vec::new());
     }
 
     /// Frees the threads again, and runs the jobs that waited for one.
-    pub(crate) fn free_threads(&self) {
+    pub(crate) fn free_blocking_threads(&self) {
         let waiting = self.deferred_jobs.lock().unwrap().take();
         for job in waiting.unwrap_or_default() {
             self.runtime.spawn_blocking(job);
@@ -242,7 +242,7 @@ impl Stage {
     /// Starts a call that runs until its control ends it.
     pub(crate) async fn running(&self, bulkhead: &Bulkhead) -> (Work, Task<Outcome>) {
         let (control, task) = self.call(bulkhead);
-        self.until(|| control.has_begun()).await;
+        self.until(|| control.has_started()).await;
         (control, task)
     }
 

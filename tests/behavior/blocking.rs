@@ -8,8 +8,8 @@ use bulkman::bulkhead::BulkheadState;
 use bulkman::error::TimeoutPhase;
 use bulkman::{BulkheadConfig, BulkheadError, CircuitBreakerConfig, Outcome};
 
-use crate::stage::{Stage, poll_once};
-use crate::work::{Answer, Crowd, blocking_work, work};
+use crate::harness::{Harness, poll_once};
+use crate::operations::{Answer, ConcurrencyCounter, blocking_work, work};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -38,7 +38,7 @@ fn one() -> BulkheadConfig {
     BulkheadConfig::new("files").max_concurrent_calls(1)
 }
 
-async fn closure_runs_on_another_thread(t: Stage) {
+async fn closure_runs_on_another_thread(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let ran_on = bulkhead
         .execute_blocking(|| Ok::<_, ()>(thread::current().id()))
@@ -58,14 +58,14 @@ async fn closure_runs_on_another_thread(t: Stage) {
 }
 
 /// Hazard P10, H53.
-async fn timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
+async fn timed_out_closure_keeps_its_permit_until_it_ends(t: Harness) {
     let bulkhead = t.bulkhead(one().max_queue_size(0).run_timeout(SECOND));
     let (control, operation) = blocking_work();
     let call = t.spawn({
         let bulkhead = bulkhead.clone();
         async move { bulkhead.execute_blocking(operation).await }
     });
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     t.advance(SECOND).await;
     assert!(matches!(
         call.await,
@@ -92,7 +92,7 @@ async fn timed_out_closure_keeps_its_permit_until_it_ends(t: Stage) {
 }
 
 /// Hazard H52.
-async fn hung_closure_does_not_delay_the_timeout(t: Stage) {
+async fn hung_closure_does_not_delay_the_timeout(t: Harness) {
     let bulkhead = t.bulkhead(one().max_concurrent_calls(2).timeout(SECOND));
     let mut controls = Vec::new();
     for _ in 0..2 {
@@ -100,7 +100,7 @@ async fn hung_closure_does_not_delay_the_timeout(t: Stage) {
         let started_at = t.elapsed();
         let mut call = Box::pin(bulkhead.call().execute_blocking(operation));
         assert!(poll_once(call.as_mut()).is_pending());
-        t.until(|| control.has_begun()).await;
+        t.until(|| control.has_started()).await;
         t.advance(SECOND).await;
         let error = call.await.unwrap_err();
         assert!(
@@ -132,12 +132,12 @@ async fn hung_closure_does_not_delay_the_timeout(t: Stage) {
 }
 
 /// Hazard H23.
-async fn timeout_is_recorded_immediately_and_only_once(t: Stage) {
+async fn timeout_is_recorded_immediately_and_only_once(t: Harness) {
     let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     t.advance(SECOND).await;
     assert!(call.await.is_err());
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
@@ -157,12 +157,12 @@ async fn timeout_is_recorded_immediately_and_only_once(t: Stage) {
     );
 }
 
-async fn outcome_is_recorded_after_the_caller_is_dropped(t: Stage) {
+async fn outcome_is_recorded_after_the_caller_is_dropped(t: Harness) {
     let bulkhead = t.bulkhead(one().failure_threshold(1));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     drop(call);
     control.fail();
     t.until(|| bulkhead.stats().active == 0).await;
@@ -172,7 +172,7 @@ async fn outcome_is_recorded_after_the_caller_is_dropped(t: Stage) {
     );
 }
 
-async fn panic_in_closure_is_returned_as_an_error(t: Stage) {
+async fn panic_in_closure_is_returned_as_an_error(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let number = 42;
     let error = bulkhead
@@ -212,7 +212,7 @@ async fn panic_in_closure_is_returned_as_an_error(t: Stage) {
     assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(1)).await, Ok(1));
 }
 
-async fn queued_closure_never_runs_after_cancellation(t: Stage) {
+async fn queued_closure_never_runs_after_cancellation(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let (first, running) = t.running(&bulkhead).await;
     let (never, operation) = blocking_work();
@@ -226,7 +226,7 @@ async fn queued_closure_never_runs_after_cancellation(t: Stage) {
     running.await.unwrap();
     second.succeed();
     assert_eq!(call.await, Ok(1));
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
     assert_eq!(
         (
             bulkhead.stats().started,
@@ -239,9 +239,9 @@ async fn queued_closure_never_runs_after_cancellation(t: Stage) {
 /// The call is admitted, but the runtime has no thread for it before it times out.
 ///
 /// Hazard H51.
-async fn closure_never_runs_after_a_timeout_before_its_start(t: Stage) {
+async fn closure_never_runs_after_a_timeout_before_its_start(t: Harness) {
     let bulkhead = t.bulkhead(one().run_timeout(SECOND).failure_threshold(1));
-    t.take_threads();
+    t.occupy_blocking_threads();
     let (never, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
@@ -274,19 +274,19 @@ async fn closure_never_runs_after_a_timeout_before_its_start(t: Stage) {
     assert!(bulkhead.is_healthy());
     let mut next = Box::pin(bulkhead.execute_blocking(|| Answer::Ok(2)));
     assert!(poll_once(next.as_mut()).is_pending());
-    t.free_threads();
+    t.free_blocking_threads();
     assert_eq!(next.await, Ok(2));
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
     assert_eq!(
         (bulkhead.stats().started, bulkhead.stats().successful),
         (2, 1)
     );
 }
 
-async fn closure_never_runs_after_a_drop_before_its_start(t: Stage) {
+async fn closure_never_runs_after_a_drop_before_its_start(t: Harness) {
     let bulkhead = t.bulkhead(one().success_threshold(1));
     bulkhead.circuit_breaker().unwrap().half_open();
-    t.take_threads();
+    t.occupy_blocking_threads();
     let (never, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
@@ -305,31 +305,31 @@ async fn closure_never_runs_after_a_drop_before_its_start(t: Stage) {
             .probes_remaining,
         Some(1)
     );
-    t.free_threads();
+    t.free_blocking_threads();
     assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(2)).await, Ok(2));
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
 }
 
-async fn work_dropped_by_the_runtime_returns_shutdown(t: Stage) {
+async fn work_dropped_by_the_runtime_returns_shutdown(t: Harness) {
     let bulkhead = t.bulkhead(one());
-    t.take_threads();
+    t.occupy_blocking_threads();
     let (never, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
     t.drop_blocking_work();
     assert!(matches!(call.await, Err(BulkheadError::Shutdown { .. })));
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
     let stats = bulkhead.stats();
     assert_eq!(
         (stats.permits_in_use, stats.cancelled, stats.failed),
         (0, 1, 0)
     );
-    t.free_threads();
+    t.free_blocking_threads();
 }
 
-async fn concurrency_limit_holds_for_blocking_work(t: Stage) {
+async fn concurrency_limit_holds_for_blocking_work(t: Harness) {
     let bulkhead = t.bulkhead(one().max_concurrent_calls(3));
-    let concurrency = Crowd::default();
+    let concurrency = ConcurrencyCounter::default();
     let calls: Vec<_> = (0..30_u32)
         .map(|i| {
             let (bulkhead, concurrency) = (bulkhead.clone(), concurrency.clone());
@@ -346,10 +346,10 @@ async fn concurrency_limit_holds_for_blocking_work(t: Stage) {
     for (call, i) in calls.into_iter().zip(0..) {
         assert_eq!(call.await, Ok(i));
     }
-    assert!((1..=3).contains(&concurrency.most()));
+    assert!((1..=3).contains(&concurrency.max()));
 }
 
-async fn slow_closure_counts_as_slow_call(t: Stage) {
+async fn slow_closure_counts_as_slow_call(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .slow_call_duration_threshold(SECOND)
         .slow_call_rate_threshold(1.0)
@@ -358,7 +358,7 @@ async fn slow_closure_counts_as_slow_call(t: Stage) {
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     t.advance(2 * SECOND).await;
     control.succeed();
     assert_eq!(call.await, Ok(1));
@@ -368,7 +368,7 @@ async fn slow_closure_counts_as_slow_call(t: Stage) {
     );
 }
 
-async fn classifier_applies_to_closures(t: Stage) {
+async fn classifier_applies_to_closures(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let classifier = |result: &Answer| {
         if *result == Err("no such file") {
@@ -390,7 +390,7 @@ async fn classifier_applies_to_closures(t: Stage) {
     assert_eq!((stats.ignored, stats.failed), (2, 1));
 }
 
-async fn execute_sync_runs_on_the_calling_thread(t: Stage) {
+async fn execute_sync_runs_on_the_calling_thread(t: Harness) {
     let bulkhead = t.bulkhead(one().max_queue_size(0));
     let here = thread::current().id();
     let operation = || {
@@ -424,9 +424,9 @@ async fn execute_sync_runs_on_the_calling_thread(t: Stage) {
     );
 }
 
-async fn execute_sync_holds_the_limit_across_threads(t: Stage) {
+async fn execute_sync_holds_the_limit_across_threads(t: Harness) {
     let bulkhead = t.bulkhead(one().max_concurrent_calls(2).max_queue_size(1000));
-    let concurrency = Crowd::default();
+    let concurrency = ConcurrencyCounter::default();
     let threads: Vec<_> = (0..16_u32)
         .map(|i| {
             let (bulkhead, concurrency) = (bulkhead.clone(), concurrency.clone());
@@ -445,11 +445,11 @@ async fn execute_sync_holds_the_limit_across_threads(t: Stage) {
     threads
         .into_iter()
         .for_each(|thread| thread.join().unwrap());
-    assert!((1..=2).contains(&concurrency.most()));
+    assert!((1..=2).contains(&concurrency.max()));
     assert_eq!(bulkhead.stats().successful, 800);
 }
 
-async fn execute_sync_waits_at_most_max_wait(t: Stage) {
+async fn execute_sync_waits_at_most_max_wait(t: Harness) {
     let runtime = bulkman::testing::ManualRuntime::new();
     // The thread is parked, so the clock must be advanced by another one. Tokio's paused clock
     // can't be.
@@ -487,14 +487,14 @@ async fn execute_sync_waits_at_most_max_wait(t: Stage) {
     });
     t.until(|| bulkhead.stats().waiting == 2).await;
     permit.succeed();
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     assert!(!waiting.is_finished());
     control.succeed();
     assert_eq!(task.await, Ok(1));
     assert_eq!(waiting.join().unwrap(), Ok(9));
 }
 
-async fn execute_sync_overrun_returns_its_value_and_fails(_: Stage) {
+async fn execute_sync_overrun_returns_its_value_and_fails(_: Harness) {
     let runtime = bulkman::testing::ManualRuntime::new();
     let bulkhead = bulkman::Bulkhead::new(one().run_timeout(SECOND), runtime.clone()).unwrap();
     for (takes, failed) in [(SECOND / 2, 0), (SECOND, 1), (3 * SECOND, 2)] {
@@ -507,7 +507,7 @@ async fn execute_sync_overrun_returns_its_value_and_fails(_: Stage) {
     }
 }
 
-async fn execute_sync_releases_its_permit_on_panic(t: Stage) {
+async fn execute_sync_releases_its_permit_on_panic(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let inside = bulkhead.clone();
     let panicked = thread::spawn(move || {

@@ -9,8 +9,8 @@ use bulkman::error::RejectionReason;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Outcome};
 use futures_lite::FutureExt as _;
 
-use crate::stage::{Stage, now_or_never, poll_once};
-use crate::work::{Answer, work};
+use crate::harness::{Harness, now_or_never, poll_once};
+use crate::operations::{Answer, work};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -37,7 +37,7 @@ fn config() -> BulkheadConfig {
 }
 
 /// Returns a bulkhead with a circuit that opened and whose isolation has elapsed.
-async fn isolation_elapsed(t: &Stage, config: BulkheadConfig) -> Bulkhead {
+async fn isolation_elapsed(t: &Harness, config: BulkheadConfig) -> Bulkhead {
     let bulkhead = t.bulkhead(config);
     t.fail(&bulkhead, 1).await;
     t.advance(30 * SECOND).await;
@@ -53,7 +53,7 @@ fn slots(bulkhead: &Bulkhead) -> Option<u32> {
 }
 
 /// Hazard P04.
-async fn fifty_callers_get_three_probes(t: Stage) {
+async fn fifty_callers_get_three_probes(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config()).await;
     let mut probes = Vec::new();
     let mut rejected = 0;
@@ -85,7 +85,7 @@ async fn fifty_callers_get_three_probes(t: Stage) {
 }
 
 /// Hazard P05.
-async fn twenty_callers_cause_one_transition(t: Stage) {
+async fn twenty_callers_cause_one_transition(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let mut events = bulkhead.events();
     t.fail(&bulkhead, 1).await;
@@ -125,7 +125,7 @@ async fn twenty_callers_cause_one_transition(t: Stage) {
 }
 
 /// Hazard H01, H03, H13.
-async fn a_hung_probe_times_out_and_others_are_rejected(t: Stage) {
+async fn a_hung_probe_times_out_and_others_are_rejected(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     let mut events = bulkhead.events();
     let (hung, probe) = t.running(&bulkhead).await;
@@ -156,7 +156,7 @@ async fn a_hung_probe_times_out_and_others_are_rejected(t: Stage) {
 }
 
 /// Hazard H02.
-async fn an_ignored_probe_releases_its_slot(t: Stage) {
+async fn an_ignored_probe_releases_its_slot(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     let ignoring = bulkhead.classified(|_: &Answer| Outcome::Ignored);
     for _ in 0..10 {
@@ -171,7 +171,7 @@ async fn an_ignored_probe_releases_its_slot(t: Stage) {
 }
 
 /// Hazard H04.
-async fn a_panicking_classifier_fails_the_probe(t: Stage) {
+async fn a_panicking_classifier_fails_the_probe(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     let classify = |_: &Answer| -> Outcome { panic!("classifier") };
     let probe = bulkhead.call().classify(classify).execute(async { Ok(1) });
@@ -183,7 +183,7 @@ async fn a_panicking_classifier_fails_the_probe(t: Stage) {
 }
 
 /// Hazard H05.
-async fn a_cancelled_probe_releases_its_slot(t: Stage) {
+async fn a_cancelled_probe_releases_its_slot(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     for _ in 0..10 {
         let (_never, probe) = t.running(&bulkhead).await;
@@ -200,7 +200,7 @@ async fn a_cancelled_probe_releases_its_slot(t: Stage) {
 
 /// A call that took a probe slot before it has a permit would block others without being a probe.
 /// Hazard H07.
-async fn a_queued_call_holds_no_probe_slot(t: Stage) {
+async fn a_queued_call_holds_no_probe_slot(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(1).success_threshold(2));
     let (old, running) = t.running(&bulkhead).await;
     bulkhead.circuit_breaker().unwrap().half_open();
@@ -212,7 +212,7 @@ async fn a_queued_call_holds_no_probe_slot(t: Stage) {
     b.cancel().await;
     old.succeed();
     running.await.unwrap();
-    t.until(|| third.has_begun()).await;
+    t.until(|| third.has_started()).await;
     assert_eq!(slots(&bulkhead), Some(1));
     third.succeed();
     c.await.unwrap();
@@ -221,7 +221,7 @@ async fn a_queued_call_holds_no_probe_slot(t: Stage) {
 }
 
 /// Hazard H11, H12.
-async fn a_dropped_permit_releases_its_slot(t: Stage) {
+async fn a_dropped_permit_releases_its_slot(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
     drop(bulkhead.try_acquire().unwrap());
     assert_eq!(slots(&bulkhead), Some(1));
@@ -238,7 +238,7 @@ async fn a_dropped_permit_releases_its_slot(t: Stage) {
 }
 
 /// Hazard H20, H21.
-async fn a_stale_call_releases_no_slot(t: Stage) {
+async fn a_stale_call_releases_no_slot(t: Harness) {
     let bulkhead = t.bulkhead(config().success_threshold(1));
     let (_never, cancelled) = t.running(&bulkhead).await;
     let (ends, ending) = t.running(&bulkhead).await;
@@ -259,7 +259,7 @@ async fn a_stale_call_releases_no_slot(t: Stage) {
 
 /// All callers start on several threads when the isolation has elapsed.
 /// Hazard H27.
-async fn the_probe_limit_holds_when_the_isolation_elapses(t: Stage) {
+async fn the_probe_limit_holds_when_the_isolation_elapses(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config().success_threshold(2)).await;
     let callers: Vec<_> = (0..64)
         .map(|_| {
@@ -277,7 +277,7 @@ async fn the_probe_limit_holds_when_the_isolation_elapses(t: Stage) {
 }
 
 /// Hazard H09.
-async fn a_sample_decides_below_the_minimum_number_of_calls(t: Stage) {
+async fn a_sample_decides_below_the_minimum_number_of_calls(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .minimum_number_of_calls(100)
@@ -297,7 +297,7 @@ async fn a_sample_decides_below_the_minimum_number_of_calls(t: Stage) {
 
 /// One call per minute; the third probe closes.
 /// Hazard H15.
-async fn a_circuit_with_few_calls_recovers(t: Stage) {
+async fn a_circuit_with_few_calls_recovers(t: Harness) {
     let bulkhead = isolation_elapsed(&t, config()).await;
     for _ in 0..2 {
         t.succeed(&bulkhead, 1).await;
@@ -308,7 +308,7 @@ async fn a_circuit_with_few_calls_recovers(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn a_failed_probe_rejects_queued_calls(t: Stage) {
+async fn a_failed_probe_rejects_queued_calls(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(1)
         .success_threshold(5);
@@ -329,5 +329,5 @@ async fn a_failed_probe_rejects_queued_calls(t: Stage) {
         ),
         "{rejected:?}"
     );
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
 }

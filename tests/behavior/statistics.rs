@@ -6,8 +6,8 @@ use bulkman::bulkhead::BulkheadStats;
 use bulkman::circuit_breaker::CircuitState;
 use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 
-use crate::stage::Stage;
-use crate::work::Answer;
+use crate::harness::Harness;
+use crate::operations::Answer;
 
 on_every_runtime![
     a_fresh_bulkhead_has_counted_nothing,
@@ -31,7 +31,7 @@ fn adds_up(bulkhead: &Bulkhead) -> BulkheadStats {
     stats
 }
 
-async fn a_fresh_bulkhead_has_counted_nothing(t: Stage) {
+async fn a_fresh_bulkhead_has_counted_nothing(t: Harness) {
     let stats = adds_up(&t.bulkhead(config()));
     assert_eq!(
         (
@@ -47,7 +47,7 @@ async fn a_fresh_bulkhead_has_counted_nothing(t: Stage) {
     );
 }
 
-async fn every_end_is_counted_once(t: Stage) {
+async fn every_end_is_counted_once(t: Harness) {
     let bulkhead = t.bulkhead(
         config()
             .run_timeout(Duration::from_secs(1))
@@ -71,7 +71,7 @@ async fn every_end_is_counted_once(t: Stage) {
     assert_eq!(stats.timed_out_running, 1);
 }
 
-async fn active_calls_and_waiting_ones_are_seen(t: Stage) {
+async fn active_calls_and_waiting_ones_are_seen(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let (a, first) = t.running(&bulkhead).await;
     let (b, second) = t.running(&bulkhead).await;
@@ -104,7 +104,7 @@ async fn active_calls_and_waiting_ones_are_seen(t: Stage) {
     );
 }
 
-async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Stage) {
+async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Harness) {
     let bulkhead = t.bulkhead(config().max_queue_size(0));
     t.succeed(&bulkhead, 5).await;
     t.fail(&bulkhead, 1).await;
@@ -132,7 +132,7 @@ async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Stage) {
     assert_eq!(stats.circuit, Some(CircuitState::ForcedOpen));
 }
 
-async fn the_high_water_mark_stays_until_the_reset(t: Stage) {
+async fn the_high_water_mark_stays_until_the_reset(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(1));
     let (control, running) = t.running(&bulkhead).await;
     let (_never, a) = t.waiting(&bulkhead).await;
@@ -153,7 +153,7 @@ async fn the_high_water_mark_stays_until_the_reset(t: Stage) {
     );
 }
 
-async fn every_reading_adds_up_while_calls_come_and_go(t: Stage) {
+async fn every_reading_adds_up_while_calls_come_and_go(t: Harness) {
     let bulkhead = t.bulkhead(config().max_queue_size(1000).circuit_breaker_enabled(false));
     let callers: Vec<_> = (0..4_u32)
         .map(|caller| {
@@ -174,7 +174,7 @@ async fn every_reading_adds_up_while_calls_come_and_go(t: Stage) {
         })
         .collect();
     let mut readings = 0;
-    while !callers.iter().all(crate::stage::Task::is_finished) {
+    while !callers.iter().all(crate::harness::Task::is_finished) {
         adds_up(&bulkhead);
         readings += 1;
         if readings % 64 == 0 {
@@ -188,7 +188,7 @@ async fn every_reading_adds_up_while_calls_come_and_go(t: Stage) {
     assert_eq!(adds_up(&bulkhead).active, 0);
 }
 
-async fn limits_and_condition_are_in_the_reading(t: Stage) {
+async fn limits_and_condition_are_in_the_reading(t: Harness) {
     let stats = t.bulkhead(config().max_queue_size(7)).stats();
     assert_eq!((stats.max_concurrent_calls, stats.max_queue_size), (2, 7));
     assert_eq!(

@@ -10,8 +10,8 @@ use bulkman::error::RejectionReason;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig};
 use futures_lite::StreamExt as _;
 
-use crate::stage::{Stage, now_or_never};
-use crate::work::{Answer, work};
+use crate::harness::{Harness, now_or_never};
+use crate::operations::{Answer, work};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ fn circuit_state(bulkhead: &Bulkhead) -> CircuitState {
 }
 
 /// Hazard P01.
-async fn five_consecutive_failures_open_and_three_successes_close(t: Stage) {
+async fn five_consecutive_failures_open_and_three_successes_close(t: Harness) {
     let bulkhead = t.bulkhead(config());
     t.fail(&bulkhead, 4).await;
     // A success resets the count.
@@ -60,7 +60,7 @@ async fn five_consecutive_failures_open_and_three_successes_close(t: Stage) {
 }
 
 /// Hazard H29.
-async fn a_rate_equal_to_its_threshold_opens(t: Stage) {
+async fn a_rate_equal_to_its_threshold_opens(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .sliding_window(SlidingWindow::Count(4))
@@ -73,13 +73,13 @@ async fn a_rate_equal_to_its_threshold_opens(t: Stage) {
     assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
 }
 
-async fn an_open_circuit_rejects_at_once_with_retry_after(t: Stage) {
+async fn an_open_circuit_rejects_at_once_with_retry_after(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     t.fail(&bulkhead, 1).await;
     t.advance(10 * SECOND).await;
     let (control, operation) = work();
     let rejected = now_or_never(bulkhead.execute(operation)).unwrap_err();
-    assert!(!control.has_begun());
+    assert!(!control.has_started());
     assert!(rejected.is_rejection());
     assert_eq!(rejected.retry_after(), Some(20 * SECOND));
     assert_eq!(
@@ -99,7 +99,7 @@ async fn an_open_circuit_rejects_at_once_with_retry_after(t: Stage) {
 }
 
 /// Hazard P06, H17, H18, H19.
-async fn a_stale_outcome_neither_closes_nor_reopens(t: Stage) {
+async fn a_stale_outcome_neither_closes_nor_reopens(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(2).success_threshold(1));
     let (old_success, first) = t.running(&bulkhead).await;
     let (old_failure, second) = t.running(&bulkhead).await;
@@ -134,7 +134,7 @@ async fn a_stale_outcome_neither_closes_nor_reopens(t: Stage) {
 }
 
 /// Hazard H22.
-async fn a_stale_outcome_is_not_counted_in_a_new_window(t: Stage) {
+async fn a_stale_outcome_is_not_counted_in_a_new_window(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .sliding_window(SlidingWindow::Count(10))
         .failure_threshold(2);
@@ -151,7 +151,7 @@ async fn a_stale_outcome_is_not_counted_in_a_new_window(t: Stage) {
 }
 
 /// Hazard P08.
-async fn a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
+async fn a_full_bulkhead_leaves_an_open_circuit_open(t: Harness) {
     let bulkhead = t.bulkhead(
         config()
             .max_concurrent_calls(1)
@@ -173,7 +173,7 @@ async fn a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
         matches!(opened, Some(CircuitEvent::Transition(opened)) if opened.to == CircuitState::Open)
     );
     assert!(
-        crate::stage::poll_once(std::pin::pin!(events.next())).is_pending(),
+        crate::harness::poll_once(std::pin::pin!(events.next())).is_pending(),
         "a rejection changed the state"
     );
     control.succeed();
@@ -181,7 +181,7 @@ async fn a_full_bulkhead_leaves_an_open_circuit_open(t: Stage) {
 }
 
 /// Hazard P09, H14, H16.
-async fn the_state_is_current_without_traffic(t: Stage) {
+async fn the_state_is_current_without_traffic(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     t.fail(&bulkhead, 1).await;
     assert_eq!(
@@ -200,7 +200,7 @@ async fn the_state_is_current_without_traffic(t: Stage) {
 }
 
 /// Hazard H57, H59.
-async fn failures_of_an_hour_ago_are_not_counted(t: Stage) {
+async fn failures_of_an_hour_ago_are_not_counted(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .failure_count_threshold(3)
         .sliding_window(SlidingWindow::Time {
@@ -216,7 +216,7 @@ async fn failures_of_an_hour_ago_are_not_counted(t: Stage) {
     assert_eq!(circuit_state(&bulkhead), CircuitState::Open);
 }
 
-async fn manual_changes_affect_calls(t: Stage) {
+async fn manual_changes_affect_calls(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).success_threshold(1));
     let circuit = bulkhead.circuit_breaker().unwrap();
     circuit.force_open();
@@ -247,7 +247,7 @@ async fn manual_changes_affect_calls(t: Stage) {
     assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
-async fn a_disabled_circuit_breaker_never_opens(t: Stage) {
+async fn a_disabled_circuit_breaker_never_opens(t: Harness) {
     let bulkhead = t.bulkhead(config().circuit_breaker_enabled(false).failure_threshold(1));
     t.fail(&bulkhead, 100).await;
     assert!(bulkhead.circuit_breaker().is_none());
@@ -260,7 +260,7 @@ async fn a_disabled_circuit_breaker_never_opens(t: Stage) {
 }
 
 /// Hazard H24, H25.
-async fn events_are_emitted_once_and_in_order(t: Stage) {
+async fn events_are_emitted_once_and_in_order(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).success_threshold(1));
     let events = bulkhead.events();
     t.fail(&bulkhead, 1).await;
@@ -293,7 +293,7 @@ async fn events_are_emitted_once_and_in_order(t: Stage) {
 }
 
 /// Hazard H26.
-async fn a_pending_timer_does_not_change_a_manual_state(t: Stage) {
+async fn a_pending_timer_does_not_change_a_manual_state(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(1)
         .automatic_half_open(true);
@@ -314,7 +314,7 @@ async fn a_pending_timer_does_not_change_a_manual_state(t: Stage) {
 }
 
 /// Hazard H63.
-async fn the_minimum_number_of_calls_applies_to_slow_calls(t: Stage) {
+async fn the_minimum_number_of_calls_applies_to_slow_calls(t: Harness) {
     let rules = CircuitBreakerConfig::new()
         .slow_call_duration_threshold(SECOND)
         .slow_call_rate_threshold(0.5)
@@ -333,7 +333,7 @@ async fn the_minimum_number_of_calls_applies_to_slow_calls(t: Stage) {
 }
 
 /// Hazard H78.
-async fn an_event_receiver_may_use_the_bulkhead(t: Stage) {
+async fn an_event_receiver_may_use_the_bulkhead(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(1));
     let mut events = bulkhead.events();
     let listener = t.spawn({
@@ -351,7 +351,7 @@ async fn an_event_receiver_may_use_the_bulkhead(t: Stage) {
 }
 
 /// Hazard H85.
-async fn rejections_are_counted_by_reason(t: Stage) {
+async fn rejections_are_counted_by_reason(t: Harness) {
     let bulkhead = t.bulkhead(
         config()
             .max_concurrent_calls(1)
@@ -367,7 +367,7 @@ async fn rejections_are_counted_by_reason(t: Stage) {
     };
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Box::pin(call());
-    assert!(crate::stage::poll_once(queued.as_mut()).is_pending());
+    assert!(crate::harness::poll_once(queued.as_mut()).is_pending());
     assert!(call().await.is_err());
     t.advance(SECOND).await;
     assert!(queued.await.is_err());
@@ -419,7 +419,7 @@ async fn rejections_are_counted_by_reason(t: Stage) {
     assert_eq!(rejected.total(), 16);
 }
 
-async fn a_circuit_can_open_and_recover_repeatedly(t: Stage) {
+async fn a_circuit_can_open_and_recover_repeatedly(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(3).success_threshold(2));
     for _ in 0..5 {
         t.fail(&bulkhead, 3).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bulkman::bulkhead::BulkheadState;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 
-use crate::stage::{Stage, now_or_never, poll_once};
-use crate::work::{Answer, blocking_work};
+use crate::harness::{Harness, now_or_never, poll_once};
+use crate::operations::{Answer, blocking_work};
 
 on_every_runtime![
     what_waits_at_the_shutdown_never_runs,
@@ -25,7 +25,7 @@ fn config() -> BulkheadConfig {
 }
 
 /// Hazard P15.
-async fn what_waits_at_the_shutdown_never_runs(t: Stage) {
+async fn what_waits_at_the_shutdown_never_runs(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -36,7 +36,7 @@ async fn what_waits_at_the_shutdown_never_runs(t: Stage) {
     for (never, call) in queued {
         let refused = call.await.unwrap_err();
         assert!(matches!(&refused, BulkheadError::Shutdown { bulkhead } if bulkhead == "jobs"));
-        assert!(refused.is_rejection() && !never.has_begun());
+        assert!(refused.is_rejection() && !never.has_started());
         assert_eq!(refused.to_string(), r#"bulkhead "jobs" is shut down"#);
     }
     assert_eq!(
@@ -51,7 +51,7 @@ async fn what_waits_at_the_shutdown_never_runs(t: Stage) {
     );
 }
 
-async fn running_calls_go_on_and_are_waited_for(t: Stage) {
+async fn running_calls_go_on_and_are_waited_for(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(3));
     let (a, first) = t.running(&bulkhead).await;
     let (_never, second) = t.running(&bulkhead).await;
@@ -74,7 +74,7 @@ async fn running_calls_go_on_and_are_waited_for(t: Stage) {
     now_or_never(drained);
 }
 
-async fn shutting_down_twice_is_shutting_down_once(t: Stage) {
+async fn shutting_down_twice_is_shutting_down_once(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(4));
     let permit = bulkhead.try_acquire().unwrap();
     bulkhead.shutdown();
@@ -90,12 +90,12 @@ async fn shutting_down_twice_is_shutting_down_once(t: Stage) {
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
-async fn blocking_work_is_waited_for(t: Stage) {
+async fn blocking_work_is_waited_for(t: Harness) {
     let bulkhead = t.bulkhead(config().run_timeout(Duration::from_secs(1)));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     bulkhead.shutdown();
     t.advance(Duration::from_secs(1)).await;
     assert!(matches!(call.await, Err(BulkheadError::Timeout { .. })));
@@ -108,7 +108,7 @@ async fn blocking_work_is_waited_for(t: Stage) {
     drained.await;
 }
 
-async fn a_bulkhead_at_rest_is_drained_at_once(t: Stage) {
+async fn a_bulkhead_at_rest_is_drained_at_once(t: Harness) {
     let bulkhead = t.bulkhead(config());
     t.succeed(&bulkhead, 1).await;
     assert!(
@@ -119,7 +119,7 @@ async fn a_bulkhead_at_rest_is_drained_at_once(t: Stage) {
     now_or_never(bulkhead.drained());
 }
 
-async fn drained_may_be_asked_by_many_and_given_up(t: Stage) {
+async fn drained_may_be_asked_by_many_and_given_up(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let (control, running) = t.running(&bulkhead).await;
     bulkhead.shutdown();
@@ -140,7 +140,7 @@ async fn drained_may_be_asked_by_many_and_given_up(t: Stage) {
     }
 }
 
-async fn a_bulkhead_can_be_changed_but_not_revived(t: Stage) {
+async fn a_bulkhead_can_be_changed_but_not_revived(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let permit = bulkhead.try_acquire().unwrap();
     bulkhead.shutdown();
@@ -160,7 +160,7 @@ async fn a_bulkhead_can_be_changed_but_not_revived(t: Stage) {
     assert!(matches!(refused, Err(BulkheadError::Shutdown { .. })));
 }
 
-async fn shutdown_during_a_shrink(t: Stage) {
+async fn shutdown_during_a_shrink(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(5));
     let mut held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     bulkhead
@@ -175,7 +175,7 @@ async fn shutdown_during_a_shrink(t: Stage) {
     now_or_never(bulkhead.drained());
 }
 
-async fn dropping_the_last_handle_ends_the_events(t: Stage) {
+async fn dropping_the_last_handle_ends_the_events(t: Harness) {
     let bulkhead = Bulkhead::with_runtime(config(), t.runtime()).unwrap();
     let mut events = bulkhead.events();
     bulkhead.circuit_breaker().unwrap().open();

@@ -8,7 +8,7 @@ use bulkman::bulkhead::BulkheadState;
 use bulkman::circuit_breaker::{CircuitEvent, TransitionCause};
 use bulkman::{Bulkhead, BulkheadConfig, ConfigError};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,7 +56,7 @@ impl Check {
 }
 
 /// Lets the interval pass once the task counts it, until the check has been made so often.
-async fn until_made(t: &Stage, check: &Check, interval: Duration, times: usize) {
+async fn until_made(t: &Harness, check: &Check, interval: Duration, times: usize) {
     while check.made() < times {
         let before = check.made();
         t.until(|| t.timers().0 == 1).await;
@@ -65,7 +65,7 @@ async fn until_made(t: &Stage, check: &Check, interval: Duration, times: usize) 
     }
 }
 
-async fn a_passed_check_starts_half_open_early(t: Stage) {
+async fn a_passed_check_starts_half_open_early(t: Harness) {
     let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
     let mut events = bulkhead.events();
     let check = Check::default();
@@ -86,7 +86,7 @@ async fn a_passed_check_starts_half_open_early(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn a_failed_check_prolongs_nothing(t: Stage) {
+async fn a_failed_check_prolongs_nothing(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let check = Check::default();
     check.start(&bulkhead, 20 * SECOND);
@@ -100,7 +100,7 @@ async fn a_failed_check_prolongs_nothing(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Degraded);
 }
 
-async fn a_check_that_hangs_or_panics_has_failed(t: Stage) {
+async fn a_check_that_hangs_or_panics_has_failed(t: Harness) {
     let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
     let check = Check::default();
     let inside = check.clone();
@@ -128,7 +128,7 @@ async fn a_check_that_hangs_or_panics_has_failed(t: Stage) {
         .await;
 }
 
-async fn it_checks_only_while_open_and_ends_with_the_bulkhead(t: Stage) {
+async fn it_checks_only_while_open_and_ends_with_the_bulkhead(t: Harness) {
     let check = Check {
         passes: Arc::new(AtomicBool::new(true)),
         ..Check::default()
@@ -158,7 +158,7 @@ async fn it_checks_only_while_open_and_ends_with_the_bulkhead(t: Stage) {
 
 /// The dependency was back for a moment: the check that saw it then is older than the probe that
 /// failed since.
-async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Stage) {
+async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Harness) {
     let bulkhead = t.bulkhead(config().isolation_duration(15 * SECOND));
     let check = Check::default();
     let (made, (end, ended)) = (check.clone(), tokio::sync::oneshot::channel::<()>());
@@ -192,7 +192,7 @@ async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Stage) {
     );
 }
 
-async fn a_check_needs_an_interval_and_a_circuit(t: Stage) {
+async fn a_check_needs_an_interval_and_a_circuit(t: Harness) {
     let check = || async { Ok::<_, ()>(()) };
     let zero = t
         .bulkhead(config())

@@ -14,8 +14,8 @@ use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Outcome};
 use futures_lite::FutureExt as _;
 use futures_lite::future::yield_now;
 
-use crate::stage::{Stage, now_or_never};
-use crate::work::{Answer, Crowd};
+use crate::harness::{Harness, now_or_never};
+use crate::operations::{Answer, ConcurrencyCounter};
 
 on_every_runtime![
     returns_the_result_of_the_operation,
@@ -35,7 +35,7 @@ on_every_runtime![
     nested_call_on_one_permit_times_out,
 ];
 
-async fn returns_the_result_of_the_operation(t: Stage) {
+async fn returns_the_result_of_the_operation(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users"));
     assert_eq!(
         bulkhead.execute(async { Ok::<_, ()>("found") }).await,
@@ -49,7 +49,7 @@ async fn returns_the_result_of_the_operation(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn operation_error_keeps_its_source(t: Stage) {
+async fn operation_error_keeps_its_source(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users"));
     let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such user");
     let error = bulkhead
@@ -66,9 +66,9 @@ async fn operation_error_keeps_its_source(t: Stage) {
 }
 
 /// Hazard H37.
-async fn concurrency_limit_holds(t: Stage) {
+async fn concurrency_limit_holds(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(3));
-    let concurrency = Crowd::default();
+    let concurrency = ConcurrencyCounter::default();
     let calls: Vec<_> = (0..50)
         .map(|i| {
             let (bulkhead, concurrency) = (bulkhead.clone(), concurrency.clone());
@@ -88,15 +88,15 @@ async fn concurrency_limit_holds(t: Stage) {
         assert_eq!(call.await, Ok(i));
     }
     assert!(
-        (1..=3).contains(&concurrency.most()),
+        (1..=3).contains(&concurrency.max()),
         "{} ran concurrently",
-        concurrency.most()
+        concurrency.max()
     );
     assert_eq!(bulkhead.stats().successful, 50);
 }
 
 /// Hazard H39b.
-async fn rejects_immediately_without_a_queue(t: Stage) {
+async fn rejects_immediately_without_a_queue(t: Harness) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(1)
@@ -126,7 +126,7 @@ async fn rejects_immediately_without_a_queue(t: Stage) {
 }
 
 /// Hazard H34.
-async fn panic_releases_the_permit_and_propagates(t: Stage) {
+async fn panic_releases_the_permit_and_propagates(t: Harness) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(1)
@@ -151,7 +151,7 @@ async fn panic_releases_the_permit_and_propagates(t: Stage) {
 }
 
 /// Hazard H34.
-async fn panic_in_classifier_counts_as_panic_of_operation(t: Stage) {
+async fn panic_in_classifier_counts_as_panic_of_operation(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1));
     let classifier = |_: &Answer| -> Outcome { panic!("unexpected result") };
     let call = bulkhead
@@ -168,7 +168,7 @@ async fn panic_in_classifier_counts_as_panic_of_operation(t: Stage) {
 }
 
 /// Hazard H86.
-async fn full_rejections_do_not_count_as_failures(t: Stage) {
+async fn full_rejections_do_not_count_as_failures(t: Harness) {
     let config = BulkheadConfig::new("users")
         .max_concurrent_calls(1)
         .max_queue_size(0);
@@ -186,7 +186,7 @@ async fn full_rejections_do_not_count_as_failures(t: Stage) {
 }
 
 /// An operation holds its connection until it is dropped, so its permit is released only then.
-async fn operation_is_dropped_before_its_permit_is_released(t: Stage) {
+async fn operation_is_dropped_before_its_permit_is_released(t: Harness) {
     struct ChecksPermit(Bulkhead, bool);
 
     impl Future for ChecksPermit {
@@ -248,7 +248,7 @@ async fn operation_is_dropped_before_its_permit_is_released(t: Stage) {
     ));
 }
 
-async fn permit_records_each_outcome(t: Stage) {
+async fn permit_records_each_outcome(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1));
     bulkhead.acquire().await.unwrap().succeed();
     bulkhead.acquire().await.unwrap().fail();
@@ -271,7 +271,7 @@ async fn permit_records_each_outcome(t: Stage) {
     );
 }
 
-async fn try_acquire_never_waits(t: Stage) {
+async fn try_acquire_never_waits(t: Harness) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(1)
@@ -287,7 +287,7 @@ async fn try_acquire_never_waits(t: Stage) {
     bulkhead.try_acquire().unwrap().succeed();
 }
 
-async fn wrap_applies_the_limits_of_the_bulkhead(t: Stage) {
+async fn wrap_applies_the_limits_of_the_bulkhead(t: Harness) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(1)
@@ -311,7 +311,7 @@ async fn wrap_applies_the_limits_of_the_bulkhead(t: Stage) {
     drop(permit);
 }
 
-async fn classifier_decides_the_outcome(t: Stage) {
+async fn classifier_decides_the_outcome(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").failure_threshold(2));
     let classifier = |result: &Result<u16, &str>| match result {
         Ok(status) if *status >= 500 => Outcome::Failure,
@@ -339,7 +339,7 @@ async fn classifier_decides_the_outcome(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }
 
-async fn classifier_can_call_its_own_bulkhead(t: Stage) {
+async fn classifier_can_call_its_own_bulkhead(t: Harness) {
     let bulkhead = t.bulkhead(
         BulkheadConfig::new("users")
             .max_concurrent_calls(2)
@@ -368,10 +368,10 @@ async fn classifier_can_call_its_own_bulkhead(t: Stage) {
     assert_eq!(bulkhead.stats().successful, 1);
 }
 
-async fn report_contains_queue_and_run_times(t: Stage) {
+async fn report_contains_queue_and_run_times(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("users").max_concurrent_calls(1));
     let (control, running) = t.running(&bulkhead).await;
-    let (second, operation) = crate::work::work();
+    let (second, operation) = crate::operations::work();
     let reporting = {
         let bulkhead = bulkhead.clone();
         t.spawn(async move { bulkhead.call().execute_with_report(operation).await })
@@ -380,7 +380,7 @@ async fn report_contains_queue_and_run_times(t: Stage) {
     t.advance(Duration::from_millis(300)).await;
     control.succeed();
     running.await.unwrap();
-    t.until(|| second.has_begun()).await;
+    t.until(|| second.has_started()).await;
     t.advance(Duration::from_millis(50)).await;
     second.fail();
     let report = reporting.await;
@@ -410,7 +410,7 @@ async fn report_contains_queue_and_run_times(t: Stage) {
 }
 
 /// Hazard P15.
-async fn nested_call_on_one_permit_times_out(t: Stage) {
+async fn nested_call_on_one_permit_times_out(t: Harness) {
     let limit = Duration::from_secs(1);
     let one = |config: BulkheadConfig| t.bulkhead(config.max_concurrent_calls(1));
     for bulkhead in [

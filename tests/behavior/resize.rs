@@ -6,7 +6,7 @@ use bulkman::circuit_breaker::CircuitState;
 use bulkman::error::TimeoutPhase;
 use bulkman::{BulkheadConfig, BulkheadError, ConfigError};
 
-use crate::stage::{Stage, now_or_never, poll_once};
+use crate::harness::{Harness, now_or_never, poll_once};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -27,7 +27,7 @@ fn config(calls: usize) -> BulkheadConfig {
 }
 
 /// Hazard H39c.
-async fn growing_by_several_permits_serves_several_waiters(t: Stage) {
+async fn growing_by_several_permits_serves_several_waiters(t: Harness) {
     let bulkhead = t.bulkhead(config(1));
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -35,7 +35,7 @@ async fn growing_by_several_permits_serves_several_waiters(t: Stage) {
         queued.push(t.waiting(&bulkhead).await);
     }
     bulkhead.reconfigure(config(4)).unwrap();
-    t.until(|| queued.iter().filter(|(work, _)| work.has_begun()).count() == 3)
+    t.until(|| queued.iter().filter(|(work, _)| work.has_started()).count() == 3)
         .await;
     let stats = bulkhead.stats();
     assert_eq!(
@@ -46,7 +46,7 @@ async fn growing_by_several_permits_serves_several_waiters(t: Stage) {
         ),
         (4, 1, 4)
     );
-    assert!(!queued[3].0.has_begun());
+    assert!(!queued[3].0.has_started());
     control.succeed();
     running.await.unwrap();
     for (work, call) in queued {
@@ -56,7 +56,7 @@ async fn growing_by_several_permits_serves_several_waiters(t: Stage) {
 }
 
 /// Hazard H38.
-async fn shrinking_does_not_wait_for_running_calls(t: Stage) {
+async fn shrinking_does_not_wait_for_running_calls(t: Harness) {
     let bulkhead = t.bulkhead(config(3).max_queue_size(0));
     let mut held: Vec<_> = (0..3).map(|_| bulkhead.try_acquire().unwrap()).collect();
     bulkhead.reconfigure(config(1).max_queue_size(0)).unwrap();
@@ -79,7 +79,7 @@ async fn shrinking_does_not_wait_for_running_calls(t: Stage) {
 }
 
 /// Hazard H38.
-async fn waiters_are_served_after_shrinking(t: Stage) {
+async fn waiters_are_served_after_shrinking(t: Harness) {
     let bulkhead = t.bulkhead(config(4));
     let mut held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     let mut waiter = Box::pin(bulkhead.acquire());
@@ -92,7 +92,7 @@ async fn waiters_are_served_after_shrinking(t: Stage) {
     now_or_never(waiter).unwrap().succeed();
 }
 
-async fn growing_before_all_permits_are_forgotten(t: Stage) {
+async fn growing_before_all_permits_are_forgotten(t: Harness) {
     let bulkhead = t.bulkhead(config(4));
     let held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     bulkhead.reconfigure(config(1)).unwrap();
@@ -109,7 +109,7 @@ async fn growing_before_all_permits_are_forgotten(t: Stage) {
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
-async fn queue_size_changes_for_new_calls_only(t: Stage) {
+async fn queue_size_changes_for_new_calls_only(t: Harness) {
     let bulkhead = t.bulkhead(config(1).max_queue_size(2));
     let permit = bulkhead.try_acquire().unwrap();
     let (mut a, mut b) = (Box::pin(bulkhead.acquire()), Box::pin(bulkhead.acquire()));
@@ -128,7 +128,7 @@ async fn queue_size_changes_for_new_calls_only(t: Stage) {
     now_or_never(b).unwrap().succeed();
 }
 
-async fn waiters_keep_their_deadlines(t: Stage) {
+async fn waiters_keep_their_deadlines(t: Harness) {
     let bulkhead = t.bulkhead(config(1).max_wait(2 * SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let mut waiter = Box::pin(bulkhead.acquire());
@@ -153,7 +153,7 @@ async fn waiters_keep_their_deadlines(t: Stage) {
     permit.succeed();
 }
 
-async fn timeouts_change_for_new_calls_only(t: Stage) {
+async fn timeouts_change_for_new_calls_only(t: Harness) {
     let bulkhead = t.bulkhead(config(2).run_timeout(SECOND));
     let (_never, old) = t.running(&bulkhead).await;
     bulkhead.reconfigure(config(2)).unwrap();
@@ -173,7 +173,7 @@ async fn timeouts_change_for_new_calls_only(t: Stage) {
 }
 
 /// Hazard H88.
-async fn circuit_keeps_its_state(t: Stage) {
+async fn circuit_keeps_its_state(t: Harness) {
     let bulkhead = t.bulkhead(config(2).failure_threshold(2));
     t.fail(&bulkhead, 1).await;
     bulkhead
@@ -190,7 +190,7 @@ async fn circuit_keeps_its_state(t: Stage) {
     assert_eq!(circuit.snapshot().retry_after, Some(20 * SECOND));
 }
 
-async fn rejected_changes_have_no_effect(t: Stage) {
+async fn rejected_changes_have_no_effect(t: Harness) {
     let bulkhead = t.bulkhead(config(2));
     let before = bulkhead.config();
     let renamed = bulkhead

@@ -6,8 +6,8 @@ use bulkman::bulkhead::BulkheadState;
 use bulkman::manager::ManagerError;
 use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager, ConfigError};
 
-use crate::stage::{Stage, now_or_never, poll_once};
-use crate::work::{Answer, work};
+use crate::harness::{Harness, now_or_never, poll_once};
+use crate::operations::{Answer, work};
 
 on_every_runtime![
     a_manager_begins_empty,
@@ -26,11 +26,11 @@ fn config(name: &str) -> BulkheadConfig {
     BulkheadConfig::new(name).max_concurrent_calls(1)
 }
 
-fn manager(t: &Stage) -> BulkheadManager {
+fn manager(t: &Harness) -> BulkheadManager {
     BulkheadManager::new(t.runtime())
 }
 
-async fn a_manager_begins_empty(t: Stage) {
+async fn a_manager_begins_empty(t: Harness) {
     let manager = manager(&t);
     assert!(
         manager.is_empty() && manager.all_stats().is_empty() && manager.health_status().is_empty()
@@ -41,7 +41,7 @@ async fn a_manager_begins_empty(t: Stage) {
     manager.drained().await;
 }
 
-async fn a_name_is_taken_once(t: Stage) {
+async fn a_name_is_taken_once(t: Harness) {
     let manager = manager(&t);
     let made = manager.create_bulkhead(config("database")).unwrap();
     assert_eq!((made.name().as_str(), manager.len()), ("database", 1));
@@ -67,7 +67,7 @@ async fn a_name_is_taken_once(t: Stage) {
     assert!(manager.get_bulkhead("cache").is_none());
 }
 
-async fn a_bulkhead_is_found_by_its_name(t: Stage) {
+async fn a_bulkhead_is_found_by_its_name(t: Harness) {
     let manager = manager(&t);
     let made = manager.create_bulkhead(config("database")).unwrap();
     let found = manager.clone().get_bulkhead("database").unwrap();
@@ -78,7 +78,7 @@ async fn a_bulkhead_is_found_by_its_name(t: Stage) {
     drop(permit);
 }
 
-async fn get_or_create_finds_makes_or_objects(t: Stage) {
+async fn get_or_create_finds_makes_or_objects(t: Harness) {
     let manager = manager(&t);
     let made = manager.get_or_create_bulkhead(config("database")).unwrap();
     let permit = made.try_acquire().unwrap();
@@ -113,7 +113,7 @@ async fn get_or_create_finds_makes_or_objects(t: Stage) {
     assert!(manager.get_or_create_bulkhead(config("database")).is_err());
 }
 
-async fn one_of_many_creators_wins(t: Stage) {
+async fn one_of_many_creators_wins(t: Harness) {
     let manager = manager(&t);
     let creators: Vec<_> = (0..16)
         .map(|_| {
@@ -128,7 +128,7 @@ async fn one_of_many_creators_wins(t: Stage) {
     assert_eq!((made, manager.len()), (1, 1));
 }
 
-async fn a_call_by_name_goes_through_that_bulkhead(t: Stage) {
+async fn a_call_by_name_goes_through_that_bulkhead(t: Harness) {
     let manager = manager(&t);
     let database = manager.create_bulkhead(config("database")).unwrap();
     assert_eq!(
@@ -154,11 +154,11 @@ async fn a_call_by_name_goes_through_that_bulkhead(t: Stage) {
         matches!(&missing, BulkheadError::NotFound { name } if &**name == "cache"),
         "{missing:?}"
     );
-    assert!(missing.is_rejection() && !control.has_begun());
+    assert!(missing.is_rejection() && !control.has_started());
     assert_eq!(missing.to_string(), r#"no bulkhead is named "cache""#);
 }
 
-async fn all_statistics_and_all_conditions(t: Stage) {
+async fn all_statistics_and_all_conditions(t: Harness) {
     let manager = manager(&t);
     for name in ["queue", "cache", "database"] {
         manager
@@ -197,7 +197,7 @@ async fn all_statistics_and_all_conditions(t: Stage) {
     );
 }
 
-async fn a_slow_bulkhead_does_not_slow_another(t: Stage) {
+async fn a_slow_bulkhead_does_not_slow_another(t: Harness) {
     let manager = manager(&t);
     let slow = manager.create_bulkhead(config("slow")).unwrap();
     manager.create_bulkhead(config("fast")).unwrap();
@@ -214,7 +214,7 @@ async fn a_slow_bulkhead_does_not_slow_another(t: Stage) {
 }
 
 /// Hazard H82, H84.
-async fn a_removed_bulkhead_is_forgotten(t: Stage) {
+async fn a_removed_bulkhead_is_forgotten(t: Harness) {
     let manager = manager(&t);
     let first = manager.create_bulkhead(config("database")).unwrap();
     let permit = first.try_acquire().unwrap();
@@ -237,7 +237,7 @@ async fn a_removed_bulkhead_is_forgotten(t: Stage) {
     assert_eq!(manager.len(), 1);
 }
 
-async fn a_manager_shuts_all_down_and_waits_for_all(t: Stage) {
+async fn a_manager_shuts_all_down_and_waits_for_all(t: Harness) {
     let manager = manager(&t);
     let database = manager.create_bulkhead(config("database")).unwrap();
     manager.create_bulkhead(config("cache")).unwrap();

@@ -7,8 +7,8 @@ use bulkman::bulkhead::BulkheadState;
 use bulkman::error::TimeoutPhase;
 use bulkman::{BulkheadConfig, BulkheadError, Outcome};
 
-use crate::stage::{Stage, now_or_never};
-use crate::work::{Answer, work};
+use crate::harness::{Harness, now_or_never};
+use crate::operations::{Answer, work};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -33,7 +33,7 @@ fn config() -> BulkheadConfig {
 }
 
 /// Hazard P02.
-async fn timeout_while_running_counts_as_failure(t: Stage) {
+async fn timeout_while_running_counts_as_failure(t: Harness) {
     let bulkhead = t.bulkhead(config().timeout(SECOND).failure_threshold(3));
     for _ in 0..3 {
         let (_never, call) = t.running(&bulkhead).await;
@@ -54,13 +54,13 @@ async fn timeout_while_running_counts_as_failure(t: Stage) {
     );
 }
 
-async fn timeout_limits_wait_and_run_together(t: Stage) {
+async fn timeout_limits_wait_and_run_together(t: Harness) {
     let bulkhead = t.bulkhead(config().timeout(10 * SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
     t.advance(4 * SECOND).await;
     permit.succeed();
-    t.until(|| never.has_begun()).await;
+    t.until(|| never.has_started()).await;
     t.advance(6 * SECOND).await;
     let error = call.await.unwrap_err();
     let BulkheadError::Timeout {
@@ -78,14 +78,14 @@ async fn timeout_limits_wait_and_run_together(t: Stage) {
 }
 
 /// Hazard H50.
-async fn wait_does_not_reduce_the_run_timeout(t: Stage) {
+async fn wait_does_not_reduce_the_run_timeout(t: Harness) {
     let bulkhead = t.bulkhead(config().run_timeout(5 * SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
     t.advance(100 * SECOND).await;
     assert!(!call.is_finished());
     permit.succeed();
-    t.until(|| never.has_begun()).await;
+    t.until(|| never.has_started()).await;
     t.advance(4 * SECOND).await;
     assert!(!call.is_finished());
     t.advance(SECOND).await;
@@ -101,13 +101,13 @@ async fn wait_does_not_reduce_the_run_timeout(t: Stage) {
     assert_eq!(ran, 5 * SECOND);
 }
 
-async fn timeout_of_a_mostly_queued_call_is_ignored(t: Stage) {
+async fn timeout_of_a_mostly_queued_call_is_ignored(t: Harness) {
     let bulkhead = t.bulkhead(config().timeout(10 * SECOND).failure_threshold(1));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
     t.advance(6 * SECOND).await;
     permit.succeed();
-    t.until(|| never.has_begun()).await;
+    t.until(|| never.has_started()).await;
     t.advance(4 * SECOND).await;
     assert!(matches!(
         call.await,
@@ -124,14 +124,14 @@ async fn timeout_of_a_mostly_queued_call_is_ignored(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn run_timeout_of_a_mostly_queued_call_is_a_failure(t: Stage) {
+async fn run_timeout_of_a_mostly_queued_call_is_a_failure(t: Harness) {
     let limits = config().timeout(10 * SECOND).run_timeout(2 * SECOND);
     let bulkhead = t.bulkhead(limits.failure_threshold(1));
     let permit = bulkhead.try_acquire().unwrap();
     let (never, call) = t.waiting(&bulkhead).await;
     t.advance(6 * SECOND).await;
     permit.succeed();
-    t.until(|| never.has_begun()).await;
+    t.until(|| never.has_started()).await;
     t.advance(2 * SECOND).await;
     assert!(matches!(
         call.await,
@@ -147,7 +147,7 @@ async fn run_timeout_of_a_mostly_queued_call_is_a_failure(t: Stage) {
 }
 
 /// Hazard H54.
-async fn timeout_in_half_open_is_a_failed_probe(t: Stage) {
+async fn timeout_in_half_open_is_a_failed_probe(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(1).run_timeout(SECOND));
     t.fail(&bulkhead, 1).await;
     t.advance(30 * SECOND).await;
@@ -159,7 +159,7 @@ async fn timeout_in_half_open_is_a_failed_probe(t: Stage) {
 }
 
 /// Hazard H54.
-async fn cancelled_call_does_not_count_as_success(t: Stage) {
+async fn cancelled_call_does_not_count_as_success(t: Harness) {
     let bulkhead = t.bulkhead(config().failure_threshold(2).success_threshold(1));
     // A cancellation does not reset the count of consecutive failures.
     t.fail(&bulkhead, 1).await;
@@ -176,7 +176,7 @@ async fn cancelled_call_does_not_count_as_success(t: Stage) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn call_options_override_the_configured_limits(t: Stage) {
+async fn call_options_override_the_configured_limits(t: Harness) {
     let bulkhead = t.bulkhead(config().timeout(100 * SECOND));
     for (call, limit) in [
         (bulkhead.call().timeout(SECOND), SECOND),
@@ -190,9 +190,9 @@ async fn call_options_override_the_configured_limits(t: Stage) {
         ),
     ] {
         let mut running = Box::pin(call.execute_with_report(pending::<Answer>()));
-        assert!(crate::stage::poll_once(running.as_mut()).is_pending());
+        assert!(crate::harness::poll_once(running.as_mut()).is_pending());
         t.advance(limit - Duration::from_millis(1)).await;
-        assert!(crate::stage::poll_once(running.as_mut()).is_pending());
+        assert!(crate::harness::poll_once(running.as_mut()).is_pending());
         t.advance(Duration::from_millis(1)).await;
         let report = now_or_never(running);
         assert!(matches!(
@@ -206,7 +206,7 @@ async fn call_options_override_the_configured_limits(t: Stage) {
     }
 }
 
-async fn call_options_can_remove_the_configured_limits(t: Stage) {
+async fn call_options_can_remove_the_configured_limits(t: Harness) {
     let bulkhead = t.bulkhead(
         config()
             .timeout(SECOND)
@@ -230,14 +230,14 @@ async fn call_options_can_remove_the_configured_limits(t: Stage) {
     t.until(|| bulkhead.stats().waiting == 1).await;
     t.advance(3600 * SECOND).await;
     permit.succeed();
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     t.advance(3600 * SECOND).await;
     control.succeed();
     assert_eq!(call.await, Ok(1));
 }
 
 /// A configuration rejects zero. A call accepts it, because it may have no time left.
-async fn zero_limits_admit_calls_that_are_ready(t: Stage) {
+async fn zero_limits_admit_calls_that_are_ready(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let zero = || bulkhead.call().timeout(Duration::ZERO);
     assert_eq!(zero().execute(async { Answer::Ok(1) }).await, Ok(1));
@@ -299,7 +299,7 @@ async fn zero_limits_admit_calls_that_are_ready(t: Stage) {
     );
 }
 
-async fn timeout_error_contains_phase_and_times(t: Stage) {
+async fn timeout_error_contains_phase_and_times(t: Harness) {
     let bulkhead = t.bulkhead(config().run_timeout(SECOND));
     let (_never, call) = t.running(&bulkhead).await;
     t.advance(SECOND).await;
@@ -313,7 +313,7 @@ async fn timeout_error_contains_phase_and_times(t: Stage) {
     assert_eq!(t.elapsed(), SECOND);
 }
 
-async fn operation_within_its_deadline_succeeds(t: Stage) {
+async fn operation_within_its_deadline_succeeds(t: Harness) {
     let bulkhead = t.bulkhead(config().timeout(SECOND));
     let (control, call) = t.running(&bulkhead).await;
     t.advance(SECOND - Duration::from_millis(1)).await;
@@ -327,7 +327,7 @@ async fn operation_within_its_deadline_succeeds(t: Stage) {
 }
 
 /// Hazard H55, H56.
-async fn timer_is_created_lazily_and_dropped_with_the_call(t: Stage) {
+async fn timer_is_created_lazily_and_dropped_with_the_call(t: Harness) {
     let bulkhead = t.bulkhead(
         config()
             .timeout(SECOND)
@@ -344,7 +344,7 @@ async fn timer_is_created_lazily_and_dropped_with_the_call(t: Stage) {
     for number in 1..=50 {
         let mut call = Box::pin(bulkhead.execute(pending::<Answer>()));
         for _ in 0..10 {
-            assert!(crate::stage::poll_once(call.as_mut()).is_pending());
+            assert!(crate::harness::poll_once(call.as_mut()).is_pending());
         }
         assert_eq!(t.timers(), (1, number), "each call creates one timer");
         drop(call);

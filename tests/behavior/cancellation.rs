@@ -13,8 +13,8 @@ use bulkman::error::TimeoutPhase;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 use futures_lite::future::yield_now;
 
-use crate::stage::{Stage, poll_once};
-use crate::work::{Answer, Outcome, blocking_work};
+use crate::harness::{Harness, poll_once};
+use crate::operations::{Answer, Outcome, blocking_work};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ enum Behavior {
 macro_rules! product {
     ($($phase:ident: $($name:ident $behavior:ident),+;)+) => {
         $($(
-            async fn $name(t: Stage) {
+            async fn $name(t: Harness) {
                 $phase(t, Behavior::$behavior).await;
             }
         )+)+
@@ -46,7 +46,7 @@ product! {
     blocking: blocking_ready Ready, blocking_error Error, blocking_slow Slow, blocking_never Never;
 }
 
-fn bulkhead(t: &Stage) -> Bulkhead {
+fn bulkhead(t: &Harness) -> Bulkhead {
     t.bulkhead(
         BulkheadConfig::new("files")
             .max_concurrent_calls(1)
@@ -68,7 +68,7 @@ async fn operation_with(behavior: Behavior) -> Answer {
 }
 
 /// The call is dropped while it waits, so the operation is never polled.
-async fn queue(t: Stage, behavior: Behavior) {
+async fn queue(t: Harness, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
     let permit = bulkhead.try_acquire().unwrap();
     let mut polled = false;
@@ -91,7 +91,7 @@ async fn queue(t: Stage, behavior: Behavior) {
 }
 
 /// The call is dropped after its first poll, at which it may have completed.
-async fn operation(t: Stage, behavior: Behavior) {
+async fn operation(t: Harness, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
     let mut call = Box::pin(bulkhead.execute(operation_with(behavior)));
     check_first(behavior, poll_once(call.as_mut()));
@@ -110,7 +110,7 @@ async fn operation(t: Stage, behavior: Behavior) {
 
 /// The deadline has passed at the second poll, so the call has completed or timed out when it is
 /// dropped.
-async fn timeout(t: Stage, behavior: Behavior) {
+async fn timeout(t: Harness, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
     let mut call = Box::pin(bulkhead.execute(operation_with(behavior)));
     check_first(behavior, poll_once(call.as_mut()));
@@ -138,12 +138,12 @@ async fn timeout(t: Stage, behavior: Behavior) {
 
 /// The call is dropped while its closure runs. The closure keeps the permit until it ends, and its
 /// outcome counts.
-async fn blocking(t: Stage, behavior: Behavior) {
+async fn blocking(t: Harness, behavior: Behavior) {
     let bulkhead = bulkhead(&t);
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
     assert!(poll_once(call.as_mut()).is_pending());
-    t.until(|| control.has_begun()).await;
+    t.until(|| control.has_started()).await;
     drop(call);
     assert_eq!(bulkhead.stats().permits_in_use, 1);
     let failed = match behavior {
@@ -193,7 +193,7 @@ fn check_first(behavior: Behavior, polled: Poll<Outcome>) {
 
 /// Asserts that the call has left nothing but the expected counts.
 fn assert_nothing_left<'a>(
-    t: &'a Stage,
+    t: &'a Harness,
     bulkhead: &'a Bulkhead,
     has_counted: impl Fn(&BulkheadStats) -> bool + 'a,
 ) -> Pin<Box<dyn Future<Output = ()> + 'a>> {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Priority, QueueOrder};
 
-use crate::stage::{Stage, Task, now_or_never, poll_once};
-use crate::work::{Answer, Outcome};
+use crate::harness::{Harness, Task, now_or_never, poll_once};
+use crate::operations::{Answer, Outcome};
 
 on_every_runtime![
     fifo_serves_calls_in_the_order_of_arrival,
@@ -24,7 +24,7 @@ type Log = Arc<Mutex<Vec<usize>>>;
 
 /// Enqueues a call that logs its number when it runs.
 async fn enqueue(
-    t: &Stage,
+    t: &Harness,
     bulkhead: &Bulkhead,
     log: &Log,
     number: usize,
@@ -49,7 +49,7 @@ fn one(order: QueueOrder) -> BulkheadConfig {
         .queue_order(order)
 }
 
-async fn served(t: &Stage, config: BulkheadConfig, arrivals: &[(usize, Priority)]) -> Vec<usize> {
+async fn served(t: &Harness, config: BulkheadConfig, arrivals: &[(usize, Priority)]) -> Vec<usize> {
     let bulkhead = t.bulkhead(config);
     let log = Log::default();
     let (control, running) = t.running(&bulkhead).await;
@@ -65,7 +65,7 @@ async fn served(t: &Stage, config: BulkheadConfig, arrivals: &[(usize, Priority)
     log.lock().unwrap().clone()
 }
 
-async fn fifo_serves_calls_in_the_order_of_arrival(t: Stage) {
+async fn fifo_serves_calls_in_the_order_of_arrival(t: Harness) {
     let arrivals: Vec<_> = (0..20).map(|number| (number, Priority::Normal)).collect();
     assert_eq!(
         served(&t, one(QueueOrder::Fifo), &arrivals).await,
@@ -73,7 +73,7 @@ async fn fifo_serves_calls_in_the_order_of_arrival(t: Stage) {
     );
 }
 
-async fn higher_priorities_are_served_first(t: Stage) {
+async fn higher_priorities_are_served_first(t: Harness) {
     use Priority::{High, Low, Normal};
     let arrivals = [
         (0, Low),
@@ -90,7 +90,7 @@ async fn higher_priorities_are_served_first(t: Stage) {
     assert!(Low < Normal && Normal < High && Priority::default() == Normal);
 }
 
-async fn lifo_serves_the_newest_call_first(t: Stage) {
+async fn lifo_serves_the_newest_call_first(t: Harness) {
     use Priority::{High, Normal};
     let arrivals = [(0, Normal), (1, High), (2, Normal), (3, High), (4, Normal)];
     assert_eq!(
@@ -100,7 +100,7 @@ async fn lifo_serves_the_newest_call_first(t: Stage) {
 }
 
 /// Hazard H39.
-async fn new_calls_never_overtake_a_waiter(t: Stage) {
+async fn new_calls_never_overtake_a_waiter(t: Harness) {
     let bulkhead = t.bulkhead(one(QueueOrder::Fifo));
     let permit = bulkhead.try_acquire().unwrap();
     let mut first = Box::pin(bulkhead.acquire());
@@ -120,7 +120,7 @@ async fn new_calls_never_overtake_a_waiter(t: Stage) {
 /// In a full queue of capacity 1, a waiter that was just granted keeps its permit.
 ///
 /// Hazard H39.
-async fn new_calls_do_not_displace_a_granted_waiter(t: Stage) {
+async fn new_calls_do_not_displace_a_granted_waiter(t: Harness) {
     let bulkhead = t.bulkhead(one(QueueOrder::Fifo).max_queue_size(1));
     let permit = bulkhead.try_acquire().unwrap();
     let mut queued = Box::pin(bulkhead.acquire());
@@ -137,7 +137,7 @@ async fn new_calls_do_not_displace_a_granted_waiter(t: Stage) {
     assert_eq!(bulkhead.stats().rejected.full, 1);
 }
 
-async fn priority_and_lifo_never_evict_a_waiter(t: Stage) {
+async fn priority_and_lifo_never_evict_a_waiter(t: Harness) {
     let bulkhead = t.bulkhead(one(QueueOrder::Lifo).max_queue_size(1));
     let permit = bulkhead.try_acquire().unwrap();
     let mut low = Box::pin(bulkhead.call().priority(Priority::Low).acquire());
@@ -151,7 +151,7 @@ async fn priority_and_lifo_never_evict_a_waiter(t: Stage) {
     now_or_never(low).unwrap().succeed();
 }
 
-async fn queue_size_is_bounded(t: Stage) {
+async fn queue_size_is_bounded(t: Harness) {
     let config = BulkheadConfig::new("orders")
         .max_concurrent_calls(2)
         .max_queue_size(3);
@@ -185,14 +185,14 @@ async fn queue_size_is_bounded(t: Stage) {
 }
 
 /// Hazard H31.
-async fn queued_calls_run_and_release_their_permit(t: Stage) {
+async fn queued_calls_run_and_release_their_permit(t: Harness) {
     let bulkhead = t.bulkhead(one(QueueOrder::Fifo));
     let (first, running) = t.running(&bulkhead).await;
     let (second, queued) = t.waiting(&bulkhead).await;
-    assert!(!second.has_begun());
+    assert!(!second.has_started());
     first.succeed();
     assert_eq!(running.await, Ok(1));
-    t.until(|| second.has_begun()).await;
+    t.until(|| second.has_started()).await;
     assert_eq!(bulkhead.stats().permits_in_use, 1);
     second.fail();
     assert!(queued.await.is_err());
@@ -200,7 +200,7 @@ async fn queued_calls_run_and_release_their_permit(t: Stage) {
 }
 
 /// A waiter gets its permit even if the waiter before it has not run yet.
-async fn two_consecutive_releases_serve_two_waiters(t: Stage) {
+async fn two_consecutive_releases_serve_two_waiters(t: Harness) {
     let bulkhead = t.bulkhead(BulkheadConfig::new("orders").max_concurrent_calls(2));
     let (a, b) = (
         bulkhead.try_acquire().unwrap(),
@@ -218,7 +218,7 @@ async fn two_consecutive_releases_serve_two_waiters(t: Stage) {
     second.succeed();
 }
 
-async fn many_tasks_complete_with_few_permits(t: Stage) {
+async fn many_tasks_complete_with_few_permits(t: Harness) {
     let config = BulkheadConfig::new("orders")
         .max_concurrent_calls(5)
         .max_queue_size(500);

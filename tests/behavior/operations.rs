@@ -15,7 +15,7 @@ pub(crate) type Outcome = Result<u32, BulkheadError<&'static str>>;
 ///
 /// If the control is dropped, an asynchronous operation stays pending.
 pub(crate) struct Work {
-    begun: Arc<AtomicBool>,
+    started: Arc<AtomicBool>,
     end: End,
 }
 
@@ -26,14 +26,14 @@ enum End {
 
 /// Creates an asynchronous operation and its control.
 pub(crate) fn work() -> (Work, impl Future<Output = Answer> + Send + 'static) {
-    let begun = Arc::new(AtomicBool::new(false));
+    let started = Arc::new(AtomicBool::new(false));
     let (end, answer) = oneshot::channel();
     let control = Work {
-        begun: Arc::clone(&begun),
+        started: Arc::clone(&started),
         end: End::Async(end),
     };
     let operation = async move {
-        begun.store(true, Ordering::SeqCst);
+        started.store(true, Ordering::SeqCst);
         match answer.await {
             Ok(answer) => answer,
             Err(_) => pending().await,
@@ -46,22 +46,22 @@ pub(crate) fn work() -> (Work, impl Future<Output = Answer> + Send + 'static) {
 ///
 /// If the control is dropped, the operation ends with an error.
 pub(crate) fn blocking_work() -> (Work, impl FnOnce() -> Answer + Send + 'static) {
-    let begun = Arc::new(AtomicBool::new(false));
+    let started = Arc::new(AtomicBool::new(false));
     let (end, answer) = mpsc::channel();
     let control = Work {
-        begun: Arc::clone(&begun),
+        started: Arc::clone(&started),
         end: End::Blocking(end),
     };
     let operation = move || {
-        begun.store(true, Ordering::SeqCst);
+        started.store(true, Ordering::SeqCst);
         answer.recv().unwrap_or(Err("abandoned"))
     };
     (control, operation)
 }
 
 impl Work {
-    pub(crate) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst)
+    pub(crate) fn has_started(&self) -> bool {
+        self.started.load(Ordering::SeqCst)
     }
 
     pub(crate) fn succeed(self) {
@@ -83,21 +83,21 @@ impl Work {
 
 /// Counts the operations that run at once, and the largest number of them.
 #[derive(Clone, Default)]
-pub(crate) struct Crowd(Arc<(AtomicUsize, AtomicUsize)>);
+pub(crate) struct ConcurrencyCounter(Arc<(AtomicUsize, AtomicUsize)>);
 
-impl Crowd {
+impl ConcurrencyCounter {
     pub(crate) fn enter(&self) -> Inside<'_> {
         let now = self.0.0.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.1.fetch_max(now, Ordering::SeqCst);
         Inside(self)
     }
 
-    pub(crate) fn most(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         self.0.1.load(Ordering::SeqCst)
     }
 }
 
-pub(crate) struct Inside<'a>(&'a Crowd);
+pub(crate) struct Inside<'a>(&'a ConcurrencyCounter);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {

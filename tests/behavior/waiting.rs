@@ -7,8 +7,8 @@ use bulkman::circuit_breaker::CircuitState;
 use bulkman::error::{RejectionReason, TimeoutPhase};
 use bulkman::{BulkheadConfig, BulkheadError};
 
-use crate::stage::{Stage, now_or_never, poll_once};
-use crate::work::{Answer, work};
+use crate::harness::{Harness, now_or_never, poll_once};
+use crate::operations::{Answer, work};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -51,7 +51,7 @@ fn assert_timed_out_in_queue(error: &BulkheadError<impl std::fmt::Debug>, waited
     assert!(error.is_rejection());
 }
 
-async fn wait_ends_exactly_at_max_wait(t: Stage) {
+async fn wait_ends_exactly_at_max_wait(t: Harness) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -60,14 +60,14 @@ async fn wait_ends_exactly_at_max_wait(t: Stage) {
     assert_eq!(bulkhead.stats().waiting, 1);
     t.advance(Duration::from_millis(1)).await;
     assert_timed_out_in_queue(&queued.await.unwrap_err(), SECOND);
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
     assert_eq!(bulkhead.stats().waiting, 0);
     control.succeed();
     running.await.unwrap();
 }
 
 /// Hazard H30.
-async fn timed_out_waiters_leak_no_permit(t: Stage) {
+async fn timed_out_waiters_leak_no_permit(t: Harness) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     for _ in 0..3 {
         let (control, running) = t.running(&bulkhead).await;
@@ -84,7 +84,7 @@ async fn timed_out_waiters_leak_no_permit(t: Stage) {
 /// At the deadline, the release runs before the timer of the waiter: the waiter has expired.
 ///
 /// Hazard H36.
-async fn permit_released_at_the_deadline_goes_to_the_next_waiter(t: Stage) {
+async fn permit_released_at_the_deadline_goes_to_the_next_waiter(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut first = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
@@ -98,7 +98,7 @@ async fn permit_released_at_the_deadline_goes_to_the_next_waiter(t: Stage) {
 }
 
 /// Hazard H36.
-async fn waiter_granted_in_time_keeps_its_permit_after_max_wait(t: Stage) {
+async fn waiter_granted_in_time_keeps_its_permit_after_max_wait(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut waiter = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
@@ -110,7 +110,7 @@ async fn waiter_granted_in_time_keeps_its_permit_after_max_wait(t: Stage) {
     now_or_never(waiter).unwrap().succeed();
 }
 
-async fn granted_waiter_does_not_run_after_its_total_timeout(t: Stage) {
+async fn granted_waiter_does_not_run_after_its_total_timeout(t: Harness) {
     let bulkhead = t.bulkhead(one().timeout(SECOND));
     let permit = bulkhead.try_acquire().unwrap();
     let (control, operation) = work();
@@ -119,12 +119,12 @@ async fn granted_waiter_does_not_run_after_its_total_timeout(t: Stage) {
     permit.succeed();
     t.advance(2 * SECOND).await;
     assert_timed_out_in_queue(&now_or_never(waiter).unwrap_err(), 2 * SECOND);
-    assert!(!control.has_begun());
+    assert!(!control.has_started());
     t.succeed(&bulkhead, 1).await;
 }
 
 /// Hazard H51.
-async fn calls_that_timed_out_in_the_queue_never_run(t: Stage) {
+async fn calls_that_timed_out_in_the_queue_never_run(t: Harness) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -133,12 +133,12 @@ async fn calls_that_timed_out_in_the_queue_never_run(t: Stage) {
     control.succeed();
     running.await.unwrap();
     t.succeed(&bulkhead, 1).await;
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
     let stats = bulkhead.stats();
     assert_eq!((stats.started, stats.rejected.timed_out_in_queue), (2, 1));
 }
 
-async fn waiters_past_their_deadline_are_skipped(t: Stage) {
+async fn waiters_past_their_deadline_are_skipped(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut short = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
@@ -152,7 +152,7 @@ async fn waiters_past_their_deadline_are_skipped(t: Stage) {
 }
 
 /// Hazard H32, H39a.
-async fn cancelled_waiters_leave_the_queue_immediately(t: Stage) {
+async fn cancelled_waiters_leave_the_queue_immediately(t: Harness) {
     let bulkhead = t.bulkhead(one().max_queue_size(1));
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -168,14 +168,14 @@ async fn cancelled_waiters_leave_the_queue_immediately(t: Stage) {
     let (second, next) = t.waiting(&bulkhead).await;
     control.succeed();
     running.await.unwrap();
-    t.until(|| second.has_begun()).await;
+    t.until(|| second.has_started()).await;
     second.succeed();
     assert_eq!(next.await, Ok(1));
-    assert!(!never.has_begun());
+    assert!(!never.has_started());
 }
 
 /// Hazard H33.
-async fn waiter_cancelled_after_its_grant_passes_the_permit_on(t: Stage) {
+async fn waiter_cancelled_after_its_grant_passes_the_permit_on(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let permit = bulkhead.try_acquire().unwrap();
     let mut granted = Box::pin(bulkhead.acquire());
@@ -195,7 +195,7 @@ async fn waiter_cancelled_after_its_grant_passes_the_permit_on(t: Stage) {
 }
 
 /// Hazard P03.
-async fn waiters_are_rejected_when_the_circuit_opens(t: Stage) {
+async fn waiters_are_rejected_when_the_circuit_opens(t: Harness) {
     let bulkhead = t.bulkhead(one().failure_threshold(1));
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -215,7 +215,7 @@ async fn waiters_are_rejected_when_the_circuit_opens(t: Stage) {
             panic!("{rejected:?}");
         };
         assert_eq!(retry_after, Some(Duration::from_secs(30)));
-        assert!(!never.has_begun());
+        assert!(!never.has_started());
     }
     let stats = bulkhead.stats();
     assert_eq!((stats.started, stats.rejected.circuit_open), (1, 49));
@@ -224,7 +224,7 @@ async fn waiters_are_rejected_when_the_circuit_opens(t: Stage) {
 /// The waiters are rejected while the permit is still held: this needs no release.
 ///
 /// Hazard P03.
-async fn waiters_are_rejected_when_the_circuit_is_forced_open(t: Stage) {
+async fn waiters_are_rejected_when_the_circuit_is_forced_open(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let (control, running) = t.running(&bulkhead).await;
     let (never, queued) = t.waiting(&bulkhead).await;
@@ -238,14 +238,14 @@ async fn waiters_are_rejected_when_the_circuit_is_forced_open(t: Stage) {
             ..
         }
     ));
-    assert!(!never.has_begun() && !running.is_finished());
+    assert!(!never.has_started() && !running.is_finished());
     control.succeed();
     // The running call is not affected.
     assert_eq!(running.await, Ok(1));
     assert_eq!(bulkhead.stats().rejected.forced_open, 1);
 }
 
-async fn calls_wait_again_after_a_reset(t: Stage) {
+async fn calls_wait_again_after_a_reset(t: Harness) {
     let bulkhead = t.bulkhead(one());
     let (control, running) = t.running(&bulkhead).await;
     let circuit = bulkhead.circuit_breaker().unwrap();
@@ -261,7 +261,7 @@ async fn calls_wait_again_after_a_reset(t: Stage) {
 }
 
 /// Hazard P07.
-async fn timeout_in_the_queue_does_not_change_the_active_count(t: Stage) {
+async fn timeout_in_the_queue_does_not_change_the_active_count(t: Harness) {
     let bulkhead = t.bulkhead(one().max_wait(SECOND));
     let (control, running) = t.running(&bulkhead).await;
     let (_never, queued) = t.waiting(&bulkhead).await;

@@ -1,6 +1,6 @@
 //! The circuit breaker of a bulkhead: when it opens, what it rejects, how it recovers.
 //!
-//! `tests/scenarios.rs` tests its rules and windows step by step.
+//! `tests/scenarios/main.rs` tests its rules and windows step by step.
 
 use std::time::Duration;
 

@@ -3,13 +3,9 @@
 //! `scenarios/README.md` describes their format. The environment variable `BULKMAN_SCENARIOS` adds
 //! directories, separated by colons. Any unknown file, operation, key or expectation is a failure.
 
-#[path = "scenarios/breaker.rs"]
 mod breaker;
-#[path = "scenarios/bulkhead.rs"]
 mod bulkhead;
-#[path = "scenarios/parse.rs"]
 mod parse;
-#[path = "scenarios/window.rs"]
 mod window;
 
 use std::fmt::Write as _;

@@ -1,14 +1,10 @@
 //! Faulty user code and extreme values: each has a defined result, and nothing hangs.
 
-#[path = "hostile/limits.rs"]
 mod limits;
-#[path = "hostile/names.rs"]
 mod names;
-#[path = "hostile/panics.rs"]
 mod panics;
-#[path = "hostile/wakers.rs"]
 mod wakers;
-#[path = "support/watchdog.rs"]
+#[path = "../support/watchdog.rs"]
 mod watchdog;
 
 use std::future::Future;

@@ -72,3 +72,8 @@ pub use error::BulkheadError;
 pub use manager::BulkheadManager;
 pub use queue::{Priority, QueueOrder};
 pub use runtime::Runtime;
+
+/// Tests the example of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

@@ -39,12 +39,12 @@ impl Driver {
             Step::Publish { .. } => self.publish(session, id, asked).await,
             Step::StartProbing { base } => {
                 let change = StoreChange::HalfOpen {
-                    plan: self.plan(&circuit),
+                    probe_policy: self.plan(&circuit),
                 };
                 let operation = self.pace.operation();
                 let transition = StoreTransition {
                     not_after: self.not_after(asked),
-                    by: Arc::clone(&self.author),
+                    author: Arc::clone(&self.author),
                     reason: Arc::from("isolation_over"),
                     ..StoreTransition::new(name, base, change, operation)
                 };
@@ -78,7 +78,7 @@ impl Driver {
                 let wait = circuit.next_isolation().unwrap_or_default();
                 let mut report = ProbeResult::new(request, lease, verdict.success, wait, operation);
                 report.slow = verdict.slow;
-                report.by = Arc::clone(&self.author);
+                report.author = Arc::clone(&self.author);
                 report.reason = Arc::from(if verdict.success {
                     "probes_succeeded"
                 } else {
@@ -173,7 +173,7 @@ impl Driver {
     pub(super) fn take_change(&mut self, after: &Snapshot) {
         let now = self.now();
         let late = self.clock.map_or(Duration::ZERO, |(reading, taken)| {
-            let reading = reading.after(now.saturating_duration_since(taken));
+            let reading = reading.saturating_add(now.saturating_duration_since(taken));
             Duration::from_micros(reading.0.saturating_sub(after.now.0).max(0).unsigned_abs())
         });
         for view in &after.circuits {
@@ -221,7 +221,10 @@ impl Driver {
         if deltas.is_empty() {
             return Ok(());
         }
-        for total in self.ask(session.add_counts(rule.window, &deltas)).await? {
+        for total in self
+            .ask(session.add_counts(rule.sliding_window, &deltas))
+            .await?
+        {
             if rule.opens(total.successes, total.failures) {
                 self.open_by_counts(&total.circuit, total.epoch);
             }
@@ -298,7 +301,11 @@ impl Driver {
     /// In the store's time: when this operation will have been given up.
     pub(super) fn not_after(&self, now: Instant) -> Option<StoreTime> {
         let (reading, taken) = self.clock?;
-        Some(reading.after(now.saturating_duration_since(taken) + self.settings.operation_timeout))
+        Some(
+            reading.saturating_add(
+                now.saturating_duration_since(taken) + self.settings.operation_timeout,
+            ),
+        )
     }
 
     /// Other circuits of this process with the same name hear of it too.

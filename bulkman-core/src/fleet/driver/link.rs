@@ -182,7 +182,7 @@ impl Driver {
         let Some((before, taken)) = self.clock else {
             return;
         };
-        let expected = before.after(now.saturating_duration_since(taken));
+        let expected = before.saturating_add(now.saturating_duration_since(taken));
         let step = Duration::from_micros(reading.0.abs_diff(expected.0));
         if step > CLOCK_TOLERANCE + self.settings.operation_timeout {
             self.hub.emit(FleetEvent::ClockStepped {

@@ -57,20 +57,20 @@ impl Driver {
     ) -> StoreTransition {
         let change = match pending.target {
             FleetState::Open => {
-                let wait = pending
+                let open_for = pending
                     .until
                     .map_or(Duration::MAX, |until| until.saturating_duration_since(now));
-                StoreChange::Open { wait }
+                StoreChange::Open { open_for }
             }
             FleetState::HalfOpen => StoreChange::HalfOpen {
-                plan: self.plan(&slot.circuit),
+                probe_policy: self.plan(&slot.circuit),
             },
             _ => StoreChange::Close,
         };
         StoreTransition {
-            by_hand: pending.by_hand,
+            manual: pending.by_hand,
             not_after: self.not_after(now),
-            by: Arc::clone(&self.author),
+            author: Arc::clone(&self.author),
             reason: Arc::from(pending.cause.as_str()),
             ..StoreTransition::new(slot.name.clone(), base, change, pending.operation)
         }
@@ -94,8 +94,8 @@ impl Driver {
         for ((id, transition), answer) in answers {
             match answer {
                 TransitionResult::Applied(view) => self.applied(id, transition, &view, now),
-                TransitionResult::Rejected { why, current } => {
-                    too_late |= self.refused(id, transition.operation, why, &current, now);
+                TransitionResult::Rejected { reason, current } => {
+                    too_late |= self.refused(id, transition.operation, reason, &current, now);
                 }
                 TransitionResult::UnknownCircuit => unknown = true,
             }
@@ -120,7 +120,7 @@ impl Driver {
         self.ledger.hear(view);
         self.spread(id, view);
         let ask_now =
-            matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
+            matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.manual;
         self.with_member(id, |member| {
             let ending = member.made(transition.operation, view, now);
             if ask_now {
@@ -172,15 +172,15 @@ impl Driver {
                 self.with_member(id, |member| member.counted(operation));
                 Ok(())
             }
-            VoteResult::Refused { why, current } => {
-                let too_late = self.refused(id, operation, why, &current, now);
+            VoteResult::Rejected { reason, current } => {
+                let too_late = self.refused(id, operation, reason, &current, now);
                 if too_late {
                     self.look(session).await.map(drop)
                 } else {
                     Ok(())
                 }
             }
-            VoteResult::Unknown => self.register(session).await,
+            VoteResult::UnknownCircuit => self.register(session).await,
         }
     }
 }

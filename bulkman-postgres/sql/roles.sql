@@ -1,6 +1,7 @@
 -- Three group roles with the minimal privileges, to be granted to login roles.
 --
--- Run it after `schema.sql`, as a role that may create roles and owns the schema, or as a superuser:
+-- Run it after `schema.sql`, as a role that may create roles and owns the schema, or as a
+-- superuser:
 --
 --     psql --single-transaction --set ON_ERROR_STOP=1 --file roles.sql
 --

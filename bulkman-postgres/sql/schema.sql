@@ -1,4 +1,5 @@
--- The tables and functions with which bulkman shares the circuits of a fleet. PostgreSQL 13 or newer.
+-- The tables and functions with which bulkman shares the circuits of a fleet. PostgreSQL 13 or
+-- newer.
 --
 -- Run it in one transaction, as the role that will own the schema:
 --
@@ -37,7 +38,8 @@ BEGIN
   END IF;
 
   IF (SELECT version FROM "bulkman".meta) < 1 THEN
-    -- The only clock that is used. It is a function so that tests can shift it; the planner inlines it.
+    -- The only clock that is used. It is a function so that tests can shift it; the planner inlines
+    -- it.
     CREATE FUNCTION "bulkman".clock() RETURNS timestamptz
       LANGUAGE sql VOLATILE PARALLEL SAFE AS 'SELECT pg_catalog.clock_timestamp()';
 

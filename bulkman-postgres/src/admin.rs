@@ -114,7 +114,8 @@ impl Admin {
 
     /// Returns the latest changes of `circuit`, or of all circuits, newest first.
     ///
-    /// The last 100 changes of each circuit are kept (`history_limit` in the schema's table `meta`).
+    /// The last 100 changes of each circuit are kept (`history_limit` in the schema's table
+    /// `meta`).
     ///
     /// # Errors
     ///

@@ -110,11 +110,11 @@ impl PostgresStoreBuilder {
 
     /// Sets whether connections without TLS are rejected. Default: `false`.
     ///
-    /// Without it, the default `sslmode=prefer` of sqlx falls back to plain text if the server, or an
-    /// impostor, offers no TLS, or if no TLS feature is enabled.
+    /// Without it, the default `sslmode=prefer` of sqlx falls back to plain text if the server, or
+    /// an impostor, offers no TLS, or if no TLS feature is enabled.
     ///
-    /// With it, an `sslmode` below `require` becomes `verify-full`. `require` and `verify-ca` are kept.
-    /// Only `verify-full` verifies the identity of the server.
+    /// With it, an `sslmode` below `require` becomes `verify-full`. `require` and `verify-ca` are
+    /// kept. Only `verify-full` verifies the identity of the server.
     pub const fn require_tls(mut self, require: bool) -> Self {
         self.require_tls = require;
         self

@@ -12,8 +12,8 @@ pub(crate) const VERSION: i32 = 1;
 
 /// Migrates the schema.
 ///
-/// It is one batch in the simple protocol, which the server runs as one transaction. The batch begins
-/// with an advisory lock, which serializes concurrent migrations.
+/// It is one batch in the simple protocol, which the server runs as one transaction. The batch
+/// begins with an advisory lock, which serializes concurrent migrations.
 pub(crate) async fn apply(connector: &Connector) -> Result<(), StoreError> {
     let failed = |error| translate(&connector.schema, error);
     let mut connection = connector.connect().await?;

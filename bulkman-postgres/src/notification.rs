@@ -1,14 +1,14 @@
 //! Notifications on the channel of a namespace.
 //!
-//! A notification contains its change, so that no listener needs to read the store for it. That saves
-//! one read per process and transition, which bounds the size of a fleet. When 20 processes open 200
-//! circuits at once, all views are equal after 0.11 s; with single transitions, and a read for each
-//! notification, it was 0.34 s.
+//! A notification contains its change, so that no listener needs to read the store for it. That
+//! saves one read per process and transition, which bounds the size of a fleet. When 20 processes
+//! open 200 circuits at once, all views are equal after 0.11 s; with single transitions, and a read
+//! for each notification, it was 0.34 s.
 //!
 //! Every role that can connect to the database can send notifications. A notification is therefore
 //! authenticated by an HMAC (RFC 2104), under a key that only roles that may change circuits can
-//! read. The HMAC covers the channel and the revision, so that a replayed notification has no effect.
-//! Any other well-formed payload is a hint that the namespace may have changed.
+//! read. The HMAC covers the channel and the revision, so that a replayed notification has no
+//! effect. Any other well-formed payload is a hint that the namespace may have changed.
 
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ pub(crate) struct NotificationVerifier {
 }
 
 impl NotificationVerifier {
-    /// Creates a verifier; `key` is the inner key of the table, combined with HMAC's inner constant.
+    /// Creates a verifier; `key` is the inner key of the table, combined with HMAC's inner
+    /// constant.
     pub(crate) fn new(channel: String, key: Option<Vec<u8>>, incarnation: u64) -> Self {
         let key = key.map(|key| key.iter().map(|byte| byte ^ HMAC_INNER).collect::<Vec<_>>());
         let hmac = key.and_then(|key| Hmac::new_from_slice(&key).ok());

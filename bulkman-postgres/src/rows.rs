@@ -13,8 +13,8 @@ use sqlx::postgres::PgRow;
 
 use crate::probe_policy::ProbePolicyColumns;
 
-/// Decodes the columns of `fragment_view.sql`; `None` for a row without a circuit or with a name that
-/// this library does not accept.
+/// Decodes the columns of `fragment_view.sql`; `None` for a row without a circuit or with a name
+/// that this library does not accept.
 pub(crate) fn view(row: &PgRow) -> sqlx::Result<Option<CircuitView>> {
     let name: Option<&str> = row.try_get("name")?;
     let Some(name) = name.and_then(|name| BulkheadName::new(name).ok()) else {

@@ -119,7 +119,8 @@ impl PostgresSession {
 
     /// Prepares the statement for transitions in advance, by running it without any.
     ///
-    /// Preparing takes longer than running it, and would delay the first opening for the whole fleet.
+    /// Preparing takes longer than running it, and would delay the first opening for the whole
+    /// fleet.
     async fn prepare_statements(&mut self, circuits: &[BulkheadName]) -> Result<(), StoreError> {
         if self.connector.protocol == Protocol::Prepared && !circuits.is_empty() {
             self.transitions(&[]).await?;

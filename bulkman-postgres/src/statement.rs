@@ -115,7 +115,8 @@ macro_rules! arguments {
                 }
             }
 
-            /// Writes a literal in parentheses, so that a cast in the statement applies to all of it.
+            /// Writes a literal in parentheses, so that a cast in the statement applies to all of
+            /// it.
             fn write_to(&self, text: &mut String) {
                 match self {
                     $(Self::$kind(value) => {

@@ -17,8 +17,8 @@ use bulkman_core::store::{
 
 /// A store in PostgreSQL, shared by all processes that use the same schema and namespace.
 ///
-/// It holds no connection. The driver of each process opens one, and each method here opens one while
-/// it runs. Cloning is cheap.
+/// It holds no connection. The driver of each process opens one, and each method here opens one
+/// while it runs. Cloning is cheap.
 ///
 /// ```no_run
 /// use bulkman_postgres::PostgresStore;
@@ -47,8 +47,8 @@ impl PostgresStore {
 
     /// Creates the schema, or migrates it to this version; does nothing if it is up to date.
     ///
-    /// The role must own the schema, or be allowed to create it. The migration is one transaction, is
-    /// safe to run concurrently, and only adds objects.
+    /// The role must own the schema, or be allowed to create it. The migration is one transaction,
+    /// is safe to run concurrently, and only adds objects.
     ///
     /// # Errors
     ///

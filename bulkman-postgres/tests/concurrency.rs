@@ -337,16 +337,16 @@ fn concurrent_counts_are_complete_without_deadlock() {
     });
 }
 
-/// At whatever point an operation is dropped, no transaction stays open, and the session reports that
-/// it can't be used.
+/// At whatever point an operation is dropped, no transaction stays open, and the session reports
+/// that it can't be used.
 #[test]
 fn dropped_operations_leave_no_open_transaction() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("dropped"));
         let mut dropped = 0;
-        // The progress after a number of polls depends on the server's response time; most operations
-        // are dropped after the first poll.
+        // The progress after a number of polls depends on the server's response time; most
+        // operations are dropped after the first poll.
         for (attempt, polls) in (0..).zip([0, 1, 1, 1, 1, 1, 2, 2, 3, 4, 5]) {
             for operation in 0..5 {
                 let mut session = store_session(&store).await;

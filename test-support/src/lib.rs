@@ -1,9 +1,9 @@
 //! A private PostgreSQL server for the tests of bulkman.
 //!
-//! [`Postgres::shared`] is one server for all tests of a binary. [`Postgres::start`] starts a server
-//! that a test can stop, freeze or crash. Both listen on a free port of 127.0.0.1 only, and store
-//! their data in a temporary directory. A child process stops and removes them when the test process
-//! exits, even if it is killed.
+//! [`Postgres::shared`] is one server for all tests of a binary. [`Postgres::start`] starts a
+//! server that a test can stop, freeze or crash. Both listen on a free port of 127.0.0.1 only, and
+//! store their data in a temporary directory. A child process stops and removes them when the test
+//! process exits, even if it is killed.
 //!
 //! `BULKMAN_TEST_DATABASE_URL` names an external server for [`Postgres::shared`]. Every test uses a
 //! separate [schema](Postgres::schema), which is dropped there.
@@ -150,7 +150,8 @@ impl Postgres {
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// Restarts a stopped private server as a hot standby, read-only until `pg_promote()` is called.
+    /// Restarts a stopped private server as a hot standby, read-only until `pg_promote()` is
+    /// called.
     ///
     /// # Panics
     ///

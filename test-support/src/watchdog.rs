@@ -9,8 +9,8 @@ use crate::os_user::OsUser;
 
 /// A child process that reads from a pipe which only this process holds.
 ///
-/// The pipe closes when this process exits by return, panic, abort or `kill -9`. Then the child stops
-/// the server and removes its directory.
+/// The pipe closes when this process exits by return, panic, abort or `kill -9`. Then the child
+/// stops the server and removes its directory.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     child: Child,
@@ -44,8 +44,8 @@ impl Drop for Watchdog {
     }
 }
 
-/// `$1` is pg_ctl, `$2` the directory. A frozen server handles no signal but SIGKILL, so it is resumed
-/// first. It kills children that don't respond.
+/// `$1` is pg_ctl, `$2` the directory. A frozen server handles no signal but SIGKILL, so it is
+/// resumed first. It kills children that don't respond.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 read -r _

@@ -110,8 +110,8 @@ pub fn truncate_text(text: &str) -> &str {
 ///   again without being applied twice.
 /// * **Order.** One [`Revision`] numbers all changes of a namespace, in the order in which they
 ///   became visible. A process that has seen revision *n* and asks for later changes misses none.
-/// * **Fencing.** At most [`ProbePolicy::limit`] leases are valid at a time. A probe's result is not
-///   counted if its lease has expired, or belongs to an earlier half-open period.
+/// * **Fencing.** At most [`ProbePolicy::limit`] leases are valid at a time. A probe's result is
+///   not counted if its lease has expired, or belongs to an earlier half-open period.
 /// * **One clock.** Only the store's clock counts. Durations are computed by the store, and no wall
 ///   clock of a process is compared with another one.
 /// * **Operators.** No rule leaves a state that an operator forced. Only a [`FleetCommand`] does.
@@ -245,8 +245,8 @@ impl StoreCapabilities {
 /// # Cancel safety
 ///
 /// After the future of an operation was dropped, the session must be dropped too;
-/// [`changed`](Self::changed) is the exception. The operation may or may not have been applied. Sent
-/// again over another session, with the same [`OperationId`], it is applied at most once.
+/// [`changed`](Self::changed) is the exception. The operation may or may not have been applied.
+/// Sent again over another session, with the same [`OperationId`], it is applied at most once.
 ///
 /// A session that has returned an error must also be dropped. Sessions are never repaired.
 pub trait StoreSession: Send {
@@ -307,7 +307,8 @@ pub trait StoreSession: Send {
 
     /// Counts the result of a probe, and changes the circuit if that decides its state.
     ///
-    /// The result is not counted if the lease has expired or belongs to an earlier half-open period.
+    /// The result is not counted if the lease has expired or belongs to an earlier half-open
+    /// period.
     fn report_probe<'a>(
         &'a mut self,
         result: &'a ProbeResult,
@@ -325,8 +326,8 @@ pub trait StoreSession: Send {
     /// A delta of an earlier epoch than its circuit's is skipped, and has no totals in the returned
     /// list.
     ///
-    /// This is not idempotent: if the response was lost, the batch may have been counted. Counts are
-    /// evidence, not state.
+    /// This is not idempotent: if the response was lost, the batch may have been counted. Counts
+    /// are evidence, not state.
     fn add_counts<'a>(
         &'a mut self,
         window: BucketedWindow,
@@ -349,8 +350,8 @@ pub trait StoreSession: Send {
     ///
     /// # Cancel safety
     ///
-    /// This method is cancel safe: an event that a dropped future would have returned is returned by
-    /// the next call.
+    /// This method is cancel safe: an event that a dropped future would have returned is returned
+    /// by the next call.
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent>;
 }
 

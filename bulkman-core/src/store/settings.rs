@@ -368,7 +368,8 @@ pub struct FleetCountPolicy {
     pub sliding_window: BucketedWindow,
     /// The number of failures that opens the circuit; `None` for no such threshold.
     pub failure_count_threshold: Option<u64>,
-    /// The rate of failures that opens the circuit, above 0 and up to 1; `None` for no such threshold.
+    /// The rate of failures that opens the circuit, above 0 and up to 1; `None` for no such
+    /// threshold.
     pub failure_rate_threshold: Option<f64>,
     /// The number of calls below which the rate is not evaluated. Default: 10.
     pub minimum_number_of_calls: u64,

@@ -1,4 +1,5 @@
--- $1 namespace, $2 names[], $3 epochs[], $4 successes[], $5 failures[], $6 bucket length, $7 buckets
+-- $1 namespace, $2 names[], $3 epochs[], $4 successes[], $5 failures[], $6 bucket length,
+-- $7 buckets
 --
 -- Rows are locked in the order of names, so that concurrent statements don't deadlock.
 WITH newest AS (

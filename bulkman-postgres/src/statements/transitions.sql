@@ -1,7 +1,7 @@
 -- $1 namespace. The others are arrays with one element per circuit, and no circuit twice: $2 names,
 -- $3 base epochs, $4 new states, $5 manual (0, 1), $6 not after (microseconds), $7 open for,
--- $8 operations, $9 authors, $10 reasons, $11 probe limits, $12 success thresholds, $13 sample sizes,
--- $14 failure thresholds (-1: none), $15 slow thresholds (-1: none)
+-- $8 operations, $9 authors, $10 reasons, $11 probe limits, $12 success thresholds, $13 sample
+-- sizes, $14 failure thresholds (-1: none), $15 slow thresholds (-1: none)
 --
 -- Rows are locked in the order of names, so that concurrent statements don't deadlock.
 WITH request AS (

@@ -1,4 +1,5 @@
-//! A network that silently drops packets, in a network namespace with only the server and its clients.
+//! A network that silently drops packets, in a network namespace with only the server and its
+//! clients.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

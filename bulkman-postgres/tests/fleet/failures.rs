@@ -1,5 +1,5 @@
-//! Failures in the middle of operations: lost responses, a dropped driver, lost counts, clock steps,
-//! a changed schema, forged notifications.
+//! Failures in the middle of operations: lost responses, a dropped driver, lost counts, clock
+//! steps, a changed schema, forged notifications.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,8 @@ use crate::common::processes::{
     LONG, Processes, TIMEOUT, decision_outcome, next, pause, settings, store, store_with,
 };
 
-/// The server takes longer than the client's timeout, and then applies the change, or is killed: the
-/// client doesn't know the result.
+/// The server takes longer than the client's timeout, and then applies the change, or is killed:
+/// the client doesn't know the result.
 pub(crate) async fn unknown_result_is_resolved_by_operation_id(runtime: impl Runtime + Clone) {
     for killed in [false, true] {
         let database = Database::new().await;

@@ -499,8 +499,8 @@ async fn lost_history_is_detected(runtime: impl Runtime + Clone) {
     }
 }
 
-/// The tables are restored on a running server and changed before the next read, so that the revision
-/// is the same or higher.
+/// The tables are restored on a running server and changed before the next read, so that the
+/// revision is the same or higher.
 async fn lost_history_is_detected_after_other_changes(runtime: impl Runtime + Clone) {
     for others in [1, 5] {
         let database = Database::new().await;

@@ -1,8 +1,8 @@
 //! Conformance tests for implementations of [`CircuitStore`].
 //!
-//! A store conforms if all [cases](CASES) pass. Each case gets an empty store through a [`Harness`].
-//! The harness also advances the store's clock, so that no case waits: with a virtual clock, or by
-//! shifting the clock that the store's statements read.
+//! A store conforms if all [cases](CASES) pass. Each case gets an empty store through a
+//! [`Harness`]. The harness also advances the store's clock, so that no case waits: with a virtual
+//! clock, or by shifting the clock that the store's statements read.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};

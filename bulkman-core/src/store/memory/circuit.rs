@@ -239,8 +239,8 @@ impl Circuit {
         let slot = &mut self.slots[index];
         *slot = ProbeSlot {
             epoch: request.epoch,
-            // A result raises the token by one, a new holder by two: a result of the previous holder
-            // is never mistaken for a repeated one.
+            // A result raises the token by one, a new holder by two: a result of the previous
+            // holder is never mistaken for a repeated one.
             token: slot.token + 2,
             holder: Some(Arc::clone(holder)),
             expires_at: now.saturating_add(request.ttl),

@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Creates the schema, or migrates it to this version.
     Migrate,
-    /// Checks the server, the schema and the privileges of this role, and prints how to fix problems.
+    /// Checks the server, the schema and this role's privileges, and prints how to fix problems.
     Check,
     /// Lists the circuits of the namespace with their states.
     Status,

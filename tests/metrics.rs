@@ -273,7 +273,9 @@ fn histograms_that_the_exporter_has_dropped_come_back_with_the_next_publication(
 #[test]
 fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
     let runtime = ManualRuntime::new();
-    let memory = MemoryStore::new(runtime.clone()).in_namespace("shop");
+    let memory = MemoryStore::new(runtime.clone())
+        .in_namespace("shop")
+        .unwrap();
     let (here, there) = (FaultStore::new(memory.clone(), runtime.clone()), memory);
     let manager = BulkheadManager::new(runtime.clone())
         .with_store(here.clone())

@@ -103,14 +103,15 @@ fn every_setting_of_a_store_comes_back_as_it_was_written() {
         StoreSettings::new()
             .share(SharingMode::Counts(
                 rule.failure_count_threshold(500)
-                    .failure_rate_threshold(0.5, 200),
+                    .failure_rate_threshold(0.5)
+                    .minimum_number_of_calls(200),
             ))
             .on_outage(OnOutage::ProbeLocally { probes: 4 }),
-        StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25, 1))),
+        StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25))),
     ] {
         round_trips(&settings);
     }
-    round_trips(&BucketedWindow::new(SECOND, 10));
+    round_trips(&BucketedWindow::new(10 * SECOND, 10));
     assert_eq!(
         toml::from_str::<StoreSettings>("").unwrap(),
         StoreSettings::new()
@@ -487,7 +488,7 @@ fn every_type_refuses_what_it_does_not_know() {
         // Within the share and, below, within its window.
         (
             "share",
-            "counts = { window = { bucket = '1s', buckets = 10 }, failure_count = 5 }",
+            "counts = { sliding_window = { length = '10s', buckets = 10 }, failure_count_threshold = 5 }",
         ),
         ("on_outage", "probe_locally = 2"),
     ] {
@@ -496,13 +497,13 @@ fn every_type_refuses_what_it_does_not_know() {
     }
     let inside = |more: &str| {
         format!(
-            "share = {{ counts = {{ window = {{ bucket = '1s', buckets = 10{more} }}, failure_count = 5 }} }}"
+            "share = {{ counts = {{ sliding_window = {{ length = '10s', buckets = 10{more} }}, failure_count_threshold = 5 }} }}"
         )
     };
     refused::<StoreSettings>(&inside(""), &inside(", unkown = 1"));
     refused::<BucketedWindow>(
-        "bucket = '1s'\nbuckets = 10",
-        "bucket = '1s'\nbuckets = 10\nunkown = 1",
+        "length = '10s'\nbuckets = 10",
+        "length = '10s'\nbuckets = 10\nunkown = 1",
     );
 }
 

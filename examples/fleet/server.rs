@@ -4,6 +4,7 @@ use std::env;
 use std::time::Duration;
 
 use bulkman::postgres::{PostgresStore, PostgresStoreBuilder};
+use bulkman::store::StoreSettings;
 use bulkman_test_support::{Postgres, StopMode, TestSchema};
 
 pub(crate) struct Server {
@@ -44,7 +45,7 @@ impl Server {
     }
 
     pub(crate) fn start_again(&self) {
-        self.private().start_again();
+        self.private().restart();
     }
 
     fn private(&self) -> &Postgres {
@@ -60,5 +61,5 @@ pub(crate) fn store(url: &str, schema: &str) -> PostgresStoreBuilder {
         .schema(schema)
         .namespace("shop")
         // So rarely that whatever is learned at once has come by a notification.
-        .resync_interval(Duration::from_secs(60))
+        .settings(StoreSettings::new().resync_interval(Duration::from_secs(60)))
 }

@@ -116,7 +116,7 @@ impl Server {
 }
 
 /// As the table numbers them.
-const STATES: [&str; 5] = ["closed", "open", "half-open", "forced-open", "disabled"];
+const STATES: [&str; 5] = ["closed", "open", "half_open", "forced_open", "disabled"];
 
 /// Longer than any suite: what is opened for so long stays open.
 pub(crate) const FOR_LONG: Duration = Duration::from_secs(3600);

@@ -65,7 +65,7 @@ impl Seen {
     pub(crate) fn agrees(&self, state: &str, epoch: u64) -> bool {
         let local = match state {
             // The opening may be over.
-            "open" => self.local == "open" || self.local == "half-open",
+            "open" => self.local == "open" || self.local == "half_open",
             state => self.local == state,
         };
         self.state == state && self.epoch == epoch && local

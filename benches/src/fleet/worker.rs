@@ -148,14 +148,13 @@ fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
             .and_then(|known| known.state)
             .map_or("unknown", |state| state.as_str());
         let epoch = known.map_or(0, |known| known.epoch.0);
-        // The circuit's own states are spelt otherwise.
-        let local = breaker(bulkhead).state().as_str().replace('_', "-");
+        let local = breaker(bulkhead).state().as_str();
         (
             bulkhead.name().to_string(),
             Seen {
                 state: state.to_owned(),
                 epoch,
-                local,
+                local: local.to_owned(),
             },
         )
     });

@@ -39,7 +39,7 @@
 //! | `bulkman_fleet_staleness_seconds` | gauge | | how long ago the store answered last; before it ever did, since the fleet was made |
 //! | `bulkman_fleet_degraded_seconds` | gauge | | for how long the store has not been there; 0 while it is |
 //! | `bulkman_fleet_decisions_total` | counter | `outcome`: `published`, `voted`, `superseded`, `replaced`, `expired` | decisions of this process, by how they ended |
-//! | `bulkman_fleet_refusals_total` | counter | `reason`: `stale`, `already_there`, `not_due`, `too_late`, `forced` | changes that the store refused; `stale` are conflicts with other processes |
+//! | `bulkman_fleet_refusals_total` | counter | `reason`: `stale`, `already_in_state`, `not_due`, `expired`, `forced_by_operator` | changes that the store refused; `stale` are conflicts with other processes |
 //! | `bulkman_fleet_events_total` | counter | `event`: `synchronized`, `degraded`, `pending`, `fell_back_to_polling`, `history_lost`, `clock_stepped` | what happened to the link with the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
 //!
 //! A healthy idle fleet is at most one look stale (5 s with announcements, 1 s when polling), so

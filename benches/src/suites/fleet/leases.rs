@@ -92,10 +92,10 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
         let mut half_open = StoreTransition::new(
             circuit.clone(),
             epoch,
-            StoreChange::HalfOpen { plan },
+            StoreChange::HalfOpen { probe_policy: plan },
             operation,
         );
-        half_open.by_hand = true;
+        half_open.manual = true;
         let applied = opener
             .transition(&half_open)
             .await

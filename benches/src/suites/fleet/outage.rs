@@ -118,7 +118,7 @@ fn crash(server: &Server, findings: &mut Findings) {
             }
             clock::now()
         });
-        server.postgres.start_again();
+        server.postgres.restart();
         first_answer.join().expect("it does not panic")
     });
     let (mut published, mut superseded) = (0, 0);

@@ -80,7 +80,7 @@ impl Circuit {
             let mut took = Vec::with_capacity(count);
             for _ in 0..count {
                 let change = match self.epoch.0 % 2 {
-                    0 => StoreChange::Open { wait: FOR_LONG },
+                    0 => StoreChange::Open { open_for: FOR_LONG },
                     _ => StoreChange::Close,
                 };
                 let operation = OperationId(self.epoch.0 + 1);

@@ -1,4 +1,4 @@
--- $1 namespace, $2 name, $3 epoch, $4 holder, $5 term, $6 slot, $7 token
+-- $1 namespace, $2 name, $3 epoch, $4 holder, $5 ttl, $6 slot, $7 token
 UPDATE "bulkman".probe
    SET ttl = $5 * interval '1 microsecond',
        expires_at = "bulkman".clock() + $5 * interval '1 microsecond'

@@ -1,6 +1,8 @@
--- $1 namespace, $2 name, $3 epoch, $4 holder, $5 term. A lease that is to last longer than its own
--- term was given before the clock stepped back. An epoch is compared by order: a statement with an
--- old one that waited for the row must not take what a newer stay has given out.
+-- $1 namespace, $2 name, $3 epoch, $4 holder, $5 ttl
+--
+-- A lease that expires later than its ttl from now was acquired before the clock stepped back: it
+-- is available. Epochs are compared by order, since a statement of an earlier epoch that waited for
+-- the row must not acquire a lease of a later one.
 UPDATE "bulkman".probe p
    SET holder = $4, epoch = $3, token = p.token + 2, ttl = $5 * interval '1 microsecond',
        expires_at = "bulkman".clock() + $5 * interval '1 microsecond'

@@ -1,4 +1,4 @@
-//! The program `bulkman-pg`, run as an operator runs it.
+//! The program `bulkman-pg`, as an operator runs it.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
@@ -13,11 +13,11 @@ use bulkman_test_support::{Postgres, StopMode};
 use common::{Database, on_tokio};
 
 #[test]
-fn an_operators_day() {
-    let database = Database::bare();
-    let run = |arguments: &[&str]| finished(&mut program(&database, arguments));
+fn operator_workflow() {
+    let database = Database::without_schema();
+    let run = |arguments: &[&str]| run_to_exit(&mut program(&database, arguments));
 
-    // Nothing is there yet.
+    // Without a schema.
     let output = run(&["check"]);
     assert_eq!(output.code, 1, "{output:?}");
     assert!(
@@ -28,7 +28,7 @@ fn an_operators_day() {
     assert_eq!(output.code, 5, "{output:?}");
     assert!(output.err.contains("bulkman-pg migrate"), "{output:?}");
 
-    // Twice: it may be run again.
+    // Migrating twice is allowed.
     for _ in 0..2 {
         let output = run(&["migrate"]);
         assert_eq!((output.code, output.err.as_str()), (0, ""), "{output:?}");
@@ -36,22 +36,22 @@ fn an_operators_day() {
     let output = run(&["check"]);
     assert_eq!(
         (output.code, output.out.trim()),
-        (0, "nothing is missing"),
+        (0, "no problems"),
         "{output:?}"
     );
     assert_eq!(run(&["status"]).out.trim(), "no circuits");
-    assert_eq!(run(&["history"]).out.trim(), "no changes");
+    assert_eq!(run(&["history"]).out.trim(), "no history");
 
     register(&database, &["payments", "mail"]);
     let output = run(&["status"]);
     assert_eq!(output.out.lines().count(), 2, "{output:?}");
     assert!(
         output.out.starts_with("mail      closed"),
-        "sorted, in columns: {output:?}"
+        "circuits are sorted and aligned: {output:?}"
     );
 
     for (command, state) in [
-        ("force-open", "forced-open"),
+        ("force-open", "forced_open"),
         ("disable", "disabled"),
         ("close", "closed"),
         ("reset", "closed"),
@@ -59,7 +59,7 @@ fn an_operators_day() {
         let output = run(&[
             command,
             "payments",
-            "--by",
+            "--author",
             "ada",
             "--reason",
             &format!("to {command}"),
@@ -87,38 +87,42 @@ fn an_operators_day() {
         "{output:?}"
     );
 
-    let output = run(&["history", "--prune-days", "0"]);
-    assert!(output.out.contains("forgot 4 changes"), "{output:?}");
+    let output = run(&["prune", "--older-than", "0"]);
+    assert!(
+        output.out.contains("deleted 4 history entries"),
+        "{output:?}"
+    );
+    assert_eq!(run(&["history"]).out.trim(), "no history");
 }
 
 #[test]
-fn what_is_wrong_is_in_the_exit_code_and_in_words() {
-    let database = Database::bare();
-    finished(&mut program(&database, &["migrate"]));
-    let output = finished(&mut program(&database, &["close", "paiments"]));
+fn errors_have_exit_codes_and_messages() {
+    let database = Database::without_schema();
+    run_to_exit(&mut program(&database, &["migrate"]));
+    let output = run_to_exit(&mut program(&database, &["close", "paiments"]));
     assert_eq!(output.code, 2, "{output:?}");
     assert!(
         output.err.contains(r#"no circuit "paiments""#),
         "{output:?}"
     );
-    let output = finished(&mut program(&database, &["status", "--schema", "a\"b"]));
+    let output = run_to_exit(&mut program(&database, &["status", "--schema", "a\"b"]));
     assert_eq!(output.code, 2, "{output:?}");
-    let output = finished(&mut program(&database, &["open", "payments"]));
+    let output = run_to_exit(&mut program(&database, &["open", "payments"]));
     assert_eq!(output.code, 2, "{output:?}");
 
     let mut without = Command::new(PROGRAM);
-    let output = finished(without.env_remove("BULKMAN_DATABASE_URL").arg("status"));
+    let output = run_to_exit(without.env_remove("BULKMAN_DATABASE_URL").arg("status"));
     assert_eq!(output.code, 2, "{output:?}");
     assert!(output.err.contains("--url"), "{output:?}");
 
     let mut wrong = program(&database, &["status"]);
     let url = database.url.replace("secret-", "another-secret-");
-    let output = finished(wrong.env("BULKMAN_DATABASE_URL", &url));
+    let output = run_to_exit(wrong.env("BULKMAN_DATABASE_URL", &url));
     if url != database.url {
         assert_eq!(output.code, 4, "{output:?}");
         assert!(!output.err.contains("secret"), "{output:?}");
     }
-    let output = finished(&mut program(&database, &["--help"]));
+    let output = run_to_exit(&mut program(&database, &["--help"]));
     assert!(
         output.out.contains("Exit codes:") && !output.out.contains("secret"),
         "{output:?}"
@@ -127,25 +131,25 @@ fn what_is_wrong_is_in_the_exit_code_and_in_words() {
     let server = Postgres::start(&[]);
     let down = Database::on(&server);
     server.stop(StopMode::Fast);
-    let output = finished(program(&down, &["status"]).args(["--timeout", "1"]));
+    let output = run_to_exit(program(&down, &["status"]).args(["--timeout", "1"]));
     assert_eq!(output.code, 3, "{output:?}");
 }
 
 #[test]
-fn watch_follows_through_a_restart() {
+fn watch_reconnects_after_a_restart() {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
-    finished(&mut program(&database, &["migrate"]));
+    run_to_exit(&mut program(&database, &["migrate"]));
     register(&database, &["payments"]);
     let mut watch = Watch::start(&mut program(&database, &["watch", "--count", "3"]));
     assert!(watch.line().starts_with("payments  closed"));
 
-    finished(&mut program(
+    run_to_exit(&mut program(
         &database,
         &[
             "force-open",
             "payments",
-            "--by",
+            "--author",
             "ada",
             "--reason",
             "\u{1b}[1mx",
@@ -153,57 +157,64 @@ fn watch_follows_through_a_restart() {
     ));
     assert_eq!(
         watch.line(),
-        "payments: closed -> forced-open, by ada: \\u{1b}[1mx"
+        "payments: closed -> forced_open, by ada: \\u{1b}[1mx"
     );
     server.stop(StopMode::Fast);
-    server.start_again();
+    server.restart();
     for command in ["disable", "close"] {
-        finished(&mut program(
+        run_to_exit(&mut program(
             &database,
-            &[command, "payments", "--by", "ada"],
+            &[command, "payments", "--author", "ada"],
         ));
     }
-    assert_eq!(watch.line(), "payments: forced-open -> disabled, by ada");
+    assert_eq!(watch.line(), "payments: forced_open -> disabled, by ada");
     assert_eq!(watch.line(), "payments: disabled -> closed, by ada");
     assert!(
         watch.child.wait().unwrap().success(),
-        "it ends after as many changes as it was told"
+        "it exits after the requested number of changes"
     );
 }
 
 #[test]
-fn watch_says_that_history_was_lost() {
-    let database = Database::bare();
-    finished(&mut program(&database, &["migrate"]));
+fn watch_reports_lost_history() {
+    let database = Database::without_schema();
+    run_to_exit(&mut program(&database, &["migrate"]));
     register(&database, &["payments"]);
     let mut watch = Watch::start(&mut program(&database, &["watch", "--count", "2"]));
     assert!(watch.line().starts_with("payments  closed"));
     let force_open = |reason: &str| {
-        let by = ["force-open", "payments", "--by", "ada", "--reason", reason];
-        finished(&mut program(&database, &by));
+        let arguments = [
+            "force-open",
+            "payments",
+            "--author",
+            "ada",
+            "--reason",
+            reason,
+        ];
+        run_to_exit(&mut program(&database, &arguments));
     };
     force_open("once");
     assert_eq!(
         watch.line(),
-        "payments: closed -> forced-open, by ada: once"
+        "payments: closed -> forced_open, by ada: once"
     );
-    // As after a restore from before, and another change since: the revision is the same.
+    // The effect of restoring an earlier backup, with a later change: the revision is the same.
     let restore = "UPDATE \"bulkman\".namespace SET rev = 0, fingerprint = 0; DELETE FROM \"bulkman\".history; \
                    UPDATE \"bulkman\".circuit SET state = 0, epoch = 0, rev = 0, op_id = 0; \
-                   SELECT \"bulkman\".act('default', 'payments', 4::smallint, false, 'eve', '', 7)";
+                   SELECT \"bulkman\".apply_command('default', 'payments', 4::smallint, false, 'eve', '', 7)";
     on_tokio(database.execute(restore));
     assert!(watch.line().starts_with("history was lost"));
     assert!(watch.line().starts_with("payments  disabled"));
     force_open("again");
     assert_eq!(
         watch.line(),
-        "payments: disabled -> forced-open, by ada: again"
+        "payments: disabled -> forced_open, by ada: again"
     );
     assert!(watch.child.wait().unwrap().success());
 }
 
 #[derive(Debug)]
-struct Finished {
+struct Exited {
     code: i32,
     out: String,
     err: String,
@@ -226,7 +237,7 @@ impl Watch {
     }
 
     fn line(&mut self) -> String {
-        self.lines.next().expect("it goes on").unwrap()
+        self.lines.next().expect("another line").unwrap()
     }
 }
 
@@ -237,7 +248,7 @@ impl Drop for Watch {
     }
 }
 
-/// The URL goes through the environment, as a password should.
+/// Passes the URL through the environment, since it contains a password.
 fn program(database: &Database, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments);
@@ -247,13 +258,13 @@ fn program(database: &Database, arguments: &[&str]) -> Command {
     command
 }
 
-fn finished(command: &mut Command) -> Finished {
+fn run_to_exit(command: &mut Command) -> Exited {
     let Output {
         status,
         stdout,
         stderr,
     } = command.output().unwrap();
-    Finished {
+    Exited {
         code: status.code().unwrap_or(-1),
         out: String::from_utf8(stdout).unwrap(),
         err: String::from_utf8(stderr).unwrap(),

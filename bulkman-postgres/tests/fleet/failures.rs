@@ -1,5 +1,5 @@
-//! What goes wrong in the middle of something: answers that are lost, a synchroniser that is
-//! dropped, counts that are gone, a clock that steps, a schema that is changed under it.
+//! Failures in the middle of operations: lost responses, a dropped driver, lost counts, clock
+//! steps, a changed schema, forged notifications.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,25 +17,27 @@ use bulkman_postgres::sqlx;
 use bulkman_test_support::{Postgres, StopMode};
 
 use crate::common::Database;
-use crate::common::processes::{LONG, PATIENCE, Processes, ending, next, pause, store};
+use crate::common::processes::{
+    LONG, Processes, TIMEOUT, decision_outcome, next, pause, settings, store, store_with,
+};
 
-/// The server takes longer over the change than the client waits, and then makes it, or is kept
-/// from it: nobody but the server knows.
-pub(crate) async fn an_unknown_outcome_is_recognised(runtime: impl Runtime + Clone) {
+/// The server takes longer than the client's timeout, and then applies the change, or is killed:
+/// the client doesn't know the result.
+pub(crate) async fn unknown_result_is_resolved_by_operation_id(runtime: impl Runtime + Clone) {
     for killed in [false, true] {
         let database = Database::new().await;
         let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
         let mut events = fleet[0].fleet.events();
-        // After everything is decided, and before it is committed.
+        // The delay is after the decision and before the commit.
         database
             .execute(
-                "CREATE SEQUENCE \"bulkman\".tries; \
-                 CREATE FUNCTION \"bulkman\".dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                   IF nextval('\"bulkman\".tries') = 1 THEN PERFORM pg_sleep(3); END IF; \
+                "CREATE SEQUENCE \"bulkman\".attempts; \
+                 CREATE FUNCTION \"bulkman\".delay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                   IF nextval('\"bulkman\".attempts') = 1 THEN PERFORM pg_sleep(3); END IF; \
                    RETURN NULL; \
                  END $$; \
-                 CREATE TRIGGER dawdle AFTER UPDATE ON \"bulkman\".circuit \
-                   FOR EACH ROW EXECUTE FUNCTION \"bulkman\".dawdle()",
+                 CREATE TRIGGER delay AFTER UPDATE ON \"bulkman\".circuit \
+                   FOR EACH ROW EXECUTE FUNCTION \"bulkman\".delay()",
             )
             .await;
         fleet[0].fail();
@@ -48,47 +50,47 @@ pub(crate) async fn an_unknown_outcome_is_recognised(runtime: impl Runtime + Clo
                         WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'";
             database.execute(kill).await;
         }
-        assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
+        assert_eq!(
+            decision_outcome(&mut events).await,
+            DecisionOutcome::Published
+        );
         fleet.all_reach(CircuitState::Open).await;
         let admin = database.store("fleet").admin();
         let payments = admin.status().await.unwrap().remove(0);
-        let what = format!("killed: {killed}, {payments:?}");
+        let context = format!("killed: {killed}, {payments:?}");
         assert_eq!(
             (payments.state, payments.open_count),
             (FleetState::Open, 1),
-            "{what}"
+            "{context}"
         );
         assert_eq!(
             admin.history(None, 10).await.unwrap().len(),
             1,
-            "applied once: {what}"
+            "applied once: {context}"
         );
     }
 }
 
-/// Wherever the synchroniser is when its task is dropped, its connection goes with it and nothing
-/// stays open in the database.
-pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(
-    runtime: impl Runtime + Clone,
-) {
+/// At whatever point the driver is dropped, its connection closes, and no transaction stays open.
+pub(crate) async fn dropped_driver_leaves_no_open_transaction(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
-    // While it connects, where most polls are the password's hashing; and so many polls later.
+    // Dropped while it connects, where most polls hash the password, and later.
     let connecting = (0..1_000).step_by(83).map(|polls| (polls, false));
-    let synchronised = (0..60).map(|polls| (polls, true));
-    for (polls, synchronised) in connecting.chain(synchronised) {
-        let mortal = Mortal::new(runtime.clone(), polls, !synchronised);
+    let connected = (0..60).map(|polls| (polls, true));
+    for (polls, connected) in connecting.chain(connected) {
+        let dropping = DroppingRuntime::new(runtime.clone(), polls, !connected);
         let built = store(&database).build().unwrap();
-        let fleet = Fleet::new(built, mortal.clone()).unwrap();
+        let fleet = Fleet::new(built, dropping.clone()).unwrap();
         let config = BulkheadConfig::new("payments").isolation_duration(Duration::from_millis(1));
         let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
         fleet.attach(&bulkhead).unwrap();
         let circuit = bulkhead.circuit_breaker().unwrap();
-        if synchronised {
-            assert!(fleet.wait_ready(PATIENCE).await);
-            mortal.counts.store(true, Ordering::Relaxed);
+        if connected {
+            assert!(fleet.wait_ready(TIMEOUT).await);
+            dropping.counts.store(true, Ordering::Relaxed);
         }
-        // Something to do at every turn: openings, probes, verdicts.
-        while !mortal.dropped.load(Ordering::Relaxed) {
+        // The driver is always busy with openings, probes and results.
+        while !dropping.dropped.load(Ordering::Relaxed) {
             match bulkhead.try_acquire() {
                 Ok(permit) if polls % 2 == 0 => permit.fail(),
                 Ok(permit) => permit.succeed(),
@@ -97,14 +99,14 @@ pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(
             circuit.open_for(Duration::from_millis(1));
             pause(&runtime).await;
         }
-        // Calls go on.
+        // Calls continue.
         circuit.close();
         assert!(bulkhead.try_acquire().is_ok());
     }
     let mut connection = database.connection().await;
     let left = "SELECT count(*) FILTER (WHERE state LIKE 'idle in transaction%'), count(*) \
                 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%' || $1 || '%'";
-    let deadline = runtime.now() + PATIENCE;
+    let deadline = runtime.now() + TIMEOUT;
     loop {
         let (open, all): (i64, i64) = sqlx::query_as(left)
             .bind(database.schema.name())
@@ -112,14 +114,14 @@ pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(
             .await
             .unwrap();
         assert_eq!(open, 0, "a transaction was left open");
-        // The server takes a moment to notice who has gone.
+        // The server detects closed connections with a delay.
         if all == 0 {
             break;
         }
         assert!(runtime.now() < deadline, "{all} connections were left");
         pause(&runtime).await;
     }
-    // And nobody holds a lock.
+    // No lock is held.
     let admin = database.store("fleet").admin();
     assert_eq!(
         admin.reset("payments", "ada", "").await.unwrap().state,
@@ -127,19 +129,20 @@ pub(crate) async fn a_synchroniser_dropped_anywhere_leaves_nothing_open(
     );
 }
 
-/// The counts' table is unlogged: a crash empties it, and nothing else.
-pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: impl Runtime + Clone) {
+/// A crash empties only the table of counts, which is unlogged.
+pub(crate) async fn crash_clears_counts_but_keeps_state(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
-    let rule = FleetCountPolicy::new(Duration::from_secs(60), 10).failure_count_threshold(8);
+    let policy = FleetCountPolicy::new(Duration::from_secs(60), 10).failure_count_threshold(8);
     let counting = || {
-        store(&database)
-            .share(SharingMode::Counts(rule))
-            .flush_interval(Duration::from_millis(50))
+        let settings = settings()
+            .share(SharingMode::Counts(policy))
+            .flush_interval(Duration::from_millis(50));
+        store_with(&database, settings)
     };
     let fleet = Processes::start(2, &runtime, LONG, counting).await;
-    // Four failures each, and never five in a row: 4 are told before the crash, and 4 after it.
+    // Never five consecutive failures: 4 are counted before the crash, and 4 after it.
     let four = |process: usize| {
         for _ in 0..4 {
             fleet[process].bulkhead.try_acquire().unwrap().fail();
@@ -154,7 +157,7 @@ pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: imp
         )
         .await;
     server.stop(StopMode::Immediate);
-    server.start_again();
+    server.restart();
     for process in fleet.iter() {
         process
             .until(|process| process.fleet.snapshot().connected)
@@ -178,7 +181,7 @@ pub(crate) async fn a_crash_restarts_the_window_and_keeps_the_state(runtime: imp
     fleet.all_reach(CircuitState::Open).await;
 }
 
-pub(crate) async fn a_clock_that_steps_is_told(runtime: impl Runtime + Clone) {
+pub(crate) async fn clock_step_is_reported(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
     fleet[0]
@@ -208,7 +211,7 @@ pub(crate) async fn a_clock_that_steps_is_told(runtime: impl Runtime + Clone) {
                 "{step:?}"
             );
         }
-        // A deadline that is known is one of the local clock, which has not stepped.
+        // Known deadlines use the local clock, which has not stepped.
         for process in fleet.iter() {
             let left = process
                 .call(Ok(()))
@@ -222,13 +225,13 @@ pub(crate) async fn a_clock_that_steps_is_told(runtime: impl Runtime + Clone) {
             );
         }
     }
-    // What was decided meanwhile gets through: no statement is taken for a late one for ever.
+    // A later decision is published: its time limit uses the new clock.
     fleet[1].bulkhead.circuit_breaker().unwrap().close();
     fleet.all_reach(CircuitState::Closed).await;
 }
 
-/// Somebody brings the schema to a version that this one can't use.
-pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Clone) {
+/// The schema is migrated to a version that this library does not support.
+pub(crate) async fn too_new_schema_is_reported(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(1, &runtime, LONG, || store(&database)).await;
     let mut events = fleet[0].fleet.events();
@@ -239,7 +242,7 @@ pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Cl
              WHERE pid <> pg_backend_pid() AND query LIKE '%\"bulkman\"%'",
         )
         .await;
-    let told = next(&mut events, |event| {
+    let degraded = next(&mut events, |event| {
         matches!(
             event,
             FleetEvent::Degraded {
@@ -247,28 +250,36 @@ pub(crate) async fn a_schema_that_is_too_new_is_named(runtime: impl Runtime + Cl
             }
         )
     });
-    let told = format!("{:?}", told.await);
-    assert!(told.contains("newer version of this library"), "{told}");
+    let degraded = format!("{:?}", degraded.await);
+    assert!(
+        degraded.contains("newer version of this library"),
+        "{degraded}"
+    );
     fleet[0].fail();
-    assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
+    assert_eq!(
+        fleet[0].state(),
+        CircuitState::Open,
+        "the local circuit breaker decides"
+    );
     let error = fleet[0].fleet.snapshot().error.unwrap();
     assert!(error.contains("newer version of this library"), "{error}");
     database
         .execute("UPDATE \"bulkman\".meta SET version = 1, oldest_client = 1")
         .await;
-    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
+    assert_eq!(
+        decision_outcome(&mut events).await,
+        DecisionOutcome::Published
+    );
 }
 
-/// Anybody who may connect may announce.
-pub(crate) async fn forged_announcements_cost_little_and_change_nothing(
-    runtime: impl Runtime + Clone,
-) {
+/// Every role that can connect can send notifications.
+pub(crate) async fn forged_notifications_change_nothing(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let counting = FaultStore::new(store(&database).build().unwrap(), runtime.clone());
     let fleet = Fleet::new(counting.clone(), runtime.clone()).unwrap();
     let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
     fleet.attach(&bulkhead).unwrap();
-    assert!(fleet.wait_ready(PATIENCE).await);
+    assert!(fleet.wait_ready(TIMEOUT).await);
     let forge = "SELECT pg_notify(\"bulkman\".channel('fleet'), payload || n) \
                  FROM generate_series(1000, 1200) AS n, \
                       unnest('{1|, 1|0, 2|, 1|open|payments|, x, \"1|1|1|3|payments;\"}'::text[]) AS payload";
@@ -276,7 +287,7 @@ pub(crate) async fn forged_announcements_cost_little_and_change_nothing(
     for _ in 0..20 {
         database.execute(forge).await;
     }
-    // This one is no forgery, and behind all of them.
+    // An authentic notification follows the forged ones.
     let view = database
         .store("fleet")
         .admin()
@@ -284,19 +295,19 @@ pub(crate) async fn forged_announcements_cost_little_and_change_nothing(
         .await
         .unwrap();
     let circuit = bulkhead.circuit_breaker().unwrap();
-    let deadline = began + PATIENCE;
+    let deadline = began + TIMEOUT;
     while circuit.state() != CircuitState::ForcedOpen {
         assert!(
             runtime.now() < deadline,
-            "it is heard of all the same: {fleet:?}"
+            "the authentic notification is not received: {fleet:?}"
         );
         pause(&runtime).await;
     }
     let seconds = runtime.now().saturating_duration_since(began).as_secs_f64();
-    let looks = (counting.operations() - before) as f64;
+    let reads = (counting.operations() - before) as f64;
     assert!(
-        looks <= 12.0 * seconds + 5.0,
-        "24,000 forgeries made {looks} looks in {seconds} s"
+        reads <= 12.0 * seconds + 5.0,
+        "24,000 forged notifications caused {reads} reads in {seconds} s"
     );
     let snapshot = fleet.snapshot();
     assert_eq!(
@@ -308,7 +319,7 @@ pub(crate) async fn forged_announcements_cost_little_and_change_nothing(
 async fn until_counted(database: &Database, runtime: &impl Runtime, wanted: i64) {
     let mut connection = database.connection().await;
     let count = format!(
-        "SELECT coalesce(sum(fail), 0)::bigint FROM {}.tally",
+        "SELECT coalesce(sum(failures), 0)::bigint FROM {}.count_bucket",
         database.schema.name()
     );
     loop {
@@ -324,16 +335,17 @@ async fn until_counted(database: &Database, runtime: &impl Runtime, wanted: i64)
     }
 }
 
-/// A runtime whose tasks are dropped after so many polls that count.
+/// A runtime that drops a task after a number of polls.
 #[derive(Clone, Debug)]
-struct Mortal {
+struct DroppingRuntime {
     inner: Arc<dyn Runtime>,
     polls: usize,
+    /// Whether polls are counted.
     counts: Arc<AtomicBool>,
     dropped: Arc<AtomicBool>,
 }
 
-impl Mortal {
+impl DroppingRuntime {
     fn new(inner: impl Runtime, polls: usize, counts: bool) -> Self {
         Self {
             inner: Arc::new(inner),
@@ -344,7 +356,7 @@ impl Mortal {
     }
 }
 
-impl Runtime for Mortal {
+impl Runtime for DroppingRuntime {
     fn now(&self) -> Instant {
         self.inner.now()
     }

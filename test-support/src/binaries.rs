@@ -1,10 +1,10 @@
-//! Where the server's programs are.
+//! The location of the PostgreSQL binaries.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The directory with `initdb`, `pg_ctl` and `postgres`.
+/// Returns the directory with `initdb`, `pg_ctl` and `postgres`.
 pub(crate) fn directory() -> Result<PathBuf, String> {
     on_path()
         .chain(packaged())
@@ -15,8 +15,8 @@ pub(crate) fn directory() -> Result<PathBuf, String> {
                 .all(|program| directory.join(program).is_file())
         })
         .ok_or_else(|| {
-            "no PostgreSQL server to test with: initdb, pg_ctl and postgres are neither on PATH, \
-             nor under /usr/lib/postgresql/*/bin, nor where `pg_config --bindir` says. Install a \
+            "found no PostgreSQL server: initdb, pg_ctl and postgres are neither on PATH, nor under \
+             /usr/lib/postgresql/*/bin, nor in `pg_config --bindir`. Install a \
              server (Debian, Ubuntu: `apt-get install postgresql`; Fedora: `dnf install \
              postgresql-server`; macOS: `brew install postgresql`), or set \
              BULKMAN_TEST_DATABASE_URL to one in which tests may create schemas \
@@ -25,7 +25,7 @@ pub(crate) fn directory() -> Result<PathBuf, String> {
         })
 }
 
-/// The client `psql`, wherever it is.
+/// Returns the path of `psql`.
 pub(crate) fn psql() -> PathBuf {
     let found = on_path()
         .chain(packaged())
@@ -39,7 +39,7 @@ fn on_path() -> impl Iterator<Item = PathBuf> {
     env::split_paths(&path).collect::<Vec<_>>().into_iter()
 }
 
-/// Debian keeps several versions side by side, and none of them on PATH: the newest first.
+/// Returns the directories of Debian packages, which are not on PATH, newest version first.
 fn packaged() -> impl Iterator<Item = PathBuf> {
     let entries = Path::new("/usr/lib/postgresql")
         .read_dir()

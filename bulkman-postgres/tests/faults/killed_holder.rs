@@ -16,26 +16,29 @@ use bulkman_postgres::sqlx::{self, AssertSqlSafe, Row};
 use bulkman_test_support::Postgres;
 
 use crate::common::Database;
-use crate::common::processes::{LONG, PATIENCE, Process, Processes, SHORT, pause, store};
-use crate::took;
+use crate::common::processes::{
+    LONG, Process, Processes, SHORT, TIMEOUT, pause, settings, store, store_with,
+};
+use crate::print_elapsed;
 
-pub(crate) async fn a_killed_holders_slot_is_free_after_its_term(runtime: impl Runtime + Clone) {
+pub(crate) async fn lease_of_a_killed_holder_expires(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
-    let fleet = Processes::start(1, &runtime, LONG, || store(&database).lease_ttl(TERM)).await;
+    let short_lease = || store_with(&database, settings().lease_ttl(TTL));
+    let fleet = Processes::start(1, &runtime, LONG, short_lease).await;
     let survivor = &fleet[0];
     let mut holder = Holder::start(&database);
     survivor.reach(CircuitState::HalfOpen).await;
 
-    // Alive and busy: it keeps its lease beyond the term.
-    let begun = lease(&database).await;
-    let mut held = begun.clone();
-    while held.seconds_since(&begun) < 1.5 * TERM.as_secs_f64() {
-        assert!(probe(survivor).is_none(), "one lease in the fleet");
+    // A running holder renews its lease beyond the TTL.
+    let initial = lease(&database).await;
+    let mut held = initial.clone();
+    while held.seconds_since(&initial) < 1.5 * TTL.as_secs_f64() {
+        assert!(probe(survivor).is_none(), "the fleet has one lease");
         pause(&runtime).await;
         held = lease(&database).await;
-        assert_eq!((held.token, &held.holder), (begun.token, &begun.holder));
+        assert_eq!((held.token, &held.holder), (initial.token, &initial.holder));
     }
 
     holder.0.kill().unwrap();
@@ -48,22 +51,22 @@ pub(crate) async fn a_killed_holders_slot_is_free_after_its_term(runtime: impl R
         }
         let waited = runtime.now().saturating_duration_since(died);
         assert!(
-            waited < TERM + PATIENCE,
-            "nobody gets the slot: {:?}",
+            waited < TTL + TIMEOUT,
+            "no process acquires the slot: {:?}",
             survivor.fleet
         );
         pause(&runtime).await;
     };
-    took("slot of a killed holder is free after", &runtime, died);
+    print_elapsed("slot of a killed holder is available after", &runtime, died);
     let now = lease(&database).await;
     assert!(
-        now.taken_at >= dead.expires_at,
-        "not before its term was over: {now:?} {dead:?}"
+        now.acquired_at >= dead.expires_at,
+        "the lease was acquired before it expired: {now:?} {dead:?}"
     );
     assert_eq!((now.slot, now.epoch), (dead.slot, dead.epoch));
     assert_ne!(now.holder, dead.holder);
 
-    // What the dead one might have sent last, had it been a little slower.
+    // A late result of the killed process is fenced.
     let payments = BulkheadName::new("payments").unwrap();
     let late = store(&database).build().unwrap();
     let circuits = std::slice::from_ref(&payments);
@@ -72,22 +75,26 @@ pub(crate) async fn a_killed_holders_slot_is_free_after_its_term(runtime: impl R
         payments,
         Epoch(dead.epoch),
         dead.holder.as_str().into(),
-        TERM,
+        TTL,
     );
-    let verdict = ProbeResult::new(
+    let result = ProbeResult::new(
         request,
         ProbeLease::new(dead.slot, dead.token),
         false,
         LONG,
         OperationId(99),
     );
-    let report = session.report_probe(&verdict).await.unwrap();
+    let report = session.report_probe(&result).await.unwrap();
     assert!(
         matches!(report, ProbeReportResult::Lost { .. }),
         "{report:?}"
     );
     let status = late.admin().status().await.unwrap();
-    assert_eq!(status[0].state, FleetState::HalfOpen, "it reopens nothing");
+    assert_eq!(
+        status[0].state,
+        FleetState::HalfOpen,
+        "the late result does not reopen the circuit"
+    );
 
     permit.succeed();
     survivor
@@ -100,15 +107,14 @@ pub(crate) async fn a_killed_holders_slot_is_free_after_its_term(runtime: impl R
         .await;
 }
 
-/// The life of the process that is killed: it opens the circuit, waits until it may probe, says so,
-/// and never ends its call. It ends with its parent.
+/// The process that is killed: it opens the circuit, acquires a lease, prints a line, and keeps its
+/// probe running. It exits when its parent does.
 pub(crate) async fn hold_a_lease(runtime: impl Runtime + Clone, url: &str, schema: &str) {
     let store = || {
         PostgresStore::builder(url)
             .schema(schema)
             .namespace("fleet")
-            .operation_timeout(Duration::from_secs(1))
-            .lease_ttl(TERM)
+            .settings(settings().lease_ttl(TTL))
     };
     let fleet = Processes::start(1, &runtime, SHORT, store).await;
     fleet[0].fail();
@@ -120,14 +126,14 @@ pub(crate) async fn hold_a_lease(runtime: impl Runtime + Clone, url: &str, schem
         }
     };
     println!("holding");
-    // The link lives on: only the reading has a thread to itself.
+    // The session stays active: only reading standard input uses a separate thread.
     let waiting = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
     while !waiting.is_finished() {
         pause(&runtime).await;
     }
 }
 
-/// A permit for a probe, if there is a lease for it.
+/// Returns a permit for a probe, if the process has a lease.
 fn probe(process: &Process) -> Option<Permit> {
     if process.state() != CircuitState::HalfOpen {
         return None;
@@ -138,7 +144,7 @@ fn probe(process: &Process) -> Option<Permit> {
 struct Holder(Child);
 
 impl Holder {
-    /// Returns once it holds its lease.
+    /// Starts the process, and waits until it holds the lease.
     fn start(database: &Database) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["hold-a-lease", &database.url, database.schema.name()])
@@ -158,7 +164,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let _ended_already = self.0.kill();
+        let _already_exited = self.0.kill();
         let _status = self.0.wait();
     }
 }
@@ -170,7 +176,7 @@ struct Lease {
     token: u64,
     holder: String,
     expires_at: f64,
-    taken_at: f64,
+    acquired_at: f64,
 }
 
 impl Lease {
@@ -179,12 +185,12 @@ impl Lease {
     }
 }
 
-/// The one lease, as the table has it, with its times in seconds.
+/// Returns the only lease of the table, with times in seconds.
 async fn lease(database: &Database) -> Lease {
     let mut connection = database.connection().await;
     let statement = format!(
         "SELECT slot, epoch, token, holder, extract(epoch FROM expires_at)::float8 AS expires_at, \
-                extract(epoch FROM expires_at - ttl)::float8 AS taken_at FROM {}.probe",
+                extract(epoch FROM expires_at - ttl)::float8 AS acquired_at FROM {}.probe",
         database.schema.name()
     );
     let row = sqlx::query(AssertSqlSafe(statement))
@@ -197,8 +203,8 @@ async fn lease(database: &Database) -> Lease {
         token: row.get::<i64, _>("token").unsigned_abs(),
         holder: row.get::<Option<String>, _>("holder").unwrap_or_default(),
         expires_at: row.get("expires_at"),
-        taken_at: row.get("taken_at"),
+        acquired_at: row.get("acquired_at"),
     }
 }
 
-const TERM: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! A server that was given, rather than started by the tests themselves.
+//! Tests on an external server, which they don't start themselves.
 
 use std::process::{Command, ExitCode};
 
@@ -7,7 +7,7 @@ use bulkman_test_support::Postgres;
 
 use crate::common::{Database, on_tokio};
 
-/// Runs `command` with a server given to it, and looks whether it has left something there.
+/// Runs `command` with an external server, and checks that it leaves no schema behind.
 pub(crate) fn run(command: &[&str]) -> ExitCode {
     let server = Postgres::start(&[]);
     let [program, arguments @ ..] = command else {
@@ -17,13 +17,13 @@ pub(crate) fn run(command: &[&str]) -> ExitCode {
         .args(arguments)
         .env("BULKMAN_TEST_DATABASE_URL", server.url())
         .status()
-        .expect("the command can be run");
+        .expect("the command starts");
     let left = on_tokio(left_behind(&Database::on(&server)));
     println!(
-        "    {} schemas were made there, {} are left",
-        left.made, left.schemas
+        "    {} schemas were created, {} are left",
+        left.created, left.schemas
     );
-    let clean = left.made > 0 && left.schemas == 0;
+    let clean = left.created > 0 && left.schemas == 0;
     if status.success() && clean {
         ExitCode::SUCCESS
     } else {
@@ -31,23 +31,23 @@ pub(crate) fn run(command: &[&str]) -> ExitCode {
     }
 }
 
-struct Left {
-    made: i64,
+struct Leftovers {
+    created: i64,
     schemas: i64,
 }
 
-async fn left_behind(database: &Database) -> Left {
+async fn left_behind(database: &Database) -> Leftovers {
     let mut connection = database.connection().await;
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'bulkman%'";
     let schemas = sqlx::query_scalar(schemas)
         .fetch_one(&mut connection)
         .await
-        .expect("counts");
-    // The catalogue's own rows tell that there were some.
-    let made = "SELECT pg_stat_get_tuples_deleted('pg_catalog.pg_namespace'::regclass)";
-    let made = sqlx::query_scalar(made)
+        .expect("the query succeeds");
+    // Deleted rows of the catalog show that there were schemas.
+    let created = "SELECT pg_stat_get_tuples_deleted('pg_catalog.pg_namespace'::regclass)";
+    let created = sqlx::query_scalar(created)
         .fetch_one(&mut connection)
         .await
-        .expect("counts");
-    Left { made, schemas }
+        .expect("the query succeeds");
+    Leftovers { created, schemas }
 }

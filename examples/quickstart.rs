@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let runtime = Arc::new(TokioRuntime::new());
-    let bulkhead = Bulkhead::with_runtime(story::config(), runtime.clone())?;
+    let bulkhead = Bulkhead::new(story::config(), runtime.clone())?;
     story::tell::<TokioSockets>(&bulkhead, runtime).await
 }
 

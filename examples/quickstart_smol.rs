@@ -1,7 +1,7 @@
 //! The quickstart on smol: `cargo run --example quickstart_smol`.
 //!
 //! The story is the same as on Tokio, in `story/mod.rs`; only the sockets and the argument of
-//! [`Bulkhead::with_runtime`] differ.
+//! [`Bulkhead::new`] differ.
 
 mod story;
 
@@ -16,7 +16,7 @@ use smol_hyper::rt::FuturesIo;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let runtime = Arc::new(SmolRuntime::new());
-    let bulkhead = Bulkhead::with_runtime(story::config(), runtime.clone())?;
+    let bulkhead = Bulkhead::new(story::config(), runtime.clone())?;
     smol::block_on(story::tell::<SmolSockets>(&bulkhead, runtime))
 }
 

@@ -359,7 +359,7 @@ fn transitions_are_events_and_an_opening_is_a_warning() {
     assert_eq!(
         told,
         [
-            ("half_open", "isolation_over"),
+            ("half_open", "isolation_elapsed"),
             ("closed", "probes_succeeded")
         ]
     );

@@ -19,7 +19,7 @@
 //! impl Client {
 //!     pub fn new(runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
 //!         let config = BulkheadConfig::new("inventory").max_concurrent_calls(20);
-//!         Ok(Self { bulkhead: Bulkhead::with_runtime(config, runtime)? })
+//!         Ok(Self { bulkhead: Bulkhead::new(config, runtime)? })
 //!     }
 //! }
 //! # let _ = Client::new(Arc::new(bulkman::runtime::ClockOnly))?;
@@ -46,6 +46,8 @@ mod observe;
 mod queue;
 mod random;
 pub mod runtime;
+#[cfg(feature = "serde")]
+mod seconds;
 pub mod snapshot;
 pub mod store;
 mod sync;

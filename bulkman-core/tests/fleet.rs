@@ -151,7 +151,8 @@ fn what_opens_before_the_store_was_first_heard_is_a_decision_too() {
     let store = MemoryStore::new(runtime.clone());
     let join = || {
         let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
-        bulkhead.with_store(store.clone()).unwrap()
+        bulkhead.share_through(store.clone()).unwrap();
+        bulkhead
     };
     let (first, second) = (join(), join());
     first.circuit_breaker().unwrap().open();

@@ -201,7 +201,7 @@ impl Story<'_> {
         self.expect_transitions(
             page,
             &[
-                "open -> half_open: isolation_over",
+                "open -> half_open: isolation_elapsed",
                 "half_open -> open: probe_failed",
             ],
         )
@@ -237,7 +237,7 @@ impl Story<'_> {
         self.expect_transitions(
             page,
             &[
-                "open -> half_open: isolation_over",
+                "open -> half_open: isolation_elapsed",
                 "half_open -> closed: probes_succeeded",
             ],
         )
@@ -341,10 +341,10 @@ fn rows(stats: &BulkheadStats) -> [(&'static str, u64); 9] {
         ("successful", stats.successful),
         ("failed", stats.failed),
         ("running now", stats.active),
-        ("refused, circuit open", stats.rejected.circuit_open),
+        ("refused, circuit open", stats.rejected.circuit.open),
         (
             "refused, all probes out",
-            stats.rejected.probe_limit_reached,
+            stats.rejected.circuit.probe_limit_reached,
         ),
         ("refused, queue full", stats.rejected.full),
         ("timed out in the queue", stats.rejected.timed_out_in_queue),

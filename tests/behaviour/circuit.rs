@@ -91,7 +91,7 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back(t: Stage) {
         (
             stats.started,
             stats.peak_waiting,
-            stats.rejected.circuit_open
+            stats.rejected.circuit.open
         ),
         (1, 0, 1)
     );
@@ -401,14 +401,14 @@ async fn refusals_are_counted_by_their_cause(t: Stage) {
         (
             rejected.full,
             rejected.timed_out_in_queue,
-            rejected.circuit_open
+            rejected.circuit.open
         ),
         (1, 1, 2)
     );
     assert_eq!(
         (
-            rejected.probe_limit_reached,
-            rejected.forced_open,
+            rejected.circuit.probe_limit_reached,
+            rejected.circuit.forced_open,
             rejected.shutdown
         ),
         (3, 4, 5)
@@ -425,5 +425,5 @@ async fn recovery_is_a_full_round(t: Stage) {
         t.succeed(&bulkhead, 12).await;
         assert_eq!(bulkhead.state(), BulkheadState::Healthy);
     }
-    assert_eq!(bulkhead.stats().rejected.circuit_open, 5);
+    assert_eq!(bulkhead.stats().rejected.circuit.open, 5);
 }

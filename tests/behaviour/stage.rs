@@ -172,7 +172,7 @@ impl Stage {
 
     /// A bulkhead that must be at rest when the behaviour has ended.
     pub(crate) fn bulkhead(&self, config: BulkheadConfig) -> Bulkhead {
-        let bulkhead = Bulkhead::with_runtime(config, self.runtime()).unwrap();
+        let bulkhead = Bulkhead::new(config, self.runtime()).unwrap();
         self.bulkheads.0.lock().unwrap().push(bulkhead.clone());
         bulkhead
     }

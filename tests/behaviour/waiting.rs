@@ -218,7 +218,7 @@ async fn the_queue_is_refused_when_the_circuit_opens(t: Stage) {
         assert!(!never.has_begun());
     }
     let stats = bulkhead.stats();
-    assert_eq!((stats.started, stats.rejected.circuit_open), (1, 49));
+    assert_eq!((stats.started, stats.rejected.circuit.open), (1, 49));
 }
 
 /// While the permit is still held: nobody has to free one for the queue to hear of it.
@@ -241,7 +241,7 @@ async fn the_queue_is_refused_when_the_circuit_is_forced_open(t: Stage) {
     control.succeed();
     // The call that was running is not disturbed.
     assert_eq!(running.await, Ok(1));
-    assert_eq!(bulkhead.stats().rejected.forced_open, 1);
+    assert_eq!(bulkhead.stats().rejected.circuit.forced_open, 1);
 }
 
 async fn who_comes_after_a_reset_waits_again(t: Stage) {

@@ -211,15 +211,15 @@ impl Shell {
         self.with(|machine| machine.advance(now));
         let mut core = lock(&self.core);
         let counts = core.machine.counts(now);
-        let refusals = self.hot.refused.read();
+        let rejections = self.hot.refused.read();
         let machine = &core.machine;
         CircuitSnapshot {
             name: self.name.clone(),
             state: machine.state(),
             age: now.saturating_duration_since(machine.since()),
             counts,
-            rejected_calls: refusals.total().saturating_sub(core.refused_before),
-            refusals,
+            rejected_calls: rejections.total().saturating_sub(core.refused_before),
+            rejections,
             retry_after: machine
                 .open_until()
                 .map(|until| until.saturating_duration_since(now)),
@@ -227,7 +227,12 @@ impl Shell {
             generation: machine.generation(),
             open_count: machine.open_count(),
             // Pushed under this lock, so it agrees with the rest.
-            recent: self.events.newest(HISTORY),
+            recent: self
+                .events
+                .newest(HISTORY)
+                .into_iter()
+                .map(|transition| transition.with_age(now))
+                .collect(),
         }
     }
 

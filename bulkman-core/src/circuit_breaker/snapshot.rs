@@ -1,4 +1,4 @@
-//! A circuit as it stood at one moment.
+//! A snapshot of a circuit.
 
 use std::time::Duration;
 
@@ -7,45 +7,75 @@ use super::counts::CircuitCounts;
 use super::refusals::CircuitRejections;
 use super::transition::Transition;
 use crate::name::BulkheadName;
+#[cfg(feature = "serde")]
+use crate::seconds;
 
-/// Everything there is to see of a circuit, read at one moment.
+/// A consistent snapshot of a circuit's state, counts and latest transitions.
+///
+/// All times are relative to the moment of the snapshot, so a snapshot means the same in another
+/// process.
+///
+/// With the feature `serde` it is serializable, as the part `circuit` of a
+/// [`BulkheadSnapshot`](crate::snapshot::BulkheadSnapshot): durations are numbers of seconds in
+/// fields that end in `_seconds`, and `name` and `generation` are left out.
 ///
 /// ```
+/// use bulkman::testing::ManualRuntime;
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::CircuitState;
-/// use bulkman::runtime::ClockOnly;
+/// use std::time::Duration;
 ///
-/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
-/// breaker.half_open();
-/// let seen = breaker.snapshot();
-/// assert_eq!((seen.state, seen.probes_remaining), (CircuitState::HalfOpen, Some(3)));
-/// assert_eq!(seen.recent.last().unwrap().from, CircuitState::Closed);
+/// let clock = ManualRuntime::new();
+/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+/// breaker.open();
+/// clock.advance(Duration::from_secs(10));
+///
+/// let snapshot = breaker.snapshot();
+/// assert_eq!((snapshot.state, snapshot.age.as_secs()), (CircuitState::Open, 10));
+/// assert_eq!(snapshot.retry_after, Some(Duration::from_secs(20)));
+/// let last = snapshot.recent.last().unwrap();
+/// println!("{} -> {}, {:?} ago: {}", last.from, last.to, last.age, last.cause);
+/// assert_eq!((last.from, last.age.as_secs()), (CircuitState::Closed, 10));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CircuitSnapshot {
-    /// Its name.
+    /// The circuit's name: that of its bulkhead. Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub name: BulkheadName,
-    /// Its state, a due transition performed.
+    /// The state, after any transition that was due.
     pub state: CircuitState,
-    /// How long it has been in that state.
+    /// The time since the state was entered.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_seconds", serialize_with = "seconds::serialize")
+    )]
     pub age: Duration,
-    /// What it counts.
-    pub counts: CircuitCounts,
-    /// Calls refused since the state began.
-    pub rejected_calls: u64,
-    /// Calls refused since the circuit was made, by reason.
-    pub refusals: CircuitRejections,
-    /// How long the isolation still lasts; `None` when the circuit is not open, or stays so until
-    /// somebody says otherwise.
+    /// The remaining isolation. `None` unless the circuit is open, or if it stays open until it is
+    /// changed manually.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            rename = "retry_after_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
+    )]
     pub retry_after: Option<Duration>,
-    /// Probes that may still go out; `None` when the circuit is not half-open.
+    /// The number of probes that may still start. `None` unless the circuit is half-open.
     pub probes_remaining: Option<u32>,
-    /// Grows with every state entered.
+    /// The outcomes in the window, and the rates.
+    pub counts: CircuitCounts,
+    /// The number of calls rejected since the state was entered.
+    pub rejected_calls: u64,
+    /// The numbers of calls rejected since the circuit was created, by reason.
+    pub rejections: CircuitRejections,
+    /// The generation: a number that grows with every state entered. Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub generation: u64,
-    /// Automatic openings since the circuit was last closed.
+    /// The number of automatic openings since the circuit was last closed.
     pub open_count: u32,
-    /// The last transitions, oldest first.
+    /// The latest transitions, oldest first: at most 8.
     pub recent: Vec<Transition>,
 }

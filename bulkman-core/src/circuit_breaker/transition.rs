@@ -1,4 +1,4 @@
-//! One change of a circuit's state, and why it happened.
+//! A transition of a circuit, and its cause.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,10 +6,17 @@ use std::time::{Duration, Instant};
 use super::circuit_state::CircuitState;
 use super::counts::CircuitCounts;
 use crate::name::BulkheadName;
+#[cfg(feature = "serde")]
+use crate::seconds;
 
-/// A circuit went from one state to another.
+/// A transition of a circuit from one state to another.
 ///
-/// Entering the state a circuit is in already starts that state again, but is no transition.
+/// A circuit that enters its current state again starts that state anew. That is a new
+/// generation, but not a transition.
+///
+/// With the feature `serde` it is serializable, as a part of a
+/// [`CircuitSnapshot`](super::CircuitSnapshot): durations are numbers of seconds in fields that end
+/// in `_seconds`, and `circuit`, `at`, `generation` and `open_count` are left out.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -17,7 +24,8 @@ use crate::name::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use std::time::Duration;
 ///
-/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new().failure_threshold(2), ClockOnly)?;
+/// let config = CircuitBreakerConfig::new().failure_threshold(2);
+/// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
 /// for _ in 0..2 {
 ///     breaker.try_acquire().unwrap().fail();
 /// }
@@ -29,29 +37,60 @@ use crate::name::BulkheadName;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Transition {
-    /// The circuit: the name of its bulkhead.
+    /// The circuit's name: that of its bulkhead. Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub circuit: BulkheadName,
-    /// The state that was left.
+    /// The previous state.
     pub from: CircuitState,
-    /// The state that was entered.
+    /// The new state.
     pub to: CircuitState,
-    /// Why.
+    /// The cause.
     pub cause: TransitionCause,
-    /// What was counted in `from` when it was left.
-    pub counts: CircuitCounts,
-    /// When: a lapsed deadline counts from its due time, not from when somebody noticed.
+    /// When it happened. For timeouts this is the deadline itself, not the time of its detection.
+    /// Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub at: Instant,
-    /// The generation that began. It grows with every state entered, by one or more.
-    pub generation: u64,
-    /// How long the circuit stays open, if it opened and does not stay so for ever.
+    /// The time since the transition, in a snapshot; zero in an event.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_seconds", serialize_with = "seconds::serialize")
+    )]
+    pub age: Duration,
+    /// The isolation that began: the time that the circuit stays open. `None` if the circuit did
+    /// not open, or stays open until it is changed manually.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            rename = "isolation_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
+    )]
     pub isolation: Option<Duration>,
-    /// Automatic openings since the circuit was last closed, this one included.
+    /// The counts of the previous state at its end.
+    pub counts: CircuitCounts,
+    /// The generation that began. It grows by one or more with every state entered. Not
+    /// serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub generation: u64,
+    /// The number of automatic openings since the circuit was last closed, this one included. Not
+    /// serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub open_count: u32,
 }
 
-/// Why a circuit changed its state.
+impl Transition {
+    pub(crate) fn with_age(self, now: Instant) -> Self {
+        Self {
+            age: now.saturating_duration_since(self.at),
+            ..self
+        }
+    }
+}
+
+/// The cause of a transition.
 ///
 /// ```
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -71,7 +110,7 @@ pub struct Transition {
 )]
 #[non_exhaustive]
 pub enum TransitionCause {
-    /// `failure_threshold` failures in a row.
+    /// `failure_threshold` consecutive failures.
     ConsecutiveFailures,
     /// `failure_count_threshold` failures in the window.
     FailureCount,
@@ -79,26 +118,26 @@ pub enum TransitionCause {
     FailureRate,
     /// The rate of slow calls reached `slow_call_rate_threshold`.
     SlowCallRate,
-    /// The isolation was over.
+    /// The isolation elapsed.
     IsolationElapsed,
-    /// The probes were good enough to close.
+    /// The outcomes of the probes closed the circuit.
     ProbesSucceeded,
     /// A probe failed.
     ProbeFailed,
-    /// A probe was out for longer than `probe_timeout`.
+    /// A probe ran for longer than `probe_timeout`.
     ProbeLost,
     /// Half-open lasted for `max_half_open_duration`.
     HalfOpenExpired,
     /// A health check succeeded while open.
     HealthCheck,
-    /// Somebody asked for it.
+    /// Requested through the API.
     Manual,
-    /// The fleet's state was taken over: another process or an operator decided.
+    /// The state of the fleet was adopted: another process or an operator decided.
     Fleet,
 }
 
 impl TransitionCause {
-    /// The name in lower case, as in logs and metrics: `failure_rate`.
+    /// Returns the name in snake case, as in logs and metrics: `failure_rate`.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::TransitionCause;
@@ -111,7 +150,7 @@ impl TransitionCause {
             Self::FailureCount => "failure_count",
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
-            Self::IsolationElapsed => "isolation_over",
+            Self::IsolationElapsed => "isolation_elapsed",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::ProbeFailed => "probe_failed",
             Self::ProbeLost => "probe_lost",
@@ -129,7 +168,7 @@ impl fmt::Display for TransitionCause {
     }
 }
 
-/// A transition as the state machine reports it: the shell adds the name.
+/// A transition as the state machine reports it, without the name of the circuit.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Change {
     pub(crate) from: CircuitState,
@@ -159,10 +198,11 @@ impl Change {
             from,
             to,
             cause,
-            counts,
             at,
-            generation,
+            age: Duration::ZERO,
             isolation,
+            counts,
+            generation,
             open_count,
         }
     }

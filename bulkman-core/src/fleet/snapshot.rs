@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::name::BulkheadName;
 #[cfg(feature = "serde")]
-use crate::snapshot::seconds;
+use crate::seconds;
 use crate::store::{Epoch, FleetState};
 
 /// How fresh a process's view of its fleet is, and what it has yet to tell.
@@ -20,13 +20,19 @@ pub struct FleetSnapshot {
     /// decided since is not known here, unless the store has announced it.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "staleness_seconds", serialize_with = "seconds::of_option")
+        serde(
+            rename = "staleness_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
     )]
     pub staleness: Option<Duration>,
     /// For how long the store has not been there.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "degraded_for_seconds", serialize_with = "seconds::of_option")
+        serde(
+            rename = "degraded_for_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
     )]
     pub degraded_for: Option<Duration>,
     /// Why, and what mends it.

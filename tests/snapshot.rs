@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bulkman::bulkhead::BulkheadState;
-use bulkman::circuit_breaker::{CircuitState, TransitionCause};
+use bulkman::circuit_breaker::{CircuitEvent, CircuitState, Transition, TransitionCause};
 use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig};
+use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -123,6 +123,29 @@ fn snapshot_has_state_limits_counts_rates_and_history() {
 }
 
 #[test]
+fn transitions_have_an_age_in_snapshots_only() {
+    let runtime = ManualRuntime::new();
+    let config = CircuitBreakerConfig::new();
+    let breaker = CircuitBreaker::new("payments", config, runtime.clone()).unwrap();
+    let mut events = breaker.events();
+    breaker.open();
+    runtime.advance(12 * SECOND);
+    let Some(CircuitEvent::Transition(event)) = events.try_next() else {
+        panic!("no transition")
+    };
+    let [recent] = &breaker.snapshot().recent[..] else {
+        panic!("no transition in the snapshot")
+    };
+    assert_eq!((event.age, recent.age), (Duration::ZERO, 12 * SECOND));
+    let without_age = |transition: &Transition| {
+        let mut transition = transition.clone();
+        transition.age = Duration::ZERO;
+        transition
+    };
+    assert_eq!(without_age(recent), event);
+}
+
+#[test]
 fn snapshot_is_displayed_as_a_table() {
     let (_, manager) = manager_with_history();
     manager
@@ -175,10 +198,7 @@ fn table_ends_with_the_connection_of_the_fleet() {
             .unwrap()
             .to_owned()
     };
-    assert_eq!(
-        last_line(),
-        "FLEET     local rules only, store not seen yet"
-    );
+    assert_eq!(last_line(), "FLEET     local rules only, no response yet");
     runtime.run_until_stalled();
     runtime.advance(Duration::from_millis(300));
     assert_eq!(last_line(), "FLEET     synchronized 300ms ago");
@@ -189,7 +209,7 @@ fn table_ends_with_the_connection_of_the_fleet() {
     runtime.advance(60 * SECOND);
     let line = last_line();
     assert!(
-        line.starts_with("FLEET     local rules only, store last seen 1m 0s ago, 1 to publish: "),
+        line.starts_with("FLEET     local rules only, last response 1m 0s ago, 1 to publish: "),
         "{line}"
     );
     assert!(line.len() > 80, "with the error: {line}");

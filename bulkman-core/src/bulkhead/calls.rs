@@ -174,12 +174,11 @@ impl Bulkhead {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone()).unwrap();
     /// let users = bulkhead.classified(|result: &Result<String, u16>| match result {
-    ///     Err(404) => Outcome::Success,            // the server answered
-    ///     Err(409) => Outcome::Ignored,            // no evidence about the server's health
+    ///     Ok(_) | Err(404) => Outcome::Success,    // the server answered
+    ///     Err(499) => Outcome::Ignored,            // the client closed the connection
     ///     Err(_) => Outcome::Failure,
-    ///     Ok(_) => Outcome::Success,
     /// });
-    /// let _ = runtime.block_on(users.execute(async { Err(409) }));
+    /// let _ = runtime.block_on(users.execute(async { Err(499) }));
     /// assert_eq!(bulkhead.stats().ignored, 1);
     /// ```
     pub fn classified<T, E, C>(&self, classifier: C) -> Classified<T, E, C>

@@ -80,7 +80,6 @@ impl ManagerConfig {
     /// let config: ManagerConfig = bulkheads.into_iter().collect();
     /// assert_eq!(config.bulkheads().len(), 2);
     /// ```
-    #[must_use]
     pub fn bulkheads(&self) -> &[BulkheadConfig] {
         &self.bulkheads
     }

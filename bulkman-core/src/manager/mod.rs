@@ -204,7 +204,8 @@ impl BulkheadManager {
         };
         let mut result = Ok(());
         for bulkhead in existing {
-            result = result.and(fleet.attach(&bulkhead));
+            let attached = fleet.attach(&bulkhead);
+            result = result.and(attached);
         }
         result
     }

@@ -73,8 +73,8 @@ fn write_fleet(f: &mut fmt::Formatter<'_>, fleet: &FleetSnapshot) -> fmt::Result
     f.write_str("\nFLEET     ")?;
     match (fleet.connected, fleet.staleness) {
         (true, Some(age)) => write!(f, "synchronized {} ago", Short(age))?,
-        (false, Some(age)) => write!(f, "local rules only, store last seen {} ago", Short(age))?,
-        (_, None) => f.write_str("local rules only, store not seen yet")?,
+        (false, Some(age)) => write!(f, "local rules only, last response {} ago", Short(age))?,
+        (_, None) => f.write_str("local rules only, no response yet")?,
     }
     if fleet.pending > 0 {
         write!(f, ", {} to publish", fleet.pending)?;

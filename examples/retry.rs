@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .failure_threshold(3)
         .success_threshold(1)
         .isolation_duration(ISOLATION);
-    let bulkhead = Bulkhead::with_runtime(config, runtime.clone())?;
+    let bulkhead = Bulkhead::new(config, runtime.clone())?;
 
     println!("a gateway that is down for 45 s:");
     let gateway = Gateway::down_for(Duration::from_secs(45));
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(
         (
             stats.started,
-            stats.rejected.circuit_open,
+            stats.rejected.circuit.open,
             stats.rejected.full
         ),
         (7, 2, 1)

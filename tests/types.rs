@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bulkman::bulkhead::{BulkheadName, BulkheadStats};
+use bulkman::bulkhead::{BulkheadName, BulkheadStats, HealthCheck};
 use bulkman::call::{Call, DefaultClassifier, ExecutionReport};
 use bulkman::circuit_breaker::{CircuitEvents, CircuitSnapshot, Transition};
 use bulkman::future::{
@@ -44,6 +44,7 @@ fn shared_types_are_send_and_sync() {
     send_sync::<CircuitSnapshot>();
     send_sync::<ConfigError>();
     send_sync::<ExecutionReport<u32, std::io::Error>>();
+    send_sync::<HealthCheck>();
     send_sync::<ManagerError>();
     send_sync::<ManualRuntime>();
     send_sync::<BulkheadName>();

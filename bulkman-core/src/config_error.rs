@@ -107,14 +107,6 @@ impl ConfigError {
             with: with.to_string().into(),
         }
     }
-
-    pub(crate) fn immutable(field: &'static str, from: &str, to: &str) -> Self {
-        Self::Immutable {
-            field,
-            from: from.into(),
-            to: to.into(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ mod observe;
 mod queue;
 mod random;
 pub mod runtime;
+#[cfg(feature = "serde")]
+mod seconds;
 pub mod snapshot;
 pub mod store;
 mod sync;

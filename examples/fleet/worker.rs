@@ -38,7 +38,8 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
 
 async fn join(url: &str, schema: &str) -> Result<BulkheadManager, Box<dyn Error>> {
     let store = server::store(url, schema).build()?;
-    let manager = BulkheadManager::new(TokioRuntime::new()).with_store(store)?;
+    let manager = BulkheadManager::new(TokioRuntime::new());
+    manager.share_through(store)?;
     manager.create_bulkhead(
         BulkheadConfig::new(PAYMENTS)
             .failure_threshold(FAILURES)

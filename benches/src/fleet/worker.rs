@@ -113,7 +113,7 @@ fn circuit(
         .success_threshold(2)
         .isolation_duration(role.isolation);
     let config = BulkheadConfig::new(format!("c{index}").as_str()).circuit_breaker(rules);
-    Ok(Bulkhead::with_runtime(config, Arc::clone(runtime))?)
+    Ok(Bulkhead::new(config, Arc::clone(runtime))?)
 }
 
 fn join(link: Link, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn Error>> {

@@ -137,7 +137,8 @@ impl FaultStore {
     /// # let runtime = ManualRuntime::new();
     /// let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
     /// store.set(Fault::Down);
-    /// let manager = BulkheadManager::new(runtime.clone()).with_store(store)?;
+    /// let manager = BulkheadManager::new(runtime.clone());
+    /// manager.share_through(store)?;
     /// let bulkhead = manager.create_bulkhead(BulkheadConfig::new("search"))?;
     /// runtime.advance(Duration::from_secs(10));
     /// assert!(!manager.fleet().unwrap().snapshot().connected);

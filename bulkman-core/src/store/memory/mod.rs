@@ -55,7 +55,8 @@ impl MemoryStore {
     /// # use bulkman::store::MemoryStore;
     /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
-    /// let manager = BulkheadManager::new(runtime.clone()).with_store(MemoryStore::new(runtime))?;
+    /// let manager = BulkheadManager::new(runtime.clone());
+    /// manager.share_through(MemoryStore::new(runtime))?;
     /// assert_eq!(manager.fleet().unwrap().namespace(), "default");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -85,7 +86,8 @@ impl MemoryStore {
     /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone()).in_namespace("stock")?;
-    /// let manager = BulkheadManager::new(runtime).with_store(store)?;
+    /// let manager = BulkheadManager::new(runtime);
+    /// manager.share_through(store)?;
     /// assert_eq!(manager.fleet().unwrap().namespace(), "stock");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```

@@ -1,4 +1,4 @@
-//! What the README says of the settings is what the code does.
+//! Checks that the documented settings and defaults are those of the code.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -49,7 +49,7 @@ fn a_circuits_defaults_are_the_documented_ones() {
     let [_, documented] = defaults();
     let mut settable = fields(&CircuitBreakerConfig::new());
     for field in &mut settable {
-        // Three-valued, so that it has a name of its own.
+        // Three-valued, so it has another name.
         if field == "consecutive" {
             "failure_threshold".clone_into(field);
         }

@@ -91,8 +91,8 @@ use crate::runtime::Runtime;
 ///       +-----------------------------------------------------------------------+
 ///                               enough probes succeeded
 ///
-///  manually, from any state:  Forced open (rejects all)   Disabled (admits all, counts nothing)
-///                             Metrics-only (admits all, counts, never opens)
+///  manually, from any state: Forced open (rejects all), Disabled (admits all, counts none),
+///                           Metrics-only (admits all, counts, never opens)
 /// ```
 ///
 /// An outcome is dropped if the circuit has entered another state since the call was admitted: it

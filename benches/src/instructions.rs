@@ -19,17 +19,17 @@ use recorded::Recorded;
 /// The command-line word under which callgrind runs this program.
 pub(crate) const WORKLOAD: &str = "instructions-workload";
 
-/// More than so much above the recorded figure fails; so much below asks for a new record.
+/// The tolerance above the recorded count, in percent. As far below, a new record is requested.
 const LEEWAY: f64 = 0.05;
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 11_000;
 
-/// Counts, and compares with the record, or makes a new one.
+/// Counts, and compares with the record or writes a new one.
 ///
 /// # Errors
 ///
-/// When valgrind is missing or fails, or the record can't be read or written.
+/// An error if valgrind is missing or fails, or the record cannot be read or written.
 pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
     require_valgrind()?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml");
@@ -75,11 +75,11 @@ pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
-/// What callgrind runs: so many calls on one path.
+/// Runs `calls` calls on one path, under callgrind.
 ///
 /// # Errors
 ///
-/// When there is no such path.
+/// An error if there is no such path.
 pub(crate) fn workload(name: &str, calls: u64) -> Result<ExitCode, Box<dyn Error>> {
     let path = PATHS
         .iter()

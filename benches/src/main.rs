@@ -1,7 +1,7 @@
-//! What a call through bulkman costs, beside its peers.
+//! Measures the cost of a call through bulkman, beside its peers.
 //!
 //! `cargo run --release -p bulkman-bench -- <suite> [--json FILE] [--plot DIR]`; without a suite it
-//! names them. The README beside this package says what they measure and what the figures mean.
+//! lists them. The README of this package describes what they measure.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
@@ -9,7 +9,6 @@
 )]
 
 mod contenders;
-mod crowd;
 mod fleet;
 mod harness;
 mod instructions;
@@ -17,6 +16,7 @@ mod machine;
 mod options;
 mod overload;
 mod suites;
+mod waiting_calls;
 mod workers;
 
 use std::error::Error;

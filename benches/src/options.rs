@@ -16,14 +16,14 @@ pub(crate) struct Options {
     pub(crate) suites: Vec<&'static Suite>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) plots: Option<PathBuf>,
-    /// How long `fleet-load` goes on.
+    /// The duration of `fleet-load`.
     pub(crate) load: Duration,
 }
 
 impl Options {
     /// # Errors
     ///
-    /// What is wrong, in words.
+    /// A message that describes the problem.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
         let mut options = Self {
             suites: Vec::new(),

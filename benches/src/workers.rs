@@ -52,7 +52,7 @@ impl Workers {
         }
     }
 
-    /// Makes the executor's timers available on this thread.
+    /// Enters the executor's context, for its timers.
     pub(crate) fn enter(&self) -> Option<EnterGuard<'_>> {
         match self {
             Self::Tokio(runtime) => Some(runtime.enter()),

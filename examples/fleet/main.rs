@@ -1,18 +1,18 @@
-//! Twenty processes share their circuits through PostgreSQL; one opens, all refuse, one probes, and
-//! the database is killed under them.
+//! Twenty processes share their circuits through PostgreSQL: one opens, all reject, one probes, and
+//! the database is killed.
 //!
-//! `cargo run --example fleet`: no set-up but an installed PostgreSQL server, about ten seconds. It
-//! starts a server of its own, unless `BULKMAN_TEST_DATABASE_URL` names one, and the processes:
-//! this program again, in another role. `worker.rs` shows how a service joins a fleet.
+//! `cargo run --example fleet` needs an installed PostgreSQL server and about ten seconds. It starts
+//! a private server, unless `BULKMAN_TEST_DATABASE_URL` names one, and the processes, which are this
+//! program in another role. `worker.rs` shows how a service joins a fleet.
 //!
-//! All times are this process's: a line that a process writes counts when it arrives here. Build
-//! with `--release` for figures that mean something.
+//! All times are readings of this process's clock: a report counts when it arrives here. Build with
+//! `--release` for meaningful figures.
 
-mod crew;
+mod messages;
 #[path = "../story_steps/page.rs"]
 mod page;
+mod processes;
 mod server;
-mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -24,21 +24,21 @@ use tokio::runtime::Builder;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
-use self::crew::Crew;
+use self::messages::{Carried, Command, Report, View};
 use self::page::Page;
+use self::processes::Processes;
 use self::server::Server;
-use self::wire::{Carried, Line, Order, View};
 
 const PROCESSES: usize = 20;
 const FAILURES: u32 = 5;
 const PROBES: u32 = 3;
 const ISOLATION: Duration = Duration::from_secs(3);
-/// Of the database, once all have noticed.
+/// The duration of the outage, after all processes have noticed it.
 const OUTAGE: Duration = Duration::from_secs(1);
 const PAYMENTS: &str = "payments";
-/// These stay open for half a minute, the default, which is longer than the story.
+/// Circuits that stay open for half a minute, the default, which is longer than the example.
 const OTHERS: [&str; 5] = ["mail", "prices", "reviews", "search", "stock"];
-/// Of whoever waits for something that has to come.
+/// The timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 const WORKER: &str = "worker";
 
@@ -53,18 +53,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         .worker_threads(2)
         .enable_all()
         .build()?
-        .block_on(tell())
+        .block_on(run())
 }
 
-async fn tell() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut page = Page::new();
     println!(
         "{PROCESSES} processes of a shop share the state of their circuits through PostgreSQL."
     );
     println!(
-        "{FAILURES} failures in a row in any of them open a circuit in all. {ISOLATION:?} later it lets"
+        "{FAILURES} failures in a row in any of them open a circuit in all. After {ISOLATION:?} it admits"
     );
-    println!("probes through, one at a time in the whole fleet; {PROBES} have to succeed.");
+    println!("probes, one at a time in the whole fleet; {PROBES} have to succeed.");
 
     page.step("A database server and the processes start");
     let server = Server::start();
@@ -72,32 +72,32 @@ async fn tell() -> Result<(), Box<dyn Error>> {
         .build()?
         .migrate()
         .await?;
-    let crew = Crew::start(PROCESSES, &server).await?;
-    let mut story = Story { crew, server };
-    story.started(&page).await?;
-    story.one_opens(&mut page).await?;
-    story.all_refuse(&mut page).await?;
-    story.one_probes(&mut page).await?;
-    story.all_learn(&mut page).await?;
-    if story.server.is_own() {
-        story.server_is_killed(&mut page).await?;
-        story.server_is_back(&mut page).await?;
+    let processes = Processes::start(PROCESSES, &server).await?;
+    let mut demo = Demo { processes, server };
+    demo.started(&page).await?;
+    demo.one_opens(&mut page).await?;
+    demo.all_reject(&mut page).await?;
+    demo.one_probes(&mut page).await?;
+    demo.all_learn(&mut page).await?;
+    if demo.server.is_own() {
+        demo.server_is_killed(&mut page).await?;
+        demo.server_is_back(&mut page).await?;
     } else {
         page.step("The database server was given, so it is not killed");
     }
     Ok(())
 }
 
-struct Story {
-    crew: Crew,
+struct Demo {
+    processes: Processes,
     server: Server,
 }
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-impl Story {
+impl Demo {
     async fn started(&mut self, page: &Page) -> Outcome {
-        let ids = self.crew.ids();
+        let ids = self.processes.ids();
         let distinct: BTreeSet<_> = ids.iter().collect();
         page.line(format!(
             "processes {} to {}",
@@ -111,7 +111,7 @@ impl Story {
         let views = self.look().await?;
         page.check(
             views.iter().all(|view| view.connected && *view == views[0]),
-            "each is connected to the database, and all see the same",
+            "each is connected to the database, and all views are equal",
         );
         page.check(
             views[0]
@@ -125,20 +125,20 @@ impl Story {
 
     async fn one_opens(&mut self, page: &mut Page) -> Outcome {
         page.step(format!("{FAILURES} calls of process 1 fail"));
-        let begun = Instant::now();
-        self.crew
-            .order(
+        let started = Instant::now();
+        self.processes
+            .send(
                 0,
-                &Order::Fail {
+                &Command::Fail {
                     circuit: PAYMENTS.into(),
                 },
             )
             .await?;
-        let learned = self.crew.all_turn(PAYMENTS, "open").await;
+        let learned = self.processes.wait_all_in_state(PAYMENTS, "open").await;
         page.note(format!(
-            "when each process has the circuit {PAYMENTS} open, since process 1 was told to call"
+            "when each process has the circuit {PAYMENTS} open, after the command to process 1"
         ));
-        let times: Vec<_> = learned.iter().map(|at| *at - begun).collect();
+        let times: Vec<_> = learned.iter().map(|at| *at - started).collect();
         for (row, times) in times.chunks(PER_ROW).enumerate() {
             let cells = (row * PER_ROW + 1..).zip(times);
             let cells: Vec<_> = cells
@@ -148,31 +148,31 @@ impl Story {
         }
         page.check(
             times.iter().all(|time| *time < AT_ONCE),
-            format!("one opened, and all {PROCESSES} know"),
+            format!("one opened it, and all {PROCESSES} have adopted it"),
         );
         Ok(())
     }
 
-    async fn all_refuse(&mut self, page: &mut Page) -> Outcome {
+    async fn all_reject(&mut self, page: &mut Page) -> Outcome {
         const CALLS: u32 = 100;
-        page.step(format!("Every process makes {CALLS} calls"));
-        self.crew
-            .order_all(&Order::Call {
+        page.step(format!("Every process runs {CALLS} calls"));
+        self.processes
+            .send_all(&Command::Call {
                 circuit: PAYMENTS.into(),
                 times: CALLS,
             })
             .await?;
-        let called = |line: &Line| match line {
-            Line::Called { passed, refused } => Some((*passed, *refused)),
+        let called = |line: &Report| match line {
+            Report::Called { passed, rejected } => Some((*passed, *rejected)),
             _ => None,
         };
-        let called = self.crew.hear_all("answers", called).await;
+        let called = self.processes.wait_all("answers", called).await;
         let passed: u32 = called.iter().map(|(_, (passed, _))| passed).sum();
-        let refused: u32 = called.iter().map(|(_, (_, refused))| refused).sum();
+        let rejected: u32 = called.iter().map(|(_, (_, rejected))| rejected).sum();
         let all = CALLS * u32::try_from(PROCESSES)?;
         page.check(
-            (passed, refused) == (0, all),
-            format!("{refused} are refused, {passed} pass"),
+            (passed, rejected) == (0, all),
+            format!("{rejected} are rejected, {passed} admitted"),
         );
         Ok(())
     }
@@ -184,22 +184,22 @@ impl Story {
         let mut holders = BTreeSet::new();
         for probe in 1..=PROBES {
             let (holder, asked) = self.ask_until_granted().await?;
-            // It keeps its probe, and all go on asking.
-            let (more, refused) = self.ask(20).await?;
+            // It keeps its probe, and all processes continue to ask.
+            let (more, rejected) = self.ask(20).await?;
             page.line(format!(
-                "probe {probe}: process {}, {} calls refused",
+                "probe {probe}: process {}, {} calls rejected",
                 holder + 1,
-                asked + refused
+                asked + rejected
             ));
-            page.check(more.is_empty(), "there is no second one meanwhile");
+            page.check(more.is_empty(), "no second probe is admitted meanwhile");
             holders.insert(holder);
-            self.crew.order(holder, &Order::Succeed).await?;
+            self.processes.send(holder, &Command::Succeed).await?;
         }
         page.check(
             holders.len() == 1,
             "one process held the fleet's lease to the end",
         );
-        self.crew.all_turn(PAYMENTS, "closed").await;
+        self.processes.wait_all_in_state(PAYMENTS, "closed").await;
         page.check(
             true,
             format!("{PROBES} probes succeeded: the circuit is closed in all processes"),
@@ -210,27 +210,25 @@ impl Story {
     async fn all_learn(&mut self, page: &mut Page) -> Outcome {
         const ROUNDS: usize = 25;
         page.step(format!(
-            "{ROUNDS} times a process opens the circuit by hand, and closes it again"
+            "{ROUNDS} times a process opens the circuit manually, and closes it again"
         ));
         let mut times = Vec::new();
         for round in 0..ROUNDS {
-            let who = (round * 7) % PROCESSES;
-            for (order, state) in [(Order::Open, "open"), (Order::Close, "closed")] {
-                let begun = Instant::now();
-                self.crew.order(who, &order).await?;
-                let learned = self.crew.all_turn(PAYMENTS, state).await;
+            let process = (round * 7) % PROCESSES;
+            for (order, state) in [(Command::Open, "open"), (Command::Close, "closed")] {
+                let started = Instant::now();
+                self.processes.send(process, &order).await?;
+                let learned = self.processes.wait_all_in_state(PAYMENTS, state).await;
                 let others = learned
                     .iter()
                     .enumerate()
-                    .filter(|(number, _)| *number != who);
-                times.extend(others.map(|(_, at)| *at - begun));
+                    .filter(|(number, _)| *number != process);
+                times.extend(others.map(|(_, at)| *at - started));
             }
         }
         times.sort_unstable();
         let at = |percent: usize| millis(times[(times.len() * percent).div_ceil(100) - 1]);
-        page.note(
-            "from the order to the line that says it is so, through two pipes and the database",
-        );
+        page.note("from the command to the report, through two pipes and the database");
         page.line(format!(
             "p50 {:.1} ms   p99 {:.1} ms   last {:.1} ms",
             at(50),
@@ -240,7 +238,7 @@ impl Story {
         page.check(
             times.len() == 2 * ROUNDS * (PROCESSES - 1) && times.iter().all(|time| *time < AT_ONCE),
             format!(
-                "the {} others learned of it each time: {} in all",
+                "the {} others adopted it each time: {} in all",
                 PROCESSES - 1,
                 times.len()
             ),
@@ -249,24 +247,26 @@ impl Story {
     }
 
     async fn server_is_killed(&mut self, page: &mut Page) -> Outcome {
-        page.step("The database server is killed, and calls go on");
-        self.crew.order_all(&Order::Traffic).await?;
+        page.step("The database server is killed, and calls continue");
+        self.processes.send_all(&Command::Traffic).await?;
         block_in_place(|| self.server.kill());
-        self.crew
-            .hear_all("misses the database", |line| {
-                matches!(line, Line::Cut).then_some(())
+        self.processes
+            .wait_all("misses the database", |line| {
+                matches!(line, Report::Disconnected).then_some(())
             })
             .await;
         page.check(true, "every process has noticed");
         for number in 0..PROCESSES {
             let circuit = OTHERS[number % OTHERS.len()].into();
-            self.crew.order(number, &Order::Fail { circuit }).await?;
+            self.processes
+                .send(number, &Command::Fail { circuit })
+                .await?;
         }
-        let opened = |line: &Line| match line {
-            Line::Turned { circuit, state } if state == "open" => Some(circuit.clone()),
+        let opened = |line: &Report| match line {
+            Report::Transition { circuit, state } if state == "open" => Some(circuit.clone()),
             _ => None,
         };
-        let opened = self.crew.hear_all("opens by itself", opened).await;
+        let opened = self.processes.wait_all("opens by itself", opened).await;
         let as_meant = (0..)
             .zip(&opened)
             .all(|(number, (_, circuit))| circuit == OTHERS[number % OTHERS.len()]);
@@ -279,20 +279,20 @@ impl Story {
         );
 
         sleep(OUTAGE).await;
-        self.crew.order_all(&Order::Rest).await?;
-        let carried = |line: &Line| match line {
-            Line::Carried(carried) => Some(*carried),
+        self.processes.send_all(&Command::Rest).await?;
+        let carried = |line: &Report| match line {
+            Report::Carried(carried) => Some(*carried),
             _ => None,
         };
         let carried: Vec<Carried> = self
-            .crew
-            .hear_all("answers", carried)
+            .processes
+            .wait_all("answers", carried)
             .await
             .into_iter()
             .map(|(_, carried)| carried)
             .collect();
         let calls: u32 = carried.iter().map(|carried| carried.calls).sum();
-        let refused: u32 = carried.iter().map(|carried| carried.refused).sum();
+        let rejected: u32 = carried.iter().map(|carried| carried.rejected).sum();
         let mean = carried
             .iter()
             .map(|carried| carried.total)
@@ -304,8 +304,8 @@ impl Story {
             .max()
             .unwrap_or_default();
         page.check(
-            carried.iter().all(|carried| carried.calls > 0) && refused == 0,
-            format!("{calls} calls went through {PAYMENTS} meanwhile, {refused} were refused"),
+            carried.iter().all(|carried| carried.calls > 0) && rejected == 0,
+            format!("{calls} calls ran through {PAYMENTS} meanwhile, {rejected} were rejected"),
         );
         page.check(
             slowest < NO_WAIT,
@@ -317,30 +317,30 @@ impl Story {
     }
 
     async fn server_is_back(&mut self, page: &mut Page) -> Outcome {
-        page.step("The database server is back");
+        page.step("The database server is restarted");
         block_in_place(|| self.server.start_again());
-        let begun = Instant::now();
+        let started = Instant::now();
         let views = loop {
             let views = self.look().await?;
-            let endings: usize = views.iter().map(|view| view.endings.len()).sum();
+            let outcomes: usize = views.iter().map(|view| view.outcomes.len()).sum();
             let settled = views.iter().all(|view| view.connected && view.pending == 0);
             if settled
-                && endings == PROCESSES
+                && outcomes == PROCESSES
                 && views.iter().all(|view| view.circuits == views[0].circuits)
             {
                 break views;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                started.elapsed() < PATIENCE,
                 "the views never become equal: {views:#?}"
             );
             sleep(Duration::from_millis(20)).await;
         };
-        let took = begun.elapsed();
+        let took = started.elapsed();
         let ended = |as_what| {
             views
                 .iter()
-                .flat_map(|view| &view.endings)
+                .flat_map(|view| &view.outcomes)
                 .filter(|e| *e == as_what)
                 .count()
         };
@@ -381,20 +381,20 @@ impl Story {
         });
         page.check(
             equal && table.len() == views[0].circuits.len(),
-            "and equal to what the database says",
+            "and equal to the table in the database",
         );
         Ok(())
     }
 
-    /// Until some process gets a probe: which, and how many calls were refused before.
+    /// Waits until a process gets a probe. Returns which, and how many calls were rejected before.
     async fn ask_until_granted(&mut self) -> Result<(usize, u32), Box<dyn Error>> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut all_refused = 0;
         loop {
-            let (holders, refused) = self.ask(10).await?;
-            all_refused += refused;
+            let (holders, rejected) = self.ask(10).await?;
+            all_refused += rejected;
             match holders[..] {
-                [] => assert!(begun.elapsed() < PATIENCE, "no process ever gets a probe"),
+                [] => assert!(started.elapsed() < PATIENCE, "no process ever gets a probe"),
                 [holder] => return Ok((holder, all_refused)),
                 _ => {
                     panic!(
@@ -406,31 +406,31 @@ impl Story {
         }
     }
 
-    /// All ask for a probe, so many times: who got one, and how often one was refused.
+    /// All processes ask for a probe `times` times. Returns which got one, and the number of rejections.
     async fn ask(&mut self, times: u32) -> Result<(Vec<usize>, u32), Box<dyn Error>> {
-        self.crew.order_all(&Order::Ask { times }).await?;
-        let asked = |line: &Line| match line {
-            Line::Asked { granted, refused } => Some((*granted, *refused)),
+        self.processes.send_all(&Command::Ask { times }).await?;
+        let asked = |line: &Report| match line {
+            Report::Asked { granted, rejected } => Some((*granted, *rejected)),
             _ => None,
         };
-        let asked = self.crew.hear_all("answers", asked).await;
+        let asked = self.processes.wait_all("answers", asked).await;
         let granted = asked
             .iter()
             .enumerate()
             .filter(|(_, (_, (granted, _)))| *granted);
-        let refused = asked.iter().map(|(_, (_, refused))| refused).sum();
-        Ok((granted.map(|(number, _)| number).collect(), refused))
+        let rejected = asked.iter().map(|(_, (_, rejected))| rejected).sum();
+        Ok((granted.map(|(number, _)| number).collect(), rejected))
     }
 
     async fn look(&mut self) -> Result<Vec<View>, Box<dyn Error>> {
-        self.crew.order_all(&Order::Look).await?;
-        let seen = |line: &Line| match line {
-            Line::Seen(view) => Some(view.clone()),
+        self.processes.send_all(&Command::View).await?;
+        let seen = |line: &Report| match line {
+            Report::Seen(view) => Some(view.clone()),
             _ => None,
         };
         Ok(self
-            .crew
-            .hear_all("answers", seen)
+            .processes
+            .wait_all("answers", seen)
             .await
             .into_iter()
             .map(|(_, view)| view)
@@ -443,8 +443,8 @@ fn millis(time: Duration) -> f64 {
 }
 
 const PER_ROW: usize = 5;
-/// On a machine that is busy with other things too, but far from the minute after which a process
-/// looks into the database without being notified.
+/// Generous for a busy machine, and far below the minute after which a process polls the database
+/// without a notification.
 const AT_ONCE: Duration = Duration::from_secs(5);
 /// Less than any timeout of the store.
 const NO_WAIT: Duration = Duration::from_secs(1);

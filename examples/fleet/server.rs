@@ -1,4 +1,4 @@
-//! The database: a server of the story's own, or one that is given.
+//! The database: a private server, or one that is given.
 
 use std::env;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use bulkman::store::StoreSettings;
 use bulkman_test_support::{Postgres, StopMode, TestSchema};
 
 pub(crate) struct Server {
-    /// Before the server: a given one must still be there when it is dropped.
+    /// Declared before the server, which must outlive it.
     pub(crate) schema: TestSchema,
     own: Option<Postgres>,
     pub(crate) url: String,
 }
 
 impl Server {
-    /// The one that `BULKMAN_TEST_DATABASE_URL` names, or else a private one, which ends with this
-    /// process however that ends.
+    /// Starts a private server that ends with this process, unless `BULKMAN_TEST_DATABASE_URL` names
+    /// one.
     pub(crate) fn start() -> Self {
         if env::var("BULKMAN_TEST_DATABASE_URL").is_ok_and(|url| !url.is_empty()) {
             let given = Postgres::shared();
@@ -39,7 +39,7 @@ impl Server {
         self.own.is_some()
     }
 
-    /// Ends all its processes at once, as a crash does.
+    /// Kills all its processes at once, like a crash.
     pub(crate) fn kill(&self) {
         self.private().stop(StopMode::Immediate);
     }
@@ -49,17 +49,15 @@ impl Server {
     }
 
     fn private(&self) -> &Postgres {
-        self.own
-            .as_ref()
-            .expect("only the story's own server is killed")
+        self.own.as_ref().expect("only a private server is killed")
     }
 }
 
-/// The fleet's store, as each process builds it.
+/// Returns the store of the fleet, as each process builds it.
 pub(crate) fn store(url: &str, schema: &str) -> PostgresStoreBuilder {
     PostgresStore::builder(url)
         .schema(schema)
         .namespace("shop")
-        // So rarely that whatever is learned at once has come by a notification.
+        // So rarely that a fast change can only have come by a notification.
         .settings(StoreSettings::new().resync_interval(Duration::from_secs(60)))
 }

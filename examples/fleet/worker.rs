@@ -1,6 +1,6 @@
-//! One process of the fleet. It does what it is ordered to, and tells what happens to it.
+//! One process of the fleet: it runs commands and reports events.
 //!
-//! How a service joins a fleet is all in [`join`].
+//! [`join`] shows how a service joins a fleet.
 
 use std::error::Error;
 use std::future::ready;
@@ -21,19 +21,19 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use super::messages::{Carried, Circuit, Command, Report, View};
 use super::server;
-use super::wire::{Carried, Circuit, Line, Order, View};
 use super::{FAILURES, ISOLATION, OTHERS, PAYMENTS, PROBES};
 
 pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
-    let mut orders = orders();
-    let Some(Order::Join { url, schema }) = orders.recv().await else {
+    let mut commands = commands();
+    let Some(Command::Join { url, schema }) = commands.recv().await else {
         return Err("not joined".into());
     };
     let manager = join(&url, &schema).await?;
     let worker = Worker::new(&manager)?;
-    tell(&Line::Ready);
-    worker.obey(orders).await
+    send(&Report::Ready);
+    worker.run_commands(commands).await
 }
 
 async fn join(url: &str, schema: &str) -> Result<BulkheadManager, Box<dyn Error>> {
@@ -60,54 +60,59 @@ async fn join(url: &str, schema: &str) -> Result<BulkheadManager, Box<dyn Error>
 struct Worker {
     fleet: Fleet,
     bulkheads: Vec<Bulkhead>,
-    endings: Endings,
+    outcomes: Outcomes,
 }
 
-type Endings = Arc<Mutex<Vec<String>>>;
+type Outcomes = Arc<Mutex<Vec<String>>>;
 
 impl Worker {
     fn new(manager: &BulkheadManager) -> Result<Self, Box<dyn Error>> {
         let fleet = manager.fleet().expect("it has a store").clone();
-        let endings = Endings::default();
-        tokio::spawn(tell_of_link(fleet.events(), Arc::clone(&endings)));
+        let outcomes = Outcomes::default();
+        tokio::spawn(report_connection(fleet.events(), Arc::clone(&outcomes)));
         let bulkheads = manager.bulkheads();
         for bulkhead in &bulkheads {
-            tokio::spawn(tell_of_turns(circuit(bulkhead).events()));
+            tokio::spawn(report_transitions(circuit(bulkhead).events()));
         }
         Ok(Self {
             fleet,
             bulkheads,
-            endings,
+            outcomes,
         })
     }
 
-    async fn obey(&self, mut orders: UnboundedReceiver<Order>) -> Result<(), Box<dyn Error>> {
+    async fn run_commands(
+        &self,
+        mut commands: UnboundedReceiver<Command>,
+    ) -> Result<(), Box<dyn Error>> {
         let payments = self.bulkhead(PAYMENTS);
         let mut probe = None;
         let mut traffic = None;
-        while let Some(order) = orders.recv().await {
+        while let Some(order) = commands.recv().await {
             match order {
-                Order::Join { .. } => return Err("joined already".into()),
-                Order::Fail { circuit } => {
+                Command::Join { .. } => return Err("joined already".into()),
+                Command::Fail { circuit } => {
                     for _ in 0..FAILURES {
-                        // Whether it is still admitted is the fleet's affair.
+                        // The fleet decides whether it still counts.
                         let _ = self
                             .bulkhead(&circuit)
                             .execute(ready(Err::<(), _>("no answer")))
                             .await;
                     }
                 }
-                Order::Call { circuit, times } => tell(&call(self.bulkhead(&circuit), times).await),
-                Order::Ask { times } => tell(&ask(payments, times, &mut probe).await),
-                Order::Succeed => probe.take().into_iter().for_each(Permit::succeed),
-                Order::Open => circuit(payments).open(),
-                Order::Close => circuit(payments).close(),
-                Order::Traffic => traffic = Some(Traffic::start(payments.clone())),
-                Order::Rest => {
-                    let traffic = traffic.take().ok_or("there is no traffic")?;
-                    tell(&Line::Carried(traffic.end().await?));
+                Command::Call { circuit, times } => {
+                    send(&call(self.bulkhead(&circuit), times).await)
                 }
-                Order::Look => tell(&Line::Seen(self.view())),
+                Command::Ask { times } => send(&ask(payments, times, &mut probe).await),
+                Command::Succeed => probe.take().into_iter().for_each(Permit::succeed),
+                Command::Open => circuit(payments).open(),
+                Command::Close => circuit(payments).close(),
+                Command::Traffic => traffic = Some(Traffic::start(payments.clone())),
+                Command::Rest => {
+                    let traffic = traffic.take().ok_or("there is no traffic")?;
+                    send(&Report::Carried(traffic.end().await?));
+                }
+                Command::View => send(&Report::Seen(self.view())),
             }
         }
         Ok(())
@@ -128,8 +133,8 @@ impl Worker {
         View {
             connected: snapshot.connected,
             pending: snapshot.pending,
-            endings: self
-                .endings
+            outcomes: self
+                .outcomes
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
@@ -145,20 +150,20 @@ impl Worker {
     }
 }
 
-async fn call(bulkhead: &Bulkhead, times: u32) -> Line {
-    let (mut passed, mut refused) = (0, 0);
+async fn call(bulkhead: &Bulkhead, times: u32) -> Report {
+    let (mut passed, mut rejected) = (0, 0);
     for _ in 0..times {
         match bulkhead.execute(ready(Ok::<(), &str>(()))).await {
             Ok(()) => passed += 1,
-            Err(_) => refused += 1,
+            Err(_) => rejected += 1,
         }
     }
-    Line::Called { passed, refused }
+    Report::Called { passed, rejected }
 }
 
-/// A permit of a half-open circuit is a probe's.
-async fn ask(bulkhead: &Bulkhead, times: u32, probe: &mut Option<Permit>) -> Line {
-    let (mut granted, mut refused) = (false, 0);
+/// Asks for a permit, which is a probe while the circuit is half-open.
+async fn ask(bulkhead: &Bulkhead, times: u32, probe: &mut Option<Permit>) -> Report {
+    let (mut granted, mut rejected) = (false, 0);
     for _ in 0..times {
         match bulkhead.try_acquire() {
             Ok(permit) => {
@@ -166,15 +171,15 @@ async fn ask(bulkhead: &Bulkhead, times: u32, probe: &mut Option<Permit>) -> Lin
                 assert_eq!(circuit(bulkhead).state(), CircuitState::HalfOpen);
                 (granted, *probe) = (true, Some(permit));
             }
-            Err(BulkheadError::CircuitOpen { .. }) => refused += 1,
-            Err(error) => panic!("refused for another reason: {error}"),
+            Err(BulkheadError::CircuitOpen { .. }) => rejected += 1,
+            Err(error) => panic!("rejected for another reason: {error}"),
         }
         sleep(Duration::from_millis(10)).await;
     }
-    Line::Asked { granted, refused }
+    Report::Asked { granted, rejected }
 }
 
-/// Calls all the time.
+/// Runs calls continually.
 struct Traffic {
     stop: oneshot::Sender<()>,
     calls: JoinHandle<Carried>,
@@ -187,16 +192,16 @@ impl Traffic {
             let none = Duration::ZERO;
             let mut carried = Carried {
                 calls: 0,
-                refused: 0,
+                rejected: 0,
                 total: none,
                 slowest: none,
             };
             while stopped.try_recv().is_err() {
-                let begun = Instant::now();
-                let refused = bulkhead.execute(ready(Ok::<(), &str>(()))).await.is_err();
-                let took = begun.elapsed();
+                let started = Instant::now();
+                let rejected = bulkhead.execute(ready(Ok::<(), &str>(()))).await.is_err();
+                let took = started.elapsed();
                 carried.calls += 1;
-                carried.refused += u32::from(refused);
+                carried.rejected += u32::from(rejected);
                 carried.total += took;
                 carried.slowest = carried.slowest.max(took);
                 sleep(Duration::from_millis(5)).await;
@@ -212,11 +217,11 @@ impl Traffic {
     }
 }
 
-async fn tell_of_turns(mut events: CircuitEvents) {
+async fn report_transitions(mut events: CircuitEvents) {
     while let Some(event) = events.next().await {
         match event {
             CircuitEvent::Transition(turn) => {
-                tell(&Line::Turned {
+                send(&Report::Transition {
                     circuit: turn.circuit.to_string(),
                     state: turn.to.to_string(),
                 });
@@ -226,15 +231,15 @@ async fn tell_of_turns(mut events: CircuitEvents) {
     }
 }
 
-async fn tell_of_link(mut events: FleetEvents, endings: Endings) {
+async fn report_connection(mut events: FleetEvents, outcomes: Outcomes) {
     while let Some(event) = events.next().await {
-        let mut endings = endings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             FleetEvent::Degraded { .. } => {
-                endings.clear();
-                tell(&Line::Cut);
+                outcomes.clear();
+                send(&Report::Disconnected);
             }
-            FleetEvent::DecisionResolved { outcome, .. } => endings.push(format!("{outcome:?}")),
+            FleetEvent::DecisionResolved { outcome, .. } => outcomes.push(format!("{outcome:?}")),
             FleetEvent::Synchronized { .. } | FleetEvent::Pending { .. } => {}
             other => panic!("{other:?}"),
         }
@@ -245,10 +250,10 @@ fn circuit(bulkhead: &Bulkhead) -> &CircuitBreaker {
     bulkhead.circuit_breaker().expect("it is on by default")
 }
 
-/// Read by a thread, which ends the process when the pipe ends, whatever else it is doing: a process
-/// of the fleet does not outlive its story, however that ends.
-fn orders() -> UnboundedReceiver<Order> {
-    let (pass_on, orders) = unbounded_channel();
+/// Receives commands on a thread that ends the process when the pipe closes, so that no process
+/// outlives its supervisor.
+fn commands() -> UnboundedReceiver<Command> {
+    let (pass_on, commands) = unbounded_channel();
     thread::spawn(move || {
         for line in stdin().lines().map_while(Result::ok) {
             let Ok(order) = serde_json::from_str(&line) else {
@@ -258,11 +263,11 @@ fn orders() -> UnboundedReceiver<Order> {
         }
         exit(1);
     });
-    orders
+    commands
 }
 
-fn tell(line: &Line) {
+fn send(line: &Report) {
     let line = serde_json::to_string(line).expect("it has a form");
-    // With nobody to tell, it is over.
+    // Without a receiver, the process ends.
     writeln!(stdout(), "{line}").unwrap_or_else(|_| exit(1));
 }

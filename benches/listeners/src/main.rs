@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The cases, in a copy of their own for each `COPY`: the operation's type depends on it, so all
+/// The cases, in a separate copy for each `COPY`: the operation's type depends on it, so all
 /// that is inlined around the operation is compiled again.
 fn cases<const COPY: u64>() -> [Case; 6] {
     let semaphore = async_lock::Semaphore::new(PERMITS);
@@ -160,7 +160,7 @@ impl Case {
 
 #[cfg(feature = "tracing")]
 mod subscriber {
-    //! Somebody listens, as in production: to what is INFO or worse.
+    //! A subscriber as in production: it receives events at INFO and above.
 
     use tracing::span::{Attributes, Id, Record};
     use tracing::subscriber::{SetGlobalDefaultError, Subscriber, set_global_default};

@@ -30,7 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = breakers();
     cases.extend(bulkheads());
     cases.extend(both());
-    cases.extend(refusals());
+    cases.extend(rejections());
     cases
 }
 
@@ -50,7 +50,7 @@ fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
     ]
 }
 
-/// A failure rate over the last so many calls.
+/// A failure rate over the last [`WINDOW`] calls.
 pub(crate) fn rate_of(calls: u32) -> CircuitBreakerConfig {
     CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
@@ -102,7 +102,7 @@ fn both() -> Vec<Case> {
             ready(bulkhead.execute(succeeds!())).is_ok()
         }));
     }
-    // One more success in a window of successes is no news: here two of a hundred are failures.
+    // One more success in a window of successes changes nothing, so two of a hundred are failures here.
     let bulkhead = on_tokio(config().circuit_breaker(rate_of(WINDOW as u32)));
     let mut calls = 0_u32;
     cases.push(Case::new(BOTH, FAILURES_IN_WINDOW, move || {
@@ -163,7 +163,7 @@ pub(crate) async fn seldom_fails(call: u32) -> Result<u64, Failed> {
     })
 }
 
-fn refusals() -> Vec<Case> {
+fn rejections() -> Vec<Case> {
     let mut cases = Vec::new();
     let bulkhead = on_tokio(config());
     for _ in 0..FAILURES {
@@ -246,11 +246,11 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
             "closed, slow calls",
             count(config().circuit_breaker(slow), false),
         ),
-        ("refused, open", count(config(), true)),
+        ("rejected, open", count(config(), true)),
     ]
 }
 
-/// The standard clock, counting who asks.
+/// The standard clock, which counts its readings.
 #[derive(Debug, Default)]
 struct CountingClock {
     readings: AtomicU64,
@@ -313,7 +313,7 @@ impl Gate for OnSmol {
     }
 }
 
-/// So many permits, and room for more than ever wait.
+/// A configuration with this many permits and a queue that never fills.
 fn crowded(permits: usize) -> BulkheadConfig {
     BulkheadConfig::new("bench")
         .max_concurrent_calls(permits)

@@ -109,7 +109,7 @@ impl Gate for Waiting {
         let operation = || -> execution_policy::core::BoxFuture<'static, _> {
             Box::pin(infallible(work.take().expect("one attempt")))
         };
-        // Of its entry points the one whose future is `Send` in a generic function; the box is
+        // The entry point whose future is `Send` in a generic function; the box is
         // its price.
         assert!(
             self.0.run_boxed(operation).await.is_ok(),

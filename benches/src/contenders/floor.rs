@@ -1,4 +1,4 @@
-//! What the parts cost that nobody can do without: the machine's floor under the other figures.
+//! The cost of the unavoidable parts: the machine's floor under the other figures.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use super::group::FLOOR;
 use super::{Failed, Gate, PERMITS, Work, ready};
 use crate::harness::measure::Case;
 
-/// The least that calls can be made of here.
+/// The unavoidable parts of calls.
 pub(crate) const CLOSED: &str = "a compare-and-swap, three atomic adds";
 pub(crate) const WINDOW: &str = "the same, and a mutex";
 pub(crate) const TIMED: &str = "the same, a mutex and Instant::now";
@@ -42,7 +42,7 @@ pub(crate) fn cases() -> Vec<Case> {
         drop(std::hint::black_box(Box::new([0_u64; 8])))
     }));
 
-    // A permit is taken and left, two counters are raised.
+    // A permit is acquired and released, two counters are incremented.
     cases.push(Case::new(FLOOR, CLOSED, call(|| ())));
     let window = Mutex::new(0_u64);
     let record = move || *window.lock().expect("never poisoned") += 1;
@@ -56,11 +56,11 @@ pub(crate) fn cases() -> Vec<Case> {
         *window.lock().expect("never poisoned") = Instant::now();
     };
     cases.push(Case::new(FLOOR, SLOW_CALLS, call(record)));
-    let (full, refused) = (async_lock::Semaphore::new(0), AtomicU64::new(0));
+    let (full, rejected) = (async_lock::Semaphore::new(0), AtomicU64::new(0));
     let name = BulkheadName::new("bench").expect("a short name");
     cases.push(Case::new(FLOOR, FULL, move || {
         let refused_call = async {
-            refused.fetch_add(1, Ordering::Relaxed);
+            rejected.fetch_add(1, Ordering::Relaxed);
             match full.try_acquire() {
                 Some(_) => Ok(()),
                 None => Err(error(&name)),
@@ -68,14 +68,14 @@ pub(crate) fn cases() -> Vec<Case> {
         };
         ready(refused_call).is_err()
     }));
-    let refused = AtomicU64::new(0);
+    let rejected = AtomicU64::new(0);
     let (name, begin) = (
         BulkheadName::new("bench").expect("a short name"),
         Instant::now(),
     );
     cases.push(Case::new(FLOOR, OPEN, move || {
         let refused_call = async {
-            refused.fetch_add(1, Ordering::Relaxed);
+            rejected.fetch_add(1, Ordering::Relaxed);
             if Instant::now() < begin {
                 Ok(())
             } else {
@@ -87,7 +87,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// What a caller is told who is refused: by whom, and two words more.
+/// The error of a rejected call: a name, and two more words.
 fn error(name: &BulkheadName) -> BulkheadError<Failed> {
     BulkheadError::Full {
         bulkhead: name.clone(),
@@ -111,7 +111,7 @@ fn call(record: impl Fn()) -> impl FnMut() {
     }
 }
 
-/// Lets everybody pass, after the yield that a wait takes: what is left is the executor.
+/// Admits every task after one yield: the remaining cost is that of the executor.
 #[derive(Clone)]
 pub(crate) struct TwoYields;
 
@@ -128,14 +128,14 @@ impl Gate for TwoYields {
     }
 }
 
-/// A line, and nothing else: permits pass in order, from who leaves to who came first. It counts
-/// nothing, nobody can leave it early, and there is no deadline, priority or limit.
+/// A plain queue: a released permit goes to the oldest waiter. It has no counters, cancellation,
+/// deadlines, priorities or limits.
 #[derive(Clone)]
 pub(crate) struct Line(Arc<Shared>);
 
 struct Shared {
     line: Mutex<Waiting>,
-    /// So many of those who have waited had their turn: who joined before them need not ask.
+    /// The number of waiters that were served; an earlier waiter need not check.
     served: AtomicU64,
 }
 
@@ -192,12 +192,12 @@ impl Gate for Line {
     }
 }
 
-/// Lets nobody pass, and keeps no order: a call takes the next place, and leaves it. What is left is the
-/// memory that a call and its place take, fetched and given back under a lock.
+/// Admits no task and keeps no order: a call takes the next slot and leaves it. The remaining cost is
+/// the memory of a call and its slot, allocated and freed under a lock.
 #[derive(Clone)]
 pub(crate) struct Touching(Arc<Mutex<Vec<Place>>>);
 
-/// As large as a waiter's place: a waker.
+/// As large as a waiter's slot: a waker.
 type Place = [u64; 2];
 
 impl Gate for Touching {

@@ -37,13 +37,13 @@ pub(crate) mod group {
     pub(crate) const TIMEOUT: &str = "circuit breaker, bulkhead and a timeout";
     pub(crate) const SYNC: &str = "circuit breaker and bulkhead around a synchronous function";
     pub(crate) const BLOCKING: &str = "work that blocks, on a thread for it: one call at a time";
-    pub(crate) const OPEN: &str = "refused: the circuit is open";
-    pub(crate) const FULL: &str = "refused: the bulkhead is full";
+    pub(crate) const OPEN: &str = "rejected: the circuit is open";
+    pub(crate) const FULL: &str = "rejected: the bulkhead is full";
 }
 
-/// Limits that nobody reaches on one thread, the same for all.
+/// Limits that are not reached on one thread, the same for all.
 pub(crate) const PERMITS: usize = 10;
-/// A deadline that is never met.
+/// A timeout that never elapses.
 pub(crate) const FAR: Duration = Duration::from_secs(3600);
 /// Failures in a row that open a circuit.
 pub(crate) const FAILURES: u32 = 5;
@@ -64,10 +64,9 @@ impl fmt::Display for Failed {
     }
 }
 
-/// The guarded operation: ready at once, and opaque to the optimiser.
+/// The guarded operation: ready at once, and opaque to the optimizer.
 ///
-/// Each place has a type of its own, as operations in programs have: what is called from one place
-/// is compiled for that place.
+/// Each use has its own type, as operations in programs have, so its code is compiled separately.
 macro_rules! succeeds {
     () => {
         async { std::hint::black_box(Ok::<u64, crate::contenders::Failed>(7)) }
@@ -107,7 +106,7 @@ enum Rest {
 }
 
 impl Work {
-    /// Gives way to other tasks once.
+    /// Yields to other tasks once.
     pub(crate) const fn one_yield() -> Self {
         Self {
             rest: Rest::Yield,
@@ -123,7 +122,7 @@ impl Work {
         }
     }
 
-    /// Tells when it is polled first, which is when the permit has been granted.
+    /// Reports its first poll, which happens when the permit has been granted.
     pub(crate) fn telling(self, began: Arc<Began>) -> Self {
         Self {
             began: Some(began),
@@ -151,20 +150,20 @@ impl Future for Work {
     }
 }
 
-/// Lets at most so many tasks work at a time; the others wait.
+/// Admits a limited number of tasks at a time; the others wait.
 ///
-/// Each task has a clone, as services of tower want it.
+/// Each task has a clone, as tower's services require.
 pub(crate) trait Gate: Clone + Send + 'static {
-    /// As in the tables.
+    /// The name in the tables.
     const NAME: &'static str;
 
     fn new(permits: usize) -> Self;
 
-    /// Waits for a permit, works, and gives the permit back.
+    /// Waits for a permit, runs the work, and releases the permit.
     fn pass(&mut self, work: Work) -> impl Future<Output = ()> + Send;
 }
 
-/// An operation made of [`Work`], for those who guard fallible ones only.
+/// A fallible operation that runs [`Work`], for libraries that guard only fallible ones.
 pub(crate) async fn infallible(work: Work) -> Result<(), Infallible> {
     work.await;
     Ok(())

@@ -1,5 +1,5 @@
-//! What one builds by hand: a circuit breaker from one crate over a semaphore from another. And
-//! breaker-machines, whose breaker has a limit built in.
+//! Manual combinations: a circuit breaker from one crate over a semaphore from another. And
+//! breaker-machines, where the breaker has a built-in limit.
 
 use breaker_machines::{CircuitBreaker, CircuitError, async_circuit::AsyncCircuitBreaker};
 use tokio::sync::Semaphore;

@@ -1,4 +1,4 @@
-//! Two plain threads that share one object; there are permits for both, so nobody ever waits.
+//! Two plain threads that share one object; there are permits for both, so neither waits.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};

@@ -98,7 +98,7 @@ fn open() -> Case {
     })
 }
 
-/// Refusing waits for a timer tick, so this one needs the executor.
+/// A rejection waits for a timer tick, so this one needs the executor.
 fn full() -> Case {
     let mut service = rejecting(1).layer(tower::service_fn(|hold: bool| async move {
         if hold {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A moment. Unlike [`Instant`](std::time::Instant) it can be told to another process.
+/// An instant. Unlike [`Instant`](std::time::Instant) it can be sent to another process.
 pub(crate) fn now() -> Duration {
     let reading = clock_gettime(ClockId::Monotonic);
     Duration::new(

@@ -1,4 +1,4 @@
-//! What a process of the fleet is to be: said on its command line.
+//! The role of a process of the fleet, as command line arguments.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,41 +6,41 @@ use std::time::Duration;
 
 use super::server::FOR_LONG;
 
-/// What a process of the fleet is to be.
+/// The role of a process of the fleet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role {
     pub(crate) executor: Executor,
     pub(crate) link: Link,
     /// Circuits, named `c0` and so on.
     pub(crate) circuits: usize,
-    /// How long they stay open; whole seconds.
+    /// The isolation, in whole seconds.
     pub(crate) isolation: Duration,
     pub(crate) tells: Tells,
 }
 
-/// On what it runs, with one thread.
+/// The runtime, with one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Executor {
     Tokio,
     Smol,
 }
 
-/// How it hears of the others.
+/// How it receives changes of other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     Listening,
     Polling,
-    /// Not at all: its circuits are its own.
+    /// Not at all: its circuits are local.
     Alone,
 }
 
-/// What it tells unasked, besides the link's condition.
+/// What it reports by itself, besides the state of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tells {
     Nothing,
     /// Every change of a circuit.
     Moves,
-    /// What became of its decisions.
+    /// The outcomes of its decisions.
     Endings,
 }
 
@@ -67,7 +67,7 @@ impl Role {
         Self { isolation, ..self }
     }
 
-    /// The words of the command line.
+    /// Returns the command line arguments.
     pub(crate) fn words(self) -> [String; 5] {
         let Self {
             executor,
@@ -86,7 +86,7 @@ impl Role {
         ]
     }
 
-    /// Reads what [`words`](Self::words) wrote.
+    /// Parses the result of [`words`](Self::words).
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
         let [executor, link, circuits, isolation, tells] = words else {
             return Err("a role has five words".to_owned());

@@ -1,4 +1,4 @@
-//! The server, and what it knows about itself.
+//! The server, and its own statistics.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,19 +9,19 @@ use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::Postgres;
 
-/// A server of this run's own; it waits for the disk, as one in use does.
+/// A private server. It waits for the disk, as in production.
 pub(crate) struct Server {
     pub(crate) postgres: Postgres,
     options: PgConnectOptions,
 }
 
 impl Server {
-    /// Ready for use, and nobody else uses it.
+    /// Starts a server for exclusive use.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// The same, and what it does by itself is off: whatever it does is for the fleet.
+    /// Starts a server without background work: all its work is for the fleet.
     pub(crate) fn start_without_maintenance() -> Self {
         Self::start_with(&[("autovacuum", "off")])
     }
@@ -56,7 +56,7 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.options.get_port()))
     }
 
-    /// Whether it lets somebody in.
+    /// Returns `true` if it accepts connections.
     pub(crate) fn answers(&self) -> bool {
         smol::block_on(async { PgConnection::connect_with(&self.options).await.is_ok() })
     }
@@ -74,7 +74,7 @@ impl Server {
         self.query("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8")[0].get(0)
     }
 
-    /// Connections of everybody else.
+    /// Returns the number of other connections.
     pub(crate) fn connections(&self) -> f64 {
         let rows = self.query(
             "SELECT count(*)::float8 FROM pg_stat_activity
@@ -98,7 +98,7 @@ impl Server {
         rows.iter().map(circuit).collect()
     }
 
-    /// On a connection of its own, since the server is stopped and started again.
+    /// Uses a separate connection, since the server is stopped and restarted.
     fn query(&self, sql: &str) -> Vec<PgRow> {
         smol::block_on(async {
             let mut connection = PgConnection::connect_with(&self.options)

@@ -3,9 +3,9 @@
 //! It reads orders, one a line, and ends when there are no more:
 //!
 //! * `open <circuit>`: opens one, for long.
-//! * `fail-all <moment>`: fails through each circuit until it is open, as soon as the clock says so.
-//! * `view`: says how it sees the fleet.
-//! * `call <milliseconds>`: calls through all its circuits, at a steady pace, and says how that went.
+//! * `fail-all <time>`: at that time, fails through each circuit until it is open.
+//! * `view`: reports its view of the fleet.
+//! * `call <milliseconds>`: calls through all its circuits, at a steady pace, and reports the results.
 
 use std::env;
 use std::error::Error;
@@ -24,9 +24,9 @@ use bulkman_smol::SmolRuntime;
 use bulkman_tokio::TokioRuntime;
 
 use super::clock;
+use super::report::{Calls, Report, Seen};
 use super::role::{Executor, Link, Role, Tells};
 use super::server::FOR_LONG;
-use super::told::{Calls, Seen, Told};
 use crate::contenders::{Failed, ready};
 use crate::harness::measure::Distribution;
 use crate::workers::Workers;
@@ -38,7 +38,7 @@ pub(crate) const WORD: &str = "fleet-worker";
 pub(crate) const SERVER: &str = "BULKMAN_BENCH_SERVER";
 pub(crate) const NAMESPACE: &str = "BULKMAN_BENCH_NAMESPACE";
 
-/// Does what it is told.
+/// Runs the commands.
 ///
 /// # Errors
 ///
@@ -73,14 +73,14 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
             return Err("the store was not heard of".into());
         }
     }
-    say(&Told::Ready);
+    say(&Report::Ready);
     for line in io::stdin().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["open", circuit] => {
                 let circuit = circuit.parse()?;
-                say(&Told::Decides {
+                say(&Report::Decides {
                     at: clock::now(),
                     circuit,
                 });
@@ -90,12 +90,12 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
                 thread::sleep(Duration::from_nanos(moment.parse()?).saturating_sub(clock::now()));
                 circuits.iter().for_each(fail);
             }
-            ["view"] => say(&Told::View(view(fleet.as_ref(), &circuits))),
+            ["view"] => say(&Report::View(view(fleet.as_ref(), &circuits))),
             ["call", milliseconds] => {
                 let beside = (0..role.circuits).map(|index| circuit(index, role, &runtime));
                 let beside = beside.collect::<Result<Vec<_>, _>>()?;
                 let how_long = Duration::from_millis(milliseconds.parse()?);
-                say(&Told::Calls(call(&circuits, &beside, how_long)));
+                say(&Report::Calls(call(&circuits, &beside, how_long)));
             }
             _ => return Err(format!("what does {line:?} mean?").into()),
         }
@@ -135,7 +135,7 @@ fn fail(bulkhead: &Bulkhead) {
     {}
 }
 
-fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
+fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::report::View {
     let known = fleet
         .map(Fleet::snapshot)
         .map(|snapshot| snapshot.circuits)
@@ -166,7 +166,7 @@ fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
 fn call(circuits: &[Bulkhead], beside: &[Bulkhead], how_long: Duration) -> Calls {
     let until = Instant::now() + how_long;
     let (mut took, mut took_beside) = (Vec::new(), Vec::new());
-    let mut refused = 0;
+    let mut rejected = 0;
     let mut next = fastrand::usize(..circuits.len());
     let mut burst_at = Instant::now() + BURSTS.mul_f64(fastrand::f64());
     while burst_at < until {
@@ -181,7 +181,7 @@ fn call(circuits: &[Bulkhead], beside: &[Bulkhead], how_long: Duration) -> Calls
                 let operation = async { if fails { Err(Failed) } else { Ok(()) } };
                 let outcome = ready(circuits[index].execute(operation));
                 took.push(before.elapsed().as_nanos() as f64);
-                refused += u64::from(outcome.is_err() && !fails);
+                rejected += u64::from(outcome.is_err() && !fails);
             }
         }
         next += BURST;
@@ -190,7 +190,7 @@ fn call(circuits: &[Bulkhead], beside: &[Bulkhead], how_long: Duration) -> Calls
     let [took, beside] = [took, took_beside].map(Distribution::of);
     Calls {
         made,
-        refused,
+        rejected,
         p50: took.median,
         p99: took.p99,
         p999: took.p999,
@@ -210,7 +210,7 @@ async fn tell_moves(circuit: usize, breaker: CircuitBreaker) {
     while let Some(event) = events.next().await {
         let at = clock::now();
         if let bulkman_core::circuit_breaker::CircuitEvent::Transition(transition) = event {
-            say(&Told::Moved {
+            say(&Report::Moved {
                 at,
                 circuit,
                 state: transition.to.as_str().to_owned(),
@@ -225,11 +225,11 @@ fn tell_events(fleet: &Fleet, endings: bool) -> impl Future<Output = ()> + Send 
         while let Some(event) = events.next().await {
             let at = clock::now();
             match event {
-                FleetEvent::Degraded { .. } => say(&Told::Degraded { at }),
-                FleetEvent::Synchronized { .. } => say(&Told::Synchronized { at }),
+                FleetEvent::Degraded { .. } => say(&Report::Degraded { at }),
+                FleetEvent::Synchronized { .. } => say(&Report::Synchronized { at }),
                 FleetEvent::DecisionResolved { circuit, outcome } if endings => {
                     let circuit = circuit.as_str()[1..].parse().expect("a circuit's number");
-                    say(&Told::Settled {
+                    say(&Report::Settled {
                         at,
                         circuit,
                         ending: format!("{outcome:?}").to_lowercase(),
@@ -245,9 +245,9 @@ fn breaker(bulkhead: &Bulkhead) -> &CircuitBreaker {
     bulkhead.circuit_breaker().expect("it is configured")
 }
 
-/// Whoever started this process may be gone; then it ends too, by itself.
-fn say(told: &Told) {
-    let _ = writeln!(io::stdout().lock(), "{told}");
+/// Ends this process when the process that started it has ended.
+fn say(report: &Report) {
+    let _ = writeln!(io::stdout().lock(), "{report}");
 }
 
 /// What is called goes down and comes up in this time.

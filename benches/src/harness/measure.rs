@@ -14,13 +14,13 @@ use super::alloc;
 pub(crate) struct Case {
     /// The job: cases of one group do the same thing.
     pub(crate) group: &'static str,
-    /// Who does it.
+    /// The library.
     pub(crate) name: String,
     run: Box<dyn FnMut(u64)>,
 }
 
 impl Case {
-    /// A case that makes one call each time `call` is called.
+    /// Creates a case that runs one call per invocation of `call`.
     pub(crate) fn new<T>(
         group: &'static str,
         name: impl Into<String>,
@@ -118,7 +118,7 @@ pub(crate) fn interleaved(cases: &mut [Case], effort: Effort) -> Vec<Measured> {
     measured
 }
 
-/// How many calls make a batch, and how many allocations a call makes.
+/// Returns the number of calls in a batch, and of allocations in a call.
 fn plan(case: &mut Case, effort: Effort) -> (u64, f64) {
     const COUNTED: u64 = 64;
     (case.run)(16);

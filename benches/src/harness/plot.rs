@@ -31,7 +31,7 @@ pub(crate) struct Chart {
     pub(crate) blocks: Vec<Block>,
 }
 
-/// Bars to be compared with each other; each block has a scale of its own.
+/// Bars to be compared with each other; each block has its own scale.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) title: String,

@@ -7,7 +7,7 @@ use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig};
 
 use crate::contenders::bulkman::{self, rate_of};
 use crate::contenders::{Gate, Work, infallible, ready, succeeds};
-use crate::crowd::{call, gather};
+use crate::waiting_calls::{call, gather};
 
 /// One way through the library.
 pub(crate) struct Path {
@@ -41,11 +41,11 @@ pub(crate) static PATHS: [Path; 10] = [
         walk: closed_sync,
     },
     Path {
-        name: "refused-open",
+        name: "rejected-open",
         walk: refused_open,
     },
     Path {
-        name: "refused-full",
+        name: "rejected-full",
         walk: refused_full,
     },
     Path {
@@ -116,14 +116,14 @@ fn refused_full(calls: u64) {
 fn hand_off(calls: u64) {
     const WAITING: usize = 8;
     let gate = Standalone::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    crowd.queue();
+    let mut waiting_calls = gather(WAITING, || call(gate.clone()));
+    waiting_calls.queue();
     for head in (0..WAITING)
         .cycle()
         .take(usize::try_from(calls).expect("a small number"))
     {
-        crowd.hand_off(head);
-        crowd.refill(head, call(gate.clone()));
+        waiting_calls.hand_off(head);
+        waiting_calls.refill(head, call(gate.clone()));
     }
 }
 
@@ -131,14 +131,14 @@ fn hand_off(calls: u64) {
 fn cancel(calls: u64) {
     const WAITING: usize = 8;
     let gate = Standalone::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    crowd.queue();
+    let mut waiting_calls = gather(WAITING, || call(gate.clone()));
+    waiting_calls.queue();
     for index in (0..WAITING)
         .cycle()
         .take(usize::try_from(calls).expect("a small number"))
     {
-        crowd.cancel(index);
-        crowd.refill(index, call(gate.clone()));
+        waiting_calls.cancel(index);
+        waiting_calls.refill(index, call(gate.clone()));
     }
 }
 

@@ -17,11 +17,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answered {
     pub(crate) status: u16,
-    /// Whether it says when to come back.
+    /// Whether it has a `Retry-After`.
     pub(crate) retry_after: bool,
     /// From when the request was due.
     pub(crate) took: Duration,
@@ -29,7 +29,7 @@ pub(crate) struct Answered {
     pub(crate) at: Duration,
 }
 
-/// When requests are due: so many, at random, `rate` a second on average (a Poisson process).
+/// Returns random arrival times with an average of `rate` per second (a Poisson process).
 pub(crate) fn arrivals(requests: usize, rate: f64, seed: u64) -> Vec<Duration> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut due = 0.0;
@@ -53,7 +53,7 @@ pub(crate) fn load(clients: &Handle, address: SocketAddr, arrivals: &[Duration])
     });
     let begin = Instant::now();
     let mut requests = Vec::with_capacity(arrivals.len());
-    // From a thread of its own: a runtime's timer is a millisecond late.
+    // On a separate thread: a runtime's timer is a millisecond late.
     for &due in arrivals {
         std::thread::sleep((begin + due).saturating_duration_since(Instant::now()));
         let pool = Arc::clone(&pool);
@@ -99,7 +99,7 @@ impl Pool {
             .await
             .expect("the service keeps connections open");
         let answer = connection.send_request(request).await.expect("an answer");
-        let told = (
+        let report = (
             answer.status().as_u16(),
             answer.headers().contains_key(RETRY_AFTER),
         );
@@ -109,7 +109,7 @@ impl Pool {
             .await
             .expect("the whole answer");
         self.idle.lock().expect("nobody panics").push(connection);
-        told
+        report
     }
 }
 

@@ -1,4 +1,4 @@
-//! The service: a backend that serves so many requests at once and no more, bare or behind a
+//! The service: a backend with a fixed capacity, unguarded or behind a
 //! bulkhead.
 
 use std::convert::Infallible;
@@ -37,7 +37,7 @@ pub(crate) struct WebService {
 }
 
 impl WebService {
-    /// Whoever asks gets in, and waits inside.
+    /// All requests are admitted and wait inside.
     pub(crate) async fn unguarded(capacity: Capacity) -> Self {
         let backend = Backend::new(capacity);
         let address = serve(service_fn(backend.handler())).await;

@@ -22,26 +22,26 @@ use crate::harness::target::Target;
 use crate::workers::Workers;
 
 /// Tasks and permits.
-const CROWDS: [Crowd; 4] = [
-    Crowd {
+const CROWDS: [WaitingCalls; 4] = [
+    WaitingCalls {
         tasks: 64,
         permits: 8,
         calls: 1000,
         rounds: 15,
     },
-    Crowd {
+    WaitingCalls {
         tasks: 64,
         permits: 64,
         calls: 2000,
         rounds: 15,
     },
-    Crowd {
+    WaitingCalls {
         tasks: 10_000,
         permits: 8,
         calls: 64,
         rounds: 9,
     },
-    Crowd {
+    WaitingCalls {
         tasks: 10_000,
         permits: 64,
         calls: 64,
@@ -50,10 +50,10 @@ const CROWDS: [Crowd; 4] = [
 ];
 
 #[derive(Clone, Copy)]
-struct Crowd {
+struct WaitingCalls {
     tasks: usize,
     permits: usize,
-    /// Of each task: so many that starting and ending tasks is a small part.
+    /// Calls of each task: enough that starting and ending tasks is a small part.
     calls: usize,
     rounds: usize,
 }
@@ -66,8 +66,8 @@ pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
     let mut blocks = Vec::new();
     for workers in [Workers::tokio(2), Workers::smol(2)] {
-        for crowd in CROWDS {
-            throughput(&workers, crowd, &mut findings, &mut blocks);
+        for waiting_calls in CROWDS {
+            throughput(&workers, waiting_calls, &mut findings, &mut blocks);
         }
     }
     findings.charts.push(Chart {
@@ -90,7 +90,7 @@ pub(crate) fn run() -> Findings {
     findings
 }
 
-/// Everyone who lets tasks through.
+/// All contenders.
 fn contenders(workers: &Workers) -> Vec<Contender> {
     vec![
         match workers {
@@ -119,8 +119,8 @@ const FLOOR: usize = 9;
 struct Contender {
     name: &'static str,
     /// Nanoseconds of wall time a call.
-    cost: fn(&Workers, Crowd) -> f64,
-    waits: fn(&Workers, Crowd) -> Vec<Record>,
+    cost: fn(&Workers, WaitingCalls) -> f64,
+    waits: fn(&Workers, WaitingCalls) -> Vec<Record>,
 }
 
 fn contender<G: Gate>() -> Contender {
@@ -131,15 +131,20 @@ fn contender<G: Gate>() -> Contender {
     }
 }
 
-fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: &mut Vec<Block>) {
+fn throughput(
+    workers: &Workers,
+    waiting_calls: WaitingCalls,
+    findings: &mut Findings,
+    blocks: &mut Vec<Block>,
+) {
     let contenders = contenders(workers);
-    let mut rounds = vec![Vec::with_capacity(crowd.rounds); contenders.len()];
-    for _ in 0..crowd.rounds {
+    let mut rounds = vec![Vec::with_capacity(waiting_calls.rounds); contenders.len()];
+    for _ in 0..waiting_calls.rounds {
         for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            rounds.push((contender.cost)(workers, crowd));
+            rounds.push((contender.cost)(workers, waiting_calls));
         }
     }
-    let Crowd { tasks, permits, .. } = crowd;
+    let WaitingCalls { tasks, permits, .. } = waiting_calls;
     let title = format!("{tasks} tasks, {permits} permits, {}", workers.name());
     let columns = [
         "throughput",
@@ -182,18 +187,18 @@ fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: 
     blocks.push(Block { title, bars });
 }
 
-fn cost<G: Gate>(workers: &Workers, crowd: Crowd) -> f64 {
-    let gate = G::new(crowd.permits);
-    let tasks = (0..crowd.tasks).map(|_| {
+fn cost<G: Gate>(workers: &Workers, waiting_calls: WaitingCalls) -> f64 {
+    let gate = G::new(waiting_calls.permits);
+    let tasks = (0..waiting_calls.tasks).map(|_| {
         let mut gate = gate.clone();
         async move {
-            for _ in 0..crowd.calls {
+            for _ in 0..waiting_calls.calls {
                 gate.pass(Work::one_yield()).await;
             }
         }
     });
     let took = finish(workers, tasks.collect());
-    took.as_nanos() as f64 / (crowd.tasks * crowd.calls) as f64
+    took.as_nanos() as f64 / (waiting_calls.tasks * waiting_calls.calls) as f64
 }
 
 /// Runs all tasks to their end.
@@ -232,7 +237,7 @@ impl Running {
     }
 }
 
-/// When a call got its permit, and as the how manieth.
+/// When a call got its permit, and its rank.
 #[derive(Debug)]
 pub(crate) struct Began {
     clock: Instant,
@@ -260,13 +265,13 @@ struct Record {
     waited: Duration,
 }
 
-fn waits<G: Gate>(workers: &Workers, crowd: Crowd) -> Vec<Record> {
-    let gate = G::new(crowd.permits);
+fn waits<G: Gate>(workers: &Workers, waiting_calls: WaitingCalls) -> Vec<Record> {
+    let gate = G::new(waiting_calls.permits);
     let tickets = Arc::new(AtomicU64::new(0));
     let order = Arc::new(AtomicU64::new(0));
     let clock = Instant::now();
     let (sender, records) = std::sync::mpsc::channel();
-    let tasks = (0..crowd.tasks).map(|_| {
+    let tasks = (0..waiting_calls.tasks).map(|_| {
         let mut gate = gate.clone();
         let sender = sender.clone();
         let tickets = Arc::clone(&tickets);
@@ -278,8 +283,8 @@ fn waits<G: Gate>(workers: &Workers, crowd: Crowd) -> Vec<Record> {
             rank,
         });
         async move {
-            let mut records = Vec::with_capacity(crowd.calls);
-            for _ in 0..crowd.calls {
+            let mut records = Vec::with_capacity(waiting_calls.calls);
+            for _ in 0..waiting_calls.calls {
                 let asked = clock.elapsed();
                 let ticket = tickets.fetch_add(1, Ordering::Relaxed);
                 gate.pass(Work::one_yield().telling(Arc::clone(&began)))
@@ -304,11 +309,11 @@ fn waits<G: Gate>(workers: &Workers, crowd: Crowd) -> Vec<Record> {
 
 fn waiting_times(
     workers: &Workers,
-    crowd: Crowd,
+    waiting_calls: WaitingCalls,
     findings: &mut Findings,
     blocks: &mut Vec<Block>,
 ) {
-    let Crowd { tasks, permits, .. } = crowd;
+    let WaitingCalls { tasks, permits, .. } = waiting_calls;
     let title = format!("{tasks} tasks, {permits} permits, {}", workers.name());
     let columns = [
         "waiting, us",
@@ -323,7 +328,7 @@ fn waiting_times(
     for contender in &contenders(workers)[..FLOOR] {
         // The first run warms up, and the middle one of the others speaks for all.
         let mut runs: Vec<[f64; 5]> = (0..6)
-            .map(|_| summary((contender.waits)(workers, crowd)))
+            .map(|_| summary((contender.waits)(workers, waiting_calls)))
             .skip(1)
             .collect();
         runs.sort_by(|a, b| a[1].total_cmp(&b[1]));
@@ -362,14 +367,14 @@ fn overtakings(records: &[Record]) -> Vec<u64> {
     // A Fenwick tree over the tickets: counts those that have begun.
     let mut tree = vec![0_u64; records.len() + 1];
     let mut times = Vec::with_capacity(records.len());
-    for (begun, record) in records.iter().enumerate() {
+    for (started, record) in records.iter().enumerate() {
         let ticket = record.ticket as usize + 1;
         let (mut earlier, mut node) = (0, ticket);
         while node > 0 {
             earlier += tree[node];
             node &= node - 1;
         }
-        times.push(begun as u64 - earlier);
+        times.push(started as u64 - earlier);
         node = ticket;
         while node < tree.len() {
             tree[node] += 1;

@@ -1,12 +1,12 @@
-//! A fleet under load: what is called goes down and comes up, and up and down go the circuits.
+//! A fleet under load: dependencies fail and recover, and circuits open and close.
 
 use std::time::Duration;
 
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
+use crate::fleet::processes::Processes;
+use crate::fleet::report::{Calls, Report};
 use crate::fleet::role::{Link, Role, Tells};
 use crate::fleet::server::Server;
-use crate::fleet::told::{Calls, Told};
 use crate::harness::Findings;
 use crate::harness::measure::Distribution;
 use crate::harness::table::Table;
@@ -24,7 +24,7 @@ pub(crate) fn run(how_long: Duration) -> Findings {
         [
             "",
             "calls",
-            "refused",
+            "rejected",
             "p50, ns",
             "p99, ns",
             "p999, ns",
@@ -40,7 +40,7 @@ pub(crate) fn run(how_long: Duration) -> Findings {
             name,
             [
                 load.made,
-                load.refused,
+                load.rejected,
                 load.p50,
                 load.p99,
                 load.p999,
@@ -88,7 +88,7 @@ pub(crate) fn run(how_long: Duration) -> Findings {
     ));
     let ratio = with.p99 / without.p99;
     let target = Target::at_most("calls' p99 with a store over without", ratio, 1.25, " x");
-    // The machine is busier with a store, and that is felt by calls that have nothing to do with it.
+    // The machine is busier with a store, which also slows calls that do not use it.
     let beside = with.beside / without.p99;
     findings
         .targets
@@ -103,7 +103,7 @@ pub(crate) fn run(how_long: Duration) -> Findings {
 
 struct Load {
     made: f64,
-    refused: f64,
+    rejected: f64,
     /// The median process's.
     p50: f64,
     p99: f64,
@@ -112,7 +112,7 @@ struct Load {
     beside: f64,
     /// Of all circuits, in the table.
     changes: f64,
-    /// KiB of the median process, when half of the time is over, and at the end.
+    /// KiB of the median process, after half of the time and at the end.
     memory_before: f64,
     memory_after: f64,
     connections: (f64, f64),
@@ -125,29 +125,29 @@ fn load(server: &Server, link: Link, how_long: Duration) -> Load {
     let role = Role::new(CIRCUITS, Tells::Nothing)
         .link(link)
         .isolation(Duration::from_secs(1));
-    let mut crew = Crew::start(server, &namespace, [role; PROCESSES]);
-    crew.order_all(&format!("call {}", how_long.as_millis()));
+    let mut processes = Processes::start(server, &namespace, [role; PROCESSES]);
+    processes.order_all(&format!("call {}", how_long.as_millis()));
     let mut connections = (f64::INFINITY, 0.0_f64);
     let mut calls: Vec<Calls> = Vec::new();
-    let mut take = |_, told| {
-        if let Told::Calls(made) = told {
+    let mut take = |_, report| {
+        if let Report::Calls(made) = report {
             calls.push(made);
         }
         true
     };
     let mut memory_before = f64::NAN;
     for tenth in 1..10 {
-        crew.listen(how_long / 10, &mut take);
+        processes.listen(how_long / 10, &mut take);
         let now = server.connections();
         connections = (connections.0.min(now), connections.1.max(now));
         if tenth == 5 {
-            memory_before = Distribution::of(crew.resident()).median;
+            memory_before = Distribution::of(processes.resident()).median;
         }
     }
-    let memory_after = Distribution::of(crew.resident()).median;
+    let memory_after = Distribution::of(processes.resident()).median;
     let mut missing = PROCESSES - calls.len();
-    crew.listen(how_long, |_, told| {
-        if let Told::Calls(made) = told {
+    processes.listen(how_long, |_, report| {
+        if let Report::Calls(made) = report {
             calls.push(made);
             missing -= 1;
         }
@@ -160,7 +160,7 @@ fn load(server: &Server, link: Link, how_long: Duration) -> Load {
     );
     let agreed = match link {
         Link::Alone => None,
-        _ => agreement::wait(&mut crew, server, &namespace, clock::now(), |_, _| {}),
+        _ => agreement::wait(&mut processes, server, &namespace, clock::now(), |_, _| {}),
     };
     let median = |of: fn(&Calls) -> f64| Distribution::of(calls.iter().map(of).collect()).median;
     let changes: u64 = server
@@ -170,7 +170,7 @@ fn load(server: &Server, link: Link, how_long: Duration) -> Load {
         .sum();
     Load {
         made: calls.iter().map(|calls| calls.made as f64).sum(),
-        refused: calls.iter().map(|calls| calls.refused as f64).sum(),
+        rejected: calls.iter().map(|calls| calls.rejected as f64).sum(),
         p50: median(|calls| calls.p50),
         p99: median(|calls| calls.p99),
         p999: median(|calls| calls.p999),

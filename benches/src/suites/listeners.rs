@@ -1,9 +1,9 @@
-//! What the hooks for `tracing` and `metrics` cost while nobody listens.
+//! The cost of the hooks for `tracing` and `metrics` without a subscriber.
 //!
 //! A program holds the library once, with the hooks or without them. So a small program,
-//! `listeners/`, is built each way, and all of them run side by side: each makes a round of its
-//! calls when it is its turn, and measures them in its own `S`. That way neither a busy moment nor
-//! a change of the processor's clock speaks for one build against another.
+//! `listeners/`, is built each way, and all of them run side by side: each runs a round of calls in
+//! its turn, and measures them in its own `S`. A disturbance or a change of the processor's clock
+//! thus affects all builds alike.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::harness::measure::Distribution;
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 
-/// Programs are started anew so many times, since where their data lie differs each time.
+/// How often each program is started, since the layout of its data differs each time.
 const STARTS: usize = 6;
 /// Of each start.
 const ROUNDS: usize = 40;
-/// A call may take so much more than without hooks, in S.
+/// The highest extra cost of a call over one without hooks, in S.
 const CALL: f64 = 0.15;
-/// A refusal no more, though it has an event of its own besides the span.
+/// The same for a rejection, which has an event besides the span.
 const REFUSAL: f64 = 0.15;
 
 /// How a program is built, and started.
@@ -66,7 +66,7 @@ pub(crate) fn run() -> Findings {
         names.clone_from(&running[0].cases);
         for round in 0..ROUNDS {
             for turn in 0..VARIANTS.len() {
-                // Nobody always comes after the same one.
+                // The order differs from round to round.
                 let variant = if round % 2 == 0 {
                     turn
                 } else {

@@ -11,12 +11,12 @@ use crate::contenders::semaphores::{AsyncLock, Asyncband, FuturesIntrusive, Toki
 use crate::contenders::{
     Gate, bulkman, execution_policy, ready, succeeds, throttle_net, tower, tower_resilience,
 };
-use crate::crowd::{call, gather};
 use crate::harness::measure::{Distribution, ratios};
 use crate::harness::plot::{Bar, Block, Chart};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 use crate::harness::{Findings, alloc};
+use crate::waiting_calls::{call, gather};
 use crate::workers::Workers;
 
 const WAITING: usize = 100_000;
@@ -60,7 +60,7 @@ fn contenders() -> Vec<Contender> {
     ]
 }
 
-/// The least that a call can do which waits in a queue's own memory, and is in no list.
+/// The floor of a call that waits in the memory of a queue, without a list.
 const FLOOR: fn(Order) -> f64 = cancel::<Touching>;
 
 /// Of one waiting call.
@@ -72,8 +72,8 @@ struct Bytes {
 fn bytes<G: Gate>() -> Bytes {
     let future = size_of_val(&call(G::new(1)));
     let gate = G::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    let ((), allocations) = alloc::during(|| crowd.queue());
+    let mut waiting_calls = gather(WAITING, || call(gate.clone()));
+    let ((), allocations) = alloc::during(|| waiting_calls.queue());
     Bytes {
         future,
         heap: allocations.kept as f64 / WAITING as f64,
@@ -139,11 +139,11 @@ impl Order {
 fn cancel<G: Gate>(order: Order) -> f64 {
     let order = order.of(WAITING);
     let gate = G::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    crowd.queue();
+    let mut waiting_calls = gather(WAITING, || call(gate.clone()));
+    waiting_calls.queue();
     let start = Instant::now();
     for index in order {
-        crowd.cancel(index);
+        waiting_calls.cancel(index);
     }
     start.elapsed().as_nanos() as f64 / WAITING as f64
 }

@@ -47,7 +47,7 @@ pub(crate) static SUITES: [Suite; 6] = [
     },
 ];
 
-/// Those that build programs of their own, or take minutes and a PostgreSQL server: only by name.
+/// Suites that build programs, or take minutes and a PostgreSQL server: only by name.
 pub(crate) static BY_NAME: [Suite; 3] = [
     Suite {
         name: "listeners",

@@ -123,14 +123,14 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
             floor::SLOW_CALLS,
         ),
         (
-            "refused, open",
+            "rejected, open",
             group::OPEN,
             bulkman::CLOSED,
             1.2,
             floor::OPEN,
         ),
         (
-            "refused, full",
+            "rejected, full",
             group::FULL,
             bulkman::CLOSED,
             0.33,
@@ -156,7 +156,7 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
     for (name, readings) in bulkman::clock_readings() {
         let limit = match name {
             "closed" | "closed, count window" => 0.0,
-            "refused, open" => 1.0,
+            "rejected, open" => 1.0,
             _ => 2.0,
         };
         targets.push(Target::at_most(

@@ -17,14 +17,14 @@ const CAPACITY: Capacity = Capacity {
     at_once: 8,
     takes: Duration::from_millis(20),
 };
-/// Places in the bulkhead's queue: 20 ms of waiting, as long as a request takes.
+/// The capacity of the queue: 20 ms of waiting, as long as a request takes.
 const QUEUE: usize = 8;
 /// Requests a second: twice what can be served.
 const RATE: f64 = 800.0;
-/// In each round. Half of them come too much, so that without a guard 400 wait at the end.
+/// Requests of a round. Half of them are too many, so without a guard 400 wait at the end.
 const REQUESTS: usize = 800;
 const ROUNDS: usize = 4;
-/// An answer that comes later is of no use to anybody.
+/// A later response is useless.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 pub(crate) fn run() -> Findings {
@@ -33,7 +33,7 @@ pub(crate) fn run() -> Findings {
         // The same for both.
         let arrivals = arrivals(REQUESTS, RATE, round as u64);
         for mut with in [false, true] {
-            // Who comes first takes turns.
+            // The order alternates.
             with ^= round % 2 == 1;
             let service = thread();
             let web = service.block_on(async {
@@ -60,12 +60,12 @@ fn thread() -> Runtime {
     runtime.expect("a Tokio runtime")
 }
 
-/// What the rounds of one service brought.
+/// The results of one service.
 #[derive(Default)]
 struct Load {
-    /// Milliseconds until a 200, and until a 503 that says when to come back.
+    /// Milliseconds until a 200, and until a 503 with `Retry-After`.
     served: Vec<f64>,
-    refused: Vec<f64>,
+    rejected: Vec<f64>,
     /// Neither of the two.
     other: usize,
     /// From the beginning to the last answer, all rounds together.
@@ -79,7 +79,7 @@ impl Load {
             let took = answer.took.as_secs_f64() * 1e3;
             match (answer.status, answer.retry_after) {
                 (200, _) => self.served.push(took),
-                (503, true) => self.refused.push(took),
+                (503, true) => self.rejected.push(took),
                 _ => self.other += 1,
             }
         }
@@ -134,10 +134,10 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
             &guarded.served,
             guarded.in_time(),
         ),
-        ("bulkman: refused", guarded, &guarded.refused, 0),
+        ("bulkman: rejected", guarded, &guarded.rejected, 0),
     ] {
         let time = Distribution::of(took.clone());
-        let served = !name.ends_with("refused");
+        let served = !name.ends_with("rejected");
         let of_served = |figure: f64| if served { figure } else { f64::NAN };
         table.row(
             name,
@@ -179,13 +179,13 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
             "",
         ),
         Target::at_most(
-            "refused, p99, within the time of one request",
+            "rejected, p99, within the time of one request",
             refused_p99,
             takes,
             " ms",
         ),
         Target::at_most(
-            "refused, p99 over the unguarded",
+            "rejected, p99 over the unguarded",
             refused_p99 / unguarded_p99,
             0.02,
             " x",

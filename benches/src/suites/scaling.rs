@@ -14,12 +14,12 @@ use bulkman_core::{BulkheadConfig, BulkheadManager, CircuitBreaker};
 use crate::contenders::bulkman::{self, rate_of};
 use crate::contenders::semaphores::Tokio;
 use crate::contenders::{Failed, Gate, group, ready};
-use crate::crowd::{call, gather};
 use crate::harness::Findings;
 use crate::harness::measure::{Case, Effort, Measured, interleaved};
 use crate::harness::plot::{Bar, Block, Chart};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
+use crate::waiting_calls::{call, gather};
 use crate::workers::Workers;
 
 const EFFORT: Effort = Effort {
@@ -183,7 +183,7 @@ fn hash_map(entries: usize) -> Case {
     })
 }
 
-/// A name made on the spot: a caller has it at hand, so fetching it must not be measured.
+/// Creates the name in place: a caller has it already, so fetching it must not be measured.
 struct Label([u8; 15]);
 
 impl Label {
@@ -215,7 +215,7 @@ fn time_window(buckets: usize) -> Case {
 
 fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
-    // The window is full from the start, and never of successes alone, of which one more is no news.
+    // The window is full from the start, and never of successes alone, of which one more changes nothing.
     let mut calls = 0_u32;
     let caller = breaker.clone();
     let mut call = move || {
@@ -235,7 +235,7 @@ fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     Case::new(group::BREAKER, format!("bulkman: {size}"), call)
 }
 
-/// The one that has waited longest goes.
+/// Cancels the oldest waiter.
 fn leave<G: Gate>(waiting: usize) -> Case {
     let mut oldest = 0;
     leaving::<G>(waiting, move || {
@@ -252,30 +252,30 @@ fn leave_at_random<G: Gate>(waiting: usize) -> Case {
 
 fn leaving<G: Gate>(waiting: usize, mut pick: impl FnMut() -> usize + 'static) -> Case {
     let gate = G::new(1);
-    let mut crowd = gather(waiting, || call(gate.clone()));
-    crowd.queue();
+    let mut waiting_calls = gather(waiting, || call(gate.clone()));
+    waiting_calls.queue();
     Case::new(
         group::BULKHEAD,
         format!("{}: {waiting}", G::NAME),
         move || {
             let index = pick();
-            crowd.cancel(index);
-            crowd.refill(index, call(gate.clone()));
+            waiting_calls.cancel(index);
+            waiting_calls.refill(index, call(gate.clone()));
         },
     )
 }
 
 fn hand_off<G: Gate>(waiting: usize) -> Case {
     let gate = G::new(1);
-    let mut crowd = gather(waiting, || call(gate.clone()));
-    crowd.queue();
+    let mut waiting_calls = gather(waiting, || call(gate.clone()));
+    waiting_calls.queue();
     let mut head = 0;
     Case::new(
         group::BULKHEAD,
         format!("{}: {waiting}", G::NAME),
         move || {
-            crowd.hand_off(head);
-            crowd.refill(head, call(gate.clone()));
+            waiting_calls.hand_off(head);
+            waiting_calls.refill(head, call(gate.clone()));
             head = (head + 1) % waiting;
         },
     )

@@ -1,4 +1,4 @@
-//! What it costs to look at everything, as a health route or a dashboard does every second.
+//! The cost of a snapshot of everything, as a health route or a dashboard takes it every second.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::harness::target::Target;
 
 /// How many bulkheads a manager has.
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
-/// A hundredth of the second until the next look, for the process with a thousand bulkheads.
+/// A hundredth of a polling interval of one second, for a thousand bulkheads.
 const LIMIT_MS: f64 = 10.0;
 
 pub(crate) fn run() -> Findings {

@@ -1,28 +1,28 @@
-//! Whether all processes see what the table says.
+//! Whether the views of all processes equal the table.
 
 use std::time::Duration;
 
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 
-/// Asks until all do; how long after `since` that was, in milliseconds, or `None` if it never was.
+/// Polls until they do. Returns the milliseconds since `since`, or `None` if they never do.
 ///
-/// The moment before they were asked is given: the answer is as old as that.
+/// The time before the query counts: the response is as old as that.
 /// What differed then is written to standard error.
-/// What is said meanwhile goes to `besides`.
+/// Other reports go to `besides`.
 pub(crate) fn wait(
-    crew: &mut Crew,
+    processes: &mut Processes,
     server: &Server,
     namespace: &str,
     since: Duration,
-    mut besides: impl FnMut(usize, Told),
+    mut besides: impl FnMut(usize, Report),
 ) -> Option<f64> {
     let until = clock::now() + PATIENCE;
     loop {
         let asked = clock::now();
-        let differences = crew.differences(server, namespace, &mut besides);
+        let differences = processes.differences(server, namespace, &mut besides);
         if differences.is_empty() {
             return Some(clock::milliseconds(since, asked));
         }

@@ -58,7 +58,7 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     }
     let made = server.transactions() - before;
     let rate = made / (CALLS as f64 / 1e6);
-    // The looks at the usual times, and the questions asked here.
+    // The periodic polls, and the queries of this test.
     findings.targets.push(Target::at_most(
         "statements in a million calls",
         rate,

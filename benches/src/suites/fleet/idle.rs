@@ -1,10 +1,10 @@
-//! What a process asks while nothing happens.
+//! The statements of an idle process.
 
 use std::thread;
 use std::time::Duration;
 
 use super::{CIRCUITS, PROCESSES};
-use crate::fleet::crew::Crew;
+use crate::fleet::processes::Processes;
 use crate::fleet::role::{Link, Role, Tells};
 use crate::fleet::server::Server;
 use crate::harness::Findings;
@@ -40,12 +40,12 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
 
 fn rate(server: &Server, link: Link, circuits: usize) -> f64 {
     let role = Role::new(circuits, Tells::Nothing).link(link);
-    let _crew = Crew::start(
+    let _crew = Processes::start(
         server,
         &format!("idle {link} {circuits}"),
         [role; PROCESSES],
     );
-    // The server's processes say what they have done only after a while, and when they do more.
+    // The server's processes publish their statistics late, and only with further work.
     thread::sleep(match link {
         Link::Polling => Duration::from_secs(3),
         _ => Duration::from_secs(8),

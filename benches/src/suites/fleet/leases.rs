@@ -1,4 +1,4 @@
-//! Probes of a half-open circuit: as many as may be, whoever asks, and however many do so at once.
+//! Probes of a half-open circuit: never more than configured, however many processes ask at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
 struct Rounds {
     over: usize,
     under: usize,
-    /// Who finds a row locked goes on without, and asks again later.
+    /// A process that finds the row locked skips it and asks again later.
     asked_again: usize,
 }
 
@@ -127,7 +127,7 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
         if slots.len() < usize::from(limit) {
             rounds.asked_again += 1;
         }
-        // One that is told no may only stop others by what it was told: nobody gets more.
+        // A rejection can only stop further requests: no process gets more.
         for place in without.into_iter().take(1 + usize::from(limit)) {
             let (index, contender) = &mut contenders[place];
             let request = request(&circuit, epoch, *index);

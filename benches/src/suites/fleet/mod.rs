@@ -1,5 +1,5 @@
 //! What sharing circuits through PostgreSQL costs, and how fast it is: twenty processes and a
-//! server of their own, all on this machine.
+//! private server, all on this machine.
 
 pub(crate) mod agreement;
 mod call;
@@ -13,7 +13,7 @@ mod transition;
 use crate::fleet::server::Server;
 use crate::harness::Findings;
 
-/// The others, for whom one decides.
+/// The number of other processes.
 const PROCESSES: usize = 20;
 const CIRCUITS: usize = 200;
 

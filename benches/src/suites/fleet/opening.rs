@@ -5,37 +5,41 @@ use std::time::Duration;
 use super::agreement;
 use super::{CIRCUITS, PROCESSES};
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
 use crate::fleet::role::{Role, Tells};
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 use crate::harness::Findings;
 use crate::harness::measure::Distribution;
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 
 pub(super) fn measure(server: &Server, findings: &mut Findings) {
-    let mut crew = Crew::start(
+    let mut processes = Processes::start(
         server,
         NAMESPACE,
         [Role::new(CIRCUITS, Tells::Endings); PROCESSES],
     );
     let moment = clock::now() + Duration::from_millis(500);
-    crew.order_all(&format!("fail-all {}", moment.as_nanos()));
+    processes.order_all(&format!("fail-all {}", moment.as_nanos()));
     let mut said = Said {
         moments: vec![vec![moment]; PROCESSES],
         published: 0,
     };
-    crew.listen(Duration::from_secs(30), |process, told| {
-        said.take(process, told);
+    processes.listen(Duration::from_secs(30), |process, report| {
+        said.take(process, report);
         said.published < CIRCUITS
     });
-    let agreed = agreement::wait(&mut crew, server, NAMESPACE, moment, |process, told| {
-        said.take(process, told)
-    });
-    // Until nothing more is said.
-    while crew.listen(Duration::from_secs(1), |process, told| {
-        said.take(process, told);
+    let agreed = agreement::wait(
+        &mut processes,
+        server,
+        NAMESPACE,
+        moment,
+        |process, report| said.take(process, report),
+    );
+    // Until there are no more reports.
+    while processes.listen(Duration::from_secs(1), |process, report| {
+        said.take(process, report);
         false
     }) {}
     let gaps = said.moments.iter().flat_map(|moments| moments.windows(2));
@@ -96,16 +100,16 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     ));
 }
 
-/// What was said about decisions.
+/// The reports about decisions.
 struct Said {
-    /// When each process's came to an end, one after the other.
+    /// When the decisions of each process were resolved, in order.
     moments: Vec<Vec<Duration>>,
     published: usize,
 }
 
 impl Said {
-    fn take(&mut self, process: usize, told: Told) {
-        if let Told::Settled { at, ending, .. } = told {
+    fn take(&mut self, process: usize, report: Report) {
+        if let Report::Settled { at, ending, .. } = report {
             self.moments[process].push(at);
             self.published += usize::from(ending == "published");
         }

@@ -1,4 +1,4 @@
-//! The server goes away, or stops where it is.
+//! The server is stopped, or frozen.
 
 use std::thread;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use bulkman_test_support::StopMode;
 
 use super::{PROCESSES, agreement};
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
 use crate::fleet::role::{Link, Role, Tells};
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 use crate::harness::Findings;
 use crate::harness::table::Table;
 use crate::harness::target::Target;
@@ -20,18 +20,18 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     crash(server, findings);
 }
 
-/// Half of the processes listen, half poll.
+/// Half of the processes receive notifications, half poll.
 fn freeze(server: &Server, findings: &mut Findings) {
     let listening = Role::new(10, Tells::Nothing);
     let polling = listening.link(Link::Polling);
     let roles = [[listening; PROCESSES / 2], [polling; PROCESSES / 2]].concat();
-    let crew = Crew::start(server, "frozen", roles);
+    let processes = Processes::start(server, "frozen", roles);
     let before = clock::now();
     server.postgres.freeze();
     let mut noticed = vec![None; PROCESSES];
     let mut missing = PROCESSES;
-    crew.listen(Duration::from_secs(15), |process, told| {
-        if let Told::Degraded { at } = told {
+    processes.listen(Duration::from_secs(15), |process, report| {
+        if let Report::Degraded { at } = report {
             let first = noticed[process]
                 .replace(clock::milliseconds(before, at) / 1e3)
                 .is_none();
@@ -42,8 +42,8 @@ fn freeze(server: &Server, findings: &mut Findings) {
     server.postgres.thaw();
     let thawed = clock::now();
     let mut back = Vec::new();
-    crew.listen(Duration::from_secs(15), |_, told| {
-        if let Told::Synchronized { at } = told {
+    processes.listen(Duration::from_secs(15), |_, report| {
+        if let Report::Synchronized { at } = report {
             back.push(clock::milliseconds(thawed, at) / 1e3);
         }
         back.len() < PROCESSES
@@ -91,9 +91,9 @@ fn freeze(server: &Server, findings: &mut Findings) {
     ));
 }
 
-/// Processes decide while it is away: some about circuits of their own, some about the same ones.
+/// Processes decide during the outage: some about separate circuits, some about the same ones.
 fn crash(server: &Server, findings: &mut Findings) {
-    let mut crew = Crew::start(
+    let mut processes = Processes::start(
         server,
         CRASH,
         [Role::new(DISTINCT, Tells::Endings); PROCESSES],
@@ -104,13 +104,13 @@ fn crash(server: &Server, findings: &mut Findings) {
         let next = stopped + AWAY.mul_f64(decision as f64 / DECISIONS as f64);
         thread::sleep(next.saturating_sub(clock::now()));
         let again = decision / DISTINCT;
-        crew.order(
+        processes.order(
             (decision + 7 * again) % PROCESSES,
             &format!("open {}", decision % DISTINCT),
         );
     }
     thread::sleep((stopped + AWAY).saturating_sub(clock::now()));
-    // Other than pg_ctl, which looks ten times a second, this notices at once.
+    // Unlike pg_ctl, which polls ten times a second, this notices immediately.
     let up = thread::scope(|scope| {
         let first_answer = scope.spawn(|| {
             while !server.answers() {
@@ -122,8 +122,8 @@ fn crash(server: &Server, findings: &mut Findings) {
         first_answer.join().expect("it does not panic")
     });
     let (mut published, mut superseded) = (0, 0);
-    let all = crew.listen(Duration::from_secs(15), |_, told| {
-        if let Told::Settled { ending, .. } = told {
+    let all = processes.listen(Duration::from_secs(15), |_, report| {
+        if let Report::Settled { ending, .. } = report {
             match ending.as_str() {
                 "published" => published += 1,
                 "superseded" => superseded += 1,
@@ -132,7 +132,7 @@ fn crash(server: &Server, findings: &mut Findings) {
         }
         published + superseded < DECISIONS
     });
-    let agreed = agreement::wait(&mut crew, server, CRASH, up, |_, _| {})
+    let agreed = agreement::wait(&mut processes, server, CRASH, up, |_, _| {})
         .map_or(f64::INFINITY, |ms| ms / 1e3);
     let open = server
         .table(CRASH)

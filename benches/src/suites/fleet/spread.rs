@@ -1,4 +1,4 @@
-//! How long it takes until a decision of one process is what all others go by.
+//! The time until a decision of one process is applied by all others.
 //!
 //! Each circuit is opened once, by one process after the other, at random moments: so the delays
 //! of polling are those of a decision that comes at any time.
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::{CIRCUITS, PROCESSES};
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
 use crate::fleet::role::{Executor, Link, Role, Tells};
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 use crate::harness::Findings;
 use crate::harness::measure::Distribution;
 use crate::harness::plot::{Bar, Block, Chart};
@@ -101,22 +101,24 @@ struct Delays {
 }
 
 fn delays(server: &Server, namespace: &str, role: Role) -> Delays {
-    let mut crew = Crew::start(server, namespace, [role; PROCESSES + 1]);
+    let mut processes = Processes::start(server, namespace, [role; PROCESSES + 1]);
     let mut decisions = HashMap::new();
     let mut moves = Vec::new();
-    let mut take = |process: usize, told: Told| match told {
-        Told::Decides { at, circuit } => drop(decisions.insert(circuit, (process, at))),
-        Told::Moved { at, circuit, state } if state == "open" => moves.push((process, circuit, at)),
+    let mut take = |process: usize, report: Report| match report {
+        Report::Decides { at, circuit } => drop(decisions.insert(circuit, (process, at))),
+        Report::Moved { at, circuit, state } if state == "open" => {
+            moves.push((process, circuit, at))
+        }
         _ => {}
     };
     for circuit in 0..CIRCUITS {
-        crew.order(circuit % crew.len(), &format!("open {circuit}"));
+        processes.order(circuit % processes.len(), &format!("open {circuit}"));
         thread::sleep(GAP.mul_f64(2.0 * fastrand::f64()));
     }
     let mut open = 0;
-    crew.listen(Duration::from_secs(5), |process, told| {
-        open += usize::from(matches!(told, Told::Moved { .. }));
-        take(process, told);
+    processes.listen(Duration::from_secs(5), |process, report| {
+        open += usize::from(matches!(report, Report::Moved { .. }));
+        take(process, report);
         open < CIRCUITS * (PROCESSES + 1)
     });
     let others = moves.into_iter().filter_map(|(process, circuit, at)| {

@@ -1,4 +1,4 @@
-//! Many calls that wait for one permit, driven by hand.
+//! Many calls that wait for one permit, polled manually.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,20 +9,23 @@ use crate::contenders::{Gate, Work};
 /// One call that holds the permit and never ends, and others behind it.
 ///
 /// The calls live in boxes that stay where they are, so that cancelling one costs what the
-/// gate's own clean-up costs and no more.
-pub(crate) struct Crowd<F> {
+/// gate's cleanup costs.
+pub(crate) struct WaitingCalls<F> {
     holder: Pin<Box<Option<F>>>,
     waiting: Vec<Pin<Box<Option<F>>>>,
 }
 
-/// So many calls behind one, none of them polled yet.
-pub(crate) fn gather<F: Future<Output = ()>>(waiting: usize, call: impl Fn() -> F) -> Crowd<F> {
-    let mut crowd = Crowd {
+/// Creates `n` calls behind one; none of them has been polled.
+pub(crate) fn gather<F: Future<Output = ()>>(
+    waiting: usize,
+    call: impl Fn() -> F,
+) -> WaitingCalls<F> {
+    let mut waiting_calls = WaitingCalls {
         holder: Box::pin(Some(call())),
         waiting: (0..waiting).map(|_| Box::pin(Some(call()))).collect(),
     };
-    poll(&mut crowd.holder);
-    crowd
+    poll(&mut waiting_calls.holder);
+    waiting_calls
 }
 
 /// A call that keeps its permit once it has it.
@@ -30,7 +33,7 @@ pub(crate) async fn call<G: Gate>(mut gate: G) {
     gate.pass(Work::forever()).await;
 }
 
-impl<F: Future<Output = ()>> Crowd<F> {
+impl<F: Future<Output = ()>> WaitingCalls<F> {
     /// Polls every call once: all of them queue.
     pub(crate) fn queue(&mut self) {
         self.waiting.iter_mut().for_each(poll);
@@ -49,7 +52,7 @@ impl<F: Future<Output = ()>> Crowd<F> {
         std::mem::swap(&mut self.holder, &mut self.waiting[index]);
     }
 
-    /// Puts another call where one has gone, and queues it.
+    /// Replaces a cancelled call by another one, and queues it.
     pub(crate) fn refill(&mut self, index: usize, call: F) {
         self.waiting[index].set(Some(call));
         poll(&mut self.waiting[index]);

@@ -1,72 +1,72 @@
-//! What the story and its processes say to each other: one line of JSON each, over pipes.
+//! The messages between supervisor and processes: one line of JSON each, over pipes.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// From the story to a process.
+/// A command of the supervisor to a process.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// First of all. Not an argument: others can read those, and a URL has a password.
+pub(crate) enum Command {
+    /// Sent first. Not an argument, because other users can read those and a URL has a password.
     Join {
         url: String,
         schema: String,
     },
-    /// Make as many failing calls as open the circuit.
+    /// Run failing calls until the circuit opens.
     Fail {
         circuit: String,
     },
-    /// Make calls one after another; answered by [`Line::Called`].
+    /// Run calls one after another; the response is [`Report::Called`].
     Call {
         circuit: String,
         times: u32,
     },
-    /// Ask again and again for a probe, and keep the one that is granted; answered by
-    /// [`Line::Asked`].
+    /// Ask repeatedly for a probe, and keep the one that is granted; the response is
+    /// [`Report::Asked`].
     Ask {
         times: u32,
     },
-    /// The probe's call has succeeded.
+    /// Record a success of the probe.
     Succeed,
-    /// Open or close the circuit by hand.
+    /// Open or close the circuit manually.
     Open,
     Close,
-    /// Go on making calls, until `Rest`, which is answered by [`Line::Carried`].
+    /// Run calls until `Rest`; its response is [`Report::Carried`].
     Traffic,
     Rest,
-    /// Answered by [`Line::Seen`].
-    Look,
+    /// The response is [`Report::Seen`].
+    View,
 }
 
-/// From a process to the story.
+/// A report of a process to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Line {
-    /// What the database says is known here.
+pub(crate) enum Report {
+    /// The state in the database is loaded.
     Ready,
-    /// A circuit changed its state here.
-    Turned {
+    /// A circuit changed its state.
+    Transition {
         circuit: String,
         state: String,
     },
-    /// The link to the database is lost.
-    Cut,
+    /// The connection to the database is lost.
+    Disconnected,
     Called {
         passed: u32,
-        refused: u32,
+        rejected: u32,
     },
     Asked {
         granted: bool,
-        refused: u32,
+        rejected: u32,
     },
     Carried(Carried),
     Seen(View),
 }
 
-/// How the calls of a process fared.
+/// The results of the calls of a process.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Carried {
     pub(crate) calls: u32,
-    pub(crate) refused: u32,
+    pub(crate) rejected: u32,
     pub(crate) total: Duration,
     pub(crate) slowest: Duration,
 }
@@ -76,17 +76,17 @@ pub(crate) struct Carried {
 pub(crate) struct View {
     pub(crate) connected: bool,
     pub(crate) pending: usize,
-    /// How its decisions ended that it took since the link was lost.
-    pub(crate) endings: Vec<String>,
+    /// The outcomes of its decisions since the connection was lost.
+    pub(crate) outcomes: Vec<String>,
     pub(crate) circuits: Vec<Circuit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Circuit {
     pub(crate) name: String,
-    /// As it acts.
+    /// The local state.
     pub(crate) here: String,
-    /// As it knows the fleet's.
+    /// The fleet's state.
     pub(crate) fleet: String,
     pub(crate) epoch: u64,
 }

@@ -1,14 +1,14 @@
-//! What a process of the fleet says: a line each.
+//! The reports of a process of the fleet, one line each.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// What a process of the fleet says. Circuits are told by their number, moments are readings of
+/// A report of a process. Circuits are identified by their number, times are readings of
 /// [`clock::now`](super::clock::now).
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Told {
-    /// It has heard of the fleet, and may be told what to do.
+pub(crate) enum Report {
+    /// It has loaded the fleet's state, and accepts commands.
     Ready,
     /// It is about to open a circuit.
     Decides { at: Duration, circuit: usize },
@@ -18,53 +18,53 @@ pub(crate) enum Told {
         circuit: usize,
         state: String,
     },
-    /// A decision came to an end.
+    /// A decision was resolved.
     Settled {
         at: Duration,
         circuit: usize,
         ending: String,
     },
-    /// The store can't be used.
+    /// The store is unavailable.
     Degraded { at: Duration },
-    /// The store can be used.
+    /// The store is available.
     Synchronized { at: Duration },
-    /// How it sees the fleet.
+    /// Its view of the fleet.
     View(View),
-    /// How its calls went.
+    /// The results of its calls.
     Calls(Calls),
 }
 
-/// How a process sees its circuits, by name.
+/// The circuits of a process, by name.
 pub(crate) type View = BTreeMap<String, Seen>;
 
-/// How a process sees a circuit.
+/// A process's view of a circuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// As it knows the store to have it.
+    /// The state in the store.
     pub(crate) state: String,
     pub(crate) epoch: u64,
-    /// What its own calls go by.
+    /// The local state.
     pub(crate) local: String,
 }
 
-/// How a process's calls went.
+/// The results of a process's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Calls {
     pub(crate) made: u64,
-    pub(crate) refused: u64,
+    pub(crate) rejected: u64,
     /// Nanoseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
-    /// The p99 of calls to circuits of the same process that have no store, made in turn with these.
+    /// The p99 of calls to circuits of the same process that have no store, measured in turns with these.
     pub(crate) beside: f64,
 }
 
 impl Seen {
-    /// Whether it is as the table has it, and its calls go by that.
+    /// Returns `true` if it equals the table, and the local state matches.
     pub(crate) fn agrees(&self, state: &str, epoch: u64) -> bool {
         let local = match state {
-            // The opening may be over.
+            // The isolation may have elapsed.
             "open" => self.local == "open" || self.local == "half_open",
             state => self.local == state,
         };
@@ -72,7 +72,7 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready => write!(f, "ready"),
@@ -106,19 +106,19 @@ impl fmt::Display for Told {
             }
             Self::Calls(Calls {
                 made,
-                refused,
+                rejected,
                 p50,
                 p99,
                 p999,
                 beside,
             }) => {
-                write!(f, "calls {made} {refused} {p50} {p99} {p999} {beside}")
+                write!(f, "calls {made} {rejected} {p50} {p99} {p999} {beside}")
             }
         }
     }
 }
 
-impl Told {
+impl Report {
     /// Reads what its [`Display`](fmt::Display) wrote.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
@@ -147,9 +147,9 @@ impl Told {
                     .map(|text| seen(text))
                     .collect::<Option<_>>()?,
             ),
-            ["calls", made, refused, p50, p99, p999, beside] => Self::Calls(Calls {
+            ["calls", made, rejected, p50, p99, p999, beside] => Self::Calls(Calls {
                 made: made.parse().ok()?,
-                refused: refused.parse().ok()?,
+                rejected: rejected.parse().ok()?,
                 p50: p50.parse().ok()?,
                 p99: p99.parse().ok()?,
                 p999: p999.parse().ok()?,

@@ -1,4 +1,4 @@
-//! The fleet's processes, as the one that started them holds them.
+//! The fleet's processes, as seen by the process that started them.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -8,15 +8,15 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::report::{Report, View};
 use super::role::Role;
 use super::server::Server;
-use super::told::{Told, View};
 use super::worker;
 
-/// So many processes of one namespace; they end with this value, or with this process.
-pub(crate) struct Crew {
+/// The processes of one namespace. They end with this value, or with this process.
+pub(crate) struct Processes {
     processes: Vec<Process>,
-    heard: Receiver<(usize, Told)>,
+    heard: Receiver<(usize, Report)>,
 }
 
 struct Process {
@@ -25,8 +25,8 @@ struct Process {
     orders: Option<ChildStdin>,
 }
 
-impl Crew {
-    /// Starts a process for each role, and waits until all have heard of the fleet.
+impl Processes {
+    /// Starts a process for each role, and waits until all have loaded the fleet's state.
     pub(crate) fn start(
         server: &Server,
         namespace: &str,
@@ -50,34 +50,34 @@ impl Crew {
             let tell = tell.clone();
             thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
-                    let told =
-                        Told::parse(&line).unwrap_or_else(|| panic!("what does {line:?} mean?"));
-                    if tell.send((index, told)).is_err() {
+                    let report =
+                        Report::parse(&line).unwrap_or_else(|| panic!("what does {line:?} mean?"));
+                    if tell.send((index, report)).is_err() {
                         return;
                     }
                 }
             });
             processes.push(Process { child, orders });
         }
-        let crew = Self { processes, heard };
+        let processes = Self { processes, heard };
         let mut ready = 0;
-        crew.listen(Duration::from_secs(30), |_, told| {
-            ready += usize::from(told == Told::Ready);
-            ready < crew.len()
+        processes.listen(Duration::from_secs(30), |_, report| {
+            ready += usize::from(report == Report::Ready);
+            ready < processes.len()
         });
         assert_eq!(
             ready,
-            crew.len(),
+            processes.len(),
             "every process of the fleet is ready in time"
         );
-        crew
+        processes
     }
 
     pub(crate) const fn len(&self) -> usize {
         self.processes.len()
     }
 
-    /// What to do; see [`worker`].
+    /// Sends a command; see [`worker`].
     pub(crate) fn order(&mut self, process: usize, order: &str) {
         let orders = self.processes[process]
             .orders
@@ -92,33 +92,33 @@ impl Crew {
         }
     }
 
-    /// Takes in what is said, until `more` is false or `limit` has passed; whether it was the former.
+    /// Receives reports until `more` returns `false` or `limit` has elapsed; returns `true` for the former.
     pub(crate) fn listen(
         &self,
         limit: Duration,
-        mut more: impl FnMut(usize, Told) -> bool,
+        mut more: impl FnMut(usize, Report) -> bool,
     ) -> bool {
         let until = Instant::now() + limit;
-        while let Ok((process, told)) = self
+        while let Ok((process, report)) = self
             .heard
             .recv_timeout(until.saturating_duration_since(Instant::now()))
         {
-            if !more(process, told) {
+            if !more(process, report) {
                 return true;
             }
         }
         false
     }
 
-    /// How each sees the fleet; what is said besides goes to `besides`.
-    pub(crate) fn views(&mut self, mut besides: impl FnMut(usize, Told)) -> Vec<View> {
+    /// Returns the view of each process; other reports go to `besides`.
+    pub(crate) fn views(&mut self, mut besides: impl FnMut(usize, Report)) -> Vec<View> {
         self.order_all("view");
         let mut views = BTreeMap::new();
         let all = self.len();
-        self.listen(Duration::from_secs(10), |process, told| {
-            match told {
-                Told::View(view) => drop(views.insert(process, view)),
-                told => besides(process, told),
+        self.listen(Duration::from_secs(10), |process, report| {
+            match report {
+                Report::View(view) => drop(views.insert(process, view)),
+                report => besides(process, report),
             }
             views.len() < all
         });
@@ -126,12 +126,12 @@ impl Crew {
         views.into_values().collect()
     }
 
-    /// Where somebody does not see what the table says: one line each.
+    /// Returns a line for each view that differs from the table.
     pub(crate) fn differences(
         &mut self,
         server: &Server,
         namespace: &str,
-        besides: impl FnMut(usize, Told),
+        besides: impl FnMut(usize, Report),
     ) -> Vec<String> {
         let views = self.views(besides);
         let table = server.table(namespace);
@@ -158,7 +158,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for Processes {
     fn drop(&mut self) {
         for process in &mut self.processes {
             drop(process.orders.take());

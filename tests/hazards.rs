@@ -1,4 +1,5 @@
-//! Checks that every row of `hazards.md` has a test, and that every test that names a hazard has a row.
+//! Checks that every row of `hazards.md` has a test, and that every test that names a hazard has a
+//! row.
 //!
 //! A test names its hazards in its documentation: `/// Hazard H18, H27.`
 

@@ -1,9 +1,9 @@
 //! Twenty processes share their circuits through PostgreSQL: one opens, all reject, one probes, and
 //! the database is killed.
 //!
-//! `cargo run --example fleet` needs an installed PostgreSQL server and about ten seconds. It starts
-//! a private server, unless `BULKMAN_TEST_DATABASE_URL` names one, and the processes, which are this
-//! program in another role. `worker.rs` shows how a service joins a fleet.
+//! `cargo run --example fleet` needs an installed PostgreSQL server and about ten seconds. It
+//! starts a private server, unless `BULKMAN_TEST_DATABASE_URL` names one, and the processes, which
+//! are this program in another role. `worker.rs` shows how a service joins a fleet.
 //!
 //! All times are readings of this process's clock: a report counts when it arrives here. Build with
 //! `--release` for meaningful figures.
@@ -406,7 +406,8 @@ impl Demo {
         }
     }
 
-    /// All processes ask for a probe `times` times. Returns which got one, and the number of rejections.
+    /// All processes ask for a probe `times` times. Returns which got one, and the number of
+    /// rejections.
     async fn ask(&mut self, times: u32) -> Result<(Vec<usize>, u32), Box<dyn Error>> {
         self.processes.send_all(&Command::Ask { times }).await?;
         let asked = |line: &Report| match line {

@@ -89,8 +89,8 @@ impl Processes {
         Ok(())
     }
 
-    /// Waits until every process has sent a report that `pick` accepts, and returns the times. Other
-    /// reports are skipped.
+    /// Waits until every process has sent a report that `pick` accepts, and returns the times.
+    /// Other reports are skipped.
     ///
     /// # Panics
     ///

@@ -15,8 +15,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a private server that ends with this process, unless `BULKMAN_TEST_DATABASE_URL` names
-    /// one.
+    /// Starts a private server that ends with this process, unless `BULKMAN_TEST_DATABASE_URL`
+    /// names one.
     pub(crate) fn start() -> Self {
         if env::var("BULKMAN_TEST_DATABASE_URL").is_ok_and(|url| !url.is_empty()) {
             let given = Postgres::shared();

@@ -102,7 +102,8 @@ fn both() -> Vec<Case> {
             ready(bulkhead.execute(succeeds!())).is_ok()
         }));
     }
-    // One more success in a window of successes changes nothing, so two of a hundred are failures here.
+    // One more success in a window of successes changes nothing, so two of a hundred are failures
+    // here.
     let bulkhead = on_tokio(config().circuit_breaker(rate_of(WINDOW as u32)));
     let mut calls = 0_u32;
     cases.push(Case::new(BOTH, FAILURES_IN_WINDOW, move || {

@@ -192,8 +192,8 @@ impl Gate for Line {
     }
 }
 
-/// Admits no task and keeps no order: a call takes the next slot and leaves it. The remaining cost is
-/// the memory of a call and its slot, allocated and freed under a lock.
+/// Admits no task and keeps no order: a call takes the next slot and leaves it. The remaining cost
+/// is the memory of a call and its slot, allocated and freed under a lock.
 #[derive(Clone)]
 pub(crate) struct Touching(Arc<Mutex<Vec<Place>>>);
 

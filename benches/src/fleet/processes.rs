@@ -92,7 +92,8 @@ impl Processes {
         }
     }
 
-    /// Receives reports until `more` returns `false` or `limit` has elapsed; returns `true` for the former.
+    /// Receives reports until `more` returns `false` or `limit` has elapsed; returns `true` for the
+    /// former.
     pub(crate) fn listen(
         &self,
         limit: Duration,

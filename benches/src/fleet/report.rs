@@ -56,7 +56,8 @@ pub(crate) struct Calls {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
-    /// The p99 of calls to circuits of the same process that have no store, measured in turns with these.
+    /// The p99 of calls to circuits of the same process that have no store, measured in turns with
+    /// these.
     pub(crate) beside: f64,
 }
 

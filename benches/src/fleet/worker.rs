@@ -5,7 +5,8 @@
 //! * `open <circuit>`: opens one, for long.
 //! * `fail-all <time>`: at that time, fails through each circuit until it is open.
 //! * `view`: reports its view of the fleet.
-//! * `call <milliseconds>`: calls through all its circuits, at a steady pace, and reports the results.
+//! * `call <milliseconds>`: calls through all its circuits, at a steady pace, and reports the
+//!   results.
 
 use std::env;
 use std::error::Error;

@@ -215,7 +215,8 @@ fn time_window(buckets: usize) -> Case {
 
 fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
-    // The window is full from the start, and never of successes alone, of which one more changes nothing.
+    // The window is full from the start, and never of successes alone, of which one more changes
+    // nothing.
     let mut calls = 0_u32;
     let caller = breaker.clone();
     let mut call = move || {

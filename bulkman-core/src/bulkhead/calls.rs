@@ -131,7 +131,10 @@ impl Bulkhead {
     /// # use std::time::Duration;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// // This call never waits in the queue.
-    /// let hits = bulkhead.call().max_wait(Duration::ZERO).execute_sync(|| Ok::<_, ()>(12));
+    /// let hits = bulkhead
+    ///     .call()
+    ///     .max_wait(Duration::ZERO)
+    ///     .execute_sync(|| Ok::<_, ()>(12));
     /// assert_eq!(hits, Ok(12));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -231,7 +234,10 @@ impl Bulkhead {
     /// let config = BulkheadConfig::new("ftp").max_concurrent_calls(1);
     /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let permit = bulkhead.try_acquire().unwrap();
-    /// assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Full { .. })));
+    /// assert!(matches!(
+    ///     bulkhead.try_acquire(),
+    ///     Err(BulkheadError::Full { .. })
+    /// ));
     /// permit.succeed();
     /// assert!(bulkhead.try_acquire().is_ok());
     /// # Ok::<(), bulkman::ConfigError>(())

@@ -40,8 +40,14 @@ pub trait Classifier<T, E> {
 /// use bulkman::Outcome;
 /// use bulkman::call::{Classifier, DefaultClassifier};
 ///
-/// assert_eq!(DefaultClassifier.classify(&Ok::<_, ()>(503)), Outcome::Success);
-/// assert_eq!(DefaultClassifier.classify(&Err::<(), _>("no route")), Outcome::Failure);
+/// assert_eq!(
+///     DefaultClassifier.classify(&Ok::<_, ()>(503)),
+///     Outcome::Success
+/// );
+/// assert_eq!(
+///     DefaultClassifier.classify(&Err::<(), _>("no route")),
+///     Outcome::Failure
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;

@@ -43,9 +43,9 @@ use crate::queue::Priority;
 /// Created by [`Bulkhead::call`].
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::testing::ManualRuntime;
 /// use bulkman::{Bulkhead, BulkheadConfig, Outcome, Priority};
+/// use std::time::Duration;
 ///
 /// let runtime = ManualRuntime::new();
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
@@ -171,8 +171,14 @@ impl<'a, C> Call<'a, C> {
     /// # let served = RefCell::new(Vec::new());
     /// # let query = async |name| { served.borrow_mut().push(name); Ok::<_, ()>(()) };
     /// let running = bulkhead.try_acquire().unwrap();
-    /// let report = bulkhead.call().priority(Priority::Low).execute(query("nightly report"));
-    /// let shop = bulkhead.call().priority(Priority::High).execute(query("shop"));
+    /// let report = bulkhead
+    ///     .call()
+    ///     .priority(Priority::Low)
+    ///     .execute(query("nightly report"));
+    /// let shop = bulkhead
+    ///     .call()
+    ///     .priority(Priority::High)
+    ///     .execute(query("shop"));
     /// // Both are queued, in this order, before the permit is released.
     /// let _ = runtime.block_on(zip(zip(report, shop), async { running.succeed() }));
     /// assert_eq!(served.into_inner(), ["shop", "nightly report"]);
@@ -189,10 +195,12 @@ impl<'a, C> Call<'a, C> {
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
     /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-    /// let call = bulkhead.call().classify(|response: &Result<u16, ()>| match response {
-    ///     Ok(status) if *status < 500 => Outcome::Success,
-    ///     _ => Outcome::Failure,
-    /// });
+    /// let call = bulkhead
+    ///     .call()
+    ///     .classify(|response: &Result<u16, ()>| match response {
+    ///         Ok(status) if *status < 500 => Outcome::Success,
+    ///         _ => Outcome::Failure,
+    ///     });
     /// assert_eq!(call.execute_sync(|| Ok(503)), Ok(503));
     /// assert_eq!(bulkhead.stats().failed, 1);
     /// # Ok::<(), bulkman::ConfigError>(())

@@ -142,9 +142,9 @@ use crate::runtime::Runtime;
 /// # Example
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::CircuitState;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let config = CircuitBreakerConfig::new().failure_threshold(2);
 /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
@@ -170,8 +170,8 @@ impl CircuitBreaker {
     /// configuration needs a capability that the runtime lacks.
     ///
     /// ```
-    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     ///
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5);
     /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
@@ -244,8 +244,8 @@ impl CircuitBreaker {
     /// The errors of [`try_acquire`](Self::try_acquire).
     ///
     /// ```
-    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
     /// use std::time::Duration;
     ///
     /// let breaker = CircuitBreaker::new("shard-7", CircuitBreakerConfig::new(), ClockOnly)?;

@@ -23,7 +23,9 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///     match error.downcast_ref::<ServiceError>() {
 ///         Some(error) => match error.as_error() {
 ///             BulkheadError::Operation(inner) => format!("the service failed: {inner}"),
-///             rejected => format!("{rejected}; retry in {} s", error.retry_after_seconds()),
+///             rejected => {
+///                 format!("{rejected}; retry in {} s", error.retry_after_seconds())
+///             }
 ///         },
 ///         None => String::from("not from a bulkhead"),
 ///     }

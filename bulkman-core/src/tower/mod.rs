@@ -34,7 +34,10 @@
 //! let config = BulkheadConfig::new("greeter").max_queue_size(0);
 //! let bulkhead = Bulkhead::new(config, runtime.clone())?;
 //! let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Greeter);
-//! assert_eq!(runtime.block_on(service.call("world")).unwrap(), "hello, world");
+//! assert_eq!(
+//!     runtime.block_on(service.call("world")).unwrap(),
+//!     "hello, world"
+//! );
 //!
 //! bulkhead.shutdown();
 //! let rejected = runtime.block_on(service.call("world")).unwrap_err();

@@ -17,9 +17,9 @@ use crate::call::options::CallOptions;
 /// Created by [`BulkheadLayer`](super::BulkheadLayer).
 ///
 /// ```
+/// use bulkman::runtime::ClockOnly;
 /// use bulkman::tower::BulkheadLayer;
 /// use bulkman::{Bulkhead, BulkheadConfig};
-/// use bulkman::runtime::ClockOnly;
 /// use tower_layer::Layer;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;

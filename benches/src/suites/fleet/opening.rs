@@ -1,4 +1,5 @@
-//! Every process opens every circuit at the same moment, as when all depend on one thing that fails.
+//! Every process opens every circuit at the same moment, as when all depend on one thing that
+//! fails.
 
 use std::time::Duration;
 

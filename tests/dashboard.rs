@@ -1,7 +1,9 @@
 //! The Grafana dashboard and the documented tables agree with the emitted metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use bulkman::adaptive::AdaptiveLimit;
 use bulkman::metrics::MetricsPublisher;
 use bulkman::store::MemoryStore;
 use bulkman::testing::ManualRuntime;
@@ -166,9 +168,16 @@ fn emitted() -> Emitted {
     metrics::with_local_recorder(&recorder, || {
         let runtime = ManualRuntime::new();
         let store = MemoryStore::new(runtime.clone());
-        let manager = BulkheadManager::new(runtime);
+        let manager = BulkheadManager::new(runtime.clone());
         manager.share_through(store).unwrap();
-        let bulkhead = manager.create_bulkhead(BulkheadConfig::new("api")).unwrap();
+        // The gauges of a limit follow its first window, which ten calls of 50 ms complete.
+        let config = BulkheadConfig::new("api").adaptive_limit(AdaptiveLimit::new());
+        let bulkhead = manager.create_bulkhead(config).unwrap();
+        for _ in 0..10 {
+            let permit = bulkhead.try_acquire().unwrap();
+            runtime.advance(Duration::from_millis(50));
+            permit.succeed();
+        }
         let publisher = MetricsPublisher::new(&manager).record_durations(true);
         publisher.publish();
         bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
+use bulkman::adaptive::Enforcement;
 use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
 use bulkman::{BulkheadConfig, CircuitBreakerConfig, QueueOrder};
 
@@ -35,6 +36,14 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             "timeout" => new().timeout(limit(&default)),
             "max_wait" => new().max_wait(limit(&default)),
             "run_timeout" => new().run_timeout(limit(&default)),
+            "adaptive_limit" => {
+                assert_eq!(default, "none");
+                new().adaptive_limit(None)
+            }
+            "enforcement" => {
+                assert_eq!(default, "enforce");
+                new().enforcement(Enforcement::Enforce)
+            }
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
             "circuit_breaker" => {
                 assert_eq!(default, "[`CircuitBreakerConfig::new`]");

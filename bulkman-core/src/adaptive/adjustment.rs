@@ -40,6 +40,11 @@ impl LimitAdjustment {
 
 /// The cause of a change of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum LimitChangeCause {
     /// The limit was reached, and latency showed no queue.
@@ -71,6 +76,22 @@ pub enum LimitChangeCause {
 }
 
 impl LimitChangeCause {
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Growth,
+        Self::NoGain,
+        Self::Queueing,
+        Self::Overload,
+        Self::NoReply,
+        Self::Measuring,
+        Self::LatencyShift,
+        Self::Measured,
+        Self::Discarded,
+        Self::Unused,
+        Self::CircuitClosed,
+        Self::FleetShare,
+        Self::Reconfigured,
+    ];
+
     /// Returns the cause in snake case, as in metric labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -94,6 +115,6 @@ impl LimitChangeCause {
 
 impl fmt::Display for LimitChangeCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }

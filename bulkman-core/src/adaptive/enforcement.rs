@@ -8,6 +8,11 @@
 /// assert_eq!(Enforcement::default(), Enforcement::Enforce);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Enforcement {
     /// Calls above the limit wait or are rejected.
     #[default]

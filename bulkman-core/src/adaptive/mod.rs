@@ -21,9 +21,10 @@
 //!                              └── sample cap, limit, quiet time
 //! ```
 //!
-//! [`LimitController`] joins the two for one thread. A concurrent driver keeps the counters of a
-//! window in atomics, asks [`WindowPolicy`] when the window is complete, and passes it to
-//! [`LimitRule`] under a lock.
+//! [`LimitController`] joins the two for one thread. A bulkhead with
+//! [`adaptive_limit`](crate::BulkheadConfig::adaptive_limit) keeps the counters of a window in
+//! atomics, asks [`WindowPolicy`] when the window is complete, and passes it to [`LimitRule`] under
+//! a lock.
 //!
 //! # When not to use it
 //!
@@ -33,22 +34,32 @@
 //! * Very different kinds of calls share one limit. Use one bulkhead for each kind.
 
 mod adjustment;
+mod change;
 mod collector;
 mod config;
 mod controller;
+mod driver;
 mod enforcement;
 mod policy;
+#[cfg(feature = "serde")]
+pub(crate) mod repr;
 mod rule;
 mod settings;
+mod status;
 mod validate;
 mod window;
 
 pub use adjustment::{LimitAdjustment, LimitChangeCause};
+pub use change::{LimitChange, LimitChanges, LimitEvent};
 pub use collector::WindowCollector;
 pub use config::AdaptiveLimit;
 pub use controller::{Decision, LimitController};
+#[cfg(feature = "metrics")]
+pub(crate) use driver::LimitCounts;
+pub(crate) use driver::{DriverConfig, LimitDecision, LimitDriver, LimitOutcome, Mark};
 pub use enforcement::Enforcement;
 pub use policy::WindowPolicy;
 pub use rule::LimitRule;
 pub use settings::LimitSettings;
+pub use status::LimitStatus;
 pub use window::ClosedWindow;

@@ -90,7 +90,7 @@ impl Future for Drained<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let bulkhead = self.bulkhead;
         bulkhead.ended.register(&mut self.key, cx.waker());
-        if bulkhead.queue.is_drained() {
+        if bulkhead.is_drained() {
             Poll::Ready(())
         } else {
             Poll::Pending

@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
+mod limit;
 mod shared;
 pub(crate) mod state;
 pub(crate) mod stats;
@@ -18,6 +19,7 @@ pub(crate) use self::shared::Inner;
 pub use self::state::BulkheadState;
 use self::stats::Counters;
 pub use self::stats::{BulkheadStats, Rejections};
+use crate::adaptive::{LimitChanges, LimitDriver};
 use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
 use crate::circuit_breaker::{CircuitBreaker, CircuitEvents};
 use crate::config_error::ConfigError;
@@ -91,6 +93,7 @@ use crate::sync::{Mutex, lock};
 /// * [`stats`](Self::stats), [`reset_stats`](Self::reset_stats): for the counters of calls.
 /// * [`snapshot`](Self::snapshot): for operators, with the circuit and its latest transitions.
 /// * [`events`](Self::events): to react to transitions of the circuit.
+/// * [`limit`](Self::limit), [`limit_changes`](Self::limit_changes): for an adaptive limit.
 /// * [`retry_after`](Self::retry_after): the time until the next attempt can succeed.
 /// * [`name`](Self::name), [`config`](Self::config), [`fleet`](Self::fleet): how it was set up.
 ///
@@ -175,17 +178,28 @@ impl Bulkhead {
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
         let (permits, capacity, order) = config.limits();
+        let driver = config.driver();
+        let limit = OnceLock::new();
+        if driver.is_needed() {
+            let suspended = circuit.as_ref().is_some_and(|it| !it.admits_all());
+            let driver = LimitDriver::new(driver, suspended, runtime.now());
+            let _ = limit.set(Box::new(driver));
+        }
+        let permits = limit
+            .get()
+            .map_or(permits, |driver| driver.permits_in_force());
         let inner = Arc::new(Inner {
             queue: WaitQueue::new(permits, capacity, order),
             counters: Counters::default(),
             circuit,
-            limits: ConfiguredLimits::new(TimeLimits::of(&config)),
+            limits: ConfiguredLimits::new(TimeLimits::of(&config), config.has_adaptive_limit()),
             capabilities,
             runtime,
             name,
             ended: Arc::default(),
             #[cfg(feature = "metrics")]
             meter: crate::metrics::Meter::default(),
+            limit,
             fleet: OnceLock::new(),
             health_checks: OnceLock::new(),
             config: Mutex::new((0, config)),
@@ -373,7 +387,57 @@ impl Bulkhead {
             state: self.state(),
             stats: self.stats(),
             circuit,
+            limit: self.inner.limit_status(),
         }
+    }
+
+    /// Returns the limit in force: the number of calls that may run at once.
+    ///
+    /// It is the smaller one of `max_concurrent_calls` and the adaptive limit.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::adaptive::AdaptiveLimit;
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(50);
+    /// let fixed = Bulkhead::new(config.clone(), ClockOnly)?;
+    /// assert_eq!(fixed.limit(), 50);
+    /// let adaptive = AdaptiveLimit::new().initial(8);
+    /// let adaptive = Bulkhead::new(config.adaptive_limit(adaptive), ClockOnly)?;
+    /// assert_eq!(adaptive.limit(), 8);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.inner.queue.limits().permits
+    }
+
+    /// Subscribes to the changes of the adaptive limit from now on, in order.
+    ///
+    /// The stream ends immediately if the bulkhead never had an adaptive limit and observes none. A
+    /// slow reader never delays calls: it receives the number of changes that it missed. See
+    /// [`LimitChanges`].
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::adaptive::{AdaptiveLimit, LimitChangeCause, LimitEvent};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("search").adaptive_limit(AdaptiveLimit::new());
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let mut changes = bulkhead.limit_changes();
+    /// bulkhead.reconfigure(bulkhead.config().max_concurrent_calls(2))?;
+    /// // In a background task: `while let Some(event) = changes.next().await`.
+    /// let Some(LimitEvent::Changed(change)) = changes.try_next() else {
+    ///     panic!("no event")
+    /// };
+    /// assert_eq!((change.to, change.cause), (2, LimitChangeCause::Reconfigured));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn limit_changes(&self) -> LimitChanges {
+        self.inner
+            .limit
+            .get()
+            .map_or_else(LimitChanges::ended, |driver| driver.changes())
     }
 
     /// Shares the circuit with other processes through `store`.
@@ -480,5 +544,6 @@ fn reject_waiters_on_opening(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
         if transition.to.rejects_all() {
             inner.queue.reject_all(QueueRejection::CircuitOpened);
         }
+        inner.follow_circuit(transition);
     }));
 }

@@ -1,12 +1,14 @@
 //! The state shared by the clones of a bulkhead, and the end of a call.
 
 use std::panic::RefUnwindSafe;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::config::BulkheadConfig;
 use super::health_check::HealthChecks;
 use super::stats::Counters;
+use crate::adaptive::{DriverConfig, LimitDriver};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
 use crate::call::outcome::Outcome;
@@ -33,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) ended: Arc<WakerSet>,
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
+    /// The limit, if it adapts or is observed.
+    pub(crate) limit: OnceLock<Box<LimitDriver>>,
     /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
     pub(super) fleet: OnceLock<Fleet>,
     pub(super) health_checks: OnceLock<Box<HealthChecks>>,
@@ -69,6 +73,10 @@ impl Inner {
 
     /// Like [`finish`](Self::finish), for a call that was cancelled while running.
     pub(crate) fn abandon(&self, admitted: Admitted) {
+        if let Some(mark) = admitted.mark() {
+            self.abandon_marked(admitted, mark);
+            return;
+        }
         let _ended = ReleaseOnDrop(self, None);
         if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
             circuit.cancel(ticket);
@@ -80,11 +88,37 @@ impl Inner {
         if let (Some(circuit), Some(rules)) = (&self.circuit, config.circuit()) {
             circuit.reconfigure(rules)?;
         }
-        self.limits.set(TimeLimits::of(config));
+        let changed = self.apply_limit(config.driver());
+        self.limits
+            .set(TimeLimits::of(config), config.has_adaptive_limit());
         let (permits, capacity, order) = config.limits();
+        let in_force = || {
+            self.limit
+                .get()
+                .map_or(permits, |driver| driver.permits_in_force())
+        };
         self.queue
-            .resize(permits, capacity, order, || self.runtime.now());
+            .resize(in_force, capacity, order, || self.runtime.now());
+        if let Some(driver) = changed {
+            driver.wake_readers();
+        }
         Ok(())
+    }
+
+    /// Applies the settings of the limit, and returns the driver if the limit changed.
+    fn apply_limit(&self, config: DriverConfig<'_>) -> Option<&LimitDriver> {
+        let driver = match self.limit.get() {
+            Some(driver) => driver,
+            None if config.is_needed() => {
+                let suspended = self.circuit.as_ref().is_some_and(|it| !it.admits_all());
+                let driver = LimitDriver::new(config, suspended, self.runtime.now());
+                self.limit.get_or_init(|| Box::new(driver))
+            }
+            None => return None,
+        };
+        driver
+            .reconfigure(config, self.runtime.now())
+            .then_some(driver)
     }
 
     /// Step 6 of a call: releases the permit to the next waiter.
@@ -97,7 +131,10 @@ impl Inner {
 
     #[cold]
     pub(crate) fn notify_if_drained(&self) {
-        if self.queue.is_drained() {
+        // The last call with a permit and the last one without may end at once. One of the two
+        // finds that the other has ended.
+        fence(Ordering::SeqCst);
+        if self.is_drained() {
             self.ended.wake_all();
         }
     }

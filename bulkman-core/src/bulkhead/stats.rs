@@ -40,7 +40,8 @@ pub struct BulkheadStats {
     pub started: u64,
     /// Calls with the outcome [`Outcome::Success`].
     pub successful: u64,
-    /// Calls with the outcome [`Outcome::Failure`]: errors, timeouts while running, panics.
+    /// Calls with the outcome [`Outcome::Failure`] or [`Outcome::Overloaded`]: errors, timeouts
+    /// while running, panics, requests for less load.
     pub failed: u64,
     /// Calls with the outcome [`Outcome::Ignored`].
     pub ignored: u64,
@@ -57,13 +58,16 @@ pub struct BulkheadStats {
     pub timed_out_running: u64,
     /// Calls that panicked. They also count as `failed`.
     pub panicked: u64,
+    /// Calls with the outcome [`Outcome::Overloaded`]. They also count as `failed`.
+    pub overloaded: u64,
     /// Calls that are waiting for a permit.
     pub waiting: usize,
     /// The maximum of `waiting` since the last reset.
     pub peak_waiting: usize,
-    /// Permits that are held. Exceeds `max_concurrent_calls` only after that was reduced.
+    /// Permits that are held. Exceeds `max_concurrent_calls` only after that was reduced. Calls
+    /// without a permit, in observe mode, count in `active` only.
     pub permits_in_use: usize,
-    /// The current limit of concurrent calls.
+    /// The current limit of concurrent calls: with an adaptive limit, the smaller one of the two.
     pub max_concurrent_calls: usize,
     /// The current capacity of the queue, in calls.
     pub max_queue_size: usize,
@@ -167,6 +171,7 @@ impl Bulkhead {
             cancelled_in_queue: reading.event(Event::CancelledWaiting),
             timed_out_running: reading.event(Event::TimedOutRunning),
             panicked: reading.event(Event::Panicked),
+            overloaded: reading.event(Event::Overloaded),
             waiting: inner.queue.waiting(),
             peak_waiting: inner.queue.peak_waiting(),
             permits_in_use: inner.queue.in_use(),
@@ -221,7 +226,7 @@ struct Rare {
     failed: AtomicU64,
     ignored: AtomicU64,
     cancelled: AtomicU64,
-    events: [AtomicU64; 6],
+    events: [AtomicU64; 7],
 }
 
 /// Events other than the end of a call that ran.
@@ -233,6 +238,7 @@ pub(crate) enum Event {
     CancelledWaiting,
     TimedOutRunning,
     Panicked,
+    Overloaded,
 }
 
 /// A reading of all counters.
@@ -243,7 +249,7 @@ pub(crate) struct Reading {
     pub(crate) failed: u64,
     pub(crate) ignored: u64,
     pub(crate) cancelled: u64,
-    pub(crate) events: [u64; 6],
+    pub(crate) events: [u64; 7],
     pub(crate) circuit: CircuitRejections,
 }
 
@@ -253,12 +259,27 @@ impl Counters {
         self.started.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns the number of calls that started.
+    #[inline]
+    pub(crate) fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of calls that succeeded.
+    pub(crate) fn successful(&self) -> u64 {
+        self.successful.load(Ordering::Relaxed)
+    }
+
     /// Counts the end of a call that ran. `None`: it was cancelled.
     #[inline]
     pub(crate) fn end(&self, outcome: Option<Outcome>) {
         let counter = match outcome {
             Some(Outcome::Success) => &self.successful,
             Some(Outcome::Failure) => &self.rare.failed,
+            Some(Outcome::Overloaded) => {
+                self.count(Event::Overloaded);
+                &self.rare.failed
+            }
             Some(Outcome::Ignored) => &self.rare.ignored,
             None => &self.rare.cancelled,
         };

@@ -11,8 +11,8 @@ use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
+use crate::call::options::CallClass;
 use crate::call::rejection::Rejection;
-use crate::queue::Priority;
 
 /// Polls steps 1 to 3.
 #[inline(always)]
@@ -22,16 +22,16 @@ use crate::queue::Priority;
 )]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    priority: Priority,
+    class: CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     if guard.is_new() {
-        if let Some(admitted) = try_admission(guard, deadlines, true)? {
+        if let Some(admitted) = try_admission(guard, class, deadlines, true)? {
             return Poll::Ready(Ok(admitted));
         }
     }
-    poll_queue(guard, priority, deadlines, cx)
+    poll_queue(guard, class, deadlines, cx)
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.
@@ -39,17 +39,17 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
 /// `waker` unparks the thread.
 pub(crate) fn block_on_admission(
     guard: &mut CallGuard<&Bulkhead>,
-    priority: Priority,
+    class: CallClass,
     deadlines: &mut Deadlines,
     waker: impl FnOnce() -> Waker,
 ) -> Result<Admitted, Rejection> {
     // Parking a thread needs no timer of the runtime.
-    if let Some(admitted) = try_admission(guard, deadlines, false)? {
+    if let Some(admitted) = try_admission(guard, class, deadlines, false)? {
         return Ok(admitted);
     }
-    wait_for_permit(guard, priority, deadlines, &waker())?;
+    wait_for_permit(guard, class, deadlines, &waker())?;
     let admitted = guard.admit()?;
-    Ok(start_run(guard, admitted, true, deadlines))
+    Ok(start_run(guard, admitted, true, class, deadlines))
 }
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
@@ -58,6 +58,7 @@ pub(crate) fn block_on_admission(
 #[inline(always)]
 pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
+    class: CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
@@ -65,10 +66,10 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     if deadlines.is_tracked() || guard.inner().limits.any() {
         begin_deadlines(guard.inner(), deadlines, timers)?;
     }
-    let Some(admitted) = guard.try_admit()? else {
+    let Some(admitted) = guard.try_admit(deadlines)? else {
         return Ok(None);
     };
-    Ok(Some(start_run(guard, admitted, false, deadlines)))
+    Ok(Some(start_run(guard, admitted, false, class, deadlines)))
 }
 
 /// Resolves the limits of the call and reads the clock.
@@ -79,6 +80,11 @@ fn begin_deadlines(
     timers: bool,
 ) -> Result<(), Rejection> {
     let limits = deadlines.limits(&inner.limits);
+    if limits.are_none() && !deadlines.is_tracked() {
+        // Without limits, only an adaptive limit leads here.
+        *deadlines = Deadlines::MARKED;
+        return Ok(());
+    }
     if timers && !inner.capabilities.timers {
         if let Some(missing) = limits.first_timer() {
             return Err(Rejection::Unsupported(missing));
@@ -92,19 +98,19 @@ fn begin_deadlines(
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    priority: Priority,
+    class: CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    ready!(poll_permit(guard, priority, deadlines, cx))?;
+    ready!(poll_permit(guard, class, deadlines, cx))?;
     let admitted = guard.admit()?;
-    Poll::Ready(Ok(start_run(guard, admitted, true, deadlines)))
+    Poll::Ready(Ok(start_run(guard, admitted, true, class, deadlines)))
 }
 
 /// Joins the queue, or checks whether the permit was granted.
 fn poll_permit<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    priority: Priority,
+    class: CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Rejection>> {
@@ -113,7 +119,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
         if !deadlines.may_wait() {
             return Poll::Ready(Err(guard.reject_full()));
         }
-        if guard.enqueue(priority, deadlines.queue_deadline(), cx.waker())? {
+        if guard.enqueue(class.priority(), deadlines.queue_deadline(), cx.waker())? {
             return Poll::Ready(Ok(()));
         }
     }
@@ -143,7 +149,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
 /// Waits for a permit by parking the current thread.
 fn wait_for_permit(
     guard: &mut CallGuard<&Bulkhead>,
-    priority: Priority,
+    class: CallClass,
     deadlines: &Deadlines,
     waker: &Waker,
 ) -> Result<(), Rejection> {
@@ -151,7 +157,7 @@ fn wait_for_permit(
         return Err(guard.reject_full());
     }
     let deadline = deadlines.queue_deadline();
-    if guard.enqueue(priority, deadline, waker)? {
+    if guard.enqueue(class.priority(), deadline, waker)? {
         return Ok(());
     }
     let Some(key) = guard.queue_key() else {
@@ -177,9 +183,27 @@ fn start_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,
+    class: CallClass,
     deadlines: &mut Deadlines,
 ) -> Admitted {
     if !deadlines.is_tracked() && !admitted.needs_duration() {
+        return admitted;
+    }
+    start_tracked_run(guard, admitted, waited, class, deadlines)
+}
+
+/// Records the start of an operation whose duration is needed, or of a call that carries a mark.
+#[inline(never)]
+fn start_tracked_run<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    admitted: Admitted,
+    waited: bool,
+    class: CallClass,
+    deadlines: &mut Deadlines,
+) -> Admitted {
+    let may_wait = deadlines.may_wait();
+    let admitted = guard.inner().mark(admitted, class.is_sampled(), may_wait);
+    if !admitted.needs_start() && !deadlines.has_times() {
         return admitted;
     }
     // The clock is code of the runtime and may panic. The guard holds the admission meanwhile.
@@ -188,5 +212,7 @@ fn start_run<H: Borrow<Bulkhead>>(
     let Some(admitted) = guard.take_admitted() else {
         unreachable!("it was restored above")
     };
-    admitted
+    guard
+        .inner()
+        .start_sample(admitted, deadlines.run_started())
 }

@@ -1,12 +1,14 @@
 //! The admission of one call.
 
+use crate::adaptive::Mark;
 use crate::circuit_breaker::Ticket;
 
 /// An admitted call: it has a permit and was admitted by the circuit.
 ///
 /// This is plain data, so that a call that completes at its first poll keeps it in registers. It
 /// must be passed to [`Inner::finish`](crate::bulkhead::Inner::finish) exactly once, or to a
-/// [`CallGuard`](super::guard::CallGuard), which does so.
+/// [`CallGuard`](super::guard::CallGuard), which does so. One with a [`Mark`] must be passed to
+/// [`Inner::finish_marked`](crate::bulkhead::Inner::finish_marked) instead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admitted {
     /// `None`: there is no circuit, or the outcome was already recorded by it.
@@ -14,9 +16,35 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    /// Returns `true` if a rule of the circuit needs the duration of the operation.
+    /// Returns `true` if the end of the call needs more than its outcome.
+    ///
+    /// A rule of the circuit needs the duration of the operation, or the call has a [`Mark`].
     #[inline]
     pub(crate) fn needs_duration(self) -> bool {
         self.ticket.is_some_and(Ticket::needs_duration)
+    }
+
+    /// Returns `true` if the start of the operation must be known.
+    pub(crate) fn needs_start(self) -> bool {
+        self.needs_duration() && self.mark().is_none_or(Mark::needs_start)
+    }
+
+    /// Returns what the call carries for a limit that adapts or is observed.
+    #[inline]
+    pub(crate) fn mark(self) -> Option<Mark> {
+        self.ticket
+            .and_then(|ticket| Mark::from_bits(ticket.mark()))
+    }
+
+    /// Replaces the mark. The first one keeps whether the circuit needs the duration.
+    pub(crate) fn with_mark(self, mark: Mark) -> Self {
+        let timed = match self.mark() {
+            Some(before) => before.is_timed(),
+            None => self.needs_duration(),
+        };
+        let ticket = self.ticket.unwrap_or(Ticket::WITHOUT_CIRCUIT);
+        Self {
+            ticket: Some(ticket.with_mark(mark.timed(timed).to_bits())),
+        }
     }
 }

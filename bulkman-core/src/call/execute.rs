@@ -25,11 +25,10 @@ use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::CallOptions;
-use crate::call::run::{needed_duration, run_guarded, timed_out};
+use crate::call::options::{CallClass, CallOptions};
+use crate::call::run::{End, finish_call, run_guarded, timed_out};
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
-use crate::queue::Priority;
 
 pin_project! {
     /// The future of [`Bulkhead::execute`](crate::Bulkhead::execute), which borrows the bulkhead.
@@ -177,7 +176,7 @@ pin_project! {
         operation: Option<F>,
         classifier: C,
         guard: CallGuard<H>,
-        priority: Priority,
+        class: CallClass,
         deadlines: Deadlines,
     }
 }
@@ -189,7 +188,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             operation: Some(operation),
             classifier,
             guard: CallGuard::new(bulkhead, options.report_id),
-            priority: options.priority,
+            class: options.class,
             deadlines: options.deadlines(),
         }
     }
@@ -206,7 +205,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         // Steps 1 to 3: admission.
         let admitted = match guard.take_admitted() {
             Some(admitted) => admitted,
-            None => match ready!(poll_admission(guard, *this.priority, deadlines, cx)) {
+            None => match ready!(poll_admission(guard, *this.class, deadlines, cx)) {
                 Ok(admitted) => admitted,
                 Err(rejection) => return guard.reject(rejection, deadlines),
             },
@@ -240,7 +239,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         // Steps 5 and 6: record the outcome and release the permit.
         if admitted.needs_duration() || guard.observer().is_enabled() {
             guard.restore(admitted);
-            guard.finish(outcome, needed_duration(guard, deadlines));
+            finish_call(guard, deadlines, outcome, End::Completed);
         } else {
             guard.inner().finish(admitted, outcome, None);
         }
@@ -262,7 +261,7 @@ fn time_out<E, H: Borrow<Bulkhead>>(
 ) -> BulkheadError<E> {
     let (outcome, error) = timed_out(guard.inner(), deadlines);
     guard.inner().counters.count(Event::TimedOutRunning);
-    guard.finish_timed_out(outcome, needed_duration(guard, deadlines));
+    finish_call(guard, deadlines, outcome, End::TimedOut);
     error
 }
 

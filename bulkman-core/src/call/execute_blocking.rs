@@ -21,15 +21,14 @@ use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::CallOptions;
+use crate::call::options::{CallClass, CallOptions};
 use crate::call::outcome::Outcome;
 use crate::call::rejection::{MissingCapability, Rejection};
-use crate::call::run::{needed_duration, timed_out};
+use crate::call::run::{End, finish_call_catching, timed_out};
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::name::BulkheadName;
 use crate::observe::TracingContext;
-use crate::queue::Priority;
 use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, lock};
@@ -58,7 +57,7 @@ use crate::sync::{Mutex, lock};
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     state: State<F, T, E, C>,
-    priority: Priority,
+    class: CallClass,
 }
 
 enum State<F, T, E, C> {
@@ -88,7 +87,7 @@ impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
                 classifier,
                 deadlines: options.deadlines(),
             },
-            priority: options.priority,
+            class: options.class,
         }
     }
 }
@@ -112,7 +111,7 @@ where
         } = &mut this.state
         {
             let admission = if guard.inner().capabilities.tasks {
-                ready!(poll_admission(guard, this.priority, deadlines, cx))
+                ready!(poll_admission(guard, this.class, deadlines, cx))
             } else {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
             };
@@ -212,7 +211,7 @@ impl<T, E> Spawned<T, E> {
         if let Some(mut guard) = self.shared.take_guard() {
             // No thread has started the closure, and none will. The dependency was not called.
             let (queued, unstarted) = self.deadlines.elapsed(inner.runtime.now());
-            guard.finish_timed_out(Outcome::Ignored, None);
+            finish_call_catching(&mut guard, &self.deadlines, Outcome::Ignored, End::TimedOut);
             return Poll::Ready(Err(BulkheadError::Timeout {
                 bulkhead: inner.name.clone(),
                 phase: TimeoutPhase::Queued,
@@ -230,8 +229,8 @@ impl<T, E> Spawned<T, E> {
             };
         }
         inner.counters.count(Event::TimedOutRunning);
-        if let (Some(circuit), Some(ticket)) = (&inner.circuit, self.ticket) {
-            circuit.record(ticket, outcome, self.deadlines.ran(&*inner.runtime));
+        if let Some(ticket) = self.ticket {
+            inner.record_early(ticket, outcome, self.deadlines.run_started());
         }
         Poll::Ready(Err(error))
     }
@@ -275,29 +274,27 @@ impl<T, E> Job<T, E> {
         };
         // The closure has run. The caller must receive its result even if a clock or an observer
         // panics now.
-        let ran = catch(|| needed_duration(&guard, &self.times)).flatten();
-        catch(|| self.record(&mut guard, outcome, panicked, ran));
+        self.record(&mut guard, outcome, panicked);
         drop_catching(guard);
         self.shared.send(result);
     }
 
-    fn record(
-        &self,
-        guard: &mut CallGuard<Bulkhead>,
-        outcome: Outcome,
-        panicked: bool,
-        ran: Option<Duration>,
-    ) {
+    fn record(&self, guard: &mut CallGuard<Bulkhead>, outcome: Outcome, panicked: bool) {
+        let end = if panicked {
+            End::Panicked
+        } else {
+            End::Completed
+        };
         match self.shared.try_record(outcome) {
-            Ok(()) if panicked => guard.finish_panicked(ran),
-            Ok(()) => guard.finish(outcome, ran),
+            Ok(()) => finish_call_catching(guard, &self.times, outcome, end),
             // The caller's timeout was recorded before, so only the permit is released. A panic
             // after a timeout is returned to no caller, but it is counted.
-            Err(earlier) if panicked => {
-                guard.inner().counters.count(Event::Panicked);
-                guard.finish_recorded(earlier);
+            Err(earlier) => {
+                if panicked {
+                    guard.inner().counters.count(Event::Panicked);
+                }
+                catch(|| guard.finish_recorded(earlier));
             }
-            Err(earlier) => guard.finish_recorded(earlier),
         }
     }
 
@@ -359,7 +356,12 @@ impl<T, E> BlockingState<T, E> {
 
     /// Acquires the right to record the outcome. `Err`: the outcome that was recorded before.
     fn try_record(&self, outcome: Outcome) -> Result<(), Outcome> {
-        let recorded = 1 + outcome as u8;
+        let recorded = 1 + match outcome {
+            Outcome::Success => 0,
+            Outcome::Failure => 1,
+            Outcome::Ignored => 2,
+            Outcome::Overloaded => 3,
+        };
         match self
             .recorded
             .compare_exchange(0, recorded, Ordering::AcqRel, Ordering::Acquire)
@@ -367,7 +369,8 @@ impl<T, E> BlockingState<T, E> {
             Ok(_) => Ok(()),
             Err(1) => Err(Outcome::Success),
             Err(2) => Err(Outcome::Failure),
-            Err(_) => Err(Outcome::Ignored),
+            Err(3) => Err(Outcome::Ignored),
+            Err(_) => Err(Outcome::Overloaded),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::run::{needed_duration, run_guarded};
+use crate::call::run::{End, finish_call, run_guarded};
 use crate::error::BulkheadError;
 
 /// Performs the steps of [`execute`](super::execute) on the current thread.
@@ -27,7 +27,7 @@ where
 {
     let mut guard = CallGuard::new(bulkhead, options.report_id);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, options.priority, &mut deadlines, Unpark::waker);
+    let admission = block_on_admission(&mut guard, options.class, &mut deadlines, Unpark::waker);
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(rejection) => return guard.reject(rejection, &deadlines),
@@ -37,25 +37,25 @@ where
         (classifier.classify(&result), result)
     });
     guard.restore(admitted);
-    let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
-    guard.finish(outcome, needed_duration(&guard, &deadlines));
+    let (outcome, end) = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+    finish_call(&mut guard, &deadlines, outcome, end);
     result.map_err(BulkheadError::Operation)
 }
 
 /// Returns the outcome to record for a closure that may have exceeded its deadline.
 ///
 /// A closure can't be interrupted: one that takes too long keeps its value, and is a failure.
-fn apply_deadline(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> Outcome {
+fn apply_deadline(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> (Outcome, End) {
     let Some(deadline) = deadlines.run_deadline() else {
-        return outcome;
+        return (outcome, End::Completed);
     };
     let now = inner.runtime.now();
     if now < deadline {
-        outcome
+        (outcome, End::Completed)
     } else if deadlines.mostly_queued(now) {
-        Outcome::Ignored
+        (Outcome::Ignored, End::Completed)
     } else {
-        Outcome::Failure
+        (Outcome::Failure, End::CompletedLate)
     }
 }
 

@@ -4,12 +4,14 @@ use std::borrow::Borrow;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::adaptive::Mark;
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
+use crate::call::run::End;
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::observe::{CallEnd, Observer};
@@ -80,36 +82,79 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
     #[inline(always)]
-    pub(crate) fn try_admit(&mut self) -> Result<Option<Admitted>, Rejection> {
+    pub(crate) fn try_admit(
+        &mut self,
+        deadlines: &Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(),
+                None => return self.try_admit_slow(deadlines),
             },
             None => None,
         };
         match inner.queue.try_acquire() {
             TryAcquire::Acquired => Ok(Some(self.start(ticket))),
-            TryAcquire::MustWait => Ok(None),
-            TryAcquire::Full => Err(self.reject_full()),
+            TryAcquire::MustWait => self.lack_permit(false, deadlines),
+            TryAcquire::Full => self.lack_permit(true, deadlines),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
     /// As [`try_admit`](Self::try_admit), one step at a time, while the circuit is not closed.
     #[inline(never)]
-    fn try_admit_slow(&mut self) -> Result<Option<Admitted>, Rejection> {
+    fn try_admit_slow(&mut self, deadlines: &Deadlines) -> Result<Option<Admitted>, Rejection> {
         self.check_circuit()?;
         match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
                 self.held = Held::Permit;
                 self.admit().map(Some)
             }
-            TryAcquire::MustWait => Ok(None),
-            TryAcquire::Full => Err(self.reject_full()),
+            TryAcquire::MustWait => self.lack_permit(false, deadlines),
+            TryAcquire::Full => self.lack_permit(true, deadlines),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
+    }
+
+    /// Decides about a call that found no permit: it waits, is rejected, or runs all the same if
+    /// limits are only observed.
+    #[inline]
+    fn lack_permit(
+        &mut self,
+        full: bool,
+        deadlines: &Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
+        if let Some(driver) = self.inner().limit.get() {
+            driver.record_lack_of_permit();
+            if driver.observes() {
+                return self.admit_without_permit(deadlines.may_wait());
+            }
+        }
+        if full {
+            Err(self.reject_full())
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Step 3 for a call without a permit.
+    #[inline(never)]
+    fn admit_without_permit(&mut self, may_wait: bool) -> Result<Option<Admitted>, Rejection> {
+        let inner = self.bulkhead.borrow().inner();
+        let ticket = match &inner.circuit {
+            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            None => None,
+        };
+        let admitted = Admitted { ticket };
+        if inner.start_without_permit(may_wait) {
+            let Admitted { ticket } = admitted.with_mark(Mark::UNCOUNTED.without_permit());
+            return Ok(Some(self.start(ticket)));
+        }
+        if let (Some(circuit), Some(ticket)) = (&inner.circuit, ticket) {
+            circuit.cancel(ticket);
+        }
+        Err(self.reject_shutdown())
     }
 
     fn check_circuit(&self) -> Result<(), Rejection> {
@@ -229,40 +274,61 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.held = Held::Admitted(admitted);
     }
 
-    /// Returns `true` if a rule of the circuit needs the duration of the operation.
+    /// Returns `true` if the end of the call needs more than its outcome: see
+    /// [`Admitted::needs_duration`].
+    #[inline]
     pub(crate) fn needs_duration(&self) -> bool {
         matches!(self.held, Held::Admitted(admitted) if admitted.needs_duration())
     }
 
     /// Steps 5 and 6: records the outcome and releases the permit.
-    pub(crate) fn finish(&mut self, outcome: Outcome, ran: Option<Duration>) {
-        self.end(outcome, ran, CallEnd::Completed(outcome));
-    }
-
-    /// As [`finish`](Self::finish), for an operation that timed out.
-    pub(crate) fn finish_timed_out(&mut self, outcome: Outcome, ran: Option<Duration>) {
-        self.end(outcome, ran, CallEnd::TimedOut);
-    }
-
-    /// As [`finish`](Self::finish), for work whose timeout the circuit has already recorded.
-    pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
-        if let Held::Admitted(admitted) = &mut self.held {
-            admitted.ticket = None;
-        }
-        self.finish_timed_out(outcome, None);
-    }
-
-    /// As [`finish`](Self::finish), for an operation that panicked: a failure.
-    pub(crate) fn finish_panicked(&mut self, ran: Option<Duration>) {
-        self.inner().counters.count(Event::Panicked);
-        self.end(Outcome::Failure, ran, CallEnd::Panicked);
-    }
-
-    fn end(&mut self, outcome: Outcome, ran: Option<Duration>, end: CallEnd) {
+    pub(crate) fn finish(&mut self, outcome: Outcome, end: End, ran: Option<Duration>) {
         if let Some(admitted) = self.take_admitted() {
             let inner = self.bulkhead.borrow().inner();
+            if end == End::Panicked {
+                inner.counters.count(Event::Panicked);
+            }
             inner.finish(admitted, outcome, ran);
-            self.observer.end(inner, end);
+            self.observer.end(inner, end.observed(outcome));
+        }
+    }
+
+    /// As [`finish`](Self::finish), for a call whose end needs more than its outcome.
+    #[inline(never)]
+    pub(crate) fn finish_timed(&mut self, outcome: Outcome, end: End, started: Option<Instant>) {
+        let Held::Admitted(admitted) = self.held else {
+            return;
+        };
+        let Some(mark) = admitted.mark() else {
+            // The clock may panic. The guard holds the admission meanwhile.
+            let ran = started.map(|started| {
+                self.inner()
+                    .runtime
+                    .now()
+                    .saturating_duration_since(started)
+            });
+            self.finish(outcome, end, ran);
+            return;
+        };
+        self.held = Held::Ended;
+        let inner = self.bulkhead.borrow().inner();
+        if end == End::Panicked {
+            inner.counters.count(Event::Panicked);
+        }
+        inner.finish_marked(admitted, mark, outcome, end, started);
+        self.observer.end(inner, end.observed(outcome));
+    }
+
+    /// As [`finish`](Self::finish), for work whose timeout was recorded before.
+    pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
+        let Held::Admitted(admitted) = &mut self.held else {
+            return;
+        };
+        if admitted.mark().is_some() {
+            self.finish_timed(outcome, End::Recorded, None);
+        } else {
+            admitted.ticket = None;
+            self.finish(outcome, End::Recorded, None);
         }
     }
 

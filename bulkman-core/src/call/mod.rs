@@ -185,7 +185,31 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.options.priority = priority;
+        self.options.class = self.options.class.with_priority(priority);
+        self
+    }
+
+    /// Sets whether an adaptive limit may learn from the call. Default: `true`.
+    ///
+    /// Set it to `false` for streams, long polls and hedged requests: their duration is not the
+    /// latency of the dependency. The call needs a permit all the same. Without an
+    /// [adaptive limit](crate::BulkheadConfig::adaptive_limit) it has no effect.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::adaptive::AdaptiveLimit;
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use futures_lite::future::ready;
+    /// # let runtime = ManualRuntime::new();
+    /// let config = BulkheadConfig::new("chat").adaptive_limit(AdaptiveLimit::new());
+    /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
+    /// let long_poll = ready(Ok::<_, ()>("message"));
+    /// let call = bulkhead.call().latency_sample(false).execute(long_poll);
+    /// assert_eq!(runtime.block_on(call), Ok("message"));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn latency_sample(mut self, sample: bool) -> Self {
+        self.options.class = self.options.class.with_samples(sample);
         self
     }
 

@@ -25,6 +25,11 @@ pub enum Outcome {
     Success,
     /// The dependency failed. It counts against the circuit.
     Failure,
+    /// The dependency works and requests less load, such as by the HTTP status 429.
+    ///
+    /// For the circuit it is a failure. An adaptive limit counts it as an overload, and the
+    /// statistics count it as failed and as overloaded.
+    Overloaded,
     /// The result does not depend on the health of the dependency, such as an invalid request.
     ///
     /// The circuit does not record it, and a probe slot is released without a decision.

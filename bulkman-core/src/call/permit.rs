@@ -11,10 +11,10 @@ use crate::bulkhead::Bulkhead;
 use crate::call::admission::{poll_admission, try_admission};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::CallOptions;
+use crate::call::options::{CallClass, CallOptions};
 use crate::call::outcome::Outcome;
+use crate::call::run::End;
 use crate::error::BulkheadError;
-use crate::queue::Priority;
 
 /// An admitted call whose outcome is recorded by the holder.
 ///
@@ -126,15 +126,12 @@ impl Permit {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn record(mut self, outcome: Outcome) {
-        let held = self.granted.filter(|_| self.guard.needs_duration());
-        let held = held.map(|granted| {
+        if self.guard.needs_duration() {
             self.guard
-                .inner()
-                .runtime
-                .now()
-                .saturating_duration_since(granted)
-        });
-        self.guard.finish(outcome, held);
+                .finish_timed(outcome, End::Completed, self.granted);
+        } else {
+            self.guard.finish(outcome, End::Completed, None);
+        }
     }
 
     /// Returns the bulkhead of the permit.
@@ -156,7 +153,7 @@ impl Permit {
     pub(crate) fn try_acquire(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
         let mut guard = CallGuard::new(bulkhead, 0);
         let mut deadlines = Deadlines::Untracked;
-        let admission = try_admission(&mut guard, &mut deadlines, false);
+        let admission = try_admission(&mut guard, CallClass::DEFAULT, &mut deadlines, false);
         match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
@@ -201,7 +198,7 @@ impl fmt::Debug for Permit {
 pub struct Acquire {
     guard: Option<CallGuard<Bulkhead>>,
     deadlines: Deadlines,
-    priority: Priority,
+    class: CallClass,
 }
 
 impl Acquire {
@@ -210,7 +207,7 @@ impl Acquire {
         Self {
             guard,
             deadlines: options.deadlines(),
-            priority: options.priority,
+            class: options.class,
         }
     }
 }
@@ -222,10 +219,10 @@ impl Future for Acquire {
         let Self {
             guard: slot,
             deadlines,
-            priority,
+            class,
         } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
-        match ready!(poll_admission(guard, *priority, deadlines, cx)) {
+        match ready!(poll_admission(guard, *class, deadlines, cx)) {
             Ok(admitted) => {
                 guard.restore(admitted);
                 let Some(guard) = slot.take() else {

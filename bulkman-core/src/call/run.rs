@@ -1,7 +1,6 @@
 //! Step 4 of a call: runs the operation, and handles its panics and timeouts.
 
 use std::borrow::Borrow;
-use std::time::Duration;
 
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
@@ -9,6 +8,7 @@ use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::outcome::Outcome;
 use crate::error::{BulkheadError, TimeoutPhase};
+use crate::observe::CallEnd;
 use crate::sync::unwind::catch;
 
 /// Runs code of the caller.
@@ -28,9 +28,7 @@ pub(crate) fn run_guarded<H: Borrow<Bulkhead>, R>(
         fn drop(&mut self) {
             let Self(guard, admitted, deadlines) = self;
             guard.restore(*admitted);
-            // The clock may panic as well, and a second panic here would abort the process.
-            let ran = catch(|| needed_duration(guard, deadlines)).flatten();
-            catch(|| guard.finish_panicked(ran));
+            finish_call_catching(guard, deadlines, Outcome::Failure, End::Panicked);
         }
     }
 
@@ -63,14 +61,56 @@ pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, Bu
     (outcome, error)
 }
 
-/// Returns how long the operation has run, if a rule of the circuit needs it.
-pub(crate) fn needed_duration<H: Borrow<Bulkhead>>(
-    guard: &CallGuard<H>,
+/// How the run of an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The operation completed.
+    Completed,
+    /// The operation can't be interrupted, and completed after its deadline.
+    CompletedLate,
+    /// The operation exceeded its deadline.
+    TimedOut,
+    /// The operation panicked.
+    Panicked,
+    /// The operation completed after its timeout was recorded.
+    Recorded,
+}
+
+/// Steps 5 and 6 of a call whose admission is in the guard.
+#[inline]
+pub(crate) fn finish_call<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
     deadlines: &Deadlines,
-) -> Option<Duration> {
+    outcome: Outcome,
+    end: End,
+) {
     if guard.needs_duration() {
-        deadlines.ran(&*guard.inner().runtime)
+        guard.finish_timed(outcome, end, deadlines.run_started());
     } else {
-        None
+        guard.finish(outcome, end, None);
+    }
+}
+
+/// As [`finish_call`], where a panic of the clock must not continue.
+pub(crate) fn finish_call_catching<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &Deadlines,
+    outcome: Outcome,
+    end: End,
+) {
+    if catch(|| finish_call(guard, deadlines, outcome, end)).is_none() {
+        // Without the duration, unless the call was recorded before the panic.
+        catch(|| guard.finish(outcome, end, None));
+    }
+}
+
+impl End {
+    /// Returns what an observer reports.
+    pub(crate) const fn observed(self, outcome: Outcome) -> CallEnd {
+        match self {
+            Self::Completed | Self::CompletedLate => CallEnd::Completed(outcome),
+            Self::TimedOut | Self::Recorded => CallEnd::TimedOut,
+            Self::Panicked => CallEnd::Panicked,
+        }
     }
 }

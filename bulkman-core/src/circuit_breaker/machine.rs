@@ -206,7 +206,7 @@ impl Machine {
         }
         let failed = match outcome {
             Outcome::Success => false,
-            Outcome::Failure => true,
+            Outcome::Failure | Outcome::Overloaded => true,
             Outcome::Ignored => {
                 self.release_probe(probe);
                 return Recorded::Done;

@@ -348,6 +348,11 @@ impl CircuitBreaker {
         self.0.record(ticket, Outcome::Ignored, None, None);
     }
 
+    /// Returns `true` if the state admits every call, without applying a due transition.
+    pub(crate) fn admits_all(&self) -> bool {
+        self.0.try_admit_fast().is_some()
+    }
+
     /// Returns a number to pass to [`opened_since`](Self::opened_since) later.
     #[inline]
     pub(crate) fn version(&self) -> u64 {

@@ -381,7 +381,8 @@ impl Shared {
         }
         let generation = ticket.state.generation();
         // A failure may open the circuit. A success that does is rare enough to be retried.
-        let timed = state.needs_clock() || outcome == Outcome::Failure;
+        let failed = matches!(outcome, Outcome::Failure | Outcome::Overloaded);
+        let timed = state.needs_clock() || failed;
         let _release = ticket.probe.map(|probe| ReleaseOnPanic {
             shared: self,
             generation,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ::metrics::{Histogram, SharedString, counter, gauge, histogram};
 
 use super::names;
+use crate::adaptive::{LimitChangeCause, LimitCounts};
 use crate::bulkhead::stats::{Event, Reading};
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::circuit_breaker::CircuitState;
@@ -35,6 +36,7 @@ pub(crate) struct Histograms {
 struct Published {
     calls: Reading,
     transitions: [u64; STATES.len()],
+    limit: LimitCounts,
 }
 
 const STATES: [CircuitState; 6] = [
@@ -93,8 +95,9 @@ pub(super) fn publish(bulkhead: &Bulkhead, record_durations: bool) {
     publish_gauges(bulkhead, &label);
 }
 
-/// Publishes the counters of a removed bulkhead, without its gauges.
+/// Publishes the counters of a removed bulkhead. The gauges of its limit become zero.
 pub(super) fn publish_removed(bulkhead: &Bulkhead) {
+    zero_limit_gauges(bulkhead);
     publish_counters(bulkhead.inner(), &label(bulkhead.name()));
 }
 
@@ -122,8 +125,22 @@ pub(super) fn zero_gauges(name: &BulkheadName) {
     }
 }
 
+/// Sets the gauges of the limit of a removed bulkhead to zero, if it has published them.
+fn zero_limit_gauges(bulkhead: &Bulkhead) {
+    if bulkhead.inner().limit.get().is_some() {
+        let label = label(bulkhead.name());
+        for name in [
+            names::LIMIT_ESTIMATE,
+            names::LIMIT_BASELINE,
+            names::LIMIT_LATENCY,
+        ] {
+            gauge!(name, BULKHEAD => label.clone()).set(0.0);
+        }
+    }
+}
+
 fn publish_counters(inner: &Inner, label: &SharedString) {
-    let (calls, transitions) = {
+    let (calls, transitions, limit) = {
         let mut published = lock(&inner.meter.published);
         let now = Published {
             // Read under the lock: of two publishers, the later one has the later reading.
@@ -133,12 +150,18 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
                 .transitions
                 .each_ref()
                 .map(|count| count.load(Ordering::Relaxed)),
+            limit: inner
+                .limit
+                .get()
+                .map(|driver| driver.counts())
+                .unwrap_or_default(),
         };
         let before = published.replace(now).unwrap_or_default();
         let entered = |index: usize| now.transitions[index] - before.transitions[index];
         (
             now.calls.since(&before.calls),
             std::array::from_fn::<_, { STATES.len() }, _>(entered),
+            now.limit.since(&before.limit),
         )
     };
 
@@ -150,6 +173,15 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     );
     count(names::TIMEOUTS, calls.event(Event::TimedOutRunning));
     count(names::PANICS, calls.event(Event::Panicked));
+    count(names::OVERLOADS, calls.event(Event::Overloaded));
+    if inner.limit.get().is_some() {
+        count(names::WOULD_WAIT, limit.would_wait);
+        count(names::WOULD_REJECT, limit.would_reject);
+        for (cause, by) in LimitChangeCause::ALL.into_iter().zip(limit.changes) {
+            counter!(names::LIMIT_CHANGES, BULKHEAD => label.clone(), "cause" => cause.as_str())
+                .increment(by);
+        }
+    }
     for (outcome, by) in [
         ("success", calls.successful),
         ("failure", calls.failed),
@@ -191,6 +223,23 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
         (names::QUEUE_LIMIT, stats.max_queue_size as f64),
     ] {
         gauge!(name, BULKHEAD => label.clone()).set(value);
+    }
+    if let Some(limit) = bulkhead.snapshot().limit {
+        for (name, value) in [
+            (names::LIMIT_ESTIMATE, Some(limit.estimate)),
+            (
+                names::LIMIT_BASELINE,
+                limit.baseline.map(|it| it.as_secs_f64()),
+            ),
+            (
+                names::LIMIT_LATENCY,
+                limit.latency.map(|it| it.as_secs_f64()),
+            ),
+        ] {
+            if let Some(value) = value {
+                gauge!(name, BULKHEAD => label.clone()).set(value);
+            }
+        }
     }
     if let Some(current) = stats.circuit {
         for state in STATES {

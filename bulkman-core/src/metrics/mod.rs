@@ -14,15 +14,27 @@
 //! | `bulkman_cancelled_in_queue_total` | counter | | calls that were cancelled while waiting |
 //! | `bulkman_timeouts_total` | counter | | calls that timed out while running |
 //! | `bulkman_panics_total` | counter | | calls that panicked |
+//! | `bulkman_overloads_total` | counter | | calls with the outcome `Overloaded` |
 //! | `bulkman_circuit_transitions_total` | counter | `to`: a state | states entered |
 //! | `bulkman_calls_running` | gauge | | running calls |
 //! | `bulkman_calls_waiting` | gauge | | calls waiting for a permit |
 //! | `bulkman_permits_in_use` | gauge | | permits that are held |
-//! | `bulkman_permits_limit` | gauge | | `max_concurrent_calls` |
+//! | `bulkman_permits_limit` | gauge | | the limit in force: `max_concurrent_calls`, or the adaptive limit |
 //! | `bulkman_queue_limit` | gauge | | `max_queue_size` |
 //! | `bulkman_circuit_state` | gauge | `state`: `closed`, `open`, `half_open`, `forced_open`, `disabled`, `metrics_only` | 1 for the current state of the circuit, 0 for the others |
 //! | `bulkman_queue_duration_seconds` | histogram | | waiting times of calls that started |
 //! | `bulkman_run_duration_seconds` | histogram | | running times of calls that started |
+//!
+//! A bulkhead whose limit [adapts](crate::adaptive) or is observed has further series:
+//!
+//! | name | type | labels beside `bulkhead` | meaning |
+//! | --- | --- | --- | --- |
+//! | `bulkman_limit_estimate` | gauge | | the adaptive limit with its fraction, enforced or not |
+//! | `bulkman_limit_baseline_seconds` | gauge | | the latency of the dependency without a queue |
+//! | `bulkman_limit_latency_seconds` | gauge | | the mean latency of the last sampling window |
+//! | `bulkman_limit_changes_total` | counter | `cause`: a cause | changes by whole permits, see [`LimitChangeCause`](crate::adaptive::LimitChangeCause) |
+//! | `bulkman_would_wait_total` | counter | | observe mode: calls that would have waited |
+//! | `bulkman_would_reject_total` | counter | | observe mode: calls that would have been rejected |
 //!
 //! Every series has the label `bulkhead`, the name of the bulkhead. It has as many values as there
 //! are bulkheads. Name bulkheads after dependencies, never after users or requests.

@@ -13,6 +13,13 @@ pub(super) const RUNNING: &str = "bulkman_calls_running";
 pub(super) const WAITING: &str = "bulkman_calls_waiting";
 pub(super) const PERMITS_IN_USE: &str = "bulkman_permits_in_use";
 pub(super) const PERMITS_LIMIT: &str = "bulkman_permits_limit";
+pub(super) const LIMIT_ESTIMATE: &str = "bulkman_limit_estimate";
+pub(super) const LIMIT_BASELINE: &str = "bulkman_limit_baseline_seconds";
+pub(super) const LIMIT_LATENCY: &str = "bulkman_limit_latency_seconds";
+pub(super) const LIMIT_CHANGES: &str = "bulkman_limit_changes_total";
+pub(super) const OVERLOADS: &str = "bulkman_overloads_total";
+pub(super) const WOULD_WAIT: &str = "bulkman_would_wait_total";
+pub(super) const WOULD_REJECT: &str = "bulkman_would_reject_total";
 pub(super) const QUEUE_LIMIT: &str = "bulkman_queue_limit";
 pub(super) const STATE: &str = "bulkman_circuit_state";
 pub(super) const QUEUE_DURATION: &str = "bulkman_queue_duration_seconds";
@@ -57,7 +64,42 @@ pub(super) fn describe() {
     describe_gauge!(
         PERMITS_LIMIT,
         Unit::Count,
-        "The maximum number of concurrent calls."
+        "The limit of concurrent calls in force."
+    );
+    describe_gauge!(
+        LIMIT_ESTIMATE,
+        Unit::Count,
+        "The adaptive limit with its fraction, enforced or not."
+    );
+    describe_gauge!(
+        LIMIT_BASELINE,
+        Unit::Seconds,
+        "The latency of the dependency without a queue."
+    );
+    describe_gauge!(
+        LIMIT_LATENCY,
+        Unit::Seconds,
+        "The mean latency of the last sampling window."
+    );
+    describe_counter!(
+        LIMIT_CHANGES,
+        Unit::Count,
+        "Changes of the adaptive limit by whole permits, by cause."
+    );
+    describe_counter!(
+        OVERLOADS,
+        Unit::Count,
+        "Calls for which the dependency requested less load."
+    );
+    describe_counter!(
+        WOULD_WAIT,
+        Unit::Count,
+        "Calls that an observed limit would have queued."
+    );
+    describe_counter!(
+        WOULD_REJECT,
+        Unit::Count,
+        "Calls that an observed limit would have rejected."
     );
     describe_gauge!(
         QUEUE_LIMIT,

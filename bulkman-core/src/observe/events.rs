@@ -4,6 +4,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use super::Observer;
+use crate::adaptive::LimitChange;
 use crate::bulkhead::Inner;
 use crate::circuit_breaker::{CircuitState, Transition};
 use crate::error::PackedRejection;
@@ -68,6 +69,33 @@ pub(crate) fn transition(transition: &Transition) {
     match transition.to {
         CircuitState::Open | CircuitState::ForcedOpen => report!(warn, "circuit opened"),
         _ => report!(info, "circuit changed state"),
+    }
+}
+
+/// Reports a change of an adaptive limit: on the level of information if it reaches or leaves the
+/// smallest limit.
+pub(crate) fn limit(bulkhead: &BulkheadName, change: &LimitChange, minimum: usize) {
+    macro_rules! report {
+        ($level:ident, $message:literal) => {
+            tracing::$level!(
+                target: "bulkman::limit",
+                bulkhead = bulkhead.as_str(),
+                from = change.from,
+                to = change.to,
+                cause = change.cause.as_str(),
+                latency = change.latency.map(tracing::field::debug),
+                baseline = change.baseline.map(tracing::field::debug),
+                throughput = change.throughput,
+                $message
+            )
+        };
+    }
+    if change.to == minimum {
+        report!(info, "limit reached its minimum");
+    } else if change.from == minimum {
+        report!(info, "limit left its minimum");
+    } else {
+        report!(debug, "limit changed");
     }
 }
 

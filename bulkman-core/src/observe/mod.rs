@@ -15,7 +15,7 @@ mod tracing_context;
 
 pub(crate) use self::call_id::next_call_id;
 #[cfg(feature = "tracing")]
-pub(crate) use self::events::{fleet, rejected, rejected_by_circuit, transition};
+pub(crate) use self::events::{fleet, limit, rejected, rejected_by_circuit, transition};
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]
 pub(crate) use self::noop::Observer;
 #[cfg(any(feature = "tracing", feature = "metrics"))]

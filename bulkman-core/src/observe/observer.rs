@@ -157,6 +157,7 @@ impl ObservedCall {
         let outcome = match end {
             CallEnd::Completed(Outcome::Success) => "success",
             CallEnd::Completed(Outcome::Failure) => "failure",
+            CallEnd::Completed(Outcome::Overloaded) => "overloaded",
             CallEnd::Completed(Outcome::Ignored) => "ignored",
             CallEnd::TimedOut => "timed_out",
             CallEnd::Panicked => "panicked",

@@ -54,7 +54,7 @@ fn release(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
 
 fn resize(queue: &Arc<WaitQueue>, permits: usize, places: usize) -> thread::JoinHandle<()> {
     let queue = queue.clone();
-    thread::spawn(move || queue.resize(permits, places, QueueOrder::Fifo, no_clock))
+    thread::spawn(move || queue.resize(|| permits, places, QueueOrder::Fifo, no_clock))
 }
 
 fn is_granted(queue: &WaitQueue, id: WaiterId) -> bool {
@@ -237,7 +237,7 @@ fn shrink_racing_release_ends_at_the_new_limit() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(no_clock))
         };
-        queue.resize(1, 8, QueueOrder::Fifo, no_clock);
+        queue.resize(|| 1, 8, QueueOrder::Fifo, no_clock);
         releaser.join().unwrap();
         assert_eq!(queue.in_use(), 1);
         queue.release(no_clock);

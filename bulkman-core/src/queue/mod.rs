@@ -289,20 +289,47 @@ impl WaitQueue {
     }
 
     /// Changes the limits. Running calls and waiters stay, even beyond the new limits.
+    ///
+    /// `permits` is called under the lock: it must only load values. Of two concurrent changes, the
+    /// later one then has the newest values.
     pub(crate) fn resize(
         &self,
-        permits: usize,
+        permits: impl FnOnce() -> usize,
         queue_capacity: usize,
         order: QueueOrder,
         now: impl FnOnce() -> Instant,
     ) {
         let (mut waiters, now) = self.lock_with_time(now, false);
         waiters.set_order(order);
-        let before = self.limits().permits;
         let limits = Limits {
-            permits,
+            permits: permits(),
             queue_capacity,
         };
+        self.apply_limits(limits, waiters, now);
+    }
+
+    /// Changes the number of permits only. See [`resize`](Self::resize).
+    pub(crate) fn set_permits(
+        &self,
+        permits: impl FnOnce() -> usize,
+        now: impl FnOnce() -> Instant,
+    ) {
+        let (waiters, now) = self.lock_with_time(now, false);
+        let limits = Limits {
+            permits: permits(),
+            ..self.limits()
+        };
+        self.apply_limits(limits, waiters, now);
+    }
+
+    fn apply_limits(
+        &self,
+        limits: Limits,
+        mut waiters: MutexGuard<'_, Waiters>,
+        now: Option<Instant>,
+    ) {
+        let permits = limits.permits;
+        let before = self.limits().permits;
         self.limits.store(limits.to_bits(), Ordering::Relaxed);
         if self.state().is_closed() {
             return;

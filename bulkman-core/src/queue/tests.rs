@@ -329,8 +329,8 @@ fn permits_to_forget_survive_growing_again() {
     for _ in 0..4 {
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     }
-    queue.resize(1, 0, QueueOrder::Fifo, now);
-    queue.resize(3, 0, QueueOrder::Fifo, now);
+    queue.resize(|| 1, 0, QueueOrder::Fifo, now);
+    queue.resize(|| 3, 0, QueueOrder::Fifo, now);
     assert_eq!(queue.in_use(), 4);
     queue.release(now);
     assert_eq!(queue.try_acquire(), TryAcquire::Full);

@@ -2,6 +2,7 @@
 
 mod table;
 
+use crate::adaptive::LimitStatus;
 use crate::bulkhead::state::BulkheadState;
 use crate::bulkhead::stats::BulkheadStats;
 use crate::circuit_breaker::CircuitSnapshot;
@@ -69,4 +70,6 @@ pub struct BulkheadSnapshot {
     pub stats: BulkheadStats,
     /// The circuit; `None` without a circuit breaker.
     pub circuit: Option<CircuitSnapshot>,
+    /// The limit, if it adapts or is observed.
+    pub limit: Option<LimitStatus>,
 }

@@ -91,6 +91,7 @@ fn row(bulkhead: &BulkheadSnapshot) -> Row {
         state,
         stats,
         circuit,
+        limit: _,
     } = bulkhead;
     let none = || String::from("-");
     let circuit = circuit.as_ref();

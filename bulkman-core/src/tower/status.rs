@@ -5,7 +5,9 @@ use std::fmt;
 use crate::call::classifier::Classifier;
 use crate::call::outcome::Outcome;
 
-/// A classifier that counts an HTTP status of 500 and above as a failure.
+/// A classifier that counts an HTTP status of 500 and above as a failure, and 429 as an overload.
+///
+/// See [`Outcome::Overloaded`] for the status 429, "too many requests".
 ///
 /// Created by [`classify_status`](super::BulkheadLayer::classify_status).
 ///
@@ -25,8 +27,12 @@ pub struct StatusClassifier<F>(pub(super) F);
 impl<T, E, F: Fn(&T) -> u16> Classifier<T, E> for StatusClassifier<F> {
     fn classify(&self, result: &Result<T, E>) -> Outcome {
         match result {
-            Ok(response) if (self.0)(response) < 500 => Outcome::Success,
-            _ => Outcome::Failure,
+            Ok(response) => match (self.0)(response) {
+                429 => Outcome::Overloaded,
+                500.. => Outcome::Failure,
+                _ => Outcome::Success,
+            },
+            Err(_) => Outcome::Failure,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 pub(crate) use self::repr::BulkheadRepr;
 pub use self::resolved::ResolvedBulkheadConfig;
 
+use crate::adaptive::{AdaptiveLimit, DriverConfig, Enforcement};
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
@@ -31,6 +32,8 @@ use crate::runtime::RuntimeCapabilities;
 /// | [`timeout`](Self::timeout) | none | more than zero |
 /// | [`max_wait`](Self::max_wait) | none | zero or more |
 /// | [`run_timeout`](Self::run_timeout) | none | more than zero |
+/// | [`adaptive_limit`](Self::adaptive_limit) | none | see [`AdaptiveLimit`] |
+/// | [`enforcement`](Self::enforcement) | enforce | |
 /// | [`circuit_breaker_enabled`](Self::circuit_breaker_enabled) | true | |
 /// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see [`CircuitBreakerConfig`] |
 ///
@@ -61,6 +64,9 @@ pub struct BulkheadConfig {
     timeout: Option<Duration>,
     max_wait: Option<Duration>,
     run_timeout: Option<Duration>,
+    /// Boxed, since few bulkheads have one.
+    adaptive_limit: Option<Box<AdaptiveLimit>>,
+    enforcement: Enforcement,
     circuit_breaker_enabled: bool,
     circuit_breaker: CircuitBreakerConfig,
 }
@@ -85,6 +91,8 @@ impl BulkheadConfig {
             timeout: None,
             max_wait: None,
             run_timeout: None,
+            adaptive_limit: None,
+            enforcement: Enforcement::Enforce,
             circuit_breaker_enabled: true,
             circuit_breaker: CircuitBreakerConfig::new(),
         }
@@ -202,6 +210,54 @@ impl BulkheadConfig {
     /// ```
     pub fn run_timeout(mut self, run_timeout: impl Into<Option<Duration>>) -> Self {
         self.run_timeout = run_timeout.into();
+        self
+    }
+
+    /// Lets the limit follow the capacity of the dependency, up to `max_concurrent_calls`.
+    ///
+    /// Default `None`: the limit is `max_concurrent_calls`. See [`adaptive`](crate::adaptive) for
+    /// how it works, and when not to use it.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::adaptive::AdaptiveLimit;
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("search")
+    ///     .max_concurrent_calls(200) // never exceeded
+    ///     .adaptive_limit(AdaptiveLimit::new());
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// assert_eq!(bulkhead.limit(), 4); // the initial limit, until something is measured
+    ///     
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "concurrency_limit")]
+    pub fn adaptive_limit(mut self, limit: impl Into<Option<AdaptiveLimit>>) -> Self {
+        self.adaptive_limit = limit.into().map(Box::new);
+        self
+    }
+
+    /// Sets whether calls above the limit wait or are rejected: default [`Enforcement::Enforce`].
+    ///
+    /// With [`Enforcement::Observe`] no call waits, and none is rejected for lack of a permit. A
+    /// call that finds no permit runs without one, and is counted: see
+    /// [`LimitStatus`](crate::adaptive::LimitStatus). Circuit and shutdown stay enforced.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::adaptive::Enforcement;
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("search")
+    ///     .max_concurrent_calls(1)
+    ///     .enforcement(Enforcement::Observe);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let _running = bulkhead.try_acquire().unwrap();
+    /// assert!(bulkhead.try_acquire().is_ok()); // above the limit
+    /// assert_eq!(bulkhead.snapshot().limit.unwrap().would_wait, 1);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "dry_run")]
+    pub fn enforcement(mut self, enforcement: Enforcement) -> Self {
+        self.enforcement = enforcement;
         self
     }
 
@@ -337,6 +393,9 @@ impl BulkheadConfig {
         for (field, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {
             check_timeout(field, value)?;
         }
+        if let Some(adaptive) = &self.adaptive_limit {
+            adaptive.validate(self.max_concurrent_calls)?;
+        }
         self.circuit_breaker.validate()
     }
 
@@ -409,6 +468,18 @@ impl BulkheadConfig {
 
     pub(crate) const fn times(&self) -> (Option<Duration>, Option<Duration>, Option<Duration>) {
         (self.timeout, self.max_wait, self.run_timeout)
+    }
+
+    pub(crate) const fn has_adaptive_limit(&self) -> bool {
+        self.adaptive_limit.is_some()
+    }
+
+    pub(crate) fn driver(&self) -> DriverConfig<'_> {
+        DriverConfig {
+            maximum: self.max_concurrent_calls,
+            adaptive: self.adaptive_limit.as_deref(),
+            enforcement: self.enforcement,
+        }
     }
 
     pub(crate) fn circuit(&self) -> Option<&CircuitBreakerConfig> {

@@ -4,6 +4,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
 use super::BulkheadConfig;
+use crate::adaptive::repr::deserialize_switch;
+use crate::adaptive::{AdaptiveLimit, Enforcement};
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::config_error::ConfigError;
 use crate::human_duration::HumanDuration;
@@ -37,6 +39,14 @@ pub(crate) struct BulkheadRepr {
         deserialize_with = "run_timeout"
     )]
     run_timeout: Option<HumanDuration>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "deserialize_switch"
+    )]
+    adaptive_limit: Option<AdaptiveLimit>,
+    #[serde(default, skip_serializing_if = "is_enforced")]
+    enforcement: Enforcement,
     #[serde(default = "enabled")]
     circuit_breaker_enabled: bool,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -45,6 +55,10 @@ pub(crate) struct BulkheadRepr {
 
 const fn enabled() -> bool {
     true
+}
+
+fn is_enforced(enforcement: &Enforcement) -> bool {
+    *enforcement == Enforcement::Enforce
 }
 
 fn is_default(circuit: &CircuitBreakerConfig) -> bool {
@@ -96,6 +110,8 @@ impl BulkheadRepr {
             timeout: config.timeout.map(HumanDuration),
             max_wait: config.max_wait.map(HumanDuration),
             run_timeout: config.run_timeout.map(HumanDuration),
+            adaptive_limit: config.adaptive_limit.as_deref().cloned(),
+            enforcement: config.enforcement,
             circuit_breaker_enabled: config.circuit_breaker_enabled,
             circuit_breaker: config.circuit_breaker.clone(),
         }
@@ -107,6 +123,8 @@ impl BulkheadRepr {
             .timeout(self.timeout.map(Into::into))
             .max_wait(self.max_wait.map(Into::into))
             .run_timeout(self.run_timeout.map(Into::into))
+            .adaptive_limit(self.adaptive_limit)
+            .enforcement(self.enforcement)
             .circuit_breaker_enabled(self.circuit_breaker_enabled)
             .circuit_breaker(self.circuit_breaker);
         if let Some(calls) = self.max_concurrent_calls {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::BulkheadConfig;
+use crate::adaptive::{AdaptiveLimit, Enforcement};
 use crate::circuit_breaker::ResolvedCircuitBreakerConfig;
 use crate::queue::QueueOrder;
 
@@ -44,6 +45,10 @@ pub struct ResolvedBulkheadConfig {
     pub max_wait: Option<Duration>,
     /// The limit of the running time; `None`: no limit beside `timeout`.
     pub run_timeout: Option<Duration>,
+    /// The settings of the adaptive limit; `None`: the limit is `max_concurrent_calls`.
+    pub adaptive_limit: Option<AdaptiveLimit>,
+    /// Whether calls above the limit wait or are rejected.
+    pub enforcement: Enforcement,
     /// The configuration of the circuit breaker; `None` if it is disabled.
     pub circuit_breaker: Option<ResolvedCircuitBreakerConfig>,
 }
@@ -58,6 +63,8 @@ impl ResolvedBulkheadConfig {
             timeout: config.timeout,
             max_wait: config.max_wait,
             run_timeout: config.run_timeout,
+            adaptive_limit: config.adaptive_limit.as_deref().cloned(),
+            enforcement: config.enforcement,
             circuit_breaker: config.circuit().map(crate::CircuitBreakerConfig::resolve),
         }
     }

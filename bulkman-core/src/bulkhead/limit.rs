@@ -1,0 +1,278 @@
+//! The calls of a bulkhead whose limit adapts or is observed.
+
+use std::time::Instant;
+
+use super::Inner;
+use crate::adaptive::{LimitDecision, LimitDriver, LimitOutcome, LimitStatus, Mark};
+use crate::call::admitted::Admitted;
+use crate::call::outcome::Outcome;
+use crate::call::run::End;
+use crate::circuit_breaker::{CircuitState, Ticket, Transition};
+use crate::sync::unwind::catch;
+
+impl Inner {
+    /// Marks an admitted call, if the limit is adapted.
+    pub(crate) fn mark(&self, admitted: Admitted, samples: bool, may_wait: bool) -> Admitted {
+        let Some(driver) = self.adaptive() else {
+            return admitted;
+        };
+        let before = admitted.mark();
+        let mut mark = if samples && !admitted.ticket.is_some_and(Ticket::is_probe) {
+            driver.mark(self.counters.started())
+        } else {
+            Mark::UNCOUNTED
+        };
+        if before.is_some_and(Mark::lacks_permit) {
+            mark = mark.without_permit();
+        } else if driver.estimates() {
+            let capacity = self.queue.limits().queue_capacity;
+            mark = driver.acquire_virtual_permit(mark, self.queue.in_use(), capacity, may_wait);
+        }
+        admitted.with_mark(mark)
+    }
+
+    /// Adds its start to the mark of a call that is a sample.
+    pub(crate) fn start_sample(&self, admitted: Admitted, started: Option<Instant>) -> Admitted {
+        match (admitted.mark(), started, self.limit.get()) {
+            (Some(mark), Some(started), Some(driver)) if mark.is_sampled() => {
+                let in_flight = self.queue.in_use() + driver.without_permit();
+                admitted.with_mark(driver.start_sample(mark, started, in_flight))
+            }
+            _ => admitted,
+        }
+    }
+
+    /// Starts a call that found no permit. Returns `false` if the bulkhead is shut down.
+    pub(crate) fn start_without_permit(&self, may_wait: bool) -> bool {
+        let Some(driver) = self.limit.get() else {
+            return false;
+        };
+        let capacity = self.queue.limits().queue_capacity;
+        let started = driver.start_without_permit(capacity, may_wait, || self.queue.is_closed());
+        if !started {
+            self.notify_if_drained();
+        }
+        started
+    }
+
+    /// As [`finish`](Self::finish), for a call with a mark.
+    #[inline(never)]
+    pub(crate) fn finish_marked(
+        &self,
+        admitted: Admitted,
+        mark: Mark,
+        outcome: Outcome,
+        end: End,
+        started: Option<Instant>,
+    ) {
+        if mark.is_plain() && outcome == Outcome::Success && end == End::Completed {
+            self.finish(admitted, outcome, None);
+            return;
+        }
+        let meaning = match (end, outcome) {
+            (End::Recorded, _) | (_, Outcome::Ignored) => LimitOutcome::Nothing,
+            (End::Completed, Outcome::Success) => LimitOutcome::Success,
+            (End::CompletedLate | End::TimedOut, _) | (_, Outcome::Overloaded) => {
+                LimitOutcome::Overload
+            }
+            (End::Completed | End::Panicked, _) => LimitOutcome::Nothing,
+        };
+        let failed = end != End::Recorded && outcome == Outcome::Failure;
+        let record = match end {
+            End::Recorded => Record::Nothing,
+            _ => Record::Outcome(outcome),
+        };
+        self.end_marked(
+            admitted,
+            mark,
+            Some(outcome),
+            record,
+            (meaning, failed),
+            started,
+        );
+    }
+
+    /// As [`abandon`](Self::abandon), for a call with a mark.
+    #[cold]
+    pub(super) fn abandon_marked(&self, admitted: Admitted, mark: Mark) {
+        let meaning = (LimitOutcome::Cancelled, false);
+        self.end_marked(admitted, mark, None, Record::Cancel, meaning, None);
+    }
+
+    /// Records a timeout of work that has not ended.
+    pub(crate) fn record_early(&self, ticket: Ticket, outcome: Outcome, started: Option<Instant>) {
+        let ran = || {
+            let started = started.filter(|_| ticket.needs_duration())?;
+            Some(self.runtime.now().saturating_duration_since(started))
+        };
+        if let Some(circuit) = &self.circuit {
+            circuit.record(ticket, outcome, ran());
+        }
+        let (Some(mark), Some(driver)) = (Mark::from_bits(ticket.mark()), self.adaptive()) else {
+            return;
+        };
+        let overload = outcome == Outcome::Failure;
+        if overload
+            && driver.outcome_of(mark, LimitOutcome::Overload, true) != LimitOutcome::Nothing
+        {
+            let now = self.runtime.now();
+            self.record_for_limit(driver, mark, LimitOutcome::Overload, started, now);
+        }
+    }
+
+    /// Ends a call with a mark, and then records it for the limit.
+    fn end_marked(
+        &self,
+        admitted: Admitted,
+        mark: Mark,
+        counted: Option<Outcome>,
+        record: Record,
+        (meaning, failed): (LimitOutcome, bool),
+        started: Option<Instant>,
+    ) {
+        let ended = ReleaseMarkedOnDrop(self, mark, counted);
+        let driver = self.limit.get();
+        let meaning = driver.map_or(LimitOutcome::Nothing, |driver| {
+            driver.outcome_of(mark, meaning, failed)
+        });
+        let timed = started.filter(|_| mark.is_timed());
+        // A panic of the clock costs a sample, and nothing else.
+        let now = if meaning != LimitOutcome::Nothing || timed.is_some() {
+            catch(|| self.runtime.now())
+        } else {
+            None
+        };
+        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+            let ran = now
+                .zip(timed)
+                .map(|(now, started)| now.saturating_duration_since(started));
+            match record {
+                Record::Outcome(outcome) if circuit.affects_state(ticket, outcome, ran) => {
+                    circuit.record(ticket, outcome, ran);
+                }
+                Record::Cancel => circuit.cancel(ticket),
+                Record::Outcome(_) | Record::Nothing => {}
+            }
+        }
+        drop(ended);
+        if let (Some(driver), Some(now)) = (driver, now) {
+            self.record_for_limit(driver, mark, meaning, started, now);
+        }
+    }
+
+    fn record_for_limit(
+        &self,
+        driver: &LimitDriver,
+        mark: Mark,
+        meaning: LimitOutcome,
+        started: Option<Instant>,
+        now: Instant,
+    ) {
+        if driver.record(mark, meaning, started, now) {
+            let successes = self.counters.successful();
+            if let Some(decision) = driver.try_decide(started, now, successes) {
+                self.apply_decision(driver, &decision);
+            }
+        }
+    }
+
+    /// Applies a decision of the rule: resizes the queue and opens the next window.
+    fn apply_decision(&self, driver: &LimitDriver, decision: &LimitDecision) {
+        {
+            // Even if a waker panics, the next window is opened.
+            let _reopen = ReopenOnDrop(driver, decision);
+            if decision.change.is_some() {
+                self.update_permits(driver);
+            }
+        }
+        if let Some(change) = &decision.change {
+            #[cfg(feature = "tracing")]
+            crate::observe::limit(&self.name, change, driver.minimum());
+            let _ = change;
+            driver.wake_readers();
+        }
+    }
+
+    /// Resizes the queue to the limit in force.
+    pub(super) fn update_permits(&self, driver: &LimitDriver) {
+        self.queue
+            .set_permits(|| driver.permits_in_force(), || self.runtime.now());
+    }
+
+    /// Follows a transition of the circuit: slow start when it admits all calls again.
+    pub(super) fn follow_circuit(&self, transition: &Transition) {
+        let Some(driver) = self.limit.get() else {
+            return;
+        };
+        let admits_all = |state: CircuitState| state.admits_all();
+        match (admits_all(transition.from), admits_all(transition.to)) {
+            (true, false) => driver.suspend(transition.at),
+            (false, true) => {
+                if let Some(decision) = driver.resume(transition.at) {
+                    self.apply_decision(driver, &decision);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns the driver of the limit, if it is adapted.
+    pub(crate) fn adaptive(&self) -> Option<&LimitDriver> {
+        self.limit
+            .get()
+            .map(|driver| &**driver)
+            .filter(|driver| driver.is_adaptive())
+    }
+
+    /// Returns what a snapshot shows of the limit.
+    pub(super) fn limit_status(&self) -> Option<LimitStatus> {
+        let limit = self.queue.limits().permits;
+        self.limit.get()?.status(limit, self.runtime.now())
+    }
+
+    /// Returns `true` if the bulkhead is shut down and no call runs.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.queue.is_drained()
+            && self
+                .limit
+                .get()
+                .is_none_or(|driver| driver.without_permit() == 0)
+    }
+}
+
+/// What the circuit has to record.
+#[derive(Clone, Copy)]
+enum Record {
+    Outcome(Outcome),
+    Cancel,
+    Nothing,
+}
+
+/// As [`ReleaseOnDrop`](super::shared), for a call with a mark.
+struct ReleaseMarkedOnDrop<'a>(&'a Inner, Mark, Option<Outcome>);
+
+impl Drop for ReleaseMarkedOnDrop<'_> {
+    fn drop(&mut self) {
+        let Self(inner, mark, outcome) = self;
+        inner.counters.end(*outcome);
+        if let Some(driver) = inner.limit.get() {
+            driver.release_virtual_permit(*mark);
+            if mark.lacks_permit() {
+                if driver.end_without_permit() {
+                    inner.notify_if_drained();
+                }
+                return;
+            }
+        }
+        inner.release();
+    }
+}
+
+/// Opens the next window, even if a waker panics before.
+struct ReopenOnDrop<'a>(&'a LimitDriver, &'a LimitDecision);
+
+impl Drop for ReopenOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.reopen(self.1);
+    }
+}

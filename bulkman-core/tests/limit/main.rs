@@ -1,0 +1,5 @@
+//! The adaptive limit of a bulkhead, on virtual time.
+
+mod client;
+mod faults;
+mod simulated;

@@ -2,4 +2,6 @@
 
 mod client;
 mod faults;
+mod interaction;
+mod observe;
 mod simulated;

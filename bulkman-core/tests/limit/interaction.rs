@@ -1,0 +1,242 @@
+//! The limit beside circuit, queue, timeouts and reconfiguration.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use bulkman_core::adaptive::{AdaptiveLimit, LimitChangeCause};
+use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Runtime};
+use futures_lite::future::{block_on, poll_once};
+use std::future::Future;
+
+use crate::faults::{adaptive, fill, saturate, with_runtime};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn last_cause(bulkhead: &Bulkhead) -> LimitChangeCause {
+    bulkhead
+        .snapshot()
+        .limit
+        .unwrap()
+        .recent
+        .last()
+        .unwrap()
+        .cause
+}
+
+#[test]
+fn limit_never_exceeds_the_maximum() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
+    saturate(&bulkhead, &runtime, 10 * MS, 1_000, Outcome::Success);
+    assert!(bulkhead.limit() > 50);
+    let smaller = bulkhead.config().max_concurrent_calls(30);
+    bulkhead.reconfigure(smaller).unwrap();
+    assert_eq!(bulkhead.limit(), 30);
+    assert_eq!(last_cause(&bulkhead), LimitChangeCause::Reconfigured);
+    saturate(&bulkhead, &runtime, 10 * MS, 500, Outcome::Success);
+    assert!(bulkhead.limit() <= 30);
+    assert_eq!(bulkhead.stats().max_concurrent_calls, bulkhead.limit());
+}
+
+#[test]
+fn limit_can_be_removed_and_starts_again() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
+    saturate(&bulkhead, &runtime, 10 * MS, 100, Outcome::Success);
+    let fixed = bulkhead.config().adaptive_limit(None);
+    let across = bulkhead.try_acquire().unwrap();
+    bulkhead.reconfigure(fixed.clone()).unwrap();
+    assert_eq!((bulkhead.limit(), bulkhead.snapshot().limit), (100, None));
+    saturate(&bulkhead, &runtime, 10 * MS, 100, Outcome::Success);
+    across.succeed();
+    assert_eq!(bulkhead.limit(), 100);
+    let again = fixed.adaptive_limit(AdaptiveLimit::new().initial(7));
+    bulkhead.reconfigure(again).unwrap();
+    let status = bulkhead.snapshot().limit.unwrap();
+    assert_eq!((status.limit, status.baseline), (7, None));
+}
+
+#[test]
+fn circuit_that_closes_leads_to_slow_start() {
+    let config = BulkheadConfig::new("server")
+        .max_concurrent_calls(100)
+        .success_threshold(1)
+        .adaptive_limit(AdaptiveLimit::new());
+    let (bulkhead, runtime) = with_runtime(config);
+    saturate(&bulkhead, &runtime, 10 * MS, 500, Outcome::Success);
+    let before = bulkhead.limit();
+    assert!(before > 20, "{before}");
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    circuit.open();
+    assert_eq!(bulkhead.limit(), before);
+    circuit.half_open();
+    bulkhead.try_acquire().unwrap().succeed();
+    assert!(circuit.is_closed());
+    assert_eq!(bulkhead.limit(), 4);
+    assert_eq!(last_cause(&bulkhead), LimitChangeCause::CircuitClosed);
+    // It grows again.
+    saturate(&bulkhead, &runtime, 10 * MS, 200, Outcome::Success);
+    assert!(bulkhead.limit() > 4);
+}
+
+#[test]
+fn disabling_a_closed_circuit_keeps_the_limit() {
+    let config = BulkheadConfig::new("server").adaptive_limit(AdaptiveLimit::new());
+    let (bulkhead, _runtime) = with_runtime(config);
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    circuit.disable();
+    circuit.metrics_only();
+    circuit.close();
+    assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
+}
+
+#[test]
+fn overloaded_is_a_failure_for_circuit_and_statistics() {
+    let config = BulkheadConfig::new("server").failure_threshold(2);
+    let (bulkhead, _runtime) = with_runtime(config);
+    for _ in 0..2 {
+        bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+    }
+    let stats = bulkhead.stats();
+    assert_eq!((stats.failed, stats.overloaded), (2, 2));
+    assert!(bulkhead.circuit_breaker().unwrap().is_open());
+}
+
+#[test]
+fn larger_limit_admits_waiters_at_once() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
+    let mut running = fill(&bulkhead);
+    let mut waiting = Box::pin(bulkhead.acquire());
+    assert!(block_on(poll_once(&mut waiting)).is_none());
+    runtime.advance(250 * MS);
+    // Calls of another kind complete the window while the waiter waits.
+    for permit in running.drain(..2) {
+        permit.succeed();
+    }
+    assert!(block_on(poll_once(&mut waiting)).is_some());
+    drop(running);
+    saturate(&bulkhead, &runtime, 20 * MS, 50, Outcome::Success);
+    assert!(bulkhead.limit() > 4);
+    assert_eq!(bulkhead.stats().waiting, 0);
+}
+
+#[test]
+fn timeouts_of_every_kind_of_call_are_overloads() {
+    let limit = AdaptiveLimit::new().initial(20);
+    let (bulkhead, runtime) = adaptive(limit);
+    let config = bulkhead.config().run_timeout(50 * MS);
+    bulkhead.reconfigure(config).unwrap();
+    for _ in 0..40 {
+        let _ = runtime.block_on(bulkhead.execute(pending::<Result<(), ()>>()));
+        let clock = runtime.clone();
+        let _ = bulkhead.execute_sync(|| {
+            clock.advance(60 * MS);
+            Ok::<_, ()>(())
+        });
+    }
+    assert_eq!(bulkhead.limit(), 1);
+    assert_eq!(last_cause(&bulkhead), LimitChangeCause::NoReply);
+    assert_eq!(bulkhead.stats().permits_in_use, 0);
+}
+
+#[test]
+fn caller_that_gives_up_after_a_long_time_is_an_overload() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new().baseline_interval(None));
+    saturate(&bulkhead, &runtime, 10 * MS, 100, Outcome::Success);
+    let before = bulkhead.limit();
+    for _ in 0..60 {
+        let mut calls: Vec<_> = (0..bulkhead.limit())
+            .map(|_| Box::pin(bulkhead.execute(pending::<Result<(), ()>>())))
+            .collect();
+        for call in &mut calls {
+            assert!(block_on(poll_once(call)).is_none());
+        }
+        runtime.advance(400 * MS);
+    }
+    assert!(
+        bulkhead.limit() < before / 2,
+        "{} of {before}",
+        bulkhead.limit()
+    );
+    assert_eq!(bulkhead.stats().permits_in_use, 0);
+}
+
+#[test]
+fn caller_that_gives_up_at_once_is_nothing() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new().baseline_interval(None));
+    saturate(&bulkhead, &runtime, 10 * MS, 100, Outcome::Success);
+    let before = bulkhead.limit();
+    for _ in 0..100 {
+        drop(fill(&bulkhead));
+        runtime.advance(20 * MS);
+    }
+    assert_eq!(bulkhead.limit(), before);
+}
+
+#[test]
+fn blocking_work_is_a_sample_when_its_closure_ends() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
+    for _ in 0..12 {
+        let clock = runtime.clone();
+        let work = bulkhead.execute_blocking(move || {
+            clock.advance(30 * MS);
+            Ok::<_, ()>(())
+        });
+        runtime.block_on(work).unwrap();
+    }
+    let latency = bulkhead.snapshot().limit.unwrap().latency.unwrap();
+    assert!(latency.abs_diff(30 * MS) < MS, "{latency:?}");
+}
+
+/// A waker that panics.
+struct Panics(AtomicBool);
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+        panic!("the waker panics");
+    }
+}
+
+/// Fault A20
+#[test]
+fn waker_that_panics_in_a_decision_does_not_stop_the_next() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
+    let panics = Arc::new(Panics(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&panics));
+    let mut changes = bulkhead.limit_changes();
+    let mut change = Box::pin(changes.next());
+    assert!(
+        change
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    saturate(&bulkhead, &runtime, 20 * MS, 12, Outcome::Success);
+    assert!(panics.0.load(Ordering::Relaxed), "nothing was decided");
+    let first = bulkhead.limit();
+    assert!(first > 4);
+    saturate(&bulkhead, &runtime, 20 * MS, 30, Outcome::Success);
+    assert!(bulkhead.limit() > first);
+    assert!(matches!(
+        change
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop())),
+        Poll::Ready(Some(_))
+    ));
+}
+
+/// A clock that stands still or goes back closes no window.
+#[test]
+fn clock_that_stands_still_decides_nothing() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
+    let now = runtime.now();
+    for _ in 0..10_000 {
+        let running = fill(&bulkhead);
+        running.into_iter().for_each(|permit| permit.succeed());
+    }
+    assert_eq!(runtime.now(), now);
+    assert_eq!(bulkhead.limit(), 4);
+    assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
+}

@@ -15,7 +15,7 @@ use super::worker;
 
 /// The processes of one namespace. They end when this value is dropped, or this process ends.
 pub(crate) struct Processes {
-    processes: Vec<Process>,
+    children: Vec<Process>,
     reports: Receiver<(usize, Report)>,
 }
 
@@ -34,7 +34,7 @@ impl Processes {
     ) -> Self {
         let program = env::current_exe().expect("this program has a path");
         let (sender, reports) = channel();
-        let mut processes = Vec::new();
+        let mut children = Vec::new();
         for (index, role) in roles.into_iter().enumerate() {
             let mut child = Command::new(&program)
                 .arg(worker::ARGUMENT)
@@ -57,9 +57,9 @@ impl Processes {
                     }
                 }
             });
-            processes.push(Process { child, commands });
+            children.push(Process { child, commands });
         }
-        let processes = Self { processes, reports };
+        let processes = Self { children, reports };
         let mut ready = 0;
         processes.receive_while(Duration::from_secs(30), |_, report| {
             ready += usize::from(report == Report::Ready);
@@ -71,12 +71,12 @@ impl Processes {
 
     /// Returns the number of processes.
     pub(crate) const fn len(&self) -> usize {
-        self.processes.len()
+        self.children.len()
     }
 
     /// Sends a command to a process. [`worker`] lists the commands.
     pub(crate) fn send(&mut self, process: usize, command: &str) {
-        let commands = self.processes[process]
+        let commands = self.children[process]
             .commands
             .as_mut()
             .expect("open until the end");
@@ -151,7 +151,7 @@ impl Processes {
 
     /// Returns the resident memory of each process, in KiB.
     pub(crate) fn resident_memory(&self) -> Vec<f64> {
-        self.processes
+        self.children
             .iter()
             .map(|process| resident_memory(process.child.id()))
             .collect()
@@ -160,10 +160,10 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        for process in &mut self.processes {
+        for process in &mut self.children {
             drop(process.commands.take());
         }
-        for process in &mut self.processes {
+        for process in &mut self.children {
             let _ = process.child.wait();
         }
     }

@@ -123,11 +123,11 @@ struct Contender {
     waits: fn(&Workers, Load) -> Vec<Record>,
 }
 
-fn contender<G: ConcurrencyLimiter>() -> Contender {
+fn contender<L: ConcurrencyLimiter>() -> Contender {
     Contender {
-        name: G::NAME,
-        cost: cost::<G>,
-        waits: waits::<G>,
+        name: L::NAME,
+        cost: cost::<L>,
+        waits: waits::<L>,
     }
 }
 
@@ -184,8 +184,8 @@ fn throughput(workers: &Workers, load: Load, findings: &mut Findings, blocks: &m
     blocks.push(Block { title, bars });
 }
 
-fn cost<G: ConcurrencyLimiter>(workers: &Workers, load: Load) -> f64 {
-    let limiter = G::new(load.permits);
+fn cost<L: ConcurrencyLimiter>(workers: &Workers, load: Load) -> f64 {
+    let limiter = L::new(load.permits);
     let tasks = (0..load.tasks).map(|_| {
         let mut limiter = limiter.clone();
         async move {
@@ -262,8 +262,8 @@ struct Record {
     waited: Duration,
 }
 
-fn waits<G: ConcurrencyLimiter>(workers: &Workers, load: Load) -> Vec<Record> {
-    let limiter = G::new(load.permits);
+fn waits<L: ConcurrencyLimiter>(workers: &Workers, load: Load) -> Vec<Record> {
+    let limiter = L::new(load.permits);
     let tickets = Arc::new(AtomicU64::new(0));
     let order = Arc::new(AtomicU64::new(0));
     let clock = Instant::now();

@@ -40,11 +40,11 @@ struct Contender {
 }
 
 fn contenders() -> Vec<Contender> {
-    fn contender<G: ConcurrencyLimiter>() -> Contender {
+    fn contender<L: ConcurrencyLimiter>() -> Contender {
         Contender {
-            name: G::NAME,
-            bytes: bytes::<G>,
-            cancel: cancel::<G>,
+            name: L::NAME,
+            bytes: bytes::<L>,
+            cancel: cancel::<L>,
         }
     }
     vec![
@@ -69,9 +69,9 @@ struct Bytes {
     heap: f64,
 }
 
-fn bytes<G: ConcurrencyLimiter>() -> Bytes {
-    let future = size_of_val(&call(G::new(1)));
-    let limiter = G::new(1);
+fn bytes<L: ConcurrencyLimiter>() -> Bytes {
+    let future = size_of_val(&call(L::new(1)));
+    let limiter = L::new(1);
     let mut waiting_calls = WaitingCalls::new(WAITING, || call(limiter.clone()));
     let ((), allocations) = alloc::during(|| waiting_calls.queue());
     Bytes {
@@ -136,9 +136,9 @@ impl Order {
 }
 
 /// Cancels all waiting calls in this order, and returns the nanoseconds for each.
-fn cancel<G: ConcurrencyLimiter>(order: Order) -> f64 {
+fn cancel<L: ConcurrencyLimiter>(order: Order) -> f64 {
     let order = order.of(WAITING);
-    let limiter = G::new(1);
+    let limiter = L::new(1);
     let mut waiting_calls = WaitingCalls::new(WAITING, || call(limiter.clone()));
     waiting_calls.queue();
     let start = Instant::now();

@@ -237,9 +237,9 @@ fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
 }
 
 /// Cancels the oldest waiter.
-fn leave<G: ConcurrencyLimiter>(waiting: usize) -> Case {
+fn leave<L: ConcurrencyLimiter>(waiting: usize) -> Case {
     let mut oldest = 0;
-    leaving::<G>(waiting, move || {
+    leaving::<L>(waiting, move || {
         let index = oldest;
         oldest = (oldest + 1) % waiting;
         index
@@ -247,20 +247,20 @@ fn leave<G: ConcurrencyLimiter>(waiting: usize) -> Case {
 }
 
 /// Cancels a random waiter. Beyond the size of the caches, fetching the call dominates the cost.
-fn leave_at_random<G: ConcurrencyLimiter>(waiting: usize) -> Case {
-    leaving::<G>(waiting, picker(waiting))
+fn leave_at_random<L: ConcurrencyLimiter>(waiting: usize) -> Case {
+    leaving::<L>(waiting, picker(waiting))
 }
 
-fn leaving<G: ConcurrencyLimiter>(
+fn leaving<L: ConcurrencyLimiter>(
     waiting: usize,
     mut pick: impl FnMut() -> usize + 'static,
 ) -> Case {
-    let limiter = G::new(1);
+    let limiter = L::new(1);
     let mut waiting_calls = WaitingCalls::new(waiting, || call(limiter.clone()));
     waiting_calls.queue();
     Case::new(
         group::BULKHEAD,
-        format!("{}: {waiting}", G::NAME),
+        format!("{}: {waiting}", L::NAME),
         move || {
             let index = pick();
             waiting_calls.cancel(index);
@@ -269,14 +269,14 @@ fn leaving<G: ConcurrencyLimiter>(
     )
 }
 
-fn grant<G: ConcurrencyLimiter>(waiting: usize) -> Case {
-    let limiter = G::new(1);
+fn grant<L: ConcurrencyLimiter>(waiting: usize) -> Case {
+    let limiter = L::new(1);
     let mut waiting_calls = WaitingCalls::new(waiting, || call(limiter.clone()));
     waiting_calls.queue();
     let mut head = 0;
     Case::new(
         group::BULKHEAD,
-        format!("{}: {waiting}", G::NAME),
+        format!("{}: {waiting}", L::NAME),
         move || {
             waiting_calls.grant_next(head);
             waiting_calls.refill(head, call(limiter.clone()));

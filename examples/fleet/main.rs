@@ -24,7 +24,7 @@ use tokio::runtime::Builder;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
-use self::messages::{Carried, Command, Report, View};
+use self::messages::{CallStats, Command, Report, View};
 use self::page::Page;
 use self::processes::Processes;
 use self::server::Server;
@@ -38,8 +38,8 @@ const OUTAGE: Duration = Duration::from_secs(1);
 const PAYMENTS: &str = "payments";
 /// Circuits that stay open for half a minute, the default, which is longer than the example.
 const OTHERS: [&str; 5] = ["mail", "prices", "reviews", "search", "stock"];
-/// The timeout of every wait.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of each wait for reports.
+const TIMEOUT: Duration = Duration::from_secs(30);
 const WORKER: &str = "worker";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -62,7 +62,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         "{PROCESSES} processes of a shop share the state of their circuits through PostgreSQL."
     );
     println!(
-        "{FAILURES} failures in a row in any of them open a circuit in all. After {ISOLATION:?} it admits"
+        "{FAILURES} consecutive failures in any of them open a circuit in all. After {ISOLATION:?} it admits"
     );
     println!("probes, one at a time in the whole fleet; {PROBES} have to succeed.");
 
@@ -78,12 +78,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
     demo.one_opens(&mut page).await?;
     demo.all_reject(&mut page).await?;
     demo.one_probes(&mut page).await?;
-    demo.all_learn(&mut page).await?;
-    if demo.server.is_own() {
+    demo.all_adopt(&mut page).await?;
+    if demo.server.is_private() {
         demo.server_is_killed(&mut page).await?;
         demo.server_is_back(&mut page).await?;
     } else {
-        page.step("The database server was given, so it is not killed");
+        page.step("The database server is external, so it is not killed");
     }
     Ok(())
 }
@@ -108,7 +108,7 @@ impl Demo {
             distinct.len() == PROCESSES,
             format!("{PROCESSES} processes run"),
         );
-        let views = self.look().await?;
+        let views = self.views().await?;
         page.check(
             views.iter().all(|view| view.connected && *view == views[0]),
             "each is connected to the database, and all views are equal",
@@ -117,7 +117,7 @@ impl Demo {
             views[0]
                 .circuits
                 .iter()
-                .all(|circuit| circuit.here == "closed"),
+                .all(|circuit| circuit.local == "closed"),
             format!("all {} circuits are closed", views[0].circuits.len()),
         );
         Ok(())
@@ -134,11 +134,11 @@ impl Demo {
                 },
             )
             .await?;
-        let learned = self.processes.wait_all_in_state(PAYMENTS, "open").await;
+        let adopted = self.processes.wait_all_in_state(PAYMENTS, "open").await;
         page.note(format!(
-            "when each process has the circuit {PAYMENTS} open, after the command to process 1"
+            "time until {PAYMENTS} is open in each process, from the command to process 1"
         ));
-        let times: Vec<_> = learned.iter().map(|at| *at - started).collect();
+        let times: Vec<_> = adopted.iter().map(|at| *at - started).collect();
         for (row, times) in times.chunks(PER_ROW).enumerate() {
             let cells = (row * PER_ROW + 1..).zip(times);
             let cells: Vec<_> = cells
@@ -147,8 +147,8 @@ impl Demo {
             page.line(cells.join("    "));
         }
         page.check(
-            times.iter().all(|time| *time < AT_ONCE),
-            format!("one opened it, and all {PROCESSES} have adopted it"),
+            times.iter().all(|time| *time < ADOPTION_LIMIT),
+            format!("process 1 opened it, and all {PROCESSES} processes have it open"),
         );
         Ok(())
     }
@@ -162,34 +162,34 @@ impl Demo {
                 times: CALLS,
             })
             .await?;
-        let called = |line: &Report| match line {
-            Report::Called { passed, rejected } => Some((*passed, *rejected)),
+        let called = |report: &Report| match report {
+            Report::Called { admitted, rejected } => Some((*admitted, *rejected)),
             _ => None,
         };
-        let called = self.processes.wait_all("answers", called).await;
-        let passed: u32 = called.iter().map(|(_, (passed, _))| passed).sum();
+        let called = self.processes.wait_all("responded", called).await;
+        let admitted: u32 = called.iter().map(|(_, (admitted, _))| admitted).sum();
         let rejected: u32 = called.iter().map(|(_, (_, rejected))| rejected).sum();
         let all = CALLS * u32::try_from(PROCESSES)?;
         page.check(
-            (passed, rejected) == (0, all),
-            format!("{rejected} are rejected, {passed} admitted"),
+            (admitted, rejected) == (0, all),
+            format!("{rejected} are rejected, {admitted} admitted"),
         );
         Ok(())
     }
 
     async fn one_probes(&mut self, page: &mut Page) -> Outcome {
         page.step(format!(
-            "After {ISOLATION:?} every process asks for a probe, again and again"
+            "After {ISOLATION:?} every process requests probes repeatedly"
         ));
         let mut holders = BTreeSet::new();
         for probe in 1..=PROBES {
-            let (holder, asked) = self.ask_until_granted().await?;
-            // It keeps its probe, and all processes continue to ask.
-            let (more, rejected) = self.ask(20).await?;
+            let (holder, before) = self.request_until_admitted().await?;
+            // It keeps its probe, and all processes continue to request probes.
+            let (more, rejected) = self.request_probes(20).await?;
             page.line(format!(
-                "probe {probe}: process {}, {} calls rejected",
+                "probe {probe}: admitted in process {}, {} calls rejected",
                 holder + 1,
-                asked + rejected
+                before + rejected
             ));
             page.check(more.is_empty(), "no second probe is admitted meanwhile");
             holders.insert(holder);
@@ -197,7 +197,7 @@ impl Demo {
         }
         page.check(
             holders.len() == 1,
-            "one process held the fleet's lease to the end",
+            "one process held the fleet's probe lease throughout",
         );
         self.processes.wait_all_in_state(PAYMENTS, "closed").await;
         page.check(
@@ -207,19 +207,19 @@ impl Demo {
         Ok(())
     }
 
-    async fn all_learn(&mut self, page: &mut Page) -> Outcome {
+    async fn all_adopt(&mut self, page: &mut Page) -> Outcome {
         const ROUNDS: usize = 25;
         page.step(format!(
-            "{ROUNDS} times a process opens the circuit manually, and closes it again"
+            "{ROUNDS} times, a process opens the circuit manually and closes it again"
         ));
         let mut times = Vec::new();
         for round in 0..ROUNDS {
             let process = (round * 7) % PROCESSES;
-            for (order, state) in [(Command::Open, "open"), (Command::Close, "closed")] {
+            for (command, state) in [(Command::Open, "open"), (Command::Close, "closed")] {
                 let started = Instant::now();
-                self.processes.send(process, &order).await?;
-                let learned = self.processes.wait_all_in_state(PAYMENTS, state).await;
-                let others = learned
+                self.processes.send(process, &command).await?;
+                let adopted = self.processes.wait_all_in_state(PAYMENTS, state).await;
+                let others = adopted
                     .iter()
                     .enumerate()
                     .filter(|(number, _)| *number != process);
@@ -228,17 +228,18 @@ impl Demo {
         }
         times.sort_unstable();
         let at = |percent: usize| millis(times[(times.len() * percent).div_ceil(100) - 1]);
-        page.note("from the command to the report, through two pipes and the database");
+        page.note("time from the command to the report, through two pipes and the database");
         page.line(format!(
-            "p50 {:.1} ms   p99 {:.1} ms   last {:.1} ms",
+            "p50 {:.1} ms   p99 {:.1} ms   max {:.1} ms",
             at(50),
             at(99),
             at(100)
         ));
         page.check(
-            times.len() == 2 * ROUNDS * (PROCESSES - 1) && times.iter().all(|time| *time < AT_ONCE),
+            times.len() == 2 * ROUNDS * (PROCESSES - 1)
+                && times.iter().all(|time| *time < ADOPTION_LIMIT),
             format!(
-                "the {} others adopted it each time: {} in all",
+                "the {} other processes adopted each change: {} in total",
                 PROCESSES - 1,
                 times.len()
             ),
@@ -248,69 +249,65 @@ impl Demo {
 
     async fn server_is_killed(&mut self, page: &mut Page) -> Outcome {
         page.step("The database server is killed, and calls continue");
-        self.processes.send_all(&Command::Traffic).await?;
+        self.processes.send_all(&Command::StartTraffic).await?;
         block_in_place(|| self.server.kill());
         self.processes
-            .wait_all("misses the database", |line| {
-                matches!(line, Report::Disconnected).then_some(())
+            .wait_all("reported the outage", |report| {
+                matches!(report, Report::Disconnected).then_some(())
             })
             .await;
-        page.check(true, "every process has noticed");
+        page.check(true, "every process has reported the lost connection");
         for number in 0..PROCESSES {
             let circuit = OTHERS[number % OTHERS.len()].into();
             self.processes
                 .send(number, &Command::Fail { circuit })
                 .await?;
         }
-        let opened = |line: &Report| match line {
+        let opened = |report: &Report| match report {
             Report::Transition { circuit, state } if state == "open" => Some(circuit.clone()),
             _ => None,
         };
-        let opened = self.processes.wait_all("opens by itself", opened).await;
-        let as_meant = (0..)
+        let opened = self.processes.wait_all("opened a circuit", opened).await;
+        let as_expected = (0..)
             .zip(&opened)
             .all(|(number, (_, circuit))| circuit == OTHERS[number % OTHERS.len()]);
         page.check(
-            as_meant,
+            as_expected,
             format!(
-                "each opens one of {} other circuits, for itself",
+                "each process opens one of {} other circuits locally",
                 OTHERS.len()
             ),
         );
 
         sleep(OUTAGE).await;
-        self.processes.send_all(&Command::Rest).await?;
-        let carried = |line: &Report| match line {
-            Report::Carried(carried) => Some(*carried),
+        self.processes.send_all(&Command::StopTraffic).await?;
+        let stats = |report: &Report| match report {
+            Report::TrafficStopped(stats) => Some(*stats),
             _ => None,
         };
-        let carried: Vec<Carried> = self
+        let stats: Vec<CallStats> = self
             .processes
-            .wait_all("answers", carried)
+            .wait_all("responded", stats)
             .await
             .into_iter()
-            .map(|(_, carried)| carried)
+            .map(|(_, stats)| stats)
             .collect();
-        let calls: u32 = carried.iter().map(|carried| carried.calls).sum();
-        let rejected: u32 = carried.iter().map(|carried| carried.rejected).sum();
-        let mean = carried
+        let calls: u32 = stats.iter().map(|stats| stats.calls).sum();
+        let rejected: u32 = stats.iter().map(|stats| stats.rejected).sum();
+        let mean = stats.iter().map(|stats| stats.total).sum::<Duration>() / calls;
+        let slowest = stats
             .iter()
-            .map(|carried| carried.total)
-            .sum::<Duration>()
-            / calls;
-        let slowest = carried
-            .iter()
-            .map(|carried| carried.slowest)
+            .map(|stats| stats.slowest)
             .max()
             .unwrap_or_default();
         page.check(
-            carried.iter().all(|carried| carried.calls > 0) && rejected == 0,
+            stats.iter().all(|stats| stats.calls > 0) && rejected == 0,
             format!("{calls} calls ran through {PAYMENTS} meanwhile, {rejected} were rejected"),
         );
         page.check(
-            slowest < NO_WAIT,
+            slowest < CALL_LIMIT,
             format!(
-                "none waited for the database: {mean:.1?} on average, {slowest:.1?} the slowest"
+                "no call waited for the database: {mean:.1?} on average, {slowest:.1?} at most"
             ),
         );
         Ok(())
@@ -318,33 +315,33 @@ impl Demo {
 
     async fn server_is_back(&mut self, page: &mut Page) -> Outcome {
         page.step("The database server is restarted");
-        block_in_place(|| self.server.start_again());
+        block_in_place(|| self.server.restart());
         let started = Instant::now();
         let views = loop {
-            let views = self.look().await?;
+            let views = self.views().await?;
             let outcomes: usize = views.iter().map(|view| view.outcomes.len()).sum();
-            let settled = views.iter().all(|view| view.connected && view.pending == 0);
-            if settled
+            let resolved = views.iter().all(|view| view.connected && view.pending == 0);
+            if resolved
                 && outcomes == PROCESSES
                 && views.iter().all(|view| view.circuits == views[0].circuits)
             {
                 break views;
             }
             assert!(
-                started.elapsed() < PATIENCE,
-                "the views never become equal: {views:#?}"
+                started.elapsed() < TIMEOUT,
+                "the views did not become equal: {views:#?}"
             );
             sleep(Duration::from_millis(20)).await;
         };
         let took = started.elapsed();
-        let ended = |as_what| {
+        let count = |outcome| {
             views
                 .iter()
                 .flat_map(|view| &view.outcomes)
-                .filter(|e| *e == as_what)
+                .filter(|resolved| *resolved == outcome)
                 .count()
         };
-        let (published, superseded) = (ended("Published"), ended("Superseded"));
+        let (published, superseded) = (count("Published"), count("Superseded"));
         page.check(
             published >= OTHERS.len() && published + superseded == PROCESSES,
             format!(
@@ -353,52 +350,54 @@ impl Demo {
         );
         page.check(
             true,
-            format!("{took:.1?} later all {PROCESSES} views are equal"),
+            format!("after {took:.1?} all {PROCESSES} views are equal"),
         );
 
         let store = server::store(&self.server.url, &self.server.schema).build()?;
         let table = store.admin().status().await?;
-        for (known, row) in views[0].circuits.iter().zip(&table) {
+        for (circuit, row) in views[0].circuits.iter().zip(&table) {
             page.line(format!(
                 "{:<9} {:<7} changes: {:>2}",
                 row.circuit,
                 row.state.as_str(),
                 row.epoch.0
             ));
-            let expected = if known.name == PAYMENTS {
+            let expected = if circuit.name == PAYMENTS {
                 "closed"
             } else {
                 "open"
             };
             assert_eq!(
-                (known.here.as_str(), known.fleet.as_str()),
+                (circuit.local.as_str(), circuit.fleet.as_str()),
                 (expected, expected)
             );
         }
-        let equal = views[0].circuits.iter().zip(&table).all(|(known, row)| {
-            (known.name.as_str(), known.fleet.as_str(), known.epoch)
+        let equal = views[0].circuits.iter().zip(&table).all(|(circuit, row)| {
+            (circuit.name.as_str(), circuit.fleet.as_str(), circuit.epoch)
                 == (row.circuit.as_ref(), row.state.as_str(), row.epoch.0)
         });
         page.check(
             equal && table.len() == views[0].circuits.len(),
-            "and equal to the table in the database",
+            "they equal the table in the database",
         );
         Ok(())
     }
 
-    /// Waits until a process gets a probe. Returns which, and how many calls were rejected before.
-    async fn ask_until_granted(&mut self) -> Result<(usize, u32), Box<dyn Error>> {
+    /// Requests probes until one is admitted.
+    ///
+    /// Returns the number of its process, and how many calls were rejected before.
+    async fn request_until_admitted(&mut self) -> Result<(usize, u32), Box<dyn Error>> {
         let started = Instant::now();
-        let mut all_refused = 0;
+        let mut all_rejected = 0;
         loop {
-            let (holders, rejected) = self.ask(10).await?;
-            all_refused += rejected;
+            let (holders, rejected) = self.request_probes(10).await?;
+            all_rejected += rejected;
             match holders[..] {
-                [] => assert!(started.elapsed() < PATIENCE, "no process ever gets a probe"),
-                [holder] => return Ok((holder, all_refused)),
+                [] => assert!(started.elapsed() < TIMEOUT, "no probe was admitted"),
+                [holder] => return Ok((holder, all_rejected)),
                 _ => {
                     panic!(
-                        "this does not hold: one probe in the fleet; {} processes have one",
+                        "more than one probe in the fleet: {} processes have one",
                         holders.len()
                     )
                 }
@@ -406,32 +405,37 @@ impl Demo {
         }
     }
 
-    /// All processes ask for a probe `times` times. Returns which got one, and the number of
-    /// rejections.
-    async fn ask(&mut self, times: u32) -> Result<(Vec<usize>, u32), Box<dyn Error>> {
-        self.processes.send_all(&Command::Ask { times }).await?;
-        let asked = |line: &Report| match line {
-            Report::Asked { granted, rejected } => Some((*granted, *rejected)),
+    /// Requests `times` probes in each process.
+    ///
+    /// Returns the numbers of the processes in which one was admitted, and how many calls were
+    /// rejected.
+    async fn request_probes(&mut self, times: u32) -> Result<(Vec<usize>, u32), Box<dyn Error>> {
+        self.processes
+            .send_all(&Command::RequestProbe { times })
+            .await?;
+        let requested = |report: &Report| match report {
+            Report::ProbeRequested { admitted, rejected } => Some((*admitted, *rejected)),
             _ => None,
         };
-        let asked = self.processes.wait_all("answers", asked).await;
-        let granted = asked
+        let responses = self.processes.wait_all("responded", requested).await;
+        let admitted = responses
             .iter()
             .enumerate()
-            .filter(|(_, (_, (granted, _)))| *granted);
-        let rejected = asked.iter().map(|(_, (_, rejected))| rejected).sum();
-        Ok((granted.map(|(number, _)| number).collect(), rejected))
+            .filter(|(_, (_, (admitted, _)))| *admitted);
+        let rejected = responses.iter().map(|(_, (_, rejected))| rejected).sum();
+        Ok((admitted.map(|(number, _)| number).collect(), rejected))
     }
 
-    async fn look(&mut self) -> Result<Vec<View>, Box<dyn Error>> {
+    /// Returns the view of each process.
+    async fn views(&mut self) -> Result<Vec<View>, Box<dyn Error>> {
         self.processes.send_all(&Command::View).await?;
-        let seen = |line: &Report| match line {
-            Report::Seen(view) => Some(view.clone()),
+        let view = |report: &Report| match report {
+            Report::View(view) => Some(view.clone()),
             _ => None,
         };
         Ok(self
             .processes
-            .wait_all("answers", seen)
+            .wait_all("responded", view)
             .await
             .into_iter()
             .map(|(_, view)| view)
@@ -446,6 +450,6 @@ fn millis(time: Duration) -> f64 {
 const PER_ROW: usize = 5;
 /// Generous for a busy machine, and far below the minute after which a process polls the database
 /// without a notification.
-const AT_ONCE: Duration = Duration::from_secs(5);
+const ADOPTION_LIMIT: Duration = Duration::from_secs(5);
 /// Less than any timeout of the store.
-const NO_WAIT: Duration = Duration::from_secs(1);
+const CALL_LIMIT: Duration = Duration::from_secs(1);

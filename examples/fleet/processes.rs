@@ -1,4 +1,4 @@
-//! The processes of the fleet, as the supervisor holds them.
+//! The processes of the fleet, as seen by their supervisor.
 
 use std::error::Error;
 use std::process::Stdio;
@@ -9,35 +9,38 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::messages::{Command, Report};
 use super::server::Server;
 
+/// The processes of the fleet. They end when this value is dropped.
 pub(crate) struct Processes {
-    processes: Vec<Process>,
-    received: UnboundedReceiver<Received>,
+    children: Vec<Process>,
+    reports: UnboundedReceiver<Received>,
 }
 
 struct Process {
-    /// Killed when dropped. If the supervisor itself is killed, its end of the pipe closes.
+    /// Killed when dropped. If the supervisor is killed, the pipe closes, which ends the process.
     child: Child,
     commands: ChildStdin,
 }
 
+/// A report, and its sender.
 struct Received {
-    by: usize,
-    /// A reading of this process's clock, so that the times of all can be compared.
+    process: usize,
+    /// When it arrived, by this process's clock, so that times of different processes compare.
     at: Instant,
-    /// `None` at the end.
-    line: Option<Report>,
+    /// `None` when the process has ended.
+    report: Option<Report>,
 }
 
 impl Processes {
+    /// Starts `count` processes, and waits until all have joined the fleet.
     pub(crate) async fn start(count: usize, server: &Server) -> Result<Self, Box<dyn Error>> {
-        let (tell, received) = unbounded_channel();
+        let (sender, reports) = unbounded_channel();
         let mut processes = Self {
-            processes: Vec::new(),
-            received,
+            children: Vec::new(),
+            reports,
         };
         for number in 0..count {
             let mut child = tokio::process::Command::new(env::current_exe()?)
@@ -48,8 +51,8 @@ impl Processes {
                 .spawn()?;
             let commands = child.stdin.take().expect("it is piped");
             let lines = child.stdout.take().expect("it is piped");
-            tokio::spawn(listen(number, lines, tell.clone()));
-            processes.processes.push(Process { child, commands });
+            tokio::spawn(receive(number, lines, sender.clone()));
+            processes.children.push(Process { child, commands });
         }
         let schema = server.schema.name().to_owned();
         processes
@@ -59,8 +62,8 @@ impl Processes {
             })
             .await?;
         processes
-            .wait_all("is ready", |line| {
-                matches!(line, Report::Ready).then_some(())
+            .wait_all("became ready", |report| {
+                matches!(report, Report::Ready).then_some(())
             })
             .await;
         Ok(processes)
@@ -68,23 +71,25 @@ impl Processes {
 
     /// Returns the process ids.
     pub(crate) fn ids(&self) -> Vec<u32> {
-        self.processes
+        self.children
             .iter()
             .filter_map(|process| process.child.id())
             .collect()
     }
 
-    pub(crate) async fn send(&mut self, number: usize, order: &Command) -> io::Result<()> {
-        let line = serde_json::to_string(order)? + "\n";
-        self.processes[number]
+    /// Sends a command to one process.
+    pub(crate) async fn send(&mut self, number: usize, command: &Command) -> io::Result<()> {
+        let line = serde_json::to_string(command)? + "\n";
+        self.children[number]
             .commands
             .write_all(line.as_bytes())
             .await
     }
 
-    pub(crate) async fn send_all(&mut self, order: &Command) -> io::Result<()> {
-        for number in 0..self.processes.len() {
-            self.send(number, order).await?;
+    /// Sends a command to all processes.
+    pub(crate) async fn send_all(&mut self, command: &Command) -> io::Result<()> {
+        for number in 0..self.children.len() {
+            self.send(number, command).await?;
         }
         Ok(())
     }
@@ -100,48 +105,59 @@ impl Processes {
         what: &str,
         pick: impl Fn(&Report) -> Option<T>,
     ) -> Vec<(Instant, T)> {
-        let mut said: Vec<Option<(Instant, T)>> = self.processes.iter().map(|_| None).collect();
-        let deadline = Instant::now() + PATIENCE;
-        while let Some(silent) = said.iter().position(Option::is_none) {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            let received = timeout(rest, self.received.recv()).await;
+        let mut picked: Vec<Option<(Instant, T)>> = self.children.iter().map(|_| None).collect();
+        let deadline = Instant::now() + TIMEOUT;
+        while let Some(missing) = picked.iter().position(Option::is_none) {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            let received = timeout(remaining, self.reports.recv()).await;
             let received =
-                received.unwrap_or_else(|_| panic!("process {} never {what}", silent + 1));
-            let Some(Received { by, at, line }) = received else {
-                panic!("no process is left")
+                received.unwrap_or_else(|_| panic!("process {} never {what}", missing + 1));
+            let Some(Received {
+                process,
+                at,
+                report,
+            }) = received
+            else {
+                panic!("all processes have ended")
             };
-            let line = line.unwrap_or_else(|| panic!("process {} has ended", by + 1));
-            if said[by].is_none() {
-                said[by] = pick(&line).map(|picked| (at, picked));
+            let report = report.unwrap_or_else(|| panic!("process {} has ended", process + 1));
+            if picked[process].is_none() {
+                picked[process] = pick(&report).map(|value| (at, value));
             }
         }
-        said.into_iter().flatten().collect()
+        picked.into_iter().flatten().collect()
     }
 
     /// Waits until `circuit` is in `state` in every process, and returns the times.
     pub(crate) async fn wait_all_in_state(&mut self, circuit: &str, state: &str) -> Vec<Instant> {
-        let turned = |line: &Report| match line {
+        let in_state = |report: &Report| match report {
             Report::Transition {
                 circuit: c,
                 state: s,
             } if c == circuit && s == state => Some(()),
             _ => None,
         };
-        let turned = self
-            .wait_all(&format!("gets {circuit} {state}"), turned)
+        let reports = self
+            .wait_all(&format!("reported {circuit} as {state}"), in_state)
             .await;
-        turned.into_iter().map(|(at, ())| at).collect()
+        reports.into_iter().map(|(at, ())| at).collect()
     }
 }
 
-async fn listen(by: usize, lines: ChildStdout, tell: UnboundedSender<Received>) {
+/// Forwards the reports of a process until it ends.
+async fn receive(process: usize, lines: ChildStdout, sender: UnboundedSender<Received>) {
     let mut lines = BufReader::new(lines).lines();
     loop {
         let line = lines.next_line().await.ok().flatten();
         let at = Instant::now();
-        let line = line.and_then(|line| serde_json::from_str(&line).ok());
-        let ended = line.is_none();
-        if tell.send(Received { by, at, line }).is_err() || ended {
+        let report = line.and_then(|line| serde_json::from_str(&line).ok());
+        let ended = report.is_none();
+        let received = Received {
+            process,
+            at,
+            report,
+        };
+        if sender.send(received).is_err() || ended {
             return;
         }
     }

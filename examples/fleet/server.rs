@@ -1,4 +1,4 @@
-//! The database: a private server, or one that is given.
+//! The database: a private server, or an external one.
 
 use std::env;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use bulkman::postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman::store::StoreSettings;
 use bulkman_test_support::{Postgres, StopMode, TestSchema};
 
+/// The database server, and the schema of the fleet in it.
 pub(crate) struct Server {
     /// Declared before the server, which must outlive it.
     pub(crate) schema: TestSchema,
-    own: Option<Postgres>,
+    private: Option<Postgres>,
     pub(crate) url: String,
 }
 
@@ -19,37 +20,41 @@ impl Server {
     /// names one.
     pub(crate) fn start() -> Self {
         if env::var("BULKMAN_TEST_DATABASE_URL").is_ok_and(|url| !url.is_empty()) {
-            let given = Postgres::shared();
+            let external = Postgres::shared();
             return Self {
-                schema: given.schema(),
-                own: None,
-                url: given.url(),
+                schema: external.schema(),
+                private: None,
+                url: external.url(),
             };
         }
         // As in production: a crash loses nothing that was committed.
-        let own = Postgres::start(&[("fsync", "on")]);
+        let private = Postgres::start(&[("fsync", "on")]);
         Self {
-            schema: own.schema(),
-            url: own.url(),
-            own: Some(own),
+            schema: private.schema(),
+            url: private.url(),
+            private: Some(private),
         }
     }
 
-    pub(crate) const fn is_own(&self) -> bool {
-        self.own.is_some()
+    /// Returns `true` if the server is private, so that it may be killed.
+    pub(crate) const fn is_private(&self) -> bool {
+        self.private.is_some()
     }
 
-    /// Kills all its processes at once, like a crash.
+    /// Kills all processes of the server at once, like a crash.
     pub(crate) fn kill(&self) {
-        self.private().stop(StopMode::Immediate);
+        self.private_server().stop(StopMode::Immediate);
     }
 
-    pub(crate) fn start_again(&self) {
-        self.private().restart();
+    /// Starts the server again after [`kill`](Self::kill).
+    pub(crate) fn restart(&self) {
+        self.private_server().restart();
     }
 
-    fn private(&self) -> &Postgres {
-        self.own.as_ref().expect("only a private server is killed")
+    fn private_server(&self) -> &Postgres {
+        self.private
+            .as_ref()
+            .expect("only a private server is killed")
     }
 }
 
@@ -58,6 +63,6 @@ pub(crate) fn store(url: &str, schema: &str) -> PostgresStoreBuilder {
     PostgresStore::builder(url)
         .schema(schema)
         .namespace("shop")
-        // So rarely that a fast change can only have come by a notification.
+        // So long that a quick change can only have arrived by a notification.
         .settings(StoreSettings::new().resync_interval(Duration::from_secs(60)))
 }

@@ -1,4 +1,4 @@
-//! One process of the fleet: it runs commands and reports events.
+//! A process of the fleet: it runs commands and reports events.
 //!
 //! [`join`] shows how a service joins a fleet.
 
@@ -21,14 +21,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::messages::{Carried, Circuit, Command, Report, View};
+use super::messages::{CallStats, Circuit, Command, Report, View};
 use super::server;
 use super::{FAILURES, ISOLATION, OTHERS, PAYMENTS, PROBES};
 
 pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     let mut commands = commands();
     let Some(Command::Join { url, schema }) = commands.recv().await else {
-        return Err("not joined".into());
+        return Err("the first command is not Join".into());
     };
     let manager = join(&url, &schema).await?;
     let worker = Worker::new(&manager)?;
@@ -36,6 +36,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     worker.run_commands(commands).await
 }
 
+/// Joins a fleet: creates a manager with a store, its bulkheads, and waits for the fleet's state.
 async fn join(url: &str, schema: &str) -> Result<BulkheadManager, Box<dyn Error>> {
     let store = server::store(url, schema).build()?;
     let manager = BulkheadManager::new(TokioRuntime::new());
@@ -88,12 +89,12 @@ impl Worker {
         let payments = self.bulkhead(PAYMENTS);
         let mut probe = None;
         let mut traffic = None;
-        while let Some(order) = commands.recv().await {
-            match order {
-                Command::Join { .. } => return Err("joined already".into()),
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Join { .. } => return Err("the process has joined already".into()),
                 Command::Fail { circuit } => {
                     for _ in 0..FAILURES {
-                        // The fleet decides whether it still counts.
+                        // Rejections are ignored: another process may have opened the circuit.
                         let _ = self
                             .bulkhead(&circuit)
                             .execute(ready(Err::<(), _>("no answer")))
@@ -103,16 +104,18 @@ impl Worker {
                 Command::Call { circuit, times } => {
                     send(&call(self.bulkhead(&circuit), times).await)
                 }
-                Command::Ask { times } => send(&ask(payments, times, &mut probe).await),
+                Command::RequestProbe { times } => {
+                    send(&request_probe(payments, times, &mut probe).await)
+                }
                 Command::Succeed => probe.take().into_iter().for_each(Permit::succeed),
                 Command::Open => circuit(payments).open(),
                 Command::Close => circuit(payments).close(),
-                Command::Traffic => traffic = Some(Traffic::start(payments.clone())),
-                Command::Rest => {
-                    let traffic = traffic.take().ok_or("there is no traffic")?;
-                    send(&Report::Carried(traffic.end().await?));
+                Command::StartTraffic => traffic = Some(Traffic::start(payments.clone())),
+                Command::StopTraffic => {
+                    let traffic = traffic.take().ok_or("no calls are running")?;
+                    send(&Report::TrafficStopped(traffic.stop().await?));
                 }
-                Command::View => send(&Report::Seen(self.view())),
+                Command::View => send(&Report::View(self.view())),
             }
         }
         Ok(())
@@ -122,7 +125,7 @@ impl Worker {
         let snapshot = self.fleet.snapshot();
         let circuits = snapshot.circuits.iter().map(|known| Circuit {
             name: known.name.to_string(),
-            here: circuit(self.bulkhead(known.name.as_str()))
+            local: circuit(self.bulkhead(known.name.as_str()))
                 .state()
                 .to_string(),
             fleet: known
@@ -150,69 +153,69 @@ impl Worker {
     }
 }
 
+/// Runs `times` successful calls.
 async fn call(bulkhead: &Bulkhead, times: u32) -> Report {
-    let (mut passed, mut rejected) = (0, 0);
+    let (mut admitted, mut rejected) = (0, 0);
     for _ in 0..times {
         match bulkhead.execute(ready(Ok::<(), &str>(()))).await {
-            Ok(()) => passed += 1,
+            Ok(()) => admitted += 1,
             Err(_) => rejected += 1,
         }
     }
-    Report::Called { passed, rejected }
+    Report::Called { admitted, rejected }
 }
 
-/// Asks for a permit, which is a probe while the circuit is half-open.
-async fn ask(bulkhead: &Bulkhead, times: u32, probe: &mut Option<Permit>) -> Report {
-    let (mut granted, mut rejected) = (false, 0);
+/// Requests permits. While the circuit is half-open, a permit is that of a probe.
+async fn request_probe(bulkhead: &Bulkhead, times: u32, probe: &mut Option<Permit>) -> Report {
+    let (mut admitted, mut rejected) = (false, 0);
     for _ in 0..times {
         match bulkhead.try_acquire() {
             Ok(permit) => {
                 assert!(probe.is_none(), "two probes at once");
                 assert_eq!(circuit(bulkhead).state(), CircuitState::HalfOpen);
-                (granted, *probe) = (true, Some(permit));
+                (admitted, *probe) = (true, Some(permit));
             }
             Err(BulkheadError::CircuitOpen { .. }) => rejected += 1,
             Err(error) => panic!("rejected for another reason: {error}"),
         }
         sleep(Duration::from_millis(10)).await;
     }
-    Report::Asked { granted, rejected }
+    Report::ProbeRequested { admitted, rejected }
 }
 
-/// Runs calls continually.
+/// A task that runs calls until it is stopped.
 struct Traffic {
-    stop: oneshot::Sender<()>,
-    calls: JoinHandle<Carried>,
+    stop_sender: oneshot::Sender<()>,
+    calls: JoinHandle<CallStats>,
 }
 
 impl Traffic {
     fn start(bulkhead: Bulkhead) -> Self {
-        let (stop, mut stopped) = oneshot::channel();
+        let (stop_sender, mut stopped) = oneshot::channel();
         let calls = tokio::spawn(async move {
-            let none = Duration::ZERO;
-            let mut carried = Carried {
+            let mut stats = CallStats {
                 calls: 0,
                 rejected: 0,
-                total: none,
-                slowest: none,
+                total: Duration::ZERO,
+                slowest: Duration::ZERO,
             };
             while stopped.try_recv().is_err() {
                 let started = Instant::now();
                 let rejected = bulkhead.execute(ready(Ok::<(), &str>(()))).await.is_err();
                 let took = started.elapsed();
-                carried.calls += 1;
-                carried.rejected += u32::from(rejected);
-                carried.total += took;
-                carried.slowest = carried.slowest.max(took);
+                stats.calls += 1;
+                stats.rejected += u32::from(rejected);
+                stats.total += took;
+                stats.slowest = stats.slowest.max(took);
                 sleep(Duration::from_millis(5)).await;
             }
-            carried
+            stats
         });
-        Self { stop, calls }
+        Self { stop_sender, calls }
     }
 
-    async fn end(self) -> Result<Carried, tokio::task::JoinError> {
-        let _ = self.stop.send(());
+    async fn stop(self) -> Result<CallStats, tokio::task::JoinError> {
+        let _ = self.stop_sender.send(());
         self.calls.await
     }
 }
@@ -220,13 +223,13 @@ impl Traffic {
 async fn report_transitions(mut events: CircuitEvents) {
     while let Some(event) = events.next().await {
         match event {
-            CircuitEvent::Transition(turn) => {
+            CircuitEvent::Transition(transition) => {
                 send(&Report::Transition {
-                    circuit: turn.circuit.to_string(),
-                    state: turn.to.to_string(),
+                    circuit: transition.circuit.to_string(),
+                    state: transition.to.to_string(),
                 });
             }
-            missed => panic!("{missed:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 }
@@ -241,7 +244,7 @@ async fn report_connection(mut events: FleetEvents, outcomes: Outcomes) {
             }
             FleetEvent::DecisionResolved { outcome, .. } => outcomes.push(format!("{outcome:?}")),
             FleetEvent::Synchronized { .. } | FleetEvent::Pending { .. } => {}
-            other => panic!("{other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 }
@@ -253,21 +256,21 @@ fn circuit(bulkhead: &Bulkhead) -> &CircuitBreaker {
 /// Receives commands on a thread that ends the process when the pipe closes, so that no process
 /// outlives its supervisor.
 fn commands() -> UnboundedReceiver<Command> {
-    let (pass_on, commands) = unbounded_channel();
+    let (sender, commands) = unbounded_channel();
     thread::spawn(move || {
         for line in stdin().lines().map_while(Result::ok) {
-            let Ok(order) = serde_json::from_str(&line) else {
+            let Ok(command) = serde_json::from_str(&line) else {
                 break;
             };
-            let _ = pass_on.send(order);
+            let _ = sender.send(command);
         }
         exit(1);
     });
     commands
 }
 
-fn send(line: &Report) {
-    let line = serde_json::to_string(line).expect("it has a form");
-    // Without a receiver, the process ends.
+/// Sends a report, or ends the process if the supervisor has ended.
+fn send(report: &Report) {
+    let line = serde_json::to_string(report).expect("a report is valid JSON");
     writeln!(stdout(), "{line}").unwrap_or_else(|_| exit(1));
 }

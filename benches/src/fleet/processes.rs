@@ -1,4 +1,4 @@
-//! The fleet's processes, as seen by the process that started them.
+//! The processes of a fleet, and their supervisor.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,16 +13,16 @@ use super::role::Role;
 use super::server::Server;
 use super::worker;
 
-/// The processes of one namespace. They end with this value, or with this process.
+/// The processes of one namespace. They end when this value is dropped, or this process ends.
 pub(crate) struct Processes {
-    processes: Vec<Process>,
-    heard: Receiver<(usize, Report)>,
+    children: Vec<Process>,
+    reports: Receiver<(usize, Report)>,
 }
 
 struct Process {
     child: Child,
-    /// Closed to end it.
-    orders: Option<ChildStdin>,
+    /// Closed to end the process.
+    commands: Option<ChildStdin>,
 }
 
 impl Processes {
@@ -33,76 +33,75 @@ impl Processes {
         roles: impl IntoIterator<Item = Role>,
     ) -> Self {
         let program = env::current_exe().expect("this program has a path");
-        let (tell, heard) = channel();
-        let mut processes = Vec::new();
+        let (sender, reports) = channel();
+        let mut children = Vec::new();
         for (index, role) in roles.into_iter().enumerate() {
             let mut child = Command::new(&program)
-                .arg(worker::WORD)
-                .args(role.words())
+                .arg(worker::ARGUMENT)
+                .args(role.arguments())
                 .env(worker::SERVER, server.postgres.url())
                 .env(worker::NAMESPACE, namespace)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .expect("this program can be started again");
-            let orders = child.stdin.take();
+            let commands = child.stdin.take();
             let lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
-            let tell = tell.clone();
+            let sender = sender.clone();
             thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
                     let report =
-                        Report::parse(&line).unwrap_or_else(|| panic!("what does {line:?} mean?"));
-                    if tell.send((index, report)).is_err() {
+                        Report::parse(&line).unwrap_or_else(|| panic!("unknown report: {line:?}"));
+                    if sender.send((index, report)).is_err() {
                         return;
                     }
                 }
             });
-            processes.push(Process { child, orders });
+            children.push(Process { child, commands });
         }
-        let processes = Self { processes, heard };
+        let processes = Self { children, reports };
         let mut ready = 0;
-        processes.listen(Duration::from_secs(30), |_, report| {
+        processes.receive_while(Duration::from_secs(30), |_, report| {
             ready += usize::from(report == Report::Ready);
             ready < processes.len()
         });
-        assert_eq!(
-            ready,
-            processes.len(),
-            "every process of the fleet is ready in time"
-        );
+        assert_eq!(ready, processes.len(), "not every process is ready in time");
         processes
     }
 
+    /// Returns the number of processes.
     pub(crate) const fn len(&self) -> usize {
-        self.processes.len()
+        self.children.len()
     }
 
-    /// Sends a command; see [`worker`].
-    pub(crate) fn order(&mut self, process: usize, order: &str) {
-        let orders = self.processes[process]
-            .orders
+    /// Sends a command to a process. [`worker`] lists the commands.
+    pub(crate) fn send(&mut self, process: usize, command: &str) {
+        let commands = self.children[process]
+            .commands
             .as_mut()
             .expect("open until the end");
-        writeln!(orders, "{order}").expect("a process of the fleet is there");
+        writeln!(commands, "{command}").expect("the process has not ended");
     }
 
-    pub(crate) fn order_all(&mut self, order: &str) {
+    /// Sends a command to all processes.
+    pub(crate) fn send_all(&mut self, command: &str) {
         for process in 0..self.len() {
-            self.order(process, order);
+            self.send(process, command);
         }
     }
 
-    /// Receives reports until `more` returns `false` or `limit` has elapsed; returns `true` for the
-    /// former.
-    pub(crate) fn listen(
+    /// Receives reports until `more` returns `false`, and returns `true`.
+    ///
+    /// Returns `false` if `timeout` elapses first.
+    pub(crate) fn receive_while(
         &self,
-        limit: Duration,
+        timeout: Duration,
         mut more: impl FnMut(usize, Report) -> bool,
     ) -> bool {
-        let until = Instant::now() + limit;
+        let deadline = Instant::now() + timeout;
         while let Ok((process, report)) = self
-            .heard
-            .recv_timeout(until.saturating_duration_since(Instant::now()))
+            .reports
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
             if !more(process, report) {
                 return true;
@@ -111,19 +110,19 @@ impl Processes {
         false
     }
 
-    /// Returns the view of each process; other reports go to `besides`.
-    pub(crate) fn views(&mut self, mut besides: impl FnMut(usize, Report)) -> Vec<View> {
-        self.order_all("view");
+    /// Requests and returns the view of each process. Other reports are passed to `others`.
+    pub(crate) fn views(&mut self, mut others: impl FnMut(usize, Report)) -> Vec<View> {
+        self.send_all("view");
         let mut views = BTreeMap::new();
         let all = self.len();
-        self.listen(Duration::from_secs(10), |process, report| {
+        self.receive_while(Duration::from_secs(10), |process, report| {
             match report {
                 Report::View(view) => drop(views.insert(process, view)),
-                report => besides(process, report),
+                report => others(process, report),
             }
             views.len() < all
         });
-        assert_eq!(views.len(), all, "every process of the fleet answers");
+        assert_eq!(views.len(), all, "not every process has sent its view");
         views.into_values().collect()
     }
 
@@ -132,17 +131,17 @@ impl Processes {
         &mut self,
         server: &Server,
         namespace: &str,
-        besides: impl FnMut(usize, Report),
+        others: impl FnMut(usize, Report),
     ) -> Vec<String> {
-        let views = self.views(besides);
-        let table = server.table(namespace);
+        let views = self.views(others);
+        let table = server.circuits(namespace);
         let mut differences = Vec::new();
         for (process, view) in views.iter().enumerate() {
             for (name, (state, epoch)) in &table {
-                let seen = view.get(name);
-                if !seen.is_some_and(|seen| seen.agrees(state, *epoch)) {
+                let circuit = view.get(name);
+                if !circuit.is_some_and(|circuit| circuit.agrees(state, *epoch)) {
                     differences.push(format!(
-                        "{name} is {state} {epoch}, process {process} sees {seen:?}"
+                        "{name} is {state} {epoch}, process {process} has {circuit:?}"
                     ));
                 }
             }
@@ -150,33 +149,33 @@ impl Processes {
         differences
     }
 
-    /// Memory in use by each, in KiB.
-    pub(crate) fn resident(&self) -> Vec<f64> {
-        self.processes
+    /// Returns the resident memory of each process, in KiB.
+    pub(crate) fn resident_memory(&self) -> Vec<f64> {
+        self.children
             .iter()
-            .map(|process| resident(process.child.id()))
+            .map(|process| resident_memory(process.child.id()))
             .collect()
     }
 }
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            drop(process.orders.take());
+        for process in &mut self.children {
+            drop(process.commands.take());
         }
-        for process in &mut self.processes {
+        for process in &mut self.children {
             let _ = process.child.wait();
         }
     }
 }
 
-fn resident(process: u32) -> f64 {
-    let status =
-        std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
+fn resident_memory(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))
+        .expect("the process has not ended");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("a process has memory");
+        .expect("a line with the resident memory");
     line.trim()
         .trim_end_matches(" kB")
         .parse()

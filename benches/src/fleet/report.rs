@@ -1,68 +1,69 @@
-//! The reports of a process of the fleet, one line each.
+//! The reports of a process, one line each.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// A report of a process. Circuits are identified by their number, times are readings of
+/// A report of a process.
+///
+/// Circuits are identified by their number. Times are readings of
 /// [`clock::now`](super::clock::now).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Report {
-    /// It has loaded the fleet's state, and accepts commands.
+    /// The process has read the fleet's state, and accepts commands.
     Ready,
-    /// It is about to open a circuit.
-    Decides { at: Duration, circuit: usize },
+    /// The process is about to open a circuit.
+    Opening { at: Duration, circuit: usize },
     /// A circuit changed its state.
-    Moved {
+    Transition {
         at: Duration,
         circuit: usize,
         state: String,
     },
     /// A decision was resolved.
-    Settled {
+    DecisionResolved {
         at: Duration,
         circuit: usize,
-        ending: String,
+        outcome: String,
     },
     /// The store is unavailable.
     Degraded { at: Duration },
     /// The store is available.
     Synchronized { at: Duration },
-    /// Its view of the fleet.
+    /// The view of all circuits.
     View(View),
-    /// The results of its calls.
+    /// The results of calls.
     Calls(Calls),
 }
 
 /// The circuits of a process, by name.
-pub(crate) type View = BTreeMap<String, Seen>;
+pub(crate) type View = BTreeMap<String, CircuitView>;
 
 /// A process's view of a circuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// The state in the store.
+pub(crate) struct CircuitView {
+    /// The state in the store, as far as the process knows.
     pub(crate) state: String,
     pub(crate) epoch: u64,
-    /// The local state.
+    /// The state of the local circuit.
     pub(crate) local: String,
 }
 
 /// The results of a process's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Calls {
-    pub(crate) made: u64,
+    pub(crate) count: u64,
     pub(crate) rejected: u64,
-    /// Nanoseconds.
+    /// Percentiles of the duration, in nanoseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
-    /// The p99 of calls to circuits of the same process that have no store, measured in turns with
-    /// these.
-    pub(crate) beside: f64,
+    /// The p99 of calls through circuits without a store, in turns with the others.
+    pub(crate) p99_without_store: f64,
 }
 
-impl Seen {
-    /// Returns `true` if it equals the table, and the local state matches.
+impl CircuitView {
+    /// Returns `true` if it equals the row in the table, and the local state matches.
     pub(crate) fn agrees(&self, state: &str, epoch: u64) -> bool {
         let local = match state {
             // The isolation may have elapsed.
@@ -77,24 +78,24 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready => write!(f, "ready"),
-            Self::Decides { at, circuit } => write!(f, "decides {} {circuit}", at.as_nanos()),
-            Self::Moved { at, circuit, state } => {
-                write!(f, "moved {} {circuit} {state}", at.as_nanos())
+            Self::Opening { at, circuit } => write!(f, "opening {} {circuit}", at.as_nanos()),
+            Self::Transition { at, circuit, state } => {
+                write!(f, "transition {} {circuit} {state}", at.as_nanos())
             }
-            Self::Settled {
+            Self::DecisionResolved {
                 at,
                 circuit,
-                ending,
+                outcome,
             } => {
-                write!(f, "settled {} {circuit} {ending}", at.as_nanos())
+                write!(f, "decision-resolved {} {circuit} {outcome}", at.as_nanos())
             }
             Self::Degraded { at } => write!(f, "degraded {}", at.as_nanos()),
-            Self::Synchronized { at } => write!(f, "synchronised {}", at.as_nanos()),
+            Self::Synchronized { at } => write!(f, "synchronized {}", at.as_nanos()),
             Self::View(view) => {
                 write!(f, "view")?;
                 for (
                     name,
-                    Seen {
+                    CircuitView {
                         state,
                         epoch,
                         local,
@@ -106,62 +107,65 @@ impl fmt::Display for Report {
                 Ok(())
             }
             Self::Calls(Calls {
-                made,
+                count,
                 rejected,
                 p50,
                 p99,
                 p999,
-                beside,
+                p99_without_store,
             }) => {
-                write!(f, "calls {made} {rejected} {p50} {p99} {p999} {beside}")
+                write!(
+                    f,
+                    "calls {count} {rejected} {p50} {p99} {p999} {p99_without_store}"
+                )
             }
         }
     }
 }
 
 impl Report {
-    /// Reads what its [`Display`](fmt::Display) wrote.
+    /// Parses a line that [`Display`](fmt::Display) wrote.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
-        let moment = |word: &str| word.parse().ok().map(Duration::from_nanos);
+        let time = |word: &str| word.parse().ok().map(Duration::from_nanos);
         Some(match words[..] {
             ["ready"] => Self::Ready,
-            ["decides", at, circuit] => Self::Decides {
-                at: moment(at)?,
+            ["opening", at, circuit] => Self::Opening {
+                at: time(at)?,
                 circuit: circuit.parse().ok()?,
             },
-            ["moved", at, circuit, state] => Self::Moved {
-                at: moment(at)?,
+            ["transition", at, circuit, state] => Self::Transition {
+                at: time(at)?,
                 circuit: circuit.parse().ok()?,
                 state: state.to_owned(),
             },
-            ["settled", at, circuit, ending] => Self::Settled {
-                at: moment(at)?,
+            ["decision-resolved", at, circuit, outcome] => Self::DecisionResolved {
+                at: time(at)?,
                 circuit: circuit.parse().ok()?,
-                ending: ending.to_owned(),
+                outcome: outcome.to_owned(),
             },
-            ["degraded", at] => Self::Degraded { at: moment(at)? },
-            ["synchronised", at] => Self::Synchronized { at: moment(at)? },
+            ["degraded", at] => Self::Degraded { at: time(at)? },
+            ["synchronized", at] => Self::Synchronized { at: time(at)? },
             ["view", ref circuits @ ..] => Self::View(
                 circuits
                     .iter()
-                    .map(|text| seen(text))
+                    .map(|text| parse_circuit(text))
                     .collect::<Option<_>>()?,
             ),
-            ["calls", made, rejected, p50, p99, p999, beside] => Self::Calls(Calls {
-                made: made.parse().ok()?,
+            ["calls", count, rejected, p50, p99, p999, p99_without_store] => Self::Calls(Calls {
+                count: count.parse().ok()?,
                 rejected: rejected.parse().ok()?,
                 p50: p50.parse().ok()?,
                 p99: p99.parse().ok()?,
                 p999: p999.parse().ok()?,
-                beside: beside.parse().ok()?,
+                p99_without_store: p99_without_store.parse().ok()?,
             }),
             _ => return None,
         })
     }
 }
 
-fn seen(text: &str) -> Option<(String, Seen)> {
+fn parse_circuit(text: &str) -> Option<(String, CircuitView)> {
     let fields: Vec<&str> = text.split(':').collect();
     let [name, state, epoch, local] = fields[..] else {
         return None;
@@ -169,7 +173,7 @@ fn seen(text: &str) -> Option<(String, Seen)> {
     let epoch = epoch.parse().ok()?;
     Some((
         name.to_owned(),
-        Seen {
+        CircuitView {
             state: state.to_owned(),
             epoch,
             local: local.to_owned(),

@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod admitted;
 mod classified;
+mod classified_by;
 pub(crate) mod classifier;
 pub(crate) mod deadlines;
 pub(crate) mod execute;
@@ -21,7 +22,8 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use self::classified::Classified;
-pub use self::classifier::{Classifier, DefaultClassifier};
+pub use self::classified_by::ClassifiedBy;
+pub use self::classifier::{Classifier, DefaultClassifier, IgnoreRejections};
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;
@@ -233,6 +235,23 @@ impl<'a, C> Call<'a, C> {
     where
         F: Fn(&Result<T, E>) -> Outcome,
     {
+        self.with_classifier(classifier)
+    }
+
+    /// Sets the classifier, which can be a type of yours. See [`classify`](Self::classify).
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// use bulkman::call::DefaultClassifier;
+    ///
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let call = bulkhead.call().classify_by(DefaultClassifier);
+    /// assert!(call.execute_sync(|| Err::<(), _>("down")).is_err());
+    /// assert_eq!(bulkhead.stats().failed, 1);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn classify_by<D>(self, classifier: D) -> Call<'a, D> {
         self.with_classifier(classifier)
     }
 

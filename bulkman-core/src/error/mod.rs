@@ -1,5 +1,6 @@
 //! The errors of calls. No message is formatted before it is requested.
 
+mod boxed;
 mod circuit_open;
 mod rejection_reason;
 mod text;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub(crate) use self::boxed::find_rejection;
+pub use self::boxed::{BoxError, BoxedError};
 pub use self::circuit_open::CircuitOpen;
 pub(crate) use self::circuit_open::PackedRejection;
 pub use self::rejection_reason::RejectionReason;

@@ -86,6 +86,27 @@ impl<C> BulkheadLayer<C> {
         }
     }
 
+    /// Sets the classifier, which can be a type of yours. See [`classify`](Self::classify).
+    ///
+    /// ```
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// use bulkman::call::DefaultClassifier;
+    ///
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let layer = BulkheadLayer::new(bulkhead).classify_by(DefaultClassifier);
+    /// # let _ = layer;
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn classify_by<D>(self, classifier: D) -> BulkheadLayer<D> {
+        BulkheadLayer {
+            bulkhead: self.bulkhead,
+            classifier,
+        }
+    }
+
     /// Counts errors and responses with an HTTP status of 500 and above as failures.
     ///
     /// ```

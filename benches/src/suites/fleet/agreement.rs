@@ -1,4 +1,4 @@
-//! Whether the views of all processes equal the table.
+//! Agreement: the views of all processes equal the table.
 
 use std::time::Duration;
 
@@ -7,36 +7,36 @@ use crate::fleet::processes::Processes;
 use crate::fleet::report::Report;
 use crate::fleet::server::Server;
 
-/// Polls until they do. Returns the milliseconds since `since`, or `None` if they never do.
+/// Polls until all views equal the table, and returns the milliseconds from `since` until then.
 ///
-/// The time before the query counts: the response is as old as that.
-/// What differed then is written to standard error.
-/// Other reports go to `besides`.
+/// The time before the last request counts, since the views may be as old as that. Returns `None`
+/// after a timeout, and writes the differences to standard error. Other reports are passed to
+/// `others`.
 pub(crate) fn wait(
     processes: &mut Processes,
     server: &Server,
     namespace: &str,
     since: Duration,
-    mut besides: impl FnMut(usize, Report),
+    mut others: impl FnMut(usize, Report),
 ) -> Option<f64> {
-    let until = clock::now() + PATIENCE;
+    let deadline = clock::now() + TIMEOUT;
     loop {
-        let asked = clock::now();
-        let differences = processes.differences(server, namespace, &mut besides);
+        let requested = clock::now();
+        let differences = processes.differences(server, namespace, &mut others);
         if differences.is_empty() {
-            return Some(clock::milliseconds(since, asked));
+            return Some(clock::milliseconds(since, requested));
         }
-        if asked > until {
-            let some = differences
+        if requested > deadline {
+            let first = differences
                 .iter()
                 .take(10)
                 .map(String::as_str)
                 .collect::<Vec<_>>()
                 .join("\n  ");
-            eprintln!("{namespace}: {} differences:\n  {some}", differences.len());
+            eprintln!("{namespace}: {} differences:\n  {first}", differences.len());
             return None;
         }
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);

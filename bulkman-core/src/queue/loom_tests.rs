@@ -245,6 +245,39 @@ fn shrink_racing_release_ends_at_the_new_limit() {
     });
 }
 
+/// Fault A17
+#[test]
+fn newest_values_win_whichever_change_is_applied_last() {
+    bounded(|| {
+        let queue = queue(4);
+        let sources = Arc::new([AtomicU64::new(4), AtomicU64::new(4)]);
+        let change = |index: usize, value: u64| {
+            let (queue, sources) = (queue.clone(), sources.clone());
+            thread::spawn(move || {
+                sources[index].store(value, Ordering::Release);
+                let smallest = || {
+                    let read = |source: &AtomicU64| source.load(Ordering::Acquire);
+                    sources.iter().map(read).min().unwrap() as usize
+                };
+                queue.set_permits(smallest, no_clock);
+            })
+        };
+        let changes = [change(0, 1), change(1, 2)];
+        let acquired = usize::from(queue.try_acquire() == TryAcquire::Acquired);
+        // Permits in use are at most those in force and those to forget.
+        assert!(queue.in_use() <= 4);
+        for change in changes {
+            change.join().unwrap();
+        }
+        assert_eq!(queue.limits().permits, 1);
+        assert_eq!(queue.in_use(), acquired);
+        if acquired == 1 {
+            queue.release(no_clock);
+        }
+        assert_all_available(&queue, 1);
+    });
+}
+
 #[test]
 fn acquire_racing_release_never_overtakes_a_waiter() {
     loom::model(|| {

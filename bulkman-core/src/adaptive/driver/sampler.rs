@@ -124,7 +124,8 @@ impl Sampler {
     #[inline]
     pub(super) fn record_lack_of_permit(&self) {
         if !self.rare.reached.load(Ordering::Relaxed) {
-            self.rare.reached.store(true, Ordering::Relaxed);
+            // Not a store: only of two read-modify-writes does the model know the order.
+            self.rare.reached.swap(true, Ordering::AcqRel);
         }
     }
 

@@ -3,6 +3,7 @@
 //! These modules are pages to read and contain no items. Their code runs with the library's tests.
 //!
 //! * [`limits`]: how many calls may run, and how many may wait;
+//! * [`adaptive_limits`]: a limit that follows the capacity of the dependency;
 //! * [`thresholds`]: when a circuit should open, and for how long;
 //! * [`configuration`]: settings in code and in files;
 //! * [`retries`]: retrying without making an outage worse;
@@ -14,6 +15,9 @@
 
 #[doc = include_str!("limits.md")]
 pub mod limits {}
+
+#[doc = include_str!("adaptive_limits.md")]
+pub mod adaptive_limits {}
 
 #[doc = include_str!("thresholds.md")]
 pub mod thresholds {}

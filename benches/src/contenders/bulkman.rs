@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bulkman_core::adaptive::AdaptiveLimit;
 use bulkman_core::circuit_breaker::SlidingWindow;
 use bulkman_core::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman_core::{
@@ -25,6 +26,8 @@ pub(crate) const COUNT_WINDOW: &str = "bulkman: count window";
 pub(crate) const FAILURES_IN_WINDOW: &str = "bulkman: count window, some fail";
 pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
 pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
+pub(crate) const ADAPTIVE: &str = "bulkman: adaptive limit";
+pub(crate) const ADAPTIVE_EVERY_CALL: &str = "bulkman: adaptive limit, every call a sample";
 
 /// Returns the cases of calls that need not wait.
 pub(crate) fn cases() -> Vec<Case> {
@@ -103,6 +106,17 @@ fn both() -> Vec<Case> {
             ready(bulkhead.execute(succeeds!())).is_ok()
         }));
     }
+    // At this rate, one call in hundreds is a sample.
+    let bulkhead = on_tokio(config().adaptive_limit(AdaptiveLimit::new()));
+    cases.push(Case::new(BOTH, ADAPTIVE, move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
+    // Every call of the first window is one, and the longest window lasts for a minute.
+    let first = AdaptiveLimit::new().window(Duration::from_secs(60));
+    let bulkhead = on_tokio(config().adaptive_limit(first));
+    cases.push(Case::new(BOTH, ADAPTIVE_EVERY_CALL, move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     // One more success in a window of successes changes nothing. So two of a hundred calls fail.
     let bulkhead = on_tokio(config().circuit_breaker(rate_over_calls(WINDOW as u32)));
     let mut calls = 0_u32;

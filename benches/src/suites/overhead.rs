@@ -153,6 +153,28 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
         1.0,
         "x",
     ));
+    for (name, case, over, limit) in [
+        (
+            "adaptive limit, over the same call without",
+            bulkman::ADAPTIVE,
+            bulkman::CLOSED,
+            1.1,
+        ),
+        (
+            "adaptive limit, every call a sample, over slow calls",
+            bulkman::ADAPTIVE_EVERY_CALL,
+            bulkman::SLOW_CALLS,
+            1.05,
+        ),
+    ] {
+        let (case, over) = (
+            find(measured, group::BOTH, case),
+            find(measured, group::BOTH, over),
+        );
+        targets.push(Target::at_most(name, case.over(over).median, limit, "x"));
+        let name = format!("{name}: allocations");
+        targets.push(Target::at_most(name, case.allocations, 0.0, ""));
+    }
     for (name, readings) in bulkman::clock_readings() {
         let limit = match name {
             "closed" | "closed, count window" => 0.0,

@@ -5,28 +5,56 @@ use std::time::Instant;
 use super::Inner;
 use crate::adaptive::{LimitDecision, LimitDriver, LimitOutcome, LimitStatus, Mark};
 use crate::call::admitted::Admitted;
+use crate::call::deadlines::Deadlines;
+use crate::call::options::CallClass;
 use crate::call::outcome::Outcome;
 use crate::call::run::End;
 use crate::circuit_breaker::{CircuitState, Ticket, Transition};
 use crate::sync::unwind::catch;
 
 impl Inner {
+    /// Returns whether a call without limits of time is to carry a mark, before its admission.
+    ///
+    /// Most calls are no samples and carry none. Their end is that of a bulkhead without an adaptive
+    /// limit.
+    #[inline]
+    pub(crate) fn marked(&self, class: CallClass) -> Option<Deadlines> {
+        let driver = self.limit.get()?;
+        if driver.samples(self.counters.started()) && class.is_sampled() {
+            Some(Deadlines::SAMPLED)
+        } else if driver.marks_every_call() || !class.is_sampled() {
+            Some(Deadlines::MARKED)
+        } else {
+            None
+        }
+    }
+
     /// Marks an admitted call, if the limit is adapted.
-    pub(crate) fn mark(&self, admitted: Admitted, samples: bool, may_wait: bool) -> Admitted {
+    pub(crate) fn mark(
+        &self,
+        admitted: Admitted,
+        class: CallClass,
+        deadlines: &Deadlines,
+    ) -> Admitted {
         let Some(driver) = self.adaptive() else {
             return admitted;
         };
         let before = admitted.mark();
-        let mut mark = if samples && !admitted.ticket.is_some_and(Ticket::is_probe) {
+        let mut mark = if !class.is_sampled() || admitted.ticket.is_some_and(Ticket::is_probe) {
+            Mark::UNCOUNTED
+        } else if deadlines.is_sampled() {
+            Mark::sample()
+        } else if deadlines.has_times() {
             driver.mark(self.counters.started())
         } else {
-            Mark::UNCOUNTED
+            driver.mark_unsampled()
         };
         if before.is_some_and(Mark::lacks_permit) {
             mark = mark.without_permit();
         } else if driver.estimates() {
             let capacity = self.queue.limits().queue_capacity;
-            mark = driver.acquire_virtual_permit(mark, self.queue.in_use(), capacity, may_wait);
+            let (running, may_wait) = (self.queue.in_use(), deadlines.may_wait());
+            mark = driver.acquire_virtual_permit(mark, running, capacity, may_wait);
         }
         admitted.with_mark(mark)
     }
@@ -117,6 +145,23 @@ impl Inner {
         {
             let now = self.runtime.now();
             self.record_for_limit(driver, mark, LimitOutcome::Overload, started, now);
+        }
+    }
+
+    /// Records the failed end of a call without a mark. Its permit was released before.
+    #[cold]
+    pub(super) fn record_unmarked_failure(&self, outcome: Outcome) {
+        let Some(driver) = self.adaptive() else {
+            return;
+        };
+        if !driver.is_overload(outcome) {
+            return;
+        }
+        let now = self.runtime.now();
+        if driver.record_unmarked_overload(now) {
+            if let Some(decision) = driver.try_decide(None, now, self.counters.successful()) {
+                self.apply_decision(driver, &decision);
+            }
         }
     }
 

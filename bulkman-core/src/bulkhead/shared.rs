@@ -53,10 +53,11 @@ impl Inner {
                 self.finish_with_circuit(circuit, ticket, outcome, ran);
             }
             // The path of a success that does not affect the circuit. Nothing here can panic.
-            _ => {
-                self.counters.end(Some(outcome));
+            _ if outcome == Outcome::Success => {
+                self.counters.end(Some(Outcome::Success));
                 self.release();
             }
+            _ => self.finish_without_circuit(outcome),
         }
     }
 
@@ -67,8 +68,21 @@ impl Inner {
         outcome: Outcome,
         ran: Option<Duration>,
     ) {
-        let _ended = ReleaseOnDrop(self, Some(outcome));
+        let ended = ReleaseOnDrop(self, Some(outcome));
         circuit.record(ticket, outcome, ran);
+        drop(ended);
+        if outcome != Outcome::Success && self.limit.get().is_some() {
+            self.record_unmarked_failure(outcome);
+        }
+    }
+
+    #[inline(never)]
+    fn finish_without_circuit(&self, outcome: Outcome) {
+        self.counters.end(Some(outcome));
+        self.release();
+        if self.limit.get().is_some() {
+            self.record_unmarked_failure(outcome);
+        }
     }
 
     /// Like [`finish`](Self::finish), for a call that was cancelled while running.

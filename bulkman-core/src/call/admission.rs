@@ -48,6 +48,7 @@ pub(crate) fn block_on_admission(
         return Ok(admitted);
     }
     wait_for_permit(guard, class, deadlines, &waker())?;
+    begin_marked_again(guard.inner(), class, deadlines);
     let admitted = guard.admit()?;
     Ok(start_run(guard, admitted, true, class, deadlines))
 }
@@ -64,7 +65,7 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
 ) -> Result<Option<Admitted>, Rejection> {
     guard.observe();
     if deadlines.is_tracked() || guard.inner().limits.any() {
-        begin_deadlines(guard.inner(), deadlines, timers)?;
+        begin_deadlines(guard.inner(), class, deadlines, timers)?;
     }
     let Some(admitted) = guard.try_admit(deadlines)? else {
         return Ok(None);
@@ -76,15 +77,17 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
 #[inline(never)]
 fn begin_deadlines(
     inner: &Inner,
+    class: CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<(), Rejection> {
-    let limits = deadlines.limits(&inner.limits);
-    if limits.are_none() && !deadlines.is_tracked() {
-        // Without limits, only an adaptive limit leads here.
-        *deadlines = Deadlines::MARKED;
+    if !deadlines.is_tracked() && inner.limits.only_marks() {
+        if let Some(marked) = inner.marked(class) {
+            *deadlines = marked;
+        }
         return Ok(());
     }
+    let limits = deadlines.limits(&inner.limits);
     if timers && !inner.capabilities.timers {
         if let Some(missing) = limits.first_timer() {
             return Err(Rejection::Unsupported(missing));
@@ -92,6 +95,22 @@ fn begin_deadlines(
     }
     deadlines.begin(limits, inner.runtime.now());
     Ok(())
+}
+
+/// Decides again whether a call that has waited carries a mark. Calls that wait at the same time
+/// would all have the same result otherwise.
+#[inline]
+fn begin_marked_again(inner: &Inner, class: CallClass, deadlines: &mut Deadlines) {
+    #[cold]
+    fn begin(inner: &Inner, class: CallClass, deadlines: &mut Deadlines) {
+        if !deadlines.has_times() {
+            *deadlines = inner.marked(class).unwrap_or(Deadlines::Untracked);
+        }
+    }
+
+    if inner.limits.only_marks() {
+        begin(inner, class, deadlines);
+    }
 }
 
 /// Polls steps 2 and 3 of a call that has to wait.
@@ -103,6 +122,7 @@ fn poll_queue<H: Borrow<Bulkhead>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     ready!(poll_permit(guard, class, deadlines, cx))?;
+    begin_marked_again(guard.inner(), class, deadlines);
     let admitted = guard.admit()?;
     Poll::Ready(Ok(start_run(guard, admitted, true, class, deadlines)))
 }
@@ -201,8 +221,7 @@ fn start_tracked_run<H: Borrow<Bulkhead>>(
     class: CallClass,
     deadlines: &mut Deadlines,
 ) -> Admitted {
-    let may_wait = deadlines.may_wait();
-    let admitted = guard.inner().mark(admitted, class.is_sampled(), may_wait);
+    let admitted = guard.inner().mark(admitted, class, deadlines);
     if !admitted.needs_start() && !deadlines.has_times() {
         return admitted;
     }

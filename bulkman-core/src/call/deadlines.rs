@@ -1,6 +1,6 @@
 //! The deadlines of a call: its limits, the instants it has passed, and its timer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -79,11 +79,6 @@ impl TimeLimits {
         }
     }
 
-    /// Returns `true` if the call has no limit of time.
-    pub(crate) fn are_none(&self) -> bool {
-        *self == Self::NONE
-    }
-
     /// Returns the first limit that needs a timer.
     pub(crate) fn first_timer(&self) -> Option<&'static MissingCapability> {
         // A call that never waits needs no timer for the wait.
@@ -103,11 +98,16 @@ impl TimeLimits {
     }
 }
 
+/// A limit of time is set.
+const LIMITS: u8 = 1;
+/// Calls carry marks for an adaptive limit.
+const MARKS: u8 = 1 << 1;
+
 /// The configured limits. They can be read while another thread changes them.
 #[derive(Debug)]
 pub(crate) struct ConfiguredLimits {
-    /// A limit is set, or calls carry marks: what a call has to do before its admission.
-    any: AtomicBool,
+    /// What a call has to do before its admission: [`LIMITS`], [`MARKS`] or both.
+    any: AtomicU8,
     timeout: AtomicU64,
     max_wait: AtomicU64,
     run_timeout: AtomicU64,
@@ -117,7 +117,7 @@ impl ConfiguredLimits {
     pub(crate) fn new(limits: TimeLimits, marks: bool) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
         let configured = Self {
-            any: AtomicBool::new(false),
+            any: AtomicU8::new(0),
             timeout: none(),
             max_wait: none(),
             run_timeout: none(),
@@ -132,14 +132,25 @@ impl ConfiguredLimits {
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
             .store(limits.run_timeout.0, Ordering::Relaxed);
-        self.any
-            .store(marks || limits != TimeLimits::NONE, Ordering::Relaxed);
+        let limits = if limits == TimeLimits::NONE {
+            0
+        } else {
+            LIMITS
+        };
+        let marks = if marks { MARKS } else { 0 };
+        self.any.store(limits | marks, Ordering::Relaxed);
     }
 
     /// Returns `true` if any limit is set, or calls carry marks.
     #[inline]
     pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
+        self.any.load(Ordering::Relaxed) != 0
+    }
+
+    /// Returns `true` if calls carry marks, and no limit is set.
+    #[inline]
+    pub(crate) fn only_marks(&self) -> bool {
+        self.any.load(Ordering::Relaxed) == MARKS
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.
@@ -277,6 +288,14 @@ impl Deadlines {
     /// start is not needed.
     // Not a variant: with one more, the drop of every call takes six instructions more.
     pub(crate) const MARKED: Self = Self::Requested(TimeLimits::NONE);
+
+    /// As [`MARKED`](Self::MARKED), for a call that is a sample.
+    pub(crate) const SAMPLED: Self = Self::Requested(TimeLimits::AS_CONFIGURED);
+
+    /// Returns `true` for [`SAMPLED`](Self::SAMPLED), of a call that was polled.
+    pub(crate) const fn is_sampled(&self) -> bool {
+        matches!(self, Self::Requested(limits) if limits.timeout.0 == Limit::AS_CONFIGURED.0)
+    }
 
     /// Returns `true` if the times of the call are needed.
     #[inline]

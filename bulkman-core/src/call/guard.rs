@@ -119,23 +119,29 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Decides about a call that found no permit: it waits, is rejected, or runs all the same if
     /// limits are only observed.
-    #[inline]
+    #[inline(always)]
     fn lack_permit(
         &mut self,
         full: bool,
         deadlines: &Deadlines,
     ) -> Result<Option<Admitted>, Rejection> {
-        if let Some(driver) = self.inner().limit.get() {
-            driver.record_lack_of_permit();
-            if driver.observes() {
-                return self.admit_without_permit(deadlines.may_wait());
-            }
+        if self.inner().limit.get().is_some() && self.runs_without_permit() {
+            return self.admit_without_permit(deadlines.may_wait());
         }
         if full {
             Err(self.reject_full())
         } else {
             Ok(None)
         }
+    }
+
+    /// Records that a permit is lacking. Returns `true` if the call runs all the same.
+    #[cold]
+    fn runs_without_permit(&self) -> bool {
+        self.inner().limit.get().is_some_and(|driver| {
+            driver.record_lack_of_permit();
+            driver.observes()
+        })
     }
 
     /// Step 3 for a call without a permit.

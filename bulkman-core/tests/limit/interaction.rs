@@ -240,3 +240,55 @@ fn clock_that_stands_still_decides_nothing() {
     assert_eq!(bulkhead.limit(), 4);
     assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
 }
+
+/// A clock that panics when it is told to.
+#[derive(Debug, Clone)]
+struct Clock {
+    runtime: bulkman_core::testing::ManualRuntime,
+    panics: Arc<AtomicBool>,
+}
+
+impl Runtime for Clock {
+    fn now(&self) -> std::time::Instant {
+        assert!(!self.panics.load(Ordering::Relaxed), "the clock panics");
+        self.runtime.now()
+    }
+
+    fn capabilities(&self) -> bulkman_core::runtime::RuntimeCapabilities {
+        bulkman_core::runtime::ClockOnly.capabilities()
+    }
+
+    fn sleep_until(&self, _deadline: std::time::Instant) -> bulkman_core::runtime::Sleep {
+        unreachable!("there are no timers")
+    }
+
+    fn spawn(&self, _task: bulkman_core::runtime::BoxFuture<'static, ()>) {
+        unreachable!("there are no tasks")
+    }
+
+    fn spawn_blocking(&self, _job: Box<dyn FnOnce() + Send>) {
+        unreachable!("there are no threads")
+    }
+}
+
+/// Fault A20
+#[test]
+fn clock_that_panics_at_the_end_of_a_call_costs_one_sample() {
+    let clock = Clock {
+        runtime: bulkman_core::testing::ManualRuntime::new(),
+        panics: Arc::new(AtomicBool::new(false)),
+    };
+    let config = BulkheadConfig::new("server")
+        .max_concurrent_calls(100)
+        .circuit_breaker_enabled(false)
+        .adaptive_limit(AdaptiveLimit::new());
+    let bulkhead = Bulkhead::new(config, clock.clone()).unwrap();
+    saturate(&bulkhead, &clock.runtime, 20 * MS, 5, Outcome::Success);
+    let permit = bulkhead.try_acquire().unwrap();
+    clock.panics.store(true, Ordering::Relaxed);
+    permit.succeed();
+    clock.panics.store(false, Ordering::Relaxed);
+    assert_eq!(bulkhead.stats().permits_in_use, 0);
+    saturate(&bulkhead, &clock.runtime, 20 * MS, 20, Outcome::Success);
+    assert!(bulkhead.limit() > 4);
+}

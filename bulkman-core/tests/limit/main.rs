@@ -3,5 +3,6 @@
 mod client;
 mod faults;
 mod interaction;
+mod model;
 mod observe;
 mod simulated;

@@ -51,7 +51,7 @@ impl Mark {
     }
 
     /// Returns a mark for a sampled call. The value is set once the call has started.
-    pub(super) const fn sample() -> Self {
+    pub(crate) const fn sample() -> Self {
         Self(ALWAYS | SAMPLED)
     }
 

@@ -28,6 +28,7 @@ use super::policy::WindowPolicy;
 use super::rule::LimitRule;
 use super::settings::LimitSettings;
 use super::status::LimitStatus;
+use crate::call::Outcome;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::broadcast::Broadcast;
 use crate::sync::{Mutex, lock};
@@ -214,6 +215,23 @@ impl LimitDriver {
         self.has_flag(ESTIMATES)
     }
 
+    /// Returns `true` if the call that starts as number `call` is a sample.
+    #[inline]
+    pub(crate) fn samples(&self, call: u64) -> bool {
+        self.sampler.samples(call)
+    }
+
+    /// Returns `true` if calls that are no samples carry a mark, too.
+    #[inline]
+    pub(crate) fn marks_every_call(&self) -> bool {
+        self.has_flag(ESTIMATES)
+    }
+
+    /// Returns the mark of a call that is no sample.
+    pub(crate) fn mark_unsampled(&self) -> Mark {
+        self.sampler.mark_unsampled()
+    }
+
     /// Returns the mark of a call that starts as number `call`.
     #[inline]
     pub(crate) fn mark(&self, call: u64) -> Mark {
@@ -344,6 +362,23 @@ impl LimitDriver {
             }
             _ => false,
         }
+    }
+
+    /// Returns `true` if this outcome of a call that did not time out is an overload.
+    pub(crate) fn is_overload(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Overloaded => true,
+            Outcome::Failure => self.has_flag(SHRINKS_ON_FAILURE),
+            Outcome::Success | Outcome::Ignored => false,
+        }
+    }
+
+    /// Records an overload of a call that carries no mark.
+    ///
+    /// When it started is not known. The quiet time after a reduction covers most calls that
+    /// started before. Returns `true` if the window may be complete.
+    pub(crate) fn record_unmarked_overload(&self, now: Instant) -> bool {
+        self.sampler.record_unmarked_overload(self.nanos(now))
     }
 
     /// Drops the window, because the circuit no longer admits all calls.

@@ -101,15 +101,25 @@ impl Sampler {
         }
     }
 
+    /// Returns `true` if the call that starts as number `call` is a sample.
+    #[inline]
+    pub(super) fn samples(&self, call: u64) -> bool {
+        let mask = self.every_call.sampling.load(Ordering::Relaxed) >> GENERATION_BITS;
+        call & mask == mask
+    }
+
+    /// Returns the mark of a call that is no sample.
+    pub(super) fn mark_unsampled(&self) -> Mark {
+        Mark::of_generation(self.every_call.sampling.load(Ordering::Relaxed) & GENERATION)
+    }
+
     /// Returns the mark of a call that starts as number `call`.
     #[inline]
     pub(super) fn mark(&self, call: u64) -> Mark {
-        let sampling = self.every_call.sampling.load(Ordering::Relaxed);
-        let mask = sampling >> GENERATION_BITS;
-        if call & mask == mask {
+        if self.samples(call) {
             Mark::sample()
         } else {
-            Mark::of_generation(sampling & GENERATION)
+            self.mark_unsampled()
         }
     }
 
@@ -171,6 +181,16 @@ impl Sampler {
             return false;
         }
         self.rare.overloads.fetch_add(calls, Ordering::AcqRel);
+        self.is_due(now)
+    }
+
+    /// Counts an overload of a call whose start is not known. Returns `true` if the window may be
+    /// complete.
+    pub(super) fn record_unmarked_overload(&self, now: u64) -> bool {
+        if now < self.quiet_until() || self.stride().is_none() {
+            return false;
+        }
+        self.rare.overloads.fetch_add(1, Ordering::AcqRel);
         self.is_due(now)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bulkman::adaptive::AdaptiveLimit;
 use bulkman::fleet::Fleet;
 use bulkman::metrics::MetricsPublisher;
 use bulkman::runtime::ClockOnly;
@@ -133,6 +134,45 @@ fn every_outcome_and_every_rejection_is_counted() {
     );
     // Nothing runs after the shutdown.
     assert_eq!(seen.value("bulkman_calls_running", &[]), 0.0);
+}
+
+#[test]
+fn limit_is_published_with_its_changes_by_cause() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let config = BulkheadConfig::new("api")
+        .max_concurrent_calls(50)
+        .circuit_breaker_enabled(false)
+        .adaptive_limit(AdaptiveLimit::new());
+    let bulkhead = manager.create_bulkhead(config).unwrap();
+    let seen = Recorded::new();
+    let metrics = MetricsPublisher::new(&manager);
+    for _ in 0..30 {
+        let running: Vec<_> = std::iter::from_fn(|| bulkhead.try_acquire().ok()).collect();
+        runtime.advance(SECOND / 50);
+        running.into_iter().for_each(|permit| permit.succeed());
+    }
+    bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+    seen.publish(&metrics);
+    let limit = bulkhead.snapshot().limit.unwrap();
+    assert!(limit.limit > 4);
+    assert_eq!(seen.value("bulkman_permits_limit", &[]), limit.limit as f64);
+    assert_eq!(seen.value("bulkman_limit_estimate", &[]), limit.estimate);
+    let baseline = limit.baseline.unwrap().as_secs_f64();
+    assert_eq!(seen.value("bulkman_limit_baseline_seconds", &[]), baseline);
+    let latency = limit.latency.unwrap().as_secs_f64();
+    assert_eq!(seen.value("bulkman_limit_latency_seconds", &[]), latency);
+    let growth = limit.recent.len() as f64;
+    let cause = [("cause", "growth")];
+    assert_eq!(seen.value("bulkman_limit_changes_total", &cause), growth);
+    assert_eq!(seen.value("bulkman_overloads_total", &[]), 1.0);
+    // Nothing is counted twice, and a removed bulkhead has no limit.
+    seen.publish(&metrics);
+    assert_eq!(seen.value("bulkman_limit_changes_total", &cause), growth);
+    assert!(manager.remove_bulkhead("api").is_some());
+    seen.publish(&metrics);
+    assert_eq!(seen.value("bulkman_limit_estimate", &[]), 0.0);
+    assert_eq!(seen.value("bulkman_permits_limit", &[]), 0.0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::ready;
 use std::time::Duration;
 
+use bulkman::adaptive::{AdaptiveLimit, Enforcement};
 use bulkman::bulkhead::BulkheadName;
 use bulkman::circuit_breaker::{
     CircuitState, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
@@ -60,6 +61,21 @@ fn every_configuration_round_trips() {
         .run_timeout(Duration::MAX)
         .circuit_breaker_enabled(false);
     round_trips(&full);
+    let every_setting = AdaptiveLimit::new()
+        .min(2)
+        .initial(3)
+        .tolerance(2.5)
+        .max_latency(Duration::from_millis(250))
+        .window(SECOND)
+        .samples(20)
+        .baseline_interval(None)
+        .shrink_on_failure(true)
+        .enforcement(Enforcement::Observe);
+    for adaptive in [AdaptiveLimit::new(), every_setting] {
+        round_trips(&adaptive);
+        round_trips(&full.clone().adaptive_limit(adaptive));
+    }
+    round_trips(&full.clone().enforcement(Enforcement::Observe));
     round_trips(
         &ManagerConfig::new()
             .bulkhead(BulkheadConfig::new("a.b"))
@@ -459,6 +475,46 @@ fn yaml_and_json_errors_name_the_line() {
 }
 
 #[test]
+fn adaptive_limit_is_a_switch_or_a_table() {
+    let read = |text: &str| {
+        let read = toml::from_str::<BulkheadConfig>(&format!("name = 'a'\n{text}"));
+        read.map(|config| config.resolve().adaptive_limit)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(read("adaptive_limit = false"), Ok(None));
+    assert_eq!(
+        read("adaptive_limit = true"),
+        Ok(Some(AdaptiveLimit::new()))
+    );
+    let table = "adaptive_limit = { min = 2, max_latency = '500ms', baseline_interval = 'none' }";
+    let expected = AdaptiveLimit::new()
+        .min(2)
+        .max_latency(Duration::from_millis(500))
+        .baseline_interval(None);
+    assert_eq!(read(table), Ok(Some(expected)));
+    for (text, message) in [
+        ("adaptive_limit = 7", "true, false, or a table"),
+        (
+            "adaptive_limit = { tolerance = 0.5 }",
+            "`adaptive_limit.tolerance` is 0.5, must be 1.05 to 10",
+        ),
+        (
+            "adaptive_limit = { min = 50 }",
+            "`adaptive_limit.min` is 50, must be 1 to the maximum",
+        ),
+        ("enforcement = 'maybe'", "unknown variant `maybe`"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+    let yaml = "name: a\nadaptive_limit: true\nenforcement: observe";
+    let config: BulkheadConfig = serde_yaml_ng::from_str(yaml).unwrap();
+    let resolved = config.resolve();
+    assert_eq!(resolved.adaptive_limit, Some(AdaptiveLimit::new()));
+    assert_eq!(resolved.enforcement, Enforcement::Observe);
+}
+
+#[test]
 fn every_type_rejects_unknown_fields() {
     fn rejects_unknown<T: DeserializeOwned + Debug>(right: &str, unknown: &str) {
         toml::from_str::<T>(right).unwrap_or_else(|error| panic!("{error}\n{right}"));
@@ -472,6 +528,11 @@ fn every_type_rejects_unknown_fields() {
         "name = 'a'\n[circuit_breaker]",
         "name = 'a'\n[circuit_breaker]\nunkown = 1",
     );
+    rejects_unknown::<BulkheadConfig>(
+        "name = 'a'\n[adaptive_limit]",
+        "name = 'a'\n[adaptive_limit]\nunkown = 1",
+    );
+    rejects_unknown::<AdaptiveLimit>("", "unkown = 1");
     rejects_unknown::<CircuitBreakerConfig>("", "unkown = 1");
     for (setting, fields) in [
         ("sliding_window", "count = 10"),

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bulkman::adaptive::AdaptiveLimit;
 use bulkman::fleet::Fleet;
 use bulkman::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman::store::{Fault, FaultStore};
@@ -375,6 +376,34 @@ fn transitions_are_info_events_and_openings_are_warnings() {
     );
     // Spans and rejections are below this level.
     assert!(recorded.spans("call").is_empty() && recorded.events("call rejected").is_empty());
+}
+
+#[test]
+fn limit_events_name_the_cause_and_the_minimum_is_information() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("api")
+        .circuit_breaker_enabled(false)
+        .adaptive_limit(AdaptiveLimit::new());
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let ((), recorded) = record_events(Level::DEBUG, || {
+        for outcome in [Outcome::Success, Outcome::Overloaded] {
+            for _ in 0..100 {
+                let running: Vec<_> = std::iter::from_fn(|| bulkhead.try_acquire().ok()).collect();
+                runtime.advance(SECOND / 50);
+                running.into_iter().for_each(|it| it.record(outcome));
+            }
+        }
+    });
+    let grown = &recorded.events("limit changed")[0];
+    assert_eq!((&*grown["level"], &*grown["bulkhead"]), ("DEBUG", "api"));
+    assert_eq!((&*grown["from"], &*grown["to"]), ("4", "6"));
+    assert_eq!(grown["cause"], "growth");
+    assert!(grown.contains_key("latency") && grown.contains_key("throughput"));
+    let [reached] = &recorded.events("limit reached its minimum")[..] else {
+        panic!("{recorded:?}")
+    };
+    assert_eq!((&*reached["level"], &*reached["to"]), ("INFO", "1"));
+    assert_eq!(reached["cause"], "no_reply");
 }
 
 #[test]

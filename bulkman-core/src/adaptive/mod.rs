@@ -54,8 +54,6 @@ pub use change::{LimitChange, LimitChanges, LimitEvent};
 pub use collector::WindowCollector;
 pub use config::AdaptiveLimit;
 pub use controller::{Decision, LimitController};
-#[cfg(feature = "metrics")]
-pub(crate) use driver::LimitCounts;
 pub(crate) use driver::{DriverConfig, LimitDecision, LimitDriver, LimitOutcome, Mark};
 pub use enforcement::Enforcement;
 pub use policy::WindowPolicy;

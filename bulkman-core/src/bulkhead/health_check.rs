@@ -139,6 +139,7 @@ impl Bulkhead {
             });
         };
         let checks: &HealthChecks = inner
+            .optional_parts()
             .health_checks
             .get_or_init(|| HealthChecks::new(circuit, &inner.ended));
         let handle = HealthCheck {

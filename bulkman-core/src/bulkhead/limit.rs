@@ -9,17 +9,17 @@ use crate::call::deadlines::Deadlines;
 use crate::call::options::CallClass;
 use crate::call::outcome::Outcome;
 use crate::call::run::End;
-use crate::circuit_breaker::{CircuitState, Ticket, Transition};
+use crate::circuit_breaker::{Ticket, Transition};
 use crate::sync::unwind::catch;
 
 impl Inner {
     /// Returns whether a call without limits of time is to carry a mark, before its admission.
     ///
-    /// Most calls are no samples and carry none. Their end is that of a bulkhead without an adaptive
-    /// limit.
+    /// Most calls are no samples and carry none. Their end is that of a bulkhead without an
+    /// adaptive limit.
     #[inline]
     pub(crate) fn marked(&self, class: CallClass) -> Option<Deadlines> {
-        let driver = self.limit.get()?;
+        let driver = self.driver()?;
         if driver.samples(self.counters.started()) && class.is_sampled() {
             Some(Deadlines::SAMPLED)
         } else if driver.marks_every_call() || !class.is_sampled() {
@@ -61,7 +61,7 @@ impl Inner {
 
     /// Adds its start to the mark of a call that is a sample.
     pub(crate) fn start_sample(&self, admitted: Admitted, started: Option<Instant>) -> Admitted {
-        match (admitted.mark(), started, self.limit.get()) {
+        match (admitted.mark(), started, self.driver()) {
             (Some(mark), Some(started), Some(driver)) if mark.is_sampled() => {
                 let in_flight = self.queue.in_use() + driver.without_permit();
                 admitted.with_mark(driver.start_sample(mark, started, in_flight))
@@ -72,7 +72,7 @@ impl Inner {
 
     /// Starts a call that found no permit. Returns `false` if the bulkhead is shut down.
     pub(crate) fn start_without_permit(&self, may_wait: bool) -> bool {
-        let Some(driver) = self.limit.get() else {
+        let Some(driver) = self.driver() else {
             return false;
         };
         let capacity = self.queue.limits().queue_capacity;
@@ -176,7 +176,7 @@ impl Inner {
         started: Option<Instant>,
     ) {
         let ended = ReleaseMarkedOnDrop(self, mark, counted);
-        let driver = self.limit.get();
+        let driver = self.driver();
         let meaning = driver.map_or(LimitOutcome::Nothing, |driver| {
             driver.outcome_of(mark, meaning, failed)
         });
@@ -246,41 +246,40 @@ impl Inner {
 
     /// Follows a transition of the circuit: slow start when it admits all calls again.
     pub(super) fn follow_circuit(&self, transition: &Transition) {
-        let Some(driver) = self.limit.get() else {
+        let Some(driver) = self.driver() else {
             return;
         };
-        let admits_all = |state: CircuitState| state.admits_all();
-        match (admits_all(transition.from), admits_all(transition.to)) {
-            (true, false) => driver.suspend(transition.at),
-            (false, true) => {
-                if let Some(decision) = driver.resume(transition.at) {
-                    self.apply_decision(driver, &decision);
-                }
-            }
-            _ => {}
+        let admits_all = transition.to.admits_all();
+        if admits_all != transition.from.admits_all() {
+            self.follow_admission(driver, admits_all, transition.at);
+        }
+    }
+
+    /// Starts or ends sampling, when the circuit begins or ceases to admit all calls.
+    pub(super) fn follow_admission(&self, driver: &LimitDriver, admits_all: bool, now: Instant) {
+        if !admits_all {
+            driver.suspend(now);
+        } else if let Some(decision) = driver.resume(now) {
+            self.apply_decision(driver, &decision);
         }
     }
 
     /// Returns the driver of the limit, if it is adapted.
     pub(crate) fn adaptive(&self) -> Option<&LimitDriver> {
-        self.limit
-            .get()
-            .map(|driver| &**driver)
-            .filter(|driver| driver.is_adaptive())
+        self.driver().filter(|driver| driver.is_adaptive())
     }
 
     /// Returns what a snapshot shows of the limit.
     pub(super) fn limit_status(&self) -> Option<LimitStatus> {
         let limit = self.queue.limits().permits;
-        self.limit.get()?.status(limit, self.runtime.now())
+        self.driver()?.status(limit, self.runtime.now())
     }
 
     /// Returns `true` if the bulkhead is shut down and no call runs.
     pub(crate) fn is_drained(&self) -> bool {
         self.queue.is_drained()
             && self
-                .limit
-                .get()
+                .driver()
                 .is_none_or(|driver| driver.without_permit() == 0)
     }
 }
@@ -300,7 +299,7 @@ impl Drop for ReleaseMarkedOnDrop<'_> {
     fn drop(&mut self) {
         let Self(inner, mark, outcome) = self;
         inner.counters.end(*outcome);
-        if let Some(driver) = inner.limit.get() {
+        if let Some(driver) = inner.driver() {
             driver.release_virtual_permit(*mark);
             if mark.lacks_permit() {
                 if driver.end_without_permit() {

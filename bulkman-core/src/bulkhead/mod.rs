@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use self::config::{BulkheadConfig, ResolvedBulkheadConfig};
 pub use self::health_check::HealthCheck;
 pub(crate) use self::shared::Inner;
+use self::shared::OptionalParts;
 pub use self::state::BulkheadState;
 use self::stats::Counters;
 pub use self::stats::{BulkheadStats, Rejections};
@@ -179,15 +180,19 @@ impl Bulkhead {
             .transpose()?;
         let (permits, capacity, order) = config.limits();
         let driver = config.driver();
-        let limit = OnceLock::new();
-        if driver.is_needed() {
+        let driver = driver.is_needed().then(|| {
             let suspended = circuit.as_ref().is_some_and(|it| !it.admits_all());
-            let driver = LimitDriver::new(driver, suspended, runtime.now());
-            let _ = limit.set(Box::new(driver));
-        }
-        let permits = limit
-            .get()
-            .map_or(permits, |driver| driver.permits_in_force());
+            LimitDriver::new(driver, suspended, runtime.now())
+        });
+        let permits = driver
+            .as_ref()
+            .map_or(permits, LimitDriver::permits_in_force);
+        let optional = driver.map(|driver| {
+            Box::new(OptionalParts {
+                driver: OnceLock::from(driver),
+                ..OptionalParts::default()
+            })
+        });
         let inner = Arc::new(Inner {
             queue: WaitQueue::new(permits, capacity, order),
             counters: Counters::default(),
@@ -199,9 +204,7 @@ impl Bulkhead {
             ended: Arc::default(),
             #[cfg(feature = "metrics")]
             meter: crate::metrics::Meter::default(),
-            limit,
-            fleet: OnceLock::new(),
-            health_checks: OnceLock::new(),
+            optional: optional.map_or_else(OnceLock::new, OnceLock::from),
             config: Mutex::new((0, config)),
         });
         if let Some(circuit) = &inner.circuit {
@@ -435,8 +438,7 @@ impl Bulkhead {
     /// ```
     pub fn limit_changes(&self) -> LimitChanges {
         self.inner
-            .limit
-            .get()
+            .driver()
             .map_or_else(LimitChanges::ended, |driver| driver.changes())
     }
 
@@ -479,7 +481,11 @@ impl Bulkhead {
         }
         let fleet = Fleet::new(store, Arc::clone(&self.inner.runtime))?;
         fleet.attach(self)?;
-        self.inner.fleet.set(fleet).map_err(|_| taken())
+        self.inner
+            .optional_parts()
+            .fleet
+            .set(fleet)
+            .map_err(|_| taken())
     }
 
     /// Returns the fleet created by [`share_through`](Self::share_through).
@@ -497,7 +503,7 @@ impl Bulkhead {
     /// ```
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
-        self.inner.fleet.get()
+        self.inner.optional.get()?.fleet.get()
     }
 
     #[inline]

@@ -35,16 +35,33 @@ pub(crate) struct Inner {
     pub(crate) ended: Arc<WakerSet>,
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
-    /// The limit, if it adapts or is observed.
-    pub(crate) limit: OnceLock<Box<LimitDriver>>,
-    /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
-    pub(super) fleet: OnceLock<Fleet>,
-    pub(super) health_checks: OnceLock<Box<HealthChecks>>,
+    pub(super) optional: OnceLock<Box<OptionalParts>>,
     /// The number of changes, and the current configuration.
     pub(super) config: Mutex<(u64, BulkheadConfig)>,
 }
 
+/// What few bulkheads have.
+#[derive(Default)]
+pub(super) struct OptionalParts {
+    /// The limit, if it adapts or is observed.
+    pub(super) driver: OnceLock<LimitDriver>,
+    /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
+    pub(super) fleet: OnceLock<Fleet>,
+    pub(super) health_checks: OnceLock<Box<HealthChecks>>,
+}
+
 impl Inner {
+    /// Returns the driver of the limit, if it adapts or is observed, or was before.
+    #[inline]
+    pub(crate) fn driver(&self) -> Option<&LimitDriver> {
+        self.optional.get()?.driver.get()
+    }
+
+    /// Returns the parts that few bulkheads have, and creates them.
+    pub(super) fn optional_parts(&self) -> &OptionalParts {
+        self.optional.get_or_init(Box::default)
+    }
+
     /// Steps 5 and 6 of a call: records its outcome and releases its permit.
     #[inline]
     pub(crate) fn finish(&self, admitted: Admitted, outcome: Outcome, ran: Option<Duration>) {
@@ -71,7 +88,7 @@ impl Inner {
         let ended = ReleaseOnDrop(self, Some(outcome));
         circuit.record(ticket, outcome, ran);
         drop(ended);
-        if outcome != Outcome::Success && self.limit.get().is_some() {
+        if outcome != Outcome::Success && self.driver().is_some() {
             self.record_unmarked_failure(outcome);
         }
     }
@@ -80,7 +97,7 @@ impl Inner {
     fn finish_without_circuit(&self, outcome: Outcome) {
         self.counters.end(Some(outcome));
         self.release();
-        if self.limit.get().is_some() {
+        if self.driver().is_some() {
             self.record_unmarked_failure(outcome);
         }
     }
@@ -107,8 +124,7 @@ impl Inner {
             .set(TimeLimits::of(config), config.has_adaptive_limit());
         let (permits, capacity, order) = config.limits();
         let in_force = || {
-            self.limit
-                .get()
+            self.driver()
                 .map_or(permits, |driver| driver.permits_in_force())
         };
         self.queue
@@ -121,18 +137,28 @@ impl Inner {
 
     /// Applies the settings of the limit, and returns the driver if the limit changed.
     fn apply_limit(&self, config: DriverConfig<'_>) -> Option<&LimitDriver> {
-        let driver = match self.limit.get() {
+        let driver = match self.driver() {
             Some(driver) => driver,
             None if config.is_needed() => {
-                let suspended = self.circuit.as_ref().is_some_and(|it| !it.admits_all());
-                let driver = LimitDriver::new(config, suspended, self.runtime.now());
-                self.limit.get_or_init(|| Box::new(driver))
+                let suspended = self.rejects_some();
+                let new = LimitDriver::new(config, suspended, self.runtime.now());
+                let driver = self.optional_parts().driver.get_or_init(|| new);
+                // A transition before the driver could be found had no effect on it.
+                if self.rejects_some() != suspended {
+                    self.follow_admission(driver, suspended, self.runtime.now());
+                }
+                driver
             }
             None => return None,
         };
         driver
             .reconfigure(config, self.runtime.now())
             .then_some(driver)
+    }
+
+    /// Returns `true` if there is a circuit that does not admit all calls.
+    fn rejects_some(&self) -> bool {
+        self.circuit.as_ref().is_some_and(|it| !it.admits_all())
     }
 
     /// Step 6 of a call: releases the permit to the next waiter.

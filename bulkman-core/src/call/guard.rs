@@ -125,7 +125,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         full: bool,
         deadlines: &Deadlines,
     ) -> Result<Option<Admitted>, Rejection> {
-        if self.inner().limit.get().is_some() && self.runs_without_permit() {
+        if self.inner().driver().is_some() && self.runs_without_permit() {
             return self.admit_without_permit(deadlines.may_wait());
         }
         if full {
@@ -138,7 +138,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     /// Records that a permit is lacking. Returns `true` if the call runs all the same.
     #[cold]
     fn runs_without_permit(&self) -> bool {
-        self.inner().limit.get().is_some_and(|driver| {
+        self.inner().driver().is_some_and(|driver| {
             driver.record_lack_of_permit();
             driver.observes()
         })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::metrics::{Histogram, SharedString, counter, gauge, histogram};
 
 use super::names;
-use crate::adaptive::{LimitChangeCause, LimitCounts};
+use crate::adaptive::LimitChangeCause;
 use crate::bulkhead::stats::{Event, Reading};
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::circuit_breaker::CircuitState;
@@ -36,7 +36,6 @@ pub(crate) struct Histograms {
 struct Published {
     calls: Reading,
     transitions: [u64; STATES.len()],
-    limit: LimitCounts,
 }
 
 const STATES: [CircuitState; 6] = [
@@ -127,7 +126,7 @@ pub(super) fn zero_gauges(name: &BulkheadName) {
 
 /// Sets the gauges of the limit of a removed bulkhead to zero, if it has published them.
 fn zero_limit_gauges(bulkhead: &Bulkhead) {
-    if bulkhead.inner().limit.get().is_some() {
+    if bulkhead.inner().driver().is_some() {
         let label = label(bulkhead.name());
         for name in [
             names::LIMIT_ESTIMATE,
@@ -150,18 +149,13 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
                 .transitions
                 .each_ref()
                 .map(|count| count.load(Ordering::Relaxed)),
-            limit: inner
-                .limit
-                .get()
-                .map(|driver| driver.counts())
-                .unwrap_or_default(),
         };
         let before = published.replace(now).unwrap_or_default();
         let entered = |index: usize| now.transitions[index] - before.transitions[index];
         (
             now.calls.since(&before.calls),
             std::array::from_fn::<_, { STATES.len() }, _>(entered),
-            now.limit.since(&before.limit),
+            inner.driver().map(|driver| driver.unpublished_counts()),
         )
     };
 
@@ -174,7 +168,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     count(names::TIMEOUTS, calls.event(Event::TimedOutRunning));
     count(names::PANICS, calls.event(Event::Panicked));
     count(names::OVERLOADS, calls.event(Event::Overloaded));
-    if inner.limit.get().is_some() {
+    if let Some(limit) = limit {
         count(names::WOULD_WAIT, limit.would_wait);
         count(names::WOULD_REJECT, limit.would_reject);
         for (cause, by) in LimitChangeCause::ALL.into_iter().zip(limit.changes) {

@@ -52,6 +52,9 @@ pub(crate) struct LimitDriver {
     changes_by_cause: [AtomicU64; LimitChangeCause::ALL.len()],
     changes: Arc<Broadcast<LimitChange>>,
     decider: Mutex<Decider>,
+    /// The counts that were recorded already.
+    #[cfg(feature = "metrics")]
+    published: Mutex<LimitCounts>,
 }
 
 /// The settings of a driver.
@@ -95,7 +98,7 @@ pub(crate) struct LimitCounts {
 
 #[cfg(feature = "metrics")]
 impl LimitCounts {
-    pub(crate) fn since(&self, before: &Self) -> Self {
+    fn since(&self, before: &Self) -> Self {
         Self {
             changes: std::array::from_fn(|i| self.changes[i] - before.changes[i]),
             would_wait: self.would_wait - before.would_wait,
@@ -136,6 +139,8 @@ impl LimitDriver {
             changes_by_cause: std::array::from_fn(|_| AtomicU64::new(0)),
             changes: Arc::new(Broadcast::new(CHANGES_KEPT, HISTORY)),
             decider: Mutex::new(Decider::new(suspended)),
+            #[cfg(feature = "metrics")]
+            published: Mutex::new(LimitCounts::default()),
         };
         driver.reconfigure(config, now);
         driver
@@ -390,14 +395,17 @@ impl LimitDriver {
         self.open(&mut decider, nanos, nanos, Some(nanos), None);
     }
 
-    /// Returns the number of changes by cause, and of calls that a limit would have affected.
+    /// Returns what was counted since the last call of this method.
     #[cfg(feature = "metrics")]
-    pub(crate) fn counts(&self) -> LimitCounts {
-        LimitCounts {
+    pub(crate) fn unpublished_counts(&self) -> LimitCounts {
+        let mut published = lock(&self.published);
+        // Read under the lock: of two publishers, the later one has the later reading.
+        let now = LimitCounts {
             changes: std::array::from_fn(|i| self.changes_by_cause[i].load(Ordering::Relaxed)),
             would_wait: self.would_wait.load(Ordering::Relaxed),
             would_reject: self.would_reject.load(Ordering::Relaxed),
-        }
+        };
+        now.since(&std::mem::replace(&mut *published, now))
     }
 
     /// Returns the state for a snapshot; `limit` is the number of permits of the queue.

@@ -86,8 +86,8 @@ async fn times_out(runtime: impl Runtime) {
     ));
     assert!(queued.queued >= SOON, "{:?}", queued.queued);
     drop(permit);
-    // On a busy machine the thread may start later than the timeout. Then the closure never runs, and
-    // another attempt is made.
+    // On a busy machine the thread may start later than the timeout. Then the closure never runs,
+    // and another attempt is made.
     let end = loop {
         let (end, ended) = channel::<()>();
         let blocked = bulkhead

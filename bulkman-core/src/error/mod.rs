@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+#[cfg(feature = "tower")]
 pub(crate) use self::boxed::find_rejection;
 pub use self::boxed::{BoxError, BoxedError};
 pub use self::circuit_open::CircuitOpen;

@@ -38,7 +38,7 @@
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CircuitCounts {
-    /// The number of outcomes in the window, without ignored ones.
+    /// The number of outcomes in the window, without those that the circuit ignores.
     pub calls: u64,
     /// The number of successes.
     pub successes: u64,

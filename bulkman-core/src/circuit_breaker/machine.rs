@@ -206,8 +206,8 @@ impl Machine {
         }
         let failed = match outcome {
             Outcome::Success => false,
-            Outcome::Failure | Outcome::Overloaded => true,
-            Outcome::Ignored => {
+            Outcome::Failure => true,
+            Outcome::Ignored | Outcome::Overloaded => {
                 self.release_probe(probe);
                 return Recorded::Done;
             }

@@ -103,7 +103,8 @@ use crate::runtime::Runtime;
 /// * The dependency is a resource of this process, such as a lock or a pool. It does not recover
 ///   when calls stop, and a bulkhead is enough to bound it.
 /// * A failure does not predict the next one, as with invalid input. Record such outcomes as
-///   [`Ignored`](Outcome::Ignored).
+///   [`Ignored`](Outcome::Ignored), and requests for less load as
+///   [`Overloaded`](Outcome::Overloaded): both count for no rule.
 /// * One name stands for many independent parts, such as shards or tenants. Use one circuit breaker
 ///   for each; otherwise one failing part isolates all of them.
 ///
@@ -336,7 +337,8 @@ impl CircuitBreaker {
         self.0.affects_state(ticket, outcome, ran)
     }
 
-    /// Records the outcome of an admitted call. An ignored one releases its probe slot.
+    /// Records the outcome of an admitted call. One that does not
+    /// count releases its probe slot.
     #[inline]
     pub(crate) fn record(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) {
         self.0.record(ticket, outcome, ran, None);

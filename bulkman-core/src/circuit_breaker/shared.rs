@@ -375,14 +375,13 @@ impl Shared {
         now: Option<Instant>,
     ) {
         let state = self.load_state();
-        let nothing_to_record = outcome == Outcome::Ignored && ticket.probe.is_none();
+        let nothing_to_record = !outcome.counts_for_circuit() && ticket.probe.is_none();
         if nothing_to_record || state.state() == CircuitState::Disabled {
             return;
         }
         let generation = ticket.state.generation();
         // A failure may open the circuit. A success that does is rare enough to be retried.
-        let failed = matches!(outcome, Outcome::Failure | Outcome::Overloaded);
-        let timed = state.needs_clock() || failed;
+        let timed = state.needs_clock() || outcome == Outcome::Failure;
         let _release = ticket.probe.map(|probe| ReleaseOnPanic {
             shared: self,
             generation,

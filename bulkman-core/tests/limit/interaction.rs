@@ -91,16 +91,54 @@ fn disabling_a_closed_circuit_keeps_the_limit() {
     assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
 }
 
+/// The circuit ignores it with an adaptive limit, without one, and in a call that is a sample.
 #[test]
-fn overloaded_is_a_failure_for_circuit_and_statistics() {
-    let config = BulkheadConfig::new("server").failure_threshold(2);
-    let (bulkhead, _runtime) = with_runtime(config);
-    for _ in 0..2 {
-        bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+fn overloaded_is_ignored_by_the_circuit_and_counts_as_failed() {
+    let fixed = BulkheadConfig::new("server").failure_threshold(2);
+    let adaptive = fixed.clone().adaptive_limit(AdaptiveLimit::new());
+    let timed = fixed.clone().run_timeout(MS);
+    for config in [fixed, adaptive, timed] {
+        let (bulkhead, _runtime) = with_runtime(config);
+        let circuit = bulkhead.circuit_breaker().unwrap();
+        for _ in 0..4 {
+            bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+            let overloaded = || Ok::<_, ()>(429);
+            let call = bulkhead.call().classify(|_: &_| Outcome::Overloaded);
+            assert_eq!(call.execute_sync(overloaded), Ok(429));
+        }
+        let stats = bulkhead.stats();
+        assert_eq!(
+            (stats.failed, stats.overloaded, stats.successful),
+            (8, 8, 0)
+        );
+        let counts = circuit.snapshot().counts;
+        assert_eq!((counts.calls, counts.consecutive_failures), (0, 0));
+        assert!(circuit.is_closed());
     }
-    let stats = bulkhead.stats();
-    assert_eq!((stats.failed, stats.overloaded), (2, 2));
-    assert!(bulkhead.circuit_breaker().unwrap().is_open());
+}
+
+/// An overload between two failures does not reset their number either.
+#[test]
+fn overloaded_probe_releases_its_slot_without_a_decision() {
+    let config = BulkheadConfig::new("server")
+        .failure_threshold(2)
+        .success_threshold(1)
+        .adaptive_limit(AdaptiveLimit::new());
+    let (bulkhead, _runtime) = with_runtime(config);
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    bulkhead.try_acquire().unwrap().fail();
+    bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+    assert_eq!(circuit.snapshot().counts.consecutive_failures, 1);
+    bulkhead.try_acquire().unwrap().fail();
+    assert!(circuit.is_open());
+    circuit.half_open();
+    for _ in 0..5 {
+        bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+        assert!(circuit.is_half_open());
+    }
+    assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
+    bulkhead.try_acquire().unwrap().succeed();
+    assert!(circuit.is_closed());
 }
 
 #[test]

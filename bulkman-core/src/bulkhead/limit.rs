@@ -18,14 +18,16 @@ impl Inner {
     /// Most calls are no samples and carry none. Their end is that of a bulkhead without an
     /// adaptive limit.
     #[inline]
-    pub(crate) fn marked(&self, class: CallClass) -> Option<Deadlines> {
-        let driver = self.driver()?;
-        if driver.samples(self.counters.started()) && class.is_sampled() {
-            Some(Deadlines::SAMPLED)
-        } else if driver.marks_every_call() || !class.is_sampled() {
-            Some(Deadlines::MARKED)
+    pub(crate) fn marked(&self, class: CallClass) -> Deadlines {
+        let Some(driver) = self.driver() else {
+            return Deadlines::Untracked;
+        };
+        if driver.samples(self.counters.started()) && class.is_sampled {
+            Deadlines::SAMPLED
+        } else if driver.marks_every_call() || !class.is_sampled {
+            Deadlines::MARKED
         } else {
-            None
+            Deadlines::Untracked
         }
     }
 
@@ -40,7 +42,7 @@ impl Inner {
             return admitted;
         };
         let before = admitted.mark();
-        let mut mark = if !class.is_sampled() || admitted.ticket.is_some_and(Ticket::is_probe) {
+        let mut mark = if !class.is_sampled || admitted.ticket.is_some_and(Ticket::is_probe) {
             Mark::UNCOUNTED
         } else if deadlines.is_sampled() {
             Mark::sample()

@@ -197,7 +197,7 @@ impl Bulkhead {
             queue: WaitQueue::new(permits, capacity, order),
             counters: Counters::default(),
             circuit,
-            limits: ConfiguredLimits::new(TimeLimits::of(&config), config.has_adaptive_limit()),
+            limits: ConfiguredLimits::new(TimeLimits::of(&config), config.driver().is_needed()),
             capabilities,
             runtime,
             name,

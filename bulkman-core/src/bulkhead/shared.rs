@@ -85,10 +85,27 @@ impl Inner {
         outcome: Outcome,
         ran: Option<Duration>,
     ) {
-        let ended = ReleaseOnDrop(self, Some(outcome));
-        circuit.record(ticket, outcome, ran);
-        drop(ended);
-        if outcome != Outcome::Success && self.driver().is_some() {
+        if outcome != Outcome::Success {
+            self.fail_with_circuit(circuit, ticket, outcome, ran);
+            return;
+        }
+        let _ended = ReleaseOnDrop(self, Some(Outcome::Success));
+        circuit.record(ticket, Outcome::Success, ran);
+    }
+
+    #[inline(never)]
+    fn fail_with_circuit(
+        &self,
+        circuit: &CircuitBreaker,
+        ticket: Ticket,
+        outcome: Outcome,
+        ran: Option<Duration>,
+    ) {
+        {
+            let _ended = ReleaseOnDrop(self, Some(outcome));
+            circuit.record(ticket, outcome, ran);
+        }
+        if self.driver().is_some() {
             self.record_unmarked_failure(outcome);
         }
     }
@@ -121,7 +138,7 @@ impl Inner {
         }
         let changed = self.apply_limit(config.driver());
         self.limits
-            .set(TimeLimits::of(config), config.has_adaptive_limit());
+            .set(TimeLimits::of(config), config.driver().is_needed());
         let (permits, capacity, order) = config.limits();
         let in_force = || {
             self.driver()

@@ -48,7 +48,6 @@ pub(crate) fn block_on_admission(
         return Ok(admitted);
     }
     wait_for_permit(guard, class, deadlines, &waker())?;
-    begin_marked_again(guard.inner(), class, deadlines);
     let admitted = guard.admit()?;
     Ok(start_run(guard, admitted, true, class, deadlines))
 }
@@ -65,26 +64,46 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
 ) -> Result<Option<Admitted>, Rejection> {
     guard.observe();
     if deadlines.is_tracked() || guard.inner().limits.any() {
-        begin_deadlines(guard.inner(), class, deadlines, timers)?;
+        return try_tracked_admission(guard, class, deadlines, timers);
     }
-    let Some(admitted) = guard.try_admit(deadlines)? else {
+    let Some(admitted) = guard.try_admit(CallGuard::wait_or_reject)? else {
         return Ok(None);
     };
     Ok(Some(start_run(guard, admitted, false, class, deadlines)))
 }
 
-/// Resolves the limits of the call and reads the clock.
+/// As [`try_admission`], for a call with limits of time, or of a bulkhead whose limit adapts or is
+/// observed. Out of line, so that other calls do not pay for it.
 #[inline(never)]
+fn try_tracked_admission<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    class: CallClass,
+    deadlines: &mut Deadlines,
+    timers: bool,
+) -> Result<Option<Admitted>, Rejection> {
+    begin_deadlines(guard.inner(), class, deadlines, timers)?;
+    let may_wait = deadlines.may_wait();
+    match guard.try_admit(|guard, full| guard.lack_permit(full, may_wait))? {
+        Some(admitted) => Ok(Some(start_run(guard, admitted, false, class, deadlines))),
+        None => {
+            if !deadlines.is_tracked() {
+                // Whether it is a sample is decided after the wait.
+                *deadlines = Deadlines::MARKED;
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Resolves the limits of the call and reads the clock.
 fn begin_deadlines(
     inner: &Inner,
     class: CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<(), Rejection> {
-    if !deadlines.is_tracked() && inner.limits.only_marks() {
-        if let Some(marked) = inner.marked(class) {
-            *deadlines = marked;
-        }
+    if !deadlines.is_tracked() && !inner.limits.has_times() {
+        *deadlines = inner.marked(class);
         return Ok(());
     }
     let limits = deadlines.limits(&inner.limits);
@@ -97,22 +116,6 @@ fn begin_deadlines(
     Ok(())
 }
 
-/// Decides again whether a call that has waited carries a mark. Calls that wait at the same time
-/// would all have the same result otherwise.
-#[inline]
-fn begin_marked_again(inner: &Inner, class: CallClass, deadlines: &mut Deadlines) {
-    #[cold]
-    fn begin(inner: &Inner, class: CallClass, deadlines: &mut Deadlines) {
-        if !deadlines.has_times() {
-            *deadlines = inner.marked(class).unwrap_or(Deadlines::Untracked);
-        }
-    }
-
-    if inner.limits.only_marks() {
-        begin(inner, class, deadlines);
-    }
-}
-
 /// Polls steps 2 and 3 of a call that has to wait.
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
@@ -122,7 +125,6 @@ fn poll_queue<H: Borrow<Bulkhead>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     ready!(poll_permit(guard, class, deadlines, cx))?;
-    begin_marked_again(guard.inner(), class, deadlines);
     let admitted = guard.admit()?;
     Poll::Ready(Ok(start_run(guard, admitted, true, class, deadlines)))
 }
@@ -139,7 +141,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
         if !deadlines.may_wait() {
             return Poll::Ready(Err(guard.reject_full()));
         }
-        if guard.enqueue(class.priority(), deadlines.queue_deadline(), cx.waker())? {
+        if guard.enqueue(class.priority, deadlines.queue_deadline(), cx.waker())? {
             return Poll::Ready(Ok(()));
         }
     }
@@ -177,7 +179,7 @@ fn wait_for_permit(
         return Err(guard.reject_full());
     }
     let deadline = deadlines.queue_deadline();
-    if guard.enqueue(class.priority(), deadline, waker)? {
+    if guard.enqueue(class.priority, deadline, waker)? {
         return Ok(());
     }
     let Some(key) = guard.queue_key() else {
@@ -221,6 +223,10 @@ fn start_tracked_run<H: Borrow<Bulkhead>>(
     class: CallClass,
     deadlines: &mut Deadlines,
 ) -> Admitted {
+    if waited && !deadlines.has_times() {
+        // Decided again: calls that wait at the same time would all have the same result.
+        *deadlines = guard.inner().marked(class);
+    }
     let admitted = guard.inner().mark(admitted, class, deadlines);
     if !admitted.needs_start() && !deadlines.has_times() {
         return admitted;

@@ -100,7 +100,7 @@ impl TimeLimits {
 
 /// A limit of time is set.
 const LIMITS: u8 = 1;
-/// Calls carry marks for an adaptive limit.
+/// The limit adapts or is observed, so that calls may carry marks.
 const MARKS: u8 = 1 << 1;
 
 /// The configured limits. They can be read while another thread changes them.
@@ -126,7 +126,7 @@ impl ConfiguredLimits {
         configured
     }
 
-    /// `marks`: calls carry marks for an adaptive limit.
+    /// `marks`: the limit adapts or is observed.
     pub(crate) fn set(&self, limits: TimeLimits, marks: bool) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
@@ -141,16 +141,16 @@ impl ConfiguredLimits {
         self.any.store(limits | marks, Ordering::Relaxed);
     }
 
-    /// Returns `true` if any limit is set, or calls carry marks.
+    /// Returns `true` if any limit of time is set, or calls may carry marks.
     #[inline]
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed) != 0
     }
 
-    /// Returns `true` if calls carry marks, and no limit is set.
+    /// Returns `true` if any limit of time is set.
     #[inline]
-    pub(crate) fn only_marks(&self) -> bool {
-        self.any.load(Ordering::Relaxed) == MARKS
+    pub(crate) fn has_times(&self) -> bool {
+        self.any.load(Ordering::Relaxed) & LIMITS != 0
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.

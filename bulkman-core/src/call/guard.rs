@@ -81,53 +81,50 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     }
 
     /// Steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
+    ///
+    /// `lack` decides about a call that finds no permit, and whether the queue is full.
     #[inline(always)]
     pub(crate) fn try_admit(
         &mut self,
-        deadlines: &Deadlines,
+        lack: impl FnOnce(&mut Self, bool) -> Result<Option<Admitted>, Rejection>,
     ) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(deadlines),
+                None => return self.try_admit_slow(lack),
             },
             None => None,
         };
         match inner.queue.try_acquire() {
             TryAcquire::Acquired => Ok(Some(self.start(ticket))),
-            TryAcquire::MustWait => self.lack_permit(false, deadlines),
-            TryAcquire::Full => self.lack_permit(true, deadlines),
+            TryAcquire::MustWait => lack(self, false),
+            TryAcquire::Full => lack(self, true),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
     /// As [`try_admit`](Self::try_admit), one step at a time, while the circuit is not closed.
     #[inline(never)]
-    fn try_admit_slow(&mut self, deadlines: &Deadlines) -> Result<Option<Admitted>, Rejection> {
+    fn try_admit_slow(
+        &mut self,
+        lack: impl FnOnce(&mut Self, bool) -> Result<Option<Admitted>, Rejection>,
+    ) -> Result<Option<Admitted>, Rejection> {
         self.check_circuit()?;
         match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
                 self.held = Held::Permit;
                 self.admit().map(Some)
             }
-            TryAcquire::MustWait => self.lack_permit(false, deadlines),
-            TryAcquire::Full => self.lack_permit(true, deadlines),
+            TryAcquire::MustWait => lack(self, false),
+            TryAcquire::Full => lack(self, true),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
-    /// Decides about a call that found no permit: it waits, is rejected, or runs all the same if
-    /// limits are only observed.
+    /// Decides about a call that found no permit: it waits, or is rejected if the queue is full.
     #[inline(always)]
-    fn lack_permit(
-        &mut self,
-        full: bool,
-        deadlines: &Deadlines,
-    ) -> Result<Option<Admitted>, Rejection> {
-        if self.inner().driver().is_some() && self.runs_without_permit() {
-            return self.admit_without_permit(deadlines.may_wait());
-        }
+    pub(crate) fn wait_or_reject(&mut self, full: bool) -> Result<Option<Admitted>, Rejection> {
         if full {
             Err(self.reject_full())
         } else {
@@ -135,8 +132,20 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// As [`wait_or_reject`](Self::wait_or_reject), unless limits are only observed: then the call
+    /// runs without a permit.
+    pub(crate) fn lack_permit(
+        &mut self,
+        full: bool,
+        may_wait: bool,
+    ) -> Result<Option<Admitted>, Rejection> {
+        if self.runs_without_permit() {
+            return self.admit_without_permit(may_wait);
+        }
+        self.wait_or_reject(full)
+    }
+
     /// Records that a permit is lacking. Returns `true` if the call runs all the same.
-    #[cold]
     fn runs_without_permit(&self) -> bool {
         self.inner().driver().is_some_and(|driver| {
             driver.record_lack_of_permit();
@@ -288,14 +297,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     }
 
     /// Steps 5 and 6: records the outcome and releases the permit.
-    pub(crate) fn finish(&mut self, outcome: Outcome, end: End, ran: Option<Duration>) {
+    pub(crate) fn finish(&mut self, outcome: Outcome, end: CallEnd, ran: Option<Duration>) {
         if let Some(admitted) = self.take_admitted() {
             let inner = self.bulkhead.borrow().inner();
-            if end == End::Panicked {
-                inner.counters.count(Event::Panicked);
-            }
             inner.finish(admitted, outcome, ran);
-            self.observer.end(inner, end.observed(outcome));
+            self.observer.end(inner, end);
         }
     }
 
@@ -313,14 +319,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                     .now()
                     .saturating_duration_since(started)
             });
-            self.finish(outcome, end, ran);
+            self.finish(outcome, end.observed(outcome), ran);
             return;
         };
         self.held = Held::Ended;
         let inner = self.bulkhead.borrow().inner();
-        if end == End::Panicked {
-            inner.counters.count(Event::Panicked);
-        }
         inner.finish_marked(admitted, mark, outcome, end, started);
         self.observer.end(inner, end.observed(outcome));
     }
@@ -334,7 +337,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             self.finish_timed(outcome, End::Recorded, None);
         } else {
             admitted.ticket = None;
-            self.finish(outcome, End::Recorded, None);
+            self.finish(outcome, CallEnd::TimedOut, None);
         }
     }
 

@@ -187,7 +187,7 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.options.class = self.options.class.with_priority(priority);
+        self.options.class.priority = priority;
         self
     }
 
@@ -211,7 +211,7 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn latency_sample(mut self, sample: bool) -> Self {
-        self.options.class = self.options.class.with_samples(sample);
+        self.options.class.is_sampled = sample;
         self
     }
 

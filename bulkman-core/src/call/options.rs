@@ -3,41 +3,20 @@
 use crate::call::deadlines::{Deadlines, TimeLimits};
 use crate::queue::Priority;
 
-/// What the admission of a call needs to know, in one byte, since every future contains it.
+/// What the admission of a call needs to know about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CallClass(u8);
+pub(crate) struct CallClass {
+    pub(crate) priority: Priority,
+    /// An adaptive limit may learn from the call.
+    pub(crate) is_sampled: bool,
+}
 
 impl CallClass {
-    const UNSAMPLED: u8 = 1 << 2;
-
     /// The class of a call that overrides nothing.
-    pub(crate) const DEFAULT: Self = Self(Priority::Normal as u8);
-
-    pub(crate) const fn with_priority(self, priority: Priority) -> Self {
-        Self(self.0 & Self::UNSAMPLED | priority as u8)
-    }
-
-    pub(crate) const fn with_samples(self, samples: bool) -> Self {
-        let priority = self.0 & !Self::UNSAMPLED;
-        Self(if samples {
-            priority
-        } else {
-            priority | Self::UNSAMPLED
-        })
-    }
-
-    pub(crate) const fn priority(self) -> Priority {
-        match self.0 & !Self::UNSAMPLED {
-            code if code == Priority::High as u8 => Priority::High,
-            code if code == Priority::Low as u8 => Priority::Low,
-            _ => Priority::Normal,
-        }
-    }
-
-    /// Returns `true` if an adaptive limit may learn from the call.
-    pub(crate) const fn is_sampled(self) -> bool {
-        self.0 & Self::UNSAMPLED == 0
-    }
+    pub(crate) const DEFAULT: Self = Self {
+        priority: Priority::Normal,
+        is_sampled: true,
+    };
 }
 
 /// The options of one call.
@@ -68,28 +47,6 @@ impl CallOptions {
         match self.limits {
             Some(limits) => Deadlines::Requested(limits),
             None => Deadlines::Untracked,
-        }
-    }
-}
-
-#[cfg(all(test, not(bulkman_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn class_keeps_priority_and_sampling() {
-        for priority in [Priority::High, Priority::Normal, Priority::Low] {
-            for samples in [true, false] {
-                let class = CallClass::DEFAULT
-                    .with_samples(samples)
-                    .with_priority(Priority::Low)
-                    .with_priority(priority);
-                assert_eq!((class.priority(), class.is_sampled()), (priority, samples));
-                assert_eq!(
-                    class.with_samples(true),
-                    CallClass::DEFAULT.with_priority(priority)
-                );
-            }
         }
     }
 }

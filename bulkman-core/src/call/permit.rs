@@ -15,6 +15,7 @@ use crate::call::options::{CallClass, CallOptions};
 use crate::call::outcome::Outcome;
 use crate::call::run::End;
 use crate::error::BulkheadError;
+use crate::observe::CallEnd;
 
 /// An admitted call whose outcome is recorded by the holder.
 ///
@@ -130,7 +131,8 @@ impl Permit {
             self.guard
                 .finish_timed(outcome, End::Completed, self.granted);
         } else {
-            self.guard.finish(outcome, End::Completed, None);
+            self.guard
+                .finish(outcome, CallEnd::Completed(outcome), None);
         }
     }
 

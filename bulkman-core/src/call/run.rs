@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 
+use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
@@ -84,10 +85,13 @@ pub(crate) fn finish_call<H: Borrow<Bulkhead>>(
     outcome: Outcome,
     end: End,
 ) {
+    if end == End::Panicked {
+        guard.inner().counters.count(Event::Panicked);
+    }
     if guard.needs_duration() {
         guard.finish_timed(outcome, end, deadlines.run_started());
     } else {
-        guard.finish(outcome, end, None);
+        guard.finish(outcome, end.observed(outcome), None);
     }
 }
 
@@ -100,7 +104,7 @@ pub(crate) fn finish_call_catching<H: Borrow<Bulkhead>>(
 ) {
     if catch(|| finish_call(guard, deadlines, outcome, end)).is_none() {
         // Without the duration, unless the call was recorded before the panic.
-        catch(|| guard.finish(outcome, end, None));
+        catch(|| guard.finish(outcome, end.observed(outcome), None));
     }
 }
 

@@ -470,10 +470,6 @@ impl BulkheadConfig {
         (self.timeout, self.max_wait, self.run_timeout)
     }
 
-    pub(crate) const fn has_adaptive_limit(&self) -> bool {
-        self.adaptive_limit.is_some()
-    }
-
     pub(crate) fn driver(&self) -> DriverConfig<'_> {
         DriverConfig {
             maximum: self.max_concurrent_calls,

@@ -1,4 +1,4 @@
-//! Serialization of durations and names as strings.
+//! Serialization of durations and names as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::name::BulkheadName;
 
-/// A duration that is serialized as a string, such as "250ms" or "1m 30s".
+/// A duration that is serialized as text, such as "250ms" or "1m 30s".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HumanDuration(pub(crate) Duration);
 
@@ -26,7 +26,7 @@ impl<'de> Deserialize<'de> for HumanDuration {
             type Value = HumanDuration;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(r#"a duration as a string, such as "250ms" or "1m 30s""#)
+                f.write_str(r#"a duration as text, such as "250ms" or "1m 30s""#)
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<HumanDuration, E> {
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for BulkheadName {
             type Value = BulkheadName;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name as a string")
+                f.write_str("a name as text")
             }
 
             fn visit_str<E: Error>(self, name: &str) -> Result<BulkheadName, E> {

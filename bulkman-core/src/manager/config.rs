@@ -9,7 +9,7 @@ use crate::bulkhead::config::BulkheadConfig;
 /// when a file has changed.
 ///
 /// With the feature `serde` it can be read and written in any format. The bulkheads are a map from
-/// their names, and durations are strings such as `"250ms"`. A missing field has its default value,
+/// their names, and durations are text such as `"250ms"`. A missing field has its default value,
 /// and an unknown field is an error:
 ///
 /// ```toml

@@ -56,6 +56,8 @@ pub use self::execute::CircuitError;
 pub(crate) use self::machine::{FleetTarget, Gate, Observation, ProbeOutcome};
 pub(crate) use self::packed_state::Ticket;
 pub use self::rejections::CircuitRejections;
+#[cfg(feature = "serde")]
+pub(crate) use self::repr::CircuitBreakerRepr;
 pub use self::resolved::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
 pub use self::snapshot::CircuitSnapshot;
 pub use self::transition::{Transition, TransitionCause};

@@ -504,6 +504,20 @@ impl CircuitBreakerConfig {
         self.initial_state = Some(state);
         self
     }
+
+    /// Sets the initial state of `current`, since a circuit has only one. Returns the two states if
+    /// they differ.
+    pub(crate) fn keep_initial_state(
+        &mut self,
+        current: &Self,
+    ) -> Option<(CircuitState, CircuitState)> {
+        let [from, to] = [current, self].map(|config| config.resolve().initial_state);
+        if from == to {
+            return None;
+        }
+        self.initial_state = current.initial_state;
+        Some((from, to))
+    }
 }
 
 /// The window of calls that the rules use.

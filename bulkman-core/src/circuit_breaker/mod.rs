@@ -267,7 +267,8 @@ impl CircuitBreaker {
     /// Replaces the rules in place.
     ///
     /// The state and a running isolation are kept. The window keeps its newest part if it shrinks,
-    /// and is emptied if its kind changes. `initial_state` has no effect.
+    /// and is emptied if its kind changes. `initial_state` is ignored, since the circuit already
+    /// has a state.
     ///
     /// # Errors
     ///

@@ -8,8 +8,8 @@ use crate::bulkhead::config::BulkheadConfig;
 /// [`apply_config`](super::BulkheadManager::apply_config) updates a manager in place, for example
 /// when a file has changed.
 ///
-/// With the feature `serde` it can be read from and written to TOML, YAML, JSON and similar formats.
-/// The bulkheads are a map from their names:
+/// With the feature `serde` it can be read from and written to TOML, YAML, JSON and similar
+/// formats. The bulkheads are a map from their names:
 ///
 /// ```toml
 /// [defaults]                          # for all bulkheads of this file

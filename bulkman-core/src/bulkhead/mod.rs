@@ -87,6 +87,7 @@ use crate::sync::{Mutex, lock};
 /// * [`circuit_breaker`](Self::circuit_breaker): to open, close or force the circuit manually.
 /// * [`health_check`](Self::health_check), [`add_health_check`](Self::add_health_check): to detect
 ///   a recovery before the isolation has elapsed.
+/// * [`run_health_check`](Self::run_health_check): when the check must stay on its thread.
 /// * [`share_through`](Self::share_through): to share the circuit with other processes.
 ///
 /// Shutdown:

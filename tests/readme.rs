@@ -1,55 +1,69 @@
-//! What the README says of the settings is what the code does.
+//! Checks the documents against the code: settings, features and the names of methods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
-use bulkman::{BulkheadConfig, CircuitBreakerConfig, QueueOrder};
+use bulkman::bulkhead::ResolvedBulkheadConfig;
+use bulkman::call::{Call, ExecutionReport};
+use bulkman::circuit_breaker::{
+    HalfOpenPolicy, HalfOpenTimeoutAction, IsolationBackoff, IsolationDuration,
+    ResolvedCircuitBreakerConfig, SlidingWindow,
+};
+use bulkman::store::MemoryStore;
+use bulkman::tower::{BulkheadLayer, ServiceError};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, Outcome,
+};
 
 const README: &str = include_str!("../README.md");
+const BULKHEAD: &str = include_str!("../bulkman-core/src/bulkhead/config/mod.rs");
+const CIRCUIT: &str = include_str!("../bulkman-core/src/circuit_breaker/config.rs");
 
 /// Hazard H61.
 #[test]
-fn a_bulkheads_defaults_are_the_documented_ones() {
-    let new = || BulkheadConfig::new("api");
-    let [documented, _] = defaults();
-    assert_eq!(names(&documented), fields(&new()));
+fn documented_defaults_of_a_bulkhead_are_in_force() {
+    let documented = defaults(BULKHEAD);
+    let new = BulkheadConfig::new("api");
+    assert_eq!(names(&documented), fields(&new));
     for (setting, default) in documented {
-        // Set to what is documented, a configuration is the same as before.
-        let set = match &*setting {
-            "name" => {
-                assert_eq!(default, "required");
-                continue;
-            }
-            "max_concurrent_calls" => new().max_concurrent_calls(default.parse().unwrap()),
-            "max_queue_size" => new().max_queue_size(default.parse().unwrap()),
-            "queue_order" => new().queue_order(match &*default {
-                "`Fifo`" => QueueOrder::Fifo,
-                "`Lifo`" => QueueOrder::Lifo,
-                other => panic!("{other}"),
-            }),
-            "timeout" => new().timeout(limit(&default)),
-            "max_wait" => new().max_wait(limit(&default)),
-            "run_timeout" => new().run_timeout(limit(&default)),
-            "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
-            "circuit_breaker" => {
-                assert_eq!(default, "see below");
-                new().circuit_breaker(CircuitBreakerConfig::new())
-            }
-            unknown => panic!("no setting is named {unknown}"),
-        };
-        assert_eq!(set, new(), "{setting}: {default}");
+        assert_eq!(
+            bulkhead_in_words(&new.resolve(), &setting),
+            default,
+            "{setting}"
+        );
+    }
+}
+
+/// Returns the value in force, in the words of the table.
+fn bulkhead_in_words(settings: &ResolvedBulkheadConfig, setting: &str) -> String {
+    match setting {
+        "name" => "required".to_owned(),
+        "max_concurrent_calls" => settings.max_concurrent_calls.to_string(),
+        "max_queue_size" => settings.max_queue_size.to_string(),
+        "queue_order" => format!("`{:?}`", settings.queue_order),
+        "timeout" => or_none(settings.timeout),
+        "max_wait" => or_none(settings.max_wait),
+        "run_timeout" => or_none(settings.run_timeout),
+        "circuit_breaker_enabled" => settings.circuit_breaker.is_some().to_string(),
+        "circuit_breaker"
+            if settings.circuit_breaker == Some(CircuitBreakerConfig::new().resolve()) =>
+        {
+            "[`CircuitBreakerConfig::new`]".to_owned()
+        }
+        unknown => panic!("no setting is named {unknown}"),
     }
 }
 
 /// Hazard H61.
 #[test]
-fn a_circuits_defaults_are_the_documented_ones() {
-    let [_, documented] = defaults();
+fn documented_defaults_of_a_circuit_are_in_force() {
+    let documented = defaults(CIRCUIT);
     let mut settable = fields(&CircuitBreakerConfig::new());
     for field in &mut settable {
-        // Three-valued, so that it has a name of its own.
+        // Three-valued, so that it has another name.
         if field == "consecutive" {
             "failure_threshold".clone_into(field);
         }
@@ -73,7 +87,7 @@ fn a_circuits_defaults_are_the_documented_ones() {
     );
 }
 
-/// What is in force, as the README would put it.
+/// Returns the value in force, in the words of the table.
 fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
     match setting {
         "failure_threshold" => or_off(settings.failure_threshold),
@@ -126,44 +140,47 @@ fn or_off(value: Option<impl Debug>) -> String {
     value.map_or_else(|| "off".to_owned(), |value| format!("{value:?}"))
 }
 
-fn limit(default: &str) -> Option<Duration> {
-    (default != "none")
-        .then(|| Duration::from_secs(default.strip_suffix(" s").unwrap().parse().unwrap()))
+fn or_none(value: Option<impl Debug>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"))
 }
 
-/// The defaults in the README's two tables of settings.
-fn defaults() -> [BTreeMap<String, String>; 2] {
-    let tables = README
-        .split("| setting | default | range | meaning |\n")
+/// Returns the defaults in the table of settings of a source file.
+fn defaults(source: &str) -> BTreeMap<String, String> {
+    let (_, table) = source
+        .split_once("/// | setting | default | range |\n")
+        .expect("a table of settings");
+    let mut defaults = BTreeMap::new();
+    for line in table
+        .lines()
         .skip(1)
-        .map(|table| {
-            let mut defaults = BTreeMap::new();
-            for line in table
-                .lines()
-                .skip(1)
-                .take_while(|line| line.starts_with('|'))
-            {
-                let cells: Vec<_> = line.split('|').map(str::trim).collect();
-                let [_, setting, default, _, _, _] = cells[..] else {
-                    panic!("{line}")
-                };
-                let twice =
-                    defaults.insert(setting.trim_matches('`').to_owned(), default.to_owned());
-                assert_eq!(twice, None, "{setting} is there twice");
+        .map_while(|line| line.strip_prefix("/// |"))
+    {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [setting, default, _range, ""] = cells[..] else {
+            panic!("{line}")
+        };
+        let name = match setting
+            .strip_prefix('[')
+            .and_then(|link| link.split_once("](Self::"))
+        {
+            // A link to the setter of this name.
+            Some((name, target)) => {
+                assert_eq!(name.trim_matches('`'), target.trim_end_matches(')'));
+                name
             }
-            defaults
-        });
-    let tables: Vec<_> = tables.collect();
-    tables
-        .try_into()
-        .unwrap_or_else(|tables| panic!("two tables, not {tables:?}"))
+            None => setting,
+        };
+        let twice = defaults.insert(name.trim_matches('`').to_owned(), default.to_owned());
+        assert_eq!(twice, None, "{setting} is listed twice");
+    }
+    defaults
 }
 
 fn names(documented: &BTreeMap<String, String>) -> Vec<String> {
     documented.keys().cloned().collect()
 }
 
-/// All there is to set: the fields, in alphabetical order.
+/// Returns the names of all fields, in alphabetical order.
 fn fields(config: &impl Debug) -> Vec<String> {
     let text = format!("{config:#?}");
     let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
@@ -173,4 +190,210 @@ fn fields(config: &impl Debug) -> Vec<String> {
         .collect();
     fields.sort_unstable();
     fields
+}
+
+#[test]
+fn features_are_listed_as_declared() {
+    let cargo: toml::Table = toml::from_str(include_str!("../Cargo.toml")).unwrap();
+    let declared: BTreeSet<_> = cargo["features"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    let (_, table) = README
+        .split_once("| feature | adds |\n")
+        .expect("a table of features");
+    let rows = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    let listed: Vec<_> = rows
+        .flat_map(|row| code(row.split('|').nth(1).unwrap_or_default()))
+        .collect();
+    let mut unique: BTreeSet<_> = listed.iter().map(ToString::to_string).collect();
+    assert_eq!(unique.len(), listed.len(), "{listed:?}");
+    // The table lists what can be turned on.
+    assert!(unique.insert("default".to_owned()));
+    assert_eq!(unique, declared);
+}
+
+/// Declares a function that calls methods and reads fields, and the list of their names.
+///
+/// A name that does not exist does not compile.
+macro_rules! names_in_use {
+    (
+        fn $name:ident($($parameter:ident: $type:ty),* $(,)?);
+        methods { $($receiver:ident.$method:ident($($argument:expr),* $(,)?);)* }
+        fields { $($owner:ident.$field:ident;)* }
+    ) => {
+        #[allow(unused_must_use, dead_code, reason = "it only has to compile")]
+        fn $name($($parameter: $type),*) {
+            $(let _ = $receiver.clone().$method($($argument),*);)*
+            $(let _ = &$owner.$field;)*
+        }
+
+        const METHODS: &[&str] = &[$(stringify!($method)),*];
+        const FIELDS: &[&str] = &[$(stringify!($field)),*];
+    };
+}
+
+names_in_use! {
+    fn every_documented_name(
+        config: BulkheadConfig,
+        circuit: CircuitBreakerConfig,
+        bulkhead: Bulkhead,
+        breaker: CircuitBreaker,
+        manager: BulkheadManager,
+        call: Call<'_>,
+        layer: BulkheadLayer,
+        rejected: Arc<ServiceError>,
+        report: Arc<ExecutionReport<(), ()>>,
+        store: MemoryStore,
+        second: Duration,
+    );
+    methods {
+        config.max_concurrent_calls(1);
+        config.max_queue_size(1);
+        config.timeout(second);
+        config.max_wait(second);
+        config.run_timeout(second);
+        config.circuit_breaker_enabled(true);
+        circuit.failure_rate_threshold(0.5);
+        circuit.slow_call_rate_threshold(0.5);
+        circuit.slow_call_duration_threshold(second);
+        circuit.minimum_number_of_calls(1);
+        circuit.sliding_window(SlidingWindow::Count(1));
+        circuit.success_threshold(1);
+        circuit.permitted_calls_in_half_open(1);
+        circuit.isolation_duration(second);
+        circuit.isolation_schedule([second]);
+        circuit.isolation_backoff(IsolationBackoff::new(2.0, second));
+        circuit.probe_timeout(second);
+        circuit.max_half_open_duration(second, HalfOpenTimeoutAction::Open);
+        circuit.automatic_half_open(true);
+        bulkhead.execute(ready(Ok::<(), ()>(())));
+        bulkhead.execute_blocking(|| Ok::<(), ()>(()));
+        bulkhead.execute_sync(|| Ok::<(), ()>(()));
+        bulkhead.wrap(|(): ()| ready(Ok::<(), ()>(())));
+        bulkhead.acquire();
+        bulkhead.call();
+        bulkhead.health_check(second, || ready(Ok::<(), ()>(())));
+        bulkhead.state();
+        bulkhead.is_healthy();
+        bulkhead.stats();
+        bulkhead.reset_stats();
+        bulkhead.retry_after();
+        bulkhead.shutdown();
+        bulkhead.drained();
+        call.execute_with_report(ready(Ok::<(), ()>(())));
+        breaker.force_open();
+        breaker.disable();
+        breaker.metrics_only();
+        breaker.close();
+        manager.create_bulkhead(config.clone());
+        manager.get_bulkhead("a");
+        manager.get_or_create_bulkhead(config.clone());
+        manager.execute_in_bulkhead("a", ready(Ok::<(), ()>(())));
+        manager.all_stats();
+        manager.health_status();
+        manager.share_through(store.clone());
+        layer.classify(|_: &Result<(), ()>| Outcome::Success);
+        rejected.http_status();
+        rejected.retry_after_seconds();
+    }
+    fields {
+        report.result;
+        report.ran;
+        report.queued;
+        report.bulkhead;
+        report.id;
+    }
+}
+
+/// Names in the code of the documents that are not methods or fields of this library.
+const OTHER_NAMES: &[&str] = &[
+    // Constructors and variants.
+    "new",
+    "Count",
+    // Traits, and modules.
+    "with_bulkhead",
+    // The standard library, and what the reader's program calls so.
+    "from_secs",
+    "function",
+];
+
+#[test]
+fn documents_name_methods_that_exist() {
+    let migrating = include_str!("../docs/MIGRATING.md");
+    let ours = migrating
+        .lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("| ---"))
+        .map(|line| {
+            let line = line.replace("\\|", "/");
+            let cells: Vec<_> = line.split('|').collect();
+            let [_, theirs, ours, _] = cells[..] else {
+                panic!("{line}")
+            };
+            // Names that are the same are in the other column.
+            let same = if ours.contains("the same") {
+                theirs
+            } else {
+                ""
+            };
+            format!("{same}{ours}")
+        });
+    let prose = migrating
+        .lines()
+        .filter(|line| !line.starts_with('|'))
+        .map(str::to_owned);
+    let mut found = BTreeSet::new();
+    for text in ours.chain(prose) {
+        for span in code(&text) {
+            found.extend(called(span));
+            // A setting, a method or a field alone.
+            if span.starts_with(|c: char| c.is_ascii_lowercase())
+                && span.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            {
+                found.insert(span.to_owned());
+            }
+        }
+    }
+    let listed: BTreeSet<_> = [METHODS, FIELDS]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let known = |name: &String| listed.contains(name) || OTHER_NAMES.contains(&&**name);
+    let unknown: Vec<_> = found.iter().filter(|name| !known(name)).collect();
+    assert!(unknown.is_empty(), "docs/MIGRATING.md: {unknown:?}");
+    // The list has nothing that the document no longer names.
+    let unused: Vec<_> = listed.difference(&found).collect();
+    assert!(unused.is_empty(), "{unused:?}");
+
+    for line in include_str!("../docs/COMPARISON.md").lines() {
+        for name in code(line).into_iter().flat_map(called) {
+            assert!(known(&name), "docs/COMPARISON.md: {name}");
+        }
+    }
+}
+
+/// Returns the code spans of a line.
+fn code(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// Returns the names that are called in `code`, as `name(` or `.name(`.
+fn called(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices('(') {
+        let before = &code[..at];
+        let start = before
+            .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .map_or(0, |last| last + 1);
+        if start < at {
+            names.push(before[start..].to_owned());
+        }
+    }
+    names
 }

@@ -16,6 +16,25 @@ use super::circuit_state::CircuitState;
 /// Rates are fractions: 0.5 is half of the calls. Setters that take `impl Into<Option<_>>` accept
 /// `None`, which switches their rule off. *Isolation* is the time that a circuit stays open.
 ///
+/// | setting | default | range |
+/// | --- | --- | --- |
+/// | [`failure_threshold`](Self::failure_threshold) | 5 | 1 or more; off by default if a failure rate or count is set |
+/// | [`failure_rate_threshold`](Self::failure_rate_threshold) | off | within (0, 1] |
+/// | [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) | off | within (0, 1]; needs `slow_call_duration_threshold` |
+/// | [`slow_call_duration_threshold`](Self::slow_call_duration_threshold) | off | more than zero |
+/// | [`failure_count_threshold`](Self::failure_count_threshold) | off | 1 to the size of a count window |
+/// | [`minimum_number_of_calls`](Self::minimum_number_of_calls) | 10 | 1 or more |
+/// | [`sliding_window`](Self::sliding_window) | `Count(100)` | 1 to 1,000,000 calls, or a duration in 1 to 10,000 buckets |
+/// | [`success_threshold`](Self::success_threshold) | 3 | 1 to 10,000 |
+/// | [`permitted_calls_in_half_open`](Self::permitted_calls_in_half_open) | off | 1 to 10,000, instead of `success_threshold` |
+/// | [`isolation_duration`](Self::isolation_duration) | 30 s | more than zero |
+/// | [`isolation_schedule`](Self::isolation_schedule) | off | 1 to 1,000 durations, instead of the other two isolations |
+/// | [`isolation_backoff`](Self::isolation_backoff) | off | factor of 1 or more; maximum of at least `isolation_duration`; jitter within [0, 1) |
+/// | [`probe_timeout`](Self::probe_timeout) | the first isolation | more than zero |
+/// | [`max_half_open_duration`](Self::max_half_open_duration) | off | more than zero |
+/// | [`automatic_half_open`](Self::automatic_half_open) | false | |
+/// | [`initial_state`](Self::initial_state) | `Closed` | any state |
+///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
 /// use bulkman::circuit_breaker::SlidingWindow;

@@ -27,7 +27,7 @@ use crate::runtime::RuntimeCapabilities;
 /// | `name` | required | 1 to 255 bytes |
 /// | [`max_concurrent_calls`](Self::max_concurrent_calls) | 10 | 1 to 1,000,000 |
 /// | [`max_queue_size`](Self::max_queue_size) | 100 | 0 to 2,147,483,647 |
-/// | [`queue_order`](Self::queue_order) | first in, first out | |
+/// | [`queue_order`](Self::queue_order) | `Fifo` | `Fifo` or `Lifo` |
 /// | [`timeout`](Self::timeout) | none | more than zero |
 /// | [`max_wait`](Self::max_wait) | none | zero or more |
 /// | [`run_timeout`](Self::run_timeout) | none | more than zero |

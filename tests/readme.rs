@@ -227,7 +227,12 @@ macro_rules! names_in_use {
         methods { $($receiver:ident.$method:ident($($argument:expr),* $(,)?);)* }
         fields { $($owner:ident.$field:ident;)* }
     ) => {
-        #[allow(unused_must_use, dead_code, reason = "it only has to compile")]
+        #[allow(
+            dead_code,
+            clippy::let_underscore_future,
+            clippy::too_many_arguments,
+            reason = "it only has to compile"
+        )]
         fn $name($($parameter: $type),*) {
             $(let _ = $receiver.clone().$method($($argument),*);)*
             $(let _ = &$owner.$field;)*

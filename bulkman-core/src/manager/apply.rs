@@ -78,8 +78,8 @@ impl BulkheadManager {
     /// [`AppliedConfig::not_in_config`], and can be removed with
     /// [`remove_bulkhead`](Self::remove_bulkhead).
     ///
-    /// Two settings can't be changed in place: `circuit_breaker_enabled` and `initial_state`. Such a
-    /// change is listed in [`AppliedConfig::not_applied`], and all other changes are applied. If
+    /// Two settings can't be changed in place: `circuit_breaker_enabled` and `initial_state`. Such
+    /// a change is listed in [`AppliedConfig::not_applied`], and all other changes are applied. If
     /// `circuit_breaker_enabled` differs, the circuit keeps its rules.
     ///
     /// Some changes take effect later: timeouts with the next call, an isolation with the next
@@ -87,8 +87,8 @@ impl BulkheadManager {
     ///
     /// # Errors
     ///
-    /// * [`ManagerError::Invalid`] if one of the configurations is invalid, needs something that the
-    ///   runtime does not have, or has the name of another one in `config`.
+    /// * [`ManagerError::Invalid`] if one of the configurations is invalid, needs something that
+    ///   the runtime does not have, or has the name of another one in `config`.
     ///
     /// After an error, nothing has changed.
     ///

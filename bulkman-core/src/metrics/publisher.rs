@@ -136,8 +136,8 @@ impl MetricsPublisher {
     ///
     /// # Errors
     ///
-    /// * [`ConfigError::OutOfRange`] if `name` is not made of ASCII letters, digits and underscores,
-    ///   or starts with a digit.
+    /// * [`ConfigError::OutOfRange`] if `name` has characters other than ASCII letters, digits and
+    ///   underscores, is empty, or starts with a digit.
     /// * [`ConfigError::Conflict`] if the series have this label already.
     ///
     /// ```

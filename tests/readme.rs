@@ -1,4 +1,4 @@
-//! Checks the documents against the code: settings, features and the names of methods.
+//! Checks the documents against the code: settings, defaults, features and the names of methods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -6,7 +6,6 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkman::bulkhead::ResolvedBulkheadConfig;
 use bulkman::call::{Call, ExecutionReport};
 use bulkman::circuit_breaker::{
     HalfOpenPolicy, HalfOpenTimeoutAction, IsolationBackoff, IsolationDuration,
@@ -16,54 +15,55 @@ use bulkman::store::MemoryStore;
 use bulkman::tower::{BulkheadLayer, ServiceError};
 use bulkman::{
     Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, Outcome,
+    QueueOrder,
 };
 
 const README: &str = include_str!("../README.md");
-const BULKHEAD: &str = include_str!("../bulkman-core/src/bulkhead/config/mod.rs");
-const CIRCUIT: &str = include_str!("../bulkman-core/src/circuit_breaker/config.rs");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+const BULKHEAD_CONFIG: &str = include_str!("../bulkman-core/src/bulkhead/config/mod.rs");
+const CIRCUIT_CONFIG: &str = include_str!("../bulkman-core/src/circuit_breaker/config.rs");
 
 /// Hazard H61.
 #[test]
-fn documented_defaults_of_a_bulkhead_are_in_force() {
-    let documented = defaults(BULKHEAD);
-    let new = BulkheadConfig::new("api");
-    assert_eq!(names(&documented), fields(&new));
+fn a_bulkheads_defaults_are_the_documented_ones() {
+    let new = || BulkheadConfig::new("api");
+    let documented = defaults(BULKHEAD_CONFIG);
+    assert_eq!(names(&documented), fields(&new()));
     for (setting, default) in documented {
-        assert_eq!(
-            bulkhead_in_words(&new.resolve(), &setting),
-            default,
-            "{setting}"
-        );
-    }
-}
-
-/// Returns the value in force, in the words of the table.
-fn bulkhead_in_words(settings: &ResolvedBulkheadConfig, setting: &str) -> String {
-    match setting {
-        "name" => "required".to_owned(),
-        "max_concurrent_calls" => settings.max_concurrent_calls.to_string(),
-        "max_queue_size" => settings.max_queue_size.to_string(),
-        "queue_order" => format!("`{:?}`", settings.queue_order),
-        "timeout" => or_none(settings.timeout),
-        "max_wait" => or_none(settings.max_wait),
-        "run_timeout" => or_none(settings.run_timeout),
-        "circuit_breaker_enabled" => settings.circuit_breaker.is_some().to_string(),
-        "circuit_breaker"
-            if settings.circuit_breaker == Some(CircuitBreakerConfig::new().resolve()) =>
-        {
-            "[`CircuitBreakerConfig::new`]".to_owned()
-        }
-        unknown => panic!("no setting is named {unknown}"),
+        // Set to what is documented, a configuration is the same as before.
+        let set = match &*setting {
+            "name" => {
+                assert_eq!(default, "required");
+                continue;
+            }
+            "max_concurrent_calls" => new().max_concurrent_calls(default.parse().unwrap()),
+            "max_queue_size" => new().max_queue_size(default.parse().unwrap()),
+            "queue_order" => new().queue_order(match &*default {
+                "first in, first out" => QueueOrder::Fifo,
+                "last in, first out" => QueueOrder::Lifo,
+                other => panic!("{other}"),
+            }),
+            "timeout" => new().timeout(limit(&default)),
+            "max_wait" => new().max_wait(limit(&default)),
+            "run_timeout" => new().run_timeout(limit(&default)),
+            "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
+            "circuit_breaker" => {
+                assert_eq!(default, "[`CircuitBreakerConfig::new`]");
+                new().circuit_breaker(CircuitBreakerConfig::new())
+            }
+            unknown => panic!("no setting is named {unknown}"),
+        };
+        assert_eq!(set, new(), "{setting}: {default}");
     }
 }
 
 /// Hazard H61.
 #[test]
-fn documented_defaults_of_a_circuit_are_in_force() {
-    let documented = defaults(CIRCUIT);
+fn a_circuits_defaults_are_the_documented_ones() {
+    let documented = defaults(CIRCUIT_CONFIG);
     let mut settable = fields(&CircuitBreakerConfig::new());
     for field in &mut settable {
-        // Three-valued, so that it has another name.
+        // Three-valued, so it has another name.
         if field == "consecutive" {
             "failure_threshold".clone_into(field);
         }
@@ -87,7 +87,7 @@ fn documented_defaults_of_a_circuit_are_in_force() {
     );
 }
 
-/// Returns the value in force, in the words of the table.
+/// What is in force, as the README would put it.
 fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
     match setting {
         "failure_threshold" => or_off(settings.failure_threshold),
@@ -140,82 +140,64 @@ fn or_off(value: Option<impl Debug>) -> String {
     value.map_or_else(|| "off".to_owned(), |value| format!("{value:?}"))
 }
 
-fn or_none(value: Option<impl Debug>) -> String {
-    value.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"))
+fn limit(default: &str) -> Option<Duration> {
+    (default != "none")
+        .then(|| Duration::from_secs(default.strip_suffix(" s").unwrap().parse().unwrap()))
 }
 
-/// Returns the defaults in the table of settings of a source file.
+/// Returns the defaults in the table of settings of a type's documentation.
 fn defaults(source: &str) -> BTreeMap<String, String> {
     let (_, table) = source
-        .split_once("/// | setting | default | range |\n")
+        .split_once("/// | setting | default | range |\n/// | --- | --- | --- |\n")
         .expect("a table of settings");
     let mut defaults = BTreeMap::new();
-    for line in table
-        .lines()
-        .skip(1)
-        .map_while(|line| line.strip_prefix("/// |"))
-    {
+    for line in table.lines().take_while(|line| line.starts_with("/// |")) {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let [setting, default, _range, ""] = cells[..] else {
+        let [_, setting, default, _, _] = cells[..] else {
             panic!("{line}")
         };
-        let name = match setting
-            .strip_prefix('[')
-            .and_then(|link| link.split_once("](Self::"))
-        {
-            // A link to the setter of this name.
-            Some((name, target)) => {
-                assert_eq!(name.trim_matches('`'), target.trim_end_matches(')'));
-                name
-            }
-            None => setting,
-        };
-        let twice = defaults.insert(name.trim_matches('`').to_owned(), default.to_owned());
-        assert_eq!(twice, None, "{setting} is listed twice");
+        let name = setting.split('`').nth(1).expect("a name in backticks");
+        if let Some((_, target)) = setting.split_once("](Self::") {
+            assert_eq!(target.trim_end_matches(')'), name, "the target of the link");
+        }
+        let twice = defaults.insert(name.to_owned(), default.to_owned());
+        assert_eq!(twice, None, "{name} is listed twice");
     }
     defaults
 }
 
-fn names(documented: &BTreeMap<String, String>) -> Vec<String> {
-    documented.keys().cloned().collect()
-}
-
-/// Returns the names of all fields, in alphabetical order.
-fn fields(config: &impl Debug) -> Vec<String> {
-    let text = format!("{config:#?}");
-    let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
-    let top = lines.filter(|line| !line.starts_with([' ', '}', ')', ']']));
-    let mut fields: Vec<_> = top
-        .map(|line| line.split(':').next().unwrap_or(line).to_owned())
+#[test]
+fn features_of_the_readme_are_those_of_the_manifest() {
+    let (_, table) = README
+        .split_once("| feature | adds |\n| --- | --- |\n")
+        .unwrap();
+    let listed: Vec<_> = table
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| code(line.split('|').nth(1).unwrap()))
         .collect();
-    fields.sort_unstable();
-    fields
+    let unique: BTreeSet<_> = listed.iter().copied().collect();
+    assert_eq!(unique.len(), listed.len(), "listed twice: {listed:?}");
+    let (_, features) = MANIFEST.split_once("[features]\n").unwrap();
+    let declared: BTreeSet<_> = features
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = ["))
+        .map(|(name, _)| name)
+        .filter(|name| *name != "default")
+        .collect();
+    assert_eq!(unique, declared);
 }
 
 #[test]
-fn features_are_listed_as_declared() {
-    let cargo: toml::Table = toml::from_str(include_str!("../Cargo.toml")).unwrap();
-    let declared: BTreeSet<_> = cargo["features"]
-        .as_table()
-        .unwrap()
-        .keys()
-        .cloned()
-        .collect();
-    let (_, table) = README
-        .split_once("| feature | adds |\n")
-        .expect("a table of features");
-    let rows = table
-        .lines()
-        .skip(1)
-        .take_while(|line| line.starts_with('|'));
-    let listed: Vec<_> = rows
-        .flat_map(|row| code(row.split('|').nth(1).unwrap_or_default()))
-        .collect();
-    let mut unique: BTreeSet<_> = listed.iter().map(ToString::to_string).collect();
-    assert_eq!(unique.len(), listed.len(), "{listed:?}");
-    // The table lists what can be turned on.
-    assert!(unique.insert("default".to_owned()));
-    assert_eq!(unique, declared);
+fn minimum_rust_version_of_the_readme_is_that_of_the_manifest() {
+    let (_, version) = MANIFEST.split_once("rust-version = \"").unwrap();
+    let version = version.split('"').next().unwrap();
+    assert!(README.contains(&format!("Rust {version};")), "{version}");
+    assert!(
+        README.contains(&format!("rust-{version}-blue")),
+        "{version}"
+    );
 }
 
 /// Declares a function that calls methods and reads fields, and the list of their names.
@@ -328,8 +310,9 @@ const OTHER_NAMES: &[&str] = &[
     "function",
 ];
 
+/// Names in `docs/MIGRATING.md` and `docs/COMPARISON.md` that look like ours must be ours.
 #[test]
-fn documents_name_methods_that_exist() {
+fn methods_in_the_migration_guide_exist() {
     let migrating = include_str!("../docs/MIGRATING.md");
     let ours = migrating
         .lines()
@@ -381,6 +364,22 @@ fn documents_name_methods_that_exist() {
             assert!(known(&name), "docs/COMPARISON.md: {name}");
         }
     }
+}
+
+fn names(documented: &BTreeMap<String, String>) -> Vec<String> {
+    documented.keys().cloned().collect()
+}
+
+/// All there is to set: the fields, in alphabetical order.
+fn fields(config: &impl Debug) -> Vec<String> {
+    let text = format!("{config:#?}");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
+    let top = lines.filter(|line| !line.starts_with([' ', '}', ')', ']']));
+    let mut fields: Vec<_> = top
+        .map(|line| line.split(':').next().unwrap_or(line).to_owned())
+        .collect();
+    fields.sort_unstable();
+    fields
 }
 
 /// Returns the code spans of a line.

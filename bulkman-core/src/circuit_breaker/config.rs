@@ -526,7 +526,10 @@ impl CircuitBreakerConfig {
 
     /// Sets the initial state.
     ///
-    /// Any state is possible. Default: closed.
+    /// Any state is possible. Default: closed. It has no effect after the circuit was created:
+    /// [`Bulkhead::reconfigure`](crate::Bulkhead::reconfigure) rejects another one, and
+    /// [`CircuitBreaker::reconfigure`](crate::CircuitBreaker::reconfigure) ignores it. To change
+    /// the state then, use [`force_open`](crate::CircuitBreaker::force_open) and similar methods.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};

@@ -18,7 +18,7 @@ impl Inner {
     /// Most calls are no samples and carry none. Their end is that of a bulkhead without an
     /// adaptive limit.
     #[inline]
-    pub(crate) fn marked(&self, class: CallClass) -> Deadlines {
+    pub(crate) fn marked(&self, class: &CallClass) -> Deadlines {
         let Some(driver) = self.driver() else {
             return Deadlines::Untracked;
         };
@@ -35,7 +35,7 @@ impl Inner {
     pub(crate) fn mark(
         &self,
         admitted: Admitted,
-        class: CallClass,
+        class: &CallClass,
         deadlines: &Deadlines,
     ) -> Admitted {
         let Some(driver) = self.adaptive() else {

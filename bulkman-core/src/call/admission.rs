@@ -22,7 +22,7 @@ use crate::call::rejection::Rejection;
 )]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
@@ -39,7 +39,7 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
 /// `waker` unparks the thread.
 pub(crate) fn block_on_admission(
     guard: &mut CallGuard<&Bulkhead>,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
     waker: impl FnOnce() -> Waker,
 ) -> Result<Admitted, Rejection> {
@@ -58,7 +58,7 @@ pub(crate) fn block_on_admission(
 #[inline(always)]
 pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
@@ -69,7 +69,13 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     let Some(admitted) = guard.try_admit(CallGuard::wait_or_reject)? else {
         return Ok(None);
     };
-    Ok(Some(start_run(guard, admitted, false, class, deadlines)))
+    // The start of most calls need not be known.
+    if !admitted.needs_duration() {
+        return Ok(Some(admitted));
+    }
+    Ok(Some(start_tracked_run(
+        guard, admitted, false, class, deadlines,
+    )))
 }
 
 /// As [`try_admission`], for a call with limits of time, or of a bulkhead whose limit adapts or is
@@ -77,7 +83,7 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
 #[inline(never)]
 fn try_tracked_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
@@ -98,7 +104,7 @@ fn try_tracked_admission<H: Borrow<Bulkhead>>(
 /// Resolves the limits of the call and reads the clock.
 fn begin_deadlines(
     inner: &Inner,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<(), Rejection> {
@@ -120,7 +126,7 @@ fn begin_deadlines(
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
@@ -132,7 +138,7 @@ fn poll_queue<H: Borrow<Bulkhead>>(
 /// Joins the queue, or checks whether the permit was granted.
 fn poll_permit<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Rejection>> {
@@ -171,7 +177,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
 /// Waits for a permit by parking the current thread.
 fn wait_for_permit(
     guard: &mut CallGuard<&Bulkhead>,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &Deadlines,
     waker: &Waker,
 ) -> Result<(), Rejection> {
@@ -205,7 +211,7 @@ fn start_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
 ) -> Admitted {
     if !deadlines.is_tracked() && !admitted.needs_duration() {
@@ -220,7 +226,7 @@ fn start_tracked_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,
-    class: CallClass,
+    class: &CallClass,
     deadlines: &mut Deadlines,
 ) -> Admitted {
     if waited && !deadlines.has_times() {

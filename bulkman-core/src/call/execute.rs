@@ -205,7 +205,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         // Steps 1 to 3: admission.
         let admitted = match guard.take_admitted() {
             Some(admitted) => admitted,
-            None => match ready!(poll_admission(guard, *this.class, deadlines, cx)) {
+            None => match ready!(poll_admission(guard, this.class, deadlines, cx)) {
                 Ok(admitted) => admitted,
                 Err(rejection) => return guard.reject(rejection, deadlines),
             },

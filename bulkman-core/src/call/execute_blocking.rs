@@ -111,7 +111,7 @@ where
         } = &mut this.state
         {
             let admission = if guard.inner().capabilities.tasks {
-                ready!(poll_admission(guard, this.class, deadlines, cx))
+                ready!(poll_admission(guard, &this.class, deadlines, cx))
             } else {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
             };

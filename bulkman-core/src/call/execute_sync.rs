@@ -27,7 +27,7 @@ where
 {
     let mut guard = CallGuard::new(bulkhead, options.report_id);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, options.class, &mut deadlines, Unpark::waker);
+    let admission = block_on_admission(&mut guard, &options.class, &mut deadlines, Unpark::waker);
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(rejection) => return guard.reject(rejection, &deadlines),
@@ -37,25 +37,31 @@ where
         (classifier.classify(&result), result)
     });
     guard.restore(admitted);
-    let (outcome, end) = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+    let (outcome, late) = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+    let end = if late {
+        End::CompletedLate
+    } else {
+        End::Completed
+    };
     finish_call(&mut guard, &deadlines, outcome, end);
     result.map_err(BulkheadError::Operation)
 }
 
-/// Returns the outcome to record for a closure that may have exceeded its deadline.
+/// Returns the outcome to record for a closure that may have exceeded its deadline, and whether the
+/// dependency has caused that.
 ///
 /// A closure can't be interrupted: one that takes too long keeps its value, and is a failure.
-fn apply_deadline(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> (Outcome, End) {
+fn apply_deadline(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> (Outcome, bool) {
     let Some(deadline) = deadlines.run_deadline() else {
-        return (outcome, End::Completed);
+        return (outcome, false);
     };
     let now = inner.runtime.now();
     if now < deadline {
-        (outcome, End::Completed)
+        (outcome, false)
     } else if deadlines.mostly_queued(now) {
-        (Outcome::Ignored, End::Completed)
+        (Outcome::Ignored, false)
     } else {
-        (Outcome::Failure, End::CompletedLate)
+        (Outcome::Failure, true)
     }
 }
 

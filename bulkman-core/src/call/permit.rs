@@ -155,7 +155,7 @@ impl Permit {
     pub(crate) fn try_acquire(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
         let mut guard = CallGuard::new(bulkhead, 0);
         let mut deadlines = Deadlines::Untracked;
-        let admission = try_admission(&mut guard, CallClass::DEFAULT, &mut deadlines, false);
+        let admission = try_admission(&mut guard, &CallClass::DEFAULT, &mut deadlines, false);
         match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
@@ -224,7 +224,7 @@ impl Future for Acquire {
             class,
         } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
-        match ready!(poll_admission(guard, *class, deadlines, cx)) {
+        match ready!(poll_admission(guard, class, deadlines, cx)) {
             Ok(admitted) => {
                 guard.restore(admitted);
                 let Some(guard) = slot.take() else {

@@ -6,7 +6,7 @@ use bulkman_core::adaptive::{AdaptiveLimit, Enforcement};
 use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Permit};
 use proptest::prelude::*;
 
-use crate::faults::with_runtime;
+use crate::faults::{fill, with_runtime};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -147,8 +147,7 @@ proptest! {
         settings.enforcement = Enforcement::Enforce;
         bulkhead.reconfigure(settings.config()).unwrap();
         prop_assert_eq!(bulkhead.stats().permits_in_use, 0);
-        let all: Vec<_> = std::iter::from_fn(|| bulkhead.try_acquire().ok()).collect();
-        prop_assert_eq!(all.len(), bulkhead.limit());
+        prop_assert_eq!(fill(&bulkhead).len(), bulkhead.limit());
         let stats = bulkhead.stats();
         let ended = stats.successful + stats.failed + stats.ignored + stats.cancelled;
         prop_assert_eq!(stats.started, ended + stats.active);

@@ -108,6 +108,7 @@ proptest! {
         let (bulkhead, runtime) = with_runtime(settings.config());
         let circuit = bulkhead.circuit_breaker().unwrap().clone();
         let mut running: Vec<Permit> = Vec::new();
+        check(&bulkhead, &running, settings);
         for step in steps {
             match step {
                 Step::Start(calls) => for _ in 0..calls {

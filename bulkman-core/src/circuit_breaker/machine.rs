@@ -54,7 +54,7 @@ pub(crate) struct Machine {
     config: ResolvedCircuitBreakerConfig,
     state: MachineState,
     since: Instant,
-    generation: u64,
+    pub(super) generation: u64,
     /// When the circuit was created; the grid of time windows starts here.
     origin: Instant,
     window: Option<Window>,
@@ -201,7 +201,7 @@ impl Machine {
         if let Some(now) = now {
             self.advance(now);
         }
-        if generation != self.generation {
+        if !PackedState::is_same_generation(generation, self.generation) {
             return Recorded::Done;
         }
         let failed = match outcome {
@@ -233,7 +233,8 @@ impl Machine {
 
     /// Opens after [`Recorded::RuleTripped`], unless the state has changed since.
     pub(crate) fn open_by_rule(&mut self, generation: u64, cause: TransitionCause, now: Instant) {
-        if generation == self.generation && matches!(self.state, MachineState::Closed) {
+        let same = PackedState::is_same_generation(generation, self.generation);
+        if same && matches!(self.state, MachineState::Closed) {
             self.open_automatically(cause, now);
         }
     }

@@ -8,8 +8,13 @@ use super::probes::ProbeId;
 /// All that a call needs while the circuit is closed.
 ///
 /// Holds the state (3 bits), three flags, a bit that is always set, the bits of a mark, and the
-/// generation. Only the ticket of a call has a mark. Two calls with equal words were admitted in
-/// the same generation and under the same rules.
+/// lowest 40 bits of the generation. Only the ticket of a call has a mark. Two calls with equal
+/// words were admitted in the same generation and under the same rules.
+///
+/// The generation of the machine has 64 bits, and words repeat after 2^40 generations: 12 days at
+/// one in each microsecond. A call that runs as long as that would have its outcome counted in the
+/// wrong generation, once. Nothing else compares words that old: permits and waiters have words of
+/// their own, and a probe slot is released by its id.
 // Never zero, so that an `Option` of it is no larger: each call in flight carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackedState(NonZeroU64);
@@ -84,9 +89,16 @@ impl PackedState {
         self.bits() & NEEDS_CLOCK != 0
     }
 
+    /// Returns the lowest 40 bits of the generation.
     #[inline]
     pub(crate) const fn generation(self) -> u64 {
         self.bits() >> GENERATION
+    }
+
+    /// Returns `true` if a word can't distinguish the two generations.
+    #[inline]
+    pub(super) const fn is_same_generation(one: u64, other: u64) -> bool {
+        (one ^ other) << GENERATION == 0
     }
 }
 
@@ -153,7 +165,7 @@ const ALWAYS: u64 = 1 << 6;
 /// The shift of the mark of a ticket, which has 16 bits.
 const MARK: u32 = 8;
 const MARK_BITS: u64 = 0xffff;
-/// The shift of the generation: its 40 bits last for 12 days at a transition every microsecond.
+/// The shift of the generation, of which 40 bits are left.
 const GENERATION: u32 = 24;
 
 /// The states that reject calls share a bit; the two that reject every call share another.

@@ -41,6 +41,41 @@ fn the_machine_drops_outcomes_of_an_older_generation() {
     );
 }
 
+/// A ticket has fewer bits of the generation than the machine.
+#[test]
+fn outcomes_count_after_more_generations_than_a_ticket_holds() {
+    let now = ClockOnly.now();
+    let config = CircuitBreakerConfig::new()
+        .failure_threshold(1)
+        .success_threshold(1);
+    for first in [(1 << 40) - 2, 1 << 40, (1 << 41) - 1, u64::MAX - 9] {
+        let mut machine = Machine::new(config.resolve(), 0, now);
+        machine.generation = first;
+        let old = machine.packed_state().generation();
+        machine.transition_to(ManualTarget::Closed, now);
+        let dropped = machine.record(old, None, Outcome::Failure, None, Some(now));
+        assert_eq!(dropped, Recorded::Done);
+        let generation = machine.packed_state().generation();
+        let Recorded::RuleTripped(cause) =
+            machine.record(generation, None, Outcome::Failure, None, None)
+        else {
+            panic!("the failure was dropped in generation {first} + 1");
+        };
+        machine.open_by_rule(old, cause, now);
+        assert_eq!(machine.state(), CircuitState::Closed);
+        machine.open_by_rule(generation, cause, now);
+        assert_eq!(machine.state(), CircuitState::Open);
+        machine.transition_to(ManualTarget::HalfOpen, now);
+        let probe = machine.admit(now).unwrap();
+        let generation = machine.packed_state().generation();
+        let recorded = machine.record(generation, probe, Outcome::Success, None, Some(now));
+        assert_eq!(
+            (recorded, machine.state()),
+            (Recorded::Done, CircuitState::Closed)
+        );
+    }
+}
+
 #[test]
 fn a_time_window_records_nothing_without_the_time() {
     let now = ClockOnly.now();

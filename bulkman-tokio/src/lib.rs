@@ -11,11 +11,13 @@
 //! * blocking threads, for `execute_blocking`.
 #![forbid(unsafe_code)]
 
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bulkman_core::Runtime;
-use bulkman_core::runtime::{BoxFuture, Sleep};
+use bulkman_core::runtime::{BoxFuture, Cooperation, Sleep};
 use tokio::runtime::{Handle, TryCurrentError};
+use tokio::task::coop;
 
 /// A [`Runtime`] that uses Tokio.
 ///
@@ -89,6 +91,21 @@ impl Runtime for TokioRuntime {
             handle.spawn_blocking(job);
         }
     }
+
+    /// Returns the function that consumes the budget of Tokio's tasks.
+    ///
+    /// It has no effect outside of Tokio's tasks and in [`coop::unconstrained`].
+    fn cooperation(&self) -> Option<Cooperation> {
+        Some(poll_cooperatively)
+    }
+}
+
+fn poll_cooperatively(cx: &mut Context<'_>, step: &mut dyn FnMut() -> bool) -> Poll<()> {
+    let unit = ready!(coop::poll_proceed(cx));
+    if step() {
+        unit.made_progress();
+    }
+    Poll::Ready(())
 }
 
 /// Tests the example of the crate's README.

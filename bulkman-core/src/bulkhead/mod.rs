@@ -135,11 +135,13 @@ impl Bulkhead {
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
         let (permits, places, order) = config.limits();
+        let cooperation = runtime.cooperation();
         let inner = Arc::new(Inner {
             queue: WaitQueue::new(permits, places, order),
             counters: Counters::default(),
             circuit,
-            limits: ConfiguredLimits::new(TimeLimits::of(&config)),
+            limits: ConfiguredLimits::new(TimeLimits::of(&config), cooperation.is_some()),
+            cooperation,
             capabilities,
             runtime,
             name,

@@ -14,7 +14,7 @@ use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
 use crate::queue::WaitQueue;
-use crate::runtime::{Runtime, RuntimeCapabilities};
+use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
 
@@ -26,6 +26,7 @@ pub(crate) struct Inner {
     pub(crate) limits: ConfiguredLimits,
     pub(crate) capabilities: RuntimeCapabilities,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) cooperation: Option<Cooperation>,
     pub(crate) name: BulkheadName,
     /// Notified when the circuit's state changes, if somebody asked for it, and when the bulkhead
     /// ends: shut down, drained, dropped.

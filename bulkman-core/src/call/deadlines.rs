@@ -1,6 +1,6 @@
 //! The deadlines of a call: its limits, the instants it has passed, and its timer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -101,17 +101,24 @@ impl TimeLimits {
 /// The configured limits. They can be read while another thread changes them.
 #[derive(Debug)]
 pub(crate) struct ConfiguredLimits {
-    any: AtomicBool,
+    /// What a call must do before its admission, as bits. Usually zero: a single load and
+    /// comparison then cover all of it.
+    setup: AtomicU8,
     timeout: AtomicU64,
     max_wait: AtomicU64,
     run_timeout: AtomicU64,
 }
 
 impl ConfiguredLimits {
-    pub(crate) fn new(limits: TimeLimits) -> Self {
+    /// A limit is set.
+    const LIMITED: u8 = 1;
+    /// The calls cooperate with the executor's scheduler.
+    const COOPERATES: u8 = 2;
+
+    pub(crate) fn new(limits: TimeLimits, cooperates: bool) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
         let configured = Self {
-            any: AtomicBool::new(false),
+            setup: AtomicU8::new(if cooperates { Self::COOPERATES } else { 0 }),
             timeout: none(),
             max_wait: none(),
             run_timeout: none(),
@@ -125,14 +132,23 @@ impl ConfiguredLimits {
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
             .store(limits.run_timeout.0, Ordering::Relaxed);
-        self.any
-            .store(limits != TimeLimits::NONE, Ordering::Relaxed);
+        if limits == TimeLimits::NONE {
+            self.setup.fetch_and(!Self::LIMITED, Ordering::Relaxed);
+        } else {
+            self.setup.fetch_or(Self::LIMITED, Ordering::Relaxed);
+        }
     }
 
     /// Returns `true` if any limit is set.
     #[inline]
     pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
+        self.setup.load(Ordering::Relaxed) & Self::LIMITED != 0
+    }
+
+    /// Returns what a call must do before its admission.
+    #[inline]
+    pub(crate) fn setup(&self) -> CallSetup {
+        CallSetup(self.setup.load(Ordering::Relaxed))
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.
@@ -142,6 +158,23 @@ impl ConfiguredLimits {
             max_wait: own.max_wait.or(&self.max_wait),
             run_timeout: own.run_timeout.or(&self.run_timeout),
         }
+    }
+}
+
+/// What a call must do before its admission.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallSetup(u8);
+
+impl CallSetup {
+    #[inline]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns `true` if the call cooperates with the executor's scheduler.
+    #[inline]
+    pub(crate) const fn cooperates(self) -> bool {
+        self.0 & ConfiguredLimits::COOPERATES != 0
     }
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// A boxed future, such as a task that a [`Runtime`] runs.
@@ -18,6 +19,27 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A timer, as returned by [`Runtime::sleep_until`].
 pub type Sleep = BoxFuture<'static, ()>;
+
+/// A function that runs one step of a task within the task's budget.
+///
+/// Returned by [`Runtime::cooperation`]. If the task has used up its budget, the function wakes the
+/// task and returns [`Poll::Pending`] without running the step. Otherwise it runs the step once and
+/// returns `Poll::Ready(())`. The step returns `true` if it made progress, which costs one unit of
+/// the budget.
+///
+/// ```
+/// use std::task::{Context, Poll, Waker};
+/// use bulkman::runtime::Cooperation;
+///
+/// // For an executor without budgets this would be the whole function.
+/// let unlimited: Cooperation = |_, step| {
+///     let _made_progress = step();
+///     Poll::Ready(())
+/// };
+/// let mut context = Context::from_waker(Waker::noop());
+/// assert!(unlimited(&mut context, &mut || true).is_ready());
+/// ```
+pub type Cooperation = fn(&mut Context<'_>, &mut dyn FnMut() -> bool) -> Poll<()>;
 
 /// The clock, timers, tasks and blocking threads of an executor.
 ///
@@ -105,6 +127,19 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
             }
             None => std::thread::park(),
         }
+    }
+
+    /// Returns how calls take part in the executor's cooperative scheduling. Default: `None`.
+    ///
+    /// An executor that cannot interrupt a task may give each task a budget per poll, as Tokio
+    /// does. With this function, a call that is admitted or rejected at its first poll costs one
+    /// unit, as an acquisition of Tokio's semaphore does. A loop of such calls then yields to other
+    /// tasks and to a timeout around it. A call that has to wait costs nothing.
+    ///
+    /// A bulkhead reads this once, when it is created. A runtime that wraps another should forward
+    /// it. With `None`, calls pay nothing for it.
+    fn cooperation(&self) -> Option<Cooperation> {
+        None
     }
 
     /// Returns the capabilities of this runtime.
@@ -218,6 +253,10 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
 
     fn park(&self, deadline: Option<Instant>) {
         (**self).park(deadline);
+    }
+
+    fn cooperation(&self) -> Option<Cooperation> {
+        (**self).cooperation()
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {

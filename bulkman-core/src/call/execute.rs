@@ -22,10 +22,14 @@ use pin_project_lite::pin_project;
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::stats::Event;
 use crate::call::admission::poll_admission;
+use crate::call::admitted::Admitted;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
+#[cfg(feature = "http")]
+use crate::call::held::HeldCall;
 use crate::call::options::CallOptions;
+use crate::call::outcome::Outcome;
 use crate::call::run::{needed_duration, run_guarded, timed_out};
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
@@ -150,6 +154,32 @@ impl<F, C> ExecuteOwned<F, C> {
     }
 }
 
+#[cfg(feature = "http")]
+impl<F, C> ExecuteOwned<F, C> {
+    /// As `poll`, but a call whose operation has succeeded is not over: it is returned as well.
+    pub(crate) fn poll_held<T, E>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(T, HeldCall), BulkheadError<E>>>
+    where
+        F: Future<Output = Result<T, E>>,
+        C: Classifier<T, E>,
+    {
+        let call = self.project().call;
+        call.poll_with(cx, |guard, admitted, deadlines, outcome, result| {
+            guard.restore(admitted);
+            let ran = needed_duration(guard, deadlines);
+            match result {
+                Ok(value) => Ok((value, HeldCall::new(guard.detach(), outcome, ran))),
+                Err(error) => {
+                    guard.finish(outcome, ran);
+                    Err(BulkheadError::Operation(error))
+                }
+            }
+        })
+    }
+}
+
 impl<F, C, T, E> Future for ExecuteOwned<F, C>
 where
     F: Future<Output = Result<T, E>>,
@@ -200,6 +230,39 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         F: Future<Output = Result<T, E>>,
         C: Classifier<T, E>,
     {
+        // Steps 5 and 6: record the outcome and release the permit.
+        self.poll_with(cx, |guard, admitted, deadlines, outcome, result| {
+            if admitted.needs_duration() || guard.observer().is_enabled() {
+                guard.restore(admitted);
+                guard.finish(outcome, needed_duration(guard, deadlines));
+            } else {
+                guard.inner().finish(admitted, outcome, None);
+            }
+            result.map_err(BulkheadError::Operation)
+        })
+    }
+
+    /// Polls steps 1 to 4. `finish` owns the admission of an operation that has completed.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "an admission that does not wait must stay in registers"
+    )]
+    fn poll_with<T, E, R>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        finish: impl FnOnce(
+            &mut CallGuard<H>,
+            Admitted,
+            &Deadlines,
+            Outcome,
+            Result<T, E>,
+        ) -> Result<R, BulkheadError<E>>,
+    ) -> Poll<Result<R, BulkheadError<E>>>
+    where
+        F: Future<Output = Result<T, E>>,
+        C: Classifier<T, E>,
+    {
         let mut this = self.project();
         let (guard, deadlines) = (this.guard, this.deadlines);
 
@@ -237,14 +300,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             };
         };
 
-        // Steps 5 and 6: record the outcome and release the permit.
-        if admitted.needs_duration() || guard.observer().is_enabled() {
-            guard.restore(admitted);
-            guard.finish(outcome, needed_duration(guard, deadlines));
-        } else {
-            guard.inner().finish(admitted, outcome, None);
-        }
-        Poll::Ready(result.map_err(BulkheadError::Operation))
+        Poll::Ready(finish(guard, admitted, deadlines, outcome, result))
     }
 
     fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -375,6 +375,14 @@ impl CallGuard<&Bulkhead> {
 }
 
 impl CallGuard<Bulkhead> {
+    /// Moves everything that is held to the returned guard.
+    #[cfg(feature = "http")]
+    pub(crate) fn detach(&mut self) -> Self {
+        let mut ended = Self::new(self.bulkhead.clone(), 0);
+        ended.held = Held::Ended;
+        std::mem::replace(self, ended)
+    }
+
     pub(crate) const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }

@@ -9,6 +9,8 @@ pub(crate) mod execute;
 pub(crate) mod execute_blocking;
 mod execute_sync;
 pub(crate) mod guard;
+#[cfg(feature = "http")]
+pub(crate) mod held;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod permit;

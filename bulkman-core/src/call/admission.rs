@@ -29,14 +29,14 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     if guard.is_new() {
         let setup = guard.inner().limits.setup();
         if deadlines.is_tracked() || !setup.is_none() {
-            if setup.cooperates() {
-                return match ready!(try_admission_cooperatively(guard, deadlines, cx))? {
-                    Some(admitted) => Poll::Ready(Ok(admitted)),
-                    None => poll_queue(guard, priority, deadlines, cx),
-                };
+            if let Some(poll_proceed) = guard.inner().cooperation {
+                // Nothing is held yet, so a call that is dropped here loses nothing.
+                ready!(poll_proceed(cx));
             }
             guard.observe();
-            begin_deadlines(guard.inner(), deadlines, true)?;
+            if deadlines.is_tracked() || setup.is_limited() {
+                begin_deadlines(guard.inner(), deadlines, true)?;
+            }
         } else {
             guard.observe();
         }
@@ -45,28 +45,6 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
         }
     }
     poll_queue(guard, priority, deadlines, cx)
-}
-
-/// As [`try_admission`], within the budget of the task. `Pending`: the task has to yield first.
-///
-/// It is never inlined, to keep it off the path of the runtimes without budgets.
-#[inline(never)]
-fn try_admission_cooperatively<H: Borrow<Bulkhead>>(
-    guard: &mut CallGuard<H>,
-    deadlines: &mut Deadlines,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Option<Admitted>, Rejection>> {
-    let Some(cooperation) = guard.inner().cooperation else {
-        return Poll::Ready(try_admission(guard, deadlines, true));
-    };
-    let mut admission = None;
-    ready!(cooperation(cx, &mut || {
-        // An admission and a rejection are progress. A call that has to wait yields anyway.
-        let attempt = admission.insert(try_admission(guard, deadlines, true));
-        !matches!(attempt, Ok(None))
-    }));
-    // A runtime that has not run the step has no budget to charge.
-    Poll::Ready(admission.unwrap_or_else(|| try_admission(guard, deadlines, true)))
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.

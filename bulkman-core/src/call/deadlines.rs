@@ -171,10 +171,10 @@ impl CallSetup {
         self.0 == 0
     }
 
-    /// Returns `true` if the call cooperates with the executor's scheduler.
+    /// Returns `true` if a limit is set.
     #[inline]
-    pub(crate) const fn cooperates(self) -> bool {
-        self.0 & ConfiguredLimits::COOPERATES != 0
+    pub(crate) const fn is_limited(self) -> bool {
+        self.0 & ConfiguredLimits::LIMITED != 0
     }
 }
 

@@ -20,26 +20,20 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A timer, as returned by [`Runtime::sleep_until`].
 pub type Sleep = BoxFuture<'static, ()>;
 
-/// A function that runs one step of a task within the task's budget.
+/// A function that charges a call to the budget of the current task.
 ///
 /// Returned by [`Runtime::cooperation`]. If the task has used up its budget, the function wakes the
-/// task and returns [`Poll::Pending`] without running the step. Otherwise it runs the step once and
-/// returns `Poll::Ready(())`. The step returns `true` if it made progress, which costs one unit of
-/// the budget.
+/// task and returns [`Poll::Pending`], and the call begins in a later poll.
 ///
 /// ```
 /// use std::task::{Context, Poll, Waker};
 /// use bulkman::runtime::Cooperation;
 ///
-/// // For an executor without budgets this would be the whole function.
-/// let unlimited: Cooperation = |_, step| {
-///     let _made_progress = step();
-///     Poll::Ready(())
-/// };
-/// let mut context = Context::from_waker(Waker::noop());
-/// assert!(unlimited(&mut context, &mut || true).is_ready());
+/// // For an executor without budgets.
+/// let unlimited: Cooperation = |_| Poll::Ready(());
+/// assert!(unlimited(&mut Context::from_waker(Waker::noop())).is_ready());
 /// ```
-pub type Cooperation = fn(&mut Context<'_>, &mut dyn FnMut() -> bool) -> Poll<()>;
+pub type Cooperation = fn(&mut Context<'_>) -> Poll<()>;
 
 /// The clock, timers, tasks and blocking threads of an executor.
 ///
@@ -132,9 +126,8 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// Returns how calls take part in the executor's cooperative scheduling. Default: `None`.
     ///
     /// An executor that cannot interrupt a task may give each task a budget per poll, as Tokio
-    /// does. With this function, a call that is admitted or rejected at its first poll costs one
-    /// unit, as an acquisition of Tokio's semaphore does. A loop of such calls then yields to other
-    /// tasks and to a timeout around it. A call that has to wait costs nothing.
+    /// does. A call invokes this function when it begins, before it holds anything. A loop of calls
+    /// that are ready at once then yields to other tasks and to a timeout around it.
     ///
     /// A bulkhead reads this once, when it is created. A runtime that wraps another should forward
     /// it. With `None`, calls pay nothing for it.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
-use crate::call::deadlines::Deadlines;
+use crate::call::deadlines::{CallSetup, Deadlines};
 use crate::call::guard::CallGuard;
 use crate::call::rejection::Rejection;
 use crate::queue::Priority;
@@ -29,14 +29,7 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     if guard.is_new() {
         let setup = guard.inner().limits.setup();
         if deadlines.is_tracked() || !setup.is_none() {
-            if let Some(poll_proceed) = guard.inner().cooperation {
-                // Nothing is held yet, so a call that is dropped here loses nothing.
-                ready!(poll_proceed(cx));
-            }
-            guard.observe();
-            if deadlines.is_tracked() || setup.is_limited() {
-                begin_deadlines(guard.inner(), deadlines, true)?;
-            }
+            ready!(poll_setup(guard, deadlines, setup, cx))?;
         } else {
             guard.observe();
         }
@@ -45,6 +38,26 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
         }
     }
     poll_queue(guard, priority, deadlines, cx)
+}
+
+/// Begins a call that cooperates with the scheduler, has limits, or needs its times.
+///
+/// `Pending`: the task has to yield first. Nothing is held yet.
+#[inline(never)]
+fn poll_setup<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+    setup: CallSetup,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Rejection>> {
+    if let Some(poll_proceed) = guard.inner().cooperation {
+        ready!(poll_proceed(cx));
+    }
+    guard.observe();
+    if deadlines.is_tracked() || setup.is_limited() {
+        begin_deadlines(guard.inner(), deadlines, true)?;
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.

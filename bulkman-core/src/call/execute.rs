@@ -12,6 +12,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
+use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -33,7 +34,9 @@ use crate::call::outcome::Outcome;
 use crate::call::run::{needed_duration, run_guarded, timed_out};
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
+use crate::observe::CallSpan;
 use crate::queue::Priority;
+use crate::sync::unwind::catch;
 
 pin_project! {
     /// The future of [`Bulkhead::execute`](crate::Bulkhead::execute), which borrows the bulkhead.
@@ -210,6 +213,23 @@ pin_project! {
         priority: Priority,
         deadlines: Deadlines,
     }
+
+    impl<H: Borrow<Bulkhead>, F, C> PinnedDrop for CallFuture<H, F, C> {
+        #[inline]
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // The observer of a call that has ended is not enabled.
+            if this.guard.observer().is_enabled() {
+                drop_in_span(&mut this.operation, &this.guard.observer().span());
+            }
+        }
+    }
+}
+
+/// Drops an operation within the span of its call, to which the logs of its destructor belong.
+#[cold]
+fn drop_in_span<F>(operation: &mut Pin<&mut Option<F>>, span: &CallSpan) {
+    span.in_scope(|| operation.set(None));
 }
 
 impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
@@ -271,18 +291,27 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             Some(admitted) => admitted,
             None => match ready!(poll_admission(guard, *this.priority, deadlines, cx)) {
                 Ok(admitted) => admitted,
-                Err(rejection) => return guard.reject(rejection, deadlines),
+                Err(rejection) => {
+                    if guard.observer().is_enabled() {
+                        drop_in_span(&mut this.operation, &guard.observer().span());
+                    }
+                    return guard.reject(rejection, deadlines);
+                }
             },
         };
 
         // Step 4: run. The classifier may panic as well, so it runs under the same guard.
         let polled = run_guarded(guard, admitted, deadlines, || {
-            let Some(operation) = this.operation.as_mut().as_pin_mut() else {
+            let mut unwinding = DropOnUnwind(this.operation.as_mut());
+            let Some(operation) = unwinding.0.as_mut().as_pin_mut() else {
                 unreachable_after_completion()
             };
-            let result = ready!(operation.poll(cx));
-            this.operation.set(None);
-            Poll::Ready((this.classifier.classify(&result), result))
+            let polled = operation.poll(cx).map(|result| {
+                unwinding.0.set(None);
+                (this.classifier.classify(&result), result)
+            });
+            forget(unwinding);
+            polled
         });
         let Poll::Ready((outcome, result)) = polled else {
             guard.restore(admitted);
@@ -292,7 +321,10 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
             // The operation is dropped before its permit is released. The call has timed out even
             // if the drop panics.
-            let dropped = catch_unwind(AssertUnwindSafe(|| this.operation.set(None)));
+            let dropped = catch_unwind(AssertUnwindSafe(|| {
+                let _span = guard.observer().enter();
+                this.operation.set(None);
+            }));
             let error = time_out(guard, deadlines);
             return match dropped {
                 Ok(()) => Poll::Ready(Err(error)),
@@ -307,6 +339,18 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         f.debug_struct(name)
             .field("deadlines", &self.deadlines)
             .finish_non_exhaustive()
+    }
+}
+
+/// Drops an operation that has panicked, within the span of its call and before its permit is
+/// released.
+struct DropOnUnwind<'a, F>(Pin<&'a mut Option<F>>);
+
+impl<F> Drop for DropOnUnwind<'_, F> {
+    #[cold]
+    fn drop(&mut self) {
+        // A second panic that left this function would abort the process.
+        catch(|| self.0.set(None));
     }
 }
 

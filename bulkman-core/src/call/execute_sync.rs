@@ -30,7 +30,12 @@ where
     let admission = block_on_admission(&mut guard, options.priority, &mut deadlines, Unpark::waker);
     let admitted = match admission {
         Ok(admitted) => admitted,
-        Err(rejection) => return guard.reject(rejection, &deadlines),
+        Err(rejection) => {
+            if guard.observer().is_enabled() {
+                guard.observer().span().in_scope(|| drop(operation));
+            }
+            return guard.reject(rejection, &deadlines);
+        }
     };
     let (outcome, result) = run_guarded(&mut guard, admitted, &deadlines, || {
         let result = operation();

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
-use crate::call::deadlines::{CallSetup, Deadlines};
+use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::rejection::Rejection;
 use crate::queue::Priority;
@@ -27,9 +27,8 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     if guard.is_new() {
-        let setup = guard.inner().limits.setup();
-        if deadlines.is_tracked() || !setup.is_none() {
-            ready!(poll_setup(guard, deadlines, setup, cx))?;
+        if deadlines.is_tracked() || guard.inner().limits.need_setup() {
+            ready!(poll_setup(guard, deadlines, cx))?;
         } else {
             guard.observe();
         }
@@ -47,14 +46,13 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
 fn poll_setup<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     deadlines: &mut Deadlines,
-    setup: CallSetup,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Rejection>> {
     if let Some(poll_proceed) = guard.inner().cooperation {
         ready!(poll_proceed(cx));
     }
     guard.observe();
-    if deadlines.is_tracked() || setup.is_limited() {
+    if deadlines.is_tracked() || guard.inner().limits.any() {
         begin_deadlines(guard.inner(), deadlines, true)?;
     }
     Poll::Ready(Ok(()))

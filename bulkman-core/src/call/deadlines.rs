@@ -145,10 +145,10 @@ impl ConfiguredLimits {
         self.setup.load(Ordering::Relaxed) & Self::LIMITED != 0
     }
 
-    /// Returns what a call must do before its admission.
+    /// Returns `true` if a limit is set, or calls cooperate with the executor's scheduler.
     #[inline]
-    pub(crate) fn setup(&self) -> CallSetup {
-        CallSetup(self.setup.load(Ordering::Relaxed))
+    pub(crate) fn need_setup(&self) -> bool {
+        self.setup.load(Ordering::Relaxed) != 0
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.
@@ -158,23 +158,6 @@ impl ConfiguredLimits {
             max_wait: own.max_wait.or(&self.max_wait),
             run_timeout: own.run_timeout.or(&self.run_timeout),
         }
-    }
-}
-
-/// What a call must do before its admission.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CallSetup(u8);
-
-impl CallSetup {
-    #[inline]
-    pub(crate) const fn is_none(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Returns `true` if a limit is set.
-    #[inline]
-    pub(crate) const fn is_limited(self) -> bool {
-        self.0 & ConfiguredLimits::LIMITED != 0
     }
 }
 

@@ -1,6 +1,6 @@
 //! One bulkhead for all threads of a thread-per-core server.
 //!
-//! Each thread has its own executor, whose tasks never leave it and need not be `Send`. The limit,
+//! Each thread has its own executor. Its tasks never leave it and need not be `Send`. The limit,
 //! the queue and the circuit are those of the process.
 
 use std::cell::RefCell;

@@ -8,7 +8,7 @@ use crate::call::outcome::Outcome;
 use crate::observe::Observer;
 use crate::sync::unwind::catch;
 
-/// The permit and the admission of a call whose operation has returned a value.
+/// The permit and the admission of a call with a completed operation.
 ///
 /// Dropping it records the outcome of the operation if it is not a success. A success that is
 /// dropped counts as cancelled.

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use crate::call::held::HeldCall;
 use crate::call::outcome::Outcome;
 
-/// Decides how a call counts whose body has ended, given its head and its trailers.
+/// Decides how a call counts, given its trailers.
 pub(super) type ClassifyTrailers = fn(&HeaderMap) -> Outcome;
 
 pin_project! {

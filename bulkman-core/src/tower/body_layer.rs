@@ -1,4 +1,4 @@
-//! The layer and the service whose calls last until the body of the response has ended.
+//! The layer and the service with calls that last until the body of the response has ended.
 
 use std::task::{Context, Poll};
 
@@ -29,7 +29,7 @@ use crate::call::outcome::Outcome;
 /// use bulkman::tower::BodyClassifier;
 /// use http::{HeaderMap, Response};
 ///
-/// /// Counts a response as a failure whose trailers report one.
+/// /// Counts a response as a failure if its trailers report one.
 /// #[derive(Clone)]
 /// struct ByTrailer;
 ///
@@ -46,7 +46,7 @@ use crate::call::outcome::Outcome;
 /// }
 /// ```
 pub trait BodyClassifier<T, E>: Classifier<T, E> {
-    /// Classifies the trailers of a response whose head is a success.
+    /// Classifies the trailers of a response after a successful head.
     #[must_use]
     fn classify_trailers(trailers: &HeaderMap) -> Outcome {
         let _ = trailers;
@@ -60,7 +60,7 @@ impl<T, E, F: Fn(&T) -> u16> BodyClassifier<T, E> for StatusClassifier<F> {}
 
 impl<T, E, F: Fn(&Result<T, E>) -> Outcome> BodyClassifier<T, E> for F {}
 
-/// A layer whose calls last until the body of the response has ended.
+/// A layer with calls that last until the body of the response has ended.
 ///
 /// Created by [`hold_until_body_end`](super::BulkheadLayer::hold_until_body_end).
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl<S, C: Clone> Layer<S> for BodyLayer<C> {
     }
 }
 
-/// A service whose calls last until the body of the response has ended.
+/// A service with calls that last until the body of the response has ended.
 ///
 /// Created by [`BodyLayer`]. The body of its responses is a [`GuardedBody`].
 #[derive(Clone, Debug)]

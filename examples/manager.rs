@@ -78,7 +78,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let mail = &stats[1];
     assert_eq!(
-        (mail.started, mail.failed, mail.rejected.circuit_open),
+        (mail.started, mail.failed, mail.rejected.circuit.open),
         (3, 3, 2)
     );
 

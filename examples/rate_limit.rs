@@ -110,7 +110,7 @@ impl RateLimited {
     ) -> Result<Self, bulkman::ConfigError> {
         let limiter = RateLimiter::direct_with_clock(quota, RuntimeClock(Arc::clone(&runtime)));
         Ok(Self {
-            bulkhead: Bulkhead::with_runtime(config, Arc::clone(&runtime))?,
+            bulkhead: Bulkhead::new(config, Arc::clone(&runtime))?,
             runtime,
             limiter,
         })

@@ -1,9 +1,9 @@
 //! Retries around a bulkhead, with the crate `backon`.
 //!
-//! * The retry is outside, the bulkhead inside: each attempt is a separate call with its own permit.
-//!   The other way round, a sleeping call would hold a permit.
-//! * Rejections are not retried blindly. An open circuit has a `retry_after`. More calls do not help
-//!   a full bulkhead, so that rejection is returned immediately.
+//! * The retry is outside, the bulkhead inside: each attempt is a separate call with its own
+//!   permit. The other way round, a sleeping call would hold a permit.
+//! * Rejections are not retried blindly. An open circuit has a `retry_after`. More calls do not
+//!   help a full bulkhead, so that rejection is returned immediately.
 //!
 //! Tokio's clock is paused and advances by itself: a minute passes immediately.
 
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .failure_threshold(3)
         .success_threshold(1)
         .isolation_duration(ISOLATION);
-    let bulkhead = Bulkhead::with_runtime(config, runtime.clone())?;
+    let bulkhead = Bulkhead::new(config, runtime.clone())?;
 
     println!("a gateway that is down for 45 s:");
     let gateway = Gateway::down_for(Duration::from_secs(45));
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(
         (
             stats.started,
-            stats.rejected.circuit_open,
+            stats.rejected.circuit.open,
             stats.rejected.full
         ),
         (7, 2, 1)

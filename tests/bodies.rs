@@ -1,5 +1,8 @@
 //! Calls that last until the body of the response has ended: alone, and over real sockets.
 
+#[path = "support/until.rs"]
+mod until;
+
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
@@ -27,6 +30,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
+use until::{until, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,7 +50,8 @@ async fn limit_holds_for_bodies_in_transit() {
     server.reach(1, 4).await;
     server.gate.add_permits(5);
     for client in clients {
-        assert_eq!(client.await.unwrap(), "head, tail");
+        let text = within("a body ends", client).await.unwrap();
+        assert_eq!(text, "head, tail");
     }
     server.idle().await;
     assert_eq!(server.most_bodies.load(Ordering::SeqCst), 1);
@@ -58,11 +63,11 @@ async fn limit_holds_for_bodies_in_transit() {
 async fn body_that_breaks_off_in_a_server_is_a_failure() {
     let config = BulkheadConfig::new("stream").max_concurrent_calls(1);
     let server = StreamServer::start(config, Script::BreakOff).await;
-    let mut response = reqwest::get(&server.url).await.unwrap();
+    let mut response = server.get().await;
     assert_eq!(response.status(), 200);
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "head, ");
+    assert_eq!(next_chunk(&mut response).await.unwrap(), "head, ");
     server.gate.add_permits(1);
-    assert!(response.chunk().await.is_err());
+    assert!(next_chunk(&mut response).await.is_err());
     server.idle().await;
     assert_eq!(server.bulkhead.stats().failed, 1);
 }
@@ -72,8 +77,8 @@ async fn body_that_breaks_off_in_a_server_is_a_failure() {
 async fn client_that_disconnects_from_a_body_releases_its_permit() {
     let config = BulkheadConfig::new("stream").max_concurrent_calls(1);
     let server = StreamServer::start(config, Script::Complete).await;
-    let mut response = reqwest::get(&server.url).await.unwrap();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "head, ");
+    let mut response = server.get().await;
+    assert_eq!(next_chunk(&mut response).await.unwrap(), "head, ");
     assert_eq!(server.bulkhead.stats().active, 1);
     drop(response);
     server.idle().await;
@@ -106,9 +111,10 @@ async fn body_that_breaks_off_in_a_client_is_a_failure() {
         let mut client = BulkheadLayer::new(bulkhead.clone())
             .hold_until_body_end()
             .layer(client);
-        let response = client.call(Request::new(Empty::new())).await.unwrap();
+        let call = client.call(Request::new(Empty::new()));
+        let response = within("the head", call).await.unwrap();
         assert_eq!(bulkhead.stats().active, 1, "the body is in transit");
-        let body = response.into_body().collect().await;
+        let body = within("the body", response.into_body().collect()).await;
         assert_eq!(body.is_ok(), sent.len() == 10);
         let stats = bulkhead.stats();
         assert_eq!((stats.successful, stats.failed), expected);
@@ -321,6 +327,34 @@ fn error_of_the_service_ends_the_call() {
     assert_eq!((stats.failed, stats.permits_in_use), (2, 0));
 }
 
+/// Fault F03, GAP01.
+#[test]
+fn inner_rejection_is_no_outcome_of_an_outer_layer_with_bodies() {
+    let runtime = ManualRuntime::new();
+    let outer = BulkheadConfig::new("outer").failure_threshold(1);
+    let outer = Bulkhead::new(outer, runtime.clone()).unwrap();
+    let inner = Bulkhead::new(BulkheadConfig::new("inner"), runtime.clone()).unwrap();
+    let mut nested = ServiceBuilder::new()
+        .layer(BulkheadLayer::new(outer.clone()).hold_until_body_end())
+        .layer(BulkheadLayer::new(inner.clone()).hold_until_body_end())
+        .service(service_fn(|()| {
+            std::future::ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))))
+        }));
+    inner.circuit_breaker().unwrap().open();
+    let error = runtime.block_on(nested.call(())).unwrap_err();
+    assert!(error.is_rejection());
+    assert_eq!(
+        (error.http_status(), error.retry_after_seconds()),
+        (503, 30)
+    );
+    let stats = outer.stats();
+    assert_eq!(
+        (stats.ignored, stats.failed, stats.permits_in_use),
+        (1, 0, 0)
+    );
+    assert!(outer.is_healthy());
+}
+
 /// Classifies the head by its status and the trailer `outcome`.
 #[derive(Clone)]
 struct ByTrailer;
@@ -352,7 +386,7 @@ async fn request(
     steps: &'static [Step],
 ) -> GuardedBody<Scripted> {
     let mut service = BulkheadLayer::new(bulkhead.clone())
-        .classify_with(ByTrailer)
+        .classify_by(ByTrailer)
         .hold_until_body_end()
         .layer(service_fn(move |()| {
             let response = Response::builder().status(status).body(Scripted {
@@ -481,22 +515,29 @@ impl StreamServer {
         }
     }
 
+    /// Requests a body, whose head has arrived.
+    async fn get(&self) -> reqwest::Response {
+        within("the head", reqwest::get(&self.url)).await.unwrap()
+    }
+
     /// Waits until as many bodies are in transit, and as many calls wait.
     async fn reach(&self, bodies: usize, waiting: usize) {
-        while (
-            self.bodies.load(Ordering::SeqCst),
-            self.bulkhead.stats().waiting,
-        ) != (bodies, waiting)
-        {
-            tokio::task::yield_now().await;
-        }
+        until("bodies in transit and calls that wait", || {
+            let reached = self.bodies.load(Ordering::SeqCst);
+            (reached, self.bulkhead.stats().waiting) == (bodies, waiting)
+        })
+        .await;
     }
 
     /// Waits until no call is active.
     async fn idle(&self) {
-        while self.bulkhead.stats().active > 0 {
-            tokio::task::yield_now().await;
-        }
+        until("no call is active", || self.bulkhead.stats().active == 0).await;
         assert_eq!(self.bulkhead.stats().permits_in_use, 0);
     }
+}
+
+/// Reads a chunk, before the end of the body.
+async fn next_chunk(response: &mut reqwest::Response) -> reqwest::Result<Bytes> {
+    let chunk = within("a chunk", response.chunk()).await;
+    chunk.map(|chunk| chunk.expect("the body has not ended"))
 }

@@ -1,5 +1,4 @@
-//! The Grafana dashboard asks for nothing that is not emitted, and the documented table lists
-//! everything that is.
+//! The Grafana dashboard and the documented tables agree with the emitted metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,29 +8,26 @@ use bulkman::testing::ManualRuntime;
 use bulkman::{BulkheadConfig, BulkheadManager};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-/// What a bulkhead and its fleet emit: the labels of each metric, with the values of the bounded ones.
+/// The labels of each emitted metric, with their values.
 type Emitted = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 #[test]
-fn every_query_of_the_dashboard_finds_its_metric_and_its_labels() {
+fn every_dashboard_query_uses_emitted_metrics_and_labels() {
     let emitted = emitted();
     let dashboard: serde_json::Value =
         serde_json::from_str(include_str!("../examples/grafana/bulkman.json")).unwrap();
     let expressions = expressions(&dashboard);
     assert!(expressions.len() > 15, "{expressions:?}");
-    let mut asked_for = BTreeSet::new();
+    let mut queried = BTreeSet::new();
     for expression in &expressions {
         let selectors = selectors(expression);
-        assert!(
-            !selectors.is_empty(),
-            "asks for nothing of ours: {expression}"
-        );
+        assert!(!selectors.is_empty(), "no metric of bulkman: {expression}");
         for (metric, matchers) in selectors {
             let labels = emitted
                 .get(&metric)
                 .unwrap_or_else(|| panic!("no {metric}: {expression}"));
             for (label, values) in matchers {
-                // Prometheus adds the job.
+                // Prometheus adds the label `job`.
                 if label == "job" {
                     continue;
                 }
@@ -45,30 +41,33 @@ fn every_query_of_the_dashboard_finds_its_metric_and_its_labels() {
                     );
                 }
             }
-            asked_for.insert(metric);
+            queried.insert(metric);
         }
         for label in grouped_by(expression) {
             let known = ["instance", "job", "le"].contains(&&*label)
-                || asked_for
+                || queried
                     .iter()
                     .any(|metric| emitted[metric].contains_key(&label));
-            assert!(known, "grouped by {label}, which nothing has: {expression}");
+            assert!(
+                known,
+                "grouped by {label}, which no metric has: {expression}"
+            );
         }
     }
-    let forgotten: Vec<_> = emitted
+    let unused: Vec<_> = emitted
         .keys()
-        .filter(|metric| !asked_for.contains(*metric))
+        .filter(|metric| !queried.contains(*metric))
         .collect();
-    // Derived from the others by the exporter, or shown as their parts.
+    // The dashboard shows quantiles of this histogram, from its buckets.
     let expected = [
         "bulkman_queue_duration_seconds_count",
         "bulkman_queue_duration_seconds_sum",
     ];
-    assert_eq!(forgotten, expected, "on no panel");
+    assert_eq!(unused, expected, "on no panel");
 }
 
 #[test]
-fn every_panel_can_be_told_from_the_others() {
+fn every_panel_has_a_unique_id_and_complete_texts() {
     let dashboard: serde_json::Value =
         serde_json::from_str(include_str!("../examples/grafana/bulkman.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
@@ -83,9 +82,9 @@ fn every_panel_can_be_told_from_the_others() {
             !panel["description"].as_str().unwrap().is_empty(),
             "{title}"
         );
-        let place = &panel["gridPos"];
+        let position = &panel["gridPos"];
         assert!(
-            place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24,
+            position["x"].as_u64().unwrap() + position["w"].as_u64().unwrap() <= 24,
             "{title}"
         );
         for target in panel["targets"].as_array().unwrap() {
@@ -105,7 +104,7 @@ fn every_panel_can_be_told_from_the_others() {
 }
 
 #[test]
-fn the_table_in_the_documentation_lists_what_is_emitted() {
+fn documented_tables_list_the_emitted_metrics() {
     let documentation = include_str!("../bulkman-core/src/metrics/mod.rs");
     let mut emitted = emitted();
     for suffix in ["_bucket", "_count", "_sum"] {
@@ -157,7 +156,7 @@ fn the_table_in_the_documentation_lists_what_is_emitted() {
     assert_eq!(listed, emitted.keys().cloned().collect());
 }
 
-/// Publishes a bulkhead and its fleet through a Prometheus recorder and reads what comes out.
+/// Publishes a bulkhead and its fleet to a Prometheus recorder, and parses its output.
 fn emitted() -> Emitted {
     let buckets = Matcher::Suffix("duration_seconds".into());
     let recorder = PrometheusBuilder::new()
@@ -167,7 +166,8 @@ fn emitted() -> Emitted {
     metrics::with_local_recorder(&recorder, || {
         let runtime = ManualRuntime::new();
         let store = MemoryStore::new(runtime.clone());
-        let manager = BulkheadManager::new(runtime).with_store(store).unwrap();
+        let manager = BulkheadManager::new(runtime);
+        manager.share_through(store).unwrap();
         let bulkhead = manager.create_bulkhead(BulkheadConfig::new("api")).unwrap();
         let publisher = MetricsPublisher::new(&manager).record_durations(true);
         publisher.publish();
@@ -190,7 +190,7 @@ fn emitted() -> Emitted {
     emitted
 }
 
-/// All queries: of panels and of variables.
+/// Returns the queries of all panels and variables.
 fn expressions(dashboard: &serde_json::Value) -> Vec<String> {
     let targets = dashboard["panels"]
         .as_array()
@@ -205,7 +205,7 @@ fn expressions(dashboard: &serde_json::Value) -> Vec<String> {
     panels.chain(variables).map(String::from).collect()
 }
 
-/// The metrics that a query names, each with its matchers.
+/// Returns the metrics in a query, each with its matchers.
 fn selectors(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
     expression
         .match_indices("bulkman_")
@@ -223,7 +223,7 @@ fn selectors(expression: &str) -> Vec<(String, Vec<(String, String)>)> {
         .collect()
 }
 
-/// `a="b",c=~"d|e"`
+/// Parses matchers such as `a="b",c=~"d|e"`.
 fn matchers(text: &str) -> Vec<(String, String)> {
     let pairs = text.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
         let (label, value) = pair.split_once('=').unwrap();
@@ -235,6 +235,7 @@ fn matchers(text: &str) -> Vec<(String, String)> {
     pairs.collect()
 }
 
+/// Returns the labels of all `by` clauses.
 fn grouped_by(expression: &str) -> Vec<String> {
     let lists = expression
         .split("by (")

@@ -1,5 +1,8 @@
 //! A tonic client and a tonic server over a socket, each behind a bulkhead.
 
+#[path = "support/until.rs"]
+mod until;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -18,7 +21,8 @@ use tonic::server::NamedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+use until::{until, within};
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -73,6 +77,32 @@ async fn timeouts_of_a_server_have_a_grpc_status() {
     let _busy = server.try_acquire().unwrap();
     let queued = call(channel.clone(), UNARY, Code::Ok).await.unwrap_err();
     assert_eq!(queued.code(), Code::ResourceExhausted);
+}
+
+/// Fault F03, GAP02.
+#[tokio::test]
+async fn rejection_by_an_inner_bulkhead_has_a_grpc_status() {
+    let outer = bulkhead(BulkheadConfig::new("outer").failure_threshold(1));
+    let inner = bulkhead(
+        BulkheadConfig::new("inner")
+            .max_queue_size(0)
+            .max_concurrent_calls(1),
+    );
+    let busy = inner.try_acquire().unwrap();
+    let mut service = ServiceBuilder::new()
+        .layer(GrpcRejectionLayer)
+        .layer(BulkheadLayer::new(outer.clone()).classify_grpc())
+        .layer(BulkheadLayer::new(inner.clone()))
+        .service(service_fn(|()| {
+            std::future::ready(Err::<http::Response<String>, _>("down"))
+        }));
+    let full = within("a rejection", service.call(())).await.unwrap();
+    assert_eq!(full.headers()["grpc-status"], "8");
+    assert_eq!((outer.stats().ignored, outer.stats().failed), (1, 0));
+    busy.succeed();
+    // An error of the service itself is left to the server.
+    assert!(within("an error", service.call(())).await.is_err());
+    assert_eq!((outer.stats().ignored, outer.stats().failed), (1, 1));
 }
 
 /// Fault GAP03.
@@ -155,9 +185,7 @@ async fn grpc_status_of_handlers_counts_in_a_server() {
             code
         );
         // The body is dropped after the client has received its trailers.
-        while server.stats().active > 0 {
-            tokio::task::yield_now().await;
-        }
+        until("no call is active", || server.stats().active == 0).await;
         assert_eq!(server.stats().failed, failed, "{path} {code:?}");
     }
     assert_eq!(server.stats().successful, 2);
@@ -194,6 +222,15 @@ const HANG: &str = "/greeter/hang";
 
 /// Calls a method that ends with `code`, and reads its responses to the end.
 async fn call<S>(service: S, path: &'static str, code: Code) -> Result<(), Status>
+where
+    S: GrpcService<Body>,
+    S::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <S::ResponseBody as HttpBody>::Error: Into<StdError>,
+{
+    within(path, call_unbounded(service, path, code)).await
+}
+
+async fn call_unbounded<S>(service: S, path: &'static str, code: Code) -> Result<(), Status>
 where
     S: GrpcService<Body>,
     S::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,

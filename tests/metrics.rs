@@ -1,4 +1,4 @@
-//! The series that bulkheads publish, through a real Prometheus recorder.
+//! The series of bulkheads and fleets, in a Prometheus recorder.
 
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
@@ -22,7 +22,7 @@ use metrics_util::registry::{GenerationalAtomicStorage, Recency, Registry};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn every_outcome_and_every_refusal_is_counted() {
+fn every_outcome_and_every_rejection_is_counted() {
     let runtime = ManualRuntime::new();
     let manager = BulkheadManager::new(runtime.clone());
     let config = BulkheadConfig::new("api")
@@ -61,7 +61,7 @@ fn every_outcome_and_every_refusal_is_counted() {
         let _ = bulkhead
             .execute_blocking(|| -> Result<(), ()> { panic!("expected by the test") })
             .await;
-        // Open now.
+        // The circuit is open.
         let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
         runtime.advance(30 * SECOND);
         let probes: Vec<_> = (0..3)
@@ -108,7 +108,7 @@ fn every_outcome_and_every_refusal_is_counted() {
         seen.value("bulkman_rejections_total", &[("reason", "no_probe_lease")]),
         0.0
     );
-    assert_eq!(seen.value("bulkman_cancelled_waiting_total", &[]), 1.0);
+    assert_eq!(seen.value("bulkman_cancelled_in_queue_total", &[]), 1.0);
     assert_eq!(seen.value("bulkman_timeouts_total", &[]), 1.0);
     assert_eq!(seen.value("bulkman_panics_total", &[]), 1.0);
     for (to, count) in [
@@ -131,12 +131,12 @@ fn every_outcome_and_every_refusal_is_counted() {
         seen.value("bulkman_circuit_state", &[("state", "open")]),
         0.0
     );
-    // Shut down: nothing may run or wait any more.
+    // Nothing runs after the shutdown.
     assert_eq!(seen.value("bulkman_calls_running", &[]), 0.0);
 }
 
 #[test]
-fn times_are_taken_once_they_are_wanted() {
+fn durations_are_recorded_once_turned_on() {
     let runtime = ManualRuntime::new();
     let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
     let seen = Recorded::new();
@@ -158,7 +158,7 @@ fn times_are_taken_once_they_are_wanted() {
     assert_eq!(seen.value("bulkman_run_duration_seconds_count", &[]), 3.0);
     assert_eq!(seen.value("bulkman_run_duration_seconds_sum", &[]), 6.0);
     assert_eq!(seen.value("bulkman_queue_duration_seconds_sum", &[]), 0.0);
-    // Two publishers, and still each call is counted once.
+    // With two publishers, each call is still counted once.
     assert_eq!(
         seen.value("bulkman_calls_total", &[("outcome", "success")]),
         4.0
@@ -166,7 +166,7 @@ fn times_are_taken_once_they_are_wanted() {
 }
 
 #[test]
-fn counters_outlive_a_reset_and_a_successor_goes_on_where_they_stopped() {
+fn counters_survive_a_reset_and_a_replaced_bulkhead() {
     let manager = BulkheadManager::new(ClockOnly);
     let metrics = MetricsPublisher::new(&manager);
     let seen = Recorded::new();
@@ -185,8 +185,12 @@ fn counters_outlive_a_reset_and_a_successor_goes_on_where_they_stopped() {
     succeed(&first);
     succeed(&manager.create_bulkhead(BulkheadConfig::new("api")).unwrap());
     seen.publish(&metrics);
-    assert_eq!(successes(), 4.0, "one more of the first, one of the second");
-    // What it does after that is told when its last holder lets go.
+    assert_eq!(
+        successes(),
+        4.0,
+        "two of the first, one more after its removal, one of the second"
+    );
+    // Later calls are recorded when the last clone is dropped.
     succeed(&first);
     seen.within(|| drop(first));
     assert_eq!(successes(), 5.0);
@@ -194,7 +198,7 @@ fn counters_outlive_a_reset_and_a_successor_goes_on_where_they_stopped() {
 
 /// Hazard H82.
 #[test]
-fn a_removed_bulkhead_is_written_no_more() {
+fn removed_bulkhead_is_no_longer_written() {
     let manager = BulkheadManager::new(ClockOnly);
     let metrics = MetricsPublisher::new(&manager);
     let seen = Recorded::new();
@@ -222,7 +226,7 @@ fn a_removed_bulkhead_is_written_no_more() {
 
 /// Hazard H83.
 #[test]
-fn an_exporter_that_drops_idle_series_drops_a_removed_bulkheads_and_no_others() {
+fn idle_series_of_removed_bulkheads_are_dropped() {
     let manager = BulkheadManager::new(ClockOnly);
     let metrics = MetricsPublisher::new(&manager);
     let seen = Idling::new(3 * SECOND);
@@ -240,11 +244,11 @@ fn an_exporter_that_drops_idle_series_drops_a_removed_bulkheads_and_no_others() 
     for second in 1..10 {
         seen.clock.increment(SECOND);
         seen.publish(&metrics);
-        // It was written for the last time by the first publication without it.
-        let there = seen.of("goes", "bulkman_permits_limit").is_some();
-        assert_eq!(there, second <= 4, "after {second} s");
+        // The first publication without it writes it for the last time.
+        let present = seen.of("goes", "bulkman_permits_limit").is_some();
+        assert_eq!(present, second <= 4, "after {second} s");
         assert_eq!(seen.of("stays", "bulkman_permits_limit"), Some(10.0));
-        // It has had no calls meanwhile, and would begin at zero if it had been dropped.
+        // It has no further calls, and would restart at zero if it had been dropped.
         assert_eq!(seen.of("stays", "bulkman_calls_started_total"), Some(1.0));
     }
     let left: Vec<_> = seen
@@ -256,7 +260,7 @@ fn an_exporter_that_drops_idle_series_drops_a_removed_bulkheads_and_no_others() 
 }
 
 #[test]
-fn histograms_that_the_exporter_has_dropped_come_back_with_the_next_publication() {
+fn dropped_histograms_return_with_the_next_publication() {
     let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), ClockOnly).unwrap();
     let metrics = MetricsPublisher::for_bulkhead(&bulkhead).record_durations(true);
     let seen = Idling::new(3 * SECOND);
@@ -271,16 +275,16 @@ fn histograms_that_the_exporter_has_dropped_come_back_with_the_next_publication(
 }
 
 #[test]
-fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
+fn fleet_publishes_staleness_and_outcomes_of_decisions() {
     let runtime = ManualRuntime::new();
-    let memory = MemoryStore::new(runtime.clone()).in_namespace("shop");
+    let memory = MemoryStore::new(runtime.clone())
+        .in_namespace("shop")
+        .unwrap();
     let (here, there) = (FaultStore::new(memory.clone(), runtime.clone()), memory);
-    let manager = BulkheadManager::new(runtime.clone())
-        .with_store(here.clone())
-        .unwrap();
-    let others = BulkheadManager::new(runtime.clone())
-        .with_store(there)
-        .unwrap();
+    let manager = BulkheadManager::new(runtime.clone());
+    manager.share_through(here.clone()).unwrap();
+    let others = BulkheadManager::new(runtime.clone());
+    others.share_through(there).unwrap();
     let config = BulkheadConfig::new("api");
     let circuit = manager.create_bulkhead(config.clone()).unwrap();
     let peer = others.create_bulkhead(config).unwrap();
@@ -320,7 +324,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
         value("bulkman_fleet_events_total", &[("event", "pending")]),
         1.0
     );
-    // Decided by another since, which this one hears of too late.
+    // The peer decides later, and this process can't receive that yet.
     runtime.advance(SECOND);
     trip(&peer);
     runtime.advance(SECOND);
@@ -347,7 +351,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
         2.0
     );
 
-    // Both at once: the store takes one, and tells the other so.
+    // Both decide at the same time: the store applies one change and rejects the other.
     circuit.circuit_breaker().unwrap().close();
     runtime.run_until_stalled();
     here.drop_notifications(true);
@@ -356,7 +360,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
     trip(&circuit);
     runtime.run_until_stalled();
     assert_eq!(
-        value("bulkman_fleet_refusals_total", &[("reason", "stale")]),
+        value("bulkman_fleet_rejections_total", &[("reason", "stale")]),
         1.0
     );
     let snapshot = manager.fleet().unwrap().snapshot();
@@ -365,7 +369,7 @@ fn a_fleet_tells_how_fresh_its_view_is_and_what_became_of_its_decisions() {
 }
 
 #[test]
-fn a_fleet_of_its_own_is_published_alone() {
+fn separate_fleet_is_published_without_bulkheads() {
     let runtime = ManualRuntime::new();
     let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone()).unwrap();
     let metrics = MetricsPublisher::for_fleet(&fleet);
@@ -383,8 +387,8 @@ fn a_fleet_of_its_own_is_published_alone() {
 }
 
 #[test]
-fn a_task_publishes_until_the_manager_is_gone() {
-    // A recorder of the whole process, since the task runs wherever its runtime likes.
+fn task_publishes_until_the_manager_is_dropped() {
+    // A global recorder, since the task may run on any thread.
     let handle = PrometheusBuilder::new().install_recorder().unwrap();
     let runtime = ManualRuntime::new();
     let manager = BulkheadManager::new(runtime.clone());
@@ -415,11 +419,11 @@ fn a_task_publishes_until_the_manager_is_gone() {
     runtime.advance(60 * SECOND);
     assert_eq!(successes(), Some(1), "the task has ended");
     drop(bulkhead);
-    assert_eq!(successes(), Some(2), "and nothing is lost");
+    assert_eq!(successes(), Some(2), "the last counts are recorded");
 }
 
 #[test]
-fn a_task_needs_a_runtime_and_an_interval() {
+fn task_requires_tasks_timers_and_an_interval() {
     let publisher = || MetricsPublisher::new(&BulkheadManager::new(ClockOnly));
     let error = publisher().publish_every(SECOND).unwrap_err();
     assert!(
@@ -448,7 +452,7 @@ fn a_task_needs_a_runtime_and_an_interval() {
     );
 }
 
-/// A recorder of the test's own.
+/// A recorder for one test.
 struct Recorded(PrometheusRecorder);
 
 impl Recorded {
@@ -468,7 +472,7 @@ impl Recorded {
         self.0.handle().render()
     }
 
-    /// The value of the bulkhead `api`'s series with these further labels.
+    /// Returns the value of the series of the bulkhead `api` with the given other labels.
     fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.of("api", name, labels)
             .unwrap_or_else(|| panic!("no {name} {labels:?} in\n{}", self.text()))
@@ -478,8 +482,8 @@ impl Recorded {
         self.with(("bulkhead", bulkhead), name, labels)
     }
 
-    fn with(&self, whose: (&str, &str), name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let wanted: BTreeMap<_, _> = labels.iter().copied().chain([whose]).collect();
+    fn with(&self, owner: (&str, &str), name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let wanted: BTreeMap<_, _> = labels.iter().copied().chain([owner]).collect();
         let text = self.text();
         text.lines()
             .filter(|line| !line.starts_with('#'))
@@ -495,8 +499,7 @@ impl Recorded {
     }
 }
 
-/// Drops idle series as a `PrometheusRecorder` does, whose clock can't be set: it is made of the same
-/// registry.
+/// A recorder that drops idle series as `PrometheusRecorder` does, with a virtual clock.
 struct Idling {
     registry: Registry<Key, GenerationalAtomicStorage>,
     recency: Recency<Key>,
@@ -518,7 +521,7 @@ impl Idling {
         metrics::with_local_recorder(self, || publisher.publish());
     }
 
-    /// What a scrape finds; of a histogram, how much is in it.
+    /// Returns the series that a scrape finds. The value of a histogram is its number of samples.
     fn series(&self) -> Vec<(Key, f64)> {
         let Self {
             registry, recency, ..

@@ -1,4 +1,4 @@
-//! Configurations in files: TOML, YAML and JSON.
+//! Configurations in TOML, YAML and JSON.
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The value as read back from each format, in a document of its own.
+/// Asserts that a value is unchanged after writing and reading it in each format.
 #[track_caller]
 fn round_trips<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     #[derive(Serialize, serde::Deserialize)]
@@ -34,7 +34,7 @@ fn round_trips<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let text = serde_yaml_ng::to_string(&document).unwrap();
     assert!(
         !text.contains('!'),
-        "tags are nothing that a person would write:\n{text}"
+        "tags are not for configuration files:\n{text}"
     );
     let read: Document<T> =
         serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -46,7 +46,7 @@ fn round_trips<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
 }
 
 #[test]
-fn every_configuration_comes_back_as_it_was_written() {
+fn every_configuration_round_trips() {
     for circuit in circuits() {
         round_trips(&circuit);
         round_trips(&BulkheadConfig::new("api").circuit_breaker(circuit));
@@ -90,7 +90,7 @@ fn every_configuration_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn every_setting_of_a_store_comes_back_as_it_was_written() {
+fn every_store_setting_round_trips() {
     let rule = FleetCountPolicy::new(10 * SECOND, 10);
     for settings in [
         StoreSettings::new(),
@@ -103,14 +103,15 @@ fn every_setting_of_a_store_comes_back_as_it_was_written() {
         StoreSettings::new()
             .share(SharingMode::Counts(
                 rule.failure_count_threshold(500)
-                    .failure_rate_threshold(0.5, 200),
+                    .failure_rate_threshold(0.5)
+                    .minimum_number_of_calls(200),
             ))
             .on_outage(OnOutage::ProbeLocally { probes: 4 }),
-        StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25, 1))),
+        StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25))),
     ] {
         round_trips(&settings);
     }
-    round_trips(&BucketedWindow::new(SECOND, 10));
+    round_trips(&BucketedWindow::new(10 * SECOND, 10));
     assert_eq!(
         toml::from_str::<StoreSettings>("").unwrap(),
         StoreSettings::new()
@@ -129,7 +130,7 @@ fn every_setting_of_a_store_comes_back_as_it_was_written() {
 
 #[derive(Debug, serde::Deserialize)]
 struct Stores {
-    #[expect(dead_code, reason = "only the errors are looked at")]
+    #[expect(dead_code, reason = "only the errors are used")]
     store: StoreSettings,
 }
 
@@ -224,7 +225,7 @@ const JSON: &str = r#"{
 }"#;
 
 #[test]
-fn a_file_in_any_format_says_the_same() {
+fn all_formats_have_the_same_meaning() {
     let expected = ManagerConfig::new()
         .bulkhead(
             BulkheadConfig::new("payments")
@@ -258,7 +259,7 @@ fn a_file_in_any_format_says_the_same() {
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn missing_fields_have_their_defaults() {
     let config: BulkheadConfig = toml::from_str(r#"name = "api""#).unwrap();
     assert_eq!(config, BulkheadConfig::new("api"));
     let error = toml::from_str::<BulkheadConfig>("")
@@ -268,14 +269,14 @@ fn what_is_left_out_has_its_default() {
     let error = toml::from_str::<ManagerConfig>("").unwrap_err().to_string();
     assert!(
         error.contains("missing field `bulkheads`"),
-        "a file about something else: {error}"
+        "an unrelated file: {error}"
     );
 }
 
-/// The line and the text of the error that `text` gives.
+/// Returns the line and the message of the error in `text`.
 #[track_caller]
 fn toml_error<T: DeserializeOwned + Debug>(text: &str) -> (usize, String) {
-    let error = toml::from_str::<T>(text).expect_err("the document is wrong");
+    let error = toml::from_str::<T>(text).expect_err("the document is invalid");
     let line = 1 + text[..error.span().unwrap().start].matches('\n').count();
     let shown = error.to_string();
     assert!(shown.contains(&format!("line {line}")), "{shown}");
@@ -283,9 +284,9 @@ fn toml_error<T: DeserializeOwned + Debug>(text: &str) -> (usize, String) {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_line() {
+fn toml_errors_name_the_line() {
     let cases = [
-        // On the very line: what is wrong with one field.
+        // Errors of one field have its line.
         (
             "max_concurrent_calls = 20",
             "max_concurrent_calls = 0",
@@ -308,13 +309,13 @@ fn what_is_wrong_is_told_with_its_line() {
             "timeout = \"2s 500ms\"",
             "timeout = 2.5",
             6,
-            "a duration as text, such as \"250ms\"",
+            "a duration as a string, such as \"250ms\"",
         ),
         (
             "timeout = \"2s 500ms\"",
             "timeout = \"soon\"",
             6,
-            "string \"soon\", expected a duration as text",
+            "string \"soon\", expected a duration as a string",
         ),
         (
             "timeout = \"2s 500ms\"",
@@ -365,7 +366,7 @@ fn what_is_wrong_is_told_with_its_line() {
             "`isolation_duration` is 0ns",
         ),
         ("factor = 2,", "faktor = 2,", 14, "unknown field `faktor`"),
-        // At the head of its table: what is wrong between fields.
+        // Errors about several fields have the line of their table.
         (
             "max = \"5m\"",
             "max = \"5s\"",
@@ -376,7 +377,7 @@ fn what_is_wrong_is_told_with_its_line() {
             "[bulkheads.reports]",
             "[bulkheads.reports]\nname = \"report\"",
             16,
-            "leave the name out",
+            "omit it, the key is the name",
         ),
         (
             "[bulkheads.reports]",
@@ -406,14 +407,14 @@ fn what_is_wrong_is_told_with_its_line() {
     for (right, wrong, line, message) in cases {
         let text = TOML.replace(right, wrong);
         assert_ne!(text, TOML, "{right}");
-        let (told, error) = toml_error::<ManagerConfig>(&text);
-        assert_eq!(told, line, "{wrong}: {error}");
+        let (actual, error) = toml_error::<ManagerConfig>(&text);
+        assert_eq!(actual, line, "{wrong}: {error}");
         assert!(error.contains(message), "{wrong}: {error}");
     }
 }
 
 #[test]
-fn yaml_and_json_tell_the_line_too() {
+fn yaml_and_json_errors_name_the_line() {
     let yaml = YAML.replace("max_concurrent_calls: 20", "max_concurrent_calls: 0");
     let error = serde_yaml_ng::from_str::<ManagerConfig>(&yaml).unwrap_err();
     assert!(
@@ -440,14 +441,14 @@ fn yaml_and_json_tell_the_line_too() {
             "\"timeout\": \"2500ms\"",
             "\"timeout\": \"soon\"",
             7,
-            "expected a duration as text",
+            "expected a duration as a string",
         ),
         ("\"queue_order\"", "\"order\"", 6, "unknown field `order`"),
         (
             "\"reports\": {",
             "\"payments\": {",
             18,
-            "bulkhead \"payments\" is there twice",
+            "duplicate bulkhead \"payments\"",
         ),
     ] {
         let text = JSON.replace(right, wrong);
@@ -458,20 +459,20 @@ fn yaml_and_json_tell_the_line_too() {
 }
 
 #[test]
-fn every_type_refuses_what_it_does_not_know() {
-    fn refused<T: DeserializeOwned + Debug>(right: &str, unknown: &str) {
+fn every_type_rejects_unknown_fields() {
+    fn rejects_unknown<T: DeserializeOwned + Debug>(right: &str, unknown: &str) {
         toml::from_str::<T>(right).unwrap_or_else(|error| panic!("{error}\n{right}"));
         let error = toml::from_str::<T>(unknown).expect_err(unknown).to_string();
         assert!(error.contains("unkown"), "{unknown}: {error}");
     }
-    refused::<ManagerConfig>("[bulkheads]", "unkown = 1\n[bulkheads]");
-    refused::<ManagerConfig>("[bulkheads.a]", "[bulkheads.a]\nunkown = 1");
-    refused::<BulkheadConfig>("name = 'a'", "name = 'a'\nunkown = 1");
-    refused::<BulkheadConfig>(
+    rejects_unknown::<ManagerConfig>("[bulkheads]", "unkown = 1\n[bulkheads]");
+    rejects_unknown::<ManagerConfig>("[bulkheads.a]", "[bulkheads.a]\nunkown = 1");
+    rejects_unknown::<BulkheadConfig>("name = 'a'", "name = 'a'\nunkown = 1");
+    rejects_unknown::<BulkheadConfig>(
         "name = 'a'\n[circuit_breaker]",
         "name = 'a'\n[circuit_breaker]\nunkown = 1",
     );
-    refused::<CircuitBreakerConfig>("", "unkown = 1");
+    rejects_unknown::<CircuitBreakerConfig>("", "unkown = 1");
     for (setting, fields) in [
         ("sliding_window", "count = 10"),
         ("sliding_window", "length = '10s', buckets = 10"),
@@ -479,35 +480,38 @@ fn every_type_refuses_what_it_does_not_know() {
         ("max_half_open_duration", "duration = '1m', then = 'open'"),
     ] {
         let text = |fields: &str| format!("{setting} = {{ {fields} }}");
-        refused::<CircuitBreakerConfig>(&text(fields), &text(&format!("{fields}, unkown = 1")));
+        rejects_unknown::<CircuitBreakerConfig>(
+            &text(fields),
+            &text(&format!("{fields}, unkown = 1")),
+        );
     }
-    refused::<StoreSettings>("", "unkown = 1");
+    rejects_unknown::<StoreSettings>("", "unkown = 1");
     for (setting, fields) in [
         ("share", "quorum = 2, window = '10s'"),
-        // Within the share and, below, within its window.
+        // Within the sharing mode and, below, within its window.
         (
             "share",
-            "counts = { window = { bucket = '1s', buckets = 10 }, failure_count = 5 }",
+            "counts = { sliding_window = { length = '10s', buckets = 10 }, failure_count_threshold = 5 }",
         ),
         ("on_outage", "probe_locally = 2"),
     ] {
         let text = |fields: &str| format!("{setting} = {{ {fields} }}");
-        refused::<StoreSettings>(&text(fields), &text(&format!("{fields}, unkown = 1")));
+        rejects_unknown::<StoreSettings>(&text(fields), &text(&format!("{fields}, unkown = 1")));
     }
     let inside = |more: &str| {
         format!(
-            "share = {{ counts = {{ window = {{ bucket = '1s', buckets = 10{more} }}, failure_count = 5 }} }}"
+            "share = {{ counts = {{ sliding_window = {{ length = '10s', buckets = 10{more} }}, failure_count_threshold = 5 }} }}"
         )
     };
-    refused::<StoreSettings>(&inside(""), &inside(", unkown = 1"));
-    refused::<BucketedWindow>(
-        "bucket = '1s'\nbuckets = 10",
-        "bucket = '1s'\nbuckets = 10\nunkown = 1",
+    rejects_unknown::<StoreSettings>(&inside(""), &inside(", unkown = 1"));
+    rejects_unknown::<BucketedWindow>(
+        "length = '10s'\nbuckets = 10",
+        "length = '10s'\nbuckets = 10\nunkown = 1",
     );
 }
 
 #[test]
-fn durations_are_written_as_people_write_them() {
+fn durations_are_human_readable() {
     for (text, duration) in [
         ("250ms", Duration::from_millis(250)),
         ("30s", 30 * SECOND),
@@ -526,7 +530,7 @@ fn durations_are_written_as_people_write_them() {
 }
 
 #[test]
-fn an_invalid_configuration_is_not_written() {
+fn invalid_configuration_is_not_serialized() {
     let error = toml::to_string(&BulkheadConfig::new(""))
         .unwrap_err()
         .to_string();
@@ -534,7 +538,7 @@ fn an_invalid_configuration_is_not_written() {
 }
 
 #[test]
-fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
+fn reload_changes_a_manager_in_place() {
     let runtime = ManualRuntime::new();
     let read = |text: &str| toml::from_str::<ManagerConfig>(text).unwrap();
     let manager = BulkheadManager::from_config(&read(TOML), runtime.clone()).unwrap();
@@ -546,7 +550,7 @@ fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
             .circuit_breaker()
             .is_none()
     );
-    // A window with something in it, and a call that waits.
+    // The window is not empty.
     for _ in 0..19 {
         let _ = payments.execute_sync(|| Err::<(), _>(()));
     }
@@ -565,17 +569,13 @@ fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
     assert_eq!(
         names(&applied.not_in_config),
         ["reports"],
-        "left alone, and named"
+        "unchanged, and listed"
     );
     assert_eq!(payments.stats().max_concurrent_calls, 1);
     let circuit = payments.circuit_breaker().unwrap();
-    assert_eq!(circuit.snapshot().counts.failures, 19, "the window stays");
+    assert_eq!(circuit.snapshot().counts.failures, 19, "the window is kept");
     let _ = payments.execute_sync(|| Err::<(), _>(()));
-    assert_eq!(
-        circuit.state(),
-        CircuitState::Open,
-        "20 calls, all of them failed"
-    );
+    assert_eq!(circuit.state(), CircuitState::Open, "20 of 20 calls failed");
     assert_eq!(
         circuit.snapshot().retry_after,
         Some(20 * SECOND),
@@ -591,12 +591,12 @@ fn a_file_makes_a_manager_and_read_again_changes_it_in_place() {
     assert_eq!(
         circuit.snapshot().retry_after,
         Some(20 * SECOND),
-        "a running isolation stays as it is"
+        "a running isolation is kept"
     );
 }
 
 #[test]
-fn a_reload_that_fails_changes_nothing() {
+fn failed_reload_changes_nothing() {
     let manager =
         BulkheadManager::from_config(&toml::from_str(TOML).unwrap(), ManualRuntime::new()).unwrap();
     let before: Vec<_> = manager
@@ -621,7 +621,7 @@ fn a_reload_that_fails_changes_nothing() {
         ),
         (
             changed().bulkhead(new("mail")),
-            "a bulkhead named \"mail\" exists already",
+            "bulkhead \"mail\": `name` conflicts with another bulkhead of the configuration",
         ),
         (
             changed().bulkhead(new("\n")),
@@ -630,10 +630,7 @@ fn a_reload_that_fails_changes_nothing() {
     ] {
         let error = manager.apply_config(&bad).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
-        assert!(matches!(
-            error,
-            ManagerError::Invalid { .. } | ManagerError::AlreadyExists { .. }
-        ));
+        assert!(matches!(error, ManagerError::Invalid { .. }));
         assert_eq!(
             manager
                 .bulkheads()
@@ -643,7 +640,7 @@ fn a_reload_that_fails_changes_nothing() {
             before
         );
     }
-    // What the runtime can't do is found out before anything is changed, too.
+    // A setting that the runtime does not support changes nothing, either.
     let manager = BulkheadManager::new(ClockOnly);
     let config = ManagerConfig::new()
         .bulkhead(new("a"))
@@ -657,7 +654,7 @@ fn a_reload_that_fails_changes_nothing() {
 }
 
 #[test]
-fn a_reload_keeps_those_who_wait() {
+fn reload_keeps_waiting_calls() {
     let runtime = ManualRuntime::new();
     let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("api").max_concurrent_calls(1));
     let manager = BulkheadManager::from_config(&config, runtime.clone()).unwrap();
@@ -678,7 +675,7 @@ fn a_reload_keeps_those_who_wait() {
 }
 
 #[test]
-fn names_follow_one_rule_wherever_they_come_from() {
+fn all_names_follow_the_same_rule() {
     let runtime = ManualRuntime::new();
     let manager = BulkheadManager::new(runtime.clone());
     let long = "n".repeat(256);
@@ -713,7 +710,7 @@ fn names_follow_one_rule_wherever_they_come_from() {
         assert_eq!(several.to_string(), rule.to_string());
         assert!(bulkman::store::check_namespace(bad).is_err(), "{bad:?}");
     }
-    // What may name a bulkhead may name a namespace, up to its length.
+    // Names of bulkheads are valid namespaces, up to the maximum length.
     for good in ["a", "zahlung/日本", "it's \"quoted\"; --", &"n".repeat(200)] {
         BulkheadName::new(good).unwrap();
         bulkman::store::check_namespace(good).unwrap();

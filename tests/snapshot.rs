@@ -1,19 +1,19 @@
-//! What an operator sees.
+//! Snapshots of managers and bulkheads, as values, tables and JSON.
 
 use std::time::Duration;
 
 use bulkman::bulkhead::BulkheadState;
-use bulkman::circuit_breaker::{CircuitState, TransitionCause};
+use bulkman::circuit_breaker::{CircuitEvent, CircuitState, Transition, TransitionCause};
 use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig};
+use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A manager with a history: one bulkhead that is well, one that is isolated, one without a
-/// circuit breaker that is busy.
-fn story() -> (ManualRuntime, BulkheadManager) {
+/// Creates a manager with a healthy bulkhead, an isolated one, and one that has a running call and
+/// no circuit breaker.
+fn manager_with_history() -> (ManualRuntime, BulkheadManager) {
     let runtime = ManualRuntime::new();
     let manager = BulkheadManager::new(runtime.clone());
     let rate = CircuitBreakerConfig::new()
@@ -38,14 +38,14 @@ fn story() -> (ManualRuntime, BulkheadManager) {
         let _ = payments.execute_sync(|| Err::<(), _>(()));
     }
     runtime.advance(12 * SECOND);
-    // Held for ever.
+    // The permit is never released.
     std::mem::forget(disk.try_acquire().unwrap());
     (runtime, manager)
 }
 
 #[test]
-fn a_snapshot_has_state_limits_counts_rates_and_history() {
-    let (runtime, manager) = story();
+fn snapshot_has_state_limits_counts_rates_and_history() {
+    let (runtime, manager) = manager_with_history();
     let snapshot = manager.snapshot();
     let [disk, payments, search] = &snapshot.bulkheads[..] else {
         panic!("{snapshot:?}")
@@ -56,7 +56,7 @@ fn a_snapshot_has_state_limits_counts_rates_and_history() {
         ("payments", BulkheadState::Isolated)
     );
     assert_eq!(
-        (payments.stats.failed, payments.stats.rejected.circuit_open),
+        (payments.stats.failed, payments.stats.rejected.circuit.open),
         (2, 3)
     );
     assert_eq!(
@@ -102,7 +102,7 @@ fn a_snapshot_has_state_limits_counts_rates_and_history() {
     );
     assert_eq!((disk.circuit.is_none(), disk.stats.active), (true, 1));
 
-    // Looking is enough for what is due.
+    // A snapshot applies due transitions.
     runtime.advance(18 * SECOND);
     let payments = manager.get_bulkhead("payments").unwrap().snapshot();
     assert_eq!(payments.state, BulkheadState::Degraded);
@@ -118,23 +118,46 @@ fn a_snapshot_has_state_limits_counts_rates_and_history() {
     assert_eq!(
         payments.stats.circuit,
         Some(CircuitState::HalfOpen),
-        "all parts say the same"
+        "all parts agree"
     );
 }
 
 #[test]
-fn it_prints_as_a_table() {
-    let (_, manager) = story();
+fn transitions_have_an_age_in_snapshots_only() {
+    let runtime = ManualRuntime::new();
+    let config = CircuitBreakerConfig::new();
+    let breaker = CircuitBreaker::new("payments", config, runtime.clone()).unwrap();
+    let mut events = breaker.events();
+    breaker.open();
+    runtime.advance(12 * SECOND);
+    let Some(CircuitEvent::Transition(event)) = events.try_next() else {
+        panic!("no transition")
+    };
+    let [recent] = &breaker.snapshot().recent[..] else {
+        panic!("no transition in the snapshot")
+    };
+    assert_eq!((event.age, recent.age), (Duration::ZERO, 12 * SECOND));
+    let without_age = |transition: &Transition| {
+        let mut transition = transition.clone();
+        transition.age = Duration::ZERO;
+        transition
+    };
+    assert_eq!(without_age(recent), event);
+}
+
+#[test]
+fn snapshot_is_displayed_as_a_table() {
+    let (_, manager) = manager_with_history();
     manager
         .create_bulkhead(BulkheadConfig::new("übergrößen"))
         .unwrap()
         .shutdown();
     let expected = "\
-BULKHEAD    STATE      CIRCUIT  SINCE  RUNNING  WAITING  OK  FAILED  REFUSED  FAILURE RATE  LAST CHANGE
-disk        healthy    -            -      1/1    0/100   0       0        0             -  -
-payments    isolated   open       12s     0/20    0/100   0       2        3             -  closed -> open: consecutive_failures, 18s left
-search      healthy    closed   1h 2m     0/10    0/100   3       1        0        25.0 %  -
-übergrößen  shut_down  closed     0ms     0/10    0/100   0       0        0             -  -";
+BULKHEAD    STATE      CIRCUIT  SINCE  RUNNING  WAITING  OK  FAILED  REJECTED  FAILURE RATE  LAST CHANGE
+disk        healthy    -            -      1/1    0/100   0       0         0             -  -
+payments    isolated   open       12s     0/20    0/100   0       2         3             -  closed -> open: consecutive_failures, 18s left
+search      healthy    closed   1h 2m     0/10    0/100   3       1         0        25.0 %  -
+übergrößen  shut_down  closed     0ms     0/10    0/100   0       0         0             -  -";
     assert_eq!(
         manager.snapshot().to_string(),
         expected,
@@ -158,12 +181,11 @@ search      healthy    closed   1h 2m     0/10    0/100   3       1        0    
 }
 
 #[test]
-fn below_the_table_stands_how_fresh_the_fleets_view_is() {
+fn table_ends_with_the_connection_of_the_fleet() {
     let runtime = ManualRuntime::new();
     let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
-    let manager = BulkheadManager::new(runtime.clone())
-        .with_store(store.clone())
-        .unwrap();
+    let manager = BulkheadManager::new(runtime.clone());
+    manager.share_through(store.clone()).unwrap();
     let api = manager
         .create_bulkhead(BulkheadConfig::new("api").failure_threshold(1))
         .unwrap();
@@ -176,29 +198,26 @@ fn below_the_table_stands_how_fresh_the_fleets_view_is() {
             .unwrap()
             .to_owned()
     };
-    assert_eq!(
-        last_line(),
-        "FLEET     local rules only, store not seen yet"
-    );
+    assert_eq!(last_line(), "FLEET     local rules only, no response yet");
     runtime.run_until_stalled();
     runtime.advance(Duration::from_millis(300));
-    assert_eq!(last_line(), "FLEET     synchronised 300ms ago");
+    assert_eq!(last_line(), "FLEET     synchronized 300ms ago");
 
     store.set(Fault::Down);
     store.break_sessions();
     let _ = api.execute_sync(|| Err::<(), _>(()));
     runtime.advance(60 * SECOND);
-    let told = last_line();
+    let line = last_line();
     assert!(
-        told.starts_with("FLEET     local rules only, store last seen 1m 0s ago, 1 to publish: "),
-        "{told}"
+        line.starts_with("FLEET     local rules only, last response 1m 0s ago, 1 to publish: "),
+        "{line}"
     );
-    assert!(told.len() > 80, "and why: {told}");
+    assert!(line.len() > 80, "with the error: {line}");
 }
 
 #[test]
-fn it_serialises_with_ages_in_seconds() {
-    let (_, manager) = story();
+fn serialized_snapshot_has_ages_in_seconds() {
+    let (_, manager) = manager_with_history();
     let json = serde_json::to_value(manager.snapshot()).unwrap();
     let payments = &json["bulkheads"][1];
     assert_eq!(
@@ -220,7 +239,27 @@ fn it_serialises_with_ages_in_seconds() {
         0.25
     );
     assert!(json["bulkheads"][0]["circuit"].is_null());
-    // Names in serialised forms are those in tables and logs.
+    let keys = |value: &serde_json::Value| {
+        let keys = value.as_object().unwrap().keys();
+        keys.cloned().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        keys(&payments["circuit"]),
+        "age_seconds counts open_count probes_remaining recent rejected_calls rejections \
+         retry_after_seconds state"
+    );
+    assert_eq!(
+        keys(&payments["circuit"]["recent"][0]),
+        "age_seconds cause counts from isolation_seconds to"
+    );
+    // The reasons are those of the metrics.
+    assert_eq!(
+        keys(&payments["stats"]["rejected"]),
+        "circuit_open forced_open full no_probe_lease probe_limit_reached shutdown \
+         timed_out_in_queue"
+    );
+    assert_eq!(payments["circuit"]["rejections"]["circuit_open"], 3);
+    // Names in serialized forms are those in tables and logs.
     for state in [
         BulkheadState::Healthy,
         BulkheadState::Degraded,
@@ -229,10 +268,12 @@ fn it_serialises_with_ages_in_seconds() {
     ] {
         assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
     }
-    assert_eq!(
-        serde_json::to_value(TransitionCause::ProbeTimedOut).unwrap(),
-        TransitionCause::ProbeTimedOut.as_str()
-    );
+    for cause in [
+        TransitionCause::ProbeTimedOut,
+        TransitionCause::IsolationElapsed,
+    ] {
+        assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
+    }
     assert!(
         toml::to_string(&manager.snapshot()).is_ok()
             && serde_yaml_ng::to_string(&manager.snapshot()).is_ok()

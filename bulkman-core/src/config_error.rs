@@ -11,9 +11,19 @@ use thiserror::Error;
 /// ```
 /// use bulkman::{BulkheadConfig, ConfigError};
 ///
-/// match BulkheadConfig::new("search").max_concurrent_calls(0).validate() {
-///     Err(ConfigError::OutOfRange { field, value, range }) => {
-///         assert_eq!((field, &*value, range), ("max_concurrent_calls", "0", "1 to 1,000,000"));
+/// match BulkheadConfig::new("search")
+///     .max_concurrent_calls(0)
+///     .validate()
+/// {
+///     Err(ConfigError::OutOfRange {
+///         field,
+///         value,
+///         range,
+///     }) => {
+///         assert_eq!(
+///             (field, &*value, range),
+///             ("max_concurrent_calls", "0", "1 to 1,000,000")
+///         );
 ///     }
 ///     other => panic!("{other:?}"),
 /// }
@@ -105,14 +115,6 @@ impl ConfigError {
         Self::Conflict {
             setting,
             with: with.to_string().into(),
-        }
-    }
-
-    pub(crate) fn immutable(field: &'static str, from: &str, to: &str) -> Self {
-        Self::Immutable {
-            field,
-            from: from.into(),
-            to: to.into(),
         }
     }
 }

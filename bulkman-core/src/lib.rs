@@ -31,7 +31,9 @@
 //! impl Client {
 //!     pub fn new(runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
 //!         let config = BulkheadConfig::new("inventory").max_concurrent_calls(20);
-//!         Ok(Self { bulkhead: Bulkhead::new(config, runtime)? })
+//!         Ok(Self {
+//!             bulkhead: Bulkhead::new(config, runtime)?,
+//!         })
 //!     }
 //! }
 //! # let _ = Client::new(Arc::new(bulkman::runtime::ClockOnly))?;
@@ -66,6 +68,8 @@ mod observe;
 mod queue;
 mod random;
 pub mod runtime;
+#[cfg(feature = "serde")]
+mod seconds;
 pub mod snapshot;
 pub mod store;
 mod sync;
@@ -84,3 +88,8 @@ pub use error::BulkheadError;
 pub use manager::BulkheadManager;
 pub use queue::{Priority, QueueOrder};
 pub use runtime::Runtime;
+
+/// Tests the example of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

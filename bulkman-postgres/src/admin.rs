@@ -1,6 +1,5 @@
-//! What operators do.
+//! Commands of operators.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,34 +11,34 @@ use bulkman_core::store::{
 };
 use sqlx::Connection;
 
-use crate::bounded::bounded;
+use crate::connector::Connector;
 use crate::error::translate;
 use crate::rows;
 use crate::session::PostgresSession;
 use crate::statement::Statement;
-use crate::store::Inner;
+use crate::timeout::with_timeout;
 
-/// Acts on circuits in every process of a namespace, and looks at them; see
-/// [`PostgresStore::admin`](crate::PostgresStore::admin).
+/// A handle for operator commands, which apply to every process of a namespace.
 ///
-/// Each method opens a connection and closes it. Whoever has a psql at hand may use the functions
-/// of the schema instead: `select bulkman.force_open('shop', 'payments', 'maintenance')`.
+/// It is returned by [`PostgresStore::admin`](crate::PostgresStore::admin). Each method opens a
+/// connection and closes it. With `psql`, the functions of the schema do the same:
+/// `select bulkman.force_open('shop', 'payments', 'maintenance')`.
 ///
 /// # Errors
 ///
-/// All methods: [`StoreError::InvalidArgument`] for a circuit that does not exist,
+/// All methods return [`StoreError::InvalidArgument`] for a circuit that does not exist,
 /// [`StoreError::Unavailable`], [`StoreError::Denied`], [`StoreError::Incompatible`].
 #[derive(Clone)]
 pub struct Admin {
-    inner: Arc<Inner>,
+    connector: Arc<Connector>,
 }
 
 impl Admin {
-    pub(crate) const fn new(inner: Arc<Inner>) -> Self {
-        Self { inner }
+    pub(crate) const fn new(connector: Arc<Connector>) -> Self {
+        Self { connector }
     }
 
-    /// Holds `circuit` open in all processes, until another command.
+    /// Forces `circuit` open in all processes, until another command.
     ///
     /// # Errors
     ///
@@ -47,13 +46,14 @@ impl Admin {
     pub async fn force_open(
         &self,
         circuit: &str,
-        by: &str,
+        author: &str,
         reason: &str,
     ) -> Result<CircuitView, StoreError> {
-        self.act(circuit, FleetAction::ForceOpen, by, reason).await
+        self.command(circuit, FleetAction::ForceOpen, author, reason)
+            .await
     }
 
-    /// Switches the breaker of `circuit` off in all processes, until another command.
+    /// Disables the circuit breaker of `circuit` in all processes, until another command.
     ///
     /// # Errors
     ///
@@ -61,13 +61,14 @@ impl Admin {
     pub async fn disable(
         &self,
         circuit: &str,
-        by: &str,
+        author: &str,
         reason: &str,
     ) -> Result<CircuitView, StoreError> {
-        self.act(circuit, FleetAction::Disable, by, reason).await
+        self.command(circuit, FleetAction::Disable, author, reason)
+            .await
     }
 
-    /// Closes `circuit` in all processes, from whatever state.
+    /// Closes `circuit` in all processes, from any state.
     ///
     /// # Errors
     ///
@@ -75,13 +76,14 @@ impl Admin {
     pub async fn close(
         &self,
         circuit: &str,
-        by: &str,
+        author: &str,
         reason: &str,
     ) -> Result<CircuitView, StoreError> {
-        self.act(circuit, FleetAction::Close, by, reason).await
+        self.command(circuit, FleetAction::Close, author, reason)
+            .await
     }
 
-    /// Closes `circuit` in all processes, from whatever state, and forgets its counts and votes.
+    /// Closes `circuit` in all processes, from any state, and clears its counts and votes.
     ///
     /// # Errors
     ///
@@ -89,19 +91,20 @@ impl Admin {
     pub async fn reset(
         &self,
         circuit: &str,
-        by: &str,
+        author: &str,
         reason: &str,
     ) -> Result<CircuitView, StoreError> {
-        self.act(circuit, FleetAction::Reset, by, reason).await
+        self.command(circuit, FleetAction::Reset, author, reason)
+            .await
     }
 
-    /// All circuits of the namespace, by name.
+    /// Returns all circuits of the namespace, sorted by name.
     ///
     /// # Errors
     ///
     /// See [`Admin`].
     pub async fn status(&self) -> Result<Vec<CircuitView>, StoreError> {
-        let mut circuits = bounded(self.patience(), async {
+        let mut circuits = with_timeout(self.timeout(), async {
             Ok(self.session().await?.snapshot(None).await?.circuits)
         })
         .await?;
@@ -109,8 +112,10 @@ impl Admin {
         Ok(circuits)
     }
 
-    /// The latest changes of `circuit`, or of all, newest first. The last hundred of each circuit
-    /// are kept (`history_limit` in the schema's table `meta`).
+    /// Returns the latest changes of `circuit`, or of all circuits, newest first.
+    ///
+    /// The last 100 changes of each circuit are kept (`history_limit` in the schema's table
+    /// `meta`).
     ///
     /// # Errors
     ///
@@ -120,78 +125,77 @@ impl Admin {
         circuit: Option<&str>,
         limit: u32,
     ) -> Result<Vec<HistoryEntry>, StoreError> {
-        let circuit = circuit.map(named).transpose()?;
-        bounded(self.patience(), async {
+        let circuit = circuit.map(circuit_name).transpose()?;
+        with_timeout(self.timeout(), async {
             self.session().await?.history(circuit.as_ref(), limit).await
         })
         .await
     }
 
-    /// Forgets changes of this namespace that are older than `age`; how many. Its role must be
-    /// allowed to DELETE. Not needed to bound the history, which is bounded anyway.
+    /// Deletes history entries of this namespace older than `age`, and returns the number deleted.
+    ///
+    /// The role needs the DELETE privilege. The history is bounded without it, too.
     ///
     /// # Errors
     ///
     /// See [`Admin`].
     pub async fn prune_history(&self, age: Duration) -> Result<u64, StoreError> {
-        let failed = |error| translate(&self.inner.schema, error);
-        bounded(self.patience(), async {
-            let mut connection = self.inner.connection().await?;
-            let prune = Statement::new(Arc::clone(&self.inner.statements.prune))
-                .bind(&*self.inner.namespace)
+        let failed = |error| translate(&self.connector.schema, error);
+        with_timeout(self.timeout(), async {
+            let mut connection = self.connector.connect().await?;
+            let prune = Statement::new(Arc::clone(&self.connector.statements.prune_history))
+                .bind(&*self.connector.namespace)
                 .bind(rows::to_micros(age));
-            let gone = prune
-                .fetch_all(self.inner.protocol, &mut connection)
+            let deleted = prune
+                .fetch_all(self.connector.protocol, &mut connection)
                 .await
                 .map_err(failed)?;
-            // It is committed; how the connection ends changes nothing.
+            // The statement is committed, so an error while closing is irrelevant.
             let _ = connection.close().await;
-            Ok(gone.len() as u64)
+            Ok(deleted.len() as u64)
         })
         .await
     }
 
-    async fn act(
+    async fn command(
         &self,
         circuit: &str,
         action: FleetAction,
-        by: &str,
+        author: &str,
         reason: &str,
     ) -> Result<CircuitView, StoreError> {
-        let name = named(circuit)?;
-        // The standard library's only source of randomness.
-        let operation = OperationId(RandomState::new().build_hasher().finish() | 1);
-        let command = FleetCommand::new(name, action, operation, by, reason);
-        let applied = bounded(self.patience(), async {
+        let name = circuit_name(circuit)?;
+        let command = FleetCommand::new(name, action, OperationId::random(), author, reason);
+        let result = with_timeout(self.timeout(), async {
             self.session().await?.command(&command).await
         })
         .await?;
-        match applied {
+        match result {
             TransitionResult::Applied(view) => Ok(view),
             _ => Err(StoreError::invalid_argument(format!(
                 "namespace {:?} has no circuit {circuit:?}; `status` lists them",
-                self.inner.namespace
+                self.connector.namespace
             ))),
         }
     }
 
     async fn session(&self) -> Result<PostgresSession, StoreError> {
-        PostgresSession::open(Arc::clone(&self.inner), &[]).await
+        PostgresSession::open(Arc::clone(&self.connector), &[]).await
     }
 
-    fn patience(&self) -> Duration {
-        self.inner.settings.connect_timeout + self.inner.settings.operation_timeout * 2
+    fn timeout(&self) -> Duration {
+        self.connector.settings.connect_timeout + self.connector.settings.operation_timeout * 2
     }
 }
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin")
-            .field("namespace", &self.inner.namespace)
+            .field("namespace", &self.connector.namespace)
             .finish_non_exhaustive()
     }
 }
 
-fn named(circuit: &str) -> Result<BulkheadName, StoreError> {
+fn circuit_name(circuit: &str) -> Result<BulkheadName, StoreError> {
     BulkheadName::new(circuit).map_err(|error| StoreError::invalid_argument(error.to_string()))
 }

@@ -1,29 +1,29 @@
-//! Settings of a store.
+//! Builder of a store.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bulkman_core::store::StoreError;
-use bulkman_core::store::{OnOutage, Push, SharingMode, StoreSettings, check_namespace};
+use bulkman_core::store::{StoreSettings, check_namespace};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::connector::Connector;
+use crate::migration_mode::MigrationMode;
 use crate::schema::Schema;
 use crate::statement::Protocol;
 use crate::statements::Statements;
-use crate::store::{Inner, MigrationMode, PostgresStore};
+use crate::store::PostgresStore;
 
-/// Where a database is: a URL, or sqlx's own options.
+/// The database to connect to: a URL, or [`PgConnectOptions`].
 pub struct ConnectTarget(Result<PgConnectOptions, StoreError>);
 
 impl From<&str> for ConnectTarget {
     fn from(url: &str) -> Self {
-        // What sqlx says may quote the URL, and with it the password.
+        // The message of sqlx may quote the URL, which may contain a password.
         Self(PgConnectOptions::from_str(url).map_err(|_| {
             StoreError::invalid_argument(
-                "the database's URL (not shown, it may have a password) is not of the form \
+                "the database URL (not shown, since it may contain a password) is not of the form \
                  postgres://user:password@host:5432/database?sslmode=verify-full",
             )
         }))
@@ -62,30 +62,17 @@ impl fmt::Debug for ConnectTarget {
     }
 }
 
-/// A [`PostgresStore`] in the making; every setting has a default.
+/// Builder for [`PostgresStore`]; every setting has a default.
 #[derive(Debug)]
-#[must_use = "a builder makes nothing until `build` or `connect`"]
+#[must_use = "a builder does nothing until `build` or `connect` is called"]
 pub struct PostgresStoreBuilder {
     target: ConnectTarget,
     namespace: String,
     schema: String,
-    migrate: MigrationMode,
+    migration_mode: MigrationMode,
     require_tls: bool,
     protocol: Protocol,
     settings: StoreSettings,
-}
-
-/// Settings of the synchroniser, passed on.
-macro_rules! pass_on {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*);)*) => {
-        $(
-            $(#[$doc])*
-            pub fn $name(mut self, $($argument: $type),*) -> Self {
-                self.settings = self.settings.$name($($argument),*);
-                self
-            }
-        )*
-    };
 }
 
 impl PostgresStoreBuilder {
@@ -94,49 +81,51 @@ impl PostgresStoreBuilder {
             target,
             namespace: "default".to_owned(),
             schema: "bulkman".to_owned(),
-            migrate: MigrationMode::default(),
+            migration_mode: MigrationMode::default(),
             require_tls: false,
             protocol: Protocol::Prepared,
             settings: StoreSettings::new(),
         }
     }
 
-    /// Which circuits: those of other namespaces are others, whatever their names. 1 to 200 bytes.
-    /// Default: `default`.
+    /// Sets the namespace, of 1 to 200 bytes. Default: `default`.
+    ///
+    /// Circuits in different namespaces are independent, even if they have the same name.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// The schema with the tables: `[a-z_][a-z0-9_]{0,39}`. Default: `bulkman`.
+    /// Sets the schema of the tables: `[a-z_][a-z0-9_]{0,39}`. Default: `bulkman`.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
         self
     }
 
-    /// What to do about a schema that is missing or old. Default: [`MigrationMode::Check`].
-    pub const fn migrate(mut self, migrate: MigrationMode) -> Self {
-        self.migrate = migrate;
+    /// Sets what to do about a missing or outdated schema. Default: [`MigrationMode::Check`].
+    pub const fn migration_mode(mut self, mode: MigrationMode) -> Self {
+        self.migration_mode = mode;
         self
     }
 
-    /// Whether a connection without TLS is refused. Default: no.
+    /// Sets whether connections without TLS are rejected. Default: `false`.
     ///
-    /// Without it, sqlx's default `sslmode=prefer` goes on in plain text when the server, or
-    /// whoever answers in its place, offers no TLS, or when no TLS feature is on. With it, an
-    /// `sslmode` below `require` becomes `verify-full`. `require` and `verify-ca` stay; only
-    /// `verify-full` makes sure that the server is the one that was meant.
+    /// Without it, the default `sslmode=prefer` of sqlx falls back to plain text if the server, or
+    /// an impostor, offers no TLS, or if no TLS feature is enabled.
+    ///
+    /// With it, an `sslmode` below `require` becomes `verify-full`. `require` and `verify-ca` are
+    /// kept. Only `verify-full` verifies the identity of the server.
     pub const fn require_tls(mut self, require: bool) -> Self {
         self.require_tls = require;
         self
     }
 
-    /// Whether statements are sent whole instead of being prepared. Default: no.
+    /// Sets whether statements use the simple protocol instead of being prepared. Default: `false`.
     ///
-    /// For a pooler in transaction mode that does not keep prepared statements apart: PgBouncer
-    /// before 1.21, or with `max_prepared_statements = 0`. There, a prepared statement may be
-    /// looked for on another connection than it was made on. The server then plans each statement
-    /// anew, which costs it a few tenths of a millisecond.
+    /// It is needed behind a pooler in transaction mode that does not track prepared statements:
+    /// PgBouncer before 1.21, or with `max_prepared_statements = 0`. There, a statement may be
+    /// executed on another connection than the one that prepared it. In the simple protocol the
+    /// server plans each statement again, which takes a few tenths of a millisecond.
     pub const fn simple_protocol(mut self, simple: bool) -> Self {
         self.protocol = if simple {
             Protocol::Simple
@@ -146,48 +135,34 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// All settings of the synchroniser at once.
+    /// Sets the timeouts, intervals and sharing of the fleet. Default: [`StoreSettings::new`].
+    ///
+    /// ```
+    /// use bulkman_core::store::{Push, StoreSettings};
+    /// use bulkman_postgres::PostgresStore;
+    /// use std::time::Duration;
+    ///
+    /// // Behind PgBouncer in transaction mode, which does not deliver notifications.
+    /// let settings = StoreSettings::new()
+    ///     .push(Push::Off)
+    ///     .poll_interval(Duration::from_secs(2));
+    /// let store = PostgresStore::builder("postgres://shop@db.internal/shop")
+    ///     .namespace("shop")
+    ///     .settings(settings)
+    ///     .build()?;
+    /// # let _ = store;
+    /// # Ok::<(), bulkman_core::store::StoreError>(())
+    /// ```
     pub fn settings(mut self, settings: StoreSettings) -> Self {
         self.settings = settings;
         self
     }
 
-    pass_on! {
-        /// See [`StoreSettings::operation_timeout`].
-        operation_timeout(limit: Duration);
-        /// See [`StoreSettings::connect_timeout`].
-        connect_timeout(limit: Duration);
-        /// See [`StoreSettings::push`]; [`Push::Off`] for a pooler in transaction mode.
-        push(push: Push);
-        /// See [`StoreSettings::resync_interval`].
-        resync_interval(interval: Duration);
-        /// See [`StoreSettings::poll_interval`].
-        poll_interval(interval: Duration);
-        /// See [`StoreSettings::backoff`].
-        backoff(min: Duration, max: Duration);
-        /// See [`StoreSettings::lease_ttl`].
-        lease_ttl(term: Duration);
-        /// See [`StoreSettings::probe_limit`].
-        probe_limit(limit: u16);
-        /// See [`StoreSettings::probe_jitter`].
-        probe_jitter(jitter: Duration);
-        /// See [`StoreSettings::share`].
-        share(share: SharingMode);
-        /// See [`StoreSettings::flush_interval`].
-        flush_interval(interval: Duration);
-        /// See [`StoreSettings::on_outage`].
-        on_outage(on_outage: OnOutage);
-        /// See [`StoreSettings::shutdown_flush`].
-        shutdown_flush(limit: Duration);
-        /// See [`StoreSettings::instance`].
-        instance(instance: impl Into<Arc<str>>);
-    }
-
-    /// The store, without connecting.
+    /// Builds the store without connecting.
     ///
     /// # Errors
     ///
-    /// [`StoreError::InvalidArgument`] for what can't be used.
+    /// [`StoreError::InvalidArgument`] for an invalid setting.
     pub fn build(self) -> Result<PostgresStore, StoreError> {
         let options = self.target.0?;
         let schema = Schema::new(&self.schema)?;
@@ -201,44 +176,63 @@ impl PostgresStoreBuilder {
         } else {
             options
         };
-        Ok(PostgresStore::new(Inner {
-            // Poolers refuse connections that set this at start.
+        Ok(PostgresStore::new(Connector {
+            // Poolers reject connections that set this parameter.
             options: options.extra_float_digits(None).disable_statement_logging(),
             statements: Statements::new(&schema),
-            push: Inner::push_wanted(&self.settings),
             schema,
             namespace: self.namespace.into(),
             settings: self.settings,
-            migrate: self.migrate,
+            migration_mode: self.migration_mode,
             protocol: self.protocol,
         }))
     }
 
-    /// The store, found to be in order (or made so, with [`MigrationMode::Apply`]).
+    /// Connects and verifies the schema, migrating it with [`MigrationMode::Apply`].
     ///
     /// # Errors
     ///
     /// Those of [`build`](Self::build), [`PostgresStore::check`] and [`PostgresStore::migrate`];
-    /// [`StoreError::Incompatible`] with all that is missing.
+    /// [`StoreError::Incompatible`] with everything that is missing.
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
-        let migrate = self.migrate;
+        let mode = self.migration_mode;
         let store = self.build()?;
-        match migrate {
+        match mode {
             MigrationMode::Off => {}
             MigrationMode::Apply => store.migrate().await?,
             MigrationMode::Check => {
-                let findings: Vec<_> = store
+                let diagnostics: Vec<_> = store
                     .check()
                     .await?
                     .iter()
                     .map(ToString::to_string)
                     .collect();
-                if !findings.is_empty() {
-                    return Err(StoreError::incompatible(findings.join("; ")));
+                if !diagnostics.is_empty() {
+                    return Err(StoreError::incompatible(diagnostics.join("; ")));
                 }
             }
         }
         Ok(store)
+    }
+}
+
+impl PostgresStore {
+    /// Connects to a database in the namespace `default`, and verifies the schema.
+    ///
+    /// A process that must start while the database is down uses [`builder`](Self::builder) and
+    /// [`build`](PostgresStoreBuilder::build), which does not connect.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InvalidArgument`] for an invalid URL, [`StoreError::Incompatible`] with the
+    /// diagnostics of [`check`](Self::check), or an error of `check` itself.
+    pub async fn connect(target: impl Into<ConnectTarget>) -> Result<Self, StoreError> {
+        Self::builder(target).connect().await
+    }
+
+    /// Returns a builder for a store at a URL or at [`PgConnectOptions`].
+    pub fn builder(target: impl Into<ConnectTarget>) -> PostgresStoreBuilder {
+        PostgresStoreBuilder::new(target.into())
     }
 }
 
@@ -250,7 +244,7 @@ fn with_tls(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
     }
     match options.get_ssl_mode() {
         PgSslMode::Disable => Err(StoreError::invalid_argument(
-            "require_tls contradicts sslmode=disable: leave one out",
+            "require_tls contradicts sslmode=disable: remove one of them",
         )),
         PgSslMode::Allow | PgSslMode::Prefer => Ok(options.ssl_mode(PgSslMode::VerifyFull)),
         PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => Ok(options),

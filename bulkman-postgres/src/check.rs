@@ -1,4 +1,4 @@
-//! Finding out what is missing.
+//! Diagnosis of a server, a schema and the privileges of a role.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use bulkman_core::store::StoreError;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
+use crate::connector::Connector;
 use crate::error::translate;
 use crate::migrate::VERSION;
 use crate::statement::Statement;
-use crate::store::Inner;
 
-/// Something that keeps a store from working.
+/// A problem that keeps a store from working, and its fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What mends it: SQL, or a command.
+    /// The fix: SQL, or a command.
     pub fix: String,
 }
 
@@ -36,23 +36,26 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Looks at the server, the schema and the rights of the role, and reports all that is wrong.
-pub(crate) async fn check(inner: &Inner) -> Result<Vec<Diagnostic>, StoreError> {
-    let mut connection = inner.connection().await?;
-    let findings = look(inner, &mut connection)
+/// Checks the server, the schema and the privileges of the role, and returns all problems.
+pub(crate) async fn check(connector: &Connector) -> Result<Vec<Diagnostic>, StoreError> {
+    let mut connection = connector.connect().await?;
+    let diagnostics = diagnose(connector, &mut connection)
         .await
-        .map_err(|error| translate(&inner.schema, error))?;
-    // The answer is had; how the connection ends changes nothing.
+        .map_err(|error| translate(&connector.schema, error))?;
+    // The diagnostics are complete, so an error while closing is irrelevant.
     let _ = connection.close().await;
-    Ok(findings)
+    Ok(diagnostics)
 }
 
-async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<Diagnostic>> {
-    let schema = inner.schema.as_str();
-    let mut findings = Vec::new();
+async fn diagnose(
+    connector: &Connector,
+    connection: &mut PgConnection,
+) -> sqlx::Result<Vec<Diagnostic>> {
+    let schema = connector.schema.as_str();
+    let mut diagnostics = Vec::new();
     let server = Statement::new(SERVER)
         .bind(schema)
-        .fetch_all(inner.protocol, &mut *connection)
+        .fetch_all(connector.protocol, &mut *connection)
         .await?;
     let server = server.first().ok_or(sqlx::Error::RowNotFound)?;
     let role: String = server.try_get("role")?;
@@ -60,94 +63,99 @@ async fn look(inner: &Inner, connection: &mut PgConnection) -> sqlx::Result<Vec<
 
     let version: i32 = server.try_get("server_version")?;
     if version < OLDEST_SERVER {
-        let problem = format!("the server is PostgreSQL {}", version / 10_000);
-        findings.push(Diagnostic::new(problem, "use PostgreSQL 13 or newer"));
+        let problem = format!(
+            "the server is PostgreSQL {}, which is too old",
+            version / 10_000
+        );
+        diagnostics.push(Diagnostic::new(problem, "use PostgreSQL 13 or newer"));
     }
     let isolation: String = server.try_get("isolation")?;
     if isolation != "read committed" {
-        findings.push(Diagnostic::new(
-            format!("transactions begin as {isolation}"),
+        diagnostics.push(Diagnostic::new(
+            format!("the default transaction isolation is {isolation}"),
             format!("ALTER ROLE {role} SET default_transaction_isolation = 'read committed'"),
         ));
     }
     if server.try_get("recovery")? {
-        findings.push(Diagnostic::new(
+        diagnostics.push(Diagnostic::new(
             "the server is a standby",
             "connect to the primary",
         ));
     } else if server.try_get("read_only")? {
-        findings.push(Diagnostic::new(
-            "transactions begin read-only",
+        diagnostics.push(Diagnostic::new(
+            "transactions are read-only by default",
             format!("ALTER ROLE {role} SET default_transaction_read_only = off"),
         ));
     }
 
     match server.try_get::<Option<bool>, _>("usable")? {
-        None => findings.push(Diagnostic::new(
+        None => diagnostics.push(Diagnostic::new(
             format!("there is no schema \"{schema}\""),
             migrate(schema),
         )),
-        Some(false) => findings.push(Diagnostic::new(
-            format!("role {role} may not use schema \"{schema}\""),
+        Some(false) => diagnostics.push(Diagnostic::new(
+            format!("role {role} lacks USAGE on schema \"{schema}\""),
             format!("GRANT USAGE ON SCHEMA \"{schema}\" TO {role}"),
         )),
-        Some(true) => look_into_schema(inner, connection, &role, &mut findings).await?,
+        Some(true) => check_schema(connector, connection, &role, &mut diagnostics).await?,
     }
-    Ok(findings)
+    Ok(diagnostics)
 }
 
-async fn look_into_schema(
-    inner: &Inner,
+async fn check_schema(
+    connector: &Connector,
     connection: &mut PgConnection,
     role: &str,
-    findings: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> sqlx::Result<()> {
-    let schema = inner.schema.as_str();
-    let tables: Vec<String> = RIGHTS
+    let schema = connector.schema.as_str();
+    let tables: Vec<String> = PRIVILEGES
         .iter()
         .map(|(table, _)| (*table).to_owned())
         .collect();
-    let rights: Vec<String> = RIGHTS
+    let privileges: Vec<String> = PRIVILEGES
         .iter()
-        .map(|(_, right)| (*right).to_owned())
+        .map(|(_, privilege)| (*privilege).to_owned())
         .collect();
     let granted = Statement::new(GRANTED)
         .bind(schema)
         .bind(tables)
-        .bind(rights);
-    let rows = granted.fetch_all(inner.protocol, &mut *connection).await?;
-    let mut may_read_version = false;
+        .bind(privileges);
+    let rows = granted
+        .fetch_all(connector.protocol, &mut *connection)
+        .await?;
+    let mut can_read_version = false;
     for row in &rows {
-        let (table, right): (String, String) = (row.try_get("name")?, row.try_get("wanted")?);
+        let (table, privilege): (String, String) = (row.try_get("name")?, row.try_get("wanted")?);
         match row.try_get::<Option<bool>, _>("granted")? {
-            None if right == "SELECT" => {
-                findings.push(Diagnostic::new(
+            None if privilege == "SELECT" => {
+                diagnostics.push(Diagnostic::new(
                     format!("there is no table \"{schema}\".{table}"),
                     migrate(schema),
                 ));
             }
-            Some(false) => findings.push(Diagnostic::new(
-                format!("role {role} may not {right} on \"{schema}\".{table}"),
-                format!("GRANT {right} ON \"{schema}\".{table} TO {role}"),
+            Some(false) => diagnostics.push(Diagnostic::new(
+                format!("role {role} lacks {privilege} on \"{schema}\".{table}"),
+                format!("GRANT {privilege} ON \"{schema}\".{table} TO {role}"),
             )),
-            granted => may_read_version |= granted == Some(true) && table == "meta",
+            granted => can_read_version |= granted == Some(true) && table == "meta",
         }
     }
-    if !may_read_version {
+    if !can_read_version {
         return Ok(());
     }
     let versions = Statement::new(
-        inner
+        connector
             .schema
             .fill("SELECT version, oldest_client FROM \"bulkman\".meta"),
     );
     let Some(row) = versions
-        .fetch_all(inner.protocol, &mut *connection)
+        .fetch_all(connector.protocol, &mut *connection)
         .await?
         .into_iter()
         .next()
     else {
-        findings.push(Diagnostic::new(
+        diagnostics.push(Diagnostic::new(
             format!("table \"{schema}\".meta is empty"),
             migrate(schema),
         ));
@@ -155,41 +163,42 @@ async fn look_into_schema(
     };
     let (version, oldest): (i32, i32) = (row.try_get("version")?, row.try_get("oldest_client")?);
     if version < VERSION {
-        let problem = format!("schema \"{schema}\" is at version {version}, {VERSION} is needed");
-        findings.push(Diagnostic::new(problem, migrate(schema)));
+        let problem =
+            format!("schema \"{schema}\" has version {version}, but version {VERSION} is required");
+        diagnostics.push(Diagnostic::new(problem, migrate(schema)));
     } else if oldest > VERSION {
-        let problem = format!("schema \"{schema}\" is at version {version}, which is too new");
-        findings.push(Diagnostic::new(
+        let problem = format!("schema \"{schema}\" has version {version}, which is too new");
+        diagnostics.push(Diagnostic::new(
             problem,
             "use a newer version of this library",
         ));
     } else {
-        look_at_functions(inner, connection, role, findings).await?;
+        check_functions(connector, connection, role, diagnostics).await?;
     }
     Ok(())
 }
 
-async fn look_at_functions(
-    inner: &Inner,
+async fn check_functions(
+    connector: &Connector,
     connection: &mut PgConnection,
     role: &str,
-    findings: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> sqlx::Result<()> {
-    let schema = inner.schema.as_str();
+    let schema = connector.schema.as_str();
     let functions: Vec<String> = FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
     let executable = Statement::new(EXECUTABLE).bind(schema).bind(functions);
     let rows = executable
-        .fetch_all(inner.protocol, &mut *connection)
+        .fetch_all(connector.protocol, &mut *connection)
         .await?;
     for row in &rows {
         let function: String = row.try_get("name")?;
         match row.try_get::<Option<bool>, _>("granted")? {
             Some(true) => {}
-            Some(false) => findings.push(Diagnostic::new(
-                format!("role {role} may not execute \"{schema}\".{function}"),
+            Some(false) => diagnostics.push(Diagnostic::new(
+                format!("role {role} lacks EXECUTE on function \"{schema}\".{function}"),
                 format!("GRANT EXECUTE ON FUNCTION \"{schema}\".{function} TO {role}"),
             )),
-            None => findings.push(Diagnostic::new(
+            None => diagnostics.push(Diagnostic::new(
                 format!("there is no function \"{schema}\".{function}"),
                 migrate(schema),
             )),
@@ -200,7 +209,7 @@ async fn look_at_functions(
 
 fn migrate(schema: &str) -> String {
     format!(
-        "`bulkman-pg migrate --schema {schema}` or sql/schema.sql, as the role that is to own it"
+        "run `bulkman-pg migrate --schema {schema}` or sql/schema.sql, as the role that will own it"
     )
 }
 
@@ -233,8 +242,8 @@ SELECT w.name,
          WHERE n.nspname = $1 AND p.proname = w.name) AS granted
   FROM unnest($2::text[]) AS w (name)";
 
-/// What the statements need, and no more.
-const RIGHTS: [(&str, &str); 17] = [
+/// The privileges that the statements need.
+const PRIVILEGES: [(&str, &str); 17] = [
     ("meta", "SELECT"),
     ("namespace", "SELECT"),
     ("namespace", "INSERT"),
@@ -248,10 +257,16 @@ const RIGHTS: [(&str, &str); 17] = [
     ("history", "SELECT"),
     ("history", "INSERT"),
     ("history", "UPDATE"),
-    ("announcer", "SELECT"),
-    ("tally", "SELECT"),
-    ("tally", "INSERT"),
-    ("tally", "UPDATE"),
+    ("notification_key", "SELECT"),
+    ("count_bucket", "SELECT"),
+    ("count_bucket", "INSERT"),
+    ("count_bucket", "UPDATE"),
 ];
 
-const FUNCTIONS: [&str; 5] = ["clock", "channel", "combined", "announce", "act"];
+const FUNCTIONS: [&str; 5] = [
+    "clock",
+    "channel",
+    "xor_agg",
+    "notify_change",
+    "apply_command",
+];

@@ -1,19 +1,19 @@
-//! What the database says, as what a store says.
+//! Translation of database errors to store errors.
 
 use bulkman_core::store::StoreError;
 use sqlx::error::DatabaseError;
 
 use crate::schema::Schema;
 
-/// The kind of a failure, with what mends it where somebody has to.
+/// Translates an error of sqlx, and adds the fix if an operator has to act.
 pub(crate) fn translate(schema: &Schema, error: sqlx::Error) -> StoreError {
     let translated = match &error {
-        sqlx::Error::Database(said) => from_database(schema, &**said),
+        sqlx::Error::Database(error) => from_database(schema, &**error),
         sqlx::Error::Tls(reason) => StoreError::incompatible(format!(
             "TLS could not be established: {reason}; fix the server's certificate or sslrootcert, \
              offer TLS there, or change sslmode"
         )),
-        // So says rustls of a certificate that it does not accept.
+        // rustls reports a rejected certificate as this kind.
         sqlx::Error::Io(reason) if reason.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::incompatible(format!(
                 "TLS could not be established: {reason}; fix the server's certificate or sslrootcert"
@@ -21,12 +21,12 @@ pub(crate) fn translate(schema: &Schema, error: sqlx::Error) -> StoreError {
         }
         sqlx::Error::Io(_) => StoreError::unavailable("the connection failed"),
         sqlx::Error::PoolTimedOut => StoreError::unavailable(
-            "no connection in time: the server refuses, is starting up, or does not answer",
+            "no connection in time: the server rejects connections, is starting, or does not respond",
         ),
         sqlx::Error::Configuration(_)
         | sqlx::Error::InvalidArgument(_)
         | sqlx::Error::Encode(_) => {
-            StoreError::invalid_argument("it can't be sent to the database")
+            StoreError::invalid_argument("a value can't be sent to the database")
         }
         sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
@@ -34,35 +34,35 @@ pub(crate) fn translate(schema: &Schema, error: sqlx::Error) -> StoreError {
         | sqlx::Error::Decode(_)
         | sqlx::Error::RowNotFound
         | sqlx::Error::TypeNotFound { .. } => StoreError::incompatible(format!(
-            "schema \"{schema}\" answered something else than it should: is it another's?"
+            "schema \"{schema}\" returned an unexpected result: it may belong to another application"
         )),
         _ => StoreError::unavailable("the connection is unusable"),
     };
     translated.with_source(error)
 }
 
-/// By the condition's code; see appendix A of PostgreSQL's manual.
-fn from_database(schema: &Schema, said: &dyn DatabaseError) -> StoreError {
-    let code = said.code().unwrap_or_default();
+/// Translates by error code; see appendix A of the PostgreSQL manual.
+fn from_database(schema: &Schema, error: &dyn DatabaseError) -> StoreError {
+    let code = error.code().unwrap_or_default();
     match &*code {
         "42501" => StoreError::denied(format!(
             "{}; as its owner, run sql/roles.sql and GRANT bulkman_app to this role (schema \"{schema}\")",
-            said.message()
+            error.message()
         )),
-        "28000" | "28P01" => StoreError::denied(said.message().to_owned()),
-        "3D000" => StoreError::incompatible(format!("{}; create it", said.message())),
+        "28000" | "28P01" => StoreError::denied(error.message().to_owned()),
+        "3D000" => StoreError::incompatible(format!("{}; create it", error.message())),
         // Undefined table, schema, column, function.
         "42P01" | "3F000" | "42703" | "42883" => StoreError::incompatible(format!(
             "{}; run `bulkman-pg migrate --schema {schema}`, PostgresStore::migrate() or sql/schema.sql as its owner",
-            said.message()
+            error.message()
         )),
-        // Only a standby or default_transaction_read_only: somebody else may be the primary soon.
-        "25006" => {
-            StoreError::unavailable("the server takes no writes: it is a standby, or read-only")
-        }
+        // The server is a standby, or read-only by default: a primary may be available soon.
+        "25006" => StoreError::unavailable(
+            "the server is read-only: it is a standby, or default_transaction_read_only is on",
+        ),
         code if code.starts_with("22") || code.starts_with("23") => {
-            StoreError::invalid_argument(said.message().to_owned())
+            StoreError::invalid_argument(error.message().to_owned())
         }
-        _ => StoreError::unavailable(said.message().to_owned()),
+        _ => StoreError::unavailable(error.message().to_owned()),
     }
 }

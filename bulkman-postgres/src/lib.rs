@@ -3,22 +3,32 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admin;
-mod announcement;
-mod bounded;
 mod builder;
 mod check;
+mod connector;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod migrate;
-mod plan;
+mod migration_mode;
+mod notification;
+mod probe_policy;
 mod rows;
 mod schema;
 mod session;
 mod statement;
 mod statements;
 mod store;
+mod timeout;
 
 pub use admin::Admin;
 pub use builder::{ConnectTarget, PostgresStoreBuilder};
 pub use check::Diagnostic;
+pub use migration_mode::MigrationMode;
+/// The version of sqlx that this crate uses.
+///
+/// [`ConnectTarget`] accepts [`sqlx::postgres::PgConnectOptions`], so the major version of sqlx is
+/// part of this crate's API: a new one is a breaking change.
 pub use sqlx;
-pub use store::{MigrationMode, PostgresStore};
+pub use store::PostgresStore;

@@ -1,21 +1,23 @@
-//! Making the schema.
+//! Migration of the schema.
 
 use bulkman_core::store::StoreError;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
+use crate::connector::Connector;
 use crate::error::translate;
 use crate::statement::Statement;
-use crate::store::Inner;
 
-/// What this version of the library makes, and needs.
+/// The schema version that this library creates and requires.
 pub(crate) const VERSION: i32 = 1;
 
-/// Makes what is missing: one batch in the simple protocol, which the server runs as one
-/// transaction, and which begins with a lock that all who migrate wait for.
-pub(crate) async fn apply(inner: &Inner) -> Result<(), StoreError> {
-    let failed = |error| translate(&inner.schema, error);
-    let mut connection = inner.connection().await?;
-    let batch = inner.schema.fill(SCHEMA);
+/// Migrates the schema.
+///
+/// It is one batch in the simple protocol, which the server runs as one transaction. The batch
+/// begins with an advisory lock, which serializes concurrent migrations.
+pub(crate) async fn apply(connector: &Connector) -> Result<(), StoreError> {
+    let failed = |error| translate(&connector.schema, error);
+    let mut connection = connector.connect().await?;
+    let batch = connector.schema.fill(SCHEMA);
     connection
         .execute(sqlx::raw_sql(AssertSqlSafe(batch)))
         .await
@@ -23,20 +25,24 @@ pub(crate) async fn apply(inner: &Inner) -> Result<(), StoreError> {
     connection.close().await.map_err(failed)
 }
 
-/// As [`apply`], unless one look says that it is done: a role without DDL may still look.
-pub(crate) async fn ensure(inner: &Inner) -> Result<(), StoreError> {
-    let failed = |error| translate(&inner.schema, error);
-    let mut connection = inner.connection().await?;
-    let look = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta'";
-    let look = Statement::new(look).bind(inner.schema.as_str());
-    let found = look
-        .fetch_all(inner.protocol, &mut connection)
+/// Migrates the schema unless it is up to date; reading needs no DDL privilege.
+pub(crate) async fn ensure(connector: &Connector) -> Result<(), StoreError> {
+    let failed = |error| translate(&connector.schema, error);
+    let mut connection = connector.connect().await?;
+    let query = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta'";
+    let query = Statement::new(query).bind(connector.schema.as_str());
+    let found = query
+        .fetch_all(connector.protocol, &mut connection)
         .await
         .map_err(failed)?;
     if !found.is_empty() {
-        let look = Statement::new(inner.schema.fill("SELECT version FROM \"bulkman\".meta"));
-        let rows = look
-            .fetch_all(inner.protocol, &mut connection)
+        let query = Statement::new(
+            connector
+                .schema
+                .fill("SELECT version FROM \"bulkman\".meta"),
+        );
+        let rows = query
+            .fetch_all(connector.protocol, &mut connection)
             .await
             .map_err(failed)?;
         let version = rows
@@ -48,7 +54,7 @@ pub(crate) async fn ensure(inner: &Inner) -> Result<(), StoreError> {
         }
     }
     connection.close().await.map_err(failed)?;
-    apply(inner).await
+    apply(connector).await
 }
 
 const SCHEMA: &str = include_str!("../sql/schema.sql");

@@ -1,4 +1,4 @@
-//! What the statements return, as what a store returns.
+//! Decoding of rows into the types of a store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use bulkman_core::store::{
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::plan::PlanColumns;
+use crate::probe_policy::ProbePolicyColumns;
 
-/// The columns of `fragment_view.sql`; `None` for a row without a circuit, or with one whose name
-/// this library would not have given it.
+/// Decodes the columns of `fragment_view.sql`; `None` for a row without a circuit or with a name
+/// that this library does not accept.
 pub(crate) fn view(row: &PgRow) -> sqlx::Result<Option<CircuitView>> {
     let name: Option<&str> = row.try_get("name")?;
     let Some(name) = name.and_then(|name| BulkheadName::new(name).ok()) else {
@@ -25,20 +25,20 @@ pub(crate) fn view(row: &PgRow) -> sqlx::Result<Option<CircuitView>> {
     view.epoch = Epoch(unsigned(row.try_get("epoch")?));
     view.revision = Revision(unsigned(row.try_get("rev")?));
     view.open_count = row.try_get::<i32, _>("open_count")?.unsigned_abs();
-    view.wait = micros(row.try_get("wait_us")?);
+    view.open_for = micros(row.try_get("open_for_us")?);
     view.remaining = micros(row.try_get("remaining_us")?);
     view.age = micros(row.try_get("age_us")?);
-    view.plan = plan(row)?;
-    view.probes_succeeded = row.try_get::<i32, _>("probe_ok")?.unsigned_abs();
-    view.probes_failed = row.try_get::<i32, _>("probe_failed")?.unsigned_abs();
+    view.probe_policy = probe_policy(row)?;
+    view.probes_succeeded = row.try_get::<i32, _>("probes_succeeded")?.unsigned_abs();
+    view.probes_failed = row.try_get::<i32, _>("probes_failed")?.unsigned_abs();
     view.operation = operation(row.try_get("op_id")?);
-    view.changed_by = Arc::from(row.try_get::<&str, _>("changed_by")?);
+    view.author = Arc::from(row.try_get::<&str, _>("author")?);
     view.reason = Arc::from(row.try_get::<&str, _>("reason")?);
     Ok(Some(view))
 }
 
-/// As [`view`], where the statement can't have returned a row without it.
-pub(crate) fn certain_view(row: &PgRow) -> sqlx::Result<CircuitView> {
+/// Like [`view`], for rows that always have a circuit.
+pub(crate) fn required_view(row: &PgRow) -> sqlx::Result<CircuitView> {
     view(row)?.ok_or(sqlx::Error::RowNotFound)
 }
 
@@ -56,8 +56,8 @@ pub(crate) fn history_entry(row: &PgRow) -> sqlx::Result<Option<HistoryEntry>> {
         ),
         micros(row.try_get("age_us")?),
     );
-    entry.wait = micros(row.try_get("wait_us")?);
-    entry.by = Arc::from(row.try_get::<&str, _>("by")?);
+    entry.open_for = micros(row.try_get("open_for_us")?);
+    entry.author = Arc::from(row.try_get::<&str, _>("author")?);
     entry.reason = Arc::from(row.try_get::<&str, _>("reason")?);
     Ok(Some(entry))
 }
@@ -69,33 +69,32 @@ pub(crate) fn counts(row: &PgRow) -> sqlx::Result<Option<FleetCounts>> {
     Ok(Some(FleetCounts::new(
         name,
         Epoch(unsigned(row.try_get("epoch")?)),
-        unsigned(row.try_get("ok")?),
-        unsigned(row.try_get("fail")?),
+        unsigned(row.try_get("successes")?),
+        unsigned(row.try_get("failures")?),
     )))
 }
 
-/// What the verdict of a compare-and-swap means: made (`None`), or why not.
-pub(crate) fn refusal(verdict: &str) -> sqlx::Result<Option<RejectReason>> {
-    Ok(Some(match verdict {
-        "made" => return Ok(None),
+/// Decodes the result of a compare-and-swap: `None` if it was applied, otherwise the reason.
+pub(crate) fn rejection(result: &str) -> sqlx::Result<Option<RejectReason>> {
+    Ok(Some(match result {
+        "applied" => return Ok(None),
         "stale" => RejectReason::Stale,
-        "there" => RejectReason::AlreadyInState,
-        "early" => RejectReason::NotDue,
-        "late" => RejectReason::Expired,
-        "forced" => RejectReason::ForcedByOperator,
-        other => return Err(unexpected("verdict", other)),
+        "already_in_state" => RejectReason::AlreadyInState,
+        "not_due" => RejectReason::NotDue,
+        "expired" => RejectReason::Expired,
+        "forced_by_operator" => RejectReason::ForcedByOperator,
+        other => return Err(unexpected("result", other)),
     }))
 }
 
-/// Microseconds for the database: a century stands for everything longer, since its own timestamps
-/// end somewhere.
+/// Converts to microseconds, at most a century, since timestamps of the database are bounded.
 pub(crate) fn to_micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros())
         .unwrap_or(i64::MAX)
         .min(CENTURY_US)
 }
 
-/// The database has no unsigned numbers; an operation's bits are kept.
+/// Converts an operation id to a signed number with the same bits.
 pub(crate) const fn to_bits(operation: OperationId) -> i64 {
     operation.0.cast_signed()
 }
@@ -133,15 +132,15 @@ pub(crate) fn known_state(code: i16) -> Option<FleetState> {
     states.into_iter().find(|state| state_code(*state) == code)
 }
 
-fn plan(row: &PgRow) -> sqlx::Result<ProbePolicy> {
-    Ok(PlanColumns {
+fn probe_policy(row: &PgRow) -> sqlx::Result<ProbePolicy> {
+    Ok(ProbePolicyColumns {
         limit: row.try_get("probe_limit")?,
-        need: row.try_get("probe_need")?,
-        calls: row.try_get("probe_calls")?,
-        max_failed: row.try_get("probe_max_failed")?,
-        max_slow: row.try_get("probe_max_slow")?,
+        success_threshold: row.try_get("probe_success_threshold")?,
+        sample_size: row.try_get("probe_sample_size")?,
+        failure_threshold: row.try_get("probe_failure_threshold")?,
+        slow_threshold: row.try_get("probe_slow_threshold")?,
     }
-    .plan())
+    .to_policy())
 }
 
 pub(crate) fn micros(micros: i64) -> Duration {
@@ -153,7 +152,7 @@ pub(crate) const fn operation(bits: i64) -> OperationId {
 }
 
 fn unexpected(column: &str, value: impl std::fmt::Display) -> sqlx::Error {
-    let source = format!("{value} is no {column} that this version knows").into();
+    let source = format!("{value} is not a {column} of this version").into();
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source,

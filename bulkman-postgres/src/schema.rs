@@ -1,10 +1,10 @@
-//! The schema's name, the only identifier that is ever written into a statement.
+//! The name of the schema, the only identifier that is inserted into statements.
 
 use std::fmt;
 
 use bulkman_core::store::StoreError;
 
-/// The name of the schema in which the tables are: `[a-z_][a-z0-9_]{0,39}`, always quoted.
+/// The name of the schema with the tables: `[a-z_][a-z0-9_]{0,39}`, always quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Schema(String);
 
@@ -18,11 +18,11 @@ impl Schema {
             return Ok(Self(name.to_owned()));
         }
         Err(StoreError::invalid_argument(format!(
-            "schema {name:?} must have 1 to {MAX_LENGTH} of the characters a-z, 0-9 and _, and not begin with a digit"
+            "schema {name:?} must be 1 to {MAX_LENGTH} characters of a-z, 0-9 and _, and not begin with a digit"
         )))
     }
 
-    /// `text`, which is about the schema of the default name, made to be about this one.
+    /// Replaces the default schema name in `text` by this one.
     pub(crate) fn fill(&self, text: &str) -> String {
         text.replace(TOKEN, &format!("\"{}\"", self.0))
     }
@@ -38,7 +38,7 @@ impl fmt::Display for Schema {
     }
 }
 
-/// How the shipped SQL names the schema, and nothing else: so it can be run as it is.
+/// The schema name in the shipped SQL, which is valid SQL as it is.
 const TOKEN: &str = "\"bulkman\"";
 
 const MAX_LENGTH: usize = 40;
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_and_nothing_else() {
+    fn schema_names_are_plain_identifiers() {
         for name in ["bulkman", "_x9", &"a".repeat(40)] {
             assert_eq!(Schema::new(name).unwrap().as_str(), name);
         }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_quoted_name_is_replaced() {
+    fn fill_replaces_only_the_quoted_name() {
         let schema = Schema::new("other").unwrap();
         assert_eq!(
             schema.fill(r#"GRANT bulkman_app; "bulkman".t"#),

@@ -1,4 +1,4 @@
-//! One connection: it listens, and runs the statements.
+//! A session: one connection that listens and runs the statements.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,28 +10,30 @@ use bulkman_core::store::{
     BucketedWindow, CircuitView, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
     FleetState, HistoryEntry, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult,
     RejectReason, Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession,
-    StoreTime, StoreTransition, StoreVote, TransitionResult, VoteResult,
+    StoreTime, StoreTransition, StoreVote, TransitionResult, VoteResult, truncate_text,
 };
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
 
-use crate::announcement::Ear;
+use crate::connector::Connector;
 use crate::error::translate;
-use crate::plan::PlanColumns;
+use crate::migration_mode::MigrationMode;
+use crate::notification::NotificationVerifier;
+use crate::probe_policy::ProbePolicyColumns;
 use crate::rows;
 use crate::statement::{Protocol, Statement};
-use crate::store::{Inner, MigrationMode};
 
 pub(crate) struct PostgresSession {
-    inner: Arc<Inner>,
+    connector: Arc<Connector>,
     listener: PgListener,
-    ear: Ear,
+    verifier: NotificationVerifier,
     incarnation: u64,
     state: State,
 }
 
-/// A statement that was given up midway leaves its answer on the connection, where the next one
-/// would take it for its own.
+/// Whether a statement is in progress.
+///
+/// A dropped statement leaves its response on the connection, where the next one would receive it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
@@ -39,48 +41,48 @@ enum State {
 }
 
 impl PostgresSession {
-    /// Connects, looks whether this is a database to work with, and listens.
+    /// Connects, checks the server and the schema, and listens.
     pub(crate) async fn open(
-        inner: Arc<Inner>,
+        connector: Arc<Connector>,
         circuits: &[BulkheadName],
     ) -> Result<Self, StoreError> {
-        if inner.migrate == MigrationMode::Apply {
-            crate::migrate::ensure(&inner).await?;
+        if connector.migration_mode == MigrationMode::Apply {
+            crate::migrate::ensure(&connector).await?;
         }
-        let failed = |error| translate(&inner.schema, error);
-        // A pool of its own, only because a listener wants one: a single connection that is never
-        // reaped, tested or made anew.
+        let failed = |error| translate(&connector.schema, error);
+        // A listener requires a pool. This one holds a single connection, which is never closed,
+        // tested or replaced.
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .min_connections(0)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .acquire_timeout(inner.settings.connect_timeout)
-            .connect_lazy_with(inner.options.clone());
+            .acquire_timeout(connector.settings.connect_timeout)
+            .connect_lazy_with(connector.options.clone());
         let mut listener = PgListener::connect_with(&pool).await.map_err(failed)?;
         listener.ignore_pool_close_event(true);
-        // It would hide that notifications were lost.
+        // Reconnecting would hide lost notifications.
         listener.eager_reconnect(false);
 
-        let greeting =
-            Statement::new(Arc::clone(&inner.statements.session)).bind(&*inner.namespace);
-        let greeting = greeting
-            .fetch_all(inner.protocol, &mut listener)
+        let handshake =
+            Statement::new(Arc::clone(&connector.statements.handshake)).bind(&*connector.namespace);
+        let handshake = handshake
+            .fetch_all(connector.protocol, &mut listener)
             .await
             .map_err(failed)?;
-        let greeting = greeting
+        let handshake = handshake
             .first()
             .ok_or(sqlx::Error::RowNotFound)
             .map_err(failed)?;
-        let (channel, incarnation) = inspect(&inner, greeting)?;
+        let (channel, incarnation) = check_server(&connector, handshake)?;
         let mut key = None;
-        if inner.push {
+        if connector.listens() {
             listener.listen(&channel).await.map_err(failed)?;
-            if greeting.try_get("may_read_key").map_err(failed)? {
-                let rows = Statement::new(Arc::clone(&inner.statements.key));
+            if handshake.try_get("may_read_key").map_err(failed)? {
+                let rows = Statement::new(Arc::clone(&connector.statements.notification_key));
                 let rows = rows
-                    .fetch_all(inner.protocol, &mut listener)
+                    .fetch_all(connector.protocol, &mut listener)
                     .await
                     .map_err(failed)?;
                 key = rows
@@ -90,41 +92,43 @@ impl PostgresSession {
                     .map_err(failed)?;
             }
         }
-        let ear = Ear::new(channel, key, incarnation);
+        let verifier = NotificationVerifier::new(channel, key, incarnation);
         let mut session = Self {
-            inner,
+            connector,
             listener,
-            ear,
+            verifier,
             incarnation,
             state: State::Ready,
         };
         session.register_circuits(circuits).await?;
-        session.rehearse(circuits).await?;
+        session.prepare_statements(circuits).await?;
         Ok(session)
     }
 
     async fn register_circuits(&mut self, circuits: &[BulkheadName]) -> Result<(), StoreError> {
         if circuits.is_empty() {
-            // Who only watches need not be able to write.
+            // A session that only reads needs no write privilege.
             return Ok(());
         }
-        let statement = Arc::clone(&self.inner.statements.register);
+        let statement = Arc::clone(&self.connector.statements.register);
         let names: Vec<&str> = circuits.iter().map(BulkheadName::as_str).collect();
         self.run(statement, |statement| statement.bind(names))
             .await?;
         Ok(())
     }
 
-    /// Has the statement that tells of an opening prepared and planned, which takes longer than to run
-    /// it: the first opening is the one for which the fleet waits.
-    async fn rehearse(&mut self, circuits: &[BulkheadName]) -> Result<(), StoreError> {
-        if self.inner.protocol == Protocol::Prepared && !circuits.is_empty() {
+    /// Prepares the statement for transitions in advance, by running it without any.
+    ///
+    /// Preparing takes longer than running it, and would delay the first opening for the whole
+    /// fleet.
+    async fn prepare_statements(&mut self, circuits: &[BulkheadName]) -> Result<(), StoreError> {
+        if self.connector.protocol == Protocol::Prepared && !circuits.is_empty() {
             self.transitions(&[]).await?;
         }
         Ok(())
     }
 
-    /// Runs one statement, with the namespace as its first argument, as its own transaction.
+    /// Runs one statement as a separate transaction, with the namespace as its first argument.
     async fn run(
         &mut self,
         statement: Arc<str>,
@@ -132,14 +136,14 @@ impl PostgresSession {
     ) -> Result<Vec<PgRow>, StoreError> {
         if self.state == State::Busy {
             return Err(StoreError::unavailable(
-                "an operation was given up midway on this link",
+                "an operation of this session was dropped before it completed",
             ));
         }
-        let namespace = self.inner.namespace.to_string();
+        let namespace = self.connector.namespace.to_string();
         let statement = bind(Statement::new(statement).bind(namespace));
         self.state = State::Busy;
         let rows = statement
-            .fetch_all(self.inner.protocol, &mut self.listener)
+            .fetch_all(self.connector.protocol, &mut self.listener)
             .await;
         let rows = rows.map_err(|error| self.failed(error))?;
         self.state = State::Ready;
@@ -147,22 +151,22 @@ impl PostgresSession {
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
-        translate(&self.inner.schema, error)
+        translate(&self.connector.schema, error)
     }
 
-    /// What a compare-and-swap returned.
-    fn swapped(&self, rows: &[PgRow]) -> Result<Swapped, StoreError> {
+    /// Decodes the result of a compare-and-swap.
+    fn cas_result(&self, rows: &[PgRow]) -> Result<CasResult, StoreError> {
         let Some(row) = rows.first() else {
-            return Ok(Swapped::Unknown);
+            return Ok(CasResult::UnknownCircuit);
         };
         let decode = || -> sqlx::Result<_> {
-            let view = rows::certain_view(row)?;
-            Ok(match row.try_get("verdict")? {
-                // A vote that is not enough changes nothing that others see.
-                "go" => Swapped::Counted(rows::unsigned(row.try_get("votes")?)),
-                verdict => match rows::refusal(verdict)? {
-                    None => Swapped::Made(view),
-                    Some(why) => Swapped::Refused(why, view),
+            let view = rows::required_view(row)?;
+            Ok(match row.try_get("result")? {
+                // Only a vote below the quorum is accepted without being applied.
+                "accepted" => CasResult::Counted(rows::unsigned(row.try_get("votes")?)),
+                result => match rows::rejection(result)? {
+                    None => CasResult::Applied(view),
+                    Some(reason) => CasResult::Rejected(reason, view),
                 },
             })
         };
@@ -170,11 +174,13 @@ impl PostgresSession {
     }
 }
 
-enum Swapped {
-    Made(CircuitView),
+/// The result of a compare-and-swap or a vote.
+enum CasResult {
+    Applied(CircuitView),
+    /// A vote was counted, with this number in total.
     Counted(u64),
-    Refused(RejectReason, CircuitView),
-    Unknown,
+    Rejected(RejectReason, CircuitView),
+    UnknownCircuit,
 }
 
 impl StoreSession for PostgresSession {
@@ -184,14 +190,14 @@ impl StoreSession for PostgresSession {
 
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.snapshot);
+            let statement = Arc::clone(&self.connector.statements.snapshot);
             let since = since.map(|revision| rows::to_signed(revision.0));
-            let found = self
+            let rows = self
                 .run(statement, |statement| statement.bind(since))
                 .await?;
             let decode = || -> sqlx::Result<Snapshot> {
-                let Some(first) = found.first() else {
-                    // The namespace is gone, and all its circuits with it.
+                let Some(first) = rows.first() else {
+                    // The namespace was deleted with all its circuits.
                     return Ok(Snapshot::new(
                         Revision(0),
                         0,
@@ -204,7 +210,7 @@ impl StoreSession for PostgresSession {
                 let now = StoreTime(first.try_get("now_us")?);
                 let fingerprint =
                     Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
-                let views = found.iter().filter_map(|row| rows::view(row).transpose());
+                let views = rows.iter().filter_map(|row| rows::view(row).transpose());
                 let views = views.collect::<Result<_, _>>()?;
                 Ok(Snapshot::new(
                     revision,
@@ -223,8 +229,8 @@ impl StoreSession for PostgresSession {
         transition: &'a StoreTransition,
     ) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
-            let answers = self.transitions(std::slice::from_ref(transition)).await?;
-            Ok(answers
+            let results = self.transitions(std::slice::from_ref(transition)).await?;
+            Ok(results
                 .into_iter()
                 .next()
                 .unwrap_or(TransitionResult::UnknownCircuit))
@@ -236,36 +242,38 @@ impl StoreSession for PostgresSession {
         transitions: &'a [StoreTransition],
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.transitions);
-            let found = self
+            let statement = Arc::clone(&self.connector.statements.transitions);
+            let rows = self
                 .run(statement, |statement| {
                     bind_transitions(statement, transitions)
                 })
                 .await?;
-            let mut answers = BTreeMap::new();
-            for row in &found {
-                let (name, answer) = match self.swapped(std::slice::from_ref(row))? {
-                    Swapped::Made(view) => (view.circuit.clone(), TransitionResult::Applied(view)),
-                    Swapped::Refused(why, current) => (
+            let mut results = BTreeMap::new();
+            for row in &rows {
+                let (name, result) = match self.cas_result(std::slice::from_ref(row))? {
+                    CasResult::Applied(view) => {
+                        (view.circuit.clone(), TransitionResult::Applied(view))
+                    }
+                    CasResult::Rejected(reason, current) => (
                         current.circuit.clone(),
-                        TransitionResult::Rejected { why, current },
+                        TransitionResult::Rejected { reason, current },
                     ),
-                    Swapped::Counted(_) | Swapped::Unknown => continue,
+                    CasResult::Counted(_) | CasResult::UnknownCircuit => continue,
                 };
-                answers.insert(name, answer);
+                results.insert(name, result);
             }
-            let mut answer = |transition: &StoreTransition| answers.remove(&transition.circuit);
+            let mut result_of = |transition: &StoreTransition| results.remove(&transition.circuit);
             Ok(transitions
                 .iter()
-                .map(|it| answer(it).unwrap_or(TransitionResult::UnknownCircuit))
+                .map(|transition| result_of(transition).unwrap_or(TransitionResult::UnknownCircuit))
                 .collect())
         })
     }
 
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.vote);
-            let found = self
+            let statement = Arc::clone(&self.connector.statements.vote);
+            let rows = self
                 .run(statement, |statement| {
                     bind_opening(statement, &vote.opening)
                         .bind(vote.voter.to_string())
@@ -273,44 +281,48 @@ impl StoreSession for PostgresSession {
                         .bind(rows::to_micros(vote.window))
                 })
                 .await?;
-            Ok(match self.swapped(&found)? {
-                Swapped::Made(view) => VoteResult::Opened(view),
-                Swapped::Counted(votes) => VoteResult::Counted {
+            Ok(match self.cas_result(&rows)? {
+                CasResult::Applied(view) => VoteResult::Opened(view),
+                CasResult::Counted(votes) => VoteResult::Counted {
                     votes: u32::try_from(votes).unwrap_or(u32::MAX),
                 },
-                Swapped::Refused(why, current) => VoteResult::Refused { why, current },
-                Swapped::Unknown => VoteResult::Unknown,
+                CasResult::Rejected(reason, current) => VoteResult::Rejected { reason, current },
+                CasResult::UnknownCircuit => VoteResult::UnknownCircuit,
             })
         })
     }
 
     fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.command);
+            let statement = Arc::clone(&self.connector.statements.command);
             let state = match command.action {
                 FleetAction::ForceOpen => FleetState::ForcedOpen,
                 FleetAction::Disable => FleetState::Disabled,
                 FleetAction::Close | FleetAction::Reset => FleetState::Closed,
                 action => {
-                    let message = format!("this version can't {}", action.as_str());
+                    let message = format!("this version does not support {}", action.as_str());
                     return Err(StoreError::invalid_argument(message));
                 }
             };
-            let found = self
+            let rows = self
                 .run(statement, |statement| {
                     statement
                         .bind(command.circuit.as_str())
                         .bind(rows::state_code(state))
                         .bind(command.action == FleetAction::Reset)
-                        .bind(cut(&command.by))
-                        .bind(cut(&command.reason))
+                        .bind(text(&command.author))
+                        .bind(text(&command.reason))
                         .bind(rows::to_bits(command.operation))
                 })
                 .await?;
-            Ok(match self.swapped(&found)? {
-                Swapped::Made(view) => TransitionResult::Applied(view),
-                Swapped::Refused(why, current) => TransitionResult::Rejected { why, current },
-                Swapped::Counted(_) | Swapped::Unknown => TransitionResult::UnknownCircuit,
+            Ok(match self.cas_result(&rows)? {
+                CasResult::Applied(view) => TransitionResult::Applied(view),
+                CasResult::Rejected(reason, current) => {
+                    TransitionResult::Rejected { reason, current }
+                }
+                CasResult::Counted(_) | CasResult::UnknownCircuit => {
+                    TransitionResult::UnknownCircuit
+                }
             })
         })
     }
@@ -320,8 +332,8 @@ impl StoreSession for PostgresSession {
         request: &'a ProbeRequest,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.acquire);
-            let found = self
+            let statement = Arc::clone(&self.connector.statements.acquire_probe);
+            let rows = self
                 .run(statement, |statement| bind_request(statement, request))
                 .await?;
             let decode = |row: &PgRow| -> sqlx::Result<ProbeLease> {
@@ -331,8 +343,7 @@ impl StoreSession for PostgresSession {
                     rows::unsigned(row.try_get("token")?),
                 ))
             };
-            found
-                .first()
+            rows.first()
                 .map(decode)
                 .transpose()
                 .map_err(|error| self.failed(error))
@@ -345,44 +356,44 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.renew);
-            let found = self
+            let statement = Arc::clone(&self.connector.statements.renew_probe);
+            let rows = self
                 .run(statement, |statement| {
                     bind_lease(bind_request(statement, request), lease)
                 })
                 .await?;
-            Ok((!found.is_empty()).then_some(lease))
+            Ok((!rows.is_empty()).then_some(lease))
         })
     }
 
     fn report_probe<'a>(
         &'a mut self,
-        verdict: &'a ProbeResult,
+        result: &'a ProbeResult,
     ) -> StoreFuture<'a, ProbeReportResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.verdict);
-            let found = self
+            let statement = Arc::clone(&self.connector.statements.report_probe);
+            let rows = self
                 .run(statement, |statement| {
-                    bind_lease(bind_request(statement, &verdict.request), verdict.lease)
-                        .bind(verdict.success)
-                        .bind(verdict.slow)
-                        .bind(rows::to_micros(verdict.wait))
-                        .bind(rows::to_bits(verdict.operation))
-                        .bind(cut(&verdict.by))
-                        .bind(cut(&verdict.reason))
+                    bind_lease(bind_request(statement, &result.request), result.lease)
+                        .bind(result.success)
+                        .bind(result.slow)
+                        .bind(rows::to_micros(result.open_for))
+                        .bind(rows::to_bits(result.operation))
+                        .bind(text(&result.author))
+                        .bind(text(&result.reason))
                 })
                 .await?;
-            let Some(row) = found.first() else {
+            let Some(row) = rows.first() else {
                 return Ok(ProbeReportResult::Lost { current: None });
             };
             let decode = || -> sqlx::Result<ProbeReportResult> {
-                let current = rows::certain_view(row)?;
-                Ok(match row.try_get("verdict")? {
+                let current = rows::required_view(row)?;
+                Ok(match row.try_get("result")? {
                     "decided" => ProbeReportResult::Decided(current),
                     "counted" => {
                         let token = rows::unsigned(row.try_get("token")?);
                         ProbeReportResult::Counted {
-                            lease: ProbeLease::new(verdict.lease.slot, token),
+                            lease: ProbeLease::new(result.lease.slot, token),
                             current,
                         }
                     }
@@ -401,7 +412,7 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.release);
+            let statement = Arc::clone(&self.connector.statements.release_probe);
             self.run(statement, |statement| {
                 let statement = statement
                     .bind(request.circuit.as_str())
@@ -420,7 +431,7 @@ impl StoreSession for PostgresSession {
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.counts);
+            let statement = Arc::clone(&self.connector.statements.add_counts);
             let names: Vec<&str> = deltas.iter().map(|delta| delta.circuit.as_str()).collect();
             let column = |of: fn(&CountsDelta) -> u64| -> Vec<i64> {
                 deltas
@@ -429,18 +440,18 @@ impl StoreSession for PostgresSession {
                     .collect()
             };
             let buckets = i16::try_from(window.buckets).unwrap_or(i16::MAX).max(1);
-            let found = self
+            let rows = self
                 .run(statement, |statement| {
                     statement
                         .bind(names)
                         .bind(column(|delta| delta.epoch.0))
                         .bind(column(|delta| delta.successes))
                         .bind(column(|delta| delta.failures))
-                        .bind(rows::to_micros(window.bucket).max(1))
+                        .bind(rows::to_micros(window.bucket_length()).max(1))
                         .bind(buckets)
                 })
                 .await?;
-            let totals = found.iter().filter_map(|row| rows::counts(row).transpose());
+            let totals = rows.iter().filter_map(|row| rows::counts(row).transpose());
             totals
                 .collect::<Result<_, _>>()
                 .map_err(|error| self.failed(error))
@@ -453,15 +464,15 @@ impl StoreSession for PostgresSession {
         limit: u32,
     ) -> StoreFuture<'a, Vec<HistoryEntry>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.inner.statements.history);
-            let found = self
+            let statement = Arc::clone(&self.connector.statements.history);
+            let rows = self
                 .run(statement, |statement| {
                     statement
                         .bind(circuit.map(BulkheadName::as_str))
                         .bind(i64::from(limit))
                 })
                 .await?;
-            let entries = found
+            let entries = rows
                 .iter()
                 .filter_map(|row| rows::history_entry(row).transpose());
             entries
@@ -472,19 +483,19 @@ impl StoreSession for PostgresSession {
 
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
         Box::pin(async move {
-            if !self.inner.push {
+            if !self.connector.listens() {
                 return std::future::pending().await;
             }
             loop {
-                let heard = self
+                let notification = self
                     .listener
                     .try_recv()
                     .await
                     .map_err(|error| self.failed(error))?;
-                let Some(heard) = heard else {
+                let Some(notification) = notification else {
                     return Err(StoreError::unavailable("the connection was closed"));
                 };
-                if let Some(event) = self.ear.understand(heard.payload()) {
+                if let Some(event) = self.verifier.parse(notification.payload()) {
                     return Ok(event);
                 }
             }
@@ -492,44 +503,44 @@ impl StoreSession for PostgresSession {
     }
 }
 
-/// Whether this is a database to work with; its channel, and its incarnation.
-fn inspect(inner: &Inner, greeting: &PgRow) -> Result<(String, u64), StoreError> {
-    let failed = |error| translate(&inner.schema, error);
-    let schema = &inner.schema;
-    let isolation: &str = greeting.try_get("isolation").map_err(failed)?;
+/// Checks the server and the schema, and returns the channel and the incarnation.
+fn check_server(connector: &Connector, handshake: &PgRow) -> Result<(String, u64), StoreError> {
+    let failed = |error| translate(&connector.schema, error);
+    let schema = &connector.schema;
+    let isolation: &str = handshake.try_get("isolation").map_err(failed)?;
     if isolation != "read committed" {
         return Err(StoreError::incompatible(format!(
-            "the default isolation is `{isolation}`, it must be `read committed`: \
+            "the default transaction isolation is `{isolation}` instead of `read committed`; run \
              ALTER ROLE <this role> SET default_transaction_isolation = 'read committed'"
         )));
     }
-    if greeting.try_get("read_only").map_err(failed)? {
+    if handshake.try_get("read_only").map_err(failed)? {
         return Err(StoreError::unavailable(
-            "the server takes no writes: it is a standby, or default_transaction_read_only is on",
+            "the server is read-only: it is a standby, or default_transaction_read_only is on",
         ));
     }
-    let version: i32 = greeting.try_get("version").map_err(failed)?;
-    let oldest: i32 = greeting.try_get("oldest_client").map_err(failed)?;
+    let version: i32 = handshake.try_get("version").map_err(failed)?;
+    let oldest: i32 = handshake.try_get("oldest_client").map_err(failed)?;
     if version < crate::migrate::VERSION {
         return Err(StoreError::incompatible(format!(
-            "schema \"{schema}\" is at version {version}, version {} is needed: run \
+            "schema \"{schema}\" has version {version}, but version {} is required: run \
              `bulkman-pg migrate --schema {schema}`, PostgresStore::migrate() or sql/schema.sql as its owner",
             crate::migrate::VERSION
         )));
     }
     if oldest > crate::migrate::VERSION {
         return Err(StoreError::incompatible(format!(
-            "schema \"{schema}\" is at version {version} and needs a newer version of this library"
+            "schema \"{schema}\" has version {version}, which requires a newer version of this library"
         )));
     }
-    let incarnation: i64 = greeting.try_get("incarnation").map_err(failed)?;
+    let incarnation: i64 = handshake.try_get("incarnation").map_err(failed)?;
     Ok((
-        greeting.try_get("channel").map_err(failed)?,
+        handshake.try_get("channel").map_err(failed)?,
         incarnation.cast_unsigned(),
     ))
 }
 
-/// Columns of `transitions.sql`, one element for each.
+/// Binds the arguments of `transitions.sql`: one array per column.
 fn bind_transitions(statement: Statement, transitions: &[StoreTransition]) -> Statement {
     let numbers =
         |of: fn(&StoreTransition) -> i64| transitions.iter().map(of).collect::<Vec<i64>>();
@@ -541,56 +552,58 @@ fn bind_transitions(statement: Statement, transitions: &[StoreTransition]) -> St
         .bind(numbers(|transition| {
             rows::state_code(target(transition).0).into()
         }))
-        .bind(numbers(|transition| transition.by_hand.into()))
+        .bind(numbers(|transition| transition.manual.into()))
         .bind(numbers(|transition| {
             transition.not_after.map_or(i64::MAX, |time| time.0)
         }))
         .bind(numbers(|transition| rows::to_micros(target(transition).1)))
         .bind(numbers(|transition| rows::to_bits(transition.operation)))
-        .bind(texts(|transition| cut(&transition.by)))
-        .bind(texts(|transition| cut(&transition.reason)))
+        .bind(texts(|transition| text(&transition.author)))
+        .bind(texts(|transition| text(&transition.reason)))
         .bind(numbers(|transition| {
-            PlanColumns::of(transition.change).limit.into()
+            ProbePolicyColumns::of(transition.change).limit.into()
         }))
         .bind(numbers(|transition| {
-            PlanColumns::of(transition.change).need.into()
+            ProbePolicyColumns::of(transition.change)
+                .success_threshold
+                .into()
         }))
         .bind(numbers(|transition| {
-            PlanColumns::of(transition.change).calls.into()
+            ProbePolicyColumns::of(transition.change).sample_size.into()
         }))
         .bind(numbers(|transition| {
-            PlanColumns::of(transition.change)
-                .max_failed
+            ProbePolicyColumns::of(transition.change)
+                .failure_threshold
                 .unwrap_or(-1)
                 .into()
         }))
         .bind(numbers(|transition| {
-            PlanColumns::of(transition.change)
-                .max_slow
+            ProbePolicyColumns::of(transition.change)
+                .slow_threshold
                 .unwrap_or(-1)
                 .into()
         }))
 }
 
-/// The arguments of `vote.sql` that are those of a transition.
+/// Binds the arguments of `vote.sql` that describe the opening.
 fn bind_opening(statement: Statement, opening: &StoreTransition) -> Statement {
-    let (to, wait) = target(opening);
+    let (to, open_for) = target(opening);
     statement
         .bind(opening.circuit.as_str())
         .bind(rows::to_signed(opening.base.0))
         .bind(rows::state_code(to))
-        .bind(opening.by_hand)
+        .bind(opening.manual)
         .bind(opening.not_after.map(|time| time.0))
-        .bind(rows::to_micros(wait))
+        .bind(rows::to_micros(open_for))
         .bind(rows::to_bits(opening.operation))
-        .bind(cut(&opening.by))
-        .bind(cut(&opening.reason))
+        .bind(text(&opening.author))
+        .bind(text(&opening.reason))
 }
 
-/// Where to, and for how long.
+/// Returns the new state, and how long it stays open.
 fn target(transition: &StoreTransition) -> (FleetState, Duration) {
     match transition.change {
-        StoreChange::Open { wait } => (FleetState::Open, wait),
+        StoreChange::Open { open_for } => (FleetState::Open, open_for),
         StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, Duration::ZERO),
         _ => (FleetState::Closed, Duration::ZERO),
     }
@@ -610,13 +623,9 @@ fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
         .bind(rows::to_signed(lease.token))
 }
 
-/// At most 200 bytes, cut between characters; without the one character that text can't have.
-fn cut(text: &str) -> String {
-    let end = (0..=text.len().min(200))
-        .rev()
-        .find(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
-    text[..end].replace('\0', "")
+/// Truncates a text, and removes the one character that PostgreSQL does not accept.
+fn text(text: &str) -> String {
+    truncate_text(text).replace('\0', "")
 }
 
 #[cfg(test)]
@@ -624,9 +633,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_fit_a_column() {
-        assert_eq!(cut("a\0b"), "ab");
-        assert_eq!(cut(&"ü".repeat(300)).len(), 200);
-        assert_eq!(cut(&format!("x{}", "ü".repeat(300))).len(), 199);
+    fn texts_fit_their_columns() {
+        assert_eq!(text("a\0b"), "ab");
+        assert_eq!(text(&"ü".repeat(300)).len(), 200);
+        assert_eq!(text(&format!("x{}", "ü".repeat(300))).len(), 199);
     }
 }

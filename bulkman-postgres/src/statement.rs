@@ -1,4 +1,4 @@
-//! A statement with its arguments, in either of the protocols.
+//! Statements with arguments, in the extended or the simple protocol.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Executor, Postgres};
 
-/// How statements are sent.
+/// The protocol in which statements are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// Prepared once on each connection, by a name, and planned there.
+    /// Named prepared statements, planned once per connection.
     Prepared,
-    /// Whole, in one message. What is prepared needs a second message, and a pooler in transaction
-    /// mode may send that to another connection.
+    /// One message with literals. A prepared statement needs a second message, which a pooler in
+    /// transaction mode may send to another connection.
     Simple,
 }
 
-/// A statement, and the arguments `$1`, `$2` and so on that it has been given so far.
+/// A statement with its arguments `$1`, `$2` and so on.
 pub(crate) struct Statement {
     text: Arc<str>,
     arguments: Vec<Argument>,
@@ -35,7 +35,7 @@ impl Statement {
         self
     }
 
-    /// Runs it, as a transaction of its own.
+    /// Runs the statement as a separate transaction.
     pub(crate) async fn fetch_all<'e>(
         self,
         protocol: Protocol,
@@ -54,18 +54,18 @@ impl Statement {
                     .await
             }
             Protocol::Simple => {
-                sqlx::raw_sql(AssertSqlSafe(self.written_out()))
+                sqlx::raw_sql(AssertSqlSafe(self.to_literal_sql()))
                     .fetch_all(executor)
                     .await
             }
         }
     }
 
-    /// With the arguments in their places, as literals.
-    fn written_out(&self) -> String {
+    /// Returns the text with arguments replaced by literals.
+    pub(crate) fn to_literal_sql(&self) -> String {
         let mut text = String::with_capacity(self.text.len() + 256);
         for line in self.text.lines() {
-            // Comments mention arguments, and a value may have a line break, which would end one.
+            // Comments mention arguments, and a line break in a value would end the comment.
             let line = line.split("--").next().unwrap_or_default();
             let mut parts = line.split('$');
             text.push_str(parts.next().unwrap_or_default());
@@ -79,7 +79,7 @@ impl Statement {
                     .and_then(|number: usize| number.checked_sub(1));
                 match index.and_then(|index| self.arguments.get(index)) {
                     Some(argument) => argument.write_to(&mut text),
-                    // The server will say that it is missing.
+                    // The server reports the missing argument.
                     None => {
                         text.push('$');
                         text.push_str(number);
@@ -93,7 +93,7 @@ impl Statement {
     }
 }
 
-/// Makes the kinds of arguments: each a type of Rust's, and what PostgreSQL calls it.
+/// Generates the kinds of arguments from a Rust type, the PostgreSQL type, and a literal writer.
 macro_rules! arguments {
     ($($kind:ident($type:ty): $name:literal, $write:expr;)*) => {
         pub(crate) enum Argument {
@@ -115,7 +115,8 @@ macro_rules! arguments {
                 }
             }
 
-            /// In parentheses, so that a cast of the statement's own stays one of the whole.
+            /// Writes a literal in parentheses, so that a cast in the statement applies to all of
+            /// it.
             fn write_to(&self, text: &mut String) {
                 match self {
                     $(Self::$kind(value) => {
@@ -131,16 +132,16 @@ macro_rules! arguments {
 }
 
 arguments! {
-    Flag(bool): "bool", |text, value| shown(text, *value);
-    Small(i16): "int2", |text, value| shown(text, *value);
-    Int(i32): "int4", |text, value| shown(text, *value);
-    Big(i64): "int8", |text, value| shown(text, *value);
-    Text(String): "text", |text, value| quoted(text, value);
-    MaybeSmall(Option<i16>): "int2", |text, value| maybe(text, value.as_ref(), shown);
-    MaybeBig(Option<i64>): "int8", |text, value| maybe(text, value.as_ref(), shown);
-    MaybeText(Option<String>): "text", |text, value| maybe(text, value.as_ref(), |text, value| quoted(text, value));
-    Bigs(Vec<i64>): "int8[]", |text, values| array(text, values, |text, value| shown(text, value));
-    Texts(Vec<String>): "text[]", |text, values| array(text, values, |text, value| quoted(text, value));
+    Flag(bool): "bool", |text, value| write_display(text, *value);
+    Small(i16): "int2", |text, value| write_display(text, *value);
+    Int(i32): "int4", |text, value| write_display(text, *value);
+    Big(i64): "int8", |text, value| write_display(text, *value);
+    Text(String): "text", |text, value| write_string(text, value);
+    MaybeSmall(Option<i16>): "int2", |text, value| write_option(text, value.as_ref(), write_display);
+    MaybeBig(Option<i64>): "int8", |text, value| write_option(text, value.as_ref(), write_display);
+    MaybeText(Option<String>): "text", |text, value| write_option(text, value.as_ref(), |text, value| write_string(text, value));
+    Bigs(Vec<i64>): "int8[]", |text, values| write_array(text, values, |text, value| write_display(text, value));
+    Texts(Vec<String>): "text[]", |text, values| write_array(text, values, |text, value| write_string(text, value));
 }
 
 impl From<&str> for Argument {
@@ -161,13 +162,13 @@ impl From<Vec<&str>> for Argument {
     }
 }
 
-fn shown(text: &mut String, value: impl std::fmt::Display) {
-    // In quotes: the sign of a bare number would be an operator, and bind less than the cast.
+fn write_display(text: &mut String, value: impl std::fmt::Display) {
+    // Quoted, since the sign of a bare number is an operator that binds less than the cast.
     let _infallible = write!(text, "'{value}'");
 }
 
-/// A literal that means the same whatever `standard_conforming_strings` is.
-fn quoted(text: &mut String, value: &str) {
+/// Writes a literal that does not depend on `standard_conforming_strings`.
+fn write_string(text: &mut String, value: &str) {
     text.push_str("E'");
     for character in value.chars() {
         if matches!(character, '\'' | '\\') {
@@ -178,14 +179,14 @@ fn quoted(text: &mut String, value: &str) {
     text.push('\'');
 }
 
-fn maybe<T>(text: &mut String, value: Option<T>, write: impl Fn(&mut String, T)) {
+fn write_option<T>(text: &mut String, value: Option<T>, write: impl Fn(&mut String, T)) {
     match value {
         Some(value) => write(text, value),
         None => text.push_str("NULL"),
     }
 }
 
-fn array<T>(text: &mut String, values: &[T], write: impl Fn(&mut String, &T)) {
+fn write_array<T>(text: &mut String, values: &[T], write: impl Fn(&mut String, &T)) {
     text.push_str("ARRAY[");
     for (index, value) in values.iter().enumerate() {
         if index > 0 {
@@ -201,17 +202,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_are_written_where_they_are_named() {
+    fn arguments_replace_their_placeholders() {
         let statement = Statement::new("-- $1 is first\nSELECT $2, $1::text, $10 -- $2\nFROM t")
             .bind("it's \\ $2 -- x\ny")
             .bind(-5_i64);
         let expected =
             "\nSELECT ('-5'::int8), (E'it''s \\\\ $2 -- x\ny'::text)::text, $10 \nFROM t\n";
-        assert_eq!(statement.written_out(), expected);
+        assert_eq!(statement.to_literal_sql(), expected);
     }
 
     #[test]
-    fn lists_and_nothings_have_a_type() {
+    fn arrays_and_nulls_have_a_type() {
         let statement = Statement::new("$1 $2 $3 $4")
             .bind(vec!["a", "'"])
             .bind(Vec::<i64>::new())
@@ -219,6 +220,6 @@ mod tests {
             .bind(true);
         let expected =
             "(ARRAY[E'a',E'''']::text[]) (ARRAY[]::int8[]) (NULL::int8) ('true'::bool)\n";
-        assert_eq!(statement.written_out(), expected);
+        assert_eq!(statement.to_literal_sql(), expected);
     }
 }

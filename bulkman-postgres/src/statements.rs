@@ -1,10 +1,10 @@
-//! The statements, with the schema's name filled in.
+//! The statements, with the name of the schema inserted.
 
 use std::sync::Arc;
 
 use crate::schema::Schema;
 
-/// Makes the struct of all statements, each read from the file of its name.
+/// Generates the struct of all statements, each read from the file of its name.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         #[derive(Debug)]
@@ -23,8 +23,8 @@ macro_rules! statements {
 }
 
 statements! {
-    register, session, key, snapshot, transitions, vote, command, acquire, renew, release, verdict, counts,
-    history, prune,
+    register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probe,
+    renew_probe, release_probe, report_probe, add_counts, history, prune_history,
 }
 
 fn fill(schema: &Schema, statement: &str) -> Arc<str> {
@@ -34,16 +34,16 @@ fn fill(schema: &Schema, statement: &str) -> Arc<str> {
             include_str!("statements/fragment_view.sql").trim_end(),
         )
         .replace(
-            "@judge",
-            include_str!("statements/fragment_judge.sql").trim_end(),
+            "@evaluate",
+            include_str!("statements/fragment_evaluate.sql").trim_end(),
         )
         .replace(
-            "@announce",
-            include_str!("statements/fragment_announce.sql").trim_end(),
+            "@notify",
+            include_str!("statements/fragment_notify.sql").trim_end(),
         )
         .replace(
-            "@log",
-            include_str!("statements/fragment_log.sql").trim_end(),
+            "@history",
+            include_str!("statements/fragment_history.sql").trim_end(),
         );
     schema.fill(&statement).into()
 }

@@ -1,160 +1,113 @@
-//! The store.
+//! The store and its maintenance methods.
 
 use std::fmt;
 use std::sync::Arc;
 
+use crate::admin::Admin;
+use crate::check::{self, Diagnostic};
+use crate::connector::Connector;
+use crate::migrate;
+use crate::session::PostgresSession;
+use crate::timeout::with_timeout;
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{
-    CircuitStore, Push, StoreCapabilities, StoreFuture, StoreSession, StoreSettings,
+    CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings,
 };
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
 
-use crate::admin::Admin;
-use crate::bounded::bounded;
-use crate::builder::{ConnectTarget, PostgresStoreBuilder};
-use crate::check::{self, Diagnostic};
-use crate::error::translate;
-use crate::migrate;
-use crate::schema::Schema;
-use crate::session::PostgresSession;
-use crate::statement::Protocol;
-use crate::statements::Statements;
-
-/// Circuit state in PostgreSQL, shared by every process that uses the same schema and namespace.
+/// A store in PostgreSQL, shared by all processes that use the same schema and namespace.
 ///
-/// It holds no connection: the synchroniser opens one for each process, and so does each of the
-/// methods here, for as long as it takes. Cloning is cheap.
+/// It holds no connection. The driver of each process opens one, and each method here opens one
+/// while it runs. Cloning is cheap.
 ///
 /// ```no_run
 /// use bulkman_postgres::PostgresStore;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = PostgresStore::builder("postgres://shop@db.internal/shop?sslmode=verify-full")
-///     .namespace("shop")
-///     .build()?;
-/// for finding in store.check().await? {
-///     eprintln!("{finding}");
+/// let store =
+///     PostgresStore::builder("postgres://shop@db.internal/shop?sslmode=verify-full")
+///         .namespace("shop")
+///         .build()?;
+/// for diagnostic in store.check().await? {
+///     eprintln!("{diagnostic}");
 /// }
-/// store.admin().force_open("payments", "ada", "the provider is migrating").await?;
+/// store
+///     .admin()
+///     .force_open("payments", "ada", "the provider is migrating")
+///     .await?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct PostgresStore {
-    inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) options: PgConnectOptions,
-    pub(crate) schema: Schema,
-    pub(crate) namespace: Arc<str>,
-    pub(crate) statements: Statements,
-    pub(crate) settings: StoreSettings,
-    pub(crate) migrate: MigrationMode,
-    pub(crate) protocol: Protocol,
-    /// Whether to listen.
-    pub(crate) push: bool,
-}
-
-/// What a store does about a schema that is missing or too old.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum MigrationMode {
-    /// Nothing but to fail with [`StoreError::Incompatible`] when it is used.
-    Off,
-    /// [`PostgresStore::connect`] and [`PostgresStoreBuilder::connect`] look for whatever is
-    /// missing, and fail with words that mend it.
-    #[default]
-    Check,
-    /// Whoever connects makes it, if its role may.
-    Apply,
+    connector: Arc<Connector>,
 }
 
 impl PostgresStore {
-    /// A store at a URL or at [`PgConnectOptions`], in the namespace `default`, found to be in
-    /// order.
-    ///
-    /// A process that should start while the database is down uses [`builder`](Self::builder) and
-    /// [`build`](PostgresStoreBuilder::build), which does not connect.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::InvalidArgument`] for a URL that is none; else what
-    /// [`check`](Self::check) finds, or why it can't.
-    pub async fn connect(target: impl Into<ConnectTarget>) -> Result<Self, StoreError> {
-        Self::builder(target).connect().await
-    }
-
-    /// A store at a URL or at [`PgConnectOptions`], to be told more.
-    pub fn builder(target: impl Into<ConnectTarget>) -> PostgresStoreBuilder {
-        PostgresStoreBuilder::new(target.into())
-    }
-
-    pub(crate) fn new(inner: Inner) -> Self {
+    pub(crate) fn new(connector: Connector) -> Self {
         Self {
-            inner: Arc::new(inner),
+            connector: Arc::new(connector),
         }
     }
 
-    /// Makes the schema, or brings it up to this version; does nothing where that is done.
+    /// Creates the schema, or migrates it to this version; does nothing if it is up to date.
     ///
-    /// Its role must be allowed to create a schema, or own it. It is one transaction, and safe
-    /// when many do it at once. It only ever adds.
+    /// The role must own the schema, or be allowed to create it. The migration is one transaction,
+    /// is safe to run concurrently, and only adds objects.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Denied`] when the role may not; [`StoreError::Unavailable`].
+    /// [`StoreError::Denied`] if the role lacks a privilege, or [`StoreError::Unavailable`].
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        bounded(self.patience(), migrate::apply(&self.inner)).await
+        with_timeout(self.admin_timeout(), migrate::apply(&self.connector)).await
     }
 
-    /// What is missing for this role to work with this store, in words, with the SQL that mends
-    /// it; nothing when all is well.
+    /// Checks the server, the schema and the privileges of this role.
+    ///
+    /// Returns one diagnostic per problem, with the SQL that fixes it, and none if all is well.
     ///
     /// # Errors
     ///
-    /// When it can't even look: [`StoreError::Unavailable`], or [`StoreError::Denied`] when the
-    /// database does not let the role in.
+    /// [`StoreError::Unavailable`] if the check can't connect, or [`StoreError::Denied`] if the
+    /// database rejects the role.
     pub async fn check(&self) -> Result<Vec<Diagnostic>, StoreError> {
-        bounded(self.patience(), check::check(&self.inner)).await
+        with_timeout(self.admin_timeout(), check::check(&self.connector)).await
     }
 
-    /// What operators do: to circuits of this store's namespace, in every process.
+    /// Returns a handle for operator commands in this store's namespace.
     #[must_use]
     pub fn admin(&self) -> Admin {
-        Admin::new(Arc::clone(&self.inner))
+        Admin::new(Arc::clone(&self.connector))
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.inner.namespace
+        &self.connector.namespace
     }
 
-    /// The schema.
+    /// Returns the name of the schema.
     #[must_use]
     pub fn schema(&self) -> &str {
-        self.inner.schema.as_str()
+        self.connector.schema.as_str()
     }
 
-    /// For a connection and several statements.
-    fn patience(&self) -> std::time::Duration {
-        self.inner.settings.connect_timeout + self.inner.settings.operation_timeout * 10
+    /// The time limit for a connection and several statements.
+    fn admin_timeout(&self) -> std::time::Duration {
+        self.connector.settings.connect_timeout + self.connector.settings.operation_timeout * 10
     }
 }
 
 impl CircuitStore for PostgresStore {
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities::ALL.with_push(self.inner.push)
+        StoreCapabilities::ALL.with_push(self.connector.listens())
     }
 
     fn settings(&self) -> StoreSettings {
-        self.inner.settings.clone()
+        self.connector.settings.clone()
     }
 
     fn namespace(&self) -> &str {
-        &self.inner.namespace
+        &self.connector.namespace
     }
 
     fn open_session<'a>(
@@ -162,37 +115,23 @@ impl CircuitStore for PostgresStore {
         circuits: &'a [BulkheadName],
     ) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
-            let session = PostgresSession::open(Arc::clone(&self.inner), circuits).await?;
+            let session = PostgresSession::open(Arc::clone(&self.connector), circuits).await?;
             Ok(Box::new(session) as Box<dyn StoreSession>)
         })
     }
 }
 
-impl Inner {
-    /// A connection for one errand.
-    pub(crate) async fn connection(&self) -> Result<PgConnection, StoreError> {
-        let connecting = PgConnection::connect_with(&self.options);
-        connecting
-            .await
-            .map_err(|error| translate(&self.schema, error))
-    }
-
-    pub(crate) const fn push_wanted(settings: &StoreSettings) -> bool {
-        !matches!(settings.push, Push::Off)
-    }
-}
-
-/// Without the password: sqlx's own would show it.
+/// Omits the password, which the implementation of sqlx would show.
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = &self.inner.options;
+        let options = &self.connector.options;
         f.debug_struct("PostgresStore")
             .field("host", &options.get_host())
             .field("port", &options.get_port())
             .field("user", &options.get_username())
             .field("database", &options.get_database())
-            .field("schema", &self.inner.schema.as_str())
-            .field("namespace", &self.inner.namespace)
+            .field("schema", &self.connector.schema.as_str())
+            .field("namespace", &self.connector.namespace)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Many sessions at once: nothing is exceeded, lost, or deadlocked.
+//! Concurrent sessions: no limit is exceeded, no change is lost, and nothing deadlocks.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 use common::{Database, on_tokio};
 
 #[test]
-fn fifty_processes_migrate_at_once() {
+fn concurrent_migrations_succeed() {
     on_tokio(async {
-        let database = Arc::new(Database::bare());
+        let database = Arc::new(Database::without_schema());
         for _ in 0..10 {
             let mut processes = JoinSet::new();
             for _ in 0..50 {
@@ -36,7 +36,7 @@ fn fifty_processes_migrate_at_once() {
 }
 
 #[test]
-fn leases_are_never_exceeded_and_never_left_idle() {
+fn concurrent_requests_get_exactly_the_limit_of_leases() {
     on_tokio(async {
         let database = Database::new().await;
         for limit in [1, 3, 5] {
@@ -49,28 +49,30 @@ fn leases_are_never_exceeded_and_never_left_idle() {
             }
             let mut epoch = Epoch(0);
             for round in 0..25_u64 {
-                let plan = ProbePolicy::new(limit, ProbeRule::Consecutive { successes: 100 });
-                let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round + 1);
-                half_open.by_hand = true;
+                let probe_policy =
+                    ProbePolicy::new(limit, ProbeRule::Consecutive { successes: 100 });
+                let mut half_open =
+                    transition(epoch, StoreChange::HalfOpen { probe_policy }, round + 1);
+                half_open.manual = true;
                 let TransitionResult::Applied(view) = admin.transition(&half_open).await.unwrap()
                 else {
-                    panic!("half-open by hand")
+                    panic!("manual half-open is applied")
                 };
                 epoch = view.epoch;
-                let mut asking = JoinSet::new();
+                let mut requests = JoinSet::new();
                 for (index, mut contender) in contenders.drain(..).enumerate() {
-                    asking.spawn(async move {
+                    requests.spawn(async move {
                         let request = request(epoch, &format!("contender {index}"));
                         let lease = contender.acquire_probe(&request).await.unwrap();
                         (contender, lease)
                     });
                 }
                 let mut slots = Vec::new();
-                for (contender, lease) in asking.join_all().await {
+                for (contender, lease) in requests.join_all().await {
                     contenders.push(contender);
                     slots.extend(lease.map(|lease| lease.slot));
                 }
-                // Whoever finds a row locked passes on; it asks again, as the synchroniser does.
+                // A request that skipped a locked row is repeated, as the driver does.
                 for contender in &mut contenders {
                     let request = request(epoch, "late");
                     if slots.len() < usize::from(limit) {
@@ -84,30 +86,35 @@ fn leases_are_never_exceeded_and_never_left_idle() {
                     }
                 }
                 slots.sort_unstable();
-                assert_eq!(slots, (0..limit).collect::<Vec<_>>(), "each lease once");
+                assert_eq!(
+                    slots,
+                    (0..limit).collect::<Vec<_>>(),
+                    "each slot is leased once"
+                );
             }
         }
     });
 }
 
 #[test]
-fn five_verdicts_at_once_make_one_transition() {
+fn concurrent_results_cause_one_transition() {
     on_tokio(async {
         let database = Database::new().await;
-        let store = Arc::new(database.store("verdicts"));
+        let store = Arc::new(database.store("results"));
         let mut reporters = Vec::new();
         for _ in 0..5 {
             reporters.push(store_session(&store).await);
         }
         let mut epoch = Epoch(0);
         for round in 1..=500_u64 {
-            let plan = ProbePolicy::new(5, ProbeRule::Consecutive { successes: 5 });
-            let mut half_open = transition(epoch, StoreChange::HalfOpen { plan }, round << 16);
-            half_open.by_hand = true;
+            let probe_policy = ProbePolicy::new(5, ProbeRule::Consecutive { successes: 5 });
+            let mut half_open =
+                transition(epoch, StoreChange::HalfOpen { probe_policy }, round << 16);
+            half_open.manual = true;
             let TransitionResult::Applied(view) =
                 reporters[0].transition(&half_open).await.unwrap()
             else {
-                panic!("half-open by hand")
+                panic!("manual half-open is applied")
             };
             epoch = view.epoch;
             let mut leases = Vec::new();
@@ -121,8 +128,8 @@ fn five_verdicts_at_once_make_one_transition() {
                 reporting.spawn(async move {
                     let operation = OperationId((round << 16) + 1 + index as u64);
                     let request = request(epoch, &index.to_string());
-                    let verdict = ProbeResult::new(request, lease, success, WAIT, operation);
-                    let report = reporter.report_probe(&verdict).await.unwrap();
+                    let result = ProbeResult::new(request, lease, success, OPEN_FOR, operation);
+                    let report = reporter.report_probe(&result).await.unwrap();
                     (reporter, report)
                 });
             }
@@ -134,7 +141,7 @@ fn five_verdicts_at_once_make_one_transition() {
                     ProbeReportResult::Counted { .. } => assert!(success, "a failure decides"),
                     ProbeReportResult::Lost { current } => {
                         let current = current.unwrap();
-                        assert!(!success, "no success is lost");
+                        assert!(!success, "no success is fenced");
                         assert_eq!(
                             (current.state, current.epoch.0),
                             (FleetState::Open, epoch.0 + 1)
@@ -146,12 +153,12 @@ fn five_verdicts_at_once_make_one_transition() {
             assert_eq!(decided, 1, "round {round}");
             epoch = Epoch(epoch.0 + 1);
         }
-        fingerprint_is_that_of_all_circuits(&store).await;
+        check_fingerprint(&store).await;
     });
 }
 
 #[test]
-fn votes_cast_at_once_see_each_other() {
+fn concurrent_votes_reach_the_quorum_once() {
     on_tokio(async {
         let database = Database::new().await;
         for round in 0..30 {
@@ -166,24 +173,27 @@ fn votes_cast_at_once_see_each_other() {
                     let opening = transition(Epoch(0), open(), 1 + index as u64);
                     let voter = Arc::from(index.to_string());
                     session
-                        .vote(&StoreVote::new(opening, voter, 3, WAIT))
+                        .vote(&StoreVote::new(opening, voter, 3, OPEN_FOR))
                         .await
                         .unwrap()
                 });
             }
-            let voted = voting.join_all().await;
-            let opened = voted
+            let results = voting.join_all().await;
+            let opened = results
                 .iter()
-                .filter(|voted| matches!(voted, VoteResult::Opened(_)))
+                .filter(|result| matches!(result, VoteResult::Opened(_)))
                 .count();
-            assert_eq!(opened, 1, "three votes make a quorum of three: {voted:?}");
-            fingerprint_is_that_of_all_circuits(&store).await;
+            assert_eq!(
+                opened, 1,
+                "three votes reach a quorum of three: {results:?}"
+            );
+            check_fingerprint(&store).await;
         }
     });
 }
 
 #[test]
-fn twenty_processes_open_two_hundred_circuits_at_once() {
+fn concurrent_openings_have_one_winner_per_circuit() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("opening"));
@@ -205,13 +215,13 @@ fn twenty_processes_open_two_hundred_circuits_at_once() {
                     match session.transition(&opening).await.unwrap() {
                         TransitionResult::Applied(_) => won += 1,
                         TransitionResult::Rejected {
-                            why: RejectReason::Stale,
+                            reason: RejectReason::Stale,
                             current,
                         } => {
                             assert_eq!(
                                 current.state,
                                 FleetState::Open,
-                                "the truth, not a memory of it"
+                                "the current state is returned"
                             );
                         }
                         other => panic!("{other:?}"),
@@ -223,21 +233,21 @@ fn twenty_processes_open_two_hundred_circuits_at_once() {
         assert_eq!(
             opening.join_all().await.into_iter().sum::<usize>(),
             200,
-            "one winner each"
+            "one winner per circuit"
         );
-        fingerprint_is_that_of_all_circuits(&store).await;
+        check_fingerprint(&store).await;
     });
 }
 
 #[test]
-fn a_reader_of_revisions_misses_nothing() {
+fn reader_by_revision_misses_no_change() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("revisions"));
         let circuits: Vec<BulkheadName> = (0..8)
             .map(|i| BulkheadName::new(format!("c{i}")).unwrap())
             .collect();
-        // Before anybody writes: whatever is written has to come as an increment.
+        // Opened before the writers start, so that every change is an increment.
         let mut reader = CircuitStore::open_session(&*store, &circuits)
             .await
             .unwrap();
@@ -262,10 +272,13 @@ fn a_reader_of_revisions_misses_nothing() {
         let mut done = false;
         loop {
             let snapshot = reader.snapshot(Some(since)).await.unwrap();
-            assert!(snapshot.revision >= since, "never backwards");
+            assert!(snapshot.revision >= since, "revisions never decrease");
             since = snapshot.revision;
             for view in snapshot.circuits {
-                assert!(view.revision <= since, "nothing from the future: {view:?}");
+                assert!(
+                    view.revision <= since,
+                    "no change is newer than the snapshot: {view:?}"
+                );
                 let index = circuits
                     .iter()
                     .position(|circuit| *circuit == view.circuit)
@@ -281,20 +294,20 @@ fn a_reader_of_revisions_misses_nothing() {
         assert_eq!(
             epochs,
             vec![Epoch(50); circuits.len()],
-            "the increments add up to the whole"
+            "the increments are complete"
         );
     });
 }
 
 #[test]
-fn counting_at_once_neither_loses_nor_deadlocks() {
+fn concurrent_counts_are_complete_without_deadlock() {
     on_tokio(async {
         let database = Database::new().await;
         let store = Arc::new(database.store("counts"));
         let circuits: Arc<[BulkheadName]> = (0..20)
             .map(|i| BulkheadName::new(format!("c{i}")).unwrap())
             .collect();
-        let window = bulkman_core::store::BucketedWindow::new(Duration::from_secs(3600), 10);
+        let window = bulkman_core::store::BucketedWindow::new(Duration::from_secs(36_000), 10);
         let mut counting = JoinSet::new();
         for process in 0..8 {
             let (store, circuits) = (Arc::clone(&store), Arc::clone(&circuits));
@@ -306,7 +319,7 @@ fn counting_at_once_neither_loses_nor_deadlocks() {
                     .iter()
                     .map(|c| bulkman_core::store::CountsDelta::new(c.clone(), Epoch(0), 2, 1))
                     .collect();
-                // Each in another order.
+                // Each process in a different order.
                 deltas.rotate_left(process);
                 for _ in 0..25 {
                     session.add_counts(window, &deltas).await.unwrap();
@@ -315,8 +328,8 @@ fn counting_at_once_neither_loses_nor_deadlocks() {
         }
         counting.join_all().await;
         let mut session = store_session(&store).await;
-        let nothing = bulkman_core::store::CountsDelta::new(circuits[7].clone(), Epoch(0), 0, 0);
-        let totals = session.add_counts(window, &[nothing]).await.unwrap();
+        let empty = bulkman_core::store::CountsDelta::new(circuits[7].clone(), Epoch(0), 0, 0);
+        let totals = session.add_counts(window, &[empty]).await.unwrap();
         assert_eq!(
             (totals[0].successes, totals[0].failures),
             (8 * 25 * 2, 8 * 25)
@@ -324,22 +337,22 @@ fn counting_at_once_neither_loses_nor_deadlocks() {
     });
 }
 
-/// Wherever an operation is given up, nothing stays open in the database, and the session says
-/// that it is of no more use.
+/// At whatever point an operation is dropped, no transaction stays open, and the session reports
+/// that it can't be used.
 #[test]
-fn operations_given_up_anywhere_leave_nothing_open() {
+fn dropped_operations_leave_no_open_transaction() {
     on_tokio(async {
         let database = Database::new().await;
-        let store = Arc::new(database.store("given up"));
-        let mut given_up = 0;
-        // How far an operation gets in so many polls depends on how soon the server answers; most
-        // are given up after the first.
+        let store = Arc::new(database.store("dropped"));
+        let mut dropped = 0;
+        // The progress after a number of polls depends on the server's response time; most
+        // operations are dropped after the first poll.
         for (attempt, polls) in (0..).zip([0, 1, 1, 1, 1, 1, 2, 2, 3, 4, 5]) {
             for operation in 0..5 {
                 let mut session = store_session(&store).await;
                 let round = 1 + attempt * 100 + operation;
                 let opening = transition(Epoch(0), open(), round);
-                let vote = StoreVote::new(opening.clone(), Arc::from("x"), 1, WAIT);
+                let vote = StoreVote::new(opening.clone(), Arc::from("x"), 1, OPEN_FOR);
                 let request = request(Epoch(0), "x");
                 let command =
                     FleetCommand::new(circuit(), FleetAction::Reset, OperationId(round), "", "");
@@ -351,16 +364,17 @@ fn operations_given_up_anywhere_leave_nothing_open() {
                     _ => polled(polls, session.snapshot(None)).await,
                 };
                 if !finished && polls > 0 {
-                    given_up += 1;
+                    dropped += 1;
                     let error = session.snapshot(None).await.unwrap_err();
                     assert!(
-                        error.is_transient() && error.to_string().contains("given up"),
+                        error.is_transient()
+                            && error.to_string().contains("dropped before it completed"),
                         "{error}"
                     );
                 }
             }
         }
-        assert!(given_up > 5, "operations were given up: {given_up}");
+        assert!(dropped > 5, "{dropped} operations were dropped");
         let mut connection = database.connection().await;
         let open = "SELECT count(*) AS n FROM pg_stat_activity \
                     WHERE state LIKE 'idle in transaction%' AND query LIKE '%' || $1 || '%'";
@@ -376,7 +390,7 @@ fn operations_given_up_anywhere_leave_nothing_open() {
     });
 }
 
-/// Polls a future so many times, each when it asks for it, then drops it; whether it was ready.
+/// Polls a future the given number of times, then drops it. Returns `true` if it completed.
 async fn polled<T>(times: u64, future: impl Future<Output = T>) -> bool {
     let mut future = std::pin::pin!(future);
     let mut left = times;
@@ -394,8 +408,8 @@ async fn polled<T>(times: u64, future: impl Future<Output = T>) -> bool {
     .await
 }
 
-/// However many changed it at once.
-async fn fingerprint_is_that_of_all_circuits(store: &bulkman_postgres::PostgresStore) {
+/// Checks that the fingerprint combines the last operations of all circuits.
+async fn check_fingerprint(store: &bulkman_postgres::PostgresStore) {
     let snapshot = store_session(store).await.snapshot(None).await.unwrap();
     let operations = snapshot.circuits.iter().map(|view| view.operation);
     let all = operations.fold(Fingerprint::default(), |all, one| {
@@ -416,7 +430,7 @@ fn circuit() -> BulkheadName {
 }
 
 const fn open() -> StoreChange {
-    StoreChange::Open { wait: WAIT }
+    StoreChange::Open { open_for: OPEN_FOR }
 }
 
 fn transition(base: Epoch, change: StoreChange, operation: u64) -> StoreTransition {
@@ -427,4 +441,4 @@ fn request(epoch: Epoch, holder: &str) -> ProbeRequest {
     ProbeRequest::new(circuit(), epoch, Arc::from(holder), Duration::from_secs(60))
 }
 
-const WAIT: Duration = Duration::from_secs(60);
+const OPEN_FOR: Duration = Duration::from_secs(60);

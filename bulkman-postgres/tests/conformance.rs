@@ -1,4 +1,4 @@
-//! `PostgresStore` does what every store must do, on Tokio and on smol, and in the simple protocol.
+//! `PostgresStore` passes the conformance tests: on Tokio, on smol, and in the simple protocol.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
@@ -33,24 +33,24 @@ mod with_smol {
 }
 
 mod with_the_simple_protocol {
-    use super::{Case, Database, InTheSimpleProtocol, common};
+    use super::{Case, Database, SimpleProtocol, common};
 
     fn run(case: Case) {
-        common::on_tokio(async { case(&InTheSimpleProtocol(Database::new().await)).await });
+        common::on_tokio(async { case(&SimpleProtocol(Database::new().await)).await });
     }
 
     bulkman_core::store_conformance!(run);
 }
 
-struct InTheSimpleProtocol(Database);
+struct SimpleProtocol(Database);
 
-impl Harness for InTheSimpleProtocol {
+impl Harness for SimpleProtocol {
     fn store(&self, namespace: &str) -> Arc<dyn CircuitStore> {
         let builder = self.0.builder().namespace(namespace).simple_protocol(true);
         Arc::new(builder.build().expect("valid settings"))
     }
 
-    fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
-        self.0.advance(time)
+    fn advance(&self, by: Duration) -> BoxFuture<'_, ()> {
+        self.0.advance(by)
     }
 }

@@ -1,4 +1,4 @@
-//! What is PostgreSQL's own: rights, versions, clocks, notifications, failures, secrets.
+//! Behavior specific to PostgreSQL: privileges, versions, clocks, notifications, failures, secrets.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
@@ -12,17 +12,17 @@ use bulkman_core::store::StoreError;
 use bulkman_core::store::conformance::{self, Harness};
 use bulkman_core::store::{
     CircuitStore, Epoch, FleetState, OperationId, ProbePolicy, Push, Revision, StoreChange,
-    StoreEvent, StoreTransition, TransitionResult,
+    StoreEvent, StoreSettings, StoreTransition, TransitionResult,
 };
 use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgListener};
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
 use bulkman_postgres::{MigrationMode, PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::{Postgres, StopMode};
 
-use common::{Database, on_smol, on_tokio};
+use common::{Database, on_smol, on_tokio, settings};
 
 #[test]
-fn the_application_needs_no_more_than_is_granted() {
+fn check_names_exactly_the_required_privileges() {
     on_tokio(async {
         let database = Database::new().await;
         let (role, password) = (
@@ -37,29 +37,29 @@ fn the_application_needs_no_more_than_is_granted() {
         let as_app = || PostgresStore::builder(options.clone()).schema(database.schema.name());
         let app = as_app().build().unwrap();
 
-        // Nothing is granted: it says so, and what mends it.
-        let findings = app.check().await.unwrap();
+        // Without privileges, the diagnostics and errors contain the fix.
+        let diagnostics = app.check().await.unwrap();
         assert!(
-            findings[0].fix.starts_with("GRANT USAGE ON SCHEMA"),
-            "{findings:?}"
+            diagnostics[0].fix.starts_with("GRANT USAGE ON SCHEMA"),
+            "{diagnostics:?}"
         );
         let error = CircuitStore::open_session(&app, &[]).await.err().unwrap();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
         let error = as_app().connect().await.err().unwrap();
         assert!(error.to_string().contains("GRANT USAGE"), "{error}");
 
-        // What it says is enough: every statement runs.
+        // With the suggested privileges, every statement succeeds.
         for _ in 0..3 {
-            for finding in app.check().await.unwrap() {
-                database.execute(&finding.fix).await;
+            for diagnostic in app.check().await.unwrap() {
+                database.execute(&diagnostic.fix).await;
             }
         }
         assert_eq!(app.check().await.unwrap(), []);
         conformance::enough_successes_close(&AsApp(&database, as_app, "probes")).await;
-        conformance::the_fleets_counts_add_up(&AsApp(&database, as_app, "counts")).await;
-        conformance::a_quorum_opens(&AsApp(&database, as_app, "votes")).await;
+        conformance::counts_of_processes_are_summed(&AsApp(&database, as_app, "counts")).await;
+        conformance::quorum_opens(&AsApp(&database, as_app, "votes")).await;
 
-        // And no more than that: neither DDL nor DELETE.
+        // They include neither DDL nor DELETE.
         let error = app.admin().prune_history(Duration::ZERO).await.unwrap_err();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
         assert!(
@@ -77,9 +77,9 @@ fn the_application_needs_no_more_than_is_granted() {
 }
 
 #[test]
-fn the_shipped_files_are_what_a_dba_runs() {
+fn shipped_sql_files_create_schema_and_roles() {
     on_tokio(async {
-        // A server of its own: roles are the whole server's.
+        // A separate server, since roles belong to the whole server.
         let server = Postgres::start(&[]);
         let database = Database::on(&server);
         let mut connection = database.connection().await;
@@ -126,9 +126,9 @@ fn the_shipped_files_are_what_a_dba_runs() {
                 "",
             ),
             (
-                "select bulkman.close('shop', 'payments', reason => 'over')",
+                "select bulkman.close('shop', 'payments', reason => 'finished')",
                 FleetState::Closed,
-                "over",
+                "finished",
             ),
             (
                 "select bulkman.reset('shop', 'payments', 'again', 'the boss')",
@@ -142,18 +142,18 @@ fn the_shipped_files_are_what_a_dba_runs() {
                 .unwrap();
             epoch += 1;
             assert_eq!(new, epoch);
-            let StoreEvent::Applied(told) = session.changed().await.unwrap() else {
+            let StoreEvent::Applied(event) = session.changed().await.unwrap() else {
                 panic!()
             };
-            assert_eq!(told.revision, Revision(epoch.unsigned_abs()));
+            assert_eq!(event.revision, Revision(epoch.unsigned_abs()));
             assert_eq!(
-                (told.circuits[0].state, &*told.circuits[0].reason),
+                (event.circuits[0].state, &*event.circuits[0].reason),
                 (state, reason)
             );
             let view = session.snapshot(None).await.unwrap().circuits.remove(0);
             assert_eq!((view.state, &*view.reason), (state, reason));
             assert_eq!(
-                &*view.changed_by,
+                &*view.author,
                 if reason == "again" { "the boss" } else { "ada" }
             );
         }
@@ -181,7 +181,7 @@ fn the_shipped_files_are_what_a_dba_runs() {
             .await
             .unwrap();
         assert_eq!(rows.len(), 4);
-        assert_eq!(rows[0].get::<&str, _>("by"), "the boss");
+        assert_eq!(rows[0].get::<&str, _>("author"), "the boss");
         let denied = sqlx::query("select bulkman.close('shop', 'payments')")
             .execute(&mut psql)
             .await;
@@ -192,7 +192,7 @@ fn the_shipped_files_are_what_a_dba_runs() {
                 .contains("permission denied")
         );
 
-        // Who can't read the key takes every announcement for a hint, and can watch all the same.
+        // Without the key every notification is a hint, which is enough for watching.
         let watching = PostgresStore::builder(graph.clone())
             .namespace("shop")
             .build()
@@ -211,7 +211,7 @@ fn the_shipped_files_are_what_a_dba_runs() {
 }
 
 #[test]
-fn operators_act_through_the_library() {
+fn admin_applies_commands() {
     on_smol(async {
         let database = Database::new().await;
         let store = database.store("shop");
@@ -229,10 +229,7 @@ fn operators_act_through_the_library() {
             .force_open("payments", "ada", "maintenance")
             .await
             .unwrap();
-        assert_eq!(
-            (view.state, &*view.changed_by),
-            (FleetState::ForcedOpen, "ada")
-        );
+        assert_eq!((view.state, &*view.author), (FleetState::ForcedOpen, "ada"));
         assert_eq!(
             admin.disable("payments", "ada", "").await.unwrap().state,
             FleetState::Disabled
@@ -247,7 +244,7 @@ fn operators_act_through_the_library() {
         );
         assert_eq!(admin.status().await.unwrap().len(), 1);
         let history = admin.history(Some("payments"), 2).await.unwrap();
-        assert_eq!((history.len(), &*history[0].by), (2, "bob"));
+        assert_eq!((history.len(), &*history[0].author), (2, "bob"));
         assert_eq!(admin.history(None, 10).await.unwrap().len(), 4);
         assert_eq!(
             admin
@@ -262,30 +259,33 @@ fn operators_act_through_the_library() {
 }
 
 #[test]
-fn a_missing_schema_is_incompatible_until_somebody_makes_it() {
+fn missing_schema_is_incompatible_until_migrated() {
     on_tokio(async {
-        let database = Database::bare();
+        let database = Database::without_schema();
         let store = database.store("x");
         let error = CircuitStore::open_session(&store, &[]).await.err().unwrap();
         assert!(matches!(error, StoreError::Incompatible { .. }), "{error}");
         assert!(error.to_string().contains("bulkman-pg migrate"), "{error}");
-        let findings = store.check().await.unwrap();
-        assert!(findings[0].problem.contains("no schema"), "{findings:?}");
+        let diagnostics = store.check().await.unwrap();
         assert!(
-            findings[0].fix.contains("bulkman-pg migrate"),
-            "{findings:?}"
+            diagnostics[0].problem.contains("no schema"),
+            "{diagnostics:?}"
+        );
+        assert!(
+            diagnostics[0].fix.contains("bulkman-pg migrate"),
+            "{diagnostics:?}"
         );
 
         let applying = database
             .builder()
-            .migrate(MigrationMode::Apply)
+            .migration_mode(MigrationMode::Apply)
             .build()
             .unwrap();
         CircuitStore::open_session(&applying, &[]).await.unwrap();
         CircuitStore::open_session(&store, &[]).await.unwrap();
 
-        // Older than this library, or too new for it.
-        for (sql, says) in [
+        // A schema that is older than this library, or too new for it.
+        for (sql, message) in [
             ("UPDATE \"bulkman\".meta SET version = 0", "version 0"),
             (
                 "UPDATE \"bulkman\".meta SET version = 9, oldest_client = 9",
@@ -295,10 +295,10 @@ fn a_missing_schema_is_incompatible_until_somebody_makes_it() {
             database.execute(sql).await;
             let error = CircuitStore::open_session(&store, &[]).await.err().unwrap();
             assert!(matches!(error, StoreError::Incompatible { .. }), "{error}");
-            assert!(error.to_string().contains(says), "{error}");
+            assert!(error.to_string().contains(message), "{error}");
             assert_eq!(store.check().await.unwrap().len(), 1);
         }
-        // A newer one that still works with this library.
+        // A newer schema that is compatible with this library.
         database
             .execute("UPDATE \"bulkman\".meta SET version = 9, oldest_client = 1")
             .await;
@@ -308,7 +308,7 @@ fn a_missing_schema_is_incompatible_until_somebody_makes_it() {
 }
 
 #[test]
-fn a_wrong_isolation_and_a_read_only_server_are_told_apart() {
+fn wrong_isolation_and_read_only_are_distinguished() {
     on_tokio(async {
         let database = Database::new().await;
         let options: PgConnectOptions = database.url.parse().unwrap();
@@ -343,7 +343,7 @@ fn a_wrong_isolation_and_a_read_only_server_are_told_apart() {
 }
 
 #[test]
-fn anybody_may_notify_and_nobody_believes_it() {
+fn forged_notifications_are_only_hints() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("shop");
@@ -365,7 +365,7 @@ fn anybody_may_notify_and_nobody_believes_it() {
                 .execute(&format!("SELECT pg_notify('{channel}', '{payload}')"))
                 .await;
         }
-        // Those that can be understood arrive as hints; nothing else changes.
+        // Well-formed payloads arrive as hints, and change nothing.
         let hint = |revision| StoreEvent::Changed {
             revision: Revision(revision),
         };
@@ -377,7 +377,7 @@ fn anybody_may_notify_and_nobody_believes_it() {
         );
         assert_eq!(session.changed().await.unwrap(), hint(u64::MAX));
 
-        // Whoever listens can repeat what was announced, and change it.
+        // A listener can replay a notification, or modify it.
         let mut spy = PgListener::connect(&database.url).await.unwrap();
         spy.listen(&channel).await.unwrap();
         store
@@ -385,47 +385,47 @@ fn anybody_may_notify_and_nobody_believes_it() {
             .force_open("payments", "ada", "maintenance")
             .await
             .unwrap();
-        let told = session.changed().await.unwrap();
-        let StoreEvent::Applied(after) = &told else {
-            panic!("{told:?}")
+        let applied = session.changed().await.unwrap();
+        let StoreEvent::Applied(after) = &applied else {
+            panic!("{applied:?}")
         };
         assert_eq!(
             (after.revision, after.circuits[0].state),
             (Revision(1), FleetState::ForcedOpen)
         );
-        let said = spy.recv().await.unwrap().payload().to_owned();
+        let payload = spy.recv().await.unwrap().payload().to_owned();
         let forged = [
-            said.replacen("1|1|", "1|2|", 1),
-            said.replace("ada", "eve"),
-            said.replacen("|3|", "|0|", 1),
-            said[..said.len() - 1].to_owned(),
+            payload.replacen("1|1|", "1|2|", 1),
+            payload.replace("ada", "eve"),
+            payload.replacen("|3|", "|0|", 1),
+            payload[..payload.len() - 1].to_owned(),
         ];
         for forged in &forged {
-            assert_ne!(*forged, said);
+            assert_ne!(*forged, payload);
             database
                 .execute(&format!("SELECT pg_notify('{channel}', '{forged}')"))
                 .await;
         }
         database
-            .execute(&format!("SELECT pg_notify('{channel}', '{said}')"))
+            .execute(&format!("SELECT pg_notify('{channel}', '{payload}')"))
             .await;
         for revision in [2, 1, 1, 1] {
             assert_eq!(session.changed().await.unwrap(), hint(revision));
         }
         assert_eq!(
             session.changed().await.unwrap(),
-            told,
-            "what is old when it is said again"
+            applied,
+            "a replayed notification is authentic, but old"
         );
 
-        // Of no use in another namespace.
+        // It is not authentic in another namespace.
         let other = database.store("stock");
         let mut session = CircuitStore::open_session(&other, &[circuit])
             .await
             .unwrap();
         let channel = channel_of(&database, "stock").await;
         database
-            .execute(&format!("SELECT pg_notify('{channel}', '{said}')"))
+            .execute(&format!("SELECT pg_notify('{channel}', '{payload}')"))
             .await;
         assert_eq!(session.changed().await.unwrap(), hint(1));
     });
@@ -442,7 +442,7 @@ async fn channel_of(database: &Database, namespace: &str) -> String {
 
 /// Hazard P14.
 #[test]
-fn a_clock_that_steps_is_clamped() {
+fn clock_steps_are_clamped() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
@@ -454,27 +454,27 @@ fn a_clock_that_steps_is_clamped() {
         let opening = StoreTransition::new(
             circuit.clone(),
             Epoch(0),
-            StoreChange::Open { wait: hour },
+            StoreChange::Open { open_for: hour },
             OperationId(1),
         );
         session.transition(&opening).await.unwrap();
         database.shift_clock(60_000_000).await;
-        // Back by half a minute: the opening is longer by that, and never longer than agreed.
+        // A step back by 30 s prolongs the isolation, but never beyond its initial length.
         database.shift_clock(-30_000_000).await;
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
         assert!(
             view.remaining <= hour && view.remaining > hour - Duration::from_secs(60),
             "{view:?}"
         );
-        // Back by a day, to before it opened: nobody knows when it ends, so it is over.
+        // A step back to before the opening: the end is unknown, so the isolation has elapsed.
         database.shift_clock(-86_400_000_000).await;
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
         assert!(view.isolation_elapsed(), "{view:?}");
-        let plan = ProbePolicy::default();
+        let probe_policy = ProbePolicy::default();
         let half_open = StoreTransition::new(
             circuit.clone(),
             Epoch(1),
-            StoreChange::HalfOpen { plan },
+            StoreChange::HalfOpen { probe_policy },
             OperationId(2),
         );
         let applied = session.transition(&half_open).await.unwrap();
@@ -483,7 +483,7 @@ fn a_clock_that_steps_is_clamped() {
             "{applied:?}"
         );
 
-        // A lease from before the step is free: its holder's term can't be told any more.
+        // A lease from before the step is available, since its expiry is unknown.
         database.shift_clock(86_400_000_000).await;
         let request = |holder: &str| {
             bulkman_core::store::ProbeRequest::new(circuit.clone(), Epoch(2), holder.into(), hour)
@@ -508,7 +508,7 @@ fn a_clock_that_steps_is_clamped() {
 }
 
 #[test]
-fn enormous_durations_stay_in_range() {
+fn huge_durations_are_clamped() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
@@ -516,10 +516,10 @@ fn enormous_durations_stay_in_range() {
         let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
             .await
             .unwrap();
-        let for_ever = StoreChange::Open {
-            wait: Duration::MAX,
+        let longest = StoreChange::Open {
+            open_for: Duration::MAX,
         };
-        let opening = StoreTransition::new(circuit, Epoch(0), for_ever, OperationId(u64::MAX));
+        let opening = StoreTransition::new(circuit, Epoch(0), longest, OperationId(u64::MAX));
         let TransitionResult::Applied(view) = session.transition(&opening).await.unwrap() else {
             panic!()
         };
@@ -527,12 +527,12 @@ fn enormous_durations_stay_in_range() {
             view.remaining > Duration::from_secs(50 * 365 * 86_400),
             "{view:?}"
         );
-        assert_eq!(view.operation, OperationId(u64::MAX), "all bits are kept");
+        assert_eq!(view.operation, OperationId(u64::MAX), "all bits are stored");
     });
 }
 
 #[test]
-fn a_session_dies_with_its_connection() {
+fn session_fails_with_its_connection() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
@@ -554,20 +554,19 @@ fn a_session_dies_with_its_connection() {
 }
 
 #[test]
-fn a_server_that_is_down_crashed_or_frozen_is_unavailable_in_time() {
+fn stopped_or_frozen_server_is_unavailable_in_time() {
     let server = Postgres::start(&[]);
     on_tokio(async {
         let database = Database::on(&server);
-        let limit = Duration::from_millis(500);
-        let settings = || {
-            database
-                .builder()
-                .connect_timeout(limit)
-                .operation_timeout(limit)
-        };
-        let store = settings()
+        let timeout = Duration::from_millis(500);
+        let settings = StoreSettings::new()
+            .connect_timeout(timeout)
+            .operation_timeout(timeout);
+        let store = database
+            .builder()
+            .settings(settings)
             .namespace("x")
-            .migrate(MigrationMode::Apply)
+            .migration_mode(MigrationMode::Apply)
             .connect()
             .await
             .unwrap();
@@ -576,7 +575,7 @@ fn a_server_that_is_down_crashed_or_frozen_is_unavailable_in_time() {
             .await
             .unwrap();
         let opening = StoreChange::Open {
-            wait: Duration::from_secs(3_600),
+            open_for: Duration::from_secs(3_600),
         };
         let opening = StoreTransition::new(circuit.clone(), Epoch(0), opening, OperationId(7));
         session.transition(&opening).await.unwrap();
@@ -593,29 +592,26 @@ fn a_server_that_is_down_crashed_or_frozen_is_unavailable_in_time() {
         assert!(store.check().await.unwrap_err().is_transient());
         assert!(store.admin().status().await.unwrap_err().is_transient());
 
-        server.start_again();
+        server.restart();
         let mut session = CircuitStore::open_session(&store, &[]).await.unwrap();
         let view = session.snapshot(None).await.unwrap().circuits.remove(0);
         assert_eq!(
             (view.state, view.operation),
             (FleetState::Open, OperationId(7)),
-            "state survives"
+            "the state survives a crash"
         );
         let again = session.transition(&opening).await.unwrap();
         assert!(matches!(again, TransitionResult::Applied(view) if view.epoch == Epoch(1)));
 
         server.freeze();
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "how long it really takes is what is tested"
-        )]
+        #[allow(clippy::disallowed_methods, reason = "the test measures real time")]
         let before = std::time::Instant::now();
         assert!(store.admin().status().await.unwrap_err().is_transient());
         assert!(store.check().await.unwrap_err().is_transient());
         assert!(store.migrate().await.unwrap_err().is_transient());
         assert!(
             before.elapsed() < Duration::from_secs(30),
-            "each has an end: {:?}",
+            "each operation has a time limit: {:?}",
             before.elapsed()
         );
         server.thaw();
@@ -624,7 +620,7 @@ fn a_server_that_is_down_crashed_or_frozen_is_unavailable_in_time() {
 }
 
 #[test]
-fn a_restored_database_is_another_incarnation_or_an_earlier_revision() {
+fn recreated_schema_has_another_incarnation() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
@@ -637,7 +633,7 @@ fn a_restored_database_is_another_incarnation_or_an_earlier_revision() {
         let gone = session.snapshot(Some(before.revision)).await.unwrap();
         assert_ne!(
             gone.incarnation, before.incarnation,
-            "a namespace that is gone is another's data"
+            "a deleted namespace has another incarnation"
         );
         drop(session);
         database.execute("DROP SCHEMA \"bulkman\" CASCADE").await;
@@ -651,10 +647,14 @@ fn a_restored_database_is_another_incarnation_or_an_earlier_revision() {
 }
 
 #[test]
-fn without_push_nothing_is_listened_for() {
+fn session_without_push_does_not_listen() {
     on_tokio(async {
         let database = Database::new().await;
-        let store = database.builder().push(Push::Off).build().unwrap();
+        let store = database
+            .builder()
+            .settings(settings().push(Push::Off))
+            .build()
+            .unwrap();
         assert!(!store.capabilities().push);
         let _session = CircuitStore::open_session(&store, &[]).await.unwrap();
         let mut connection = database.connection().await;
@@ -669,11 +669,11 @@ fn without_push_nothing_is_listened_for() {
 }
 
 #[test]
-fn secrets_are_never_shown() {
+fn secrets_are_never_printed() {
     on_tokio(async {
         const SECRET: &str = "hunter2-topsecret";
-        let shown = |text: String| assert!(!text.contains(SECRET), "{text}");
-        // URLs that can't be parsed, with the secret in every place.
+        let check = |text: String| assert!(!text.contains(SECRET), "{text}");
+        // Invalid URLs, with the secret in every component.
         for url in [
             format!("postgres://u:{SECRET}@[::1"),
             format!("postgres://u:{SECRET}@host:99999/x"),
@@ -682,30 +682,30 @@ fn secrets_are_never_shown() {
             SECRET.to_owned(),
         ] {
             let builder = PostgresStore::builder(&url);
-            shown(format!("{builder:?}"));
+            check(format!("{builder:?}"));
             if let Err(error) = builder.build() {
-                shown(format!("{error} {error:?}"));
+                check(format!("{error} {error:?}"));
             }
         }
         let database = Database::new().await;
         let wrong: PgConnectOptions = database.url.parse().unwrap();
         let builder = PostgresStore::builder(wrong.password(SECRET)).schema(database.schema.name());
-        shown(format!("{builder:?}"));
+        check(format!("{builder:?}"));
         let store = builder.build().unwrap();
-        shown(format!("{store:?} {:?}", store.admin()));
+        check(format!("{store:?} {:?}", store.admin()));
         let error = store.check().await.unwrap_err();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
-        shown(format!(
+        check(format!(
             "{error} {error:?} {:?}",
             std::error::Error::source(&error)
         ));
         let error = CircuitStore::open_session(&store, &[]).await.err().unwrap();
-        shown(format!("{error} {error:?}"));
+        check(format!("{error} {error:?}"));
     });
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_refused() {
+fn invalid_settings_are_rejected() {
     let build = |builder: PostgresStoreBuilder| builder.build().unwrap_err().to_string();
     let url = "postgres://u@localhost/x";
     assert!(build(PostgresStore::builder(url).schema("a\"b")).contains("schema"));
@@ -713,13 +713,17 @@ fn settings_that_cannot_be_used_are_refused() {
     assert!(build(PostgresStore::builder(url).namespace("n".repeat(201))).contains("namespace"));
     assert!(build(PostgresStore::builder(url).namespace("a\0b")).contains("namespace"));
     assert!(
-        build(PostgresStore::builder(url).poll_interval(Duration::ZERO)).contains("poll_interval")
+        build(
+            PostgresStore::builder(url)
+                .settings(StoreSettings::new().poll_interval(Duration::ZERO))
+        )
+        .contains("poll_interval")
     );
     let no_tls = PostgresStore::builder(format!("{url}?sslmode=disable")).require_tls(true);
     assert!(build(no_tls).contains("require_tls"));
 }
 
-/// The harness of a role with less rights than the owner's; each case has its own namespace.
+/// A harness with the privileges of the application, and a separate namespace for each case.
 struct AsApp<'a, F>(&'a Database, F, &'static str);
 
 impl<F> Harness for AsApp<'_, F>
@@ -735,7 +739,7 @@ where
         )
     }
 
-    fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
-        self.0.advance(time)
+    fn advance(&self, by: Duration) -> BoxFuture<'_, ()> {
+        self.0.advance(by)
     }
 }

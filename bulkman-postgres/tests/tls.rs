@@ -1,5 +1,4 @@
-//! TLS with a real server: by the library that the features `tls-rustls` and `tls-native` bring in,
-//! and what is said without either.
+//! TLS with a real server: with the features `tls-rustls` and `tls-native`, and without both.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
@@ -10,23 +9,23 @@ use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgSslMode};
 #[cfg(any(feature = "tls-rustls", feature = "tls-native"))]
 use bulkman_postgres::sqlx::{self, Connection, PgConnection};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
-use bulkman_test_support::{Authority, Postgres};
+use bulkman_test_support::{CertificateAuthority, Postgres};
 
 use common::{on_smol, on_tokio};
 
 #[test]
 #[cfg(any(feature = "tls-rustls", feature = "tls-native"))]
-fn a_certificate_is_checked_on_both_runtimes() {
-    let authority = Authority::new();
+fn certificate_is_verified_on_both_runtimes() {
+    let authority = CertificateAuthority::new();
     let server = Postgres::start_with_tls(&authority, "127.0.0.1");
-    on_tokio(trusts_its_authority_and_no_other(&server, &authority));
-    on_smol(trusts_its_authority_and_no_other(&server, &authority));
+    on_tokio(trusts_only_its_authority(&server, &authority));
+    on_smol(trusts_only_its_authority(&server, &authority));
 }
 
 #[cfg(any(feature = "tls-rustls", feature = "tls-native"))]
-async fn trusts_its_authority_and_no_other(server: &Postgres, authority: &Authority) {
+async fn trusts_only_its_authority(server: &Postgres, authority: &CertificateAuthority) {
     let schema = server.schema();
-    let trusting = |authority: &Authority, mode| {
+    let trusting = |authority: &CertificateAuthority, mode| {
         let options = options(server)
             .ssl_mode(mode)
             .ssl_root_cert_from_pem(authority.pem().into());
@@ -37,26 +36,29 @@ async fn trusts_its_authority_and_no_other(server: &Postgres, authority: &Author
     assert_eq!(store.check().await.unwrap(), []);
     let mut session = CircuitStore::open_session(&store, &[]).await.unwrap();
     session.snapshot(None).await.unwrap();
-    assert!(encrypted(server).await > 0, "says the server");
+    assert!(
+        encrypted(server).await > 0,
+        "the server reports an encrypted session"
+    );
     drop(session);
-    // Without saying how, it means the strictest.
+    // Without an explicit mode, the strictest one is used.
     let strict = trusting(authority, PgSslMode::Prefer).require_tls(true);
     assert_eq!(strict.build().unwrap().check().await.unwrap(), []);
 
-    let stranger = Authority::new();
+    let untrusted = CertificateAuthority::new();
     for builder in [
-        trusting(&stranger, PgSslMode::VerifyFull),
-        trusting(&stranger, PgSslMode::VerifyCa),
-        trusting(&stranger, PgSslMode::Prefer).require_tls(true),
+        trusting(&untrusted, PgSslMode::VerifyFull),
+        trusting(&untrusted, PgSslMode::VerifyCa),
+        trusting(&untrusted, PgSslMode::Prefer).require_tls(true),
     ] {
-        refused(server, builder, "certificate").await;
+        rejects(server, builder, "certificate").await;
     }
 }
 
 #[test]
 #[cfg(any(feature = "tls-rustls", feature = "tls-native"))]
-fn another_servers_certificate_is_refused() {
-    let authority = Authority::new();
+fn certificate_of_another_server_is_rejected() {
+    let authority = CertificateAuthority::new();
     let server = Postgres::start_with_tls(&authority, "db.example");
     on_tokio(async {
         let trusted = |mode| {
@@ -65,8 +67,8 @@ fn another_servers_certificate_is_refused() {
                 .ssl_root_cert_from_pem(authority.pem().into());
             PostgresStore::builder(options)
         };
-        refused(&server, trusted(PgSslMode::VerifyFull), "certificate").await;
-        // `verify-ca` and `require` don't ask who it is.
+        rejects(&server, trusted(PgSslMode::VerifyFull), "certificate").await;
+        // `verify-ca` and `require` don't verify the host name.
         for mode in [PgSslMode::VerifyCa, PgSslMode::Require] {
             trusted(mode).build().unwrap().check().await.unwrap();
         }
@@ -75,14 +77,14 @@ fn another_servers_certificate_is_refused() {
 
 #[test]
 #[cfg(any(feature = "tls-rustls", feature = "tls-native"))]
-fn a_server_without_tls_is_refused_where_it_is_required() {
+fn server_without_tls_is_rejected_if_required() {
     let server = Postgres::start(&[]);
     on_tokio(async {
         for mode in [PgSslMode::Prefer, PgSslMode::Require, PgSslMode::VerifyFull] {
             let builder = PostgresStore::builder(options(&server).ssl_mode(mode)).require_tls(true);
-            refused(&server, builder, "does not support TLS").await;
+            rejects(&server, builder, "does not support TLS").await;
         }
-        // What happens otherwise, silently.
+        // Otherwise the connection silently falls back to plain text.
         let builder = PostgresStore::builder(options(&server).ssl_mode(PgSslMode::Prefer));
         builder.build().unwrap().check().await.unwrap();
     });
@@ -90,19 +92,19 @@ fn a_server_without_tls_is_refused_where_it_is_required() {
 
 #[test]
 #[cfg(not(any(feature = "tls-rustls", feature = "tls-native")))]
-fn without_a_feature_it_is_said_which_is_missing() {
-    let server = Postgres::start_with_tls(&Authority::new(), "127.0.0.1");
+fn missing_tls_feature_is_reported() {
+    let server = Postgres::start_with_tls(&CertificateAuthority::new(), "127.0.0.1");
     let required =
         || PostgresStore::builder(options(&server).ssl_mode(PgSslMode::Prefer)).require_tls(true);
     let error = required().build().unwrap_err();
     assert!(error.to_string().contains("tls-rustls"), "{error}");
     let without = || PostgresStore::builder(options(&server).ssl_mode(PgSslMode::VerifyFull));
-    on_tokio(refused(&server, without(), "TLS support"));
-    on_smol(refused(&server, without(), "TLS support"));
+    on_tokio(rejects(&server, without(), "TLS support"));
+    on_smol(rejects(&server, without(), "TLS support"));
 }
 
-/// For somebody to mend, with the reason, and without the password.
-async fn refused(server: &Postgres, builder: PostgresStoreBuilder, reason: &str) {
+/// Checks that connecting fails with the reason, and without printing the password.
+async fn rejects(server: &Postgres, builder: PostgresStoreBuilder, reason: &str) {
     let store = builder.build().unwrap();
     let connected = CircuitStore::open_session(&store, &[]).await.err();
     for error in [
@@ -110,22 +112,25 @@ async fn refused(server: &Postgres, builder: PostgresStoreBuilder, reason: &str)
         store.migrate().await.err(),
         connected,
     ] {
-        let error = error.expect("it is refused");
-        let shown = format!("{error} {error:?}");
-        assert!(matches!(error, StoreError::Incompatible { .. }), "{shown}");
+        let error = error.expect("the connection is rejected");
+        let message = format!("{error} {error:?}");
         assert!(
-            shown.to_lowercase().contains(&reason.to_lowercase()),
-            "{shown}"
+            matches!(error, StoreError::Incompatible { .. }),
+            "{message}"
+        );
+        assert!(
+            message.to_lowercase().contains(&reason.to_lowercase()),
+            "{message}"
         );
         assert!(
             error.to_string().contains("TLS could not be established"),
-            "{shown}"
+            "{message}"
         );
-        assert!(!shown.contains(&password(server)), "{shown}");
+        assert!(!message.contains(&password(server)), "{message}");
     }
 }
 
-/// Sessions that the server knows to be encrypted.
+/// Returns the number of encrypted sessions that the server reports.
 #[cfg(any(feature = "tls-rustls", feature = "tls-native"))]
 async fn encrypted(server: &Postgres) -> i64 {
     let mut connection = PgConnection::connect(&server.url()).await.unwrap();
@@ -140,7 +145,7 @@ fn options(server: &Postgres) -> PgConnectOptions {
     server.url().parse().unwrap()
 }
 
-/// That of the server's URL.
+/// Returns the password of the server's URL.
 fn password(server: &Postgres) -> String {
     let url = server.url();
     let account = url

@@ -1,4 +1,4 @@
-//! One private server.
+//! A private server.
 
 use std::env;
 use std::fs;
@@ -7,29 +7,29 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::account::Account;
-use crate::authority::Identity;
+use crate::binaries;
+use crate::certificate_authority::Identity;
+use crate::os_user::OsUser;
 use crate::process::{children, run};
-use crate::programs;
 use crate::watchdog::Watchdog;
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
-    /// Disconnects everybody and shuts down in good order.
+    /// Disconnects all clients and shuts down cleanly.
     Fast,
-    /// As in a crash: the next start recovers.
+    /// Exits like in a crash, so that the next start recovers.
     Immediate,
 }
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    account: Account,
-    programs: PathBuf,
+    user: OsUser,
+    binaries: PathBuf,
     directory: PathBuf,
     password: String,
     port: u16,
-    /// Last: it removes what the others name.
+    /// The last field, since it removes the directory.
     _watchdog: Watchdog,
 }
 
@@ -38,23 +38,23 @@ impl Cluster {
         settings: &[(&str, &str)],
         identity: Option<&Identity>,
     ) -> Result<Self, String> {
-        let programs = programs::directory()?;
-        let account = Account::choose()?;
-        let directory = fresh_directory(account)?;
-        let watchdog = Watchdog::start(account, &programs, &directory)?;
+        let binaries = binaries::directory()?;
+        let user = OsUser::choose()?;
+        let directory = create_directory(user)?;
+        let watchdog = Watchdog::start(user, &binaries, &directory)?;
         let mut cluster = Self {
-            account,
-            programs,
+            user,
+            binaries,
             directory,
             password: format!("secret-{:016x}", random()),
             port: 0,
             _watchdog: watchdog,
         };
-        cluster.initialise(settings)?;
+        cluster.initialize(settings)?;
         if let Some(identity) = identity {
-            cluster.offer_tls(identity)?;
+            cluster.enable_tls(identity)?;
         }
-        // Between finding a free port and using it another process may take it.
+        // Another process may take the port before the server uses it.
         let mut outcome = Err(String::new());
         for _ in 0..5 {
             cluster.port = free_port()?;
@@ -91,14 +91,14 @@ impl Cluster {
         run(self.pg_ctl(&["-w", "-t", "60", "-m", mode]).arg("stop"))
     }
 
-    /// The next start recovers without an end, there being no primary that it could follow.
-    pub(crate) fn become_standby(&self) -> Result<(), String> {
+    /// Configures the next start as a hot standby, which recovers until it is promoted.
+    pub(crate) fn configure_standby(&self) -> Result<(), String> {
         let signal = self.data().join("standby.signal");
         fs::write(&signal, "").map_err(|error| format!("{}: {error}", signal.display()))?;
-        self.account.own(&signal)
+        self.user.take_ownership(&signal)
     }
 
-    /// Sends a signal to all its processes: first to the one that would start others.
+    /// Sends a signal to all processes of the server: first to the one that starts the others.
     pub(crate) fn signal(&self, signal: &str) -> Result<(), String> {
         let postmaster = self.process_id()?;
         let kill = |process: u32| {
@@ -108,7 +108,7 @@ impl Cluster {
         };
         kill(postmaster)?;
         for child in children(postmaster) {
-            // A child that has ended meanwhile needs no signal.
+            // The child may have exited meanwhile.
             let _ = kill(child);
         }
         Ok(())
@@ -125,12 +125,12 @@ impl Cluster {
         process.ok_or_else(|| format!("{} does not name a process", file.display()))
     }
 
-    fn initialise(&self, settings: &[(&str, &str)]) -> Result<(), String> {
+    fn initialize(&self, settings: &[(&str, &str)]) -> Result<(), String> {
         let password_file = self.directory.join("password");
         self.write_secret(&password_file, &self.password)?;
         let mut command = self
-            .account
-            .command(self.programs.join("initdb"), &self.directory);
+            .user
+            .command(self.binaries.join("initdb"), &self.directory);
         command
             .arg("--pgdata")
             .arg(self.data())
@@ -150,8 +150,8 @@ impl Cluster {
         self.configure(settings)
     }
 
-    /// With the files where the server looks for them.
-    fn offer_tls(&self, identity: &Identity) -> Result<(), String> {
+    /// Installs the certificate and its key, and enables TLS.
+    fn enable_tls(&self, identity: &Identity) -> Result<(), String> {
         for (file, text) in [
             ("server.crt", &identity.certificate),
             ("server.key", &identity.key),
@@ -170,19 +170,19 @@ impl Cluster {
         fs::write(&configuration, text).map_err(|e| e.to_string())
     }
 
-    /// For the server's account alone: it refuses a key that others may read.
+    /// Writes a file that only the server's user can read, as the server requires for keys.
     fn write_secret(&self, file: &Path, text: &str) -> Result<(), String> {
         let failed = |error| format!("{}: {error}", file.display());
         fs::write(file, text).map_err(failed)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         fs::set_permissions(file, mode).map_err(failed)?;
-        self.account.own(file)
+        self.user.take_ownership(file)
     }
 
     fn pg_ctl(&self, arguments: &[&str]) -> Command {
         let mut command = self
-            .account
-            .command(self.programs.join("pg_ctl"), &self.directory);
+            .user
+            .command(self.binaries.join("pg_ctl"), &self.directory);
         command.arg("-D").arg(self.data()).args(arguments);
         command
     }
@@ -192,8 +192,8 @@ impl Cluster {
     }
 }
 
-/// In a place that the server's account can reach, and nobody else can read.
-fn fresh_directory(account: Account) -> Result<PathBuf, String> {
+/// Creates a directory that only the server's user can read.
+fn create_directory(user: OsUser) -> Result<PathBuf, String> {
     let name = format!(
         "bulkman-postgres-{}-{:08x}",
         std::process::id(),
@@ -203,8 +203,8 @@ fn fresh_directory(account: Account) -> Result<PathBuf, String> {
         .iter()
         .map(|parent| parent.join(&name))
         .find(|directory| fs::create_dir(directory).is_ok())
-        .ok_or("neither the temporary directory nor /var/tmp can be written to")?;
-    account.own(&directory)?;
+        .ok_or("neither the temporary directory nor /var/tmp is writable")?;
+    user.take_ownership(&directory)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(&directory, mode).map_err(|e| format!("{}: {e}", directory.display()))?;
     Ok(directory)
@@ -224,7 +224,7 @@ fn random() -> u64 {
 
 const USER: &str = "bulkman";
 
-/// Nothing but 127.0.0.1, and no waiting for the disk: the data lives as long as the tests.
+/// Listens on 127.0.0.1 only, and does not wait for the disk: the data is temporary.
 const DEFAULTS: [(&str, &str); 6] = [
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),

@@ -1,23 +1,23 @@
 //! A private PostgreSQL server for the tests of bulkman.
 //!
-//! [`Postgres::shared`] is one server for all tests of a binary, [`Postgres::start`] one that a
-//! test may stop, freeze or crash. Both listen on a free port of 127.0.0.1 only, keep their data
-//! in a temporary directory, and are stopped and removed when their process ends, however it
-//! ends: a child that waits on a pipe sees to it.
+//! [`Postgres::shared`] is one server for all tests of a binary. [`Postgres::start`] starts a
+//! server that a test can stop, freeze or crash. Both listen on a free port of 127.0.0.1 only, and
+//! store their data in a temporary directory. A child process stops and removes them when the test
+//! process exits, even if it is killed.
 //!
-//! `BULKMAN_TEST_DATABASE_URL` names a server to be used for the shared one instead; every test
-//! works in a [schema](Postgres::schema) of its own, and drops it there.
+//! `BULKMAN_TEST_DATABASE_URL` names an external server for [`Postgres::shared`]. Every test uses a
+//! separate [schema](Postgres::schema), which is dropped there.
 #![forbid(unsafe_code)]
 
-mod account;
-mod authority;
+mod binaries;
+mod certificate_authority;
 mod cluster;
+mod os_user;
 mod process;
-mod programs;
 mod schema;
 mod watchdog;
 
-pub use authority::Authority;
+pub use certificate_authority::CertificateAuthority;
 pub use cluster::StopMode;
 pub use schema::TestSchema;
 
@@ -27,7 +27,7 @@ use std::sync::OnceLock;
 
 use cluster::Cluster;
 
-/// A PostgreSQL server that tests may use.
+/// A PostgreSQL server for tests.
 #[derive(Debug)]
 pub struct Postgres {
     origin: Origin,
@@ -36,32 +36,33 @@ pub struct Postgres {
 #[derive(Debug)]
 enum Origin {
     Private(Cluster),
-    Given(String),
+    External(String),
 }
 
 impl Postgres {
-    /// The server that all tests of this binary share: the one that
-    /// `BULKMAN_TEST_DATABASE_URL` names, or else a private one.
+    /// Returns the server that all tests of this binary share.
+    ///
+    /// It is the one that `BULKMAN_TEST_DATABASE_URL` names, or a private one.
     ///
     /// # Panics
     ///
-    /// If there is none and none can be started; the message says what to install or set.
+    /// Panics if no server can be started; the message contains what to install or set.
     #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
-        SHARED.get_or_init(|| match env::var(GIVEN) {
+        SHARED.get_or_init(|| match env::var(URL_VARIABLE) {
             Ok(url) if !url.is_empty() => Self {
-                origin: Origin::Given(url),
+                origin: Origin::External(url),
             },
             _ => Self::start(&[]),
         })
     }
 
-    /// A private server for the caller alone, with these settings on top of the defaults.
+    /// Starts a private server, with these settings in addition to the defaults.
     ///
     /// # Panics
     ///
-    /// If none can be started; the message says what to install.
+    /// Panics if no server can be started; the message contains what to install.
     #[must_use]
     pub fn start(settings: &[(&str, &str)]) -> Self {
         match Cluster::start(settings, None) {
@@ -72,16 +73,17 @@ impl Postgres {
         }
     }
 
-    /// A private server that offers TLS, as `host` by the word of `authority`. It is reached by
-    /// 127.0.0.1, or by `localhost` where that is the same; its [URL](Self::url) goes without TLS.
+    /// Starts a private server with TLS and a certificate for `host`, signed by `authority`.
+    ///
+    /// The server listens on 127.0.0.1. Its [URL](Self::url) disables TLS.
     ///
     /// # Panics
     ///
-    /// As [`start`](Self::start).
+    /// Panics like [`start`](Self::start).
     #[must_use]
-    pub fn start_with_tls(authority: &Authority, host: &str) -> Self {
+    pub fn start_with_tls(authority: &CertificateAuthority, host: &str) -> Self {
         let started = authority
-            .identify(host)
+            .sign(host)
             .and_then(|identity| Cluster::start(&[], Some(&identity)));
         match started {
             Ok(cluster) => Self {
@@ -91,30 +93,30 @@ impl Postgres {
         }
     }
 
-    /// Where it is, with an account that may do everything.
+    /// Returns the URL, with a superuser.
     #[must_use]
     pub fn url(&self) -> String {
         match &self.origin {
             Origin::Private(cluster) => cluster.url(),
-            Origin::Given(url) => url.clone(),
+            Origin::External(url) => url.clone(),
         }
     }
 
-    /// The name of a schema that nobody else uses; dropped with the value.
+    /// Reserves a unique schema name; the schema is dropped with the value.
     #[must_use]
     pub fn schema(&self) -> TestSchema {
         let server = match &self.origin {
-            // It goes with the server.
+            // The schema is removed with the server.
             Origin::Private(_) => None,
-            Origin::Given(url) => Some(url.clone()),
+            Origin::External(url) => Some(url.clone()),
         };
         TestSchema::new(server)
     }
 
-    /// `psql` on this server, as the account that may do everything, without anybody's settings.
+    /// Creates a `psql` command for this server, as a superuser and without a user's settings.
     #[must_use]
     pub fn psql(&self) -> Command {
-        let mut command = Command::new(programs::psql());
+        let mut command = Command::new(binaries::psql());
         command.args([
             "--no-psqlrc",
             "--tuples-only",
@@ -130,65 +132,64 @@ impl Postgres {
     ///
     /// # Panics
     ///
-    /// If it is not private, or can't be stopped.
+    /// Panics if the server is not private, or can't be stopped.
     pub fn stop(&self, mode: StopMode) {
         self.cluster()
             .stop(mode)
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// Starts a stopped private server again, at the same address over the same data.
+    /// Restarts a stopped private server, with the same address and data.
     ///
     /// # Panics
     ///
-    /// If it is not private, or can't be started.
-    pub fn start_again(&self) {
+    /// Panics if the server is not private, or can't be started.
+    pub fn restart(&self) {
         self.cluster()
             .launch()
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// As [`start_again`](Self::start_again), as a hot standby: it answers, and takes no writes
-    /// until `pg_promote()` is called.
+    /// Restarts a stopped private server as a hot standby, read-only until `pg_promote()` is
+    /// called.
     ///
     /// # Panics
     ///
-    /// If it is not private, or can't be started.
-    pub fn start_again_as_standby(&self) {
+    /// Panics if the server is not private, or can't be started.
+    pub fn restart_as_standby(&self) {
         self.cluster()
-            .become_standby()
+            .configure_standby()
             .unwrap_or_else(|reason| panic!("{reason}"));
-        self.start_again();
+        self.restart();
     }
 
-    /// Stops all processes of a private server where they are: connections stay and nobody
-    /// answers.
+    /// Suspends all processes of a private server: connections stay open without a response.
     ///
     /// # Panics
     ///
-    /// If it is not private, or is not running.
+    /// Panics if the server is not private, or is not running.
     pub fn freeze(&self) {
         self.cluster()
             .signal("STOP")
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// Lets a frozen private server go on.
+    /// Resumes a frozen private server.
     ///
     /// # Panics
     ///
-    /// If it is not private, or is not running.
+    /// Panics if the server is not private, or is not running.
     pub fn thaw(&self) {
         self.cluster()
             .signal("CONT")
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
-    /// The process of a private server that all its others are children of.
+    /// Returns the id of the main process of a private server.
     ///
     /// # Panics
     ///
-    /// If it is not private, or is not running.
+    /// Panics if the server is not private, or is not running.
     #[must_use]
     pub fn process_id(&self) -> u32 {
         self.cluster()
@@ -199,11 +200,11 @@ impl Postgres {
     fn cluster(&self) -> &Cluster {
         match &self.origin {
             Origin::Private(cluster) => cluster,
-            Origin::Given(_) => {
-                panic!("only a private server may be stopped: use `Postgres::start`")
+            Origin::External(_) => {
+                panic!("only a private server can be controlled: use `Postgres::start`")
             }
         }
     }
 }
 
-const GIVEN: &str = "BULKMAN_TEST_DATABASE_URL";
+const URL_VARIABLE: &str = "BULKMAN_TEST_DATABASE_URL";

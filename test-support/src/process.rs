@@ -1,9 +1,9 @@
-//! Running programs, and finding processes.
+//! Running programs, and finding child processes.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
-/// Runs to the end; an error has what the program wrote.
+/// Runs a command to completion; the error contains its output.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let output = command
         .stdin(Stdio::null())
@@ -21,17 +21,17 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     ))
 }
 
-/// The processes whose parent is `parent`.
+/// Returns the child processes of `parent`.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let process: u32 = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The program's name is in parentheses and may contain anything.
+            // The program name is in parentheses and may contain any character.
             let (_, after_name) = stat.rsplit_once(')')?;
-            let its_parent: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
-            (its_parent == parent).then_some(process)
+            let parent_id: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
+            (parent_id == parent).then_some(process)
         })
         .collect()
 }

@@ -1,14 +1,14 @@
-//! A schema of one test's own.
+//! A separate schema for each test.
 
 use std::ops::Deref;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::programs;
+use crate::binaries;
 
-/// The name of a schema that nobody else uses. The schema itself is made by whoever needs it.
+/// A unique schema name. The schema itself is created by the test.
 ///
-/// On a server that was given, it is dropped with this value.
+/// On an external server the schema is dropped with this value.
 #[derive(Debug)]
 pub struct TestSchema {
     name: String,
@@ -23,7 +23,7 @@ impl TestSchema {
         Self { name, server }
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -42,7 +42,7 @@ impl Drop for TestSchema {
     fn drop(&mut self) {
         let Some(url) = &self.server else { return };
         let statement = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.name);
-        let status = Command::new(programs::psql())
+        let status = Command::new(binaries::psql())
             .args([
                 "--quiet",
                 "--no-psqlrc",
@@ -57,7 +57,7 @@ impl Drop for TestSchema {
             .status();
         if !status.is_ok_and(|status| status.success()) {
             eprintln!(
-                "schema {} is left on the server: psql could not drop it",
+                "psql could not drop schema {}, which is left on the server",
                 self.name
             );
         }

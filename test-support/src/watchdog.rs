@@ -1,15 +1,16 @@
-//! Cleans up after this process, however it ends.
+//! Cleanup after this process, even if it is killed.
 
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
 
 use std::os::unix::process::CommandExt;
 
-use crate::account::Account;
+use crate::os_user::OsUser;
 
-/// A child that reads from a pipe which only this process holds. The read ends when the process
-/// does, by return, panic, abort or `kill -9`; then the child stops the server and removes its
-/// directory.
+/// A child process that reads from a pipe which only this process holds.
+///
+/// The pipe closes when this process exits by return, panic, abort or `kill -9`. Then the child
+/// stops the server and removes its directory.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     child: Child,
@@ -17,20 +18,16 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn start(
-        account: Account,
-        programs: &Path,
-        directory: &Path,
-    ) -> Result<Self, String> {
-        let mut child = account
+    pub(crate) fn start(user: OsUser, binaries: &Path, directory: &Path) -> Result<Self, String> {
+        let mut child = user
             .command("/bin/sh", Path::new("/"))
             .args(["-c", SCRIPT, "sh"])
-            .arg(programs.join("pg_ctl"))
+            .arg(binaries.join("pg_ctl"))
             .arg(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Not in the terminal's foreground group: Ctrl-C must not reach it.
+            // Outside the foreground process group, so that Ctrl-C does not stop it.
             .process_group(0)
             .spawn()
             .map_err(|error| format!("/bin/sh: {error}"))?;
@@ -40,15 +37,15 @@ impl Watchdog {
 }
 
 impl Drop for Watchdog {
-    /// Lets it do its work now, and waits until it is done.
+    /// Triggers the cleanup, and waits for it.
     fn drop(&mut self) {
         drop(self.pipe.take());
         let _ = self.child.wait();
     }
 }
 
-/// `$1` is pg_ctl, `$2` the directory. A frozen server takes no signal but the last one, so it is
-/// thawed first; its own children are killed by it when they don't answer.
+/// `$1` is pg_ctl, `$2` the directory. A frozen server handles no signal but SIGKILL, so it is
+/// resumed first. It kills children that don't respond.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 read -r _

@@ -1,4 +1,4 @@
-//! The private server starts, answers, is frozen, crashes, comes back, and is gone at the end.
+//! The private server starts, freezes, crashes, restarts, and is removed at the end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
@@ -8,20 +8,20 @@ use std::process::{Command, Stdio};
 use bulkman_test_support::{Postgres, StopMode};
 
 #[test]
-fn it_listens_stops_and_comes_back_at_the_same_address() {
+fn server_restarts_at_the_same_address() {
     let server = Postgres::start(&[]);
-    assert!(answers(&server.url()));
+    assert!(accepts_connections(&server.url()));
     server.stop(StopMode::Immediate);
-    assert!(!answers(&server.url()));
-    server.start_again();
-    assert!(answers(&server.url()));
+    assert!(!accepts_connections(&server.url()));
+    server.restart();
+    assert!(accepts_connections(&server.url()));
     server.stop(StopMode::Fast);
-    server.start_again();
-    assert!(answers(&server.url()));
+    server.restart();
+    assert!(accepts_connections(&server.url()));
 }
 
 #[test]
-fn dropping_it_removes_it_also_while_frozen() {
+fn drop_removes_a_frozen_server() {
     let server = Postgres::start(&[]);
     let process = server.process_id();
     server.freeze();
@@ -30,23 +30,19 @@ fn dropping_it_removes_it_also_while_frozen() {
     assert_ne!(state_of(process), Some('T'));
     server.freeze();
     drop(server);
-    assert_eq!(state_of(process), None, "the server is gone");
+    assert_eq!(state_of(process), None, "the server has exited");
 }
 
 #[test]
-fn it_goes_with_a_process_that_aborts() {
-    // This test runs itself again as a child, which starts a server, says so, and aborts.
+fn server_is_removed_after_an_abort() {
+    // This test runs itself as a child process, which starts a server, prints a line, and aborts.
     if std::env::var_os("BULKMAN_TEST_ABORT").is_some() {
         let server = Postgres::start(&[]);
         println!("server process {}", server.process_id());
         std::process::abort();
     }
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "it_goes_with_a_process_that_aborts",
-            "--nocapture",
-        ])
+        .args(["--exact", "server_is_removed_after_an_abort", "--nocapture"])
         .env("BULKMAN_TEST_ABORT", "1")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -64,7 +60,7 @@ fn it_goes_with_a_process_that_aborts() {
     }
     let process: u32 = line.rsplit(' ').next().unwrap().trim().parse().unwrap();
     assert!(!child.wait().unwrap().success());
-    // The watchdog needs a moment; the socket that the kernel closes last tells when it is done.
+    // The watchdog runs until the pipe that it inherited is closed.
     let mut rest = Vec::new();
     output.read_to_end(&mut rest).unwrap();
     while state_of(process).is_some() {
@@ -73,7 +69,7 @@ fn it_goes_with_a_process_that_aborts() {
 }
 
 #[test]
-fn schemas_have_names_of_their_own() {
+fn schema_names_are_unique() {
     let server = Postgres::start(&[]);
     let (first, second) = (server.schema(), server.schema());
     assert_ne!(first.name(), second.name());
@@ -85,12 +81,12 @@ fn schemas_have_names_of_their_own() {
     assert!(first.len() <= 40);
 }
 
-fn answers(url: &str) -> bool {
+fn accepts_connections(url: &str) -> bool {
     let address = url.rsplit('@').next().unwrap().split('/').next().unwrap();
     TcpStream::connect(address).is_ok()
 }
 
-/// The state of a process as the kernel tells it; `None` when it is gone.
+/// Returns the state of a process as the kernel reports it; `None` if it has exited.
 fn state_of(process: u32) -> Option<char> {
     let stat =
         std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat")).ok()?;

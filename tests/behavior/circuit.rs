@@ -91,7 +91,7 @@ async fn an_open_circuit_rejects_at_once_with_retry_after(t: Harness) {
         (
             stats.started,
             stats.peak_waiting,
-            stats.rejected.circuit_open
+            stats.rejected.circuit.open
         ),
         (1, 0, 1)
     );
@@ -404,14 +404,14 @@ async fn rejections_are_counted_by_reason(t: Harness) {
         (
             rejected.full,
             rejected.timed_out_in_queue,
-            rejected.circuit_open
+            rejected.circuit.open
         ),
         (1, 1, 2)
     );
     assert_eq!(
         (
-            rejected.probe_limit_reached,
-            rejected.forced_open,
+            rejected.circuit.probe_limit_reached,
+            rejected.circuit.forced_open,
             rejected.shutdown
         ),
         (3, 4, 5)
@@ -428,5 +428,5 @@ async fn a_circuit_can_open_and_recover_repeatedly(t: Harness) {
         t.succeed(&bulkhead, 12).await;
         assert_eq!(bulkhead.state(), BulkheadState::Healthy);
     }
-    assert_eq!(bulkhead.stats().rejected.circuit_open, 5);
+    assert_eq!(bulkhead.stats().rejected.circuit.open, 5);
 }

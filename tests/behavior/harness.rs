@@ -173,7 +173,7 @@ impl Harness {
 
     /// Creates a bulkhead that must be idle when the behavior has ended.
     pub(crate) fn bulkhead(&self, config: BulkheadConfig) -> Bulkhead {
-        let bulkhead = Bulkhead::with_runtime(config, self.runtime()).unwrap();
+        let bulkhead = Bulkhead::new(config, self.runtime()).unwrap();
         self.bulkheads.0.lock().unwrap().push(bulkhead.clone());
         bulkhead
     }

@@ -1,11 +1,12 @@
-//! Looking after a dependency while its circuit is open.
+//! Health checks while a circuit is open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bulkman::bulkhead::BulkheadState;
+use bulkman::bulkhead::{BulkheadState, HealthCheck};
 use bulkman::circuit_breaker::{CircuitEvent, TransitionCause};
+use bulkman::runtime::BoxFuture;
 use bulkman::{Bulkhead, BulkheadConfig, ConfigError};
 
 use crate::harness::Harness;
@@ -13,68 +14,82 @@ use crate::harness::Harness;
 const SECOND: Duration = Duration::from_secs(1);
 
 on_every_runtime![
-    a_passed_check_starts_half_open_early,
-    a_failed_check_prolongs_nothing,
-    a_check_that_hangs_or_panics_has_failed,
-    it_checks_only_while_open_and_ends_with_the_bulkhead,
-    a_check_from_before_a_reopening_says_nothing_about_it,
-    a_check_needs_an_interval_and_a_circuit,
+    passed_check_starts_half_open_early,
+    failed_check_does_not_extend_the_isolation,
+    hanging_or_panicking_check_has_failed,
+    checks_run_only_while_open_and_end_with_the_bulkhead,
+    check_started_before_a_reopening_is_discarded,
+    stopped_check_is_cancelled_and_does_not_run_again,
+    dropped_handle_detaches_the_check,
+    second_check_replaces_the_first,
+    added_checks_run_beside_the_others,
+    check_requires_an_interval_and_a_circuit,
 ];
 
 fn config() -> BulkheadConfig {
     BulkheadConfig::new("ledger").failure_threshold(1)
 }
 
-/// A check that says how often it was made and passes when it is told to.
+/// A check that counts its runs, and passes when `passes` is set.
 #[derive(Clone, Default)]
 struct Check {
-    made: Arc<AtomicUsize>,
+    runs: Arc<AtomicUsize>,
     passes: Arc<AtomicBool>,
 }
 
 impl Check {
-    fn start(&self, bulkhead: &Bulkhead, interval: Duration) {
-        let check = self.clone();
+    fn start(&self, bulkhead: &Bulkhead, interval: Duration) -> HealthCheck {
+        bulkhead.health_check(interval, self.function()).unwrap()
+    }
+
+    fn add(&self, bulkhead: &Bulkhead, interval: Duration) -> HealthCheck {
         bulkhead
-            .health_check(interval, move || {
-                let check = check.clone();
-                async move {
-                    check.made.fetch_add(1, Ordering::SeqCst);
-                    if check.passes.load(Ordering::SeqCst) {
-                        Ok(())
-                    } else {
-                        Err("still down")
-                    }
+            .add_health_check(interval, self.function())
+            .unwrap()
+    }
+
+    fn function(
+        &self,
+    ) -> impl Fn() -> BoxFuture<'static, Result<(), &'static str>> + Send + Sync + 'static {
+        let check = self.clone();
+        move || {
+            let check = check.clone();
+            Box::pin(async move {
+                check.runs.fetch_add(1, Ordering::SeqCst);
+                if check.passes.load(Ordering::SeqCst) {
+                    Ok(())
+                } else {
+                    Err("still down")
                 }
             })
-            .unwrap();
+        }
     }
 
-    fn made(&self) -> usize {
-        self.made.load(Ordering::SeqCst)
+    fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
     }
 }
 
-/// Lets the interval pass once the task counts it, until the check has been made so often.
-async fn until_made(t: &Harness, check: &Check, interval: Duration, times: usize) {
-    while check.made() < times {
-        let before = check.made();
+/// Advances the clock by intervals, until the check has run the given number of times.
+async fn until_runs(t: &Harness, check: &Check, interval: Duration, times: usize) {
+    while check.runs() < times {
+        let before = check.runs();
         t.until(|| t.timers().0 == 1).await;
         t.advance(interval).await;
-        t.until(|| check.made() > before).await;
+        t.until(|| check.runs() > before).await;
     }
 }
 
-async fn a_passed_check_starts_half_open_early(t: Harness) {
+async fn passed_check_starts_half_open_early(t: Harness) {
     let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
     let mut events = bulkhead.events();
     let check = Check::default();
     check.start(&bulkhead, 5 * SECOND);
     t.fail(&bulkhead, 1).await;
-    until_made(&t, &check, 5 * SECOND, 2).await;
+    until_runs(&t, &check, 5 * SECOND, 2).await;
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     check.passes.store(true, Ordering::SeqCst);
-    until_made(&t, &check, 5 * SECOND, 3).await;
+    until_runs(&t, &check, 5 * SECOND, 3).await;
     t.until(|| bulkhead.state() == BulkheadState::Degraded)
         .await;
     let _opened = events.next().await;
@@ -86,12 +101,12 @@ async fn a_passed_check_starts_half_open_early(t: Harness) {
     assert_eq!(bulkhead.state(), BulkheadState::Healthy);
 }
 
-async fn a_failed_check_prolongs_nothing(t: Harness) {
+async fn failed_check_does_not_extend_the_isolation(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let check = Check::default();
     check.start(&bulkhead, 20 * SECOND);
     t.fail(&bulkhead, 1).await;
-    until_made(&t, &check, 20 * SECOND, 1).await;
+    until_runs(&t, &check, 20 * SECOND, 1).await;
     assert_eq!(
         bulkhead.circuit_breaker().unwrap().snapshot().retry_after,
         Some(10 * SECOND)
@@ -100,13 +115,16 @@ async fn a_failed_check_prolongs_nothing(t: Harness) {
     assert_eq!(bulkhead.state(), BulkheadState::Degraded);
 }
 
-async fn a_check_that_hangs_or_panics_has_failed(t: Harness) {
+async fn hanging_or_panicking_check_has_failed(t: Harness) {
     let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
     let check = Check::default();
     let inside = check.clone();
     let checking = move || {
-        let number = inside.made.fetch_add(1, Ordering::SeqCst);
-        assert!(number != 0, "no check at all");
+        let number = inside.runs.fetch_add(1, Ordering::SeqCst);
+        assert!(
+            number != 0,
+            "the first check panics before it returns a future"
+        );
         async move {
             match number {
                 1 => panic!("a bug in the check"),
@@ -117,18 +135,18 @@ async fn a_check_that_hangs_or_panics_has_failed(t: Harness) {
     };
     bulkhead.health_check(SECOND, checking).unwrap();
     t.fail(&bulkhead, 1).await;
-    until_made(&t, &check, SECOND, 3).await;
-    // The third one hangs, and is given one interval.
+    until_runs(&t, &check, SECOND, 3).await;
+    // The third check hangs, until one interval has elapsed.
     t.until(|| t.timers().0 == 1).await;
     let timers = t.timers().1;
     t.advance(SECOND).await;
     t.until(|| t.timers().1 > timers).await;
-    until_made(&t, &check, SECOND, 4).await;
+    until_runs(&t, &check, SECOND, 4).await;
     t.until(|| bulkhead.state() == BulkheadState::Degraded)
         .await;
 }
 
-async fn it_checks_only_while_open_and_ends_with_the_bulkhead(t: Harness) {
+async fn checks_run_only_while_open_and_end_with_the_bulkhead(t: Harness) {
     let check = Check {
         passes: Arc::new(AtomicBool::new(true)),
         ..Check::default()
@@ -136,35 +154,34 @@ async fn it_checks_only_while_open_and_ends_with_the_bulkhead(t: Harness) {
     let bulkhead = t.bulkhead(config());
     check.start(&bulkhead, SECOND);
     t.advance(100 * SECOND).await;
-    assert_eq!((check.made(), t.timers()), (0, (0, 0)));
+    assert_eq!((check.runs(), t.timers()), (0, (0, 0)));
     t.fail(&bulkhead, 1).await;
-    until_made(&t, &check, SECOND, 1).await;
+    until_runs(&t, &check, SECOND, 1).await;
     t.until(|| bulkhead.state() == BulkheadState::Degraded && t.timers().0 == 0)
         .await;
     t.advance(100 * SECOND).await;
-    // Half-open, and later open again without a look: nothing to check.
+    // The circuit opens again from half-open, and the checks resume.
     t.fail(&bulkhead, 1).await;
-    until_made(&t, &check, SECOND, 2).await;
-    // The check, and what it holds, go with the bulkhead: shut down,
+    until_runs(&t, &check, SECOND, 2).await;
+    // The task and the check are dropped when the bulkhead is shut down,
     bulkhead.shutdown();
-    t.until(|| Arc::strong_count(&check.made) == 1).await;
-    // or dropped, here one that is not among the stage's, which live on.
-    let dropped = Bulkhead::with_runtime(config(), t.runtime()).unwrap();
+    t.until(|| Arc::strong_count(&check.runs) == 1).await;
+    // or dropped. The bulkheads of the stage live longer, so this one is created without it.
+    let dropped = Bulkhead::new(config(), t.runtime()).unwrap();
     check.start(&dropped, SECOND);
     drop(dropped);
-    t.until(|| Arc::strong_count(&check.made) == 1).await;
-    assert_eq!(check.made(), 2);
+    t.until(|| Arc::strong_count(&check.runs) == 1).await;
+    assert_eq!(check.runs(), 2);
 }
 
-/// The dependency was back for a moment: the check that saw it then is older than the probe that
-/// failed since.
-async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Harness) {
+/// The dependency recovers only for a moment: the check starts before the probe that fails.
+async fn check_started_before_a_reopening_is_discarded(t: Harness) {
     let bulkhead = t.bulkhead(config().isolation_duration(15 * SECOND));
     let check = Check::default();
-    let (made, (end, ended)) = (check.clone(), tokio::sync::oneshot::channel::<()>());
+    let (counter, (end, ended)) = (check.clone(), tokio::sync::oneshot::channel::<()>());
     let ended = Arc::new(std::sync::Mutex::new(Some(ended)));
     let checking = move || {
-        made.made.fetch_add(1, Ordering::SeqCst);
+        counter.runs.fetch_add(1, Ordering::SeqCst);
         let ended = ended.lock().unwrap().take();
         async move {
             match ended {
@@ -175,16 +192,16 @@ async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Harness) {
     };
     bulkhead.health_check(10 * SECOND, checking).unwrap();
     t.fail(&bulkhead, 1).await;
-    until_made(&t, &check, 10 * SECOND, 1).await;
+    until_runs(&t, &check, 10 * SECOND, 1).await;
     t.until(|| t.timers().0 == 1).await;
     t.advance(5 * SECOND).await;
     assert_eq!(bulkhead.state(), BulkheadState::Degraded);
     t.fail(&bulkhead, 1).await;
     let timers = t.timers().1;
     end.send(()).unwrap();
-    // It counts the next interval.
+    // The task waits for the next interval.
     t.until(|| t.timers().1 > timers).await;
-    until_made(&t, &check, 10 * SECOND, 2).await;
+    until_runs(&t, &check, 10 * SECOND, 2).await;
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     assert_eq!(
         bulkhead.circuit_breaker().unwrap().snapshot().retry_after,
@@ -192,7 +209,101 @@ async fn a_check_from_before_a_reopening_says_nothing_about_it(t: Harness) {
     );
 }
 
-async fn a_check_needs_an_interval_and_a_circuit(t: Harness) {
+async fn stopped_check_is_cancelled_and_does_not_run_again(t: Harness) {
+    let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
+    let (runs, alive) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
+    let (counter, held) = (Arc::clone(&runs), Arc::clone(&alive));
+    let hanging = move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let held = Arc::clone(&held);
+        async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok::<_, ()>(())
+        }
+    };
+    let handle = bulkhead.health_check(5 * SECOND, hanging).unwrap();
+    assert!(!handle.is_stopped());
+    t.fail(&bulkhead, 1).await;
+    t.until(|| t.timers().0 == 1).await;
+    t.advance(5 * SECOND).await;
+    t.until(|| runs.load(Ordering::SeqCst) == 1).await;
+    handle.clone().stop();
+    assert!(handle.is_stopped());
+    // The task drops the check and the future in progress, without another timer.
+    t.until(|| Arc::strong_count(&alive) == 1).await;
+    t.until(|| t.timers().0 == 0).await;
+    t.advance(100 * SECOND).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    handle.stop();
+    // A stopped check can be replaced by another one.
+    let check = Check::default();
+    check.passes.store(true, Ordering::SeqCst);
+    check.start(&bulkhead, SECOND);
+    until_runs(&t, &check, SECOND, 1).await;
+    t.until(|| bulkhead.state() == BulkheadState::Degraded)
+        .await;
+}
+
+async fn dropped_handle_detaches_the_check(t: Harness) {
+    let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
+    let check = Check::default();
+    drop(check.start(&bulkhead, 5 * SECOND));
+    t.fail(&bulkhead, 1).await;
+    until_runs(&t, &check, 5 * SECOND, 2).await;
+    // A handle that is kept reports the end of the bulkhead.
+    let added = Check::default().add(&bulkhead, SECOND);
+    bulkhead.shutdown();
+    t.until(|| added.is_stopped()).await;
+    t.until(|| Arc::strong_count(&check.runs) == 1).await;
+}
+
+async fn second_check_replaces_the_first(t: Harness) {
+    let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
+    let (first, second) = (Check::default(), Check::default());
+    let replaced = first.start(&bulkhead, 5 * SECOND);
+    t.fail(&bulkhead, 1).await;
+    until_runs(&t, &first, 5 * SECOND, 1).await;
+    // An error leaves the first check running.
+    let check = || async { Ok::<_, ()>(()) };
+    bulkhead.health_check(Duration::ZERO, check).unwrap_err();
+    assert!(!replaced.is_stopped());
+    let current = second.start(&bulkhead, 5 * SECOND);
+    assert!(replaced.is_stopped() && !current.is_stopped());
+    t.until(|| Arc::strong_count(&first.runs) == 1).await;
+    until_runs(&t, &second, 5 * SECOND, 2).await;
+    assert_eq!((first.runs(), second.runs()), (1, 2));
+    // Stopping the first one again does not affect the second.
+    replaced.stop();
+    until_runs(&t, &second, 5 * SECOND, 3).await;
+}
+
+async fn added_checks_run_beside_the_others(t: Harness) {
+    let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
+    let [first, second, added] = [(); 3].map(|()| Check::default());
+    let handle = added.add(&bulkhead, 5 * SECOND);
+    first.start(&bulkhead, 5 * SECOND);
+    second.start(&bulkhead, 5 * SECOND);
+    assert!(!handle.is_stopped());
+    t.until(|| Arc::strong_count(&first.runs) == 1).await;
+    t.fail(&bulkhead, 1).await;
+    for run in 1..=2 {
+        t.until(|| t.timers().0 == 2).await;
+        t.advance(5 * SECOND).await;
+        t.until(|| (second.runs(), added.runs()) == (run, run))
+            .await;
+    }
+    // Either of them detects the recovery.
+    added.passes.store(true, Ordering::SeqCst);
+    t.until(|| t.timers().0 == 2).await;
+    t.advance(5 * SECOND).await;
+    t.until(|| bulkhead.state() == BulkheadState::Degraded)
+        .await;
+    assert_eq!(first.runs(), 0);
+}
+
+async fn check_requires_an_interval_and_a_circuit(t: Harness) {
     let check = || async { Ok::<_, ()>(()) };
     let zero = t
         .bulkhead(config())
@@ -212,10 +323,10 @@ async fn a_check_needs_an_interval_and_a_circuit(t: Harness) {
         .bulkhead(config().circuit_breaker_enabled(false))
         .health_check(SECOND, check)
         .unwrap_err();
-    // It is the configuration that lacks something, not the runtime.
-    let told = "`health_check` needs a circuit breaker: `circuit_breaker_enabled` is false";
-    assert_eq!(without.to_string(), told);
-    // One that never comes due is nobody's concern.
+    // The configuration lacks something, not the runtime.
+    let expected = "`health_check` needs a circuit breaker: `circuit_breaker_enabled` is false";
+    assert_eq!(without.to_string(), expected);
+    // An interval that never elapses is accepted.
     let never = t.bulkhead(config());
     never.health_check(Duration::MAX, check).unwrap();
     t.fail(&never, 1).await;

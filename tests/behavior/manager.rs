@@ -1,4 +1,4 @@
-//! The registry: one name, one bulkhead.
+//! The registry of bulkheads by name.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::harness::{Harness, now_or_never, poll_once};
 use crate::operations::{Answer, work};
 
 on_every_runtime![
-    a_manager_begins_empty,
-    a_name_is_taken_once,
-    a_bulkhead_is_found_by_its_name,
-    get_or_create_finds_makes_or_objects,
-    one_of_many_creators_wins,
-    a_call_by_name_goes_through_that_bulkhead,
-    all_statistics_and_all_conditions,
-    a_slow_bulkhead_does_not_slow_another,
-    a_removed_bulkhead_is_forgotten,
-    a_manager_shuts_all_down_and_waits_for_all,
+    new_manager_is_empty,
+    duplicate_name_is_rejected,
+    get_bulkhead_returns_the_same_bulkhead,
+    get_or_create_finds_creates_or_reports_a_conflict,
+    one_of_many_concurrent_creators_wins,
+    call_by_name_uses_that_bulkhead,
+    stats_and_states_are_ordered_by_name,
+    slow_bulkhead_does_not_delay_another,
+    removed_bulkhead_frees_its_name,
+    shutdown_and_drained_cover_all_bulkheads,
 ];
 
 fn config(name: &str) -> BulkheadConfig {
@@ -30,7 +30,7 @@ fn manager(t: &Harness) -> BulkheadManager {
     BulkheadManager::new(t.runtime())
 }
 
-async fn a_manager_begins_empty(t: Harness) {
+async fn new_manager_is_empty(t: Harness) {
     let manager = manager(&t);
     assert!(
         manager.is_empty() && manager.all_stats().is_empty() && manager.health_status().is_empty()
@@ -41,10 +41,10 @@ async fn a_manager_begins_empty(t: Harness) {
     manager.drained().await;
 }
 
-async fn a_name_is_taken_once(t: Harness) {
+async fn duplicate_name_is_rejected(t: Harness) {
     let manager = manager(&t);
-    let made = manager.create_bulkhead(config("database")).unwrap();
-    assert_eq!((made.name().as_str(), manager.len()), ("database", 1));
+    let created = manager.create_bulkhead(config("database")).unwrap();
+    assert_eq!((created.name().as_str(), manager.len()), ("database", 1));
     let again = manager.create_bulkhead(config("database")).unwrap_err();
     assert!(
         matches!(&again, ManagerError::AlreadyExists { name } if name == "database"),
@@ -67,21 +67,21 @@ async fn a_name_is_taken_once(t: Harness) {
     assert!(manager.get_bulkhead("cache").is_none());
 }
 
-async fn a_bulkhead_is_found_by_its_name(t: Harness) {
+async fn get_bulkhead_returns_the_same_bulkhead(t: Harness) {
     let manager = manager(&t);
-    let made = manager.create_bulkhead(config("database")).unwrap();
+    let created = manager.create_bulkhead(config("database")).unwrap();
     let found = manager.clone().get_bulkhead("database").unwrap();
-    let permit = made.try_acquire().unwrap();
-    // The same one, not one like it.
+    let permit = created.try_acquire().unwrap();
+    // The same bulkhead, not a copy.
     assert_eq!(found.stats().permits_in_use, 1);
     assert!(manager.get_bulkhead("Database").is_none());
     drop(permit);
 }
 
-async fn get_or_create_finds_makes_or_objects(t: Harness) {
+async fn get_or_create_finds_creates_or_reports_a_conflict(t: Harness) {
     let manager = manager(&t);
-    let made = manager.get_or_create_bulkhead(config("database")).unwrap();
-    let permit = made.try_acquire().unwrap();
+    let created = manager.get_or_create_bulkhead(config("database")).unwrap();
+    let permit = created.try_acquire().unwrap();
     let found = manager.get_or_create_bulkhead(config("database")).unwrap();
     assert_eq!((found.stats().permits_in_use, manager.len()), (1, 1));
     drop(permit);
@@ -102,8 +102,9 @@ async fn get_or_create_finds_makes_or_objects(t: Harness) {
             "{conflict:?}"
         );
     }
-    // What is in force counts, not what it was made with.
-    made.reconfigure(config("database").max_concurrent_calls(2))
+    // The current configuration counts, not the one at the creation.
+    created
+        .reconfigure(config("database").max_concurrent_calls(2))
         .unwrap();
     assert!(
         manager
@@ -113,7 +114,7 @@ async fn get_or_create_finds_makes_or_objects(t: Harness) {
     assert!(manager.get_or_create_bulkhead(config("database")).is_err());
 }
 
-async fn one_of_many_creators_wins(t: Harness) {
+async fn one_of_many_concurrent_creators_wins(t: Harness) {
     let manager = manager(&t);
     let creators: Vec<_> = (0..16)
         .map(|_| {
@@ -121,14 +122,14 @@ async fn one_of_many_creators_wins(t: Harness) {
             t.spawn(async move { manager.create_bulkhead(config("database")).is_ok() })
         })
         .collect();
-    let mut made = 0;
+    let mut successes = 0;
     for creator in creators {
-        made += usize::from(creator.await);
+        successes += usize::from(creator.await);
     }
-    assert_eq!((made, manager.len()), (1, 1));
+    assert_eq!((successes, manager.len()), (1, 1));
 }
 
-async fn a_call_by_name_goes_through_that_bulkhead(t: Harness) {
+async fn call_by_name_uses_that_bulkhead(t: Harness) {
     let manager = manager(&t);
     let database = manager.create_bulkhead(config("database")).unwrap();
     assert_eq!(
@@ -158,7 +159,7 @@ async fn a_call_by_name_goes_through_that_bulkhead(t: Harness) {
     assert_eq!(missing.to_string(), r#"no bulkhead is named "cache""#);
 }
 
-async fn all_statistics_and_all_conditions(t: Harness) {
+async fn stats_and_states_are_ordered_by_name(t: Harness) {
     let manager = manager(&t);
     for name in ["queue", "cache", "database"] {
         manager
@@ -197,7 +198,7 @@ async fn all_statistics_and_all_conditions(t: Harness) {
     );
 }
 
-async fn a_slow_bulkhead_does_not_slow_another(t: Harness) {
+async fn slow_bulkhead_does_not_delay_another(t: Harness) {
     let manager = manager(&t);
     let slow = manager.create_bulkhead(config("slow")).unwrap();
     manager.create_bulkhead(config("fast")).unwrap();
@@ -214,13 +215,13 @@ async fn a_slow_bulkhead_does_not_slow_another(t: Harness) {
 }
 
 /// Hazard H82, H84.
-async fn a_removed_bulkhead_is_forgotten(t: Harness) {
+async fn removed_bulkhead_frees_its_name(t: Harness) {
     let manager = manager(&t);
     let first = manager.create_bulkhead(config("database")).unwrap();
     let permit = first.try_acquire().unwrap();
     let removed = manager.remove_bulkhead("database").unwrap();
     assert!(manager.is_empty() && manager.all_stats().is_empty());
-    // Who holds it goes on; the name is free for another.
+    // Its clones continue to work, and the name is free.
     permit.succeed();
     t.succeed(&removed, 1).await;
     let second = manager.create_bulkhead(config("database")).unwrap();
@@ -237,17 +238,17 @@ async fn a_removed_bulkhead_is_forgotten(t: Harness) {
     assert_eq!(manager.len(), 1);
 }
 
-async fn a_manager_shuts_all_down_and_waits_for_all(t: Harness) {
+async fn shutdown_and_drained_cover_all_bulkheads(t: Harness) {
     let manager = manager(&t);
     let database = manager.create_bulkhead(config("database")).unwrap();
     manager.create_bulkhead(config("cache")).unwrap();
     let (control, running) = t.running(&database).await;
     manager.shutdown();
     for name in ["database", "cache"] {
-        let refused = manager
+        let rejected = manager
             .execute_in_bulkhead(name, async { Answer::Ok(1) })
             .await;
-        assert!(matches!(refused, Err(BulkheadError::Shutdown { .. })));
+        assert!(matches!(rejected, Err(BulkheadError::Shutdown { .. })));
     }
     let mut drained = Box::pin(manager.drained());
     assert!(poll_once(drained.as_mut()).is_pending());

@@ -1,4 +1,4 @@
-//! The end of a bulkhead.
+//! Shutdown and drain of a bulkhead.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::harness::{Harness, now_or_never, poll_once};
 use crate::operations::{Answer, blocking_work};
 
 on_every_runtime![
-    what_waits_at_the_shutdown_never_runs,
-    running_calls_go_on_and_are_waited_for,
-    shutting_down_twice_is_shutting_down_once,
-    blocking_work_is_waited_for,
-    a_bulkhead_at_rest_is_drained_at_once,
-    drained_may_be_asked_by_many_and_given_up,
-    a_bulkhead_can_be_changed_but_not_revived,
-    shutdown_during_a_shrink,
-    dropping_the_last_handle_ends_the_events,
+    queued_calls_are_rejected_at_shutdown,
+    running_calls_continue_and_are_drained,
+    second_shutdown_has_no_effect,
+    drained_waits_for_blocking_work,
+    idle_bulkhead_is_drained_immediately,
+    drained_supports_many_waiters_and_cancellation,
+    reconfigure_after_shutdown_does_not_reopen,
+    shutdown_while_shrinking,
+    events_end_when_the_last_clone_is_dropped,
 ];
 
 fn config() -> BulkheadConfig {
@@ -25,7 +25,7 @@ fn config() -> BulkheadConfig {
 }
 
 /// Hazard P15.
-async fn what_waits_at_the_shutdown_never_runs(t: Harness) {
+async fn queued_calls_are_rejected_at_shutdown(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let (control, running) = t.running(&bulkhead).await;
     let mut queued = Vec::new();
@@ -34,10 +34,10 @@ async fn what_waits_at_the_shutdown_never_runs(t: Harness) {
     }
     bulkhead.shutdown();
     for (never, call) in queued {
-        let refused = call.await.unwrap_err();
-        assert!(matches!(&refused, BulkheadError::Shutdown { bulkhead } if bulkhead == "jobs"));
-        assert!(refused.is_rejection() && !never.has_started());
-        assert_eq!(refused.to_string(), r#"bulkhead "jobs" is shut down"#);
+        let rejected = call.await.unwrap_err();
+        assert!(matches!(&rejected, BulkheadError::Shutdown { bulkhead } if bulkhead == "jobs"));
+        assert!(rejected.is_rejection() && !never.has_started());
+        assert_eq!(rejected.to_string(), r#"bulkhead "jobs" is shut down"#);
     }
     assert_eq!(
         (bulkhead.state(), bulkhead.is_healthy()),
@@ -51,7 +51,7 @@ async fn what_waits_at_the_shutdown_never_runs(t: Harness) {
     );
 }
 
-async fn running_calls_go_on_and_are_waited_for(t: Harness) {
+async fn running_calls_continue_and_are_drained(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(3));
     let (a, first) = t.running(&bulkhead).await;
     let (_never, second) = t.running(&bulkhead).await;
@@ -65,16 +65,16 @@ async fn running_calls_go_on_and_are_waited_for(t: Harness) {
     second.cancel().await;
     assert!(poll_once(drained.as_mut()).is_pending());
     assert_eq!(bulkhead.stats().permits_in_use, 1);
-    let waits = t.spawn({
+    let waiter = t.spawn({
         let bulkhead = bulkhead.clone();
         async move { bulkhead.drained().await }
     });
     permit.fail();
-    waits.await;
+    waiter.await;
     now_or_never(drained);
 }
 
-async fn shutting_down_twice_is_shutting_down_once(t: Harness) {
+async fn second_shutdown_has_no_effect(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(4));
     let permit = bulkhead.try_acquire().unwrap();
     bulkhead.shutdown();
@@ -90,7 +90,7 @@ async fn shutting_down_twice_is_shutting_down_once(t: Harness) {
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
-async fn blocking_work_is_waited_for(t: Harness) {
+async fn drained_waits_for_blocking_work(t: Harness) {
     let bulkhead = t.bulkhead(config().run_timeout(Duration::from_secs(1)));
     let (control, operation) = blocking_work();
     let mut call = Box::pin(bulkhead.execute_blocking(operation));
@@ -102,13 +102,13 @@ async fn blocking_work_is_waited_for(t: Harness) {
     let mut drained = Box::pin(bulkhead.drained());
     assert!(
         poll_once(drained.as_mut()).is_pending(),
-        "the closure runs on"
+        "the closure is still running"
     );
     control.succeed();
     drained.await;
 }
 
-async fn a_bulkhead_at_rest_is_drained_at_once(t: Harness) {
+async fn idle_bulkhead_is_drained_immediately(t: Harness) {
     let bulkhead = t.bulkhead(config());
     t.succeed(&bulkhead, 1).await;
     assert!(
@@ -119,28 +119,28 @@ async fn a_bulkhead_at_rest_is_drained_at_once(t: Harness) {
     now_or_never(bulkhead.drained());
 }
 
-async fn drained_may_be_asked_by_many_and_given_up(t: Harness) {
+async fn drained_supports_many_waiters_and_cancellation(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let (control, running) = t.running(&bulkhead).await;
     bulkhead.shutdown();
-    let waiting: Vec<_> = (0..10)
+    let waiters: Vec<_> = (0..10)
         .map(|_| {
             let bulkhead = bulkhead.clone();
             t.spawn(async move { bulkhead.drained().await })
         })
         .collect();
     for _ in 0..10 {
-        let mut given_up = Box::pin(bulkhead.drained());
-        assert!(poll_once(given_up.as_mut()).is_pending());
+        let mut cancelled = Box::pin(bulkhead.drained());
+        assert!(poll_once(cancelled.as_mut()).is_pending());
     }
     control.succeed();
     running.await.unwrap();
-    for one in waiting {
-        one.await;
+    for waiter in waiters {
+        waiter.await;
     }
 }
 
-async fn a_bulkhead_can_be_changed_but_not_revived(t: Harness) {
+async fn reconfigure_after_shutdown_does_not_reopen(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let permit = bulkhead.try_acquire().unwrap();
     bulkhead.shutdown();
@@ -156,11 +156,11 @@ async fn a_bulkhead_can_be_changed_but_not_revived(t: Harness) {
     assert_eq!(bulkhead.stats().permits_in_use, 1);
     permit.succeed();
     now_or_never(bulkhead.drained());
-    let refused = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
-    assert!(matches!(refused, Err(BulkheadError::Shutdown { .. })));
+    let rejected = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
+    assert!(matches!(rejected, Err(BulkheadError::Shutdown { .. })));
 }
 
-async fn shutdown_during_a_shrink(t: Harness) {
+async fn shutdown_while_shrinking(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(5));
     let mut held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     bulkhead
@@ -175,8 +175,8 @@ async fn shutdown_during_a_shrink(t: Harness) {
     now_or_never(bulkhead.drained());
 }
 
-async fn dropping_the_last_handle_ends_the_events(t: Harness) {
-    let bulkhead = Bulkhead::with_runtime(config(), t.runtime()).unwrap();
+async fn events_end_when_the_last_clone_is_dropped(t: Harness) {
+    let bulkhead = Bulkhead::new(config(), t.runtime()).unwrap();
     let mut events = bulkhead.events();
     bulkhead.circuit_breaker().unwrap().open();
     let listener = t.spawn(async move {

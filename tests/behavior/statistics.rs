@@ -1,4 +1,4 @@
-//! What is counted, and that it adds up.
+//! The counters of a bulkhead, and their invariant.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::harness::Harness;
 use crate::operations::Answer;
 
 on_every_runtime![
-    a_fresh_bulkhead_has_counted_nothing,
+    new_bulkhead_has_zero_counts,
     every_end_is_counted_once,
-    active_calls_and_waiting_ones_are_seen,
-    a_reset_begins_at_zero_and_keeps_what_runs,
-    the_high_water_mark_stays_until_the_reset,
-    every_reading_adds_up_while_calls_come_and_go,
-    limits_and_condition_are_in_the_reading,
+    active_and_waiting_calls_are_counted,
+    reset_starts_at_zero_and_keeps_running_calls,
+    peak_waiting_is_kept_until_the_reset,
+    every_reading_adds_up_under_concurrent_calls,
+    reading_contains_limits_and_circuit_state,
 ];
 
 fn config() -> BulkheadConfig {
@@ -24,15 +24,15 @@ fn config() -> BulkheadConfig {
 }
 
 #[track_caller]
-fn adds_up(bulkhead: &Bulkhead) -> BulkheadStats {
+fn checked_stats(bulkhead: &Bulkhead) -> BulkheadStats {
     let stats = bulkhead.stats();
     let sum = stats.successful + stats.failed + stats.ignored + stats.cancelled + stats.active;
     assert_eq!(stats.started, sum, "{stats:?}");
     stats
 }
 
-async fn a_fresh_bulkhead_has_counted_nothing(t: Harness) {
-    let stats = adds_up(&t.bulkhead(config()));
+async fn new_bulkhead_has_zero_counts(t: Harness) {
+    let stats = checked_stats(&t.bulkhead(config()));
     assert_eq!(
         (
             stats.started,
@@ -65,18 +65,18 @@ async fn every_end_is_counted_once(t: Harness) {
     let (_never, late) = t.running(&bulkhead).await;
     t.advance(Duration::from_secs(1)).await;
     assert!(late.await.is_err());
-    let stats = adds_up(&bulkhead);
+    let stats = checked_stats(&bulkhead);
     assert_eq!((stats.started, stats.successful, stats.failed), (8, 3, 3));
     assert_eq!((stats.ignored, stats.cancelled, stats.active), (1, 1, 0));
     assert_eq!(stats.timed_out_running, 1);
 }
 
-async fn active_calls_and_waiting_ones_are_seen(t: Harness) {
+async fn active_and_waiting_calls_are_counted(t: Harness) {
     let bulkhead = t.bulkhead(config());
     let (a, first) = t.running(&bulkhead).await;
     let (b, second) = t.running(&bulkhead).await;
     let (c, third) = t.waiting(&bulkhead).await;
-    let stats = adds_up(&bulkhead);
+    let stats = checked_stats(&bulkhead);
     assert_eq!(
         (
             stats.started,
@@ -92,7 +92,7 @@ async fn active_calls_and_waiting_ones_are_seen(t: Harness) {
     for call in [first, second, third] {
         assert_eq!(call.await, Ok(1));
     }
-    let stats = adds_up(&bulkhead);
+    let stats = checked_stats(&bulkhead);
     assert_eq!(
         (
             stats.started,
@@ -104,7 +104,7 @@ async fn active_calls_and_waiting_ones_are_seen(t: Harness) {
     );
 }
 
-async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Harness) {
+async fn reset_starts_at_zero_and_keeps_running_calls(t: Harness) {
     let bulkhead = t.bulkhead(config().max_queue_size(0));
     t.succeed(&bulkhead, 5).await;
     t.fail(&bulkhead, 1).await;
@@ -114,7 +114,7 @@ async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Harness) {
     bulkhead.circuit_breaker().unwrap().force_open();
     assert!(bulkhead.try_acquire().is_err());
     bulkhead.reset_stats();
-    let stats = adds_up(&bulkhead);
+    let stats = checked_stats(&bulkhead);
     assert_eq!(
         (stats.started, stats.active, stats.successful, stats.failed),
         (2, 2, 0, 0)
@@ -123,16 +123,16 @@ async fn a_reset_begins_at_zero_and_keeps_what_runs(t: Harness) {
     control.succeed();
     running.await.unwrap();
     held.fail();
-    let stats = adds_up(&bulkhead);
+    let stats = checked_stats(&bulkhead);
     assert_eq!(
         (stats.started, stats.active, stats.successful, stats.failed),
         (2, 0, 1, 1)
     );
-    // The circuit is another matter.
+    // A reset does not affect the circuit.
     assert_eq!(stats.circuit, Some(CircuitState::ForcedOpen));
 }
 
-async fn the_high_water_mark_stays_until_the_reset(t: Harness) {
+async fn peak_waiting_is_kept_until_the_reset(t: Harness) {
     let bulkhead = t.bulkhead(config().max_concurrent_calls(1));
     let (control, running) = t.running(&bulkhead).await;
     let (_never, a) = t.waiting(&bulkhead).await;
@@ -153,7 +153,7 @@ async fn the_high_water_mark_stays_until_the_reset(t: Harness) {
     );
 }
 
-async fn every_reading_adds_up_while_calls_come_and_go(t: Harness) {
+async fn every_reading_adds_up_under_concurrent_calls(t: Harness) {
     let bulkhead = t.bulkhead(config().max_queue_size(1000).circuit_breaker_enabled(false));
     let callers: Vec<_> = (0..4_u32)
         .map(|caller| {
@@ -175,7 +175,7 @@ async fn every_reading_adds_up_while_calls_come_and_go(t: Harness) {
         .collect();
     let mut readings = 0;
     while !callers.iter().all(crate::harness::Task::is_finished) {
-        adds_up(&bulkhead);
+        checked_stats(&bulkhead);
         readings += 1;
         if readings % 64 == 0 {
             bulkhead.reset_stats();
@@ -185,10 +185,10 @@ async fn every_reading_adds_up_while_calls_come_and_go(t: Harness) {
     for caller in callers {
         caller.await;
     }
-    assert_eq!(adds_up(&bulkhead).active, 0);
+    assert_eq!(checked_stats(&bulkhead).active, 0);
 }
 
-async fn limits_and_condition_are_in_the_reading(t: Harness) {
+async fn reading_contains_limits_and_circuit_state(t: Harness) {
     let stats = t.bulkhead(config().max_queue_size(7)).stats();
     assert_eq!((stats.max_concurrent_calls, stats.max_queue_size), (2, 7));
     assert_eq!(

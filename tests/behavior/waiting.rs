@@ -218,7 +218,7 @@ async fn waiters_are_rejected_when_the_circuit_opens(t: Harness) {
         assert!(!never.has_started());
     }
     let stats = bulkhead.stats();
-    assert_eq!((stats.started, stats.rejected.circuit_open), (1, 49));
+    assert_eq!((stats.started, stats.rejected.circuit.open), (1, 49));
 }
 
 /// The waiters are rejected while the permit is still held: this needs no release.
@@ -242,7 +242,7 @@ async fn waiters_are_rejected_when_the_circuit_is_forced_open(t: Harness) {
     control.succeed();
     // The running call is not affected.
     assert_eq!(running.await, Ok(1));
-    assert_eq!(bulkhead.stats().rejected.forced_open, 1);
+    assert_eq!(bulkhead.stats().rejected.circuit.forced_open, 1);
 }
 
 async fn calls_wait_again_after_a_reset(t: Harness) {

@@ -289,7 +289,7 @@ impl Model {
         assert_eq!(seen, expected);
         let rejected = &stats.rejected;
         let seen = (
-            rejected.circuit_open + rejected.forced_open,
+            rejected.circuit.open + rejected.circuit.forced_open,
             rejected.full,
             rejected.timed_out_in_queue,
         );

@@ -1,4 +1,4 @@
-//! Calls through a bulkhead.
+//! The methods of a bulkhead that run calls.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,23 +10,30 @@ use crate::call::execute_blocking::ExecuteBlocking;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::permit::{Acquire, Permit};
-use crate::call::{Call, Classified};
+use crate::call::{Call, Classified, ClassifiedBy};
 use crate::error::BulkheadError;
 
 impl Bulkhead {
-    /// Runs a future under the bulkhead's protection.
+    /// Runs a future through the bulkhead.
     ///
-    /// The operation is polled in the caller's task; it need not be `Send`, and it may borrow.
-    /// `Err` of the operation, a panic in it and a timeout while it runs count as failures of the
-    /// dependency; see [`classified`](Self::classified) to decide otherwise.
+    /// The operation is polled in the caller's task: it need not be `Send`, and it may borrow. It
+    /// is not polled before the call is admitted. An `Err`, a panic and a timeout while running
+    /// count as failures of the dependency. To classify results differently, use
+    /// [`classified`](Self::classified) or [`call`](Self::call).
     ///
     /// # Errors
     ///
-    /// [`BulkheadError::Operation`] is the operation's own; all others are the bulkhead's.
+    /// [`BulkheadError::Operation`] contains the error of the operation. All other variants are
+    /// errors of the bulkhead.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the operation is counted and then continues in the caller.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point gives back all it holds. See [`Execute`].
+    /// The future can be dropped at any time: its position in the queue, its permit and its probe
+    /// slot are released. See [`Execute`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -47,19 +54,21 @@ impl Bulkhead {
         Execute::new(self, operation, DefaultClassifier, CallOptions::DEFAULT)
     }
 
-    /// Runs a closure where blocking does no harm to the executor.
+    /// Runs a blocking closure on the runtime's blocking pool.
     ///
-    /// The closure keeps its permit until it has ended, whatever becomes of the caller; a timeout
-    /// is prompt all the same.
+    /// The closure holds its permit until it has returned, even if the caller timed out or was
+    /// cancelled. A timeout is returned to the caller without waiting for the closure.
     ///
     /// # Errors
     ///
-    /// As [`execute`](Self::execute); a panic comes back as [`BulkheadError::Panicked`], work that
-    /// the runtime dropped as [`BulkheadError::Shutdown`].
+    /// As [`execute`](Self::execute). A panic of the closure is returned as
+    /// [`BulkheadError::Panicked`]. If the runtime drops the closure, the error is
+    /// [`BulkheadError::Shutdown`].
     ///
     /// # Cancel safety
     ///
-    /// See [`ExecuteBlocking`].
+    /// The future can be dropped at any time. A closure that has started runs to its end. See
+    /// [`ExecuteBlocking`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -83,15 +92,19 @@ impl Bulkhead {
         self.call().execute_blocking(operation)
     }
 
-    /// Runs a closure on the calling thread, for callers without an executor.
+    /// Runs a closure on the calling thread, for callers that are not async.
     ///
-    /// Waits for a permit by parking the thread, bounded by `max_wait` and `timeout`. The closure
-    /// itself can't be interrupted: if it overruns, its value is returned and the call is
-    /// recorded as a failure.
+    /// Blocks the thread while waiting for a permit, for at most `max_wait` and `timeout`. The
+    /// closure can't be interrupted: if it exceeds its timeout, its value is still returned, and
+    /// the call counts as a failure. Do not call it from async code, since it blocks the executor.
     ///
     /// # Errors
     ///
     /// As [`execute`](Self::execute).
+    ///
+    /// # Panics
+    ///
+    /// A panic of the closure is counted and then continues in the caller.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -108,15 +121,20 @@ impl Bulkhead {
         self.call().execute_sync(operation)
     }
 
-    /// Begins a call with settings of its own: see [`Call`].
+    /// Returns a builder for a call with options that override the configuration.
+    ///
+    /// See [`Call`] for the options.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-    /// // Whatever the bulkhead is set to, this call rather goes without than waits.
-    /// let hits = bulkhead.call().max_wait(Duration::ZERO).execute_sync(|| Ok::<_, ()>(12));
+    /// // This call never waits in the queue.
+    /// let hits = bulkhead
+    ///     .call()
+    ///     .max_wait(Duration::ZERO)
+    ///     .execute_sync(|| Ok::<_, ()>(12));
     /// assert_eq!(hits, Ok(12));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -125,7 +143,9 @@ impl Bulkhead {
         Call::new(self)
     }
 
-    /// A function that goes through the bulkhead whenever it is called.
+    /// Wraps an async function, so that each of its calls goes through the bulkhead.
+    ///
+    /// The returned function shares the bulkhead, and can be called any number of times.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -135,18 +155,22 @@ impl Bulkhead {
     /// let search = bulkhead.wrap(|word: &'static str| async move { Ok::<_, ()>(word.len()) });
     /// assert_eq!(runtime.block_on(search("bulkhead")), Ok(8));
     /// ```
-    pub fn wrap<A, Fut, T, E>(
+    pub fn wrap<A, F, Fut, T, E>(
         &self,
-        function: impl Fn(A) -> Fut,
-    ) -> impl Fn(A) -> ExecuteOwned<Fut, DefaultClassifier>
+        function: F,
+    ) -> impl Fn(A) -> ExecuteOwned<Fut, DefaultClassifier> + use<A, F, Fut, T, E>
     where
+        F: Fn(A) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
         let bulkhead = self.clone();
         move |argument| bulkhead.clone().into_execute(function(argument))
     }
 
-    /// A view of the bulkhead with a classifier of its own for one type of result.
+    /// Binds a classifier to this bulkhead, for results of one type.
+    ///
+    /// The classifier decides how each result counts toward the circuit breaker. Limits, queue,
+    /// circuit and counters remain those of this bulkhead.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
@@ -154,11 +178,11 @@ impl Bulkhead {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone()).unwrap();
     /// let users = bulkhead.classified(|result: &Result<String, u16>| match result {
-    ///     Err(404) => Outcome::Ignored,            // says nothing about the server's health
+    ///     Ok(_) | Err(404) => Outcome::Success,    // the server answered
+    ///     Err(499) => Outcome::Ignored,            // the client closed the connection
     ///     Err(_) => Outcome::Failure,
-    ///     Ok(_) => Outcome::Success,
     /// });
-    /// let _ = runtime.block_on(users.execute(async { Err(404) }));
+    /// let _ = runtime.block_on(users.execute(async { Err(499) }));
     /// assert_eq!(bulkhead.stats().ignored, 1);
     /// ```
     pub fn classified<T, E, C>(&self, classifier: C) -> Classified<T, E, C>
@@ -168,15 +192,25 @@ impl Bulkhead {
         Classified::new(self.clone(), classifier)
     }
 
-    /// Waits for a permit: see [`Permit`].
+    /// Binds a classifier that is a type, for results of several types.
+    ///
+    /// See [`ClassifiedBy`] for an example.
+    pub fn classified_by<C>(&self, classifier: C) -> ClassifiedBy<C> {
+        ClassifiedBy::new(self.clone(), classifier)
+    }
+
+    /// Waits for a permit to run one call.
+    ///
+    /// The caller runs the call, and records its outcome with the [`Permit`].
     ///
     /// # Errors
     ///
-    /// As [`execute`](Self::execute), but for the operation's.
+    /// As [`execute`](Self::execute), without [`BulkheadError::Operation`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue and loses nothing.
+    /// The future can be dropped at any time. The call then loses its position in the queue, and
+    /// no permit is lost.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -185,7 +219,7 @@ impl Bulkhead {
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), runtime.clone()).unwrap();
     /// # runtime.block_on(async {
     /// let permit = bulkhead.acquire().await?;
-    /// // .. hold a connection for as long as it is of use ..
+    /// // Use a connection for as long as the permit is held.
     /// permit.succeed();
     /// # Ok::<(), bulkman::BulkheadError<std::convert::Infallible>>(()) }).unwrap();
     /// ```
@@ -193,24 +227,64 @@ impl Bulkhead {
         self.call().acquire()
     }
 
-    /// Takes a permit if one is free: see [`Permit`].
+    /// Acquires a permit without waiting.
+    ///
+    /// The caller runs the call, and records its outcome with the [`Permit`].
     ///
     /// # Errors
     ///
-    /// [`BulkheadError::Full`] if it would have to wait; otherwise as [`acquire`](Self::acquire).
+    /// [`BulkheadError::Full`] if the call would have to wait. Otherwise as
+    /// [`acquire`](Self::acquire).
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
     /// # use bulkman::runtime::ClockOnly;
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp").max_concurrent_calls(1), ClockOnly)?;
+    /// let config = BulkheadConfig::new("ftp").max_concurrent_calls(1);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let permit = bulkhead.try_acquire().unwrap();
-    /// assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Full { .. })));
+    /// assert!(matches!(
+    ///     bulkhead.try_acquire(),
+    ///     Err(BulkheadError::Full { .. })
+    /// ));
     /// permit.succeed();
     /// assert!(bulkhead.try_acquire().is_ok());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
         Permit::try_acquire(self)
+    }
+
+    /// Runs a future through the bulkhead. The returned future owns the bulkhead and can be
+    /// spawned.
+    ///
+    /// Otherwise it is the same as [`execute`](Self::execute).
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`execute`](Self::execute).
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// fn spawnable<T: Send + 'static>(future: T) -> T {
+    ///     future
+    /// }
+    ///
+    /// let call = spawnable(bulkhead.execute_owned(async { Ok::<_, ()>("found") }));
+    /// assert_eq!(runtime.block_on(call), Ok("found"));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn execute_owned<F, T, E>(&self, operation: F) -> ExecuteOwned<F, DefaultClassifier>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        self.clone().into_execute(operation)
     }
 
     pub(crate) fn into_execute<F>(self, operation: F) -> ExecuteOwned<F, DefaultClassifier> {

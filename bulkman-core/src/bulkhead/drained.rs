@@ -1,14 +1,70 @@
-//! Waiting for the last call of a bulkhead that is shut down.
+//! Shutdown of a bulkhead, and waiting for its last call.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::bulkhead::Inner;
+use super::{Bulkhead, Inner};
 use crate::sync::waker_set::WakerKey;
 
-/// The future of [`Bulkhead::drained`](crate::Bulkhead::drained).
+impl Bulkhead {
+    /// Rejects new and queued calls; running calls continue.
+    ///
+    /// Rejected calls return [`BulkheadError::Shutdown`](crate::BulkheadError::Shutdown). A
+    /// shutdown can't be undone, and a second one has no effect. To wait for the running calls,
+    /// use [`drained`](Self::drained).
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let running = bulkhead.try_acquire().unwrap();
+    /// bulkhead.shutdown();
+    /// let rejected = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
+    /// assert!(matches!(rejected, BulkheadError::Shutdown { .. }));
+    /// running.succeed(); // running calls still end normally
+    /// assert_eq!(bulkhead.stats().successful, 1);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "close")]
+    pub fn shutdown(&self) {
+        if self.inner.queue.close() {
+            self.inner.ended.wake_all();
+        }
+    }
+
+    /// Waits until the bulkhead is shut down and its last call has ended.
+    ///
+    /// Blocking work counts until its closure has returned. The future does not call
+    /// [`shutdown`](Self::shutdown) itself. Any number of tasks may wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the future can be dropped at any time, and the method called again.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::bulkhead::BulkheadState;
+    /// # use bulkman::testing::ManualRuntime;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
+    /// # runtime.block_on(async {
+    /// bulkhead.shutdown();
+    /// bulkhead.drained().await;
+    /// # });
+    /// assert_eq!(bulkhead.state(), BulkheadState::ShutDown);
+    /// assert_eq!(bulkhead.stats().active, 0);
+    /// ```
+    pub fn drained(&self) -> Drained<'_> {
+        Drained {
+            bulkhead: &self.inner,
+            key: None,
+        }
+    }
+}
+
+/// The future returned by [`Bulkhead::drained`].
 ///
 /// ```
 /// use bulkman::testing::ManualRuntime;
@@ -17,24 +73,15 @@ use crate::sync::waker_set::WakerKey;
 ///
 /// let runtime = ManualRuntime::new();
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), runtime.clone())?;
-/// let held = bulkhead.try_acquire().unwrap();
+/// let permit = bulkhead.try_acquire().unwrap();
 /// bulkhead.shutdown();
-/// runtime.block_on(zip(bulkhead.drained(), async { held.succeed() }));
+/// runtime.block_on(zip(bulkhead.drained(), async { permit.succeed() }));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Drained<'a> {
     bulkhead: &'a Inner,
-    place: Option<WakerKey>,
-}
-
-impl<'a> Drained<'a> {
-    pub(crate) fn new(bulkhead: &'a Inner) -> Self {
-        Self {
-            bulkhead,
-            place: None,
-        }
-    }
+    key: Option<WakerKey>,
 }
 
 impl Future for Drained<'_> {
@@ -42,7 +89,7 @@ impl Future for Drained<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let bulkhead = self.bulkhead;
-        bulkhead.ended.register(&mut self.place, cx.waker());
+        bulkhead.ended.register(&mut self.key, cx.waker());
         if bulkhead.queue.is_drained() {
             Poll::Ready(())
         } else {
@@ -53,7 +100,7 @@ impl Future for Drained<'_> {
 
 impl Drop for Drained<'_> {
     fn drop(&mut self) {
-        self.bulkhead.ended.remove(&mut self.place);
+        self.bulkhead.ended.remove(&mut self.key);
     }
 }
 

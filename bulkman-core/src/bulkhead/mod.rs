@@ -1,128 +1,168 @@
-//! The bulkhead: what its users hold.
+//! The bulkhead, its configuration, its state and its counters.
 
 mod calls;
 pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
-mod queries;
 mod shared;
 pub(crate) mod state;
 pub(crate) mod stats;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-pub use self::config::BulkheadConfig;
-use self::drained::Drained;
+pub use self::config::{BulkheadConfig, ResolvedBulkheadConfig};
+pub use self::health_check::HealthCheck;
 pub(crate) use self::shared::Inner;
 pub use self::state::BulkheadState;
 use self::stats::Counters;
 pub use self::stats::{BulkheadStats, Rejections};
 use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
-use crate::circuit_breaker::CircuitBreaker;
+use crate::circuit_breaker::{CircuitBreaker, CircuitEvents};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 pub use crate::name::BulkheadName;
 use crate::queue::{QueueRejection, WaitQueue};
 use crate::runtime::Runtime;
+use crate::snapshot::BulkheadSnapshot;
 use crate::store::CircuitStore;
 use crate::sync::{Mutex, lock};
 
-/// Bounds the calls to one dependency, and stops calling it while it fails.
+/// Limits the concurrent calls to one dependency, and stops calling it while it fails.
 ///
-/// Cheap to clone; all clones are the same bulkhead. Make one for each dependency, keep it as
-/// long as the dependency is used, and send every call through it. See the crate's front page for
-/// the whole picture.
+/// A bulkhead admits a limited number of calls at a time. Further calls wait in a queue of limited
+/// size, and calls beyond that are rejected immediately. Its circuit breaker rejects all calls
+/// while the dependency fails, and sends a few probes later to detect the recovery.
 ///
-/// * Call: [`execute`](Self::execute), [`execute_blocking`](Self::execute_blocking),
-///   [`execute_sync`](Self::execute_sync); [`acquire`](Self::acquire) and
-///   [`try_acquire`](Self::try_acquire) in two steps; [`wrap`](Self::wrap) and
-///   [`classified`](Self::classified) once and for all; [`call`](Self::call) with settings of
-///   its own.
-/// * Look: [`state`](Self::state), [`is_healthy`](Self::is_healthy), [`stats`](Self::stats),
-///   [`snapshot`](Self::snapshot), [`events`](Self::events), [`retry_after`](Self::retry_after).
-/// * Steer: [`reconfigure`](Self::reconfigure), [`circuit_breaker`](Self::circuit_breaker),
-///   [`health_check`](Self::health_check), [`with_store`](Self::with_store).
-/// * End: [`shutdown`](Self::shutdown), [`drained`](Self::drained).
+/// Create one bulkhead for each dependency, keep it as long as the dependency is used, and send
+/// every call through it. Cloning is cheap, and all clones share the same state.
 ///
 /// ```
 /// use bulkman::testing::ManualRuntime;
 /// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 ///
 /// let runtime = ManualRuntime::new();
-/// let config = BulkheadConfig::new("payments").max_concurrent_calls(5).failure_threshold(2);
+/// let config = BulkheadConfig::new("payments")
+///     .max_concurrent_calls(5)
+///     .failure_threshold(2);
 /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
 ///
 /// runtime.block_on(async {
-///     assert_eq!(bulkhead.execute(async { Ok::<_, &str>("paid") }).await, Ok("paid"));
+///     assert_eq!(
+///         bulkhead.execute(async { Ok::<_, &str>("paid") }).await,
+///         Ok("paid")
+///     );
 ///     for _ in 0..2 {
-///         let _ = bulkhead.execute(async { Err::<(), _>("gateway down") }).await;
+///         let _ = bulkhead
+///             .execute(async { Err::<(), _>("gateway down") })
+///             .await;
 ///     }
-///     let refused = bulkhead.execute(async { Ok::<_, &str>("paid") }).await.unwrap_err();
-///     assert!(matches!(refused, BulkheadError::CircuitOpen { .. }));
-///     assert_eq!(refused.retry_after(), Some(std::time::Duration::from_secs(30)));
+///     let rejected = bulkhead
+///         .execute(async { Ok::<_, &str>("paid") })
+///         .await
+///         .unwrap_err();
+///     assert!(matches!(rejected, BulkheadError::CircuitOpen { .. }));
+///     assert_eq!(
+///         rejected.retry_after(),
+///         Some(std::time::Duration::from_secs(30))
+///     );
 /// });
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 ///
+/// # Methods
+///
+/// Calls:
+///
+/// * [`execute`](Self::execute): when the work is one future.
+/// * [`execute_blocking`](Self::execute_blocking): when the work is a closure that blocks, and the
+///   caller is async.
+/// * [`execute_sync`](Self::execute_sync): when the caller is not async.
+/// * [`acquire`](Self::acquire), [`try_acquire`](Self::try_acquire): when the work is not one
+///   future or closure. The caller holds a permit and records the outcome.
+/// * [`call`](Self::call): when one call needs its own timeout, priority or classifier.
+/// * [`classified`](Self::classified): when many calls share a classifier.
+/// * [`wrap`](Self::wrap): when every call of one function goes through the bulkhead.
+///
+/// Queries:
+///
+/// * [`state`](Self::state), [`is_healthy`](Self::is_healthy): for health endpoints.
+/// * [`stats`](Self::stats), [`reset_stats`](Self::reset_stats): for the counters of calls.
+/// * [`snapshot`](Self::snapshot): for operators, with the circuit and its latest transitions.
+/// * [`events`](Self::events): to react to transitions of the circuit.
+/// * [`retry_after`](Self::retry_after): the time until the next attempt can succeed.
+/// * [`name`](Self::name), [`config`](Self::config), [`fleet`](Self::fleet): how it was set up.
+///
+/// Control:
+///
+/// * [`reconfigure`](Self::reconfigure): to change limits while calls are running.
+/// * [`circuit_breaker`](Self::circuit_breaker): to open, close or force the circuit manually.
+/// * [`health_check`](Self::health_check), [`add_health_check`](Self::add_health_check): to detect
+///   a recovery before the isolation has elapsed.
+/// * [`share_through`](Self::share_through): to share the circuit with other processes.
+///
+/// Shutdown:
+///
+/// * [`shutdown`](Self::shutdown): to reject new and queued calls.
+/// * [`drained`](Self::drained): to wait for the running calls.
+///
 /// # When not to use it
 ///
-/// For work that must happen (a refusal is an answer here, not a failure), or for a limit per unit
-/// of time, which is a rate limiter's.
+/// Do not use a bulkhead for work that must never be rejected. For a limit per unit of time, use a
+/// rate limiter.
 ///
 /// # Nesting
 ///
-/// An operation that calls its own bulkhead needs a second permit while it holds the first: on a
-/// bulkhead of one slot it waits for itself, until `max_wait` or `timeout` ends it. Give such
-/// calls a limit, or a bulkhead of their own.
+/// An operation that calls its own bulkhead needs a second permit while it holds the first. With
+/// one permit, the inner call waits until `max_wait` or `timeout` ends it. Set one of these
+/// limits, or use a second bulkhead for the inner calls.
+#[doc(alias = "semaphore")]
 #[derive(Clone)]
 pub struct Bulkhead {
     inner: Arc<Inner>,
 }
 
 impl Bulkhead {
-    /// Makes a bulkhead.
+    /// Creates a bulkhead.
+    ///
+    /// The runtime provides the clock, the timers and the background tasks. Anything that
+    /// implements [`Runtime`] will do, including an `Arc<dyn Runtime>`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the field, its value and the range; or the setting that this runtime
-    /// can't honour.
+    /// * [`ConfigError::OutOfRange`] names the first field that is out of its range.
+    /// * [`ConfigError::Missing`] or [`ConfigError::Conflict`] name settings of the circuit breaker
+    ///   that do not fit together.
+    /// * [`ConfigError::Unsupported`] names a timeout that needs timers, if the runtime has none.
     ///
     /// ```
-    /// use bulkman::{Bulkhead, BulkheadConfig};
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{Bulkhead, BulkheadConfig, Runtime};
+    /// use std::sync::Arc;
     ///
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(5), ClockOnly)?;
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(5);
+    /// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
     /// assert_eq!(bulkhead.name(), "search");
     ///
-    /// let error = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(0), ClockOnly).unwrap_err();
-    /// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 1,000,000");
+    /// let error = Bulkhead::new(config.max_concurrent_calls(0), ClockOnly).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`max_concurrent_calls` is 0, must be 1 to 1,000,000"
+    /// );
+    ///
+    /// // In a library that leaves the choice of the runtime to its users:
+    /// let runtime: Arc<dyn Runtime> = Arc::new(ClockOnly);
+    /// let mail = Bulkhead::new(BulkheadConfig::new("mail"), Arc::clone(&runtime))?;
+    /// # let _ = mail;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(config: BulkheadConfig, runtime: impl Runtime) -> Result<Self, ConfigError> {
-        Self::with_runtime(config, Arc::new(runtime))
+        Self::with_shared_runtime(config, Arc::new(runtime))
     }
 
-    /// As [`new`](Self::new), sharing a runtime.
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new).
-    ///
-    /// ```
-    /// use bulkman::{Bulkhead, BulkheadConfig, Runtime};
-    /// use bulkman::runtime::ClockOnly;
-    /// use std::sync::Arc;
-    ///
-    /// let runtime: Arc<dyn Runtime> = Arc::new(ClockOnly);
-    /// let search = Bulkhead::with_runtime(BulkheadConfig::new("search"), Arc::clone(&runtime))?;
-    /// let mail = Bulkhead::with_runtime(BulkheadConfig::new("mail"), runtime)?;
-    /// assert!(search.is_healthy() && mail.is_healthy());
-    /// # Ok::<(), bulkman::ConfigError>(())
-    /// ```
-    pub fn with_runtime(
+    /// As [`new`](Self::new), without a second `Arc` around a runtime that is in one already.
+    pub(crate) fn with_shared_runtime(
         config: BulkheadConfig,
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, ConfigError> {
@@ -134,10 +174,10 @@ impl Bulkhead {
             .circuit()
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
-        let (permits, places, order) = config.limits();
+        let (permits, capacity, order) = config.limits();
         let cooperation = runtime.cooperation();
         let inner = Arc::new(Inner {
-            queue: WaitQueue::new(permits, places, order),
+            queue: WaitQueue::new(permits, capacity, order),
             counters: Counters::default(),
             circuit,
             limits: ConfiguredLimits::new(TimeLimits::of(&config), cooperation.is_some()),
@@ -149,72 +189,55 @@ impl Bulkhead {
             #[cfg(feature = "metrics")]
             meter: crate::metrics::Meter::default(),
             fleet: OnceLock::new(),
+            health_checks: OnceLock::new(),
             config: Mutex::new((0, config)),
         });
         if let Some(circuit) = &inner.circuit {
-            follow_circuit(circuit, Arc::downgrade(&inner));
+            reject_waiters_on_opening(circuit, Arc::downgrade(&inner));
         }
         Ok(Self { inner })
     }
 
-    /// Shares this bulkhead's circuit through a store, by a link of its own: see [`Fleet`]. Several
-    /// bulkheads of one process better share one, by [`Fleet::attach`] or a manager's
-    /// [`with_store`](crate::BulkheadManager::with_store).
-    ///
-    /// # Errors
-    ///
-    /// As [`Fleet::new`]; [`ConfigError::Immutable`] if the circuit is shared already.
+    /// Returns the name.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
-    /// # use bulkman::store::MemoryStore;
-    /// # use bulkman::testing::ManualRuntime;
-    /// # use std::time::Duration;
-    /// # let runtime = ManualRuntime::new();
-    /// let store = MemoryStore::new(runtime.clone());
-    /// let here = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?.with_store(store.clone())?;
-    /// let there = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?.with_store(store)?;
-    /// runtime.run_until_stalled();           // both have a link now
-    /// here.circuit_breaker().unwrap().open();
-    /// runtime.advance(Duration::from_secs(1));
-    /// assert!(!there.is_healthy());          // it has heard
-    /// # Ok::<(), bulkman::ConfigError>(())
-    /// ```
-    pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
-        let fleet = Fleet::new(store, Arc::clone(&self.inner.runtime))?;
-        fleet.attach(&self)?;
-        let taken = ConfigError::immutable("store", "in use", "another");
-        self.inner.fleet.set(fleet).map_err(|_| taken)?;
-        Ok(self)
-    }
-
-    /// The fleet that [`with_store`](Self::with_store) made.
-    ///
-    /// ```
-    /// # use bulkman::{Bulkhead, BulkheadConfig};
-    /// # use bulkman::store::MemoryStore;
-    /// # use bulkman::testing::ManualRuntime;
-    /// # let runtime = ManualRuntime::new();
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
-    /// assert!(bulkhead.fleet().is_none());
-    /// let bulkhead = bulkhead.with_store(MemoryStore::new(runtime))?;
-    /// assert!(bulkhead.fleet().is_some());
+    /// # use bulkman::runtime::ClockOnly;
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// assert_eq!(bulkhead.name(), "search");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn fleet(&self) -> Option<&Fleet> {
-        self.inner.fleet.get()
+    pub fn name(&self) -> &BulkheadName {
+        &self.inner.name
     }
 
-    /// Changes the settings in place: limits, timeouts and the circuit's rules.
+    /// Returns the current configuration.
     ///
-    /// Holders and waiters stay, with the deadlines they came with, even beyond smaller limits;
-    /// the circuit keeps its state, a running isolation and its window.
+    /// To read its values, use [`BulkheadConfig::resolve`].
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(3);
+    /// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
+    /// assert_eq!(bulkhead.config(), config);
+    /// assert_eq!(bulkhead.config().resolve().max_queue_size, 100);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn config(&self) -> BulkheadConfig {
+        lock(&self.inner.config).1.clone()
+    }
+
+    /// Replaces the configuration: the limits, the timeouts and the rules of the circuit.
+    ///
+    /// Running and queued calls keep their permits, their positions and their deadlines, even
+    /// beyond smaller limits. The circuit keeps its state, its window and a running isolation.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name or for switching
-    /// the circuit breaker on or off. Nothing has changed then.
+    /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name, or if the circuit
+    /// breaker would be enabled or disabled. After an error, nothing has changed.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -231,9 +254,8 @@ impl Bulkhead {
             *current = (current.0 + 1, config);
             current.clone()
         };
-        // Applied outside the lock, since it wakes tasks. If somebody else has changed the settings
-        // meanwhile, one of the two may have overwritten the other's: whoever ends last applies what
-        // is in force once more.
+        // Applied outside the lock, since it wakes tasks. Of two concurrent changes, either may be
+        // applied last: the thread that finishes last applies the current configuration again.
         loop {
             self.inner.apply(&applied.1)?;
             let current = lock(&self.inner.config);
@@ -244,129 +266,176 @@ impl Bulkhead {
         }
     }
 
-    /// Everything for which [`reconfigure`](Self::reconfigure) would refuse.
+    /// Returns every error for which [`reconfigure`](Self::reconfigure) would reject `config`.
     pub(crate) fn check_reconfigure(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
         config.validate()?;
         config.supported_by(self.inner.capabilities)?;
-        // The name and whether there is a circuit never change, so the answer stays right.
-        lock(&self.inner.config).1.check_fixed(config)?;
+        // The name and the presence of a circuit never change, so the result stays valid.
+        lock(&self.inner.config).1.check_immutable(config)?;
         match (&self.inner.circuit, config.circuit()) {
             (Some(circuit), Some(rules)) => circuit.check_config(rules),
             _ => Ok(()),
         }
     }
 
-    /// The settings in force.
+    /// Returns the circuit breaker; `None` if the configuration disables it.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = BulkheadConfig::new("search").max_concurrent_calls(3);
-    /// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
-    /// assert_eq!(bulkhead.config(), config);
-    /// # Ok::<(), bulkman::ConfigError>(())
-    /// ```
-    pub fn config(&self) -> BulkheadConfig {
-        lock(&self.inner.config).1.clone()
-    }
-
-    /// The name.
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// if let Some(circuit) = bulkhead.circuit_breaker() {
+    ///     circuit.force_open(); // during a maintenance of the server
+    /// }
+    /// assert!(!bulkhead.is_healthy());
     ///
-    /// ```
-    /// # use bulkman::{Bulkhead, BulkheadConfig};
-    /// # use bulkman::runtime::ClockOnly;
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-    /// assert_eq!(bulkhead.name(), "search");
+    /// let config = BulkheadConfig::new("reports").circuit_breaker_enabled(false);
+    /// assert!(
+    ///     Bulkhead::new(config, ClockOnly)?
+    ///         .circuit_breaker()
+    ///         .is_none()
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn name(&self) -> &BulkheadName {
-        &self.inner.name
+    pub fn circuit_breaker(&self) -> Option<&CircuitBreaker> {
+        self.inner.circuit.as_ref()
     }
 
-    /// Runs `check` every `interval` while the circuit is open; a success starts half-open early.
+    /// Returns the time until an open circuit admits the next call.
     ///
-    /// A failure prolongs nothing. A check that takes longer than `interval`, or panics, has
-    /// failed. It stops with the bulkhead. Called again, it adds another check beside the first: either may
-    /// find that the dependency is back.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] for an interval of zero, for a runtime that has no timers or tasks, and for
-    /// a bulkhead without a circuit breaker.
+    /// `None` if the circuit is not open, or if it is forced open.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
-    /// # use bulkman::bulkhead::BulkheadState;
     /// # use bulkman::testing::ManualRuntime;
     /// # use std::time::Duration;
-    /// # async fn ping() -> Result<(), std::io::Error> { Ok(()) }
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
-    /// bulkhead.health_check(Duration::from_secs(5), || ping())?;
-    /// # bulkhead.circuit_breaker().unwrap().open();
-    /// // The circuit opens, for 30 s; but the dependency is back already.
-    /// # runtime.run_until_stalled();
-    /// # runtime.advance(Duration::from_secs(5));
-    /// assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    /// assert_eq!(bulkhead.retry_after(), None);
+    /// bulkhead.circuit_breaker().unwrap().open();
+    /// runtime.advance(Duration::from_secs(10));
+    /// assert_eq!(bulkhead.retry_after(), Some(Duration::from_secs(20)));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn health_check<F, Fut, T, E>(
-        &self,
-        interval: Duration,
-        check: F,
-    ) -> Result<(), ConfigError>
-    where
-        F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: 'static,
-        E: 'static,
-    {
-        health_check::start(self, interval, check)
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.inner
+            .circuit
+            .as_ref()
+            .and_then(CircuitBreaker::retry_after)
     }
 
-    /// Refuses new and waiting calls from now on. Running calls go on: see
-    /// [`drained`](Self::drained).
+    /// Subscribes to the transitions of the circuit from now on, in order.
+    ///
+    /// The stream ends immediately without a circuit breaker. A slow reader never delays calls: it
+    /// receives the number of transitions that it missed. See [`CircuitEvents`].
     ///
     /// ```
-    /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::circuit_breaker::{CircuitEvent, CircuitState};
     /// # use bulkman::runtime::ClockOnly;
-    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-    /// let running = bulkhead.try_acquire().unwrap();
-    /// bulkhead.shutdown();
-    /// let refused = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
-    /// assert!(matches!(refused, BulkheadError::Shutdown { .. }));
-    /// running.succeed();                     // what runs may end
-    /// assert_eq!(bulkhead.stats().successful, 1);
+    /// let config = BulkheadConfig::new("search").failure_threshold(1);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let mut events = bulkhead.events();
+    /// let _ = bulkhead.execute_sync(|| Err::<(), _>("down"));
+    /// // In a background task: `while let Some(event) = events.next().await`.
+    /// let Some(CircuitEvent::Transition(transition)) = events.try_next() else {
+    ///     panic!("no event")
+    /// };
+    /// assert_eq!(
+    ///     (transition.from, transition.to),
+    ///     (CircuitState::Closed, CircuitState::Open)
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn shutdown(&self) {
-        if self.inner.queue.close() {
-            self.inner.ended.wake_all();
+    pub fn events(&self) -> CircuitEvents {
+        self.inner
+            .circuit
+            .as_ref()
+            .map_or_else(CircuitEvents::ended, CircuitBreaker::events)
+    }
+
+    /// Returns a snapshot of the state, the counters and the circuit.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
+    /// assert_eq!(bulkhead.snapshot().name, "payments");
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> BulkheadSnapshot {
+        // The circuit comes first: reading it applies a due transition, which the other parts then
+        // show.
+        let circuit = self.inner.circuit.as_ref().map(CircuitBreaker::snapshot);
+        BulkheadSnapshot {
+            name: self.name().clone(),
+            state: self.state(),
+            stats: self.stats(),
+            circuit,
         }
     }
 
-    /// Waits until the bulkhead is shut down and its last call has ended, blocking work included.
+    /// Shares the circuit with other processes through `store`.
     ///
-    /// # Cancel safety
+    /// All clones of the bulkhead are affected. Opens a separate connection to the store. Prefer
+    /// [`Fleet::attach`], or [`BulkheadManager::share_through`], when several bulkheads share one
+    /// store. Without a circuit breaker there is nothing to share, and only the connection is
+    /// opened.
     ///
-    /// May be dropped and asked again at any time.
+    /// # Errors
+    ///
+    /// As [`Fleet::new`] and [`Fleet::attach`]: [`ConfigError::Conflict`] if the bulkhead has a
+    /// store already. After an error, nothing has changed.
+    ///
+    /// [`BulkheadManager::share_through`]: crate::BulkheadManager::share_through
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
-    /// # use bulkman::bulkhead::BulkheadState;
+    /// # use bulkman::store::MemoryStore;
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// let store = MemoryStore::new(runtime.clone());
+    /// let first = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// first.share_through(store.clone())?;
+    /// // In another process:
+    /// let second = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// second.share_through(store)?;
+    /// runtime.run_until_stalled(); // both are connected
+    /// first.circuit_breaker().unwrap().open();
+    /// runtime.advance(Duration::from_secs(1));
+    /// assert!(!second.is_healthy());
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn share_through(&self, store: impl CircuitStore) -> Result<(), ConfigError> {
+        let taken = || ConfigError::conflict("store", "the store that the bulkhead already uses");
+        if self.fleet().is_some() {
+            return Err(taken());
+        }
+        let fleet = Fleet::new(store, Arc::clone(&self.inner.runtime))?;
+        fleet.attach(self)?;
+        self.inner.fleet.set(fleet).map_err(|_| taken())
+    }
+
+    /// Returns the fleet created by [`share_through`](Self::share_through).
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::store::MemoryStore;
     /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
-    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
-    /// # runtime.block_on(async {
-    /// bulkhead.shutdown();
-    /// bulkhead.drained().await;
-    /// # });
-    /// assert_eq!(bulkhead.state(), BulkheadState::ShutDown);
-    /// assert_eq!(bulkhead.stats().active, 0);
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// assert!(bulkhead.fleet().is_none());
+    /// bulkhead.share_through(MemoryStore::new(runtime))?;
+    /// assert!(bulkhead.fleet().is_some());
+    /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    pub fn drained(&self) -> Drained<'_> {
-        Drained::new(&self.inner)
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.inner.fleet.get()
     }
 
     #[inline]
@@ -379,7 +448,16 @@ impl Bulkhead {
     }
 }
 
-/// For background tasks, which must not keep a bulkhead alive.
+impl fmt::Debug for Bulkhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulkhead")
+            .field("name", &self.inner.name)
+            .field("queue", &self.inner.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A reference for background tasks, which must not keep a bulkhead alive.
 #[derive(Clone)]
 pub(crate) struct WeakBulkhead(Weak<Inner>);
 
@@ -394,17 +472,7 @@ impl WeakBulkhead {
     }
 }
 
-impl fmt::Debug for Bulkhead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bulkhead")
-            .field("name", &self.inner.name)
-            .field("queue", &self.inner.queue)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Whoever waits is refused when the circuit opens.
-fn follow_circuit(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
+fn reject_waiters_on_opening(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
     circuit.on_transition(Arc::new(move |transition| {
         let Some(inner) = bulkhead.upgrade() else {
             return;

@@ -1,11 +1,12 @@
-//! What the clones of a bulkhead share, and how a call ends.
+//! The state shared by the clones of a bulkhead, and the end of a call.
 
 use std::panic::RefUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::bulkhead::config::BulkheadConfig;
-use crate::bulkhead::stats::Counters;
+use super::config::BulkheadConfig;
+use super::health_check::HealthChecks;
+use super::stats::Counters;
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
 use crate::call::outcome::Outcome;
@@ -18,7 +19,7 @@ use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
 
-/// What the clones of a bulkhead share. The fields that every call touches come first.
+/// The state shared by the clones of a bulkhead. The fields that every call uses come first.
 pub(crate) struct Inner {
     pub(crate) queue: WaitQueue,
     pub(crate) counters: Counters,
@@ -28,27 +29,27 @@ pub(crate) struct Inner {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) cooperation: Option<Cooperation>,
     pub(crate) name: BulkheadName,
-    /// Notified when the circuit's state changes, if somebody asked for it, and when the bulkhead
-    /// ends: shut down, drained, dropped.
+    /// Notified when the bulkhead is shut down, drained or dropped. With a health check, also
+    /// notified of every transition of the circuit.
     pub(crate) ended: Arc<WakerSet>,
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
-    /// A fleet of its own; one that belongs to a manager is kept there.
+    /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
     pub(super) fleet: OnceLock<Fleet>,
-    /// The settings, and how often they were changed.
+    pub(super) health_checks: OnceLock<Box<HealthChecks>>,
+    /// The number of changes, and the current configuration.
     pub(super) config: Mutex<(u64, BulkheadConfig)>,
 }
 
 impl Inner {
-    /// Steps 5 and 6: tells the circuit and the statistics how the call ended, and gives its
-    /// permit to the next in line.
+    /// Steps 5 and 6 of a call: records its outcome and releases its permit.
     #[inline]
     pub(crate) fn finish(&self, admitted: Admitted, outcome: Outcome, ran: Option<Duration>) {
         match (admitted.ticket, &self.circuit) {
             (Some(ticket), Some(circuit)) if circuit.affects_state(ticket, outcome, ran) => {
-                self.finish_heard(circuit, ticket, outcome, ran);
+                self.finish_with_circuit(circuit, ticket, outcome, ran);
             }
-            // The way of a success that is no news to the circuit: nothing here can panic.
+            // The path of a success that does not affect the circuit. Nothing here can panic.
             _ => {
                 self.counters.end(Some(outcome));
                 self.release();
@@ -56,38 +57,38 @@ impl Inner {
         }
     }
 
-    fn finish_heard(
+    fn finish_with_circuit(
         &self,
         circuit: &CircuitBreaker,
         ticket: Ticket,
         outcome: Outcome,
         ran: Option<Duration>,
     ) {
-        let _ended = Ends(self, Some(outcome));
+        let _ended = ReleaseOnDrop(self, Some(outcome));
         circuit.record(ticket, outcome, ran);
     }
 
-    /// As [`finish`](Self::finish), for a call that was dropped while it ran.
+    /// Like [`finish`](Self::finish), for a call that was cancelled while running.
     pub(crate) fn abandon(&self, admitted: Admitted) {
-        let _ended = Ends(self, None);
+        let _ended = ReleaseOnDrop(self, None);
         if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
             circuit.cancel(ticket);
         }
     }
 
-    /// Puts checked settings into force.
+    /// Applies a validated configuration.
     pub(super) fn apply(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
         if let (Some(circuit), Some(rules)) = (&self.circuit, config.circuit()) {
             circuit.reconfigure(rules)?;
         }
         self.limits.set(TimeLimits::of(config));
-        let (permits, places, order) = config.limits();
+        let (permits, capacity, order) = config.limits();
         self.queue
-            .resize(permits, places, order, || self.runtime.now());
+            .resize(permits, capacity, order, || self.runtime.now());
         Ok(())
     }
 
-    /// Step 6: the permit goes to the next in line.
+    /// Step 6 of a call: releases the permit to the next waiter.
     #[inline]
     pub(crate) fn release(&self) {
         if self.queue.release(|| self.runtime.now()) {
@@ -102,18 +103,18 @@ impl Inner {
         }
     }
 
-    pub(crate) fn refused_by_circuit(&self) -> CircuitRejections {
+    pub(crate) fn circuit_rejections(&self) -> CircuitRejections {
         self.circuit
             .as_ref()
             .map_or_else(CircuitRejections::default, CircuitBreaker::rejections)
     }
 }
 
-/// Counts a call's end and frees its permit, also when the runtime's clock, or a listener that is
-/// told of a transition, panics before.
-struct Ends<'a>(&'a Inner, Option<Outcome>);
+/// Counts a call's end and releases its permit, even if the runtime's clock or a transition hook
+/// panics before.
+struct ReleaseOnDrop<'a>(&'a Inner, Option<Outcome>);
 
-impl Drop for Ends<'_> {
+impl Drop for ReleaseOnDrop<'_> {
     fn drop(&mut self) {
         let Self(inner, outcome) = self;
         inner.counters.end(*outcome);
@@ -129,5 +130,5 @@ impl Drop for Inner {
     }
 }
 
-// The runtime alone is not unwind-safe by itself; it is never called with anything half done.
+// Only the runtime is not unwind-safe by itself, and it is never called in an inconsistent state.
 impl RefUnwindSafe for Inner {}

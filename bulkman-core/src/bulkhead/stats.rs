@@ -1,83 +1,102 @@
-//! What a bulkhead counts.
+//! The counters of a bulkhead.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Bulkhead;
 use crate::call::outcome::Outcome;
-use crate::circuit_breaker::{CircuitRejections, CircuitState};
+use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, CircuitState};
 use crate::name::BulkheadName;
 use crate::sync::{Mutex, lock};
 
 /// A reading of a bulkhead's counters.
 ///
-/// In every reading `started = successful + failed + ignored + cancelled + active`. Refused calls
-/// never started; they are counted by reason in [`rejected`](Self::rejected).
+/// In every reading `started = successful + failed + ignored + cancelled + active`. Rejected calls
+/// never started; [`rejected`](Self::rejected) counts them by reason.
+///
+/// Counters count since the bulkhead was created, or since
+/// [`reset_stats`](crate::Bulkhead::reset_stats).
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("mail"), ClockOnly)?;
 /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>(()));
-/// let _ = bulkhead.execute_sync(|| Err::<(), _>("refused by the server"));
+/// let _ = bulkhead.execute_sync(|| Err::<(), _>("rejected by the server"));
 /// let stats = bulkhead.stats();
-/// assert_eq!((stats.started, stats.successful, stats.failed, stats.active), (2, 1, 1, 0));
+/// assert_eq!(
+///     (stats.started, stats.successful, stats.failed, stats.active),
+///     (2, 1, 1, 0)
+/// );
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BulkheadStats {
-    /// The bulkhead.
+    /// The bulkhead's name.
     pub bulkhead: BulkheadName,
-    /// Calls that got a permit and were admitted by the circuit.
+    /// Calls that acquired a permit and were admitted by the circuit.
     pub started: u64,
-    /// Calls whose outcome was [`Outcome::Success`].
+    /// Calls with the outcome [`Outcome::Success`].
     pub successful: u64,
-    /// Calls whose outcome was [`Outcome::Failure`]: errors, timeouts while running, panics.
+    /// Calls with the outcome [`Outcome::Failure`]: errors, timeouts while running, panics.
     pub failed: u64,
-    /// Calls whose outcome was [`Outcome::Ignored`].
+    /// Calls with the outcome [`Outcome::Ignored`].
     pub ignored: u64,
-    /// Calls dropped while they ran.
+    /// Calls that were cancelled while running: their future or permit was dropped.
     pub cancelled: u64,
-    /// Calls running now. Blocking work counts until its closure has ended.
+    /// Calls that are running. Blocking work counts until its closure has returned.
     pub active: u64,
     /// Calls that never started, by reason.
     pub rejected: Rejections,
-    /// Calls that waited and went away before they got a permit; their callers dropped them.
+    /// Calls that were cancelled while waiting for a permit: their future was dropped.
     pub cancelled_in_queue: u64,
-    /// Of the calls that started: those that timed out while running. Counted as soon as the
-    /// caller is told, so for blocking work before `failed`.
+    /// Calls that timed out while running. Blocking work counts here when the caller gets its
+    /// error, and as `failed` when its closure has returned.
     pub timed_out_running: u64,
-    /// Of `failed`: those that panicked.
+    /// Calls that panicked. They also count as `failed`.
     pub panicked: u64,
-    /// Calls waiting for a permit now.
+    /// Calls that are waiting for a permit.
     pub waiting: usize,
-    /// The most calls that waited at once since the last reset.
+    /// The maximum of `waiting` since the last reset.
     pub peak_waiting: usize,
-    /// Permits held now. Above `max_concurrent_calls` only after shrinking.
+    /// Permits that are held. Exceeds `max_concurrent_calls` only after that was reduced.
     pub permits_in_use: usize,
-    /// The limit of running calls in force.
+    /// The current limit of concurrent calls.
     pub max_concurrent_calls: usize,
-    /// The limit of waiting calls in force.
+    /// The current capacity of the queue, in calls.
     pub max_queue_size: usize,
-    /// The circuit's state; `None` without a circuit breaker.
+    /// The state of the circuit; `None` without a circuit breaker.
     pub circuit: Option<CircuitState>,
 }
 
-/// Calls that never started, by reason.
+/// Counts of calls that never started, by reason.
+///
+/// In the serialized form the fields of `circuit` stand beside the others, and all names are those
+/// of the label `reason` of the metric `bulkman_rejections_total`.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
-/// let config = BulkheadConfig::new("mail").max_concurrent_calls(1).max_queue_size(0);
+/// let config = BulkheadConfig::new("mail")
+///     .max_concurrent_calls(1)
+///     .max_queue_size(0);
 /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
 /// let running = bulkhead.try_acquire().unwrap();
 /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("sent"));
 /// bulkhead.circuit_breaker().unwrap().force_open();
 /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("sent"));
-/// let refused = bulkhead.stats().rejected;
-/// assert_eq!((refused.full, refused.forced_open, refused.total()), (1, 1, 2));
+/// let rejected = bulkhead.stats().rejected;
+/// assert_eq!(
+///     (
+///         rejected.full,
+///         rejected.circuit.forced_open,
+///         rejected.total()
+///     ),
+///     (1, 1, 2)
+/// );
 /// # drop(running);
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
@@ -85,24 +104,19 @@ pub struct BulkheadStats {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Rejections {
-    /// The circuit was open, also when it opened while the call waited.
-    pub circuit_open: u64,
-    /// The circuit was half-open and all its probes were out.
-    pub probe_limit_reached: u64,
-    /// The circuit was held open by hand.
-    pub forced_open: u64,
-    /// The circuit was half-open and its probes were held by other processes of the fleet.
-    pub no_probe_lease: u64,
-    /// No permit and no place in the queue.
+    /// Calls that the circuit rejected, including those that were queued when it opened.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub circuit: CircuitRejections,
+    /// Calls that found no permit available and the queue full.
     pub full: u64,
-    /// The deadline passed in the queue.
+    /// Calls that were waiting for a permit when their deadline passed.
     pub timed_out_in_queue: u64,
-    /// The bulkhead was shut down.
+    /// Calls that arrived after the shutdown, or were queued at its time.
     pub shutdown: u64,
 }
 
 impl Rejections {
-    /// All of them.
+    /// Returns the total.
     ///
     /// ```
     /// # use bulkman::bulkhead::Rejections;
@@ -110,30 +124,98 @@ impl Rejections {
     /// ```
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.circuit_open
-            + self.probe_limit_reached
-            + self.forced_open
-            + self.no_probe_lease
-            + self.full
-            + self.timed_out_in_queue
-            + self.shutdown
+        self.circuit.total() + self.full + self.timed_out_in_queue + self.shutdown
+    }
+}
+
+impl Bulkhead {
+    /// Returns a reading of the counters, the limits and the circuit's state.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let _ = bulkhead.execute_sync(|| Ok::<_, &str>("found"));
+    /// let _ = bulkhead.execute_sync(|| Err::<(), _>("down"));
+    /// let stats = bulkhead.stats();
+    /// assert_eq!((stats.started, stats.successful, stats.failed), (2, 1, 1));
+    /// assert_eq!(
+    ///     (stats.active, stats.waiting, stats.rejected.total()),
+    ///     (0, 0, 0)
+    /// );
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> BulkheadStats {
+        let inner = &*self.inner;
+        let reading = inner.counters.read(inner.circuit_rejections());
+        let limits = inner.queue.limits();
+        BulkheadStats {
+            bulkhead: inner.name.clone(),
+            started: reading.started,
+            successful: reading.successful,
+            failed: reading.failed,
+            ignored: reading.ignored,
+            cancelled: reading.cancelled,
+            active: reading.active(),
+            rejected: Rejections {
+                circuit: reading.circuit,
+                full: reading.event(Event::Full),
+                timed_out_in_queue: reading.event(Event::TimedOutWaiting),
+                shutdown: reading.event(Event::Shutdown),
+            },
+            cancelled_in_queue: reading.event(Event::CancelledWaiting),
+            timed_out_running: reading.event(Event::TimedOutRunning),
+            panicked: reading.event(Event::Panicked),
+            waiting: inner.queue.waiting(),
+            peak_waiting: inner.queue.peak_waiting(),
+            permits_in_use: inner.queue.in_use(),
+            max_concurrent_calls: limits.permits,
+            max_queue_size: limits.queue_capacity,
+            circuit: inner.circuit.as_ref().map(CircuitBreaker::state),
+        }
+    }
+
+    /// Sets the counters to zero.
+    ///
+    /// Running calls count as started after the reset. `peak_waiting` becomes the present number of
+    /// waiting calls. Neither the circuit nor the metrics are reset.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("found"));
+    /// let running = bulkhead.try_acquire().unwrap();
+    /// bulkhead.reset_stats();
+    /// assert_eq!(
+    ///     (bulkhead.stats().started, bulkhead.stats().successful),
+    ///     (1, 0)
+    /// );
+    /// running.succeed();
+    /// assert_eq!(bulkhead.stats().successful, 1);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn reset_stats(&self) {
+        self.inner.counters.reset(self.inner.circuit_rejections());
+        self.inner.queue.reset_peak_waiting();
     }
 }
 
 /// The counters behind [`BulkheadStats`].
 ///
-/// A call that starts and succeeds touches two of them; `active` is what has started and not
+/// A successful call writes two of them. `active` is derived: calls that have started and not
 /// ended.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     started: AtomicU64,
     successful: AtomicU64,
     rare: Rare,
-    /// What a reset takes off all later readings. Few bulkheads are ever reset.
+    /// Subtracted from all later readings. Boxed, since few bulkheads are ever reset.
     base: Mutex<Option<Box<Reading>>>,
 }
 
-/// Kept apart from the two that every call writes.
+/// The counters that a successful call does not write.
 #[derive(Debug, Default)]
 struct Rare {
     failed: AtomicU64,
@@ -142,7 +224,7 @@ struct Rare {
     events: [AtomicU64; 6],
 }
 
-/// Things that are counted and are not the end of a call that ran.
+/// Events other than the end of a call that ran.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
     Full,
@@ -153,7 +235,7 @@ pub(crate) enum Event {
     Panicked,
 }
 
-/// All counters at one time.
+/// A reading of all counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) started: u64,
@@ -162,7 +244,7 @@ pub(crate) struct Reading {
     pub(crate) ignored: u64,
     pub(crate) cancelled: u64,
     pub(crate) events: [u64; 6],
-    pub(crate) refused: CircuitRejections,
+    pub(crate) circuit: CircuitRejections,
 }
 
 impl Counters {
@@ -171,7 +253,7 @@ impl Counters {
         self.started.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A call that ran has ended; `None`: it was dropped.
+    /// Counts the end of a call that ran. `None`: it was cancelled.
     #[inline]
     pub(crate) fn end(&self, outcome: Option<Outcome>) {
         let counter = match outcome {
@@ -180,7 +262,7 @@ impl Counters {
             Some(Outcome::Ignored) => &self.rare.ignored,
             None => &self.rare.cancelled,
         };
-        // Whoever reads this end also reads the start before it.
+        // Release: a reader of this end also reads the start before it.
         counter.fetch_add(1, Ordering::Release);
     }
 
@@ -189,28 +271,28 @@ impl Counters {
         self.rare.events[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A reading since the last reset; `refused` is the circuit's counters now.
-    pub(crate) fn read(&self, refused: CircuitRejections) -> Reading {
+    /// Returns a reading since the last reset. `circuit` are the present counts of the circuit.
+    pub(crate) fn read(&self, circuit: CircuitRejections) -> Reading {
         let base = lock(&self.base).as_deref().copied().unwrap_or_default();
-        self.read_all(refused).since(&base)
+        self.read_all(circuit).since(&base)
     }
 
-    /// Begins again at zero. Calls that run now count as started after the reset.
-    pub(crate) fn reset(&self, refused: CircuitRejections) {
+    /// Starts again at zero. Running calls count as started after the reset.
+    pub(crate) fn reset(&self, circuit: CircuitRejections) {
         let mut base = lock(&self.base);
-        let mut now = self.read_all(refused);
+        let mut now = self.read_all(circuit);
         now.started = now.ended();
         *base = Some(Box::new(now));
     }
 
-    /// A reading since the bulkhead was made, whatever was reset.
+    /// Returns a reading since the bulkhead was created, regardless of resets.
     #[cfg(feature = "metrics")]
-    pub(crate) fn lifetime(&self, refused: CircuitRejections) -> Reading {
-        self.read_all(refused)
+    pub(crate) fn lifetime(&self, circuit: CircuitRejections) -> Reading {
+        self.read_all(circuit)
     }
 
-    /// Ends are read before starts, so that no call is seen to end before it began.
-    fn read_all(&self, refused: CircuitRejections) -> Reading {
+    /// Ends are read before starts, so that no reading has more ends than starts.
+    fn read_all(&self, circuit: CircuitRejections) -> Reading {
         let ends = Ordering::Acquire;
         let mut reading = Reading {
             started: 0,
@@ -219,7 +301,7 @@ impl Counters {
             ignored: self.rare.ignored.load(ends),
             cancelled: self.rare.cancelled.load(ends),
             events: std::array::from_fn(|i| self.rare.events[i].load(Ordering::Relaxed)),
-            refused,
+            circuit,
         };
         reading.started = self.started.load(Ordering::Relaxed);
         reading
@@ -240,7 +322,7 @@ impl Reading {
     }
 
     pub(crate) fn since(&self, base: &Self) -> Self {
-        // A reading that raced with a reset may be older than its base by a few events.
+        // A reading that races with a reset may be older than its base by a few events.
         let since = |now: u64, base: u64| now.saturating_sub(base);
         Self {
             started: since(self.started, base.started),
@@ -249,7 +331,7 @@ impl Reading {
             ignored: since(self.ignored, base.ignored),
             cancelled: since(self.cancelled, base.cancelled),
             events: std::array::from_fn(|i| since(self.events[i], base.events[i])),
-            refused: self.refused.since(&base.refused),
+            circuit: self.circuit.since(&base.circuit),
         }
     }
 }

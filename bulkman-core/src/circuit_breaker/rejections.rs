@@ -8,8 +8,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// The numbers only grow.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.half_open();
@@ -24,6 +24,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 #[non_exhaustive]
 pub struct CircuitRejections {
     /// The circuit was open.
+    #[cfg_attr(feature = "serde", serde(rename = "circuit_open"))]
     pub open: u64,
     /// The circuit was half-open and the limit of probes was reached.
     pub probe_limit_reached: u64,

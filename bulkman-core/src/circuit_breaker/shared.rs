@@ -226,7 +226,12 @@ impl Shared {
             generation: machine.generation(),
             open_count: machine.open_count(),
             // Pushed under this lock, so it is consistent with the rest.
-            recent: self.events.newest(HISTORY),
+            recent: self
+                .events
+                .newest(HISTORY)
+                .into_iter()
+                .map(|transition| transition.with_age(now))
+                .collect(),
         }
     }
 

@@ -7,44 +7,82 @@ use super::counts::CircuitCounts;
 use super::rejections::CircuitRejections;
 use super::transition::Transition;
 use crate::name::BulkheadName;
+#[cfg(feature = "serde")]
+use crate::seconds;
 
-/// A consistent snapshot of a circuit's state and counts.
+/// A consistent snapshot of a circuit's state, counts and latest transitions.
+///
+/// All times are relative to the moment of the snapshot, so a snapshot means the same in another
+/// process.
+///
+/// With the feature `serde` it is serializable, as the part `circuit` of a
+/// [`BulkheadSnapshot`](crate::snapshot::BulkheadSnapshot): durations are numbers of seconds in
+/// fields that end in `_seconds`, and `name` and `generation` are left out.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::CircuitState;
-/// use bulkman::runtime::ClockOnly;
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+/// use std::time::Duration;
 ///
-/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
-/// breaker.half_open();
+/// let clock = ManualRuntime::new();
+/// let breaker =
+///     CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+/// breaker.open();
+/// clock.advance(Duration::from_secs(10));
+///
 /// let snapshot = breaker.snapshot();
-/// assert_eq!((snapshot.state, snapshot.probes_remaining), (CircuitState::HalfOpen, Some(3)));
-/// assert_eq!(snapshot.recent.last().unwrap().from, CircuitState::Closed);
+/// assert_eq!(
+///     (snapshot.state, snapshot.age.as_secs()),
+///     (CircuitState::Open, 10)
+/// );
+/// assert_eq!(snapshot.retry_after, Some(Duration::from_secs(20)));
+/// let last = snapshot.recent.last().unwrap();
+/// println!(
+///     "{} -> {}, {:?} ago: {}",
+///     last.from, last.to, last.age, last.cause
+/// );
+/// assert_eq!((last.from, last.age.as_secs()), (CircuitState::Closed, 10));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CircuitSnapshot {
-    /// The name of the circuit.
+    /// The circuit's name: that of its bulkhead. Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub name: BulkheadName,
-    /// The state, after transitions that are due.
+    /// The state, after any transition that was due.
     pub state: CircuitState,
-    /// The time since the state began.
+    /// The time since the state was entered.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_seconds", serialize_with = "seconds::serialize")
+    )]
     pub age: Duration,
-    /// The outcome counts.
-    pub counts: CircuitCounts,
-    /// The number of calls rejected since the state began.
-    pub rejected_calls: u64,
-    /// The number of calls rejected since the circuit was created, by reason.
-    pub rejections: CircuitRejections,
-    /// The remaining isolation; `None` unless the circuit is open, or if the isolation has no end.
+    /// The remaining isolation. `None` unless the circuit is open, or if it stays open until it is
+    /// changed manually.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            rename = "retry_after_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
+    )]
     pub retry_after: Option<Duration>,
-    /// The number of probes that can be admitted now; `None` unless the circuit is half-open.
+    /// The number of probes that may still start. `None` unless the circuit is half-open.
     pub probes_remaining: Option<u32>,
-    /// The generation of the state; it grows with every state entered.
+    /// The outcomes in the window, and the rates.
+    pub counts: CircuitCounts,
+    /// The number of calls rejected since the state was entered.
+    pub rejected_calls: u64,
+    /// The numbers of calls rejected since the circuit was created, by reason.
+    pub rejections: CircuitRejections,
+    /// The generation: a number that grows with every state entered. Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub generation: u64,
     /// The number of automatic openings since the circuit was last closed.
     pub open_count: u32,
-    /// The last transitions, oldest first.
+    /// The latest transitions, oldest first: at most 8.
     pub recent: Vec<Transition>,
 }

@@ -1,4 +1,4 @@
-//! Transitions between states, and their causes.
+//! A transition of a circuit, and its cause.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,15 +6,22 @@ use std::time::{Duration, Instant};
 use super::circuit_state::CircuitState;
 use super::counts::CircuitCounts;
 use crate::name::BulkheadName;
+#[cfg(feature = "serde")]
+use crate::seconds;
 
 /// A transition of a circuit from one state to another.
 ///
-/// Entering the current state restarts it, but is not a transition.
+/// A circuit that enters its current state again starts that state anew. That is a new
+/// generation, but not a transition.
+///
+/// With the feature `serde` it is serializable, as a part of a
+/// [`CircuitSnapshot`](super::CircuitSnapshot): durations are numbers of seconds in fields that end
+/// in `_seconds`, and `circuit`, `at`, `generation` and `open_count` are left out.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::{CircuitState, TransitionCause};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use std::time::Duration;
 ///
 /// let config = CircuitBreakerConfig::new().failure_threshold(2);
@@ -23,43 +30,75 @@ use crate::name::BulkheadName;
 ///     breaker.try_acquire().unwrap().fail();
 /// }
 /// let opening = &breaker.snapshot().recent[0];
-/// assert_eq!((opening.from, opening.to), (CircuitState::Closed, CircuitState::Open));
+/// assert_eq!(
+///     (opening.from, opening.to),
+///     (CircuitState::Closed, CircuitState::Open)
+/// );
 /// assert_eq!(opening.cause, TransitionCause::ConsecutiveFailures);
 /// assert_eq!(opening.counts.consecutive_failures, 2);
 /// assert_eq!(opening.isolation, Some(Duration::from_secs(30)));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Transition {
-    /// The name of the circuit, which is that of its bulkhead.
+    /// The circuit's name: that of its bulkhead. Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub circuit: BulkheadName,
-    /// The state before.
+    /// The previous state.
     pub from: CircuitState,
-    /// The state after.
+    /// The new state.
     pub to: CircuitState,
     /// The cause.
     pub cause: TransitionCause,
-    /// The counts of the state before, at its end.
-    pub counts: CircuitCounts,
-    /// When it happened. For timeouts, the deadline itself, not the time it was detected.
+    /// When it happened. For timeouts this is the deadline itself, not the time of its detection.
+    /// Not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub at: Instant,
-    /// The new generation. It is larger than that of the previous transition, by one or more.
-    pub generation: u64,
-    /// The isolation, which is the time that the circuit stays open.
-    ///
-    /// `None` unless the circuit opened, or if the isolation has no end.
+    /// The time since the transition, in a snapshot; zero in an event.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_seconds", serialize_with = "seconds::serialize")
+    )]
+    pub age: Duration,
+    /// The isolation that began: the time that the circuit stays open. `None` if the circuit did
+    /// not open, or stays open until it is changed manually.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            rename = "isolation_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
+    )]
     pub isolation: Option<Duration>,
-    /// The number of automatic openings since the circuit was last closed, with this one.
+    /// The counts of the previous state at its end.
+    pub counts: CircuitCounts,
+    /// The generation that began. It grows by one or more with every state entered. Not
+    /// serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub generation: u64,
+    /// The number of automatic openings since the circuit was last closed, this one included. Not
+    /// serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub open_count: u32,
+}
+
+impl Transition {
+    pub(crate) fn with_age(self, now: Instant) -> Self {
+        Self {
+            age: now.saturating_duration_since(self.at),
+            ..self
+        }
+    }
 }
 
 /// The cause of a transition.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::TransitionCause;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.open();
@@ -74,7 +113,7 @@ pub struct Transition {
 )]
 #[non_exhaustive]
 pub enum TransitionCause {
-    /// There were `failure_threshold` consecutive failures.
+    /// `failure_threshold` consecutive failures.
     ConsecutiveFailures,
     /// There were `failure_count_threshold` failures in the window.
     FailureCount,
@@ -82,9 +121,9 @@ pub enum TransitionCause {
     FailureRate,
     /// The rate of slow calls reached `slow_call_rate_threshold`.
     SlowCallRate,
-    /// The isolation has elapsed.
+    /// The isolation elapsed.
     IsolationElapsed,
-    /// Enough probes succeeded.
+    /// The outcomes of the probes closed the circuit.
     ProbesSucceeded,
     /// A probe failed.
     ProbeFailed,
@@ -101,7 +140,7 @@ pub enum TransitionCause {
 }
 
 impl TransitionCause {
-    /// Returns the name in lower case, as in logs and metrics: `failure_rate`.
+    /// Returns the name in snake case, as in logs and metrics: `failure_rate`.
     ///
     /// ```
     /// # use bulkman::circuit_breaker::TransitionCause;
@@ -132,7 +171,7 @@ impl fmt::Display for TransitionCause {
     }
 }
 
-/// A transition as the state machine returns it, without the name of the circuit.
+/// A transition as the state machine reports it, without the name of the circuit.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Change {
     pub(crate) from: CircuitState,
@@ -162,10 +201,11 @@ impl Change {
             from,
             to,
             cause,
-            counts,
             at,
-            generation,
+            age: Duration::ZERO,
             isolation,
+            counts,
+            generation,
             open_count,
         }
     }

@@ -14,8 +14,14 @@ impl CircuitBreakerConfig {
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
-    /// let error = CircuitBreakerConfig::new().success_threshold(0).validate().unwrap_err();
-    /// assert_eq!(error.to_string(), "`success_threshold` is 0, must be 1 to 10,000");
+    /// let error = CircuitBreakerConfig::new()
+    ///     .success_threshold(0)
+    ///     .validate()
+    ///     .unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`success_threshold` is 0, must be 1 to 10,000"
+    /// );
     /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         validate(self)
@@ -33,11 +39,9 @@ fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         config.slow_call_duration_threshold,
     )?;
     if config.slow_call_rate_threshold.is_some() && config.slow_call_duration_threshold.is_none() {
-        let range = "set when `slow_call_rate_threshold` is";
-        return Err(ConfigError::out_of_range(
+        return Err(ConfigError::missing(
             "slow_call_duration_threshold",
-            "not set",
-            range,
+            "slow_call_rate_threshold",
         ));
     }
     at_least_one(
@@ -432,12 +436,13 @@ mod tests {
         let longer = schedule().isolation_backoff(IsolationBackoff::new(2.0, SECOND));
         let shown = "IsolationBackoff { factor: 2.0, max: 1s, jitter: 0.0 }";
         rejected(longer, "isolation_backoff", shown, both);
-        let needed = "set when `slow_call_rate_threshold` is";
-        rejected(
-            config().slow_call_rate_threshold(0.5),
-            "slow_call_duration_threshold",
-            "not set",
-            needed,
+        let missing = config().slow_call_rate_threshold(0.5).validate();
+        assert_eq!(
+            missing,
+            Err(ConfigError::missing(
+                "slow_call_duration_threshold",
+                "slow_call_rate_threshold"
+            ))
         );
         let never = "at most the size of the count window, or it never opens";
         rejected(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::name::BulkheadName;
 #[cfg(feature = "serde")]
-use crate::snapshot::seconds;
+use crate::seconds;
 use crate::store::{Epoch, FleetState};
 
 /// Connection status, staleness and unpublished decisions of a [`Fleet`](super::Fleet).
@@ -20,13 +20,19 @@ pub struct FleetSnapshot {
     /// other processes are unknown here, unless the store has sent a notification.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "staleness_seconds", serialize_with = "seconds::of_option")
+        serde(
+            rename = "staleness_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
     )]
     pub staleness: Option<Duration>,
     /// Time since the store became unavailable; `None` if it is available.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "degraded_for_seconds", serialize_with = "seconds::of_option")
+        serde(
+            rename = "degraded_for_seconds",
+            serialize_with = "seconds::serialize_option"
+        )
     )]
     pub degraded_for: Option<Duration>,
     /// The error that made the store unavailable, with its fix if one is known.

@@ -1,4 +1,4 @@
-//! Making, and changing, all bulkheads at once.
+//! Creating and changing all bulkheads of a manager at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,43 +11,45 @@ use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
-/// What [`BulkheadManager::apply_config`] has done, by the bulkheads' names.
+/// The result of [`BulkheadManager::apply_config`], as names of bulkheads.
 ///
 /// ```
-/// use bulkman::{BulkheadConfig, BulkheadManager};
 /// use bulkman::manager::ManagerConfig;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("mail"))?;
-/// let applied = manager.apply_config(&ManagerConfig::new().bulkhead(BulkheadConfig::new("search")))?;
-/// assert_eq!((applied.created[0].as_str(), applied.not_in_config[0].as_str()), ("search", "mail"));
+/// let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("search"));
+/// let applied = manager.apply_config(&config)?;
+/// assert_eq!(applied.created[0], "search");
+/// assert_eq!(applied.not_in_config[0], "mail");
 /// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppliedConfig {
-    /// Made, since there was none of this name.
+    /// Bulkheads that were created.
     pub created: Vec<BulkheadName>,
-    /// Changed in place.
+    /// Bulkheads that were reconfigured in place.
     pub changed: Vec<BulkheadName>,
-    /// As they were.
+    /// Bulkheads that have this configuration already.
     pub unchanged: Vec<BulkheadName>,
-    /// In the manager, but not in the configuration: left alone.
+    /// Bulkheads of the manager that are not in the configuration. They are not changed.
     pub not_in_config: Vec<BulkheadName>,
 }
 
 impl BulkheadManager {
-    /// A manager with these bulkheads.
+    /// Creates a manager from a configuration.
     ///
     /// # Errors
     ///
     /// As [`apply_config`](Self::apply_config).
     ///
     /// ```
-    /// use bulkman::{BulkheadConfig, BulkheadManager};
     /// use bulkman::manager::ManagerConfig;
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
     ///
     /// let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("payments"));
     /// let manager = BulkheadManager::from_config(&config, ClockOnly)?;
@@ -63,23 +65,25 @@ impl BulkheadManager {
         Ok(manager)
     }
 
-    /// Makes the bulkheads of `config` that are missing, and reconfigures the others in place.
+    /// Creates the missing bulkheads of `config`, and reconfigures the others in place.
     ///
-    /// Those keep their circuits' states and windows, their holders and their waiters: see
-    /// [`Bulkhead::reconfigure`]. A bulkhead that is not in `config` is left alone, since somebody
-    /// may have made it in code, and named in [`AppliedConfig::not_in_config`]: remove it if that is what its
-    /// absence means.
+    /// Existing bulkheads keep the states and windows of their circuits, and their running and
+    /// queued calls: see [`Bulkhead::reconfigure`]. A bulkhead that is not in `config` is not
+    /// changed, since it may have been created in code. It is listed in
+    /// [`AppliedConfig::not_in_config`], and can be removed with
+    /// [`remove_bulkhead`](Self::remove_bulkhead).
     ///
     /// # Errors
     ///
-    /// [`ManagerError::Invalid`] for a configuration that can't be used, or that would change what
-    /// can't change in place, and [`ManagerError::AlreadyExists`] for a name that is there twice. Nothing
-    /// has changed then.
+    /// * [`ManagerError::Invalid`] if one of the configurations is invalid, changes a field that
+    ///   can't be changed, or has the name of another one in `config`.
+    ///
+    /// After an error, nothing has changed.
     ///
     /// ```
-    /// use bulkman::{BulkheadConfig, BulkheadManager};
     /// use bulkman::manager::ManagerConfig;
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
     ///
     /// let manager = BulkheadManager::new(ClockOnly);
     /// let payments = manager.create_bulkhead(BulkheadConfig::new("payments"))?;
@@ -88,7 +92,10 @@ impl BulkheadManager {
     ///     .bulkhead(BulkheadConfig::new("payments").max_concurrent_calls(5))
     ///     .bulkhead(BulkheadConfig::new("reports").max_concurrent_calls(0));
     /// let error = manager.apply_config(&bad).unwrap_err();
-    /// assert_eq!(error.to_string(), r#"bulkhead "reports": `max_concurrent_calls` is 0, must be 1 to 1,000,000"#);
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     r#"bulkhead "reports": `max_concurrent_calls` is 0, must be 1 to 1,000,000"#
+    /// );
     /// assert_eq!(payments.stats().max_concurrent_calls, 10);
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
@@ -96,15 +103,15 @@ impl BulkheadManager {
         let listed = distinct_names(config)?;
         loop {
             let plan = Plan::new(self, config)?;
-            // If somebody made one of the missing ones meanwhile, it has to be looked at again.
-            if let Some(applied) = plan.carry_out(self, &listed) {
+            // Another thread may have created one of the missing bulkheads: plan again.
+            if let Some(applied) = plan.execute(self, &listed) {
                 return Ok(applied);
             }
         }
     }
 }
 
-/// What is to be done; all of it has been found possible.
+/// The validated changes to make.
 struct Plan<'a> {
     create: Vec<Bulkhead>,
     change: Vec<(Bulkhead, &'a BulkheadConfig)>,
@@ -134,7 +141,7 @@ impl<'a> Plan<'a> {
             None => {
                 let runtime = Arc::clone(&manager.shared.runtime);
                 self.create
-                    .push(Bulkhead::with_runtime(config.clone(), runtime)?);
+                    .push(Bulkhead::with_shared_runtime(config.clone(), runtime)?);
             }
             Some(bulkhead) if bulkhead.config() == *config => {
                 self.keep.push(bulkhead.name().clone())
@@ -147,8 +154,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// `None`: a name that was free is taken now, and nothing was done.
-    fn carry_out(
+    /// Executes the changes. Returns `None`, without a change, if a missing bulkhead exists by now.
+    fn execute(
         self,
         manager: &BulkheadManager,
         listed: &BTreeSet<BulkheadName>,
@@ -158,7 +165,7 @@ impl<'a> Plan<'a> {
             ..AppliedConfig::default()
         };
         let created = self.create.clone();
-        {
+        let fleet = {
             let mut bulkheads = manager.write();
             if self
                 .create
@@ -176,15 +183,18 @@ impl<'a> Plan<'a> {
                 .filter(|name| !listed.contains(*name))
                 .cloned()
                 .collect();
-        }
+            manager.fleet().cloned()
+        };
         applied.not_in_config.sort_unstable();
-        for bulkhead in created {
-            // A circuit that is as new as this one is nobody's yet.
-            let shared = manager.share(&bulkhead);
-            debug_assert_eq!(shared, Ok(()));
+        if let Some(fleet) = fleet {
+            for bulkhead in created {
+                // A new circuit belongs to no other fleet.
+                let attached = fleet.attach(&bulkhead);
+                debug_assert_eq!(attached, Ok(()));
+            }
         }
         for (bulkhead, config) in self.change {
-            // What could be refused was checked above, and can't change while a bulkhead lives.
+            // The plan has checked every reason to reject it, and none of them can change.
             let changed = bulkhead.reconfigure(config.clone());
             debug_assert_eq!(changed, Ok(()));
             applied.changed.push(bulkhead.name().clone());
@@ -200,7 +210,8 @@ fn distinct_names(config: &ManagerConfig) -> Result<BTreeSet<BulkheadName>, Mana
             .checked_name()
             .map_err(|error| invalid(config, error))?;
         if names.contains(&name) {
-            return Err(ManagerError::AlreadyExists { name });
+            let duplicate = ConfigError::conflict("name", "another bulkhead of the configuration");
+            return Err(invalid(config, duplicate));
         }
         names.insert(name);
     }

@@ -1,15 +1,16 @@
-//! Several bulkheads, configured together.
+//! The configuration of a manager.
 
 use crate::bulkhead::config::BulkheadConfig;
 
-/// The configurations of several bulkheads: what one file says.
+/// The configurations of several bulkheads.
 ///
-/// [`BulkheadManager::from_config`](super::BulkheadManager::from_config) makes a manager of it, and
-/// [`apply_config`](super::BulkheadManager::apply_config) changes one in place when the file has
-/// changed.
+/// [`BulkheadManager::from_config`](super::BulkheadManager::from_config) creates a manager from it.
+/// [`apply_config`](super::BulkheadManager::apply_config) updates a manager in place, for example
+/// when a file has changed.
 ///
-/// With the feature `serde` it is read and written in any format; the bulkheads are named by their
-/// keys, durations are texts, what is left out has its default, and what is not known is an error:
+/// With the feature `serde` it can be read and written in any format. The bulkheads are a map from
+/// their names, and durations are strings such as `"250ms"`. A missing field has its default value,
+/// and an unknown field is an error:
 ///
 /// ```toml
 /// [bulkheads.payments]
@@ -42,7 +43,7 @@ pub struct ManagerConfig {
 }
 
 impl ManagerConfig {
-    /// No bulkheads yet.
+    /// Creates a configuration without bulkheads.
     ///
     /// ```
     /// # use bulkman::manager::ManagerConfig;
@@ -55,12 +56,13 @@ impl ManagerConfig {
         }
     }
 
-    /// Adds a bulkhead. Nothing is checked before it is applied.
+    /// Adds a bulkhead. Nothing is validated before the configuration is applied.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
     /// # use bulkman::manager::ManagerConfig;
-    /// let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("search").max_concurrent_calls(5));
+    /// let search = BulkheadConfig::new("search").max_concurrent_calls(5);
+    /// let config = ManagerConfig::new().bulkhead(search);
     /// assert_eq!(config.bulkheads()[0].name(), "search");
     /// ```
     #[must_use]
@@ -69,12 +71,13 @@ impl ManagerConfig {
         self
     }
 
-    /// The bulkheads, in the order in which they were added.
+    /// Returns the bulkheads, in the order in which they were added.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
     /// # use bulkman::manager::ManagerConfig;
-    /// let config: ManagerConfig = ["search", "mail"].map(BulkheadConfig::new).into_iter().collect();
+    /// let bulkheads = ["search", "mail"].map(BulkheadConfig::new);
+    /// let config: ManagerConfig = bulkheads.into_iter().collect();
     /// assert_eq!(config.bulkheads().len(), 2);
     /// ```
     pub fn bulkheads(&self) -> &[BulkheadConfig] {

@@ -1,4 +1,4 @@
-//! A registry of bulkheads: one name, one bulkhead.
+//! A registry of bulkheads by name.
 
 mod apply;
 mod config;
@@ -29,9 +29,12 @@ use crate::error::BulkheadError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
+use crate::snapshot::ManagerSnapshot;
 use crate::store::CircuitStore;
 
-/// Makes bulkheads and finds them by name. Cheap to clone; all clones are one registry.
+/// A registry that creates bulkheads and finds them by name.
+///
+/// Cloning is cheap, and all clones share the same registry.
 ///
 /// ```
 /// use bulkman::testing::ManualRuntime;
@@ -45,6 +48,41 @@ use crate::store::CircuitStore;
 /// assert_eq!(manager.all_stats()[0].successful, 1);
 /// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
+///
+/// # Methods
+///
+/// Setup:
+///
+/// * [`new`](Self::new): when bulkheads are created in code.
+/// * [`from_config`](Self::from_config), [`apply_config`](Self::apply_config): when a file
+///   describes all bulkheads, and is read again when it changes.
+/// * [`share_through`](Self::share_through), [`fleet`](Self::fleet): to share all circuits with
+///   other processes.
+///
+/// Bulkheads:
+///
+/// * [`create_bulkhead`](Self::create_bulkhead): when the name must be new.
+/// * [`get_or_create_bulkhead`](Self::get_or_create_bulkhead): when several places in the code may
+///   be first.
+/// * [`get_bulkhead`](Self::get_bulkhead): when the bulkhead is created elsewhere.
+/// * [`remove_bulkhead`](Self::remove_bulkhead): when a dependency is no longer used.
+///
+/// Calls:
+///
+/// * [`execute_in_bulkhead`](Self::execute_in_bulkhead): when the name is known only at run time.
+///   Otherwise keep a [`Bulkhead`] and call its methods.
+///
+/// Queries:
+///
+/// * [`bulkheads`](Self::bulkheads), [`len`](Self::len), [`is_empty`](Self::is_empty): to iterate.
+/// * [`all_stats`](Self::all_stats): for the counters of all bulkheads.
+/// * [`health_status`](Self::health_status): for health endpoints.
+/// * [`snapshot`](Self::snapshot): for operators, with circuits and the fleet.
+///
+/// Shutdown:
+///
+/// * [`shutdown`](Self::shutdown): to reject new and queued calls of all bulkheads.
+/// * [`drained`](Self::drained): to wait for their running calls.
 #[derive(Clone)]
 pub struct BulkheadManager {
     shared: Arc<Shared>,
@@ -53,34 +91,41 @@ pub struct BulkheadManager {
 struct Shared {
     runtime: Arc<dyn Runtime>,
     bulkheads: RwLock<HashMap<BulkheadName, Bulkhead>>,
+    /// Written and read together with `bulkheads` under its write lock, where a bulkhead must be
+    /// attached exactly once.
     fleet: OnceLock<Fleet>,
 }
 
-/// Why a manager does not hand out a bulkhead.
+/// The error returned by [`BulkheadManager`].
 ///
 /// ```
-/// use bulkman::{BulkheadConfig, BulkheadManager};
 /// use bulkman::manager::ManagerError;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
-/// let error = manager.create_bulkhead(BulkheadConfig::new("database")).unwrap_err();
+/// let error = manager
+///     .create_bulkhead(BulkheadConfig::new("database"))
+///     .unwrap_err();
 /// assert!(matches!(error, ManagerError::AlreadyExists { .. }));
-/// assert_eq!(error.to_string(), "a bulkhead named \"database\" exists already");
+/// assert_eq!(
+///     error.to_string(),
+///     "a bulkhead named \"database\" exists already"
+/// );
 /// # Ok::<(), ManagerError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManagerError {
-    /// There is one of this name already.
+    /// A bulkhead of this name exists already.
     #[error("a bulkhead named {name:?} exists already")]
     AlreadyExists {
         /// The name.
         name: BulkheadName,
     },
 
-    /// There is one of this name, with another configuration.
+    /// A bulkhead of this name exists with a different configuration.
     #[error("a bulkhead named {name:?} exists with another `{field}`")]
     Conflict {
         /// The name.
@@ -89,22 +134,22 @@ pub enum ManagerError {
         field: &'static str,
     },
 
-    /// One of several configurations can't be used.
+    /// One of several configurations is invalid.
     #[error("bulkhead {bulkhead:?}: {source}")]
     Invalid {
-        /// Its name, as given.
+        /// The name of the bulkhead, as given.
         bulkhead: Box<str>,
-        /// What is wrong with it.
+        /// The error of its configuration.
         source: ConfigError,
     },
 
-    /// The configuration can't be used.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 impl BulkheadManager {
-    /// An empty registry whose bulkheads run on `runtime`.
+    /// Creates an empty registry for bulkheads on `runtime`.
     ///
     /// ```
     /// # use bulkman::BulkheadManager;
@@ -123,38 +168,55 @@ impl BulkheadManager {
         }
     }
 
-    /// Shares the circuits of all bulkheads, those to come too, through a store: see [`Fleet`].
+    /// Shares the circuits of all bulkheads with other processes through `store`.
+    ///
+    /// Includes the bulkheads that are created later. All clones of the manager are affected. See
+    /// [`Fleet`].
     ///
     /// # Errors
     ///
-    /// As [`Fleet::new`]; [`ConfigError::Immutable`] if the manager has a store already.
+    /// * As [`Fleet::new`]; then nothing has changed.
+    /// * [`ConfigError::Conflict`] if the manager has a store already; then nothing has changed.
+    /// * As [`Fleet::attach`], if a bulkhead was shared through another fleet before. It stays with
+    ///   that fleet, and all others are shared through `store`.
     ///
     /// ```
-    /// use std::time::Duration;
+    /// use bulkman::store::MemoryStore;
     /// use bulkman::testing::ManualRuntime;
     /// use bulkman::{BulkheadConfig, BulkheadManager};
-    /// use bulkman::store::MemoryStore;
+    /// use std::time::Duration;
     ///
     /// let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone());
-    /// let manager = BulkheadManager::new(runtime.clone()).with_store(store)?;
+    /// let manager = BulkheadManager::new(runtime.clone());
+    /// manager.share_through(store)?;
     /// manager.create_bulkhead(BulkheadConfig::new("payments"))?;
-    /// // A process that wants to know what the fleet knows before its first call:
-    /// let ready = runtime.block_on(manager.fleet().unwrap().wait_ready(Duration::from_secs(1)));
+    /// // Before the first call, wait until the states of the circuits are known:
+    /// let ready =
+    ///     runtime.block_on(manager.fleet().unwrap().wait_ready(Duration::from_secs(1)));
     /// assert!(ready);
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
-    pub fn with_store(self, store: impl CircuitStore) -> Result<Self, ConfigError> {
-        let fleet = Fleet::new(store, Arc::clone(&self.shared.runtime))?;
-        let taken = ConfigError::immutable("store", "in use", "another");
-        self.shared.fleet.set(fleet).map_err(|_| taken)?;
-        for bulkhead in self.bulkheads() {
-            self.share(&bulkhead)?;
+    pub fn share_through(&self, store: impl CircuitStore) -> Result<(), ConfigError> {
+        let taken = || ConfigError::conflict("store", "the store that the manager already uses");
+        if self.fleet().is_some() {
+            return Err(taken());
         }
-        Ok(self)
+        let fleet = Fleet::new(store, Arc::clone(&self.shared.runtime))?;
+        let existing: Vec<_> = {
+            let bulkheads = self.write();
+            self.shared.fleet.set(fleet.clone()).map_err(|_| taken())?;
+            bulkheads.values().cloned().collect()
+        };
+        let mut result = Ok(());
+        for bulkhead in existing {
+            let attached = fleet.attach(&bulkhead);
+            result = result.and(attached);
+        }
+        result
     }
 
-    /// The fleet with which the circuits are shared, if they are.
+    /// Returns the fleet created by [`share_through`](Self::share_through).
     ///
     /// ```
     /// # use bulkman::BulkheadManager;
@@ -163,7 +225,7 @@ impl BulkheadManager {
     /// # let runtime = ManualRuntime::new();
     /// let manager = BulkheadManager::new(runtime.clone());
     /// assert!(manager.fleet().is_none());
-    /// let manager = manager.with_store(MemoryStore::new(runtime))?;
+    /// manager.share_through(MemoryStore::new(runtime))?;
     /// assert!(manager.fleet().is_some());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -172,28 +234,22 @@ impl BulkheadManager {
         self.shared.fleet.get()
     }
 
-    fn share(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
-        self.shared
-            .fleet
-            .get()
-            .map_or(Ok(()), |fleet| fleet.attach(bulkhead))
-    }
-
-    /// Makes a bulkhead under its configuration's name.
+    /// Creates a bulkhead under the name in its configuration.
     ///
     /// # Errors
     ///
-    /// [`ManagerError::AlreadyExists`] if the name is taken, [`ManagerError::Config`] for a configuration
-    /// that can't be used.
+    /// * [`ManagerError::AlreadyExists`] if the name is taken.
+    /// * [`ManagerError::Config`] if the configuration is invalid, as for [`Bulkhead::new`].
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
     /// # use bulkman::manager::ManagerError;
     /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
-    /// let database = manager.create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
+    /// let config = BulkheadConfig::new("database").max_concurrent_calls(5);
+    /// let database = manager.create_bulkhead(config.clone())?;
     /// assert_eq!(database.stats().max_concurrent_calls, 5);
-    /// let taken = manager.create_bulkhead(BulkheadConfig::new("database"));
+    /// let taken = manager.create_bulkhead(config);
     /// assert!(matches!(taken, Err(ManagerError::AlreadyExists { .. })));
     /// # Ok::<(), ManagerError>(())
     /// ```
@@ -202,24 +258,27 @@ impl BulkheadManager {
         if self.read().contains_key(&name) {
             return Err(ManagerError::AlreadyExists { name });
         }
-        // Made outside the lock, since making it asks the runtime, which is the user's code.
-        let bulkhead = Bulkhead::with_runtime(config, Arc::clone(&self.shared.runtime))?;
-        match self.write().entry(name) {
+        // Created outside the lock, since that calls the runtime, which is user code.
+        let bulkhead = Bulkhead::with_shared_runtime(config, Arc::clone(&self.shared.runtime))?;
+        let fleet = match self.write().entry(name) {
             Entry::Occupied(taken) => {
                 return Err(ManagerError::AlreadyExists {
                     name: taken.key().clone(),
                 });
             }
-            Entry::Vacant(free) => drop(free.insert(bulkhead.clone())),
-        }
-        if let Err(error) = self.share(&bulkhead) {
+            Entry::Vacant(free) => {
+                free.insert(bulkhead.clone());
+                self.fleet()
+            }
+        };
+        if let Some(Err(error)) = fleet.map(|fleet| fleet.attach(&bulkhead)) {
             self.remove_bulkhead(bulkhead.name().as_str());
             return Err(error.into());
         }
         Ok(bulkhead)
     }
 
-    /// The bulkhead of this name.
+    /// Returns the bulkhead of this name.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
@@ -235,23 +294,31 @@ impl BulkheadManager {
         self.read().get(name).cloned()
     }
 
-    /// The bulkhead of this configuration's name, made if there is none.
+    /// Returns the bulkhead of the configured name, and creates it if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`ManagerError::Conflict`] if there is one whose configuration differs: two callers that
-    /// disagree should know. [`Bulkhead::reconfigure`] changes it on purpose.
+    /// * [`ManagerError::Conflict`] if the bulkhead exists and its current configuration differs.
+    ///   To change it, use [`Bulkhead::reconfigure`].
+    /// * [`ManagerError::Config`] if the configuration is invalid.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
     /// # use bulkman::manager::ManagerError;
     /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
+    /// let config = BulkheadConfig::new("database").max_concurrent_calls(5);
     /// for _ in 0..2 {
-    ///     manager.get_or_create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(5))?;
+    ///     manager.get_or_create_bulkhead(config.clone())?;
     /// }
-    /// let other = manager.get_or_create_bulkhead(BulkheadConfig::new("database").max_concurrent_calls(9));
-    /// assert!(matches!(other, Err(ManagerError::Conflict { field: "max_concurrent_calls", .. })));
+    /// let other = manager.get_or_create_bulkhead(config.max_concurrent_calls(9));
+    /// assert!(matches!(
+    ///     other,
+    ///     Err(ManagerError::Conflict {
+    ///         field: "max_concurrent_calls",
+    ///         ..
+    ///     })
+    /// ));
     /// # Ok::<(), ManagerError>(())
     /// ```
     pub fn get_or_create_bulkhead(&self, config: BulkheadConfig) -> Result<Bulkhead, ManagerError> {
@@ -261,17 +328,24 @@ impl BulkheadManager {
             return same_or_conflict(bulkhead, &config, name);
         }
         match self.create_bulkhead(config.clone()) {
-            // Somebody else was faster.
+            // Another thread has created it in the meantime.
             Err(ManagerError::AlreadyExists { .. }) => self.get_or_create_bulkhead(config),
-            made => made,
+            created => created,
         }
     }
 
-    /// Runs a future in the bulkhead of this name: see [`Bulkhead::execute`].
+    /// Runs a future through the bulkhead of this name.
+    ///
+    /// The bulkhead is looked up by this method, not when the future is polled.
     ///
     /// # Errors
     ///
-    /// [`BulkheadError::NotFound`] if there is none; otherwise as [`Bulkhead::execute`].
+    /// [`BulkheadError::NotFound`] if no bulkhead has this name. Otherwise as
+    /// [`Bulkhead::execute`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Bulkhead::execute`].
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager};
@@ -280,10 +354,19 @@ impl BulkheadManager {
     /// # let manager = BulkheadManager::new(runtime.clone());
     /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
     /// # runtime.block_on(async {
-    /// let rows = manager.execute_in_bulkhead("database", async { Ok::<_, ()>(42) }).await;
+    /// let rows = manager
+    ///     .execute_in_bulkhead("database", async { Ok::<_, ()>(42) })
+    ///     .await;
     /// assert_eq!(rows, Ok(42));
-    /// let nowhere = manager.execute_in_bulkhead("data base", async { Ok::<_, ()>(42) }).await;
-    /// assert_eq!(nowhere, Err(BulkheadError::NotFound { name: "data base".into() }));
+    /// let missing = manager
+    ///     .execute_in_bulkhead("data base", async { Ok::<_, ()>(42) })
+    ///     .await;
+    /// assert_eq!(
+    ///     missing,
+    ///     Err(BulkheadError::NotFound {
+    ///         name: "data base".into()
+    ///     })
+    /// );
     /// # });
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
@@ -291,17 +374,18 @@ impl BulkheadManager {
     where
         F: Future<Output = Result<T, E>>,
     {
-        match self.get_bulkhead(name) {
-            Some(bulkhead) => ExecuteInBulkhead::Found {
+        let lookup = match self.get_bulkhead(name) {
+            Some(bulkhead) => Lookup::Found {
                 execute: bulkhead.into_execute(operation),
             },
-            None => ExecuteInBulkhead::Missing {
+            None => Lookup::NotFound {
                 name: Some(name.into()),
             },
-        }
+        };
+        ExecuteInBulkhead { lookup }
     }
 
-    /// The counters of all bulkheads, ordered by name.
+    /// Returns the counters of all bulkheads, ordered by name.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
@@ -311,7 +395,8 @@ impl BulkheadManager {
     ///     manager.create_bulkhead(BulkheadConfig::new(name))?;
     /// }
     /// let stats = manager.all_stats();
-    /// assert_eq!((stats[0].bulkhead.as_str(), stats[1].bulkhead.as_str()), ("database", "search"));
+    /// assert_eq!(stats[0].bulkhead, "database");
+    /// assert_eq!(stats[1].bulkhead, "search");
     /// assert_eq!(stats.iter().map(|bulkhead| bulkhead.failed).sum::<u64>(), 0);
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
@@ -320,18 +405,31 @@ impl BulkheadManager {
         self.bulkheads().iter().map(Bulkhead::stats).collect()
     }
 
-    /// The condition of all bulkheads, ordered by name.
+    /// Returns the states of all bulkheads, ordered by name.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
     /// # use bulkman::bulkhead::BulkheadState;
     /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
-    /// # for name in ["search", "database"] { manager.create_bulkhead(BulkheadConfig::new(name))?; }
-    /// manager.get_bulkhead("search").unwrap().circuit_breaker().unwrap().open();
+    /// # for name in ["search", "database"] {
+    /// #     manager.create_bulkhead(BulkheadConfig::new(name))?;
+    /// # }
+    /// manager
+    ///     .get_bulkhead("search")
+    ///     .unwrap()
+    ///     .circuit_breaker()
+    ///     .unwrap()
+    ///     .open();
     /// let status = manager.health_status();
-    /// assert_eq!((status[0].0.as_str(), status[0].1), ("database", BulkheadState::Healthy));
-    /// assert_eq!((status[1].0.as_str(), status[1].1), ("search", BulkheadState::Isolated));
+    /// assert_eq!(
+    ///     (status[0].0.as_str(), status[0].1),
+    ///     ("database", BulkheadState::Healthy)
+    /// );
+    /// assert_eq!(
+    ///     (status[1].0.as_str(), status[1].1),
+    ///     ("search", BulkheadState::Isolated)
+    /// );
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
@@ -342,13 +440,43 @@ impl BulkheadManager {
             .collect()
     }
 
-    /// All bulkheads, ordered by name.
+    /// Returns a snapshot of all bulkheads, and of the fleet.
+    ///
+    /// It takes about one microsecond for each bulkhead, so it can be read every second. It locks
+    /// one circuit at a time.
+    ///
+    /// ```
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
+    /// use bulkman::runtime::ClockOnly;
+    ///
+    /// let manager = BulkheadManager::new(ClockOnly);
+    /// let payments = manager.create_bulkhead(BulkheadConfig::new("payments"))?;
+    /// payments.circuit_breaker().unwrap().force_open();
+    ///
+    /// let snapshot = manager.snapshot();
+    /// assert_eq!(snapshot.bulkheads[0].stats.max_concurrent_calls, 10);
+    /// println!("{snapshot}");
+    /// // BULKHEAD  STATE     CIRCUIT      SINCE  RUNNING  WAITING  ...  LAST CHANGE
+    /// // payments  isolated  forced_open    0ms     0/10    0/100  ...  ... -> forced_open: manual
+    /// # Ok::<(), bulkman::manager::ManagerError>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> ManagerSnapshot {
+        ManagerSnapshot {
+            bulkheads: self.bulkheads().iter().map(Bulkhead::snapshot).collect(),
+            fleet: self.fleet().map(Fleet::snapshot),
+        }
+    }
+
+    /// Returns all bulkheads, ordered by name.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
     /// # use bulkman::runtime::ClockOnly;
     /// # let manager = BulkheadManager::new(ClockOnly);
-    /// # for name in ["search", "database"] { manager.create_bulkhead(BulkheadConfig::new(name))?; }
+    /// # for name in ["search", "database"] {
+    /// #     manager.create_bulkhead(BulkheadConfig::new(name))?;
+    /// # }
     /// for bulkhead in manager.bulkheads() {
     ///     println!("{}: {}", bulkhead.name(), bulkhead.state());
     /// }
@@ -362,7 +490,7 @@ impl BulkheadManager {
         bulkheads
     }
 
-    /// How many there are.
+    /// Returns the number of bulkheads.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
@@ -377,7 +505,7 @@ impl BulkheadManager {
         self.read().len()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no bulkheads.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
@@ -393,8 +521,9 @@ impl BulkheadManager {
         self.read().is_empty()
     }
 
-    /// Takes a bulkhead out of the registry. It goes on working for those who hold it; shut it
-    /// down to end it.
+    /// Removes a bulkhead from the registry, and returns it.
+    ///
+    /// Its other clones continue to work. To reject further calls, shut it down.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
@@ -413,7 +542,9 @@ impl BulkheadManager {
         self.write().remove(name)
     }
 
-    /// Shuts all bulkheads down: see [`Bulkhead::shutdown`].
+    /// Rejects new and queued calls of all bulkheads; running calls continue.
+    ///
+    /// See [`Bulkhead::shutdown`]. Bulkheads that are created later are not shut down.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
@@ -430,7 +561,14 @@ impl BulkheadManager {
         }
     }
 
-    /// Waits until every bulkhead now in the registry is drained: see [`Bulkhead::drained`].
+    /// Waits until all bulkheads are shut down and their last calls have ended.
+    ///
+    /// Includes the bulkheads that are in the registry when the future is first polled. See
+    /// [`Bulkhead::drained`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the future can be dropped at any time, and the method called again.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
@@ -442,7 +580,10 @@ impl BulkheadManager {
     /// let running = database.try_acquire().unwrap();
     /// manager.shutdown();
     /// runtime.block_on(zip(manager.drained(), async { running.succeed() }));
-    /// assert_eq!((database.stats().active, database.stats().successful), (0, 1));
+    /// assert_eq!(
+    ///     (database.stats().active, database.stats().successful),
+    ///     (0, 1)
+    /// );
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub async fn drained(&self) {
@@ -476,7 +617,7 @@ impl BulkheadManager {
     }
 }
 
-/// For background tasks, which must not keep a registry alive.
+/// A reference for background tasks, which must not keep a registry alive.
 #[cfg(feature = "metrics")]
 pub(crate) struct WeakManager(std::sync::Weak<Shared>);
 
@@ -507,22 +648,26 @@ fn same_or_conflict(
 }
 
 pin_project! {
-    /// The future of [`BulkheadManager::execute_in_bulkhead`].
+    /// The future returned by [`BulkheadManager::execute_in_bulkhead`].
     ///
     /// # Cancel safety
     ///
     /// As [`Execute`].
-    #[project = ExecuteProjection]
     #[must_use = "futures do nothing unless polled"]
-    #[allow(missing_docs, reason = "made and polled only")]
-    pub enum ExecuteInBulkhead<F> {
-        #[doc(hidden)]
+    pub struct ExecuteInBulkhead<F> {
+        #[pin]
+        lookup: Lookup<F>,
+    }
+}
+
+pin_project! {
+    #[project = LookupProjection]
+    enum Lookup<F> {
         Found {
             #[pin]
             execute: ExecuteOwned<F, DefaultClassifier>,
         },
-        #[doc(hidden)]
-        Missing {
+        NotFound {
             name: Option<Box<str>>,
         },
     }
@@ -535,9 +680,9 @@ where
     type Output = Result<T, BulkheadError<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            ExecuteProjection::Found { execute } => execute.poll(cx),
-            ExecuteProjection::Missing { name } => {
+        match self.project().lookup.project() {
+            LookupProjection::Found { execute } => execute.poll(cx),
+            LookupProjection::NotFound { name } => {
                 let name = name
                     .take()
                     .expect("`ExecuteInBulkhead` polled after completion");

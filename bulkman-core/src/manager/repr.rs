@@ -1,4 +1,4 @@
-//! Several bulkheads as they stand in a file.
+//! The serialized form of a manager's configuration.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::config::ManagerConfig;
 use crate::bulkhead::config::{BulkheadConfig, BulkheadRepr};
 use crate::name::BulkheadName;
 
-/// As it is read; written, it is a map too.
+/// The form for reading. Writing produces the same form, without a copy.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ManagerRepr {
@@ -19,19 +19,19 @@ struct ManagerRepr {
 
 impl<'de> Deserialize<'de> for ManagerConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        ManagerRepr::deserialize(deserializer).map(|form| form.bulkheads.into_iter().collect())
+        ManagerRepr::deserialize(deserializer).map(|repr| repr.bulkheads.into_iter().collect())
     }
 }
 
 impl Serialize for ManagerConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut form = serializer.serialize_struct("ManagerConfig", 1)?;
-        form.serialize_field("bulkheads", &ByName(self.bulkheads()))?;
-        form.end()
+        let mut repr = serializer.serialize_struct("ManagerConfig", 1)?;
+        repr.serialize_field("bulkheads", &ByName(self.bulkheads()))?;
+        repr.end()
     }
 }
 
-/// Bulkheads under their names.
+/// Serializes bulkheads as a map from their names.
 struct ByName<'a>(&'a [BulkheadConfig]);
 
 impl Serialize for ByName<'_> {
@@ -51,19 +51,19 @@ fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BulkheadCon
         type Value = Vec<BulkheadConfig>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("bulkheads by their names")
+            f.write_str("a map from names to bulkheads")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut bulkheads: Vec<BulkheadConfig> = Vec::new();
             while let Some(name) = map.next_key::<BulkheadName>()? {
-                // Not every format minds a key that is there twice.
+                // Not every format rejects duplicate keys.
                 if bulkheads
                     .iter()
                     .any(|config| config.name() == name.as_str())
                 {
                     return Err(A::Error::custom(format_args!(
-                        "bulkhead {name:?} is there twice"
+                        "duplicate bulkhead {name:?}"
                     )));
                 }
                 bulkheads.push(map.next_value_seed(Entry(name))?);
@@ -75,7 +75,7 @@ fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BulkheadCon
     deserializer.deserialize_map(Entries)
 }
 
-/// The bulkhead of this name.
+/// Deserializes the bulkhead of this name.
 struct Entry(BulkheadName);
 
 impl<'de> DeserializeSeed<'de> for Entry {
@@ -85,13 +85,13 @@ impl<'de> DeserializeSeed<'de> for Entry {
         self,
         deserializer: D,
     ) -> Result<BulkheadConfig, D::Error> {
-        let form = BulkheadRepr::deserialize(deserializer)?;
-        match &form.name {
+        let repr = BulkheadRepr::deserialize(deserializer)?;
+        match &repr.name {
             Some(name) if *name != self.0 => Err(D::Error::custom(format_args!(
-                "bulkhead {:?} says that its name is {name:?}; leave the name out, the key says it",
+                "bulkhead {:?} has the field name = {name:?}: omit it, the key is the name",
                 self.0
             ))),
-            _ => form.into_config(&self.0).map_err(D::Error::custom),
+            _ => repr.into_config(&self.0).map_err(D::Error::custom),
         }
     }
 }

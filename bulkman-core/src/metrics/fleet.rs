@@ -1,11 +1,11 @@
-//! What a fleet has to say of its link and its view.
+//! The metrics of a fleet.
 
 use ::metrics::{SharedString, counter, gauge};
 
 use super::names;
 use crate::fleet::Fleet;
 
-/// Hands over everything that a fleet has to say now.
+/// Publishes the metrics of a fleet.
 #[allow(
     clippy::cast_precision_loss,
     reason = "gauges are floats; exact up to 2^53"
@@ -30,7 +30,7 @@ pub(super) fn publish(fleet: &Fleet) {
             .increment(by);
     }
     for (reason, by) in reading.counters.rejections() {
-        counter!(names::FLEET_REFUSALS, NAMESPACE => label.clone(), "reason" => reason)
+        counter!(names::FLEET_REJECTIONS, NAMESPACE => label.clone(), "reason" => reason)
             .increment(by);
     }
     for (event, by) in reading.counters.events() {

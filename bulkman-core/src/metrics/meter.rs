@@ -1,4 +1,4 @@
-//! What a bulkhead keeps for its metrics.
+//! The metrics of a bulkhead.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,20 +13,20 @@ use crate::circuit_breaker::CircuitState;
 use crate::name::BulkheadName;
 use crate::sync::{Mutex, lock};
 
-/// A bulkhead's part of the metrics.
+/// The part of a bulkhead that belongs to its metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Set when somebody wants the times of calls. The handles are replaced with each publication,
-    /// since an exporter that has dropped an idle series knows the old ones no more.
-    timings: OnceLock<Mutex<Timings>>,
+    /// Set once durations are recorded. Each publication replaces the handles, since an exporter
+    /// that has dropped an idle series ignores its old handles.
+    histograms: OnceLock<Mutex<Histograms>>,
     /// States entered, in the order of [`STATES`].
     transitions: [AtomicU64; STATES.len()],
-    /// What the recorder has been handed already; `None`: nothing yet.
+    /// The counts that were recorded already; `None`: nothing yet.
     published: Mutex<Option<Published>>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Timings {
+pub(crate) struct Histograms {
     queue: Histogram,
     run: Histogram,
 }
@@ -49,28 +49,28 @@ const STATES: [CircuitState; 6] = [
 impl Meter {
     #[inline]
     pub(crate) fn is_timed(&self) -> bool {
-        self.timings.get().is_some()
+        self.histograms.get().is_some()
     }
 
-    /// Takes the times of one call.
+    /// Records the durations of one call.
     pub(crate) fn record(&self, queued: Duration, ran: Duration) {
-        if let Some(timings) = self.timings.get() {
+        if let Some(histograms) = self.histograms.get() {
             // The recorder is user code, which never runs under a lock.
-            let Timings { queue, run } = lock(timings).clone();
+            let Histograms { queue, run } = lock(histograms).clone();
             queue.record(queued);
             run.record(ran);
         }
     }
 
     pub(crate) fn count_transition(&self, to: CircuitState) {
-        if let Some(place) = STATES.iter().position(|state| *state == to) {
-            self.transitions[place].fetch_add(1, Ordering::Relaxed);
+        if let Some(index) = STATES.iter().position(|state| *state == to) {
+            self.transitions[index].fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Timings {
-    fn of(bulkhead: &SharedString) -> Self {
+impl Histograms {
+    fn new(bulkhead: &SharedString) -> Self {
         Self {
             queue: histogram!(names::QUEUE_DURATION, BULKHEAD => bulkhead.clone()),
             run: histogram!(names::RUN_DURATION, BULKHEAD => bulkhead.clone()),
@@ -78,34 +78,35 @@ impl Timings {
     }
 }
 
-/// Hands over everything that a bulkhead has to say now.
-pub(super) fn publish(bulkhead: &Bulkhead, timings: bool) {
+/// Publishes all metrics of a bulkhead.
+pub(super) fn publish(bulkhead: &Bulkhead, record_durations: bool) {
     let label = label(bulkhead.name());
-    if timings {
-        let timings = Timings::of(&label);
-        match bulkhead.inner().meter.timings.get() {
-            Some(known) => drop(std::mem::replace(&mut *lock(known), timings)),
-            None => drop(bulkhead.inner().meter.timings.set(Mutex::new(timings))),
+    if record_durations {
+        let new = Histograms::new(&label);
+        let histograms = &bulkhead.inner().meter.histograms;
+        match histograms.get() {
+            Some(current) => drop(std::mem::replace(&mut *lock(current), new)),
+            None => drop(histograms.set(Mutex::new(new))),
         }
     }
     publish_counters(bulkhead.inner(), &label);
     publish_gauges(bulkhead, &label);
 }
 
-/// What a bulkhead has counted, and nothing that only a bulkhead in use has to say.
-pub(super) fn publish_counts(bulkhead: &Bulkhead) {
+/// Publishes the counters of a removed bulkhead, without its gauges.
+pub(super) fn publish_removed(bulkhead: &Bulkhead) {
     publish_counters(bulkhead.inner(), &label(bulkhead.name()));
 }
 
-/// The last holder has let go.
+/// Publishes the last counts of a bulkhead that is dropped, if it was published before.
 pub(crate) fn publish_last_counts(inner: &Inner) {
     if lock(&inner.meter.published).is_some() {
         publish_counters(inner, &label(&inner.name));
     }
 }
 
-/// Nobody is behind this name any more.
-pub(super) fn retire(name: &BulkheadName) {
+/// Sets the gauges of a removed bulkhead to zero.
+pub(super) fn zero_gauges(name: &BulkheadName) {
     let label = label(name);
     for name in [
         names::RUNNING,
@@ -125,8 +126,8 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     let (calls, transitions) = {
         let mut published = lock(&inner.meter.published);
         let now = Published {
-            // Read under the lock, so that of two publishers the later one has the later reading.
-            calls: inner.counters.lifetime(inner.refused_by_circuit()),
+            // Read under the lock: of two publishers, the later one has the later reading.
+            calls: inner.counters.lifetime(inner.circuit_rejections()),
             transitions: inner
                 .meter
                 .transitions
@@ -134,7 +135,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
                 .map(|count| count.load(Ordering::Relaxed)),
         };
         let before = published.replace(now).unwrap_or_default();
-        let entered = |place: usize| now.transitions[place] - before.transitions[place];
+        let entered = |index: usize| now.transitions[index] - before.transitions[index];
         (
             now.calls.since(&before.calls),
             std::array::from_fn::<_, { STATES.len() }, _>(entered),
@@ -144,7 +145,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     let count = |name, by| counter!(name, BULKHEAD => label.clone()).increment(by);
     count(names::STARTED, calls.started);
     count(
-        names::CANCELLED_WAITING,
+        names::CANCELLED_IN_QUEUE,
         calls.event(Event::CancelledWaiting),
     );
     count(names::TIMEOUTS, calls.event(Event::TimedOutRunning));
@@ -158,10 +159,10 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         counter!(names::CALLS, BULKHEAD => label.clone(), "outcome" => outcome).increment(by);
     }
     for (reason, by) in [
-        ("circuit_open", calls.refused.open),
-        ("probe_limit_reached", calls.refused.probe_limit_reached),
-        ("forced_open", calls.refused.forced_open),
-        ("no_probe_lease", calls.refused.no_probe_lease),
+        ("circuit_open", calls.circuit.open),
+        ("probe_limit_reached", calls.circuit.probe_limit_reached),
+        ("forced_open", calls.circuit.forced_open),
+        ("no_probe_lease", calls.circuit.no_probe_lease),
         ("full", calls.event(Event::Full)),
         ("timed_out_in_queue", calls.event(Event::TimedOutWaiting)),
         ("shutdown", calls.event(Event::Shutdown)),
@@ -199,15 +200,15 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
     }
 }
 
-/// Shared by all series of a bulkhead.
+/// Returns the label value, shared by all series of a bulkhead.
 fn label(name: &BulkheadName) -> SharedString {
     SharedString::from_shared(name.as_str().into())
 }
 
 const BULKHEAD: &str = "bulkhead";
 
-impl std::fmt::Debug for Timings {
+impl std::fmt::Debug for Histograms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Timings").finish_non_exhaustive()
+        f.debug_struct("Histograms").finish_non_exhaustive()
     }
 }

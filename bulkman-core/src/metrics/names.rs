@@ -1,11 +1,11 @@
-//! The series' names, once.
+//! The names and descriptions of the series.
 
 use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 pub(super) const STARTED: &str = "bulkman_calls_started_total";
 pub(super) const CALLS: &str = "bulkman_calls_total";
 pub(super) const REJECTIONS: &str = "bulkman_rejections_total";
-pub(super) const CANCELLED_WAITING: &str = "bulkman_cancelled_waiting_total";
+pub(super) const CANCELLED_IN_QUEUE: &str = "bulkman_cancelled_in_queue_total";
 pub(super) const TIMEOUTS: &str = "bulkman_timeouts_total";
 pub(super) const PANICS: &str = "bulkman_panics_total";
 pub(super) const TRANSITIONS: &str = "bulkman_circuit_transitions_total";
@@ -23,61 +23,61 @@ pub(super) const FLEET_PENDING: &str = "bulkman_fleet_pending";
 pub(super) const FLEET_STALENESS: &str = "bulkman_fleet_staleness_seconds";
 pub(super) const FLEET_DEGRADED: &str = "bulkman_fleet_degraded_seconds";
 pub(super) const FLEET_DECISIONS: &str = "bulkman_fleet_decisions_total";
-pub(super) const FLEET_REFUSALS: &str = "bulkman_fleet_refusals_total";
+pub(super) const FLEET_REJECTIONS: &str = "bulkman_fleet_rejections_total";
 pub(super) const FLEET_EVENTS: &str = "bulkman_fleet_events_total";
 
-/// Tells the recorder what the series mean.
+/// Registers the descriptions with the recorder.
 pub(super) fn describe() {
     describe_counter!(
         STARTED,
         Unit::Count,
-        "Calls that got a permit and an admission by the circuit."
+        "Calls that acquired a permit and were admitted by the circuit."
     );
-    describe_counter!(CALLS, Unit::Count, "Calls that ran and ended, by outcome.");
+    describe_counter!(
+        CALLS,
+        Unit::Count,
+        "Calls that started and ended, by outcome."
+    );
     describe_counter!(
         REJECTIONS,
         Unit::Count,
         "Calls that never started, by reason."
     );
     describe_counter!(
-        CANCELLED_WAITING,
+        CANCELLED_IN_QUEUE,
         Unit::Count,
-        "Calls whose callers left the queue."
+        "Calls that were cancelled while waiting for a permit."
     );
-    describe_counter!(
-        TIMEOUTS,
-        Unit::Count,
-        "Calls that started and ran out of time."
-    );
-    describe_counter!(PANICS, Unit::Count, "Calls that started and panicked.");
+    describe_counter!(TIMEOUTS, Unit::Count, "Calls that timed out while running.");
+    describe_counter!(PANICS, Unit::Count, "Calls that panicked.");
     describe_counter!(TRANSITIONS, Unit::Count, "States that the circuit entered.");
-    describe_gauge!(RUNNING, Unit::Count, "Calls running now.");
-    describe_gauge!(WAITING, Unit::Count, "Calls waiting for a permit now.");
-    describe_gauge!(PERMITS_IN_USE, Unit::Count, "Permits held now.");
+    describe_gauge!(RUNNING, Unit::Count, "Running calls.");
+    describe_gauge!(WAITING, Unit::Count, "Calls waiting for a permit.");
+    describe_gauge!(PERMITS_IN_USE, Unit::Count, "Permits that are held.");
     describe_gauge!(
         PERMITS_LIMIT,
         Unit::Count,
-        "How many calls may run at once."
+        "The maximum number of concurrent calls."
     );
     describe_gauge!(
         QUEUE_LIMIT,
         Unit::Count,
-        "How many calls may wait for a permit."
+        "The maximum number of waiting calls."
     );
     describe_gauge!(
         STATE,
         Unit::Count,
-        "1 for the state that the circuit is in, 0 for the others."
+        "1 for the current state of the circuit, 0 for the others."
     );
     describe_histogram!(
         QUEUE_DURATION,
         Unit::Seconds,
-        "How long calls that started had waited."
+        "Waiting times of calls that started."
     );
     describe_histogram!(
         RUN_DURATION,
         Unit::Seconds,
-        "How long calls that started ran."
+        "Running times of calls that started."
     );
     describe_gauge!(
         FLEET_CONNECTED,
@@ -87,36 +87,36 @@ pub(super) fn describe() {
     describe_gauge!(
         FLEET_POLLING,
         Unit::Count,
-        "1 while changes are polled for, 0 while they are announced."
+        "1 while changes are polled, 0 while the store pushes them."
     );
     describe_gauge!(
         FLEET_PENDING,
         Unit::Count,
-        "Decisions and verdicts that the store does not know yet."
+        "Decisions and probe results that are not published yet."
     );
     describe_gauge!(
         FLEET_STALENESS,
         Unit::Seconds,
-        "How long ago the store answered last."
+        "Time since the last response of the store."
     );
     describe_gauge!(
         FLEET_DEGRADED,
         Unit::Seconds,
-        "For how long the store has not been there."
+        "Time since the store became unavailable; 0 while it is available."
     );
     describe_counter!(
         FLEET_DECISIONS,
         Unit::Count,
-        "Decisions of this process, by how they ended."
+        "Decisions of this process, by outcome."
     );
     describe_counter!(
-        FLEET_REFUSALS,
+        FLEET_REJECTIONS,
         Unit::Count,
-        "Changes that the store refused, by reason."
+        "Changes that the store rejected, by reason."
     );
     describe_counter!(
         FLEET_EVENTS,
         Unit::Count,
-        "What happened to the link with the store."
+        "Events of the connection to the store."
     );
 }

@@ -1,4 +1,4 @@
-//! Who hands the metrics over, and when.
+//! The publisher of metrics.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,32 +15,32 @@ use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 use crate::sync::{Mutex, lock};
 
-/// Hands the metrics of a manager's bulkheads and of its fleet, of a single bulkhead, or of a single
-/// fleet to the installed recorder.
+/// Publishes the metrics of a manager, a bulkhead or a fleet to the installed recorder.
 ///
-/// Install the recorder first. Then either [`publish`](Self::publish) right before each scrape, or
-/// leave it to a task with [`publish_every`](Self::publish_every). Neither keeps the manager or
-/// its bulkheads alive.
+/// Install the recorder first. Then call [`publish`](Self::publish) before each scrape, or start a
+/// background task with [`publish_every`](Self::publish_every). Neither keeps the manager or its
+/// bulkheads alive.
 ///
 /// ```
 /// use bulkman::metrics::MetricsPublisher;
-/// use bulkman::{BulkheadConfig, BulkheadManager};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
 ///
 /// let metrics = MetricsPublisher::new(&manager).record_durations(true);
-/// metrics.publish();       // in the handler of `/metrics`, before it renders
+/// metrics.publish(); // in the handler of `/metrics`, before it renders
+///     
 /// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
 pub struct MetricsPublisher {
     source: Source,
     runtime: Arc<dyn Runtime>,
-    timings: bool,
+    record_durations: bool,
     described: Once,
-    /// Whom the last publication found.
-    known: Mutex<BTreeMap<BulkheadName, WeakBulkhead>>,
+    /// The bulkheads of the last publication.
+    published: Mutex<BTreeMap<BulkheadName, WeakBulkhead>>,
 }
 
 enum Source {
@@ -50,7 +50,9 @@ enum Source {
 }
 
 impl MetricsPublisher {
-    /// Publishes all bulkheads that are in the manager at the time.
+    /// Creates a publisher for a manager's bulkheads and its fleet.
+    ///
+    /// Each publication includes the bulkheads that are in the manager at that time.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -59,15 +61,16 @@ impl MetricsPublisher {
     /// let manager = BulkheadManager::new(ClockOnly);
     /// let metrics = MetricsPublisher::new(&manager);
     /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
-    /// metrics.publish();             // finds it, too
+    /// metrics.publish(); // includes the new bulkhead
+    ///     
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
     pub fn new(manager: &BulkheadManager) -> Self {
-        Self::of(Source::Manager(manager.downgrade()), manager.runtime())
+        Self::with_source(Source::Manager(manager.downgrade()), manager.runtime())
     }
 
-    /// Publishes one bulkhead.
+    /// Creates a publisher for one bulkhead and its fleet.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -79,14 +82,16 @@ impl MetricsPublisher {
     /// ```
     #[must_use]
     pub fn for_bulkhead(bulkhead: &Bulkhead) -> Self {
-        Self::of(
+        Self::with_source(
             Source::Bulkhead(bulkhead.downgrade()),
             &bulkhead.inner().runtime,
         )
     }
 
-    /// Publishes a fleet that belongs to no manager and no bulkhead, without the bulkheads that
-    /// are attached to it. The fleet of a manager, or of a bulkhead, is published with that.
+    /// Creates a publisher for a fleet that belongs to no manager and no bulkhead.
+    ///
+    /// The bulkheads that are attached to the fleet are not included. The fleet of a manager or a
+    /// bulkhead is published with that one.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -100,13 +105,14 @@ impl MetricsPublisher {
     /// ```
     #[must_use]
     pub fn for_fleet(fleet: &Fleet) -> Self {
-        Self::of(Source::Fleet(fleet.downgrade()), fleet.runtime())
+        Self::with_source(Source::Fleet(fleet.downgrade()), fleet.runtime())
     }
 
-    /// Whether calls are timed for the two histograms: default false.
+    /// Sets whether calls record their durations in the two histograms: default `false`.
     ///
-    /// Turned on for a bulkhead when it is first published, and on from then on: each of its calls
-    /// reads the clock three times. The histograms belong to the recorder that was installed then.
+    /// Takes effect for a bulkhead with its first publication, and can't be turned off again. Each
+    /// of its calls then reads the clock three times. The histograms belong to the recorder of the
+    /// latest publication.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -117,12 +123,12 @@ impl MetricsPublisher {
     /// metrics.publish();
     /// ```
     #[must_use]
-    pub const fn record_durations(mut self, timings: bool) -> Self {
-        self.timings = timings;
+    pub const fn record_durations(mut self, record_durations: bool) -> Self {
+        self.record_durations = record_durations;
         self
     }
 
-    /// Hands over everything as it stands now.
+    /// Publishes the current values.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -133,7 +139,7 @@ impl MetricsPublisher {
     /// # fn render() -> String { String::new() }
     /// let scrape = || {
     ///     metrics.publish();
-    ///     render()                   // the exporter's
+    ///     render() // by the exporter
     /// };
     /// # scrape();
     /// ```
@@ -141,7 +147,7 @@ impl MetricsPublisher {
         self.described.call_once(names::describe);
         let now = self.source.bulkheads();
         for bulkhead in &now {
-            meter::publish(bulkhead, self.timings);
+            meter::publish(bulkhead, self.record_durations);
         }
         if let Some(fleet) = self.source.fleet() {
             fleet::publish(&fleet);
@@ -150,22 +156,25 @@ impl MetricsPublisher {
             .iter()
             .map(|bulkhead| (bulkhead.name().clone(), bulkhead.downgrade()))
             .collect();
-        for (name, bulkhead) in self.remember(now) {
+        for (name, bulkhead) in self.diff_published(now) {
             if let Some(bulkhead) = bulkhead {
-                meter::publish_counts(&bulkhead);
+                meter::publish_removed(&bulkhead);
             }
             if let Some(name) = name {
-                meter::retire(&name);
+                meter::zero_gauges(&name);
             }
         }
     }
 
-    /// Publishes every `interval`, by a task on the manager's runtime, until the manager (or the
-    /// bulkhead, or the fleet) is gone.
+    /// Publishes every `interval` in a background task.
+    ///
+    /// The task runs on the runtime of the manager, the bulkhead or the fleet. The first
+    /// publication is immediate. The task ends when that source is dropped.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for an interval of zero, and for a runtime without timers or tasks.
+    /// * [`ConfigError::OutOfRange`] if `interval` is zero.
+    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -174,7 +183,11 @@ impl MetricsPublisher {
     /// # use std::time::Duration;
     /// let manager = BulkheadManager::new(ManualRuntime::new());
     /// MetricsPublisher::new(&manager).publish_every(Duration::from_secs(5))?;
-    /// assert!(MetricsPublisher::new(&manager).publish_every(Duration::ZERO).is_err());
+    /// assert!(
+    ///     MetricsPublisher::new(&manager)
+    ///         .publish_every(Duration::ZERO)
+    ///         .is_err()
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn publish_every(self, interval: Duration) -> Result<(), ConfigError> {
@@ -185,8 +198,8 @@ impl MetricsPublisher {
                 "more than zero",
             ));
         }
-        let able = self.runtime.capabilities();
-        if !(able.timers && able.tasks) {
+        let capabilities = self.runtime.capabilities();
+        if !(capabilities.timers && capabilities.tasks) {
             return Err(ConfigError::Unsupported {
                 setting: "publish_every",
                 needs: "timers and tasks",
@@ -197,7 +210,7 @@ impl MetricsPublisher {
             loop {
                 self.publish();
                 let next = self.runtime.now().checked_add(interval);
-                let (Some(next), false) = (next, self.source.is_gone()) else {
+                let (Some(next), false) = (next, self.source.is_dropped()) else {
                     return;
                 };
                 self.runtime.sleep_until(next).await;
@@ -206,14 +219,14 @@ impl MetricsPublisher {
         Ok(())
     }
 
-    /// Whom the last publication found and this one did not: their names, unless others bear them
-    /// now, and themselves, if they still live.
-    fn remember(
+    /// Returns the bulkheads of the last publication that are not part of this one: the name,
+    /// unless another bulkhead has it now, and the bulkhead, if it still exists.
+    fn diff_published(
         &self,
         now: BTreeMap<BulkheadName, WeakBulkhead>,
     ) -> Vec<(Option<BulkheadName>, Option<Bulkhead>)> {
-        let mut known = lock(&self.known);
-        let gone = known
+        let mut published = lock(&self.published);
+        let removed = published
             .iter()
             .filter_map(|(name, before)| match now.get(name) {
                 Some(successor) if successor.is_same(before) => None,
@@ -221,17 +234,17 @@ impl MetricsPublisher {
                 None => Some((Some(name.clone()), before.upgrade())),
             })
             .collect();
-        *known = now;
-        gone
+        *published = now;
+        removed
     }
 
-    fn of(source: Source, runtime: &Arc<dyn Runtime>) -> Self {
+    fn with_source(source: Source, runtime: &Arc<dyn Runtime>) -> Self {
         Self {
             source,
             runtime: Arc::clone(runtime),
-            timings: false,
+            record_durations: false,
             described: Once::new(),
-            known: Mutex::default(),
+            published: Mutex::default(),
         }
     }
 }
@@ -253,7 +266,7 @@ impl Source {
         }
     }
 
-    fn is_gone(&self) -> bool {
+    fn is_dropped(&self) -> bool {
         match self {
             Self::Manager(manager) => manager.upgrade().is_none(),
             Self::Bulkhead(bulkhead) => bulkhead.upgrade().is_none(),
@@ -265,7 +278,7 @@ impl Source {
 impl fmt::Debug for MetricsPublisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MetricsPublisher")
-            .field("timings", &self.timings)
+            .field("record_durations", &self.record_durations)
             .finish_non_exhaustive()
     }
 }

@@ -1,14 +1,15 @@
-//! Snapshots for people.
+//! Snapshots as tables of text.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::{BulkheadSnapshot, CircuitStatus, ManagerSnapshot};
+use super::{BulkheadSnapshot, ManagerSnapshot};
+use crate::circuit_breaker::CircuitSnapshot;
 use crate::fleet::FleetSnapshot;
 
 const COLUMNS: usize = 11;
 
-/// Heading, and whether the column holds numbers, which stand to the right.
+/// The heading of each column, and whether the column is aligned to the right.
 const HEADINGS: [(&str, bool); COLUMNS] = [
     ("BULKHEAD", false),
     ("STATE", false),
@@ -18,7 +19,7 @@ const HEADINGS: [(&str, bool); COLUMNS] = [
     ("WAITING", true),
     ("OK", true),
     ("FAILED", true),
-    ("REFUSED", true),
+    ("REJECTED", true),
     ("FAILURE RATE", true),
     ("LAST CHANGE", false),
 ];
@@ -67,13 +68,13 @@ fn write_table(f: &mut fmt::Formatter<'_>, bulkheads: &[BulkheadSnapshot]) -> fm
     Ok(())
 }
 
-/// One line, below the bulkheads: whether what they show is what the fleet knows.
+/// Writes the line below the bulkheads: how fresh the view of the fleet is.
 fn write_fleet(f: &mut fmt::Formatter<'_>, fleet: &FleetSnapshot) -> fmt::Result {
     f.write_str("\nFLEET     ")?;
     match (fleet.connected, fleet.staleness) {
-        (true, Some(age)) => write!(f, "synchronised {} ago", Short(age))?,
-        (false, Some(age)) => write!(f, "local rules only, store last seen {} ago", Short(age))?,
-        (_, None) => f.write_str("local rules only, store not seen yet")?,
+        (true, Some(age)) => write!(f, "synchronized {} ago", Short(age))?,
+        (false, Some(age)) => write!(f, "local rules only, last response {} ago", Short(age))?,
+        (_, None) => f.write_str("local rules only, no response yet")?,
     }
     if fleet.pending > 0 {
         write!(f, ", {} to publish", fleet.pending)?;
@@ -110,7 +111,7 @@ fn row(bulkhead: &BulkheadSnapshot) -> Row {
     ]
 }
 
-fn last_change(circuit: &CircuitStatus) -> Option<String> {
+fn last_change(circuit: &CircuitSnapshot) -> Option<String> {
     let last = circuit.recent.last()?;
     let mut text = format!("{} -> {}: {}", last.from, last.to, last.cause);
     if let Some(left) = circuit.retry_after {
@@ -119,7 +120,7 @@ fn last_change(circuit: &CircuitStatus) -> Option<String> {
     Some(text)
 }
 
-/// A duration in its two largest units, rounded down.
+/// Displays a duration in its two largest units, rounded down.
 struct Short(Duration);
 
 impl fmt::Display for Short {
@@ -142,13 +143,13 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        let told = |duration| Short(duration).to_string();
-        assert_eq!(told(Duration::from_micros(999_999)), "999ms");
-        assert_eq!(told(Duration::from_millis(59_999)), "59s");
-        assert_eq!(told(Duration::from_secs(60)), "1m 0s");
-        assert_eq!(told(Duration::from_secs(3_599)), "59m 59s");
-        assert_eq!(told(Duration::from_secs(86_399)), "23h 59m");
-        assert_eq!(told(Duration::from_secs(90_000)), "1d 1h");
-        assert_eq!(told(Duration::MAX), "213503982334601d 7h");
+        let short = |duration| Short(duration).to_string();
+        assert_eq!(short(Duration::from_micros(999_999)), "999ms");
+        assert_eq!(short(Duration::from_millis(59_999)), "59s");
+        assert_eq!(short(Duration::from_secs(60)), "1m 0s");
+        assert_eq!(short(Duration::from_secs(3_599)), "59m 59s");
+        assert_eq!(short(Duration::from_secs(86_399)), "23h 59m");
+        assert_eq!(short(Duration::from_secs(90_000)), "1d 1h");
+        assert_eq!(short(Duration::MAX), "213503982334601d 7h");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::view::Epoch;
 use crate::name::BulkheadName;
 
-/// The window over which a store adds up.
+/// A sliding time window in buckets, over which a store sums counts.
 ///
 /// Processes that use different windows for one circuit don't see each other's counts.
 ///
@@ -13,39 +13,56 @@ use crate::name::BulkheadName;
 /// use bulkman::store::BucketedWindow;
 /// use std::time::Duration;
 ///
-/// let ten_seconds = BucketedWindow::new(Duration::from_secs(1), 10);
-/// assert_eq!(ten_seconds.bucket * u32::from(ten_seconds.buckets), Duration::from_secs(10));
+/// let window = BucketedWindow::new(Duration::from_secs(60), 10);
+/// assert_eq!(window.bucket_length(), Duration::from_secs(6));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct BucketedWindow {
-    /// How long one bucket is; at least a millisecond.
-    pub bucket: Duration,
-    /// How many make the window: 1 to 1000.
+    /// The length of the window; at least 1 ms and at most a day per bucket.
+    pub length: Duration,
+    /// The number of buckets: 1 to 1000.
     pub buckets: u16,
 }
 
 impl BucketedWindow {
-    /// A window of `buckets` times `bucket`.
+    /// Creates a window of `length`, divided into `buckets`.
     #[must_use]
-    pub const fn new(bucket: Duration, buckets: u16) -> Self {
-        Self { bucket, buckets }
+    pub const fn new(length: Duration, buckets: u16) -> Self {
+        Self { length, buckets }
+    }
+
+    /// Returns the length of one bucket, or the window's length if it has no buckets.
+    ///
+    /// ```
+    /// # use bulkman::store::BucketedWindow;
+    /// # use std::time::Duration;
+    /// let second = Duration::from_secs(1);
+    /// assert_eq!(BucketedWindow::new(10 * second, 10).bucket_length(), second);
+    /// ```
+    #[must_use]
+    pub const fn bucket_length(&self) -> Duration {
+        match self.length.checked_div(self.buckets as u32) {
+            Some(length) => length,
+            None => self.length,
+        }
     }
 }
 
-/// What one process has to add.
+/// The counts that one process adds to a circuit.
 ///
 /// ```
-/// use bulkman::store::{BucketedWindow, CircuitStore, CountsDelta, Epoch};
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::{BucketedWindow, CircuitStore, CountsDelta, Epoch};
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let window = BucketedWindow::new(Duration::from_secs(60), 10);
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let window = BucketedWindow::new(Duration::from_secs(600), 10);
 /// let ours = CountsDelta::new(mail, Epoch(0), 3, 1);
 /// let totals = block_on(session.add_counts(window, &[ours.clone(), ours]))?;
 /// assert_eq!((totals[1].successes, totals[1].failures), (6, 2));
@@ -54,18 +71,18 @@ impl BucketedWindow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CountsDelta {
-    /// Which circuit.
+    /// The name of the circuit.
     pub circuit: BulkheadName,
-    /// The epoch in which these calls ran; counts of another are not added to.
+    /// The epoch in which these calls ran. They are added to no other epoch's counts.
     pub epoch: Epoch,
-    /// Calls that succeeded.
+    /// The number of successful calls.
     pub successes: u64,
-    /// Calls that failed.
+    /// The number of failed calls.
     pub failures: u64,
 }
 
 impl CountsDelta {
-    /// So many successes and failures of `circuit`.
+    /// Creates the given numbers of successes and failures of `circuit`.
     #[must_use]
     pub const fn new(circuit: BulkheadName, epoch: Epoch, successes: u64, failures: u64) -> Self {
         Self {
@@ -90,18 +107,18 @@ impl CountsDelta {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetCounts {
-    /// Which circuit.
+    /// The name of the circuit.
     pub circuit: BulkheadName,
-    /// The epoch in which they were counted.
+    /// The epoch in which the calls were counted.
     pub epoch: Epoch,
-    /// Calls that succeeded.
+    /// The number of successful calls.
     pub successes: u64,
-    /// Calls that failed.
+    /// The number of failed calls.
     pub failures: u64,
 }
 
 impl FleetCounts {
-    /// Totals of `circuit`.
+    /// Creates the totals of `circuit`.
     #[must_use]
     pub const fn new(circuit: BulkheadName, epoch: Epoch, successes: u64, failures: u64) -> Self {
         Self {

@@ -1,66 +1,70 @@
-//! What can go wrong with a store.
+//! Errors of store operations.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-/// A store that did not do what it was asked.
+/// The error returned by store operations.
 ///
-/// A lost compare-and-swap is not among these: that is an answer, see [`Applied`](super::Applied).
-/// None of them ever reaches a call: while a store fails, calls go by the local breaker.
+/// A lost compare-and-swap is not an error, but a
+/// [`TransitionResult::Rejected`](super::TransitionResult::Rejected). No call ever returns a store
+/// error: while a store fails, the local circuit breaker decides.
 ///
 /// ```
 /// use bulkman::store::StoreError;
 ///
 /// let error = StoreError::unavailable("connection refused");
-/// assert_eq!(error.to_string(), "store is unavailable: connection refused");
+/// assert_eq!(
+///     error.to_string(),
+///     "store is unavailable: connection refused"
+/// );
 /// ```
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Not reachable, too slow, cut off, or not taking writes. It may come back by itself.
+    /// The store is unreachable, too slow, disconnected, or read-only; retrying may succeed.
     #[error("store is unavailable: {message}")]
     Unavailable {
-        /// What happened.
+        /// A description of the failure.
         message: Arc<str>,
-        /// What the backend said.
+        /// The error of the backend.
         #[source]
         source: Option<Arc<dyn StdError + Send + Sync>>,
     },
 
-    /// Reachable, but not as this version needs it. Somebody has to do something.
+    /// The schema or server version is incompatible; needs operator action.
     #[error("store is incompatible: {message}")]
     Incompatible {
-        /// What is wrong and what mends it.
+        /// The problem and its fix.
         message: Arc<str>,
-        /// What the backend said.
+        /// The error of the backend.
         #[source]
         source: Option<Arc<dyn StdError + Send + Sync>>,
     },
 
-    /// Reachable, but this process may not. Somebody has to grant something.
+    /// This process lacks a privilege; an operator has to grant it.
     #[error("store denied access: {message}")]
     Denied {
-        /// What is not allowed and what mends it.
+        /// The missing privilege and how to grant it.
         message: Arc<str>,
-        /// What the backend said.
+        /// The error of the backend.
         #[source]
         source: Option<Arc<dyn StdError + Send + Sync>>,
     },
 
-    /// The store can't take this value, now or later.
-    #[error("store refused an argument: {message}")]
+    /// The store rejects this value; retrying can't succeed.
+    #[error("store rejected an argument: {message}")]
     InvalidArgument {
-        /// Which, and what would do.
+        /// The value, and what is accepted.
         message: Arc<str>,
-        /// What the backend said.
+        /// The error of the backend.
         #[source]
         source: Option<Arc<dyn StdError + Send + Sync>>,
     },
 }
 
-/// The four kinds are made alike.
+/// Generates a constructor for each kind of error.
 macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $variant:ident;)*) => {
         impl StoreError {
@@ -72,13 +76,14 @@ macro_rules! constructors {
                 }
             )*
 
-            /// The same error, caused by `error`.
+            /// Adds the error that caused this one.
             ///
             /// ```
             /// # use bulkman::store::StoreError;
             /// # use std::error::Error;
-            /// let error = StoreError::unavailable("cannot connect").with_source(std::io::Error::other("refused"));
-            /// assert_eq!(error.source().unwrap().to_string(), "refused");
+            /// let source = std::io::Error::other("reset");
+            /// let error = StoreError::unavailable("cannot connect").with_source(source);
+            /// assert_eq!(error.source().unwrap().to_string(), "reset");
             /// ```
             #[must_use]
             pub fn with_source(self, error: impl StdError + Send + Sync + 'static) -> Self {
@@ -93,23 +98,23 @@ macro_rules! constructors {
 }
 
 constructors! {
-    /// [`Unavailable`](Self::Unavailable) because of `message`.
+    /// Creates an [`Unavailable`](Self::Unavailable) error.
     unavailable => Unavailable;
-    /// [`Incompatible`](Self::Incompatible) because of `message`.
+    /// Creates an [`Incompatible`](Self::Incompatible) error.
     incompatible => Incompatible;
-    /// [`Denied`](Self::Denied) because of `message`.
+    /// Creates a [`Denied`](Self::Denied) error.
     denied => Denied;
-    /// [`InvalidArgument`](Self::InvalidArgument) because of `message`.
+    /// Creates an [`InvalidArgument`](Self::InvalidArgument) error.
     invalid_argument => InvalidArgument;
 }
 
 impl StoreError {
-    /// Whether it may mend itself: somebody has to act on every other kind.
+    /// Returns `true` if retrying may succeed without intervention.
     ///
     /// ```
     /// # use bulkman::store::StoreError;
     /// assert!(StoreError::unavailable("connection refused").is_transient());
-    /// assert!(!StoreError::denied("no right to write").is_transient());
+    /// assert!(!StoreError::denied("missing UPDATE privilege").is_transient());
     /// ```
     #[must_use]
     pub const fn is_transient(&self) -> bool {

@@ -1,8 +1,8 @@
-//! A store that fails when a test says so.
+//! Fault injection for tests.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::counts::{BucketedWindow, CountsDelta, FleetCounts};
@@ -16,22 +16,22 @@ use super::{
 };
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
+use crate::sync::{Mutex, MutexGuard, lock};
 
-/// Any store, made to fail at will: down, slow, frozen, deaf, or losing its answers.
+/// Wraps a store and injects faults, for tests.
 ///
-/// Every handle made by [`clone`](Clone::clone) fails alike; one made by
-/// [`handle`](Self::fork) has faults of its own over the same data, as another process has
-/// another network.
+/// Handles created by [`clone`](Clone::clone) share their faults. A handle created by
+/// [`fork`](Self::fork) has separate faults over the same data, like a process on another network.
 ///
 /// ```
-/// use bulkman::store::{Fault, FaultStore};
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::{CircuitStore, MemoryStore};
+/// use bulkman::store::{Fault, FaultStore};
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
 /// store.set(Fault::Down);
-/// let refused = futures_lite::future::block_on(store.open_session(&[])).err();
-/// assert!(refused.unwrap().is_transient());
+/// let error = futures_lite::future::block_on(store.open_session(&[])).err();
+/// assert!(error.unwrap().is_transient());
 /// store.clear();
 /// assert!(futures_lite::future::block_on(store.open_session(&[])).is_ok());
 /// ```
@@ -41,41 +41,43 @@ pub struct FaultStore {
     control: Arc<Control>,
 }
 
-/// How a [`FaultStore`] fails.
+/// A fault that a [`FaultStore`] injects.
 ///
 /// ```
-/// use bulkman::store::{Fault, FaultStore};
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::{CircuitStore, MemoryStore, StoreError};
+/// use bulkman::store::{Fault, FaultStore};
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-/// store.set(Fault::Error(StoreError::denied("no right to write")));
-/// let refused = futures_lite::future::block_on(store.open_session(&[])).err().unwrap();
-/// assert!(!refused.is_transient());
+/// store.set(Fault::Error(StoreError::denied("missing UPDATE privilege")));
+/// let error = futures_lite::future::block_on(store.open_session(&[]))
+///     .err()
+///     .unwrap();
+/// assert!(!error.is_transient());
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Not at all.
+    /// No fault.
     #[default]
     None,
-    /// Everything fails at once; open sessions break.
+    /// Every operation fails immediately, and open sessions break.
     Down,
-    /// Everything fails with this error.
+    /// Every operation fails with this error.
     Error(StoreError),
-    /// Operations begin and never end; nothing is done.
+    /// Operations never complete, and are not applied.
     Hang,
-    /// Operations are done, and the answer never comes.
+    /// Operations are applied, but never complete.
     ResponseLost,
-    /// Operations are done, then the session breaks instead of answering.
+    /// Operations are applied, then fail because the session breaks.
     DisconnectAfterApply,
-    /// Operations take this much longer.
+    /// Operations are delayed by this duration.
     Slow(Duration),
 }
 
 struct Control {
     runtime: Arc<dyn Runtime>,
-    fault: Mutex<Faults>,
+    faults: Mutex<Faults>,
     connects: AtomicUsize,
     operations: AtomicUsize,
 }
@@ -83,13 +85,13 @@ struct Control {
 #[derive(Default)]
 struct Faults {
     fault: Fault,
-    deaf: bool,
-    /// Sessions of an earlier generation are broken.
+    drop_notifications: bool,
+    /// Sessions of earlier generations are broken.
     generation: u64,
 }
 
 impl FaultStore {
-    /// Wraps `store`; delays are measured by `runtime`.
+    /// Wraps `store`, with `runtime` as the clock for delays.
     ///
     /// ```
     /// # use bulkman::store::FaultStore;
@@ -106,17 +108,20 @@ impl FaultStore {
         }
     }
 
-    /// The same store through another network: without faults, until it is given its own.
+    /// Returns a second wrapper with independent fault settings, initially without a fault.
     ///
     /// ```
     /// # use bulkman::store::{Fault, FaultStore};
     /// # use bulkman::runtime::ClockOnly;
     /// # use bulkman::store::{CircuitStore, MemoryStore};
     /// # use futures_lite::future::block_on;
-    /// let here = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// let there = here.fork();
-    /// here.set(Fault::Down);
-    /// assert!(block_on(here.open_session(&[])).is_err() && block_on(there.open_session(&[])).is_ok());
+    /// let first = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// let second = first.fork();
+    /// first.set(Fault::Down);
+    /// assert!(
+    ///     block_on(first.open_session(&[])).is_err()
+    ///         && block_on(second.open_session(&[])).is_ok()
+    /// );
     /// ```
     #[must_use]
     pub fn fork(&self) -> Self {
@@ -126,7 +131,7 @@ impl FaultStore {
         }
     }
 
-    /// From now on the store fails so. [`Fault::Down`] breaks open sessions too.
+    /// Sets the current fault. [`Fault::Down`] also breaks open sessions.
     ///
     /// ```
     /// # use bulkman::store::{Fault, FaultStore};
@@ -137,11 +142,12 @@ impl FaultStore {
     /// # let runtime = ManualRuntime::new();
     /// let store = FaultStore::new(MemoryStore::new(runtime.clone()), runtime.clone());
     /// store.set(Fault::Down);
-    /// let manager = BulkheadManager::new(runtime.clone()).with_store(store)?;
+    /// let manager = BulkheadManager::new(runtime.clone());
+    /// manager.share_through(store)?;
     /// let bulkhead = manager.create_bulkhead(BulkheadConfig::new("search"))?;
     /// runtime.advance(Duration::from_secs(10));
     /// assert!(!manager.fleet().unwrap().snapshot().connected);
-    /// assert_eq!(bulkhead.execute_sync(|| Ok::<_, ()>("found")), Ok("found"));      // all the same
+    /// assert_eq!(bulkhead.execute_sync(|| Ok::<_, ()>("found")), Ok("found"));      // calls are not affected
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub fn set(&self, fault: Fault) {
@@ -152,7 +158,7 @@ impl FaultStore {
         faults.fault = fault;
     }
 
-    /// From now on nothing fails; sessions that are broken stay so.
+    /// Clears all faults. Broken sessions stay broken.
     ///
     /// ```
     /// # use bulkman::store::{Fault, FaultStore};
@@ -166,24 +172,25 @@ impl FaultStore {
     pub fn clear(&self) {
         let mut faults = self.control.faults();
         faults.fault = Fault::None;
-        faults.deaf = false;
+        faults.drop_notifications = false;
     }
 
-    /// Whether notifications get lost, as behind a connection pooler.
+    /// Sets whether notifications are dropped, as behind a connection pooler.
     ///
     /// ```
     /// # use bulkman::store::FaultStore;
     /// # use bulkman::runtime::ClockOnly;
     /// # use bulkman::store::MemoryStore;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// store.drop_notifications(true);          // sessions work, and hear of nothing
+    /// store.drop_notifications(true); // sessions work, but receive no events
+    ///     
     /// # store.clear();
     /// ```
-    pub fn drop_notifications(&self, deaf: bool) {
-        self.control.faults().deaf = deaf;
+    pub fn drop_notifications(&self, drop: bool) {
+        self.control.faults().drop_notifications = drop;
     }
 
-    /// Breaks all sessions once; new ones work.
+    /// Breaks all open sessions. New sessions work.
     ///
     /// ```
     /// # use bulkman::store::FaultStore;
@@ -201,7 +208,7 @@ impl FaultStore {
         self.control.faults().generation += 1;
     }
 
-    /// How often somebody tried to connect.
+    /// Returns the number of connection attempts.
     ///
     /// ```
     /// # use bulkman::store::FaultStore;
@@ -216,7 +223,7 @@ impl FaultStore {
         self.control.connects.load(Ordering::Relaxed)
     }
 
-    /// How many operations were begun, connecting and listening not counted.
+    /// Returns the number of operations started, without connecting and waiting for events.
     ///
     /// ```
     /// # use bulkman::store::FaultStore;
@@ -239,17 +246,17 @@ impl Control {
     fn new(runtime: Arc<dyn Runtime>) -> Arc<Self> {
         Arc::new(Self {
             runtime,
-            fault: Mutex::default(),
+            faults: Mutex::default(),
             connects: AtomicUsize::new(0),
             operations: AtomicUsize::new(0),
         })
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.faults)
     }
 
-    /// Runs an operation of a session of `generation`, or of none, under the current fault.
+    /// Runs an operation under the current fault; `generation` is that of its session, if any.
     async fn run<T>(
         &self,
         generation: Option<u64>,
@@ -332,7 +339,7 @@ struct FaultSession {
     generation: u64,
 }
 
-/// Operations that differ in nothing but their name and arguments.
+/// Generates operations that differ only in name and arguments.
 macro_rules! under_fault {
     ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
         $(
@@ -354,7 +361,7 @@ impl StoreSession for FaultSession {
         command(command: &'a FleetCommand) -> TransitionResult;
         acquire_probe(request: &'a ProbeRequest) -> Option<ProbeLease>;
         renew_probe(request: &'a ProbeRequest, lease: ProbeLease) -> Option<ProbeLease>;
-        report_probe(verdict: &'a ProbeResult) -> ProbeReportResult;
+        report_probe(result: &'a ProbeResult) -> ProbeReportResult;
         release_probe(request: &'a ProbeRequest, lease: ProbeLease) -> ();
         add_counts(window: BucketedWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
         history(circuit: Option<&'a BulkheadName>, limit: u32) -> Vec<HistoryEntry>;
@@ -368,8 +375,10 @@ impl StoreSession for FaultSession {
                 if faults.generation != self.generation {
                     return Err(broken());
                 }
-                // A link that is frozen or deaf tells nothing; what it missed, it missed.
-                if !faults.deaf && !matches!(faults.fault, Fault::Hang | Fault::ResponseLost) {
+                // What arrives meanwhile is lost.
+                if !faults.drop_notifications
+                    && !matches!(faults.fault, Fault::Hang | Fault::ResponseLost)
+                {
                     return Ok(event);
                 }
             }
@@ -378,5 +387,5 @@ impl StoreSession for FaultSession {
 }
 
 fn broken() -> StoreError {
-    StoreError::unavailable("the link is broken, as the test wants it")
+    StoreError::unavailable("the session is broken by an injected fault")
 }

@@ -1,4 +1,4 @@
-//! What happened to a circuit, and who did it.
+//! The history of changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,49 +6,59 @@ use std::time::Duration;
 use super::view::{Epoch, FleetState, Revision};
 use crate::name::BulkheadName;
 
-/// One change of a circuit.
+/// One past change of a circuit.
 ///
 /// ```
-/// use bulkman::store::{CircuitStore, FleetAction, FleetCommand, OperationId};
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::{CircuitStore, FleetAction, FleetCommand, OperationId};
 /// use futures_lite::future::block_on;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let command = FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "it moves");
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let command = FleetCommand::new(
+///     mail,
+///     FleetAction::ForceOpen,
+///     OperationId(7),
+///     "ann",
+///     "migration",
+/// );
 /// block_on(session.command(&command))?;
 /// let last = &block_on(session.history(None, 1))?[0];
-/// println!("{}: {} -> {}, by {}: {}", last.circuit, last.from, last.to, last.by, last.reason);
-/// assert_eq!(&*last.by, "ann");
+/// println!(
+///     "{}: {} -> {} by {}: {}",
+///     last.circuit, last.from, last.to, last.author, last.reason
+/// );
+/// assert_eq!(&*last.author, "ann");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryEntry {
-    /// Which circuit.
+    /// The name of the circuit.
     pub circuit: BulkheadName,
-    /// The epoch that the change began.
+    /// The circuit's epoch after the change.
     pub epoch: Epoch,
-    /// The namespace's revision of the change.
+    /// The namespace's revision after the change.
     pub revision: Revision,
-    /// From this state.
+    /// The previous state.
     pub from: FleetState,
-    /// To this one.
+    /// The new state.
     pub to: FleetState,
-    /// For an opening: how long it was to last.
-    pub wait: Duration,
-    /// How long ago.
+    /// How long an opening was to last; zero for other changes.
+    pub open_for: Duration,
+    /// The time since the change.
     pub age: Duration,
-    /// Who.
-    pub by: Arc<str>,
-    /// Why.
+    /// The process or operator that made the change.
+    pub author: Arc<str>,
+    /// The reason for the change.
     pub reason: Arc<str>,
 }
 
 impl HistoryEntry {
-    /// A change of `circuit`, without author and reason.
+    /// Creates an entry without author and reason.
     #[must_use]
     pub fn new(
         circuit: BulkheadName,
@@ -63,9 +73,9 @@ impl HistoryEntry {
             revision,
             from,
             to,
-            wait: Duration::ZERO,
+            open_for: Duration::ZERO,
             age,
-            by: Arc::from(""),
+            author: Arc::from(""),
             reason: Arc::from(""),
         }
     }

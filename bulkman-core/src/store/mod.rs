@@ -1,21 +1,15 @@
-//! Sharing a circuit's state between processes.
+//! Sharing the state of circuits between processes.
 //!
 //! A [`CircuitStore`] keeps the state of named circuits where several processes can reach it. It
-//! knows neither calls nor breakers: it compares and swaps, hands out probe leases, counts votes,
-//! and says that something has changed. What to do with that, and when, is the synchroniser's
-//! business; a store holds no timers and spawns nothing, and no call ever waits for it.
+//! knows neither calls nor breakers: it compares and swaps states, grants probe leases, counts
+//! votes, and reports changes. The driver of a fleet decides what to do with that, and when. A
+//! store holds no timers and spawns no tasks, and no call ever waits for it.
 //!
-//! Every change of a circuit raises its [`Epoch`]. A [`StoreTransition`] names the epoch that it
-//! was decided on and is refused when the circuit has moved on since. It also names an
-//! [`OperationId`], so that one whose answer was lost can be sent again without applying twice.
-//! Within a namespace all changes are numbered by one [`Revision`], in the order in which they
-//! became visible: whoever has seen revision *n* and asks for what came after misses nothing.
+//! The page of [`CircuitStore`] states what a store guarantees.
 //!
-//! Only the store's clock counts. Durations are computed there; no wall clock of a process is
-//! ever compared with another's.
-//!
-//! [`MemoryStore`] shares within one process; PostgreSQL has a crate of its own. Any other
-//! backend can be added: the `conformance` module (feature `test-util`) states what it must do.
+//! [`MemoryStore`] shares within one process; the crate `bulkman-postgres` shares through
+//! PostgreSQL. Other backends can be added: the `conformance` module (feature `test-util`) tests
+//! the guarantees.
 
 mod counts;
 mod error;
@@ -61,10 +55,12 @@ use crate::config_error::ConfigError;
 use crate::name::{self, BulkheadName};
 use crate::runtime::BoxFuture;
 
-/// What a store's operations return.
+/// The future that store operations return.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// Checks the name of a namespace: as a [`BulkheadName`], but at most 200 bytes. For who writes a store.
+/// Checks the name of a namespace: the rules of [`BulkheadName`], but at most 200 bytes.
+///
+/// For implementations of [`CircuitStore`].
 ///
 /// # Errors
 ///
@@ -81,15 +77,52 @@ pub fn check_namespace(namespace: &str) -> Result<(), ConfigError> {
     name::check("namespace", namespace, 200, "1 to 200 bytes")
 }
 
-/// A place where processes share the state of their circuits.
+/// Truncates an author or a reason to 200 bytes, at a character boundary.
 ///
-/// It is bound to one namespace: circuits of the same name in different namespaces have nothing
-/// to do with each other. Used as `Arc<dyn CircuitStore>`.
+/// For implementations of [`CircuitStore`], which store no more than that.
+///
+/// ```
+/// use bulkman::store::truncate_text;
+///
+/// assert_eq!(truncate_text("maintenance"), "maintenance");
+/// assert_eq!(truncate_text(&"ü".repeat(300)).len(), 200);
+/// assert_eq!(truncate_text(&format!("x{}", "ü".repeat(300))).len(), 199);
+/// ```
+#[must_use]
+pub fn truncate_text(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_TEXT_BYTES))
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
+    &text[..end]
+}
+
+/// A store in which processes share the state of their circuits.
+///
+/// A store is bound to one namespace. Circuits of the same name in different namespaces are
+/// independent. It is used as `Arc<dyn CircuitStore>`.
+///
+/// # What a store guarantees
+///
+/// * **Compare-and-swap.** Every change of a circuit raises its [`Epoch`] by one. A
+///   [`StoreTransition`] names the epoch that it was decided on, and is rejected if the circuit has
+///   changed since.
+/// * **Idempotence.** A change names an [`OperationId`]. If its response was lost, it can be sent
+///   again without being applied twice.
+/// * **Order.** One [`Revision`] numbers all changes of a namespace, in the order in which they
+///   became visible. A process that has seen revision *n* and asks for later changes misses none.
+/// * **Fencing.** At most [`ProbePolicy::limit`] leases are valid at a time. A probe's result is
+///   not counted if its lease has expired, or belongs to an earlier half-open period.
+/// * **One clock.** Only the store's clock counts. Durations are computed by the store, and no wall
+///   clock of a process is compared with another one.
+/// * **Operators.** No rule leaves a state that an operator forced. Only a [`FleetCommand`] does.
+///
+/// The `conformance` module (feature `test-util`) has a test for each of these.
 ///
 /// # Implementing
 ///
-/// A store needs no timers of its own: the synchroniser bounds every operation, and drops the
-/// session when one takes too long. What a store must do is stated by the `conformance` module.
+/// A store needs no timers. The driver bounds every operation, and drops the session when one takes
+/// too long. [`check_namespace`] and [`truncate_text`] apply the common limits.
 ///
 /// ```
 /// use bulkman::store::{CircuitStore, FleetState};
@@ -98,37 +131,45 @@ pub fn check_namespace(namespace: &str) -> Result<(), ConfigError> {
 /// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 ///
-/// /// What every store says of a circuit that nobody knew.
-/// fn newcomer(store: &dyn CircuitStore, name: BulkheadName) -> Result<FleetState, bulkman::store::StoreError> {
+/// /// Returns the state of a circuit that has just been registered: closed, in every store.
+/// fn initial_state(
+///     store: &dyn CircuitStore,
+///     name: BulkheadName,
+/// ) -> Result<FleetState, bulkman::store::StoreError> {
 ///     let mut session = block_on(store.open_session(&[name]))?;
 ///     Ok(block_on(session.snapshot(None))?.circuits[0].state)
 /// }
-/// assert_eq!(newcomer(&MemoryStore::new(ClockOnly), BulkheadName::new("mail")?)?, FleetState::Closed);
+/// let store = MemoryStore::new(ClockOnly);
+/// assert_eq!(initial_state(&store, BulkheadName::new("mail")?)?, FleetState::Closed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
-    /// What this store can do.
+    /// Returns what this store can do.
     fn capabilities(&self) -> StoreCapabilities;
 
-    /// How the synchroniser should use this store; the defaults unless the store was told more.
+    /// Returns the settings with which the driver uses this store.
+    ///
+    /// The default implementation returns [`StoreSettings::default`].
     fn settings(&self) -> StoreSettings {
         StoreSettings::default()
     }
 
-    /// The namespace that it is bound to, for logs and metrics.
+    /// Returns the namespace that this store is bound to, for logs and metrics.
     fn namespace(&self) -> &str {
         "default"
     }
 
-    /// Opens a link, makes sure that `circuits` exist (closed, unless they are there already),
-    /// and starts listening for changes if it can push.
+    /// Opens a session and registers `circuits`.
     ///
-    /// Whatever changes after this has returned is announced by
-    /// [`changed`](StoreSession::changed); what changed before is in the first snapshot.
+    /// A circuit that does not exist yet is created closed; an existing one is left as it is. A
+    /// store that can push also starts listening for changes.
+    ///
+    /// [`changed`](StoreSession::changed) reports every change made after this has returned. The
+    /// first snapshot contains what changed before.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind but, possibly, registered circuits.
+    /// Dropping the future leaves nothing behind, except possibly registered circuits.
     fn open_session<'a>(
         &'a self,
         circuits: &'a [BulkheadName],
@@ -157,38 +198,39 @@ impl<S: CircuitStore + ?Sized> CircuitStore for Arc<S> {
     }
 }
 
-/// What a [`CircuitStore`] can do.
+/// The capabilities of a [`CircuitStore`].
 ///
 /// ```
 /// use bulkman::store::StoreCapabilities;
 ///
-/// // State and leases, to be polled.
-/// let able = StoreCapabilities::STATE.with_probes(true);
-/// assert!(able.probes && !able.push && !able.votes && !able.counts);
+/// // State and probe leases, without push.
+/// let capabilities = StoreCapabilities::STATE.with_probes(true);
+/// assert!(capabilities.probes && !capabilities.push);
+/// assert!(!capabilities.votes && !capabilities.counts);
 /// assert!(!StoreCapabilities::ALL.with_push(false).push);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreCapabilities {
-    /// [`StoreSession::changed`] tells of changes; without it the synchroniser polls.
+    /// [`StoreSession::changed`] reports changes. Without it the driver polls.
     pub push: bool,
-    /// Probes can be leased, so that a fleet has at most so many at a time.
+    /// Probes can be leased, which bounds the concurrent probes of a fleet.
     pub probes: bool,
-    /// Votes can be counted, so that a quorum opens.
+    /// Votes can be counted, so that a quorum can open a circuit.
     pub votes: bool,
-    /// Successes and failures of the fleet can be added up.
+    /// Successes and failures of the whole fleet can be summed.
     pub counts: bool,
 }
 
 impl StoreCapabilities {
-    /// All of them.
+    /// All capabilities.
     pub const ALL: Self = Self {
         push: true,
         probes: true,
         votes: true,
         counts: true,
     };
-    /// State alone: to be built upon with the `with_*` methods.
+    /// State only; the `with_*` methods add to it.
     pub const STATE: Self = Self {
         push: false,
         probes: false,
@@ -196,28 +238,28 @@ impl StoreCapabilities {
         counts: false,
     };
 
-    /// With [`push`](Self::push) as given.
+    /// Sets [`push`](Self::push).
     #[must_use]
     pub const fn with_push(mut self, push: bool) -> Self {
         self.push = push;
         self
     }
 
-    /// With [`probes`](Self::probes) as given.
+    /// Sets [`probes`](Self::probes).
     #[must_use]
     pub const fn with_probes(mut self, probes: bool) -> Self {
         self.probes = probes;
         self
     }
 
-    /// With [`votes`](Self::votes) as given.
+    /// Sets [`votes`](Self::votes).
     #[must_use]
     pub const fn with_votes(mut self, votes: bool) -> Self {
         self.votes = votes;
         self
     }
 
-    /// With [`counts`](Self::counts) as given.
+    /// Sets [`counts`](Self::counts).
     #[must_use]
     pub const fn with_counts(mut self, counts: bool) -> Self {
         self.counts = counts;
@@ -225,141 +267,161 @@ impl StoreCapabilities {
     }
 }
 
-/// One live link to a store.
+/// An open session with a store.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future of any operation but [`changed`](Self::changed) leaves the session unfit
-/// for use: its owner drops it too. The operation may or may not have happened; sent again over
-/// another session, with the same [`OperationId`], it happens at most once. After an error the
-/// session is dropped as well. A session is never repaired.
+/// After the future of an operation was dropped, the session must be dropped too;
+/// [`changed`](Self::changed) is the exception. The operation may or may not have been applied.
+/// Sent again over another session, with the same [`OperationId`], it is applied at most once.
+///
+/// A session that has returned an error must also be dropped. Sessions are never repaired.
 pub trait StoreSession: Send {
-    /// Makes sure that `circuits` exist, as [`CircuitStore::open_session`] does.
+    /// Registers `circuits`, as [`CircuitStore::open_session`] does.
     fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()>;
 
-    /// The circuits that changed after `since`; all of them for `None`.
+    /// Returns the circuits that changed after `since`, or all circuits for `None`.
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot>;
 
-    /// Compares and swaps.
+    /// Changes a circuit by compare-and-swap.
     fn transition<'a>(
         &'a mut self,
         transition: &'a StoreTransition,
     ) -> StoreFuture<'a, TransitionResult>;
 
-    /// Compares and swaps several circuits, each as [`transition`](Self::transition) would: a change
-    /// of its own, whatever becomes of the others. No circuit is in it twice; the answers are in the
-    /// order of `transitions`.
+    /// Changes several circuits by compare-and-swap, each independently of the others.
     ///
-    /// One after the other, unless the store knows how to do it in one round trip. The synchroniser
-    /// sends up to 200, and gives the whole of them the time of one operation; what had no answer by then
-    /// is sent again over another session.
+    /// `transitions` contains no circuit twice. The results are in the order of `transitions`. The
+    /// default implementation calls [`transition`](Self::transition) for each; a store that can do
+    /// it in one round trip should override it.
+    ///
+    /// The driver sends up to 200 transitions at a time, and bounds the whole batch by the time of
+    /// one operation. It resends what has no response by then over another session.
     fn transitions<'a>(
         &'a mut self,
         transitions: &'a [StoreTransition],
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
         Box::pin(async move {
-            let mut answers = Vec::with_capacity(transitions.len());
+            let mut results = Vec::with_capacity(transitions.len());
             for transition in transitions {
-                answers.push(self.transition(transition).await?);
+                results.push(self.transition(transition).await?);
             }
-            Ok(answers)
+            Ok(results)
         })
     }
 
-    /// Adds this process's vote for opening, and opens if that makes the quorum.
+    /// Counts this process's vote for opening a circuit, and opens it if the quorum is reached.
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult>;
 
-    /// Does what an operator says, whatever the circuit's epoch; wins over every rule.
+    /// Applies an operator's command, whatever the circuit's epoch and state.
     fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult>;
 
-    /// Leases a probe of a half-open circuit; `None` when all are out, or the circuit has moved
-    /// on. A holder that asks again is given its own lease anew: it never holds two.
+    /// Acquires a probe lease of a half-open circuit.
+    ///
+    /// Returns `None` if all leases are held, or if the circuit has left that half-open period. A
+    /// holder that asks again gets its own lease renewed: it never holds two.
     fn acquire_probe<'a>(
         &'a mut self,
         request: &'a ProbeRequest,
     ) -> StoreFuture<'a, Option<ProbeLease>>;
 
-    /// Prolongs a lease to `request.ttl` from now; `None` when it is no longer the holder's.
+    /// Renews a lease for `request.ttl` from now; `None` if the holder has lost it.
     fn renew_probe<'a>(
         &'a mut self,
         request: &'a ProbeRequest,
         lease: ProbeLease,
     ) -> StoreFuture<'a, Option<ProbeLease>>;
 
-    /// Counts a probe's outcome, and moves the circuit if that decides it.
+    /// Counts the result of a probe, and changes the circuit if that decides its state.
     ///
-    /// An expired lease, or one of an earlier half-open stay, has no say.
+    /// The result is not counted if the lease has expired or belongs to an earlier half-open
+    /// period.
     fn report_probe<'a>(
         &'a mut self,
-        verdict: &'a ProbeResult,
+        result: &'a ProbeResult,
     ) -> StoreFuture<'a, ProbeReportResult>;
 
-    /// Gives a lease back, without a verdict; does nothing if it is no longer the holder's.
+    /// Releases a lease without a result; does nothing if the holder has lost it.
     fn release_probe<'a>(
         &'a mut self,
         request: &'a ProbeRequest,
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()>;
 
-    /// Adds to the fleet's counts and returns the totals of the window that ends now, one for
-    /// each of `deltas` whose circuit is still at the delta's epoch or behind it.
+    /// Adds to the fleet's counts, and returns the totals of the window that ends now.
     ///
-    /// Not idempotent: a batch whose answer was lost may have been counted. Counts are evidence,
-    /// not state.
+    /// A delta of an earlier epoch than its circuit's is skipped, and has no totals in the returned
+    /// list.
+    ///
+    /// This is not idempotent: if the response was lost, the batch may have been counted. Counts
+    /// are evidence, not state.
     fn add_counts<'a>(
         &'a mut self,
         window: BucketedWindow,
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>>;
 
-    /// The latest changes, newest first, at most `limit`: of one circuit, or of the namespace.
+    /// Returns the latest changes of one circuit, or of the namespace, newest first.
+    ///
+    /// Returns at most `limit` entries.
     fn history<'a>(
         &'a mut self,
         circuit: Option<&'a BulkheadName>,
         limit: u32,
     ) -> StoreFuture<'a, Vec<HistoryEntry>>;
 
-    /// Completes when something has changed, and tells what if the store can.
+    /// Waits for a change, and returns its content if the store can provide it.
     ///
-    /// It may come twice, for nothing, or not at all, and in any order. Pending for ever on a store
-    /// that can't push.
+    /// Events may be duplicated, spurious, lost, or out of order. The future of a store that can't
+    /// push never completes.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what a dropped future would have told, the next one tells.
+    /// This method is cancel safe: an event that a dropped future would have returned is returned
+    /// by the next call.
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent>;
 }
 
-/// What a store pushes.
+/// A notification that a store pushes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreEvent {
-    /// The namespace has reached this revision, or so it is said: a hint, for who looks himself.
+    /// An unauthenticated hint that the namespace has reached a revision; verify by reading.
     Changed {
-        /// To be compared with the last one seen, not to be believed.
+        /// The claimed revision. Compare it with the last one seen, but don't rely on it.
         revision: Revision,
     },
-    /// One change, in the store's own words: what a snapshot since the revision before it would have
-    /// told at that moment. A store that can't tell its own words from another's says
-    /// [`Changed`](Self::Changed).
+    /// An authenticated change with its content.
     ///
-    /// Who has seen all that came before, and finds the [`Fingerprint`] to be what it must be after
-    /// this one, need not look.
+    /// The content is what a snapshot since the previous revision returned at that moment. A store
+    /// that can't authenticate its notifications sends [`Changed`](Self::Changed).
+    ///
+    /// A process that has seen all earlier changes, and computes the same [`Fingerprint`] for this
+    /// one, need not read the store.
     Applied(Box<Snapshot>),
 }
 
 impl StoreEvent {
-    /// Which revision the namespace has reached by it, or is said to have.
+    /// Returns the revision that the namespace has reached, or is claimed to have reached.
     ///
     /// ```
     /// # use bulkman::store::{Revision, StoreEvent};
-    /// assert_eq!(StoreEvent::Changed { revision: Revision(7) }.revision(), Revision(7));
+    /// assert_eq!(
+    ///     StoreEvent::Changed {
+    ///         revision: Revision(7)
+    ///     }
+    ///     .revision(),
+    ///     Revision(7)
+    /// );
     /// ```
     #[must_use]
     pub const fn revision(&self) -> Revision {
         match self {
             Self::Changed { revision } => *revision,
-            Self::Applied(after) => after.revision,
+            Self::Applied(snapshot) => snapshot.revision,
         }
     }
 }
+
+/// The bytes of an author or a reason that a store keeps.
+const MAX_TEXT_BYTES: usize = 200;

@@ -1,4 +1,4 @@
-//! Probes of a half-open circuit, leased so that a fleet has at most so many at a time.
+//! Probes of a half-open circuit, with leases that bound them in the whole fleet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use super::view::{CircuitView, Epoch, OperationId};
 use crate::circuit_breaker::HalfOpenPolicy;
 use crate::name::BulkheadName;
 
-/// How a half-open stay is decided, and how many probe at once.
+/// How many probes a half-open circuit admits, and how they decide its next state.
 ///
 /// ```
 /// use bulkman::store::{ProbePolicy, ProbeRule};
 ///
-/// // Two processes at a time; three successes close.
-/// let plan = ProbePolicy::new(2, ProbeRule::Consecutive { successes: 3 });
-/// assert_ne!(plan, ProbePolicy::default());
+/// // Two concurrent probes; three successes close.
+/// let policy = ProbePolicy::new(2, ProbeRule::Consecutive { successes: 3 });
+/// assert_ne!(policy, ProbePolicy::default());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbePolicy {
-    /// Leases out at the same time in the whole fleet: 1 to 1000.
+    /// The number of leases that can be held at a time in the whole fleet: 1 to 1000.
     pub limit: u16,
-    /// What decides.
-    pub decision: ProbeRule,
+    /// The rule that decides the next state.
+    pub rule: ProbeRule,
 }
 
 impl ProbePolicy {
-    /// At most `limit` leases, decided by `decision`.
+    /// Creates a policy of at most `limit` leases, decided by `rule`.
     #[must_use]
-    pub const fn new(limit: u16, decision: ProbeRule) -> Self {
-        Self { limit, decision }
+    pub const fn new(limit: u16, rule: ProbeRule) -> Self {
+        Self { limit, rule }
     }
 }
 
@@ -39,44 +39,48 @@ impl Default for ProbePolicy {
     }
 }
 
-/// What decides a half-open stay.
+/// The rule that decides when a half-open circuit closes or reopens.
 ///
 /// ```
 /// use bulkman::store::ProbeRule;
 ///
-/// // Ten probes, of which five may not fail, however slow they are.
-/// let decision = ProbeRule::SampleSize { calls: 10, failures: Some(5), slow: None };
-/// # let _ = decision;
+/// // Ten probes; five failures reopen, and slow calls are ignored.
+/// let rule = ProbeRule::SampleSize {
+///     calls: 10,
+///     failures: Some(5),
+///     slow: None,
+/// };
+/// # let _ = rule;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProbeRule {
-    /// This many successes close; one failure reopens.
+    /// A number of consecutive successes closes; one failure reopens.
     Consecutive {
-        /// At least 1.
+        /// The successes that close: 1 or more.
         successes: u16,
     },
-    /// After this many verdicts: reopens if so many of them failed, or were slow; else closes.
+    /// A number of probes is evaluated together: it reopens at a threshold, and closes otherwise.
     SampleSize {
-        /// At least 1.
+        /// The size of the sample: 1 or more.
         calls: u16,
-        /// Failures that reopen; `None` when failures are no criterion.
+        /// The failures that reopen; `None` ignores failures.
         failures: Option<u16>,
-        /// Slow calls that reopen; `None` when slowness is no criterion.
+        /// The slow calls that reopen; `None` ignores slow calls.
         slow: Option<u16>,
     },
 }
 
-/// What the verdicts so far say.
+/// The decision that follows from the results so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProbeOutlook {
+pub(crate) enum ProbeDecision {
     Undecided,
     Close,
     Reopen,
 }
 
 impl ProbeRule {
-    pub(crate) fn judge(self, succeeded: u32, failed: u32, slow_calls: u32) -> ProbeOutlook {
+    pub(crate) fn evaluate(self, succeeded: u32, failed: u32, slow_calls: u32) -> ProbeDecision {
         let (policy, max_failures, max_slow) = match self {
             Self::Consecutive { successes } => {
                 let successes = u32::from(successes);
@@ -94,55 +98,74 @@ impl ProbeRule {
         let completed = u64::from(succeeded) + u64::from(failed);
         let tripped = || at_least(failed, max_failures) || at_least(slow_calls, max_slow);
         match policy.decide(completed, failed.into(), (), || tripped().then_some(())) {
-            None => ProbeOutlook::Undecided,
-            Some(Ok(())) => ProbeOutlook::Close,
-            Some(Err(())) => ProbeOutlook::Reopen,
+            None => ProbeDecision::Undecided,
+            Some(Ok(())) => ProbeDecision::Close,
+            Some(Err(())) => ProbeDecision::Reopen,
         }
     }
 }
 
-/// Whose lease of which circuit, and for how long.
+/// A request for a probe lease.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
 /// let store = MemoryStore::new(ClockOnly);
 /// let mut session = block_on(store.open_session(std::slice::from_ref(&mail)))?;
-/// let change = StoreChange::HalfOpen { plan: ProbePolicy::default() };
+/// let change = StoreChange::HalfOpen {
+///     probe_policy: ProbePolicy::default(),
+/// };
 /// let mut begin = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
-/// begin.by_hand = true;
+/// begin.manual = true;
 /// block_on(session.transition(&begin))?;
 ///
-/// let request = |who: &str| ProbeRequest::new(mail.clone(), Epoch(1), who.into(), Duration::from_secs(30));
-/// let lease = block_on(session.acquire_probe(&request("here")))?.expect("the only one");
-/// assert_eq!(block_on(session.acquire_probe(&request("there")))?, None);
+/// let request = |holder: &str| {
+///     ProbeRequest::new(
+///         mail.clone(),
+///         Epoch(1),
+///         holder.into(),
+///         Duration::from_secs(30),
+///     )
+/// };
+/// let lease =
+///     block_on(session.acquire_probe(&request("first")))?.expect("the only one");
+/// assert_eq!(block_on(session.acquire_probe(&request("second")))?, None);
 ///
-/// let verdict = ProbeResult::new(request("here"), lease, true, Duration::ZERO, OperationId(8));
-/// let ProbeReportResult::Decided(closed) = block_on(session.report_probe(&verdict))? else { panic!("lost") };
+/// let result = ProbeResult::new(
+///     request("first"),
+///     lease,
+///     true,
+///     Duration::ZERO,
+///     OperationId(8),
+/// );
+/// let ProbeReportResult::Decided(closed) = block_on(session.report_probe(&result))?
+/// else {
+///     panic!("lost")
+/// };
 /// assert_eq!(closed.state, FleetState::Closed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeRequest {
-    /// Which circuit.
+    /// The name of the circuit.
     pub circuit: BulkheadName,
-    /// The half-open stay: another has another epoch.
+    /// The epoch of the half-open period.
     pub epoch: Epoch,
-    /// Identifies the process, one lease each.
+    /// Identifies the process. A holder has at most one lease of a circuit.
     pub holder: Arc<str>,
-    /// How long the lease lasts unless renewed.
+    /// The time until the lease expires, unless it is renewed.
     pub ttl: Duration,
 }
 
 impl ProbeRequest {
-    /// A lease of `circuit` for `holder`.
+    /// Creates a request of `holder` for a lease of `circuit`.
     #[must_use]
     pub const fn new(circuit: BulkheadName, epoch: Epoch, holder: Arc<str>, ttl: Duration) -> Self {
         Self {
@@ -154,57 +177,57 @@ impl ProbeRequest {
     }
 }
 
-/// The right to have one probe out at a time, for a while.
+/// The right to run one probe at a time, until the lease expires.
 ///
-/// The token changes whenever the lease changes hands and with every verdict, so that neither a
-/// late verdict nor a repeated one counts.
+/// The token changes with every holder and with every counted result, so that a late or repeated
+/// result is not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ProbeLease {
-    /// Which of the circuit's leases: below the plan's limit.
+    /// The probe slot of the circuit, below [`ProbePolicy::limit`].
     pub slot: u16,
-    /// Fences earlier holders.
+    /// The fencing token.
     pub token: u64,
 }
 
 impl ProbeLease {
-    /// A lease.
+    /// Creates a lease.
     #[must_use]
     pub const fn new(slot: u16, token: u64) -> Self {
         Self { slot, token }
     }
 }
 
-/// How a probe ended.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeResult {
-    /// Whose lease; `request.ttl` is what the lease is renewed for.
+    /// The request that acquired the lease. A counted result renews the lease for `request.ttl`.
     pub request: ProbeRequest,
-    /// The lease under which it ran.
+    /// The lease under which the probe ran.
     pub lease: ProbeLease,
-    /// Whether it succeeded.
+    /// Whether the probe succeeded.
     pub success: bool,
-    /// Whether it was slow.
+    /// Whether the probe was slow.
     pub slow: bool,
-    /// How long to open if this verdict reopens the circuit.
-    pub wait: Duration,
-    /// Identifies the transition, if this verdict makes one.
+    /// How long the circuit opens if this result reopens it.
+    pub open_for: Duration,
+    /// Identifies the transition that this result may cause.
     pub operation: OperationId,
-    /// Who, for the history.
-    pub by: Arc<str>,
-    /// Why, for the history.
+    /// The reporting process, for the history; at most 200 bytes are stored.
+    pub author: Arc<str>,
+    /// The reason, for the history; at most 200 bytes are stored.
     pub reason: Arc<str>,
 }
 
 impl ProbeResult {
-    /// The outcome of a probe that ran under `lease`.
+    /// Creates the result of a probe that ran under `lease`.
     #[must_use]
     pub fn new(
         request: ProbeRequest,
         lease: ProbeLease,
         success: bool,
-        wait: Duration,
+        open_for: Duration,
         operation: OperationId,
     ) -> Self {
         Self {
@@ -212,30 +235,30 @@ impl ProbeResult {
             lease,
             success,
             slow: false,
-            wait,
+            open_for,
             operation,
-            by: Arc::from(""),
+            author: Arc::from(""),
             reason: Arc::from(""),
         }
     }
 }
 
-/// What became of a verdict.
+/// The effect of a reported [`ProbeResult`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProbeReportResult {
-    /// It counts and decides nothing yet; the lease is renewed for the next probe.
+    /// The result was counted and the lease renewed; the circuit is still half-open.
     Counted {
-        /// Under which the next probe runs.
+        /// The lease for the next probe.
         lease: ProbeLease,
-        /// The circuit, still half-open.
+        /// The current state of the circuit.
         current: CircuitView,
     },
-    /// It moved the circuit.
+    /// The result changed the state of the circuit.
     Decided(CircuitView),
-    /// It does not count: the lease had expired or was another's, or the circuit has moved on.
+    /// The result was not counted: the lease was lost, or the circuit has left that period.
     Lost {
-        /// The circuit as it is, unless it is gone.
+        /// The current state of the circuit; `None` if it no longer exists.
         current: Option<CircuitView>,
     },
 }
@@ -252,29 +275,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_streak_closes_on_enough_and_reopens_on_one() {
-        let decision = ProbeRule::Consecutive { successes: 3 };
-        assert_eq!(decision.judge(2, 0, 0), ProbeOutlook::Undecided);
-        assert_eq!(decision.judge(3, 0, 3), ProbeOutlook::Close);
-        assert_eq!(decision.judge(2, 1, 0), ProbeOutlook::Reopen);
+    fn consecutive_rule_closes_on_enough_and_reopens_on_one() {
+        let rule = ProbeRule::Consecutive { successes: 3 };
+        assert_eq!(rule.evaluate(2, 0, 0), ProbeDecision::Undecided);
+        assert_eq!(rule.evaluate(3, 0, 3), ProbeDecision::Close);
+        assert_eq!(rule.evaluate(2, 1, 0), ProbeDecision::Reopen);
     }
 
     #[test]
-    fn a_sample_decides_when_it_is_complete_and_by_its_own_criteria() {
-        let decision = ProbeRule::SampleSize {
+    fn sample_decides_when_complete_by_its_thresholds() {
+        let rule = ProbeRule::SampleSize {
             calls: 4,
             failures: Some(2),
             slow: Some(3),
         };
-        assert_eq!(decision.judge(0, 3, 3), ProbeOutlook::Undecided);
-        assert_eq!(decision.judge(3, 1, 2), ProbeOutlook::Close);
-        assert_eq!(decision.judge(2, 2, 0), ProbeOutlook::Reopen);
-        assert_eq!(decision.judge(4, 0, 3), ProbeOutlook::Reopen);
+        assert_eq!(rule.evaluate(0, 3, 3), ProbeDecision::Undecided);
+        assert_eq!(rule.evaluate(3, 1, 2), ProbeDecision::Close);
+        assert_eq!(rule.evaluate(2, 2, 0), ProbeDecision::Reopen);
+        assert_eq!(rule.evaluate(4, 0, 3), ProbeDecision::Reopen);
         let lenient = ProbeRule::SampleSize {
             calls: 2,
             failures: None,
             slow: None,
         };
-        assert_eq!(lenient.judge(0, 2, 2), ProbeOutlook::Close);
+        assert_eq!(lenient.evaluate(0, 2, 2), ProbeDecision::Close);
     }
 }

@@ -1,4 +1,4 @@
-//! A store's settings as they stand in a file.
+//! The serialized form of store settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,12 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Unexpec
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::counts::BucketedWindow;
-use super::settings::{FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings};
+use super::settings::{
+    DEFAULT_MINIMUM_NUMBER_OF_CALLS, FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings,
+};
 use crate::human_duration::{self, HumanDuration};
 
-/// The fields of [`StoreSettings`]; what is left out is as in [`StoreSettings::new`].
+/// The fields of [`StoreSettings`]; missing ones have the default of [`StoreSettings::new`].
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(
     deny_unknown_fields,
@@ -75,19 +77,19 @@ struct SharingModeRepr {
 
 impl Serialize for SharingMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let form = match *self {
+        let repr = match *self {
             Self::State { quorum, window } => SharingModeRepr {
                 quorum: Some(quorum),
                 window: Some(HumanDuration(window)),
                 counts: None,
             },
-            Self::Counts(rule) => SharingModeRepr {
+            Self::Counts(policy) => SharingModeRepr {
                 quorum: None,
                 window: None,
-                counts: Some(rule),
+                counts: Some(policy),
             },
         };
-        form.serialize(serializer)
+        repr.serialize(serializer)
     }
 }
 
@@ -102,10 +104,10 @@ impl<'de> Deserialize<'de> for SharingMode {
             SharingModeRepr {
                 quorum: None,
                 window: None,
-                counts: Some(rule),
-            } => Ok(Self::Counts(rule)),
+                counts: Some(policy),
+            } => Ok(Self::Counts(policy)),
             _ => Err(D::Error::custom(
-                "what is shared is either `quorum` and `window`, or `counts`",
+                "expected either `quorum` and `window`, or `counts`",
             )),
         }
     }
@@ -114,17 +116,17 @@ impl<'de> Deserialize<'de> for SharingMode {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, remote = "FleetCountPolicy")]
 struct FleetCountPolicyRepr {
-    window: BucketedWindow,
+    sliding_window: BucketedWindow,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    failure_count: Option<u64>,
+    failure_count_threshold: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    failure_rate: Option<f64>,
-    #[serde(default = "one")]
-    minimum_calls: u64,
+    failure_rate_threshold: Option<f64>,
+    #[serde(default = "default_minimum_number_of_calls")]
+    minimum_number_of_calls: u64,
 }
 
-const fn one() -> u64 {
-    1
+const fn default_minimum_number_of_calls() -> u64 {
+    DEFAULT_MINIMUM_NUMBER_OF_CALLS
 }
 
 impl Serialize for FleetCountPolicy {
@@ -143,7 +145,7 @@ impl<'de> Deserialize<'de> for FleetCountPolicy {
 #[serde(deny_unknown_fields, remote = "BucketedWindow")]
 struct BucketedWindowRepr {
     #[serde(with = "human_duration::duration")]
-    bucket: Duration,
+    length: Duration,
     buckets: u16,
 }
 
@@ -159,7 +161,7 @@ impl<'de> Deserialize<'de> for BucketedWindow {
     }
 }
 
-// "hold_open" or `{ probe_locally = 1 }`, in every format: YAML would make a tag of it.
+// `"hold_open"` or `{ probe_locally = 1 }` in every format: a derived enum would be a tag in YAML.
 impl Serialize for OnOutage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -213,7 +215,7 @@ impl<'de> Deserialize<'de> for OnOutage {
 const HOLD_OPEN: &str = "hold_open";
 const PROBE_LOCALLY: &str = "probe_locally";
 
-/// An optional text that is shared.
+/// An optional `Arc<str>`.
 mod shared_text {
     use super::*;
 

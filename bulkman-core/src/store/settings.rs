@@ -1,4 +1,4 @@
-//! How a process uses a store.
+//! Settings with which a process uses a store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use super::counts::BucketedWindow;
 use crate::config_error::ConfigError;
 use crate::name;
 
-/// How a process uses a store; every setting has a default that suits a fleet of some hundreds.
+/// The settings with which a process uses a store.
 ///
-/// Durations are at least a millisecond, where nothing else is said.
+/// The defaults suit a fleet of several hundred processes. Durations are at least 1 ms, unless
+/// stated otherwise.
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::store::{SharingMode, StoreSettings};
+/// use std::time::Duration;
 ///
 /// let settings = StoreSettings::new()
 ///     .operation_timeout(Duration::from_millis(500))
@@ -25,45 +26,53 @@ use crate::name;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StoreSettings {
-    /// How long one operation may take before the link is given up. Default: 2 s.
+    /// The time limit of one operation, after which the session is dropped. Default: 2 s.
     pub operation_timeout: Duration,
-    /// How long connecting may take. Default: 3 s.
+    /// The time limit for connecting. Default: 3 s.
     pub connect_timeout: Duration,
-    /// Whether to rely on what the store pushes. Default: [`Push::Auto`].
+    /// Whether to use the notifications of the store. Default: [`Push::Auto`].
     pub push: Push,
-    /// With push: how often to look whether something was missed, which also notices a dead
-    /// link; up to a tenth earlier, so that a fleet does not move in step. Default: 5 s.
+    /// With push: the interval of reads that find missed changes and dead connections.
+    ///
+    /// Each interval is shortened at random by up to a tenth, so that the processes of a fleet
+    /// don't read in step. Default: 5 s.
     pub resync_interval: Duration,
-    /// Without push: how often to look; up to a tenth earlier. Default: 1 s.
+    /// Without push: the interval of reads, shortened at random by up to a tenth. Default: 1 s.
     pub poll_interval: Duration,
-    /// After a failure: the first wait before connecting again is at most this, from zero to
-    /// `backoff_max`. Default: 100 ms.
+    /// The upper bound of the first reconnect delay: from zero to `backoff_max`. Default: 100 ms.
     pub backoff_min: Duration,
-    /// And it doubles up to this. Each wait is drawn at random between zero and its bound, so
-    /// that a fleet does not return in step. Default: 2 s.
+    /// The bound up to which the reconnect delay doubles.
+    ///
+    /// Each delay is drawn at random between zero and its bound, so that the processes of a fleet
+    /// don't reconnect in step. Default: 2 s.
     pub backoff_max: Duration,
-    /// How long a probe lease outlives its holder: from 1.5 times `operation_timeout` to a day.
-    /// Default: 30 s.
+    /// The time until a probe lease expires that its holder no longer renews.
+    ///
+    /// From 1.5 times `operation_timeout` to a day. Default: 30 s.
     pub lease_ttl: Duration,
-    /// Probes out at the same time in the whole fleet: 1 to 1000. Default: 1.
+    /// The maximum number of concurrent probes in the whole fleet: 1 to 1000. Default: 1.
     pub probe_limit: u16,
-    /// A process waits up to this, at random, before it asks for a lease, so that the whole
-    /// fleet does not ask at once; may be zero. Default: 250 ms.
+    /// The maximum random delay before a process requests a lease; may be zero. Default: 250 ms.
+    ///
+    /// It keeps the processes of a fleet from requesting leases all at once.
     pub probe_jitter: Duration,
-    /// What is shared. Default: [`SharingMode::STATE`].
+    /// What the fleet shares. Default: [`SharingMode::STATE`].
     pub share: SharingMode,
-    /// With [`SharingMode::Counts`]: how often counts are sent. Default: 1 s.
+    /// With [`SharingMode::Counts`]: the interval at which counts are sent. Default: 1 s.
     pub flush_interval: Duration,
-    /// What half-open means while the store can't be reached. Default: [`OnOutage::ProbeLocally`] with one probe.
+    /// What a half-open circuit does while the store is unavailable.
+    ///
+    /// Default: [`OnOutage::ProbeLocally`] with one probe.
     pub on_outage: OnOutage,
-    /// How long a shutdown may wait to publish what is pending; may be zero. Default: 500 ms.
+    /// The time limit for publishing pending decisions at shutdown; may be zero. Default: 500 ms.
     pub shutdown_flush: Duration,
-    /// What the history calls this process: 1 to 200 bytes without control characters. Default: `pid` and the
-    /// process's id.
+    /// The name of this process in the history: 1 to 200 bytes without control characters.
+    ///
+    /// Default: `pid` and the process id.
     pub instance: Option<Arc<str>>,
 }
 
-/// Setters that only assign.
+/// Generates setters that only assign.
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
         $(
@@ -78,12 +87,15 @@ macro_rules! setters {
 }
 
 impl StoreSettings {
-    /// The defaults.
+    /// Creates settings with the defaults.
     ///
     /// ```
     /// # use bulkman::store::StoreSettings;
     /// # use std::time::Duration;
-    /// assert_eq!(StoreSettings::new().operation_timeout, Duration::from_secs(2));
+    /// assert_eq!(
+    ///     StoreSettings::new().operation_timeout,
+    ///     Duration::from_secs(2)
+    /// );
     /// ```
     #[must_use]
     pub const fn new() -> Self {
@@ -139,7 +151,8 @@ impl StoreSettings {
     /// ```
     /// # use bulkman::store::StoreSettings;
     /// # use std::time::Duration;
-    /// let settings = StoreSettings::new().backoff(Duration::from_millis(50), Duration::from_secs(5));
+    /// let settings =
+    ///     StoreSettings::new().backoff(Duration::from_millis(50), Duration::from_secs(5));
     /// assert!(settings.validate().is_ok());
     /// ```
     #[must_use]
@@ -162,11 +175,11 @@ impl StoreSettings {
         self
     }
 
-    /// Whether these settings can be used.
+    /// Checks that these settings are valid.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OutOfRange`] for the first that can't.
+    /// [`ConfigError::OutOfRange`] for the first invalid setting.
     ///
     /// ```
     /// # use bulkman::store::StoreSettings;
@@ -198,8 +211,8 @@ impl StoreSettings {
                 "at most backoff_max",
             ));
         }
-        // A lease is renewed at a third of its term, and a renewal may take an operation's time.
-        if self.lease_ttl / 3 < self.operation_timeout / 2 || self.lease_ttl > MAX_TERM {
+        // A lease is renewed after a third of its TTL, and renewal may take an operation's timeout.
+        if self.lease_ttl / 3 < self.operation_timeout / 2 || self.lease_ttl > MAX_DURATION {
             return Err(ConfigError::out_of_range(
                 "lease_ttl",
                 format_args!("{:?}", self.lease_ttl),
@@ -219,18 +232,18 @@ impl StoreSettings {
         self.share.validate()
     }
 
-    /// Whether a store can do what these settings ask for.
-    pub(crate) fn supported_by(&self, able: StoreCapabilities) -> Result<(), ConfigError> {
+    /// Checks that a store has the capabilities that these settings need.
+    pub(crate) fn supported_by(&self, capabilities: StoreCapabilities) -> Result<(), ConfigError> {
         match self.share {
-            SharingMode::State { quorum, .. } if quorum > 1 && !able.votes => {
+            SharingMode::State { quorum, .. } if quorum > 1 && !capabilities.votes => {
                 Err(ConfigError::Requires {
                     setting: "share: quorum",
                     needs: "a store that counts votes",
                 })
             }
-            SharingMode::Counts(_) if !able.counts => Err(ConfigError::Requires {
+            SharingMode::Counts(_) if !capabilities.counts => Err(ConfigError::Requires {
                 setting: "share: counts",
-                needs: "a store that counts",
+                needs: "a store with fleet-wide counts",
             }),
             _ => Ok(()),
         }
@@ -243,12 +256,12 @@ impl Default for StoreSettings {
     }
 }
 
-/// Whether to rely on what the store pushes.
+/// Whether to use the notifications of a store.
 ///
 /// ```
 /// use bulkman::store::{Push, StoreSettings};
 ///
-/// // Behind a connection pooler that loses notifications.
+/// // Behind a connection pooler that drops notifications.
 /// let settings = StoreSettings::new().push(Push::Off);
 /// # assert!(settings.validate().is_ok());
 /// ```
@@ -260,54 +273,63 @@ impl Default for StoreSettings {
 )]
 #[non_exhaustive]
 pub enum Push {
-    /// Where the store can, until it turns out not to deliver: then poll.
+    /// Uses push if the store supports it, and polls once notifications fail to arrive.
     #[default]
     Auto,
-    /// Never: poll.
+    /// Always polls.
     Off,
 }
 
-/// What the processes of a fleet share.
+/// What the processes of a fleet share through a store.
 ///
 /// ```
 /// use bulkman::store::{SharingMode, StoreSettings};
 /// use std::time::Duration;
 ///
 /// assert_eq!(StoreSettings::new().share, SharingMode::STATE);
-/// let two_of_them = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
-/// # assert!(two_of_them.validate().is_ok());
+/// let quorum =
+///     StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
+/// # assert!(quorum.validate().is_ok());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SharingMode {
-    /// The state: when so many processes have opened within the window, all open.
+    /// Shares the state: a circuit opens for all once a quorum of processes opened it.
     State {
-        /// Processes that make an opening: 1 to 1000. One bad node can open a circuit for all
-        /// only when it is 1.
+        /// The number of processes that must open the circuit: 1 to 1000.
+        ///
+        /// With 1, a single faulty process can open a circuit for the whole fleet.
         quorum: u16,
-        /// How long a process's own opening counts as its vote.
+        /// The time for which a process's opening counts as its vote.
         window: Duration,
     },
-    /// The state, with a quorum of one, and the counts: when all together have failed so often,
-    /// all open, even where none would have alone.
+    /// Shares the state with a quorum of one, and the counts of calls.
+    ///
+    /// The circuit opens for all when the fleet's counts reach a threshold, even if no process
+    /// reaches it alone.
     Counts(FleetCountPolicy),
 }
 
 impl SharingMode {
-    /// The state: the first to open, opens for all.
+    /// Shares the state: the first process that opens a circuit opens it for all.
     pub const STATE: Self = Self::State {
         quorum: 1,
         window: Duration::from_secs(10),
     };
 
-    /// The state, with a quorum.
+    /// Shares the state with a quorum: see [`State`](Self::State).
     ///
     /// ```
     /// # use bulkman::store::{SharingMode, StoreSettings};
     /// # use std::time::Duration;
     /// let share = SharingMode::quorum(3, Duration::from_secs(10));
     /// assert!(StoreSettings::new().share(share).validate().is_ok());
-    /// assert!(StoreSettings::new().share(SharingMode::quorum(0, Duration::from_secs(10))).validate().is_err());
+    /// assert!(
+    ///     StoreSettings::new()
+    ///         .share(SharingMode::quorum(0, Duration::from_secs(10)))
+    ///         .validate()
+    ///         .is_err()
+    /// );
     /// ```
     #[must_use]
     pub const fn quorum(quorum: u16, window: Duration) -> Self {
@@ -320,30 +342,31 @@ impl SharingMode {
                 if !(1..=1000).contains(quorum) {
                     return Err(ConfigError::out_of_range("quorum", quorum, "1 to 1000"));
                 }
-                if *quorum > 1 && (window.is_zero() || *window > MAX_TERM) {
+                if *quorum > 1 && (window.is_zero() || *window > MAX_DURATION) {
                     return Err(ConfigError::out_of_range(
-                        "quorum's window",
+                        "share: window",
                         format_args!("{window:?}"),
                         "more than zero, at most a day",
                     ));
                 }
                 Ok(())
             }
-            Self::Counts(rule) => rule.validate(),
+            Self::Counts(policy) => policy.validate(),
         }
     }
 }
 
-/// When the counts of a whole fleet open a circuit.
+/// The thresholds at which the counts of a whole fleet open a circuit.
 ///
 /// ```
 /// use std::time::Duration;
 /// use bulkman::store::{FleetCountPolicy, SharingMode};
 ///
-/// // Half of at least 200 calls of the fleet within ten seconds, or 500 failures.
+/// // Within ten seconds: half of at least 200 calls of the fleet fail, or 500 calls fail.
 /// let share = SharingMode::Counts(
 ///     FleetCountPolicy::new(Duration::from_secs(10), 10)
-///         .failure_rate_threshold(0.5, 200)
+///         .failure_rate_threshold(0.5)
+///         .minimum_number_of_calls(200)
 ///         .failure_count_threshold(500),
 /// );
 /// # let _ = share;
@@ -351,105 +374,141 @@ impl SharingMode {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FleetCountPolicy {
-    /// Over how long.
-    pub window: BucketedWindow,
-    /// This many failures open.
-    pub failure_count: Option<u64>,
-    /// This share of failures opens, 0 to 1 ..
-    pub failure_rate: Option<f64>,
-    /// .. once there were this many calls.
-    pub minimum_calls: u64,
+    /// The window over which calls are counted.
+    pub sliding_window: BucketedWindow,
+    /// The number of failures that opens the circuit; `None` for no such threshold.
+    pub failure_count_threshold: Option<u64>,
+    /// The rate of failures that opens the circuit, above 0 and up to 1; `None` for no such
+    /// threshold.
+    pub failure_rate_threshold: Option<f64>,
+    /// The number of calls below which the rate is not evaluated. Default: 10.
+    pub minimum_number_of_calls: u64,
 }
 
 impl FleetCountPolicy {
-    /// A rule over the last `length`, counted in `buckets`; it needs at least one threshold.
+    /// Creates a policy over a sliding window of `length`, divided into `buckets`.
+    ///
+    /// It needs at least one threshold.
     ///
     /// ```
     /// # use bulkman::store::{FleetCountPolicy, SharingMode, StoreSettings};
     /// # use std::time::Duration;
-    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10);
-    /// let validate = |rule| StoreSettings::new().share(SharingMode::Counts(rule)).validate();
-    /// assert!(validate(rule).is_err());                   // no threshold yet
-    /// assert!(validate(rule.failure_count_threshold(500)).is_ok());
+    /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10);
+    /// let validate = |policy| {
+    ///     StoreSettings::new()
+    ///         .share(SharingMode::Counts(policy))
+    ///         .validate()
+    /// };
+    /// assert!(validate(policy).is_err()); // no threshold yet
+    /// assert!(validate(policy.failure_count_threshold(500)).is_ok());
     /// ```
     #[must_use]
-    pub fn new(length: Duration, buckets: u16) -> Self {
+    pub const fn new(length: Duration, buckets: u16) -> Self {
         Self {
-            window: BucketedWindow::new(length / u32::from(buckets.max(1)), buckets),
-            failure_count: None,
-            failure_rate: None,
-            minimum_calls: 1,
+            sliding_window: BucketedWindow::new(length, buckets),
+            failure_count_threshold: None,
+            failure_rate_threshold: None,
+            minimum_number_of_calls: DEFAULT_MINIMUM_NUMBER_OF_CALLS,
         }
     }
 
-    /// Opens at this many failures.
+    /// Sets the number of failures that opens the circuit: 1 or more. Default: off.
     ///
     /// ```
     /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(500);
-    /// assert!(!rule.opens(1_000_000, 499) && rule.opens(1_000_000, 500));
+    /// let policy =
+    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(500);
+    /// assert!(!policy.opens(1_000_000, 499) && policy.opens(1_000_000, 500));
     /// ```
     #[must_use]
     pub const fn failure_count_threshold(mut self, failures: u64) -> Self {
-        self.failure_count = Some(failures);
+        self.failure_count_threshold = Some(failures);
         self
     }
 
-    /// Opens when this share of at least `minimum_calls` calls failed.
+    /// Sets the rate of failures that opens the circuit: above 0, up to 1. Default: off.
+    ///
+    /// The rate is evaluated once the window has
+    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls).
     ///
     /// ```
     /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 200);
-    /// assert!(!rule.opens(0, 199) && rule.opens(100, 100));
+    /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10)
+    ///     .failure_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(200);
+    /// assert!(!policy.opens(0, 199) && policy.opens(100, 100));
     /// ```
     #[must_use]
-    pub const fn failure_rate_threshold(mut self, rate: f64, minimum_calls: u64) -> Self {
-        self.failure_rate = Some(rate);
-        self.minimum_calls = minimum_calls;
+    pub const fn failure_rate_threshold(mut self, rate: f64) -> Self {
+        self.failure_rate_threshold = Some(rate);
         self
     }
 
-    /// Whether totals like these open.
+    /// Sets the number of calls of the fleet below which the rate is not evaluated. Default: 10.
     ///
     /// ```
     /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
-    /// assert!(rule.opens(97, 3));
+    /// let policy =
+    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5);
+    /// assert!(!policy.opens(0, 9) && policy.opens(0, 10));
+    /// assert!(policy.minimum_number_of_calls(1).opens(0, 1));
+    /// ```
+    #[must_use]
+    pub const fn minimum_number_of_calls(mut self, calls: u64) -> Self {
+        self.minimum_number_of_calls = calls;
+        self
+    }
+
+    /// Returns `true` if these totals open the circuit.
+    ///
+    /// ```
+    /// # use bulkman::store::FleetCountPolicy;
+    /// # use std::time::Duration;
+    /// let policy =
+    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
+    /// assert!(policy.opens(97, 3));
     /// ```
     #[must_use]
     pub fn opens(&self, successes: u64, failures: u64) -> bool {
         let calls = successes.saturating_add(failures);
         #[allow(
             clippy::cast_precision_loss,
-            reason = "a rate of more than 2^52 calls may be off by one"
+            reason = "a rate over more than 2^52 calls may be off by one"
         )]
-        let rate_reached = self.failure_rate.is_some_and(|rate| {
-            failures > 0 && calls >= self.minimum_calls && failures as f64 >= rate * calls as f64
+        let rate_reached = self.failure_rate_threshold.is_some_and(|rate| {
+            failures > 0
+                && calls >= self.minimum_number_of_calls
+                && failures as f64 >= rate * calls as f64
         });
-        rate_reached || self.failure_count.is_some_and(|count| failures >= count)
+        rate_reached
+            || self
+                .failure_count_threshold
+                .is_some_and(|count| failures >= count)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        if !(1..=1000).contains(&self.window.buckets) {
+        let buckets = self.sliding_window.buckets;
+        let bucket = self.sliding_window.bucket_length();
+        if !(1..=1000).contains(&buckets) {
             return Err(ConfigError::out_of_range(
-                "counts' buckets",
-                self.window.buckets,
+                "counts: sliding_window: buckets",
+                buckets,
                 "1 to 1000",
             ));
         }
-        if self.window.bucket < Duration::from_millis(1) || self.window.bucket > MAX_TERM {
+        if bucket < Duration::from_millis(1) || bucket > MAX_DURATION {
             return Err(ConfigError::out_of_range(
-                "counts' bucket",
-                format_args!("{:?}", self.window.bucket),
-                "1 ms to a day",
+                "counts: sliding_window: length",
+                format_args!("{:?}", self.sliding_window.length),
+                "1 ms to a day per bucket",
             ));
         }
-        match (self.failure_count, self.failure_rate) {
+        match (self.failure_count_threshold, self.failure_rate_threshold) {
             (None, None) => Err(ConfigError::out_of_range(
-                "counts' thresholds",
+                "counts: thresholds",
                 "none",
                 "at least one",
             )),
@@ -468,34 +527,40 @@ impl FleetCountPolicy {
     }
 }
 
-/// What a half-open circuit does while the store can't be reached.
+/// What a half-open circuit does while the store is unavailable.
 ///
 /// ```
 /// use bulkman::store::{OnOutage, StoreSettings};
 ///
-/// assert_eq!(StoreSettings::new().on_outage, OnOutage::ProbeLocally { probes: 1 });
+/// assert_eq!(
+///     StoreSettings::new().on_outage,
+///     OnOutage::ProbeLocally { probes: 1 }
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnOutage {
-    /// Each process probes for itself, this many calls at once at most.
+    /// Each process probes within its own limit.
     ProbeLocally {
-        /// At least 1.
+        /// The maximum number of concurrent probes of one process: 1 or more.
         probes: u16,
     },
-    /// Nobody probes: what is open stays open until the store is back.
+    /// Open circuits stay open until the store is available again.
     HoldOpen,
 }
 
-/// No term of a lease, vote or bucket is longer: a day.
-const MAX_TERM: Duration = Duration::from_secs(24 * 60 * 60);
+/// The upper bound of a lease, vote or bucket: a day.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The default of the circuit breaker, too.
+pub(super) const DEFAULT_MINIMUM_NUMBER_OF_CALLS: u64 = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid_and_each_limit_is_named() {
+    fn defaults_are_valid_and_errors_name_the_setting() {
         StoreSettings::new().validate().unwrap();
         StoreSettings::new()
             .instance("blue-7 / 日本")
@@ -545,12 +610,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_is_not_able_to_do_is_said_of_the_store() {
+    fn unsupported_capability_error_names_the_store() {
         let quorum = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(1)));
-        let told =
-            |settings: &StoreSettings, able| settings.supported_by(able).unwrap_err().to_string();
+        let message = |settings: &StoreSettings, capabilities| {
+            settings.supported_by(capabilities).unwrap_err().to_string()
+        };
         assert_eq!(
-            told(&quorum, StoreCapabilities::STATE),
+            message(&quorum, StoreCapabilities::STATE),
             "`share: quorum` needs a store that counts votes"
         );
         let counts = StoreSettings::new().share(SharingMode::Counts(FleetCountPolicy::new(
@@ -558,21 +624,22 @@ mod tests {
             10,
         )));
         assert_eq!(
-            told(&counts, StoreCapabilities::STATE),
-            "`share: counts` needs a store that counts"
+            message(&counts, StoreCapabilities::STATE),
+            "`share: counts` needs a store with fleet-wide counts"
         );
         quorum.supported_by(StoreCapabilities::ALL).unwrap();
         counts.supported_by(StoreCapabilities::ALL).unwrap();
     }
 
     #[test]
-    fn counts_open_at_the_threshold_and_not_below() {
-        let rule =
-            FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5, 10);
-        assert!(!rule.opens(4, 5), "nine calls are too few");
-        assert!(rule.opens(5, 5));
-        assert!(!rule.opens(6, 5));
-        let rule = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
-        assert!(rule.opens(1_000, 3) && !rule.opens(0, 2));
+    fn fleet_counts_open_at_the_threshold() {
+        let policy = FleetCountPolicy::new(Duration::from_secs(10), 10)
+            .failure_rate_threshold(0.5)
+            .minimum_number_of_calls(10);
+        assert!(!policy.opens(4, 5), "nine calls are too few");
+        assert!(policy.opens(5, 5));
+        assert!(!policy.opens(6, 5));
+        let policy = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
+        assert!(policy.opens(1_000, 3) && !policy.opens(0, 2));
     }
 }

@@ -1,4 +1,4 @@
-//! Changing a circuit: by compare-and-swap, by vote, or by an operator.
+//! Changes of a circuit: by compare-and-swap, by vote, or by an operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,52 +7,73 @@ use super::probe::ProbePolicy;
 use super::view::{CircuitView, Epoch, OperationId, StoreTime};
 use crate::name::BulkheadName;
 
-/// A change that a process wants to make to a circuit.
+/// A change of a circuit that a process requests.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let change = StoreChange::Open { wait: Duration::from_secs(30) };
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let change = StoreChange::Open {
+///     open_for: Duration::from_secs(30),
+/// };
 /// let ours = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
 /// let theirs = StoreTransition::new(mail, Epoch(0), change, OperationId(8));
-/// assert!(matches!(block_on(session.transition(&ours))?, TransitionResult::Applied(_)));
-/// assert!(matches!(block_on(session.transition(&ours))?, TransitionResult::Applied(_)), "once is enough");
+/// assert!(matches!(
+///     block_on(session.transition(&ours))?,
+///     TransitionResult::Applied(_)
+/// ));
+/// assert!(
+///     matches!(
+///         block_on(session.transition(&ours))?,
+///         TransitionResult::Applied(_)
+///     ),
+///     "applied once"
+/// );
 /// let late = block_on(session.transition(&theirs))?;
-/// assert!(matches!(late, TransitionResult::Rejected { why: RejectReason::Stale | RejectReason::AlreadyInState, .. }));
+/// assert!(matches!(
+///     late,
+///     TransitionResult::Rejected {
+///         reason: RejectReason::Stale | RejectReason::AlreadyInState,
+///         ..
+///     }
+/// ));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreTransition {
-    /// Which circuit.
+    /// The name of the circuit.
     pub circuit: BulkheadName,
-    /// The epoch on which this was decided.
+    /// The circuit's epoch when this was decided.
     pub base: Epoch,
-    /// Where to.
+    /// The requested change.
     pub change: StoreChange,
-    /// Decided by hand, or by a health check: a half-open that needs no due opening, and a
-    /// change into the same state, which starts that state again.
-    pub by_hand: bool,
-    /// Not to be applied at this time or later, so that a statement that was given up and is
-    /// executed late does no harm.
+    /// Whether it was requested manually or by a health check.
+    ///
+    /// Such a change may enter half-open before the isolation has elapsed. It may also enter the
+    /// current state, which restarts it.
+    pub manual: bool,
+    /// The time from which the store must reject it; `None` for no limit.
+    ///
+    /// It protects against an abandoned statement that the store executes later.
     pub not_after: Option<StoreTime>,
-    /// Identifies this attempt.
+    /// Identifies this request.
     pub operation: OperationId,
-    /// Who, for the history; cut to 200 bytes.
-    pub by: Arc<str>,
-    /// Why, for the history; cut to 200 bytes.
+    /// The process or operator, for the history; at most 200 bytes are stored.
+    pub author: Arc<str>,
+    /// The reason, for the history; at most 200 bytes are stored.
     pub reason: Arc<str>,
 }
 
 impl StoreTransition {
-    /// A change of `circuit` decided on epoch `base`, by its rules, without a time limit.
+    /// Creates a change of `circuit`, decided by a rule at epoch `base`, without a time limit.
     #[must_use]
     pub fn new(
         circuit: BulkheadName,
@@ -64,63 +85,63 @@ impl StoreTransition {
             circuit,
             base,
             change,
-            by_hand: false,
+            manual: false,
             not_after: None,
             operation,
-            by: Arc::from(""),
+            author: Arc::from(""),
             reason: Arc::from(""),
         }
     }
 }
 
-/// Where a [`StoreTransition`] leads.
+/// The change that a [`StoreTransition`] requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreChange {
-    /// Opens for `wait`, and counts the opening.
+    /// Opens the circuit, and counts the opening.
     Open {
-        /// How long, from the moment at which the store applies it.
-        wait: Duration,
+        /// How long it stays open, from the moment at which the store applies the change.
+        open_for: Duration,
     },
-    /// Starts probing. Unless by hand, only from an opening whose time is over.
+    /// Enters half-open; unless manual, it requires an open circuit with elapsed isolation.
     HalfOpen {
-        /// How it is decided.
-        plan: ProbePolicy,
+        /// The number of probes, and how they decide.
+        probe_policy: ProbePolicy,
     },
-    /// Closes, and forgets how often the circuit has opened.
+    /// Closes the circuit, and resets its count of openings.
     Close,
 }
 
-/// What became of a change.
+/// The result of a [`StoreTransition`] or a [`FleetCommand`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransitionResult {
-    /// It is made, now or by an earlier try of the same operation.
+    /// The change was applied, now or by an earlier attempt of the same operation.
     Applied(CircuitView),
-    /// It is not, and this is how the circuit stands.
+    /// The change was rejected.
     Rejected {
-        /// Why not.
-        why: RejectReason,
-        /// The circuit as it is.
+        /// Why it was rejected.
+        reason: RejectReason,
+        /// The current state of the circuit.
         current: CircuitView,
     },
-    /// There is no such circuit: it was never registered, or is lost.
+    /// The circuit does not exist: it was never registered, or the store lost it.
     UnknownCircuit,
 }
 
-/// Why a change was refused.
+/// Why a store rejected a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// The circuit has moved on since the base epoch.
+    /// The circuit has changed since the base epoch.
     Stale,
-    /// It is already in that state.
+    /// The circuit is already in that state.
     AlreadyInState,
-    /// The opening's time is not over.
+    /// The isolation has not elapsed.
     NotDue,
-    /// The transition's own time is over.
+    /// The time limit [`StoreTransition::not_after`] has passed.
     Expired,
-    /// An operator holds the circuit.
+    /// An operator forced the current state.
     ForcedByOperator,
 }
 
@@ -133,20 +154,20 @@ impl RejectReason {
         Self::ForcedByOperator,
     ];
 
-    /// `stale`, `already_there`, `not_due`, `too_late`, `forced`: as in metrics.
+    /// Returns `stale`, `already_in_state`, `not_due`, `expired`, or `forced_by_operator`.
     ///
     /// ```
     /// # use bulkman::store::RejectReason;
-    /// assert_eq!(RejectReason::AlreadyInState.as_str(), "already_there");
+    /// assert_eq!(RejectReason::AlreadyInState.as_str(), "already_in_state");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stale => "stale",
-            Self::AlreadyInState => "already_there",
+            Self::AlreadyInState => "already_in_state",
             Self::NotDue => "not_due",
-            Self::Expired => "too_late",
-            Self::ForcedByOperator => "forced",
+            Self::Expired => "expired",
+            Self::ForcedByOperator => "forced_by_operator",
         }
     }
 }
@@ -154,39 +175,48 @@ impl RejectReason {
 /// One process's vote for opening a circuit.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let mut vote = |who: &str, operation| {
-///     let change = StoreChange::Open { wait: Duration::from_secs(30) };
-///     let opening = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(operation));
-///     block_on(session.vote(&StoreVote::new(opening, who.into(), 2, Duration::from_secs(10))))
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let mut vote = |voter: &str, operation| {
+///     let change = StoreChange::Open {
+///         open_for: Duration::from_secs(30),
+///     };
+///     let opening =
+///         StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(operation));
+///     block_on(session.vote(&StoreVote::new(
+///         opening,
+///         voter.into(),
+///         2,
+///         Duration::from_secs(10),
+///     )))
 /// };
-/// assert_eq!(vote("here", 7)?, VoteResult::Counted { votes: 1 });
-/// assert!(matches!(vote("there", 8)?, VoteResult::Opened(_)));
+/// assert_eq!(vote("first", 7)?, VoteResult::Counted { votes: 1 });
+/// assert!(matches!(vote("second", 8)?, VoteResult::Opened(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreVote {
-    /// The change it votes for: always an opening, on this base, with this operation.
+    /// The opening that it votes for, with its base epoch and operation.
     pub opening: StoreTransition,
-    /// Whose vote: a process has one.
+    /// Identifies the process, which has one vote.
     pub voter: Arc<str>,
-    /// Votes that make an opening, this one included: 1 to 1000.
+    /// The votes that open the circuit, including this one: 1 to 1000.
     pub quorum: u16,
-    /// How long a vote counts.
+    /// The time for which a vote counts.
     pub window: Duration,
 }
 
 impl StoreVote {
-    /// `voter`'s vote for `opening`.
+    /// Creates the vote of `voter` for `opening`.
     #[must_use]
     pub const fn new(
         opening: StoreTransition,
@@ -202,125 +232,141 @@ impl StoreVote {
         }
     }
 
-    /// How long the opening is to last.
+    /// Returns how long the circuit opens.
     ///
     /// ```
     /// # use bulkman::bulkhead::BulkheadName;
     /// # use bulkman::store::{Epoch, OperationId, StoreChange, StoreTransition, StoreVote};
     /// # use std::time::Duration;
-    /// let half_a_minute = Duration::from_secs(30);
-    /// let change = StoreChange::Open { wait: half_a_minute };
-    /// let opening = StoreTransition::new(BulkheadName::new("mail")?, Epoch(0), change, OperationId(7));
-    /// assert_eq!(StoreVote::new(opening, "here".into(), 2, Duration::from_secs(10)).wait(), half_a_minute);
+    /// let open_for = Duration::from_secs(30);
+    /// let change = StoreChange::Open { open_for };
+    /// let mail = BulkheadName::new("mail")?;
+    /// let opening = StoreTransition::new(mail, Epoch(0), change, OperationId(7));
+    /// let vote = StoreVote::new(opening, "here".into(), 2, Duration::from_secs(10));
+    /// assert_eq!(vote.open_for(), open_for);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub const fn wait(&self) -> Duration {
+    pub const fn open_for(&self) -> Duration {
         match self.opening.change {
-            StoreChange::Open { wait } => wait,
+            StoreChange::Open { open_for } => open_for,
             StoreChange::HalfOpen { .. } | StoreChange::Close => Duration::ZERO,
         }
     }
 }
 
-/// What became of a vote.
+/// The result of a [`StoreVote`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VoteResult {
-    /// It made the quorum: the circuit is open.
+    /// The vote reached the quorum: the circuit is open.
     Opened(CircuitView),
-    /// It counts, with this many in all.
+    /// The vote was counted, and the quorum is not reached.
     Counted {
-        /// Votes within the window.
+        /// The number of votes within the window.
         votes: u32,
     },
-    /// It does not count.
-    Refused {
-        /// Why not.
-        why: RejectReason,
-        /// The circuit as it is.
+    /// The vote was rejected.
+    Rejected {
+        /// Why it was rejected.
+        reason: RejectReason,
+        /// The current state of the circuit.
         current: CircuitView,
     },
-    /// There is no such circuit.
-    Unknown,
+    /// The circuit does not exist.
+    UnknownCircuit,
 }
 
-/// What an operator tells the whole fleet.
+/// An operator's command for the whole fleet.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let command = FleetCommand::new(mail, FleetAction::Disable, OperationId(7), "ann", "it cries wolf");
-/// let TransitionResult::Applied(circuit) = block_on(session.command(&command))? else { panic!("refused") };
-/// assert_eq!((circuit.state, circuit.epoch), (FleetState::Disabled, Epoch(1)));
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let command = FleetCommand::new(
+///     mail,
+///     FleetAction::Disable,
+///     OperationId(7),
+///     "ann",
+///     "false alarms",
+/// );
+/// let TransitionResult::Applied(circuit) = block_on(session.command(&command))? else {
+///     panic!("rejected")
+/// };
+/// assert_eq!(
+///     (circuit.state, circuit.epoch),
+///     (FleetState::Disabled, Epoch(1))
+/// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetCommand {
-    /// Which circuit.
+    /// The name of the circuit.
     pub circuit: BulkheadName,
-    /// What to do.
+    /// The action to apply.
     pub action: FleetAction,
-    /// Identifies this attempt.
+    /// Identifies this request.
     pub operation: OperationId,
-    /// Who; cut to 200 bytes.
-    pub by: Arc<str>,
-    /// Why; cut to 200 bytes.
+    /// The operator; at most 200 bytes are stored.
+    pub author: Arc<str>,
+    /// The reason; at most 200 bytes are stored.
     pub reason: Arc<str>,
 }
 
 impl FleetCommand {
-    /// `action` on `circuit`.
+    /// Creates a command that applies `action` to `circuit`.
     #[must_use]
     pub fn new(
         circuit: BulkheadName,
         action: FleetAction,
         operation: OperationId,
-        by: impl Into<Arc<str>>,
+        author: impl Into<Arc<str>>,
         reason: impl Into<Arc<str>>,
     ) -> Self {
         Self {
             circuit,
             action,
             operation,
-            by: by.into(),
+            author: author.into(),
             reason: reason.into(),
         }
     }
 }
 
-/// The operators' actions. Each starts a new epoch, also into the state that the circuit is in.
+/// An action of an operator.
+///
+/// Each starts a new epoch, even if the circuit is already in the resulting state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FleetAction {
-    /// Holds the circuit open until another command.
+    /// Forces the circuit open until another command.
     ForceOpen,
-    /// Switches the breaker off until another command: all calls pass.
+    /// Disables the circuit breaker until another command: all calls are admitted.
     Disable,
-    /// Closes, from any state, forced ones included.
+    /// Closes the circuit from any state, including forced ones.
     Close,
-    /// Closes, from any state, and forgets all counts and votes.
+    /// Closes the circuit from any state, and clears all counts and votes.
     Reset,
 }
 
 impl FleetAction {
-    /// `force-open`, `disable`, `close`, `reset`.
+    /// Returns `force_open`, `disable`, `close`, or `reset`.
     ///
     /// ```
     /// # use bulkman::store::FleetAction;
-    /// assert_eq!(FleetAction::ForceOpen.as_str(), "force-open");
+    /// assert_eq!(FleetAction::ForceOpen.as_str(), "force_open");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::ForceOpen => "force-open",
+            Self::ForceOpen => "force_open",
             Self::Disable => "disable",
             Self::Close => "close",
             Self::Reset => "reset",

@@ -1,13 +1,14 @@
-//! What a store tells about circuits.
+//! The state of circuits, as a store returns it.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::probe::ProbePolicy;
 use crate::name::BulkheadName;
 
-/// The number of changes that a circuit has gone through; higher is newer.
+/// The number of changes of a circuit; a higher epoch is newer.
 ///
 /// ```
 /// # use bulkman::store::Epoch;
@@ -17,11 +18,10 @@ use crate::name::BulkheadName;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Epoch(pub u64);
 
-/// The number of changes that a namespace has gone through, in the order in which they became
-/// visible.
+/// The number of changes of a namespace, in the order in which they became visible.
 ///
-/// It goes backwards only when the store has lost history: a backup restored, or a failover to a
-/// replica that lagged.
+/// It decreases only if the store lost history: a backup was restored, or a lagging replica took
+/// over.
 ///
 /// ```
 /// # use bulkman::store::Revision;
@@ -30,23 +30,29 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
-/// A reading of the store's clock, in microseconds since whenever that clock counts from.
+/// A reading of the store's clock, in microseconds since an epoch chosen by the store.
 ///
-/// Only good for being sent back to the same store.
+/// It can only be compared with readings of the same store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTime(pub i64);
 
 impl StoreTime {
-    /// This much later; saturates.
+    /// Returns the time after `duration`, saturating at the numeric bound.
     ///
     /// ```
     /// # use bulkman::store::StoreTime;
     /// # use std::time::Duration;
-    /// assert_eq!(StoreTime(5).after(Duration::from_millis(1)), StoreTime(1005));
-    /// assert_eq!(StoreTime(5).after(Duration::MAX), StoreTime(i64::MAX));
+    /// assert_eq!(
+    ///     StoreTime(5).saturating_add(Duration::from_millis(1)),
+    ///     StoreTime(1005)
+    /// );
+    /// assert_eq!(
+    ///     StoreTime(5).saturating_add(Duration::MAX),
+    ///     StoreTime(i64::MAX)
+    /// );
     /// ```
     #[must_use]
-    pub fn after(self, duration: Duration) -> Self {
+    pub fn saturating_add(self, duration: Duration) -> Self {
         Self(
             self.0
                 .saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
@@ -54,43 +60,57 @@ impl StoreTime {
     }
 }
 
-/// Identifies one attempt to change a circuit, over however many tries.
+/// Identifies one request to change a circuit, across retries.
 ///
-/// Drawn at random from the whole range by whoever makes the change; zero is nobody's.
+/// The process that requests the change draws it at random. Zero means no operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OperationId(pub u64);
 
-/// The state of a circuit as the fleet shares it.
+impl OperationId {
+    /// Draws an operation id at random.
+    ///
+    /// ```
+    /// # use bulkman::store::OperationId;
+    /// assert_ne!(OperationId::random(), OperationId::random());
+    /// ```
+    #[must_use]
+    pub fn random() -> Self {
+        // The standard library's only source of randomness; never zero.
+        Self(RandomState::new().build_hasher().finish() | 1)
+    }
+}
+
+/// The state of a circuit that a fleet shares.
 ///
 /// ```
 /// use bulkman::store::FleetState;
 ///
 /// assert!(FleetState::ForcedOpen.is_forced() && !FleetState::Open.is_forced());
-/// assert_eq!(FleetState::HalfOpen.to_string(), "half-open");
+/// assert_eq!(FleetState::HalfOpen.to_string(), "half_open");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize),
-    serde(rename_all = "kebab-case")
+    serde(rename_all = "snake_case")
 )]
 #[non_exhaustive]
 pub enum FleetState {
-    /// Calls pass.
+    /// Calls are admitted.
     #[default]
     Closed,
-    /// Calls are refused until the opening's time is over.
+    /// Calls are rejected until the isolation has elapsed.
     Open,
-    /// Holders of a lease probe.
+    /// Only holders of a probe lease admit calls.
     HalfOpen,
-    /// An operator holds the circuit open.
+    /// An operator forced the circuit open.
     ForcedOpen,
-    /// An operator has switched the breaker off: all calls pass.
+    /// An operator disabled the circuit breaker: all calls are admitted.
     Disabled,
 }
 
 impl FleetState {
-    /// Whether an operator put the circuit there: then only an operator takes it out.
+    /// Returns `true` if an operator forced this state, which only an operator can leave.
     ///
     /// ```
     /// # use bulkman::store::FleetState;
@@ -101,19 +121,19 @@ impl FleetState {
         matches!(self, Self::ForcedOpen | Self::Disabled)
     }
 
-    /// `closed`, `open`, `half-open`, `forced-open`, `disabled`.
+    /// Returns `closed`, `open`, `half_open`, `forced_open`, or `disabled`.
     ///
     /// ```
     /// # use bulkman::store::FleetState;
-    /// assert_eq!(FleetState::ForcedOpen.as_str(), "forced-open");
+    /// assert_eq!(FleetState::ForcedOpen.as_str(), "forced_open");
     /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Open => "open",
-            Self::HalfOpen => "half-open",
-            Self::ForcedOpen => "forced-open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
             Self::Disabled => "disabled",
         }
     }
@@ -125,53 +145,56 @@ impl fmt::Display for FleetState {
     }
 }
 
-/// One circuit as the store has it.
+/// The state of one circuit in the store.
 ///
 /// ```
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::store::{CircuitView, Epoch, FleetState};
 ///
-/// let fresh = CircuitView::new(BulkheadName::new("mail")?);
-/// assert_eq!((fresh.state, fresh.epoch, fresh.open_count), (FleetState::Closed, Epoch(0), 0));
+/// let circuit = CircuitView::new(BulkheadName::new("mail")?);
+/// assert_eq!(
+///     (circuit.state, circuit.epoch, circuit.open_count),
+///     (FleetState::Closed, Epoch(0), 0)
+/// );
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CircuitView {
-    /// Which.
+    /// The name of the circuit.
     pub circuit: BulkheadName,
-    /// Its epoch.
+    /// The epoch of the circuit.
     pub epoch: Epoch,
-    /// The namespace's revision of its last change.
+    /// The namespace's revision after the circuit's last change.
     pub revision: Revision,
-    /// Its state.
+    /// The state of the circuit.
     pub state: FleetState,
-    /// How long it stays open yet; zero when that is over, and in every other state.
+    /// The remaining isolation; zero if it has elapsed, and in every other state.
     ///
-    /// Never more than [`wait`](Self::wait), also after the store's clock has stepped back.
+    /// It never exceeds [`open_for`](Self::open_for), even if the store's clock stepped back.
     pub remaining: Duration,
-    /// How long the opening was to last when it began; zero in every other state.
-    pub wait: Duration,
-    /// How long ago it changed.
+    /// How long the circuit was to stay open when it opened; zero in every other state.
+    pub open_for: Duration,
+    /// The time since the last change.
     pub age: Duration,
-    /// How often it has opened since it was last closed.
+    /// The number of openings since the circuit was last closed.
     pub open_count: u32,
-    /// How the half-open stay is decided, while it is half-open.
-    pub plan: ProbePolicy,
-    /// Probes of this half-open stay that succeeded.
+    /// The probe policy of the half-open state.
+    pub probe_policy: ProbePolicy,
+    /// The number of successful probes since the circuit became half-open.
     pub probes_succeeded: u32,
-    /// Probes of this half-open stay that failed.
+    /// The number of failed probes since the circuit became half-open.
     pub probes_failed: u32,
-    /// The operation that changed it last.
+    /// The operation that made the last change.
     pub operation: OperationId,
-    /// Who changed it last.
-    pub changed_by: Arc<str>,
-    /// Why.
+    /// The process or operator that made the last change.
+    pub author: Arc<str>,
+    /// The reason for the last change.
     pub reason: Arc<str>,
 }
 
 impl CircuitView {
-    /// A closed circuit that has never changed.
+    /// Creates a closed circuit that has never changed.
     #[must_use]
     pub fn new(circuit: BulkheadName) -> Self {
         Self {
@@ -180,19 +203,19 @@ impl CircuitView {
             revision: Revision::default(),
             state: FleetState::Closed,
             remaining: Duration::ZERO,
-            wait: Duration::ZERO,
+            open_for: Duration::ZERO,
             age: Duration::ZERO,
             open_count: 0,
-            plan: ProbePolicy::default(),
+            probe_policy: ProbePolicy::default(),
             probes_succeeded: 0,
             probes_failed: 0,
             operation: OperationId::default(),
-            changed_by: Arc::from(""),
+            author: Arc::from(""),
             reason: Arc::from(""),
         }
     }
 
-    /// Whether it is open and its time is over: the next with demand may make it half-open.
+    /// Returns `true` if the circuit is open and its isolation has elapsed.
     ///
     /// ```
     /// # use bulkman::bulkhead::BulkheadName;
@@ -211,12 +234,12 @@ impl CircuitView {
     }
 }
 
-/// Some or all circuits of a namespace, at one moment.
+/// Some or all circuits of a namespace, at one point in time.
 ///
 /// ```
-/// use bulkman::store::CircuitStore;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::CircuitStore;
 /// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 ///
@@ -231,20 +254,20 @@ impl CircuitView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Up to where it tells.
+    /// The namespace's revision.
     pub revision: Revision,
-    /// Identifies the data: another value means that everything was made anew.
+    /// Identifies the data: a different value means that the store was recreated.
     pub incarnation: u64,
-    /// Of all circuits of the namespace, also of those that are not in this snapshot.
+    /// The fingerprint of the whole namespace, including circuits that this snapshot omits.
     pub fingerprint: Fingerprint,
-    /// The store's clock.
+    /// The store's time.
     pub now: StoreTime,
-    /// The circuits that changed, or all.
+    /// The circuits that changed, or all circuits.
     pub circuits: Vec<CircuitView>,
 }
 
 impl Snapshot {
-    /// A snapshot of `circuits`.
+    /// Creates a snapshot of `circuits`.
     #[must_use]
     pub const fn new(
         revision: Revision,
@@ -263,13 +286,12 @@ impl Snapshot {
     }
 }
 
-/// What a whole namespace looks like, in one word: the operations that changed its circuits last,
-/// combined by exclusive or. Kept by the store, and brought up to date with every change.
+/// The last operations of all circuits of a namespace, combined by exclusive or.
 ///
-/// A revision can't tell that history was lost: a database that was restored, or a standby that
-/// lagged behind and took over, soon reaches the same number again with other changes. Operations
-/// are random, so two histories that left the circuits in different ways differ in this; and
-/// whoever knows what one change replaced can tell what the fingerprint must be after it.
+/// The store updates it with every change. It detects lost history, which a [`Revision`] can't: a
+/// restored database, or a lagging standby that took over, soon reaches the same revision with
+/// other changes. Operations are random, so different histories have different fingerprints. A
+/// process that knows what a change replaced can compute the fingerprint after it.
 ///
 /// ```
 /// use bulkman::store::{Fingerprint, OperationId};
@@ -284,9 +306,11 @@ impl Snapshot {
 pub struct Fingerprint(pub u64);
 
 impl Fingerprint {
-    /// After a change by `is` of a circuit that `was` had changed last (0: none had).
+    /// Returns the fingerprint after the last operation of one circuit changed from `old` to `new`.
+    ///
+    /// The operation of a circuit that has never changed is zero.
     #[must_use]
-    pub const fn with_replaced(self, was: OperationId, is: OperationId) -> Self {
-        Self(self.0 ^ was.0 ^ is.0)
+    pub const fn with_replaced(self, old: OperationId, new: OperationId) -> Self {
+        Self(self.0 ^ old.0 ^ new.0)
     }
 }

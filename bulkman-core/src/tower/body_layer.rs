@@ -8,10 +8,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::GuardedBody;
-use super::error::{BoxError, ServiceError};
 use super::future::BodyResponseFuture;
 use super::oneshot::Oneshot;
 use super::status::StatusClassifier;
+use super::{BoxError, RejectionAware, ServiceError};
 use crate::bulkhead::Bulkhead;
 use crate::call::classifier::{Classifier, DefaultClassifier};
 use crate::call::execute::ExecuteOwned;
@@ -59,6 +59,12 @@ impl<T, E> BodyClassifier<T, E> for DefaultClassifier {}
 impl<T, E, F: Fn(&T) -> u16> BodyClassifier<T, E> for StatusClassifier<F> {}
 
 impl<T, E, F: Fn(&Result<T, E>) -> Outcome> BodyClassifier<T, E> for F {}
+
+impl<T, E: 'static, C: BodyClassifier<T, E>> BodyClassifier<T, E> for RejectionAware<C> {
+    fn classify_trailers(trailers: &HeaderMap) -> Outcome {
+        C::classify_trailers(trailers)
+    }
+}
 
 /// A layer with calls that last until the body of the response has ended.
 ///
@@ -129,7 +135,7 @@ impl<S, C> BodyService<S, C> {
 impl<S, R, C, B> Service<R> for BodyService<S, C>
 where
     S: Service<R, Response = Response<B>> + Clone,
-    S::Error: Into<BoxError>,
+    S::Error: Into<BoxError> + 'static,
     C: BodyClassifier<Response<B>, S::Error> + Clone,
     B: Body,
 {
@@ -149,7 +155,7 @@ where
         BodyResponseFuture::new(ExecuteOwned::new(
             bulkhead,
             operation,
-            classifier,
+            RejectionAware(classifier),
             CallOptions::DEFAULT,
         ))
     }

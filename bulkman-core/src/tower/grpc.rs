@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::ServiceError;
 use super::body_layer::BodyClassifier;
-use super::error::ServiceError;
 use super::future::GrpcRejectionFuture;
 use crate::call::classifier::Classifier;
 use crate::call::outcome::Outcome;
@@ -94,7 +94,8 @@ fn classify_status(headers: &HeaderMap) -> Option<Outcome> {
 /// | timeout of the call while it ran | `DEADLINE_EXCEEDED` |
 /// | missing capability of the runtime | `INTERNAL` |
 ///
-/// An error of the inner service stays an error.
+/// A rejection by a bulkhead within the service is treated alike. Any other error of the inner
+/// service stays an error.
 ///
 /// If the time until the next attempt is known, it is in `grpc-retry-pushback-ms`, rounded up. The
 /// retries that are built into the clients of gRPC honor it, and it needs no message format.
@@ -164,7 +165,8 @@ where
 
 /// Returns the response to an error of the bulkhead. `None`: it is an error of the service.
 pub(super) fn rejection_response<B: Default>(error: &ServiceError) -> Option<Response<B>> {
-    let code = match error.as_error() {
+    // A rejection by a bulkhead within the service is a rejection as well.
+    let code = match error.effective() {
         BulkheadError::Operation(_) => return None,
         BulkheadError::Full { .. } => RESOURCE_EXHAUSTED,
         BulkheadError::CircuitOpen { .. } | BulkheadError::Shutdown { .. } => UNAVAILABLE,

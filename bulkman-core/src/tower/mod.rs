@@ -34,7 +34,10 @@
 //! let config = BulkheadConfig::new("greeter").max_queue_size(0);
 //! let bulkhead = Bulkhead::new(config, runtime.clone())?;
 //! let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Greeter);
-//! assert_eq!(runtime.block_on(service.call("world")).unwrap(), "hello, world");
+//! assert_eq!(
+//!     runtime.block_on(service.call("world")).unwrap(),
+//!     "hello, world"
+//! );
 //!
 //! bulkhead.shutdown();
 //! let rejected = runtime.block_on(service.call("world")).unwrap_err();
@@ -87,7 +90,7 @@
 mod body;
 #[cfg(feature = "http")]
 mod body_layer;
-mod error;
+mod classifier;
 pub mod future;
 #[cfg(feature = "http")]
 mod grpc;
@@ -102,10 +105,14 @@ pub use self::body::GuardedBody;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::body_layer::{BodyClassifier, BodyLayer, BodyService};
-pub use self::error::{BoxError, ServiceError};
+pub use self::classifier::RejectionAware;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::grpc::{GrpcClassifier, GrpcRejectionLayer, GrpcRejectionService};
 pub use self::layer::BulkheadLayer;
 pub use self::service::BulkheadService;
 pub use self::status::StatusClassifier;
+pub use crate::error::BoxError;
+
+/// The error of [`BulkheadService`]: a rejection by the bulkhead, or an error of the inner service.
+pub type ServiceError = crate::error::BoxedError;

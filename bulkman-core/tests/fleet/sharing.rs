@@ -64,7 +64,8 @@ fn an_opening_before_the_first_connection_is_published() {
     let store = MemoryStore::new(runtime.clone());
     let join = || {
         let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
-        bulkhead.with_store(store.clone()).unwrap()
+        bulkhead.share_through(store.clone()).unwrap();
+        bulkhead
     };
     let (first, second) = (join(), join());
     first.circuit_breaker().unwrap().open();

@@ -1,5 +1,7 @@
--- $1 namespace, $2 names[]. In the order of names, so that two that register at once don't deadlock.
-WITH home AS (
+-- $1 namespace, $2 names[]
+--
+-- Rows are inserted in the order of names, so that concurrent statements don't deadlock.
+WITH namespace_row AS (
   INSERT INTO "bulkman".namespace (namespace) VALUES ($1) ON CONFLICT DO NOTHING
 )
 INSERT INTO "bulkman".circuit (namespace, name)

@@ -1,5 +1,7 @@
--- $1 namespace, $2 since (null: everything). One row at least, with an empty circuit when nothing
--- changed; the circuits are not looked at unless the revision says that it pays.
+-- $1 namespace, $2 since (null: all circuits)
+--
+-- Returns at least one row, without a circuit if nothing changed. The circuits are read only if the
+-- namespace has a later revision.
 SELECT n.rev AS namespace_rev, n.fingerprint,
        (extract(epoch FROM "bulkman".clock()) * 1e6)::bigint AS now_us,
        @view

@@ -1,4 +1,4 @@
-//! A store in a schema of its own, on the shared server, with a clock that tests can move.
+//! A store in a separate schema of the shared server, with a clock that tests can shift.
 
 pub(crate) mod processes;
 
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bulkman_core::runtime::BoxFuture;
-use bulkman_core::store::CircuitStore;
 use bulkman_core::store::conformance::Harness;
+use bulkman_core::store::{CircuitStore, StoreSettings};
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Executor, PgConnection};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::{Postgres, TestSchema};
@@ -20,19 +20,19 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Migrated, and empty.
+    /// Creates a migrated, empty schema.
     pub(crate) async fn new() -> Self {
-        let database = Self::bare();
+        let database = Self::without_schema();
         database
             .store("migrating")
             .migrate()
             .await
-            .expect("migrates");
+            .expect("the schema is migrated");
         database
     }
 
-    /// Without the schema.
-    pub(crate) fn bare() -> Self {
+    /// Reserves a schema name without creating the schema.
+    pub(crate) fn without_schema() -> Self {
         Self::on(Postgres::shared())
     }
 
@@ -44,12 +44,10 @@ impl Database {
         }
     }
 
-    /// Patient, since a machine that runs all tests at once is slow.
     pub(crate) fn builder(&self) -> PostgresStoreBuilder {
         PostgresStore::builder(&self.url)
             .schema(self.schema.name())
-            .connect_timeout(Duration::from_secs(60))
-            .operation_timeout(Duration::from_secs(20))
+            .settings(settings())
     }
 
     pub(crate) fn store(&self, namespace: &str) -> PostgresStore {
@@ -62,21 +60,21 @@ impl Database {
     pub(crate) async fn connection(&self) -> PgConnection {
         PgConnection::connect(&self.url)
             .await
-            .expect("the server answers")
+            .expect("the server accepts connections")
     }
 
-    /// Runs SQL that is about the schema "bulkman" in this one.
+    /// Runs SQL with the schema name "bulkman" replaced by this schema.
     pub(crate) async fn execute(&self, sql: &str) {
         let mut connection = self.connection().await;
         let sql = sql.replace("\"bulkman\"", self.schema.name());
         connection
             .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
             .await
-            .expect("executes");
-        connection.close().await.expect("closes");
+            .expect("the statement succeeds");
+        connection.close().await.expect("the connection closes");
     }
 
-    /// Sets the schema's clock on, or back.
+    /// Shifts the schema's clock forward or back.
     pub(crate) async fn shift_clock(&self, by_us: i64) {
         let shift = self.shift_us.fetch_add(by_us, Ordering::Relaxed) + by_us;
         self.execute(&format!(
@@ -93,9 +91,16 @@ impl Harness for Database {
         Arc::new(Self::store(self, namespace))
     }
 
-    fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(self.shift_clock(i64::try_from(time.as_micros()).expect("a sane duration")))
+    fn advance(&self, by: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(self.shift_clock(i64::try_from(by.as_micros()).expect("a representable duration")))
     }
+}
+
+/// Timeouts for a slow machine that runs all tests at once.
+pub(crate) fn settings() -> StoreSettings {
+    StoreSettings::new()
+        .connect_timeout(Duration::from_secs(60))
+        .operation_timeout(Duration::from_secs(20))
 }
 
 /// Blocks on Tokio.

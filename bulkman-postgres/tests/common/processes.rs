@@ -1,17 +1,17 @@
-//! Processes that share the circuit `payments`, and waiting for what becomes of them.
+//! Processes that share the circuit `payments`, and helpers that wait for their states.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulkman_core::circuit_breaker::CircuitState;
-use bulkman_core::fleet::Fleet;
-use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
+use bulkman_core::fleet::{DecisionOutcome, Fleet, FleetEvent, FleetEvents};
+use bulkman_core::store::StoreSettings;
 use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 
 use super::Database;
 
-/// Processes of one fleet, each with a link and a circuit of its own.
+/// Processes of one fleet, each with a separate session and bulkhead.
 pub(crate) struct Processes(Vec<Process>);
 
 pub(crate) struct Process {
@@ -49,7 +49,7 @@ impl Processes {
         }
         for process in &processes {
             assert!(
-                process.fleet.wait_ready(PATIENCE).await,
+                process.fleet.wait_ready(TIMEOUT).await,
                 "{:?}",
                 process.fleet
             );
@@ -86,13 +86,13 @@ impl Process {
         self.until(|process| process.state() == state).await;
     }
 
-    /// Looks now and then, since there is no one thing to wait for.
+    /// Polls, since no single event signals all conditions.
     pub(crate) async fn until(&self, reached: impl Fn(&Self) -> bool) {
-        let deadline = self.runtime.now() + PATIENCE;
+        let deadline = self.runtime.now() + TIMEOUT;
         while !reached(self) {
             assert!(
                 self.runtime.now() < deadline,
-                "it never comes to that: {:?} {:?}",
+                "timed out waiting: {:?} {:?}",
                 self.state(),
                 self.fleet
             );
@@ -105,10 +105,19 @@ pub(crate) fn store(database: &Database) -> PostgresStoreBuilder {
     store_at(&database.url, database)
 }
 
+pub(crate) fn store_with(database: &Database, settings: StoreSettings) -> PostgresStoreBuilder {
+    store(database).settings(settings)
+}
+
 pub(crate) fn store_at(url: &str, database: &Database) -> PostgresStoreBuilder {
     PostgresStore::builder(url)
         .schema(database.schema.name())
         .namespace("fleet")
+        .settings(settings())
+}
+
+pub(crate) fn settings() -> StoreSettings {
+    StoreSettings::new()
         .operation_timeout(Duration::from_secs(1))
         .connect_timeout(Duration::from_secs(2))
         .resync_interval(Duration::from_millis(500))
@@ -116,7 +125,7 @@ pub(crate) fn store_at(url: &str, database: &Database) -> PostgresStoreBuilder {
         .lease_ttl(Duration::from_secs(30))
 }
 
-pub(crate) async fn ending(events: &mut FleetEvents) -> DecisionOutcome {
+pub(crate) async fn decision_outcome(events: &mut FleetEvents) -> DecisionOutcome {
     match next(events, |event| {
         matches!(event, FleetEvent::DecisionResolved { .. })
     })
@@ -134,20 +143,20 @@ pub(crate) async fn next(
     let mut others = Vec::new();
     let found = async {
         loop {
-            let event = events.next().await.expect("the synchroniser lives");
+            let event = events.next().await.expect("the driver is running");
             if wanted(&event) {
                 return Some(event);
             }
             others.push(event);
         }
     };
-    let given_up = async {
-        smol::Timer::after(PATIENCE).await;
+    let timed_out = async {
+        smol::Timer::after(TIMEOUT).await;
         None
     };
-    smol::future::or(found, given_up)
+    smol::future::or(found, timed_out)
         .await
-        .unwrap_or_else(|| panic!("it never comes to that: {others:?}"))
+        .unwrap_or_else(|| panic!("timed out waiting; other events: {others:?}"))
 }
 
 pub(crate) async fn pause(runtime: &impl Runtime) {
@@ -156,8 +165,8 @@ pub(crate) async fn pause(runtime: &impl Runtime) {
         .await;
 }
 
-/// Longer than any test lasts.
+/// Longer than any test runs.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 pub(crate) const SHORT: Duration = Duration::from_millis(300);
-/// For a slow machine that runs everything at once.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The time limit of waits, for a slow machine that runs all tests at once.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,12 +1,13 @@
-//! Faults that need a privilege, a tool, or a process to kill: one a run, named by the argument.
-//! `tests/faults.sh` makes what each of them needs.
+//! Faults that need a privilege, a tool, or a process to kill. The argument names the one to run.
+//!
+//! `tests/faults.sh` prepares the environment of each.
 
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-mod given;
-mod killed;
+mod external_server;
+mod killed_holder;
 mod partition;
 mod pooler;
 
@@ -22,13 +23,15 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {
-        ["killed-holder"] => on_both!(killed::a_killed_holders_slot_is_free_after_its_term),
-        ["hold-a-lease", url, schema] => {
-            on_tokio(killed::hold_a_lease(TokioRuntime::new(), url, schema))
-        }
-        ["partition"] => on_both!(partition::packets_that_are_dropped_hold_up_nobody),
-        ["pooler"] => on_both!(pooler::a_transaction_pooler_is_polled_through),
-        ["given-server", ref command @ ..] => return given::run(command),
+        ["killed-holder"] => on_both!(killed_holder::lease_of_a_killed_holder_expires),
+        ["hold-a-lease", url, schema] => on_tokio(killed_holder::hold_a_lease(
+            TokioRuntime::new(),
+            url,
+            schema,
+        )),
+        ["partition"] => on_both!(partition::dropped_packets_delay_no_call),
+        ["pooler"] => on_both!(pooler::transaction_pooler_falls_back_to_polling),
+        ["external-server", ref command @ ..] => return external_server::run(command),
         _ => {
             eprintln!("this is run by tests/faults.sh");
             return ExitCode::from(2);
@@ -37,7 +40,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A scenario on each runtime.
+/// Runs a scenario on each runtime.
 macro_rules! on_both {
     ($scenario:path) => {{
         on_tokio($scenario(TokioRuntime::new()));
@@ -46,8 +49,12 @@ macro_rules! on_both {
 }
 use on_both;
 
-/// How long something took, for whoever reads the output.
-fn took(what: &str, runtime: &impl Runtime, since: std::time::Instant) -> std::time::Duration {
+/// Prints and returns the time since `since`.
+fn print_elapsed(
+    what: &str,
+    runtime: &impl Runtime,
+    since: std::time::Instant,
+) -> std::time::Duration {
     let elapsed = runtime.now().saturating_duration_since(since);
     println!("    {what}: {elapsed:.1?}");
     elapsed

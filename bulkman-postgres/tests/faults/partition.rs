@@ -1,5 +1,5 @@
-//! A network that drops what is sent, and says nothing. In a network namespace of its own, where
-//! the server and its clients are alone.
+//! A network that silently drops packets, in a network namespace with only the server and its
+//! clients.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,65 +11,77 @@ use bulkman_postgres::sqlx::postgres::PgConnectOptions;
 use bulkman_test_support::Postgres;
 
 use crate::common::Database;
-use crate::common::processes::{LONG, Processes, ending, store};
-use crate::took;
+use crate::common::processes::{LONG, Processes, decision_outcome, settings, store_with};
+use crate::print_elapsed;
 
-pub(crate) async fn packets_that_are_dropped_hold_up_nobody(runtime: impl Runtime + Clone) {
+pub(crate) async fn dropped_packets_delay_no_call(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
     let limited = || {
-        store(&database)
+        let settings = settings()
             .operation_timeout(OPERATION)
             .connect_timeout(CONNECT)
-            .resync_interval(RESYNC)
+            .resync_interval(RESYNC);
+        store_with(&database, settings)
     };
     let fleet = Processes::start(2, &runtime, LONG, limited).await;
     let mut events = fleet[0].fleet.events();
 
     let options: PgConnectOptions = database.url.parse().unwrap();
-    let cut = Cut::around(options.get_port());
+    let partition = Partition::around(options.get_port());
     let began = runtime.now();
     for process in fleet.iter() {
         process
             .until(|process| !process.fleet.snapshot().connected)
             .await;
     }
-    let noticed = took("silent partition noticed after", &runtime, began);
-    // A fifth more or less between two looks; the rest is for a machine that is busy.
+    let detected = print_elapsed("silent partition detected after", &runtime, began);
+    // The slack is for a busy machine.
     assert!(
-        noticed < RESYNC.mul_f64(1.2) + OPERATION + SLACK,
-        "{noticed:?}"
+        detected < RESYNC.mul_f64(1.2) + OPERATION + SLACK,
+        "{detected:?}"
     );
 
     let failing = runtime.now();
     fleet[0].fail();
-    assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
-    assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "and hold up nobody");
-    assert!(took("calls meanwhile", &runtime, failing) < SLACK);
+    assert_eq!(
+        fleet[0].state(),
+        CircuitState::Open,
+        "the local circuit breaker decides"
+    );
+    assert_eq!(
+        fleet[1].call(Ok(())).await,
+        Ok(()),
+        "other calls are not delayed"
+    );
+    assert!(print_elapsed("calls during the partition", &runtime, failing) < SLACK);
 
-    // Connecting is given up as well, rather than after the two minutes of the system.
+    // Connecting times out long before the two minutes of the operating system.
     for process in fleet.iter() {
-        let told = |error: Option<String>| {
+        let timed_out = |error: Option<String>| {
             error.is_some_and(|error| error.contains("no connection in time"))
         };
         process
-            .until(|process| told(process.fleet.snapshot().error))
+            .until(|process| timed_out(process.fleet.snapshot().error))
             .await;
     }
-    took("connecting given up after", &runtime, began);
+    print_elapsed("connecting timed out after", &runtime, began);
 
     let healed = runtime.now();
-    drop(cut);
-    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
+    drop(partition);
+    assert_eq!(
+        decision_outcome(&mut events).await,
+        DecisionOutcome::Published
+    );
     fleet.all_reach(CircuitState::Open).await;
-    took("all views equal after", &runtime, healed);
+    print_elapsed("all views are equal after", &runtime, healed);
 }
 
-/// Drops what is sent to and from a port of this namespace, as long as it lives.
-struct Cut;
+/// Drops packets to and from a port of this namespace until it is dropped.
+struct Partition;
 
-impl Cut {
+impl Partition {
     fn around(port: u16) -> Self {
         nft(&format!(
             "add table inet bulkman; \
@@ -81,7 +93,7 @@ impl Cut {
     }
 }
 
-impl Drop for Cut {
+impl Drop for Partition {
     fn drop(&mut self) {
         nft("delete table inet bulkman");
     }
@@ -91,7 +103,7 @@ fn nft(rules: &str) {
     let status = Command::new("nft").arg(rules).stdin(Stdio::null()).status();
     assert!(
         status.is_ok_and(|status| status.success()),
-        "nft can't {rules}"
+        "nft failed: {rules}"
     );
 }
 

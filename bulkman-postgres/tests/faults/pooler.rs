@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode: each transaction of a client may run on another connection.
+//! PgBouncer in transaction mode, where each transaction of a client may use another connection.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use bulkman_postgres::sqlx::postgres::PgConnectOptions;
 use bulkman_test_support::Postgres;
 
 use crate::common::Database;
-use crate::common::processes::{LONG, PATIENCE, Processes, next, pause, store_at};
-use crate::took;
+use crate::common::processes::{LONG, Processes, TIMEOUT, next, pause, settings, store_at};
+use crate::print_elapsed;
 
-pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime + Clone) {
+pub(crate) async fn transaction_pooler_falls_back_to_polling(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
@@ -24,16 +24,13 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
     let through = || {
         store_at(&pooler.url(), &database)
             .simple_protocol(true)
-            .poll_interval(Duration::from_millis(200))
+            .settings(settings().poll_interval(Duration::from_millis(200)))
     };
     let fleet = Processes::start(PROCESSES, &runtime, LONG, through).await;
     let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
-    assert!(
-        !fleet[0].fleet.snapshot().polling,
-        "it listens, and nothing refuses that"
-    );
+    assert!(!fleet[0].fleet.snapshot().polling, "LISTEN is accepted");
 
-    // Nobody hears of these; they are found, and then looked for.
+    // No notification arrives. The changes are found by reading, until the driver polls.
     let began = runtime.now();
     for (state, act) in [
         (CircuitState::ForcedOpen, "force_open"),
@@ -53,10 +50,10 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
         })
         .await;
     }
-    took("push given up after", &runtime, began);
+    print_elapsed("fell back to polling after", &runtime, began);
     assert!(fleet.iter().all(|process| process.fleet.snapshot().polling));
 
-    // More processes than connections: each statement does what it says, and for its own process.
+    // With fewer connections than processes, each statement runs for the right process.
     let began = runtime.now();
     for round in 0..ROUNDS {
         let breaker = |number: usize| {
@@ -70,7 +67,7 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
         breaker(round + 1).close();
         fleet.all_reach(CircuitState::Closed).await;
     }
-    took("rounds of opening and closing", &runtime, began);
+    print_elapsed("rounds of opening and closing", &runtime, began);
     for process in fleet.iter() {
         let snapshot = process.fleet.snapshot();
         assert!(
@@ -95,14 +92,14 @@ pub(crate) async fn a_transaction_pooler_is_polled_through(runtime: impl Runtime
 }
 
 struct PgBouncer {
-    /// Kills the pooler when its input ends, as it does with this process.
-    leash: Child,
+    /// Kills the pooler when its standard input closes, at the latest with this process.
+    watchdog: Child,
     directory: PathBuf,
     port: u16,
 }
 
 impl PgBouncer {
-    /// In front of the server at `url`, with fewer connections than there are processes.
+    /// Starts a pooler for the server at `url`, with fewer connections than processes.
     async fn start(url: &str, runtime: &impl Runtime) -> Self {
         let (account, address) = url
             .trim_start_matches("postgres://")
@@ -130,21 +127,21 @@ impl PgBouncer {
             server.get_port(),
         );
         fs::write(&configuration, text).unwrap();
-        // It refuses to run as root, and reads its settings before it becomes another.
-        let leash = Command::new("/bin/sh")
-            .args(["-c", LEASH, "sh"])
+        // It does not run as root, and reads its settings before it changes its user.
+        let watchdog = Command::new("/bin/sh")
+            .args(["-c", WATCHDOG, "sh"])
             .arg(&configuration)
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
         let pooler = Self {
-            leash,
+            watchdog,
             directory,
             port,
         };
-        let deadline = runtime.now() + PATIENCE;
+        let deadline = runtime.now() + TIMEOUT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(runtime.now() < deadline, "PgBouncer does not start");
+            assert!(runtime.now() < deadline, "PgBouncer did not start in time");
             pause(runtime).await;
         }
         pooler
@@ -160,13 +157,13 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        drop(self.leash.stdin.take());
-        let _status = self.leash.wait();
+        drop(self.watchdog.stdin.take());
+        let _status = self.watchdog.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-const LEASH: &str = r#"
+const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 as=
 [ "$(id -u)" -ne 0 ] || as="--user nobody"

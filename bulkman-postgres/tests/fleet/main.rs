@@ -1,10 +1,11 @@
-//! Processes that share circuits through a real server, which is stopped, frozen and cut off under
-//! them: on Tokio and on smol. Each process has a link of its own.
+//! Fleets on a real server that is stopped, frozen and disconnected, on Tokio and on smol.
+//!
+//! Each process has a separate session.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
-mod mishaps;
+mod failures;
 
 use std::time::Duration;
 
@@ -21,15 +22,17 @@ use bulkman_smol::SmolRuntime;
 use bulkman_test_support::{Postgres, StopMode};
 use bulkman_tokio::TokioRuntime;
 
-use common::processes::{LONG, Process, Processes, SHORT, ending, next, pause, store};
+use common::processes::{
+    LONG, Process, Processes, SHORT, decision_outcome, next, pause, settings, store, store_with,
+};
 use common::{Database, on_smol, on_tokio};
-use mishaps::{
-    a_clock_that_steps_is_told, a_crash_restarts_the_window_and_keeps_the_state,
-    a_schema_that_is_too_new_is_named, a_synchroniser_dropped_anywhere_leaves_nothing_open,
-    an_unknown_outcome_is_recognised, forged_announcements_cost_little_and_change_nothing,
+use failures::{
+    clock_step_is_reported, crash_clears_counts_but_keeps_state,
+    dropped_driver_leaves_no_open_transaction, forged_notifications_change_nothing,
+    too_new_schema_is_reported, unknown_result_is_resolved_by_operation_id,
 };
 
-/// Makes a test of each scenario on each runtime.
+/// Generates a test of each scenario on each runtime.
 macro_rules! on_both {
     ($($scenario:ident)*) => {
         mod with_tokio {
@@ -52,43 +55,43 @@ macro_rules! on_both {
 }
 
 on_both! {
-    the_first_to_open_opens_for_all
-    the_fleet_recovers_by_one_probe
-    a_late_starter_finds_what_is_stored
-    a_quorum_opens
-    polling_works_as_well
-    an_operator_reaches_every_process
-    a_server_that_stops_and_starts_loses_nothing
-    a_frozen_server_holds_up_nobody
-    killed_connections_are_made_up_for
-    a_read_only_server_is_waited_for
-    a_standby_is_waited_for_until_it_is_promoted
-    rights_that_are_taken_away_are_named
-    lost_history_is_noticed
-    lost_history_is_noticed_after_other_changes
-    an_unknown_outcome_is_recognised
-    a_synchroniser_dropped_anywhere_leaves_nothing_open
-    a_crash_restarts_the_window_and_keeps_the_state
-    a_clock_that_steps_is_told
-    a_schema_that_is_too_new_is_named
-    forged_announcements_cost_little_and_change_nothing
+    first_opening_opens_the_fleet
+    fleet_recovers_with_one_concurrent_probe
+    late_process_starts_from_the_stored_state
+    quorum_opens
+    fleet_works_with_polling
+    operator_command_reaches_every_process
+    server_restart_loses_no_decision
+    frozen_server_delays_no_call
+    fleet_recovers_from_killed_connections
+    fleet_waits_for_a_read_only_server
+    fleet_waits_for_a_standby_to_be_promoted
+    revoked_privilege_is_reported
+    lost_history_is_detected
+    lost_history_is_detected_after_other_changes
+    unknown_result_is_resolved_by_operation_id
+    dropped_driver_leaves_no_open_transaction
+    crash_clears_counts_but_keeps_state
+    clock_step_is_reported
+    too_new_schema_is_reported
+    forged_notifications_change_nothing
 }
 
-async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {
+async fn first_opening_opens_the_fleet(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(5, &runtime, LONG, || store(&database)).await;
     fleet[0].fail();
     fleet.all_reach(CircuitState::Open).await;
-    let refused = fleet[4].call(Ok(())).await.unwrap_err();
+    let rejection = fleet[4].call(Ok(())).await.unwrap_err();
     assert!(
         matches!(
-            refused,
+            rejection,
             BulkheadError::CircuitOpen {
                 reason: RejectionReason::Open,
                 ..
             }
         ),
-        "{refused}"
+        "{rejection}"
     );
     let status = store(&database)
         .build()
@@ -104,24 +107,24 @@ async fn the_first_to_open_opens_for_all(runtime: impl Runtime + Clone) {
     assert_eq!(&*status[0].reason, "consecutive_failures");
 }
 
-async fn the_fleet_recovers_by_one_probe(runtime: impl Runtime + Clone) {
+async fn fleet_recovers_with_one_concurrent_probe(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(3, &runtime, SHORT, || store(&database)).await;
     fleet[0].fail();
     fleet.all_reach(CircuitState::HalfOpen).await;
-    // All call; one at a time gets through, and three successes close.
+    // All processes call. One probe is admitted at a time, and three successes close the circuit.
     let mut admitted = 0;
     while fleet
         .iter()
         .any(|process| process.state() != CircuitState::Closed)
     {
-        // A circuit that is half-open after it has admitted a call has admitted a probe.
+        // A call admitted by a circuit that is half-open afterwards is a probe.
         let half_open = |process: &&Process| process.state() == CircuitState::HalfOpen;
         let probe =
             |process: &Process| Some((process.bulkhead.try_acquire().ok()?, half_open(&process)));
         let permits: Vec<_> = fleet.iter().filter(half_open).filter_map(probe).collect();
         let probes = permits.iter().filter(|(_, is_probe)| *is_probe).count();
-        assert!(probes <= 1, "one lease in the fleet");
+        assert!(probes <= 1, "the fleet has one lease");
         admitted += probes;
         permits.into_iter().for_each(|(permit, _)| permit.succeed());
         pause(&runtime).await;
@@ -129,7 +132,7 @@ async fn the_fleet_recovers_by_one_probe(runtime: impl Runtime + Clone) {
     assert_eq!(admitted, 3);
 }
 
-async fn a_late_starter_finds_what_is_stored(runtime: impl Runtime + Clone) {
+async fn late_process_starts_from_the_stored_state(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(1, &runtime, LONG, || store(&database)).await;
     fleet[0]
@@ -137,35 +140,39 @@ async fn a_late_starter_finds_what_is_stored(runtime: impl Runtime + Clone) {
         .circuit_breaker()
         .unwrap()
         .open_for(Duration::from_secs(3_600));
-    assert!(fleet[0].fleet.shutdown().await, "it was told");
+    assert!(
+        fleet[0].fleet.shutdown().await,
+        "the decision was published"
+    );
     drop(fleet);
     let late = Processes::start(1, &runtime, LONG, || store(&database)).await;
-    let refused = late[0].call(Ok(())).await.unwrap_err();
+    let rejection = late[0].call(Ok(())).await.unwrap_err();
     assert!(
-        refused.retry_after().unwrap() > Duration::from_secs(3_500),
-        "{refused}"
+        rejection.retry_after().unwrap() > Duration::from_secs(3_500),
+        "{rejection}"
     );
 }
 
-async fn a_quorum_opens(runtime: impl Runtime + Clone) {
+async fn quorum_opens(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
-    let share = SharingMode::quorum(2, Duration::from_secs(60));
-    let fleet = Processes::start(3, &runtime, LONG, || store(&database).share(share)).await;
+    let quorum = settings().share(SharingMode::quorum(2, Duration::from_secs(60)));
+    let fleet = Processes::start(3, &runtime, LONG, || store_with(&database, quorum.clone())).await;
     let mut events = fleet[0].fleet.events();
     fleet[0].fail();
-    assert_eq!(ending(&mut events).await, DecisionOutcome::Voted);
+    assert_eq!(decision_outcome(&mut events).await, DecisionOutcome::Voted);
     assert_eq!(fleet[0].state(), CircuitState::Open);
     assert_eq!(fleet[2].state(), CircuitState::Closed);
     fleet[1].fail();
     fleet.all_reach(CircuitState::Open).await;
 }
 
-async fn polling_works_as_well(runtime: impl Runtime + Clone) {
+async fn fleet_works_with_polling(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let polling = || {
-        store(&database)
+        let settings = settings()
             .push(Push::Off)
-            .poll_interval(Duration::from_millis(50))
+            .poll_interval(Duration::from_millis(50));
+        store_with(&database, settings)
     };
     let fleet = Processes::start(3, &runtime, LONG, polling).await;
     assert!(fleet[0].fleet.snapshot().polling);
@@ -173,7 +180,7 @@ async fn polling_works_as_well(runtime: impl Runtime + Clone) {
     fleet.all_reach(CircuitState::Open).await;
 }
 
-async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
+async fn operator_command_reaches_every_process(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(3, &runtime, LONG, || store(&database)).await;
     let psql = |statement: &str| {
@@ -202,7 +209,7 @@ async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
     );
     fleet.all_reach(CircuitState::Disabled).await;
     assert_eq!(
-        psql("select bulkman.reset('fleet', 'payments', 'over', 'ada')"),
+        psql("select bulkman.reset('fleet', 'payments', 'finished', 'ada')"),
         done("3")
     );
     fleet.all_reach(CircuitState::Closed).await;
@@ -213,14 +220,14 @@ async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
     fleet.all_reach(CircuitState::ForcedOpen).await;
     assert_eq!(psql("select bulkman.close('fleet', 'payments')"), done("5"));
     fleet.all_reach(CircuitState::Closed).await;
-    let (_, changes, _) = psql("select to_state, by, reason from bulkman.changes('fleet')");
+    let (_, changes, _) = psql("select to_state, author, reason from bulkman.changes('fleet')");
     let (_, user, _) = psql("select session_user");
     let expected = [
         format!("closed|{user}|"),
-        format!("forced-open|{user}|"),
-        "closed|ada|over".to_owned(),
+        format!("forced_open|{user}|"),
+        "closed|ada|finished".to_owned(),
         format!("disabled|{user}|"),
-        format!("forced-open|{user}|maintenance"),
+        format!("forced_open|{user}|maintenance"),
     ];
     assert_eq!(changes.lines().collect::<Vec<_>>(), expected);
     let (done, _, error) = psql("select bulkman.close('fleet', 'paiments')");
@@ -230,7 +237,7 @@ async fn an_operator_reaches_every_process(runtime: impl Runtime + Clone) {
     );
 }
 
-async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Clone) {
+async fn server_restart_loses_no_decision(runtime: impl Runtime + Clone) {
     for mode in [StopMode::Immediate, StopMode::Fast] {
         let server = Postgres::start(&[]);
         let database = Database::on(&server);
@@ -244,24 +251,35 @@ async fn a_server_that_stops_and_starts_loses_nothing(runtime: impl Runtime + Cl
         }
         let mut events = fleet[0].fleet.events();
         fleet[0].fail();
-        assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
-        assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "and hold up nobody");
+        assert_eq!(
+            fleet[0].state(),
+            CircuitState::Open,
+            "the local circuit breaker decides"
+        );
+        assert_eq!(
+            fleet[1].call(Ok(())).await,
+            Ok(()),
+            "other calls are not delayed"
+        );
         fleet[0]
             .until(|process| process.fleet.snapshot().pending == 1)
             .await;
-        server.start_again();
+        server.restart();
         fleet.all_reach(CircuitState::Open).await;
-        assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
+        assert_eq!(
+            decision_outcome(&mut events).await,
+            DecisionOutcome::Published
+        );
     }
 }
 
 /// Hazard P12.
-async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
+async fn frozen_server_delays_no_call(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
-    // Prepares the statement: the next one is sent whole, into the frozen server's socket.
+    // Prepares the statement, so that the next one is sent completely to the frozen server.
     fleet[0].bulkhead.circuit_breaker().unwrap().open();
     fleet.all_reach(CircuitState::Open).await;
     fleet[0].bulkhead.circuit_breaker().unwrap().close();
@@ -273,7 +291,7 @@ async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
         .until(|process| !process.fleet.snapshot().connected)
         .await;
     assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
-    // Decided otherwise meanwhile: the statement that was given up must not have the last word.
+    // A later decision must not be overridden by the abandoned statement.
     fleet[0].bulkhead.circuit_breaker().unwrap().close();
     server.thaw();
     for process in fleet.iter() {
@@ -288,7 +306,7 @@ async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
     }
     let status = database.store("fleet").admin().status().await.unwrap();
     assert_eq!(status[0].state, FleetState::Closed);
-    // The server came to it once it was thawed, and saw that its time was over.
+    // The resumed server rejected the statement after its time limit.
     let history = database
         .store("fleet")
         .admin()
@@ -298,16 +316,16 @@ async fn a_frozen_server_holds_up_nobody(runtime: impl Runtime + Clone) {
     assert_eq!(
         history.len(),
         2,
-        "a statement that was given up was executed: {history:?}"
+        "an abandoned statement was executed: {history:?}"
     );
 }
 
-async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {
+async fn fleet_recovers_from_killed_connections(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
     for round in 0..3 {
         let mut events: Vec<_> = fleet.iter().map(|process| process.fleet.events()).collect();
-        // What happens while nobody listens is found in the tables.
+        // A change that no session receives is found in the tables.
         database
             .execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
@@ -334,37 +352,44 @@ async fn killed_connections_are_made_up_for(runtime: impl Runtime + Clone) {
     }
 }
 
-async fn a_read_only_server_is_waited_for(runtime: impl Runtime + Clone) {
+async fn fleet_waits_for_a_read_only_server(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
     let mut events = fleet[0].fleet.events();
-    // It reads as before, and its sessions stay: only what is written shows it.
+    // Reads succeed and sessions stay open: only a write detects it.
     database
         .execute("ALTER SYSTEM SET default_transaction_read_only = on")
         .await;
     database.execute("SELECT pg_reload_conf()").await;
     until_read_only(&database, &runtime, true).await;
     fleet[0].fail();
-    takes_no_writes(&mut events).await;
-    assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
+    reports_read_only(&mut events).await;
+    assert_eq!(
+        fleet[0].state(),
+        CircuitState::Open,
+        "the local circuit breaker decides"
+    );
     assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
     database
         .execute("ALTER SYSTEM RESET default_transaction_read_only")
         .await;
     database.execute("SELECT pg_reload_conf()").await;
-    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
+    assert_eq!(
+        decision_outcome(&mut events).await,
+        DecisionOutcome::Published
+    );
     fleet.all_reach(CircuitState::Open).await;
 }
 
-async fn a_standby_is_waited_for_until_it_is_promoted(runtime: impl Runtime + Clone) {
+async fn fleet_waits_for_a_standby_to_be_promoted(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
     server.stop(StopMode::Fast);
-    server.start_again_as_standby();
+    server.restart_as_standby();
     let mut events = fleet[0].fleet.events();
     fleet[0].fail();
     fleet[0]
@@ -376,13 +401,16 @@ async fn a_standby_is_waited_for_until_it_is_promoted(runtime: impl Runtime + Cl
                     .is_some_and(|error| error.contains("standby"))
         })
         .await;
-    assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "nobody is held up");
+    assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "calls are not delayed");
     database.execute("SELECT pg_promote()").await;
-    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
+    assert_eq!(
+        decision_outcome(&mut events).await,
+        DecisionOutcome::Published
+    );
     fleet.all_reach(CircuitState::Open).await;
 }
 
-async fn rights_that_are_taken_away_are_named(runtime: impl Runtime + Clone) {
+async fn revoked_privilege_is_reported(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let role = format!(
         "{}_{}",
@@ -418,32 +446,39 @@ async fn rights_that_are_taken_away_are_named(runtime: impl Runtime + Clone) {
     })
     .await;
     assert!(format!("{denied:?}").contains("GRANT"), "{denied:?}");
-    assert_eq!(fleet[0].state(), CircuitState::Open, "local rules go on");
+    assert_eq!(
+        fleet[0].state(),
+        CircuitState::Open,
+        "the local circuit breaker decides"
+    );
     database
         .execute(&format!("GRANT UPDATE ON \"bulkman\".circuit TO {role}"))
         .await;
-    assert_eq!(ending(&mut events).await, DecisionOutcome::Published);
+    assert_eq!(
+        decision_outcome(&mut events).await,
+        DecisionOutcome::Published
+    );
     drop(fleet);
     database
         .execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
 }
 
-async fn lost_history_is_noticed(runtime: impl Runtime + Clone) {
+async fn lost_history_is_detected(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
     fleet[0].fail();
     fleet.all_reach(CircuitState::Open).await;
     let mut here = fleet[0].fleet.events();
     let mut there = fleet[1].fleet.events();
-    // As after a restore from before the opening.
+    // The effect of restoring a backup from before the opening.
     database
         .execute(
             "UPDATE \"bulkman\".namespace SET rev = 0; \
              UPDATE \"bulkman\".circuit SET state = 0, epoch = 0, rev = 0, open_count = 0, op_id = 0",
         )
         .await;
-    // By whoever looks first: it tells the opening again, and the other finds all as it was.
+    // Only the process that reads first detects it, since it republishes the opening.
     let lost = |event: &FleetEvent| matches!(event, FleetEvent::HistoryLost);
     smol::future::or(next(&mut here, lost), next(&mut there, lost)).await;
     for process in fleet.iter() {
@@ -456,14 +491,14 @@ async fn lost_history_is_noticed(runtime: impl Runtime + Clone) {
         assert_eq!(
             process.state(),
             CircuitState::Open,
-            "what still had time left was told again"
+            "the unexpired opening was republished"
         );
     }
 }
 
-/// Tables that are restored into a live server, and written to before anybody looks again: the
-/// revision is what it was, or more.
-async fn lost_history_is_noticed_after_other_changes(runtime: impl Runtime + Clone) {
+/// The tables are restored on a running server and changed before the next read, so that the
+/// revision is the same or higher.
+async fn lost_history_is_detected_after_other_changes(runtime: impl Runtime + Clone) {
     for others in [1, 5] {
         let database = Database::new().await;
         let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
@@ -506,7 +541,7 @@ async fn lost_history_is_noticed_after_other_changes(runtime: impl Runtime + Clo
             assert_eq!(
                 process.state(),
                 CircuitState::Open,
-                "what still had time left was told again"
+                "the unexpired opening was republished"
             );
         }
         let status = database.store("fleet").admin().status().await.unwrap();
@@ -519,7 +554,7 @@ async fn lost_history_is_noticed_after_other_changes(runtime: impl Runtime + Clo
     }
 }
 
-/// Settings reach the sessions one by one; a new one has them from the start.
+/// Waits until new sessions have the setting.
 async fn until_read_only(database: &Database, runtime: &impl Runtime, wanted: bool) {
     loop {
         let mut connection = database.connection().await;
@@ -535,13 +570,13 @@ async fn until_read_only(database: &Database, runtime: &impl Runtime, wanted: bo
     }
 }
 
-async fn takes_no_writes(events: &mut FleetEvents) {
+async fn reports_read_only(events: &mut FleetEvents) {
     let degraded = next(events, |event| matches!(event, FleetEvent::Degraded { .. })).await;
     let FleetEvent::Degraded { error } = degraded else {
         unreachable!()
     };
     assert!(
-        error.is_transient() && error.to_string().contains("takes no writes"),
+        error.is_transient() && error.to_string().contains("read-only"),
         "{error}"
     );
 }

@@ -1,13 +1,15 @@
-//! How a bulkhead is configured.
+//! The configuration of a bulkhead.
 
 #[cfg(feature = "serde")]
 mod repr;
+mod resolved;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 #[cfg(feature = "serde")]
 pub(crate) use self::repr::BulkheadRepr;
+pub use self::resolved::ResolvedBulkheadConfig;
 
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::config_error::ConfigError;
@@ -15,9 +17,10 @@ use crate::name::BulkheadName;
 use crate::queue::{MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueOrder};
 use crate::runtime::RuntimeCapabilities;
 
-/// The settings of a [`Bulkhead`](crate::Bulkhead).
+/// The configuration of a [`Bulkhead`](crate::Bulkhead).
 ///
-/// Setters take and return the value; nothing is checked before the bulkhead is made.
+/// Setters take and return the value. Nothing is validated before the bulkhead is created, or
+/// [`validate`](Self::validate) is called. To read the values, use [`resolve`](Self::resolve).
 ///
 /// | setting | default | range |
 /// | --- | --- | --- |
@@ -26,14 +29,14 @@ use crate::runtime::RuntimeCapabilities;
 /// | [`max_queue_size`](Self::max_queue_size) | 100 | 0 to 2,147,483,647 |
 /// | [`queue_order`](Self::queue_order) | first in, first out | |
 /// | [`timeout`](Self::timeout) | none | more than zero |
-/// | [`max_wait`](Self::max_wait) | none | zero: never wait |
+/// | [`max_wait`](Self::max_wait) | none | zero or more |
 /// | [`run_timeout`](Self::run_timeout) | none | more than zero |
 /// | [`circuit_breaker_enabled`](Self::circuit_breaker_enabled) | true | |
-/// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see there |
+/// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see [`CircuitBreakerConfig`] |
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::{BulkheadConfig, CircuitBreakerConfig};
+/// use std::time::Duration;
 ///
 /// let config = BulkheadConfig::new("api_calls")
 ///     .max_concurrent_calls(5)
@@ -43,7 +46,10 @@ use crate::runtime::RuntimeCapabilities;
 /// assert!(config.validate().is_ok());
 ///
 /// let error = config.max_concurrent_calls(0).validate().unwrap_err();
-/// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 1,000,000");
+/// assert_eq!(
+///     error.to_string(),
+///     "`max_concurrent_calls` is 0, must be 1 to 1,000,000"
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
@@ -60,7 +66,10 @@ pub struct BulkheadConfig {
 }
 
 impl BulkheadConfig {
-    /// The defaults, under this name: 1 to 255 bytes, no control characters.
+    /// Creates a configuration with the default values and the given name.
+    ///
+    /// The name must have 1 to 255 bytes and no control characters. It identifies the bulkhead in
+    /// errors, logs and metrics, and its circuit in a store.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
@@ -81,43 +90,56 @@ impl BulkheadConfig {
         }
     }
 
-    /// How many calls may run at once: 1 to 1,000,000, default 10.
+    /// Sets the maximum number of concurrent calls: 1 to 1,000,000, default 10.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(1), ClockOnly)?;
+    /// let config = BulkheadConfig::new("search").max_concurrent_calls(1);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let _running = bulkhead.try_acquire().unwrap();
     /// assert!(bulkhead.try_acquire().is_err());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "semaphore")]
+    #[doc(alias = "permits")]
+    #[doc(alias = "permit_limit")]
     pub fn max_concurrent_calls(mut self, calls: usize) -> Self {
         self.max_concurrent_calls = calls;
         self
     }
 
-    /// How many calls may wait for a permit: 0 (none ever waits) to 2,147,483,647, default 100.
+    /// Sets the maximum number of waiting calls: 0 to 2,147,483,647, default 100.
+    ///
+    /// With 0, no call waits. Calls beyond the limit are rejected with
+    /// [`BulkheadError::Full`](crate::BulkheadError::Full).
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = BulkheadConfig::new("search").max_concurrent_calls(1).max_queue_size(0);
+    /// let config = BulkheadConfig::new("search")
+    ///     .max_concurrent_calls(1)
+    ///     .max_queue_size(0);
     /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let _running = bulkhead.try_acquire().unwrap();
     /// let full = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
-    /// assert_eq!(full.to_string(), "bulkhead \"search\" is full: at most 1 running and 0 queued calls");
+    /// assert_eq!(
+    ///     full.to_string(),
+    ///     "bulkhead \"search\" is full: at most 1 running and 0 queued calls"
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "queue_limit")]
     pub fn max_queue_size(mut self, calls: usize) -> Self {
         self.max_queue_size = calls;
         self
     }
 
-    /// Which waiting call of one priority is served first: default the oldest.
+    /// Sets the order of waiting calls of one priority: default first in, first out.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, QueueOrder};
-    /// // Who came last is the likeliest to be there still.
+    /// // Under overload, the newest caller is the one most likely to be still waiting.
     /// let config = BulkheadConfig::new("search").queue_order(QueueOrder::Lifo);
     /// # assert!(config.validate().is_ok());
     /// ```
@@ -126,7 +148,10 @@ impl BulkheadConfig {
         self
     }
 
-    /// Bounds the whole call, queue and run together: more than zero, default `None`.
+    /// Limits the total time of a call, waiting and running: default `None`.
+    ///
+    /// The value must be more than zero, and requires a runtime with timers. A call that exceeds it
+    /// ends with [`BulkheadError::Timeout`](crate::BulkheadError::Timeout). `None` means no limit.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
@@ -140,22 +165,33 @@ impl BulkheadConfig {
         self
     }
 
-    /// Bounds the time in the queue alone; zero never waits: a call that would have to is refused
-    /// as [`Full`](crate::BulkheadError::Full). Default `None`: as long as `timeout` allows.
+    /// Limits the time in the queue: zero or more, default `None`.
+    ///
+    /// A call that exceeds it ends with [`BulkheadError::Timeout`](crate::BulkheadError::Timeout).
+    /// With zero, a call never waits: it is rejected with
+    /// [`BulkheadError::Full`](crate::BulkheadError::Full) if no permit is available. `None` means
+    /// that only [`timeout`](Self::timeout) limits the time in the queue. Async calls need a
+    /// runtime with timers for it.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
     /// # use std::time::Duration;
     /// let config = BulkheadConfig::new("search").max_wait(Duration::from_millis(200));
-    /// let impatient = BulkheadConfig::new("search").max_wait(Duration::ZERO);
-    /// # assert!(config.validate().is_ok() && impatient.validate().is_ok());
+    /// let never_waits = BulkheadConfig::new("search").max_wait(Duration::ZERO);
+    /// # assert!(config.validate().is_ok() && never_waits.validate().is_ok());
     /// ```
+    #[doc(alias = "max_wait_duration")]
     pub fn max_wait(mut self, max_wait: impl Into<Option<Duration>>) -> Self {
         self.max_wait = max_wait.into();
         self
     }
 
-    /// Bounds the run alone: more than zero, default `None`.
+    /// Limits the running time of a call: default `None`.
+    ///
+    /// The time in the queue is not included. The value must be more than zero, and requires a
+    /// runtime with timers. A call that exceeds it ends with
+    /// [`BulkheadError::Timeout`](crate::BulkheadError::Timeout), and counts as a failure of the
+    /// dependency. `None` means that only [`timeout`](Self::timeout) limits the running time.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
@@ -169,13 +205,19 @@ impl BulkheadConfig {
         self
     }
 
-    /// Whether the bulkhead has a circuit breaker at all: default true.
+    /// Enables or disables the circuit breaker: default `true`.
+    ///
+    /// A bulkhead without a circuit breaker only limits concurrency. It can't be changed later.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// let config = BulkheadConfig::new("reports").circuit_breaker_enabled(false);
-    /// assert!(Bulkhead::new(config, ClockOnly)?.circuit_breaker().is_none());
+    /// assert!(
+    ///     Bulkhead::new(config, ClockOnly)?
+    ///         .circuit_breaker()
+    ///         .is_none()
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn circuit_breaker_enabled(mut self, enabled: bool) -> Self {
@@ -183,11 +225,13 @@ impl BulkheadConfig {
         self
     }
 
-    /// Replaces the circuit breaker's settings as a whole. Default [`CircuitBreakerConfig::new`].
+    /// Replaces the configuration of the circuit breaker: default [`CircuitBreakerConfig::new`].
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, CircuitBreakerConfig};
-    /// let rules = CircuitBreakerConfig::new().failure_rate_threshold(0.5).minimum_number_of_calls(20);
+    /// let rules = CircuitBreakerConfig::new()
+    ///     .failure_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(20);
     /// let config = BulkheadConfig::new("search").circuit_breaker(rules);
     /// # assert!(config.validate().is_ok());
     /// ```
@@ -196,27 +240,31 @@ impl BulkheadConfig {
         self
     }
 
-    /// Failures in a row that open the circuit: at least 1, default 5. Short for the setting of
-    /// the same name in [`circuit_breaker`](Self::circuit_breaker).
+    /// Sets the number of consecutive failures that open the circuit: default 5.
+    ///
+    /// The minimum is 1. Sets [`CircuitBreakerConfig::failure_threshold`].
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, CircuitBreakerConfig};
     /// let short = BulkheadConfig::new("search").failure_threshold(3);
-    /// let long = BulkheadConfig::new("search").circuit_breaker(CircuitBreakerConfig::new().failure_threshold(3));
+    /// let rules = CircuitBreakerConfig::new().failure_threshold(3);
+    /// let long = BulkheadConfig::new("search").circuit_breaker(rules);
     /// assert_eq!(short, long);
     /// ```
     pub fn failure_threshold(self, failures: u32) -> Self {
         self.breaker(|circuit| circuit.failure_threshold(failures))
     }
 
-    /// Probe successes in a row that close the circuit: 1 to 10,000, default 3. Short for the
-    /// setting of the same name in [`circuit_breaker`](Self::circuit_breaker).
+    /// Sets the number of consecutive probe successes that close the circuit: default 3.
+    ///
+    /// The range is 1 to 10,000. Sets [`CircuitBreakerConfig::success_threshold`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::bulkhead::BulkheadState;
     /// # use bulkman::runtime::ClockOnly;
-    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").success_threshold(1), ClockOnly)?;
+    /// let config = BulkheadConfig::new("search").success_threshold(1);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// bulkhead.circuit_breaker().unwrap().half_open();
     /// bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap();
     /// assert_eq!(bulkhead.state(), BulkheadState::Healthy);
@@ -226,8 +274,9 @@ impl BulkheadConfig {
         self.breaker(|circuit| circuit.success_threshold(successes))
     }
 
-    /// How long the circuit stays open: more than zero, default 30 s. Short for the setting of
-    /// the same name in [`circuit_breaker`](Self::circuit_breaker).
+    /// Sets the isolation, the time that the circuit stays open: default 30 s.
+    ///
+    /// The value must be more than zero. Sets [`CircuitBreakerConfig::isolation_duration`].
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -239,21 +288,30 @@ impl BulkheadConfig {
     /// assert_eq!(bulkhead.retry_after(), Some(Duration::from_secs(5)));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
+    #[doc(alias = "break_duration")]
+    #[doc(alias = "cooldown")]
+    #[doc(alias = "reset_timeout")]
+    #[doc(alias = "wait_duration_in_open_state")]
     pub fn isolation_duration(self, duration: Duration) -> Self {
         self.breaker(|circuit| circuit.isolation_duration(duration))
     }
 
-    /// Checks every field.
+    /// Validates every field.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OutOfRange`] names the first field that is out of its range, its value and
-    /// the range.
+    /// * [`ConfigError::OutOfRange`] names the first field that is out of its range, its value and
+    ///   the range.
+    /// * [`ConfigError::Missing`] or [`ConfigError::Conflict`] name settings of the circuit breaker
+    ///   that do not fit together.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
     /// let error = BulkheadConfig::new("").validate().unwrap_err();
-    /// assert_eq!(error.to_string(), "`name` is 0 bytes, must be 1 to 255 bytes");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`name` is 0 bytes, must be 1 to 255 bytes"
+    /// );
     /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.checked_name()?;
@@ -282,7 +340,34 @@ impl BulkheadConfig {
         self.circuit_breaker.validate()
     }
 
-    /// The name, as given.
+    /// Returns all values, with the defaults filled in.
+    ///
+    /// ```
+    /// # use bulkman::{BulkheadConfig, QueueOrder};
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search")
+    ///     .timeout(Duration::from_secs(2))
+    ///     .resolve();
+    /// assert_eq!(
+    ///     (config.name.as_str(), config.max_concurrent_calls),
+    ///     ("search", 10)
+    /// );
+    /// assert_eq!(
+    ///     (config.queue_order, config.max_queue_size),
+    ///     (QueueOrder::Fifo, 100)
+    /// );
+    /// assert_eq!(
+    ///     (config.timeout, config.max_wait),
+    ///     (Some(Duration::from_secs(2)), None)
+    /// );
+    /// assert_eq!(config.circuit_breaker.unwrap().failure_threshold, Some(5));
+    /// ```
+    #[must_use]
+    pub fn resolve(&self) -> ResolvedBulkheadConfig {
+        ResolvedBulkheadConfig::new(self)
+    }
+
+    /// Returns the name, as given.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
@@ -297,12 +382,12 @@ impl BulkheadConfig {
         BulkheadName::new(&self.name)
     }
 
-    /// Checks that a runtime can do what the settings ask for.
+    /// Checks that a runtime supports the settings.
     pub(crate) fn supported_by(&self, runtime: RuntimeCapabilities) -> Result<(), ConfigError> {
         if runtime.timers {
             return Ok(());
         }
-        // `max_wait` is left to the calls: those on a thread of their own need no timer for it.
+        // Not `max_wait`: calls of `execute_sync` honor it without timers.
         for (setting, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {
             if value.is_some() {
                 return Err(ConfigError::Unsupported {
@@ -331,8 +416,8 @@ impl BulkheadConfig {
             .then_some(&self.circuit_breaker)
     }
 
-    /// Checks what may not change while a bulkhead lives.
-    pub(crate) fn check_fixed(&self, new: &Self) -> Result<(), ConfigError> {
+    /// Checks that the fields that can't be changed are the same.
+    pub(crate) fn check_immutable(&self, new: &Self) -> Result<(), ConfigError> {
         let immutable = |field, from: String, to: String| ConfigError::Immutable {
             field,
             from: from.into(),
@@ -352,7 +437,7 @@ impl BulkheadConfig {
         Ok(())
     }
 
-    /// The first field in which two configurations differ.
+    /// Returns the first field in which two configurations differ.
     pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
         let same = [
             ("name", self.name == other.name),
@@ -390,7 +475,7 @@ impl BulkheadConfig {
     }
 }
 
-/// A timeout of zero could never be kept.
+/// Rejects a timeout of zero, which would fail every call.
 pub(crate) fn check_timeout(
     field: &'static str,
     value: Option<Duration>,

@@ -1,4 +1,4 @@
-//! A bulkhead's configuration as it stands in a file.
+//! The serialized form of a bulkhead's configuration.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
@@ -10,12 +10,11 @@ use crate::human_duration::HumanDuration;
 use crate::name::BulkheadName;
 use crate::queue::QueueOrder;
 
-/// The fields of [`BulkheadConfig`] under their names; what is left out is as in
-/// [`BulkheadConfig::new`].
+/// The fields of [`BulkheadConfig`] under their names. A missing field has its default value.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BulkheadRepr {
-    /// Left out where a bulkhead is named by its key.
+    /// Not written where the key of a map is the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<BulkheadName>,
     #[serde(default, deserialize_with = "max_concurrent_calls")]
@@ -38,13 +37,13 @@ pub(crate) struct BulkheadRepr {
         deserialize_with = "run_timeout"
     )]
     run_timeout: Option<HumanDuration>,
-    #[serde(default = "yes")]
+    #[serde(default = "enabled")]
     circuit_breaker_enabled: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     circuit_breaker: CircuitBreakerConfig,
 }
 
-const fn yes() -> bool {
+const fn enabled() -> bool {
     true
 }
 
@@ -52,7 +51,7 @@ fn is_default(circuit: &CircuitBreakerConfig) -> bool {
     *circuit == CircuitBreakerConfig::new()
 }
 
-/// Checks a field where it is read, so that an error has its line and not that of its table.
+/// Validates a field while it is read, so that an error names its line and not that of its table.
 macro_rules! checked {
     ($($field:ident: $type:ty;)*) => {$(
         fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$type>, D::Error> {
@@ -70,7 +69,7 @@ checked! {
     max_queue_size: usize;
 }
 
-/// As `checked`, for what the setter takes as an option.
+/// As `checked`, for setters that take an `Option`.
 macro_rules! checked_times {
     ($($field:ident;)*) => {$(
         fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HumanDuration>, D::Error> {
@@ -132,11 +131,11 @@ impl Serialize for BulkheadConfig {
 
 impl<'de> Deserialize<'de> for BulkheadConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut form = BulkheadRepr::deserialize(deserializer)?;
-        let name = form
+        let mut repr = BulkheadRepr::deserialize(deserializer)?;
+        let name = repr
             .name
             .take()
             .ok_or_else(|| D::Error::missing_field("name"))?;
-        form.into_config(&name).map_err(D::Error::custom)
+        repr.into_config(&name).map_err(D::Error::custom)
     }
 }

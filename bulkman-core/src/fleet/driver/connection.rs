@@ -191,7 +191,7 @@ impl Connection {
 impl ClockSample {
     fn at(self, now: Instant) -> StoreTime {
         let elapsed = now.saturating_duration_since(self.taken_at);
-        self.reading.after(elapsed)
+        self.reading.saturating_add(elapsed)
     }
 }
 

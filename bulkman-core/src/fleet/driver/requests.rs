@@ -109,15 +109,15 @@ impl Requests {
                 let open_for = decision
                     .open_until
                     .map_or(Duration::MAX, |until| until.saturating_duration_since(now));
-                StoreChange::Open { wait: open_for }
+                StoreChange::Open { open_for }
             }
             FleetState::HalfOpen => self.half_open(&entry.circuit),
             _ => StoreChange::Close,
         };
         StoreTransition {
-            by_hand: decision.manual,
+            manual: decision.manual,
             not_after,
-            by: Arc::clone(&self.author),
+            author: Arc::clone(&self.author),
             reason: Arc::from(decision.cause.as_str()),
             ..StoreTransition::new(entry.name.clone(), base, change, decision.operation)
         }
@@ -134,18 +134,18 @@ impl Requests {
         let operation = self.jitter.operation_id();
         StoreTransition {
             not_after,
-            by: Arc::clone(&self.author),
+            author: Arc::clone(&self.author),
             reason: Arc::from(TransitionCause::IsolationElapsed.as_str()),
             ..StoreTransition::new(entry.name.clone(), base, change, operation)
         }
     }
 
     fn half_open(&self, circuit: &WeakCircuit) -> StoreChange {
-        let plan: ProbePolicy = circuit
+        let probe_policy: ProbePolicy = circuit
             .resolved_config()
             .map(|config| probe_policy(&config, self.settings.probe_limit))
             .unwrap_or_default();
-        StoreChange::HalfOpen { plan }
+        StoreChange::HalfOpen { probe_policy }
     }
 
     /// Creates a vote for an opening; `None` if circuits open without a quorum.
@@ -177,7 +177,7 @@ impl Requests {
     ) -> ProbeResult {
         let mut result = ProbeResult::new(request, lease, outcome.success, open_for, operation);
         result.slow = outcome.slow;
-        result.by = Arc::clone(&self.author);
+        result.author = Arc::clone(&self.author);
         result.reason = Arc::from(if outcome.success {
             "probes_succeeded"
         } else {

@@ -157,8 +157,9 @@ impl Driver {
                 TransitionResult::Applied(view) => {
                     self.handle_applied(id, transition, &view, now);
                 }
-                TransitionResult::Rejected { why, current } => {
-                    expired |= self.handle_rejected(id, transition.operation, why, &current, now);
+                TransitionResult::Rejected { reason, current } => {
+                    expired |=
+                        self.handle_rejected(id, transition.operation, reason, &current, now);
                 }
                 TransitionResult::UnknownCircuit => unknown = true,
             }
@@ -182,7 +183,7 @@ impl Driver {
         self.history.apply_response(view);
         self.members.merge(view, now, Some(id));
         let started_probing =
-            matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.by_hand;
+            matches!(transition.change, StoreChange::HalfOpen { .. }) && !transition.manual;
         self.members.update(id, |member| {
             let outcome = member.on_applied(transition.operation, view, now);
             if started_probing {
@@ -240,14 +241,14 @@ impl Driver {
                     .update(id, |member| member.on_vote_counted(operation));
                 Ok(())
             }
-            VoteResult::Refused { why, current } => {
-                if self.handle_rejected(id, operation, why, &current, now) {
+            VoteResult::Rejected { reason, current } => {
+                if self.handle_rejected(id, operation, reason, &current, now) {
                     self.poll_changes(session).await.map(drop)
                 } else {
                     Ok(())
                 }
             }
-            VoteResult::Unknown => self.register(session).await,
+            VoteResult::UnknownCircuit => self.register(session).await,
         }
     }
 
@@ -384,7 +385,7 @@ impl Driver {
         if deltas.is_empty() {
             return Ok(());
         }
-        let operation = session.add_counts(policy.window, &deltas);
+        let operation = session.add_counts(policy.sliding_window, &deltas);
         for total in self.requests.execute(operation).await? {
             if policy.opens(total.successes, total.failures) {
                 self.members.open_by_counts(&total.circuit, total.epoch);

@@ -238,7 +238,7 @@ impl Member {
         self.stored = Some(StoredState {
             epoch: view.epoch,
             state: view.state,
-            open_until: received.checked_add(view.remaining.min(view.wait)),
+            open_until: received.checked_add(view.remaining.min(view.open_for)),
             open_count: view.open_count,
         });
     }

@@ -1,21 +1,21 @@
-//! Several transitions in one operation.
+//! Batches of transitions.
 
-use super::{Client, Harness, WAIT, applied, open, refused};
+use super::{Client, Harness, ISOLATION, applied, open, rejected};
 use crate::name::BulkheadName;
 use crate::store::{
     CircuitView, Epoch, OperationId, ProbePolicy, ProbeRule, RejectReason, Revision, StoreChange,
     StoreTransition, TransitionResult,
 };
 
-pub(super) async fn several_are_changed_at_once_and_each_by_itself(harness: &dyn Harness) {
+pub(super) async fn batch_applies_each_transition_independently(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     client
         .session
         .register(&["b", "c", "d"].map(name))
         .await
         .unwrap();
-    // `b` is a step ahead, and half-open by another plan than the rest will be.
-    let plan = ProbePolicy::new(
+    // `b` is one epoch ahead, and half-open with another policy.
+    let probe_policy = ProbePolicy::new(
         3,
         ProbeRule::SampleSize {
             calls: 10,
@@ -23,57 +23,63 @@ pub(super) async fn several_are_changed_at_once_and_each_by_itself(harness: &dyn
             slow: None,
         },
     );
-    let ahead = StoreTransition {
-        by_hand: true,
-        ..client.of("b", 0, StoreChange::HalfOpen { plan })
+    let half_open = StoreTransition {
+        manual: true,
+        ..client.of("b", 0, StoreChange::HalfOpen { probe_policy })
     };
-    let ahead = applied(client.send(&ahead).await);
+    let half_open = applied(client.send(&half_open).await);
     assert!(client.session.transitions(&[]).await.unwrap().is_empty());
 
-    let streak = ProbePolicy::new(2, ProbeRule::Consecutive { successes: 4 });
+    let consecutive = ProbePolicy::new(2, ProbeRule::Consecutive { successes: 4 });
     let batch = [
-        client.of("d", 0, open(WAIT)),
-        client.of("nobody", 0, open(WAIT)),
-        client.of("b", 0, open(WAIT)),
+        client.of("d", 0, open(ISOLATION)),
+        client.of("unregistered", 0, open(ISOLATION)),
+        client.of("b", 0, open(ISOLATION)),
         client.of("c", 0, StoreChange::Close),
         StoreTransition {
-            by_hand: true,
-            ..client.of("a", 0, StoreChange::HalfOpen { plan: streak })
+            manual: true,
+            ..client.of(
+                "a",
+                0,
+                StoreChange::HalfOpen {
+                    probe_policy: consecutive,
+                },
+            )
         },
     ];
     let before = client.fingerprint().await;
-    let answers: [TransitionResult; 5] = client
+    let results: [TransitionResult; 5] = client
         .session
         .transitions(&batch)
         .await
         .unwrap()
         .try_into()
         .unwrap();
-    let [d, nobody, b, c, a] = answers;
-    assert_eq!(nobody, TransitionResult::UnknownCircuit);
-    let (why, current) = refused(b);
+    let [d, unregistered, b, c, a] = results;
+    assert_eq!(unregistered, TransitionResult::UnknownCircuit);
+    let (reason, current) = rejected(b);
     assert_eq!(
         (
-            why,
+            reason,
             CircuitView {
-                age: ahead.age,
+                age: half_open.age,
                 ..current
             }
         ),
-        (RejectReason::Stale, ahead)
+        (RejectReason::Stale, half_open)
     );
-    assert_eq!(refused(c).0, RejectReason::AlreadyInState);
+    assert_eq!(rejected(c).0, RejectReason::AlreadyInState);
     let (d, a) = (applied(d), applied(a));
     assert_eq!(
-        (d.circuit.as_str(), d.wait, d.open_count, d.operation),
-        ("d", WAIT, 1, batch[0].operation)
+        (d.circuit.as_str(), d.open_for, d.open_count, d.operation),
+        ("d", ISOLATION, 1, batch[0].operation)
     );
     assert_eq!(
-        (a.circuit.as_str(), a.plan, a.operation),
-        ("a", streak, batch[4].operation)
+        (a.circuit.as_str(), a.probe_policy, a.operation),
+        ("a", consecutive, batch[4].operation)
     );
 
-    // Each has a revision of its own, and the fingerprint knows of both.
+    // Each has its own revision, and the fingerprint includes both.
     let mut revisions = [d.revision, a.revision];
     revisions.sort_unstable();
     assert_eq!(revisions, [Revision(2), Revision(3)]);
@@ -81,16 +87,16 @@ pub(super) async fn several_are_changed_at_once_and_each_by_itself(harness: &dyn
         .with_replaced(OperationId(0), d.operation)
         .with_replaced(OperationId(0), a.operation);
     assert_eq!(client.fingerprint().await, after);
-    for made in [d, a] {
-        let found = view(&mut client, made.circuit.as_str()).await;
-        let (remaining, age) = (made.remaining, made.age);
+    for change in [d, a] {
+        let found = view(&mut client, change.circuit.as_str()).await;
+        let (remaining, age) = (change.remaining, change.age);
         assert_eq!(
             CircuitView {
                 remaining,
                 age,
                 ..found
             },
-            made
+            change
         );
     }
     let history = client.session.history(None, 10).await.unwrap();
@@ -102,28 +108,28 @@ pub(super) async fn several_are_changed_at_once_and_each_by_itself(harness: &dyn
     assert_eq!(changed, [("a", Epoch(1)), ("b", Epoch(1)), ("d", Epoch(1))]);
 }
 
-pub(super) async fn a_batch_that_is_sent_again_applies_once(harness: &dyn Harness) {
+pub(super) async fn repeated_batch_applies_once(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     client.session.register(&[name("b")]).await.unwrap();
-    let batch = ["a", "b"].map(|circuit| client.of(circuit, 0, open(WAIT)));
+    let batch = ["a", "b"].map(|circuit| client.of(circuit, 0, open(ISOLATION)));
     for _ in 0..2 {
-        for answer in client.session.transitions(&batch).await.unwrap() {
-            assert_eq!(applied(answer).epoch, Epoch(1));
+        for result in client.session.transitions(&batch).await.unwrap() {
+            assert_eq!(applied(result).epoch, Epoch(1));
         }
     }
-    // One of them has gone on; the other is told again what was made of it.
+    // One circuit changes; the other returns the same result again.
     let close = client.of("b", 1, StoreChange::Close);
     applied(client.send(&close).await);
-    let answers: [TransitionResult; 2] = client
+    let results: [TransitionResult; 2] = client
         .session
         .transitions(&batch)
         .await
         .unwrap()
         .try_into()
         .unwrap();
-    let [a, b] = answers;
+    let [a, b] = results;
     assert_eq!(
-        (applied(a).epoch, refused(b).0),
+        (applied(a).epoch, rejected(b).0),
         (Epoch(1), RejectReason::Stale)
     );
     assert_eq!(

@@ -1,28 +1,28 @@
-//! Operators.
+//! Commands of operators, and the history.
 
 use std::sync::Arc;
 
-use super::{Client, Harness, SLACK, WAIT, applied, circuit, open, refused};
+use super::{Client, Harness, ISOLATION, SLACK, applied, circuit, open, rejected};
 use crate::name::BulkheadName;
 use crate::store::{
     CircuitView, Epoch, FleetAction, FleetCommand, FleetState, ProbePolicy, RejectReason,
     StoreChange, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 
-pub(super) async fn an_operator_wins_over_every_state(harness: &dyn Harness) {
+pub(super) async fn command_overrides_every_state(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     let half_open = StoreChange::HalfOpen {
-        plan: ProbePolicy::default(),
+        probe_policy: ProbePolicy::default(),
     };
     for (action, state) in ACTIONS {
-        for prepare in [StoreChange::Close, open(WAIT), half_open] {
+        for prepare in [StoreChange::Close, open(ISOLATION), half_open] {
             client.command(FleetAction::Reset).await;
             let base = client.view().await.epoch;
-            let by_hand = StoreTransition {
-                by_hand: true,
+            let manual = StoreTransition {
+                manual: true,
                 ..client.transition(base, prepare)
             };
-            let before = applied(client.send(&by_hand).await);
+            let before = applied(client.send(&manual).await);
             let view = client.command(action).await;
             assert_eq!(view.state, state, "{action:?} after {prepare:?}");
             assert_eq!(view.epoch, Epoch(before.epoch.0 + 1));
@@ -37,60 +37,60 @@ pub(super) async fn an_operator_wins_over_every_state(harness: &dyn Harness) {
             );
         }
     }
-    let stranger = BulkheadName::new("stranger").unwrap();
-    let command = FleetCommand::new(stranger, FleetAction::Close, client.operation(), "", "");
+    let unknown = BulkheadName::new("unknown").unwrap();
+    let command = FleetCommand::new(unknown, FleetAction::Close, client.operation(), "", "");
     assert_eq!(
         client.session.command(&command).await.unwrap(),
         TransitionResult::UnknownCircuit
     );
 }
 
-pub(super) async fn nothing_leaves_a_forced_state_but_a_command(harness: &dyn Harness) {
+pub(super) async fn only_commands_leave_a_forced_state(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     for action in [FleetAction::ForceOpen, FleetAction::Disable] {
         let forced = client.command(action).await;
-        let plan = ProbePolicy::default();
+        let probe_policy = ProbePolicy::default();
         for change in [
-            open(WAIT),
-            StoreChange::HalfOpen { plan },
+            open(ISOLATION),
+            StoreChange::HalfOpen { probe_policy },
             StoreChange::Close,
         ] {
-            for by_hand in [false, true] {
+            for manual in [false, true] {
                 let attempt = StoreTransition {
-                    by_hand,
+                    manual,
                     ..client.transition(forced.epoch, change)
                 };
-                let (why, current) = refused(client.send(&attempt).await);
+                let (reason, current) = rejected(client.send(&attempt).await);
                 assert_eq!(
-                    (why, current.state),
+                    (reason, current.state),
                     (RejectReason::ForcedByOperator, forced.state),
                     "{change:?}"
                 );
             }
         }
-        let opening = client.transition(forced.epoch, open(WAIT));
+        let opening = client.transition(forced.epoch, open(ISOLATION));
         let vote = StoreVote::new(opening, Arc::from("x"), 1, SLACK);
-        let voted = client.session.vote(&vote).await.unwrap();
+        let vote_result = client.session.vote(&vote).await.unwrap();
         assert!(
             matches!(
-                voted,
-                VoteResult::Refused {
-                    why: RejectReason::ForcedByOperator,
+                vote_result,
+                VoteResult::Rejected {
+                    reason: RejectReason::ForcedByOperator,
                     ..
                 }
             ),
-            "{voted:?}"
+            "{vote_result:?}"
         );
-        harness.advance(WAIT * 10).await;
+        harness.advance(ISOLATION * 10).await;
         assert_eq!(
             client.view().await.state,
             forced.state,
-            "time changes nothing"
+            "no time limit ends it"
         );
     }
 }
 
-pub(super) async fn a_repeated_command_applies_once(harness: &dyn Harness) {
+pub(super) async fn repeated_command_applies_once(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     let command = FleetCommand::new(
         circuit(),
@@ -104,7 +104,7 @@ pub(super) async fn a_repeated_command_applies_once(harness: &dyn Harness) {
     assert_eq!(first.epoch, again.epoch);
 }
 
-pub(super) async fn the_history_says_who_and_why(harness: &dyn Harness) {
+pub(super) async fn history_has_author_and_reason(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     let other = BulkheadName::new("b").unwrap();
     client
@@ -112,11 +112,11 @@ pub(super) async fn the_history_says_who_and_why(harness: &dyn Harness) {
         .register(std::slice::from_ref(&other))
         .await
         .unwrap();
-    let mut opening = client.transition(Epoch(0), open(WAIT));
-    opening.by = Arc::from("process one");
+    let mut opening = client.transition(Epoch(0), open(ISOLATION));
+    opening.author = Arc::from("process one");
     opening.reason = Arc::from("5 failures in a row");
     applied(client.send(&opening).await);
-    harness.advance(WAIT).await;
+    harness.advance(ISOLATION).await;
     let operation = client.operation();
     let command = FleetCommand::new(
         circuit(),
@@ -126,30 +126,31 @@ pub(super) async fn the_history_says_who_and_why(harness: &dyn Harness) {
         "maintenance",
     );
     applied(client.session.command(&command).await.unwrap());
-    let elsewhere = StoreTransition::new(other.clone(), Epoch(0), open(WAIT), client.operation());
-    applied(client.send(&elsewhere).await);
+    let other_opening =
+        StoreTransition::new(other.clone(), Epoch(0), open(ISOLATION), client.operation());
+    applied(client.send(&other_opening).await);
 
-    let mine = client.session.history(Some(&circuit()), 10).await.unwrap();
-    let [forced, opened] = &mine[..] else {
-        panic!("two changes, newest first: {mine:?}")
+    let circuit_history = client.session.history(Some(&circuit()), 10).await.unwrap();
+    let [forced, opened] = &circuit_history[..] else {
+        panic!("two changes, newest first: {circuit_history:?}")
     };
     assert_eq!(
         (forced.from, forced.to),
         (FleetState::Open, FleetState::ForcedOpen)
     );
-    assert_eq!((&*forced.by, &*forced.reason), ("ada", "maintenance"));
+    assert_eq!((&*forced.author, &*forced.reason), ("ada", "maintenance"));
     assert_eq!(
-        (opened.from, opened.to, opened.wait),
-        (FleetState::Closed, FleetState::Open, WAIT)
+        (opened.from, opened.to, opened.open_for),
+        (FleetState::Closed, FleetState::Open, ISOLATION)
     );
     assert_eq!(
-        (&*opened.by, &*opened.reason),
+        (&*opened.author, &*opened.reason),
         ("process one", "5 failures in a row")
     );
     assert_eq!((opened.epoch, forced.epoch), (Epoch(1), Epoch(2)));
     assert!(
-        forced.age < SLACK && opened.age >= WAIT && opened.age < WAIT + SLACK,
-        "{mine:?}"
+        forced.age < SLACK && opened.age >= ISOLATION && opened.age < ISOLATION + SLACK,
+        "{circuit_history:?}"
     );
 
     let all = client.session.history(None, 2).await.unwrap();
@@ -157,11 +158,11 @@ pub(super) async fn the_history_says_who_and_why(harness: &dyn Harness) {
     assert_eq!(
         circuits,
         ["b", "a"],
-        "of the whole namespace, newest first, as many as asked for"
+        "the whole namespace, newest first, up to the limit"
     );
 }
 
-pub(super) async fn the_history_is_bounded(harness: &dyn Harness) {
+pub(super) async fn history_is_bounded(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     let mut epoch = 0;
     for round in 0..300 {
@@ -180,13 +181,18 @@ pub(super) async fn the_history_is_bounded(harness: &dyn Harness) {
     );
     let epochs: Vec<_> = history.iter().map(|entry| entry.epoch.0).collect();
     let newest: Vec<_> = (0..=epoch).rev().take(history.len()).collect();
-    assert_eq!(epochs, newest, "the newest are kept, in order");
+    assert_eq!(epochs, newest, "the newest entries are kept, in order");
 }
 
 impl Client {
     async fn command(&mut self, action: FleetAction) -> CircuitView {
-        let command = FleetCommand::new(circuit(), action, self.operation(), "ada", "because");
-        applied(self.session.command(&command).await.expect("an answer"))
+        let command = FleetCommand::new(circuit(), action, self.operation(), "ada", "a reason");
+        applied(
+            self.session
+                .command(&command)
+                .await
+                .expect("the store responds"),
+        )
     }
 }
 

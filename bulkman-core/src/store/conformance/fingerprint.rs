@@ -1,56 +1,56 @@
-//! Telling one history of a namespace from another.
+//! The fingerprint, which distinguishes histories of a namespace.
 
 use std::sync::Arc;
 
-use super::{Client, Harness, TTL, WAIT, applied, circuit, open, refused, request};
+use super::{Client, Harness, ISOLATION, TTL, applied, circuit, open, rejected, request};
 use crate::name::BulkheadName;
 use crate::store::{
     Epoch, Fingerprint, FleetAction, FleetCommand, OperationId, ProbePolicy, ProbeReportResult,
     ProbeResult, ProbeRule, StoreChange, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 
-pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harness) {
+pub(super) async fn fingerprint_reflects_every_change(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
     let mut expected = client.fingerprint().await;
     let mut last = OperationId(0);
 
-    // Transitions, by rule; those that are refused or repeated are no changes.
+    // Transitions. Rejected and repeated ones change nothing.
     let base = client.view().await.epoch;
-    let opening = client.transition(base, open(WAIT));
-    for try_again in [false, true] {
+    let opening = client.transition(base, open(ISOLATION));
+    for repeated in [false, true] {
         applied(client.send(&opening).await);
-        if !try_again {
+        if !repeated {
             expected = changed(&mut last, opening.operation, expected);
         }
         assert_eq!(
             client.fingerprint().await,
             expected,
-            "an opening, repeated: {try_again}"
+            "an opening, repeated: {repeated}"
         );
     }
     let stale = StoreTransition {
         operation: client.operation(),
         ..opening
     };
-    refused(client.send(&stale).await);
-    assert_eq!(client.fingerprint().await, expected, "a refusal");
+    rejected(client.send(&stale).await);
+    assert_eq!(client.fingerprint().await, expected, "a rejection");
 
-    // Probes: the verdict that decides.
-    harness.advance(WAIT).await;
-    let plan = ProbePolicy::new(1, ProbeRule::Consecutive { successes: 2 });
-    let probing = client.make(StoreChange::HalfOpen { plan }).await;
+    // Probes: only the result that decides is a change.
+    harness.advance(ISOLATION).await;
+    let probe_policy = ProbePolicy::new(1, ProbeRule::Consecutive { successes: 2 });
+    let probing = client.apply(StoreChange::HalfOpen { probe_policy }).await;
     expected = changed(&mut last, probing.operation, expected);
     assert_eq!(client.fingerprint().await, expected, "half-open");
-    let mine = request(probing.epoch, "x");
-    let mut lease = client.acquire(&mine).await.unwrap();
+    let own_request = request(probing.epoch, "x");
+    let mut lease = client.acquire(&own_request).await.unwrap();
     assert!(
-        mine.ttl == TTL && client.fingerprint().await == expected,
+        own_request.ttl == TTL && client.fingerprint().await == expected,
         "a lease"
     );
     for decides in [false, true] {
         let operation = client.operation();
-        let verdict = ProbeResult::new(mine.clone(), lease, true, WAIT, operation);
-        match client.session.report_probe(&verdict).await.unwrap() {
+        let result = ProbeResult::new(own_request.clone(), lease, true, ISOLATION, operation);
+        match client.session.report_probe(&result).await.unwrap() {
             ProbeReportResult::Counted { lease: renewed, .. } => lease = renewed,
             ProbeReportResult::Decided(_) => expected = changed(&mut last, operation, expected),
             ProbeReportResult::Lost { .. } => panic!("the lease is held"),
@@ -58,18 +58,18 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
         assert_eq!(
             client.fingerprint().await,
             expected,
-            "a verdict that decides: {decides}"
+            "a result that decides: {decides}"
         );
     }
 
-    // Votes: the one that makes the quorum.
+    // Votes: only the one that reaches the quorum is a change.
     for (voter, opens) in [("x", false), ("y", true)] {
         let base = client.view().await.epoch;
-        let opening = client.transition(base, open(WAIT));
+        let opening = client.transition(base, open(ISOLATION));
         let operation = opening.operation;
-        let vote = StoreVote::new(opening, Arc::from(voter), 2, WAIT);
-        let voted = client.session.vote(&vote).await.unwrap();
-        assert_eq!(matches!(voted, VoteResult::Opened(_)), opens);
+        let vote = StoreVote::new(opening, Arc::from(voter), 2, ISOLATION);
+        let vote_result = client.session.vote(&vote).await.unwrap();
+        assert_eq!(matches!(vote_result, VoteResult::Opened(_)), opens);
         if opens {
             expected = changed(&mut last, operation, expected);
         }
@@ -80,7 +80,7 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
         );
     }
 
-    // Operators.
+    // Commands.
     for action in [
         FleetAction::ForceOpen,
         FleetAction::Disable,
@@ -96,7 +96,7 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
         assert_eq!(client.fingerprint().await, expected, "{action:?}");
     }
 
-    // It is of all circuits, whichever a snapshot tells of.
+    // It covers all circuits, even those that a snapshot omits.
     let other = BulkheadName::new("b").unwrap();
     client
         .session
@@ -106,19 +106,29 @@ pub(super) async fn it_follows_every_change_and_nothing_else(harness: &dyn Harne
     assert_eq!(client.fingerprint().await, expected, "registering");
     let base = client.session.snapshot(None).await.unwrap().revision;
     let operation = client.operation();
-    let opening = StoreTransition::new(other, Epoch(0), open(WAIT), operation);
+    let opening = StoreTransition::new(other, Epoch(0), open(ISOLATION), operation);
     applied(client.send(&opening).await);
     expected = expected.with_replaced(OperationId(0), operation);
-    let told = client.session.snapshot(Some(base)).await.unwrap();
-    assert_eq!((told.circuits.len(), told.fingerprint), (1, expected));
-    let nothing = client.session.snapshot(Some(told.revision)).await.unwrap();
-    assert_eq!((nothing.circuits.len(), nothing.fingerprint), (0, expected));
+    let changed_since = client.session.snapshot(Some(base)).await.unwrap();
+    assert_eq!(
+        (changed_since.circuits.len(), changed_since.fingerprint),
+        (1, expected)
+    );
+    let unchanged = client
+        .session
+        .snapshot(Some(changed_since.revision))
+        .await
+        .unwrap();
+    assert_eq!(
+        (unchanged.circuits.len(), unchanged.fingerprint),
+        (0, expected)
+    );
 }
 
-/// After a change of the circuit by `operation`.
+/// Returns the fingerprint after a change of the circuit by `operation`.
 fn changed(last: &mut OperationId, operation: OperationId, before: Fingerprint) -> Fingerprint {
-    let was = std::mem::replace(last, operation);
-    before.with_replaced(was, operation)
+    let old = std::mem::replace(last, operation);
+    before.with_replaced(old, operation)
 }
 
 impl Client {
@@ -126,7 +136,7 @@ impl Client {
         self.session
             .snapshot(None)
             .await
-            .expect("snapshot")
+            .expect("the store returns a snapshot")
             .fingerprint
     }
 }

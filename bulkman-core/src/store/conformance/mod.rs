@@ -1,8 +1,8 @@
-//! What every [`CircuitStore`] must do, as tests.
+//! Conformance tests for implementations of [`CircuitStore`].
 //!
-//! A store is accepted when all [cases](CASES) pass. Each gets a namespace of its own through a
-//! [`Harness`], which also makes the store's time pass, so that nothing waits: by a virtual clock,
-//! or by shifting the clock that the store's statements read.
+//! A store conforms if all [cases](CASES) pass. Each case gets an empty store through a
+//! [`Harness`]. The harness also advances the store's clock, so that no case waits: with a virtual
+//! clock, or by shifting the clock that the store's statements read.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -15,10 +15,10 @@
 //!
 //! impl Harness for InMemory {
 //!     fn store(&self, namespace: &str) -> Arc<dyn CircuitStore> {
-//!         Arc::new(self.store.in_namespace(namespace))
+//!         Arc::new(self.store.in_namespace(namespace).unwrap())
 //!     }
-//!     fn advance(&self, time: Duration) -> BoxFuture<'_, ()> {
-//!         self.runtime.advance(time);
+//!     fn advance(&self, by: Duration) -> BoxFuture<'_, ()> {
+//!         self.runtime.advance(by);
 //!         Box::pin(std::future::ready(()))
 //!     }
 //! }
@@ -29,7 +29,7 @@
 //!     futures_lite::future::block_on(case(&InMemory { runtime, store }));
 //! }
 //!
-//! // In a test module: `bulkman::store_conformance!(run);` makes a `#[test]` of each case.
+//! // In a test module, `bulkman::store_conformance!(run);` creates a `#[test]` for each case.
 //! for (name, case) in bulkman::store::conformance::CASES {
 //!     println!("{name}");
 //!     run(*case);
@@ -56,28 +56,28 @@ use super::{
 use crate::name::BulkheadName;
 use crate::runtime::BoxFuture;
 
-/// What a case needs.
+/// The environment of a case, implemented for each store.
 pub trait Harness: Sync {
-    /// The store, seen from a namespace (of 1 to 200 bytes); the same data at every call.
+    /// Returns the store, bound to `namespace` (1 to 200 bytes).
     ///
-    /// Nothing may be in it when a case begins.
+    /// All calls return the same data, which must be empty when a case begins.
     fn store(&self, namespace: &str) -> Arc<dyn CircuitStore>;
 
-    /// Makes the store's clock go on by `time`.
-    fn advance(&self, time: Duration) -> BoxFuture<'_, ()>;
+    /// Advances the store's clock.
+    fn advance(&self, by: Duration) -> BoxFuture<'_, ()>;
 }
 
-/// One requirement. It panics, saying what is wrong, when the store does not meet it.
+/// A test of one requirement, which panics if the store does not meet it.
 pub type Case = for<'a> fn(&'a dyn Harness) -> BoxFuture<'a, ()>;
 
-/// Makes the list of cases, and the macro that makes tests of them.
+/// Generates the list of cases and a public function for each.
 macro_rules! cases {
     ($($module:ident::$case:ident,)*) => {
-        /// All cases with their names.
+        /// All cases, with their names.
         pub const CASES: &[(&str, Case)] = &[$((stringify!($case), $case),)*];
 
         $(
-            #[doc = concat!("The case `", stringify!($case), "`.")]
+            #[doc = concat!("Runs the case `", stringify!($case), "`.")]
             pub fn $case(harness: &dyn Harness) -> BoxFuture<'_, ()> {
                 Box::pin($module::$case(harness))
             }
@@ -86,116 +86,116 @@ macro_rules! cases {
 }
 
 cases! {
-    state::a_registered_circuit_is_closed_at_epoch_zero,
-    state::registering_again_changes_nothing,
-    state::an_opening_is_seen_by_others,
-    state::an_opening_ages_on_the_stores_clock,
-    state::a_stale_base_is_refused_and_told_the_truth,
-    state::a_repeated_operation_applies_once,
-    state::a_transition_is_not_applied_after_its_time,
-    state::half_open_needs_an_opening_that_is_over,
-    state::half_open_by_hand_needs_none,
-    state::the_same_state_is_entered_again_by_hand_only,
-    state::closing_forgets_how_often_it_opened,
-    state::an_unknown_circuit_is_said_to_be_unknown,
+    state::registered_circuit_is_closed_at_epoch_zero,
+    state::registering_again_keeps_the_state,
+    state::opening_is_visible_to_other_sessions,
+    state::isolation_elapses_by_the_stores_clock,
+    state::stale_transition_is_rejected_with_current_state,
+    state::repeated_transition_applies_once,
+    state::expired_transition_is_rejected,
+    state::half_open_requires_elapsed_isolation,
+    state::manual_half_open_ignores_isolation,
+    state::only_manual_transition_reenters_a_state,
+    state::closing_resets_the_open_count,
+    state::unknown_circuit_is_reported,
     state::revisions_order_all_changes,
-    batch::several_are_changed_at_once_and_each_by_itself,
-    batch::a_batch_that_is_sent_again_applies_once,
-    state::namespaces_are_apart,
-    fingerprint::it_follows_every_change_and_nothing_else,
-    probes::never_more_leases_than_the_limit,
-    probes::a_holder_has_one_lease,
-    probes::a_lease_is_free_after_its_term,
-    probes::a_renewed_lease_lasts,
-    probes::a_released_lease_is_free_and_its_holder_without_a_say,
-    probes::no_lease_unless_half_open_at_that_epoch,
+    batch::batch_applies_each_transition_independently,
+    batch::repeated_batch_applies_once,
+    state::namespaces_are_independent,
+    fingerprint::fingerprint_reflects_every_change,
+    probes::leases_never_exceed_the_limit,
+    probes::holder_has_one_lease,
+    probes::expired_lease_is_available,
+    probes::renewed_lease_stays_valid,
+    probes::released_lease_is_available_and_fenced,
+    probes::lease_requires_half_open_at_that_epoch,
     probes::enough_successes_close,
-    probes::one_failure_reopens_a_streak,
-    probes::a_sample_decides_when_it_is_complete,
-    probes::a_sample_reopens_on_slow_calls,
-    probes::a_verdict_counts_once,
-    probes::a_verdict_renews_the_lease,
-    probes::a_late_verdict_is_fenced,
-    probes::a_deciding_verdict_is_recognised_when_repeated,
-    probes::leases_of_an_earlier_stay_have_no_say,
-    votes::a_quorum_opens,
-    votes::a_process_has_one_vote,
-    votes::a_vote_expires,
-    votes::votes_end_with_the_state_they_were_for,
-    votes::a_vote_is_refused_as_a_transition_is,
-    counts::the_fleets_counts_add_up,
+    probes::one_failure_reopens_consecutive_rule,
+    probes::sample_decides_when_complete,
+    probes::sample_reopens_on_slow_calls,
+    probes::repeated_result_counts_once,
+    probes::result_renews_the_lease,
+    probes::late_result_is_fenced,
+    probes::repeated_deciding_result_is_recognized,
+    probes::leases_of_earlier_periods_are_fenced,
+    votes::quorum_opens,
+    votes::process_has_one_vote,
+    votes::vote_expires,
+    votes::state_change_clears_votes,
+    votes::vote_is_rejected_like_a_transition,
+    counts::counts_of_processes_are_summed,
     counts::counts_leave_the_window,
-    counts::counts_of_an_earlier_epoch_are_not_added_to,
-    counts::circuits_and_windows_are_counted_apart,
-    commands::an_operator_wins_over_every_state,
-    commands::nothing_leaves_a_forced_state_but_a_command,
-    commands::a_repeated_command_applies_once,
-    commands::the_history_says_who_and_why,
-    commands::the_history_is_bounded,
-    names::hostile_names_are_names,
-    names::long_texts_are_cut_between_characters,
-    push::changes_are_announced,
-    push::waiting_for_changes_can_be_given_up,
+    counts::counts_of_earlier_epochs_are_skipped,
+    counts::circuits_and_windows_count_separately,
+    commands::command_overrides_every_state,
+    commands::only_commands_leave_a_forced_state,
+    commands::repeated_command_applies_once,
+    commands::history_has_author_and_reason,
+    commands::history_is_bounded,
+    names::hostile_names_are_stored_verbatim,
+    names::long_texts_are_truncated,
+    push::changes_are_notified,
+    push::changed_is_cancel_safe,
 }
 
-/// Makes a `#[test]` of every conformance case.
+/// Creates a `#[test]` for every conformance case.
 ///
-/// Its argument is a function that runs one [`Case`](crate::store::conformance::Case): it makes a
-/// [`Harness`](crate::store::conformance::Harness) over a fresh store and blocks on the case.
+/// The argument is a function that runs one [`Case`](crate::store::conformance::Case). It creates a
+/// [`Harness`](crate::store::conformance::Harness) with an empty store, and blocks on the case.
 #[macro_export]
 macro_rules! store_conformance {
     ($run:path) => {
         $crate::store_conformance! { @tests $run:
-            a_registered_circuit_is_closed_at_epoch_zero
-            registering_again_changes_nothing
-            an_opening_is_seen_by_others
-            an_opening_ages_on_the_stores_clock
-            a_stale_base_is_refused_and_told_the_truth
-            a_repeated_operation_applies_once
-            a_transition_is_not_applied_after_its_time
-            half_open_needs_an_opening_that_is_over
-            half_open_by_hand_needs_none
-            the_same_state_is_entered_again_by_hand_only
-            closing_forgets_how_often_it_opened
-            an_unknown_circuit_is_said_to_be_unknown
+            registered_circuit_is_closed_at_epoch_zero
+            registering_again_keeps_the_state
+            opening_is_visible_to_other_sessions
+            isolation_elapses_by_the_stores_clock
+            stale_transition_is_rejected_with_current_state
+            repeated_transition_applies_once
+            expired_transition_is_rejected
+            half_open_requires_elapsed_isolation
+            manual_half_open_ignores_isolation
+            only_manual_transition_reenters_a_state
+            closing_resets_the_open_count
+            unknown_circuit_is_reported
             revisions_order_all_changes
-            several_are_changed_at_once_and_each_by_itself
-            a_batch_that_is_sent_again_applies_once
-            namespaces_are_apart
-            it_follows_every_change_and_nothing_else
-            never_more_leases_than_the_limit
-            a_holder_has_one_lease
-            a_lease_is_free_after_its_term
-            a_renewed_lease_lasts
-            a_released_lease_is_free_and_its_holder_without_a_say
-            no_lease_unless_half_open_at_that_epoch
+            batch_applies_each_transition_independently
+            repeated_batch_applies_once
+            namespaces_are_independent
+            fingerprint_reflects_every_change
+            leases_never_exceed_the_limit
+            holder_has_one_lease
+            expired_lease_is_available
+            renewed_lease_stays_valid
+            released_lease_is_available_and_fenced
+            lease_requires_half_open_at_that_epoch
             enough_successes_close
-            one_failure_reopens_a_streak
-            a_sample_decides_when_it_is_complete
-            a_sample_reopens_on_slow_calls
-            a_verdict_counts_once
-            a_verdict_renews_the_lease
-            a_late_verdict_is_fenced
-            a_deciding_verdict_is_recognised_when_repeated
-            leases_of_an_earlier_stay_have_no_say
-            a_quorum_opens
-            a_process_has_one_vote
-            a_vote_expires
-            votes_end_with_the_state_they_were_for
-            a_vote_is_refused_as_a_transition_is
-            the_fleets_counts_add_up
+            one_failure_reopens_consecutive_rule
+            sample_decides_when_complete
+            sample_reopens_on_slow_calls
+            repeated_result_counts_once
+            result_renews_the_lease
+            late_result_is_fenced
+            repeated_deciding_result_is_recognized
+            leases_of_earlier_periods_are_fenced
+            quorum_opens
+            process_has_one_vote
+            vote_expires
+            state_change_clears_votes
+            vote_is_rejected_like_a_transition
+            counts_of_processes_are_summed
             counts_leave_the_window
-            counts_of_an_earlier_epoch_are_not_added_to
-            circuits_and_windows_are_counted_apart
-            an_operator_wins_over_every_state
-            nothing_leaves_a_forced_state_but_a_command
-            a_repeated_command_applies_once
-            the_history_says_who_and_why
-            the_history_is_bounded
-            hostile_names_are_names
-            long_texts_are_cut_between_characters
-            changes_are_announced
-            waiting_for_changes_can_be_given_up
+            counts_of_earlier_epochs_are_skipped
+            circuits_and_windows_count_separately
+            command_overrides_every_state
+            only_commands_leave_a_forced_state
+            repeated_command_applies_once
+            history_has_author_and_reason
+            history_is_bounded
+            hostile_names_are_stored_verbatim
+            long_texts_are_truncated
+            changes_are_notified
+            changed_is_cancel_safe
         }
     };
     (@tests $run:path: $($case:ident)*) => {
@@ -207,29 +207,32 @@ macro_rules! store_conformance {
         )*
 
         #[test]
-        fn every_case_is_a_test() {
+        fn every_case_has_a_test() {
             let tests = [$(stringify!($case)),*];
             let cases = $crate::store::conformance::CASES.iter().map(|(name, _)| *name);
-            assert!(cases.eq(tests), "the macro's list is not the list of cases");
+            assert!(cases.eq(tests), "the list of the macro differs from the list of cases");
         }
     };
 }
 
-/// A session on circuit `a`, and what the cases do with it again and again.
+/// A session with circuit `a` registered, and the operations that most cases use.
 struct Client {
     session: Box<dyn StoreSession>,
     operations: u64,
 }
 
 impl Client {
-    /// In namespace `main`.
+    /// Opens a session in namespace `main`.
     async fn new(harness: &dyn Harness, salt: u64) -> Self {
         Self::on(&*harness.store("main"), salt).await
     }
 
-    /// `salt` tells the operations of several clients apart.
+    /// Opens a session; `salt` keeps the operation ids of several clients distinct.
     async fn on(store: &dyn CircuitStore, salt: u64) -> Self {
-        let session = store.open_session(&[circuit()]).await.expect("connects");
+        let session = store
+            .open_session(&[circuit()])
+            .await
+            .expect("the store connects");
         Self {
             session,
             operations: salt << 32,
@@ -241,9 +244,13 @@ impl Client {
         OperationId(self.operations)
     }
 
-    /// The circuit as a full snapshot shows it.
+    /// Returns the circuit from a full snapshot.
     async fn view(&mut self) -> CircuitView {
-        let snapshot = self.session.snapshot(None).await.expect("snapshot");
+        let snapshot = self
+            .session
+            .snapshot(None)
+            .await
+            .expect("the store returns a snapshot");
         let found = snapshot
             .circuits
             .into_iter()
@@ -259,33 +266,35 @@ impl Client {
         self.session
             .transition(transition)
             .await
-            .expect("an answer")
+            .expect("the store responds")
     }
 
-    /// Makes a change on the current epoch, and expects it to be made.
-    async fn make(&mut self, change: StoreChange) -> CircuitView {
+    /// Requests a change at the current epoch, and expects it to be applied.
+    async fn apply(&mut self, change: StoreChange) -> CircuitView {
         let base = self.view().await.epoch;
         let transition = self.transition(base, change);
         applied(self.send(&transition).await)
     }
 
-    /// Opens for `wait`, lets that pass, and starts probing by `plan`.
-    async fn probe_after(
+    /// Opens the circuit, lets its isolation elapse, and enters half-open.
+    async fn enter_half_open(
         &mut self,
         harness: &dyn Harness,
-        wait: Duration,
-        plan: ProbePolicy,
+        open_for: Duration,
+        probe_policy: ProbePolicy,
     ) -> Epoch {
-        self.make(open(wait)).await;
-        harness.advance(wait).await;
-        self.make(StoreChange::HalfOpen { plan }).await.epoch
+        self.apply(open(open_for)).await;
+        harness.advance(open_for).await;
+        self.apply(StoreChange::HalfOpen { probe_policy })
+            .await
+            .epoch
     }
 
     async fn acquire(&mut self, request: &ProbeRequest) -> Option<ProbeLease> {
         self.session
             .acquire_probe(request)
             .await
-            .expect("an answer")
+            .expect("the store responds")
     }
 }
 
@@ -293,8 +302,8 @@ fn circuit() -> BulkheadName {
     BulkheadName::new("a").expect("a valid name")
 }
 
-const fn open(wait: Duration) -> StoreChange {
-    StoreChange::Open { wait }
+const fn open(open_for: Duration) -> StoreChange {
+    StoreChange::Open { open_for }
 }
 
 fn request(epoch: Epoch, holder: &str) -> ProbeRequest {
@@ -310,15 +319,15 @@ fn applied(answer: TransitionResult) -> CircuitView {
 }
 
 #[track_caller]
-fn refused(answer: TransitionResult) -> (RejectReason, CircuitView) {
+fn rejected(answer: TransitionResult) -> (RejectReason, CircuitView) {
     match answer {
-        TransitionResult::Rejected { why, current } => (why, current),
-        other => panic!("should be refused, is {other:?}"),
+        TransitionResult::Rejected { reason, current } => (reason, current),
+        other => panic!("should be rejected, is {other:?}"),
     }
 }
 
-/// Long enough that a slow machine can't be mistaken for the passing of store time.
-const WAIT: Duration = Duration::from_secs(600);
+/// Far longer than any case takes in real time, even on a slow machine.
+const ISOLATION: Duration = Duration::from_secs(600);
 const TTL: Duration = Duration::from_secs(300);
-/// What the statements of one case may take on a slow machine.
+/// An upper bound of the real time that one case takes on a slow machine.
 const SLACK: Duration = Duration::from_secs(120);

@@ -1,12 +1,12 @@
-//! Names and texts that try to be something else.
+//! Names and texts that attempt injection, or are too long.
 
 use std::sync::Arc;
 
-use super::{Client, Harness, WAIT, applied, open};
+use super::{Client, Harness, ISOLATION, applied, open};
 use crate::name::BulkheadName;
 use crate::store::{Epoch, FleetState, StoreTransition};
 
-pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
+pub(super) async fn hostile_names_are_stored_verbatim(harness: &dyn Harness) {
     let hostile = [
         "'; DROP SCHEMA bulkman CASCADE; --".to_owned(),
         "\"quoted\" and \\ slashed $1 $$ %s {}".to_owned(),
@@ -26,8 +26,9 @@ pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
         let mut session = store.open_session(&names).await.unwrap();
         for (index, name) in names.iter().enumerate() {
             let operation = crate::store::OperationId(1 + index as u64);
-            let mut opening = StoreTransition::new(name.clone(), Epoch(0), open(WAIT), operation);
-            opening.by = Arc::from("'; --");
+            let mut opening =
+                StoreTransition::new(name.clone(), Epoch(0), open(ISOLATION), operation);
+            opening.author = Arc::from("'; --");
             applied(session.transition(&opening).await.unwrap());
             let snapshot = session.snapshot(None).await.unwrap();
             let is_open = |name: &BulkheadName| {
@@ -36,26 +37,30 @@ pub(super) async fn hostile_names_are_names(harness: &dyn Harness) {
                     .iter()
                     .any(|v| v.circuit == *name && v.state == FleetState::Open)
             };
-            assert_eq!(snapshot.circuits.len(), names.len(), "no more and no fewer");
+            assert_eq!(
+                snapshot.circuits.len(),
+                names.len(),
+                "exactly the registered circuits"
+            );
             assert!(names[..=index].iter().all(is_open) && !names[index + 1..].iter().any(is_open));
         }
     }
 }
 
-pub(super) async fn long_texts_are_cut_between_characters(harness: &dyn Harness) {
+pub(super) async fn long_texts_are_truncated(harness: &dyn Harness) {
     let mut client = Client::new(harness, 1).await;
-    let mut opening = client.transition(Epoch(0), open(WAIT));
+    let mut opening = client.transition(Epoch(0), open(ISOLATION));
     let long: String = "ü".repeat(5_000);
-    opening.by = Arc::from(long.as_str());
+    opening.author = Arc::from(long.as_str());
     opening.reason = Arc::from(format!("x{long}"));
     applied(client.send(&opening).await);
     let view = client.view().await;
-    for text in [&view.changed_by, &view.reason] {
+    for text in [&view.author, &view.reason] {
         assert!(
             (100..=200).contains(&text.len()),
-            "{} bytes are kept",
+            "{} bytes are stored",
             text.len()
         );
     }
-    assert!(long.starts_with(&*view.changed_by));
+    assert!(long.starts_with(&*view.author));
 }

@@ -1,71 +1,71 @@
-//! Announcements.
+//! Notifications.
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{Client, Harness, WAIT, open};
+use super::{Client, Harness, ISOLATION, open};
 use crate::store::{Revision, Snapshot, StoreChange, StoreEvent, StoreTime};
 
-pub(super) async fn changes_are_announced(harness: &dyn Harness) {
-    let mut ear = Client::new(harness, 1).await;
-    let mut mouth = Client::new(harness, 2).await;
+pub(super) async fn changes_are_notified(harness: &dyn Harness) {
+    let mut listener = Client::new(harness, 1).await;
+    let mut writer = Client::new(harness, 2).await;
     if !harness.store("main").capabilities().push {
         assert!(
-            !is_ready(ear.session.changed()).await,
-            "a store that can't push stays silent"
+            !is_ready(listener.session.changed()).await,
+            "a store without push sends no events"
         );
         return;
     }
-    for change in [open(WAIT), StoreChange::Close] {
-        let view = mouth.make(change).await;
+    for change in [open(ISOLATION), StoreChange::Close] {
+        let view = writer.apply(change).await;
         loop {
-            // An announcement may come late, and that of an earlier change come first.
-            let event = ear.session.changed().await.unwrap();
+            // A notification may be late, and follow one of an earlier change.
+            let event = listener.session.changed().await.unwrap();
             if event.revision() < view.revision {
                 continue;
             }
-            if let StoreEvent::Applied(told) = event {
-                is_what_a_look_tells(*told, &mut ear, view.revision).await;
+            if let StoreEvent::Applied(event_content) = event {
+                matches_snapshot(*event_content, &mut listener, view.revision).await;
             }
             break;
         }
     }
 }
 
-pub(super) async fn waiting_for_changes_can_be_given_up(harness: &dyn Harness) {
-    let mut ear = Client::new(harness, 1).await;
-    let mut mouth = Client::new(harness, 2).await;
+pub(super) async fn changed_is_cancel_safe(harness: &dyn Harness) {
+    let mut listener = Client::new(harness, 1).await;
+    let mut writer = Client::new(harness, 2).await;
     for round in 0..10 {
-        let _given_up = is_ready(ear.session.changed()).await;
+        let _dropped = is_ready(listener.session.changed()).await;
         let change = if round % 2 == 0 {
-            open(WAIT)
+            open(ISOLATION)
         } else {
             StoreChange::Close
         };
-        let made = mouth.make(change).await;
-        let _given_up = is_ready(ear.session.changed()).await;
+        let change = writer.apply(change).await;
+        let _dropped = is_ready(listener.session.changed()).await;
         assert_eq!(
-            ear.view().await.epoch,
-            made.epoch,
+            listener.view().await.epoch,
+            change.epoch,
             "the session still works"
         );
     }
     if harness.store("main").capabilities().push {
-        let revision = mouth.make(open(WAIT)).await.revision;
-        while ear.session.changed().await.unwrap().revision() < revision {}
+        let revision = writer.apply(open(ISOLATION)).await.revision;
+        while listener.session.changed().await.unwrap().revision() < revision {}
     }
 }
 
-/// But for the time that has passed since.
-async fn is_what_a_look_tells(mut told: Snapshot, ear: &mut Client, revision: Revision) {
-    let mut found = ear
+/// Compares an event with a snapshot, except for the time that has passed since.
+async fn matches_snapshot(mut event_content: Snapshot, listener: &mut Client, revision: Revision) {
+    let mut snapshot = listener
         .session
         .snapshot(Some(Revision(revision.0 - 1)))
         .await
         .unwrap();
-    assert!(told.now <= found.now);
-    for snapshot in [&mut told, &mut found] {
+    assert!(event_content.now <= snapshot.now);
+    for snapshot in [&mut event_content, &mut snapshot] {
         snapshot.now = StoreTime::default();
         for view in &mut snapshot.circuits {
             (view.age, view.remaining) = (
@@ -74,10 +74,10 @@ async fn is_what_a_look_tells(mut told: Snapshot, ear: &mut Client, revision: Re
             );
         }
     }
-    assert_eq!(told, found);
+    assert_eq!(event_content, snapshot);
 }
 
-/// Polls once, and drops the future.
+/// Polls a future once, and drops it.
 async fn is_ready<T>(future: impl Future<Output = T>) -> bool {
     let mut future = std::pin::pin!(future);
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await

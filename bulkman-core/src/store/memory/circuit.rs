@@ -1,4 +1,4 @@
-//! One circuit of a [`MemoryStore`](super::MemoryStore): pure rules, no lock and no clock.
+//! One circuit of a [`MemoryStore`](super::MemoryStore): a state machine without lock or clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use crate::name::BulkheadName;
 use crate::store::counts::{BucketedWindow, CountsDelta, FleetCounts};
 use crate::store::history::HistoryEntry;
 use crate::store::probe::{
-    ProbeLease, ProbeOutlook, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult,
+    ProbeDecision, ProbeLease, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult,
 };
 use crate::store::transition::{
     FleetAction, FleetCommand, RejectReason, StoreChange, StoreTransition, StoreVote,
 };
+use crate::store::truncate_text;
 use crate::store::view::{CircuitView, Epoch, FleetState, OperationId, Revision, StoreTime};
 
 #[cfg_attr(feature = "test-util", derive(Clone))]
@@ -22,28 +23,28 @@ pub(super) struct Circuit {
     state: FleetState,
     changed_at: StoreTime,
     open_until: StoreTime,
-    wait: Duration,
+    open_for: Duration,
     open_count: u32,
-    plan: ProbePolicy,
-    tally: Tally,
-    slots: Vec<Slot>,
+    probe_policy: ProbePolicy,
+    probe_counts: ProbeCounts,
+    slots: Vec<ProbeSlot>,
     votes: Vec<(Arc<str>, StoreTime)>,
     counts: HashMap<BucketedWindow, VecDeque<Bucket>>,
-    author: Author,
-    history: VecDeque<Entry>,
+    origin: Origin,
+    history: VecDeque<PastChange>,
 }
 
-/// Verdicts of one half-open stay.
+/// The results of one half-open period.
 #[derive(Clone, Copy, Default)]
-struct Tally {
+struct ProbeCounts {
     succeeded: u32,
     failed: u32,
     slow: u32,
 }
 
-/// The right to probe: free when it belongs to another epoch, or has expired.
+/// A probe slot. It is free if it belongs to an earlier epoch, has no holder, or has expired.
 #[derive(Clone, Default)]
-struct Slot {
+struct ProbeSlot {
     epoch: Epoch,
     token: u64,
     holder: Option<Arc<str>>,
@@ -58,31 +59,31 @@ struct Bucket {
     failures: u64,
 }
 
-/// Who made a change, and why.
+/// The operation, author and reason of a change.
 #[derive(Clone)]
-struct Author {
+struct Origin {
     operation: OperationId,
-    by: Arc<str>,
+    author: Arc<str>,
     reason: Arc<str>,
 }
 
 #[cfg_attr(feature = "test-util", derive(Clone))]
-struct Entry {
+struct PastChange {
     epoch: Epoch,
     revision: Revision,
     from: FleetState,
     to: FleetState,
-    wait: Duration,
+    open_for: Duration,
     at: StoreTime,
-    author: Author,
+    origin: Origin,
 }
 
-/// A change to be made: computed first, made when the namespace has given a revision for it.
-pub(super) struct Change {
+/// An accepted change, applied once the namespace has assigned a revision.
+pub(super) struct AcceptedChange {
     to: FleetState,
-    wait: Duration,
-    plan: Option<ProbePolicy>,
-    author: Author,
+    open_for: Duration,
+    probe_policy: Option<ProbePolicy>,
+    origin: Origin,
 }
 
 impl Circuit {
@@ -93,70 +94,73 @@ impl Circuit {
             state: FleetState::Closed,
             changed_at: now,
             open_until: now,
-            wait: Duration::ZERO,
+            open_for: Duration::ZERO,
             open_count: 0,
-            plan: ProbePolicy::default(),
-            tally: Tally::default(),
+            probe_policy: ProbePolicy::default(),
+            probe_counts: ProbeCounts::default(),
             slots: Vec::new(),
             votes: Vec::new(),
             counts: HashMap::new(),
-            author: Author::new(OperationId::default(), "", ""),
+            origin: Origin::new(OperationId::default(), "", ""),
             history: VecDeque::new(),
         }
     }
 
-    /// Makes a change, under a revision that is this change's alone.
-    pub(super) fn apply(&mut self, change: Change, revision: Revision, now: StoreTime) {
+    /// Applies a change under its own revision.
+    pub(super) fn apply(&mut self, change: AcceptedChange, revision: Revision, now: StoreTime) {
         let from = std::mem::replace(&mut self.state, change.to);
         self.epoch = Epoch(self.epoch.0 + 1);
         self.revision = revision;
         self.changed_at = now;
-        self.wait = change.wait;
-        self.open_until = now.after(change.wait);
+        self.open_for = change.open_for;
+        self.open_until = now.saturating_add(change.open_for);
         self.open_count = match change.to {
             FleetState::Open => self.open_count.saturating_add(1),
             FleetState::HalfOpen => self.open_count,
             _ => 0,
         };
-        if let Some(plan) = change.plan {
-            self.plan = plan;
+        if let Some(probe_policy) = change.probe_policy {
+            self.probe_policy = probe_policy;
             self.slots
-                .resize_with(usize::from(plan.limit), Slot::default);
+                .resize_with(usize::from(probe_policy.limit), ProbeSlot::default);
         }
-        self.tally = Tally::default();
+        self.probe_counts = ProbeCounts::default();
         self.votes.clear();
-        self.author = change.author;
-        if self.history.len() == HISTORY {
+        self.origin = change.origin;
+        if self.history.len() == HISTORY_LIMIT {
             self.history.pop_back();
         }
-        self.history.push_front(Entry {
+        self.history.push_front(PastChange {
             epoch: self.epoch,
             revision,
             from,
             to: change.to,
-            wait: change.wait,
+            open_for: change.open_for,
             at: now,
-            author: self.author.clone(),
+            origin: self.origin.clone(),
         });
     }
 
     pub(super) fn last_operation(&self) -> OperationId {
-        self.author.operation
+        self.origin.operation
     }
 
-    /// Whether an earlier try of this operation made the last change.
-    pub(super) fn was_made_by(&self, operation: OperationId) -> bool {
-        operation != OperationId::default() && self.author.operation == operation
+    /// Returns `true` if an earlier attempt of this operation made the last change.
+    pub(super) fn was_changed_by(&self, operation: OperationId) -> bool {
+        operation != OperationId::default() && self.origin.operation == operation
     }
 
-    pub(super) fn judge(
+    /// Checks a transition against the current state.
+    pub(super) fn evaluate(
         &self,
         transition: &StoreTransition,
         now: StoreTime,
-    ) -> Result<Change, RejectReason> {
-        let (to, wait, plan) = match transition.change {
-            StoreChange::Open { wait } => (FleetState::Open, wait, None),
-            StoreChange::HalfOpen { plan } => (FleetState::HalfOpen, Duration::ZERO, Some(plan)),
+    ) -> Result<AcceptedChange, RejectReason> {
+        let (to, open_for, probe_policy) = match transition.change {
+            StoreChange::Open { open_for } => (FleetState::Open, open_for, None),
+            StoreChange::HalfOpen { probe_policy } => {
+                (FleetState::HalfOpen, Duration::ZERO, Some(probe_policy))
+            }
             StoreChange::Close => (FleetState::Closed, Duration::ZERO, None),
         };
         if self.epoch != transition.base {
@@ -168,33 +172,33 @@ impl Circuit {
         if transition.not_after.is_some_and(|limit| now >= limit) {
             return Err(RejectReason::Expired);
         }
-        if !transition.by_hand {
+        if !transition.manual {
             if self.state == to {
                 return Err(RejectReason::AlreadyInState);
             }
-            let due = self.state == FleetState::Open && now >= self.open_until;
-            if to == FleetState::HalfOpen && !due {
+            let elapsed = self.state == FleetState::Open && now >= self.open_until;
+            if to == FleetState::HalfOpen && !elapsed {
                 return Err(RejectReason::NotDue);
             }
         }
-        let author = Author::new(transition.operation, &transition.by, &transition.reason);
-        Ok(Change {
+        let origin = Origin::new(transition.operation, &transition.author, &transition.reason);
+        Ok(AcceptedChange {
             to,
-            wait,
-            plan,
-            author,
+            open_for,
+            probe_policy,
+            origin,
         })
     }
 
-    /// Counts a vote; the change, if it makes the quorum.
+    /// Counts a vote, and returns the change if it reaches the quorum.
     pub(super) fn vote(
         &mut self,
         vote: &StoreVote,
         now: StoreTime,
-    ) -> Result<Option<Change>, RejectReason> {
-        let change = self.judge(&vote.opening, now)?;
+    ) -> Result<Option<AcceptedChange>, RejectReason> {
+        let change = self.evaluate(&vote.opening, now)?;
         self.votes
-            .retain(|(voter, at)| *voter != vote.voter && at.after(vote.window) > now);
+            .retain(|(voter, at)| *voter != vote.voter && at.saturating_add(vote.window) > now);
         self.votes.push((Arc::clone(&vote.voter), now));
         Ok((self.votes.len() >= usize::from(vote.quorum)).then_some(change))
     }
@@ -203,7 +207,7 @@ impl Circuit {
         u32::try_from(self.votes.len()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn command(&mut self, command: &FleetCommand) -> Change {
+    pub(super) fn command(&mut self, command: &FleetCommand) -> AcceptedChange {
         let to = match command.action {
             FleetAction::ForceOpen => FleetState::ForcedOpen,
             FleetAction::Disable => FleetState::Disabled,
@@ -212,12 +216,12 @@ impl Circuit {
         if command.action == FleetAction::Reset {
             self.counts.clear();
         }
-        let author = Author::new(command.operation, &command.by, &command.reason);
-        Change {
+        let origin = Origin::new(command.operation, &command.author, &command.reason);
+        AcceptedChange {
             to,
-            wait: Duration::ZERO,
-            plan: None,
-            author,
+            open_for: Duration::ZERO,
+            probe_policy: None,
+            origin,
         }
     }
 
@@ -225,7 +229,7 @@ impl Circuit {
         if self.state != FleetState::HalfOpen || self.epoch != request.epoch {
             return None;
         }
-        let limit = usize::from(self.plan.limit);
+        let limit = usize::from(self.probe_policy.limit);
         let holder = &request.holder;
         let slots = &self.slots[..limit.min(self.slots.len())];
         let index = slots
@@ -233,13 +237,13 @@ impl Circuit {
             .position(|slot| slot.epoch == self.epoch && slot.holder.as_ref() == Some(holder))
             .or_else(|| slots.iter().position(|slot| slot.is_free(self.epoch, now)))?;
         let slot = &mut self.slots[index];
-        *slot = Slot {
+        *slot = ProbeSlot {
             epoch: request.epoch,
-            // A verdict moves the token on by one, a change of hands by two, so that a verdict of
-            // the former holder is never taken for a repetition.
+            // A result raises the token by one, a new holder by two: a result of the previous
+            // holder is never mistaken for a repeated one.
             token: slot.token + 2,
             holder: Some(Arc::clone(holder)),
-            expires_at: now.after(request.ttl),
+            expires_at: now.saturating_add(request.ttl),
         };
         Some(ProbeLease::new(
             u16::try_from(index).unwrap_or(u16::MAX),
@@ -258,7 +262,7 @@ impl Circuit {
         };
         let held = slot.token == lease.token && slot.expires_at > now;
         if held {
-            slot.expires_at = now.after(request.ttl);
+            slot.expires_at = now.saturating_add(request.ttl);
         }
         held
     }
@@ -271,19 +275,19 @@ impl Circuit {
         }
     }
 
-    /// Counts a verdict: the report, or the change that it decides.
-    pub(super) fn verdict(
+    /// Counts the result of a probe; an error is the change that it decides.
+    pub(super) fn report(
         &mut self,
-        verdict: &ProbeResult,
+        result: &ProbeResult,
         name: &BulkheadName,
         now: StoreTime,
-    ) -> Result<ProbeReportResult, Change> {
-        if self.was_made_by(verdict.operation) {
+    ) -> Result<ProbeReportResult, AcceptedChange> {
+        if self.was_changed_by(result.operation) {
             return Ok(ProbeReportResult::Decided(self.view(name, now)));
         }
-        let probing = self.state == FleetState::HalfOpen && self.epoch == verdict.request.epoch;
+        let probing = self.state == FleetState::HalfOpen && self.epoch == result.request.epoch;
         let slot = if probing {
-            self.slot_of(&verdict.request, verdict.lease)
+            self.slot_of(&result.request, result.lease)
         } else {
             None
         };
@@ -292,7 +296,7 @@ impl Circuit {
                 current: Some(self.view(name, now)),
             });
         };
-        let lease = verdict.lease;
+        let lease = result.lease;
         let fresh = slot.token == lease.token && slot.expires_at > now;
         let repeated = slot.token == lease.token + 1;
         if !fresh && !repeated {
@@ -301,36 +305,37 @@ impl Circuit {
             });
         }
         slot.token = lease.token + 1;
-        slot.expires_at = now.after(verdict.request.ttl);
+        slot.expires_at = now.saturating_add(result.request.ttl);
         if fresh {
-            self.tally.add(verdict.success, verdict.slow);
+            self.probe_counts.add(result.success, result.slow);
         }
-        let author = || Author::new(verdict.operation, &verdict.by, &verdict.reason);
-        let outlook =
-            self.plan
-                .decision
-                .judge(self.tally.succeeded, self.tally.failed, self.tally.slow);
-        match outlook {
-            ProbeOutlook::Undecided => Ok(ProbeReportResult::Counted {
+        let origin = || Origin::new(result.operation, &result.author, &result.reason);
+        let decision = self.probe_policy.rule.evaluate(
+            self.probe_counts.succeeded,
+            self.probe_counts.failed,
+            self.probe_counts.slow,
+        );
+        match decision {
+            ProbeDecision::Undecided => Ok(ProbeReportResult::Counted {
                 lease: ProbeLease::new(lease.slot, lease.token + 1),
                 current: self.view(name, now),
             }),
-            ProbeOutlook::Close => Err(Change {
+            ProbeDecision::Close => Err(AcceptedChange {
                 to: FleetState::Closed,
-                wait: Duration::ZERO,
-                plan: None,
-                author: author(),
+                open_for: Duration::ZERO,
+                probe_policy: None,
+                origin: origin(),
             }),
-            ProbeOutlook::Reopen => Err(Change {
+            ProbeDecision::Reopen => Err(AcceptedChange {
                 to: FleetState::Open,
-                wait: verdict.wait,
-                plan: None,
-                author: author(),
+                open_for: result.open_for,
+                probe_policy: None,
+                origin: origin(),
             }),
         }
     }
 
-    /// Adds to the window's newest bucket; nothing of an epoch that is over.
+    /// Adds to the newest bucket of the window; `None` for a delta of an earlier epoch.
     pub(super) fn add_counts(
         &mut self,
         window: BucketedWindow,
@@ -340,7 +345,7 @@ impl Circuit {
         if delta.epoch < self.epoch {
             return None;
         }
-        let width = i64::try_from(window.bucket.as_micros())
+        let width = i64::try_from(window.bucket_length().as_micros())
             .unwrap_or(i64::MAX)
             .max(1);
         let number = now.0.div_euclid(width);
@@ -382,15 +387,15 @@ impl Circuit {
             } else {
                 Duration::ZERO
             },
-            wait: self.wait,
+            open_for: self.open_for,
             age: between(self.changed_at, now),
             open_count: self.open_count,
-            plan: self.plan,
-            probes_succeeded: self.tally.succeeded,
-            probes_failed: self.tally.failed,
-            operation: self.author.operation,
-            changed_by: Arc::clone(&self.author.by),
-            reason: Arc::clone(&self.author.reason),
+            probe_policy: self.probe_policy,
+            probes_succeeded: self.probe_counts.succeeded,
+            probes_failed: self.probe_counts.failed,
+            operation: self.origin.operation,
+            author: Arc::clone(&self.origin.author),
+            reason: Arc::clone(&self.origin.reason),
             ..CircuitView::new(name.clone())
         }
     }
@@ -402,9 +407,9 @@ impl Circuit {
         now: StoreTime,
     ) -> impl Iterator<Item = HistoryEntry> + 'a {
         self.history.iter().map(move |entry| HistoryEntry {
-            wait: entry.wait,
-            by: Arc::clone(&entry.author.by),
-            reason: Arc::clone(&entry.author.reason),
+            open_for: entry.open_for,
+            author: Arc::clone(&entry.origin.author),
+            reason: Arc::clone(&entry.origin.reason),
             ..HistoryEntry::new(
                 name.clone(),
                 entry.epoch,
@@ -415,14 +420,14 @@ impl Circuit {
         })
     }
 
-    fn slot_of(&mut self, request: &ProbeRequest, lease: ProbeLease) -> Option<&mut Slot> {
+    fn slot_of(&mut self, request: &ProbeRequest, lease: ProbeLease) -> Option<&mut ProbeSlot> {
         self.slots.get_mut(usize::from(lease.slot)).filter(|slot| {
             slot.epoch == request.epoch && slot.holder.as_ref() == Some(&request.holder)
         })
     }
 }
 
-impl Tally {
+impl ProbeCounts {
     fn add(&mut self, success: bool, slow: bool) {
         *(if success {
             &mut self.succeeded
@@ -433,43 +438,31 @@ impl Tally {
     }
 }
 
-impl Slot {
+impl ProbeSlot {
     fn is_free(&self, epoch: Epoch, now: StoreTime) -> bool {
         self.epoch < epoch || self.holder.is_none() || self.expires_at <= now
     }
 }
 
-impl Change {
+impl AcceptedChange {
     pub(super) fn operation(&self) -> OperationId {
-        self.author.operation
+        self.origin.operation
     }
 }
 
-impl Author {
-    fn new(operation: OperationId, by: &str, reason: &str) -> Self {
+impl Origin {
+    fn new(operation: OperationId, author: &str, reason: &str) -> Self {
         Self {
             operation,
-            by: cut(by),
-            reason: cut(reason),
+            author: truncate_text(author).into(),
+            reason: truncate_text(reason).into(),
         }
     }
-}
-
-/// At most [`TEXT`] bytes, cut between characters.
-fn cut(text: &str) -> Arc<str> {
-    let end = (0..=TEXT.min(text.len()))
-        .rev()
-        .find(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
-    Arc::from(&text[..end])
 }
 
 fn between(earlier: StoreTime, later: StoreTime) -> Duration {
     Duration::from_micros(u64::try_from(later.0.saturating_sub(earlier.0)).unwrap_or(0))
 }
 
-/// Changes that are remembered for each circuit.
-const HISTORY: usize = 100;
-
-/// Bytes that are kept of an author and of a reason.
-const TEXT: usize = 200;
+/// The number of past changes kept for each circuit.
+const HISTORY_LIMIT: usize = 100;

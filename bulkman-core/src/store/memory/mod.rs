@@ -1,4 +1,4 @@
-//! A store in this process's memory.
+//! A store in the memory of this process.
 
 mod circuit;
 mod namespace;
@@ -6,7 +6,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use self::namespace::Namespace;
@@ -15,21 +15,25 @@ use super::view::StoreTime;
 use super::{
     CircuitStore, StoreCapabilities, StoreFuture, StoreSession, StoreSettings, check_namespace,
 };
+use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
+use crate::sync::{Mutex, lock};
 
-/// Circuit state in this process's memory: for sharing between several managers of one process,
-/// and for tests of everything that uses a store.
+/// A store in the memory of this process.
 ///
-/// Clones share their data. Nothing survives the last of them.
+/// It shares circuits between several managers of one process, and serves tests of everything that
+/// uses a store. Clones share their data, which is dropped with the last clone.
 ///
 /// ```
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
 ///
 /// let shop = MemoryStore::new(ClockOnly);
-/// let stock = shop.in_namespace("stock"); // same data, circuits of its own
+/// let stock = shop.in_namespace("stock")?; // shares the data, with separate circuits
+///     
 /// # let _ = stock;
+/// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
@@ -45,14 +49,15 @@ struct Shared {
 }
 
 impl MemoryStore {
-    /// An empty store whose time is that of `clock`.
+    /// Creates an empty store that takes its time from `clock`.
     ///
     /// ```
     /// # use bulkman::BulkheadManager;
     /// # use bulkman::store::MemoryStore;
     /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
-    /// let manager = BulkheadManager::new(runtime.clone()).with_store(MemoryStore::new(runtime))?;
+    /// let manager = BulkheadManager::new(runtime.clone());
+    /// manager.share_through(MemoryStore::new(runtime))?;
     /// assert_eq!(manager.fleet().unwrap().namespace(), "default");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -70,41 +75,40 @@ impl MemoryStore {
         }
     }
 
-    /// The same data, seen from another namespace.
+    /// Returns a store over the same data, bound to another namespace.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If [`check_namespace`] refuses the name.
+    /// [`ConfigError::OutOfRange`] if [`check_namespace`] rejects the name.
     ///
     /// ```
     /// # use bulkman::BulkheadManager;
     /// # use bulkman::store::MemoryStore;
     /// # use bulkman::testing::ManualRuntime;
     /// # let runtime = ManualRuntime::new();
-    /// let store = MemoryStore::new(runtime.clone()).in_namespace("stock");
-    /// let manager = BulkheadManager::new(runtime).with_store(store)?;
+    /// let store = MemoryStore::new(runtime.clone()).in_namespace("stock")?;
+    /// let manager = BulkheadManager::new(runtime);
+    /// manager.share_through(store)?;
     /// assert_eq!(manager.fleet().unwrap().namespace(), "stock");
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
-    #[must_use]
-    pub fn in_namespace(&self, namespace: impl Into<Arc<str>>) -> Self {
+    pub fn in_namespace(&self, namespace: impl Into<Arc<str>>) -> Result<Self, ConfigError> {
         let namespace = namespace.into();
-        if let Err(error) = check_namespace(&namespace) {
-            panic!("{error}");
-        }
-        Self {
+        check_namespace(&namespace)?;
+        Ok(Self {
             namespace,
             ..self.clone()
-        }
+        })
     }
 
-    /// The same data, used in another way.
+    /// Returns a store over the same data, used with other settings.
     ///
     /// ```
     /// # use bulkman::store::StoreSettings;
     /// # use bulkman::runtime::ClockOnly;
     /// # use bulkman::store::{CircuitStore, MemoryStore};
-    /// let store = MemoryStore::new(ClockOnly).with_settings(StoreSettings::new().probe_limit(3));
+    /// let store =
+    ///     MemoryStore::new(ClockOnly).with_settings(StoreSettings::new().probe_limit(3));
     /// assert_eq!(store.settings().probe_limit, 3);
     /// ```
     #[must_use]
@@ -115,8 +119,9 @@ impl MemoryStore {
         }
     }
 
-    /// A copy of this namespace as it is, to be [restored](Self::restore): for tests of what a
-    /// backup, or a standby that lagged behind, does to a fleet.
+    /// Returns a copy of this namespace, for [`restore`](Self::restore).
+    ///
+    /// It serves tests of restored backups and lagging standbys.
     ///
     /// ```
     /// # use bulkman::store::{CircuitStore, FleetAction, FleetCommand, FleetState, OperationId};
@@ -128,7 +133,8 @@ impl MemoryStore {
     /// let store = MemoryStore::new(ClockOnly);
     /// let mut session = block_on(store.open_session(std::slice::from_ref(&mail)))?;
     /// let backup = store.backup();
-    /// block_on(session.command(&FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "")))?;
+    /// let command = FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "");
+    /// block_on(session.command(&command))?;
     /// store.restore(&backup);
     /// assert_eq!(block_on(session.snapshot(None))?.circuits[0].state, FleetState::Closed);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -137,10 +143,10 @@ impl MemoryStore {
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     #[must_use]
     pub fn backup(&self) -> MemoryBackup {
-        MemoryBackup(Arc::new(self.with(|namespace, _| namespace.saved())))
+        MemoryBackup(Arc::new(self.with(|namespace, _| namespace.backup())))
     }
 
-    /// Puts a copy in this namespace's place. Sessions stay, and nobody is told.
+    /// Replaces this namespace by a copy. Existing sessions stay open and receive no event.
     #[cfg(feature = "test-util")]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn restore(&self, backup: &MemoryBackup) {
@@ -148,7 +154,7 @@ impl MemoryStore {
     }
 
     fn now(&self) -> StoreTime {
-        StoreTime::default().after(
+        StoreTime::default().saturating_add(
             self.shared
                 .clock
                 .now()
@@ -156,14 +162,14 @@ impl MemoryStore {
         )
     }
 
-    /// Runs `action` on the namespace, then wakes whoever it says must know.
+    /// Runs `action` on the namespace, then wakes the listeners of its changes.
     fn with<T>(&self, action: impl FnOnce(&mut Namespace, StoreTime) -> T) -> T {
         let now = self.now();
         let mut namespaces = lock(&self.shared.namespaces);
         let namespace = namespaces.entry(Arc::clone(&self.namespace)).or_default();
         let result = action(namespace, now);
         let wakers = namespace.take_wakers();
-        // Wakers run code of others: never under the lock.
+        // Wakers may run user code: never under the lock.
         drop(namespaces);
         wakers.into_iter().for_each(std::task::Waker::wake);
         result
@@ -194,7 +200,7 @@ impl CircuitStore for MemoryStore {
     }
 }
 
-/// A copy of a namespace, made by [`MemoryStore::backup`].
+/// A copy of a namespace, returned by [`MemoryStore::backup`].
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 #[derive(Clone)]
@@ -213,9 +219,4 @@ impl fmt::Debug for MemoryStore {
             .field("namespace", &self.namespace)
             .finish_non_exhaustive()
     }
-}
-
-/// Locks, also when a panic has poisoned the mutex: nothing that can panic runs under it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

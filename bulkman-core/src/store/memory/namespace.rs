@@ -1,15 +1,14 @@
-//! The circuits of one namespace, and who wants to know of their changes.
+//! The circuits of one namespace, and the listeners for their changes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 
 use super::circuit::Circuit;
-use super::lock;
 use crate::name::BulkheadName;
 use crate::store::StoreEvent;
 use crate::store::view::{CircuitView, Fingerprint, OperationId, Revision, Snapshot, StoreTime};
+use crate::sync::{Mutex, lock};
 
 pub(super) struct Namespace {
     pub(super) circuits: BTreeMap<BulkheadName, Circuit>,
@@ -17,8 +16,8 @@ pub(super) struct Namespace {
     fingerprint: Fingerprint,
     incarnation: u64,
     listeners: Vec<Weak<Listener>>,
-    /// Changes of which listeners are yet to be told.
-    made: Vec<Snapshot>,
+    /// Changes to send to the listeners.
+    unsent: Vec<Snapshot>,
 }
 
 impl Default for Namespace {
@@ -27,10 +26,9 @@ impl Default for Namespace {
             circuits: BTreeMap::new(),
             revision: Revision::default(),
             fingerprint: Fingerprint::default(),
-            // The standard library's only source of randomness.
-            incarnation: RandomState::new().build_hasher().finish(),
+            incarnation: OperationId::random().0,
             listeners: Vec::new(),
-            made: Vec::new(),
+            unsent: Vec::new(),
         }
     }
 }
@@ -60,17 +58,16 @@ impl Namespace {
         )
     }
 
-    /// The revision for a change by `is` that is about to be made to a circuit that `was` had
-    /// changed last.
-    pub(super) fn next_revision(&mut self, was: OperationId, is: OperationId) -> Revision {
+    /// Assigns the revision of a change by `new` to a circuit with last operation `old`.
+    pub(super) fn next_revision(&mut self, old: OperationId, new: OperationId) -> Revision {
         self.revision = Revision(self.revision.0 + 1);
-        self.fingerprint = self.fingerprint.with_replaced(was, is);
+        self.fingerprint = self.fingerprint.with_replaced(old, new);
         self.revision
     }
 
-    /// Listeners will be told of a change that has just been made.
-    pub(super) fn announce(&mut self, view: CircuitView, now: StoreTime) {
-        self.made.push(Snapshot::new(
+    /// Queues a notification of a change that has just been applied.
+    pub(super) fn notify(&mut self, view: CircuitView, now: StoreTime) {
+        self.unsent.push(Snapshot::new(
             self.revision,
             self.incarnation,
             self.fingerprint,
@@ -79,24 +76,24 @@ impl Namespace {
         ));
     }
 
-    /// What a backup has of it.
+    /// Returns a copy without listeners.
     #[cfg(feature = "test-util")]
-    pub(super) fn saved(&self) -> Self {
+    pub(super) fn backup(&self) -> Self {
         Self {
             circuits: self.circuits.clone(),
             listeners: Vec::new(),
-            made: Vec::new(),
+            unsent: Vec::new(),
             ..*self
         }
     }
 
-    /// Becomes what it was; nobody is told.
+    /// Replaces the content by a copy, without a notification.
     #[cfg(feature = "test-util")]
-    pub(super) fn restore(&mut self, saved: &Self) {
+    pub(super) fn restore(&mut self, backup: &Self) {
         let listeners = std::mem::take(&mut self.listeners);
         *self = Self {
             listeners,
-            ..saved.saved()
+            ..backup.backup()
         };
     }
 
@@ -108,53 +105,53 @@ impl Namespace {
         listener
     }
 
-    /// Tells all listeners of the changes since the last time, and returns whom to wake.
+    /// Sends the queued notifications, and returns the wakers of the listeners.
     pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        for made in self.made.drain(..) {
+        for change in self.unsent.drain(..) {
             let listeners = self.listeners.iter().filter_map(Weak::upgrade);
-            wakers.extend(listeners.filter_map(|listener| listener.announce(&made)));
+            wakers.extend(listeners.filter_map(|listener| listener.notify(&change)));
         }
         wakers
     }
 }
 
-/// One session's ear.
+/// The receiver of one session.
 #[derive(Debug, Default)]
-pub(super) struct Listener(Mutex<Heard>);
+pub(super) struct Listener(Mutex<Pending>);
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Pending {
     events: VecDeque<StoreEvent>,
     waker: Option<Waker>,
 }
 
 impl Listener {
-    fn announce(&self, made: &Snapshot) -> Option<Waker> {
-        let mut heard = lock(&self.0);
-        if heard.events.len() < MOST_UNHEARD {
-            heard
+    fn notify(&self, change: &Snapshot) -> Option<Waker> {
+        let mut pending = lock(&self.0);
+        if pending.events.len() < MAX_PENDING_EVENTS {
+            pending
                 .events
-                .push_back(StoreEvent::Applied(Box::new(made.clone())));
+                .push_back(StoreEvent::Applied(Box::new(change.clone())));
         } else {
-            // Who is so far behind does better to look.
-            heard.events.clear();
-            heard.events.push_back(StoreEvent::Changed {
-                revision: made.revision,
+            // A session that lags this far reads the store instead.
+            pending.events.clear();
+            pending.events.push_back(StoreEvent::Changed {
+                revision: change.revision,
             });
         }
-        heard.waker.take()
+        pending.waker.take()
     }
 
     pub(super) fn poll(&self, waker: &Waker) -> Poll<StoreEvent> {
-        // Cloning and dropping wakers is code of others too.
+        // Cloning and dropping a waker may run user code: never under the lock.
         let waker = waker.clone();
-        let mut heard = lock(&self.0);
-        match heard.events.pop_front() {
+        let mut pending = lock(&self.0);
+        match pending.events.pop_front() {
             Some(event) => Poll::Ready(event),
             None => {
-                let replaced = heard.waker.replace(waker);
-                drop(heard);
+                let replaced = pending.waker.replace(waker);
+                drop(pending);
                 drop(replaced);
                 Poll::Pending
             }
@@ -162,5 +159,5 @@ impl Listener {
     }
 }
 
-/// Events that wait for a session to ask.
-const MOST_UNHEARD: usize = 256;
+/// The number of events queued for one session.
+const MAX_PENDING_EVENTS: usize = 256;

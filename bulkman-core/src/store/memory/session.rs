@@ -1,10 +1,10 @@
-//! A link to a [`MemoryStore`].
+//! A session of a [`MemoryStore`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::MemoryStore;
-use super::circuit::{Change, Circuit};
+use super::circuit::{AcceptedChange, Circuit};
 use super::namespace::{Listener, Namespace};
 use crate::name::BulkheadName;
 use crate::store::counts::{BucketedWindow, CountsDelta, FleetCounts};
@@ -30,8 +30,8 @@ impl MemorySession {
         Self { store, listener }
     }
 
-    /// Answers at once, as soon as it is polled: a future that is never polled does nothing.
-    fn answer<'a, T: Send + 'a>(
+    /// Returns a future that runs `action` when it is first polled.
+    fn run<'a, T: Send + 'a>(
         &'a self,
         action: impl FnOnce(&mut Namespace, StoreTime) -> T + Send + 'a,
     ) -> StoreFuture<'a, T> {
@@ -41,25 +41,25 @@ impl MemorySession {
 
 impl StoreSession for MemorySession {
     fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()> {
-        self.answer(|namespace, now| namespace.register(circuits, now))
+        self.run(|namespace, now| namespace.register(circuits, now))
     }
 
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
-        self.answer(move |namespace, now| namespace.snapshot(since, now))
+        self.run(move |namespace, now| namespace.snapshot(since, now))
     }
 
     fn transition<'a>(
         &'a mut self,
         transition: &'a StoreTransition,
     ) -> StoreFuture<'a, TransitionResult> {
-        self.answer(|namespace, now| namespace.transition(transition, now))
+        self.run(|namespace, now| namespace.transition(transition, now))
     }
 
     fn transitions<'a>(
         &'a mut self,
         transitions: &'a [StoreTransition],
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
-        self.answer(|namespace, now| {
+        self.run(|namespace, now| {
             transitions
                 .iter()
                 .map(|transition| namespace.transition(transition, now))
@@ -68,18 +68,18 @@ impl StoreSession for MemorySession {
     }
 
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult> {
-        self.answer(|namespace, now| namespace.vote(vote, now))
+        self.run(|namespace, now| namespace.vote(vote, now))
     }
 
     fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult> {
-        self.answer(|namespace, now| namespace.command(command, now))
+        self.run(|namespace, now| namespace.command(command, now))
     }
 
     fn acquire_probe<'a>(
         &'a mut self,
         request: &'a ProbeRequest,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
-        self.answer(|namespace, now| {
+        self.run(|namespace, now| {
             namespace
                 .circuits
                 .get_mut(&request.circuit)?
@@ -92,7 +92,7 @@ impl StoreSession for MemorySession {
         request: &'a ProbeRequest,
         lease: ProbeLease,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
-        self.answer(move |namespace, now| {
+        self.run(move |namespace, now| {
             let circuit = namespace.circuits.get_mut(&request.circuit)?;
             circuit.renew(request, lease, now).then_some(lease)
         })
@@ -100,9 +100,9 @@ impl StoreSession for MemorySession {
 
     fn report_probe<'a>(
         &'a mut self,
-        verdict: &'a ProbeResult,
+        result: &'a ProbeResult,
     ) -> StoreFuture<'a, ProbeReportResult> {
-        self.answer(|namespace, now| namespace.verdict(verdict, now))
+        self.run(|namespace, now| namespace.report(result, now))
     }
 
     fn release_probe<'a>(
@@ -110,7 +110,7 @@ impl StoreSession for MemorySession {
         request: &'a ProbeRequest,
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()> {
-        self.answer(move |namespace, _| {
+        self.run(move |namespace, _| {
             if let Some(circuit) = namespace.circuits.get_mut(&request.circuit) {
                 circuit.release(request, lease);
             }
@@ -122,7 +122,7 @@ impl StoreSession for MemorySession {
         window: BucketedWindow,
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>> {
-        self.answer(move |namespace, now| {
+        self.run(move |namespace, now| {
             let add = |delta: &CountsDelta| {
                 namespace
                     .circuits
@@ -138,7 +138,7 @@ impl StoreSession for MemorySession {
         circuit: Option<&'a BulkheadName>,
         limit: u32,
     ) -> StoreFuture<'a, Vec<HistoryEntry>> {
-        self.answer(move |namespace, now| namespace.history(circuit, limit, now))
+        self.run(move |namespace, now| namespace.history(circuit, limit, now))
     }
 
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
@@ -155,13 +155,13 @@ impl Namespace {
         let Some(circuit) = self.circuits.get(name) else {
             return TransitionResult::UnknownCircuit;
         };
-        if circuit.was_made_by(transition.operation) {
+        if circuit.was_changed_by(transition.operation) {
             return TransitionResult::Applied(circuit.view(name, now));
         }
-        match circuit.judge(transition, now) {
+        match circuit.evaluate(transition, now) {
             Ok(change) => TransitionResult::Applied(self.apply(name, change, now)),
-            Err(why) => TransitionResult::Rejected {
-                why,
+            Err(reason) => TransitionResult::Rejected {
+                reason,
                 current: circuit.view(name, now),
             },
         }
@@ -170,9 +170,9 @@ impl Namespace {
     fn vote(&mut self, vote: &StoreVote, now: StoreTime) -> VoteResult {
         let name = &vote.opening.circuit;
         let Some(circuit) = self.circuits.get_mut(name) else {
-            return VoteResult::Unknown;
+            return VoteResult::UnknownCircuit;
         };
-        if circuit.was_made_by(vote.opening.operation) {
+        if circuit.was_changed_by(vote.opening.operation) {
             return VoteResult::Opened(circuit.view(name, now));
         }
         match circuit.vote(vote, now) {
@@ -180,8 +180,8 @@ impl Namespace {
             Ok(None) => VoteResult::Counted {
                 votes: circuit.votes(),
             },
-            Err(why) => VoteResult::Refused {
-                why,
+            Err(reason) => VoteResult::Rejected {
+                reason,
                 current: circuit.view(name, now),
             },
         }
@@ -192,19 +192,19 @@ impl Namespace {
         let Some(circuit) = self.circuits.get_mut(name) else {
             return TransitionResult::UnknownCircuit;
         };
-        if circuit.was_made_by(command.operation) {
+        if circuit.was_changed_by(command.operation) {
             return TransitionResult::Applied(circuit.view(name, now));
         }
         let change = circuit.command(command);
         TransitionResult::Applied(self.apply(name, change, now))
     }
 
-    fn verdict(&mut self, verdict: &ProbeResult, now: StoreTime) -> ProbeReportResult {
-        let name = &verdict.request.circuit;
+    fn report(&mut self, result: &ProbeResult, now: StoreTime) -> ProbeReportResult {
+        let name = &result.request.circuit;
         let Some(circuit) = self.circuits.get_mut(name) else {
             return ProbeReportResult::Lost { current: None };
         };
-        match circuit.verdict(verdict, name, now) {
+        match circuit.report(result, name, now) {
             Ok(report) => report,
             Err(change) => ProbeReportResult::Decided(self.apply(name, change, now)),
         }
@@ -227,19 +227,24 @@ impl Namespace {
         entries
     }
 
-    /// Makes a change that was judged to be right.
-    fn apply(&mut self, name: &BulkheadName, change: Change, now: StoreTime) -> CircuitView {
-        let was = self
+    /// Applies an accepted change.
+    fn apply(
+        &mut self,
+        name: &BulkheadName,
+        change: AcceptedChange,
+        now: StoreTime,
+    ) -> CircuitView {
+        let replaced = self
             .circuits
             .get(name)
             .map_or_else(OperationId::default, Circuit::last_operation);
-        let revision = self.next_revision(was, change.operation());
+        let revision = self.next_revision(replaced, change.operation());
         let Some(circuit) = self.circuits.get_mut(name) else {
             return CircuitView::new(name.clone());
         };
         circuit.apply(change, revision, now);
         let view = circuit.view(name, now);
-        self.announce(view.clone(), now);
+        self.notify(view.clone(), now);
         view
     }
 }

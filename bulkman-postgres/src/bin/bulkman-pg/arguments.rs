@@ -1,33 +1,34 @@
-//! The command line.
+//! The command-line arguments.
 
 use std::time::Duration;
 
-use bulkman_core::store::StoreError;
+use bulkman_core::store::{StoreError, StoreSettings};
 use bulkman_postgres::PostgresStore;
 use clap::{Args, Parser, Subcommand};
 
-/// Sets up, looks at, and acts on circuits that a fleet shares through PostgreSQL.
+/// Manages circuits that a fleet shares through PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(name = "bulkman-pg", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// The database: postgres://user@host:5432/database?sslmode=verify-full.
+    /// The database URL: postgres://user@host:5432/database?sslmode=verify-full.
     ///
-    /// A password is better left to the environment variable, or to PGPASSWORD or ~/.pgpass, since
-    /// a command line can be read by others.
+    /// Pass a password through the environment variable, PGPASSWORD or ~/.pgpass, since other users
+    /// can read the command line.
     #[arg(
         long,
         env = "BULKMAN_DATABASE_URL",
         hide_env_values = true,
+        hide_default_value = true,
         global = true,
         default_value = ""
     )]
     url: String,
 
-    /// The schema with bulkman's tables.
+    /// The schema with the tables of bulkman.
     #[arg(long, env = "BULKMAN_SCHEMA", global = true, default_value = "bulkman")]
     schema: String,
 
-    /// The namespace with the circuits.
+    /// The namespace of the circuits.
     #[arg(
         long,
         short,
@@ -37,11 +38,11 @@ pub(crate) struct Arguments {
     )]
     namespace: String,
 
-    /// Seconds that connecting, and then each operation, may take.
+    /// Timeout in seconds for connecting, and for each operation.
     #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout: u32,
 
-    /// Refuses to connect without TLS.
+    /// Requires TLS.
     #[arg(long, global = true)]
     require_tls: bool,
 
@@ -51,89 +52,94 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Makes the schema, or brings it up to this version.
+    /// Creates the schema, or migrates it to this version.
     Migrate,
-    /// Says what is missing for this role to use the schema, and what mends it.
+    /// Checks the server, the schema and this role's privileges, and prints how to fix problems.
     Check,
-    /// Lists the circuits of the namespace.
+    /// Lists the circuits of the namespace with their states.
     Status,
-    /// Follows the changes of the namespace, until interrupted.
+    /// Prints changes of the namespace as they happen, until interrupted.
     Watch(WatchOptions),
-    /// Lists the latest changes, newest first: when, what, who and why.
+    /// Lists the latest changes, newest first, with their authors and reasons.
     History {
-        /// Of this circuit alone.
+        /// The circuit to list; all circuits of the namespace by default.
         circuit: Option<String>,
-        /// At most so many.
+        /// Maximum number of entries.
         #[arg(long, default_value_t = 20)]
         limit: u32,
-        /// First forgets changes that are older than so many days (needs the right to DELETE).
-        #[arg(long)]
-        prune_days: Option<u32>,
     },
-    /// Holds a circuit open in all processes, until another command.
+    /// Deletes old history entries of the namespace. Requires the DELETE privilege.
+    Prune {
+        /// Minimum age of the entries to delete, in days.
+        #[arg(long, value_name = "DAYS")]
+        older_than: u32,
+    },
+    /// Forces a circuit open in all processes, until another command.
     ForceOpen(Action),
-    /// Closes a circuit in all processes, from whatever state.
+    /// Closes a circuit in all processes, from any state.
     Close(Action),
-    /// Switches a circuit's breaker off in all processes: all calls pass.
+    /// Disables a circuit breaker in all processes, until another command: all calls are admitted.
     Disable(Action),
-    /// Closes a circuit in all processes and forgets its counts and votes.
+    /// Closes a circuit in all processes, and clears its counts and votes.
     Reset(Action),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct WatchOptions {
-    /// Ends after so many changes.
+    /// Exits after this number of changes.
     #[arg(long)]
     pub(crate) count: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Action {
-    /// The circuit, as `status` names it.
+    /// The name of the circuit, as `status` lists it.
     pub(crate) circuit: String,
-    /// Why, for the history.
+    /// The reason, stored in the history.
     #[arg(long, short, default_value = "")]
     pub(crate) reason: String,
-    /// Who, for the history; the user who runs this by default.
+    /// The author, stored in the history; the current user by default.
     #[arg(long)]
-    by: Option<String>,
+    author: Option<String>,
 }
 
 impl Action {
-    pub(crate) fn by(&self) -> String {
+    pub(crate) fn author(&self) -> String {
         let user = || {
             std::env::var("USER")
                 .or_else(|_| std::env::var("LOGNAME"))
                 .unwrap_or_default()
         };
-        self.by.clone().unwrap_or_else(user)
+        self.author.clone().unwrap_or_else(user)
     }
 }
 
 impl Arguments {
     pub(crate) fn store(&self) -> Result<PostgresStore, StoreError> {
-        let limit = Duration::from_secs(self.timeout.into());
+        let timeout = Duration::from_secs(self.timeout.into());
         if self.url.is_empty() {
             return Err(StoreError::invalid_argument(
-                "which database? give --url, or BULKMAN_DATABASE_URL",
+                "no database: set --url or BULKMAN_DATABASE_URL",
             ));
         }
+        let settings = StoreSettings::new()
+            .connect_timeout(timeout)
+            .operation_timeout(timeout)
+            .lease_ttl(timeout * 2);
         PostgresStore::builder(&self.url)
             .schema(&self.schema)
             .namespace(&self.namespace)
             .require_tls(self.require_tls)
-            .connect_timeout(limit)
-            .operation_timeout(limit)
-            .lease_ttl(limit * 2)
+            .settings(settings)
             .build()
     }
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; for `check`: nothing is missing
-  1  `check` found that something is missing
-  2  the arguments are wrong, or the circuit does not exist
+  0  success; for `check`: no problems
+  1  `check` found problems
+  2  invalid arguments, or unknown circuit
   3  the database is unavailable
   4  the database denied access
-  5  the schema is missing, too old, or too new; or TLS can't be had as it is asked for";
+  5  the schema is missing, too old or too new, or TLS could not be established";

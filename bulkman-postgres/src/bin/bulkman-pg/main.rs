@@ -1,4 +1,4 @@
-//! `bulkman-pg`: sets up, looks at, and acts on the circuits of a fleet.
+//! `bulkman-pg`: manages the circuits that a fleet shares through PostgreSQL.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            report::complain(&error);
+            report::error(&error);
             exit_code(&error)
         }
     }
@@ -40,36 +40,35 @@ async fn run(store: &PostgresStore, command: &Command) -> Result<ExitCode, Store
         Command::Check => return check(store).await,
         Command::Status => report::status(&store.admin().status().await?),
         Command::Watch(options) => watch::watch(store, options).await?,
-        Command::History {
-            circuit,
-            limit,
-            prune_days,
-        } => {
-            if let Some(days) = prune_days {
-                let age = std::time::Duration::from_secs(u64::from(*days) * 24 * 60 * 60);
-                let forgotten = store.admin().prune_history(age).await?;
-                report::line(format_args!("forgot {forgotten} changes"));
-            }
+        Command::History { circuit, limit } => {
             report::history(&store.admin().history(circuit.as_deref(), *limit).await?);
+        }
+        Command::Prune { older_than } => {
+            let age = std::time::Duration::from_secs(u64::from(*older_than) * 24 * 60 * 60);
+            let deleted = store.admin().prune_history(age).await?;
+            report::line(format_args!("deleted {deleted} history entries"));
         }
         Command::ForceOpen(action)
         | Command::Close(action)
         | Command::Disable(action)
         | Command::Reset(action) => {
             let view = act(store, command, action).await?;
-            report::acted(&view);
+            report::changed(&view);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn check(store: &PostgresStore) -> Result<ExitCode, StoreError> {
-    let findings = store.check().await?;
-    for finding in &findings {
-        report::line(format_args!("{}\n    {}", finding.problem, finding.fix));
+    let diagnostics = store.check().await?;
+    for diagnostic in &diagnostics {
+        report::line(format_args!(
+            "{}\n    {}",
+            diagnostic.problem, diagnostic.fix
+        ));
     }
-    if findings.is_empty() {
-        report::line(format_args!("nothing is missing"));
+    if diagnostics.is_empty() {
+        report::line(format_args!("no problems"));
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::from(1))
@@ -81,16 +80,20 @@ async fn act(
     action: &Action,
 ) -> Result<CircuitView, StoreError> {
     let admin = store.admin();
-    let (circuit, by, reason) = (action.circuit.as_str(), action.by(), action.reason.as_str());
+    let (circuit, author, reason) = (
+        action.circuit.as_str(),
+        action.author(),
+        action.reason.as_str(),
+    );
     match command {
-        Command::ForceOpen(_) => admin.force_open(circuit, &by, reason).await,
-        Command::Disable(_) => admin.disable(circuit, &by, reason).await,
-        Command::Reset(_) => admin.reset(circuit, &by, reason).await,
-        _ => admin.close(circuit, &by, reason).await,
+        Command::ForceOpen(_) => admin.force_open(circuit, &author, reason).await,
+        Command::Disable(_) => admin.disable(circuit, &author, reason).await,
+        Command::Reset(_) => admin.reset(circuit, &author, reason).await,
+        _ => admin.close(circuit, &author, reason).await,
     }
 }
 
-/// As `--help` documents.
+/// Returns the exit code that `--help` documents.
 fn exit_code(error: &StoreError) -> ExitCode {
     let _ = std::io::stdout().flush();
     ExitCode::from(match error {

@@ -1,4 +1,4 @@
-//! What is printed.
+//! Output.
 
 use std::error::Error;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use bulkman_core::store::{CircuitView, FleetState, HistoryEntry};
 
-/// A line on standard output, at once. A reader that has gone away is no failure of ours.
+/// Prints a line and flushes standard output. A closed pipe is not an error.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
     let mut output = std::io::stdout().lock();
     let _ = writeln!(output, "{text}").and_then(|()| output.flush());
 }
 
-/// The error and its causes, on standard error.
-pub(crate) fn complain(error: &(dyn Error + 'static)) {
+/// Prints an error and its causes on standard error.
+pub(crate) fn error(error: &(dyn Error + 'static)) {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
-        // Causes often repeat what they are the cause of.
+        // An error often contains the message of its cause.
         if !text.contains(&inner_text) {
             text.push_str(": ");
             text.push_str(&inner_text);
@@ -41,15 +41,15 @@ pub(crate) fn status(circuits: &[CircuitView]) {
     for view in circuits {
         let name = view.circuit.as_str();
         line(format_args!(
-            "{name:width$}  {:11}  since {:>8}{}",
+            "{name:width$}  {:11}  for {:>8}{}",
             view.state,
-            Span(view.age),
-            Details(view)
+            ShortDuration(view.age),
+            DisplayDetails(view)
         ));
     }
 }
 
-pub(crate) fn acted(view: &CircuitView) {
+pub(crate) fn changed(view: &CircuitView) {
     line(format_args!(
         "{} is {}, epoch {}",
         view.circuit, view.state, view.epoch.0
@@ -58,39 +58,39 @@ pub(crate) fn acted(view: &CircuitView) {
 
 pub(crate) fn history(entries: &[HistoryEntry]) {
     if entries.is_empty() {
-        line(format_args!("no changes"));
+        line(format_args!("no history"));
     }
     for entry in entries {
         line(format_args!(
             "{:>8} ago  {}",
-            Span(entry.age),
-            Change(entry)
+            ShortDuration(entry.age),
+            DisplayEntry(entry)
         ));
     }
 }
 
-/// `payments: closed -> open for 30s, by shop-1: 5 failures in a row`
-pub(crate) struct Change<'a>(pub(crate) &'a HistoryEntry);
+/// Formats an entry: `payments: closed -> open for 30s, by shop-1: consecutive_failures`.
+pub(crate) struct DisplayEntry<'a>(pub(crate) &'a HistoryEntry);
 
-impl fmt::Display for Change<'_> {
+impl fmt::Display for DisplayEntry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entry = self.0;
         write!(f, "{}: {} -> {}", entry.circuit, entry.from, entry.to)?;
         if entry.to == FleetState::Open {
-            write!(f, " for {}", Span(entry.wait))?;
+            write!(f, " for {}", ShortDuration(entry.open_for))?;
         }
-        author(f, &entry.by, &entry.reason)
+        write_author(f, &entry.author, &entry.reason)
     }
 }
 
-struct Details<'a>(&'a CircuitView);
+struct DisplayDetails<'a>(&'a CircuitView);
 
-impl fmt::Display for Details<'_> {
+impl fmt::Display for DisplayDetails<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let view = self.0;
         match view.state {
-            FleetState::Open if view.isolation_elapsed() => f.write_str(", may be probed")?,
-            FleetState::Open => write!(f, ", for another {}", Span(view.remaining))?,
+            FleetState::Open if view.isolation_elapsed() => f.write_str(", isolation elapsed")?,
+            FleetState::Open => write!(f, ", {} remaining", ShortDuration(view.remaining))?,
             FleetState::HalfOpen => {
                 write!(
                     f,
@@ -100,24 +100,24 @@ impl fmt::Display for Details<'_> {
             }
             _ => {}
         }
-        author(f, &view.changed_by, &view.reason)
+        write_author(f, &view.author, &view.reason)
     }
 }
 
-fn author(f: &mut fmt::Formatter<'_>, by: &str, reason: &str) -> fmt::Result {
-    if !by.is_empty() {
-        write!(f, ", by {}", Plain(by))?;
+fn write_author(f: &mut fmt::Formatter<'_>, author: &str, reason: &str) -> fmt::Result {
+    if !author.is_empty() {
+        write!(f, ", by {}", Escaped(author))?;
     }
     if !reason.is_empty() {
-        write!(f, ": {}", Plain(reason))?;
+        write!(f, ": {}", Escaped(reason))?;
     }
     Ok(())
 }
 
-/// Text that others wrote, without what would steer a terminal.
-struct Plain<'a>(&'a str);
+/// Stored text with control characters escaped, which could otherwise control the terminal.
+struct Escaped<'a>(&'a str);
 
-impl fmt::Display for Plain<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
             if c.is_control() {
@@ -129,10 +129,10 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
-/// The two largest units of a duration.
-struct Span(Duration);
+/// Formats the two largest units of a duration.
+struct ShortDuration(Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for ShortDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let text = match seconds {
@@ -151,18 +151,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_short() {
-        let text = |seconds| Span(Duration::from_secs(seconds)).to_string();
-        assert_eq!(Span(Duration::from_millis(250)).to_string(), "250ms");
+    fn durations_have_two_units() {
+        let text = |seconds| ShortDuration(Duration::from_secs(seconds)).to_string();
+        assert_eq!(
+            ShortDuration(Duration::from_millis(250)).to_string(),
+            "250ms"
+        );
         assert_eq!(
             [text(59), text(61), text(3_700), text(90_000)],
             ["59s", "1m 1s", "1h 1m", "1d 1h"]
         );
-        assert_eq!(format!("{:>8}|", Span(Duration::from_secs(5))), "      5s|");
+        assert_eq!(
+            format!("{:>8}|", ShortDuration(Duration::from_secs(5))),
+            "      5s|"
+        );
     }
 
     #[test]
-    fn a_reason_cannot_steer_the_terminal() {
-        assert_eq!(Plain("a\x1b[31mb\n").to_string(), "a\\u{1b}[31mb\\n");
+    fn control_characters_are_escaped() {
+        assert_eq!(Escaped("a\x1b[31mb\n").to_string(), "a\\u{1b}[31mb\\n");
     }
 }

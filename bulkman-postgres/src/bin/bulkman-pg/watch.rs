@@ -1,4 +1,4 @@
-//! `bulkman-pg watch`.
+//! The subcommand `watch`.
 
 use std::time::Duration;
 
@@ -9,40 +9,42 @@ use bulkman_core::store::{
 use bulkman_postgres::PostgresStore;
 
 use crate::arguments::WatchOptions;
-use crate::report::{self, Change};
+use crate::report::{self, DisplayEntry};
 
-/// Prints changes as they come, until there were enough; goes on after a lost connection.
+/// Prints changes until the requested count; reconnects after a lost connection.
 pub(crate) async fn watch(store: &PostgresStore, options: &WatchOptions) -> Result<(), StoreError> {
-    let mut watched = Watched {
-        seen: None,
-        left: options.count,
+    let mut progress = Progress {
+        position: None,
+        remaining: options.count,
     };
     loop {
-        let error = match follow(store, &mut watched).await {
+        let error = match follow(store, &mut progress).await {
             Ok(()) => return Ok(()),
-            Err(error) if !error.is_transient() || watched.seen.is_none() => return Err(error),
+            Err(error) if !error.is_transient() || progress.position.is_none() => {
+                return Err(error);
+            }
             Err(error) => error,
         };
-        report::complain(&error);
-        tokio::time::sleep(PAUSE).await;
+        report::error(&error);
+        tokio::time::sleep(RECONNECT_DELAY).await;
     }
 }
 
-struct Watched {
-    /// Up to where changes were printed; `None` before the first connection.
-    seen: Option<Seen>,
-    left: Option<u32>,
+struct Progress {
+    /// The position up to which changes were printed; `None` before the first connection.
+    position: Option<Position>,
+    remaining: Option<u32>,
 }
 
-/// A moment of the namespace's history.
+/// A position in the history of the namespace.
 #[derive(Clone, Copy)]
-struct Seen {
+struct Position {
     revision: Revision,
     incarnation: u64,
     fingerprint: Fingerprint,
 }
 
-impl Seen {
+impl Position {
     fn of(snapshot: &Snapshot) -> Self {
         let Snapshot {
             revision,
@@ -57,82 +59,89 @@ impl Seen {
         }
     }
 
-    /// Whether the history that `later` is of can't be this one's.
+    /// Returns `true` if `later` does not continue this history.
     fn is_lost_in(self, later: Self) -> bool {
         later.revision < self.revision
             || later.revision == self.revision && later.fingerprint != self.fingerprint
-            // A namespace that is not there yet is of no incarnation.
+            // A namespace without circuits has no incarnation.
             || self.incarnation != 0 && later.incarnation != self.incarnation
     }
 }
 
-async fn follow(store: &PostgresStore, watched: &mut Watched) -> Result<(), StoreError> {
-    let limit = store.settings().operation_timeout;
-    let connecting = store.settings().connect_timeout + limit;
-    let mut session = bounded(connecting, CircuitStore::open_session(store, &[])).await?;
-    let mut seen = match watched.seen {
-        Some(seen) => seen,
-        None => print_all(&mut *session, limit).await?,
+async fn follow(store: &PostgresStore, progress: &mut Progress) -> Result<(), StoreError> {
+    let timeout = store.settings().operation_timeout;
+    let connect_timeout = store.settings().connect_timeout + timeout;
+    let mut session = with_timeout(connect_timeout, CircuitStore::open_session(store, &[])).await?;
+    let mut position = match progress.position {
+        Some(position) => position,
+        None => print_all(&mut *session, timeout).await?,
     };
     loop {
-        seen = print_since(&mut *session, seen, limit, &mut watched.left).await?;
-        watched.seen = Some(seen);
-        if watched.left == Some(0) {
+        position = print_since(&mut *session, position, timeout, &mut progress.remaining).await?;
+        progress.position = Some(position);
+        if progress.remaining == Some(0) {
             return Ok(());
         }
-        // A lost announcement, and a lost connection, is noticed by looking all the same.
-        if let Ok(event) = tokio::time::timeout(INTERVAL, session.changed()).await {
+        // Polling finds lost notifications and lost connections.
+        if let Ok(event) = tokio::time::timeout(POLL_INTERVAL, session.changed()).await {
             event?;
         }
     }
 }
 
-async fn print_all(session: &mut dyn StoreSession, limit: Duration) -> Result<Seen, StoreError> {
-    let snapshot = bounded(limit, session.snapshot(None)).await?;
+async fn print_all(
+    session: &mut dyn StoreSession,
+    timeout: Duration,
+) -> Result<Position, StoreError> {
+    let snapshot = with_timeout(timeout, session.snapshot(None)).await?;
     report::status(&snapshot.circuits);
-    Ok(Seen::of(&snapshot))
+    Ok(Position::of(&snapshot))
 }
 
 async fn print_since(
     session: &mut dyn StoreSession,
-    seen: Seen,
-    limit: Duration,
-    left: &mut Option<u32>,
-) -> Result<Seen, StoreError> {
-    let snapshot = bounded(limit, session.snapshot(Some(seen.revision))).await?;
-    let now = Seen::of(&snapshot);
-    if seen.is_lost_in(now) {
+    position: Position,
+    timeout: Duration,
+    remaining: &mut Option<u32>,
+) -> Result<Position, StoreError> {
+    let snapshot = with_timeout(timeout, session.snapshot(Some(position.revision))).await?;
+    let now = Position::of(&snapshot);
+    if position.is_lost_in(now) {
         report::line(format_args!(
-            "history was lost (a backup was restored?); from now on:"
+            "history was lost, possibly because a backup was restored; current state:"
         ));
-        return print_all(session, limit).await;
+        return print_all(session, timeout).await;
     }
-    if now.revision == seen.revision {
+    if now.revision == position.revision {
         return Ok(now);
     }
-    let entries = bounded(limit, session.history(None, MOST)).await?;
-    // What was changed since the look is for the next one.
-    let news =
-        |entry: &&HistoryEntry| entry.revision > seen.revision && entry.revision <= now.revision;
-    for entry in entries.iter().rev().filter(news) {
-        if *left == Some(0) {
+    let entries = with_timeout(timeout, session.history(None, MAX_ENTRIES)).await?;
+    // Later changes are printed next time.
+    let is_new = |entry: &&HistoryEntry| {
+        entry.revision > position.revision && entry.revision <= now.revision
+    };
+    for entry in entries.iter().rev().filter(is_new) {
+        if *remaining == Some(0) {
             break;
         }
-        report::line(format_args!("{}", Change(entry)));
-        *left = left.map(|left| left - 1);
+        report::line(format_args!("{}", DisplayEntry(entry)));
+        *remaining = remaining.map(|remaining| remaining - 1);
     }
     Ok(now)
 }
 
-async fn bounded<T>(
-    limit: Duration,
+async fn with_timeout<T>(
+    timeout: Duration,
     operation: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let late = |_| StoreError::unavailable(format!("the database did not answer within {limit:?}"));
-    tokio::time::timeout(limit, operation).await.map_err(late)?
+    let timed_out =
+        |_| StoreError::unavailable(format!("the database did not answer within {timeout:?}"));
+    tokio::time::timeout(timeout, operation)
+        .await
+        .map_err(timed_out)?
 }
 
-const INTERVAL: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_secs(1);
-/// Changes that can be printed at once.
-const MOST: u32 = 10_000;
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+/// The number of changes printed at once.
+const MAX_ENTRIES: u32 = 10_000;

@@ -1,0 +1,22 @@
+//! Serializes durations as numbers of seconds, for snapshots.
+
+use std::time::Duration;
+
+use serde::ser::{Serialize, Serializer};
+
+pub(crate) fn serialize<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+#[allow(clippy::ref_option, reason = "the signature that serde calls")]
+pub(crate) fn serialize_option<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration
+        .map(|duration| duration.as_secs_f64())
+        .serialize(serializer)
+}

@@ -1,1 +1,0 @@
-"bulkman".announce(v::"bulkman".circuit, (SELECT fingerprint FROM bump))::text AS announced

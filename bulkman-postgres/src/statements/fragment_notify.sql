@@ -1,0 +1,1 @@
+"bulkman".notify_change(v::"bulkman".circuit, (SELECT fingerprint FROM revised))::text AS notified

@@ -1,0 +1,6 @@
+-- $1 namespace
+SELECT current_setting('transaction_isolation') AS isolation,
+       current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only,
+       m.version, m.oldest_client, m.incarnation, "bulkman".channel($1) AS channel,
+       has_table_privilege('"bulkman".notification_key', 'SELECT') AS may_read_key
+  FROM "bulkman".meta m

@@ -1,1 +1,0 @@
-SELECT inner_key FROM "bulkman".announcer

@@ -1,0 +1,1 @@
+SELECT inner_key FROM "bulkman".notification_key

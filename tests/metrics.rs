@@ -12,7 +12,9 @@ use bulkman::runtime::ClockOnly;
 use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ConfigError, Outcome, Runtime};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreakerConfig, ConfigError, Outcome, Runtime,
+};
 use futures_lite::future::poll_once;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -198,6 +200,30 @@ fn counters_survive_a_reset_and_a_replaced_bulkhead() {
 
 /// Hazard H82.
 #[test]
+fn calls_that_hang_are_a_gauge_if_they_are_counted() {
+    let runtime = ManualRuntime::new();
+    let rules = CircuitBreakerConfig::new()
+        .slow_call_duration_threshold(8 * SECOND)
+        .hanging_call_threshold(9);
+    let counted = BulkheadConfig::new("counted").circuit_breaker(rules);
+    let manager = BulkheadManager::new(runtime.clone());
+    let metrics = MetricsPublisher::new(&manager);
+    let seen = Recorded::new();
+    let counted = manager.create_bulkhead(counted).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("plain"))
+        .unwrap();
+    let running = counted.try_acquire().unwrap();
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(1.0));
+    assert_eq!(seen.of("plain", "bulkman_calls_hanging", &[]), None);
+    running.succeed();
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(0.0));
+}
+
+#[test]
 fn removed_bulkhead_is_no_longer_written() {
     let manager = BulkheadManager::new(ClockOnly);
     let metrics = MetricsPublisher::new(&manager);
@@ -214,6 +240,7 @@ fn removed_bulkhead_is_no_longer_written() {
         "bulkman_permits_limit",
         "bulkman_queue_limit",
         "bulkman_calls_running",
+        "bulkman_calls_hanging",
     ] {
         assert_eq!(seen.of("goes", gauge, &[]), Some(0.0), "{gauge}");
     }

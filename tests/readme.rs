@@ -83,6 +83,8 @@ fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
         "failure_rate_threshold" => or_off(settings.failure_rate_threshold),
         "slow_call_rate_threshold" => or_off(settings.slow_call_rate_threshold),
         "slow_call_duration_threshold" => or_off(settings.slow_call_duration_threshold),
+        "hanging_call_threshold" => or_off(settings.hanging_call_threshold),
+        "count_calls_in_flight" => settings.count_calls_in_flight.to_string(),
         "failure_count_threshold" => or_off(settings.failure_count_threshold),
         "minimum_number_of_calls" => settings.minimum_number_of_calls.to_string(),
         "sliding_window" => format!("`{:?}`", settings.sliding_window),

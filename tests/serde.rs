@@ -149,6 +149,13 @@ fn circuits() -> Vec<CircuitBreakerConfig> {
             .slow_call_duration_threshold(SECOND)
             .permitted_calls_in_half_open(10),
         new()
+            .slow_call_duration_threshold(SECOND)
+            .hanging_call_threshold(8),
+        new()
+            .slow_call_duration_threshold(SECOND)
+            .slow_call_rate_threshold(0.5)
+            .count_calls_in_flight(true),
+        new()
             .failure_count_threshold(1_000)
             .sliding_window(SlidingWindow::Count(1_000)),
         new().sliding_window(SlidingWindow::Time {

@@ -24,6 +24,7 @@ pub(crate) const COUNT_WINDOW: &str = "bulkman: count window";
 pub(crate) const FAILURES_IN_WINDOW: &str = "bulkman: count window, some fail";
 pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
 pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
+pub(crate) const CALLS_IN_FLIGHT: &str = "bulkman: slow calls, calls in flight";
 
 /// Calls that need not wait.
 pub(crate) fn cases() -> Vec<Case> {
@@ -35,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Every rule by which a circuit may open.
-fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
+fn rules() -> [(&'static str, CircuitBreakerConfig); 6] {
     let slow = |config: CircuitBreakerConfig| {
         config
             .slow_call_rate_threshold(0.5)
@@ -47,6 +48,12 @@ fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
         (TIME_WINDOW, rate_over(10)),
         (SLOW_CALLS, slow(CircuitBreakerConfig::new())),
         ("bulkman: slow calls, time window", slow(rate_over(10))),
+        (
+            CALLS_IN_FLIGHT,
+            slow(CircuitBreakerConfig::new())
+                .hanging_call_threshold(10)
+                .count_calls_in_flight(true),
+        ),
     ]
 }
 
@@ -216,7 +223,7 @@ pub(crate) fn on_tokio(config: BulkheadConfig) -> Bulkhead {
 }
 
 /// How often a call of each kind reads the clock, over 64 calls.
-pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
+pub(crate) fn clock_readings() -> [(&'static str, f64); 5] {
     const CALLS: u32 = 64;
     let count = |config: BulkheadConfig, spoil: bool| {
         let clock = Arc::new(CountingClock::default());
@@ -233,7 +240,14 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         }
         (clock.readings.load(Ordering::Relaxed) - before) as f64 / f64::from(CALLS)
     };
-    let [(_, consecutive), (_, window), _, (_, slow), _] = rules();
+    let [
+        (_, consecutive),
+        (_, window),
+        _,
+        (_, slow),
+        _,
+        (_, in_flight),
+    ] = rules();
     [
         (
             "closed",
@@ -246,6 +260,10 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         (
             "closed, slow calls",
             count(config().circuit_breaker(slow), false),
+        ),
+        (
+            "closed, calls in flight",
+            count(config().circuit_breaker(in_flight), false),
         ),
         ("rejected, open", count(config(), true)),
     ]

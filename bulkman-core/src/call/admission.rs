@@ -47,9 +47,19 @@ pub(crate) fn block_on_admission(
     if let Some(admitted) = try_admission(guard, deadlines, false)? {
         return Ok(admitted);
     }
-    wait_for_permit(guard, priority, deadlines, &waker())?;
-    let admitted = guard.admit()?;
-    Ok(start_run(guard, admitted, true, deadlines))
+    block_on_queue(guard, priority, deadlines, &waker())
+}
+
+/// Performs steps 2 and 3 of a call that has to wait, on the current thread.
+#[inline(never)]
+fn block_on_queue(
+    guard: &mut CallGuard<&Bulkhead>,
+    priority: Priority,
+    deadlines: &mut Deadlines,
+    waker: &Waker,
+) -> Result<Admitted, Rejection> {
+    wait_for_permit(guard, priority, deadlines, waker)?;
+    guard.admit_after_wait(deadlines)
 }
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
@@ -65,10 +75,7 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     if deadlines.is_tracked() || guard.inner().limits.any() {
         begin_deadlines(guard.inner(), deadlines, timers)?;
     }
-    let Some(admitted) = guard.try_admit()? else {
-        return Ok(None);
-    };
-    Ok(Some(start_run(guard, admitted, false, deadlines)))
+    guard.try_admit(deadlines)
 }
 
 /// Resolves the limits of the call and reads the clock.
@@ -97,8 +104,7 @@ fn poll_queue<H: Borrow<Bulkhead>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     ready!(poll_permit(guard, priority, deadlines, cx))?;
-    let admitted = guard.admit()?;
-    Poll::Ready(Ok(start_run(guard, admitted, true, deadlines)))
+    Poll::Ready(guard.admit_after_wait(deadlines))
 }
 
 /// Joins the queue, or checks whether the permit was granted.
@@ -173,7 +179,7 @@ fn wait_for_permit(
 
 /// Records the start of the operation. Reads the clock only if its duration is needed.
 #[inline(always)]
-fn start_run<H: Borrow<Bulkhead>>(
+pub(crate) fn start_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,

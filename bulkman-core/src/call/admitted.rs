@@ -19,4 +19,10 @@ impl Admitted {
     pub(crate) fn needs_duration(self) -> bool {
         self.ticket.is_some_and(Ticket::needs_duration)
     }
+
+    /// Returns `true` if the call is to be counted while it is in flight.
+    #[inline]
+    pub(crate) fn counts_in_flight(self) -> bool {
+        self.ticket.is_some_and(Ticket::counts_in_flight)
+    }
 }

@@ -287,6 +287,17 @@ impl Deadlines {
         *self = Self::Tracked(Times::new(limits, now));
     }
 
+    /// Returns when the call began, and starts to track it without limits if it was not tracked.
+    pub(crate) fn began(&mut self, runtime: &dyn Runtime) -> Instant {
+        if !matches!(self, Self::Tracked(_)) {
+            self.begin(TimeLimits::NONE, runtime.now());
+        }
+        match self {
+            Self::Tracked(times) => times.began,
+            _ => unreachable!("it is tracked"),
+        }
+    }
+
     /// Returns `false` if the call must not wait for a permit.
     #[inline]
     pub(crate) fn may_wait(&self) -> bool {

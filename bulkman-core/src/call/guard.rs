@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
+use crate::call::admission::start_run;
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
-use crate::circuit_breaker::Ticket;
+use crate::circuit_breaker::{CircuitBreaker, Ticket};
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
@@ -80,36 +81,81 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
     #[inline(always)]
-    pub(crate) fn try_admit(&mut self) -> Result<Option<Admitted>, Rejection> {
+    pub(crate) fn try_admit(
+        &mut self,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(),
+                None => return self.try_admit_slow(deadlines),
             },
             None => None,
         };
         match inner.queue.try_acquire() {
-            TryAcquire::Acquired => Ok(Some(self.start(ticket))),
+            TryAcquire::Acquired => {
+                let admitted = self.start(ticket);
+                Ok(Some(start_run(self, admitted, false, deadlines)))
+            }
             TryAcquire::MustWait => Ok(None),
             TryAcquire::Full => Err(self.reject_full()),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
-    /// As [`try_admit`](Self::try_admit), one step at a time, while the circuit is not closed.
+    /// As [`try_admit`](Self::try_admit), one step at a time.
+    ///
+    /// Used while the circuit is not closed, and by circuits that count calls in flight.
     #[inline(never)]
-    fn try_admit_slow(&mut self) -> Result<Option<Admitted>, Rejection> {
+    fn try_admit_slow(&mut self, deadlines: &mut Deadlines) -> Result<Option<Admitted>, Rejection> {
         self.check_circuit()?;
+        let now = if self.counts_in_flight() {
+            Some(self.evaluate_in_flight(deadlines)?)
+        } else {
+            None
+        };
         match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
                 self.held = Held::Permit;
-                self.admit().map(Some)
+                self.admit_without_wait(now, deadlines).map(Some)
             }
             TryAcquire::MustWait => Ok(None),
             TryAcquire::Full => Err(self.reject_full()),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
+    }
+
+    #[inline(never)]
+    fn admit_without_wait(
+        &mut self,
+        now: Option<Instant>,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(now, false, deadlines)
+    }
+
+    fn counts_in_flight(&self) -> bool {
+        let circuit = &self.inner().circuit;
+        circuit
+            .as_ref()
+            .is_some_and(CircuitBreaker::counts_in_flight)
+    }
+
+    /// Evaluates the rules that count calls in flight, which may open the circuit.
+    ///
+    /// A call that waits or is rejected may be the only event while calls that hang hold all
+    /// permits.
+    #[inline(never)]
+    fn evaluate_in_flight(&self, deadlines: &mut Deadlines) -> Result<Instant, Rejection> {
+        let inner = self.inner();
+        let now = deadlines.began(&*inner.runtime);
+        if let Some(circuit) = &inner.circuit {
+            if circuit.evaluate_in_flight(now) {
+                self.check_circuit()?;
+            }
+        }
+        Ok(now)
     }
 
     fn check_circuit(&self) -> Result<(), Rejection> {
@@ -186,15 +232,46 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Ok(())
     }
 
-    /// Step 3 for a call with a permit: the circuit may have opened while it waited.
-    pub(crate) fn admit(&mut self) -> Result<Admitted, Rejection> {
+    /// Step 3 for a call with a permit that has waited: the circuit may have opened meanwhile.
+    #[inline(always)]
+    pub(crate) fn admit_after_wait(
+        &mut self,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(None, true, deadlines)
+    }
+
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        now: Option<Instant>,
+        waited: bool,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             // If it is rejected, dropping the guard releases the permit.
-            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            Some(circuit) => Some(circuit.admit(now).map_err(Rejection::Circuit)?),
             None => None,
         };
-        Ok(self.start(ticket))
+        let admitted = self.start(ticket);
+        let admitted = start_run(self, admitted, waited, deadlines);
+        if admitted.counts_in_flight() {
+            return Ok(self.begin_in_flight(admitted, deadlines));
+        }
+        Ok(admitted)
+    }
+
+    /// Counts an admitted call until its outcome is recorded.
+    #[inline(never)]
+    fn begin_in_flight(&self, mut admitted: Admitted, deadlines: &Deadlines) -> Admitted {
+        let circuit = &self.bulkhead.borrow().inner().circuit;
+        if let (Some(ticket), Some(circuit), Some(started)) =
+            (admitted.ticket, circuit, deadlines.run_started())
+        {
+            admitted.ticket = Some(circuit.begin_in_flight(ticket, started));
+        }
+        admitted
     }
 
     /// Counts the start of the call. From now on the caller owns the admission.

@@ -68,12 +68,18 @@ pub struct BulkheadConfig {
 impl BulkheadConfig {
     /// Creates a configuration with the default values and the given name.
     ///
+    /// **No call has a timeout by default.** If the dependency hangs, no call ends, none fails, and
+    /// the circuit stays closed while all permits are held. Set [`run_timeout`](Self::run_timeout)
+    /// or [`timeout`](Self::timeout), or where calls must not be cancelled
+    /// [`hanging_call_threshold`](CircuitBreakerConfig::hanging_call_threshold).
+    ///
     /// The name must have 1 to 255 bytes and no control characters. It identifies the bulkhead in
     /// errors, logs and metrics, and its circuit in a store.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
-    /// let config = BulkheadConfig::new("search");
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search").run_timeout(Duration::from_secs(2));
     /// assert_eq!(config.name(), "search");
     /// ```
     pub fn new(name: impl Into<String>) -> Self {

@@ -172,7 +172,9 @@ fn emitted() -> Emitted {
         let rules = CircuitBreakerConfig::new()
             .slow_call_duration_threshold(Duration::from_secs(1))
             .hanging_call_threshold(10);
-        let config = BulkheadConfig::new("api").circuit_breaker(rules);
+        let config = BulkheadConfig::new("api")
+            .track_running_calls(true)
+            .circuit_breaker(rules);
         let bulkhead = manager.create_bulkhead(config).unwrap();
         let publisher = MetricsPublisher::new(&manager).record_durations(true);
         publisher.publish();

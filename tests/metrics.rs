@@ -224,6 +224,34 @@ fn calls_that_hang_are_a_gauge_if_they_are_counted() {
 }
 
 #[test]
+fn the_oldest_call_is_a_gauge_and_its_label_is_no_label_of_metrics() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let metrics = MetricsPublisher::new(&manager).record_durations(true);
+    let seen = Recorded::new();
+    let tracked = BulkheadConfig::new("tracked").track_running_calls(true);
+    let tracked = manager.create_bulkhead(tracked).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("plain"))
+        .unwrap();
+    seen.publish(&metrics);
+    let age = |seen: &Recorded, name| seen.of(name, "bulkman_oldest_call_seconds", &[]);
+    assert_eq!(age(&seen, "tracked"), Some(0.0));
+    let label = tracked.label("GET /users");
+    let call = tracked.call().label(label);
+    let mut call = Box::pin(call.execute(pending::<Result<(), ()>>()));
+    assert!(futures_lite::future::block_on(poll_once(&mut call)).is_none());
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(9.0));
+    assert_eq!(age(&seen, "plain"), None);
+    drop(call);
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(0.0));
+    assert!(!seen.text().contains("GET /users"));
+}
+
+#[test]
 fn removed_bulkhead_is_no_longer_written() {
     let manager = BulkheadManager::new(ClockOnly);
     let metrics = MetricsPublisher::new(&manager);
@@ -241,6 +269,7 @@ fn removed_bulkhead_is_no_longer_written() {
         "bulkman_queue_limit",
         "bulkman_calls_running",
         "bulkman_calls_hanging",
+        "bulkman_oldest_call_seconds",
     ] {
         assert_eq!(seen.of("goes", gauge, &[]), Some(0.0), "{gauge}");
     }

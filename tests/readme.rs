@@ -35,6 +35,7 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             "timeout" => new().timeout(limit(&default)),
             "max_wait" => new().max_wait(limit(&default)),
             "run_timeout" => new().run_timeout(limit(&default)),
+            "track_running_calls" => new().track_running_calls(default.parse().unwrap()),
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
             "circuit_breaker" => {
                 assert_eq!(default, "[`CircuitBreakerConfig::new`]");

@@ -58,6 +58,7 @@ fn every_configuration_round_trips() {
         .timeout(Duration::from_micros(1_500_001))
         .max_wait(Duration::ZERO)
         .run_timeout(Duration::MAX)
+        .track_running_calls(true)
         .circuit_breaker_enabled(false);
     round_trips(&full);
     round_trips(

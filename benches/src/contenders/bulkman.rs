@@ -24,6 +24,7 @@ pub(crate) const COUNT_WINDOW: &str = "bulkman: count window";
 pub(crate) const FAILURES_IN_WINDOW: &str = "bulkman: count window, some fail";
 pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
 pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
+pub(crate) const RUNNING_CALLS: &str = "bulkman: running calls tracked";
 pub(crate) const CALLS_IN_FLIGHT: &str = "bulkman: slow calls, calls in flight";
 
 /// Calls that need not wait.
@@ -109,6 +110,10 @@ fn both() -> Vec<Case> {
             ready(bulkhead.execute(succeeds!())).is_ok()
         }));
     }
+    let bulkhead = on_tokio(config().track_running_calls(true));
+    cases.push(Case::new(BOTH, RUNNING_CALLS, move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     // One more success in a window of successes changes nothing, so two of a hundred are failures
     // here.
     let bulkhead = on_tokio(config().circuit_breaker(rate_of(WINDOW as u32)));

@@ -153,6 +153,13 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
         1.0,
         "x",
     ));
+    let tracked = find(measured, group::BOTH, bulkman::RUNNING_CALLS);
+    targets.push(Target::at_most(
+        "closed, running calls tracked",
+        tracked.over(reference).median,
+        2.0,
+        " S",
+    ));
     let slow = find(measured, group::BOTH, bulkman::SLOW_CALLS);
     let in_flight = find(measured, group::BOTH, bulkman::CALLS_IN_FLIGHT);
     targets.push(Target::at_most(

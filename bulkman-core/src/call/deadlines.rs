@@ -108,7 +108,7 @@ pub(crate) struct ConfiguredLimits {
 }
 
 impl ConfiguredLimits {
-    pub(crate) fn new(limits: TimeLimits) -> Self {
+    pub(crate) fn new(limits: TimeLimits, times_needed: bool) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
         let configured = Self {
             any: AtomicBool::new(false),
@@ -116,20 +116,23 @@ impl ConfiguredLimits {
             max_wait: none(),
             run_timeout: none(),
         };
-        configured.set(limits);
+        configured.set(limits, times_needed);
         configured
     }
 
-    pub(crate) fn set(&self, limits: TimeLimits) {
+    /// `times_needed`: the times of calls are needed even if there are no limits.
+    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
             .store(limits.run_timeout.0, Ordering::Relaxed);
-        self.any
-            .store(limits != TimeLimits::NONE, Ordering::Relaxed);
+        self.any.store(
+            limits != TimeLimits::NONE || times_needed,
+            Ordering::Relaxed,
+        );
     }
 
-    /// Returns `true` if any limit is set.
+    /// Returns `true` if any limit is set, or the times of calls are needed.
     #[inline]
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)

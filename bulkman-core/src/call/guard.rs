@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admission::start_run;
@@ -83,20 +84,23 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline(always)]
     pub(crate) fn try_admit(
         &mut self,
+        tags: CallTags,
         deadlines: &mut Deadlines,
     ) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(deadlines),
+                None => return self.try_admit_slow(tags, deadlines),
             },
             None => None,
         };
         match inner.queue.try_acquire() {
             TryAcquire::Acquired => {
                 let admitted = self.start(ticket);
-                Ok(Some(start_run(self, admitted, false, deadlines)))
+                Ok(Some(start_run(
+                    self, admitted, false, false, tags, deadlines,
+                )))
             }
             TryAcquire::MustWait => Ok(None),
             TryAcquire::Full => Err(self.reject_full()),
@@ -108,7 +112,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     ///
     /// Used while the circuit is not closed, and by circuits that count calls in flight.
     #[inline(never)]
-    fn try_admit_slow(&mut self, deadlines: &mut Deadlines) -> Result<Option<Admitted>, Rejection> {
+    fn try_admit_slow(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
         self.check_circuit()?;
         let now = if self.counts_in_flight() {
             Some(self.evaluate_in_flight(deadlines)?)
@@ -118,7 +126,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
                 self.held = Held::Permit;
-                self.admit_without_wait(now, deadlines).map(Some)
+                self.admit_without_wait(now, tags, deadlines).map(Some)
             }
             TryAcquire::MustWait => Ok(None),
             TryAcquire::Full => Err(self.reject_full()),
@@ -130,9 +138,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     fn admit_without_wait(
         &mut self,
         now: Option<Instant>,
+        tags: CallTags,
         deadlines: &mut Deadlines,
     ) -> Result<Admitted, Rejection> {
-        self.admit(now, false, deadlines)
+        self.admit(now, false, tags, deadlines)
     }
 
     fn counts_in_flight(&self) -> bool {
@@ -236,9 +245,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline(always)]
     pub(crate) fn admit_after_wait(
         &mut self,
+        tags: CallTags,
         deadlines: &mut Deadlines,
     ) -> Result<Admitted, Rejection> {
-        self.admit(None, true, deadlines)
+        self.admit(None, true, tags, deadlines)
     }
 
     #[inline(always)]
@@ -246,6 +256,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         &mut self,
         now: Option<Instant>,
         waited: bool,
+        tags: CallTags,
         deadlines: &mut Deadlines,
     ) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
@@ -255,23 +266,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None => None,
         };
         let admitted = self.start(ticket);
-        let admitted = start_run(self, admitted, waited, deadlines);
-        if admitted.counts_in_flight() {
-            return Ok(self.begin_in_flight(admitted, deadlines));
-        }
-        Ok(admitted)
-    }
-
-    /// Counts an admitted call until its outcome is recorded.
-    #[inline(never)]
-    fn begin_in_flight(&self, mut admitted: Admitted, deadlines: &Deadlines) -> Admitted {
-        let circuit = &self.bulkhead.borrow().inner().circuit;
-        if let (Some(ticket), Some(circuit), Some(started)) =
-            (admitted.ticket, circuit, deadlines.run_started())
-        {
-            admitted.ticket = Some(circuit.begin_in_flight(ticket, started));
-        }
-        admitted
+        Ok(start_run(self, admitted, waited, true, tags, deadlines))
     }
 
     /// Counts the start of the call. From now on the caller owns the admission.
@@ -324,6 +319,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     /// As [`finish`](Self::finish), for work whose timeout the circuit has already recorded.
     pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
         if let Held::Admitted(admitted) = &mut self.held {
+            let inner = self.bulkhead.borrow().inner();
+            *admitted = inner.running.end(*admitted);
             admitted.ticket = None;
         }
         self.finish_timed_out(outcome, None);
@@ -338,6 +335,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     fn end(&mut self, outcome: Outcome, ran: Option<Duration>, end: CallEnd) {
         if let Some(admitted) = self.take_admitted() {
             let inner = self.bulkhead.borrow().inner();
+            let admitted = inner.running.end(admitted);
             inner.finish(admitted, outcome, ran);
             self.observer.end(inner, end);
         }
@@ -434,7 +432,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             Held::Permit => inner.release(),
             // The circuit may read the clock, which may panic. A `Drop` must not.
-            Held::Admitted(admitted) => drop(catch(|| inner.abandon(admitted))),
+            Held::Admitted(admitted) => {
+                let admitted = inner.running.end(admitted);
+                catch(|| inner.abandon(admitted));
+            }
         }
     }
 }
@@ -457,9 +458,9 @@ impl CallGuard<Bulkhead> {
     }
 
     /// Returns the ticket, with which a timeout is recorded before the work has ended.
-    pub(crate) const fn ticket(&self) -> Option<Ticket> {
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
         match self.held {
-            Held::Admitted(admitted) => admitted.ticket,
+            Held::Admitted(admitted) => self.inner().running.original(admitted).ticket,
             _ => None,
         }
     }

@@ -122,7 +122,8 @@ pub(crate) struct Flags {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
     pub(super) state: PackedState,
-    /// That of a probe, or the stamp of a call that is counted in flight.
+    /// That of a probe, the stamp of a call that is counted in flight, or the number of the slot of
+    /// a call that is listed. The slot then has the id that was here before.
     pub(super) id: Option<NonZeroU64>,
 }
 
@@ -131,6 +132,47 @@ impl Ticket {
     #[inline]
     pub(crate) const fn counts_in_flight(self) -> bool {
         self.state.counts_in_flight()
+    }
+
+    /// Returns the ticket of a call that is in a slot of the list of running calls.
+    ///
+    /// `None`: there is no circuit.
+    pub(crate) fn listed(ticket: Option<Self>, slot: u32) -> Self {
+        let bits = ticket.map_or(0, |ticket| ticket.state.bits());
+        Self {
+            state: PackedState::from_bits(bits | LISTED),
+            id: Some(NonZeroU64::MIN.saturating_add(slot.into())),
+        }
+    }
+
+    /// Returns the ticket as it was before the call was listed.
+    pub(crate) fn unlisted(self, id: Option<NonZeroU64>) -> Option<Self> {
+        // The generations of a circuit begin at one.
+        (self.state.generation() != 0).then(|| Self {
+            state: PackedState::from_bits(self.state.bits() & !LISTED),
+            id,
+        })
+    }
+
+    /// Returns the slot of a call that is listed.
+    pub(crate) fn slot(self) -> Option<u32> {
+        let id = self.id.filter(|_| self.is_listed())?;
+        u32::try_from(id.get() - 1).ok()
+    }
+
+    #[inline]
+    pub(crate) const fn is_listed(self) -> bool {
+        self.state.bits() & LISTED != 0
+    }
+
+    /// Returns `true` if the end of the call needs more than its outcome.
+    #[inline]
+    pub(crate) const fn needs_guard(self) -> bool {
+        self.state.bits() & (NEEDS_DURATION | LISTED) != 0
+    }
+
+    pub(crate) const fn id(self) -> Option<NonZeroU64> {
+        self.id
     }
 
     /// Returns `true` if the outcome must be recorded with the duration of the call.
@@ -146,8 +188,10 @@ const NEEDS_DURATION: u64 = 1 << 4;
 const NEEDS_CLOCK: u64 = 1 << 5;
 const ALWAYS: u64 = 1 << 6;
 const COUNTS_IN_FLIGHT: u64 = 1 << 7;
-/// The shift of the generation: its 56 bits last for two years at a transition every nanosecond.
-const GENERATION: u32 = 8;
+/// Set in the ticket of a call that is in the list of running calls, never in the circuit.
+const LISTED: u64 = 1 << 8;
+/// The shift of the generation: its 55 bits last for a year at a transition every nanosecond.
+const GENERATION: u32 = 9;
 
 /// The states that reject calls share a bit; the two that reject every call share another.
 const fn code(state: CircuitState) -> u64 {
@@ -169,7 +213,7 @@ mod tests {
     fn every_part_reads_back() {
         use CircuitState::{Closed, Disabled, ForcedOpen, HalfOpen, MetricsOnly, Open};
         for state in [Closed, Open, HalfOpen, ForcedOpen, Disabled, MetricsOnly] {
-            for generation in [0, 1, (1 << 56) - 1] {
+            for generation in [0, 1, (1 << 55) - 1] {
                 for bits in 0..16 {
                     let flags = Flags {
                         records_success: bits & 1 != 0,

@@ -115,6 +115,7 @@ pub(super) fn zero_gauges(name: &BulkheadName) {
         names::PERMITS_LIMIT,
         names::QUEUE_LIMIT,
         names::HANGING,
+        names::OLDEST,
     ] {
         gauge!(name, BULKHEAD => label.clone()).set(0.0);
     }
@@ -196,6 +197,12 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
     let circuit = bulkhead.circuit_breaker();
     if let Some(hanging) = circuit.and_then(CircuitBreaker::hanging_calls) {
         gauge!(names::HANGING, BULKHEAD => label.clone()).set(f64::from(hanging));
+    }
+    let inner = bulkhead.inner();
+    if inner.running.is_enabled() {
+        let oldest = inner.running.oldest(|| inner.runtime.now());
+        let age = oldest.first().map_or(Duration::ZERO, |call| call.age);
+        gauge!(names::OLDEST, BULKHEAD => label.clone()).set(age.as_secs_f64());
     }
     if let Some(current) = stats.circuit {
         for state in STATES {

@@ -123,7 +123,7 @@ async fn body_that_breaks_off_in_a_client_is_a_failure() {
     }
 }
 
-/// Fault GAP01.
+/// Fault GAP01, W1.
 #[test]
 fn each_end_of_a_body_has_its_outcome() {
     use Step::{Data, Error, Last, Trailers};
@@ -171,11 +171,12 @@ fn each_end_of_a_body_has_its_outcome() {
     ];
     for &(name, status, steps, to_the_end, expected) in CASES {
         let runtime = ManualRuntime::new();
-        let bulkhead = Bulkhead::new(BulkheadConfig::new("body"), runtime.clone()).unwrap();
+        let bulkhead = tracked(&runtime);
         runtime.block_on(async {
             let mut body = request(&bulkhead, status, steps).await;
             for _ in steps {
                 assert_eq!(bulkhead.stats().active, 1, "{name}");
+                assert_eq!(bulkhead.snapshot().oldest.len(), 1, "{name}");
                 let _ = body.frame().await.unwrap();
             }
             if to_the_end && !steps.contains(&Error) {
@@ -195,24 +196,26 @@ fn each_end_of_a_body_has_its_outcome() {
             };
             assert_eq!(observed, expected, "{name}");
             assert_eq!((stats.active, stats.permits_in_use), (0, 0), "{name}");
+            assert_eq!(bulkhead.snapshot().oldest, [], "{name}");
             drop(body);
             assert_eq!(bulkhead.stats().cancelled, 0, "{name}: counted once");
         });
     }
 }
 
-/// Fault GAP01.
+/// Fault GAP01, W1.
 #[test]
 fn dropped_body_is_cancelled_unless_its_head_has_an_outcome() {
     for (status, expected) in [(200, (0, 0, 1)), (500, (1, 0, 0)), (404, (0, 1, 0))] {
         let runtime = ManualRuntime::new();
-        let bulkhead = Bulkhead::new(BulkheadConfig::new("body"), runtime.clone()).unwrap();
+        let bulkhead = tracked(&runtime);
         runtime.block_on(async {
             let body = request(&bulkhead, status, &[Step::Data]).await;
             drop(body);
             let stats = bulkhead.stats();
             assert_eq!((stats.failed, stats.ignored, stats.cancelled), expected);
             assert_eq!(stats.permits_in_use, 0);
+            assert_eq!(bulkhead.snapshot().oldest, []);
         });
     }
 }
@@ -221,7 +224,7 @@ fn dropped_body_is_cancelled_unless_its_head_has_an_outcome() {
 #[test]
 fn empty_body_ends_with_its_head() {
     let runtime = ManualRuntime::new();
-    let bulkhead = Bulkhead::new(BulkheadConfig::new("body"), runtime.clone()).unwrap();
+    let bulkhead = tracked(&runtime);
     runtime.block_on(async {
         let body = request(&bulkhead, 200, &[]).await;
         assert!(body.is_end_stream());
@@ -231,11 +234,11 @@ fn empty_body_ends_with_its_head() {
     assert_eq!(bulkhead.stats().cancelled, 0);
 }
 
-/// Fault GAP01.
+/// Fault GAP01, W1.
 #[test]
 fn body_that_panics_is_a_failure() {
     let runtime = ManualRuntime::new();
-    let bulkhead = Bulkhead::new(BulkheadConfig::new("body"), runtime.clone()).unwrap();
+    let bulkhead = tracked(&runtime);
     let panics = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async { request(&bulkhead, 200, &[Step::Panic]).await.frame().await })
     }));
@@ -245,6 +248,7 @@ fn body_that_panics_is_a_failure() {
         (stats.failed, stats.panicked, stats.permits_in_use),
         (1, 1, 0)
     );
+    assert_eq!(bulkhead.snapshot().oldest, []);
 }
 
 /// Fault GAP01.
@@ -277,6 +281,52 @@ fn limits_apply_until_the_head_and_a_stream_is_no_slow_call() {
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
 
+/// Fault GAP01, O6.
+#[test]
+fn body_in_transit_is_listed_and_is_no_call_that_hangs() {
+    for tracked in [false, true] {
+        let runtime = ManualRuntime::new();
+        let rules = CircuitBreakerConfig::new()
+            .slow_call_duration_threshold(SECOND)
+            .hanging_call_threshold(1)
+            .success_threshold(1);
+        let config = BulkheadConfig::new("body")
+            .track_running_calls(tracked)
+            .circuit_breaker(rules);
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        let circuit = bulkhead.circuit_breaker().unwrap();
+        let hanging = || circuit.snapshot().counts.hanging_calls;
+        runtime.block_on(async {
+            // A body after which the circuit is closed, and one that is a probe.
+            for _ in 0..2 {
+                let mut body = request(&bulkhead, 200, &[Step::Last]).await;
+                runtime.advance(10 * SECOND);
+                assert_eq!(hanging(), 0);
+                let ages: Vec<_> = bulkhead.snapshot().oldest.iter().map(|it| it.age).collect();
+                assert_eq!(ages, vec![10 * SECOND; usize::from(tracked)]);
+                assert!(body.frame().await.unwrap().is_ok());
+                assert_eq!(bulkhead.snapshot().oldest, []);
+                assert!(circuit.is_closed());
+                circuit.half_open();
+            }
+            circuit.close();
+            // A head that does not arrive hangs.
+            let mut never = BulkheadLayer::new(bulkhead.clone())
+                .hold_until_body_end()
+                .layer(service_fn(|()| {
+                    pending::<Result<Response<Full<Bytes>>, Infallible>>()
+                }));
+            let mut call = Box::pin(never.call(()));
+            assert!(poll_once(&mut call).await.is_none());
+            runtime.advance(2 * SECOND);
+            assert_eq!(hanging(), 1);
+            assert!(circuit.is_open());
+        });
+        assert_eq!(bulkhead.snapshot().oldest, []);
+        assert_eq!(bulkhead.stats().successful, 2);
+    }
+}
+
 /// Fault GAP01.
 #[test]
 fn body_is_dropped_before_its_permit_is_released() {
@@ -288,7 +338,7 @@ fn body_is_dropped_before_its_permit_is_released() {
         }
     }
     let runtime = ManualRuntime::new();
-    let bulkhead = Bulkhead::new(BulkheadConfig::new("body"), runtime.clone()).unwrap();
+    let bulkhead = tracked(&runtime);
     let seen = Arc::new(AtomicUsize::new(0));
     let (observed, gate) = (seen.clone(), bulkhead.clone());
     let mut service = BulkheadLayer::new(bulkhead.clone())
@@ -312,7 +362,7 @@ fn body_is_dropped_before_its_permit_is_released() {
 #[test]
 fn error_of_the_service_ends_the_call() {
     let runtime = ManualRuntime::new();
-    let bulkhead = Bulkhead::new(BulkheadConfig::new("body"), runtime.clone()).unwrap();
+    let bulkhead = tracked(&runtime);
     let mut service = BulkheadLayer::new(bulkhead.clone())
         .hold_until_body_end()
         .layer(service_fn(|()| {
@@ -377,6 +427,12 @@ impl<B, E> BodyClassifier<Response<B>, E> for ByTrailer {
             _ => Outcome::Failure,
         }
     }
+}
+
+/// A bulkhead that lists its running calls.
+fn tracked(runtime: &ManualRuntime) -> Bulkhead {
+    let config = BulkheadConfig::new("body").track_running_calls(true);
+    Bulkhead::new(config, runtime.clone()).unwrap()
 }
 
 /// Requests a scripted body through the bulkhead.

@@ -35,6 +35,7 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             "timeout" => new().timeout(limit(&default)),
             "max_wait" => new().max_wait(limit(&default)),
             "run_timeout" => new().run_timeout(limit(&default)),
+            "track_running_calls" => new().track_running_calls(default.parse().unwrap()),
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
             "circuit_breaker" => {
                 assert_eq!(default, "[`CircuitBreakerConfig::new`]");
@@ -83,6 +84,8 @@ fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
         "failure_rate_threshold" => or_off(settings.failure_rate_threshold),
         "slow_call_rate_threshold" => or_off(settings.slow_call_rate_threshold),
         "slow_call_duration_threshold" => or_off(settings.slow_call_duration_threshold),
+        "hanging_call_threshold" => or_off(settings.hanging_call_threshold),
+        "count_calls_in_flight" => settings.count_calls_in_flight.to_string(),
         "failure_count_threshold" => or_off(settings.failure_count_threshold),
         "minimum_number_of_calls" => settings.minimum_number_of_calls.to_string(),
         "sliding_window" => format!("`{:?}`", settings.sliding_window),

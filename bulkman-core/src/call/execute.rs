@@ -21,6 +21,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::call::admission::poll_admission;
 use crate::call::admitted::Admitted;
@@ -35,7 +36,6 @@ use crate::call::run::{needed_duration, run_guarded, timed_out};
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
 use crate::observe::CallSpan;
-use crate::queue::Priority;
 use crate::sync::unwind::catch;
 
 pin_project! {
@@ -210,7 +210,7 @@ pin_project! {
         operation: Option<F>,
         classifier: C,
         guard: CallGuard<H>,
-        priority: Priority,
+        tags: CallTags,
         deadlines: Deadlines,
     }
 
@@ -239,7 +239,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             operation: Some(operation),
             classifier,
             guard: CallGuard::new(bulkhead, options.report_id),
-            priority: options.priority,
+            tags: options.tags,
             deadlines: options.deadlines(),
         }
     }
@@ -252,7 +252,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
     {
         // Steps 5 and 6: record the outcome and release the permit.
         self.poll_with(cx, |guard, admitted, deadlines, outcome, result| {
-            if admitted.needs_duration() || guard.observer().is_enabled() {
+            if admitted.needs_guard() || guard.observer().is_enabled() {
                 guard.restore(admitted);
                 guard.finish(outcome, needed_duration(guard, deadlines));
             } else {
@@ -289,7 +289,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         // Steps 1 to 3: admission.
         let admitted = match guard.take_admitted() {
             Some(admitted) => admitted,
-            None => match ready!(poll_admission(guard, *this.priority, deadlines, cx)) {
+            None => match ready!(poll_admission(guard, *this.tags, deadlines, cx)) {
                 Ok(admitted) => admitted,
                 Err(rejection) => {
                     if guard.observer().is_enabled() {

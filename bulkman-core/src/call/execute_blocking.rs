@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
@@ -29,7 +30,6 @@ use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::name::BulkheadName;
 use crate::observe::{CallSpan, TracingContext};
-use crate::queue::Priority;
 use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, lock};
@@ -58,7 +58,7 @@ use crate::sync::{Mutex, lock};
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     state: State<F, T, E, C>,
-    priority: Priority,
+    tags: CallTags,
 }
 
 enum State<F, T, E, C> {
@@ -88,7 +88,7 @@ impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
                 classifier,
                 deadlines: options.deadlines(),
             },
-            priority: options.priority,
+            tags: options.tags,
         }
     }
 }
@@ -112,7 +112,7 @@ where
         } = &mut this.state
         {
             let admission = if guard.inner().capabilities.tasks {
-                ready!(poll_admission(guard, this.priority, deadlines, cx))
+                ready!(poll_admission(guard, this.tags, deadlines, cx))
             } else {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
             };

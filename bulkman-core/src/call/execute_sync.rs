@@ -27,7 +27,7 @@ where
 {
     let mut guard = CallGuard::new(bulkhead, options.report_id);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, options.priority, &mut deadlines, Unpark::waker);
+    let admission = block_on_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker);
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(rejection) => {
@@ -41,9 +41,13 @@ where
         let result = operation();
         (classifier.classify(&result), result)
     });
-    guard.restore(admitted);
-    let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
-    guard.finish(outcome, needed_duration(&guard, &deadlines));
+    if deadlines.is_tracked() || admitted.needs_guard() || guard.observer().is_enabled() {
+        guard.restore(admitted);
+        let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+        guard.finish(outcome, needed_duration(&guard, &deadlines));
+    } else {
+        bulkhead.inner().finish(admitted, outcome, None);
+    }
     result.map_err(BulkheadError::Operation)
 }
 

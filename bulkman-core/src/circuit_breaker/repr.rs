@@ -37,6 +37,13 @@ struct CircuitBreakerRepr {
         deserialize_with = "slow_call_duration_threshold"
     )]
     slow_call_duration_threshold: Option<HumanDuration>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "hanging_call_threshold"
+    )]
+    hanging_call_threshold: Option<u32>,
+    #[serde(skip_serializing_if = "is_false")]
+    count_calls_in_flight: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_count_threshold: Option<u32>,
     #[serde(
@@ -111,6 +118,7 @@ checked! {
     failure_rate_threshold: f64 => |config, value| config.failure_rate_threshold(*value);
     slow_call_rate_threshold: f64 => |config, value| config.slow_call_rate_threshold(*value);
     slow_call_duration_threshold: HumanDuration => |config, value| config.slow_call_duration_threshold(value.0);
+    hanging_call_threshold: u32 => |config, value| config.hanging_call_threshold(*value);
     minimum_number_of_calls: u32 => |config, value| config.minimum_number_of_calls(*value);
     sliding_window: SlidingWindow => |config, value| config.sliding_window(*value);
     success_threshold: u32 => |config, value| config.success_threshold(*value);
@@ -154,6 +162,8 @@ impl CircuitBreakerRepr {
             failure_rate_threshold: config.failure_rate_threshold,
             slow_call_rate_threshold: config.slow_call_rate_threshold,
             slow_call_duration_threshold: config.slow_call_duration_threshold.map(HumanDuration),
+            hanging_call_threshold: config.hanging_call_threshold,
+            count_calls_in_flight: config.count_calls_in_flight,
             failure_count_threshold: config.failure_count_threshold,
             minimum_number_of_calls: config.minimum_number_of_calls,
             sliding_window: config.sliding_window,
@@ -184,6 +194,8 @@ impl CircuitBreakerRepr {
             failure_rate_threshold: self.failure_rate_threshold,
             slow_call_rate_threshold: self.slow_call_rate_threshold,
             slow_call_duration_threshold: self.slow_call_duration_threshold.map(Duration::from),
+            hanging_call_threshold: self.hanging_call_threshold,
+            count_calls_in_flight: self.count_calls_in_flight,
             failure_count_threshold: self.failure_count_threshold,
             minimum_number_of_calls: self.minimum_number_of_calls,
             sliding_window: self.sliding_window,

@@ -9,7 +9,7 @@ use ::metrics::{Histogram, SharedString, counter, gauge, histogram};
 use super::names;
 use crate::bulkhead::stats::{Event, Reading};
 use crate::bulkhead::{Bulkhead, Inner};
-use crate::circuit_breaker::CircuitState;
+use crate::circuit_breaker::{CircuitBreaker, CircuitState};
 use crate::name::BulkheadName;
 use crate::sync::{Mutex, lock};
 
@@ -114,6 +114,8 @@ pub(super) fn zero_gauges(name: &BulkheadName) {
         names::PERMITS_IN_USE,
         names::PERMITS_LIMIT,
         names::QUEUE_LIMIT,
+        names::HANGING,
+        names::OLDEST,
     ] {
         gauge!(name, BULKHEAD => label.clone()).set(0.0);
     }
@@ -191,6 +193,16 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
         (names::QUEUE_LIMIT, stats.max_queue_size as f64),
     ] {
         gauge!(name, BULKHEAD => label.clone()).set(value);
+    }
+    let circuit = bulkhead.circuit_breaker();
+    if let Some(hanging) = circuit.and_then(CircuitBreaker::hanging_calls) {
+        gauge!(names::HANGING, BULKHEAD => label.clone()).set(f64::from(hanging));
+    }
+    let inner = bulkhead.inner();
+    if inner.running.is_enabled() {
+        let oldest = inner.running.oldest(|| inner.runtime.now());
+        let age = oldest.first().map_or(Duration::ZERO, |call| call.age);
+        gauge!(names::OLDEST, BULKHEAD => label.clone()).set(age.as_secs_f64());
     }
     if let Some(current) = stats.circuit {
         for state in STATES {

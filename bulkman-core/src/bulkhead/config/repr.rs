@@ -37,10 +37,16 @@ pub(crate) struct BulkheadRepr {
         deserialize_with = "run_timeout"
     )]
     run_timeout: Option<HumanDuration>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    track_running_calls: bool,
     #[serde(default = "enabled")]
     circuit_breaker_enabled: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     circuit_breaker: CircuitBreakerConfig,
+}
+
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 const fn enabled() -> bool {
@@ -96,6 +102,7 @@ impl BulkheadRepr {
             timeout: config.timeout.map(HumanDuration),
             max_wait: config.max_wait.map(HumanDuration),
             run_timeout: config.run_timeout.map(HumanDuration),
+            track_running_calls: config.track_running_calls,
             circuit_breaker_enabled: config.circuit_breaker_enabled,
             circuit_breaker: config.circuit_breaker.clone(),
         }
@@ -107,6 +114,7 @@ impl BulkheadRepr {
             .timeout(self.timeout.map(Into::into))
             .max_wait(self.max_wait.map(Into::into))
             .run_timeout(self.run_timeout.map(Into::into))
+            .track_running_calls(self.track_running_calls)
             .circuit_breaker_enabled(self.circuit_breaker_enabled)
             .circuit_breaker(self.circuit_breaker);
         if let Some(calls) = self.max_concurrent_calls {

@@ -91,7 +91,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(tags, deadlines),
+                None => {
+                    // Most calls end here while the circuit is open: they pass nothing on.
+                    self.check_circuit()?;
+                    return self.try_admit_slow(tags, deadlines);
+                }
             },
             None => None,
         };
@@ -108,7 +112,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
-    /// As [`try_admit`](Self::try_admit), one step at a time.
+    /// As [`try_admit`](Self::try_admit), one step at a time, after the circuit was checked.
     ///
     /// Used while the circuit is not closed, and by circuits that count calls in flight.
     #[inline(never)]
@@ -117,7 +121,6 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         tags: CallTags,
         deadlines: &mut Deadlines,
     ) -> Result<Option<Admitted>, Rejection> {
-        self.check_circuit()?;
         let now = if self.counts_in_flight() {
             Some(self.evaluate_in_flight(deadlines)?)
         } else {
@@ -167,6 +170,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Ok(now)
     }
 
+    #[inline(never)]
     fn check_circuit(&self) -> Result<(), Rejection> {
         match &self.inner().circuit {
             Some(circuit) => circuit.check().map_err(Rejection::Circuit),

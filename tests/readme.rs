@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::path::Path;
 use std::time::Duration;
 
 use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
@@ -44,6 +45,46 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             unknown => panic!("no setting is named {unknown}"),
         };
         assert_eq!(set, new(), "{setting}: {default}");
+    }
+}
+
+/// No call has a timeout by default, so a program that is copied has to set one.
+#[test]
+fn programs_to_start_from_set_a_timeout() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let mut programs = Vec::new();
+    for readme in [
+        "README.md",
+        "bulkman-tokio/README.md",
+        "bulkman-smol/README.md",
+    ] {
+        let text = read(readme);
+        let blocks = text.split("```rust").skip(1);
+        programs.extend(blocks.map(|block| {
+            let (code, _) = block.split_once("```").unwrap();
+            (readme, code.to_owned())
+        }));
+    }
+    for example in [
+        "axum_service",
+        "blocking",
+        "embedded",
+        "guarded_client",
+        "manager",
+        "own_runtime",
+        "quickstart",
+        "quickstart_smol",
+        "thread_per_core",
+    ] {
+        programs.push((example, read(&format!("examples/{example}.rs"))));
+    }
+    assert_eq!(programs.len(), 13);
+    for (name, code) in programs {
+        let limits = [".timeout(", ".run_timeout(", ".hanging_call_threshold("];
+        let creates = code.contains("BulkheadConfig");
+        let limited = limits.iter().any(|limit| code.contains(limit));
+        assert!(!creates || limited, "{name} has no timeout:\n{code}");
     }
 }
 

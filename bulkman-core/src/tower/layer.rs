@@ -165,9 +165,10 @@ impl<C> BulkheadLayer<C> {
     ///   call. If the head is not a success, its outcome is recorded.
     ///
     /// The limits of the bulkhead apply until the head is available; a stream may last longer. The
-    /// duration of a call, for the rules of slow calls and of calls that hang, is the time until the
-    /// head, since the reader determines how long a body takes. A body that hangs keeps its permit:
-    /// limit the time of bodies in the server or client. The list of running calls shows it.
+    /// duration of a call, for the rules of slow calls and of calls that hang, is the time until
+    /// the head, since the reader determines how long a body takes. A body that hangs keeps its
+    /// permit, so limit the time of bodies in the server or client. The list of running calls
+    /// shows it.
     ///
     /// ```
     /// use bulkman::testing::ManualRuntime;

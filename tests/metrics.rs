@@ -222,6 +222,7 @@ fn calls_that_hang_are_a_gauge_if_they_are_counted() {
     assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(0.0));
 }
 
+/// Fault W3.
 #[test]
 fn the_oldest_call_is_a_gauge_and_its_label_is_no_label_of_metrics() {
     let runtime = ManualRuntime::new();

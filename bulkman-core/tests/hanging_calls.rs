@@ -85,6 +85,8 @@ fn is_open<T: std::fmt::Debug, E: std::fmt::Debug>(result: &Result<T, BulkheadEr
 }
 
 /// All permits hang and the queue is full: a call that is rejected as full is the only event.
+///
+/// Fault O1.
 #[test]
 fn a_full_bulkhead_of_calls_that_hang_opens() {
     type Newcomer = fn(&Bulkhead) -> bool;
@@ -126,6 +128,7 @@ fn a_full_bulkhead_of_calls_that_hang_opens() {
     }
 }
 
+/// Fault O1.
 #[test]
 fn a_call_that_would_wait_opens_and_the_waiters_are_rejected() {
     let (bulkhead, runtime) = bulkhead(hanging(2), |config| config.max_concurrent_calls(2));
@@ -206,6 +209,8 @@ fn an_outcome_evaluates_the_rule() {
 }
 
 /// The calls that opened the circuit still hang when it has closed again.
+///
+/// Fault O2.
 #[test]
 fn calls_of_before_the_opening_do_not_reopen() {
     let isolation = Duration::from_secs(5);
@@ -251,6 +256,7 @@ fn calls_admitted_by_other_states_are_not_counted() {
     assert!(breaker.is_closed());
 }
 
+/// Fault O4.
 #[test]
 fn a_very_long_call_is_counted_until_it_ends() {
     let (bulkhead, runtime) = bulkhead(hanging(1_000), |config| config.max_concurrent_calls(1_000));
@@ -280,6 +286,7 @@ fn rate(window: SlidingWindow) -> CircuitBreakerConfig {
         .count_calls_in_flight(true)
 }
 
+/// Fault O5.
 #[test]
 fn a_full_count_window_of_fast_calls_does_not_hide_calls_that_hang() {
     let (bulkhead, runtime) = bulkhead(rate(SlidingWindow::Count(10)), |config| config);
@@ -347,6 +354,8 @@ fn a_call_that_ends_is_counted_once_as_slow() {
 }
 
 /// A stream hangs in the sense of the rule: a threshold above their number leaves them alone.
+///
+/// Fault O6.
 #[test]
 fn one_long_poll_opens_only_at_a_threshold_of_one() {
     for (threshold, healthy) in [(1, false), (2, true)] {

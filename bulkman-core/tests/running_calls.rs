@@ -1,16 +1,19 @@
 //! The oldest running calls in snapshots: `track_running_calls` and labels.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bulkman_core::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman_core::snapshot::RunningCall;
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{
-    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Outcome, Priority,
+    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Outcome, Permit, Priority,
+    Runtime,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,10 +97,12 @@ fn a_call_that_waited_is_as_old_as_its_run() {
 }
 
 /// Every end of a call, with and without what else a ticket carries.
+///
+/// Fault W1.
 #[test]
 fn every_end_of_a_call_leaves_no_slot() {
     type End = fn(&Bulkhead, &ManualRuntime);
-    let ends: [(&str, End); 12] = [
+    let ends: [(&str, End); 23] = [
         ("success", |bulkhead, runtime| {
             let call = bulkhead.execute(async { Ok::<_, ()>(()) });
             runtime.block_on(call).unwrap();
@@ -143,6 +148,71 @@ fn every_end_of_a_call_leaves_no_slot() {
             let call = bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected") });
             assert!(runtime.block_on(call).is_err());
         }),
+        ("acquired", |bulkhead, runtime| {
+            runtime.block_on(bulkhead.acquire()).unwrap().fail();
+        }),
+        ("panicked at a later poll", |bulkhead, _| {
+            let mut polls = 0;
+            let mut call = start(bulkhead.execute(poll_fn(move |_| {
+                polls += 1;
+                assert_eq!(polls, 1, "expected");
+                Poll::<Result<(), ()>>::Pending
+            })));
+            assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut call))).is_err());
+        }),
+        ("classifier panicked", |bulkhead, _| {
+            let call = bulkhead
+                .call()
+                .classify(|_: &Result<(), ()>| panic!("expected"));
+            let run = || call.execute_sync(|| Ok(()));
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        }),
+        ("timed out in total", |bulkhead, runtime| {
+            let limited = bulkhead.call().timeout(SECOND);
+            let mut call = start(limited.execute(pending::<Result<(), ()>>()));
+            runtime.advance(SECOND);
+            assert!(poll(&mut call).is_ready());
+        }),
+        ("blocking, timed out", |bulkhead, runtime| {
+            let (release, call) = blocking_call(bulkhead);
+            runtime.advance(SECOND);
+            assert!(runtime.block_on(call).is_err());
+            release.send(()).unwrap();
+        }),
+        ("blocking, caller cancelled", |bulkhead, _| {
+            let (release, call) = blocking_call(bulkhead);
+            drop(call);
+            release.send(()).unwrap();
+        }),
+        ("waited, ran", |bulkhead, _| {
+            let (first, mut second) = waiting_call(bulkhead);
+            drop(first);
+            assert!(poll(&mut second).is_pending());
+        }),
+        ("waited, cancelled", |bulkhead, _| {
+            let (first, second) = waiting_call(bulkhead);
+            drop(second);
+            drop(first);
+        }),
+        ("waited, cancelled with its permit", |bulkhead, _| {
+            let (first, second) = waiting_call(bulkhead);
+            drop(first);
+            drop(second);
+        }),
+        ("ended in another generation", |bulkhead, _| {
+            let permit = bulkhead.try_acquire().unwrap();
+            if let Some(circuit) = bulkhead.circuit_breaker() {
+                circuit.force_open();
+                circuit.close();
+            }
+            permit.succeed();
+        }),
+        ("ended after the list was switched off", |bulkhead, _| {
+            let permit = bulkhead.try_acquire().unwrap();
+            let config = bulkhead.config().track_running_calls(false);
+            bulkhead.reconfigure(config).unwrap();
+            permit.succeed();
+        }),
         ("rejected", |bulkhead, _| {
             bulkhead.shutdown();
             assert!(bulkhead.try_acquire().is_err());
@@ -176,6 +246,33 @@ fn every_end_of_a_call_leaves_no_slot() {
             assert_eq!((idle.stats.active, idle.untracked_calls), (0, 0));
         }
     }
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<(), BulkheadError<()>>>>>;
+
+/// A blocking call that runs until the channel is used, and whose caller waits for a second.
+fn blocking_call(bulkhead: &Bulkhead) -> (mpsc::Sender<()>, Call) {
+    let (release, released) = mpsc::channel();
+    let (running, started) = mpsc::channel();
+    let limited = bulkhead.call().run_timeout(SECOND);
+    let call: Call = start(Box::pin(limited.execute_blocking(move || {
+        running.send(()).unwrap();
+        released.recv().unwrap();
+        Ok(())
+    })) as Call);
+    started.recv().unwrap();
+    assert_eq!(oldest(bulkhead).len(), 1);
+    (release, call)
+}
+
+/// A permit, and a call that waits for it.
+fn waiting_call(bulkhead: &Bulkhead) -> (Permit, Call) {
+    let config = bulkhead.config().max_concurrent_calls(1);
+    bulkhead.reconfigure(config).unwrap();
+    let first = bulkhead.try_acquire().unwrap();
+    let bulkhead = bulkhead.clone();
+    let second = async move { bulkhead.execute(pending::<Result<(), ()>>()).await };
+    (first, start(Box::pin(second) as Call))
 }
 
 /// Whatever the ticket carries is restored when the call ends.
@@ -212,6 +309,7 @@ fn a_listed_call_is_recorded_like_any_other() {
     assert_eq!(oldest(&bulkhead), []);
 }
 
+/// Fault W2.
 #[test]
 fn a_blocking_closure_is_listed_after_its_caller_left() {
     for dropped in [false, true] {
@@ -323,4 +421,50 @@ fn the_list_shows_no_call_that_does_not_exist() {
         (oldest(&bulkhead).len(), bulkhead.snapshot().untracked_calls),
         (0, 0)
     );
+}
+
+/// Fault W4.
+#[test]
+fn only_a_listed_call_reads_the_clock_and_only_once() {
+    #[derive(Debug, Default)]
+    struct CountingClock(AtomicU64);
+
+    impl Runtime for CountingClock {
+        fn now(&self) -> Instant {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            ClockOnly.now()
+        }
+
+        fn sleep_until(&self, deadline: Instant) -> Sleep {
+            ClockOnly.sleep_until(deadline)
+        }
+
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            ClockOnly.spawn(task);
+        }
+
+        fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+            ClockOnly.spawn_blocking(job);
+        }
+    }
+
+    for (listed, readings) in [(false, 0), (true, 1)] {
+        let clock = Arc::new(CountingClock::default());
+        let config = BulkheadConfig::new("test").track_running_calls(listed);
+        let bulkhead = Bulkhead::new(config, Arc::clone(&clock)).unwrap();
+        let calls: [fn(&Bulkhead); 3] = [
+            |bulkhead| bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap(),
+            |bulkhead| bulkhead.try_acquire().unwrap().succeed(),
+            |bulkhead| {
+                let mut call = Box::pin(bulkhead.execute(async { Ok::<_, ()>(()) }));
+                assert!(poll(&mut call).is_ready());
+            },
+        ];
+        for (number, call) in calls.iter().enumerate() {
+            let before = clock.0.load(Ordering::Relaxed);
+            call(&bulkhead);
+            let read = clock.0.load(Ordering::Relaxed) - before;
+            assert_eq!(read, readings, "call {number}, listed: {listed}");
+        }
+    }
 }

@@ -232,6 +232,7 @@ fn in_flight() -> Arc<in_flight::CallsInFlight> {
 
 const MILLI: u64 = 1_000_000;
 
+/// Fault O3.
 #[test]
 fn a_call_in_flight_leaves_no_count_behind_a_transition() {
     loom::model(|| {
@@ -254,6 +255,7 @@ fn a_call_in_flight_leaves_no_count_behind_a_transition() {
     });
 }
 
+/// Fault O4.
 #[test]
 fn an_end_and_the_reuse_of_its_bucket_subtract_one_call() {
     loom::model(|| {
@@ -273,6 +275,7 @@ fn an_end_and_the_reuse_of_its_bucket_subtract_one_call() {
     });
 }
 
+/// Fault O3.
 #[test]
 fn a_call_of_a_new_generation_is_not_lost_with_the_old_counts() {
     loom::model(|| {
@@ -312,6 +315,7 @@ fn a_change_of_the_threshold_mixes_no_scales() {
     });
 }
 
+/// Fault O3.
 #[test]
 fn a_call_that_races_with_a_transition_leaves_no_count() {
     loom::model(|| {

@@ -116,6 +116,13 @@ impl RunningCalls {
             .is_some_and(|table| table.enabled.load(Ordering::Relaxed))
     }
 
+    /// Returns `true` if calls are or were listed, so that a gauge does not keep an old value.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn was_enabled(&self) -> bool {
+        let table = self.0.get();
+        table.is_some_and(|table| table.size.load(Ordering::Relaxed) > 0)
+    }
+
     /// Lists a call that started to run. It must be passed to [`end`](Self::end).
     pub(crate) fn begin(&self, call: Admitted, tags: CallTags, started: Instant) -> Admitted {
         let Some(table) = self.0.get() else {

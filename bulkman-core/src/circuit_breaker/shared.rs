@@ -337,8 +337,11 @@ impl Shared {
     /// Returns the number of calls that hang; `None` if they are not counted.
     #[cfg(feature = "metrics")]
     pub(crate) fn hanging_calls(&self) -> Option<u32> {
+        let in_flight = self.in_flight.get()?;
         let state = self.load_state();
-        let in_flight = self.in_flight.get().filter(|_| state.counts_in_flight())?;
+        if !state.counts_in_flight() {
+            return Some(0);
+        }
         let now = self.nanos_since_base(self.runtime.now());
         Some(in_flight.hanging(state.generation(), now))
     }

@@ -156,6 +156,23 @@ fn timeout_around_a_loop_of_ready_calls_fires() {
 
 /// Fault GAP06.
 #[test]
+fn calls_on_an_uncooperative_runtime_consume_no_budget() {
+    on_tokio(false, async {
+        let runtime = TokioRuntime::new().cooperative(false);
+        let bulkhead = Bulkhead::new(config(), runtime).unwrap();
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::coop::consume_budget().await;
+        }
+        for _ in 0..MANY {
+            let mut call = Box::pin(bulkhead.execute(ready(Ok::<_, ()>(()))));
+            assert!(poll_once(&mut call).await.is_some());
+        }
+        assert_eq!(bulkhead.stats().successful, u64::from(MANY));
+    });
+}
+
+/// Fault GAP06.
+#[test]
 fn queue_fills_within_one_poll_of_a_task() {
     on_tokio(false, async {
         let bulkhead = Bulkhead::new(config().max_queue_size(1_000), TokioRuntime::new()).unwrap();

@@ -413,18 +413,26 @@ fn every_end_of_a_call_leaves_no_count() {
             let call = bulkhead.execute_blocking(|| Ok::<_, ()>(()));
             runtime.block_on(call).unwrap();
         }),
-        ("blocking, dropped before it started", |bulkhead, _| {
-            let call = bulkhead.execute_blocking(|| Ok::<_, ()>(()));
+        ("blocking, dropped before it ended", |bulkhead, _| {
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let call = bulkhead.execute_blocking(move || {
+                released.recv().unwrap();
+                Ok::<_, ()>(())
+            });
             drop(start(Box::pin(call)));
+            // The thread may not have started yet, and then never receives it.
+            let _ = release.send(());
         }),
     ];
     for (name, end) in ends {
         let config = hanging(1).failure_threshold(None);
         let (bulkhead, runtime) = bulkhead(config, |config| config);
         end(&bulkhead, &runtime);
+        bulkhead.shutdown();
+        runtime.block_on(bulkhead.drained());
         runtime.advance(10 * HANGS);
         assert_eq!(counts(&bulkhead).hanging_calls, 0, "{name}");
-        assert!(bulkhead.is_healthy(), "{name}");
+        assert!(bulkhead.circuit_breaker().unwrap().is_closed(), "{name}");
     }
 }
 

@@ -106,6 +106,46 @@ fn operation_need_not_be_send() {
     assert_eq!(runtime.block_on(call), Ok(8));
 }
 
+/// Fault API07.
+#[test]
+fn runtime_states_each_capability_by_itself() {
+    use bulkman::runtime::{BoxFuture, RuntimeCapabilities, Sleep};
+
+    /// Has threads for blocking work, and nothing else.
+    #[derive(Debug)]
+    struct Threads;
+
+    impl Threads {
+        const CAPABILITIES: RuntimeCapabilities = RuntimeCapabilities::CLOCK.with_blocking(true);
+    }
+
+    impl Runtime for Threads {
+        fn now(&self) -> std::time::Instant {
+            bulkman::runtime::ClockOnly.now()
+        }
+        fn sleep_until(&self, _: std::time::Instant) -> Sleep {
+            Box::pin(pending())
+        }
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(task);
+        }
+        fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+            std::thread::spawn(job);
+        }
+        fn capabilities(&self) -> RuntimeCapabilities {
+            Self::CAPABILITIES
+        }
+    }
+
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("types"), Threads).unwrap();
+    let sum = bulkhead.execute_blocking(|| Ok::<_, ()>(2));
+    assert_eq!(ManualRuntime::new().block_on(sum), Ok(2));
+    let checked = bulkhead.health_check(Duration::from_secs(1), || async { Ok::<_, ()>(()) });
+    assert!(checked.is_err(), "it needs tasks and timers");
+    let timed = BulkheadConfig::new("types").timeout(Duration::from_secs(1));
+    assert!(Bulkhead::new(timed, Threads).is_err());
+}
+
 /// The maximum number of bytes that a call adds to its operation.
 const OVERHEAD: usize = 256;
 

@@ -28,6 +28,11 @@ on_every_runtime![
     a_sample_decides_below_the_minimum_number_of_calls,
     a_circuit_with_few_calls_recovers,
     a_failed_probe_rejects_queued_calls,
+    half_open_ends_while_callers_time_out_outside,
+    half_open_ends_after_a_hundred_short_cancelled_probes,
+    one_cancelled_probe_has_no_outcome_however_long_it_ran,
+    an_outcome_begins_the_count_of_cancelled_probes_anew,
+    a_sample_completes_even_if_its_result_is_certain,
 ];
 
 fn config() -> BulkheadConfig {
@@ -330,4 +335,92 @@ async fn a_failed_probe_rejects_queued_calls(t: Harness) {
         "{rejected:?}"
     );
     assert!(!never.has_started());
+}
+
+async fn cancel_probe(t: &Harness, bulkhead: &Bulkhead, after: Duration) {
+    let (_never, probe) = t.running(bulkhead).await;
+    t.advance(after).await;
+    probe.cancel().await;
+}
+
+/// Fault SUR01.
+async fn half_open_ends_while_callers_time_out_outside(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(2)).await;
+    let mut events = bulkhead.events();
+    // 30 s is the timeout of one probe.
+    for _ in 0..30 {
+        assert_ne!(bulkhead.state(), BulkheadState::Isolated);
+        cancel_probe(&t, &bulkhead, SECOND).await;
+    }
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    let _half_open = events.next().await;
+    let ended = events.next().await;
+    assert!(
+        matches!(&ended, Some(CircuitEvent::Transition(it)) if it.cause == TransitionCause::ProbeTimedOut),
+        "{ended:?}"
+    );
+    // Once the dependency responds, the circuit closes.
+    t.advance(30 * SECOND).await;
+    t.succeed(&bulkhead, 2).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+/// Fault SUR01.
+async fn half_open_ends_after_a_hundred_short_cancelled_probes(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config()).await;
+    for _ in 0..100 {
+        assert_ne!(bulkhead.state(), BulkheadState::Isolated);
+        cancel_probe(&t, &bulkhead, Duration::ZERO).await;
+    }
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    // A circuit alone.
+    let rules = CircuitBreakerConfig::new().probe_timeout(2 * SECOND);
+    let circuit = CircuitBreaker::new("alone", rules, t.runtime()).unwrap();
+    circuit.half_open();
+    for _ in 0..2 {
+        assert!(!circuit.is_open());
+        let admission = circuit.try_acquire().unwrap();
+        t.advance(SECOND).await;
+        drop(admission);
+    }
+    assert!(circuit.is_open());
+}
+
+/// Fault SUR01.
+/// Hazard H05.
+async fn one_cancelled_probe_has_no_outcome_however_long_it_ran(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config()).await;
+    cancel_probe(&t, &bulkhead, 30 * SECOND - Duration::from_millis(1)).await;
+    assert_eq!(
+        (bulkhead.state(), slots(&bulkhead)),
+        (BulkheadState::Degraded, Some(3))
+    );
+}
+
+/// Fault SUR01.
+async fn an_outcome_begins_the_count_of_cancelled_probes_anew(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(3)).await;
+    for _ in 0..2 {
+        for _ in 0..29 {
+            cancel_probe(&t, &bulkhead, SECOND).await;
+        }
+        t.succeed(&bulkhead, 1).await;
+    }
+    assert_eq!(
+        (bulkhead.state(), slots(&bulkhead)),
+        (BulkheadState::Degraded, Some(1))
+    );
+}
+
+/// Fault D13.
+async fn a_sample_completes_even_if_its_result_is_certain(t: Harness) {
+    let rules = CircuitBreakerConfig::new()
+        .failure_rate_threshold(0.5)
+        .permitted_calls_in_half_open(10);
+    let bulkhead = t.bulkhead(config().circuit_breaker(rules));
+    bulkhead.circuit_breaker().unwrap().half_open();
+    t.fail(&bulkhead, 9).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }

@@ -64,6 +64,8 @@ impl Bulkhead {
     /// As [`execute`](Self::execute). A panic of the closure is returned as
     /// [`BulkheadError::Panicked`]. If the runtime drops the closure, the error is
     /// [`BulkheadError::Shutdown`].
+    /// Where no executor runs, such as outside of a Tokio runtime, the error is
+    /// [`BulkheadError::Unsupported`].
     ///
     /// # Cancel safety
     ///
@@ -97,6 +99,11 @@ impl Bulkhead {
     /// Blocks the thread while waiting for a permit, for at most `max_wait` and `timeout`. The
     /// closure can't be interrupted: if it exceeds its timeout, its value is still returned, and
     /// the call counts as a failure. Do not call it from async code, since it blocks the executor.
+    ///
+    /// # Panics
+    ///
+    /// With `TokioRuntime`, if it has to wait in an asynchronous task. Other runtimes do not detect
+    /// this, and block the thread. Use [`execute`](Self::execute) there.
     ///
     /// # Errors
     ///

@@ -111,10 +111,13 @@ where
             guard, deadlines, ..
         } = &mut this.state
         {
-            let admission = if guard.inner().capabilities.tasks {
-                ready!(poll_admission(guard, this.priority, deadlines, cx))
-            } else {
+            let inner = guard.inner();
+            let admission = if !inner.capabilities.blocking {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
+            } else if guard.is_new() && !inner.runtime.is_running() {
+                Err(Rejection::Unsupported(&MissingCapability::RUNNING))
+            } else {
+                ready!(poll_admission(guard, this.priority, deadlines, cx))
             };
             match admission {
                 Ok(admitted) => guard.restore(admitted),

@@ -42,6 +42,8 @@ pub struct Admission<'a> {
     started: Option<Instant>,
     /// Whether a panic that drops the admission is not the call's.
     ignores_panics: bool,
+    /// Whether the time was an argument. Then the clock of the runtime may be another one.
+    at_given_time: bool,
 }
 
 impl<'a> Admission<'a> {
@@ -56,6 +58,7 @@ impl<'a> Admission<'a> {
             started,
             // A panic that is unwinding already began before the call.
             ignores_panics: std::thread::panicking(),
+            at_given_time: now.is_some(),
         }
     }
 
@@ -207,7 +210,8 @@ impl Admission<'_> {
                     .map(|started| now.saturating_duration_since(started));
                 self.shared.record(ticket, Outcome::Failure, ran, Some(now));
             }
-            None => self.shared.record(ticket, Outcome::Ignored, None, None),
+            None if self.at_given_time => self.shared.record(ticket, Outcome::Ignored, None, None),
+            None => self.shared.cancel(ticket),
         });
     }
 }

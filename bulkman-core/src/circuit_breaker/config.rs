@@ -341,6 +341,9 @@ impl CircuitBreakerConfig {
     /// successes. Setting both is an error. The minimum number of calls and the thresholds are
     /// capped at `calls`.
     ///
+    /// All of them complete, even if the result is certain before. For an early end, use
+    /// `success_threshold`: its first failure reopens.
+    ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// # use bulkman::runtime::ClockOnly;
@@ -442,6 +445,11 @@ impl CircuitBreakerConfig {
     ///
     /// Probes that run longer count as failed and free their slot, so a call that hangs can't keep
     /// the circuit half-open. The call itself is not cancelled.
+    ///
+    /// A probe that is cancelled has no outcome. But if callers time out outside of the bulkhead, a
+    /// dependency that hangs would keep the circuit half-open. So two or more probes that are
+    /// cancelled in a row count as one that timed out, once they have run for this duration in
+    /// total, or once they are 100. An outcome begins the count anew.
     ///
     /// [`Duration::MAX`] waits for probes indefinitely. Then only
     /// [`max_half_open_duration`](Self::max_half_open_duration) ends half-open if a probe hangs.

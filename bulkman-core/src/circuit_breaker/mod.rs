@@ -345,7 +345,7 @@ impl CircuitBreaker {
     /// Ends an admission without an outcome.
     #[inline]
     pub(crate) fn cancel(&self, ticket: Ticket) {
-        self.0.record(ticket, Outcome::Ignored, None, None);
+        self.0.cancel(ticket);
     }
 
     /// Returns a number to pass to [`opened_since`](Self::opened_since) later.

@@ -60,6 +60,8 @@ struct FastPath {
     /// this isolation or of a later one, which may not fit the state but does fit the circuit.
     /// Every other state leaves the value alone, for threads that have read the state only.
     open_until: AtomicU64,
+    /// The isolation in nanoseconds. More can't be left of it, unless the clock has stepped back.
+    isolation: AtomicU64,
     /// Calls that take more nanoseconds than this are slow.
     slow_above: AtomicU64,
     rejected: RejectionCounters,
@@ -96,6 +98,7 @@ impl Shared {
             fast_path: FastPath {
                 state: AtomicU64::new(machine.packed_state().bits()),
                 open_until: AtomicU64::new(nanos_until(now, machine.open_until())),
+                isolation: AtomicU64::new(nanos(machine.isolation_in_force())),
                 slow_above: AtomicU64::new(slow_above(machine.config())),
                 rejected: RejectionCounters::default(),
             },
@@ -176,6 +179,23 @@ impl Shared {
         if self.affects_state(ticket, outcome, ran) {
             self.record_slow(ticket, outcome, ran, now);
         }
+    }
+
+    /// Ends an admission without an outcome.
+    ///
+    /// Reads the clock only for a probe.
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        let generation = ticket.state.generation();
+        let Some(probe) = ticket.probe else { return };
+        if self.load_state().generation() != generation {
+            return;
+        }
+        let _release = ReleaseOnPanic {
+            shared: self,
+            generation,
+            probe,
+        };
+        self.change(|machine, now| machine.cancel_probe(generation, probe, now));
     }
 
     /// Returns the packed state as a number that is equal as long as nothing has changed.
@@ -357,10 +377,16 @@ impl Shared {
             return Err(self.reject(PackedRejection::new(RejectionReason::Open)));
         }
         let now = self.time(now);
-        match until.checked_sub(nanos(now.saturating_duration_since(self.base))) {
+        let Some(elapsed) = now.checked_duration_since(self.base) else {
+            // The clock has stepped back: the machine decides.
+            return Ok(now);
+        };
+        match until.checked_sub(nanos(elapsed)) {
             None | Some(0) => Ok(now),
             // Only the machine has the exact end.
             Some(_) if until == FAR => Ok(now),
+            // As above, or another thread is opening the circuit.
+            Some(left) if left > self.fast_path.isolation.load(Ordering::Relaxed) => Ok(now),
             Some(left) => Err(self.reject(PackedRejection::retry_in(RejectionReason::Open, left))),
         }
     }
@@ -430,15 +456,18 @@ impl Shared {
             let due = locked.machine.next_due();
             effects.timer = due.and_then(|due| locked.timer.set(due));
         }
+        if state.state() == CircuitState::Open {
+            // Also after the clock has stepped back, which changes no more than this.
+            let until = nanos_until(self.base, locked.machine.open_until());
+            self.fast_path.open_until.store(until, Ordering::Relaxed);
+            let isolation = nanos(locked.machine.isolation_in_force());
+            self.fast_path.isolation.store(isolation, Ordering::Relaxed);
+        }
         if state == before {
             return effects;
         }
         if state.generation() != before.generation() {
             locked.rejected_before = self.fast_path.rejected.read().total();
-            if state.state() == CircuitState::Open {
-                let until = nanos_until(self.base, locked.machine.open_until());
-                self.fast_path.open_until.store(until, Ordering::Relaxed);
-            }
             for change in locked.machine.take_changes() {
                 let transition = change.named(self.name.clone());
                 locked.hooks.push(&transition);

@@ -11,7 +11,7 @@ use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
 use crate::circuit_breaker::Ticket;
-use crate::error::{BulkheadError, TimeoutPhase};
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
 use crate::sync::unwind::catch;
@@ -302,6 +302,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.elapsed(inner.runtime.now());
                 let bulkhead = inner.name.clone();
+                note_rejection(true);
                 R::from_rejection(BulkheadError::Timeout {
                     bulkhead,
                     phase: TimeoutPhase::Queued,

@@ -23,7 +23,9 @@ use std::time::Duration;
 
 pub use self::classified::Classified;
 pub use self::classified_by::ClassifiedBy;
-pub use self::classifier::{Classifier, DefaultClassifier, IgnoreRejections};
+pub use self::classifier::{
+    Classifier, DefaultClassifier, IgnoreBoxedRejections, IgnoreRejections,
+};
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;

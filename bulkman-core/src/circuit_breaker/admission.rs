@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::enclosing::ProbeScope;
 use super::packed_state::Ticket;
 use super::shared::Shared;
 use crate::call::outcome::Outcome;
@@ -60,6 +61,11 @@ impl<'a> Admission<'a> {
             ignores_panics: std::thread::panicking(),
             at_given_time: now.is_some(),
         }
+    }
+
+    /// Marks the code that runs until the scope is dropped as part of the probe, if it is one.
+    pub(super) fn enter_probe(&self) -> Option<ProbeScope> {
+        self.shared.enter_probe(self.ticket?)
     }
 
     /// Records no failure when a panic drops the admission, for callers that catch the call's.

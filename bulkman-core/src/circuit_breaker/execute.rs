@@ -42,7 +42,10 @@ impl CircuitBreaker {
         operation: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, CircuitError<E>> {
         let admission = self.try_acquire().map_err(CircuitError::Open)?;
-        let result = operation();
+        let result = {
+            let _probe = admission.enter_probe();
+            operation()
+        };
         admission.record(DefaultClassifier.classify(&result));
         result.map_err(CircuitError::Operation)
     }
@@ -88,6 +91,7 @@ impl CircuitBreaker {
         );
         let mut operation = pin!(operation);
         let result = poll_fn(|cx| {
+            let _probe = admission.as_ref().and_then(Admission::enter_probe);
             catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(cx))).unwrap_or_else(|panic| {
                 catch(|| admission.take().map(Admission::fail));
                 resume_unwind(panic)

@@ -15,6 +15,7 @@ mod config;
 mod controls;
 mod count_window;
 mod counts;
+mod enclosing;
 mod events;
 mod execute;
 mod hooks;
@@ -51,6 +52,7 @@ pub use self::config::{
     CircuitBreakerConfig, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
 };
 pub use self::counts::CircuitCounts;
+pub(crate) use self::enclosing::ProbeScope;
 pub use self::events::{CircuitEvent, CircuitEvents};
 pub use self::execute::CircuitError;
 pub(crate) use self::machine::{FleetTarget, Gate, Observation, ProbeOutcome};
@@ -340,6 +342,12 @@ impl CircuitBreaker {
     #[inline]
     pub(crate) fn record(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) {
         self.0.record(ticket, outcome, ran, None);
+    }
+
+    /// Marks the code that runs until the scope is dropped as part of the probe of this ticket.
+    #[cold]
+    pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
+        self.0.enter_probe(ticket)
     }
 
     /// Ends an admission without an outcome.

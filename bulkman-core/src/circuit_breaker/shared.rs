@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::circuit_state::CircuitState;
+use super::enclosing::{ProbeScope, is_within_probe};
 use super::hooks::{Hooks, TransitionHook};
 use super::machine::{Machine, Recorded};
 use super::packed_state::{PackedState, Ticket};
@@ -329,7 +330,22 @@ impl Shared {
         (state, self.fast_path.open_until.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
+        ticket
+            .is_probe()
+            .then(|| ProbeScope::enter(self, ticket.state.generation()))
+            .flatten()
+    }
+
+    /// Returns `true` if the current call is made by the operation of a probe of this circuit.
+    fn is_nested(&self, state: PackedState) -> bool {
+        state.state() == CircuitState::HalfOpen && is_within_probe(self, state.generation())
+    }
+
     fn check_slow(&self, state: PackedState) -> Result<(), PackedRejection> {
+        if self.is_nested(state) {
+            return Ok(());
+        }
         let now = match state.state() {
             CircuitState::HalfOpen => self.runtime.now(),
             // The call may still be rejected for lack of a permit, so a transition that is due is
@@ -348,6 +364,10 @@ impl Shared {
         state: PackedState,
         now: Option<Instant>,
     ) -> Result<Ticket, PackedRejection> {
+        if self.is_nested(state) {
+            // No probe of its own: its outcome is not recorded.
+            return Ok(Ticket { state, probe: None });
+        }
         let now = match state.state() {
             CircuitState::HalfOpen => self.time(now),
             _ => self.reject_unless_due(state, now)?,

@@ -35,6 +35,10 @@ impl Bulkhead {
     /// The future can be dropped at any time: its position in the queue, its permit and its probe
     /// slot are released. See [`Execute`].
     ///
+    /// A future that is kept and no longer polled may hold a permit that was granted to it. Other
+    /// calls get the permit at the deadline of its wait. Without a deadline they do not: drop the
+    /// future, or spawn the call with [`execute_owned`](Self::execute_owned).
+    ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::testing::ManualRuntime;

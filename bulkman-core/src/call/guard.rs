@@ -9,11 +9,13 @@ use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
+use crate::call::queue_timer::queue_timer;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::runtime::Sleep;
 use crate::sync::unwind::catch;
 
 /// What a call holds of its bulkhead: nothing, a place in the queue, a permit, or an admission.
@@ -154,6 +156,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Enqueue::Full => Err(self.reject_full()),
             Enqueue::Rejected(reason) => Err(self.reject_waiter(reason)),
         }
+    }
+
+    /// Creates the timer of a call that waits.
+    pub(crate) fn queue_timer(&self, key: WaiterId, deadline: Instant) -> Sleep {
+        queue_timer(self.bulkhead.borrow(), key, deadline)
     }
 
     /// Leaves the queue because the deadline of the wait has passed.

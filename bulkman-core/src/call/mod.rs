@@ -13,6 +13,7 @@ pub(crate) mod guard;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod permit;
+mod queue_timer;
 pub(crate) mod rejection;
 pub(crate) mod report;
 pub(crate) mod run;

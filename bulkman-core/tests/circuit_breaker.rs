@@ -311,24 +311,24 @@ fn isolation_is_no_longer_than_configured_by_any_clock() {
 
 /// A clock that is set.
 #[derive(Clone, Debug)]
-struct SetClock(std::sync::Arc<std::sync::Mutex<std::time::Instant>>);
+struct SetClock(Arc<Mutex<Instant>>);
 
 impl SetClock {
-    fn new(now: std::time::Instant) -> Self {
-        Self(std::sync::Arc::new(std::sync::Mutex::new(now)))
+    fn new(now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(now)))
     }
 
-    fn set(&self, now: std::time::Instant) {
+    fn set(&self, now: Instant) {
         *self.0.lock().unwrap() = now;
     }
 }
 
 impl Runtime for SetClock {
-    fn now(&self) -> std::time::Instant {
+    fn now(&self) -> Instant {
         *self.0.lock().unwrap()
     }
 
-    fn sleep_until(&self, _: std::time::Instant) -> bulkman_core::runtime::Sleep {
+    fn sleep_until(&self, _: Instant) -> bulkman_core::runtime::Sleep {
         Box::pin(std::future::pending())
     }
 

@@ -139,7 +139,7 @@ fn runtime_states_each_capability_by_itself() {
 
     let bulkhead = Bulkhead::new(BulkheadConfig::new("types"), Threads).unwrap();
     let sum = bulkhead.execute_blocking(|| Ok::<_, ()>(2));
-    assert_eq!(ManualRuntime::new().block_on(sum), Ok(2));
+    assert_eq!(futures_lite::future::block_on(sum), Ok(2));
     let checked = bulkhead.health_check(Duration::from_secs(1), || async { Ok::<_, ()>(()) });
     assert!(checked.is_err(), "it needs tasks and timers");
     let timed = BulkheadConfig::new("types").timeout(Duration::from_secs(1));

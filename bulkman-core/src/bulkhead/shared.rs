@@ -64,7 +64,29 @@ impl Inner {
         ran: Option<Duration>,
     ) {
         let _ended = ReleaseOnDrop(self, Some(outcome));
+        if ticket.is_probe() {
+            circuit.leave_probe(ticket);
+        }
         circuit.record(ticket, outcome, ran);
+    }
+
+    /// The code that the thread runs from now on is part of the probe of this ticket.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            // Until `leave_probe`.
+            std::mem::forget(circuit.enter_probe(ticket));
+        }
+    }
+
+    /// The thread no longer runs code of the probe.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            circuit.leave_probe(ticket);
+        }
     }
 
     /// Like [`finish`](Self::finish), for a call that was cancelled while running.

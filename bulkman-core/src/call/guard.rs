@@ -201,10 +201,16 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
             None => None,
         };
+        if ticket.is_some_and(Ticket::is_probe) {
+            inner.enter_probe(ticket);
+        }
         Ok(self.start(ticket))
     }
 
     /// Counts the start of the call. From now on the caller owns the admission.
+    ///
+    /// While the admission of a probe is out of the guard, the thread runs the code of the call: see
+    /// [`ProbeScope`](crate::circuit_breaker::ProbeScope).
     #[inline(always)]
     fn start(&mut self, ticket: Option<Ticket>) -> Admitted {
         let inner = self.bulkhead.borrow().inner();
@@ -227,6 +233,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             return None;
         };
         self.held = Held::Ended;
+        if admitted.is_probe() {
+            self.inner().enter_probe(admitted.ticket);
+        }
         Some(admitted)
     }
 
@@ -234,6 +243,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline]
     pub(crate) fn restore(&mut self, admitted: Admitted) {
         self.held = Held::Admitted(admitted);
+        if admitted.is_probe() {
+            self.inner().leave_probe(admitted.ticket);
+        }
     }
 
     /// Returns `true` if a rule of the circuit needs the duration of the operation.
@@ -373,6 +385,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 impl CallGuard<&Bulkhead> {
     /// Converts to a guard that owns the bulkhead and holds `admitted`.
     pub(crate) fn into_owned(mut self, admitted: Admitted) -> CallGuard<Bulkhead> {
+        self.restore(admitted);
+        self.held = Held::Ended;
         let observer = std::mem::replace(&mut self.observer, Observer::new(0));
         CallGuard {
             bulkhead: self.bulkhead.clone(),

@@ -8,7 +8,6 @@ use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::outcome::Outcome;
-use crate::circuit_breaker::ProbeScope;
 use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::sync::unwind::catch;
 
@@ -38,21 +37,10 @@ pub(crate) fn run_guarded<H: Borrow<Bulkhead>, R>(
     let unwinding = OnUnwind(guard, admitted, deadlines);
     let result = {
         let _span = unwinding.0.observer().enter();
-        let _probe = if admitted.is_probe() {
-            enter_probe(unwinding.0.inner(), admitted)
-        } else {
-            None
-        };
         code()
     };
     std::mem::forget(unwinding);
     result
-}
-
-/// Marks the code that runs until the scope is dropped as part of a probe.
-#[cold]
-pub(crate) fn enter_probe(inner: &Inner, admitted: Admitted) -> Option<ProbeScope> {
-    inner.circuit.as_ref()?.enter_probe(admitted.ticket?)
 }
 
 /// Returns the outcome and the error of a call that exceeded its deadline while running.

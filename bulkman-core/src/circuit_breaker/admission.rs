@@ -43,8 +43,6 @@ pub struct Admission<'a> {
     started: Option<Instant>,
     /// Whether a panic that drops the admission is not the call's.
     ignores_panics: bool,
-    /// Whether the time was an argument. Then the clock of the runtime may be another one.
-    at_given_time: bool,
 }
 
 impl<'a> Admission<'a> {
@@ -59,8 +57,21 @@ impl<'a> Admission<'a> {
             started,
             // A panic that is unwinding already began before the call.
             ignores_panics: std::thread::panicking(),
-            at_given_time: now.is_some(),
         }
+    }
+
+    /// Returns `true` if the call is a probe.
+    #[inline]
+    pub(super) fn is_probe(&self) -> bool {
+        self.ticket.is_some_and(Ticket::is_probe)
+    }
+
+    /// Runs the operation of a probe.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn run_probe<R>(&self, operation: impl FnOnce() -> R) -> R {
+        let _probe = self.enter_probe();
+        operation()
     }
 
     /// Marks the code that runs until the scope is dropped as part of the probe, if it is one.
@@ -216,7 +227,6 @@ impl Admission<'_> {
                     .map(|started| now.saturating_duration_since(started));
                 self.shared.record(ticket, Outcome::Failure, ran, Some(now));
             }
-            None if self.at_given_time => self.shared.record(ticket, Outcome::Ignored, None, None),
             None => self.shared.cancel(ticket),
         });
     }

@@ -39,6 +39,19 @@ impl ProbeScope {
     }
 }
 
+impl ProbeScope {
+    /// Ends the innermost scope of a probe of this circuit, which was forgotten.
+    pub(super) fn leave<C>(circuit: &C, generation: u64) {
+        let enclosing = Enclosing::new(circuit, generation);
+        let _ = ENCLOSING.try_with(|probes| {
+            let mut probes = probes.borrow_mut();
+            if let Some(index) = probes.iter().rposition(|probe| *probe == enclosing) {
+                probes.remove(index);
+            }
+        });
+    }
+}
+
 impl Drop for ProbeScope {
     fn drop(&mut self) {
         let _ = ENCLOSING.try_with(|probes| probes.borrow_mut().pop());

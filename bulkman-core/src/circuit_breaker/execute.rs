@@ -42,8 +42,9 @@ impl CircuitBreaker {
         operation: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, CircuitError<E>> {
         let admission = self.try_acquire().map_err(CircuitError::Open)?;
-        let result = {
-            let _probe = admission.enter_probe();
+        let result = if admission.is_probe() {
+            admission.run_probe(operation)
+        } else {
             operation()
         };
         admission.record(DefaultClassifier.classify(&result));
@@ -91,7 +92,10 @@ impl CircuitBreaker {
         );
         let mut operation = pin!(operation);
         let result = poll_fn(|cx| {
-            let _probe = admission.as_ref().and_then(Admission::enter_probe);
+            let _probe = match &admission {
+                Some(admission) if admission.is_probe() => admission.enter_probe(),
+                _ => None,
+            };
             catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(cx))).unwrap_or_else(|panic| {
                 catch(|| admission.take().map(Admission::fail));
                 resume_unwind(panic)

@@ -209,6 +209,13 @@ impl Machine {
         }
     }
 
+    /// The time with which this probe was admitted was an argument.
+    pub(crate) fn set_given_time(&mut self, probe: Option<ProbeId>) {
+        if let (MachineState::HalfOpen(probes), Some(probe)) = (&mut self.state, probe) {
+            probes.set_given_time(probe);
+        }
+    }
+
     /// Records the outcome of a call that was admitted in `generation`.
     ///
     /// `now` may be `None` to save a reading of the clock: see [`Recorded`].
@@ -258,7 +265,15 @@ impl Machine {
     ///
     /// Probes that are cancelled one after another, because their callers time out before the
     /// dependency responds, count together as one that timed out.
+    ///
+    /// This does not hold for probes whose time was an argument: `now` is that of the runtime.
     pub(crate) fn cancel_probe(&mut self, generation: u64, probe: ProbeId, now: Instant) {
+        if let MachineState::HalfOpen(probes) = &self.state {
+            if generation == self.generation && probes.is_at_given_time(probe) {
+                self.release_probe(Some(probe));
+                return;
+            }
+        }
         self.advance(now);
         let MachineState::HalfOpen(probes) = &mut self.state else {
             return;

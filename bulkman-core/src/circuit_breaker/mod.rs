@@ -350,6 +350,12 @@ impl CircuitBreaker {
         self.0.enter_probe(ticket)
     }
 
+    /// Ends the scope that [`enter_probe`](Self::enter_probe) began, if it is forgotten.
+    #[cold]
+    pub(crate) fn leave_probe(&self, ticket: Ticket) {
+        self.0.leave_probe(ticket);
+    }
+
     /// Ends an admission without an outcome.
     #[inline]
     pub(crate) fn cancel(&self, ticket: Ticket) {

@@ -25,7 +25,11 @@ impl Probes {
     pub(crate) fn admit(&mut self, now: Instant) -> ProbeId {
         let id = ProbeId(NonZeroU64::MIN.saturating_add(self.admitted));
         self.admitted += 1;
-        self.in_flight.push(Probe { id, since: now });
+        self.in_flight.push(Probe {
+            id,
+            since: now,
+            at_given_time: false,
+        });
         id
     }
 
@@ -35,6 +39,20 @@ impl Probes {
         index
             .map(|index| self.in_flight.swap_remove(index))
             .is_some()
+    }
+
+    /// The time of the admission of this probe was an argument.
+    pub(crate) fn set_given_time(&mut self, id: ProbeId) {
+        if let Some(probe) = self.in_flight.iter_mut().find(|probe| probe.id == id) {
+            probe.at_given_time = true;
+        }
+    }
+
+    /// Returns `true` if the time of the admission of this probe was an argument.
+    pub(crate) fn is_at_given_time(&self, id: ProbeId) -> bool {
+        self.in_flight
+            .iter()
+            .any(|probe| probe.id == id && probe.at_given_time)
     }
 
     /// Ends a probe that was cancelled, and returns how long it ran; `None` if it is not in flight.
@@ -111,4 +129,6 @@ pub(crate) struct ProbeId(NonZeroU64);
 struct Probe {
     id: ProbeId,
     since: Instant,
+    /// Whether `since` was an argument. The clock of the runtime may be another one.
+    at_given_time: bool,
 }

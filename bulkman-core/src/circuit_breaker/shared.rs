@@ -150,7 +150,7 @@ impl Shared {
         }
     }
 
-    /// Returns `true` if an outcome would change the circuit.
+    /// Returns `true` if an outcome may change the circuit, or if it is of another generation.
     ///
     /// Costs one load, or two if slow calls are counted.
     #[inline]
@@ -162,10 +162,11 @@ impl Shared {
     ) -> bool {
         // A failure that is being recorded concurrently is ordered after this success.
         let state = self.load_state();
-        let same = state.generation() == ticket.state.generation();
+        let other = state.generation() != ticket.state.generation();
         // Relaxed: a concurrent change of the rules may take effect a little later.
         let slow = |ran| nanos(ran) > self.fast_path.slow_above.load(Ordering::Relaxed);
-        same && (outcome != Outcome::Success || state.records_success() || ran.is_some_and(slow))
+        // An outcome of another generation is dropped where a probe's scope is left.
+        other || outcome != Outcome::Success || state.records_success() || ran.is_some_and(slow)
     }
 
     /// Records the outcome of an admitted call.
@@ -330,11 +331,19 @@ impl Shared {
         (state, self.fast_path.open_until.load(Ordering::Relaxed))
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
         ticket
             .is_probe()
             .then(|| ProbeScope::enter(self, ticket.state.generation()))
             .flatten()
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_probe(&self, ticket: Ticket) {
+        ProbeScope::leave(self, ticket.state.generation());
     }
 
     /// Returns `true` if the current call is made by the operation of a probe of this circuit.
@@ -368,12 +377,16 @@ impl Shared {
             // No probe of its own: its outcome is not recorded.
             return Ok(Ticket { state, probe: None });
         }
+        let is_given = now.is_some();
         let now = match state.state() {
             CircuitState::HalfOpen => self.time(now),
             _ => self.reject_unless_due(state, now)?,
         };
         self.with_machine(|machine| {
             let probe = machine.admit(now)?;
+            if is_given {
+                machine.set_given_time(probe);
+            }
             Ok(Ticket {
                 state: machine.packed_state(),
                 probe,
@@ -422,7 +435,8 @@ impl Shared {
     ) {
         let state = self.load_state();
         let nothing_to_record = outcome == Outcome::Ignored && ticket.probe.is_none();
-        if nothing_to_record || state.state() == CircuitState::Disabled {
+        let stale = state.generation() != ticket.state.generation();
+        if nothing_to_record || stale || state.state() == CircuitState::Disabled {
             return;
         }
         let generation = ticket.state.generation();

@@ -453,9 +453,12 @@ impl WaitQueue {
 
     /// Acquires a permit that was granted to a waiter that is overdue.
     fn acquire_overdue(&self) -> bool {
-        if !self.has_overdue.load(Ordering::Relaxed) {
-            return false;
-        }
+        self.has_overdue.load(Ordering::Relaxed) && self.acquire_overdue_locked()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_overdue_locked(&self) -> bool {
         let mut waiters = lock(&self.waiters);
         // Calls that wait come first.
         self.state() == QueueState::IDLE && self.revoke_overdue(&mut waiters)

@@ -82,7 +82,7 @@ fn hazards_of_tests(source: &str) -> Vec<String> {
             .strip_prefix("/// Hazard ")
             .or_else(|| line.strip_prefix("/// Fault "))
         {
-            let list = list.split('.').next().unwrap_or(list);
+            let list = list.split(['.', ':']).next().unwrap_or(list);
             pending.extend(
                 list.split(", ")
                     .filter(|number| is_number(number))

@@ -328,11 +328,11 @@ impl Runtime for SetClock {
         *self.0.lock().unwrap()
     }
 
-    fn sleep_until(&self, _: Instant) -> bulkman_core::runtime::Sleep {
+    fn sleep_until(&self, _: Instant) -> Sleep {
         Box::pin(std::future::pending())
     }
 
-    fn spawn(&self, _: bulkman_core::runtime::BoxFuture<'static, ()>) {}
+    fn spawn(&self, _: BoxFuture<'static, ()>) {}
 
     fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
 }

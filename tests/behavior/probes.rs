@@ -429,6 +429,7 @@ async fn a_sample_completes_even_if_its_result_is_certain(t: Harness) {
     assert_eq!(bulkhead.state(), BulkheadState::Degraded);
     t.succeed(&bulkhead, 1).await;
     assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+}
 
 /// Fault F02.
 async fn nested_call_is_part_of_its_probe(t: Harness) {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bulkman::bulkhead::{BulkheadName, BulkheadStats, HealthCheck};
-use bulkman::call::{Call, Classifier, DefaultClassifier, ExecutionReport, IgnoreRejections};
+use bulkman::call::{Call, Classifier, DefaultClassifier, ExecutionReport};
 use bulkman::circuit_breaker::{CircuitEvents, CircuitSnapshot, Transition};
 use bulkman::future::{
     Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteOwned, ExecuteWithReport,
@@ -321,8 +321,7 @@ fn classifier_type_serves_results_of_several_types() {
     // Nested bulkheads: the inner rejection is ignored, and merged into one error.
     let inner = Bulkhead::new(BulkheadConfig::new("inner"), runtime.clone()).unwrap();
     inner.shutdown();
-    let outer = bulkhead.classified_by(IgnoreRejections);
-    let nested = runtime.block_on(outer.execute(inner.execute(async { Ok::<_, u32>(1) })));
+    let nested = runtime.block_on(bulkhead.execute(inner.execute(async { Ok::<_, u32>(1) })));
     assert!(nested.unwrap_err().flatten().is_rejection());
     assert_eq!(bulkhead.stats().ignored, 1);
 }

@@ -40,8 +40,8 @@ pub trait Classifier<T, E> {
 /// The default classifier: `Ok` is a success and `Err` is a failure.
 ///
 /// There is one exception: a rejection by an inner bulkhead or circuit is ignored, because the
-/// dependency was not called. It is recognized if the operation's error is that of the inner call: a
-/// [`BulkheadError`](crate::BulkheadError), a [`BoxedError`](crate::error::BoxedError), a
+/// dependency was not called. It is recognized if the operation's error is that of the inner call:
+/// a [`BulkheadError`](crate::BulkheadError), a [`BoxedError`](crate::error::BoxedError), a
 /// [`CircuitError`](crate::circuit_breaker::CircuitError) or a
 /// [`CircuitOpen`](crate::error::CircuitOpen). If it is converted to another type, use
 /// [`IgnoreRejections`] or [`IgnoreBoxedRejections`]. The tower layer recognizes both.

@@ -209,8 +209,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Counts the start of the call. From now on the caller owns the admission.
     ///
-    /// While the admission of a probe is out of the guard, the thread runs the code of the call: see
-    /// [`ProbeScope`](crate::circuit_breaker::ProbeScope).
+    /// While the admission of a probe is out of the guard, the thread runs the code of the call:
+    /// see [`ProbeScope`](crate::circuit_breaker::ProbeScope).
     #[inline(always)]
     fn start(&mut self, ticket: Option<Ticket>) -> Admitted {
         let inner = self.bulkhead.borrow().inner();

@@ -1,8 +1,8 @@
 //! The timer of a waiting call, which takes effect even if the call is not polled.
 //!
 //! A future that waits may be alive and not polled any more, when a permit is granted to it. The
-//! waker that its timer wakes at the deadline therefore takes the permit back, if another call needs
-//! it, before it wakes the task.
+//! waker that its timer wakes at the deadline therefore takes the permit back, if another call
+//! needs it, before it wakes the task.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -104,7 +104,8 @@ impl NestedError {
 /// The name of this crate, as in the names of its types.
 const CRATE: &str = "bulkman_core::";
 
-// The discriminants of `BulkheadError`: its variants are numbered in the order of their declaration.
+// The discriminants of `BulkheadError`: its variants are numbered in the order of their
+// declaration.
 const CIRCUIT_OPEN: i128 = 0;
 const FULL: i128 = 1;
 const TIMEOUT: i128 = 2;

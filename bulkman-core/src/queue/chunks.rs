@@ -118,8 +118,8 @@ struct Entry {
     chunk: Option<Box<Chunk>>,
     /// A bit for each slot with a waiter that waits until a deadline.
     timed: u64,
-    /// A bit for each slot with a waiter that was rejected, has expired or has yet to collect a permit
-    /// with a deadline, and is not removed yet.
+    /// A bit for each slot with a waiter that was rejected, has expired or has yet to collect a
+    /// permit with a deadline, and is not removed yet.
     decided: u64,
     /// The number of removed waiters. In the chunk where [`Chunks::pop_oldest`] stands, it may
     /// leave out the granted ones.

@@ -12,7 +12,8 @@
 //! * No permit is available while a call waits.
 //! * A waiter is never granted a permit after its deadline.
 //! * A waiter that leaves after it was granted a permit passes the permit on.
-//! * A permit that a waiter with a deadline has not collected by then goes to the call that needs it.
+//! * A permit that a waiter with a deadline has not collected by then goes to the call that needs
+//!   it.
 //! * What happened before a permit was released happens before what follows its acquisition.
 //!
 //! # The reserve
@@ -39,11 +40,11 @@
 //!
 //! # Uncollected permits
 //!
-//! A future that was granted a permit may be alive and never be polled again, such as in a loop that
-//! polls something else. Its permit would be lost to all other calls. The waker of its own timer
-//! calls [`WaitQueue::deadline_passed`], whether or not the future is polled then. If another call
-//! waits, it gets the permit. Otherwise the waiter is *overdue*, and the next call that needs a
-//! permit takes it. Either is decided under the lock, and so is the collection: one of them finds
+//! A future that was granted a permit may be alive and never be polled again, such as in a loop
+//! that polls something else. Its permit would be lost to all other calls. The waker of its own
+//! timer calls [`WaitQueue::deadline_passed`], whether or not the future is polled then. If another
+//! call waits, it gets the permit. Otherwise the waiter is *overdue*, and the next call that needs
+//! a permit takes it. Either is decided under the lock, and so is the collection: one of them finds
 //! the grant. A waiter without a deadline has no timer, and keeps its permit until it is dropped.
 //!
 //! # Shrinking and closing
@@ -102,7 +103,8 @@ pub(crate) struct WaitQueue {
     /// A hint: some waiter may have a deadline, so a grant needs the time, which is read before the
     /// lock is taken. Written under the lock only.
     has_deadlines: AtomicBool,
-    /// A hint: a permit can be taken back from a waiter that is overdue. Written under the lock only.
+    /// A hint: a permit can be taken back from a waiter that is overdue. Written under the lock
+    /// only.
     has_overdue: AtomicBool,
     /// The [`Limits`] in force. Written under the lock only.
     limits: AtomicU64,

@@ -231,7 +231,10 @@ impl Waiters {
 
     /// Remembers a waiter whose permit may be taken back when another call needs it.
     pub(super) fn push_overdue(&mut self, id: WaiterId) {
-        self.overdue.push(id);
+        // A timer may wake its task more than once.
+        if !self.overdue.contains(&id) {
+            self.overdue.push(id);
+        }
     }
 
     /// Takes back a permit from a waiter that is overdue. The caller owns it.

@@ -21,6 +21,9 @@ impl Bulkhead {
     /// count as failures of the dependency. To classify results differently, use
     /// [`classified`](Self::classified) or [`call`](Self::call).
     ///
+    /// An error that occurs before the future exists, as in `execute(create()?)`, is not counted.
+    /// An operation that can't fail returns `Ok::<_, Infallible>(value)`.
+    ///
     /// # Errors
     ///
     /// [`BulkheadError::Operation`] contains the error of the operation. All other variants are
@@ -38,6 +41,9 @@ impl Bulkhead {
     /// A future that is kept and no longer polled may hold a permit that was granted to it. Other
     /// calls get the permit at the deadline of its wait. Without a deadline they do not: drop the
     /// future, or spawn the call with [`execute_owned`](Self::execute_owned).
+    ///
+    /// A loop that creates its call anew in each iteration of `select!` joins the end of the queue
+    /// each time, and may never be served. Create the call once, before the loop, and pin it.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};

@@ -259,7 +259,8 @@ impl CircuitBreakerConfig {
 
     /// Sets the number of calls in the window below which no rate is computed.
     ///
-    /// At least 1; capped at the size of a count window. Default: 10.
+    /// At least 1; capped at the size of a count window. Default: 10. A success that completes this
+    /// number may open the circuit, since the rates are evaluated then.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -597,8 +598,8 @@ pub enum SlidingWindow {
     /// The calls of the last `length`, in buckets.
     ///
     /// A bucket is dropped as a whole when the bucket `buckets` positions later begins. With 10
-    /// buckets, a call counts for at least 0.9 and at most 1.0 times `length`. Takes 24 bytes per
-    /// bucket.
+    /// buckets, a call counts for at least 0.9 and at most 1.0 times `length`. With one bucket, it
+    /// may be dropped at once: use two or more. Takes 24 bytes per bucket.
     Time {
         /// The length of the window; at least one nanosecond per bucket.
         length: Duration,

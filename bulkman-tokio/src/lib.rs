@@ -53,8 +53,16 @@ impl TokioRuntime {
     /// # Outside of a Tokio runtime
     ///
     /// A call that has to wait panics if it is polled outside of a Tokio runtime, as Tokio's timers
-    /// do. Background tasks and blocking work are dropped there, and
-    /// [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Shutdown`.
+    /// do. Background tasks are dropped there, and
+    /// [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Unsupported`. The
+    /// clock is the real one there, even if that of a runtime is paused.
+    ///
+    /// # `execute_sync` in a task
+    ///
+    /// [`execute_sync`](bulkman_core::Bulkhead::execute_sync) panics if it has to wait on a thread
+    /// that runs tasks, as Tokio's own blocking calls do: the holder of the permit may need that
+    /// thread. It may wait in `spawn_blocking`, in `block_in_place` and on other threads. There, a
+    /// paused clock has to be advanced by another thread.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -137,6 +145,24 @@ impl Runtime for TokioRuntime {
     /// `None` if [`cooperative`](Self::cooperative) is `false`.
     fn cooperation(&self) -> Option<Cooperation> {
         (!self.uncooperative).then_some(poll_proceed as Cooperation)
+    }
+
+    fn park(&self, deadline: Option<Instant>) {
+        // Panics if the thread runs tasks, with a message that says so. A runtime of the thread
+        // counts, whether or not it is the one of the handle.
+        if let Ok(handle) = Handle::try_current() {
+            handle.block_on(async {});
+        }
+        match deadline {
+            Some(deadline) => {
+                std::thread::park_timeout(deadline.saturating_duration_since(self.now()))
+            }
+            None => std::thread::park(),
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.handle().is_ok()
     }
 }
 

@@ -37,4 +37,10 @@ impl Admitted {
     pub(crate) fn counts_in_flight(self) -> bool {
         self.ticket.is_some_and(Ticket::counts_in_flight)
     }
+
+    /// Returns `true` if the call is a probe of a half-open circuit.
+    #[inline]
+    pub(crate) fn is_probe(self) -> bool {
+        self.ticket.is_some_and(Ticket::is_probe)
+    }
 }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::circuit_state::CircuitState;
+use super::probes::ProbeId;
 
 /// All that a call needs while the circuit is closed.
 ///
@@ -128,6 +129,15 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Returns the ticket of a call that the machine has admitted.
+    pub(super) fn new(state: PackedState, probe: Option<ProbeId>) -> Self {
+        let flag = if probe.is_some() { PROBE } else { 0 };
+        Self {
+            state: PackedState::from_bits(state.bits() | flag),
+            id: probe.map(ProbeId::bits),
+        }
+    }
+
     /// Returns `true` if the call is to be counted while it is in flight.
     #[inline]
     pub(crate) const fn counts_in_flight(self) -> bool {
@@ -179,6 +189,12 @@ impl Ticket {
     pub(crate) const fn needs_duration(self) -> bool {
         self.state.needs_duration()
     }
+
+    /// Returns `true` if the call is a probe.
+    #[inline]
+    pub(crate) const fn is_probe(self) -> bool {
+        self.state.bits() & PROBE != 0
+    }
 }
 
 const STATE: u64 = 0b111;
@@ -190,8 +206,10 @@ const ALWAYS: u64 = 1 << 6;
 const COUNTS_IN_FLIGHT: u64 = 1 << 7;
 /// Set in the ticket of a call that is in the list of running calls, never in the circuit.
 const LISTED: u64 = 1 << 8;
-/// The shift of the generation: its 55 bits last for a year at a transition every nanosecond.
-const GENERATION: u32 = 9;
+/// Set in the ticket of a probe, never in the circuit.
+const PROBE: u64 = 1 << 9;
+/// The shift of the generation: its 54 bits last for half a year at a transition every nanosecond.
+const GENERATION: u32 = 10;
 
 /// The states that reject calls share a bit; the two that reject every call share another.
 const fn code(state: CircuitState) -> u64 {
@@ -213,7 +231,7 @@ mod tests {
     fn every_part_reads_back() {
         use CircuitState::{Closed, Disabled, ForcedOpen, HalfOpen, MetricsOnly, Open};
         for state in [Closed, Open, HalfOpen, ForcedOpen, Disabled, MetricsOnly] {
-            for generation in [0, 1, (1 << 55) - 1] {
+            for generation in [0, 1, (1 << 54) - 1] {
                 for bits in 0..16 {
                     let flags = Flags {
                         records_success: bits & 1 != 0,

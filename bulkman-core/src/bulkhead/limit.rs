@@ -1,57 +1,42 @@
 //! The calls of a bulkhead whose limit adapts or is observed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Inner;
+use super::running::CallTags;
 use crate::adaptive::{LimitDecision, LimitDriver, LimitOutcome, LimitStatus, Mark};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
-use crate::call::options::CallClass;
 use crate::call::outcome::Outcome;
-use crate::call::run::End;
+use crate::call::run::OperationRun;
 use crate::circuit_breaker::{Ticket, Transition};
 use crate::sync::unwind::catch;
 
 impl Inner {
-    /// Returns whether a call without limits of time is to carry a mark, before its admission.
+    /// Marks an admitted call, if the limit needs that.
     ///
-    /// Most calls are no samples and carry none. Their end is that of a bulkhead without an
-    /// adaptive limit.
-    #[inline]
-    pub(crate) fn marked(&self, class: &CallClass) -> Deadlines {
-        let Some(driver) = self.driver() else {
-            return Deadlines::Untracked;
-        };
-        if driver.samples(self.counters.started()) && class.is_sampled {
-            Deadlines::SAMPLED
-        } else if driver.marks_every_call() || !class.is_sampled {
-            Deadlines::MARKED
-        } else {
-            Deadlines::Untracked
-        }
-    }
-
-    /// Marks an admitted call, if the limit is adapted.
+    /// Calls without limits of time that are no samples carry no mark. Their end is that of a
+    /// bulkhead without an adaptive limit.
     pub(crate) fn mark(
         &self,
         admitted: Admitted,
-        class: &CallClass,
+        tags: CallTags,
         deadlines: &Deadlines,
     ) -> Admitted {
         let Some(driver) = self.adaptive() else {
             return admitted;
         };
-        let before = admitted.mark();
-        let mut mark = if !class.is_sampled || admitted.ticket.is_some_and(Ticket::is_probe) {
+        let started = self.counters.started();
+        let mut mark = if !tags.is_sample || admitted.is_probe() {
             Mark::UNCOUNTED
-        } else if deadlines.is_sampled() {
+        } else if driver.samples(started) {
             Mark::sample()
-        } else if deadlines.has_times() {
-            driver.mark(self.counters.started())
-        } else {
+        } else if driver.marks_every_call() || deadlines.has_times() {
             driver.mark_unsampled()
+        } else {
+            return admitted;
         };
-        if before.is_some_and(Mark::lacks_permit) {
+        if admitted.mark().is_some_and(Mark::lacks_permit) {
             mark = mark.without_permit();
         } else if driver.estimates() {
             let capacity = self.queue.limits().queue_capacity;
@@ -92,61 +77,55 @@ impl Inner {
         admitted: Admitted,
         mark: Mark,
         outcome: Outcome,
-        end: End,
-        started: Option<Instant>,
+        run: Option<OperationRun>,
+        meaning: LimitOutcome,
     ) {
-        if mark.is_plain() && outcome == Outcome::Success && end == End::Completed {
-            self.finish(admitted, outcome, None);
+        let ran = run
+            .filter(|_| admitted.needs_duration())
+            .and_then(OperationRun::duration);
+        if mark.is_plain() && meaning == LimitOutcome::Success {
+            self.finish(admitted, outcome, ran);
             return;
         }
-        let meaning = match (end, outcome) {
-            (End::Recorded, _) | (_, Outcome::Ignored) => LimitOutcome::Nothing,
-            (End::Completed, Outcome::Success) => LimitOutcome::Success,
-            (End::CompletedLate | End::TimedOut, _) | (_, Outcome::Overloaded) => {
-                LimitOutcome::Overload
+        {
+            let _ended = ReleaseMarkedOnDrop(self, mark, Some(outcome));
+            if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+                if ticket.is_probe() {
+                    circuit.leave_probe(ticket);
+                }
+                circuit.record(ticket, outcome, ran);
             }
-            (End::Completed | End::Panicked, _) => LimitOutcome::Nothing,
-        };
-        let failed = end != End::Recorded && outcome == Outcome::Failure;
-        let record = match end {
-            End::Recorded => Record::Nothing,
-            _ => Record::Outcome(outcome),
-        };
-        self.end_marked(
-            admitted,
-            mark,
-            Some(outcome),
-            record,
-            (meaning, failed),
-            started,
-        );
+        }
+        self.record_for_limit(mark, meaning, run);
     }
 
     /// As [`abandon`](Self::abandon), for a call with a mark.
     #[cold]
     pub(super) fn abandon_marked(&self, admitted: Admitted, mark: Mark) {
-        let meaning = (LimitOutcome::Cancelled, false);
-        self.end_marked(admitted, mark, None, Record::Cancel, meaning, None);
+        {
+            let _ended = ReleaseMarkedOnDrop(self, mark, None);
+            if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+                circuit.cancel(ticket);
+            }
+        }
+        self.record_for_limit(mark, LimitOutcome::Cancelled, None);
     }
 
     /// Records a timeout of work that has not ended.
     pub(crate) fn record_early(&self, ticket: Ticket, outcome: Outcome, started: Option<Instant>) {
-        let ran = || {
-            let started = started.filter(|_| ticket.needs_duration())?;
-            Some(self.runtime.now().saturating_duration_since(started))
-        };
+        let ended = started.map(|_| self.runtime.now());
+        let run = started.map(|started| OperationRun {
+            started,
+            ended,
+            is_past: false,
+        });
         if let Some(circuit) = &self.circuit {
-            circuit.record(ticket, outcome, ran());
+            circuit.record(ticket, outcome, run.and_then(OperationRun::duration));
         }
-        let (Some(mark), Some(driver)) = (Mark::from_bits(ticket.mark()), self.adaptive()) else {
-            return;
-        };
-        let overload = outcome == Outcome::Failure;
-        if overload
-            && driver.outcome_of(mark, LimitOutcome::Overload, true) != LimitOutcome::Nothing
-        {
-            let now = self.runtime.now();
-            self.record_for_limit(driver, mark, LimitOutcome::Overload, started, now);
+        if outcome == Outcome::Failure {
+            if let Some(mark) = Mark::from_bits(ticket.mark()) {
+                self.record_for_limit(mark, LimitOutcome::Overload, run);
+            }
         }
     }
 
@@ -161,65 +140,37 @@ impl Inner {
         }
         let now = self.runtime.now();
         if driver.record_unmarked_overload(now) {
-            if let Some(decision) = driver.try_decide(None, now, self.counters.successful()) {
-                self.apply_decision(driver, &decision);
-            }
+            self.decide(driver, None, now);
         }
     }
 
-    /// Ends a call with a mark, and then records it for the limit.
-    fn end_marked(
-        &self,
-        admitted: Admitted,
-        mark: Mark,
-        counted: Option<Outcome>,
-        record: Record,
-        (meaning, failed): (LimitOutcome, bool),
-        started: Option<Instant>,
-    ) {
-        let ended = ReleaseMarkedOnDrop(self, mark, counted);
-        let driver = self.driver();
-        let meaning = driver.map_or(LimitOutcome::Nothing, |driver| {
-            driver.outcome_of(mark, meaning, failed)
-        });
-        let timed = started.filter(|_| mark.is_timed());
+    /// Records the end of a call with a mark. Its permit was released before.
+    fn record_for_limit(&self, mark: Mark, outcome: LimitOutcome, run: Option<OperationRun>) {
+        let Some(driver) = self.driver() else { return };
+        let outcome = driver.outcome_of(mark, outcome);
+        if outcome == LimitOutcome::Nothing {
+            return;
+        }
+        let ended = run.filter(|run| !run.is_past).and_then(|run| run.ended);
         // A panic of the clock costs a sample, and nothing else.
-        let now = if meaning != LimitOutcome::Nothing || timed.is_some() {
-            catch(|| self.runtime.now())
-        } else {
-            None
+        let Some(now) = ended.or_else(|| catch(|| self.runtime.now())) else {
+            return;
         };
-        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
-            let ran = now
-                .zip(timed)
-                .map(|(now, started)| now.saturating_duration_since(started));
-            match record {
-                Record::Outcome(outcome) if circuit.affects_state(ticket, outcome, ran) => {
-                    circuit.record(ticket, outcome, ran);
-                }
-                Record::Cancel => circuit.cancel(ticket),
-                Record::Outcome(_) | Record::Nothing => {}
-            }
-        }
-        drop(ended);
-        if let (Some(driver), Some(now)) = (driver, now) {
-            self.record_for_limit(driver, mark, meaning, started, now);
+        let latency = run.map(|run| {
+            let ended = run.ended.unwrap_or(now);
+            ended.saturating_duration_since(run.started)
+        });
+        let started = run.map(|run| run.started);
+        if driver.record(mark, outcome, started, latency, now) {
+            self.decide(driver, latency, now);
         }
     }
 
-    fn record_for_limit(
-        &self,
-        driver: &LimitDriver,
-        mark: Mark,
-        meaning: LimitOutcome,
-        started: Option<Instant>,
-        now: Instant,
-    ) {
-        if driver.record(mark, meaning, started, now) {
-            let successes = self.counters.successful();
-            if let Some(decision) = driver.try_decide(started, now, successes) {
-                self.apply_decision(driver, &decision);
-            }
+    /// Ends the window, if it is complete.
+    fn decide(&self, driver: &LimitDriver, latency: Option<Duration>, now: Instant) {
+        let successes = self.counters.successful();
+        if let Some(decision) = driver.try_decide(latency, now, successes) {
+            self.apply_decision(driver, &decision);
         }
     }
 
@@ -284,14 +235,6 @@ impl Inner {
                 .driver()
                 .is_none_or(|driver| driver.without_permit() == 0)
     }
-}
-
-/// What the circuit has to record.
-#[derive(Clone, Copy)]
-enum Record {
-    Outcome(Outcome),
-    Cancel,
-    Nothing,
 }
 
 /// As [`ReleaseOnDrop`](super::shared), for a call with a mark.

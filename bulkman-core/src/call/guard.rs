@@ -2,20 +2,24 @@
 
 use std::borrow::Borrow;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::adaptive::Mark;
+use crate::adaptive::{LimitOutcome, Mark};
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
+use crate::call::admission::start_run;
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
+use crate::call::queue_timer::queue_timer;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
-use crate::call::run::End;
-use crate::circuit_breaker::Ticket;
-use crate::error::{BulkheadError, TimeoutPhase};
+use crate::call::run::OperationRun;
+use crate::circuit_breaker::{CircuitBreaker, Ticket};
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::runtime::Sleep;
 use crate::sync::unwind::catch;
 
 /// What a call holds of its bulkhead: nothing, a place in the queue, a permit, or an admission.
@@ -29,6 +33,10 @@ pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
     held: Held,
     observer: Observer,
 }
+
+/// Decides about a call that finds no permit: see [`CallGuard::try_admit`].
+type Lack<H> =
+    fn(&mut CallGuard<H>, bool, CallTags, &mut Deadlines) -> Result<Option<Admitted>, Rejection>;
 
 // As wide as a word: a tag that is stored as a byte and loaded together with what follows it
 // stalls the load.
@@ -82,96 +90,147 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
     ///
-    /// `lack` decides about a call that finds no permit, and whether the queue is full.
+    /// `lack` decides about a call that finds no permit. Its second argument is `true` if the queue
+    /// is full.
     #[inline(always)]
     pub(crate) fn try_admit(
         &mut self,
-        lack: impl FnOnce(&mut Self, bool) -> Result<Option<Admitted>, Rejection>,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+        lack: Lack<H>,
     ) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(lack),
+                None => {
+                    // Most calls end here while the circuit is open: they pass nothing on.
+                    self.check_circuit()?;
+                    return self.try_admit_slow(tags, deadlines, lack);
+                }
             },
             None => None,
         };
         match inner.queue.try_acquire() {
-            TryAcquire::Acquired => Ok(Some(self.start(ticket))),
-            TryAcquire::MustWait => lack(self, false),
-            TryAcquire::Full => lack(self, true),
+            TryAcquire::Acquired => {
+                let admitted = self.start(ticket);
+                Ok(Some(start_run(
+                    self, admitted, false, false, tags, deadlines,
+                )))
+            }
+            TryAcquire::MustWait => lack(self, false, tags, deadlines),
+            TryAcquire::Full => lack(self, true, tags, deadlines),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
-    /// As [`try_admit`](Self::try_admit), one step at a time, while the circuit is not closed.
+    /// As [`try_admit`](Self::try_admit), one step at a time, after the circuit was checked.
+    ///
+    /// Used while the circuit is not closed, and by circuits that count calls in flight.
     #[inline(never)]
     fn try_admit_slow(
         &mut self,
-        lack: impl FnOnce(&mut Self, bool) -> Result<Option<Admitted>, Rejection>,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+        lack: Lack<H>,
     ) -> Result<Option<Admitted>, Rejection> {
-        self.check_circuit()?;
+        let now = if self.counts_in_flight() {
+            Some(self.evaluate_in_flight(deadlines)?)
+        } else {
+            None
+        };
         match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
                 self.held = Held::Permit;
-                self.admit().map(Some)
+                self.admit_without_wait(now, tags, deadlines).map(Some)
             }
-            TryAcquire::MustWait => lack(self, false),
-            TryAcquire::Full => lack(self, true),
+            TryAcquire::MustWait => lack(self, false, tags, deadlines),
+            TryAcquire::Full => lack(self, true, tags, deadlines),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
-    /// Decides about a call that found no permit: it waits, or is rejected if the queue is full.
-    #[inline(always)]
-    pub(crate) fn wait_or_reject(&mut self, full: bool) -> Result<Option<Admitted>, Rejection> {
-        if full {
+    /// Decides about a call that finds no permit, where the limit adapts or is observed.
+    ///
+    /// If it is only observed, the call runs all the same.
+    pub(crate) fn lack_permit(
+        &mut self,
+        is_full: bool,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
+        let runs = self.inner().driver().is_some_and(|driver| {
+            driver.record_lack_of_permit();
+            driver.observes()
+        });
+        if runs {
+            self.admit_without_permit(tags, deadlines).map(Some)
+        } else if is_full {
             Err(self.reject_full())
         } else {
             Ok(None)
         }
     }
 
-    /// As [`wait_or_reject`](Self::wait_or_reject), unless limits are only observed: then the call
-    /// runs without a permit.
-    pub(crate) fn lack_permit(
-        &mut self,
-        full: bool,
-        may_wait: bool,
-    ) -> Result<Option<Admitted>, Rejection> {
-        if self.runs_without_permit() {
-            return self.admit_without_permit(may_wait);
-        }
-        self.wait_or_reject(full)
-    }
-
-    /// Records that a permit is lacking. Returns `true` if the call runs all the same.
-    fn runs_without_permit(&self) -> bool {
-        self.inner().driver().is_some_and(|driver| {
-            driver.record_lack_of_permit();
-            driver.observes()
-        })
-    }
-
     /// Step 3 for a call without a permit.
-    #[inline(never)]
-    fn admit_without_permit(&mut self, may_wait: bool) -> Result<Option<Admitted>, Rejection> {
+    fn admit_without_permit(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
-            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            Some(circuit) => Some(circuit.admit(None).map_err(Rejection::Circuit)?),
             None => None,
         };
-        let admitted = Admitted { ticket };
-        if inner.start_without_permit(may_wait) {
-            let Admitted { ticket } = admitted.with_mark(Mark::UNCOUNTED.without_permit());
-            return Ok(Some(self.start(ticket)));
+        if !inner.start_without_permit(deadlines.may_wait()) {
+            if let (Some(circuit), Some(ticket)) = (&inner.circuit, ticket) {
+                circuit.cancel(ticket);
+            }
+            return Err(self.reject_shutdown());
         }
-        if let (Some(circuit), Some(ticket)) = (&inner.circuit, ticket) {
-            circuit.cancel(ticket);
+        if ticket.is_some_and(Ticket::is_probe) {
+            inner.enter_probe(ticket);
         }
-        Err(self.reject_shutdown())
+        let Admitted { ticket } = Admitted { ticket }.with_mark(Mark::UNCOUNTED.without_permit());
+        let admitted = self.start(ticket);
+        Ok(start_run(self, admitted, false, true, tags, deadlines))
     }
 
+    #[inline(never)]
+    fn admit_without_wait(
+        &mut self,
+        now: Option<Instant>,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(now, false, tags, deadlines)
+    }
+
+    fn counts_in_flight(&self) -> bool {
+        let circuit = &self.inner().circuit;
+        circuit
+            .as_ref()
+            .is_some_and(CircuitBreaker::counts_in_flight)
+    }
+
+    /// Evaluates the rules that count calls in flight, which may open the circuit.
+    ///
+    /// A call that waits or is rejected may be the only event while calls that hang hold all
+    /// permits.
+    #[inline(never)]
+    fn evaluate_in_flight(&self, deadlines: &mut Deadlines) -> Result<Instant, Rejection> {
+        let inner = self.inner();
+        let now = deadlines.began(&*inner.runtime);
+        if let Some(circuit) = &inner.circuit {
+            if circuit.evaluate_in_flight(now) {
+                self.check_circuit()?;
+            }
+        }
+        Ok(now)
+    }
+
+    #[inline(never)]
     fn check_circuit(&self) -> Result<(), Rejection> {
         match &self.inner().circuit {
             Some(circuit) => circuit.check().map_err(Rejection::Circuit),
@@ -216,6 +275,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// Creates the timer of a call that waits.
+    pub(crate) fn queue_timer(&self, key: WaiterId, deadline: Instant) -> Sleep {
+        queue_timer(self.bulkhead.borrow(), key, deadline)
+    }
+
     /// Leaves the queue because the deadline of the wait has passed.
     pub(crate) fn expire(&mut self, key: WaiterId) -> WaitResult {
         self.held = Held::Nothing;
@@ -246,18 +310,41 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Ok(())
     }
 
-    /// Step 3 for a call with a permit: the circuit may have opened while it waited.
-    pub(crate) fn admit(&mut self) -> Result<Admitted, Rejection> {
+    /// Step 3 for a call with a permit that has waited: the circuit may have opened meanwhile.
+    #[inline(always)]
+    pub(crate) fn admit_after_wait(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(None, true, tags, deadlines)
+    }
+
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        now: Option<Instant>,
+        waited: bool,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             // If it is rejected, dropping the guard releases the permit.
-            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            Some(circuit) => Some(circuit.admit(now).map_err(Rejection::Circuit)?),
             None => None,
         };
-        Ok(self.start(ticket))
+        if ticket.is_some_and(Ticket::is_probe) {
+            inner.enter_probe(ticket);
+        }
+        let admitted = self.start(ticket);
+        Ok(start_run(self, admitted, waited, true, tags, deadlines))
     }
 
     /// Counts the start of the call. From now on the caller owns the admission.
+    ///
+    /// While the admission of a probe is out of the guard, the thread runs the code of the call:
+    /// see [`ProbeScope`](crate::circuit_breaker::ProbeScope).
     #[inline(always)]
     fn start(&mut self, ticket: Option<Ticket>) -> Admitted {
         let inner = self.bulkhead.borrow().inner();
@@ -280,6 +367,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             return None;
         };
         self.held = Held::Ended;
+        if admitted.is_probe() {
+            self.inner().enter_probe(admitted.ticket);
+        }
         Some(admitted)
     }
 
@@ -287,57 +377,97 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline]
     pub(crate) fn restore(&mut self, admitted: Admitted) {
         self.held = Held::Admitted(admitted);
-    }
-
-    /// Returns `true` if the end of the call needs more than its outcome: see
-    /// [`Admitted::needs_duration`].
-    #[inline]
-    pub(crate) fn needs_duration(&self) -> bool {
-        matches!(self.held, Held::Admitted(admitted) if admitted.needs_duration())
-    }
-
-    /// Steps 5 and 6: records the outcome and releases the permit.
-    pub(crate) fn finish(&mut self, outcome: Outcome, end: CallEnd, ran: Option<Duration>) {
-        if let Some(admitted) = self.take_admitted() {
-            let inner = self.bulkhead.borrow().inner();
-            inner.finish(admitted, outcome, ran);
-            self.observer.end(inner, end);
+        if admitted.is_probe() {
+            self.inner().leave_probe(admitted.ticket);
         }
     }
 
-    /// As [`finish`](Self::finish), for a call whose end needs more than its outcome.
-    #[inline(never)]
-    pub(crate) fn finish_timed(&mut self, outcome: Outcome, end: End, started: Option<Instant>) {
-        let Held::Admitted(admitted) = self.held else {
-            return;
-        };
-        let Some(mark) = admitted.mark() else {
-            // The clock may panic. The guard holds the admission meanwhile.
-            let ran = started.map(|started| {
-                self.inner()
-                    .runtime
-                    .now()
-                    .saturating_duration_since(started)
-            });
-            self.finish(outcome, end.observed(outcome), ran);
-            return;
-        };
-        self.held = Held::Ended;
-        let inner = self.bulkhead.borrow().inner();
-        inner.finish_marked(admitted, mark, outcome, end, started);
-        self.observer.end(inner, end.observed(outcome));
+    /// Returns when the operation ran, as far as its end needs that. It has just ended.
+    ///
+    /// `started` is called only if the start is needed.
+    #[inline]
+    pub(crate) fn needed_run(
+        &self,
+        started: impl FnOnce() -> Option<Instant>,
+    ) -> Option<OperationRun> {
+        match self.held {
+            Held::Admitted(admitted) if admitted.needs_guard() => {
+                self.needed_run_of(admitted, started()?)
+            }
+            _ => None,
+        }
     }
 
-    /// As [`finish`](Self::finish), for work whose timeout was recorded before.
-    pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
-        let Held::Admitted(admitted) = &mut self.held else {
-            return;
-        };
-        if admitted.mark().is_some() {
-            self.finish_timed(outcome, End::Recorded, None);
+    #[inline(never)]
+    fn needed_run_of(&self, admitted: Admitted, started: Instant) -> Option<OperationRun> {
+        let runtime = &self.inner().runtime;
+        let ended = if admitted.needs_duration() {
+            Some(runtime.now())
+        } else if admitted.is_sample() {
+            // A panic of the clock costs a sample, and nothing else.
+            catch(|| runtime.now())
         } else {
-            admitted.ticket = None;
-            self.finish(outcome, CallEnd::TimedOut, None);
+            None
+        };
+        Some(OperationRun {
+            started,
+            ended,
+            is_past: false,
+        })
+    }
+
+    /// Steps 5 and 6: records the outcome and releases the permit.
+    pub(crate) fn finish(&mut self, outcome: Outcome, run: Option<OperationRun>) {
+        let meaning = LimitOutcome::of(outcome);
+        self.end(outcome, run, CallEnd::Completed(outcome), meaning);
+    }
+
+    /// As [`finish`](Self::finish), for an operation that ended after its deadline: a failure.
+    pub(crate) fn finish_late(&mut self, run: Option<OperationRun>) {
+        let end = CallEnd::Completed(Outcome::Failure);
+        self.end(Outcome::Failure, run, end, LimitOutcome::Overload);
+    }
+
+    /// As [`finish`](Self::finish), for an operation that timed out.
+    pub(crate) fn finish_timed_out(&mut self, outcome: Outcome, run: Option<OperationRun>) {
+        let meaning = match outcome {
+            Outcome::Failure => LimitOutcome::Overload,
+            _ => LimitOutcome::Nothing,
+        };
+        self.end(outcome, run, CallEnd::TimedOut, meaning);
+    }
+
+    /// As [`finish`](Self::finish), for work whose timeout the circuit has already recorded.
+    pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
+        if let Held::Admitted(admitted) = &mut self.held {
+            let inner = self.bulkhead.borrow().inner();
+            *admitted = inner.running.end(*admitted).recorded();
+        }
+        self.finish_timed_out(outcome, None);
+    }
+
+    /// As [`finish`](Self::finish), for an operation that panicked: a failure.
+    pub(crate) fn finish_panicked(&mut self, run: Option<OperationRun>) {
+        self.inner().counters.count(Event::Panicked);
+        let meaning = LimitOutcome::of(Outcome::Failure);
+        self.end(Outcome::Failure, run, CallEnd::Panicked, meaning);
+    }
+
+    fn end(
+        &mut self,
+        outcome: Outcome,
+        run: Option<OperationRun>,
+        end: CallEnd,
+        meaning: LimitOutcome,
+    ) {
+        if let Some(admitted) = self.take_admitted() {
+            let inner = self.bulkhead.borrow().inner();
+            let admitted = inner.running.end(admitted);
+            match admitted.mark() {
+                Some(mark) => inner.finish_marked(admitted, mark, outcome, run, meaning),
+                None => inner.finish(admitted, outcome, run.and_then(OperationRun::duration)),
+            }
+            self.observer.end(inner, end);
         }
     }
 
@@ -377,6 +507,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.elapsed(inner.runtime.now());
                 let bulkhead = inner.name.clone();
+                note_rejection(true);
                 R::from_rejection(BulkheadError::Timeout {
                     bulkhead,
                     phase: TimeoutPhase::Queued,
@@ -432,7 +563,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             Held::Permit => inner.release(),
             // The circuit may read the clock, which may panic. A `Drop` must not.
-            Held::Admitted(admitted) => drop(catch(|| inner.abandon(admitted))),
+            Held::Admitted(admitted) => {
+                let admitted = inner.running.end(admitted);
+                catch(|| inner.abandon(admitted));
+            }
         }
     }
 }
@@ -440,6 +574,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 impl CallGuard<&Bulkhead> {
     /// Converts to a guard that owns the bulkhead and holds `admitted`.
     pub(crate) fn into_owned(mut self, admitted: Admitted) -> CallGuard<Bulkhead> {
+        self.restore(admitted);
+        self.held = Held::Ended;
         let observer = std::mem::replace(&mut self.observer, Observer::new(0));
         CallGuard {
             bulkhead: self.bulkhead.clone(),
@@ -450,14 +586,28 @@ impl CallGuard<&Bulkhead> {
 }
 
 impl CallGuard<Bulkhead> {
+    /// Moves everything that is held to the returned guard, after the operation has completed.
+    ///
+    /// It is not in flight any more for the rules of the circuit, which are about operations.
+    #[cfg(feature = "http")]
+    pub(crate) fn detach(&mut self) -> Self {
+        if let Held::Admitted(admitted) = &mut self.held {
+            let inner = self.bulkhead.inner();
+            *admitted = inner.end_in_flight(*admitted);
+        }
+        let mut ended = Self::new(self.bulkhead.clone(), 0);
+        ended.held = Held::Ended;
+        std::mem::replace(self, ended)
+    }
+
     pub(crate) const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }
 
     /// Returns the ticket, with which a timeout is recorded before the work has ended.
-    pub(crate) const fn ticket(&self) -> Option<Ticket> {
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
         match self.held {
-            Held::Admitted(admitted) => admitted.ticket,
+            Held::Admitted(admitted) => self.inner().running.original(admitted).ticket,
             _ => None,
         }
     }

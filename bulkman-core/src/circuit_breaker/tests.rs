@@ -41,14 +41,14 @@ fn the_machine_drops_outcomes_of_an_older_generation() {
     );
 }
 
-/// A ticket has fewer bits of the generation than the machine.
+/// The generation repeats after as many as a ticket has bits for.
 #[test]
-fn outcomes_count_after_more_generations_than_a_ticket_holds() {
+fn outcomes_count_after_the_last_generation() {
     let now = ClockOnly.now();
     let config = CircuitBreakerConfig::new()
         .failure_threshold(1)
         .success_threshold(1);
-    for first in [(1 << 40) - 2, 1 << 40, (1 << 41) - 1, u64::MAX - 9] {
+    for first in (1 << 39) - 4..1 << 39 {
         let mut machine = Machine::new(config.resolve(), 0, now);
         machine.generation = first;
         let old = machine.packed_state().generation();
@@ -59,7 +59,7 @@ fn outcomes_count_after_more_generations_than_a_ticket_holds() {
         let Recorded::RuleTripped(cause) =
             machine.record(generation, None, Outcome::Failure, None, None)
         else {
-            panic!("the failure was dropped in generation {first} + 1");
+            panic!("the failure was dropped after generation {first}");
         };
         machine.open_by_rule(old, cause, now);
         assert_eq!(machine.state(), CircuitState::Closed);
@@ -168,7 +168,7 @@ fn a_check_takes_no_slot_and_performs_no_transition() {
     runtime.advance(30 * SECOND);
     // A full bulkhead may still reject the call.
     assert!(breaker.check().is_ok() && breaker.check().is_ok());
-    let probe = breaker.admit().unwrap();
+    let probe = breaker.admit(None).unwrap();
     assert!(breaker.check().is_err());
     assert_eq!(
         (

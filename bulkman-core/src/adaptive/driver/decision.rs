@@ -1,6 +1,6 @@
 //! The end of a window, and what follows from it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::sampler::{Counts, Opening};
 use super::{LimitDriver, duration, nanos_of};
@@ -87,11 +87,11 @@ pub(crate) struct LimitDecision {
 impl LimitDriver {
     /// Decides, if the window is complete and no other call is deciding.
     ///
-    /// `started` is the start of the call that ends, if it is known. `successes` is the number of
+    /// `latency` is that of the call that ends, if it is known. `successes` is the number of
     /// successful calls so far.
     pub(crate) fn try_decide(
         &self,
-        started: Option<Instant>,
+        latency: Option<Duration>,
         now: Instant,
         successes: u64,
     ) -> Option<LimitDecision> {
@@ -101,7 +101,7 @@ impl LimitDriver {
         if !self.sampler.is_due(nanos) {
             return None;
         }
-        let latency = started.map(|it| now.saturating_duration_since(it).as_secs_f64());
+        let latency = latency.map(|latency| latency.as_secs_f64());
         let end = self.end_window(&mut decider, nanos, latency, successes)?;
         let Decider {
             rule,
@@ -281,7 +281,7 @@ impl LimitDriver {
             to,
             cause: adjustment.cause,
             at: now,
-            age: std::time::Duration::ZERO,
+            age: Duration::ZERO,
             latency: latency.and_then(duration),
             throughput,
             baseline: baseline.and_then(duration),

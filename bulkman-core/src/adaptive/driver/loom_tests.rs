@@ -77,9 +77,15 @@ fn two_calls_that_end_at_once_close_one_window() {
         let driver = Arc::new(driver(base, 4));
         driver.record_lack_of_permit();
         let (started, now) = (base + 7 * MS, base + 8 * MS);
-        let mark = driver.mark(0);
+        let mark = Mark::sample();
         for _ in 0..10 {
-            driver.record(mark, LimitOutcome::Success, Some(started), now);
+            driver.record(
+                mark,
+                LimitOutcome::Success,
+                Some(started),
+                Some(now - started),
+                now,
+            );
         }
         let other = {
             let driver = driver.clone();
@@ -96,7 +102,7 @@ fn two_calls_that_end_at_once_close_one_window() {
 
 /// Decides as the end of a call does, and returns the number of decisions.
 fn decide(driver: &LimitDriver, started: Instant, now: Instant) -> usize {
-    let Some(decision) = driver.try_decide(Some(started), now, 10) else {
+    let Some(decision) = driver.try_decide(Some(now - started), now, 10) else {
         return 0;
     };
     driver.reopen(&decision);
@@ -111,14 +117,20 @@ fn no_limit_in_force_exceeds_a_reconfigured_maximum() {
         let driver = Arc::new(driver(base, 8));
         driver.record_lack_of_permit();
         let (started, now) = (base + 7 * MS, base + 8 * MS);
-        let mark = driver.mark(0);
+        let mark = Mark::sample();
         for _ in 0..16 {
-            driver.record(mark, LimitOutcome::Success, Some(started), now);
+            driver.record(
+                mark,
+                LimitOutcome::Success,
+                Some(started),
+                Some(now - started),
+                now,
+            );
         }
         let closer = {
             let driver = driver.clone();
             thread::spawn(move || {
-                let decision = driver.try_decide(Some(started), now, 16);
+                let decision = driver.try_decide(Some(now - started), now, 16);
                 let _ = driver.permits_in_force();
                 if let Some(decision) = decision {
                     driver.reopen(&decision);

@@ -82,8 +82,22 @@ pub(crate) enum LimitOutcome {
     Overload,
     /// The caller gave up while the call ran.
     Cancelled,
+    /// Nothing, unless failures shrink the limit.
+    Failure,
     /// Nothing.
     Nothing,
+}
+
+impl LimitOutcome {
+    /// Returns what the outcome of a call that did not time out means.
+    pub(crate) const fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::Success,
+            Outcome::Failure => Self::Failure,
+            Outcome::Overloaded => Self::Overload,
+            Outcome::Ignored => Self::Nothing,
+        }
+    }
 }
 
 /// The counters of a driver, for metrics.
@@ -237,12 +251,6 @@ impl LimitDriver {
         self.sampler.mark_unsampled()
     }
 
-    /// Returns the mark of a call that starts as number `call`.
-    #[inline]
-    pub(crate) fn mark(&self, call: u64) -> Mark {
-        self.sampler.mark(call)
-    }
-
     /// Adds the start of a sampled call to its mark, and counts the calls in flight.
     pub(crate) fn start_sample(&self, mark: Mark, started: Instant, in_flight: usize) -> Mark {
         self.sampler.record_peak(in_flight as u64);
@@ -321,13 +329,8 @@ impl LimitDriver {
         self.without_permit.load(Ordering::SeqCst) as usize
     }
 
-    /// Returns what the outcome of a call means, before the time is known.
-    pub(crate) fn outcome_of(
-        &self,
-        mark: Mark,
-        outcome: LimitOutcome,
-        failed: bool,
-    ) -> LimitOutcome {
+    /// Returns what the end of a call means with this mark and these settings.
+    pub(crate) fn outcome_of(&self, mark: Mark, outcome: LimitOutcome) -> LimitOutcome {
         if mark.is_uncounted() || !self.is_adaptive() {
             return LimitOutcome::Nothing;
         }
@@ -335,27 +338,30 @@ impl LimitDriver {
             LimitOutcome::Success | LimitOutcome::Cancelled if !mark.is_sampled() => {
                 LimitOutcome::Nothing
             }
-            LimitOutcome::Nothing if failed && self.has_flag(SHRINKS_ON_FAILURE) => {
-                LimitOutcome::Overload
-            }
+            LimitOutcome::Failure if self.has_flag(SHRINKS_ON_FAILURE) => LimitOutcome::Overload,
+            LimitOutcome::Failure => LimitOutcome::Nothing,
             outcome => outcome,
         }
     }
 
     /// Records the end of a call. Returns `true` if the window may be complete.
+    ///
+    /// Its operation may have ended before the call does, so `latency` is an argument.
     pub(crate) fn record(
         &self,
         mark: Mark,
         outcome: LimitOutcome,
         started: Option<Instant>,
+        latency: Option<Duration>,
         now: Instant,
     ) -> bool {
         let nanos = self.nanos(now);
         // A start before the creation, and a clock that goes back, count as no time.
         let started_at = started.map(|started| self.nanos(started).min(nanos));
-        match (outcome, started_at) {
-            (LimitOutcome::Success, Some(started_at)) => {
-                self.sampler.record_sample(started_at, nanos)
+        match (outcome, started_at.zip(latency)) {
+            (LimitOutcome::Success, Some((started_at, latency))) => {
+                self.sampler
+                    .record_sample(started_at, nanos_in(latency), nanos)
             }
             (LimitOutcome::Overload, _) => {
                 self.sampler.record_overloads(mark, started_at, nanos, 1)
@@ -478,7 +484,7 @@ impl LimitDriver {
     }
 
     fn nanos(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.base).as_nanos()).unwrap_or(u64::MAX)
+        nanos_in(at.saturating_duration_since(self.base))
     }
 }
 
@@ -486,6 +492,10 @@ impl Drop for LimitDriver {
     fn drop(&mut self) {
         self.changes.close();
     }
+}
+
+fn nanos_in(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn nanos_of(seconds: f64) -> u64 {

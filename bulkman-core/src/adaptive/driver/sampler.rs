@@ -113,16 +113,6 @@ impl Sampler {
         Mark::of_generation(self.every_call.sampling.load(Ordering::Relaxed) & GENERATION)
     }
 
-    /// Returns the mark of a call that starts as number `call`.
-    #[inline]
-    pub(super) fn mark(&self, call: u64) -> Mark {
-        if self.samples(call) {
-            Mark::sample()
-        } else {
-            self.mark_unsampled()
-        }
-    }
-
     /// Records the calls in flight when a sampled call starts.
     pub(super) fn record_peak(&self, in_flight: u64) {
         if in_flight > self.samples.peak.load(Ordering::Relaxed) {
@@ -140,12 +130,12 @@ impl Sampler {
     }
 
     /// Adds a sample. Returns `true` if the window may be complete.
-    pub(super) fn record_sample(&self, started_at: u64, now: u64) -> bool {
+    pub(super) fn record_sample(&self, started_at: u64, latency: u64, now: u64) -> bool {
         if !self.counts_call(started_at, now) {
             return false;
         }
         let samples = &self.samples;
-        let latency = (now - started_at).min(samples.cap.load(Ordering::Relaxed));
+        let latency = latency.min(samples.cap.load(Ordering::Relaxed));
         let mut bits = samples.word.load(Ordering::Relaxed);
         loop {
             let word = WindowWord::from_bits(bits).with_sample(latency);

@@ -17,6 +17,7 @@ use axum::body::{Body, Bytes};
 use axum::error_handling::HandleErrorLayer;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::routing::get;
+use bulkman::adaptive::AdaptiveLimit;
 use bulkman::call::Classifier;
 use bulkman::testing::ManualRuntime;
 use bulkman::tower::{BodyClassifier, BulkheadLayer, GuardedBody, ServiceError};
@@ -279,6 +280,46 @@ fn limits_apply_until_the_head_and_a_stream_is_no_slow_call() {
         assert_eq!(never.call(()).await.unwrap_err().http_status(), 504);
     });
     assert_eq!(bulkhead.stats().permits_in_use, 0);
+}
+
+/// Fault A22.
+#[test]
+fn latency_of_an_adaptive_limit_ends_with_the_head() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("body")
+        .max_concurrent_calls(10)
+        .adaptive_limit(AdaptiveLimit::new());
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let clock = runtime.clone();
+    let mut service = BulkheadLayer::new(bulkhead.clone())
+        .hold_until_body_end()
+        .layer(service_fn(move |()| {
+            clock.advance(SECOND / 100);
+            std::future::ready(Ok::<_, Infallible>(Response::new(Full::new(
+                Bytes::from_static(b"body"),
+            ))))
+        }));
+    // A body that is dropped after a long time is no timeout of its caller.
+    for call in 0..40 {
+        let response = runtime.block_on(service.call(())).unwrap();
+        runtime.advance(SECOND / 5);
+        if call % 2 == 0 {
+            let body = runtime.block_on(response.into_body().collect());
+            assert_eq!(body.unwrap().to_bytes(), "body");
+        }
+    }
+    let status = bulkhead.snapshot().limit.unwrap();
+    let latency = status.latency.unwrap();
+    assert!(
+        latency.abs_diff(SECOND / 100) < SECOND / 10_000,
+        "{latency:?}"
+    );
+    assert_eq!((status.limit, status.recent), (4, vec![]));
+    let stats = bulkhead.stats();
+    assert_eq!(
+        (stats.successful, stats.cancelled, stats.permits_in_use),
+        (20, 20, 0)
+    );
 }
 
 /// Fault GAP01, O6.

@@ -600,6 +600,16 @@ impl CallGuard<Bulkhead> {
         std::mem::replace(self, ended)
     }
 
+    /// The limit learns nothing from the call any more.
+    #[cfg(feature = "http")]
+    pub(crate) fn uncount(&mut self) {
+        if let Held::Admitted(admitted) = &mut self.held {
+            if let Some(mark) = admitted.mark() {
+                *admitted = admitted.with_mark(mark.uncounted());
+            }
+        }
+    }
+
     pub(crate) const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }

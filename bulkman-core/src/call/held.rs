@@ -62,7 +62,10 @@ impl HeldCall {
 impl Drop for HeldCall {
     fn drop(&mut self) {
         // Has no effect on a call that is finished already.
-        if self.outcome != Outcome::Success {
+        if self.outcome == Outcome::Success {
+            // The operation has completed: its caller did not give up on the dependency.
+            self.guard.uncount();
+        } else {
             catch(|| self.guard.finish(self.outcome, self.run));
         }
     }

@@ -288,7 +288,11 @@ impl Chunks {
     }
 
     /// Removes the waiter in this slot. Returns `None` if it was granted a permit, or has left.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call of it takes a tenth of the time of a cancelled wait"
+    )]
     pub(super) fn remove(&mut self, sequence: u64) -> Option<Removed> {
         let (index, slot) = (self.find(sequence)?, slot_of(sequence));
         let entry = &mut self.table[index];

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bulkman_core::adaptive::{AdaptiveLimit, LimitChangeCause};
-use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Runtime};
+use bulkman_core::adaptive::{AdaptiveLimit, Enforcement, LimitChangeCause};
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::future::{block_on, poll_once};
 use std::future::Future;
 
@@ -225,6 +225,64 @@ fn blocking_work_is_a_sample_when_its_closure_ends() {
     }
     let latency = bulkhead.snapshot().limit.unwrap().latency.unwrap();
     assert!(latency.abs_diff(30 * MS) < MS, "{latency:?}");
+}
+
+/// The list replaces a part of what a call carries, and so does the count of calls in flight.
+#[test]
+fn calls_that_are_listed_or_counted_in_flight_are_samples() {
+    let rules = CircuitBreakerConfig::new()
+        .slow_call_duration_threshold(1_000 * MS)
+        .hanging_call_threshold(1_000);
+    for circuit in [false, true] {
+        for (lists, counts) in [(true, false), (false, circuit), (true, circuit)] {
+            let mut config = BulkheadConfig::new("server")
+                .max_concurrent_calls(100)
+                .track_running_calls(lists)
+                .circuit_breaker_enabled(circuit)
+                .adaptive_limit(AdaptiveLimit::new());
+            if counts {
+                config = config.circuit_breaker(rules.clone());
+            }
+            let (bulkhead, runtime) = with_runtime(config);
+            saturate(&bulkhead, &runtime, 30 * MS, 60, Outcome::Success);
+            let status = bulkhead.snapshot().limit.unwrap();
+            let latency = status.latency.unwrap();
+            assert!(latency.abs_diff(30 * MS) < MS, "{latency:?}");
+            assert!(status.limit > 4, "{status:?}");
+            assert!(bulkhead.snapshot().oldest.is_empty());
+            if let Some(circuit) = bulkhead.circuit_breaker() {
+                assert_eq!(circuit.snapshot().counts.hanging_calls, 0);
+            }
+        }
+    }
+}
+
+/// A call within a probe needs no slot of its own, also without a permit.
+#[test]
+fn nested_call_of_an_observed_probe_runs_without_a_permit() {
+    let config = BulkheadConfig::new("server")
+        .max_concurrent_calls(1)
+        .success_threshold(1)
+        .enforcement(Enforcement::Observe)
+        .adaptive_limit(AdaptiveLimit::new());
+    let (bulkhead, _runtime) = with_runtime(config);
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    for holds_permit in [false, true] {
+        circuit.half_open();
+        let held = holds_permit.then(|| {
+            circuit.close();
+            let held = bulkhead.try_acquire().unwrap();
+            circuit.half_open();
+            held
+        });
+        let inner = || bulkhead.execute_sync(|| Ok::<_, ()>(bulkhead.stats().active));
+        let active = bulkhead.execute_sync(|| Ok::<_, ()>(inner().unwrap()));
+        assert_eq!(active, Ok(2 + u64::from(holds_permit)));
+        assert!(circuit.is_closed());
+        drop(held);
+        let stats = bulkhead.stats();
+        assert_eq!((stats.active, stats.permits_in_use), (0, 0));
+    }
 }
 
 /// A waker that panics.

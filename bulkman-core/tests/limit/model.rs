@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulkman_core::adaptive::{AdaptiveLimit, Enforcement};
-use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Permit};
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Permit};
 use proptest::prelude::*;
 
 use crate::faults::{fill, with_runtime};
@@ -27,6 +27,10 @@ struct Settings {
     maximum: usize,
     adaptive: Option<Enforcement>,
     enforcement: Enforcement,
+    /// Lists running calls.
+    lists: bool,
+    /// The circuit counts calls in flight that hang.
+    counts: bool,
 }
 
 impl Settings {
@@ -37,10 +41,17 @@ impl Settings {
                 .samples(10)
                 .enforcement(enforcement)
         });
+        let mut rules = CircuitBreakerConfig::new().failure_threshold(1_000_000);
+        if self.counts {
+            rules = rules
+                .slow_call_duration_threshold(Duration::from_millis(80))
+                .hanging_call_threshold(1_000_000);
+        }
         BulkheadConfig::new("model")
             .max_concurrent_calls(self.maximum)
             .max_queue_size(5)
-            .failure_threshold(1_000_000)
+            .circuit_breaker(rules)
+            .track_running_calls(self.lists)
             .adaptive_limit(adaptive)
             .enforcement(self.enforcement)
     }
@@ -56,11 +67,16 @@ fn enforcement() -> impl Strategy<Value = Enforcement> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let adaptive = proptest::option::weighted(0.8, enforcement());
-    (1_usize..40, adaptive, enforcement()).prop_map(|(maximum, adaptive, enforcement)| Settings {
-        maximum,
-        adaptive,
-        enforcement,
-    })
+    let others = (any::<bool>(), any::<bool>());
+    (1_usize..40, adaptive, enforcement(), others).prop_map(
+        |(maximum, adaptive, enforcement, (lists, counts))| Settings {
+            maximum,
+            adaptive,
+            enforcement,
+            lists,
+            counts,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -144,6 +160,8 @@ proptest! {
         }
         // Nothing is lost, and nothing is left.
         running.clear();
+        prop_assert!(bulkhead.snapshot().oldest.is_empty());
+        prop_assert_eq!(circuit.snapshot().counts.hanging_calls, 0);
         circuit.close();
         settings.enforcement = Enforcement::Enforce;
         bulkhead.reconfigure(settings.config()).unwrap();

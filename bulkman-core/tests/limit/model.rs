@@ -161,8 +161,8 @@ proptest! {
         // Nothing is lost, and nothing is left.
         running.clear();
         prop_assert!(bulkhead.snapshot().oldest.is_empty());
-        prop_assert_eq!(circuit.snapshot().counts.hanging_calls, 0);
         circuit.close();
+        prop_assert_eq!(circuit.snapshot().counts.hanging_calls, 0);
         settings.enforcement = Enforcement::Enforce;
         bulkhead.reconfigure(settings.config()).unwrap();
         prop_assert_eq!(bulkhead.stats().permits_in_use, 0);

@@ -41,7 +41,7 @@ fn each_sample_is_in_exactly_one_window() {
         let ends: Vec<_> = [100, 200]
             .map(|now| {
                 let sampler = sampler.clone();
-                thread::spawn(move || sampler.record_sample(0, now))
+                thread::spawn(move || sampler.record_sample(0, now, now))
             })
             .into_iter()
             .collect();

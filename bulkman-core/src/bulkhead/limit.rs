@@ -1,12 +1,14 @@
 //! The calls of a bulkhead whose limit adapts or is observed.
 
+#[cfg(feature = "http")]
+use std::time::Duration;
 use std::time::Instant;
 
 use super::Inner;
+use super::running::CallTags;
 use crate::adaptive::{LimitDecision, LimitDriver, LimitOutcome, LimitStatus, Mark};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
-use crate::call::options::CallClass;
 use crate::call::outcome::Outcome;
 use crate::call::run::End;
 use crate::circuit_breaker::{Ticket, Transition};
@@ -18,13 +20,13 @@ impl Inner {
     /// Most calls are no samples and carry none. Their end is that of a bulkhead without an
     /// adaptive limit.
     #[inline]
-    pub(crate) fn marked(&self, class: &CallClass) -> Deadlines {
+    pub(crate) fn marked(&self, tags: CallTags) -> Deadlines {
         let Some(driver) = self.driver() else {
             return Deadlines::Untracked;
         };
-        if driver.samples(self.counters.started()) && class.is_sampled {
+        if driver.samples(self.counters.started()) && tags.is_sampled {
             Deadlines::SAMPLED
-        } else if driver.marks_every_call() || !class.is_sampled {
+        } else if driver.marks_every_call() || !tags.is_sampled {
             Deadlines::MARKED
         } else {
             Deadlines::Untracked
@@ -35,14 +37,14 @@ impl Inner {
     pub(crate) fn mark(
         &self,
         admitted: Admitted,
-        class: &CallClass,
+        tags: CallTags,
         deadlines: &Deadlines,
     ) -> Admitted {
         let Some(driver) = self.adaptive() else {
             return admitted;
         };
         let before = admitted.mark();
-        let mut mark = if !class.is_sampled || admitted.ticket.is_some_and(Ticket::is_probe) {
+        let mut mark = if !tags.is_sampled || admitted.ticket.is_some_and(Ticket::is_probe) {
             Mark::UNCOUNTED
         } else if deadlines.is_sampled() {
             Mark::sample()
@@ -83,6 +85,50 @@ impl Inner {
             self.notify_if_drained();
         }
         started
+    }
+
+    /// Records for the limit an operation that has completed, while its permit is still held.
+    ///
+    /// The limit learns nothing from the end of the call.
+    #[cfg(feature = "http")]
+    pub(crate) fn complete_operation(
+        &self,
+        admitted: Admitted,
+        outcome: Outcome,
+        started: Option<Instant>,
+    ) -> Admitted {
+        let (Some(mark), Some(driver)) = (admitted.mark(), self.driver()) else {
+            return admitted;
+        };
+        let meaning = match outcome {
+            Outcome::Success => LimitOutcome::Success,
+            Outcome::Overloaded => LimitOutcome::Overload,
+            Outcome::Failure | Outcome::Ignored => LimitOutcome::Nothing,
+        };
+        let meaning = driver.outcome_of(mark, meaning, outcome == Outcome::Failure);
+        if meaning != LimitOutcome::Nothing {
+            if let Some(now) = catch(|| self.runtime.now()) {
+                self.record_for_limit(driver, mark, meaning, started, now);
+            }
+        }
+        admitted.with_mark(mark.uncounted())
+    }
+
+    /// As [`finish`](Self::finish), for a call with a mark whose operation was recorded before.
+    #[cfg(feature = "http")]
+    pub(crate) fn finish_held(
+        &self,
+        admitted: Admitted,
+        mark: Mark,
+        outcome: Outcome,
+        ran: Option<Duration>,
+    ) {
+        let _ended = ReleaseMarkedOnDrop(self, mark, Some(outcome));
+        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+            if circuit.affects_state(ticket, outcome, ran) {
+                circuit.record(ticket, outcome, ran);
+            }
+        }
     }
 
     /// As [`finish`](Self::finish), for a call with a mark.
@@ -244,6 +290,7 @@ impl Inner {
     pub(super) fn update_permits(&self, driver: &LimitDriver) {
         self.queue
             .set_permits(|| driver.permits_in_force(), || self.runtime.now());
+        self.queue.release_overdue(|| self.runtime.now());
     }
 
     /// Follows a transition of the circuit: slow start when it admits all calls again.

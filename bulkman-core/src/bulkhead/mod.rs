@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
 mod limit;
+pub(crate) mod running;
 mod shared;
 pub(crate) mod state;
 pub(crate) mod stats;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 pub use self::config::{BulkheadConfig, ResolvedBulkheadConfig};
 pub use self::health_check::HealthCheck;
+pub use self::running::Label;
+use self::running::RunningCalls;
 pub(crate) use self::shared::Inner;
 use self::shared::OptionalParts;
 pub use self::state::BulkheadState;
@@ -180,11 +183,15 @@ impl Bulkhead {
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
         let (permits, capacity, order) = config.limits();
-        let driver = config.driver();
-        let driver = driver.is_needed().then(|| {
+        let (driver, cooperation) = (config.driver(), runtime.cooperation());
+        let marks = driver.is_needed();
+        let driver = marks.then(|| {
             let suspended = circuit.as_ref().is_some_and(|it| !it.admits_all());
             LimitDriver::new(driver, suspended, runtime.now())
         });
+        let tracked = config.tracks_running_calls();
+        let running = RunningCalls::default();
+        running.configure(tracked, permits, || runtime.now());
         let permits = driver
             .as_ref()
             .map_or(permits, LimitDriver::permits_in_force);
@@ -198,7 +205,13 @@ impl Bulkhead {
             queue: WaitQueue::new(permits, capacity, order),
             counters: Counters::default(),
             circuit,
-            limits: ConfiguredLimits::new(TimeLimits::of(&config), config.driver().is_needed()),
+            limits: ConfiguredLimits::new(
+                TimeLimits::of(&config),
+                tracked,
+                marks,
+                cooperation.is_some(),
+            ),
+            cooperation,
             capabilities,
             runtime,
             name,
@@ -206,6 +219,7 @@ impl Bulkhead {
             #[cfg(feature = "metrics")]
             meter: crate::metrics::Meter::default(),
             optional: optional.map_or_else(OnceLock::new, OnceLock::from),
+            running,
             config: Mutex::new((0, config)),
         });
         if let Some(circuit) = &inner.circuit {
@@ -248,7 +262,8 @@ impl Bulkhead {
     /// Replaces the configuration: the limits, the timeouts and the rules of the circuit.
     ///
     /// Running and queued calls keep their permits, their positions and their deadlines, even
-    /// beyond smaller limits. The circuit keeps its state, its window and a running isolation.
+    /// beyond smaller limits. The circuit keeps its state, its window and a running isolation. A
+    /// lower threshold takes effect at the next outcome that counts.
     ///
     /// # Errors
     ///
@@ -393,6 +408,8 @@ impl Bulkhead {
             stats: self.stats(),
             circuit,
             limit: self.inner.limit_status(),
+            oldest: self.inner.running.oldest(|| self.inner.runtime.now()),
+            untracked_calls: self.inner.running.untracked(),
         }
     }
 
@@ -442,6 +459,27 @@ impl Bulkhead {
         self.inner
             .driver()
             .map_or_else(LimitChanges::ended, |driver| driver.changes())
+    }
+
+    /// Returns the label for calls of this name, which is created if it is new.
+    ///
+    /// A bulkhead keeps at most 1,024 names until it is dropped. All names beyond share the label
+    /// `other`. Use the names of operations, not of requests. Labels appear in snapshots only,
+    /// never in metrics. Takes a lock: keep the label where calls are frequent.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("users").track_running_calls(true);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let get = bulkhead.label("GET /users");
+    /// let found = bulkhead.call().label(get).execute_sync(|| Ok::<_, ()>(12));
+    /// assert_eq!(found, Ok(12));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn label(&self, name: impl AsRef<str>) -> Label {
+        let inner = &self.inner;
+        inner.running.label(name.as_ref(), || inner.runtime.now())
     }
 
     /// Shares the circuit with other processes through `store`.

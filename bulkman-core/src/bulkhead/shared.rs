@@ -3,21 +3,22 @@
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::BulkheadConfig;
 use super::health_check::HealthChecks;
+use super::running::{CallTags, RunningCalls};
 use super::stats::Counters;
 use crate::adaptive::{DriverConfig, LimitDriver};
 use crate::call::admitted::Admitted;
-use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
+use crate::call::deadlines::{ConfiguredLimits, Deadlines, TimeLimits};
 use crate::call::outcome::Outcome;
 use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
-use crate::queue::WaitQueue;
-use crate::runtime::{Runtime, RuntimeCapabilities};
+use crate::queue::{WaitQueue, WaiterId};
+use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
 
@@ -29,6 +30,7 @@ pub(crate) struct Inner {
     pub(crate) limits: ConfiguredLimits,
     pub(crate) capabilities: RuntimeCapabilities,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) cooperation: Option<Cooperation>,
     pub(crate) name: BulkheadName,
     /// Notified when the bulkhead is shut down, drained or dropped. With a health check, also
     /// notified of every transition of the circuit.
@@ -36,6 +38,7 @@ pub(crate) struct Inner {
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
     pub(super) optional: OnceLock<Box<OptionalParts>>,
+    pub(crate) running: RunningCalls,
     /// The number of changes, and the current configuration.
     pub(super) config: Mutex<(u64, BulkheadConfig)>,
 }
@@ -85,6 +88,9 @@ impl Inner {
         outcome: Outcome,
         ran: Option<Duration>,
     ) {
+        if ticket.is_probe() {
+            circuit.leave_probe(ticket);
+        }
         if outcome != Outcome::Success {
             self.fail_with_circuit(circuit, ticket, outcome, ran);
             return;
@@ -119,6 +125,25 @@ impl Inner {
         }
     }
 
+    /// The code that the thread runs from now on is part of the probe of this ticket.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            // Until `leave_probe`.
+            std::mem::forget(circuit.enter_probe(ticket));
+        }
+    }
+
+    /// The thread no longer runs code of the probe.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            circuit.leave_probe(ticket);
+        }
+    }
+
     /// Like [`finish`](Self::finish), for a call that was cancelled while running.
     pub(crate) fn abandon(&self, admitted: Admitted) {
         if let Some(mark) = admitted.mark() {
@@ -131,21 +156,59 @@ impl Inner {
         }
     }
 
+    /// Counts a call in flight, and lists it, as configured. Its operation starts now.
+    #[inline(never)]
+    pub(crate) fn follow(
+        &self,
+        mut admitted: Admitted,
+        tags: CallTags,
+        deadlines: &Deadlines,
+    ) -> Admitted {
+        let Some(started) = deadlines.run_started() else {
+            return admitted;
+        };
+        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+            admitted.ticket = Some(circuit.begin_in_flight(ticket, started));
+        }
+        if self.running.is_enabled() {
+            admitted = self.running.begin(admitted, tags, started);
+        }
+        admitted
+    }
+
+    /// Counts a call in flight no longer: how long its operation took is known.
+    ///
+    /// The call stays in the list of running calls.
+    #[cfg(feature = "http")]
+    pub(crate) fn end_in_flight(&self, admitted: Admitted) -> Admitted {
+        match (self.running.original(admitted).ticket, &self.circuit) {
+            (Some(ticket), Some(circuit)) if ticket.counts_in_flight() => {
+                let ticket = circuit.end_in_flight(ticket);
+                self.running.with_ticket(admitted, ticket)
+            }
+            _ => admitted,
+        }
+    }
+
     /// Applies a validated configuration.
     pub(super) fn apply(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
         if let (Some(circuit), Some(rules)) = (&self.circuit, config.circuit()) {
             circuit.reconfigure(rules)?;
         }
         let changed = self.apply_limit(config.driver());
-        self.limits
-            .set(TimeLimits::of(config), config.driver().is_needed());
         let (permits, capacity, order) = config.limits();
+        let tracked = config.tracks_running_calls();
+        self.running
+            .configure(tracked, permits, || self.runtime.now());
+        let marks = config.driver().is_needed();
+        self.limits.set(TimeLimits::of(config), tracked, marks);
         let in_force = || {
             self.driver()
                 .map_or(permits, |driver| driver.permits_in_force())
         };
         self.queue
             .resize(in_force, capacity, order, || self.runtime.now());
+        self.queue.release_overdue(|| self.runtime.now());
         if let Some(driver) = changed {
             driver.wake_readers();
         }
@@ -182,6 +245,17 @@ impl Inner {
     #[inline]
     pub(crate) fn release(&self) {
         if self.queue.release(|| self.runtime.now()) {
+            self.notify_if_drained();
+        }
+    }
+
+    /// The timer of a waiter has fired: a permit that it has not collected goes to the call that
+    /// needs it.
+    #[cold]
+    pub(crate) fn take_back(&self, waiter: WaiterId, deadline: Instant) {
+        // A timer may wake its task for other reasons, too.
+        let due = deadline <= self.runtime.now();
+        if due && self.queue.deadline_passed(waiter, || self.runtime.now()) {
             self.notify_if_drained();
         }
     }

@@ -7,12 +7,14 @@
 use std::borrow::Borrow;
 use std::task::{Context, Poll, Waker, ready};
 
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::CallClass;
+
 use crate::call::rejection::Rejection;
+use crate::queue::Priority;
 
 /// Polls steps 1 to 3.
 #[inline(always)]
@@ -22,16 +24,49 @@ use crate::call::rejection::Rejection;
 )]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: &CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     if guard.is_new() {
-        if let Some(admitted) = try_admission(guard, class, deadlines, true)? {
+        let tracked = if deadlines.is_tracked() || guard.inner().limits.need_setup() {
+            ready!(poll_setup(guard, tags, deadlines, cx))?
+        } else {
+            guard.observe();
+            false
+        };
+        let admitted = if tracked {
+            try_tracked_admission(guard, tags, deadlines)?
+        } else {
+            guard.try_admit(false, tags, deadlines)?
+        };
+        if let Some(admitted) = admitted {
             return Poll::Ready(Ok(admitted));
         }
     }
-    poll_queue(guard, class, deadlines, cx)
+    poll_queue(guard, tags, deadlines, cx)
+}
+
+/// Begins a call that cooperates with the scheduler, has limits, or needs its times or a mark.
+///
+/// `Pending`: the task has to yield first. Nothing is held yet. `true`: see
+/// [`try_tracked_admission`].
+#[inline(never)]
+fn poll_setup<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<bool, Rejection>> {
+    if let Some(poll_proceed) = guard.inner().cooperation {
+        ready!(poll_proceed(cx));
+    }
+    guard.observe();
+    let tracked = deadlines.is_tracked() || guard.inner().limits.any();
+    if tracked {
+        begin_deadlines(guard.inner(), tags, deadlines, true)?;
+    }
+    Poll::Ready(Ok(tracked))
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.
@@ -39,17 +74,27 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
 /// `waker` unparks the thread.
 pub(crate) fn block_on_admission(
     guard: &mut CallGuard<&Bulkhead>,
-    class: &CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     waker: impl FnOnce() -> Waker,
 ) -> Result<Admitted, Rejection> {
     // Parking a thread needs no timer of the runtime.
-    if let Some(admitted) = try_admission(guard, class, deadlines, false)? {
+    if let Some(admitted) = try_admission(guard, tags, deadlines, false)? {
         return Ok(admitted);
     }
-    wait_for_permit(guard, class, deadlines, &waker())?;
-    let admitted = guard.admit()?;
-    Ok(start_run(guard, admitted, true, class, deadlines))
+    block_on_queue(guard, tags, deadlines, &waker())
+}
+
+/// Performs steps 2 and 3 of a call that has to wait, on the current thread.
+#[inline(never)]
+fn block_on_queue(
+    guard: &mut CallGuard<&Bulkhead>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    waker: &Waker,
+) -> Result<Admitted, Rejection> {
+    wait_for_permit(guard, tags.priority, deadlines, waker)?;
+    guard.admit_after_wait(tags, deadlines)
 }
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
@@ -58,58 +103,43 @@ pub(crate) fn block_on_admission(
 #[inline(always)]
 pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: &CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
     guard.observe();
     if deadlines.is_tracked() || guard.inner().limits.any() {
-        return try_tracked_admission(guard, class, deadlines, timers);
+        begin_deadlines(guard.inner(), tags, deadlines, timers)?;
+        return try_tracked_admission(guard, tags, deadlines);
     }
-    let Some(admitted) = guard.try_admit(CallGuard::wait_or_reject)? else {
-        return Ok(None);
-    };
-    // The start of most calls need not be known.
-    if !admitted.needs_duration() {
-        return Ok(Some(admitted));
-    }
-    Ok(Some(start_tracked_run(
-        guard, admitted, false, class, deadlines,
-    )))
+    guard.try_admit(false, tags, deadlines)
 }
 
-/// As [`try_admission`], for a call with limits of time, or of a bulkhead whose limit adapts or is
+/// Performs steps 1 to 3 of a call with limits of time, or of a bulkhead whose limit adapts or is
 /// observed. Out of line, so that other calls do not pay for it.
 #[inline(never)]
 fn try_tracked_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: &CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
-    timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
-    begin_deadlines(guard.inner(), class, deadlines, timers)?;
-    let may_wait = deadlines.may_wait();
-    match guard.try_admit(|guard, full| guard.lack_permit(full, may_wait))? {
-        Some(admitted) => Ok(Some(start_run(guard, admitted, false, class, deadlines))),
-        None => {
-            if !deadlines.is_tracked() {
-                // Whether it is a sample is decided after the wait.
-                *deadlines = Deadlines::MARKED;
-            }
-            Ok(None)
-        }
+    let admitted = guard.try_admit(true, tags, deadlines)?;
+    if admitted.is_none() && !deadlines.is_tracked() {
+        // Whether it is a sample is decided after the wait.
+        *deadlines = Deadlines::MARKED;
     }
+    Ok(admitted)
 }
 
 /// Resolves the limits of the call and reads the clock.
 fn begin_deadlines(
     inner: &Inner,
-    class: &CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<(), Rejection> {
     if !deadlines.is_tracked() && !inner.limits.has_times() {
-        *deadlines = inner.marked(class);
+        *deadlines = inner.marked(tags);
         return Ok(());
     }
     let limits = deadlines.limits(&inner.limits);
@@ -126,19 +156,18 @@ fn begin_deadlines(
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: &CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    ready!(poll_permit(guard, class, deadlines, cx))?;
-    let admitted = guard.admit()?;
-    Poll::Ready(Ok(start_run(guard, admitted, true, class, deadlines)))
+    ready!(poll_permit(guard, tags.priority, deadlines, cx))?;
+    Poll::Ready(guard.admit_after_wait(tags, deadlines))
 }
 
 /// Joins the queue, or checks whether the permit was granted.
 fn poll_permit<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: &CallClass,
+    priority: Priority,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Rejection>> {
@@ -147,7 +176,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
         if !deadlines.may_wait() {
             return Poll::Ready(Err(guard.reject_full()));
         }
-        if guard.enqueue(class.priority, deadlines.queue_deadline(), cx.waker())? {
+        if guard.enqueue(priority, deadlines.queue_deadline(), cx.waker())? {
             return Poll::Ready(Ok(()));
         }
     }
@@ -166,7 +195,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
             let Some(deadline) = deadlines.queue_deadline() else {
                 return Poll::Pending;
             };
-            ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
+            ready!(deadlines.poll_timer(|| guard.queue_timer(key, deadline), cx));
             guard.expire(key)
         }
     };
@@ -177,7 +206,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
 /// Waits for a permit by parking the current thread.
 fn wait_for_permit(
     guard: &mut CallGuard<&Bulkhead>,
-    class: &CallClass,
+    priority: Priority,
     deadlines: &Deadlines,
     waker: &Waker,
 ) -> Result<(), Rejection> {
@@ -185,7 +214,7 @@ fn wait_for_permit(
         return Err(guard.reject_full());
     }
     let deadline = deadlines.queue_deadline();
-    if guard.enqueue(class.priority, deadline, waker)? {
+    if guard.enqueue(priority, deadline, waker)? {
         return Ok(());
     }
     let Some(key) = guard.queue_key() else {
@@ -205,19 +234,26 @@ fn wait_for_permit(
     guard.check_deadline(deadlines.total_deadline())
 }
 
-/// Records the start of the operation. Reads the clock only if its duration is needed.
+/// Records the start of the operation. Reads the clock only if its time is needed.
+///
+/// `counts_in_flight`: the circuit may count calls in flight.
 #[inline(always)]
-fn start_run<H: Borrow<Bulkhead>>(
+#[allow(
+    clippy::inline_always,
+    reason = "an admission that does not wait must stay in registers"
+)]
+pub(crate) fn start_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,
-    class: &CallClass,
+    counts_in_flight: bool,
+    tags: CallTags,
     deadlines: &mut Deadlines,
 ) -> Admitted {
     if !deadlines.is_tracked() && !admitted.needs_duration() {
         return admitted;
     }
-    start_tracked_run(guard, admitted, waited, class, deadlines)
+    start_tracked_run(guard, admitted, waited, counts_in_flight, tags, deadlines)
 }
 
 /// Records the start of an operation whose duration is needed, or of a call that carries a mark.
@@ -226,14 +262,15 @@ fn start_tracked_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,
-    class: &CallClass,
+    counts_in_flight: bool,
+    tags: CallTags,
     deadlines: &mut Deadlines,
 ) -> Admitted {
     if waited && !deadlines.has_times() {
         // Decided again: calls that wait at the same time would all have the same result.
-        *deadlines = guard.inner().marked(class);
+        *deadlines = guard.inner().marked(tags);
     }
-    let admitted = guard.inner().mark(admitted, class, deadlines);
+    let admitted = guard.inner().mark(admitted, tags, deadlines);
     if !admitted.needs_start() && !deadlines.has_times() {
         return admitted;
     }
@@ -243,7 +280,12 @@ fn start_tracked_run<H: Borrow<Bulkhead>>(
     let Some(admitted) = guard.take_admitted() else {
         unreachable!("it was restored above")
     };
-    guard
+    let admitted = guard
         .inner()
-        .start_sample(admitted, deadlines.run_started())
+        .start_sample(admitted, deadlines.run_started());
+    let counted = counts_in_flight && admitted.counts_in_flight();
+    if counted || guard.inner().running.is_enabled() {
+        return guard.inner().follow(admitted, tags, deadlines);
+    }
+    admitted
 }

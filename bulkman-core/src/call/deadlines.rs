@@ -98,59 +98,77 @@ impl TimeLimits {
     }
 }
 
-/// A limit of time is set.
-const LIMITS: u8 = 1;
-/// The limit adapts or is observed, so that calls may carry marks.
-const MARKS: u8 = 1 << 1;
-
 /// The configured limits. They can be read while another thread changes them.
 #[derive(Debug)]
 pub(crate) struct ConfiguredLimits {
-    /// What a call has to do before its admission: [`LIMITS`], [`MARKS`] or both.
-    any: AtomicU8,
+    /// What a call must do before its admission, as bits. Usually zero: a single load and
+    /// comparison then cover all of it.
+    setup: AtomicU8,
     timeout: AtomicU64,
     max_wait: AtomicU64,
     run_timeout: AtomicU64,
 }
 
 impl ConfiguredLimits {
-    pub(crate) fn new(limits: TimeLimits, marks: bool) -> Self {
+    /// A limit is set, or the times of calls are needed.
+    const TIMED: u8 = 1;
+    /// The calls cooperate with the executor's scheduler.
+    const COOPERATES: u8 = 2;
+    /// The limit adapts or is observed, so that calls may carry marks.
+    const MARKS: u8 = 4;
+
+    pub(crate) fn new(
+        limits: TimeLimits,
+        times_needed: bool,
+        marks: bool,
+        cooperates: bool,
+    ) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
         let configured = Self {
-            any: AtomicU8::new(0),
+            setup: AtomicU8::new(if cooperates { Self::COOPERATES } else { 0 }),
             timeout: none(),
             max_wait: none(),
             run_timeout: none(),
         };
-        configured.set(limits, marks);
+        configured.set(limits, times_needed, marks);
         configured
     }
 
-    /// `marks`: the limit adapts or is observed.
-    pub(crate) fn set(&self, limits: TimeLimits, marks: bool) {
+    /// `times_needed`: the times of calls are needed even if there are no limits. `marks`: the limit
+    /// adapts or is observed.
+    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool, marks: bool) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
             .store(limits.run_timeout.0, Ordering::Relaxed);
-        let limits = if limits == TimeLimits::NONE {
-            0
-        } else {
-            LIMITS
-        };
-        let marks = if marks { MARKS } else { 0 };
-        self.any.store(limits | marks, Ordering::Relaxed);
+        self.set_bit(Self::TIMED, times_needed || limits != TimeLimits::NONE);
+        self.set_bit(Self::MARKS, marks);
     }
 
-    /// Returns `true` if any limit of time is set, or calls may carry marks.
+    fn set_bit(&self, bit: u8, set: bool) {
+        if set {
+            self.setup.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.setup.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` if any limit is set, the times of calls are needed, or calls may carry marks.
     #[inline]
     pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed) != 0
+        self.setup.load(Ordering::Relaxed) & (Self::TIMED | Self::MARKS) != 0
     }
 
-    /// Returns `true` if any limit of time is set.
+    /// Returns `true` if any limit is set, or the times of calls are needed.
     #[inline]
     pub(crate) fn has_times(&self) -> bool {
-        self.any.load(Ordering::Relaxed) & LIMITS != 0
+        self.setup.load(Ordering::Relaxed) & Self::TIMED != 0
+    }
+
+    /// Returns `true` if [`any`](Self::any) does, or calls cooperate with the scheduler.
+    #[inline]
+    pub(crate) fn need_setup(&self) -> bool {
+        self.setup.load(Ordering::Relaxed) != 0
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.
@@ -323,6 +341,17 @@ impl Deadlines {
         self.times().is_some()
     }
 
+    /// Returns when the call began, and starts to track it without limits if it was not tracked.
+    pub(crate) fn began(&mut self, runtime: &dyn Runtime) -> Instant {
+        if !matches!(self, Self::Tracked(_)) {
+            self.begin(TimeLimits::NONE, runtime.now());
+        }
+        match self {
+            Self::Tracked(times) => times.began,
+            _ => unreachable!("it is tracked"),
+        }
+    }
+
     /// Returns `false` if the call must not wait for a permit.
     #[inline]
     pub(crate) fn may_wait(&self) -> bool {
@@ -407,14 +436,19 @@ impl Deadlines {
         runtime: &dyn Runtime,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
+        self.poll_timer(|| runtime.sleep_until(deadline), cx)
+    }
+
+    /// As [`poll`](Self::poll), with the timer that `timer` creates.
+    pub(crate) fn poll_timer(
+        &mut self,
+        timer: impl FnOnce() -> Sleep,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         let Self::Tracked(times) = self else {
             return Poll::Pending;
         };
-        times
-            .timer
-            .get_or_insert_with(|| runtime.sleep_until(deadline))
-            .as_mut()
-            .poll(cx)
+        times.timer.get_or_insert_with(timer).as_mut().poll(cx)
     }
 
     /// Returns a copy of the times without the timer.

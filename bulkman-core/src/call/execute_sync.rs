@@ -27,23 +27,32 @@ where
 {
     let mut guard = CallGuard::new(bulkhead, options.report_id);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, &options.class, &mut deadlines, Unpark::waker);
+    let admission = block_on_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker);
     let admitted = match admission {
         Ok(admitted) => admitted,
-        Err(rejection) => return guard.reject(rejection, &deadlines),
+        Err(rejection) => {
+            if guard.observer().is_enabled() {
+                guard.observer().span().in_scope(|| drop(operation));
+            }
+            return guard.reject(rejection, &deadlines);
+        }
     };
     let (outcome, result) = run_guarded(&mut guard, admitted, &deadlines, || {
         let result = operation();
         (classifier.classify(&result), result)
     });
-    guard.restore(admitted);
-    let (outcome, late) = apply_deadline(outcome, bulkhead.inner(), &deadlines);
-    let end = if late {
-        End::CompletedLate
+    if deadlines.is_tracked() || admitted.needs_guard() || guard.observer().is_enabled() {
+        guard.restore(admitted);
+        let (outcome, late) = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+        let end = if late {
+            End::CompletedLate
+        } else {
+            End::Completed
+        };
+        finish_call(&mut guard, &deadlines, outcome, end);
     } else {
-        End::Completed
-    };
-    finish_call(&mut guard, &deadlines, outcome, end);
+        bulkhead.inner().finish(admitted, outcome, None);
+    }
     result.map_err(BulkheadError::Operation)
 }
 

@@ -5,17 +5,21 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::adaptive::Mark;
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
+use crate::call::admission::start_run;
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
+use crate::call::queue_timer::queue_timer;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
 use crate::call::run::End;
-use crate::circuit_breaker::Ticket;
-use crate::error::{BulkheadError, TimeoutPhase};
+use crate::circuit_breaker::{CircuitBreaker, Ticket};
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::runtime::Sleep;
 use crate::sync::unwind::catch;
 
 /// What a call holds of its bulkhead: nothing, a place in the queue, a permit, or an admission.
@@ -86,63 +90,54 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline(always)]
     pub(crate) fn try_admit(
         &mut self,
-        lack: impl FnOnce(&mut Self, bool) -> Result<Option<Admitted>, Rejection>,
+        tracked: bool,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
     ) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(lack),
+                None => {
+                    // Most calls end here while the circuit is open: they pass nothing on.
+                    self.check_circuit()?;
+                    return self.try_admit_slow(tracked, tags, deadlines);
+                }
             },
             None => None,
         };
         match inner.queue.try_acquire() {
-            TryAcquire::Acquired => Ok(Some(self.start(ticket))),
-            TryAcquire::MustWait => lack(self, false),
-            TryAcquire::Full => lack(self, true),
-            TryAcquire::Closed => Err(self.reject_shutdown()),
-        }
-    }
-
-    /// As [`try_admit`](Self::try_admit), one step at a time, while the circuit is not closed.
-    #[inline(never)]
-    fn try_admit_slow(
-        &mut self,
-        lack: impl FnOnce(&mut Self, bool) -> Result<Option<Admitted>, Rejection>,
-    ) -> Result<Option<Admitted>, Rejection> {
-        self.check_circuit()?;
-        match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
-                self.held = Held::Permit;
-                self.admit().map(Some)
+                let admitted = self.start(ticket);
+                Ok(Some(start_run(
+                    self, admitted, false, false, tags, deadlines,
+                )))
             }
-            TryAcquire::MustWait => lack(self, false),
-            TryAcquire::Full => lack(self, true),
+            TryAcquire::MustWait => self.lack_permit(false, tracked, tags, deadlines),
+            TryAcquire::Full => self.lack_permit(true, tracked, tags, deadlines),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
     }
 
     /// Decides about a call that found no permit: it waits, or is rejected if the queue is full.
+    ///
+    /// `tracked`: limits may only be observed. Then the call runs without a permit.
     #[inline(always)]
-    pub(crate) fn wait_or_reject(&mut self, full: bool) -> Result<Option<Admitted>, Rejection> {
+    fn lack_permit(
+        &mut self,
+        full: bool,
+        tracked: bool,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
+        if tracked && self.runs_without_permit() {
+            return self.admit_without_permit(tags, deadlines).map(Some);
+        }
         if full {
             Err(self.reject_full())
         } else {
             Ok(None)
         }
-    }
-
-    /// As [`wait_or_reject`](Self::wait_or_reject), unless limits are only observed: then the call
-    /// runs without a permit.
-    pub(crate) fn lack_permit(
-        &mut self,
-        full: bool,
-        may_wait: bool,
-    ) -> Result<Option<Admitted>, Rejection> {
-        if self.runs_without_permit() {
-            return self.admit_without_permit(may_wait);
-        }
-        self.wait_or_reject(full)
     }
 
     /// Records that a permit is lacking. Returns `true` if the call runs all the same.
@@ -155,16 +150,24 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Step 3 for a call without a permit.
     #[inline(never)]
-    fn admit_without_permit(&mut self, may_wait: bool) -> Result<Option<Admitted>, Rejection> {
+    fn admit_without_permit(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
-            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            Some(circuit) => Some(circuit.admit(None).map_err(Rejection::Circuit)?),
             None => None,
         };
         let admitted = Admitted { ticket };
-        if inner.start_without_permit(may_wait) {
+        if inner.start_without_permit(deadlines.may_wait()) {
             let Admitted { ticket } = admitted.with_mark(Mark::UNCOUNTED.without_permit());
-            return Ok(Some(self.start(ticket)));
+            if ticket.is_some_and(Ticket::is_probe) {
+                inner.enter_probe(ticket);
+            }
+            let admitted = self.start(ticket);
+            return Ok(start_run(self, admitted, false, true, tags, deadlines));
         }
         if let (Some(circuit), Some(ticket)) = (&inner.circuit, ticket) {
             circuit.cancel(ticket);
@@ -172,6 +175,66 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Err(self.reject_shutdown())
     }
 
+    /// As [`try_admit`](Self::try_admit), one step at a time, after the circuit was checked.
+    ///
+    /// Used while the circuit is not closed, and by circuits that count calls in flight.
+    #[inline(never)]
+    fn try_admit_slow(
+        &mut self,
+        tracked: bool,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
+        let now = if self.counts_in_flight() {
+            Some(self.evaluate_in_flight(deadlines)?)
+        } else {
+            None
+        };
+        match self.inner().queue.try_acquire() {
+            TryAcquire::Acquired => {
+                self.held = Held::Permit;
+                self.admit_without_wait(now, tags, deadlines).map(Some)
+            }
+            TryAcquire::MustWait => self.lack_permit(false, tracked, tags, deadlines),
+            TryAcquire::Full => self.lack_permit(true, tracked, tags, deadlines),
+            TryAcquire::Closed => Err(self.reject_shutdown()),
+        }
+    }
+
+    #[inline(never)]
+    fn admit_without_wait(
+        &mut self,
+        now: Option<Instant>,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(now, false, tags, deadlines)
+    }
+
+    fn counts_in_flight(&self) -> bool {
+        let circuit = &self.inner().circuit;
+        circuit
+            .as_ref()
+            .is_some_and(CircuitBreaker::counts_in_flight)
+    }
+
+    /// Evaluates the rules that count calls in flight, which may open the circuit.
+    ///
+    /// A call that waits or is rejected may be the only event while calls that hang hold all
+    /// permits.
+    #[inline(never)]
+    fn evaluate_in_flight(&self, deadlines: &mut Deadlines) -> Result<Instant, Rejection> {
+        let inner = self.inner();
+        let now = deadlines.began(&*inner.runtime);
+        if let Some(circuit) = &inner.circuit {
+            if circuit.evaluate_in_flight(now) {
+                self.check_circuit()?;
+            }
+        }
+        Ok(now)
+    }
+
+    #[inline(never)]
     fn check_circuit(&self) -> Result<(), Rejection> {
         match &self.inner().circuit {
             Some(circuit) => circuit.check().map_err(Rejection::Circuit),
@@ -216,6 +279,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// Creates the timer of a call that waits.
+    pub(crate) fn queue_timer(&self, key: WaiterId, deadline: Instant) -> Sleep {
+        queue_timer(self.bulkhead.borrow(), key, deadline)
+    }
+
     /// Leaves the queue because the deadline of the wait has passed.
     pub(crate) fn expire(&mut self, key: WaiterId) -> WaitResult {
         self.held = Held::Nothing;
@@ -246,18 +314,41 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Ok(())
     }
 
-    /// Step 3 for a call with a permit: the circuit may have opened while it waited.
-    pub(crate) fn admit(&mut self) -> Result<Admitted, Rejection> {
+    /// Step 3 for a call with a permit that has waited: the circuit may have opened meanwhile.
+    #[inline(always)]
+    pub(crate) fn admit_after_wait(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(None, true, tags, deadlines)
+    }
+
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        now: Option<Instant>,
+        waited: bool,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             // If it is rejected, dropping the guard releases the permit.
-            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            Some(circuit) => Some(circuit.admit(now).map_err(Rejection::Circuit)?),
             None => None,
         };
-        Ok(self.start(ticket))
+        if ticket.is_some_and(Ticket::is_probe) {
+            inner.enter_probe(ticket);
+        }
+        let admitted = self.start(ticket);
+        Ok(start_run(self, admitted, waited, true, tags, deadlines))
     }
 
     /// Counts the start of the call. From now on the caller owns the admission.
+    ///
+    /// While the admission of a probe is out of the guard, the thread runs the code of the call:
+    /// see [`ProbeScope`](crate::circuit_breaker::ProbeScope).
     #[inline(always)]
     fn start(&mut self, ticket: Option<Ticket>) -> Admitted {
         let inner = self.bulkhead.borrow().inner();
@@ -280,6 +371,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             return None;
         };
         self.held = Held::Ended;
+        if admitted.is_probe() {
+            self.inner().enter_probe(admitted.ticket);
+        }
         Some(admitted)
     }
 
@@ -287,6 +381,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline]
     pub(crate) fn restore(&mut self, admitted: Admitted) {
         self.held = Held::Admitted(admitted);
+        if admitted.is_probe() {
+            self.inner().leave_probe(admitted.ticket);
+        }
     }
 
     /// Returns `true` if the end of the call needs more than its outcome: see
@@ -300,6 +397,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     pub(crate) fn finish(&mut self, outcome: Outcome, end: CallEnd, ran: Option<Duration>) {
         if let Some(admitted) = self.take_admitted() {
             let inner = self.bulkhead.borrow().inner();
+            let admitted = inner.running.end(admitted);
             inner.finish(admitted, outcome, ran);
             self.observer.end(inner, end);
         }
@@ -324,6 +422,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         };
         self.held = Held::Ended;
         let inner = self.bulkhead.borrow().inner();
+        let admitted = inner.running.end(admitted);
         inner.finish_marked(admitted, mark, outcome, end, started);
         self.observer.end(inner, end.observed(outcome));
     }
@@ -333,12 +432,54 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         let Held::Admitted(admitted) = &mut self.held else {
             return;
         };
+        let inner = self.bulkhead.borrow().inner();
+        *admitted = inner.running.end(*admitted);
         if admitted.mark().is_some() {
             self.finish_timed(outcome, End::Recorded, None);
         } else {
             admitted.ticket = None;
             self.finish(outcome, CallEnd::TimedOut, None);
         }
+    }
+
+    /// Records for the limit that the operation has completed, and returns how long it ran, if a
+    /// rule of the circuit needs it. The call continues.
+    #[cfg(feature = "http")]
+    pub(crate) fn complete_operation(
+        &mut self,
+        outcome: Outcome,
+        deadlines: &Deadlines,
+    ) -> Option<Duration> {
+        let Held::Admitted(admitted) = self.held else {
+            return None;
+        };
+        let started = deadlines.run_started();
+        let inner = self.bulkhead.borrow().inner();
+        let needed = admitted
+            .mark()
+            .map_or_else(|| admitted.needs_duration(), Mark::is_timed);
+        let ran = started
+            .filter(|_| needed)
+            .map(|started| inner.runtime.now().saturating_duration_since(started));
+        self.held = Held::Admitted(inner.complete_operation(admitted, outcome, started));
+        ran
+    }
+
+    /// As [`finish`](Self::finish), after [`complete_operation`](Self::complete_operation).
+    #[cfg(feature = "http")]
+    pub(crate) fn finish_held(&mut self, outcome: Outcome, end: CallEnd, ran: Option<Duration>) {
+        let Held::Admitted(admitted) = self.held else {
+            return;
+        };
+        let Some(mark) = admitted.mark() else {
+            self.finish(outcome, end, ran);
+            return;
+        };
+        self.held = Held::Ended;
+        let inner = self.bulkhead.borrow().inner();
+        let admitted = inner.running.end(admitted);
+        inner.finish_held(admitted, mark, outcome, ran);
+        self.observer.end(inner, end);
     }
 
     /// Ends a call that is rejected, and returns its error.
@@ -377,6 +518,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.elapsed(inner.runtime.now());
                 let bulkhead = inner.name.clone();
+                note_rejection(true);
                 R::from_rejection(BulkheadError::Timeout {
                     bulkhead,
                     phase: TimeoutPhase::Queued,
@@ -432,7 +574,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             Held::Permit => inner.release(),
             // The circuit may read the clock, which may panic. A `Drop` must not.
-            Held::Admitted(admitted) => drop(catch(|| inner.abandon(admitted))),
+            Held::Admitted(admitted) => {
+                let admitted = inner.running.end(admitted);
+                catch(|| inner.abandon(admitted));
+            }
         }
     }
 }
@@ -440,6 +585,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 impl CallGuard<&Bulkhead> {
     /// Converts to a guard that owns the bulkhead and holds `admitted`.
     pub(crate) fn into_owned(mut self, admitted: Admitted) -> CallGuard<Bulkhead> {
+        self.restore(admitted);
+        self.held = Held::Ended;
         let observer = std::mem::replace(&mut self.observer, Observer::new(0));
         CallGuard {
             bulkhead: self.bulkhead.clone(),
@@ -450,14 +597,28 @@ impl CallGuard<&Bulkhead> {
 }
 
 impl CallGuard<Bulkhead> {
+    /// Moves everything that is held to the returned guard, after the operation has completed.
+    ///
+    /// It is not in flight any more for the rules of the circuit, which are about operations.
+    #[cfg(feature = "http")]
+    pub(crate) fn detach(&mut self) -> Self {
+        if let Held::Admitted(admitted) = &mut self.held {
+            let inner = self.bulkhead.inner();
+            *admitted = inner.end_in_flight(*admitted);
+        }
+        let mut ended = Self::new(self.bulkhead.clone(), 0);
+        ended.held = Held::Ended;
+        std::mem::replace(self, ended)
+    }
+
     pub(crate) const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }
 
     /// Returns the ticket, with which a timeout is recorded before the work has ended.
-    pub(crate) const fn ticket(&self) -> Option<Ticket> {
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
         match self.held {
-            Held::Admitted(admitted) => admitted.ticket,
+            Held::Admitted(admitted) => self.inner().running.original(admitted).ticket,
             _ => None,
         }
     }

@@ -1,30 +1,14 @@
 //! The options with which a single call overrides the configuration.
 
+use crate::bulkhead::running::CallTags;
 use crate::call::deadlines::{Deadlines, TimeLimits};
-use crate::queue::Priority;
-
-/// What the admission of a call needs to know about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CallClass {
-    pub(crate) priority: Priority,
-    /// An adaptive limit may learn from the call.
-    pub(crate) is_sampled: bool,
-}
-
-impl CallClass {
-    /// The class of a call that overrides nothing.
-    pub(crate) const DEFAULT: Self = Self {
-        priority: Priority::Normal,
-        is_sampled: true,
-    };
-}
 
 /// The options of one call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallOptions {
     /// `None`: as configured, and the times of the call are not needed.
     limits: Option<TimeLimits>,
-    pub(crate) class: CallClass,
+    pub(crate) tags: CallTags,
     /// The id of the report that the caller asks for; zero if there is none.
     pub(crate) report_id: u64,
 }
@@ -33,7 +17,7 @@ impl CallOptions {
     /// The options of a call that overrides nothing.
     pub(crate) const DEFAULT: Self = Self {
         limits: None,
-        class: CallClass::DEFAULT,
+        tags: CallTags::DEFAULT,
         report_id: 0,
     };
 

@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::call::admission::{poll_admission, try_admission};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::{CallClass, CallOptions};
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::run::End;
 use crate::error::BulkheadError;
@@ -69,6 +70,9 @@ pub struct Permit {
 
 impl Permit {
     /// Records a success and releases the permit.
+    ///
+    /// An outcome after the probe's timeout, or of a call that was admitted before the circuit
+    /// opened, enters the statistics only.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -155,7 +159,7 @@ impl Permit {
     pub(crate) fn try_acquire(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
         let mut guard = CallGuard::new(bulkhead, 0);
         let mut deadlines = Deadlines::Untracked;
-        let admission = try_admission(&mut guard, &CallClass::DEFAULT, &mut deadlines, false);
+        let admission = try_admission(&mut guard, CallTags::DEFAULT, &mut deadlines, false);
         match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
@@ -200,7 +204,7 @@ impl fmt::Debug for Permit {
 pub struct Acquire {
     guard: Option<CallGuard<Bulkhead>>,
     deadlines: Deadlines,
-    class: CallClass,
+    tags: CallTags,
 }
 
 impl Acquire {
@@ -209,7 +213,7 @@ impl Acquire {
         Self {
             guard,
             deadlines: options.deadlines(),
-            class: options.class,
+            tags: options.tags,
         }
     }
 }
@@ -221,10 +225,10 @@ impl Future for Acquire {
         let Self {
             guard: slot,
             deadlines,
-            class,
+            tags,
         } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
-        match ready!(poll_admission(guard, class, deadlines, cx)) {
+        match ready!(poll_admission(guard, *tags, deadlines, cx)) {
             Ok(admitted) => {
                 guard.restore(admitted);
                 let Some(guard) = slot.take() else {

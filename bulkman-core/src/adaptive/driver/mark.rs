@@ -74,6 +74,12 @@ impl Mark {
         Self(self.0 | VIRTUAL_PERMIT)
     }
 
+    /// Returns the mark of a call from which the limit has learned already.
+    #[cfg(feature = "http")]
+    pub(crate) const fn uncounted(self) -> Self {
+        Self(self.0 & !SAMPLED | UNCOUNTED << VALUE_SHIFT)
+    }
+
     /// Returns `true` if the latency of the call is a sample.
     pub(crate) const fn is_sampled(self) -> bool {
         self.0 & SAMPLED != 0

@@ -50,6 +50,8 @@ pub(crate) struct BulkheadRepr {
     #[serde(skip_serializing_if = "Field::is_missing")]
     enforcement: Field<Enforcement>,
     #[serde(skip_serializing_if = "Field::is_missing")]
+    track_running_calls: Field<bool>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
     circuit_breaker_enabled: Field<bool>,
     #[serde(skip_serializing_if = "Field::is_missing")]
     circuit_breaker: Field<CircuitBreakerRepr>,
@@ -95,6 +97,7 @@ impl BulkheadRepr {
                 .map(AdaptiveSwitch::of)
                 .into(),
             enforcement: Field::Set(config.enforcement),
+            track_running_calls: config.track_running_calls.then_some(true).into(),
             circuit_breaker_enabled: Field::Set(config.circuit_breaker_enabled),
             circuit_breaker: circuit.into(),
         }
@@ -118,6 +121,7 @@ impl BulkheadRepr {
                 (limit, defaults) => limit.or(defaults),
             },
             enforcement: self.enforcement.or(&defaults.enforcement),
+            track_running_calls: self.track_running_calls.or(&defaults.track_running_calls),
             circuit_breaker_enabled: self
                 .circuit_breaker_enabled
                 .or(&defaults.circuit_breaker_enabled),
@@ -141,6 +145,7 @@ impl BulkheadRepr {
                     .and_then(AdaptiveSwitch::into_limit),
             )
             .enforcement(self.enforcement.get().unwrap_or_default())
+            .track_running_calls(self.track_running_calls.get().unwrap_or_default())
             .circuit_breaker_enabled(self.circuit_breaker_enabled.get().unwrap_or(true))
             .circuit_breaker(circuit.into_config());
         if let Field::Set(calls) = self.max_concurrent_calls {

@@ -49,6 +49,8 @@ pub struct ResolvedBulkheadConfig {
     pub adaptive_limit: Option<AdaptiveLimit>,
     /// Whether calls above the limit wait or are rejected.
     pub enforcement: Enforcement,
+    /// Whether snapshots list the oldest running calls.
+    pub track_running_calls: bool,
     /// The configuration of the circuit breaker; `None` if it is disabled.
     pub circuit_breaker: Option<ResolvedCircuitBreakerConfig>,
 }
@@ -65,6 +67,7 @@ impl ResolvedBulkheadConfig {
             run_timeout: config.run_timeout,
             adaptive_limit: config.adaptive_limit.as_deref().cloned(),
             enforcement: config.enforcement,
+            track_running_calls: config.track_running_calls,
             circuit_breaker: config.circuit().map(crate::CircuitBreakerConfig::resolve),
         }
     }

@@ -134,8 +134,8 @@ impl ConfiguredLimits {
         configured
     }
 
-    /// `times_needed`: the times of calls are needed even if there are no limits. `marks`: the limit
-    /// adapts or is observed.
+    /// `times_needed`: the times of calls are needed even if there are no limits. `marks`: the
+    /// limit adapts or is observed.
     pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool, marks: bool) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);

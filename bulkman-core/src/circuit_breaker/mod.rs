@@ -407,7 +407,7 @@ impl CircuitBreaker {
 
     /// Returns `true` if the state admits every call, without applying a due transition.
     pub(crate) fn admits_all(&self) -> bool {
-        self.0.try_admit_fast().is_some()
+        self.0.admits_all()
     }
 
     /// Returns a number to pass to [`opened_since`](Self::opened_since) later.

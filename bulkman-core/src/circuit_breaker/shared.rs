@@ -137,6 +137,11 @@ impl Shared {
         }
     }
 
+    /// Returns `true` if the state admits every call.
+    pub(crate) fn admits_all(&self) -> bool {
+        self.load_state().admits_all()
+    }
+
     /// Admits a call if the state admits every call.
     #[inline]
     pub(crate) fn try_admit_fast(&self) -> Option<Ticket> {

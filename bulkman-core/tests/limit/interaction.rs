@@ -7,7 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bulkman_core::adaptive::{AdaptiveLimit, LimitChangeCause};
-use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Runtime};
+use bulkman_core::testing::ManualRuntime;
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::future::{block_on, poll_once};
 use std::future::Future;
 
@@ -38,6 +39,35 @@ fn limit_never_exceeds_the_maximum() {
     saturate(&bulkhead, &runtime, 10 * MS, 500, Outcome::Success);
     assert!(bulkhead.limit() <= 30);
     assert_eq!(bulkhead.stats().max_concurrent_calls, bulkhead.limit());
+}
+
+#[test]
+fn limit_learns_beside_calls_in_flight_and_running_calls() {
+    for (tracked, counted) in [(true, false), (false, true), (true, true)] {
+        let runtime = ManualRuntime::new();
+        let mut rules = CircuitBreakerConfig::new();
+        if counted {
+            rules = rules
+                .slow_call_duration_threshold(Duration::from_secs(1))
+                .hanging_call_threshold(10);
+        }
+        let config = BulkheadConfig::new("both")
+            .adaptive_limit(AdaptiveLimit::new())
+            .track_running_calls(tracked)
+            .circuit_breaker(rules);
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        for _ in 0..10 {
+            let permit = bulkhead.try_acquire().unwrap();
+            assert_eq!(bulkhead.snapshot().oldest.len(), usize::from(tracked));
+            runtime.advance(50 * MS);
+            permit.succeed();
+        }
+        let snapshot = bulkhead.snapshot();
+        let baseline = snapshot.limit.unwrap().baseline.unwrap();
+        assert!(baseline.abs_diff(50 * MS) < MS, "{baseline:?}");
+        assert!(snapshot.oldest.is_empty());
+        assert_eq!(snapshot.stats.permits_in_use, 0);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkman_core::adaptive::{AdaptiveLimit, LimitChangeCause};
 use bulkman_core::testing::ManualRuntime;
@@ -312,12 +312,12 @@ fn clock_that_stands_still_decides_nothing() {
 /// A clock that panics when it is told to.
 #[derive(Debug, Clone)]
 struct Clock {
-    runtime: bulkman_core::testing::ManualRuntime,
+    runtime: ManualRuntime,
     panics: Arc<AtomicBool>,
 }
 
 impl Runtime for Clock {
-    fn now(&self) -> std::time::Instant {
+    fn now(&self) -> Instant {
         assert!(!self.panics.load(Ordering::Relaxed), "the clock panics");
         self.runtime.now()
     }
@@ -326,7 +326,7 @@ impl Runtime for Clock {
         bulkman_core::runtime::ClockOnly.capabilities()
     }
 
-    fn sleep_until(&self, _deadline: std::time::Instant) -> bulkman_core::runtime::Sleep {
+    fn sleep_until(&self, _deadline: Instant) -> bulkman_core::runtime::Sleep {
         unreachable!("there are no timers")
     }
 
@@ -343,7 +343,7 @@ impl Runtime for Clock {
 #[test]
 fn clock_that_panics_at_the_end_of_a_call_costs_one_sample() {
     let clock = Clock {
-        runtime: bulkman_core::testing::ManualRuntime::new(),
+        runtime: ManualRuntime::new(),
         panics: Arc::new(AtomicBool::new(false)),
     };
     let config = BulkheadConfig::new("server")

@@ -257,6 +257,7 @@ pub(crate) fn start_run<H: Borrow<Bulkhead>>(
 }
 
 /// Records the start of an operation whose duration is needed, or of a call that carries a mark.
+#[cold]
 #[inline(never)]
 fn start_tracked_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,

@@ -46,8 +46,10 @@ impl TokioRuntime {
     /// # Outside of a Tokio runtime
     ///
     /// A call that has to wait panics if it is polled outside of a Tokio runtime, as Tokio's timers
-    /// do. Background tasks and blocking work are dropped there, and
-    /// [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Shutdown`.
+    /// do. Blocking work is dropped there, and
+    /// [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Shutdown`. A
+    /// constructor that needs a background task returns an error. The driver of a fleet whose Tokio
+    /// runtime has ended starts again on the next one that is used.
     #[must_use]
     pub const fn new() -> Self {
         Self { handle: None }
@@ -78,10 +80,12 @@ impl Runtime for TokioRuntime {
         Box::pin(tokio::time::sleep_until(deadline.into()))
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        if let Ok(handle) = self.handle() {
-            handle.spawn(task);
-        }
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        let Ok(handle) = self.handle() else {
+            return Err(task);
+        };
+        handle.spawn(task);
+        Ok(())
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

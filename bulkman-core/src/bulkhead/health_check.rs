@@ -153,7 +153,8 @@ impl Bulkhead {
             runtime: Arc::clone(&inner.runtime),
             interval,
         };
-        inner.runtime.spawn(Box::pin(task.run(check)));
+        let spawned = inner.runtime.spawn(Box::pin(task.run(check)));
+        spawned.map_err(|_dropped| ConfigError::not_spawned("health_check"))?;
         Ok((checks, handle))
     }
 }

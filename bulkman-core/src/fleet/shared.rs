@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::counters::FleetCounters;
+use super::driver::ParkedDriver;
 use super::events::FleetEvent;
 use crate::circuit_breaker::WeakCircuit;
 use crate::name::BulkheadName;
@@ -28,6 +29,8 @@ pub(super) struct FleetShared {
     #[cfg(feature = "metrics")]
     pub(super) created_at: Instant,
     inbox: Mutex<Inbox>,
+    /// The driver, while it has no task.
+    pub(super) parked_driver: ParkedDriver,
     /// Wakes the driver when the inbox changes.
     driver_waker: WakerSet,
     status: Mutex<Status>,
@@ -92,6 +95,7 @@ impl FleetShared {
             runtime,
             namespace: namespace.into(),
             inbox: Mutex::new(Inbox::default()),
+            parked_driver: ParkedDriver::new(None),
             driver_waker: WakerSet::new(),
             status: Mutex::new(Status::default()),
             status_changed: WakerSet::new(),
@@ -114,7 +118,7 @@ impl FleetShared {
     pub(super) fn attach(&self, attachment: Attachment) {
         lock(&self.status).attached += 1;
         lock(&self.inbox).attached.push(attachment);
-        self.driver_waker.wake_all();
+        self.wake_driver();
     }
 
     /// Asks the driver to observe the circuit `id`.
@@ -126,12 +130,20 @@ impl FleetShared {
             }
             inbox.changed.push(id);
         }
-        self.driver_waker.wake_all();
+        self.wake_driver();
     }
 
     /// Asks the driver to stop. The first request determines how.
     pub(super) fn request_shutdown(&self, shutdown: Shutdown) {
         lock(&self.inbox).shutdown.get_or_insert(shutdown);
+        if shutdown == Shutdown::Immediate || !self.resume_driver() {
+            self.end_parked();
+        }
+        self.driver_waker.wake_all();
+    }
+
+    fn wake_driver(&self) {
+        self.resume_driver();
         self.driver_waker.wake_all();
     }
 

@@ -1,6 +1,7 @@
 //! Several processes share circuits, in virtual time: each has its own driver and circuit breaker,
 //! on one store in memory.
 
+mod background;
 mod history;
 mod lifecycle;
 mod notifications;

@@ -365,7 +365,7 @@ impl Runtime for DroppingRuntime {
         self.inner.sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         let (mut task, mut left) = (Some(task), self.polls);
         let (counts, dropped) = (Arc::clone(&self.counts), Arc::clone(&self.dropped));
         self.inner
@@ -384,7 +384,7 @@ impl Runtime for DroppingRuntime {
                 task = None;
                 dropped.store(true, Ordering::Relaxed);
                 Poll::Ready(())
-            })));
+            })))
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -15,16 +15,22 @@ mod members;
 mod notifications;
 mod requests;
 mod responses;
+mod task;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use self::connection::Connection;
 use self::members::Members;
 use self::notifications::{Notifications, WakeReason, wait};
 use self::requests::Requests;
+pub(super) use self::task::{DriverTask, ParkedDriver};
 use super::history::NamespaceHistory;
 use super::shared::{FleetShared, Shutdown};
 use crate::store::{CircuitStore, StoreError, StoreSession, StoreSettings};
+use crate::sync::unwind::catch;
 
 /// The task that keeps the circuits of a fleet in sync with the store.
 pub(super) struct Driver {
@@ -59,19 +65,37 @@ impl Driver {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    async fn run(&mut self) {
         loop {
-            match self.run_connection().await {
-                DisconnectReason::Shutdown => break,
+            match self.run_connection_catching().await {
+                DisconnectReason::Shutdown => return,
                 DisconnectReason::Failed(error) => self.degrade(error),
             }
             if !self.back_off().await {
-                break;
+                return;
             }
         }
+    }
+
+    /// Ends the driver: the circuits return to their local rules.
+    pub(super) fn end(&mut self) {
+        // A decision in the inbox is reported as unpublished.
+        self.members.take_inbox();
         self.members.detach_all();
         self.members.publish_status();
         self.connection.stopped();
+    }
+
+    /// A panic of the store ends its session, not the driver.
+    async fn run_connection_catching(&mut self) -> DisconnectReason {
+        let mut running = pin!(self.run_connection());
+        poll_fn(|cx| {
+            catch(|| running.as_mut().poll(cx)).unwrap_or_else(|| {
+                let error = StoreError::unavailable("the store panicked");
+                Poll::Ready(DisconnectReason::Failed(error))
+            })
+        })
+        .await
     }
 
     /// Connects and runs one session until it ends.

@@ -42,6 +42,8 @@ struct SettingsRepr {
     share: SharingMode,
     #[serde(with = "human_duration::duration")]
     flush_interval: Duration,
+    #[serde(with = "human_duration::duration")]
+    outage_after: Duration,
     on_outage: OnOutage,
     #[serde(with = "human_duration::duration")]
     shutdown_flush: Duration,

@@ -60,6 +60,14 @@ pub struct StoreSettings {
     pub share: SharingMode,
     /// With [`SharingMode::Counts`]: the interval at which counts are sent. Default: 1 s.
     pub flush_interval: Duration,
+    /// How long a lost session is no outage: half-open circuits wait for the fleet's leases.
+    ///
+    /// A lease that was held remains usable until it expires. Afterwards [`on_outage`] applies,
+    /// in each process after a further random delay of up to five times this duration, so that
+    /// the processes of a fleet don't probe all at once. May be zero. Default: 5 s.
+    ///
+    /// [`on_outage`]: Self#structfield.on_outage
+    pub outage_after: Duration,
     /// What a half-open circuit does while the store is unavailable.
     ///
     /// Default: [`OnOutage::ProbeLocally`] with one probe.
@@ -109,6 +117,7 @@ impl StoreSettings {
             probe_jitter: Duration::from_millis(250),
             share: SharingMode::STATE,
             flush_interval: Duration::from_secs(1),
+            outage_after: Duration::from_secs(5),
             on_outage: OnOutage::ProbeLocally { probes: 1 },
             shutdown_flush: Duration::from_millis(500),
             instance: None,
@@ -136,6 +145,8 @@ impl StoreSettings {
         share: SharingMode;
         /// Sets [`flush_interval`](Self#structfield.flush_interval).
         flush_interval: Duration;
+        /// Sets [`outage_after`](Self#structfield.outage_after).
+        outage_after: Duration;
         /// Sets [`on_outage`](Self#structfield.on_outage).
         on_outage: OnOutage;
         /// Sets [`shutdown_flush`](Self#structfield.shutdown_flush).

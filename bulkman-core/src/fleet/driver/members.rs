@@ -55,6 +55,7 @@ impl Members {
         let rules = MemberRules {
             quorum,
             on_outage: settings.on_outage,
+            votes: capabilities.votes,
             probe_leases: capabilities.probes,
             lease_ttl: settings.lease_ttl,
             acquire_retry_delay: settings.poll_interval,
@@ -92,7 +93,9 @@ impl Members {
             totals,
         } = attachment;
         let mut member = Member::new(self.rules);
-        member.set_connected(self.connected);
+        if self.connected {
+            member.on_connected();
+        }
         let entry = MemberEntry {
             name,
             circuit,
@@ -384,10 +387,33 @@ impl Members {
         self.entries.values().any(|entry| !entry.member.is_loaded())
     }
 
-    pub(super) fn set_connected(&mut self, connected: bool) {
-        self.connected = connected;
+    pub(super) fn on_connected(&mut self) {
+        self.connected = true;
         for entry in self.entries.values_mut() {
-            entry.member.set_connected(connected);
+            entry.member.on_connected();
+        }
+    }
+
+    /// Handles that there is no session.
+    pub(super) fn on_disconnected(&mut self) {
+        if !std::mem::replace(&mut self.connected, false) {
+            return;
+        }
+        // One delay for all circuits of the process: it is the process that others wait for.
+        let after = self.settings.outage_after;
+        let delay = after + self.jitter.up_to(after * OUTAGE_SPREAD);
+        let outage_at = self.shared.now().checked_add(delay);
+        for entry in self.entries.values_mut() {
+            entry.member.on_disconnected(outage_at);
+        }
+    }
+
+    /// Handles that the driver's task has ended: the outage begins without a delay, since nothing
+    /// would change the circuits later.
+    pub(super) fn on_task_ended(&mut self) {
+        self.connected = false;
+        for entry in self.entries.values_mut() {
+            entry.member.on_disconnected(None);
         }
     }
 
@@ -443,6 +469,9 @@ impl MemberEntry {
 
 /// The least time between two checks for demand.
 const MIN_DEMAND_CHECK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The random delay of an outage, as a multiple of `outage_after`.
+const OUTAGE_SPREAD: u32 = 5;
 
 /// Updates of one circuit per round.
 const MAX_UPDATES_PER_ROUND: usize = 8;

@@ -116,11 +116,12 @@ impl Driver {
 
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
         self.members.take_inbox();
+        self.members.apply_updates();
         let names = self.members.take_names();
         let mut session = self.requests.open_session(&names).await?;
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, &mut *session).await?;
-        self.members.set_connected(true);
+        self.members.on_connected();
         self.members.apply_updates();
         self.members.publish_status();
         self.connection.synchronized();
@@ -194,7 +195,11 @@ impl Driver {
     }
 
     fn degrade(&mut self, error: StoreError) {
-        self.members.set_connected(false);
+        self.members.on_disconnected();
+        self.report_degraded(error);
+    }
+
+    fn report_degraded(&mut self, error: StoreError) {
         self.members.apply_updates();
         self.members.publish_status();
         self.connection.degraded(error);
@@ -213,10 +218,17 @@ impl Driver {
             self.members.take_inbox();
             self.members.apply_updates();
             self.members.publish_status();
-            if self.shared.now() >= until {
+            let now = self.shared.now();
+            if now >= until {
                 return true;
             }
-            wait(&self.shared, None, until).await;
+            let deadline = self.members.next_deadline(now);
+            wait(
+                &self.shared,
+                None,
+                deadline.map_or(until, |at| at.min(until)),
+            )
+            .await;
         }
     }
 }

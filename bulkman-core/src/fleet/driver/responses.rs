@@ -223,9 +223,7 @@ impl Driver {
         opening: StoreTransition,
     ) -> Result<(), StoreError> {
         let operation = opening.operation;
-        let Some(vote) = self.requests.vote(id, opening) else {
-            return Ok(());
-        };
+        let vote = self.requests.vote(id, opening);
         let result = self.requests.execute(session.vote(&vote)).await?;
         let now = self.shared.now();
         match result {

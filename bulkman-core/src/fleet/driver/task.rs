@@ -59,7 +59,8 @@ impl Drop for DriverTask {
         // The runtime may be unusable, and this may run during a panic.
         catch(|| {
             if self.started {
-                driver.degrade(StoreError::unavailable(
+                driver.members.on_task_ended();
+                driver.report_degraded(StoreError::unavailable(
                     "the task of the fleet's driver has ended, usually with its runtime; it starts \
                      again on the next runtime that is used",
                 ));

@@ -182,6 +182,7 @@ impl Member {
             manual,
             cause: observed.cause.unwrap_or(TransitionCause::Manual),
             operation: operation(),
+            isolated: !self.connected,
             applied_locally: true,
         });
         None

@@ -36,6 +36,8 @@ use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};
 pub(super) struct MemberRules {
     pub(super) quorum: u16,
     pub(super) on_outage: OnOutage,
+    /// Whether the store counts votes.
+    pub(super) votes: bool,
     /// Whether the store leases probes. If not, every process probes as in an outage.
     pub(super) probe_leases: bool,
     pub(super) lease_ttl: Duration,
@@ -48,6 +50,8 @@ pub(super) struct MemberRules {
 pub(super) struct Member {
     rules: MemberRules,
     connected: bool,
+    /// While disconnected: when that becomes an outage; `None` if it is one.
+    outage_at: Option<Instant>,
     stored: Option<StoredState>,
     /// The circuit is to adopt the stored state.
     needs_adopt: bool,
@@ -90,6 +94,7 @@ impl Member {
         Self {
             rules,
             connected: false,
+            outage_at: None,
             stored: None,
             needs_adopt: false,
             generation: 0,

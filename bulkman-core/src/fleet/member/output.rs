@@ -88,7 +88,7 @@ impl Member {
                 }
             }
         }
-        let gate = self.desired_gate();
+        let gate = self.desired_gate(now);
         (gate != self.gate).then_some(CircuitUpdate::SetGate(gate))
     }
 
@@ -108,7 +108,11 @@ impl Member {
             // The stored state is the target already, and the decision renews it: with a longer
             // isolation, for example. The store accepts that only from a manual change.
             decision.manual |= stored.state == decision.target;
-            let vote = self.local_only && !decision.manual;
+            let isolated = self.rules.votes
+                && decision.isolated
+                && decision.target == FleetState::Open
+                && stored.state == FleetState::Closed;
+            let vote = (self.local_only || isolated) && !decision.manual;
             return Some(Request::Publish {
                 base: stored.epoch,
                 decision,
@@ -144,6 +148,7 @@ impl Member {
         [
             self.acquire_at,
             self.check_demand_at,
+            self.outage_at,
             self.acquire_at
                 .and(self.stored)
                 .and_then(|stored| stored.open_until),
@@ -187,11 +192,12 @@ impl Member {
         self.lease.map(|lease| (lease.epoch, lease.lease))
     }
 
-    fn desired_gate(&self) -> Gate {
+    fn desired_gate(&self, now: Instant) -> Gate {
         if self.local_only {
             return Gate::Local;
         }
-        if !(self.connected && self.rules.probe_leases) {
+        let reachable = self.connected || self.outage_at.is_some_and(|at| now < at);
+        if !(reachable && self.rules.probe_leases) {
             return outage_gate(self.rules.on_outage);
         }
         Gate::Fleet {

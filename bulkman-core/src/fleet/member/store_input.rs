@@ -10,15 +10,19 @@ use crate::store::{
 };
 
 impl Member {
-    /// Handles that the session was opened or lost.
-    pub(in crate::fleet) fn set_connected(&mut self, connected: bool) {
-        self.connected = connected;
-        if !connected {
-            self.lease = None;
-            self.probe_outcomes.clear();
-            self.acquire_at = None;
-            self.acquire_not_before = None;
-            self.check_demand_at = None;
+    /// Handles that the session was opened.
+    pub(in crate::fleet) fn on_connected(&mut self) {
+        self.connected = true;
+        self.outage_at = None;
+    }
+
+    /// Handles that the session was lost. Until `outage_at`, the circuit keeps the fleet's gate,
+    /// and a held lease remains valid until it expires; `None`: the outage begins now.
+    pub(in crate::fleet) fn on_disconnected(&mut self, outage_at: Option<Instant>) {
+        self.connected = false;
+        self.outage_at = outage_at;
+        if let Some(pending) = &mut self.pending {
+            pending.isolated = true;
         }
     }
 
@@ -67,6 +71,7 @@ impl Member {
                 manual: false,
                 cause: TransitionCause::FailureCount,
                 operation,
+                isolated: false,
                 applied_locally: false,
             });
         }
@@ -93,6 +98,7 @@ impl Member {
                 manual: false,
                 cause: TransitionCause::Fleet,
                 operation,
+                isolated: false,
                 applied_locally: true,
             });
         }
@@ -153,9 +159,11 @@ impl Member {
         &mut self,
         operation: OperationId,
     ) -> Option<DecisionOutcome> {
-        self.pending
-            .take_if(|pending| pending.operation == operation)
-            .map(|_| DecisionOutcome::Voted)
+        let counted = self
+            .pending
+            .take_if(|pending| pending.operation == operation)?;
+        self.local_only = counted.applied_locally;
+        Some(DecisionOutcome::Voted)
     }
 
     /// Handles the response to a request for a lease that was sent at `sent_at`.

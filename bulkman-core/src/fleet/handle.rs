@@ -347,11 +347,16 @@ impl Fleet {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn shutdown(&self) -> bool {
+        self.begin_shutdown();
         let shared = &self.handle.shared;
-        shared.request_shutdown(Shutdown::Flush);
         let timeout = self.handle.settings.shutdown_flush;
         let stopped = shared.wait_for(timeout, |status| status.stopped).await;
         shared.status(|status| stopped && status.pending == 0)
+    }
+
+    /// Begins what [`shutdown`](Self::shutdown) waits for.
+    pub(crate) fn begin_shutdown(&self) {
+        self.handle.shared.request_shutdown(Shutdown::Flush);
     }
 
     #[cfg(feature = "metrics")]

@@ -48,7 +48,7 @@ pub struct StoreSettings {
     pub backoff_max: Duration,
     /// The time until a probe lease expires that its holder no longer renews.
     ///
-    /// From 1.5 times `operation_timeout` to a day. Default: 30 s.
+    /// From 1.5 times `operation_timeout` to a day. Default: 6 s.
     pub lease_ttl: Duration,
     /// The maximum number of concurrent probes in the whole fleet: 1 to 1000. Default: 1.
     pub probe_limit: u16,
@@ -112,7 +112,7 @@ impl StoreSettings {
             poll_interval: Duration::from_secs(1),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
-            lease_ttl: Duration::from_secs(30),
+            lease_ttl: Duration::from_secs(6),
             probe_limit: 1,
             probe_jitter: Duration::from_millis(250),
             share: SharingMode::STATE,

@@ -27,6 +27,8 @@ pub(super) struct Members {
     /// Whether a circuit was attached after the session was opened.
     unregistered: bool,
     connected: bool,
+    /// The leases of circuits that were dropped, to be released.
+    orphaned: Vec<(MemberId, BulkheadName, Epoch, ProbeLease)>,
     jitter: Jitter,
 }
 
@@ -68,6 +70,7 @@ impl Members {
             last_served: 0,
             unregistered: false,
             connected: false,
+            orphaned: Vec::new(),
             jitter: Jitter::new(),
         }
     }
@@ -130,7 +133,11 @@ impl Members {
             return;
         };
         let Some(observed) = entry.circuit.observe() else {
-            self.entries.remove(&id);
+            let removed = self.entries.remove(&id);
+            let lease = removed.and_then(|entry| Some((entry.member.lease()?, entry.name)));
+            if let Some(((epoch, lease), name)) = lease {
+                self.orphaned.push((id, name, epoch, lease));
+            }
             self.shared
                 .update(|status| status.attached = status.attached.saturating_sub(1));
             return;
@@ -217,6 +224,13 @@ impl Members {
                 entry.member.on_gate_set(gate);
                 entry.circuit.set_gate(gate).is_some()
             }
+            CircuitUpdate::RevokeLease => match entry.circuit.revoke_lease() {
+                Some(revoked) => {
+                    entry.member.on_yielded(revoked);
+                    true
+                }
+                None => false,
+            },
             CircuitUpdate::Adopt { expected, state } => {
                 match entry.circuit.adopt(expected, state) {
                     Some(Ok(generation)) => {
@@ -337,6 +351,11 @@ impl Members {
             .range(first..)
             .chain(self.entries.range(..first))
             .filter_map(move |(id, entry)| Some((*id, entry, entry.member.next_request(now)?)))
+    }
+
+    /// Returns the leases of circuits that were dropped.
+    pub(super) fn take_orphaned(&mut self) -> Vec<(MemberId, BulkheadName, Epoch, ProbeLease)> {
+        std::mem::take(&mut self.orphaned)
     }
 
     /// Returns the held leases.

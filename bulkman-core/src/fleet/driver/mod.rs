@@ -141,6 +141,9 @@ impl Driver {
                 self.register(session).await?;
             }
             self.members.apply_updates();
+            for (id, name, epoch, lease) in self.members.take_orphaned() {
+                self.release_lease(session, id, &name, epoch, lease).await?;
+            }
             let now = self.shared.now();
             if let Some((id, request)) = self.members.next_request(now) {
                 // When many circuits of many processes open together, one poll finds most of the

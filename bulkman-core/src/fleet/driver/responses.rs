@@ -6,10 +6,11 @@ use super::{Driver, Notifications, notifications};
 use crate::fleet::events::FleetEvent;
 use crate::fleet::member::Request;
 use crate::fleet::shared::MemberId;
+use crate::name::BulkheadName;
 use crate::store::{
-    CircuitView, OperationId, ProbeReportResult, RejectReason, Revision, SharingMode, Snapshot,
-    StoreChange, StoreError, StoreEvent, StoreSession, StoreTransition, TransitionResult,
-    VoteResult,
+    CircuitView, Epoch, OperationId, ProbeLease, ProbeReportResult, RejectReason, Revision,
+    SharingMode, Snapshot, StoreChange, StoreError, StoreEvent, StoreSession, StoreTransition,
+    TransitionResult, VoteResult,
 };
 
 impl Driver {
@@ -48,6 +49,16 @@ impl Driver {
                 let lease = self.requests.execute(operation).await?;
                 self.members.update(id, |member| {
                     member.on_acquired(epoch, lease, sent_at);
+                    None
+                });
+                Ok(())
+            }
+            Request::Release { epoch, lease } => {
+                let name = entry.name.clone();
+                self.release_lease(session, id, &name, epoch, lease).await?;
+                let now = self.shared.now();
+                self.members.update(id, |member| {
+                    member.on_released(lease, now);
                     None
                 });
                 Ok(())
@@ -397,11 +408,22 @@ impl Driver {
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
         for (id, name, epoch, lease) in self.members.leases() {
-            let probe = self.requests.probe(id, &name, epoch);
-            let operation = session.release_probe(&probe, lease);
-            self.requests.execute(operation).await?;
+            self.release_lease(session, id, &name, epoch, lease).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn release_lease(
+        &self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        name: &BulkheadName,
+        epoch: Epoch,
+        lease: ProbeLease,
+    ) -> Result<(), StoreError> {
+        let probe = self.requests.probe(id, name, epoch);
+        let operation = session.release_probe(&probe, lease);
+        self.requests.execute(operation).await
     }
 }
 

@@ -21,6 +21,10 @@ pub(in crate::fleet) enum Request {
     Acquire {
         epoch: Epoch,
     },
+    Release {
+        epoch: Epoch,
+        lease: ProbeLease,
+    },
     Renew {
         epoch: Epoch,
         lease: ProbeLease,
@@ -42,6 +46,8 @@ pub(in crate::fleet) enum CircuitUpdate {
         state: FleetTarget,
     },
     SetGate(Gate),
+    /// Revoke the lease, unless a probe runs under it.
+    RevokeLease,
 }
 
 impl Member {
@@ -88,6 +94,12 @@ impl Member {
                 }
             }
         }
+        if self.connected
+            && self.gate == (Gate::Fleet { leased: true })
+            && self.lease.is_some_and(|lease| is_past(lease.yield_at, now))
+        {
+            return Some(CircuitUpdate::RevokeLease);
+        }
         let gate = self.desired_gate(now);
         (gate != self.gate).then_some(CircuitUpdate::SetGate(gate))
     }
@@ -118,6 +130,10 @@ impl Member {
                 decision,
                 vote,
             });
+        }
+        let revoked = self.lease.filter(|lease| lease.revoked);
+        if let Some((epoch, lease)) = revoked.map(|it| (it.epoch, it.lease)).or(self.abandoned) {
+            return Some(Request::Release { epoch, lease });
         }
         if let Some(lease) = self.lease.filter(|lease| is_past(lease.renew_at, now)) {
             return Some(Request::Renew {
@@ -154,6 +170,7 @@ impl Member {
                 .and_then(|stored| stored.open_until),
             self.pending.and_then(|pending| pending.open_until),
             lease.and_then(|lease| lease.renew_at),
+            lease.and_then(|lease| lease.yield_at),
             lease.and_then(|lease| lease.expires_at),
         ]
         .into_iter()
@@ -201,7 +218,8 @@ impl Member {
             return outage_gate(self.rules.on_outage);
         }
         Gate::Fleet {
-            leased: self.lease.is_some() && self.probe_outcomes.is_empty(),
+            leased: self.lease.is_some_and(|lease| !lease.revoked)
+                && self.probe_outcomes.is_empty(),
         }
     }
 }

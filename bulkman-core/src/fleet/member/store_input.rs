@@ -180,15 +180,32 @@ impl Member {
             });
         match lease {
             Some(lease) if current => {
-                let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
-                self.lease = Some(self.held_lease(lease, epoch, keep_until, sent_at));
+                let keep_until = self.demanded_until.or_else(|| self.keep_until(sent_at));
+                self.demanded_until = keep_until;
+                let mut held = self.held_lease(lease, epoch, keep_until, sent_at);
+                held.yield_at = sent_at.checked_add(self.unused_for);
+                self.lease = Some(held);
             }
-            Some(_) => {}
+            // The circuit has left this half-open state: another process may need the lease.
+            Some(lease) => self.abandoned = Some((epoch, lease)),
             None => {
                 self.acquire_not_before = sent_at.checked_add(self.rules.acquire_retry_delay);
                 self.check_demand_at = self.acquire_not_before;
                 self.demand_checks_left = 0;
             }
+        }
+    }
+
+    /// Handles that a lease was released at `now`. An unused lease is requested again, after
+    /// other processes with calls had the opportunity.
+    pub(in crate::fleet) fn on_released(&mut self, lease: ProbeLease, now: Instant) {
+        self.abandoned = self.abandoned.filter(|(_, abandoned)| *abandoned != lease);
+        if self.lease.take_if(|held| held.lease == lease).is_some()
+            && self.demanded_until.is_some_and(|until| now < until)
+        {
+            let pause = self.rules.acquire_retry_delay * 3 / 2;
+            self.acquire_not_before = now.checked_add(pause);
+            self.acquire_at = self.acquire_not_before;
         }
     }
 
@@ -202,8 +219,11 @@ impl Member {
     /// Handles the response to a renewal that was sent at `sent_at`.
     pub(in crate::fleet) fn on_renewed(&mut self, lease: Option<ProbeLease>, sent_at: Instant) {
         let Some(held) = self.lease else { return };
-        self.lease =
-            lease.map(|lease| self.held_lease(lease, held.epoch, held.keep_until, sent_at));
+        self.lease = lease.map(|lease| HeldLease {
+            yield_at: held.yield_at,
+            revoked: held.revoked,
+            ..self.held_lease(lease, held.epoch, held.keep_until, sent_at)
+        });
     }
 
     /// Handles the response to the report of the first probe outcome.
@@ -217,8 +237,11 @@ impl Member {
         match report {
             ProbeReportResult::Counted { lease, current } => {
                 if self.lease.is_some() {
-                    let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
-                    self.lease = Some(self.held_lease(*lease, current.epoch, keep_until, sent_at));
+                    let keep_until = self.keep_until(sent_at);
+                    self.demanded_until = keep_until;
+                    let mut held = self.held_lease(*lease, current.epoch, keep_until, sent_at);
+                    held.yield_at = sent_at.checked_add(self.unused_for);
+                    self.lease = Some(held);
                 }
                 None
             }
@@ -272,6 +295,10 @@ impl Member {
         }
     }
 
+    fn keep_until(&self, sent_at: Instant) -> Option<Instant> {
+        sent_at.checked_add((self.rules.lease_ttl * UNUSED_LEASE_TTLS).max(MIN_KEPT))
+    }
+
     fn held_lease(
         &self,
         lease: ProbeLease,
@@ -287,6 +314,8 @@ impl Member {
             lease,
             epoch,
             renew_at,
+            yield_at: None,
+            revoked: false,
             keep_until,
             expires_at: sent_at.checked_add(ttl),
         }
@@ -295,3 +324,6 @@ impl Member {
 
 /// For how many lease durations an unused lease is renewed.
 const UNUSED_LEASE_TTLS: u32 = 10;
+
+/// An unused lease is kept for at least this long, for circuits with a call every few minutes.
+const MIN_KEPT: Duration = Duration::from_secs(300);

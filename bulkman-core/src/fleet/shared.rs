@@ -1,5 +1,6 @@
 //! State shared by the handles, the circuits and the driver of one fleet.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ pub(super) struct FleetShared {
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) attached: Vec<Attachment>,
-    pub(super) changed: Vec<MemberId>,
+    pub(super) changed: BTreeSet<MemberId>,
     pub(super) shutdown: Option<Shutdown>,
     last_id: MemberId,
 }
@@ -125,10 +126,9 @@ impl FleetShared {
     pub(super) fn notify_changed(&self, id: MemberId) {
         {
             let mut inbox = lock(&self.inbox);
-            if inbox.changed.contains(&id) {
+            if !inbox.changed.insert(id) {
                 return;
             }
-            inbox.changed.push(id);
         }
         self.wake_driver();
     }

@@ -9,5 +9,6 @@ mod operators;
 mod outages;
 mod probes;
 mod reporting;
+mod scale;
 mod sharing;
 mod world;

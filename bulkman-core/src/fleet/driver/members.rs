@@ -1,6 +1,6 @@
 //! This process's circuits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ pub(super) struct Members {
     settings: Arc<StoreSettings>,
     rules: MemberRules,
     entries: BTreeMap<MemberId, MemberEntry>,
+    /// The circuits by name. More than one may have the same name.
+    by_name: HashMap<BulkheadName, Vec<MemberId>>,
+    /// Whether the status has to be published again.
+    status_changed: bool,
     /// The circuit that was served last.
     last_served: MemberId,
     /// Whether a circuit was attached after the session was opened.
@@ -67,6 +71,8 @@ impl Members {
             settings: Arc::clone(settings),
             rules,
             entries: BTreeMap::new(),
+            by_name: HashMap::new(),
+            status_changed: true,
             last_served: 0,
             unregistered: false,
             connected: false,
@@ -77,15 +83,20 @@ impl Members {
 
     /// Adds the attached circuits and observes those that have changed.
     pub(super) fn take_inbox(&mut self) {
+        for id in self.take_changed() {
+            self.observe(id);
+        }
+    }
+
+    /// Adds the attached circuits and returns those that are to be observed.
+    pub(super) fn take_changed(&mut self) -> Vec<MemberId> {
         let inbox = self.shared.take_inbox();
         let mut changed = inbox.changed;
         for attachment in inbox.attached {
-            changed.push(attachment.id);
+            changed.insert(attachment.id);
             self.add(attachment);
         }
-        for id in changed {
-            self.observe(id);
-        }
+        changed.into_iter().collect()
     }
 
     fn add(&mut self, attachment: Attachment) {
@@ -107,12 +118,14 @@ impl Members {
             reported_pending: None,
             flushed: (0, 0, Epoch(0)),
         };
+        self.by_name.entry(entry.name.clone()).or_default().push(id);
         self.entries.insert(id, entry);
+        self.status_changed = true;
         self.unregistered = true;
     }
 
     /// Observes a circuit. Removes it if it was dropped.
-    fn observe(&mut self, id: MemberId) {
+    pub(super) fn observe(&mut self, id: MemberId) {
         let acquire_at = self.shared.now() + self.jitter.up_to(self.settings.probe_jitter);
         self.observe_and_acquire_at(id, acquire_at);
     }
@@ -134,6 +147,10 @@ impl Members {
         };
         let Some(observed) = entry.circuit.observe() else {
             let removed = self.entries.remove(&id);
+            self.status_changed = true;
+            if let Some(entry) = &removed {
+                self.forget_name(&entry.name, id);
+            }
             let lease = removed.and_then(|entry| Some((entry.member.lease()?, entry.name)));
             if let Some(((epoch, lease), name)) = lease {
                 self.orphaned.push((id, name, epoch, lease));
@@ -142,6 +159,7 @@ impl Members {
                 .update(|status| status.attached = status.attached.saturating_sub(1));
             return;
         };
+        self.status_changed = true;
         let jitter = &mut self.jitter;
         let outcome = entry
             .member
@@ -175,6 +193,13 @@ impl Members {
 
     /// Changes the circuits as their members require.
     pub(super) fn apply_updates(&mut self) {
+        for update in self.due_updates() {
+            self.apply_updates_of(update);
+        }
+    }
+
+    /// Returns the circuits that are to be updated, with the outcomes of expired decisions.
+    pub(super) fn due_updates(&mut self) -> Vec<(MemberId, Option<DecisionOutcome>)> {
         // All members are checked at the same moment, without an allocation for those without an
         // update: this runs once per operation.
         let now = self.shared.now();
@@ -185,30 +210,34 @@ impl Members {
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.check_lease_demand(id, now);
         }
-        let ids: Vec<_> = self
-            .entries
+        self.entries
             .iter_mut()
             .filter_map(|(id, entry)| {
                 let outcome = entry.member.expire(now);
                 let needs_update = entry.member.next_update(now).is_some();
                 (outcome.is_some() || needs_update).then_some((*id, outcome))
             })
-            .collect();
-        for (id, outcome) in ids {
-            self.emit_resolved(id, outcome);
-            // An update fails if the circuit has changed. It is then observed, and the update
-            // computed again; a circuit that keeps changing waits for the next round.
-            for _ in 0..MAX_UPDATES_PER_ROUND {
-                let update = self
-                    .entries
-                    .get_mut(&id)
-                    .and_then(|entry| entry.member.next_update(now));
-                let Some(update) = update else {
-                    break;
-                };
-                if !self.apply_update(id, update) {
-                    self.observe(id);
-                }
+            .collect()
+    }
+
+    /// Applies the updates of one circuit.
+    pub(super) fn apply_updates_of(&mut self, due: (MemberId, Option<DecisionOutcome>)) {
+        let (id, outcome) = due;
+        let now = self.shared.now();
+        self.status_changed |= outcome.is_some();
+        self.emit_resolved(id, outcome);
+        // An update fails if the circuit has changed. It is then observed, and the update
+        // computed again; a circuit that keeps changing waits for the next round.
+        for _ in 0..MAX_UPDATES_PER_ROUND {
+            let update = self
+                .entries
+                .get_mut(&id)
+                .and_then(|entry| entry.member.next_update(now));
+            let Some(update) = update else {
+                break;
+            };
+            if !self.apply_update(id, update) {
+                self.observe(id);
             }
         }
     }
@@ -255,6 +284,7 @@ impl Members {
         id: MemberId,
         input: impl FnOnce(&mut Member) -> Option<DecisionOutcome>,
     ) {
+        self.status_changed = true;
         let outcome = self
             .entries
             .get_mut(&id)
@@ -274,6 +304,8 @@ impl Members {
     /// Passes the loss of history to the circuits in `lost`.
     pub(super) fn on_history_lost(&mut self, lost: &[BulkheadName]) {
         let now = self.shared.now();
+        let lost: HashSet<_> = lost.iter().collect();
+        self.status_changed = true;
         for entry in self.entries.values_mut() {
             if lost.contains(&entry.name) {
                 let operation = self.jitter.operation_id();
@@ -294,6 +326,7 @@ impl Members {
                 continue;
             };
             if entry.member.epoch() == epoch {
+                self.status_changed = true;
                 entry.member.open_by_counts(open_for, now, operation);
             }
         }
@@ -390,11 +423,16 @@ impl Members {
     }
 
     fn ids_named(&self, name: &BulkheadName) -> Vec<MemberId> {
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.name == *name)
-            .map(|(id, _)| *id)
-            .collect()
+        self.by_name.get(name).cloned().unwrap_or_default()
+    }
+
+    fn forget_name(&mut self, name: &BulkheadName, id: MemberId) {
+        if let Some(ids) = self.by_name.get_mut(name) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_name.remove(name);
+            }
+        }
     }
 
     pub(super) const fn has_unregistered(&self) -> bool {
@@ -408,6 +446,7 @@ impl Members {
 
     pub(super) fn on_connected(&mut self) {
         self.connected = true;
+        self.status_changed = true;
         for entry in self.entries.values_mut() {
             entry.member.on_connected();
         }
@@ -444,7 +483,11 @@ impl Members {
         }
     }
 
-    pub(super) fn publish_status(&self) {
+    /// Publishes the status if an input may have changed it.
+    pub(super) fn publish_status(&mut self) {
+        if !std::mem::take(&mut self.status_changed) {
+            return;
+        }
         let members = || self.entries.values().map(|entry| &entry.member);
         let loaded = members().filter(|member| member.is_loaded()).count();
         let pending = members().filter(|member| member.has_unpublished()).count();

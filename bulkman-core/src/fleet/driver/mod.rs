@@ -98,6 +98,24 @@ impl Driver {
         .await
     }
 
+    /// As [`Members::take_inbox`], with pauses for other tasks.
+    async fn take_inbox(&mut self) {
+        let changed = self.members.take_changed();
+        for (index, id) in changed.into_iter().enumerate() {
+            pause_between_slices(index).await;
+            self.members.observe(id);
+        }
+    }
+
+    /// As [`Members::apply_updates`], with pauses for other tasks.
+    async fn apply_updates(&mut self) {
+        let due = self.members.due_updates();
+        for (index, update) in due.into_iter().enumerate() {
+            pause_between_slices(index).await;
+            self.members.apply_updates_of(update);
+        }
+    }
+
     /// Connects and runs one session until it ends.
     async fn run_connection(&mut self) -> DisconnectReason {
         let error = match self.connect().await {
@@ -115,14 +133,14 @@ impl Driver {
     }
 
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
-        self.members.take_inbox();
-        self.members.apply_updates();
+        self.take_inbox().await;
+        self.apply_updates().await;
         let names = self.members.take_names();
         let mut session = self.requests.open_session(&names).await?;
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, &mut *session).await?;
         self.members.on_connected();
-        self.members.apply_updates();
+        self.apply_updates().await;
         self.members.publish_status();
         self.connection.synchronized();
         Ok(session)
@@ -136,11 +154,11 @@ impl Driver {
         // A request is postponed for at most one poll.
         let mut postponed = false;
         loop {
-            self.members.take_inbox();
+            self.take_inbox().await;
             if self.members.has_unregistered() || self.history.has_diverged() {
                 self.register(session).await?;
             }
-            self.members.apply_updates();
+            self.apply_updates().await;
             for (id, name, epoch, lease) in self.members.take_orphaned() {
                 self.release_lease(session, id, &name, epoch, lease).await?;
             }
@@ -218,8 +236,8 @@ impl Driver {
             if self.shared.shutdown().is_some() {
                 return false;
             }
-            self.members.take_inbox();
-            self.members.apply_updates();
+            self.take_inbox().await;
+            self.apply_updates().await;
             self.members.publish_status();
             let now = self.shared.now();
             if now >= until {
@@ -235,3 +253,19 @@ impl Driver {
         }
     }
 }
+
+/// Lets other tasks of the executor run, once per slice of the circuits of a process.
+async fn pause_between_slices(index: usize) {
+    let mut paused = index == 0 || index % SLICE != 0;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Circuits that are handled in one poll of the driver's task: a fraction of a millisecond.
+const SLICE: usize = 256;

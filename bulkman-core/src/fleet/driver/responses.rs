@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Driver, Notifications, notifications};
+use super::{Driver, Notifications, notifications, pause_between_slices};
 use crate::fleet::events::FleetEvent;
 use crate::fleet::member::Request;
 use crate::fleet::shared::MemberId;
@@ -275,7 +275,7 @@ impl Driver {
             self.register(session).await?;
             return Ok(true);
         };
-        self.apply_snapshot(&snapshot);
+        self.apply_snapshot(&snapshot).await;
         Ok(found)
     }
 
@@ -315,22 +315,23 @@ impl Driver {
             self.shared.emit(FleetEvent::HistoryLost);
             self.connection.forget_clock();
         }
-        self.apply_snapshot(&snapshot);
+        self.apply_snapshot(&snapshot).await;
         // A registered circuit that is missing was lost with the history.
         if self.members.has_unloaded() {
             let names = self.members.names();
             self.requests.execute(session.register(&names)).await?;
             let snapshot = self.requests.execute(session.snapshot(None)).await?;
             self.history.reset(&snapshot);
-            self.apply_snapshot(&snapshot);
+            self.apply_snapshot(&snapshot).await;
         }
         Ok(())
     }
 
-    fn apply_snapshot(&mut self, snapshot: &Snapshot) {
+    async fn apply_snapshot(&mut self, snapshot: &Snapshot) {
         let now = self.shared.now();
         self.connection.record_clock(snapshot.now, now);
-        for view in &snapshot.circuits {
+        for (index, view) in snapshot.circuits.iter().enumerate() {
+            pause_between_slices(index).await;
             self.members.merge(view, now, None);
         }
     }

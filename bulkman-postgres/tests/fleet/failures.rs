@@ -80,7 +80,11 @@ pub(crate) async fn dropped_driver_leaves_no_open_transaction(runtime: impl Runt
     for (polls, connected) in connecting.chain(connected) {
         let dropping = DroppingRuntime::new(runtime.clone(), polls, !connected);
         let built = store(&database).build().unwrap();
-        let fleet = Fleet::new(built, dropping.clone()).unwrap();
+        // Dropped before the first poll, the task is reported by the constructor.
+        let Ok(fleet) = Fleet::new(built, dropping.clone()) else {
+            assert_eq!(polls, 0);
+            continue;
+        };
         let config = BulkheadConfig::new("payments").isolation_duration(Duration::from_millis(1));
         let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
         fleet.attach(&bulkhead).unwrap();

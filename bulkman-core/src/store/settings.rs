@@ -64,7 +64,13 @@ pub struct StoreSettings {
     ///
     /// A lease that was held remains usable until it expires. Afterwards [`on_outage`] applies,
     /// in each process after a further random delay of up to five times this duration, so that
-    /// the processes of a fleet don't probe all at once. May be zero. Default: 5 s.
+    /// the processes of a fleet don't probe all at once.
+    ///
+    /// An opening that waited longer for the store may concern only this process, for example
+    /// because its network failed. It is published as a vote, and the circuit opens for the fleet
+    /// when a second process votes, even with a quorum of one.
+    ///
+    /// May be zero. Default: 4 s.
     ///
     /// [`on_outage`]: Self#structfield.on_outage
     pub outage_after: Duration,
@@ -117,7 +123,7 @@ impl StoreSettings {
             probe_jitter: Duration::from_millis(250),
             share: SharingMode::STATE,
             flush_interval: Duration::from_secs(1),
-            outage_after: Duration::from_secs(5),
+            outage_after: Duration::from_secs(4),
             on_outage: OnOutage::ProbeLocally { probes: 1 },
             shutdown_flush: Duration::from_millis(500),
             instance: None,

@@ -101,6 +101,7 @@ pub(crate) fn settings() -> StoreSettings {
     StoreSettings::new()
         .connect_timeout(Duration::from_secs(60))
         .operation_timeout(Duration::from_secs(20))
+        .lease_ttl(Duration::from_secs(60))
 }
 
 /// Blocks on Tokio.

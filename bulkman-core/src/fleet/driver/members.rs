@@ -61,6 +61,7 @@ impl Members {
         let rules = MemberRules {
             quorum,
             on_outage: settings.on_outage,
+            isolated_after: settings.outage_after,
             votes: capabilities.votes,
             probe_leases: capabilities.probes,
             lease_ttl: settings.lease_ttl,
@@ -108,7 +109,7 @@ impl Members {
         } = attachment;
         let mut member = Member::new(self.rules);
         if self.connected {
-            member.on_connected();
+            member.on_connected(self.shared.now());
         }
         let entry = MemberEntry {
             name,
@@ -447,8 +448,9 @@ impl Members {
     pub(super) fn on_connected(&mut self) {
         self.connected = true;
         self.status_changed = true;
+        let now = self.shared.now();
         for entry in self.entries.values_mut() {
-            entry.member.on_connected();
+            entry.member.on_connected(now);
         }
     }
 
@@ -460,9 +462,10 @@ impl Members {
         // One delay for all circuits of the process: it is the process that others wait for.
         let after = self.settings.outage_after;
         let delay = after + self.jitter.up_to(after * OUTAGE_SPREAD);
-        let outage_at = self.shared.now().checked_add(delay);
+        let now = self.shared.now();
+        let outage_at = now.checked_add(delay);
         for entry in self.entries.values_mut() {
-            entry.member.on_disconnected(outage_at);
+            entry.member.on_disconnected(now, outage_at);
         }
     }
 
@@ -470,8 +473,9 @@ impl Members {
     /// would change the circuits later.
     pub(super) fn on_task_ended(&mut self) {
         self.connected = false;
+        let now = self.shared.now();
         for entry in self.entries.values_mut() {
-            entry.member.on_disconnected(None);
+            entry.member.on_disconnected(now, None);
         }
     }
 

@@ -203,7 +203,7 @@ impl Member {
             manual,
             cause: observed.cause.unwrap_or(TransitionCause::Manual),
             operation: operation(),
-            isolated: !self.connected,
+            isolated: false,
             applied_locally: true,
         });
         None

@@ -16,7 +16,7 @@ pub(in crate::fleet) struct Decision {
     pub(in crate::fleet) manual: bool,
     pub(in crate::fleet) cause: TransitionCause,
     pub(in crate::fleet) operation: OperationId,
-    /// Decided without the store, by this process alone. What the process observed may concern
+    /// The store was away for long when this was decided. What the process observed may concern
     /// only itself, so an opening for the fleet needs a second process.
     pub(in crate::fleet) isolated: bool,
     /// Whether the circuit already is in this state, or waits for the store to confirm it.

@@ -36,6 +36,8 @@ use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};
 pub(super) struct MemberRules {
     pub(super) quorum: u16,
     pub(super) on_outage: OnOutage,
+    /// A decision that waited longer for the store may concern only this process.
+    pub(super) isolated_after: Duration,
     /// Whether the store counts votes.
     pub(super) votes: bool,
     /// Whether the store leases probes. If not, every process probes as in an outage.
@@ -52,6 +54,7 @@ pub(super) struct Member {
     connected: bool,
     /// While disconnected: when that becomes an outage; `None` if it is one.
     outage_at: Option<Instant>,
+    disconnected_since: Option<Instant>,
     stored: Option<StoredState>,
     /// The circuit is to adopt the stored state.
     needs_adopt: bool,
@@ -105,6 +108,7 @@ impl Member {
             rules,
             connected: false,
             outage_at: None,
+            disconnected_since: None,
             stored: None,
             needs_adopt: false,
             generation: 0,

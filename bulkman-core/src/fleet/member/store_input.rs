@@ -11,19 +11,24 @@ use crate::store::{
 
 impl Member {
     /// Handles that the session was opened.
-    pub(in crate::fleet) fn on_connected(&mut self) {
+    pub(in crate::fleet) fn on_connected(&mut self, now: Instant) {
         self.connected = true;
         self.outage_at = None;
+        let lost_at = self.disconnected_since.take();
+        if let Some(pending) = &mut self.pending {
+            // The loss may have been detected only by the attempt to publish this decision.
+            let from = lost_at.map_or(pending.decided_at, |at| at.min(pending.decided_at));
+            let waited = now.saturating_duration_since(from);
+            pending.isolated |= waited > self.rules.isolated_after;
+        }
     }
 
     /// Handles that the session was lost. Until `outage_at`, the circuit keeps the fleet's gate,
     /// and a held lease remains valid until it expires; `None`: the outage begins now.
-    pub(in crate::fleet) fn on_disconnected(&mut self, outage_at: Option<Instant>) {
+    pub(in crate::fleet) fn on_disconnected(&mut self, now: Instant, outage_at: Option<Instant>) {
         self.connected = false;
+        self.disconnected_since.get_or_insert(now);
         self.outage_at = outage_at;
-        if let Some(pending) = &mut self.pending {
-            pending.isolated = true;
-        }
     }
 
     /// Handles a stored state.

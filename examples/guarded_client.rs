@@ -1,7 +1,7 @@
 //! An HTTP client behind a bulkhead: `reqwest` with [`BulkheadLayer`].
 //!
-//! `reqwest::Client` is a tower service, so the layer wraps it directly. The program starts a server
-//! on loopback that fails for a while, and checks the results.
+//! `reqwest::Client` is a tower service, so the layer wraps it directly. The program starts a
+//! server on loopback that fails for a while, and checks the results.
 
 use std::error::Error;
 use std::sync::Arc;

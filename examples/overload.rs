@@ -4,8 +4,8 @@
 //! more than that. Without a bulkhead, all of them wait in one long queue. With one, the requests
 //! that can be served in time are served, and the others are rejected immediately.
 //!
-//! Run it with `--release` for meaningful figures. `cargo run --release -p bulkman-bench -- overload`
-//! measures more of them, against targets.
+//! Run it with `--release` for meaningful figures. `cargo run --release -p bulkman-bench --
+//! overload` measures more of them, against targets.
 
 use std::error::Error;
 use std::sync::Arc;

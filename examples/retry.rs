@@ -1,9 +1,9 @@
 //! Retries around a bulkhead, with the crate `backon`.
 //!
-//! * The retry is outside, the bulkhead inside: each attempt is a separate call with its own permit.
-//!   The other way round, a sleeping call would hold a permit.
-//! * Rejections are not retried blindly. An open circuit has a `retry_after`. More calls do not help
-//!   a full bulkhead, so that rejection is returned immediately.
+//! * The retry is outside, the bulkhead inside: each attempt is a separate call with its own
+//!   permit. The other way round, a sleeping call would hold a permit.
+//! * Rejections are not retried blindly. An open circuit has a `retry_after`. More calls do not
+//!   help a full bulkhead, so that rejection is returned immediately.
 //!
 //! Tokio's clock is paused and advances by itself: a minute passes immediately.
 

@@ -1,7 +1,7 @@
 //! The story on smol: `cargo run --example story_smol`.
 //!
-//! The steps are the same as on Tokio, in `story_steps/mod.rs`. Only the sockets and the argument of
-//! [`Bulkhead::new`] differ.
+//! The steps are the same as on Tokio, in `story_steps/mod.rs`. Only the sockets and the argument
+//! of [`Bulkhead::new`] differ.
 
 mod story_steps;
 

@@ -1,7 +1,8 @@
 //! Checks the prose of comments and documents: plain words, lines that fit.
 //!
 //! CONTRIBUTING has the rules and `docs/GLOSSARY.md` the words. The idioms counted here were common
-//! once, and each has a plain replacement. A few uses are fine, so there is a limit per 1,000 lines.
+//! once, and each has a plain replacement. A few uses are fine, so there is a limit per 1,000
+//! lines.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! What the README says of the settings is what the code does.
+//! Checks that the documented settings and defaults are those of the code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -8,12 +8,15 @@ use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, ResolvedCircui
 use bulkman::{BulkheadConfig, CircuitBreakerConfig, QueueOrder};
 
 const README: &str = include_str!("../README.md");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+const BULKHEAD_CONFIG: &str = include_str!("../bulkman-core/src/bulkhead/config/mod.rs");
+const CIRCUIT_CONFIG: &str = include_str!("../bulkman-core/src/circuit_breaker/config.rs");
 
 /// Hazard H61.
 #[test]
 fn a_bulkheads_defaults_are_the_documented_ones() {
     let new = || BulkheadConfig::new("api");
-    let [documented, _] = defaults();
+    let documented = defaults(BULKHEAD_CONFIG);
     assert_eq!(names(&documented), fields(&new()));
     for (setting, default) in documented {
         // Set to what is documented, a configuration is the same as before.
@@ -25,8 +28,8 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             "max_concurrent_calls" => new().max_concurrent_calls(default.parse().unwrap()),
             "max_queue_size" => new().max_queue_size(default.parse().unwrap()),
             "queue_order" => new().queue_order(match &*default {
-                "`Fifo`" => QueueOrder::Fifo,
-                "`Lifo`" => QueueOrder::Lifo,
+                "first in, first out" => QueueOrder::Fifo,
+                "last in, first out" => QueueOrder::Lifo,
                 other => panic!("{other}"),
             }),
             "timeout" => new().timeout(limit(&default)),
@@ -34,7 +37,7 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             "run_timeout" => new().run_timeout(limit(&default)),
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
             "circuit_breaker" => {
-                assert_eq!(default, "see below");
+                assert_eq!(default, "[`CircuitBreakerConfig::new`]");
                 new().circuit_breaker(CircuitBreakerConfig::new())
             }
             unknown => panic!("no setting is named {unknown}"),
@@ -46,10 +49,10 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
 /// Hazard H61.
 #[test]
 fn a_circuits_defaults_are_the_documented_ones() {
-    let [_, documented] = defaults();
+    let documented = defaults(CIRCUIT_CONFIG);
     let mut settable = fields(&CircuitBreakerConfig::new());
     for field in &mut settable {
-        // Three-valued, so that it has a name of its own.
+        // Three-valued, so it has another name.
         if field == "consecutive" {
             "failure_threshold".clone_into(field);
         }
@@ -131,32 +134,106 @@ fn limit(default: &str) -> Option<Duration> {
         .then(|| Duration::from_secs(default.strip_suffix(" s").unwrap().parse().unwrap()))
 }
 
-/// The defaults in the README's two tables of settings.
-fn defaults() -> [BTreeMap<String, String>; 2] {
-    let tables = README
-        .split("| setting | default | range | meaning |\n")
-        .skip(1)
-        .map(|table| {
-            let mut defaults = BTreeMap::new();
-            for line in table
-                .lines()
+/// Returns the defaults in the table of settings of a type's documentation.
+fn defaults(source: &str) -> BTreeMap<String, String> {
+    let (_, table) = source
+        .split_once("/// | setting | default | range |\n/// | --- | --- | --- |\n")
+        .expect("a table of settings");
+    let mut defaults = BTreeMap::new();
+    for line in table.lines().take_while(|line| line.starts_with("/// |")) {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, setting, default, _, _] = cells[..] else {
+            panic!("{line}")
+        };
+        let name = setting.split('`').nth(1).expect("a name in backticks");
+        let twice = defaults.insert(name.to_owned(), default.to_owned());
+        assert_eq!(twice, None, "{name} is listed twice");
+    }
+    defaults
+}
+
+#[test]
+fn features_of_the_readme_are_those_of_the_manifest() {
+    let (_, table) = README
+        .split_once("| feature | adds |\n| --- | --- |\n")
+        .unwrap();
+    let listed: BTreeSet<_> = table
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| {
+            line.split('|')
+                .nth(1)
+                .unwrap()
+                .split('`')
                 .skip(1)
-                .take_while(|line| line.starts_with('|'))
-            {
-                let cells: Vec<_> = line.split('|').map(str::trim).collect();
-                let [_, setting, default, _, _, _] = cells[..] else {
-                    panic!("{line}")
-                };
-                let twice =
-                    defaults.insert(setting.trim_matches('`').to_owned(), default.to_owned());
-                assert_eq!(twice, None, "{setting} is there twice");
+                .step_by(2)
+        })
+        .collect();
+    let (_, features) = MANIFEST.split_once("[features]\n").unwrap();
+    let declared: BTreeSet<_> = features
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = ["))
+        .map(|(name, _)| name)
+        .filter(|name| *name != "default")
+        .collect();
+    assert_eq!(listed, declared);
+}
+
+#[test]
+fn minimum_rust_version_of_the_readme_is_that_of_the_manifest() {
+    let (_, version) = MANIFEST.split_once("rust-version = \"").unwrap();
+    let version = version.split('"').next().unwrap();
+    assert!(README.contains(&format!("Rust {version};")), "{version}");
+    assert!(
+        README.contains(&format!("rust-{version}-blue")),
+        "{version}"
+    );
+}
+
+/// Names in `docs/MIGRATING.md` and `docs/COMPARISON.md` that look like ours must be ours.
+#[test]
+fn methods_in_the_migration_guide_exist() {
+    let guide = include_str!("../docs/MIGRATING.md");
+    let mut unknown = Vec::new();
+    for line in guide.lines().filter(|line| line.starts_with("| ")) {
+        let ours = line.split('|').nth(2).unwrap_or_default();
+        for code in ours.split('`').skip(1).step_by(2) {
+            let name = code
+                .trim_start_matches('.')
+                .split(['(', '<', ' '])
+                .next()
+                .unwrap_or(code);
+            let plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let defined = |form: String| sources().contains(&form);
+            let exists = defined(format!("fn {name}")) || defined(format!("pub {name}:"));
+            if plain && !name.is_empty() && !exists {
+                unknown.push(name);
             }
-            defaults
-        });
-    let tables: Vec<_> = tables.collect();
-    tables
-        .try_into()
-        .unwrap_or_else(|tables| panic!("two tables, not {tables:?}"))
+        }
+    }
+    assert!(
+        unknown.is_empty(),
+        "no such methods or settings: {unknown:?}"
+    );
+}
+
+/// The sources that define the methods and settings of the guide.
+fn sources() -> &'static str {
+    concat!(
+        include_str!("../bulkman-core/src/bulkhead/config/mod.rs"),
+        include_str!("../bulkman-core/src/circuit_breaker/config.rs"),
+        include_str!("../bulkman-core/src/circuit_breaker/controls.rs"),
+        include_str!("../bulkman-core/src/bulkhead/calls.rs"),
+        include_str!("../bulkman-core/src/bulkhead/mod.rs"),
+        include_str!("../bulkman-core/src/bulkhead/state.rs"),
+        include_str!("../bulkman-core/src/bulkhead/stats.rs"),
+        include_str!("../bulkman-core/src/bulkhead/drained.rs"),
+        include_str!("../bulkman-core/src/manager/mod.rs"),
+        include_str!("../bulkman-core/src/error/mod.rs"),
+        include_str!("../bulkman-core/src/tower/layer.rs"),
+        include_str!("../bulkman-core/src/call/report.rs"),
+    )
 }
 
 fn names(documented: &BTreeMap<String, String>) -> Vec<String> {

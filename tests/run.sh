@@ -15,8 +15,8 @@ export CARGO_INCREMENTAL=0
 # Where `tool` installs what is missing.
 export PATH="$PWD/target/tools/bin:$PATH"
 
-steps="fmt tree package msrv clippy features docs tests doctests examples loom instructions"
-extra_steps="deny features minimal_versions miri publish_dry_run"
+steps="fmt tree package msrv clippy features docs tests doctests examples loom fuzz instructions"
+extra_steps="deny features minimal_versions miri fuzz_coverage publish_dry_run"
 
 # Prints what is run and how long it took; its output only if it fails.
 quietly() {
@@ -81,6 +81,7 @@ setup() {
 
 fmt() {
     cargo fmt --all --check
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
 }
 
 # Core must run under any executor: nothing in it may bring one.
@@ -173,6 +174,23 @@ loom() {
     models=$(sed -n 's/^test result: ok\. \([0-9]*\) passed; 0 failed; 0 ignored.*/\1/p' target/loom.log)
     echo "  ${models:-0} models"
     [ "${models:-0}" -gt 0 ]
+}
+
+# The fuzz targets with generated inputs: the same ones in each run.
+fuzz() {
+    RUSTFLAGS="--cfg fuzzing" cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --lib --quiet
+}
+
+# The fuzz targets, guided by coverage: half a minute each.
+fuzz_coverage() {
+    if ! rustup toolchain list 2>/dev/null | grep -q nightly || ! tool fuzz; then
+        skip "fuzz_coverage: needs nightly Rust and cargo-fuzz"
+        return
+    fi
+    for target in $(sed -n 's/^name = "\([a-z]*\)"$/\1/p' fuzz/Cargo.toml); do
+        echo "  $target"
+        quietly cargo +nightly fuzz run --target-dir target/fuzz-coverage "$target" --features libfuzzer -- -max_total_time=30
+    done
 }
 
 # The instructions of the paths that every call takes, against the recorded figures.

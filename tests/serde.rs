@@ -309,13 +309,13 @@ fn toml_errors_name_the_line() {
             "timeout = \"2s 500ms\"",
             "timeout = 2.5",
             6,
-            "a duration as text, such as \"250ms\"",
+            "a duration as a string, such as \"250ms\"",
         ),
         (
             "timeout = \"2s 500ms\"",
             "timeout = \"soon\"",
             6,
-            "string \"soon\", expected a duration as text",
+            "string \"soon\", expected a duration as a string",
         ),
         (
             "timeout = \"2s 500ms\"",
@@ -441,7 +441,7 @@ fn yaml_and_json_errors_name_the_line() {
             "\"timeout\": \"2500ms\"",
             "\"timeout\": \"soon\"",
             7,
-            "expected a duration as text",
+            "expected a duration as a string",
         ),
         ("\"queue_order\"", "\"order\"", 6, "unknown field `order`"),
         (

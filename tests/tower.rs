@@ -608,3 +608,47 @@ mod grpc {
         }
     }
 }
+
+/// Fault F03.
+#[test]
+fn inner_rejection_is_a_rejection_and_no_outcome_of_the_outer_bulkhead() {
+    let runtime = ManualRuntime::new();
+    let outer = BulkheadConfig::new("outer").failure_threshold(1);
+    let outer = Bulkhead::new(outer, runtime.clone()).unwrap();
+    let inner = BulkheadConfig::new("inner").failure_threshold(1);
+    let inner = Bulkhead::new(inner, runtime.clone()).unwrap();
+    let down = || service_fn(|(): ()| ready(Err::<(), BoxError>("down".into())));
+    let mut direct = ServiceBuilder::new()
+        .layer(BulkheadLayer::new(outer.clone()))
+        .layer(BulkheadLayer::new(inner.clone()))
+        .service(down());
+    let mut boxed = ServiceBuilder::new()
+        .layer(BulkheadLayer::new(outer.clone()))
+        .map_err(|error: ServiceError| -> BoxError { std::io::Error::other(error).into() })
+        .layer(BulkheadLayer::new(inner.clone()))
+        .service(down());
+
+    inner.circuit_breaker().unwrap().open();
+    runtime.advance(Duration::from_secs(10));
+    let check = |error: ServiceError| {
+        assert!(error.is_rejection(), "{error:?}");
+        assert_eq!(
+            (error.http_status(), error.retry_after_seconds()),
+            (503, 20)
+        );
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(20)));
+        assert!(outer.is_healthy() && outer.retry_after().is_none());
+    };
+    for _ in 0..3 {
+        check(runtime.block_on(direct.call(())).unwrap_err());
+        check(runtime.block_on(boxed.call(())).unwrap_err());
+    }
+    assert_eq!((outer.stats().ignored, outer.stats().failed), (6, 0));
+
+    // A failure of the dependency itself still counts for both.
+    inner.circuit_breaker().unwrap().close();
+    let failed = runtime.block_on(direct.call(())).unwrap_err();
+    assert!(!failed.is_rejection());
+    assert_eq!((failed.http_status(), outer.stats().failed), (502, 1));
+    assert!(outer.retry_after().is_some());
+}

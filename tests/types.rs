@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bulkman::bulkhead::{BulkheadName, BulkheadStats, HealthCheck};
-use bulkman::call::{Call, DefaultClassifier, ExecutionReport};
+use bulkman::call::{Call, Classifier, DefaultClassifier, ExecutionReport, IgnoreRejections};
 use bulkman::circuit_breaker::{CircuitEvents, CircuitSnapshot, Transition};
 use bulkman::future::{
     Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteOwned, ExecuteWithReport,
@@ -18,7 +18,7 @@ use bulkman::manager::ManagerError;
 use bulkman::testing::ManualRuntime;
 use bulkman::{
     Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreaker, CircuitBreakerConfig,
-    ConfigError, Permit, Runtime, SmolRuntime, TokioRuntime,
+    ConfigError, Outcome, Permit, Runtime, SmolRuntime, TokioRuntime,
 };
 
 fn send<T: Send>() {}
@@ -173,4 +173,116 @@ fn future_of_a_call_is_little_larger_than_its_operation() {
     ));
     // Written directly, because the test harness captures the output of `eprintln!`.
     writeln!(std::io::stderr(), "{}", figures.join("\n")).unwrap();
+}
+
+/// Fault API01.
+#[test]
+fn wrapped_function_can_be_stored_returned_and_spawned() {
+    type Lookup = Box<dyn Fn(String) -> Boxed + Send + Sync>;
+
+    fn guarded(runtime: &ManualRuntime) -> Lookup {
+        let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
+        let lookup = bulkhead.wrap(|word: String| async move { Ok::<_, u32>(word.len() as u32) });
+        // The bulkhead's handle is dropped here; the function owns another one.
+        Box::new(move |word| {
+            let call = lookup(word);
+            Box::pin(async move { call.await.map_err(|_| 0) })
+        })
+    }
+
+    struct Client {
+        lookup: Lookup,
+    }
+
+    let runtime = ManualRuntime::new();
+    let client = Client {
+        lookup: guarded(&runtime),
+    };
+    let thread = std::thread::spawn(move || runtime.block_on((client.lookup)("bulkhead".into())));
+    assert_eq!(thread.join().unwrap(), Ok(8));
+}
+
+/// Fault API09.
+#[test]
+fn owned_call_outlives_the_handle_that_created_it() {
+    let runtime = ManualRuntime::new();
+    let call = {
+        let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone()).unwrap();
+        bulkhead.execute_owned(async { Ok::<_, u32>(7) })
+    };
+    let call: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(call);
+    assert_eq!(runtime.block_on(call), Ok(7));
+}
+
+/// Fault API04.
+#[test]
+fn boxed_error_converts_to_application_errors_whatever_the_operation_returns() {
+    type AnyResult = Result<u32, Box<dyn std::error::Error + Send + Sync>>;
+
+    fn text(bulkhead: &Bulkhead) -> AnyResult {
+        Ok(bulkhead
+            .execute_sync(|| Err::<u32, _>(String::from("declined")))
+            .map_err(BulkheadError::boxed)?)
+    }
+    fn any(bulkhead: &Bulkhead) -> AnyResult {
+        let operation = || Err::<u32, Box<dyn std::error::Error + Send + Sync>>("declined".into());
+        Ok(bulkhead
+            .execute_sync(operation)
+            .map_err(BulkheadError::boxed)?)
+    }
+    fn io(bulkhead: &Bulkhead) -> Result<u32, std::io::Error> {
+        let operation = || Err::<u32, _>(std::io::Error::other("declined"));
+        bulkhead
+            .execute_sync(operation)
+            .map_err(|error| std::io::Error::other(error.boxed()))
+    }
+
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ManualRuntime::new()).unwrap();
+    for error in [
+        text(&bulkhead).unwrap_err(),
+        any(&bulkhead).unwrap_err(),
+        io(&bulkhead).unwrap_err().into(),
+    ] {
+        let mut last: &dyn std::error::Error = &*error;
+        while let Some(source) = last.source() {
+            last = source;
+        }
+        assert_eq!(last.to_string(), "declined");
+    }
+}
+
+/// Fault API02, API10.
+#[test]
+fn classifier_type_serves_results_of_several_types() {
+    #[derive(Clone, Copy)]
+    struct ByCode;
+
+    impl<T> Classifier<T, u32> for ByCode {
+        fn classify(&self, result: &Result<T, u32>) -> Outcome {
+            match result {
+                Ok(_) | Err(404) => Outcome::Success,
+                Err(_) => Outcome::Failure,
+            }
+        }
+    }
+
+    let runtime = ManualRuntime::new();
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone()).unwrap();
+    let users = bulkhead.classified_by(ByCode);
+    let name = runtime.block_on(users.execute(async { Err::<String, _>(404) }));
+    assert_eq!(name.unwrap_err().into_operation(), Some(404));
+    let age = runtime.block_on(users.execute_blocking(|| Err::<u8, _>(404)));
+    assert_eq!(age.unwrap_err().into_operation(), Some(404));
+    let call = bulkhead.call().classify_by(ByCode);
+    assert!(call.execute_sync(|| Err::<(), _>(500)).is_err());
+    let stats = bulkhead.stats();
+    assert_eq!((stats.successful, stats.failed), (2, 1));
+
+    // Nested bulkheads: the inner rejection is ignored, and merged into one error.
+    let inner = Bulkhead::new(BulkheadConfig::new("inner"), runtime.clone()).unwrap();
+    inner.shutdown();
+    let outer = bulkhead.classified_by(IgnoreRejections);
+    let nested = runtime.block_on(outer.execute(inner.execute(async { Ok::<_, u32>(1) })));
+    assert!(nested.unwrap_err().flatten().is_rejection());
+    assert_eq!(bulkhead.stats().ignored, 1);
 }

@@ -1,9 +1,9 @@
 //! Instruction counts of the paths that every call takes.
 //!
-//! Times vary on a busy machine by more than a careless change costs; the number of instructions
-//! hardly does. callgrind runs this program on one path twice, with different numbers of calls,
-//! and the difference is what the calls took: start-up cancels. The figures are compared with
-//! those recorded in `instructions.toml`.
+//! On a busy machine, times vary by more than the cost of a careless change. Instruction counts
+//! hardly vary. callgrind runs this program twice on each path, with different numbers of calls.
+//! The difference is the cost of the calls, without that of starting. It is compared with the
+//! counts in `instructions.toml`.
 
 mod paths;
 mod recorded;
@@ -16,20 +16,22 @@ use crate::harness::table::Table;
 use paths::PATHS;
 use recorded::Recorded;
 
-/// The command-line word under which callgrind runs this program.
+/// The command-line argument with which callgrind runs this program.
 pub(crate) const WORKLOAD: &str = "instructions-workload";
 
-/// More than so much above the recorded figure fails; so much below asks for a new record.
-const LEEWAY: f64 = 0.05;
+/// The fraction by which a count may exceed the recorded one.
+///
+/// If it is lower by more than this fraction, a note suggests a new record.
+const TOLERANCE: f64 = 0.05;
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 11_000;
 
-/// Counts, and compares with the record, or makes a new one.
+/// Counts the instructions, and compares them with the record or writes a new one.
 ///
 /// # Errors
 ///
-/// When valgrind is missing or fails, or the record can't be read or written.
+/// Returns an error if valgrind is missing or fails, or the record cannot be read or written.
 pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
     require_valgrind()?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml");
@@ -44,48 +46,48 @@ pub(crate) fn run(record: bool) -> Result<ExitCode, Box<dyn Error>> {
     }
     let recorded = Recorded::read(&file)?;
     let mut table = Table::new(
-        "instructions a call",
+        "instructions per call",
         ["path", "counted", "recorded", "change, %"],
     );
-    let mut holds = true;
-    let mut verdicts = Vec::new();
+    let mut all_met = true;
+    let mut results = Vec::new();
     for (name, count) in counted {
-        let before = recorded.of(name).unwrap_or(f64::NAN);
+        let before = recorded.get(name).unwrap_or(f64::NAN);
         let change = count / before - 1.0;
         table.row(name, [count, before, 100.0 * change]);
-        // A path without a record compares false, and fails.
-        let ok = change <= LEEWAY;
-        holds &= ok;
-        let limit = (before * (1.0 + LEEWAY)).floor();
-        let verdict = if ok { "ok" } else { "MISS" };
-        verdicts.push(format!(
-            "target {name}: {count:.0} instructions (limit <= {limit:.0}) {verdict}"
+        // Without a record, the change is NaN, the comparison is false, and the target is missed.
+        let ok = change <= TOLERANCE;
+        all_met &= ok;
+        let limit = (before * (1.0 + TOLERANCE)).floor();
+        let result = if ok { "ok" } else { "MISS" };
+        results.push(format!(
+            "target {name}: {count:.0} instructions (limit <= {limit:.0}) {result}"
         ));
-        if change < -LEEWAY {
-            verdicts.push(format!(
-                "note: {name} has become cheaper; `instructions --record` keeps it so"
+        if change < -TOLERANCE {
+            results.push(format!(
+                "note: {name} needs fewer instructions now; record them with `instructions --record`"
             ));
         }
     }
-    println!("{table}\n{}", verdicts.join("\n"));
-    Ok(if holds {
+    println!("{table}\n{}", results.join("\n"));
+    Ok(if all_met {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// What callgrind runs: so many calls on one path.
+/// Runs `calls` calls on one path. This is the program that callgrind runs.
 ///
 /// # Errors
 ///
-/// When there is no such path.
+/// Returns an error if there is no such path.
 pub(crate) fn workload(name: &str, calls: u64) -> Result<ExitCode, Box<dyn Error>> {
     let path = PATHS
         .iter()
         .find(|path| path.name == name)
         .ok_or("no such path")?;
-    (path.walk)(calls);
+    (path.run)(calls);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,13 +98,11 @@ fn require_valgrind() -> Result<(), Box<dyn Error>> {
         .status();
     match found {
         Ok(status) if status.success() => Ok(()),
-        _ => Err(
-            "instruction counts need valgrind (callgrind), and it can't be run: install it".into(),
-        ),
+        _ => Err("instruction counts need valgrind, which could not be run: install it".into()),
     }
 }
 
-/// The instructions of a whole run.
+/// Returns the number of instructions of a whole run.
 fn count(path: &str, calls: u64) -> Result<f64, Box<dyn Error>> {
     let profile = profile_file(path, calls);
     let output = Command::new("valgrind")

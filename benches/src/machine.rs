@@ -1,9 +1,11 @@
-//! What the figures were measured on.
+//! The machine on which the figures were measured.
 
 use std::fs;
 use std::process::Command;
 
-/// Processor, number of cores, compiler and operating system, as far as they can be found out.
+/// Returns the processor, the number of cores, the compiler and the operating system.
+///
+/// Parts that cannot be determined are left out.
 pub(crate) fn description() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let mut parts = vec![processor(), format!("{cores} cores")];

@@ -1,7 +1,7 @@
-//! What a call through bulkman costs, beside its peers.
+//! Measures the cost of a call through bulkman, beside its peers.
 //!
-//! `cargo run --release -p bulkman-bench -- <suite> [--json FILE] [--plot DIR]`; without a suite it
-//! names them. The README beside this package says what they measure and what the figures mean.
+//! `cargo run --release -p bulkman-bench -- <suite> [--json FILE] [--plot DIR]` runs a suite.
+//! Without arguments, it lists the suites. The README of this package describes them.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
@@ -9,7 +9,6 @@
 )]
 
 mod contenders;
-mod crowd;
 mod fleet;
 mod harness;
 mod instructions;
@@ -17,6 +16,7 @@ mod machine;
 mod options;
 mod overload;
 mod suites;
+mod waiting_calls;
 mod workers;
 
 use std::error::Error;
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use harness::json;
 use options::Options;
 
-/// Figures of such a build are of no use: a call takes a sixth more instructions.
+/// Returns `true` if the build is incremental, so that a call takes a sixth more instructions.
 fn built_incrementally() -> bool {
     matches!(option_env!("CARGO_INCREMENTAL"), Some("1" | "true"))
 }
@@ -38,32 +38,32 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 .into(),
         );
     }
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words[..] {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
         ["instructions"] => return instructions::run(false),
         ["instructions", "--record"] => return instructions::run(true),
         [instructions::WORKLOAD, path, calls] => {
             return instructions::workload(path, calls.parse()?);
         }
-        [fleet::worker::WORD, ref role @ ..] => return fleet::worker::run(role),
+        [fleet::worker::ARGUMENT, ref role @ ..] => return fleet::worker::run(role),
         _ => {}
     }
-    let options = match Options::parse(&words) {
+    let options = match Options::parse(&arguments) {
         Ok(options) => options,
-        Err(complaint) => {
-            eprintln!("{complaint}\n{}", options::USAGE);
+        Err(error) => {
+            eprintln!("{error}\n{}", options::USAGE);
             return Ok(ExitCode::from(2));
         }
     };
     let machine = machine::description();
     println!("{machine}\n");
-    let mut holds = true;
+    let mut all_met = true;
     let mut report = vec![("machine", machine.as_str().into())];
     for suite in &options.suites {
         let findings = (suite.run)(&options);
         findings.print();
-        holds &= findings.holds();
+        all_met &= findings.all_met();
         report.push((suite.name, findings.to_json()));
         if let Some(folder) = &options.plots {
             std::fs::create_dir_all(folder)?;
@@ -75,7 +75,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if let Some(file) = &options.json {
         json::write(file, &json::object(report))?;
     }
-    Ok(if holds {
+    Ok(if all_met {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,9 +1,9 @@
-//! The command line.
+//! The command line options.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::suites::{BY_NAME, SUITES, Suite};
+use crate::suites::{SEPARATE_SUITES, SUITES, Suite};
 
 pub(crate) const USAGE: &str =
     "usage: bulkman-bench <overhead|contention|memory|scaling|snapshot|overload|all> [--json FILE] [--plot DIR]
@@ -11,30 +11,36 @@ pub(crate) const USAGE: &str =
        bulkman-bench fleet-load [--seconds N] [--json FILE]
        bulkman-bench instructions [--record]";
 
-/// What to run, and where to write besides standard output.
+/// The suites to run, and the files to write.
 pub(crate) struct Options {
     pub(crate) suites: Vec<&'static Suite>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) plots: Option<PathBuf>,
-    /// How long `fleet-load` goes on.
+    /// The duration of `fleet-load`.
     pub(crate) load: Duration,
 }
 
 impl Options {
+    /// Parses the command line arguments.
+    ///
     /// # Errors
     ///
-    /// What is wrong, in words.
-    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+    /// Returns a message that describes the problem.
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self, String> {
         let mut options = Self {
             suites: Vec::new(),
             json: None,
             plots: None,
             load: Duration::from_secs(60),
         };
-        let mut words = words.iter();
-        while let Some(&word) = words.next() {
-            let mut next = || words.next().ok_or_else(|| format!("{word} needs a value"));
-            match word {
+        let mut arguments = arguments.iter();
+        while let Some(&argument) = arguments.next() {
+            let mut next = || {
+                arguments
+                    .next()
+                    .ok_or_else(|| format!("{argument} needs a value"))
+            };
+            match argument {
                 "--json" => options.json = Some(next()?.into()),
                 "--plot" => options.plots = Some(next()?.into()),
                 "--seconds" => {
@@ -46,16 +52,16 @@ impl Options {
                 "all" => options.suites.extend(&SUITES),
                 name => match SUITES
                     .iter()
-                    .chain(&BY_NAME)
+                    .chain(&SEPARATE_SUITES)
                     .find(|suite| suite.name == name)
                 {
                     Some(suite) => options.suites.push(suite),
-                    None => return Err(format!("there is no suite {name}")),
+                    None => return Err(format!("unknown suite or option {name}")),
                 },
             }
         }
         if options.suites.is_empty() {
-            Err("which suite?".to_owned())
+            Err("no suite was given".to_owned())
         } else {
             Ok(options)
         }

@@ -34,7 +34,7 @@ impl Workers {
             let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
             std::thread::spawn(move || {
                 let closed = smol::block_on(executor.run(stopped.recv()));
-                assert!(closed.is_err(), "nothing is ever sent");
+                assert!(closed.is_err(), "no message is ever sent");
             })
         };
         let threads = (0..threads).map(start).collect();
@@ -52,7 +52,7 @@ impl Workers {
         }
     }
 
-    /// Makes the executor's timers available on this thread.
+    /// Enters the context of the executor, which its timers need.
     pub(crate) fn enter(&self) -> Option<EnterGuard<'_>> {
         match self {
             Self::Tokio(runtime) => Some(runtime.enter()),

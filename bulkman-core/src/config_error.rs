@@ -11,9 +11,19 @@ use thiserror::Error;
 /// ```
 /// use bulkman::{BulkheadConfig, ConfigError};
 ///
-/// match BulkheadConfig::new("search").max_concurrent_calls(0).validate() {
-///     Err(ConfigError::OutOfRange { field, value, range }) => {
-///         assert_eq!((field, &*value, range), ("max_concurrent_calls", "0", "1 to 1,000,000"));
+/// match BulkheadConfig::new("search")
+///     .max_concurrent_calls(0)
+///     .validate()
+/// {
+///     Err(ConfigError::OutOfRange {
+///         field,
+///         value,
+///         range,
+///     }) => {
+///         assert_eq!(
+///             (field, &*value, range),
+///             ("max_concurrent_calls", "0", "1 to 1,000,000")
+///         );
 ///     }
 ///     other => panic!("{other:?}"),
 /// }

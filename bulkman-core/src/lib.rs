@@ -26,7 +26,9 @@
 //! impl Client {
 //!     pub fn new(runtime: Arc<dyn Runtime>) -> Result<Self, ConfigError> {
 //!         let config = BulkheadConfig::new("inventory").max_concurrent_calls(20);
-//!         Ok(Self { bulkhead: Bulkhead::new(config, runtime)? })
+//!         Ok(Self {
+//!             bulkhead: Bulkhead::new(config, runtime)?,
+//!         })
 //!     }
 //! }
 //! # let _ = Client::new(Arc::new(bulkman::runtime::ClockOnly))?;

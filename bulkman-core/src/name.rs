@@ -64,7 +64,10 @@ impl BulkheadName {
     /// # use bulkman::bulkhead::BulkheadName;
     /// assert_eq!(BulkheadName::new("payments")?.as_str(), "payments");
     /// let error = BulkheadName::new("").unwrap_err();
-    /// assert_eq!(error.to_string(), "`name` is 0 bytes, must be 1 to 255 bytes");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`name` is 0 bytes, must be 1 to 255 bytes"
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn new(name: impl AsRef<str>) -> Result<Self, ConfigError> {

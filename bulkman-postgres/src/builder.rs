@@ -138,12 +138,14 @@ impl PostgresStoreBuilder {
     /// Sets the timeouts, intervals and sharing of the fleet. Default: [`StoreSettings::new`].
     ///
     /// ```
-    /// use std::time::Duration;
     /// use bulkman_core::store::{Push, StoreSettings};
     /// use bulkman_postgres::PostgresStore;
+    /// use std::time::Duration;
     ///
     /// // Behind PgBouncer in transaction mode, which does not deliver notifications.
-    /// let settings = StoreSettings::new().push(Push::Off).poll_interval(Duration::from_secs(2));
+    /// let settings = StoreSettings::new()
+    ///     .push(Push::Off)
+    ///     .poll_interval(Duration::from_secs(2));
     /// let store = PostgresStore::builder("postgres://shop@db.internal/shop")
     ///     .namespace("shop")
     ///     .settings(settings)

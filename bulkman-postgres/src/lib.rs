@@ -7,6 +7,9 @@ mod builder;
 mod check;
 mod connector;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod migrate;
 mod migration_mode;
 mod notification;

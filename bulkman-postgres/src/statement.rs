@@ -62,7 +62,7 @@ impl Statement {
     }
 
     /// Returns the text with arguments replaced by literals.
-    fn to_literal_sql(&self) -> String {
+    pub(crate) fn to_literal_sql(&self) -> String {
         let mut text = String::with_capacity(self.text.len() + 256);
         for line in self.text.lines() {
             // Comments mention arguments, and a line break in a value would end the comment.

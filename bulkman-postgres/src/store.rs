@@ -24,13 +24,17 @@ use bulkman_core::store::{
 /// use bulkman_postgres::PostgresStore;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = PostgresStore::builder("postgres://shop@db.internal/shop?sslmode=verify-full")
-///     .namespace("shop")
-///     .build()?;
+/// let store =
+///     PostgresStore::builder("postgres://shop@db.internal/shop?sslmode=verify-full")
+///         .namespace("shop")
+///         .build()?;
 /// for diagnostic in store.check().await? {
 ///     eprintln!("{diagnostic}");
 /// }
-/// store.admin().force_open("payments", "ada", "the provider is migrating").await?;
+/// store
+///     .admin()
+///     .force_open("payments", "ada", "the provider is migrating")
+///     .await?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

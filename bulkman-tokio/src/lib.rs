@@ -27,8 +27,11 @@ use tokio::runtime::{Handle, TryCurrentError};
 /// use bulkman_tokio::TokioRuntime;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), TokioRuntime::new()).unwrap();
-/// let answer = bulkhead.execute(async { Ok::<_, std::io::Error>(42) }).await;
+/// let bulkhead =
+///     Bulkhead::new(BulkheadConfig::new("search"), TokioRuntime::new()).unwrap();
+/// let answer = bulkhead
+///     .execute(async { Ok::<_, std::io::Error>(42) })
+///     .await;
 /// assert_eq!(answer.unwrap(), 42);
 /// # }
 /// ```

@@ -1,18 +1,18 @@
-//! Twenty processes share their circuits through PostgreSQL; one opens, all refuse, one probes, and
-//! the database is killed under them.
+//! Twenty processes share their circuits through PostgreSQL: one opens, all reject, one probes, and
+//! the database is killed.
 //!
-//! `cargo run --example fleet`: no set-up but an installed PostgreSQL server, about ten seconds. It
-//! starts a server of its own, unless `BULKMAN_TEST_DATABASE_URL` names one, and the processes:
-//! this program again, in another role. `worker.rs` shows how a service joins a fleet.
+//! `cargo run --example fleet` needs an installed PostgreSQL server and about ten seconds. It
+//! starts a private server, unless `BULKMAN_TEST_DATABASE_URL` names one, and the processes, which
+//! are this program in another role. `worker.rs` shows how a service joins a fleet.
 //!
-//! All times are this process's: a line that a process writes counts when it arrives here. Build
-//! with `--release` for figures that mean something.
+//! All times are readings of this process's clock: a report counts when it arrives here. Build with
+//! `--release` for meaningful figures.
 
-mod crew;
+mod messages;
 #[path = "../story_steps/page.rs"]
 mod page;
+mod processes;
 mod server;
-mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -24,22 +24,22 @@ use tokio::runtime::Builder;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
-use self::crew::Crew;
+use self::messages::{CallStats, Command, Report, View};
 use self::page::Page;
+use self::processes::Processes;
 use self::server::Server;
-use self::wire::{Carried, Line, Order, View};
 
 const PROCESSES: usize = 20;
 const FAILURES: u32 = 5;
 const PROBES: u32 = 3;
 const ISOLATION: Duration = Duration::from_secs(3);
-/// Of the database, once all have noticed.
+/// The duration of the outage, after all processes have noticed it.
 const OUTAGE: Duration = Duration::from_secs(1);
 const PAYMENTS: &str = "payments";
-/// These stay open for half a minute, the default, which is longer than the story.
+/// Circuits that stay open for half a minute, the default, which is longer than the example.
 const OTHERS: [&str; 5] = ["mail", "prices", "reviews", "search", "stock"];
-/// Of whoever waits for something that has to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of each wait for reports.
+const TIMEOUT: Duration = Duration::from_secs(30);
 const WORKER: &str = "worker";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,18 +53,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         .worker_threads(2)
         .enable_all()
         .build()?
-        .block_on(tell())
+        .block_on(run())
 }
 
-async fn tell() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut page = Page::new();
     println!(
         "{PROCESSES} processes of a shop share the state of their circuits through PostgreSQL."
     );
     println!(
-        "{FAILURES} failures in a row in any of them open a circuit in all. {ISOLATION:?} later it lets"
+        "{FAILURES} consecutive failures in any of them open a circuit in all. After {ISOLATION:?} it admits"
     );
-    println!("probes through, one at a time in the whole fleet; {PROBES} have to succeed.");
+    println!("probes, one at a time in the whole fleet; {PROBES} have to succeed.");
 
     page.step("A database server and the processes start");
     let server = Server::start();
@@ -72,32 +72,32 @@ async fn tell() -> Result<(), Box<dyn Error>> {
         .build()?
         .migrate()
         .await?;
-    let crew = Crew::start(PROCESSES, &server).await?;
-    let mut story = Story { crew, server };
-    story.started(&page).await?;
-    story.one_opens(&mut page).await?;
-    story.all_refuse(&mut page).await?;
-    story.one_probes(&mut page).await?;
-    story.all_learn(&mut page).await?;
-    if story.server.is_own() {
-        story.server_is_killed(&mut page).await?;
-        story.server_is_back(&mut page).await?;
+    let processes = Processes::start(PROCESSES, &server).await?;
+    let mut demo = Demo { processes, server };
+    demo.started(&page).await?;
+    demo.one_opens(&mut page).await?;
+    demo.all_reject(&mut page).await?;
+    demo.one_probes(&mut page).await?;
+    demo.all_adopt(&mut page).await?;
+    if demo.server.is_private() {
+        demo.server_is_killed(&mut page).await?;
+        demo.server_is_back(&mut page).await?;
     } else {
-        page.step("The database server was given, so it is not killed");
+        page.step("The database server is external, so it is not killed");
     }
     Ok(())
 }
 
-struct Story {
-    crew: Crew,
+struct Demo {
+    processes: Processes,
     server: Server,
 }
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-impl Story {
+impl Demo {
     async fn started(&mut self, page: &Page) -> Outcome {
-        let ids = self.crew.ids();
+        let ids = self.processes.ids();
         let distinct: BTreeSet<_> = ids.iter().collect();
         page.line(format!(
             "processes {} to {}",
@@ -108,16 +108,16 @@ impl Story {
             distinct.len() == PROCESSES,
             format!("{PROCESSES} processes run"),
         );
-        let views = self.look().await?;
+        let views = self.views().await?;
         page.check(
             views.iter().all(|view| view.connected && *view == views[0]),
-            "each is connected to the database, and all see the same",
+            "each is connected to the database, and all views are equal",
         );
         page.check(
             views[0]
                 .circuits
                 .iter()
-                .all(|circuit| circuit.here == "closed"),
+                .all(|circuit| circuit.local == "closed"),
             format!("all {} circuits are closed", views[0].circuits.len()),
         );
         Ok(())
@@ -125,20 +125,20 @@ impl Story {
 
     async fn one_opens(&mut self, page: &mut Page) -> Outcome {
         page.step(format!("{FAILURES} calls of process 1 fail"));
-        let begun = Instant::now();
-        self.crew
-            .order(
+        let started = Instant::now();
+        self.processes
+            .send(
                 0,
-                &Order::Fail {
+                &Command::Fail {
                     circuit: PAYMENTS.into(),
                 },
             )
             .await?;
-        let learned = self.crew.all_turn(PAYMENTS, "open").await;
+        let adopted = self.processes.wait_all_in_state(PAYMENTS, "open").await;
         page.note(format!(
-            "when each process has the circuit {PAYMENTS} open, since process 1 was told to call"
+            "time until {PAYMENTS} is open in each process, from the command to process 1"
         ));
-        let times: Vec<_> = learned.iter().map(|at| *at - begun).collect();
+        let times: Vec<_> = adopted.iter().map(|at| *at - started).collect();
         for (row, times) in times.chunks(PER_ROW).enumerate() {
             let cells = (row * PER_ROW + 1..).zip(times);
             let cells: Vec<_> = cells
@@ -147,59 +147,59 @@ impl Story {
             page.line(cells.join("    "));
         }
         page.check(
-            times.iter().all(|time| *time < AT_ONCE),
-            format!("one opened, and all {PROCESSES} know"),
+            times.iter().all(|time| *time < ADOPTION_LIMIT),
+            format!("process 1 opened it, and all {PROCESSES} processes have it open"),
         );
         Ok(())
     }
 
-    async fn all_refuse(&mut self, page: &mut Page) -> Outcome {
+    async fn all_reject(&mut self, page: &mut Page) -> Outcome {
         const CALLS: u32 = 100;
-        page.step(format!("Every process makes {CALLS} calls"));
-        self.crew
-            .order_all(&Order::Call {
+        page.step(format!("Every process runs {CALLS} calls"));
+        self.processes
+            .send_all(&Command::Call {
                 circuit: PAYMENTS.into(),
                 times: CALLS,
             })
             .await?;
-        let called = |line: &Line| match line {
-            Line::Called { passed, refused } => Some((*passed, *refused)),
+        let called = |report: &Report| match report {
+            Report::Called { admitted, rejected } => Some((*admitted, *rejected)),
             _ => None,
         };
-        let called = self.crew.hear_all("answers", called).await;
-        let passed: u32 = called.iter().map(|(_, (passed, _))| passed).sum();
-        let refused: u32 = called.iter().map(|(_, (_, refused))| refused).sum();
+        let called = self.processes.wait_all("responded", called).await;
+        let admitted: u32 = called.iter().map(|(_, (admitted, _))| admitted).sum();
+        let rejected: u32 = called.iter().map(|(_, (_, rejected))| rejected).sum();
         let all = CALLS * u32::try_from(PROCESSES)?;
         page.check(
-            (passed, refused) == (0, all),
-            format!("{refused} are refused, {passed} pass"),
+            (admitted, rejected) == (0, all),
+            format!("{rejected} are rejected, {admitted} admitted"),
         );
         Ok(())
     }
 
     async fn one_probes(&mut self, page: &mut Page) -> Outcome {
         page.step(format!(
-            "After {ISOLATION:?} every process asks for a probe, again and again"
+            "After {ISOLATION:?} every process requests probes repeatedly"
         ));
         let mut holders = BTreeSet::new();
         for probe in 1..=PROBES {
-            let (holder, asked) = self.ask_until_granted().await?;
-            // It keeps its probe, and all go on asking.
-            let (more, refused) = self.ask(20).await?;
+            let (holder, before) = self.request_until_admitted().await?;
+            // It keeps its probe, and all processes continue to request probes.
+            let (more, rejected) = self.request_probes(20).await?;
             page.line(format!(
-                "probe {probe}: process {}, {} calls refused",
+                "probe {probe}: admitted in process {}, {} calls rejected",
                 holder + 1,
-                asked + refused
+                before + rejected
             ));
-            page.check(more.is_empty(), "there is no second one meanwhile");
+            page.check(more.is_empty(), "no second probe is admitted meanwhile");
             holders.insert(holder);
-            self.crew.order(holder, &Order::Succeed).await?;
+            self.processes.send(holder, &Command::Succeed).await?;
         }
         page.check(
             holders.len() == 1,
-            "one process held the fleet's lease to the end",
+            "one process held the fleet's probe lease throughout",
         );
-        self.crew.all_turn(PAYMENTS, "closed").await;
+        self.processes.wait_all_in_state(PAYMENTS, "closed").await;
         page.check(
             true,
             format!("{PROBES} probes succeeded: the circuit is closed in all processes"),
@@ -207,40 +207,39 @@ impl Story {
         Ok(())
     }
 
-    async fn all_learn(&mut self, page: &mut Page) -> Outcome {
+    async fn all_adopt(&mut self, page: &mut Page) -> Outcome {
         const ROUNDS: usize = 25;
         page.step(format!(
-            "{ROUNDS} times a process opens the circuit by hand, and closes it again"
+            "{ROUNDS} times, a process opens the circuit manually and closes it again"
         ));
         let mut times = Vec::new();
         for round in 0..ROUNDS {
-            let who = (round * 7) % PROCESSES;
-            for (order, state) in [(Order::Open, "open"), (Order::Close, "closed")] {
-                let begun = Instant::now();
-                self.crew.order(who, &order).await?;
-                let learned = self.crew.all_turn(PAYMENTS, state).await;
-                let others = learned
+            let process = (round * 7) % PROCESSES;
+            for (command, state) in [(Command::Open, "open"), (Command::Close, "closed")] {
+                let started = Instant::now();
+                self.processes.send(process, &command).await?;
+                let adopted = self.processes.wait_all_in_state(PAYMENTS, state).await;
+                let others = adopted
                     .iter()
                     .enumerate()
-                    .filter(|(number, _)| *number != who);
-                times.extend(others.map(|(_, at)| *at - begun));
+                    .filter(|(number, _)| *number != process);
+                times.extend(others.map(|(_, at)| *at - started));
             }
         }
         times.sort_unstable();
         let at = |percent: usize| millis(times[(times.len() * percent).div_ceil(100) - 1]);
-        page.note(
-            "from the order to the line that says it is so, through two pipes and the database",
-        );
+        page.note("time from the command to the report, through two pipes and the database");
         page.line(format!(
-            "p50 {:.1} ms   p99 {:.1} ms   last {:.1} ms",
+            "p50 {:.1} ms   p99 {:.1} ms   max {:.1} ms",
             at(50),
             at(99),
             at(100)
         ));
         page.check(
-            times.len() == 2 * ROUNDS * (PROCESSES - 1) && times.iter().all(|time| *time < AT_ONCE),
+            times.len() == 2 * ROUNDS * (PROCESSES - 1)
+                && times.iter().all(|time| *time < ADOPTION_LIMIT),
             format!(
-                "the {} others learned of it each time: {} in all",
+                "the {} other processes adopted each change: {} in total",
                 PROCESSES - 1,
                 times.len()
             ),
@@ -249,102 +248,100 @@ impl Story {
     }
 
     async fn server_is_killed(&mut self, page: &mut Page) -> Outcome {
-        page.step("The database server is killed, and calls go on");
-        self.crew.order_all(&Order::Traffic).await?;
+        page.step("The database server is killed, and calls continue");
+        self.processes.send_all(&Command::StartTraffic).await?;
         block_in_place(|| self.server.kill());
-        self.crew
-            .hear_all("misses the database", |line| {
-                matches!(line, Line::Cut).then_some(())
+        self.processes
+            .wait_all("reported the outage", |report| {
+                matches!(report, Report::Disconnected).then_some(())
             })
             .await;
-        page.check(true, "every process has noticed");
+        page.check(true, "every process has reported the lost connection");
         for number in 0..PROCESSES {
             let circuit = OTHERS[number % OTHERS.len()].into();
-            self.crew.order(number, &Order::Fail { circuit }).await?;
+            self.processes
+                .send(number, &Command::Fail { circuit })
+                .await?;
         }
-        let opened = |line: &Line| match line {
-            Line::Turned { circuit, state } if state == "open" => Some(circuit.clone()),
+        let opened = |report: &Report| match report {
+            Report::Transition { circuit, state } if state == "open" => Some(circuit.clone()),
             _ => None,
         };
-        let opened = self.crew.hear_all("opens by itself", opened).await;
-        let as_meant = (0..)
+        let opened = self.processes.wait_all("opened a circuit", opened).await;
+        let as_expected = (0..)
             .zip(&opened)
             .all(|(number, (_, circuit))| circuit == OTHERS[number % OTHERS.len()]);
         page.check(
-            as_meant,
+            as_expected,
             format!(
-                "each opens one of {} other circuits, for itself",
+                "each process opens one of {} other circuits locally",
                 OTHERS.len()
             ),
         );
 
         sleep(OUTAGE).await;
-        self.crew.order_all(&Order::Rest).await?;
-        let carried = |line: &Line| match line {
-            Line::Carried(carried) => Some(*carried),
+        self.processes.send_all(&Command::StopTraffic).await?;
+        let stats = |report: &Report| match report {
+            Report::TrafficStopped(stats) => Some(*stats),
             _ => None,
         };
-        let carried: Vec<Carried> = self
-            .crew
-            .hear_all("answers", carried)
+        let stats: Vec<CallStats> = self
+            .processes
+            .wait_all("responded", stats)
             .await
             .into_iter()
-            .map(|(_, carried)| carried)
+            .map(|(_, stats)| stats)
             .collect();
-        let calls: u32 = carried.iter().map(|carried| carried.calls).sum();
-        let refused: u32 = carried.iter().map(|carried| carried.refused).sum();
-        let mean = carried
+        let calls: u32 = stats.iter().map(|stats| stats.calls).sum();
+        let rejected: u32 = stats.iter().map(|stats| stats.rejected).sum();
+        let mean = stats.iter().map(|stats| stats.total).sum::<Duration>() / calls;
+        let slowest = stats
             .iter()
-            .map(|carried| carried.total)
-            .sum::<Duration>()
-            / calls;
-        let slowest = carried
-            .iter()
-            .map(|carried| carried.slowest)
+            .map(|stats| stats.slowest)
             .max()
             .unwrap_or_default();
         page.check(
-            carried.iter().all(|carried| carried.calls > 0) && refused == 0,
-            format!("{calls} calls went through {PAYMENTS} meanwhile, {refused} were refused"),
+            stats.iter().all(|stats| stats.calls > 0) && rejected == 0,
+            format!("{calls} calls ran through {PAYMENTS} meanwhile, {rejected} were rejected"),
         );
         page.check(
-            slowest < NO_WAIT,
+            slowest < CALL_LIMIT,
             format!(
-                "none waited for the database: {mean:.1?} on average, {slowest:.1?} the slowest"
+                "no call waited for the database: {mean:.1?} on average, {slowest:.1?} at most"
             ),
         );
         Ok(())
     }
 
     async fn server_is_back(&mut self, page: &mut Page) -> Outcome {
-        page.step("The database server is back");
-        block_in_place(|| self.server.start_again());
-        let begun = Instant::now();
+        page.step("The database server is restarted");
+        block_in_place(|| self.server.restart());
+        let started = Instant::now();
         let views = loop {
-            let views = self.look().await?;
-            let endings: usize = views.iter().map(|view| view.endings.len()).sum();
-            let settled = views.iter().all(|view| view.connected && view.pending == 0);
-            if settled
-                && endings == PROCESSES
+            let views = self.views().await?;
+            let outcomes: usize = views.iter().map(|view| view.outcomes.len()).sum();
+            let resolved = views.iter().all(|view| view.connected && view.pending == 0);
+            if resolved
+                && outcomes == PROCESSES
                 && views.iter().all(|view| view.circuits == views[0].circuits)
             {
                 break views;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
-                "the views never become equal: {views:#?}"
+                started.elapsed() < TIMEOUT,
+                "the views did not become equal: {views:#?}"
             );
             sleep(Duration::from_millis(20)).await;
         };
-        let took = begun.elapsed();
-        let ended = |as_what| {
+        let took = started.elapsed();
+        let count = |outcome| {
             views
                 .iter()
-                .flat_map(|view| &view.endings)
-                .filter(|e| *e == as_what)
+                .flat_map(|view| &view.outcomes)
+                .filter(|resolved| *resolved == outcome)
                 .count()
         };
-        let (published, superseded) = (ended("Published"), ended("Superseded"));
+        let (published, superseded) = (count("Published"), count("Superseded"));
         page.check(
             published >= OTHERS.len() && published + superseded == PROCESSES,
             format!(
@@ -353,52 +350,54 @@ impl Story {
         );
         page.check(
             true,
-            format!("{took:.1?} later all {PROCESSES} views are equal"),
+            format!("after {took:.1?} all {PROCESSES} views are equal"),
         );
 
         let store = server::store(&self.server.url, &self.server.schema).build()?;
         let table = store.admin().status().await?;
-        for (known, row) in views[0].circuits.iter().zip(&table) {
+        for (circuit, row) in views[0].circuits.iter().zip(&table) {
             page.line(format!(
                 "{:<9} {:<7} changes: {:>2}",
                 row.circuit,
                 row.state.as_str(),
                 row.epoch.0
             ));
-            let expected = if known.name == PAYMENTS {
+            let expected = if circuit.name == PAYMENTS {
                 "closed"
             } else {
                 "open"
             };
             assert_eq!(
-                (known.here.as_str(), known.fleet.as_str()),
+                (circuit.local.as_str(), circuit.fleet.as_str()),
                 (expected, expected)
             );
         }
-        let equal = views[0].circuits.iter().zip(&table).all(|(known, row)| {
-            (known.name.as_str(), known.fleet.as_str(), known.epoch)
+        let equal = views[0].circuits.iter().zip(&table).all(|(circuit, row)| {
+            (circuit.name.as_str(), circuit.fleet.as_str(), circuit.epoch)
                 == (row.circuit.as_ref(), row.state.as_str(), row.epoch.0)
         });
         page.check(
             equal && table.len() == views[0].circuits.len(),
-            "and equal to what the database says",
+            "they equal the table in the database",
         );
         Ok(())
     }
 
-    /// Until some process gets a probe: which, and how many calls were refused before.
-    async fn ask_until_granted(&mut self) -> Result<(usize, u32), Box<dyn Error>> {
-        let begun = Instant::now();
-        let mut all_refused = 0;
+    /// Requests probes until one is admitted.
+    ///
+    /// Returns the number of its process, and how many calls were rejected before.
+    async fn request_until_admitted(&mut self) -> Result<(usize, u32), Box<dyn Error>> {
+        let started = Instant::now();
+        let mut all_rejected = 0;
         loop {
-            let (holders, refused) = self.ask(10).await?;
-            all_refused += refused;
+            let (holders, rejected) = self.request_probes(10).await?;
+            all_rejected += rejected;
             match holders[..] {
-                [] => assert!(begun.elapsed() < PATIENCE, "no process ever gets a probe"),
-                [holder] => return Ok((holder, all_refused)),
+                [] => assert!(started.elapsed() < TIMEOUT, "no probe was admitted"),
+                [holder] => return Ok((holder, all_rejected)),
                 _ => {
                     panic!(
-                        "this does not hold: one probe in the fleet; {} processes have one",
+                        "more than one probe in the fleet: {} processes have one",
                         holders.len()
                     )
                 }
@@ -406,31 +405,37 @@ impl Story {
         }
     }
 
-    /// All ask for a probe, so many times: who got one, and how often one was refused.
-    async fn ask(&mut self, times: u32) -> Result<(Vec<usize>, u32), Box<dyn Error>> {
-        self.crew.order_all(&Order::Ask { times }).await?;
-        let asked = |line: &Line| match line {
-            Line::Asked { granted, refused } => Some((*granted, *refused)),
+    /// Requests `times` probes in each process.
+    ///
+    /// Returns the numbers of the processes in which one was admitted, and how many calls were
+    /// rejected.
+    async fn request_probes(&mut self, times: u32) -> Result<(Vec<usize>, u32), Box<dyn Error>> {
+        self.processes
+            .send_all(&Command::RequestProbe { times })
+            .await?;
+        let requested = |report: &Report| match report {
+            Report::ProbeRequested { admitted, rejected } => Some((*admitted, *rejected)),
             _ => None,
         };
-        let asked = self.crew.hear_all("answers", asked).await;
-        let granted = asked
+        let responses = self.processes.wait_all("responded", requested).await;
+        let admitted = responses
             .iter()
             .enumerate()
-            .filter(|(_, (_, (granted, _)))| *granted);
-        let refused = asked.iter().map(|(_, (_, refused))| refused).sum();
-        Ok((granted.map(|(number, _)| number).collect(), refused))
+            .filter(|(_, (_, (admitted, _)))| *admitted);
+        let rejected = responses.iter().map(|(_, (_, rejected))| rejected).sum();
+        Ok((admitted.map(|(number, _)| number).collect(), rejected))
     }
 
-    async fn look(&mut self) -> Result<Vec<View>, Box<dyn Error>> {
-        self.crew.order_all(&Order::Look).await?;
-        let seen = |line: &Line| match line {
-            Line::Seen(view) => Some(view.clone()),
+    /// Returns the view of each process.
+    async fn views(&mut self) -> Result<Vec<View>, Box<dyn Error>> {
+        self.processes.send_all(&Command::View).await?;
+        let view = |report: &Report| match report {
+            Report::View(view) => Some(view.clone()),
             _ => None,
         };
         Ok(self
-            .crew
-            .hear_all("answers", seen)
+            .processes
+            .wait_all("responded", view)
             .await
             .into_iter()
             .map(|(_, view)| view)
@@ -443,8 +448,8 @@ fn millis(time: Duration) -> f64 {
 }
 
 const PER_ROW: usize = 5;
-/// On a machine that is busy with other things too, but far from the minute after which a process
-/// looks into the database without being notified.
-const AT_ONCE: Duration = Duration::from_secs(5);
+/// Generous for a busy machine, and far below the minute after which a process polls the database
+/// without a notification.
+const ADOPTION_LIMIT: Duration = Duration::from_secs(5);
 /// Less than any timeout of the store.
-const NO_WAIT: Duration = Duration::from_secs(1);
+const CALL_LIMIT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The database: a server of the story's own, or one that is given.
+//! The database: a private server, or an external one.
 
 use std::env;
 use std::time::Duration;
@@ -7,59 +7,62 @@ use bulkman::postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman::store::StoreSettings;
 use bulkman_test_support::{Postgres, StopMode, TestSchema};
 
+/// The database server, and the schema of the fleet in it.
 pub(crate) struct Server {
-    /// Before the server: a given one must still be there when it is dropped.
+    /// Declared before the server, which must outlive it.
     pub(crate) schema: TestSchema,
-    own: Option<Postgres>,
+    private: Option<Postgres>,
     pub(crate) url: String,
 }
 
 impl Server {
-    /// The one that `BULKMAN_TEST_DATABASE_URL` names, or else a private one, which ends with this
-    /// process however that ends.
+    /// Starts a private server that ends with this process, unless `BULKMAN_TEST_DATABASE_URL`
+    /// names one.
     pub(crate) fn start() -> Self {
         if env::var("BULKMAN_TEST_DATABASE_URL").is_ok_and(|url| !url.is_empty()) {
-            let given = Postgres::shared();
+            let external = Postgres::shared();
             return Self {
-                schema: given.schema(),
-                own: None,
-                url: given.url(),
+                schema: external.schema(),
+                private: None,
+                url: external.url(),
             };
         }
         // As in production: a crash loses nothing that was committed.
-        let own = Postgres::start(&[("fsync", "on")]);
+        let private = Postgres::start(&[("fsync", "on")]);
         Self {
-            schema: own.schema(),
-            url: own.url(),
-            own: Some(own),
+            schema: private.schema(),
+            url: private.url(),
+            private: Some(private),
         }
     }
 
-    pub(crate) const fn is_own(&self) -> bool {
-        self.own.is_some()
+    /// Returns `true` if the server is private, so that it may be killed.
+    pub(crate) const fn is_private(&self) -> bool {
+        self.private.is_some()
     }
 
-    /// Ends all its processes at once, as a crash does.
+    /// Kills all processes of the server at once, like a crash.
     pub(crate) fn kill(&self) {
-        self.private().stop(StopMode::Immediate);
+        self.private_server().stop(StopMode::Immediate);
     }
 
-    pub(crate) fn start_again(&self) {
-        self.private().restart();
+    /// Starts the server again after [`kill`](Self::kill).
+    pub(crate) fn restart(&self) {
+        self.private_server().restart();
     }
 
-    fn private(&self) -> &Postgres {
-        self.own
+    fn private_server(&self) -> &Postgres {
+        self.private
             .as_ref()
-            .expect("only the story's own server is killed")
+            .expect("only a private server is killed")
     }
 }
 
-/// The fleet's store, as each process builds it.
+/// Returns the store of the fleet, as each process builds it.
 pub(crate) fn store(url: &str, schema: &str) -> PostgresStoreBuilder {
     PostgresStore::builder(url)
         .schema(schema)
         .namespace("shop")
-        // So rarely that whatever is learned at once has come by a notification.
+        // So long that a quick change can only have arrived by a notification.
         .settings(StoreSettings::new().resync_interval(Duration::from_secs(60)))
 }

@@ -1,6 +1,6 @@
-//! One process of the fleet. It does what it is ordered to, and tells what happens to it.
+//! A process of the fleet: it runs commands and reports events.
 //!
-//! How a service joins a fleet is all in [`join`].
+//! [`join`] shows how a service joins a fleet.
 
 use std::error::Error;
 use std::future::ready;
@@ -21,21 +21,22 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use super::messages::{CallStats, Circuit, Command, Report, View};
 use super::server;
-use super::wire::{Carried, Circuit, Line, Order, View};
 use super::{FAILURES, ISOLATION, OTHERS, PAYMENTS, PROBES};
 
 pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
-    let mut orders = orders();
-    let Some(Order::Join { url, schema }) = orders.recv().await else {
-        return Err("not joined".into());
+    let mut commands = commands();
+    let Some(Command::Join { url, schema }) = commands.recv().await else {
+        return Err("the first command is not Join".into());
     };
     let manager = join(&url, &schema).await?;
     let worker = Worker::new(&manager)?;
-    tell(&Line::Ready);
-    worker.obey(orders).await
+    send(&Report::Ready);
+    worker.run_commands(commands).await
 }
 
+/// Joins a fleet: creates a manager with a store, its bulkheads, and waits for the fleet's state.
 async fn join(url: &str, schema: &str) -> Result<BulkheadManager, Box<dyn Error>> {
     let store = server::store(url, schema).build()?;
     let manager = BulkheadManager::new(TokioRuntime::new());
@@ -60,54 +61,61 @@ async fn join(url: &str, schema: &str) -> Result<BulkheadManager, Box<dyn Error>
 struct Worker {
     fleet: Fleet,
     bulkheads: Vec<Bulkhead>,
-    endings: Endings,
+    outcomes: Outcomes,
 }
 
-type Endings = Arc<Mutex<Vec<String>>>;
+type Outcomes = Arc<Mutex<Vec<String>>>;
 
 impl Worker {
     fn new(manager: &BulkheadManager) -> Result<Self, Box<dyn Error>> {
         let fleet = manager.fleet().expect("it has a store").clone();
-        let endings = Endings::default();
-        tokio::spawn(tell_of_link(fleet.events(), Arc::clone(&endings)));
+        let outcomes = Outcomes::default();
+        tokio::spawn(report_connection(fleet.events(), Arc::clone(&outcomes)));
         let bulkheads = manager.bulkheads();
         for bulkhead in &bulkheads {
-            tokio::spawn(tell_of_turns(circuit(bulkhead).events()));
+            tokio::spawn(report_transitions(circuit(bulkhead).events()));
         }
         Ok(Self {
             fleet,
             bulkheads,
-            endings,
+            outcomes,
         })
     }
 
-    async fn obey(&self, mut orders: UnboundedReceiver<Order>) -> Result<(), Box<dyn Error>> {
+    async fn run_commands(
+        &self,
+        mut commands: UnboundedReceiver<Command>,
+    ) -> Result<(), Box<dyn Error>> {
         let payments = self.bulkhead(PAYMENTS);
         let mut probe = None;
         let mut traffic = None;
-        while let Some(order) = orders.recv().await {
-            match order {
-                Order::Join { .. } => return Err("joined already".into()),
-                Order::Fail { circuit } => {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Join { .. } => return Err("the process has joined already".into()),
+                Command::Fail { circuit } => {
                     for _ in 0..FAILURES {
-                        // Whether it is still admitted is the fleet's affair.
+                        // Rejections are ignored: another process may have opened the circuit.
                         let _ = self
                             .bulkhead(&circuit)
                             .execute(ready(Err::<(), _>("no answer")))
                             .await;
                     }
                 }
-                Order::Call { circuit, times } => tell(&call(self.bulkhead(&circuit), times).await),
-                Order::Ask { times } => tell(&ask(payments, times, &mut probe).await),
-                Order::Succeed => probe.take().into_iter().for_each(Permit::succeed),
-                Order::Open => circuit(payments).open(),
-                Order::Close => circuit(payments).close(),
-                Order::Traffic => traffic = Some(Traffic::start(payments.clone())),
-                Order::Rest => {
-                    let traffic = traffic.take().ok_or("there is no traffic")?;
-                    tell(&Line::Carried(traffic.end().await?));
+                Command::Call { circuit, times } => {
+                    send(&call(self.bulkhead(&circuit), times).await)
                 }
-                Order::Look => tell(&Line::Seen(self.view())),
+                Command::RequestProbe { times } => {
+                    send(&request_probe(payments, times, &mut probe).await)
+                }
+                Command::Succeed => probe.take().into_iter().for_each(Permit::succeed),
+                Command::Open => circuit(payments).open(),
+                Command::Close => circuit(payments).close(),
+                Command::StartTraffic => traffic = Some(Traffic::start(payments.clone())),
+                Command::StopTraffic => {
+                    let traffic = traffic.take().ok_or("no calls are running")?;
+                    send(&Report::TrafficStopped(traffic.stop().await?));
+                }
+                Command::View => send(&Report::View(self.view())),
             }
         }
         Ok(())
@@ -117,7 +125,7 @@ impl Worker {
         let snapshot = self.fleet.snapshot();
         let circuits = snapshot.circuits.iter().map(|known| Circuit {
             name: known.name.to_string(),
-            here: circuit(self.bulkhead(known.name.as_str()))
+            local: circuit(self.bulkhead(known.name.as_str()))
                 .state()
                 .to_string(),
             fleet: known
@@ -128,8 +136,8 @@ impl Worker {
         View {
             connected: snapshot.connected,
             pending: snapshot.pending,
-            endings: self
-                .endings
+            outcomes: self
+                .outcomes
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
@@ -145,98 +153,98 @@ impl Worker {
     }
 }
 
-async fn call(bulkhead: &Bulkhead, times: u32) -> Line {
-    let (mut passed, mut refused) = (0, 0);
+/// Runs `times` successful calls.
+async fn call(bulkhead: &Bulkhead, times: u32) -> Report {
+    let (mut admitted, mut rejected) = (0, 0);
     for _ in 0..times {
         match bulkhead.execute(ready(Ok::<(), &str>(()))).await {
-            Ok(()) => passed += 1,
-            Err(_) => refused += 1,
+            Ok(()) => admitted += 1,
+            Err(_) => rejected += 1,
         }
     }
-    Line::Called { passed, refused }
+    Report::Called { admitted, rejected }
 }
 
-/// A permit of a half-open circuit is a probe's.
-async fn ask(bulkhead: &Bulkhead, times: u32, probe: &mut Option<Permit>) -> Line {
-    let (mut granted, mut refused) = (false, 0);
+/// Requests permits. While the circuit is half-open, a permit is that of a probe.
+async fn request_probe(bulkhead: &Bulkhead, times: u32, probe: &mut Option<Permit>) -> Report {
+    let (mut admitted, mut rejected) = (false, 0);
     for _ in 0..times {
         match bulkhead.try_acquire() {
             Ok(permit) => {
                 assert!(probe.is_none(), "two probes at once");
                 assert_eq!(circuit(bulkhead).state(), CircuitState::HalfOpen);
-                (granted, *probe) = (true, Some(permit));
+                (admitted, *probe) = (true, Some(permit));
             }
-            Err(BulkheadError::CircuitOpen { .. }) => refused += 1,
-            Err(error) => panic!("refused for another reason: {error}"),
+            Err(BulkheadError::CircuitOpen { .. }) => rejected += 1,
+            Err(error) => panic!("rejected for another reason: {error}"),
         }
         sleep(Duration::from_millis(10)).await;
     }
-    Line::Asked { granted, refused }
+    Report::ProbeRequested { admitted, rejected }
 }
 
-/// Calls all the time.
+/// A task that runs calls until it is stopped.
 struct Traffic {
-    stop: oneshot::Sender<()>,
-    calls: JoinHandle<Carried>,
+    stop_sender: oneshot::Sender<()>,
+    calls: JoinHandle<CallStats>,
 }
 
 impl Traffic {
     fn start(bulkhead: Bulkhead) -> Self {
-        let (stop, mut stopped) = oneshot::channel();
+        let (stop_sender, mut stopped) = oneshot::channel();
         let calls = tokio::spawn(async move {
-            let none = Duration::ZERO;
-            let mut carried = Carried {
+            let mut stats = CallStats {
                 calls: 0,
-                refused: 0,
-                total: none,
-                slowest: none,
+                rejected: 0,
+                total: Duration::ZERO,
+                slowest: Duration::ZERO,
             };
             while stopped.try_recv().is_err() {
-                let begun = Instant::now();
-                let refused = bulkhead.execute(ready(Ok::<(), &str>(()))).await.is_err();
-                let took = begun.elapsed();
-                carried.calls += 1;
-                carried.refused += u32::from(refused);
-                carried.total += took;
-                carried.slowest = carried.slowest.max(took);
+                let started = Instant::now();
+                let rejected = bulkhead.execute(ready(Ok::<(), &str>(()))).await.is_err();
+                let took = started.elapsed();
+                stats.calls += 1;
+                stats.rejected += u32::from(rejected);
+                stats.total += took;
+                stats.slowest = stats.slowest.max(took);
                 sleep(Duration::from_millis(5)).await;
             }
-            carried
+            stats
         });
-        Self { stop, calls }
+        Self { stop_sender, calls }
     }
 
-    async fn end(self) -> Result<Carried, tokio::task::JoinError> {
-        let _ = self.stop.send(());
+    async fn stop(self) -> Result<CallStats, tokio::task::JoinError> {
+        let _ = self.stop_sender.send(());
         self.calls.await
     }
 }
 
-async fn tell_of_turns(mut events: CircuitEvents) {
+async fn report_transitions(mut events: CircuitEvents) {
     while let Some(event) = events.next().await {
         match event {
-            CircuitEvent::Transition(turn) => {
-                tell(&Line::Turned {
-                    circuit: turn.circuit.to_string(),
-                    state: turn.to.to_string(),
+            CircuitEvent::Transition(transition) => {
+                send(&Report::Transition {
+                    circuit: transition.circuit.to_string(),
+                    state: transition.to.to_string(),
                 });
             }
-            missed => panic!("{missed:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 }
 
-async fn tell_of_link(mut events: FleetEvents, endings: Endings) {
+async fn report_connection(mut events: FleetEvents, outcomes: Outcomes) {
     while let Some(event) = events.next().await {
-        let mut endings = endings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             FleetEvent::Degraded { .. } => {
-                endings.clear();
-                tell(&Line::Cut);
+                outcomes.clear();
+                send(&Report::Disconnected);
             }
-            FleetEvent::DecisionResolved { outcome, .. } => endings.push(format!("{outcome:?}")),
+            FleetEvent::DecisionResolved { outcome, .. } => outcomes.push(format!("{outcome:?}")),
             FleetEvent::Synchronized { .. } | FleetEvent::Pending { .. } => {}
-            other => panic!("{other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 }
@@ -245,24 +253,24 @@ fn circuit(bulkhead: &Bulkhead) -> &CircuitBreaker {
     bulkhead.circuit_breaker().expect("it is on by default")
 }
 
-/// Read by a thread, which ends the process when the pipe ends, whatever else it is doing: a process
-/// of the fleet does not outlive its story, however that ends.
-fn orders() -> UnboundedReceiver<Order> {
-    let (pass_on, orders) = unbounded_channel();
+/// Receives commands on a thread that ends the process when the pipe closes, so that no process
+/// outlives its supervisor.
+fn commands() -> UnboundedReceiver<Command> {
+    let (sender, commands) = unbounded_channel();
     thread::spawn(move || {
         for line in stdin().lines().map_while(Result::ok) {
-            let Ok(order) = serde_json::from_str(&line) else {
+            let Ok(command) = serde_json::from_str(&line) else {
                 break;
             };
-            let _ = pass_on.send(order);
+            let _ = sender.send(command);
         }
         exit(1);
     });
-    orders
+    commands
 }
 
-fn tell(line: &Line) {
-    let line = serde_json::to_string(line).expect("it has a form");
-    // With nobody to tell, it is over.
+/// Sends a report, or ends the process if the supervisor has ended.
+fn send(report: &Report) {
+    let line = serde_json::to_string(report).expect("a report is valid JSON");
     writeln!(stdout(), "{line}").unwrap_or_else(|_| exit(1));
 }

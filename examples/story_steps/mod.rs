@@ -345,12 +345,12 @@ fn rows(stats: &BulkheadStats) -> [(&'static str, u64); 9] {
         ("successful", stats.successful),
         ("failed", stats.failed),
         ("running now", stats.active),
-        ("refused, circuit open", stats.rejected.circuit.open),
+        ("rejected, circuit open", stats.rejected.circuit.open),
         (
-            "refused, all probes out",
+            "rejected, probe limit",
             stats.rejected.circuit.probe_limit_reached,
         ),
-        ("refused, queue full", stats.rejected.full),
+        ("rejected, queue full", stats.rejected.full),
         ("timed out in the queue", stats.rejected.timed_out_in_queue),
         ("most waiting at once", stats.peak_waiting as u64),
     ]

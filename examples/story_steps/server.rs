@@ -1,4 +1,4 @@
-//! The dependency: an HTTP server whose behavior the story controls.
+//! The dependency: an HTTP server with a behavior that the story sets.
 
 use std::convert::Infallible;
 use std::io;

@@ -79,7 +79,8 @@ fn invariants_hold_under_concurrent_calls_and_changes() {
                     assert!(stats.peak_waiting <= QUEUE_CAPACITY, "{stats:?}");
                     std::thread::yield_now();
                 }
-                // Nothing closes the circuit after this thread, and the checks below need it closed.
+                // Nothing closes the circuit after this thread, and the checks below need it
+                // closed.
                 operator.circuit_breaker().unwrap().close();
             });
             let mut totals = [0; 2];

@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Runs `body` on a thread of its own and waits for it, but not for ever.
+/// Runs `body` on a separate thread and waits for it, up to a limit.
 pub(crate) fn watchdog(body: impl FnOnce() + Send + 'static) {
     let (alive, ended) = channel::<()>();
     let running = thread::spawn(move || {

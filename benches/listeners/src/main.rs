@@ -1,11 +1,11 @@
-//! Times calls through the library as it was built: with hooks for listeners, or without.
+//! Measures calls through the library, built with or without the hooks for listeners.
 //!
-//! A program holds the library once, so what the hooks cost takes several programs:
-//! `bulkman-bench listeners` builds this one with each feature, starts all of them, and asks one
-//! after the other for a round. It writes the names of its cases, and then a line of figures for
-//! each line that it reads: nanoseconds a call.
+//! One program contains the library only once, so several programs are compared.
+//! `bulkman-bench listeners` builds this one with each feature, starts all of them, and requests
+//! rounds from each in turn. It writes the names of its cases, and then a line of figures for each
+//! line that it reads: nanoseconds per call.
 //!
-//! With the word `info` as its argument it has a subscriber that wants nothing below INFO.
+//! With the argument `info` it installs a subscriber for events at INFO and above.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         line?;
         let figures: Vec<_> = (0..names.len())
             .map(|case| {
-                // The mean over the copies: each lies elsewhere in memory, as it happens.
+                // The mean over the copies, since each has another place in memory.
                 let sum: f64 = cases.iter_mut().map(|copy| copy[case].turn()).sum();
                 (sum / cases.len() as f64).to_string()
             })
@@ -49,21 +49,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The cases, in a copy of their own for each `COPY`: the operation's type depends on it, so all
-/// that is inlined around the operation is compiled again.
+/// Returns the cases, compiled separately for each `COPY`.
+///
+/// The operation's type depends on `COPY`, and so does all code that is inlined around it.
 fn cases<const COPY: u64>() -> [Case; 6] {
     let semaphore = async_lock::Semaphore::new(PERMITS);
     let config = || BulkheadConfig::new("bench").max_concurrent_calls(PERMITS);
     let closed = bulkhead(config());
     let open = bulkhead(config());
-    open.circuit_breaker().expect("there is one").open_for(FAR);
+    open.circuit_breaker()
+        .expect("it is enabled")
+        .open_for(ONE_HOUR);
     let full = bulkhead(config().max_concurrent_calls(1).max_queue_size(0));
     let held = ready(full.acquire()).expect("a free permit");
     let [breaker, opened] = [(), ()].map(|()| {
         CircuitBreaker::new("bench", CircuitBreakerConfig::new(), ClockOnly)
             .expect("a valid configuration")
     });
-    opened.open_for(FAR);
+    opened.open_for(ONE_HOUR);
     [
         Case::new("async-lock (S)", move || {
             drop(ready(semaphore.acquire()));
@@ -72,10 +75,10 @@ fn cases<const COPY: u64>() -> [Case; 6] {
         Case::new("closed", move || {
             ready(closed.execute(operation::<COPY>())).is_ok()
         }),
-        Case::new("refused, open", move || {
+        Case::new("rejected, open", move || {
             ready(open.execute(operation::<COPY>())).is_err()
         }),
-        Case::new("refused, full", move || {
+        Case::new("rejected, full", move || {
             let _ = &held;
             ready(full.execute(operation::<COPY>())).is_err()
         }),
@@ -89,8 +92,8 @@ fn cases<const COPY: u64>() -> [Case; 6] {
 }
 
 const PERMITS: usize = 10;
-/// No circuit closes while it is measured.
-const FAR: Duration = Duration::from_secs(3600);
+/// An isolation that does not elapse while calls are measured.
+const ONE_HOUR: Duration = Duration::from_secs(3600);
 
 fn bulkhead(config: BulkheadConfig) -> Bulkhead {
     Bulkhead::new(config, ClockOnly).expect("a valid configuration")
@@ -100,7 +103,9 @@ async fn operation<const COPY: u64>() -> Result<u64, ()> {
     black_box(Ok(COPY))
 }
 
-/// Polls a future that is ready at its first poll; inlined, as by an `.await`.
+/// Polls a future that is ready at its first poll.
+///
+/// Inlined, as an `.await` would be.
 #[inline(always)]
 fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -112,13 +117,13 @@ fn ready<F: Future>(future: F) -> F::Output {
 struct Case {
     name: &'static str,
     run: Box<dyn FnMut(u32)>,
-    /// In a batch.
+    /// The number of calls in a batch.
     calls: u32,
 }
 
-/// Long against a clock reading, short against a time slice.
+/// The duration of a batch: long compared to a clock reading, short compared to a time slice.
 const BATCH: Duration = Duration::from_micros(20);
-/// In a turn.
+/// The number of batches in a turn.
 const BATCHES: usize = 15;
 
 impl Case {
@@ -135,16 +140,16 @@ impl Case {
         }
     }
 
-    /// Finds out how many calls make a batch.
+    /// Determines the number of calls in a batch.
     fn plan(&mut self) {
         while self.batch() * f64::from(self.calls) < BATCH.as_nanos() as f64 {
             self.calls *= 2;
         }
     }
 
-    /// Nanoseconds a call: the median of some batches.
+    /// Runs some batches and returns the median, in nanoseconds per call.
     fn turn(&mut self) -> f64 {
-        // The first batch finds the caches full of the previous case.
+        // Not measured: the caches still contain the data of the previous case.
         self.batch();
         let mut batches: [f64; BATCHES] = std::array::from_fn(|_| self.batch());
         batches.sort_by(f64::total_cmp);
@@ -152,15 +157,15 @@ impl Case {
     }
 
     fn batch(&mut self) -> f64 {
-        let begin = Instant::now();
+        let start = Instant::now();
         (self.run)(self.calls);
-        begin.elapsed().as_nanos() as f64 / f64::from(self.calls)
+        start.elapsed().as_nanos() as f64 / f64::from(self.calls)
     }
 }
 
 #[cfg(feature = "tracing")]
 mod subscriber {
-    //! Somebody listens, as in production: to what is INFO or worse.
+    //! A subscriber that receives events at INFO and above, as in production.
 
     use tracing::span::{Attributes, Id, Record};
     use tracing::subscriber::{SetGlobalDefaultError, Subscriber, set_global_default};

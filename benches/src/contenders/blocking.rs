@@ -1,4 +1,4 @@
-//! Synchronous work on threads of its own: what it costs to go there and back.
+//! Synchronous work on other threads: the cost of the round trip.
 
 use bulkman_core::Bulkhead;
 use bulkman_smol::SmolRuntime;

@@ -10,7 +10,7 @@ use seatbelt::breaker::Breaker;
 use seatbelt::{RecoveryInfo, ResilienceContext};
 
 use super::group::{BREAKER, OPEN};
-use super::{FAILURES, FAR, Failed, PERIOD, WINDOW, fails, ready, succeeds};
+use super::{FAILURES, Failed, ONE_HOUR, PERIOD, WINDOW, fails, ready, succeeds};
 use crate::harness::measure::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -46,7 +46,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ready(breaker.call(succeeds!())).is_err()
     }));
     let service = seatbelt(fails);
-    while ready(service.execute(())) != Err(Refusal::Rejected) {}
+    while ready(service.execute(())) != Err(SeatbeltError::Rejected) {}
     cases.push(Case::new(OPEN, "seatbelt", move || {
         ready(service.execute(())).is_err()
     }));
@@ -57,7 +57,7 @@ pub(crate) type Failsafe =
     StateMachine<failure_policy::ConsecutiveFailures<std::iter::Repeat<Duration>>, ()>;
 
 pub(crate) fn consecutive() -> Failsafe {
-    let policy = failure_policy::consecutive_failures(FAILURES, backoff::constant(FAR));
+    let policy = failure_policy::consecutive_failures(FAILURES, backoff::constant(ONE_HOUR));
     Config::new().failure_policy(policy).build()
 }
 
@@ -69,36 +69,37 @@ pub(crate) fn synchronous_recloser() -> Recloser {
     Recloser::custom()
         .error_rate(0.5)
         .closed_len(WINDOW)
-        .open_wait(FAR)
+        .open_wait(ONE_HOUR)
         .build()
 }
 
-/// How a call through seatbelt fails: it has one error type for the operation and itself.
+/// The error of a call through seatbelt, which has one type for the operation and itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum SeatbeltError {
     Rejected,
     Operation(Failed),
 }
 
 fn seatbelt<F>(
     operation: impl Fn() -> F + Send + Sync + 'static,
-) -> impl Service<(), Out = Result<u64, Refusal>>
+) -> impl Service<(), Out = Result<u64, SeatbeltError>>
 where
     F: Future<Output = Result<u64, Failed>> + Send + 'static,
 {
-    let context = ResilienceContext::<(), Result<u64, Refusal>>::new(tick::Clock::new_tokio());
+    let context =
+        ResilienceContext::<(), Result<u64, SeatbeltError>>::new(tick::Clock::new_tokio());
     let breaker = Breaker::layer("breaker", &context)
         .failure_threshold(0.5)
         .sampling_duration(PERIOD)
-        .break_duration(FAR)
-        .recovery_with(|result: &Result<u64, Refusal>, _| match result {
+        .break_duration(ONE_HOUR)
+        .recovery_with(|result: &Result<u64, SeatbeltError>, _| match result {
             Ok(_) => RecoveryInfo::never(),
             Err(_) => RecoveryInfo::retry(),
         })
-        .rejected_input_error(|(), _| Refusal::Rejected);
+        .rejected_input_error(|(), _| SeatbeltError::Rejected);
     let operation = Execute::new(move |()| {
         let called = operation();
-        async move { called.await.map_err(Refusal::Operation) }
+        async move { called.await.map_err(SeatbeltError::Operation) }
     });
     (breaker, operation).into_service()
 }

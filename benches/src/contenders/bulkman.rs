@@ -14,27 +14,28 @@ use bulkman_tokio::TokioRuntime;
 
 use super::group::{BOTH, BREAKER, BULKHEAD, FULL, OPEN, SYNC, TIMEOUT};
 use super::{
-    FAILURES, FAR, Failed, Gate, PERIOD, PERMITS, WINDOW, Work, fails, infallible, ready, succeeds,
+    ConcurrencyLimiter, FAILURES, Failed, ONE_HOUR, PERIOD, PERMITS, WINDOW, Work, fails,
+    infallible, ready, succeeds,
 };
 use crate::harness::measure::Case;
 
-/// The cases with a target.
+/// The names of the cases that have a target.
 pub(crate) const CLOSED: &str = "bulkman";
 pub(crate) const COUNT_WINDOW: &str = "bulkman: count window";
 pub(crate) const FAILURES_IN_WINDOW: &str = "bulkman: count window, some fail";
 pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
 pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
 
-/// Calls that need not wait.
+/// Returns the cases of calls that need not wait.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = breakers();
     cases.extend(bulkheads());
     cases.extend(both());
-    cases.extend(refusals());
+    cases.extend(rejections());
     cases
 }
 
-/// Every rule by which a circuit may open.
+/// Returns every rule by which a circuit may open.
 fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
     let slow = |config: CircuitBreakerConfig| {
         config
@@ -43,22 +44,22 @@ fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
     };
     [
         (CLOSED, CircuitBreakerConfig::new()),
-        (COUNT_WINDOW, rate_of(WINDOW as u32)),
-        (TIME_WINDOW, rate_over(10)),
+        (COUNT_WINDOW, rate_over_calls(WINDOW as u32)),
+        (TIME_WINDOW, rate_over_time(10)),
         (SLOW_CALLS, slow(CircuitBreakerConfig::new())),
-        ("bulkman: slow calls, time window", slow(rate_over(10))),
+        ("bulkman: slow calls, time window", slow(rate_over_time(10))),
     ]
 }
 
-/// A failure rate over the last so many calls.
-pub(crate) fn rate_of(calls: u32) -> CircuitBreakerConfig {
+/// Returns a rule for the failure rate of the last `calls` calls.
+pub(crate) fn rate_over_calls(calls: u32) -> CircuitBreakerConfig {
     CircuitBreakerConfig::new()
         .failure_rate_threshold(0.5)
         .sliding_window(SlidingWindow::Count(calls))
 }
 
-/// A failure rate over [`PERIOD`].
-pub(crate) fn rate_over(buckets: u32) -> CircuitBreakerConfig {
+/// Returns a rule for the failure rate within [`PERIOD`].
+pub(crate) fn rate_over_time(buckets: u32) -> CircuitBreakerConfig {
     let window = SlidingWindow::Time {
         length: PERIOD,
         buckets,
@@ -77,7 +78,7 @@ fn breakers() -> Vec<Case> {
             ready(breaker.execute(succeeds!())).is_ok()
         }));
     }
-    let breaker = opened();
+    let breaker = open_breaker();
     cases.push(Case::new(OPEN, "bulkman: breaker alone", move || {
         ready(breaker.execute(succeeds!())).is_err()
     }));
@@ -102,12 +103,12 @@ fn both() -> Vec<Case> {
             ready(bulkhead.execute(succeeds!())).is_ok()
         }));
     }
-    // One more success in a window of successes is no news: here two of a hundred are failures.
-    let bulkhead = on_tokio(config().circuit_breaker(rate_of(WINDOW as u32)));
+    // One more success in a window of successes changes nothing. So two of a hundred calls fail.
+    let bulkhead = on_tokio(config().circuit_breaker(rate_over_calls(WINDOW as u32)));
     let mut calls = 0_u32;
     cases.push(Case::new(BOTH, FAILURES_IN_WINDOW, move || {
         calls = calls.wrapping_add(1);
-        ready(bulkhead.execute(seldom_fails(calls))).is_ok()
+        ready(bulkhead.execute(fails_rarely(calls))).is_ok()
     }));
     let bulkhead = Bulkhead::new(config(), SmolRuntime::new()).expect("a valid configuration");
     cases.push(Case::new(BOTH, "bulkman on smol", move || {
@@ -139,13 +140,13 @@ fn both() -> Vec<Case> {
         ready(manager.execute_in_bulkhead("bulkhead-7", succeeds!())).is_ok()
     }));
 
-    let bulkhead = on_tokio(config().timeout(FAR));
+    let bulkhead = on_tokio(config().timeout(ONE_HOUR));
     cases.push(Case::new(TIMEOUT, "bulkman", move || {
         ready(bulkhead.execute(succeeds!())).is_ok()
     }));
     let bulkhead = on_tokio(config());
     cases.push(Case::new(TIMEOUT, "bulkman: per call", move || {
-        ready(bulkhead.call().timeout(FAR).execute(succeeds!())).is_ok()
+        ready(bulkhead.call().timeout(ONE_HOUR).execute(succeeds!())).is_ok()
     }));
     let bulkhead = Bulkhead::new(config(), ClockOnly).expect("a valid configuration");
     cases.push(Case::new(SYNC, "bulkman", move || {
@@ -154,8 +155,8 @@ fn both() -> Vec<Case> {
     cases
 }
 
-/// One in fifty.
-pub(crate) async fn seldom_fails(call: u32) -> Result<u64, Failed> {
+/// An operation that fails for one call in fifty.
+pub(crate) async fn fails_rarely(call: u32) -> Result<u64, Failed> {
     std::hint::black_box(if call.is_multiple_of(50) {
         Err(Failed)
     } else {
@@ -163,7 +164,7 @@ pub(crate) async fn seldom_fails(call: u32) -> Result<u64, Failed> {
     })
 }
 
-fn refusals() -> Vec<Case> {
+fn rejections() -> Vec<Case> {
     let mut cases = Vec::new();
     let bulkhead = on_tokio(config());
     for _ in 0..FAILURES {
@@ -188,11 +189,11 @@ fn refusals() -> Vec<Case> {
     cases
 }
 
-/// An open circuit that stays so.
-fn opened() -> CircuitBreaker {
+/// Returns a circuit breaker that stays open.
+fn open_breaker() -> CircuitBreaker {
     let config = CircuitBreakerConfig::new()
         .failure_threshold(1)
-        .isolation_duration(FAR);
+        .isolation_duration(ONE_HOUR);
     let breaker =
         CircuitBreaker::new("bench", config, TokioRuntime::new()).expect("a valid configuration");
     assert!(ready(breaker.execute(fails())).is_err());
@@ -202,10 +203,10 @@ fn opened() -> CircuitBreaker {
 pub(crate) fn config() -> BulkheadConfig {
     BulkheadConfig::new("bench")
         .max_concurrent_calls(PERMITS)
-        .isolation_duration(FAR)
+        .isolation_duration(ONE_HOUR)
 }
 
-/// The configuration of one of many.
+/// Returns the configuration of bulkhead number `index`.
 pub(crate) fn named(index: usize) -> BulkheadConfig {
     BulkheadConfig::new(format!("bulkhead-{index}"))
 }
@@ -214,21 +215,21 @@ pub(crate) fn on_tokio(config: BulkheadConfig) -> Bulkhead {
     Bulkhead::new(config, TokioRuntime::new()).expect("a valid configuration")
 }
 
-/// How often a call of each kind reads the clock, over 64 calls.
+/// Returns the clock readings per call for each kind of call, averaged over 64 calls.
 pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
     const CALLS: u32 = 64;
-    let count = |config: BulkheadConfig, spoil: bool| {
+    let count = |config: BulkheadConfig, open: bool| {
         let clock = Arc::new(CountingClock::default());
         let bulkhead = Bulkhead::new(config, Arc::clone(&clock)).expect("a valid configuration");
-        if spoil {
+        if open {
             bulkhead
                 .circuit_breaker()
-                .expect("there is one")
-                .open_for(FAR);
+                .expect("it is enabled")
+                .open_for(ONE_HOUR);
         }
         let before = clock.readings.load(Ordering::Relaxed);
         for _ in 0..CALLS {
-            assert_eq!(ready(bulkhead.execute(succeeds!())).is_err(), spoil);
+            assert_eq!(ready(bulkhead.execute(succeeds!())).is_err(), open);
         }
         (clock.readings.load(Ordering::Relaxed) - before) as f64 / f64::from(CALLS)
     };
@@ -246,11 +247,11 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
             "closed, slow calls",
             count(config().circuit_breaker(slow), false),
         ),
-        ("refused, open", count(config(), true)),
+        ("rejected, open", count(config(), true)),
     ]
 }
 
-/// The standard clock, counting who asks.
+/// The standard clock, with a counter of its readings.
 #[derive(Debug, Default)]
 struct CountingClock {
     readings: AtomicU64,
@@ -275,46 +276,49 @@ impl Runtime for CountingClock {
     }
 }
 
-/// Bulkhead and circuit breaker, on Tokio's timers.
+/// A bulkhead with a circuit breaker, on Tokio's timers.
 #[derive(Clone)]
 pub(crate) struct OnTokio(Bulkhead);
 
-impl Gate for OnTokio {
+impl ConcurrencyLimiter for OnTokio {
     const NAME: &'static str = "bulkman";
 
     fn new(permits: usize) -> Self {
-        Self(on_tokio(crowded(permits)))
+        Self(on_tokio(unbounded_queue(permits)))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         self.0
             .execute(infallible(work))
             .await
-            .expect("there is room for everyone");
+            .expect("the queue never fills");
     }
 }
 
-/// Bulkhead and circuit breaker, on smol's timers.
+/// A bulkhead with a circuit breaker, on smol's timers.
 #[derive(Clone)]
 pub(crate) struct OnSmol(Bulkhead);
 
-impl Gate for OnSmol {
+impl ConcurrencyLimiter for OnSmol {
     const NAME: &'static str = "bulkman";
 
     fn new(permits: usize) -> Self {
-        Self(Bulkhead::new(crowded(permits), SmolRuntime::new()).expect("a valid configuration"))
+        Self(
+            Bulkhead::new(unbounded_queue(permits), SmolRuntime::new())
+                .expect("a valid configuration"),
+        )
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         self.0
             .execute(infallible(work))
             .await
-            .expect("there is room for everyone");
+            .expect("the queue never fills");
     }
 }
 
-/// So many permits, and room for more than ever wait.
-fn crowded(permits: usize) -> BulkheadConfig {
+/// Returns a configuration with `permits` permits and a queue that never fills.
+fn unbounded_queue(permits: usize) -> BulkheadConfig {
     BulkheadConfig::new("bench")
         .max_concurrent_calls(permits)
         .max_queue_size(2_000_000)

@@ -9,7 +9,10 @@ use execution_policy::{
 };
 
 use super::group::{BOTH, BREAKER, BULKHEAD, FULL, OPEN, TIMEOUT};
-use super::{FAILURES, FAR, Failed, Gate, PERMITS, Work, fails, infallible, ready, succeeds};
+use super::{
+    ConcurrencyLimiter, FAILURES, Failed, ONE_HOUR, PERMITS, Work, fails, infallible, ready,
+    succeeds,
+};
 use crate::harness::measure::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -43,7 +46,7 @@ pub(crate) fn cases() -> Vec<Case> {
             plain()
                 .circuit_breaker(breaker())
                 .concurrency_limit(PERMITS)
-                .total_timeout(FAR),
+                .total_timeout(ONE_HOUR),
         ),
     ];
     for (group, name, builder) in builds {
@@ -83,20 +86,20 @@ fn plain() -> ExecutionPolicyBuilder<u64, Failed> {
 }
 
 fn breaker() -> CircuitBreaker<Failed> {
-    CircuitBreaker::consecutive_failures(FAILURES).open_for(FAR)
+    CircuitBreaker::consecutive_failures(FAILURES).open_for(ONE_HOUR)
 }
 
 fn ratio() -> CircuitBreaker<Failed> {
     CircuitBreaker::failure_ratio()
         .ratio(0.5)
         .sampling_window(super::PERIOD)
-        .open_for(FAR)
+        .open_for(ONE_HOUR)
 }
 
 #[derive(Clone)]
-pub(crate) struct Waiting(Arc<ExecutionPolicy<DefaultCore, (), Infallible>>);
+pub(crate) struct Limit(Arc<ExecutionPolicy<DefaultCore, (), Infallible>>);
 
-impl Gate for Waiting {
+impl ConcurrencyLimiter for Limit {
     const NAME: &'static str = "execution-policy limit";
 
     fn new(permits: usize) -> Self {
@@ -104,13 +107,12 @@ impl Gate for Waiting {
         Self(Arc::new(builder.concurrency_limit(permits).build()))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let mut work = Some(work);
         let operation = || -> execution_policy::core::BoxFuture<'static, _> {
             Box::pin(infallible(work.take().expect("one attempt")))
         };
-        // Of its entry points the one whose future is `Send` in a generic function; the box is
-        // its price.
+        // Boxed, since only this entry point returns a `Send` future in a generic function.
         assert!(
             self.0.run_boxed(operation).await.is_ok(),
             "the work can't fail"

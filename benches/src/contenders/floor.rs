@@ -1,4 +1,4 @@
-//! What the parts cost that nobody can do without: the machine's floor under the other figures.
+//! The unavoidable parts of calls: the floor that the machine sets for the other figures.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -11,17 +11,17 @@ use bulkman_core::BulkheadError;
 use bulkman_core::bulkhead::BulkheadName;
 
 use super::group::FLOOR;
-use super::{Failed, Gate, PERMITS, Work, ready};
+use super::{ConcurrencyLimiter, Failed, PERMITS, Work, ready};
 use crate::harness::measure::Case;
 
-/// The least that calls can be made of here.
+/// The names of the cases that are floors of targets.
 pub(crate) const CLOSED: &str = "a compare-and-swap, three atomic adds";
 pub(crate) const WINDOW: &str = "the same, and a mutex";
 pub(crate) const TIMED: &str = "the same, a mutex and Instant::now";
 pub(crate) const SLOW_CALLS: &str = "the same, a mutex and Instant::now twice";
 pub(crate) const OPEN: &str = "Instant::now, an atomic add, an error with a name";
 pub(crate) const FULL: &str =
-    "async-lock: try_acquire in vain, an atomic add, an error with a name";
+    "async-lock: a failed try_acquire, an atomic add, an error with a name";
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -42,7 +42,7 @@ pub(crate) fn cases() -> Vec<Case> {
         drop(std::hint::black_box(Box::new([0_u64; 8])))
     }));
 
-    // A permit is taken and left, two counters are raised.
+    // A permit is acquired and released, and two counters are incremented.
     cases.push(Case::new(FLOOR, CLOSED, call(|| ())));
     let window = Mutex::new(0_u64);
     let record = move || *window.lock().expect("never poisoned") += 1;
@@ -56,38 +56,38 @@ pub(crate) fn cases() -> Vec<Case> {
         *window.lock().expect("never poisoned") = Instant::now();
     };
     cases.push(Case::new(FLOOR, SLOW_CALLS, call(record)));
-    let (full, refused) = (async_lock::Semaphore::new(0), AtomicU64::new(0));
+    let (full, rejected) = (async_lock::Semaphore::new(0), AtomicU64::new(0));
     let name = BulkheadName::new("bench").expect("a short name");
     cases.push(Case::new(FLOOR, FULL, move || {
-        let refused_call = async {
-            refused.fetch_add(1, Ordering::Relaxed);
+        let rejected_call = async {
+            rejected.fetch_add(1, Ordering::Relaxed);
             match full.try_acquire() {
                 Some(_) => Ok(()),
                 None => Err(error(&name)),
             }
         };
-        ready(refused_call).is_err()
+        ready(rejected_call).is_err()
     }));
-    let refused = AtomicU64::new(0);
-    let (name, begin) = (
+    let rejected = AtomicU64::new(0);
+    let (name, start) = (
         BulkheadName::new("bench").expect("a short name"),
         Instant::now(),
     );
     cases.push(Case::new(FLOOR, OPEN, move || {
-        let refused_call = async {
-            refused.fetch_add(1, Ordering::Relaxed);
-            if Instant::now() < begin {
+        let rejected_call = async {
+            rejected.fetch_add(1, Ordering::Relaxed);
+            if Instant::now() < start {
                 Ok(())
             } else {
                 Err(error(&name))
             }
         };
-        ready(refused_call).is_err()
+        ready(rejected_call).is_err()
     }));
     cases
 }
 
-/// What a caller is told who is refused: by whom, and two words more.
+/// Returns the error of a rejected call: a name and two more words.
 fn error(name: &BulkheadName) -> BulkheadError<Failed> {
     BulkheadError::Full {
         bulkhead: name.clone(),
@@ -96,14 +96,15 @@ fn error(name: &BulkheadName) -> BulkheadError<Failed> {
     }
 }
 
-/// The atomic operations of a call that need not wait, and what its circuit does.
+/// Returns the atomic operations of a call that need not wait, with `record` as its circuit.
 fn call(record: impl Fn()) -> impl FnMut() {
     let permits = AtomicU64::new(PERMITS as u64);
     let (started, succeeded) = (AtomicU64::new(0), AtomicU64::new(0));
     move || {
         let free = permits.load(Ordering::Relaxed);
-        let taken = permits.compare_exchange(free, free - 1, Ordering::Acquire, Ordering::Relaxed);
-        taken.expect("nobody else takes any");
+        permits
+            .compare_exchange(free, free - 1, Ordering::Acquire, Ordering::Relaxed)
+            .expect("no other thread acquires permits");
         started.fetch_add(1, Ordering::Relaxed);
         record();
         succeeded.fetch_add(1, Ordering::Release);
@@ -111,122 +112,124 @@ fn call(record: impl Fn()) -> impl FnMut() {
     }
 }
 
-/// Lets everybody pass, after the yield that a wait takes: what is left is the executor.
+/// Admits every task after one yield, which leaves only the cost of the executor.
 #[derive(Clone)]
 pub(crate) struct TwoYields;
 
-impl Gate for TwoYields {
+impl ConcurrencyLimiter for TwoYields {
     const NAME: &'static str = "two yields, no semaphore";
 
     fn new(_permits: usize) -> Self {
         Self
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         Work::one_yield().await;
         work.await;
     }
 }
 
-/// A line, and nothing else: permits pass in order, from who leaves to who came first. It counts
-/// nothing, nobody can leave it early, and there is no deadline, priority or limit.
+/// A queue of wakers under a mutex: a released permit is granted to the oldest waiter.
+///
+/// It has no counters, cancellation, deadlines, priorities or capacity.
 #[derive(Clone)]
-pub(crate) struct Line(Arc<Shared>);
+pub(crate) struct WakerQueue(Arc<Shared>);
 
 struct Shared {
-    line: Mutex<Waiting>,
-    /// So many of those who have waited had their turn: who joined before them need not ask.
-    served: AtomicU64,
+    queue: Mutex<Queue>,
+    /// The number of grants. Waiters with a lower number need not take the lock.
+    granted: AtomicU64,
 }
 
-struct Waiting {
-    free: usize,
-    joined: u64,
+struct Queue {
+    available: usize,
+    queued: u64,
     wakers: VecDeque<Waker>,
 }
 
-impl Gate for Line {
-    const NAME: &'static str = "a line of wakers, in order, and nothing else";
+impl ConcurrencyLimiter for WakerQueue {
+    const NAME: &'static str = "a queue of wakers under a mutex, nothing else";
 
     fn new(permits: usize) -> Self {
-        let line = Mutex::new(Waiting {
-            free: permits,
-            joined: 0,
+        let queue = Mutex::new(Queue {
+            available: permits,
+            queued: 0,
             wakers: VecDeque::new(),
         });
         Self(Arc::new(Shared {
-            line,
-            served: AtomicU64::new(0),
+            queue,
+            granted: AtomicU64::new(0),
         }))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let Self(shared) = self;
-        let mut place = None;
-        poll_fn(|cx| match place {
-            Some(place) if shared.served.load(Ordering::Acquire) > place => Poll::Ready(()),
+        let mut number = None;
+        poll_fn(|cx| match number {
+            Some(number) if shared.granted.load(Ordering::Acquire) > number => Poll::Ready(()),
             Some(_) => Poll::Pending,
             None => {
-                let mut line = shared.line.lock().expect("never poisoned");
-                if line.free > 0 {
-                    line.free -= 1;
+                let mut queue = shared.queue.lock().expect("never poisoned");
+                if queue.available > 0 {
+                    queue.available -= 1;
                     return Poll::Ready(());
                 }
-                line.wakers.push_back(cx.waker().clone());
-                place = Some(line.joined);
-                line.joined += 1;
+                queue.wakers.push_back(cx.waker().clone());
+                number = Some(queue.queued);
+                queue.queued += 1;
                 Poll::Pending
             }
         })
         .await;
         work.await;
-        let mut line = shared.line.lock().expect("never poisoned");
-        match line.wakers.pop_front() {
+        let mut queue = shared.queue.lock().expect("never poisoned");
+        match queue.wakers.pop_front() {
             Some(waker) => {
-                shared.served.fetch_add(1, Ordering::Release);
-                drop(line);
+                shared.granted.fetch_add(1, Ordering::Release);
+                drop(queue);
                 waker.wake();
             }
-            None => line.free += 1,
+            None => queue.available += 1,
         }
     }
 }
 
-/// Lets nobody pass, and keeps no order: a call takes the next place, and leaves it. What is left is the
-/// memory that a call and its place take, fetched and given back under a lock.
+/// Admits no task and keeps no order: a call only takes a slot and frees it.
+///
+/// The cost is that of the memory of a call and its slot, allocated and freed under a lock.
 #[derive(Clone)]
-pub(crate) struct Touching(Arc<Mutex<Vec<Place>>>);
+pub(crate) struct MemoryAccess(Arc<Mutex<Vec<Slot>>>);
 
-/// As large as a waiter's place: a waker.
-type Place = [u64; 2];
+/// As large as the slot of a waiter, which contains a waker.
+type Slot = [u64; 2];
 
-impl Gate for Touching {
+impl ConcurrencyLimiter for MemoryAccess {
     const NAME: &'static str =
-        "a future and a place of as many bytes, fetched and freed under a lock";
+        "a future and a slot of as many bytes, fetched and freed under a lock";
 
     fn new(_permits: usize) -> Self {
         Self(Arc::default())
     }
 
-    async fn pass(&mut self, work: Work) {
-        struct Taken<'a>(&'a Mutex<Vec<Place>>, usize);
+    async fn run(&mut self, work: Work) {
+        struct SlotGuard<'a>(&'a Mutex<Vec<Slot>>, usize);
 
-        impl Drop for Taken<'_> {
+        impl Drop for SlotGuard<'_> {
             fn drop(&mut self) {
-                let mut places = self.0.lock().expect("never poisoned");
-                places[self.1][0] = 0;
-                places[self.1][1] = 0;
+                let mut slots = self.0.lock().expect("never poisoned");
+                slots[self.1][0] = 0;
+                slots[self.1][1] = 0;
             }
         }
 
-        let place = {
-            let mut places = self.0.lock().expect("never poisoned");
-            places.push([1; 2]);
-            places.len() - 1
+        let index = {
+            let mut slots = self.0.lock().expect("never poisoned");
+            slots.push([1; 2]);
+            slots.len() - 1
         };
-        let taken = Taken(&self.0, place);
+        let guard = SlotGuard(&self.0, index);
         let padding = std::hint::black_box([0_u64; 14]);
         work.await;
-        drop((taken, padding));
+        drop((guard, padding));
     }
 }

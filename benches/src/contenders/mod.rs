@@ -1,8 +1,7 @@
-//! bulkman and everything it is compared with, one file for each kind.
+//! bulkman and its peers, one file for each kind.
 //!
-//! Each file lists its cases for the suites: calls that are polled once on one thread
-//! ([`overhead`](crate::suites::overhead)), and [`Gate`]s, which let tasks through (the other
-//! suites).
+//! Each file lists its cases for the suites. The suite [`overhead`](crate::suites::overhead) polls
+//! calls once, on one thread. The other suites run tasks through [`ConcurrencyLimiter`]s.
 
 pub(crate) mod blocking;
 pub(crate) mod breakers;
@@ -25,31 +24,31 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::suites::contention::Began;
+use crate::suites::contention::GrantRecord;
 
-/// The groups of the overhead suite: what the cases in them do.
+/// The groups of the overhead suite: the kinds of calls.
 pub(crate) mod group {
-    pub(crate) const FLOOR: &str = "the parts that calls are made of";
+    pub(crate) const FLOOR: &str = "the unavoidable parts of a call";
     pub(crate) const SEMAPHORE: &str = "a semaphore: acquire and release";
     pub(crate) const BULKHEAD: &str = "a bulkhead alone, admitted";
     pub(crate) const BREAKER: &str = "a circuit breaker alone, closed";
     pub(crate) const BOTH: &str = "circuit breaker and bulkhead, closed and admitted";
     pub(crate) const TIMEOUT: &str = "circuit breaker, bulkhead and a timeout";
     pub(crate) const SYNC: &str = "circuit breaker and bulkhead around a synchronous function";
-    pub(crate) const BLOCKING: &str = "work that blocks, on a thread for it: one call at a time";
-    pub(crate) const OPEN: &str = "refused: the circuit is open";
-    pub(crate) const FULL: &str = "refused: the bulkhead is full";
+    pub(crate) const BLOCKING: &str = "blocking work on another thread, one call at a time";
+    pub(crate) const OPEN: &str = "rejected: the circuit is open";
+    pub(crate) const FULL: &str = "rejected: the bulkhead is full";
 }
 
-/// Limits that nobody reaches on one thread, the same for all.
+/// The limit of every contender, which one thread does not reach.
 pub(crate) const PERMITS: usize = 10;
-/// A deadline that is never met.
-pub(crate) const FAR: Duration = Duration::from_secs(3600);
-/// Failures in a row that open a circuit.
+/// A timeout that does not elapse during a run.
+pub(crate) const ONE_HOUR: Duration = Duration::from_secs(3600);
+/// The number of consecutive failures that open a circuit.
 pub(crate) const FAILURES: u32 = 5;
-/// Calls in a window.
+/// The number of calls in a window.
 pub(crate) const WINDOW: usize = 100;
-/// Length of a window.
+/// The length of a time window.
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 
 /// The error of an operation.
@@ -64,10 +63,9 @@ impl fmt::Display for Failed {
     }
 }
 
-/// The guarded operation: ready at once, and opaque to the optimiser.
+/// The guarded operation: ready at its first poll, and opaque to the optimizer.
 ///
-/// Each place has a type of its own, as operations in programs have: what is called from one place
-/// is compiled for that place.
+/// Each use has its own type, as in a program, so the code around it is compiled separately.
 macro_rules! succeeds {
     () => {
         async { std::hint::black_box(Ok::<u64, crate::contenders::Failed>(7)) }
@@ -82,8 +80,12 @@ pub(crate) async fn fails() -> Result<u64, Failed> {
 
 /// Polls a future that is ready at its first poll, as a call that need not wait must be.
 ///
-/// No executor takes part, so that only the call itself is measured. Inlined, so that a future is
-/// made where it is polled, as by an `.await`.
+/// There is no executor, so that only the call itself is measured. Inlined, so that a future is
+/// created where it is polled, as with an `.await`.
+///
+/// # Panics
+///
+/// Panics if the future is pending.
 #[inline(always)]
 pub(crate) fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -92,41 +94,41 @@ pub(crate) fn ready<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// What happens while a permit is held.
+/// The work of a task while it holds a permit.
 #[derive(Debug)]
 pub(crate) struct Work {
-    rest: Rest,
-    began: Option<Arc<Began>>,
+    remaining: Remaining,
+    grant: Option<Arc<GrantRecord>>,
 }
 
 #[derive(Debug)]
-enum Rest {
+enum Remaining {
     Nothing,
     Yield,
     Forever,
 }
 
 impl Work {
-    /// Gives way to other tasks once.
+    /// Creates work that yields to other tasks once.
     pub(crate) const fn one_yield() -> Self {
         Self {
-            rest: Rest::Yield,
-            began: None,
+            remaining: Remaining::Yield,
+            grant: None,
         }
     }
 
-    /// Never ends.
+    /// Creates work that never ends.
     pub(crate) const fn forever() -> Self {
         Self {
-            rest: Rest::Forever,
-            began: None,
+            remaining: Remaining::Forever,
+            grant: None,
         }
     }
 
-    /// Tells when it is polled first, which is when the permit has been granted.
-    pub(crate) fn telling(self, began: Arc<Began>) -> Self {
+    /// Records its first poll in `grant`: the permit has just been granted.
+    pub(crate) fn recording(self, grant: Arc<GrantRecord>) -> Self {
         Self {
-            began: Some(began),
+            grant: Some(grant),
             ..self
         }
     }
@@ -136,35 +138,35 @@ impl Future for Work {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(began) = self.began.take() {
-            began.now();
+        if let Some(grant) = self.grant.take() {
+            grant.record();
         }
-        match self.rest {
-            Rest::Nothing => Poll::Ready(()),
-            Rest::Yield => {
-                self.rest = Rest::Nothing;
+        match self.remaining {
+            Remaining::Nothing => Poll::Ready(()),
+            Remaining::Yield => {
+                self.remaining = Remaining::Nothing;
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Rest::Forever => Poll::Pending,
+            Remaining::Forever => Poll::Pending,
         }
     }
 }
 
-/// Lets at most so many tasks work at a time; the others wait.
+/// Limits how many tasks run their work at once; the others wait.
 ///
-/// Each task has a clone, as services of tower want it.
-pub(crate) trait Gate: Clone + Send + 'static {
-    /// As in the tables.
+/// Each task has its own clone, as tower's services require.
+pub(crate) trait ConcurrencyLimiter: Clone + Send + 'static {
+    /// The name in the tables.
     const NAME: &'static str;
 
     fn new(permits: usize) -> Self;
 
-    /// Waits for a permit, works, and gives the permit back.
-    fn pass(&mut self, work: Work) -> impl Future<Output = ()> + Send;
+    /// Acquires a permit, waiting for it if needed, runs the work, and releases the permit.
+    fn run(&mut self, work: Work) -> impl Future<Output = ()> + Send;
 }
 
-/// An operation made of [`Work`], for those who guard fallible ones only.
+/// Runs [`Work`] as a fallible operation, for libraries that guard only these.
 pub(crate) async fn infallible(work: Work) -> Result<(), Infallible> {
     work.await;
     Ok(())

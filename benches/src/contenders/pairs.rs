@@ -1,5 +1,6 @@
-//! What one builds by hand: a circuit breaker from one crate over a semaphore from another. And
-//! breaker-machines, whose breaker has a limit built in.
+//! Combinations of a circuit breaker from one crate and a semaphore from another.
+//!
+//! And breaker-machines, where the circuit breaker has a built-in limit.
 
 use breaker_machines::{CircuitBreaker, CircuitError, async_circuit::AsyncCircuitBreaker};
 use tokio::sync::Semaphore;
@@ -7,20 +8,20 @@ use tokio::time::timeout;
 
 use super::breakers::{consecutive, recloser, synchronous_recloser};
 use super::group::{BOTH, BREAKER, FULL, OPEN, SYNC, TIMEOUT};
-use super::{FAILURES, FAR, Failed, PERMITS, fails, ready, succeeds};
+use super::{FAILURES, Failed, ONE_HOUR, PERMITS, fails, ready, succeeds};
 use crate::harness::measure::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = by_hand();
+    let mut cases = combinations();
     cases.extend(synchronous());
     cases.extend(breaker_machines());
     cases
 }
 
-/// The best pair of peers: what bulkman's target is measured against.
+/// The fastest combination of peers, to which a target compares bulkman.
 pub(crate) const BEST_PAIR: &str = "recloser over tokio: Semaphore";
 
-fn by_hand() -> Vec<Case> {
+fn combinations() -> Vec<Case> {
     let mut cases = Vec::new();
     let (breaker, semaphore) = (recloser(), Semaphore::new(PERMITS));
     cases.push(Case::new(BOTH, BEST_PAIR, move || {
@@ -48,7 +49,7 @@ fn by_hand() -> Vec<Case> {
         "recloser over tokio: Semaphore, timeout",
         move || {
             ready(timeout(
-                FAR,
+                ONE_HOUR,
                 breaker.call(async {
                     let _permit = semaphore.acquire().await.expect("never closed");
                     succeeds!().await
@@ -140,5 +141,5 @@ fn full() -> Case {
 fn builder() -> breaker_machines::CircuitBuilder {
     AsyncCircuitBreaker::builder("bench")
         .failure_threshold(FAILURES as usize)
-        .half_open_timeout_secs(FAR.as_secs_f64())
+        .half_open_timeout_secs(ONE_HOUR.as_secs_f64())
 }

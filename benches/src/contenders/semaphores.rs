@@ -1,12 +1,12 @@
-//! Bare semaphores: the floor under every bulkhead.
+//! Bare semaphores: the floor of every bulkhead.
 
 use std::sync::Arc;
 
 use super::group::{FULL, SEMAPHORE};
-use super::{FAR, Gate, PERMITS, Work, ready};
+use super::{ConcurrencyLimiter, ONE_HOUR, PERMITS, Work, ready};
 use crate::harness::measure::Case;
 
-/// The case that the limits are multiples of: `S` in the tables.
+/// The case that is the unit of the limits: `S` in the tables.
 pub(crate) const REFERENCE: &str = "async-lock: acquire (S)";
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
         SEMAPHORE,
         "tokio: acquire under timeout",
         move || {
-            drop(ready(tokio::time::timeout(FAR, semaphore.acquire())));
+            drop(ready(tokio::time::timeout(ONE_HOUR, semaphore.acquire())));
         },
     ));
     let semaphore = asyncband::semaphore::Semaphore::new(PERMITS);
@@ -66,14 +66,14 @@ pub(crate) fn cases() -> Vec<Case> {
 #[derive(Clone)]
 pub(crate) struct Tokio(Arc<tokio::sync::Semaphore>);
 
-impl Gate for Tokio {
+impl ConcurrencyLimiter for Tokio {
     const NAME: &'static str = "tokio Semaphore";
 
     fn new(permits: usize) -> Self {
         Self(Arc::new(tokio::sync::Semaphore::new(permits)))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let _permit = self.0.acquire().await.expect("never closed");
         work.await;
     }
@@ -82,14 +82,14 @@ impl Gate for Tokio {
 #[derive(Clone)]
 pub(crate) struct AsyncLock(Arc<async_lock::Semaphore>);
 
-impl Gate for AsyncLock {
+impl ConcurrencyLimiter for AsyncLock {
     const NAME: &'static str = "async-lock Semaphore";
 
     fn new(permits: usize) -> Self {
         Self(Arc::new(async_lock::Semaphore::new(permits)))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let _permit = self.0.acquire().await;
         work.await;
     }
@@ -98,14 +98,14 @@ impl Gate for AsyncLock {
 #[derive(Clone)]
 pub(crate) struct Asyncband(Arc<asyncband::semaphore::Semaphore>);
 
-impl Gate for Asyncband {
+impl ConcurrencyLimiter for Asyncband {
     const NAME: &'static str = "asyncband Semaphore";
 
     fn new(permits: usize) -> Self {
         Self(Arc::new(asyncband::semaphore::Semaphore::new(permits)))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let _permit = self.0.acquire(1).await;
         work.await;
     }
@@ -114,7 +114,7 @@ impl Gate for Asyncband {
 #[derive(Clone)]
 pub(crate) struct FuturesIntrusive(Arc<futures_intrusive::sync::Semaphore>);
 
-impl Gate for FuturesIntrusive {
+impl ConcurrencyLimiter for FuturesIntrusive {
     const NAME: &'static str = "futures-intrusive Semaphore, fair";
 
     fn new(permits: usize) -> Self {
@@ -123,7 +123,7 @@ impl Gate for FuturesIntrusive {
         )))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let _permit = self.0.acquire(1).await;
         work.await;
     }

@@ -1,14 +1,14 @@
-//! Two plain threads that share one object; there are permits for both, so nobody ever waits.
+//! Two threads that share one object. There are permits for both, so neither waits.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use super::breakers::{consecutive, recloser};
-use super::bulkman::{config, on_tokio, rate_of};
+use super::bulkman::{config, on_tokio, rate_over_calls};
 use super::{PERMITS, ready, succeeds};
 
-/// A shared object and what each thread does with it.
+/// A shared object, and the call that each thread runs on it.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     run: Box<dyn Fn(u64) -> f64>,
@@ -38,13 +38,13 @@ impl Contender {
         }
     }
 
-    /// Nanoseconds a call and thread.
+    /// Returns the nanoseconds per call and thread.
     pub(crate) fn run(&self, calls: u64) -> f64 {
         (self.run)(calls)
     }
 }
 
-/// The bare semaphore, which the target is a multiple of, comes first; then bulkman.
+/// Returns the contenders: first the semaphore to which the target refers, then bulkman.
 pub(crate) fn contenders() -> Vec<Contender> {
     let mut contenders = Vec::new();
     let semaphore = Arc::new(async_lock::Semaphore::new(PERMITS));
@@ -55,7 +55,7 @@ pub(crate) fn contenders() -> Vec<Contender> {
     contenders.push(Contender::new("bulkman", move || {
         ready(bulkhead.execute(succeeds!())).is_ok()
     }));
-    let bulkhead = on_tokio(config().circuit_breaker(rate_of(100)));
+    let bulkhead = on_tokio(config().circuit_breaker(rate_over_calls(100)));
     contenders.push(Contender::new("bulkman: count window", move || {
         ready(bulkhead.execute(succeeds!())).is_ok()
     }));

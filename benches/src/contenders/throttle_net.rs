@@ -5,7 +5,9 @@ use std::sync::Arc;
 use throttle_net::{Bulkhead, CallError, CircuitBreaker, Decision, Limiter, Trip};
 
 use super::group::{BOTH, BREAKER, BULKHEAD, FULL, OPEN};
-use super::{FAILURES, FAR, Gate, PERMITS, WINDOW, Work, fails, ready, succeeds};
+use super::{
+    ConcurrencyLimiter, FAILURES, ONE_HOUR, PERMITS, WINDOW, Work, fails, ready, succeeds,
+};
 use crate::harness::measure::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -58,11 +60,11 @@ pub(crate) fn cases() -> Vec<Case> {
 fn breaker(trip: Trip) -> CircuitBreaker<Unlimited> {
     CircuitBreaker::builder()
         .trip(trip)
-        .cooldown(FAR)
+        .cooldown(ONE_HOUR)
         .build(Unlimited)
 }
 
-/// Its breaker can't be had without a rate limiter; this one costs nothing.
+/// A rate limiter without cost, since the circuit breaker requires one.
 struct Unlimited;
 
 impl Limiter for Unlimited {
@@ -84,9 +86,9 @@ impl Limiter for Unlimited {
 }
 
 #[derive(Clone)]
-pub(crate) struct Waiting(Arc<Bulkhead>);
+pub(crate) struct Limit(Arc<Bulkhead>);
 
-impl Gate for Waiting {
+impl ConcurrencyLimiter for Limit {
     const NAME: &'static str = "throttle-net bulkhead";
 
     fn new(permits: usize) -> Self {
@@ -95,7 +97,7 @@ impl Gate for Waiting {
         )))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         self.0.call(|| work).await.expect("never closed");
     }
 }

@@ -9,7 +9,7 @@ use tower::load_shed::LoadShed;
 use tower::{Service, ServiceExt};
 
 use super::group::{BULKHEAD, FULL};
-use super::{Failed, Gate, PERMITS, Work, ready, succeeds};
+use super::{ConcurrencyLimiter, Failed, PERMITS, Work, ready, succeeds};
 use crate::harness::measure::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -28,7 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         move || ready(call(&mut service)).is_ok(),
     ));
 
-    // One clone keeps the only permit reserved.
+    // One clone holds the only permit.
     let limited = ConcurrencyLimit::new(tower::service_fn(|()| succeeds!()), 1);
     let mut service = LoadShed::new(limited.clone());
     let mut holder = limited;
@@ -37,7 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
         FULL,
         "tower: LoadShed over ConcurrencyLimit",
         move || {
-            // Moved in, so that the permit stays taken.
+            // Moved into the closure, so that the permit stays held.
             let _ = &holder;
             ready(call(&mut service)).is_err()
         },
@@ -45,16 +45,16 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// One request, with the readiness that tower asks for.
+/// Sends one request after waiting for readiness, as tower requires.
 pub(crate) async fn call<S: Service<()>>(service: &mut S) -> Result<S::Response, S::Error> {
     service.ready().await?.call(()).await
 }
 
-/// The service that the gates guard: it does the work it is sent.
+/// The guarded service, which runs the work that is sent to it.
 #[derive(Clone, Copy)]
 pub(crate) struct Worker;
 
-/// [`Work`] as a service's future.
+/// The future of [`Worker`]: runs [`Work`].
 pub(crate) struct Working(Work);
 
 impl Future for Working {
@@ -82,14 +82,14 @@ impl Service<Work> for Worker {
 #[derive(Clone)]
 pub(crate) struct Limit(ConcurrencyLimit<Worker>);
 
-impl Gate for Limit {
+impl ConcurrencyLimiter for Limit {
     const NAME: &'static str = "tower ConcurrencyLimit";
 
     fn new(permits: usize) -> Self {
         Self(ConcurrencyLimit::new(Worker, permits))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let service = self.0.ready().await.expect("never closed");
         service.call(work).await.expect("the work can't fail");
     }

@@ -12,7 +12,9 @@ use tower_resilience_circuitbreaker::{CircuitBreakerLayer, SlidingWindowType};
 
 use super::group::{BOTH, BREAKER, BULKHEAD, FULL, OPEN, TIMEOUT};
 use super::tower::{Worker, call};
-use super::{FAILURES, FAR, Gate, PERIOD, PERMITS, WINDOW, Work, fails, ready, succeeds};
+use super::{
+    ConcurrencyLimiter, FAILURES, ONE_HOUR, PERIOD, PERMITS, WINDOW, Work, fails, ready, succeeds,
+};
 use crate::harness::measure::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -42,8 +44,8 @@ fn breakers() -> Vec<Case> {
     [
         ("tower-resilience: consecutive", consecutive()),
         ("tower-resilience: count window", count_window()),
-        // Its time window keeps every call of the period and reads all of them at each call; a
-        // longer one would take the whole run.
+        // Its time window stores every call of the period, and each call reads all of them. With a
+        // longer window, this case would take too long.
         (
             "tower-resilience: time window of 1 ms",
             time_window(Duration::from_millis(1)),
@@ -78,7 +80,7 @@ fn pairs() -> Vec<Case> {
         }));
     }
     let guarded = consecutive().layer(waiting(PERMITS).layer(tower::service_fn(|()| succeeds!())));
-    let mut service = Timeout::new(guarded, FAR);
+    let mut service = Timeout::new(guarded, ONE_HOUR);
     cases.push(Case::new(
         TIMEOUT,
         "tower-resilience, waiting, under tower: Timeout",
@@ -98,7 +100,7 @@ fn open() -> Case {
     })
 }
 
-/// Refusing waits for a timer tick, so this one needs the executor.
+/// Needs an executor, since a rejection waits for a timer tick.
 fn full() -> Case {
     let mut service = rejecting(1).layer(tower::service_fn(|hold: bool| async move {
         if hold {
@@ -146,7 +148,7 @@ fn rejecting(permits: usize) -> BulkheadLayer {
 fn consecutive() -> CircuitBreakerLayer {
     let builder = CircuitBreakerLayer::builder().consecutive_failures(FAILURES as usize);
     builder
-        .wait_duration_in_open(FAR)
+        .wait_duration_in_open(ONE_HOUR)
         .build()
         .expect("a valid configuration")
 }
@@ -156,7 +158,7 @@ fn count_window() -> CircuitBreakerLayer {
         .failure_rate_threshold(0.5)
         .sliding_window_size(WINDOW);
     builder
-        .wait_duration_in_open(FAR)
+        .wait_duration_in_open(ONE_HOUR)
         .build()
         .expect("a valid configuration")
 }
@@ -167,22 +169,22 @@ fn time_window(length: Duration) -> CircuitBreakerLayer {
         .sliding_window_type(SlidingWindowType::TimeBased)
         .sliding_window_duration(length.min(PERIOD));
     builder
-        .wait_duration_in_open(FAR)
+        .wait_duration_in_open(ONE_HOUR)
         .build()
         .expect("a valid configuration")
 }
 
 #[derive(Clone)]
-pub(crate) struct Waiting(Bulkhead<Worker>);
+pub(crate) struct Limit(Bulkhead<Worker>);
 
-impl Gate for Waiting {
+impl ConcurrencyLimiter for Limit {
     const NAME: &'static str = "tower-resilience bulkhead";
 
     fn new(permits: usize) -> Self {
         Self(waiting(permits).layer(Worker))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         let service = self.0.ready().await.expect("never closed");
         service.call(work).await.expect("the work can't fail");
     }

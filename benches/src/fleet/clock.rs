@@ -1,10 +1,12 @@
-//! One clock for all processes of this machine.
+//! A clock that all processes of this machine share.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A moment. Unlike [`Instant`](std::time::Instant) it can be told to another process.
+/// Returns the current time.
+///
+/// Unlike an [`Instant`](std::time::Instant), it can be sent to another process.
 pub(crate) fn now() -> Duration {
     let reading = clock_gettime(ClockId::Monotonic);
     Duration::new(
@@ -13,7 +15,7 @@ pub(crate) fn now() -> Duration {
     )
 }
 
-/// From one moment to a later one, in milliseconds; negative if it is the earlier one.
+/// Returns the milliseconds from `from` to `to`, negative if `to` is earlier.
 pub(crate) fn milliseconds(from: Duration, to: Duration) -> f64 {
     (to.as_secs_f64() - from.as_secs_f64()) * 1e3
 }

@@ -1,57 +1,57 @@
-//! What a process of the fleet is to be: said on its command line.
+//! The role of a process, as command line arguments.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::server::FOR_LONG;
+use super::server::ONE_HOUR;
 
-/// What a process of the fleet is to be.
+/// The role of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role {
     pub(crate) executor: Executor,
-    pub(crate) link: Link,
-    /// Circuits, named `c0` and so on.
+    pub(crate) updates: Updates,
+    /// The number of circuits, which are named `c0` and so on.
     pub(crate) circuits: usize,
-    /// How long they stay open; whole seconds.
+    /// The isolation of its circuits, in whole seconds.
     pub(crate) isolation: Duration,
-    pub(crate) tells: Tells,
+    pub(crate) reporting: Reporting,
 }
 
-/// On what it runs, with one thread.
+/// The executor of a process, with one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Executor {
     Tokio,
     Smol,
 }
 
-/// How it hears of the others.
+/// How a process receives the changes of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub(crate) enum Updates {
     Listening,
     Polling,
-    /// Not at all: its circuits are its own.
-    Alone,
+    /// Not at all: its circuits have no store.
+    None,
 }
 
-/// What it tells unasked, besides the link's condition.
+/// What a process reports without a command, besides the state of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tells {
+pub(crate) enum Reporting {
     Nothing,
-    /// Every change of a circuit.
-    Moves,
-    /// What became of its decisions.
-    Endings,
+    /// Every transition of a circuit.
+    Transitions,
+    /// The outcome of each of its decisions.
+    Decisions,
 }
 
 impl Role {
-    pub(crate) const fn new(circuits: usize, tells: Tells) -> Self {
+    pub(crate) const fn new(circuits: usize, reporting: Reporting) -> Self {
         Self {
             executor: Executor::Tokio,
-            link: Link::Listening,
+            updates: Updates::Listening,
             circuits,
-            isolation: FOR_LONG,
-            tells,
+            isolation: ONE_HOUR,
+            reporting,
         }
     }
 
@@ -59,55 +59,59 @@ impl Role {
         Self { executor, ..self }
     }
 
-    pub(crate) const fn link(self, link: Link) -> Self {
-        Self { link, ..self }
+    pub(crate) const fn updates(self, updates: Updates) -> Self {
+        Self { updates, ..self }
     }
 
     pub(crate) const fn isolation(self, isolation: Duration) -> Self {
         Self { isolation, ..self }
     }
 
-    /// The words of the command line.
-    pub(crate) fn words(self) -> [String; 5] {
+    /// Returns the command line arguments.
+    pub(crate) fn arguments(self) -> [String; 5] {
         let Self {
             executor,
-            link,
+            updates,
             circuits,
             isolation,
-            tells,
+            reporting,
         } = self;
         let isolation = isolation.as_secs().to_string();
         [
             executor.to_string(),
-            link.to_string(),
+            updates.to_string(),
             circuits.to_string(),
             isolation,
-            tells.to_string(),
+            reporting.to_string(),
         ]
     }
 
-    /// Reads what [`words`](Self::words) wrote.
-    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
-        let [executor, link, circuits, isolation, tells] = words else {
-            return Err("a role has five words".to_owned());
+    /// Parses the result of [`arguments`](Self::arguments).
+    ///
+    /// # Errors
+    ///
+    /// Returns a message that names the wrong argument.
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self, String> {
+        let [executor, updates, circuits, isolation, reporting] = arguments else {
+            return Err("a role has five arguments".to_owned());
         };
-        let number = |word: &str| word.parse().map_err(|_| format!("{word} is no number"));
+        let number = |word: &str| word.parse().map_err(|_| format!("{word} is not a number"));
         let isolation = Duration::from_secs(number(isolation)?);
         let circuits = circuits
             .parse()
-            .map_err(|_| format!("{circuits} is no number"))?;
+            .map_err(|_| format!("{circuits} is not a number"))?;
         Ok(Self {
             executor: executor.parse()?,
-            link: link.parse()?,
+            updates: updates.parse()?,
             circuits,
             isolation,
-            tells: tells.parse()?,
+            reporting: reporting.parse()?,
         })
     }
 }
 
-/// A word for each variant.
-macro_rules! words {
+/// Implements `Display` and `FromStr` with a word for each variant.
+macro_rules! argument_values {
     ($($type:ident { $($variant:ident = $word:literal),* })*) => {
         $(
             impl fmt::Display for $type {
@@ -124,7 +128,7 @@ macro_rules! words {
                 fn from_str(word: &str) -> Result<Self, String> {
                     match word {
                         $($word => Ok(Self::$variant),)*
-                        _ => Err(format!("{word} is no {}", stringify!($type))),
+                        _ => Err(format!("{word} is not a value of {}", stringify!($type))),
                     }
                 }
             }
@@ -132,8 +136,8 @@ macro_rules! words {
     };
 }
 
-words! {
+argument_values! {
     Executor { Tokio = "tokio", Smol = "smol" }
-    Link { Listening = "listening", Polling = "polling", Alone = "alone" }
-    Tells { Nothing = "nothing", Moves = "moves", Endings = "endings" }
+    Updates { Listening = "listening", Polling = "polling", None = "none" }
+    Reporting { Nothing = "nothing", Transitions = "transitions", Decisions = "decisions" }
 }

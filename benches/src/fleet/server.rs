@@ -1,4 +1,4 @@
-//! The server, and what it knows about itself.
+//! The PostgreSQL server, and its statistics.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,19 +9,19 @@ use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::Postgres;
 
-/// A server of this run's own; it waits for the disk, as one in use does.
+/// A private server. It waits for the disk at each commit, as in production.
 pub(crate) struct Server {
     pub(crate) postgres: Postgres,
     options: PgConnectOptions,
 }
 
 impl Server {
-    /// Ready for use, and nobody else uses it.
+    /// Starts a server that nothing else uses.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// The same, and what it does by itself is off: whatever it does is for the fleet.
+    /// Starts a server without autovacuum, so that all of its work is for the fleet.
     pub(crate) fn start_without_maintenance() -> Self {
         Self::start_with(&[("autovacuum", "off")])
     }
@@ -42,13 +42,13 @@ impl Server {
         server
     }
 
-    /// Of a store in this server, by defaults.
+    /// Returns the builder of a store in this server, with default settings.
     pub(crate) fn builder(&self, namespace: &str) -> PostgresStoreBuilder {
         PostgresStore::builder(self.options.clone()).namespace(namespace)
     }
 
-    /// Where it is reached through another port.
-    pub(crate) fn through(&self, port: u16) -> PgConnectOptions {
+    /// Returns the connection options for another port, such as that of a proxy.
+    pub(crate) fn options_with_port(&self, port: u16) -> PgConnectOptions {
         self.options.clone().port(port)
     }
 
@@ -56,12 +56,12 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.options.get_port()))
     }
 
-    /// Whether it lets somebody in.
-    pub(crate) fn answers(&self) -> bool {
+    /// Returns `true` if it accepts connections.
+    pub(crate) fn accepts_connections(&self) -> bool {
         smol::block_on(async { PgConnection::connect_with(&self.options).await.is_ok() })
     }
 
-    /// Transactions so far: every statement of a store is one.
+    /// Returns the number of transactions so far. Every statement of a store is one.
     pub(crate) fn transactions(&self) -> f64 {
         let rows = self.query(
             "SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()",
@@ -69,12 +69,12 @@ impl Server {
         rows[0].get(0)
     }
 
-    /// Bytes of write-ahead log so far.
-    pub(crate) fn log_bytes(&self) -> f64 {
+    /// Returns the bytes of write-ahead log so far.
+    pub(crate) fn wal_bytes(&self) -> f64 {
         self.query("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8")[0].get(0)
     }
 
-    /// Connections of everybody else.
+    /// Returns the number of other connections.
     pub(crate) fn connections(&self) -> f64 {
         let rows = self.query(
             "SELECT count(*)::float8 FROM pg_stat_activity
@@ -83,8 +83,8 @@ impl Server {
         rows[0].get(0)
     }
 
-    /// Every circuit of a namespace: its state, and its epoch.
-    pub(crate) fn table(&self, namespace: &str) -> BTreeMap<String, (String, u64)> {
+    /// Returns the state and epoch of every circuit of a namespace.
+    pub(crate) fn circuits(&self, namespace: &str) -> BTreeMap<String, (String, u64)> {
         let rows = self.query(&format!(
             "SELECT name, state, epoch FROM bulkman.circuit WHERE namespace = '{namespace}'"
         ));
@@ -98,7 +98,7 @@ impl Server {
         rows.iter().map(circuit).collect()
     }
 
-    /// On a connection of its own, since the server is stopped and started again.
+    /// Runs a query on a new connection, since the server may have been restarted.
     fn query(&self, sql: &str) -> Vec<PgRow> {
         smol::block_on(async {
             let mut connection = PgConnection::connect_with(&self.options)
@@ -108,15 +108,15 @@ impl Server {
             let rows = statement
                 .fetch_all(&mut connection)
                 .await
-                .expect("a statement that the server knows");
+                .expect("a valid statement");
             connection.close().await.expect("closes");
             rows
         })
     }
 }
 
-/// As the table numbers them.
+/// The states, in the order of their numbers in the table.
 const STATES: [&str; 5] = ["closed", "open", "half_open", "forced_open", "disabled"];
 
-/// Longer than any suite: what is opened for so long stays open.
-pub(crate) const FOR_LONG: Duration = Duration::from_secs(3600);
+/// An isolation longer than any suite, so that circuits stay open.
+pub(crate) const ONE_HOUR: Duration = Duration::from_secs(3600);

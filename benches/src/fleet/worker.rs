@@ -1,11 +1,12 @@
-//! What a process of the fleet does: this program, started again.
+//! A process of the fleet: this program, started again.
 //!
-//! It reads orders, one a line, and ends when there are no more:
+//! It reads commands, one per line, and ends at the end of its input:
 //!
-//! * `open <circuit>`: opens one, for long.
-//! * `fail-all <moment>`: fails through each circuit until it is open, as soon as the clock says so.
-//! * `view`: says how it sees the fleet.
-//! * `call <milliseconds>`: calls through all its circuits, at a steady pace, and says how that went.
+//! * `open <circuit>`: opens a circuit for an hour.
+//! * `fail-all <time>`: at that time, runs failing calls through each circuit until it is open.
+//! * `view`: reports the view of all circuits.
+//! * `call <milliseconds>`: runs calls through all circuits at a steady rate, and reports the
+//!   results.
 
 use std::env;
 use std::error::Error;
@@ -24,27 +25,27 @@ use bulkman_smol::SmolRuntime;
 use bulkman_tokio::TokioRuntime;
 
 use super::clock;
-use super::role::{Executor, Link, Role, Tells};
-use super::server::FOR_LONG;
-use super::told::{Calls, Seen, Told};
+use super::report::{Calls, CircuitView, Report};
+use super::role::{Executor, Reporting, Role, Updates};
+use super::server::ONE_HOUR;
 use crate::contenders::{Failed, ready};
 use crate::harness::measure::Distribution;
 use crate::workers::Workers;
 
-/// The command-line word under which this program is a process of a fleet.
-pub(crate) const WORD: &str = "fleet-worker";
+/// The command-line argument with which this program is a process of a fleet.
+pub(crate) const ARGUMENT: &str = "fleet-worker";
 
-/// Variables of the environment: the server's URL has a password, which a command line would show.
+/// Environment variables, since the URL contains a password and command lines are public.
 pub(crate) const SERVER: &str = "BULKMAN_BENCH_SERVER";
 pub(crate) const NAMESPACE: &str = "BULKMAN_BENCH_NAMESPACE";
 
-/// Does what it is told.
+/// Runs a process in the role that `arguments` describe.
 ///
 /// # Errors
 ///
-/// When the role, or an order, can't be understood.
-pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
-    let role = Role::parse(words)?;
+/// Returns an error if the role or a command is invalid, or the store is unavailable.
+pub(crate) fn run(arguments: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
+    let role = Role::parse(arguments)?;
     let workers = match role.executor {
         Executor::Tokio => Workers::tokio(1),
         Executor::Smol => Workers::smol(1),
@@ -58,46 +59,46 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     let circuits = (0..role.circuits)
         .map(|index| circuit(index, role, &runtime))
         .collect::<Result<Vec<_>, _>>()?;
-    let fleet = join(role.link, &runtime)?;
+    let fleet = join(role.updates, &runtime)?;
     for (index, bulkhead) in circuits.iter().enumerate() {
         if let Some(fleet) = &fleet {
             fleet.attach(bulkhead)?;
         }
-        if role.tells == Tells::Moves {
-            workers.spawn(tell_moves(index, breaker(bulkhead).clone()));
+        if role.reporting == Reporting::Transitions {
+            workers.spawn(report_transitions(index, breaker(bulkhead).clone()));
         }
     }
     if let Some(fleet) = &fleet {
-        workers.spawn(tell_events(fleet, role.tells == Tells::Endings));
+        workers.spawn(report_events(fleet, role.reporting == Reporting::Decisions));
         if !smol::block_on(fleet.wait_ready(Duration::from_secs(20))) {
-            return Err("the store was not heard of".into());
+            return Err("the store did not become ready".into());
         }
     }
-    say(&Told::Ready);
+    send(&Report::Ready);
     for line in io::stdin().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["open", circuit] => {
                 let circuit = circuit.parse()?;
-                say(&Told::Decides {
+                send(&Report::Opening {
                     at: clock::now(),
                     circuit,
                 });
-                breaker(&circuits[circuit]).open_for(FOR_LONG);
+                breaker(&circuits[circuit]).open_for(ONE_HOUR);
             }
-            ["fail-all", moment] => {
-                thread::sleep(Duration::from_nanos(moment.parse()?).saturating_sub(clock::now()));
-                circuits.iter().for_each(fail);
+            ["fail-all", time] => {
+                thread::sleep(Duration::from_nanos(time.parse()?).saturating_sub(clock::now()));
+                circuits.iter().for_each(fail_until_open);
             }
-            ["view"] => say(&Told::View(view(fleet.as_ref(), &circuits))),
+            ["view"] => send(&Report::View(view(fleet.as_ref(), &circuits))),
             ["call", milliseconds] => {
-                let beside = (0..role.circuits).map(|index| circuit(index, role, &runtime));
-                let beside = beside.collect::<Result<Vec<_>, _>>()?;
-                let how_long = Duration::from_millis(milliseconds.parse()?);
-                say(&Told::Calls(call(&circuits, &beside, how_long)));
+                let without_store = (0..role.circuits).map(|index| circuit(index, role, &runtime));
+                let without_store = without_store.collect::<Result<Vec<_>, _>>()?;
+                let duration = Duration::from_millis(milliseconds.parse()?);
+                send(&Report::Calls(call(&circuits, &without_store, duration)));
             }
-            _ => return Err(format!("what does {line:?} mean?").into()),
+            _ => return Err(format!("unknown command: {line:?}").into()),
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -116,11 +117,11 @@ fn circuit(
     Ok(Bulkhead::new(config, Arc::clone(runtime))?)
 }
 
-fn join(link: Link, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn Error>> {
-    let settings = match link {
-        Link::Listening => StoreSettings::new(),
-        Link::Polling => StoreSettings::new().push(Push::Off),
-        Link::Alone => return Ok(None),
+fn join(updates: Updates, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn Error>> {
+    let settings = match updates {
+        Updates::Listening => StoreSettings::new(),
+        Updates::Polling => StoreSettings::new().push(Push::Off),
+        Updates::None => return Ok(None),
     };
     let store = PostgresStore::builder(env::var(SERVER)?)
         .namespace(env::var(NAMESPACE)?)
@@ -128,51 +129,57 @@ fn join(link: Link, runtime: &Arc<dyn Runtime>) -> Result<Option<Fleet>, Box<dyn
     Ok(Some(Fleet::new(store.build()?, Arc::clone(runtime))?))
 }
 
-/// As often as it takes: whatever is open already, by whomever, refuses.
-fn fail(bulkhead: &Bulkhead) {
+/// Runs failing calls until the circuit rejects one. Another process may have opened it.
+fn fail_until_open(bulkhead: &Bulkhead) {
     while !ready(bulkhead.execute(async { Err::<(), _>(Failed) }))
         .is_err_and(|error| error.is_rejection())
     {}
 }
 
-fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::told::View {
-    let known = fleet
+fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::report::View {
+    let shared = fleet
         .map(Fleet::snapshot)
         .map(|snapshot| snapshot.circuits)
         .unwrap_or_default();
-    let states = known.iter().map(|circuit| (circuit.name.as_str(), circuit));
+    let states = shared
+        .iter()
+        .map(|circuit| (circuit.name.as_str(), circuit));
     let by_name: std::collections::BTreeMap<_, _> = states.collect();
-    let seen = circuits.iter().map(|bulkhead| {
-        let known = by_name.get(bulkhead.name().as_str());
-        let state = known
-            .and_then(|known| known.state)
+    let views = circuits.iter().map(|bulkhead| {
+        let shared = by_name.get(bulkhead.name().as_str());
+        let state = shared
+            .and_then(|shared| shared.state)
             .map_or("unknown", |state| state.as_str());
-        let epoch = known.map_or(0, |known| known.epoch.0);
+        let epoch = shared.map_or(0, |shared| shared.epoch.0);
         let local = breaker(bulkhead).state().as_str();
         (
             bulkhead.name().to_string(),
-            Seen {
+            CircuitView {
                 state: state.to_owned(),
                 epoch,
                 local: local.to_owned(),
             },
         )
     });
-    seen.collect()
+    views.collect()
 }
 
-/// Calls in bursts, as requests come; what is called fails for a third of each [`PERIOD`], for all
-/// processes at the same time. Circuits of which no store knows take turns with the others.
-fn call(circuits: &[Bulkhead], beside: &[Bulkhead], how_long: Duration) -> Calls {
-    let until = Instant::now() + how_long;
-    let (mut took, mut took_beside) = (Vec::new(), Vec::new());
-    let mut refused = 0;
+/// Runs calls in bursts, in turns through circuits with and without a store.
+///
+/// The dependencies fail for a third of each [`PERIOD`], at the same time for all processes.
+fn call(circuits: &[Bulkhead], without_store: &[Bulkhead], duration: Duration) -> Calls {
+    let until = Instant::now() + duration;
+    let (mut took, mut took_without_store) = (Vec::new(), Vec::new());
+    let mut rejected = 0;
     let mut next = fastrand::usize(..circuits.len());
-    let mut burst_at = Instant::now() + BURSTS.mul_f64(fastrand::f64());
+    let mut burst_at = Instant::now() + BURST_INTERVAL.mul_f64(fastrand::f64());
     while burst_at < until {
-        for (circuits, took) in [(circuits, &mut took), (beside, &mut took_beside)] {
+        for (circuits, took) in [
+            (circuits, &mut took),
+            (without_store, &mut took_without_store),
+        ] {
             thread::sleep(burst_at.saturating_duration_since(Instant::now()));
-            burst_at += BURSTS / 2;
+            burst_at += BURST_INTERVAL / 2;
             let now = clock::now();
             for offset in 1..=BURST {
                 let index = (next + offset) % circuits.len();
@@ -181,20 +188,20 @@ fn call(circuits: &[Bulkhead], beside: &[Bulkhead], how_long: Duration) -> Calls
                 let operation = async { if fails { Err(Failed) } else { Ok(()) } };
                 let outcome = ready(circuits[index].execute(operation));
                 took.push(before.elapsed().as_nanos() as f64);
-                refused += u64::from(outcome.is_err() && !fails);
+                rejected += u64::from(outcome.is_err() && !fails);
             }
         }
         next += BURST;
     }
-    let made = took.len() as u64;
-    let [took, beside] = [took, took_beside].map(Distribution::of);
+    let count = took.len() as u64;
+    let [took, without_store] = [took, took_without_store].map(Distribution::of);
     Calls {
-        made,
-        refused,
+        count,
+        rejected,
         p50: took.median,
         p99: took.p99,
         p999: took.p999,
-        beside: beside.p99,
+        p99_without_store: without_store.p99,
     }
 }
 
@@ -203,14 +210,14 @@ fn fails(circuit: usize, now: Duration) -> bool {
     shifted.as_nanos() % PERIOD.as_nanos() < PERIOD.as_nanos() / 3
 }
 
-async fn tell_moves(circuit: usize, breaker: CircuitBreaker) {
+async fn report_transitions(circuit: usize, breaker: CircuitBreaker) {
     let mut events = breaker.events();
-    // It ends with its circuit.
+    // The events end with the last handle of the circuit.
     drop(breaker);
     while let Some(event) = events.next().await {
         let at = clock::now();
         if let bulkman_core::circuit_breaker::CircuitEvent::Transition(transition) = event {
-            say(&Told::Moved {
+            send(&Report::Transition {
                 at,
                 circuit,
                 state: transition.to.as_str().to_owned(),
@@ -219,20 +226,20 @@ async fn tell_moves(circuit: usize, breaker: CircuitBreaker) {
     }
 }
 
-fn tell_events(fleet: &Fleet, endings: bool) -> impl Future<Output = ()> + Send + 'static {
+fn report_events(fleet: &Fleet, decisions: bool) -> impl Future<Output = ()> + Send + 'static {
     let mut events = fleet.events();
     async move {
         while let Some(event) = events.next().await {
             let at = clock::now();
             match event {
-                FleetEvent::Degraded { .. } => say(&Told::Degraded { at }),
-                FleetEvent::Synchronized { .. } => say(&Told::Synchronized { at }),
-                FleetEvent::DecisionResolved { circuit, outcome } if endings => {
+                FleetEvent::Degraded { .. } => send(&Report::Degraded { at }),
+                FleetEvent::Synchronized { .. } => send(&Report::Synchronized { at }),
+                FleetEvent::DecisionResolved { circuit, outcome } if decisions => {
                     let circuit = circuit.as_str()[1..].parse().expect("a circuit's number");
-                    say(&Told::Settled {
+                    send(&Report::DecisionResolved {
                         at,
                         circuit,
-                        ending: format!("{outcome:?}").to_lowercase(),
+                        outcome: format!("{outcome:?}").to_lowercase(),
                     });
                 }
                 _ => {}
@@ -245,13 +252,15 @@ fn breaker(bulkhead: &Bulkhead) -> &CircuitBreaker {
     bulkhead.circuit_breaker().expect("it is configured")
 }
 
-/// Whoever started this process may be gone; then it ends too, by itself.
-fn say(told: &Told) {
-    let _ = writeln!(io::stdout().lock(), "{told}");
+/// Sends a report.
+///
+/// Errors are ignored: the supervisor has ended, so the input ends and with it this process.
+fn send(report: &Report) {
+    let _ = writeln!(io::stdout().lock(), "{report}");
 }
 
-/// What is called goes down and comes up in this time.
+/// The time in which a dependency fails and recovers once.
 const PERIOD: Duration = Duration::from_secs(9);
-/// A thousand calls a second.
+/// The calls of a burst: a thousand calls per second in total.
 const BURST: usize = 5;
-const BURSTS: Duration = Duration::from_millis(5);
+const BURST_INTERVAL: Duration = Duration::from_millis(5);

@@ -1,18 +1,18 @@
 //! Counts allocations.
 //!
-//! `allocation-counter` installs itself as the global allocator and counts by thread, so what is
-//! measured here has to allocate on the thread that asks.
+//! `allocation-counter` installs itself as the global allocator and counts per thread. So only
+//! allocations on the calling thread are counted.
 
-/// What some code asked the allocator for.
+/// The allocations of a piece of code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allocations {
-    /// Calls to the allocator.
+    /// The number of allocations.
     pub(crate) count: u64,
-    /// Bytes that are still allocated afterwards.
+    /// The bytes that are still allocated afterwards.
     pub(crate) kept: i64,
 }
 
-/// Runs `code` and counts.
+/// Runs `code` and counts its allocations.
 pub(crate) fn during<T>(code: impl FnOnce() -> T) -> (T, Allocations) {
     let mut result = None;
     let info = allocation_counter::measure(|| result = Some(code()));

@@ -1,10 +1,10 @@
-//! The figures for a machine.
+//! The figures as JSON.
 
 use std::path::Path;
 
 pub(crate) use serde_json::Value as Json;
 
-/// An object with these members.
+/// Returns an object with these members.
 pub(crate) fn object<'a>(members: impl IntoIterator<Item = (&'a str, Json)>) -> Json {
     Json::Object(
         members
@@ -14,7 +14,7 @@ pub(crate) fn object<'a>(members: impl IntoIterator<Item = (&'a str, Json)>) -> 
     )
 }
 
-/// Writes `value` to `path`, for people to read too.
+/// Writes `value` to `path`, indented.
 pub(crate) fn write(path: &Path, value: &Json) -> std::io::Result<()> {
     std::fs::write(path, format!("{value:#}\n"))
 }

@@ -1,26 +1,26 @@
 //! Interleaved rounds of timed batches.
 //!
-//! Reading the clock costs about as much as the calls under test, so batches are timed. The cases
-//! take turns in short rounds: a disturbance (another process, a change of the processor's clock)
-//! then hits all of them, and a ratio of two cases is taken round by round, from figures that are
-//! milliseconds apart.
+//! A clock reading costs about as much as the calls under test, so batches are timed. The cases
+//! run in turns, in short rounds. A disturbance, such as another process or a change of the
+//! processor's frequency, then affects all of them. The ratio of two cases is taken round by round,
+//! from figures that are milliseconds apart.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::alloc;
 
-/// One thing to measure.
+/// A call to measure.
 pub(crate) struct Case {
-    /// The job: cases of one group do the same thing.
+    /// The kind of call. Cases of one group do the same.
     pub(crate) group: &'static str,
-    /// Who does it.
+    /// The library, and its configuration.
     pub(crate) name: String,
     run: Box<dyn FnMut(u64)>,
 }
 
 impl Case {
-    /// A case that makes one call each time `call` is called.
+    /// Creates a case; each invocation of `call` is one call.
     pub(crate) fn new<T>(
         group: &'static str,
         name: impl Into<String>,
@@ -39,19 +39,19 @@ impl Case {
     }
 }
 
-/// How long to measure.
+/// The number and length of the measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// Every case has one turn in a round.
+    /// The number of rounds. Every case has one turn in each.
     pub(crate) rounds: usize,
-    /// Timed batches in a turn.
+    /// The number of timed batches in a turn.
     pub(crate) batches: usize,
-    /// What a batch should take: long against a clock reading, short against a time slice.
+    /// The duration of a batch: long compared to a clock reading, short compared to a time slice.
     pub(crate) batch: Duration,
 }
 
 impl Effort {
-    /// For calls that take nanoseconds.
+    /// The effort for calls that take nanoseconds.
     pub(crate) const CALLS: Self = Self {
         rounds: 200,
         batches: 20,
@@ -59,27 +59,27 @@ impl Effort {
     };
 }
 
-/// What a case took, in nanoseconds a call.
+/// The times of a case, in nanoseconds per call.
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
     pub(crate) group: &'static str,
     pub(crate) name: String,
-    /// Over all batches.
+    /// The times of all batches.
     pub(crate) time: Distribution,
     /// The median of each round.
     pub(crate) rounds: Vec<f64>,
-    /// Allocations a call.
+    /// The allocations per call.
     pub(crate) allocations: f64,
 }
 
 impl Measured {
-    /// This case's time over another's, of each round.
+    /// Returns the ratio of this case's time to that of `other`, round by round.
     pub(crate) fn over(&self, other: &Self) -> Distribution {
         ratios(&self.rounds, &other.rounds)
     }
 }
 
-/// Element by element, `numerators` over `denominators`.
+/// Returns `numerators` over `denominators`, element by element.
 pub(crate) fn ratios(numerators: &[f64], denominators: &[f64]) -> Distribution {
     Distribution::of(
         numerators
@@ -90,7 +90,7 @@ pub(crate) fn ratios(numerators: &[f64], denominators: &[f64]) -> Distribution {
     )
 }
 
-/// Runs the cases in turn and returns what each took, in their order.
+/// Runs the cases in turns, and returns the times of each in the given order.
 pub(crate) fn interleaved(cases: &mut [Case], effort: Effort) -> Vec<Measured> {
     let plans: Vec<(u64, f64)> = cases.iter_mut().map(|case| plan(case, effort)).collect();
     let mut batches = vec![Vec::with_capacity(effort.rounds * effort.batches); cases.len()];
@@ -98,7 +98,7 @@ pub(crate) fn interleaved(cases: &mut [Case], effort: Effort) -> Vec<Measured> {
     for _ in 0..effort.rounds {
         for (index, case) in cases.iter_mut().enumerate() {
             let calls = plans[index].0;
-            // The first batch of a turn finds the caches full of the previous case.
+            // Not measured: the caches still contain the data of the previous case.
             (case.run)(calls);
             let turn: Vec<f64> = (0..effort.batches).map(|_| time(case, calls)).collect();
             batches[index].extend_from_slice(&turn);
@@ -118,7 +118,7 @@ pub(crate) fn interleaved(cases: &mut [Case], effort: Effort) -> Vec<Measured> {
     measured
 }
 
-/// How many calls make a batch, and how many allocations a call makes.
+/// Returns the number of calls in a batch, and the number of allocations per call.
 fn plan(case: &mut Case, effort: Effort) -> (u64, f64) {
     const COUNTED: u64 = 64;
     (case.run)(16);
@@ -135,14 +135,14 @@ fn plan(case: &mut Case, effort: Effort) -> (u64, f64) {
     }
 }
 
-/// Nanoseconds a call, of one batch.
+/// Runs one batch and returns the nanoseconds per call.
 fn time(case: &mut Case, calls: u64) -> f64 {
     let start = Instant::now();
     (case.run)(calls);
     start.elapsed().as_nanos() as f64 / calls as f64
 }
 
-/// Where samples lie.
+/// The quantiles of a set of samples.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Distribution {
     pub(crate) p10: f64,
@@ -154,9 +154,11 @@ pub(crate) struct Distribution {
 }
 
 impl Distribution {
+    /// Computes the quantiles.
+    ///
     /// # Panics
     ///
-    /// Panics without samples: a figure made of nothing must not pass for one.
+    /// Panics without samples, since there is no meaningful result.
     pub(crate) fn of(mut samples: Vec<f64>) -> Self {
         assert!(!samples.is_empty(), "nothing was measured");
         samples.sort_by(f64::total_cmp);

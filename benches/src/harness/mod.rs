@@ -1,5 +1,4 @@
-//! What every suite needs: timing, allocation counts, tables, targets, and their two other forms
-//! (JSON for machines, SVG for readers).
+//! Timing, allocation counts, tables and targets, with their output as text, JSON and SVG.
 
 pub(crate) mod alloc;
 pub(crate) mod json;
@@ -13,7 +12,7 @@ use plot::Chart;
 use table::Table;
 use target::Target;
 
-/// What a suite found out.
+/// The results of a suite.
 #[derive(Default)]
 pub(crate) struct Findings {
     pub(crate) tables: Vec<Table>,
@@ -32,8 +31,9 @@ impl Findings {
         }
     }
 
-    pub(crate) fn holds(&self) -> bool {
-        self.targets.iter().all(Target::holds)
+    /// Returns `true` if every target is met.
+    pub(crate) fn all_met(&self) -> bool {
+        self.targets.iter().all(Target::is_met)
     }
 
     pub(crate) fn to_json(&self) -> Json {

@@ -1,4 +1,4 @@
-//! Horizontal bars as SVG, one block for each job, the contenders of a job below each other.
+//! Horizontal bars as SVG: a block for each kind of call, with a bar for each contender.
 
 use std::error::Error;
 use std::path::Path;
@@ -12,7 +12,7 @@ const WIDTH: i32 = 960;
 const LABELS: i32 = 400;
 const FIGURES: i32 = 90;
 const LINE: i32 = 21;
-/// The SVG backend writes a size of 1.24 as 1.
+/// A correction of font sizes: the SVG backend writes a size of 1.24 as 1.
 const POINTS: f64 = 1.24;
 const HEAD: i32 = 74;
 const FOOT: i32 = 14;
@@ -31,14 +31,14 @@ pub(crate) struct Chart {
     pub(crate) blocks: Vec<Block>,
 }
 
-/// Bars to be compared with each other; each block has a scale of its own.
+/// A group of comparable bars. Each block has its own scale.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) title: String,
     pub(crate) bars: Vec<Bar>,
 }
 
-/// One figure.
+/// A bar, which shows one figure.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
     pub(crate) label: String,
@@ -73,7 +73,7 @@ impl Chart {
             y += LINE + LINE / 2;
             let end = block.end();
             for bar in &block.bars {
-                let colour = if bar.label.starts_with("bulkman") {
+                let color = if bar.label.starts_with("bulkman") {
                     &OURS
                 } else {
                     &THEIRS
@@ -91,7 +91,7 @@ impl Chart {
                 )]
                 let length = (full * (bar.value / end).min(1.0)).round() as i32;
                 let corners = [(LABELS, y), (LABELS + length.max(1), y + LINE - 6)];
-                area.draw(&Rectangle::new(corners, colour.filled()))?;
+                area.draw(&Rectangle::new(corners, color.filled()))?;
                 let cut = if bar.value > end { "» " } else { "" };
                 let figure = format!("{cut}{}", rounded(bar.value));
                 area.draw(&text(
@@ -111,8 +111,10 @@ impl Chart {
 }
 
 impl Block {
-    /// The value at the end of the scale. A bar eight times as long as the shortest third of the
-    /// field leaves nothing of the others to be seen, so longer ones are cut.
+    /// Returns the value at the end of the scale.
+    ///
+    /// It is at most eight times the value at the first third. Longer bars are cut, since the
+    /// others would be invisible beside them.
     fn end(&self) -> f64 {
         let mut values: Vec<f64> = self.bars.iter().map(|bar| bar.value).collect();
         values.sort_by(f64::total_cmp);
@@ -127,14 +129,14 @@ impl Block {
 }
 
 fn text<'a>(
-    words: &'a str,
+    content: &'a str,
     at: (i32, i32),
     size: i32,
-    colour: &'a RGBColor,
+    color: &'a RGBColor,
     side: HPos,
 ) -> Text<'a, (i32, i32), &'a str> {
     let style = TextStyle::from(("sans-serif", f64::from(size) * POINTS).into_font())
-        .color(colour)
+        .color(color)
         .pos(Pos::new(side, VPos::Top));
-    Text::new(words, at, style)
+    Text::new(content, at, style)
 }

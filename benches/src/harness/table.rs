@@ -8,7 +8,7 @@ use super::json::{self, Json};
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     title: String,
-    /// The first column names the row.
+    /// The first column contains the labels of the rows.
     columns: Vec<&'static str>,
     rows: Vec<Row>,
 }
@@ -31,7 +31,7 @@ impl Table {
         }
     }
 
-    /// Adds a row; a figure that does not apply is NaN.
+    /// Adds a row. A figure that does not apply is NaN.
     pub(crate) fn row<const N: usize>(&mut self, label: impl Into<String>, figures: [f64; N]) {
         assert_eq!(N + 1, self.columns.len(), "a figure for every column");
         self.rows.push(Row {
@@ -89,7 +89,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Three digits are more than a measurement is good for.
+/// Formats a figure with at most three digits, which is all that a measurement justifies.
 pub(crate) fn rounded(figure: f64) -> String {
     if figure.is_nan() {
         return "-".to_owned();

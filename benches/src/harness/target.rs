@@ -1,10 +1,10 @@
-//! What must hold.
+//! Targets: limits for measured figures.
 
 use std::fmt;
 
 use super::json::{self, Json};
 
-/// A bound, and what was measured against it.
+/// A limit, and the figure that was measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     name: String,
@@ -51,17 +51,19 @@ impl Target {
         }
     }
 
-    /// What the parts `of` it take in the same run, without which it can't be done: on machines on
-    /// which that is beyond the limit nobody could hold it.
+    /// Adds the floor: the cost of the unavoidable parts in the same run.
+    ///
+    /// On a machine where the floor exceeds the limit, no implementation can meet the target.
     #[must_use]
-    pub(crate) fn above(self, floor: f64, of: impl Into<String>) -> Self {
+    pub(crate) fn with_floor(self, floor: f64, parts: impl Into<String>) -> Self {
         Self {
-            floor: Some((floor, of.into())),
+            floor: Some((floor, parts.into())),
             ..self
         }
     }
 
-    pub(crate) fn holds(&self) -> bool {
+    /// Returns `true` if the figure is within the limit.
+    pub(crate) fn is_met(&self) -> bool {
         match self.limit {
             Limit::AtMost(limit) => self.measured <= limit,
             Limit::AtLeast(limit) => self.measured >= limit,
@@ -79,7 +81,7 @@ impl Target {
             ("bound", bound.into()),
             ("limit", limit.into()),
             ("unit", self.unit.into()),
-            ("ok", self.holds().into()),
+            ("ok", self.is_met().into()),
             (
                 "floor",
                 self.floor
@@ -102,13 +104,13 @@ impl fmt::Display for Target {
             unit,
             ..
         } = self;
-        let verdict = if self.holds() { "ok" } else { "MISS" };
+        let result = if self.is_met() { "ok" } else { "MISS" };
         write!(
             f,
-            "target {name}: {measured:.2}{unit} (limit {sign} {limit}{unit}) {verdict}"
+            "target {name}: {measured:.2}{unit} (limit {sign} {limit}{unit}) {result}"
         )?;
         match &self.floor {
-            Some((floor, of)) => write!(f, "\n  floor {floor:.2}{unit}: {of}"),
+            Some((floor, parts)) => write!(f, "\n  floor {floor:.2}{unit}: {parts}"),
             None => Ok(()),
         }
     }

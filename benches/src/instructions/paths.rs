@@ -1,64 +1,64 @@
-//! What is counted.
+//! The paths of which the instructions are counted.
 
 use std::hint::black_box;
 
 use bulkman_core::runtime::ClockOnly;
 use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig};
 
-use crate::contenders::bulkman::{self, rate_of};
-use crate::contenders::{Gate, Work, infallible, ready, succeeds};
-use crate::crowd::{call, gather};
+use crate::contenders::bulkman::{self, rate_over_calls};
+use crate::contenders::{ConcurrencyLimiter, Work, infallible, ready, succeeds};
+use crate::waiting_calls::{WaitingCalls, call};
 
-/// One way through the library.
+/// A path through the library.
 pub(crate) struct Path {
     pub(crate) name: &'static str,
-    pub(crate) walk: fn(u64),
+    pub(crate) run: fn(u64),
 }
 
 pub(crate) static PATHS: [Path; 10] = [
     Path {
         name: "semaphore",
-        walk: semaphore,
+        run: semaphore,
     },
     Path {
         name: "breaker-closed",
-        walk: breaker_closed,
+        run: breaker_closed,
     },
     Path {
         name: "closed",
-        walk: |calls| closed(calls, CircuitBreakerConfig::new()),
+        run: |calls| closed(calls, CircuitBreakerConfig::new()),
     },
     Path {
         name: "closed-count-window",
-        walk: |calls| closed(calls, rate_of(100)),
+        run: |calls| closed(calls, rate_over_calls(100)),
     },
     Path {
         name: "closed-some-fail",
-        walk: closed_some_fail,
+        run: closed_some_fail,
     },
     Path {
         name: "closed-sync",
-        walk: closed_sync,
+        run: closed_sync,
     },
     Path {
-        name: "refused-open",
-        walk: refused_open,
+        name: "rejected-open",
+        run: rejected_open,
     },
     Path {
-        name: "refused-full",
-        walk: refused_full,
+        name: "rejected-full",
+        run: rejected_full,
     },
     Path {
-        name: "hand-off",
-        walk: hand_off,
+        name: "grant",
+        run: grant,
     },
     Path {
         name: "cancel",
-        walk: cancel,
+        run: cancel,
     },
 ];
 
-/// `S`, for comparison: it changes with `async-lock` and the compiler only.
+/// Runs `S`, for comparison. It changes only with `async-lock` and the compiler.
 fn semaphore(calls: u64) {
     let semaphore = async_lock::Semaphore::new(10);
     for _ in 0..calls {
@@ -75,92 +75,92 @@ fn breaker_closed(calls: u64) {
 }
 
 fn closed(calls: u64, rule: CircuitBreakerConfig) {
-    let bulkhead = make(bulkman::config().circuit_breaker(rule));
+    let bulkhead = bulkhead(bulkman::config().circuit_breaker(rule));
     for _ in 0..calls {
         assert!(ready(bulkhead.execute(succeeds!())).is_ok());
     }
 }
 
-/// A window that has failures in it records its successes.
+/// Runs calls of which some fail. With failures in its window, a circuit records successes.
 fn closed_some_fail(calls: u64) {
-    let bulkhead = make(bulkman::config().circuit_breaker(rate_of(100)));
+    let bulkhead = bulkhead(bulkman::config().circuit_breaker(rate_over_calls(100)));
     for call in 0..calls {
-        let _failed = ready(bulkhead.execute(bulkman::seldom_fails(call as u32))).is_err();
+        let _failed = ready(bulkhead.execute(bulkman::fails_rarely(call as u32))).is_err();
     }
 }
 
 fn closed_sync(calls: u64) {
-    let bulkhead = make(bulkman::config());
+    let bulkhead = bulkhead(bulkman::config());
     for _ in 0..calls {
         assert!(bulkhead.execute_sync(|| ready(succeeds!())).is_ok());
     }
 }
 
-fn refused_open(calls: u64) {
-    let bulkhead = make(bulkman::config());
-    bulkhead.circuit_breaker().expect("there is one").open();
+fn rejected_open(calls: u64) {
+    let bulkhead = bulkhead(bulkman::config());
+    bulkhead.circuit_breaker().expect("it is enabled").open();
     for _ in 0..calls {
         assert!(ready(bulkhead.execute(succeeds!())).is_err());
     }
 }
 
-fn refused_full(calls: u64) {
-    let bulkhead = make(bulkman::config().max_concurrent_calls(1).max_queue_size(0));
+fn rejected_full(calls: u64) {
+    let bulkhead = bulkhead(bulkman::config().max_concurrent_calls(1).max_queue_size(0));
     let _held = ready(bulkhead.acquire()).expect("a free permit");
     for _ in 0..calls {
         assert!(ready(bulkhead.execute(succeeds!())).is_err());
     }
 }
 
-/// A call ends, the next in line is granted its permit, and another queues.
-fn hand_off(calls: u64) {
+/// Ends a call, so that its permit is granted to the oldest waiter, and queues another call.
+fn grant(calls: u64) {
     const WAITING: usize = 8;
-    let gate = Standalone::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    crowd.queue();
+    let limiter = Standalone::new(1);
+    let mut waiting_calls = WaitingCalls::new(WAITING, || call(limiter.clone()));
+    waiting_calls.queue();
     for head in (0..WAITING)
         .cycle()
         .take(usize::try_from(calls).expect("a small number"))
     {
-        crowd.hand_off(head);
-        crowd.refill(head, call(gate.clone()));
+        waiting_calls.grant_next(head);
+        waiting_calls.refill(head, call(limiter.clone()));
     }
 }
 
-/// A call queues and is cancelled, with others before and behind it.
+/// Queues and cancels a call, with other waiters before and behind it.
 fn cancel(calls: u64) {
     const WAITING: usize = 8;
-    let gate = Standalone::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    crowd.queue();
+    let limiter = Standalone::new(1);
+    let mut waiting_calls = WaitingCalls::new(WAITING, || call(limiter.clone()));
+    waiting_calls.queue();
     for index in (0..WAITING)
         .cycle()
         .take(usize::try_from(calls).expect("a small number"))
     {
-        crowd.cancel(index);
-        crowd.refill(index, call(gate.clone()));
+        waiting_calls.cancel(index);
+        waiting_calls.refill(index, call(limiter.clone()));
     }
 }
 
-fn make(config: bulkman_core::BulkheadConfig) -> Bulkhead {
+fn bulkhead(config: bulkman_core::BulkheadConfig) -> Bulkhead {
     Bulkhead::new(config, ClockOnly).expect("a valid configuration")
 }
 
-/// Bulkhead and circuit breaker without an executor.
+/// A bulkhead with a circuit breaker, without an executor.
 #[derive(Clone)]
 struct Standalone(Bulkhead);
 
-impl Gate for Standalone {
+impl ConcurrencyLimiter for Standalone {
     const NAME: &'static str = "bulkman";
 
     fn new(permits: usize) -> Self {
-        Self(make(bulkman::config().max_concurrent_calls(permits)))
+        Self(bulkhead(bulkman::config().max_concurrent_calls(permits)))
     }
 
-    async fn pass(&mut self, work: Work) {
+    async fn run(&mut self, work: Work) {
         self.0
             .execute(infallible(work))
             .await
-            .expect("there is room for everyone");
+            .expect("the queue never fills");
     }
 }

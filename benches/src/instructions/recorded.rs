@@ -1,20 +1,22 @@
-//! The figures to compare with, in a file under version control.
+//! The recorded counts, in a file under version control.
 
 use std::path::Path;
 use std::{fs, io};
 
 const HEAD: &str = "\
-# Instructions a call, counted by callgrind: `cargo run --release -p bulkman-bench -- instructions`
-# compares with these, and `.. instructions --record` replaces them.
+# Instructions per call, counted by callgrind: `cargo run --release -p bulkman-bench -- instructions`
+# compares with these, and `instructions --record` replaces them.
 ";
 
-/// `name = count` lines.
+/// The recorded counts: lines of the form `name = count`.
 pub(crate) struct Recorded(Vec<(String, f64)>);
 
 impl Recorded {
+    /// Reads the file.
+    ///
     /// # Errors
     ///
-    /// When the file can't be read, or has a line that is neither empty, a comment, nor a figure.
+    /// Returns an error if the file cannot be read, or a line is not empty, a comment or a count.
     pub(crate) fn read(file: &Path) -> Result<Self, Box<dyn std::error::Error>> {
         let text =
             fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -25,7 +27,7 @@ impl Recorded {
         {
             let (name, count) = line
                 .split_once('=')
-                .ok_or_else(|| format!("not a figure: {line}"))?;
+                .ok_or_else(|| format!("not a count: {line}"))?;
             figures.push((name.trim().to_owned(), count.trim().parse()?));
         }
         Ok(Self(figures))
@@ -39,7 +41,7 @@ impl Recorded {
         fs::write(file, format!("{HEAD}{lines}"))
     }
 
-    pub(crate) fn of(&self, name: &str) -> Option<f64> {
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
         self.0
             .iter()
             .find(|(known, _)| known == name)

@@ -1,8 +1,8 @@
-//! The clients: each request is sent when it is due, whatever became of those before it.
+//! The clients: they send each request when it is due, whatever happened to those before it.
 //!
-//! Clients that wait for an answer before they ask again (a closed loop) slow down with the service
-//! and so hide how long it keeps people waiting. Here arrivals follow a plan, and the time of an
-//! answer counts from when its request was due, not from when it got out.
+//! Clients that wait for a response before the next request (a closed loop) slow down with the
+//! service, which hides the real latency. Here the arrival times are fixed in advance. The latency
+//! of a response is measured from when its request was due, not from when it was sent.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,50 +17,50 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-/// What became of a request.
+/// The response to a request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
+pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Whether it says when to come back.
+    /// Whether it has the header `Retry-After`.
     pub(crate) retry_after: bool,
-    /// From when the request was due.
+    /// The time since the request was due.
     pub(crate) took: Duration,
-    /// When the answer was there, from the beginning of the load.
+    /// The time since the start of the load.
     pub(crate) at: Duration,
 }
 
-/// When requests are due: so many, at random, `rate` a second on average (a Poisson process).
+/// Returns random arrival times with an average of `rate` per second (a Poisson process).
 pub(crate) fn arrivals(requests: usize, rate: f64, seed: u64) -> Vec<Duration> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut due = 0.0;
     let next = || {
-        // Of (0, 1], so that the logarithm is finite.
+        // In (0, 1], so that the logarithm is finite.
         due -= (1.0 - random.f64()).ln() / rate;
         Duration::from_secs_f64(due)
     };
     std::iter::repeat_with(next).take(requests).collect()
 }
 
-/// Sends a request at each of the times, and waits for all answers.
+/// Sends a request at each of the given times, and waits for all responses.
 ///
 /// # Panics
 ///
-/// Panics when a request is not answered at all.
-pub(crate) fn load(clients: &Handle, address: SocketAddr, arrivals: &[Duration]) -> Vec<Answered> {
+/// Panics if a request has no response.
+pub(crate) fn load(clients: &Handle, address: SocketAddr, arrivals: &[Duration]) -> Vec<Response> {
     let pool = Arc::new(Pool {
         address,
         idle: Mutex::default(),
     });
-    let begin = Instant::now();
+    let start = Instant::now();
     let mut requests = Vec::with_capacity(arrivals.len());
-    // From a thread of its own: a runtime's timer is a millisecond late.
+    // On this thread, since a runtime's timer is a millisecond late.
     for &due in arrivals {
-        std::thread::sleep((begin + due).saturating_duration_since(Instant::now()));
+        std::thread::sleep((start + due).saturating_duration_since(Instant::now()));
         let pool = Arc::clone(&pool);
         requests.push(clients.spawn(async move {
             let (status, retry_after) = pool.request().await;
-            let at = begin.elapsed();
-            Answered {
+            let at = start.elapsed();
+            Response {
                 status,
                 retry_after,
                 took: at.saturating_sub(due),
@@ -69,15 +69,15 @@ pub(crate) fn load(clients: &Handle, address: SocketAddr, arrivals: &[Duration])
         }));
     }
     clients.block_on(async {
-        let mut answers = Vec::with_capacity(requests.len());
+        let mut responses = Vec::with_capacity(requests.len());
         for request in requests {
-            answers.push(request.await.expect("every request is answered"));
+            responses.push(request.await.expect("every request has a response"));
         }
-        answers
+        responses
     })
 }
 
-/// Connections that stay open for the next request, as in any client.
+/// A pool of connections that stay open for further requests.
 struct Pool {
     address: SocketAddr,
     idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
@@ -85,7 +85,7 @@ struct Pool {
 
 impl Pool {
     async fn request(&self) -> (u16, bool) {
-        let idle = self.idle.lock().expect("nobody panics").pop();
+        let idle = self.idle.lock().expect("no thread panics").pop();
         let mut connection = match idle {
             Some(connection) => connection,
             None => connect(self.address).await,
@@ -98,18 +98,18 @@ impl Pool {
             .ready()
             .await
             .expect("the service keeps connections open");
-        let answer = connection.send_request(request).await.expect("an answer");
-        let told = (
-            answer.status().as_u16(),
-            answer.headers().contains_key(RETRY_AFTER),
+        let response = connection.send_request(request).await.expect("a response");
+        let result = (
+            response.status().as_u16(),
+            response.headers().contains_key(RETRY_AFTER),
         );
-        answer
+        response
             .into_body()
             .collect()
             .await
-            .expect("the whole answer");
-        self.idle.lock().expect("nobody panics").push(connection);
-        told
+            .expect("a complete response");
+        self.idle.lock().expect("no thread panics").push(connection);
+        result
     }
 }
 
@@ -117,7 +117,7 @@ async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
     let stream = TcpStream::connect(address)
         .await
         .expect("the service listens");
-    stream.set_nodelay(true).expect("a socket of TCP");
+    stream.set_nodelay(true).expect("a TCP socket");
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     tokio::spawn(connection);
     sender

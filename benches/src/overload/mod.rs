@@ -1,6 +1,6 @@
-//! A web service with more requests than its backend can serve, and the clients that send them.
+//! A web service that receives more requests than its backend can serve, and its clients.
 //!
-//! Both are real: HTTP/1.1 over TCP on loopback, each side on a thread of its own.
+//! They use HTTP/1.1 over TCP on loopback, each on a separate thread.
 
 pub(crate) mod clients;
 pub(crate) mod service;

@@ -1,5 +1,4 @@
-//! The service: a backend that serves so many requests at once and no more, bare or behind a
-//! bulkhead.
+//! The service: a backend with a fixed capacity, unguarded or behind a bulkhead.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,30 +20,33 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-/// What the backend can do.
+/// The capacity of the backend.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
-    /// Requests that it serves at the same time.
+    /// The number of requests that it serves at once.
     pub(crate) at_once: usize,
-    /// How long it takes for one.
-    pub(crate) takes: Duration,
+    /// The duration of one request.
+    pub(crate) duration: Duration,
 }
 
-/// A service on loopback; it ends with the runtime that it was started on.
+/// A service on loopback. It ends with the runtime on which it was started.
 pub(crate) struct WebService {
     pub(crate) address: SocketAddr,
     backend: Arc<Backend>,
 }
 
 impl WebService {
-    /// Whoever asks gets in, and waits inside.
+    /// Starts a service that admits all requests, which then wait inside.
     pub(crate) async fn unguarded(capacity: Capacity) -> Self {
         let backend = Backend::new(capacity);
         let address = serve(service_fn(backend.handler())).await;
         Self { address, backend }
     }
 
-    /// As many as the backend can serve get in, `queue` more wait for them, the rest are refused.
+    /// Starts a service behind a bulkhead.
+    ///
+    /// It admits as many requests as the backend serves at once. `queue` more wait, and all others
+    /// are rejected.
     pub(crate) async fn guarded(capacity: Capacity, queue: usize) -> Self {
         let backend = Backend::new(capacity);
         let config = BulkheadConfig::new("backend")
@@ -52,54 +54,54 @@ impl WebService {
             .max_queue_size(queue);
         let bulkhead = Bulkhead::new(config, TokioRuntime::new()).expect("a valid configuration");
         let guarded = BulkheadLayer::new(bulkhead)
-            .classify_status(|answer: &Answer| answer.status().as_u16())
+            .classify_status(|response: &HttpResponse| response.status().as_u16())
             .layer(service_fn(backend.handler()));
         let address = serve(service_fn(move |request| {
-            let answer = guarded.clone().oneshot(request);
-            async { Ok(answer.await.unwrap_or_else(|error| refusal(&error))) }
+            let response = guarded.clone().oneshot(request);
+            async { Ok(response.await.unwrap_or_else(|error| rejection(&error))) }
         }))
         .await;
         Self { address, backend }
     }
 
-    /// The most requests that were past the guard at once.
-    pub(crate) fn most_inside(&self) -> usize {
-        self.backend.most.load(Ordering::SeqCst)
+    /// Returns the highest number of requests that were inside at once.
+    pub(crate) fn peak_inside(&self) -> usize {
+        self.backend.peak_inside.load(Ordering::SeqCst)
     }
 }
 
-type Answer = Response<Empty<Bytes>>;
+type HttpResponse = Response<Empty<Bytes>>;
 
 struct Backend {
     permits: Semaphore,
-    takes: Duration,
+    duration: Duration,
     inside: AtomicUsize,
-    most: AtomicUsize,
+    peak_inside: AtomicUsize,
 }
 
 impl Backend {
     fn new(capacity: Capacity) -> Arc<Self> {
         let permits = Semaphore::new(capacity.at_once);
-        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (inside, peak_inside) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self {
             permits,
-            takes: capacity.takes,
+            duration: capacity.duration,
             inside,
-            most,
+            peak_inside,
         })
     }
 
     fn handler(
         self: &Arc<Self>,
-    ) -> impl Fn(Request<Incoming>) -> BoxAnswer + Clone + Send + 'static + use<> {
+    ) -> impl Fn(Request<Incoming>) -> BoxResponse + Clone + Send + 'static + use<> {
         let backend = Arc::clone(self);
         move |_| {
             let backend = Arc::clone(&backend);
             Box::pin(async move {
                 let inside = backend.inside.fetch_add(1, Ordering::SeqCst) + 1;
-                backend.most.fetch_max(inside, Ordering::SeqCst);
+                backend.peak_inside.fetch_max(inside, Ordering::SeqCst);
                 let working = backend.permits.acquire().await.expect("never closed");
-                tokio::time::sleep(backend.takes).await;
+                tokio::time::sleep(backend.duration).await;
                 drop(working);
                 backend.inside.fetch_sub(1, Ordering::SeqCst);
                 Ok(Response::new(Empty::new()))
@@ -108,19 +110,22 @@ impl Backend {
     }
 }
 
-type BoxAnswer = std::pin::Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+type BoxResponse = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, Infallible>> + Send>>;
 
-fn refusal(error: &ServiceError) -> Answer {
+fn rejection(error: &ServiceError) -> HttpResponse {
     let status = StatusCode::from_u16(error.http_status()).expect("a status");
-    let answer = Response::builder()
+    let response = Response::builder()
         .status(status)
         .header(RETRY_AFTER, error.retry_after_seconds());
-    answer.body(Empty::new()).expect("a valid answer")
+    response.body(Empty::new()).expect("a valid response")
 }
 
 async fn serve<S>(service: S) -> SocketAddr
 where
-    S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = HttpResponse, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     let listener = TcpListener::bind("127.0.0.1:0")
@@ -130,9 +135,9 @@ where
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
-            stream.set_nodelay(true).expect("a socket of TCP");
+            stream.set_nodelay(true).expect("a TCP socket");
             let service = TowerToHyperService::new(service.clone());
-            // A client that goes away is no concern of the service.
+            // Errors are ignored: the client closed the connection.
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });

@@ -1,7 +1,7 @@
-//! What a call costs when others want the same permits: throughput, waiting times, fairness.
+//! The cost of calls that compete for permits: throughput, waiting times, fairness.
 //!
-//! Tasks loop over a [`Gate`] on two workers; the work done with a permit is one yield to the
-//! executor. And two plain threads share one object without ever having to wait.
+//! Tasks run through a [`ConcurrencyLimiter`] in a loop, on two worker threads. While it holds a
+//! permit, a task yields once. In another case, two threads share one object and never wait.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crate::contenders::floor::{Line, TwoYields};
+use crate::contenders::floor::{TwoYields, WakerQueue};
 use crate::contenders::semaphores::{AsyncLock, Asyncband, FuturesIntrusive, Tokio};
 use crate::contenders::{
-    Gate, Work, bulkman, execution_policy, threads, throttle_net, tower, tower_resilience,
+    ConcurrencyLimiter, Work, bulkman, execution_policy, threads, throttle_net, tower,
+    tower_resilience,
 };
 use crate::harness::Findings;
 use crate::harness::measure::{Distribution, ratios};
@@ -21,27 +22,27 @@ use crate::harness::table::Table;
 use crate::harness::target::Target;
 use crate::workers::Workers;
 
-/// Tasks and permits.
-const CROWDS: [Crowd; 4] = [
-    Crowd {
+/// The numbers of tasks and permits.
+const LOADS: [Load; 4] = [
+    Load {
         tasks: 64,
         permits: 8,
         calls: 1000,
         rounds: 15,
     },
-    Crowd {
+    Load {
         tasks: 64,
         permits: 64,
         calls: 2000,
         rounds: 15,
     },
-    Crowd {
+    Load {
         tasks: 10_000,
         permits: 8,
         calls: 64,
         rounds: 9,
     },
-    Crowd {
+    Load {
         tasks: 10_000,
         permits: 64,
         calls: 64,
@@ -50,15 +51,15 @@ const CROWDS: [Crowd; 4] = [
 ];
 
 #[derive(Clone, Copy)]
-struct Crowd {
+struct Load {
     tasks: usize,
     permits: usize,
-    /// Of each task: so many that starting and ending tasks is a small part.
+    /// The calls of each task: enough that starting and ending tasks costs little in comparison.
     calls: usize,
     rounds: usize,
 }
 
-/// Calls of each of the two threads in a round.
+/// The calls of each of the two threads in a round.
 const THREAD_CALLS: u64 = 50_000;
 const THREAD_ROUNDS: usize = 60;
 
@@ -66,19 +67,19 @@ pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
     let mut blocks = Vec::new();
     for workers in [Workers::tokio(2), Workers::smol(2)] {
-        for crowd in CROWDS {
-            throughput(&workers, crowd, &mut findings, &mut blocks);
+        for load in LOADS {
+            throughput(&workers, load, &mut findings, &mut blocks);
         }
     }
     findings.charts.push(Chart {
         file: "contention".to_owned(),
         title: "A call among many, two workers; the work is one yield".to_owned(),
-        unit: "nanoseconds of wall time a call",
+        unit: "nanoseconds of wall time per call",
         blocks,
     });
     let mut blocks = Vec::new();
     for workers in [Workers::tokio(2), Workers::smol(2)] {
-        waiting_times(&workers, CROWDS[0], &mut findings, &mut blocks);
+        waiting_times(&workers, LOADS[0], &mut findings, &mut blocks);
     }
     findings.charts.push(Chart {
         file: "waiting".to_owned(),
@@ -90,7 +91,7 @@ pub(crate) fn run() -> Findings {
     findings
 }
 
-/// Everyone who lets tasks through.
+/// Returns all contenders.
 fn contenders(workers: &Workers) -> Vec<Contender> {
     vec![
         match workers {
@@ -102,58 +103,57 @@ fn contenders(workers: &Workers) -> Vec<Contender> {
         contender::<FuturesIntrusive>(),
         contender::<Asyncband>(),
         contender::<tower::Limit>(),
-        contender::<tower_resilience::Waiting>(),
-        contender::<throttle_net::Waiting>(),
-        contender::<execution_policy::Waiting>(),
-        contender::<Line>(),
+        contender::<tower_resilience::Limit>(),
+        contender::<throttle_net::Limit>(),
+        contender::<execution_policy::Limit>(),
+        contender::<WakerQueue>(),
         contender::<TwoYields>(),
     ]
 }
 
-/// Where bulkman, the semaphore that the target is a multiple of, and the least that a queue can do
-/// are among the contenders.
+/// The indices of bulkman, of the semaphore to which the target refers, and of the floor.
 const BULKMAN: usize = 0;
 const TOKIO: usize = 1;
 const FLOOR: usize = 9;
 
 struct Contender {
     name: &'static str,
-    /// Nanoseconds of wall time a call.
-    cost: fn(&Workers, Crowd) -> f64,
-    waits: fn(&Workers, Crowd) -> Vec<Record>,
+    /// Returns the nanoseconds of wall time per call.
+    cost: fn(&Workers, Load) -> f64,
+    waits: fn(&Workers, Load) -> Vec<Record>,
 }
 
-fn contender<G: Gate>() -> Contender {
+fn contender<L: ConcurrencyLimiter>() -> Contender {
     Contender {
-        name: G::NAME,
-        cost: cost::<G>,
-        waits: waits::<G>,
+        name: L::NAME,
+        cost: cost::<L>,
+        waits: waits::<L>,
     }
 }
 
-fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: &mut Vec<Block>) {
+fn throughput(workers: &Workers, load: Load, findings: &mut Findings, blocks: &mut Vec<Block>) {
     let contenders = contenders(workers);
-    let mut rounds = vec![Vec::with_capacity(crowd.rounds); contenders.len()];
-    for _ in 0..crowd.rounds {
+    let mut rounds = vec![Vec::with_capacity(load.rounds); contenders.len()];
+    for _ in 0..load.rounds {
         for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            rounds.push((contender.cost)(workers, crowd));
+            rounds.push((contender.cost)(workers, load));
         }
     }
-    let Crowd { tasks, permits, .. } = crowd;
+    let Load { tasks, permits, .. } = load;
     let title = format!("{tasks} tasks, {permits} permits, {}", workers.name());
     let columns = [
         "throughput",
         "M calls/s",
         "p10",
         "p90",
-        "ns a call",
+        "ns per call",
         "over tokio",
     ];
     let mut table = Table::new(&title, columns);
     let mut bars = Vec::new();
     for (contender, cost) in contenders.iter().zip(&rounds) {
         let time = Distribution::of(cost.clone());
-        // The slow rounds are the low throughputs.
+        // A slow round has a low throughput, so the percentiles are swapped.
         let rate = |time: f64| 1e3 / time;
         let relative = ratios(&rounds[TOKIO], cost).median;
         table.row(
@@ -176,28 +176,30 @@ fn throughput(workers: &Workers, crowd: Crowd, findings: &mut Findings, blocks: 
         let name = format!("throughput, {title}, over tokio's semaphore");
         let floor = ratios(&rounds[TOKIO], &rounds[FLOOR]).median;
         let target = Target::at_least(name, bulkman, 1.3, "x");
-        findings.targets.push(target.above(floor, Line::NAME));
+        findings
+            .targets
+            .push(target.with_floor(floor, WakerQueue::NAME));
     }
     findings.tables.push(table);
     blocks.push(Block { title, bars });
 }
 
-fn cost<G: Gate>(workers: &Workers, crowd: Crowd) -> f64 {
-    let gate = G::new(crowd.permits);
-    let tasks = (0..crowd.tasks).map(|_| {
-        let mut gate = gate.clone();
+fn cost<L: ConcurrencyLimiter>(workers: &Workers, load: Load) -> f64 {
+    let limiter = L::new(load.permits);
+    let tasks = (0..load.tasks).map(|_| {
+        let mut limiter = limiter.clone();
         async move {
-            for _ in 0..crowd.calls {
-                gate.pass(Work::one_yield()).await;
+            for _ in 0..load.calls {
+                limiter.run(Work::one_yield()).await;
             }
         }
     });
-    let took = finish(workers, tasks.collect());
-    took.as_nanos() as f64 / (crowd.tasks * crowd.calls) as f64
+    let took = run_to_completion(workers, tasks.collect());
+    took.as_nanos() as f64 / (load.tasks * load.calls) as f64
 }
 
-/// Runs all tasks to their end.
-fn finish<F>(workers: &Workers, tasks: Vec<F>) -> Duration
+/// Runs all tasks to completion, and returns the elapsed time.
+fn run_to_completion<F>(workers: &Workers, tasks: Vec<F>) -> Duration
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -210,7 +212,7 @@ where
         let running = Arc::clone(&running);
         workers.spawn(async move {
             task.await;
-            running.one_ended();
+            running.task_ended();
         });
     }
     while running.left.load(Ordering::Acquire) > 0 {
@@ -225,25 +227,25 @@ struct Running {
 }
 
 impl Running {
-    fn one_ended(&self) {
+    fn task_ended(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.thread.unpark();
         }
     }
 }
 
-/// When a call got its permit, and as the how manieth.
+/// The time of the latest grant to a task, and its rank among all grants.
 #[derive(Debug)]
-pub(crate) struct Began {
+pub(crate) struct GrantRecord {
     clock: Instant,
     order: Arc<AtomicU64>,
     after: AtomicU64,
     rank: AtomicU64,
 }
 
-impl Began {
-    /// The permit has just been granted.
-    pub(crate) fn now(&self) {
+impl GrantRecord {
+    /// Records that a permit has just been granted.
+    pub(crate) fn record(&self) {
         self.rank.store(
             self.order.fetch_add(1, Ordering::Relaxed),
             Ordering::Relaxed,
@@ -253,42 +255,43 @@ impl Began {
     }
 }
 
-/// One call that asked as number `ticket` and began as number `rank`.
+/// A call: number `ticket` to request a permit, and number `rank` to be granted one.
 struct Record {
     ticket: u64,
     rank: u64,
     waited: Duration,
 }
 
-fn waits<G: Gate>(workers: &Workers, crowd: Crowd) -> Vec<Record> {
-    let gate = G::new(crowd.permits);
+fn waits<L: ConcurrencyLimiter>(workers: &Workers, load: Load) -> Vec<Record> {
+    let limiter = L::new(load.permits);
     let tickets = Arc::new(AtomicU64::new(0));
     let order = Arc::new(AtomicU64::new(0));
     let clock = Instant::now();
     let (sender, records) = std::sync::mpsc::channel();
-    let tasks = (0..crowd.tasks).map(|_| {
-        let mut gate = gate.clone();
+    let tasks = (0..load.tasks).map(|_| {
+        let mut limiter = limiter.clone();
         let sender = sender.clone();
         let tickets = Arc::clone(&tickets);
         let (after, rank) = (AtomicU64::new(0), AtomicU64::new(0));
-        let began = Arc::new(Began {
+        let grant = Arc::new(GrantRecord {
             clock,
             order: Arc::clone(&order),
             after,
             rank,
         });
         async move {
-            let mut records = Vec::with_capacity(crowd.calls);
-            for _ in 0..crowd.calls {
-                let asked = clock.elapsed();
+            let mut records = Vec::with_capacity(load.calls);
+            for _ in 0..load.calls {
+                let requested = clock.elapsed();
                 let ticket = tickets.fetch_add(1, Ordering::Relaxed);
-                gate.pass(Work::one_yield().telling(Arc::clone(&began)))
+                limiter
+                    .run(Work::one_yield().recording(Arc::clone(&grant)))
                     .await;
-                let after = Duration::from_nanos(began.after.load(Ordering::Relaxed));
-                let waited = after.saturating_sub(asked);
+                let after = Duration::from_nanos(grant.after.load(Ordering::Relaxed));
+                let waited = after.saturating_sub(requested);
                 records.push(Record {
                     ticket,
-                    rank: began.rank.load(Ordering::Relaxed),
+                    rank: grant.rank.load(Ordering::Relaxed),
                     waited,
                 });
             }
@@ -297,18 +300,13 @@ fn waits<G: Gate>(workers: &Workers, crowd: Crowd) -> Vec<Record> {
                 .expect("the receiver outlives the tasks");
         }
     });
-    finish(workers, tasks.collect());
+    run_to_completion(workers, tasks.collect());
     drop(sender);
     records.into_iter().flatten().collect()
 }
 
-fn waiting_times(
-    workers: &Workers,
-    crowd: Crowd,
-    findings: &mut Findings,
-    blocks: &mut Vec<Block>,
-) {
-    let Crowd { tasks, permits, .. } = crowd;
+fn waiting_times(workers: &Workers, load: Load, findings: &mut Findings, blocks: &mut Vec<Block>) {
+    let Load { tasks, permits, .. } = load;
     let title = format!("{tasks} tasks, {permits} permits, {}", workers.name());
     let columns = [
         "waiting, us",
@@ -316,14 +314,14 @@ fn waiting_times(
         "p99",
         "max",
         "overtaken, %",
-        "worst, times",
+        "at most, times",
     ];
     let mut table = Table::new(&title, columns);
     let mut bars = Vec::new();
     for contender in &contenders(workers)[..FLOOR] {
-        // The first run warms up, and the middle one of the others speaks for all.
+        // The first run warms up. Of the others, the one with the median p99 is reported.
         let mut runs: Vec<[f64; 5]> = (0..6)
-            .map(|_| summary((contender.waits)(workers, crowd)))
+            .map(|_| summary((contender.waits)(workers, load)))
             .skip(1)
             .collect();
         runs.sort_by(|a, b| a[1].total_cmp(&b[1]));
@@ -357,19 +355,21 @@ fn summary(mut records: Vec<Record>) -> [f64; 5] {
     ]
 }
 
-/// For each record, in the order in which they began: how many had asked later and began earlier.
+/// Returns how many calls overtook each call: they requested a permit later and got it earlier.
+///
+/// The records are in the order of their grants.
 fn overtakings(records: &[Record]) -> Vec<u64> {
-    // A Fenwick tree over the tickets: counts those that have begun.
+    // A Fenwick tree over the tickets, which counts those with a grant.
     let mut tree = vec![0_u64; records.len() + 1];
     let mut times = Vec::with_capacity(records.len());
-    for (begun, record) in records.iter().enumerate() {
+    for (started, record) in records.iter().enumerate() {
         let ticket = record.ticket as usize + 1;
         let (mut earlier, mut node) = (0, ticket);
         while node > 0 {
             earlier += tree[node];
             node &= node - 1;
         }
-        times.push(begun as u64 - earlier);
+        times.push(started as u64 - earlier);
         node = ticket;
         while node < tree.len() {
             tree[node] += 1;
@@ -387,9 +387,9 @@ fn two_threads(findings: &mut Findings) {
             rounds.push(contender.run(THREAD_CALLS));
         }
     }
-    let title = "two threads on one object, nobody waits";
+    let title = "two threads on one object, neither waits";
     let columns = [
-        "ns a call and thread",
+        "ns per call and thread",
         "median",
         "p10",
         "p90",
@@ -417,7 +417,7 @@ fn two_threads(findings: &mut Findings) {
     findings.charts.push(Chart {
         file: "threads".to_owned(),
         title: "Two threads on one object".to_owned(),
-        unit: "nanoseconds a call and thread",
+        unit: "nanoseconds per call and thread",
         blocks: vec![Block {
             title: title.to_owned(),
             bars,

@@ -1,9 +1,9 @@
-//! What the hooks for `tracing` and `metrics` cost while nobody listens.
+//! The cost of the hooks for `tracing` and `metrics` without a subscriber.
 //!
-//! A program holds the library once, with the hooks or without them. So a small program,
-//! `listeners/`, is built each way, and all of them run side by side: each makes a round of its
-//! calls when it is its turn, and measures them in its own `S`. That way neither a busy moment nor
-//! a change of the processor's clock speaks for one build against another.
+//! One program contains the library only once, with or without the hooks. So a small program,
+//! `listeners/`, is built each way, and all of them run side by side. Each runs a round of calls in
+//! its turn, and measures it in its own `S`. A disturbance or a change of the processor's frequency
+//! then affects all builds alike.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use crate::harness::measure::Distribution;
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 
-/// Programs are started anew so many times, since where their data lie differs each time.
+/// How often each program is started: the layout of its data differs each time.
 const STARTS: usize = 6;
-/// Of each start.
+/// The rounds of each start.
 const ROUNDS: usize = 40;
-/// A call may take so much more than without hooks, in S.
+/// The limit for the extra cost of a call with hooks, in `S`.
 const CALL: f64 = 0.15;
-/// A refusal no more, though it has an event of its own besides the span.
-const REFUSAL: f64 = 0.15;
+/// The same for a rejection, which emits an event besides the span.
+const REJECTION: f64 = 0.15;
 
-/// How a program is built, and started.
+/// The features and arguments of a program.
 #[derive(Clone, Copy)]
 struct Variant {
     name: &'static str,
@@ -57,7 +57,7 @@ const VARIANTS: [Variant; 4] = [
 pub(crate) fn run() -> Findings {
     let programs = VARIANTS.map(|variant| build(variant.features));
     let mut names = Vec::new();
-    // Of each variant the rounds, of each round the cases: in S, and S itself in nanoseconds.
+    // For each variant and round, the time of each case in `S`, and `S` itself in nanoseconds.
     let mut rounds: [Vec<Vec<f64>>; VARIANTS.len()] = Default::default();
     for _ in 0..STARTS {
         let start =
@@ -66,7 +66,7 @@ pub(crate) fn run() -> Findings {
         names.clone_from(&running[0].cases);
         for round in 0..ROUNDS {
             for turn in 0..VARIANTS.len() {
-                // Nobody always comes after the same one.
+                // The order alternates from round to round.
                 let variant = if round % 2 == 0 {
                     turn
                 } else {
@@ -103,7 +103,7 @@ fn findings(names: &[String], rounds: &[Vec<Vec<f64>>; VARIANTS.len()]) -> Findi
                 Distribution::of(rounds_of.iter().map(|round| round[index]).collect())
             };
             let time = of(case);
-            // Round by round, from figures that are milliseconds apart.
+            // Subtracted round by round, from figures that are milliseconds apart.
             let more = rounds_of
                 .iter()
                 .zip(&rounds[0])
@@ -118,7 +118,7 @@ fn findings(names: &[String], rounds: &[Vec<Vec<f64>>; VARIANTS.len()]) -> Findi
                 let limit = if name.contains("closed") {
                     CALL
                 } else {
-                    REFUSAL
+                    REJECTION
                 };
                 findings
                     .targets
@@ -130,7 +130,7 @@ fn findings(names: &[String], rounds: &[Vec<Vec<f64>>; VARIANTS.len()]) -> Findi
     findings
 }
 
-/// Builds the program with these features; where it then is.
+/// Builds the program with these features, and returns its path.
 fn build(features: &str) -> PathBuf {
     let target = std::env::current_exe().expect("this program has a path");
     let target = target
@@ -153,13 +153,13 @@ fn build(features: &str) -> PathBuf {
         .arg(&target)
         .env("CARGO_INCREMENTAL", "0")
         .status()
-        .expect("cargo can be run");
+        .expect("cargo runs");
     assert!(
         status.success(),
         "the program could not be built with the features {features:?}"
     );
     let program = format!("bulkman-bench-listeners{}", std::env::consts::EXE_SUFFIX);
-    // The next build puts its own in that place.
+    // Copied, since the next build overwrites it.
     let kept = target.join(format!("{features}-{program}"));
     std::fs::copy(target.join("release").join(program), &kept).expect("the program was built");
     kept
@@ -168,8 +168,8 @@ fn build(features: &str) -> PathBuf {
 struct Program {
     child: Child,
     /// Closed to end it.
-    orders: Option<ChildStdin>,
-    answers: Lines<BufReader<ChildStdout>>,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
     cases: Vec<String>,
 }
 
@@ -181,39 +181,39 @@ impl Program {
             .stdout(Stdio::piped())
             .spawn()
             .expect("it was built");
-        let orders = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
         let mut program = Self {
             child,
-            orders,
-            answers,
+            input,
+            output,
             cases: Vec::new(),
         };
-        program.cases = program.answer().split('\t').map(str::to_owned).collect();
+        program.cases = program.read_line().split('\t').map(str::to_owned).collect();
         program
     }
 
-    /// Nanoseconds a call, of each case.
+    /// Runs a round and returns the nanoseconds per call of each case.
     fn round(&mut self) -> Vec<f64> {
-        writeln!(self.orders.as_mut().expect("open until the end")).expect("it listens");
-        let figures = self.answer();
+        writeln!(self.input.as_mut().expect("open until the end")).expect("it reads its input");
+        let figures = self.read_line();
         figures
             .split('\t')
             .map(|figure| figure.parse().expect("a number"))
             .collect()
     }
 
-    fn answer(&mut self) -> String {
-        self.answers
+    fn read_line(&mut self) -> String {
+        self.output
             .next()
-            .expect("it goes on until its input ends")
-            .expect("text")
+            .expect("it runs until its input ends")
+            .expect("valid UTF-8")
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        drop(self.orders.take());
+        drop(self.input.take());
         let _ = self.child.wait();
     }
 }

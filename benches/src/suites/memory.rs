@@ -1,22 +1,22 @@
-//! Bytes: of waiting calls, of bulkheads, of futures. And what it costs that a caller goes away
-//! while many wait.
+//! The memory of waiting calls, bulkheads and futures, and the cost of cancelling waiting calls.
 
 use std::mem::size_of_val;
 use std::time::Instant;
 
 use bulkman_core::Bulkhead;
 
-use crate::contenders::floor::Touching;
+use crate::contenders::floor::MemoryAccess;
 use crate::contenders::semaphores::{AsyncLock, Asyncband, FuturesIntrusive, Tokio};
 use crate::contenders::{
-    Gate, bulkman, execution_policy, ready, succeeds, throttle_net, tower, tower_resilience,
+    ConcurrencyLimiter, bulkman, execution_policy, ready, succeeds, throttle_net, tower,
+    tower_resilience,
 };
-use crate::crowd::{call, gather};
 use crate::harness::measure::{Distribution, ratios};
 use crate::harness::plot::{Bar, Block, Chart};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 use crate::harness::{Findings, alloc};
+use crate::waiting_calls::{WaitingCalls, call};
 use crate::workers::Workers;
 
 const WAITING: usize = 100_000;
@@ -40,11 +40,11 @@ struct Contender {
 }
 
 fn contenders() -> Vec<Contender> {
-    fn contender<G: Gate>() -> Contender {
+    fn contender<L: ConcurrencyLimiter>() -> Contender {
         Contender {
-            name: G::NAME,
-            bytes: bytes::<G>,
-            cancel: cancel::<G>,
+            name: L::NAME,
+            bytes: bytes::<L>,
+            cancel: cancel::<L>,
         }
     }
     vec![
@@ -54,26 +54,26 @@ fn contenders() -> Vec<Contender> {
         contender::<FuturesIntrusive>(),
         contender::<Asyncband>(),
         contender::<tower::Limit>(),
-        contender::<tower_resilience::Waiting>(),
-        contender::<throttle_net::Waiting>(),
-        contender::<execution_policy::Waiting>(),
+        contender::<tower_resilience::Limit>(),
+        contender::<throttle_net::Limit>(),
+        contender::<execution_policy::Limit>(),
     ]
 }
 
-/// The least that a call can do which waits in a queue's own memory, and is in no list.
-const FLOOR: fn(Order) -> f64 = cancel::<Touching>;
+/// The floor of cancelling: the memory of a future and its slot, without a list.
+const FLOOR: fn(Order) -> f64 = cancel::<MemoryAccess>;
 
-/// Of one waiting call.
+/// The bytes of one waiting call.
 struct Bytes {
     future: usize,
     heap: f64,
 }
 
-fn bytes<G: Gate>() -> Bytes {
-    let future = size_of_val(&call(G::new(1)));
-    let gate = G::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    let ((), allocations) = alloc::during(|| crowd.queue());
+fn bytes<L: ConcurrencyLimiter>() -> Bytes {
+    let future = size_of_val(&call(L::new(1)));
+    let limiter = L::new(1);
+    let mut waiting_calls = WaitingCalls::new(WAITING, || call(limiter.clone()));
+    let ((), allocations) = alloc::during(|| waiting_calls.queue());
     Bytes {
         future,
         heap: allocations.kept as f64 / WAITING as f64,
@@ -82,15 +82,15 @@ fn bytes<G: Gate>() -> Bytes {
 
 fn waiting_calls(findings: &mut Findings) {
     let title = format!("a waiting call, of {WAITING}");
-    let mut table = Table::new(&title, ["bytes", "future", "heap", "together"]);
+    let mut table = Table::new(&title, ["bytes", "future", "heap", "total"]);
     let mut bars = Vec::new();
     for contender in contenders() {
         let Bytes { future, heap } = (contender.bytes)();
-        let together = future as f64 + heap;
-        table.row(contender.name, [future as f64, heap, together]);
+        let total = future as f64 + heap;
+        table.row(contender.name, [future as f64, heap, total]);
         bars.push(Bar {
             label: contender.name.to_owned(),
-            value: together,
+            value: total,
         });
         if contender.name == bulkman::CLOSED {
             findings.targets.push(Target::at_most(
@@ -105,7 +105,7 @@ fn waiting_calls(findings: &mut Findings) {
     findings.charts.push(Chart {
         file: "memory".to_owned(),
         title: "Memory of a waiting call".to_owned(),
-        unit: "bytes, the future and what it allocates",
+        unit: "bytes of the future and its allocations",
         blocks: vec![Block { title, bars }],
     });
 }
@@ -135,15 +135,15 @@ impl Order {
     }
 }
 
-/// Nanoseconds to cancel one.
-fn cancel<G: Gate>(order: Order) -> f64 {
+/// Cancels all waiting calls in this order, and returns the nanoseconds for each.
+fn cancel<L: ConcurrencyLimiter>(order: Order) -> f64 {
     let order = order.of(WAITING);
-    let gate = G::new(1);
-    let mut crowd = gather(WAITING, || call(gate.clone()));
-    crowd.queue();
+    let limiter = L::new(1);
+    let mut waiting_calls = WaitingCalls::new(WAITING, || call(limiter.clone()));
+    waiting_calls.queue();
     let start = Instant::now();
     for index in order {
-        crowd.cancel(index);
+        waiting_calls.cancel(index);
     }
     start.elapsed().as_nanos() as f64 / WAITING as f64
 }
@@ -175,7 +175,9 @@ fn cancellations(findings: &mut Findings) {
             if contender.name == bulkman::CLOSED {
                 let floor = ratios(&floor, &reference).median;
                 let target = Target::at_most(&title, relative, 2.0, " S");
-                findings.targets.push(target.above(floor, Touching::NAME));
+                findings
+                    .targets
+                    .push(target.with_floor(floor, MemoryAccess::NAME));
             }
         }
         findings.tables.push(table);
@@ -183,13 +185,13 @@ fn cancellations(findings: &mut Findings) {
     }
     findings.charts.push(Chart {
         file: "cancel".to_owned(),
-        title: "A caller that goes away while many wait".to_owned(),
+        title: "Cancelling one of many waiting calls".to_owned(),
         unit: "nanoseconds for each",
         blocks,
     });
 }
 
-/// `S`, the unit of the targets.
+/// Measures `S`, the unit of the targets.
 fn acquire_and_release() -> f64 {
     const CALLS: u32 = 2000;
     let semaphore = async_lock::Semaphore::new(2);
@@ -204,26 +206,26 @@ fn acquire_and_release() -> f64 {
 }
 
 fn objects(findings: &mut Findings) {
-    const MADE: usize = 1000;
+    const BULKHEADS: usize = 1000;
     let mut table = Table::new(
         "a bulkhead with its circuit breaker",
-        ["bytes", "handle", "heap", "together"],
+        ["bytes", "handle", "heap", "total"],
     );
     for (name, config) in [
         ("bulkman", bulkman::config()),
         (
             "bulkman: count window of 100",
-            bulkman::config().circuit_breaker(bulkman::rate_of(100)),
+            bulkman::config().circuit_breaker(bulkman::rate_over_calls(100)),
         ),
     ] {
-        let (made, allocations) = alloc::during(|| {
-            let mut made = Vec::with_capacity(MADE);
-            made.extend((0..MADE).map(|_| bulkman::on_tokio(config.clone())));
-            made
+        let (bulkheads, allocations) = alloc::during(|| {
+            let mut bulkheads = Vec::with_capacity(BULKHEADS);
+            bulkheads.extend((0..BULKHEADS).map(|_| bulkman::on_tokio(config.clone())));
+            bulkheads
         });
         let handle = size_of::<Bulkhead>();
-        let heap = (allocations.kept as f64 / MADE as f64) - handle as f64;
-        drop(made);
+        let heap = (allocations.kept as f64 / BULKHEADS as f64) - handle as f64;
+        drop(bulkheads);
         table.row(name, [handle as f64, heap, heap + handle as f64]);
         if name == "bulkman" {
             let bytes = heap + handle as f64;
@@ -237,13 +239,13 @@ fn objects(findings: &mut Findings) {
 
 fn futures(findings: &mut Findings) {
     let bulkhead = bulkman::on_tokio(bulkman::config());
-    let own = size_of_val(&succeeds!());
-    let mut table = Table::new("a call's future", ["bytes", "beyond the operation's"]);
-    let execute = size_of_val(&bulkhead.execute(succeeds!())) - own;
+    let operation = size_of_val(&succeeds!());
+    let mut table = Table::new("a call's future", ["bytes", "without the operation's"]);
+    let execute = size_of_val(&bulkhead.execute(succeeds!())) - operation;
     table.row("bulkman: execute", [execute as f64]);
     table.row(
         "bulkman: report",
-        [(size_of_val(&bulkhead.call().execute_with_report(succeeds!())) - own) as f64],
+        [(size_of_val(&bulkhead.call().execute_with_report(succeeds!())) - operation) as f64],
     );
     table.row(
         "bulkman: acquire",

@@ -13,13 +13,13 @@ pub(crate) mod snapshot;
 use crate::harness::Findings;
 use crate::options::Options;
 
-/// A part of the benchmark that can be run by itself.
+/// A part of the benchmark that can be run separately.
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Options) -> Findings,
 }
 
-/// In the order in which `all` runs them.
+/// The suites that `all` runs, in this order.
 pub(crate) static SUITES: [Suite; 6] = [
     Suite {
         name: "overhead",
@@ -47,8 +47,10 @@ pub(crate) static SUITES: [Suite; 6] = [
     },
 ];
 
-/// Those that build programs of their own, or take minutes and a PostgreSQL server: only by name.
-pub(crate) static BY_NAME: [Suite; 3] = [
+/// The suites that `all` leaves out.
+///
+/// They build programs, or take minutes and need a PostgreSQL server.
+pub(crate) static SEPARATE_SUITES: [Suite; 3] = [
     Suite {
         name: "listeners",
         run: |_| listeners::run(),

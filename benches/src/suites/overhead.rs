@@ -1,4 +1,4 @@
-//! What a call costs that need not wait: one thread, every future ready at its first poll.
+//! The cost of calls that need not wait: on one thread, each future is ready at its first poll.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(crate) fn run() -> Findings {
         let mut table = Table::new(
             group,
             [
-                "ns a call",
+                "ns per call",
                 "median",
                 "p10",
                 "p90",
@@ -77,14 +77,14 @@ pub(crate) fn run() -> Findings {
     findings.charts.push(Chart {
         file: "overhead".to_owned(),
         title: "A call that need not wait, one thread".to_owned(),
-        unit: "nanoseconds a call",
+        unit: "nanoseconds per call",
         blocks,
     });
     findings.targets = targets(&measured);
     findings
 }
 
-/// Calls that take microseconds are timed one by one: a batch is one call.
+/// The effort for calls that take microseconds: a batch is one call.
 const SINGLE_CALLS: Effort = Effort {
     rounds: 200,
     batches: 10,
@@ -123,14 +123,14 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
             floor::SLOW_CALLS,
         ),
         (
-            "refused, open",
+            "rejected, open",
             group::OPEN,
             bulkman::CLOSED,
             1.2,
             floor::OPEN,
         ),
         (
-            "refused, full",
+            "rejected, full",
             group::FULL,
             bulkman::CLOSED,
             0.33,
@@ -140,7 +140,7 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
         let case = find(measured, group, case);
         let floor = find(measured, group::FLOOR, parts).over(reference).median;
         let target = Target::at_most(name, case.over(reference).median, limit, " S");
-        targets.push(target.above(floor, parts));
+        targets.push(target.with_floor(floor, parts));
         let name = format!("{name}: allocations");
         targets.push(Target::at_most(name, case.allocations, 0.0, ""));
     }
@@ -148,7 +148,7 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
     let closed = find(measured, group::BOTH, bulkman::CLOSED);
     let relative = closed.over(pair).median;
     targets.push(Target::at_most(
-        "closed, beside the best pair of peers",
+        "closed, over the best pair of peers",
         relative,
         1.0,
         "x",
@@ -156,7 +156,7 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
     for (name, readings) in bulkman::clock_readings() {
         let limit = match name {
             "closed" | "closed, count window" => 0.0,
-            "refused, open" => 1.0,
+            "rejected, open" => 1.0,
             _ => 2.0,
         };
         targets.push(Target::at_most(

@@ -1,4 +1,4 @@
-//! How long the callers of an overloaded web service wait: with a bulkhead, and without.
+//! The latencies of an overloaded web service, with and without a bulkhead.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use crate::harness::measure::Distribution;
 use crate::harness::plot::{Bar, Block, Chart};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
-use crate::overload::clients::{Answered, arrivals, load};
+use crate::overload::clients::{Response, arrivals, load};
 use crate::overload::service::{Capacity, WebService};
 
-/// 400 requests a second.
+/// The capacity of the backend: 400 requests per second.
 const CAPACITY: Capacity = Capacity {
     at_once: 8,
-    takes: Duration::from_millis(20),
+    duration: Duration::from_millis(20),
 };
-/// Places in the bulkhead's queue: 20 ms of waiting, as long as a request takes.
+/// The capacity of the queue: 20 ms of waiting, the duration of one request.
 const QUEUE: usize = 8;
-/// Requests a second: twice what can be served.
+/// Requests per second: twice the capacity.
 const RATE: f64 = 800.0;
-/// In each round. Half of them come too much, so that without a guard 400 wait at the end.
+/// The requests of a round. Half of them exceed the capacity: unguarded, 400 wait at the end.
 const REQUESTS: usize = 800;
 const ROUNDS: usize = 4;
-/// An answer that comes later is of no use to anybody.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// The latency up to which a response is in time.
+const TIME_LIMIT: Duration = Duration::from_millis(100);
 
 pub(crate) fn run() -> Findings {
     let (mut unguarded, mut guarded) = (Load::default(), Load::default());
     for round in 0..ROUNDS {
-        // The same for both.
+        // The same for both services.
         let arrivals = arrivals(REQUESTS, RATE, round as u64);
         for mut with in [false, true] {
-            // Who comes first takes turns.
+            // The order of the two alternates.
             with ^= round % 2 == 1;
-            let service = thread();
+            let service = runtime();
             let web = service.block_on(async {
                 if with {
                     WebService::guarded(CAPACITY, QUEUE).await
@@ -43,16 +43,16 @@ pub(crate) fn run() -> Findings {
                     WebService::unguarded(CAPACITY).await
                 }
             });
-            let answers = load(thread().handle(), web.address, &arrivals);
+            let responses = load(runtime().handle(), web.address, &arrivals);
             let load = if with { &mut guarded } else { &mut unguarded };
-            load.take(&answers, web.most_inside());
+            load.add(&responses, web.peak_inside());
         }
     }
     findings(&unguarded, &guarded)
 }
 
-/// A runtime that serves on one thread.
-fn thread() -> Runtime {
+/// Returns a runtime with one thread.
+fn runtime() -> Runtime {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -60,44 +60,44 @@ fn thread() -> Runtime {
     runtime.expect("a Tokio runtime")
 }
 
-/// What the rounds of one service brought.
+/// The results of one service, from all rounds.
 #[derive(Default)]
 struct Load {
-    /// Milliseconds until a 200, and until a 503 that says when to come back.
+    /// Latencies in milliseconds: of responses 200, and of responses 503 with `Retry-After`.
     served: Vec<f64>,
-    refused: Vec<f64>,
-    /// Neither of the two.
+    rejected: Vec<f64>,
+    /// The number of other responses.
     other: usize,
-    /// From the beginning to the last answer, all rounds together.
-    lasted: Duration,
-    most_inside: usize,
+    /// The time from the start to the last response, summed over all rounds.
+    elapsed: Duration,
+    peak_inside: usize,
 }
 
 impl Load {
-    fn take(&mut self, answers: &[Answered], most_inside: usize) {
-        for answer in answers {
-            let took = answer.took.as_secs_f64() * 1e3;
-            match (answer.status, answer.retry_after) {
+    fn add(&mut self, responses: &[Response], peak_inside: usize) {
+        for response in responses {
+            let took = response.took.as_secs_f64() * 1e3;
+            match (response.status, response.retry_after) {
                 (200, _) => self.served.push(took),
-                (503, true) => self.refused.push(took),
+                (503, true) => self.rejected.push(took),
                 _ => self.other += 1,
             }
         }
-        self.lasted += answers
+        self.elapsed += responses
             .iter()
-            .map(|answer| answer.at)
+            .map(|response| response.at)
             .max()
             .unwrap_or_default();
-        self.most_inside = self.most_inside.max(most_inside);
+        self.peak_inside = self.peak_inside.max(peak_inside);
     }
 
-    fn a_second(&self, answers: usize) -> f64 {
-        answers as f64 / self.lasted.as_secs_f64()
+    fn per_second(&self, responses: usize) -> f64 {
+        responses as f64 / self.elapsed.as_secs_f64()
     }
 
     fn in_time(&self) -> usize {
-        let patience = PATIENCE.as_secs_f64() * 1e3;
-        self.served.iter().filter(|&&took| took <= patience).count()
+        let limit = TIME_LIMIT.as_secs_f64() * 1e3;
+        self.served.iter().filter(|&&took| took <= limit).count()
     }
 }
 
@@ -105,18 +105,18 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
     let mut findings = Findings::default();
     let mut table = Table::new(
         format!(
-            "{RATE} requests a second, where {} can be served; milliseconds to the answer",
-            CAPACITY.at_once as f64 / CAPACITY.takes.as_secs_f64()
+            "{RATE} requests per second, capacity {}; latency in milliseconds",
+            CAPACITY.at_once as f64 / CAPACITY.duration.as_secs_f64()
         ),
         [
-            "answers",
+            "responses",
             "number",
             "p50",
             "p99",
             "max",
-            "a second",
-            "in time, a second",
-            "inside, the most",
+            "per second",
+            "in time, per second",
+            "inside, maximum",
         ],
     );
     let mut bars = Vec::new();
@@ -134,10 +134,10 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
             &guarded.served,
             guarded.in_time(),
         ),
-        ("bulkman: refused", guarded, &guarded.refused, 0),
+        ("bulkman: rejected", guarded, &guarded.rejected, 0),
     ] {
         let time = Distribution::of(took.clone());
-        let served = !name.ends_with("refused");
+        let served = !name.ends_with("rejected");
         let of_served = |figure: f64| if served { figure } else { f64::NAN };
         table.row(
             name,
@@ -146,9 +146,9 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
                 time.median,
                 time.p99,
                 time.max,
-                load.a_second(took.len()),
-                of_served(load.a_second(in_time)),
-                of_served(load.most_inside as f64),
+                load.per_second(took.len()),
+                of_served(load.per_second(in_time)),
+                of_served(load.peak_inside as f64),
             ],
         );
         bars.push(Bar {
@@ -160,50 +160,50 @@ fn findings(unguarded: &Load, guarded: &Load) -> Findings {
     findings.tables.push(table);
     findings.charts.push(Chart {
         file: "overload".to_owned(),
-        title: "Answers of a web service with twice the requests that it can serve".to_owned(),
-        unit: "milliseconds to the answer, 99th percentile",
+        title: "Responses of a web service with twice the requests that it can serve".to_owned(),
+        unit: "latency in milliseconds, 99th percentile",
         blocks: vec![Block {
-            title: "from when the request was due".to_owned(),
+            title: "since the request was due".to_owned(),
             bars,
         }],
     });
-    let [unguarded_p99, served_p99, refused_p99] = p99[..] else {
+    let [unguarded_p99, served_p99, rejected_p99] = p99[..] else {
         unreachable!("three rows")
     };
-    let takes = CAPACITY.takes.as_secs_f64() * 1e3;
+    let duration = CAPACITY.duration.as_secs_f64() * 1e3;
     findings.targets = vec![
         Target::at_most(
             "inside at once, guarded",
-            guarded.most_inside as f64,
+            guarded.peak_inside as f64,
             CAPACITY.at_once as f64,
             "",
         ),
         Target::at_most(
-            "refused, p99, within the time of one request",
-            refused_p99,
-            takes,
+            "rejected, p99, within the time of one request",
+            rejected_p99,
+            duration,
             " ms",
         ),
         Target::at_most(
-            "refused, p99 over the unguarded",
-            refused_p99 / unguarded_p99,
+            "rejected, p99 over that of unguarded responses",
+            rejected_p99 / unguarded_p99,
             0.02,
             " x",
         ),
         Target::at_most(
             "served, p99, within the time of three requests",
             served_p99,
-            3.0 * takes,
+            3.0 * duration,
             " ms",
         ),
         Target::at_least(
-            "served a second, guarded over unguarded",
-            guarded.a_second(guarded.served.len()) / unguarded.a_second(unguarded.served.len()),
+            "served per second, guarded over unguarded",
+            guarded.per_second(guarded.served.len()) / unguarded.per_second(unguarded.served.len()),
             0.9,
             " x",
         ),
         Target::at_most(
-            "answers of another kind",
+            "other responses",
             (unguarded.other + guarded.other) as f64,
             0.0,
             "",

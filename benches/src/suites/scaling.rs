@@ -1,7 +1,7 @@
-//! What happens when things grow: bulkheads in a manager, calls in a window, calls in a queue.
+//! How costs grow with the number of bulkheads in a manager, and of calls in a window or a queue.
 //!
-//! A cost that does not depend on the size still grows a little, as more memory is touched than
-//! the caches hold. Names are picked at random, which is the worst case for them.
+//! Even a cost that does not depend on the size grows a little, once the memory exceeds the caches.
+//! Names are picked at random, which is the worst case for the caches.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::runtime::ClockOnly;
 use bulkman_core::{BulkheadConfig, BulkheadManager, CircuitBreaker};
 
-use crate::contenders::bulkman::{self, rate_of};
+use crate::contenders::bulkman::{self, rate_over_calls};
 use crate::contenders::semaphores::Tokio;
-use crate::contenders::{Failed, Gate, group, ready};
-use crate::crowd::{call, gather};
+use crate::contenders::{ConcurrencyLimiter, Failed, group, ready};
 use crate::harness::Findings;
 use crate::harness::measure::{Case, Effort, Measured, interleaved};
 use crate::harness::plot::{Bar, Block, Chart};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
+use crate::waiting_calls::{WaitingCalls, call};
 use crate::workers::Workers;
 
 const EFFORT: Effort = Effort {
@@ -28,7 +28,7 @@ const EFFORT: Effort = Effort {
     batch: Duration::from_micros(50),
 };
 
-/// What flat means: the most that ten times the size may add. The caches end on the way.
+/// The limit for the growth of a cost per decade of the size, which includes cache misses.
 const FLAT: f64 = 2.0;
 
 pub(crate) fn run() -> Findings {
@@ -38,27 +38,27 @@ pub(crate) fn run() -> Findings {
     let mut blocks = Vec::new();
     let sizes = [1, 10, 100, 1000, 10_000, 100_000];
     let lookups = grow(
-        "looking up one of so many bulkheads",
+        "a lookup among n bulkheads",
         &sizes,
         lookup,
         &mut findings,
         &mut blocks,
     );
-    let title = "looking up in a HashMap, for comparison";
+    let title = "a lookup in a HashMap of n, for comparison";
     let maps = grow(title, &sizes, hash_map, &mut findings, &mut blocks);
     let decades = |lookups: &[Measured]| lookups[5].over(&lookups[1]).median;
     let target = Target::at_most(
-        "looking one up among 100000 over among 10",
+        "lookup among 100000 over among 10",
         decades(&lookups),
         4.0,
         "x",
     );
     findings
         .targets
-        .push(target.above(decades(&maps), "a HashMap of Arcs"));
+        .push(target.with_floor(decades(&maps), "a HashMap of Arcs"));
     let sizes = [10, 100, 1000, 10_000, 100_000, 1_000_000];
     let windows = grow(
-        "a call, count window of so many",
+        "a call, count window of n calls",
         &sizes,
         count_window,
         &mut findings,
@@ -67,14 +67,14 @@ pub(crate) fn run() -> Findings {
     flat("recording in a count window", &windows, &mut findings);
     let buckets = [1, 10, 100, 1000, 10_000];
     let windows = grow(
-        "a call, time window of so many buckets",
+        "a call, time window of n buckets",
         &buckets,
         time_window,
         &mut findings,
         &mut blocks,
     );
     flat("recording in a time window", &windows, &mut findings);
-    let title = "the first leaves a queue of so many, one joins";
+    let title = "the oldest of n waiters leaves, another queues";
     let leaving = grow(
         title,
         &sizes,
@@ -82,10 +82,10 @@ pub(crate) fn run() -> Findings {
         &mut findings,
         &mut blocks,
     );
-    flat("leaving a queue", &leaving, &mut findings);
+    flat("leaving a queue in order", &leaving, &mut findings);
     let at_random = leave_at_random::<bulkman::OnTokio>;
     grow(
-        "one at random leaves a queue of so many, one joins",
+        "a random one of n waiters leaves, another queues",
         &sizes,
         at_random,
         &mut findings,
@@ -93,30 +93,30 @@ pub(crate) fn run() -> Findings {
     );
     let tokio = leave_at_random::<Tokio>;
     grow(
-        "the same in tokio's Semaphore, for comparison",
+        "the same with tokio's Semaphore, for comparison",
         &sizes,
         tokio,
         &mut findings,
         &mut blocks,
     );
-    let hands = grow(
-        "a hand-off in a queue of so many",
+    let grants = grow(
+        "a grant in a queue of n waiters",
         &sizes,
-        hand_off::<bulkman::OnTokio>,
+        grant::<bulkman::OnTokio>,
         &mut findings,
         &mut blocks,
     );
-    flat("a hand-off", &hands, &mut findings);
+    flat("a grant", &grants, &mut findings);
     findings.charts.push(Chart {
         file: "scaling".to_owned(),
-        title: "bulkman, larger and larger".to_owned(),
+        title: "bulkman at growing sizes".to_owned(),
         unit: "nanoseconds",
         blocks,
     });
     findings
 }
 
-/// Measures `make` at each size, the sizes taking turns.
+/// Measures the cases that `make` creates for each size, in turns.
 fn grow(
     title: &'static str,
     sizes: &[usize],
@@ -147,7 +147,7 @@ fn grow(
     measured
 }
 
-/// The steepest decade must not be steep.
+/// Adds a target for the steepest decade.
 fn flat(name: &str, measured: &[Measured], findings: &mut Findings) {
     let growth = measured
         .windows(2)
@@ -183,7 +183,7 @@ fn hash_map(entries: usize) -> Case {
     })
 }
 
-/// A name made on the spot: a caller has it at hand, so fetching it must not be measured.
+/// A name that is created in place, so that no memory access for it is measured.
 struct Label([u8; 15]);
 
 impl Label {
@@ -202,20 +202,21 @@ impl Label {
 }
 
 fn count_window(calls: usize) -> Case {
-    let config = rate_of(u32::try_from(calls).expect("a window's size"));
+    let config = rate_over_calls(u32::try_from(calls).expect("a window's size"));
     guarded(config, calls)
 }
 
 fn time_window(buckets: usize) -> Case {
     guarded(
-        bulkman::rate_over(u32::try_from(buckets).expect("a number of buckets")),
+        bulkman::rate_over_time(u32::try_from(buckets).expect("a number of buckets")),
         buckets,
     )
 }
 
 fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     let breaker = CircuitBreaker::new("bench", config, ClockOnly).expect("a valid configuration");
-    // The window is full from the start, and never of successes alone, of which one more is no news.
+    // The window is full from the start. It always contains failures, since one more success in a
+    // window of successes changes nothing.
     let mut calls = 0_u32;
     let caller = breaker.clone();
     let mut call = move || {
@@ -235,53 +236,56 @@ fn guarded(config: bulkman_core::CircuitBreakerConfig, size: usize) -> Case {
     Case::new(group::BREAKER, format!("bulkman: {size}"), call)
 }
 
-/// The one that has waited longest goes.
-fn leave<G: Gate>(waiting: usize) -> Case {
+/// Cancels the oldest waiter.
+fn leave<L: ConcurrencyLimiter>(waiting: usize) -> Case {
     let mut oldest = 0;
-    leaving::<G>(waiting, move || {
+    leaving::<L>(waiting, move || {
         let index = oldest;
         oldest = (oldest + 1) % waiting;
         index
     })
 }
 
-/// Any one goes: once they are more than the caches hold, most of it is fetching the call itself.
-fn leave_at_random<G: Gate>(waiting: usize) -> Case {
-    leaving::<G>(waiting, picker(waiting))
+/// Cancels a random waiter. Beyond the size of the caches, fetching the call dominates the cost.
+fn leave_at_random<L: ConcurrencyLimiter>(waiting: usize) -> Case {
+    leaving::<L>(waiting, picker(waiting))
 }
 
-fn leaving<G: Gate>(waiting: usize, mut pick: impl FnMut() -> usize + 'static) -> Case {
-    let gate = G::new(1);
-    let mut crowd = gather(waiting, || call(gate.clone()));
-    crowd.queue();
+fn leaving<L: ConcurrencyLimiter>(
+    waiting: usize,
+    mut pick: impl FnMut() -> usize + 'static,
+) -> Case {
+    let limiter = L::new(1);
+    let mut waiting_calls = WaitingCalls::new(waiting, || call(limiter.clone()));
+    waiting_calls.queue();
     Case::new(
         group::BULKHEAD,
-        format!("{}: {waiting}", G::NAME),
+        format!("{}: {waiting}", L::NAME),
         move || {
             let index = pick();
-            crowd.cancel(index);
-            crowd.refill(index, call(gate.clone()));
+            waiting_calls.cancel(index);
+            waiting_calls.refill(index, call(limiter.clone()));
         },
     )
 }
 
-fn hand_off<G: Gate>(waiting: usize) -> Case {
-    let gate = G::new(1);
-    let mut crowd = gather(waiting, || call(gate.clone()));
-    crowd.queue();
+fn grant<L: ConcurrencyLimiter>(waiting: usize) -> Case {
+    let limiter = L::new(1);
+    let mut waiting_calls = WaitingCalls::new(waiting, || call(limiter.clone()));
+    waiting_calls.queue();
     let mut head = 0;
     Case::new(
         group::BULKHEAD,
-        format!("{}: {waiting}", G::NAME),
+        format!("{}: {waiting}", L::NAME),
         move || {
-            crowd.hand_off(head);
-            crowd.refill(head, call(gate.clone()));
+            waiting_calls.grant_next(head);
+            waiting_calls.refill(head, call(limiter.clone()));
             head = (head + 1) % waiting;
         },
     )
 }
 
-/// Indices below `end`, at random but the same in each run.
+/// Returns a generator of random indices below `end`, the same in each run.
 fn picker(end: usize) -> impl FnMut() -> usize {
     let mut random = fastrand::Rng::with_seed(7);
     move || random.usize(..end)

@@ -1,34 +1,34 @@
-//! What it costs to look at everything, as a health route or a dashboard does every second.
+//! The cost of a snapshot of all bulkheads, as a dashboard takes it every second.
 
 use std::time::Duration;
 
 use bulkman_core::runtime::ClockOnly;
 use bulkman_core::{BulkheadConfig, BulkheadManager};
 
-use crate::contenders::bulkman::rate_of;
+use crate::contenders::bulkman::rate_over_calls;
 use crate::harness::Findings;
 use crate::harness::measure::{Case, Effort, interleaved};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 
-/// How many bulkheads a manager has.
+/// The numbers of bulkheads in a manager.
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
-/// A hundredth of the second until the next look, for the process with a thousand bulkheads.
+/// The limit for a thousand bulkheads: a hundredth of a polling interval of one second.
 const LIMIT_MS: f64 = 10.0;
 
 pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
     let mut table = Table::new(
-        "a look at all bulkheads, us",
+        "a snapshot of all bulkheads, us",
         ["bulkheads", "median", "p99", "each"],
     );
     let mut cases = Vec::new();
     for size in SIZES {
         let manager = manager(size);
-        let looking = manager.clone();
+        let clone = manager.clone();
         cases.push((
             size,
-            Case::new("snapshot", "snapshot", move || looking.snapshot()),
+            Case::new("snapshot", "snapshot", move || clone.snapshot()),
         ));
         cases.push((
             size,
@@ -53,22 +53,23 @@ pub(crate) fn run() -> Findings {
     findings
 }
 
-/// Calls that take milliseconds are timed one by one.
+/// The effort for calls that take milliseconds: a batch is one call.
 const EFFORT: Effort = Effort {
     rounds: 20,
     batches: 5,
     batch: Duration::from_nanos(1),
 };
 
-/// Each bulkhead has a full window, and a history of as many transitions as are kept.
+/// Creates a manager. Each bulkhead has a full window and a full history of transitions.
 fn manager(bulkheads: usize) -> BulkheadManager {
     let manager = BulkheadManager::new(ClockOnly);
     for number in 0..bulkheads {
-        let config = BulkheadConfig::new(format!("backend-{number}")).circuit_breaker(rate_of(100));
+        let config =
+            BulkheadConfig::new(format!("backend-{number}")).circuit_breaker(rate_over_calls(100));
         let bulkhead = manager
             .create_bulkhead(config)
             .expect("a valid configuration");
-        let circuit = bulkhead.circuit_breaker().expect("there is one");
+        let circuit = bulkhead.circuit_breaker().expect("it is enabled");
         for _ in 0..4 {
             circuit.open();
             circuit.close();

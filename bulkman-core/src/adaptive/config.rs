@@ -23,14 +23,19 @@ use super::enforcement::Enforcement;
 /// The maximum is `max_concurrent_calls` of the bulkhead. The limit never exceeds it.
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::adaptive::AdaptiveLimit;
+/// use std::time::Duration;
 ///
-/// let limit = AdaptiveLimit::new().min(2).max_latency(Duration::from_millis(500));
+/// let limit = AdaptiveLimit::new()
+///     .min(2)
+///     .max_latency(Duration::from_millis(500));
 /// assert!(limit.validate(200).is_ok());
 ///
 /// let error = limit.tolerance(0.5).validate(200).unwrap_err();
-/// assert_eq!(error.to_string(), "`adaptive_limit.tolerance` is 0.5, must be 1.05 to 10");
+/// assert_eq!(
+///     error.to_string(),
+///     "`adaptive_limit.tolerance` is 0.5, must be 1.05 to 10"
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
@@ -70,8 +75,8 @@ impl AdaptiveLimit {
 
     /// Sets the limit before anything is measured: the minimum to the maximum, default 4.
     ///
-    /// The default is clamped to the minimum and the maximum. It is small on purpose: the first windows
-    /// give the first baseline, and a large limit would include a queue in it.
+    /// The default is clamped to the minimum and the maximum. It is small on purpose: the first
+    /// windows give the first baseline, and a large limit would include a queue in it.
     pub const fn initial(mut self, permits: usize) -> Self {
         self.initial = Some(permits);
         self
@@ -107,7 +112,8 @@ impl AdaptiveLimit {
 
     /// Sets the age at which an unconfirmed baseline is measured again: 1 s to 1 h, default 10 s.
     ///
-    /// With `None` the baseline is never measured again. The interval in force is at least 100 baselines.
+    /// With `None` the baseline is never measured again. The interval in force is at least 100
+    /// baselines.
     pub fn baseline_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.baseline_interval = interval.into();
         self

@@ -9,13 +9,14 @@ use super::window::ClosedWindow;
 
 /// An adaptive limit for one thread: collects windows and decides at the end of each.
 ///
-/// Times are in seconds since the controller was created. Simulations and tests use it, and so can an
-/// executor that runs on one thread.
+/// Times are in seconds since the controller was created. Simulations and tests use it, and so can
+/// an executor that runs on one thread.
 ///
 /// ```
 /// use bulkman::adaptive::{AdaptiveLimit, LimitController, LimitSettings};
 ///
-/// let mut controller = LimitController::new(LimitSettings::new(&AdaptiveLimit::new(), 100));
+/// let mut controller =
+///     LimitController::new(LimitSettings::new(&AdaptiveLimit::new(), 100));
 /// let mut now = 0.0;
 /// while now < 0.25 {
 ///     // Four calls at a time, of 10 ms each: as many as the initial limit admits.

@@ -4,8 +4,8 @@ use super::settings::LimitSettings;
 
 /// The conditions for the samples and the end of a sampling window.
 ///
-/// All durations are in seconds. A concurrent driver and [`WindowCollector`](super::WindowCollector) share
-/// these conditions.
+/// All durations are in seconds. A concurrent driver and
+/// [`WindowCollector`](super::WindowCollector) share these conditions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WindowPolicy {
     window: f64,
@@ -46,8 +46,8 @@ impl WindowPolicy {
 
     /// Returns `true` if a window is complete.
     ///
-    /// `calls` are the samples and overloads in it. While it has no sample, `latency` is that of the call
-    /// that ends.
+    /// `calls` are the samples and overloads in it. While it has no sample, `latency` is that of
+    /// the call that ends.
     #[must_use]
     pub fn is_complete(&self, elapsed: f64, latency: f64, calls: u64, limit: f64) -> bool {
         elapsed >= self.shortest(latency) && calls as f64 >= self.calls_needed(limit)

@@ -9,7 +9,10 @@ use super::enforcement::Enforcement;
 /// use bulkman::adaptive::{AdaptiveLimit, LimitSettings};
 ///
 /// let settings = LimitSettings::new(&AdaptiveLimit::new(), 200);
-/// assert_eq!((settings.min, settings.initial, settings.max), (1.0, 4.0, 200.0));
+/// assert_eq!(
+///     (settings.min, settings.initial, settings.max),
+///     (1.0, 4.0, 200.0)
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]

@@ -11,13 +11,17 @@ impl AdaptiveLimit {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OutOfRange`] names the first setting outside its range, its value and the range.
+    /// [`ConfigError::OutOfRange`] names the first setting outside its range, its value and the
+    /// range.
     ///
     /// ```
     /// use bulkman::adaptive::AdaptiveLimit;
     ///
     /// let error = AdaptiveLimit::new().min(50).validate(20).unwrap_err();
-    /// assert_eq!(error.to_string(), "`adaptive_limit.min` is 50, must be 1 to the maximum");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`adaptive_limit.min` is 50, must be 1 to the maximum"
+    /// );
     /// ```
     pub fn validate(&self, maximum: usize) -> Result<(), ConfigError> {
         check(

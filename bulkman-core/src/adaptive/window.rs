@@ -5,7 +5,12 @@
 /// ```
 /// use bulkman::adaptive::ClosedWindow;
 ///
-/// let window = ClosedWindow { successes: 64, latency: 0.02, throughput: 320.0, ..ClosedWindow::default() };
+/// let window = ClosedWindow {
+///     successes: 64,
+///     latency: 0.02,
+///     throughput: 320.0,
+///     ..ClosedWindow::default()
+/// };
 /// assert!(window.is_valid());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

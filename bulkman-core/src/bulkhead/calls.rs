@@ -10,7 +10,7 @@ use crate::call::execute_blocking::ExecuteBlocking;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::permit::{Acquire, Permit};
-use crate::call::{Call, Classified};
+use crate::call::{Call, Classified, ClassifiedBy};
 use crate::error::BulkheadError;
 
 impl Bulkhead {
@@ -131,7 +131,10 @@ impl Bulkhead {
     /// # use std::time::Duration;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// // This call never waits in the queue.
-    /// let hits = bulkhead.call().max_wait(Duration::ZERO).execute_sync(|| Ok::<_, ()>(12));
+    /// let hits = bulkhead
+    ///     .call()
+    ///     .max_wait(Duration::ZERO)
+    ///     .execute_sync(|| Ok::<_, ()>(12));
     /// assert_eq!(hits, Ok(12));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -152,11 +155,12 @@ impl Bulkhead {
     /// let search = bulkhead.wrap(|word: &'static str| async move { Ok::<_, ()>(word.len()) });
     /// assert_eq!(runtime.block_on(search("bulkhead")), Ok(8));
     /// ```
-    pub fn wrap<A, Fut, T, E>(
+    pub fn wrap<A, F, Fut, T, E>(
         &self,
-        function: impl Fn(A) -> Fut,
-    ) -> impl Fn(A) -> ExecuteOwned<Fut, DefaultClassifier>
+        function: F,
+    ) -> impl Fn(A) -> ExecuteOwned<Fut, DefaultClassifier> + use<A, F, Fut, T, E>
     where
+        F: Fn(A) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
         let bulkhead = self.clone();
@@ -186,6 +190,13 @@ impl Bulkhead {
         C: Fn(&Result<T, E>) -> Outcome,
     {
         Classified::new(self.clone(), classifier)
+    }
+
+    /// Binds a classifier that is a type, for results of several types.
+    ///
+    /// See [`ClassifiedBy`] for an example.
+    pub fn classified_by<C>(&self, classifier: C) -> ClassifiedBy<C> {
+        ClassifiedBy::new(self.clone(), classifier)
     }
 
     /// Waits for a permit to run one call.
@@ -231,13 +242,49 @@ impl Bulkhead {
     /// let config = BulkheadConfig::new("ftp").max_concurrent_calls(1);
     /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let permit = bulkhead.try_acquire().unwrap();
-    /// assert!(matches!(bulkhead.try_acquire(), Err(BulkheadError::Full { .. })));
+    /// assert!(matches!(
+    ///     bulkhead.try_acquire(),
+    ///     Err(BulkheadError::Full { .. })
+    /// ));
     /// permit.succeed();
     /// assert!(bulkhead.try_acquire().is_ok());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
         Permit::try_acquire(self)
+    }
+
+    /// Runs a future through the bulkhead. The returned future owns the bulkhead and can be
+    /// spawned.
+    ///
+    /// Otherwise it is the same as [`execute`](Self::execute).
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`execute`](Self::execute).
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// fn spawnable<T: Send + 'static>(future: T) -> T {
+    ///     future
+    /// }
+    ///
+    /// let call = spawnable(bulkhead.execute_owned(async { Ok::<_, ()>("found") }));
+    /// assert_eq!(runtime.block_on(call), Ok("found"));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn execute_owned<F, T, E>(&self, operation: F) -> ExecuteOwned<F, DefaultClassifier>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        self.clone().into_execute(operation)
     }
 
     pub(crate) fn into_execute<F>(self, operation: F) -> ExecuteOwned<F, DefaultClassifier> {

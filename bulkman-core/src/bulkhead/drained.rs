@@ -23,7 +23,7 @@ impl Bulkhead {
     /// bulkhead.shutdown();
     /// let rejected = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
     /// assert!(matches!(rejected, BulkheadError::Shutdown { .. }));
-    /// running.succeed();                     // running calls still end normally
+    /// running.succeed(); // running calls still end normally
     /// assert_eq!(bulkhead.stats().successful, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```

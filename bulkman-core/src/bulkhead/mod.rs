@@ -43,17 +43,30 @@ use crate::sync::{Mutex, lock};
 /// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 ///
 /// let runtime = ManualRuntime::new();
-/// let config = BulkheadConfig::new("payments").max_concurrent_calls(5).failure_threshold(2);
+/// let config = BulkheadConfig::new("payments")
+///     .max_concurrent_calls(5)
+///     .failure_threshold(2);
 /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
 ///
 /// runtime.block_on(async {
-///     assert_eq!(bulkhead.execute(async { Ok::<_, &str>("paid") }).await, Ok("paid"));
+///     assert_eq!(
+///         bulkhead.execute(async { Ok::<_, &str>("paid") }).await,
+///         Ok("paid")
+///     );
 ///     for _ in 0..2 {
-///         let _ = bulkhead.execute(async { Err::<(), _>("gateway down") }).await;
+///         let _ = bulkhead
+///             .execute(async { Err::<(), _>("gateway down") })
+///             .await;
 ///     }
-///     let rejected = bulkhead.execute(async { Ok::<_, &str>("paid") }).await.unwrap_err();
+///     let rejected = bulkhead
+///         .execute(async { Ok::<_, &str>("paid") })
+///         .await
+///         .unwrap_err();
 ///     assert!(matches!(rejected, BulkheadError::CircuitOpen { .. }));
-///     assert_eq!(rejected.retry_after(), Some(std::time::Duration::from_secs(30)));
+///     assert_eq!(
+///         rejected.retry_after(),
+///         Some(std::time::Duration::from_secs(30))
+///     );
 /// });
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
@@ -124,8 +137,8 @@ impl Bulkhead {
     /// * [`ConfigError::Unsupported`] names a timeout that needs timers, if the runtime has none.
     ///
     /// ```
-    /// use bulkman::{Bulkhead, BulkheadConfig, Runtime};
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{Bulkhead, BulkheadConfig, Runtime};
     /// use std::sync::Arc;
     ///
     /// let config = BulkheadConfig::new("search").max_concurrent_calls(5);
@@ -133,7 +146,10 @@ impl Bulkhead {
     /// assert_eq!(bulkhead.name(), "search");
     ///
     /// let error = Bulkhead::new(config.max_concurrent_calls(0), ClockOnly).unwrap_err();
-    /// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 1,000,000");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`max_concurrent_calls` is 0, must be 1 to 1,000,000"
+    /// );
     ///
     /// // In a library that leaves the choice of the runtime to its users:
     /// let runtime: Arc<dyn Runtime> = Arc::new(ClockOnly);
@@ -267,12 +283,16 @@ impl Bulkhead {
     /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// if let Some(circuit) = bulkhead.circuit_breaker() {
-    ///     circuit.force_open();              // during a maintenance of the server
+    ///     circuit.force_open(); // during a maintenance of the server
     /// }
     /// assert!(!bulkhead.is_healthy());
     ///
     /// let config = BulkheadConfig::new("reports").circuit_breaker_enabled(false);
-    /// assert!(Bulkhead::new(config, ClockOnly)?.circuit_breaker().is_none());
+    /// assert!(
+    ///     Bulkhead::new(config, ClockOnly)?
+    ///         .circuit_breaker()
+    ///         .is_none()
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -321,7 +341,10 @@ impl Bulkhead {
     /// let Some(CircuitEvent::Transition(transition)) = events.try_next() else {
     ///     panic!("no event")
     /// };
-    /// assert_eq!((transition.from, transition.to), (CircuitState::Closed, CircuitState::Open));
+    /// assert_eq!(
+    ///     (transition.from, transition.to),
+    ///     (CircuitState::Closed, CircuitState::Open)
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn events(&self) -> CircuitEvents {
@@ -379,7 +402,7 @@ impl Bulkhead {
     /// // In another process:
     /// let second = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
     /// second.share_through(store)?;
-    /// runtime.run_until_stalled();           // both are connected
+    /// runtime.run_until_stalled(); // both are connected
     /// first.circuit_breaker().unwrap().open();
     /// runtime.advance(Duration::from_secs(1));
     /// assert!(!second.is_healthy());

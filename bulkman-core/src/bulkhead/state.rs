@@ -10,9 +10,9 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitState};
 /// It combines the circuit's state and a shutdown, for health endpoints and dashboards.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::bulkhead::BulkheadState;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
 /// bulkhead.circuit_breaker().unwrap().half_open();
@@ -81,7 +81,8 @@ impl Bulkhead {
     /// let _ = bulkhead.execute_sync(|| Err::<(), _>("down"));
     /// assert_eq!(bulkhead.state(), BulkheadState::Isolated);
     /// runtime.advance(Duration::from_secs(30));
-    /// assert_eq!(bulkhead.state(), BulkheadState::Degraded);   // the next calls are probes
+    /// assert_eq!(bulkhead.state(), BulkheadState::Degraded); // the next calls are probes
+    ///     
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]

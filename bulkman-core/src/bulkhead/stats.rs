@@ -17,14 +17,17 @@ use crate::sync::{Mutex, lock};
 /// [`reset_stats`](crate::Bulkhead::reset_stats).
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("mail"), ClockOnly)?;
 /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>(()));
 /// let _ = bulkhead.execute_sync(|| Err::<(), _>("rejected by the server"));
 /// let stats = bulkhead.stats();
-/// assert_eq!((stats.started, stats.successful, stats.failed, stats.active), (2, 1, 1, 0));
+/// assert_eq!(
+///     (stats.started, stats.successful, stats.failed, stats.active),
+///     (2, 1, 1, 0)
+/// );
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,17 +77,26 @@ pub struct BulkheadStats {
 /// of the label `reason` of the metric `bulkman_rejections_total`.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
-/// let config = BulkheadConfig::new("mail").max_concurrent_calls(1).max_queue_size(0);
+/// let config = BulkheadConfig::new("mail")
+///     .max_concurrent_calls(1)
+///     .max_queue_size(0);
 /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
 /// let running = bulkhead.try_acquire().unwrap();
 /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("sent"));
 /// bulkhead.circuit_breaker().unwrap().force_open();
 /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("sent"));
 /// let rejected = bulkhead.stats().rejected;
-/// assert_eq!((rejected.full, rejected.circuit.forced_open, rejected.total()), (1, 1, 2));
+/// assert_eq!(
+///     (
+///         rejected.full,
+///         rejected.circuit.forced_open,
+///         rejected.total()
+///     ),
+///     (1, 1, 2)
+/// );
 /// # drop(running);
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
@@ -127,7 +139,10 @@ impl Bulkhead {
     /// let _ = bulkhead.execute_sync(|| Err::<(), _>("down"));
     /// let stats = bulkhead.stats();
     /// assert_eq!((stats.started, stats.successful, stats.failed), (2, 1, 1));
-    /// assert_eq!((stats.active, stats.waiting, stats.rejected.total()), (0, 0, 0));
+    /// assert_eq!(
+    ///     (stats.active, stats.waiting, stats.rejected.total()),
+    ///     (0, 0, 0)
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -173,7 +188,10 @@ impl Bulkhead {
     /// let _ = bulkhead.execute_sync(|| Ok::<_, ()>("found"));
     /// let running = bulkhead.try_acquire().unwrap();
     /// bulkhead.reset_stats();
-    /// assert_eq!((bulkhead.stats().started, bulkhead.stats().successful), (1, 0));
+    /// assert_eq!(
+    ///     (bulkhead.stats().started, bulkhead.stats().successful),
+    ///     (1, 0)
+    /// );
     /// running.succeed();
     /// assert_eq!(bulkhead.stats().successful, 1);
     /// # Ok::<(), bulkman::ConfigError>(())

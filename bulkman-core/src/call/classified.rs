@@ -16,8 +16,8 @@ use crate::error::BulkheadError;
 /// Created by [`Bulkhead::classified`]. It shares the bulkhead's permits, queue and circuit.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
 /// let users = bulkhead.classified(|result: &Result<&str, u16>| match result {
@@ -53,7 +53,9 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     /// # let runtime = ManualRuntime::new();
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), runtime.clone())?;
     /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
-    /// let error = runtime.block_on(tolerant.execute(async { Err("no such user") })).unwrap_err();
+    /// let error = runtime
+    ///     .block_on(tolerant.execute(async { Err("no such user") }))
+    ///     .unwrap_err();
     /// assert_eq!(error.into_operation(), Some("no such user"));
     /// assert_eq!(bulkhead.stats().ignored, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -123,7 +125,10 @@ impl<T, E, C: Fn(&Result<T, E>) -> Outcome> Classified<T, E, C> {
     /// # use std::time::Duration;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
     /// let tolerant = bulkhead.classified(|_: &Result<(), &str>| Outcome::Ignored);
-    /// let _ = tolerant.call().max_wait(Duration::ZERO).execute_sync(|| Err("no such user"));
+    /// let _ = tolerant
+    ///     .call()
+    ///     .max_wait(Duration::ZERO)
+    ///     .execute_sync(|| Err("no such user"));
     /// assert_eq!(bulkhead.stats().ignored, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```

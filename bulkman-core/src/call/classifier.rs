@@ -1,6 +1,7 @@
 //! Decides how the result of an operation counts.
 
 use crate::call::outcome::Outcome;
+use crate::error::BulkheadError;
 
 /// Decides how the result of an operation counts toward the circuit breaker.
 ///
@@ -40,8 +41,14 @@ pub trait Classifier<T, E> {
 /// use bulkman::Outcome;
 /// use bulkman::call::{Classifier, DefaultClassifier};
 ///
-/// assert_eq!(DefaultClassifier.classify(&Ok::<_, ()>(503)), Outcome::Success);
-/// assert_eq!(DefaultClassifier.classify(&Err::<(), _>("no route")), Outcome::Failure);
+/// assert_eq!(
+///     DefaultClassifier.classify(&Ok::<_, ()>(503)),
+///     Outcome::Success
+/// );
+/// assert_eq!(
+///     DefaultClassifier.classify(&Err::<(), _>("no route")),
+///     Outcome::Failure
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
@@ -52,6 +59,37 @@ impl<T, E> Classifier<T, E> for DefaultClassifier {
         match result {
             Ok(_) => Outcome::Success,
             Err(_) => Outcome::Failure,
+        }
+    }
+}
+
+/// Ignores rejections by an inner bulkhead; otherwise `Ok` is a success and `Err` is a failure.
+///
+/// Use it where an operation calls another bulkhead and returns its [`BulkheadError`]. A rejection
+/// shows nothing about the dependency, so it must not open the outer circuit.
+///
+/// ```
+/// use bulkman::call::IgnoreRejections;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+///
+/// let region = Bulkhead::new(BulkheadConfig::new("region"), ClockOnly)?;
+/// let host = Bulkhead::new(BulkheadConfig::new("host"), ClockOnly)?;
+/// host.shutdown();
+/// let calls = region.classified_by(IgnoreRejections);
+/// let rejected = calls.execute_sync(|| host.execute_sync(|| Ok::<_, ()>("found")));
+/// assert!(rejected.unwrap_err().flatten().is_rejection());
+/// assert_eq!((region.stats().ignored, region.stats().failed), (1, 0));
+/// # Ok::<(), bulkman::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IgnoreRejections;
+
+impl<T, E> Classifier<T, BulkheadError<E>> for IgnoreRejections {
+    fn classify(&self, result: &Result<T, BulkheadError<E>>) -> Outcome {
+        match result {
+            Err(error) if error.is_rejection() => Outcome::Ignored,
+            _ => DefaultClassifier.classify(result),
         }
     }
 }

@@ -43,12 +43,13 @@ use crate::sync::{Mutex, lock};
 /// permit until it has ended, and its outcome is recorded.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::testing::ManualRuntime;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
 /// let runtime = ManualRuntime::new();
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("disk"), runtime.clone())?;
-/// let dropped = bulkhead.execute_blocking(|| -> Result<(), ()> { unreachable!("never polled") });
+/// let dropped =
+///     bulkhead.execute_blocking(|| -> Result<(), ()> { unreachable!("never polled") });
 /// drop(dropped);
 /// let read = bulkhead.execute_blocking(|| Ok::<_, std::io::Error>(512));
 /// assert_eq!(runtime.block_on(read).unwrap(), 512);

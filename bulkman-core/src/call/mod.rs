@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod admitted;
 mod classified;
+mod classified_by;
 pub(crate) mod classifier;
 pub(crate) mod deadlines;
 pub(crate) mod execute;
@@ -21,7 +22,8 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use self::classified::Classified;
-pub use self::classifier::{Classifier, DefaultClassifier};
+pub use self::classified_by::ClassifiedBy;
+pub use self::classifier::{Classifier, DefaultClassifier, IgnoreRejections};
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;
@@ -43,9 +45,9 @@ use crate::queue::Priority;
 /// Created by [`Bulkhead::call`].
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::testing::ManualRuntime;
 /// use bulkman::{Bulkhead, BulkheadConfig, Outcome, Priority};
+/// use std::time::Duration;
 ///
 /// let runtime = ManualRuntime::new();
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
@@ -171,8 +173,14 @@ impl<'a, C> Call<'a, C> {
     /// # let served = RefCell::new(Vec::new());
     /// # let query = async |name| { served.borrow_mut().push(name); Ok::<_, ()>(()) };
     /// let running = bulkhead.try_acquire().unwrap();
-    /// let report = bulkhead.call().priority(Priority::Low).execute(query("nightly report"));
-    /// let shop = bulkhead.call().priority(Priority::High).execute(query("shop"));
+    /// let report = bulkhead
+    ///     .call()
+    ///     .priority(Priority::Low)
+    ///     .execute(query("nightly report"));
+    /// let shop = bulkhead
+    ///     .call()
+    ///     .priority(Priority::High)
+    ///     .execute(query("shop"));
     /// // Both are queued, in this order, before the permit is released.
     /// let _ = runtime.block_on(zip(zip(report, shop), async { running.succeed() }));
     /// assert_eq!(served.into_inner(), ["shop", "nightly report"]);
@@ -189,10 +197,12 @@ impl<'a, C> Call<'a, C> {
     /// # use bulkman::{Bulkhead, BulkheadConfig, Outcome};
     /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
-    /// let call = bulkhead.call().classify(|response: &Result<u16, ()>| match response {
-    ///     Ok(status) if *status < 500 => Outcome::Success,
-    ///     _ => Outcome::Failure,
-    /// });
+    /// let call = bulkhead
+    ///     .call()
+    ///     .classify(|response: &Result<u16, ()>| match response {
+    ///         Ok(status) if *status < 500 => Outcome::Success,
+    ///         _ => Outcome::Failure,
+    ///     });
     /// assert_eq!(call.execute_sync(|| Ok(503)), Ok(503));
     /// assert_eq!(bulkhead.stats().failed, 1);
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -201,6 +211,23 @@ impl<'a, C> Call<'a, C> {
     where
         F: Fn(&Result<T, E>) -> Outcome,
     {
+        self.with_classifier(classifier)
+    }
+
+    /// Sets the classifier, which can be a type of yours. See [`classify`](Self::classify).
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// use bulkman::call::DefaultClassifier;
+    ///
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let call = bulkhead.call().classify_by(DefaultClassifier);
+    /// assert!(call.execute_sync(|| Err::<(), _>("down")).is_err());
+    /// assert_eq!(bulkhead.stats().failed, 1);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn classify_by<D>(self, classifier: D) -> Call<'a, D> {
         self.with_classifier(classifier)
     }
 

@@ -3,15 +3,17 @@
 /// How a call counts toward the circuit breaker.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("users"), ClockOnly)?;
-/// let lookup = bulkhead.call().classify(|result: &Result<(), u16>| match result {
-///     Ok(()) | Err(404) => Outcome::Success,
-///     Err(400) => Outcome::Ignored,
-///     Err(_) => Outcome::Failure,
-/// });
+/// let lookup = bulkhead
+///     .call()
+///     .classify(|result: &Result<(), u16>| match result {
+///         Ok(()) | Err(404) => Outcome::Success,
+///         Err(400) => Outcome::Ignored,
+///         Err(_) => Outcome::Failure,
+///     });
 /// let _ = lookup.execute_sync(|| Err(400));
 /// assert_eq!((bulkhead.stats().failed, bulkhead.stats().ignored), (0, 1));
 /// # Ok::<(), bulkman::ConfigError>(())

@@ -34,20 +34,28 @@ use crate::queue::Priority;
 /// those of [`Bulkhead::execute`].
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
 /// let permit = bulkhead.try_acquire().unwrap();
 /// assert_eq!(bulkhead.stats().active, 1);
-/// permit.succeed();                                          // the transfer is complete
-/// bulkhead.try_acquire().unwrap().fail();                    // the server closed the connection
-/// bulkhead.try_acquire().unwrap().ignore();                  // the request was invalid
+/// permit.succeed(); // the transfer is complete
+/// bulkhead.try_acquire().unwrap().fail(); // the server closed the connection
+/// bulkhead.try_acquire().unwrap().ignore(); // the request was invalid
 /// bulkhead.try_acquire().unwrap().record(Outcome::Success);
-/// drop(bulkhead.try_acquire().unwrap());                     // the transfer was cancelled
+/// drop(bulkhead.try_acquire().unwrap()); // the transfer was cancelled
 ///
 /// let stats = bulkhead.stats();
-/// assert_eq!((stats.successful, stats.failed, stats.ignored, stats.cancelled), (2, 1, 1, 1));
+/// assert_eq!(
+///     (
+///         stats.successful,
+///         stats.failed,
+///         stats.ignored,
+///         stats.cancelled
+///     ),
+///     (2, 1, 1, 1)
+/// );
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[doc(alias = "SemaphorePermit")]
@@ -108,7 +116,7 @@ impl Permit {
     /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
     /// let permit = bulkhead.try_acquire().unwrap();
-    /// let transferred: Result<u64, u16> = Err(501);      // a syntax error in our command
+    /// let transferred: Result<u64, u16> = Err(501); // a syntax error in our command
     /// permit.record(match transferred {
     ///     Ok(_) => Outcome::Success,
     ///     Err(501) => Outcome::Ignored,
@@ -175,9 +183,9 @@ impl fmt::Debug for Permit {
 /// waiter.
 ///
 /// ```
+/// use bulkman::future::Acquire;
 /// use bulkman::testing::ManualRuntime;
 /// use bulkman::{Bulkhead, BulkheadConfig};
-/// use bulkman::future::Acquire;
 ///
 /// let runtime = ManualRuntime::new();
 /// let config = BulkheadConfig::new("ftp").max_concurrent_calls(1);

@@ -9,9 +9,9 @@ use crate::call::execute::Execute;
 /// An extension trait that runs any fallible future through a bulkhead.
 ///
 /// ```
+/// use bulkman::call::WithBulkhead;
 /// use bulkman::testing::ManualRuntime;
 /// use bulkman::{Bulkhead, BulkheadConfig};
-/// use bulkman::call::WithBulkhead;
 ///
 /// # async fn fetch(_: &str) -> Result<u16, std::io::Error> { Ok(200) }
 /// let runtime = ManualRuntime::new();

@@ -18,8 +18,8 @@ use crate::sync::unwind::catch;
 /// An outcome is dropped if the circuit has entered another state since the admission.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
 ///
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// let admission = breaker.try_acquire().unwrap();

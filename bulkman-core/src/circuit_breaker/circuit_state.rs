@@ -9,7 +9,9 @@ use std::fmt;
 /// ```
 /// use bulkman::circuit_breaker::CircuitState;
 ///
-/// assert!(CircuitState::MetricsOnly.admits_all() && CircuitState::ForcedOpen.rejects_all());
+/// assert!(
+///     CircuitState::MetricsOnly.admits_all() && CircuitState::ForcedOpen.rejects_all()
+/// );
 /// assert_eq!(CircuitState::HalfOpen.to_string(), "half_open");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +42,7 @@ impl CircuitState {
     /// ```
     /// # use bulkman::circuit_breaker::CircuitState;
     /// assert!(CircuitState::Disabled.admits_all());
-    /// assert!(!CircuitState::HalfOpen.admits_all());      // probes are admitted
+    /// assert!(!CircuitState::HalfOpen.admits_all()); // probes are admitted
     /// ```
     #[must_use]
     pub const fn admits_all(self) -> bool {
@@ -52,7 +54,7 @@ impl CircuitState {
     /// ```
     /// # use bulkman::circuit_breaker::CircuitState;
     /// assert!(CircuitState::ForcedOpen.rejects_all());
-    /// assert!(!CircuitState::HalfOpen.rejects_all());     // probes are admitted
+    /// assert!(!CircuitState::HalfOpen.rejects_all()); // probes are admitted
     /// ```
     #[must_use]
     pub const fn rejects_all(self) -> bool {

@@ -16,6 +16,25 @@ use super::circuit_state::CircuitState;
 /// Rates are fractions: 0.5 is half of the calls. Setters that take `impl Into<Option<_>>` accept
 /// `None`, which switches their rule off. *Isolation* is the time that a circuit stays open.
 ///
+/// | setting | default | range |
+/// | --- | --- | --- |
+/// | [`failure_threshold`](Self::failure_threshold) | 5 | 1 or more |
+/// | [`failure_rate_threshold`](Self::failure_rate_threshold) | off | above 0, at most 1 |
+/// | [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) | off | above 0, at most 1 |
+/// | [`slow_call_duration_threshold`](Self::slow_call_duration_threshold) | off | more than zero |
+/// | [`failure_count_threshold`](Self::failure_count_threshold) | off | 1 to the size of a count window |
+/// | [`minimum_number_of_calls`](Self::minimum_number_of_calls) | 10 | 1 or more |
+/// | [`sliding_window`](Self::sliding_window) | `Count(100)` | 1 to 1,000,000 calls, or 1 to 10,000 buckets |
+/// | [`success_threshold`](Self::success_threshold) | 3 | 1 to 10,000 |
+/// | [`permitted_calls_in_half_open`](Self::permitted_calls_in_half_open) | off | 1 to 10,000 |
+/// | [`isolation_duration`](Self::isolation_duration) | 30 s | more than zero |
+/// | [`isolation_schedule`](Self::isolation_schedule) | off | 1 to 1,000 durations |
+/// | [`isolation_backoff`](Self::isolation_backoff) | off | see [`IsolationBackoff`] |
+/// | [`probe_timeout`](Self::probe_timeout) | the first isolation | more than zero |
+/// | [`max_half_open_duration`](Self::max_half_open_duration) | off | more than zero |
+/// | [`automatic_half_open`](Self::automatic_half_open) | false | |
+/// | [`initial_state`](Self::initial_state) | `Closed` | any state |
+///
 /// ```
 /// use bulkman::CircuitBreakerConfig;
 /// use bulkman::circuit_breaker::SlidingWindow;
@@ -24,7 +43,10 @@ use super::circuit_state::CircuitState;
 /// let config = CircuitBreakerConfig::new()
 ///     .failure_rate_threshold(0.5)
 ///     .minimum_number_of_calls(20)
-///     .sliding_window(SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 })
+///     .sliding_window(SlidingWindow::Time {
+///         length: Duration::from_secs(60),
+///         buckets: 60,
+///     })
 ///     .isolation_duration(Duration::from_secs(10));
 /// assert!(config.validate().is_ok());
 /// // Setting a rate switches the rule of consecutive failures off.
@@ -82,7 +104,7 @@ impl CircuitBreakerConfig {
     /// let config = CircuitBreakerConfig::new().failure_threshold(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().fail();
-    /// breaker.try_acquire().unwrap().succeed();          // the count restarts
+    /// breaker.try_acquire().unwrap().succeed(); // the count restarts
     /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
     /// breaker.try_acquire().unwrap().fail();
@@ -127,7 +149,7 @@ impl CircuitBreakerConfig {
     /// }
     /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
-    /// breaker.try_acquire().unwrap().fail();          // 2 of 4
+    /// breaker.try_acquire().unwrap().fail(); // 2 of 4
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -158,7 +180,10 @@ impl CircuitBreakerConfig {
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// for millis in [50, 3_000] {
     ///     let ran = Duration::from_millis(millis);
-    ///     breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, ran);
+    ///     breaker
+    ///         .try_acquire()
+    ///         .unwrap()
+    ///         .record_with_duration(Outcome::Success, ran);
     /// }
     /// assert!(breaker.is_open());
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -185,7 +210,10 @@ impl CircuitBreakerConfig {
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// for (millis, slow_calls) in [(1_000, 0), (1_001, 1)] {
     ///     let ran = Duration::from_millis(millis);
-    ///     breaker.try_acquire().unwrap().record_with_duration(Outcome::Success, ran);
+    ///     breaker
+    ///         .try_acquire()
+    ///         .unwrap()
+    ///         .record_with_duration(Outcome::Success, ran);
     ///     assert_eq!(breaker.snapshot().counts.slow_calls, slow_calls);
     /// }
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -209,8 +237,13 @@ impl CircuitBreakerConfig {
     /// # use bulkman::circuit_breaker::SlidingWindow;
     /// # use bulkman::runtime::ClockOnly;
     /// # use std::time::Duration;
-    /// let minute = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 6 };
-    /// let config = CircuitBreakerConfig::new().failure_count_threshold(2).sliding_window(minute);
+    /// let minute = SlidingWindow::Time {
+    ///     length: Duration::from_secs(60),
+    ///     buckets: 6,
+    /// };
+    /// let config = CircuitBreakerConfig::new()
+    ///     .failure_count_threshold(2)
+    ///     .sliding_window(minute);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().fail();
     /// breaker.try_acquire().unwrap().succeed();
@@ -235,7 +268,7 @@ impl CircuitBreakerConfig {
     ///     .failure_rate_threshold(0.5)
     ///     .minimum_number_of_calls(3);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-    /// breaker.try_acquire().unwrap().fail();          // too few calls
+    /// breaker.try_acquire().unwrap().fail(); // too few calls
     /// breaker.try_acquire().unwrap().fail();
     /// assert!(breaker.is_closed());
     /// breaker.try_acquire().unwrap().fail();
@@ -261,7 +294,10 @@ impl CircuitBreakerConfig {
     /// # use bulkman::circuit_breaker::SlidingWindow;
     /// # use std::time::Duration;
     /// let calls = CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(20));
-    /// let window = SlidingWindow::Time { length: Duration::from_secs(60), buckets: 60 };
+    /// let window = SlidingWindow::Time {
+    ///     length: Duration::from_secs(60),
+    ///     buckets: 60,
+    /// };
     /// let minute = CircuitBreakerConfig::new().sliding_window(window);
     /// # assert!(calls.validate().is_ok() && minute.validate().is_ok());
     /// ```
@@ -313,7 +349,7 @@ impl CircuitBreakerConfig {
     ///     .permitted_calls_in_half_open(4);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.half_open();
-    /// breaker.try_acquire().unwrap().fail();          // one of four is below 0.5
+    /// breaker.try_acquire().unwrap().fail(); // one of four is below 0.5
     /// for _ in 0..3 {
     ///     breaker.try_acquire().unwrap().succeed();
     /// }
@@ -389,7 +425,9 @@ impl CircuitBreakerConfig {
     /// // 1 s, 2 s, 4 s and so on, up to one minute; each is shortened by up to 20 %.
     /// let config = CircuitBreakerConfig::new()
     ///     .isolation_duration(Duration::from_secs(1))
-    ///     .isolation_backoff(IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter(0.2));
+    ///     .isolation_backoff(
+    ///         IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter(0.2),
+    ///     );
     /// # assert!(config.validate().is_ok());
     /// ```
     #[must_use]
@@ -444,7 +482,7 @@ impl CircuitBreakerConfig {
     ///     .max_half_open_duration(minute, HalfOpenTimeoutAction::Closed);
     /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
     /// breaker.half_open();
-    /// clock.advance(minute);                             // without a call
+    /// clock.advance(minute); // without a call
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -475,7 +513,8 @@ impl CircuitBreakerConfig {
     /// breaker.open();
     /// let mut events = breaker.events();
     /// clock.advance(Duration::from_secs(30));
-    /// assert!(events.try_next().is_some());              // without a call or query
+    /// assert!(events.try_next().is_some()); // without a call or query
+    ///     
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -514,8 +553,14 @@ impl CircuitBreakerConfig {
 /// use std::time::Duration;
 ///
 /// let new = CircuitBreakerConfig::new;
-/// assert!(new().sliding_window(SlidingWindow::Count(1_000_000)).validate().is_ok());
-/// let window = |length, buckets| new().sliding_window(SlidingWindow::Time { length, buckets });
+/// assert!(
+///     new()
+///         .sliding_window(SlidingWindow::Count(1_000_000))
+///         .validate()
+///         .is_ok()
+/// );
+/// let window =
+///     |length, buckets| new().sliding_window(SlidingWindow::Time { length, buckets });
 /// assert!(window(Duration::from_secs(60), 10_000).validate().is_ok());
 /// assert!(window(Duration::from_nanos(9), 10).validate().is_err());
 /// ```
@@ -547,9 +592,9 @@ pub enum SlidingWindow {
 /// make the next one longer.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::IsolationBackoff;
 /// use bulkman::testing::ManualRuntime;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use std::time::Duration;
 ///
 /// let clock = ManualRuntime::new();
@@ -575,8 +620,8 @@ pub struct IsolationBackoff {
     pub max: Duration,
     /// The largest random part by which an isolation is shortened; within [0, 1).
     ///
-    /// With 0.2, an isolation takes 80 to 100 % of its duration. This spreads out the probes of many
-    /// processes.
+    /// With 0.2, an isolation takes 80 to 100 % of its duration. This spreads out the probes of
+    /// many processes.
     pub jitter: f64,
 }
 
@@ -588,7 +633,10 @@ impl IsolationBackoff {
     /// ```
     /// # use bulkman::circuit_breaker::IsolationBackoff;
     /// # use std::time::Duration;
-    /// assert_eq!(IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter, 0.0);
+    /// assert_eq!(
+    ///     IsolationBackoff::new(2.0, Duration::from_secs(60)).jitter,
+    ///     0.0
+    /// );
     /// ```
     #[must_use]
     pub const fn new(factor: f64, max: Duration) -> Self {
@@ -627,7 +675,10 @@ impl IsolationBackoff {
 /// let minute = Duration::from_secs(60);
 /// let action = HalfOpenTimeoutAction::Open;
 /// let config = CircuitBreakerConfig::new().max_half_open_duration(minute, action);
-/// assert_eq!(config.resolve().max_half_open_duration, Some((minute, action)));
+/// assert_eq!(
+///     config.resolve().max_half_open_duration,
+///     Some((minute, action))
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(

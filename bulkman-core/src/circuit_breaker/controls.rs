@@ -63,8 +63,8 @@ impl CircuitBreaker {
     /// let config = CircuitBreakerConfig::new().failure_threshold(2);
     /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
     /// breaker.try_acquire().unwrap().fail();
-    /// breaker.close();                                // clears the failure
-    /// breaker.try_acquire().unwrap().fail();          // the first again
+    /// breaker.close(); // clears the failure
+    /// breaker.try_acquire().unwrap().fail(); // the first again
     /// assert!(breaker.is_closed());
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```

@@ -10,16 +10,26 @@
 /// `consecutive_failures` is maintained.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome};
 ///
-/// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.9).minimum_number_of_calls(4);
+/// let config = CircuitBreakerConfig::new()
+///     .failure_rate_threshold(0.9)
+///     .minimum_number_of_calls(4);
 /// let breaker = CircuitBreaker::new("mail", config, ClockOnly)?;
-/// for outcome in [Outcome::Success, Outcome::Success, Outcome::Ignored, Outcome::Failure] {
+/// for outcome in [
+///     Outcome::Success,
+///     Outcome::Success,
+///     Outcome::Ignored,
+///     Outcome::Failure,
+/// ] {
 ///     breaker.try_acquire().unwrap().record(outcome);
 /// }
 /// let counts = breaker.snapshot().counts;
-/// assert_eq!((counts.calls, counts.failures, counts.failure_rate), (3, 1, None));
+/// assert_eq!(
+///     (counts.calls, counts.failures, counts.failure_rate),
+///     (3, 1, None)
+/// );
 /// breaker.try_acquire().unwrap().fail();
 /// assert_eq!(breaker.snapshot().counts.failure_rate, Some(0.5));
 /// # Ok::<(), bulkman::ConfigError>(())

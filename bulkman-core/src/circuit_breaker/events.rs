@@ -17,7 +17,9 @@ use crate::sync::broadcast::{Broadcast, Next, Reader};
 ///
 /// fn log(event: &CircuitEvent) -> String {
 ///     match event {
-///         CircuitEvent::Transition(it) => format!("{} is {}: {}", it.circuit, it.to, it.cause),
+///         CircuitEvent::Transition(it) => {
+///             format!("{} is {}: {}", it.circuit, it.to, it.cause)
+///         }
 ///         CircuitEvent::Lagged(n) => format!("{n} transitions were dropped"),
 ///         _ => String::new(),
 ///     }
@@ -45,9 +47,9 @@ pub enum CircuitEvent {
 /// alive; it ends when the circuit is dropped.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::{CircuitEvent, CircuitState};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// let mut events = breaker.events();
@@ -56,7 +58,10 @@ pub enum CircuitEvent {
 /// match events.try_next() {
 ///     Some(CircuitEvent::Transition(transition)) => {
 ///         assert_eq!(transition.to, CircuitState::Open);
-///         println!("{}: {} because of {}", transition.circuit, transition.to, transition.cause);
+///         println!(
+///             "{}: {} because of {}",
+///             transition.circuit, transition.to, transition.cause
+///         );
 ///     }
 ///     other => panic!("{other:?}"),
 /// }

@@ -23,15 +23,18 @@ impl CircuitBreaker {
     /// [`CircuitError::Operation`] with the error of `operation`.
     ///
     /// ```
-    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// use bulkman::circuit_breaker::CircuitError;
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     ///
     /// let config = CircuitBreakerConfig::new().failure_threshold(1);
     /// let breaker = CircuitBreaker::new("disk", config, ClockOnly)?;
     /// let failed = breaker.execute_sync(|| Err::<(), _>("full"));
     /// assert_eq!(failed, Err(CircuitError::Operation("full")));
-    /// assert!(matches!(breaker.execute_sync(|| Ok::<_, &str>(())), Err(CircuitError::Open(_))));
+    /// assert!(matches!(
+    ///     breaker.execute_sync(|| Ok::<_, &str>(())),
+    ///     Err(CircuitError::Open(_))
+    /// ));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn execute_sync<T, E>(
@@ -101,9 +104,9 @@ impl CircuitBreaker {
 /// The error returned by calls through a circuit breaker.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::CircuitError;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let breaker = CircuitBreaker::new("ldap", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.force_open();

@@ -91,8 +91,8 @@ use crate::runtime::Runtime;
 ///       +-----------------------------------------------------------------------+
 ///                               enough probes succeeded
 ///
-///  manually, from any state:  Forced open (rejects all)   Disabled (admits all, counts nothing)
-///                             Metrics-only (admits all, counts, never opens)
+///  manually, from any state: Forced open (rejects all), Disabled (admits all, counts none),
+///                           Metrics-only (admits all, counts, never opens)
 /// ```
 ///
 /// An outcome is dropped if the circuit has entered another state since the call was admitted: it
@@ -142,9 +142,9 @@ use crate::runtime::Runtime;
 /// # Example
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::CircuitState;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let config = CircuitBreakerConfig::new().failure_threshold(2);
 /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
@@ -170,8 +170,8 @@ impl CircuitBreaker {
     /// configuration needs a capability that the runtime lacks.
     ///
     /// ```
-    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
     ///
     /// let config = CircuitBreakerConfig::new().failure_rate_threshold(0.5);
     /// let breaker = CircuitBreaker::new("payments", config, ClockOnly)?;
@@ -244,8 +244,8 @@ impl CircuitBreaker {
     /// The errors of [`try_acquire`](Self::try_acquire).
     ///
     /// ```
-    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
     /// use std::time::Duration;
     ///
     /// let breaker = CircuitBreaker::new("shard-7", CircuitBreakerConfig::new(), ClockOnly)?;

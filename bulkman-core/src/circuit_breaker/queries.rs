@@ -44,7 +44,10 @@ impl CircuitBreaker {
     /// let now = ClockOnly.now();
     /// breaker.try_acquire_at(now).unwrap().fail();
     /// assert_eq!(breaker.state_at(now), CircuitState::Open);
-    /// assert_eq!(breaker.state_at(now + Duration::from_secs(60)), CircuitState::HalfOpen);
+    /// assert_eq!(
+    ///     breaker.state_at(now + Duration::from_secs(60)),
+    ///     CircuitState::HalfOpen
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]

@@ -17,11 +17,19 @@ use super::config::{
 /// use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, SlidingWindow};
 /// use std::time::Duration;
 ///
-/// let resolved = CircuitBreakerConfig::new().failure_rate_threshold(0.5).resolve();
-/// assert_eq!(resolved.failure_threshold, None);       // off, because another rule is set
+/// let resolved = CircuitBreakerConfig::new()
+///     .failure_rate_threshold(0.5)
+///     .resolve();
+/// assert_eq!(resolved.failure_threshold, None); // off, because another rule is set
 /// assert_eq!(resolved.sliding_window, SlidingWindow::Count(100));
-/// assert_eq!(resolved.half_open_policy, HalfOpenPolicy::Consecutive { successes: 3 });
-/// assert_eq!(resolved.isolation, IsolationDuration::Fixed(Duration::from_secs(30)));
+/// assert_eq!(
+///     resolved.half_open_policy,
+///     HalfOpenPolicy::Consecutive { successes: 3 }
+/// );
+/// assert_eq!(
+///     resolved.isolation,
+///     IsolationDuration::Fixed(Duration::from_secs(30))
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -134,7 +142,10 @@ impl ResolvedCircuitBreakerConfig {
 /// use bulkman::circuit_breaker::HalfOpenPolicy;
 ///
 /// let config = CircuitBreakerConfig::new().permitted_calls_in_half_open(20);
-/// assert_eq!(config.resolve().half_open_policy, HalfOpenPolicy::Sample { calls: 20 });
+/// assert_eq!(
+///     config.resolve().half_open_policy,
+///     HalfOpenPolicy::Sample { calls: 20 }
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -188,7 +199,10 @@ impl HalfOpenPolicy {
 /// use std::time::Duration;
 ///
 /// let config = CircuitBreakerConfig::new().isolation_duration(Duration::from_secs(5));
-/// assert_eq!(config.resolve().isolation, IsolationDuration::Fixed(Duration::from_secs(5)));
+/// assert_eq!(
+///     config.resolve().isolation,
+///     IsolationDuration::Fixed(Duration::from_secs(5))
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

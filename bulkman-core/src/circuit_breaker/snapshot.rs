@@ -20,21 +20,28 @@ use crate::seconds;
 /// fields that end in `_seconds`, and `name` and `generation` are left out.
 ///
 /// ```
+/// use bulkman::circuit_breaker::CircuitState;
 /// use bulkman::testing::ManualRuntime;
 /// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
-/// use bulkman::circuit_breaker::CircuitState;
 /// use std::time::Duration;
 ///
 /// let clock = ManualRuntime::new();
-/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
+/// let breaker =
+///     CircuitBreaker::new("mail", CircuitBreakerConfig::new(), clock.clone())?;
 /// breaker.open();
 /// clock.advance(Duration::from_secs(10));
 ///
 /// let snapshot = breaker.snapshot();
-/// assert_eq!((snapshot.state, snapshot.age.as_secs()), (CircuitState::Open, 10));
+/// assert_eq!(
+///     (snapshot.state, snapshot.age.as_secs()),
+///     (CircuitState::Open, 10)
+/// );
 /// assert_eq!(snapshot.retry_after, Some(Duration::from_secs(20)));
 /// let last = snapshot.recent.last().unwrap();
-/// println!("{} -> {}, {:?} ago: {}", last.from, last.to, last.age, last.cause);
+/// println!(
+///     "{} -> {}, {:?} ago: {}",
+///     last.from, last.to, last.age, last.cause
+/// );
 /// assert_eq!((last.from, last.age.as_secs()), (CircuitState::Closed, 10));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```

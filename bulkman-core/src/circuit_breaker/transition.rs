@@ -19,9 +19,9 @@ use crate::seconds;
 /// in `_seconds`, and `circuit`, `at`, `generation` and `open_count` are left out.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::{CircuitState, TransitionCause};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use std::time::Duration;
 ///
 /// let config = CircuitBreakerConfig::new().failure_threshold(2);
@@ -30,7 +30,10 @@ use crate::seconds;
 ///     breaker.try_acquire().unwrap().fail();
 /// }
 /// let opening = &breaker.snapshot().recent[0];
-/// assert_eq!((opening.from, opening.to), (CircuitState::Closed, CircuitState::Open));
+/// assert_eq!(
+///     (opening.from, opening.to),
+///     (CircuitState::Closed, CircuitState::Open)
+/// );
 /// assert_eq!(opening.cause, TransitionCause::ConsecutiveFailures);
 /// assert_eq!(opening.counts.consecutive_failures, 2);
 /// assert_eq!(opening.isolation, Some(Duration::from_secs(30)));
@@ -93,9 +96,9 @@ impl Transition {
 /// The cause of a transition.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::circuit_breaker::TransitionCause;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.open();

@@ -14,8 +14,14 @@ impl CircuitBreakerConfig {
     ///
     /// ```
     /// # use bulkman::CircuitBreakerConfig;
-    /// let error = CircuitBreakerConfig::new().success_threshold(0).validate().unwrap_err();
-    /// assert_eq!(error.to_string(), "`success_threshold` is 0, must be 1 to 10,000");
+    /// let error = CircuitBreakerConfig::new()
+    ///     .success_threshold(0)
+    ///     .validate()
+    ///     .unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`success_threshold` is 0, must be 1 to 10,000"
+    /// );
     /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         validate(self)

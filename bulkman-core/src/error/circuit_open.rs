@@ -10,12 +10,13 @@ use super::text::RetryAfter;
 /// The error returned by a circuit breaker that rejects a call.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::error::RejectionReason;
 /// use bulkman::testing::ManualRuntime;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use std::time::Duration;
 ///
-/// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ManualRuntime::new())?;
+/// let breaker =
+///     CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ManualRuntime::new())?;
 /// breaker.open();
 /// let rejected = breaker.try_acquire().unwrap_err();
 /// assert_eq!(rejected.reason, RejectionReason::Open);

@@ -1,5 +1,6 @@
 //! The errors of calls. No message is formatted before it is requested.
 
+mod boxed;
 mod circuit_open;
 mod rejection_reason;
 mod text;
@@ -10,6 +11,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+#[cfg(feature = "tower")]
+pub(crate) use self::boxed::find_rejection;
+pub use self::boxed::{BoxError, BoxedError};
 pub use self::circuit_open::CircuitOpen;
 pub(crate) use self::circuit_open::PackedRejection;
 pub use self::rejection_reason::RejectionReason;
@@ -23,8 +27,8 @@ use crate::name::BulkheadName;
 /// the bulkhead. [`is_rejection`](Self::is_rejection) returns whether the operation was started.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("mail"), ClockOnly)?;
 /// match bulkhead.execute_sync(|| Err::<(), _>("no such user")) {
@@ -132,12 +136,15 @@ impl<E> BulkheadError<E> {
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?;
-    /// let failed = bulkhead.execute_sync(|| Err::<(), _>("connection reset")).unwrap_err();
-    /// assert!(!failed.is_rejection());       // the payment may have been made
+    /// let failed = bulkhead
+    ///     .execute_sync(|| Err::<(), _>("connection reset"))
+    ///     .unwrap_err();
+    /// assert!(!failed.is_rejection()); // the payment may have been made
     ///
     /// bulkhead.shutdown();
     /// let rejected = bulkhead.execute_sync(|| Ok::<_, &str>(())).unwrap_err();
-    /// assert!(rejected.is_rejection());      // not paid: another provider can be used
+    /// assert!(rejected.is_rejection()); // not paid: another provider can be used
+    ///     
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -193,8 +200,8 @@ impl<E> BulkheadError<E> {
     /// | panicked, unsupported, not found | 500 Internal Server Error |
     ///
     /// ```
-    /// use bulkman::{Bulkhead, BulkheadConfig};
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{Bulkhead, BulkheadConfig};
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// bulkhead.circuit_breaker().unwrap().open();
@@ -272,7 +279,10 @@ impl<E> BulkheadError<E> {
     /// # use bulkman::BulkheadError;
     /// let error = BulkheadError::Operation(404);
     /// let error = error.map_operation(|status| format!("the server answered {status}"));
-    /// assert_eq!(error, BulkheadError::Operation(String::from("the server answered 404")));
+    /// assert_eq!(
+    ///     error,
+    ///     BulkheadError::Operation(String::from("the server answered 404"))
+    /// );
     /// ```
     #[must_use]
     pub fn map_operation<F>(self, convert: impl FnOnce(E) -> F) -> BulkheadError<F> {

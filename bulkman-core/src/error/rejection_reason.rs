@@ -5,13 +5,16 @@ use std::fmt;
 /// The reason for which a circuit rejects a call.
 ///
 /// ```
-/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 /// use bulkman::error::RejectionReason;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{CircuitBreaker, CircuitBreakerConfig};
 ///
 /// let breaker = CircuitBreaker::new("mail", CircuitBreakerConfig::new(), ClockOnly)?;
 /// breaker.force_open();
-/// assert_eq!(breaker.try_acquire().unwrap_err().reason, RejectionReason::ForcedOpen);
+/// assert_eq!(
+///     breaker.try_acquire().unwrap_err().reason,
+///     RejectionReason::ForcedOpen
+/// );
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -155,7 +155,10 @@ impl FleetEvents {
     /// let mut events = fleet.events();
     /// # runtime.block_on(async {
     /// let first = events.next().await;
-    /// assert!(matches!(first, Some(FleetEvent::Synchronized { after: None })));
+    /// assert!(matches!(
+    ///     first,
+    ///     Some(FleetEvent::Synchronized { after: None })
+    /// ));
     /// fleet.shutdown().await;
     /// assert!(events.next().await.is_none());
     /// # });
@@ -176,7 +179,10 @@ impl FleetEvents {
     /// let mut events = fleet.events();
     /// assert!(events.try_next().is_none());
     /// runtime.run_until_stalled();
-    /// assert!(matches!(events.try_next(), Some(FleetEvent::Synchronized { .. })));
+    /// assert!(matches!(
+    ///     events.try_next(),
+    ///     Some(FleetEvent::Synchronized { .. })
+    /// ));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_next(&mut self) -> Option<FleetEvent> {

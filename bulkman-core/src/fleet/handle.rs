@@ -48,17 +48,18 @@ use crate::store::{CircuitStore, StoreSettings};
 /// Two fleets on one store, as in two processes:
 ///
 /// ```
-/// use std::time::Duration;
-/// use bulkman::testing::ManualRuntime;
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::fleet::Fleet;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+/// use std::time::Duration;
 ///
 /// let runtime = ManualRuntime::new();
 /// let store = MemoryStore::new(runtime.clone());
 /// let [first, second] = [(); 2].map(|()| {
 ///     let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
-///     let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
+///     let bulkhead =
+///         Bulkhead::new(BulkheadConfig::new("payments"), runtime.clone()).unwrap();
 ///     fleet.attach(&bulkhead).unwrap();
 ///     (fleet, bulkhead)
 /// });
@@ -92,11 +93,11 @@ impl Fleet {
     /// lacks, or if the runtime has no timers or tasks, or does not run the task now.
     ///
     /// ```
-    /// use bulkman::testing::ManualRuntime;
     /// use bulkman::ConfigError;
     /// use bulkman::fleet::Fleet;
     /// use bulkman::runtime::ClockOnly;
     /// use bulkman::store::MemoryStore;
+    /// use bulkman::testing::ManualRuntime;
     ///
     /// let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone());
@@ -104,17 +105,23 @@ impl Fleet {
     /// assert_eq!(fleet.namespace(), "default");
     /// // `ClockOnly` has neither timers nor tasks.
     /// let rejected = Fleet::new(store, ClockOnly);
-    /// assert!(matches!(rejected, Err(ConfigError::Unsupported { setting: "store", .. })));
+    /// assert!(matches!(
+    ///     rejected,
+    ///     Err(ConfigError::Unsupported {
+    ///         setting: "store",
+    ///         ..
+    ///     })
+    /// ));
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     ///
     /// With trait objects:
     ///
     /// ```
-    /// use bulkman::testing::ManualRuntime;
     /// use bulkman::Runtime;
     /// use bulkman::fleet::Fleet;
     /// use bulkman::store::{CircuitStore, MemoryStore};
+    /// use bulkman::testing::ManualRuntime;
     /// use std::sync::Arc;
     ///
     /// let runtime = ManualRuntime::new();
@@ -168,7 +175,10 @@ impl Fleet {
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("payments"), runtime)?;
     /// fleet.attach(&bulkhead)?;
-    /// assert!(matches!(fleet.attach(&bulkhead), Err(ConfigError::Conflict { .. })));
+    /// assert!(matches!(
+    ///     fleet.attach(&bulkhead),
+    ///     Err(ConfigError::Conflict { .. })
+    /// ));
     /// # Ok::<(), ConfigError>(())
     /// ```
     pub fn attach(&self, bulkhead: &Bulkhead) -> Result<(), ConfigError> {
@@ -227,7 +237,8 @@ impl Fleet {
     /// # store.set(Fault::Down);
     /// # let fleet = Fleet::new(store.clone(), runtime.clone())?;
     /// let second = Duration::from_secs(1);
-    /// assert!(!runtime.block_on(fleet.wait_ready(second)));         // the store is down: use local rules
+    /// // The store is down: use local rules.
+    /// assert!(!runtime.block_on(fleet.wait_ready(second)));
     /// store.clear();
     /// assert!(runtime.block_on(fleet.wait_ready(5 * second)));
     /// # Ok::<(), bulkman::ConfigError>(())
@@ -343,7 +354,10 @@ impl Fleet {
     /// # use bulkman::store::MemoryStore;
     /// # let runtime = ManualRuntime::new();
     /// # let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone())?;
-    /// assert!(runtime.block_on(fleet.shutdown()), "nothing was left to publish");
+    /// assert!(
+    ///     runtime.block_on(fleet.shutdown()),
+    ///     "nothing was left to publish"
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn shutdown(&self) -> bool {

@@ -22,9 +22,9 @@
 //! * A decision of this process is *pending* while the store is unavailable, at most one per
 //!   circuit. Afterwards it is published, superseded by a newer one, or expired. See
 //!   [`DecisionOutcome`].
-//! * After its isolation has elapsed, a circuit reads as half-open in every process, so its state is
-//!   correct without traffic. Only the holder of a lease sends probes, one at a time. Other calls
-//!   are rejected with
+//! * After its isolation has elapsed, a circuit reads as half-open in every process, so its state
+//!   is correct without traffic. Only the holder of a lease sends probes, one at a time. Other
+//!   calls are rejected with
 //!   [`RejectionReason::NoProbeLease`](crate::error::RejectionReason::NoProbeLease). A lease stays
 //!   with its holder until the circuit leaves half-open, so a process with few calls also recovers.
 //! * A circuit that is forced open or disabled through a bulkhead is so in this process only. An

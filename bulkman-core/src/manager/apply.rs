@@ -14,9 +14,9 @@ use crate::runtime::Runtime;
 /// The result of [`BulkheadManager::apply_config`], as names of bulkheads.
 ///
 /// ```
-/// use bulkman::{BulkheadConfig, BulkheadManager};
 /// use bulkman::manager::ManagerConfig;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("mail"))?;
@@ -47,9 +47,9 @@ impl BulkheadManager {
     /// As [`apply_config`](Self::apply_config).
     ///
     /// ```
-    /// use bulkman::{BulkheadConfig, BulkheadManager};
     /// use bulkman::manager::ManagerConfig;
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
     ///
     /// let config = ManagerConfig::new().bulkhead(BulkheadConfig::new("payments"));
     /// let manager = BulkheadManager::from_config(&config, ClockOnly)?;
@@ -81,9 +81,9 @@ impl BulkheadManager {
     /// After an error, nothing has changed.
     ///
     /// ```
-    /// use bulkman::{BulkheadConfig, BulkheadManager};
     /// use bulkman::manager::ManagerConfig;
     /// use bulkman::runtime::ClockOnly;
+    /// use bulkman::{BulkheadConfig, BulkheadManager};
     ///
     /// let manager = BulkheadManager::new(ClockOnly);
     /// let payments = manager.create_bulkhead(BulkheadConfig::new("payments"))?;

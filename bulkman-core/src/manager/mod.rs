@@ -99,15 +99,20 @@ struct Shared {
 /// The error returned by [`BulkheadManager`].
 ///
 /// ```
-/// use bulkman::{BulkheadConfig, BulkheadManager};
 /// use bulkman::manager::ManagerError;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
-/// let error = manager.create_bulkhead(BulkheadConfig::new("database")).unwrap_err();
+/// let error = manager
+///     .create_bulkhead(BulkheadConfig::new("database"))
+///     .unwrap_err();
 /// assert!(matches!(error, ManagerError::AlreadyExists { .. }));
-/// assert_eq!(error.to_string(), "a bulkhead named \"database\" exists already");
+/// assert_eq!(
+///     error.to_string(),
+///     "a bulkhead named \"database\" exists already"
+/// );
 /// # Ok::<(), ManagerError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -176,10 +181,10 @@ impl BulkheadManager {
     ///   that fleet, and all others are shared through `store`.
     ///
     /// ```
-    /// use std::time::Duration;
+    /// use bulkman::store::MemoryStore;
     /// use bulkman::testing::ManualRuntime;
     /// use bulkman::{BulkheadConfig, BulkheadManager};
-    /// use bulkman::store::MemoryStore;
+    /// use std::time::Duration;
     ///
     /// let runtime = ManualRuntime::new();
     /// let store = MemoryStore::new(runtime.clone());
@@ -187,7 +192,8 @@ impl BulkheadManager {
     /// manager.share_through(store)?;
     /// manager.create_bulkhead(BulkheadConfig::new("payments"))?;
     /// // Before the first call, wait until the states of the circuits are known:
-    /// let ready = runtime.block_on(manager.fleet().unwrap().wait_ready(Duration::from_secs(1)));
+    /// let ready =
+    ///     runtime.block_on(manager.fleet().unwrap().wait_ready(Duration::from_secs(1)));
     /// assert!(ready);
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
@@ -306,7 +312,13 @@ impl BulkheadManager {
     ///     manager.get_or_create_bulkhead(config.clone())?;
     /// }
     /// let other = manager.get_or_create_bulkhead(config.max_concurrent_calls(9));
-    /// assert!(matches!(other, Err(ManagerError::Conflict { field: "max_concurrent_calls", .. })));
+    /// assert!(matches!(
+    ///     other,
+    ///     Err(ManagerError::Conflict {
+    ///         field: "max_concurrent_calls",
+    ///         ..
+    ///     })
+    /// ));
     /// # Ok::<(), ManagerError>(())
     /// ```
     pub fn get_or_create_bulkhead(&self, config: BulkheadConfig) -> Result<Bulkhead, ManagerError> {
@@ -342,10 +354,19 @@ impl BulkheadManager {
     /// # let manager = BulkheadManager::new(runtime.clone());
     /// manager.create_bulkhead(BulkheadConfig::new("database"))?;
     /// # runtime.block_on(async {
-    /// let rows = manager.execute_in_bulkhead("database", async { Ok::<_, ()>(42) }).await;
+    /// let rows = manager
+    ///     .execute_in_bulkhead("database", async { Ok::<_, ()>(42) })
+    ///     .await;
     /// assert_eq!(rows, Ok(42));
-    /// let missing = manager.execute_in_bulkhead("data base", async { Ok::<_, ()>(42) }).await;
-    /// assert_eq!(missing, Err(BulkheadError::NotFound { name: "data base".into() }));
+    /// let missing = manager
+    ///     .execute_in_bulkhead("data base", async { Ok::<_, ()>(42) })
+    ///     .await;
+    /// assert_eq!(
+    ///     missing,
+    ///     Err(BulkheadError::NotFound {
+    ///         name: "data base".into()
+    ///     })
+    /// );
     /// # });
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
@@ -394,10 +415,21 @@ impl BulkheadManager {
     /// # for name in ["search", "database"] {
     /// #     manager.create_bulkhead(BulkheadConfig::new(name))?;
     /// # }
-    /// manager.get_bulkhead("search").unwrap().circuit_breaker().unwrap().open();
+    /// manager
+    ///     .get_bulkhead("search")
+    ///     .unwrap()
+    ///     .circuit_breaker()
+    ///     .unwrap()
+    ///     .open();
     /// let status = manager.health_status();
-    /// assert_eq!((status[0].0.as_str(), status[0].1), ("database", BulkheadState::Healthy));
-    /// assert_eq!((status[1].0.as_str(), status[1].1), ("search", BulkheadState::Isolated));
+    /// assert_eq!(
+    ///     (status[0].0.as_str(), status[0].1),
+    ///     ("database", BulkheadState::Healthy)
+    /// );
+    /// assert_eq!(
+    ///     (status[1].0.as_str(), status[1].1),
+    ///     ("search", BulkheadState::Isolated)
+    /// );
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
@@ -558,7 +590,10 @@ impl BulkheadManager {
     /// let running = database.try_acquire().unwrap();
     /// manager.shutdown();
     /// runtime.block_on(zip(manager.drained(), async { running.succeed() }));
-    /// assert_eq!((database.stats().active, database.stats().successful), (0, 1));
+    /// assert_eq!(
+    ///     (database.stats().active, database.stats().successful),
+    ///     (0, 1)
+    /// );
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     pub async fn drained(&self) {

@@ -23,14 +23,15 @@ use crate::sync::{Mutex, lock};
 ///
 /// ```
 /// use bulkman::metrics::MetricsPublisher;
-/// use bulkman::{BulkheadConfig, BulkheadManager};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
 ///
 /// let metrics = MetricsPublisher::new(&manager).record_durations(true);
-/// metrics.publish();       // in the handler of `/metrics`, before it renders
+/// metrics.publish(); // in the handler of `/metrics`, before it renders
+///     
 /// # Ok::<(), bulkman::manager::ManagerError>(())
 /// ```
 pub struct MetricsPublisher {
@@ -60,7 +61,8 @@ impl MetricsPublisher {
     /// let manager = BulkheadManager::new(ClockOnly);
     /// let metrics = MetricsPublisher::new(&manager);
     /// manager.create_bulkhead(BulkheadConfig::new("search"))?;
-    /// metrics.publish();             // includes the new bulkhead
+    /// metrics.publish(); // includes the new bulkhead
+    ///     
     /// # Ok::<(), bulkman::manager::ManagerError>(())
     /// ```
     #[must_use]
@@ -137,7 +139,7 @@ impl MetricsPublisher {
     /// # fn render() -> String { String::new() }
     /// let scrape = || {
     ///     metrics.publish();
-    ///     render()                   // by the exporter
+    ///     render() // by the exporter
     /// };
     /// # scrape();
     /// ```
@@ -181,7 +183,11 @@ impl MetricsPublisher {
     /// # use std::time::Duration;
     /// let manager = BulkheadManager::new(ManualRuntime::new());
     /// MetricsPublisher::new(&manager).publish_every(Duration::from_secs(5))?;
-    /// assert!(MetricsPublisher::new(&manager).publish_every(Duration::ZERO).is_err());
+    /// assert!(
+    ///     MetricsPublisher::new(&manager)
+    ///         .publish_every(Duration::ZERO)
+    ///         .is_err()
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn publish_every(self, interval: Duration) -> Result<(), ConfigError> {

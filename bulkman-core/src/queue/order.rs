@@ -6,8 +6,8 @@
 /// decides. A priority never evicts a call that waits already.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig, Priority};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig, Priority};
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
 /// let urgent = bulkhead.call().priority(Priority::High);
@@ -38,7 +38,7 @@ pub enum Priority {
 /// use bulkman::{BulkheadConfig, QueueOrder};
 ///
 /// let config = BulkheadConfig::new("search").queue_order(QueueOrder::Lifo);
-/// assert_ne!(config, BulkheadConfig::new("search"));       // first in, first out
+/// assert_ne!(config, BulkheadConfig::new("search")); // first in, first out
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(

@@ -19,16 +19,16 @@ use crate::runtime::{BoxFuture, ClockOnly, Runtime, Sleep};
 /// threads.
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::testing::ManualRuntime;
 /// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+/// use std::time::Duration;
 ///
 /// let runtime = ManualRuntime::new();
 /// let config = BulkheadConfig::new("slow").timeout(Duration::from_secs(3600));
 /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
 ///
 /// let never = std::future::pending::<Result<(), ()>>();
-/// let result = runtime.block_on(bulkhead.execute(never));       // returns immediately
+/// let result = runtime.block_on(bulkhead.execute(never)); // returns immediately
 /// assert!(matches!(result, Err(BulkheadError::Timeout { .. })));
 /// assert_eq!(runtime.elapsed(), Duration::from_secs(3600));
 /// # Ok::<(), bulkman::ConfigError>(())
@@ -139,7 +139,7 @@ impl ManualRuntime {
     /// # use std::time::Duration;
     /// let clock = ManualRuntime::new();
     /// clock.advance_to(Duration::from_secs(60));
-    /// clock.advance_to(Duration::from_secs(30));         // no effect
+    /// clock.advance_to(Duration::from_secs(30)); // no effect
     /// assert_eq!(clock.elapsed(), Duration::from_secs(60));
     /// ```
     pub fn advance_to(&self, target: Duration) {
@@ -167,7 +167,7 @@ impl ManualRuntime {
     /// let runtime = ManualRuntime::new();
     /// let (sender, receiver) = mpsc::channel();
     /// runtime.spawn(Box::pin(async move { sender.send("hello").unwrap() })).ok();
-    /// assert!(receiver.try_recv().is_err());             // not run yet
+    /// assert!(receiver.try_recv().is_err()); // not run yet
     /// runtime.run_until_stalled();
     /// assert_eq!(receiver.try_recv(), Ok("hello"));
     /// ```
@@ -194,7 +194,9 @@ impl ManualRuntime {
     /// # use std::time::Duration;
     /// let runtime = ManualRuntime::new();
     /// let answer = runtime.block_on(async {
-    ///     runtime.sleep_until(runtime.now() + Duration::from_secs(3600)).await;
+    ///     runtime
+    ///         .sleep_until(runtime.now() + Duration::from_secs(3600))
+    ///         .await;
     ///     42
     /// });
     /// assert_eq!((answer, runtime.elapsed()), (42, Duration::from_secs(3600)));

@@ -31,13 +31,13 @@ pub type Sleep = BoxFuture<'static, ()>;
 /// that ends, or can't run a job, must drop it: callers detect the drop.
 ///
 /// ```
+/// use bulkman::runtime::{BoxFuture, Sleep};
+/// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
+/// use futures_lite::future::block_on;
 /// use std::future::{pending, poll_fn};
 /// use std::task::{Poll, Waker};
 /// use std::thread;
 /// use std::time::{Duration, Instant};
-/// use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
-/// use bulkman::runtime::{BoxFuture, Sleep};
-/// use futures_lite::future::block_on;
 ///
 /// /// Starts a thread for every timer and task: sufficient for a few of them.
 /// #[derive(Debug)]
@@ -54,7 +54,10 @@ pub type Sleep = BoxFuture<'static, ()>;
 ///             if rest.is_zero() {
 ///                 return Poll::Ready(());
 ///             }
-///             if !sleeping_for.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+///             if !sleeping_for
+///                 .as_ref()
+///                 .is_some_and(|waker| waker.will_wake(cx.waker()))
+///             {
 ///                 let waker = cx.waker().clone();
 ///                 sleeping_for = Some(waker.clone());
 ///                 thread::spawn(move || {
@@ -125,11 +128,14 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
 /// The capabilities of a [`Runtime`], besides its clock.
 ///
 /// ```
-/// use bulkman::testing::ManualRuntime;
 /// use bulkman::Runtime;
 /// use bulkman::runtime::{ClockOnly, RuntimeCapabilities};
+/// use bulkman::testing::ManualRuntime;
 ///
-/// assert_eq!(ManualRuntime::new().capabilities(), RuntimeCapabilities::ALL);
+/// assert_eq!(
+///     ManualRuntime::new().capabilities(),
+///     RuntimeCapabilities::ALL
+/// );
 /// assert!(!ClockOnly.capabilities().timers);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,15 +166,16 @@ impl RuntimeCapabilities {
 /// that needs a timer or a task is rejected with an error that names the setting.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use std::time::Duration;
 ///
 /// let config = BulkheadConfig::new("embedded").max_concurrent_calls(1);
 /// let bulkhead = Bulkhead::new(config.clone(), ClockOnly)?;
 /// assert_eq!(bulkhead.execute_sync(|| Ok::<_, ()>(7)).unwrap(), 7);
 ///
-/// let error = Bulkhead::new(config.timeout(Duration::from_secs(1)), ClockOnly).unwrap_err();
+/// let error =
+///     Bulkhead::new(config.timeout(Duration::from_secs(1)), ClockOnly).unwrap_err();
 /// assert!(error.to_string().contains("timeout"));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```

@@ -18,8 +18,8 @@ use crate::name::BulkheadName;
 /// another process.
 ///
 /// ```
-/// use bulkman::{BulkheadConfig, BulkheadManager};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{BulkheadConfig, BulkheadManager};
 ///
 /// let manager = BulkheadManager::new(ClockOnly);
 /// manager.create_bulkhead(BulkheadConfig::new("payments"))?;
@@ -46,12 +46,15 @@ pub struct ManagerSnapshot {
 /// calls.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::bulkhead::BulkheadState;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
 /// let snapshot = Bulkhead::new(BulkheadConfig::new("payments"), ClockOnly)?.snapshot();
-/// assert_eq!((snapshot.state, snapshot.stats.active), (BulkheadState::Healthy, 0));
+/// assert_eq!(
+///     (snapshot.state, snapshot.stats.active),
+///     (BulkheadState::Healthy, 0)
+/// );
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]

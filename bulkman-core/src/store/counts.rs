@@ -52,15 +52,16 @@ impl BucketedWindow {
 /// The counts that one process adds to a circuit.
 ///
 /// ```
-/// use bulkman::store::{BucketedWindow, CircuitStore, CountsDelta, Epoch};
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::{BucketedWindow, CircuitStore, CountsDelta, Epoch};
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
 /// let window = BucketedWindow::new(Duration::from_secs(600), 10);
 /// let ours = CountsDelta::new(mail, Epoch(0), 3, 1);
 /// let totals = block_on(session.add_counts(window, &[ours.clone(), ours]))?;

@@ -15,7 +15,10 @@ use thiserror::Error;
 /// use bulkman::store::StoreError;
 ///
 /// let error = StoreError::unavailable("connection refused");
-/// assert_eq!(error.to_string(), "store is unavailable: connection refused");
+/// assert_eq!(
+///     error.to_string(),
+///     "store is unavailable: connection refused"
+/// );
 /// ```
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
@@ -78,7 +81,8 @@ macro_rules! constructors {
             /// ```
             /// # use bulkman::store::StoreError;
             /// # use std::error::Error;
-            /// let error = StoreError::unavailable("cannot connect").with_source(std::io::Error::other("reset"));
+            /// let source = std::io::Error::other("reset");
+            /// let error = StoreError::unavailable("cannot connect").with_source(source);
             /// assert_eq!(error.source().unwrap().to_string(), "reset");
             /// ```
             #[must_use]

@@ -24,9 +24,9 @@ use crate::sync::{Mutex, MutexGuard, lock};
 /// [`fork`](Self::fork) has separate faults over the same data, like a process on another network.
 ///
 /// ```
-/// use bulkman::store::{Fault, FaultStore};
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::{CircuitStore, MemoryStore};
+/// use bulkman::store::{Fault, FaultStore};
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
 /// store.set(Fault::Down);
@@ -44,13 +44,15 @@ pub struct FaultStore {
 /// A fault that a [`FaultStore`] injects.
 ///
 /// ```
-/// use bulkman::store::{Fault, FaultStore};
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::{CircuitStore, MemoryStore, StoreError};
+/// use bulkman::store::{Fault, FaultStore};
 ///
 /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
 /// store.set(Fault::Error(StoreError::denied("missing UPDATE privilege")));
-/// let error = futures_lite::future::block_on(store.open_session(&[])).err().unwrap();
+/// let error = futures_lite::future::block_on(store.open_session(&[]))
+///     .err()
+///     .unwrap();
 /// assert!(!error.is_transient());
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -116,7 +118,10 @@ impl FaultStore {
     /// let first = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
     /// let second = first.fork();
     /// first.set(Fault::Down);
-    /// assert!(block_on(first.open_session(&[])).is_err() && block_on(second.open_session(&[])).is_ok());
+    /// assert!(
+    ///     block_on(first.open_session(&[])).is_err()
+    ///         && block_on(second.open_session(&[])).is_ok()
+    /// );
     /// ```
     #[must_use]
     pub fn fork(&self) -> Self {
@@ -177,7 +182,8 @@ impl FaultStore {
     /// # use bulkman::runtime::ClockOnly;
     /// # use bulkman::store::MemoryStore;
     /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
-    /// store.drop_notifications(true);          // sessions work, but receive no events
+    /// store.drop_notifications(true); // sessions work, but receive no events
+    ///     
     /// # store.clear();
     /// ```
     pub fn drop_notifications(&self, drop: bool) {

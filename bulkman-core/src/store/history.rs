@@ -9,18 +9,28 @@ use crate::name::BulkheadName;
 /// One past change of a circuit.
 ///
 /// ```
-/// use bulkman::store::{CircuitStore, FleetAction, FleetCommand, OperationId};
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::{CircuitStore, FleetAction, FleetCommand, OperationId};
 /// use futures_lite::future::block_on;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let command = FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "migration");
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let command = FleetCommand::new(
+///     mail,
+///     FleetAction::ForceOpen,
+///     OperationId(7),
+///     "ann",
+///     "migration",
+/// );
 /// block_on(session.command(&command))?;
 /// let last = &block_on(session.history(None, 1))?[0];
-/// println!("{}: {} -> {} by {}: {}", last.circuit, last.from, last.to, last.author, last.reason);
+/// println!(
+///     "{}: {} -> {} by {}: {}",
+///     last.circuit, last.from, last.to, last.author, last.reason
+/// );
 /// assert_eq!(&*last.author, "ann");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -132,11 +132,15 @@ pub fn truncate_text(text: &str) -> &str {
 /// use futures_lite::future::block_on;
 ///
 /// /// Returns the state of a circuit that has just been registered: closed, in every store.
-/// fn initial_state(store: &dyn CircuitStore, name: BulkheadName) -> Result<FleetState, bulkman::store::StoreError> {
+/// fn initial_state(
+///     store: &dyn CircuitStore,
+///     name: BulkheadName,
+/// ) -> Result<FleetState, bulkman::store::StoreError> {
 ///     let mut session = block_on(store.open_session(&[name]))?;
 ///     Ok(block_on(session.snapshot(None))?.circuits[0].state)
 /// }
-/// assert_eq!(initial_state(&MemoryStore::new(ClockOnly), BulkheadName::new("mail")?)?, FleetState::Closed);
+/// let store = MemoryStore::new(ClockOnly);
+/// assert_eq!(initial_state(&store, BulkheadName::new("mail")?)?, FleetState::Closed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait CircuitStore: fmt::Debug + Send + Sync + 'static {
@@ -402,7 +406,13 @@ impl StoreEvent {
     ///
     /// ```
     /// # use bulkman::store::{Revision, StoreEvent};
-    /// assert_eq!(StoreEvent::Changed { revision: Revision(7) }.revision(), Revision(7));
+    /// assert_eq!(
+    ///     StoreEvent::Changed {
+    ///         revision: Revision(7)
+    ///     }
+    ///     .revision(),
+    ///     Revision(7)
+    /// );
     /// ```
     #[must_use]
     pub const fn revision(&self) -> Revision {

@@ -45,7 +45,11 @@ impl Default for ProbePolicy {
 /// use bulkman::store::ProbeRule;
 ///
 /// // Ten probes; five failures reopen, and slow calls are ignored.
-/// let rule = ProbeRule::SampleSize { calls: 10, failures: Some(5), slow: None };
+/// let rule = ProbeRule::SampleSize {
+///     calls: 10,
+///     failures: Some(5),
+///     slow: None,
+/// };
 /// # let _ = rule;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,27 +108,46 @@ impl ProbeRule {
 /// A request for a probe lease.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
 /// let store = MemoryStore::new(ClockOnly);
 /// let mut session = block_on(store.open_session(std::slice::from_ref(&mail)))?;
-/// let change = StoreChange::HalfOpen { probe_policy: ProbePolicy::default() };
+/// let change = StoreChange::HalfOpen {
+///     probe_policy: ProbePolicy::default(),
+/// };
 /// let mut begin = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
 /// begin.manual = true;
 /// block_on(session.transition(&begin))?;
 ///
-/// let request = |holder: &str| ProbeRequest::new(mail.clone(), Epoch(1), holder.into(), Duration::from_secs(30));
-/// let lease = block_on(session.acquire_probe(&request("first")))?.expect("the only one");
+/// let request = |holder: &str| {
+///     ProbeRequest::new(
+///         mail.clone(),
+///         Epoch(1),
+///         holder.into(),
+///         Duration::from_secs(30),
+///     )
+/// };
+/// let lease =
+///     block_on(session.acquire_probe(&request("first")))?.expect("the only one");
 /// assert_eq!(block_on(session.acquire_probe(&request("second")))?, None);
 ///
-/// let result = ProbeResult::new(request("first"), lease, true, Duration::ZERO, OperationId(8));
-/// let ProbeReportResult::Decided(closed) = block_on(session.report_probe(&result))? else { panic!("lost") };
+/// let result = ProbeResult::new(
+///     request("first"),
+///     lease,
+///     true,
+///     Duration::ZERO,
+///     OperationId(8),
+/// );
+/// let ProbeReportResult::Decided(closed) = block_on(session.report_probe(&result))?
+/// else {
+///     panic!("lost")
+/// };
 /// assert_eq!(closed.state, FleetState::Closed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -14,8 +14,8 @@ use crate::name;
 /// stated otherwise.
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::store::{SharingMode, StoreSettings};
+/// use std::time::Duration;
 ///
 /// let settings = StoreSettings::new()
 ///     .operation_timeout(Duration::from_millis(500))
@@ -106,7 +106,10 @@ impl StoreSettings {
     /// ```
     /// # use bulkman::store::StoreSettings;
     /// # use std::time::Duration;
-    /// assert_eq!(StoreSettings::new().operation_timeout, Duration::from_secs(2));
+    /// assert_eq!(
+    ///     StoreSettings::new().operation_timeout,
+    ///     Duration::from_secs(2)
+    /// );
     /// ```
     #[must_use]
     pub const fn new() -> Self {
@@ -165,7 +168,8 @@ impl StoreSettings {
     /// ```
     /// # use bulkman::store::StoreSettings;
     /// # use std::time::Duration;
-    /// let settings = StoreSettings::new().backoff(Duration::from_millis(50), Duration::from_secs(5));
+    /// let settings =
+    ///     StoreSettings::new().backoff(Duration::from_millis(50), Duration::from_secs(5));
     /// assert!(settings.validate().is_ok());
     /// ```
     #[must_use]
@@ -300,7 +304,8 @@ pub enum Push {
 /// use std::time::Duration;
 ///
 /// assert_eq!(StoreSettings::new().share, SharingMode::STATE);
-/// let quorum = StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
+/// let quorum =
+///     StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
 /// # assert!(quorum.validate().is_ok());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -336,7 +341,12 @@ impl SharingMode {
     /// # use std::time::Duration;
     /// let share = SharingMode::quorum(3, Duration::from_secs(10));
     /// assert!(StoreSettings::new().share(share).validate().is_ok());
-    /// assert!(StoreSettings::new().share(SharingMode::quorum(0, Duration::from_secs(10))).validate().is_err());
+    /// assert!(
+    ///     StoreSettings::new()
+    ///         .share(SharingMode::quorum(0, Duration::from_secs(10)))
+    ///         .validate()
+    ///         .is_err()
+    /// );
     /// ```
     #[must_use]
     pub const fn quorum(quorum: u16, window: Duration) -> Self {
@@ -401,8 +411,12 @@ impl FleetCountPolicy {
     /// # use bulkman::store::{FleetCountPolicy, SharingMode, StoreSettings};
     /// # use std::time::Duration;
     /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10);
-    /// let validate = |policy| StoreSettings::new().share(SharingMode::Counts(policy)).validate();
-    /// assert!(validate(policy).is_err());                 // no threshold yet
+    /// let validate = |policy| {
+    ///     StoreSettings::new()
+    ///         .share(SharingMode::Counts(policy))
+    ///         .validate()
+    /// };
+    /// assert!(validate(policy).is_err()); // no threshold yet
     /// assert!(validate(policy.failure_count_threshold(500)).is_ok());
     /// ```
     #[must_use]
@@ -420,7 +434,8 @@ impl FleetCountPolicy {
     /// ```
     /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(500);
+    /// let policy =
+    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(500);
     /// assert!(!policy.opens(1_000_000, 499) && policy.opens(1_000_000, 500));
     /// ```
     #[must_use]
@@ -453,7 +468,8 @@ impl FleetCountPolicy {
     /// ```
     /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5);
+    /// let policy =
+    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5);
     /// assert!(!policy.opens(0, 9) && policy.opens(0, 10));
     /// assert!(policy.minimum_number_of_calls(1).opens(0, 1));
     /// ```
@@ -468,7 +484,8 @@ impl FleetCountPolicy {
     /// ```
     /// # use bulkman::store::FleetCountPolicy;
     /// # use std::time::Duration;
-    /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
+    /// let policy =
+    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
     /// assert!(policy.opens(97, 3));
     /// ```
     #[must_use]
@@ -532,7 +549,10 @@ impl FleetCountPolicy {
 /// ```
 /// use bulkman::store::{OnOutage, StoreSettings};
 ///
-/// assert_eq!(StoreSettings::new().on_outage, OnOutage::ProbeLocally { probes: 1 });
+/// assert_eq!(
+///     StoreSettings::new().on_outage,
+///     OnOutage::ProbeLocally { probes: 1 }
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -10,22 +10,40 @@ use crate::name::BulkheadName;
 /// A change of a circuit that a process requests.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let change = StoreChange::Open { open_for: Duration::from_secs(30) };
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let change = StoreChange::Open {
+///     open_for: Duration::from_secs(30),
+/// };
 /// let ours = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(7));
 /// let theirs = StoreTransition::new(mail, Epoch(0), change, OperationId(8));
-/// assert!(matches!(block_on(session.transition(&ours))?, TransitionResult::Applied(_)));
-/// assert!(matches!(block_on(session.transition(&ours))?, TransitionResult::Applied(_)), "applied once");
+/// assert!(matches!(
+///     block_on(session.transition(&ours))?,
+///     TransitionResult::Applied(_)
+/// ));
+/// assert!(
+///     matches!(
+///         block_on(session.transition(&ours))?,
+///         TransitionResult::Applied(_)
+///     ),
+///     "applied once"
+/// );
 /// let late = block_on(session.transition(&theirs))?;
-/// assert!(matches!(late, TransitionResult::Rejected { reason: RejectReason::Stale | RejectReason::AlreadyInState, .. }));
+/// assert!(matches!(
+///     late,
+///     TransitionResult::Rejected {
+///         reason: RejectReason::Stale | RejectReason::AlreadyInState,
+///         ..
+///     }
+/// ));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,19 +175,28 @@ impl RejectReason {
 /// One process's vote for opening a circuit.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 /// use std::time::Duration;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
 /// let mut vote = |voter: &str, operation| {
-///     let change = StoreChange::Open { open_for: Duration::from_secs(30) };
-///     let opening = StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(operation));
-///     block_on(session.vote(&StoreVote::new(opening, voter.into(), 2, Duration::from_secs(10))))
+///     let change = StoreChange::Open {
+///         open_for: Duration::from_secs(30),
+///     };
+///     let opening =
+///         StoreTransition::new(mail.clone(), Epoch(0), change, OperationId(operation));
+///     block_on(session.vote(&StoreVote::new(
+///         opening,
+///         voter.into(),
+///         2,
+///         Duration::from_secs(10),
+///     )))
 /// };
 /// assert_eq!(vote("first", 7)?, VoteResult::Counted { votes: 1 });
 /// assert!(matches!(vote("second", 8)?, VoteResult::Opened(_)));
@@ -213,8 +240,10 @@ impl StoreVote {
     /// # use std::time::Duration;
     /// let open_for = Duration::from_secs(30);
     /// let change = StoreChange::Open { open_for };
-    /// let opening = StoreTransition::new(BulkheadName::new("mail")?, Epoch(0), change, OperationId(7));
-    /// assert_eq!(StoreVote::new(opening, "here".into(), 2, Duration::from_secs(10)).open_for(), open_for);
+    /// let mail = BulkheadName::new("mail")?;
+    /// let opening = StoreTransition::new(mail, Epoch(0), change, OperationId(7));
+    /// let vote = StoreVote::new(opening, "here".into(), 2, Duration::from_secs(10));
+    /// assert_eq!(vote.open_for(), open_for);
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
@@ -251,17 +280,29 @@ pub enum VoteResult {
 /// An operator's command for the whole fleet.
 ///
 /// ```
-/// use bulkman::store::*;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::store::MemoryStore;
+/// use bulkman::store::*;
 /// use futures_lite::future::block_on;
 ///
 /// let mail = BulkheadName::new("mail")?;
-/// let mut session = block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
-/// let command = FleetCommand::new(mail, FleetAction::Disable, OperationId(7), "ann", "false alarms");
-/// let TransitionResult::Applied(circuit) = block_on(session.command(&command))? else { panic!("rejected") };
-/// assert_eq!((circuit.state, circuit.epoch), (FleetState::Disabled, Epoch(1)));
+/// let mut session =
+///     block_on(MemoryStore::new(ClockOnly).open_session(std::slice::from_ref(&mail)))?;
+/// let command = FleetCommand::new(
+///     mail,
+///     FleetAction::Disable,
+///     OperationId(7),
+///     "ann",
+///     "false alarms",
+/// );
+/// let TransitionResult::Applied(circuit) = block_on(session.command(&command))? else {
+///     panic!("rejected")
+/// };
+/// assert_eq!(
+///     (circuit.state, circuit.epoch),
+///     (FleetState::Disabled, Epoch(1))
+/// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,8 +42,14 @@ impl StoreTime {
     /// ```
     /// # use bulkman::store::StoreTime;
     /// # use std::time::Duration;
-    /// assert_eq!(StoreTime(5).saturating_add(Duration::from_millis(1)), StoreTime(1005));
-    /// assert_eq!(StoreTime(5).saturating_add(Duration::MAX), StoreTime(i64::MAX));
+    /// assert_eq!(
+    ///     StoreTime(5).saturating_add(Duration::from_millis(1)),
+    ///     StoreTime(1005)
+    /// );
+    /// assert_eq!(
+    ///     StoreTime(5).saturating_add(Duration::MAX),
+    ///     StoreTime(i64::MAX)
+    /// );
     /// ```
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
@@ -146,7 +152,10 @@ impl fmt::Display for FleetState {
 /// use bulkman::store::{CircuitView, Epoch, FleetState};
 ///
 /// let circuit = CircuitView::new(BulkheadName::new("mail")?);
-/// assert_eq!((circuit.state, circuit.epoch, circuit.open_count), (FleetState::Closed, Epoch(0), 0));
+/// assert_eq!(
+///     (circuit.state, circuit.epoch, circuit.open_count),
+///     (FleetState::Closed, Epoch(0), 0)
+/// );
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,9 +237,9 @@ impl CircuitView {
 /// Some or all circuits of a namespace, at one point in time.
 ///
 /// ```
-/// use bulkman::store::CircuitStore;
 /// use bulkman::bulkhead::BulkheadName;
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::store::CircuitStore;
 /// use bulkman::store::MemoryStore;
 /// use futures_lite::future::block_on;
 ///

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::error::{BoxError, ServiceError};
 use super::oneshot::Oneshot;
+use super::{BoxError, RejectionAware, ServiceError};
 use crate::call::classifier::Classifier;
 use crate::call::execute::ExecuteOwned;
 
@@ -22,12 +22,12 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S: Service<R>, R, C> {
         #[pin]
-        execute: ExecuteOwned<Oneshot<S, R>, C>,
+        execute: ExecuteOwned<Oneshot<S, R>, RejectionAware<C>>,
     }
 }
 
 impl<S: Service<R>, R, C> ResponseFuture<S, R, C> {
-    pub(super) const fn new(execute: ExecuteOwned<Oneshot<S, R>, C>) -> Self {
+    pub(super) const fn new(execute: ExecuteOwned<Oneshot<S, R>, RejectionAware<C>>) -> Self {
         Self { execute }
     }
 }
@@ -35,7 +35,7 @@ impl<S: Service<R>, R, C> ResponseFuture<S, R, C> {
 impl<S, R, C> Future for ResponseFuture<S, R, C>
 where
     S: Service<R>,
-    S::Error: Into<BoxError>,
+    S::Error: Into<BoxError> + 'static,
     C: Classifier<S::Response, S::Error>,
 {
     type Output = Result<S::Response, ServiceError>;

@@ -14,9 +14,9 @@ use crate::call::outcome::Outcome;
 /// See the [module](super) for what counts as a call.
 ///
 /// ```
+/// use bulkman::runtime::ClockOnly;
 /// use bulkman::tower::BulkheadLayer;
 /// use bulkman::{Bulkhead, BulkheadConfig};
-/// use bulkman::runtime::ClockOnly;
 /// use tower_layer::Layer;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
@@ -39,7 +39,8 @@ impl BulkheadLayer {
     /// # use bulkman::tower::BulkheadLayer;
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;
-    /// let layer = BulkheadLayer::new(Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?);
+    /// let layer =
+    ///     BulkheadLayer::new(Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?);
     /// # let _ = layer;
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
@@ -56,11 +57,13 @@ impl<C> BulkheadLayer<C> {
     /// Sets how the response or the error of the service counts toward the circuit breaker.
     ///
     /// ```
+    /// use bulkman::runtime::ClockOnly;
     /// use bulkman::tower::BulkheadLayer;
     /// use bulkman::{Bulkhead, BulkheadConfig, Outcome};
-    /// use bulkman::runtime::ClockOnly;
     ///
-    /// struct Response { stale: bool }
+    /// struct Response {
+    ///     stale: bool,
+    /// }
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// let classify = |result: &Result<Response, std::io::Error>| match result {
@@ -83,14 +86,35 @@ impl<C> BulkheadLayer<C> {
         }
     }
 
+    /// Sets the classifier, which can be a type of yours. See [`classify`](Self::classify).
+    ///
+    /// ```
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// use bulkman::call::DefaultClassifier;
+    ///
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let layer = BulkheadLayer::new(bulkhead).classify_by(DefaultClassifier);
+    /// # let _ = layer;
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn classify_by<D>(self, classifier: D) -> BulkheadLayer<D> {
+        BulkheadLayer {
+            bulkhead: self.bulkhead,
+            classifier,
+        }
+    }
+
     /// Counts errors and responses with an HTTP status of 500 and above as failures.
     ///
     /// ```
     /// # struct Response(u16);
     /// # impl Response { fn status(&self) -> u16 { self.0 } }
+    /// use bulkman::runtime::ClockOnly;
     /// use bulkman::tower::BulkheadLayer;
     /// use bulkman::{Bulkhead, BulkheadConfig};
-    /// use bulkman::runtime::ClockOnly;
     ///
     /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
     /// // With the crate `http`: `response.status().as_u16()`.

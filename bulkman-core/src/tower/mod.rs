@@ -34,7 +34,10 @@
 //! let config = BulkheadConfig::new("greeter").max_queue_size(0);
 //! let bulkhead = Bulkhead::new(config, runtime.clone())?;
 //! let mut service = BulkheadLayer::new(bulkhead.clone()).layer(Greeter);
-//! assert_eq!(runtime.block_on(service.call("world")).unwrap(), "hello, world");
+//! assert_eq!(
+//!     runtime.block_on(service.call("world")).unwrap(),
+//!     "hello, world"
+//! );
 //!
 //! bulkhead.shutdown();
 //! let rejected = runtime.block_on(service.call("world")).unwrap_err();
@@ -79,14 +82,18 @@
 //! [`classify_status`](BulkheadLayer::classify_status) counts 5xx as failures;
 //! [`classify`](BulkheadLayer::classify) decides by any property of the result.
 
-mod error;
+mod classifier;
 pub mod future;
 mod layer;
 mod oneshot;
 mod service;
 mod status;
 
-pub use self::error::{BoxError, ServiceError};
+pub use self::classifier::RejectionAware;
 pub use self::layer::BulkheadLayer;
 pub use self::service::BulkheadService;
 pub use self::status::StatusClassifier;
+pub use crate::error::BoxError;
+
+/// The error of [`BulkheadService`]: a rejection by the bulkhead, or an error of the inner service.
+pub type ServiceError = crate::error::BoxedError;

@@ -4,9 +4,9 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::error::{BoxError, ServiceError};
 use super::future::ResponseFuture;
 use super::oneshot::Oneshot;
+use super::{BoxError, RejectionAware, ServiceError};
 use crate::bulkhead::Bulkhead;
 use crate::call::classifier::{Classifier, DefaultClassifier};
 use crate::call::execute::ExecuteOwned;
@@ -17,9 +17,9 @@ use crate::call::options::CallOptions;
 /// Created by [`BulkheadLayer`](super::BulkheadLayer).
 ///
 /// ```
+/// use bulkman::runtime::ClockOnly;
 /// use bulkman::tower::BulkheadLayer;
 /// use bulkman::{Bulkhead, BulkheadConfig};
-/// use bulkman::runtime::ClockOnly;
 /// use tower_layer::Layer;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
@@ -85,7 +85,7 @@ impl<S, C> BulkheadService<S, C> {
 impl<S, R, C> Service<R> for BulkheadService<S, C>
 where
     S: Service<R> + Clone,
-    S::Error: Into<BoxError>,
+    S::Error: Into<BoxError> + 'static,
     C: Classifier<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
@@ -104,7 +104,7 @@ where
         ResponseFuture::new(ExecuteOwned::new(
             bulkhead,
             operation,
-            classifier,
+            RejectionAware(classifier),
             CallOptions::DEFAULT,
         ))
     }

@@ -10,9 +10,9 @@ use crate::call::outcome::Outcome;
 /// Created by [`classify_status`](super::BulkheadLayer::classify_status).
 ///
 /// ```
+/// use bulkman::runtime::ClockOnly;
 /// use bulkman::tower::BulkheadLayer;
 /// use bulkman::{Bulkhead, BulkheadConfig};
-/// use bulkman::runtime::ClockOnly;
 ///
 /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
 /// let layer = BulkheadLayer::new(bulkhead).classify_status(|status: &u16| *status);

@@ -1,7 +1,8 @@
 //! Recorded traces, which the rule reproduces window by window.
 //!
-//! Each row is one closed window and the state of the rule after it. In `drop-seed1.csv` a dependency with
-//! 20 workers has 5 of them between 20 s and 40 s. In `hang-seed1.csv` its calls hang between 20 s and 30 s.
+//! Each row is one closed window and the state of the rule after it. In `drop-seed1.csv` a
+//! dependency with 20 workers has 5 of them between 20 s and 40 s. In `hang-seed1.csv` its calls
+//! hang between 20 s and 30 s.
 
 use bulkman_core::adaptive::{AdaptiveLimit, LimitRule, LimitSettings};
 

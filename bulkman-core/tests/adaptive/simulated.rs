@@ -18,8 +18,8 @@ fn windows_and_rule_reproduce_a_hang() {
 
 /// Compares row by row, so that a failure shows the first window that differs.
 ///
-/// Service times are logarithms and exponentials of the platform. Others than that of the recording may
-/// round them differently, and then the sequence of events differs as well.
+/// Service times are logarithms and exponentials of the platform. Others than that of the recording
+/// may round them differently, and then the sequence of events differs as well.
 fn compare(actual: &str, expected: &str) {
     let (actual, expected) = (parse(actual), parse(expected));
     if cfg!(not(all(

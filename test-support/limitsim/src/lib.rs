@@ -2,18 +2,19 @@
 //!
 //! Time is virtual and random numbers are seeded, so a run is exactly repeatable on a busy machine.
 //!
-//! * The server has workers and an unbounded first-in-first-out queue. It continues to work on calls that
-//!   the client has timed out, as servers do.
-//! * Arrivals are an open-loop Poisson process. A call above the limit is rejected at once. There is no
-//!   queue in the client, so only the rules are compared.
-//! * The client's timeout is one second. A timeout is an overload, and so is a rejection by the server.
+//! * The server has workers and an unbounded first-in-first-out queue. It continues to work on
+//!   calls that the client has timed out, as servers do.
+//! * Arrivals are an open-loop Poisson process. A call above the limit is rejected at once. There
+//!   is no queue in the client, so only the rules are compared.
+//! * The client's timeout is one second. A timeout is an overload, and so is a rejection by the
+//!   server.
 //!
-//! The yardstick is the number of responses within 100 ms, relative to an [oracle](Oracle) that reads the
-//! number of workers at every moment. The oracle has the lowest latency, not the highest throughput, because
-//! a short queue keeps workers busy. So values above one are possible.
+//! The yardstick is the number of responses within 100 ms, relative to an [oracle](Oracle) that
+//! reads the number of workers at every moment. The oracle has the lowest latency, not the highest
+//! throughput, because a short queue keeps workers busy. So values above one are possible.
 //!
-//! The rules of other systems in [`peers`] are implementations of their published descriptions, with their
-//! default constants.
+//! The rules of other systems in [`peers`] are implementations of their published descriptions,
+//! with their default constants.
 //!
 //! ```
 //! use bulkman_limitsim::{Bulkman, Simulation, scenarios::STEADY};

@@ -1,42 +1,42 @@
-//! Whether all processes see what the table says.
+//! Agreement: the views of all processes equal the table.
 
 use std::time::Duration;
 
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 
-/// Asks until all do; how long after `since` that was, in milliseconds, or `None` if it never was.
+/// Polls until all views equal the table, and returns the milliseconds from `since` until then.
 ///
-/// The moment before they were asked is given: the answer is as old as that.
-/// What differed then is written to standard error.
-/// What is said meanwhile goes to `besides`.
+/// The time before the last request counts, since the views may be as old as that. Returns `None`
+/// after a timeout, and writes the differences to standard error. Other reports are passed to
+/// `others`.
 pub(crate) fn wait(
-    crew: &mut Crew,
+    processes: &mut Processes,
     server: &Server,
     namespace: &str,
     since: Duration,
-    mut besides: impl FnMut(usize, Told),
+    mut others: impl FnMut(usize, Report),
 ) -> Option<f64> {
-    let until = clock::now() + PATIENCE;
+    let deadline = clock::now() + TIMEOUT;
     loop {
-        let asked = clock::now();
-        let differences = crew.differences(server, namespace, &mut besides);
+        let requested = clock::now();
+        let differences = processes.differences(server, namespace, &mut others);
         if differences.is_empty() {
-            return Some(clock::milliseconds(since, asked));
+            return Some(clock::milliseconds(since, requested));
         }
-        if asked > until {
-            let some = differences
+        if requested > deadline {
+            let first = differences
                 .iter()
                 .take(10)
                 .map(String::as_str)
                 .collect::<Vec<_>>()
                 .join("\n  ");
-            eprintln!("{namespace}: {} differences:\n  {some}", differences.len());
+            eprintln!("{namespace}: {} differences:\n  {first}", differences.len());
             return None;
         }
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);

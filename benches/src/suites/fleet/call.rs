@@ -1,4 +1,4 @@
-//! What a call costs when its circuit is shared: as much as when it is not, and no statement.
+//! The cost of a call through a shared circuit: as much as without a store, and no statement.
 
 use std::time::Duration;
 
@@ -20,20 +20,20 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     let store = server.builder("call").build().expect("valid settings");
     let fleet = Fleet::new(store, TokioRuntime::new()).expect("valid settings");
     let shared = bulkhead();
-    fleet.attach(&shared).expect("shared for the first time");
+    fleet.attach(&shared).expect("it is not attached yet");
     assert!(
         smol::block_on(fleet.wait_ready(Duration::from_secs(10))),
-        "the store answers"
+        "the store is available"
     );
     let mut cases = [
-        case("alone", bulkhead()),
-        case("shared", shared.clone()),
-        case("alone, again", bulkhead()),
+        case("without a store", bulkhead()),
+        case("with a store", shared.clone()),
+        case("without a store, again", bulkhead()),
     ];
     let measured = interleaved(&mut cases, Effort::CALLS);
     let mut table = Table::new(
         "a call, circuit closed",
-        ["ns", "median", "p10", "p90", "x alone"],
+        ["ns", "median", "p10", "p90", "x without"],
     );
     for measured_case in &measured {
         let time = measured_case.time;
@@ -56,9 +56,9 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     for _ in 0..CALLS {
         ready(shared.execute(succeeds!())).expect("closed");
     }
-    let made = server.transactions() - before;
-    let rate = made / (CALLS as f64 / 1e6);
-    // The looks at the usual times, and the questions asked here.
+    let statements = server.transactions() - before;
+    let rate = statements / (CALLS as f64 / 1e6);
+    // The periodic polls, and the queries of this benchmark.
     findings.targets.push(Target::at_most(
         "statements in a million calls",
         rate,
@@ -67,7 +67,7 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     ));
 }
 
-/// All cases are of this type, and so the same code: only what the circuit holds differs.
+/// Creates a case. All cases have the same type and code, so only their circuits differ.
 fn case(name: &'static str, bulkhead: Bulkhead) -> Case {
     Case::new(group::BOTH, name, move || {
         ready(bulkhead.execute(succeeds!())).is_ok()

@@ -1,30 +1,33 @@
-//! What a process asks while nothing happens.
+//! The statements of idle processes.
 
 use std::thread;
 use std::time::Duration;
 
 use super::{CIRCUITS, PROCESSES};
-use crate::fleet::crew::Crew;
-use crate::fleet::role::{Link, Role, Tells};
+use crate::fleet::processes::Processes;
+use crate::fleet::role::{Reporting, Role, Updates};
 use crate::fleet::server::Server;
 use crate::harness::Findings;
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 
 pub(super) fn measure(server: &Server, findings: &mut Findings) {
-    let mut table = Table::new("idle", ["circuits", "statements a second and process"]);
-    let mut rate = |link: Link, circuits: usize| {
-        let rate = rate(server, link, circuits);
-        table.row(format!("{link}, {circuits}"), [rate]);
+    let mut table = Table::new(
+        "idle",
+        ["updates, circuits", "statements per second and process"],
+    );
+    let mut rate = |updates: Updates, circuits: usize| {
+        let rate = rate(server, updates, circuits);
+        table.row(format!("{updates}, {circuits}"), [rate]);
         rate
     };
-    let listening = rate(Link::Listening, CIRCUITS);
-    let polling = rate(Link::Polling, CIRCUITS);
-    let one = rate(Link::Polling, 1);
+    let listening = rate(Updates::Listening, CIRCUITS);
+    let polling = rate(Updates::Polling, CIRCUITS);
+    let one = rate(Updates::Polling, 1);
     findings.tables.push(table);
-    // 0.2 and 1; intervals vary a little, lest all move in step.
+    // 0.2 and 1 by the settings. The intervals vary a little, so that processes do not synchronize.
     for (name, rate, limit) in [("listening", listening, 0.22), ("polling", polling, 1.1)] {
-        let name = format!("idle, {name}: statements a second and process");
+        let name = format!("idle, {name}: statements per second and process");
         findings
             .targets
             .push(Target::at_most(name, rate, limit, ""));
@@ -38,24 +41,24 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     ));
 }
 
-fn rate(server: &Server, link: Link, circuits: usize) -> f64 {
-    let role = Role::new(circuits, Tells::Nothing).link(link);
-    let _crew = Crew::start(
+fn rate(server: &Server, updates: Updates, circuits: usize) -> f64 {
+    let role = Role::new(circuits, Reporting::Nothing).updates(updates);
+    let _processes = Processes::start(
         server,
-        &format!("idle {link} {circuits}"),
+        &format!("idle {updates} {circuits}"),
         [role; PROCESSES],
     );
-    // The server's processes say what they have done only after a while, and when they do more.
-    thread::sleep(match link {
-        Link::Polling => Duration::from_secs(3),
+    // The server publishes its statistics with a delay, and only with further work.
+    thread::sleep(match updates {
+        Updates::Polling => Duration::from_secs(3),
         _ => Duration::from_secs(8),
     });
     let before = server.transactions();
-    thread::sleep(WHILE);
-    let made = server.transactions() - before - OWN;
-    made / PROCESSES as f64 / WHILE.as_secs_f64()
+    thread::sleep(MEASURED);
+    let statements = server.transactions() - before - QUERIES;
+    statements / PROCESSES as f64 / MEASURED.as_secs_f64()
 }
 
-const WHILE: Duration = Duration::from_secs(20);
-/// Asking how many there were is one of them.
-const OWN: f64 = 1.0;
+const MEASURED: Duration = Duration::from_secs(20);
+/// The query for the number of statements is one of them.
+const QUERIES: f64 = 1.0;

@@ -1,4 +1,4 @@
-//! Probes of a half-open circuit: as many as may be, whoever asks, and however many do so at once.
+//! Probe leases of a half-open circuit: exactly as many as configured, under contention.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,10 +27,10 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         title,
         [
             "leases",
-            "rounds over",
-            "rounds under",
-            "ms a round",
-            "asked again",
+            "rounds with too many",
+            "rounds with too few",
+            "ms per round",
+            "rounds with retries",
         ],
     );
     let (mut over, mut under) = (0, 0);
@@ -43,18 +43,18 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         let figures = [rounds.over, rounds.under].map(|rounds| rounds as f64);
         table.row(
             limit.to_string(),
-            [figures[0], figures[1], took, rounds.asked_again as f64],
+            [figures[0], figures[1], took, rounds.retries as f64],
         );
     }
     findings.tables.push(table);
     findings.targets.push(Target::at_most(
-        "rounds with more leases than may be",
+        "rounds with too many leases",
         over as f64,
         0.0,
         "",
     ));
     findings.targets.push(Target::at_most(
-        "rounds with fewer leases than may be",
+        "rounds with too few leases",
         under as f64,
         0.0,
         "",
@@ -65,8 +65,8 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
 struct Rounds {
     over: usize,
     under: usize,
-    /// Who finds a row locked goes on without, and asks again later.
-    asked_again: usize,
+    /// Rounds in which contenders found a row locked, skipped it and had to request again.
+    retries: usize,
 }
 
 async fn contend(server: &Server, limit: u16) -> Rounds {
@@ -101,13 +101,13 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
             .await
             .expect("the server answers");
         let TransitionResult::Applied(view) = applied else {
-            panic!("nobody else moves it: {applied:?}")
+            panic!("no other process changes it: {applied:?}")
         };
         epoch = view.epoch;
-        let mut asking = JoinSet::new();
+        let mut requests = JoinSet::new();
         for (index, mut contender) in contenders.drain(..) {
             let request = request(&circuit, epoch, index);
-            asking.spawn(async move {
+            requests.spawn(async move {
                 let lease = contender
                     .acquire_probe(&request)
                     .await
@@ -116,34 +116,35 @@ async fn contend(server: &Server, limit: u16) -> Rounds {
             });
         }
         let mut slots = Vec::new();
-        let mut without = Vec::new();
-        for (index, contender, lease) in asking.join_all().await {
+        let mut rejected = Vec::new();
+        for (index, contender, lease) in requests.join_all().await {
             match lease {
                 Some(lease) => slots.push(lease.slot),
-                None => without.push(contenders.len()),
+                None => rejected.push(contenders.len()),
             }
             contenders.push((index, contender));
         }
         if slots.len() < usize::from(limit) {
-            rounds.asked_again += 1;
+            rounds.retries += 1;
         }
-        // One that is told no may only stop others by what it was told: nobody gets more.
-        for place in without.into_iter().take(1 + usize::from(limit)) {
-            let (index, contender) = &mut contenders[place];
+        // Contenders that found the row locked request again. There is one more request than
+        // leases, so that an excess lease would be noticed.
+        for position in rejected.into_iter().take(1 + usize::from(limit)) {
+            let (index, contender) = &mut contenders[position];
             let request = request(&circuit, epoch, *index);
             slots.extend(
                 contender
                     .acquire_probe(&request)
                     .await
                     .expect("the server answers")
-                    .map(|l| l.slot),
+                    .map(|lease| lease.slot),
             );
         }
-        let given = slots.len();
+        let granted = slots.len();
         slots.sort_unstable();
         slots.dedup();
-        rounds.over += usize::from(given > usize::from(limit) || slots.len() < given);
-        rounds.under += usize::from(given < usize::from(limit));
+        rounds.over += usize::from(granted > usize::from(limit) || slots.len() < granted);
+        rounds.under += usize::from(granted < usize::from(limit));
     }
     rounds
 }

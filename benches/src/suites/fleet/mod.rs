@@ -1,5 +1,6 @@
-//! What sharing circuits through PostgreSQL costs, and how fast it is: twenty processes and a
-//! server of their own, all on this machine.
+//! The cost and latency of sharing circuits through PostgreSQL.
+//!
+//! Twenty processes and a private server run on this machine.
 
 pub(crate) mod agreement;
 mod call;
@@ -13,7 +14,7 @@ mod transition;
 use crate::fleet::server::Server;
 use crate::harness::Findings;
 
-/// The others, for whom one decides.
+/// The number of processes. Where one more decides, these adopt its decision.
 const PROCESSES: usize = 20;
 const CIRCUITS: usize = 200;
 
@@ -26,7 +27,7 @@ pub(crate) fn run() -> Findings {
     idle::measure(&server, &mut findings);
     leases::measure(&server, &mut findings);
     opening::measure(&server, &mut findings);
-    // They stop the server.
+    // Last, since these stop the server.
     outage::measure(&server, &mut findings);
     findings
 }

@@ -1,55 +1,64 @@
-//! Every process opens every circuit at the same moment, as when all depend on one thing that fails.
+//! Every process opens every circuit at once, as when a common dependency fails.
 
 use std::time::Duration;
 
 use super::agreement;
 use super::{CIRCUITS, PROCESSES};
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
-use crate::fleet::role::{Role, Tells};
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
+use crate::fleet::role::{Reporting, Role};
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 use crate::harness::Findings;
 use crate::harness::measure::Distribution;
 use crate::harness::table::Table;
 use crate::harness::target::Target;
 
 pub(super) fn measure(server: &Server, findings: &mut Findings) {
-    let mut crew = Crew::start(
+    let mut processes = Processes::start(
         server,
         NAMESPACE,
-        [Role::new(CIRCUITS, Tells::Endings); PROCESSES],
+        [Role::new(CIRCUITS, Reporting::Decisions); PROCESSES],
     );
-    let moment = clock::now() + Duration::from_millis(500);
-    crew.order_all(&format!("fail-all {}", moment.as_nanos()));
-    let mut said = Said {
-        moments: vec![vec![moment]; PROCESSES],
+    let start = clock::now() + Duration::from_millis(500);
+    processes.send_all(&format!("fail-all {}", start.as_nanos()));
+    let mut decisions = Decisions {
+        times: vec![vec![start]; PROCESSES],
         published: 0,
     };
-    crew.listen(Duration::from_secs(30), |process, told| {
-        said.take(process, told);
-        said.published < CIRCUITS
+    processes.receive_while(Duration::from_secs(30), |process, report| {
+        decisions.add(process, report);
+        decisions.published < CIRCUITS
     });
-    let agreed = agreement::wait(&mut crew, server, NAMESPACE, moment, |process, told| {
-        said.take(process, told)
-    });
-    // Until nothing more is said.
-    while crew.listen(Duration::from_secs(1), |process, told| {
-        said.take(process, told);
+    let agreed = agreement::wait(
+        &mut processes,
+        server,
+        NAMESPACE,
+        start,
+        |process, report| decisions.add(process, report),
+    );
+    // Receive the remaining reports.
+    while processes.receive_while(Duration::from_secs(1), |process, report| {
+        decisions.add(process, report);
         false
     }) {}
-    let gaps = said.moments.iter().flat_map(|moments| moments.windows(2));
+    let gaps = decisions.times.iter().flat_map(|times| times.windows(2));
     let took = Distribution::of(
         gaps.map(|pair| clock::milliseconds(pair[0], pair[1]))
             .collect(),
     );
-    let last = said.moments.iter().flatten().max().expect("they began");
-    let decisions = said
-        .moments
+    let last = decisions
+        .times
         .iter()
-        .map(|moments| moments.len() - 1)
+        .flatten()
+        .max()
+        .expect("the start is included");
+    let resolved = decisions
+        .times
+        .iter()
+        .map(|times| times.len() - 1)
         .sum::<usize>();
-    let opened = server.table(NAMESPACE);
+    let opened = server.circuits(NAMESPACE);
     let once = opened
         .values()
         .filter(|(state, epoch)| state == "open" && *epoch == 1)
@@ -61,24 +70,24 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         "decisions",
         "p50, ms",
         "p99, ms",
-        "all settled, ms",
+        "all resolved, ms",
         "all agree, ms",
     ];
     let mut table = Table::new(title, columns);
-    let settled = clock::milliseconds(moment, *last);
+    let all_resolved = clock::milliseconds(start, *last);
     let figures = [
-        decisions as f64,
+        resolved as f64,
         took.median,
         took.p99,
-        settled,
+        all_resolved,
         agreed.unwrap_or(f64::NAN),
     ];
-    table.row("settled one by one", figures);
+    table.row("each decision", figures);
     findings.tables.push(table);
-    let winners = said.published as f64;
+    let published = decisions.published as f64;
     findings.targets.push(Target::at_most(
-        "opening at once: winners",
-        winners,
+        "opening at once: published decisions",
+        published,
         CIRCUITS as f64,
         "",
     ));
@@ -89,25 +98,25 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         "",
     ));
     findings.targets.push(Target::at_most(
-        "opening at once: to settle one, p99",
+        "opening at once: to resolve one, p99",
         took.p99,
         15.0,
         " ms",
     ));
 }
 
-/// What was said about decisions.
-struct Said {
-    /// When each process's came to an end, one after the other.
-    moments: Vec<Vec<Duration>>,
+/// The reports about resolved decisions.
+struct Decisions {
+    /// For each process, the start and the times at which its decisions were resolved.
+    times: Vec<Vec<Duration>>,
     published: usize,
 }
 
-impl Said {
-    fn take(&mut self, process: usize, told: Told) {
-        if let Told::Settled { at, ending, .. } = told {
-            self.moments[process].push(at);
-            self.published += usize::from(ending == "published");
+impl Decisions {
+    fn add(&mut self, process: usize, report: Report) {
+        if let Report::DecisionResolved { at, outcome, .. } = report {
+            self.times[process].push(at);
+            self.published += usize::from(outcome == "published");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The server goes away, or stops where it is.
+//! Outages: the server is frozen, or crashes and restarts.
 
 use std::thread;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use bulkman_test_support::StopMode;
 
 use super::{PROCESSES, agreement};
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
-use crate::fleet::role::{Link, Role, Tells};
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
+use crate::fleet::role::{Reporting, Role, Updates};
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 use crate::harness::Findings;
 use crate::harness::table::Table;
 use crate::harness::target::Target;
@@ -20,18 +20,18 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     crash(server, findings);
 }
 
-/// Half of the processes listen, half poll.
+/// Half of the processes receive notifications, half poll.
 fn freeze(server: &Server, findings: &mut Findings) {
-    let listening = Role::new(10, Tells::Nothing);
-    let polling = listening.link(Link::Polling);
+    let listening = Role::new(10, Reporting::Nothing);
+    let polling = listening.updates(Updates::Polling);
     let roles = [[listening; PROCESSES / 2], [polling; PROCESSES / 2]].concat();
-    let crew = Crew::start(server, "frozen", roles);
+    let processes = Processes::start(server, "frozen", roles);
     let before = clock::now();
     server.postgres.freeze();
     let mut noticed = vec![None; PROCESSES];
     let mut missing = PROCESSES;
-    crew.listen(Duration::from_secs(15), |process, told| {
-        if let Told::Degraded { at } = told {
+    processes.receive_while(Duration::from_secs(15), |process, report| {
+        if let Report::Degraded { at } = report {
             let first = noticed[process]
                 .replace(clock::milliseconds(before, at) / 1e3)
                 .is_none();
@@ -41,17 +41,17 @@ fn freeze(server: &Server, findings: &mut Findings) {
     });
     server.postgres.thaw();
     let thawed = clock::now();
-    let mut back = Vec::new();
-    crew.listen(Duration::from_secs(15), |_, told| {
-        if let Told::Synchronized { at } = told {
-            back.push(clock::milliseconds(thawed, at) / 1e3);
+    let mut reconnected = Vec::new();
+    processes.receive_while(Duration::from_secs(15), |_, report| {
+        if let Report::Synchronized { at } = report {
+            reconnected.push(clock::milliseconds(thawed, at) / 1e3);
         }
-        back.len() < PROCESSES
+        reconnected.len() < PROCESSES
     });
-    let back_after = if back.len() < PROCESSES {
+    let reconnected_after = if reconnected.len() < PROCESSES {
         f64::INFINITY
     } else {
-        largest(&back)
+        largest(&reconnected)
     };
     let mut table = Table::new(
         "the server is frozen",
@@ -84,78 +84,78 @@ fn freeze(server: &Server, findings: &mut Findings) {
         ));
     }
     findings.targets.push(Target::at_most(
-        "all back after it goes on",
-        back_after,
+        "all reconnected after it resumes",
+        reconnected_after,
         3.0,
         " s",
     ));
 }
 
-/// Processes decide while it is away: some about circuits of their own, some about the same ones.
+/// Processes open circuits during the outage, some of them the same circuit.
 fn crash(server: &Server, findings: &mut Findings) {
-    let mut crew = Crew::start(
+    let mut processes = Processes::start(
         server,
         CRASH,
-        [Role::new(DISTINCT, Tells::Endings); PROCESSES],
+        [Role::new(DISTINCT, Reporting::Decisions); PROCESSES],
     );
     server.postgres.stop(StopMode::Immediate);
     let stopped = clock::now();
     for decision in 0..DECISIONS {
-        let next = stopped + AWAY.mul_f64(decision as f64 / DECISIONS as f64);
+        let next = stopped + OUTAGE.mul_f64(decision as f64 / DECISIONS as f64);
         thread::sleep(next.saturating_sub(clock::now()));
         let again = decision / DISTINCT;
-        crew.order(
+        processes.send(
             (decision + 7 * again) % PROCESSES,
             &format!("open {}", decision % DISTINCT),
         );
     }
-    thread::sleep((stopped + AWAY).saturating_sub(clock::now()));
-    // Other than pg_ctl, which looks ten times a second, this notices at once.
+    thread::sleep((stopped + OUTAGE).saturating_sub(clock::now()));
+    // Polled here, since `pg_ctl` polls only ten times per second.
     let up = thread::scope(|scope| {
-        let first_answer = scope.spawn(|| {
-            while !server.answers() {
+        let first_connection = scope.spawn(|| {
+            while !server.accepts_connections() {
                 thread::sleep(Duration::from_millis(2));
             }
             clock::now()
         });
         server.postgres.restart();
-        first_answer.join().expect("it does not panic")
+        first_connection.join().expect("the thread does not panic")
     });
     let (mut published, mut superseded) = (0, 0);
-    let all = crew.listen(Duration::from_secs(15), |_, told| {
-        if let Told::Settled { ending, .. } = told {
-            match ending.as_str() {
+    let all = processes.receive_while(Duration::from_secs(15), |_, report| {
+        if let Report::DecisionResolved { outcome, .. } = report {
+            match outcome.as_str() {
                 "published" => published += 1,
                 "superseded" => superseded += 1,
-                ending => panic!("nothing else decides about these circuits: {ending}"),
+                outcome => panic!("unexpected outcome of a decision: {outcome}"),
             }
         }
         published + superseded < DECISIONS
     });
-    let agreed = agreement::wait(&mut crew, server, CRASH, up, |_, _| {})
+    let agreed = agreement::wait(&mut processes, server, CRASH, up, |_, _| {})
         .map_or(f64::INFINITY, |ms| ms / 1e3);
     let open = server
-        .table(CRASH)
+        .circuits(CRASH)
         .values()
         .filter(|(state, _)| state == "open")
         .count();
     let title =
-        format!("{AWAY:?} without the server, {DECISIONS} decisions in {PROCESSES} processes");
+        format!("{OUTAGE:?} without the server, {DECISIONS} decisions in {PROCESSES} processes");
     let mut table = Table::new(
         title,
         ["", "published", "superseded", "open", "all agree, s"],
     );
     table.row(
-        "afterwards",
+        "after the restart",
         [published as f64, superseded as f64, open as f64, agreed],
     );
     findings.tables.push(table);
-    let unsettled = if all {
+    let unresolved = if all {
         0
     } else {
         DECISIONS - published - superseded
     };
-    let lost = (unsettled + (DISTINCT - open)) as f64;
+    let lost = (unresolved + (DISTINCT - open)) as f64;
     findings.targets.push(Target::at_most(
         "decisions lost in an outage",
         lost,
@@ -175,11 +175,11 @@ fn largest(values: &[f64]) -> f64 {
 }
 
 const CRASH: &str = "crash";
-const AWAY: Duration = Duration::from_secs(6);
+const OUTAGE: Duration = Duration::from_secs(6);
 const DECISIONS: usize = 52;
-/// The circuits that they are about.
+/// The number of circuits that are opened.
 const DISTINCT: usize = 46;
-/// The default, in seconds.
+/// The default operation timeout, in seconds.
 const OPERATION_TIMEOUT: f64 = 2.0;
-/// Stopping the server is a signal to each of its processes, one after the other.
+/// The time to freeze the server, which takes a signal to each of its processes.
 const SIGNALS: f64 = 0.1;

@@ -1,7 +1,7 @@
-//! How long it takes until a decision of one process is what all others go by.
+//! The time until a decision of one process is applied by all others.
 //!
-//! Each circuit is opened once, by one process after the other, at random moments: so the delays
-//! of polling are those of a decision that comes at any time.
+//! Each circuit is opened once, by one process after another. The times are random, so that they
+//! are independent of the polling interval.
 
 use std::collections::HashMap;
 use std::thread;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::{CIRCUITS, PROCESSES};
 use crate::fleet::clock;
-use crate::fleet::crew::Crew;
-use crate::fleet::role::{Executor, Link, Role, Tells};
+use crate::fleet::processes::Processes;
+use crate::fleet::report::Report;
+use crate::fleet::role::{Executor, Reporting, Role, Updates};
 use crate::fleet::server::Server;
-use crate::fleet::told::Told;
 use crate::harness::Findings;
 use crate::harness::measure::Distribution;
 use crate::harness::plot::{Bar, Block, Chart};
@@ -23,22 +23,27 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
     let title = format!("a decision in one process, applied in {PROCESSES} others");
     let mut table = Table::new(
         title.as_str(),
-        ["ms", "p50", "p99", "slowest", "openings", "missing"],
+        ["ms", "p50", "p99", "max", "openings", "missing"],
     );
     let mut bars = Vec::new();
-    for (name, executor, link, limit) in [
-        ("listening, tokio", Executor::Tokio, Link::Listening, 10.0),
-        ("listening, smol", Executor::Smol, Link::Listening, 10.0),
+    for (name, executor, updates, limit) in [
+        (
+            "listening, tokio",
+            Executor::Tokio,
+            Updates::Listening,
+            10.0,
+        ),
+        ("listening, smol", Executor::Smol, Updates::Listening, 10.0),
         (
             "polling, tokio",
             Executor::Tokio,
-            Link::Polling,
+            Updates::Polling,
             POLL_INTERVAL + 50.0,
         ),
     ] {
-        let role = Role::new(CIRCUITS, Tells::Moves)
+        let role = Role::new(CIRCUITS, Reporting::Transitions)
             .executor(executor)
-            .link(link);
+            .updates(updates);
         let Delays { delays, missing } = delays(server, &format!("spread {name}"), role);
         let openings = CIRCUITS as f64;
         let delays = Distribution::of(delays);
@@ -66,7 +71,7 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         ));
         for (quantile, value) in [("p50", delays.median), ("p99", delays.p99)] {
             bars.push((
-                link,
+                updates,
                 Bar {
                     label: format!("{name}, {quantile}"),
                     value,
@@ -75,8 +80,8 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         }
     }
     findings.tables.push(table);
-    let block = |title: &str, wanted: Link| {
-        let chosen = bars.iter().filter(|(link, _)| *link == wanted);
+    let block = |title: &str, wanted: Updates| {
+        let chosen = bars.iter().filter(|(updates, _)| *updates == wanted);
         Block {
             title: title.to_owned(),
             bars: chosen.map(|(_, bar)| bar.clone()).collect(),
@@ -87,42 +92,46 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         title,
         unit: "milliseconds",
         blocks: vec![
-            block("announced by the server", Link::Listening),
-            block("looked for every second", Link::Polling),
+            block("with notifications", Updates::Listening),
+            block("polling every second", Updates::Polling),
         ],
     });
 }
 
 struct Delays {
-    /// Of each opening in each process but the one that decided.
+    /// The delays in milliseconds of each opening, in each process but the one that opened.
     delays: Vec<f64>,
-    /// Those that never came.
+    /// The number of openings that were not applied in time.
     missing: usize,
 }
 
 fn delays(server: &Server, namespace: &str, role: Role) -> Delays {
-    let mut crew = Crew::start(server, namespace, [role; PROCESSES + 1]);
+    let mut processes = Processes::start(server, namespace, [role; PROCESSES + 1]);
     let mut decisions = HashMap::new();
-    let mut moves = Vec::new();
-    let mut take = |process: usize, told: Told| match told {
-        Told::Decides { at, circuit } => drop(decisions.insert(circuit, (process, at))),
-        Told::Moved { at, circuit, state } if state == "open" => moves.push((process, circuit, at)),
+    let mut transitions = Vec::new();
+    let mut record = |process: usize, report: Report| match report {
+        Report::Opening { at, circuit } => drop(decisions.insert(circuit, (process, at))),
+        Report::Transition { at, circuit, state } if state == "open" => {
+            transitions.push((process, circuit, at))
+        }
         _ => {}
     };
     for circuit in 0..CIRCUITS {
-        crew.order(circuit % crew.len(), &format!("open {circuit}"));
+        processes.send(circuit % processes.len(), &format!("open {circuit}"));
         thread::sleep(GAP.mul_f64(2.0 * fastrand::f64()));
     }
     let mut open = 0;
-    crew.listen(Duration::from_secs(5), |process, told| {
-        open += usize::from(matches!(told, Told::Moved { .. }));
-        take(process, told);
+    processes.receive_while(Duration::from_secs(5), |process, report| {
+        open += usize::from(matches!(report, Report::Transition { .. }));
+        record(process, report);
         open < CIRCUITS * (PROCESSES + 1)
     });
-    let others = moves.into_iter().filter_map(|(process, circuit, at)| {
-        let (decider, decided) = decisions[&circuit];
-        (process != decider).then(|| clock::milliseconds(decided, at))
-    });
+    let others = transitions
+        .into_iter()
+        .filter_map(|(process, circuit, at)| {
+            let (decider, decided) = decisions[&circuit];
+            (process != decider).then(|| clock::milliseconds(decided, at))
+        });
     let delays: Vec<f64> = others.collect();
     Delays {
         missing: CIRCUITS * PROCESSES - delays.len(),
@@ -130,7 +139,7 @@ fn delays(server: &Server, namespace: &str, role: Role) -> Delays {
     }
 }
 
-/// Between two decisions, on average.
+/// The average time between two decisions.
 const GAP: Duration = Duration::from_millis(50);
-/// The default, in milliseconds.
+/// The default polling interval, in milliseconds.
 const POLL_INTERVAL: f64 = 1000.0;

@@ -1,4 +1,4 @@
-//! What a transition costs: time, round trips, write-ahead log.
+//! The cost of a transition: time, round trips, write-ahead log.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use bulkman_core::store::{
 use bulkman_postgres::PostgresStore;
 
 use crate::fleet::proxy::Proxy;
-use crate::fleet::server::{FOR_LONG, Server};
+use crate::fleet::server::{ONE_HOUR, Server};
 use crate::harness::Findings;
 use crate::harness::measure::Distribution;
 use crate::harness::table::Table;
@@ -21,30 +21,31 @@ pub(super) fn measure(server: &Server, findings: &mut Findings) {
         .build()
         .expect("valid settings");
     let mut circuit = Circuit::on(&direct);
-    // Until the history's rows are there, to be overwritten, and their pages in the log.
+    // Until the history is full, so that further rows replace old ones, and its pages are logged.
     circuit.transitions(4 * HISTORY);
-    let before = server.log_bytes();
+    let before = server.wal_bytes();
     let took = Distribution::of(circuit.transitions(COUNTED));
-    let log = (server.log_bytes() - before) / COUNTED as f64;
+    let log = (server.wal_bytes() - before) / COUNTED as f64;
 
     let proxy = Proxy::to(server.address());
-    let through = PostgresStore::builder(server.through(proxy.port)).namespace("round trips");
+    let through =
+        PostgresStore::builder(server.options_with_port(proxy.port)).namespace("round trips");
     let mut circuit = Circuit::on(&through.build().expect("valid settings"));
-    // The first of a link prepares the statement.
+    // The first transition of a session prepares the statement.
     circuit.transitions(1);
     let before = proxy.round_trips();
     circuit.transitions(COUNTED);
     let round_trips = (proxy.round_trips() - before) as f64 / COUNTED as f64;
 
     let columns = [
-        "one process, nobody else",
+        "one process alone",
         "p50, ms",
         "p99, ms",
         "round trips",
         "log, bytes",
     ];
     let mut table = Table::new("a transition", columns);
-    table.row("open, close, ..", [took.median, took.p99, round_trips, log]);
+    table.row("open and close", [took.median, took.p99, round_trips, log]);
     findings.tables.push(table);
     findings.targets.push(Target::at_most(
         "round trips of a transition",
@@ -74,13 +75,13 @@ impl Circuit {
         }
     }
 
-    /// What each took, in milliseconds.
+    /// Runs `count` transitions and returns the duration of each, in milliseconds.
     fn transitions(&mut self, count: usize) -> Vec<f64> {
         smol::block_on(async {
             let mut took = Vec::with_capacity(count);
             for _ in 0..count {
                 let change = match self.epoch.0 % 2 {
-                    0 => StoreChange::Open { open_for: FOR_LONG },
+                    0 => StoreChange::Open { open_for: ONE_HOUR },
                     _ => StoreChange::Close,
                 };
                 let operation = OperationId(self.epoch.0 + 1);
@@ -94,7 +95,7 @@ impl Circuit {
                     .expect("the server answers");
                 took.push(before.elapsed().as_secs_f64() * 1e3);
                 let TransitionResult::Applied(view) = applied else {
-                    panic!("nobody else is there: {applied:?}")
+                    panic!("no other process changes it: {applied:?}")
                 };
                 self.epoch = view.epoch;
             }
@@ -104,5 +105,5 @@ impl Circuit {
 }
 
 const COUNTED: usize = 2000;
-/// Changes that are remembered of a circuit.
+/// The number of history entries that are kept for a circuit.
 const HISTORY: usize = 100;

@@ -63,8 +63,8 @@ impl LimitRule {
 
     /// Halves the limit, because no call of the window succeeded.
     ///
-    /// Only the first of consecutive failures lowers the threshold. A dependency that hangs and then works
-    /// again has its old capacity, and exponential growth returns to it.
+    /// Only the first of consecutive failures lowers the threshold. A dependency that hangs and
+    /// then works again has its old capacity, and exponential growth returns to it.
     fn halve(&mut self) -> Option<LimitAdjustment> {
         self.restore_to = None;
         self.experiment = None;
@@ -115,8 +115,8 @@ impl LimitRule {
 
     /// Returns `true` if the baseline must be measured now.
     ///
-    /// A queue that never changes confirms its own baseline. So a limit that is reached is measured after
-    /// six intervals whatever the windows confirmed.
+    /// A queue that never changes confirms its own baseline. So a limit that is reached is measured
+    /// after six intervals whatever the windows confirmed.
     fn is_measurement_due(&self, baseline: f64, reached: bool, now: f64) -> bool {
         let Some(interval) = self.settings.baseline_interval else {
             return false;
@@ -129,8 +129,8 @@ impl LimitRule {
 
     /// Reduces the limit in the second consecutive window with queueing.
     ///
-    /// The reduction is larger than the queue requires. Clients that share a dependency then leave room for
-    /// each other, and their queue does not become part of a baseline.
+    /// The reduction is larger than the queue requires. Clients that share a dependency then leave
+    /// room for each other, and their queue does not become part of a baseline.
     fn reduce_queue(&mut self, window: &ClosedWindow, allowed: f64) -> Option<LimitAdjustment> {
         self.held_latency = None;
         self.queueing = self.queueing.saturating_add(1);

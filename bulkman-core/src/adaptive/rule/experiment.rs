@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn cut_without_effect_on_latency_is_a_shift() {
-        // Seventy percent of the limit: the throughput of a dependency without a queue falls to 70 %.
+        // Seventy percent of the limit: the throughput of a dependency without a queue falls to 70
+        // %.
         assert_eq!(
             evaluate(ExperimentKind::Cut, 70.0, 700.0, 0.1),
             Evaluation::LatencyShift

@@ -14,14 +14,17 @@ use super::window::ClosedWindow;
 ///
 /// Inputs: [`on_window`](Self::on_window) for each closed window,
 /// [`on_discarded_window`](Self::on_discarded_window) for a window with too few calls,
-/// [`on_circuit_closed`](Self::on_circuit_closed) and [`reconfigure`](Self::reconfigure). Each returns the
-/// change of the limit, if there is one. `now` is in seconds since the rule was created.
+/// [`on_circuit_closed`](Self::on_circuit_closed) and [`reconfigure`](Self::reconfigure). Each
+/// returns the change of the limit, if there is one. `now` is in seconds since the rule was
+/// created.
 ///
-/// The same inputs always give the same limits. The order of the floating-point operations is part of the
-/// contract, because recorded traces are reproduced exactly.
+/// The same inputs always give the same limits. The order of the floating-point operations is part
+/// of the contract, because recorded traces are reproduced exactly.
 ///
 /// ```
-/// use bulkman_core::adaptive::{AdaptiveLimit, ClosedWindow, LimitChangeCause, LimitRule, LimitSettings};
+/// use bulkman_core::adaptive::{
+///     AdaptiveLimit, ClosedWindow, LimitChangeCause, LimitRule, LimitSettings,
+/// };
 ///
 /// let mut rule = LimitRule::new(LimitSettings::new(&AdaptiveLimit::new(), 100));
 /// let window = ClosedWindow {
@@ -33,7 +36,10 @@ use super::window::ClosedWindow;
 ///     ..ClosedWindow::default()
 /// };
 /// let growth = rule.on_window(&window, 0.2).unwrap();
-/// assert_eq!((growth.from, growth.to, growth.cause), (4.0, 6.0, LimitChangeCause::Growth));
+/// assert_eq!(
+///     (growth.from, growth.to, growth.cause),
+///     (4.0, 6.0, LimitChangeCause::Growth)
+/// );
 /// assert_eq!(rule.permits(), 6);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -92,8 +98,9 @@ impl LimitRule {
 
     /// Evaluates a closed window.
     ///
-    /// A window with figures that are not finite and positive is ignored, as is a `now` that is not finite.
-    /// Set `reached` to `false` if another limit, such as a fleet share, was smaller during the window.
+    /// A window with figures that are not finite and positive is ignored, as is a `now` that is not
+    /// finite. Set `reached` to `false` if another limit, such as a fleet share, was smaller during
+    /// the window.
     pub fn on_window(&mut self, window: &ClosedWindow, now: f64) -> Option<LimitAdjustment> {
         if !window.is_valid() || !now.is_finite() {
             return None;
@@ -112,8 +119,8 @@ impl LimitRule {
 
     /// Restarts from at most the initial limit, with exponential growth up to the old limit.
     ///
-    /// Call it when the circuit admits all calls again, so that the dependency does not get all its load at
-    /// once.
+    /// Call it when the circuit admits all calls again, so that the dependency does not get all its
+    /// load at once.
     pub fn on_circuit_closed(&mut self) -> Option<LimitAdjustment> {
         let before = self.restore_to.take().unwrap_or(self.limit);
         self.experiment = None;
@@ -131,8 +138,8 @@ impl LimitRule {
 
     /// Replaces the settings in place.
     ///
-    /// Baseline and threshold stay, and the limit is clamped. A measurement or an experiment that runs is
-    /// dropped if the range or the enforcement changes.
+    /// Baseline and threshold stay, and the limit is clamped. A measurement or an experiment that
+    /// runs is dropped if the range or the enforcement changes.
     pub fn reconfigure(&mut self, settings: LimitSettings) -> Option<LimitAdjustment> {
         let was = std::mem::replace(&mut self.settings, settings);
         let same_range = was.min == settings.min && was.max == settings.max;

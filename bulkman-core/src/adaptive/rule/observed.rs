@@ -1,7 +1,7 @@
 //! The steps of the rule while the limit is only estimated.
 //!
-//! An unenforced limit has no effect on the load, so experiments and measurements mean nothing. The limit
-//! is estimated by Little's law instead: calls in flight are throughput times latency.
+//! An unenforced limit has no effect on the load, so experiments and measurements mean nothing. The
+//! limit is estimated by Little's law instead: calls in flight are throughput times latency.
 
 use super::{CONFIRMED, CUT, LimitRule, SLOW_START, baseline_age};
 use crate::adaptive::adjustment::{LimitAdjustment, LimitChangeCause};
@@ -51,7 +51,8 @@ impl LimitRule {
         }
     }
 
-    /// Returns the smallest latency, or that of unreached windows once the old baseline is unconfirmed.
+    /// Returns the smallest latency, or that of unreached windows once the old baseline is
+    /// unconfirmed.
     fn estimate_baseline(&mut self, window: &ClosedWindow, now: f64) -> f64 {
         let latency = window.latency;
         let Some(baseline) = self

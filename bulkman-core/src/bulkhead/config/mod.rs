@@ -35,8 +35,8 @@ use crate::runtime::RuntimeCapabilities;
 /// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see [`CircuitBreakerConfig`] |
 ///
 /// ```
-/// use std::time::Duration;
 /// use bulkman::{BulkheadConfig, CircuitBreakerConfig};
+/// use std::time::Duration;
 ///
 /// let config = BulkheadConfig::new("api_calls")
 ///     .max_concurrent_calls(5)
@@ -46,7 +46,10 @@ use crate::runtime::RuntimeCapabilities;
 /// assert!(config.validate().is_ok());
 ///
 /// let error = config.max_concurrent_calls(0).validate().unwrap_err();
-/// assert_eq!(error.to_string(), "`max_concurrent_calls` is 0, must be 1 to 1,000,000");
+/// assert_eq!(
+///     error.to_string(),
+///     "`max_concurrent_calls` is 0, must be 1 to 1,000,000"
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
@@ -114,11 +117,16 @@ impl BulkheadConfig {
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
     /// # use bulkman::runtime::ClockOnly;
-    /// let config = BulkheadConfig::new("search").max_concurrent_calls(1).max_queue_size(0);
+    /// let config = BulkheadConfig::new("search")
+    ///     .max_concurrent_calls(1)
+    ///     .max_queue_size(0);
     /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
     /// let _running = bulkhead.try_acquire().unwrap();
     /// let full = bulkhead.execute_sync(|| Ok::<_, ()>("found")).unwrap_err();
-    /// assert_eq!(full.to_string(), "bulkhead \"search\" is full: at most 1 running and 0 queued calls");
+    /// assert_eq!(
+    ///     full.to_string(),
+    ///     "bulkhead \"search\" is full: at most 1 running and 0 queued calls"
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[doc(alias = "queue_limit")]
@@ -162,8 +170,8 @@ impl BulkheadConfig {
     /// A call that exceeds it ends with [`BulkheadError::Timeout`](crate::BulkheadError::Timeout).
     /// With zero, a call never waits: it is rejected with
     /// [`BulkheadError::Full`](crate::BulkheadError::Full) if no permit is available. `None` means
-    /// that only [`timeout`](Self::timeout) limits the time in the queue. Async calls need a runtime
-    /// with timers for it.
+    /// that only [`timeout`](Self::timeout) limits the time in the queue. Async calls need a
+    /// runtime with timers for it.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
@@ -205,7 +213,11 @@ impl BulkheadConfig {
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;
     /// let config = BulkheadConfig::new("reports").circuit_breaker_enabled(false);
-    /// assert!(Bulkhead::new(config, ClockOnly)?.circuit_breaker().is_none());
+    /// assert!(
+    ///     Bulkhead::new(config, ClockOnly)?
+    ///         .circuit_breaker()
+    ///         .is_none()
+    /// );
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn circuit_breaker_enabled(mut self, enabled: bool) -> Self {
@@ -296,7 +308,10 @@ impl BulkheadConfig {
     /// ```
     /// # use bulkman::BulkheadConfig;
     /// let error = BulkheadConfig::new("").validate().unwrap_err();
-    /// assert_eq!(error.to_string(), "`name` is 0 bytes, must be 1 to 255 bytes");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`name` is 0 bytes, must be 1 to 255 bytes"
+    /// );
     /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.checked_name()?;
@@ -330,10 +345,21 @@ impl BulkheadConfig {
     /// ```
     /// # use bulkman::{BulkheadConfig, QueueOrder};
     /// # use std::time::Duration;
-    /// let config = BulkheadConfig::new("search").timeout(Duration::from_secs(2)).resolve();
-    /// assert_eq!((config.name.as_str(), config.max_concurrent_calls), ("search", 10));
-    /// assert_eq!((config.queue_order, config.max_queue_size), (QueueOrder::Fifo, 100));
-    /// assert_eq!((config.timeout, config.max_wait), (Some(Duration::from_secs(2)), None));
+    /// let config = BulkheadConfig::new("search")
+    ///     .timeout(Duration::from_secs(2))
+    ///     .resolve();
+    /// assert_eq!(
+    ///     (config.name.as_str(), config.max_concurrent_calls),
+    ///     ("search", 10)
+    /// );
+    /// assert_eq!(
+    ///     (config.queue_order, config.max_queue_size),
+    ///     (QueueOrder::Fifo, 100)
+    /// );
+    /// assert_eq!(
+    ///     (config.timeout, config.max_wait),
+    ///     (Some(Duration::from_secs(2)), None)
+    /// );
     /// assert_eq!(config.circuit_breaker.unwrap().failure_threshold, Some(5));
     /// ```
     #[must_use]

@@ -11,12 +11,19 @@ use crate::queue::QueueOrder;
 /// Returned by [`BulkheadConfig::resolve`]. The values are not validated.
 ///
 /// ```
-/// use bulkman::{Bulkhead, BulkheadConfig};
 /// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
 ///
-/// let bulkhead = Bulkhead::new(BulkheadConfig::new("search").max_concurrent_calls(3), ClockOnly)?;
+/// let bulkhead = Bulkhead::new(
+///     BulkheadConfig::new("search").max_concurrent_calls(3),
+///     ClockOnly,
+/// )?;
 /// let current = bulkhead.config().resolve();
-/// bulkhead.reconfigure(bulkhead.config().max_concurrent_calls(current.max_concurrent_calls * 2))?;
+/// bulkhead.reconfigure(
+///     bulkhead
+///         .config()
+///         .max_concurrent_calls(current.max_concurrent_calls * 2),
+/// )?;
 /// assert_eq!(bulkhead.config().resolve().max_concurrent_calls, 6);
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```

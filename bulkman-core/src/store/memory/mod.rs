@@ -31,6 +31,7 @@ use crate::sync::{Mutex, lock};
 ///
 /// let shop = MemoryStore::new(ClockOnly);
 /// let stock = shop.in_namespace("stock")?; // shares the data, with separate circuits
+///     
 /// # let _ = stock;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
@@ -106,7 +107,8 @@ impl MemoryStore {
     /// # use bulkman::store::StoreSettings;
     /// # use bulkman::runtime::ClockOnly;
     /// # use bulkman::store::{CircuitStore, MemoryStore};
-    /// let store = MemoryStore::new(ClockOnly).with_settings(StoreSettings::new().probe_limit(3));
+    /// let store =
+    ///     MemoryStore::new(ClockOnly).with_settings(StoreSettings::new().probe_limit(3));
     /// assert_eq!(store.settings().probe_limit, 3);
     /// ```
     #[must_use]
@@ -131,7 +133,8 @@ impl MemoryStore {
     /// let store = MemoryStore::new(ClockOnly);
     /// let mut session = block_on(store.open_session(std::slice::from_ref(&mail)))?;
     /// let backup = store.backup();
-    /// block_on(session.command(&FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "")))?;
+    /// let command = FleetCommand::new(mail, FleetAction::ForceOpen, OperationId(7), "ann", "");
+    /// block_on(session.command(&command))?;
     /// store.restore(&backup);
     /// assert_eq!(block_on(session.snapshot(None))?.circuits[0].state, FleetState::Closed);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -142,7 +142,10 @@ impl Admin {
     pub async fn prune_history(&self, age: Duration) -> Result<u64, StoreError> {
         let failed = |error| translate(&self.connector.schema, error);
         with_timeout(self.timeout(), async {
-            let mut connection = self.connector.connect().await?;
+            let mut connection = self
+                .connector
+                .connect(self.connector.session_limits())
+                .await?;
             let prune = Statement::new(Arc::clone(&self.connector.statements.prune_history))
                 .bind(&*self.connector.namespace)
                 .bind(rows::to_micros(age));
@@ -180,7 +183,7 @@ impl Admin {
     }
 
     async fn session(&self) -> Result<PostgresSession, StoreError> {
-        PostgresSession::open(Arc::clone(&self.connector), &[]).await
+        PostgresSession::open_for_operator(Arc::clone(&self.connector)).await
     }
 
     fn timeout(&self) -> Duration {

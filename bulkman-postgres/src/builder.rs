@@ -8,7 +8,7 @@ use bulkman_core::store::{StoreSettings, check_namespace};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::connector::Connector;
+use crate::connector::{Connector, ServerKnowledge};
 use crate::migration_mode::MigrationMode;
 use crate::schema::Schema;
 use crate::statement::Protocol;
@@ -183,6 +183,7 @@ impl PostgresStoreBuilder {
             settings: self.settings,
             migration_mode: self.migration_mode,
             protocol: self.protocol,
+            server: ServerKnowledge::default(),
         }))
     }
 

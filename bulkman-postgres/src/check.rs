@@ -6,7 +6,7 @@ use bulkman_core::store::StoreError;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
-use crate::connector::Connector;
+use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
 use crate::migrate::VERSION;
 use crate::statement::Statement;
@@ -38,7 +38,8 @@ impl fmt::Display for Diagnostic {
 
 /// Checks the server, the schema and the privileges of the role, and returns all problems.
 pub(crate) async fn check(connector: &Connector) -> Result<Vec<Diagnostic>, StoreError> {
-    let mut connection = connector.connect().await?;
+    let limits = StatementLimits::maintenance(connector.maintenance_timeout());
+    let mut connection = connector.connect(limits).await?;
     let diagnostics = diagnose(connector, &mut connection)
         .await
         .map_err(|error| translate(&connector.schema, error))?;

@@ -2,6 +2,7 @@
 
 use bulkman_core::store::StoreError;
 use sqlx::error::DatabaseError;
+use sqlx::postgres::PgConnectOptions;
 
 use crate::schema::Schema;
 
@@ -39,6 +40,25 @@ pub(crate) fn translate(schema: &Schema, error: sqlx::Error) -> StoreError {
         _ => StoreError::unavailable("the connection is unusable"),
     };
     translated.with_source(error)
+}
+
+/// Translates an error of an attempt to connect, and adds the address.
+pub(crate) fn translate_connect(
+    schema: &Schema,
+    options: &PgConnectOptions,
+    error: sqlx::Error,
+) -> StoreError {
+    match error {
+        sqlx::Error::Io(reason) if reason.kind() != std::io::ErrorKind::InvalidData => {
+            let address = match options.get_socket() {
+                Some(path) => path.display().to_string(),
+                None => format!("{}:{}", options.get_host(), options.get_port()),
+            };
+            StoreError::unavailable(format!("connecting to {address} failed: {reason}"))
+                .with_source(sqlx::Error::Io(reason))
+        }
+        error => translate(schema, error),
+    }
 }
 
 /// Translates by error code; see appendix A of the PostgreSQL manual.

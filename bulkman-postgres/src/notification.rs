@@ -34,13 +34,20 @@ impl NotificationVerifier {
     /// Creates a verifier; `key` is the inner key of the table, combined with HMAC's inner
     /// constant.
     pub(crate) fn new(channel: String, key: Option<Vec<u8>>, incarnation: u64) -> Self {
-        let key = key.map(|key| key.iter().map(|byte| byte ^ HMAC_INNER).collect::<Vec<_>>());
-        let hmac = key.and_then(|key| Hmac::new_from_slice(&key).ok());
         Self {
             channel,
-            hmac,
+            hmac: key.as_deref().and_then(authenticator),
             incarnation,
         }
+    }
+
+    /// Sets the key, in hexadecimal.
+    pub(crate) fn set_key(&mut self, key: Option<&str>) {
+        self.hmac = key.and_then(from_hex).as_deref().and_then(authenticator);
+    }
+
+    pub(crate) fn channel(&self) -> &str {
+        &self.channel
     }
 
     /// Parses a payload; `None` if it is malformed.
@@ -104,6 +111,11 @@ impl NotificationVerifier {
         let after = Snapshot::new(revision, self.incarnation, fingerprint, now, vec![view]);
         Some(StoreEvent::Applied(Box::new(after)))
     }
+}
+
+fn authenticator(inner_key: &[u8]) -> Option<Hmac<Sha256>> {
+    let key: Vec<u8> = inner_key.iter().map(|byte| byte ^ HMAC_INNER).collect();
+    Hmac::new_from_slice(&key).ok()
 }
 
 /// Splits after a number of characters, not bytes: the database counts in its own encoding.

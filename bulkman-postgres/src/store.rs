@@ -89,7 +89,7 @@ impl PostgresStore {
 
     /// The time limit for a connection and several statements.
     fn admin_timeout(&self) -> std::time::Duration {
-        self.connector.settings.connect_timeout + self.connector.settings.operation_timeout * 10
+        self.connector.maintenance_timeout()
     }
 }
 

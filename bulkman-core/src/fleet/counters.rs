@@ -84,6 +84,7 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
         FleetEvent::Degraded { .. } => "degraded",
         FleetEvent::Pending { .. } => "pending",
         FleetEvent::FellBackToPolling => "fell_back_to_polling",
+        FleetEvent::PushResumed => "push_resumed",
         FleetEvent::HistoryLost => "history_lost",
         FleetEvent::ClockStepped { .. } => "clock_stepped",
         // `Lagged` concerns one receiver, not the fleet.
@@ -91,11 +92,12 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
     })
 }
 
-const EVENTS: [&str; 6] = [
+const EVENTS: [&str; 7] = [
     "synchronized",
     "degraded",
     "pending",
     "fell_back_to_polling",
+    "push_resumed",
     "history_lost",
     "clock_stepped",
 ];

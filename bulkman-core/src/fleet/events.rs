@@ -39,8 +39,10 @@ pub enum FleetEvent {
         /// The outcome.
         outcome: DecisionOutcome,
     },
-    /// Notifications don't arrive; the store is polled instead.
+    /// Notifications don't arrive, or too many arrive; the store is polled instead.
     FellBackToPolling,
+    /// Notifications arrive again, and are used again.
+    PushResumed,
     /// The store has lost history, for example because a backup was restored. The store's state
     /// was adopted; unexpired openings were republished.
     HistoryLost,

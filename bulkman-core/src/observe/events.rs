@@ -100,6 +100,9 @@ pub(crate) fn fleet(event: &FleetEvent) {
         FleetEvent::FellBackToPolling => {
             tracing::warn!(target: TARGET, "notifications are not received, polling the store");
         }
+        FleetEvent::PushResumed => {
+            tracing::info!(target: TARGET, "notifications are received again");
+        }
         FleetEvent::HistoryLost => {
             tracing::warn!(target: TARGET, "store has lost history, its state was adopted");
         }

@@ -361,6 +361,14 @@ impl StoreSession for FaultSession {
         history(circuit: Option<&'a BulkheadName>, limit: u32) -> Vec<HistoryEntry>;
     }
 
+    fn is_listening(&self) -> bool {
+        self.inner.is_listening()
+    }
+
+    fn listen(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.listen()
+    }
+
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
         Box::pin(async move {
             loop {

@@ -376,6 +376,22 @@ pub trait StoreSession: Send {
     /// This method is cancel safe: an event that a dropped future would have returned is returned
     /// by the next call.
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent>;
+
+    /// Returns whether [`changed`](Self::changed) reports changes at present.
+    ///
+    /// A store that is flooded by notifications returns `false`. The driver then polls, and calls
+    /// [`listen`](Self::listen) a minute later. The default implementation returns `true`.
+    fn is_listening(&self) -> bool {
+        true
+    }
+
+    /// Starts to report changes again.
+    ///
+    /// Every change made after this has returned is reported. The default implementation does
+    /// nothing.
+    fn listen(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A notification that a store pushes.

@@ -5,7 +5,9 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
+mod connections;
 mod failures;
+mod floods;
 
 use std::time::Duration;
 
@@ -26,11 +28,15 @@ use common::processes::{
     LONG, Process, Processes, SHORT, decision_outcome, next, pause, settings, store, store_with,
 };
 use common::{Database, on_smol, on_tokio};
+use connections::{
+    blocked_statements_hold_two_connections, lost_answers_leave_no_connection_behind,
+};
 use failures::{
     clock_step_is_reported, crash_clears_counts_but_keeps_state,
     dropped_driver_leaves_no_open_transaction, forged_notifications_change_nothing,
     too_new_schema_is_reported, unknown_result_is_resolved_by_operation_id,
 };
+use floods::flood_of_notifications_suspends_push;
 
 /// Generates a test of each scenario on each runtime.
 macro_rules! on_both {
@@ -75,6 +81,9 @@ on_both! {
     clock_step_is_reported
     too_new_schema_is_reported
     forged_notifications_change_nothing
+    blocked_statements_hold_two_connections
+    lost_answers_leave_no_connection_behind
+    flood_of_notifications_suspends_push
 }
 
 async fn first_opening_opens_the_fleet(runtime: impl Runtime + Clone) {

@@ -30,6 +30,11 @@ enum PushHealth {
     Off,
     /// The store sends notifications. `missed` consecutive polls found unannounced changes.
     On { missed: u8 },
+    /// The store is polled, because notifications did not arrive. `arrived` of them have since
+    /// announced a change, without one missing in between.
+    GivenUp { arrived: u8 },
+    /// The store is polled until then, because it does not listen.
+    Suspended { until: Instant },
 }
 
 /// A reading of the store's clock.
@@ -114,7 +119,7 @@ impl Connection {
     pub(super) fn next_poll(&mut self) -> Instant {
         let interval = match self.push {
             PushHealth::On { .. } => self.settings.resync_interval,
-            PushHealth::Off => self.settings.poll_interval,
+            _ => self.settings.poll_interval,
         };
         self.shared.now() + self.jitter.jittered(interval)
     }
@@ -129,25 +134,69 @@ impl Connection {
 
     /// Handles a periodic poll. `found_changes`: it found changes that were not announced.
     pub(super) fn update_push_health(&mut self, found_changes: bool) {
-        let PushHealth::On { missed } = &mut self.push else {
-            return;
-        };
         if !found_changes {
             return;
         }
-        *missed += 1;
-        if *missed >= MAX_MISSED {
-            self.push = PushHealth::Off;
+        match &mut self.push {
+            PushHealth::On { missed } => {
+                *missed += 1;
+                if *missed >= MAX_MISSED {
+                    self.stop_push(PushHealth::GivenUp { arrived: 0 });
+                }
+            }
+            PushHealth::GivenUp { arrived } => *arrived = 0,
+            PushHealth::Off | PushHealth::Suspended { .. } => {}
+        }
+    }
+
+    /// Handles that a notification was correct.
+    pub(super) const fn notification_confirmed(&mut self) {
+        if let PushHealth::On { missed } = &mut self.push {
+            *missed = 0;
+        }
+    }
+
+    /// Handles that a notification announced a change before a poll found it.
+    pub(super) fn notification_applied(&mut self) {
+        self.notification_confirmed();
+        if let PushHealth::GivenUp { arrived } = &mut self.push {
+            *arrived += 1;
+            if *arrived >= MIN_ARRIVED {
+                self.resume_push();
+            }
+        }
+    }
+
+    /// Handles whether a session reports changes, when it is opened or has tried to listen again.
+    pub(super) fn set_listening(&mut self, listening: bool) {
+        match self.push {
+            PushHealth::Suspended { .. } if listening => self.resume_push(),
+            PushHealth::On { .. } | PushHealth::GivenUp { .. } if !listening => {
+                let until = self.shared.now() + PUSH_PAUSE;
+                self.stop_push(PushHealth::Suspended { until });
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether a session that does not listen is to try it again.
+    pub(super) fn is_push_due(&self, now: Instant) -> bool {
+        matches!(self.push, PushHealth::Suspended { until } if until <= now)
+    }
+
+    fn stop_push(&mut self, push: PushHealth) {
+        let polled = !matches!(self.push, PushHealth::On { .. });
+        self.push = push;
+        if !polled {
             self.shared.update(|status| status.polling = true);
             self.shared.emit(FleetEvent::FellBackToPolling);
         }
     }
 
-    /// Handles that a notification was correct.
-    pub(super) fn notification_confirmed(&mut self) {
-        if let PushHealth::On { missed } = &mut self.push {
-            *missed = 0;
-        }
+    fn resume_push(&mut self) {
+        self.push = PushHealth::On { missed: 0 };
+        self.shared.update(|status| status.polling = false);
+        self.shared.emit(FleetEvent::PushResumed);
     }
 
     /// Records a reading of the store's clock, and reports a step since the previous one.
@@ -197,6 +246,12 @@ impl ClockSample {
 
 /// Consecutive polls with unannounced changes after which notifications are not relied on.
 const MAX_MISSED: u8 = 2;
+
+/// Notifications without a missing one after which they are relied on again.
+const MIN_ARRIVED: u8 = 3;
+
+/// How long a store that is flooded by notifications is polled.
+const PUSH_PAUSE: Duration = Duration::from_secs(60);
 
 /// A smaller difference between the clocks is not a step.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);

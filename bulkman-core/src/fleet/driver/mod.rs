@@ -100,6 +100,7 @@ impl Driver {
         self.members.apply_updates();
         self.members.publish_status();
         self.connection.synchronized();
+        self.connection.set_listening(session.is_listening());
         Ok(session)
     }
 
@@ -145,6 +146,10 @@ impl Driver {
                 continue;
             }
             if now >= poll_at {
+                if self.connection.is_push_due(now) {
+                    self.requests.execute(session.listen()).await?;
+                    self.connection.set_listening(session.is_listening());
+                }
                 let found = self.poll_changes(session).await?;
                 self.connection.update_push_health(found);
                 poll_at = self.connection.next_poll();
@@ -164,6 +169,8 @@ impl Driver {
                     self.handle_event(&event?, &mut notifications);
                     self.drain_notifications(session, &mut notifications)
                         .await?;
+                    // More may have arrived, without end: other tasks get their turn.
+                    notifications::yield_now().await;
                 }
             }
         }

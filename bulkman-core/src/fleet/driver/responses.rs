@@ -353,7 +353,7 @@ impl Driver {
         match event {
             StoreEvent::Applied(after) if is_new && self.history.apply_event(after) => {
                 self.apply_event(after);
-                self.connection.notification_confirmed();
+                self.connection.notification_applied();
             }
             _ if is_new => notifications.received(self.shared.now()),
             _ => self.connection.notification_confirmed(),

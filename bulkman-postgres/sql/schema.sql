@@ -188,10 +188,11 @@ BEGIN
     $notify_change$;
 
     -- Applies an operator's command in every state, and starts a new epoch. Returns no row if the
-    -- circuit does not exist.
+    -- circuit does not exist. After in_not_after, which is compared once the row is locked, the
+    -- command fails: whoever sent it has been told that it failed.
     CREATE FUNCTION "bulkman".apply_command(
       in_namespace text, in_circuit text, in_state smallint, in_reset boolean,
-      in_author text, in_reason text, in_op_id bigint
+      in_author text, in_reason text, in_op_id bigint, in_not_after timestamptz DEFAULT NULL
     ) RETURNS SETOF "bulkman".circuit LANGUAGE plpgsql AS $apply_command$
     DECLARE
       old_row "bulkman".circuit;
@@ -207,6 +208,10 @@ BEGIN
       IF in_op_id <> 0 AND old_row.op_id = in_op_id THEN
         RETURN NEXT old_row;
         RETURN;
+      END IF;
+      IF "bulkman".clock() > in_not_after THEN
+        RAISE EXCEPTION 'the command was delayed for too long and is not applied'
+          USING ERRCODE = 'query_canceled';
       END IF;
       UPDATE "bulkman".namespace n
          SET rev = n.rev + 1, fingerprint = n.fingerprint # old_row.op_id # in_op_id

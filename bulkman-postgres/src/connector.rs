@@ -155,6 +155,11 @@ impl Connector {
         StatementLimits::operation(self.settings.operation_timeout)
     }
 
+    /// The time limit for a command or a query of an operator, once it is connected.
+    pub(crate) fn command_timeout(&self) -> Duration {
+        self.settings.operation_timeout * 2
+    }
+
     /// The time limit for a connection and several statements.
     pub(crate) fn maintenance_timeout(&self) -> Duration {
         self.settings.connect_timeout + self.settings.operation_timeout * 10

@@ -22,6 +22,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgNotification, PgRow};
 
 use crate::connector::{Backend, Connector};
+use crate::handshake::Handshake;
 use crate::inbox::NotificationInbox;
 use crate::link::{LARGE_RESPONSE, Link, RESPONSE, ResponseSize};
 use crate::migration_mode::MigrationMode;
@@ -38,8 +39,8 @@ pub(crate) struct PostgresSession {
     backend: Option<Backend>,
     verifier: NotificationVerifier,
     incarnation: u64,
-    /// The store's clock when the session was opened.
-    opened_at: StoreTime,
+    /// When an operator's command has been reported as failed, by the store's clock.
+    commands_not_after: Option<StoreTime>,
     inbox: NotificationInbox,
     is_listening: bool,
     state: State,
@@ -64,12 +65,12 @@ impl PostgresSession {
             crate::migrate::ensure(&connector).await?;
         }
         let listens = connector.listens();
-        let (mut session, may_read_key) = Self::connect(connector, listens).await?;
+        let (mut session, handshake) = Self::connect(connector, listens).await?;
         if listens {
             if !session.connector.is_flooded() {
                 session.listen_to_channel().await?;
             }
-            if may_read_key {
+            if handshake.may_read_key {
                 session.read_notification_key().await?;
             }
         }
@@ -83,24 +84,34 @@ impl PostgresSession {
         if connector.migration_mode == MigrationMode::Apply {
             crate::migrate::ensure(&connector).await?;
         }
-        Ok(Self::connect(connector, false).await?.0)
+        let limit = connector.command_timeout();
+        let (mut session, handshake) = Self::connect(connector, false).await?;
+        let not_after = StoreTime(handshake.now_us).saturating_add(limit);
+        session.commands_not_after = Some(not_after);
+        Ok(session)
     }
 
-    /// Connects, and returns whether the role may read the notification key.
-    async fn connect(connector: Arc<Connector>, listens: bool) -> Result<(Self, bool), StoreError> {
+    async fn connect(
+        connector: Arc<Connector>,
+        listens: bool,
+    ) -> Result<(Self, Handshake), StoreError> {
         let (link, handshake) = Link::open(&connector, listens).await?;
         let session = Self {
             inbox: NotificationInbox::new(handshake.now_us),
             connector,
             link,
             backend: handshake.backend,
-            verifier: NotificationVerifier::new(handshake.channel, None, handshake.incarnation),
+            verifier: NotificationVerifier::new(
+                handshake.channel.clone(),
+                None,
+                handshake.incarnation,
+            ),
             incarnation: handshake.incarnation,
-            opened_at: StoreTime(handshake.now_us),
+            commands_not_after: None,
             is_listening: false,
             state: State::Ready,
         };
-        Ok((session, handshake.may_read_key))
+        Ok((session, handshake))
     }
 
     async fn listen_to_channel(&mut self) -> Result<(), StoreError> {
@@ -413,6 +424,7 @@ impl StoreSession for PostgresSession {
     fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
             let statement = Arc::clone(&self.connector.statements.command);
+            let not_after = self.commands_not_after.map(|at| at.0);
             let state = match command.action {
                 FleetAction::ForceOpen => FleetState::ForcedOpen,
                 FleetAction::Disable => FleetState::Disabled,
@@ -431,6 +443,7 @@ impl StoreSession for PostgresSession {
                         .bind(text(&command.author))
                         .bind(text(&command.reason))
                         .bind(rows::to_bits(command.operation))
+                        .bind(not_after)
                 })
                 .await?;
             Ok(match self.cas_result(&rows)? {

@@ -146,7 +146,7 @@ impl Admin {
                 .connector
                 .connect(self.connector.session_limits())
                 .await?;
-            let prune = Statement::new(Arc::clone(&self.connector.statements.prune_history))
+            let prune = Statement::new(self.connector.statements.prune_history.clone())
                 .bind(&*self.connector.namespace)
                 .bind(rows::to_micros(age));
             let deleted = prune

@@ -89,6 +89,14 @@ async fn diagnose(
         ));
     }
 
+    let encoding: String = server.try_get("encoding")?;
+    if encoding != "UTF8" {
+        diagnostics.push(Diagnostic::new(
+            format!("the database has the encoding {encoding}, which can't store all names"),
+            "use a database with the encoding UTF8",
+        ));
+    }
+
     match server.try_get::<Option<bool>, _>("usable")? {
         None => diagnostics.push(Diagnostic::new(
             format!("there is no schema \"{schema}\""),
@@ -226,6 +234,8 @@ SELECT current_user::text AS role,
        current_setting('transaction_isolation') AS isolation,
        current_setting('transaction_read_only') = 'on' AS read_only,
        pg_is_in_recovery() AS recovery,
+       (SELECT pg_encoding_to_char(d.encoding)::text FROM pg_database d
+         WHERE d.datname = current_database()) AS encoding,
        (SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = $1) AS usable";
 
 const GRANTED: &str = "

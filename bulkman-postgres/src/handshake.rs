@@ -42,7 +42,7 @@ pub(crate) async fn handshake(
     };
     connector.ended(&abandoned);
 
-    let statement = Statement::new(std::sync::Arc::clone(&connector.statements.handshake));
+    let statement = Statement::new(connector.statements.handshake.clone());
     let statement = statement.bind(&*connector.namespace);
     let row = first(connector, statement, connection).await?;
     let (channel, incarnation) = check_server(connector, &row)?;

@@ -19,9 +19,10 @@ use bulkman_core::store::{
     StoreTime, StoreTransition, StoreVote, TransitionResult, VoteResult, truncate_text,
 };
 use sqlx::Row;
-use sqlx::postgres::{PgNotification, PgRow};
+use sqlx::postgres::{PgDatabaseError, PgNotification, PgRow, PgSeverity};
 
 use crate::connector::{Backend, Connector};
+use crate::error::in_operation;
 use crate::handshake::Handshake;
 use crate::inbox::NotificationInbox;
 use crate::link::{LARGE_RESPONSE, Link, RESPONSE, ResponseSize};
@@ -30,6 +31,7 @@ use crate::notification::NotificationVerifier;
 use crate::probe_policy::ProbePolicyColumns;
 use crate::rows;
 use crate::statement::{Protocol, Statement};
+use crate::statements::Query;
 use crate::timeout::sleep;
 
 pub(crate) struct PostgresSession {
@@ -124,7 +126,7 @@ impl PostgresSession {
     }
 
     async fn read_notification_key(&mut self) -> Result<(), StoreError> {
-        let statement = Arc::clone(&self.connector.statements.notification_key);
+        let statement = self.connector.statements.notification_key.clone();
         let rows = self
             .fetch(Statement::new(statement), Protocol::Simple, RESPONSE)
             .await?;
@@ -142,7 +144,7 @@ impl PostgresSession {
             // A session that only reads needs no write privilege.
             return Ok(());
         }
-        let statement = Arc::clone(&self.connector.statements.register);
+        let statement = self.connector.statements.register.clone();
         let names: Vec<&str> = circuits.iter().map(BulkheadName::as_str).collect();
         self.run(statement, |statement| statement.bind(names))
             .await?;
@@ -163,7 +165,7 @@ impl PostgresSession {
     /// Runs one statement as a separate transaction, with the namespace as its first argument.
     async fn run(
         &mut self,
-        statement: Arc<str>,
+        statement: Query,
         bind: impl FnOnce(Statement) -> Statement,
     ) -> Result<Vec<PgRow>, StoreError> {
         self.run_expecting(RESPONSE, statement, bind).await
@@ -172,7 +174,7 @@ impl PostgresSession {
     async fn run_expecting(
         &mut self,
         response: ResponseSize,
-        statement: Arc<str>,
+        statement: Query,
         bind: impl FnOnce(Statement) -> Statement,
     ) -> Result<Vec<PgRow>, StoreError> {
         if self.state == State::Busy {
@@ -181,11 +183,14 @@ impl PostgresSession {
             ));
         }
         let namespace = self.connector.namespace.to_string();
+        let name = statement.name;
         let statement = bind(Statement::new(statement).bind(namespace));
         // Notifications that arrive before the response are buffered without a bound.
         self.receive_arrived().await?;
-        self.fetch(statement, self.connector.protocol, response)
-            .await
+        let rows = self
+            .fetch(statement, self.connector.protocol, response)
+            .await;
+        rows.map_err(|error| in_operation(name, error))
     }
 
     async fn fetch(
@@ -195,9 +200,16 @@ impl PostgresSession {
         response: ResponseSize,
     ) -> Result<Vec<PgRow>, StoreError> {
         self.state = State::Busy;
-        let rows = self.link.fetch_all(statement, protocol, response).await;
-        let Some(rows) = rows.map_err(|error| self.failed(error))? else {
-            return Err(self.flooded());
+        let rows = match self.link.fetch_all(statement, protocol, response).await {
+            Ok(Some(rows)) => rows,
+            Ok(None) => return Err(self.flooded()),
+            Err(error) => {
+                // The server has ended the statement, and the connection continues.
+                if is_statement_error(&error) {
+                    self.state = State::Ready;
+                }
+                return Err(self.failed(error));
+            }
         };
         self.state = State::Ready;
         Ok(rows)
@@ -313,7 +325,7 @@ impl StoreSession for PostgresSession {
 
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.snapshot);
+            let statement = self.connector.statements.snapshot.clone();
             let since = since.map(|revision| rows::to_signed(revision.0));
             let response = if since.is_some() {
                 RESPONSE
@@ -371,7 +383,7 @@ impl StoreSession for PostgresSession {
         transitions: &'a [StoreTransition],
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.transitions);
+            let statement = self.connector.statements.transitions.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_transitions(statement, transitions)
@@ -401,7 +413,7 @@ impl StoreSession for PostgresSession {
 
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.vote);
+            let statement = self.connector.statements.vote.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_opening(statement, &vote.opening)
@@ -423,7 +435,7 @@ impl StoreSession for PostgresSession {
 
     fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.command);
+            let statement = self.connector.statements.command.clone();
             let not_after = self.commands_not_after.map(|at| at.0);
             let state = match command.action {
                 FleetAction::ForceOpen => FleetState::ForcedOpen,
@@ -463,7 +475,7 @@ impl StoreSession for PostgresSession {
         request: &'a ProbeRequest,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.acquire_probe);
+            let statement = self.connector.statements.acquire_probe.clone();
             let rows = self
                 .run(statement, |statement| bind_request(statement, request))
                 .await?;
@@ -487,7 +499,7 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.renew_probe);
+            let statement = self.connector.statements.renew_probe.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_lease(bind_request(statement, request), lease)
@@ -502,7 +514,7 @@ impl StoreSession for PostgresSession {
         result: &'a ProbeResult,
     ) -> StoreFuture<'a, ProbeReportResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.report_probe);
+            let statement = self.connector.statements.report_probe.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_lease(bind_request(statement, &result.request), result.lease)
@@ -543,7 +555,7 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.release_probe);
+            let statement = self.connector.statements.release_probe.clone();
             self.run(statement, |statement| {
                 let statement = statement
                     .bind(request.circuit.as_str())
@@ -562,7 +574,7 @@ impl StoreSession for PostgresSession {
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.add_counts);
+            let statement = self.connector.statements.add_counts.clone();
             let names: Vec<&str> = deltas.iter().map(|delta| delta.circuit.as_str()).collect();
             let column = |of: fn(&CountsDelta) -> u64| -> Vec<i64> {
                 deltas
@@ -595,7 +607,7 @@ impl StoreSession for PostgresSession {
         limit: u32,
     ) -> StoreFuture<'a, Vec<HistoryEntry>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.history);
+            let statement = self.connector.statements.history.clone();
             let rows = self
                 .run_expecting(LARGE_RESPONSE, statement, |statement| {
                     statement
@@ -632,6 +644,10 @@ impl StoreSession for PostgresSession {
                 }
             }
         })
+    }
+
+    fn is_usable(&self) -> bool {
+        self.state == State::Ready
     }
 
     fn is_listening(&self) -> bool {
@@ -742,6 +758,14 @@ fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
 /// Truncates a text, and removes the one character that PostgreSQL does not accept.
 fn text(text: &str) -> String {
     truncate_text(text).replace('\0', "")
+}
+
+/// Returns whether the server rejected a statement, and not the connection.
+fn is_statement_error(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        let error = error.try_downcast_ref::<PgDatabaseError>();
+        error.is_some_and(|error| error.severity() == PgSeverity::Error)
+    })
 }
 
 /// Lets other tasks run.

@@ -82,6 +82,7 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
     Some(match event {
         FleetEvent::Synchronized { .. } => "synchronized",
         FleetEvent::Degraded { .. } => "degraded",
+        FleetEvent::OperationRejected { .. } => "operation_rejected",
         FleetEvent::Pending { .. } => "pending",
         FleetEvent::FellBackToPolling => "fell_back_to_polling",
         FleetEvent::PushResumed => "push_resumed",
@@ -92,9 +93,10 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
     })
 }
 
-const EVENTS: [&str; 7] = [
+const EVENTS: [&str; 8] = [
     "synchronized",
     "degraded",
+    "operation_rejected",
     "pending",
     "fell_back_to_polling",
     "push_resumed",

@@ -22,8 +22,18 @@ pub enum FleetEvent {
         after: Option<Duration>,
     },
     /// The store is unavailable; circuits use their local rules. Emitted once per outage, and
-    /// again if the error becomes permanent.
+    /// again if the error becomes permanent. The same error is reported once a minute.
     Degraded {
+        /// The error, with its fix if one is known.
+        error: StoreError,
+    },
+    /// The store rejects an operation; the other circuits stay shared.
+    ///
+    /// The operation is repeated: within 4 s if it concerns all circuits, every minute if it
+    /// concerns one. The same error is reported once a minute.
+    OperationRejected {
+        /// The only circuit that is concerned. It uses its local rules.
+        circuit: Option<BulkheadName>,
         /// The error, with its fix if one is known.
         error: StoreError,
     },

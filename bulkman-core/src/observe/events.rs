@@ -89,6 +89,10 @@ pub(crate) fn fleet(event: &FleetEvent) {
         FleetEvent::Degraded { error } => {
             tracing::error!(target: TARGET, %error, "store can't be used until an operator fixes the problem");
         }
+        FleetEvent::OperationRejected { circuit, error } => {
+            let circuit = circuit.as_ref().map(|circuit| circuit.as_str());
+            tracing::error!(target: TARGET, circuit, %error, "store rejects an operation");
+        }
         FleetEvent::Pending { circuit } => {
             let circuit = circuit.as_str();
             tracing::info!(target: TARGET, circuit, "decision is pending until the store is available");

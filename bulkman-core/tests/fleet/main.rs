@@ -7,6 +7,7 @@ mod notifications;
 mod operators;
 mod outages;
 mod probes;
+mod rejections;
 mod reporting;
 mod sharing;
 mod world;

@@ -8,6 +8,7 @@ mod common;
 mod connections;
 mod failures;
 mod floods;
+mod rejections;
 
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ use failures::{
     too_new_schema_is_reported, unknown_result_is_resolved_by_operation_id,
 };
 use floods::flood_of_notifications_suspends_push;
+use rejections::{
+    denied_operations_keep_the_session, session_that_fails_at_once_backs_off,
+    unstorable_name_disconnects_no_other,
+};
 
 /// Generates a test of each scenario on each runtime.
 macro_rules! on_both {
@@ -84,6 +89,9 @@ on_both! {
     blocked_statements_hold_two_connections
     lost_answers_leave_no_connection_behind
     flood_of_notifications_suspends_push
+    unstorable_name_disconnects_no_other
+    denied_operations_keep_the_session
+    session_that_fails_at_once_backs_off
 }
 
 async fn first_opening_opens_the_fleet(runtime: impl Runtime + Clone) {
@@ -448,8 +456,9 @@ async fn revoked_privilege_is_reported(runtime: impl Runtime + Clone) {
     let denied = next(&mut events, |event| {
         matches!(
             event,
-            FleetEvent::Degraded {
-                error: StoreError::Denied { .. }
+            FleetEvent::OperationRejected {
+                error: StoreError::Denied { .. },
+                ..
             }
         )
     })

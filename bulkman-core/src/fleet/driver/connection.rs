@@ -7,6 +7,7 @@ use crate::fleet::backoff::Backoff;
 use crate::fleet::events::FleetEvent;
 use crate::fleet::jitter::Jitter;
 use crate::fleet::shared::FleetShared;
+use crate::name::BulkheadName;
 use crate::store::{Push, SharingMode, StoreCapabilities, StoreError, StoreSettings, StoreTime};
 
 /// The condition of the connection: backoff, push health and the store's clock.
@@ -21,6 +22,15 @@ pub(super) struct Connection {
     /// Whether this outage's reported error is transient; `None` before it is reported.
     reported_transient: Option<bool>,
     was_connected: bool,
+    /// When the session was opened; `None` without one.
+    connected_at: Option<Instant>,
+    /// Whether [`FleetEvent::Degraded`] was emitted for this outage.
+    outage_reported: bool,
+    /// The errors of the last minute.
+    reported: Vec<(String, Instant)>,
+    /// The delays after a rejected operation.
+    rejection_backoff: Backoff,
+    rejected: bool,
 }
 
 /// Whether notifications of the store can be relied on.
@@ -65,13 +75,22 @@ impl Connection {
             degraded_since: None,
             reported_transient: None,
             was_connected: false,
+            connected_at: None,
+            outage_reported: false,
+            reported: Vec::new(),
+            rejection_backoff: Backoff::new(
+                Jitter::new(),
+                MIN_REJECTION_DELAY,
+                MAX_REJECTION_DELAY,
+            ),
+            rejected: false,
         }
     }
 
     /// Handles that a session was opened and the store's state was adopted.
     pub(super) fn synchronized(&mut self) {
         let now = self.shared.now();
-        self.backoff.reset();
+        self.connected_at = Some(now);
         self.reported_transient = None;
         let since = self.degraded_since.take();
         let after = since
@@ -81,22 +100,89 @@ impl Connection {
         self.shared.update(|status| {
             status.connected = true;
             status.degraded_since = None;
-            status.error = None;
+            if !self.rejected {
+                status.error = None;
+            }
         });
-        self.shared.emit(FleetEvent::Synchronized { after });
+        // The end of an outage whose error is known needs no report either.
+        let was_reported = std::mem::take(&mut self.outage_reported);
+        if after.is_none() || was_reported {
+            self.shared.emit(FleetEvent::Synchronized { after });
+        }
+    }
+
+    /// Handles that the store rejected an operation, and the session is usable.
+    ///
+    /// Returns when to repeat it.
+    pub(super) fn operation_rejected(
+        &mut self,
+        circuit: Option<BulkheadName>,
+        error: StoreError,
+    ) -> Instant {
+        let now = self.shared.now();
+        let delay = if circuit.is_some() {
+            REPORT_INTERVAL
+        } else {
+            self.rejection_backoff.next_delay()
+        };
+        self.rejected = true;
+        let message = match &circuit {
+            Some(circuit) => format!("circuit {:?}: {error}", circuit.as_str()),
+            None => error.to_string(),
+        };
+        let is_new = self.is_new(&message, now);
+        self.shared.update(|status| status.error = Some(message));
+        if is_new {
+            self.shared
+                .emit(FleetEvent::OperationRejected { circuit, error });
+        }
+        now + delay
+    }
+
+    /// Handles that an operation for all circuits has succeeded.
+    pub(super) fn operation_accepted(&mut self) {
+        if std::mem::take(&mut self.rejected) {
+            self.rejection_backoff.reset();
+            self.shared.update(|status| status.error = None);
+        }
+    }
+
+    /// Returns whether an error was not reported in the last minute, and remembers it.
+    fn is_new(&mut self, message: &str, now: Instant) -> bool {
+        self.reported
+            .retain(|(_, at)| now.saturating_duration_since(*at) < REPORT_INTERVAL);
+        let is_new = self
+            .reported
+            .iter()
+            .all(|(reported, _)| reported != message);
+        if is_new {
+            self.reported.truncate(MAX_REPORTED - 1);
+            self.reported.push((message.to_owned(), now));
+        }
+        is_new
     }
 
     /// Handles that the session was lost, or could not be opened.
     pub(super) fn degraded(&mut self, error: StoreError) {
         let now = self.shared.now();
         let since = *self.degraded_since.get_or_insert(now);
+        // A session that fails at once does not show that the store works.
+        let connected_at = self.connected_at.take();
+        if connected_at
+            .is_some_and(|at| now.saturating_duration_since(at) >= self.settings.resync_interval)
+        {
+            self.backoff.reset();
+        }
         let transient = error.is_transient();
         self.shared.update(|status| {
             status.connected = false;
             status.degraded_since = Some(since);
-            status.error = Some(error.clone());
+            status.error = Some(error.to_string());
         });
-        if self.reported_transient.replace(transient) != Some(transient) {
+        let unreported = !self.outage_reported || self.reported_transient != Some(transient);
+        if unreported && self.is_new(&error.to_string(), now) {
+            self.reported_transient = Some(transient);
+            self.outage_reported = true;
             self.shared.emit(FleetEvent::Degraded { error });
         }
     }
@@ -246,6 +332,15 @@ impl ClockSample {
 
 /// Consecutive polls with unannounced changes after which notifications are not relied on.
 const MAX_MISSED: u8 = 2;
+
+/// The time for which the same error is not reported again.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Errors that are remembered.
+const MAX_REPORTED: usize = 16;
+
+const MIN_REJECTION_DELAY: Duration = Duration::from_secs(1);
+const MAX_REJECTION_DELAY: Duration = Duration::from_secs(4);
 
 /// Notifications without a missing one after which they are relied on again.
 const MIN_ARRIVED: u8 = 3;

@@ -34,6 +34,8 @@ pub(super) struct Driver {
     requests: Requests,
     members: Members,
     history: NamespaceHistory,
+    /// The number of requests in the last operation that published several.
+    last_batch: usize,
 }
 
 /// Why a session ended.
@@ -54,6 +56,7 @@ impl Driver {
             members: Members::new(&shared, &settings, capabilities),
             requests: Requests::new(&shared, store, &settings),
             history: NamespaceHistory::default(),
+            last_batch: 1,
             shared,
             settings,
         }
@@ -92,8 +95,16 @@ impl Driver {
 
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
         self.members.take_inbox();
-        let names = self.members.take_names();
-        let mut session = self.requests.open_session(&names).await?;
+        let names = self.members.take_all_names();
+        let mut session = match self.requests.open_session(&names).await {
+            // The names are registered one by one, to find those that the store rejects.
+            Err(StoreError::InvalidArgument { .. }) if !names.is_empty() => {
+                let mut session = self.requests.open_session(&[]).await?;
+                self.register_each(&mut *session, names).await?;
+                session
+            }
+            outcome => outcome?,
+        };
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, &mut *session).await?;
         self.members.set_connected(true);
@@ -128,7 +139,10 @@ impl Driver {
                     postponed = true;
                     continue;
                 }
-                self.perform(session, id, request).await?;
+                match self.perform(session, id, request).await {
+                    Ok(()) => self.connection.operation_accepted(),
+                    Err(error) => self.handle_rejected_request(session, id, error)?,
+                }
                 self.members.publish_status();
                 postponed = false;
                 continue;
@@ -156,8 +170,18 @@ impl Driver {
                 continue;
             }
             if flush_at.is_some_and(|at| now >= at) {
-                self.flush_counts(session).await?;
+                let flushed = self.flush_counts(session).await;
                 flush_at = self.connection.next_flush();
+                match flushed {
+                    Ok(()) => self.connection.operation_accepted(),
+                    Err(error) if error.is_transient() || !session.is_usable() => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        let retry_at = self.connection.operation_rejected(None, error);
+                        flush_at = flush_at.max(Some(retry_at));
+                    }
+                }
                 continue;
             }
             let member_deadline = self.members.next_deadline(now);

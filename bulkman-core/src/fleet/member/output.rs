@@ -191,7 +191,8 @@ impl Member {
         if self.local_only {
             return Gate::Local;
         }
-        if !(self.connected && self.rules.probe_leases) {
+        // A circuit that the store does not know behaves as in an outage.
+        if !(self.connected && self.rules.probe_leases && self.stored.is_some()) {
             return outage_gate(self.rules.on_outage);
         }
         Gate::Fleet {

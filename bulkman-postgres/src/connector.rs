@@ -10,6 +10,7 @@ use sqlx::Connection;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
+use crate::connect_target::Target;
 use crate::error::{translate, translate_connect};
 use crate::link::Link;
 use crate::migration_mode::MigrationMode;
@@ -19,7 +20,7 @@ use crate::statements::Statements;
 
 /// Everything that a session, a check, a migration or a command needs of a store.
 pub(crate) struct Connector {
-    pub(crate) options: PgConnectOptions,
+    pub(crate) target: Target,
     pub(crate) schema: Schema,
     pub(crate) namespace: Arc<str>,
     pub(crate) statements: Statements,
@@ -113,8 +114,8 @@ impl Connector {
         token: &str,
         connect: impl Fn(PgConnectOptions) -> BoxFuture<'static, sqlx::Result<T>>,
     ) -> Result<T, StoreError> {
-        let options = &self.options;
-        let failed = |error| translate_connect(&self.schema, options, error);
+        let options = self.target.options().await?;
+        let failed = |error| translate_connect(&self.schema, &options, error);
         if !self.server.rejects_options.load(Ordering::Relaxed) {
             match connect(with_session_options(options.clone(), limits, token)).await {
                 Err(sqlx::Error::Database(error)) if rejects_options(&*error) => {

@@ -5,6 +5,7 @@
 mod admin;
 mod builder;
 mod check;
+mod connect_target;
 mod connector;
 mod error;
 mod handshake;
@@ -23,8 +24,9 @@ mod store;
 mod timeout;
 
 pub use admin::Admin;
-pub use builder::{ConnectTarget, PostgresStoreBuilder};
+pub use builder::PostgresStoreBuilder;
 pub use check::Diagnostic;
+pub use connect_target::ConnectTarget;
 pub use migration_mode::MigrationMode;
 /// The version of sqlx that this crate uses.
 ///

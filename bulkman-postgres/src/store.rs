@@ -121,12 +121,15 @@ impl CircuitStore for PostgresStore {
 /// Omits the password, which the implementation of sqlx would show.
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = &self.connector.options;
-        f.debug_struct("PostgresStore")
-            .field("host", &options.get_host())
-            .field("port", &options.get_port())
-            .field("user", &options.get_username())
-            .field("database", &options.get_database())
+        let mut output = f.debug_struct("PostgresStore");
+        if let Some(options) = self.connector.target.fixed() {
+            output
+                .field("host", &options.get_host())
+                .field("port", &options.get_port())
+                .field("user", &options.get_username())
+                .field("database", &options.get_database());
+        }
+        output
             .field("schema", &self.connector.schema.as_str())
             .field("namespace", &self.connector.namespace)
             .finish_non_exhaustive()

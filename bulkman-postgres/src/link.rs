@@ -150,8 +150,10 @@ fn pool(
     token: &str,
     outcome: &Arc<Mutex<Option<Result<Handshake, StoreError>>>>,
 ) -> PgPoolOptions {
+    let timeout = connector.settings.connect_timeout + connector.settings.operation_timeout;
     let (connector, token, outcome) = (
-        Arc::clone(connector),
+        // The connector may keep a connection of this pool.
+        Arc::downgrade(connector),
         Arc::<str>::from(token),
         Arc::clone(outcome),
     );
@@ -162,14 +164,17 @@ fn pool(
         .max_lifetime(None)
         .test_before_acquire(false)
         // For the connection, and for the first statements.
-        .acquire_timeout(connector.settings.connect_timeout + connector.settings.operation_timeout)
+        .acquire_timeout(timeout)
         .after_connect(move |connection, _| {
             let (connector, token, outcome) = (
-                Arc::clone(&connector),
+                connector.upgrade(),
                 Arc::clone(&token),
                 Arc::clone(&outcome),
             );
             Box::pin(async move {
+                let Some(connector) = connector else {
+                    return Err(sqlx::Error::PoolClosed);
+                };
                 let handshake = handshake(&connector, &token, connection).await;
                 *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshake);
                 // The pool would retry after an error.

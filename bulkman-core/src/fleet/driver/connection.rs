@@ -172,6 +172,7 @@ impl Connection {
             .is_some_and(|at| now.saturating_duration_since(at) >= self.settings.resync_interval)
         {
             self.backoff.reset();
+            self.reported.clear();
         }
         let transient = error.is_transient();
         self.shared.update(|status| {

@@ -198,7 +198,7 @@ impl Members {
             .collect();
         // Before the circuits change: a snapshot is never older than the state beside it.
         if !ids.is_empty() {
-            self.publish_status();
+            self.publish_circuits();
         }
         for (id, outcome) in ids {
             self.emit_resolved(id, outcome);
@@ -466,13 +466,20 @@ impl Members {
         let is_ready = |entry: &&MemberEntry| entry.is_rejected || entry.member.is_loaded();
         let loaded = self.entries.values().filter(is_ready).count();
         let pending = members().filter(|member| member.has_unpublished()).count();
+        self.publish_circuits();
+        // After the circuits have adopted their states: this is what `wait_ready` waits for.
+        self.shared.update(|status| {
+            status.loaded = loaded;
+            status.pending = pending;
+        });
+    }
+
+    fn publish_circuits(&self) {
         let circuits = self.entries.values().map(|entry| {
             let member = &entry.member;
             (entry.name.clone(), member.fleet_state(), member.epoch())
         });
-        self.shared.update(|status| {
-            status.loaded = loaded;
-            status.pending = pending;
+        self.shared.status(|status| {
             // Reuses the allocation: this runs once per operation.
             status.circuits.clear();
             status.circuits.extend(circuits);

@@ -154,13 +154,17 @@ fn a_snapshot_is_never_older_than_the_state() {
     let other = world.bulkhead("z");
     processes[1].fleet.attach(&other).unwrap();
     world.run();
-    // A request of its own follows the adoption, and takes a second.
+    // A poll finds the opening. A decision made meanwhile is published next, which takes a second.
     processes[1].store.drop_notifications(true);
     processes[0].fail(5);
     world.run();
     processes[1].store.set(Fault::Slow(Duration::from_secs(1)));
+    let before = processes[1].store.operations();
+    while processes[1].store.operations() == before {
+        world.runtime.advance(Duration::from_millis(50));
+    }
     other.circuit_breaker().unwrap().open();
-    for _ in 0..200 {
+    for _ in 0..60 {
         world.runtime.advance(Duration::from_millis(50));
         let state = processes[1].state();
         let snapshot = processes[1].fleet.snapshot();

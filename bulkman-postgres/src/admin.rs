@@ -170,8 +170,8 @@ impl Admin {
         let name = circuit_name(circuit)?;
         let command = FleetCommand::new(name, action, OperationId::random(), author, reason);
         let mut session = with_timeout(self.timeout(), self.session()).await?;
-        // The limit starts after the session's, which the store compares: a command that is reported
-        // as failed is not applied later.
+        // The limit starts after the session's, which the store compares: a command that is
+        // reported as failed is not applied later.
         let limit = self.connector.command_timeout();
         let result = with_timeout(limit, session.command(&command)).await;
         match result.map_err(|error| unknown_result(error, circuit))? {

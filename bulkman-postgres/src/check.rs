@@ -97,6 +97,16 @@ async fn diagnose(
         ));
     }
 
+    // Connections set their own limit, which a pooler does not pass on.
+    if server.try_get("unlimited")? {
+        diagnostics.push(Diagnostic::new(
+            "a pooler drops the limits of sessions, and the role has none",
+            format!(
+                "ALTER ROLE {role} SET statement_timeout = '2s'; ALTER ROLE {role} SET lock_timeout = '1s'"
+            ),
+        ));
+    }
+
     match server.try_get::<Option<bool>, _>("usable")? {
         None => diagnostics.push(Diagnostic::new(
             format!("there is no schema \"{schema}\""),
@@ -234,6 +244,7 @@ SELECT current_user::text AS role,
        current_setting('transaction_isolation') AS isolation,
        current_setting('transaction_read_only') = 'on' AS read_only,
        pg_is_in_recovery() AS recovery,
+       current_setting('statement_timeout') = '0' AS unlimited,
        (SELECT pg_encoding_to_char(d.encoding)::text FROM pg_database d
          WHERE d.datname = current_database()) AS encoding,
        (SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = $1) AS usable";

@@ -48,8 +48,8 @@ impl PostgresStore {
     /// Creates the schema, or migrates it to this version; does nothing if it is up to date.
     ///
     /// The role must own the schema, or be allowed to create it. The migration is one transaction,
-    /// is safe to run concurrently, and only adds objects. Run [`check`](Self::check) afterwards: it
-    /// reports what a migration can't change, such as the database's encoding.
+    /// is safe to run concurrently, and only adds objects. Run [`check`](Self::check) afterwards:
+    /// it reports what a migration can't change, such as the database's encoding.
     ///
     /// # Errors
     ///

@@ -123,6 +123,12 @@ pub(crate) async fn pooler_without_simple_protocol_is_reported(runtime: impl Run
         "{message}"
     );
     drop(sessions);
+    let pooled = store_at(&pooler.url(), &database).simple_protocol(true);
+    let diagnostics = pooled.build().unwrap().check().await.unwrap();
+    assert!(
+        diagnostics.len() == 1 && diagnostics[0].fix.contains("SET statement_timeout"),
+        "{diagnostics:?}"
+    );
     for _ in 0..4 {
         let options: PgConnectOptions = pooler.url().parse().unwrap();
         let mut client = PgConnection::connect_with(&options.extra_float_digits(None))

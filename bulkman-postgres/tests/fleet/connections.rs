@@ -99,7 +99,7 @@ pub(crate) async fn lost_answers_leave_no_connection_behind(runtime: impl Runtim
         proxy.swallow_answers(true);
         let until = runtime.now() + 8 * OPERATION;
         while runtime.now() < until {
-            // One that the session holds, one that connects, and one that the proxy has yet to close.
+            // One of the session, one that connects, and one that the proxy has yet to close.
             let (open, backends) = (proxy.open_connections(), connections(&mut observer).await);
             assert!(
                 open <= 3 && backends <= 2,

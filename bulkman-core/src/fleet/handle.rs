@@ -284,7 +284,7 @@ impl Fleet {
             degraded_for: status
                 .degraded_since
                 .map(|at| now.saturating_duration_since(at)),
-            error: status.error.as_ref().map(ToString::to_string),
+            error: status.error.clone(),
             pending: status.pending,
             superseded: status.counters.superseded(),
             rejected: status.counters.rejected(),

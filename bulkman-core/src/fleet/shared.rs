@@ -11,7 +11,7 @@ use super::events::FleetEvent;
 use crate::circuit_breaker::WeakCircuit;
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
-use crate::store::{Epoch, FleetState, StoreError};
+use crate::store::{Epoch, FleetState};
 use crate::sync::broadcast::Broadcast;
 use crate::sync::waker_set::{WakerKey, WakerSet};
 use crate::sync::{Mutex, lock};
@@ -77,7 +77,7 @@ pub(super) struct Status {
     /// When the store last responded.
     pub(super) synced_at: Option<Instant>,
     pub(super) degraded_since: Option<Instant>,
-    pub(super) error: Option<StoreError>,
+    pub(super) error: Option<String>,
     /// The number of attached circuits that have been loaded from the store.
     pub(super) loaded: usize,
     pub(super) attached: usize,

@@ -29,6 +29,9 @@ pub struct StoreSettings {
     /// The time limit of one operation, after which the session is dropped. Default: 2 s.
     pub operation_timeout: Duration,
     /// The time limit for connecting. Default: 3 s.
+    ///
+    /// A session is open at most this and twice `operation_timeout` later, or the attempt is
+    /// abandoned.
     pub connect_timeout: Duration,
     /// Whether to use the notifications of the store. Default: [`Push::Auto`].
     pub push: Push,

@@ -183,7 +183,8 @@ fn a_lost_response_does_not_apply_a_change_twice() {
         processes[0].fail(5);
         world.advance(3);
         processes[0].store.clear();
-        world.advance(5);
+        // An attempt to connect, which takes up to 7 s, may have lost its response as well.
+        world.advance(9);
         assert_eq!(world.store_view(), (FleetState::Open, 1));
         assert_eq!(outcomes(&drain(&mut events)), [DecisionOutcome::Published]);
         assert!(
@@ -319,7 +320,8 @@ fn a_process_that_was_cut_off_opens_only_its_own_circuit() {
     processes[0].fail(3);
     world.advance(10);
     processes[0].store.clear();
-    world.advance(5);
+    // An attempt to connect that hangs takes 7 s.
+    world.advance(10);
     assert!(processes[0].fleet.snapshot().connected);
     assert_eq!(processes[0].state(), CircuitState::Open);
     for process in &processes[1..] {
@@ -349,7 +351,8 @@ fn two_processes_that_were_cut_off_open_the_circuit_for_all() {
         process.fail(5);
     }
     world.clear_faults(&processes);
-    world.advance(3);
+    // An attempt to connect that hangs takes 7 s.
+    world.advance(10);
     for process in &processes {
         assert_eq!(process.state(), CircuitState::Open);
     }

@@ -1,6 +1,7 @@
 //! A store in a separate schema of the shared server, with a clock that tests can shift.
 
 pub(crate) mod processes;
+pub(crate) mod proxy;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -33,6 +33,10 @@ pub(super) struct Members {
     connected: bool,
     /// The leases of circuits that were dropped, to be released.
     orphaned: Vec<(MemberId, BulkheadName, Epoch, ProbeLease)>,
+    /// The store rejected a request that concerns all circuits, and is repeated then.
+    retry_at: Option<Instant>,
+    /// The store rejected one of several requests in one operation: until then, each is sent alone.
+    isolate_until: Option<Instant>,
     jitter: Jitter,
 }
 
@@ -46,6 +50,10 @@ pub(super) struct MemberEntry {
     reported_pending: Option<OperationId>,
     /// The totals at the last flush, and the epoch at that time.
     flushed: (u64, u64, Epoch),
+    /// The store rejects the name, so that the circuit is not shared in this session.
+    is_rejected: bool,
+    /// The store rejected a request of this circuit, which is repeated then.
+    retry_at: Option<Instant>,
 }
 
 impl Members {
@@ -78,6 +86,8 @@ impl Members {
             unregistered: false,
             connected: false,
             orphaned: Vec::new(),
+            retry_at: None,
+            isolate_until: None,
             jitter: Jitter::new(),
         }
     }
@@ -118,6 +128,8 @@ impl Members {
             totals,
             reported_pending: None,
             flushed: (0, 0, Epoch(0)),
+            is_rejected: false,
+            retry_at: None,
         };
         self.by_name.entry(entry.name.clone()).or_default().push(id);
         self.entries.insert(id, entry);
@@ -211,14 +223,20 @@ impl Members {
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.check_lease_demand(id, now);
         }
-        self.entries
+        let due: Vec<_> = self
+            .entries
             .iter_mut()
             .filter_map(|(id, entry)| {
                 let outcome = entry.member.expire(now);
                 let needs_update = entry.member.next_update(now).is_some();
                 (outcome.is_some() || needs_update).then_some((*id, outcome))
             })
-            .collect()
+            .collect();
+        // Before the circuits change: a snapshot is never older than the state beside it.
+        if self.status_changed && !due.is_empty() {
+            self.publish_circuits();
+        }
+        due
     }
 
     /// Applies the updates of one circuit.
@@ -347,12 +365,15 @@ impl Members {
     /// When there is no request, the next turn is drawn at random. Processes in which the same
     /// circuits fail at once then start with different ones, and rarely conflict.
     pub(super) fn next_request(&mut self, now: Instant) -> Option<(MemberId, Request)> {
+        if is_later(self.retry_at, now) {
+            return None;
+        }
         let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
         let mut in_turn = self
             .entries
             .range(after)
             .chain(self.entries.range(..=self.last_served));
-        let next = in_turn.find_map(|(id, entry)| Some((*id, entry.member.next_request(now)?)));
+        let next = in_turn.find_map(|(id, entry)| Some((*id, entry.next_request(now)?)));
         self.last_served = match next {
             Some((id, _)) => id,
             None => self
@@ -365,10 +386,13 @@ impl Members {
     }
 
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.entries
+        let deadlines = self
+            .entries
             .values()
-            .filter_map(|entry| entry.member.next_deadline(now))
-            .min()
+            .filter_map(|entry| entry.member.next_deadline(now));
+        let retries = self.entries.values().filter_map(|entry| entry.retry_at);
+        let retries = retries.chain(self.retry_at).filter(|at| *at > now);
+        deadlines.chain(retries).min()
     }
 
     pub(super) fn get(&self, id: MemberId) -> Option<&MemberEntry> {
@@ -384,7 +408,47 @@ impl Members {
         self.entries
             .range(first..)
             .chain(self.entries.range(..first))
-            .filter_map(move |(id, entry)| Some((*id, entry, entry.member.next_request(now)?)))
+            .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request(now)?)))
+    }
+
+    /// Sends no request before `at`.
+    pub(super) const fn pause_requests(&mut self, at: Instant) {
+        self.retry_at = Some(at);
+    }
+
+    /// Sends no request of the circuit `id` before `at`.
+    pub(super) fn pause_requests_of(&mut self, id: MemberId, at: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.retry_at = Some(at);
+        }
+    }
+
+    /// Sends each request alone until `until`.
+    pub(super) const fn isolate_requests(&mut self, until: Instant) {
+        self.isolate_until = Some(until);
+    }
+
+    pub(super) fn isolates_requests(&self, now: Instant) -> bool {
+        is_later(self.isolate_until, now)
+    }
+
+    /// Handles that the store rejects a name: its circuits are not shared.
+    pub(super) fn reject(&mut self, name: &BulkheadName) {
+        self.status_changed = true;
+        for id in self.ids_named(name) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.is_rejected = true;
+            }
+        }
+    }
+
+    /// Returns the names of all circuits, including rejected ones, for a new session.
+    pub(super) fn take_all_names(&mut self) -> Vec<BulkheadName> {
+        self.status_changed = true;
+        for entry in self.entries.values_mut() {
+            entry.is_rejected = false;
+        }
+        self.take_names()
     }
 
     /// Returns the leases of circuits that were dropped.
@@ -416,8 +480,8 @@ impl Members {
     }
 
     pub(super) fn names(&self) -> Vec<BulkheadName> {
-        let entries = self.entries.values();
-        let mut names: Vec<_> = entries.map(|entry| entry.name.clone()).collect();
+        let shared = self.entries.values().filter(|entry| !entry.is_rejected);
+        let mut names: Vec<_> = shared.map(|entry| entry.name.clone()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -442,7 +506,8 @@ impl Members {
 
     /// Returns whether a circuit's state has not been loaded from the store.
     pub(super) fn has_unloaded(&self) -> bool {
-        self.entries.values().any(|entry| !entry.member.is_loaded())
+        let mut shared = self.entries.values().filter(|entry| !entry.is_rejected);
+        shared.any(|entry| !entry.member.is_loaded())
     }
 
     pub(super) fn on_connected(&mut self) {
@@ -493,15 +558,24 @@ impl Members {
             return;
         }
         let members = || self.entries.values().map(|entry| &entry.member);
-        let loaded = members().filter(|member| member.is_loaded()).count();
+        // A rejected circuit is ready, too: it uses its local rules.
+        let is_ready = |entry: &&MemberEntry| entry.is_rejected || entry.member.is_loaded();
+        let loaded = self.entries.values().filter(is_ready).count();
         let pending = members().filter(|member| member.has_unpublished()).count();
+        self.publish_circuits();
+        // After the circuits have adopted their states: this is what `wait_ready` waits for.
+        self.shared.update(|status| {
+            status.loaded = loaded;
+            status.pending = pending;
+        });
+    }
+
+    fn publish_circuits(&self) {
         let circuits = self.entries.values().map(|entry| {
             let member = &entry.member;
             (entry.name.clone(), member.fleet_state(), member.epoch())
         });
-        self.shared.update(|status| {
-            status.loaded = loaded;
-            status.pending = pending;
+        self.shared.status(|status| {
             // Reuses the allocation: this runs once per operation.
             status.circuits.clear();
             status.circuits.extend(circuits);
@@ -510,6 +584,13 @@ impl Members {
 }
 
 impl MemberEntry {
+    fn next_request(&self, now: Instant) -> Option<Request> {
+        if is_later(self.retry_at, now) {
+            return None;
+        }
+        self.member.next_request(now)
+    }
+
     /// Returns the outcomes since the last call; `None` if there are none, the circuit is not
     /// closed, or a new epoch has begun.
     fn take_count_delta(&mut self) -> Option<CountsDelta> {
@@ -531,6 +612,10 @@ impl MemberEntry {
             failures.saturating_sub(failures_before),
         ))
     }
+}
+
+fn is_later(at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| at > now)
 }
 
 /// The least time between two checks for demand.

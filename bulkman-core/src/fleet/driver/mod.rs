@@ -40,6 +40,8 @@ pub(super) struct Driver {
     requests: Requests,
     members: Members,
     history: NamespaceHistory,
+    /// The number of requests in the last operation that published several.
+    last_batch: usize,
 }
 
 /// Why a session ended.
@@ -60,6 +62,7 @@ impl Driver {
             members: Members::new(&shared, &settings, capabilities),
             requests: Requests::new(&shared, store, &settings),
             history: NamespaceHistory::default(),
+            last_batch: 1,
             shared,
             settings,
         }
@@ -135,14 +138,23 @@ impl Driver {
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
         self.take_inbox().await;
         self.apply_updates().await;
-        let names = self.members.take_names();
-        let mut session = self.requests.open_session(&names).await?;
+        let names = self.members.take_all_names();
+        let mut session = match self.requests.open_session(&names).await {
+            // The names are registered one by one, to find those that the store rejects.
+            Err(StoreError::InvalidArgument { .. }) if !names.is_empty() => {
+                let mut session = self.requests.open_session(&[]).await?;
+                self.register_each(&mut *session, names).await?;
+                session
+            }
+            outcome => outcome?,
+        };
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, &mut *session).await?;
         self.members.on_connected();
         self.apply_updates().await;
         self.members.publish_status();
         self.connection.synchronized();
+        self.connection.set_listening(session.is_listening());
         Ok(session)
     }
 
@@ -159,9 +171,7 @@ impl Driver {
                 self.register(session).await?;
             }
             self.apply_updates().await;
-            for (id, name, epoch, lease) in self.members.take_orphaned() {
-                self.release_lease(session, id, &name, epoch, lease).await?;
-            }
+            self.release_orphaned(session).await?;
             let now = self.shared.now();
             if let Some((id, request)) = self.members.next_request(now) {
                 // When many circuits of many processes open together, one poll finds most of the
@@ -173,7 +183,10 @@ impl Driver {
                     postponed = true;
                     continue;
                 }
-                self.perform(session, id, request).await?;
+                match self.perform(session, id, request).await {
+                    Ok(()) => self.connection.operation_accepted(),
+                    Err(error) => self.handle_rejected_request(session, id, error)?,
+                }
                 self.members.publish_status();
                 postponed = false;
                 continue;
@@ -191,14 +204,28 @@ impl Driver {
                 continue;
             }
             if now >= poll_at {
+                if self.connection.is_push_due(now) {
+                    self.requests.execute(session.listen()).await?;
+                    self.connection.set_listening(session.is_listening());
+                }
                 let found = self.poll_changes(session).await?;
                 self.connection.update_push_health(found);
                 poll_at = self.connection.next_poll();
                 continue;
             }
             if flush_at.is_some_and(|at| now >= at) {
-                self.flush_counts(session).await?;
+                let flushed = self.flush_counts(session).await;
                 flush_at = self.connection.next_flush();
+                match flushed {
+                    Ok(()) => self.connection.operation_accepted(),
+                    Err(error) if error.is_transient() || !session.is_usable() => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        let retry_at = self.connection.operation_rejected(None, error);
+                        flush_at = flush_at.max(Some(retry_at));
+                    }
+                }
                 continue;
             }
             let member_deadline = self.members.next_deadline(now);
@@ -210,6 +237,8 @@ impl Driver {
                     self.handle_event(&event?, &mut notifications);
                     self.drain_notifications(session, &mut notifications)
                         .await?;
+                    // More may have arrived, without end: other tasks get their turn.
+                    notifications::yield_now().await;
                 }
             }
         }
@@ -256,15 +285,9 @@ impl Driver {
 
 /// Lets other tasks of the executor run, once per slice of the circuits of a process.
 async fn pause_between_slices(index: usize) {
-    let mut paused = index == 0 || index % SLICE != 0;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut paused, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+    if index != 0 && index % SLICE == 0 {
+        notifications::yield_now().await;
+    }
 }
 
 /// Circuits that are handled in one poll of the driver's task: a fraction of a millisecond.

@@ -55,7 +55,8 @@ impl Requests {
         &self,
         names: &[BulkheadName],
     ) -> Result<Box<dyn StoreSession>, StoreError> {
-        let timeout = self.settings.connect_timeout;
+        // A store connects, and then runs a few statements, each within its own timeout.
+        let timeout = self.settings.connect_timeout + self.settings.operation_timeout * 2;
         self.execute_within(timeout, self.store.open_session(names))
             .await
     }

@@ -1,6 +1,6 @@
 //! Executing requests, and passing the responses to the members.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Driver, Notifications, notifications, pause_between_slices};
 use crate::fleet::events::FleetEvent;
@@ -140,11 +140,41 @@ impl Driver {
                     .publication(entry, base, &decision, now, not_after);
                 batch.push((id, transition));
             }
-            if batch.len() == MAX_BATCH {
+            if batch.len() == MAX_BATCH || self.members.isolates_requests(now) {
                 break;
             }
         }
+        self.last_batch = batch.len();
         self.transition(session, batch).await
+    }
+
+    /// Handles an error of a request: returns it if the session is to be dropped.
+    ///
+    /// An error that only a change of the store can resolve does not end a usable session, which
+    /// still reads. `id` is the circuit of the request.
+    pub(super) fn handle_rejected_request(
+        &mut self,
+        session: &dyn StoreSession,
+        id: MemberId,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        if error.is_transient() || !session.is_usable() {
+            return Err(error);
+        }
+        let now = self.shared.now();
+        let is_argument = matches!(error, StoreError::InvalidArgument { .. });
+        let batch = std::mem::replace(&mut self.last_batch, 1);
+        if is_argument && batch > 1 {
+            self.members.isolate_requests(now + ISOLATION);
+        } else if is_argument {
+            let name = self.members.get(id).map(|entry| entry.name.clone());
+            let retry_at = self.connection.operation_rejected(name, error);
+            self.members.pause_requests_of(id, retry_at);
+        } else {
+            let retry_at = self.connection.operation_rejected(None, error);
+            self.members.pause_requests(retry_at);
+        }
+        Ok(())
     }
 
     async fn transition(
@@ -299,9 +329,37 @@ impl Driver {
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
         let names = self.members.take_names();
-        self.requests.execute(session.register(&names)).await?;
+        self.register_each(session, names).await?;
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, session).await
+    }
+
+    /// Registers circuits. Those whose names the store rejects keep their local rules.
+    pub(super) async fn register_each(
+        &mut self,
+        session: &mut dyn StoreSession,
+        names: Vec<BulkheadName>,
+    ) -> Result<(), StoreError> {
+        let mut batches = vec![names];
+        while let Some(mut names) = batches.pop() {
+            if names.is_empty() {
+                continue;
+            }
+            let error = match self.requests.execute(session.register(&names)).await {
+                Ok(()) => continue,
+                Err(error @ StoreError::InvalidArgument { .. }) if session.is_usable() => error,
+                Err(error) => return Err(error),
+            };
+            if let [name] = &*names {
+                self.members.reject(name);
+                self.connection
+                    .operation_rejected(Some(name.clone()), error);
+            } else {
+                batches.push(names.split_off(names.len() / 2));
+                batches.push(names);
+            }
+        }
+        Ok(())
     }
 
     /// Adopts a full snapshot.
@@ -319,7 +377,7 @@ impl Driver {
         // A registered circuit that is missing was lost with the history.
         if self.members.has_unloaded() {
             let names = self.members.names();
-            self.requests.execute(session.register(&names)).await?;
+            self.register_each(session, names).await?;
             let snapshot = self.requests.execute(session.snapshot(None)).await?;
             self.history.reset(&snapshot);
             self.apply_snapshot(&snapshot).await;
@@ -363,7 +421,7 @@ impl Driver {
         match event {
             StoreEvent::Applied(after) if is_new && self.history.apply_event(after) => {
                 self.apply_event(after);
-                self.connection.notification_confirmed();
+                self.connection.notification_applied();
             }
             _ if is_new => notifications.received(self.shared.now()),
             _ => self.connection.notification_confirmed(),
@@ -414,7 +472,24 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) async fn release_lease(
+    /// Releases the leases of circuits that were dropped.
+    pub(super) async fn release_orphaned(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        for (id, name, epoch, lease) in self.members.take_orphaned() {
+            if let Err(error) = self.release_lease(session, id, &name, epoch, lease).await {
+                if error.is_transient() || !session.is_usable() {
+                    return Err(error);
+                }
+                // The lease expires.
+                self.connection.operation_rejected(None, error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn release_lease(
         &self,
         session: &mut dyn StoreSession,
         id: MemberId,
@@ -431,6 +506,9 @@ impl Driver {
 /// Decisions in one operation: enough for one outage, and few enough for a response within
 /// milliseconds.
 const MAX_BATCH: usize = 200;
+
+/// How long requests are sent alone after the store rejected one of several.
+const ISOLATION: Duration = Duration::from_secs(60);
 
 /// Notifications that are handled without another activity in between.
 const MAX_DRAINED: usize = 100;

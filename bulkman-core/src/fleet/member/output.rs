@@ -214,7 +214,8 @@ impl Member {
             return Gate::Local;
         }
         let reachable = self.connected || self.outage_at.is_some_and(|at| now < at);
-        if !(reachable && self.rules.probe_leases) {
+        // A circuit that the store does not know behaves as in an outage.
+        if !(reachable && self.rules.probe_leases && self.stored.is_some()) {
             return outage_gate(self.rules.on_outage);
         }
         Gate::Fleet {

@@ -174,7 +174,8 @@ impl MetricsPublisher {
     /// # Errors
     ///
     /// * [`ConfigError::OutOfRange`] if `interval` is zero.
-    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks, or does not run one.
+    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks, or does not run
+    ///   one.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;

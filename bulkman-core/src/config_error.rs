@@ -103,6 +103,18 @@ impl ConfigError {
         }
     }
 
+    pub(crate) fn immutable(
+        field: &'static str,
+        from: impl fmt::Display,
+        to: impl fmt::Display,
+    ) -> Self {
+        Self::Immutable {
+            field,
+            from: from.to_string().into(),
+            to: to.to_string().into(),
+        }
+    }
+
     pub(crate) const fn missing(setting: &'static str, required_by: &'static str) -> Self {
         Self::Missing {
             setting,

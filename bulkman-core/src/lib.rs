@@ -58,6 +58,8 @@ mod random;
 pub mod runtime;
 #[cfg(feature = "serde")]
 mod seconds;
+#[cfg(feature = "serde")]
+mod setting;
 pub mod snapshot;
 pub mod store;
 mod sync;

@@ -100,6 +100,7 @@ use crate::sync::{Mutex, lock};
 /// * [`circuit_breaker`](Self::circuit_breaker): to open, close or force the circuit manually.
 /// * [`health_check`](Self::health_check), [`add_health_check`](Self::add_health_check): to detect
 ///   a recovery before the isolation has elapsed.
+/// * [`run_health_check`](Self::run_health_check): when the check must stay on its thread.
 /// * [`share_through`](Self::share_through): to share the circuit with other processes.
 ///
 /// Shutdown:
@@ -234,8 +235,9 @@ impl Bulkhead {
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name, or if the circuit
-    /// breaker would be enabled or disabled. After an error, nothing has changed.
+    /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name, or another initial
+    /// state of the circuit, or if the circuit breaker would be enabled or disabled. After an
+    /// error, nothing has changed.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -268,7 +270,7 @@ impl Bulkhead {
     pub(crate) fn check_reconfigure(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
         config.validate()?;
         config.supported_by(self.inner.capabilities)?;
-        // The name and the presence of a circuit never change, so the result stays valid.
+        // What can't be changed never changes, so the result stays valid.
         lock(&self.inner.config).1.check_immutable(config)?;
         match (&self.inner.circuit, config.circuit()) {
             (Some(circuit), Some(rules)) => circuit.check_config(rules),

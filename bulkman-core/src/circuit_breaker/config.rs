@@ -526,7 +526,10 @@ impl CircuitBreakerConfig {
 
     /// Sets the initial state.
     ///
-    /// Any state is possible. Default: closed.
+    /// Any state is possible. Default: closed. It has no effect after the circuit was created:
+    /// [`Bulkhead::reconfigure`](crate::Bulkhead::reconfigure) rejects another one, and
+    /// [`CircuitBreaker::reconfigure`](crate::CircuitBreaker::reconfigure) ignores it. To change
+    /// the state then, use [`force_open`](crate::CircuitBreaker::force_open) and similar methods.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -542,6 +545,20 @@ impl CircuitBreakerConfig {
     pub fn initial_state(mut self, state: CircuitState) -> Self {
         self.initial_state = Some(state);
         self
+    }
+
+    /// Sets the initial state of `current`, since a circuit has only one. Returns the two states if
+    /// they differ.
+    pub(crate) fn keep_initial_state(
+        &mut self,
+        current: &Self,
+    ) -> Option<(CircuitState, CircuitState)> {
+        let [from, to] = [current, self].map(|config| config.resolve().initial_state);
+        if from == to {
+            return None;
+        }
+        self.initial_state = current.initial_state;
+        Some((from, to))
     }
 }
 

@@ -56,6 +56,8 @@ pub use self::execute::CircuitError;
 pub(crate) use self::machine::{FleetTarget, Gate, Observation, ProbeOutcome};
 pub(crate) use self::packed_state::Ticket;
 pub use self::rejections::CircuitRejections;
+#[cfg(feature = "serde")]
+pub(crate) use self::repr::CircuitBreakerRepr;
 pub use self::resolved::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
 pub use self::snapshot::CircuitSnapshot;
 pub use self::transition::{Transition, TransitionCause};
@@ -265,7 +267,8 @@ impl CircuitBreaker {
     /// Replaces the rules in place.
     ///
     /// The state and a running isolation are kept. The window keeps its newest part if it shrinks,
-    /// and is emptied if its kind changes. `initial_state` has no effect.
+    /// and is emptied if its kind changes. `initial_state` is ignored, since the circuit already
+    /// has a state.
     ///
     /// # Errors
     ///

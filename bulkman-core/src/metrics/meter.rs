@@ -4,8 +4,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::metrics::{Histogram, SharedString, counter, gauge, histogram};
+use ::metrics::{Histogram, counter, gauge, histogram};
 
+use super::labels::{BULKHEAD, ExtraLabels, Labels};
 use super::names;
 use crate::bulkhead::stats::{Event, Reading};
 use crate::bulkhead::{Bulkhead, Inner};
@@ -21,8 +22,9 @@ pub(crate) struct Meter {
     histograms: OnceLock<Mutex<Histograms>>,
     /// States entered, in the order of [`STATES`].
     transitions: [AtomicU64; STATES.len()],
-    /// The counts that were recorded already; `None`: nothing yet.
-    published: Mutex<Option<Published>>,
+    /// The counts that were recorded already, and the labels of the last publication; `None`:
+    /// nothing yet.
+    published: Mutex<Option<(Published, Labels)>>,
 }
 
 #[derive(Clone)]
@@ -70,44 +72,47 @@ impl Meter {
 }
 
 impl Histograms {
-    fn new(bulkhead: &SharedString) -> Self {
+    fn new(labels: &Labels) -> Self {
         Self {
-            queue: histogram!(names::QUEUE_DURATION, BULKHEAD => bulkhead.clone()),
-            run: histogram!(names::RUN_DURATION, BULKHEAD => bulkhead.clone()),
+            queue: histogram!(names::QUEUE_DURATION, labels.all()),
+            run: histogram!(names::RUN_DURATION, labels.all()),
         }
     }
 }
 
 /// Publishes all metrics of a bulkhead.
-pub(super) fn publish(bulkhead: &Bulkhead, record_durations: bool) {
-    let label = label(bulkhead.name());
+pub(super) fn publish(bulkhead: &Bulkhead, record_durations: bool, extra: &ExtraLabels) {
+    let labels = labels(bulkhead.name(), extra);
     if record_durations {
-        let new = Histograms::new(&label);
+        let new = Histograms::new(&labels);
         let histograms = &bulkhead.inner().meter.histograms;
         match histograms.get() {
             Some(current) => drop(std::mem::replace(&mut *lock(current), new)),
             None => drop(histograms.set(Mutex::new(new))),
         }
     }
-    publish_counters(bulkhead.inner(), &label);
-    publish_gauges(bulkhead, &label);
+    publish_counters(bulkhead.inner(), &labels);
+    publish_gauges(bulkhead, &labels);
 }
 
 /// Publishes the counters of a removed bulkhead, without its gauges.
-pub(super) fn publish_removed(bulkhead: &Bulkhead) {
-    publish_counters(bulkhead.inner(), &label(bulkhead.name()));
+pub(super) fn publish_removed(bulkhead: &Bulkhead, extra: &ExtraLabels) {
+    publish_counters(bulkhead.inner(), &labels(bulkhead.name(), extra));
 }
 
 /// Publishes the last counts of a bulkhead that is dropped, if it was published before.
 pub(crate) fn publish_last_counts(inner: &Inner) {
-    if lock(&inner.meter.published).is_some() {
-        publish_counters(inner, &label(&inner.name));
+    let last = lock(&inner.meter.published)
+        .as_ref()
+        .map(|(_, labels)| labels.clone());
+    if let Some(labels) = last {
+        publish_counters(inner, &labels);
     }
 }
 
 /// Sets the gauges of a removed bulkhead to zero.
-pub(super) fn zero_gauges(name: &BulkheadName) {
-    let label = label(name);
+pub(super) fn zero_gauges(name: &BulkheadName, extra: &ExtraLabels) {
+    let labels = labels(name, extra);
     for name in [
         names::RUNNING,
         names::WAITING,
@@ -115,14 +120,14 @@ pub(super) fn zero_gauges(name: &BulkheadName) {
         names::PERMITS_LIMIT,
         names::QUEUE_LIMIT,
     ] {
-        gauge!(name, BULKHEAD => label.clone()).set(0.0);
+        gauge!(name, labels.all()).set(0.0);
     }
     for state in STATES {
-        gauge!(names::STATE, BULKHEAD => label.clone(), "state" => state.as_str()).set(0.0);
+        gauge!(names::STATE, labels.with("state", state.as_str())).set(0.0);
     }
 }
 
-fn publish_counters(inner: &Inner, label: &SharedString) {
+fn publish_counters(inner: &Inner, labels: &Labels) {
     let (calls, transitions) = {
         let mut published = lock(&inner.meter.published);
         let now = Published {
@@ -134,7 +139,8 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
                 .each_ref()
                 .map(|count| count.load(Ordering::Relaxed)),
         };
-        let before = published.replace(now).unwrap_or_default();
+        let before = published.replace((now, labels.clone()));
+        let before = before.map(|(before, _)| before).unwrap_or_default();
         let entered = |index: usize| now.transitions[index] - before.transitions[index];
         (
             now.calls.since(&before.calls),
@@ -142,7 +148,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         )
     };
 
-    let count = |name, by| counter!(name, BULKHEAD => label.clone()).increment(by);
+    let count = |name, by| counter!(name, labels.all()).increment(by);
     count(names::STARTED, calls.started);
     count(
         names::CANCELLED_IN_QUEUE,
@@ -156,7 +162,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         ("ignored", calls.ignored),
         ("cancelled", calls.cancelled),
     ] {
-        counter!(names::CALLS, BULKHEAD => label.clone(), "outcome" => outcome).increment(by);
+        counter!(names::CALLS, labels.with("outcome", outcome)).increment(by);
     }
     for (reason, by) in [
         ("circuit_open", calls.circuit.open),
@@ -167,12 +173,11 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         ("timed_out_in_queue", calls.event(Event::TimedOutWaiting)),
         ("shutdown", calls.event(Event::Shutdown)),
     ] {
-        counter!(names::REJECTIONS, BULKHEAD => label.clone(), "reason" => reason).increment(by);
+        counter!(names::REJECTIONS, labels.with("reason", reason)).increment(by);
     }
     if inner.circuit.is_some() {
         for (to, by) in STATES.into_iter().zip(transitions) {
-            counter!(names::TRANSITIONS, BULKHEAD => label.clone(), "to" => to.as_str())
-                .increment(by);
+            counter!(names::TRANSITIONS, labels.with("to", to.as_str())).increment(by);
         }
     }
 }
@@ -181,7 +186,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     clippy::cast_precision_loss,
     reason = "gauges are floats; exact up to 2^53"
 )]
-fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
+fn publish_gauges(bulkhead: &Bulkhead, labels: &Labels) {
     let stats = bulkhead.stats();
     for (name, value) in [
         (names::RUNNING, stats.active as f64),
@@ -190,22 +195,19 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
         (names::PERMITS_LIMIT, stats.max_concurrent_calls as f64),
         (names::QUEUE_LIMIT, stats.max_queue_size as f64),
     ] {
-        gauge!(name, BULKHEAD => label.clone()).set(value);
+        gauge!(name, labels.all()).set(value);
     }
     if let Some(current) = stats.circuit {
         for state in STATES {
             let value = f64::from(u8::from(state == current));
-            gauge!(names::STATE, BULKHEAD => label.clone(), "state" => state.as_str()).set(value);
+            gauge!(names::STATE, labels.with("state", state.as_str())).set(value);
         }
     }
 }
 
-/// Returns the label value, shared by all series of a bulkhead.
-fn label(name: &BulkheadName) -> SharedString {
-    SharedString::from_shared(name.as_str().into())
+fn labels(name: &BulkheadName, extra: &ExtraLabels) -> Labels {
+    Labels::new(BULKHEAD, name.as_str(), extra)
 }
-
-const BULKHEAD: &str = "bulkhead";
 
 impl std::fmt::Debug for Histograms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

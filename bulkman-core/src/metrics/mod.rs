@@ -27,6 +27,10 @@
 //! Every series has the label `bulkhead`, the name of the bulkhead. It has as many values as there
 //! are bulkheads. Name bulkheads after dependencies, never after users or requests.
 //!
+//! The name is the whole identity of a bulkhead, also in logs and snapshots. If two managers of one
+//! process have bulkheads of the same name, or two fleets have the same namespace, give each
+//! publisher another [`label`](MetricsPublisher::label).
+//!
 //! A manager or a bulkhead with a store also publishes metrics of its
 //! [`Fleet`](crate::fleet::Fleet): the connection to the store, and the outcomes of local
 //! decisions. These series have the label `namespace`, the namespace of the store:
@@ -50,7 +54,8 @@
 //! Counters start when the bulkhead is created, and
 //! [`reset_stats`](crate::Bulkhead::reset_stats) does not affect them. If a bulkhead is removed and
 //! another one created under its name, its series continue. Each increment is recorded once, by
-//! whichever publisher comes first. Install the recorder before anything is published.
+//! whichever publisher comes first. Install the recorder before anything is published: earlier
+//! increments are lost.
 //!
 //! # Removed bulkheads
 //!
@@ -67,6 +72,7 @@
 //! publication. The histograms of a removed bulkhead therefore remain until the process ends.
 
 mod fleet;
+mod labels;
 mod meter;
 mod names;
 mod publisher;

@@ -416,25 +416,38 @@ impl BulkheadConfig {
             .then_some(&self.circuit_breaker)
     }
 
-    /// Checks that the fields that can't be changed are the same.
+    /// Checks that the fields that can't be changed in place are the same.
     pub(crate) fn check_immutable(&self, new: &Self) -> Result<(), ConfigError> {
-        let immutable = |field, from: String, to: String| ConfigError::Immutable {
-            field,
-            from: from.into(),
-            to: to.into(),
-        };
         if self.name != new.name {
-            return Err(immutable("name", self.name.clone(), new.name.clone()));
+            let (from, to) = (self.name.clone(), new.name.clone());
+            return Err(ConfigError::immutable("name", from, to));
         }
+        let (_, mut not_applied) = self.changed_in_place(new);
+        not_applied.pop().map_or(Ok(()), Err)
+    }
+
+    /// Returns `new` as far as a bulkhead with this configuration can adopt it, and an error for
+    /// each change that it can't.
+    ///
+    /// The rules of a circuit that `new` can't remove stay in force, and so do those of one that it
+    /// can't create.
+    pub(crate) fn changed_in_place(&self, new: &Self) -> (Self, Vec<ConfigError>) {
+        let mut changed = new.clone();
+        let mut not_applied = Vec::new();
         let (from, to) = (self.circuit_breaker_enabled, new.circuit_breaker_enabled);
         if from != to {
-            return Err(immutable(
-                "circuit_breaker_enabled",
-                from.to_string(),
-                to.to_string(),
-            ));
+            changed.circuit_breaker_enabled = from;
+            not_applied.push(ConfigError::immutable("circuit_breaker_enabled", from, to));
         }
-        Ok(())
+        if !(from && to) {
+            changed.circuit_breaker = self.circuit_breaker.clone();
+        } else if let Some((from, to)) = changed
+            .circuit_breaker
+            .keep_initial_state(&self.circuit_breaker)
+        {
+            not_applied.push(ConfigError::immutable("initial_state", from, to));
+        }
+        (changed, not_applied)
     }
 
     /// Returns the first field in which two configurations differ.

@@ -265,15 +265,9 @@ fn dropping_tokio_releases_queued_calls_and_blocking_work() {
 }
 
 #[test]
-fn blocking_work_without_a_runtime_returns_shutdown() {
+fn calls_without_a_timer_work_outside_of_a_runtime() {
     watchdog(|| {
         let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
-        let dropped = block_on(bulkhead.execute_blocking(|| Answer::Ok(1)));
-        assert!(
-            matches!(dropped, Err(BulkheadError::Shutdown { .. })),
-            "{dropped:?}"
-        );
-        assert_eq!(bulkhead.stats().permits_in_use, 0);
         // A call that needs no timer works without a runtime, and on another executor.
         assert_eq!(block_on(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
         assert_eq!(
@@ -360,4 +354,124 @@ fn constructors_fail_where_no_runtime_takes_their_task() {
     manager
         .share_through(MemoryStore::new(runtime))
         .unwrap_err();
+}
+
+/// Waits for a permit on this thread, while another thread holds it for a while.
+fn waits_in_execute_sync(bulkhead: &Bulkhead) -> Result<u32, BulkheadError<&'static str>> {
+    let holder = bulkhead.try_acquire().unwrap();
+    let releasing = std::thread::spawn({
+        let bulkhead = bulkhead.clone();
+        move || {
+            while bulkhead.stats().waiting == 0 {
+                std::thread::yield_now();
+            }
+            holder.succeed();
+        }
+    });
+    let result = bulkhead.execute_sync(|| Answer::Ok(7));
+    releasing.join().unwrap();
+    result
+}
+
+/// Fault D12.
+#[test]
+fn execute_sync_that_waits_in_a_task_panics() {
+    for multi_thread in [true, false] {
+        on_tokio(multi_thread, async {
+            let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
+            let holder = bulkhead.try_acquire().unwrap();
+            let inner = bulkhead.clone();
+            let task = tokio::spawn(async move { inner.execute_sync(|| Answer::Ok(1)) });
+            let panic = task.await.unwrap_err().into_panic();
+            let message = panic.downcast_ref::<&str>().copied().map(String::from);
+            let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+            let message = message.unwrap();
+            assert!(message.contains("block the current thread"), "{message}");
+            // Nothing is lost, and a call that need not wait works.
+            holder.succeed();
+            assert_eq!(bulkhead.execute_sync(|| Answer::Ok(1)), Ok(1));
+            let stats = bulkhead.stats();
+            assert_eq!((stats.waiting, stats.permits_in_use), (0, 0));
+        });
+    }
+}
+
+/// Fault D12.
+#[test]
+fn execute_sync_waits_where_blocking_is_allowed() {
+    on_tokio(true, async {
+        let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
+        let inner = bulkhead.clone();
+        let blocking = tokio::task::spawn_blocking(move || waits_in_execute_sync(&inner));
+        assert_eq!(blocking.await.unwrap(), Ok(7));
+        let inner = bulkhead.clone();
+        let in_place =
+            tokio::spawn(
+                async move { tokio::task::block_in_place(|| waits_in_execute_sync(&inner)) },
+            );
+        assert_eq!(in_place.await.unwrap(), Ok(7));
+        let thread = std::thread::spawn(move || waits_in_execute_sync(&bulkhead));
+        assert_eq!(thread.join().unwrap(), Ok(7));
+    });
+    // The thread of no runtime, with the handle of one.
+    watchdog(|| {
+        let tokio = Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = TokioRuntime::from_handle(tokio.handle().clone());
+        let bulkhead = Bulkhead::new(config(), runtime).unwrap();
+        assert_eq!(waits_in_execute_sync(&bulkhead), Ok(7));
+    });
+}
+
+/// Fault API03.
+#[test]
+fn blocking_work_without_a_runtime_is_unsupported() {
+    watchdog(|| {
+        let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
+        let error = block_on(bulkhead.execute_blocking(|| Answer::Ok(1))).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BulkheadError::Unsupported {
+                    setting: "execute_blocking",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(error.is_rejection());
+        assert!(error.to_string().contains("no running executor"), "{error}");
+        let stats = bulkhead.stats();
+        assert_eq!((stats.started, stats.cancelled), (0, 0));
+        // It works once there is one.
+        let tokio = Builder::new_current_thread().build().unwrap();
+        assert_eq!(
+            tokio.block_on(bulkhead.execute_blocking(|| Answer::Ok(1))),
+            Ok(1)
+        );
+    });
+}
+
+/// Fault F09.
+#[test]
+fn circuit_never_stays_open_longer_than_its_isolation() {
+    watchdog(|| {
+        let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
+        let isolation = Duration::from_secs(30);
+        let paused = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        paused.unwrap().block_on(async {
+            tokio::time::advance(Duration::from_secs(86_400)).await;
+            let _ = bulkhead.execute(async { Answer::Err("down") }).await;
+            assert_eq!(bulkhead.retry_after(), Some(isolation));
+        });
+        // Another runtime, with the real clock.
+        let real = Builder::new_current_thread().enable_time().build();
+        real.unwrap().block_on(async {
+            let rejected = bulkhead.execute(async { Answer::Ok(1) }).await.unwrap_err();
+            assert!(rejected.retry_after() <= Some(isolation), "{rejected}");
+            assert!(bulkhead.retry_after() <= Some(isolation));
+        });
+    });
 }

@@ -49,10 +49,17 @@ impl TokioRuntime {
     /// # Outside of a Tokio runtime
     ///
     /// A call that has to wait panics if it is polled outside of a Tokio runtime, as Tokio's timers
-    /// do. Blocking work is dropped there, and
-    /// [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Shutdown`. A
-    /// constructor that needs a background task returns an error. The driver of a fleet whose Tokio
-    /// runtime has ended starts again on the next one that is used.
+    /// do. [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Unsupported`
+    /// there, and a constructor that needs a background task returns an error. The driver of a
+    /// fleet whose Tokio runtime has ended starts again on the next one that is used. The clock is
+    /// the real one there, even if that of a runtime is paused.
+    ///
+    /// # `execute_sync` in a task
+    ///
+    /// [`execute_sync`](bulkman_core::Bulkhead::execute_sync) panics if it has to wait on a thread
+    /// that runs tasks, as Tokio's own blocking calls do: the holder of the permit may need that
+    /// thread. It may wait in `spawn_blocking`, in `block_in_place` and on other threads. There, a
+    /// paused clock has to be advanced by another thread.
     #[must_use]
     pub const fn new() -> Self {
         Self { handle: None }
@@ -95,6 +102,24 @@ impl Runtime for TokioRuntime {
         if let Ok(handle) = self.handle() {
             handle.spawn_blocking(job);
         }
+    }
+
+    fn park(&self, deadline: Option<Instant>) {
+        // Panics if the thread runs tasks, with a message that says so. A runtime of the thread
+        // counts, whether or not it is the one of the handle.
+        if let Ok(handle) = Handle::try_current() {
+            handle.block_on(async {});
+        }
+        match deadline {
+            Some(deadline) => {
+                std::thread::park_timeout(deadline.saturating_duration_since(self.now()))
+            }
+            None => std::thread::park(),
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.handle().is_ok()
     }
 }
 

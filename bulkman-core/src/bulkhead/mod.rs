@@ -231,7 +231,8 @@ impl Bulkhead {
     /// Replaces the configuration: the limits, the timeouts and the rules of the circuit.
     ///
     /// Running and queued calls keep their permits, their positions and their deadlines, even
-    /// beyond smaller limits. The circuit keeps its state, its window and a running isolation.
+    /// beyond smaller limits. The circuit keeps its state, its window and a running isolation. A
+    /// lower threshold takes effect at the next outcome that counts.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use std::panic::RefUnwindSafe;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::BulkheadConfig;
 use super::health_check::HealthChecks;
@@ -14,7 +14,7 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
-use crate::queue::WaitQueue;
+use crate::queue::{WaitQueue, WaiterId};
 use crate::runtime::{Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
@@ -64,7 +64,29 @@ impl Inner {
         ran: Option<Duration>,
     ) {
         let _ended = ReleaseOnDrop(self, Some(outcome));
+        if ticket.is_probe() {
+            circuit.leave_probe(ticket);
+        }
         circuit.record(ticket, outcome, ran);
+    }
+
+    /// The code that the thread runs from now on is part of the probe of this ticket.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            // Until `leave_probe`.
+            std::mem::forget(circuit.enter_probe(ticket));
+        }
+    }
+
+    /// The thread no longer runs code of the probe.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            circuit.leave_probe(ticket);
+        }
     }
 
     /// Like [`finish`](Self::finish), for a call that was cancelled while running.
@@ -84,6 +106,7 @@ impl Inner {
         let (permits, capacity, order) = config.limits();
         self.queue
             .resize(permits, capacity, order, || self.runtime.now());
+        self.queue.release_overdue(|| self.runtime.now());
         Ok(())
     }
 
@@ -91,6 +114,17 @@ impl Inner {
     #[inline]
     pub(crate) fn release(&self) {
         if self.queue.release(|| self.runtime.now()) {
+            self.notify_if_drained();
+        }
+    }
+
+    /// The timer of a waiter has fired: a permit that it has not collected goes to the call that
+    /// needs it.
+    #[cold]
+    pub(crate) fn take_back(&self, waiter: WaiterId, deadline: Instant) {
+        // A timer may wake its task for other reasons, too.
+        let due = deadline <= self.runtime.now();
+        if due && self.queue.deadline_passed(waiter, || self.runtime.now()) {
             self.notify_if_drained();
         }
     }

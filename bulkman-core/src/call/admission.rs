@@ -132,7 +132,7 @@ fn poll_permit<H: Borrow<Bulkhead>>(
             let Some(deadline) = deadlines.queue_deadline() else {
                 return Poll::Pending;
             };
-            ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
+            ready!(deadlines.poll_timer(|| guard.queue_timer(key, deadline), cx));
             guard.expire(key)
         }
     };

@@ -19,4 +19,10 @@ impl Admitted {
     pub(crate) fn needs_duration(self) -> bool {
         self.ticket.is_some_and(Ticket::needs_duration)
     }
+
+    /// Returns `true` if the call is a probe of a half-open circuit.
+    #[inline]
+    pub(crate) fn is_probe(self) -> bool {
+        self.ticket.is_some_and(Ticket::is_probe)
+    }
 }

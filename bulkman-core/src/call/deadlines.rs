@@ -377,14 +377,19 @@ impl Deadlines {
         runtime: &dyn Runtime,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
+        self.poll_timer(|| runtime.sleep_until(deadline), cx)
+    }
+
+    /// As [`poll`](Self::poll), with the timer that `timer` creates.
+    pub(crate) fn poll_timer(
+        &mut self,
+        timer: impl FnOnce() -> Sleep,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         let Self::Tracked(times) = self else {
             return Poll::Pending;
         };
-        times
-            .timer
-            .get_or_insert_with(|| runtime.sleep_until(deadline))
-            .as_mut()
-            .poll(cx)
+        times.timer.get_or_insert_with(timer).as_mut().poll(cx)
     }
 
     /// Returns a copy of the times without the timer.

@@ -26,7 +26,7 @@ use crate::call::outcome::Outcome;
 use crate::call::rejection::{MissingCapability, Rejection};
 use crate::call::run::{needed_duration, timed_out};
 use crate::circuit_breaker::Ticket;
-use crate::error::{BulkheadError, TimeoutPhase};
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::name::BulkheadName;
 use crate::observe::TracingContext;
 use crate::queue::Priority;
@@ -111,10 +111,13 @@ where
             guard, deadlines, ..
         } = &mut this.state
         {
-            let admission = if guard.inner().capabilities.tasks {
-                ready!(poll_admission(guard, this.priority, deadlines, cx))
-            } else {
+            let inner = guard.inner();
+            let admission = if !inner.capabilities.blocking {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
+            } else if guard.is_new() && !inner.runtime.is_running() {
+                Err(Rejection::Unsupported(&MissingCapability::RUNNING))
+            } else {
+                ready!(poll_admission(guard, this.priority, deadlines, cx))
             };
             match admission {
                 Ok(admitted) => guard.restore(admitted),
@@ -213,6 +216,7 @@ impl<T, E> Spawned<T, E> {
             // No thread has started the closure, and none will. The dependency was not called.
             let (queued, unstarted) = self.deadlines.elapsed(inner.runtime.now());
             guard.finish_timed_out(Outcome::Ignored, None);
+            note_rejection(true);
             return Poll::Ready(Err(BulkheadError::Timeout {
                 bulkhead: inner.name.clone(),
                 phase: TimeoutPhase::Queued,
@@ -261,6 +265,9 @@ impl<T, E> Job<T, E> {
         };
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let _span = guard.observer().enter();
+            let circuit = guard.inner().circuit.as_ref();
+            let probe = circuit.zip(guard.ticket());
+            let _probe = probe.and_then(|(circuit, ticket)| circuit.enter_probe(ticket));
             let result = operation();
             (classifier.classify(&result), result)
         }));

@@ -36,9 +36,14 @@ where
         let result = operation();
         (classifier.classify(&result), result)
     });
-    guard.restore(admitted);
-    let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
-    guard.finish(outcome, needed_duration(&guard, &deadlines));
+    let needs_clock = admitted.needs_duration() || deadlines.is_tracked();
+    if needs_clock || guard.observer().is_enabled() {
+        guard.restore(admitted);
+        let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+        guard.finish(outcome, needed_duration(&guard, &deadlines));
+    } else {
+        bulkhead.inner().finish(admitted, outcome, None);
+    }
     result.map_err(BulkheadError::Operation)
 }
 

@@ -9,11 +9,13 @@ use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
+use crate::call::queue_timer::queue_timer;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
 use crate::circuit_breaker::Ticket;
-use crate::error::{BulkheadError, TimeoutPhase};
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::runtime::Sleep;
 use crate::sync::unwind::catch;
 
 /// What a call holds of its bulkhead: nothing, a place in the queue, a permit, or an admission.
@@ -156,6 +158,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// Creates the timer of a call that waits.
+    pub(crate) fn queue_timer(&self, key: WaiterId, deadline: Instant) -> Sleep {
+        queue_timer(self.bulkhead.borrow(), key, deadline)
+    }
+
     /// Leaves the queue because the deadline of the wait has passed.
     pub(crate) fn expire(&mut self, key: WaiterId) -> WaitResult {
         self.held = Held::Nothing;
@@ -194,10 +201,16 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
             None => None,
         };
+        if ticket.is_some_and(Ticket::is_probe) {
+            inner.enter_probe(ticket);
+        }
         Ok(self.start(ticket))
     }
 
     /// Counts the start of the call. From now on the caller owns the admission.
+    ///
+    /// While the admission of a probe is out of the guard, the thread runs the code of the call:
+    /// see [`ProbeScope`](crate::circuit_breaker::ProbeScope).
     #[inline(always)]
     fn start(&mut self, ticket: Option<Ticket>) -> Admitted {
         let inner = self.bulkhead.borrow().inner();
@@ -220,6 +233,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             return None;
         };
         self.held = Held::Ended;
+        if admitted.is_probe() {
+            self.inner().enter_probe(admitted.ticket);
+        }
         Some(admitted)
     }
 
@@ -227,6 +243,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     #[inline]
     pub(crate) fn restore(&mut self, admitted: Admitted) {
         self.held = Held::Admitted(admitted);
+        if admitted.is_probe() {
+            self.inner().leave_probe(admitted.ticket);
+        }
     }
 
     /// Returns `true` if a rule of the circuit needs the duration of the operation.
@@ -302,6 +321,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.elapsed(inner.runtime.now());
                 let bulkhead = inner.name.clone();
+                note_rejection(true);
                 R::from_rejection(BulkheadError::Timeout {
                     bulkhead,
                     phase: TimeoutPhase::Queued,
@@ -365,6 +385,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 impl CallGuard<&Bulkhead> {
     /// Converts to a guard that owns the bulkhead and holds `admitted`.
     pub(crate) fn into_owned(mut self, admitted: Admitted) -> CallGuard<Bulkhead> {
+        self.restore(admitted);
+        self.held = Held::Ended;
         let observer = std::mem::replace(&mut self.observer, Observer::new(0));
         CallGuard {
             bulkhead: self.bulkhead.clone(),

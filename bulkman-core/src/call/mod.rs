@@ -13,6 +13,7 @@ pub(crate) mod guard;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod permit;
+mod queue_timer;
 pub(crate) mod rejection;
 pub(crate) mod report;
 pub(crate) mod run;
@@ -23,7 +24,9 @@ use std::time::Duration;
 
 pub use self::classified::Classified;
 pub use self::classified_by::ClassifiedBy;
-pub use self::classifier::{Classifier, DefaultClassifier, IgnoreRejections};
+pub use self::classifier::{
+    Classifier, DefaultClassifier, IgnoreBoxedRejections, IgnoreRejections,
+};
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;

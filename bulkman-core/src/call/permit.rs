@@ -69,6 +69,9 @@ pub struct Permit {
 impl Permit {
     /// Records a success and releases the permit.
     ///
+    /// An outcome after the probe's timeout, or of a call that was admitted before the circuit
+    /// opened, enters the statistics only.
+    ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
     /// # use bulkman::runtime::ClockOnly;

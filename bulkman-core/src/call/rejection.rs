@@ -53,6 +53,10 @@ impl MissingCapability {
         setting: "execute_blocking",
         needs: "threads for blocking work",
     };
+    pub(crate) const RUNNING: Self = Self {
+        setting: "execute_blocking",
+        needs: "running executor here",
+    };
 }
 
 /// The return type of a call, which can be created from the error of a rejected call.

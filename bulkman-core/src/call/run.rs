@@ -8,7 +8,7 @@ use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::outcome::Outcome;
-use crate::error::{BulkheadError, TimeoutPhase};
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::sync::unwind::catch;
 
 /// Runs code of the caller.
@@ -54,6 +54,7 @@ pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, Bu
     } else {
         Outcome::Failure
     };
+    note_rejection(false);
     let error = BulkheadError::Timeout {
         bulkhead: inner.name.clone(),
         phase: TimeoutPhase::Running,

@@ -259,7 +259,8 @@ impl CircuitBreakerConfig {
 
     /// Sets the number of calls in the window below which no rate is computed.
     ///
-    /// At least 1; capped at the size of a count window. Default: 10.
+    /// At least 1; capped at the size of a count window. Default: 10. A success that completes this
+    /// number may open the circuit, since the rates are evaluated then.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -340,6 +341,9 @@ impl CircuitBreakerConfig {
     /// Replaces [`success_threshold`](Self::success_threshold), which requires consecutive
     /// successes. Setting both is an error. The minimum number of calls and the thresholds are
     /// capped at `calls`.
+    ///
+    /// All of them complete, even if the result is certain before. For an early end, use
+    /// `success_threshold`: its first failure reopens.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -442,6 +446,11 @@ impl CircuitBreakerConfig {
     ///
     /// Probes that run longer count as failed and free their slot, so a call that hangs can't keep
     /// the circuit half-open. The call itself is not cancelled.
+    ///
+    /// A probe that is cancelled has no outcome. But if callers time out outside of the bulkhead, a
+    /// dependency that hangs would keep the circuit half-open. So two or more probes that are
+    /// cancelled in a row count as one that timed out, once they have run for this duration in
+    /// total, or once they are 100. An outcome begins the count anew.
     ///
     /// [`Duration::MAX`] waits for probes indefinitely. Then only
     /// [`max_half_open_duration`](Self::max_half_open_duration) ends half-open if a probe hangs.
@@ -589,8 +598,8 @@ pub enum SlidingWindow {
     /// The calls of the last `length`, in buckets.
     ///
     /// A bucket is dropped as a whole when the bucket `buckets` positions later begins. With 10
-    /// buckets, a call counts for at least 0.9 and at most 1.0 times `length`. Takes 24 bytes per
-    /// bucket.
+    /// buckets, a call counts for at least 0.9 and at most 1.0 times `length`. With one bucket, it
+    /// may be dropped at once: use two or more. Takes 24 bytes per bucket.
     Time {
         /// The length of the window; at least one nanosecond per bucket.
         length: Duration,

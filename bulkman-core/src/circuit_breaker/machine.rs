@@ -136,6 +136,9 @@ impl Machine {
 
     /// Performs all transitions that are due.
     pub(crate) fn advance(&mut self, now: Instant) {
+        if now < self.since {
+            self.step_back(now);
+        }
         while let Some((due, step)) = self.next_step() {
             if now < due {
                 return;
@@ -157,6 +160,26 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// The clock is behind the beginning of the state: it stepped back, or is another one.
+    ///
+    /// What was to last for some time after the beginning lasts for as long from now on. Otherwise
+    /// the difference between the clocks would be added to it.
+    #[cold]
+    fn step_back(&mut self, now: Instant) {
+        match &mut self.state {
+            MachineState::Open { until: Some(until) } => {
+                *until = now
+                    .checked_add(until.saturating_duration_since(self.since))
+                    .unwrap_or(*until);
+            }
+            MachineState::HalfOpen(probes) => probes.not_after(now),
+            // Nothing depends on when it began.
+            _ => return,
+        }
+        self.since = now;
+        self.dirty = true;
     }
 
     /// Checks whether a call would be admitted now.
@@ -183,6 +206,13 @@ impl Machine {
                 Ok(Some(probes.admit(now)))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// The time with which this probe was admitted was an argument.
+    pub(crate) fn set_given_time(&mut self, probe: Option<ProbeId>) {
+        if let (MachineState::HalfOpen(probes), Some(probe)) = (&mut self.state, probe) {
+            probes.set_given_time(probe);
         }
     }
 
@@ -228,6 +258,37 @@ impl Machine {
             (MachineState::Open { .. } | MachineState::ForcedOpen | MachineState::Disabled, _) => {
                 Recorded::Done
             }
+        }
+    }
+
+    /// Ends a probe that was cancelled. It has no outcome and releases its slot.
+    ///
+    /// Probes that are cancelled one after another, because their callers time out before the
+    /// dependency responds, count together as one that timed out.
+    ///
+    /// This does not hold for probes whose time was an argument: `now` is that of the runtime.
+    pub(crate) fn cancel_probe(&mut self, generation: u64, probe: ProbeId, now: Instant) {
+        if let MachineState::HalfOpen(probes) = &self.state {
+            if generation == self.generation && probes.is_at_given_time(probe) {
+                self.release_probe(Some(probe));
+                return;
+            }
+        }
+        self.advance(now);
+        let MachineState::HalfOpen(probes) = &mut self.state else {
+            return;
+        };
+        if generation != self.generation {
+            return;
+        }
+        let Some(ran) = probes.cancel(probe, now) else {
+            return;
+        };
+        self.dirty = true;
+        if probes.cancelled_too_long(self.config.probe_timeout) {
+            let slow = self.config.is_slow(Some(ran));
+            let failed = Sample { failed: true, slow };
+            self.record_probe(failed, TransitionCause::ProbeTimedOut, now);
         }
     }
 
@@ -338,6 +399,13 @@ impl Machine {
             MachineState::Open { until } => until,
             _ => None,
         }
+    }
+
+    /// Returns how long the circuit stays open in total; zero unless it is open until an instant.
+    pub(crate) fn isolation_in_force(&self) -> Duration {
+        self.open_until().map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(self.since)
+        })
     }
 
     /// Returns when the next transition is due.

@@ -15,6 +15,7 @@ mod config;
 mod controls;
 mod count_window;
 mod counts;
+mod enclosing;
 mod events;
 mod execute;
 mod hooks;
@@ -51,6 +52,7 @@ pub use self::config::{
     CircuitBreakerConfig, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
 };
 pub use self::counts::CircuitCounts;
+pub(crate) use self::enclosing::ProbeScope;
 pub use self::events::{CircuitEvent, CircuitEvents};
 pub use self::execute::CircuitError;
 pub(crate) use self::machine::{FleetTarget, Gate, Observation, ProbeOutcome};
@@ -345,10 +347,22 @@ impl CircuitBreaker {
         self.0.record(ticket, outcome, ran, None);
     }
 
+    /// Marks the code that runs until the scope is dropped as part of the probe of this ticket.
+    #[cold]
+    pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
+        self.0.enter_probe(ticket)
+    }
+
+    /// Ends the scope that [`enter_probe`](Self::enter_probe) began, if it is forgotten.
+    #[cold]
+    pub(crate) fn leave_probe(&self, ticket: Ticket) {
+        self.0.leave_probe(ticket);
+    }
+
     /// Ends an admission without an outcome.
     #[inline]
     pub(crate) fn cancel(&self, ticket: Ticket) {
-        self.0.record(ticket, Outcome::Ignored, None, None);
+        self.0.cancel(ticket);
     }
 
     /// Returns a number to pass to [`opened_since`](Self::opened_since) later.

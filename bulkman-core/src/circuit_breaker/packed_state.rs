@@ -111,6 +111,12 @@ impl Ticket {
     pub(crate) const fn needs_duration(self) -> bool {
         self.state.needs_duration()
     }
+
+    /// Returns `true` if the call is a probe.
+    #[inline]
+    pub(crate) const fn is_probe(self) -> bool {
+        self.probe.is_some()
+    }
 }
 
 const STATE: u64 = 0b111;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::circuit_state::CircuitState;
+use super::enclosing::{ProbeScope, is_within_probe};
 use super::hooks::{Hooks, TransitionHook};
 use super::machine::{Machine, Recorded};
 use super::packed_state::{PackedState, Ticket};
@@ -60,6 +61,8 @@ struct FastPath {
     /// this isolation or of a later one, which may not fit the state but does fit the circuit.
     /// Every other state leaves the value alone, for threads that have read the state only.
     open_until: AtomicU64,
+    /// The isolation in nanoseconds. More can't be left of it, unless the clock has stepped back.
+    isolation: AtomicU64,
     /// Calls that take more nanoseconds than this are slow.
     slow_above: AtomicU64,
     rejected: RejectionCounters,
@@ -96,6 +99,7 @@ impl Shared {
             fast_path: FastPath {
                 state: AtomicU64::new(machine.packed_state().bits()),
                 open_until: AtomicU64::new(nanos_until(now, machine.open_until())),
+                isolation: AtomicU64::new(nanos(machine.isolation_in_force())),
                 slow_above: AtomicU64::new(slow_above(machine.config())),
                 rejected: RejectionCounters::default(),
             },
@@ -146,7 +150,7 @@ impl Shared {
         }
     }
 
-    /// Returns `true` if an outcome would change the circuit.
+    /// Returns `true` if an outcome may change the circuit, or if it is of another generation.
     ///
     /// Costs one load, or two if slow calls are counted.
     #[inline]
@@ -158,10 +162,11 @@ impl Shared {
     ) -> bool {
         // A failure that is being recorded concurrently is ordered after this success.
         let state = self.load_state();
-        let same = state.generation() == ticket.state.generation();
+        let other = state.generation() != ticket.state.generation();
         // Relaxed: a concurrent change of the rules may take effect a little later.
         let slow = |ran| nanos(ran) > self.fast_path.slow_above.load(Ordering::Relaxed);
-        same && (outcome != Outcome::Success || state.records_success() || ran.is_some_and(slow))
+        // An outcome of another generation is dropped where a probe's scope is left.
+        other || outcome != Outcome::Success || state.records_success() || ran.is_some_and(slow)
     }
 
     /// Records the outcome of an admitted call.
@@ -176,6 +181,23 @@ impl Shared {
         if self.affects_state(ticket, outcome, ran) {
             self.record_slow(ticket, outcome, ran, now);
         }
+    }
+
+    /// Ends an admission without an outcome.
+    ///
+    /// Reads the clock only for a probe.
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        let generation = ticket.state.generation();
+        let Some(probe) = ticket.probe else { return };
+        if self.load_state().generation() != generation {
+            return;
+        }
+        let _release = ReleaseOnPanic {
+            shared: self,
+            generation,
+            probe,
+        };
+        self.change(|machine, now| machine.cancel_probe(generation, probe, now));
     }
 
     /// Returns the packed state as a number that is equal as long as nothing has changed.
@@ -309,7 +331,30 @@ impl Shared {
         (state, self.fast_path.open_until.load(Ordering::Relaxed))
     }
 
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
+        ticket
+            .is_probe()
+            .then(|| ProbeScope::enter(self, ticket.state.generation()))
+            .flatten()
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_probe(&self, ticket: Ticket) {
+        ProbeScope::leave(self, ticket.state.generation());
+    }
+
+    /// Returns `true` if the current call is made by the operation of a probe of this circuit.
+    fn is_nested(&self, state: PackedState) -> bool {
+        state.state() == CircuitState::HalfOpen && is_within_probe(self, state.generation())
+    }
+
     fn check_slow(&self, state: PackedState) -> Result<(), PackedRejection> {
+        if self.is_nested(state) {
+            return Ok(());
+        }
         let now = match state.state() {
             CircuitState::HalfOpen => self.runtime.now(),
             // The call may still be rejected for lack of a permit, so a transition that is due is
@@ -328,12 +373,20 @@ impl Shared {
         state: PackedState,
         now: Option<Instant>,
     ) -> Result<Ticket, PackedRejection> {
+        if self.is_nested(state) {
+            // No probe of its own: its outcome is not recorded.
+            return Ok(Ticket { state, probe: None });
+        }
+        let is_given = now.is_some();
         let now = match state.state() {
             CircuitState::HalfOpen => self.time(now),
             _ => self.reject_unless_due(state, now)?,
         };
         self.with_machine(|machine| {
             let probe = machine.admit(now)?;
+            if is_given {
+                machine.set_given_time(probe);
+            }
             Ok(Ticket {
                 state: machine.packed_state(),
                 probe,
@@ -357,10 +410,16 @@ impl Shared {
             return Err(self.reject(PackedRejection::new(RejectionReason::Open)));
         }
         let now = self.time(now);
-        match until.checked_sub(nanos(now.saturating_duration_since(self.base))) {
+        let Some(elapsed) = now.checked_duration_since(self.base) else {
+            // The clock has stepped back: the machine decides.
+            return Ok(now);
+        };
+        match until.checked_sub(nanos(elapsed)) {
             None | Some(0) => Ok(now),
             // Only the machine has the exact end.
             Some(_) if until == FAR => Ok(now),
+            // As above, or another thread is opening the circuit.
+            Some(left) if left > self.fast_path.isolation.load(Ordering::Relaxed) => Ok(now),
             Some(left) => Err(self.reject(PackedRejection::retry_in(RejectionReason::Open, left))),
         }
     }
@@ -376,7 +435,8 @@ impl Shared {
     ) {
         let state = self.load_state();
         let nothing_to_record = outcome == Outcome::Ignored && ticket.probe.is_none();
-        if nothing_to_record || state.state() == CircuitState::Disabled {
+        let stale = state.generation() != ticket.state.generation();
+        if nothing_to_record || stale || state.state() == CircuitState::Disabled {
             return;
         }
         let generation = ticket.state.generation();
@@ -430,15 +490,18 @@ impl Shared {
             let due = locked.machine.next_due();
             effects.timer = due.and_then(|due| locked.timer.set(due));
         }
+        if state.state() == CircuitState::Open {
+            // Also after the clock has stepped back, which changes no more than this.
+            let until = nanos_until(self.base, locked.machine.open_until());
+            self.fast_path.open_until.store(until, Ordering::Relaxed);
+            let isolation = nanos(locked.machine.isolation_in_force());
+            self.fast_path.isolation.store(isolation, Ordering::Relaxed);
+        }
         if state == before {
             return effects;
         }
         if state.generation() != before.generation() {
             locked.rejected_before = self.fast_path.rejected.read().total();
-            if state.state() == CircuitState::Open {
-                let until = nanos_until(self.base, locked.machine.open_until());
-                self.fast_path.open_until.store(until, Ordering::Relaxed);
-            }
             for change in locked.machine.take_changes() {
                 let transition = change.named(self.name.clone());
                 locked.hooks.push(&transition);

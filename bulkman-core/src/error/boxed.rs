@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::BulkheadError;
+use super::{BulkheadError, NotStarted, note_rejection};
 
 /// A boxed error of any type, as tower's middleware and most applications use it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -18,7 +18,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// A rejection by an inner bulkhead is a rejection here, too: [`is_rejection`](Self::is_rejection),
 /// [`retry_after`](Self::retry_after) and [`http_status`](Self::http_status) find it among the
-/// sources of the operation's error.
+/// sources of the operation's error. Of a rejection that was converted to another type, only the
+/// fact is known, by its source [`NotStarted`].
 ///
 /// ```
 /// use bulkman::BulkheadError;
@@ -42,7 +43,17 @@ pub struct BoxedError(BulkheadError<BoxError>);
 
 impl BoxedError {
     pub(crate) fn new(error: BulkheadError<impl Into<BoxError>>) -> Self {
-        Self(error.map_operation(Into::into))
+        let error = Self(error.map_operation(Into::into));
+        note_rejection(error.is_rejection());
+        error
+    }
+
+    /// Returns `true` if the operation's error has a rejection of another type among its sources.
+    fn converts_rejection(&self) -> bool {
+        match self.effective() {
+            BulkheadError::Operation(error) => NotStarted::is_source_of(&**error),
+            _ => false,
+        }
     }
 
     /// Returns the rejection by an inner bulkhead if there is one, else this error.
@@ -88,7 +99,7 @@ impl BoxedError {
     /// See [`BulkheadError::is_rejection`].
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        self.effective().is_rejection()
+        self.effective().is_rejection() || self.converts_rejection()
     }
 
     /// Returns the time until the next attempt may succeed, if it is known.
@@ -104,6 +115,9 @@ impl BoxedError {
     /// See [`BulkheadError::http_status`].
     #[must_use]
     pub fn http_status(&self) -> u16 {
+        if self.converts_rejection() {
+            return 503;
+        }
         self.effective().http_status()
     }
 
@@ -126,6 +140,7 @@ impl Error for BoxedError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             BulkheadError::Operation(error) => Some(&**error),
+            rejection if rejection.is_rejection() => Some(NotStarted::new()),
             _ => None,
         }
     }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! * `W`: a waiter that waits; its waker is in the slot.
-//! * `R`: *decided*: rejected or expired; the slot keeps the state until the waiter removes itself.
+//! * `R`: *decided*: rejected or expired, or granted a permit before a deadline; the slot keeps the
+//!   state until the waiter removes itself.
 //! * `-`: *removed*: the waiter was granted a permit, or left.
 //! * `_`: not used yet.
 //!
@@ -117,7 +118,8 @@ struct Entry {
     chunk: Option<Box<Chunk>>,
     /// A bit for each slot with a waiter that waits until a deadline.
     timed: u64,
-    /// A bit for each slot with a waiter that was rejected or has expired, and is not removed yet.
+    /// A bit for each slot with a waiter that was rejected, has expired or has yet to collect a
+    /// permit with a deadline, and is not removed yet.
     decided: u64,
     /// The number of removed waiters. In the chunk where [`Chunks::pop_oldest`] stands, it may
     /// leave out the granted ones.
@@ -166,7 +168,8 @@ impl Entry {
         // Usually no waiter of the chunk has a deadline.
         let timed = self.timed != 0 && take_bit(&mut self.timed, slot);
         let state = decide(if timed { self.deadline(slot) } else { None });
-        if state != WaiterState::Granted {
+        // A permit with a deadline can be taken back until it is collected.
+        if state != WaiterState::Granted || timed {
             self.chunk().states[slot] = state;
             self.decided |= 1 << slot;
         }
@@ -271,7 +274,7 @@ impl Chunks {
                 let Some(popped) = entry.pop(*end, &decide) else {
                     continue;
                 };
-                if popped.state == WaiterState::Granted {
+                if popped.state == WaiterState::Granted && !popped.timed {
                     self.add_removed(index);
                 }
                 // After the next arrival, the scan starts at the end again.
@@ -304,6 +307,32 @@ impl Chunks {
             waker,
             timed,
         })
+    }
+
+    /// Returns `true` if the waiter in this slot has a permit that it has not collected.
+    ///
+    /// Always `false` for a waiter without a deadline.
+    pub(super) fn is_uncollected(&self, sequence: u64) -> bool {
+        let slot = slot_of(sequence);
+        self.find(sequence).is_some_and(|index| {
+            let entry = &self.table[index];
+            entry.decided & 1 << slot != 0
+                && entry
+                    .chunk
+                    .as_ref()
+                    .is_some_and(|chunk| chunk.states[slot] == WaiterState::Granted)
+        })
+    }
+
+    /// Takes back a permit that is not collected: the waiter has expired.
+    pub(super) fn revoke(&mut self, sequence: u64) -> bool {
+        let revoked = self.is_uncollected(sequence);
+        if revoked {
+            if let Some(index) = self.find(sequence) {
+                self.table[index].chunk().states[slot_of(sequence)] = WaiterState::Expired;
+            }
+        }
+        revoked
     }
 
     /// Returns the waker of the waiter in this slot, if it still waits.

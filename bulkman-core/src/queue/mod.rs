@@ -12,6 +12,8 @@
 //! * No permit is available while a call waits.
 //! * A waiter is never granted a permit after its deadline.
 //! * A waiter that leaves after it was granted a permit passes the permit on.
+//! * A permit that a waiter with a deadline has not collected by then goes to the call that needs
+//!   it.
 //! * What happened before a permit was released happens before what follows its acquisition.
 //!
 //! # The reserve
@@ -35,6 +37,15 @@
 //! after that operation, finds every permit that was added before it. One of the two operations
 //! comes first. Either the waiter finds the permit, or the release finds the waiter. While the flag
 //! is set, only the holder of the lock acquires permits. `loom_tests.rs` checks this.
+//!
+//! # Uncollected permits
+//!
+//! A future that was granted a permit may be alive and never be polled again, such as in a loop
+//! that polls something else. Its permit would be lost to all other calls. The waker of its own
+//! timer calls [`WaitQueue::deadline_passed`], whether or not the future is polled then. If another
+//! call waits, it gets the permit. Otherwise the waiter is *overdue*, and the next call that needs
+//! a permit takes it. Either is decided under the lock, and so is the collection: one of them finds
+//! the grant. A waiter without a deadline has no timer, and keeps its permit until it is dropped.
 //!
 //! # Shrinking and closing
 //!
@@ -92,6 +103,9 @@ pub(crate) struct WaitQueue {
     /// A hint: some waiter may have a deadline, so a grant needs the time, which is read before the
     /// lock is taken. Written under the lock only.
     has_deadlines: AtomicBool,
+    /// A hint: a permit can be taken back from a waiter that is overdue. Written under the lock
+    /// only.
+    has_overdue: AtomicBool,
     /// The [`Limits`] in force. Written under the lock only.
     limits: AtomicU64,
     /// The largest number of waiters since the last reset. Written under the lock only.
@@ -116,6 +130,7 @@ impl WaitQueue {
             reserve: Semaphore::new(permits),
             state: AtomicU64::new(QueueState::IDLE.to_bits()),
             has_deadlines: AtomicBool::new(false),
+            has_overdue: AtomicBool::new(false),
             limits: AtomicU64::new(limits.to_bits()),
             peak_waiting: AtomicU32::new(0),
             waiters: Mutex::new(Waiters::new(order)),
@@ -161,7 +176,7 @@ impl WaitQueue {
         self.grants.allocate();
         let (mut waiters, now) = self.lock_with_time(now, deadline.is_some());
         let state = self.state();
-        if let Some(result) = self.resolve_without_waiting(state, is_rejected) {
+        if let Some(result) = self.resolve_without_waiting(&mut waiters, state, is_rejected) {
             drop(waiters);
             // A panic of its drop must not leak a permit that was just acquired.
             drop_catching(waker);
@@ -192,6 +207,7 @@ impl WaitQueue {
     #[inline]
     fn resolve_without_waiting(
         &self,
+        waiters: &mut Waiters,
         state: QueueState,
         is_rejected: impl FnOnce() -> bool,
     ) -> Option<Enqueue> {
@@ -201,7 +217,9 @@ impl WaitQueue {
             Some(Enqueue::Rejected(QueueRejection::CircuitOpened))
         } else if state.waiting() == 0
             && state.permits_to_forget() == 0
-            && (self.available.try_acquire() || self.acquire_from_reserve())
+            && (self.available.try_acquire()
+                || self.acquire_from_reserve()
+                || self.revoke_overdue(waiters))
         {
             Some(Enqueue::Acquired)
         } else if state.waiting() as usize >= self.limits().queue_capacity {
@@ -247,6 +265,57 @@ impl WaitQueue {
     /// Returns `true` if this drained the queue.
     pub(crate) fn cancel(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
         self.remove(id) == WaiterState::Granted && self.release(now)
+    }
+
+    /// The deadline of a waiter has passed. A permit that it has not collected is passed on.
+    ///
+    /// If no call needs the permit, the waiter may still collect it until one does. Returns `true`
+    /// if this drained the queue.
+    pub(crate) fn deadline_passed(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
+        let mut waiters = lock(&self.waiters);
+        if !waiters.is_uncollected(id) {
+            return false;
+        }
+        // Calls wait, or permits are to be forgotten.
+        if self.state() != QueueState::IDLE {
+            waiters.revoke(id);
+            drop(waiters);
+            return self.release(now);
+        }
+        waiters.push_overdue(id);
+        self.set_has_overdue(true);
+        false
+    }
+
+    /// Passes on the permits of all waiters that are overdue, if permits are to be forgotten.
+    ///
+    /// Returns `true` if this drained the queue.
+    pub(crate) fn release_overdue(&self, now: impl Fn() -> Instant) -> bool {
+        while self.has_overdue.load(Ordering::Relaxed) {
+            let mut waiters = lock(&self.waiters);
+            if self.state() == QueueState::IDLE || !self.revoke_overdue(&mut waiters) {
+                break;
+            }
+            drop(waiters);
+            if self.release(&now) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes back a permit from a waiter that is overdue. The caller holds the lock.
+    fn revoke_overdue(&self, waiters: &mut Waiters) -> bool {
+        if !waiters.has_overdue() {
+            return false;
+        }
+        let revoked = waiters.revoke_overdue();
+        self.set_has_overdue(waiters.has_overdue());
+        revoked
+    }
+
+    fn set_has_overdue(&self, has_overdue: bool) {
+        self.has_overdue.store(has_overdue, Ordering::Relaxed);
     }
 
     /// Rejects all present waiters. Later calls may wait.
@@ -373,13 +442,28 @@ impl WaitQueue {
         let state = self.state();
         if state.is_closed() {
             TryAcquire::Closed
-        } else if !self.available.is_contended() && self.acquire_from_reserve() {
+        } else if !self.available.is_contended()
+            && (self.acquire_from_reserve() || self.acquire_overdue())
+        {
             TryAcquire::Acquired
         } else if state.waiting() as usize >= self.limits().queue_capacity {
             TryAcquire::Full
         } else {
             TryAcquire::MustWait
         }
+    }
+
+    /// Acquires a permit that was granted to a waiter that is overdue.
+    fn acquire_overdue(&self) -> bool {
+        self.has_overdue.load(Ordering::Relaxed) && self.acquire_overdue_locked()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_overdue_locked(&self) -> bool {
+        let mut waiters = lock(&self.waiters);
+        // Calls that wait come first.
+        self.state() == QueueState::IDLE && self.revoke_overdue(&mut waiters)
     }
 
     /// Acquires a permit that no call has acquired before.

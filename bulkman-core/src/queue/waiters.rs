@@ -3,7 +3,8 @@
 //! A queue is a sequence of slots in the order of arrival (see [`chunks`](super::chunks)). A
 //! granted waiter leaves its slot at once. It learns of its permit from [`Grants`], or under the
 //! lock from the fact that its slot is empty. A waiter that was rejected or has expired keeps its
-//! slot until it polls or is dropped.
+//! slot until it polls or is dropped. So does one that was granted a permit before its deadline:
+//! until it collects the permit, the permit can be taken back.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -41,6 +42,8 @@ pub(super) struct Waiters {
     timed: u32,
     order: QueueOrder,
     bounds: [Bounds; PRIORITIES],
+    /// Waiters that have not collected their permits when their deadlines passed.
+    overdue: Vec<WaiterId>,
     /// Allocated when a call waits, since most bulkheads never have a waiter.
     queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
 }
@@ -72,6 +75,7 @@ impl Waiters {
             timed: 0,
             order,
             bounds: [Bounds::default(); PRIORITIES],
+            overdue: Vec::new(),
             queues: None,
         }
     }
@@ -149,6 +153,7 @@ impl Waiters {
                 return Some(Granted {
                     id: WaiterId::new(index, sequence),
                     waker,
+                    timed,
                 });
             }
             expired.push(waker);
@@ -210,9 +215,49 @@ impl Waiters {
         }
     }
 
+    /// Returns `true` if a waiter with a deadline has a permit that it has not collected.
+    pub(super) fn is_uncollected(&self, id: WaiterId) -> bool {
+        self.queues
+            .as_ref()
+            .is_some_and(|queues| queues[id.priority()].chunks.is_uncollected(id.sequence()))
+    }
+
+    /// Takes back a permit that is not collected. The caller owns it if this returns `true`.
+    pub(super) fn revoke(&mut self, id: WaiterId) -> bool {
+        self.queues
+            .as_mut()
+            .is_some_and(|queues| queues[id.priority()].chunks.revoke(id.sequence()))
+    }
+
+    /// Remembers a waiter whose permit may be taken back when another call needs it.
+    pub(super) fn push_overdue(&mut self, id: WaiterId) {
+        // A timer may wake its task more than once.
+        if !self.overdue.contains(&id) {
+            self.overdue.push(id);
+        }
+    }
+
+    /// Takes back a permit from a waiter that is overdue. The caller owns it.
+    pub(super) fn revoke_overdue(&mut self) -> bool {
+        while let Some(id) = self.overdue.pop() {
+            if self.revoke(id) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns `true` if a permit may be taken back.
+    pub(super) fn has_overdue(&self) -> bool {
+        !self.overdue.is_empty()
+    }
+
     /// Removes a waiter, and returns the state it had and its waker.
     #[inline]
     pub(super) fn remove(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
+        if self.has_overdue() {
+            self.overdue.retain(|overdue| *overdue != id);
+        }
         let removed = self
             .queues
             .as_mut()
@@ -288,6 +333,9 @@ impl Waiters {
 pub(super) struct Granted {
     id: WaiterId,
     waker: Waker,
+    /// Whether it had a deadline. It then collects its permit under the lock, where the permit can
+    /// be taken back.
+    timed: bool,
 }
 
 impl Granted {
@@ -297,7 +345,9 @@ impl Granted {
     /// and finds it there.
     #[inline]
     pub(super) fn publish(self, grants: &Grants) -> Waker {
-        grants.insert(self.id);
+        if !self.timed {
+            grants.insert(self.id);
+        }
         self.waker
     }
 }

@@ -116,6 +116,14 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
         }
     }
 
+    /// Returns `false` if there is no executor now that could run a blocking job.
+    ///
+    /// `execute_blocking` then rejects the call. Only a runtime that uses an executor of its caller
+    /// has to implement it.
+    fn is_running(&self) -> bool {
+        true
+    }
+
     /// Returns the capabilities of this runtime.
     ///
     /// A configuration that needs a missing capability is rejected when the bulkhead is created.
@@ -143,8 +151,10 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
 pub struct RuntimeCapabilities {
     /// [`Runtime::sleep_until`] works.
     pub timers: bool,
-    /// [`Runtime::spawn`] and [`Runtime::spawn_blocking`] work.
+    /// [`Runtime::spawn`] works.
     pub tasks: bool,
+    /// [`Runtime::spawn_blocking`] works.
+    pub blocking: bool,
 }
 
 impl RuntimeCapabilities {
@@ -152,12 +162,53 @@ impl RuntimeCapabilities {
     pub const ALL: Self = Self {
         timers: true,
         tasks: true,
+        blocking: true,
     };
     /// No capabilities besides the clock.
     pub const CLOCK: Self = Self {
         timers: false,
         tasks: false,
+        blocking: false,
     };
+
+    /// Sets whether [`Runtime::sleep_until`] works.
+    ///
+    /// ```
+    /// # use bulkman::runtime::RuntimeCapabilities;
+    /// const TIMERS: RuntimeCapabilities = RuntimeCapabilities::CLOCK.with_timers(true);
+    /// assert!(TIMERS.timers && !TIMERS.tasks && !TIMERS.blocking);
+    /// ```
+    #[must_use]
+    pub const fn with_timers(mut self, timers: bool) -> Self {
+        self.timers = timers;
+        self
+    }
+
+    /// Sets whether [`Runtime::spawn`] works.
+    ///
+    /// ```
+    /// # use bulkman::runtime::RuntimeCapabilities;
+    /// const NO_TASKS: RuntimeCapabilities = RuntimeCapabilities::ALL.with_tasks(false);
+    /// assert!(NO_TASKS.timers && !NO_TASKS.tasks && NO_TASKS.blocking);
+    /// ```
+    #[must_use]
+    pub const fn with_tasks(mut self, tasks: bool) -> Self {
+        self.tasks = tasks;
+        self
+    }
+
+    /// Sets whether [`Runtime::spawn_blocking`] works.
+    ///
+    /// ```
+    /// # use bulkman::runtime::RuntimeCapabilities;
+    /// const BLOCKING: RuntimeCapabilities = RuntimeCapabilities::CLOCK.with_blocking(true);
+    /// assert!(!BLOCKING.timers && !BLOCKING.tasks && BLOCKING.blocking);
+    /// ```
+    #[must_use]
+    pub const fn with_blocking(mut self, blocking: bool) -> Self {
+        self.blocking = blocking;
+        self
+    }
 }
 
 /// A runtime with the standard clock, without timers and without tasks.
@@ -231,6 +282,10 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
 
     fn park(&self, deadline: Option<Instant>) {
         (**self).park(deadline);
+    }
+
+    fn is_running(&self) -> bool {
+        (**self).is_running()
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {

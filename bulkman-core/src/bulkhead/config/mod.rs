@@ -227,6 +227,8 @@ impl BulkheadConfig {
 
     /// Replaces the configuration of the circuit breaker: default [`CircuitBreakerConfig::new`].
     ///
+    /// Settings of the circuit that were made before, such as `failure_threshold`, are discarded.
+    ///
     /// ```
     /// # use bulkman::{BulkheadConfig, CircuitBreakerConfig};
     /// let rules = CircuitBreakerConfig::new()

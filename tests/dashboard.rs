@@ -1,11 +1,12 @@
 //! The Grafana dashboard and the documented tables agree with the emitted metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bulkman::metrics::MetricsPublisher;
 use bulkman::store::MemoryStore;
 use bulkman::testing::ManualRuntime;
-use bulkman::{BulkheadConfig, BulkheadManager};
+use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 /// The labels of each emitted metric, with their values.
@@ -168,7 +169,13 @@ fn emitted() -> Emitted {
         let store = MemoryStore::new(runtime.clone());
         let manager = BulkheadManager::new(runtime);
         manager.share_through(store).unwrap();
-        let bulkhead = manager.create_bulkhead(BulkheadConfig::new("api")).unwrap();
+        let rules = CircuitBreakerConfig::new()
+            .slow_call_duration_threshold(Duration::from_secs(1))
+            .hanging_call_threshold(10);
+        let config = BulkheadConfig::new("api")
+            .track_running_calls(true)
+            .circuit_breaker(rules);
+        let bulkhead = manager.create_bulkhead(config).unwrap();
         let publisher = MetricsPublisher::new(&manager).record_durations(true);
         publisher.publish();
         bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();

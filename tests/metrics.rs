@@ -12,7 +12,9 @@ use bulkman::runtime::ClockOnly;
 use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ConfigError, Outcome, Runtime};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreakerConfig, ConfigError, Outcome, Runtime,
+};
 use futures_lite::future::poll_once;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -196,6 +198,72 @@ fn counters_survive_a_reset_and_a_replaced_bulkhead() {
     assert_eq!(successes(), 5.0);
 }
 
+#[test]
+fn calls_that_hang_are_a_gauge_if_they_are_counted() {
+    let runtime = ManualRuntime::new();
+    let rules = CircuitBreakerConfig::new()
+        .slow_call_duration_threshold(8 * SECOND)
+        .hanging_call_threshold(9);
+    let counted = BulkheadConfig::new("counted").circuit_breaker(rules);
+    let manager = BulkheadManager::new(runtime.clone());
+    let metrics = MetricsPublisher::new(&manager);
+    let seen = Recorded::new();
+    let counted = manager.create_bulkhead(counted).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("plain"))
+        .unwrap();
+    let running = counted.try_acquire().unwrap();
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(1.0));
+    assert_eq!(seen.of("plain", "bulkman_calls_hanging", &[]), None);
+    running.succeed();
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(0.0));
+    // While the circuit is open, none is counted: the gauge does not keep an old value.
+    let _running = counted.try_acquire().unwrap();
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(1.0));
+    counted.circuit_breaker().unwrap().force_open();
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(0.0));
+}
+
+/// Fault W3.
+#[test]
+fn the_oldest_call_is_a_gauge_and_its_label_is_no_label_of_metrics() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let metrics = MetricsPublisher::new(&manager).record_durations(true);
+    let seen = Recorded::new();
+    let tracked = BulkheadConfig::new("tracked").track_running_calls(true);
+    let tracked = manager.create_bulkhead(tracked).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("plain"))
+        .unwrap();
+    seen.publish(&metrics);
+    let age = |seen: &Recorded, name| seen.of(name, "bulkman_oldest_call_seconds", &[]);
+    assert_eq!(age(&seen, "tracked"), Some(0.0));
+    let label = tracked.label("GET /users");
+    let call = tracked.call().label(label);
+    let mut call = Box::pin(call.execute(pending::<Result<(), ()>>()));
+    assert!(futures_lite::future::block_on(poll_once(&mut call)).is_none());
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(9.0));
+    assert_eq!(age(&seen, "plain"), None);
+    // The list is switched off: calls that are in it are shown to their end.
+    let config = tracked.config().track_running_calls(false);
+    tracked.reconfigure(config).unwrap();
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(9.0));
+    drop(call);
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(0.0));
+    assert!(!seen.text().contains("GET /users"));
+}
+
 /// Hazard H82.
 #[test]
 fn removed_bulkhead_is_no_longer_written() {
@@ -214,6 +282,8 @@ fn removed_bulkhead_is_no_longer_written() {
         "bulkman_permits_limit",
         "bulkman_queue_limit",
         "bulkman_calls_running",
+        "bulkman_calls_hanging",
+        "bulkman_oldest_call_seconds",
     ] {
         assert_eq!(seen.of("goes", gauge, &[]), Some(0.0), "{gauge}");
     }

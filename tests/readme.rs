@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future::ready;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             "timeout" => new().timeout(limit(&default)),
             "max_wait" => new().max_wait(limit(&default)),
             "run_timeout" => new().run_timeout(limit(&default)),
+            "track_running_calls" => new().track_running_calls(default.parse().unwrap()),
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
             "circuit_breaker" => {
                 assert_eq!(default, "[`CircuitBreakerConfig::new`]");
@@ -54,6 +56,46 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             unknown => panic!("no setting is named {unknown}"),
         };
         assert_eq!(set, new(), "{setting}: {default}");
+    }
+}
+
+/// No call has a timeout by default, so a program that is copied has to set one.
+#[test]
+fn programs_to_start_from_set_a_timeout() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let mut programs = Vec::new();
+    for readme in [
+        "README.md",
+        "bulkman-tokio/README.md",
+        "bulkman-smol/README.md",
+    ] {
+        let text = read(readme);
+        let blocks = text.split("```rust").skip(1);
+        programs.extend(blocks.map(|block| {
+            let (code, _) = block.split_once("```").unwrap();
+            (readme, code.to_owned())
+        }));
+    }
+    for example in [
+        "axum_service",
+        "blocking",
+        "embedded",
+        "guarded_client",
+        "manager",
+        "own_runtime",
+        "quickstart",
+        "quickstart_smol",
+        "thread_per_core",
+    ] {
+        programs.push((example, read(&format!("examples/{example}.rs"))));
+    }
+    assert_eq!(programs.len(), 13);
+    for (name, code) in programs {
+        let limits = [".timeout(", ".run_timeout(", ".hanging_call_threshold("];
+        let creates = code.contains("BulkheadConfig");
+        let limited = limits.iter().any(|limit| code.contains(limit));
+        assert!(!creates || limited, "{name} has no timeout:\n{code}");
     }
 }
 
@@ -94,6 +136,8 @@ fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
         "failure_rate_threshold" => or_off(settings.failure_rate_threshold),
         "slow_call_rate_threshold" => or_off(settings.slow_call_rate_threshold),
         "slow_call_duration_threshold" => or_off(settings.slow_call_duration_threshold),
+        "hanging_call_threshold" => or_off(settings.hanging_call_threshold),
+        "count_calls_in_flight" => settings.count_calls_in_flight.to_string(),
         "failure_count_threshold" => or_off(settings.failure_count_threshold),
         "minimum_number_of_calls" => settings.minimum_number_of_calls.to_string(),
         "sliding_window" => format!("`{:?}`", settings.sliding_window),
@@ -249,6 +293,7 @@ names_in_use! {
         circuit.failure_rate_threshold(0.5);
         circuit.slow_call_rate_threshold(0.5);
         circuit.slow_call_duration_threshold(second);
+        circuit.hanging_call_threshold(1);
         circuit.minimum_number_of_calls(1);
         circuit.sliding_window(SlidingWindow::Count(1));
         circuit.success_threshold(1);

@@ -5,7 +5,9 @@
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::task::Poll;
 use std::time::Duration;
@@ -15,12 +17,14 @@ use bulkman::circuit_breaker::CircuitEvent;
 use bulkman::error::TimeoutPhase;
 use bulkman::fleet::FleetEvent;
 use bulkman::store::MemoryStore;
+use bulkman::tower::{BoxError, BulkheadLayer};
 use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreakerConfig, Runtime,
-    SmolRuntime, TokioRuntime,
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreakerConfig, Permit,
+    Runtime, SmolRuntime, TokioRuntime,
 };
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, poll_once};
 use tokio::runtime::Builder;
+use tower::{Layer, Service, service_fn};
 use watchdog::watchdog;
 
 type Answer = Result<u32, &'static str>;
@@ -57,6 +61,177 @@ fn tokio_current_thread_times_out() {
 #[test]
 fn smol_times_out() {
     watchdog(|| smol::block_on(times_out(SmolRuntime::new())));
+}
+
+/// More calls than Tokio's tasks have budget for in one poll, by far.
+const MANY: u32 = 10_000;
+
+/// Each way to make calls that are ready at once. They return how they ended: all in the same way.
+#[derive(Clone, Copy, Debug)]
+enum HotLoop {
+    Succeed,
+    Fail,
+    Limited,
+    Full,
+    CircuitOpen,
+    Acquire,
+    Wrapped,
+    Tower,
+}
+
+impl HotLoop {
+    const ALL: [Self; 8] = [
+        Self::Succeed,
+        Self::Fail,
+        Self::Limited,
+        Self::Full,
+        Self::CircuitOpen,
+        Self::Acquire,
+        Self::Wrapped,
+        Self::Tower,
+    ];
+
+    /// Makes calls until `stop` returns true, at most [`MANY`]. Returns how many it made.
+    async fn run(self, stop: impl Fn() -> bool) -> u32 {
+        let config = BulkheadConfig::new("hot")
+            .max_concurrent_calls(1)
+            .failure_threshold(u32::MAX);
+        let config = match self {
+            Self::Limited => config.timeout(Duration::from_secs(60)),
+            Self::Full => config.max_queue_size(0),
+            _ => config,
+        };
+        let bulkhead = Bulkhead::new(config, TokioRuntime::new()).unwrap();
+        let _held = matches!(self, Self::Full).then(|| bulkhead.try_acquire().unwrap());
+        if matches!(self, Self::CircuitOpen) {
+            bulkhead.circuit_breaker().unwrap().force_open();
+        }
+        let wrapped = bulkhead.wrap(|()| ready(Ok::<_, ()>(())));
+        let mut service = BulkheadLayer::new(bulkhead.clone())
+            .layer(service_fn(|()| ready(Ok::<_, BoxError>(()))));
+        for made in 0..MANY {
+            if stop() {
+                return made;
+            }
+            let succeeded = match self {
+                Self::Fail => bulkhead.execute(ready(Err::<(), _>(()))).await.is_ok(),
+                Self::Acquire => bulkhead.acquire().await.map(Permit::succeed).is_ok(),
+                Self::Wrapped => wrapped(()).await.is_ok(),
+                Self::Tower => service.call(()).await.is_ok(),
+                _ => bulkhead.execute(ready(Ok::<_, ()>(()))).await.is_ok(),
+            };
+            let expected = !matches!(self, Self::Fail | Self::Full | Self::CircuitOpen);
+            assert_eq!(succeeded, expected, "{self:?}");
+        }
+        MANY
+    }
+}
+
+/// Fault GAP06.
+#[test]
+fn loop_of_ready_calls_lets_other_tokio_tasks_run() {
+    on_tokio(false, async {
+        for kind in HotLoop::ALL {
+            let ran = Arc::new(AtomicBool::new(false));
+            let neighbor = tokio::spawn({
+                let ran = ran.clone();
+                async move { ran.store(true, Ordering::SeqCst) }
+            });
+            let made = kind.run(|| ran.load(Ordering::SeqCst)).await;
+            assert!(made < MANY, "{kind:?}: the neighbor never ran");
+            neighbor.await.unwrap();
+        }
+    });
+}
+
+/// Fault GAP06.
+#[test]
+fn timeout_around_a_loop_of_ready_calls_fires() {
+    on_tokio(false, async {
+        for kind in HotLoop::ALL {
+            // Already elapsed: it fires as soon as the loop yields.
+            let looped = tokio::time::timeout(Duration::ZERO, kind.run(|| false)).await;
+            assert!(looped.is_err(), "{kind:?}: the timeout never fired");
+        }
+    });
+}
+
+/// Fault GAP06.
+#[test]
+fn calls_on_an_uncooperative_runtime_consume_no_budget() {
+    on_tokio(false, async {
+        let runtime = TokioRuntime::new().cooperative(false);
+        let bulkhead = Bulkhead::new(config(), runtime).unwrap();
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::coop::consume_budget().await;
+        }
+        for _ in 0..MANY {
+            let mut call = Box::pin(bulkhead.execute(ready(Ok::<_, ()>(()))));
+            assert!(poll_once(&mut call).await.is_some());
+        }
+        assert_eq!(bulkhead.stats().successful, u64::from(MANY));
+    });
+}
+
+/// Fault GAP06.
+#[test]
+fn queue_fills_within_one_poll_of_a_task() {
+    on_tokio(false, async {
+        let bulkhead = Bulkhead::new(config().max_queue_size(1_000), TokioRuntime::new()).unwrap();
+        let permit = bulkhead.try_acquire().unwrap();
+        let mut waiting: Vec<_> = (0..1_000)
+            .map(|_| Box::pin(bulkhead.execute(ready(Ok::<_, ()>(())))))
+            .collect();
+        for call in &mut waiting {
+            assert!(poll_once(call).await.is_none());
+        }
+        // All of them are queued by one poll of this task.
+        assert_eq!(bulkhead.stats().waiting, 1_000);
+        permit.succeed();
+        for call in waiting {
+            call.await.unwrap();
+        }
+        assert_eq!(bulkhead.stats().successful, 1_001);
+    });
+}
+
+/// Fault GAP06.
+#[test]
+fn call_without_budget_holds_nothing_and_keeps_its_time() {
+    on_tokio(false, async {
+        let config = config().run_timeout(Duration::from_secs(60));
+        let bulkhead = Bulkhead::new(config, TokioRuntime::new()).unwrap();
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::coop::consume_budget().await;
+        }
+        // Some of the next calls are not charged.
+        let mut made = 0;
+        let call = loop {
+            let mut call = Box::pin(bulkhead.execute(ready(Ok::<_, ()>(()))));
+            match poll_once(&mut call).await {
+                Some(result) => result.unwrap(),
+                None => break call,
+            }
+            made += 1;
+            assert!(made < 100, "no call was charged");
+        };
+        let stats = bulkhead.stats();
+        assert_eq!(
+            (stats.started, stats.waiting, stats.permits_in_use),
+            (made, 0, 0)
+        );
+        // The task was woken, and has a new budget.
+        call.await.unwrap();
+        // A call on another executor's task has no budget to use up.
+        watchdog(move || {
+            block_on(async {
+                for _ in 0..MANY {
+                    bulkhead.execute(ready(Ok::<_, ()>(()))).await.unwrap();
+                }
+                assert_eq!(bulkhead.stats().successful, u64::from(MANY) + made + 1);
+            });
+        });
+    });
 }
 
 /// Tests real timers, while running and while queued, and real threads.

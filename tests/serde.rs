@@ -62,6 +62,7 @@ fn every_configuration_round_trips() {
         .timeout(Duration::from_micros(1_500_001))
         .max_wait(Duration::ZERO)
         .run_timeout(Duration::MAX)
+        .track_running_calls(true)
         .circuit_breaker_enabled(false);
     round_trips(&full);
     round_trips(
@@ -156,6 +157,13 @@ fn circuits() -> Vec<CircuitBreakerConfig> {
             .slow_call_rate_threshold(1.0)
             .slow_call_duration_threshold(SECOND)
             .permitted_calls_in_half_open(10),
+        new()
+            .slow_call_duration_threshold(SECOND)
+            .hanging_call_threshold(8),
+        new()
+            .slow_call_duration_threshold(SECOND)
+            .slow_call_rate_threshold(0.5)
+            .count_calls_in_flight(true),
         new()
             .failure_count_threshold(1_000)
             .sliding_window(SlidingWindow::Count(1_000)),
@@ -575,6 +583,7 @@ fn every_setting_accepts_text_from_an_environment() {
             "timeout": "2s",
             "max_wait": "0s",
             "run_timeout": "1s",
+            "track_running_calls": true,
             "circuit_breaker_enabled": false,
             "circuit_breaker": circuit,
         } } });

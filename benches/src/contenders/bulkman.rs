@@ -25,6 +25,8 @@ pub(crate) const COUNT_WINDOW: &str = "bulkman: count window";
 pub(crate) const FAILURES_IN_WINDOW: &str = "bulkman: count window, some fail";
 pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
 pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
+pub(crate) const RUNNING_CALLS: &str = "bulkman: running calls tracked";
+pub(crate) const CALLS_IN_FLIGHT: &str = "bulkman: slow calls, calls in flight";
 
 /// Returns the cases of calls that need not wait.
 pub(crate) fn cases() -> Vec<Case> {
@@ -36,7 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Returns every rule by which a circuit may open.
-fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
+fn rules() -> [(&'static str, CircuitBreakerConfig); 6] {
     let slow = |config: CircuitBreakerConfig| {
         config
             .slow_call_rate_threshold(0.5)
@@ -48,6 +50,12 @@ fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
         (TIME_WINDOW, rate_over_time(10)),
         (SLOW_CALLS, slow(CircuitBreakerConfig::new())),
         ("bulkman: slow calls, time window", slow(rate_over_time(10))),
+        (
+            CALLS_IN_FLIGHT,
+            slow(CircuitBreakerConfig::new())
+                .hanging_call_threshold(10)
+                .count_calls_in_flight(true),
+        ),
     ]
 }
 
@@ -103,6 +111,10 @@ fn both() -> Vec<Case> {
             ready(bulkhead.execute(succeeds!())).is_ok()
         }));
     }
+    let bulkhead = on_tokio(config().track_running_calls(true));
+    cases.push(Case::new(BOTH, RUNNING_CALLS, move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
     // One more success in a window of successes changes nothing. So two of a hundred calls fail.
     let bulkhead = on_tokio(config().circuit_breaker(rate_over_calls(WINDOW as u32)));
     let mut calls = 0_u32;
@@ -216,7 +228,7 @@ pub(crate) fn on_tokio(config: BulkheadConfig) -> Bulkhead {
 }
 
 /// Returns the clock readings per call for each kind of call, averaged over 64 calls.
-pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
+pub(crate) fn clock_readings() -> [(&'static str, f64); 5] {
     const CALLS: u32 = 64;
     let count = |config: BulkheadConfig, open: bool| {
         let clock = Arc::new(CountingClock::default());
@@ -233,7 +245,14 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         }
         (clock.readings.load(Ordering::Relaxed) - before) as f64 / f64::from(CALLS)
     };
-    let [(_, consecutive), (_, window), _, (_, slow), _] = rules();
+    let [
+        (_, consecutive),
+        (_, window),
+        _,
+        (_, slow),
+        _,
+        (_, in_flight),
+    ] = rules();
     [
         (
             "closed",
@@ -246,6 +265,10 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         (
             "closed, slow calls",
             count(config().circuit_breaker(slow), false),
+        ),
+        (
+            "closed, calls in flight",
+            count(config().circuit_breaker(in_flight), false),
         ),
         ("rejected, open", count(config(), true)),
     ]

@@ -153,6 +153,21 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
         1.0,
         "x",
     ));
+    let tracked = find(measured, group::BOTH, bulkman::RUNNING_CALLS);
+    targets.push(Target::at_most(
+        "closed, running calls tracked",
+        tracked.over(reference).median,
+        2.0,
+        " S",
+    ));
+    let slow = find(measured, group::BOTH, bulkman::SLOW_CALLS);
+    let in_flight = find(measured, group::BOTH, bulkman::CALLS_IN_FLIGHT);
+    targets.push(Target::at_most(
+        "closed, calls in flight, beside slow calls",
+        in_flight.over(slow).median,
+        1.12,
+        "x",
+    ));
     for (name, readings) in bulkman::clock_readings() {
         let limit = match name {
             "closed" | "closed, count window" => 0.0,

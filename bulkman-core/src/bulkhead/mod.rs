@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
+pub(crate) mod running;
 mod shared;
 pub(crate) mod state;
 pub(crate) mod stats;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 pub use self::config::{BulkheadConfig, ResolvedBulkheadConfig};
 pub use self::health_check::HealthCheck;
+pub use self::running::Label;
+use self::running::RunningCalls;
 pub(crate) use self::shared::Inner;
 pub use self::state::BulkheadState;
 use self::stats::Counters;
@@ -176,11 +179,16 @@ impl Bulkhead {
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
         let (permits, capacity, order) = config.limits();
+        let cooperation = runtime.cooperation();
+        let tracked = config.tracks_running_calls();
+        let running = RunningCalls::default();
+        running.configure(tracked, permits, || runtime.now());
         let inner = Arc::new(Inner {
             queue: WaitQueue::new(permits, capacity, order),
             counters: Counters::default(),
             circuit,
-            limits: ConfiguredLimits::new(TimeLimits::of(&config)),
+            limits: ConfiguredLimits::new(TimeLimits::of(&config), tracked, cooperation.is_some()),
+            cooperation,
             capabilities,
             runtime,
             name,
@@ -189,6 +197,7 @@ impl Bulkhead {
             meter: crate::metrics::Meter::default(),
             fleet: OnceLock::new(),
             health_checks: OnceLock::new(),
+            running,
             config: Mutex::new((0, config)),
         });
         if let Some(circuit) = &inner.circuit {
@@ -376,7 +385,30 @@ impl Bulkhead {
             state: self.state(),
             stats: self.stats(),
             circuit,
+            oldest: self.inner.running.oldest(|| self.inner.runtime.now()),
+            untracked_calls: self.inner.running.untracked(),
         }
+    }
+
+    /// Returns the label for calls of this name, which is created if it is new.
+    ///
+    /// A bulkhead keeps at most 1,024 names until it is dropped. All names beyond share the label
+    /// `other`. Use the names of operations, not of requests. Labels appear in snapshots only,
+    /// never in metrics. Takes a lock: keep the label where calls are frequent.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("users").track_running_calls(true);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let get = bulkhead.label("GET /users");
+    /// let found = bulkhead.call().label(get).execute_sync(|| Ok::<_, ()>(12));
+    /// assert_eq!(found, Ok(12));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn label(&self, name: impl AsRef<str>) -> Label {
+        let inner = &self.inner;
+        inner.running.label(name.as_ref(), || inner.runtime.now())
     }
 
     /// Shares the circuit with other processes through `store`.

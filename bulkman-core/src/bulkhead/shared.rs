@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use super::config::BulkheadConfig;
 use super::health_check::HealthChecks;
+use super::running::{CallTags, RunningCalls};
 use super::stats::Counters;
 use crate::call::admitted::Admitted;
-use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
+use crate::call::deadlines::{ConfiguredLimits, Deadlines, TimeLimits};
 use crate::call::outcome::Outcome;
 use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
 use crate::queue::{WaitQueue, WaiterId};
-use crate::runtime::{Runtime, RuntimeCapabilities};
+use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
 
@@ -27,6 +28,7 @@ pub(crate) struct Inner {
     pub(crate) limits: ConfiguredLimits,
     pub(crate) capabilities: RuntimeCapabilities,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) cooperation: Option<Cooperation>,
     pub(crate) name: BulkheadName,
     /// Notified when the bulkhead is shut down, drained or dropped. With a health check, also
     /// notified of every transition of the circuit.
@@ -36,6 +38,7 @@ pub(crate) struct Inner {
     /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
     pub(super) fleet: OnceLock<Fleet>,
     pub(super) health_checks: OnceLock<Box<HealthChecks>>,
+    pub(crate) running: RunningCalls,
     /// The number of changes, and the current configuration.
     pub(super) config: Mutex<(u64, BulkheadConfig)>,
 }
@@ -97,13 +100,50 @@ impl Inner {
         }
     }
 
+    /// Counts a call in flight, and lists it, as configured. Its operation starts now.
+    #[inline(never)]
+    pub(crate) fn follow(
+        &self,
+        mut admitted: Admitted,
+        tags: CallTags,
+        deadlines: &Deadlines,
+    ) -> Admitted {
+        let Some(started) = deadlines.run_started() else {
+            return admitted;
+        };
+        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+            admitted.ticket = Some(circuit.begin_in_flight(ticket, started));
+        }
+        if self.running.is_enabled() {
+            admitted = self.running.begin(admitted, tags, started);
+        }
+        admitted
+    }
+
+    /// Counts a call in flight no longer: how long its operation took is known.
+    ///
+    /// The call stays in the list of running calls.
+    #[cfg(feature = "http")]
+    pub(crate) fn end_in_flight(&self, admitted: Admitted) -> Admitted {
+        match (self.running.original(admitted).ticket, &self.circuit) {
+            (Some(ticket), Some(circuit)) if ticket.counts_in_flight() => {
+                let ticket = circuit.end_in_flight(ticket);
+                self.running.with_ticket(admitted, ticket)
+            }
+            _ => admitted,
+        }
+    }
+
     /// Applies a validated configuration.
     pub(super) fn apply(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
         if let (Some(circuit), Some(rules)) = (&self.circuit, config.circuit()) {
             circuit.reconfigure(rules)?;
         }
-        self.limits.set(TimeLimits::of(config));
         let (permits, capacity, order) = config.limits();
+        let tracked = config.tracks_running_calls();
+        self.running
+            .configure(tracked, permits, || self.runtime.now());
+        self.limits.set(TimeLimits::of(config), tracked);
         self.queue
             .resize(permits, capacity, order, || self.runtime.now());
         self.queue.release_overdue(|| self.runtime.now());

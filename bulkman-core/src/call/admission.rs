@@ -7,6 +7,7 @@
 use std::borrow::Borrow;
 use std::task::{Context, Poll, Waker, ready};
 
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
@@ -22,16 +23,40 @@ use crate::queue::Priority;
 )]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    priority: Priority,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     if guard.is_new() {
-        if let Some(admitted) = try_admission(guard, deadlines, true)? {
+        if deadlines.is_tracked() || guard.inner().limits.need_setup() {
+            ready!(poll_setup(guard, deadlines, cx))?;
+        } else {
+            guard.observe();
+        }
+        if let Some(admitted) = guard.try_admit(tags, deadlines)? {
             return Poll::Ready(Ok(admitted));
         }
     }
-    poll_queue(guard, priority, deadlines, cx)
+    poll_queue(guard, tags, deadlines, cx)
+}
+
+/// Begins a call that cooperates with the scheduler, has limits, or needs its times.
+///
+/// `Pending`: the task has to yield first. Nothing is held yet.
+#[inline(never)]
+fn poll_setup<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Rejection>> {
+    if let Some(poll_proceed) = guard.inner().cooperation {
+        ready!(poll_proceed(cx));
+    }
+    guard.observe();
+    if deadlines.is_tracked() || guard.inner().limits.any() {
+        begin_deadlines(guard.inner(), deadlines, true)?;
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.
@@ -39,17 +64,27 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
 /// `waker` unparks the thread.
 pub(crate) fn block_on_admission(
     guard: &mut CallGuard<&Bulkhead>,
-    priority: Priority,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     waker: impl FnOnce() -> Waker,
 ) -> Result<Admitted, Rejection> {
     // Parking a thread needs no timer of the runtime.
-    if let Some(admitted) = try_admission(guard, deadlines, false)? {
+    if let Some(admitted) = try_admission(guard, tags, deadlines, false)? {
         return Ok(admitted);
     }
-    wait_for_permit(guard, priority, deadlines, &waker())?;
-    let admitted = guard.admit()?;
-    Ok(start_run(guard, admitted, true, deadlines))
+    block_on_queue(guard, tags, deadlines, &waker())
+}
+
+/// Performs steps 2 and 3 of a call that has to wait, on the current thread.
+#[inline(never)]
+fn block_on_queue(
+    guard: &mut CallGuard<&Bulkhead>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    waker: &Waker,
+) -> Result<Admitted, Rejection> {
+    wait_for_permit(guard, tags.priority, deadlines, waker)?;
+    guard.admit_after_wait(tags, deadlines)
 }
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
@@ -58,6 +93,7 @@ pub(crate) fn block_on_admission(
 #[inline(always)]
 pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
@@ -65,10 +101,7 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     if deadlines.is_tracked() || guard.inner().limits.any() {
         begin_deadlines(guard.inner(), deadlines, timers)?;
     }
-    let Some(admitted) = guard.try_admit()? else {
-        return Ok(None);
-    };
-    Ok(Some(start_run(guard, admitted, false, deadlines)))
+    guard.try_admit(tags, deadlines)
 }
 
 /// Resolves the limits of the call and reads the clock.
@@ -92,13 +125,12 @@ fn begin_deadlines(
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    priority: Priority,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    ready!(poll_permit(guard, priority, deadlines, cx))?;
-    let admitted = guard.admit()?;
-    Poll::Ready(Ok(start_run(guard, admitted, true, deadlines)))
+    ready!(poll_permit(guard, tags.priority, deadlines, cx))?;
+    Poll::Ready(guard.admit_after_wait(tags, deadlines))
 }
 
 /// Joins the queue, or checks whether the permit was granted.
@@ -171,12 +203,20 @@ fn wait_for_permit(
     guard.check_deadline(deadlines.total_deadline())
 }
 
-/// Records the start of the operation. Reads the clock only if its duration is needed.
+/// Records the start of the operation. Reads the clock only if its time is needed.
+///
+/// `counts_in_flight`: the circuit may count calls in flight.
 #[inline(always)]
-fn start_run<H: Borrow<Bulkhead>>(
+#[allow(
+    clippy::inline_always,
+    reason = "an admission that does not wait must stay in registers"
+)]
+pub(crate) fn start_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,
+    counts_in_flight: bool,
+    tags: CallTags,
     deadlines: &mut Deadlines,
 ) -> Admitted {
     if !deadlines.is_tracked() && !admitted.needs_duration() {
@@ -188,5 +228,9 @@ fn start_run<H: Borrow<Bulkhead>>(
     let Some(admitted) = guard.take_admitted() else {
         unreachable!("it was restored above")
     };
+    let counted = counts_in_flight && admitted.counts_in_flight();
+    if counted || guard.inner().running.is_enabled() {
+        return guard.inner().follow(admitted, tags, deadlines);
+    }
     admitted
 }

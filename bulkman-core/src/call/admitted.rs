@@ -20,6 +20,24 @@ impl Admitted {
         self.ticket.is_some_and(Ticket::needs_duration)
     }
 
+    /// Returns `true` if the end of the call needs its guard: for a duration, or to be unlisted.
+    #[inline]
+    pub(crate) fn needs_guard(self) -> bool {
+        self.ticket.is_some_and(Ticket::needs_guard)
+    }
+
+    /// Returns `true` if the call is in the list of running calls.
+    #[inline]
+    pub(crate) fn is_listed(self) -> bool {
+        self.ticket.is_some_and(Ticket::is_listed)
+    }
+
+    /// Returns `true` if the call is to be counted while it is in flight.
+    #[inline]
+    pub(crate) fn counts_in_flight(self) -> bool {
+        self.ticket.is_some_and(Ticket::counts_in_flight)
+    }
+
     /// Returns `true` if the call is a probe of a half-open circuit.
     #[inline]
     pub(crate) fn is_probe(self) -> bool {

@@ -1,6 +1,6 @@
 //! The deadlines of a call: its limits, the instants it has passed, and its timer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -101,38 +101,55 @@ impl TimeLimits {
 /// The configured limits. They can be read while another thread changes them.
 #[derive(Debug)]
 pub(crate) struct ConfiguredLimits {
-    any: AtomicBool,
+    /// What a call must do before its admission, as bits. Usually zero: a single load and
+    /// comparison then cover all of it.
+    setup: AtomicU8,
     timeout: AtomicU64,
     max_wait: AtomicU64,
     run_timeout: AtomicU64,
 }
 
 impl ConfiguredLimits {
-    pub(crate) fn new(limits: TimeLimits) -> Self {
+    /// A limit is set, or the times of calls are needed.
+    const TIMED: u8 = 1;
+    /// The calls cooperate with the executor's scheduler.
+    const COOPERATES: u8 = 2;
+
+    pub(crate) fn new(limits: TimeLimits, times_needed: bool, cooperates: bool) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
         let configured = Self {
-            any: AtomicBool::new(false),
+            setup: AtomicU8::new(if cooperates { Self::COOPERATES } else { 0 }),
             timeout: none(),
             max_wait: none(),
             run_timeout: none(),
         };
-        configured.set(limits);
+        configured.set(limits, times_needed);
         configured
     }
 
-    pub(crate) fn set(&self, limits: TimeLimits) {
+    /// `times_needed`: the times of calls are needed even if there are no limits.
+    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
             .store(limits.run_timeout.0, Ordering::Relaxed);
-        self.any
-            .store(limits != TimeLimits::NONE, Ordering::Relaxed);
+        if times_needed || limits != TimeLimits::NONE {
+            self.setup.fetch_or(Self::TIMED, Ordering::Relaxed);
+        } else {
+            self.setup.fetch_and(!Self::TIMED, Ordering::Relaxed);
+        }
     }
 
-    /// Returns `true` if any limit is set.
+    /// Returns `true` if any limit is set, or the times of calls are needed.
     #[inline]
     pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
+        self.setup.load(Ordering::Relaxed) & Self::TIMED != 0
+    }
+
+    /// Returns `true` if [`any`](Self::any) does, or calls cooperate with the scheduler.
+    #[inline]
+    pub(crate) fn need_setup(&self) -> bool {
+        self.setup.load(Ordering::Relaxed) != 0
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.
@@ -285,6 +302,17 @@ impl Deadlines {
     /// Starts to track the call, which begins at `now`.
     pub(crate) fn begin(&mut self, limits: TimeLimits, now: Instant) {
         *self = Self::Tracked(Times::new(limits, now));
+    }
+
+    /// Returns when the call began, and starts to track it without limits if it was not tracked.
+    pub(crate) fn began(&mut self, runtime: &dyn Runtime) -> Instant {
+        if !matches!(self, Self::Tracked(_)) {
+            self.begin(TimeLimits::NONE, runtime.now());
+        }
+        match self {
+            Self::Tracked(times) => times.began,
+            _ => unreachable!("it is tracked"),
+        }
     }
 
     /// Returns `false` if the call must not wait for a permit.

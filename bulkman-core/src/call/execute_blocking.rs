@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
@@ -28,8 +29,7 @@ use crate::call::run::{needed_duration, timed_out};
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::name::BulkheadName;
-use crate::observe::TracingContext;
-use crate::queue::Priority;
+use crate::observe::{CallSpan, TracingContext};
 use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, lock};
@@ -58,7 +58,7 @@ use crate::sync::{Mutex, lock};
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     state: State<F, T, E, C>,
-    priority: Priority,
+    tags: CallTags,
 }
 
 enum State<F, T, E, C> {
@@ -88,7 +88,7 @@ impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
                 classifier,
                 deadlines: options.deadlines(),
             },
-            priority: options.priority,
+            tags: options.tags,
         }
     }
 }
@@ -117,13 +117,14 @@ where
             } else if guard.is_new() && !inner.runtime.is_running() {
                 Err(Rejection::Unsupported(&MissingCapability::RUNNING))
             } else {
-                ready!(poll_admission(guard, this.priority, deadlines, cx))
+                ready!(poll_admission(guard, this.tags, deadlines, cx))
             };
             match admission {
                 Ok(admitted) => guard.restore(admitted),
                 Err(rejection) => {
+                    let span = guard.observer().span();
                     let rejected = guard.reject(rejection, deadlines);
-                    this.state = State::Done;
+                    span.in_scope(|| this.state = State::Done);
                     return rejected;
                 }
             }
@@ -144,6 +145,18 @@ where
         let result = ready!(spawned.poll(cx));
         this.state = State::Done;
         Poll::Ready(result)
+    }
+}
+
+impl<F, T, E, C> Drop for ExecuteBlocking<F, T, E, C> {
+    fn drop(&mut self) {
+        // What the closure logs when it is dropped belongs to the call.
+        if let State::Admission { guard, .. } = &self.state {
+            if guard.observer().is_enabled() {
+                let span = guard.observer().span();
+                span.in_scope(|| self.state = State::Done);
+            }
+        }
     }
 }
 
@@ -175,16 +188,20 @@ where
 {
     let (bulkhead, ticket) = (guard.bulkhead().clone(), guard.ticket());
     let runtime = Arc::clone(&guard.inner().runtime);
+    let span = guard.observer().span();
     let shared = Arc::new(BlockingState::new(guard));
     let job = Job {
         shared: Arc::clone(&shared),
         bulkhead: bulkhead.name().clone(),
         times: deadlines.without_timer(),
     };
-    let context = TracingContext::capture();
-    runtime.spawn_blocking(Box::new(move || {
-        context.in_scope(|| job.run(operation, &classifier))
-    }));
+    let work = SpannedWork {
+        work: Some((operation, classifier)),
+        span,
+        context: Some(TracingContext::capture()),
+        job: Some(job),
+    };
+    runtime.spawn_blocking(Box::new(move || work.run()));
     Spawned {
         shared,
         bulkhead,
@@ -248,6 +265,37 @@ impl<T, E> Drop for Spawned<T, E> {
     }
 }
 
+/// The closure and its job, which run and are dropped within the span of the call.
+struct SpannedWork<F, C, T, E> {
+    work: Option<(F, C)>,
+    span: CallSpan,
+    context: Option<TracingContext>,
+    job: Option<Job<T, E>>,
+}
+
+impl<F, C, T, E> SpannedWork<F, C, T, E>
+where
+    F: FnOnce() -> Result<T, E>,
+    C: Classifier<T, E>,
+{
+    fn run(mut self) {
+        let taken = (self.work.take(), self.context.take(), self.job.take());
+        let (Some((operation, classifier)), Some(context), Some(job)) = taken else {
+            unreachable!("taken once, here")
+        };
+        context.in_scope(|| self.span.in_scope(|| job.run(operation, &classifier)));
+    }
+}
+
+impl<F, C, T, E> Drop for SpannedWork<F, C, T, E> {
+    fn drop(&mut self) {
+        // The runtime has dropped the closure without running it.
+        if let Some(work) = self.work.take() {
+            self.span.in_scope(|| drop(work));
+        }
+    }
+}
+
 /// The thread's side.
 ///
 /// If the runtime drops it without running it, the caller receives an error.
@@ -264,7 +312,6 @@ impl<T, E> Job<T, E> {
             return;
         };
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let _span = guard.observer().enter();
             let circuit = guard.inner().circuit.as_ref();
             let probe = circuit.zip(guard.ticket());
             let _probe = probe.and_then(|(circuit, ticket)| circuit.enter_probe(ticket));

@@ -27,17 +27,21 @@ where
 {
     let mut guard = CallGuard::new(bulkhead, options.report_id);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, options.priority, &mut deadlines, Unpark::waker);
+    let admission = block_on_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker);
     let admitted = match admission {
         Ok(admitted) => admitted,
-        Err(rejection) => return guard.reject(rejection, &deadlines),
+        Err(rejection) => {
+            if guard.observer().is_enabled() {
+                guard.observer().span().in_scope(|| drop(operation));
+            }
+            return guard.reject(rejection, &deadlines);
+        }
     };
     let (outcome, result) = run_guarded(&mut guard, admitted, &deadlines, || {
         let result = operation();
         (classifier.classify(&result), result)
     });
-    let needs_clock = admitted.needs_duration() || deadlines.is_tracked();
-    if needs_clock || guard.observer().is_enabled() {
+    if deadlines.is_tracked() || admitted.needs_guard() || guard.observer().is_enabled() {
         guard.restore(admitted);
         let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
         guard.finish(outcome, needed_duration(&guard, &deadlines));

@@ -4,14 +4,16 @@ use std::borrow::Borrow;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
+use crate::call::admission::start_run;
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
 use crate::call::queue_timer::queue_timer;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
-use crate::circuit_breaker::Ticket;
+use crate::circuit_breaker::{CircuitBreaker, Ticket};
 use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
@@ -82,31 +84,29 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
     #[inline(always)]
-    pub(crate) fn try_admit(&mut self) -> Result<Option<Admitted>, Rejection> {
+    pub(crate) fn try_admit(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             Some(circuit) => match circuit.try_admit_fast() {
                 Some(ticket) => Some(ticket),
-                None => return self.try_admit_slow(),
+                None => {
+                    // Most calls end here while the circuit is open: they pass nothing on.
+                    self.check_circuit()?;
+                    return self.try_admit_slow(tags, deadlines);
+                }
             },
             None => None,
         };
         match inner.queue.try_acquire() {
-            TryAcquire::Acquired => Ok(Some(self.start(ticket))),
-            TryAcquire::MustWait => Ok(None),
-            TryAcquire::Full => Err(self.reject_full()),
-            TryAcquire::Closed => Err(self.reject_shutdown()),
-        }
-    }
-
-    /// As [`try_admit`](Self::try_admit), one step at a time, while the circuit is not closed.
-    #[inline(never)]
-    fn try_admit_slow(&mut self) -> Result<Option<Admitted>, Rejection> {
-        self.check_circuit()?;
-        match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
-                self.held = Held::Permit;
-                self.admit().map(Some)
+                let admitted = self.start(ticket);
+                Ok(Some(start_run(
+                    self, admitted, false, false, tags, deadlines,
+                )))
             }
             TryAcquire::MustWait => Ok(None),
             TryAcquire::Full => Err(self.reject_full()),
@@ -114,6 +114,65 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// As [`try_admit`](Self::try_admit), one step at a time, after the circuit was checked.
+    ///
+    /// Used while the circuit is not closed, and by circuits that count calls in flight.
+    #[inline(never)]
+    fn try_admit_slow(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
+        let now = if self.counts_in_flight() {
+            Some(self.evaluate_in_flight(deadlines)?)
+        } else {
+            None
+        };
+        match self.inner().queue.try_acquire() {
+            TryAcquire::Acquired => {
+                self.held = Held::Permit;
+                self.admit_without_wait(now, tags, deadlines).map(Some)
+            }
+            TryAcquire::MustWait => Ok(None),
+            TryAcquire::Full => Err(self.reject_full()),
+            TryAcquire::Closed => Err(self.reject_shutdown()),
+        }
+    }
+
+    #[inline(never)]
+    fn admit_without_wait(
+        &mut self,
+        now: Option<Instant>,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(now, false, tags, deadlines)
+    }
+
+    fn counts_in_flight(&self) -> bool {
+        let circuit = &self.inner().circuit;
+        circuit
+            .as_ref()
+            .is_some_and(CircuitBreaker::counts_in_flight)
+    }
+
+    /// Evaluates the rules that count calls in flight, which may open the circuit.
+    ///
+    /// A call that waits or is rejected may be the only event while calls that hang hold all
+    /// permits.
+    #[inline(never)]
+    fn evaluate_in_flight(&self, deadlines: &mut Deadlines) -> Result<Instant, Rejection> {
+        let inner = self.inner();
+        let now = deadlines.began(&*inner.runtime);
+        if let Some(circuit) = &inner.circuit {
+            if circuit.evaluate_in_flight(now) {
+                self.check_circuit()?;
+            }
+        }
+        Ok(now)
+    }
+
+    #[inline(never)]
     fn check_circuit(&self) -> Result<(), Rejection> {
         match &self.inner().circuit {
             Some(circuit) => circuit.check().map_err(Rejection::Circuit),
@@ -193,18 +252,35 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         Ok(())
     }
 
-    /// Step 3 for a call with a permit: the circuit may have opened while it waited.
-    pub(crate) fn admit(&mut self) -> Result<Admitted, Rejection> {
+    /// Step 3 for a call with a permit that has waited: the circuit may have opened meanwhile.
+    #[inline(always)]
+    pub(crate) fn admit_after_wait(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
+        self.admit(None, true, tags, deadlines)
+    }
+
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        now: Option<Instant>,
+        waited: bool,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Admitted, Rejection> {
         let inner = self.bulkhead.borrow().inner();
         let ticket = match &inner.circuit {
             // If it is rejected, dropping the guard releases the permit.
-            Some(circuit) => Some(circuit.admit().map_err(Rejection::Circuit)?),
+            Some(circuit) => Some(circuit.admit(now).map_err(Rejection::Circuit)?),
             None => None,
         };
         if ticket.is_some_and(Ticket::is_probe) {
             inner.enter_probe(ticket);
         }
-        Ok(self.start(ticket))
+        let admitted = self.start(ticket);
+        Ok(start_run(self, admitted, waited, true, tags, deadlines))
     }
 
     /// Counts the start of the call. From now on the caller owns the admission.
@@ -266,6 +342,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     /// As [`finish`](Self::finish), for work whose timeout the circuit has already recorded.
     pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
         if let Held::Admitted(admitted) = &mut self.held {
+            let inner = self.bulkhead.borrow().inner();
+            *admitted = inner.running.end(*admitted);
             admitted.ticket = None;
         }
         self.finish_timed_out(outcome, None);
@@ -280,6 +358,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     fn end(&mut self, outcome: Outcome, ran: Option<Duration>, end: CallEnd) {
         if let Some(admitted) = self.take_admitted() {
             let inner = self.bulkhead.borrow().inner();
+            let admitted = inner.running.end(admitted);
             inner.finish(admitted, outcome, ran);
             self.observer.end(inner, end);
         }
@@ -377,7 +456,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             Held::Permit => inner.release(),
             // The circuit may read the clock, which may panic. A `Drop` must not.
-            Held::Admitted(admitted) => drop(catch(|| inner.abandon(admitted))),
+            Held::Admitted(admitted) => {
+                let admitted = inner.running.end(admitted);
+                catch(|| inner.abandon(admitted));
+            }
         }
     }
 }
@@ -397,14 +479,28 @@ impl CallGuard<&Bulkhead> {
 }
 
 impl CallGuard<Bulkhead> {
+    /// Moves everything that is held to the returned guard, after the operation has completed.
+    ///
+    /// It is not in flight any more for the rules of the circuit, which are about operations.
+    #[cfg(feature = "http")]
+    pub(crate) fn detach(&mut self) -> Self {
+        if let Held::Admitted(admitted) = &mut self.held {
+            let inner = self.bulkhead.inner();
+            *admitted = inner.end_in_flight(*admitted);
+        }
+        let mut ended = Self::new(self.bulkhead.clone(), 0);
+        ended.held = Held::Ended;
+        std::mem::replace(self, ended)
+    }
+
     pub(crate) const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }
 
     /// Returns the ticket, with which a timeout is recorded before the work has ended.
-    pub(crate) const fn ticket(&self) -> Option<Ticket> {
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
         match self.held {
-            Held::Admitted(admitted) => admitted.ticket,
+            Held::Admitted(admitted) => self.inner().running.original(admitted).ticket,
             _ => None,
         }
     }

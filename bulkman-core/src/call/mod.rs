@@ -10,6 +10,8 @@ pub(crate) mod execute;
 pub(crate) mod execute_blocking;
 mod execute_sync;
 pub(crate) mod guard;
+#[cfg(feature = "http")]
+pub(crate) mod held;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod permit;
@@ -31,7 +33,7 @@ pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;
 pub use self::with_bulkhead::WithBulkhead;
-use crate::bulkhead::Bulkhead;
+use crate::bulkhead::{Bulkhead, Label};
 use crate::call::deadlines::Limit;
 use crate::call::execute::Execute;
 use crate::call::execute_blocking::ExecuteBlocking;
@@ -190,7 +192,29 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.options.priority = priority;
+        self.options.tags.priority = priority;
+        self
+    }
+
+    /// Sets the label of the call in the list of running calls. Default: none.
+    ///
+    /// Has an effect only with
+    /// [`track_running_calls`](crate::BulkheadConfig::track_running_calls). The label must belong
+    /// to this bulkhead.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("users").track_running_calls(true);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let get = bulkhead.label("GET /users");
+    /// let call = bulkhead.call().label(get);
+    /// let oldest = call.execute_sync(|| Ok::<_, ()>(bulkhead.snapshot().oldest));
+    /// assert_eq!(oldest.unwrap()[0].label.as_deref(), Some("GET /users"));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn label(mut self, label: Label) -> Self {
+        self.options.tags.label = label;
         self
     }
 

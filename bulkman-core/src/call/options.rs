@@ -1,14 +1,14 @@
 //! The options with which a single call overrides the configuration.
 
+use crate::bulkhead::running::CallTags;
 use crate::call::deadlines::{Deadlines, TimeLimits};
-use crate::queue::Priority;
 
 /// The options of one call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallOptions {
     /// `None`: as configured, and the times of the call are not needed.
     limits: Option<TimeLimits>,
-    pub(crate) priority: Priority,
+    pub(crate) tags: CallTags,
     /// The id of the report that the caller asks for; zero if there is none.
     pub(crate) report_id: u64,
 }
@@ -17,7 +17,7 @@ impl CallOptions {
     /// The options of a call that overrides nothing.
     pub(crate) const DEFAULT: Self = Self {
         limits: None,
-        priority: Priority::Normal,
+        tags: CallTags::DEFAULT,
         report_id: 0,
     };
 

@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::call::admission::{poll_admission, try_admission};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::error::BulkheadError;
-use crate::queue::Priority;
 
 /// An admitted call whose outcome is recorded by the holder.
 ///
@@ -159,7 +159,7 @@ impl Permit {
     pub(crate) fn try_acquire(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
         let mut guard = CallGuard::new(bulkhead, 0);
         let mut deadlines = Deadlines::Untracked;
-        let admission = try_admission(&mut guard, &mut deadlines, false);
+        let admission = try_admission(&mut guard, CallTags::DEFAULT, &mut deadlines, false);
         match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
@@ -204,7 +204,7 @@ impl fmt::Debug for Permit {
 pub struct Acquire {
     guard: Option<CallGuard<Bulkhead>>,
     deadlines: Deadlines,
-    priority: Priority,
+    tags: CallTags,
 }
 
 impl Acquire {
@@ -213,7 +213,7 @@ impl Acquire {
         Self {
             guard,
             deadlines: options.deadlines(),
-            priority: options.priority,
+            tags: options.tags,
         }
     }
 }
@@ -225,10 +225,10 @@ impl Future for Acquire {
         let Self {
             guard: slot,
             deadlines,
-            priority,
+            tags,
         } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
-        match ready!(poll_admission(guard, *priority, deadlines, cx)) {
+        match ready!(poll_admission(guard, *tags, deadlines, cx)) {
             Ok(admitted) => {
                 guard.restore(admitted);
                 let Some(guard) = slot.take() else {

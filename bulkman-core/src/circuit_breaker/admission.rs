@@ -47,10 +47,13 @@ pub struct Admission<'a> {
 
 impl<'a> Admission<'a> {
     #[inline]
-    pub(super) fn new(shared: &'a Shared, ticket: Ticket, now: Option<Instant>) -> Self {
-        let started = ticket
-            .needs_duration()
-            .then(|| now.unwrap_or_else(|| shared.now()));
+    pub(super) fn new(shared: &'a Shared, mut ticket: Ticket, now: Option<Instant>) -> Self {
+        let mut started = None;
+        if ticket.needs_duration() {
+            let now = now.unwrap_or_else(|| shared.now());
+            ticket.id = shared.begin_in_flight(ticket, now);
+            started = Some(now);
+        }
         Self {
             shared,
             ticket: Some(ticket),

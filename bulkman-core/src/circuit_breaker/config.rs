@@ -22,6 +22,8 @@ use super::circuit_state::CircuitState;
 /// | [`failure_rate_threshold`](Self::failure_rate_threshold) | off | above 0, at most 1 |
 /// | [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) | off | above 0, at most 1 |
 /// | [`slow_call_duration_threshold`](Self::slow_call_duration_threshold) | off | more than zero |
+/// | [`hanging_call_threshold`](Self::hanging_call_threshold) | off | 1 to 1,000,000 |
+/// | [`count_calls_in_flight`](Self::count_calls_in_flight) | false | |
 /// | [`failure_count_threshold`](Self::failure_count_threshold) | off | 1 to the size of a count window |
 /// | [`minimum_number_of_calls`](Self::minimum_number_of_calls) | 10 | 1 or more |
 /// | [`sliding_window`](Self::sliding_window) | `Count(100)` | 1 to 1,000,000 calls, or 1 to 10,000 buckets |
@@ -59,6 +61,8 @@ pub struct CircuitBreakerConfig {
     pub(super) failure_rate_threshold: Option<f64>,
     pub(super) slow_call_rate_threshold: Option<f64>,
     pub(super) slow_call_duration_threshold: Option<Duration>,
+    pub(super) hanging_call_threshold: Option<u32>,
+    pub(super) count_calls_in_flight: bool,
     pub(super) failure_count_threshold: Option<u32>,
     pub(super) minimum_number_of_calls: Option<u32>,
     pub(super) sliding_window: Option<SlidingWindow>,
@@ -164,7 +168,8 @@ impl CircuitBreakerConfig {
     /// Within (0, 1]. Default: off. `None` switches the rule off.
     ///
     /// The rate is slow calls / calls, computed once the window has
-    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls). A call is counted when it ends.
+    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls). A call is counted when it ends,
+    /// unless [`count_calls_in_flight`](Self::count_calls_in_flight) is set.
     ///
     /// Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold). Unlike a failure
     /// rate, this rule leaves the default rule of 5 consecutive failures on.
@@ -221,6 +226,83 @@ impl CircuitBreakerConfig {
     #[must_use]
     pub fn slow_call_duration_threshold(mut self, duration: impl Into<Option<Duration>>) -> Self {
         self.slow_call_duration_threshold = duration.into();
+        self
+    }
+
+    /// Opens when this number of calls in flight has run longer than a slow call.
+    ///
+    /// 1 to 1,000,000. Default: off. `None` switches the rule off. Needs
+    /// [`slow_call_duration_threshold`](Self::slow_call_duration_threshold).
+    ///
+    /// All other rules count calls that have ended. If the dependency hangs, no call ends, and only
+    /// this rule and [`count_calls_in_flight`](Self::count_calls_in_flight) notice it.
+    ///
+    /// * A call hangs once it has run longer than the duration. This is noticed up to an eighth of
+    ///   the duration later, and never earlier.
+    /// * The rule is evaluated when a call begins, waits or is rejected as full, when a call ends,
+    ///   and by queries; at most once in an eighth of the duration. No timer is used.
+    /// * Only calls of the current state count, so the calls that opened the circuit do not reopen
+    ///   it. They keep their permits until they end: set
+    ///   [`run_timeout`](crate::BulkheadConfig::run_timeout) too. Otherwise half-open finds no
+    ///   permit for its probes.
+    /// * In half-open, [`probe_timeout`](Self::probe_timeout) applies instead. Metrics-only counts
+    ///   such calls and never opens.
+    ///
+    /// Calls that last long on purpose, such as streams and long polls, hang in this sense. Use a
+    /// bulkhead of their own for them, or a threshold above their number.
+    ///
+    /// ```
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// let config = CircuitBreakerConfig::new()
+    ///     .slow_call_duration_threshold(Duration::from_secs(8))
+    ///     .hanging_call_threshold(2);
+    /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+    /// let _hangs = [breaker.try_acquire().unwrap(), breaker.try_acquire().unwrap()];
+    /// clock.advance(Duration::from_secs(8));
+    /// assert!(breaker.is_closed());
+    /// clock.advance(Duration::from_secs(1));
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn hanging_call_threshold(mut self, calls: impl Into<Option<u32>>) -> Self {
+        self.hanging_call_threshold = calls.into();
+        self
+    }
+
+    /// Counts slow calls in the slow-call rate before they end.
+    ///
+    /// Default: off. Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold).
+    ///
+    /// The rate is computed as if the calls that hang ended now. In a full count window they
+    /// replace the oldest outcomes. When they end, they are counted once. Calls hang, and the rule
+    /// is evaluated, as described for [`hanging_call_threshold`](Self::hanging_call_threshold).
+    ///
+    /// With fewer permits than the count window has outcomes, even a bulkhead full of calls that
+    /// hang may not reach the rate. Use `hanging_call_threshold` or a time window there.
+    ///
+    /// ```
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// let config = CircuitBreakerConfig::new()
+    ///     .slow_call_duration_threshold(Duration::from_secs(8))
+    ///     .slow_call_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(2)
+    ///     .count_calls_in_flight(true);
+    /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+    /// let _hangs = [breaker.try_acquire().unwrap(), breaker.try_acquire().unwrap()];
+    /// clock.advance(Duration::from_secs(9));
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn count_calls_in_flight(mut self, count: bool) -> Self {
+        self.count_calls_in_flight = count;
         self
     }
 

@@ -30,7 +30,8 @@ pub(crate) use self::fleet::{FleetTarget, Gate, Observation, ProbeOutcome};
 ///   [`packed_state`](Self::packed_state) is what calls read without a lock. Only
 ///   [`counts`](Self::counts) takes `now`, to drop outcomes that have left a time window.
 /// * *Inputs* take `now`. Calls: [`check`](Self::check), [`admit`](Self::admit),
-///   [`record`](Self::record), [`open_by_rule`](Self::open_by_rule). Changes:
+///   [`record`](Self::record), [`open_by_rule`](Self::open_by_rule),
+///   [`observe_hanging`](Self::observe_hanging). Changes:
 ///   [`transition_to`](Self::transition_to), [`half_open_early`](Self::half_open_early),
 ///   [`reconfigure`](Self::reconfigure). Time: [`advance`](Self::advance).
 /// * *Fleet inputs* are called by the driver of a fleet: [`observe`](Self::observe),
@@ -59,6 +60,8 @@ pub(crate) struct Machine {
     origin: Instant,
     window: Option<Window>,
     consecutive_failures: u32,
+    /// The number of calls in flight that were slow when it was observed last.
+    hanging: u32,
     /// The rules or the tally have changed since the rules were evaluated.
     needs_evaluation: bool,
     /// The counts that opened the circuit, readable while it is open.
@@ -121,6 +124,7 @@ impl Machine {
             origin: now,
             window: None,
             consecutive_failures: 0,
+            hanging: 0,
             needs_evaluation: false,
             counts_at_open: None,
             open_count: 0,
@@ -299,6 +303,29 @@ impl Machine {
         }
     }
 
+    /// Sets the number of calls in flight that are slow, and evaluates the rules that count them.
+    ///
+    /// The caller counts calls of the current generation only.
+    pub(crate) fn observe_hanging(&mut self, hanging: u32, now: Instant) {
+        self.hanging = hanging;
+        if !matches!(self.state, MachineState::Closed) {
+            return;
+        }
+        let threshold = self.config.hanging_call_threshold;
+        if threshold.is_some_and(|threshold| hanging >= threshold) {
+            self.open_automatically(TransitionCause::HangingCalls, now);
+        } else if hanging > 0 && self.config.count_calls_in_flight {
+            if let Some(window) = &mut self.window {
+                window.advance(now);
+            }
+            let tally = self.tally_with_hanging();
+            let rate = self.config.slow_call_rate_threshold;
+            if self.is_rated(tally) && rate.is_some_and(|rate| tally.slow_reach(rate)) {
+                self.open_automatically(TransitionCause::SlowCallRate, now);
+            }
+        }
+    }
+
     /// Enters a state on request. Entering the current state restarts it, without a transition.
     pub(crate) fn transition_to(&mut self, target: ManualTarget, now: Instant) {
         self.advance(now);
@@ -330,6 +357,7 @@ impl Machine {
         self.dirty = true;
         self.needs_evaluation = true;
         self.config = config;
+        self.hanging = 0;
         let kind = self.config.sliding_window;
         if let Some(window) = &mut self.window {
             window.advance(now);
@@ -349,8 +377,14 @@ impl Machine {
                     window.advance(now);
                     window.tally()
                 });
-                let rated = tally.calls >= u64::from(self.config.minimum_number_of_calls);
-                CircuitCounts::new(tally, self.consecutive_failures, rated)
+                let rated = self.is_rated(tally);
+                let mut counts = CircuitCounts::new(tally, self.consecutive_failures, rated);
+                counts.hanging_calls = u64::from(self.hanging);
+                if self.hanging > 0 && self.config.count_calls_in_flight {
+                    let tally = self.tally_with_hanging();
+                    counts.slow_call_rate = self.is_rated(tally).then(|| tally.slow_rate());
+                }
+                counts
             }
             MachineState::HalfOpen(probes) => {
                 let calls = probes.completed().calls;
@@ -384,11 +418,13 @@ impl Machine {
     pub(crate) fn packed_state(&self) -> PackedState {
         let counts = matches!(self.state, MachineState::Closed | MachineState::MetricsOnly);
         let half_open = matches!(self.state, MachineState::HalfOpen(_));
+        let needs_duration =
+            (counts || half_open) && self.config.slow_call_duration_threshold.is_some();
         let flags = Flags {
             records_success: half_open || counts && self.success_matters(),
-            needs_duration: (counts || half_open)
-                && self.config.slow_call_duration_threshold.is_some(),
+            needs_duration,
             needs_clock: half_open || counts && matches!(self.window, Some(Window::Time(_))),
+            counts_in_flight: needs_duration && counts && self.config.counts_in_flight(),
         };
         PackedState::new(self.state(), self.generation, flags)
     }
@@ -446,6 +482,18 @@ impl Machine {
     /// Returns the transitions since the last call, in order.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Returns the counts as if the calls that hang ended now.
+    fn tally_with_hanging(&self) -> Tally {
+        self.window
+            .as_ref()
+            .map_or_else(Tally::default, |it| it.tally_with_slow(self.hanging))
+    }
+
+    /// Returns `true` if there are enough calls in the window to compute rates.
+    fn is_rated(&self, tally: Tally) -> bool {
+        tally.calls >= u64::from(self.config.minimum_number_of_calls)
     }
 
     fn next_step(&self) -> Option<(Instant, Step)> {
@@ -624,6 +672,7 @@ impl Machine {
         self.counts_at_open =
             matches!(self.state, MachineState::Open { .. }).then(|| Box::new(counts));
         self.consecutive_failures = 0;
+        self.hanging = 0;
         if let Some(window) = &mut self.window {
             window.clear();
         }

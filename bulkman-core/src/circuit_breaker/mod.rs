@@ -19,6 +19,7 @@ mod enclosing;
 mod events;
 mod execute;
 mod hooks;
+mod in_flight;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
 mod machine;
@@ -260,7 +261,7 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire_at(&self, now: Instant) -> Result<Admission<'_>, CircuitOpen> {
-        match self.0.admit(Some(now)) {
+        match self.0.admit_at(now) {
             Ok(ticket) => Ok(Admission::new(&self.0, ticket, Some(now))),
             Err(denied) => Err(self.rejected(denied)),
         }
@@ -290,8 +291,7 @@ impl CircuitBreaker {
     pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         self.check_config(config)?;
         let config = config.resolve();
-        self.0
-            .change(|machine, now| machine.reconfigure(config, now));
+        self.0.reconfigure(config);
         Ok(())
     }
 
@@ -326,8 +326,46 @@ impl CircuitBreaker {
 
     /// Admits a call like [`try_acquire`](Self::try_acquire), for callers with their own guard.
     #[inline]
-    pub(crate) fn admit(&self) -> Result<Ticket, PackedRejection> {
-        self.0.admit(None)
+    pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, PackedRejection> {
+        self.0.admit(now)
+    }
+
+    /// Returns `true` if calls are counted while they are in flight.
+    ///
+    /// If so, call [`evaluate_in_flight`](Self::evaluate_in_flight) for each new call, also for one
+    /// that is not admitted, and [`begin_in_flight`](Self::begin_in_flight) after an admission.
+    #[inline]
+    pub(crate) fn counts_in_flight(&self) -> bool {
+        self.0.counts_in_flight()
+    }
+
+    /// Returns the number of calls that hang; `None` if they are not counted.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn hanging_calls(&self) -> Option<u32> {
+        self.0.hanging_calls()
+    }
+
+    /// Evaluates the rules that count calls in flight. Returns `false` if that was not due.
+    pub(crate) fn evaluate_in_flight(&self, now: Instant) -> bool {
+        self.0.evaluate_in_flight(now)
+    }
+
+    /// Counts an admitted call, which starts to run at `now`, until its outcome is recorded.
+    pub(crate) fn begin_in_flight(&self, ticket: Ticket, now: Instant) -> Ticket {
+        Ticket {
+            id: self.0.begin_in_flight(ticket, now),
+            ..ticket
+        }
+    }
+
+    /// Counts a call of [`begin_in_flight`](Self::begin_in_flight) no longer, before its outcome
+    /// is recorded.
+    #[cfg(feature = "http")]
+    pub(crate) fn end_in_flight(&self, ticket: Ticket) -> Ticket {
+        Ticket {
+            id: self.0.end_in_flight(ticket),
+            ..ticket
+        }
     }
 
     /// Returns `true` if [recording](Self::record) an outcome would change the circuit.

@@ -7,7 +7,7 @@ use super::probes::ProbeId;
 
 /// All that a call needs while the circuit is closed.
 ///
-/// Holds the state (3 bits), three flags, a bit that is always set, and the generation. Two calls
+/// Holds the state (3 bits), four flags, a bit that is always set, and the generation. Two calls
 /// with equal words were admitted in the same generation and under the same rules.
 // Never zero, so that an `Option` of it is no larger: each call in flight carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ impl PackedState {
             (flags.records_success, RECORDS_SUCCESS),
             (flags.needs_duration, NEEDS_DURATION),
             (flags.needs_clock, NEEDS_CLOCK),
+            (flags.counts_in_flight, COUNTS_IN_FLIGHT),
         ] {
             if set {
                 bits |= bit;
@@ -47,6 +48,12 @@ impl PackedState {
         self.bits() & REJECTS == 0
     }
 
+    /// Returns `true` if every call is admitted and needs nothing else: a test of one mask.
+    #[inline]
+    pub(crate) const fn admits_all_fast(self) -> bool {
+        self.bits() & (REJECTS | COUNTS_IN_FLIGHT) == 0
+    }
+
     /// Returns `true` if every call is rejected, unless the isolation has elapsed.
     #[inline]
     pub(crate) const fn rejects_all(self) -> bool {
@@ -69,6 +76,18 @@ impl PackedState {
     #[inline]
     pub(crate) const fn records_success(self) -> bool {
         self.bits() & RECORDS_SUCCESS != 0
+    }
+
+    /// Returns `true` if every end of a call has an effect, even that of a success.
+    #[inline]
+    pub(crate) const fn records_all(self) -> bool {
+        self.bits() & (RECORDS_SUCCESS | COUNTS_IN_FLIGHT) != 0
+    }
+
+    /// Returns `true` if calls are counted while they are in flight.
+    #[inline]
+    pub(crate) const fn counts_in_flight(self) -> bool {
+        self.bits() & COUNTS_IN_FLIGHT != 0
     }
 
     /// Returns `true` if an outcome must be recorded with the duration of the call.
@@ -95,6 +114,7 @@ pub(crate) struct Flags {
     pub(crate) records_success: bool,
     pub(crate) needs_duration: bool,
     pub(crate) needs_clock: bool,
+    pub(crate) counts_in_flight: bool,
 }
 
 /// An admission as plain data, for callers that have their own guard.
@@ -103,10 +123,68 @@ pub(crate) struct Flags {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
     pub(super) state: PackedState,
-    pub(super) probe: Option<ProbeId>,
+    /// That of a probe, the stamp of a call that is counted in flight, or the number of the slot of
+    /// a call that is listed. The slot then has the id that was here before.
+    pub(super) id: Option<NonZeroU64>,
 }
 
 impl Ticket {
+    /// Returns the ticket of a call that the machine has admitted.
+    pub(super) fn new(state: PackedState, probe: Option<ProbeId>) -> Self {
+        let flag = if probe.is_some() { PROBE } else { 0 };
+        Self {
+            state: PackedState::from_bits(state.bits() | flag),
+            id: probe.map(ProbeId::bits),
+        }
+    }
+
+    /// Returns `true` if the call is to be counted while it is in flight.
+    #[inline]
+    pub(crate) const fn counts_in_flight(self) -> bool {
+        self.state.counts_in_flight()
+    }
+
+    /// Returns the ticket of a call that is in a slot of the list of running calls.
+    ///
+    /// `None`: there is no circuit.
+    pub(crate) fn listed(ticket: Option<Self>, slot: u32) -> Self {
+        let bits = ticket.map_or(0, |ticket| ticket.state.bits());
+        Self {
+            state: PackedState::from_bits(bits | LISTED),
+            id: Some(NonZeroU64::MIN.saturating_add(slot.into())),
+        }
+    }
+
+    /// Returns the ticket as it was before the call was listed.
+    pub(crate) fn unlisted(self, id: Option<NonZeroU64>) -> Option<Self> {
+        // The generations of a circuit begin at one.
+        (self.state.generation() != 0).then(|| Self {
+            state: PackedState::from_bits(self.state.bits() & !LISTED),
+            id,
+        })
+    }
+
+    /// Returns the slot of a call that is listed.
+    pub(crate) fn slot(self) -> Option<u32> {
+        let id = self.id.filter(|_| self.is_listed())?;
+        u32::try_from(id.get() - 1).ok()
+    }
+
+    #[inline]
+    pub(crate) const fn is_listed(self) -> bool {
+        self.state.bits() & LISTED != 0
+    }
+
+    /// Returns `true` if the end of the call needs more than its outcome.
+    #[inline]
+    pub(crate) const fn needs_guard(self) -> bool {
+        self.state.bits() & (NEEDS_DURATION | LISTED) != 0
+    }
+
+    pub(crate) const fn id(self) -> Option<NonZeroU64> {
+        self.id
+    }
+
     /// Returns `true` if the outcome must be recorded with the duration of the call.
     pub(crate) const fn needs_duration(self) -> bool {
         self.state.needs_duration()
@@ -115,7 +193,7 @@ impl Ticket {
     /// Returns `true` if the call is a probe.
     #[inline]
     pub(crate) const fn is_probe(self) -> bool {
-        self.probe.is_some()
+        self.state.bits() & PROBE != 0
     }
 }
 
@@ -125,8 +203,13 @@ const RECORDS_SUCCESS: u64 = 1 << 3;
 const NEEDS_DURATION: u64 = 1 << 4;
 const NEEDS_CLOCK: u64 = 1 << 5;
 const ALWAYS: u64 = 1 << 6;
-/// The shift of the generation: its 56 bits last for two years at a transition every nanosecond.
-const GENERATION: u32 = 8;
+const COUNTS_IN_FLIGHT: u64 = 1 << 7;
+/// Set in the ticket of a call that is in the list of running calls, never in the circuit.
+const LISTED: u64 = 1 << 8;
+/// Set in the ticket of a probe, never in the circuit.
+const PROBE: u64 = 1 << 9;
+/// The shift of the generation: its 54 bits last for half a year at a transition every nanosecond.
+const GENERATION: u32 = 10;
 
 /// The states that reject calls share a bit; the two that reject every call share another.
 const fn code(state: CircuitState) -> u64 {
@@ -148,12 +231,13 @@ mod tests {
     fn every_part_reads_back() {
         use CircuitState::{Closed, Disabled, ForcedOpen, HalfOpen, MetricsOnly, Open};
         for state in [Closed, Open, HalfOpen, ForcedOpen, Disabled, MetricsOnly] {
-            for generation in [0, 1, (1 << 56) - 1] {
-                for bits in 0..8 {
+            for generation in [0, 1, (1 << 54) - 1] {
+                for bits in 0..16 {
                     let flags = Flags {
                         records_success: bits & 1 != 0,
                         needs_duration: bits & 2 != 0,
                         needs_clock: bits & 4 != 0,
+                        counts_in_flight: bits & 8 != 0,
                     };
                     let bits = PackedState::new(state, generation, flags).bits();
                     let packed = PackedState::from_bits(bits);
@@ -162,7 +246,16 @@ mod tests {
                     assert_eq!(packed.records_success(), flags.records_success);
                     assert_eq!(packed.needs_duration(), flags.needs_duration);
                     assert_eq!(packed.needs_clock(), flags.needs_clock);
+                    assert_eq!(packed.counts_in_flight(), flags.counts_in_flight);
+                    assert_eq!(
+                        packed.records_all(),
+                        flags.records_success || flags.counts_in_flight
+                    );
                     assert_eq!(packed.admits_all(), state.admits_all());
+                    assert_eq!(
+                        packed.admits_all_fast(),
+                        state.admits_all() && !flags.counts_in_flight
+                    );
                     assert_eq!(packed.rejects_all(), state.rejects_all());
                 }
             }

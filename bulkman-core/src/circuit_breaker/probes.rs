@@ -125,6 +125,16 @@ impl Probes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProbeId(NonZeroU64);
 
+impl ProbeId {
+    pub(super) const fn from_bits(bits: NonZeroU64) -> Self {
+        Self(bits)
+    }
+
+    pub(super) const fn bits(self) -> NonZeroU64 {
+        self.0
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Probe {
     id: ProbeId,

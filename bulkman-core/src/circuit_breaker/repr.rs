@@ -39,6 +39,13 @@ pub(crate) struct CircuitBreakerRepr {
     slow_call_duration_threshold: Field<HumanDuration>,
     #[serde(
         skip_serializing_if = "Field::is_missing",
+        deserialize_with = "hanging_call_threshold"
+    )]
+    hanging_call_threshold: Field<u32>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    count_calls_in_flight: Field<bool>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
         deserialize_with = "failure_count_threshold"
     )]
     failure_count_threshold: Field<u32>,
@@ -110,6 +117,7 @@ checked! {
     failure_rate_threshold: f64 => |config, value| config.failure_rate_threshold(*value);
     slow_call_rate_threshold: f64 => |config, value| config.slow_call_rate_threshold(*value);
     slow_call_duration_threshold: HumanDuration => |config, value| config.slow_call_duration_threshold(value.0);
+    hanging_call_threshold: u32 => |config, value| config.hanging_call_threshold(*value);
     failure_count_threshold: u32 => |config, value|
         config.failure_count_threshold(*value).sliding_window(ANY_COUNT);
     minimum_number_of_calls: u32 => |config, value| config.minimum_number_of_calls(*value);
@@ -161,6 +169,8 @@ impl CircuitBreakerRepr {
             failure_rate_threshold: config.failure_rate_threshold.into(),
             slow_call_rate_threshold: config.slow_call_rate_threshold.into(),
             slow_call_duration_threshold: duration(config.slow_call_duration_threshold),
+            hanging_call_threshold: config.hanging_call_threshold.into(),
+            count_calls_in_flight: config.count_calls_in_flight.then_some(true).into(),
             failure_count_threshold: config.failure_count_threshold.into(),
             minimum_number_of_calls: config.minimum_number_of_calls.into(),
             sliding_window: config.sliding_window.into(),
@@ -213,6 +223,12 @@ impl CircuitBreakerRepr {
             slow_call_duration_threshold: self
                 .slow_call_duration_threshold
                 .or(&defaults.slow_call_duration_threshold),
+            hanging_call_threshold: self
+                .hanging_call_threshold
+                .or(&defaults.hanging_call_threshold),
+            count_calls_in_flight: self
+                .count_calls_in_flight
+                .or(&defaults.count_calls_in_flight),
             failure_count_threshold: self
                 .failure_count_threshold
                 .or(&defaults.failure_count_threshold),
@@ -268,6 +284,8 @@ impl CircuitBreakerRepr {
                 .slow_call_duration_threshold
                 .get()
                 .map(Duration::from),
+            hanging_call_threshold: self.hanging_call_threshold.get(),
+            count_calls_in_flight: self.count_calls_in_flight.get().unwrap_or_default(),
             failure_count_threshold: self.failure_count_threshold.get(),
             minimum_number_of_calls: self.minimum_number_of_calls.get(),
             sliding_window: self.sliding_window.get(),

@@ -5,13 +5,15 @@
 //! code (listeners, wakers, hooks, the runtime) runs after the mutex has been released.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::panic::RefUnwindSafe;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::circuit_state::CircuitState;
 use super::enclosing::{ProbeScope, is_within_probe};
 use super::hooks::{Hooks, TransitionHook};
+use super::in_flight::{CallsInFlight, Stamp};
 use super::machine::{Machine, Recorded};
 use super::packed_state::{PackedState, Ticket};
 use super::probes::ProbeId;
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     /// The origin of `open_until`.
     base: Instant,
     runtime: Arc<dyn Runtime>,
+    /// Created when a rule first counts calls in flight. Changed under the mutex.
+    in_flight: OnceLock<Box<CallsInFlight>>,
     locked: Mutex<Locked>,
     name: BulkheadName,
     events: Arc<Broadcast<Transition>>,
@@ -105,6 +109,7 @@ impl Shared {
             },
             base: now,
             runtime,
+            in_flight: OnceLock::new(),
             locked: Mutex::new(Locked {
                 machine,
                 rejected_before: 0,
@@ -117,7 +122,7 @@ impl Shared {
             this: this.clone(),
         });
         // The initial state may need a timer.
-        shared.with_machine(|_| ());
+        shared.with_machine(|machine| shared.update_in_flight(machine));
         shared
     }
 
@@ -136,17 +141,32 @@ impl Shared {
     #[inline]
     pub(crate) fn try_admit_fast(&self) -> Option<Ticket> {
         let state = self.load_state();
-        state.admits_all().then_some(Ticket { state, probe: None })
+        state
+            .admits_all_fast()
+            .then_some(Ticket { state, id: None })
     }
 
     /// Admits a call; reads the clock only if the time is needed and `now` is `None`.
+    ///
+    /// If calls in flight are counted, evaluates their rules first. The caller then counts this
+    /// call: see [`begin_in_flight`](Self::begin_in_flight).
     #[inline]
     pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, PackedRejection> {
         let state = self.load_state();
-        if state.admits_all() {
-            Ok(Ticket { state, probe: None })
+        if state.admits_all_fast() {
+            Ok(Ticket { state, id: None })
         } else {
-            self.admit_slow(state, now)
+            self.admit_slow(state, now, false)
+        }
+    }
+
+    /// Like [`admit`](Self::admit), with a time that may be that of another clock.
+    pub(crate) fn admit_at(&self, now: Instant) -> Result<Ticket, PackedRejection> {
+        let state = self.load_state();
+        if state.admits_all_fast() {
+            Ok(Ticket { state, id: None })
+        } else {
+            self.admit_slow(state, Some(now), true)
         }
     }
 
@@ -163,10 +183,17 @@ impl Shared {
         // A failure that is being recorded concurrently is ordered after this success.
         let state = self.load_state();
         let other = state.generation() != ticket.state.generation();
-        // Relaxed: a concurrent change of the rules may take effect a little later.
-        let slow = |ran| nanos(ran) > self.fast_path.slow_above.load(Ordering::Relaxed);
         // An outcome of another generation is dropped where a probe's scope is left.
-        other || outcome != Outcome::Success || state.records_success() || ran.is_some_and(slow)
+        other
+            || outcome != Outcome::Success
+            || state.records_all()
+            || ran.is_some_and(|ran| self.is_slow(ran))
+    }
+
+    #[inline]
+    fn is_slow(&self, ran: Duration) -> bool {
+        // Relaxed: a concurrent change of the rules may take effect a little later.
+        nanos(ran) > self.fast_path.slow_above.load(Ordering::Relaxed)
     }
 
     /// Records the outcome of an admitted call.
@@ -188,10 +215,17 @@ impl Shared {
     /// Reads the clock only for a probe.
     pub(crate) fn cancel(&self, ticket: Ticket) {
         let generation = ticket.state.generation();
-        let Some(probe) = ticket.probe else { return };
+        let Some(id) = ticket.id else { return };
         if self.load_state().generation() != generation {
             return;
         }
+        if ticket.state.counts_in_flight() {
+            if let Some(in_flight) = self.in_flight.get() {
+                in_flight.end(Stamp::from_bits(id));
+            }
+            return;
+        }
+        let probe = ProbeId::from_bits(id);
         let _release = ReleaseOnPanic {
             shared: self,
             generation,
@@ -214,8 +248,12 @@ impl Shared {
 
     /// Returns the state at `now`, after performing transitions that are due.
     pub(crate) fn state(&self, now: Option<Instant>) -> CircuitState {
-        let state = self.load_state().state();
-        match state {
+        let mut state = self.load_state();
+        if state.counts_in_flight() {
+            self.evaluate_in_flight(self.time(now));
+            state = self.load_state();
+        }
+        match state.state() {
             CircuitState::Open | CircuitState::HalfOpen => {
                 let now = self.time(now);
                 self.with_machine(|machine| {
@@ -223,13 +261,16 @@ impl Shared {
                     machine.state()
                 })
             }
-            _ => state,
+            state => state,
         }
     }
 
     pub(crate) fn snapshot(&self, now: Option<Instant>) -> CircuitSnapshot {
         let now = self.time(now);
-        self.with_machine(|machine| machine.advance(now));
+        self.with_machine(|machine| {
+            machine.advance(now);
+            self.observe_hanging(machine, now);
+        });
         let mut locked = lock(&self.locked);
         let counts = locked.machine.counts(now);
         let rejections = self.fast_path.rejected.read();
@@ -272,6 +313,77 @@ impl Shared {
     pub(crate) fn change<R>(&self, act: impl FnOnce(&mut Machine, Instant) -> R) -> R {
         let now = self.runtime.now();
         self.with_machine(|machine| act(machine, now))
+    }
+
+    /// Replaces the rules.
+    pub(crate) fn reconfigure(&self, config: ResolvedCircuitBreakerConfig) {
+        self.change(|machine, now| {
+            machine.reconfigure(config, now);
+            self.update_in_flight(machine);
+        });
+    }
+
+    /// Returns `true` if calls are counted while they are in flight.
+    #[inline]
+    pub(crate) fn counts_in_flight(&self) -> bool {
+        self.load_state().counts_in_flight()
+    }
+
+    /// Counts an admitted call, which starts to run at `now`, until its outcome is recorded.
+    ///
+    /// Returns the ticket's new id. It is the old one if the state counts no calls in flight.
+    #[inline(never)]
+    #[must_use]
+    pub(super) fn begin_in_flight(&self, ticket: Ticket, now: Instant) -> Option<NonZeroU64> {
+        let Ticket { state, mut id } = ticket;
+        if state.counts_in_flight() {
+            if let Some(in_flight) = self.in_flight.get() {
+                let stamp = in_flight.begin(state.generation(), self.nanos_since_base(now));
+                id = stamp.map(Stamp::bits);
+            }
+        }
+        id
+    }
+
+    /// Counts a call in flight no longer. Returns the id of its ticket: its outcome is still to be
+    /// recorded.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub(super) fn end_in_flight(&self, ticket: Ticket) -> Option<NonZeroU64> {
+        if !ticket.state.counts_in_flight() {
+            return ticket.id;
+        }
+        if let (Some(id), Some(in_flight)) = (ticket.id, self.in_flight.get()) {
+            in_flight.end(Stamp::from_bits(id));
+        }
+        None
+    }
+
+    /// Evaluates the rules that count calls in flight.
+    ///
+    /// Returns `false` if they were evaluated since the current eighth of the threshold began.
+    #[inline]
+    pub(crate) fn evaluate_in_flight(&self, now: Instant) -> bool {
+        let due = self
+            .in_flight
+            .get()
+            .is_some_and(|in_flight| in_flight.is_due(self.nanos_since_base(now)));
+        if due {
+            self.with_machine(|machine| self.observe_hanging(machine, now));
+        }
+        due
+    }
+
+    /// Returns the number of calls that hang; `None` if they are not counted.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn hanging_calls(&self) -> Option<u32> {
+        let in_flight = self.in_flight.get()?;
+        let state = self.load_state();
+        if !state.counts_in_flight() {
+            return Some(0);
+        }
+        let now = self.nanos_since_base(self.runtime.now());
+        Some(in_flight.hanging(state.generation(), now))
     }
 
     pub(crate) fn add_hook(&self, hook: TransitionHook) {
@@ -331,6 +443,35 @@ impl Shared {
         (state, self.fast_path.open_until.load(Ordering::Relaxed))
     }
 
+    /// Passes the number of calls that hang to the machine.
+    fn observe_hanging(&self, machine: &mut Machine, now: Instant) {
+        if machine.packed_state().counts_in_flight() {
+            if let Some(in_flight) = self.in_flight.get() {
+                let hanging = in_flight.hanging(machine.generation(), self.nanos_since_base(now));
+                machine.observe_hanging(hanging, now);
+            }
+        }
+    }
+
+    /// Applies the rules of the machine to the counts of calls in flight. Called under the mutex.
+    fn update_in_flight(&self, machine: &mut Machine) {
+        let config = machine.config();
+        let threshold = config.slow_call_duration_threshold.map(nanos);
+        let threshold = threshold.filter(|_| config.counts_in_flight());
+        let in_flight = match threshold {
+            Some(_) => Some(self.in_flight.get_or_init(Box::default)),
+            None => self.in_flight.get(),
+        };
+        if let Some(in_flight) = in_flight {
+            in_flight.set_threshold(threshold, machine.generation());
+        }
+    }
+
+    #[inline]
+    fn nanos_since_base(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.base))
+    }
+
     #[cold]
     #[inline(never)]
     pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
@@ -370,14 +511,23 @@ impl Shared {
 
     fn admit_slow(
         &self,
-        state: PackedState,
-        now: Option<Instant>,
+        mut state: PackedState,
+        mut now: Option<Instant>,
+        is_given: bool,
     ) -> Result<Ticket, PackedRejection> {
         if self.is_nested(state) {
             // No probe of its own: its outcome is not recorded.
-            return Ok(Ticket { state, probe: None });
+            return Ok(Ticket { state, id: None });
         }
-        let is_given = now.is_some();
+        if state.counts_in_flight() {
+            let time = self.time(now);
+            now = Some(time);
+            self.evaluate_in_flight(time);
+            state = self.load_state();
+        }
+        if state.admits_all() {
+            return Ok(Ticket { state, id: None });
+        }
         let now = match state.state() {
             CircuitState::HalfOpen => self.time(now),
             _ => self.reject_unless_due(state, now)?,
@@ -387,10 +537,7 @@ impl Shared {
             if is_given {
                 machine.set_given_time(probe);
             }
-            Ok(Ticket {
-                state: machine.packed_state(),
-                probe,
-            })
+            Ok(Ticket::new(machine.packed_state(), probe))
         })
         .map_err(|rejection: CircuitOpen| self.reject(rejection.into()))
     }
@@ -434,7 +581,7 @@ impl Shared {
         now: Option<Instant>,
     ) {
         let state = self.load_state();
-        let nothing_to_record = outcome == Outcome::Ignored && ticket.probe.is_none();
+        let nothing_to_record = outcome == Outcome::Ignored && ticket.id.is_none();
         let stale = state.generation() != ticket.state.generation();
         if nothing_to_record || stale || state.state() == CircuitState::Disabled {
             return;
@@ -442,14 +589,21 @@ impl Shared {
         let generation = ticket.state.generation();
         // A failure may open the circuit. A success that does is rare enough to be retried.
         let timed = state.needs_clock() || outcome == Outcome::Failure;
-        let _release = ticket.probe.map(|probe| ReleaseOnPanic {
+        let probe = match ticket.id {
+            Some(id) if ticket.state.counts_in_flight() => {
+                let stamp = Stamp::from_bits(id);
+                return self.record_counted(ticket, stamp, outcome, ran, now);
+            }
+            id => id.map(ProbeId::from_bits),
+        };
+        let _release = probe.map(|probe| ReleaseOnPanic {
             shared: self,
             generation,
             probe,
         });
         let now = now.or_else(|| timed.then(|| self.runtime.now()));
-        let recorded = self
-            .with_machine(|machine| machine.record(generation, ticket.probe, outcome, ran, now));
+        let recorded =
+            self.with_machine(|machine| machine.record(generation, probe, outcome, ran, now));
         match recorded {
             Recorded::Done => {}
             Recorded::RuleTripped(cause) => {
@@ -457,10 +611,42 @@ impl Shared {
             }
             Recorded::NeedsClock => {
                 let recorded = self.change(|machine, now| {
-                    machine.record(generation, ticket.probe, outcome, ran, Some(now))
+                    machine.record(generation, probe, outcome, ran, Some(now))
                 });
                 debug_assert_eq!(recorded, Recorded::Done);
             }
+        }
+    }
+
+    /// Records the end of a call that was counted in flight.
+    #[inline(never)]
+    fn record_counted(
+        &self,
+        ticket: Ticket,
+        stamp: Stamp,
+        outcome: Outcome,
+        ran: Option<Duration>,
+        now: Option<Instant>,
+    ) {
+        let Some(in_flight) = self.in_flight.get() else {
+            return;
+        };
+        // Subtracted before it is recorded, so that no evaluation counts it twice.
+        in_flight.end(stamp);
+        let recorded = match outcome {
+            Outcome::Success => {
+                self.load_state().records_success() || ran.is_some_and(|ran| self.is_slow(ran))
+            }
+            Outcome::Failure => true,
+            Outcome::Ignored => false,
+        };
+        if recorded {
+            let state = ticket.state;
+            self.record_slow(Ticket { state, id: None }, outcome, ran, now);
+        }
+        // A cancelled call has no duration, and is no event.
+        if ran.is_some_and(|ran| in_flight.may_be_due(stamp, nanos(ran))) {
+            self.evaluate_in_flight(self.time(now));
         }
     }
 
@@ -501,6 +687,9 @@ impl Shared {
             return effects;
         }
         if state.generation() != before.generation() {
+            if let Some(in_flight) = self.in_flight.get() {
+                in_flight.begin_generation(state.generation());
+            }
             locked.rejected_before = self.fast_path.rejected.read().total();
             for change in locked.machine.take_changes() {
                 let transition = change.named(self.name.clone());
@@ -540,7 +729,7 @@ impl Shared {
         }
     }
 
-    fn time(&self, given: Option<Instant>) -> Instant {
+    pub(super) fn time(&self, given: Option<Instant>) -> Instant {
         given.unwrap_or_else(|| self.runtime.now())
     }
 

@@ -133,7 +133,7 @@ fn a_check_takes_no_slot_and_performs_no_transition() {
     runtime.advance(30 * SECOND);
     // A full bulkhead may still reject the call.
     assert!(breaker.check().is_ok() && breaker.check().is_ok());
-    let probe = breaker.admit().unwrap();
+    let probe = breaker.admit(None).unwrap();
     assert!(breaker.check().is_err());
     assert_eq!(
         (

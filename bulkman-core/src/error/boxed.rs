@@ -57,7 +57,7 @@ impl BoxedError {
     }
 
     /// Returns the rejection by an inner bulkhead if there is one, else this error.
-    fn effective(&self) -> &BulkheadError<BoxError> {
+    pub(crate) fn effective(&self) -> &BulkheadError<BoxError> {
         let BulkheadError::Operation(error) = &self.0 else {
             return &self.0;
         };

@@ -10,7 +10,7 @@ use super::labels::{BULKHEAD, ExtraLabels, Labels};
 use super::names;
 use crate::bulkhead::stats::{Event, Reading};
 use crate::bulkhead::{Bulkhead, Inner};
-use crate::circuit_breaker::CircuitState;
+use crate::circuit_breaker::{CircuitBreaker, CircuitState};
 use crate::name::BulkheadName;
 use crate::sync::{Mutex, lock};
 
@@ -119,6 +119,8 @@ pub(super) fn zero_gauges(name: &BulkheadName, extra: &ExtraLabels) {
         names::PERMITS_IN_USE,
         names::PERMITS_LIMIT,
         names::QUEUE_LIMIT,
+        names::HANGING,
+        names::OLDEST,
     ] {
         gauge!(name, labels.all()).set(0.0);
     }
@@ -196,6 +198,16 @@ fn publish_gauges(bulkhead: &Bulkhead, labels: &Labels) {
         (names::QUEUE_LIMIT, stats.max_queue_size as f64),
     ] {
         gauge!(name, labels.all()).set(value);
+    }
+    let circuit = bulkhead.circuit_breaker();
+    if let Some(hanging) = circuit.and_then(CircuitBreaker::hanging_calls) {
+        gauge!(names::HANGING, labels.all()).set(f64::from(hanging));
+    }
+    let inner = bulkhead.inner();
+    if inner.running.was_enabled() {
+        let oldest = inner.running.oldest(|| inner.runtime.now());
+        let age = oldest.first().map_or(Duration::ZERO, |call| call.age);
+        gauge!(names::OLDEST, labels.all()).set(age.as_secs_f64());
     }
     if let Some(current) = stats.circuit {
         for state in STATES {

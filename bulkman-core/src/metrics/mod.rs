@@ -21,6 +21,8 @@
 //! | `bulkman_permits_limit` | gauge | | `max_concurrent_calls` |
 //! | `bulkman_queue_limit` | gauge | | `max_queue_size` |
 //! | `bulkman_circuit_state` | gauge | `state`: `closed`, `open`, `half_open`, `forced_open`, `disabled`, `metrics_only` | 1 for the current state of the circuit, 0 for the others |
+//! | `bulkman_calls_hanging` | gauge | | running calls that are slow already; only with `hanging_call_threshold` or `count_calls_in_flight` |
+//! | `bulkman_oldest_call_seconds` | gauge | | age of the oldest running call; only with `track_running_calls` |
 //! | `bulkman_queue_duration_seconds` | histogram | | waiting times of calls that started |
 //! | `bulkman_run_duration_seconds` | histogram | | running times of calls that started |
 //!

@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// A boxed future, such as a task that a [`Runtime`] runs.
@@ -18,6 +19,21 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A timer, as returned by [`Runtime::sleep_until`].
 pub type Sleep = BoxFuture<'static, ()>;
+
+/// A function that charges a call to the budget of the current task.
+///
+/// Returned by [`Runtime::cooperation`]. If the task has used up its budget, the function wakes the
+/// task and returns [`Poll::Pending`], and the call begins in a later poll.
+///
+/// ```
+/// use std::task::{Context, Poll, Waker};
+/// use bulkman::runtime::Cooperation;
+///
+/// // For an executor without budgets.
+/// let unlimited: Cooperation = |_| Poll::Ready(());
+/// assert!(unlimited(&mut Context::from_waker(Waker::noop())).is_ready());
+/// ```
+pub type Cooperation = fn(&mut Context<'_>) -> Poll<()>;
 
 /// The clock, timers, tasks and blocking threads of an executor.
 ///
@@ -114,6 +130,18 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
             }
             None => std::thread::park(),
         }
+    }
+
+    /// Returns how calls take part in the executor's cooperative scheduling. Default: `None`.
+    ///
+    /// An executor that cannot interrupt a task may give each task a budget per poll, as Tokio
+    /// does. A call invokes this function when it begins, before it holds anything. A loop of calls
+    /// that are ready at once then yields to other tasks and to a timeout around it.
+    ///
+    /// A bulkhead reads this once, when it is created. A runtime that wraps another should forward
+    /// it. With `None`, calls pay nothing for it.
+    fn cooperation(&self) -> Option<Cooperation> {
+        None
     }
 
     /// Returns `false` if there is no executor now that could run a blocking job.
@@ -282,6 +310,10 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
 
     fn park(&self, deadline: Option<Instant>) {
         (**self).park(deadline);
+    }
+
+    fn cooperation(&self) -> Option<Cooperation> {
+        (**self).cooperation()
     }
 
     fn is_running(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use bulkman_core::Runtime;
@@ -71,10 +72,12 @@ pub(crate) async fn flood_of_notifications_suspends_push(runtime: impl Runtime +
     assert_eq!(suspended, 0, "one event for the flood");
     let worst = lateness.stop(&runtime).await;
     println!("    flood: late by at most {worst:?}");
-    assert!(worst < SLACK, "a task was late by {worst:?}");
+    assert!(worst < MAX_LATENESS, "a task was late by {worst:?}");
 }
 
-/// How late a task of this runtime runs.
+/// How late a task runs because its thread does other work.
+///
+/// Time in which other programs use the processor does not count.
 struct Lateness {
     stopped: Arc<AtomicBool>,
     worst: Arc<std::sync::Mutex<Option<Duration>>>,
@@ -89,9 +92,19 @@ impl Lateness {
             async move {
                 let mut most = Duration::ZERO;
                 while !stopped.load(Ordering::SeqCst) {
+                    let before = busy_time();
                     let due: Instant = runtime.now() + Duration::from_millis(2);
                     runtime.sleep_until(due).await;
-                    most = most.max(runtime.now().saturating_duration_since(due));
+                    let late = runtime.now().saturating_duration_since(due);
+                    let busy = match (before, busy_time()) {
+                        (Some((thread, before)), Some((same, after))) if thread == same => {
+                            after.saturating_sub(before)
+                        }
+                        // Another thread was free.
+                        (Some(_), Some(_)) => Duration::ZERO,
+                        _ => late,
+                    };
+                    most = most.max(late.min(busy));
                 }
                 *std::sync::Mutex::lock(&worst).unwrap() = Some(most);
             }
@@ -112,6 +125,16 @@ impl Lateness {
         }
     }
 }
+
+/// Returns this thread and how long it has run on a processor; `None` if the system does not count.
+fn busy_time() -> Option<(ThreadId, Duration)> {
+    let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = counted.split_whitespace().next()?.parse().ok()?;
+    Some((std::thread::current().id(), Duration::from_nanos(nanos)))
+}
+
+/// Several times what one slice of the driver's work takes without optimizations.
+const MAX_LATENESS: Duration = Duration::from_millis(250);
 
 /// For a slow machine that runs all tests at once.
 const SLACK: Duration = Duration::from_secs(1);

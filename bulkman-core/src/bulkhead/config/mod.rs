@@ -31,6 +31,7 @@ use crate::runtime::RuntimeCapabilities;
 /// | [`timeout`](Self::timeout) | none | more than zero |
 /// | [`max_wait`](Self::max_wait) | none | zero or more |
 /// | [`run_timeout`](Self::run_timeout) | none | more than zero |
+/// | [`track_running_calls`](Self::track_running_calls) | false | |
 /// | [`circuit_breaker_enabled`](Self::circuit_breaker_enabled) | true | |
 /// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see [`CircuitBreakerConfig`] |
 ///
@@ -61,6 +62,7 @@ pub struct BulkheadConfig {
     timeout: Option<Duration>,
     max_wait: Option<Duration>,
     run_timeout: Option<Duration>,
+    track_running_calls: bool,
     circuit_breaker_enabled: bool,
     circuit_breaker: CircuitBreakerConfig,
 }
@@ -68,12 +70,18 @@ pub struct BulkheadConfig {
 impl BulkheadConfig {
     /// Creates a configuration with the default values and the given name.
     ///
+    /// **No call has a timeout by default.** If the dependency hangs, no call ends, none fails, and
+    /// the circuit stays closed while all permits are held. Set [`run_timeout`](Self::run_timeout)
+    /// or [`timeout`](Self::timeout), or where calls must not be cancelled
+    /// [`hanging_call_threshold`](CircuitBreakerConfig::hanging_call_threshold).
+    ///
     /// The name must have 1 to 255 bytes and no control characters. It identifies the bulkhead in
     /// errors, logs and metrics, and its circuit in a store.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
-    /// let config = BulkheadConfig::new("search");
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search").run_timeout(Duration::from_secs(2));
     /// assert_eq!(config.name(), "search");
     /// ```
     pub fn new(name: impl Into<String>) -> Self {
@@ -85,6 +93,7 @@ impl BulkheadConfig {
             timeout: None,
             max_wait: None,
             run_timeout: None,
+            track_running_calls: false,
             circuit_breaker_enabled: true,
             circuit_breaker: CircuitBreakerConfig::new(),
         }
@@ -202,6 +211,31 @@ impl BulkheadConfig {
     /// ```
     pub fn run_timeout(mut self, run_timeout: impl Into<Option<Duration>>) -> Self {
         self.run_timeout = run_timeout.into();
+        self
+    }
+
+    /// Lists the oldest running calls in snapshots: default `false`.
+    ///
+    /// [`BulkheadSnapshot::oldest`](crate::snapshot::BulkheadSnapshot::oldest) then shows which
+    /// calls hang, with the labels that [`Call::label`](crate::call::Call::label) sets.
+    /// Each call reads the clock and writes to a table, which takes 32 to 64 bytes for each permit.
+    /// Calls that run already when it is switched on are not listed.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// let config = BulkheadConfig::new("search").track_running_calls(true);
+    /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
+    /// let _hangs = bulkhead.try_acquire().unwrap();
+    /// runtime.advance(Duration::from_secs(60));
+    /// assert_eq!(bulkhead.snapshot().oldest[0].age, Duration::from_secs(60));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "borrowers")]
+    pub fn track_running_calls(mut self, track: bool) -> Self {
+        self.track_running_calls = track;
         self
     }
 
@@ -413,6 +447,10 @@ impl BulkheadConfig {
         (self.timeout, self.max_wait, self.run_timeout)
     }
 
+    pub(crate) const fn tracks_running_calls(&self) -> bool {
+        self.track_running_calls
+    }
+
     pub(crate) fn circuit(&self) -> Option<&CircuitBreakerConfig> {
         self.circuit_breaker_enabled
             .then_some(&self.circuit_breaker)
@@ -468,6 +506,10 @@ impl BulkheadConfig {
             ("timeout", self.timeout == other.timeout),
             ("max_wait", self.max_wait == other.max_wait),
             ("run_timeout", self.run_timeout == other.run_timeout),
+            (
+                "track_running_calls",
+                self.track_running_calls == other.track_running_calls,
+            ),
             (
                 "circuit_breaker_enabled",
                 self.circuit_breaker_enabled == other.circuit_breaker_enabled,

@@ -45,6 +45,8 @@ pub(crate) struct BulkheadRepr {
     )]
     run_timeout: Field<HumanDuration>,
     #[serde(skip_serializing_if = "Field::is_missing")]
+    track_running_calls: Field<bool>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
     circuit_breaker_enabled: Field<bool>,
     #[serde(skip_serializing_if = "Field::is_missing")]
     circuit_breaker: Field<CircuitBreakerRepr>,
@@ -84,6 +86,7 @@ impl BulkheadRepr {
             timeout: config.timeout.map(HumanDuration).into(),
             max_wait: config.max_wait.map(HumanDuration).into(),
             run_timeout: config.run_timeout.map(HumanDuration).into(),
+            track_running_calls: config.track_running_calls.then_some(true).into(),
             circuit_breaker_enabled: Field::Set(config.circuit_breaker_enabled),
             circuit_breaker: circuit.into(),
         }
@@ -101,6 +104,7 @@ impl BulkheadRepr {
             timeout: self.timeout.or(&defaults.timeout),
             max_wait: self.max_wait.or(&defaults.max_wait),
             run_timeout: self.run_timeout.or(&defaults.run_timeout),
+            track_running_calls: self.track_running_calls.or(&defaults.track_running_calls),
             circuit_breaker_enabled: self
                 .circuit_breaker_enabled
                 .or(&defaults.circuit_breaker_enabled),
@@ -118,6 +122,7 @@ impl BulkheadRepr {
             .timeout(self.timeout.get().map(Duration::from))
             .max_wait(self.max_wait.get().map(Duration::from))
             .run_timeout(self.run_timeout.get().map(Duration::from))
+            .track_running_calls(self.track_running_calls.get().unwrap_or_default())
             .circuit_breaker_enabled(self.circuit_breaker_enabled.get().unwrap_or(true))
             .circuit_breaker(circuit.into_config());
         if let Field::Set(calls) = self.max_concurrent_calls {

@@ -44,6 +44,8 @@ pub struct ResolvedBulkheadConfig {
     pub max_wait: Option<Duration>,
     /// The limit of the running time; `None`: no limit beside `timeout`.
     pub run_timeout: Option<Duration>,
+    /// Whether snapshots list the oldest running calls.
+    pub track_running_calls: bool,
     /// The configuration of the circuit breaker; `None` if it is disabled.
     pub circuit_breaker: Option<ResolvedCircuitBreakerConfig>,
 }
@@ -58,6 +60,7 @@ impl ResolvedBulkheadConfig {
             timeout: config.timeout,
             max_wait: config.max_wait,
             run_timeout: config.run_timeout,
+            track_running_calls: config.track_running_calls,
             circuit_breaker: config.circuit().map(crate::CircuitBreakerConfig::resolve),
         }
     }

@@ -1,0 +1,162 @@
+//! The layer and the service with calls that last until the body of the response has ended.
+
+use std::task::{Context, Poll};
+
+use http::{HeaderMap, Response};
+use http_body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::body::GuardedBody;
+use super::future::BodyResponseFuture;
+use super::oneshot::Oneshot;
+use super::status::StatusClassifier;
+use super::{BoxError, RejectionAware, ServiceError};
+use crate::bulkhead::Bulkhead;
+use crate::call::classifier::{Classifier, DefaultClassifier};
+use crate::call::execute::ExecuteOwned;
+use crate::call::options::CallOptions;
+use crate::call::outcome::Outcome;
+
+/// A classifier that also classifies the trailers of a body.
+///
+/// Every classifier is one: trailers count as a success by default.
+/// [`GrpcClassifier`](super::GrpcClassifier) reads `grpc-status`.
+///
+/// ```
+/// use bulkman::Outcome;
+/// use bulkman::call::Classifier;
+/// use bulkman::tower::BodyClassifier;
+/// use http::{HeaderMap, Response};
+///
+/// /// Counts a response as a failure if its trailers report one.
+/// #[derive(Clone)]
+/// struct ByTrailer;
+///
+/// impl<B, E> Classifier<Response<B>, E> for ByTrailer {
+///     fn classify(&self, result: &Result<Response<B>, E>) -> Outcome {
+///         if result.is_ok() { Outcome::Success } else { Outcome::Failure }
+///     }
+/// }
+///
+/// impl<B, E> BodyClassifier<Response<B>, E> for ByTrailer {
+///     fn classify_trailers(trailers: &HeaderMap) -> Outcome {
+///         if trailers.contains_key("x-failed") { Outcome::Failure } else { Outcome::Success }
+///     }
+/// }
+/// ```
+pub trait BodyClassifier<T, E>: Classifier<T, E> {
+    /// Classifies the trailers of a response after a successful head.
+    #[must_use]
+    fn classify_trailers(trailers: &HeaderMap) -> Outcome {
+        let _ = trailers;
+        Outcome::Success
+    }
+}
+
+impl<T, E> BodyClassifier<T, E> for DefaultClassifier {}
+
+impl<T, E, F: Fn(&T) -> u16> BodyClassifier<T, E> for StatusClassifier<F> {}
+
+impl<T, E, F: Fn(&Result<T, E>) -> Outcome> BodyClassifier<T, E> for F {}
+
+impl<T, E: 'static, C: BodyClassifier<T, E>> BodyClassifier<T, E> for RejectionAware<C> {
+    fn classify_trailers(trailers: &HeaderMap) -> Outcome {
+        C::classify_trailers(trailers)
+    }
+}
+
+/// A layer with calls that last until the body of the response has ended.
+///
+/// Created by [`hold_until_body_end`](super::BulkheadLayer::hold_until_body_end).
+#[derive(Clone, Debug)]
+pub struct BodyLayer<C = DefaultClassifier> {
+    bulkhead: Bulkhead,
+    classifier: C,
+}
+
+impl<C> BodyLayer<C> {
+    pub(super) const fn new(bulkhead: Bulkhead, classifier: C) -> Self {
+        Self {
+            bulkhead,
+            classifier,
+        }
+    }
+}
+
+impl<S, C: Clone> Layer<S> for BodyLayer<C> {
+    type Service = BodyService<S, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        BodyService {
+            inner,
+            bulkhead: self.bulkhead.clone(),
+            classifier: self.classifier.clone(),
+        }
+    }
+}
+
+/// A service with calls that last until the body of the response has ended.
+///
+/// Created by [`BodyLayer`]. The body of its responses is a [`GuardedBody`].
+#[derive(Clone, Debug)]
+pub struct BodyService<S, C = DefaultClassifier> {
+    inner: S,
+    bulkhead: Bulkhead,
+    classifier: C,
+}
+
+impl<S, C> BodyService<S, C> {
+    /// Returns the bulkhead.
+    #[must_use]
+    pub const fn bulkhead(&self) -> &Bulkhead {
+        &self.bulkhead
+    }
+
+    /// Returns a reference to the inner service.
+    #[must_use]
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    #[must_use]
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Consumes the wrapper and returns the inner service.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R, C, B> Service<R> for BodyService<S, C>
+where
+    S: Service<R, Response = Response<B>> + Clone,
+    S::Error: Into<BoxError> + 'static,
+    C: BodyClassifier<Response<B>, S::Error> + Clone,
+    B: Body,
+{
+    type Response = Response<GuardedBody<B>>;
+    type Error = ServiceError;
+    type Future = BodyResponseFuture<S, R, C>;
+
+    /// Always returns ready. The future of [`call`](Self::call) waits for the permit.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ServiceError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        // A clone, which is made ready after the permit was granted: see the module documentation.
+        let operation = Oneshot::new(self.inner.clone(), request);
+        let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
+        BodyResponseFuture::new(ExecuteOwned::new(
+            bulkhead,
+            operation,
+            RejectionAware(classifier),
+            CallOptions::DEFAULT,
+        ))
+    }
+}

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bulkman_core::adaptive::{AdaptiveLimit, LimitChangeCause};
+use bulkman_core::runtime::BoxFuture;
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::future::{block_on, poll_once};
@@ -330,7 +331,7 @@ impl Runtime for Clock {
         unreachable!("there are no timers")
     }
 
-    fn spawn(&self, _task: bulkman_core::runtime::BoxFuture<'static, ()>) {
+    fn spawn(&self, _task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         unreachable!("there are no tasks")
     }
 

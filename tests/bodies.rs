@@ -4,7 +4,7 @@
 mod until;
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use axum::body::{Body, Bytes};
 use axum::error_handling::HandleErrorLayer;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::routing::get;
-use bulkman::adaptive::AdaptiveLimit;
+use bulkman::adaptive::{AdaptiveLimit, Enforcement};
 use bulkman::call::Classifier;
 use bulkman::testing::ManualRuntime;
 use bulkman::tower::{BodyClassifier, BulkheadLayer, GuardedBody, ServiceError};
@@ -57,6 +57,39 @@ async fn limit_holds_for_bodies_in_transit() {
     server.idle().await;
     assert_eq!(server.most_bodies.load(Ordering::SeqCst), 1);
     assert_eq!(server.bulkhead.stats().successful, 5);
+}
+
+/// The time in which a body is in transit depends on its reader, not on the service.
+/// Fault A22, GAP01.
+#[test]
+fn adaptive_limit_learns_from_the_head_of_a_response() {
+    for enforcement in [Enforcement::Enforce, Enforcement::Observe] {
+        let runtime = ManualRuntime::new();
+        let config = BulkheadConfig::new("stream")
+            .adaptive_limit(AdaptiveLimit::new())
+            .enforcement(enforcement);
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        let clock = runtime.clone();
+        let mut service = BulkheadLayer::new(bulkhead.clone())
+            .hold_until_body_end()
+            .layer(service_fn(move |(): ()| {
+                clock.advance(Duration::from_millis(50));
+                ready(Ok::<_, Infallible>(Response::new(Full::new(
+                    Bytes::from_static(b"body"),
+                ))))
+            }));
+        for _ in 0..10 {
+            let response = runtime.block_on(service.call(())).unwrap();
+            assert_eq!(bulkhead.stats().active, 1, "the body is in transit");
+            runtime.advance(SECOND);
+            runtime.block_on(response.into_body().collect()).unwrap();
+        }
+        let snapshot = bulkhead.snapshot();
+        let baseline = snapshot.limit.unwrap().baseline.unwrap();
+        assert!(baseline < Duration::from_millis(51), "{baseline:?}");
+        assert_eq!((snapshot.stats.active, snapshot.stats.successful), (0, 10));
+        assert_eq!(snapshot.stats.permits_in_use, 0);
+    }
 }
 
 /// Fault GAP01.
@@ -284,7 +317,7 @@ fn limits_apply_until_the_head_and_a_stream_is_no_slow_call() {
 
 /// Fault A22.
 #[test]
-fn latency_of_an_adaptive_limit_ends_with_the_head() {
+fn dropped_body_is_no_overload_of_an_adaptive_limit() {
     let runtime = ManualRuntime::new();
     let config = BulkheadConfig::new("body")
         .max_concurrent_calls(10)
@@ -295,7 +328,7 @@ fn latency_of_an_adaptive_limit_ends_with_the_head() {
         .hold_until_body_end()
         .layer(service_fn(move |()| {
             clock.advance(SECOND / 100);
-            std::future::ready(Ok::<_, Infallible>(Response::new(Full::new(
+            ready(Ok::<_, Infallible>(Response::new(Full::new(
                 Bytes::from_static(b"body"),
             ))))
         }));
@@ -389,7 +422,7 @@ fn body_is_dropped_before_its_permit_is_released() {
             let chunks = stream::unfold(held, |held| async move {
                 Some((Ok::<_, Infallible>(Bytes::new()), held))
             });
-            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from_stream(
+            ready(Ok::<_, Infallible>(Response::new(Body::from_stream(
                 chunks,
             ))))
         }));
@@ -407,7 +440,7 @@ fn error_of_the_service_ends_the_call() {
     let mut service = BulkheadLayer::new(bulkhead.clone())
         .hold_until_body_end()
         .layer(service_fn(|()| {
-            std::future::ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("down")))
+            ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("down")))
         }));
     runtime.block_on(async {
         assert_eq!(service.call(()).await.unwrap_err().http_status(), 502);
@@ -429,7 +462,7 @@ fn inner_rejection_is_no_outcome_of_an_outer_layer_with_bodies() {
         .layer(BulkheadLayer::new(outer.clone()).hold_until_body_end())
         .layer(BulkheadLayer::new(inner.clone()).hold_until_body_end())
         .service(service_fn(|()| {
-            std::future::ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))))
+            ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))))
         }));
     inner.circuit_breaker().unwrap().open();
     let error = runtime.block_on(nested.call(())).unwrap_err();
@@ -490,7 +523,7 @@ async fn request(
                 steps,
                 end_is_known: steps.is_empty(),
             });
-            std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+            ready(Ok::<_, Infallible>(response.unwrap()))
         }));
     service.call(()).await.unwrap().into_body()
 }

@@ -170,15 +170,15 @@ fn emitted() -> Emitted {
         let store = MemoryStore::new(runtime.clone());
         let manager = BulkheadManager::new(runtime.clone());
         manager.share_through(store).unwrap();
+        // The gauges of a limit follow its first window, which ten calls of 50 ms complete.
         let rules = CircuitBreakerConfig::new()
             .slow_call_duration_threshold(Duration::from_secs(1))
             .hanging_call_threshold(10);
         let config = BulkheadConfig::new("api")
-            .track_running_calls(true)
             .adaptive_limit(AdaptiveLimit::new())
+            .track_running_calls(true)
             .circuit_breaker(rules);
         let bulkhead = manager.create_bulkhead(config).unwrap();
-        // The gauges of a limit follow its first window, which ten calls of 50 ms complete.
         for _ in 0..10 {
             let permit = bulkhead.try_acquire().unwrap();
             runtime.advance(Duration::from_millis(50));

@@ -15,10 +15,12 @@ use std::time::Duration;
 use bulkman::bulkhead::BulkheadState;
 use bulkman::circuit_breaker::CircuitEvent;
 use bulkman::error::TimeoutPhase;
+use bulkman::fleet::FleetEvent;
+use bulkman::store::MemoryStore;
 use bulkman::tower::{BoxError, BulkheadLayer};
 use bulkman::{
-    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Permit, Runtime, SmolRuntime,
-    TokioRuntime,
+    Bulkhead, BulkheadConfig, BulkheadError, BulkheadManager, CircuitBreakerConfig, Permit,
+    Runtime, SmolRuntime, TokioRuntime,
 };
 use futures_lite::future::{block_on, poll_once};
 use tokio::runtime::Builder;
@@ -468,6 +470,65 @@ fn wait_for(condition: impl Fn() -> bool) {
     while !condition() {
         std::thread::yield_now();
     }
+}
+
+/// Fault F01.
+#[test]
+fn fleet_driver_starts_again_after_its_runtime_has_ended() {
+    watchdog(|| {
+        let (manager, mut events) = Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let store = MemoryStore::new(TokioRuntime::new());
+                let manager = BulkheadManager::new(TokioRuntime::new());
+                manager.share_through(store).unwrap();
+                let config = config().success_threshold(1).isolation_duration(SOON);
+                manager.create_bulkhead(config).unwrap();
+                let fleet = manager.fleet().unwrap();
+                assert!(fleet.wait_ready(Duration::from_secs(10)).await);
+                let events = fleet.events();
+                (manager, events)
+            });
+        let fleet = manager.fleet().unwrap();
+        assert!(!fleet.snapshot().connected && fleet.snapshot().error.is_some());
+        assert!(matches!(
+            events.try_next(),
+            Some(FleetEvent::Degraded { .. })
+        ));
+        let real = manager.get_bulkhead("real").unwrap();
+        let next = Builder::new_current_thread().enable_time().build().unwrap();
+        next.block_on(async {
+            let _failed = real.execute(async { Err::<(), _>("down") }).await;
+            while real.execute(async { Ok::<_, &str>(()) }).await.is_err() {
+                tokio::time::sleep(SOON).await;
+            }
+            assert!(fleet.wait_ready(Duration::from_secs(10)).await);
+        });
+    });
+}
+
+/// Fault F05.
+#[test]
+fn constructors_fail_where_no_runtime_takes_their_task() {
+    let bulkhead = Bulkhead::new(config(), TokioRuntime::new()).unwrap();
+    let health_check = bulkhead.health_check(SOON, || async { Ok::<_, ()>(()) });
+    let error = health_check.unwrap_err();
+    assert!(error.to_string().contains("health_check"), "{error}");
+    let manager = BulkheadManager::new(TokioRuntime::new());
+    let error = manager
+        .share_through(MemoryStore::new(TokioRuntime::new()))
+        .unwrap_err();
+    assert!(error.to_string().contains("store"), "{error}");
+    // A runtime that has ended accepts a task and drops it.
+    let ended = Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = TokioRuntime::from_handle(ended.handle().clone());
+    drop(ended);
+    let manager = BulkheadManager::new(runtime.clone());
+    manager
+        .share_through(MemoryStore::new(runtime))
+        .unwrap_err();
 }
 
 /// Waits for a permit on this thread, while another thread holds it for a while.

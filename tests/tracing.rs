@@ -37,10 +37,11 @@ fn span_contains_name_id_times_and_outcome() {
         runtime.block_on(async {
             let permit = bulkhead.acquire().await.unwrap();
             let clock = runtime.clone();
-            runtime.spawn(Box::pin(async move {
+            let spawned = runtime.spawn(Box::pin(async move {
                 clock.sleep_until(clock.now() + 2 * SECOND).await;
                 permit.succeed();
             }));
+            assert!(spawned.is_ok());
             let work = async {
                 tracing::info!("working");
                 runtime.sleep_until(runtime.now() + SECOND).await;
@@ -96,8 +97,8 @@ impl Runtime for BrokenClock {
         self.runtime.sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.runtime.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.runtime.spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
@@ -667,8 +668,8 @@ fn closure_that_the_runtime_drops_logs_inside_the_span() {
         fn sleep_until(&self, deadline: Instant) -> Sleep {
             self.0.sleep_until(deadline)
         }
-        fn spawn(&self, task: BoxFuture<'static, ()>) {
-            drop(task);
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+            Err(task)
         }
         fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
             drop(job);

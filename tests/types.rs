@@ -126,8 +126,8 @@ fn runtime_states_each_capability_by_itself() {
         fn sleep_until(&self, _: std::time::Instant) -> Sleep {
             Box::pin(pending())
         }
-        fn spawn(&self, task: BoxFuture<'static, ()>) {
-            drop(task);
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+            Err(task)
         }
         fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
             std::thread::spawn(job);

@@ -122,6 +122,14 @@ impl ConfigError {
         }
     }
 
+    /// The runtime did not take the background task that `setting` needs.
+    pub(crate) const fn not_spawned(setting: &'static str) -> Self {
+        Self::Unsupported {
+            setting,
+            needs: "a running runtime when it is created",
+        }
+    }
+
     /// `with` completes the sentence "conflicts with ...": a setting is quoted in backticks.
     pub(crate) fn conflict(setting: &'static str, with: impl fmt::Display) -> Self {
         Self::Conflict {

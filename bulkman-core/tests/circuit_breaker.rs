@@ -332,7 +332,9 @@ impl Runtime for SetClock {
         Box::pin(std::future::pending())
     }
 
-    fn spawn(&self, _: BoxFuture<'static, ()>) {}
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        Err(task)
+    }
 
     fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
 }
@@ -385,8 +387,8 @@ impl Runtime for CountingClock {
     fn sleep_until(&self, deadline: Instant) -> Sleep {
         self.clock.sleep_until(deadline)
     }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.clock.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.clock.spawn(task)
     }
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
         self.clock.spawn_blocking(job);
@@ -664,12 +666,13 @@ fn a_runtime_without_working_tasks_only_loses_the_timer() {
         fn sleep_until(&self, deadline: Instant) -> Sleep {
             self.0.sleep_until(deadline)
         }
-        fn spawn(&self, task: BoxFuture<'static, ()>) {
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
             drop(task);
             assert!(
                 !self.1.swap(true, Ordering::Relaxed),
                 "no runtime to spawn on"
             );
+            Ok(())
         }
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     }
@@ -698,8 +701,8 @@ fn a_shorter_isolation_replaces_the_timer() {
             self.1.fetch_add(1, Ordering::Relaxed);
             self.0.sleep_until(deadline)
         }
-        fn spawn(&self, task: BoxFuture<'static, ()>) {
-            self.0.spawn(task);
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+            self.0.spawn(task)
         }
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     }

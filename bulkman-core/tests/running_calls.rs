@@ -439,8 +439,8 @@ fn only_a_listed_call_reads_the_clock_and_only_once() {
             ClockOnly.sleep_until(deadline)
         }
 
-        fn spawn(&self, task: BoxFuture<'static, ()>) {
-            ClockOnly.spawn(task);
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+            ClockOnly.spawn(task)
         }
 
         fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -71,11 +71,12 @@ impl Runtime for SmolRuntime {
         })
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         match &self.executor {
             Some(executor) => executor.spawn(task).detach(),
             None => smol::spawn(task).detach(),
         }
+        Ok(())
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -53,9 +53,10 @@ impl TokioRuntime {
     /// # Outside of a Tokio runtime
     ///
     /// A call that has to wait panics if it is polled outside of a Tokio runtime, as Tokio's timers
-    /// do. Background tasks are dropped there, and
-    /// [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Unsupported`. The
-    /// clock is the real one there, even if that of a runtime is paused.
+    /// do. [`execute_blocking`](bulkman_core::Bulkhead::execute_blocking) returns `Unsupported`
+    /// there, and a constructor that needs a background task returns an error. The driver of a
+    /// fleet whose Tokio runtime has ended starts again on the next one that is used. The clock is
+    /// the real one there, even if that of a runtime is paused.
     ///
     /// # `execute_sync` in a task
     ///
@@ -128,10 +129,12 @@ impl Runtime for TokioRuntime {
         Box::pin(tokio::time::sleep_until(deadline.into()))
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        if let Ok(handle) = self.handle() {
-            handle.spawn(task);
-        }
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        let Ok(handle) = self.handle() else {
+            return Err(task);
+        };
+        handle.spawn(task);
+        Ok(())
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

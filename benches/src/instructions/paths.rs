@@ -1,8 +1,11 @@
 //! The paths of which the instructions are counted.
 
 use std::hint::black_box;
+use std::time::Duration;
 
+use bulkman_core::adaptive::AdaptiveLimit;
 use bulkman_core::runtime::ClockOnly;
+use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig};
 
 use crate::contenders::bulkman::{self, rate_over_calls};
@@ -15,7 +18,7 @@ pub(crate) struct Path {
     pub(crate) run: fn(u64),
 }
 
-pub(crate) static PATHS: [Path; 10] = [
+pub(crate) static PATHS: [Path; 12] = [
     Path {
         name: "semaphore",
         run: semaphore,
@@ -39,6 +42,14 @@ pub(crate) static PATHS: [Path; 10] = [
     Path {
         name: "closed-sync",
         run: closed_sync,
+    },
+    Path {
+        name: "closed-adaptive",
+        run: |calls| closed_adaptive(calls, Duration::from_millis(1)),
+    },
+    Path {
+        name: "closed-adaptive-sample",
+        run: |calls| closed_adaptive(calls, Duration::from_secs(60)),
     },
     Path {
         name: "rejected-open",
@@ -77,6 +88,20 @@ fn breaker_closed(calls: u64) {
 fn closed(calls: u64, rule: CircuitBreakerConfig) {
     let bulkhead = bulkhead(bulkman::config().circuit_breaker(rule));
     for _ in 0..calls {
+        assert!(ready(bulkhead.execute(succeeds!())).is_ok());
+    }
+}
+
+/// Runs calls of which one in many is a sample of the adaptive limit, or all in a long window.
+fn closed_adaptive(calls: u64, window: Duration) {
+    let limit = AdaptiveLimit::new().window(window);
+    let runtime = ManualRuntime::new();
+    let config = bulkman::config().adaptive_limit(limit);
+    let bulkhead = Bulkhead::new(config, runtime.clone()).expect("a valid configuration");
+    for call in 0..calls {
+        if call % 1_000 == 0 {
+            runtime.advance(Duration::from_millis(2));
+        }
         assert!(ready(bulkhead.execute(succeeds!())).is_ok());
     }
 }

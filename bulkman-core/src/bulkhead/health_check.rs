@@ -34,7 +34,8 @@ impl Bulkhead {
     /// # Errors
     ///
     /// * [`ConfigError::OutOfRange`] if `interval` is zero.
-    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks.
+    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks, or does not run
+    ///   one.
     /// * [`ConfigError::Requires`] if the bulkhead has no circuit breaker.
     ///
     /// After an error, the earlier check continues.
@@ -180,7 +181,8 @@ impl Bulkhead {
         let handle = HealthCheck {
             shared: Arc::clone(&task.shared),
         };
-        self.inner().runtime.spawn(Box::pin(task.run(check)));
+        let spawned = self.inner().runtime.spawn(Box::pin(task.run(check)));
+        spawned.map_err(|_dropped| ConfigError::not_spawned("health_check"))?;
         Ok((checks, handle))
     }
 

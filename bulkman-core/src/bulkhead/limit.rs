@@ -1,6 +1,6 @@
 //! The calls of a bulkhead whose limit adapts or is observed.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Inner;
 use super::running::CallTags;
@@ -27,7 +27,7 @@ impl Inner {
             return admitted;
         };
         let started = self.counters.started();
-        let mut mark = if !tags.is_sample || admitted.is_probe() {
+        let mut mark = if !tags.is_sampled || admitted.is_probe() {
             Mark::UNCOUNTED
         } else if driver.samples(started) {
             Mark::sample()
@@ -114,11 +114,7 @@ impl Inner {
     /// Records a timeout of work that has not ended.
     pub(crate) fn record_early(&self, ticket: Ticket, outcome: Outcome, started: Option<Instant>) {
         let ended = started.map(|_| self.runtime.now());
-        let run = started.map(|started| OperationRun {
-            started,
-            ended,
-            is_past: false,
-        });
+        let run = started.map(|started| OperationRun { started, ended });
         if let Some(circuit) = &self.circuit {
             circuit.record(ticket, outcome, run.and_then(OperationRun::duration));
         }
@@ -144,32 +140,34 @@ impl Inner {
         }
     }
 
-    /// Records the end of a call with a mark. Its permit was released before.
-    fn record_for_limit(&self, mark: Mark, outcome: LimitOutcome, run: Option<OperationRun>) {
+    /// Records the end of an operation with a mark. Unless its call continues, the permit was
+    /// released before.
+    pub(crate) fn record_for_limit(
+        &self,
+        mark: Mark,
+        outcome: LimitOutcome,
+        run: Option<OperationRun>,
+    ) {
         let Some(driver) = self.driver() else { return };
         let outcome = driver.outcome_of(mark, outcome);
         if outcome == LimitOutcome::Nothing {
             return;
         }
-        let ended = run.filter(|run| !run.is_past).and_then(|run| run.ended);
         // A panic of the clock costs a sample, and nothing else.
+        let ended = run.and_then(|run| run.ended);
         let Some(now) = ended.or_else(|| catch(|| self.runtime.now())) else {
             return;
         };
-        let latency = run.map(|run| {
-            let ended = run.ended.unwrap_or(now);
-            ended.saturating_duration_since(run.started)
-        });
         let started = run.map(|run| run.started);
-        if driver.record(mark, outcome, started, latency, now) {
-            self.decide(driver, latency, now);
+        if driver.record(mark, outcome, started, now) {
+            self.decide(driver, started, now);
         }
     }
 
     /// Ends the window, if it is complete.
-    fn decide(&self, driver: &LimitDriver, latency: Option<Duration>, now: Instant) {
+    fn decide(&self, driver: &LimitDriver, started: Option<Instant>, now: Instant) {
         let successes = self.counters.successful();
-        if let Some(decision) = driver.try_decide(latency, now, successes) {
+        if let Some(decision) = driver.try_decide(started, now, successes) {
             self.apply_decision(driver, &decision);
         }
     }
@@ -195,6 +193,7 @@ impl Inner {
     pub(super) fn update_permits(&self, driver: &LimitDriver) {
         self.queue
             .set_permits(|| driver.permits_in_force(), || self.runtime.now());
+        self.queue.release_overdue(|| self.runtime.now());
     }
 
     /// Follows a transition of the circuit: slow start when it admits all calls again.

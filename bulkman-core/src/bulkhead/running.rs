@@ -50,20 +50,20 @@ impl Label {
     const OTHER: Self = Self(MAX_LABELS as u16 + 1);
 }
 
-/// What the list shows of a call, beside its age, and what the limit needs to know.
+/// What the admission of a call needs to know about it, and what the list shows beside its age.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallTags {
     pub(crate) priority: Priority,
     pub(crate) label: Label,
     /// An adaptive limit may learn from the call.
-    pub(crate) is_sample: bool,
+    pub(crate) is_sampled: bool,
 }
 
 impl CallTags {
     pub(crate) const DEFAULT: Self = Self {
         priority: Priority::Normal,
         label: Label::NONE,
-        is_sample: true,
+        is_sampled: true,
     };
 }
 

@@ -173,7 +173,10 @@ impl<F, C> ExecuteOwned<F, C> {
             guard.restore(admitted);
             let run = needed_run(guard, deadlines);
             match result {
-                Ok(value) => Ok((value, HeldCall::new(guard.detach(), outcome, run))),
+                Ok(value) => {
+                    guard.complete_operation(outcome, run);
+                    Ok((value, HeldCall::new(guard.detach(), outcome, run)))
+                }
                 Err(error) => {
                     guard.finish(outcome, run);
                     Err(BulkheadError::Operation(error))

@@ -409,11 +409,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         } else {
             None
         };
-        Some(OperationRun {
-            started,
-            ended,
-            is_past: false,
-        })
+        Some(OperationRun { started, ended })
     }
 
     /// Steps 5 and 6: records the outcome and releases the permit.
@@ -600,13 +596,18 @@ impl CallGuard<Bulkhead> {
         std::mem::replace(self, ended)
     }
 
-    /// The limit learns nothing from the call any more.
+    /// Records a completed operation for the limit, while its permit is still held.
+    ///
+    /// The limit learns nothing from the end of the call.
     #[cfg(feature = "http")]
-    pub(crate) fn uncount(&mut self) {
-        if let Held::Admitted(admitted) = &mut self.held {
-            if let Some(mark) = admitted.mark() {
-                *admitted = admitted.with_mark(mark.uncounted());
-            }
+    pub(crate) fn complete_operation(&mut self, outcome: Outcome, run: Option<OperationRun>) {
+        let Held::Admitted(admitted) = &mut self.held else {
+            return;
+        };
+        if let Some(mark) = admitted.mark() {
+            *admitted = admitted.with_mark(mark.uncounted());
+            let meaning = LimitOutcome::of(outcome);
+            self.bulkhead.inner().record_for_limit(mark, meaning, run);
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct HeldCall {
     guard: CallGuard<Bulkhead>,
     /// How the value of the operation counts.
     outcome: Outcome,
-    /// When the operation ran, if a rule of the circuit or the limit needs it.
+    /// When the operation ran, if a rule of the circuit needs it.
     run: Option<OperationRun>,
 }
 
@@ -29,13 +29,7 @@ impl HeldCall {
         Self {
             guard,
             outcome,
-            run: match run {
-                Some(run) => Some(OperationRun {
-                    is_past: true,
-                    ..run
-                }),
-                None => None,
-            },
+            run,
         }
     }
 
@@ -62,10 +56,7 @@ impl HeldCall {
 impl Drop for HeldCall {
     fn drop(&mut self) {
         // Has no effect on a call that is finished already.
-        if self.outcome == Outcome::Success {
-            // The operation has completed: its caller did not give up on the dependency.
-            self.guard.uncount();
-        } else {
+        if self.outcome != Outcome::Success {
             catch(|| self.guard.finish(self.outcome, self.run));
         }
     }

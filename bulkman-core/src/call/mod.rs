@@ -216,7 +216,7 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn latency_sample(mut self, sample: bool) -> Self {
-        self.options.tags.is_sample = sample;
+        self.options.tags.is_sampled = sample;
         self
     }
 

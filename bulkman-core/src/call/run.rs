@@ -70,8 +70,6 @@ pub(crate) struct OperationRun {
     pub(crate) started: Instant,
     /// `None`: it is not needed, or the clock panicked.
     pub(crate) ended: Option<Instant>,
-    /// The call continues after the operation has ended.
-    pub(crate) is_past: bool,
 }
 
 impl OperationRun {

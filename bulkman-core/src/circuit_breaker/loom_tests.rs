@@ -26,7 +26,9 @@ impl Runtime for FixedClock {
     fn sleep_until(&self, _: Instant) -> Sleep {
         Box::pin(std::future::pending())
     }
-    fn spawn(&self, _: BoxFuture<'static, ()>) {}
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        Err(task)
+    }
     fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     fn capabilities(&self) -> RuntimeCapabilities {
         RuntimeCapabilities::CLOCK

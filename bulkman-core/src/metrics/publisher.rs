@@ -211,7 +211,8 @@ impl MetricsPublisher {
     /// # Errors
     ///
     /// * [`ConfigError::OutOfRange`] if `interval` is zero.
-    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks.
+    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks, or does not run
+    ///   one.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -243,7 +244,7 @@ impl MetricsPublisher {
             });
         }
         let runtime = Arc::clone(&self.runtime);
-        runtime.spawn(Box::pin(async move {
+        let spawned = runtime.spawn(Box::pin(async move {
             loop {
                 self.publish();
                 let next = self.runtime.now().checked_add(interval);
@@ -253,7 +254,7 @@ impl MetricsPublisher {
                 self.runtime.sleep_until(next).await;
             }
         }));
-        Ok(())
+        spawned.map_err(|_dropped| ConfigError::not_spawned("publish_every"))
     }
 
     /// Returns the bulkheads of the last publication that are not part of this one: the name,

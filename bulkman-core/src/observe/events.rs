@@ -118,6 +118,10 @@ pub(crate) fn fleet(event: &FleetEvent) {
         FleetEvent::Degraded { error } => {
             tracing::error!(target: TARGET, %error, "store can't be used until an operator fixes the problem");
         }
+        FleetEvent::OperationRejected { circuit, error } => {
+            let circuit = circuit.as_ref().map(|circuit| circuit.as_str());
+            tracing::error!(target: TARGET, circuit, %error, "store rejects an operation");
+        }
         FleetEvent::Pending { circuit } => {
             let circuit = circuit.as_str();
             tracing::info!(target: TARGET, circuit, "decision is pending until the store is available");
@@ -128,6 +132,9 @@ pub(crate) fn fleet(event: &FleetEvent) {
         }
         FleetEvent::FellBackToPolling => {
             tracing::warn!(target: TARGET, "notifications are not received, polling the store");
+        }
+        FleetEvent::PushResumed => {
+            tracing::info!(target: TARGET, "notifications are received again");
         }
         FleetEvent::HistoryLost => {
             tracing::warn!(target: TARGET, "store has lost history, its state was adopted");

@@ -43,8 +43,8 @@ pub type Cooperation = fn(&mut Context<'_>) -> Poll<()>;
 /// # Implementing
 ///
 /// `now` must be monotonic, and `sleep_until` must complete by the same clock. A timer whose
-/// deadline has passed completes at its first poll. A runtime that can't run a task or a job, such
-/// as one that is shutting down, must drop it: callers detect the drop.
+/// deadline has passed completes at its first poll. A runtime that can't run a task returns it. One
+/// that ends, or can't run a job, must drop it: callers detect the drop.
 ///
 /// ```
 /// use bulkman::runtime::{BoxFuture, Sleep};
@@ -84,8 +84,9 @@ pub type Cooperation = fn(&mut Context<'_>) -> Poll<()>;
 ///             Poll::Pending
 ///         }))
 ///     }
-///     fn spawn(&self, task: BoxFuture<'static, ()>) {
+///     fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
 ///         thread::spawn(move || block_on(task));
+///         Ok(())
 ///     }
 ///     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
 ///         thread::spawn(job);
@@ -108,7 +109,12 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// Runs `task` in the background, such as a health check or the driver of a fleet.
     ///
     /// It is never an operation that is passed to a bulkhead.
-    fn spawn(&self, task: BoxFuture<'static, ()>);
+    ///
+    /// # Errors
+    ///
+    /// Returns the task if this runtime can't run it, for example because none is current. The
+    /// constructor that needs the task then returns an error, or the task is spawned again later.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>>;
 
     /// Runs `job` on a thread on which it may block.
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>);
@@ -269,9 +275,9 @@ impl Runtime for ClockOnly {
         Box::pin(std::future::pending())
     }
 
-    /// Drops the task, because there is no executor.
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        drop(task);
+    /// Returns the task, because there is no executor.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        Err(task)
     }
 
     /// Drops the job, because there is no executor.
@@ -294,8 +300,8 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
         (**self).sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        (**self).spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        (**self).spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -28,6 +28,7 @@ struct SettingsRepr {
     probe_jitter: Field<HumanDuration>,
     share: Field<SharingMode>,
     flush_interval: Field<HumanDuration>,
+    outage_after: Field<HumanDuration>,
     on_outage: Field<OnOutage>,
     shutdown_flush: Field<HumanDuration>,
     #[serde(
@@ -53,6 +54,7 @@ impl SettingsRepr {
             probe_jitter: duration(settings.probe_jitter),
             share: Field::Set(settings.share),
             flush_interval: duration(settings.flush_interval),
+            outage_after: duration(settings.outage_after),
             on_outage: Field::Set(settings.on_outage),
             shutdown_flush: duration(settings.shutdown_flush),
             instance: settings.instance.clone().into(),
@@ -76,6 +78,7 @@ impl SettingsRepr {
             probe_jitter: duration(self.probe_jitter, default.probe_jitter),
             share: self.share.get().unwrap_or(default.share),
             flush_interval: duration(self.flush_interval, default.flush_interval),
+            outage_after: duration(self.outage_after, default.outage_after),
             on_outage: self.on_outage.get().unwrap_or(default.on_outage),
             shutdown_flush: duration(self.shutdown_flush, default.shutdown_flush),
             instance: self.instance.get(),

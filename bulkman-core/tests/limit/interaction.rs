@@ -4,9 +4,11 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkman_core::adaptive::{AdaptiveLimit, Enforcement, LimitChangeCause};
+use bulkman_core::runtime::BoxFuture;
+use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::future::{block_on, poll_once};
 use std::future::Future;
@@ -38,6 +40,35 @@ fn limit_never_exceeds_the_maximum() {
     saturate(&bulkhead, &runtime, 10 * MS, 500, Outcome::Success);
     assert!(bulkhead.limit() <= 30);
     assert_eq!(bulkhead.stats().max_concurrent_calls, bulkhead.limit());
+}
+
+#[test]
+fn limit_learns_beside_calls_in_flight_and_running_calls() {
+    for (tracked, counted) in [(true, false), (false, true), (true, true)] {
+        let runtime = ManualRuntime::new();
+        let mut rules = CircuitBreakerConfig::new();
+        if counted {
+            rules = rules
+                .slow_call_duration_threshold(Duration::from_secs(1))
+                .hanging_call_threshold(10);
+        }
+        let config = BulkheadConfig::new("both")
+            .adaptive_limit(AdaptiveLimit::new())
+            .track_running_calls(tracked)
+            .circuit_breaker(rules);
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        for _ in 0..10 {
+            let permit = bulkhead.try_acquire().unwrap();
+            assert_eq!(bulkhead.snapshot().oldest.len(), usize::from(tracked));
+            runtime.advance(50 * MS);
+            permit.succeed();
+        }
+        let snapshot = bulkhead.snapshot();
+        let baseline = snapshot.limit.unwrap().baseline.unwrap();
+        assert!(baseline.abs_diff(50 * MS) < MS, "{baseline:?}");
+        assert!(snapshot.oldest.is_empty());
+        assert_eq!(snapshot.stats.permits_in_use, 0);
+    }
 }
 
 #[test]
@@ -340,12 +371,12 @@ fn clock_that_stands_still_decides_nothing() {
 /// A clock that panics when it is told to.
 #[derive(Debug, Clone)]
 struct Clock {
-    runtime: bulkman_core::testing::ManualRuntime,
+    runtime: ManualRuntime,
     panics: Arc<AtomicBool>,
 }
 
 impl Runtime for Clock {
-    fn now(&self) -> std::time::Instant {
+    fn now(&self) -> Instant {
         assert!(!self.panics.load(Ordering::Relaxed), "the clock panics");
         self.runtime.now()
     }
@@ -354,11 +385,11 @@ impl Runtime for Clock {
         bulkman_core::runtime::ClockOnly.capabilities()
     }
 
-    fn sleep_until(&self, _deadline: std::time::Instant) -> bulkman_core::runtime::Sleep {
+    fn sleep_until(&self, _deadline: Instant) -> bulkman_core::runtime::Sleep {
         unreachable!("there are no timers")
     }
 
-    fn spawn(&self, _task: bulkman_core::runtime::BoxFuture<'static, ()>) {
+    fn spawn(&self, _task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         unreachable!("there are no tasks")
     }
 
@@ -371,7 +402,7 @@ impl Runtime for Clock {
 #[test]
 fn clock_that_panics_at_the_end_of_a_call_costs_one_sample() {
     let clock = Clock {
-        runtime: bulkman_core::testing::ManualRuntime::new(),
+        runtime: ManualRuntime::new(),
         panics: Arc::new(AtomicBool::new(false)),
     };
     let config = BulkheadConfig::new("server")

@@ -1,6 +1,6 @@
 //! The end of a window, and what follows from it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::sampler::{Counts, Opening};
 use super::{LimitDriver, duration, nanos_of};
@@ -87,11 +87,11 @@ pub(crate) struct LimitDecision {
 impl LimitDriver {
     /// Decides, if the window is complete and no other call is deciding.
     ///
-    /// `latency` is that of the call that ends, if it is known. `successes` is the number of
+    /// `started` is the start of the call that ends, if it is known. `successes` is the number of
     /// successful calls so far.
     pub(crate) fn try_decide(
         &self,
-        latency: Option<Duration>,
+        started: Option<Instant>,
         now: Instant,
         successes: u64,
     ) -> Option<LimitDecision> {
@@ -101,7 +101,7 @@ impl LimitDriver {
         if !self.sampler.is_due(nanos) {
             return None;
         }
-        let latency = latency.map(|latency| latency.as_secs_f64());
+        let latency = started.map(|it| now.saturating_duration_since(it).as_secs_f64());
         let end = self.end_window(&mut decider, nanos, latency, successes)?;
         let Decider {
             rule,
@@ -281,7 +281,7 @@ impl LimitDriver {
             to,
             cause: adjustment.cause,
             at: now,
-            age: Duration::ZERO,
+            age: std::time::Duration::ZERO,
             latency: latency.and_then(duration),
             throughput,
             baseline: baseline.and_then(duration),

@@ -41,7 +41,7 @@ fn each_sample_is_in_exactly_one_window() {
         let ends: Vec<_> = [100, 200]
             .map(|now| {
                 let sampler = sampler.clone();
-                thread::spawn(move || sampler.record_sample(0, now, now))
+                thread::spawn(move || sampler.record_sample(0, now))
             })
             .into_iter()
             .collect();
@@ -79,13 +79,7 @@ fn two_calls_that_end_at_once_close_one_window() {
         let (started, now) = (base + 7 * MS, base + 8 * MS);
         let mark = Mark::sample();
         for _ in 0..10 {
-            driver.record(
-                mark,
-                LimitOutcome::Success,
-                Some(started),
-                Some(now - started),
-                now,
-            );
+            driver.record(mark, LimitOutcome::Success, Some(started), now);
         }
         let other = {
             let driver = driver.clone();
@@ -102,7 +96,7 @@ fn two_calls_that_end_at_once_close_one_window() {
 
 /// Decides as the end of a call does, and returns the number of decisions.
 fn decide(driver: &LimitDriver, started: Instant, now: Instant) -> usize {
-    let Some(decision) = driver.try_decide(Some(now - started), now, 10) else {
+    let Some(decision) = driver.try_decide(Some(started), now, 10) else {
         return 0;
     };
     driver.reopen(&decision);
@@ -119,18 +113,12 @@ fn no_limit_in_force_exceeds_a_reconfigured_maximum() {
         let (started, now) = (base + 7 * MS, base + 8 * MS);
         let mark = Mark::sample();
         for _ in 0..16 {
-            driver.record(
-                mark,
-                LimitOutcome::Success,
-                Some(started),
-                Some(now - started),
-                now,
-            );
+            driver.record(mark, LimitOutcome::Success, Some(started), now);
         }
         let closer = {
             let driver = driver.clone();
             thread::spawn(move || {
-                let decision = driver.try_decide(Some(now - started), now, 16);
+                let decision = driver.try_decide(Some(started), now, 16);
                 let _ = driver.permits_in_force();
                 if let Some(decision) = decision {
                     driver.reopen(&decision);

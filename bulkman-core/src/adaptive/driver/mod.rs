@@ -345,23 +345,19 @@ impl LimitDriver {
     }
 
     /// Records the end of a call. Returns `true` if the window may be complete.
-    ///
-    /// Its operation may have ended before the call does, so `latency` is an argument.
     pub(crate) fn record(
         &self,
         mark: Mark,
         outcome: LimitOutcome,
         started: Option<Instant>,
-        latency: Option<Duration>,
         now: Instant,
     ) -> bool {
         let nanos = self.nanos(now);
         // A start before the creation, and a clock that goes back, count as no time.
         let started_at = started.map(|started| self.nanos(started).min(nanos));
-        match (outcome, started_at.zip(latency)) {
-            (LimitOutcome::Success, Some((started_at, latency))) => {
-                self.sampler
-                    .record_sample(started_at, nanos_in(latency), nanos)
+        match (outcome, started_at) {
+            (LimitOutcome::Success, Some(started_at)) => {
+                self.sampler.record_sample(started_at, nanos)
             }
             (LimitOutcome::Overload, _) => {
                 self.sampler.record_overloads(mark, started_at, nanos, 1)
@@ -484,7 +480,7 @@ impl LimitDriver {
     }
 
     fn nanos(&self, at: Instant) -> u64 {
-        nanos_in(at.saturating_duration_since(self.base))
+        u64::try_from(at.saturating_duration_since(self.base).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -492,10 +488,6 @@ impl Drop for LimitDriver {
     fn drop(&mut self) {
         self.changes.close();
     }
-}
-
-fn nanos_in(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn nanos_of(seconds: f64) -> u64 {

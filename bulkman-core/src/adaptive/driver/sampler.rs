@@ -130,12 +130,12 @@ impl Sampler {
     }
 
     /// Adds a sample. Returns `true` if the window may be complete.
-    pub(super) fn record_sample(&self, started_at: u64, latency: u64, now: u64) -> bool {
+    pub(super) fn record_sample(&self, started_at: u64, now: u64) -> bool {
         if !self.counts_call(started_at, now) {
             return false;
         }
         let samples = &self.samples;
-        let latency = latency.min(samples.cap.load(Ordering::Relaxed));
+        let latency = (now - started_at).min(samples.cap.load(Ordering::Relaxed));
         let mut bits = samples.word.load(Ordering::Relaxed);
         loop {
             let word = WindowWord::from_bits(bits).with_sample(latency);

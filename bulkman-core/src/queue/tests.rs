@@ -22,13 +22,16 @@ impl Wake for CountingWaker {
 struct Client {
     id: WaiterId,
     woken: Arc<CountingWaker>,
+    /// Whether it waits until a deadline. Then it keeps its slot until it collects its permit.
+    timed: bool,
 }
 
 impl Client {
     fn enqueue(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
         let woken = Arc::<CountingWaker>::default();
+        let timed = deadline.is_some();
         let id = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)));
-        Self { id, woken }
+        Self { id, woken, timed }
     }
 }
 
@@ -192,14 +195,14 @@ proptest! {
                 let Some(client) = client else { continue };
                 let woken = client.woken.0.load(Atomic::Relaxed);
                 prop_assert_eq!(woken, usize::from(model.states[index] != WaiterState::Waiting), "waiter {}", index);
-                slots += usize::from(model.states[index] != WaiterState::Granted);
+                slots += usize::from(client.timed || model.states[index] != WaiterState::Granted);
             }
             // A chunk is kept for a waiter in it. Up to three of each priority are kept for other
             // reasons: the scan has not left it, it has unused slots, or it is the spare.
             prop_assert!(waiters.allocated_slots() <= (slots + 9) * 64, "{} for {}", waiters.allocated_slots(), slots);
         }
         for (index, client) in clients.iter().enumerate() {
-            let Some(Client { id, woken }) = client else { continue };
+            let Some(Client { id, woken, .. }) = client else { continue };
             let state = model.states[index];
             prop_assert!(!grants.contains(*id) || state == WaiterState::Granted, "waiter {}", index);
             prop_assert_eq!(waiters.poll(*id, &Waker::from(Arc::clone(woken))), Some(state), "waiter {}", index);

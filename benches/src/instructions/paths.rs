@@ -1,12 +1,12 @@
 //! The paths of which the instructions are counted.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bulkman_core::adaptive::AdaptiveLimit;
-use bulkman_core::runtime::ClockOnly;
-use bulkman_core::testing::ManualRuntime;
-use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig};
+use bulkman_core::runtime::{BoxFuture, ClockOnly, Sleep};
+use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig, Runtime};
 
 use crate::contenders::bulkman::{self, rate_over_calls};
 use crate::contenders::{ConcurrencyLimiter, Work, infallible, ready, succeeds};
@@ -92,16 +92,13 @@ fn closed(calls: u64, rule: CircuitBreakerConfig) {
     }
 }
 
-/// Runs calls of which one in many is a sample of the adaptive limit, or all in a long window.
+/// Runs calls of which hardly any is a sample of the adaptive limit, or all in a long window.
 fn closed_adaptive(calls: u64, window: Duration) {
     let limit = AdaptiveLimit::new().window(window);
-    let runtime = ManualRuntime::new();
     let config = bulkman::config().adaptive_limit(limit);
-    let bulkhead = Bulkhead::new(config, runtime.clone()).expect("a valid configuration");
-    for call in 0..calls {
-        if call % 1_000 == 0 {
-            runtime.advance(Duration::from_millis(2));
-        }
+    let clock = Ticking(ClockOnly.now(), AtomicU64::new(0));
+    let bulkhead = Bulkhead::new(config, clock).expect("a valid configuration");
+    for _ in 0..calls {
         assert!(ready(bulkhead.execute(succeeds!())).is_ok());
     }
 }
@@ -187,5 +184,30 @@ impl ConcurrencyLimiter for Standalone {
             .execute(infallible(work))
             .await
             .expect("the queue never fills");
+    }
+}
+
+/// A clock that advances by a microsecond at each reading.
+///
+/// Only samples read it. So each window of samples appears to be as short as the one before, its
+/// throughput to be larger, and the samples become rare at once.
+#[derive(Debug)]
+struct Ticking(Instant, AtomicU64);
+
+impl Runtime for Ticking {
+    fn now(&self) -> Instant {
+        self.0 + Duration::from_micros(self.1.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        ClockOnly.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        ClockOnly.spawn(task)
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        ClockOnly.spawn_blocking(job);
     }
 }

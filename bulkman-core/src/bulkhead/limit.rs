@@ -13,10 +13,22 @@ use crate::circuit_breaker::{Ticket, Transition};
 use crate::sync::unwind::catch;
 
 impl Inner {
-    /// Marks an admitted call, if the limit needs that.
+    /// Returns `true` if an admitted call, which has started just now, may need a mark.
     ///
-    /// Calls without limits of time that are no samples carry no mark. Their end is that of a
-    /// bulkhead without an adaptive limit.
+    /// Calls without limits of time that are no samples carry none. Their end is that of a bulkhead
+    /// without an adaptive limit.
+    #[inline]
+    pub(crate) fn needs_mark(&self, tags: CallTags, deadlines: &Deadlines) -> bool {
+        let Some(driver) = self.driver() else {
+            return false;
+        };
+        driver.samples(self.counters.started())
+            || driver.marks_every_call()
+            || deadlines.has_times()
+            || !tags.is_sampled
+    }
+
+    /// Marks an admitted call that [needs](Self::needs_mark) it.
     pub(crate) fn mark(
         &self,
         admitted: Admitted,
@@ -26,15 +38,12 @@ impl Inner {
         let Some(driver) = self.adaptive() else {
             return admitted;
         };
-        let started = self.counters.started();
         let mut mark = if !tags.is_sampled || admitted.is_probe() {
             Mark::UNCOUNTED
-        } else if driver.samples(started) {
+        } else if driver.samples(self.counters.started()) {
             Mark::sample()
-        } else if driver.marks_every_call() || deadlines.has_times() {
-            driver.mark_unsampled()
         } else {
-            return admitted;
+            driver.mark_unsampled()
         };
         if admitted.mark().is_some_and(Mark::lacks_permit) {
             mark = mark.without_permit();

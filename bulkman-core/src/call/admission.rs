@@ -52,7 +52,7 @@ fn poll_marked_admission<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    ready!(poll_setup(guard, deadlines, cx))?;
+    ready!(poll_setup_inlined(guard, deadlines, cx))?;
     if let Some(admitted) = try_marked(guard, tags, deadlines)? {
         return Poll::Ready(Ok(admitted));
     }
@@ -64,6 +64,19 @@ fn poll_marked_admission<H: Borrow<Bulkhead>>(
 /// `Pending`: the task has to yield first. Nothing is held yet.
 #[inline(never)]
 fn poll_setup<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Rejection>> {
+    poll_setup_inlined(guard, deadlines, cx)
+}
+
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is a part of two functions that are not inlined"
+)]
+fn poll_setup_inlined<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
@@ -147,7 +160,12 @@ fn try_marked<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
 ) -> Result<Option<Admitted>, Rejection> {
     let admitted = guard.try_admit(tags, deadlines, CallGuard::lack_permit)?;
-    Ok(admitted.map(|admitted| mark(guard, admitted, tags, deadlines)))
+    Ok(match admitted {
+        Some(admitted) if guard.inner().needs_mark(tags, deadlines) => {
+            Some(mark(guard, admitted, tags, deadlines))
+        }
+        admitted => admitted,
+    })
 }
 
 /// Decides about a call that finds no permit: it waits, or is rejected if the queue is full.
@@ -210,7 +228,8 @@ fn admit_after_wait<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
 ) -> Result<Admitted, Rejection> {
     let admitted = guard.admit_after_wait(tags, deadlines)?;
-    if guard.inner().limits.has_marks() {
+    let inner = guard.inner();
+    if inner.limits.has_marks() && inner.needs_mark(tags, deadlines) {
         return Ok(mark(guard, admitted, tags, deadlines));
     }
     Ok(admitted)

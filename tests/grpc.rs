@@ -1,5 +1,7 @@
 //! A tonic client and a tonic server over a socket, each behind a bulkhead.
 
+#[path = "support/nothing.rs"]
+mod nothing;
 #[path = "support/until.rs"]
 mod until;
 
@@ -10,10 +12,10 @@ use bulkman::call::Classifier;
 use bulkman::tower::{BulkheadLayer, GrpcClassifier, GrpcRejectionLayer};
 use bulkman::{Bulkhead, BulkheadConfig, Outcome, TokioRuntime};
 use futures_util::stream::{self, BoxStream};
+use nothing::Nothing;
 use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::http::{self, Request};
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
@@ -323,41 +325,4 @@ async fn streaming(
     let end = requested(&request).err().map(Err);
     let messages = stream::iter(std::iter::once(Ok(())).chain(end));
     Ok(tonic::Response::new(Box::pin(messages)))
-}
-
-/// Messages without content.
-#[derive(Clone, Copy)]
-struct Nothing;
-
-impl Codec for Nothing {
-    type Encode = ();
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Nothing {
-    type Item = ();
-    type Error = Status;
-
-    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        Ok(())
-    }
-}
-
-impl Decoder for Nothing {
-    type Item = ();
-    type Error = Status;
-
-    fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        Ok(Some(()))
-    }
 }

@@ -8,7 +8,7 @@ use bulkman_core::error::RejectionReason;
 use bulkman_core::fleet::{DecisionOutcome, FleetEvent};
 use bulkman_core::store::{Fault, FleetState, OnOutage, StoreSettings};
 
-use crate::world::{World, drain, outcomes};
+use crate::world::{World, assert_all, drain, outcomes};
 
 /// Hazard P12.
 #[test]
@@ -187,11 +187,7 @@ fn a_lost_response_does_not_apply_a_change_twice() {
         world.advance(9);
         assert_eq!(world.store_view(), (FleetState::Open, 1));
         assert_eq!(outcomes(&drain(&mut events)), [DecisionOutcome::Published]);
-        assert!(
-            processes
-                .iter()
-                .all(|process| process.state() == CircuitState::Open)
-        );
+        assert_all(&processes, CircuitState::Open);
     }
 }
 

@@ -7,7 +7,7 @@ use bulkman_core::error::RejectionReason;
 use bulkman_core::store::{Fault, FleetState};
 use bulkman_core::{BulkheadConfig, BulkheadError, BulkheadManager};
 
-use crate::world::World;
+use crate::world::{World, assert_all};
 
 #[test]
 fn the_fleet_admits_one_probe_at_a_time() {
@@ -62,11 +62,7 @@ fn the_fleet_admits_one_probe_at_a_time() {
         assert!(closed_after < 5, "two more successes close");
     }
     assert_eq!(closed_after, 2);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes, CircuitState::Closed);
 }
 
 #[test]
@@ -79,11 +75,7 @@ fn a_failed_probe_reopens_every_process() {
     world.advance(1);
     processes[2].call(Err("still down")).unwrap_err();
     world.run();
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open)
-    );
+    assert_all(&processes, CircuitState::Open);
     let rejected = processes[1].call(Ok(())).unwrap_err();
     assert_eq!(rejected.retry_after(), Some(Duration::from_secs(30)));
     assert_eq!(world.store_view(), (FleetState::Open, 3));
@@ -108,11 +100,7 @@ fn one_call_per_minute_closes_after_four_calls() {
     }
     world.run();
     assert_eq!(world.store_view().0, FleetState::Closed);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes, CircuitState::Closed);
 }
 
 #[test]
@@ -134,11 +122,7 @@ fn a_health_check_closes_the_circuit_without_traffic() {
     );
     world.advance(30);
     assert_eq!(world.store_view().0, FleetState::Closed);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes, CircuitState::Closed);
 }
 
 #[test]

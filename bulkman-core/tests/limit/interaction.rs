@@ -288,7 +288,7 @@ fn calls_that_are_listed_or_counted_in_flight_are_samples() {
     }
 }
 
-/// A call within a probe needs no slot of its own, also without a permit.
+/// A call within a probe needs no other slot, also without a permit.
 #[test]
 fn nested_call_of_an_observed_probe_runs_without_a_permit() {
     let config = BulkheadConfig::new("server")
@@ -368,7 +368,7 @@ fn clock_that_stands_still_decides_nothing() {
     assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
 }
 
-/// A clock that panics when it is told to.
+/// A clock that panics while a flag is set.
 #[derive(Debug, Clone)]
 struct Clock {
     runtime: ManualRuntime,

@@ -9,13 +9,11 @@ use tower_service::Service;
 
 use super::body::GuardedBody;
 use super::future::BodyResponseFuture;
-use super::oneshot::Oneshot;
+use super::service::BulkheadService;
 use super::status::StatusClassifier;
 use super::{BoxError, RejectionAware, ServiceError};
 use crate::bulkhead::Bulkhead;
 use crate::call::classifier::{Classifier, DefaultClassifier};
-use crate::call::execute::ExecuteOwned;
-use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 
 /// A classifier that also classifies the trailers of a body.
@@ -88,11 +86,8 @@ impl<S, C: Clone> Layer<S> for BodyLayer<C> {
     type Service = BodyService<S, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BodyService {
-            inner,
-            bulkhead: self.bulkhead.clone(),
-            classifier: self.classifier.clone(),
-        }
+        let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
+        BodyService(BulkheadService::new(inner, bulkhead, classifier))
     }
 }
 
@@ -100,35 +95,31 @@ impl<S, C: Clone> Layer<S> for BodyLayer<C> {
 ///
 /// Created by [`BodyLayer`]. The body of its responses is a [`GuardedBody`].
 #[derive(Clone, Debug)]
-pub struct BodyService<S, C = DefaultClassifier> {
-    inner: S,
-    bulkhead: Bulkhead,
-    classifier: C,
-}
+pub struct BodyService<S, C = DefaultClassifier>(BulkheadService<S, C>);
 
 impl<S, C> BodyService<S, C> {
     /// Returns the bulkhead.
     #[must_use]
     pub const fn bulkhead(&self) -> &Bulkhead {
-        &self.bulkhead
+        self.0.bulkhead()
     }
 
     /// Returns a reference to the inner service.
     #[must_use]
     pub const fn get_ref(&self) -> &S {
-        &self.inner
+        self.0.get_ref()
     }
 
     /// Returns a mutable reference to the inner service.
     #[must_use]
     pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
+        self.0.get_mut()
     }
 
     /// Consumes the wrapper and returns the inner service.
     #[must_use]
     pub fn into_inner(self) -> S {
-        self.inner
+        self.0.into_inner()
     }
 }
 
@@ -149,14 +140,6 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // A clone, which is made ready after the permit was granted: see the module documentation.
-        let operation = Oneshot::new(self.inner.clone(), request);
-        let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
-        BodyResponseFuture::new(ExecuteOwned::new(
-            bulkhead,
-            operation,
-            RejectionAware(classifier),
-            CallOptions::DEFAULT,
-        ))
+        BodyResponseFuture::new(self.0.start(request))
     }
 }

@@ -80,6 +80,22 @@ impl<S, C> BulkheadService<S, C> {
     pub fn into_inner(self) -> S {
         self.inner
     }
+
+    /// Returns the guarded call of a request. Nothing is held before it is polled.
+    pub(super) fn start<R>(&self, request: R) -> ExecuteOwned<Oneshot<S, R>, RejectionAware<C>>
+    where
+        S: Service<R> + Clone,
+        C: Clone,
+    {
+        // A clone, which is made ready after the permit was granted: see the module documentation.
+        let operation = Oneshot::new(self.inner.clone(), request);
+        ExecuteOwned::new(
+            self.bulkhead.clone(),
+            operation,
+            RejectionAware(self.classifier.clone()),
+            CallOptions::DEFAULT,
+        )
+    }
 }
 
 impl<S, R, C> Service<R> for BulkheadService<S, C>
@@ -98,14 +114,6 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // A clone, which is made ready after the permit was granted: see the module documentation.
-        let operation = Oneshot::new(self.inner.clone(), request);
-        let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
-        ResponseFuture::new(ExecuteOwned::new(
-            bulkhead,
-            operation,
-            RejectionAware(classifier),
-            CallOptions::DEFAULT,
-        ))
+        ResponseFuture::new(self.start(request))
     }
 }

@@ -190,7 +190,7 @@ BEGIN
 
     -- Applies an operator's command in every state, and starts a new epoch. Returns no row if the
     -- circuit does not exist. After in_not_after, which is compared once the row is locked, the
-    -- command fails: whoever sent it has been told that it failed.
+    -- command fails, since its sender has already reported a timeout.
     CREATE FUNCTION "bulkman".apply_command(
       in_namespace text, in_circuit text, in_state smallint, in_reset boolean,
       in_author text, in_reason text, in_op_id bigint, in_not_after timestamptz DEFAULT NULL

@@ -275,7 +275,7 @@ impl PostgresSession {
 
     /// Stops to listen: the next session polls.
     fn flooded(&mut self) -> StoreError {
-        // The backend may be sending notifications, which nobody reads.
+        // The backend may be sending notifications, which are not read any more.
         self.state = State::Busy;
         self.connector.set_flooded(true);
         StoreError::unavailable(format!(

@@ -1,8 +1,8 @@
 //! The probes within which the current thread runs.
 //!
 //! An operation may call the bulkhead or the circuit that guards it. While the circuit is
-//! half-open, such a nested call is part of its probe: if it needed a slot of its own, it would be
-//! rejected, and the probe would fail because of its own circuit. So a nested call uses the
+//! half-open, such a nested call is part of its probe: if it needed another slot, it would be
+//! rejected, and the circuit would fail the probe that it admitted. So a nested call uses the
 //! admission of the enclosing probe, and its outcome is not recorded.
 //!
 //! A call is nested if it is polled, or runs, while its probe is polled or runs on the same thread.

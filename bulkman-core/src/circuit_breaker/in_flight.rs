@@ -361,7 +361,7 @@ fn scale(threshold: u64) -> (u64, u32) {
 
 /// Replaces the value by the result of `change`; returns `false` if that is `None`.
 ///
-/// Relaxed: each word is a count of its own, and orders nothing else.
+/// Relaxed: each word is an independent count, and orders nothing else.
 #[inline]
 fn update(word: &AtomicU64, mut change: impl FnMut(u64) -> Option<u64>) -> bool {
     let mut current = word.load(Ordering::Relaxed);

@@ -521,7 +521,7 @@ impl Shared {
         is_given: bool,
     ) -> Result<Ticket, PackedRejection> {
         if self.is_nested(state) {
-            // No probe of its own: its outcome is not recorded.
+            // It takes no probe slot, and its outcome is not recorded.
             return Ok(Ticket { state, id: None });
         }
         if state.counts_in_flight() {

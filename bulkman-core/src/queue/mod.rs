@@ -41,8 +41,8 @@
 //! # Uncollected permits
 //!
 //! A future that was granted a permit may be alive and never be polled again, such as in a loop
-//! that polls something else. Its permit would be lost to all other calls. The waker of the
-//! call's timer calls [`WaitQueue::deadline_passed`], whether or not the future is polled then. If another
+//! that polls something else. Its permit would be lost to all other calls. The waker of the call's
+//! timer calls [`WaitQueue::deadline_passed`], whether or not the future is polled then. If another
 //! call waits, it gets the permit. Otherwise the waiter is *overdue*, and the next call that needs
 //! a permit takes it. Either is decided under the lock, and so is the collection: one of them finds
 //! the grant. A waiter without a deadline has no timer, and keeps its permit until it is dropped.

@@ -24,7 +24,7 @@ pub use self::state::BulkheadState;
 use self::stats::Counters;
 pub use self::stats::{BulkheadStats, Rejections};
 use crate::adaptive::{LimitChanges, LimitDriver};
-use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
+use crate::call::limits::{ConfiguredLimits, TimeLimits};
 use crate::circuit_breaker::{CircuitBreaker, CircuitEvents};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;

@@ -1,5 +1,8 @@
 //! What one call holds. It is released when the guard is dropped.
 
+mod finish;
+mod reject;
+
 use std::borrow::Borrow;
 use std::task::Waker;
 use std::time::Instant;
@@ -13,12 +16,11 @@ use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
 use crate::call::queue_timer::queue_timer;
-use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
+use crate::call::rejection::Rejection;
 use crate::call::run::OperationRun;
 use crate::circuit_breaker::{CircuitBreaker, Ticket};
-use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::observe::{CallEnd, Observer};
-use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::queue::{Enqueue, Priority, TryAcquire, WaitResult, WaiterId};
 use crate::runtime::Sleep;
 use crate::sync::unwind::catch;
 
@@ -379,172 +381,6 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.held = Held::Admitted(admitted);
         if admitted.is_probe() {
             self.inner().leave_probe(admitted.ticket);
-        }
-    }
-
-    /// Returns when the operation ran, as far as its end needs that. It has just ended.
-    ///
-    /// `started` is called only if the start is needed.
-    #[inline]
-    pub(crate) fn needed_run(
-        &self,
-        started: impl FnOnce() -> Option<Instant>,
-    ) -> Option<OperationRun> {
-        match self.held {
-            Held::Admitted(admitted) if admitted.needs_guard() => {
-                self.needed_run_of(admitted, started()?)
-            }
-            _ => None,
-        }
-    }
-
-    #[inline(never)]
-    fn needed_run_of(&self, admitted: Admitted, started: Instant) -> Option<OperationRun> {
-        let runtime = &self.inner().runtime;
-        let ended = if admitted.needs_duration() {
-            Some(runtime.now())
-        } else if admitted.is_sample() {
-            // A panic of the clock costs a sample, and nothing else.
-            catch(|| runtime.now())
-        } else {
-            None
-        };
-        Some(OperationRun { started, ended })
-    }
-
-    /// Steps 5 and 6: records the outcome and releases the permit.
-    pub(crate) fn finish(&mut self, outcome: Outcome, run: Option<OperationRun>) {
-        let meaning = LimitOutcome::of(outcome);
-        self.end(outcome, run, CallEnd::Completed(outcome), meaning);
-    }
-
-    /// As [`finish`](Self::finish), for an operation that ended after its deadline: a failure.
-    pub(crate) fn finish_late(&mut self, run: Option<OperationRun>) {
-        let end = CallEnd::Completed(Outcome::Failure);
-        self.end(Outcome::Failure, run, end, LimitOutcome::Overload);
-    }
-
-    /// As [`finish`](Self::finish), for an operation that timed out.
-    pub(crate) fn finish_timed_out(&mut self, outcome: Outcome, run: Option<OperationRun>) {
-        let meaning = match outcome {
-            Outcome::Failure => LimitOutcome::Overload,
-            _ => LimitOutcome::Nothing,
-        };
-        self.end(outcome, run, CallEnd::TimedOut, meaning);
-    }
-
-    /// As [`finish`](Self::finish), for work whose timeout the circuit has already recorded.
-    pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
-        if let Held::Admitted(admitted) = &mut self.held {
-            let inner = self.bulkhead.borrow().inner();
-            *admitted = inner.running.end(*admitted).recorded();
-        }
-        self.finish_timed_out(outcome, None);
-    }
-
-    /// As [`finish`](Self::finish), for an operation that panicked: a failure.
-    pub(crate) fn finish_panicked(&mut self, run: Option<OperationRun>) {
-        self.inner().counters.count(Event::Panicked);
-        let meaning = LimitOutcome::of(Outcome::Failure);
-        self.end(Outcome::Failure, run, CallEnd::Panicked, meaning);
-    }
-
-    fn end(
-        &mut self,
-        outcome: Outcome,
-        run: Option<OperationRun>,
-        end: CallEnd,
-        meaning: LimitOutcome,
-    ) {
-        if let Some(admitted) = self.take_admitted() {
-            let inner = self.bulkhead.borrow().inner();
-            let admitted = inner.running.end(admitted);
-            match admitted.mark() {
-                Some(mark) => inner.finish_marked(admitted, mark, outcome, run, meaning),
-                None => inner.finish(admitted, outcome, run.and_then(OperationRun::duration)),
-            }
-            self.observer.end(inner, end);
-        }
-    }
-
-    /// Ends a call that is rejected, and returns its error.
-    ///
-    /// Not `#[cold]`: under overload, most calls end here. It is generic so that the caller's
-    /// result is created in its final place: copying an error costs more than counting the
-    /// rejection.
-    pub(crate) fn reject<R: FromRejection>(
-        &mut self,
-        rejection: Rejection,
-        deadlines: &Deadlines,
-    ) -> R {
-        if !self.is_new() {
-            self.release_held();
-        }
-        self.held = Held::Ended;
-        let inner = self.bulkhead.borrow().inner();
-        #[cfg(feature = "tracing")]
-        crate::observe::rejected(&self.observer, inner, rejection.reason());
-        self.observer
-            .end(inner, CallEnd::Rejected(rejection.reason()));
-        match rejection {
-            Rejection::Circuit(rejection) => R::from_rejection(BulkheadError::CircuitOpen {
-                bulkhead: inner.name.clone(),
-                reason: rejection.reason,
-                retry_after: rejection.retry_after(),
-            }),
-            Rejection::Full => {
-                let limits = inner.queue.limits();
-                R::from_rejection(BulkheadError::Full {
-                    bulkhead: inner.name.clone(),
-                    max_concurrent_calls: limits.permits,
-                    max_queue_size: limits.queue_capacity,
-                })
-            }
-            Rejection::TimedOut => {
-                let (queued, ran) = deadlines.elapsed(inner.runtime.now());
-                let bulkhead = inner.name.clone();
-                note_rejection(true);
-                R::from_rejection(BulkheadError::Timeout {
-                    bulkhead,
-                    phase: TimeoutPhase::Queued,
-                    queued,
-                    ran,
-                })
-            }
-            Rejection::Shutdown => R::from_rejection(BulkheadError::Shutdown {
-                bulkhead: inner.name.clone(),
-            }),
-            Rejection::Unsupported(&MissingCapability { setting, needs }) => {
-                R::from_rejection(BulkheadError::Unsupported {
-                    bulkhead: inner.name.clone(),
-                    setting,
-                    needs,
-                })
-            }
-        }
-    }
-
-    pub(crate) fn reject_full(&self) -> Rejection {
-        self.inner().counters.count(Event::Full);
-        Rejection::Full
-    }
-
-    fn reject_shutdown(&self) -> Rejection {
-        self.inner().counters.count(Event::Shutdown);
-        Rejection::Shutdown
-    }
-
-    fn reject_timed_out(&self) -> Rejection {
-        self.inner().counters.count(Event::TimedOutWaiting);
-        Rejection::TimedOut
-    }
-
-    fn reject_waiter(&self, reason: QueueRejection) -> Rejection {
-        match (reason, &self.inner().circuit) {
-            (QueueRejection::CircuitOpened, Some(circuit)) => {
-                Rejection::Circuit(circuit.reject_waiter())
-            }
-            _ => self.reject_shutdown(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The options with which a single call overrides the configuration.
 
 use crate::bulkhead::running::CallTags;
-use crate::call::deadlines::{Deadlines, TimeLimits};
+use crate::call::deadlines::Deadlines;
+use crate::call::limits::TimeLimits;
 
 /// The options of one call.
 #[derive(Clone, Copy, Debug)]

@@ -38,15 +38,6 @@
 //! comes first. Either the waiter finds the permit, or the release finds the waiter. While the flag
 //! is set, only the holder of the lock acquires permits. `loom_tests.rs` checks this.
 //!
-//! # Uncollected permits
-//!
-//! A future that was granted a permit may be alive and never be polled again, such as in a loop
-//! that polls something else. Its permit would be lost to all other calls. The waker of the call's
-//! timer calls [`WaitQueue::deadline_passed`], whether or not the future is polled then. If another
-//! call waits, it gets the permit. Otherwise the waiter is *overdue*, and the next call that needs
-//! a permit takes it. Either is decided under the lock, and so is the collection: one of them finds
-//! the grant. A waiter without a deadline has no timer, and keeps its permit until it is dropped.
-//!
 //! # Shrinking and closing
 //!
 //! A smaller limit removes available permits at once. Permits that calls still hold are counted as
@@ -64,6 +55,7 @@ mod results;
 mod state;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
+mod uncollected;
 mod waiter;
 mod waiters;
 mod wake_list;
@@ -267,57 +259,6 @@ impl WaitQueue {
         self.remove(id) == WaiterState::Granted && self.release(now)
     }
 
-    /// The deadline of a waiter has passed. A permit that it has not collected is passed on.
-    ///
-    /// If no call needs the permit, the waiter may still collect it until one does. Returns `true`
-    /// if this drained the queue.
-    pub(crate) fn deadline_passed(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
-        let mut waiters = lock(&self.waiters);
-        if !waiters.is_uncollected(id) {
-            return false;
-        }
-        // Calls wait, or permits are to be forgotten.
-        if self.state() != QueueState::IDLE {
-            waiters.revoke(id);
-            drop(waiters);
-            return self.release(now);
-        }
-        waiters.push_overdue(id);
-        self.set_has_overdue(true);
-        false
-    }
-
-    /// Passes on the permits of all waiters that are overdue, if permits are to be forgotten.
-    ///
-    /// Returns `true` if this drained the queue.
-    pub(crate) fn release_overdue(&self, now: impl Fn() -> Instant) -> bool {
-        while self.has_overdue.load(Ordering::Relaxed) {
-            let mut waiters = lock(&self.waiters);
-            if self.state() == QueueState::IDLE || !self.revoke_overdue(&mut waiters) {
-                break;
-            }
-            drop(waiters);
-            if self.release(&now) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Takes back a permit from a waiter that is overdue. The caller holds the lock.
-    fn revoke_overdue(&self, waiters: &mut Waiters) -> bool {
-        if !waiters.has_overdue() {
-            return false;
-        }
-        let revoked = waiters.revoke_overdue();
-        self.set_has_overdue(waiters.has_overdue());
-        revoked
-    }
-
-    fn set_has_overdue(&self, has_overdue: bool) {
-        self.has_overdue.store(has_overdue, Ordering::Relaxed);
-    }
-
     /// Rejects all present waiters. Later calls may wait.
     pub(crate) fn reject_all(&self, reason: QueueRejection) {
         // Lock even if no call seems to wait. A new call that has not seen the reason yet either is
@@ -478,19 +419,6 @@ impl WaitQueue {
         } else {
             TryAcquire::MustWait
         }
-    }
-
-    /// Acquires a permit that was granted to a waiter that is overdue.
-    fn acquire_overdue(&self) -> bool {
-        self.has_overdue.load(Ordering::Relaxed) && self.acquire_overdue_locked()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn acquire_overdue_locked(&self) -> bool {
-        let mut waiters = lock(&self.waiters);
-        // Calls that wait come first.
-        self.state() == QueueState::IDLE && self.revoke_overdue(&mut waiters)
     }
 
     /// Acquires a permit that no call has acquired before.

@@ -1,0 +1,81 @@
+//! Permits that were granted to waiters that do not collect them.
+//!
+//! A future that was granted a permit may be alive and never be polled again, such as in a loop
+//! that polls something else. Its permit would be lost to all other calls. The waker of the call's
+//! timer calls [`WaitQueue::deadline_passed`], whether or not the future is polled then. If another
+//! call waits, it gets the permit. Otherwise the waiter is *overdue*, and the next call that needs
+//! a permit takes it. Either is decided under the lock, and so is the collection: one of them finds
+//! the grant. A waiter without a deadline has no timer, and keeps its permit until it is dropped.
+
+use std::time::Instant;
+
+use super::state::QueueState;
+use super::waiter::WaiterId;
+use super::waiters::Waiters;
+use super::{Ordering, WaitQueue, lock};
+
+impl WaitQueue {
+    /// The deadline of a waiter has passed. A permit that it has not collected is passed on.
+    ///
+    /// If no call needs the permit, the waiter may still collect it until one does. Returns `true`
+    /// if this drained the queue.
+    pub(crate) fn deadline_passed(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
+        let mut waiters = lock(&self.waiters);
+        if !waiters.is_uncollected(id) {
+            return false;
+        }
+        // Calls wait, or permits are to be forgotten.
+        if self.state() != QueueState::IDLE {
+            waiters.revoke(id);
+            drop(waiters);
+            return self.release(now);
+        }
+        waiters.push_overdue(id);
+        self.set_has_overdue(true);
+        false
+    }
+
+    /// Passes on the permits of all waiters that are overdue, if permits are to be forgotten.
+    ///
+    /// Returns `true` if this drained the queue.
+    pub(crate) fn release_overdue(&self, now: impl Fn() -> Instant) -> bool {
+        while self.has_overdue.load(Ordering::Relaxed) {
+            let mut waiters = lock(&self.waiters);
+            if self.state() == QueueState::IDLE || !self.revoke_overdue(&mut waiters) {
+                break;
+            }
+            drop(waiters);
+            if self.release(&now) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes back a permit from a waiter that is overdue. The caller holds the lock.
+    pub(super) fn revoke_overdue(&self, waiters: &mut Waiters) -> bool {
+        if !waiters.has_overdue() {
+            return false;
+        }
+        let revoked = waiters.revoke_overdue();
+        self.set_has_overdue(waiters.has_overdue());
+        revoked
+    }
+
+    fn set_has_overdue(&self, has_overdue: bool) {
+        self.has_overdue.store(has_overdue, Ordering::Relaxed);
+    }
+
+    /// Acquires a permit that was granted to a waiter that is overdue.
+    pub(super) fn acquire_overdue(&self) -> bool {
+        self.has_overdue.load(Ordering::Relaxed) && self.acquire_overdue_locked()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_overdue_locked(&self) -> bool {
+        let mut waiters = lock(&self.waiters);
+        // Calls that wait come first.
+        self.state() == QueueState::IDLE && self.revoke_overdue(&mut waiters)
+    }
+}

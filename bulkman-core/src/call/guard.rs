@@ -7,17 +7,15 @@ use std::borrow::Borrow;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::adaptive::{LimitOutcome, Mark};
+use crate::adaptive::Mark;
 use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admission::start_run;
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
-use crate::call::outcome::Outcome;
 use crate::call::queue_timer::queue_timer;
 use crate::call::rejection::Rejection;
-use crate::call::run::OperationRun;
 use crate::circuit_breaker::{CircuitBreaker, Ticket};
 use crate::observe::{CallEnd, Observer};
 use crate::queue::{Enqueue, Priority, TryAcquire, WaitResult, WaiterId};
@@ -418,35 +416,6 @@ impl CallGuard<&Bulkhead> {
 }
 
 impl CallGuard<Bulkhead> {
-    /// Moves everything that is held to the returned guard, after the operation has completed.
-    ///
-    /// It is not in flight any more for the rules of the circuit, which are about operations.
-    #[cfg(feature = "http")]
-    pub(crate) fn detach(&mut self) -> Self {
-        if let Held::Admitted(admitted) = &mut self.held {
-            let inner = self.bulkhead.inner();
-            *admitted = inner.end_in_flight(*admitted);
-        }
-        let mut ended = Self::new(self.bulkhead.clone(), 0);
-        ended.held = Held::Ended;
-        std::mem::replace(self, ended)
-    }
-
-    /// Records a completed operation for the limit, while its permit is still held.
-    ///
-    /// The limit learns nothing from the end of the call.
-    #[cfg(feature = "http")]
-    pub(crate) fn complete_operation(&mut self, outcome: Outcome, run: Option<OperationRun>) {
-        let Held::Admitted(admitted) = &mut self.held else {
-            return;
-        };
-        if let Some(mark) = admitted.mark() {
-            *admitted = admitted.with_mark(mark.uncounted());
-            let meaning = LimitOutcome::of(outcome);
-            self.bulkhead.inner().record_for_limit(mark, meaning, run);
-        }
-    }
-
     pub(crate) const fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }

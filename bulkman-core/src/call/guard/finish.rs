@@ -99,3 +99,33 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 }
+
+#[cfg(feature = "http")]
+impl CallGuard<Bulkhead> {
+    /// Moves everything that is held to the returned guard, after the operation has completed.
+    ///
+    /// It is not in flight any more for the rules of the circuit, which are about operations.
+    pub(crate) fn detach(&mut self) -> Self {
+        if let Held::Admitted(admitted) = &mut self.held {
+            let inner = self.bulkhead.inner();
+            *admitted = inner.end_in_flight(*admitted);
+        }
+        let mut ended = Self::new(self.bulkhead.clone(), 0);
+        ended.held = Held::Ended;
+        std::mem::replace(self, ended)
+    }
+
+    /// Records a completed operation for the limit, while its permit is still held.
+    ///
+    /// The limit learns nothing from the end of the call.
+    pub(crate) fn complete_operation(&mut self, outcome: Outcome, run: Option<OperationRun>) {
+        let Held::Admitted(admitted) = &mut self.held else {
+            return;
+        };
+        if let Some(mark) = admitted.mark() {
+            *admitted = admitted.with_mark(mark.uncounted());
+            let meaning = LimitOutcome::of(outcome);
+            self.bulkhead.inner().record_for_limit(mark, meaning, run);
+        }
+    }
+}

@@ -3,24 +3,25 @@
 //! The server limits each statement, and a session ends the backends of its predecessors that were
 //! dropped in the middle of one. So a process has at most two connections, whatever blocks it.
 
+mod bindings;
+mod notifications;
+
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{
     BucketedWindow, CircuitView, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
     FleetState, HistoryEntry, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult,
-    RejectReason, Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession,
-    StoreTime, StoreTransition, StoreVote, TransitionResult, VoteResult, truncate_text,
+    RejectReason, Revision, Snapshot, StoreEvent, StoreFuture, StoreSession, StoreTime,
+    StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 use sqlx::Row;
-use sqlx::postgres::{PgDatabaseError, PgNotification, PgRow, PgSeverity};
+use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 
+use self::bindings::{bind_lease, bind_opening, bind_request, bind_transitions, text};
+use self::notifications::{MAX_PER_POLL, yield_now};
 use crate::connector::{Backend, Connector};
 use crate::error::in_operation;
 use crate::handshake::Handshake;
@@ -28,11 +29,9 @@ use crate::inbox::NotificationInbox;
 use crate::link::{LARGE_RESPONSE, Link, RESPONSE, ResponseSize};
 use crate::migration_mode::MigrationMode;
 use crate::notification::NotificationVerifier;
-use crate::probe_policy::ProbePolicyColumns;
 use crate::rows;
 use crate::statement::{Protocol, Statement};
 use crate::statements::Query;
-use crate::timeout::sleep;
 
 pub(crate) struct PostgresSession {
     connector: Arc<Connector>,
@@ -213,76 +212,6 @@ impl PostgresSession {
         };
         self.state = State::Ready;
         Ok(rows)
-    }
-
-    /// Receives the notifications that have arrived.
-    ///
-    /// If some were not authentic, it waits for the end of the burst: a statement would receive all
-    /// of it at once.
-    async fn receive_arrived(&mut self) -> Result<(), StoreError> {
-        for number in 1..=MAX_RECEIVED {
-            let is_burst = self.inbox.is_burst();
-            let Link::Listener(listener) = &mut self.link else {
-                break;
-            };
-            let mut pause = is_burst.then(|| sleep(QUIET));
-            let arrived = {
-                let mut received = pin!(listener.try_recv());
-                poll_fn(|cx| {
-                    if let Poll::Ready(received) = received.as_mut().poll(cx) {
-                        return Poll::Ready(Some(received));
-                    }
-                    match &mut pause {
-                        Some(pause) => pause.as_mut().poll(cx).map(|()| None),
-                        None => Poll::Ready(None),
-                    }
-                })
-                .await
-            };
-            let Some(notification) = arrived else {
-                break;
-            };
-            if let Some(event) = self.accept(notification)? {
-                self.inbox.push(event);
-            }
-            if self.inbox.is_long_burst() {
-                return Err(self.flooded());
-            }
-            if number % MAX_PER_POLL == 0 {
-                yield_now().await;
-            }
-        }
-        self.inbox.end_burst();
-        Ok(())
-    }
-
-    /// Parses a notification; `None` if it is malformed.
-    fn accept(
-        &mut self,
-        notification: sqlx::Result<Option<PgNotification>>,
-    ) -> Result<Option<StoreEvent>, StoreError> {
-        let Some(notification) = notification.map_err(|error| self.failed(error))? else {
-            return Err(StoreError::unavailable("the connection was closed"));
-        };
-        let payload = notification.payload();
-        let event = self.verifier.parse(payload);
-        let authentic = matches!(event, Some(StoreEvent::Applied(_)));
-        if !authentic && self.inbox.exceeds_limit(payload.len()) {
-            return Err(self.flooded());
-        }
-        Ok(event)
-    }
-
-    /// Stops to listen: the next session polls.
-    fn flooded(&mut self) -> StoreError {
-        // The backend may be sending notifications, which are not read any more.
-        self.state = State::Busy;
-        self.connector.set_flooded(true);
-        StoreError::unavailable(format!(
-            "channel {} is flooded by notifications that this library did not send; \
-             REVOKE CONNECT ON DATABASE from roles that don't need it",
-            self.verifier.channel()
-        ))
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
@@ -672,132 +601,10 @@ impl Drop for PostgresSession {
     }
 }
 
-/// Binds the arguments of `transitions.sql`: one array per column.
-fn bind_transitions(statement: Statement, transitions: &[StoreTransition]) -> Statement {
-    let numbers =
-        |of: fn(&StoreTransition) -> i64| transitions.iter().map(of).collect::<Vec<i64>>();
-    let texts =
-        |of: fn(&StoreTransition) -> String| transitions.iter().map(of).collect::<Vec<String>>();
-    statement
-        .bind(texts(|transition| transition.circuit.as_str().to_owned()))
-        .bind(numbers(|transition| rows::to_signed(transition.base.0)))
-        .bind(numbers(|transition| {
-            rows::state_code(target(transition).0).into()
-        }))
-        .bind(numbers(|transition| transition.manual.into()))
-        .bind(numbers(|transition| {
-            transition.not_after.map_or(i64::MAX, |time| time.0)
-        }))
-        .bind(numbers(|transition| rows::to_micros(target(transition).1)))
-        .bind(numbers(|transition| rows::to_bits(transition.operation)))
-        .bind(texts(|transition| text(&transition.author)))
-        .bind(texts(|transition| text(&transition.reason)))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change).limit.into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change)
-                .success_threshold
-                .into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change).sample_size.into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change)
-                .failure_threshold
-                .unwrap_or(-1)
-                .into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change)
-                .slow_threshold
-                .unwrap_or(-1)
-                .into()
-        }))
-}
-
-/// Binds the arguments of `vote.sql` that describe the opening.
-fn bind_opening(statement: Statement, opening: &StoreTransition) -> Statement {
-    let (to, open_for) = target(opening);
-    statement
-        .bind(opening.circuit.as_str())
-        .bind(rows::to_signed(opening.base.0))
-        .bind(rows::state_code(to))
-        .bind(opening.manual)
-        .bind(opening.not_after.map(|time| time.0))
-        .bind(rows::to_micros(open_for))
-        .bind(rows::to_bits(opening.operation))
-        .bind(text(&opening.author))
-        .bind(text(&opening.reason))
-}
-
-/// Returns the new state, and how long it stays open.
-fn target(transition: &StoreTransition) -> (FleetState, Duration) {
-    match transition.change {
-        StoreChange::Open { open_for } => (FleetState::Open, open_for),
-        StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, Duration::ZERO),
-        _ => (FleetState::Closed, Duration::ZERO),
-    }
-}
-
-fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
-    statement
-        .bind(request.circuit.as_str())
-        .bind(rows::to_signed(request.epoch.0))
-        .bind(request.holder.to_string())
-        .bind(rows::to_micros(request.ttl))
-}
-
-fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
-    statement
-        .bind(i16::try_from(lease.slot).unwrap_or(i16::MAX))
-        .bind(rows::to_signed(lease.token))
-}
-
-/// Truncates a text, and removes the one character that PostgreSQL does not accept.
-fn text(text: &str) -> String {
-    truncate_text(text).replace('\0', "")
-}
-
 /// Returns whether the server rejected a statement, and not the connection.
 fn is_statement_error(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         let error = error.try_downcast_ref::<PgDatabaseError>();
         error.is_some_and(|error| error.severity() == PgSeverity::Error)
     })
-}
-
-/// Lets other tasks run.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-/// Notifications that are parsed in one poll.
-const MAX_PER_POLL: usize = 64;
-
-/// The time without a notification that ends a burst.
-const QUIET: Duration = Duration::from_millis(5);
-
-/// Notifications that are received before a statement. Authentic ones are not limited otherwise.
-const MAX_RECEIVED: usize = 20_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_fit_their_columns() {
-        assert_eq!(text("a\0b"), "ab");
-        assert_eq!(text(&"ü".repeat(300)).len(), 200);
-        assert_eq!(text(&format!("x{}", "ü".repeat(300))).len(), 199);
-    }
 }

@@ -124,13 +124,12 @@ impl FleetShared {
 
     /// Asks the driver to observe the circuit `id`.
     pub(super) fn notify_changed(&self, id: MemberId) {
-        {
-            let mut inbox = lock(&self.inbox);
-            if !inbox.changed.insert(id) {
-                return;
-            }
+        let is_new = lock(&self.inbox).changed.insert(id);
+        // An earlier attempt to resume the driver may have failed for lack of a runtime.
+        self.resume_driver();
+        if is_new {
+            self.driver_waker.wake_all();
         }
-        self.wake_driver();
     }
 
     /// Asks the driver to stop. The first request determines how.

@@ -153,3 +153,22 @@ fn a_decision_made_without_a_driver_is_published_by_the_next() {
     assert!(!world.runtime.block_on(fleet.shutdown()));
     assert_eq!(world.runtime.elapsed(), before);
 }
+
+/// Fault F01.
+#[test]
+fn a_driver_starts_after_an_attempt_that_failed() {
+    let world = World::new();
+    let runtime = Mortal::new(&world.runtime);
+    let (_fleet, bulkhead) = start(&world, &runtime);
+    runtime.end_after(0);
+    // The first change ends the task. The second starts no other, since there is no runtime.
+    bulkhead.circuit_breaker().unwrap().open();
+    world.run();
+    bulkhead.circuit_breaker().unwrap().close();
+    world.run();
+    assert_eq!(world.store_view().0, FleetState::Closed);
+    runtime.start_next();
+    bulkhead.circuit_breaker().unwrap().open();
+    world.advance(5);
+    assert_eq!(world.store_view().0, FleetState::Open);
+}

@@ -231,7 +231,7 @@ impl Inner {
     }
 
     /// Returns what a snapshot shows of the limit.
-    pub(super) fn limit_status(&self) -> Option<LimitStatus> {
+    pub(crate) fn limit_status(&self) -> Option<LimitStatus> {
         let limit = self.queue.limits().permits;
         self.driver()?.status(limit, self.runtime.now())
     }

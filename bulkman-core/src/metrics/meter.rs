@@ -224,7 +224,7 @@ fn publish_gauges(bulkhead: &Bulkhead, labels: &Labels) {
     ] {
         gauge!(name, labels.all()).set(value);
     }
-    if let Some(limit) = bulkhead.snapshot().limit {
+    if let Some(limit) = bulkhead.inner().limit_status() {
         for (name, value) in [
             (names::LIMIT_ESTIMATE, Some(limit.estimate)),
             (

@@ -156,7 +156,9 @@ impl Connection {
             .iter()
             .all(|(reported, _)| reported != message);
         if is_new {
-            self.reported.truncate(MAX_REPORTED - 1);
+            if self.reported.len() == MAX_REPORTED {
+                self.reported.remove(0);
+            }
             self.reported.push((message.to_owned(), now));
         }
         is_new
@@ -175,6 +177,8 @@ impl Connection {
             self.reported.clear();
         }
         let transient = error.is_transient();
+        // The next session finds again what the store rejects.
+        self.rejected = false;
         self.shared.update(|status| {
             status.connected = false;
             status.degraded_since = Some(since);

@@ -24,6 +24,7 @@ impl Driver {
         let Some(entry) = self.members.get(id) else {
             return Ok(());
         };
+        self.last_batch = 1;
         let sent_at = self.shared.now();
         match request {
             Request::Publish {
@@ -163,8 +164,7 @@ impl Driver {
         }
         let now = self.shared.now();
         let is_argument = matches!(error, StoreError::InvalidArgument { .. });
-        let batch = std::mem::replace(&mut self.last_batch, 1);
-        if is_argument && batch > 1 {
+        if is_argument && self.last_batch > 1 {
             self.members.isolate_requests(now + ISOLATION);
         } else if is_argument {
             let name = self.members.get(id).map(|entry| entry.name.clone());

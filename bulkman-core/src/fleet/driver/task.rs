@@ -56,17 +56,18 @@ impl Drop for DriverTask {
         let Some(mut driver) = self.driver.take() else {
             return;
         };
-        // The runtime may be unusable, and this may run during a panic.
-        catch(|| {
-            if self.started {
+        // The runtime may be unusable, and this may run during a panic. A panic of the clock or of
+        // an observer must not lose the driver.
+        if self.started {
+            catch(|| {
                 driver.members.on_task_ended();
                 driver.report_degraded(StoreError::unavailable(
                     "the task of the fleet's driver has ended, usually with its runtime; it starts \
                      again on the next runtime that is used",
                 ));
-            }
-            self.shared.park(driver);
-        });
+            });
+        }
+        catch(|| self.shared.park(driver));
     }
 }
 

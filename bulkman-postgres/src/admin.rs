@@ -11,7 +11,7 @@ use bulkman_core::store::{
 };
 use sqlx::Connection;
 
-use crate::connector::Connector;
+use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
 use crate::rows;
 use crate::session::PostgresSession;
@@ -141,11 +141,10 @@ impl Admin {
     /// See [`Admin`].
     pub async fn prune_history(&self, age: Duration) -> Result<u64, StoreError> {
         let failed = |error| translate(&self.connector.schema, error);
-        with_timeout(self.timeout(), async {
-            let mut connection = self
-                .connector
-                .connect(self.connector.session_limits())
-                .await?;
+        let timeout = self.connector.maintenance_timeout();
+        with_timeout(timeout, async {
+            let limits = StatementLimits::maintenance(timeout);
+            let mut connection = self.connector.connect(limits).await?;
             let prune = Statement::new(self.connector.statements.prune_history.clone())
                 .bind(&*self.connector.namespace)
                 .bind(rows::to_micros(age));

@@ -232,7 +232,12 @@ fn with_session_options(
     if !token.is_empty() {
         wanted.push((SESSION_MARK, token.to_owned()));
     }
-    wanted.retain(|(name, _)| !given.contains(name));
+    let is_given = |name: &str| {
+        given
+            .split([' ', '='])
+            .any(|word| word.trim_start_matches("-c") == name)
+    };
+    wanted.retain(|(name, _)| !is_given(name));
     options.options(wanted)
 }
 
@@ -246,3 +251,20 @@ fn rejects_options(error: &dyn DatabaseError) -> bool {
 pub(crate) const SESSION_MARK: &str = "bulkman.session";
 
 const REJECTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_option_of_the_url_replaces_a_limit() {
+        let limits = StatementLimits::operation(Duration::from_secs(2));
+        let options_with = |name| {
+            let options = PgConnectOptions::new().options([(name, "7s")]);
+            let options = with_session_options(options, limits, "");
+            options.get_options().unwrap_or_default().to_owned()
+        };
+        assert!(options_with("deadlock_timeout").contains(" lock_timeout=1000"));
+        assert!(!options_with("lock_timeout").contains(" lock_timeout=1000"));
+    }
+}

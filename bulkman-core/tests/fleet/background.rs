@@ -172,3 +172,31 @@ fn a_driver_starts_after_an_attempt_that_failed() {
     world.advance(5);
     assert_eq!(world.store_view().0, FleetState::Open);
 }
+
+/// Fault F01.
+#[test]
+fn a_circuit_whose_opening_was_missed_recovers() {
+    for failures_seen in [false, true] {
+        let world = World::new();
+        let runtime = Mortal::new(&world.runtime);
+        let (fleet, bulkhead) = start(&world, &runtime);
+        runtime.end_after(usize::from(failures_seen));
+        for _ in 0..5 {
+            call(&bulkhead, false);
+        }
+        world.run();
+        world.advance(31);
+        assert_eq!(state(&bulkhead), CircuitState::HalfOpen);
+        // Until now no driver has seen the circuit open.
+        runtime.start_next();
+        fleet.snapshot();
+        world.advance(5);
+        assert!(fleet.snapshot().connected);
+        for _ in 0..10 {
+            call(&bulkhead, true);
+            world.advance(2);
+        }
+        assert_eq!(state(&bulkhead), CircuitState::Closed);
+        assert_eq!(world.store_view().0, FleetState::Closed);
+    }
+}

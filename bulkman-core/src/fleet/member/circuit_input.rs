@@ -169,7 +169,14 @@ impl Member {
                 FleetState::HalfOpen
             }
             // An elapsed isolation is no decision, and does not revoke one.
-            CircuitState::HalfOpen => return None,
+            CircuitState::HalfOpen => {
+                // The opening before it was not seen, and is over. The fleet does not know it.
+                self.needs_adopt |= stored == FleetState::Closed
+                    && self.stored.is_some()
+                    && self.pending.is_none()
+                    && !self.local_only;
+                return None;
+            }
             // Closed like the fleet, or forced locally: this concerns only this process.
             _ => {
                 self.local_only = false;

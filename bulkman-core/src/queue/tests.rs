@@ -389,3 +389,30 @@ fn contended_permits_are_acquired_only_under_the_lock() {
     assert!(!permits.try_acquire());
     assert_eq!(permits.available(), 0);
 }
+
+/// Fault F04.
+#[test]
+fn late_collection_ends_the_search_for_overdue_permits() {
+    let base = ClockOnly.now();
+    let deadline = base + Duration::from_secs(1);
+    let queue = WaitQueue::new(1, 8, QueueOrder::Fifo);
+    assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+    let waiter = queue.enqueue(
+        Priority::Normal,
+        Some(deadline),
+        Waker::noop(),
+        || false,
+        || base,
+    );
+    let Enqueue::Waiting(waiter) = waiter else {
+        panic!("{waiter:?}")
+    };
+    queue.release(|| base);
+    queue.deadline_passed(waiter, || deadline);
+    assert!(queue.has_overdue.load(Atomic::Relaxed));
+    let collected = queue.poll(waiter, Waker::noop());
+    assert_eq!(collected, Poll::Ready(WaitResult::Granted));
+    // A call without a permit takes the lock once to find that none is overdue.
+    assert_eq!(queue.try_acquire(), TryAcquire::MustWait);
+    assert!(!queue.has_overdue.load(Atomic::Relaxed));
+}

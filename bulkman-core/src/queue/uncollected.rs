@@ -54,9 +54,7 @@ impl WaitQueue {
 
     /// Takes back a permit from a waiter that is overdue. The caller holds the lock.
     pub(super) fn revoke_overdue(&self, waiters: &mut Waiters) -> bool {
-        if !waiters.has_overdue() {
-            return false;
-        }
+        // Waiters may have collected their permits late, or left: then the hint is out of date.
         let revoked = waiters.revoke_overdue();
         self.set_has_overdue(waiters.has_overdue());
         revoked

@@ -107,6 +107,28 @@ async fn rejection_by_an_inner_bulkhead_has_a_grpc_status() {
     assert_eq!((outer.stats().ignored, outer.stats().failed), (1, 1));
 }
 
+/// Fault F03, GAP02.
+#[tokio::test]
+async fn converted_inner_rejection_has_a_grpc_status() {
+    let outer = bulkhead(BulkheadConfig::new("outer").failure_threshold(1));
+    let inner = bulkhead(BulkheadConfig::new("inner"));
+    inner.shutdown();
+    let mut service = ServiceBuilder::new()
+        .layer(GrpcRejectionLayer)
+        .layer(BulkheadLayer::new(outer.clone()).classify_grpc())
+        .service(service_fn(move |()| {
+            let call = inner
+                .clone()
+                .execute_owned(std::future::ready(Ok::<_, std::fmt::Error>(
+                    http::Response::new(String::new()),
+                )));
+            async { call.await.map_err(std::io::Error::other) }
+        }));
+    let rejected = within("a rejection", service.call(())).await.unwrap();
+    assert_eq!(rejected.headers()["grpc-status"], "14");
+    assert_eq!((outer.stats().ignored, outer.stats().failed), (1, 0));
+}
+
 /// Fault GAP03.
 #[tokio::test]
 async fn each_grpc_status_has_its_outcome_in_a_client() {

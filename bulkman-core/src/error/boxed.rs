@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use super::not_started::with_sources;
 use super::{BulkheadError, NotStarted, note_rejection};
 
 /// A boxed error of any type, as tower's middleware and most applications use it.
@@ -99,7 +100,8 @@ impl BoxedError {
     /// See [`BulkheadError::is_rejection`].
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        self.effective().is_rejection() || self.converts_rejection()
+        // It is the source of every rejection, of this bulkhead or of an inner one.
+        NotStarted::is_source_of(self)
     }
 
     /// Returns the time until the next attempt may succeed, if it is known.
@@ -153,24 +155,10 @@ impl From<BoxedError> for BulkheadError<BoxError> {
 }
 
 /// Returns the first rejection by a bulkhead among an error and its sources.
-pub(crate) fn find_rejection<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a BoxedError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(boxed) = error.downcast_ref::<BoxedError>() {
-            if boxed.0.is_rejection() {
-                return Some(boxed);
-            }
-        }
-        // The source of an `io::Error` is that of the error inside, not the error inside.
-        next = match error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-        {
-            Some(inside) => Some(inside),
-            None => error.source(),
-        };
-    }
-    None
+fn find_rejection<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a BoxedError> {
+    with_sources(error)
+        .filter_map(|error| error.downcast_ref::<BoxedError>())
+        .find(|boxed| boxed.0.is_rejection())
 }
 
 impl<E: Into<BoxError>> BulkheadError<E> {

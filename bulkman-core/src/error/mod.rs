@@ -13,8 +13,6 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-#[cfg(feature = "tower")]
-pub(crate) use self::boxed::find_rejection;
 pub use self::boxed::{BoxError, BoxedError};
 pub use self::circuit_open::CircuitOpen;
 pub(crate) use self::circuit_open::PackedRejection;

@@ -33,21 +33,7 @@ impl NotStarted {
     /// Returns `true` if `error` or one of its sources is a rejection.
     #[must_use]
     pub fn is_source_of(error: &(dyn Error + 'static)) -> bool {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if error.is::<Self>() {
-                return true;
-            }
-            // The source of an `io::Error` is that of the error inside, not the error inside.
-            next = match error
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref)
-            {
-                Some(inside) => Some(inside),
-                None => error.source(),
-            };
-        }
-        false
+        with_sources(error).any(|error| error.is::<Self>())
     }
 }
 
@@ -58,3 +44,19 @@ impl fmt::Display for NotStarted {
 }
 
 impl Error for NotStarted {}
+
+/// Returns an error and its sources.
+pub(super) fn with_sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // The source of an `io::Error` is that of the error inside, not the error inside.
+        match error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
+            Some(inside) => Some(inside),
+            None => error.source(),
+        }
+    })
+}

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use crate::call::classifier::Classifier;
 use crate::call::outcome::Outcome;
-use crate::error::{BoxError, BoxedError, NotStarted, find_rejection};
+use crate::error::{BoxError, BoxedError, NotStarted};
 
 /// Ignores rejections by an inner bulkhead, and leaves all other results to another classifier.
 ///
@@ -37,5 +37,5 @@ fn is_rejection(error: &dyn Any) -> bool {
     } else {
         return false;
     };
-    find_rejection(error).is_some() || NotStarted::is_source_of(error)
+    NotStarted::is_source_of(error)
 }

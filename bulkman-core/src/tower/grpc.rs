@@ -167,6 +167,7 @@ where
 pub(super) fn rejection_response<B: Default>(error: &ServiceError) -> Option<Response<B>> {
     // A rejection by a bulkhead within the service is a rejection as well.
     let code = match error.effective() {
+        BulkheadError::Operation(_) if error.is_rejection() => UNAVAILABLE,
         BulkheadError::Operation(_) => return None,
         BulkheadError::Full { .. } => RESOURCE_EXHAUSTED,
         BulkheadError::CircuitOpen { .. } | BulkheadError::Shutdown { .. } => UNAVAILABLE,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::{Future, pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bulkman::adaptive::AdaptiveLimit;
+use bulkman::circuit_breaker::CircuitState;
 use bulkman::fleet::Fleet;
 use bulkman::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman::store::{Fault, FaultStore};
@@ -877,4 +879,65 @@ impl<S> Filter<S> for Targets {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         self.0(metadata.target())
     }
+}
+
+/// A virtual clock that panics at the reading after `readings_left` others.
+#[derive(Clone, Debug)]
+struct FaultyClock {
+    runtime: ManualRuntime,
+    readings_left: Arc<AtomicUsize>,
+}
+
+impl Runtime for FaultyClock {
+    fn now(&self) -> Instant {
+        let left = self.readings_left.load(Ordering::SeqCst);
+        assert_ne!(left, 0, "the clock panics");
+        self.readings_left.store(left - 1, Ordering::SeqCst);
+        self.runtime.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.runtime.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.runtime.spawn(task)
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.runtime.spawn_blocking(job);
+    }
+}
+
+/// Calls within a probe are part of it, so a probe that has ended must not stay on its thread.
+/// Fault F02.
+#[test]
+fn clock_panic_anywhere_in_a_probe_leaves_no_probe_on_the_thread() {
+    // A span reads the clock where the operation starts.
+    tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+        for readings in 0..6 {
+            let readings_left = Arc::new(AtomicUsize::new(usize::MAX));
+            let clock = FaultyClock {
+                runtime: ManualRuntime::new(),
+                readings_left: Arc::clone(&readings_left),
+            };
+            let rules = CircuitBreakerConfig::new().success_threshold(2);
+            let config = BulkheadConfig::new("edge").circuit_breaker(rules);
+            let bulkhead = Bulkhead::new(config, clock).unwrap();
+            let circuit = bulkhead.circuit_breaker().unwrap();
+            let call = || bulkhead.execute_sync(|| Ok::<_, ()>(1));
+            circuit.half_open();
+            readings_left.store(readings, Ordering::SeqCst);
+            let _panic = catch_unwind(AssertUnwindSafe(call));
+            readings_left.store(usize::MAX, Ordering::SeqCst);
+            // Only the panic of the operation itself is an outcome.
+            if circuit.state() != CircuitState::HalfOpen {
+                circuit.half_open();
+            }
+            for _ in 0..2 {
+                assert_eq!(call(), Ok(1));
+            }
+            assert_eq!(circuit.state(), CircuitState::Closed, "{readings} readings");
+        }
+    });
 }

@@ -189,11 +189,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             return Err(self.reject_shutdown());
         }
-        if ticket.is_some_and(Ticket::is_probe) {
-            inner.enter_probe(ticket);
-        }
         let Admitted { ticket } = Admitted { ticket }.with_mark(Mark::UNCOUNTED.without_permit());
         let admitted = self.start(ticket);
+        self.enter_probe(admitted);
         Ok(start_run(self, admitted, false, true, tags, deadlines))
     }
 
@@ -334,10 +332,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             Some(circuit) => Some(circuit.admit(now).map_err(Rejection::Circuit)?),
             None => None,
         };
-        if ticket.is_some_and(Ticket::is_probe) {
-            inner.enter_probe(ticket);
-        }
         let admitted = self.start(ticket);
+        self.enter_probe(admitted);
         Ok(start_run(self, admitted, waited, true, tags, deadlines))
     }
 
@@ -367,10 +363,16 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             return None;
         };
         self.held = Held::Ended;
+        self.enter_probe(admitted);
+        Some(admitted)
+    }
+
+    /// The thread now runs code of the call, until its admission is restored or ends.
+    #[inline]
+    fn enter_probe(&self, admitted: Admitted) {
         if admitted.is_probe() {
             self.inner().enter_probe(admitted.ticket);
         }
-        Some(admitted)
     }
 
     /// Holds the admission until the next poll, or while code runs that may panic.

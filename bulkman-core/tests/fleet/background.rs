@@ -189,7 +189,7 @@ fn a_circuit_whose_opening_was_missed_recovers() {
         assert_eq!(state(&bulkhead), CircuitState::HalfOpen);
         // Until now no driver has seen the circuit open.
         runtime.start_next();
-        fleet.snapshot();
+        let _resumes = fleet.snapshot();
         world.advance(5);
         assert!(fleet.snapshot().connected);
         for _ in 0..10 {

@@ -55,8 +55,9 @@ impl Run {
         self.responses[bucket(from)..bucket(to)].iter().sum::<u64>() as f64 / (to - from)
     }
 
-    /// Returns the responses in time a second in each period of so many tenths of a second, with the
-    /// middle of the period.
+    /// Returns the responses in time a second in each period, with the middle of the period.
+    ///
+    /// A period lasts for `tenths` of a second.
     #[must_use]
     pub fn goodput(&self, tenths: usize) -> Vec<(f64, f64)> {
         let seconds = tenths as f64 / 10.0;
@@ -68,8 +69,9 @@ impl Run {
             .collect()
     }
 
-    /// Returns the mean latency in each period of so many tenths of a second, as
-    /// [`goodput`](Self::goodput). A period without a response is left out.
+    /// Returns the mean latency in each period, as [`goodput`](Self::goodput).
+    ///
+    /// A period without a response is left out.
     #[must_use]
     pub fn mean_latencies(&self, tenths: usize) -> Vec<(f64, f64)> {
         let sums = self.latency_sums.chunks_exact(tenths);

@@ -19,7 +19,8 @@ impl Inner {
     /// ends as that of a bulkhead without an adaptive limit. `None`: nothing has happened.
     #[inline(never)]
     pub(crate) fn try_start_by_count(&self) -> Option<Ticket> {
-        let driver = self.driver()?;
+        // Loaded before the atomic additions, which later loads would wait for.
+        let sampling = self.driver()?.sampling();
         let ticket = match &self.circuit {
             Some(circuit) => circuit.try_admit_fast().filter(|it| !it.needs_duration())?,
             None => Ticket::WITHOUT_CIRCUIT,
@@ -27,7 +28,7 @@ impl Inner {
         if !self.queue.try_acquire_available() {
             return None;
         }
-        Some(if driver.samples(self.counters.start()) {
+        Some(if sampling.contains(self.counters.start()) {
             ticket.with_mark(Mark::sample().to_bits())
         } else {
             ticket
@@ -48,7 +49,7 @@ impl Inner {
         let estimates = driver.estimates();
         let mut mark = if !tags.is_sampled || admitted.is_probe() {
             Mark::UNCOUNTED
-        } else if driver.samples(self.counters.started()) {
+        } else if driver.sampling().contains(self.counters.started()) {
             Mark::sample()
         } else if lacks_permit || estimates || deadlines.has_times() {
             driver.mark_unsampled()

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::decision::LimitDecision;
 use self::decision::{Decider, LastWindow};
 pub(crate) use self::mark::Mark;
-use self::sampler::Sampler;
+use self::sampler::{Sampler, Sampling};
 use super::adjustment::LimitChangeCause;
 use super::change::{LimitChange, LimitChanges};
 use super::config::AdaptiveLimit;
@@ -258,10 +258,10 @@ impl LimitDriver {
         self.has_flag(ESTIMATES)
     }
 
-    /// Returns `true` if the call that starts as number `call` is a sample.
+    /// Returns which calls are samples.
     #[inline]
-    pub(crate) fn samples(&self, call: u64) -> bool {
-        self.sampler.samples(call)
+    pub(crate) fn sampling(&self) -> Sampling {
+        self.sampler.sampling()
     }
 
     /// Returns the mark of a call that is no sample.

@@ -75,6 +75,18 @@ pub(super) struct Opening {
     pub(super) stride: Option<u64>,
 }
 
+/// Which calls are samples: the mask of the stride.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sampling(u64);
+
+impl Sampling {
+    /// Returns `true` if the call that starts as this number is a sample.
+    #[inline]
+    pub(crate) const fn contains(self, call: u64) -> bool {
+        call & self.0 == self.0
+    }
+}
+
 const GENERATION_BITS: u32 = 16;
 const GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 const NEVER: u64 = u64::MAX;
@@ -101,11 +113,10 @@ impl Sampler {
         }
     }
 
-    /// Returns `true` if the call that starts as number `call` is a sample.
+    /// Returns which calls are samples.
     #[inline]
-    pub(super) fn samples(&self, call: u64) -> bool {
-        let mask = self.every_call.sampling.load(Ordering::Relaxed) >> GENERATION_BITS;
-        call & mask == mask
+    pub(super) fn sampling(&self) -> Sampling {
+        Sampling(self.every_call.sampling.load(Ordering::Relaxed) >> GENERATION_BITS)
     }
 
     /// Returns the mark of a call that is no sample.

@@ -17,7 +17,7 @@ impl Inner {
     ///
     /// The number of the call decides whether it is a sample and has a mark. A call without one
     /// ends as that of a bulkhead without an adaptive limit. `None`: nothing has happened.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn try_start_by_count(&self) -> Option<Ticket> {
         // Loaded before the atomic additions, which later loads would wait for.
         let sampling = self.driver()?.sampling();

@@ -48,7 +48,14 @@ pub(super) fn table(scenarios: &[Compared]) -> Table {
     let mut table = Table::new(
         "in real time, beside crates: responses in time relative to the oracle, p99 in ms",
         [
-            "limit", "Drop", "p99", "Slower", "p99 ", "Hang", "p99  ", "worst",
+            "limit",
+            "Drop",
+            "Drop, p99",
+            "Slower",
+            "Slower, p99",
+            "Hang",
+            "Hang, p99",
+            "worst",
         ],
     );
     for name in names() {

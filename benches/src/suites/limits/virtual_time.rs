@@ -219,14 +219,14 @@ pub(super) fn tables(rules: &[Rule]) -> Vec<Table> {
         [
             "rule",
             "4: in time",
-            "p99, ms",
-            "smallest / largest client",
+            "4: p99, ms",
+            "4: smallest / largest client",
             "12: in time",
-            "p99, ms ",
-            "smallest / largest client ",
+            "12: p99, ms",
+            "12: smallest / largest client",
             "30: in time",
-            "smallest seed",
-            "p99, ms  ",
+            "30: smallest seed",
+            "30: p99, ms",
         ],
     );
     for rule in rules {

@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::binaries;
 use crate::certificate_authority::Identity;
 use crate::os_user::OsUser;
-use crate::process::{children, run};
+use crate::process::{children, run, wait_until_stopped};
 use crate::watchdog::Watchdog;
 
 /// How a server is stopped.
@@ -98,18 +98,28 @@ impl Cluster {
         self.user.take_ownership(&signal)
     }
 
-    /// Sends a signal to all processes of the server: first to the one that starts the others.
-    pub(crate) fn signal(&self, signal: &str) -> Result<(), String> {
-        let postmaster = self.process_id()?;
-        let kill = |process: u32| {
+    /// Suspends or resumes all processes of the server: first the one that starts the others.
+    ///
+    /// Returns when each has stopped or runs.
+    pub(crate) fn suspend(&self, suspended: bool) -> Result<(), String> {
+        let signal = if suspended { "STOP" } else { "CONT" };
+        let send = |process: u32| {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", &format!("kill -{signal} {process}")]);
-            run(&mut command)
+            run(&mut command)?;
+            if wait_until_stopped(process, suspended) {
+                return Ok(());
+            }
+            Err(format!("process {process} ignores SIG{signal}"))
         };
-        kill(postmaster)?;
+        let postmaster = self.process_id()?;
+        send(postmaster)?;
         for child in children(postmaster) {
-            // The child may have exited meanwhile.
-            let _ = kill(child);
+            match send(child) {
+                // The child has exited meanwhile.
+                Err(_) if !children(postmaster).contains(&child) => {}
+                result => result?,
+            }
         }
         Ok(())
     }

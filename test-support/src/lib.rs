@@ -170,7 +170,7 @@ impl Postgres {
     /// Panics if the server is not private, or is not running.
     pub fn freeze(&self) {
         self.cluster()
-            .signal("STOP")
+            .suspend(true)
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
@@ -181,7 +181,7 @@ impl Postgres {
     /// Panics if the server is not private, or is not running.
     pub fn thaw(&self) {
         self.cluster()
-            .signal("CONT")
+            .suspend(false)
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 

@@ -4,7 +4,7 @@
 #   tests/run.sh            set-up and all checks and tests: under 20 minutes on two cores
 #   tests/run.sh STEP..     only these steps, see `steps` below; no set-up
 #   tests/run.sh --extra    checks with tools that take minutes to install: dependencies, minimal
-#                           versions, miri, a dry run of publishing
+#                           versions, badges of features, miri, a dry run of publishing
 #   tests/run.sh --long     the property tests with 20,000 cases each, and the load tests
 #   tests/run.sh --faults   the database's faults that need privileges or further tools
 #   tests/run.sh --repeat [N]     all tests N times (20), four copies at once: finds those that fail
@@ -20,7 +20,7 @@ export CARGO_INCREMENTAL=0
 export PATH="$PWD/target/tools/bin:$PATH"
 
 steps="fmt tree package msrv clippy features docs tests doctests examples loom fuzz instructions"
-extra_steps="deny features minimal_versions miri fuzz_coverage publish_dry_run"
+extra_steps="deny features badges minimal_versions miri fuzz_coverage publish_dry_run"
 
 # Prints what is run and how long it took; its output only if it fails.
 quietly() {
@@ -216,6 +216,15 @@ deny() {
     else
         skip "deny: advisories, since their database cannot be reached"
     fi
+}
+
+# Each item names the features that it needs, in core's documentation and in the facade's.
+badges() {
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        skip "badges: no nightly Rust"
+        return
+    fi
+    tests/badges.sh
 }
 
 minimal_versions() {

@@ -35,6 +35,7 @@ use crate::sync::{Mutex, MutexGuard, lock};
 /// store.clear();
 /// assert!(futures_lite::future::block_on(store.open_session(&[])).is_ok());
 /// ```
+#[cfg(feature = "test-util")] // for the badge in crates that re-export it
 #[derive(Clone)]
 pub struct FaultStore {
     inner: Arc<dyn CircuitStore>,
@@ -55,6 +56,7 @@ pub struct FaultStore {
 ///     .unwrap();
 /// assert!(!error.is_transient());
 /// ```
+#[cfg(feature = "test-util")] // for the badge in crates that re-export it
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {

@@ -43,6 +43,7 @@ use crate::call::outcome::Outcome;
 ///     }
 /// }
 /// ```
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 pub trait BodyClassifier<T, E>: Classifier<T, E> {
     /// Classifies the trailers of a response after a successful head.
     #[must_use]
@@ -67,6 +68,7 @@ impl<T, E: 'static, C: BodyClassifier<T, E>> BodyClassifier<T, E> for RejectionA
 /// A layer with calls that last until the body of the response has ended.
 ///
 /// Created by [`hold_until_body_end`](super::BulkheadLayer::hold_until_body_end).
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Debug)]
 pub struct BodyLayer<C = DefaultClassifier> {
     bulkhead: Bulkhead,
@@ -94,6 +96,7 @@ impl<S, C: Clone> Layer<S> for BodyLayer<C> {
 /// A service with calls that last until the body of the response has ended.
 ///
 /// Created by [`BodyLayer`]. The body of its responses is a [`GuardedBody`].
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Debug)]
 pub struct BodyService<S, C = DefaultClassifier>(BulkheadService<S, C>);
 

@@ -45,6 +45,7 @@ use crate::error::BulkheadError;
 /// let result: Result<_, std::io::Error> = Ok(response);
 /// assert_eq!(GrpcClassifier.classify(&result), Outcome::Failure);
 /// ```
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcClassifier;
 
@@ -124,6 +125,7 @@ fn classify_status(headers: &HeaderMap) -> Option<Outcome> {
 /// assert_eq!(response.headers()["grpc-status"], "8");           // RESOURCE_EXHAUSTED
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcRejectionLayer;
 
@@ -138,6 +140,7 @@ impl<S> Layer<S> for GrpcRejectionLayer {
 /// A service that turns the rejections of a bulkhead into gRPC responses.
 ///
 /// Created by [`GrpcRejectionLayer`].
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Debug)]
 pub struct GrpcRejectionService<S> {
     inner: S,

@@ -35,6 +35,7 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
 ///
 /// A signal is delivered some time after it was sent. A process that exited is in neither state
 /// any more, so there is nothing to wait for.
+#[allow(clippy::disallowed_methods, reason = "the kernel keeps real time")]
 pub(crate) fn wait_until_stopped(process: u32, stopped: bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(10);
     while status(process).is_some_and(|status| (status.state == 'T') != stopped) {

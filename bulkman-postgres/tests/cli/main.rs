@@ -5,6 +5,7 @@ mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;
+mod guide;
 mod output;
 
 use std::io::{BufRead, BufReader, Lines};

@@ -87,12 +87,12 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Sets the name by which the server lists the connections: 1 to 63 printable bytes of ASCII.
+    /// Sets the name by which the server lists the connections.
     ///
-    /// Default: that of the URL or of `PGAPPNAME`, and otherwise `bulkman`, the namespace and the
-    /// [name of the process](StoreSettings::instance_name), as in
-    /// `bulkman shop checkout@node-7:4121`. With another name,
-    /// [`Admin::processes`](crate::Admin::processes) does not list the process.
+    /// It has 1 to 63 printable bytes of ASCII. Default: that of the URL or of `PGAPPNAME`, and
+    /// otherwise `bulkman`, the namespace and the [name of the
+    /// process](StoreSettings::instance_name), as in `bulkman shop checkout@node-7:4121`. With
+    /// another name, [`Admin::processes`](crate::Admin::processes) does not list the process.
     ///
     /// ```
     /// use bulkman_postgres::PostgresStore;

@@ -83,7 +83,7 @@ impl PostgresStore {
         with_timeout(self.admin_timeout(), check::check(&self.connector, role)).await
     }
 
-    /// Returns the kind of role that this one is, by its membership in a role of `sql/roles.sql`.
+    /// Returns the kind of group role that the role of this store is a member of.
     ///
     /// A member of several is the first one of app, operator and read-only, and so is a superuser.
     /// A member of none is [`CheckRole::App`].

@@ -66,6 +66,10 @@ fn snapshot_names_the_author_of_the_last_change() {
         let forced = (Some("ada".to_owned()), Some("a drill".to_owned()), seven);
         assert_eq!(last_change(process), forced);
     }
+    // A process that starts later reads how long ago that was.
+    let late = world.start("late", StoreSettings::new());
+    world.run();
+    assert_eq!(late.fleet.snapshot().circuits[0].age, seven);
     // A process is an author, too: the one that publishes, and in the snapshots of all.
     world.command(FleetAction::Close);
     world.run();

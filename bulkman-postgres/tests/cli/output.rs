@@ -14,14 +14,7 @@ fn json_output_has_the_documented_fields() {
         assert_eq!((output.code, output.err.as_str()), (0, ""), "{output:?}");
         serde_json::from_str(&output.out).unwrap()
     };
-    let fields = |value: &Value| -> String {
-        let mut names: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
-        names.sort();
-        names.join(" ")
-    };
-    let circuit = "age_seconds author circuit epoch open_count probes_failed probes_succeeded \
-                   reason remaining_seconds state";
-    assert_eq!(fields(&json(&["migrate"])), "problems schema");
+    assert_eq!(fields(&json(&["migrate"])), documented("`migrate`"));
     register(&database, &["mail", "payments"]);
     let reason = "\u{1b}\"\\ \u{6f22}";
     let changed = json(&[
@@ -32,7 +25,7 @@ fn json_output_has_the_documented_fields() {
         "--reason",
         reason,
     ]);
-    assert_eq!(fields(&changed), circuit);
+    assert_eq!(fields(&changed), documented("circuit"));
     assert_eq!(changed["reason"], reason);
     on_tokio(database.execute(
         "UPDATE \"bulkman\".circuit SET state = 2, epoch = 1 WHERE name = 'mail'; \
@@ -41,7 +34,7 @@ fn json_output_has_the_documented_fields() {
     ));
 
     let status = json(&["status"]);
-    assert_eq!(fields(&status[0]), circuit);
+    assert_eq!(fields(&status[0]), documented("circuit"));
     assert_eq!(
         (&status[0]["circuit"], &status[0]["state"]),
         (&"mail".into(), &"half_open".into())
@@ -49,33 +42,24 @@ fn json_output_has_the_documented_fields() {
     assert!(status[0]["author"].is_null() && status[0]["remaining_seconds"].is_null());
     assert!(status[1]["age_seconds"].as_f64().unwrap() < 3_600.0);
     let history = json(&["history"]);
-    assert_eq!(
-        fields(&history[0]),
-        "age_seconds author circuit epoch from open_for_seconds reason to"
-    );
+    assert_eq!(fields(&history[0]), documented("change"));
     assert_eq!(history[0]["to"], "forced_open");
     let leases = json(&["leases"]);
-    assert_eq!(
-        fields(&leases[0]),
-        "circuit instance remaining_seconds slot"
-    );
+    assert_eq!(fields(&leases[0]), documented("lease"));
     assert_eq!(leases[0]["instance"], "shop@node-7:12");
     let namespaces = json(&["namespaces"]);
-    assert_eq!(
-        fields(&namespaces[0]),
-        "circuits forced last_change_seconds namespace open revision"
-    );
+    assert_eq!(fields(&namespaces[0]), documented("namespace"));
     assert_eq!(
         (&namespaces[0]["circuits"], &namespaces[0]["forced"]),
         (&2.into(), &1.into())
     );
     let check = json(&["check"]);
-    assert_eq!(fields(&check), "problems role warnings");
+    assert_eq!(fields(&check), documented("`check`"));
     assert_eq!(
         (&check["role"], &check["problems"]),
         (&"app".into(), &Value::Array(vec![]))
     );
-    assert_eq!(fields(&check["warnings"][0]), "fix problem");
+    assert_eq!(fields(&check["warnings"][0]), ["fix", "problem"]);
     assert_eq!(json(&["prune", "--older-than", "0"])["deleted"], 1);
     assert_eq!(json(&["history"]), Value::Array(vec![]));
     assert_eq!(json(&["forget", "mail"])["forgotten"], "mail");
@@ -94,14 +78,14 @@ fn json_output_has_the_documented_fields() {
         &["watch", "--json", "--count", "1"],
     ));
     let first: Value = serde_json::from_str(&watch.line()).unwrap();
-    assert_eq!(fields(&first["circuits"][0]), circuit);
+    assert_eq!(fields(&first["circuits"][0]), documented("circuit"));
     json(&["close", "payments"]);
     let change: Value = serde_json::from_str(&watch.line()).unwrap();
     assert_eq!(change["change"]["to"], "closed");
 
     let failed = run_to_exit(&mut program(&database, &["close", "absent", "--json"]));
     let error: Value = serde_json::from_str(&failed.err).unwrap();
-    assert_eq!(fields(&error["error"]), "kind message sqlstate");
+    assert_eq!(fields(&error["error"]), documented("error"));
     assert_eq!(error["error"]["kind"], "invalid_argument");
     assert_eq!((failed.code, failed.out.as_str()), (2, ""));
 }
@@ -133,19 +117,7 @@ fn processes_lists_connected_processes() {
             "{text}"
         );
         let json: Value = serde_json::from_str(&list(&["processes", "--json"])).unwrap();
-        let process = json[0].as_object().unwrap();
-        let mut fields: Vec<_> = process.keys().map(String::as_str).collect();
-        fields.sort_unstable();
-        assert_eq!(
-            fields,
-            [
-                "address",
-                "connected_seconds",
-                "connections",
-                "instance",
-                "leases"
-            ]
-        );
+        assert_eq!(fields(&json[0]), documented("process"));
         let text = list(&["namespaces"]);
         assert_eq!(
             text,
@@ -203,4 +175,28 @@ fn circuit_is_forced_before_it_is_shared() {
         output.err.contains(r#"no circuit "payments""#),
         "{output:?}"
     );
+}
+
+/// Returns the names of the fields of an object, sorted.
+fn fields(value: &Value) -> Vec<String> {
+    let names = value.as_object().unwrap().keys().cloned();
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// Returns the names of the fields in the table of the README, sorted.
+fn documented(of: &str) -> Vec<String> {
+    let row = format!("| {of} | ");
+    let row = include_str!("../../README.md")
+        .lines()
+        .find_map(|line| line.strip_prefix(&row));
+    // A row may explain its fields after a semicolon or a comma without a name.
+    let row = row.unwrap().split(';').next().unwrap();
+    let names = row.split(", ").filter_map(|it| it.strip_prefix('`'));
+    let mut names: Vec<_> = names
+        .map(|it| it.trim_end_matches(|c| " |`".contains(c)).to_owned())
+        .collect();
+    names.sort();
+    names
 }

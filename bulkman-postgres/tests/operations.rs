@@ -14,7 +14,7 @@ use bulkman_postgres::{CheckRole, Diagnostic, PostgresStore, WarningThresholds};
 use bulkman_test_support::Postgres;
 use bulkman_tokio::TokioRuntime;
 
-use common::processes::{LONG, Processes, settings, store};
+use common::processes::{LONG, Processes, TIMEOUT, settings, store};
 use common::{Database, on_smol, on_tokio};
 
 #[test]
@@ -227,14 +227,13 @@ fn warnings_name_what_endangers_the_fleet() {
         let all = WarningThresholds::new()
             .transaction_age(Duration::ZERO)
             .notification_queue(0.0);
-        let warnings = store.warnings(all).await.unwrap();
         let expected = [
             "REVOKE CONNECT ON DATABASE \"postgres\" FROM PUBLIC",
             "ALTER ROLE \"bulkman\" SET idle_in_transaction_session_timeout",
         ];
-        assert_fixes(&warnings, &expected);
+        warned(&store, all, &expected).await;
         database.execute(prepare).await;
-        assert_eq!(store.warnings(all).await.unwrap(), []);
+        warned(&store, all, &[]).await;
 
         // A transaction that only reads, and one that has changed something.
         let mut reader = named(&database, "report").await;
@@ -248,8 +247,7 @@ fn warnings_name_what_endangers_the_fleet() {
             database.schema.name()
         );
         writer.execute(AssertSqlSafe(write)).await.unwrap();
-        let warnings = store.warnings(all).await.unwrap();
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        let warnings = warned(&store, all, &["pg_terminate_backend"; 2]).await;
         for (warning, name) in warnings.iter().zip(["report", "import"]) {
             let problem = &warning.problem;
             assert!(
@@ -265,16 +263,14 @@ fn warnings_name_what_endangers_the_fleet() {
             .execute("PREPARE TRANSACTION 'it''s prepared'")
             .await
             .unwrap();
-        let warnings = store.warnings(all).await.unwrap();
-        assert_fixes(&warnings, &["COMMIT PREPARED 'it''s prepared'"]);
+        let warnings = warned(&store, all, &["COMMIT PREPARED 'it''s prepared'"]).await;
         let (_, rollback) = warnings[0].fix.split_once("or ").unwrap();
         database.execute(rollback).await;
 
         database
             .execute("SELECT pg_create_physical_replication_slot('gone', true)")
             .await;
-        let warnings = store.warnings(all).await.unwrap();
-        assert_fixes(&warnings, &["start its consumer"]);
+        let warnings = warned(&store, all, &["start its consumer"]).await;
         let (_, drop_slot) = warnings[0].fix.split_once("or ").unwrap();
         database.execute(drop_slot).await;
 
@@ -288,11 +284,8 @@ fn warnings_name_what_endangers_the_fleet() {
             .unwrap();
         let notify = "SELECT pg_notify('x', i || repeat('x', 7000)) FROM generate_series(1, 40) i";
         database.execute(notify).await;
-        let warnings = store.warnings(all).await.unwrap();
-        assert_fixes(
-            &warnings,
-            &[&format!("server process {pid} has the oldest")],
-        );
+        let fix = format!("server process {pid} has the oldest");
+        warned(&store, all, &[&fix]).await;
         drop(listener);
 
         // A role that sees less says so.
@@ -306,10 +299,9 @@ fn warnings_name_what_endangers_the_fleet() {
         let shop = PostgresStore::builder(options.username("shop").password("x"));
         let shop = shop.schema(database.schema.name()).build().unwrap();
         let _other = named(&database, "other").await;
-        let warnings = shop.warnings(all).await.unwrap();
-        assert_fixes(&warnings, &["GRANT pg_read_all_stats TO \"shop\""]);
+        let warnings = warned(&shop, all, &["GRANT pg_read_all_stats TO \"shop\""]).await;
         database.execute(&warnings[0].fix).await;
-        assert_eq!(shop.warnings(all).await.unwrap(), []);
+        warned(&shop, all, &[]).await;
     });
 }
 
@@ -391,9 +383,21 @@ async fn role_connection(database: &Database, role: &str) -> PgConnection {
     PgConnection::connect_with(&options).await.unwrap()
 }
 
-fn assert_fixes(found: &[Diagnostic], fixes: &[&str]) {
-    assert_eq!(found.len(), fixes.len(), "{found:?}");
-    for (diagnostic, fix) in found.iter().zip(fixes) {
-        assert!(diagnostic.fix.contains(fix), "{diagnostic:?}");
+/// Waits until the warnings have these fixes: a session is listed until it has ended.
+async fn warned(
+    store: &PostgresStore,
+    thresholds: WarningThresholds,
+    fixes: &[&str],
+) -> Vec<Diagnostic> {
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
+    loop {
+        let found = store.warnings(thresholds).await.unwrap();
+        let pairs = || found.iter().zip(fixes);
+        let expected = |(it, fix): (&Diagnostic, &&str)| it.fix.contains(fix);
+        if found.len() == fixes.len() && pairs().all(expected) {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{found:?}");
+        tokio::task::yield_now().await;
     }
 }

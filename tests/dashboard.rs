@@ -14,6 +14,20 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 type Emitted = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 #[test]
+fn guide_for_operators_names_emitted_metrics() {
+    let emitted = emitted();
+    let guide = include_str!("../src/guide/operating_a_fleet.md");
+    let named: Vec<_> = guide
+        .split('`')
+        .filter(|word| word.starts_with("bulkman_fleet_"))
+        .collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for metric in named {
+        assert!(emitted.contains_key(metric), "{metric} is never emitted");
+    }
+}
+
+#[test]
 fn every_dashboard_query_uses_emitted_metrics_and_labels() {
     let emitted = emitted();
     let dashboard: serde_json::Value =

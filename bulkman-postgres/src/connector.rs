@@ -10,6 +10,7 @@ use sqlx::Connection;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
+use crate::application_name;
 use crate::connect_target::Target;
 use crate::error::{translate, translate_connect};
 use crate::link::Link;
@@ -17,6 +18,7 @@ use crate::migration_mode::MigrationMode;
 use crate::schema::Schema;
 use crate::statement::Protocol;
 use crate::statements::Statements;
+use crate::timeout::within;
 
 /// Everything that a session, a check, a migration or a command needs of a store.
 pub(crate) struct Connector {
@@ -27,6 +29,8 @@ pub(crate) struct Connector {
     pub(crate) settings: StoreSettings,
     pub(crate) migration_mode: MigrationMode,
     pub(crate) protocol: Protocol,
+    /// `None`: the name of the URL, or the default.
+    pub(crate) application_name: Option<String>,
     pub(crate) server: ServerKnowledge,
 }
 
@@ -114,7 +118,7 @@ impl Connector {
         token: &str,
         connect: impl Fn(PgConnectOptions) -> BoxFuture<'static, sqlx::Result<T>>,
     ) -> Result<T, StoreError> {
-        let options = self.target.options().await?;
+        let options = self.named(self.target.options().await?);
         let failed = |error| translate_connect(&self.schema, &options, error);
         if !self.server.rejects_options.load(Ordering::Relaxed) {
             match connect(with_session_options(options.clone(), limits, token)).await {
@@ -127,17 +131,29 @@ impl Connector {
         connect(options.clone()).await.map_err(failed)
     }
 
+    /// Sets the name by which the server lists the connection.
+    fn named(&self, options: PgConnectOptions) -> PgConnectOptions {
+        match (&self.application_name, options.get_application_name()) {
+            (Some(name), _) => options.application_name(name),
+            (None, Some(_)) => options,
+            (None, None) => {
+                let instance = self.settings.instance_name();
+                options
+                    .application_name(&application_name::default_name(&self.namespace, &instance))
+            }
+        }
+    }
+
     /// Returns the error with which the server rejects a connection now.
     ///
     /// A pool retries and keeps no error.
     pub(crate) async fn rejection(&self, limits: StatementLimits) -> StoreError {
-        let attempt = crate::timeout::with_timeout(REJECTION_TIMEOUT, self.connect(limits)).await;
-        match attempt {
-            Ok(_) => StoreError::unavailable("no connection in time"),
-            Err(error) if error.to_string().contains("did not answer") => {
+        match within(REJECTION_TIMEOUT, self.connect(limits)).await {
+            Ok(Some(Ok(_))) => StoreError::unavailable("no connection in time"),
+            Ok(None) => {
                 StoreError::unavailable("no connection in time: the server does not respond")
             }
-            Err(error) => error,
+            Ok(Some(Err(error))) | Err(error) => error,
         }
     }
 

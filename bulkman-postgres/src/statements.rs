@@ -41,6 +41,7 @@ macro_rules! statements {
 statements! {
     register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probe,
     renew_probe, release_probe, report_probe, add_counts, history, prune_history,
+    namespaces, leases, processes, forget,
 }
 
 fn fill(schema: &Schema, statement: &str) -> Arc<str> {

@@ -11,6 +11,7 @@
 //! * [`testing`]: testing your settings with a virtual clock;
 //! * [`monitoring`]: what operators can see, and how;
 //! * [`fleet`]: sharing circuits between processes;
+//! * [`operating_a_fleet`]: its database: roles, commands, alerts;
 //! * [`streams`]: calls that last until a stream has ended;
 //! * [`executors`]: the runtime for each executor, and the platforms;
 //! * [`errors`]: what each error means to the caller.
@@ -41,6 +42,9 @@ pub mod monitoring {}
 
 #[doc = include_str!("fleet.md")]
 pub mod fleet {}
+
+#[doc = include_str!("operating_a_fleet.md")]
+pub mod operating_a_fleet {}
 
 #[doc = include_str!("streams.md")]
 pub mod streams {}

@@ -291,11 +291,7 @@ impl Fleet {
             circuits: status
                 .circuits
                 .iter()
-                .map(|(name, state, epoch)| FleetCircuit {
-                    name: name.clone(),
-                    state: *state,
-                    epoch: *epoch,
-                })
+                .map(|circuit| FleetCircuit::new(circuit, now))
                 .collect(),
         });
         snapshot

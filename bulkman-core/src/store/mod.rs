@@ -13,10 +13,13 @@
 
 mod counts;
 mod error;
+mod fleet_count_policy;
 mod history;
+mod instance;
 mod memory;
 mod probe;
 mod settings;
+mod sharing_mode;
 mod transition;
 mod view;
 
@@ -33,13 +36,15 @@ pub use error::StoreError;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use fault::{Fault, FaultStore};
+pub use fleet_count_policy::FleetCountPolicy;
 pub use history::HistoryEntry;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use memory::MemoryBackup;
 pub use memory::MemoryStore;
 pub use probe::{ProbeLease, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule};
-pub use settings::{FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings};
+pub use settings::{OnOutage, Push, StoreSettings};
+pub use sharing_mode::SharingMode;
 pub use transition::{
     FleetAction, FleetCommand, RejectReason, StoreChange, StoreTransition, StoreVote,
     TransitionResult, VoteResult,

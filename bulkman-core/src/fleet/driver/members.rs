@@ -9,7 +9,7 @@ use crate::circuit_breaker::{FleetTarget, Gate, WeakCircuit};
 use crate::fleet::events::{DecisionOutcome, FleetEvent};
 use crate::fleet::jitter::Jitter;
 use crate::fleet::member::{CircuitUpdate, Member, MemberRules, Request};
-use crate::fleet::shared::{Attachment, CallTotals, FleetShared, MemberId};
+use crate::fleet::shared::{Attachment, CallTotals, CircuitStatus, FleetShared, MemberId};
 use crate::name::BulkheadName;
 use crate::store::{
     CircuitView, CountsDelta, Epoch, FleetState, OperationId, ProbeLease, SharingMode,
@@ -573,7 +573,12 @@ impl Members {
     fn publish_circuits(&self) {
         let circuits = self.entries.values().map(|entry| {
             let member = &entry.member;
-            (entry.name.clone(), member.fleet_state(), member.epoch())
+            CircuitStatus {
+                name: entry.name.clone(),
+                state: member.fleet_state(),
+                epoch: member.epoch(),
+                last_change: member.last_change(),
+            }
         });
         self.shared.status(|status| {
             // Reuses the allocation: this runs once per operation.

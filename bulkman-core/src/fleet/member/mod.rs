@@ -23,11 +23,13 @@ mod store_input;
 mod stored;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use self::decision::Decision;
 pub(super) use self::output::{CircuitUpdate, Request};
 use self::stored::StoredState;
+use super::shared::LastChange;
 use crate::circuit_breaker::{CircuitState, Gate, ProbeOutcome};
 use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};
 
@@ -56,6 +58,8 @@ pub(super) struct Member {
     outage_at: Option<Instant>,
     disconnected_since: Option<Instant>,
     stored: Option<StoredState>,
+    /// The last change of the stored state; kept when the state is to be read again.
+    last_change: Option<Arc<LastChange>>,
     /// The circuit is to adopt the stored state.
     needs_adopt: bool,
     /// The last observed generation of the circuit, and its state in it.
@@ -110,6 +114,7 @@ impl Member {
             outage_at: None,
             disconnected_since: None,
             stored: None,
+            last_change: None,
             needs_adopt: false,
             generation: 0,
             local_state: CircuitState::Closed,

@@ -1,10 +1,12 @@
 //! Output: updates for the circuit, requests to the store, deadlines; and queries.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Decision, Member, is_past, outage_gate};
 use crate::circuit_breaker::{CircuitState, FleetTarget, Gate, ProbeOutcome};
 use crate::fleet::events::DecisionOutcome;
+use crate::fleet::shared::LastChange;
 use crate::store::{Epoch, FleetState, OperationId, ProbeLease};
 
 /// A request to the store.
@@ -194,6 +196,10 @@ impl Member {
 
     pub(in crate::fleet) fn fleet_state(&self) -> Option<FleetState> {
         self.stored.map(|stored| stored.state)
+    }
+
+    pub(in crate::fleet) fn last_change(&self) -> Option<Arc<LastChange>> {
+        self.last_change.clone()
     }
 
     /// Returns the operation id of the pending decision.

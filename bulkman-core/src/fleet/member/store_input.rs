@@ -1,10 +1,12 @@
 //! Input from the store.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Decision, HeldLease, Member, StoredState};
 use crate::circuit_breaker::{CircuitState, TransitionCause};
 use crate::fleet::events::DecisionOutcome;
+use crate::fleet::shared::LastChange;
 use crate::store::{
     CircuitView, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, RejectReason,
 };
@@ -276,6 +278,14 @@ impl Member {
             state: view.state,
             open_until: received.checked_add(view.remaining.min(view.open_for)),
             open_count: view.open_count,
+        });
+        // The age of a circuit that never changed is that of its registration.
+        self.last_change = (view.epoch > Epoch(0)).then(|| {
+            Arc::new(LastChange {
+                at: received.checked_sub(view.age),
+                author: Arc::clone(&view.author),
+                reason: Arc::clone(&view.reason),
+            })
         });
     }
 

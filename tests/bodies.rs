@@ -17,7 +17,7 @@ use axum::body::{Body, Bytes};
 use axum::error_handling::HandleErrorLayer;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::routing::get;
-use bulkman::adaptive::{AdaptiveLimit, Enforcement};
+use bulkman::adaptive::{AdaptiveLimit, Enforcement, LimitChangeCause};
 use bulkman::call::Classifier;
 use bulkman::testing::ManualRuntime;
 use bulkman::tower::{BodyClassifier, BulkheadLayer, GuardedBody, ServiceError};
@@ -353,6 +353,49 @@ fn dropped_body_is_no_overload_of_an_adaptive_limit() {
         (stats.successful, stats.cancelled, stats.permits_in_use),
         (20, 20, 0)
     );
+}
+
+/// The rate is so high that most calls are no samples. Their bodies do not concern the limit either.
+/// Fault A22.
+#[test]
+fn failed_body_is_no_overload_even_of_a_call_without_a_sample() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("body")
+        .circuit_breaker_enabled(false)
+        .adaptive_limit(AdaptiveLimit::new().shrink_on_failure(true));
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let calls = |status: u16, steps: &'static [Step]| {
+        let clock = runtime.clone();
+        let mut service = BulkheadLayer::new(bulkhead.clone())
+            .classify_by(ByTrailer)
+            .hold_until_body_end()
+            .layer(service_fn(move |()| {
+                clock.advance(SECOND / 10_000);
+                let response = Response::builder().status(status).body(Scripted {
+                    steps,
+                    end_is_known: false,
+                });
+                ready(Ok::<_, Infallible>(response.unwrap()))
+            }));
+        for _ in 0..20_000 {
+            let response = runtime.block_on(service.call(())).unwrap();
+            let _ = runtime.block_on(response.into_body().collect());
+        }
+        let snapshot = bulkhead.snapshot();
+        assert_eq!(
+            (snapshot.stats.active, snapshot.stats.permits_in_use),
+            (0, 0)
+        );
+        snapshot.limit.unwrap().recent
+    };
+    assert_eq!(calls(200, &[Step::Data]), []);
+    assert_eq!(calls(200, &[Step::Data, Step::Error]), []);
+    assert_eq!(bulkhead.stats().failed, 20_000);
+    // A head that fails does.
+    let causes: Vec<_> = (calls(500, &[Step::Data]).iter())
+        .map(|change| change.cause)
+        .collect();
+    assert_eq!(causes[0], LimitChangeCause::NoReply, "{causes:?}");
 }
 
 /// Fault GAP01, O6.

@@ -13,22 +13,28 @@ use crate::circuit_breaker::{Ticket, Transition};
 use crate::sync::unwind::catch;
 
 impl Inner {
-    /// Returns `true` if an admitted call, which has started just now, may need a mark.
+    /// Steps 1 to 3 of a call that has no limits of time and need not wait.
     ///
-    /// Calls without limits of time that are no samples carry none. Their end is that of a bulkhead
-    /// without an adaptive limit.
-    #[inline]
-    pub(crate) fn needs_mark(&self, tags: CallTags, deadlines: &Deadlines) -> bool {
-        let Some(driver) = self.driver() else {
-            return false;
+    /// The number of the call decides whether it is a sample and has a mark. A call without one
+    /// ends as that of a bulkhead without an adaptive limit. `None`: nothing has happened.
+    #[inline(never)]
+    pub(crate) fn try_start_by_count(&self) -> Option<Ticket> {
+        let driver = self.driver()?;
+        let ticket = match &self.circuit {
+            Some(circuit) => circuit.try_admit_fast().filter(|it| !it.needs_duration())?,
+            None => Ticket::WITHOUT_CIRCUIT,
         };
-        driver.samples(self.counters.started())
-            || driver.marks_every_call()
-            || deadlines.has_times()
-            || !tags.is_sampled
+        if !self.queue.try_acquire_available() {
+            return None;
+        }
+        Some(if driver.samples(self.counters.start()) {
+            ticket.with_mark(Mark::sample().to_bits())
+        } else {
+            ticket
+        })
     }
 
-    /// Marks an admitted call that [needs](Self::needs_mark) it.
+    /// Marks an admitted call, if it is a sample or its end needs a mark.
     pub(crate) fn mark(
         &self,
         admitted: Admitted,
@@ -38,16 +44,20 @@ impl Inner {
         let Some(driver) = self.adaptive() else {
             return admitted;
         };
+        let lacks_permit = admitted.mark().is_some_and(Mark::lacks_permit);
+        let estimates = driver.estimates();
         let mut mark = if !tags.is_sampled || admitted.is_probe() {
             Mark::UNCOUNTED
         } else if driver.samples(self.counters.started()) {
             Mark::sample()
-        } else {
+        } else if lacks_permit || estimates || deadlines.has_times() {
             driver.mark_unsampled()
+        } else {
+            return admitted;
         };
-        if admitted.mark().is_some_and(Mark::lacks_permit) {
+        if lacks_permit {
             mark = mark.without_permit();
-        } else if driver.estimates() {
+        } else if estimates {
             let capacity = self.queue.limits().queue_capacity;
             let (running, may_wait) = (self.queue.in_use(), deadlines.may_wait());
             mark = driver.acquire_virtual_permit(mark, running, capacity, may_wait);
@@ -134,9 +144,10 @@ impl Inner {
         }
     }
 
-    /// Records the failed end of a call without a mark. Its permit was released before.
+    /// Records the failed end of an operation without a mark. Unless its call continues, the permit
+    /// was released before.
     #[cold]
-    pub(super) fn record_unmarked_failure(&self, outcome: Outcome) {
+    pub(crate) fn record_unmarked_failure(&self, outcome: Outcome) {
         let Some(driver) = self.adaptive() else {
             return;
         };

@@ -208,7 +208,7 @@ impl Bulkhead {
             limits: ConfiguredLimits::new(
                 TimeLimits::of(&config),
                 tracked,
-                config.driver().is_needed(),
+                config.driver().marks(),
                 cooperation.is_some(),
             ),
             cooperation,

@@ -204,7 +204,7 @@ impl Inner {
         self.running
             .configure(tracked, permits, || self.runtime.now());
         let changed = self.apply_limit(config.driver());
-        let marks = config.driver().is_needed();
+        let marks = config.driver().marks();
         self.limits.set(TimeLimits::of(config), tracked, marks);
         let in_force = || {
             self.driver()

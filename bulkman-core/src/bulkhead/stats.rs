@@ -254,9 +254,10 @@ pub(crate) struct Reading {
 }
 
 impl Counters {
+    /// Counts the start of a call, and returns its number. The first one is 1.
     #[inline]
-    pub(crate) fn start(&self) {
-        self.started.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn start(&self) -> u64 {
+        self.started.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Returns the number of calls that started.

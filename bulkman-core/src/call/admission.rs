@@ -12,6 +12,7 @@ use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
+use crate::call::limits::Setup;
 use crate::call::rejection::Rejection;
 use crate::queue::Priority;
 
@@ -28,9 +29,10 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     if guard.is_new() {
-        if deadlines.is_tracked() || guard.inner().limits.need_setup() {
-            if guard.inner().limits.has_marks() {
-                return poll_marked_admission(guard, tags, deadlines, cx);
+        let setup = guard.inner().limits.setup();
+        if deadlines.is_tracked() || !setup.is_none() {
+            if setup.has_marks() {
+                return poll_marked_admission(guard, setup, tags, deadlines, cx);
             }
             ready!(poll_setup(guard, deadlines, cx))?;
         } else {
@@ -43,16 +45,65 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     poll_queue(guard, tags, deadlines, cx)
 }
 
-/// As [`poll_admission`], for a new call of a bulkhead whose limit adapts or is observed. Out of
-/// line, so that other calls do not pay for it.
-#[inline(never)]
+/// As [`poll_admission`], for a new call of a bulkhead whose limit adapts or is observed.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "an admission that does not wait must stay in registers"
+)]
 fn poll_marked_admission<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    setup: Setup,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if deadlines.is_tracked() || setup.has_times_or_cooperates() {
+        ready!(poll_setup(guard, deadlines, cx))?;
+    } else {
+        guard.observe();
+    }
+    if let Some(admitted) = try_by_count(guard, setup, tags, deadlines) {
+        return Poll::Ready(Ok(admitted));
+    }
+    poll_marked_steps(guard, tags, deadlines, cx)
+}
+
+/// Performs steps 1 to 3 of a call that need not wait, and marks it only if it is a sample. That
+/// is decided by its number alone.
+///
+/// `None`: nothing has happened, and [`try_marked`] decides.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "an admission that does not wait must stay in registers"
+)]
+fn try_by_count<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    setup: Setup,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Option<Admitted> {
+    let by_count = !deadlines.is_tracked() && !setup.marks_all() && tags.is_sampled;
+    if !by_count || guard.observer().is_enabled() {
+        return None;
+    }
+    let admitted = guard.try_admit_by_count()?;
+    if admitted.needs_guard() {
+        return Some(start_sample(guard, admitted, deadlines));
+    }
+    Some(admitted)
+}
+
+/// As [`poll_admission`], for a new call that may need a mark. Out of line, so that other calls do
+/// not pay for it.
+#[inline(never)]
+fn poll_marked_steps<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     tags: CallTags,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    ready!(poll_setup_inlined(guard, deadlines, cx))?;
     if let Some(admitted) = try_marked(guard, tags, deadlines)? {
         return Poll::Ready(Ok(admitted));
     }
@@ -68,24 +119,11 @@ fn poll_setup<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Rejection>> {
-    poll_setup_inlined(guard, deadlines, cx)
-}
-
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "it is a part of two functions that are not inlined"
-)]
-fn poll_setup_inlined<H: Borrow<Bulkhead>>(
-    guard: &mut CallGuard<H>,
-    deadlines: &mut Deadlines,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Rejection>> {
     if let Some(poll_proceed) = guard.inner().cooperation {
         ready!(poll_proceed(cx));
     }
     guard.observe();
-    if deadlines.is_tracked() || guard.inner().limits.has_times() {
+    if deadlines.is_tracked() || guard.inner().limits.setup().has_times() {
         begin_deadlines(guard.inner(), deadlines, true)?;
     }
     Poll::Ready(Ok(()))
@@ -130,8 +168,8 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
     guard.observe();
-    if deadlines.is_tracked() || guard.inner().limits.any() {
-        if guard.inner().limits.has_marks() {
+    if deadlines.is_tracked() || guard.inner().limits.setup().has_times_or_marks() {
+        if guard.inner().limits.setup().has_marks() {
             return try_marked_admission(guard, tags, deadlines, timers);
         }
         begin_deadlines(guard.inner(), deadlines, timers)?;
@@ -147,8 +185,11 @@ fn try_marked_admission<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
-    if deadlines.is_tracked() || guard.inner().limits.has_times() {
+    let setup = guard.inner().limits.setup();
+    if deadlines.is_tracked() || setup.has_times() {
         begin_deadlines(guard.inner(), deadlines, timers)?;
+    } else if let Some(admitted) = try_by_count(guard, setup, tags, deadlines) {
+        return Ok(Some(admitted));
     }
     try_marked(guard, tags, deadlines)
 }
@@ -160,12 +201,7 @@ fn try_marked<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
 ) -> Result<Option<Admitted>, Rejection> {
     let admitted = guard.try_admit(tags, deadlines, CallGuard::lack_permit)?;
-    Ok(match admitted {
-        Some(admitted) if guard.inner().needs_mark(tags, deadlines) => {
-            Some(mark(guard, admitted, tags, deadlines))
-        }
-        admitted => admitted,
-    })
+    Ok(admitted.map(|admitted| mark(guard, admitted, tags, deadlines)))
 }
 
 /// Decides about a call that finds no permit: it waits, or is rejected if the queue is full.
@@ -228,8 +264,7 @@ fn admit_after_wait<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
 ) -> Result<Admitted, Rejection> {
     let admitted = guard.admit_after_wait(tags, deadlines)?;
-    let inner = guard.inner();
-    if inner.limits.has_marks() && inner.needs_mark(tags, deadlines) {
+    if guard.inner().limits.setup().has_marks() {
         return Ok(mark(guard, admitted, tags, deadlines));
     }
     Ok(admitted)
@@ -337,7 +372,8 @@ pub(crate) fn start_run<H: Borrow<Bulkhead>>(
     admitted
 }
 
-/// Marks a call of a bulkhead whose limit adapts or is observed. Reads the clock if it is a sample.
+/// Marks a call of a bulkhead whose limit adapts or is observed, if it needs that. Reads the clock
+/// if it is a sample.
 #[inline(never)]
 fn mark<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
@@ -345,10 +381,21 @@ fn mark<H: Borrow<Bulkhead>>(
     tags: CallTags,
     deadlines: &mut Deadlines,
 ) -> Admitted {
-    let mut admitted = guard.inner().mark(admitted, tags, deadlines);
-    if !admitted.is_sample() {
-        return admitted;
+    let admitted = guard.inner().mark(admitted, tags, deadlines);
+    if admitted.is_sample() {
+        start_sample(guard, admitted, deadlines)
+    } else {
+        admitted
     }
+}
+
+/// Records the start of a call that is a sample.
+#[inline(never)]
+fn start_sample<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    mut admitted: Admitted,
+    deadlines: &mut Deadlines,
+) -> Admitted {
     if deadlines.run_started().is_none() {
         // The clock is code of the runtime and may panic. The guard holds the admission meanwhile.
         guard.restore(admitted);

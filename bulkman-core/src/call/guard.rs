@@ -124,6 +124,17 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// Steps 1 to 3 of a call that need not wait, where the limit adapts. A call that is a sample
+    /// has the mark of one. `None`: nothing has happened.
+    #[inline(always)]
+    pub(crate) fn try_admit_by_count(&mut self) -> Option<Admitted> {
+        let ticket = self.inner().try_start_by_count()?;
+        self.held = Held::Ended;
+        Some(Admitted {
+            ticket: Some(ticket),
+        })
+    }
+
     /// As [`try_admit`](Self::try_admit), one step at a time, after the circuit was checked.
     ///
     /// Used while the circuit is not closed, and by circuits that count calls in flight.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::adaptive::Marks;
 use crate::bulkhead::config::BulkheadConfig;
 use crate::call::rejection::MissingCapability;
 
@@ -99,31 +100,75 @@ impl TimeLimits {
 /// The configured limits. They can be read while another thread changes them.
 #[derive(Debug)]
 pub(crate) struct ConfiguredLimits {
-    /// What a call must do before its admission, as bits. Usually zero: a single load and
-    /// comparison then cover all of it.
+    /// A [`Setup`]. Usually zero: a single load and comparison then cover all of it.
     setup: AtomicU8,
     timeout: AtomicU64,
     max_wait: AtomicU64,
     run_timeout: AtomicU64,
 }
 
-impl ConfiguredLimits {
+/// What a call must do before its admission.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup(u8);
+
+impl Setup {
     /// A limit is set, or the times of calls are needed.
     const TIMED: u8 = 1;
     /// The calls cooperate with the executor's scheduler.
-    const COOPERATES: u8 = 2;
+    const COOPERATES: u8 = 1 << 1;
     /// The limit adapts or is observed, so that calls may carry marks.
-    const MARKS: u8 = 4;
+    const MARKS: u8 = 1 << 2;
+    /// Every call carries a mark.
+    const MARKS_ALL: u8 = 1 << 3;
 
+    /// Returns `true` if a call has nothing to do.
+    #[inline]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns `true` if any limit is set, or the times of calls are needed.
+    #[inline]
+    pub(crate) const fn has_times(self) -> bool {
+        self.0 & Self::TIMED != 0
+    }
+
+    /// Returns `true` if [`has_times`](Self::has_times) does, or calls cooperate with the
+    /// scheduler.
+    #[inline]
+    pub(crate) const fn has_times_or_cooperates(self) -> bool {
+        self.0 & (Self::TIMED | Self::COOPERATES) != 0
+    }
+
+    /// Returns `true` if calls may carry marks for a limit that adapts or is observed.
+    #[inline]
+    pub(crate) const fn has_marks(self) -> bool {
+        self.0 & Self::MARKS != 0
+    }
+
+    /// Returns `true` if every call carries a mark.
+    #[inline]
+    pub(crate) const fn marks_all(self) -> bool {
+        self.0 & Self::MARKS_ALL != 0
+    }
+
+    /// Returns `true` if [`has_times`](Self::has_times) or [`has_marks`](Self::has_marks) does.
+    #[inline]
+    pub(crate) const fn has_times_or_marks(self) -> bool {
+        self.0 & (Self::TIMED | Self::MARKS) != 0
+    }
+}
+
+impl ConfiguredLimits {
     pub(crate) fn new(
         limits: TimeLimits,
         times_needed: bool,
-        marks: bool,
+        marks: Marks,
         cooperates: bool,
     ) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
         let configured = Self {
-            setup: AtomicU8::new(if cooperates { Self::COOPERATES } else { 0 }),
+            setup: AtomicU8::new(if cooperates { Setup::COOPERATES } else { 0 }),
             timeout: none(),
             max_wait: none(),
             run_timeout: none(),
@@ -132,15 +177,18 @@ impl ConfiguredLimits {
         configured
     }
 
-    /// `times_needed`: the times of calls are needed even if there are no limits. `marks`: the
-    /// limit adapts or is observed.
-    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool, marks: bool) {
+    /// `times_needed`: the times of calls are needed even if there are no limits.
+    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool, marks: Marks) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
             .store(limits.run_timeout.0, Ordering::Relaxed);
         let timed = times_needed || limits != TimeLimits::NONE;
-        for (is_set, bit) in [(timed, Self::TIMED), (marks, Self::MARKS)] {
+        for (is_set, bit) in [
+            (timed, Setup::TIMED),
+            (marks != Marks::None, Setup::MARKS),
+            (marks == Marks::All, Setup::MARKS_ALL),
+        ] {
             if is_set {
                 self.setup.fetch_or(bit, Ordering::Relaxed);
             } else {
@@ -149,28 +197,10 @@ impl ConfiguredLimits {
         }
     }
 
-    /// Returns `true` if any limit is set, or the times of calls are needed.
+    /// Returns what a call must do before its admission.
     #[inline]
-    pub(crate) fn has_times(&self) -> bool {
-        self.setup.load(Ordering::Relaxed) & Self::TIMED != 0
-    }
-
-    /// Returns `true` if calls may carry marks for a limit that adapts or is observed.
-    #[inline]
-    pub(crate) fn has_marks(&self) -> bool {
-        self.setup.load(Ordering::Relaxed) & Self::MARKS != 0
-    }
-
-    /// Returns `true` if [`has_times`](Self::has_times) or [`has_marks`](Self::has_marks) does.
-    #[inline]
-    pub(crate) fn any(&self) -> bool {
-        self.setup.load(Ordering::Relaxed) & (Self::TIMED | Self::MARKS) != 0
-    }
-
-    /// Returns `true` if [`any`](Self::any) does, or calls cooperate with the scheduler.
-    #[inline]
-    pub(crate) fn need_setup(&self) -> bool {
-        self.setup.load(Ordering::Relaxed) != 0
+    pub(crate) fn setup(&self) -> Setup {
+        Setup(self.setup.load(Ordering::Relaxed))
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.

@@ -140,6 +140,12 @@ impl WaitQueue {
         }
     }
 
+    /// As [`try_acquire`](Self::try_acquire), if the permit is not in the reserve.
+    #[inline]
+    pub(crate) fn try_acquire_available(&self) -> bool {
+        self.available.try_acquire()
+    }
+
     /// Releases a permit: to the next waiter, if there is one.
     ///
     /// Calls `now` only if a waiter has, or recently had, a deadline. Returns `true` if this

@@ -82,8 +82,18 @@ fn apply(rule: &mut LimitRule, input: &Input, now: &mut f64) -> Option<LimitAdju
     }
 }
 
+/// Twice the number in `PROPTEST_CASES`, by default 512. With 20,000 each property sees millions of
+/// windows.
+fn cases() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig {
+        cases: 2 * config.cases,
+        ..config
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(cases())]
 
     /// Fault A3: the limit never falls below one, and so never admits nothing.
     #[test]

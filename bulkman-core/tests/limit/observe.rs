@@ -49,6 +49,32 @@ fn observed_fixed_limit_rejects_nothing_and_counts() {
     drop(running);
 }
 
+/// At this rate, one call in sixteen is a sample. The overloads of the others count all the same.
+#[test]
+fn overload_of_a_call_without_a_permit_is_counted() {
+    let config = observed(2, 10).circuit_breaker_enabled(false);
+    let (bulkhead, runtime) = with_runtime(config.adaptive_limit(AdaptiveLimit::new()));
+    let held = [
+        bulkhead.try_acquire().unwrap(),
+        bulkhead.try_acquire().unwrap(),
+    ];
+    let estimate = |overloads: usize| {
+        for call in 0..20_000 {
+            let permit = bulkhead.try_acquire().unwrap();
+            runtime.advance(MS / 10);
+            permit.record(if call % 100 < overloads {
+                Outcome::Overloaded
+            } else {
+                Outcome::Success
+            });
+        }
+        bulkhead.snapshot().limit.unwrap().estimate
+    };
+    assert_eq!(estimate(0), 2.0);
+    assert!(estimate(20) < 1.5);
+    drop(held);
+}
+
 #[test]
 fn call_that_never_waits_would_be_rejected() {
     let (bulkhead, runtime) = with_runtime(observed(1, 10).max_wait(Duration::ZERO));

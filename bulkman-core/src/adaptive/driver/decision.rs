@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use super::sampler::{Counts, Opening};
 use super::{LimitDriver, duration, nanos_of};
-use crate::adaptive::AdaptiveLimit;
 use crate::adaptive::adjustment::{LimitAdjustment, LimitChangeCause};
 use crate::adaptive::change::LimitChange;
+use crate::adaptive::collector::WindowEnd;
 use crate::adaptive::policy::WindowPolicy;
 use crate::adaptive::rule::LimitRule;
-use crate::adaptive::settings::LimitSettings;
 use crate::adaptive::window::ClosedWindow;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
@@ -20,11 +19,6 @@ use crate::sync::lock;
 pub(super) struct Decider {
     /// `None` without an adaptive limit.
     pub(super) rule: Option<LimitRule>,
-    pub(super) policy: WindowPolicy,
-    /// The shortest window, in nanoseconds.
-    pub(super) shortest: u64,
-    /// The number of calls that fill a window.
-    pub(super) samples: u64,
     /// The circuit does not admit all calls.
     pub(super) suspended: bool,
     /// The origin of the times of the rule, in nanoseconds.
@@ -56,13 +50,9 @@ impl LastWindow {
 }
 
 impl Decider {
-    pub(super) fn new(suspended: bool) -> Self {
-        let settings = LimitSettings::new(&AdaptiveLimit::new(), 1);
+    pub(super) const fn new(suspended: bool) -> Self {
         Self {
             rule: None,
-            policy: WindowPolicy::new(&settings),
-            shortest: 0,
-            samples: settings.samples,
             suspended,
             created_at: 0,
             successes_before: 0,
@@ -118,8 +108,8 @@ impl LimitDriver {
         let rule = rule.as_mut()?;
         let at = seconds(nanos.saturating_sub(*created_at));
         let (window, adjustment) = match end {
-            End::Closed(window) => (window, rule.on_window(&window, at)),
-            End::Discarded(window) => (window, rule.on_discarded_window()),
+            WindowEnd::Closed(window) => (window, rule.on_window(&window, at)),
+            WindowEnd::Discarded(window) => (window, rule.on_discarded_window()),
         };
         *last = LastWindow {
             latency: (window.successes > 0).then_some(window.latency),
@@ -173,18 +163,18 @@ impl LimitDriver {
         stride: Option<u64>,
     ) {
         decider.opened_at = now.max(quiet_until);
-        let baseline = decider.rule.as_ref().and_then(LimitRule::baseline);
+        let rule = decider.rule.as_ref().filter(|_| !decider.suspended);
+        let baseline = rule.and_then(LimitRule::baseline);
         self.sampler.open(&Opening {
             new_generation_at,
             quiet_until,
-            check_at: if decider.rule.is_some() && !decider.suspended {
-                decider.opened_at.saturating_add(decider.shortest)
-            } else {
-                u64::MAX
-            },
+            check_at: rule.map_or(u64::MAX, |rule| {
+                let shortest = nanos_of(rule.settings().window);
+                decider.opened_at.saturating_add(shortest)
+            }),
             baseline: baseline.map(nanos_of),
-            cap: nanos_of(decider.policy.sample_cap(baseline)),
-            stride: stride.filter(|_| !decider.suspended),
+            cap: rule.map_or(u64::MAX, |rule| nanos_of(policy(rule).sample_cap(baseline))),
+            stride: rule.and(stride),
         });
     }
 
@@ -195,11 +185,11 @@ impl LimitDriver {
         now: u64,
         latency: Option<f64>,
         successes: u64,
-    ) -> Option<End> {
+    ) -> Option<WindowEnd> {
         let stride = self.sampler.stride()?;
-        let (limit, permits, baseline) = {
+        let (policy, limit, permits, baseline) = {
             let rule = decider.rule.as_ref()?;
-            (rule.limit(), rule.permits(), rule.baseline())
+            (policy(rule), rule.limit(), rule.permits(), rule.baseline())
         };
         let counts = self.sampler.counts();
         let elapsed = seconds(now.saturating_sub(decider.opened_at));
@@ -216,22 +206,19 @@ impl LimitDriver {
             peak: counts.peak,
             ..counts.word.close(elapsed, stride)
         };
-        if decider
-            .policy
-            .is_complete(elapsed, mean, samples + counts.overloads, limit)
-        {
+        if policy.is_complete(elapsed, mean, samples + counts.overloads, limit) {
             // Some call succeeded, and none of those was a sample.
             if samples == 0 && stride > 1 && successes > decider.successes_before {
                 self.sampler.sample_every_call();
                 self.sampler.check_again_at(now);
                 return None;
             }
-            return Some(End::Closed(close(self.sampler.close())));
+            return Some(WindowEnd::Closed(close(self.sampler.close())));
         }
-        if decider.policy.is_expired(elapsed, mean) {
-            return Some(End::Discarded(close(self.sampler.close())));
+        if policy.is_expired(elapsed, mean) {
+            return Some(WindowEnd::Discarded(close(self.sampler.close())));
         }
-        let shortest = decider.policy.shortest(mean);
+        let shortest = policy.shortest(mean);
         if stride > 1 && elapsed > 4.0 * shortest {
             // The load fell. The rule learns nothing from a window that is not full.
             self.sampler.close();
@@ -307,12 +294,12 @@ impl Decider {
     /// Returns the stride that fills the next window one to two times; `None` if nothing is
     /// sampled.
     fn stride(&self, decision: &LimitDecision, current: Option<u64>) -> Option<u64> {
-        self.rule.as_ref()?;
+        let rule = self.rule.as_ref()?;
         let shrunk = decision
             .adjustment
             .map_or(1.0, |it| f64::min(it.to / it.from, 1.0));
-        let expected = decision.throughput * self.policy.shortest(decision.latency) * shrunk;
-        let windows = expected / self.samples as f64;
+        let expected = decision.throughput * policy(rule).shortest(decision.latency) * shrunk;
+        let windows = expected / rule.settings().samples as f64;
         let current = current.unwrap_or(1) as f64;
         // Each change of the stride costs a quiet time, so a small change of the load keeps it.
         let keep = (0.8 * current..2.5 * current).contains(&windows);
@@ -327,9 +314,8 @@ impl Decider {
     }
 }
 
-enum End {
-    Closed(ClosedWindow),
-    Discarded(ClosedWindow),
+fn policy(rule: &LimitRule) -> WindowPolicy {
+    WindowPolicy::new(rule.settings())
 }
 
 /// The power of two of the largest stride.

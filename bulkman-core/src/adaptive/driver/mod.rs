@@ -24,7 +24,6 @@ use super::adjustment::LimitChangeCause;
 use super::change::{LimitChange, LimitChanges};
 use super::config::AdaptiveLimit;
 use super::enforcement::Enforcement;
-use super::policy::WindowPolicy;
 use super::rule::LimitRule;
 use super::settings::LimitSettings;
 use super::status::LimitStatus;
@@ -71,6 +70,32 @@ impl DriverConfig<'_> {
     pub(crate) fn is_needed(&self) -> bool {
         self.adaptive.is_some() || self.enforcement == Enforcement::Observe
     }
+
+    /// Returns which calls carry a mark.
+    pub(crate) fn marks(&self) -> Marks {
+        if !self.is_needed() {
+            Marks::None
+        } else if self.estimates() {
+            Marks::All
+        } else {
+            Marks::Samples
+        }
+    }
+
+    /// Returns `true` if the adaptive limit is only estimated, and the maximum is enforced.
+    fn estimates(&self) -> bool {
+        let observes = |it: &AdaptiveLimit| it.enforcement == Enforcement::Observe;
+        self.enforcement == Enforcement::Enforce && self.adaptive.is_some_and(observes)
+    }
+}
+
+/// Which calls carry a [`Mark`] even without limits of time, if they find a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marks {
+    None,
+    Samples,
+    /// Each call holds a virtual permit or lacks one.
+    All,
 }
 
 /// What the end of a call means for the limit.
@@ -177,12 +202,10 @@ impl LimitDriver {
             let mut settings = LimitSettings::new(adaptive, config.maximum);
             if observes {
                 settings.enforcement = Enforcement::Observe;
-            } else if settings.enforcement == Enforcement::Observe {
+            }
+            if config.estimates() {
                 flags |= ESTIMATES;
             }
-            decider.policy = WindowPolicy::new(&settings);
-            decider.shortest = nanos_of(settings.window);
-            decider.samples = settings.samples;
             if let Some(rule) = &mut decider.rule {
                 let adjustment = rule.reconfigure(settings);
                 let baseline = rule.baseline();
@@ -230,6 +253,7 @@ impl LimitDriver {
     }
 
     /// Returns `true` if a call needs the permits in use when it starts.
+    #[inline]
     pub(crate) fn estimates(&self) -> bool {
         self.has_flag(ESTIMATES)
     }
@@ -238,12 +262,6 @@ impl LimitDriver {
     #[inline]
     pub(crate) fn samples(&self, call: u64) -> bool {
         self.sampler.samples(call)
-    }
-
-    /// Returns `true` if calls that are no samples carry a mark, too.
-    #[inline]
-    pub(crate) fn marks_every_call(&self) -> bool {
-        self.has_flag(ESTIMATES)
     }
 
     /// Returns the mark of a call that is no sample.
@@ -475,12 +493,15 @@ impl LimitDriver {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     fn has_flag(&self, flag: u32) -> bool {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
 
     fn nanos(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.base).as_nanos()).unwrap_or(u64::MAX)
+        let since = at.saturating_duration_since(self.base);
+        // Without a product of 128 bits.
+        (since.as_secs().saturating_mul(1_000_000_000)).saturating_add(since.subsec_nanos().into())
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use super::{CallGuard, Held};
 use crate::adaptive::LimitOutcome;
+#[cfg(feature = "http")]
+use crate::adaptive::Mark;
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::stats::Event;
 use crate::call::admitted::Admitted;
@@ -122,10 +124,13 @@ impl CallGuard<Bulkhead> {
         let Held::Admitted(admitted) = &mut self.held else {
             return;
         };
+        let inner = self.bulkhead.inner();
         if let Some(mark) = admitted.mark() {
             *admitted = admitted.with_mark(mark.uncounted());
-            let meaning = LimitOutcome::of(outcome);
-            self.bulkhead.inner().record_for_limit(mark, meaning, run);
+            inner.record_for_limit(mark, LimitOutcome::of(outcome), run);
+        } else if inner.adaptive().is_some() {
+            *admitted = admitted.with_mark(Mark::UNCOUNTED);
+            inner.record_unmarked_failure(outcome);
         }
     }
 }

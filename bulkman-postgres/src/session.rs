@@ -29,6 +29,7 @@ use crate::inbox::NotificationInbox;
 use crate::link::{LARGE_RESPONSE, Link, RESPONSE, ResponseSize};
 use crate::migration_mode::MigrationMode;
 use crate::notification::NotificationVerifier;
+use crate::read_only::{REJECTED_CHANGE, ReadOnly};
 use crate::rows;
 use crate::statement::{Protocol, Statement};
 use crate::statements::Query;
@@ -44,6 +45,8 @@ pub(crate) struct PostgresSession {
     commands_not_after: Option<StoreTime>,
     inbox: NotificationInbox,
     is_listening: bool,
+    /// Why the server rejects changes, as of the last statement.
+    read_only: Option<ReadOnly>,
     state: State,
 }
 
@@ -68,15 +71,18 @@ impl PostgresSession {
         let listens = connector.listens();
         let (mut session, handshake) = Self::connect(connector, listens).await?;
         if listens {
-            if !session.connector.is_flooded() {
+            // A standby can't listen.
+            if !session.connector.is_flooded() && session.read_only != Some(ReadOnly::Standby) {
                 session.listen_to_channel().await?;
             }
             if handshake.may_read_key {
                 session.read_notification_key().await?;
             }
         }
-        session.register_circuits(circuits).await?;
-        session.prepare_statements(circuits).await?;
+        if session.read_only.is_none() {
+            session.register_circuits(circuits).await?;
+            session.prepare_statements(circuits).await?;
+        }
         Ok(session)
     }
 
@@ -110,6 +116,7 @@ impl PostgresSession {
             incarnation: handshake.incarnation,
             commands_not_after: None,
             is_listening: false,
+            read_only: handshake.read_only,
             state: State::Ready,
         };
         Ok((session, handshake))
@@ -207,11 +214,27 @@ impl PostgresSession {
                 if is_statement_error(&error) {
                     self.state = State::Ready;
                 }
+                if has_code(&error, REJECTED_CHANGE) {
+                    self.read_only.get_or_insert(ReadOnly::Setting);
+                }
                 return Err(self.failed(error));
             }
         };
         self.state = State::Ready;
         Ok(rows)
+    }
+
+    /// Adopts whether the server accepts changes, from a snapshot.
+    async fn update_access(&mut self, read_only: Option<ReadOnly>) -> Result<(), StoreError> {
+        self.read_only = read_only;
+        // A pooler may pass the setting on to other clients.
+        if read_only == Some(ReadOnly::Setting) && self.backend.is_some() {
+            let statement = self.connector.statements.lift_read_only.clone();
+            if !self.run(statement, |statement| statement).await?.is_empty() {
+                self.read_only = None;
+            }
+        }
+        Ok(())
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
@@ -264,20 +287,25 @@ impl StoreSession for PostgresSession {
             let rows = self
                 .run_expecting(response, statement, |statement| statement.bind(since))
                 .await?;
+            let first = rows.first().ok_or(sqlx::Error::RowNotFound);
+            let read_only = first.and_then(ReadOnly::of);
+            let read_only = read_only.map_err(|error| self.failed(error))?;
+            self.update_access(read_only).await?;
             let mut decode = || -> sqlx::Result<Snapshot> {
-                let Some(first) = rows.first() else {
+                let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                let now = StoreTime(first.try_get("now_us")?);
+                self.inbox.advance(now.0);
+                let Some(revision) = first.try_get("namespace_rev")? else {
                     // The namespace was deleted with all its circuits.
                     return Ok(Snapshot::new(
                         Revision(0),
                         0,
                         Fingerprint(0),
-                        StoreTime(0),
+                        now,
                         Vec::new(),
                     ));
                 };
-                let revision = Revision(rows::unsigned(first.try_get("namespace_rev")?));
-                let now = StoreTime(first.try_get("now_us")?);
-                self.inbox.advance(now.0);
+                let revision = Revision(rows::unsigned(revision));
                 let fingerprint =
                     Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
                 let views = rows.iter().filter_map(|row| rows::view(row).transpose());
@@ -579,12 +607,19 @@ impl StoreSession for PostgresSession {
         self.state == State::Ready
     }
 
+    fn read_only_reason(&self) -> Option<&str> {
+        self.read_only.map(ReadOnly::reason)
+    }
+
     fn is_listening(&self) -> bool {
         self.is_listening || !self.connector.listens()
     }
 
     fn listen(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
+            if self.is_listening() || self.read_only == Some(ReadOnly::Standby) {
+                return Ok(());
+            }
             self.listen_to_channel().await?;
             self.connector.set_flooded(false);
             Ok(())
@@ -599,6 +634,11 @@ impl Drop for PostgresSession {
             self.connector.abandon(backend, self.link.take());
         }
     }
+}
+
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    let error = error.as_database_error();
+    error.is_some_and(|error| error.code().as_deref() == Some(code))
 }
 
 /// Returns whether the server rejected a statement, and not the connection.

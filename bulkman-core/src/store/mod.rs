@@ -398,6 +398,15 @@ pub trait StoreSession: Send {
         true
     }
 
+    /// Returns why the store rejects all changes at present; `None` if it accepts them.
+    ///
+    /// A store that can be read only, such as a standby, is read and polled; the driver changes
+    /// nothing there. The value is current after each [`snapshot`](Self::snapshot), and after an
+    /// operation that failed for this reason. The default implementation returns `None`.
+    fn read_only_reason(&self) -> Option<&str> {
+        None
+    }
+
     /// Starts to report changes again.
     ///
     /// Every change made after this has returned is reported. The default implementation does

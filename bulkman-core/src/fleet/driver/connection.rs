@@ -31,6 +31,7 @@ pub(super) struct Connection {
     /// The delays after a rejected operation.
     rejection_backoff: Backoff,
     rejected: bool,
+    read_only: bool,
 }
 
 /// Whether notifications of the store can be relied on.
@@ -84,6 +85,7 @@ impl Connection {
                 MAX_REJECTION_DELAY,
             ),
             rejected: false,
+            read_only: false,
         }
     }
 
@@ -100,7 +102,7 @@ impl Connection {
         self.shared.update(|status| {
             status.connected = true;
             status.degraded_since = None;
-            if !self.rejected {
+            if !self.rejected && !self.read_only {
                 status.error = None;
             }
         });
@@ -147,6 +149,39 @@ impl Connection {
         }
     }
 
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Handles that the store can only be read.
+    pub(super) fn became_read_only(&mut self, reason: &str) {
+        self.read_only = true;
+        let error = StoreError::unavailable(format!(
+            "it is read-only: {reason}; decisions stay pending until it accepts changes"
+        ));
+        let message = error.to_string();
+        let is_new = self.is_new(&message, self.shared.now());
+        self.shared.update(|status| {
+            status.read_only = true;
+            status.error = Some(message);
+        });
+        if is_new {
+            self.shared.emit(FleetEvent::ReadOnly { error });
+        }
+    }
+
+    /// Handles that the store accepts changes again.
+    pub(super) fn writes_resumed(&mut self) {
+        self.leave_read_only();
+        self.shared.update(|status| status.error = None);
+        self.shared.emit(FleetEvent::WritesResumed);
+    }
+
+    fn leave_read_only(&mut self) {
+        self.read_only = false;
+        self.shared.update(|status| status.read_only = false);
+    }
+
     /// Returns whether an error was not reported in the last minute, and remembers it.
     fn is_new(&mut self, message: &str, now: Instant) -> bool {
         self.reported
@@ -179,6 +214,7 @@ impl Connection {
         let transient = error.is_transient();
         // The next session finds again what the store rejects.
         self.rejected = false;
+        self.leave_read_only();
         self.shared.update(|status| {
             status.connected = false;
             status.degraded_since = Some(since);
@@ -196,6 +232,7 @@ impl Connection {
     pub(super) fn stopped(&self) {
         self.shared.update(|status| {
             status.connected = false;
+            status.read_only = false;
             status.stopped = true;
         });
         self.shared.events.close();
@@ -209,7 +246,7 @@ impl Connection {
     /// Returns when to poll the store for changes again.
     pub(super) fn next_poll(&mut self) -> Instant {
         let interval = match self.push {
-            PushHealth::On { .. } => self.settings.resync_interval,
+            PushHealth::On { .. } if !self.read_only => self.settings.resync_interval,
             _ => self.settings.poll_interval,
         };
         self.shared.now() + self.jitter.jittered(interval)
@@ -225,7 +262,8 @@ impl Connection {
 
     /// Handles a periodic poll. `found_changes`: it found changes that were not announced.
     pub(super) fn update_push_health(&mut self, found_changes: bool) {
-        if !found_changes {
+        // A standby announces nothing.
+        if !found_changes || self.read_only {
             return;
         }
         match &mut self.push {

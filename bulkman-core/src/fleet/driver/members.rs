@@ -30,7 +30,7 @@ pub(super) struct Members {
     last_served: MemberId,
     /// Whether a circuit was attached after the session was opened.
     unregistered: bool,
-    connected: bool,
+    access: Access,
     /// The leases of circuits that were dropped, to be released.
     orphaned: Vec<(MemberId, BulkheadName, Epoch, ProbeLease)>,
     /// The store rejected a request that concerns all circuits, and is repeated then.
@@ -38,6 +38,15 @@ pub(super) struct Members {
     /// The store rejected one of several requests in one operation: until then, each is sent alone.
     isolate_until: Option<Instant>,
     jitter: Jitter,
+}
+
+/// What the store accepts from this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// There is no session.
+    None,
+    ReadOnly,
+    Full,
 }
 
 /// A circuit and its protocol state.
@@ -84,7 +93,7 @@ impl Members {
             status_changed: true,
             last_served: 0,
             unregistered: false,
-            connected: false,
+            access: Access::None,
             orphaned: Vec::new(),
             retry_at: None,
             isolate_until: None,
@@ -118,8 +127,10 @@ impl Members {
             totals,
         } = attachment;
         let mut member = Member::new(self.rules);
-        if self.connected {
-            member.on_connected(self.shared.now());
+        match self.access {
+            Access::None => {}
+            Access::ReadOnly => member.on_read_only(self.shared.now(), None),
+            Access::Full => member.on_connected(self.shared.now()),
         }
         let entry = MemberEntry {
             name,
@@ -178,7 +189,7 @@ impl Members {
             .member
             .on_observed(&observed, acquire_at, || jitter.operation_id());
         self.emit_resolved(id, outcome);
-        if !self.connected {
+        if self.access != Access::Full {
             self.report_pending(id);
         }
     }
@@ -511,7 +522,7 @@ impl Members {
     }
 
     pub(super) fn on_connected(&mut self) {
-        self.connected = true;
+        self.access = Access::Full;
         self.status_changed = true;
         let now = self.shared.now();
         for entry in self.entries.values_mut() {
@@ -519,25 +530,45 @@ impl Members {
         }
     }
 
+    /// Handles that the store can only be read.
+    pub(super) fn on_read_only(&mut self) {
+        self.access = Access::ReadOnly;
+        self.status_changed = true;
+        let now = self.shared.now();
+        let outage_at = self.draw_outage_at(now);
+        for entry in self.entries.values_mut() {
+            entry.member.on_read_only(now, outage_at);
+        }
+    }
+
     /// Handles that there is no session.
     pub(super) fn on_disconnected(&mut self) {
-        if !std::mem::replace(&mut self.connected, false) {
-            return;
-        }
-        // One delay for all circuits of the process: it is the process that others wait for.
-        let after = self.settings.outage_after;
-        let delay = after + self.jitter.up_to(after * OUTAGE_SPREAD);
         let now = self.shared.now();
-        let outage_at = now.checked_add(delay);
-        for entry in self.entries.values_mut() {
-            entry.member.on_disconnected(now, outage_at);
+        match std::mem::replace(&mut self.access, Access::None) {
+            Access::None => {}
+            Access::ReadOnly => {
+                let entries = self.entries.values_mut();
+                entries.for_each(|entry| entry.member.on_reads_lost(now));
+            }
+            Access::Full => {
+                let outage_at = self.draw_outage_at(now);
+                let entries = self.entries.values_mut();
+                entries.for_each(|entry| entry.member.on_disconnected(now, outage_at));
+            }
         }
+    }
+
+    /// Draws when a loss of access becomes an outage: one time for all circuits of the process,
+    /// since it is the process that others wait for.
+    fn draw_outage_at(&mut self, now: Instant) -> Option<Instant> {
+        let after = self.settings.outage_after;
+        now.checked_add(after + self.jitter.up_to(after * OUTAGE_SPREAD))
     }
 
     /// Handles that the driver's task has ended: the outage begins without a delay, since nothing
     /// would change the circuits later.
     pub(super) fn on_task_ended(&mut self) {
-        self.connected = false;
+        self.access = Access::None;
         let now = self.shared.now();
         for entry in self.entries.values_mut() {
             entry.member.on_disconnected(now, None);

@@ -150,12 +150,43 @@ impl Driver {
         };
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, &mut *session).await?;
-        self.members.on_connected();
+        match session.read_only_reason() {
+            Some(reason) => {
+                self.members.on_read_only();
+                self.connection.became_read_only(reason);
+            }
+            None => {
+                self.members.on_connected();
+                self.connection.set_listening(session.is_listening());
+            }
+        }
         self.apply_updates().await;
         self.members.publish_status();
         self.connection.synchronized();
-        self.connection.set_listening(session.is_listening());
         Ok(session)
+    }
+
+    /// Handles that the store can only be read from now on, or accepts changes again.
+    async fn update_access(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
+        match session.read_only_reason() {
+            Some(reason) if !self.connection.is_read_only() => {
+                self.members.on_read_only();
+                self.connection.became_read_only(reason);
+                self.members.report_all_pending();
+            }
+            None if self.connection.is_read_only() => {
+                // A standby can't listen, and may have been promoted without the last changes.
+                self.requests.execute(session.listen()).await?;
+                self.register(session).await?;
+                if session.read_only_reason().is_none() {
+                    self.members.on_connected();
+                    self.connection.writes_resumed();
+                    self.connection.set_listening(session.is_listening());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Runs a session until a shutdown (`Ok`) or until the session fails.
@@ -167,11 +198,17 @@ impl Driver {
         let mut postponed = false;
         loop {
             self.take_inbox().await;
-            if self.members.has_unregistered() || self.history.has_diverged() {
+            self.update_access(session).await?;
+            let read_only = self.connection.is_read_only();
+            if self.members.has_unregistered() || (self.history.has_diverged() && !read_only) {
                 self.register(session).await?;
             }
             self.apply_updates().await;
-            self.release_orphaned(session).await?;
+            if read_only {
+                poll_at = poll_at.min(self.connection.next_poll());
+            } else {
+                self.release_orphaned(session).await?;
+            }
             let now = self.shared.now();
             if let Some((id, request)) = self.members.next_request(now) {
                 // When many circuits of many processes open together, one poll finds most of the
@@ -196,6 +233,7 @@ impl Driver {
                 Some(Shutdown::Immediate) => return Ok(()),
                 // A decision from before the shutdown may have arrived meanwhile.
                 Some(Shutdown::Flush) if self.shared.has_input() => continue,
+                Some(Shutdown::Flush) if read_only => return Ok(()),
                 Some(Shutdown::Flush) => return self.release_leases(session).await,
                 None => {}
             }
@@ -213,11 +251,14 @@ impl Driver {
                 poll_at = self.connection.next_poll();
                 continue;
             }
-            if flush_at.is_some_and(|at| now >= at) {
+            let due_flush = flush_at.filter(|_| !read_only);
+            if due_flush.is_some_and(|at| now >= at) {
                 let flushed = self.flush_counts(session).await;
                 flush_at = self.connection.next_flush();
                 match flushed {
                     Ok(()) => self.connection.operation_accepted(),
+                    // The next turn finds that the store can only be read.
+                    Err(_) if session.is_usable() && session.read_only_reason().is_some() => {}
                     Err(error) if error.is_transient() || !session.is_usable() => {
                         return Err(error);
                     }
@@ -229,7 +270,7 @@ impl Driver {
                 continue;
             }
             let member_deadline = self.members.next_deadline(now);
-            let deadlines = [flush_at, notifications.deadline(), member_deadline];
+            let deadlines = [due_flush, notifications.deadline(), member_deadline];
             let wake_at = deadlines.into_iter().flatten().fold(poll_at, Ord::min);
             match wait(&self.shared, Some(session), wake_at).await {
                 WakeReason::Inbox | WakeReason::Timer => {}

@@ -159,6 +159,10 @@ impl Driver {
         id: MemberId,
         error: StoreError,
     ) -> Result<(), StoreError> {
+        if session.is_usable() && session.read_only_reason().is_some() {
+            // Repeated when the store accepts changes again.
+            return Ok(());
+        }
         if error.is_transient() || !session.is_usable() {
             return Err(error);
         }
@@ -301,6 +305,10 @@ impl Driver {
         };
         let operation = session.snapshot(Some(revision));
         let snapshot = self.requests.execute(operation).await?;
+        if session.read_only_reason().is_some() && self.history.is_newer_than(&snapshot) {
+            // A standby that lags behind.
+            return Ok(false);
+        }
         let Some(found) = self.history.apply_delta(&snapshot) else {
             self.register(session).await?;
             return Ok(true);
@@ -329,7 +337,9 @@ impl Driver {
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
         let names = self.members.take_names();
-        self.register_each(session, names).await?;
+        if session.read_only_reason().is_none() {
+            self.register_each(session, names).await?;
+        }
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, session).await
     }
@@ -368,6 +378,12 @@ impl Driver {
         snapshot: Snapshot,
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
+        let read_only = session.read_only_reason().is_some();
+        if read_only && self.history.is_newer_than(&snapshot) {
+            // A standby that lags behind: older epochs change nothing.
+            self.apply_snapshot(&snapshot).await;
+            return Ok(());
+        }
         if let Some(lost) = self.history.reset(&snapshot) {
             self.members.on_history_lost(&lost);
             self.shared.emit(FleetEvent::HistoryLost);
@@ -375,7 +391,7 @@ impl Driver {
         }
         self.apply_snapshot(&snapshot).await;
         // A registered circuit that is missing was lost with the history.
-        if self.members.has_unloaded() {
+        if self.members.has_unloaded() && !read_only {
             let names = self.members.names();
             self.register_each(session, names).await?;
             let snapshot = self.requests.execute(session.snapshot(None)).await?;

@@ -51,8 +51,11 @@ pub(super) struct MemberRules {
 #[derive(Debug)]
 pub(super) struct Member {
     rules: MemberRules,
+    /// The store accepts changes.
     connected: bool,
-    /// While disconnected: when that becomes an outage; `None` if it is one.
+    /// The store is read, at least: its state is adopted.
+    reads: bool,
+    /// While no change is accepted: when that becomes an outage; `None` if it is one.
     outage_at: Option<Instant>,
     disconnected_since: Option<Instant>,
     stored: Option<StoredState>,
@@ -107,6 +110,7 @@ impl Member {
         Self {
             rules,
             connected: false,
+            reads: false,
             outage_at: None,
             disconnected_since: None,
             stored: None,

@@ -77,7 +77,7 @@ impl Member {
 
     /// Returns the next change to make in the circuit. Call it until it returns `None`.
     pub(in crate::fleet) fn next_update(&mut self, now: Instant) -> Option<CircuitUpdate> {
-        if self.needs_adopt && self.connected && !self.forced_locally && self.pending.is_none() {
+        if self.needs_adopt && self.reads && !self.forced_locally && self.pending.is_none() {
             match self
                 .stored
                 .and_then(|stored| stored.adoptable(self.local_state, now))

@@ -10,10 +10,27 @@ use crate::store::{
 };
 
 impl Member {
-    /// Handles that the session was opened.
+    /// Handles that the session was opened, or accepts changes again.
     pub(in crate::fleet) fn on_connected(&mut self, now: Instant) {
         self.connected = true;
         self.outage_at = None;
+        self.on_reachable(now);
+    }
+
+    /// Handles that the store can only be read. If it accepted changes until now, the outage
+    /// begins at `outage_at`.
+    pub(in crate::fleet) fn on_read_only(&mut self, now: Instant, outage_at: Option<Instant>) {
+        if std::mem::take(&mut self.connected) {
+            self.outage_at = outage_at;
+        }
+        self.on_reachable(now);
+    }
+
+    fn on_reachable(&mut self, now: Instant) {
+        // A process that reads the store is not cut off, even if its decisions wait.
+        if std::mem::replace(&mut self.reads, true) {
+            return;
+        }
         let lost_at = self.disconnected_since.take();
         if let Some(pending) = &mut self.pending {
             // The loss may have been detected only by the attempt to publish this decision.
@@ -27,8 +44,14 @@ impl Member {
     /// and a held lease remains valid until it expires; `None`: the outage begins now.
     pub(in crate::fleet) fn on_disconnected(&mut self, now: Instant, outage_at: Option<Instant>) {
         self.connected = false;
+        self.reads = false;
         self.disconnected_since.get_or_insert(now);
         self.outage_at = outage_at;
+    }
+
+    /// Handles that a session that could only read was lost: an outage begins when it would have.
+    pub(in crate::fleet) fn on_reads_lost(&mut self, now: Instant) {
+        self.on_disconnected(now, self.outage_at);
     }
 
     /// Handles a stored state.

@@ -1,5 +1,6 @@
 //! The condition of the connection to the store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,8 @@ pub(super) struct Connection {
     reported: Vec<(String, Instant)>,
     /// The delays after a rejected operation.
     rejection_backoff: Backoff,
-    rejected: bool,
+    /// What the store rejects at present, for one circuit or for all.
+    rejections: BTreeMap<Option<BulkheadName>, String>,
     read_only: bool,
 }
 
@@ -84,7 +86,7 @@ impl Connection {
                 MIN_REJECTION_DELAY,
                 MAX_REJECTION_DELAY,
             ),
-            rejected: false,
+            rejections: BTreeMap::new(),
             read_only: false,
         }
     }
@@ -102,8 +104,8 @@ impl Connection {
         self.shared.update(|status| {
             status.connected = true;
             status.degraded_since = None;
-            if !self.rejected && !self.read_only {
-                status.error = None;
+            if !self.read_only {
+                status.error = self.rejections.values().next().cloned();
             }
         });
         // The end of an outage whose error is known needs no report either.
@@ -127,12 +129,12 @@ impl Connection {
         } else {
             self.rejection_backoff.next_delay()
         };
-        self.rejected = true;
         let message = match &circuit {
             Some(circuit) => format!("circuit {:?}: {error}", circuit.as_str()),
             None => error.to_string(),
         };
         let is_new = self.is_new(&message, now);
+        self.rejections.insert(circuit.clone(), message.clone());
         self.shared.update(|status| status.error = Some(message));
         if is_new {
             self.shared
@@ -141,11 +143,31 @@ impl Connection {
         now + delay
     }
 
-    /// Handles that an operation for all circuits has succeeded.
-    pub(super) fn operation_accepted(&mut self) {
-        if std::mem::take(&mut self.rejected) {
+    /// Handles that an operation has succeeded. `is_rejected` returns whether a circuit still is.
+    pub(super) fn operation_accepted(&mut self, is_rejected: impl Fn(&BulkheadName) -> bool) {
+        if self.rejections.remove(&None).is_some() {
             self.rejection_backoff.reset();
-            self.shared.update(|status| status.error = None);
+            self.report_rejection();
+        }
+        self.forget_rejections(is_rejected);
+    }
+
+    /// Forgets circuits that are no longer rejected: what they had to publish may have expired.
+    pub(super) fn forget_rejections(&mut self, is_rejected: impl Fn(&BulkheadName) -> bool) {
+        if self.rejections.is_empty() || self.rejections.contains_key(&None) {
+            return;
+        }
+        self.rejections
+            .retain(|circuit, _| circuit.as_ref().is_some_and(&is_rejected));
+        self.report_rejection();
+    }
+
+    /// Publishes what the store still rejects, if anything.
+    fn report_rejection(&self) {
+        // A read-only store rejects everything.
+        if !self.read_only {
+            let error = self.rejections.values().next().cloned();
+            self.shared.update(|status| status.error = error);
         }
     }
 
@@ -173,7 +195,7 @@ impl Connection {
     /// Handles that the store accepts changes again.
     pub(super) fn writes_resumed(&mut self) {
         self.leave_read_only();
-        self.shared.update(|status| status.error = None);
+        self.report_rejection();
         self.shared.emit(FleetEvent::WritesResumed);
     }
 
@@ -213,7 +235,7 @@ impl Connection {
         }
         let transient = error.is_transient();
         // The next session finds again what the store rejects.
-        self.rejected = false;
+        self.rejections.clear();
         self.leave_read_only();
         self.shared.update(|status| {
             status.connected = false;

@@ -1,10 +1,11 @@
 //! This process's circuits.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::pause_between_slices;
 use crate::circuit_breaker::{FleetTarget, Gate, WeakCircuit};
 use crate::fleet::events::{DecisionOutcome, FleetEvent};
 use crate::fleet::jitter::Jitter;
@@ -24,6 +25,11 @@ pub(super) struct Members {
     entries: BTreeMap<MemberId, MemberEntry>,
     /// The circuits by name. More than one may have the same name.
     by_name: HashMap<BulkheadName, Vec<MemberId>>,
+    /// The circuits that have changed and are to be observed. Kept here while the driver pauses,
+    /// since its task may end then.
+    unobserved: BTreeSet<MemberId>,
+    /// The circuits that are to be updated, with the outcomes of expired decisions.
+    due_updates: VecDeque<(MemberId, Option<DecisionOutcome>)>,
     /// Whether the status has to be published again.
     status_changed: bool,
     /// The circuit that was served last.
@@ -90,6 +96,8 @@ impl Members {
             rules,
             entries: BTreeMap::new(),
             by_name: HashMap::new(),
+            unobserved: BTreeSet::new(),
+            due_updates: VecDeque::new(),
             status_changed: true,
             last_served: 0,
             unregistered: false,
@@ -103,20 +111,33 @@ impl Members {
 
     /// Adds the attached circuits and observes those that have changed.
     pub(super) fn take_inbox(&mut self) {
-        for id in self.take_changed() {
+        self.open_inbox();
+        while let Some(id) = self.unobserved.pop_first() {
             self.observe(id);
         }
     }
 
-    /// Adds the attached circuits and returns those that are to be observed.
-    pub(super) fn take_changed(&mut self) -> Vec<MemberId> {
+    /// As [`take_inbox`](Self::take_inbox), with pauses for other tasks.
+    pub(super) async fn take_inbox_in_slices(&mut self) {
+        self.open_inbox();
+        let mut handled = 0;
+        while !self.unobserved.is_empty() {
+            pause_between_slices(handled).await;
+            handled += 1;
+            if let Some(id) = self.unobserved.pop_first() {
+                self.observe(id);
+            }
+        }
+    }
+
+    /// Adds the attached circuits. Those that have changed are then to be observed.
+    fn open_inbox(&mut self) {
         let inbox = self.shared.take_inbox();
-        let mut changed = inbox.changed;
+        self.unobserved.extend(inbox.changed);
         for attachment in inbox.attached {
-            changed.insert(attachment.id);
+            self.unobserved.insert(attachment.id);
             self.add(attachment);
         }
-        changed.into_iter().collect()
     }
 
     fn add(&mut self, attachment: Attachment) {
@@ -217,13 +238,27 @@ impl Members {
 
     /// Changes the circuits as their members require.
     pub(super) fn apply_updates(&mut self) {
-        for update in self.due_updates() {
+        self.find_due_updates();
+        while let Some(update) = self.due_updates.pop_front() {
             self.apply_updates_of(update);
         }
     }
 
-    /// Returns the circuits that are to be updated, with the outcomes of expired decisions.
-    pub(super) fn due_updates(&mut self) -> Vec<(MemberId, Option<DecisionOutcome>)> {
+    /// As [`apply_updates`](Self::apply_updates), with pauses for other tasks.
+    pub(super) async fn apply_updates_in_slices(&mut self) {
+        self.find_due_updates();
+        let mut handled = 0;
+        while !self.due_updates.is_empty() {
+            pause_between_slices(handled).await;
+            handled += 1;
+            if let Some(update) = self.due_updates.pop_front() {
+                self.apply_updates_of(update);
+            }
+        }
+    }
+
+    /// Finds the circuits that are to be updated.
+    fn find_due_updates(&mut self) {
         // All members are checked at the same moment, without an allocation for those without an
         // update: this runs once per operation.
         let now = self.shared.now();
@@ -234,24 +269,20 @@ impl Members {
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.check_lease_demand(id, now);
         }
-        let due: Vec<_> = self
-            .entries
-            .iter_mut()
-            .filter_map(|(id, entry)| {
-                let outcome = entry.member.expire(now);
-                let needs_update = entry.member.next_update(now).is_some();
-                (outcome.is_some() || needs_update).then_some((*id, outcome))
-            })
-            .collect();
+        let due = self.entries.iter_mut().filter_map(|(id, entry)| {
+            let outcome = entry.member.expire(now);
+            let needs_update = entry.member.next_update(now).is_some();
+            (outcome.is_some() || needs_update).then_some((*id, outcome))
+        });
+        self.due_updates.extend(due);
         // Before the circuits change: a snapshot is never older than the state beside it.
-        if self.status_changed && !due.is_empty() {
+        if self.status_changed && !self.due_updates.is_empty() {
             self.publish_circuits();
         }
-        due
     }
 
     /// Applies the updates of one circuit.
-    pub(super) fn apply_updates_of(&mut self, due: (MemberId, Option<DecisionOutcome>)) {
+    fn apply_updates_of(&mut self, due: (MemberId, Option<DecisionOutcome>)) {
         let (id, outcome) = due;
         let now = self.shared.now();
         self.status_changed |= outcome.is_some();
@@ -325,7 +356,9 @@ impl Members {
     /// Passes a stored state to all circuits with its name, except the circuit `except`.
     pub(super) fn merge(&mut self, view: &CircuitView, now: Instant, except: Option<MemberId>) {
         for id in self.ids_named(&view.circuit) {
-            if Some(id) != except {
+            // A rejected circuit may still be stored, from an earlier session.
+            let shared = |entry: &MemberEntry| !entry.is_rejected;
+            if Some(id) != except && self.entries.get(&id).is_some_and(shared) {
                 self.update(id, |member| member.merge(view, now));
             }
         }
@@ -434,6 +467,22 @@ impl Members {
         }
     }
 
+    /// Handles that the store accepted a request of the circuit `id`.
+    pub(super) fn on_request_accepted(&mut self, id: MemberId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.retry_at = None;
+        }
+    }
+
+    /// Returns whether the store still rejects a circuit's name, or what it has to publish.
+    pub(super) fn is_still_rejected(&self, name: &BulkheadName) -> bool {
+        let ids = self.by_name.get(name).into_iter().flatten();
+        let mut entries = ids.filter_map(|id| self.entries.get(id));
+        entries.any(|entry| {
+            entry.is_rejected || (entry.retry_at.is_some() && entry.member.has_unpublished())
+        })
+    }
+
     /// Sends each request alone until `until`.
     pub(super) const fn isolate_requests(&mut self, until: Instant) {
         self.isolate_until = Some(until);
@@ -449,6 +498,7 @@ impl Members {
         for id in self.ids_named(name) {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.is_rejected = true;
+                entry.member.on_name_rejected();
             }
         }
     }

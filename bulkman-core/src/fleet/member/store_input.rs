@@ -54,6 +54,15 @@ impl Member {
         self.on_disconnected(now, self.outage_at);
     }
 
+    /// Handles that the store rejects the circuit's name: its local rules apply.
+    pub(in crate::fleet) fn on_name_rejected(&mut self) {
+        self.stored = None;
+        self.needs_adopt = false;
+        self.lease = None;
+        self.abandoned = None;
+        self.probe_outcomes.clear();
+    }
+
     /// Handles a stored state.
     ///
     /// Returns the outcome of a pending decision that it resolves.

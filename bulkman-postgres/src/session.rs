@@ -20,7 +20,9 @@ use bulkman_core::store::{
 use sqlx::Row;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 
-use self::bindings::{bind_lease, bind_opening, bind_request, bind_transitions, text};
+use self::bindings::{
+    bind_lease, bind_leases, bind_opening, bind_request, bind_requests, bind_transitions, text,
+};
 use self::notifications::{MAX_PER_POLL, yield_now};
 use crate::connector::{Backend, Connector};
 use crate::error::in_operation;
@@ -241,6 +243,20 @@ impl PostgresSession {
         self.connector.failed(error)
     }
 
+    /// Decodes leases by the names of their circuits.
+    fn leases(&self, rows: &[PgRow]) -> Result<BTreeMap<String, ProbeLease>, StoreError> {
+        let decode = |row: &PgRow| -> sqlx::Result<(String, ProbeLease)> {
+            let slot: i16 = row.try_get("slot")?;
+            let token = rows::unsigned(row.try_get("token")?);
+            Ok((
+                row.try_get("name")?,
+                ProbeLease::new(slot.unsigned_abs(), token),
+            ))
+        };
+        let leases: sqlx::Result<_> = rows.iter().map(decode).collect();
+        leases.map_err(|error| self.failed(error))
+    }
+
     /// Decodes the result of a compare-and-swap.
     fn cas_result(&self, rows: &[PgRow]) -> Result<CasResult, StoreError> {
         let Some(row) = rows.first() else {
@@ -432,21 +448,23 @@ impl StoreSession for PostgresSession {
         request: &'a ProbeRequest,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = self.connector.statements.acquire_probe.clone();
+            let leases = self.acquire_probes(std::slice::from_ref(request)).await?;
+            Ok(leases.into_iter().next().flatten())
+        })
+    }
+
+    fn acquire_probes<'a>(
+        &'a mut self,
+        requests: &'a [ProbeRequest],
+    ) -> StoreFuture<'a, Vec<Option<ProbeLease>>> {
+        Box::pin(async move {
+            let statement = self.connector.statements.acquire_probes.clone();
             let rows = self
-                .run(statement, |statement| bind_request(statement, request))
+                .run(statement, |statement| bind_requests(statement, requests))
                 .await?;
-            let decode = |row: &PgRow| -> sqlx::Result<ProbeLease> {
-                let slot: i16 = row.try_get("slot")?;
-                Ok(ProbeLease::new(
-                    slot.unsigned_abs(),
-                    rows::unsigned(row.try_get("token")?),
-                ))
-            };
-            rows.first()
-                .map(decode)
-                .transpose()
-                .map_err(|error| self.failed(error))
+            let mut leases = self.leases(&rows)?;
+            let lease_of = |request: &ProbeRequest| leases.remove(request.circuit.as_str());
+            Ok(requests.iter().map(lease_of).collect())
         })
     }
 
@@ -456,13 +474,25 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = self.connector.statements.renew_probe.clone();
+            let leases = self.renew_probes(&[(request.clone(), lease)]).await?;
+            Ok(leases.into_iter().next().flatten())
+        })
+    }
+
+    fn renew_probes<'a>(
+        &'a mut self,
+        held: &'a [(ProbeRequest, ProbeLease)],
+    ) -> StoreFuture<'a, Vec<Option<ProbeLease>>> {
+        Box::pin(async move {
+            let statement = self.connector.statements.renew_probes.clone();
             let rows = self
-                .run(statement, |statement| {
-                    bind_lease(bind_request(statement, request), lease)
-                })
+                .run(statement, |statement| bind_leases(statement, held))
                 .await?;
-            Ok((!rows.is_empty()).then_some(lease))
+            let renewed = self.leases(&rows)?;
+            let is_renewed = |(request, lease): &(ProbeRequest, ProbeLease)| {
+                (renewed.get(request.circuit.as_str()) == Some(lease)).then_some(*lease)
+            };
+            Ok(held.iter().map(is_renewed).collect())
         })
     }
 
@@ -511,16 +541,20 @@ impl StoreSession for PostgresSession {
         request: &'a ProbeRequest,
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()> {
+        Box::pin(async move { self.release_probes(&[(request.clone(), lease)]).await })
+    }
+
+    fn release_probes<'a>(
+        &'a mut self,
+        held: &'a [(ProbeRequest, ProbeLease)],
+    ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let statement = self.connector.statements.release_probe.clone();
-            self.run(statement, |statement| {
-                let statement = statement
-                    .bind(request.circuit.as_str())
-                    .bind(rows::to_signed(request.epoch.0))
-                    .bind(request.holder.to_string());
-                bind_lease(statement, lease)
-            })
-            .await?;
+            if held.is_empty() {
+                return Ok(());
+            }
+            let statement = self.connector.statements.release_probes.clone();
+            self.run(statement, |statement| bind_leases(statement, held))
+                .await?;
             Ok(())
         })
     }

@@ -39,8 +39,8 @@ macro_rules! statements {
 }
 
 statements! {
-    register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probe,
-    renew_probe, release_probe, report_probe, add_counts, history, prune_history, lift_read_only,
+    register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probes,
+    renew_probes, release_probes, report_probe, add_counts, history, prune_history, lift_read_only,
 }
 
 fn fill(schema: &Schema, statement: &str) -> Arc<str> {

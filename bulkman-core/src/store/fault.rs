@@ -435,6 +435,9 @@ impl StoreSession for FaultSession {
         renew_probe(request: &'a ProbeRequest, lease: ProbeLease) -> Option<ProbeLease>;
         report_probe(result: &'a ProbeResult) -> ProbeReportResult;
         release_probe(request: &'a ProbeRequest, lease: ProbeLease) -> ();
+        acquire_probes(requests: &'a [ProbeRequest]) -> Vec<Option<ProbeLease>>;
+        renew_probes(held: &'a [(ProbeRequest, ProbeLease)]) -> Vec<Option<ProbeLease>>;
+        release_probes(held: &'a [(ProbeRequest, ProbeLease)]) -> ();
         add_counts(window: BucketedWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
     }
 

@@ -443,16 +443,26 @@ impl Members {
         self.entries.get(&id)
     }
 
-    /// Returns all circuits with their requests, starting with the circuit `first`.
+    /// Draws when to repeat requests for leases that found none available, all at once.
+    ///
+    /// Processes ask at different times, and not in step with their periodic calls.
+    pub(super) fn draw_acquire_retry(&mut self, now: Instant) -> Option<Instant> {
+        let delay = self.rules.acquire_retry_delay;
+        now.checked_add(delay / 2 + self.jitter.up_to(delay / 2))
+    }
+
+    /// Returns all circuits with their requests, starting with the circuit `first`. Requests for
+    /// leases include those that are due by `due`.
     pub(super) fn requests_from(
         &self,
         first: MemberId,
         now: Instant,
+        due: Instant,
     ) -> impl Iterator<Item = (MemberId, &MemberEntry, Request)> {
         self.entries
             .range(first..)
             .chain(self.entries.range(..first))
-            .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request(now)?)))
+            .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request_by(now, due)?)))
     }
 
     /// Sends no request before `at`.
@@ -670,6 +680,13 @@ impl MemberEntry {
             return None;
         }
         self.member.next_request(now)
+    }
+
+    fn next_request_by(&self, now: Instant, due: Instant) -> Option<Request> {
+        if is_later(self.retry_at, now) {
+            return None;
+        }
+        self.member.next_request_by(now, due)
     }
 
     /// Returns the outcomes since the last call; `None` if there are none, the circuit is not

@@ -77,6 +77,8 @@ pub(super) struct Member {
     /// When to request a lease, if calls demand one.
     acquire_at: Option<Instant>,
     acquire_not_before: Option<Instant>,
+    /// How often a request for a lease is repeated without a further demand.
+    acquire_retries: u8,
     /// Until when calls are expected, so that an unused lease is kept or requested again.
     demanded_until: Option<Instant>,
     /// How long the next lease may be unused before it is released for a while.
@@ -97,6 +99,10 @@ struct HeldLease {
     renew_at: Option<Instant>,
     /// When to release the lease for a while if no call has used it.
     yield_at: Option<Instant>,
+    /// When the lease became available to calls.
+    available_since: Instant,
+    /// Calls are rare here: after an outcome, other processes can acquire the lease.
+    passed_on: bool,
     /// No call can use the lease any more, and it is to be released.
     revoked: bool,
     /// Not renewed after this, so that a holder without calls does not block other processes.
@@ -125,6 +131,7 @@ impl Member {
             probe_outcomes: VecDeque::new(),
             acquire_at: None,
             acquire_not_before: None,
+            acquire_retries: 0,
             demanded_until: None,
             unused_for: FIRST_UNUSED,
             abandoned: None,

@@ -203,12 +203,14 @@ impl Member {
         Some(DecisionOutcome::Voted)
     }
 
-    /// Handles the response to a request for a lease that was sent at `sent_at`.
+    /// Handles the response to a request for a lease that was sent at `sent_at`. Without a lease,
+    /// it is repeated at `retry_at`.
     pub(in crate::fleet) fn on_acquired(
         &mut self,
         epoch: Epoch,
         lease: Option<ProbeLease>,
         sent_at: Instant,
+        retry_at: Option<Instant>,
     ) {
         self.acquire_at = None;
         let current = self.local_state == CircuitState::HalfOpen
@@ -226,7 +228,12 @@ impl Member {
             // The circuit has left this half-open state: another process may need the lease.
             Some(lease) => self.abandoned = Some((epoch, lease)),
             None => {
-                self.acquire_not_before = sent_at.checked_add(self.rules.acquire_retry_delay);
+                self.acquire_not_before = retry_at;
+                if self.acquire_retries > 0 {
+                    self.acquire_retries -= 1;
+                    self.acquire_at = retry_at;
+                    return;
+                }
                 self.check_demand_at = self.acquire_not_before;
                 self.demand_checks_left = 0;
             }
@@ -237,10 +244,16 @@ impl Member {
     /// other processes with calls had the opportunity.
     pub(in crate::fleet) fn on_released(&mut self, lease: ProbeLease, now: Instant) {
         self.abandoned = self.abandoned.filter(|(_, abandoned)| *abandoned != lease);
-        if self.lease.take_if(|held| held.lease == lease).is_some()
-            && self.demanded_until.is_some_and(|until| now < until)
-        {
-            let pause = self.rules.acquire_retry_delay * 3 / 2;
+        let released = self.lease.take_if(|held| held.lease == lease);
+        let expected = self.demanded_until.is_some_and(|until| now < until);
+        if let Some(released) = released.filter(|_| expected) {
+            let delay = self.rules.acquire_retry_delay;
+            // A call comes before one of the others that have calls.
+            let pause = if released.passed_on {
+                delay / 2
+            } else {
+                delay * 3 / 2
+            };
             self.acquire_not_before = now.checked_add(pause);
             self.acquire_at = self.acquire_not_before;
         }
@@ -259,6 +272,8 @@ impl Member {
         self.lease = lease.map(|lease| HeldLease {
             yield_at: held.yield_at,
             revoked: held.revoked,
+            available_since: held.available_since,
+            passed_on: held.passed_on,
             ..self.held_lease(lease, held.epoch, held.keep_until, sent_at)
         });
     }
@@ -273,11 +288,17 @@ impl Member {
         self.probe_outcomes.pop_front();
         match report {
             ProbeReportResult::Counted { lease, current } => {
-                if self.lease.is_some() {
+                if let Some(before) = self.lease {
                     let keep_until = self.keep_until(sent_at);
                     self.demanded_until = keep_until;
                     let mut held = self.held_lease(*lease, current.epoch, keep_until, sent_at);
-                    held.yield_at = sent_at.checked_add(self.unused_for);
+                    let waited = sent_at.saturating_duration_since(before.available_since);
+                    held.passed_on = waited >= RARE_CALLS;
+                    held.yield_at = sent_at.checked_add(if held.passed_on {
+                        PASSED_ON_AFTER
+                    } else {
+                        self.unused_for
+                    });
                     self.lease = Some(held);
                 }
                 None
@@ -352,12 +373,20 @@ impl Member {
             epoch,
             renew_at,
             yield_at: None,
+            available_since: sent_at,
+            passed_on: false,
             revoked: false,
             keep_until,
             expires_at: sent_at.checked_add(ttl),
         }
     }
 }
+
+/// A lease that waited this long for a call is passed on: other processes have a call sooner.
+const RARE_CALLS: Duration = Duration::from_millis(500);
+
+/// The time for one more call before a lease is passed on: it may have waited for a long probe.
+const PASSED_ON_AFTER: Duration = Duration::from_millis(100);
 
 /// For how many lease durations an unused lease is renewed.
 const UNUSED_LEASE_TTLS: u32 = 10;

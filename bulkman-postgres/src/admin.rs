@@ -226,6 +226,10 @@ impl Admin {
         let name = circuit_name(circuit)?;
         let command = FleetCommand::new(name, action, OperationId::random(), author, reason);
         let mut session = with_timeout(self.timeout(), self.session()).await?;
+        if let Some(reason) = session.read_only_reason() {
+            let error = format!("the server is read-only: {reason}; nothing was changed");
+            return Err(StoreError::unavailable(error));
+        }
         // The limit starts after the session's, which the store compares: a command that is
         // reported as failed is not applied later.
         let limit = self.connector.command_timeout();

@@ -20,6 +20,7 @@ mod migrate;
 mod migration_mode;
 mod notification;
 mod probe_policy;
+mod read_only;
 mod rows;
 mod schema;
 mod session;

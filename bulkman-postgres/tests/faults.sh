@@ -19,7 +19,7 @@ main() {
     prepare
     # The clock function of the schema replaces the server's clock, which is not read otherwise.
     run "clock steps, by the schema's clock" cargo test --locked --quiet -p bulkman-postgres --test database clock_steps_are_clamped
-    run "read-only server, hot standby" cargo test --locked --quiet -p bulkman-postgres --test fleet fleet_waits_for
+    run "read-only server, hot standby" cargo test --locked --quiet -p bulkman-postgres --test fleet read
     run "holder of a lease killed" "$binary" killed-holder
     run "an external server" "$binary" external-server \
         cargo test --locked --quiet -p bulkman-postgres --test conformance --test database

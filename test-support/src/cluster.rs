@@ -66,6 +66,36 @@ impl Cluster {
         outcome.map(|()| cluster)
     }
 
+    /// Starts a hot standby of `primary`, which streams its changes.
+    pub(crate) fn start_standby_of(primary: &Self) -> Result<Self, String> {
+        let (user, binaries) = (primary.user, primary.binaries.clone());
+        let directory = create_directory(user)?;
+        let watchdog = Watchdog::start(user, &binaries, &directory)?;
+        let mut cluster = Self {
+            user,
+            binaries,
+            directory,
+            password: primary.password.clone(),
+            port: free_port()?,
+            _watchdog: watchdog,
+        };
+        let mut command = user.command(binaries::pg_basebackup(), &cluster.directory);
+        command.env("PGPASSWORD", &cluster.password);
+        command.args(["--host", "127.0.0.1", "--username", USER]);
+        command.args(["--port", &primary.port.to_string()]);
+        command.args(["--write-recovery-conf", "--checkpoint", "fast", "--no-sync"]);
+        run(command.arg("--pgdata").arg(cluster.data()))?;
+        let mut outcome = cluster.launch();
+        for _ in 0..4 {
+            if outcome.is_ok() {
+                break;
+            }
+            cluster.port = free_port()?;
+            outcome = cluster.launch();
+        }
+        outcome.map(|()| cluster)
+    }
+
     pub(crate) fn url(&self) -> String {
         format!(
             "postgres://{USER}:{}@127.0.0.1:{}/postgres?sslmode=disable",

@@ -73,6 +73,21 @@ impl Postgres {
         }
     }
 
+    /// Starts a hot standby of this private server, read-only until `pg_promote()` is called.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the server is not private, or the standby can't be started.
+    #[must_use]
+    pub fn start_standby(&self) -> Self {
+        match Cluster::start_standby_of(self.cluster()) {
+            Ok(cluster) => Self {
+                origin: Origin::Private(cluster),
+            },
+            Err(reason) => panic!("{reason}"),
+        }
+    }
+
     /// Starts a private server with TLS and a certificate for `host`, signed by `authority`.
     ///
     /// The server listens on 127.0.0.1. Its [URL](Self::url) disables TLS.

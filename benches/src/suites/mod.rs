@@ -2,6 +2,7 @@
 
 pub(crate) mod contention;
 pub(crate) mod fleet;
+pub(crate) mod fleet_growth;
 pub(crate) mod fleet_load;
 pub(crate) mod listeners;
 pub(crate) mod memory;
@@ -50,7 +51,7 @@ pub(crate) static SUITES: [Suite; 6] = [
 /// The suites that `all` leaves out.
 ///
 /// They build programs, or take minutes and need a PostgreSQL server.
-pub(crate) static SEPARATE_SUITES: [Suite; 3] = [
+pub(crate) static SEPARATE_SUITES: [Suite; 4] = [
     Suite {
         name: "listeners",
         run: |_| listeners::run(),
@@ -58,6 +59,10 @@ pub(crate) static SEPARATE_SUITES: [Suite; 3] = [
     Suite {
         name: "fleet",
         run: |_| fleet::run(),
+    },
+    Suite {
+        name: "fleet-growth",
+        run: |_| fleet_growth::run(),
     },
     Suite {
         name: "fleet-load",

@@ -74,6 +74,7 @@ pub(super) struct Attachment {
 pub(super) struct Status {
     pub(super) connected: bool,
     pub(super) polling: bool,
+    pub(super) read_only: bool,
     /// When the store last responded.
     pub(super) synced_at: Option<Instant>,
     pub(super) degraded_since: Option<Instant>,

@@ -16,6 +16,9 @@ use crate::store::{Epoch, FleetState};
 pub struct FleetSnapshot {
     /// Whether the store is connected.
     pub connected: bool,
+    /// Whether the store can only be read, as a standby: its state is adopted, and this process's
+    /// decisions stay pending. [`error`](Self::error) has the reason.
+    pub read_only: bool,
     /// Whether the store is polled for changes, because it pushes no notifications.
     pub polling: bool,
     /// Time since the last response of the store; `None` before the first. Later decisions of
@@ -37,8 +40,8 @@ pub struct FleetSnapshot {
         )
     )]
     pub degraded_for: Option<Duration>,
-    /// The error that made the store unavailable, or with which it rejects an operation, with its
-    /// fix if one is known.
+    /// The error that made the store unavailable or read-only, or with which it rejects an
+    /// operation, with its fix if one is known.
     pub error: Option<String>,
     /// The number of circuits with a decision or a probe outcome that is not yet in the store.
     pub pending: usize,

@@ -58,7 +58,7 @@
 //! | `bulkman_fleet_degraded_seconds` | gauge | | time since the store became unavailable; 0 while it is available |
 //! | `bulkman_fleet_decisions_total` | counter | `outcome`: `published`, `voted`, `superseded`, `replaced`, `expired` | decisions of this process, by how they ended |
 //! | `bulkman_fleet_rejections_total` | counter | `reason`: `stale`, `already_in_state`, `not_due`, `expired`, `forced_by_operator` | changes that the store rejected; `stale` are conflicts with other processes |
-//! | `bulkman_fleet_events_total` | counter | `event`: `synchronized`, `degraded`, `operation_rejected`, `pending`, `fell_back_to_polling`, `push_resumed`, `history_lost`, `clock_stepped` | events of the connection to the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
+//! | `bulkman_fleet_events_total` | counter | `event`: `synchronized`, `degraded`, `operation_rejected`, `read_only`, `writes_resumed`, `pending`, `fell_back_to_polling`, `push_resumed`, `history_lost`, `clock_stepped` | events of the connection to the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
 //!
 //! The view of a healthy idle fleet is at most 5 s old with push, or 1 s when polling. Alert on
 //! `bulkman_fleet_staleness_seconds > 30`, which also covers a store that has never answered.

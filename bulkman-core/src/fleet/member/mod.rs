@@ -53,8 +53,11 @@ pub(super) struct MemberRules {
 #[derive(Debug)]
 pub(super) struct Member {
     rules: MemberRules,
+    /// The store accepts changes.
     connected: bool,
-    /// While disconnected: when that becomes an outage; `None` if it is one.
+    /// The store is read, at least: its state is adopted.
+    reads: bool,
+    /// While no change is accepted: when that becomes an outage; `None` if it is one.
     outage_at: Option<Instant>,
     disconnected_since: Option<Instant>,
     stored: Option<StoredState>,
@@ -78,6 +81,8 @@ pub(super) struct Member {
     /// When to request a lease, if calls demand one.
     acquire_at: Option<Instant>,
     acquire_not_before: Option<Instant>,
+    /// How often a request for a lease is repeated without a further demand.
+    acquire_retries: u8,
     /// Until when calls are expected, so that an unused lease is kept or requested again.
     demanded_until: Option<Instant>,
     /// How long the next lease may be unused before it is released for a while.
@@ -98,6 +103,10 @@ struct HeldLease {
     renew_at: Option<Instant>,
     /// When to release the lease for a while if no call has used it.
     yield_at: Option<Instant>,
+    /// When the lease became available to calls.
+    available_since: Instant,
+    /// Calls are rare here: after an outcome, other processes can acquire the lease.
+    passed_on: bool,
     /// No call can use the lease any more, and it is to be released.
     revoked: bool,
     /// Not renewed after this, so that a holder without calls does not block other processes.
@@ -111,6 +120,7 @@ impl Member {
         Self {
             rules,
             connected: false,
+            reads: false,
             outage_at: None,
             disconnected_since: None,
             stored: None,
@@ -126,6 +136,7 @@ impl Member {
             probe_outcomes: VecDeque::new(),
             acquire_at: None,
             acquire_not_before: None,
+            acquire_retries: 0,
             demanded_until: None,
             unused_for: FIRST_UNUSED,
             abandoned: None,

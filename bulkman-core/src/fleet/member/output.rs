@@ -79,7 +79,7 @@ impl Member {
 
     /// Returns the next change to make in the circuit. Call it until it returns `None`.
     pub(in crate::fleet) fn next_update(&mut self, now: Instant) -> Option<CircuitUpdate> {
-        if self.needs_adopt && self.connected && !self.forced_locally && self.pending.is_none() {
+        if self.needs_adopt && self.reads && !self.forced_locally && self.pending.is_none() {
             match self
                 .stored
                 .and_then(|stored| stored.adoptable(self.local_state, now))
@@ -143,21 +143,32 @@ impl Member {
                 lease: lease.lease,
             });
         }
-        if self.local_state == CircuitState::HalfOpen
+        self.next_acquisition(now, now)
+    }
+
+    /// Returns the request for a lease, if it is due at `due`.
+    ///
+    /// The requests of several circuits that are due soon are sent together.
+    fn next_acquisition(&self, now: Instant, due: Instant) -> Option<Request> {
+        let stored = self.stored.filter(|_| self.connected)?;
+        let wanted = self.local_state == CircuitState::HalfOpen
             && self.lease.is_none()
-            && is_past(self.acquire_at, now)
-        {
-            return match stored.state {
-                FleetState::Open if is_past(stored.open_until, now) => {
-                    Some(Request::StartProbing { base: stored.epoch })
-                }
-                FleetState::HalfOpen => Some(Request::Acquire {
-                    epoch: stored.epoch,
-                }),
-                _ => None,
-            };
+            && is_past(self.acquire_at, due);
+        match stored.state {
+            FleetState::Open if wanted && is_past(stored.open_until, now) => {
+                Some(Request::StartProbing { base: stored.epoch })
+            }
+            FleetState::HalfOpen if wanted => Some(Request::Acquire {
+                epoch: stored.epoch,
+            }),
+            _ => None,
         }
-        None
+    }
+
+    /// Returns the next request, or one for a lease that is due at `due`.
+    pub(in crate::fleet) fn next_request_by(&self, now: Instant, due: Instant) -> Option<Request> {
+        self.next_request(now)
+            .or_else(|| self.next_acquisition(now, due))
     }
 
     /// Returns when to ask again for updates and requests that are not due at `now`.

@@ -236,16 +236,22 @@ fn warnings_name_what_endangers_the_fleet() {
         let store = database.store("fleet");
         store.migrate().await.unwrap();
         let prepare = "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; \
+                       ALTER ROLE bulkman SET statement_timeout = '1h'; \
                        ALTER ROLE bulkman SET idle_in_transaction_session_timeout = '1h'";
         let all = WarningThresholds::new()
             .transaction_age(Duration::ZERO)
             .notification_queue(0.0);
         let expected = [
             "REVOKE CONNECT ON DATABASE \"postgres\" FROM PUBLIC",
-            "ALTER ROLE \"bulkman\" SET idle_in_transaction_session_timeout",
+            "ALTER ROLE \"bulkman\" SET statement_timeout = '2s'; \
+             ALTER ROLE \"bulkman\" SET lock_timeout = '1s'; \
+             ALTER ROLE \"bulkman\" SET idle_in_transaction_session_timeout = '5s'",
         ];
         warned(&store, all, &expected).await;
         database.execute(prepare).await;
+        let lock = ["ALTER ROLE \"bulkman\" SET lock_timeout = '1s'"];
+        warned(&store, all, &lock).await;
+        database.execute(&lock[0].replace('"', "")).await;
         warned(&store, all, &[]).await;
 
         // A transaction that only reads, and one that has changed something.
@@ -305,7 +311,9 @@ fn warnings_name_what_endangers_the_fleet() {
         database
             .execute(
                 "CREATE ROLE shop LOGIN PASSWORD 'x'; GRANT CONNECT ON DATABASE postgres TO shop; \
-                 ALTER ROLE shop SET idle_in_transaction_session_timeout = '5s'",
+                 ALTER ROLE shop SET idle_in_transaction_session_timeout = '5s'; \
+                 ALTER ROLE shop SET statement_timeout = '2s'; \
+                 ALTER ROLE shop SET lock_timeout = '1s'",
             )
             .await;
         let options: PgConnectOptions = database.url.parse().unwrap();

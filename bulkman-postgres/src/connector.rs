@@ -111,6 +111,13 @@ impl Connector {
         self.connect_by(limits, "", connect).await
     }
 
+    /// Opens a connection with the settings of its role, and none of a session.
+    pub(crate) async fn connect_without_limits(&self) -> Result<PgConnection, StoreError> {
+        let options = self.named(self.target.options().await?);
+        let connected = connect(options.clone()).await;
+        connected.map_err(|error| translate_connect(&self.schema, &options, error))
+    }
+
     /// Connects by `connect`, with `limits` and the mark `token` unless a pooler rejects them.
     pub(crate) async fn connect_by<T>(
         &self,

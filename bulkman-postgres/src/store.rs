@@ -110,9 +110,8 @@ impl PostgresStore {
     /// Returns what endangers the fleet although its store works now, and how to end it.
     ///
     /// These are old transactions, prepared transactions, replication slots without a consumer, a
-    /// queue of notifications that fills up, CONNECT for PUBLIC, and a role without
-    /// `idle_in_transaction_session_timeout`. Other roles' transactions are visible to members of
-    /// `pg_read_all_stats`.
+    /// queue of notifications that fills up, CONNECT for PUBLIC, and a role without timeouts. Other
+    /// roles' transactions are visible to members of `pg_read_all_stats`.
     ///
     /// # Errors
     ///

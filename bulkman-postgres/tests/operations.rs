@@ -149,8 +149,13 @@ fn namespaces_count_their_circuits() {
 fn check_names_what_each_role_lacks() {
     on_tokio(async {
         let database = Database::new().await;
-        let payments = BulkheadName::new("payments").unwrap();
-        CircuitStore::open_session(&database.store("default"), &[payments])
+        // The namespace is unique, since other tests use the same server.
+        let namespace = database.schema.name();
+        let payments = [BulkheadName::new("payments").unwrap()];
+        let settings = common::settings().instance("shop@node-1:12");
+        let process = database.builder().namespace(namespace).settings(settings);
+        let process = process.build().unwrap();
+        let _session = CircuitStore::open_session(&process, &payments)
             .await
             .unwrap();
         for kind in [CheckRole::Operator, CheckRole::ReadOnly] {
@@ -161,6 +166,7 @@ fn check_names_what_each_role_lacks() {
             let options: PgConnectOptions = database.url.parse().unwrap();
             let options = options.username(&role).password("x");
             let store = PostgresStore::builder(options).schema(database.schema.name());
+            let store = store.namespace(namespace).application_name("psql");
             let store = store.settings(common::settings()).build().unwrap();
             let lacking = store.check_as(kind).await.unwrap();
             assert!(lacking[0].fix.starts_with("GRANT USAGE"), "{lacking:?}");
@@ -175,7 +181,14 @@ fn check_names_what_each_role_lacks() {
             assert_eq!(admin.status().await.unwrap().len(), 1);
             assert_eq!(admin.namespaces().await.unwrap().len(), 1);
             assert_eq!(admin.leases().await.unwrap(), []);
-            assert_eq!(admin.processes().await.unwrap(), []);
+            // Another role's sessions are listed, without what the server hides.
+            let processes = admin.processes().await.unwrap();
+            assert_eq!(processes.len(), 1, "{processes:?}");
+            assert_eq!(processes[0].instance, "shop@node-1:12");
+            assert_eq!(
+                (&processes[0].address, processes[0].connected_for),
+                (&None, None)
+            );
             assert!(admin.history(None, 1).await.is_ok());
             let forced = admin.force_open("payments", "ada", "").await;
             if kind == CheckRole::Operator {
@@ -185,8 +198,8 @@ fn check_names_what_each_role_lacks() {
                 assert_eq!(admin.prune_history(Duration::ZERO).await.unwrap(), 2);
                 assert!(admin.forget("mail").await.unwrap());
                 let functions = format!(
-                    "SELECT {0}.disable('default', 'payments'), {0}.close('default', 'payments')",
-                    database.schema.name()
+                    "SELECT {0}.disable('{0}', 'payments'), {0}.close('{0}', 'payments')",
+                    namespace
                 );
                 let mut connection = role_connection(&database, &role).await;
                 connection.execute(AssertSqlSafe(functions)).await.unwrap();
@@ -223,16 +236,22 @@ fn warnings_name_what_endangers_the_fleet() {
         let store = database.store("fleet");
         store.migrate().await.unwrap();
         let prepare = "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; \
+                       ALTER ROLE bulkman SET statement_timeout = '1h'; \
                        ALTER ROLE bulkman SET idle_in_transaction_session_timeout = '1h'";
         let all = WarningThresholds::new()
             .transaction_age(Duration::ZERO)
             .notification_queue(0.0);
         let expected = [
             "REVOKE CONNECT ON DATABASE \"postgres\" FROM PUBLIC",
-            "ALTER ROLE \"bulkman\" SET idle_in_transaction_session_timeout",
+            "ALTER ROLE \"bulkman\" SET statement_timeout = '2s'; \
+             ALTER ROLE \"bulkman\" SET lock_timeout = '1s'; \
+             ALTER ROLE \"bulkman\" SET idle_in_transaction_session_timeout = '5s'",
         ];
         warned(&store, all, &expected).await;
         database.execute(prepare).await;
+        let lock = ["ALTER ROLE \"bulkman\" SET lock_timeout = '1s'"];
+        warned(&store, all, &lock).await;
+        database.execute(&lock[0].replace('"', "")).await;
         warned(&store, all, &[]).await;
 
         // A transaction that only reads, and one that has changed something.
@@ -292,7 +311,9 @@ fn warnings_name_what_endangers_the_fleet() {
         database
             .execute(
                 "CREATE ROLE shop LOGIN PASSWORD 'x'; GRANT CONNECT ON DATABASE postgres TO shop; \
-                 ALTER ROLE shop SET idle_in_transaction_session_timeout = '5s'",
+                 ALTER ROLE shop SET idle_in_transaction_session_timeout = '5s'; \
+                 ALTER ROLE shop SET statement_timeout = '2s'; \
+                 ALTER ROLE shop SET lock_timeout = '1s'",
             )
             .await;
         let options: PgConnectOptions = database.url.parse().unwrap();

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use bulkman_core::store::StoreError;
-use sqlx::Row;
 use sqlx::postgres::PgRow;
+use sqlx::{Connection, Row};
 
 use super::{Diagnostic, quoted};
 use crate::admin::Admin;
+use crate::connector::Connector;
 use crate::rows;
 use crate::statement::Statement;
+use crate::timeout::with_timeout;
 
 /// The values above which [`PostgresStore::warnings`](crate::PostgresStore::warnings) warns.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,7 +78,44 @@ pub(crate) async fn warnings(
         .first()
         .ok_or_else(|| failed(sqlx::Error::RowNotFound))?;
     warnings.extend(of_server(server, thresholds).map_err(failed)?);
+    warnings.extend(missing_limits(admin.connector()).await?);
     Ok(warnings)
+}
+
+/// Returns a warning if the role lacks a limit. A session sets its own, unless a pooler drops it.
+async fn missing_limits(connector: &Connector) -> Result<Option<Diagnostic>, StoreError> {
+    let failed = |error| connector.failed(error);
+    let rows = with_timeout(connector.maintenance_timeout(), async {
+        let mut connection = connector.connect_without_limits().await?;
+        let limits = Statement::new(LIMITS).fetch_all(connector.protocol, &mut connection);
+        let rows = limits.await.map_err(failed)?;
+        // The result is complete, so an error while closing is irrelevant.
+        let _ = connection.close().await;
+        Ok(rows)
+    })
+    .await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| failed(sqlx::Error::RowNotFound))?;
+    let role = quoted(row.try_get("role").map_err(failed)?);
+    let (mut missing, mut fixes) = (Vec::new(), Vec::new());
+    for (limit, value) in [
+        ("statement_timeout", "2s"),
+        ("lock_timeout", "1s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+    ] {
+        if row.try_get::<&str, _>(limit).map_err(failed)? == "0" {
+            missing.push(limit);
+            fixes.push(format!("ALTER ROLE {role} SET {limit} = '{value}'"));
+        }
+    }
+    let problem = || {
+        format!(
+            "role {role} has no {}: what it leaves open in psql or through a pooler blocks others",
+            missing.join(", ")
+        )
+    };
+    Ok((!missing.is_empty()).then(|| Diagnostic::new(problem(), fixes.join("; "))))
 }
 
 type Decode = fn(&PgRow) -> sqlx::Result<Diagnostic>;
@@ -147,12 +186,6 @@ fn of_server(row: &PgRow, thresholds: WarningThresholds) -> sqlx::Result<Vec<Dia
             ),
         ));
     }
-    if row.try_get("unlimited_transactions")? {
-        warnings.push(Diagnostic::new(
-            format!("role {role} may leave a transaction open, which others then wait for"),
-            format!("ALTER ROLE {role} SET idle_in_transaction_session_timeout = '5s'"),
-        ));
-    }
     if row.try_get("hidden_sessions")? {
         warnings.push(Diagnostic::new(
             format!("role {role} can't inspect the sessions of other roles"),
@@ -198,6 +231,11 @@ SELECT s.slot_name::text AS name
  ORDER BY s.slot_name
  LIMIT 5";
 
+const LIMITS: &str = "
+SELECT current_user::text AS role, current_setting('statement_timeout') AS statement_timeout,
+       current_setting('lock_timeout') AS lock_timeout,
+       current_setting('idle_in_transaction_session_timeout') AS idle_in_transaction_session_timeout";
+
 const SERVER: &str = "
 SELECT current_user::text AS role, current_database()::text AS database,
        pg_notification_queue_usage() AS queue_usage,
@@ -205,7 +243,6 @@ SELECT current_user::text AS role, current_database()::text AS database,
          WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
          ORDER BY a.xact_start LIMIT 1) AS listener,
        has_database_privilege('public', current_database(), 'CONNECT') AS public_connect,
-       current_setting('idle_in_transaction_session_timeout') = '0' AS unlimited_transactions,
        EXISTS (SELECT FROM pg_stat_activity a
                 WHERE a.datname = current_database()
                   AND a.query = '<insufficient privilege>') AS hidden_sessions";

@@ -355,7 +355,8 @@ fn dropped_body_is_no_overload_of_an_adaptive_limit() {
     );
 }
 
-/// The rate is so high that most calls are no samples. Their bodies do not concern the limit either.
+/// The rate is so high that most calls are no samples. Their bodies do not concern the limit
+/// either.
 /// Fault A22.
 #[test]
 fn failed_body_is_no_overload_even_of_a_call_without_a_sample() {

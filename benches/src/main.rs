@@ -12,6 +12,7 @@ mod contenders;
 mod fleet;
 mod harness;
 mod instructions;
+mod limits;
 mod machine;
 mod options;
 mod overload;
@@ -69,6 +70,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             std::fs::create_dir_all(folder)?;
             for chart in &findings.charts {
                 chart.draw(folder, &machine)?;
+            }
+            for timeline in &findings.timelines {
+                timeline.draw(folder)?;
             }
         }
     }

@@ -6,11 +6,13 @@ pub(crate) mod measure;
 pub(crate) mod plot;
 pub(crate) mod table;
 pub(crate) mod target;
+pub(crate) mod timeline;
 
 use json::Json;
 use plot::Chart;
 use table::Table;
 use target::Target;
+use timeline::Timeline;
 
 /// The results of a suite.
 #[derive(Default)]
@@ -18,6 +20,7 @@ pub(crate) struct Findings {
     pub(crate) tables: Vec<Table>,
     pub(crate) targets: Vec<Target>,
     pub(crate) charts: Vec<Chart>,
+    pub(crate) timelines: Vec<Timeline>,
 }
 
 impl Findings {

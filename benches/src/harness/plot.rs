@@ -16,10 +16,10 @@ const LINE: i32 = 21;
 const POINTS: f64 = 1.24;
 const HEAD: i32 = 74;
 const FOOT: i32 = 14;
-const OURS: RGBColor = RGBColor(0x1b, 0x6c, 0xa8);
+pub(super) const OURS: RGBColor = RGBColor(0x1b, 0x6c, 0xa8);
 const THEIRS: RGBColor = RGBColor(0xb4, 0xbc, 0xc4);
-const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
-const PALE: RGBColor = RGBColor(0x6a, 0x73, 0x7d);
+pub(super) const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
+pub(super) const PALE: RGBColor = RGBColor(0x6a, 0x73, 0x7d);
 
 /// A picture of one suite.
 #[derive(Clone, Debug)]
@@ -119,16 +119,17 @@ impl Block {
         let mut values: Vec<f64> = self.bars.iter().map(|bar| bar.value).collect();
         values.sort_by(f64::total_cmp);
         let typical = values.get(values.len() / 3).copied().unwrap_or(1.0);
-        values
-            .last()
-            .copied()
-            .unwrap_or(1.0)
-            .min(typical * 8.0)
-            .max(f64::MIN_POSITIVE)
+        let largest = values.last().copied().unwrap_or(1.0);
+        let end = if typical > 0.0 {
+            largest.min(typical * 8.0)
+        } else {
+            largest
+        };
+        end.max(f64::MIN_POSITIVE)
     }
 }
 
-fn text<'a>(
+pub(super) fn text<'a>(
     content: &'a str,
     at: (i32, i32),
     size: i32,

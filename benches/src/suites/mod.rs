@@ -4,6 +4,7 @@ pub(crate) mod contention;
 pub(crate) mod fleet;
 pub(crate) mod fleet_growth;
 pub(crate) mod fleet_load;
+pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod memory;
 pub(crate) mod overhead;
@@ -51,7 +52,11 @@ pub(crate) static SUITES: [Suite; 6] = [
 /// The suites that `all` leaves out.
 ///
 /// They build programs, or take minutes and need a PostgreSQL server.
-pub(crate) static SEPARATE_SUITES: [Suite; 4] = [
+pub(crate) static SEPARATE_SUITES: [Suite; 5] = [
+    Suite {
+        name: "limits",
+        run: |_| limits::run(),
+    },
     Suite {
         name: "listeners",
         run: |_| listeners::run(),

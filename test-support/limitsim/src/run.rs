@@ -17,6 +17,10 @@ pub struct Run {
     pub limits: Vec<(f64, u64)>,
     /// The responses in each tenth of a second.
     pub responses: Vec<u64>,
+    /// The responses in time in each tenth of a second.
+    pub in_time: Vec<u64>,
+    /// The sums of the latencies of the responses in each tenth of a second, in seconds.
+    pub latency_sums: Vec<f64>,
 }
 
 impl Run {
@@ -49,6 +53,35 @@ impl Run {
     pub fn throughput(&self, from: f64, to: f64) -> f64 {
         let bucket = |time: f64| ((time * 10.0).round() as usize).min(self.responses.len());
         self.responses[bucket(from)..bucket(to)].iter().sum::<u64>() as f64 / (to - from)
+    }
+
+    /// Returns the responses in time a second in each period, with the middle of the period.
+    ///
+    /// A period lasts for `tenths` of a second.
+    #[must_use]
+    pub fn goodput(&self, tenths: usize) -> Vec<(f64, f64)> {
+        let seconds = tenths as f64 / 10.0;
+        (self.in_time.chunks_exact(tenths).enumerate())
+            .map(|(index, counts)| {
+                let middle = (index as f64 + 0.5) * seconds;
+                (middle, counts.iter().sum::<u64>() as f64 / seconds)
+            })
+            .collect()
+    }
+
+    /// Returns the mean latency in each period, as [`goodput`](Self::goodput).
+    ///
+    /// A period without a response is left out.
+    #[must_use]
+    pub fn mean_latencies(&self, tenths: usize) -> Vec<(f64, f64)> {
+        let sums = self.latency_sums.chunks_exact(tenths);
+        (sums.zip(self.responses.chunks_exact(tenths)).enumerate())
+            .filter_map(|(index, (sums, counts))| {
+                let middle = (index as f64 + 0.5) * tenths as f64 / 10.0;
+                let count = counts.iter().sum::<u64>();
+                (count > 0).then(|| (middle, sums.iter().sum::<f64>() / count as f64))
+            })
+            .collect()
     }
 
     /// Returns the responses of the smallest client relative to those of the largest.

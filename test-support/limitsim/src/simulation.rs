@@ -58,6 +58,7 @@ impl<'a> Simulation<'a> {
     /// Creates a simulation; equal seeds give equal runs.
     #[must_use]
     pub fn new(scenario: &'a dyn Scenario, seed: u64) -> Self {
+        let tenths = (scenario.length() * 10.0).ceil() as usize;
         Self {
             scenario,
             limiters: Vec::new(),
@@ -81,7 +82,9 @@ impl<'a> Simulation<'a> {
                 overloads_per_second: 0.0,
                 latencies: Vec::new(),
                 limits: Vec::new(),
-                responses: vec![0; (scenario.length() * 10.0).ceil() as usize],
+                responses: vec![0; tenths],
+                in_time: vec![0; tenths],
+                latency_sums: vec![0.0; tenths],
             },
         }
     }
@@ -212,9 +215,13 @@ impl<'a> Simulation<'a> {
         let latency = now - started_at;
         self.run.completed[client] += 1;
         self.run.latencies.push(latency);
-        self.in_time += u64::from(latency <= IN_TIME);
-        if let Some(count) = self.run.responses.get_mut((now * 10.0) as usize) {
-            *count += 1;
+        let in_time = u64::from(latency <= IN_TIME);
+        self.in_time += in_time;
+        let tenth = (now * 10.0) as usize;
+        if tenth < self.run.responses.len() {
+            self.run.responses[tenth] += 1;
+            self.run.in_time[tenth] += in_time;
+            self.run.latency_sums[tenth] += latency;
         }
     }
 

@@ -6,7 +6,8 @@
 #   tests/run.sh --extra    checks with tools that take minutes to install: dependencies, minimal
 #                           versions, miri, a dry run of publishing
 #   tests/run.sh --long     the property tests with 20,000 cases each, and the load tests
-#   tests/run.sh --faults   the database's faults that need privileges or further tools
+#   tests/run.sh --faults [--long]   the database's faults that need processes, privileges or
+#                                    further tools: under five minutes; with --long larger fleets
 #   tests/run.sh --repeat [N]     all tests N times (20), four copies at once: finds those that fail
 #                                 by chance
 #   tests/run.sh --mutants [K/N]  changes core's code in every way that cargo-mutants knows, and lists
@@ -252,7 +253,8 @@ publish_dry_run() {
 
 faults() {
     for script in */tests/faults.sh; do
-        "$script"
+        # shellcheck disable=SC2086 # no argument, or one
+        "$script" $faults_option
     done
 }
 
@@ -300,11 +302,13 @@ mutants() {
 }
 
 mkdir -p target
+faults_option=
 case "${1-}" in
 "") setup ;;
 --faults)
     setup
     steps=faults
+    faults_option=${2-}
     ;;
 --extra)
     setup
@@ -321,7 +325,7 @@ case "${1-}" in
     sample=${2:-0/1}
     ;;
 -*)
-    sed -n '2,14p' "$0"
+    sed -n '2,15p' "$0"
     exit 2
     ;;
 *) steps=$* ;;

@@ -103,13 +103,13 @@ impl Link {
         std::mem::replace(self, Self::Taken)
     }
 
-    /// Closes the socket at once. Dropping a listener waits for its server, so it gets the connection
-    /// `spare`, whose server responds.
+    /// Closes the socket at once. Dropping a listener waits for its server, so it gets the
+    /// connection `spare`, whose server responds.
     pub(crate) async fn close_with(self, mut spare: PgConnection) {
-        if let Self::Listener(mut listener) = self {
-            if let Ok(stuck) = Acquire::acquire(&mut listener).await {
-                std::mem::swap(stuck, &mut spare);
-            }
+        if let Self::Listener(mut listener) = self
+            && let Ok(stuck) = Acquire::acquire(&mut listener).await
+        {
+            std::mem::swap(stuck, &mut spare);
         }
     }
 

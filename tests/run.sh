@@ -7,7 +7,8 @@
 #                           versions, other platforms, badges of features, miri, a dry run of
 #                           publishing
 #   tests/run.sh --long     the property tests with 20,000 cases each, and the load tests
-#   tests/run.sh --faults   the database's faults that need privileges or further tools
+#   tests/run.sh --faults [--long]   the database's faults that need processes, privileges or
+#                                    further tools: under five minutes; with --long larger fleets
 #   tests/run.sh --repeat [N]     all tests N times (20), four copies at once: finds those that fail
 #                                 by chance
 #   tests/run.sh --mutants [K/N]  changes core's code in every way that cargo-mutants knows, and lists
@@ -287,7 +288,8 @@ publish_dry_run() {
 
 faults() {
     for script in */tests/faults.sh; do
-        "$script"
+        # shellcheck disable=SC2086 # no argument, or one
+        "$script" $faults_option
     done
 }
 
@@ -335,11 +337,13 @@ mutants() {
 }
 
 mkdir -p target
+faults_option=
 case "${1-}" in
 "") setup ;;
 --faults)
     setup
     steps=faults
+    faults_option=${2-}
     ;;
 --extra)
     setup
@@ -356,7 +360,7 @@ case "${1-}" in
     sample=${2:-0/1}
     ;;
 -*)
-    sed -n '2,14p' "$0"
+    sed -n '2,15p' "$0"
     exit 2
     ;;
 *) steps=$* ;;

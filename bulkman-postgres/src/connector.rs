@@ -47,7 +47,8 @@ pub(crate) struct ServerKnowledge {
 
 /// A dropped session whose statement may still run on the server.
 struct Abandoned {
-    backend: Backend,
+    /// The backend to end; `None` behind a pooler.
+    backend: Option<Backend>,
     /// Dropped after the backend was ended: closing waits for the server, and first receives all
     /// that it has sent.
     link: Link,
@@ -199,22 +200,49 @@ impl Connector {
 
     /// Keeps a connection whose backend may still execute a statement, until the next session has
     /// ended that.
-    pub(crate) fn abandon(&self, backend: Backend, link: Link) {
+    pub(crate) fn abandon(&self, backend: Option<Backend>, link: Link) {
         self.abandoned().push(Abandoned { backend, link });
     }
 
     /// Returns the backends to end.
     pub(crate) fn abandoned_backends(&self) -> Vec<Backend> {
         let abandoned = self.abandoned();
-        abandoned.iter().map(|session| session.backend).collect()
+        abandoned
+            .iter()
+            .filter_map(|session| session.backend)
+            .collect()
     }
 
     /// Handles that the server was asked to end `backends`.
     pub(crate) fn ended(&self, backends: &[Backend]) {
-        let is_ended = |session: &mut Abandoned| backends.contains(&session.backend);
+        let is_ended = |session: &mut Abandoned| {
+            session
+                .backend
+                .is_some_and(|backend| backends.contains(&backend))
+        };
         let ended: Vec<_> = self.abandoned().extract_if(.., is_ended).collect();
         for session in ended {
             session.link.discard();
+        }
+    }
+
+    /// Closes connections whose backends are unknown, once another connection works.
+    ///
+    /// Errors are ignored: the next session tries it again.
+    pub(crate) async fn close_unknown(&self) {
+        let is_unknown = |session: &Abandoned| session.backend.is_none();
+        while self.abandoned().iter().any(is_unknown) {
+            let Ok(spare) = self.connect(self.session_limits()).await else {
+                return;
+            };
+            let unknown = {
+                let mut abandoned = self.abandoned();
+                let index = abandoned.iter().position(is_unknown);
+                index.map(|index| abandoned.swap_remove(index))
+            };
+            if let Some(session) = unknown {
+                session.link.close_with(spare).await;
+            }
         }
     }
 

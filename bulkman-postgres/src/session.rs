@@ -105,6 +105,7 @@ impl PostgresSession {
         listens: bool,
     ) -> Result<(Self, Handshake), StoreError> {
         let (link, handshake) = Link::open(&connector, listens).await?;
+        connector.close_unknown().await;
         let session = Self {
             inbox: NotificationInbox::new(handshake.now_us),
             connector,
@@ -664,8 +665,8 @@ impl StoreSession for PostgresSession {
 /// A statement that was abandoned may still run, and hold the connection on the server.
 impl Drop for PostgresSession {
     fn drop(&mut self) {
-        if let (State::Busy, Some(backend)) = (self.state, self.backend) {
-            self.connector.abandon(backend, self.link.take());
+        if self.state == State::Busy {
+            self.connector.abandon(self.backend, self.link.take());
         }
     }
 }

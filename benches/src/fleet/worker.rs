@@ -4,8 +4,8 @@
 //!
 //! * `open <circuit>`: opens a circuit for an hour.
 //! * `fail-all <time>`: at that time, runs failing calls through each circuit until it is open.
-//! * `steady <milliseconds>`: runs a successful call through each circuit at this interval, until the
-//!   end.
+//! * `steady <milliseconds>`: runs a successful call through each circuit at this interval, until
+//!   the end.
 //! * `view`: reports the view of all circuits.
 //! * `call <milliseconds>`: runs calls through all circuits at a steady rate, and reports the
 //!   results.

@@ -41,6 +41,8 @@ pub(super) struct Members {
     orphaned: Vec<(MemberId, BulkheadName, Epoch, ProbeLease)>,
     /// The store rejected a request that concerns all circuits, and is repeated then.
     retry_at: Option<Instant>,
+    /// The last request for leases found some held by other processes: the next round begins then.
+    next_round_at: Option<Instant>,
     /// The store rejected one of several requests in one operation: until then, each is sent alone.
     isolate_until: Option<Instant>,
     jitter: Jitter,
@@ -104,6 +106,7 @@ impl Members {
             access: Access::None,
             orphaned: Vec::new(),
             retry_at: None,
+            next_round_at: None,
             isolate_until: None,
             jitter: Jitter::new(),
         }
@@ -413,11 +416,15 @@ impl Members {
             return None;
         }
         let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
+        let round_is_due = self.round_is_due(now);
         let mut in_turn = self
             .entries
             .range(after)
             .chain(self.entries.range(..=self.last_served));
-        let next = in_turn.find_map(|(id, entry)| Some((*id, entry.next_request(now)?)));
+        let next = in_turn.find_map(|(id, entry)| {
+            let request = entry.next_request(now)?;
+            (round_is_due || !entry.member.can_wait(request)).then_some((*id, request))
+        });
         self.last_served = match next {
             Some((id, _)) => id,
             None => self
@@ -435,7 +442,8 @@ impl Members {
             .values()
             .filter_map(|entry| entry.member.next_deadline(now));
         let retries = self.entries.values().filter_map(|entry| entry.retry_at);
-        let retries = retries.chain(self.retry_at).filter(|at| *at > now);
+        let retries = retries.chain(self.retry_at).chain(self.next_round_at);
+        let retries = retries.filter(|at| *at > now);
         deadlines.chain(retries).min()
     }
 
@@ -443,11 +451,19 @@ impl Members {
         self.entries.get(&id)
     }
 
-    /// Draws when to repeat requests for leases that found none available, all at once.
+    fn round_is_due(&self, now: Instant) -> bool {
+        !is_later(self.next_round_at, now)
+    }
+
+    /// Begins a round of requests for leases, and draws when to repeat those that find none
+    /// available, all at once. `contended`: some were held by other processes.
     ///
     /// Processes ask at different times, and not in step with their periodic calls.
-    pub(super) fn draw_acquire_retry(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn begin_round(&mut self, now: Instant, contended: bool) -> Option<Instant> {
         let delay = self.rules.acquire_retry_delay;
+        if contended {
+            self.next_round_at = now.checked_add(delay / 2);
+        }
         now.checked_add(delay / 2 + self.jitter.up_to(delay / 2))
     }
 

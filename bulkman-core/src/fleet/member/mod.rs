@@ -81,6 +81,8 @@ pub(super) struct Member {
     /// When to request a lease, if calls demand one.
     acquire_at: Option<Instant>,
     acquire_not_before: Option<Instant>,
+    /// This process has started probing, so that the lease is probably available.
+    acquire_at_once: bool,
     /// How often a request for a lease is repeated without a further demand.
     acquire_retries: u8,
     /// Until when calls are expected, so that an unused lease is kept or requested again.
@@ -136,6 +138,7 @@ impl Member {
             probe_outcomes: VecDeque::new(),
             acquire_at: None,
             acquire_not_before: None,
+            acquire_at_once: false,
             acquire_retries: 0,
             demanded_until: None,
             unused_for: FIRST_UNUSED,

@@ -165,6 +165,12 @@ impl Member {
         }
     }
 
+    /// Returns whether a request can wait for the next round: one for a lease, unless this process
+    /// has just started probing.
+    pub(in crate::fleet) const fn can_wait(&self, request: Request) -> bool {
+        matches!(request, Request::Acquire { .. }) && !self.acquire_at_once
+    }
+
     /// Returns the next request, or one for a lease that is due at `due`.
     pub(in crate::fleet) fn next_request_by(&self, now: Instant, due: Instant) -> Option<Request> {
         self.next_request(now)

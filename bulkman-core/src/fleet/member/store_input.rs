@@ -215,6 +215,7 @@ impl Member {
         retry_at: Option<Instant>,
     ) {
         self.acquire_at = None;
+        self.acquire_at_once = false;
         let current = self.local_state == CircuitState::HalfOpen
             && self.stored.is_some_and(|stored| {
                 stored.epoch == epoch && stored.state == FleetState::HalfOpen
@@ -265,6 +266,7 @@ impl Member {
     pub(in crate::fleet) fn acquire_now(&mut self, now: Instant) {
         if self.local_state == CircuitState::HalfOpen {
             self.acquire_at = Some(now);
+            self.acquire_at_once = true;
         }
     }
 

@@ -89,6 +89,11 @@ fn ready_calls_allocate_nothing() {
         assert_eq!(allocations(permit), 0, "try_acquire, {what}");
         let acquired = || ready(bulkhead.acquire()).unwrap().succeed();
         assert_eq!(allocations(acquired), 0, "acquire, {what}");
+        let heavy = || {
+            let call = bulkhead.call().weight(3);
+            assert_eq!(ready(call.execute(async { Answer::Ok(1) })), Ok(1));
+        };
+        assert_eq!(allocations(heavy), 0, "execute with a weight, {what}");
     }
 }
 
@@ -111,6 +116,8 @@ fn rejections_allocate_nothing() {
                 assert!(expected(&error), "{error:?}");
                 assert!(bulkhead.execute_sync(|| Answer::Ok(1)).is_err());
                 assert!(bulkhead.try_acquire().is_err());
+                assert!(bulkhead.call().weight(1).try_acquire().is_err());
+                assert!(bulkhead.call().weight(1000).try_acquire().is_err());
             };
             allocations(call)
         };

@@ -73,6 +73,11 @@ fn every_outcome_and_every_rejection_is_counted() {
         bulkhead.circuit_breaker().unwrap().force_open();
         let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
         bulkhead.circuit_breaker().unwrap().close();
+        let _ = bulkhead
+            .call()
+            .weight(7)
+            .execute(ready(Ok::<_, ()>(())))
+            .await;
         bulkhead.shutdown();
         let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
     });
@@ -98,6 +103,7 @@ fn every_outcome_and_every_rejection_is_counted() {
         "full",
         "timed_out_in_queue",
         "shutdown",
+        "weight_too_large",
     ] {
         assert_eq!(
             seen.value("bulkman_rejections_total", &[("reason", reason)]),

@@ -55,6 +55,7 @@ fn every_configuration_round_trips() {
     let full = BulkheadConfig::new("zahlung \"日本\"")
         .max_concurrent_calls(7)
         .max_queue_size(0)
+        .max_queue_weight(9)
         .queue_order(QueueOrder::Lifo)
         .timeout(Duration::from_micros(1_500_001))
         .max_wait(Duration::ZERO)

@@ -23,3 +23,4 @@ mod shutdown;
 mod statistics;
 mod timeout;
 mod waiting;
+mod weights;

@@ -10,6 +10,7 @@ use crate::call::options::CallClass;
 use crate::call::outcome::Outcome;
 use crate::call::run::End;
 use crate::circuit_breaker::{Ticket, Transition};
+use crate::queue::Claim;
 use crate::sync::unwind::catch;
 
 impl Inner {
@@ -34,6 +35,7 @@ impl Inner {
         &self,
         admitted: Admitted,
         class: CallClass,
+        claim: Claim,
         deadlines: &Deadlines,
     ) -> Admitted {
         let Some(driver) = self.adaptive() else {
@@ -54,7 +56,8 @@ impl Inner {
         } else if driver.estimates() {
             let capacity = self.queue.limits().queue_capacity;
             let (running, may_wait) = (self.queue.in_use(), deadlines.may_wait());
-            mark = driver.acquire_virtual_permit(mark, running, capacity, may_wait);
+            mark =
+                driver.acquire_virtual_permit(mark, claim.permits(), running, capacity, may_wait);
         }
         admitted.with_mark(mark)
     }
@@ -89,13 +92,21 @@ impl Inner {
         &self,
         admitted: Admitted,
         mark: Mark,
+        claim: Claim,
         outcome: Outcome,
         end: End,
         started: Option<Instant>,
     ) {
         if mark.is_plain() && outcome == Outcome::Success && end == End::Completed {
-            self.finish(admitted, outcome, None);
-            return;
+            if claim.is_plain() {
+                self.finish(admitted, outcome, None);
+                return;
+            }
+            if !self.affects_circuit(admitted) {
+                self.counters.end(Some(outcome));
+                self.release_claim(claim);
+                return;
+            }
         }
         let meaning = match (end, outcome) {
             (End::Recorded, _) | (_, Outcome::Ignored) => LimitOutcome::Nothing,
@@ -112,7 +123,7 @@ impl Inner {
         };
         self.end_marked(
             admitted,
-            mark,
+            (mark, claim),
             Some(outcome),
             record,
             (meaning, failed),
@@ -120,11 +131,20 @@ impl Inner {
         );
     }
 
-    /// As [`abandon`](Self::abandon), for a call with a mark.
+    /// Returns `true` if a success of the call changes the circuit.
+    fn affects_circuit(&self, admitted: Admitted) -> bool {
+        match (admitted.ticket, &self.circuit) {
+            (Some(ticket), Some(circuit)) => circuit.affects_state(ticket, Outcome::Success, None),
+            _ => false,
+        }
+    }
+
+    /// As [`abandon`](Self::abandon), for a call with a mark or several permits.
     #[cold]
-    pub(super) fn abandon_marked(&self, admitted: Admitted, mark: Mark) {
+    pub(super) fn abandon_marked(&self, admitted: Admitted, claim: Claim) {
+        let mark = admitted.mark().unwrap_or(Mark::UNCOUNTED);
         let meaning = (LimitOutcome::Cancelled, false);
-        self.end_marked(admitted, mark, None, Record::Cancel, meaning, None);
+        self.end_marked(admitted, (mark, claim), None, Record::Cancel, meaning, None);
     }
 
     /// Records a timeout of work that has not ended.
@@ -169,13 +189,13 @@ impl Inner {
     fn end_marked(
         &self,
         admitted: Admitted,
-        mark: Mark,
+        (mark, claim): (Mark, Claim),
         counted: Option<Outcome>,
         record: Record,
         (meaning, failed): (LimitOutcome, bool),
         started: Option<Instant>,
     ) {
-        let ended = ReleaseMarkedOnDrop(self, mark, counted);
+        let ended = ReleaseMarkedOnDrop(self, mark, claim, counted);
         let driver = self.driver();
         let meaning = driver.map_or(LimitOutcome::Nothing, |driver| {
             driver.outcome_of(mark, meaning, failed)
@@ -293,14 +313,14 @@ enum Record {
 }
 
 /// As [`ReleaseOnDrop`](super::shared), for a call with a mark.
-struct ReleaseMarkedOnDrop<'a>(&'a Inner, Mark, Option<Outcome>);
+struct ReleaseMarkedOnDrop<'a>(&'a Inner, Mark, Claim, Option<Outcome>);
 
 impl Drop for ReleaseMarkedOnDrop<'_> {
     fn drop(&mut self) {
-        let Self(inner, mark, outcome) = self;
+        let Self(inner, mark, claim, outcome) = self;
         inner.counters.end(*outcome);
         if let Some(driver) = inner.driver() {
-            driver.release_virtual_permit(*mark);
+            driver.release_virtual_permit(*mark, claim.permits());
             if mark.lacks_permit() {
                 if driver.end_without_permit() {
                     inner.notify_if_drained();
@@ -308,7 +328,7 @@ impl Drop for ReleaseMarkedOnDrop<'_> {
                 return;
             }
         }
-        inner.release();
+        inner.release_claim(*claim);
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod state;
 pub(crate) mod stats;
 
 use std::fmt;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -178,7 +179,6 @@ impl Bulkhead {
             .circuit()
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
-        let (permits, capacity, order) = config.limits();
         let driver = config.driver();
         let driver = driver.is_needed().then(|| {
             let suspended = circuit.as_ref().is_some_and(|it| !it.admits_all());
@@ -186,7 +186,7 @@ impl Bulkhead {
         });
         let permits = driver
             .as_ref()
-            .map_or(permits, LimitDriver::permits_in_force);
+            .map_or_else(|| config.permits(), LimitDriver::permits_in_force);
         let optional = driver.map(|driver| {
             Box::new(OptionalParts {
                 driver: OnceLock::from(driver),
@@ -194,10 +194,11 @@ impl Bulkhead {
             })
         });
         let inner = Arc::new(Inner {
-            queue: WaitQueue::new(permits, capacity, order),
+            queue: WaitQueue::new(permits, config.queue()),
             counters: Counters::default(),
             circuit,
             limits: ConfiguredLimits::new(TimeLimits::of(&config), config.has_adaptive_limit()),
+            max_weight: AtomicU32::new(config.max_weight()),
             capabilities,
             runtime,
             name,
@@ -548,7 +549,8 @@ fn reject_waiters_on_opening(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
         #[cfg(feature = "metrics")]
         inner.meter.count_transition(transition.to);
         if transition.to.rejects_all() {
-            inner.queue.reject_all(QueueRejection::CircuitOpened);
+            let now = || inner.runtime.now();
+            inner.queue.reject_all(QueueRejection::CircuitOpened, now);
         }
         inner.follow_circuit(transition);
     }));

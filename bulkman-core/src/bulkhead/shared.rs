@@ -1,7 +1,7 @@
 //! The state shared by the clones of a bulkhead, and the end of a call.
 
 use std::panic::RefUnwindSafe;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
-use crate::queue::WaitQueue;
+use crate::queue::{Claim, WaitQueue};
 use crate::runtime::{Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
@@ -27,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) circuit: Option<CircuitBreaker>,
     pub(crate) limits: ConfiguredLimits,
+    /// The largest weight of a call: the configured maximum.
+    pub(super) max_weight: AtomicU32,
     pub(crate) capabilities: RuntimeCapabilities,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) name: BulkheadName,
@@ -103,9 +105,9 @@ impl Inner {
     }
 
     /// Like [`finish`](Self::finish), for a call that was cancelled while running.
-    pub(crate) fn abandon(&self, admitted: Admitted) {
-        if let Some(mark) = admitted.mark() {
-            self.abandon_marked(admitted, mark);
+    pub(crate) fn abandon(&self, admitted: Admitted, claim: Claim) {
+        if admitted.mark().is_some() || !claim.is_plain() {
+            self.abandon_marked(admitted, claim);
             return;
         }
         let _ended = ReleaseOnDrop(self, None);
@@ -122,13 +124,15 @@ impl Inner {
         let changed = self.apply_limit(config.driver());
         self.limits
             .set(TimeLimits::of(config), config.has_adaptive_limit());
-        let (permits, capacity, order) = config.limits();
+        self.max_weight
+            .store(config.max_weight(), Ordering::Relaxed);
+        let permits = config.permits();
         let in_force = || {
             self.driver()
                 .map_or(permits, |driver| driver.permits_in_force())
         };
         self.queue
-            .resize(in_force, capacity, order, || self.runtime.now());
+            .resize(in_force, config.queue(), || self.runtime.now());
         if let Some(driver) = changed {
             driver.wake_readers();
         }
@@ -167,6 +171,19 @@ impl Inner {
         if self.queue.release(|| self.runtime.now()) {
             self.notify_if_drained();
         }
+    }
+
+    /// As [`release`](Self::release), for all permits of a call.
+    pub(crate) fn release_claim(&self, claim: Claim) {
+        if self.queue.release_claim(claim, || self.runtime.now()) {
+            self.notify_if_drained();
+        }
+    }
+
+    /// Returns the largest weight of a call.
+    #[inline]
+    pub(crate) fn max_weight(&self) -> u32 {
+        self.max_weight.load(Ordering::Relaxed)
     }
 
     #[cold]

@@ -7,12 +7,14 @@
 use std::borrow::Borrow;
 use std::task::{Context, Poll, Waker, ready};
 
+use crate::adaptive::Mark;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::options::CallClass;
 use crate::call::rejection::Rejection;
+use crate::queue::Claim;
 
 /// Polls steps 1 to 3.
 #[inline(always)]
@@ -22,16 +24,15 @@ use crate::call::rejection::Rejection;
 )]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    if guard.is_new() {
+    if let Some(class) = guard.new_class() {
         if let Some(admitted) = try_admission(guard, class, deadlines, true)? {
             return Poll::Ready(Ok(admitted));
         }
     }
-    poll_queue(guard, class, deadlines, cx)
+    poll_queue(guard, deadlines, cx)
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.
@@ -39,16 +40,16 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
 /// `waker` unparks the thread.
 pub(crate) fn block_on_admission(
     guard: &mut CallGuard<&Bulkhead>,
-    class: CallClass,
     deadlines: &mut Deadlines,
     waker: impl FnOnce() -> Waker,
 ) -> Result<Admitted, Rejection> {
+    let class = guard.class();
     // Parking a thread needs no timer of the runtime.
     if let Some(admitted) = try_admission(guard, class, deadlines, false)? {
         return Ok(admitted);
     }
     wait_for_permit(guard, class, deadlines, &waker())?;
-    begin_marked_again(guard.inner(), class, deadlines);
+    begin_marked_again(guard, class, deadlines);
     let admitted = guard.admit()?;
     Ok(start_run(guard, admitted, true, class, deadlines))
 }
@@ -65,7 +66,7 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
 ) -> Result<Option<Admitted>, Rejection> {
     guard.observe();
     if deadlines.is_tracked() || guard.inner().limits.any() {
-        begin_deadlines(guard.inner(), class, deadlines, timers)?;
+        return try_tracked_admission(guard, class, deadlines, timers);
     }
     let Some(admitted) = guard.try_admit(deadlines)? else {
         return Ok(None);
@@ -73,18 +74,39 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     Ok(Some(start_run(guard, admitted, false, class, deadlines)))
 }
 
-/// Resolves the limits of the call and reads the clock.
+/// As [`try_admission`], for a call that has limits, carries a mark or asks for several permits.
 #[inline(never)]
+fn try_tracked_admission<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    class: CallClass,
+    deadlines: &mut Deadlines,
+    timers: bool,
+) -> Result<Option<Admitted>, Rejection> {
+    begin_deadlines(guard.inner(), class, deadlines, timers)?;
+    let admitted = if guard.claim().is_plain() {
+        guard.try_admit(deadlines)?
+    } else {
+        guard.try_admit_claim(class, deadlines)?
+    };
+    let Some(admitted) = admitted else {
+        return Ok(None);
+    };
+    Ok(Some(start_run(guard, admitted, false, class, deadlines)))
+}
+
+/// Resolves the limits of the call and reads the clock.
+#[inline]
 fn begin_deadlines(
     inner: &Inner,
     class: CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<(), Rejection> {
-    if !deadlines.is_tracked() && inner.limits.only_marks() {
-        if let Some(marked) = inner.marked(class) {
-            *deadlines = marked;
-        }
+    if deadlines.needs_no_times() && !inner.limits.has_limits() {
+        *deadlines = match inner.marked(class) {
+            Some(marked) if inner.limits.only_marks() => marked,
+            _ => deadlines.without_times(),
+        };
         return Ok(());
     }
     let limits = deadlines.limits(&inner.limits);
@@ -100,16 +122,24 @@ fn begin_deadlines(
 /// Decides again whether a call that has waited carries a mark. Calls that wait at the same time
 /// would all have the same result otherwise.
 #[inline]
-fn begin_marked_again(inner: &Inner, class: CallClass, deadlines: &mut Deadlines) {
+fn begin_marked_again<H: Borrow<Bulkhead>>(
+    guard: &CallGuard<H>,
+    class: CallClass,
+    deadlines: &mut Deadlines,
+) {
     #[cold]
-    fn begin(inner: &Inner, class: CallClass, deadlines: &mut Deadlines) {
+    fn begin(inner: &Inner, class: CallClass, claim: Claim, deadlines: &mut Deadlines) {
         if !deadlines.has_times() {
-            *deadlines = inner.marked(class).unwrap_or(Deadlines::Untracked);
+            *deadlines = match inner.marked(class) {
+                Some(marked) => marked,
+                None if claim.is_plain() => Deadlines::Untracked,
+                None => Deadlines::MARKED,
+            };
         }
     }
 
-    if inner.limits.only_marks() {
-        begin(inner, class, deadlines);
+    if guard.inner().limits.only_marks() {
+        begin(guard.inner(), class, guard.claim(), deadlines);
     }
 }
 
@@ -117,12 +147,12 @@ fn begin_marked_again(inner: &Inner, class: CallClass, deadlines: &mut Deadlines
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
+    let class = guard.class();
     ready!(poll_permit(guard, class, deadlines, cx))?;
-    begin_marked_again(guard.inner(), class, deadlines);
+    begin_marked_again(guard, class, deadlines);
     let admitted = guard.admit()?;
     Poll::Ready(Ok(start_run(guard, admitted, true, class, deadlines)))
 }
@@ -134,12 +164,12 @@ fn poll_permit<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Rejection>> {
-    let joins = guard.is_new();
+    let joins = guard.new_class().is_some();
     if joins {
         if !deadlines.may_wait() {
             return Poll::Ready(Err(guard.reject_full()));
         }
-        if guard.enqueue(class.priority(), deadlines.queue_deadline(), cx.waker())? {
+        if guard.enqueue(class, deadlines.queue_deadline(), cx.waker())? {
             return Poll::Ready(Ok(()));
         }
     }
@@ -177,7 +207,7 @@ fn wait_for_permit(
         return Err(guard.reject_full());
     }
     let deadline = deadlines.queue_deadline();
-    if guard.enqueue(class.priority(), deadline, waker)? {
+    if guard.enqueue(class, deadline, waker)? {
         return Ok(());
     }
     let Some(key) = guard.queue_key() else {
@@ -221,7 +251,13 @@ fn start_tracked_run<H: Borrow<Bulkhead>>(
     class: CallClass,
     deadlines: &mut Deadlines,
 ) -> Admitted {
-    let admitted = guard.inner().mark(admitted, class, deadlines);
+    let mut admitted = guard
+        .inner()
+        .mark(admitted, class, guard.claim(), deadlines);
+    if !guard.claim().is_plain() && admitted.mark().is_none() {
+        // The end of a call with a mark releases all permits of its claim.
+        admitted = admitted.with_mark(Mark::UNCOUNTED);
+    }
     if !admitted.needs_start() && !deadlines.has_times() {
         return admitted;
     }

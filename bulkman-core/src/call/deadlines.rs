@@ -19,12 +19,14 @@ impl Limit {
     pub(crate) const NONE: Self = Self(u64::MAX);
     /// The configured limit, for a call that sets none.
     const AS_CONFIGURED: Self = Self(u64::MAX - 1);
+    /// Not a limit: see [`Deadlines::CLAIMS`].
+    const CLAIMS: Self = Self(u64::MAX - 2);
 
     pub(crate) fn new(limit: Option<Duration>) -> Self {
         limit
             .and_then(|limit| u64::try_from(limit.as_nanos()).ok())
             .map_or(Self::NONE, |nanos| {
-                if nanos >= Self::AS_CONFIGURED.0 {
+                if nanos >= Self::CLAIMS.0 {
                     Self::NONE
                 } else {
                     Self(nanos)
@@ -151,6 +153,11 @@ impl ConfiguredLimits {
     #[inline]
     pub(crate) fn only_marks(&self) -> bool {
         self.any.load(Ordering::Relaxed) == MARKS
+    }
+
+    /// Returns `true` if a limit is set.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.any.load(Ordering::Relaxed) & LIMITS != 0
     }
 
     /// Returns the limits of one call: `own`, completed by the configured limits.
@@ -292,6 +299,31 @@ impl Deadlines {
     /// As [`MARKED`](Self::MARKED), for a call that is a sample.
     pub(crate) const SAMPLED: Self = Self::Requested(TimeLimits::AS_CONFIGURED);
 
+    /// The call sets no limits, and asks for more than one permit. It was not polled yet.
+    ///
+    /// It leaves the common path at the test for limits, which exists anyway.
+    pub(crate) const CLAIMS: Self = Self::Requested(TimeLimits {
+        timeout: Limit::CLAIMS,
+        ..TimeLimits::AS_CONFIGURED
+    });
+
+    /// Returns `true` if the times of the call are not needed, unless the bulkhead has limits.
+    pub(crate) const fn needs_no_times(&self) -> bool {
+        match self {
+            Self::Untracked => true,
+            Self::Requested(limits) => limits.timeout.0 == Limit::CLAIMS.0,
+            _ => false,
+        }
+    }
+
+    /// Returns the value of a call without times, after its first poll.
+    pub(crate) const fn without_times(&self) -> Self {
+        match self {
+            Self::Untracked => Self::Untracked,
+            _ => Self::MARKED,
+        }
+    }
+
     /// Returns `true` for [`SAMPLED`](Self::SAMPLED), of a call that was polled.
     pub(crate) const fn is_sampled(&self) -> bool {
         matches!(self, Self::Requested(limits) if limits.timeout.0 == Limit::AS_CONFIGURED.0)
@@ -306,8 +338,8 @@ impl Deadlines {
     /// Returns the limits of the call: its own, completed by the configured limits.
     pub(crate) fn limits(&self, configured: &ConfiguredLimits) -> TimeLimits {
         match self {
-            Self::Untracked => configured.resolve(TimeLimits::AS_CONFIGURED),
-            Self::Requested(own) => configured.resolve(*own),
+            Self::Requested(own) if !self.needs_no_times() => configured.resolve(*own),
+            Self::Untracked | Self::Requested(_) => configured.resolve(TimeLimits::AS_CONFIGURED),
             Self::Started(_) => TimeLimits::NONE,
             Self::Tracked(times) => times.limits(),
         }

@@ -25,7 +25,7 @@ use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::{CallClass, CallOptions};
+use crate::call::options::CallOptions;
 use crate::call::run::{End, finish_call, run_guarded, timed_out};
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
@@ -78,6 +78,11 @@ impl<'a, F, C> Execute<'a, F, C> {
     pub(crate) fn elapsed(&self) -> (Duration, Duration) {
         let now = self.call.guard.inner().runtime.now();
         self.call.deadlines.elapsed(now)
+    }
+
+    /// Returns the permits of the call: from its admission on, those that it holds or has held.
+    pub(crate) const fn permits(&self) -> u32 {
+        self.call.guard.claim().permits()
     }
 
     pub(crate) fn bulkhead(&self) -> BulkheadName {
@@ -176,7 +181,6 @@ pin_project! {
         operation: Option<F>,
         classifier: C,
         guard: CallGuard<H>,
-        class: CallClass,
         deadlines: Deadlines,
     }
 }
@@ -187,8 +191,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         Self {
             operation: Some(operation),
             classifier,
-            guard: CallGuard::new(bulkhead, options.report_id),
-            class: options.class,
+            guard: CallGuard::new(bulkhead, &options),
             deadlines: options.deadlines(),
         }
     }
@@ -205,7 +208,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         // Steps 1 to 3: admission.
         let admitted = match guard.take_admitted() {
             Some(admitted) => admitted,
-            None => match ready!(poll_admission(guard, *this.class, deadlines, cx)) {
+            None => match ready!(poll_admission(guard, deadlines, cx)) {
                 Ok(admitted) => admitted,
                 Err(rejection) => return guard.reject(rejection, deadlines),
             },

@@ -21,7 +21,7 @@ use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::{CallClass, CallOptions};
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::rejection::{MissingCapability, Rejection};
 use crate::call::run::{End, finish_call_catching, timed_out};
@@ -57,7 +57,6 @@ use crate::sync::{Mutex, lock};
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     state: State<F, T, E, C>,
-    class: CallClass,
 }
 
 enum State<F, T, E, C> {
@@ -82,12 +81,11 @@ impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
     ) -> Self {
         Self {
             state: State::Admission {
-                guard: CallGuard::new(bulkhead, options.report_id),
+                guard: CallGuard::new(bulkhead, &options),
                 operation,
                 classifier,
                 deadlines: options.deadlines(),
             },
-            class: options.class,
         }
     }
 }
@@ -111,7 +109,7 @@ where
         } = &mut this.state
         {
             let admission = if guard.inner().capabilities.tasks {
-                ready!(poll_admission(guard, this.class, deadlines, cx))
+                ready!(poll_admission(guard, deadlines, cx))
             } else {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
             };

@@ -25,9 +25,9 @@ where
     F: FnOnce() -> Result<T, E>,
     C: Classifier<T, E>,
 {
-    let mut guard = CallGuard::new(bulkhead, options.report_id);
+    let mut guard = CallGuard::new(bulkhead, &options);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, options.class, &mut deadlines, Unpark::waker);
+    let admission = block_on_admission(&mut guard, &mut deadlines, Unpark::waker);
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(rejection) => return guard.reject(rejection, &deadlines),

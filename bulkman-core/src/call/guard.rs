@@ -9,13 +9,14 @@ use crate::bulkhead::stats::Event;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
+use crate::call::options::{CallClass, CallOptions};
 use crate::call::outcome::Outcome;
 use crate::call::rejection::{FromRejection, MissingCapability, Rejection};
 use crate::call::run::End;
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::observe::{CallEnd, Observer};
-use crate::queue::{Enqueue, Priority, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::queue::{Claim, Enqueue, QueueRejection, TryAcquire, WaitResult, WaiterId};
 use crate::sync::unwind::catch;
 
 /// What a call holds of its bulkhead: nothing, a place in the queue, a permit, or an admission.
@@ -27,6 +28,8 @@ use crate::sync::unwind::catch;
 pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
     bulkhead: H,
     held: Held,
+    /// What the call asks for; from its admission on, what it holds.
+    claim: Claim,
     observer: Observer,
 }
 
@@ -35,21 +38,22 @@ pub(crate) struct CallGuard<H: Borrow<Bulkhead>> {
 #[derive(Debug)]
 #[repr(u64)]
 enum Held {
-    Nothing,
-    Queued(WaiterId),
-    Permit,
+    Nothing(CallClass),
+    Queued(WaiterId, CallClass),
+    /// The permits of the claim.
+    Permits(CallClass),
     Admitted(Admitted),
     Ended,
 }
 
 impl<H: Borrow<Bulkhead>> CallGuard<H> {
-    /// `report_id`: the id of the call's report; zero if there is none.
     #[inline]
-    pub(crate) const fn new(bulkhead: H, report_id: u64) -> Self {
+    pub(crate) const fn new(bulkhead: H, options: &CallOptions) -> Self {
         Self {
             bulkhead,
-            held: Held::Nothing,
-            observer: Observer::new(report_id),
+            held: Held::Nothing(options.class),
+            claim: options.claim(),
+            observer: Observer::new(options.report_id),
         }
     }
 
@@ -68,14 +72,33 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.bulkhead.borrow().inner()
     }
 
-    pub(crate) const fn is_new(&self) -> bool {
-        matches!(self.held, Held::Nothing)
+    /// Returns what the admission needs to know, if it has not begun.
+    #[inline]
+    pub(crate) const fn new_class(&self) -> Option<CallClass> {
+        match self.held {
+            Held::Nothing(class) => Some(class),
+            _ => None,
+        }
+    }
+
+    /// Returns what the admission needs to know, while it lasts.
+    pub(crate) const fn class(&self) -> CallClass {
+        match self.held {
+            Held::Nothing(class) | Held::Queued(_, class) | Held::Permits(class) => class,
+            Held::Admitted(_) | Held::Ended => CallClass::DEFAULT,
+        }
+    }
+
+    /// Returns what the call asks for; from its admission on, what it holds.
+    #[inline]
+    pub(crate) const fn claim(&self) -> Claim {
+        self.claim
     }
 
     /// Returns the key of the waiter, while the call is queued.
     pub(crate) const fn queue_key(&self) -> Option<WaiterId> {
         match self.held {
-            Held::Queued(key) => Some(key),
+            Held::Queued(key, _) => Some(key),
             _ => None,
         }
     }
@@ -108,13 +131,53 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         self.check_circuit()?;
         match self.inner().queue.try_acquire() {
             TryAcquire::Acquired => {
-                self.held = Held::Permit;
+                self.held = Held::Permits(self.class());
                 self.admit().map(Some)
             }
             TryAcquire::MustWait => self.lack_permit(false, deadlines),
             TryAcquire::Full => self.lack_permit(true, deadlines),
             TryAcquire::Closed => Err(self.reject_shutdown()),
         }
+    }
+
+    /// Steps 1 to 3 without waiting, for a call that asks for several permits.
+    #[inline(never)]
+    pub(crate) fn try_admit_claim(
+        &mut self,
+        class: CallClass,
+        deadlines: &Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
+        let inner = self.bulkhead.borrow().inner();
+        if class.weight() > inner.max_weight() {
+            return self.lack_weight(class, deadlines);
+        }
+        self.check_circuit()?;
+        let mut claim = self.claim;
+        match inner.queue.try_acquire_claim(&mut claim) {
+            TryAcquire::Acquired => {
+                self.claim = claim;
+                self.held = Held::Permits(class);
+                self.admit().map(Some)
+            }
+            TryAcquire::MustWait => self.lack_permit(false, deadlines),
+            TryAcquire::Full => self.lack_permit(true, deadlines),
+            TryAcquire::Closed => Err(self.reject_shutdown()),
+        }
+    }
+
+    /// Rejects a call that can never run, whatever the state of the circuit. If limits are only
+    /// observed, it runs all the same.
+    #[cold]
+    fn lack_weight(
+        &mut self,
+        class: CallClass,
+        deadlines: &Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
+        if self.inner().driver().is_some() && self.runs_without_permit() {
+            return self.admit_without_permit(deadlines.may_wait());
+        }
+        self.inner().counters.count(Event::WeightTooLarge);
+        Err(Rejection::WeightTooLarge(class.weight()))
     }
 
     /// Decides about a call that found no permit: it waits, is rejected, or runs all the same if
@@ -154,6 +217,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         };
         let admitted = Admitted { ticket };
         if inner.start_without_permit(may_wait) {
+            self.claim = self.claim.with_permits(0);
             let Admitted { ticket } = admitted.with_mark(Mark::UNCOUNTED.without_permit());
             return Ok(Some(self.start(ticket)));
         }
@@ -173,7 +237,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     /// Step 2 when no permit is available: joins the queue. `true`: the call has a permit already.
     pub(crate) fn enqueue(
         &mut self,
-        priority: Priority,
+        class: CallClass,
         deadline: Option<Instant>,
         waker: &Waker,
     ) -> Result<bool, Rejection> {
@@ -190,16 +254,20 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None => None,
         };
         let rejects = || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
-        match inner
-            .queue
-            .enqueue(priority, deadline, waker, rejects, || inner.runtime.now())
-        {
+        match inner.queue.enqueue(
+            class.priority(),
+            deadline,
+            &mut self.claim,
+            waker,
+            rejects,
+            || inner.runtime.now(),
+        ) {
             Enqueue::Acquired => {
-                self.held = Held::Permit;
+                self.held = Held::Permits(class);
                 Ok(true)
             }
             Enqueue::Waiting(key) => {
-                self.held = Held::Queued(key);
+                self.held = Held::Queued(key, class);
                 Ok(false)
             }
             Enqueue::Full => Err(self.reject_full()),
@@ -209,16 +277,23 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Leaves the queue because the deadline of the wait has passed.
     pub(crate) fn expire(&mut self, key: WaiterId) -> WaitResult {
-        self.held = Held::Nothing;
-        self.bulkhead.borrow().inner().queue.expire(key)
+        self.held = Held::Nothing(self.class());
+        let inner = self.bulkhead.borrow().inner();
+        inner.queue.expire(key, || inner.runtime.now())
     }
 
     /// Ends the wait: the call has a permit, or is rejected. Its key is no longer valid.
     pub(crate) fn end_wait(&mut self, waited: WaitResult) -> Result<(), Rejection> {
-        self.held = Held::Nothing;
+        let class = self.class();
+        self.held = Held::Nothing(class);
         match waited {
             WaitResult::Granted => {
-                self.held = Held::Permit;
+                self.held = Held::Permits(class);
+                Ok(())
+            }
+            WaitResult::GrantedFewer(permits) => {
+                self.claim = self.claim.with_permits(permits);
+                self.held = Held::Permits(class);
                 Ok(())
             }
             WaitResult::Rejected(reason) => Err(self.reject_waiter(reason)),
@@ -321,7 +396,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         if end == End::Panicked {
             inner.counters.count(Event::Panicked);
         }
-        inner.finish_marked(admitted, mark, outcome, end, started);
+        inner.finish_marked(admitted, mark, self.claim, outcome, end, started);
         self.observer.end(inner, end.observed(outcome));
     }
 
@@ -348,7 +423,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         rejection: Rejection,
         deadlines: &Deadlines,
     ) -> R {
-        if !self.is_new() {
+        if self.new_class().is_none() {
             self.release_held();
         }
         self.held = Held::Ended;
@@ -371,6 +446,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                     max_queue_size: limits.queue_capacity,
                 })
             }
+            Rejection::WeightTooLarge(weight) => R::from_rejection(BulkheadError::WeightTooLarge {
+                bulkhead: inner.name.clone(),
+                weight,
+                max: inner.max_weight(),
+            }),
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.elapsed(inner.runtime.now());
                 let bulkhead = inner.name.clone();
@@ -420,16 +500,17 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     fn release_held(&mut self) {
         let inner = self.bulkhead.borrow().inner();
-        match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Nothing | Held::Ended => {}
-            Held::Queued(key) => {
-                if inner.queue.cancel(key, || inner.runtime.now()) {
+        let claim = self.claim;
+        match std::mem::replace(&mut self.held, Held::Ended) {
+            Held::Nothing(_) | Held::Ended => {}
+            Held::Queued(key, _) => {
+                if inner.queue.cancel(key, claim, || inner.runtime.now()) {
                     inner.notify_if_drained();
                 }
             }
-            Held::Permit => inner.release(),
+            Held::Permits(_) => inner.release_claim(claim),
             // The circuit may read the clock, which may panic. A `Drop` must not.
-            Held::Admitted(admitted) => drop(catch(|| inner.abandon(admitted))),
+            Held::Admitted(admitted) => drop(catch(|| inner.abandon(admitted, claim))),
         }
     }
 }
@@ -441,6 +522,7 @@ impl CallGuard<&Bulkhead> {
         CallGuard {
             bulkhead: self.bulkhead.clone(),
             held: Held::Admitted(admitted),
+            claim: self.claim,
             observer,
         }
     }
@@ -463,7 +545,7 @@ impl CallGuard<Bulkhead> {
 impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
     #[inline]
     fn drop(&mut self) {
-        if matches!(self.held, Held::Ended | Held::Nothing) {
+        if matches!(self.held, Held::Ended | Held::Nothing(_)) {
             return;
         }
         if matches!(self.held, Held::Queued { .. }) {

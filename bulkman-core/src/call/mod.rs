@@ -18,6 +18,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 mod with_bulkhead;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub use self::report::ExecutionReport;
 pub use self::with_bulkhead::WithBulkhead;
 use crate::bulkhead::Bulkhead;
 use crate::call::deadlines::Limit;
-use crate::call::execute::Execute;
+use crate::call::execute::{Execute, ExecuteOwned};
 use crate::call::execute_blocking::ExecuteBlocking;
 use crate::call::execute_sync::execute_sync;
 use crate::call::options::CallOptions;
@@ -188,6 +189,41 @@ impl<'a, C> Call<'a, C> {
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.class = self.options.class.with_priority(priority);
+        self
+    }
+
+    /// Sets the number of permits that the call takes. Default: 1; 0 means 1.
+    ///
+    /// For calls that cost the dependency different amounts: set the weight in proportion to rows,
+    /// bytes or tokens. The limits of the bulkhead count permits, its statistics count calls.
+    ///
+    /// A call that is next in the queue waits until its permits are released, and no call overtakes
+    /// it. The end of the call releases all of them. If the limit in force is smaller than the
+    /// weight, for example an [adaptive limit](crate::BulkheadConfig::adaptive_limit), the call
+    /// takes all permits and runs alone: see [`ExecutionReport::permits`].
+    ///
+    /// A weight above [`max_concurrent_calls`](crate::BulkheadConfig::max_concurrent_calls) is
+    /// rejected with [`BulkheadError::WeightTooLarge`], before anything is queued.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("warehouse").max_concurrent_calls(10);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let report = bulkhead.call().weight(8).try_acquire().unwrap();
+    /// assert_eq!(bulkhead.stats().permits_in_use, 8);
+    /// assert!(bulkhead.call().weight(3).try_acquire().is_err()); // 2 permits are available
+    ///
+    /// let error = bulkhead.call().weight(11).try_acquire().unwrap_err();
+    /// assert!(matches!(error, BulkheadError::WeightTooLarge { weight: 11, max: 10, .. }));
+    /// # drop(report);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "acquire_many")]
+    #[doc(alias = "cost")]
+    #[inline]
+    pub fn weight(mut self, permits: u32) -> Self {
+        self.options.class = self.options.class.with_weight(permits);
         self
     }
 
@@ -376,6 +412,51 @@ impl<'a, C> Call<'a, C> {
     /// ```
     pub fn acquire(self) -> Acquire {
         Acquire::new(self.bulkhead.clone(), self.options)
+    }
+
+    /// Acquires a permit without waiting. See [`Bulkhead::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bulkhead::try_acquire`], and [`BulkheadError::WeightTooLarge`].
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
+    /// let permit = bulkhead.call().weight(2).try_acquire().unwrap();
+    /// assert_eq!(bulkhead.stats().permits_in_use, 2);
+    /// permit.succeed();
+    /// assert_eq!(bulkhead.stats().permits_in_use, 0);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn try_acquire(self) -> Result<Permit, BulkheadError<Infallible>> {
+        Permit::try_acquire(self.bulkhead, &self.options)
+    }
+
+    /// Runs a future that owns the bulkhead. See [`Bulkhead::execute_owned`].
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// let call = bulkhead.call().weight(3).execute_owned(async { Ok::<_, ()>(12) });
+    /// drop(bulkhead);
+    /// assert_eq!(runtime.block_on(call), Ok(12));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn execute_owned<F, T, E>(self, operation: F) -> ExecuteOwned<F, C>
+    where
+        F: Future<Output = Result<T, E>>,
+        C: Classifier<T, E>,
+    {
+        ExecuteOwned::new(
+            self.bulkhead.clone(),
+            operation,
+            self.classifier,
+            self.options,
+        )
     }
 
     pub(crate) fn with_classifier<D>(self, classifier: D) -> Call<'a, D> {

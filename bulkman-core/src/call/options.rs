@@ -1,35 +1,44 @@
 //! The options with which a single call overrides the configuration.
 
 use crate::call::deadlines::{Deadlines, TimeLimits};
-use crate::queue::Priority;
+use crate::queue::{Claim, Priority};
 
-/// What the admission of a call needs to know, in one byte, since every future contains it.
+/// What the admission of a call needs to know, in one word.
+///
+/// ```text
+///  63 ..... 32       2         1 ... 0
+/// |  weight  |  unsampled  |  priority  |
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CallClass(u8);
+pub(crate) struct CallClass(u64);
 
 impl CallClass {
-    const UNSAMPLED: u8 = 1 << 2;
+    const PRIORITY: u64 = 0b11;
+    const UNSAMPLED: u64 = 1 << 2;
+    const WEIGHT: u32 = 32;
 
     /// The class of a call that overrides nothing.
-    pub(crate) const DEFAULT: Self = Self(Priority::Normal as u8);
+    pub(crate) const DEFAULT: Self = Self(Priority::Normal as u64 | 1 << Self::WEIGHT);
 
     pub(crate) const fn with_priority(self, priority: Priority) -> Self {
-        Self(self.0 & Self::UNSAMPLED | priority as u8)
+        Self(self.0 & !Self::PRIORITY | priority as u64)
     }
 
     pub(crate) const fn with_samples(self, samples: bool) -> Self {
-        let priority = self.0 & !Self::UNSAMPLED;
-        Self(if samples {
-            priority
-        } else {
-            priority | Self::UNSAMPLED
-        })
+        let unsampled = if samples { 0 } else { Self::UNSAMPLED };
+        Self(self.0 & !Self::UNSAMPLED | unsampled)
+    }
+
+    /// Zero means one.
+    pub(crate) const fn with_weight(self, weight: u32) -> Self {
+        let weight = if weight == 0 { 1 } else { weight as u64 };
+        Self(self.0 & u32::MAX as u64 | weight << Self::WEIGHT)
     }
 
     pub(crate) const fn priority(self) -> Priority {
-        match self.0 & !Self::UNSAMPLED {
-            code if code == Priority::High as u8 => Priority::High,
-            code if code == Priority::Low as u8 => Priority::Low,
+        match self.0 & Self::PRIORITY {
+            code if code == Priority::High as u64 => Priority::High,
+            code if code == Priority::Low as u64 => Priority::Low,
             _ => Priority::Normal,
         }
     }
@@ -37,6 +46,11 @@ impl CallClass {
     /// Returns `true` if an adaptive limit may learn from the call.
     pub(crate) const fn is_sampled(self) -> bool {
         self.0 & Self::UNSAMPLED == 0
+    }
+
+    /// Returns the permits that the caller asks for, as given.
+    pub(crate) const fn weight(self) -> u32 {
+        (self.0 >> Self::WEIGHT) as u32
     }
 }
 
@@ -67,8 +81,15 @@ impl CallOptions {
     pub(crate) const fn deadlines(&self) -> Deadlines {
         match self.limits {
             Some(limits) => Deadlines::Requested(limits),
-            None => Deadlines::Untracked,
+            None if self.claim().is_plain() => Deadlines::Untracked,
+            None => Deadlines::CLAIMS,
         }
+    }
+
+    /// Returns what the call asks for.
+    #[inline]
+    pub(crate) const fn claim(&self) -> Claim {
+        Claim::new(self.class.weight())
     }
 }
 
@@ -77,18 +98,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn class_keeps_priority_and_sampling() {
+    fn class_keeps_its_parts() {
         for priority in [Priority::High, Priority::Normal, Priority::Low] {
             for samples in [true, false] {
-                let class = CallClass::DEFAULT
-                    .with_samples(samples)
-                    .with_priority(Priority::Low)
-                    .with_priority(priority);
-                assert_eq!((class.priority(), class.is_sampled()), (priority, samples));
-                assert_eq!(
-                    class.with_samples(true),
-                    CallClass::DEFAULT.with_priority(priority)
-                );
+                for weight in [1, 7, u32::MAX] {
+                    let class = CallClass::DEFAULT
+                        .with_weight(3)
+                        .with_samples(samples)
+                        .with_priority(Priority::Low)
+                        .with_weight(weight)
+                        .with_priority(priority);
+                    assert_eq!((class.priority(), class.is_sampled()), (priority, samples));
+                    assert_eq!(class.weight(), weight);
+                    assert_eq!(
+                        class.with_samples(true).with_weight(0),
+                        CallClass::DEFAULT.with_priority(priority)
+                    );
+                }
             }
         }
     }

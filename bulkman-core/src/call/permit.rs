@@ -11,7 +11,7 @@ use crate::bulkhead::Bulkhead;
 use crate::call::admission::{poll_admission, try_admission};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::{CallClass, CallOptions};
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::run::End;
 use crate::error::BulkheadError;
@@ -150,10 +150,13 @@ impl Permit {
     }
 
     /// Acquires a permit without waiting. The bulkhead is cloned only if a permit is granted.
-    pub(crate) fn try_acquire(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
-        let mut guard = CallGuard::new(bulkhead, 0);
-        let mut deadlines = Deadlines::Untracked;
-        let admission = try_admission(&mut guard, CallClass::DEFAULT, &mut deadlines, false);
+    pub(crate) fn try_acquire(
+        bulkhead: &Bulkhead,
+        options: &CallOptions,
+    ) -> Result<Self, BulkheadError<Infallible>> {
+        let mut guard = CallGuard::new(bulkhead, options);
+        let mut deadlines = options.deadlines();
+        let admission = try_admission(&mut guard, options.class, &mut deadlines, false);
         match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
@@ -198,16 +201,13 @@ impl fmt::Debug for Permit {
 pub struct Acquire {
     guard: Option<CallGuard<Bulkhead>>,
     deadlines: Deadlines,
-    class: CallClass,
 }
 
 impl Acquire {
     pub(crate) fn new(bulkhead: Bulkhead, options: CallOptions) -> Self {
-        let guard = Some(CallGuard::new(bulkhead, 0));
         Self {
-            guard,
+            guard: Some(CallGuard::new(bulkhead, &options)),
             deadlines: options.deadlines(),
-            class: options.class,
         }
     }
 }
@@ -219,10 +219,9 @@ impl Future for Acquire {
         let Self {
             guard: slot,
             deadlines,
-            class,
         } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
-        match ready!(poll_admission(guard, *class, deadlines, cx)) {
+        match ready!(poll_admission(guard, deadlines, cx)) {
             Ok(admitted) => {
                 guard.restore(admitted);
                 let Some(guard) = slot.take() else {

@@ -13,6 +13,8 @@ pub(crate) enum Rejection {
     Full,
     TimedOut,
     Shutdown,
+    /// The weight of the call.
+    WeightTooLarge(u32),
     Unsupported(&'static MissingCapability),
 }
 
@@ -24,6 +26,7 @@ impl Rejection {
             Self::Full => "full",
             Self::TimedOut => "timed_out_in_queue",
             Self::Shutdown => "shutdown",
+            Self::WeightTooLarge(_) => "weight_too_large",
             Self::Unsupported(_) => "unsupported",
         }
     }

@@ -192,6 +192,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         ("full", calls.event(Event::Full)),
         ("timed_out_in_queue", calls.event(Event::TimedOutWaiting)),
         ("shutdown", calls.event(Event::Shutdown)),
+        ("weight_too_large", calls.event(Event::WeightTooLarge)),
     ] {
         counter!(names::REJECTIONS, BULKHEAD => label.clone(), "reason" => reason).increment(by);
     }

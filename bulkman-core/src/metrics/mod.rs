@@ -10,7 +10,7 @@
 //! | --- | --- | --- | --- |
 //! | `bulkman_calls_started_total` | counter | | calls that acquired a permit and were admitted by the circuit |
 //! | `bulkman_calls_total` | counter | `outcome`: `success`, `failure`, `ignored`, `cancelled` | calls that started and ended |
-//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probe_limit_reached`, `forced_open`, `no_probe_lease`, `full`, `timed_out_in_queue`, `shutdown` | calls that never started |
+//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probe_limit_reached`, `forced_open`, `no_probe_lease`, `full`, `timed_out_in_queue`, `shutdown`, `weight_too_large` | calls that never started |
 //! | `bulkman_cancelled_in_queue_total` | counter | | calls that were cancelled while waiting |
 //! | `bulkman_timeouts_total` | counter | | calls that timed out while running |
 //! | `bulkman_panics_total` | counter | | calls that panicked |

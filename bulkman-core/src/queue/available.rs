@@ -51,6 +51,33 @@ impl AvailablePermits {
         available
     }
 
+    /// Acquires several permits, all of them or none, if the counter is not contended.
+    pub(super) fn try_acquire_many(&self, permits: u32) -> bool {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word & CONTENDED == 0 && word >= permits {
+            match self.0.compare_exchange_weak(
+                word,
+                word - permits,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(current) => word = current,
+            }
+        }
+        false
+    }
+
+    /// Acquires several permits from a contended counter, all of them or none. The caller holds the
+    /// lock.
+    pub(super) fn try_acquire_many_locked(&self, permits: u32) -> bool {
+        let available = self.0.load(Ordering::Relaxed) & !CONTENDED >= permits;
+        if available {
+            self.0.fetch_sub(permits, Ordering::Acquire);
+        }
+        available
+    }
+
     /// Acquires up to `max` permits, contended or not, and returns how many. The caller holds the
     /// lock.
     pub(super) fn acquire_up_to(&self, max: usize) -> usize {

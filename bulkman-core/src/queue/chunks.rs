@@ -12,7 +12,8 @@
 //! ```
 //!
 //! * `W`: a waiter that waits; its waker is in the slot.
-//! * `R`: *decided*: rejected or expired; the slot keeps the state until the waiter removes itself.
+//! * `R`: *decided*: rejected, expired or granted fewer permits than asked for; the slot keeps the
+//!   state until the waiter removes itself.
 //! * `-`: *removed*: the waiter was granted a permit, or left.
 //! * `_`: not used yet.
 //!
@@ -60,6 +61,8 @@ pub(super) struct Popped {
     /// Whether it had a deadline.
     pub(super) timed: bool,
     pub(super) state: WaiterState,
+    /// The permits that it asked for.
+    pub(super) permits: u32,
 }
 
 /// A waiter that was taken out of its slot by [`Chunks::remove`].
@@ -70,6 +73,27 @@ pub(super) struct Removed {
     pub(super) waker: Option<Waker>,
     /// Whether it had a deadline.
     pub(super) timed: bool,
+    /// The permits that it asked for, or owns.
+    pub(super) permits: u32,
+}
+
+impl Removed {
+    /// A waiter that was granted what it asked for, and so left its slot before.
+    pub(super) const GRANTED: Self = Self {
+        state: WaiterState::Granted,
+        waker: None,
+        timed: false,
+        permits: 0,
+    };
+}
+
+/// The next waiter, as [`Chunks::peek_oldest`] and [`Chunks::peek_newest`] find it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    pub(super) sequence: u64,
+    pub(super) deadline: Option<Instant>,
+    /// The permits that it asks for.
+    pub(super) permits: u32,
 }
 
 /// The slots of 64 waiters.
@@ -86,6 +110,8 @@ struct Chunk {
     states: [WaiterState; CHUNK_LEN as usize],
     /// Valid for slots that are [`timed`](Entry::timed). Allocated for the first of them.
     deadlines: Option<Box<[Option<Instant>; CHUNK_LEN as usize]>>,
+    /// Valid for slots that are [`heavy`](Entry::heavy). Allocated for the first of them.
+    permits: Option<Box<[u32; CHUNK_LEN as usize]>>,
 }
 
 impl Chunk {
@@ -94,6 +120,7 @@ impl Chunk {
             wakers: [const { ManuallyDrop::new(None) }; CHUNK_LEN as usize],
             states: [WaiterState::Granted; CHUNK_LEN as usize],
             deadlines: None,
+            permits: None,
         })
     }
 }
@@ -117,7 +144,10 @@ struct Entry {
     chunk: Option<Box<Chunk>>,
     /// A bit for each slot with a waiter that waits until a deadline.
     timed: u64,
-    /// A bit for each slot with a waiter that was rejected or has expired, and is not removed yet.
+    /// A bit for each slot with a waiter that asks for several permits.
+    heavy: u64,
+    /// A bit for each slot with a waiter that was rejected, has expired or was granted fewer
+    /// permits than it asked for, and is not removed yet.
     decided: u64,
     /// The number of removed waiters. In the chunk where [`Chunks::pop_oldest`] stands, it may
     /// leave out the granted ones.
@@ -153,6 +183,35 @@ impl Entry {
             .and_then(|deadlines| deadlines[slot])
     }
 
+    #[inline(never)]
+    fn set_permits(&mut self, slot: usize, permits: u32) {
+        self.heavy |= 1 << slot;
+        self.chunk()
+            .permits
+            .get_or_insert_with(|| Box::new([1; CHUNK_LEN as usize]))[slot] = permits;
+    }
+
+    /// Returns the permits that the waiter in a slot asks for, or owns.
+    fn permits(&self, slot: usize) -> u32 {
+        if self.heavy & 1 << slot == 0 {
+            return 1;
+        }
+        let permits = self.chunk.as_ref().and_then(|it| it.permits.as_ref());
+        permits.map_or(1, |permits| permits[slot])
+    }
+
+    /// Returns the waiter in a slot, if one waits there.
+    fn peek(&mut self, sequence: u64) -> Option<Next> {
+        let slot = slot_of(sequence);
+        self.chunk().wakers[slot].as_ref()?;
+        let timed = self.timed & 1 << slot != 0;
+        Some(Next {
+            sequence,
+            deadline: if timed { self.deadline(slot) } else { None },
+            permits: self.permits(slot),
+        })
+    }
+
     /// Ends the wait of the waiter in a slot, if one waits there.
     // Always inlined, like `pop_oldest`.
     #[inline(always)]
@@ -165,6 +224,7 @@ impl Entry {
         let waker = self.chunk().wakers[slot].take()?;
         // Usually no waiter of the chunk has a deadline.
         let timed = self.timed != 0 && take_bit(&mut self.timed, slot);
+        let permits = self.permits(slot);
         let state = decide(if timed { self.deadline(slot) } else { None });
         if state != WaiterState::Granted {
             self.chunk().states[slot] = state;
@@ -175,6 +235,7 @@ impl Entry {
             waker,
             timed,
             state,
+            permits,
         })
     }
 }
@@ -187,7 +248,13 @@ impl Chunks {
 
     /// Stores a waiter. The caller passes consecutive sequence numbers.
     #[inline]
-    pub(super) fn push(&mut self, sequence: u64, deadline: Option<Instant>, waker: Waker) {
+    pub(super) fn push(
+        &mut self,
+        sequence: u64,
+        deadline: Option<Instant>,
+        permits: u32,
+        waker: Waker,
+    ) {
         let slot = slot_of(sequence);
         if slot == 0 {
             self.push_chunk(sequence);
@@ -200,6 +267,9 @@ impl Chunks {
         if deadline.is_some() {
             entry.set_deadline(slot, deadline);
         }
+        if permits != 1 {
+            entry.set_permits(slot, permits);
+        }
     }
 
     #[cold]
@@ -209,6 +279,7 @@ impl Chunks {
             number: sequence / CHUNK_LEN,
             chunk,
             timed: 0,
+            heavy: 0,
             decided: 0,
             removed: 0,
         });
@@ -284,6 +355,76 @@ impl Chunks {
         None
     }
 
+    /// Returns the oldest waiter from `from` on and before `until`, and moves `from` to it.
+    pub(super) fn peek_oldest(&mut self, from: &mut u64, until: u64) -> Option<Next> {
+        while *from < until {
+            let Some(index) = self.find(*from) else {
+                *from = self.next_chunk(*from)?;
+                continue;
+            };
+            if slot_of(*from) == 0 && self.table[index].has_no_waiters() {
+                *from += CHUNK_LEN;
+                continue;
+            }
+            if let Some(next) = self.table[index].peek(*from) {
+                return Some(next);
+            }
+            *from += 1;
+            if slot_of(*from) == 0 {
+                self.count_removed(index);
+            }
+        }
+        None
+    }
+
+    /// Returns the newest waiter before `end`, and moves `end` behind it.
+    pub(super) fn peek_newest(&mut self, end: &mut u64) -> Option<Next> {
+        let newest = self
+            .table
+            .partition_point(|entry| entry.number * CHUNK_LEN < *end);
+        for index in (0..newest).rev() {
+            let entry = &mut self.table[index];
+            let first = entry.number * CHUNK_LEN;
+            *end = (*end).min(first + CHUNK_LEN);
+            if entry.has_no_waiters() {
+                continue;
+            }
+            while *end > first {
+                if let Some(next) = entry.peek(*end - 1) {
+                    if newest - index > Self::LONG_SCAN && self.freed > 0 {
+                        self.compact();
+                    }
+                    return Some(next);
+                }
+                *end -= 1;
+            }
+        }
+        None
+    }
+
+    /// Ends the wait of the waiter in this slot, wherever in the queue it is.
+    ///
+    /// `fewer`: the permits that it is granted, if it asked for more.
+    pub(super) fn decide(
+        &mut self,
+        sequence: u64,
+        state: WaiterState,
+        fewer: Option<u32>,
+    ) -> Option<Popped> {
+        let index = self.find(sequence)?;
+        let entry = &mut self.table[index];
+        let popped = entry.pop(sequence, |_| state)?;
+        if let Some(permits) = fewer {
+            entry.set_permits(slot_of(sequence), permits);
+        } else {
+            take_bit(&mut entry.heavy, slot_of(sequence));
+        }
+        if state == WaiterState::Granted {
+            self.add_removed(index);
+        }
+        Some(popped)
+    }
+
     /// Removes the waiter in this slot. Returns `None` if it was granted a permit, or has left.
     #[inline]
     pub(super) fn remove(&mut self, sequence: u64) -> Option<Removed> {
@@ -298,11 +439,17 @@ impl Chunks {
             return None;
         };
         let timed = take_bit(&mut entry.timed, slot);
+        let mut permits = 1;
+        if entry.heavy != 0 {
+            permits = entry.permits(slot);
+            take_bit(&mut entry.heavy, slot);
+        }
         self.add_removed(index);
         Some(Removed {
             state,
             waker,
             timed,
+            permits,
         })
     }
 

@@ -18,15 +18,26 @@ fn no_clock() -> Instant {
     unreachable!("no waiter has a deadline")
 }
 
+fn fifo(capacity: usize) -> QueueSettings {
+    QueueSettings::of_capacity(capacity, QueueOrder::Fifo)
+}
+
 fn queue(permits: usize) -> Arc<WaitQueue> {
-    let queue = WaitQueue::new(permits, 8, QueueOrder::Fifo);
+    let queue = WaitQueue::new(permits, fifo(8));
     // Otherwise the first waiter allocates. loom does not see that a `OnceLock` synchronizes.
     queue.grants.allocate();
     Arc::new(queue)
 }
 
 fn enqueue(queue: &WaitQueue) -> Enqueue {
-    queue.enqueue(Priority::Normal, None, Waker::noop(), || false, no_clock)
+    queue.enqueue(
+        Priority::Normal,
+        None,
+        &mut Claim::ONE.clone(),
+        Waker::noop(),
+        || false,
+        no_clock,
+    )
 }
 
 fn enqueue_waiter(queue: &WaitQueue) -> WaiterId {
@@ -54,7 +65,7 @@ fn release(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
 
 fn resize(queue: &Arc<WaitQueue>, permits: usize, places: usize) -> thread::JoinHandle<()> {
     let queue = queue.clone();
-    thread::spawn(move || queue.resize(|| permits, places, QueueOrder::Fifo, no_clock))
+    thread::spawn(move || queue.resize(|| permits, fifo(places), no_clock))
 }
 
 fn is_granted(queue: &WaitQueue, id: WaiterId) -> bool {
@@ -124,7 +135,7 @@ fn grant_racing_cancel_passes_the_permit_on() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(no_clock))
         };
-        queue.cancel(cancelled, no_clock);
+        queue.cancel(cancelled, Claim::ONE, no_clock);
         releaser.join().unwrap();
         assert_eq!(poll(&queue, next), Poll::Ready(WaitResult::Granted));
         queue.release(no_clock);
@@ -142,7 +153,7 @@ fn grant_racing_expiry_leaks_no_permit() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(no_clock))
         };
-        let waited = queue.expire(waiter);
+        let waited = queue.expire(waiter, no_clock);
         releaser.join().unwrap();
         match waited {
             WaitResult::Granted => {
@@ -150,7 +161,7 @@ fn grant_racing_expiry_leaks_no_permit() {
                 queue.release(no_clock);
             }
             WaitResult::Expired => {}
-            WaitResult::Rejected(_) => panic!("no waiter is rejected"),
+            other => panic!("{other:?}"),
         }
         assert_all_available(&queue, 1);
     });
@@ -166,11 +177,18 @@ fn reject_all_racing_enqueue_leaves_no_waiter() {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.reject_all(QueueRejection::CircuitOpened);
+                queue.reject_all(QueueRejection::CircuitOpened, no_clock);
             })
         };
         let is_rejected = || open.load(Ordering::Acquire);
-        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
+        let result = queue.enqueue(
+            Priority::Normal,
+            None,
+            &mut Claim::ONE.clone(),
+            Waker::noop(),
+            is_rejected,
+            no_clock,
+        );
         opener.join().unwrap();
         match result {
             Enqueue::Rejected(QueueRejection::CircuitOpened) => {}
@@ -194,7 +212,7 @@ fn grant_racing_reject_all_leaks_no_permit() {
         let waiter = enqueue_waiter(&queue);
         let opener = {
             let queue = queue.clone();
-            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened))
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
         };
         queue.release(no_clock);
         opener.join().unwrap();
@@ -237,7 +255,7 @@ fn shrink_racing_release_ends_at_the_new_limit() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(no_clock))
         };
-        queue.resize(|| 1, 8, QueueOrder::Fifo, no_clock);
+        queue.resize(|| 1, fifo(8), no_clock);
         releaser.join().unwrap();
         assert_eq!(queue.in_use(), 1);
         queue.release(no_clock);
@@ -297,7 +315,7 @@ fn acquire_racing_release_never_overtakes_a_waiter() {
 #[test]
 fn shrink_racing_acquire_keeps_the_remaining_permit_available() {
     loom::model(|| {
-        let queue = Arc::new(WaitQueue::new(2, 0, QueueOrder::Fifo));
+        let queue = Arc::new(WaitQueue::new(2, fifo(0)));
         let resizer = resize(&queue, 1, 0);
         let acquired = queue.try_acquire();
         resizer.join().unwrap();
@@ -436,7 +454,7 @@ fn shrink_racing_cancel_and_release_ends_at_the_new_limit() {
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let (cancelled, next) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
         let (shrinker, releaser) = (resize(&queue, 1, 8), release(&queue));
-        queue.cancel(cancelled, no_clock);
+        queue.cancel(cancelled, Claim::ONE, no_clock);
         shrinker.join().unwrap();
         releaser.join().unwrap();
         // The released permit was granted to the next waiter, or forgotten.
@@ -463,12 +481,19 @@ fn reject_all_racing_enqueue_and_release_leaks_no_permit() {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.reject_all(QueueRejection::CircuitOpened);
+                queue.reject_all(QueueRejection::CircuitOpened, no_clock);
             })
         };
         let releaser = release(&queue);
         let is_rejected = || open.load(Ordering::Acquire);
-        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
+        let result = queue.enqueue(
+            Priority::Normal,
+            None,
+            &mut Claim::ONE.clone(),
+            Waker::noop(),
+            is_rejected,
+            no_clock,
+        );
         opener.join().unwrap();
         releaser.join().unwrap();
         let granted = match result {
@@ -585,11 +610,18 @@ fn expired_waiter_racing_release_is_never_granted() {
         let releaser = {
             let queue = queue.clone();
             thread::spawn(move || {
-                queue.cancel(first, now);
+                queue.cancel(first, Claim::ONE, now);
                 queue.release(now)
             })
         };
-        let result = queue.enqueue(Priority::High, Some(base), Waker::noop(), || false, now);
+        let result = queue.enqueue(
+            Priority::High,
+            Some(base),
+            &mut Claim::ONE.clone(),
+            Waker::noop(),
+            || false,
+            now,
+        );
         releaser.join().unwrap();
         match result {
             Enqueue::Acquired => {}
@@ -599,5 +631,295 @@ fn expired_waiter_racing_release_is_never_granted() {
             }
             other => panic!("{other:?}"),
         }
+    });
+}
+
+fn enqueue_heavy(queue: &WaitQueue, permits: u32) -> (Enqueue, Claim) {
+    let mut claim = Claim::new(permits);
+    let waker = Waker::noop();
+    let result = queue.enqueue(
+        Priority::Normal,
+        None,
+        &mut claim,
+        waker,
+        || false,
+        no_clock,
+    );
+    (result, claim)
+}
+
+fn enqueue_heavy_waiter(queue: &WaitQueue, permits: u32) -> WaiterId {
+    match enqueue_heavy(queue, permits).0 {
+        Enqueue::Waiting(id) => id,
+        other => panic!("expected to wait, got {other:?}"),
+    }
+}
+
+/// Both permits are held, a call waits for both, and another waits behind it. One of the two
+/// permits is released, so the first waiter has collected it.
+fn collecting() -> (Arc<WaitQueue>, WaiterId, WaiterId) {
+    let queue = queue(2);
+    for _ in 0..2 {
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+    }
+    let (head, next) = (enqueue_heavy_waiter(&queue, 2), enqueue_waiter(&queue));
+    queue.release(no_clock);
+    assert!(!is_granted(&queue, head) && !is_granted(&queue, next));
+    (queue, head, next)
+}
+
+/// Hazard K1, K4.
+#[test]
+fn releases_racing_a_heavy_enqueue_are_all_collected() {
+    bounded(|| {
+        let queue = queue(2);
+        for _ in 0..2 {
+            assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        }
+        let releasers = [release(&queue), release(&queue)];
+        let (result, claim) = enqueue_heavy(&queue, 2);
+        for releaser in releasers {
+            releaser.join().unwrap();
+        }
+        match result {
+            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(queue.in_use(), 2);
+        queue.release_claim(Claim::new(2), no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K3.
+#[test]
+fn new_calls_never_overtake_a_heavy_waiter() {
+    bounded(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        assert_ne!(queue.try_acquire(), TryAcquire::Acquired);
+        let last = enqueue_waiter(&queue);
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, head));
+        assert!(!is_granted(&queue, next) && !is_granted(&queue, last));
+        queue.release_claim(Claim::new(2), no_clock);
+        assert!(is_granted(&queue, next) && is_granted(&queue, last));
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_a_cancelled_head() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        queue.cancel(head, Claim::new(2), no_clock);
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_an_expired_head() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        let waited = queue.expire(head, no_clock);
+        releaser.join().unwrap();
+        match waited {
+            WaitResult::Expired => {}
+            WaitResult::Granted => {
+                queue.release_claim(Claim::new(2), no_clock);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_an_opening() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let opener = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
+        };
+        queue.release(no_clock);
+        opener.join().unwrap();
+        let was_granted = |id| match poll(&queue, id) {
+            Poll::Ready(WaitResult::Granted) => true,
+            Poll::Ready(WaitResult::Rejected(QueueRejection::CircuitOpened)) => false,
+            other => panic!("{other:?}"),
+        };
+        if was_granted(head) {
+            queue.release_claim(Claim::new(2), no_clock);
+        }
+        assert!(!was_granted(next), "it was behind the head");
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_serve_a_call_that_arrives_after_the_opening() {
+    bounded(|| {
+        let (queue, head, _next) = collecting();
+        let open = Arc::new(AtomicBool::new(false));
+        let opener = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
+        };
+        let is_rejected = || open.load(Ordering::Acquire);
+        let mut claim = Claim::ONE;
+        let waker = Waker::noop();
+        let arrived = queue.enqueue(
+            Priority::Normal,
+            None,
+            &mut claim,
+            waker,
+            is_rejected,
+            no_clock,
+        );
+        opener.join().unwrap();
+        match arrived {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => match poll(&queue, id) {
+                Poll::Ready(WaitResult::Granted) => {}
+                Poll::Ready(WaitResult::Rejected(_)) => return,
+                other => panic!("{other:?}: a permit is available"),
+            },
+            other => panic!("{other:?}"),
+        }
+        assert!(!matches!(
+            poll(&queue, head),
+            Poll::Ready(WaitResult::Granted)
+        ));
+        queue.release(no_clock);
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K5.
+#[test]
+fn shrink_below_a_waiting_weight_grants_all_of_the_limit() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let shrinker = resize(&queue, 1, 8);
+        queue.release(no_clock);
+        shrinker.join().unwrap();
+        let permits = match poll(&queue, head) {
+            // It had both before the limit shrank.
+            Poll::Ready(WaitResult::Granted) => 2,
+            Poll::Ready(WaitResult::GrantedFewer(permits)) => permits,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(queue.in_use(), permits as usize);
+        assert!(!is_granted(&queue, next));
+        queue.release_claim(Claim::new(permits), no_clock);
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 1);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn close_racing_a_collecting_head_drains() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let closer = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.close())
+        };
+        queue.release(no_clock);
+        closer.join().unwrap();
+        let was_granted = |id| matches!(poll(&queue, id), Poll::Ready(WaitResult::Granted));
+        if was_granted(head) {
+            assert!(!queue.is_drained());
+            assert!(
+                queue.release_claim(Claim::new(2), no_clock),
+                "drains the queue"
+            );
+        }
+        assert!(!was_granted(next));
+        assert!(queue.is_drained());
+        assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    });
+}
+
+/// Hazard K6.
+#[test]
+fn heavy_attempt_hides_no_permit_from_others() {
+    loom::model(|| {
+        let queue = Arc::new(WaitQueue::new(3, fifo(0)));
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let heavy = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.try_acquire_claim(&mut Claim::new(3)))
+        };
+        // Two of three permits are available, and stay so: the heavy call can't have them.
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert_eq!(heavy.join().unwrap(), TryAcquire::Full);
+        queue.release(no_clock);
+        queue.release(no_clock);
+        assert_eq!(
+            queue.try_acquire_claim(&mut Claim::new(3)),
+            TryAcquire::Acquired
+        );
+        queue.release_claim(Claim::new(3), no_clock);
+        assert_all_available(&queue, 3);
+    });
+}
+
+/// Hazard K10.
+#[test]
+fn two_heavy_calls_never_hold_a_part_each() {
+    bounded(|| {
+        let queue = queue(3);
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || enqueue_heavy(&queue, 2).0)
+        };
+        let mine = enqueue_heavy(&queue, 2).0;
+        let other = other.join().unwrap();
+        let mut remaining = vec![mine, other];
+        while !remaining.is_empty() {
+            let served = remaining.iter().position(|result| match *result {
+                Enqueue::Acquired => true,
+                Enqueue::Waiting(id) => is_granted(&queue, id),
+                other => panic!("{other:?}"),
+            });
+            remaining.swap_remove(served.expect("one of the two has both permits"));
+            queue.release_claim(Claim::new(2), no_clock);
+        }
+        assert_all_available(&queue, 3);
+    });
+}
+
+#[test]
+fn grow_racing_a_heavy_enqueue_serves_it() {
+    loom::model(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let grower = resize(&queue, 3, 8);
+        let (result, claim) = enqueue_heavy(&queue, 2);
+        grower.join().unwrap();
+        match result {
+            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        queue.release_claim(Claim::new(2), no_clock);
+        queue.release(no_clock);
+        assert_all_available(&queue, 3);
     });
 }

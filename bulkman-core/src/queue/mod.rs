@@ -44,10 +44,13 @@
 
 mod available;
 mod chunks;
+mod claim;
 mod grants;
 mod limits;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
+#[cfg(all(test, not(bulkman_loom)))]
+mod model_tests;
 mod order;
 mod results;
 mod state;
@@ -67,8 +70,10 @@ use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 
 use available::AvailablePermits;
+pub(crate) use claim::Claim;
 use grants::Grants;
-pub(crate) use limits::{Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY};
+use limits::NO_MAX_WEIGHT;
+pub(crate) use limits::{Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueSettings};
 pub use order::{Priority, QueueOrder};
 pub(crate) use results::{Enqueue, TryAcquire, WaitResult};
 use state::QueueState;
@@ -96,6 +101,11 @@ pub(crate) struct WaitQueue {
     limits: AtomicU64,
     /// The largest number of waiters since the last reset. Written under the lock only.
     peak_waiting: AtomicU32,
+    /// The largest number of permits that all waiters may ask for together; [`NO_MAX_WEIGHT`]
+    /// without one. Written under the lock only.
+    max_queue_weight: AtomicU32,
+    /// Odd while permits are moved from the reserve to the counter, which happens under the lock.
+    moves: AtomicU32,
     grants: Grants,
     /// Permits that no call has acquired yet.
     reserve: Semaphore,
@@ -106,10 +116,10 @@ const REJECT_BATCH: usize = 64;
 
 impl WaitQueue {
     /// Creates a queue, within [`MAX_PERMITS`] and [`MAX_QUEUE_CAPACITY`].
-    pub(crate) fn new(permits: usize, queue_capacity: usize, order: QueueOrder) -> Self {
+    pub(crate) fn new(permits: usize, settings: QueueSettings) -> Self {
         let limits = Limits {
             permits,
-            queue_capacity,
+            queue_capacity: settings.capacity,
         };
         Self {
             available: AvailablePermits::new(),
@@ -118,7 +128,9 @@ impl WaitQueue {
             has_deadlines: AtomicBool::new(false),
             limits: AtomicU64::new(limits.to_bits()),
             peak_waiting: AtomicU32::new(0),
-            waiters: Mutex::new(Waiters::new(order)),
+            max_queue_weight: AtomicU32::new(settings.max_weight_bits()),
+            moves: AtomicU32::new(0),
+            waiters: Mutex::new(Waiters::new(settings.order)),
             grants: Grants::new(),
         }
     }
@@ -130,6 +142,40 @@ impl WaitQueue {
             TryAcquire::Acquired
         } else {
             self.try_acquire_slow()
+        }
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), for a call that asks for several permits.
+    ///
+    /// Acquires all of them or none. If the limit is smaller than the claim, acquires all permits
+    /// of the limit, and changes the claim.
+    pub(crate) fn try_acquire_claim(&self, claim: &mut Claim) -> TryAcquire {
+        if claim.is_plain() {
+            return self.try_acquire();
+        }
+        if self.state().is_closed() {
+            return TryAcquire::Closed;
+        }
+        if !self.available.is_contended() {
+            let fits = claim.permits() as usize <= self.limits().permits;
+            if fits && self.available.try_acquire_many(claim.permits()) {
+                return TryAcquire::Acquired;
+            }
+            // The limit, and permits in the reserve, need the lock.
+            let waiters = lock(&self.waiters);
+            let acquired = self.acquire_idle(self.state(), claim);
+            drop(waiters);
+            if acquired {
+                return TryAcquire::Acquired;
+            }
+        }
+        let state = self.state();
+        if state.is_closed() {
+            TryAcquire::Closed
+        } else if state.waiting() as usize >= self.limits().queue_capacity {
+            TryAcquire::Full
+        } else {
+            TryAcquire::MustWait
         }
     }
 
@@ -145,14 +191,25 @@ impl WaitQueue {
         self.available.release(1) && self.release_to_next(now, true)
     }
 
-    /// Starts to wait, unless a permit has become available.
+    /// Releases the permits of a call. See [`release`](Self::release).
+    pub(crate) fn release_claim(&self, claim: Claim, now: impl FnOnce() -> Instant) -> bool {
+        if claim.is_plain() {
+            return self.release(now);
+        }
+        // While the counter is contended, only the holder of the lock acquires permits.
+        self.available.release(claim.permits()) && self.assign_released(now)
+    }
+
+    /// Starts to wait, unless the permits have become available.
     ///
-    /// `is_rejected` is called under the lock: it must only load a value. A circuit that opens
-    /// later finds this waiter in the queue.
+    /// If the call acquires all permits of a limit that is smaller than its claim, the claim is
+    /// changed. `is_rejected` is called under the lock: it must only load a value. A circuit that
+    /// opens later finds this waiter in the queue.
     pub(crate) fn enqueue(
         &self,
         priority: Priority,
         deadline: Option<Instant>,
+        claim: &mut Claim,
         waker: &Waker,
         is_rejected: impl FnOnce() -> bool,
         now: impl FnOnce() -> Instant,
@@ -161,13 +218,13 @@ impl WaitQueue {
         self.grants.allocate();
         let (mut waiters, now) = self.lock_with_time(now, deadline.is_some());
         let state = self.state();
-        if let Some(result) = self.resolve_without_waiting(state, is_rejected) {
+        if let Some(result) = self.resolve_without_waiting(&waiters, state, claim, is_rejected) {
             drop(waiters);
             // A panic of its drop must not leak a permit that was just acquired.
             drop_catching(waker);
             return result;
         }
-        let id = waiters.push(priority, deadline, waker);
+        let id = waiters.push(priority, deadline, claim.permits(), waker);
         let waiting = state.waiting() + 1;
         if waiting > self.peak_waiting.load(Ordering::Relaxed) {
             self.peak_waiting.store(waiting, Ordering::Relaxed);
@@ -177,8 +234,9 @@ impl WaitQueue {
             self.set_has_deadlines(true);
         }
         // Behind another waiter no permit is available: the counter has been contended since the
-        // first of them.
-        if waiting > 1 {
+        // first of them. Unless a heavy waiter collects permits, which one of a higher priority may
+        // need now.
+        if waiting > 1 && !waiters.is_heavy() {
             return Enqueue::Waiting(id);
         }
         let wake = self.assign_permits(&mut waiters, now);
@@ -192,23 +250,62 @@ impl WaitQueue {
     #[inline]
     fn resolve_without_waiting(
         &self,
+        waiters: &Waiters,
         state: QueueState,
+        claim: &mut Claim,
         is_rejected: impl FnOnce() -> bool,
     ) -> Option<Enqueue> {
         if state.is_closed() {
             Some(Enqueue::Rejected(QueueRejection::Shutdown))
         } else if is_rejected() {
             Some(Enqueue::Rejected(QueueRejection::CircuitOpened))
-        } else if state.waiting() == 0
-            && state.permits_to_forget() == 0
-            && (self.available.try_acquire() || self.acquire_from_reserve())
-        {
+        } else if self.acquire_idle(state, claim) {
             Some(Enqueue::Acquired)
-        } else if state.waiting() as usize >= self.limits().queue_capacity {
+        } else if state.waiting() as usize >= self.limits().queue_capacity
+            || self.exceeds_queue_weight(waiters, *claim)
+        {
             Some(Enqueue::Full)
         } else {
             None
         }
+    }
+
+    /// Acquires the permits of a new call, if no call waits. The caller holds the lock.
+    #[inline]
+    fn acquire_idle(&self, state: QueueState, claim: &mut Claim) -> bool {
+        if state.is_closed() || state.waiting() > 0 || state.permits_to_forget() > 0 {
+            false
+        } else if claim.permits() == 1 {
+            self.available.try_acquire() || self.acquire_from_reserve()
+        } else {
+            self.acquire_many_idle(claim)
+        }
+    }
+
+    #[inline(never)]
+    fn acquire_many_idle(&self, claim: &mut Claim) -> bool {
+        let permits = self.permits_to_grant(claim.permits());
+        let acquired = permits > 0
+            && (self.available.try_acquire_many(permits) || {
+                self.empty_reserve();
+                self.available.try_acquire_many(permits)
+            });
+        if acquired {
+            *claim = claim.with_permits(permits);
+        }
+        acquired
+    }
+
+    /// Returns how many permits a call is granted that asks for `permits`: all of a smaller limit.
+    fn permits_to_grant(&self, permits: u32) -> u32 {
+        permits.min(self.limits().permits as u32)
+    }
+
+    #[inline]
+    fn exceeds_queue_weight(&self, waiters: &Waiters, claim: Claim) -> bool {
+        let max = self.max_queue_weight.load(Ordering::Relaxed);
+        max != NO_MAX_WEIGHT
+            && waiters.queued_permits() + u64::from(claim.permits()) > u64::from(max)
     }
 
     /// Polls a waiter. Its identifier is invalid once this returns `Ready`.
@@ -218,7 +315,7 @@ impl WaitQueue {
             return Poll::Ready(WaitResult::Granted);
         }
         let polled = lock(&self.waiters).poll(id, waker);
-        let state = polled.unwrap_or_else(|| {
+        let (state, permits) = polled.unwrap_or_else(|| {
             // Cloning and dropping wakers runs code of the executor: not under the lock.
             let waker = waker.clone();
             let (state, unused) = lock(&self.waiters).register_waker(id, waker);
@@ -228,29 +325,47 @@ impl WaitQueue {
         match state {
             WaiterState::Waiting => Poll::Pending,
             WaiterState::Granted => Poll::Ready(WaitResult::Granted),
+            WaiterState::GrantedFewer => Poll::Ready(WaitResult::GrantedFewer(permits)),
             WaiterState::Rejected(reason) => Poll::Ready(WaitResult::Rejected(reason)),
             WaiterState::Expired => Poll::Ready(WaitResult::Expired),
         }
     }
 
-    /// Ends a wait because its deadline has passed. A permit that was granted before is kept.
-    pub(crate) fn expire(&self, id: WaiterId) -> WaitResult {
-        match self.remove(id) {
+    /// Ends a wait because its deadline has passed. Permits that were granted before are kept.
+    pub(crate) fn expire(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> WaitResult {
+        let (state, permits) = self.remove(id, now);
+        match state {
             WaiterState::Waiting | WaiterState::Expired => WaitResult::Expired,
             WaiterState::Granted => WaitResult::Granted,
+            WaiterState::GrantedFewer => WaitResult::GrantedFewer(permits),
             WaiterState::Rejected(reason) => WaitResult::Rejected(reason),
         }
     }
 
-    /// Ends a wait because the call was dropped. A permit that was granted before is released.
+    /// Ends a wait because the call was dropped. Permits that were granted before are released.
     ///
     /// Returns `true` if this drained the queue.
-    pub(crate) fn cancel(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
-        self.remove(id) == WaiterState::Granted && self.release(now)
+    pub(crate) fn cancel(&self, id: WaiterId, claim: Claim, now: impl Fn() -> Instant) -> bool {
+        match self.remove(id, &now) {
+            (WaiterState::Granted, _) => self.release_claim(claim, now),
+            (WaiterState::GrantedFewer, permits) => {
+                self.release_claim(claim.with_permits(permits), now)
+            }
+            _ => false,
+        }
     }
 
     /// Rejects all present waiters. Later calls may wait.
-    pub(crate) fn reject_all(&self, reason: QueueRejection) {
+    pub(crate) fn reject_all(&self, reason: QueueRejection, now: impl FnOnce() -> Instant) {
+        // A rejected heavy waiter may have collected permits. Calls that arrived meanwhile wait for
+        // them.
+        if self.reject_present(reason) {
+            self.assign_released(now);
+        }
+    }
+
+    /// Rejects all present waiters. Returns `true` if others wait although permits are available.
+    fn reject_present(&self, reason: QueueRejection) -> bool {
         // Lock even if no call seems to wait. A new call that has not seen the reason yet either is
         // in the queue by now, or sees it under the lock.
         let watermark = lock(&self.waiters).watermark();
@@ -259,10 +374,11 @@ impl WaitQueue {
             let mut waiters = lock(&self.waiters);
             let done = waiters.reject(reason, watermark, REJECT_BATCH, &mut wake);
             self.update_state(&waiters, |state| state);
+            let collected = self.has_collected(&waiters);
             drop(waiters);
             wake.wake();
             if done {
-                return;
+                return collected;
             }
         }
     }
@@ -284,7 +400,7 @@ impl WaitQueue {
         let wake = self.assign_permits(&mut waiters, None);
         drop(waiters);
         wake.wake();
-        self.reject_all(QueueRejection::Shutdown);
+        self.reject_present(QueueRejection::Shutdown);
         true
     }
 
@@ -295,15 +411,16 @@ impl WaitQueue {
     pub(crate) fn resize(
         &self,
         permits: impl FnOnce() -> usize,
-        queue_capacity: usize,
-        order: QueueOrder,
+        settings: QueueSettings,
         now: impl FnOnce() -> Instant,
     ) {
         let (mut waiters, now) = self.lock_with_time(now, false);
-        waiters.set_order(order);
+        waiters.set_order(settings.order);
+        self.max_queue_weight
+            .store(settings.max_weight_bits(), Ordering::Relaxed);
         let limits = Limits {
             permits: permits(),
-            queue_capacity,
+            queue_capacity: settings.capacity,
         };
         self.apply_limits(limits, waiters, now);
     }
@@ -400,13 +517,54 @@ impl WaitQueue {
         let state = self.state();
         if state.is_closed() {
             TryAcquire::Closed
-        } else if !self.available.is_contended() && self.acquire_from_reserve() {
+        } else if (!self.available.is_contended() && self.acquire_from_reserve())
+            || (self.moves.load(Ordering::Acquire) != 0 && self.try_acquire_moved())
+        {
             TryAcquire::Acquired
         } else if state.waiting() as usize >= self.limits().queue_capacity {
             TryAcquire::Full
         } else {
             TryAcquire::MustWait
         }
+    }
+
+    /// Acquires a permit that may have been moved from the reserve to the counter meanwhile.
+    ///
+    /// A call that reads the counter before the move, and the reserve after it, finds no permit in
+    /// either. It is not rejected for that: it tries again until there was no move.
+    #[cold]
+    fn try_acquire_moved(&self) -> bool {
+        loop {
+            let before = self.moves.load(Ordering::Acquire);
+            if before % 2 != 0 {
+                // The mover holds the lock.
+                drop(lock(&self.waiters));
+                continue;
+            }
+            if self.available.is_contended() {
+                return false;
+            }
+            if self.available.try_acquire() || self.acquire_from_reserve() {
+                return true;
+            }
+            if self.moves.load(Ordering::Acquire) == before {
+                return false;
+            }
+        }
+    }
+
+    /// Moves all permits from the reserve to the counter. The caller holds the lock.
+    ///
+    /// A call needs several permits at once, and the reserve gives up one at a time.
+    fn empty_reserve(&self) {
+        if self.reserve.available_permits() == 0 {
+            return;
+        }
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        while self.acquire_from_reserve() {
+            self.available.release(1);
+        }
+        self.moves.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Acquires a permit that no call has acquired before.
@@ -443,6 +601,13 @@ impl WaitQueue {
         let (state, granted) = if before.permits_to_forget() > 0 {
             let left = before.permits_to_forget() - 1;
             (before.with_permits_to_forget(left), None)
+        } else if waiters.is_heavy() {
+            self.available.release(1);
+            let wake = self.assign_permits(&mut waiters, now);
+            let state = self.state();
+            drop(waiters);
+            wake.wake();
+            return state.is_drained();
         } else {
             let granted = waiters.grant(now, &mut expired);
             let gone = u32::from(granted.is_some()) + expired.len();
@@ -460,6 +625,25 @@ impl WaitQueue {
         state.is_drained()
     }
 
+    /// Assigns the permits in the counter. Returns `true` if this drained the queue.
+    #[cold]
+    fn assign_released(&self, now: impl FnOnce() -> Instant) -> bool {
+        let (mut waiters, now) = self.lock_with_time(now, false);
+        let wake = self.assign_permits(&mut waiters, now);
+        let drained = self.state().is_drained();
+        drop(waiters);
+        wake.wake();
+        drained
+    }
+
+    /// Returns `true` if calls wait although permits are available.
+    ///
+    /// A heavy waiter collects permits until it has enough of them. If it leaves, the permits have
+    /// to be assigned.
+    fn has_collected(&self, waiters: &Waiters) -> bool {
+        waiters.waiting() > 0 && self.available.available() > 0
+    }
+
     /// Uses the permits that no call holds: first to forget permits, then for the waiters.
     fn assign_permits(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
         let mut wake = WakeList::default();
@@ -468,6 +652,12 @@ impl WaitQueue {
         loop {
             let must_forget = self.state().permits_to_forget() > 0;
             if !must_forget && waiters.waiting() == 0 {
+                break;
+            }
+            if !must_forget && waiters.is_heavy() {
+                if self.grant_collected(waiters, now, &mut wake) {
+                    continue;
+                }
                 break;
             }
             if !self.available.try_acquire_locked() && !self.acquire_from_reserve() {
@@ -490,16 +680,50 @@ impl WaitQueue {
         wake
     }
 
-    fn remove(&self, id: WaiterId) -> WaiterState {
+    /// Grants its permits to the next waiter, if that many are available.
+    ///
+    /// Otherwise they stay in the counter. It is contended, so they accumulate there until they are
+    /// enough, and nobody has to return them if the waiter leaves.
+    fn grant_collected(
+        &self,
+        waiters: &mut Waiters,
+        now: Option<Instant>,
+        wake: &mut WakeList,
+    ) -> bool {
+        let head = waiters.peek(now, wake);
+        let permits = head.map_or(0, |head| self.permits_to_grant(head.permits));
+        let acquired = permits > 0
+            && (self.available.try_acquire_many_locked(permits) || {
+                self.empty_reserve();
+                self.available.try_acquire_many_locked(permits)
+            });
+        let granted = head
+            .filter(|_| acquired)
+            .and_then(|head| waiters.grant_head(head, permits));
+        self.update_state(waiters, |state| state);
+        if let Some(granted) = granted {
+            wake.push(granted.publish(&self.grants));
+        }
+        acquired
+    }
+
+    /// Removes a waiter. Returns its state, and the permits that it owns if that is `GrantedFewer`.
+    fn remove(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> (WaiterState, u32) {
         let mut waiters = lock(&self.waiters);
-        let (state, waker) = waiters.remove(id);
-        if state == WaiterState::Waiting {
+        let was_heavy = waiters.is_heavy();
+        let removed = waiters.remove(id);
+        let mut collected = false;
+        if removed.state == WaiterState::Waiting {
             let before = self.state();
             self.set_state(before, before.with_waiting(before.waiting() - 1));
+            collected = was_heavy && self.has_collected(&waiters);
         }
         drop(waiters);
-        drop_catching(waker);
-        state
+        drop_catching(removed.waker);
+        if collected {
+            self.assign_released(now);
+        }
+        (removed.state, removed.permits)
     }
 
     /// Locks the waiters, and returns the time if a waiter has a deadline.

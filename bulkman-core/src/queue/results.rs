@@ -5,7 +5,7 @@ use super::waiter::{QueueRejection, WaiterId};
 /// The result of [`WaitQueue::try_acquire`](super::WaitQueue::try_acquire).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TryAcquire {
-    /// The caller owns a permit.
+    /// The caller owns the permits that its claim states.
     Acquired,
     /// No permit is available to the caller; the queue has room.
     MustWait,
@@ -18,7 +18,7 @@ pub(crate) enum TryAcquire {
 /// The result of [`WaitQueue::enqueue`](super::WaitQueue::enqueue).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enqueue {
-    /// The caller owns a permit, without having waited.
+    /// The caller owns the permits that its claim states, without having waited.
     Acquired,
     /// The caller waits.
     Waiting(WaiterId),
@@ -31,8 +31,10 @@ pub(crate) enum Enqueue {
 /// The result of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitResult {
-    /// The caller owns a permit.
+    /// The caller owns the permits that it asked for.
     Granted,
+    /// The caller owns this number of permits, fewer than it asked for: all of a smaller limit.
+    GrantedFewer(u32),
     /// All waiters were rejected.
     Rejected(QueueRejection),
     /// The deadline of the wait has passed.

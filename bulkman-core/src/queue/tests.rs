@@ -10,6 +10,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::runtime::{ClockOnly, Runtime};
 
+fn fifo(capacity: usize) -> QueueSettings {
+    QueueSettings::of_capacity(capacity, QueueOrder::Fifo)
+}
+
 #[derive(Default)]
 struct CountingWaker(AtomicUsize);
 
@@ -27,7 +31,7 @@ struct Client {
 impl Client {
     fn enqueue(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
         let woken = Arc::<CountingWaker>::default();
-        let id = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)));
+        let id = waiters.push(priority, deadline, 1, Waker::from(Arc::clone(&woken)));
         Self { id, woken }
     }
 }
@@ -166,8 +170,8 @@ proptest! {
                     }
                     let first = usize::from(first) % present.len().max(1);
                     for index in present.into_iter().skip(first).take(usize::from(count)) {
-                        let (state, _waker) = waiters.remove(clients[index].take().unwrap().id);
-                        prop_assert_eq!(state, model.remove(index));
+                        let removed = waiters.remove(clients[index].take().unwrap().id);
+                        prop_assert_eq!(removed.state, model.remove(index));
                     }
                 }
                 Op::Reject => {
@@ -202,7 +206,8 @@ proptest! {
             let Some(Client { id, woken }) = client else { continue };
             let state = model.states[index];
             prop_assert!(!grants.contains(*id) || state == WaiterState::Granted, "waiter {}", index);
-            prop_assert_eq!(waiters.poll(*id, &Waker::from(Arc::clone(woken))), Some(state), "waiter {}", index);
+            let polled = waiters.poll(*id, &Waker::from(Arc::clone(woken)));
+            prop_assert_eq!(polled.map(|(state, _)| state), Some(state), "waiter {}", index);
         }
         // No waker outlives the queue, even if its task still waits.
         drop(waiters);
@@ -216,7 +221,8 @@ proptest! {
 fn overwritten_grants_are_found_under_the_lock() {
     let (mut waiters, grants) = (Waiters::new(QueueOrder::Fifo), Grants::new());
     grants.allocate();
-    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
+    let push =
+        |waiters: &mut Waiters| waiters.push(Priority::Normal, None, 1, Waker::noop().clone());
     let ids: Vec<WaiterId> = (0..1000).map(|_| push(&mut waiters)).collect();
     for _ in &ids {
         let granted = waiters
@@ -232,14 +238,17 @@ fn overwritten_grants_are_found_under_the_lock() {
     // Their slots of the ring now belong to later waiters.
     let later: Vec<WaiterId> = (0..1000).map(|_| push(&mut waiters)).collect();
     for id in ids {
-        assert_eq!(waiters.poll(id, Waker::noop()), Some(WaiterState::Granted));
-        assert_eq!(waiters.remove(id).0, WaiterState::Granted);
+        assert_eq!(
+            waiters.poll(id, Waker::noop()),
+            Some((WaiterState::Granted, 0))
+        );
+        assert_eq!(waiters.remove(id).state, WaiterState::Granted);
     }
     assert_eq!(waiters.waiting(), 1000);
     assert!(
         later
             .into_iter()
-            .all(|id| waiters.remove(id).0 == WaiterState::Waiting)
+            .all(|id| waiters.remove(id).state == WaiterState::Waiting)
     );
 }
 
@@ -248,12 +257,12 @@ fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
     for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
         let mut waiters = Waiters::new(order);
         let push =
-            |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
+            |waiters: &mut Waiters| waiters.push(Priority::Normal, None, 1, Waker::noop().clone());
         let oldest = push(&mut waiters);
         let mut newest = push(&mut waiters);
         for _ in 0..100_000 {
             let next = push(&mut waiters);
-            assert_eq!(waiters.remove(newest).0, WaiterState::Waiting);
+            assert_eq!(waiters.remove(newest).state, WaiterState::Waiting);
             newest = next;
         }
         let (slots, entries) = (waiters.allocated_slots(), waiters.table_capacity());
@@ -262,35 +271,37 @@ fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
             "{order:?}: {slots} slots, {entries} entries"
         );
         assert_eq!(waiters.waiting(), 2);
-        assert_eq!(waiters.remove(oldest).0, WaiterState::Waiting);
+        assert_eq!(waiters.remove(oldest).state, WaiterState::Waiting);
     }
 }
 
 #[test]
 fn newest_first_scan_drops_entries_of_freed_chunks() {
     let mut waiters = Waiters::new(QueueOrder::Lifo);
-    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
+    let push =
+        |waiters: &mut Waiters| waiters.push(Priority::Normal, None, 1, Waker::noop().clone());
     let ids: Vec<WaiterId> = (0..100_000).map(|_| push(&mut waiters)).collect();
     // Most of them still wait, so the entries of freed chunks are kept.
     for id in &ids[60_000..] {
-        assert_eq!(waiters.remove(*id).0, WaiterState::Waiting);
+        assert_eq!(waiters.remove(*id).state, WaiterState::Waiting);
     }
     assert!(waiters.freed() > 600, "{}", waiters.freed());
     let mut wake = WakeList::default();
     assert!(waiters.grant(None, &mut wake).is_some());
     assert_eq!(waiters.freed(), 0);
-    assert_eq!(waiters.remove(ids[59_999]).0, WaiterState::Granted);
+    assert_eq!(waiters.remove(ids[59_999]).state, WaiterState::Granted);
     assert_eq!(waiters.waiting(), 59_999);
 }
 
 #[test]
 fn queue_debug_takes_no_lock() {
-    let queue = WaitQueue::new(1, 1000, QueueOrder::Fifo);
+    let queue = WaitQueue::new(1, fifo(1000));
     assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     for _ in 0..1000 {
         let result = queue.enqueue(
             Priority::Normal,
             None,
+            &mut Claim::ONE.clone(),
             Waker::noop(),
             || false,
             || ClockOnly.now(),
@@ -309,7 +320,7 @@ fn queue_debug_takes_no_lock() {
 fn a_million_removed_waiters_release_their_memory() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
     let ids: Vec<WaiterId> = (0..1_000_000)
-        .map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone()))
+        .map(|_| waiters.push(Priority::Normal, None, 1, Waker::noop().clone()))
         .collect();
     for id in ids {
         waiters.remove(id);
@@ -324,13 +335,13 @@ fn a_million_removed_waiters_release_their_memory() {
 
 #[test]
 fn permits_to_forget_survive_growing_again() {
-    let queue = WaitQueue::new(4, 0, QueueOrder::Fifo);
+    let queue = WaitQueue::new(4, fifo(0));
     let now = || ClockOnly.now();
     for _ in 0..4 {
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     }
-    queue.resize(|| 1, 0, QueueOrder::Fifo, now);
-    queue.resize(|| 3, 0, QueueOrder::Fifo, now);
+    queue.resize(|| 1, fifo(0), now);
+    queue.resize(|| 3, fifo(0), now);
     assert_eq!(queue.in_use(), 4);
     queue.release(now);
     assert_eq!(queue.try_acquire(), TryAcquire::Full);
@@ -385,4 +396,28 @@ fn contended_permits_are_acquired_only_under_the_lock() {
     permits.set_contended(false);
     assert!(!permits.try_acquire());
     assert_eq!(permits.available(), 0);
+}
+
+/// Hazard K25.
+#[test]
+fn limit_of_zero_grants_nothing_of_any_weight() {
+    let queue = WaitQueue::new(2, fifo(10));
+    let now = || ClockOnly.now();
+    queue.resize(|| 0, fifo(10), now);
+    let mut waiting = Vec::new();
+    for permits in [2, 1, 3] {
+        let mut claim = Claim::new(permits);
+        assert_ne!(queue.try_acquire_claim(&mut claim), TryAcquire::Acquired);
+        let waker = Waker::noop();
+        let result = queue.enqueue(Priority::Normal, None, &mut claim, waker, || false, now);
+        let Enqueue::Waiting(id) = result else {
+            panic!("{result:?}")
+        };
+        assert_eq!(queue.poll(id, waker), Poll::Pending);
+        waiting.push(id);
+    }
+    queue.resize(|| 1, fifo(10), now);
+    let fewer = Poll::Ready(WaitResult::GrantedFewer(1));
+    assert_eq!(queue.poll(waiting[0], Waker::noop()), fewer);
+    assert_eq!((queue.in_use(), queue.waiting()), (1, 2));
 }

@@ -35,8 +35,10 @@ impl WaiterId {
 pub(super) enum WaiterState {
     /// It waits for a permit.
     Waiting,
-    /// It owns a permit, and has left the queue.
+    /// It owns the permits that it asked for, and has left the queue.
     Granted,
+    /// It owns all permits of a limit that is smaller than its weight.
+    GrantedFewer,
     /// It was rejected, together with all others.
     Rejected(QueueRejection),
     /// Its deadline had passed when a permit became available to it.

@@ -8,7 +8,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use super::chunks::{Chunks, Popped, Removed};
+use super::chunks::{Chunks, Next, Popped, Removed};
 use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
 use super::waiter::{QueueRejection, WaiterId, WaiterState};
@@ -40,7 +40,11 @@ pub(super) struct Waiters {
     /// The number of waiters with a deadline.
     timed: u32,
     order: QueueOrder,
+    /// The number of waiters that ask for several permits.
+    heavy: u32,
     bounds: [Bounds; PRIORITIES],
+    /// The permits that heavy waiters ask for beyond one each.
+    extra_permits: u64,
     /// Allocated when a call waits, since most bulkheads never have a waiter.
     queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
 }
@@ -71,7 +75,9 @@ impl Waiters {
             waiting: [0; PRIORITIES],
             timed: 0,
             order,
+            heavy: 0,
             bounds: [Bounds::default(); PRIORITIES],
+            extra_permits: 0,
             queues: None,
         }
     }
@@ -92,12 +98,13 @@ impl Waiters {
         &mut self,
         priority: Priority,
         deadline: Option<Instant>,
+        permits: u32,
         waker: Waker,
     ) -> WaiterId {
         let index = index_of(priority);
         let (order, waiting, sequence) = (self.order, self.waiting[index], self.bounds[index].next);
         let PriorityQueue { chunks, newest } = &mut self.queues.get_or_insert_default()[index];
-        chunks.push(sequence, deadline, waker);
+        chunks.push(sequence, deadline, permits, waker);
         if order == QueueOrder::Lifo {
             *newest = sequence + 1;
         }
@@ -106,13 +113,81 @@ impl Waiters {
         if deadline.is_some() {
             self.timed += 1;
         }
+        if permits != 1 {
+            self.heavy += 1;
+            self.extra_permits += u64::from(permits - 1);
+        }
         WaiterId::new(index, sequence)
+    }
+
+    /// Returns the next waiter with time left at `now`, and expires those before it.
+    ///
+    /// Without `now`, no deadline is checked. Appends the wakers of expired waiters to `expired`.
+    pub(super) fn peek(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Head> {
+        while let Some(index) = PRIORITY_ORDER
+            .into_iter()
+            .find(|&index| self.waiting[index] > 0)
+        {
+            let until = self.bounds[index].next;
+            let PriorityQueue { chunks, newest } = &mut self.queues.as_mut()?[index];
+            let Next {
+                sequence,
+                deadline,
+                permits,
+            } = match self.order {
+                QueueOrder::Fifo => chunks.peek_oldest(&mut self.bounds[index].oldest, until),
+                QueueOrder::Lifo => chunks.peek_newest(newest),
+            }?;
+            let id = WaiterId::new(index, sequence);
+            match (deadline, now) {
+                (Some(deadline), Some(now)) if deadline <= now => {
+                    let Granted { waker, .. } = self.decide(id, WaiterState::Expired, None)?;
+                    expired.push(waker);
+                }
+                _ => return Some(Head { id, permits }),
+            }
+        }
+        None
+    }
+
+    /// Grants `permits` to the waiter that [`peek`](Self::peek) returned.
+    pub(super) fn grant_head(&mut self, head: Head, permits: u32) -> Option<Granted> {
+        if permits == head.permits {
+            return self.decide(head.id, WaiterState::Granted, None);
+        }
+        let mut granted = self.decide(head.id, WaiterState::GrantedFewer, Some(permits))?;
+        // Its task has to find the number of permits under the lock.
+        granted.is_published = false;
+        Some(granted)
+    }
+
+    /// Ends the wait of a waiter.
+    fn decide(&mut self, id: WaiterId, state: WaiterState, fewer: Option<u32>) -> Option<Granted> {
+        let chunks = &mut self.queues.as_mut()?[id.priority()].chunks;
+        let popped = chunks.decide(id.sequence(), state, fewer)?;
+        self.count_end(id.priority(), popped.timed, popped.permits);
+        Some(Granted {
+            id,
+            waker: popped.waker,
+            is_published: true,
+        })
+    }
+
+    /// Counts the end of a wait.
+    fn count_end(&mut self, priority: usize, timed: bool, permits: u32) {
+        self.waiting[priority] -= 1;
+        self.timed -= u32::from(timed);
+        if permits != 1 {
+            self.heavy -= 1;
+            self.extra_permits -= u64::from(permits - 1);
+        }
     }
 
     /// Grants a permit to the next waiter with time left at `now`, and expires those before it.
     ///
-    /// Without `now`, no deadline is checked. Returns the granted waiter, to be published and
-    /// woken. Appends the wakers of expired waiters to `expired`. Both are woken outside the lock.
+    /// Not for [heavy](Self::is_heavy) queues. Without `now`, no deadline is checked. Returns the
+    /// granted waiter, to be published and woken. Appends the wakers of expired waiters to
+    /// `expired`. Both are woken outside the lock.
     // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
     pub(super) fn grant(
@@ -139,6 +214,7 @@ impl Waiters {
                 waker,
                 timed,
                 state,
+                permits: _,
             } = popped?;
             self.waiting[index] = waiting - 1;
             self.bounds[index].oldest = oldest;
@@ -149,6 +225,7 @@ impl Waiters {
                 return Some(Granted {
                     id: WaiterId::new(index, sequence),
                     waker,
+                    is_published: true,
                 });
             }
             expired.push(waker);
@@ -183,6 +260,10 @@ impl Waiters {
                 remaining -= 1;
                 self.waiting[index] -= 1;
                 self.timed -= u32::from(popped.timed);
+                if popped.permits != 1 {
+                    self.heavy -= 1;
+                    self.extra_permits -= u64::from(popped.permits - 1);
+                }
                 wake.push(popped.waker);
             }
         }
@@ -193,45 +274,71 @@ impl Waiters {
     ///
     /// Returns `None` for one that waits with a waker other than `waker`: see
     /// [`register_waker`](Self::register_waker).
-    pub(super) fn poll(&mut self, id: WaiterId, waker: &Waker) -> Option<WaiterState> {
+    pub(super) fn poll(&mut self, id: WaiterId, waker: &Waker) -> Option<(WaiterState, u32)> {
         match self.waker(id) {
-            Some(registered) => registered.will_wake(waker).then_some(WaiterState::Waiting),
-            None => Some(self.remove(id).0),
+            Some(registered) => registered
+                .will_wake(waker)
+                .then_some((WaiterState::Waiting, 0)),
+            None => {
+                let removed = self.remove(id);
+                Some((removed.state, removed.permits))
+            }
         }
     }
 
     /// Returns the state of a waiter, like [`poll`](Self::poll), and replaces its waker.
     ///
     /// Also returns the waker that is not needed, to be dropped outside the lock.
-    pub(super) fn register_waker(&mut self, id: WaiterId, waker: Waker) -> (WaiterState, Waker) {
+    pub(super) fn register_waker(
+        &mut self,
+        id: WaiterId,
+        waker: Waker,
+    ) -> ((WaiterState, u32), Waker) {
         match self.waker(id) {
-            Some(registered) => (WaiterState::Waiting, std::mem::replace(registered, waker)),
-            None => (self.remove(id).0, waker),
+            Some(registered) => {
+                let replaced = std::mem::replace(registered, waker);
+                ((WaiterState::Waiting, 0), replaced)
+            }
+            None => {
+                let removed = self.remove(id);
+                ((removed.state, removed.permits), waker)
+            }
         }
     }
 
-    /// Removes a waiter, and returns the state it had and its waker.
+    /// Removes a waiter. It was granted its permits if it is not there any more.
     #[inline]
-    pub(super) fn remove(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
+    pub(super) fn remove(&mut self, id: WaiterId) -> Removed {
         let removed = self
             .queues
             .as_mut()
             .and_then(|queues| queues[id.priority()].chunks.remove(id.sequence()));
-        let Some(Removed {
-            state,
-            waker,
-            timed,
-        }) = removed
-        else {
-            return (WaiterState::Granted, None);
+        let Some(removed) = removed else {
+            return Removed::GRANTED;
         };
-        if state == WaiterState::Waiting {
+        if removed.state == WaiterState::Waiting {
             self.waiting[id.priority()] -= 1;
+            if removed.permits != 1 {
+                self.heavy -= 1;
+                self.extra_permits -= u64::from(removed.permits - 1);
+            }
         }
-        if timed {
+        if removed.timed {
             self.timed -= 1;
         }
-        (state, waker)
+        removed
+    }
+
+    /// Returns `true` if a waiter asks for several permits. Then permits may be available while
+    /// calls wait.
+    #[inline]
+    pub(super) fn is_heavy(&self) -> bool {
+        self.heavy > 0
+    }
+
+    /// Returns the permits that all waiters ask for together.
+    pub(super) fn queued_permits(&self) -> u64 {
+        u64::from(self.waiting()) + self.extra_permits
     }
 
     /// Returns the number of waiters.
@@ -283,11 +390,21 @@ impl Waiters {
     }
 }
 
+/// The waiter that is granted permits next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    id: WaiterId,
+    /// The permits that it asks for.
+    pub(super) permits: u32,
+}
+
 /// A waiter that was granted a permit.
 #[derive(Debug)]
 pub(super) struct Granted {
     id: WaiterId,
     waker: Waker,
+    /// Whether its task may find the grant without the lock.
+    is_published: bool,
 }
 
 impl Granted {
@@ -297,7 +414,9 @@ impl Granted {
     /// and finds it there.
     #[inline]
     pub(super) fn publish(self, grants: &Grants) -> Waker {
-        grants.insert(self.id);
+        if self.is_published {
+            grants.insert(self.id);
+        }
         self.waker
     }
 }

@@ -15,7 +15,7 @@ use crate::adaptive::{AdaptiveLimit, DriverConfig, Enforcement};
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
-use crate::queue::{MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueOrder};
+use crate::queue::{MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueOrder, QueueSettings};
 use crate::runtime::RuntimeCapabilities;
 
 /// The configuration of a [`Bulkhead`](crate::Bulkhead).
@@ -28,6 +28,7 @@ use crate::runtime::RuntimeCapabilities;
 /// | `name` | required | 1 to 255 bytes |
 /// | [`max_concurrent_calls`](Self::max_concurrent_calls) | 10 | 1 to 1,000,000 |
 /// | [`max_queue_size`](Self::max_queue_size) | 100 | 0 to 2,147,483,647 |
+/// | [`max_queue_weight`](Self::max_queue_weight) | none | 1 to 2,147,483,647 |
 /// | [`queue_order`](Self::queue_order) | first in, first out | |
 /// | [`timeout`](Self::timeout) | none | more than zero |
 /// | [`max_wait`](Self::max_wait) | none | zero or more |
@@ -60,6 +61,7 @@ pub struct BulkheadConfig {
     name: String,
     max_concurrent_calls: usize,
     max_queue_size: usize,
+    max_queue_weight: Option<u32>,
     queue_order: QueueOrder,
     timeout: Option<Duration>,
     max_wait: Option<Duration>,
@@ -87,6 +89,7 @@ impl BulkheadConfig {
             name: name.into(),
             max_concurrent_calls: 10,
             max_queue_size: 100,
+            max_queue_weight: None,
             queue_order: QueueOrder::Fifo,
             timeout: None,
             max_wait: None,
@@ -140,6 +143,33 @@ impl BulkheadConfig {
     #[doc(alias = "queue_limit")]
     pub fn max_queue_size(mut self, calls: usize) -> Self {
         self.max_queue_size = calls;
+        self
+    }
+
+    /// Limits the permits that waiting calls ask for together: 1 to 2,147,483,647, default `None`.
+    ///
+    /// For calls with a [weight](crate::call::Call::weight): `max_queue_size` counts calls, this
+    /// counts permits. A call that exceeds either is rejected with
+    /// [`BulkheadError::Full`](crate::BulkheadError::Full). `None` means that only
+    /// [`max_queue_size`](Self::max_queue_size) bounds the queue.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use futures_lite::future::{block_on, poll_once};
+    /// let config = BulkheadConfig::new("uploads")
+    ///     .max_concurrent_calls(8)
+    ///     .max_queue_weight(10);
+    /// let bulkhead = Bulkhead::new(config, ManualRuntime::new())?;
+    /// let _running = bulkhead.call().weight(8).try_acquire().unwrap();
+    /// let mut first = bulkhead.call().weight(6).acquire();
+    /// let mut second = bulkhead.call().weight(6).acquire();
+    /// assert!(block_on(poll_once(&mut first)).is_none()); // waits
+    /// assert!(block_on(poll_once(&mut second)).unwrap().is_err()); // 6 + 6 > 10
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn max_queue_weight(mut self, permits: impl Into<Option<u32>>) -> Self {
+        self.max_queue_weight = permits.into();
         self
     }
 
@@ -390,6 +420,14 @@ impl BulkheadConfig {
             0..=MAX_QUEUE_CAPACITY,
             "0 to 2,147,483,647",
         )?;
+        if let Some(permits) = self.max_queue_weight {
+            limit(
+                "max_queue_weight",
+                permits as usize,
+                1..=MAX_QUEUE_CAPACITY,
+                "1 to 2,147,483,647",
+            )?;
+        }
         for (field, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {
             check_timeout(field, value)?;
         }
@@ -458,12 +496,24 @@ impl BulkheadConfig {
         Ok(())
     }
 
-    pub(crate) const fn limits(&self) -> (usize, usize, QueueOrder) {
-        (
-            self.max_concurrent_calls,
-            self.max_queue_size,
-            self.queue_order,
-        )
+    /// Returns the number of permits.
+    pub(crate) const fn permits(&self) -> usize {
+        self.max_concurrent_calls
+    }
+
+    /// Returns the largest weight of a call.
+    pub(crate) const fn max_weight(&self) -> u32 {
+        // Validated: it fits.
+        self.max_concurrent_calls as u32
+    }
+
+    /// Returns the settings of the queue.
+    pub(crate) const fn queue(&self) -> QueueSettings {
+        QueueSettings {
+            capacity: self.max_queue_size,
+            max_weight: self.max_queue_weight,
+            order: self.queue_order,
+        }
     }
 
     pub(crate) const fn times(&self) -> (Option<Duration>, Option<Duration>, Option<Duration>) {
@@ -519,6 +569,10 @@ impl BulkheadConfig {
             (
                 "max_queue_size",
                 self.max_queue_size == other.max_queue_size,
+            ),
+            (
+                "max_queue_weight",
+                self.max_queue_weight == other.max_queue_weight,
             ),
             ("queue_order", self.queue_order == other.queue_order),
             ("timeout", self.timeout == other.timeout),

@@ -23,6 +23,12 @@ pub(crate) struct BulkheadRepr {
     max_concurrent_calls: Option<usize>,
     #[serde(default, deserialize_with = "max_queue_size")]
     max_queue_size: Option<usize>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "max_queue_weight"
+    )]
+    max_queue_weight: Option<u32>,
     #[serde(default)]
     queue_order: QueueOrder,
     #[serde(
@@ -83,6 +89,14 @@ checked! {
     max_queue_size: usize;
 }
 
+/// As `checked`, for a setter that takes an `Option`.
+fn max_queue_weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let value = Option::<u32>::deserialize(deserializer)?;
+    let config = BulkheadConfig::new("any").max_queue_weight(value);
+    config.validate().map_err(D::Error::custom)?;
+    Ok(value)
+}
+
 /// As `checked`, for setters that take an `Option`.
 macro_rules! checked_times {
     ($($field:ident;)*) => {$(
@@ -106,6 +120,7 @@ impl BulkheadRepr {
             name,
             max_concurrent_calls: Some(config.max_concurrent_calls),
             max_queue_size: Some(config.max_queue_size),
+            max_queue_weight: config.max_queue_weight,
             queue_order: config.queue_order,
             timeout: config.timeout.map(HumanDuration),
             max_wait: config.max_wait.map(HumanDuration),
@@ -119,6 +134,7 @@ impl BulkheadRepr {
 
     pub(crate) fn into_config(self, name: &BulkheadName) -> Result<BulkheadConfig, ConfigError> {
         let mut config = BulkheadConfig::new(name.as_str())
+            .max_queue_weight(self.max_queue_weight)
             .queue_order(self.queue_order)
             .timeout(self.timeout.map(Into::into))
             .max_wait(self.max_wait.map(Into::into))

@@ -37,6 +37,8 @@ pub struct ResolvedBulkheadConfig {
     pub max_concurrent_calls: usize,
     /// The maximum number of waiting calls.
     pub max_queue_size: usize,
+    /// The permits that waiting calls may ask for together; `None`: no limit beside the size.
+    pub max_queue_weight: Option<u32>,
     /// The order in which waiting calls of one priority get permits.
     pub queue_order: QueueOrder,
     /// The limit of the whole call; `None`: no limit.
@@ -59,6 +61,7 @@ impl ResolvedBulkheadConfig {
             name: config.name.clone(),
             max_concurrent_calls: config.max_concurrent_calls,
             max_queue_size: config.max_queue_size,
+            max_queue_weight: config.max_queue_weight,
             queue_order: config.queue_order,
             timeout: config.timeout,
             max_wait: config.max_wait,

@@ -48,6 +48,10 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
                 assert_eq!(default, "enforce");
                 new().enforcement(Enforcement::Enforce)
             }
+            "fairness" => {
+                assert_eq!(default, "none");
+                new().fairness(None)
+            }
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
             "circuit_breaker" => {
                 assert_eq!(default, "[`CircuitBreakerConfig::new`]");

@@ -15,6 +15,7 @@ mod blocking;
 mod cancellation;
 mod circuit;
 mod health_check;
+mod keys;
 mod manager;
 mod probes;
 mod queue;

@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
+mod keys;
 mod limit;
 mod shared;
 pub(crate) mod state;
@@ -14,7 +15,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-pub use self::config::{BulkheadConfig, ResolvedBulkheadConfig};
+pub use self::config::{BulkheadConfig, Fairness, ResolvedBulkheadConfig};
 pub use self::health_check::HealthCheck;
 pub(crate) use self::shared::Inner;
 use self::shared::OptionalParts;
@@ -197,7 +198,11 @@ impl Bulkhead {
             queue: WaitQueue::new(permits, config.queue()),
             counters: Counters::default(),
             circuit,
-            limits: ConfiguredLimits::new(TimeLimits::of(&config), config.has_adaptive_limit()),
+            limits: ConfiguredLimits::new(
+                TimeLimits::of(&config),
+                config.has_adaptive_limit(),
+                config.shares_permits(),
+            ),
             max_weight: AtomicU32::new(config.max_weight()),
             capabilities,
             runtime,
@@ -392,6 +397,7 @@ impl Bulkhead {
             stats: self.stats(),
             circuit,
             limit: self.inner.limit_status(),
+            keys: self.key_status(),
         }
     }
 

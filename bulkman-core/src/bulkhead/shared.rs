@@ -1,5 +1,6 @@
 //! The state shared by the clones of a bulkhead, and the end of a call.
 
+use std::hash::RandomState;
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, OnceLock};
@@ -49,6 +50,8 @@ pub(super) struct OptionalParts {
     pub(super) driver: OnceLock<LimitDriver>,
     /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
     pub(super) fleet: OnceLock<Fleet>,
+    /// The seed with which keys of calls are hashed.
+    pub(super) key_seed: OnceLock<RandomState>,
     pub(super) health_checks: OnceLock<Box<HealthChecks>>,
 }
 
@@ -122,8 +125,11 @@ impl Inner {
             circuit.reconfigure(rules)?;
         }
         let changed = self.apply_limit(config.driver());
-        self.limits
-            .set(TimeLimits::of(config), config.has_adaptive_limit());
+        self.limits.set(
+            TimeLimits::of(config),
+            config.has_adaptive_limit(),
+            config.shares_permits(),
+        );
         self.max_weight
             .store(config.max_weight(), Ordering::Relaxed);
         let permits = config.permits();

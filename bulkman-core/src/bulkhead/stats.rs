@@ -62,6 +62,9 @@ pub struct BulkheadStats {
     pub overloaded: u64,
     /// Calls that are waiting for permits.
     pub waiting: usize,
+    /// Calls that are waiting because their key holds as many permits as it may:
+    /// [`max_per_key`](crate::bulkhead::Fairness::max_per_key).
+    pub waiting_at_key_maximum: usize,
     /// The maximum of `waiting` since the last reset.
     pub peak_waiting: usize,
     /// Permits that are held, by the [weight](crate::call::Call::weight) of each call. Exceeds
@@ -118,6 +121,11 @@ pub struct Rejections {
     pub timed_out_in_queue: u64,
     /// Calls that arrived after the shutdown, or were queued at its time.
     pub shutdown: u64,
+    /// Calls whose key had as many waiting calls as
+    /// [`max_queue_per_key`](crate::bulkhead::Fairness::max_queue_per_key) admits.
+    pub key_queue_full: u64,
+    /// Calls that had to leave a full queue for one of another key.
+    pub evicted: u64,
     /// Calls whose weight is above the configured maximum, so that they can never run.
     pub weight_too_large: u64,
 }
@@ -135,6 +143,8 @@ impl Rejections {
             + self.full
             + self.timed_out_in_queue
             + self.shutdown
+            + self.key_queue_full
+            + self.evicted
             + self.weight_too_large
     }
 }
@@ -174,6 +184,8 @@ impl Bulkhead {
                 full: reading.event(Event::Full),
                 timed_out_in_queue: reading.event(Event::TimedOutWaiting),
                 shutdown: reading.event(Event::Shutdown),
+                key_queue_full: reading.event(Event::KeyQueueFull),
+                evicted: reading.event(Event::Evicted),
                 weight_too_large: reading.event(Event::WeightTooLarge),
             },
             cancelled_in_queue: reading.event(Event::CancelledWaiting),
@@ -181,6 +193,7 @@ impl Bulkhead {
             panicked: reading.event(Event::Panicked),
             overloaded: reading.event(Event::Overloaded),
             waiting: inner.queue.waiting(),
+            waiting_at_key_maximum: inner.queue.waiting_at_key_maximum(),
             peak_waiting: inner.queue.peak_waiting(),
             permits_in_use: inner.queue.in_use(),
             max_concurrent_calls: limits.permits,
@@ -248,10 +261,12 @@ pub(crate) enum Event {
     Panicked,
     Overloaded,
     WeightTooLarge,
+    KeyQueueFull,
+    Evicted,
 }
 
 impl Event {
-    const COUNT: usize = Self::WeightTooLarge as usize + 1;
+    const COUNT: usize = Self::Evicted as usize + 1;
 }
 
 /// A reading of all counters.

@@ -82,7 +82,8 @@ fn try_tracked_admission<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
-    begin_deadlines(guard.inner(), class, deadlines, timers)?;
+    guard.set_key();
+    begin_deadlines(guard, class, deadlines, timers)?;
     let admitted = if guard.claim().is_plain() {
         guard.try_admit(deadlines)?
     } else {
@@ -96,16 +97,18 @@ fn try_tracked_admission<H: Borrow<Bulkhead>>(
 
 /// Resolves the limits of the call and reads the clock.
 #[inline]
-fn begin_deadlines(
-    inner: &Inner,
+fn begin_deadlines<H: Borrow<Bulkhead>>(
+    guard: &CallGuard<H>,
     class: CallClass,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<(), Rejection> {
+    let inner = guard.inner();
     if deadlines.needs_no_times() && !inner.limits.has_limits() {
         *deadlines = match inner.marked(class) {
             Some(marked) if inner.limits.only_marks() => marked,
-            _ => deadlines.without_times(),
+            _ if guard.claim().is_plain() => Deadlines::Untracked,
+            _ => Deadlines::MARKED,
         };
         return Ok(());
     }
@@ -138,7 +141,8 @@ fn begin_marked_again<H: Borrow<Bulkhead>>(
         }
     }
 
-    if guard.inner().limits.only_marks() {
+    // Permits may be shared since the call was queued, so it may have a key now.
+    if guard.inner().limits.only_marks() || !guard.claim().is_plain() {
         begin(guard.inner(), class, guard.claim(), deadlines);
     }
 }

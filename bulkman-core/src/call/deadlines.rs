@@ -104,11 +104,13 @@ impl TimeLimits {
 const LIMITS: u8 = 1;
 /// Calls carry marks for an adaptive limit.
 const MARKS: u8 = 1 << 1;
+/// Permits are shared between keys, so every call has one.
+const KEYS: u8 = 1 << 2;
 
 /// The configured limits. They can be read while another thread changes them.
 #[derive(Debug)]
 pub(crate) struct ConfiguredLimits {
-    /// What a call has to do before its admission: [`LIMITS`], [`MARKS`] or both.
+    /// What a call has to do before its admission: [`LIMITS`], [`MARKS`] and [`KEYS`].
     any: AtomicU8,
     timeout: AtomicU64,
     max_wait: AtomicU64,
@@ -116,7 +118,7 @@ pub(crate) struct ConfiguredLimits {
 }
 
 impl ConfiguredLimits {
-    pub(crate) fn new(limits: TimeLimits, marks: bool) -> Self {
+    pub(crate) fn new(limits: TimeLimits, marks: bool, keys: bool) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
         let configured = Self {
             any: AtomicU8::new(0),
@@ -124,12 +126,12 @@ impl ConfiguredLimits {
             max_wait: none(),
             run_timeout: none(),
         };
-        configured.set(limits, marks);
+        configured.set(limits, marks, keys);
         configured
     }
 
-    /// `marks`: calls carry marks for an adaptive limit.
-    pub(crate) fn set(&self, limits: TimeLimits, marks: bool) {
+    /// `marks`: calls carry marks for an adaptive limit. `keys`: permits are shared between keys.
+    pub(crate) fn set(&self, limits: TimeLimits, marks: bool, keys: bool) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
@@ -140,7 +142,8 @@ impl ConfiguredLimits {
             LIMITS
         };
         let marks = if marks { MARKS } else { 0 };
-        self.any.store(limits | marks, Ordering::Relaxed);
+        let keys = if keys { KEYS } else { 0 };
+        self.any.store(limits | marks | keys, Ordering::Relaxed);
     }
 
     /// Returns `true` if any limit is set, or calls carry marks.
@@ -152,7 +155,7 @@ impl ConfiguredLimits {
     /// Returns `true` if calls carry marks, and no limit is set.
     #[inline]
     pub(crate) fn only_marks(&self) -> bool {
-        self.any.load(Ordering::Relaxed) == MARKS
+        self.any.load(Ordering::Relaxed) & (LIMITS | MARKS) == MARKS
     }
 
     /// Returns `true` if a limit is set.
@@ -313,14 +316,6 @@ impl Deadlines {
             Self::Untracked => true,
             Self::Requested(limits) => limits.timeout.0 == Limit::CLAIMS.0,
             _ => false,
-        }
-    }
-
-    /// Returns the value of a call without times, after its first poll.
-    pub(crate) const fn without_times(&self) -> Self {
-        match self {
-            Self::Untracked => Self::Untracked,
-            _ => Self::MARKED,
         }
     }
 

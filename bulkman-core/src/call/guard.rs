@@ -16,7 +16,7 @@ use crate::call::run::End;
 use crate::circuit_breaker::Ticket;
 use crate::error::{BulkheadError, TimeoutPhase};
 use crate::observe::{CallEnd, Observer};
-use crate::queue::{Claim, Enqueue, QueueRejection, TryAcquire, WaitResult, WaiterId};
+use crate::queue::{Claim, Enqueue, QueueRejection, Request, TryAcquire, WaitResult, WaiterId};
 use crate::sync::unwind::catch;
 
 /// What a call holds of its bulkhead: nothing, a place in the queue, a permit, or an admission.
@@ -89,6 +89,16 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// Gives the call the key that counts, before its admission.
+    #[inline]
+    pub(crate) fn set_key(&mut self) {
+        self.bulkhead
+            .borrow()
+            .inner()
+            .queue
+            .set_key(&mut self.claim);
+    }
+
     /// Returns what the call asks for; from its admission on, what it holds.
     #[inline]
     pub(crate) const fn claim(&self) -> Claim {
@@ -153,7 +163,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
         self.check_circuit()?;
         let mut claim = self.claim;
-        match inner.queue.try_acquire_claim(&mut claim) {
+        match inner
+            .queue
+            .try_acquire_claim(&mut claim, || inner.runtime.now())
+        {
             TryAcquire::Acquired => {
                 self.claim = claim;
                 self.held = Held::Permits(class);
@@ -217,7 +230,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         };
         let admitted = Admitted { ticket };
         if inner.start_without_permit(may_wait) {
-            self.claim = self.claim.with_permits(0);
+            self.claim = Claim::new(0);
             let Admitted { ticket } = admitted.with_mark(Mark::UNCOUNTED.without_permit());
             return Ok(Some(self.start(ticket)));
         }
@@ -254,14 +267,16 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None => None,
         };
         let rejects = || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
-        match inner.queue.enqueue(
-            class.priority(),
+        let request = Request {
+            priority: class.priority(),
             deadline,
-            &mut self.claim,
-            waker,
-            rejects,
-            || inner.runtime.now(),
-        ) {
+            share: class.key_share(),
+        };
+        match inner
+            .queue
+            .enqueue(request, &mut self.claim, waker, rejects, || {
+                inner.runtime.now()
+            }) {
             Enqueue::Acquired => {
                 self.held = Held::Permits(class);
                 Ok(true)
@@ -271,6 +286,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 Ok(false)
             }
             Enqueue::Full => Err(self.reject_full()),
+            Enqueue::KeyFull => {
+                self.inner().counters.count(Event::KeyQueueFull);
+                Err(Rejection::KeyQueueFull)
+            }
             Enqueue::Rejected(reason) => Err(self.reject_waiter(reason)),
         }
     }
@@ -438,7 +457,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 reason: rejection.reason,
                 retry_after: rejection.retry_after(),
             }),
-            Rejection::Full => {
+            Rejection::Full | Rejection::KeyQueueFull | Rejection::Evicted => {
                 let limits = inner.queue.limits();
                 R::from_rejection(BulkheadError::Full {
                     bulkhead: inner.name.clone(),
@@ -493,6 +512,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         match (reason, &self.inner().circuit) {
             (QueueRejection::CircuitOpened, Some(circuit)) => {
                 Rejection::Circuit(circuit.reject_waiter())
+            }
+            (QueueRejection::Evicted, _) => {
+                self.inner().counters.count(Event::Evicted);
+                Rejection::Evicted
             }
             _ => self.reject_shutdown(),
         }

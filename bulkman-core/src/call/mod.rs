@@ -10,6 +10,7 @@ pub(crate) mod execute;
 pub(crate) mod execute_blocking;
 mod execute_sync;
 pub(crate) mod guard;
+mod key;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod permit;
@@ -20,11 +21,13 @@ mod with_bulkhead;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::hash::Hash;
 use std::time::Duration;
 
 pub use self::classified::Classified;
 pub use self::classified_by::ClassifiedBy;
 pub use self::classifier::{Classifier, DefaultClassifier, IgnoreRejections};
+pub use self::key::CallKey;
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;
@@ -224,6 +227,78 @@ impl<'a, C> Call<'a, C> {
     #[inline]
     pub fn weight(mut self, permits: u32) -> Self {
         self.options.class = self.options.class.with_weight(permits);
+        self
+    }
+
+    /// Sets the key of the call, usually its tenant. Default: none.
+    ///
+    /// A bulkhead with [fair shares](crate::BulkheadConfig::fairness) shares its permits between
+    /// keys; others ignore them. Calls without a key share one. The key is hashed, with a secret
+    /// seed of the bulkhead, and not kept.
+    ///
+    /// # Panics
+    ///
+    /// If the implementation of [`Hash`] panics. Nothing is held then.
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("db").fairness(Fairness::new().max_per_key(1));
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let running = bulkhead.call().key("tenant 17").try_acquire().unwrap();
+    /// assert!(bulkhead.call().key("tenant 17").try_acquire().is_err());
+    /// assert!(bulkhead.call().key("tenant 18").try_acquire().is_ok());
+    /// # drop(running);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "tenant")]
+    #[inline]
+    pub fn key<K: Hash + ?Sized>(mut self, key: &K) -> Self {
+        if self.bulkhead.inner().queue.shares_permits() {
+            self.options.key = self.bulkhead.call_key(key).to_bits();
+        }
+        self
+    }
+
+    /// Sets the key of the call to one that was computed before. See [`key`](Self::key).
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let config = BulkheadConfig::new("db").fairness(Fairness::new());
+    /// # let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let tenant = bulkhead.call_key("tenant 17");
+    /// let permit = bulkhead.call().with_key(tenant).try_acquire().unwrap();
+    /// assert_eq!(bulkhead.snapshot().keys[0].key, Some(tenant));
+    /// # drop(permit);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[inline]
+    pub fn with_key(mut self, key: CallKey) -> Self {
+        self.options.key = key.to_bits();
+        self
+    }
+
+    /// Sets the share of the key among all keys: 1 to 1,000, default 1. Others are clamped.
+    ///
+    /// While they compete, a key with share 4 holds four times the permits of a key with share 1.
+    /// The share of the latest call that waits counts for the key.
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let config = BulkheadConfig::new("db").fairness(Fairness::new());
+    /// # let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let gold = bulkhead.call().key("tenant 17").key_share(4);
+    /// assert_eq!(gold.execute_sync(|| Ok::<_, ()>(3)), Ok(3));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[inline]
+    pub fn key_share(mut self, share: u32) -> Self {
+        self.options.class = self.options.class.with_key_share(share);
         self
     }
 

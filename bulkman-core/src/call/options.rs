@@ -6,8 +6,8 @@ use crate::queue::{Claim, Priority};
 /// What the admission of a call needs to know, in one word.
 ///
 /// ```text
-///  63 ..... 32       2         1 ... 0
-/// |  weight  |  unsampled  |  priority  |
+///  63 ..... 32   12 ..... 3       2         1 ... 0
+/// |  weight  |  key share  |  unsampled  |  priority  |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallClass(u64);
@@ -15,10 +15,13 @@ pub(crate) struct CallClass(u64);
 impl CallClass {
     const PRIORITY: u64 = 0b11;
     const UNSAMPLED: u64 = 1 << 2;
+    const SHARE: u32 = 3;
+    const SHARE_BITS: u64 = (1 << 10) - 1;
     const WEIGHT: u32 = 32;
 
     /// The class of a call that overrides nothing.
-    pub(crate) const DEFAULT: Self = Self(Priority::Normal as u64 | 1 << Self::WEIGHT);
+    pub(crate) const DEFAULT: Self =
+        Self(Priority::Normal as u64 | 1 << Self::SHARE | 1 << Self::WEIGHT);
 
     pub(crate) const fn with_priority(self, priority: Priority) -> Self {
         Self(self.0 & !Self::PRIORITY | priority as u64)
@@ -27,6 +30,20 @@ impl CallClass {
     pub(crate) const fn with_samples(self, samples: bool) -> Self {
         let unsampled = if samples { 0 } else { Self::UNSAMPLED };
         Self(self.0 & !Self::UNSAMPLED | unsampled)
+    }
+
+    /// Clamps to the range of 1 to 1,000.
+    pub(crate) const fn with_key_share(self, share: u32) -> Self {
+        let share = match share {
+            0 => 1,
+            1..=1000 => share as u64,
+            _ => 1000,
+        };
+        Self(self.0 & !(Self::SHARE_BITS << Self::SHARE) | share << Self::SHARE)
+    }
+
+    pub(crate) const fn key_share(self) -> u32 {
+        (self.0 >> Self::SHARE & Self::SHARE_BITS) as u32
     }
 
     /// Zero means one.
@@ -60,6 +77,8 @@ pub(crate) struct CallOptions {
     /// `None`: as configured, and the times of the call are not needed.
     limits: Option<TimeLimits>,
     pub(crate) class: CallClass,
+    /// The key; zero for none.
+    pub(crate) key: u64,
     /// The id of the report that the caller asks for; zero if there is none.
     pub(crate) report_id: u64,
 }
@@ -69,6 +88,7 @@ impl CallOptions {
     pub(crate) const DEFAULT: Self = Self {
         limits: None,
         class: CallClass::DEFAULT,
+        key: 0,
         report_id: 0,
     };
 
@@ -89,7 +109,7 @@ impl CallOptions {
     /// Returns what the call asks for.
     #[inline]
     pub(crate) const fn claim(&self) -> Claim {
-        Claim::new(self.class.weight())
+        Claim::new(self.class.weight()).with_key(self.key)
     }
 }
 
@@ -109,7 +129,9 @@ mod tests {
                         .with_weight(weight)
                         .with_priority(priority);
                     assert_eq!((class.priority(), class.is_sampled()), (priority, samples));
-                    assert_eq!(class.weight(), weight);
+                    let shared = class.with_key_share(5_000).with_key_share(7);
+                    assert_eq!((shared.weight(), shared.key_share()), (weight, 7));
+                    assert_eq!(shared.with_key_share(0), class);
                     assert_eq!(
                         class.with_samples(true).with_weight(0),
                         CallClass::DEFAULT.with_priority(priority)

@@ -11,6 +11,10 @@ use crate::error::{BulkheadError, PackedRejection};
 pub(crate) enum Rejection {
     Circuit(PackedRejection),
     Full,
+    /// The key of the call has as many waiters as it may have.
+    KeyQueueFull,
+    /// The call had to leave a full queue for one of another key.
+    Evicted,
     TimedOut,
     Shutdown,
     /// The weight of the call.
@@ -24,6 +28,8 @@ impl Rejection {
         match self {
             Self::Circuit(rejection) => rejection.reason.as_str(),
             Self::Full => "full",
+            Self::KeyQueueFull => "key_queue_full",
+            Self::Evicted => "evicted",
             Self::TimedOut => "timed_out_in_queue",
             Self::Shutdown => "shutdown",
             Self::WeightTooLarge(_) => "weight_too_large",

@@ -192,6 +192,8 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         ("full", calls.event(Event::Full)),
         ("timed_out_in_queue", calls.event(Event::TimedOutWaiting)),
         ("shutdown", calls.event(Event::Shutdown)),
+        ("key_queue_full", calls.event(Event::KeyQueueFull)),
+        ("evicted", calls.event(Event::Evicted)),
         ("weight_too_large", calls.event(Event::WeightTooLarge)),
     ] {
         counter!(names::REJECTIONS, BULKHEAD => label.clone(), "reason" => reason).increment(by);
@@ -218,6 +220,10 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
         (names::QUEUE_LIMIT, stats.max_queue_size as f64),
     ] {
         gauge!(name, BULKHEAD => label.clone()).set(value);
+    }
+    if bulkhead.inner().queue.shares_permits() {
+        gauge!(names::WAITING_AT_KEY_MAXIMUM, BULKHEAD => label.clone())
+            .set(stats.waiting_at_key_maximum as f64);
     }
     if let Some(limit) = bulkhead.snapshot().limit {
         for (name, value) in [

@@ -52,9 +52,12 @@ impl AvailablePermits {
     }
 
     /// Acquires several permits, all of them or none, if the counter is not contended.
-    pub(super) fn try_acquire_many(&self, permits: u32) -> bool {
+    ///
+    /// `needed`: how many have to be available, at least `permits`.
+    #[inline]
+    pub(super) fn try_acquire_many(&self, permits: u32, needed: u32) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
-        while word & CONTENDED == 0 && word >= permits {
+        while word & CONTENDED == 0 && word >= needed {
             match self.0.compare_exchange_weak(
                 word,
                 word - permits,
@@ -68,10 +71,10 @@ impl AvailablePermits {
         false
     }
 
-    /// Acquires several permits from a contended counter, all of them or none. The caller holds the
-    /// lock.
-    pub(super) fn try_acquire_many_locked(&self, permits: u32) -> bool {
-        let available = self.0.load(Ordering::Relaxed) & !CONTENDED >= permits;
+    /// As [`try_acquire_many`](Self::try_acquire_many), from a contended counter. The caller holds
+    /// the lock.
+    pub(super) fn try_acquire_many_locked(&self, permits: u32, needed: u32) -> bool {
+        let available = self.0.load(Ordering::Relaxed) & !CONTENDED >= needed;
         if available {
             self.0.fetch_sub(permits, Ordering::Acquire);
         }

@@ -35,6 +35,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::waiter::WaiterState;
+use super::waiting_keys::Link;
 use crate::sync::unwind::drop_catching;
 
 /// The number of slots in a chunk: one for each bit of a word.
@@ -61,8 +62,6 @@ pub(super) struct Popped {
     /// Whether it had a deadline.
     pub(super) timed: bool,
     pub(super) state: WaiterState,
-    /// The permits that it asked for.
-    pub(super) permits: u32,
 }
 
 /// A waiter that was taken out of its slot by [`Chunks::remove`].
@@ -73,8 +72,8 @@ pub(super) struct Removed {
     pub(super) waker: Option<Waker>,
     /// Whether it had a deadline.
     pub(super) timed: bool,
-    /// The permits that it asked for, or owns.
-    pub(super) permits: u32,
+    /// The permits that it asked for, or owns, and its key.
+    pub(super) link: Option<Link>,
 }
 
 impl Removed {
@@ -83,8 +82,13 @@ impl Removed {
         state: WaiterState::Granted,
         waker: None,
         timed: false,
-        permits: 0,
+        link: None,
     };
+
+    /// Returns the permits that it asked for, or owns.
+    pub(super) fn permits(&self) -> u32 {
+        self.link.map_or(1, |link| link.permits)
+    }
 }
 
 /// The next waiter, as [`Chunks::peek_oldest`] and [`Chunks::peek_newest`] find it.
@@ -110,8 +114,8 @@ struct Chunk {
     states: [WaiterState; CHUNK_LEN as usize],
     /// Valid for slots that are [`timed`](Entry::timed). Allocated for the first of them.
     deadlines: Option<Box<[Option<Instant>; CHUNK_LEN as usize]>>,
-    /// Valid for slots that are [`heavy`](Entry::heavy). Allocated for the first of them.
-    permits: Option<Box<[u32; CHUNK_LEN as usize]>>,
+    /// Valid for slots that are [`linked`](Entry::linked). Allocated for the first of them.
+    links: Option<Box<[Link; CHUNK_LEN as usize]>>,
 }
 
 impl Chunk {
@@ -120,7 +124,7 @@ impl Chunk {
             wakers: [const { ManuallyDrop::new(None) }; CHUNK_LEN as usize],
             states: [WaiterState::Granted; CHUNK_LEN as usize],
             deadlines: None,
-            permits: None,
+            links: None,
         })
     }
 }
@@ -144,8 +148,8 @@ struct Entry {
     chunk: Option<Box<Chunk>>,
     /// A bit for each slot with a waiter that waits until a deadline.
     timed: u64,
-    /// A bit for each slot with a waiter that asks for several permits.
-    heavy: u64,
+    /// A bit for each slot with a waiter that asks for several permits or has a key.
+    linked: u64,
     /// A bit for each slot with a waiter that was rejected, has expired or was granted fewer
     /// permits than it asked for, and is not removed yet.
     decided: u64,
@@ -184,20 +188,26 @@ impl Entry {
     }
 
     #[inline(never)]
-    fn set_permits(&mut self, slot: usize, permits: u32) {
-        self.heavy |= 1 << slot;
+    fn set_link(&mut self, slot: usize, link: Link) {
+        self.linked |= 1 << slot;
         self.chunk()
-            .permits
-            .get_or_insert_with(|| Box::new([1; CHUNK_LEN as usize]))[slot] = permits;
+            .links
+            .get_or_insert_with(|| Box::new([Link::without_key(1); CHUNK_LEN as usize]))[slot] =
+            link;
+    }
+
+    /// Returns the link of a slot, if it has one.
+    fn link(&self, slot: usize) -> Option<Link> {
+        if self.linked & 1 << slot == 0 {
+            return None;
+        }
+        let links = self.chunk.as_ref()?.links.as_ref()?;
+        Some(links[slot])
     }
 
     /// Returns the permits that the waiter in a slot asks for, or owns.
     fn permits(&self, slot: usize) -> u32 {
-        if self.heavy & 1 << slot == 0 {
-            return 1;
-        }
-        let permits = self.chunk.as_ref().and_then(|it| it.permits.as_ref());
-        permits.map_or(1, |permits| permits[slot])
+        self.link(slot).map_or(1, |link| link.permits)
     }
 
     /// Returns the waiter in a slot, if one waits there.
@@ -224,7 +234,6 @@ impl Entry {
         let waker = self.chunk().wakers[slot].take()?;
         // Usually no waiter of the chunk has a deadline.
         let timed = self.timed != 0 && take_bit(&mut self.timed, slot);
-        let permits = self.permits(slot);
         let state = decide(if timed { self.deadline(slot) } else { None });
         if state != WaiterState::Granted {
             self.chunk().states[slot] = state;
@@ -235,7 +244,6 @@ impl Entry {
             waker,
             timed,
             state,
-            permits,
         })
     }
 }
@@ -248,13 +256,7 @@ impl Chunks {
 
     /// Stores a waiter. The caller passes consecutive sequence numbers.
     #[inline]
-    pub(super) fn push(
-        &mut self,
-        sequence: u64,
-        deadline: Option<Instant>,
-        permits: u32,
-        waker: Waker,
-    ) {
+    pub(super) fn push(&mut self, sequence: u64, deadline: Option<Instant>, waker: Waker) {
         let slot = slot_of(sequence);
         if slot == 0 {
             self.push_chunk(sequence);
@@ -267,9 +269,31 @@ impl Chunks {
         if deadline.is_some() {
             entry.set_deadline(slot, deadline);
         }
-        if permits != 1 {
-            entry.set_permits(slot, permits);
+    }
+
+    /// Sets the link of the waiter that was stored last.
+    pub(super) fn set_link(&mut self, sequence: u64, link: Link) {
+        if let Some(index) = self.find(sequence) {
+            self.table[index].set_link(slot_of(sequence), link);
         }
+    }
+
+    /// Returns the link of a slot, if it has one.
+    pub(super) fn link(&self, sequence: u64) -> Option<Link> {
+        self.table[self.find(sequence)?].link(slot_of(sequence))
+    }
+
+    /// Returns the link of a waiter, to be changed.
+    pub(super) fn link_mut(&mut self, sequence: u64) -> Option<&mut Link> {
+        let index = self.find(sequence)?;
+        let links = self.table[index].chunk().links.as_mut()?;
+        Some(&mut links[slot_of(sequence)])
+    }
+
+    /// Returns the waiter in this slot, if one waits there.
+    pub(super) fn peek(&mut self, sequence: u64) -> Option<Next> {
+        let index = self.find(sequence)?;
+        self.table[index].peek(sequence)
     }
 
     #[cold]
@@ -279,7 +303,7 @@ impl Chunks {
             number: sequence / CHUNK_LEN,
             chunk,
             timed: 0,
-            heavy: 0,
+            linked: 0,
             decided: 0,
             removed: 0,
         });
@@ -415,9 +439,9 @@ impl Chunks {
         let entry = &mut self.table[index];
         let popped = entry.pop(sequence, |_| state)?;
         if let Some(permits) = fewer {
-            entry.set_permits(slot_of(sequence), permits);
+            entry.set_link(slot_of(sequence), Link::without_key(permits));
         } else {
-            take_bit(&mut entry.heavy, slot_of(sequence));
+            take_bit(&mut entry.linked, slot_of(sequence));
         }
         if state == WaiterState::Granted {
             self.add_removed(index);
@@ -439,17 +463,17 @@ impl Chunks {
             return None;
         };
         let timed = take_bit(&mut entry.timed, slot);
-        let mut permits = 1;
-        if entry.heavy != 0 {
-            permits = entry.permits(slot);
-            take_bit(&mut entry.heavy, slot);
+        let mut link = None;
+        if entry.linked != 0 {
+            link = entry.link(slot);
+            take_bit(&mut entry.linked, slot);
         }
         self.add_removed(index);
         Some(Removed {
             state,
             waker,
             timed,
-            permits,
+            link,
         })
     }
 

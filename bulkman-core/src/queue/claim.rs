@@ -3,6 +3,12 @@
 use super::limits::MAX_PERMITS;
 
 /// The permits of a call: those that it asks for, and from its admission on those that it holds.
+/// With fair shares, also its key.
+///
+/// ```text
+///  63 ...... 20      19 .... 0
+/// |  key or zero  |  permits  |
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim(u64);
 
@@ -10,7 +16,11 @@ impl Claim {
     /// One permit, as most calls.
     pub(crate) const ONE: Self = Self(1);
 
-    const PERMITS: u64 = (1 << 20) - 1;
+    const PERMITS: u64 = (1 << Self::PERMIT_BITS) - 1;
+    const PERMIT_BITS: u32 = 20;
+
+    /// The key of all calls without a key.
+    pub(crate) const SHARED_KEY: u64 = 1;
 
     /// Returns a claim for this number of permits. One that is too large for every bulkhead stays
     /// too large.
@@ -31,6 +41,17 @@ impl Claim {
     #[inline]
     pub(crate) const fn permits(self) -> u32 {
         (self.0 & Self::PERMITS) as u32
+    }
+
+    /// Returns the key, in 44 bits; zero for none.
+    #[inline]
+    pub(crate) const fn key(self) -> u64 {
+        self.0 >> Self::PERMIT_BITS
+    }
+
+    /// Adds the permits of the call to a key.
+    pub(crate) const fn with_key(self, key: u64) -> Self {
+        Self(self.0 & Self::PERMITS | key << Self::PERMIT_BITS)
     }
 
     pub(crate) const fn with_permits(self, permits: u32) -> Self {

@@ -46,6 +46,7 @@ mod available;
 mod chunks;
 mod claim;
 mod grants;
+mod key_hash;
 mod limits;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
@@ -53,14 +54,19 @@ mod loom_tests;
 mod model_tests;
 mod order;
 mod results;
+mod running_keys;
+mod special_waiters;
 mod state;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
 mod waiter;
 mod waiters;
+mod waiting_keys;
 mod wake_list;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -72,10 +78,12 @@ use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 use available::AvailablePermits;
 pub(crate) use claim::Claim;
 use grants::Grants;
+use key_hash::BuildKeyHasher;
 use limits::NO_MAX_WEIGHT;
-pub(crate) use limits::{Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueSettings};
+pub(crate) use limits::{KeyRules, Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueSettings};
 pub use order::{Priority, QueueOrder};
 pub(crate) use results::{Enqueue, TryAcquire, WaitResult};
+use running_keys::RunningKeys;
 use state::QueueState;
 use waiter::WaiterState;
 pub(crate) use waiter::{QueueRejection, WaiterId};
@@ -106,9 +114,52 @@ pub(crate) struct WaitQueue {
     max_queue_weight: AtomicU32,
     /// Odd while permits are moved from the reserve to the counter, which happens under the lock.
     moves: AtomicU32,
+    /// The bits of the [`KeyRules`] in force. Written under the lock only.
+    key_rules: AtomicU64,
+    /// Allocated when permits are first shared between keys, and then kept.
+    running_keys: OnceLock<Arc<RunningKeys>>,
     grants: Grants,
     /// Permits that no call has acquired yet.
     reserve: Semaphore,
+}
+
+/// What a call asks for that may wait, beside its claim.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) priority: Priority,
+    pub(crate) deadline: Option<Instant>,
+    /// The share of its key, 1 or more.
+    pub(crate) share: u32,
+}
+
+/// What a key holds and how many of its calls wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyReading {
+    pub(crate) key: u64,
+    pub(crate) held: u32,
+    pub(crate) waiting: u32,
+    pub(crate) at_maximum: bool,
+}
+
+impl KeyReading {
+    const fn of(key: u64) -> Self {
+        Self {
+            key,
+            held: 0,
+            waiting: 0,
+            at_maximum: false,
+        }
+    }
+}
+
+/// Returns how many permits have to be available for a call whose key then holds `held`.
+fn needed(permits: u32, held: u32, rules: KeyRules, limit: u32) -> u32 {
+    let min = rules.min_in_force(limit);
+    if held <= min {
+        permits
+    } else {
+        (permits + min).min(limit)
+    }
 }
 
 /// The number of waiters rejected while the lock is held once.
@@ -121,7 +172,7 @@ impl WaitQueue {
             permits,
             queue_capacity: settings.capacity,
         };
-        Self {
+        let queue = Self {
             available: AvailablePermits::new(),
             reserve: Semaphore::new(permits),
             state: AtomicU64::new(QueueState::IDLE.to_bits()),
@@ -131,8 +182,33 @@ impl WaitQueue {
             max_queue_weight: AtomicU32::new(settings.max_weight_bits()),
             moves: AtomicU32::new(0),
             waiters: Mutex::new(Waiters::new(settings.order)),
+            key_rules: AtomicU64::new(0),
+            running_keys: OnceLock::new(),
             grants: Grants::new(),
+        };
+        if settings.keys.is_some() {
+            queue.set_key_rules(&mut lock(&queue.waiters), settings);
         }
+        queue
+    }
+
+    /// Shares permits between keys from now on, or ceases to. The caller holds the lock, and has
+    /// set the limits.
+    fn set_key_rules(&self, waiters: &mut Waiters, settings: QueueSettings) {
+        let rules = settings.keys;
+        let running = rules.map(|_| {
+            self.running_keys
+                .get_or_init(|| Arc::new(RunningKeys::new(settings.max_permits)))
+        });
+        waiters.set_rules(rules, self.limits().permits as u32, running);
+        self.key_rules
+            .store(KeyRules::to_bits(rules), Ordering::Relaxed);
+    }
+
+    /// Returns `true` if permits are shared between keys.
+    #[inline]
+    pub(crate) fn shares_permits(&self) -> bool {
+        self.key_rules.load(Ordering::Relaxed) != 0
     }
 
     /// Acquires a permit if one is available and no call waits.
@@ -145,38 +221,78 @@ impl WaitQueue {
         }
     }
 
-    /// As [`try_acquire`](Self::try_acquire), for a call that asks for several permits.
+    /// As [`try_acquire`](Self::try_acquire), for a call that asks for several permits or has a key.
     ///
     /// Acquires all of them or none. If the limit is smaller than the claim, acquires all permits
     /// of the limit, and changes the claim.
-    pub(crate) fn try_acquire_claim(&self, claim: &mut Claim) -> TryAcquire {
+    pub(crate) fn try_acquire_claim(
+        &self,
+        claim: &mut Claim,
+        now: impl FnOnce() -> Instant,
+    ) -> TryAcquire {
         if claim.is_plain() {
             return self.try_acquire();
         }
         if self.state().is_closed() {
             return TryAcquire::Closed;
         }
-        if !self.available.is_contended() {
-            let fits = claim.permits() as usize <= self.limits().permits;
-            if fits && self.available.try_acquire_many(claim.permits()) {
-                return TryAcquire::Acquired;
-            }
-            // The limit, and permits in the reserve, need the lock.
-            let waiters = lock(&self.waiters);
-            let acquired = self.acquire_idle(self.state(), claim);
+        let contended = self.available.is_contended();
+        if !contended && self.acquire_uncontended(*claim, now) {
+            return TryAcquire::Acquired;
+        }
+        // The limit, and permits in the reserve, need the lock. So do calls that wait for their key
+        // only: a call of another key need not.
+        if !contended || claim.key() != 0 {
+            let mut waiters = lock(&self.waiters);
+            let acquired = self.acquire_idle(&mut waiters, self.state(), claim);
             drop(waiters);
             if acquired {
                 return TryAcquire::Acquired;
             }
         }
-        let state = self.state();
+        let (state, capacity) = (self.state(), self.limits().queue_capacity);
+        // In a full queue, a waiter of another key may leave for a call.
+        let may_evict = claim.key() != 0 && capacity > 0;
         if state.is_closed() {
             TryAcquire::Closed
-        } else if state.waiting() as usize >= self.limits().queue_capacity {
+        } else if state.waiting() as usize >= capacity && !may_evict {
             TryAcquire::Full
         } else {
             TryAcquire::MustWait
         }
+    }
+
+    /// Acquires permits from a counter that is not contended, without the lock.
+    #[inline]
+    fn acquire_uncontended(&self, claim: Claim, now: impl FnOnce() -> Instant) -> bool {
+        let (permits, limit) = (claim.permits(), self.limits().permits as u32);
+        if permits > limit {
+            return false;
+        }
+        let Some(running) = self.running_keys.get().filter(|_| claim.key() != 0) else {
+            return self.available.try_acquire_many(permits, permits);
+        };
+        let Some(rules) = KeyRules::from_bits(self.key_rules.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        let added = if rules.has_bounds() {
+            running.add(claim.key(), permits, rules.max)
+        } else {
+            running.insert(claim.key(), permits);
+            Some(permits)
+        };
+        if let Some(held) = added {
+            let needed = needed(permits, held, rules, limit);
+            if self.available.try_acquire_many(permits, needed) {
+                return true;
+            }
+            running.remove(claim.key(), permits);
+        }
+        // A waiter of the same key may have found the permits that were added for a moment.
+        if self.available.release(0) {
+            self.assign_released(claim.key(), now);
+        }
+        false
     }
 
     /// Releases a permit: to the next waiter, if there is one.
@@ -196,8 +312,13 @@ impl WaitQueue {
         if claim.is_plain() {
             return self.release(now);
         }
+        if claim.key() != 0 {
+            if let Some(running) = self.running_keys.get() {
+                running.remove(claim.key(), claim.permits());
+            }
+        }
         // While the counter is contended, only the holder of the lock acquires permits.
-        self.available.release(claim.permits()) && self.assign_released(now)
+        self.available.release(claim.permits()) && self.assign_released(claim.key(), now)
     }
 
     /// Starts to wait, unless the permits have become available.
@@ -207,8 +328,11 @@ impl WaitQueue {
     /// opens later finds this waiter in the queue.
     pub(crate) fn enqueue(
         &self,
-        priority: Priority,
-        deadline: Option<Instant>,
+        Request {
+            priority,
+            deadline,
+            share,
+        }: Request,
         claim: &mut Claim,
         waker: &Waker,
         is_rejected: impl FnOnce() -> bool,
@@ -217,14 +341,32 @@ impl WaitQueue {
         let waker = waker.clone();
         self.grants.allocate();
         let (mut waiters, now) = self.lock_with_time(now, deadline.is_some());
-        let state = self.state();
-        if let Some(result) = self.resolve_without_waiting(&waiters, state, claim, is_rejected) {
-            drop(waiters);
-            // A panic of its drop must not leak a permit that was just acquired.
-            drop_catching(waker);
-            return result;
+        if self.shares_permits() || claim.key() != 0 {
+            self.set_key(claim);
         }
-        let id = waiters.push(priority, deadline, claim.permits(), waker);
+        let mut state = self.state();
+        let mut evicted = None;
+        match self.resolve_without_waiting(&mut waiters, state, claim, is_rejected) {
+            None => {}
+            Some(Enqueue::Full) if claim.key() != 0 && self.may_evict(&waiters, *claim) => {
+                evicted = waiters.evict(claim.key(), priority);
+                if evicted.is_none() {
+                    drop(waiters);
+                    drop_catching(waker);
+                    return Enqueue::Full;
+                }
+                state = self.state();
+                self.set_state(state, state.with_waiting(waiters.waiting()));
+                state = self.state();
+            }
+            Some(result) => {
+                drop(waiters);
+                // A panic of its drop must not leak a permit that was just acquired.
+                drop_catching(waker);
+                return result;
+            }
+        }
+        let id = waiters.push(priority, deadline, *claim, share, waker);
         let waiting = state.waiting() + 1;
         if waiting > self.peak_waiting.load(Ordering::Relaxed) {
             self.peak_waiting.store(waiting, Ordering::Relaxed);
@@ -234,12 +376,18 @@ impl WaitQueue {
             self.set_has_deadlines(true);
         }
         // Behind another waiter no permit is available: the counter has been contended since the
-        // first of them. Unless a heavy waiter collects permits, which one of a higher priority may
-        // need now.
-        if waiting > 1 && !waiters.is_heavy() {
+        // first of them. Unless a heavy waiter collects permits, or keys are at their maximum.
+        if waiting > 1 && !waiters.has_special() {
             return Enqueue::Waiting(id);
         }
-        let wake = self.assign_permits(&mut waiters, now);
+        if claim.key() != 0 {
+            // The counter is contended by now: a permit that is released later is found.
+            waiters.set_level_of(claim.key());
+        }
+        let mut wake = self.assign_permits(&mut waiters, now);
+        if let Some(evicted) = evicted {
+            wake.push(evicted.waker);
+        }
         drop(waiters);
         // This may be the new waiter itself: its next poll finds the permit.
         wake.wake();
@@ -250,7 +398,7 @@ impl WaitQueue {
     #[inline]
     fn resolve_without_waiting(
         &self,
-        waiters: &Waiters,
+        waiters: &mut Waiters,
         state: QueueState,
         claim: &mut Claim,
         is_rejected: impl FnOnce() -> bool,
@@ -259,8 +407,10 @@ impl WaitQueue {
             Some(Enqueue::Rejected(QueueRejection::Shutdown))
         } else if is_rejected() {
             Some(Enqueue::Rejected(QueueRejection::CircuitOpened))
-        } else if self.acquire_idle(state, claim) {
+        } else if self.acquire_idle(waiters, state, claim) {
             Some(Enqueue::Acquired)
+        } else if claim.key() != 0 && waiters.is_key_full(claim.key()) {
+            Some(Enqueue::KeyFull)
         } else if state.waiting() as usize >= self.limits().queue_capacity
             || self.exceeds_queue_weight(waiters, *claim)
         {
@@ -272,7 +422,10 @@ impl WaitQueue {
 
     /// Acquires the permits of a new call, if no call waits. The caller holds the lock.
     #[inline]
-    fn acquire_idle(&self, state: QueueState, claim: &mut Claim) -> bool {
+    fn acquire_idle(&self, waiters: &mut Waiters, state: QueueState, claim: &mut Claim) -> bool {
+        if claim.key() != 0 {
+            return self.acquire_for_key(waiters, state, claim);
+        }
         if state.is_closed() || state.waiting() > 0 || state.permits_to_forget() > 0 {
             false
         } else if claim.permits() == 1 {
@@ -285,15 +438,76 @@ impl WaitQueue {
     #[inline(never)]
     fn acquire_many_idle(&self, claim: &mut Claim) -> bool {
         let permits = self.permits_to_grant(claim.permits());
-        let acquired = permits > 0
-            && (self.available.try_acquire_many(permits) || {
-                self.empty_reserve();
-                self.available.try_acquire_many(permits)
-            });
+        let acquired = permits > 0 && self.acquire_locked(permits, permits, false);
         if acquired {
             *claim = claim.with_permits(permits);
         }
         acquired
+    }
+
+    /// Acquires the permits of a new call with a key, unless it has to wait behind another. Waiters
+    /// whose key is at its maximum do not count. The caller holds the lock.
+    #[inline(never)]
+    fn acquire_for_key(&self, waiters: &mut Waiters, state: QueueState, claim: &mut Claim) -> bool {
+        self.set_key(claim);
+        if claim.key() == 0 {
+            return self.acquire_idle(waiters, state, claim);
+        }
+        let rules = KeyRules::from_bits(self.key_rules.load(Ordering::Relaxed));
+        let (Some(rules), Some(running)) = (rules, self.running_keys.get()) else {
+            return false;
+        };
+        let waits = state.waiting() > 0;
+        let permits = self.permits_to_grant(claim.permits());
+        if state.is_closed()
+            || state.permits_to_forget() > 0
+            || (waits && waiters.blocks_new_calls(claim.key()))
+            || permits == 0
+        {
+            return false;
+        }
+        if let Some(held) = running.add(claim.key(), permits, rules.max) {
+            let needed = needed(permits, held, rules, self.limits().permits as u32);
+            if self.acquire_locked(permits, needed, waits) {
+                *claim = claim.with_permits(permits);
+                return true;
+            }
+            running.remove(claim.key(), permits);
+        }
+        // Only the holder of the lock and calls that are about to take it read what was added.
+        false
+    }
+
+    /// Acquires permits if `needed` are available. The caller holds the lock.
+    fn acquire_locked(&self, permits: u32, needed: u32, contended: bool) -> bool {
+        let try_acquire = || {
+            if contended {
+                self.available.try_acquire_many_locked(permits, needed)
+            } else {
+                self.available.try_acquire_many(permits, needed)
+            }
+        };
+        try_acquire() || {
+            self.empty_reserve();
+            try_acquire()
+        }
+    }
+
+    /// Gives a claim the key that counts: that of all calls without a key, or none if permits are
+    /// not shared.
+    pub(crate) fn set_key(&self, claim: &mut Claim) {
+        if !self.shares_permits() {
+            *claim = claim.with_key(0);
+        } else if claim.key() == 0 {
+            *claim = claim.with_key(Claim::SHARED_KEY);
+        }
+    }
+
+    /// Returns `true` if a call would have room once another has left.
+    fn may_evict(&self, waiters: &Waiters, claim: Claim) -> bool {
+        waiters.evicts()
+            && waiters.waiting() as usize == self.limits().queue_capacity
+            && !self.exceeds_queue_weight(waiters, claim)
     }
 
     /// Returns how many permits a call is granted that asks for `permits`: all of a smaller limit.
@@ -360,7 +574,7 @@ impl WaitQueue {
         // A rejected heavy waiter may have collected permits. Calls that arrived meanwhile wait for
         // them.
         if self.reject_present(reason) {
-            self.assign_released(now);
+            self.assign_released(0, now);
         }
     }
 
@@ -422,6 +636,7 @@ impl WaitQueue {
             permits: permits(),
             queue_capacity: settings.capacity,
         };
+        self.set_key_rules(&mut waiters, settings);
         self.apply_limits(limits, waiters, now);
     }
 
@@ -448,6 +663,9 @@ impl WaitQueue {
         let permits = limits.permits;
         let before = self.limits().permits;
         self.limits.store(limits.to_bits(), Ordering::Relaxed);
+        if self.running_keys.get().is_some() {
+            waiters.set_limit(permits as u32);
+        }
         if self.state().is_closed() {
             return;
         }
@@ -479,6 +697,32 @@ impl WaitQueue {
     /// Returns the number of waiters.
     pub(crate) fn waiting(&self) -> usize {
         self.state().waiting() as usize
+    }
+
+    /// Returns the number of waiters whose key is at its maximum.
+    pub(crate) fn waiting_at_key_maximum(&self) -> usize {
+        if self.running_keys.get().is_none() {
+            return 0;
+        }
+        lock(&self.waiters).suspended() as usize
+    }
+
+    /// Returns the keys that hold permits or have waiters, in no order.
+    pub(crate) fn keys(&self) -> Vec<KeyReading> {
+        let Some(running) = self.running_keys.get() else {
+            return Vec::new();
+        };
+        let waiting = lock(&self.waiters).keys();
+        let mut keys = HashMap::<_, KeyReading, BuildKeyHasher>::default();
+        for (key, waiters, at_maximum) in waiting {
+            let reading = keys.entry(key).or_insert_with(|| KeyReading::of(key));
+            reading.waiting += waiters;
+            reading.at_maximum |= at_maximum;
+        }
+        for (key, held) in running.all() {
+            keys.entry(key).or_insert_with(|| KeyReading::of(key)).held += held;
+        }
+        keys.into_values().collect()
     }
 
     /// Returns the largest number of waiters since the last reset.
@@ -601,7 +845,7 @@ impl WaitQueue {
         let (state, granted) = if before.permits_to_forget() > 0 {
             let left = before.permits_to_forget() - 1;
             (before.with_permits_to_forget(left), None)
-        } else if waiters.is_heavy() {
+        } else if waiters.has_special() {
             self.available.release(1);
             let wake = self.assign_permits(&mut waiters, now);
             let state = self.state();
@@ -626,9 +870,14 @@ impl WaitQueue {
     }
 
     /// Assigns the permits in the counter. Returns `true` if this drained the queue.
+    ///
+    /// `key`: one that holds less than before; zero for none.
     #[cold]
-    fn assign_released(&self, now: impl FnOnce() -> Instant) -> bool {
+    fn assign_released(&self, key: u64, now: impl FnOnce() -> Instant) -> bool {
         let (mut waiters, now) = self.lock_with_time(now, false);
+        if key != 0 {
+            waiters.set_level_of(key);
+        }
         let wake = self.assign_permits(&mut waiters, now);
         let drained = self.state().is_drained();
         drop(waiters);
@@ -654,7 +903,7 @@ impl WaitQueue {
             if !must_forget && waiters.waiting() == 0 {
                 break;
             }
-            if !must_forget && waiters.is_heavy() {
+            if !must_forget && waiters.has_special() {
                 if self.grant_collected(waiters, now, &mut wake) {
                     continue;
                 }
@@ -692,11 +941,9 @@ impl WaitQueue {
     ) -> bool {
         let head = waiters.peek(now, wake);
         let permits = head.map_or(0, |head| self.permits_to_grant(head.permits));
-        let acquired = permits > 0
-            && (self.available.try_acquire_many_locked(permits) || {
-                self.empty_reserve();
-                self.available.try_acquire_many_locked(permits)
-            });
+        let reserved = head.map_or(0, |head| head.reserved);
+        let needed = (permits + reserved).min(self.limits().permits as u32);
+        let acquired = permits > 0 && self.acquire_locked(permits, needed, true);
         let granted = head
             .filter(|_| acquired)
             .and_then(|head| waiters.grant_head(head, permits));
@@ -710,20 +957,21 @@ impl WaitQueue {
     /// Removes a waiter. Returns its state, and the permits that it owns if that is `GrantedFewer`.
     fn remove(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> (WaiterState, u32) {
         let mut waiters = lock(&self.waiters);
-        let was_heavy = waiters.is_heavy();
+        let had_special = waiters.has_special();
         let removed = waiters.remove(id);
         let mut collected = false;
         if removed.state == WaiterState::Waiting {
             let before = self.state();
             self.set_state(before, before.with_waiting(before.waiting() - 1));
-            collected = was_heavy && self.has_collected(&waiters);
+            collected = had_special && self.has_collected(&waiters);
         }
         drop(waiters);
+        let permits = removed.permits();
         drop_catching(removed.waker);
         if collected {
-            self.assign_released(now);
+            self.assign_released(0, now);
         }
-        (removed.state, removed.permits)
+        (removed.state, permits)
     }
 
     /// Locks the waiters, and returns the time if a waiter has a deadline.

@@ -24,6 +24,8 @@ pub(crate) enum Enqueue {
     Waiting(WaiterId),
     /// The queue has become full.
     Full,
+    /// The key of the caller has as many waiters as it may have.
+    KeyFull,
     /// The circuit has opened, or the queue was closed.
     Rejected(QueueRejection),
 }

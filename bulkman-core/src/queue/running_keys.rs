@@ -249,7 +249,10 @@ mod tests {
             keys.remove(key, 2);
         }
         assert_eq!(keys.add(20, 1, NO_MAXIMUM), Some(4));
-        assert_eq!(keys.all().iter().map(|&(_, held)| held).sum::<u32>(), 12 * 2 + 2);
+        assert_eq!(
+            keys.all().iter().map(|&(_, held)| held).sum::<u32>(),
+            12 * 2 + 2
+        );
         keys.remove(20, 3);
         assert_eq!(keys.held(20), 1);
         keys.remove(20, 1);

@@ -10,6 +10,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::runtime::{ClockOnly, Runtime};
 
+fn request(priority: Priority, deadline: Option<Instant>) -> Request {
+    Request {
+        priority,
+        deadline,
+        share: 1,
+    }
+}
+
 fn fifo(capacity: usize) -> QueueSettings {
     QueueSettings::of_capacity(capacity, QueueOrder::Fifo)
 }
@@ -31,7 +39,13 @@ struct Client {
 impl Client {
     fn enqueue(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
         let woken = Arc::<CountingWaker>::default();
-        let id = waiters.push(priority, deadline, 1, Waker::from(Arc::clone(&woken)));
+        let id = waiters.push(
+            priority,
+            deadline,
+            Claim::ONE,
+            1,
+            Waker::from(Arc::clone(&woken)),
+        );
         Self { id, woken }
     }
 }
@@ -221,8 +235,9 @@ proptest! {
 fn overwritten_grants_are_found_under_the_lock() {
     let (mut waiters, grants) = (Waiters::new(QueueOrder::Fifo), Grants::new());
     grants.allocate();
-    let push =
-        |waiters: &mut Waiters| waiters.push(Priority::Normal, None, 1, Waker::noop().clone());
+    let push = |waiters: &mut Waiters| {
+        waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone())
+    };
     let ids: Vec<WaiterId> = (0..1000).map(|_| push(&mut waiters)).collect();
     for _ in &ids {
         let granted = waiters
@@ -240,7 +255,7 @@ fn overwritten_grants_are_found_under_the_lock() {
     for id in ids {
         assert_eq!(
             waiters.poll(id, Waker::noop()),
-            Some((WaiterState::Granted, 0))
+            Some((WaiterState::Granted, 1))
         );
         assert_eq!(waiters.remove(id).state, WaiterState::Granted);
     }
@@ -256,8 +271,9 @@ fn overwritten_grants_are_found_under_the_lock() {
 fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
     for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
         let mut waiters = Waiters::new(order);
-        let push =
-            |waiters: &mut Waiters| waiters.push(Priority::Normal, None, 1, Waker::noop().clone());
+        let push = |waiters: &mut Waiters| {
+            waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone())
+        };
         let oldest = push(&mut waiters);
         let mut newest = push(&mut waiters);
         for _ in 0..100_000 {
@@ -278,8 +294,9 @@ fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
 #[test]
 fn newest_first_scan_drops_entries_of_freed_chunks() {
     let mut waiters = Waiters::new(QueueOrder::Lifo);
-    let push =
-        |waiters: &mut Waiters| waiters.push(Priority::Normal, None, 1, Waker::noop().clone());
+    let push = |waiters: &mut Waiters| {
+        waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone())
+    };
     let ids: Vec<WaiterId> = (0..100_000).map(|_| push(&mut waiters)).collect();
     // Most of them still wait, so the entries of freed chunks are kept.
     for id in &ids[60_000..] {
@@ -299,8 +316,7 @@ fn queue_debug_takes_no_lock() {
     assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     for _ in 0..1000 {
         let result = queue.enqueue(
-            Priority::Normal,
-            None,
+            request(Priority::Normal, None),
             &mut Claim::ONE.clone(),
             Waker::noop(),
             || false,
@@ -320,7 +336,7 @@ fn queue_debug_takes_no_lock() {
 fn a_million_removed_waiters_release_their_memory() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
     let ids: Vec<WaiterId> = (0..1_000_000)
-        .map(|_| waiters.push(Priority::Normal, None, 1, Waker::noop().clone()))
+        .map(|_| waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone()))
         .collect();
     for id in ids {
         waiters.remove(id);
@@ -407,9 +423,18 @@ fn limit_of_zero_grants_nothing_of_any_weight() {
     let mut waiting = Vec::new();
     for permits in [2, 1, 3] {
         let mut claim = Claim::new(permits);
-        assert_ne!(queue.try_acquire_claim(&mut claim), TryAcquire::Acquired);
+        assert_ne!(
+            queue.try_acquire_claim(&mut claim, now),
+            TryAcquire::Acquired
+        );
         let waker = Waker::noop();
-        let result = queue.enqueue(Priority::Normal, None, &mut claim, waker, || false, now);
+        let result = queue.enqueue(
+            request(Priority::Normal, None),
+            &mut claim,
+            waker,
+            || false,
+            now,
+        );
         let Enqueue::Waiting(id) = result else {
             panic!("{result:?}")
         };

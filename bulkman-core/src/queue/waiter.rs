@@ -45,11 +45,13 @@ pub(super) enum WaiterState {
     Expired,
 }
 
-/// The reason why all waiters are rejected at once.
+/// The reason why a waiter is rejected, mostly together with all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueRejection {
     /// The circuit opened.
     CircuitOpened,
     /// The bulkhead was shut down.
     Shutdown,
+    /// It was the newest waiter of the key with the most waiters, and the queue was full.
+    Evicted,
 }

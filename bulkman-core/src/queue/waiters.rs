@@ -8,21 +8,23 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use super::chunks::{Chunks, Next, Popped, Removed};
+use super::chunks::{Chunks, Popped, Removed};
+use super::claim::Claim;
 use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
 use super::waiter::{QueueRejection, WaiterId, WaiterState};
+use super::waiting_keys::WaitingKeys;
 use super::wake_list::WakeList;
 
 /// The number of priorities. The index of a priority is not its rank: most calls have the normal
 /// priority, so its data comes first, beside the lock.
-const PRIORITIES: usize = 3;
+pub(super) const PRIORITIES: usize = 3;
 const NORMAL: usize = 0;
 const HIGH: usize = 1;
 const LOW: usize = 2;
-const PRIORITY_ORDER: [usize; PRIORITIES] = [HIGH, NORMAL, LOW];
+pub(super) const PRIORITY_ORDER: [usize; PRIORITIES] = [HIGH, NORMAL, LOW];
 
-const fn index_of(priority: Priority) -> usize {
+pub(super) const fn index_of(priority: Priority) -> usize {
     match priority {
         Priority::High => HIGH,
         Priority::Normal => NORMAL,
@@ -36,33 +38,37 @@ const fn index_of(priority: Priority) -> usize {
 #[repr(C)]
 pub(super) struct Waiters {
     /// The number of waiters of each priority.
-    waiting: [u32; PRIORITIES],
+    pub(super) waiting: [u32; PRIORITIES],
     /// The number of waiters with a deadline.
-    timed: u32,
-    order: QueueOrder,
-    /// The number of waiters that ask for several permits.
-    heavy: u32,
-    bounds: [Bounds; PRIORITIES],
+    pub(super) timed: u32,
+    pub(super) order: QueueOrder,
+    /// The number of waiters that ask for several permits or have a key.
+    pub(super) special: u32,
+    pub(super) bounds: [Bounds; PRIORITIES],
     /// The permits that heavy waiters ask for beyond one each.
-    extra_permits: u64,
+    pub(super) extra_permits: u64,
+    /// Whether permits are shared between keys.
+    pub(super) shares: bool,
+    /// Allocated when permits are first shared between keys.
+    pub(super) keys: Option<Box<WaitingKeys>>,
     /// Allocated when a call waits, since most bulkheads never have a waiter.
-    queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
+    pub(super) queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
 }
 
 /// The range of sequence numbers in which waiters of one priority are searched.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bounds {
+pub(super) struct Bounds {
     /// No waiter has a sequence number below this one.
-    oldest: u64,
+    pub(super) oldest: u64,
     /// The sequence number of the next waiter.
-    next: u64,
+    pub(super) next: u64,
 }
 
 #[derive(Debug, Default)]
-struct PriorityQueue {
-    chunks: Chunks,
-    /// No waiter has this sequence number or one above it. Kept for LIFO only.
-    newest: u64,
+pub(super) struct PriorityQueue {
+    pub(super) chunks: Chunks,
+    /// No waiter without a key has this sequence number or one above it. Kept for LIFO only.
+    pub(super) newest: u64,
 }
 
 /// Separates the waiters that have arrived from those that will, for [`Waiters::reject`].
@@ -75,20 +81,27 @@ impl Waiters {
             waiting: [0; PRIORITIES],
             timed: 0,
             order,
-            heavy: 0,
+            special: 0,
             bounds: [Bounds::default(); PRIORITIES],
             extra_permits: 0,
+            shares: false,
+            keys: None,
             queues: None,
         }
     }
 
     /// Changes the order for present and future waiters.
     pub(super) fn set_order(&mut self, order: QueueOrder) {
+        let changed = self.order != order;
         self.order = order;
         if let Some(queues) = &mut self.queues {
-            for (queue, bounds) in queues.iter_mut().zip(&self.bounds) {
-                queue.newest = bounds.next;
+            for (index, queue) in queues.iter_mut().enumerate() {
+                let keyed = self.keys.as_ref().filter(|_| self.shares);
+                queue.newest = keyed.map_or(self.bounds[index].next, |keys| keys.begin[index]);
             }
+        }
+        if changed && self.special > 0 {
+            self.set_levels();
         }
     }
 
@@ -98,14 +111,15 @@ impl Waiters {
         &mut self,
         priority: Priority,
         deadline: Option<Instant>,
-        permits: u32,
+        claim: Claim,
+        share: u32,
         waker: Waker,
     ) -> WaiterId {
         let index = index_of(priority);
         let (order, waiting, sequence) = (self.order, self.waiting[index], self.bounds[index].next);
         let PriorityQueue { chunks, newest } = &mut self.queues.get_or_insert_default()[index];
-        chunks.push(sequence, deadline, permits, waker);
-        if order == QueueOrder::Lifo {
+        chunks.push(sequence, deadline, waker);
+        if order == QueueOrder::Lifo && claim.key() == 0 {
             *newest = sequence + 1;
         }
         self.waiting[index] = waiting + 1;
@@ -113,79 +127,15 @@ impl Waiters {
         if deadline.is_some() {
             self.timed += 1;
         }
-        if permits != 1 {
-            self.heavy += 1;
-            self.extra_permits += u64::from(permits - 1);
+        if !claim.is_plain() {
+            self.push_special(WaiterId::new(index, sequence), claim, share);
         }
         WaiterId::new(index, sequence)
     }
 
-    /// Returns the next waiter with time left at `now`, and expires those before it.
-    ///
-    /// Without `now`, no deadline is checked. Appends the wakers of expired waiters to `expired`.
-    pub(super) fn peek(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Head> {
-        while let Some(index) = PRIORITY_ORDER
-            .into_iter()
-            .find(|&index| self.waiting[index] > 0)
-        {
-            let until = self.bounds[index].next;
-            let PriorityQueue { chunks, newest } = &mut self.queues.as_mut()?[index];
-            let Next {
-                sequence,
-                deadline,
-                permits,
-            } = match self.order {
-                QueueOrder::Fifo => chunks.peek_oldest(&mut self.bounds[index].oldest, until),
-                QueueOrder::Lifo => chunks.peek_newest(newest),
-            }?;
-            let id = WaiterId::new(index, sequence);
-            match (deadline, now) {
-                (Some(deadline), Some(now)) if deadline <= now => {
-                    let Granted { waker, .. } = self.decide(id, WaiterState::Expired, None)?;
-                    expired.push(waker);
-                }
-                _ => return Some(Head { id, permits }),
-            }
-        }
-        None
-    }
-
-    /// Grants `permits` to the waiter that [`peek`](Self::peek) returned.
-    pub(super) fn grant_head(&mut self, head: Head, permits: u32) -> Option<Granted> {
-        if permits == head.permits {
-            return self.decide(head.id, WaiterState::Granted, None);
-        }
-        let mut granted = self.decide(head.id, WaiterState::GrantedFewer, Some(permits))?;
-        // Its task has to find the number of permits under the lock.
-        granted.is_published = false;
-        Some(granted)
-    }
-
-    /// Ends the wait of a waiter.
-    fn decide(&mut self, id: WaiterId, state: WaiterState, fewer: Option<u32>) -> Option<Granted> {
-        let chunks = &mut self.queues.as_mut()?[id.priority()].chunks;
-        let popped = chunks.decide(id.sequence(), state, fewer)?;
-        self.count_end(id.priority(), popped.timed, popped.permits);
-        Some(Granted {
-            id,
-            waker: popped.waker,
-            is_published: true,
-        })
-    }
-
-    /// Counts the end of a wait.
-    fn count_end(&mut self, priority: usize, timed: bool, permits: u32) {
-        self.waiting[priority] -= 1;
-        self.timed -= u32::from(timed);
-        if permits != 1 {
-            self.heavy -= 1;
-            self.extra_permits -= u64::from(permits - 1);
-        }
-    }
-
     /// Grants a permit to the next waiter with time left at `now`, and expires those before it.
     ///
-    /// Not for [heavy](Self::is_heavy) queues. Without `now`, no deadline is checked. Returns the
+    /// Not if a waiter is [special](Self::has_special). Without `now`, no deadline is checked. Returns the
     /// granted waiter, to be published and woken. Appends the wakers of expired waiters to
     /// `expired`. Both are woken outside the lock.
     // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
@@ -214,7 +164,6 @@ impl Waiters {
                 waker,
                 timed,
                 state,
-                permits: _,
             } = popped?;
             self.waiting[index] = waiting - 1;
             self.bounds[index].oldest = oldest;
@@ -243,26 +192,25 @@ impl Waiters {
         limit: usize,
         wake: &mut WakeList,
     ) -> bool {
-        let Some(queues) = &mut self.queues else {
-            return true;
-        };
         let mut remaining = limit;
-        for (index, PriorityQueue { chunks, .. }) in queues.iter_mut().enumerate() {
+        for (index, &until) in watermark.0.iter().enumerate() {
             while self.waiting[index] > 0 {
                 if remaining == 0 {
                     return false;
                 }
                 let oldest = &mut self.bounds[index].oldest;
-                let popped = chunks.pop_oldest(oldest, watermark.0[index], |_| {
-                    WaiterState::Rejected(reason)
-                });
+                let Some(queues) = &mut self.queues else {
+                    return true;
+                };
+                let chunks = &mut queues[index].chunks;
+                let popped = chunks.pop_oldest(oldest, until, |_| WaiterState::Rejected(reason));
                 let Some(popped) = popped else { break };
                 remaining -= 1;
                 self.waiting[index] -= 1;
                 self.timed -= u32::from(popped.timed);
-                if popped.permits != 1 {
-                    self.heavy -= 1;
-                    self.extra_permits -= u64::from(popped.permits - 1);
+                if self.special > 0 {
+                    let link = queues[index].chunks.link(popped.sequence);
+                    self.end_special(index, link);
                 }
                 wake.push(popped.waker);
             }
@@ -281,7 +229,7 @@ impl Waiters {
                 .then_some((WaiterState::Waiting, 0)),
             None => {
                 let removed = self.remove(id);
-                Some((removed.state, removed.permits))
+                Some((removed.state, removed.permits()))
             }
         }
     }
@@ -301,7 +249,7 @@ impl Waiters {
             }
             None => {
                 let removed = self.remove(id);
-                ((removed.state, removed.permits), waker)
+                ((removed.state, removed.permits()), waker)
             }
         }
     }
@@ -318,9 +266,8 @@ impl Waiters {
         };
         if removed.state == WaiterState::Waiting {
             self.waiting[id.priority()] -= 1;
-            if removed.permits != 1 {
-                self.heavy -= 1;
-                self.extra_permits -= u64::from(removed.permits - 1);
+            if removed.link.is_some() {
+                self.end_special(id.priority(), removed.link);
             }
         }
         if removed.timed {
@@ -329,11 +276,11 @@ impl Waiters {
         removed
     }
 
-    /// Returns `true` if a waiter asks for several permits. Then permits may be available while
-    /// calls wait.
+    /// Returns `true` if a waiter asks for several permits or has a key. Then permits may be
+    /// available while calls wait.
     #[inline]
-    pub(super) fn is_heavy(&self) -> bool {
-        self.heavy > 0
+    pub(super) fn has_special(&self) -> bool {
+        self.special > 0
     }
 
     /// Returns the permits that all waiters ask for together.
@@ -390,21 +337,13 @@ impl Waiters {
     }
 }
 
-/// The waiter that is granted permits next.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
-    id: WaiterId,
-    /// The permits that it asks for.
-    pub(super) permits: u32,
-}
-
 /// A waiter that was granted a permit.
 #[derive(Debug)]
 pub(super) struct Granted {
-    id: WaiterId,
-    waker: Waker,
+    pub(super) id: WaiterId,
+    pub(super) waker: Waker,
     /// Whether its task may find the grant without the lock.
-    is_published: bool,
+    pub(super) is_published: bool,
 }
 
 impl Granted {

@@ -22,6 +22,8 @@ pub(super) const NO_WAITER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct WaitingKeys {
     pub(super) rules: KeyRules,
+    /// For each priority, the first sequence number since permits are shared.
+    pub(super) begin: [u64; PRIORITIES],
     /// The limit in force.
     limit: u32,
     running: Arc<RunningKeys>,
@@ -87,17 +89,11 @@ impl Link {
     }
 }
 
-/// What has to be written to the links of the neighbors of a waiter.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unlinked {
-    /// The key, if it has other waiters of this priority.
-    pub(super) remaining: Option<u32>,
-}
-
 impl WaitingKeys {
     pub(super) fn new(rules: KeyRules, limit: u32, running: Arc<RunningKeys>) -> Self {
         Self {
             rules,
+            begin: [0; PRIORITIES],
             limit,
             running,
             entries: Vec::new(),
@@ -119,6 +115,16 @@ impl WaitingKeys {
             && (rules.has_bounds() || self.rules.has_bounds());
         (self.rules, self.limit) = (rules, limit);
         changed
+    }
+
+    /// Forgets all keys.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.rules, self.limit, Arc::clone(&self.running));
+    }
+
+    /// Returns the permits that are reserved for keys below the minimum.
+    pub(super) fn reserved(&self) -> u32 {
+        self.rules.min_in_force(self.limit)
     }
 
     /// Returns the number of waiters in keys, of one priority.
@@ -205,7 +211,9 @@ impl WaitingKeys {
     }
 
     /// Removes a waiter from its key. The caller links its neighbors to each other.
-    pub(super) fn leave(&mut self, link: &Link) -> Unlinked {
+    ///
+    /// Returns the index of the key, if it has other waiters of this priority.
+    pub(super) fn leave(&mut self, link: &Link) -> Option<u32> {
         let entry = &mut self.entries[link.key as usize];
         if link.previous == NO_WAITER {
             entry.first = link.next;
@@ -218,9 +226,7 @@ impl WaitingKeys {
         if !remains {
             self.delete(link.key);
         }
-        Unlinked {
-            remaining: remains.then_some(link.key),
-        }
+        remains.then_some(link.key)
     }
 
     /// Computes the level of a key again.
@@ -253,10 +259,12 @@ impl WaitingKeys {
         }
     }
 
-    /// Returns the indices of all keys of a priority.
+    /// Returns the indices of all keys of a priority, those first that entered their level first.
     pub(super) fn indices(&self, priority: usize) -> Vec<u32> {
         let keys = self.priorities[priority].by_length.iter();
-        keys.map(|&(_, index)| index).collect()
+        let mut indices: Vec<_> = keys.map(|&(_, index)| index).collect();
+        indices.sort_unstable_by_key(|&index| self.entries[index as usize].turn);
+        indices
     }
 
     /// Returns each key, its waiters and whether it is suspended. A key may be listed once for each

@@ -92,6 +92,7 @@ fn row(bulkhead: &BulkheadSnapshot) -> Row {
         stats,
         circuit,
         limit: _,
+        keys: _,
     } = bulkhead;
     let none = || String::from("-");
     let circuit = circuit.as_ref();

@@ -1,5 +1,6 @@
 //! The configuration of a bulkhead.
 
+mod fairness;
 #[cfg(feature = "serde")]
 mod repr;
 mod resolved;
@@ -7,6 +8,7 @@ mod resolved;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use self::fairness::Fairness;
 #[cfg(feature = "serde")]
 pub(crate) use self::repr::BulkheadRepr;
 pub use self::resolved::ResolvedBulkheadConfig;
@@ -35,6 +37,7 @@ use crate::runtime::RuntimeCapabilities;
 /// | [`run_timeout`](Self::run_timeout) | none | more than zero |
 /// | [`adaptive_limit`](Self::adaptive_limit) | none | see [`AdaptiveLimit`] |
 /// | [`enforcement`](Self::enforcement) | enforce | |
+/// | [`fairness`](Self::fairness) | none | see [`Fairness`] |
 /// | [`circuit_breaker_enabled`](Self::circuit_breaker_enabled) | true | |
 /// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see [`CircuitBreakerConfig`] |
 ///
@@ -69,6 +72,8 @@ pub struct BulkheadConfig {
     /// Boxed, since few bulkheads have one.
     adaptive_limit: Option<Box<AdaptiveLimit>>,
     enforcement: Enforcement,
+    /// Boxed, since few bulkheads have one.
+    fairness: Option<Box<Fairness>>,
     circuit_breaker_enabled: bool,
     circuit_breaker: CircuitBreakerConfig,
 }
@@ -96,6 +101,7 @@ impl BulkheadConfig {
             run_timeout: None,
             adaptive_limit: None,
             enforcement: Enforcement::Enforce,
+            fairness: None,
             circuit_breaker_enabled: true,
             circuit_breaker: CircuitBreakerConfig::new(),
         }
@@ -291,6 +297,27 @@ impl BulkheadConfig {
         self
     }
 
+    /// Shares permits fairly between keys, usually tenants: default `None`.
+    ///
+    /// Without it, the [keys](crate::call::Call::key) of calls are ignored. It can be changed while
+    /// calls run and wait: those are then in no key. See the
+    /// page `guide::fair_shares`.
+    ///
+    /// ```
+    /// # use bulkman::BulkheadConfig;
+    /// # use bulkman::bulkhead::Fairness;
+    /// let config = BulkheadConfig::new("db").fairness(Fairness::new().min_per_key(10));
+    /// assert_eq!(
+    ///     config.validate().unwrap_err().to_string(),
+    ///     "`fairness.min_per_key` is 10, must be 0 to less than `max_concurrent_calls`"
+    /// );
+    /// ```
+    #[doc(alias = "tenant")]
+    pub fn fairness(mut self, fairness: impl Into<Option<Fairness>>) -> Self {
+        self.fairness = fairness.into().map(Box::new);
+        self
+    }
+
     /// Enables or disables the circuit breaker: default `true`.
     ///
     /// A bulkhead without a circuit breaker only limits concurrency. It can't be changed later.
@@ -434,6 +461,9 @@ impl BulkheadConfig {
         if let Some(adaptive) = &self.adaptive_limit {
             adaptive.validate(self.max_concurrent_calls)?;
         }
+        if let Some(fairness) = &self.fairness {
+            fairness.validate(self.max_concurrent_calls, self.max_queue_size)?;
+        }
         self.circuit_breaker.validate()
     }
 
@@ -502,17 +532,21 @@ impl BulkheadConfig {
     }
 
     /// Returns the largest weight of a call.
-    pub(crate) const fn max_weight(&self) -> u32 {
+    pub(crate) fn max_weight(&self) -> u32 {
         // Validated: it fits.
-        self.max_concurrent_calls as u32
+        let permits = self.max_concurrent_calls as u32;
+        let fairness = self.fairness.as_ref();
+        fairness.map_or(permits, |fairness| fairness.max_weight(permits))
     }
 
     /// Returns the settings of the queue.
-    pub(crate) const fn queue(&self) -> QueueSettings {
+    pub(crate) fn queue(&self) -> QueueSettings {
         QueueSettings {
+            max_permits: self.max_concurrent_calls,
             capacity: self.max_queue_size,
             max_weight: self.max_queue_weight,
             order: self.queue_order,
+            keys: self.fairness.as_ref().map(|fairness| fairness.rules()),
         }
     }
 
@@ -522,6 +556,11 @@ impl BulkheadConfig {
 
     pub(crate) const fn has_adaptive_limit(&self) -> bool {
         self.adaptive_limit.is_some()
+    }
+
+    /// Returns `true` if permits are shared between keys.
+    pub(crate) const fn shares_permits(&self) -> bool {
+        self.fairness.is_some()
     }
 
     pub(crate) fn driver(&self) -> DriverConfig<'_> {
@@ -575,6 +614,7 @@ impl BulkheadConfig {
                 self.max_queue_weight == other.max_queue_weight,
             ),
             ("queue_order", self.queue_order == other.queue_order),
+            ("fairness", self.fairness == other.fairness),
             ("timeout", self.timeout == other.timeout),
             ("max_wait", self.max_wait == other.max_wait),
             ("run_timeout", self.run_timeout == other.run_timeout),

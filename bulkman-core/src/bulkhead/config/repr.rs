@@ -3,7 +3,7 @@
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
-use super::BulkheadConfig;
+use super::{BulkheadConfig, Fairness};
 use crate::adaptive::repr::deserialize_switch;
 use crate::adaptive::{AdaptiveLimit, Enforcement};
 use crate::circuit_breaker::CircuitBreakerConfig;
@@ -53,6 +53,8 @@ pub(crate) struct BulkheadRepr {
     adaptive_limit: Option<AdaptiveLimit>,
     #[serde(default, skip_serializing_if = "is_enforced")]
     enforcement: Enforcement,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fairness: Option<Fairness>,
     #[serde(default = "enabled")]
     circuit_breaker_enabled: bool,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -127,6 +129,7 @@ impl BulkheadRepr {
             run_timeout: config.run_timeout.map(HumanDuration),
             adaptive_limit: config.adaptive_limit.as_deref().cloned(),
             enforcement: config.enforcement,
+            fairness: config.fairness.as_deref().copied(),
             circuit_breaker_enabled: config.circuit_breaker_enabled,
             circuit_breaker: config.circuit_breaker.clone(),
         }
@@ -141,6 +144,7 @@ impl BulkheadRepr {
             .run_timeout(self.run_timeout.map(Into::into))
             .adaptive_limit(self.adaptive_limit)
             .enforcement(self.enforcement)
+            .fairness(self.fairness)
             .circuit_breaker_enabled(self.circuit_breaker_enabled)
             .circuit_breaker(self.circuit_breaker);
         if let Some(calls) = self.max_concurrent_calls {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::BulkheadConfig;
+use super::{BulkheadConfig, Fairness};
 use crate::adaptive::{AdaptiveLimit, Enforcement};
 use crate::circuit_breaker::ResolvedCircuitBreakerConfig;
 use crate::queue::QueueOrder;
@@ -51,6 +51,8 @@ pub struct ResolvedBulkheadConfig {
     pub adaptive_limit: Option<AdaptiveLimit>,
     /// Whether calls above the limit wait or are rejected.
     pub enforcement: Enforcement,
+    /// How permits are shared between keys; `None`: keys are ignored.
+    pub fairness: Option<Fairness>,
     /// The configuration of the circuit breaker; `None` if it is disabled.
     pub circuit_breaker: Option<ResolvedCircuitBreakerConfig>,
 }
@@ -68,6 +70,7 @@ impl ResolvedBulkheadConfig {
             run_timeout: config.run_timeout,
             adaptive_limit: config.adaptive_limit.as_deref().cloned(),
             enforcement: config.enforcement,
+            fairness: config.fairness.as_deref().copied(),
             circuit_breaker: config.circuit().map(crate::CircuitBreakerConfig::resolve),
         }
     }

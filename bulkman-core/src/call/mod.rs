@@ -534,6 +534,11 @@ impl<'a, C> Call<'a, C> {
         )
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) const fn options(&self) -> CallOptions {
+        self.options
+    }
+
     pub(crate) fn with_classifier<D>(self, classifier: D) -> Call<'a, D> {
         Call {
             bulkhead: self.bulkhead,

@@ -87,11 +87,13 @@ pub mod future;
 mod layer;
 mod oneshot;
 mod service;
+mod settings;
 mod status;
 
 pub use self::classifier::RejectionAware;
 pub use self::layer::BulkheadLayer;
 pub use self::service::BulkheadService;
+pub use self::settings::{CallSettings, NoSettings, WithKey, WithKeyShare, WithWeight};
 pub use self::status::StatusClassifier;
 pub use crate::error::BoxError;
 

@@ -4,9 +4,9 @@ use std::fmt;
 
 /// The key of a call: a hash with a secret seed of its bulkhead.
 ///
-/// Created by [`Bulkhead::call_key`](crate::Bulkhead::call_key). It has 44 bits, and nothing else is
-/// kept of a key. Two keys with equal hashes share their permits: of 1,000 keys, any two do with a
-/// probability of 3 in 100 million.
+/// Created by [`Bulkhead::call_key`](crate::Bulkhead::call_key). It has 44 bits, and nothing else
+/// is kept of a key. Two keys with equal hashes share their permits: of 1,000 keys, any two do with
+/// a probability of 3 in 100 million.
 ///
 /// ```
 /// use bulkman::bulkhead::Fairness;
@@ -14,10 +14,11 @@ use std::fmt;
 /// use bulkman::{Bulkhead, BulkheadConfig};
 ///
 /// let config = BulkheadConfig::new("db").fairness(Fairness::new());
-/// let (db, other) = (Bulkhead::new(config.clone(), ClockOnly)?, Bulkhead::new(config, ClockOnly)?);
+/// let db = Bulkhead::new(config.clone(), ClockOnly)?;
 /// assert_eq!(db.call_key("tenant 17"), db.call_key("tenant 17"));
 /// assert_ne!(db.call_key("tenant 17"), db.call_key("tenant 18"));
 /// // The seed is random, so that nobody can choose keys that collide.
+/// let other = Bulkhead::new(config, ClockOnly)?;
 /// assert_ne!(db.call_key("tenant 17"), other.call_key("tenant 17"));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```

@@ -52,6 +52,8 @@ pub(super) struct Chunks {
     freed: usize,
     /// The chunk that was freed last, for reuse.
     spare: Option<Box<Chunk>>,
+    /// The link of the waiter that was removed last, if it had one.
+    pub(super) removed_link: Option<Link>,
 }
 
 /// A waiter that [`Chunks::pop_oldest`] or [`Chunks::pop_newest`] has decided.
@@ -72,23 +74,8 @@ pub(super) struct Removed {
     pub(super) waker: Option<Waker>,
     /// Whether it had a deadline.
     pub(super) timed: bool,
-    /// The permits that it asked for, or owns, and its key.
-    pub(super) link: Option<Link>,
-}
-
-impl Removed {
-    /// A waiter that was granted what it asked for, and so left its slot before.
-    pub(super) const GRANTED: Self = Self {
-        state: WaiterState::Granted,
-        waker: None,
-        timed: false,
-        link: None,
-    };
-
-    /// Returns the permits that it asked for, or owns.
-    pub(super) fn permits(&self) -> u32 {
-        self.link.map_or(1, |link| link.permits)
-    }
+    /// Whether it had a link: see [`Chunks::removed_link`].
+    pub(super) linked: bool,
 }
 
 /// The next waiter, as [`Chunks::peek_oldest`] and [`Chunks::peek_newest`] find it.
@@ -427,22 +414,11 @@ impl Chunks {
     }
 
     /// Ends the wait of the waiter in this slot, wherever in the queue it is.
-    ///
-    /// `fewer`: the permits that it is granted, if it asked for more.
-    pub(super) fn decide(
-        &mut self,
-        sequence: u64,
-        state: WaiterState,
-        fewer: Option<u32>,
-    ) -> Option<Popped> {
+    pub(super) fn decide(&mut self, sequence: u64, state: WaiterState) -> Option<Popped> {
         let index = self.find(sequence)?;
         let entry = &mut self.table[index];
         let popped = entry.pop(sequence, |_| state)?;
-        if let Some(permits) = fewer {
-            entry.set_link(slot_of(sequence), Link::without_key(permits));
-        } else {
-            take_bit(&mut entry.linked, slot_of(sequence));
-        }
+        take_bit(&mut entry.linked, slot_of(sequence));
         if state == WaiterState::Granted {
             self.add_removed(index);
         }
@@ -463,18 +439,25 @@ impl Chunks {
             return None;
         };
         let timed = take_bit(&mut entry.timed, slot);
-        let mut link = None;
-        if entry.linked != 0 {
-            link = entry.link(slot);
-            take_bit(&mut entry.linked, slot);
+        let linked = entry.linked != 0 && entry.linked & 1 << slot != 0;
+        if linked {
+            self.take_link(index, slot);
         }
         self.add_removed(index);
         Some(Removed {
             state,
             waker,
             timed,
-            link,
+            linked,
         })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_link(&mut self, index: usize, slot: usize) {
+        let entry = &mut self.table[index];
+        self.removed_link = entry.link(slot);
+        take_bit(&mut entry.linked, slot);
     }
 
     /// Returns the waker of the waiter in this slot, if it still waits.

@@ -186,21 +186,29 @@ impl WaitQueue {
             running_keys: OnceLock::new(),
             grants: Grants::new(),
         };
-        if settings.keys.is_some() {
-            queue.set_key_rules(&mut lock(&queue.waiters), settings);
+        if settings.keys.is_some() || settings.max_weight.is_some() {
+            queue.set_key_rules(&mut lock(&queue.waiters), settings, permits, false);
         }
         queue
     }
 
-    /// Shares permits between keys from now on, or ceases to. The caller holds the lock, and has
-    /// set the limits.
-    fn set_key_rules(&self, waiters: &mut Waiters, settings: QueueSettings) {
+    /// Shares permits between keys from now on, or ceases to. The caller holds the lock.
+    ///
+    /// `reordered`: the order of waiters has changed.
+    fn set_key_rules(
+        &self,
+        waiters: &mut Waiters,
+        settings: QueueSettings,
+        limit: usize,
+        reordered: bool,
+    ) {
         let rules = settings.keys;
         let running = rules.map(|_| {
             self.running_keys
                 .get_or_init(|| Arc::new(RunningKeys::new(settings.max_permits)))
         });
-        waiters.set_rules(rules, self.limits().permits as u32, running);
+        waiters.set_rules(rules, limit as u32, running, reordered);
+        waiters.set_bounded(rules.is_some() || settings.max_weight.is_some());
         self.key_rules
             .store(KeyRules::to_bits(rules), Ordering::Relaxed);
     }
@@ -221,7 +229,8 @@ impl WaitQueue {
         }
     }
 
-    /// As [`try_acquire`](Self::try_acquire), for a call that asks for several permits or has a key.
+    /// As [`try_acquire`](Self::try_acquire), for a call that asks for several permits or has a
+    /// key.
     ///
     /// Acquires all of them or none. If the limit is smaller than the claim, acquires all permits
     /// of the limit, and changes the claim.
@@ -328,11 +337,7 @@ impl WaitQueue {
     /// opens later finds this waiter in the queue.
     pub(crate) fn enqueue(
         &self,
-        Request {
-            priority,
-            deadline,
-            share,
-        }: Request,
+        request: Request,
         claim: &mut Claim,
         waker: &Waker,
         is_rejected: impl FnOnce() -> bool,
@@ -340,33 +345,92 @@ impl WaitQueue {
     ) -> Enqueue {
         let waker = waker.clone();
         self.grants.allocate();
-        let (mut waiters, now) = self.lock_with_time(now, deadline.is_some());
-        if self.shares_permits() || claim.key() != 0 {
-            self.set_key(claim);
+        let (mut waiters, now) = self.lock_with_time(now, request.deadline.is_some());
+        if waiters.has_special() || !claim.is_plain() {
+            return self.enqueue_special(waiters, now, request, claim, waker, is_rejected);
         }
+        let state = self.state();
+        let resolved = self.resolve_without_waiting(&mut waiters, state, claim, is_rejected);
+        if let Some(result) = resolved {
+            drop(waiters);
+            // A panic of its drop must not leak a permit that was just acquired.
+            drop_catching(waker);
+            return result;
+        }
+        let id = waiters.push(request.priority, request.deadline, Claim::ONE, 1, waker);
+        let waiting = self.count_waiter(state, request.deadline);
+        // Behind another waiter no permit is available: the counter has been contended since the
+        // first of them.
+        if waiting > 1 {
+            return Enqueue::Waiting(id);
+        }
+        let wake = self.assign_permits(&mut waiters, now);
+        drop(waiters);
+        // This may be the new waiter itself: its next poll finds the permit.
+        wake.wake();
+        Enqueue::Waiting(id)
+    }
+
+    /// As [`enqueue`](Self::enqueue), if not all waiters and the new call are as most calls.
+    #[cold]
+    #[inline(never)]
+    fn enqueue_special(
+        &self,
+        mut waiters: MutexGuard<'_, Waiters>,
+        now: Option<Instant>,
+        request: Request,
+        claim: &mut Claim,
+        waker: Waker,
+        is_rejected: impl FnOnce() -> bool,
+    ) -> Enqueue {
+        self.set_key(claim);
         let mut state = self.state();
-        let mut evicted = None;
-        match self.resolve_without_waiting(&mut waiters, state, claim, is_rejected) {
-            None => {}
-            Some(Enqueue::Full) if claim.key() != 0 && self.may_evict(&waiters, *claim) => {
-                evicted = waiters.evict(claim.key(), priority);
-                if evicted.is_none() {
-                    drop(waiters);
-                    drop_catching(waker);
-                    return Enqueue::Full;
-                }
-                state = self.state();
-                self.set_state(state, state.with_waiting(waiters.waiting()));
-                state = self.state();
-            }
-            Some(result) => {
-                drop(waiters);
-                // A panic of its drop must not leak a permit that was just acquired.
-                drop_catching(waker);
-                return result;
-            }
+        let mut resolved = self.resolve_without_waiting(&mut waiters, state, claim, is_rejected);
+        let bounded = resolved.is_none() || resolved == Some(Enqueue::Full);
+        if bounded && claim.key() != 0 && waiters.is_key_full(claim.key()) {
+            resolved = Some(Enqueue::KeyFull);
+        } else if bounded && self.exceeds_queue_weight(&waiters, *claim) {
+            resolved = Some(Enqueue::Full);
         }
+        let mut evicted = None;
+        if resolved == Some(Enqueue::Full) && self.may_evict(&waiters, *claim) {
+            evicted = waiters.evict(claim.key(), request.priority);
+        }
+        if let Some(result) = resolved.filter(|_| evicted.is_none()) {
+            drop(waiters);
+            drop_catching(waker);
+            return result;
+        }
+        if evicted.is_some() {
+            self.update_state(&waiters, |state| state);
+            state = self.state();
+        }
+        let Request {
+            priority,
+            deadline,
+            share,
+        } = request;
         let id = waiters.push(priority, deadline, *claim, share, waker);
+        self.count_waiter(state, deadline);
+        if claim.key() != 0 {
+            // The counter is contended by now: a permit that is released later is found.
+            waiters.set_level_of(claim.key());
+        }
+        // Permits may be available although others wait: a heavy waiter collects them, or the
+        // keys of all others are at their maximum.
+        let mut wake = self.assign_permits(&mut waiters, now);
+        drop(waiters);
+        if let Some(evicted) = evicted {
+            wake.push(evicted.waker);
+        }
+        wake.wake();
+        Enqueue::Waiting(id)
+    }
+
+    /// Counts a waiter that has just been stored, and returns the number of waiters. `state` is
+    /// that from before.
+    #[inline]
+    fn count_waiter(&self, state: QueueState, deadline: Option<Instant>) -> u32 {
         let waiting = state.waiting() + 1;
         if waiting > self.peak_waiting.load(Ordering::Relaxed) {
             self.peak_waiting.store(waiting, Ordering::Relaxed);
@@ -375,23 +439,7 @@ impl WaitQueue {
         if deadline.is_some() {
             self.set_has_deadlines(true);
         }
-        // Behind another waiter no permit is available: the counter has been contended since the
-        // first of them. Unless a heavy waiter collects permits, or keys are at their maximum.
-        if waiting > 1 && !waiters.has_special() {
-            return Enqueue::Waiting(id);
-        }
-        if claim.key() != 0 {
-            // The counter is contended by now: a permit that is released later is found.
-            waiters.set_level_of(claim.key());
-        }
-        let mut wake = self.assign_permits(&mut waiters, now);
-        if let Some(evicted) = evicted {
-            wake.push(evicted.waker);
-        }
-        drop(waiters);
-        // This may be the new waiter itself: its next poll finds the permit.
-        wake.wake();
-        Enqueue::Waiting(id)
+        waiting
     }
 
     /// Returns the result for a new call that need not wait. The caller holds the lock.
@@ -409,11 +457,7 @@ impl WaitQueue {
             Some(Enqueue::Rejected(QueueRejection::CircuitOpened))
         } else if self.acquire_idle(waiters, state, claim) {
             Some(Enqueue::Acquired)
-        } else if claim.key() != 0 && waiters.is_key_full(claim.key()) {
-            Some(Enqueue::KeyFull)
-        } else if state.waiting() as usize >= self.limits().queue_capacity
-            || self.exceeds_queue_weight(waiters, *claim)
-        {
+        } else if state.waiting() as usize >= self.limits().queue_capacity {
             Some(Enqueue::Full)
         } else {
             None
@@ -505,7 +549,8 @@ impl WaitQueue {
 
     /// Returns `true` if a call would have room once another has left.
     fn may_evict(&self, waiters: &Waiters, claim: Claim) -> bool {
-        waiters.evicts()
+        claim.key() != 0
+            && waiters.evicts()
             && waiters.waiting() as usize == self.limits().queue_capacity
             && !self.exceeds_queue_weight(waiters, claim)
     }
@@ -529,7 +574,7 @@ impl WaitQueue {
             return Poll::Ready(WaitResult::Granted);
         }
         let polled = lock(&self.waiters).poll(id, waker);
-        let (state, permits) = polled.unwrap_or_else(|| {
+        let state = polled.unwrap_or_else(|| {
             // Cloning and dropping wakers runs code of the executor: not under the lock.
             let waker = waker.clone();
             let (state, unused) = lock(&self.waiters).register_waker(id, waker);
@@ -539,7 +584,7 @@ impl WaitQueue {
         match state {
             WaiterState::Waiting => Poll::Pending,
             WaiterState::Granted => Poll::Ready(WaitResult::Granted),
-            WaiterState::GrantedFewer => Poll::Ready(WaitResult::GrantedFewer(permits)),
+            WaiterState::GrantedFewer(permits) => Poll::Ready(WaitResult::GrantedFewer(permits)),
             WaiterState::Rejected(reason) => Poll::Ready(WaitResult::Rejected(reason)),
             WaiterState::Expired => Poll::Ready(WaitResult::Expired),
         }
@@ -547,11 +592,10 @@ impl WaitQueue {
 
     /// Ends a wait because its deadline has passed. Permits that were granted before are kept.
     pub(crate) fn expire(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> WaitResult {
-        let (state, permits) = self.remove(id, now);
-        match state {
+        match self.remove(id, now) {
             WaiterState::Waiting | WaiterState::Expired => WaitResult::Expired,
             WaiterState::Granted => WaitResult::Granted,
-            WaiterState::GrantedFewer => WaitResult::GrantedFewer(permits),
+            WaiterState::GrantedFewer(permits) => WaitResult::GrantedFewer(permits),
             WaiterState::Rejected(reason) => WaitResult::Rejected(reason),
         }
     }
@@ -561,8 +605,8 @@ impl WaitQueue {
     /// Returns `true` if this drained the queue.
     pub(crate) fn cancel(&self, id: WaiterId, claim: Claim, now: impl Fn() -> Instant) -> bool {
         match self.remove(id, &now) {
-            (WaiterState::Granted, _) => self.release_claim(claim, now),
-            (WaiterState::GrantedFewer, permits) => {
+            WaiterState::Granted => self.release_claim(claim, now),
+            WaiterState::GrantedFewer(permits) => {
                 self.release_claim(claim.with_permits(permits), now)
             }
             _ => false,
@@ -629,14 +673,14 @@ impl WaitQueue {
         now: impl FnOnce() -> Instant,
     ) {
         let (mut waiters, now) = self.lock_with_time(now, false);
-        waiters.set_order(settings.order);
+        let reordered = waiters.set_order(settings.order);
         self.max_queue_weight
             .store(settings.max_weight_bits(), Ordering::Relaxed);
         let limits = Limits {
             permits: permits(),
             queue_capacity: settings.capacity,
         };
-        self.set_key_rules(&mut waiters, settings);
+        self.set_key_rules(&mut waiters, settings, limits.permits, reordered);
         self.apply_limits(limits, waiters, now);
     }
 
@@ -904,7 +948,8 @@ impl WaitQueue {
                 break;
             }
             if !must_forget && waiters.has_special() {
-                if self.grant_collected(waiters, now, &mut wake) {
+                let available = self.available.available() + self.reserve.available_permits();
+                if available > 0 && self.grant_collected(waiters, now, &mut wake) {
                     continue;
                 }
                 break;
@@ -954,24 +999,23 @@ impl WaitQueue {
         acquired
     }
 
-    /// Removes a waiter. Returns its state, and the permits that it owns if that is `GrantedFewer`.
-    fn remove(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> (WaiterState, u32) {
+    fn remove(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> WaiterState {
         let mut waiters = lock(&self.waiters);
         let had_special = waiters.has_special();
-        let removed = waiters.remove(id);
-        let mut collected = false;
-        if removed.state == WaiterState::Waiting {
+        let (state, waker) = waiters.remove(id);
+        if state == WaiterState::Waiting {
             let before = self.state();
             self.set_state(before, before.with_waiting(before.waiting() - 1));
-            collected = had_special && self.has_collected(&waiters);
+        }
+        if had_special && state == WaiterState::Waiting && self.has_collected(&waiters) {
+            drop(waiters);
+            drop_catching(waker);
+            self.assign_released(0, now);
+            return state;
         }
         drop(waiters);
-        let permits = removed.permits();
-        drop_catching(removed.waker);
-        if collected {
-            self.assign_released(0, now);
-        }
-        (removed.state, permits)
+        drop_catching(waker);
+        state
     }
 
     /// Locks the waiters, and returns the time if a waiter has a deadline.

@@ -251,35 +251,38 @@ impl Model {
 
     /// Computes the levels of a key again.
     fn update_key(&mut self, key: u64) {
-        for priority in 0..3 {
-            let Some(next) = self.next_of(priority, key) else {
-                self.keys.remove(&(priority, key));
-                continue;
-            };
-            let permits = self.waiters[next].request.permits;
-            let held = self.held(key);
-            let after = held + permits.min(self.permits as u32);
-            let below = self.minimum() > 0 && after <= self.minimum();
-            let (at_maximum, turn) = (self.is_at_maximum(permits, key), self.turn + 1);
-            let Some(waiting) = self.keys.get_mut(&(priority, key)) else {
-                continue;
-            };
-            let level = match (at_maximum, below) {
-                (true, _) => None,
-                (false, true) => Some(0),
-                (false, false) => Some(1 + (u64::from(held) << 20) / u64::from(waiting.share)),
-            };
-            if level != waiting.level || waiting.turn == 0 {
-                (waiting.level, waiting.turn, self.turn) = (level, turn, turn);
-            }
+        (0..3).for_each(|priority| self.update_level(priority, key));
+    }
+
+    fn update_level(&mut self, priority: u8, key: u64) {
+        let Some(next) = self.next_of(priority, key) else {
+            self.keys.remove(&(priority, key));
+            return;
+        };
+        let permits = self.waiters[next].request.permits;
+        let held = self.held(key);
+        let after = held + permits.min(self.permits as u32);
+        let below = self.minimum() > 0 && after <= self.minimum();
+        let (at_maximum, turn) = (self.is_at_maximum(permits, key), self.turn + 1);
+        let Some(waiting) = self.keys.get_mut(&(priority, key)) else {
+            return;
+        };
+        let level = match (at_maximum, below) {
+            (true, _) => None,
+            (false, true) => Some(0),
+            (false, false) => Some(1 + (u64::from(held) << 20) / u64::from(waiting.share)),
+        };
+        if level != waiting.level || waiting.turn == 0 {
+            (waiting.level, waiting.turn, self.turn) = (level, turn, turn);
         }
     }
 
-    fn update_all_keys(&mut self) {
-        let mut keys: Vec<_> = self.keys.iter().map(|(key, it)| (it.turn, key.1)).collect();
+    /// Computes all levels again. Keys that enter a level together keep their order.
+    fn update_levels(&mut self) {
+        let mut keys: Vec<_> = self.keys.iter().map(|(key, it)| (it.turn, *key)).collect();
         keys.sort_unstable();
-        for (_, key) in keys {
-            self.update_key(key);
+        for (_, (priority, key)) in keys {
+            self.update_level(priority, key);
         }
     }
 
@@ -306,8 +309,10 @@ impl Model {
         }
     }
 
+    /// Waiters whose deadline has passed are noticed only while a permit is available.
     fn assign(&mut self) {
-        while let Some(next) = self.next() {
+        while self.available() > 0 {
+            let Some(next) = self.next() else { return };
             let waiter = &self.waiters[next];
             let (key, added_to) = (waiter.waits_in, waiter.added_to);
             if waiter.deadline.is_some_and(|it| it <= self.now) {
@@ -633,7 +638,7 @@ fn apply(
                 model.keys.clear();
                 model.waiters.iter_mut().for_each(|it| it.waits_in = 0);
             }
-            model.update_all_keys();
+            model.update_levels();
             queue.resize(|| resize.permits, model.settings, || now);
             model.assign();
         }

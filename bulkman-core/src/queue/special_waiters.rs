@@ -66,7 +66,7 @@ impl Waiters {
                 let id = WaiterId::new(index, sequence);
                 match (deadline, now) {
                     (Some(deadline), Some(now)) if deadline <= now => {
-                        let Granted { waker, .. } = self.decide(id, WaiterState::Expired, None)?;
+                        let Granted { waker, .. } = self.decide(id, WaiterState::Expired)?;
                         expired.push(waker);
                     }
                     _ => {
@@ -109,11 +109,12 @@ impl Waiters {
     /// Grants `permits` to the waiter that [`peek`](Self::peek) returned.
     pub(super) fn grant_head(&mut self, head: Head, permits: u32) -> Option<Granted> {
         let key = self.key_of(head.id);
-        let mut granted = if permits == head.permits {
-            self.decide(head.id, WaiterState::Granted, None)?
+        let state = if permits == head.permits {
+            WaiterState::Granted
         } else {
-            self.decide(head.id, WaiterState::GrantedFewer, Some(permits))?
+            WaiterState::GrantedFewer(permits)
         };
+        let mut granted = self.decide(head.id, state)?;
         // A task that is granted fewer has to find the number under the lock.
         granted.is_published = permits == head.permits;
         if key != 0 {
@@ -132,15 +133,15 @@ impl Waiters {
         let keys = self.keys.as_ref()?;
         let longest = keys.much_longer(key, priority)?;
         let id = WaiterId::new(priority, keys.last(longest));
-        self.decide(id, WaiterState::Rejected(QueueRejection::Evicted), None)
+        self.decide(id, WaiterState::Rejected(QueueRejection::Evicted))
     }
 
     /// Ends the wait of a waiter.
-    fn decide(&mut self, id: WaiterId, state: WaiterState, fewer: Option<u32>) -> Option<Granted> {
+    fn decide(&mut self, id: WaiterId, state: WaiterState) -> Option<Granted> {
         let index = id.priority();
         let chunks = &mut self.queues.as_mut()?[index].chunks;
         let link = chunks.link(id.sequence());
-        let popped = chunks.decide(id.sequence(), state, fewer)?;
+        let popped = chunks.decide(id.sequence(), state)?;
         self.waiting[index] -= 1;
         self.timed -= u32::from(popped.timed);
         self.end_special(index, link);
@@ -149,6 +150,19 @@ impl Waiters {
             waker: popped.waker,
             is_published: true,
         })
+    }
+
+    /// Removes the link of a waiter that was just removed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn remove_special(&mut self, priority: usize, state: WaiterState) {
+        let Some(queues) = &mut self.queues else {
+            return;
+        };
+        let link = queues[priority].chunks.removed_link;
+        if state == WaiterState::Waiting {
+            self.end_special(priority, link);
+        }
     }
 
     /// Counts the end of a wait, and removes the waiter from its key.
@@ -201,6 +215,7 @@ impl Waiters {
         rules: Option<KeyRules>,
         limit: u32,
         running: Option<&Arc<RunningKeys>>,
+        reordered: bool,
     ) {
         let (Some(rules), Some(running)) = (rules, running) else {
             if self.shares {
@@ -216,7 +231,8 @@ impl Waiters {
             self.shares = true;
             keys.begin = self.bounds.map(|bounds| bounds.next);
         }
-        if keys.set_rules(rules, limit) {
+        // Once for all changes: a key that keeps its level keeps its turn.
+        if keys.set_rules(rules, limit) || reordered {
             self.set_levels();
         }
     }
@@ -286,8 +302,8 @@ impl Waiters {
         keys.set_level(index, permits);
     }
 
-    /// Returns `true` if a new call of a key has to wait behind another: one that is next, or one of
-    /// its key.
+    /// Returns `true` if a new call of a key has to wait behind another: one that is next, or one
+    /// of its key.
     pub(super) fn blocks_new_calls(&self, key: u64) -> bool {
         let keyed = |index: usize| self.keys.as_ref().map_or(0, |keys| keys.waiting(index));
         let in_no_key = (0..PRIORITIES).any(|index| self.waiting[index] > keyed(index));

@@ -184,8 +184,8 @@ proptest! {
                     }
                     let first = usize::from(first) % present.len().max(1);
                     for index in present.into_iter().skip(first).take(usize::from(count)) {
-                        let removed = waiters.remove(clients[index].take().unwrap().id);
-                        prop_assert_eq!(removed.state, model.remove(index));
+                        let (state, _waker) = waiters.remove(clients[index].take().unwrap().id);
+                        prop_assert_eq!(state, model.remove(index));
                     }
                 }
                 Op::Reject => {
@@ -199,7 +199,7 @@ proptest! {
                 Op::Advance(by) => model.now += u64::from(by),
                 Op::SetOrder(newest_first) => {
                     model.lifo = newest_first;
-                    waiters.set_order(if newest_first { QueueOrder::Lifo } else { QueueOrder::Fifo });
+                    let _changed = waiters.set_order(if newest_first { QueueOrder::Lifo } else { QueueOrder::Fifo });
                 }
             }
             wake.wake();
@@ -220,8 +220,7 @@ proptest! {
             let Some(Client { id, woken }) = client else { continue };
             let state = model.states[index];
             prop_assert!(!grants.contains(*id) || state == WaiterState::Granted, "waiter {}", index);
-            let polled = waiters.poll(*id, &Waker::from(Arc::clone(woken)));
-            prop_assert_eq!(polled.map(|(state, _)| state), Some(state), "waiter {}", index);
+            prop_assert_eq!(waiters.poll(*id, &Waker::from(Arc::clone(woken))), Some(state), "waiter {}", index);
         }
         // No waker outlives the queue, even if its task still waits.
         drop(waiters);
@@ -253,17 +252,14 @@ fn overwritten_grants_are_found_under_the_lock() {
     // Their slots of the ring now belong to later waiters.
     let later: Vec<WaiterId> = (0..1000).map(|_| push(&mut waiters)).collect();
     for id in ids {
-        assert_eq!(
-            waiters.poll(id, Waker::noop()),
-            Some((WaiterState::Granted, 1))
-        );
-        assert_eq!(waiters.remove(id).state, WaiterState::Granted);
+        assert_eq!(waiters.poll(id, Waker::noop()), Some(WaiterState::Granted));
+        assert_eq!(waiters.remove(id).0, WaiterState::Granted);
     }
     assert_eq!(waiters.waiting(), 1000);
     assert!(
         later
             .into_iter()
-            .all(|id| waiters.remove(id).state == WaiterState::Waiting)
+            .all(|id| waiters.remove(id).0 == WaiterState::Waiting)
     );
 }
 
@@ -278,7 +274,7 @@ fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
         let mut newest = push(&mut waiters);
         for _ in 0..100_000 {
             let next = push(&mut waiters);
-            assert_eq!(waiters.remove(newest).state, WaiterState::Waiting);
+            assert_eq!(waiters.remove(newest).0, WaiterState::Waiting);
             newest = next;
         }
         let (slots, entries) = (waiters.allocated_slots(), waiters.table_capacity());
@@ -287,7 +283,7 @@ fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
             "{order:?}: {slots} slots, {entries} entries"
         );
         assert_eq!(waiters.waiting(), 2);
-        assert_eq!(waiters.remove(oldest).state, WaiterState::Waiting);
+        assert_eq!(waiters.remove(oldest).0, WaiterState::Waiting);
     }
 }
 
@@ -300,13 +296,13 @@ fn newest_first_scan_drops_entries_of_freed_chunks() {
     let ids: Vec<WaiterId> = (0..100_000).map(|_| push(&mut waiters)).collect();
     // Most of them still wait, so the entries of freed chunks are kept.
     for id in &ids[60_000..] {
-        assert_eq!(waiters.remove(*id).state, WaiterState::Waiting);
+        assert_eq!(waiters.remove(*id).0, WaiterState::Waiting);
     }
     assert!(waiters.freed() > 600, "{}", waiters.freed());
     let mut wake = WakeList::default();
     assert!(waiters.grant(None, &mut wake).is_some());
     assert_eq!(waiters.freed(), 0);
-    assert_eq!(waiters.remove(ids[59_999]).state, WaiterState::Granted);
+    assert_eq!(waiters.remove(ids[59_999]).0, WaiterState::Granted);
     assert_eq!(waiters.waiting(), 59_999);
 }
 

@@ -37,8 +37,8 @@ pub(super) enum WaiterState {
     Waiting,
     /// It owns the permits that it asked for, and has left the queue.
     Granted,
-    /// It owns all permits of a limit that is smaller than its weight.
-    GrantedFewer,
+    /// It owns this number of permits: all of a limit that is smaller than its weight.
+    GrantedFewer(u32),
     /// It was rejected, together with all others.
     Rejected(QueueRejection),
     /// Its deadline had passed when a permit became available to it.

@@ -32,6 +32,9 @@ pub(super) const fn index_of(priority: Priority) -> usize {
     }
 }
 
+/// A flag beside a number of waiters, which is smaller.
+const BOUNDED: u32 = 1 << 31;
+
 /// The waiting calls of one bulkhead.
 // Fields in this order: what every wait and every grant writes comes first, beside the lock.
 #[derive(Debug)]
@@ -42,7 +45,8 @@ pub(super) struct Waiters {
     /// The number of waiters with a deadline.
     pub(super) timed: u32,
     pub(super) order: QueueOrder,
-    /// The number of waiters that ask for several permits or have a key.
+    /// The number of waiters that ask for several permits or have a key. With [`BOUNDED`] if the
+    /// settings make a difference to other waiters, too.
     pub(super) special: u32,
     pub(super) bounds: [Bounds; PRIORITIES],
     /// The permits that heavy waiters ask for beyond one each.
@@ -91,7 +95,9 @@ impl Waiters {
     }
 
     /// Changes the order for present and future waiters.
-    pub(super) fn set_order(&mut self, order: QueueOrder) {
+    ///
+    /// Returns `true` if it is another one. The levels of keys have to be computed again then.
+    pub(super) fn set_order(&mut self, order: QueueOrder) -> bool {
         let changed = self.order != order;
         self.order = order;
         if let Some(queues) = &mut self.queues {
@@ -100,9 +106,7 @@ impl Waiters {
                 queue.newest = keyed.map_or(self.bounds[index].next, |keys| keys.begin[index]);
             }
         }
-        if changed && self.special > 0 {
-            self.set_levels();
-        }
+        changed
     }
 
     /// Appends a waiter to the queue of its priority.
@@ -135,8 +139,9 @@ impl Waiters {
 
     /// Grants a permit to the next waiter with time left at `now`, and expires those before it.
     ///
-    /// Not if a waiter is [special](Self::has_special). Without `now`, no deadline is checked. Returns the
-    /// granted waiter, to be published and woken. Appends the wakers of expired waiters to
+    /// Not if a waiter is [special](Self::has_special). Without `now`, no deadline is checked.
+    /// Returns the granted waiter, to be published and woken. Appends the wakers of expired waiters
+    /// to
     /// `expired`. Both are woken outside the lock.
     // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
@@ -222,62 +227,58 @@ impl Waiters {
     ///
     /// Returns `None` for one that waits with a waker other than `waker`: see
     /// [`register_waker`](Self::register_waker).
-    pub(super) fn poll(&mut self, id: WaiterId, waker: &Waker) -> Option<(WaiterState, u32)> {
+    pub(super) fn poll(&mut self, id: WaiterId, waker: &Waker) -> Option<WaiterState> {
         match self.waker(id) {
-            Some(registered) => registered
-                .will_wake(waker)
-                .then_some((WaiterState::Waiting, 0)),
-            None => {
-                let removed = self.remove(id);
-                Some((removed.state, removed.permits()))
-            }
+            Some(registered) => registered.will_wake(waker).then_some(WaiterState::Waiting),
+            None => Some(self.remove(id).0),
         }
     }
 
     /// Returns the state of a waiter, like [`poll`](Self::poll), and replaces its waker.
     ///
     /// Also returns the waker that is not needed, to be dropped outside the lock.
-    pub(super) fn register_waker(
-        &mut self,
-        id: WaiterId,
-        waker: Waker,
-    ) -> ((WaiterState, u32), Waker) {
+    pub(super) fn register_waker(&mut self, id: WaiterId, waker: Waker) -> (WaiterState, Waker) {
         match self.waker(id) {
-            Some(registered) => {
-                let replaced = std::mem::replace(registered, waker);
-                ((WaiterState::Waiting, 0), replaced)
-            }
-            None => {
-                let removed = self.remove(id);
-                ((removed.state, removed.permits()), waker)
-            }
+            Some(registered) => (WaiterState::Waiting, std::mem::replace(registered, waker)),
+            None => (self.remove(id).0, waker),
         }
     }
 
-    /// Removes a waiter. It was granted its permits if it is not there any more.
+    /// Removes a waiter, and returns the state it had and its waker.
     #[inline]
-    pub(super) fn remove(&mut self, id: WaiterId) -> Removed {
+    pub(super) fn remove(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
         let removed = self
             .queues
             .as_mut()
             .and_then(|queues| queues[id.priority()].chunks.remove(id.sequence()));
-        let Some(removed) = removed else {
-            return Removed::GRANTED;
+        let Some(Removed {
+            state,
+            waker,
+            timed,
+            linked,
+        }) = removed
+        else {
+            return (WaiterState::Granted, None);
         };
-        if removed.state == WaiterState::Waiting {
+        if state == WaiterState::Waiting {
             self.waiting[id.priority()] -= 1;
-            if removed.link.is_some() {
-                self.end_special(id.priority(), removed.link);
-            }
         }
-        if removed.timed {
+        if timed {
             self.timed -= 1;
         }
-        removed
+        if linked {
+            self.remove_special(id.priority(), state);
+        }
+        (state, waker)
     }
 
-    /// Returns `true` if a waiter asks for several permits or has a key. Then permits may be
-    /// available while calls wait.
+    /// Sets whether the settings of the queue make a difference to each waiter.
+    pub(super) fn set_bounded(&mut self, bounded: bool) {
+        self.special = self.special & !BOUNDED | if bounded { BOUNDED } else { 0 };
+    }
+
+    /// Returns `true` if a waiter asks for several permits or has a key, or may have. Then permits
+    /// may be available while calls wait.
     #[inline]
     pub(super) fn has_special(&self) -> bool {
         self.special > 0

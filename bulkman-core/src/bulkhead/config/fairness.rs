@@ -72,8 +72,8 @@ impl Fairness {
 
     /// Reserves this number of permits for keys that hold fewer: default 0.
     ///
-    /// A key below it is served first. One key alone uses all permits but these. With more keys than
-    /// the limit divided by this number, not every key has it at the same moment.
+    /// A key below it is served first. One key alone uses all permits but these. With more keys
+    /// than the limit divided by this number, not every key has it at the same moment.
     ///
     /// ```
     /// # use bulkman::bulkhead::Fairness;

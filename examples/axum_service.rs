@@ -11,6 +11,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::State;
@@ -113,6 +114,7 @@ fn service(
         BulkheadConfig::new(name)
             .max_concurrent_calls(4)
             .max_queue_size(4)
+            .timeout(Duration::from_secs(5)) // a service that hangs counts as failing
     };
     let search = guarded(forward(search), manager.create_bulkhead(config("search"))?);
     let stock = guarded(forward(stock), manager.create_bulkhead(config("stock"))?);

@@ -92,8 +92,9 @@ impl Runtime for Threads {
         })
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         thread::spawn(move || block_on(task));
+        Ok(())
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -42,6 +42,7 @@ fn allocations_are_counted() {
     assert_eq!(allocations(|| drop(Box::new(5))), 100);
 }
 
+/// Fault W4.
 #[test]
 fn ready_calls_allocate_nothing() {
     let slow = CircuitBreakerConfig::new()
@@ -70,7 +71,12 @@ fn ready_calls_allocate_nothing() {
         ),
         (
             "time window",
-            config().circuit_breaker(slow.sliding_window(timed)),
+            config().circuit_breaker(slow.clone().sliding_window(timed)),
+        ),
+        ("running calls listed", config().track_running_calls(true)),
+        (
+            "calls in flight counted",
+            config().circuit_breaker(slow.hanging_call_threshold(5).count_calls_in_flight(true)),
         ),
     ] {
         let bulkhead = bulkhead(config);
@@ -95,6 +101,19 @@ fn ready_calls_allocate_nothing() {
         };
         assert_eq!(allocations(heavy), 0, "execute with a weight, {what}");
     }
+}
+
+/// Fault W4.
+#[test]
+fn list_of_running_calls_takes_no_memory_while_it_is_off() {
+    let bytes = |tracked| {
+        let config = config().track_running_calls(tracked);
+        let runtime = ManualRuntime::new();
+        measure(|| drop(Bulkhead::new(config, runtime).unwrap())).bytes_total
+    };
+    // 64 slots of 16 bytes.
+    let table = bytes(true) - bytes(false);
+    assert!((1_024..2_048).contains(&table), "{table}");
 }
 
 #[test]

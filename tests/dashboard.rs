@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bulkman::adaptive::AdaptiveLimit;
+use bulkman::bulkhead::Fairness;
 use bulkman::metrics::MetricsPublisher;
 use bulkman::store::MemoryStore;
 use bulkman::testing::ManualRuntime;
-use bulkman::{BulkheadConfig, BulkheadManager};
+use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 /// The labels of each emitted metric, with their values.
@@ -171,7 +172,14 @@ fn emitted() -> Emitted {
         let manager = BulkheadManager::new(runtime.clone());
         manager.share_through(store).unwrap();
         // The gauges of a limit follow its first window, which ten calls of 50 ms complete.
-        let config = BulkheadConfig::new("api").adaptive_limit(AdaptiveLimit::new());
+        let rules = CircuitBreakerConfig::new()
+            .slow_call_duration_threshold(Duration::from_secs(1))
+            .hanging_call_threshold(10);
+        let config = BulkheadConfig::new("api")
+            .adaptive_limit(AdaptiveLimit::new())
+            .fairness(Fairness::new())
+            .track_running_calls(true)
+            .circuit_breaker(rules);
         let bulkhead = manager.create_bulkhead(config).unwrap();
         for _ in 0..10 {
             let permit = bulkhead.try_acquire().unwrap();

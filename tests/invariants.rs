@@ -108,6 +108,7 @@ proptest! {
         proptest::test_runner::FileFailurePersistence::Direct("tests/invariants.proptest-regressions")
     )), ..ProptestConfig::default() })]
 
+    /// Fault F04.
     #[test]
     fn bulkhead_matches_its_model(
         permits in 1..4_usize,

@@ -1,6 +1,6 @@
 //! The series of bulkheads and fleets, in a Prometheus recorder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{pending, ready};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,9 @@ use bulkman::runtime::ClockOnly;
 use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadManager, ConfigError, Outcome, Runtime};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreakerConfig, ConfigError, Outcome, Runtime,
+};
 use futures_lite::future::poll_once;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -242,6 +244,72 @@ fn counters_survive_a_reset_and_a_replaced_bulkhead() {
     assert_eq!(successes(), 5.0);
 }
 
+#[test]
+fn calls_that_hang_are_a_gauge_if_they_are_counted() {
+    let runtime = ManualRuntime::new();
+    let rules = CircuitBreakerConfig::new()
+        .slow_call_duration_threshold(8 * SECOND)
+        .hanging_call_threshold(9);
+    let counted = BulkheadConfig::new("counted").circuit_breaker(rules);
+    let manager = BulkheadManager::new(runtime.clone());
+    let metrics = MetricsPublisher::new(&manager);
+    let seen = Recorded::new();
+    let counted = manager.create_bulkhead(counted).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("plain"))
+        .unwrap();
+    let running = counted.try_acquire().unwrap();
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(1.0));
+    assert_eq!(seen.of("plain", "bulkman_calls_hanging", &[]), None);
+    running.succeed();
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(0.0));
+    // While the circuit is open, none is counted: the gauge does not keep an old value.
+    let _running = counted.try_acquire().unwrap();
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(1.0));
+    counted.circuit_breaker().unwrap().force_open();
+    seen.publish(&metrics);
+    assert_eq!(seen.of("counted", "bulkman_calls_hanging", &[]), Some(0.0));
+}
+
+/// Fault W3.
+#[test]
+fn the_oldest_call_is_a_gauge_and_its_label_is_no_label_of_metrics() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let metrics = MetricsPublisher::new(&manager).record_durations(true);
+    let seen = Recorded::new();
+    let tracked = BulkheadConfig::new("tracked").track_running_calls(true);
+    let tracked = manager.create_bulkhead(tracked).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("plain"))
+        .unwrap();
+    seen.publish(&metrics);
+    let age = |seen: &Recorded, name| seen.of(name, "bulkman_oldest_call_seconds", &[]);
+    assert_eq!(age(&seen, "tracked"), Some(0.0));
+    let label = tracked.label("GET /users");
+    let call = tracked.call().label(label);
+    let mut call = Box::pin(call.execute(pending::<Result<(), ()>>()));
+    assert!(futures_lite::future::block_on(poll_once(&mut call)).is_none());
+    runtime.advance(9 * SECOND);
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(9.0));
+    assert_eq!(age(&seen, "plain"), None);
+    // The list is switched off: calls that are in it are shown to their end.
+    let config = tracked.config().track_running_calls(false);
+    tracked.reconfigure(config).unwrap();
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(9.0));
+    drop(call);
+    seen.publish(&metrics);
+    assert_eq!(age(&seen, "tracked"), Some(0.0));
+    assert!(!seen.text().contains("GET /users"));
+}
+
 /// Hazard H82.
 #[test]
 fn removed_bulkhead_is_no_longer_written() {
@@ -260,6 +328,8 @@ fn removed_bulkhead_is_no_longer_written() {
         "bulkman_permits_limit",
         "bulkman_queue_limit",
         "bulkman_calls_running",
+        "bulkman_calls_hanging",
+        "bulkman_oldest_call_seconds",
     ] {
         assert_eq!(seen.of("goes", gauge, &[]), Some(0.0), "{gauge}");
     }
@@ -318,6 +388,212 @@ fn dropped_histograms_return_with_the_next_publication() {
         seen.clock.increment(4 * SECOND);
         assert_eq!(count(), None);
     }
+}
+
+/// Fault F08.
+#[test]
+fn two_managers_publish_separate_series() {
+    let seen = Recorded::new();
+    let publisher = |manager: &BulkheadManager, component: &str| {
+        let publisher = MetricsPublisher::new(manager).record_durations(true);
+        publisher.label("component", component).unwrap()
+    };
+    let of = |component: &str, name: &str, labels: &[(&str, &str)]| {
+        let labels: Vec<_> = labels
+            .iter()
+            .copied()
+            .chain([("component", component)])
+            .collect();
+        seen.of("db", name, &labels)
+    };
+    let managers = [5, 7].map(|limit| {
+        let manager = BulkheadManager::new(ClockOnly);
+        let config = BulkheadConfig::new("db").max_concurrent_calls(limit);
+        manager.create_bulkhead(config).unwrap();
+        manager
+    });
+    let [one, other] = managers
+        .each_ref()
+        .map(|manager| manager.get_bulkhead("db").unwrap());
+    let [library, application] = [("library", 0), ("application", 1)]
+        .map(|(component, manager)| publisher(&managers[manager], component));
+    let publish = || [&library, &application].map(|publisher| seen.publish(publisher));
+    publish();
+    one.circuit_breaker().unwrap().open();
+    for _ in 0..3 {
+        other.execute_sync(|| Ok::<_, ()>(())).unwrap();
+    }
+    publish();
+    for (component, limit, open, calls) in
+        [("library", 5.0, 1.0, 0.0), ("application", 7.0, 0.0, 3.0)]
+    {
+        assert_eq!(of(component, "bulkman_permits_limit", &[]), Some(limit));
+        assert_eq!(
+            of(component, "bulkman_circuit_state", &[("state", "open")]),
+            Some(open)
+        );
+        assert_eq!(
+            of(
+                component,
+                "bulkman_circuit_transitions_total",
+                &[("to", "open")]
+            ),
+            Some(open)
+        );
+        assert_eq!(
+            of(component, "bulkman_calls_started_total", &[]),
+            Some(calls)
+        );
+        assert_eq!(
+            of(component, "bulkman_calls_total", &[("outcome", "success")]),
+            Some(calls)
+        );
+        assert_eq!(
+            of(component, "bulkman_run_duration_seconds_count", &[]).unwrap_or(0.0),
+            calls
+        );
+    }
+    assert_eq!(
+        seen.of("db", "bulkman_permits_limit", &[]),
+        None,
+        "no series without the label"
+    );
+
+    // The bulkhead of one manager is removed: the other one keeps its gauges.
+    managers[0].remove_bulkhead("db");
+    publish();
+    assert_eq!(of("library", "bulkman_permits_limit", &[]), Some(0.0));
+    assert_eq!(of("application", "bulkman_permits_limit", &[]), Some(7.0));
+    assert_eq!(
+        of(
+            "application",
+            "bulkman_circuit_state",
+            &[("state", "closed")]
+        ),
+        Some(1.0)
+    );
+    // Its last counts have its labels, too.
+    one.circuit_breaker().unwrap().close();
+    one.execute_sync(|| Ok::<_, ()>(())).unwrap();
+    seen.within(|| drop(one));
+    assert_eq!(of("library", "bulkman_calls_started_total", &[]), Some(1.0));
+    assert_eq!(
+        of("application", "bulkman_calls_started_total", &[]),
+        Some(3.0)
+    );
+}
+
+/// Fault F08.
+#[test]
+fn labels_separate_bulkheads_and_fleets_of_their_own() {
+    let seen = Recorded::new();
+    let runtime = ManualRuntime::new();
+    for (part, calls) in [("a", 1_u8), ("b", 2)] {
+        let bulkhead = Bulkhead::new(BulkheadConfig::new("db"), runtime.clone()).unwrap();
+        bulkhead
+            .share_through(MemoryStore::new(runtime.clone()))
+            .unwrap();
+        let fleet = Fleet::new(MemoryStore::new(runtime.clone()), runtime.clone()).unwrap();
+        let labeled = |publisher: MetricsPublisher, kind: &str| {
+            publisher
+                .label("part", part)
+                .unwrap()
+                .label("kind", kind)
+                .unwrap()
+        };
+        for _ in 0..calls {
+            bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
+        }
+        runtime.run_until_stalled();
+        seen.publish(&labeled(
+            MetricsPublisher::for_bulkhead(&bulkhead),
+            "bulkhead",
+        ));
+        seen.publish(&labeled(MetricsPublisher::for_fleet(&fleet), "fleet"));
+        let labels = [("part", part), ("kind", "bulkhead")];
+        assert_eq!(
+            seen.of("db", "bulkman_calls_started_total", &labels),
+            Some(f64::from(calls))
+        );
+        for kind in ["bulkhead", "fleet"] {
+            let labels = [("part", part), ("kind", kind)];
+            let connected = seen.with(("namespace", "default"), "bulkman_fleet_connected", &labels);
+            assert_eq!(connected, Some(1.0), "{part} {kind}");
+        }
+    }
+}
+
+/// Fault F08.
+#[test]
+fn label_must_be_valid_and_new() {
+    let label = |name: &str| {
+        let publisher = MetricsPublisher::new(&BulkheadManager::new(ClockOnly));
+        publisher
+            .label("component", "library")
+            .unwrap()
+            .label(name, "any")
+    };
+    for valid in ["part", "_part", "PART_2"] {
+        assert!(label(valid).is_ok(), "{valid}");
+    }
+    for invalid in ["", "2nd", "a-b", "a b", "größe"] {
+        let error = label(invalid).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::OutOfRange { field: "label", .. }),
+            "{error}"
+        );
+    }
+    // `le` and `quantile` are the exporter's.
+    for taken in [
+        "component",
+        "bulkhead",
+        "namespace",
+        "outcome",
+        "reason",
+        "state",
+        "to",
+        "cause",
+        "event",
+        "le",
+        "quantile",
+    ] {
+        let error = label(taken).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("`label` conflicts with the existing label `{taken}`")
+        );
+    }
+}
+
+/// Fault SUR08.
+#[test]
+fn a_later_recorder_receives_all_descriptions() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    manager.share_through(MemoryStore::new(runtime)).unwrap();
+    manager.create_bulkhead(BulkheadConfig::new("api")).unwrap();
+    let metrics = MetricsPublisher::new(&manager);
+    metrics.publish(); // before a recorder is installed
+    for recorder in ["first", "second"] {
+        let seen = Recorded::new();
+        for _ in 0..2 {
+            seen.publish(&metrics);
+        }
+        let text = seen.text();
+        let series = lines_of(&text, "# TYPE ");
+        let help = lines_of(&text, "# HELP ");
+        assert!(series.len() > 10, "{recorder}: {series:?}");
+        assert_eq!(series, help, "{recorder}");
+    }
+}
+
+/// Returns the names in the comments of an exposition, each of which must be unique.
+fn lines_of(text: &str, comment: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix(comment));
+    let names: Vec<_> = lines.filter_map(|line| line.split(' ').next()).collect();
+    let unique: BTreeSet<_> = names.iter().map(ToString::to_string).collect();
+    assert_eq!(unique.len(), names.len(), "{names:?}");
+    unique
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #   tests/package.sh --verify   also `cargo publish --dry-run`, which builds each package from its
 #                               packed files, in dependency order: minutes
 #
-# The crates need not be on crates.io: cargo resolves their dependencies on each other among the
+# The crates need not be published yet: cargo resolves their dependencies on each other among the
 # packages of the same run.
 set -eu
 cd "$(dirname "$0")/.."

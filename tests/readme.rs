@@ -1,12 +1,24 @@
-//! Checks that the documented settings and defaults are those of the code.
+//! Checks the documents against the code: settings, defaults, features and the names of methods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::future::ready;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkman::adaptive::Enforcement;
-use bulkman::circuit_breaker::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
-use bulkman::{BulkheadConfig, CircuitBreakerConfig, QueueOrder};
+use bulkman::call::{Call, ExecutionReport};
+use bulkman::circuit_breaker::{
+    HalfOpenPolicy, HalfOpenTimeoutAction, IsolationBackoff, IsolationDuration,
+    ResolvedCircuitBreakerConfig, SlidingWindow,
+};
+use bulkman::store::MemoryStore;
+use bulkman::tower::{BulkheadLayer, ServiceError};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, Outcome,
+    QueueOrder,
+};
 
 const README: &str = include_str!("../README.md");
 const MANIFEST: &str = include_str!("../Cargo.toml");
@@ -52,6 +64,7 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
                 assert_eq!(default, "none");
                 new().fairness(None)
             }
+            "track_running_calls" => new().track_running_calls(default.parse().unwrap()),
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),
             "circuit_breaker" => {
                 assert_eq!(default, "[`CircuitBreakerConfig::new`]");
@@ -60,6 +73,46 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             unknown => panic!("no setting is named {unknown}"),
         };
         assert_eq!(set, new(), "{setting}: {default}");
+    }
+}
+
+/// No call has a timeout by default, so a program that is copied has to set one.
+#[test]
+fn programs_to_start_from_set_a_timeout() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let mut programs = Vec::new();
+    for readme in [
+        "README.md",
+        "bulkman-tokio/README.md",
+        "bulkman-smol/README.md",
+    ] {
+        let text = read(readme);
+        let blocks = text.split("```rust").skip(1);
+        programs.extend(blocks.map(|block| {
+            let (code, _) = block.split_once("```").unwrap();
+            (readme, code.to_owned())
+        }));
+    }
+    for example in [
+        "axum_service",
+        "blocking",
+        "embedded",
+        "guarded_client",
+        "manager",
+        "own_runtime",
+        "quickstart",
+        "quickstart_smol",
+        "thread_per_core",
+    ] {
+        programs.push((example, read(&format!("examples/{example}.rs"))));
+    }
+    assert_eq!(programs.len(), 13);
+    for (name, code) in programs {
+        let limits = [".timeout(", ".run_timeout(", ".hanging_call_threshold("];
+        let creates = code.contains("BulkheadConfig");
+        let limited = limits.iter().any(|limit| code.contains(limit));
+        assert!(!creates || limited, "{name} has no timeout:\n{code}");
     }
 }
 
@@ -100,6 +153,8 @@ fn in_words(settings: &ResolvedCircuitBreakerConfig, setting: &str) -> String {
         "failure_rate_threshold" => or_off(settings.failure_rate_threshold),
         "slow_call_rate_threshold" => or_off(settings.slow_call_rate_threshold),
         "slow_call_duration_threshold" => or_off(settings.slow_call_duration_threshold),
+        "hanging_call_threshold" => or_off(settings.hanging_call_threshold),
+        "count_calls_in_flight" => settings.count_calls_in_flight.to_string(),
         "failure_count_threshold" => or_off(settings.failure_count_threshold),
         "minimum_number_of_calls" => settings.minimum_number_of_calls.to_string(),
         "sliding_window" => format!("`{:?}`", settings.sliding_window),
@@ -163,6 +218,9 @@ fn defaults(source: &str) -> BTreeMap<String, String> {
             panic!("{line}")
         };
         let name = setting.split('`').nth(1).expect("a name in backticks");
+        if let Some((_, target)) = setting.split_once("](Self::") {
+            assert_eq!(target.trim_end_matches(')'), name, "the target of the link");
+        }
         let twice = defaults.insert(name.to_owned(), default.to_owned());
         assert_eq!(twice, None, "{name} is listed twice");
     }
@@ -174,18 +232,13 @@ fn features_of_the_readme_are_those_of_the_manifest() {
     let (_, table) = README
         .split_once("| feature | adds |\n| --- | --- |\n")
         .unwrap();
-    let listed: BTreeSet<_> = table
+    let listed: Vec<_> = table
         .lines()
         .take_while(|line| line.starts_with('|'))
-        .flat_map(|line| {
-            line.split('|')
-                .nth(1)
-                .unwrap()
-                .split('`')
-                .skip(1)
-                .step_by(2)
-        })
+        .flat_map(|line| code(line.split('|').nth(1).unwrap()))
         .collect();
+    let unique: BTreeSet<_> = listed.iter().copied().collect();
+    assert_eq!(unique.len(), listed.len(), "listed twice: {listed:?}");
     let (_, features) = MANIFEST.split_once("[features]\n").unwrap();
     let declared: BTreeSet<_> = features
         .lines()
@@ -194,7 +247,7 @@ fn features_of_the_readme_are_those_of_the_manifest() {
         .map(|(name, _)| name)
         .filter(|name| *name != "default")
         .collect();
-    assert_eq!(listed, declared);
+    assert_eq!(unique, declared);
 }
 
 #[test]
@@ -208,49 +261,171 @@ fn minimum_rust_version_of_the_readme_is_that_of_the_manifest() {
     );
 }
 
+/// Declares a function that calls methods and reads fields, and the list of their names.
+///
+/// A name that does not exist does not compile.
+macro_rules! names_in_use {
+    (
+        fn $name:ident($($parameter:ident: $type:ty),* $(,)?);
+        methods { $($receiver:ident.$method:ident($($argument:expr),* $(,)?);)* }
+        fields { $($owner:ident.$field:ident;)* }
+    ) => {
+        #[allow(
+            dead_code,
+            clippy::let_underscore_future,
+            clippy::too_many_arguments,
+            reason = "it only has to compile"
+        )]
+        fn $name($($parameter: $type),*) {
+            $(let _ = $receiver.clone().$method($($argument),*);)*
+            $(let _ = &$owner.$field;)*
+        }
+
+        const METHODS: &[&str] = &[$(stringify!($method)),*];
+        const FIELDS: &[&str] = &[$(stringify!($field)),*];
+    };
+}
+
+names_in_use! {
+    fn every_documented_name(
+        config: BulkheadConfig,
+        circuit: CircuitBreakerConfig,
+        bulkhead: Bulkhead,
+        breaker: CircuitBreaker,
+        manager: BulkheadManager,
+        call: Call<'_>,
+        layer: BulkheadLayer,
+        rejected: Arc<ServiceError>,
+        report: Arc<ExecutionReport<(), ()>>,
+        store: MemoryStore,
+        second: Duration,
+    );
+    methods {
+        config.max_concurrent_calls(1);
+        config.max_queue_size(1);
+        config.timeout(second);
+        config.max_wait(second);
+        config.run_timeout(second);
+        config.circuit_breaker_enabled(true);
+        circuit.failure_rate_threshold(0.5);
+        circuit.slow_call_rate_threshold(0.5);
+        circuit.slow_call_duration_threshold(second);
+        circuit.hanging_call_threshold(1);
+        circuit.minimum_number_of_calls(1);
+        circuit.sliding_window(SlidingWindow::Count(1));
+        circuit.success_threshold(1);
+        circuit.permitted_calls_in_half_open(1);
+        circuit.isolation_duration(second);
+        circuit.isolation_schedule([second]);
+        circuit.isolation_backoff(IsolationBackoff::new(2.0, second));
+        circuit.probe_timeout(second);
+        circuit.max_half_open_duration(second, HalfOpenTimeoutAction::Open);
+        circuit.automatic_half_open(true);
+        bulkhead.execute(ready(Ok::<(), ()>(())));
+        bulkhead.execute_blocking(|| Ok::<(), ()>(()));
+        bulkhead.execute_sync(|| Ok::<(), ()>(()));
+        bulkhead.wrap(|(): ()| ready(Ok::<(), ()>(())));
+        bulkhead.acquire();
+        bulkhead.call();
+        bulkhead.health_check(second, || ready(Ok::<(), ()>(())));
+        bulkhead.state();
+        bulkhead.is_healthy();
+        bulkhead.stats();
+        bulkhead.reset_stats();
+        bulkhead.retry_after();
+        bulkhead.shutdown();
+        bulkhead.drained();
+        call.execute_with_report(ready(Ok::<(), ()>(())));
+        breaker.force_open();
+        breaker.disable();
+        breaker.metrics_only();
+        breaker.close();
+        manager.create_bulkhead(config.clone());
+        manager.get_bulkhead("a");
+        manager.get_or_create_bulkhead(config.clone());
+        manager.execute_in_bulkhead("a", ready(Ok::<(), ()>(())));
+        manager.all_stats();
+        manager.health_status();
+        manager.share_through(store.clone());
+        layer.classify(|_: &Result<(), ()>| Outcome::Success);
+        rejected.http_status();
+        rejected.retry_after_seconds();
+    }
+    fields {
+        report.result;
+        report.ran;
+        report.queued;
+        report.bulkhead;
+        report.id;
+    }
+}
+
+/// Names in the code of the documents that are not methods or fields of this library.
+const OTHER_NAMES: &[&str] = &[
+    // Constructors and variants.
+    "new",
+    "Count",
+    // Traits, and modules.
+    "with_bulkhead",
+    // The standard library, and what the reader's program calls so.
+    "from_secs",
+    "function",
+];
+
 /// Names in `docs/MIGRATING.md` and `docs/COMPARISON.md` that look like ours must be ours.
 #[test]
 fn methods_in_the_migration_guide_exist() {
-    let guide = include_str!("../docs/MIGRATING.md");
-    let mut unknown = Vec::new();
-    for line in guide.lines().filter(|line| line.starts_with("| ")) {
-        let ours = line.split('|').nth(2).unwrap_or_default();
-        for code in ours.split('`').skip(1).step_by(2) {
-            let name = code
-                .trim_start_matches('.')
-                .split(['(', '<', ' '])
-                .next()
-                .unwrap_or(code);
-            let plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-            let defined = |form: String| sources().contains(&form);
-            let exists = defined(format!("fn {name}")) || defined(format!("pub {name}:"));
-            if plain && !name.is_empty() && !exists {
-                unknown.push(name);
+    let migrating = include_str!("../docs/MIGRATING.md");
+    let ours = migrating
+        .lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("| ---"))
+        .map(|line| {
+            let line = line.replace("\\|", "/");
+            let cells: Vec<_> = line.split('|').collect();
+            let [_, theirs, ours, _] = cells[..] else {
+                panic!("{line}")
+            };
+            // Names that are the same are in the other column.
+            let same = if ours.contains("the same") {
+                theirs
+            } else {
+                ""
+            };
+            format!("{same}{ours}")
+        });
+    let prose = migrating
+        .lines()
+        .filter(|line| !line.starts_with('|'))
+        .map(str::to_owned);
+    let mut found = BTreeSet::new();
+    for text in ours.chain(prose) {
+        for span in code(&text) {
+            found.extend(called(span));
+            // A setting, a method or a field alone.
+            if span.starts_with(|c: char| c.is_ascii_lowercase())
+                && span.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            {
+                found.insert(span.to_owned());
             }
         }
     }
-    assert!(
-        unknown.is_empty(),
-        "no such methods or settings: {unknown:?}"
-    );
-}
+    let listed: BTreeSet<_> = [METHODS, FIELDS]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let known = |name: &String| listed.contains(name) || OTHER_NAMES.contains(&&**name);
+    let unknown: Vec<_> = found.iter().filter(|name| !known(name)).collect();
+    assert!(unknown.is_empty(), "docs/MIGRATING.md: {unknown:?}");
+    // The list has nothing that the document no longer names.
+    let unused: Vec<_> = listed.difference(&found).collect();
+    assert!(unused.is_empty(), "{unused:?}");
 
-/// The sources that define the methods and settings of the guide.
-fn sources() -> &'static str {
-    concat!(
-        include_str!("../bulkman-core/src/bulkhead/config/mod.rs"),
-        include_str!("../bulkman-core/src/circuit_breaker/config.rs"),
-        include_str!("../bulkman-core/src/circuit_breaker/controls.rs"),
-        include_str!("../bulkman-core/src/bulkhead/calls.rs"),
-        include_str!("../bulkman-core/src/bulkhead/mod.rs"),
-        include_str!("../bulkman-core/src/bulkhead/state.rs"),
-        include_str!("../bulkman-core/src/bulkhead/stats.rs"),
-        include_str!("../bulkman-core/src/bulkhead/drained.rs"),
-        include_str!("../bulkman-core/src/manager/mod.rs"),
-        include_str!("../bulkman-core/src/error/mod.rs"),
-        include_str!("../bulkman-core/src/tower/layer.rs"),
-        include_str!("../bulkman-core/src/call/report.rs"),
-    )
+    for line in include_str!("../docs/COMPARISON.md").lines() {
+        for name in code(line).into_iter().flat_map(called) {
+            assert!(known(&name), "docs/COMPARISON.md: {name}");
+        }
+    }
 }
 
 fn names(documented: &BTreeMap<String, String>) -> Vec<String> {
@@ -267,4 +442,24 @@ fn fields(config: &impl Debug) -> Vec<String> {
         .collect();
     fields.sort_unstable();
     fields
+}
+
+/// Returns the code spans of a line.
+fn code(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// Returns the names that are called in `code`, as `name(` or `.name(`.
+fn called(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices('(') {
+        let before = &code[..at];
+        let start = before
+            .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .map_or(0, |last| last + 1);
+        if start < at {
+            names.push(before[start..].to_owned());
+        }
+    }
+    names
 }

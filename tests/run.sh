@@ -7,6 +7,10 @@
 #                           versions, miri, a dry run of publishing
 #   tests/run.sh --long     the property tests with 20,000 cases each, and the load tests
 #   tests/run.sh --faults   the database's faults that need privileges or further tools
+#   tests/run.sh --repeat [N]     all tests N times (20), four copies at once: finds those that fail
+#                                 by chance
+#   tests/run.sh --mutants [K/N]  changes core's code in every way that cargo-mutants knows, and lists
+#                                 the changes that no test notices; with K/N only a sample
 set -eu
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -257,6 +261,44 @@ long() {
     PROPTEST_CASES=20000 cargo test --locked -p bulkman --release --quiet --tests
 }
 
+# Prints the tests that failed in any of $rounds runs. What runs together shares nothing but the
+# machine: each copy starts its own servers on free ports.
+repeat() {
+    cargo test --locked --workspace --all-features --lib --bins --tests --no-run --quiet
+    rm -rf target/repeat
+    mkdir -p target/repeat
+    round=0
+    while [ "$round" -lt "$rounds" ]; do
+        copies=
+        for _ in 1 2 3 4; do
+            [ "$round" -lt "$rounds" ] || break
+            round=$((round + 1))
+            nice cargo test --locked --workspace --all-features --lib --bins --tests --no-fail-fast \
+                >"target/repeat/$round" 2>&1 &
+            copies="$copies $!:$round"
+        done
+        for copy in $copies; do
+            wait "${copy%:*}" || echo "  run ${copy#*:} failed" | tee -a target/repeat/failed
+        done
+        echo "  $round of $rounds"
+    done
+    [ ! -e target/repeat/failed ] || {
+        sed -n 's/^test \(.*\) \.\.\. FAILED$/  \1/p' target/repeat/[0-9]* | sort | uniq -c
+        echo "FAILED: the output is in target/repeat"
+        exit 1
+    }
+}
+
+# Changes that the tests of core and its models of concurrency do not notice, except for those that
+# tests/mutants.md gives a reason for. The whole list takes hours; a sample of it minutes.
+mutants() {
+    tool mutants || {
+        skip "mutants: cargo-mutants is not installed and cannot be"
+        return
+    }
+    tests/mutants.sh "$sample"
+}
+
 mkdir -p target
 case "${1-}" in
 "") setup ;;
@@ -270,8 +312,16 @@ case "${1-}" in
     steps=$extra_steps
     ;;
 --long) steps=long ;;
+--repeat)
+    steps=repeat
+    rounds=${2:-20}
+    ;;
+--mutants)
+    steps=mutants
+    sample=${2:-0/1}
+    ;;
 -*)
-    sed -n '2,10p' "$0"
+    sed -n '2,14p' "$0"
     exit 2
     ;;
 *) steps=$* ;;

@@ -1,11 +1,12 @@
 //! Configurations in TOML, YAML and JSON.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::ready;
 use std::time::Duration;
 
 use bulkman::adaptive::{AdaptiveLimit, Enforcement};
-use bulkman::bulkhead::BulkheadName;
+use bulkman::bulkhead::{BulkheadName, Fairness};
 use bulkman::circuit_breaker::{
     CircuitState, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
 };
@@ -15,9 +16,12 @@ use bulkman::store::{
     BucketedWindow, FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings,
 };
 use bulkman::testing::ManualRuntime;
-use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreakerConfig, Priority, QueueOrder};
-use serde::Serialize;
+use bulkman::{
+    BulkheadConfig, BulkheadManager, CircuitBreakerConfig, ConfigError, Priority, QueueOrder,
+};
 use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
+use serde::{Deserialize, Serialize};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -60,23 +64,18 @@ fn every_configuration_round_trips() {
         .timeout(Duration::from_micros(1_500_001))
         .max_wait(Duration::ZERO)
         .run_timeout(Duration::MAX)
+        .track_running_calls(true)
         .circuit_breaker_enabled(false);
     round_trips(&full);
-    let every_setting = AdaptiveLimit::new()
-        .min(2)
-        .initial(3)
-        .tolerance(2.5)
-        .max_latency(Duration::from_millis(250))
-        .window(SECOND)
-        .samples(20)
-        .baseline_interval(None)
-        .shrink_on_failure(true)
-        .enforcement(Enforcement::Observe);
-    for adaptive in [AdaptiveLimit::new(), every_setting] {
+    for adaptive in [AdaptiveLimit::new(), every_adaptive_setting()] {
         round_trips(&adaptive);
         round_trips(&full.clone().adaptive_limit(adaptive));
     }
     round_trips(&full.clone().enforcement(Enforcement::Observe));
+    for fairness in [Fairness::new(), every_fairness_setting()] {
+        round_trips(&fairness);
+        round_trips(&full.clone().fairness(fairness));
+    }
     round_trips(
         &ManagerConfig::new()
             .bulkhead(BulkheadConfig::new("a.b"))
@@ -108,24 +107,7 @@ fn every_configuration_round_trips() {
 
 #[test]
 fn every_store_setting_round_trips() {
-    let rule = FleetCountPolicy::new(10 * SECOND, 10);
-    for settings in [
-        StoreSettings::new(),
-        StoreSettings::new()
-            .push(Push::Off)
-            .backoff(Duration::from_millis(1), Duration::from_millis(250))
-            .share(SharingMode::quorum(3, 10 * SECOND))
-            .on_outage(OnOutage::HoldOpen)
-            .instance("blue-7"),
-        StoreSettings::new()
-            .share(SharingMode::Counts(
-                rule.failure_count_threshold(500)
-                    .failure_rate_threshold(0.5)
-                    .minimum_number_of_calls(200),
-            ))
-            .on_outage(OnOutage::ProbeLocally { probes: 4 }),
-        StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25))),
-    ] {
+    for settings in stores() {
         round_trips(&settings);
     }
     round_trips(&BucketedWindow::new(10 * SECOND, 10));
@@ -151,6 +133,27 @@ struct Stores {
     store: StoreSettings,
 }
 
+fn stores() -> Vec<StoreSettings> {
+    let rule = FleetCountPolicy::new(10 * SECOND, 10);
+    vec![
+        StoreSettings::new(),
+        StoreSettings::new()
+            .push(Push::Off)
+            .backoff(Duration::from_millis(1), Duration::from_millis(250))
+            .share(SharingMode::quorum(3, 10 * SECOND))
+            .on_outage(OnOutage::HoldOpen)
+            .instance("blue-7"),
+        StoreSettings::new()
+            .share(SharingMode::Counts(
+                rule.failure_count_threshold(500)
+                    .failure_rate_threshold(0.5)
+                    .minimum_number_of_calls(200),
+            ))
+            .on_outage(OnOutage::ProbeLocally { probes: 4 }),
+        StoreSettings::new().share(SharingMode::Counts(rule.failure_rate_threshold(0.25))),
+    ]
+}
+
 fn circuits() -> Vec<CircuitBreakerConfig> {
     let new = CircuitBreakerConfig::new;
     vec![
@@ -165,6 +168,13 @@ fn circuits() -> Vec<CircuitBreakerConfig> {
             .slow_call_rate_threshold(1.0)
             .slow_call_duration_threshold(SECOND)
             .permitted_calls_in_half_open(10),
+        new()
+            .slow_call_duration_threshold(SECOND)
+            .hanging_call_threshold(8),
+        new()
+            .slow_call_duration_threshold(SECOND)
+            .slow_call_rate_threshold(0.5)
+            .count_calls_in_flight(true),
         new()
             .failure_count_threshold(1_000)
             .sliding_window(SlidingWindow::Count(1_000)),
@@ -326,13 +336,13 @@ fn toml_errors_name_the_line() {
             "timeout = \"2s 500ms\"",
             "timeout = 2.5",
             6,
-            "a duration as a string, such as \"250ms\"",
+            "a duration as text, such as \"250ms\"",
         ),
         (
             "timeout = \"2s 500ms\"",
             "timeout = \"soon\"",
             6,
-            "string \"soon\", expected a duration as a string",
+            "string \"soon\", expected a duration as text",
         ),
         (
             "timeout = \"2s 500ms\"",
@@ -458,7 +468,7 @@ fn yaml_and_json_errors_name_the_line() {
             "\"timeout\": \"2500ms\"",
             "\"timeout\": \"soon\"",
             7,
-            "expected a duration as a string",
+            "expected a duration as text",
         ),
         ("\"queue_order\"", "\"order\"", 6, "unknown field `order`"),
         (
@@ -475,6 +485,109 @@ fn yaml_and_json_errors_name_the_line() {
     }
 }
 
+fn every_adaptive_setting() -> AdaptiveLimit {
+    AdaptiveLimit::new()
+        .min(2)
+        .initial(3)
+        .tolerance(2.5)
+        .max_latency(Duration::from_millis(250))
+        .window(SECOND)
+        .samples(20)
+        .baseline_interval(None)
+        .shrink_on_failure(true)
+        .enforcement(Enforcement::Observe)
+}
+
+fn every_fairness_setting() -> Fairness {
+    Fairness::new()
+        .min_per_key(2)
+        .max_per_key(5)
+        .max_queue_per_key(0)
+        .evict_longest(false)
+}
+
+#[test]
+fn fairness_is_a_switch_or_a_table() {
+    let read = |text: &str| {
+        let read = toml::from_str::<BulkheadConfig>(&format!("name = 'a'\n{text}"));
+        read.map(|config| config.resolve().fairness)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(read(""), Ok(None));
+    assert_eq!(read("fairness = false"), Ok(None));
+    assert_eq!(read("fairness = true"), Ok(Some(Fairness::new())));
+    assert_eq!(read("fairness = {}"), Ok(Some(Fairness::new())));
+    let table = "fairness = { min_per_key = 2, max_per_key = '5', max_queue_per_key = 0, \
+                 evict_longest = 'off' }";
+    assert_eq!(read(table), Ok(Some(every_fairness_setting())));
+    for (text, message) in [
+        ("fairness = 7", "true, false, or a table"),
+        (
+            "fairness = { min_per_key = 10 }",
+            "`fairness.min_per_key` is 10, must be 0 to less than",
+        ),
+        (
+            "fairness = { max_per_key = 11 }",
+            "`fairness.max_per_key` is 11, must be",
+        ),
+        (
+            "fairness = { max_queue_per_key = 101 }",
+            "`fairness.max_queue_per_key` is 101, must be",
+        ),
+        (
+            "fairness = { max_per_tenant = 1 }",
+            "unknown field `max_per_tenant`",
+        ),
+        (
+            "max_queue_weight = 0",
+            "`max_queue_weight` is 0, must be 1 to 2,147,483,647",
+        ),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn fairness_takes_each_default_of_the_file() {
+    let file: ManagerConfig = toml::from_str(
+        "
+        [defaults]
+        fairness = { max_per_key = 4, evict_longest = false }
+        max_queue_weight = 50
+        [bulkheads.own]
+        fairness = { min_per_key = 1, max_per_key = 6 }
+        [bulkheads.same]
+        [bulkheads.on]
+        fairness = true
+        [bulkheads.off]
+        fairness = false
+        max_queue_weight = 7
+        ",
+    )
+    .unwrap();
+    let defaults = Fairness::new().max_per_key(4).evict_longest(false);
+    let own = defaults.min_per_key(1).max_per_key(6);
+    for (name, fairness, weight) in [
+        ("own", Some(own), 50),
+        ("same", Some(defaults), 50),
+        ("on", Some(defaults), 50),
+        ("off", None, 7),
+    ] {
+        let bulkheads = file.bulkheads();
+        let config = bulkheads
+            .iter()
+            .find(|it| it.resolve().name == name)
+            .unwrap();
+        let resolved = config.resolve();
+        assert_eq!(resolved.fairness, fairness, "{name}");
+        assert_eq!(resolved.max_queue_weight, Some(weight), "{name}");
+    }
+    let null = "defaults: {fairness: {max_per_key: 3}}\nbulkheads: {a: {fairness: null}}";
+    let config: ManagerConfig = serde_yaml_ng::from_str(null).unwrap();
+    assert_eq!(config.bulkheads()[0].resolve().fairness, None);
+}
+
 #[test]
 fn adaptive_limit_is_a_switch_or_a_table() {
     let read = |text: &str| {
@@ -487,7 +600,7 @@ fn adaptive_limit_is_a_switch_or_a_table() {
         read("adaptive_limit = true"),
         Ok(Some(AdaptiveLimit::new()))
     );
-    let table = "adaptive_limit = { min = 2, max_latency = '500ms', baseline_interval = 'none' }";
+    let table = "adaptive_limit = { min = 2, max_latency = '500ms', baseline_interval = 'off' }";
     let expected = AdaptiveLimit::new()
         .min(2)
         .max_latency(Duration::from_millis(500))
@@ -504,6 +617,11 @@ fn adaptive_limit_is_a_switch_or_a_table() {
             "`adaptive_limit.min` is 50, must be 1 to the maximum",
         ),
         ("enforcement = 'maybe'", "unknown variant `maybe`"),
+        ("adaptive_limit = 'maybe'", "true, false, or a table"),
+        (
+            "adaptive_limit = { baseline_interval = true }",
+            r#"a duration as text, such as "10s", or "off""#,
+        ),
     ] {
         let error = read(text).unwrap_err();
         assert!(error.contains(message), "{error}");
@@ -513,6 +631,42 @@ fn adaptive_limit_is_a_switch_or_a_table() {
     let resolved = config.resolve();
     assert_eq!(resolved.adaptive_limit, Some(AdaptiveLimit::new()));
     assert_eq!(resolved.enforcement, Enforcement::Observe);
+}
+
+#[test]
+fn adaptive_limit_takes_each_default_of_the_file() {
+    const FILE: &str = "
+        [defaults]
+        enforcement = 'observe'
+        adaptive_limit = { min = 3, samples = 100, max_latency = '1s' }
+        [bulkheads.own]
+        enforcement = 'enforce'
+        adaptive_limit = { initial = 5, samples = '20' }
+        [bulkheads.same]
+        adaptive_limit = 'true'
+        [bulkheads.fixed]
+        adaptive_limit = false
+    ";
+    let config: ManagerConfig = toml::from_str(FILE).unwrap();
+    let defaults = AdaptiveLimit::new().min(3).samples(100).max_latency(SECOND);
+    let own = defaults.clone().initial(5).samples(20);
+    for (name, adaptive, enforcement) in [
+        ("own", Some(own), Enforcement::Enforce),
+        ("same", Some(defaults), Enforcement::Observe),
+        ("fixed", None, Enforcement::Observe),
+    ] {
+        let bulkhead = config.bulkheads().iter().find(|it| it.name() == name);
+        let resolved = bulkhead.unwrap().resolve();
+        assert_eq!(resolved.adaptive_limit, adaptive, "{name}");
+        assert_eq!(resolved.enforcement, enforcement, "{name}");
+    }
+    let null = "defaults: {adaptive_limit: {min: 3}}\nbulkheads: {a: {adaptive_limit: null}}";
+    let config: ManagerConfig = serde_yaml_ng::from_str(null).unwrap();
+    assert_eq!(config.bulkheads()[0].resolve().adaptive_limit, None);
+    let error = toml::from_str::<ManagerConfig>(&FILE.replace("initial = 5", "initial = 2"));
+    let error = error.unwrap_err().to_string();
+    let expected = "bulkhead \"own\": `adaptive_limit.initial` is 2, must be the minimum";
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]
@@ -570,6 +724,612 @@ fn every_type_rejects_unknown_fields() {
         "length = '10s'\nbuckets = 10",
         "length = '10s'\nbuckets = 10\nunkown = 1",
     );
+}
+
+/// Returns the names of all settings of `T`, from its error for an unknown one.
+fn settings<T: DeserializeOwned + Debug>() -> Vec<String> {
+    let error = serde_json::from_str::<T>(r#"{"unkown":1}"#).unwrap_err();
+    let error = error.to_string();
+    let (_, names) = error.split_once("expected one of ").expect("the names");
+    let names: Vec<_> = names.split('`').skip(1).step_by(2).collect();
+    assert!(names.len() > 3, "{error}");
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Reads the leaves of a JSON document from an environment, where all of them are text.
+fn from_environment<T: DeserializeOwned>(
+    value: &serde_json::Value,
+) -> Result<T, config::ConfigError> {
+    fn leaves(path: &str, value: &serde_json::Value, found: &mut Vec<(String, String)>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    leaves(&format!("{path}__{}", name.to_uppercase()), value, found);
+                }
+            }
+            serde_json::Value::Array(items) => {
+                let items: Vec<_> = items.iter().map(|item| item.as_str().unwrap()).collect();
+                found.push((path.into(), items.join(",")));
+            }
+            serde_json::Value::String(text) => found.push((path.into(), text.clone())),
+            scalar => found.push((path.into(), scalar.to_string())),
+        }
+    }
+    let mut variables = Vec::new();
+    leaves("BULKMAN", value, &mut variables);
+    let source = config::Environment::with_prefix("BULKMAN")
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(variables.into_iter().collect()));
+    let read = config::Config::builder().add_source(source).build()?;
+    read.try_deserialize()
+}
+
+/// Fault F06.
+#[test]
+fn every_setting_accepts_text_from_an_environment() {
+    let mut covered = BTreeSet::new();
+    let mut cover = |value: &serde_json::Value| {
+        covered.extend(value.as_object().unwrap().keys().cloned());
+    };
+    for circuit in circuits() {
+        let circuit = serde_json::to_value(circuit).unwrap();
+        cover(&circuit);
+        let document = serde_json::json!({ "bulkheads": { "payments": {
+            "name": "payments",
+            "max_concurrent_calls": 20,
+            "max_queue_size": 0,
+            "max_queue_weight": 30,
+            "queue_order": "lifo",
+            "timeout": "2s",
+            "max_wait": "0s",
+            "run_timeout": "1s",
+            "adaptive_limit": serde_json::to_value(every_adaptive_setting()).unwrap(),
+            "enforcement": "observe",
+            "fairness": serde_json::to_value(every_fairness_setting()).unwrap(),
+            "track_running_calls": true,
+            "circuit_breaker_enabled": false,
+            "circuit_breaker": circuit,
+        } } });
+        cover(&document["bulkheads"]["payments"]);
+        cover(&document["bulkheads"]["payments"]["adaptive_limit"]);
+        cover(&document["bulkheads"]["payments"]["fairness"]);
+        let typed: ManagerConfig = serde_json::from_value(document.clone()).unwrap();
+        let text: ManagerConfig =
+            from_environment(&document).unwrap_or_else(|error| panic!("{error}\n{document}"));
+        assert_eq!(text, typed);
+    }
+    for settings in stores() {
+        let document = serde_json::to_value(&settings).unwrap();
+        cover(&document);
+        let text: StoreSettings =
+            from_environment(&document).unwrap_or_else(|error| panic!("{error}\n{document}"));
+        assert_eq!(text, settings);
+    }
+    for all in [
+        settings::<BulkheadConfig>(),
+        settings::<AdaptiveLimit>(),
+        settings::<Fairness>(),
+        settings::<CircuitBreakerConfig>(),
+        settings::<StoreSettings>(),
+    ] {
+        for setting in all {
+            assert!(covered.contains(&setting), "{setting} was not set");
+        }
+    }
+}
+
+/// Fault F06.
+#[test]
+fn text_is_accepted_in_every_format() {
+    let expected = BulkheadConfig::new("api")
+        .max_concurrent_calls(7)
+        .circuit_breaker_enabled(false)
+        .circuit_breaker(CircuitBreakerConfig::new().failure_rate_threshold(0.5));
+    let toml = "name = 'api'\nmax_concurrent_calls = '7'\ncircuit_breaker_enabled = 'false'\n\
+        [circuit_breaker]\nfailure_rate_threshold = '0.5'";
+    assert_eq!(toml::from_str::<BulkheadConfig>(toml).unwrap(), expected);
+    let yaml = "name: api\nmax_concurrent_calls: '7'\ncircuit_breaker_enabled: 'off'\n\
+        circuit_breaker: { failure_rate_threshold: '0.5' }";
+    assert_eq!(
+        serde_yaml_ng::from_str::<BulkheadConfig>(yaml).unwrap(),
+        expected
+    );
+
+    // A source without null and without types, such as the variables of a process.
+    let variables = [
+        ("failure_threshold", "off"),
+        ("failure_rate_threshold", "0.5"),
+        ("minimum_number_of_calls", "20"),
+        ("isolation_schedule", "1s, 5s"),
+        ("automatic_half_open", "true"),
+        ("initial_state", "half_open"),
+    ];
+    let source = MapDeserializer::<_, serde::de::value::Error>::new(variables.into_iter());
+    let expected = CircuitBreakerConfig::new()
+        .failure_threshold(None)
+        .failure_rate_threshold(0.5)
+        .minimum_number_of_calls(20)
+        .isolation_schedule([SECOND, 5 * SECOND])
+        .automatic_half_open(true)
+        .initial_state(CircuitState::HalfOpen);
+    assert_eq!(CircuitBreakerConfig::deserialize(source), Ok(expected));
+}
+
+/// Fault F06.
+#[test]
+fn text_in_another_spelling_is_an_error() {
+    for (setting, text, message) in [
+        (
+            "queue_order",
+            "LIFO",
+            "unknown variant `LIFO`, expected `fifo` or `lifo`",
+        ),
+        ("queue_order", "", "unknown variant ``"),
+        ("timeout", "", "a duration as text"),
+        ("max_concurrent_calls", "", "a whole number"),
+        ("max_concurrent_calls", "1_000", "a whole number"),
+        ("max_concurrent_calls", "-1", "a whole number"),
+        ("circuit_breaker_enabled", "", "true or false"),
+        ("circuit_breaker", "", "a table of settings"),
+    ] {
+        let text = serde_json::json!({ "name": "api", setting: text });
+        let error = serde_json::from_value::<BulkheadConfig>(text.clone()).unwrap_err();
+        assert!(error.to_string().contains(message), "{text}: {error}");
+    }
+    for (setting, text, message) in [
+        ("failure_rate_threshold", "50%", "a number, such as 0.5"),
+        ("failure_threshold", "", "a number of failures, or \"off\""),
+        ("isolation_schedule", "", "a duration as text"),
+        ("isolation_schedule", "5s,,1m", "a duration as text"),
+    ] {
+        let text = serde_json::json!({ setting: text });
+        let error = serde_json::from_value::<CircuitBreakerConfig>(text.clone()).unwrap_err();
+        assert!(error.to_string().contains(message), "{text}: {error}");
+    }
+}
+
+/// Fault F10.
+#[test]
+fn null_means_the_default_for_every_setting() {
+    fn check<T: DeserializeOwned + Debug + PartialEq>(fields: &str, default: &T) {
+        for setting in settings::<T>().iter().filter(|setting| *setting != "name") {
+            let json = format!("{{{fields}\"{setting}\":null}}");
+            let read =
+                serde_json::from_str::<T>(&json).unwrap_or_else(|error| panic!("{json}: {error}"));
+            assert_eq!(read, *default, "{json}");
+            let yaml = json.replace("null", "");
+            let read = serde_yaml_ng::from_str::<T>(&yaml)
+                .unwrap_or_else(|error| panic!("{yaml}: {error}"));
+            assert_eq!(read, *default, "{yaml}");
+        }
+    }
+    check("\"name\":\"db\",", &BulkheadConfig::new("db"));
+    check("", &CircuitBreakerConfig::new());
+    check("", &StoreSettings::new());
+    // Within tables: null is the default, or as if the field were missing.
+    for (json, expected) in [
+        (
+            r#"{"isolation_backoff":{"factor":2,"max":"5m","jitter":null}}"#,
+            CircuitBreakerConfig::new().isolation_backoff(IsolationBackoff::new(2.0, 300 * SECOND)),
+        ),
+        (
+            r#"{"sliding_window":{"count":9,"length":null,"buckets":null}}"#,
+            CircuitBreakerConfig::new().sliding_window(SlidingWindow::Count(9)),
+        ),
+    ] {
+        assert_eq!(
+            serde_json::from_str::<CircuitBreakerConfig>(json).unwrap(),
+            expected
+        );
+    }
+    for (json, missing) in [
+        (
+            r#"{"isolation_backoff":{"factor":null,"max":"5m"}}"#,
+            "factor",
+        ),
+        (
+            r#"{"max_half_open_duration":{"duration":"1m","then":null}}"#,
+            "then",
+        ),
+        (
+            r#"{"max_half_open_duration":{"duration":null,"then":"open"}}"#,
+            "duration",
+        ),
+    ] {
+        let error = serde_json::from_str::<CircuitBreakerConfig>(json).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("missing field `{missing}`")),
+            "{error}"
+        );
+    }
+    let counts = r#"{"share":{"quorum":null,"window":null,"counts":{"sliding_window":{"length":"10s","buckets":10},
+        "failure_count_threshold":5,"failure_rate_threshold":null,"minimum_number_of_calls":null}}}"#;
+    let policy = FleetCountPolicy::new(10 * SECOND, 10).failure_count_threshold(5);
+    assert_eq!(
+        serde_json::from_str::<StoreSettings>(counts).unwrap(),
+        StoreSettings::new().share(SharingMode::Counts(policy))
+    );
+    // The tables of a file.
+    let one = ManagerConfig::new().bulkhead(BulkheadConfig::new("db"));
+    for (yaml, expected) in [
+        ("bulkheads: { db: }", &one),
+        ("bulkheads: { db: { name: } }", &one),
+        ("bulkheads: { db: }\ndefaults:", &one),
+        ("bulkheads:", &ManagerConfig::new()),
+    ] {
+        assert_eq!(
+            &serde_yaml_ng::from_str::<ManagerConfig>(yaml).unwrap(),
+            expected,
+            "{yaml}"
+        );
+    }
+}
+
+/// Fault F11.
+#[test]
+fn type_errors_describe_the_expected_shape() {
+    fn check<T: DeserializeOwned + Debug>(document: impl Fn(&str) -> String) {
+        // None of these is a value of any setting, except where it is listed.
+        for value in [
+            "5",
+            "-5",
+            "0.25",
+            "true",
+            "\"?\"",
+            "[[1]]",
+            "[]",
+            "{\"?\":1}",
+            "{}",
+        ] {
+            let json = document(value);
+            let Err(error) = serde_json::from_str::<T>(&json) else {
+                continue;
+            };
+            let yaml = serde_yaml_ng::from_str::<T>(&json).unwrap_err().to_string();
+            for error in [error.to_string(), yaml] {
+                // Fields and words are in lower case, so a capital letter belongs to a type.
+                let shape = error.split_once("expected").map_or("", |(_, shape)| shape);
+                let shape = shape.replace("YAML", "");
+                assert!(!shape.contains(char::is_uppercase), "{json}: {error}");
+                assert!(
+                    !error.contains("struct") && !error.contains("enum"),
+                    "{json}: {error}"
+                );
+            }
+        }
+    }
+    for setting in settings::<BulkheadConfig>() {
+        check::<BulkheadConfig>(|value| format!("{{\"name\":\"db\",\"{setting}\":{value}}}"));
+        check::<ManagerConfig>(|value| {
+            format!("{{\"defaults\":{{\"{setting}\":{value}}},\"bulkheads\":{{}}}}")
+        });
+    }
+    for setting in settings::<CircuitBreakerConfig>() {
+        check::<CircuitBreakerConfig>(|value| format!("{{\"{setting}\":{value}}}"));
+    }
+    for setting in settings::<StoreSettings>() {
+        check::<StoreSettings>(|value| format!("{{\"{setting}\":{value}}}"));
+    }
+    for json in [
+        "?",
+        "{\"bulkheads\":?}",
+        "{\"bulkheads\":{\"a\":?}}",
+        "{\"bulkheads\":{},\"defaults\":?}",
+    ] {
+        check::<ManagerConfig>(|value| json.replacen('?', value, 1));
+    }
+
+    for (toml, message) in [
+        (
+            "sliding_window = 100",
+            r#"expected `{ count = 100 }` or `{ length = "60s", buckets = 60 }`"#,
+        ),
+        (
+            "sliding_window = '60s'",
+            r#"expected `{ count = 100 }` or `{ length = "60s", buckets = 60 }`"#,
+        ),
+        (
+            "sliding_window = [100]",
+            r#"expected `{ count = 100 }` or `{ length = "60s", buckets = 60 }`"#,
+        ),
+        (
+            "isolation_backoff = 2",
+            r#"expected `{ factor = 2, max = "5m" }`"#,
+        ),
+        (
+            "isolation_schedule = 2",
+            r#"expected a list of durations, such as ["5s", "1m"]"#,
+        ),
+        (
+            "max_half_open_duration = '1m'",
+            r#"expected `{ duration = "5m", then = "open" }`"#,
+        ),
+        (
+            "initial_state = 1",
+            r#"expected "closed", "open", "half_open""#,
+        ),
+        ("automatic_half_open = 1", "expected true or false"),
+        (
+            "failure_rate_threshold = []",
+            "expected a number, such as 0.5",
+        ),
+        (
+            "failure_threshold = 5000000000",
+            "expected a number of failures, or \"off\"",
+        ),
+        (
+            "success_threshold = 5000000000",
+            "expected a whole number up to 4,294,967,295",
+        ),
+    ] {
+        let text = format!("[bulkheads.a.circuit_breaker]\n{toml}\n");
+        let (line, error) = toml_error::<ManagerConfig>(&text);
+        assert!(line == 2 && error.contains(message), "{toml}: {error}");
+    }
+    for (toml, message) in [
+        ("bulkheads = 5", "expected a table from names to bulkheads"),
+        (
+            "[bulkheads]\na = 5",
+            "expected a table of settings, such as `{ max_concurrent_calls = 20 }`",
+        ),
+        ("[bulkheads]\na = []", "expected a table of settings"),
+        (
+            "[bulkheads.a]\nqueue_order = 1",
+            r#"expected "fifo" or "lifo""#,
+        ),
+        (
+            "[bulkheads.a]\ncircuit_breaker = []",
+            "expected a table of settings",
+        ),
+        ("defaults = 5\n[bulkheads]", "expected a table of settings"),
+    ] {
+        let (_, error) = toml_error::<ManagerConfig>(toml);
+        assert!(error.contains(message), "{toml}: {error}");
+    }
+    for (toml, message) in [
+        ("push = 1", r#"expected "auto" or "off""#),
+        (
+            "on_outage = 1",
+            r#"expected "hold_open" or `{ probe_locally = 1 }`"#,
+        ),
+        (
+            "share = 'all'",
+            r#"expected `{ quorum = 3, window = "10s" }` or `{ counts = { .. } }`"#,
+        ),
+        (
+            "share = { counts = 5 }",
+            "expected a table with `sliding_window`",
+        ),
+        (
+            "probe_limit = 70000",
+            "expected a whole number up to 65,535",
+        ),
+    ] {
+        let (_, error) = toml_error::<StoreSettings>(toml);
+        assert!(error.contains(message), "{toml}: {error}");
+    }
+}
+
+/// Fault GAP04.
+#[test]
+fn defaults_apply_to_every_bulkhead_of_the_file() {
+    let read = |text: &str| toml::from_str::<ManagerConfig>(text).unwrap();
+    let file = r#"
+[defaults]
+max_concurrent_calls = 50
+timeout = "2s"
+
+[defaults.circuit_breaker]
+failure_rate_threshold = 0.5
+minimum_number_of_calls = 20
+sliding_window = { count = 200 }
+
+[bulkheads.payments]
+max_concurrent_calls = 20
+
+[bulkheads.payments.circuit_breaker]
+minimum_number_of_calls = 5
+sliding_window = { length = "60s", buckets = 60 }
+
+[bulkheads.reports]
+max_queue_size = 100
+"#;
+    let bulkhead = |name| BulkheadConfig::new(name).timeout(2 * SECOND);
+    let circuit = CircuitBreakerConfig::new().failure_rate_threshold(0.5);
+    let minute = SlidingWindow::Time {
+        length: 60 * SECOND,
+        buckets: 60,
+    };
+    let expected = ManagerConfig::new()
+        .bulkhead(
+            bulkhead("payments")
+                .max_concurrent_calls(20)
+                .circuit_breaker(
+                    circuit
+                        .clone()
+                        .minimum_number_of_calls(5)
+                        .sliding_window(minute),
+                ),
+        )
+        .bulkhead(
+            bulkhead("reports")
+                .max_concurrent_calls(50)
+                .circuit_breaker(
+                    circuit
+                        .minimum_number_of_calls(20)
+                        .sliding_window(SlidingWindow::Count(200)),
+                ),
+        );
+    assert_eq!(read(file), expected);
+    round_trips(&read(file));
+    // The same from environment variables, and with the defaults at the end.
+    let json: serde_json::Value = toml::from_str(file).unwrap();
+    let read_variables: ManagerConfig = from_environment(&json).unwrap();
+    let mut bulkheads = read_variables.bulkheads().to_vec();
+    bulkheads.sort_by(|a, b| a.name().cmp(b.name()));
+    assert_eq!(bulkheads, expected.bulkheads(), "in any order");
+    let (defaults, bulkheads) = file.split_at(file.find("[bulkheads").unwrap());
+    assert_eq!(read(&format!("{bulkheads}{defaults}")), expected);
+    let yaml =
+        |first: &str, second: &str| format!("{first}: {}\n{second}: {}", json[first], json[second]);
+    for text in [yaml("defaults", "bulkheads"), yaml("bulkheads", "defaults")] {
+        assert_eq!(
+            serde_yaml_ng::from_str::<ManagerConfig>(&text).unwrap(),
+            expected
+        );
+    }
+}
+
+/// Fault GAP04.
+#[test]
+fn settings_override_defaults_that_exclude_them() {
+    let circuit = |defaults: &str, own: &str| {
+        let json = format!(
+            r#"{{"bulkheads":{{"a":{{"circuit_breaker":{own}}}}},"defaults":{{"circuit_breaker":{defaults}}}}}"#
+        );
+        let config = serde_json::from_str::<ManagerConfig>(&json);
+        let config = config.unwrap_or_else(|error| panic!("{json}: {error}"));
+        serde_json::to_value(&config.bulkheads()[0]).unwrap()["circuit_breaker"].to_string()
+    };
+    for (defaults, own, merged) in [
+        (
+            r#"{"isolation_duration":"5s"}"#,
+            r#"{"isolation_schedule":["1s"]}"#,
+            r#"{"isolation_schedule":["1s"]}"#,
+        ),
+        (
+            r#"{"isolation_backoff":{"factor":2,"max":"5m"}}"#,
+            r#"{"isolation_schedule":["1s"]}"#,
+            r#"{"isolation_schedule":["1s"]}"#,
+        ),
+        (
+            r#"{"isolation_schedule":["1s"]}"#,
+            r#"{"isolation_duration":"5s"}"#,
+            r#"{"isolation_duration":"5s"}"#,
+        ),
+        (
+            r#"{"success_threshold":2}"#,
+            r#"{"permitted_calls_in_half_open":4}"#,
+            r#"{"permitted_calls_in_half_open":4}"#,
+        ),
+        (
+            r#"{"permitted_calls_in_half_open":4}"#,
+            r#"{"success_threshold":2}"#,
+            r#"{"success_threshold":2}"#,
+        ),
+        // Two rules do not exclude each other: both are set.
+        (
+            r#"{"failure_threshold":7}"#,
+            r#"{"failure_rate_threshold":0.5}"#,
+            r#"{"failure_rate_threshold":0.5,"failure_threshold":7}"#,
+        ),
+        // Null is the default of the library.
+        (
+            r#"{"failure_threshold":7}"#,
+            r#"{"failure_threshold":null}"#,
+            "null",
+        ),
+        (r#"{"failure_threshold":7}"#, "null", "null"),
+        (
+            "null",
+            r#"{"failure_threshold":7}"#,
+            r#"{"failure_threshold":7}"#,
+        ),
+        (
+            r#"{"failure_threshold":null}"#,
+            r#"{"failure_threshold":7}"#,
+            r#"{"failure_threshold":7}"#,
+        ),
+    ] {
+        assert_eq!(circuit(defaults, own), merged, "{defaults} {own}");
+    }
+    let json =
+        r#"{"defaults":{"timeout":"2s","max_wait":"1s"},"bulkheads":{"a":{"timeout":null}}}"#;
+    let expected = ManagerConfig::new().bulkhead(BulkheadConfig::new("a").max_wait(SECOND));
+    assert_eq!(
+        serde_json::from_str::<ManagerConfig>(json).unwrap(),
+        expected
+    );
+}
+
+/// Fault GAP04.
+#[test]
+fn merged_settings_are_validated_together() {
+    let read = |defaults: &str, own: &str| {
+        toml::from_str::<ManagerConfig>(&format!(
+            "[defaults.circuit_breaker]\n{defaults}\n[bulkheads.a.circuit_breaker]\n{own}\n"
+        ))
+    };
+    // Each half is incomplete.
+    for (one, other) in [
+        (
+            "slow_call_rate_threshold = 0.5",
+            "slow_call_duration_threshold = '1s'",
+        ),
+        (
+            "failure_count_threshold = 500",
+            "sliding_window = { count = 500 }",
+        ),
+        (
+            "isolation_backoff = { factor = 2, max = '10s' }",
+            "isolation_duration = '1s'",
+        ),
+    ] {
+        for (defaults, own) in [(one, other), (other, one)] {
+            read(defaults, own).unwrap_or_else(|error| panic!("{defaults}\n{own}\n{error}"));
+        }
+        for (defaults, own) in [(one, ""), ("", one)] {
+            let error = read(defaults, own).unwrap_err().to_string();
+            assert!(
+                error.contains("bulkhead \"a\": `"),
+                "{defaults}\n{own}\n{error}"
+            );
+        }
+    }
+    // What nothing else can correct is an error of its table.
+    for (wrong, message) in [
+        (
+            "success_threshold = 2\npermitted_calls_in_half_open = 4",
+            "left out when",
+        ),
+        (
+            "isolation_duration = '30s'\nisolation_backoff = { factor = 2, max = '10s' }",
+            "isolation_backoff.max",
+        ),
+        (
+            "failure_count_threshold = 500\nsliding_window = { count = 499 }",
+            "failure_count_threshold",
+        ),
+    ] {
+        let text = |table: &str| format!("[bulkheads.b]\n\n[{table}.circuit_breaker]\n{wrong}\n");
+        for table in ["bulkheads.a", "defaults"] {
+            let (line, error) = toml_error::<ManagerConfig>(&text(table));
+            assert!(line == 3 && error.contains(message), "{line}: {error}");
+        }
+    }
+    for (toml, line, message) in [
+        (
+            "[bulkheads]\n[defaults]\nname = 'a'",
+            2,
+            "`defaults` has the field `name`",
+        ),
+        (
+            "[bulkheads]\n[defaults]\nunkown = 1",
+            3,
+            "unknown field `unkown`",
+        ),
+        (
+            "[bulkheads]\n[defaults]\nmax_concurrent_calls = 0",
+            3,
+            "`max_concurrent_calls` is 0",
+        ),
+    ] {
+        let (found, error) = toml_error::<ManagerConfig>(toml);
+        assert!(found == line && error.contains(message), "{found}: {error}");
+    }
 }
 
 #[test]
@@ -674,10 +1434,6 @@ fn failed_reload_changes_nothing() {
     };
     for (bad, message) in [
         (
-            changed().bulkhead(new("reports")),
-            "`circuit_breaker_enabled` can't change from \"false\" to \"true\"",
-        ),
-        (
             changed().bulkhead(new("more").max_concurrent_calls(0)),
             "bulkhead \"more\": `max_concurrent_calls` is 0",
         ),
@@ -715,6 +1471,149 @@ fn failed_reload_changes_nothing() {
     assert!(manager.is_empty());
 }
 
+/// Fault F12, SUR06.
+#[test]
+fn reload_reports_only_changes_that_took_effect() {
+    let read = |text: &str| toml::from_str::<ManagerConfig>(text).unwrap();
+    let names = |names: &[BulkheadName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let immutable = |field, from: &str, to: &str| ConfigError::Immutable {
+        field,
+        from: from.into(),
+        to: to.into(),
+    };
+    let manager = BulkheadManager::from_config(&read("[bulkheads.db]"), ClockOnly).unwrap();
+    let db = manager.get_bulkhead("db").unwrap();
+    for state in [
+        "open",
+        "half_open",
+        "forced_open",
+        "disabled",
+        "metrics_only",
+    ] {
+        // An operator forces the circuit open in the file.
+        let initial = format!("[bulkheads.db.circuit_breaker]\ninitial_state = '{state}'");
+        for _ in 0..2 {
+            let applied = manager.apply_config(&read(&initial)).unwrap();
+            assert_eq!(
+                (names(&applied.changed), names(&applied.unchanged)),
+                (vec![], vec!["db".into()])
+            );
+            assert_eq!(applied.not_applied.len(), 1);
+            assert_eq!(applied.not_applied[0].0, "db");
+            assert_eq!(
+                applied.not_applied[0].1,
+                immutable("initial_state", "closed", state)
+            );
+            assert_eq!(db.config(), BulkheadConfig::new("db"), "what is in force");
+        }
+        assert_eq!(db.circuit_breaker().unwrap().state(), CircuitState::Closed);
+        // Beside another change, which is applied.
+        let applied = manager
+            .apply_config(&read(&format!("{initial}\nfailure_threshold = 7")))
+            .unwrap();
+        assert_eq!(
+            (names(&applied.changed), applied.not_applied.len()),
+            (vec!["db".into()], 1)
+        );
+        assert_eq!(db.config(), BulkheadConfig::new("db").failure_threshold(7));
+        manager.apply_config(&read("[bulkheads.db]")).unwrap();
+    }
+    // Only what differs in effect is a change.
+    let closed = read("[bulkheads.db.circuit_breaker]\ninitial_state = 'closed'");
+    assert_eq!(manager.apply_config(&closed).unwrap().not_applied, []);
+    // A single bulkhead reports it as an error, and nothing has changed.
+    let before = db.config();
+    let open = CircuitBreakerConfig::new()
+        .initial_state(CircuitState::Open)
+        .failure_threshold(9);
+    assert_eq!(
+        db.reconfigure(BulkheadConfig::new("db").circuit_breaker(open)),
+        Err(immutable("initial_state", "closed", "open"))
+    );
+    assert_eq!(db.config(), before);
+}
+
+/// Fault SUR06.
+#[test]
+fn reload_applies_all_but_an_enabled_circuit() {
+    let read = |text: &str| toml::from_str::<ManagerConfig>(text).unwrap();
+    let file = "[bulkheads.a.circuit_breaker]\nfailure_threshold = 2\n\
+        [bulkheads.b]\ncircuit_breaker_enabled = false\n[bulkheads.c]";
+    let manager = BulkheadManager::from_config(&read(file), ClockOnly).unwrap();
+    let file = "[bulkheads.a]\ncircuit_breaker_enabled = false\nmax_queue_size = 1\n\
+        [bulkheads.b]\ncircuit_breaker_enabled = true\n\
+        [bulkheads.c]\nmax_queue_size = 3\n[bulkheads.d]";
+    let applied = manager.apply_config(&read(file)).unwrap();
+    let names = |names: &[BulkheadName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&applied.created), ["d"]);
+    assert_eq!(names(&applied.changed), ["a", "c"]);
+    assert_eq!(names(&applied.unchanged), ["b"]);
+    let reasons: Vec<_> = applied
+        .not_applied
+        .iter()
+        .map(|(name, error)| format!("{name}: {error}"))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "a: `circuit_breaker_enabled` can't change from \"true\" to \"false\" in place",
+            "b: `circuit_breaker_enabled` can't change from \"false\" to \"true\" in place",
+        ]
+    );
+    let [a, b] = ["a", "b"].map(|name| manager.get_bulkhead(name).unwrap());
+    assert_eq!(
+        a.config(),
+        BulkheadConfig::new("a")
+            .failure_threshold(2)
+            .max_queue_size(1),
+        "the circuit keeps its rules"
+    );
+    assert!(b.circuit_breaker().is_none());
+
+    // The rules of a circuit that does not exist are no change.
+    let file = "[bulkheads.b]\ncircuit_breaker_enabled = false\n\
+        circuit_breaker = { failure_threshold = 9 }";
+    assert_eq!(
+        names(&manager.apply_config(&read(file)).unwrap().unchanged),
+        ["b"]
+    );
+    // As documented: a new bulkhead has the new settings.
+    manager.remove_bulkhead("b");
+    let applied = manager.apply_config(&read("[bulkheads.b]")).unwrap();
+    assert_eq!(
+        (names(&applied.created), applied.not_applied),
+        (vec!["b".into()], vec![])
+    );
+    assert!(
+        manager
+            .get_bulkhead("b")
+            .unwrap()
+            .circuit_breaker()
+            .is_some()
+    );
+}
+
+/// Fault F12.
+#[test]
+fn reload_takes_effect_while_the_circuit_is_open() {
+    let runtime = ManualRuntime::new();
+    let read = |text: &str| toml::from_str::<ManagerConfig>(text).unwrap();
+    let manager = BulkheadManager::from_config(&read("[bulkheads.db]"), runtime.clone()).unwrap();
+    let circuit = manager
+        .get_bulkhead("db")
+        .unwrap()
+        .circuit_breaker()
+        .unwrap()
+        .clone();
+    circuit.open();
+    let file = "[bulkheads.db.circuit_breaker]\nautomatic_half_open = true";
+    let applied = manager.apply_config(&read(file)).unwrap();
+    assert_eq!(applied.changed.len(), 1);
+    let mut events = circuit.events();
+    runtime.advance(30 * SECOND);
+    assert!(events.try_next().is_some(), "without a call or a query");
+}
+
 #[test]
 fn reload_keeps_waiting_calls() {
     let runtime = ManualRuntime::new();
@@ -743,7 +1642,7 @@ fn all_names_follow_the_same_rule() {
     let long = "n".repeat(256);
     for bad in ["", "a\nb", "a\0b", "\u{7f}", "\u{85}", &long] {
         let rule = BulkheadName::new(bad).unwrap_err();
-        let same = |error: bulkman::ConfigError| assert_eq!(error, rule, "{bad:?}");
+        let same = |error: ConfigError| assert_eq!(error, rule, "{bad:?}");
         same(BulkheadConfig::new(bad).validate().unwrap_err());
         same(bulkman::Bulkhead::new(BulkheadConfig::new(bad), runtime.clone()).unwrap_err());
         same(

@@ -7,7 +7,7 @@ use bulkman::circuit_breaker::{CircuitEvent, CircuitState, Transition, Transitio
 use bulkman::store::MemoryStore;
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
-use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig};
+use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, Priority};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -278,4 +278,38 @@ fn serialized_snapshot_has_ages_in_seconds() {
         toml::to_string(&manager.snapshot()).is_ok()
             && serde_yaml_ng::to_string(&manager.snapshot()).is_ok()
     );
+}
+
+#[test]
+fn the_oldest_running_calls_are_serialized_with_labels() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let config = BulkheadConfig::new("users").track_running_calls(true);
+    let users = manager.create_bulkhead(config).unwrap();
+    manager.create_bulkhead(BulkheadConfig::new("web")).unwrap();
+    let label = users.label("GET /users");
+    let call = users.call().label(label).priority(Priority::High);
+    let json = call.execute_sync(|| {
+        runtime.advance(12 * SECOND);
+        let _second = users.try_acquire().unwrap();
+        let lines: Vec<_> = manager
+            .snapshot()
+            .to_string()
+            .lines()
+            .map(String::from)
+            .collect();
+        assert_eq!(
+            lines.last().unwrap(),
+            "OLDEST    users: 12s GET /users, 0ms"
+        );
+        Ok::<_, ()>(serde_json::to_value(manager.snapshot()).unwrap())
+    });
+    let json = json.unwrap();
+    let oldest = &json["bulkheads"][0]["oldest"];
+    let first =
+        serde_json::json!({ "age_seconds": 12.0, "label": "GET /users", "priority": "high" });
+    let second = serde_json::json!({ "age_seconds": 0.0, "label": null, "priority": "normal" });
+    assert_eq!(oldest, &serde_json::json!([first, second]));
+    assert_eq!(json["bulkheads"][1]["oldest"], serde_json::json!([]));
+    assert_eq!(json["bulkheads"][0]["untracked_calls"], 0);
 }

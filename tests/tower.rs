@@ -1,5 +1,8 @@
 //! The tower layer: alone, under virtual time, and in a server on a real socket.
 
+#[path = "support/nothing.rs"]
+mod nothing;
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Pending, Ready, pending, ready};
@@ -523,10 +526,11 @@ mod grpc {
     use bulkman::{Bulkhead, BulkheadConfig};
     use tonic::body::Body;
     use tonic::client::Grpc;
-    use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
     use tonic::codegen::http::{Request, Response, uri::PathAndQuery};
     use tonic::{Code, Status};
     use tower::{Layer, service_fn};
+
+    use crate::nothing::Nothing;
 
     #[test]
     fn tonic_status_contains_the_service_error() {
@@ -571,42 +575,6 @@ mod grpc {
 
     fn unreachable(_: Request<Body>) -> Ready<Result<Response<Body>, std::io::Error>> {
         ready(Err(std::io::Error::other("unreachable")))
-    }
-
-    /// Messages without content.
-    struct Nothing;
-
-    impl Codec for Nothing {
-        type Encode = ();
-        type Decode = ();
-        type Encoder = Self;
-        type Decoder = Self;
-
-        fn encoder(&mut self) -> Self {
-            Self
-        }
-
-        fn decoder(&mut self) -> Self {
-            Self
-        }
-    }
-
-    impl Encoder for Nothing {
-        type Item = ();
-        type Error = Status;
-
-        fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
-            Ok(())
-        }
-    }
-
-    impl Decoder for Nothing {
-        type Item = ();
-        type Error = Status;
-
-        fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-            Ok(Some(()))
-        }
     }
 }
 

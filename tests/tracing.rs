@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::future::{pending, ready};
+use std::future::{Future, pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bulkman::adaptive::AdaptiveLimit;
+use bulkman::circuit_breaker::CircuitState;
 use bulkman::fleet::Fleet;
 use bulkman::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman::store::{Fault, FaultStore};
 use bulkman::store::{MemoryStore, StoreError};
 use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
+use futures_lite::future::{block_on, poll_once};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -35,10 +39,11 @@ fn span_contains_name_id_times_and_outcome() {
         runtime.block_on(async {
             let permit = bulkhead.acquire().await.unwrap();
             let clock = runtime.clone();
-            runtime.spawn(Box::pin(async move {
+            let spawned = runtime.spawn(Box::pin(async move {
                 clock.sleep_until(clock.now() + 2 * SECOND).await;
                 permit.succeed();
             }));
+            assert!(spawned.is_ok());
             let work = async {
                 tracing::info!("working");
                 runtime.sleep_until(runtime.now() + SECOND).await;
@@ -55,11 +60,14 @@ fn span_contains_name_id_times_and_outcome() {
     assert_eq!(call["bulkhead"], "api");
     assert_eq!(call["id"], report.id.to_string());
     assert_ne!(call["id"], permit["id"]);
-    assert_eq!((&*call["queued"], &*call["ran"]), ("2s", "1s"));
+    let times = |span: &BTreeMap<String, String>| {
+        [&span["queued_seconds"], &span["ran_seconds"]].map(|time| time.parse::<f64>().unwrap())
+    };
+    assert_eq!(times(call), [2.0, 1.0]);
     assert_eq!(call["outcome"], "failure");
     assert!(!call.contains_key("reason"));
     assert_eq!(permit["outcome"], "success");
-    assert_eq!((&*permit["queued"], &*permit["ran"]), ("0ns", "2s"));
+    assert_eq!(times(permit), [0.0, 2.0]);
     // The operation runs within the span of its call, even when it is polled again.
     assert_eq!(recorded.events("working")[0]["in span"], "call");
 }
@@ -91,8 +99,8 @@ impl Runtime for BrokenClock {
         self.runtime.sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.runtime.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.runtime.spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
@@ -181,7 +189,7 @@ fn store_events_have_their_level() {
         panic!("{recorded:?}")
     };
     assert_eq!(again["level"], "INFO");
-    assert!(again.contains_key("after"), "{again:?}");
+    assert!(again.contains_key("after_seconds"), "{again:?}");
     let [pending] = &recorded.events("decision is pending until the store is available")[..] else {
         panic!("{recorded:?}")
     };
@@ -281,11 +289,7 @@ fn cancelled_and_timed_out_waiters_have_different_outcomes() {
                 .execute(ready(Ok::<_, ()>(())))
                 .await;
             let mut cancelled = std::pin::pin!(bulkhead.acquire());
-            assert!(
-                futures_lite::future::poll_once(&mut cancelled)
-                    .await
-                    .is_none()
-            );
+            assert!(poll_once(&mut cancelled).await.is_none());
         });
     });
     // The waiter that timed out was created before the one that was cancelled.
@@ -302,9 +306,9 @@ fn cancelled_and_timed_out_waiters_have_different_outcomes() {
             ("cancelled", None)
         ]
     );
-    assert_eq!(spans[1]["queued"], "1s");
+    assert_eq!(spans[1]["queued_seconds"], "1.0");
     assert!(
-        !spans[1].contains_key("ran"),
+        !spans[1].contains_key("ran_seconds"),
         "the operation was never started"
     );
 }
@@ -357,8 +361,8 @@ fn transitions_are_info_events_and_openings_are_warnings() {
     assert_eq!((&*opened["level"], &*opened["circuit"]), ("WARN", "api"));
     assert_eq!((&*opened["from"], &*opened["to"]), ("closed", "open"));
     assert_eq!(
-        (&*opened["cause"], &*opened["isolation"]),
-        ("consecutive_failures", "30s")
+        (&*opened["cause"], &*opened["isolation_seconds"]),
+        ("consecutive_failures", "30.0")
     );
     assert_eq!(opened["consecutive_failures"], "2");
     let others = recorded.events("circuit changed state");
@@ -411,7 +415,7 @@ fn standalone_circuit_breaker_emits_transition_events() {
     let breaker = CircuitBreaker::new("alone", CircuitBreakerConfig::new(), ClockOnly).unwrap();
     let ((), recorded) = record_events(Level::INFO, || breaker.force_open());
     assert_eq!(recorded.events("circuit opened")[0]["to"], "forced_open");
-    assert!(!recorded.events("circuit opened")[0].contains_key("isolation"));
+    assert!(!recorded.events("circuit opened")[0].contains_key("isolation_seconds"));
 }
 
 #[test]
@@ -460,16 +464,16 @@ fn each_rejection_emits_one_event() {
             (
                 name.as_str(),
                 event["reason"].as_str(),
-                event.get("retry_after").map(String::as_str),
+                event.get("retry_after_seconds").map(String::as_str),
             )
         })
         .collect();
     let open = |remaining| ("alone", "circuit_open", Some(remaining));
     let expected = [
-        open("30s"),
-        open("30s"),
-        open("30s"),
-        open("29s"),
+        open("30.0"),
+        open("30.0"),
+        open("30.0"),
+        open("29.0"),
         ("alone", "probe_limit_reached", None),
         ("alone", "forced_open", None),
         ("api", "forced_open", None),
@@ -502,6 +506,291 @@ fn filtered_target_creates_no_span() {
 }
 
 /// Runs `code` under a subscriber that records everything up to `level`.
+/// Fault F07.
+#[test]
+fn destructors_of_operations_run_inside_the_span() {
+    /// Logs when it is dropped, as a transaction that rolls back does.
+    struct RollsBack;
+    impl Drop for RollsBack {
+        fn drop(&mut self) {
+            tracing::info!("rolled back");
+        }
+    }
+    /// A future that owns its guard and is not an `async` block.
+    struct Panics(#[allow(dead_code, reason = "logs when dropped")] RollsBack);
+    impl Future for Panics {
+        type Output = Result<(), ()>;
+        fn poll(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Self::Output> {
+            panic!("expected by the test")
+        }
+    }
+    async fn forever(_guard: RollsBack) -> Result<(), ()> {
+        pending().await
+    }
+    fn blocking(guard: RollsBack) -> impl FnOnce() -> Result<(), ()> {
+        move || {
+            drop(guard);
+            Ok(())
+        }
+    }
+    type Case = (&'static str, fn(&Bulkhead, &ManualRuntime));
+    const CASES: &[Case] = &[
+        ("completed", |db, runtime| {
+            let guard = RollsBack;
+            let call = db.execute(async move {
+                let _guard = guard;
+                Ok::<_, ()>(())
+            });
+            runtime.block_on(call).unwrap();
+        }),
+        ("cancelled while it runs", |db, runtime| {
+            let mut call = Box::pin(db.execute(forever(RollsBack)));
+            assert!(runtime.block_on(poll_once(&mut call)).is_none());
+        }),
+        ("cancelled in the queue", |db, runtime| {
+            let _busy = db.try_acquire().unwrap();
+            let mut call = Box::pin(db.execute(forever(RollsBack)));
+            assert!(runtime.block_on(poll_once(&mut call)).is_none());
+        }),
+        ("timed out", |db, runtime| {
+            let call = db.call().run_timeout(SECOND).execute(forever(RollsBack));
+            assert!(runtime.block_on(call).is_err());
+        }),
+        ("timed out in the queue", |db, runtime| {
+            let _busy = db.try_acquire().unwrap();
+            let call = db.call().max_wait(SECOND).execute(forever(RollsBack));
+            assert!(runtime.block_on(call).is_err());
+        }),
+        ("rejected", |db, runtime| {
+            db.circuit_breaker().unwrap().force_open();
+            assert!(runtime.block_on(db.execute(forever(RollsBack))).is_err());
+        }),
+        ("panicked", |db, runtime| {
+            let call = AssertUnwindSafe(|| runtime.block_on(db.execute(Panics(RollsBack))));
+            assert!(catch_unwind(call).is_err());
+        }),
+        ("owned call", |db, runtime| {
+            let wrapped = db.wrap(forever);
+            let mut call = Box::pin(wrapped(RollsBack));
+            assert!(runtime.block_on(poll_once(&mut call)).is_none());
+        }),
+        ("tower", |db, runtime| {
+            use tower::{Layer, Service};
+            let mut service = bulkman::tower::BulkheadLayer::new(db.clone()).layer(
+                tower::service_fn(|guard| async {
+                    let _guard: RollsBack = guard;
+                    pending::<Result<(), std::io::Error>>().await
+                }),
+            );
+            let mut call = Box::pin(service.call(RollsBack));
+            assert!(runtime.block_on(poll_once(&mut call)).is_none());
+        }),
+        ("body", |db, runtime| {
+            use axum::body::{Body, Bytes};
+            use tower::{Layer, Service};
+            let mut service = bulkman::tower::BulkheadLayer::new(db.clone())
+                .hold_until_body_end()
+                .layer(tower::service_fn(|guard: RollsBack| {
+                    let chunks = futures_util::stream::unfold(guard, |guard| async {
+                        Some((Ok::<_, std::io::Error>(Bytes::new()), guard))
+                    });
+                    let response = axum::http::Response::new(Body::from_stream(chunks));
+                    ready(Ok::<_, std::io::Error>(response))
+                }));
+            drop(runtime.block_on(service.call(RollsBack)).unwrap());
+        }),
+        ("sync, completed", |db, _| {
+            db.execute_sync(blocking(RollsBack)).unwrap();
+        }),
+        ("sync, rejected", |db, _| {
+            db.circuit_breaker().unwrap().force_open();
+            assert!(db.execute_sync(blocking(RollsBack)).is_err());
+        }),
+        ("blocking, completed", |db, runtime| {
+            runtime
+                .block_on(db.execute_blocking(blocking(RollsBack)))
+                .unwrap();
+        }),
+        ("blocking, cancelled in the queue", |db, runtime| {
+            let _busy = db.try_acquire().unwrap();
+            let mut call = Box::pin(db.execute_blocking(blocking(RollsBack)));
+            assert!(runtime.block_on(poll_once(&mut call)).is_none());
+        }),
+        ("blocking, rejected", |db, runtime| {
+            db.circuit_breaker().unwrap().force_open();
+            assert!(
+                runtime
+                    .block_on(db.execute_blocking(blocking(RollsBack)))
+                    .is_err()
+            );
+        }),
+        ("blocking, result that no caller receives", |db, _| {
+            let (start, started) = channel::<()>();
+            let (dropped, caller) = channel::<()>();
+            let (alive, ended) = channel::<()>();
+            let mut call = Box::pin(db.execute_blocking(move || {
+                // The caller is dropped while the closure runs.
+                start.send(()).unwrap();
+                assert!(caller.recv().is_err());
+                Ok::<_, ()>((RollsBack, alive))
+            }));
+            assert!(block_on(poll_once(&mut call)).is_none());
+            started.recv().unwrap();
+            drop(call);
+            drop(dropped);
+            assert!(ended.recv().is_err());
+        }),
+    ];
+    for (name, case) in CASES {
+        let runtime = ManualRuntime::new();
+        let config = BulkheadConfig::new("db").max_concurrent_calls(1);
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        let ((), recorded) = record_events(Level::DEBUG, || case(&bulkhead, &runtime));
+        let dropped = recorded.events("rolled back");
+        assert_eq!(dropped.len(), 1, "{name}");
+        let span = dropped[0].get("in span").map(String::as_str);
+        assert_eq!(span, Some("call"), "{name}");
+        assert_eq!(bulkhead.stats().permits_in_use, 0, "{name}");
+    }
+}
+
+/// Fault F07.
+#[test]
+fn closure_that_the_runtime_drops_logs_inside_the_span() {
+    /// A runtime that is shutting down.
+    #[derive(Debug)]
+    struct ShutDown(ManualRuntime);
+    impl Runtime for ShutDown {
+        fn now(&self) -> Instant {
+            self.0.now()
+        }
+        fn sleep_until(&self, deadline: Instant) -> Sleep {
+            self.0.sleep_until(deadline)
+        }
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+            Err(task)
+        }
+        fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+            drop(job);
+        }
+    }
+    struct Logs;
+    impl Drop for Logs {
+        fn drop(&mut self) {
+            tracing::info!("dropped");
+        }
+    }
+    let runtime = ManualRuntime::new();
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("db"), ShutDown(runtime.clone())).unwrap();
+    let (result, recorded) = record_events(Level::DEBUG, || {
+        let guard = Logs;
+        runtime.block_on(bulkhead.execute_blocking(move || {
+            drop(guard);
+            Ok::<_, ()>(())
+        }))
+    });
+    assert!(result.unwrap_err().is_rejection());
+    assert_eq!(recorded.events("dropped")[0]["in span"], "call");
+}
+
+/// Fault SUR03.
+#[test]
+fn failed_calls_have_the_status_error() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("api")
+        .max_concurrent_calls(1)
+        .run_timeout(SECOND);
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let ((), recorded) = record_events(Level::DEBUG, || {
+        runtime.block_on(async {
+            let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+            let _ = bulkhead.execute(ready(Err::<(), _>(()))).await;
+            let _ = bulkhead.execute(pending::<Result<(), ()>>()).await;
+            drop(bulkhead.try_acquire());
+            let panics = bulkhead.execute_blocking(|| -> Result<(), ()> { panic!("expected") });
+            let _ = panics.await;
+            bulkhead.shutdown();
+            let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
+        });
+    });
+    let status: Vec<_> = recorded
+        .spans("call")
+        .iter()
+        .map(|span| {
+            let status = span.get("otel.status_code").cloned();
+            (span["outcome"].clone(), status)
+        })
+        .collect();
+    let error = Some(String::from("ERROR"));
+    let expected = [
+        ("success", None),
+        ("failure", error.clone()),
+        ("timed_out", error.clone()),
+        ("cancelled", None),
+        ("panicked", error),
+        ("rejected", None),
+    ];
+    assert_eq!(
+        status,
+        expected.map(|(outcome, status)| (outcome.to_owned(), status))
+    );
+}
+
+/// Fault SUR03.
+#[test]
+fn durations_of_spans_and_events_are_numbers() {
+    /// Fields that were recorded as `f64`.
+    #[derive(Clone, Default)]
+    struct Numbers(Arc<Mutex<BTreeMap<String, f64>>>);
+    impl Visit for Numbers {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            assert!(!format!("{value:?}").ends_with('s'), "{field}: {value:?}");
+        }
+        fn record_str(&mut self, _: &Field, _: &str) {}
+        fn record_f64(&mut self, field: &Field, value: f64) {
+            self.0.lock().unwrap().insert(field.name().into(), value);
+        }
+    }
+    impl<S: Subscriber> Layer<S> for Numbers {
+        fn on_record(&self, _: &Id, values: &Record<'_>, _: Context<'_, S>) {
+            values.record(&mut self.clone());
+        }
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            event.record(&mut self.clone());
+        }
+    }
+    let numbers = Numbers::default();
+    let runtime = ManualRuntime::new();
+    let config = CircuitBreakerConfig::new().failure_threshold(1);
+    let breaker = CircuitBreaker::new("alone", config, runtime.clone()).unwrap();
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
+    tracing::subscriber::with_default(Registry::default().with(numbers.clone()), || {
+        let work = async {
+            runtime.sleep_until(runtime.now() + SECOND / 2).await;
+            Ok::<_, ()>(())
+        };
+        runtime.block_on(bulkhead.execute(work)).unwrap();
+        let _ = breaker.execute_sync(|| Err::<(), _>(()));
+        let _ = breaker.execute_sync(|| Ok::<_, ()>(()));
+    });
+    let numbers = numbers.0.lock().unwrap().clone();
+    let expected = [
+        ("isolation_seconds", 30.0),
+        ("queued_seconds", 0.0),
+        ("ran_seconds", 0.5),
+        ("retry_after_seconds", 30.0),
+    ];
+    assert_eq!(
+        numbers,
+        expected
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    );
+}
+
 fn record_events<R>(level: Level, code: impl FnOnce() -> R) -> (R, Recorded) {
     let recorded = Recorded::default();
     let filter = tracing_subscriber::filter::LevelFilter::from_level(level);
@@ -590,4 +879,65 @@ impl<S> Filter<S> for Targets {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         self.0(metadata.target())
     }
+}
+
+/// A virtual clock that panics at the reading after `readings_left` others.
+#[derive(Clone, Debug)]
+struct FaultyClock {
+    runtime: ManualRuntime,
+    readings_left: Arc<AtomicUsize>,
+}
+
+impl Runtime for FaultyClock {
+    fn now(&self) -> Instant {
+        let left = self.readings_left.load(Ordering::SeqCst);
+        assert_ne!(left, 0, "the clock panics");
+        self.readings_left.store(left - 1, Ordering::SeqCst);
+        self.runtime.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.runtime.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.runtime.spawn(task)
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.runtime.spawn_blocking(job);
+    }
+}
+
+/// Calls within a probe are part of it, so a probe that has ended must not stay on its thread.
+/// Fault F02.
+#[test]
+fn clock_panic_anywhere_in_a_probe_leaves_no_probe_on_the_thread() {
+    // A span reads the clock where the operation starts.
+    tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+        for readings in 0..6 {
+            let readings_left = Arc::new(AtomicUsize::new(usize::MAX));
+            let clock = FaultyClock {
+                runtime: ManualRuntime::new(),
+                readings_left: Arc::clone(&readings_left),
+            };
+            let rules = CircuitBreakerConfig::new().success_threshold(2);
+            let config = BulkheadConfig::new("edge").circuit_breaker(rules);
+            let bulkhead = Bulkhead::new(config, clock).unwrap();
+            let circuit = bulkhead.circuit_breaker().unwrap();
+            let call = || bulkhead.execute_sync(|| Ok::<_, ()>(1));
+            circuit.half_open();
+            readings_left.store(readings, Ordering::SeqCst);
+            let _panic = catch_unwind(AssertUnwindSafe(call));
+            readings_left.store(usize::MAX, Ordering::SeqCst);
+            // Only the panic of the operation itself is an outcome.
+            if circuit.state() != CircuitState::HalfOpen {
+                circuit.half_open();
+            }
+            for _ in 0..2 {
+                assert_eq!(call(), Ok(1));
+            }
+            assert_eq!(circuit.state(), CircuitState::Closed, "{readings} readings");
+        }
+    });
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bulkman::bulkhead::{BulkheadName, BulkheadStats, HealthCheck};
-use bulkman::call::{Call, Classifier, DefaultClassifier, ExecutionReport, IgnoreRejections};
+use bulkman::call::{Call, Classifier, DefaultClassifier, ExecutionReport};
 use bulkman::circuit_breaker::{CircuitEvents, CircuitSnapshot, Transition};
 use bulkman::future::{
     Acquire, Drained, Execute, ExecuteBlocking, ExecuteInBulkhead, ExecuteOwned, ExecuteWithReport,
@@ -104,6 +104,46 @@ fn operation_need_not_be_send() {
     let text = String::from("borrowed");
     let call = send_value(bulkhead.execute(async { Ok::<_, Infallible>(text.len()) }));
     assert_eq!(runtime.block_on(call), Ok(8));
+}
+
+/// Fault API07.
+#[test]
+fn runtime_states_each_capability_by_itself() {
+    use bulkman::runtime::{BoxFuture, RuntimeCapabilities, Sleep};
+
+    /// Has threads for blocking work, and nothing else.
+    #[derive(Debug)]
+    struct Threads;
+
+    impl Threads {
+        const CAPABILITIES: RuntimeCapabilities = RuntimeCapabilities::CLOCK.with_blocking(true);
+    }
+
+    impl Runtime for Threads {
+        fn now(&self) -> std::time::Instant {
+            bulkman::runtime::ClockOnly.now()
+        }
+        fn sleep_until(&self, _: std::time::Instant) -> Sleep {
+            Box::pin(pending())
+        }
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+            Err(task)
+        }
+        fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+            std::thread::spawn(job);
+        }
+        fn capabilities(&self) -> RuntimeCapabilities {
+            Self::CAPABILITIES
+        }
+    }
+
+    let bulkhead = Bulkhead::new(BulkheadConfig::new("types"), Threads).unwrap();
+    let sum = bulkhead.execute_blocking(|| Ok::<_, ()>(2));
+    assert_eq!(futures_lite::future::block_on(sum), Ok(2));
+    let checked = bulkhead.health_check(Duration::from_secs(1), || async { Ok::<_, ()>(()) });
+    assert!(checked.is_err(), "it needs tasks and timers");
+    let timed = BulkheadConfig::new("types").timeout(Duration::from_secs(1));
+    assert!(Bulkhead::new(timed, Threads).is_err());
 }
 
 /// The maximum number of bytes that a call adds to its operation.
@@ -281,8 +321,7 @@ fn classifier_type_serves_results_of_several_types() {
     // Nested bulkheads: the inner rejection is ignored, and merged into one error.
     let inner = Bulkhead::new(BulkheadConfig::new("inner"), runtime.clone()).unwrap();
     inner.shutdown();
-    let outer = bulkhead.classified_by(IgnoreRejections);
-    let nested = runtime.block_on(outer.execute(inner.execute(async { Ok::<_, u32>(1) })));
+    let nested = runtime.block_on(bulkhead.execute(inner.execute(async { Ok::<_, u32>(1) })));
     assert!(nested.unwrap_err().flatten().is_rejection());
     assert_eq!(bulkhead.stats().ignored, 1);
 }

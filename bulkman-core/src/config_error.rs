@@ -103,10 +103,30 @@ impl ConfigError {
         }
     }
 
+    pub(crate) fn immutable(
+        field: &'static str,
+        from: impl fmt::Display,
+        to: impl fmt::Display,
+    ) -> Self {
+        Self::Immutable {
+            field,
+            from: from.to_string().into(),
+            to: to.to_string().into(),
+        }
+    }
+
     pub(crate) const fn missing(setting: &'static str, required_by: &'static str) -> Self {
         Self::Missing {
             setting,
             required_by,
+        }
+    }
+
+    /// The runtime did not take the background task that `setting` needs.
+    pub(crate) const fn not_spawned(setting: &'static str) -> Self {
+        Self::Unsupported {
+            setting,
+            needs: "a running runtime when it is created",
         }
     }
 

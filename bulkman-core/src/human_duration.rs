@@ -1,4 +1,4 @@
-//! Serialization of durations and names as strings.
+//! Serialization of durations and names as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,8 +7,9 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use crate::name::BulkheadName;
+use crate::setting::Setting;
 
-/// A duration that is serialized as a string, such as "250ms" or "1m 30s".
+/// A duration that is serialized as text, such as "250ms" or "1m 30s".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HumanDuration(pub(crate) Duration);
 
@@ -18,49 +19,19 @@ impl Serialize for HumanDuration {
     }
 }
 
-impl<'de> Deserialize<'de> for HumanDuration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Parse;
+impl Setting for HumanDuration {
+    const SHAPE: &'static str = r#"a duration as text, such as "250ms" or "1m 30s""#;
 
-        impl Visitor<'_> for Parse {
-            type Value = HumanDuration;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(r#"a duration as a string, such as "250ms" or "1m 30s""#)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<HumanDuration, E> {
-                humantime::parse_duration(text)
-                    .map(HumanDuration)
-                    .map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
-            }
-        }
-
-        deserializer.deserialize_str(Parse)
+    fn from_text<E: Error>(text: &str) -> Result<Self, E> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| E::invalid_value(Unexpected::Str(text), &Self::SHAPE))
     }
 }
 
 impl From<HumanDuration> for Duration {
     fn from(text: HumanDuration) -> Self {
         text.0
-    }
-}
-
-/// For `#[serde(with = "human_duration::duration")]`.
-pub(crate) mod duration {
-    use super::*;
-
-    pub(crate) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        HumanDuration(*duration).serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        HumanDuration::deserialize(deserializer).map(Duration::from)
     }
 }
 
@@ -78,7 +49,7 @@ impl<'de> Deserialize<'de> for BulkheadName {
             type Value = BulkheadName;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name as a string")
+                f.write_str("a name as text")
             }
 
             fn visit_str<E: Error>(self, name: &str) -> Result<BulkheadName, E> {

@@ -14,6 +14,11 @@
 //!
 //! This crate contains no executor and performs no I/O.
 //!
+//! # Platforms
+//!
+//! It runs wherever [`std::time::Instant`] has a clock, which includes `wasm32-wasip1` and
+//! `wasm32-wasip2`. On `wasm32-unknown-unknown` there is none, and the crate does not compile.
+//!
 //! ```
 //! use bulkman::{Bulkhead, BulkheadConfig, ConfigError, Runtime};
 //! use std::sync::Arc;
@@ -37,6 +42,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// `Instant::now` panics there, and no `Runtime` can create an `Instant` in another way.
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+compile_error!(
+    "bulkman needs `std::time::Instant`, which has no clock on wasm32-unknown-unknown; \
+     wasm32-wasip1 and wasm32-wasip2 are supported"
+);
+
 pub mod adaptive;
 pub mod bulkhead;
 pub mod call;
@@ -58,6 +70,8 @@ mod random;
 pub mod runtime;
 #[cfg(feature = "serde")]
 mod seconds;
+#[cfg(feature = "serde")]
+mod setting;
 pub mod snapshot;
 pub mod store;
 mod sync;

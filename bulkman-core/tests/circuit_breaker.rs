@@ -243,7 +243,7 @@ fn closing_a_closed_circuit_drops_outcomes_in_flight() {
 
 /// Hazard H60.
 #[test]
-fn a_clock_that_goes_backwards_changes_nothing() {
+fn a_clock_that_goes_backwards_keeps_state_and_counts() {
     let (breaker, _) = manual(config().sliding_window(SlidingWindow::Time {
         length: 10 * SECOND,
         buckets: 10,
@@ -264,14 +264,79 @@ fn a_clock_that_goes_backwards_changes_nothing() {
     fail_at(at(100));
     assert_eq!(breaker.state_at(at(100)), CircuitState::Open);
     assert_eq!(breaker.state_at(at(10)), CircuitState::Open);
-    assert_eq!(breaker.state_at(at(129)), CircuitState::Open);
+    // The isolation lasts for 30 s by the clock that is behind, too.
     assert_eq!(
         breaker.try_acquire_at(at(20)).unwrap_err().retry_after,
-        Some(110 * SECOND)
+        Some(20 * SECOND)
     );
-    let _probe = breaker.try_acquire_at(at(130)).unwrap();
+    assert_eq!(breaker.state_at(at(39)), CircuitState::Open);
+    let _probe = breaker.try_acquire_at(at(40)).unwrap();
     assert_eq!(breaker.state_at(at(0)), CircuitState::HalfOpen);
-    assert_eq!(breaker.state_at(at(130)), CircuitState::HalfOpen);
+    assert_eq!(breaker.state_at(at(29)), CircuitState::HalfOpen);
+}
+
+/// Fault F09.
+#[test]
+fn isolation_is_no_longer_than_configured_by_any_clock() {
+    let day = Duration::from_secs(86_400);
+    let far = ClockOnly.now() + 10 * day;
+    // Created, opened and read by clocks that differ.
+    for (created, opened, read) in [(0, 1, 0), (1, 1, 0), (2, 1, 0), (0, 2, 1), (0, 0, 1)] {
+        let clock = SetClock::new(far + created * day);
+        let breaker = CircuitBreaker::new("clocks", config(), clock.clone()).unwrap();
+        clock.set(far + opened * day);
+        breaker.open();
+        clock.set(far + read * day);
+        if read > opened {
+            assert!(breaker.try_acquire().is_ok());
+            continue;
+        }
+        assert_eq!(
+            breaker.try_acquire().unwrap_err().retry_after,
+            Some(30 * SECOND)
+        );
+        assert_eq!(breaker.snapshot().retry_after, Some(30 * SECOND));
+        clock.set(far + read * day + 29 * SECOND);
+        assert_eq!(breaker.try_acquire().unwrap_err().retry_after, Some(SECOND));
+        clock.set(far + read * day + 30 * SECOND);
+        let probe = breaker.try_acquire().unwrap();
+        // The same holds for the timeout of the probe.
+        clock.set(far);
+        assert_eq!(breaker.state(), CircuitState::HalfOpen);
+        clock.set(far + 30 * SECOND);
+        assert_eq!(breaker.state(), CircuitState::Open);
+        probe.succeed();
+    }
+}
+
+/// A clock that is set.
+#[derive(Clone, Debug)]
+struct SetClock(Arc<Mutex<Instant>>);
+
+impl SetClock {
+    fn new(now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(now)))
+    }
+
+    fn set(&self, now: Instant) {
+        *self.0.lock().unwrap() = now;
+    }
+}
+
+impl Runtime for SetClock {
+    fn now(&self) -> Instant {
+        *self.0.lock().unwrap()
+    }
+
+    fn sleep_until(&self, _: Instant) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        Err(task)
+    }
+
+    fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
 }
 
 /// Hazard H62.
@@ -322,8 +387,8 @@ impl Runtime for CountingClock {
     fn sleep_until(&self, deadline: Instant) -> Sleep {
         self.clock.sleep_until(deadline)
     }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.clock.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.clock.spawn(task)
     }
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
         self.clock.spawn_blocking(job);
@@ -601,12 +666,13 @@ fn a_runtime_without_working_tasks_only_loses_the_timer() {
         fn sleep_until(&self, deadline: Instant) -> Sleep {
             self.0.sleep_until(deadline)
         }
-        fn spawn(&self, task: BoxFuture<'static, ()>) {
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
             drop(task);
             assert!(
                 !self.1.swap(true, Ordering::Relaxed),
                 "no runtime to spawn on"
             );
+            Ok(())
         }
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     }
@@ -635,8 +701,8 @@ fn a_shorter_isolation_replaces_the_timer() {
             self.1.fetch_add(1, Ordering::Relaxed);
             self.0.sleep_until(deadline)
         }
-        fn spawn(&self, task: BoxFuture<'static, ()>) {
-            self.0.spawn(task);
+        fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+            self.0.spawn(task)
         }
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     }

@@ -327,7 +327,7 @@ impl Model {
             return;
         }
         let was_in_flight = self.probes.remove(&id).is_some();
-        if outcome == Outcome::Ignored {
+        if matches!(outcome, Outcome::Ignored | Outcome::Overloaded) {
             return;
         }
         let call = Call {
@@ -625,6 +625,7 @@ fn op() -> impl Strategy<Value = Op> {
             4 => Just(Outcome::Failure),
             5 => Just(Outcome::Success),
             1 => Just(Outcome::Ignored),
+            1 => Just(Outcome::Overloaded),
         ]
     };
     let state = prop_oneof![

@@ -46,8 +46,8 @@ GRANT INSERT, UPDATE ON "bulkman".namespace, "bulkman".circuit, "bulkman".probe,
 GRANT UPDATE ON "bulkman".namespace, "bulkman".circuit, "bulkman".count_bucket TO bulkman_operator;
 GRANT INSERT, UPDATE, DELETE ON "bulkman".history TO bulkman_operator;
 
--- Members don't inherit settings, so set these for each login role. The library does not depend on
--- them: they bound the time of statements that it has abandoned.
+-- Members don't inherit settings, so set these for each login role. Direct connections set their own
+-- limits; behind a pooler, these bound the time of statements that the library has abandoned.
 --
 --     ALTER ROLE shop_service SET statement_timeout = '2s';
 --     ALTER ROLE shop_service SET lock_timeout = '1s';

@@ -167,7 +167,7 @@ BEGIN
     -- listener without the key treats the notification as a hint, and reads the tables.
     --
     -- Bars separate the fields of the payload. The texts are last, concatenated, after the lengths
-    -- of the first two in characters.
+    -- of the first two in bytes of UTF-8, which do not depend on the database's encoding.
     CREATE FUNCTION "bulkman".notify_change(v "bulkman".circuit, fingerprint bigint)
     RETURNS void LANGUAGE plpgsql AS $notify_change$
     DECLARE
@@ -176,7 +176,8 @@ BEGIN
         fingerprint, (extract(epoch FROM v.changed_at) * 1e6)::bigint, v.state, v.epoch, v.open_count,
         v.open_for_us, v.probe_limit, v.probe_success_threshold, v.probe_sample_size,
         coalesce(v.probe_failure_threshold, -1), coalesce(v.probe_slow_threshold, -1), v.op_id,
-        length(v.name), length(v.author), v.name || v.author || v.reason);
+        octet_length(convert_to(v.name, 'UTF8')), octet_length(convert_to(v.author, 'UTF8')),
+        v.name || v.author || v.reason);
       -- Bound to the channel, so that it is not valid on another one.
       message bytea := convert_to(channel || '|' || v.rev || '|' || change, 'UTF8');
       mac     bytea;
@@ -188,10 +189,11 @@ BEGIN
     $notify_change$;
 
     -- Applies an operator's command in every state, and starts a new epoch. Returns no row if the
-    -- circuit does not exist.
+    -- circuit does not exist. After in_not_after, which is compared once the row is locked, the
+    -- command fails, since its sender has already reported a timeout.
     CREATE FUNCTION "bulkman".apply_command(
       in_namespace text, in_circuit text, in_state smallint, in_reset boolean,
-      in_author text, in_reason text, in_op_id bigint
+      in_author text, in_reason text, in_op_id bigint, in_not_after timestamptz DEFAULT NULL
     ) RETURNS SETOF "bulkman".circuit LANGUAGE plpgsql AS $apply_command$
     DECLARE
       old_row "bulkman".circuit;
@@ -207,6 +209,10 @@ BEGIN
       IF in_op_id <> 0 AND old_row.op_id = in_op_id THEN
         RETURN NEXT old_row;
         RETURN;
+      END IF;
+      IF "bulkman".clock() > in_not_after THEN
+        RAISE EXCEPTION 'the command was delayed for too long and is not applied'
+          USING ERRCODE = 'query_canceled';
       END IF;
       UPDATE "bulkman".namespace n
          SET rev = n.rev + 1, fingerprint = n.fingerprint # old_row.op_id # in_op_id

@@ -11,7 +11,7 @@ use bulkman_core::store::{
 };
 use sqlx::Connection;
 
-use crate::connector::Connector;
+use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
 use crate::rows;
 use crate::session::PostgresSession;
@@ -141,9 +141,11 @@ impl Admin {
     /// See [`Admin`].
     pub async fn prune_history(&self, age: Duration) -> Result<u64, StoreError> {
         let failed = |error| translate(&self.connector.schema, error);
-        with_timeout(self.timeout(), async {
-            let mut connection = self.connector.connect().await?;
-            let prune = Statement::new(Arc::clone(&self.connector.statements.prune_history))
+        let timeout = self.connector.maintenance_timeout();
+        with_timeout(timeout, async {
+            let limits = StatementLimits::maintenance(timeout);
+            let mut connection = self.connector.connect(limits).await?;
+            let prune = Statement::new(self.connector.statements.prune_history.clone())
                 .bind(&*self.connector.namespace)
                 .bind(rows::to_micros(age));
             let deleted = prune
@@ -166,11 +168,12 @@ impl Admin {
     ) -> Result<CircuitView, StoreError> {
         let name = circuit_name(circuit)?;
         let command = FleetCommand::new(name, action, OperationId::random(), author, reason);
-        let result = with_timeout(self.timeout(), async {
-            self.session().await?.command(&command).await
-        })
-        .await?;
-        match result {
+        let mut session = with_timeout(self.timeout(), self.session()).await?;
+        // The limit starts after the session's, which the store compares: a command that is
+        // reported as failed is not applied later.
+        let limit = self.connector.command_timeout();
+        let result = with_timeout(limit, session.command(&command)).await;
+        match result.map_err(|error| unknown_result(error, circuit))? {
             TransitionResult::Applied(view) => Ok(view),
             _ => Err(StoreError::invalid_argument(format!(
                 "namespace {:?} has no circuit {circuit:?}; `status` lists them",
@@ -180,7 +183,7 @@ impl Admin {
     }
 
     async fn session(&self) -> Result<PostgresSession, StoreError> {
-        PostgresSession::open(Arc::clone(&self.connector), &[]).await
+        PostgresSession::open_for_operator(Arc::clone(&self.connector)).await
     }
 
     fn timeout(&self) -> Duration {
@@ -193,6 +196,21 @@ impl std::fmt::Debug for Admin {
         f.debug_struct("Admin")
             .field("namespace", &self.connector.namespace)
             .finish_non_exhaustive()
+    }
+}
+
+/// Adds how to find out whether a command was applied.
+fn unknown_result(error: StoreError, circuit: &str) -> StoreError {
+    match error {
+        StoreError::Unavailable { message, source } => StoreError::Unavailable {
+            message: format!(
+                "{message}; it is unknown whether the command was applied to {circuit:?}, and it \
+                 will not be applied from now on: read the circuit's history"
+            )
+            .into(),
+            source,
+        },
+        error => error,
     }
 }
 

@@ -1,66 +1,15 @@
 //! Builder of a store.
 
-use std::fmt;
-use std::str::FromStr;
-
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{StoreSettings, check_namespace};
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::connector::Connector;
+use crate::connect_target::ConnectTarget;
+use crate::connector::{Connector, ServerKnowledge};
 use crate::migration_mode::MigrationMode;
 use crate::schema::Schema;
 use crate::statement::Protocol;
 use crate::statements::Statements;
 use crate::store::PostgresStore;
-
-/// The database to connect to: a URL, or [`PgConnectOptions`].
-pub struct ConnectTarget(Result<PgConnectOptions, StoreError>);
-
-impl From<&str> for ConnectTarget {
-    fn from(url: &str) -> Self {
-        // The message of sqlx may quote the URL, which may contain a password.
-        Self(PgConnectOptions::from_str(url).map_err(|_| {
-            StoreError::invalid_argument(
-                "the database URL (not shown, since it may contain a password) is not of the form \
-                 postgres://user:password@host:5432/database?sslmode=verify-full",
-            )
-        }))
-    }
-}
-
-impl From<String> for ConnectTarget {
-    fn from(url: String) -> Self {
-        Self::from(url.as_str())
-    }
-}
-
-impl From<&String> for ConnectTarget {
-    fn from(url: &String) -> Self {
-        Self::from(url.as_str())
-    }
-}
-
-impl From<PgConnectOptions> for ConnectTarget {
-    fn from(options: PgConnectOptions) -> Self {
-        Self(Ok(options))
-    }
-}
-
-impl fmt::Debug for ConnectTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Ok(options) => write!(
-                f,
-                "ConnectTarget({}:{})",
-                options.get_host(),
-                options.get_port()
-            ),
-            Err(error) => write!(f, "ConnectTarget({error})"),
-        }
-    }
-}
 
 /// Builder for [`PostgresStore`]; every setting has a default.
 #[derive(Debug)]
@@ -164,27 +113,25 @@ impl PostgresStoreBuilder {
     ///
     /// [`StoreError::InvalidArgument`] for an invalid setting.
     pub fn build(self) -> Result<PostgresStore, StoreError> {
-        let options = self.target.0?;
+        let mut target = self.target.source()?;
         let schema = Schema::new(&self.schema)?;
         check_namespace(&self.namespace)
             .map_err(|error| StoreError::invalid_argument(error.to_string()))?;
         self.settings
             .validate()
             .map_err(|error| StoreError::invalid_argument(error.to_string()))?;
-        let options = if self.require_tls {
-            with_tls(options)?
-        } else {
-            options
-        };
+        if self.require_tls {
+            target.require_tls()?;
+        }
         Ok(PostgresStore::new(Connector {
-            // Poolers reject connections that set this parameter.
-            options: options.extra_float_digits(None).disable_statement_logging(),
+            target,
             statements: Statements::new(&schema),
             schema,
             namespace: self.namespace.into(),
             settings: self.settings,
             migration_mode: self.migration_mode,
             protocol: self.protocol,
+            server: ServerKnowledge::default(),
         }))
     }
 
@@ -230,23 +177,8 @@ impl PostgresStore {
         Self::builder(target).connect().await
     }
 
-    /// Returns a builder for a store at a URL or at [`PgConnectOptions`].
+    /// Returns a builder for a store at a URL, or at other [targets](ConnectTarget).
     pub fn builder(target: impl Into<ConnectTarget>) -> PostgresStoreBuilder {
         PostgresStoreBuilder::new(target.into())
-    }
-}
-
-fn with_tls(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
-    if cfg!(not(any(feature = "tls-rustls", feature = "tls-native"))) {
-        return Err(StoreError::invalid_argument(
-            "require_tls needs the feature `tls-rustls` or `tls-native` of bulkman-postgres",
-        ));
-    }
-    match options.get_ssl_mode() {
-        PgSslMode::Disable => Err(StoreError::invalid_argument(
-            "require_tls contradicts sslmode=disable: remove one of them",
-        )),
-        PgSslMode::Allow | PgSslMode::Prefer => Ok(options.ssl_mode(PgSslMode::VerifyFull)),
-        PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => Ok(options),
     }
 }

@@ -6,7 +6,7 @@ use bulkman_core::store::StoreError;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
-use crate::connector::Connector;
+use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
 use crate::migrate::VERSION;
 use crate::statement::Statement;
@@ -38,7 +38,8 @@ impl fmt::Display for Diagnostic {
 
 /// Checks the server, the schema and the privileges of the role, and returns all problems.
 pub(crate) async fn check(connector: &Connector) -> Result<Vec<Diagnostic>, StoreError> {
-    let mut connection = connector.connect().await?;
+    let limits = StatementLimits::maintenance(connector.maintenance_timeout());
+    let mut connection = connector.connect(limits).await?;
     let diagnostics = diagnose(connector, &mut connection)
         .await
         .map_err(|error| translate(&connector.schema, error))?;
@@ -85,6 +86,24 @@ async fn diagnose(
         diagnostics.push(Diagnostic::new(
             "transactions are read-only by default",
             format!("ALTER ROLE {role} SET default_transaction_read_only = off"),
+        ));
+    }
+
+    let encoding: String = server.try_get("encoding")?;
+    if encoding != "UTF8" {
+        diagnostics.push(Diagnostic::new(
+            format!("the database has the encoding {encoding}, which can't store all names"),
+            "use a database with the encoding UTF8",
+        ));
+    }
+
+    // Connections set their own limit, which a pooler does not pass on.
+    if server.try_get("unlimited")? {
+        diagnostics.push(Diagnostic::new(
+            "a pooler drops the limits of sessions, and the role has none",
+            format!(
+                "ALTER ROLE {role} SET statement_timeout = '2s'; ALTER ROLE {role} SET lock_timeout = '1s'"
+            ),
         ));
     }
 
@@ -225,6 +244,9 @@ SELECT current_user::text AS role,
        current_setting('transaction_isolation') AS isolation,
        current_setting('transaction_read_only') = 'on' AS read_only,
        pg_is_in_recovery() AS recovery,
+       current_setting('statement_timeout') = '0' AS unlimited,
+       (SELECT pg_encoding_to_char(d.encoding)::text FROM pg_database d
+         WHERE d.datname = current_database()) AS encoding,
        (SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = $1) AS usable";
 
 const GRANTED: &str = "

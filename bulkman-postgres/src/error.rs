@@ -1,7 +1,10 @@
 //! Translation of database errors to store errors.
 
+use std::sync::Arc;
+
 use bulkman_core::store::StoreError;
 use sqlx::error::DatabaseError;
+use sqlx::postgres::PgConnectOptions;
 
 use crate::schema::Schema;
 
@@ -41,28 +44,75 @@ pub(crate) fn translate(schema: &Schema, error: sqlx::Error) -> StoreError {
     translated.with_source(error)
 }
 
+/// Translates an error of an attempt to connect, and adds the address.
+pub(crate) fn translate_connect(
+    schema: &Schema,
+    options: &PgConnectOptions,
+    error: sqlx::Error,
+) -> StoreError {
+    match error {
+        sqlx::Error::Io(reason) if reason.kind() != std::io::ErrorKind::InvalidData => {
+            let address = match options.get_socket() {
+                Some(path) => path.display().to_string(),
+                None => format!("{}:{}", options.get_host(), options.get_port()),
+            };
+            StoreError::unavailable(format!("connecting to {address} failed: {reason}"))
+                .with_source(sqlx::Error::Io(reason))
+        }
+        error => translate(schema, error),
+    }
+}
+
+/// Adds the operation that failed.
+pub(crate) fn in_operation(operation: &str, error: StoreError) -> StoreError {
+    let add = |message: Arc<str>| format!("{operation}: {message}").into();
+    match error {
+        StoreError::Unavailable { message, source } => StoreError::Unavailable {
+            message: add(message),
+            source,
+        },
+        StoreError::Incompatible { message, source } => StoreError::Incompatible {
+            message: add(message),
+            source,
+        },
+        StoreError::Denied { message, source } => StoreError::Denied {
+            message: add(message),
+            source,
+        },
+        StoreError::InvalidArgument { message, source } => StoreError::InvalidArgument {
+            message: add(message),
+            source,
+        },
+        error => error,
+    }
+}
+
 /// Translates by error code; see appendix A of the PostgreSQL manual.
 fn from_database(schema: &Schema, error: &dyn DatabaseError) -> StoreError {
     let code = error.code().unwrap_or_default();
+    let message = format!("{} (SQLSTATE {code})", error.message());
     match &*code {
         "42501" => StoreError::denied(format!(
-            "{}; as its owner, run sql/roles.sql and GRANT bulkman_app to this role (schema \"{schema}\")",
-            error.message()
+            "{message}; as its owner, run sql/roles.sql and GRANT bulkman_app to this role (schema \"{schema}\")",
         )),
-        "28000" | "28P01" => StoreError::denied(error.message().to_owned()),
-        "3D000" => StoreError::incompatible(format!("{}; create it", error.message())),
+        "28000" | "28P01" => StoreError::denied(message),
+        "3D000" => StoreError::incompatible(format!("{message}; create it")),
+        // Prepared statements of another connection, or none of this one.
+        "26000" | "42P05" => StoreError::incompatible(format!(
+            "{message}; a pooler mixes prepared statements: use PgBouncer 1.21 or newer with \
+             max_prepared_statements, or PostgresStoreBuilder::simple_protocol(true)"
+        )),
         // Undefined table, schema, column, function.
         "42P01" | "3F000" | "42703" | "42883" => StoreError::incompatible(format!(
-            "{}; run `bulkman-pg migrate --schema {schema}`, PostgresStore::migrate() or sql/schema.sql as its owner",
-            error.message()
+            "{message}; run `bulkman-pg migrate --schema {schema}`, PostgresStore::migrate() or sql/schema.sql as its owner",
         )),
         // The server is a standby, or read-only by default: a primary may be available soon.
         "25006" => StoreError::unavailable(
             "the server is read-only: it is a standby, or default_transaction_read_only is on",
         ),
         code if code.starts_with("22") || code.starts_with("23") => {
-            StoreError::invalid_argument(error.message().to_owned())
+            StoreError::invalid_argument(message)
         }
-        _ => StoreError::unavailable(error.message().to_owned()),
+        _ => StoreError::unavailable(message),
     }
 }

@@ -5,11 +5,15 @@
 mod admin;
 mod builder;
 mod check;
+mod connect_target;
 mod connector;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handshake;
+mod inbox;
+mod link;
 mod migrate;
 mod migration_mode;
 mod notification;
@@ -23,8 +27,9 @@ mod store;
 mod timeout;
 
 pub use admin::Admin;
-pub use builder::{ConnectTarget, PostgresStoreBuilder};
+pub use builder::PostgresStoreBuilder;
 pub use check::Diagnostic;
+pub use connect_target::ConnectTarget;
 pub use migration_mode::MigrationMode;
 /// The version of sqlx that this crate uses.
 ///

@@ -3,7 +3,7 @@
 use bulkman_core::store::StoreError;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
-use crate::connector::Connector;
+use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
 use crate::statement::Statement;
 
@@ -16,7 +16,8 @@ pub(crate) const VERSION: i32 = 1;
 /// begins with an advisory lock, which serializes concurrent migrations.
 pub(crate) async fn apply(connector: &Connector) -> Result<(), StoreError> {
     let failed = |error| translate(&connector.schema, error);
-    let mut connection = connector.connect().await?;
+    let limits = StatementLimits::maintenance(connector.maintenance_timeout());
+    let mut connection = connector.connect(limits).await?;
     let batch = connector.schema.fill(SCHEMA);
     connection
         .execute(sqlx::raw_sql(AssertSqlSafe(batch)))
@@ -28,7 +29,8 @@ pub(crate) async fn apply(connector: &Connector) -> Result<(), StoreError> {
 /// Migrates the schema unless it is up to date; reading needs no DDL privilege.
 pub(crate) async fn ensure(connector: &Connector) -> Result<(), StoreError> {
     let failed = |error| translate(&connector.schema, error);
-    let mut connection = connector.connect().await?;
+    let limits = StatementLimits::maintenance(connector.maintenance_timeout());
+    let mut connection = connector.connect(limits).await?;
     let query = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'meta'";
     let query = Statement::new(query).bind(connector.schema.as_str());
     let found = query

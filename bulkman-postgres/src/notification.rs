@@ -34,13 +34,20 @@ impl NotificationVerifier {
     /// Creates a verifier; `key` is the inner key of the table, combined with HMAC's inner
     /// constant.
     pub(crate) fn new(channel: String, key: Option<Vec<u8>>, incarnation: u64) -> Self {
-        let key = key.map(|key| key.iter().map(|byte| byte ^ HMAC_INNER).collect::<Vec<_>>());
-        let hmac = key.and_then(|key| Hmac::new_from_slice(&key).ok());
         Self {
             channel,
-            hmac,
+            hmac: key.as_deref().and_then(authenticator),
             incarnation,
         }
+    }
+
+    /// Sets the key, in hexadecimal.
+    pub(crate) fn set_key(&mut self, key: Option<&str>) {
+        self.hmac = key.and_then(from_hex).as_deref().and_then(authenticator);
+    }
+
+    pub(crate) fn channel(&self) -> &str {
+        &self.channel
     }
 
     /// Parses a payload; `None` if it is malformed.
@@ -93,8 +100,8 @@ impl NotificationVerifier {
         let operation = rows::operation(number()?);
         let mut length = || usize::try_from(number()?).ok();
         let (name_length, author_length) = (length()?, length()?);
-        let (name, rest) = split_at(fields.next()?, name_length)?;
-        let (author, reason) = split_at(rest, author_length)?;
+        let (name, rest) = fields.next()?.split_at_checked(name_length)?;
+        let (author, reason) = rest.split_at_checked(author_length)?;
 
         let mut view = CircuitView::new(BulkheadName::new(name).ok()?);
         (view.state, view.epoch, view.revision) = (state, epoch, revision);
@@ -106,14 +113,9 @@ impl NotificationVerifier {
     }
 }
 
-/// Splits after a number of characters, not bytes: the database counts in its own encoding.
-fn split_at(text: &str, characters: usize) -> Option<(&str, &str)> {
-    let end = text
-        .char_indices()
-        .map(|(index, _)| index)
-        .chain([text.len()])
-        .nth(characters)?;
-    Some(text.split_at(end))
+fn authenticator(inner_key: &[u8]) -> Option<Hmac<Sha256>> {
+    let key: Vec<u8> = inner_key.iter().map(|byte| byte ^ HMAC_INNER).collect();
+    Hmac::new_from_slice(&key).ok()
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
@@ -236,13 +238,6 @@ mod tests {
         ] {
             assert_eq!(verifier.parse(payload), None, "{payload}");
         }
-    }
-
-    #[test]
-    fn split_at_counts_characters() {
-        assert_eq!(split_at("äöü", 2), Some(("äö", "ü")));
-        assert_eq!(split_at("äöü", 3), Some(("äöü", "")));
-        assert_eq!(split_at("äöü", 4), None);
     }
 
     fn verifier(key: Option<Vec<u8>>) -> NotificationVerifier {

@@ -1,33 +1,49 @@
 //! A session: one connection that listens and runs the statements.
+//!
+//! The server limits each statement, and a session ends the backends of its predecessors that were
+//! dropped in the middle of one. So a process has at most two connections, whatever blocks it.
+
+mod bindings;
+mod notifications;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{
     BucketedWindow, CircuitView, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
     FleetState, HistoryEntry, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult,
-    RejectReason, Revision, Snapshot, StoreChange, StoreEvent, StoreFuture, StoreSession,
-    StoreTime, StoreTransition, StoreVote, TransitionResult, VoteResult, truncate_text,
+    RejectReason, Revision, Snapshot, StoreEvent, StoreFuture, StoreSession, StoreTime,
+    StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 use sqlx::Row;
-use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 
-use crate::connector::Connector;
-use crate::error::translate;
+use self::bindings::{bind_lease, bind_opening, bind_request, bind_transitions, text};
+use self::notifications::{MAX_PER_POLL, yield_now};
+use crate::connector::{Backend, Connector};
+use crate::error::in_operation;
+use crate::handshake::Handshake;
+use crate::inbox::NotificationInbox;
+use crate::link::{LARGE_RESPONSE, Link, RESPONSE, ResponseSize};
 use crate::migration_mode::MigrationMode;
 use crate::notification::NotificationVerifier;
-use crate::probe_policy::ProbePolicyColumns;
 use crate::rows;
 use crate::statement::{Protocol, Statement};
+use crate::statements::Query;
 
 pub(crate) struct PostgresSession {
     connector: Arc<Connector>,
-    listener: PgListener,
+    link: Link,
+    /// The backend of this session; `None` if it may serve other clients.
+    backend: Option<Backend>,
     verifier: NotificationVerifier,
     incarnation: u64,
+    /// When an operator's command has been reported as failed, by the store's clock.
+    commands_not_after: Option<StoreTime>,
+    inbox: NotificationInbox,
+    is_listening: bool,
     state: State,
 }
 
@@ -49,60 +65,77 @@ impl PostgresSession {
         if connector.migration_mode == MigrationMode::Apply {
             crate::migrate::ensure(&connector).await?;
         }
-        let failed = |error| translate(&connector.schema, error);
-        // A listener requires a pool. This one holds a single connection, which is never closed,
-        // tested or replaced.
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .min_connections(0)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .acquire_timeout(connector.settings.connect_timeout)
-            .connect_lazy_with(connector.options.clone());
-        let mut listener = PgListener::connect_with(&pool).await.map_err(failed)?;
-        listener.ignore_pool_close_event(true);
-        // Reconnecting would hide lost notifications.
-        listener.eager_reconnect(false);
-
-        let handshake =
-            Statement::new(Arc::clone(&connector.statements.handshake)).bind(&*connector.namespace);
-        let handshake = handshake
-            .fetch_all(connector.protocol, &mut listener)
-            .await
-            .map_err(failed)?;
-        let handshake = handshake
-            .first()
-            .ok_or(sqlx::Error::RowNotFound)
-            .map_err(failed)?;
-        let (channel, incarnation) = check_server(&connector, handshake)?;
-        let mut key = None;
-        if connector.listens() {
-            listener.listen(&channel).await.map_err(failed)?;
-            if handshake.try_get("may_read_key").map_err(failed)? {
-                let rows = Statement::new(Arc::clone(&connector.statements.notification_key));
-                let rows = rows
-                    .fetch_all(connector.protocol, &mut listener)
-                    .await
-                    .map_err(failed)?;
-                key = rows
-                    .first()
-                    .map(|row| row.try_get("inner_key"))
-                    .transpose()
-                    .map_err(failed)?;
+        let listens = connector.listens();
+        let (mut session, handshake) = Self::connect(connector, listens).await?;
+        if listens {
+            if !session.connector.is_flooded() {
+                session.listen_to_channel().await?;
+            }
+            if handshake.may_read_key {
+                session.read_notification_key().await?;
             }
         }
-        let verifier = NotificationVerifier::new(channel, key, incarnation);
-        let mut session = Self {
-            connector,
-            listener,
-            verifier,
-            incarnation,
-            state: State::Ready,
-        };
         session.register_circuits(circuits).await?;
         session.prepare_statements(circuits).await?;
         Ok(session)
+    }
+
+    /// Opens a session for a command or a query of an operator.
+    pub(crate) async fn open_for_operator(connector: Arc<Connector>) -> Result<Self, StoreError> {
+        if connector.migration_mode == MigrationMode::Apply {
+            crate::migrate::ensure(&connector).await?;
+        }
+        let limit = connector.command_timeout();
+        let (mut session, handshake) = Self::connect(connector, false).await?;
+        let not_after = StoreTime(handshake.now_us).saturating_add(limit);
+        session.commands_not_after = Some(not_after);
+        Ok(session)
+    }
+
+    async fn connect(
+        connector: Arc<Connector>,
+        listens: bool,
+    ) -> Result<(Self, Handshake), StoreError> {
+        let (link, handshake) = Link::open(&connector, listens).await?;
+        let session = Self {
+            inbox: NotificationInbox::new(handshake.now_us),
+            connector,
+            link,
+            backend: handshake.backend,
+            verifier: NotificationVerifier::new(
+                handshake.channel.clone(),
+                None,
+                handshake.incarnation,
+            ),
+            incarnation: handshake.incarnation,
+            commands_not_after: None,
+            is_listening: false,
+            state: State::Ready,
+        };
+        Ok((session, handshake))
+    }
+
+    async fn listen_to_channel(&mut self) -> Result<(), StoreError> {
+        self.state = State::Busy;
+        let listened = self.link.listen(self.verifier.channel()).await;
+        listened.map_err(|error| self.failed(error))?;
+        self.state = State::Ready;
+        self.is_listening = true;
+        Ok(())
+    }
+
+    async fn read_notification_key(&mut self) -> Result<(), StoreError> {
+        let statement = self.connector.statements.notification_key.clone();
+        let rows = self
+            .fetch(Statement::new(statement), Protocol::Simple, RESPONSE)
+            .await?;
+        let key: Option<String> = rows
+            .first()
+            .map(|row| row.try_get("inner_key"))
+            .transpose()
+            .map_err(|error| self.failed(error))?;
+        self.verifier.set_key(key.as_deref());
+        Ok(())
     }
 
     async fn register_circuits(&mut self, circuits: &[BulkheadName]) -> Result<(), StoreError> {
@@ -110,7 +143,7 @@ impl PostgresSession {
             // A session that only reads needs no write privilege.
             return Ok(());
         }
-        let statement = Arc::clone(&self.connector.statements.register);
+        let statement = self.connector.statements.register.clone();
         let names: Vec<&str> = circuits.iter().map(BulkheadName::as_str).collect();
         self.run(statement, |statement| statement.bind(names))
             .await?;
@@ -131,7 +164,16 @@ impl PostgresSession {
     /// Runs one statement as a separate transaction, with the namespace as its first argument.
     async fn run(
         &mut self,
-        statement: Arc<str>,
+        statement: Query,
+        bind: impl FnOnce(Statement) -> Statement,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.run_expecting(RESPONSE, statement, bind).await
+    }
+
+    async fn run_expecting(
+        &mut self,
+        response: ResponseSize,
+        statement: Query,
         bind: impl FnOnce(Statement) -> Statement,
     ) -> Result<Vec<PgRow>, StoreError> {
         if self.state == State::Busy {
@@ -140,18 +182,40 @@ impl PostgresSession {
             ));
         }
         let namespace = self.connector.namespace.to_string();
+        let name = statement.name;
         let statement = bind(Statement::new(statement).bind(namespace));
-        self.state = State::Busy;
-        let rows = statement
-            .fetch_all(self.connector.protocol, &mut self.listener)
+        // Notifications that arrive before the response are buffered without a bound.
+        self.receive_arrived().await?;
+        let rows = self
+            .fetch(statement, self.connector.protocol, response)
             .await;
-        let rows = rows.map_err(|error| self.failed(error))?;
+        rows.map_err(|error| in_operation(name, error))
+    }
+
+    async fn fetch(
+        &mut self,
+        statement: Statement,
+        protocol: Protocol,
+        response: ResponseSize,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.state = State::Busy;
+        let rows = match self.link.fetch_all(statement, protocol, response).await {
+            Ok(Some(rows)) => rows,
+            Ok(None) => return Err(self.flooded()),
+            Err(error) => {
+                // The server has ended the statement, and the connection continues.
+                if is_statement_error(&error) {
+                    self.state = State::Ready;
+                }
+                return Err(self.failed(error));
+            }
+        };
         self.state = State::Ready;
         Ok(rows)
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
-        translate(&self.connector.schema, error)
+        self.connector.failed(error)
     }
 
     /// Decodes the result of a compare-and-swap.
@@ -190,12 +254,17 @@ impl StoreSession for PostgresSession {
 
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.snapshot);
+            let statement = self.connector.statements.snapshot.clone();
             let since = since.map(|revision| rows::to_signed(revision.0));
+            let response = if since.is_some() {
+                RESPONSE
+            } else {
+                LARGE_RESPONSE
+            };
             let rows = self
-                .run(statement, |statement| statement.bind(since))
+                .run_expecting(response, statement, |statement| statement.bind(since))
                 .await?;
-            let decode = || -> sqlx::Result<Snapshot> {
+            let mut decode = || -> sqlx::Result<Snapshot> {
                 let Some(first) = rows.first() else {
                     // The namespace was deleted with all its circuits.
                     return Ok(Snapshot::new(
@@ -208,6 +277,7 @@ impl StoreSession for PostgresSession {
                 };
                 let revision = Revision(rows::unsigned(first.try_get("namespace_rev")?));
                 let now = StoreTime(first.try_get("now_us")?);
+                self.inbox.advance(now.0);
                 let fingerprint =
                     Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
                 let views = rows.iter().filter_map(|row| rows::view(row).transpose());
@@ -242,7 +312,7 @@ impl StoreSession for PostgresSession {
         transitions: &'a [StoreTransition],
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.transitions);
+            let statement = self.connector.statements.transitions.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_transitions(statement, transitions)
@@ -272,7 +342,7 @@ impl StoreSession for PostgresSession {
 
     fn vote<'a>(&'a mut self, vote: &'a StoreVote) -> StoreFuture<'a, VoteResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.vote);
+            let statement = self.connector.statements.vote.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_opening(statement, &vote.opening)
@@ -294,7 +364,8 @@ impl StoreSession for PostgresSession {
 
     fn command<'a>(&'a mut self, command: &'a FleetCommand) -> StoreFuture<'a, TransitionResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.command);
+            let statement = self.connector.statements.command.clone();
+            let not_after = self.commands_not_after.map(|at| at.0);
             let state = match command.action {
                 FleetAction::ForceOpen => FleetState::ForcedOpen,
                 FleetAction::Disable => FleetState::Disabled,
@@ -313,6 +384,7 @@ impl StoreSession for PostgresSession {
                         .bind(text(&command.author))
                         .bind(text(&command.reason))
                         .bind(rows::to_bits(command.operation))
+                        .bind(not_after)
                 })
                 .await?;
             Ok(match self.cas_result(&rows)? {
@@ -332,7 +404,7 @@ impl StoreSession for PostgresSession {
         request: &'a ProbeRequest,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.acquire_probe);
+            let statement = self.connector.statements.acquire_probe.clone();
             let rows = self
                 .run(statement, |statement| bind_request(statement, request))
                 .await?;
@@ -356,7 +428,7 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.renew_probe);
+            let statement = self.connector.statements.renew_probe.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_lease(bind_request(statement, request), lease)
@@ -371,7 +443,7 @@ impl StoreSession for PostgresSession {
         result: &'a ProbeResult,
     ) -> StoreFuture<'a, ProbeReportResult> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.report_probe);
+            let statement = self.connector.statements.report_probe.clone();
             let rows = self
                 .run(statement, |statement| {
                     bind_lease(bind_request(statement, &result.request), result.lease)
@@ -412,7 +484,7 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.release_probe);
+            let statement = self.connector.statements.release_probe.clone();
             self.run(statement, |statement| {
                 let statement = statement
                     .bind(request.circuit.as_str())
@@ -431,7 +503,7 @@ impl StoreSession for PostgresSession {
         deltas: &'a [CountsDelta],
     ) -> StoreFuture<'a, Vec<FleetCounts>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.add_counts);
+            let statement = self.connector.statements.add_counts.clone();
             let names: Vec<&str> = deltas.iter().map(|delta| delta.circuit.as_str()).collect();
             let column = |of: fn(&CountsDelta) -> u64| -> Vec<i64> {
                 deltas
@@ -464,9 +536,9 @@ impl StoreSession for PostgresSession {
         limit: u32,
     ) -> StoreFuture<'a, Vec<HistoryEntry>> {
         Box::pin(async move {
-            let statement = Arc::clone(&self.connector.statements.history);
+            let statement = self.connector.statements.history.clone();
             let rows = self
-                .run(statement, |statement| {
+                .run_expecting(LARGE_RESPONSE, statement, |statement| {
                     statement
                         .bind(circuit.map(BulkheadName::as_str))
                         .bind(i64::from(limit))
@@ -483,159 +555,56 @@ impl StoreSession for PostgresSession {
 
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {
         Box::pin(async move {
-            if !self.connector.listens() {
-                return std::future::pending().await;
-            }
+            let mut received = 0;
             loop {
-                let notification = self
-                    .listener
-                    .try_recv()
-                    .await
-                    .map_err(|error| self.failed(error))?;
-                let Some(notification) = notification else {
-                    return Err(StoreError::unavailable("the connection was closed"));
-                };
-                if let Some(event) = self.verifier.parse(notification.payload()) {
+                if let Some(event) = self.inbox.pop() {
                     return Ok(event);
+                }
+                let Link::Listener(listener) = &mut self.link else {
+                    return std::future::pending().await;
+                };
+                let notification = listener.try_recv().await;
+                if let Some(event) = self.accept(notification)? {
+                    return Ok(event);
+                }
+                received += 1;
+                if received % MAX_PER_POLL == 0 {
+                    yield_now().await;
                 }
             }
         })
     }
-}
 
-/// Checks the server and the schema, and returns the channel and the incarnation.
-fn check_server(connector: &Connector, handshake: &PgRow) -> Result<(String, u64), StoreError> {
-    let failed = |error| translate(&connector.schema, error);
-    let schema = &connector.schema;
-    let isolation: &str = handshake.try_get("isolation").map_err(failed)?;
-    if isolation != "read committed" {
-        return Err(StoreError::incompatible(format!(
-            "the default transaction isolation is `{isolation}` instead of `read committed`; run \
-             ALTER ROLE <this role> SET default_transaction_isolation = 'read committed'"
-        )));
+    fn is_usable(&self) -> bool {
+        self.state == State::Ready
     }
-    if handshake.try_get("read_only").map_err(failed)? {
-        return Err(StoreError::unavailable(
-            "the server is read-only: it is a standby, or default_transaction_read_only is on",
-        ));
-    }
-    let version: i32 = handshake.try_get("version").map_err(failed)?;
-    let oldest: i32 = handshake.try_get("oldest_client").map_err(failed)?;
-    if version < crate::migrate::VERSION {
-        return Err(StoreError::incompatible(format!(
-            "schema \"{schema}\" has version {version}, but version {} is required: run \
-             `bulkman-pg migrate --schema {schema}`, PostgresStore::migrate() or sql/schema.sql as its owner",
-            crate::migrate::VERSION
-        )));
-    }
-    if oldest > crate::migrate::VERSION {
-        return Err(StoreError::incompatible(format!(
-            "schema \"{schema}\" has version {version}, which requires a newer version of this library"
-        )));
-    }
-    let incarnation: i64 = handshake.try_get("incarnation").map_err(failed)?;
-    Ok((
-        handshake.try_get("channel").map_err(failed)?,
-        incarnation.cast_unsigned(),
-    ))
-}
 
-/// Binds the arguments of `transitions.sql`: one array per column.
-fn bind_transitions(statement: Statement, transitions: &[StoreTransition]) -> Statement {
-    let numbers =
-        |of: fn(&StoreTransition) -> i64| transitions.iter().map(of).collect::<Vec<i64>>();
-    let texts =
-        |of: fn(&StoreTransition) -> String| transitions.iter().map(of).collect::<Vec<String>>();
-    statement
-        .bind(texts(|transition| transition.circuit.as_str().to_owned()))
-        .bind(numbers(|transition| rows::to_signed(transition.base.0)))
-        .bind(numbers(|transition| {
-            rows::state_code(target(transition).0).into()
-        }))
-        .bind(numbers(|transition| transition.manual.into()))
-        .bind(numbers(|transition| {
-            transition.not_after.map_or(i64::MAX, |time| time.0)
-        }))
-        .bind(numbers(|transition| rows::to_micros(target(transition).1)))
-        .bind(numbers(|transition| rows::to_bits(transition.operation)))
-        .bind(texts(|transition| text(&transition.author)))
-        .bind(texts(|transition| text(&transition.reason)))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change).limit.into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change)
-                .success_threshold
-                .into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change).sample_size.into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change)
-                .failure_threshold
-                .unwrap_or(-1)
-                .into()
-        }))
-        .bind(numbers(|transition| {
-            ProbePolicyColumns::of(transition.change)
-                .slow_threshold
-                .unwrap_or(-1)
-                .into()
-        }))
-}
+    fn is_listening(&self) -> bool {
+        self.is_listening || !self.connector.listens()
+    }
 
-/// Binds the arguments of `vote.sql` that describe the opening.
-fn bind_opening(statement: Statement, opening: &StoreTransition) -> Statement {
-    let (to, open_for) = target(opening);
-    statement
-        .bind(opening.circuit.as_str())
-        .bind(rows::to_signed(opening.base.0))
-        .bind(rows::state_code(to))
-        .bind(opening.manual)
-        .bind(opening.not_after.map(|time| time.0))
-        .bind(rows::to_micros(open_for))
-        .bind(rows::to_bits(opening.operation))
-        .bind(text(&opening.author))
-        .bind(text(&opening.reason))
-}
-
-/// Returns the new state, and how long it stays open.
-fn target(transition: &StoreTransition) -> (FleetState, Duration) {
-    match transition.change {
-        StoreChange::Open { open_for } => (FleetState::Open, open_for),
-        StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, Duration::ZERO),
-        _ => (FleetState::Closed, Duration::ZERO),
+    fn listen(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.listen_to_channel().await?;
+            self.connector.set_flooded(false);
+            Ok(())
+        })
     }
 }
 
-fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
-    statement
-        .bind(request.circuit.as_str())
-        .bind(rows::to_signed(request.epoch.0))
-        .bind(request.holder.to_string())
-        .bind(rows::to_micros(request.ttl))
-}
-
-fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
-    statement
-        .bind(i16::try_from(lease.slot).unwrap_or(i16::MAX))
-        .bind(rows::to_signed(lease.token))
-}
-
-/// Truncates a text, and removes the one character that PostgreSQL does not accept.
-fn text(text: &str) -> String {
-    truncate_text(text).replace('\0', "")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_fit_their_columns() {
-        assert_eq!(text("a\0b"), "ab");
-        assert_eq!(text(&"ü".repeat(300)).len(), 200);
-        assert_eq!(text(&format!("x{}", "ü".repeat(300))).len(), 199);
+/// A statement that was abandoned may still run, and hold the connection on the server.
+impl Drop for PostgresSession {
+    fn drop(&mut self) {
+        if let (State::Busy, Some(backend)) = (self.state, self.backend) {
+            self.connector.abandon(backend, self.link.take());
+        }
     }
+}
+
+/// Returns whether the server rejected a statement, and not the connection.
+fn is_statement_error(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        let error = error.try_downcast_ref::<PgDatabaseError>();
+        error.is_some_and(|error| error.severity() == PgSeverity::Error)
+    })
 }

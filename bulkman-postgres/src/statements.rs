@@ -4,18 +4,34 @@ use std::sync::Arc;
 
 use crate::schema::Schema;
 
+/// A statement's name, for errors, and its text.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) name: &'static str,
+    pub(crate) text: Arc<str>,
+}
+
+impl From<Query> for Arc<str> {
+    fn from(query: Query) -> Self {
+        query.text
+    }
+}
+
 /// Generates the struct of all statements, each read from the file of its name.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         #[derive(Debug)]
         pub(crate) struct Statements {
-            $($(#[$doc])* pub(crate) $name: Arc<str>,)*
+            $($(#[$doc])* pub(crate) $name: Query,)*
         }
 
         impl Statements {
             pub(crate) fn new(schema: &Schema) -> Self {
                 Self {
-                    $($name: fill(schema, include_str!(concat!("statements/", stringify!($name), ".sql"))),)*
+                    $($name: Query {
+                        name: stringify!($name),
+                        text: fill(schema, include_str!(concat!("statements/", stringify!($name), ".sql"))),
+                    },)*
                 }
             }
         }

@@ -52,7 +52,8 @@ impl PostgresStore {
     /// Creates the schema, or migrates it to this version; does nothing if it is up to date.
     ///
     /// The role must own the schema, or be allowed to create it. The migration is one transaction,
-    /// is safe to run concurrently, and only adds objects.
+    /// is safe to run concurrently, and only adds objects. Run [`check`](Self::check) afterwards:
+    /// it reports what a migration can't change, such as the database's encoding.
     ///
     /// # Errors
     ///
@@ -93,7 +94,7 @@ impl PostgresStore {
 
     /// The time limit for a connection and several statements.
     fn admin_timeout(&self) -> std::time::Duration {
-        self.connector.settings.connect_timeout + self.connector.settings.operation_timeout * 10
+        self.connector.maintenance_timeout()
     }
 }
 
@@ -124,12 +125,15 @@ impl CircuitStore for PostgresStore {
 /// Omits the password, which the implementation of sqlx would show.
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = &self.connector.options;
-        f.debug_struct("PostgresStore")
-            .field("host", &options.get_host())
-            .field("port", &options.get_port())
-            .field("user", &options.get_username())
-            .field("database", &options.get_database())
+        let mut output = f.debug_struct("PostgresStore");
+        if let Some(options) = self.connector.target.fixed() {
+            output
+                .field("host", &options.get_host())
+                .field("port", &options.get_port())
+                .field("user", &options.get_username())
+                .field("database", &options.get_database());
+        }
+        output
             .field("schema", &self.connector.schema.as_str())
             .field("namespace", &self.connector.namespace)
             .finish_non_exhaustive()

@@ -1,6 +1,7 @@
 //! Timeouts for operations that run outside of a fleet's driver.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bulkman_core::store::StoreError;
@@ -48,6 +49,23 @@ async fn with_smol_timeout<T>(
             .map(|_| Err(timed_out(timeout)))
     })
     .await
+}
+
+/// Waits, on the same runtime as sqlx. Without one, it does not wait.
+pub(crate) fn sleep(duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    #[cfg(feature = "tokio")]
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Box::pin(tokio::time::sleep(duration));
+    }
+    #[cfg(feature = "smol")]
+    return Box::pin(async move {
+        async_io::Timer::after(duration).await;
+    });
+    #[cfg(not(feature = "smol"))]
+    {
+        let _ = duration;
+        Box::pin(std::future::ready(()))
+    }
 }
 
 fn timed_out(timeout: Duration) -> StoreError {

@@ -15,7 +15,7 @@ use bulkman_core::store::{
     StoreEvent, StoreSettings, StoreTransition, TransitionResult,
 };
 use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgListener};
-use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
+use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Executor, Row};
 use bulkman_postgres::{MigrationMode, PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::{Postgres, StopMode};
 
@@ -255,6 +255,78 @@ fn admin_applies_commands() {
         );
         assert_eq!(admin.prune_history(Duration::ZERO).await.unwrap(), 4);
         assert!(admin.history(None, 10).await.unwrap().is_empty());
+    });
+}
+
+/// Fault C10.
+#[test]
+fn failed_commands_are_not_applied_later() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let settings = StoreSettings::new()
+            .connect_timeout(Duration::from_secs(20))
+            .operation_timeout(Duration::from_millis(200));
+        let build = |protocol| {
+            let builder = database
+                .builder()
+                .namespace("shop")
+                .settings(settings.clone());
+            builder.simple_protocol(protocol).build().unwrap()
+        };
+        let circuit = BulkheadName::new("payments").unwrap();
+        CircuitStore::open_session(&database.store("shop"), &[circuit])
+            .await
+            .unwrap();
+        for simple in [false, true] {
+            let admin = build(simple).admin();
+            let mut blocker = database.connection().await;
+            let block = format!(
+                "BEGIN; SELECT {}.force_open('shop', 'payments', 'blocks')",
+                database.schema.name()
+            );
+            blocker
+                .execute(sqlx::raw_sql(AssertSqlSafe(block)))
+                .await
+                .unwrap();
+            let mut failed = vec![
+                admin.close("payments", "late", "").await,
+                admin.reset("payments", "late", "").await,
+                admin.disable("payments", "late", "").await,
+                admin.force_open("payments", "late", "").await,
+            ];
+            let error = failed.remove(0).unwrap_err();
+            assert!(
+                error.is_transient() && error.to_string().contains("history"),
+                "{error}"
+            );
+            assert!(failed.iter().all(Result::is_err));
+            blocker.execute(sqlx::raw_sql("ROLLBACK")).await.unwrap();
+            // The row can be locked again, so that no abandoned command waits for it.
+            let view = database
+                .store("shop")
+                .admin()
+                .close("payments", "ada", "")
+                .await;
+            assert_eq!(&*view.unwrap().author, "ada");
+            let history = database.store("shop").admin().history(None, 100).await;
+            let history = history.unwrap();
+            assert!(
+                history.iter().all(|entry| &*entry.author != "late"),
+                "{history:?}"
+            );
+        }
+        // Without the server's limits, as behind a pooler, the command's own limit applies.
+        let late = format!(
+            "SELECT * FROM {}.apply_command('shop', 'payments', 4::smallint, false, 'late', '', 7, \
+                                            now() - interval '1 second')",
+            database.schema.name()
+        );
+        let mut connection = database.connection().await;
+        let error = connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(late)))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("is not applied"), "{error}");
     });
 }
 

@@ -23,6 +23,10 @@ use smol::{Executor, Timer};
 /// Both crates start their threads on demand, so this runtime also works on executors without a
 /// reactor, such as `futures::executor`, `async-std` and `pollster`.
 ///
+/// Do not call [`execute_sync`](bulkman_core::Bulkhead::execute_sync) in a task: if it has to wait,
+/// it blocks the thread, which may be the one that the holder of the permit needs. In contrast to
+/// Tokio, this executor does not detect it. Use `smol::unblock`.
+///
 /// ```
 /// use bulkman_core::{Bulkhead, BulkheadConfig};
 /// use bulkman_smol::SmolRuntime;
@@ -67,11 +71,12 @@ impl Runtime for SmolRuntime {
         })
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         match &self.executor {
             Some(executor) => executor.spawn(task).detach(),
             None => smol::spawn(task).detach(),
         }
+        Ok(())
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -48,10 +48,8 @@ impl Server {
             in_flight: AtomicU64::new(0),
             most_in_flight: AtomicU64::new(0),
         });
-        runtime.spawn(Box::pin(serve::<S>(
-            S::listener(listener)?,
-            Arc::clone(&shared),
-        )));
+        let task = Box::pin(serve::<S>(S::listener(listener)?, Arc::clone(&shared)));
+        drop(runtime.spawn(task));
         Ok(Self { address, shared })
     }
 
@@ -85,10 +83,10 @@ async fn serve<S: Sockets>(listener: S::Listener, shared: Arc<Shared>) {
             stream,
             service_fn(move |_request| answer(Arc::clone(&state))),
         );
-        shared.runtime.spawn(Box::pin(async {
+        drop(shared.runtime.spawn(Box::pin(async {
             // Ignored: the client closed the connection.
             let _ = connection.await;
-        }));
+        })));
     }
 }
 

@@ -11,6 +11,8 @@
 //! * [`testing`]: testing your settings with a virtual clock;
 //! * [`monitoring`]: what operators can see, and how;
 //! * [`fleet`]: sharing circuits between processes;
+//! * [`streams`]: calls that last until a stream has ended;
+//! * [`executors`]: the runtime for each executor, and the platforms;
 //! * [`errors`]: what each error means to the caller.
 
 #[doc = include_str!("limits.md")]
@@ -39,6 +41,12 @@ pub mod monitoring {}
 
 #[doc = include_str!("fleet.md")]
 pub mod fleet {}
+
+#[doc = include_str!("streams.md")]
+pub mod streams {}
+
+#[doc = include_str!("executors.md")]
+pub mod executors {}
 
 #[doc = include_str!("errors.md")]
 pub mod errors {}

@@ -368,8 +368,8 @@ impl Runtime for Composed {
         }))
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.executor.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.executor.spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -1,5 +1,7 @@
 //! Health checks while a circuit is open.
 
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,8 +10,9 @@ use bulkman::bulkhead::{BulkheadState, HealthCheck};
 use bulkman::circuit_breaker::{CircuitEvent, TransitionCause};
 use bulkman::runtime::BoxFuture;
 use bulkman::{Bulkhead, BulkheadConfig, ConfigError};
+use futures_lite::future::or;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, poll_once};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -23,6 +26,8 @@ on_every_runtime![
     dropped_handle_detaches_the_check,
     second_check_replaces_the_first,
     added_checks_run_beside_the_others,
+    local_check_runs_until_its_future_is_dropped,
+    local_check_ends_with_the_bulkhead,
     check_requires_an_interval_and_a_circuit,
 ];
 
@@ -303,6 +308,94 @@ async fn added_checks_run_beside_the_others(t: Harness) {
     assert_eq!(first.runs(), 0);
 }
 
+/// Returns a check with a client of this thread, neither of which can be sent to another one.
+fn local_check(check: &Check) -> impl Fn() -> LocalFuture + use<> {
+    let client = Rc::new(check.clone());
+    move || {
+        let client = Rc::clone(&client);
+        Box::pin(async move { client.function()().await })
+    }
+}
+
+type LocalFuture = Pin<Box<dyn Future<Output = Result<(), &'static str>>>>;
+
+/// Fault API06.
+async fn local_check_runs_until_its_future_is_dropped(t: Harness) {
+    let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
+    let (local, spawned) = (Check::default(), Check::default());
+    let mut checks = Box::pin(
+        bulkhead
+            .run_health_check(5 * SECOND, local_check(&local))
+            .unwrap(),
+    );
+    let handle = spawned.start(&bulkhead, 7 * SECOND);
+    assert!(poll_once(checks.as_mut()).is_pending());
+    t.fail(&bulkhead, 1).await;
+    // It runs beside the check of the background task, which does not replace it.
+    let driven = async {
+        for (seconds, runs) in [(0, (0, 0)), (5, (1, 0)), (2, (1, 1)), (3, (2, 1))] {
+            t.advance(seconds * SECOND).await;
+            // Both have run, and wait for their next interval.
+            t.until(|| (local.runs(), spawned.runs()) == runs && t.timers().0 == 2)
+                .await;
+        }
+    };
+    or(
+        async {
+            checks.as_mut().await;
+            panic!("the check has ended")
+        },
+        driven,
+    )
+    .await;
+    assert!(!handle.is_stopped());
+    handle.stop();
+    t.until(|| t.timers().0 == 1).await;
+
+    let runs = local.runs();
+    drop(checks);
+    t.until(|| t.timers().0 == 0).await;
+    t.advance(60 * SECOND).await;
+    assert_eq!(local.runs(), runs);
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+
+    // Another one finds the recovery.
+    local.passes.store(true, Ordering::SeqCst);
+    let checks = bulkhead
+        .run_health_check(5 * SECOND, local_check(&local))
+        .unwrap();
+    let recovery = async {
+        t.until(|| t.timers().0 == 1).await;
+        t.advance(5 * SECOND).await;
+        t.until(|| bulkhead.state() == BulkheadState::Degraded)
+            .await;
+    };
+    or(checks, recovery).await;
+    assert_eq!(local.runs(), runs + 1);
+    assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+}
+
+/// Fault API06.
+async fn local_check_ends_with_the_bulkhead(t: Harness) {
+    for drops in [false, true] {
+        // Not of the harness, which keeps a clone.
+        let bulkhead = Bulkhead::new(config(), t.runtime()).unwrap();
+        let check = Check::default();
+        let checks = bulkhead
+            .run_health_check(SECOND, local_check(&check))
+            .unwrap();
+        let mut checks = Box::pin(checks);
+        assert!(poll_once(checks.as_mut()).is_pending());
+        if drops {
+            drop(bulkhead);
+        } else {
+            bulkhead.shutdown();
+        }
+        checks.await;
+        assert_eq!(check.runs(), 0);
+    }
+}
+
 async fn check_requires_an_interval_and_a_circuit(t: Harness) {
     let check = || async { Ok::<_, ()>(()) };
     let zero = t
@@ -326,6 +419,14 @@ async fn check_requires_an_interval_and_a_circuit(t: Harness) {
     // The configuration lacks something, not the runtime.
     let expected = "`health_check` needs a circuit breaker: `circuit_breaker_enabled` is false";
     assert_eq!(without.to_string(), expected);
+    let local = |bulkhead: Bulkhead, interval| bulkhead.run_health_check(interval, check).err();
+    assert_eq!(local(t.bulkhead(config()), Duration::ZERO), Some(zero));
+    let without = local(t.bulkhead(config().circuit_breaker_enabled(false)), SECOND);
+    let expected = "`run_health_check` needs a circuit breaker: `circuit_breaker_enabled` is false";
+    assert_eq!(
+        without.map(|error| error.to_string()),
+        Some(expected.into())
+    );
     // An interval that never elapses is accepted.
     let never = t.bulkhead(config());
     never.health_check(Duration::MAX, check).unwrap();

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bulkman::bulkhead::BulkheadState;
 use bulkman::circuit_breaker::{CircuitEvent, CircuitState, TransitionCause};
 use bulkman::error::RejectionReason;
-use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig, Outcome};
+use bulkman::{
+    Bulkhead, BulkheadConfig, BulkheadError, CircuitBreaker, CircuitBreakerConfig, Outcome,
+};
 use futures_lite::FutureExt as _;
 
 use crate::harness::{Harness, now_or_never, poll_once};
@@ -28,6 +30,15 @@ on_every_runtime![
     a_sample_decides_below_the_minimum_number_of_calls,
     a_circuit_with_few_calls_recovers,
     a_failed_probe_rejects_queued_calls,
+    half_open_ends_while_callers_time_out_outside,
+    half_open_ends_after_a_hundred_short_cancelled_probes,
+    one_cancelled_probe_has_no_outcome_however_long_it_ran,
+    an_outcome_begins_the_count_of_cancelled_probes_anew,
+    a_sample_completes_even_if_its_result_is_certain,
+    nested_call_is_part_of_its_probe,
+    nested_calls_of_every_kind_are_part_of_their_probe,
+    bulkheads_that_call_each_other_recover,
+    calls_beside_a_pending_probe_are_not_part_of_it,
 ];
 
 fn config() -> BulkheadConfig {
@@ -330,4 +341,215 @@ async fn a_failed_probe_rejects_queued_calls(t: Harness) {
         "{rejected:?}"
     );
     assert!(!never.has_started());
+}
+
+async fn cancel_probe(t: &Harness, bulkhead: &Bulkhead, after: Duration) {
+    let (_never, probe) = t.running(bulkhead).await;
+    t.advance(after).await;
+    probe.cancel().await;
+}
+
+/// Fault SUR01.
+async fn half_open_ends_while_callers_time_out_outside(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(2)).await;
+    let mut events = bulkhead.events();
+    // 30 s is the timeout of one probe.
+    for _ in 0..30 {
+        assert_ne!(bulkhead.state(), BulkheadState::Isolated);
+        cancel_probe(&t, &bulkhead, SECOND).await;
+    }
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    let _half_open = events.next().await;
+    let ended = events.next().await;
+    assert!(
+        matches!(&ended, Some(CircuitEvent::Transition(it)) if it.cause == TransitionCause::ProbeTimedOut),
+        "{ended:?}"
+    );
+    // Once the dependency responds, the circuit closes.
+    t.advance(30 * SECOND).await;
+    t.succeed(&bulkhead, 2).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+/// Fault SUR01.
+async fn half_open_ends_after_a_hundred_short_cancelled_probes(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config()).await;
+    for _ in 0..100 {
+        assert_ne!(bulkhead.state(), BulkheadState::Isolated);
+        cancel_probe(&t, &bulkhead, Duration::ZERO).await;
+    }
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+    // A circuit alone.
+    let rules = CircuitBreakerConfig::new().probe_timeout(2 * SECOND);
+    let circuit = CircuitBreaker::new("alone", rules, t.runtime()).unwrap();
+    circuit.half_open();
+    for _ in 0..2 {
+        assert!(!circuit.is_open());
+        let admission = circuit.try_acquire().unwrap();
+        t.advance(SECOND).await;
+        drop(admission);
+    }
+    assert!(circuit.is_open());
+}
+
+/// Fault SUR01.
+/// Hazard H05.
+async fn one_cancelled_probe_has_no_outcome_however_long_it_ran(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config()).await;
+    cancel_probe(&t, &bulkhead, 30 * SECOND - Duration::from_millis(1)).await;
+    assert_eq!(
+        (bulkhead.state(), slots(&bulkhead)),
+        (BulkheadState::Degraded, Some(3))
+    );
+}
+
+/// Fault SUR01.
+async fn an_outcome_begins_the_count_of_cancelled_probes_anew(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(3)).await;
+    for _ in 0..2 {
+        for _ in 0..29 {
+            cancel_probe(&t, &bulkhead, SECOND).await;
+        }
+        t.succeed(&bulkhead, 1).await;
+    }
+    assert_eq!(
+        (bulkhead.state(), slots(&bulkhead)),
+        (BulkheadState::Degraded, Some(1))
+    );
+}
+
+/// Fault D13.
+async fn a_sample_completes_even_if_its_result_is_certain(t: Harness) {
+    let rules = CircuitBreakerConfig::new()
+        .failure_rate_threshold(0.5)
+        .permitted_calls_in_half_open(10);
+    let bulkhead = t.bulkhead(config().circuit_breaker(rules));
+    bulkhead.circuit_breaker().unwrap().half_open();
+    t.fail(&bulkhead, 9).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Degraded);
+    t.succeed(&bulkhead, 1).await;
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
+}
+
+/// Fault F02.
+async fn nested_call_is_part_of_its_probe(t: Harness) {
+    for (threshold, nested_calls) in [(1, 1), (3, 1), (3, 2), (3, 3), (2, 5)] {
+        let bulkhead = isolation_elapsed(&t, config().success_threshold(threshold)).await;
+        for probe in 1..=threshold {
+            let nested = async || {
+                for _ in 0..nested_calls {
+                    bulkhead
+                        .execute(async { Answer::Ok(1) })
+                        .await
+                        .map_err(|_| "rejected")?;
+                }
+                Answer::Ok(1)
+            };
+            assert_eq!(bulkhead.execute(async { nested().await }).await, Ok(1));
+            assert_eq!(
+                bulkhead.state() == BulkheadState::Healthy,
+                probe == threshold
+            );
+        }
+    }
+    // The outer call decides, whatever becomes of the nested one.
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
+    let recovers = async {
+        assert!(
+            bulkhead
+                .execute(async { Answer::Err("down") })
+                .await
+                .is_err()
+        );
+        Answer::Ok(1)
+    };
+    assert_eq!(bulkhead.execute(recovers).await, Ok(1));
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+}
+
+/// Fault F02.
+async fn nested_calls_of_every_kind_are_part_of_their_probe(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(3)).await;
+    let nested = async {
+        bulkhead.try_acquire().unwrap().succeed();
+        bulkhead.acquire().await.unwrap().fail();
+        assert_eq!(bulkhead.execute_sync(|| Answer::Ok(1)), Ok(1));
+        assert_eq!(bulkhead.execute_blocking(|| Answer::Ok(1)).await, Ok(1));
+        assert_eq!(slots(&bulkhead), Some(2));
+        Answer::Ok(1)
+    };
+    assert_eq!(bulkhead.execute(nested).await, Ok(1));
+    let nested = || {
+        bulkhead
+            .execute_sync(|| Answer::Ok(1))
+            .map_err(|_| "rejected")
+    };
+    assert_eq!(bulkhead.execute_sync(nested), Ok(1));
+    let inner = bulkhead.clone();
+    let nested = move || inner.execute_sync(|| Answer::Ok(1)).map_err(|_| "rejected");
+    assert_eq!(bulkhead.execute_blocking(nested).await, Ok(1));
+    assert_eq!(bulkhead.state(), BulkheadState::Healthy);
+
+    let rules = CircuitBreakerConfig::new().success_threshold(1);
+    let circuit = CircuitBreaker::new("alone", rules, t.runtime()).unwrap();
+    circuit.half_open();
+    let nested = async {
+        circuit
+            .execute(async { Answer::Ok(1) })
+            .await
+            .map_err(|_| "rejected")
+    };
+    assert_eq!(circuit.execute(nested).await, Ok(1));
+    assert!(circuit.is_closed());
+    circuit.half_open();
+    let nested = || {
+        circuit
+            .execute_sync(|| Answer::Ok(1))
+            .map_err(|_| "rejected")
+    };
+    assert_eq!(circuit.execute_sync(nested), Ok(1));
+    assert!(circuit.is_closed());
+}
+
+/// Fault F02.
+async fn bulkheads_that_call_each_other_recover(t: Harness) {
+    let left = isolation_elapsed(&t, config().success_threshold(1)).await;
+    let right = isolation_elapsed(&t, config().success_threshold(1)).await;
+    let back = async {
+        left.execute(async { Answer::Ok(1) })
+            .await
+            .map_err(|_| "rejected")
+    };
+    let there = async { right.execute(back).await.map_err(|_| "rejected") };
+    assert_eq!(left.execute(there).await, Ok(1));
+    assert_eq!(left.state(), BulkheadState::Healthy);
+    assert_eq!(right.state(), BulkheadState::Healthy);
+}
+
+/// Between its polls, a probe encloses nothing.
+/// Fault F02.
+async fn calls_beside_a_pending_probe_are_not_part_of_it(t: Harness) {
+    let bulkhead = isolation_elapsed(&t, config().success_threshold(1)).await;
+    let (control, operation) = work();
+    let mut probe = Box::pin(bulkhead.execute(operation));
+    assert!(poll_once(probe.as_mut()).is_pending());
+    let beside = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
+    assert!(
+        matches!(beside, Err(BulkheadError::CircuitOpen { .. })),
+        "{beside:?}"
+    );
+    // A panic ends it as well.
+    let panicking = bulkhead.execute(async { panic!("a bug") as Answer });
+    control.succeed();
+    assert_eq!(probe.await, Ok(1));
+    bulkhead.circuit_breaker().unwrap().half_open();
+    assert!(AssertUnwindSafe(panicking).catch_unwind().await.is_err());
+    bulkhead.circuit_breaker().unwrap().half_open();
+    let held = bulkhead.try_acquire().unwrap();
+    let beside = now_or_never(bulkhead.execute(async { Answer::Ok(1) }));
+    assert!(
+        matches!(beside, Err(BulkheadError::CircuitOpen { .. })),
+        "{beside:?}"
+    );
+    held.succeed();
 }

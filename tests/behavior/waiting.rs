@@ -1,5 +1,6 @@
 //! The ends of a wait: a permit, a deadline, a cancellation, an open circuit.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bulkman::bulkhead::BulkheadState;
@@ -8,7 +9,7 @@ use bulkman::error::{RejectionReason, TimeoutPhase};
 use bulkman::{BulkheadConfig, BulkheadError};
 
 use crate::harness::{Harness, now_or_never, poll_once};
-use crate::operations::{Answer, work};
+use crate::operations::{Answer, Outcome, work};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,6 +27,13 @@ on_every_runtime![
     waiters_are_rejected_when_the_circuit_is_forced_open,
     calls_wait_again_after_a_reset,
     timeout_in_the_queue_does_not_change_the_active_count,
+    uncollected_permit_goes_to_the_next_call_at_the_deadline,
+    uncollected_permit_goes_to_a_new_call_after_the_deadline,
+    uncollected_permits_do_not_prevent_draining,
+    uncollected_permits_are_forgotten_after_shrinking,
+    every_waiter_may_leave_its_permit_uncollected,
+    call_collects_its_permit_late_if_no_other_needs_it,
+    uncollected_permit_of_every_kind_of_call_is_taken_back,
 ];
 
 fn one() -> BulkheadConfig {
@@ -281,4 +289,176 @@ async fn timeout_in_the_queue_does_not_change_the_active_count(t: Harness) {
         (0, 1, 0)
     );
     assert!(bulkhead.execute(async { Answer::Ok(1) }).await.is_ok());
+}
+
+/// Returns a call that was granted a permit and is not polled any more.
+///
+/// Its deadline is in one second.
+fn uncollected<'a>(
+    bulkhead: &'a bulkman::Bulkhead,
+    holder: bulkman::Permit,
+) -> std::pin::Pin<Box<impl Future<Output = Outcome> + 'a>> {
+    let call = bulkhead.call().timeout(SECOND);
+    let mut idle = Box::pin(call.execute(async { Answer::Ok(1) }));
+    assert!(poll_once(idle.as_mut()).is_pending());
+    holder.succeed();
+    let stats = bulkhead.stats();
+    assert_eq!(
+        (stats.permits_in_use, stats.active, stats.waiting),
+        (1, 0, 0)
+    );
+    idle
+}
+
+/// Fault F04.
+async fn uncollected_permit_goes_to_the_next_call_at_the_deadline(t: Harness) {
+    for order in [bulkman::QueueOrder::Fifo, bulkman::QueueOrder::Lifo] {
+        let bulkhead = t.bulkhead(one().queue_order(order));
+        let idle = uncollected(&bulkhead, bulkhead.try_acquire().unwrap());
+        // It has no deadline: nothing but the first call's timer can help it.
+        let low = bulkhead.clone();
+        let low = t.spawn(async move {
+            let call = low.call().priority(bulkman::Priority::Low);
+            call.execute(async { Answer::Ok(2) }).await
+        });
+        t.until(|| bulkhead.stats().waiting == 1).await;
+        t.advance(SECOND - Duration::from_millis(1)).await;
+        assert!(!low.is_finished());
+        t.advance(Duration::from_millis(1)).await;
+        assert_eq!(low.await, Ok(2));
+        assert_timed_out_in_queue(&idle.await.unwrap_err(), SECOND);
+        assert_eq!(bulkhead.stats().rejected.timed_out_in_queue, 1);
+    }
+}
+
+/// Fault F04.
+async fn uncollected_permit_goes_to_a_new_call_after_the_deadline(t: Harness) {
+    for places in [0, 10] {
+        let bulkhead = t.bulkhead(one());
+        let idle = uncollected(&bulkhead, bulkhead.try_acquire().unwrap());
+        bulkhead.reconfigure(one().max_queue_size(places)).unwrap();
+        assert!(bulkhead.try_acquire().is_err());
+        t.advance(2 * SECOND).await;
+        t.until(|| bulkhead.try_acquire().map(bulkman::Permit::succeed).is_ok())
+            .await;
+        assert_eq!(bulkhead.execute(async { Answer::Ok(2) }).await, Ok(2));
+        assert!(idle.await.unwrap_err().is_rejection());
+    }
+}
+
+/// Fault F04.
+async fn uncollected_permits_do_not_prevent_draining(t: Harness) {
+    for shut_down_first in [true, false] {
+        let bulkhead = t.bulkhead(one());
+        let idle = uncollected(&bulkhead, bulkhead.try_acquire().unwrap());
+        if shut_down_first {
+            bulkhead.shutdown();
+        }
+        let draining = bulkhead.clone();
+        let drained = t.spawn(async move { draining.drained().await });
+        t.advance(2 * SECOND).await;
+        if !shut_down_first {
+            futures_lite::future::yield_now().await;
+            bulkhead.shutdown();
+        }
+        drained.await;
+        assert!(idle.await.unwrap_err().is_rejection());
+    }
+}
+
+/// Fault F04.
+async fn uncollected_permits_are_forgotten_after_shrinking(t: Harness) {
+    let bulkhead = t.bulkhead(one().max_concurrent_calls(2));
+    let running = bulkhead.try_acquire().unwrap();
+    let idle = uncollected_of_two(&bulkhead);
+    bulkhead.reconfigure(one()).unwrap();
+    t.advance(2 * SECOND).await;
+    t.until(|| bulkhead.stats().permits_in_use == 1).await;
+    running.succeed();
+    assert_eq!(bulkhead.execute(async { Answer::Ok(2) }).await, Ok(2));
+    assert!(idle.await.unwrap_err().is_rejection());
+}
+
+/// As [`uncollected`], beside a permit that is in use.
+fn uncollected_of_two(
+    bulkhead: &bulkman::Bulkhead,
+) -> std::pin::Pin<Box<impl Future<Output = Outcome> + '_>> {
+    let second = bulkhead.try_acquire().unwrap();
+    let call = bulkhead.call().timeout(SECOND);
+    let mut idle = Box::pin(call.execute(async { Answer::Ok(1) }));
+    assert!(poll_once(idle.as_mut()).is_pending());
+    second.succeed();
+    idle
+}
+
+/// Fault F04.
+async fn every_waiter_may_leave_its_permit_uncollected(t: Harness) {
+    let bulkhead = t.bulkhead(one());
+    let holder = bulkhead.try_acquire().unwrap();
+    let mut idle: Vec<_> = (1..=100_u32)
+        .map(|seconds| {
+            let call = bulkhead.call().timeout(seconds * SECOND);
+            let mut call = Box::pin(call.execute(async { Answer::Ok(1) }));
+            assert!(poll_once(call.as_mut()).is_pending());
+            call
+        })
+        .collect();
+    holder.succeed();
+    // Each is granted the permit when the deadline of the one before it has passed.
+    t.advance(50 * SECOND + SECOND / 2).await;
+    t.until(|| bulkhead.stats().waiting == 49).await;
+    // It is not overdue, and collects the permit.
+    assert_eq!(now_or_never(idle.remove(50)), Ok(1));
+    t.advance(50 * SECOND).await;
+    let next = bulkhead
+        .call()
+        .timeout(SECOND)
+        .execute(async { Answer::Ok(2) });
+    assert_eq!(next.await, Ok(2));
+    for call in idle {
+        assert!(call.await.unwrap_err().is_rejection());
+    }
+}
+
+/// Fault F04.
+/// Hazard H36.
+async fn call_collects_its_permit_late_if_no_other_needs_it(t: Harness) {
+    let bulkhead = t.bulkhead(one());
+    let holder = bulkhead.try_acquire().unwrap();
+    let call = bulkhead.call().max_wait(SECOND);
+    let mut idle = Box::pin(call.execute(async { Answer::Ok(1) }));
+    assert!(poll_once(idle.as_mut()).is_pending());
+    holder.succeed();
+    t.advance(2 * SECOND).await;
+    futures_lite::future::yield_now().await;
+    assert_eq!(idle.await, Ok(1));
+    // It is not overdue any more.
+    let running = bulkhead.try_acquire().unwrap();
+    assert!(bulkhead.try_acquire().is_err());
+    running.succeed();
+}
+
+/// Fault F04.
+async fn uncollected_permit_of_every_kind_of_call_is_taken_back(t: Harness) {
+    let bulkhead = t.bulkhead(one());
+    let mut acquire = Box::pin(bulkhead.call().max_wait(SECOND).acquire());
+    let mut blocking = bulkhead
+        .call()
+        .max_wait(2 * SECOND)
+        .execute_blocking(|| Answer::Ok(1));
+    let call = bulkhead.call().max_wait(3 * SECOND);
+    let mut report = Box::pin(call.execute_with_report(async { Answer::Ok(1) }));
+    let holder = bulkhead.try_acquire().unwrap();
+    assert!(poll_once(acquire.as_mut()).is_pending());
+    assert!(poll_once(std::pin::Pin::new(&mut blocking)).is_pending());
+    assert!(poll_once(report.as_mut()).is_pending());
+    holder.succeed();
+    for _ in 0..3 {
+        t.advance(SECOND).await;
+        futures_lite::future::yield_now().await;
+    }
+    assert_eq!(bulkhead.execute(async { Answer::Ok(2) }).await, Ok(2));
+    assert!(acquire.await.unwrap_err().is_rejection());
+    assert!(blocking.await.unwrap_err().is_rejection());
+    assert!(report.await.result.unwrap_err().is_rejection());
 }

@@ -290,6 +290,12 @@ fn settings_that_the_runtime_does_not_support_are_rejected() {
         .unwrap_err();
     let message = "`health_check` needs tasks and timers, which the runtime does not have";
     assert_eq!(check.to_string(), message);
+    let check = bulkhead.run_health_check(second, || async { Ok::<_, ()>(()) });
+    let message = "`run_health_check` needs timers, which the runtime does not have";
+    assert_eq!(
+        check.err().map(|error| error.to_string()),
+        Some(message.into())
+    );
     // `ClockOnly` has no threads for blocking work.
     let rejected =
         futures_lite::future::block_on(bulkhead.execute_blocking(|| Answer::Ok(1))).unwrap_err();

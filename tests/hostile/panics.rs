@@ -61,8 +61,8 @@ impl Runtime for FaultyClock {
         self.runtime.sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.runtime.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.runtime.spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
@@ -315,8 +315,8 @@ impl Runtime for TimerAfterClosure {
         }))
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.runtime.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        self.runtime.spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

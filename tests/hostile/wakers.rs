@@ -267,8 +267,11 @@ fn panicking_runtime_leaks_no_permit() {
             self.0.sleep_until(deadline)
         }
 
-        fn spawn(&self, task: bulkman::runtime::BoxFuture<'static, ()>) {
-            self.0.spawn(task);
+        fn spawn(
+            &self,
+            task: bulkman::runtime::BoxFuture<'static, ()>,
+        ) -> Result<(), bulkman::runtime::BoxFuture<'static, ()>> {
+            self.0.spawn(task)
         }
 
         fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {

@@ -25,6 +25,8 @@ pub(crate) struct Model {
     running: Vec<u32>,
     /// Oldest first.
     waiters: Vec<Waiter>,
+    /// Granted waiters whose deadline has passed: another call may take their permits.
+    overdue: Vec<usize>,
     now: u64,
     circuit: Circuit,
     failure_threshold: u32,
@@ -94,6 +96,7 @@ impl Model {
             max_in_use: permits,
             running: Vec::new(),
             waiters: Vec::new(),
+            overdue: Vec::new(),
             now: 0,
             circuit: Circuit {
                 open: false,
@@ -162,7 +165,7 @@ impl Model {
             WaiterState::Granted if self.circuit.open => Response::Open,
             WaiterState::Granted => Response::Granted,
         };
-        let granted = self.waiters.remove(index).state == WaiterState::Granted;
+        let granted = self.remove(index) == WaiterState::Granted;
         if granted && response != Response::Granted {
             self.release();
         } else if granted {
@@ -175,7 +178,7 @@ impl Model {
     pub(crate) fn cancel(&mut self, id: usize) {
         let index = self.index(id);
         self.counts.cancelled_in_queue += 1;
-        if self.waiters.remove(index).state == WaiterState::Granted {
+        if self.remove(index) == WaiterState::Granted {
             self.release();
         }
     }
@@ -203,14 +206,54 @@ impl Model {
         self.release();
     }
 
+    /// Stops at each deadline: a permit that is not collected by then is passed on.
     pub(crate) fn advance(&mut self, millis: u64) {
-        self.now += millis;
+        let end = self.now + millis;
+        let mut deadlines: Vec<_> = self
+            .waiters
+            .iter()
+            .filter_map(|waiter| Some((waiter.deadline()?, waiter.id)))
+            .filter(|(deadline, _)| (self.now + 1..=end).contains(deadline))
+            .collect();
+        deadlines.sort_unstable();
+        for (deadline, id) in deadlines {
+            self.now = deadline;
+            let needed = self.waiting() > 0 || self.in_use > self.permits || self.shut_down;
+            let index = self.index(id);
+            if self.waiters[index].state == WaiterState::Granted {
+                if needed {
+                    self.waiters[index].state = WaiterState::Expired;
+                    self.release();
+                } else {
+                    self.overdue.push(id);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// Takes back the permit of a waiter that is overdue.
+    fn revoke_overdue(&mut self) -> bool {
+        let Some(id) = self.overdue.pop() else {
+            return false;
+        };
+        let index = self.index(id);
+        self.waiters[index].state = WaiterState::Expired;
+        self.in_use -= 1;
+        true
+    }
+
+    fn remove(&mut self, index: usize) -> WaiterState {
+        let waiter = self.waiters.remove(index);
+        self.overdue.retain(|id| *id != waiter.id);
+        waiter.state
     }
 
     pub(crate) fn resize(&mut self, permits: usize, queue_capacity: usize, lifo: bool) {
         (self.permits, self.queue_capacity, self.lifo) = (permits, queue_capacity, lifo);
         self.max_in_use = self.max_in_use.max(permits);
         self.assign_permits();
+        while self.in_use > self.permits && self.revoke_overdue() {}
     }
 
     pub(crate) fn open(&mut self) {
@@ -230,6 +273,7 @@ impl Model {
     pub(crate) fn shutdown(&mut self) {
         self.shut_down = true;
         self.reject(Response::Shutdown);
+        while self.revoke_overdue() {}
     }
 
     pub(crate) fn reset_stats(&mut self) {
@@ -298,12 +342,14 @@ impl Model {
         assert_eq!(stats.cancelled_in_queue, counts.cancelled_in_queue);
     }
 
-    fn respond_at_once(&self) -> Response {
+    fn respond_at_once(&mut self) -> Response {
         if self.circuit.open {
             Response::Open
         } else if self.shut_down {
             Response::Shutdown
-        } else if self.waiting() == 0 && self.in_use < self.permits {
+        } else if self.waiting() == 0
+            && (self.in_use < self.permits || self.in_use == self.permits && self.revoke_overdue())
+        {
             Response::Granted
         } else if self.waiting() >= self.queue_capacity {
             Response::Full

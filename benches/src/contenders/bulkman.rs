@@ -28,6 +28,8 @@ pub(crate) const TIME_WINDOW: &str = "bulkman: time window";
 pub(crate) const SLOW_CALLS: &str = "bulkman: slow calls, count window";
 pub(crate) const ADAPTIVE: &str = "bulkman: adaptive limit";
 pub(crate) const ADAPTIVE_EVERY_CALL: &str = "bulkman: adaptive limit, every call a sample";
+pub(crate) const RUNNING_CALLS: &str = "bulkman: running calls tracked";
+pub(crate) const CALLS_IN_FLIGHT: &str = "bulkman: slow calls, calls in flight";
 
 /// Returns the cases of calls that need not wait.
 pub(crate) fn cases() -> Vec<Case> {
@@ -39,7 +41,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Returns every rule by which a circuit may open.
-fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
+fn rules() -> [(&'static str, CircuitBreakerConfig); 6] {
     let slow = |config: CircuitBreakerConfig| {
         config
             .slow_call_rate_threshold(0.5)
@@ -51,6 +53,12 @@ fn rules() -> [(&'static str, CircuitBreakerConfig); 5] {
         (TIME_WINDOW, rate_over_time(10)),
         (SLOW_CALLS, slow(CircuitBreakerConfig::new())),
         ("bulkman: slow calls, time window", slow(rate_over_time(10))),
+        (
+            CALLS_IN_FLIGHT,
+            slow(CircuitBreakerConfig::new())
+                .hanging_call_threshold(10)
+                .count_calls_in_flight(true),
+        ),
     ]
 }
 
@@ -115,6 +123,10 @@ fn both() -> Vec<Case> {
     let first = AdaptiveLimit::new().window(Duration::from_secs(60));
     let bulkhead = on_tokio(config().adaptive_limit(first));
     cases.push(Case::new(BOTH, ADAPTIVE_EVERY_CALL, move || {
+        ready(bulkhead.execute(succeeds!())).is_ok()
+    }));
+    let bulkhead = on_tokio(config().track_running_calls(true));
+    cases.push(Case::new(BOTH, RUNNING_CALLS, move || {
         ready(bulkhead.execute(succeeds!())).is_ok()
     }));
     // One more success in a window of successes changes nothing. So two of a hundred calls fail.
@@ -230,7 +242,7 @@ pub(crate) fn on_tokio(config: BulkheadConfig) -> Bulkhead {
 }
 
 /// Returns the clock readings per call for each kind of call, averaged over 64 calls.
-pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
+pub(crate) fn clock_readings() -> [(&'static str, f64); 5] {
     const CALLS: u32 = 64;
     let count = |config: BulkheadConfig, open: bool| {
         let clock = Arc::new(CountingClock::default());
@@ -247,7 +259,14 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         }
         (clock.readings.load(Ordering::Relaxed) - before) as f64 / f64::from(CALLS)
     };
-    let [(_, consecutive), (_, window), _, (_, slow), _] = rules();
+    let [
+        (_, consecutive),
+        (_, window),
+        _,
+        (_, slow),
+        _,
+        (_, in_flight),
+    ] = rules();
     [
         (
             "closed",
@@ -260,6 +279,10 @@ pub(crate) fn clock_readings() -> [(&'static str, f64); 4] {
         (
             "closed, slow calls",
             count(config().circuit_breaker(slow), false),
+        ),
+        (
+            "closed, calls in flight",
+            count(config().circuit_breaker(in_flight), false),
         ),
         ("rejected, open", count(config(), true)),
     ]
@@ -281,8 +304,8 @@ impl Runtime for CountingClock {
         ClockOnly.sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        ClockOnly.spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        ClockOnly.spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -1,9 +1,12 @@
 //! The paths of which the instructions are counted.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use bulkman_core::runtime::ClockOnly;
-use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig};
+use bulkman_core::adaptive::AdaptiveLimit;
+use bulkman_core::runtime::{BoxFuture, ClockOnly, Sleep};
+use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig, Runtime};
 
 use crate::contenders::bulkman::{self, rate_over_calls};
 use crate::contenders::{ConcurrencyLimiter, Work, infallible, ready, succeeds};
@@ -15,7 +18,7 @@ pub(crate) struct Path {
     pub(crate) run: fn(u64),
 }
 
-pub(crate) static PATHS: [Path; 10] = [
+pub(crate) static PATHS: [Path; 12] = [
     Path {
         name: "semaphore",
         run: semaphore,
@@ -39,6 +42,14 @@ pub(crate) static PATHS: [Path; 10] = [
     Path {
         name: "closed-sync",
         run: closed_sync,
+    },
+    Path {
+        name: "closed-adaptive",
+        run: |calls| closed_adaptive(calls, Duration::from_millis(1)),
+    },
+    Path {
+        name: "closed-adaptive-sample",
+        run: |calls| closed_adaptive(calls, Duration::from_secs(60)),
     },
     Path {
         name: "rejected-open",
@@ -76,6 +87,17 @@ fn breaker_closed(calls: u64) {
 
 fn closed(calls: u64, rule: CircuitBreakerConfig) {
     let bulkhead = bulkhead(bulkman::config().circuit_breaker(rule));
+    for _ in 0..calls {
+        assert!(ready(bulkhead.execute(succeeds!())).is_ok());
+    }
+}
+
+/// Runs calls of which hardly any is a sample of the adaptive limit, or all in a long window.
+fn closed_adaptive(calls: u64, window: Duration) {
+    let limit = AdaptiveLimit::new().window(window);
+    let config = bulkman::config().adaptive_limit(limit);
+    let clock = Ticking(ClockOnly.now(), AtomicU64::new(0));
+    let bulkhead = Bulkhead::new(config, clock).expect("a valid configuration");
     for _ in 0..calls {
         assert!(ready(bulkhead.execute(succeeds!())).is_ok());
     }
@@ -162,5 +184,30 @@ impl ConcurrencyLimiter for Standalone {
             .execute(infallible(work))
             .await
             .expect("the queue never fills");
+    }
+}
+
+/// A clock that advances by a microsecond at each reading.
+///
+/// Only samples read it. So each window of samples appears to be as short as the one before, its
+/// throughput to be larger, and the samples become rare at once.
+#[derive(Debug)]
+struct Ticking(Instant, AtomicU64);
+
+impl Runtime for Ticking {
+    fn now(&self) -> Instant {
+        self.0 + Duration::from_micros(self.1.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        ClockOnly.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        ClockOnly.spawn(task)
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        ClockOnly.spawn_blocking(job);
     }
 }

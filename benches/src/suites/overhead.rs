@@ -175,6 +175,21 @@ fn targets(measured: &[Measured]) -> Vec<Target> {
         let name = format!("{name}: allocations");
         targets.push(Target::at_most(name, case.allocations, 0.0, ""));
     }
+    let tracked = find(measured, group::BOTH, bulkman::RUNNING_CALLS);
+    targets.push(Target::at_most(
+        "closed, running calls tracked",
+        tracked.over(reference).median,
+        2.0,
+        " S",
+    ));
+    let slow = find(measured, group::BOTH, bulkman::SLOW_CALLS);
+    let in_flight = find(measured, group::BOTH, bulkman::CALLS_IN_FLIGHT);
+    targets.push(Target::at_most(
+        "closed, calls in flight, beside slow calls",
+        in_flight.over(slow).median,
+        1.12,
+        "x",
+    ));
     for (name, readings) in bulkman::clock_readings() {
         let limit = match name {
             "closed" | "closed, count window" => 0.0,

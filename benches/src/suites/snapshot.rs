@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulkman_core::runtime::ClockOnly;
-use bulkman_core::{BulkheadConfig, BulkheadManager};
+use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadManager, Permit};
 
 use crate::contenders::bulkman::rate_over_calls;
 use crate::harness::Findings;
@@ -15,6 +15,9 @@ use crate::harness::target::Target;
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 /// The limit for a thousand bulkheads: a hundredth of a polling interval of one second.
 const LIMIT_MS: f64 = 10.0;
+
+/// The time in which a snapshot may read the list of 10,000 running calls.
+const SCAN_LIMIT_US: f64 = 50.0;
 
 pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
@@ -37,11 +40,26 @@ pub(crate) fn run() -> Findings {
             }),
         ));
     }
+    let running = running_calls();
+    cases.push((
+        1,
+        Case::new("snapshot", "10,000 running calls", move || {
+            running.0.snapshot().oldest.len()
+        }),
+    ));
     let (sizes, mut cases): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
     for (size, measured) in sizes.into_iter().zip(interleaved(&mut cases, EFFORT)) {
         let us = measured.time.median / 1e3;
         let row = format!("{size}: {}", measured.name);
         table.row(row, [us, measured.time.p99 / 1e3, us / size as f64]);
+        if size == 1 {
+            findings.targets.push(Target::at_most(
+                measured.name.clone(),
+                us,
+                SCAN_LIMIT_US,
+                " us",
+            ));
+        }
         if size == 1_000 {
             let name = format!("1000 bulkheads: {}", measured.name);
             findings
@@ -51,6 +69,19 @@ pub(crate) fn run() -> Findings {
     }
     findings.tables.push(table);
     findings
+}
+
+/// Returns a bulkhead with 10,000 running calls, in a table of 32,768 slots.
+fn running_calls() -> (Bulkhead, Vec<Permit>) {
+    const CALLS: usize = 10_000;
+    let config = BulkheadConfig::new("bench")
+        .max_concurrent_calls(CALLS)
+        .track_running_calls(true);
+    let bulkhead = Bulkhead::new(config, ClockOnly).expect("a valid configuration");
+    let permits = (0..CALLS)
+        .map(|_| bulkhead.try_acquire().expect("a free permit"))
+        .collect();
+    (bulkhead, permits)
 }
 
 /// The effort for calls that take milliseconds: a batch is one call.

@@ -42,7 +42,7 @@ mod driver;
 mod enforcement;
 mod policy;
 #[cfg(feature = "serde")]
-pub(crate) mod repr;
+mod repr;
 mod rule;
 mod settings;
 mod status;
@@ -57,6 +57,8 @@ pub use controller::{Decision, LimitController};
 pub(crate) use driver::{DriverConfig, LimitDecision, LimitDriver, LimitOutcome, Mark};
 pub use enforcement::Enforcement;
 pub use policy::WindowPolicy;
+#[cfg(feature = "serde")]
+pub(crate) use repr::AdaptiveSwitch;
 pub use rule::LimitRule;
 pub use settings::LimitSettings;
 pub use status::LimitStatus;

@@ -1,143 +1,251 @@
 //! The serialized form of an adaptive limit's configuration.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected};
 use serde::ser::{Serialize, Serializer};
 
 use super::config::AdaptiveLimit;
 use super::enforcement::Enforcement;
+use crate::config_error::ConfigError;
 use crate::human_duration::HumanDuration;
+use crate::setting::{self, Field, Setting};
 
-/// The fields of [`AdaptiveLimit`] under the names of their setters. A missing field has its
-/// default value.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AdaptiveLimitRepr {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    min: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    initial: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tolerance: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_latency: Option<HumanDuration>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    window: Option<HumanDuration>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    samples: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    baseline_interval: Option<Interval>,
-    #[serde(default)]
-    shrink_on_failure: bool,
-    #[serde(default)]
-    enforcement: Enforcement,
+/// The fields of [`AdaptiveLimit`] under the names of their setters; each may be left out.
+#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AdaptiveLimitRepr {
+    #[serde(skip_serializing_if = "Field::is_missing", deserialize_with = "min")]
+    min: Field<usize>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "initial"
+    )]
+    initial: Field<usize>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "tolerance"
+    )]
+    tolerance: Field<f64>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "max_latency"
+    )]
+    max_latency: Field<HumanDuration>,
+    #[serde(skip_serializing_if = "Field::is_missing", deserialize_with = "window")]
+    window: Field<HumanDuration>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "samples"
+    )]
+    samples: Field<u32>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "baseline_interval"
+    )]
+    baseline_interval: Field<Interval>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    shrink_on_failure: Field<bool>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    enforcement: Field<Enforcement>,
+}
+
+/// Validates a field where it is read, so that an error has its line and not its table's.
+macro_rules! checked {
+    ($($field:ident: $type:ty => $set:expr;)*) => {$(
+        fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Field<$type>, D::Error> {
+            let value = Field::<$type>::deserialize(deserializer)?;
+            if let Field::Set(value) = value {
+                let set: fn(AdaptiveLimit, $type) -> AdaptiveLimit = $set;
+                set(AdaptiveLimit::new(), value).validate(usize::MAX).map_err(D::Error::custom)?;
+            }
+            Ok(value)
+        }
+    )*};
+}
+
+checked! {
+    min: usize => AdaptiveLimit::min;
+    initial: usize => |limit, value| limit.initial(value);
+    tolerance: f64 => AdaptiveLimit::tolerance;
+    max_latency: HumanDuration => |limit, value| limit.max_latency(value.0);
+    window: HumanDuration => |limit, value| limit.window(value.0);
+    samples: u32 => AdaptiveLimit::samples;
+    baseline_interval: Interval => |limit, value| limit.baseline_interval(value.0);
+}
+
+impl AdaptiveLimitRepr {
+    fn of(limit: &AdaptiveLimit) -> Self {
+        Self {
+            min: Field::Set(limit.min),
+            initial: limit.initial.into(),
+            tolerance: Field::Set(limit.tolerance),
+            max_latency: limit.max_latency.map(HumanDuration).into(),
+            window: Field::Set(HumanDuration(limit.window)),
+            samples: Field::Set(limit.samples),
+            baseline_interval: Field::Set(Interval(limit.baseline_interval)),
+            shrink_on_failure: Field::Set(limit.shrink_on_failure),
+            enforcement: Field::Set(limit.enforcement),
+        }
+    }
+
+    /// Fills missing fields with the defaults of the file.
+    fn or(self, defaults: &Self) -> Self {
+        Self {
+            min: self.min.or(&defaults.min),
+            initial: self.initial.or(&defaults.initial),
+            tolerance: self.tolerance.or(&defaults.tolerance),
+            max_latency: self.max_latency.or(&defaults.max_latency),
+            window: self.window.or(&defaults.window),
+            samples: self.samples.or(&defaults.samples),
+            baseline_interval: self.baseline_interval.or(&defaults.baseline_interval),
+            shrink_on_failure: self.shrink_on_failure.or(&defaults.shrink_on_failure),
+            enforcement: self.enforcement.or(&defaults.enforcement),
+        }
+    }
+
+    fn into_limit(self) -> AdaptiveLimit {
+        let new = AdaptiveLimit::new();
+        AdaptiveLimit {
+            min: self.min.get().unwrap_or(new.min),
+            initial: self.initial.get(),
+            tolerance: self.tolerance.get().unwrap_or(new.tolerance),
+            max_latency: self.max_latency.get().map(Duration::from),
+            window: self.window.get().map_or(new.window, Duration::from),
+            samples: self.samples.get().unwrap_or(new.samples),
+            baseline_interval: self
+                .baseline_interval
+                .get()
+                .map_or(new.baseline_interval, |interval| interval.0),
+            shrink_on_failure: self.shrink_on_failure.get().unwrap_or_default(),
+            enforcement: self.enforcement.get().unwrap_or_default(),
+        }
+    }
+
+    /// Returns the error that no default of the file and no maximum can correct.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.min.is_set() {
+            self.clone().into_limit().validate(usize::MAX)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Setting for AdaptiveLimit {
+    const SHAPE: &'static str = "a table of settings, such as `{ min = 2 }`";
+
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        let limit = setting::fields::<AdaptiveLimitRepr, _>(table)?.into_limit();
+        // All but the maximum, which only the bulkhead has.
+        limit.validate(usize::MAX).map_err(A::Error::custom)?;
+        Ok(limit)
+    }
 }
 
 impl Serialize for AdaptiveLimit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        AdaptiveLimitRepr {
-            min: Some(self.min),
-            initial: self.initial,
-            tolerance: Some(self.tolerance),
-            max_latency: self.max_latency.map(HumanDuration),
-            window: Some(HumanDuration(self.window)),
-            samples: Some(self.samples),
-            baseline_interval: Some(Interval(self.baseline_interval)),
-            shrink_on_failure: self.shrink_on_failure,
-            enforcement: self.enforcement,
-        }
-        .serialize(serializer)
+        AdaptiveLimitRepr::of(self).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for AdaptiveLimit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let repr = AdaptiveLimitRepr::deserialize(deserializer)?;
-        let new = Self::new();
-        let limit = Self {
-            min: repr.min.unwrap_or(new.min),
-            initial: repr.initial,
-            tolerance: repr.tolerance.unwrap_or(new.tolerance),
-            max_latency: repr.max_latency.map(Into::into),
-            window: repr.window.map_or(new.window, Into::into),
-            samples: repr.samples.unwrap_or(new.samples),
-            baseline_interval: repr
-                .baseline_interval
-                .map_or(new.baseline_interval, |interval| interval.0),
-            shrink_on_failure: repr.shrink_on_failure,
-            enforcement: repr.enforcement,
-        };
-        // All but the maximum, which the bulkhead checks, so that an error names its line.
-        limit.validate(usize::MAX).map_err(D::Error::custom)?;
-        Ok(limit)
+        setting::required(deserializer)
     }
 }
 
-/// A duration as a string, or "none".
+/// The adaptive limit of a bulkhead: its settings, `true` for the default ones, or `false`.
+#[derive(Clone)]
+pub(crate) enum AdaptiveSwitch {
+    Off,
+    On(AdaptiveLimitRepr),
+}
+
+impl AdaptiveSwitch {
+    pub(crate) fn of(limit: &AdaptiveLimit) -> Self {
+        Self::On(AdaptiveLimitRepr::of(limit))
+    }
+
+    /// Fills missing settings with the defaults of the file, unless one of the two is off.
+    pub(crate) fn or(self, defaults: &Self) -> Self {
+        match (self, defaults) {
+            (Self::On(limit), Self::On(defaults)) => Self::On(limit.or(defaults)),
+            (switch, _) => switch,
+        }
+    }
+
+    pub(crate) fn into_limit(self) -> Option<AdaptiveLimit> {
+        match self {
+            Self::Off => None,
+            Self::On(limit) => Some(limit.into_limit()),
+        }
+    }
+}
+
+impl Serialize for AdaptiveSwitch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_bool(false),
+            Self::On(limit) => limit.serialize(serializer),
+        }
+    }
+}
+
+impl Setting for AdaptiveSwitch {
+    const SHAPE: &'static str = "true, false, or a table of settings, such as `{ min = 2 }`";
+
+    fn from_bool<E: Error>(adapts: bool) -> Result<Self, E> {
+        Ok(if adapts {
+            Self::On(AdaptiveLimitRepr::default())
+        } else {
+            Self::Off
+        })
+    }
+
+    fn from_text<E: Error>(text: &str) -> Result<Self, E> {
+        bool::from_text::<E>(text)
+            .map_err(|_| E::invalid_value(Unexpected::Str(text), &Self::SHAPE))
+            .and_then(Self::from_bool)
+    }
+
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        let limit: AdaptiveLimitRepr = setting::fields(table)?;
+        limit.check().map_err(A::Error::custom)?;
+        Ok(Self::On(limit))
+    }
+}
+
+/// A duration or `off`.
+#[derive(Clone, Copy)]
 struct Interval(Option<Duration>);
 
 impl Serialize for Interval {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Some(interval) => HumanDuration(interval).serialize(serializer),
-            None => serializer.serialize_str("none"),
+            None => serializer.serialize_str("off"),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Interval {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Parse;
+impl Setting for Interval {
+    const SHAPE: &'static str = r#"a duration as text, such as "10s", or "off""#;
 
-        impl Visitor<'_> for Parse {
-            type Value = Interval;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(r#"a duration as a string, such as "10s", or "none""#)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Interval, E> {
-                if text == "none" {
-                    return Ok(Interval(None));
-                }
-                humantime::parse_duration(text)
-                    .map(|interval| Interval(Some(interval)))
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-        }
-
-        deserializer.deserialize_str(Parse)
-    }
-}
-
-/// The settings as a table, `true` for the default settings, or `false` for none.
-pub(crate) fn deserialize_switch<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<AdaptiveLimit>, D::Error> {
-    struct Switch;
-
-    impl<'de> Visitor<'de> for Switch {
-        type Value = Option<AdaptiveLimit>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("true, false, or a table with the settings of an adaptive limit")
-        }
-
-        fn visit_bool<E: Error>(self, adapts: bool) -> Result<Self::Value, E> {
-            Ok(adapts.then(AdaptiveLimit::new))
-        }
-
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            AdaptiveLimit::deserialize(MapAccessDeserializer::new(map)).map(Some)
+    // An unquoted `off` is a boolean in YAML 1.1.
+    fn from_bool<E: Error>(on: bool) -> Result<Self, E> {
+        if on {
+            Err(E::invalid_value(Unexpected::Bool(on), &Self::SHAPE))
+        } else {
+            Ok(Self(None))
         }
     }
 
-    deserializer.deserialize_any(Switch)
+    fn from_text<E: Error>(text: &str) -> Result<Self, E> {
+        match (text, humantime::parse_duration(text)) {
+            ("off", _) => Ok(Self(None)),
+            (_, Ok(interval)) => Ok(Self(Some(interval))),
+            _ => Err(E::invalid_value(Unexpected::Str(text), &Self::SHAPE)),
+        }
+    }
 }

@@ -21,6 +21,9 @@ impl Bulkhead {
     /// count as failures of the dependency. To classify results differently, use
     /// [`classified`](Self::classified) or [`call`](Self::call).
     ///
+    /// An error that occurs before the future exists, as in `execute(create()?)`, is not counted.
+    /// An operation that can't fail returns `Ok::<_, Infallible>(value)`.
+    ///
     /// # Errors
     ///
     /// [`BulkheadError::Operation`] contains the error of the operation. All other variants are
@@ -34,6 +37,13 @@ impl Bulkhead {
     ///
     /// The future can be dropped at any time: its position in the queue, its permit and its probe
     /// slot are released. See [`Execute`].
+    ///
+    /// A future that is kept and no longer polled may hold a permit that was granted to it. Other
+    /// calls get the permit at the deadline of its wait. Without a deadline they do not: drop the
+    /// future, or spawn the call with [`execute_owned`](Self::execute_owned).
+    ///
+    /// A loop that creates its call anew in each iteration of `select!` joins the end of the queue
+    /// each time, and may never be served. Create the call once, before the loop, and pin it.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -64,6 +74,8 @@ impl Bulkhead {
     /// As [`execute`](Self::execute). A panic of the closure is returned as
     /// [`BulkheadError::Panicked`]. If the runtime drops the closure, the error is
     /// [`BulkheadError::Shutdown`].
+    /// Where no executor runs, such as outside of a Tokio runtime, the error is
+    /// [`BulkheadError::Unsupported`].
     ///
     /// # Cancel safety
     ///
@@ -97,6 +109,11 @@ impl Bulkhead {
     /// Blocks the thread while waiting for a permit, for at most `max_wait` and `timeout`. The
     /// closure can't be interrupted: if it exceeds its timeout, its value is still returned, and
     /// the call counts as a failure. Do not call it from async code, since it blocks the executor.
+    ///
+    /// # Panics
+    ///
+    /// With `TokioRuntime`, if it has to wait in an asynchronous task. Other runtimes do not detect
+    /// this, and block the thread. Use [`execute`](Self::execute) there.
     ///
     /// # Errors
     ///

@@ -29,8 +29,10 @@ impl Bulkhead {
     /// ```
     #[doc(alias = "close")]
     pub fn shutdown(&self) {
-        if self.inner.queue.close() {
-            self.inner.ended.wake_all();
+        let inner = &self.inner;
+        if inner.queue.close() {
+            inner.queue.release_overdue(|| inner.runtime.now());
+            inner.ended.wake_all();
         }
     }
 

@@ -24,7 +24,8 @@ impl Bulkhead {
     /// takes longer than `interval`, or panics, has failed.
     ///
     /// The check replaces the one that an earlier call of this method started. To run several
-    /// checks, use [`add_health_check`](Self::add_health_check).
+    /// checks, use [`add_health_check`](Self::add_health_check). To spawn the check yourself, use
+    /// [`run_health_check`](Self::run_health_check).
     ///
     /// The returned handle can stop the check. Dropping the handle detaches it: the check then
     /// continues until the bulkhead is shut down or dropped. The check does not keep the bulkhead
@@ -33,7 +34,8 @@ impl Bulkhead {
     /// # Errors
     ///
     /// * [`ConfigError::OutOfRange`] if `interval` is zero.
-    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks.
+    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks, or does not run
+    ///   one.
     /// * [`ConfigError::Requires`] if the bulkhead has no circuit breaker.
     ///
     /// After an error, the earlier check continues.
@@ -107,6 +109,60 @@ impl Bulkhead {
             .map(|(_, started)| started)
     }
 
+    /// Returns a future that runs `check` as [`health_check`](Self::health_check) does.
+    ///
+    /// Spawn it yourself, for example on the executor of the current thread: neither the check nor
+    /// its future need be `Send`. The runtime needs timers and no tasks. The check runs beside the
+    /// existing ones, as that of [`add_health_check`](Self::add_health_check).
+    ///
+    /// The future ends when the bulkhead is shut down or dropped. It does not keep the bulkhead
+    /// alive.
+    ///
+    /// # Errors
+    ///
+    /// * [`ConfigError::OutOfRange`] if `interval` is zero.
+    /// * [`ConfigError::Unsupported`] if the runtime has no timers.
+    /// * [`ConfigError::Requires`] if the bulkhead has no circuit breaker.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future stops the check.
+    ///
+    /// ```
+    /// use bulkman::testing::ManualRuntime;
+    /// use bulkman::{Bulkhead, BulkheadConfig};
+    /// use std::rc::Rc;
+    /// use std::time::Duration;
+    ///
+    /// # struct Client;
+    /// # impl Client { async fn ping(&self) -> Result<(), std::io::Error> { Ok(()) } }
+    /// # async fn serve(_bulkhead: &Bulkhead) {}
+    /// # let runtime = ManualRuntime::new();
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// let client = Rc::new(Client);           // belongs to this thread
+    /// let checks = bulkhead.run_health_check(Duration::from_secs(5), move || {
+    ///     let client = Rc::clone(&client);
+    ///     async move { client.ping().await }
+    /// })?;
+    /// // Here beside the service. Or pass it to `tokio::task::spawn_local`.
+    /// let service = futures_lite::future::or(checks, serve(&bulkhead));
+    /// # runtime.block_on(service);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn run_health_check<F, Fut, T, E>(
+        &self,
+        interval: Duration,
+        check: F,
+    ) -> Result<impl Future<Output = ()> + use<F, Fut, T, E>, ConfigError>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let unsupported = (!self.inner().capabilities.timers).then_some("timers");
+        let (_, task) = self.health_check_task("run_health_check", interval, unsupported)?;
+        Ok(task.run(check))
+    }
+
     fn start_health_check<F, Fut, T, E>(
         &self,
         interval: Duration,
@@ -118,6 +174,27 @@ impl Bulkhead {
         T: 'static,
         E: 'static,
     {
+        let capabilities = self.inner().capabilities;
+        let supported = capabilities.tasks && capabilities.timers;
+        let unsupported = (!supported).then_some("tasks and timers");
+        let (checks, task) = self.health_check_task("health_check", interval, unsupported)?;
+        let handle = HealthCheck {
+            shared: Arc::clone(&task.shared),
+        };
+        let spawned = self.inner().runtime.spawn(Box::pin(task.run(check)));
+        spawned.map_err(|_dropped| ConfigError::not_spawned("health_check"))?;
+        Ok((checks, handle))
+    }
+
+    /// Returns the task of a new check, which is not spawned yet.
+    ///
+    /// `unsupported` is what the method needs and the runtime does not have.
+    fn health_check_task(
+        &self,
+        method: &'static str,
+        interval: Duration,
+        unsupported: Option<&'static str>,
+    ) -> Result<(&HealthChecks, Task), ConfigError> {
         let inner = self.inner();
         if interval.is_zero() {
             return Err(ConfigError::out_of_range(
@@ -126,15 +203,15 @@ impl Bulkhead {
                 "more than zero",
             ));
         }
-        if !(inner.capabilities.tasks && inner.capabilities.timers) {
+        if let Some(needs) = unsupported {
             return Err(ConfigError::Unsupported {
-                setting: "health_check",
-                needs: "tasks and timers",
+                setting: method,
+                needs,
             });
         }
         let Some(circuit) = &inner.circuit else {
             return Err(ConfigError::Requires {
-                setting: "health_check",
+                setting: method,
                 needs: "a circuit breaker: `circuit_breaker_enabled` is false",
             });
         };
@@ -142,20 +219,17 @@ impl Bulkhead {
             .optional_parts()
             .health_checks
             .get_or_init(|| HealthChecks::new(circuit, &inner.ended));
-        let handle = HealthCheck {
-            shared: Arc::new(Shared {
-                stopped: AtomicBool::new(false),
-                changed: Arc::clone(&inner.ended),
-            }),
-        };
+        let shared = Arc::new(Shared {
+            stopped: AtomicBool::new(false),
+            changed: Arc::clone(&inner.ended),
+        });
         let task = Task {
             bulkhead: self.downgrade(),
-            shared: Arc::clone(&handle.shared),
+            shared,
             runtime: Arc::clone(&inner.runtime),
             interval,
         };
-        inner.runtime.spawn(Box::pin(task.run(check)));
-        Ok((checks, handle))
+        Ok((checks, task))
     }
 }
 
@@ -270,7 +344,7 @@ impl Shared {
     }
 }
 
-/// The background task of one health check.
+/// The task of one health check.
 struct Task {
     bulkhead: WeakBulkhead,
     shared: Arc<Shared>,

@@ -3,61 +3,71 @@
 use std::time::Instant;
 
 use super::Inner;
+use super::running::CallTags;
 use crate::adaptive::{LimitDecision, LimitDriver, LimitOutcome, LimitStatus, Mark};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
-use crate::call::options::CallClass;
 use crate::call::outcome::Outcome;
-use crate::call::run::End;
+use crate::call::run::OperationRun;
 use crate::circuit_breaker::{Ticket, Transition};
 use crate::queue::Claim;
 use crate::sync::unwind::catch;
 
 impl Inner {
-    /// Returns whether a call without limits of time is to carry a mark, before its admission.
+    /// Returns `true` if an admitted call, which has started just now, may need a mark.
     ///
-    /// Most calls are no samples and carry none. Their end is that of a bulkhead without an
-    /// adaptive limit.
+    /// Calls without limits of time that are no samples carry none. Their end is that of a bulkhead
+    /// without an adaptive limit.
     #[inline]
-    pub(crate) fn marked(&self, class: CallClass) -> Option<Deadlines> {
-        let driver = self.driver()?;
-        if driver.samples(self.counters.started()) && class.is_sampled() {
-            Some(Deadlines::SAMPLED)
-        } else if driver.marks_every_call() || !class.is_sampled() {
-            Some(Deadlines::MARKED)
-        } else {
-            None
-        }
+    pub(crate) fn needs_mark(&self, tags: CallTags, deadlines: &Deadlines) -> bool {
+        let Some(driver) = self.driver() else {
+            return false;
+        };
+        driver.samples(self.counters.started())
+            || driver.marks_every_call()
+            || deadlines.has_times()
+            || !tags.is_sampled
     }
 
-    /// Marks an admitted call, if the limit is adapted.
+    /// Marks an admitted call that [needs](Self::needs_mark) it.
     pub(crate) fn mark(
         &self,
         admitted: Admitted,
-        class: CallClass,
-        claim: Claim,
+        tags: CallTags,
+        deadlines: &Deadlines,
+    ) -> Admitted {
+        self.mark_weighted(admitted, 1, tags, deadlines)
+    }
+
+    /// As [`mark`](Self::mark), for a call with several permits.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "the weight of most calls is a constant"
+    )]
+    pub(crate) fn mark_weighted(
+        &self,
+        admitted: Admitted,
+        weight: u32,
+        tags: CallTags,
         deadlines: &Deadlines,
     ) -> Admitted {
         let Some(driver) = self.adaptive() else {
             return admitted;
         };
-        let before = admitted.mark();
-        let mut mark = if !class.is_sampled() || admitted.ticket.is_some_and(Ticket::is_probe) {
+        let mut mark = if !tags.is_sampled || admitted.is_probe() {
             Mark::UNCOUNTED
-        } else if deadlines.is_sampled() {
+        } else if driver.samples(self.counters.started()) {
             Mark::sample()
-        } else if deadlines.has_times() {
-            driver.mark(self.counters.started())
         } else {
             driver.mark_unsampled()
         };
-        if before.is_some_and(Mark::lacks_permit) {
+        if admitted.mark().is_some_and(Mark::lacks_permit) {
             mark = mark.without_permit();
         } else if driver.estimates() {
             let capacity = self.queue.limits().queue_capacity;
             let (running, may_wait) = (self.queue.in_use(), deadlines.may_wait());
-            mark =
-                driver.acquire_virtual_permit(mark, claim.permits(), running, capacity, may_wait);
+            mark = driver.acquire_virtual_permits(mark, weight, running, capacity, may_wait);
         }
         admitted.with_mark(mark)
     }
@@ -92,79 +102,103 @@ impl Inner {
         &self,
         admitted: Admitted,
         mark: Mark,
+        outcome: Outcome,
+        run: Option<OperationRun>,
+        meaning: LimitOutcome,
+    ) {
+        let ran = run
+            .filter(|_| admitted.needs_duration())
+            .and_then(OperationRun::duration);
+        if mark.is_plain() && meaning == LimitOutcome::Success {
+            self.finish(admitted, outcome, ran);
+            return;
+        }
+        {
+            let _ended = ReleaseMarkedOnDrop(self, mark, Some(outcome));
+            if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+                if ticket.is_probe() {
+                    circuit.leave_probe(ticket);
+                }
+                circuit.record(ticket, outcome, ran);
+            }
+        }
+        self.record_for_limit(mark, meaning, run);
+    }
+
+    /// As [`finish`](Self::finish), for a call that holds a claim, with or without a mark.
+    #[inline(never)]
+    pub(crate) fn finish_claim(
+        &self,
+        admitted: Admitted,
         claim: Claim,
         outcome: Outcome,
-        end: End,
-        started: Option<Instant>,
+        run: Option<OperationRun>,
+        meaning: LimitOutcome,
     ) {
-        if mark.is_plain() && outcome == Outcome::Success && end == End::Completed {
-            if claim.is_plain() {
-                self.finish(admitted, outcome, None);
-                return;
-            }
-            if !self.affects_circuit(admitted) {
-                self.counters.end(Some(outcome));
-                self.release_claim(claim);
-                return;
+        let mark = admitted.mark();
+        let ran = run
+            .filter(|_| admitted.needs_duration())
+            .and_then(OperationRun::duration);
+        {
+            let _ended = ReleaseClaimOnDrop(self, mark, claim, Some(outcome));
+            match (admitted.ticket, &self.circuit) {
+                (Some(ticket), Some(circuit)) if circuit.affects_state(ticket, outcome, ran) => {
+                    if ticket.is_probe() {
+                        circuit.leave_probe(ticket);
+                    }
+                    circuit.record(ticket, outcome, ran);
+                }
+                _ => {}
             }
         }
-        let meaning = match (end, outcome) {
-            (End::Recorded, _) | (_, Outcome::Ignored) => LimitOutcome::Nothing,
-            (End::Completed, Outcome::Success) => LimitOutcome::Success,
-            (End::CompletedLate | End::TimedOut, _) | (_, Outcome::Overloaded) => {
-                LimitOutcome::Overload
+        match mark {
+            Some(mark) if mark.is_plain() && meaning == LimitOutcome::Success => {}
+            Some(mark) => self.record_for_limit(mark, meaning, run),
+            None if outcome != Outcome::Success && self.driver().is_some() => {
+                self.record_unmarked_failure(outcome);
             }
-            (End::Completed | End::Panicked, _) => LimitOutcome::Nothing,
-        };
-        let failed = end != End::Recorded && outcome == Outcome::Failure;
-        let record = match end {
-            End::Recorded => Record::Nothing,
-            _ => Record::Outcome(outcome),
-        };
-        self.end_marked(
-            admitted,
-            (mark, claim),
-            Some(outcome),
-            record,
-            (meaning, failed),
-            started,
-        );
-    }
-
-    /// Returns `true` if a success of the call changes the circuit.
-    fn affects_circuit(&self, admitted: Admitted) -> bool {
-        match (admitted.ticket, &self.circuit) {
-            (Some(ticket), Some(circuit)) => circuit.affects_state(ticket, Outcome::Success, None),
-            _ => false,
+            None => {}
         }
     }
 
-    /// As [`abandon`](Self::abandon), for a call with a mark or several permits.
+    /// As [`abandon`](Self::abandon), for a call that holds a claim.
     #[cold]
-    pub(super) fn abandon_marked(&self, admitted: Admitted, claim: Claim) {
-        let mark = admitted.mark().unwrap_or(Mark::UNCOUNTED);
-        let meaning = (LimitOutcome::Cancelled, false);
-        self.end_marked(admitted, (mark, claim), None, Record::Cancel, meaning, None);
+    pub(crate) fn abandon_claim(&self, admitted: Admitted, claim: Claim) {
+        let mark = admitted.mark();
+        {
+            let _ended = ReleaseClaimOnDrop(self, mark, claim, None);
+            if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+                circuit.cancel(ticket);
+            }
+        }
+        if let Some(mark) = mark {
+            self.record_for_limit(mark, LimitOutcome::Cancelled, None);
+        }
+    }
+
+    /// As [`abandon`](Self::abandon), for a call with a mark.
+    #[cold]
+    pub(super) fn abandon_marked(&self, admitted: Admitted, mark: Mark) {
+        {
+            let _ended = ReleaseMarkedOnDrop(self, mark, None);
+            if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+                circuit.cancel(ticket);
+            }
+        }
+        self.record_for_limit(mark, LimitOutcome::Cancelled, None);
     }
 
     /// Records a timeout of work that has not ended.
     pub(crate) fn record_early(&self, ticket: Ticket, outcome: Outcome, started: Option<Instant>) {
-        let ran = || {
-            let started = started.filter(|_| ticket.needs_duration())?;
-            Some(self.runtime.now().saturating_duration_since(started))
-        };
+        let ended = started.map(|_| self.runtime.now());
+        let run = started.map(|started| OperationRun { started, ended });
         if let Some(circuit) = &self.circuit {
-            circuit.record(ticket, outcome, ran());
+            circuit.record(ticket, outcome, run.and_then(OperationRun::duration));
         }
-        let (Some(mark), Some(driver)) = (Mark::from_bits(ticket.mark()), self.adaptive()) else {
-            return;
-        };
-        let overload = outcome == Outcome::Failure;
-        if overload
-            && driver.outcome_of(mark, LimitOutcome::Overload, true) != LimitOutcome::Nothing
-        {
-            let now = self.runtime.now();
-            self.record_for_limit(driver, mark, LimitOutcome::Overload, started, now);
+        if outcome == Outcome::Failure {
+            if let Some(mark) = Mark::from_bits(ticket.mark()) {
+                self.record_for_limit(mark, LimitOutcome::Overload, run);
+            }
         }
     }
 
@@ -179,65 +213,39 @@ impl Inner {
         }
         let now = self.runtime.now();
         if driver.record_unmarked_overload(now) {
-            if let Some(decision) = driver.try_decide(None, now, self.counters.successful()) {
-                self.apply_decision(driver, &decision);
-            }
+            self.decide(driver, None, now);
         }
     }
 
-    /// Ends a call with a mark, and then records it for the limit.
-    fn end_marked(
+    /// Records the end of an operation with a mark. Unless its call continues, the permit was
+    /// released before.
+    pub(crate) fn record_for_limit(
         &self,
-        admitted: Admitted,
-        (mark, claim): (Mark, Claim),
-        counted: Option<Outcome>,
-        record: Record,
-        (meaning, failed): (LimitOutcome, bool),
-        started: Option<Instant>,
-    ) {
-        let ended = ReleaseMarkedOnDrop(self, mark, claim, counted);
-        let driver = self.driver();
-        let meaning = driver.map_or(LimitOutcome::Nothing, |driver| {
-            driver.outcome_of(mark, meaning, failed)
-        });
-        let timed = started.filter(|_| mark.is_timed());
-        // A panic of the clock costs a sample, and nothing else.
-        let now = if meaning != LimitOutcome::Nothing || timed.is_some() {
-            catch(|| self.runtime.now())
-        } else {
-            None
-        };
-        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
-            let ran = now
-                .zip(timed)
-                .map(|(now, started)| now.saturating_duration_since(started));
-            match record {
-                Record::Outcome(outcome) if circuit.affects_state(ticket, outcome, ran) => {
-                    circuit.record(ticket, outcome, ran);
-                }
-                Record::Cancel => circuit.cancel(ticket),
-                Record::Outcome(_) | Record::Nothing => {}
-            }
-        }
-        drop(ended);
-        if let (Some(driver), Some(now)) = (driver, now) {
-            self.record_for_limit(driver, mark, meaning, started, now);
-        }
-    }
-
-    fn record_for_limit(
-        &self,
-        driver: &LimitDriver,
         mark: Mark,
-        meaning: LimitOutcome,
-        started: Option<Instant>,
-        now: Instant,
+        outcome: LimitOutcome,
+        run: Option<OperationRun>,
     ) {
-        if driver.record(mark, meaning, started, now) {
-            let successes = self.counters.successful();
-            if let Some(decision) = driver.try_decide(started, now, successes) {
-                self.apply_decision(driver, &decision);
-            }
+        let Some(driver) = self.driver() else { return };
+        let outcome = driver.outcome_of(mark, outcome);
+        if outcome == LimitOutcome::Nothing {
+            return;
+        }
+        // A panic of the clock costs a sample, and nothing else.
+        let ended = run.and_then(|run| run.ended);
+        let Some(now) = ended.or_else(|| catch(|| self.runtime.now())) else {
+            return;
+        };
+        let started = run.map(|run| run.started);
+        if driver.record(mark, outcome, started, now) {
+            self.decide(driver, started, now);
+        }
+    }
+
+    /// Ends the window, if it is complete.
+    fn decide(&self, driver: &LimitDriver, started: Option<Instant>, now: Instant) {
+        let successes = self.counters.successful();
+        if let Some(decision) = driver.try_decide(started, now, successes) {
+            self.apply_decision(driver, &decision);
         }
     }
 
@@ -262,6 +270,7 @@ impl Inner {
     pub(super) fn update_permits(&self, driver: &LimitDriver) {
         self.queue
             .set_permits(|| driver.permits_in_force(), || self.runtime.now());
+        self.queue.release_overdue(|| self.runtime.now());
     }
 
     /// Follows a transition of the circuit: slow start when it admits all calls again.
@@ -290,7 +299,7 @@ impl Inner {
     }
 
     /// Returns what a snapshot shows of the limit.
-    pub(super) fn limit_status(&self) -> Option<LimitStatus> {
+    pub(crate) fn limit_status(&self) -> Option<LimitStatus> {
         let limit = self.queue.limits().permits;
         self.driver()?.status(limit, self.runtime.now())
     }
@@ -304,23 +313,35 @@ impl Inner {
     }
 }
 
-/// What the circuit has to record.
-#[derive(Clone, Copy)]
-enum Record {
-    Outcome(Outcome),
-    Cancel,
-    Nothing,
-}
-
 /// As [`ReleaseOnDrop`](super::shared), for a call with a mark.
-struct ReleaseMarkedOnDrop<'a>(&'a Inner, Mark, Claim, Option<Outcome>);
+struct ReleaseMarkedOnDrop<'a>(&'a Inner, Mark, Option<Outcome>);
 
 impl Drop for ReleaseMarkedOnDrop<'_> {
     fn drop(&mut self) {
-        let Self(inner, mark, claim, outcome) = self;
+        let Self(inner, mark, outcome) = self;
         inner.counters.end(*outcome);
         if let Some(driver) = inner.driver() {
-            driver.release_virtual_permit(*mark, claim.permits());
+            driver.release_virtual_permits(*mark, 1);
+            if mark.lacks_permit() {
+                if driver.end_without_permit() {
+                    inner.notify_if_drained();
+                }
+                return;
+            }
+        }
+        inner.release();
+    }
+}
+
+/// As [`ReleaseMarkedOnDrop`], for a call that holds a claim.
+struct ReleaseClaimOnDrop<'a>(&'a Inner, Option<Mark>, Claim, Option<Outcome>);
+
+impl Drop for ReleaseClaimOnDrop<'_> {
+    fn drop(&mut self) {
+        let Self(inner, mark, claim, outcome) = self;
+        inner.counters.end(*outcome);
+        if let (Some(mark), Some(driver)) = (mark, inner.driver()) {
+            driver.release_virtual_permits(*mark, claim.permits());
             if mark.lacks_permit() {
                 if driver.end_without_permit() {
                     inner.notify_if_drained();

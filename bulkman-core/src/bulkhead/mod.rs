@@ -6,6 +6,7 @@ pub(crate) mod drained;
 mod health_check;
 mod keys;
 mod limit;
+pub(crate) mod running;
 mod shared;
 pub(crate) mod state;
 pub(crate) mod stats;
@@ -17,13 +18,15 @@ use std::time::Duration;
 
 pub use self::config::{BulkheadConfig, Fairness, ResolvedBulkheadConfig};
 pub use self::health_check::HealthCheck;
+pub use self::running::Label;
+use self::running::RunningCalls;
 pub(crate) use self::shared::Inner;
 use self::shared::OptionalParts;
 pub use self::state::BulkheadState;
 use self::stats::Counters;
 pub use self::stats::{BulkheadStats, Rejections};
 use crate::adaptive::{LimitChanges, LimitDriver};
-use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
+use crate::call::limits::{ConfiguredLimits, TimeLimits};
 use crate::circuit_breaker::{CircuitBreaker, CircuitEvents};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
@@ -106,6 +109,7 @@ use crate::sync::{Mutex, lock};
 /// * [`circuit_breaker`](Self::circuit_breaker): to open, close or force the circuit manually.
 /// * [`health_check`](Self::health_check), [`add_health_check`](Self::add_health_check): to detect
 ///   a recovery before the isolation has elapsed.
+/// * [`run_health_check`](Self::run_health_check): when the check must stay on its thread.
 /// * [`share_through`](Self::share_through): to share the circuit with other processes.
 ///
 /// Shutdown:
@@ -185,7 +189,7 @@ impl Bulkhead {
             let suspended = circuit.as_ref().is_some_and(|it| !it.admits_all());
             LimitDriver::new(driver, suspended, runtime.now())
         });
-        let permits = driver
+        let in_force = driver
             .as_ref()
             .map_or_else(|| config.permits(), LimitDriver::permits_in_force);
         let optional = driver.map(|driver| {
@@ -194,16 +198,23 @@ impl Bulkhead {
                 ..OptionalParts::default()
             })
         });
+        let cooperation = runtime.cooperation();
+        let tracked = config.tracks_running_calls();
+        let running = RunningCalls::default();
+        running.configure(tracked, config.permits(), || runtime.now());
         let inner = Arc::new(Inner {
-            queue: WaitQueue::new(permits, config.queue()),
+            queue: WaitQueue::new(in_force, config.queue()),
             counters: Counters::default(),
             circuit,
             limits: ConfiguredLimits::new(
                 TimeLimits::of(&config),
-                config.has_adaptive_limit(),
+                tracked,
+                config.driver().is_needed(),
                 config.shares_permits(),
+                cooperation.is_some(),
             ),
             max_weight: AtomicU32::new(config.max_weight()),
+            cooperation,
             capabilities,
             runtime,
             name,
@@ -211,6 +222,7 @@ impl Bulkhead {
             #[cfg(feature = "metrics")]
             meter: crate::metrics::Meter::default(),
             optional: optional.map_or_else(OnceLock::new, OnceLock::from),
+            running,
             config: Mutex::new((0, config)),
         });
         if let Some(circuit) = &inner.circuit {
@@ -253,12 +265,14 @@ impl Bulkhead {
     /// Replaces the configuration: the limits, the timeouts and the rules of the circuit.
     ///
     /// Running and queued calls keep their permits, their positions and their deadlines, even
-    /// beyond smaller limits. The circuit keeps its state, its window and a running isolation.
+    /// beyond smaller limits. The circuit keeps its state, its window and a running isolation. A
+    /// lower threshold takes effect at the next outcome that counts.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name, or if the circuit
-    /// breaker would be enabled or disabled. After an error, nothing has changed.
+    /// As [`new`](Self::new), and [`ConfigError::Immutable`] for another name, or another initial
+    /// state of the circuit, or if the circuit breaker would be enabled or disabled. After an
+    /// error, nothing has changed.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -291,7 +305,7 @@ impl Bulkhead {
     pub(crate) fn check_reconfigure(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
         config.validate()?;
         config.supported_by(self.inner.capabilities)?;
-        // The name and the presence of a circuit never change, so the result stays valid.
+        // What can't be changed never changes, so the result stays valid.
         lock(&self.inner.config).1.check_immutable(config)?;
         match (&self.inner.circuit, config.circuit()) {
             (Some(circuit), Some(rules)) => circuit.check_config(rules),
@@ -398,6 +412,8 @@ impl Bulkhead {
             circuit,
             limit: self.inner.limit_status(),
             keys: self.key_status(),
+            oldest: self.inner.running.oldest(|| self.inner.runtime.now()),
+            untracked_calls: self.inner.running.untracked(),
         }
     }
 
@@ -447,6 +463,27 @@ impl Bulkhead {
         self.inner
             .driver()
             .map_or_else(LimitChanges::ended, |driver| driver.changes())
+    }
+
+    /// Returns the label for calls of this name, which is created if it is new.
+    ///
+    /// A bulkhead keeps at most 1,024 names until it is dropped. All names beyond share the label
+    /// `other`. Use the names of operations, not of requests. Labels appear in snapshots only,
+    /// never in metrics. Takes a lock: keep the label where calls are frequent.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("users").track_running_calls(true);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let get = bulkhead.label("GET /users");
+    /// let found = bulkhead.call().label(get).execute_sync(|| Ok::<_, ()>(12));
+    /// assert_eq!(found, Ok(12));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn label(&self, name: impl AsRef<str>) -> Label {
+        let inner = &self.inner;
+        inner.running.label(name.as_ref(), || inner.runtime.now())
     }
 
     /// Shares the circuit with other processes through `store`.

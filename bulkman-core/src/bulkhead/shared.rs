@@ -4,21 +4,23 @@ use std::hash::RandomState;
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::BulkheadConfig;
 use super::health_check::HealthChecks;
+use super::running::{CallTags, RunningCalls};
 use super::stats::Counters;
 use crate::adaptive::{DriverConfig, LimitDriver};
 use crate::call::admitted::Admitted;
-use crate::call::deadlines::{ConfiguredLimits, TimeLimits};
+use crate::call::deadlines::Deadlines;
+use crate::call::limits::{ConfiguredLimits, TimeLimits};
 use crate::call::outcome::Outcome;
 use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
-use crate::queue::{Claim, WaitQueue};
-use crate::runtime::{Runtime, RuntimeCapabilities};
+use crate::queue::{Claim, WaitQueue, WaiterId};
+use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
 
@@ -28,10 +30,9 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) circuit: Option<CircuitBreaker>,
     pub(crate) limits: ConfiguredLimits,
-    /// The largest weight of a call: the configured maximum.
-    pub(super) max_weight: AtomicU32,
     pub(crate) capabilities: RuntimeCapabilities,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) cooperation: Option<Cooperation>,
     pub(crate) name: BulkheadName,
     /// Notified when the bulkhead is shut down, drained or dropped. With a health check, also
     /// notified of every transition of the circuit.
@@ -39,6 +40,9 @@ pub(crate) struct Inner {
     #[cfg(feature = "metrics")]
     pub(crate) meter: crate::metrics::Meter,
     pub(super) optional: OnceLock<Box<OptionalParts>>,
+    pub(crate) running: RunningCalls,
+    /// The largest weight of a call: the configured maximum.
+    pub(super) max_weight: AtomicU32,
     /// The number of changes, and the current configuration.
     pub(super) config: Mutex<(u64, BulkheadConfig)>,
 }
@@ -90,10 +94,33 @@ impl Inner {
         outcome: Outcome,
         ran: Option<Duration>,
     ) {
-        let ended = ReleaseOnDrop(self, Some(outcome));
-        circuit.record(ticket, outcome, ran);
-        drop(ended);
-        if outcome != Outcome::Success && self.driver().is_some() {
+        if outcome != Outcome::Success {
+            self.fail_with_circuit(circuit, ticket, outcome, ran);
+            return;
+        }
+        let _ended = ReleaseOnDrop(self, Some(Outcome::Success));
+        if ticket.is_probe() {
+            circuit.leave_probe(ticket);
+        }
+        circuit.record(ticket, Outcome::Success, ran);
+    }
+
+    #[inline(never)]
+    fn fail_with_circuit(
+        &self,
+        circuit: &CircuitBreaker,
+        ticket: Ticket,
+        outcome: Outcome,
+        ran: Option<Duration>,
+    ) {
+        {
+            let _ended = ReleaseOnDrop(self, Some(outcome));
+            if ticket.is_probe() {
+                circuit.leave_probe(ticket);
+            }
+            circuit.record(ticket, outcome, ran);
+        }
+        if self.driver().is_some() {
             self.record_unmarked_failure(outcome);
         }
     }
@@ -107,10 +134,29 @@ impl Inner {
         }
     }
 
+    /// The code that the thread runs from now on is part of the probe of this ticket.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            // Until `leave_probe`.
+            std::mem::forget(circuit.enter_probe(ticket));
+        }
+    }
+
+    /// The thread no longer runs code of the probe.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_probe(&self, ticket: Option<Ticket>) {
+        if let (Some(circuit), Some(ticket)) = (&self.circuit, ticket) {
+            circuit.leave_probe(ticket);
+        }
+    }
+
     /// Like [`finish`](Self::finish), for a call that was cancelled while running.
-    pub(crate) fn abandon(&self, admitted: Admitted, claim: Claim) {
-        if admitted.mark().is_some() || !claim.is_plain() {
-            self.abandon_marked(admitted, claim);
+    pub(crate) fn abandon(&self, admitted: Admitted) {
+        if let Some(mark) = admitted.mark() {
+            self.abandon_marked(admitted, mark);
             return;
         }
         let _ended = ReleaseOnDrop(self, None);
@@ -119,26 +165,63 @@ impl Inner {
         }
     }
 
+    /// Counts a call in flight, and lists it, as configured. Its operation starts now.
+    #[inline(never)]
+    pub(crate) fn follow(
+        &self,
+        mut admitted: Admitted,
+        tags: CallTags,
+        deadlines: &Deadlines,
+    ) -> Admitted {
+        let Some(started) = deadlines.run_started() else {
+            return admitted;
+        };
+        if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+            admitted.ticket = Some(circuit.begin_in_flight(ticket, started));
+        }
+        if self.running.is_enabled() {
+            admitted = self.running.begin(admitted, tags, started);
+        }
+        admitted
+    }
+
+    /// Counts a call in flight no longer: how long its operation took is known.
+    ///
+    /// The call stays in the list of running calls.
+    #[cfg(feature = "http")]
+    pub(crate) fn end_in_flight(&self, admitted: Admitted) -> Admitted {
+        match (self.running.original(admitted).ticket, &self.circuit) {
+            (Some(ticket), Some(circuit)) if ticket.counts_in_flight() => {
+                let ticket = circuit.end_in_flight(ticket);
+                self.running.with_ticket(admitted, ticket)
+            }
+            _ => admitted,
+        }
+    }
+
     /// Applies a validated configuration.
     pub(super) fn apply(&self, config: &BulkheadConfig) -> Result<(), ConfigError> {
         if let (Some(circuit), Some(rules)) = (&self.circuit, config.circuit()) {
             circuit.reconfigure(rules)?;
         }
+        let permits = config.permits();
+        let tracked = config.tracks_running_calls();
+        self.running
+            .configure(tracked, permits, || self.runtime.now());
         let changed = self.apply_limit(config.driver());
-        self.limits.set(
-            TimeLimits::of(config),
-            config.has_adaptive_limit(),
-            config.shares_permits(),
-        );
+        let marks = config.driver().is_needed();
+        let shares = config.shares_permits();
+        self.limits
+            .set(TimeLimits::of(config), tracked, marks, shares);
         self.max_weight
             .store(config.max_weight(), Ordering::Relaxed);
-        let permits = config.permits();
         let in_force = || {
             self.driver()
                 .map_or(permits, |driver| driver.permits_in_force())
         };
         self.queue
             .resize(in_force, config.queue(), || self.runtime.now());
+        self.queue.release_overdue(|| self.runtime.now());
         if let Some(driver) = changed {
             driver.wake_readers();
         }
@@ -187,9 +270,19 @@ impl Inner {
     }
 
     /// Returns the largest weight of a call.
-    #[inline]
     pub(crate) fn max_weight(&self) -> u32 {
         self.max_weight.load(Ordering::Relaxed)
+    }
+
+    /// The timer of a waiter has fired: a permit that it has not collected goes to the call that
+    /// needs it.
+    #[cold]
+    pub(crate) fn take_back(&self, waiter: WaiterId, deadline: Instant) {
+        // A timer may wake its task for other reasons, too.
+        let due = deadline <= self.runtime.now();
+        if due && self.queue.deadline_passed(waiter, || self.runtime.now()) {
+            self.notify_if_drained();
+        }
     }
 
     #[cold]

@@ -7,14 +7,14 @@
 use std::borrow::Borrow;
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::adaptive::Mark;
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
+use crate::call::claim_admission::{block_on_claim, poll_claim, try_claim};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
-use crate::call::options::CallClass;
 use crate::call::rejection::Rejection;
-use crate::queue::Claim;
+use crate::queue::Priority;
 
 /// Polls steps 1 to 3.
 #[inline(always)]
@@ -24,94 +24,204 @@ use crate::queue::Claim;
 )]
 pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    if let Some(class) = guard.new_class() {
-        if let Some(admitted) = try_admission(guard, class, deadlines, true)? {
+    if guard.is_new() {
+        if deadlines.is_tracked() || guard.inner().limits.need_setup() {
+            if guard.inner().limits.has_marks_or_keys() {
+                return poll_marked_admission(guard, tags, deadlines, cx);
+            }
+            ready!(poll_setup(guard, deadlines, cx))?;
+        } else {
+            guard.observe();
+        }
+        if let Some(admitted) = guard.try_admit(tags, deadlines, wait_or_reject)? {
             return Poll::Ready(Ok(admitted));
         }
     }
-    poll_queue(guard, deadlines, cx)
+    poll_queue(guard, tags, deadlines, cx)
+}
+
+/// As [`poll_admission`], for a new call of a bulkhead whose limit adapts or is observed, or that
+/// shares its permits between keys. Out of line, so that other calls do not pay for it.
+#[inline(never)]
+fn poll_marked_admission<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    // One test for both, since most bulkheads whose limit adapts have neither.
+    if guard.inner().limits.cooperates_or_has_keys() {
+        if guard.inner().limits.has_keys() {
+            guard.ask_for_claim();
+            return poll_claim(guard, tags, deadlines, cx);
+        }
+        ready!(poll_cooperation(guard, cx));
+    }
+    begin_call(guard, deadlines)?;
+    if let Some(admitted) = try_marked(guard, tags, deadlines)? {
+        return Poll::Ready(Ok(admitted));
+    }
+    poll_queue(guard, tags, deadlines, cx)
+}
+
+/// Begins a call that cooperates with the scheduler, has limits, or needs its times.
+///
+/// `Pending`: the task has to yield first. Nothing is held yet.
+#[inline(never)]
+pub(super) fn poll_setup<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Rejection>> {
+    ready!(poll_cooperation(guard, cx));
+    Poll::Ready(begin_call(guard, deadlines))
+}
+
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is a part of two functions that are not inlined"
+)]
+fn poll_cooperation<H: Borrow<Bulkhead>>(guard: &CallGuard<H>, cx: &mut Context<'_>) -> Poll<()> {
+    match guard.inner().cooperation {
+        Some(poll_proceed) => poll_proceed(cx),
+        None => Poll::Ready(()),
+    }
+}
+
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is a part of two functions that are not inlined"
+)]
+fn begin_call<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+) -> Result<(), Rejection> {
+    guard.observe();
+    if deadlines.is_tracked() || guard.inner().limits.has_times() {
+        begin_deadlines(guard.inner(), deadlines, true)?;
+    }
+    Ok(())
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.
 ///
-/// `waker` unparks the thread.
+/// `waker` unparks the thread. Not for a call that asks for a claim: see
+/// [`block_on_claim_admission`](super::claim_admission::block_on_claim_admission).
 pub(crate) fn block_on_admission(
     guard: &mut CallGuard<&Bulkhead>,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     waker: impl FnOnce() -> Waker,
 ) -> Result<Admitted, Rejection> {
-    let class = guard.class();
     // Parking a thread needs no timer of the runtime.
-    if let Some(admitted) = try_admission(guard, class, deadlines, false)? {
+    if let Some(admitted) = try_admission(guard, tags, deadlines, false)? {
         return Ok(admitted);
     }
-    wait_for_permit(guard, class, deadlines, &waker())?;
-    begin_marked_again(guard, class, deadlines);
-    let admitted = guard.admit()?;
-    Ok(start_run(guard, admitted, true, class, deadlines))
+    if guard.is_new_claim() {
+        return block_on_claim(guard, tags, deadlines, &waker());
+    }
+    block_on_queue(guard, tags, deadlines, &waker())
+}
+
+/// Performs steps 2 and 3 of a call that has to wait, on the current thread.
+#[inline(never)]
+fn block_on_queue(
+    guard: &mut CallGuard<&Bulkhead>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    waker: &Waker,
+) -> Result<Admitted, Rejection> {
+    wait_for_permit(guard, tags.priority, deadlines, waker)?;
+    admit_after_wait(guard, tags, deadlines)
 }
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
 ///
+/// Not for a call that asks for a claim: see [`try_claim`](super::claim_admission::try_claim).
 /// `timers`: the limits of the call need timers of the runtime.
 #[inline(always)]
 pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
     guard.observe();
     if deadlines.is_tracked() || guard.inner().limits.any() {
-        return try_tracked_admission(guard, class, deadlines, timers);
+        if guard.inner().limits.has_marks_or_keys() {
+            return try_marked_admission(guard, tags, deadlines, timers);
+        }
+        begin_deadlines(guard.inner(), deadlines, timers)?;
     }
-    let Some(admitted) = guard.try_admit(deadlines)? else {
-        return Ok(None);
-    };
-    Ok(Some(start_run(guard, admitted, false, class, deadlines)))
+    guard.try_admit(tags, deadlines, wait_or_reject)
 }
 
-/// As [`try_admission`], for a call that has limits, carries a mark or asks for several permits.
+/// As [`try_admission`], for a bulkhead whose limit adapts or is observed, or that shares its
+/// permits between keys.
 #[inline(never)]
-fn try_tracked_admission<H: Borrow<Bulkhead>>(
+fn try_marked_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
-    guard.set_key();
-    begin_deadlines(guard, class, deadlines, timers)?;
-    let admitted = if guard.claim().is_plain() {
-        guard.try_admit(deadlines)?
+    if deadlines.is_tracked() || guard.inner().limits.has_times_or_keys() {
+        if guard.inner().limits.has_keys() {
+            guard.ask_for_claim();
+            return try_claim(guard, tags, deadlines, timers);
+        }
+        begin_deadlines(guard.inner(), deadlines, timers)?;
+    }
+    try_marked(guard, tags, deadlines)
+}
+
+/// Performs steps 1 to 3 without waiting, and marks the call for the limit.
+fn try_marked<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Result<Option<Admitted>, Rejection> {
+    let admitted = guard.try_admit(tags, deadlines, CallGuard::lack_permit)?;
+    Ok(match admitted {
+        Some(admitted) if guard.inner().needs_mark(tags, deadlines) => {
+            Some(mark(guard, admitted, tags, deadlines))
+        }
+        admitted => admitted,
+    })
+}
+
+/// Decides about a call that finds no permit: it waits, or is rejected if the queue is full.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "an admission that does not wait must stay in registers"
+)]
+fn wait_or_reject<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    is_full: bool,
+    _: CallTags,
+    _: &mut Deadlines,
+) -> Result<Option<Admitted>, Rejection> {
+    if is_full {
+        Err(guard.reject_full())
     } else {
-        guard.try_admit_claim(class, deadlines)?
-    };
-    let Some(admitted) = admitted else {
-        return Ok(None);
-    };
-    Ok(Some(start_run(guard, admitted, false, class, deadlines)))
+        Ok(None)
+    }
 }
 
 /// Resolves the limits of the call and reads the clock.
-#[inline]
-fn begin_deadlines<H: Borrow<Bulkhead>>(
-    guard: &CallGuard<H>,
-    class: CallClass,
+#[inline(never)]
+pub(super) fn begin_deadlines(
+    inner: &Inner,
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<(), Rejection> {
-    let inner = guard.inner();
-    if deadlines.needs_no_times() && !inner.limits.has_limits() {
-        *deadlines = match inner.marked(class) {
-            Some(marked) if inner.limits.only_marks() => marked,
-            _ if guard.claim().is_plain() => Deadlines::Untracked,
-            _ => Deadlines::MARKED,
-        };
-        return Ok(());
-    }
     let limits = deadlines.limits(&inner.limits);
     if timers && !inner.capabilities.timers {
         if let Some(missing) = limits.first_timer() {
@@ -122,88 +232,73 @@ fn begin_deadlines<H: Borrow<Bulkhead>>(
     Ok(())
 }
 
-/// Decides again whether a call that has waited carries a mark. Calls that wait at the same time
-/// would all have the same result otherwise.
-#[inline]
-fn begin_marked_again<H: Borrow<Bulkhead>>(
-    guard: &CallGuard<H>,
-    class: CallClass,
-    deadlines: &mut Deadlines,
-) {
-    #[cold]
-    fn begin(inner: &Inner, class: CallClass, claim: Claim, deadlines: &mut Deadlines) {
-        if !deadlines.has_times() {
-            *deadlines = match inner.marked(class) {
-                Some(marked) => marked,
-                None if claim.is_plain() => Deadlines::Untracked,
-                None => Deadlines::MARKED,
-            };
-        }
-    }
-
-    // Permits may be shared since the call was queued, so it may have a key now.
-    if guard.inner().limits.only_marks() || !guard.claim().is_plain() {
-        begin(guard.inner(), class, guard.claim(), deadlines);
-    }
-}
-
-/// Polls steps 2 and 3 of a call that has to wait.
+/// Polls steps 2 and 3 of a call that has to wait: joins the queue, or checks whether the permit
+/// was granted.
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
+    tags: CallTags,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    let class = guard.class();
-    ready!(poll_permit(guard, class, deadlines, cx))?;
-    begin_marked_again(guard, class, deadlines);
-    let admitted = guard.admit()?;
-    Poll::Ready(Ok(start_run(guard, admitted, true, class, deadlines)))
+    let joins = guard.is_new();
+    'permit: {
+        if joins {
+            if !deadlines.may_wait() {
+                return Poll::Ready(Err(guard.reject_full()));
+            }
+            if guard.enqueue(tags.priority, deadlines.queue_deadline(), cx.waker())? {
+                break 'permit;
+            }
+        }
+        let Some(key) = guard.queue_key() else {
+            return poll_claim(guard, tags, deadlines, cx);
+        };
+        // A waiter that has just joined is not polled: any decision from now on wakes it.
+        let decided = if joins {
+            Poll::Pending
+        } else {
+            guard.inner().queue.poll(key, cx.waker())
+        };
+        let waited = match decided {
+            Poll::Ready(waited) => waited,
+            Poll::Pending => {
+                let Some(deadline) = deadlines.queue_deadline() else {
+                    return Poll::Pending;
+                };
+                ready!(deadlines.poll_timer(|| guard.queue_timer(key, deadline), cx));
+                guard.expire(key)
+            }
+        };
+        guard.end_wait(waited)?;
+        guard.check_deadline(deadlines.total_deadline())?;
+    }
+    Poll::Ready(admit_after_wait(guard, tags, deadlines))
 }
 
-/// Joins the queue, or checks whether the permit was granted.
-fn poll_permit<H: Borrow<Bulkhead>>(
+/// Performs step 3 of a call that has waited.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is the end of two functions that are not inlined"
+)]
+fn admit_after_wait<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
-    class: CallClass,
+    tags: CallTags,
     deadlines: &mut Deadlines,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Rejection>> {
-    let joins = guard.new_class().is_some();
-    if joins {
-        if !deadlines.may_wait() {
-            return Poll::Ready(Err(guard.reject_full()));
-        }
-        if guard.enqueue(class, deadlines.queue_deadline(), cx.waker())? {
-            return Poll::Ready(Ok(()));
-        }
+) -> Result<Admitted, Rejection> {
+    let admitted = guard.admit_after_wait(tags, deadlines)?;
+    let inner = guard.inner();
+    if inner.limits.has_marks() && inner.needs_mark(tags, deadlines) {
+        return Ok(mark(guard, admitted, tags, deadlines));
     }
-    let Some(key) = guard.queue_key() else {
-        panic!("polled after completion")
-    };
-    // A waiter that has just joined is not polled: any decision from now on wakes it.
-    let decided = if joins {
-        Poll::Pending
-    } else {
-        guard.inner().queue.poll(key, cx.waker())
-    };
-    let waited = match decided {
-        Poll::Ready(waited) => waited,
-        Poll::Pending => {
-            let Some(deadline) = deadlines.queue_deadline() else {
-                return Poll::Pending;
-            };
-            ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
-            guard.expire(key)
-        }
-    };
-    guard.end_wait(waited)?;
-    Poll::Ready(guard.check_deadline(deadlines.total_deadline()))
+    Ok(admitted)
 }
 
 /// Waits for a permit by parking the current thread.
 fn wait_for_permit(
     guard: &mut CallGuard<&Bulkhead>,
-    class: CallClass,
+    priority: Priority,
     deadlines: &Deadlines,
     waker: &Waker,
 ) -> Result<(), Rejection> {
@@ -211,7 +306,7 @@ fn wait_for_permit(
         return Err(guard.reject_full());
     }
     let deadline = deadlines.queue_deadline();
-    if guard.enqueue(class, deadline, waker)? {
+    if guard.enqueue(priority, deadline, waker)? {
         return Ok(());
     }
     let Some(key) = guard.queue_key() else {
@@ -231,46 +326,73 @@ fn wait_for_permit(
     guard.check_deadline(deadlines.total_deadline())
 }
 
-/// Records the start of the operation. Reads the clock only if its duration is needed.
+/// Records the start of the operation. Reads the clock only if its time is needed.
+///
+/// `counts_in_flight`: the circuit may count calls in flight.
 #[inline(always)]
-fn start_run<H: Borrow<Bulkhead>>(
+#[allow(
+    clippy::inline_always,
+    reason = "an admission that does not wait must stay in registers"
+)]
+pub(crate) fn start_run<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     admitted: Admitted,
     waited: bool,
-    class: CallClass,
+    counts_in_flight: bool,
+    tags: CallTags,
     deadlines: &mut Deadlines,
 ) -> Admitted {
     if !deadlines.is_tracked() && !admitted.needs_duration() {
         return admitted;
     }
-    start_tracked_run(guard, admitted, waited, class, deadlines)
-}
-
-/// Records the start of an operation whose duration is needed, or of a call that carries a mark.
-#[inline(never)]
-fn start_tracked_run<H: Borrow<Bulkhead>>(
-    guard: &mut CallGuard<H>,
-    admitted: Admitted,
-    waited: bool,
-    class: CallClass,
-    deadlines: &mut Deadlines,
-) -> Admitted {
-    let mut admitted = guard
-        .inner()
-        .mark(admitted, class, guard.claim(), deadlines);
-    if !guard.claim().is_plain() && admitted.mark().is_none() {
-        // The end of a call with a mark releases all permits of its claim.
-        admitted = admitted.with_mark(Mark::UNCOUNTED);
-    }
-    if !admitted.needs_start() && !deadlines.has_times() {
-        return admitted;
-    }
     // The clock is code of the runtime and may panic. The guard holds the admission meanwhile.
     guard.restore(admitted);
     deadlines.start_run(waited, &*guard.inner().runtime);
-    let Some(admitted) = guard.take_admitted() else {
+    let Some(admitted) = guard.take_admission() else {
         unreachable!("it was restored above")
     };
+    let counted = counts_in_flight && admitted.counts_in_flight();
+    if counted || guard.inner().running.is_enabled() {
+        return guard.inner().follow(admitted, tags, deadlines);
+    }
+    admitted
+}
+
+/// Marks a call of a bulkhead whose limit adapts or is observed. Reads the clock if it is a sample.
+#[inline(never)]
+fn mark<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    admitted: Admitted,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Admitted {
+    let admitted = guard.inner().mark(admitted, tags, deadlines);
+    begin_sample(guard, admitted, deadlines)
+}
+
+/// Reads the clock if a call with a mark is a sample.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is the end of two functions that are not inlined"
+)]
+pub(super) fn begin_sample<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    mut admitted: Admitted,
+    deadlines: &mut Deadlines,
+) -> Admitted {
+    if !admitted.is_sample() {
+        return admitted;
+    }
+    if deadlines.run_started().is_none() {
+        // The clock is code of the runtime and may panic. The guard holds the admission meanwhile.
+        guard.restore(admitted);
+        deadlines.start_run(false, &*guard.inner().runtime);
+        admitted = match guard.take_admission() {
+            Some(admitted) => admitted,
+            None => unreachable!("it was restored above"),
+        };
+    }
     guard
         .inner()
         .start_sample(admitted, deadlines.run_started())

@@ -1,7 +1,9 @@
 //! Decides how the result of an operation counts.
 
+use std::error::Error;
+
 use crate::call::outcome::Outcome;
-use crate::error::BulkheadError;
+use crate::error::{NotStarted, is_nested_rejection};
 
 /// Decides how the result of an operation counts toward the circuit breaker.
 ///
@@ -37,6 +39,13 @@ pub trait Classifier<T, E> {
 
 /// The default classifier: `Ok` is a success and `Err` is a failure.
 ///
+/// There is one exception: a rejection by an inner bulkhead or circuit is ignored, because the
+/// dependency was not called. It is recognized if the operation's error is that of the inner call:
+/// a [`BulkheadError`](crate::BulkheadError), a [`BoxedError`](crate::error::BoxedError), a
+/// [`CircuitError`](crate::circuit_breaker::CircuitError) or a
+/// [`CircuitOpen`](crate::error::CircuitOpen). If it is converted to another type, use
+/// [`IgnoreRejections`] or [`IgnoreBoxedRejections`]. The tower layer recognizes both.
+///
 /// ```
 /// use bulkman::Outcome;
 /// use bulkman::call::{Classifier, DefaultClassifier};
@@ -58,38 +67,85 @@ impl<T, E> Classifier<T, E> for DefaultClassifier {
     fn classify(&self, result: &Result<T, E>) -> Outcome {
         match result {
             Ok(_) => Outcome::Success,
+            Err(error) if is_nested_rejection(error) => Outcome::Ignored,
             Err(_) => Outcome::Failure,
         }
     }
 }
 
-/// Ignores rejections by an inner bulkhead; otherwise `Ok` is a success and `Err` is a failure.
+/// Ignores errors with a rejection by an inner bulkhead among their sources.
 ///
-/// Use it where an operation calls another bulkhead and returns its [`BulkheadError`]. A rejection
-/// shows nothing about the dependency, so it must not open the outer circuit.
+/// All other results count as with [`DefaultClassifier`]. Use it where an operation calls another
+/// bulkhead and converts its error. A rejection shows nothing about the dependency, so it must not
+/// open the outer circuit. An error that was converted to text has no source.
 ///
 /// ```
+/// use std::io::Error;
+///
 /// use bulkman::call::IgnoreRejections;
 /// use bulkman::runtime::ClockOnly;
 /// use bulkman::{Bulkhead, BulkheadConfig};
 ///
 /// let region = Bulkhead::new(BulkheadConfig::new("region"), ClockOnly)?;
 /// let host = Bulkhead::new(BulkheadConfig::new("host"), ClockOnly)?;
-/// host.shutdown();
+/// host.circuit_breaker().unwrap().open();
+/// let fetch = || {
+///     host.execute_sync(|| Ok::<_, Error>("page"))
+///         .map_err(Error::other)
+/// };
+///
 /// let calls = region.classified_by(IgnoreRejections);
-/// let rejected = calls.execute_sync(|| host.execute_sync(|| Ok::<_, ()>("found")));
-/// assert!(rejected.unwrap_err().flatten().is_rejection());
+/// assert!(calls.execute_sync(fetch).is_err());
 /// assert_eq!((region.stats().ignored, region.stats().failed), (1, 0));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IgnoreRejections;
 
-impl<T, E> Classifier<T, BulkheadError<E>> for IgnoreRejections {
-    fn classify(&self, result: &Result<T, BulkheadError<E>>) -> Outcome {
+impl<T, E: Error + 'static> Classifier<T, E> for IgnoreRejections {
+    fn classify(&self, result: &Result<T, E>) -> Outcome {
         match result {
-            Err(error) if error.is_rejection() => Outcome::Ignored,
-            _ => DefaultClassifier.classify(result),
+            Err(error) if NotStarted::is_source_of(error) => Outcome::Ignored,
+            result => DefaultClassifier.classify(result),
+        }
+    }
+}
+
+/// As [`IgnoreRejections`], for boxed errors.
+///
+/// It accepts `anyhow::Error`, `eyre::Report` and `Box<dyn Error + Send + Sync>`, which do not
+/// implement `Error` themselves.
+///
+/// ```
+/// use std::error::Error;
+///
+/// use bulkman::call::IgnoreBoxedRejections;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+///
+/// let region = Bulkhead::new(BulkheadConfig::new("region"), ClockOnly)?;
+/// let host = Bulkhead::new(BulkheadConfig::new("host"), ClockOnly)?;
+/// host.circuit_breaker().unwrap().open();
+/// let fetch = || -> Result<&str, Box<dyn Error + Send + Sync>> {
+///     Ok(host.execute_sync(|| Ok::<_, std::io::Error>("page"))?)
+/// };
+///
+/// let calls = region.classified_by(IgnoreBoxedRejections);
+/// assert!(calls.execute_sync(fetch).is_err());
+/// assert_eq!((region.stats().ignored, region.stats().failed), (1, 0));
+/// # Ok::<(), bulkman::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IgnoreBoxedRejections;
+
+impl<T, E> Classifier<T, E> for IgnoreBoxedRejections
+where
+    E: AsRef<dyn Error + Send + Sync>,
+{
+    fn classify(&self, result: &Result<T, E>) -> Outcome {
+        match result {
+            Err(error) if NotStarted::is_source_of(error.as_ref()) => Outcome::Ignored,
+            result => DefaultClassifier.classify(result),
         }
     }
 }

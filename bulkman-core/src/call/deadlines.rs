@@ -1,184 +1,17 @@
-//! The deadlines of a call: its limits, the instants it has passed, and its timer.
+//! The deadlines of a call: the instants it has passed, and its timer.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::bulkhead::config::BulkheadConfig;
-use crate::call::rejection::MissingCapability;
+use crate::call::limits::{ConfiguredLimits, Limit, TimeLimits};
 use crate::runtime::{Runtime, Sleep};
-
-/// A time limit in nanoseconds, or none. A duration of more than 584 years is no limit.
-///
-/// Every future of a call contains three of these, so a limit takes eight bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit(u64);
-
-impl Limit {
-    /// No limit.
-    pub(crate) const NONE: Self = Self(u64::MAX);
-    /// The configured limit, for a call that sets none.
-    const AS_CONFIGURED: Self = Self(u64::MAX - 1);
-    /// Not a limit: see [`Deadlines::CLAIMS`].
-    const CLAIMS: Self = Self(u64::MAX - 2);
-
-    pub(crate) fn new(limit: Option<Duration>) -> Self {
-        limit
-            .and_then(|limit| u64::try_from(limit.as_nanos()).ok())
-            .map_or(Self::NONE, |nanos| {
-                if nanos >= Self::CLAIMS.0 {
-                    Self::NONE
-                } else {
-                    Self(nanos)
-                }
-            })
-    }
-
-    fn get(self) -> Option<Duration> {
-        (self != Self::NONE).then(|| Duration::from_nanos(self.0))
-    }
-
-    fn or(self, configured: &AtomicU64) -> Self {
-        if self == Self::AS_CONFIGURED {
-            Self(configured.load(Ordering::Relaxed))
-        } else {
-            self
-        }
-    }
-}
-
-/// The three time limits of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimeLimits {
-    /// Limits the whole call: the wait and the run.
-    pub(crate) timeout: Limit,
-    /// Limits the wait for a permit.
-    pub(crate) max_wait: Limit,
-    /// Limits the run of the operation.
-    pub(crate) run_timeout: Limit,
-}
-
-impl TimeLimits {
-    const NONE: Self = Self {
-        timeout: Limit::NONE,
-        max_wait: Limit::NONE,
-        run_timeout: Limit::NONE,
-    };
-
-    /// The limits of a call that sets none.
-    pub(crate) const AS_CONFIGURED: Self = Self {
-        timeout: Limit::AS_CONFIGURED,
-        max_wait: Limit::AS_CONFIGURED,
-        run_timeout: Limit::AS_CONFIGURED,
-    };
-
-    pub(crate) fn of(config: &BulkheadConfig) -> Self {
-        let (timeout, max_wait, run_timeout) = config.times();
-        Self {
-            timeout: Limit::new(timeout),
-            max_wait: Limit::new(max_wait),
-            run_timeout: Limit::new(run_timeout),
-        }
-    }
-
-    /// Returns the first limit that needs a timer.
-    pub(crate) fn first_timer(&self) -> Option<&'static MissingCapability> {
-        // A call that never waits needs no timer for the wait.
-        let max_wait = if self.max_wait == Limit(0) {
-            Limit::NONE
-        } else {
-            self.max_wait
-        };
-        let limits = [
-            (&MissingCapability::TIMEOUT, self.timeout),
-            (&MissingCapability::MAX_WAIT, max_wait),
-            (&MissingCapability::RUN_TIMEOUT, self.run_timeout),
-        ];
-        limits
-            .into_iter()
-            .find_map(|(missing, limit)| (limit != Limit::NONE).then_some(missing))
-    }
-}
-
-/// A limit of time is set.
-const LIMITS: u8 = 1;
-/// Calls carry marks for an adaptive limit.
-const MARKS: u8 = 1 << 1;
-/// Permits are shared between keys, so every call has one.
-const KEYS: u8 = 1 << 2;
-
-/// The configured limits. They can be read while another thread changes them.
-#[derive(Debug)]
-pub(crate) struct ConfiguredLimits {
-    /// What a call has to do before its admission: [`LIMITS`], [`MARKS`] and [`KEYS`].
-    any: AtomicU8,
-    timeout: AtomicU64,
-    max_wait: AtomicU64,
-    run_timeout: AtomicU64,
-}
-
-impl ConfiguredLimits {
-    pub(crate) fn new(limits: TimeLimits, marks: bool, keys: bool) -> Self {
-        let none = || AtomicU64::new(Limit::NONE.0);
-        let configured = Self {
-            any: AtomicU8::new(0),
-            timeout: none(),
-            max_wait: none(),
-            run_timeout: none(),
-        };
-        configured.set(limits, marks, keys);
-        configured
-    }
-
-    /// `marks`: calls carry marks for an adaptive limit. `keys`: permits are shared between keys.
-    pub(crate) fn set(&self, limits: TimeLimits, marks: bool, keys: bool) {
-        self.timeout.store(limits.timeout.0, Ordering::Relaxed);
-        self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
-        self.run_timeout
-            .store(limits.run_timeout.0, Ordering::Relaxed);
-        let limits = if limits == TimeLimits::NONE {
-            0
-        } else {
-            LIMITS
-        };
-        let marks = if marks { MARKS } else { 0 };
-        let keys = if keys { KEYS } else { 0 };
-        self.any.store(limits | marks | keys, Ordering::Relaxed);
-    }
-
-    /// Returns `true` if any limit is set, or calls carry marks.
-    #[inline]
-    pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed) != 0
-    }
-
-    /// Returns `true` if calls carry marks, and no limit is set.
-    #[inline]
-    pub(crate) fn only_marks(&self) -> bool {
-        self.any.load(Ordering::Relaxed) & (LIMITS | MARKS) == MARKS
-    }
-
-    /// Returns `true` if a limit is set.
-    pub(crate) fn has_limits(&self) -> bool {
-        self.any.load(Ordering::Relaxed) & LIMITS != 0
-    }
-
-    /// Returns the limits of one call: `own`, completed by the configured limits.
-    pub(crate) fn resolve(&self, own: TimeLimits) -> TimeLimits {
-        TimeLimits {
-            timeout: own.timeout.or(&self.timeout),
-            max_wait: own.max_wait.or(&self.max_wait),
-            run_timeout: own.run_timeout.or(&self.run_timeout),
-        }
-    }
-}
 
 /// The limits of one call and the instants it has passed.
 pub(crate) enum Deadlines {
     /// The call sets no limits and its duration is not needed. The clock is not read unless the
     /// bulkhead has limits.
     Untracked,
-    /// The limits that the call sets. It was not polled yet, or is [`MARKED`](Self::MARKED).
+    /// The limits that the call sets. It was not polled yet.
     Requested(TimeLimits),
     /// There are no limits. The operation started at this instant.
     Started(Instant),
@@ -294,36 +127,6 @@ impl Times {
 }
 
 impl Deadlines {
-    /// There are no limits, and the call carries a mark. Its operation has not started, or the
-    /// start is not needed.
-    // Not a variant: with one more, the drop of every call takes six instructions more.
-    pub(crate) const MARKED: Self = Self::Requested(TimeLimits::NONE);
-
-    /// As [`MARKED`](Self::MARKED), for a call that is a sample.
-    pub(crate) const SAMPLED: Self = Self::Requested(TimeLimits::AS_CONFIGURED);
-
-    /// The call sets no limits, and asks for more than one permit. It was not polled yet.
-    ///
-    /// It leaves the common path at the test for limits, which exists anyway.
-    pub(crate) const CLAIMS: Self = Self::Requested(TimeLimits {
-        timeout: Limit::CLAIMS,
-        ..TimeLimits::AS_CONFIGURED
-    });
-
-    /// Returns `true` if the times of the call are not needed, unless the bulkhead has limits.
-    pub(crate) const fn needs_no_times(&self) -> bool {
-        match self {
-            Self::Untracked => true,
-            Self::Requested(limits) => limits.timeout.0 == Limit::CLAIMS.0,
-            _ => false,
-        }
-    }
-
-    /// Returns `true` for [`SAMPLED`](Self::SAMPLED), of a call that was polled.
-    pub(crate) const fn is_sampled(&self) -> bool {
-        matches!(self, Self::Requested(limits) if limits.timeout.0 == Limit::AS_CONFIGURED.0)
-    }
-
     /// Returns `true` if the times of the call are needed.
     #[inline]
     pub(crate) const fn is_tracked(&self) -> bool {
@@ -333,8 +136,8 @@ impl Deadlines {
     /// Returns the limits of the call: its own, completed by the configured limits.
     pub(crate) fn limits(&self, configured: &ConfiguredLimits) -> TimeLimits {
         match self {
-            Self::Requested(own) if !self.needs_no_times() => configured.resolve(*own),
-            Self::Untracked | Self::Requested(_) => configured.resolve(TimeLimits::AS_CONFIGURED),
+            Self::Untracked => configured.resolve(TimeLimits::AS_CONFIGURED),
+            Self::Requested(own) => configured.resolve(*own),
             Self::Started(_) => TimeLimits::NONE,
             Self::Tracked(times) => times.limits(),
         }
@@ -343,6 +146,17 @@ impl Deadlines {
     /// Starts to track the call, which begins at `now`.
     pub(crate) fn begin(&mut self, limits: TimeLimits, now: Instant) {
         *self = Self::Tracked(Times::new(limits, now));
+    }
+
+    /// Returns when the call began, and starts to track it without limits if it was not tracked.
+    pub(crate) fn began(&mut self, runtime: &dyn Runtime) -> Instant {
+        if !matches!(self, Self::Tracked(_)) {
+            self.begin(TimeLimits::NONE, runtime.now());
+        }
+        match self {
+            Self::Tracked(times) => times.began,
+            _ => unreachable!("it is tracked"),
+        }
     }
 
     /// Returns `true` if the call has limits, or its times are reported.
@@ -434,14 +248,19 @@ impl Deadlines {
         runtime: &dyn Runtime,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
+        self.poll_timer(|| runtime.sleep_until(deadline), cx)
+    }
+
+    /// As [`poll`](Self::poll), with the timer that `timer` creates.
+    pub(crate) fn poll_timer(
+        &mut self,
+        timer: impl FnOnce() -> Sleep,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         let Self::Tracked(times) = self else {
             return Poll::Pending;
         };
-        times
-            .timer
-            .get_or_insert_with(|| runtime.sleep_until(deadline))
-            .as_mut()
-            .poll(cx)
+        times.timer.get_or_insert_with(timer).as_mut().poll(cx)
     }
 
     /// Returns a copy of the times without the timer.

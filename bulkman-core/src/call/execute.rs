@@ -12,6 +12,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
+use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,15 +21,22 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::call::admission::poll_admission;
+use crate::call::admitted::Admitted;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
+#[cfg(feature = "http")]
+use crate::call::held::HeldCall;
 use crate::call::options::CallOptions;
-use crate::call::run::{End, finish_call, run_guarded, timed_out};
+use crate::call::outcome::Outcome;
+use crate::call::run::{needed_run, run_guarded, timed_out};
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
+use crate::observe::CallSpan;
+use crate::sync::unwind::catch;
 
 pin_project! {
     /// The future of [`Bulkhead::execute`](crate::Bulkhead::execute), which borrows the bulkhead.
@@ -82,7 +90,7 @@ impl<'a, F, C> Execute<'a, F, C> {
 
     /// Returns the permits of the call: from its admission on, those that it holds or has held.
     pub(crate) const fn permits(&self) -> u32 {
-        self.call.guard.claim().permits()
+        self.call.guard.permits()
     }
 
     pub(crate) fn bulkhead(&self) -> BulkheadName {
@@ -154,6 +162,35 @@ impl<F, C> ExecuteOwned<F, C> {
     }
 }
 
+#[cfg(feature = "http")]
+impl<F, C> ExecuteOwned<F, C> {
+    /// As `poll`, but a call whose operation has succeeded is not over: it is returned as well.
+    pub(crate) fn poll_held<T, E>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(T, HeldCall), BulkheadError<E>>>
+    where
+        F: Future<Output = Result<T, E>>,
+        C: Classifier<T, E>,
+    {
+        let call = self.project().call;
+        call.poll_with(cx, |guard, admitted, deadlines, outcome, result| {
+            guard.restore(admitted);
+            let run = needed_run(guard, deadlines);
+            match result {
+                Ok(value) => {
+                    guard.complete_operation(outcome, run);
+                    Ok((value, HeldCall::new(guard.detach(), outcome, run)))
+                }
+                Err(error) => {
+                    guard.finish(outcome, run);
+                    Err(BulkheadError::Operation(error))
+                }
+            }
+        })
+    }
+}
+
 impl<F, C, T, E> Future for ExecuteOwned<F, C>
 where
     F: Future<Output = Result<T, E>>,
@@ -181,8 +218,26 @@ pin_project! {
         operation: Option<F>,
         classifier: C,
         guard: CallGuard<H>,
+        tags: CallTags,
         deadlines: Deadlines,
     }
+
+    impl<H: Borrow<Bulkhead>, F, C> PinnedDrop for CallFuture<H, F, C> {
+        #[inline]
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // The observer of a call that has ended is not enabled.
+            if this.guard.observer().is_enabled() {
+                drop_in_span(&mut this.operation, &this.guard.observer().span());
+            }
+        }
+    }
+}
+
+/// Drops an operation within the span of its call, to which the logs of its destructor belong.
+#[cold]
+fn drop_in_span<F>(operation: &mut Pin<&mut Option<F>>, span: &CallSpan) {
+    span.in_scope(|| operation.set(None));
 }
 
 impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
@@ -192,6 +247,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             operation: Some(operation),
             classifier,
             guard: CallGuard::new(bulkhead, &options),
+            tags: options.tags,
             deadlines: options.deadlines(),
         }
     }
@@ -202,26 +258,68 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         F: Future<Output = Result<T, E>>,
         C: Classifier<T, E>,
     {
+        // Steps 5 and 6: record the outcome and release the permit.
+        self.poll_with(cx, |guard, admitted, deadlines, outcome, result| {
+            if admitted.needs_guard() || guard.observer().is_enabled() {
+                guard.restore(admitted);
+                guard.finish(outcome, needed_run(guard, deadlines));
+            } else {
+                guard.inner().finish(admitted, outcome, None);
+            }
+            result.map_err(BulkheadError::Operation)
+        })
+    }
+
+    /// Polls steps 1 to 4. `finish` owns the admission of an operation that has completed.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "an admission that does not wait must stay in registers"
+    )]
+    fn poll_with<T, E, R>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        finish: impl FnOnce(
+            &mut CallGuard<H>,
+            Admitted,
+            &Deadlines,
+            Outcome,
+            Result<T, E>,
+        ) -> Result<R, BulkheadError<E>>,
+    ) -> Poll<Result<R, BulkheadError<E>>>
+    where
+        F: Future<Output = Result<T, E>>,
+        C: Classifier<T, E>,
+    {
         let mut this = self.project();
         let (guard, deadlines) = (this.guard, this.deadlines);
 
         // Steps 1 to 3: admission.
         let admitted = match guard.take_admitted() {
             Some(admitted) => admitted,
-            None => match ready!(poll_admission(guard, deadlines, cx)) {
+            None => match ready!(poll_admission(guard, *this.tags, deadlines, cx)) {
                 Ok(admitted) => admitted,
-                Err(rejection) => return guard.reject(rejection, deadlines),
+                Err(rejection) => {
+                    if guard.observer().is_enabled() {
+                        drop_in_span(&mut this.operation, &guard.observer().span());
+                    }
+                    return guard.reject(rejection, deadlines);
+                }
             },
         };
 
         // Step 4: run. The classifier may panic as well, so it runs under the same guard.
         let polled = run_guarded(guard, admitted, deadlines, || {
-            let Some(operation) = this.operation.as_mut().as_pin_mut() else {
+            let mut unwinding = DropOnUnwind(this.operation.as_mut());
+            let Some(operation) = unwinding.0.as_mut().as_pin_mut() else {
                 unreachable_after_completion()
             };
-            let result = ready!(operation.poll(cx));
-            this.operation.set(None);
-            Poll::Ready((this.classifier.classify(&result), result))
+            let polled = operation.poll(cx).map(|result| {
+                unwinding.0.set(None);
+                (this.classifier.classify(&result), result)
+            });
+            forget(unwinding);
+            polled
         });
         let Poll::Ready((outcome, result)) = polled else {
             guard.restore(admitted);
@@ -231,7 +329,10 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             ready!(deadlines.poll(deadline, &*guard.inner().runtime, cx));
             // The operation is dropped before its permit is released. The call has timed out even
             // if the drop panics.
-            let dropped = catch_unwind(AssertUnwindSafe(|| this.operation.set(None)));
+            let dropped = catch_unwind(AssertUnwindSafe(|| {
+                let _span = guard.observer().enter();
+                this.operation.set(None);
+            }));
             let error = time_out(guard, deadlines);
             return match dropped {
                 Ok(()) => Poll::Ready(Err(error)),
@@ -239,20 +340,25 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
             };
         };
 
-        // Steps 5 and 6: record the outcome and release the permit.
-        if admitted.needs_duration() || guard.observer().is_enabled() {
-            guard.restore(admitted);
-            finish_call(guard, deadlines, outcome, End::Completed);
-        } else {
-            guard.inner().finish(admitted, outcome, None);
-        }
-        Poll::Ready(result.map_err(BulkheadError::Operation))
+        Poll::Ready(finish(guard, admitted, deadlines, outcome, result))
     }
 
     fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("deadlines", &self.deadlines)
             .finish_non_exhaustive()
+    }
+}
+
+/// Drops an operation that has panicked, within the span of its call and before its permit is
+/// released.
+struct DropOnUnwind<'a, F>(Pin<&'a mut Option<F>>);
+
+impl<F> Drop for DropOnUnwind<'_, F> {
+    #[cold]
+    fn drop(&mut self) {
+        // A second panic that left this function would abort the process.
+        catch(|| self.0.set(None));
     }
 }
 
@@ -264,7 +370,7 @@ fn time_out<E, H: Borrow<Bulkhead>>(
 ) -> BulkheadError<E> {
     let (outcome, error) = timed_out(guard.inner(), deadlines);
     guard.inner().counters.count(Event::TimedOutRunning);
-    finish_call(guard, deadlines, outcome, End::TimedOut);
+    guard.finish_timed_out(outcome, needed_run(guard, deadlines));
     error
 }
 

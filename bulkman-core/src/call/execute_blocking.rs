@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
 use crate::call::admission::poll_admission;
 use crate::call::classifier::Classifier;
@@ -24,11 +25,11 @@ use crate::call::guard::CallGuard;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::rejection::{MissingCapability, Rejection};
-use crate::call::run::{End, finish_call_catching, timed_out};
+use crate::call::run::{OperationRun, needed_run, timed_out};
 use crate::circuit_breaker::Ticket;
-use crate::error::{BulkheadError, TimeoutPhase};
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::name::BulkheadName;
-use crate::observe::TracingContext;
+use crate::observe::{CallSpan, TracingContext};
 use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, lock};
@@ -57,6 +58,7 @@ use crate::sync::{Mutex, lock};
 #[must_use = "futures do nothing unless polled"]
 pub struct ExecuteBlocking<F, T, E, C> {
     state: State<F, T, E, C>,
+    tags: CallTags,
 }
 
 enum State<F, T, E, C> {
@@ -86,6 +88,7 @@ impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
                 classifier,
                 deadlines: options.deadlines(),
             },
+            tags: options.tags,
         }
     }
 }
@@ -108,16 +111,20 @@ where
             guard, deadlines, ..
         } = &mut this.state
         {
-            let admission = if guard.inner().capabilities.tasks {
-                ready!(poll_admission(guard, deadlines, cx))
-            } else {
+            let inner = guard.inner();
+            let admission = if !inner.capabilities.blocking {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
+            } else if guard.has_not_begun() && !inner.runtime.is_running() {
+                Err(Rejection::Unsupported(&MissingCapability::RUNNING))
+            } else {
+                ready!(poll_admission(guard, this.tags, deadlines, cx))
             };
             match admission {
                 Ok(admitted) => guard.restore(admitted),
                 Err(rejection) => {
+                    let span = guard.observer().span();
                     let rejected = guard.reject(rejection, deadlines);
-                    this.state = State::Done;
+                    span.in_scope(|| this.state = State::Done);
                     return rejected;
                 }
             }
@@ -138,6 +145,18 @@ where
         let result = ready!(spawned.poll(cx));
         this.state = State::Done;
         Poll::Ready(result)
+    }
+}
+
+impl<F, T, E, C> Drop for ExecuteBlocking<F, T, E, C> {
+    fn drop(&mut self) {
+        // What the closure logs when it is dropped belongs to the call.
+        if let State::Admission { guard, .. } = &self.state {
+            if guard.observer().is_enabled() {
+                let span = guard.observer().span();
+                span.in_scope(|| self.state = State::Done);
+            }
+        }
     }
 }
 
@@ -169,16 +188,20 @@ where
 {
     let (bulkhead, ticket) = (guard.bulkhead().clone(), guard.ticket());
     let runtime = Arc::clone(&guard.inner().runtime);
+    let span = guard.observer().span();
     let shared = Arc::new(BlockingState::new(guard));
     let job = Job {
         shared: Arc::clone(&shared),
         bulkhead: bulkhead.name().clone(),
         times: deadlines.without_timer(),
     };
-    let context = TracingContext::capture();
-    runtime.spawn_blocking(Box::new(move || {
-        context.in_scope(|| job.run(operation, &classifier))
-    }));
+    let work = SpannedWork {
+        work: Some((operation, classifier)),
+        span,
+        context: Some(TracingContext::capture()),
+        job: Some(job),
+    };
+    runtime.spawn_blocking(Box::new(move || work.run()));
     Spawned {
         shared,
         bulkhead,
@@ -209,7 +232,8 @@ impl<T, E> Spawned<T, E> {
         if let Some(mut guard) = self.shared.take_guard() {
             // No thread has started the closure, and none will. The dependency was not called.
             let (queued, unstarted) = self.deadlines.elapsed(inner.runtime.now());
-            finish_call_catching(&mut guard, &self.deadlines, Outcome::Ignored, End::TimedOut);
+            guard.finish_timed_out(Outcome::Ignored, None);
+            note_rejection(true);
             return Poll::Ready(Err(BulkheadError::Timeout {
                 bulkhead: inner.name.clone(),
                 phase: TimeoutPhase::Queued,
@@ -241,6 +265,37 @@ impl<T, E> Drop for Spawned<T, E> {
     }
 }
 
+/// The closure and its job, which run and are dropped within the span of the call.
+struct SpannedWork<F, C, T, E> {
+    work: Option<(F, C)>,
+    span: CallSpan,
+    context: Option<TracingContext>,
+    job: Option<Job<T, E>>,
+}
+
+impl<F, C, T, E> SpannedWork<F, C, T, E>
+where
+    F: FnOnce() -> Result<T, E>,
+    C: Classifier<T, E>,
+{
+    fn run(mut self) {
+        let taken = (self.work.take(), self.context.take(), self.job.take());
+        let (Some((operation, classifier)), Some(context), Some(job)) = taken else {
+            unreachable!("taken once, here")
+        };
+        context.in_scope(|| self.span.in_scope(|| job.run(operation, &classifier)));
+    }
+}
+
+impl<F, C, T, E> Drop for SpannedWork<F, C, T, E> {
+    fn drop(&mut self) {
+        // The runtime has dropped the closure without running it.
+        if let Some(work) = self.work.take() {
+            self.span.in_scope(|| drop(work));
+        }
+    }
+}
+
 /// The thread's side.
 ///
 /// If the runtime drops it without running it, the caller receives an error.
@@ -257,7 +312,9 @@ impl<T, E> Job<T, E> {
             return;
         };
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let _span = guard.observer().enter();
+            let circuit = guard.inner().circuit.as_ref();
+            let probe = circuit.zip(guard.ticket());
+            let _probe = probe.and_then(|(circuit, ticket)| circuit.enter_probe(ticket));
             let result = operation();
             (classifier.classify(&result), result)
         }));
@@ -272,27 +329,29 @@ impl<T, E> Job<T, E> {
         };
         // The closure has run. The caller must receive its result even if a clock or an observer
         // panics now.
-        self.record(&mut guard, outcome, panicked);
+        let run = catch(|| needed_run(&guard, &self.times)).flatten();
+        catch(|| self.record(&mut guard, outcome, panicked, run));
         drop_catching(guard);
         self.shared.send(result);
     }
 
-    fn record(&self, guard: &mut CallGuard<Bulkhead>, outcome: Outcome, panicked: bool) {
-        let end = if panicked {
-            End::Panicked
-        } else {
-            End::Completed
-        };
+    fn record(
+        &self,
+        guard: &mut CallGuard<Bulkhead>,
+        outcome: Outcome,
+        panicked: bool,
+        run: Option<OperationRun>,
+    ) {
         match self.shared.try_record(outcome) {
-            Ok(()) => finish_call_catching(guard, &self.times, outcome, end),
+            Ok(()) if panicked => guard.finish_panicked(run),
+            Ok(()) => guard.finish(outcome, run),
             // The caller's timeout was recorded before, so only the permit is released. A panic
             // after a timeout is returned to no caller, but it is counted.
-            Err(earlier) => {
-                if panicked {
-                    guard.inner().counters.count(Event::Panicked);
-                }
-                catch(|| guard.finish_recorded(earlier));
+            Err(earlier) if panicked => {
+                guard.inner().counters.count(Event::Panicked);
+                guard.finish_recorded(earlier);
             }
+            Err(earlier) => guard.finish_recorded(earlier),
         }
     }
 

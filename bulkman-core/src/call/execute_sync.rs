@@ -6,12 +6,13 @@ use std::thread::{self, Thread};
 
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admission::block_on_admission;
+use crate::call::claim_admission::block_on_claim_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::run::{End, finish_call, run_guarded};
+use crate::call::run::{needed_run, run_guarded};
 use crate::error::BulkheadError;
 
 /// Performs the steps of [`execute`](super::execute) on the current thread.
@@ -27,35 +28,52 @@ where
 {
     let mut guard = CallGuard::new(bulkhead, &options);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, &mut deadlines, Unpark::waker);
+    let admission = if options.is_ordinary() {
+        block_on_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker)
+    } else {
+        block_on_claim_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker)
+    };
     let admitted = match admission {
         Ok(admitted) => admitted,
-        Err(rejection) => return guard.reject(rejection, &deadlines),
+        Err(rejection) => {
+            if guard.observer().is_enabled() {
+                guard.observer().span().in_scope(|| drop(operation));
+            }
+            return guard.reject(rejection, &deadlines);
+        }
     };
     let (outcome, result) = run_guarded(&mut guard, admitted, &deadlines, || {
         let result = operation();
         (classifier.classify(&result), result)
     });
-    guard.restore(admitted);
-    let (outcome, end) = apply_deadline(outcome, bulkhead.inner(), &deadlines);
-    finish_call(&mut guard, &deadlines, outcome, end);
+    if deadlines.is_tracked() || admitted.needs_guard() || guard.observer().is_enabled() {
+        guard.restore(admitted);
+        let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
+        let run = needed_run(&guard, &deadlines);
+        match outcome {
+            Some(outcome) => guard.finish(outcome, run),
+            None => guard.finish_late(run),
+        }
+    } else {
+        bulkhead.inner().finish(admitted, outcome, None);
+    }
     result.map_err(BulkheadError::Operation)
 }
 
 /// Returns the outcome to record for a closure that may have exceeded its deadline.
 ///
-/// A closure can't be interrupted: one that takes too long keeps its value, and is a failure.
-fn apply_deadline(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> (Outcome, End) {
+/// `None`: it has. It can't be interrupted: it keeps its value, and is a failure.
+fn apply_deadline(outcome: Outcome, inner: &Inner, deadlines: &Deadlines) -> Option<Outcome> {
     let Some(deadline) = deadlines.run_deadline() else {
-        return (outcome, End::Completed);
+        return Some(outcome);
     };
     let now = inner.runtime.now();
     if now < deadline {
-        (outcome, End::Completed)
+        Some(outcome)
     } else if deadlines.mostly_queued(now) {
-        (Outcome::Ignored, End::Completed)
+        Some(Outcome::Ignored)
     } else {
-        (Outcome::Failure, End::CompletedLate)
+        None
     }
 }
 

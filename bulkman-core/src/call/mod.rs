@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod admitted;
+mod claim_admission;
 mod classified;
 mod classified_by;
 pub(crate) mod classifier;
@@ -10,10 +11,14 @@ pub(crate) mod execute;
 pub(crate) mod execute_blocking;
 mod execute_sync;
 pub(crate) mod guard;
+#[cfg(feature = "http")]
+pub(crate) mod held;
 mod key;
+pub(crate) mod limits;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod permit;
+mod queue_timer;
 pub(crate) mod rejection;
 pub(crate) mod report;
 pub(crate) mod run;
@@ -26,17 +31,19 @@ use std::time::Duration;
 
 pub use self::classified::Classified;
 pub use self::classified_by::ClassifiedBy;
-pub use self::classifier::{Classifier, DefaultClassifier, IgnoreRejections};
+pub use self::classifier::{
+    Classifier, DefaultClassifier, IgnoreBoxedRejections, IgnoreRejections,
+};
 pub use self::key::CallKey;
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;
 pub use self::with_bulkhead::WithBulkhead;
-use crate::bulkhead::Bulkhead;
-use crate::call::deadlines::Limit;
+use crate::bulkhead::{Bulkhead, Label};
 use crate::call::execute::{Execute, ExecuteOwned};
 use crate::call::execute_blocking::ExecuteBlocking;
 use crate::call::execute_sync::execute_sync;
+use crate::call::limits::Limit;
 use crate::call::options::CallOptions;
 use crate::call::permit::Acquire;
 use crate::call::report::ExecuteWithReport;
@@ -191,7 +198,7 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.options.class = self.options.class.with_priority(priority);
+        self.options.tags.priority = priority;
         self
     }
 
@@ -226,7 +233,7 @@ impl<'a, C> Call<'a, C> {
     #[doc(alias = "cost")]
     #[inline]
     pub fn weight(mut self, permits: u32) -> Self {
-        self.options.class = self.options.class.with_weight(permits);
+        self.options.weight = permits.max(1);
         self
     }
 
@@ -298,7 +305,7 @@ impl<'a, C> Call<'a, C> {
     /// ```
     #[inline]
     pub fn key_share(mut self, share: u32) -> Self {
-        self.options.class = self.options.class.with_key_share(share);
+        self.options.key_share = share.clamp(1, 1000);
         self
     }
 
@@ -322,7 +329,29 @@ impl<'a, C> Call<'a, C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn latency_sample(mut self, sample: bool) -> Self {
-        self.options.class = self.options.class.with_samples(sample);
+        self.options.tags.is_sampled = sample;
+        self
+    }
+
+    /// Sets the label of the call in the list of running calls. Default: none.
+    ///
+    /// Has an effect only with
+    /// [`track_running_calls`](crate::BulkheadConfig::track_running_calls). The label must belong
+    /// to this bulkhead.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("users").track_running_calls(true);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let get = bulkhead.label("GET /users");
+    /// let call = bulkhead.call().label(get);
+    /// let oldest = call.execute_sync(|| Ok::<_, ()>(bulkhead.snapshot().oldest));
+    /// assert_eq!(oldest.unwrap()[0].label.as_deref(), Some("GET /users"));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn label(mut self, label: Label) -> Self {
+        self.options.tags.label = label;
         self
     }
 

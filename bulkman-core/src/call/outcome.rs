@@ -27,11 +27,22 @@ pub enum Outcome {
     Failure,
     /// The dependency works and requests less load, such as by the HTTP status 429.
     ///
-    /// For the circuit it is a failure. An adaptive limit counts it as an overload, and the
-    /// statistics count it as failed and as overloaded.
+    /// An [adaptive limit](crate::BulkheadConfig::adaptive_limit) counts it as an overload. The
+    /// statistics count it as failed and as overloaded. For the circuit it is as
+    /// [`Ignored`](Self::Ignored): the dependency needs fewer calls, not an isolation.
     Overloaded,
     /// The result does not depend on the health of the dependency, such as an invalid request.
     ///
     /// The circuit does not record it, and a probe slot is released without a decision.
     Ignored,
+}
+
+impl Outcome {
+    /// Returns `true` if a circuit records the outcome. Otherwise only a probe slot is released.
+    pub(crate) const fn counts_for_circuit(self) -> bool {
+        match self {
+            Self::Success | Self::Failure => true,
+            Self::Overloaded | Self::Ignored => false,
+        }
+    }
 }

@@ -8,12 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
 use crate::call::admission::{poll_admission, try_admission};
+use crate::call::claim_admission::try_claim;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::run::End;
 use crate::error::BulkheadError;
 
 /// An admitted call whose outcome is recorded by the holder.
@@ -68,6 +69,9 @@ pub struct Permit {
 
 impl Permit {
     /// Records a success and releases the permit.
+    ///
+    /// An outcome after the probe's timeout, or of a call that was admitted before the circuit
+    /// opened, enters the statistics only.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -126,12 +130,8 @@ impl Permit {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn record(mut self, outcome: Outcome) {
-        if self.guard.needs_duration() {
-            self.guard
-                .finish_timed(outcome, End::Completed, self.granted);
-        } else {
-            self.guard.finish(outcome, End::Completed, None);
-        }
+        let run = self.guard.needed_run(|| self.granted);
+        self.guard.finish(outcome, run);
     }
 
     /// Returns the bulkhead of the permit.
@@ -156,7 +156,11 @@ impl Permit {
     ) -> Result<Self, BulkheadError<Infallible>> {
         let mut guard = CallGuard::new(bulkhead, options);
         let mut deadlines = options.deadlines();
-        let admission = try_admission(&mut guard, options.class, &mut deadlines, false);
+        let admission = if options.is_ordinary() {
+            try_admission(&mut guard, options.tags, &mut deadlines, false)
+        } else {
+            try_claim(&mut guard, options.tags, &mut deadlines, false)
+        };
         match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
@@ -201,13 +205,16 @@ impl fmt::Debug for Permit {
 pub struct Acquire {
     guard: Option<CallGuard<Bulkhead>>,
     deadlines: Deadlines,
+    tags: CallTags,
 }
 
 impl Acquire {
     pub(crate) fn new(bulkhead: Bulkhead, options: CallOptions) -> Self {
+        let guard = Some(CallGuard::new(bulkhead, &options));
         Self {
-            guard: Some(CallGuard::new(bulkhead, &options)),
+            guard,
             deadlines: options.deadlines(),
+            tags: options.tags,
         }
     }
 }
@@ -219,9 +226,10 @@ impl Future for Acquire {
         let Self {
             guard: slot,
             deadlines,
+            tags,
         } = &mut *self;
         let guard = slot.as_mut().expect("`Acquire` polled after completion");
-        match ready!(poll_admission(guard, deadlines, cx)) {
+        match ready!(poll_admission(guard, *tags, deadlines, cx)) {
             Ok(admitted) => {
                 guard.restore(admitted);
                 let Some(guard) = slot.take() else {

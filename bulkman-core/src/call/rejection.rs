@@ -11,15 +11,15 @@ use crate::error::{BulkheadError, PackedRejection};
 pub(crate) enum Rejection {
     Circuit(PackedRejection),
     Full,
+    TimedOut,
+    Shutdown,
+    Unsupported(&'static MissingCapability),
     /// The key of the call has as many waiters as it may have.
     KeyQueueFull,
     /// The call had to leave a full queue for one of another key.
     Evicted,
-    TimedOut,
-    Shutdown,
     /// The weight of the call.
     WeightTooLarge(u32),
-    Unsupported(&'static MissingCapability),
 }
 
 impl Rejection {
@@ -61,6 +61,10 @@ impl MissingCapability {
     pub(crate) const BLOCKING: Self = Self {
         setting: "execute_blocking",
         needs: "threads for blocking work",
+    };
+    pub(crate) const RUNNING: Self = Self {
+        setting: "execute_blocking",
+        needs: "running executor here",
     };
 }
 

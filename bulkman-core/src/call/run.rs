@@ -1,14 +1,14 @@
 //! Step 4 of a call: runs the operation, and handles its panics and timeouts.
 
 use std::borrow::Borrow;
+use std::time::{Duration, Instant};
 
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::outcome::Outcome;
-use crate::error::{BulkheadError, TimeoutPhase};
-use crate::observe::CallEnd;
+use crate::error::{BulkheadError, TimeoutPhase, note_rejection};
 use crate::sync::unwind::catch;
 
 /// Runs code of the caller.
@@ -28,7 +28,9 @@ pub(crate) fn run_guarded<H: Borrow<Bulkhead>, R>(
         fn drop(&mut self) {
             let Self(guard, admitted, deadlines) = self;
             guard.restore(*admitted);
-            finish_call_catching(guard, deadlines, Outcome::Failure, End::Panicked);
+            // The clock may panic as well, and a second panic here would abort the process.
+            let run = catch(|| needed_run(guard, deadlines)).flatten();
+            catch(|| guard.finish_panicked(run));
         }
     }
 
@@ -52,6 +54,7 @@ pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, Bu
     } else {
         Outcome::Failure
     };
+    note_rejection(false);
     let error = BulkheadError::Timeout {
         bulkhead: inner.name.clone(),
         phase: TimeoutPhase::Running,
@@ -61,56 +64,25 @@ pub(crate) fn timed_out<E>(inner: &Inner, deadlines: &Deadlines) -> (Outcome, Bu
     (outcome, error)
 }
 
-/// How the run of an operation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The operation completed.
-    Completed,
-    /// The operation can't be interrupted, and completed after its deadline.
-    CompletedLate,
-    /// The operation exceeded its deadline.
-    TimedOut,
-    /// The operation panicked.
-    Panicked,
-    /// The operation completed after its timeout was recorded.
-    Recorded,
+/// When an operation ran.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OperationRun {
+    pub(crate) started: Instant,
+    /// `None`: it is not needed, or the clock panicked.
+    pub(crate) ended: Option<Instant>,
 }
 
-/// Steps 5 and 6 of a call whose admission is in the guard.
+impl OperationRun {
+    pub(crate) fn duration(self) -> Option<Duration> {
+        Some(self.ended?.saturating_duration_since(self.started))
+    }
+}
+
+/// Returns when the operation ran, if a rule of the circuit or the limit needs it.
 #[inline]
-pub(crate) fn finish_call<H: Borrow<Bulkhead>>(
-    guard: &mut CallGuard<H>,
+pub(crate) fn needed_run<H: Borrow<Bulkhead>>(
+    guard: &CallGuard<H>,
     deadlines: &Deadlines,
-    outcome: Outcome,
-    end: End,
-) {
-    if guard.needs_duration() {
-        guard.finish_timed(outcome, end, deadlines.run_started());
-    } else {
-        guard.finish(outcome, end, None);
-    }
-}
-
-/// As [`finish_call`], where a panic of the clock must not continue.
-pub(crate) fn finish_call_catching<H: Borrow<Bulkhead>>(
-    guard: &mut CallGuard<H>,
-    deadlines: &Deadlines,
-    outcome: Outcome,
-    end: End,
-) {
-    if catch(|| finish_call(guard, deadlines, outcome, end)).is_none() {
-        // Without the duration, unless the call was recorded before the panic.
-        catch(|| guard.finish(outcome, end, None));
-    }
-}
-
-impl End {
-    /// Returns what an observer reports.
-    pub(crate) const fn observed(self, outcome: Outcome) -> CallEnd {
-        match self {
-            Self::Completed | Self::CompletedLate => CallEnd::Completed(outcome),
-            Self::TimedOut | Self::Recorded => CallEnd::TimedOut,
-            Self::Panicked => CallEnd::Panicked,
-        }
-    }
+) -> Option<OperationRun> {
+    guard.needed_run(|| deadlines.run_started())
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::enclosing::ProbeScope;
 use super::packed_state::Ticket;
 use super::shared::Shared;
 use crate::call::outcome::Outcome;
@@ -46,10 +47,13 @@ pub struct Admission<'a> {
 
 impl<'a> Admission<'a> {
     #[inline]
-    pub(super) fn new(shared: &'a Shared, ticket: Ticket, now: Option<Instant>) -> Self {
-        let started = ticket
-            .needs_duration()
-            .then(|| now.unwrap_or_else(|| shared.now()));
+    pub(super) fn new(shared: &'a Shared, mut ticket: Ticket, now: Option<Instant>) -> Self {
+        let mut started = None;
+        if ticket.needs_duration() {
+            let now = now.unwrap_or_else(|| shared.now());
+            ticket.id = shared.begin_in_flight(ticket, now);
+            started = Some(now);
+        }
         Self {
             shared,
             ticket: Some(ticket),
@@ -57,6 +61,25 @@ impl<'a> Admission<'a> {
             // A panic that is unwinding already began before the call.
             ignores_panics: std::thread::panicking(),
         }
+    }
+
+    /// Returns `true` if the call is a probe.
+    #[inline]
+    pub(super) fn is_probe(&self) -> bool {
+        self.ticket.is_some_and(Ticket::is_probe)
+    }
+
+    /// Runs the operation of a probe.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn run_probe<R>(&self, operation: impl FnOnce() -> R) -> R {
+        let _probe = self.enter_probe();
+        operation()
+    }
+
+    /// Marks the code that runs until the scope is dropped as part of the probe, if it is one.
+    pub(super) fn enter_probe(&self) -> Option<ProbeScope> {
+        self.shared.enter_probe(self.ticket?)
     }
 
     /// Records no failure when a panic drops the admission, for callers that catch the call's.
@@ -207,7 +230,7 @@ impl Admission<'_> {
                     .map(|started| now.saturating_duration_since(started));
                 self.shared.record(ticket, Outcome::Failure, ran, Some(now));
             }
-            None => self.shared.record(ticket, Outcome::Ignored, None, None),
+            None => self.shared.cancel(ticket),
         });
     }
 }

@@ -22,6 +22,8 @@ use super::circuit_state::CircuitState;
 /// | [`failure_rate_threshold`](Self::failure_rate_threshold) | off | above 0, at most 1 |
 /// | [`slow_call_rate_threshold`](Self::slow_call_rate_threshold) | off | above 0, at most 1 |
 /// | [`slow_call_duration_threshold`](Self::slow_call_duration_threshold) | off | more than zero |
+/// | [`hanging_call_threshold`](Self::hanging_call_threshold) | off | 1 to 1,000,000 |
+/// | [`count_calls_in_flight`](Self::count_calls_in_flight) | false | |
 /// | [`failure_count_threshold`](Self::failure_count_threshold) | off | 1 to the size of a count window |
 /// | [`minimum_number_of_calls`](Self::minimum_number_of_calls) | 10 | 1 or more |
 /// | [`sliding_window`](Self::sliding_window) | `Count(100)` | 1 to 1,000,000 calls, or 1 to 10,000 buckets |
@@ -59,6 +61,8 @@ pub struct CircuitBreakerConfig {
     pub(super) failure_rate_threshold: Option<f64>,
     pub(super) slow_call_rate_threshold: Option<f64>,
     pub(super) slow_call_duration_threshold: Option<Duration>,
+    pub(super) hanging_call_threshold: Option<u32>,
+    pub(super) count_calls_in_flight: bool,
     pub(super) failure_count_threshold: Option<u32>,
     pub(super) minimum_number_of_calls: Option<u32>,
     pub(super) sliding_window: Option<SlidingWindow>,
@@ -164,7 +168,8 @@ impl CircuitBreakerConfig {
     /// Within (0, 1]. Default: off. `None` switches the rule off.
     ///
     /// The rate is slow calls / calls, computed once the window has
-    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls). A call is counted when it ends.
+    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls). A call is counted when it ends,
+    /// unless [`count_calls_in_flight`](Self::count_calls_in_flight) is set.
     ///
     /// Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold). Unlike a failure
     /// rate, this rule leaves the default rule of 5 consecutive failures on.
@@ -224,6 +229,83 @@ impl CircuitBreakerConfig {
         self
     }
 
+    /// Opens when this number of calls in flight has run longer than a slow call.
+    ///
+    /// 1 to 1,000,000. Default: off. `None` switches the rule off. Needs
+    /// [`slow_call_duration_threshold`](Self::slow_call_duration_threshold).
+    ///
+    /// All other rules count calls that have ended. If the dependency hangs, no call ends, and only
+    /// this rule and [`count_calls_in_flight`](Self::count_calls_in_flight) notice it.
+    ///
+    /// * A call hangs once it has run longer than the duration. This is noticed up to an eighth of
+    ///   the duration later, and never earlier.
+    /// * The rule is evaluated when a call begins, waits or is rejected as full, when a call ends,
+    ///   and by queries; at most once in an eighth of the duration. No timer is used.
+    /// * Only calls of the current state count, so the calls that opened the circuit do not reopen
+    ///   it. They keep their permits until they end: set
+    ///   [`run_timeout`](crate::BulkheadConfig::run_timeout) too. Otherwise half-open finds no
+    ///   permit for its probes.
+    /// * In half-open, [`probe_timeout`](Self::probe_timeout) applies instead. Metrics-only counts
+    ///   such calls and never opens.
+    ///
+    /// Calls that last long on purpose, such as streams and long polls, hang in this sense. Use a
+    /// bulkhead of their own for them, or a threshold above their number.
+    ///
+    /// ```
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// let config = CircuitBreakerConfig::new()
+    ///     .slow_call_duration_threshold(Duration::from_secs(8))
+    ///     .hanging_call_threshold(2);
+    /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+    /// let _hangs = [breaker.try_acquire().unwrap(), breaker.try_acquire().unwrap()];
+    /// clock.advance(Duration::from_secs(8));
+    /// assert!(breaker.is_closed());
+    /// clock.advance(Duration::from_secs(1));
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn hanging_call_threshold(mut self, calls: impl Into<Option<u32>>) -> Self {
+        self.hanging_call_threshold = calls.into();
+        self
+    }
+
+    /// Counts slow calls in the slow-call rate before they end.
+    ///
+    /// Default: off. Needs [`slow_call_duration_threshold`](Self::slow_call_duration_threshold).
+    ///
+    /// The rate is computed as if the calls that hang ended now. In a full count window they
+    /// replace the oldest outcomes. When they end, they are counted once. Calls hang, and the rule
+    /// is evaluated, as described for [`hanging_call_threshold`](Self::hanging_call_threshold).
+    ///
+    /// With fewer permits than the count window has outcomes, even a bulkhead full of calls that
+    /// hang may not reach the rate. Use `hanging_call_threshold` or a time window there.
+    ///
+    /// ```
+    /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let clock = ManualRuntime::new();
+    /// let config = CircuitBreakerConfig::new()
+    ///     .slow_call_duration_threshold(Duration::from_secs(8))
+    ///     .slow_call_rate_threshold(0.5)
+    ///     .minimum_number_of_calls(2)
+    ///     .count_calls_in_flight(true);
+    /// let breaker = CircuitBreaker::new("mail", config, clock.clone())?;
+    /// let _hangs = [breaker.try_acquire().unwrap(), breaker.try_acquire().unwrap()];
+    /// clock.advance(Duration::from_secs(9));
+    /// assert!(breaker.is_open());
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn count_calls_in_flight(mut self, count: bool) -> Self {
+        self.count_calls_in_flight = count;
+        self
+    }
+
     /// Opens at this number of failures in the window, consecutive or not.
     ///
     /// At least 1, and at most the size of a count window. Default: off. `None` switches the rule
@@ -259,7 +341,8 @@ impl CircuitBreakerConfig {
 
     /// Sets the number of calls in the window below which no rate is computed.
     ///
-    /// At least 1; capped at the size of a count window. Default: 10.
+    /// At least 1; capped at the size of a count window. Default: 10. A success that completes this
+    /// number may open the circuit, since the rates are evaluated then.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -340,6 +423,9 @@ impl CircuitBreakerConfig {
     /// Replaces [`success_threshold`](Self::success_threshold), which requires consecutive
     /// successes. Setting both is an error. The minimum number of calls and the thresholds are
     /// capped at `calls`.
+    ///
+    /// All of them complete, even if the result is certain before. For an early end, use
+    /// `success_threshold`: its first failure reopens.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -443,6 +529,11 @@ impl CircuitBreakerConfig {
     /// Probes that run longer count as failed and free their slot, so a call that hangs can't keep
     /// the circuit half-open. The call itself is not cancelled.
     ///
+    /// A probe that is cancelled has no outcome. But if callers time out outside of the bulkhead, a
+    /// dependency that hangs would keep the circuit half-open. So two or more probes that are
+    /// cancelled in a row count as one that timed out, once they have run for this duration in
+    /// total, or once they are 100. An outcome begins the count anew.
+    ///
     /// [`Duration::MAX`] waits for probes indefinitely. Then only
     /// [`max_half_open_duration`](Self::max_half_open_duration) ends half-open if a probe hangs.
     ///
@@ -526,7 +617,10 @@ impl CircuitBreakerConfig {
 
     /// Sets the initial state.
     ///
-    /// Any state is possible. Default: closed.
+    /// Any state is possible. Default: closed. It has no effect after the circuit was created:
+    /// [`Bulkhead::reconfigure`](crate::Bulkhead::reconfigure) rejects another one, and
+    /// [`CircuitBreaker::reconfigure`](crate::CircuitBreaker::reconfigure) ignores it. To change
+    /// the state then, use [`force_open`](crate::CircuitBreaker::force_open) and similar methods.
     ///
     /// ```
     /// # use bulkman::{CircuitBreaker, CircuitBreakerConfig};
@@ -542,6 +636,20 @@ impl CircuitBreakerConfig {
     pub fn initial_state(mut self, state: CircuitState) -> Self {
         self.initial_state = Some(state);
         self
+    }
+
+    /// Sets the initial state of `current`, since a circuit has only one. Returns the two states if
+    /// they differ.
+    pub(crate) fn keep_initial_state(
+        &mut self,
+        current: &Self,
+    ) -> Option<(CircuitState, CircuitState)> {
+        let [from, to] = [current, self].map(|config| config.resolve().initial_state);
+        if from == to {
+            return None;
+        }
+        self.initial_state = current.initial_state;
+        Some((from, to))
     }
 }
 
@@ -572,8 +680,8 @@ pub enum SlidingWindow {
     /// The calls of the last `length`, in buckets.
     ///
     /// A bucket is dropped as a whole when the bucket `buckets` positions later begins. With 10
-    /// buckets, a call counts for at least 0.9 and at most 1.0 times `length`. Takes 24 bytes per
-    /// bucket.
+    /// buckets, a call counts for at least 0.9 and at most 1.0 times `length`. With one bucket, it
+    /// may be dropped at once: use two or more. Takes 24 bytes per bucket.
     Time {
         /// The length of the window; at least one nanosecond per bucket.
         length: Duration,

@@ -1,5 +1,7 @@
 //! A sliding window over the last N outcomes, two bits each.
 
+use std::ops::Range;
+
 use super::counts::{Sample, Tally};
 
 /// A ring of outcomes. It allocates as it fills: one million outcomes take 250 kB.
@@ -28,7 +30,11 @@ impl CountWindow {
     /// Adds an outcome. Returns `true` if the tally has changed.
     ///
     /// It does not if the outcome replaces an equal one, which is the usual case.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call of it takes a third of its time"
+    )]
     pub(crate) fn record(&mut self, sample: Sample) -> bool {
         let index = self.next;
         self.next = if index + 1 == self.size { 0 } else { index + 1 };
@@ -77,6 +83,43 @@ impl CountWindow {
     #[inline]
     pub(crate) fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// Returns the counts as if `slow` slow calls were recorded now.
+    pub(crate) fn tally_with_slow(&self, slow: usize) -> Tally {
+        let slow = slow.min(self.size);
+        let dropped = (self.filled + slow).saturating_sub(self.size);
+        // Before the ring is full, the oldest outcome is at its beginning.
+        let oldest = if self.filled == self.size {
+            self.next
+        } else {
+            0
+        };
+        let end = (oldest + dropped).min(self.size);
+        let wrapped = oldest + dropped - end;
+        let (first, second) = (self.count(oldest..end), self.count(0..wrapped));
+        Tally {
+            calls: (self.filled - dropped + slow) as u64,
+            failures: self.tally.failures - first.0 - second.0,
+            slow: self.tally.slow - first.1 - second.1 + slow as u64,
+        }
+    }
+
+    /// Counts the failures and the slow calls of a part of the ring, 32 outcomes at a time.
+    fn count(&self, range: Range<usize>) -> (u64, u64) {
+        const FAILED: u64 = 0x5555_5555_5555_5555;
+        let (mut failures, mut slow) = (0, 0);
+        let mut index = range.start;
+        while index < range.end {
+            let first = index % PER_WORD;
+            let calls = (PER_WORD - first).min(range.end - index);
+            let mask = u64::MAX >> (64 - 2 * calls);
+            let word = self.packed[index / PER_WORD] >> (2 * first) & mask;
+            failures += u64::from((word & FAILED).count_ones());
+            slow += u64::from((word & !FAILED).count_ones());
+            index += calls;
+        }
+        (failures, slow)
     }
 
     fn get(&self, index: usize) -> Sample {
@@ -149,6 +192,10 @@ mod tests {
                     plain.pop_front();
                 }
                 prop_assert_eq!(window.tally(), tally(plain.iter().copied()));
+                let slow = resized as usize;
+                let with_slow = plain.iter().copied().chain(vec![sample(2); slow]);
+                let dropped = (plain.len() + slow).saturating_sub(size);
+                prop_assert_eq!(window.tally_with_slow(slow), tally(with_slow.skip(dropped)));
                 let clean = plain.iter().all(|outcome| *outcome == sample(0));
                 prop_assert_eq!(window.is_saturated(), clean && plain.len() == size);
             }

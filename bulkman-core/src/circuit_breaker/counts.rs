@@ -38,7 +38,7 @@
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CircuitCounts {
-    /// The number of outcomes in the window, without ignored ones.
+    /// The number of outcomes in the window, without those that the circuit ignores.
     pub calls: u64,
     /// The number of successes.
     pub successes: u64,
@@ -46,12 +46,19 @@ pub struct CircuitCounts {
     pub failures: u64,
     /// The number of calls, failed or not, that took longer than `slow_call_duration_threshold`.
     pub slow_calls: u64,
+    /// The number of calls in flight that have run longer than `slow_call_duration_threshold`.
+    ///
+    /// Zero unless [`hanging_call_threshold`](super::CircuitBreakerConfig::hanging_call_threshold)
+    /// or [`count_calls_in_flight`](super::CircuitBreakerConfig::count_calls_in_flight) is set.
+    pub hanging_calls: u64,
     /// The number of failures since the last success.
     pub consecutive_failures: u32,
     /// `failures / calls`; `None` below the minimum number of calls, and while half-open before
     /// enough probes have completed.
     pub failure_rate: Option<f64>,
     /// `slow_calls / calls`; `None` in the same cases.
+    ///
+    /// With `count_calls_in_flight`, as if the calls that hang ended now.
     pub slow_call_rate: Option<f64>,
 }
 
@@ -64,6 +71,7 @@ impl CircuitCounts {
             successes: tally.calls - tally.failures,
             failures: tally.failures,
             slow_calls: tally.slow,
+            hanging_calls: 0,
             consecutive_failures,
             failure_rate: rated.then(|| tally.failure_rate()),
             slow_call_rate: rated.then(|| tally.slow_rate()),

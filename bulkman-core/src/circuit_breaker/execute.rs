@@ -42,7 +42,11 @@ impl CircuitBreaker {
         operation: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, CircuitError<E>> {
         let admission = self.try_acquire().map_err(CircuitError::Open)?;
-        let result = operation();
+        let result = if admission.is_probe() {
+            admission.run_probe(operation)
+        } else {
+            operation()
+        };
         admission.record(DefaultClassifier.classify(&result));
         result.map_err(CircuitError::Operation)
     }
@@ -88,6 +92,10 @@ impl CircuitBreaker {
         );
         let mut operation = pin!(operation);
         let result = poll_fn(|cx| {
+            let _probe = match &admission {
+                Some(admission) if admission.is_probe() => admission.enter_probe(),
+                _ => None,
+            };
             catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(cx))).unwrap_or_else(|panic| {
                 catch(|| admission.take().map(Admission::fail));
                 resume_unwind(panic)

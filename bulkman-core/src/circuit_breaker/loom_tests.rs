@@ -26,7 +26,9 @@ impl Runtime for FixedClock {
     fn sleep_until(&self, _: Instant) -> Sleep {
         Box::pin(std::future::pending())
     }
-    fn spawn(&self, _: BoxFuture<'static, ()>) {}
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        Err(task)
+    }
     fn spawn_blocking(&self, _: Box<dyn FnOnce() + Send>) {}
     fn capabilities(&self) -> RuntimeCapabilities {
         RuntimeCapabilities::CLOCK
@@ -86,12 +88,12 @@ fn concurrent_failures_open_once_and_late_outcomes_are_dropped() {
         let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(1));
         let threads = [Outcome::Failure, Outcome::Success].map(|outcome| {
             let breaker = breaker.clone();
-            thread::spawn(move || match breaker.admit() {
+            thread::spawn(move || match breaker.admit(None) {
                 Ok(ticket) => breaker.record(ticket, outcome, None),
                 Err(rejection) => assert_eq!(rejection.reason, RejectionReason::Open),
             })
         });
-        if let Ok(ticket) = breaker.admit() {
+        if let Ok(ticket) = breaker.admit(None) {
             breaker.record(ticket, Outcome::Failure, None);
         }
         for thread in threads {
@@ -220,5 +222,118 @@ fn hooks_run_in_order_and_one_at_a_time() {
         breaker.disable();
         other.join().unwrap();
         assert_eq!(*seen.lock().unwrap(), [2, 3]);
+    });
+}
+
+/// The counts of calls in flight: a threshold of 8 ms, so that a bucket is a millisecond.
+fn in_flight() -> Arc<in_flight::CallsInFlight> {
+    let calls = in_flight::CallsInFlight::default();
+    calls.set_threshold(Some(8 * MILLI), 1);
+    Arc::new(calls)
+}
+
+const MILLI: u64 = 1_000_000;
+
+/// Fault O3.
+#[test]
+fn a_call_in_flight_leaves_no_count_behind_a_transition() {
+    loom::model(|| {
+        let calls = in_flight();
+        let other = {
+            let calls = calls.clone();
+            thread::spawn(move || {
+                if let Some(stamp) = calls.begin(1, 0) {
+                    calls.end(stamp);
+                }
+            })
+        };
+        calls.begin_generation(2);
+        assert_eq!(calls.hanging(2, 100 * MILLI), 0);
+        let young = calls.begin(2, 0).expect("the current generation");
+        other.join().unwrap();
+        assert_eq!(calls.hanging(2, 100 * MILLI), 1);
+        calls.end(young);
+        assert_eq!(calls.hanging(2, 100 * MILLI), 0);
+    });
+}
+
+/// Fault O4.
+#[test]
+fn an_end_and_the_reuse_of_its_bucket_subtract_one_call() {
+    loom::model(|| {
+        let calls = in_flight();
+        let [first, second] = [0, 1].map(|time| calls.begin(1, time).unwrap());
+        let other = {
+            let calls = calls.clone();
+            thread::spawn(move || calls.end(first))
+        };
+        let third = calls.begin(1, 16 * MILLI).unwrap();
+        other.join().unwrap();
+        assert_eq!(calls.hanging(1, 20 * MILLI), 1);
+        assert_eq!(calls.hanging(1, 30 * MILLI), 2);
+        calls.end(second);
+        calls.end(third);
+        assert_eq!(calls.hanging(1, 60 * MILLI), 0);
+    });
+}
+
+/// Fault O3.
+#[test]
+fn a_call_of_a_new_generation_is_not_lost_with_the_old_counts() {
+    loom::model(|| {
+        let calls = in_flight();
+        let old = calls.begin(1, 0).unwrap();
+        let other = {
+            let calls = calls.clone();
+            thread::spawn(move || {
+                calls.begin_generation(2);
+                calls.end(old);
+            })
+        };
+        let young = calls.begin(2, 0).expect("the newest generation");
+        other.join().unwrap();
+        assert_eq!(calls.hanging(2, 100 * MILLI), 1);
+        calls.end(young);
+        assert_eq!(calls.hanging(2, 100 * MILLI), 0);
+    });
+}
+
+#[test]
+fn a_change_of_the_threshold_mixes_no_scales() {
+    loom::model(|| {
+        let calls = in_flight();
+        let other = {
+            let calls = calls.clone();
+            thread::spawn(move || calls.begin(1, 90 * MILLI))
+        };
+        calls.set_threshold(Some(8_000 * MILLI), 1);
+        let begun = other.join().unwrap();
+        // Counted under the new threshold, or not at all.
+        assert_eq!(calls.hanging(1, 8_000 * MILLI), 0);
+        if let Some(stamp) = begun {
+            calls.end(stamp);
+        }
+        assert_eq!(calls.hanging(1, 100_000 * MILLI), 0);
+    });
+}
+
+/// Fault O3.
+#[test]
+fn a_call_that_races_with_a_transition_leaves_no_count() {
+    loom::model(|| {
+        let config = CircuitBreakerConfig::new()
+            .slow_call_duration_threshold(8 * SECOND)
+            .hanging_call_threshold(2);
+        let (breaker, now) = breaker(config);
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || breaker.close())
+        };
+        // Admitted before the new generation or in it.
+        let admission = breaker.try_acquire_at(now).unwrap();
+        admission.record_at(Outcome::Success, SECOND, now);
+        other.join().unwrap();
+        let counts = breaker.snapshot_at(now + 100 * SECOND).counts;
+        assert_eq!(counts.hanging_calls, 0);
     });
 }

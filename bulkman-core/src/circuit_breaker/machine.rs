@@ -30,7 +30,8 @@ pub(crate) use self::fleet::{FleetTarget, Gate, Observation, ProbeOutcome};
 ///   [`packed_state`](Self::packed_state) is what calls read without a lock. Only
 ///   [`counts`](Self::counts) takes `now`, to drop outcomes that have left a time window.
 /// * *Inputs* take `now`. Calls: [`check`](Self::check), [`admit`](Self::admit),
-///   [`record`](Self::record), [`open_by_rule`](Self::open_by_rule). Changes:
+///   [`record`](Self::record), [`open_by_rule`](Self::open_by_rule),
+///   [`observe_hanging`](Self::observe_hanging). Changes:
 ///   [`transition_to`](Self::transition_to), [`half_open_early`](Self::half_open_early),
 ///   [`reconfigure`](Self::reconfigure). Time: [`advance`](Self::advance).
 /// * *Fleet inputs* are called by the driver of a fleet: [`observe`](Self::observe),
@@ -54,11 +55,13 @@ pub(crate) struct Machine {
     config: ResolvedCircuitBreakerConfig,
     state: MachineState,
     since: Instant,
-    generation: u64,
+    pub(super) generation: u64,
     /// When the circuit was created; the grid of time windows starts here.
     origin: Instant,
     window: Option<Window>,
     consecutive_failures: u32,
+    /// The number of calls in flight that were slow when it was observed last.
+    hanging: u32,
     /// The rules or the tally have changed since the rules were evaluated.
     needs_evaluation: bool,
     /// The counts that opened the circuit, readable while it is open.
@@ -121,6 +124,7 @@ impl Machine {
             origin: now,
             window: None,
             consecutive_failures: 0,
+            hanging: 0,
             needs_evaluation: false,
             counts_at_open: None,
             open_count: 0,
@@ -136,6 +140,9 @@ impl Machine {
 
     /// Performs all transitions that are due.
     pub(crate) fn advance(&mut self, now: Instant) {
+        if now < self.since {
+            self.step_back(now);
+        }
         while let Some((due, step)) = self.next_step() {
             if now < due {
                 return;
@@ -157,6 +164,26 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// The clock is behind the beginning of the state: it stepped back, or is another one.
+    ///
+    /// What was to last for some time after the beginning lasts for as long from now on. Otherwise
+    /// the difference between the clocks would be added to it.
+    #[cold]
+    fn step_back(&mut self, now: Instant) {
+        match &mut self.state {
+            MachineState::Open { until: Some(until) } => {
+                *until = now
+                    .checked_add(until.saturating_duration_since(self.since))
+                    .unwrap_or(*until);
+            }
+            MachineState::HalfOpen(probes) => probes.not_after(now),
+            // Nothing depends on when it began.
+            _ => return,
+        }
+        self.since = now;
+        self.dirty = true;
     }
 
     /// Checks whether a call would be admitted now.
@@ -186,6 +213,13 @@ impl Machine {
         }
     }
 
+    /// The time with which this probe was admitted was an argument.
+    pub(crate) fn set_given_time(&mut self, probe: Option<ProbeId>) {
+        if let (MachineState::HalfOpen(probes), Some(probe)) = (&mut self.state, probe) {
+            probes.set_given_time(probe);
+        }
+    }
+
     /// Records the outcome of a call that was admitted in `generation`.
     ///
     /// `now` may be `None` to save a reading of the clock: see [`Recorded`].
@@ -206,8 +240,8 @@ impl Machine {
         }
         let failed = match outcome {
             Outcome::Success => false,
-            Outcome::Failure | Outcome::Overloaded => true,
-            Outcome::Ignored => {
+            Outcome::Failure => true,
+            Outcome::Ignored | Outcome::Overloaded => {
                 self.release_probe(probe);
                 return Recorded::Done;
             }
@@ -231,10 +265,64 @@ impl Machine {
         }
     }
 
+    /// Ends a probe that was cancelled. It has no outcome and releases its slot.
+    ///
+    /// Probes that are cancelled one after another, because their callers time out before the
+    /// dependency responds, count together as one that timed out.
+    ///
+    /// This does not hold for probes whose time was an argument: `now` is that of the runtime.
+    pub(crate) fn cancel_probe(&mut self, generation: u64, probe: ProbeId, now: Instant) {
+        if let MachineState::HalfOpen(probes) = &self.state {
+            if generation == self.generation && probes.is_at_given_time(probe) {
+                self.release_probe(Some(probe));
+                return;
+            }
+        }
+        self.advance(now);
+        let MachineState::HalfOpen(probes) = &mut self.state else {
+            return;
+        };
+        if generation != self.generation {
+            return;
+        }
+        let Some(ran) = probes.cancel(probe, now) else {
+            return;
+        };
+        self.dirty = true;
+        if probes.cancelled_too_long(self.config.probe_timeout) {
+            let slow = self.config.is_slow(Some(ran));
+            let failed = Sample { failed: true, slow };
+            self.record_probe(failed, TransitionCause::ProbeTimedOut, now);
+        }
+    }
+
     /// Opens after [`Recorded::RuleTripped`], unless the state has changed since.
     pub(crate) fn open_by_rule(&mut self, generation: u64, cause: TransitionCause, now: Instant) {
         if generation == self.generation && matches!(self.state, MachineState::Closed) {
             self.open_automatically(cause, now);
+        }
+    }
+
+    /// Sets the number of calls in flight that are slow, and evaluates the rules that count them.
+    ///
+    /// The caller counts calls of the current generation only.
+    pub(crate) fn observe_hanging(&mut self, hanging: u32, now: Instant) {
+        self.hanging = hanging;
+        if !matches!(self.state, MachineState::Closed) {
+            return;
+        }
+        let threshold = self.config.hanging_call_threshold;
+        if threshold.is_some_and(|threshold| hanging >= threshold) {
+            self.open_automatically(TransitionCause::HangingCalls, now);
+        } else if hanging > 0 && self.config.count_calls_in_flight {
+            if let Some(window) = &mut self.window {
+                window.advance(now);
+            }
+            let tally = self.tally_with_hanging();
+            let rate = self.config.slow_call_rate_threshold;
+            if self.is_rated(tally) && rate.is_some_and(|rate| tally.slow_reach(rate)) {
+                self.open_automatically(TransitionCause::SlowCallRate, now);
+            }
         }
     }
 
@@ -269,6 +357,7 @@ impl Machine {
         self.dirty = true;
         self.needs_evaluation = true;
         self.config = config;
+        self.hanging = 0;
         let kind = self.config.sliding_window;
         if let Some(window) = &mut self.window {
             window.advance(now);
@@ -288,8 +377,14 @@ impl Machine {
                     window.advance(now);
                     window.tally()
                 });
-                let rated = tally.calls >= u64::from(self.config.minimum_number_of_calls);
-                CircuitCounts::new(tally, self.consecutive_failures, rated)
+                let rated = self.is_rated(tally);
+                let mut counts = CircuitCounts::new(tally, self.consecutive_failures, rated);
+                counts.hanging_calls = u64::from(self.hanging);
+                if self.hanging > 0 && self.config.count_calls_in_flight {
+                    let tally = self.tally_with_hanging();
+                    counts.slow_call_rate = self.is_rated(tally).then(|| tally.slow_rate());
+                }
+                counts
             }
             MachineState::HalfOpen(probes) => {
                 let calls = probes.completed().calls;
@@ -323,11 +418,13 @@ impl Machine {
     pub(crate) fn packed_state(&self) -> PackedState {
         let counts = matches!(self.state, MachineState::Closed | MachineState::MetricsOnly);
         let half_open = matches!(self.state, MachineState::HalfOpen(_));
+        let needs_duration =
+            (counts || half_open) && self.config.slow_call_duration_threshold.is_some();
         let flags = Flags {
             records_success: half_open || counts && self.success_matters(),
-            needs_duration: (counts || half_open)
-                && self.config.slow_call_duration_threshold.is_some(),
+            needs_duration,
             needs_clock: half_open || counts && matches!(self.window, Some(Window::Time(_))),
+            counts_in_flight: needs_duration && counts && self.config.counts_in_flight(),
         };
         PackedState::new(self.state(), self.generation, flags)
     }
@@ -338,6 +435,13 @@ impl Machine {
             MachineState::Open { until } => until,
             _ => None,
         }
+    }
+
+    /// Returns how long the circuit stays open in total; zero unless it is open until an instant.
+    pub(crate) fn isolation_in_force(&self) -> Duration {
+        self.open_until().map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(self.since)
+        })
     }
 
     /// Returns when the next transition is due.
@@ -378,6 +482,18 @@ impl Machine {
     /// Returns the transitions since the last call, in order.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Returns the counts as if the calls that hang ended now.
+    fn tally_with_hanging(&self) -> Tally {
+        self.window
+            .as_ref()
+            .map_or_else(Tally::default, |it| it.tally_with_slow(self.hanging))
+    }
+
+    /// Returns `true` if there are enough calls in the window to compute rates.
+    fn is_rated(&self, tally: Tally) -> bool {
+        tally.calls >= u64::from(self.config.minimum_number_of_calls)
     }
 
     fn next_step(&self) -> Option<(Instant, Step)> {
@@ -550,12 +666,13 @@ impl Machine {
         let counts = self.counts(at);
         self.state = state;
         self.since = at;
-        self.generation += 1;
+        self.generation = PackedState::next_generation(self.generation);
         self.on_state_entered(cause);
         self.dirty = true;
         self.counts_at_open =
             matches!(self.state, MachineState::Open { .. }).then(|| Box::new(counts));
         self.consecutive_failures = 0;
+        self.hanging = 0;
         if let Some(window) = &mut self.window {
             window.clear();
         }

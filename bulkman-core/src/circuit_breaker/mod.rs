@@ -15,9 +15,11 @@ mod config;
 mod controls;
 mod count_window;
 mod counts;
+mod enclosing;
 mod events;
 mod execute;
 mod hooks;
+mod in_flight;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
 mod machine;
@@ -51,11 +53,14 @@ pub use self::config::{
     CircuitBreakerConfig, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
 };
 pub use self::counts::CircuitCounts;
+pub(crate) use self::enclosing::ProbeScope;
 pub use self::events::{CircuitEvent, CircuitEvents};
 pub use self::execute::CircuitError;
 pub(crate) use self::machine::{FleetTarget, Gate, Observation, ProbeOutcome};
 pub(crate) use self::packed_state::Ticket;
 pub use self::rejections::CircuitRejections;
+#[cfg(feature = "serde")]
+pub(crate) use self::repr::CircuitBreakerRepr;
 pub use self::resolved::{HalfOpenPolicy, IsolationDuration, ResolvedCircuitBreakerConfig};
 pub use self::snapshot::CircuitSnapshot;
 pub use self::transition::{Transition, TransitionCause};
@@ -103,7 +108,8 @@ use crate::runtime::Runtime;
 /// * The dependency is a resource of this process, such as a lock or a pool. It does not recover
 ///   when calls stop, and a bulkhead is enough to bound it.
 /// * A failure does not predict the next one, as with invalid input. Record such outcomes as
-///   [`Ignored`](Outcome::Ignored).
+///   [`Ignored`](Outcome::Ignored), and requests for less load as
+///   [`Overloaded`](Outcome::Overloaded): both count for no rule.
 /// * One name stands for many independent parts, such as shards or tenants. Use one circuit breaker
 ///   for each; otherwise one failing part isolates all of them.
 ///
@@ -256,7 +262,7 @@ impl CircuitBreaker {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire_at(&self, now: Instant) -> Result<Admission<'_>, CircuitOpen> {
-        match self.0.admit(Some(now)) {
+        match self.0.admit_at(now) {
             Ok(ticket) => Ok(Admission::new(&self.0, ticket, Some(now))),
             Err(denied) => Err(self.rejected(denied)),
         }
@@ -265,7 +271,8 @@ impl CircuitBreaker {
     /// Replaces the rules in place.
     ///
     /// The state and a running isolation are kept. The window keeps its newest part if it shrinks,
-    /// and is emptied if its kind changes. `initial_state` has no effect.
+    /// and is emptied if its kind changes. `initial_state` is ignored, since the circuit already
+    /// has a state.
     ///
     /// # Errors
     ///
@@ -285,8 +292,7 @@ impl CircuitBreaker {
     pub fn reconfigure(&self, config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         self.check_config(config)?;
         let config = config.resolve();
-        self.0
-            .change(|machine, now| machine.reconfigure(config, now));
+        self.0.reconfigure(config);
         Ok(())
     }
 
@@ -321,8 +327,46 @@ impl CircuitBreaker {
 
     /// Admits a call like [`try_acquire`](Self::try_acquire), for callers with their own guard.
     #[inline]
-    pub(crate) fn admit(&self) -> Result<Ticket, PackedRejection> {
-        self.0.admit(None)
+    pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, PackedRejection> {
+        self.0.admit(now)
+    }
+
+    /// Returns `true` if calls are counted while they are in flight.
+    ///
+    /// If so, call [`evaluate_in_flight`](Self::evaluate_in_flight) for each new call, also for one
+    /// that is not admitted, and [`begin_in_flight`](Self::begin_in_flight) after an admission.
+    #[inline]
+    pub(crate) fn counts_in_flight(&self) -> bool {
+        self.0.counts_in_flight()
+    }
+
+    /// Returns the number of calls that hang; `None` if they are not counted.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn hanging_calls(&self) -> Option<u32> {
+        self.0.hanging_calls()
+    }
+
+    /// Evaluates the rules that count calls in flight. Returns `false` if that was not due.
+    pub(crate) fn evaluate_in_flight(&self, now: Instant) -> bool {
+        self.0.evaluate_in_flight(now)
+    }
+
+    /// Counts an admitted call, which starts to run at `now`, until its outcome is recorded.
+    pub(crate) fn begin_in_flight(&self, ticket: Ticket, now: Instant) -> Ticket {
+        Ticket {
+            id: self.0.begin_in_flight(ticket, now),
+            ..ticket
+        }
+    }
+
+    /// Counts a call of [`begin_in_flight`](Self::begin_in_flight) no longer, before its outcome
+    /// is recorded.
+    #[cfg(feature = "http")]
+    pub(crate) fn end_in_flight(&self, ticket: Ticket) -> Ticket {
+        Ticket {
+            id: self.0.end_in_flight(ticket),
+            ..ticket
+        }
     }
 
     /// Returns `true` if [recording](Self::record) an outcome would change the circuit.
@@ -336,21 +380,34 @@ impl CircuitBreaker {
         self.0.affects_state(ticket, outcome, ran)
     }
 
-    /// Records the outcome of an admitted call. An ignored one releases its probe slot.
+    /// Records the outcome of an admitted call. One that does not
+    /// count releases its probe slot.
     #[inline]
     pub(crate) fn record(&self, ticket: Ticket, outcome: Outcome, ran: Option<Duration>) {
         self.0.record(ticket, outcome, ran, None);
     }
 
+    /// Marks the code that runs until the scope is dropped as part of the probe of this ticket.
+    #[cold]
+    pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
+        self.0.enter_probe(ticket)
+    }
+
+    /// Ends the scope that [`enter_probe`](Self::enter_probe) began, if it is forgotten.
+    #[cold]
+    pub(crate) fn leave_probe(&self, ticket: Ticket) {
+        self.0.leave_probe(ticket);
+    }
+
     /// Ends an admission without an outcome.
     #[inline]
     pub(crate) fn cancel(&self, ticket: Ticket) {
-        self.0.record(ticket, Outcome::Ignored, None, None);
+        self.0.cancel(ticket);
     }
 
     /// Returns `true` if the state admits every call, without applying a due transition.
     pub(crate) fn admits_all(&self) -> bool {
-        self.0.try_admit_fast().is_some()
+        self.0.admits_all()
     }
 
     /// Returns a number to pass to [`opened_since`](Self::opened_since) later.

@@ -13,14 +13,23 @@ pub(crate) struct Probes {
     completed: Tally,
     streak: u32,
     max_streak: u32,
+    /// The probes that were cancelled since the last outcome, and how long they ran in total.
+    cancelled: (u32, Duration),
 }
+
+/// The number of probes in a row that may be cancelled, however short they were.
+const MAX_CANCELLED: u32 = 100;
 
 impl Probes {
     /// Admits a probe.
     pub(crate) fn admit(&mut self, now: Instant) -> ProbeId {
         let id = ProbeId(NonZeroU64::MIN.saturating_add(self.admitted));
         self.admitted += 1;
-        self.in_flight.push(Probe { id, since: now });
+        self.in_flight.push(Probe {
+            id,
+            since: now,
+            at_given_time: false,
+        });
         id
     }
 
@@ -32,8 +41,38 @@ impl Probes {
             .is_some()
     }
 
+    /// The time of the admission of this probe was an argument.
+    pub(crate) fn set_given_time(&mut self, id: ProbeId) {
+        if let Some(probe) = self.in_flight.iter_mut().find(|probe| probe.id == id) {
+            probe.at_given_time = true;
+        }
+    }
+
+    /// Returns `true` if the time of the admission of this probe was an argument.
+    pub(crate) fn is_at_given_time(&self, id: ProbeId) -> bool {
+        self.in_flight
+            .iter()
+            .any(|probe| probe.id == id && probe.at_given_time)
+    }
+
+    /// Ends a probe that was cancelled, and returns how long it ran; `None` if it is not in flight.
+    pub(crate) fn cancel(&mut self, id: ProbeId, now: Instant) -> Option<Duration> {
+        let index = self.in_flight.iter().position(|probe| probe.id == id)?;
+        let ran = now.saturating_duration_since(self.in_flight.swap_remove(index).since);
+        let (number, total) = self.cancelled;
+        self.cancelled = (number.saturating_add(1), total.saturating_add(ran));
+        Some(ran)
+    }
+
+    /// Returns `true` if the probes cancelled in a row count as one that timed out.
+    pub(crate) fn cancelled_too_long(&self, timeout: Duration) -> bool {
+        let (number, total) = self.cancelled;
+        number >= MAX_CANCELLED || number > 1 && total >= timeout
+    }
+
     /// Counts the outcome of a probe that has been released.
     pub(crate) fn record(&mut self, sample: Sample) {
+        self.cancelled = (0, Duration::ZERO);
         self.completed.add(sample);
         self.streak = if sample.failed { self.streak + 1 } else { 0 };
         self.max_streak = self.max_streak.max(self.streak);
@@ -43,6 +82,13 @@ impl Probes {
     pub(crate) fn next_timeout(&self, timeout: Duration) -> Option<(Instant, ProbeId)> {
         let oldest = self.in_flight.iter().min_by_key(|probe| probe.since)?;
         Some((oldest.since.checked_add(timeout)?, oldest.id))
+    }
+
+    /// Moves the start of probes to `now`, if it is later by a clock that has stepped back.
+    pub(crate) fn not_after(&mut self, now: Instant) {
+        for probe in &mut self.in_flight {
+            probe.since = probe.since.min(now);
+        }
     }
 
     /// Returns how many more probes can be admitted, of `limit` in total.
@@ -79,8 +125,20 @@ impl Probes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProbeId(NonZeroU64);
 
+impl ProbeId {
+    pub(super) const fn from_bits(bits: NonZeroU64) -> Self {
+        Self(bits)
+    }
+
+    pub(super) const fn bits(self) -> NonZeroU64 {
+        self.0
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Probe {
     id: ProbeId,
     since: Instant,
+    /// Whether `since` was an argument. The clock of the runtime may be another one.
+    at_given_time: bool,
 }

@@ -42,6 +42,10 @@ pub struct ResolvedCircuitBreakerConfig {
     pub slow_call_rate_threshold: Option<f64>,
     /// The duration above which a call is slow; `None` if durations are not measured.
     pub slow_call_duration_threshold: Option<Duration>,
+    /// The number of slow calls in flight that opens; `None` if off.
+    pub hanging_call_threshold: Option<u32>,
+    /// Whether slow calls count in the rate before they end.
+    pub count_calls_in_flight: bool,
     /// The number of failures in the window that opens; `None` if off.
     pub failure_count_threshold: Option<u32>,
     /// The number of calls in the window below which no rate is computed.
@@ -102,6 +106,8 @@ impl ResolvedCircuitBreakerConfig {
             failure_rate_threshold: config.failure_rate_threshold,
             slow_call_rate_threshold: config.slow_call_rate_threshold,
             slow_call_duration_threshold: config.slow_call_duration_threshold,
+            hanging_call_threshold: config.hanging_call_threshold,
+            count_calls_in_flight: config.count_calls_in_flight,
             failure_count_threshold: config.failure_count_threshold,
             minimum_number_of_calls: match sliding_window {
                 SlidingWindow::Count(size) => minimum_number_of_calls.min(size),
@@ -124,6 +130,12 @@ impl ResolvedCircuitBreakerConfig {
             automatic_half_open: config.automatic_half_open,
             initial_state: config.initial_state.unwrap_or(CircuitState::Closed),
         }
+    }
+
+    /// Returns `true` if calls are counted while they are in flight.
+    pub(super) const fn counts_in_flight(&self) -> bool {
+        self.slow_call_duration_threshold.is_some()
+            && (self.hanging_call_threshold.is_some() || self.count_calls_in_flight)
     }
 
     /// Returns `true` if a call of this duration is slow.
@@ -295,6 +307,8 @@ mod tests {
         assert_eq!(resolved.failure_rate_threshold, None);
         assert_eq!(resolved.slow_call_rate_threshold, None);
         assert_eq!(resolved.slow_call_duration_threshold, None);
+        assert_eq!(resolved.hanging_call_threshold, None);
+        assert!(!resolved.count_calls_in_flight);
         assert_eq!(resolved.failure_count_threshold, None);
         assert_eq!(resolved.minimum_number_of_calls, 10);
         assert_eq!(resolved.sliding_window, SlidingWindow::Count(100));

@@ -4,13 +4,17 @@
 //! reads the clock and increments a counter. Every change of the state takes one short mutex. User
 //! code (listeners, wakers, hooks, the runtime) runs after the mutex has been released.
 
+mod in_flight;
+
 use std::fmt;
 use std::panic::RefUnwindSafe;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::circuit_state::CircuitState;
+use super::enclosing::{ProbeScope, is_within_probe};
 use super::hooks::{Hooks, TransitionHook};
+use super::in_flight::{CallsInFlight, Stamp};
 use super::machine::{Machine, Recorded};
 use super::packed_state::{PackedState, Ticket};
 use super::probes::ProbeId;
@@ -39,6 +43,8 @@ pub(crate) struct Shared {
     /// The origin of `open_until`.
     base: Instant,
     runtime: Arc<dyn Runtime>,
+    /// Created when a rule first counts calls in flight. Changed under the mutex.
+    in_flight: OnceLock<Box<CallsInFlight>>,
     locked: Mutex<Locked>,
     name: BulkheadName,
     events: Arc<Broadcast<Transition>>,
@@ -60,6 +66,8 @@ struct FastPath {
     /// this isolation or of a later one, which may not fit the state but does fit the circuit.
     /// Every other state leaves the value alone, for threads that have read the state only.
     open_until: AtomicU64,
+    /// The isolation in nanoseconds. More can't be left of it, unless the clock has stepped back.
+    isolation: AtomicU64,
     /// Calls that take more nanoseconds than this are slow.
     slow_above: AtomicU64,
     rejected: RejectionCounters,
@@ -96,11 +104,13 @@ impl Shared {
             fast_path: FastPath {
                 state: AtomicU64::new(machine.packed_state().bits()),
                 open_until: AtomicU64::new(nanos_until(now, machine.open_until())),
+                isolation: AtomicU64::new(nanos(machine.isolation_in_force())),
                 slow_above: AtomicU64::new(slow_above(machine.config())),
                 rejected: RejectionCounters::default(),
             },
             base: now,
             runtime,
+            in_flight: OnceLock::new(),
             locked: Mutex::new(Locked {
                 machine,
                 rejected_before: 0,
@@ -113,7 +123,7 @@ impl Shared {
             this: this.clone(),
         });
         // The initial state may need a timer.
-        shared.with_machine(|_| ());
+        shared.with_machine(|machine| shared.update_in_flight(machine));
         shared
     }
 
@@ -132,21 +142,36 @@ impl Shared {
     #[inline]
     pub(crate) fn try_admit_fast(&self) -> Option<Ticket> {
         let state = self.load_state();
-        state.admits_all().then_some(Ticket { state, probe: None })
+        state
+            .admits_all_fast()
+            .then_some(Ticket { state, id: None })
     }
 
     /// Admits a call; reads the clock only if the time is needed and `now` is `None`.
+    ///
+    /// If calls in flight are counted, evaluates their rules first. The caller then counts this
+    /// call: see [`begin_in_flight`](Self::begin_in_flight).
     #[inline]
     pub(crate) fn admit(&self, now: Option<Instant>) -> Result<Ticket, PackedRejection> {
         let state = self.load_state();
-        if state.admits_all() {
-            Ok(Ticket { state, probe: None })
+        if state.admits_all_fast() {
+            Ok(Ticket { state, id: None })
         } else {
-            self.admit_slow(state, now)
+            self.admit_slow(state, now, false)
         }
     }
 
-    /// Returns `true` if an outcome would change the circuit.
+    /// Like [`admit`](Self::admit), with a time that may be that of another clock.
+    pub(crate) fn admit_at(&self, now: Instant) -> Result<Ticket, PackedRejection> {
+        let state = self.load_state();
+        if state.admits_all_fast() {
+            Ok(Ticket { state, id: None })
+        } else {
+            self.admit_slow(state, Some(now), true)
+        }
+    }
+
+    /// Returns `true` if an outcome may change the circuit, or if it is of another generation.
     ///
     /// Costs one load, or two if slow calls are counted.
     #[inline]
@@ -158,10 +183,18 @@ impl Shared {
     ) -> bool {
         // A failure that is being recorded concurrently is ordered after this success.
         let state = self.load_state();
-        let same = state.generation() == ticket.state.generation();
+        let other = state.generation() != ticket.state.generation();
+        // An outcome of another generation is dropped where a probe's scope is left.
+        other
+            || outcome != Outcome::Success
+            || state.records_all()
+            || ran.is_some_and(|ran| self.is_slow(ran))
+    }
+
+    #[inline]
+    fn is_slow(&self, ran: Duration) -> bool {
         // Relaxed: a concurrent change of the rules may take effect a little later.
-        let slow = |ran| nanos(ran) > self.fast_path.slow_above.load(Ordering::Relaxed);
-        same && (outcome != Outcome::Success || state.records_success() || ran.is_some_and(slow))
+        nanos(ran) > self.fast_path.slow_above.load(Ordering::Relaxed)
     }
 
     /// Records the outcome of an admitted call.
@@ -178,10 +211,39 @@ impl Shared {
         }
     }
 
+    /// Ends an admission without an outcome.
+    ///
+    /// Reads the clock only for a probe.
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        let generation = ticket.state.generation();
+        let Some(id) = ticket.id else { return };
+        if self.load_state().generation() != generation {
+            return;
+        }
+        if ticket.state.counts_in_flight() {
+            if let Some(in_flight) = self.in_flight.get() {
+                in_flight.end(Stamp::from_bits(id));
+            }
+            return;
+        }
+        let probe = ProbeId::from_bits(id);
+        let _release = ReleaseOnPanic {
+            shared: self,
+            generation,
+            probe,
+        };
+        self.change(|machine, now| machine.cancel_probe(generation, probe, now));
+    }
+
     /// Returns the packed state as a number that is equal as long as nothing has changed.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.load_state().bits()
+    }
+
+    /// Returns `true` if the state admits every call, without reading the clock.
+    pub(crate) fn admits_all(&self) -> bool {
+        self.load_state().admits_all()
     }
 
     /// Returns `true` if the circuit is open or forced open, without reading the clock.
@@ -192,8 +254,12 @@ impl Shared {
 
     /// Returns the state at `now`, after performing transitions that are due.
     pub(crate) fn state(&self, now: Option<Instant>) -> CircuitState {
-        let state = self.load_state().state();
-        match state {
+        let mut state = self.load_state();
+        if state.counts_in_flight() {
+            self.evaluate_in_flight(self.time(now));
+            state = self.load_state();
+        }
+        match state.state() {
             CircuitState::Open | CircuitState::HalfOpen => {
                 let now = self.time(now);
                 self.with_machine(|machine| {
@@ -201,13 +267,16 @@ impl Shared {
                     machine.state()
                 })
             }
-            _ => state,
+            state => state,
         }
     }
 
     pub(crate) fn snapshot(&self, now: Option<Instant>) -> CircuitSnapshot {
         let now = self.time(now);
-        self.with_machine(|machine| machine.advance(now));
+        self.with_machine(|machine| {
+            machine.advance(now);
+            self.observe_hanging(machine, now);
+        });
         let mut locked = lock(&self.locked);
         let counts = locked.machine.counts(now);
         let rejections = self.fast_path.rejected.read();
@@ -250,6 +319,14 @@ impl Shared {
     pub(crate) fn change<R>(&self, act: impl FnOnce(&mut Machine, Instant) -> R) -> R {
         let now = self.runtime.now();
         self.with_machine(|machine| act(machine, now))
+    }
+
+    /// Replaces the rules.
+    pub(crate) fn reconfigure(&self, config: ResolvedCircuitBreakerConfig) {
+        self.change(|machine, now| {
+            machine.reconfigure(config, now);
+            self.update_in_flight(machine);
+        });
     }
 
     pub(crate) fn add_hook(&self, hook: TransitionHook) {
@@ -309,7 +386,35 @@ impl Shared {
         (state, self.fast_path.open_until.load(Ordering::Relaxed))
     }
 
+    #[inline]
+    fn nanos_since_base(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.base))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_probe(&self, ticket: Ticket) -> Option<ProbeScope> {
+        ticket
+            .is_probe()
+            .then(|| ProbeScope::enter(self, ticket.state.generation()))
+            .flatten()
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_probe(&self, ticket: Ticket) {
+        ProbeScope::leave(self, ticket.state.generation());
+    }
+
+    /// Returns `true` if the current call is made by the operation of a probe of this circuit.
+    fn is_nested(&self, state: PackedState) -> bool {
+        state.state() == CircuitState::HalfOpen && is_within_probe(self, state.generation())
+    }
+
     fn check_slow(&self, state: PackedState) -> Result<(), PackedRejection> {
+        if self.is_nested(state) {
+            return Ok(());
+        }
         let now = match state.state() {
             CircuitState::HalfOpen => self.runtime.now(),
             // The call may still be rejected for lack of a permit, so a transition that is due is
@@ -325,19 +430,33 @@ impl Shared {
 
     fn admit_slow(
         &self,
-        state: PackedState,
-        now: Option<Instant>,
+        mut state: PackedState,
+        mut now: Option<Instant>,
+        is_given: bool,
     ) -> Result<Ticket, PackedRejection> {
+        if self.is_nested(state) {
+            // It takes no probe slot, and its outcome is not recorded.
+            return Ok(Ticket { state, id: None });
+        }
+        if state.counts_in_flight() {
+            let time = self.time(now);
+            now = Some(time);
+            self.evaluate_in_flight(time);
+            state = self.load_state();
+        }
+        if state.admits_all() {
+            return Ok(Ticket { state, id: None });
+        }
         let now = match state.state() {
             CircuitState::HalfOpen => self.time(now),
             _ => self.reject_unless_due(state, now)?,
         };
         self.with_machine(|machine| {
             let probe = machine.admit(now)?;
-            Ok(Ticket {
-                state: machine.packed_state(),
-                probe,
-            })
+            if is_given {
+                machine.set_given_time(probe);
+            }
+            Ok(Ticket::new(machine.packed_state(), probe))
         })
         .map_err(|rejection: CircuitOpen| self.reject(rejection.into()))
     }
@@ -357,10 +476,16 @@ impl Shared {
             return Err(self.reject(PackedRejection::new(RejectionReason::Open)));
         }
         let now = self.time(now);
-        match until.checked_sub(nanos(now.saturating_duration_since(self.base))) {
+        let Some(elapsed) = now.checked_duration_since(self.base) else {
+            // The clock has stepped back: the machine decides.
+            return Ok(now);
+        };
+        match until.checked_sub(nanos(elapsed)) {
             None | Some(0) => Ok(now),
             // Only the machine has the exact end.
             Some(_) if until == FAR => Ok(now),
+            // As above, or another thread is opening the circuit.
+            Some(left) if left > self.fast_path.isolation.load(Ordering::Relaxed) => Ok(now),
             Some(left) => Err(self.reject(PackedRejection::retry_in(RejectionReason::Open, left))),
         }
     }
@@ -375,22 +500,29 @@ impl Shared {
         now: Option<Instant>,
     ) {
         let state = self.load_state();
-        let nothing_to_record = outcome == Outcome::Ignored && ticket.probe.is_none();
-        if nothing_to_record || state.state() == CircuitState::Disabled {
+        let nothing_to_record = !outcome.counts_for_circuit() && ticket.id.is_none();
+        let stale = state.generation() != ticket.state.generation();
+        if nothing_to_record || stale || state.state() == CircuitState::Disabled {
             return;
         }
         let generation = ticket.state.generation();
         // A failure may open the circuit. A success that does is rare enough to be retried.
-        let failed = matches!(outcome, Outcome::Failure | Outcome::Overloaded);
-        let timed = state.needs_clock() || failed;
-        let _release = ticket.probe.map(|probe| ReleaseOnPanic {
+        let timed = state.needs_clock() || outcome == Outcome::Failure;
+        let probe = match ticket.id {
+            Some(id) if ticket.state.counts_in_flight() => {
+                let stamp = Stamp::from_bits(id);
+                return self.record_counted(ticket, stamp, outcome, ran, now);
+            }
+            id => id.map(ProbeId::from_bits),
+        };
+        let _release = probe.map(|probe| ReleaseOnPanic {
             shared: self,
             generation,
             probe,
         });
         let now = now.or_else(|| timed.then(|| self.runtime.now()));
-        let recorded = self
-            .with_machine(|machine| machine.record(generation, ticket.probe, outcome, ran, now));
+        let recorded =
+            self.with_machine(|machine| machine.record(generation, probe, outcome, ran, now));
         match recorded {
             Recorded::Done => {}
             Recorded::RuleTripped(cause) => {
@@ -398,7 +530,7 @@ impl Shared {
             }
             Recorded::NeedsClock => {
                 let recorded = self.change(|machine, now| {
-                    machine.record(generation, ticket.probe, outcome, ran, Some(now))
+                    machine.record(generation, probe, outcome, ran, Some(now))
                 });
                 debug_assert_eq!(recorded, Recorded::Done);
             }
@@ -431,15 +563,21 @@ impl Shared {
             let due = locked.machine.next_due();
             effects.timer = due.and_then(|due| locked.timer.set(due));
         }
+        if state.state() == CircuitState::Open {
+            // Also after the clock has stepped back, which changes no more than this.
+            let until = nanos_until(self.base, locked.machine.open_until());
+            self.fast_path.open_until.store(until, Ordering::Relaxed);
+            let isolation = nanos(locked.machine.isolation_in_force());
+            self.fast_path.isolation.store(isolation, Ordering::Relaxed);
+        }
         if state == before {
             return effects;
         }
         if state.generation() != before.generation() {
-            locked.rejected_before = self.fast_path.rejected.read().total();
-            if state.state() == CircuitState::Open {
-                let until = nanos_until(self.base, locked.machine.open_until());
-                self.fast_path.open_until.store(until, Ordering::Relaxed);
+            if let Some(in_flight) = self.in_flight.get() {
+                in_flight.begin_generation(state.generation());
             }
+            locked.rejected_before = self.fast_path.rejected.read().total();
             for change in locked.machine.take_changes() {
                 let transition = change.named(self.name.clone());
                 locked.hooks.push(&transition);
@@ -478,7 +616,7 @@ impl Shared {
         }
     }
 
-    fn time(&self, given: Option<Instant>) -> Instant {
+    pub(super) fn time(&self, given: Option<Instant>) -> Instant {
         given.unwrap_or_else(|| self.runtime.now())
     }
 

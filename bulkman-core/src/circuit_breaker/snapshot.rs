@@ -78,7 +78,8 @@ pub struct CircuitSnapshot {
     pub rejected_calls: u64,
     /// The numbers of calls rejected since the circuit was created, by reason.
     pub rejections: CircuitRejections,
-    /// The generation: a number that grows with every state entered. Not serialized.
+    /// The generation: a number that grows with every state entered, and begins again at one after
+    /// 2^39 of them. Not serialized.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub generation: u64,
     /// The number of automatic openings since the circuit was last closed.

@@ -41,6 +41,41 @@ fn the_machine_drops_outcomes_of_an_older_generation() {
     );
 }
 
+/// The generation repeats after as many as a ticket has bits for.
+#[test]
+fn outcomes_count_after_the_last_generation() {
+    let now = ClockOnly.now();
+    let config = CircuitBreakerConfig::new()
+        .failure_threshold(1)
+        .success_threshold(1);
+    for first in (1 << 39) - 4..1 << 39 {
+        let mut machine = Machine::new(config.resolve(), 0, now);
+        machine.generation = first;
+        let old = machine.packed_state().generation();
+        machine.transition_to(ManualTarget::Closed, now);
+        let dropped = machine.record(old, None, Outcome::Failure, None, Some(now));
+        assert_eq!(dropped, Recorded::Done);
+        let generation = machine.packed_state().generation();
+        let Recorded::RuleTripped(cause) =
+            machine.record(generation, None, Outcome::Failure, None, None)
+        else {
+            panic!("the failure was dropped after generation {first}");
+        };
+        machine.open_by_rule(old, cause, now);
+        assert_eq!(machine.state(), CircuitState::Closed);
+        machine.open_by_rule(generation, cause, now);
+        assert_eq!(machine.state(), CircuitState::Open);
+        machine.transition_to(ManualTarget::HalfOpen, now);
+        let probe = machine.admit(now).unwrap();
+        let generation = machine.packed_state().generation();
+        let recorded = machine.record(generation, probe, Outcome::Success, None, Some(now));
+        assert_eq!(
+            (recorded, machine.state()),
+            (Recorded::Done, CircuitState::Closed)
+        );
+    }
+}
+
 #[test]
 fn a_time_window_records_nothing_without_the_time() {
     let now = ClockOnly.now();
@@ -133,7 +168,7 @@ fn a_check_takes_no_slot_and_performs_no_transition() {
     runtime.advance(30 * SECOND);
     // A full bulkhead may still reject the call.
     assert!(breaker.check().is_ok() && breaker.check().is_ok());
-    let probe = breaker.admit().unwrap();
+    let probe = breaker.admit(None).unwrap();
     assert!(breaker.check().is_err());
     assert_eq!(
         (

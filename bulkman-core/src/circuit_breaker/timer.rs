@@ -41,7 +41,8 @@ pub(super) fn start<T: OnTimer>(timer: Timer, target: Weak<T>, runtime: &Arc<dyn
     // A runtime that can't spawn, for instance after its shutdown, must not fail the call that
     // records an outcome. The circuit then leaves the open state on the next access, as it does
     // without a timer.
-    catch(|| runtime.spawn(task));
+    // The same holds if the runtime returns the task: dropping it clears the timer.
+    catch(|| drop(runtime.spawn(task)));
 }
 
 /// One task and the time at which it fires.

@@ -121,6 +121,8 @@ pub enum TransitionCause {
     FailureRate,
     /// The rate of slow calls reached `slow_call_rate_threshold`.
     SlowCallRate,
+    /// `hanging_call_threshold` calls in flight were slow.
+    HangingCalls,
     /// The isolation elapsed.
     IsolationElapsed,
     /// The outcomes of the probes closed the circuit.
@@ -153,6 +155,7 @@ impl TransitionCause {
             Self::FailureCount => "failure_count",
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
+            Self::HangingCalls => "hanging_calls",
             Self::IsolationElapsed => "isolation_elapsed",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::ProbeFailed => "probe_failed",

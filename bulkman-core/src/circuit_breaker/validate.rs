@@ -38,12 +38,13 @@ fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         "slow_call_duration_threshold",
         config.slow_call_duration_threshold,
     )?;
-    if config.slow_call_rate_threshold.is_some() && config.slow_call_duration_threshold.is_none() {
-        return Err(ConfigError::missing(
-            "slow_call_duration_threshold",
-            "slow_call_rate_threshold",
-        ));
-    }
+    within(
+        "hanging_call_threshold",
+        config.hanging_call_threshold.unwrap_or(1),
+        1..=1_000_000,
+        "1 to 1,000,000",
+    )?;
+    slow_call_duration(config)?;
     at_least_one(
         "minimum_number_of_calls",
         config.minimum_number_of_calls.unwrap_or(1),
@@ -75,6 +76,27 @@ fn validate(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
         "max_half_open_duration",
         config.max_half_open_duration.map(|(duration, _)| duration),
     )
+}
+
+/// Checks that the duration is set if a rule needs it.
+fn slow_call_duration(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
+    let rules = [
+        (
+            "slow_call_rate_threshold",
+            config.slow_call_rate_threshold.is_some(),
+        ),
+        (
+            "hanging_call_threshold",
+            config.hanging_call_threshold.is_some(),
+        ),
+        ("count_calls_in_flight", config.count_calls_in_flight),
+    ];
+    match rules.into_iter().find(|(_, set)| *set) {
+        Some((rule, _)) if config.slow_call_duration_threshold.is_none() => {
+            Err(ConfigError::missing("slow_call_duration_threshold", rule))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn window(config: &CircuitBreakerConfig) -> Result<(), ConfigError> {
@@ -284,6 +306,12 @@ mod tests {
             "0",
             "1 to 10,000",
         );
+        rejected(
+            config().hanging_call_threshold(0),
+            "hanging_call_threshold",
+            "0",
+            "1 to 1,000,000",
+        );
         rejected(count(0), "sliding_window.count", "0", "1 to 1,000,000");
         rejected(
             time(SECOND, 0),
@@ -436,14 +464,21 @@ mod tests {
         let longer = schedule().isolation_backoff(IsolationBackoff::new(2.0, SECOND));
         let shown = "IsolationBackoff { factor: 2.0, max: 1s, jitter: 0.0 }";
         rejected(longer, "isolation_backoff", shown, both);
-        let missing = config().slow_call_rate_threshold(0.5).validate();
-        assert_eq!(
-            missing,
-            Err(ConfigError::missing(
-                "slow_call_duration_threshold",
-                "slow_call_rate_threshold"
-            ))
-        );
+        for (rule, set) in [
+            (
+                "slow_call_rate_threshold",
+                config().slow_call_rate_threshold(0.5),
+            ),
+            ("hanging_call_threshold", config().hanging_call_threshold(5)),
+            (
+                "count_calls_in_flight",
+                config().count_calls_in_flight(true),
+            ),
+        ] {
+            let missing = ConfigError::missing("slow_call_duration_threshold", rule);
+            assert_eq!(set.validate(), Err(missing));
+            set.slow_call_duration_threshold(SECOND).validate().unwrap();
+        }
         let never = "at most the size of the count window, or it never opens";
         rejected(
             count(4).failure_count_threshold(5),
@@ -492,6 +527,18 @@ mod tests {
         rejected(
             count(1_000_001),
             "sliding_window.count",
+            "1000001",
+            "1 to 1,000,000",
+        );
+        let hanging = |calls| {
+            config()
+                .slow_call_duration_threshold(SECOND)
+                .hanging_call_threshold(calls)
+        };
+        hanging(1_000_000).validate().unwrap();
+        rejected(
+            hanging(1_000_001),
+            "hanging_call_threshold",
             "1000001",
             "1 to 1,000,000",
         );

@@ -49,6 +49,12 @@ impl WeakCircuit {
         Some(())
     }
 
+    /// Revokes an unused lease. Returns `false` if a probe runs under it.
+    pub(crate) fn revoke_lease(&self) -> Option<bool> {
+        let shared = self.0.upgrade()?;
+        Some(shared.change(|machine, _| machine.revoke_lease()))
+    }
+
     pub(crate) fn stop_polling_demand(&self) {
         if let Some(shared) = self.0.upgrade() {
             shared.change(|machine, _| machine.stop_polling_demand());

@@ -97,6 +97,19 @@ impl Window {
         }
     }
 
+    /// Returns the counts as if `slow` slow calls were recorded now.
+    pub(crate) fn tally_with_slow(&self, slow: u32) -> Tally {
+        match self {
+            Self::Count(window) => window.tally_with_slow(slow as usize),
+            Self::Time(window) => {
+                let mut tally = window.tally();
+                tally.calls += u64::from(slow);
+                tally.slow += u64::from(slow);
+                tally
+            }
+        }
+    }
+
     /// Returns the counts of the outcomes in the window.
     #[inline]
     pub(crate) fn tally(&self) -> Tally {

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::BulkheadError;
+use super::not_started::with_sources;
+use super::{BulkheadError, NotStarted, note_rejection};
 
 /// A boxed error of any type, as tower's middleware and most applications use it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -18,7 +19,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// A rejection by an inner bulkhead is a rejection here, too: [`is_rejection`](Self::is_rejection),
 /// [`retry_after`](Self::retry_after) and [`http_status`](Self::http_status) find it among the
-/// sources of the operation's error.
+/// sources of the operation's error. Of a rejection that was converted to another type, only the
+/// fact is known, by its source [`NotStarted`].
 ///
 /// ```
 /// use bulkman::BulkheadError;
@@ -42,11 +44,21 @@ pub struct BoxedError(BulkheadError<BoxError>);
 
 impl BoxedError {
     pub(crate) fn new(error: BulkheadError<impl Into<BoxError>>) -> Self {
-        Self(error.map_operation(Into::into))
+        let error = Self(error.map_operation(Into::into));
+        note_rejection(error.is_rejection());
+        error
+    }
+
+    /// Returns `true` if the operation's error has a rejection of another type among its sources.
+    fn converts_rejection(&self) -> bool {
+        match self.effective() {
+            BulkheadError::Operation(error) => NotStarted::is_source_of(&**error),
+            _ => false,
+        }
     }
 
     /// Returns the rejection by an inner bulkhead if there is one, else this error.
-    fn effective(&self) -> &BulkheadError<BoxError> {
+    pub(crate) fn effective(&self) -> &BulkheadError<BoxError> {
         let BulkheadError::Operation(error) = &self.0 else {
             return &self.0;
         };
@@ -88,7 +100,8 @@ impl BoxedError {
     /// See [`BulkheadError::is_rejection`].
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        self.effective().is_rejection()
+        // It is the source of every rejection, of this bulkhead or of an inner one.
+        NotStarted::is_source_of(self)
     }
 
     /// Returns the time until the next attempt may succeed, if it is known.
@@ -104,6 +117,9 @@ impl BoxedError {
     /// See [`BulkheadError::http_status`].
     #[must_use]
     pub fn http_status(&self) -> u16 {
+        if self.converts_rejection() {
+            return 503;
+        }
         self.effective().http_status()
     }
 
@@ -126,6 +142,7 @@ impl Error for BoxedError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             BulkheadError::Operation(error) => Some(&**error),
+            rejection if rejection.is_rejection() => Some(NotStarted::new()),
             _ => None,
         }
     }
@@ -138,24 +155,10 @@ impl From<BoxedError> for BulkheadError<BoxError> {
 }
 
 /// Returns the first rejection by a bulkhead among an error and its sources.
-pub(crate) fn find_rejection<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a BoxedError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(boxed) = error.downcast_ref::<BoxedError>() {
-            if boxed.0.is_rejection() {
-                return Some(boxed);
-            }
-        }
-        // The source of an `io::Error` is that of the error inside, not the error inside.
-        next = match error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-        {
-            Some(inside) => Some(inside),
-            None => error.source(),
-        };
-    }
-    None
+fn find_rejection<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a BoxedError> {
+    with_sources(error)
+        .filter_map(|error| error.downcast_ref::<BoxedError>())
+        .find(|boxed| boxed.0.is_rejection())
 }
 
 impl<E: Into<BoxError>> BulkheadError<E> {

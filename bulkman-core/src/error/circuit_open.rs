@@ -1,9 +1,10 @@
 //! The error of a circuit that rejects a call.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
-use thiserror::Error;
-
+use super::not_started::NotStarted;
 use super::rejection_reason::RejectionReason;
 use super::text::RetryAfter;
 
@@ -24,8 +25,7 @@ use super::text::RetryAfter;
 /// assert_eq!(rejected.to_string(), "circuit is open, retry in 30s");
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{reason}{}", RetryAfter(*.retry_after))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(alias = "CallNotPermitted")]
 #[doc(alias = "BrokenCircuit")]
 #[non_exhaustive]
@@ -44,6 +44,18 @@ impl CircuitOpen {
             reason,
             retry_after,
         }
+    }
+}
+
+impl fmt::Display for CircuitOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.reason, RetryAfter(self.retry_after))
+    }
+}
+
+impl Error for CircuitOpen {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(NotStarted::new())
     }
 }
 

@@ -2,20 +2,22 @@
 
 mod boxed;
 mod circuit_open;
+mod nested;
+mod not_started;
 mod rejection_reason;
 mod text;
 mod timeout_phase;
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
-use thiserror::Error;
-
-#[cfg(feature = "tower")]
-pub(crate) use self::boxed::find_rejection;
 pub use self::boxed::{BoxError, BoxedError};
 pub use self::circuit_open::CircuitOpen;
 pub(crate) use self::circuit_open::PackedRejection;
+pub(crate) use self::nested::{is_nested_rejection, note_rejection};
+pub use self::not_started::NotStarted;
 pub use self::rejection_reason::RejectionReason;
 use self::text::{RetryAfter, Rounded};
 pub use self::timeout_phase::TimeoutPhase;
@@ -25,6 +27,11 @@ use crate::name::BulkheadName;
 ///
 /// [`Operation`](Self::Operation) is the error of the operation; all other variants are errors of
 /// the bulkhead. [`is_rejection`](Self::is_rejection) returns whether the operation was started.
+/// The [`source`](std::error::Error::source) of a rejection is [`NotStarted`].
+///
+/// It implements `Error` if the operation's error does. To return it as `anyhow::Error`,
+/// `eyre::Report` or `Box<dyn Error + Send + Sync>`, whatever that error is, use
+/// [`boxed`](Self::boxed).
 ///
 /// ```
 /// use bulkman::runtime::ClockOnly;
@@ -38,11 +45,10 @@ use crate::name::BulkheadName;
 /// }
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BulkheadError<E> {
     /// The circuit rejects calls. The operation was not started.
-    #[error("bulkhead {bulkhead:?} rejected the call: {reason}{}", RetryAfter(*.retry_after))]
     CircuitOpen {
         /// The bulkhead that rejected the call.
         bulkhead: BulkheadName,
@@ -55,10 +61,6 @@ pub enum BulkheadError<E> {
     },
 
     /// All permits are in use and the queue is full.
-    #[error(
-        "bulkhead {bulkhead:?} is full: \
-         at most {max_concurrent_calls} running and {max_queue_size} queued calls"
-    )]
     Full {
         /// The bulkhead that rejected the call.
         bulkhead: BulkheadName,
@@ -69,11 +71,6 @@ pub enum BulkheadError<E> {
     },
 
     /// A deadline of the call has passed.
-    #[error(
-        "call timed out while {phase} in bulkhead {bulkhead:?} (queued {}, ran {})",
-        Rounded(*.queued),
-        Rounded(*.ran)
-    )]
     Timeout {
         /// The bulkhead of the call.
         bulkhead: BulkheadName,
@@ -88,14 +85,12 @@ pub enum BulkheadError<E> {
     },
 
     /// The bulkhead was shut down, or the runtime dropped blocking work before it was started.
-    #[error("bulkhead {bulkhead:?} is shut down")]
     Shutdown {
         /// The bulkhead that rejected the call.
         bulkhead: BulkheadName,
     },
 
     /// The weight of the call is above the configured maximum, so it can never run.
-    #[error("bulkhead {bulkhead:?} has {max} permits: a call that needs {weight} can never run")]
     WeightTooLarge {
         /// The bulkhead that rejected the call.
         bulkhead: BulkheadName,
@@ -106,7 +101,6 @@ pub enum BulkheadError<E> {
     },
 
     /// The closure given to `execute_blocking` panicked.
-    #[error("blocking work in bulkhead {bulkhead:?} panicked: {message}")]
     Panicked {
         /// The bulkhead of the call.
         bulkhead: BulkheadName,
@@ -115,7 +109,6 @@ pub enum BulkheadError<E> {
     },
 
     /// The runtime does not support a setting of the call.
-    #[error("bulkhead {bulkhead:?} does not support `{setting}`: its runtime has no {needs}")]
     Unsupported {
         /// The bulkhead of the call.
         bulkhead: BulkheadName,
@@ -126,15 +119,13 @@ pub enum BulkheadError<E> {
     },
 
     /// The manager has no bulkhead of this name.
-    #[error("no bulkhead is named {name:?}")]
     NotFound {
         /// The requested name.
         name: Box<str>,
     },
 
     /// The operation ran and returned this error.
-    #[error("operation failed")]
-    Operation(#[source] E),
+    Operation(E),
 }
 
 impl<E> BulkheadError<E> {
@@ -300,7 +291,15 @@ impl<E> BulkheadError<E> {
     /// ```
     #[must_use]
     pub fn map_operation<F>(self, convert: impl FnOnce(E) -> F) -> BulkheadError<F> {
-        match self {
+        match self.split() {
+            Ok(own) => own,
+            Err(error) => BulkheadError::Operation(convert(error)),
+        }
+    }
+
+    /// Returns the bulkhead's own error, or that of the operation.
+    fn split<F>(self) -> Result<BulkheadError<F>, E> {
+        Ok(match self {
             Self::CircuitOpen {
                 bulkhead,
                 reason,
@@ -351,8 +350,8 @@ impl<E> BulkheadError<E> {
                 needs,
             },
             Self::NotFound { name } => BulkheadError::NotFound { name },
-            Self::Operation(error) => BulkheadError::Operation(convert(error)),
-        }
+            Self::Operation(error) => return Err(error),
+        })
     }
 }
 
@@ -374,6 +373,81 @@ impl BulkheadError<Infallible> {
     #[must_use]
     pub fn cast<E>(self) -> BulkheadError<E> {
         self.map_operation(|error| match error {})
+    }
+}
+
+impl<E> fmt::Display for BulkheadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CircuitOpen {
+                bulkhead,
+                reason,
+                retry_after,
+            } => {
+                let retry_after = RetryAfter(*retry_after);
+                write!(
+                    f,
+                    "bulkhead {bulkhead:?} rejected the call: {reason}{retry_after}"
+                )
+            }
+            Self::Full {
+                bulkhead,
+                max_concurrent_calls,
+                max_queue_size,
+            } => write!(
+                f,
+                "bulkhead {bulkhead:?} is full: \
+                 at most {max_concurrent_calls} running and {max_queue_size} queued calls"
+            ),
+            Self::Timeout {
+                bulkhead,
+                phase,
+                queued,
+                ran,
+            } => {
+                let (queued, ran) = (Rounded(*queued), Rounded(*ran));
+                write!(
+                    f,
+                    "call timed out while {phase} in bulkhead {bulkhead:?} \
+                     (queued {queued}, ran {ran})"
+                )
+            }
+            Self::Shutdown { bulkhead } => write!(f, "bulkhead {bulkhead:?} is shut down"),
+            Self::WeightTooLarge {
+                bulkhead,
+                weight,
+                max,
+            } => write!(
+                f,
+                "bulkhead {bulkhead:?} has {max} permits: a call that needs {weight} can never run"
+            ),
+            Self::Panicked { bulkhead, message } => {
+                write!(
+                    f,
+                    "blocking work in bulkhead {bulkhead:?} panicked: {message}"
+                )
+            }
+            Self::Unsupported {
+                bulkhead,
+                setting,
+                needs,
+            } => write!(
+                f,
+                "bulkhead {bulkhead:?} does not support `{setting}`: its runtime has no {needs}"
+            ),
+            Self::NotFound { name } => write!(f, "no bulkhead is named {name:?}"),
+            Self::Operation(_) => f.write_str("operation failed"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for BulkheadError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Operation(error) => Some(error),
+            rejection if rejection.is_rejection() => Some(NotStarted::new()),
+            _ => None,
+        }
     }
 }
 

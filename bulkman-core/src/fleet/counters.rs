@@ -82,8 +82,10 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
     Some(match event {
         FleetEvent::Synchronized { .. } => "synchronized",
         FleetEvent::Degraded { .. } => "degraded",
+        FleetEvent::OperationRejected { .. } => "operation_rejected",
         FleetEvent::Pending { .. } => "pending",
         FleetEvent::FellBackToPolling => "fell_back_to_polling",
+        FleetEvent::PushResumed => "push_resumed",
         FleetEvent::HistoryLost => "history_lost",
         FleetEvent::ClockStepped { .. } => "clock_stepped",
         // `Lagged` concerns one receiver, not the fleet.
@@ -91,11 +93,13 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
     })
 }
 
-const EVENTS: [&str; 6] = [
+const EVENTS: [&str; 8] = [
     "synchronized",
     "degraded",
+    "operation_rejected",
     "pending",
     "fell_back_to_polling",
+    "push_resumed",
     "history_lost",
     "clock_stepped",
 ];

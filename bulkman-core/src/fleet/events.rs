@@ -22,8 +22,18 @@ pub enum FleetEvent {
         after: Option<Duration>,
     },
     /// The store is unavailable; circuits use their local rules. Emitted once per outage, and
-    /// again if the error becomes permanent.
+    /// again if the error becomes permanent. The same error is reported once a minute.
     Degraded {
+        /// The error, with its fix if one is known.
+        error: StoreError,
+    },
+    /// The store rejects an operation; the other circuits stay shared.
+    ///
+    /// The operation is repeated: within 4 s if it concerns all circuits, every minute if it
+    /// concerns one. The same error is reported once a minute.
+    OperationRejected {
+        /// The only circuit that is concerned. It uses its local rules.
+        circuit: Option<BulkheadName>,
         /// The error, with its fix if one is known.
         error: StoreError,
     },
@@ -39,8 +49,10 @@ pub enum FleetEvent {
         /// The outcome.
         outcome: DecisionOutcome,
     },
-    /// Notifications don't arrive; the store is polled instead.
+    /// Notifications don't arrive, or too many arrive; the store is polled instead.
     FellBackToPolling,
+    /// Notifications arrive again, and are used again.
+    PushResumed,
     /// The store has lost history, for example because a backup was restored. The store's state
     /// was adopted; unexpired openings were republished.
     HistoryLost,

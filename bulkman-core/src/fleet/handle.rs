@@ -8,7 +8,7 @@ use std::time::Instant;
 
 #[cfg(feature = "metrics")]
 use super::counters::FleetCounters;
-use super::driver::Driver;
+use super::driver::{Driver, DriverTask};
 use super::events::FleetEvents;
 use super::member::outage_gate;
 use super::shared::{Attachment, CallTotals, FleetShared, Shutdown};
@@ -25,6 +25,10 @@ use crate::store::{CircuitStore, StoreSettings};
 /// adopts what other processes decide. Calls never wait for it or for the store. Cheap to clone:
 /// all clones share one driver. When the last clone is dropped the driver stops, and the circuits
 /// continue with their local rules.
+///
+/// A task that ends earlier, with its runtime for example, is reported like an outage. It starts
+/// again when a circuit changes its state, a call needs a probe lease, or a method of a fleet is
+/// called, if a runtime is current then.
 ///
 /// # Its methods
 ///
@@ -86,7 +90,7 @@ impl Fleet {
     /// # Errors
     ///
     /// [`ConfigError`] if the store's settings are invalid or need a capability that the store
-    /// lacks, or if the runtime has no timers or tasks.
+    /// lacks, or if the runtime has no timers or tasks, or does not run the task now.
     ///
     /// ```
     /// use bulkman::ConfigError;
@@ -145,7 +149,10 @@ impl Fleet {
         let settings = Arc::new(settings);
         let shared = FleetShared::new(Arc::clone(&runtime), store.namespace());
         let driver = Driver::new(Arc::clone(&shared), store, Arc::clone(&settings));
-        runtime.spawn(Box::pin(driver.run()));
+        if !DriverTask::spawn(Box::new(driver), false) {
+            shared.request_shutdown(Shutdown::Immediate);
+            return Err(ConfigError::not_spawned("store"));
+        }
         Ok(Self {
             handle: Arc::new(Handle { shared, settings }),
         })
@@ -237,6 +244,7 @@ impl Fleet {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn wait_ready(&self, timeout: Duration) -> bool {
+        self.handle.shared.resume_driver();
         self.handle
             .shared
             .wait_for(timeout, |status| {
@@ -267,6 +275,7 @@ impl Fleet {
     #[must_use]
     pub fn snapshot(&self) -> FleetSnapshot {
         let shared = &self.handle.shared;
+        shared.resume_driver();
         let now = shared.now();
         let mut snapshot = shared.status(|status| FleetSnapshot {
             connected: status.connected,
@@ -275,7 +284,7 @@ impl Fleet {
             degraded_for: status
                 .degraded_since
                 .map(|at| now.saturating_duration_since(at)),
-            error: status.error.as_ref().map(ToString::to_string),
+            error: status.error.clone(),
             pending: status.pending,
             superseded: status.counters.superseded(),
             rejected: status.counters.rejected(),
@@ -352,11 +361,16 @@ impl Fleet {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub async fn shutdown(&self) -> bool {
+        self.begin_shutdown();
         let shared = &self.handle.shared;
-        shared.request_shutdown(Shutdown::Flush);
         let timeout = self.handle.settings.shutdown_flush;
         let stopped = shared.wait_for(timeout, |status| status.stopped).await;
         shared.status(|status| stopped && status.pending == 0)
+    }
+
+    /// Begins what [`shutdown`](Self::shutdown) waits for.
+    pub(crate) fn begin_shutdown(&self) {
+        self.handle.shared.request_shutdown(Shutdown::Flush);
     }
 
     #[cfg(feature = "metrics")]
@@ -373,6 +387,7 @@ impl Fleet {
     #[cfg(feature = "metrics")]
     pub(crate) fn take_reading(&self) -> FleetReading {
         let shared = &self.handle.shared;
+        shared.resume_driver();
         let now = shared.now();
         let since = |at: Instant| now.saturating_duration_since(at);
         // Reading under this lock gives concurrent publishers disjoint differences.

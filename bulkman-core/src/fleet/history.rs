@@ -66,7 +66,11 @@ impl NamespaceHistory {
             .collect();
         let latest = newer.values().map(|(revision, _)| *revision).max();
         let went_back = now.revision < latest.unwrap_or_default().max(before.revision);
-        (went_back || now.incarnation != before.incarnation || !lost.is_empty()).then_some(lost)
+        // An empty namespace has no incarnation yet. One that was deleted has lost its revision,
+        // or its circuits.
+        let known = before.incarnation != 0 && now.incarnation != 0;
+        let replaced = known && now.incarnation != before.incarnation;
+        (went_back || replaced || !lost.is_empty()).then_some(lost)
     }
 
     /// Applies the changes since [`revision`](Self::revision).
@@ -398,6 +402,29 @@ mod tests {
             history.reset(&after(4, &[], &[])),
             Some(vec![BulkheadName::new("a").unwrap()])
         );
+    }
+
+    /// Fault C14.
+    #[test]
+    fn an_unknown_incarnation_is_not_compared() {
+        let empty = Snapshot {
+            incarnation: 0,
+            ..after(0, &[], &[])
+        };
+        let registered = after(0, &[("a", 0, 0)], &[("a", 0, 0)]);
+        let mut history = NamespaceHistory::default();
+        assert_eq!(history.reset(&empty), None);
+        assert_eq!(history.reset(&registered), None, "a circuit was registered");
+        // The namespace is deleted: one report, although it is registered again.
+        let mut history = history_of(&[("a", 3, 30)], 4);
+        assert_eq!(history.reset(&empty).map(|lost| lost.len()), Some(1));
+        assert_eq!(history.reset(&registered), None);
+        // Another schema of the same content.
+        let other = Snapshot {
+            incarnation: 2,
+            ..registered.clone()
+        };
+        assert!(history.reset(&other).is_some());
     }
 
     type Change = (&'static str, u64, u64);

@@ -1,15 +1,17 @@
 //! State shared by the handles, the circuits and the driver of one fleet.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::counters::FleetCounters;
+use super::driver::ParkedDriver;
 use super::events::FleetEvent;
 use crate::circuit_breaker::WeakCircuit;
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
-use crate::store::{Epoch, FleetState, StoreError};
+use crate::store::{Epoch, FleetState};
 use crate::sync::broadcast::Broadcast;
 use crate::sync::waker_set::{WakerKey, WakerSet};
 use crate::sync::{Mutex, lock};
@@ -28,6 +30,8 @@ pub(super) struct FleetShared {
     #[cfg(feature = "metrics")]
     pub(super) created_at: Instant,
     inbox: Mutex<Inbox>,
+    /// The driver, while it has no task.
+    pub(super) parked_driver: ParkedDriver,
     /// Wakes the driver when the inbox changes.
     driver_waker: WakerSet,
     status: Mutex<Status>,
@@ -43,7 +47,7 @@ pub(super) struct FleetShared {
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) attached: Vec<Attachment>,
-    pub(super) changed: Vec<MemberId>,
+    pub(super) changed: BTreeSet<MemberId>,
     pub(super) shutdown: Option<Shutdown>,
     last_id: MemberId,
 }
@@ -73,7 +77,7 @@ pub(super) struct Status {
     /// When the store last responded.
     pub(super) synced_at: Option<Instant>,
     pub(super) degraded_since: Option<Instant>,
-    pub(super) error: Option<StoreError>,
+    pub(super) error: Option<String>,
     /// The number of attached circuits that have been loaded from the store.
     pub(super) loaded: usize,
     pub(super) attached: usize,
@@ -92,6 +96,7 @@ impl FleetShared {
             runtime,
             namespace: namespace.into(),
             inbox: Mutex::new(Inbox::default()),
+            parked_driver: ParkedDriver::new(None),
             driver_waker: WakerSet::new(),
             status: Mutex::new(Status::default()),
             status_changed: WakerSet::new(),
@@ -114,24 +119,30 @@ impl FleetShared {
     pub(super) fn attach(&self, attachment: Attachment) {
         lock(&self.status).attached += 1;
         lock(&self.inbox).attached.push(attachment);
-        self.driver_waker.wake_all();
+        self.wake_driver();
     }
 
     /// Asks the driver to observe the circuit `id`.
     pub(super) fn notify_changed(&self, id: MemberId) {
-        {
-            let mut inbox = lock(&self.inbox);
-            if inbox.changed.contains(&id) {
-                return;
-            }
-            inbox.changed.push(id);
+        let is_new = lock(&self.inbox).changed.insert(id);
+        // An earlier attempt to resume the driver may have failed for lack of a runtime.
+        self.resume_driver();
+        if is_new {
+            self.driver_waker.wake_all();
         }
-        self.driver_waker.wake_all();
     }
 
     /// Asks the driver to stop. The first request determines how.
     pub(super) fn request_shutdown(&self, shutdown: Shutdown) {
         lock(&self.inbox).shutdown.get_or_insert(shutdown);
+        if shutdown == Shutdown::Immediate || !self.resume_driver() {
+            self.end_parked();
+        }
+        self.driver_waker.wake_all();
+    }
+
+    fn wake_driver(&self) {
+        self.resume_driver();
         self.driver_waker.wake_all();
     }
 

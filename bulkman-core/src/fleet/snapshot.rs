@@ -35,7 +35,8 @@ pub struct FleetSnapshot {
         )
     )]
     pub degraded_for: Option<Duration>,
-    /// The error that made the store unavailable, with its fix if one is known.
+    /// The error that made the store unavailable, or with which it rejects an operation, with its
+    /// fix if one is known.
     pub error: Option<String>,
     /// The number of circuits with a decision or a probe outcome that is not yet in the store.
     pub pending: usize,

@@ -11,7 +11,7 @@ use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
 use crate::runtime::Runtime;
 
-/// The result of [`BulkheadManager::apply_config`], as names of bulkheads.
+/// The result of [`BulkheadManager::apply_config`].
 ///
 /// ```
 /// use bulkman::manager::ManagerConfig;
@@ -33,7 +33,12 @@ pub struct AppliedConfig {
     pub created: Vec<BulkheadName>,
     /// Bulkheads that were reconfigured in place.
     pub changed: Vec<BulkheadName>,
-    /// Bulkheads that have this configuration already.
+    /// Changes that need a new bulkhead, with the reason: [`ConfigError::Immutable`].
+    ///
+    /// All other changes of these bulkheads were applied. To apply these too, remove the bulkhead
+    /// and apply the configuration again.
+    pub not_applied: Vec<(BulkheadName, ConfigError)>,
+    /// Bulkheads that have this configuration already, except for what is in `not_applied`.
     pub unchanged: Vec<BulkheadName>,
     /// Bulkheads of the manager that are not in the configuration. They are not changed.
     pub not_in_config: Vec<BulkheadName>,
@@ -73,10 +78,17 @@ impl BulkheadManager {
     /// [`AppliedConfig::not_in_config`], and can be removed with
     /// [`remove_bulkhead`](Self::remove_bulkhead).
     ///
+    /// Two settings can't be changed in place: `circuit_breaker_enabled` and `initial_state`. Such
+    /// a change is listed in [`AppliedConfig::not_applied`], and all other changes are applied. If
+    /// `circuit_breaker_enabled` differs, the circuit keeps its rules.
+    ///
+    /// Some changes take effect later: timeouts with the next call, an isolation with the next
+    /// opening.
+    ///
     /// # Errors
     ///
-    /// * [`ManagerError::Invalid`] if one of the configurations is invalid, changes a field that
-    ///   can't be changed, or has the name of another one in `config`.
+    /// * [`ManagerError::Invalid`] if one of the configurations is invalid, needs something that
+    ///   the runtime does not have, or has the name of another one in `config`.
     ///
     /// After an error, nothing has changed.
     ///
@@ -112,19 +124,17 @@ impl BulkheadManager {
 }
 
 /// The validated changes to make.
-struct Plan<'a> {
+#[derive(Default)]
+struct Plan {
     create: Vec<Bulkhead>,
-    change: Vec<(Bulkhead, &'a BulkheadConfig)>,
+    change: Vec<(Bulkhead, BulkheadConfig)>,
     keep: Vec<BulkheadName>,
+    not_applied: Vec<(BulkheadName, ConfigError)>,
 }
 
-impl<'a> Plan<'a> {
-    fn new(manager: &BulkheadManager, config: &'a ManagerConfig) -> Result<Self, ManagerError> {
-        let mut plan = Self {
-            create: Vec::new(),
-            change: Vec::new(),
-            keep: Vec::new(),
-        };
+impl Plan {
+    fn new(manager: &BulkheadManager, config: &ManagerConfig) -> Result<Self, ManagerError> {
+        let mut plan = Self::default();
         for config in config.bulkheads() {
             plan.add(manager, config)
                 .map_err(|error| invalid(config, error))?;
@@ -135,21 +145,26 @@ impl<'a> Plan<'a> {
     fn add(
         &mut self,
         manager: &BulkheadManager,
-        config: &'a BulkheadConfig,
+        config: &BulkheadConfig,
     ) -> Result<(), ConfigError> {
-        match manager.get_bulkhead(config.name()) {
-            None => {
-                let runtime = Arc::clone(&manager.shared.runtime);
-                self.create
-                    .push(Bulkhead::with_shared_runtime(config.clone(), runtime)?);
-            }
-            Some(bulkhead) if bulkhead.config() == *config => {
-                self.keep.push(bulkhead.name().clone())
-            }
-            Some(bulkhead) => {
-                bulkhead.check_reconfigure(config)?;
-                self.change.push((bulkhead, config));
-            }
+        let Some(bulkhead) = manager.get_bulkhead(config.name()) else {
+            let runtime = Arc::clone(&manager.shared.runtime);
+            self.create
+                .push(Bulkhead::with_shared_runtime(config.clone(), runtime)?);
+            return Ok(());
+        };
+        // Also what can't be applied must be valid.
+        config.validate()?;
+        let current = bulkhead.config();
+        let (config, not_applied) = current.changed_in_place(config);
+        let name = bulkhead.name();
+        self.not_applied
+            .extend(not_applied.into_iter().map(|error| (name.clone(), error)));
+        if config == current {
+            self.keep.push(name.clone());
+        } else {
+            bulkhead.check_reconfigure(&config)?;
+            self.change.push((bulkhead, config));
         }
         Ok(())
     }
@@ -162,6 +177,7 @@ impl<'a> Plan<'a> {
     ) -> Option<AppliedConfig> {
         let mut applied = AppliedConfig {
             unchanged: self.keep,
+            not_applied: self.not_applied,
             ..AppliedConfig::default()
         };
         let created = self.create.clone();
@@ -195,7 +211,7 @@ impl<'a> Plan<'a> {
         }
         for (bulkhead, config) in self.change {
             // The plan has checked every reason to reject it, and none of them can change.
-            let changed = bulkhead.reconfigure(config.clone());
+            let changed = bulkhead.reconfigure(config);
             debug_assert_eq!(changed, Ok(()));
             applied.changed.push(bulkhead.name().clone());
         }

@@ -8,25 +8,40 @@ use crate::bulkhead::config::BulkheadConfig;
 /// [`apply_config`](super::BulkheadManager::apply_config) updates a manager in place, for example
 /// when a file has changed.
 ///
-/// With the feature `serde` it can be read and written in any format. The bulkheads are a map from
-/// their names, and durations are strings such as `"250ms"`. A missing field has its default value,
-/// and an unknown field is an error:
+/// With the feature `serde` it can be read from and written to TOML, YAML, JSON and similar
+/// formats. The bulkheads are a map from their names:
 ///
 /// ```toml
-/// [bulkheads.payments]
-/// max_concurrent_calls = 20
-/// max_queue_size = 50
+/// [defaults]                          # for all bulkheads of this file
 /// timeout = "2s 500ms"
 ///
-/// [bulkheads.payments.circuit_breaker]
+/// [defaults.circuit_breaker]
 /// failure_rate_threshold = 0.5
+///
+/// [bulkheads.payments]
+/// max_concurrent_calls = 20
+///
+/// [bulkheads.payments.circuit_breaker]
 /// minimum_number_of_calls = 20
 /// sliding_window = { length = "60s", buckets = 60 }   # or { count = 100 }
-/// isolation_duration = "10s"
 ///
 /// [bulkheads.reports]
 /// circuit_breaker_enabled = false
 /// ```
+///
+/// * The keys are the setters of [`BulkheadConfig`] and
+///   [`CircuitBreakerConfig`](crate::CircuitBreakerConfig). An unknown key is an error.
+/// * Durations are text such as `"250ms"` or `"1m 30s"`. Numbers and booleans can be text, too,
+///   since environment variables are text. Other words, such as `fifo` or `half_open`, have one
+///   spelling, in lower case. An empty text is an error, and so is `50%` for a rate.
+/// * `failure_threshold = "off"` switches the rule of consecutive failures off.
+/// * A missing setting has the value in `defaults`, or else its default. The settings of
+///   `circuit_breaker` are merged one by one; each other table is one value.
+/// * A setting replaces the defaults that it excludes: `isolation_schedule` replaces
+///   `isolation_duration` and `isolation_backoff`, `permitted_calls_in_half_open` replaces
+///   `success_threshold`, and vice versa.
+/// * Null means the default of the library, whatever `defaults` contains.
+/// * A configuration is written with all values merged, without `defaults`.
 ///
 /// ```
 /// use bulkman::BulkheadConfig;

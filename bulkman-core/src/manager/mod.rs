@@ -546,6 +546,10 @@ impl BulkheadManager {
     ///
     /// See [`Bulkhead::shutdown`]. Bulkheads that are created later are not shut down.
     ///
+    /// If no call is running, the fleet's driver now publishes pending decisions, releases probe
+    /// leases and stops. Otherwise [`drained`](Self::drained) waits for the calls, and then stops
+    /// it. Bulkheads that are created later are not shared.
+    ///
     /// ```
     /// # use bulkman::{BulkheadConfig, BulkheadManager};
     /// # use bulkman::runtime::ClockOnly;
@@ -559,12 +563,18 @@ impl BulkheadManager {
         for bulkhead in self.bulkheads() {
             bulkhead.shutdown();
         }
+        if let Some(fleet) = self.fleet() {
+            // A running call may be a probe, with an outcome to report.
+            if self.bulkheads().iter().all(|it| it.stats().active == 0) {
+                fleet.begin_shutdown();
+            }
+        }
     }
 
     /// Waits until all bulkheads are shut down and their last calls have ended.
     ///
     /// Includes the bulkheads that are in the registry when the future is first polled. See
-    /// [`Bulkhead::drained`].
+    /// [`Bulkhead::drained`]. Then the fleet, if any, is shut down: see [`Fleet::shutdown`].
     ///
     /// # Cancel safety
     ///
@@ -589,6 +599,9 @@ impl BulkheadManager {
     pub async fn drained(&self) {
         for bulkhead in self.bulkheads() {
             bulkhead.drained().await;
+        }
+        if let Some(fleet) = self.fleet() {
+            fleet.shutdown().await;
         }
     }
 

@@ -1,25 +1,54 @@
 //! The serialized form of a manager's configuration.
 
-use std::fmt;
-
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::config::ManagerConfig;
 use crate::bulkhead::config::{BulkheadConfig, BulkheadRepr};
 use crate::name::BulkheadName;
+use crate::setting::{self, Field, Setting};
 
-/// The form for reading. Writing produces the same form, without a copy.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The form for reading. Writing produces the same form, without a copy and without defaults.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct ManagerRepr {
-    #[serde(deserialize_with = "by_name")]
-    bulkheads: Vec<BulkheadConfig>,
+    defaults: Field<Defaults>,
+    bulkheads: Field<Bulkheads>,
+}
+
+impl Setting for ManagerConfig {
+    const SHAPE: &'static str = "a table with the key `bulkheads`";
+
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        let ManagerRepr {
+            defaults,
+            bulkheads,
+        } = setting::fields(table)?;
+        if bulkheads.is_missing() {
+            // Probably an unrelated file.
+            return Err(A::Error::missing_field("bulkheads"));
+        }
+        let defaults = defaults.get();
+        let bulkheads = bulkheads
+            .get()
+            .map_or_else(Vec::new, |Bulkheads(list)| list);
+        let merged = bulkheads.into_iter().map(|(name, bulkhead)| {
+            let bulkhead = match &defaults {
+                Some(Defaults(defaults)) => bulkhead.or(defaults),
+                None => bulkhead,
+            };
+            // The line is lost here, so the error names the bulkhead.
+            bulkhead
+                .into_config(&name)
+                .map_err(|error| A::Error::custom(format_args!("bulkhead {name:?}: {error}")))
+        });
+        merged.collect()
+    }
 }
 
 impl<'de> Deserialize<'de> for ManagerConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        ManagerRepr::deserialize(deserializer).map(|repr| repr.bulkheads.into_iter().collect())
+        setting::required(deserializer)
     }
 }
 
@@ -44,54 +73,60 @@ impl Serialize for ByName<'_> {
     }
 }
 
-fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BulkheadConfig>, D::Error> {
-    struct Entries;
+/// The settings of all bulkheads that do not set them.
+struct Defaults(BulkheadRepr);
 
-    impl<'de> Visitor<'de> for Entries {
-        type Value = Vec<BulkheadConfig>;
+impl Setting for Defaults {
+    const SHAPE: &'static str = BulkheadRepr::SHAPE;
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a map from names to bulkheads")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut bulkheads: Vec<BulkheadConfig> = Vec::new();
-            while let Some(name) = map.next_key::<BulkheadName>()? {
-                // Not every format rejects duplicate keys.
-                if bulkheads
-                    .iter()
-                    .any(|config| config.name() == name.as_str())
-                {
-                    return Err(A::Error::custom(format_args!(
-                        "duplicate bulkhead {name:?}"
-                    )));
-                }
-                bulkheads.push(map.next_value_seed(Entry(name))?);
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        match BulkheadRepr::from_table(table)? {
+            BulkheadRepr { name: Some(_), .. } => {
+                Err(A::Error::custom("`defaults` has the field `name`: omit it"))
             }
-            Ok(bulkheads)
+            defaults => Ok(Self(defaults)),
         }
     }
+}
 
-    deserializer.deserialize_map(Entries)
+/// The tables of all bulkheads, in the order of the file.
+struct Bulkheads(Vec<(BulkheadName, BulkheadRepr)>);
+
+impl Setting for Bulkheads {
+    const SHAPE: &'static str = "a table from names to bulkheads";
+
+    fn from_table<'de, A: MapAccess<'de>>(mut table: A) -> Result<Self, A::Error> {
+        let mut bulkheads: Vec<(BulkheadName, BulkheadRepr)> = Vec::new();
+        while let Some(name) = table.next_key::<BulkheadName>()? {
+            // Not every format rejects duplicate keys.
+            if bulkheads.iter().any(|(listed, _)| *listed == name) {
+                return Err(A::Error::custom(format_args!(
+                    "duplicate bulkhead {name:?}"
+                )));
+            }
+            let bulkhead = table.next_value_seed(Named(&name))?;
+            bulkheads.push((name, bulkhead));
+        }
+        Ok(Self(bulkheads))
+    }
 }
 
 /// Deserializes the bulkhead of this name.
-struct Entry(BulkheadName);
+struct Named<'a>(&'a BulkheadName);
 
-impl<'de> DeserializeSeed<'de> for Entry {
-    type Value = BulkheadConfig;
+impl<'de> DeserializeSeed<'de> for Named<'_> {
+    type Value = BulkheadRepr;
 
-    fn deserialize<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<BulkheadConfig, D::Error> {
-        let repr = BulkheadRepr::deserialize(deserializer)?;
-        match &repr.name {
-            Some(name) if *name != self.0 => Err(D::Error::custom(format_args!(
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<BulkheadRepr, D::Error> {
+        let mut bulkhead = Field::<BulkheadRepr>::deserialize(deserializer)?
+            .get()
+            .unwrap_or_default();
+        match bulkhead.name.take() {
+            Some(name) if name != *self.0 => Err(D::Error::custom(format_args!(
                 "bulkhead {:?} has the field name = {name:?}: omit it, the key is the name",
                 self.0
             ))),
-            _ => repr.into_config(&self.0).map_err(D::Error::custom),
+            _ => Ok(bulkhead),
         }
     }
 }

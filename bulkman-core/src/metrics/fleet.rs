@@ -1,7 +1,8 @@
 //! The metrics of a fleet.
 
-use ::metrics::{SharedString, counter, gauge};
+use ::metrics::{counter, gauge};
 
+use super::labels::{ExtraLabels, Labels, NAMESPACE};
 use super::names;
 use crate::fleet::Fleet;
 
@@ -10,8 +11,8 @@ use crate::fleet::Fleet;
     clippy::cast_precision_loss,
     reason = "gauges are floats; exact up to 2^53"
 )]
-pub(super) fn publish(fleet: &Fleet) {
-    let label = SharedString::from_shared(fleet.namespace().into());
+pub(super) fn publish(fleet: &Fleet, extra: &ExtraLabels) {
+    let labels = Labels::new(NAMESPACE, fleet.namespace(), extra);
     let reading = fleet.take_reading();
     for (name, value) in [
         (
@@ -23,19 +24,15 @@ pub(super) fn publish(fleet: &Fleet) {
         (names::FLEET_STALENESS, reading.staleness.as_secs_f64()),
         (names::FLEET_DEGRADED, reading.degraded.as_secs_f64()),
     ] {
-        gauge!(name, NAMESPACE => label.clone()).set(value);
+        gauge!(name, labels.all()).set(value);
     }
     for (outcome, by) in reading.counters.decisions() {
-        counter!(names::FLEET_DECISIONS, NAMESPACE => label.clone(), "outcome" => outcome)
-            .increment(by);
+        counter!(names::FLEET_DECISIONS, labels.with("outcome", outcome)).increment(by);
     }
     for (reason, by) in reading.counters.rejections() {
-        counter!(names::FLEET_REJECTIONS, NAMESPACE => label.clone(), "reason" => reason)
-            .increment(by);
+        counter!(names::FLEET_REJECTIONS, labels.with("reason", reason)).increment(by);
     }
     for (event, by) in reading.counters.events() {
-        counter!(names::FLEET_EVENTS, NAMESPACE => label.clone(), "event" => event).increment(by);
+        counter!(names::FLEET_EVENTS, labels.with("event", event)).increment(by);
     }
 }
-
-const NAMESPACE: &str = "namespace";

@@ -4,13 +4,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::metrics::{Histogram, SharedString, counter, gauge, histogram};
+use ::metrics::{Histogram, counter, gauge, histogram};
 
+use super::labels::{BULKHEAD, ExtraLabels, Labels};
 use super::names;
 use crate::adaptive::LimitChangeCause;
 use crate::bulkhead::stats::{Event, Reading};
 use crate::bulkhead::{Bulkhead, Inner};
-use crate::circuit_breaker::CircuitState;
+use crate::circuit_breaker::{CircuitBreaker, CircuitState};
 use crate::name::BulkheadName;
 use crate::sync::{Mutex, lock};
 
@@ -22,8 +23,9 @@ pub(crate) struct Meter {
     histograms: OnceLock<Mutex<Histograms>>,
     /// States entered, in the order of [`STATES`].
     transitions: [AtomicU64; STATES.len()],
-    /// The counts that were recorded already; `None`: nothing yet.
-    published: Mutex<Option<Published>>,
+    /// The counts that were recorded already, and the labels of the last publication; `None`:
+    /// nothing yet.
+    published: Mutex<Option<(Published, Labels)>>,
 }
 
 #[derive(Clone)]
@@ -71,74 +73,79 @@ impl Meter {
 }
 
 impl Histograms {
-    fn new(bulkhead: &SharedString) -> Self {
+    fn new(labels: &Labels) -> Self {
         Self {
-            queue: histogram!(names::QUEUE_DURATION, BULKHEAD => bulkhead.clone()),
-            run: histogram!(names::RUN_DURATION, BULKHEAD => bulkhead.clone()),
+            queue: histogram!(names::QUEUE_DURATION, labels.all()),
+            run: histogram!(names::RUN_DURATION, labels.all()),
         }
     }
 }
 
 /// Publishes all metrics of a bulkhead.
-pub(super) fn publish(bulkhead: &Bulkhead, record_durations: bool) {
-    let label = label(bulkhead.name());
+pub(super) fn publish(bulkhead: &Bulkhead, record_durations: bool, extra: &ExtraLabels) {
+    let labels = labels(bulkhead.name(), extra);
     if record_durations {
-        let new = Histograms::new(&label);
+        let new = Histograms::new(&labels);
         let histograms = &bulkhead.inner().meter.histograms;
         match histograms.get() {
             Some(current) => drop(std::mem::replace(&mut *lock(current), new)),
             None => drop(histograms.set(Mutex::new(new))),
         }
     }
-    publish_counters(bulkhead.inner(), &label);
-    publish_gauges(bulkhead, &label);
+    publish_counters(bulkhead.inner(), &labels);
+    publish_gauges(bulkhead, &labels);
 }
 
 /// Publishes the counters of a removed bulkhead. The gauges of its limit become zero.
-pub(super) fn publish_removed(bulkhead: &Bulkhead) {
-    zero_limit_gauges(bulkhead);
-    publish_counters(bulkhead.inner(), &label(bulkhead.name()));
+pub(super) fn publish_removed(bulkhead: &Bulkhead, extra: &ExtraLabels) {
+    let labels = labels(bulkhead.name(), extra);
+    zero_limit_gauges(bulkhead, &labels);
+    publish_counters(bulkhead.inner(), &labels);
 }
 
 /// Publishes the last counts of a bulkhead that is dropped, if it was published before.
 pub(crate) fn publish_last_counts(inner: &Inner) {
-    if lock(&inner.meter.published).is_some() {
-        publish_counters(inner, &label(&inner.name));
+    let last = lock(&inner.meter.published)
+        .as_ref()
+        .map(|(_, labels)| labels.clone());
+    if let Some(labels) = last {
+        publish_counters(inner, &labels);
     }
 }
 
 /// Sets the gauges of a removed bulkhead to zero.
-pub(super) fn zero_gauges(name: &BulkheadName) {
-    let label = label(name);
+pub(super) fn zero_gauges(name: &BulkheadName, extra: &ExtraLabels) {
+    let labels = labels(name, extra);
     for name in [
         names::RUNNING,
         names::WAITING,
         names::PERMITS_IN_USE,
         names::PERMITS_LIMIT,
         names::QUEUE_LIMIT,
+        names::HANGING,
+        names::OLDEST,
     ] {
-        gauge!(name, BULKHEAD => label.clone()).set(0.0);
+        gauge!(name, labels.all()).set(0.0);
     }
     for state in STATES {
-        gauge!(names::STATE, BULKHEAD => label.clone(), "state" => state.as_str()).set(0.0);
+        gauge!(names::STATE, labels.with("state", state.as_str())).set(0.0);
     }
 }
 
 /// Sets the gauges of the limit of a removed bulkhead to zero, if it has published them.
-fn zero_limit_gauges(bulkhead: &Bulkhead) {
+fn zero_limit_gauges(bulkhead: &Bulkhead, labels: &Labels) {
     if bulkhead.inner().driver().is_some() {
-        let label = label(bulkhead.name());
         for name in [
             names::LIMIT_ESTIMATE,
             names::LIMIT_BASELINE,
             names::LIMIT_LATENCY,
         ] {
-            gauge!(name, BULKHEAD => label.clone()).set(0.0);
+            gauge!(name, labels.all()).set(0.0);
         }
     }
 }
 
-fn publish_counters(inner: &Inner, label: &SharedString) {
+fn publish_counters(inner: &Inner, labels: &Labels) {
     let (calls, transitions, limit) = {
         let mut published = lock(&inner.meter.published);
         let now = Published {
@@ -150,7 +157,8 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
                 .each_ref()
                 .map(|count| count.load(Ordering::Relaxed)),
         };
-        let before = published.replace(now).unwrap_or_default();
+        let before = published.replace((now, labels.clone()));
+        let before = before.map(|(before, _)| before).unwrap_or_default();
         let entered = |index: usize| now.transitions[index] - before.transitions[index];
         (
             now.calls.since(&before.calls),
@@ -159,7 +167,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         )
     };
 
-    let count = |name, by| counter!(name, BULKHEAD => label.clone()).increment(by);
+    let count = |name, by| counter!(name, labels.all()).increment(by);
     count(names::STARTED, calls.started);
     count(
         names::CANCELLED_IN_QUEUE,
@@ -172,8 +180,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         count(names::WOULD_WAIT, limit.would_wait);
         count(names::WOULD_REJECT, limit.would_reject);
         for (cause, by) in LimitChangeCause::ALL.into_iter().zip(limit.changes) {
-            counter!(names::LIMIT_CHANGES, BULKHEAD => label.clone(), "cause" => cause.as_str())
-                .increment(by);
+            counter!(names::LIMIT_CHANGES, labels.with("cause", cause.as_str())).increment(by);
         }
     }
     for (outcome, by) in [
@@ -182,7 +189,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         ("ignored", calls.ignored),
         ("cancelled", calls.cancelled),
     ] {
-        counter!(names::CALLS, BULKHEAD => label.clone(), "outcome" => outcome).increment(by);
+        counter!(names::CALLS, labels.with("outcome", outcome)).increment(by);
     }
     for (reason, by) in [
         ("circuit_open", calls.circuit.open),
@@ -196,12 +203,11 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
         ("evicted", calls.event(Event::Evicted)),
         ("weight_too_large", calls.event(Event::WeightTooLarge)),
     ] {
-        counter!(names::REJECTIONS, BULKHEAD => label.clone(), "reason" => reason).increment(by);
+        counter!(names::REJECTIONS, labels.with("reason", reason)).increment(by);
     }
     if inner.circuit.is_some() {
         for (to, by) in STATES.into_iter().zip(transitions) {
-            counter!(names::TRANSITIONS, BULKHEAD => label.clone(), "to" => to.as_str())
-                .increment(by);
+            counter!(names::TRANSITIONS, labels.with("to", to.as_str())).increment(by);
         }
     }
 }
@@ -210,7 +216,7 @@ fn publish_counters(inner: &Inner, label: &SharedString) {
     clippy::cast_precision_loss,
     reason = "gauges are floats; exact up to 2^53"
 )]
-fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
+fn publish_gauges(bulkhead: &Bulkhead, labels: &Labels) {
     let stats = bulkhead.stats();
     for (name, value) in [
         (names::RUNNING, stats.active as f64),
@@ -219,13 +225,13 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
         (names::PERMITS_LIMIT, stats.max_concurrent_calls as f64),
         (names::QUEUE_LIMIT, stats.max_queue_size as f64),
     ] {
-        gauge!(name, BULKHEAD => label.clone()).set(value);
+        gauge!(name, labels.all()).set(value);
     }
     if bulkhead.inner().queue.shares_permits() {
-        gauge!(names::WAITING_AT_KEY_MAXIMUM, BULKHEAD => label.clone())
+        gauge!(names::WAITING_AT_KEY_MAXIMUM, labels.all())
             .set(stats.waiting_at_key_maximum as f64);
     }
-    if let Some(limit) = bulkhead.snapshot().limit {
+    if let Some(limit) = bulkhead.inner().limit_status() {
         for (name, value) in [
             (names::LIMIT_ESTIMATE, Some(limit.estimate)),
             (
@@ -238,24 +244,31 @@ fn publish_gauges(bulkhead: &Bulkhead, label: &SharedString) {
             ),
         ] {
             if let Some(value) = value {
-                gauge!(name, BULKHEAD => label.clone()).set(value);
+                gauge!(name, labels.all()).set(value);
             }
         }
+    }
+    let circuit = bulkhead.circuit_breaker();
+    if let Some(hanging) = circuit.and_then(CircuitBreaker::hanging_calls) {
+        gauge!(names::HANGING, labels.all()).set(f64::from(hanging));
+    }
+    let inner = bulkhead.inner();
+    if inner.running.was_enabled() {
+        let oldest = inner.running.oldest(|| inner.runtime.now());
+        let age = oldest.first().map_or(Duration::ZERO, |call| call.age);
+        gauge!(names::OLDEST, labels.all()).set(age.as_secs_f64());
     }
     if let Some(current) = stats.circuit {
         for state in STATES {
             let value = f64::from(u8::from(state == current));
-            gauge!(names::STATE, BULKHEAD => label.clone(), "state" => state.as_str()).set(value);
+            gauge!(names::STATE, labels.with("state", state.as_str())).set(value);
         }
     }
 }
 
-/// Returns the label value, shared by all series of a bulkhead.
-fn label(name: &BulkheadName) -> SharedString {
-    SharedString::from_shared(name.as_str().into())
+fn labels(name: &BulkheadName, extra: &ExtraLabels) -> Labels {
+    Labels::new(BULKHEAD, name.as_str(), extra)
 }
-
-const BULKHEAD: &str = "bulkhead";
 
 impl std::fmt::Debug for Histograms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

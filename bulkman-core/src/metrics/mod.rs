@@ -23,6 +23,8 @@
 //! | `bulkman_permits_limit` | gauge | | the limit in force: `max_concurrent_calls`, or the adaptive limit |
 //! | `bulkman_queue_limit` | gauge | | `max_queue_size` |
 //! | `bulkman_circuit_state` | gauge | `state`: `closed`, `open`, `half_open`, `forced_open`, `disabled`, `metrics_only` | 1 for the current state of the circuit, 0 for the others |
+//! | `bulkman_calls_hanging` | gauge | | running calls that are slow already; only with `hanging_call_threshold` or `count_calls_in_flight` |
+//! | `bulkman_oldest_call_seconds` | gauge | | age of the oldest running call; only with `track_running_calls` |
 //! | `bulkman_queue_duration_seconds` | histogram | | waiting times of calls that started |
 //! | `bulkman_run_duration_seconds` | histogram | | running times of calls that started |
 //!
@@ -40,6 +42,10 @@
 //! Every series has the label `bulkhead`, the name of the bulkhead. It has as many values as there
 //! are bulkheads. Name bulkheads after dependencies, never after users or requests.
 //!
+//! The name is the whole identity of a bulkhead, also in logs and snapshots. If two managers of one
+//! process have bulkheads of the same name, or two fleets have the same namespace, give each
+//! publisher another [`label`](MetricsPublisher::label).
+//!
 //! A manager or a bulkhead with a store also publishes metrics of its
 //! [`Fleet`](crate::fleet::Fleet): the connection to the store, and the outcomes of local
 //! decisions. These series have the label `namespace`, the namespace of the store:
@@ -53,7 +59,7 @@
 //! | `bulkman_fleet_degraded_seconds` | gauge | | time since the store became unavailable; 0 while it is available |
 //! | `bulkman_fleet_decisions_total` | counter | `outcome`: `published`, `voted`, `superseded`, `replaced`, `expired` | decisions of this process, by how they ended |
 //! | `bulkman_fleet_rejections_total` | counter | `reason`: `stale`, `already_in_state`, `not_due`, `expired`, `forced_by_operator` | changes that the store rejected; `stale` are conflicts with other processes |
-//! | `bulkman_fleet_events_total` | counter | `event`: `synchronized`, `degraded`, `pending`, `fell_back_to_polling`, `history_lost`, `clock_stepped` | events of the connection to the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
+//! | `bulkman_fleet_events_total` | counter | `event`: `synchronized`, `degraded`, `operation_rejected`, `pending`, `fell_back_to_polling`, `push_resumed`, `history_lost`, `clock_stepped` | events of the connection to the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
 //!
 //! The view of a healthy idle fleet is at most 5 s old with push, or 1 s when polling. Alert on
 //! `bulkman_fleet_staleness_seconds > 30`, which also covers a store that has never answered.
@@ -63,7 +69,8 @@
 //! Counters start when the bulkhead is created, and
 //! [`reset_stats`](crate::Bulkhead::reset_stats) does not affect them. If a bulkhead is removed and
 //! another one created under its name, its series continue. Each increment is recorded once, by
-//! whichever publisher comes first. Install the recorder before anything is published.
+//! whichever publisher comes first. Install the recorder before anything is published: earlier
+//! increments are lost.
 //!
 //! # Removed bulkheads
 //!
@@ -80,6 +87,7 @@
 //! publication. The histograms of a removed bulkhead therefore remain until the process ends.
 
 mod fleet;
+mod labels;
 mod meter;
 mod names;
 mod publisher;

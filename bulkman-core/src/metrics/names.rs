@@ -23,6 +23,8 @@ pub(super) const WOULD_WAIT: &str = "bulkman_would_wait_total";
 pub(super) const WOULD_REJECT: &str = "bulkman_would_reject_total";
 pub(super) const QUEUE_LIMIT: &str = "bulkman_queue_limit";
 pub(super) const STATE: &str = "bulkman_circuit_state";
+pub(super) const HANGING: &str = "bulkman_calls_hanging";
+pub(super) const OLDEST: &str = "bulkman_oldest_call_seconds";
 pub(super) const QUEUE_DURATION: &str = "bulkman_queue_duration_seconds";
 pub(super) const RUN_DURATION: &str = "bulkman_run_duration_seconds";
 pub(super) const FLEET_CONNECTED: &str = "bulkman_fleet_connected";
@@ -116,6 +118,16 @@ pub(super) fn describe() {
         STATE,
         Unit::Count,
         "1 for the current state of the circuit, 0 for the others."
+    );
+    describe_gauge!(
+        HANGING,
+        Unit::Count,
+        "Running calls that are slow already, if a rule of the circuit counts them."
+    );
+    describe_gauge!(
+        OLDEST,
+        Unit::Seconds,
+        "Age of the oldest running call, if running calls are tracked."
     );
     describe_histogram!(
         QUEUE_DURATION,

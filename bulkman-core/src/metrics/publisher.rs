@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::Once;
 use std::time::Duration;
 
+use super::labels::ExtraLabels;
 use super::{fleet, meter, names};
 use crate::bulkhead::{Bulkhead, WeakBulkhead};
 use crate::config_error::ConfigError;
@@ -38,7 +38,7 @@ pub struct MetricsPublisher {
     source: Source,
     runtime: Arc<dyn Runtime>,
     record_durations: bool,
-    described: Once,
+    labels: ExtraLabels,
     /// The bulkheads of the last publication.
     published: Mutex<BTreeMap<BulkheadName, WeakBulkhead>>,
 }
@@ -128,6 +128,42 @@ impl MetricsPublisher {
         self
     }
 
+    /// Adds a label to all series of this publisher.
+    ///
+    /// A series is identified by the name of its bulkhead and these labels. If two managers of one
+    /// process have bulkheads of the same name, give each publisher another value. Without it their
+    /// counters add up, and each publication overwrites the gauges of the other one.
+    ///
+    /// Publish a bulkhead with one set of labels only: each increment is recorded once.
+    ///
+    /// # Errors
+    ///
+    /// * [`ConfigError::OutOfRange`] if `name` has characters other than ASCII letters, digits and
+    ///   underscores, is empty, or starts with a digit.
+    /// * [`ConfigError::Conflict`] if the series have this label already.
+    ///
+    /// ```
+    /// # use bulkman::metrics::MetricsPublisher;
+    /// # use bulkman::BulkheadManager;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let [ours, theirs] = [(); 2].map(|()| BulkheadManager::new(ClockOnly));
+    /// let application = MetricsPublisher::new(&ours).label("component", "application")?;
+    /// let library = MetricsPublisher::new(&theirs).label("component", "library")?;
+    /// for publisher in [&application, &library] {
+    ///     publisher.publish();
+    /// }
+    /// assert!(application.label("bulkhead", "another").is_err());
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn label(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Self, ConfigError> {
+        self.labels.add(name.into(), value.into())?;
+        Ok(self)
+    }
+
     /// Publishes the current values.
     ///
     /// ```
@@ -144,13 +180,14 @@ impl MetricsPublisher {
     /// # scrape();
     /// ```
     pub fn publish(&self) {
-        self.described.call_once(names::describe);
+        // Each time, since the recorder may be another one. Recorders keep the first description.
+        names::describe();
         let now = self.source.bulkheads();
         for bulkhead in &now {
-            meter::publish(bulkhead, self.record_durations);
+            meter::publish(bulkhead, self.record_durations, &self.labels);
         }
         if let Some(fleet) = self.source.fleet() {
-            fleet::publish(&fleet);
+            fleet::publish(&fleet, &self.labels);
         }
         let now = now
             .iter()
@@ -158,10 +195,10 @@ impl MetricsPublisher {
             .collect();
         for (name, bulkhead) in self.diff_published(now) {
             if let Some(bulkhead) = bulkhead {
-                meter::publish_removed(&bulkhead);
+                meter::publish_removed(&bulkhead, &self.labels);
             }
             if let Some(name) = name {
-                meter::zero_gauges(&name);
+                meter::zero_gauges(&name, &self.labels);
             }
         }
     }
@@ -174,7 +211,8 @@ impl MetricsPublisher {
     /// # Errors
     ///
     /// * [`ConfigError::OutOfRange`] if `interval` is zero.
-    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks.
+    /// * [`ConfigError::Unsupported`] if the runtime has no timers or no tasks, or does not run
+    ///   one.
     ///
     /// ```
     /// # use bulkman::metrics::MetricsPublisher;
@@ -206,7 +244,7 @@ impl MetricsPublisher {
             });
         }
         let runtime = Arc::clone(&self.runtime);
-        runtime.spawn(Box::pin(async move {
+        let spawned = runtime.spawn(Box::pin(async move {
             loop {
                 self.publish();
                 let next = self.runtime.now().checked_add(interval);
@@ -216,7 +254,7 @@ impl MetricsPublisher {
                 self.runtime.sleep_until(next).await;
             }
         }));
-        Ok(())
+        spawned.map_err(|_dropped| ConfigError::not_spawned("publish_every"))
     }
 
     /// Returns the bulkheads of the last publication that are not part of this one: the name,
@@ -243,7 +281,7 @@ impl MetricsPublisher {
             source,
             runtime: Arc::clone(runtime),
             record_durations: false,
-            described: Once::new(),
+            labels: ExtraLabels::default(),
             published: Mutex::default(),
         }
     }
@@ -279,6 +317,7 @@ impl fmt::Debug for MetricsPublisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MetricsPublisher")
             .field("record_durations", &self.record_durations)
+            .field("labels", &self.labels)
             .finish_non_exhaustive()
     }
 }

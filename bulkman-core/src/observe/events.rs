@@ -37,7 +37,7 @@ pub(crate) fn rejected_by_circuit(circuit: &BulkheadName, rejection: PackedRejec
         target: "bulkman::call",
         circuit = circuit.as_str(),
         reason = rejection.reason.as_str(),
-        retry_after = rejection.retry_after().map(tracing::field::debug),
+        retry_after_seconds = rejection.retry_after().map(|after| after.as_secs_f64()),
         "call rejected"
     );
 }
@@ -61,7 +61,7 @@ pub(crate) fn transition(transition: &Transition) {
                 calls = transition.counts.calls,
                 failures = transition.counts.failures,
                 consecutive_failures = transition.counts.consecutive_failures,
-                isolation = transition.isolation.map(tracing::field::debug),
+                isolation_seconds = transition.isolation.map(|isolation| isolation.as_secs_f64()),
                 $message
             )
         };
@@ -109,13 +109,18 @@ pub(crate) fn fleet(event: &FleetEvent) {
             tracing::info!(target: TARGET, "synchronized with the store");
         }
         FleetEvent::Synchronized { after: Some(after) } => {
-            tracing::info!(target: TARGET, ?after, "synchronized with the store again");
+            let after_seconds = after.as_secs_f64();
+            tracing::info!(target: TARGET, after_seconds, "synchronized with the store again");
         }
         FleetEvent::Degraded { error } if error.is_transient() => {
             tracing::warn!(target: TARGET, %error, "store is unavailable, circuits follow local rules");
         }
         FleetEvent::Degraded { error } => {
             tracing::error!(target: TARGET, %error, "store can't be used until an operator fixes the problem");
+        }
+        FleetEvent::OperationRejected { circuit, error } => {
+            let circuit = circuit.as_ref().map(|circuit| circuit.as_str());
+            tracing::error!(target: TARGET, circuit, %error, "store rejects an operation");
         }
         FleetEvent::Pending { circuit } => {
             let circuit = circuit.as_str();
@@ -128,11 +133,15 @@ pub(crate) fn fleet(event: &FleetEvent) {
         FleetEvent::FellBackToPolling => {
             tracing::warn!(target: TARGET, "notifications are not received, polling the store");
         }
+        FleetEvent::PushResumed => {
+            tracing::info!(target: TARGET, "notifications are received again");
+        }
         FleetEvent::HistoryLost => {
             tracing::warn!(target: TARGET, "store has lost history, its state was adopted");
         }
         FleetEvent::ClockStepped { by, forward } => {
-            tracing::warn!(target: TARGET, ?by, forward, "the store's clock stepped");
+            let by_seconds = by.as_secs_f64();
+            tracing::warn!(target: TARGET, by_seconds, forward, "the store's clock stepped");
         }
         // It concerns only the receiver that lagged.
         FleetEvent::Lagged(_) => {}

@@ -5,6 +5,7 @@
 //! two loads, and everything else is behind an [`Observer`] that holds nothing.
 
 mod call_id;
+mod call_span;
 #[cfg(feature = "tracing")]
 mod events;
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]
@@ -14,6 +15,7 @@ mod observer;
 mod tracing_context;
 
 pub(crate) use self::call_id::next_call_id;
+pub(crate) use self::call_span::CallSpan;
 #[cfg(feature = "tracing")]
 pub(crate) use self::events::{fleet, limit, rejected, rejected_by_circuit, transition};
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]

@@ -1,6 +1,6 @@
 //! The observer without the features `tracing` and `metrics`: every method does nothing.
 
-use super::{CallEnd, NoSpan};
+use super::{CallEnd, CallSpan, NoSpan};
 use crate::bulkhead::Inner;
 
 #[derive(Debug)]
@@ -25,6 +25,10 @@ impl Observer {
     #[inline]
     pub(crate) const fn enter(&self) -> NoSpan {
         NoSpan
+    }
+
+    pub(crate) const fn span(&self) -> CallSpan {
+        CallSpan {}
     }
 
     #[inline]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use super::CallEnd;
+use super::{CallEnd, CallSpan};
 use crate::bulkhead::Inner;
 
 /// Observes one call, if tracing or metrics were enabled for it when it began.
@@ -66,6 +66,14 @@ impl Observer {
         super::NoSpan
     }
 
+    /// Returns the span of the call, for code that outlives the observer.
+    pub(crate) fn span(&self) -> CallSpan {
+        CallSpan {
+            #[cfg(feature = "tracing")]
+            span: self.call.as_ref().map(|call| call.span.clone()),
+        }
+    }
+
     /// Reports the end of the call. What it held was released before.
     #[inline]
     pub(crate) fn end(&mut self, inner: &Inner, end: CallEnd) {
@@ -109,10 +117,12 @@ impl ObservedCall {
             "call",
             bulkhead = inner.name.as_str(),
             id = if id == 0 { super::next_call_id() } else { id },
-            queued = tracing::field::Empty,
-            ran = tracing::field::Empty,
+            queued_seconds = tracing::field::Empty,
+            ran_seconds = tracing::field::Empty,
             outcome = tracing::field::Empty,
             reason = tracing::field::Empty,
+            // Backends of OpenTelemetry show a span with this value as failed.
+            otel.status_code = tracing::field::Empty,
         );
         #[cfg(feature = "tracing")]
         let enabled = !span.is_disabled();
@@ -168,9 +178,15 @@ impl ObservedCall {
             }
         };
         self.span.record("outcome", outcome);
-        self.span.record("queued", tracing::field::debug(queued));
+        self.span.record("queued_seconds", queued.as_secs_f64());
         if let Some(ran) = ran {
-            self.span.record("ran", tracing::field::debug(ran));
+            self.span.record("ran_seconds", ran.as_secs_f64());
+        }
+        if matches!(
+            end,
+            CallEnd::Completed(Outcome::Failure) | CallEnd::TimedOut | CallEnd::Panicked
+        ) {
+            self.span.record("otel.status_code", "ERROR");
         }
     }
 }

@@ -14,6 +14,8 @@ use loom::thread;
 
 use super::*;
 
+mod uncollected;
+
 fn no_clock() -> Instant {
     unreachable!("no waiter has a deadline")
 }
@@ -38,13 +40,7 @@ fn queue(permits: usize) -> Arc<WaitQueue> {
 }
 
 fn enqueue(queue: &WaitQueue) -> Enqueue {
-    queue.enqueue(
-        request(Priority::Normal, None),
-        &mut Claim::ONE.clone(),
-        Waker::noop(),
-        || false,
-        no_clock,
-    )
+    queue.enqueue(Priority::Normal, None, Waker::noop(), || false, no_clock)
 }
 
 fn enqueue_waiter(queue: &WaitQueue) -> WaiterId {
@@ -142,7 +138,7 @@ fn grant_racing_cancel_passes_the_permit_on() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(no_clock))
         };
-        queue.cancel(cancelled, Claim::ONE, no_clock);
+        queue.cancel(cancelled, no_clock);
         releaser.join().unwrap();
         assert_eq!(poll(&queue, next), Poll::Ready(WaitResult::Granted));
         queue.release(no_clock);
@@ -160,7 +156,7 @@ fn grant_racing_expiry_leaks_no_permit() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(no_clock))
         };
-        let waited = queue.expire(waiter, no_clock);
+        let waited = queue.expire(waiter);
         releaser.join().unwrap();
         match waited {
             WaitResult::Granted => {
@@ -188,13 +184,7 @@ fn reject_all_racing_enqueue_leaves_no_waiter() {
             })
         };
         let is_rejected = || open.load(Ordering::Acquire);
-        let result = queue.enqueue(
-            request(Priority::Normal, None),
-            &mut Claim::ONE.clone(),
-            Waker::noop(),
-            is_rejected,
-            no_clock,
-        );
+        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
         opener.join().unwrap();
         match result {
             Enqueue::Rejected(QueueRejection::CircuitOpened) => {}
@@ -460,7 +450,7 @@ fn shrink_racing_cancel_and_release_ends_at_the_new_limit() {
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let (cancelled, next) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
         let (shrinker, releaser) = (resize(&queue, 1, 8), release(&queue));
-        queue.cancel(cancelled, Claim::ONE, no_clock);
+        queue.cancel(cancelled, no_clock);
         shrinker.join().unwrap();
         releaser.join().unwrap();
         // The released permit was granted to the next waiter, or forgotten.
@@ -492,13 +482,7 @@ fn reject_all_racing_enqueue_and_release_leaks_no_permit() {
         };
         let releaser = release(&queue);
         let is_rejected = || open.load(Ordering::Acquire);
-        let result = queue.enqueue(
-            request(Priority::Normal, None),
-            &mut Claim::ONE.clone(),
-            Waker::noop(),
-            is_rejected,
-            no_clock,
-        );
+        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
         opener.join().unwrap();
         releaser.join().unwrap();
         let granted = match result {
@@ -615,17 +599,11 @@ fn expired_waiter_racing_release_is_never_granted() {
         let releaser = {
             let queue = queue.clone();
             thread::spawn(move || {
-                queue.cancel(first, Claim::ONE, now);
+                queue.cancel(first, now);
                 queue.release(now)
             })
         };
-        let result = queue.enqueue(
-            request(Priority::High, Some(base)),
-            &mut Claim::ONE.clone(),
-            Waker::noop(),
-            || false,
-            now,
-        );
+        let result = queue.enqueue(Priority::High, Some(base), Waker::noop(), || false, now);
         releaser.join().unwrap();
         match result {
             Enqueue::Acquired => {}
@@ -641,7 +619,7 @@ fn expired_waiter_racing_release_is_never_granted() {
 fn enqueue_heavy(queue: &WaitQueue, permits: u32) -> (Enqueue, Claim) {
     let mut claim = Claim::new(permits);
     let waker = Waker::noop();
-    let result = queue.enqueue(
+    let result = queue.enqueue_claim(
         request(Priority::Normal, None),
         &mut claim,
         waker,
@@ -717,7 +695,7 @@ fn collected_permits_survive_a_cancelled_head() {
     loom::model(|| {
         let (queue, head, next) = collecting();
         let releaser = release(&queue);
-        queue.cancel(head, Claim::new(2), no_clock);
+        queue.cancel_claim(head, Claim::new(2), no_clock);
         releaser.join().unwrap();
         assert!(is_granted(&queue, next));
         queue.release(no_clock);
@@ -731,7 +709,7 @@ fn collected_permits_survive_an_expired_head() {
     loom::model(|| {
         let (queue, head, next) = collecting();
         let releaser = release(&queue);
-        let waited = queue.expire(head, no_clock);
+        let waited = queue.expire_claim(head, &mut Claim::new(2), no_clock);
         releaser.join().unwrap();
         match waited {
             WaitResult::Expired => {}
@@ -783,7 +761,7 @@ fn collected_permits_serve_a_call_that_arrives_after_the_opening() {
         let is_rejected = || open.load(Ordering::Acquire);
         let mut claim = Claim::ONE;
         let waker = Waker::noop();
-        let arrived = queue.enqueue(
+        let arrived = queue.enqueue_claim(
             request(Priority::Normal, None),
             &mut claim,
             waker,
@@ -818,12 +796,11 @@ fn shrink_below_a_waiting_weight_grants_all_of_the_limit() {
         let shrinker = resize(&queue, 1, 8);
         queue.release(no_clock);
         shrinker.join().unwrap();
-        let permits = match poll(&queue, head) {
-            // It had both before the limit shrank.
-            Poll::Ready(WaitResult::Granted) => 2,
-            Poll::Ready(WaitResult::GrantedFewer(permits)) => permits,
-            other => panic!("{other:?}"),
-        };
+        // It had both before the limit shrank, or has all permits of the smaller one.
+        let mut claim = Claim::new(2);
+        let polled = queue.poll_claim(head, &mut claim, Waker::noop());
+        assert_eq!(polled, Poll::Ready(WaitResult::Granted));
+        let permits = claim.permits();
         assert_eq!(queue.in_use(), permits as usize);
         assert!(!is_granted(&queue, next));
         queue.release_claim(Claim::new(permits), no_clock);
@@ -951,7 +928,7 @@ fn of_key(key: u64) -> Claim {
 
 fn enqueue_key(queue: &WaitQueue, key: u64) -> Enqueue {
     let request = request(Priority::Normal, None);
-    queue.enqueue(request, &mut of_key(key), Waker::noop(), || false, no_clock)
+    queue.enqueue_claim(request, &mut of_key(key), Waker::noop(), || false, no_clock)
 }
 
 fn enqueue_waiter_of(queue: &WaitQueue, key: u64) -> WaiterId {
@@ -1111,7 +1088,7 @@ fn eviction_racing_a_grant_has_one_outcome() {
                     release_key(&queue, A);
                 }
                 Poll::Ready(WaitResult::Rejected(QueueRejection::Evicted)) => evicted += 1,
-                Poll::Pending => drop(queue.cancel(id, of_key(A), no_clock)),
+                Poll::Pending => drop(queue.cancel_claim(id, of_key(A), no_clock)),
                 other => panic!("{other:?}"),
             }
         }
@@ -1119,7 +1096,7 @@ fn eviction_racing_a_grant_has_one_outcome() {
         if is_granted(&queue, other) {
             release_key(&queue, B);
         } else {
-            queue.cancel(other, of_key(B), no_clock);
+            queue.cancel_claim(other, of_key(B), no_clock);
         }
         assert_nothing_is_held(&queue);
     });

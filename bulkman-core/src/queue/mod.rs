@@ -9,9 +9,11 @@
 //!
 //! * Permits go to waiters in the order of priority and arrival (or, with LIFO, of reverse
 //!   arrival). A new call never overtakes a waiter.
-//! * No permit is available while a call waits.
+//! * No permit is available while a call waits that it suffices for.
 //! * A waiter is never granted a permit after its deadline.
 //! * A waiter that leaves after it was granted a permit passes the permit on.
+//! * A permit that a waiter with a deadline has not collected by then goes to the call that needs
+//!   it.
 //! * What happened before a permit was released happens before what follows its acquisition.
 //!
 //! # The reserve
@@ -41,10 +43,19 @@
 //! A smaller limit removes available permits at once. Permits that calls still hold are counted as
 //! *permits to forget*. The next releases take the lock and forget them. Closing shrinks the limit
 //! to zero: the queue is drained when no permit is left to forget.
+//!
+//! # Heavy calls and keys
+//!
+//! A call that asks for several permits or has a key is *special*. Everything about it is in
+//! `claims.rs`, `collecting.rs`, `special_waiters.rs`, `waiting_keys.rs` and `running_keys.rs`.
+//! While no waiter is special, the paths of other calls execute none of that: each tests one word,
+//! which is zero then.
 
 mod available;
 mod chunks;
 mod claim;
+mod claims;
+mod collecting;
 mod grants;
 mod key_hash;
 mod limits;
@@ -59,27 +70,26 @@ mod special_waiters;
 mod state;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
+mod uncollected;
 mod waiter;
 mod waiters;
 mod waiting_keys;
 mod wake_list;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 
 use available::AvailablePermits;
 pub(crate) use claim::Claim;
+pub(crate) use claims::Request;
 use grants::Grants;
-use key_hash::BuildKeyHasher;
-use limits::NO_MAX_WEIGHT;
 pub(crate) use limits::{KeyRules, Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueSettings};
 pub use order::{Priority, QueueOrder};
 pub(crate) use results::{Enqueue, TryAcquire, WaitResult};
@@ -105,12 +115,15 @@ pub(crate) struct WaitQueue {
     /// A hint: some waiter may have a deadline, so a grant needs the time, which is read before the
     /// lock is taken. Written under the lock only.
     has_deadlines: AtomicBool,
+    /// Hints: where a call that finds no permit has to search for one under the lock, as
+    /// [`OVERDUE`] and [`MOVED`]. Written under the lock only.
+    elsewhere: AtomicU8,
     /// The [`Limits`] in force. Written under the lock only.
     limits: AtomicU64,
     /// The largest number of waiters since the last reset. Written under the lock only.
     peak_waiting: AtomicU32,
-    /// The largest number of permits that all waiters may ask for together; [`NO_MAX_WEIGHT`]
-    /// without one. Written under the lock only.
+    /// The largest number of permits that all waiters may ask for together; `NO_MAX_WEIGHT` without
+    /// one. Written under the lock only.
     max_queue_weight: AtomicU32,
     /// Odd while permits are moved from the reserve to the counter, which happens under the lock.
     moves: AtomicU32,
@@ -123,44 +136,10 @@ pub(crate) struct WaitQueue {
     reserve: Semaphore,
 }
 
-/// What a call asks for that may wait, beside its claim.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    pub(crate) priority: Priority,
-    pub(crate) deadline: Option<Instant>,
-    /// The share of its key, 1 or more.
-    pub(crate) share: u32,
-}
-
-/// What a key holds and how many of its calls wait.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KeyReading {
-    pub(crate) key: u64,
-    pub(crate) held: u32,
-    pub(crate) waiting: u32,
-    pub(crate) at_maximum: bool,
-}
-
-impl KeyReading {
-    const fn of(key: u64) -> Self {
-        Self {
-            key,
-            held: 0,
-            waiting: 0,
-            at_maximum: false,
-        }
-    }
-}
-
-/// Returns how many permits have to be available for a call whose key then holds `held`.
-fn needed(permits: u32, held: u32, rules: KeyRules, limit: u32) -> u32 {
-    let min = rules.min_in_force(limit);
-    if held <= min {
-        permits
-    } else {
-        (permits + min).min(limit)
-    }
-}
+/// A permit can be taken back from a waiter that is overdue.
+const OVERDUE: u8 = 1;
+/// Permits were moved from the reserve to the counter.
+const MOVED: u8 = 1 << 1;
 
 /// The number of waiters rejected while the lock is held once.
 const REJECT_BATCH: usize = 64;
@@ -177,6 +156,7 @@ impl WaitQueue {
             reserve: Semaphore::new(permits),
             state: AtomicU64::new(QueueState::IDLE.to_bits()),
             has_deadlines: AtomicBool::new(false),
+            elsewhere: AtomicU8::new(0),
             limits: AtomicU64::new(limits.to_bits()),
             peak_waiting: AtomicU32::new(0),
             max_queue_weight: AtomicU32::new(settings.max_weight_bits()),
@@ -192,33 +172,6 @@ impl WaitQueue {
         queue
     }
 
-    /// Shares permits between keys from now on, or ceases to. The caller holds the lock.
-    ///
-    /// `reordered`: the order of waiters has changed.
-    fn set_key_rules(
-        &self,
-        waiters: &mut Waiters,
-        settings: QueueSettings,
-        limit: usize,
-        reordered: bool,
-    ) {
-        let rules = settings.keys;
-        let running = rules.map(|_| {
-            self.running_keys
-                .get_or_init(|| Arc::new(RunningKeys::new(settings.max_permits)))
-        });
-        waiters.set_rules(rules, limit as u32, running, reordered);
-        waiters.set_bounded(rules.is_some() || settings.max_weight.is_some());
-        self.key_rules
-            .store(KeyRules::to_bits(rules), Ordering::Relaxed);
-    }
-
-    /// Returns `true` if permits are shared between keys.
-    #[inline]
-    pub(crate) fn shares_permits(&self) -> bool {
-        self.key_rules.load(Ordering::Relaxed) != 0
-    }
-
     /// Acquires a permit if one is available and no call waits.
     #[inline]
     pub(crate) fn try_acquire(&self) -> TryAcquire {
@@ -227,81 +180,6 @@ impl WaitQueue {
         } else {
             self.try_acquire_slow()
         }
-    }
-
-    /// As [`try_acquire`](Self::try_acquire), for a call that asks for several permits or has a
-    /// key.
-    ///
-    /// Acquires all of them or none. If the limit is smaller than the claim, acquires all permits
-    /// of the limit, and changes the claim.
-    pub(crate) fn try_acquire_claim(
-        &self,
-        claim: &mut Claim,
-        now: impl FnOnce() -> Instant,
-    ) -> TryAcquire {
-        if claim.is_plain() {
-            return self.try_acquire();
-        }
-        if self.state().is_closed() {
-            return TryAcquire::Closed;
-        }
-        let contended = self.available.is_contended();
-        if !contended && self.acquire_uncontended(*claim, now) {
-            return TryAcquire::Acquired;
-        }
-        // The limit, and permits in the reserve, need the lock. So do calls that wait for their key
-        // only: a call of another key need not.
-        if !contended || claim.key() != 0 {
-            let mut waiters = lock(&self.waiters);
-            let acquired = self.acquire_idle(&mut waiters, self.state(), claim);
-            drop(waiters);
-            if acquired {
-                return TryAcquire::Acquired;
-            }
-        }
-        let (state, capacity) = (self.state(), self.limits().queue_capacity);
-        // In a full queue, a waiter of another key may leave for a call.
-        let may_evict = claim.key() != 0 && capacity > 0;
-        if state.is_closed() {
-            TryAcquire::Closed
-        } else if state.waiting() as usize >= capacity && !may_evict {
-            TryAcquire::Full
-        } else {
-            TryAcquire::MustWait
-        }
-    }
-
-    /// Acquires permits from a counter that is not contended, without the lock.
-    #[inline]
-    fn acquire_uncontended(&self, claim: Claim, now: impl FnOnce() -> Instant) -> bool {
-        let (permits, limit) = (claim.permits(), self.limits().permits as u32);
-        if permits > limit {
-            return false;
-        }
-        let Some(running) = self.running_keys.get().filter(|_| claim.key() != 0) else {
-            return self.available.try_acquire_many(permits, permits);
-        };
-        let Some(rules) = KeyRules::from_bits(self.key_rules.load(Ordering::Relaxed)) else {
-            return false;
-        };
-        let added = if rules.has_bounds() {
-            running.add(claim.key(), permits, rules.max)
-        } else {
-            running.insert(claim.key(), permits);
-            Some(permits)
-        };
-        if let Some(held) = added {
-            let needed = needed(permits, held, rules, limit);
-            if self.available.try_acquire_many(permits, needed) {
-                return true;
-            }
-            running.remove(claim.key(), permits);
-        }
-        // A waiter of the same key may have found the permits that were added for a moment.
-        if self.available.release(0) {
-            self.assign_released(claim.key(), now);
-        }
-        false
     }
 
     /// Releases a permit: to the next waiter, if there is one.
@@ -316,113 +194,82 @@ impl WaitQueue {
         self.available.release(1) && self.release_to_next(now, true)
     }
 
-    /// Releases the permits of a call. See [`release`](Self::release).
-    pub(crate) fn release_claim(&self, claim: Claim, now: impl FnOnce() -> Instant) -> bool {
-        if claim.is_plain() {
-            return self.release(now);
-        }
-        if claim.key() != 0 {
-            if let Some(running) = self.running_keys.get() {
-                running.remove(claim.key(), claim.permits());
-            }
-        }
-        // While the counter is contended, only the holder of the lock acquires permits.
-        self.available.release(claim.permits()) && self.assign_released(claim.key(), now)
-    }
-
-    /// Starts to wait, unless the permits have become available.
+    /// Starts to wait, unless a permit has become available.
     ///
-    /// If the call acquires all permits of a limit that is smaller than its claim, the claim is
-    /// changed. `is_rejected` is called under the lock: it must only load a value. A circuit that
-    /// opens later finds this waiter in the queue.
+    /// `is_rejected` is called under the lock: it must only load a value. A circuit that opens
+    /// later finds this waiter in the queue.
     pub(crate) fn enqueue(
         &self,
-        request: Request,
-        claim: &mut Claim,
+        priority: Priority,
+        deadline: Option<Instant>,
         waker: &Waker,
         is_rejected: impl FnOnce() -> bool,
         now: impl FnOnce() -> Instant,
     ) -> Enqueue {
         let waker = waker.clone();
         self.grants.allocate();
-        let (mut waiters, now) = self.lock_with_time(now, request.deadline.is_some());
-        if waiters.has_special() || !claim.is_plain() {
-            return self.enqueue_special(waiters, now, request, claim, waker, is_rejected);
+        if deadline.is_none() {
+            if let Some(waiters) = self.lock_ordinary() {
+                return self.enqueue_locked(waiters, priority, None, waker, is_rejected, None);
+            }
         }
+        self.enqueue_unusual(priority, deadline, waker, is_rejected, now)
+    }
+
+    /// As [`enqueue`](Self::enqueue), if a waiter has a deadline or is special.
+    #[inline(never)]
+    fn enqueue_unusual(
+        &self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: Waker,
+        is_rejected: impl FnOnce() -> bool,
+        now: impl FnOnce() -> Instant,
+    ) -> Enqueue {
+        let (waiters, now) = self.lock_with_time(now, deadline.is_some());
+        if waiters.has_special() {
+            return self.enqueue_among_special(
+                waiters,
+                now,
+                Request::plain(priority, deadline),
+                waker,
+                is_rejected,
+            );
+        }
+        self.enqueue_locked(waiters, priority, deadline, waker, is_rejected, now)
+    }
+
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is the end of two paths, and part of every wait"
+    )]
+    fn enqueue_locked(
+        &self,
+        mut waiters: MutexGuard<'_, Waiters>,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: Waker,
+        is_rejected: impl FnOnce() -> bool,
+        now: Option<Instant>,
+    ) -> Enqueue {
         let state = self.state();
-        let resolved = self.resolve_without_waiting(&mut waiters, state, claim, is_rejected);
-        if let Some(result) = resolved {
+        if let Some(result) = self.resolve_without_waiting(&mut waiters, state, is_rejected) {
             drop(waiters);
             // A panic of its drop must not leak a permit that was just acquired.
             drop_catching(waker);
             return result;
         }
-        let id = waiters.push(request.priority, request.deadline, Claim::ONE, 1, waker);
-        let waiting = self.count_waiter(state, request.deadline);
+        let id = waiters.push(priority, deadline, waker);
+        let waiting = self.count_waiter(state, deadline);
         // Behind another waiter no permit is available: the counter has been contended since the
         // first of them.
         if waiting > 1 {
             return Enqueue::Waiting(id);
         }
-        let wake = self.assign_permits(&mut waiters, now);
+        let wake = self.assign_ordinary(&mut waiters, now);
         drop(waiters);
         // This may be the new waiter itself: its next poll finds the permit.
-        wake.wake();
-        Enqueue::Waiting(id)
-    }
-
-    /// As [`enqueue`](Self::enqueue), if not all waiters and the new call are as most calls.
-    #[cold]
-    #[inline(never)]
-    fn enqueue_special(
-        &self,
-        mut waiters: MutexGuard<'_, Waiters>,
-        now: Option<Instant>,
-        request: Request,
-        claim: &mut Claim,
-        waker: Waker,
-        is_rejected: impl FnOnce() -> bool,
-    ) -> Enqueue {
-        self.set_key(claim);
-        let mut state = self.state();
-        let mut resolved = self.resolve_without_waiting(&mut waiters, state, claim, is_rejected);
-        let bounded = resolved.is_none() || resolved == Some(Enqueue::Full);
-        if bounded && claim.key() != 0 && waiters.is_key_full(claim.key()) {
-            resolved = Some(Enqueue::KeyFull);
-        } else if bounded && self.exceeds_queue_weight(&waiters, *claim) {
-            resolved = Some(Enqueue::Full);
-        }
-        let mut evicted = None;
-        if resolved == Some(Enqueue::Full) && self.may_evict(&waiters, *claim) {
-            evicted = waiters.evict(claim.key(), request.priority);
-        }
-        if let Some(result) = resolved.filter(|_| evicted.is_none()) {
-            drop(waiters);
-            drop_catching(waker);
-            return result;
-        }
-        if evicted.is_some() {
-            self.update_state(&waiters, |state| state);
-            state = self.state();
-        }
-        let Request {
-            priority,
-            deadline,
-            share,
-        } = request;
-        let id = waiters.push(priority, deadline, *claim, share, waker);
-        self.count_waiter(state, deadline);
-        if claim.key() != 0 {
-            // The counter is contended by now: a permit that is released later is found.
-            waiters.set_level_of(claim.key());
-        }
-        // Permits may be available although others wait: a heavy waiter collects them, or the
-        // keys of all others are at their maximum.
-        let mut wake = self.assign_permits(&mut waiters, now);
-        drop(waiters);
-        if let Some(evicted) = evicted {
-            wake.push(evicted.waker);
-        }
         wake.wake();
         Enqueue::Waiting(id)
     }
@@ -448,123 +295,24 @@ impl WaitQueue {
         &self,
         waiters: &mut Waiters,
         state: QueueState,
-        claim: &mut Claim,
         is_rejected: impl FnOnce() -> bool,
     ) -> Option<Enqueue> {
         if state.is_closed() {
             Some(Enqueue::Rejected(QueueRejection::Shutdown))
         } else if is_rejected() {
             Some(Enqueue::Rejected(QueueRejection::CircuitOpened))
-        } else if self.acquire_idle(waiters, state, claim) {
+        } else if state.waiting() == 0
+            && state.permits_to_forget() == 0
+            && (self.available.try_acquire()
+                || self.acquire_from_reserve()
+                || self.take_overdue(waiters))
+        {
             Some(Enqueue::Acquired)
         } else if state.waiting() as usize >= self.limits().queue_capacity {
             Some(Enqueue::Full)
         } else {
             None
         }
-    }
-
-    /// Acquires the permits of a new call, if no call waits. The caller holds the lock.
-    #[inline]
-    fn acquire_idle(&self, waiters: &mut Waiters, state: QueueState, claim: &mut Claim) -> bool {
-        if claim.key() != 0 {
-            return self.acquire_for_key(waiters, state, claim);
-        }
-        if state.is_closed() || state.waiting() > 0 || state.permits_to_forget() > 0 {
-            false
-        } else if claim.permits() == 1 {
-            self.available.try_acquire() || self.acquire_from_reserve()
-        } else {
-            self.acquire_many_idle(claim)
-        }
-    }
-
-    #[inline(never)]
-    fn acquire_many_idle(&self, claim: &mut Claim) -> bool {
-        let permits = self.permits_to_grant(claim.permits());
-        let acquired = permits > 0 && self.acquire_locked(permits, permits, false);
-        if acquired {
-            *claim = claim.with_permits(permits);
-        }
-        acquired
-    }
-
-    /// Acquires the permits of a new call with a key, unless it has to wait behind another. Waiters
-    /// whose key is at its maximum do not count. The caller holds the lock.
-    #[inline(never)]
-    fn acquire_for_key(&self, waiters: &mut Waiters, state: QueueState, claim: &mut Claim) -> bool {
-        self.set_key(claim);
-        if claim.key() == 0 {
-            return self.acquire_idle(waiters, state, claim);
-        }
-        let rules = KeyRules::from_bits(self.key_rules.load(Ordering::Relaxed));
-        let (Some(rules), Some(running)) = (rules, self.running_keys.get()) else {
-            return false;
-        };
-        let waits = state.waiting() > 0;
-        let permits = self.permits_to_grant(claim.permits());
-        if state.is_closed()
-            || state.permits_to_forget() > 0
-            || (waits && waiters.blocks_new_calls(claim.key()))
-            || permits == 0
-        {
-            return false;
-        }
-        if let Some(held) = running.add(claim.key(), permits, rules.max) {
-            let needed = needed(permits, held, rules, self.limits().permits as u32);
-            if self.acquire_locked(permits, needed, waits) {
-                *claim = claim.with_permits(permits);
-                return true;
-            }
-            running.remove(claim.key(), permits);
-        }
-        // Only the holder of the lock and calls that are about to take it read what was added.
-        false
-    }
-
-    /// Acquires permits if `needed` are available. The caller holds the lock.
-    fn acquire_locked(&self, permits: u32, needed: u32, contended: bool) -> bool {
-        let try_acquire = || {
-            if contended {
-                self.available.try_acquire_many_locked(permits, needed)
-            } else {
-                self.available.try_acquire_many(permits, needed)
-            }
-        };
-        try_acquire() || {
-            self.empty_reserve();
-            try_acquire()
-        }
-    }
-
-    /// Gives a claim the key that counts: that of all calls without a key, or none if permits are
-    /// not shared.
-    pub(crate) fn set_key(&self, claim: &mut Claim) {
-        if !self.shares_permits() {
-            *claim = claim.with_key(0);
-        } else if claim.key() == 0 {
-            *claim = claim.with_key(Claim::SHARED_KEY);
-        }
-    }
-
-    /// Returns `true` if a call would have room once another has left.
-    fn may_evict(&self, waiters: &Waiters, claim: Claim) -> bool {
-        claim.key() != 0
-            && waiters.evicts()
-            && waiters.waiting() as usize == self.limits().queue_capacity
-            && !self.exceeds_queue_weight(waiters, claim)
-    }
-
-    /// Returns how many permits a call is granted that asks for `permits`: all of a smaller limit.
-    fn permits_to_grant(&self, permits: u32) -> u32 {
-        permits.min(self.limits().permits as u32)
-    }
-
-    #[inline]
-    fn exceeds_queue_weight(&self, waiters: &Waiters, claim: Claim) -> bool {
-        let max = self.max_queue_weight.load(Ordering::Relaxed);
-        max != NO_MAX_WEIGHT
-            && waiters.queued_permits() + u64::from(claim.permits()) > u64::from(max)
     }
 
     /// Polls a waiter. Its identifier is invalid once this returns `Ready`.
@@ -581,39 +329,24 @@ impl WaitQueue {
             drop_catching(unused);
             state
         });
-        match state {
-            WaiterState::Waiting => Poll::Pending,
-            WaiterState::Granted => Poll::Ready(WaitResult::Granted),
-            WaiterState::GrantedFewer(permits) => Poll::Ready(WaitResult::GrantedFewer(permits)),
-            WaiterState::Rejected(reason) => Poll::Ready(WaitResult::Rejected(reason)),
-            WaiterState::Expired => Poll::Ready(WaitResult::Expired),
-        }
+        state.into_poll()
     }
 
-    /// Ends a wait because its deadline has passed. Permits that were granted before are kept.
-    pub(crate) fn expire(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> WaitResult {
-        match self.remove(id, now) {
-            WaiterState::Waiting | WaiterState::Expired => WaitResult::Expired,
-            WaiterState::Granted => WaitResult::Granted,
-            WaiterState::GrantedFewer(permits) => WaitResult::GrantedFewer(permits),
-            WaiterState::Rejected(reason) => WaitResult::Rejected(reason),
-        }
+    /// Ends a wait because its deadline has passed. A permit that was granted before is kept.
+    pub(crate) fn expire(&self, id: WaiterId) -> WaitResult {
+        self.remove(id).into_expired()
     }
 
-    /// Ends a wait because the call was dropped. Permits that were granted before are released.
+    /// Ends a wait because the call was dropped. A permit that was granted before is released.
     ///
     /// Returns `true` if this drained the queue.
-    pub(crate) fn cancel(&self, id: WaiterId, claim: Claim, now: impl Fn() -> Instant) -> bool {
-        match self.remove(id, &now) {
-            WaiterState::Granted => self.release_claim(claim, now),
-            WaiterState::GrantedFewer(permits) => {
-                self.release_claim(claim.with_permits(permits), now)
-            }
-            _ => false,
-        }
+    pub(crate) fn cancel(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
+        self.remove(id) == WaiterState::Granted && self.release(now)
     }
 
     /// Rejects all present waiters. Later calls may wait.
+    ///
+    /// Calls `now` only if a waiter has, or recently had, a deadline.
     pub(crate) fn reject_all(&self, reason: QueueRejection, now: impl FnOnce() -> Instant) {
         // A rejected heavy waiter may have collected permits. Calls that arrived meanwhile wait for
         // them.
@@ -743,32 +476,6 @@ impl WaitQueue {
         self.state().waiting() as usize
     }
 
-    /// Returns the number of waiters whose key is at its maximum.
-    pub(crate) fn waiting_at_key_maximum(&self) -> usize {
-        if self.running_keys.get().is_none() {
-            return 0;
-        }
-        lock(&self.waiters).suspended() as usize
-    }
-
-    /// Returns the keys that hold permits or have waiters, in no order.
-    pub(crate) fn keys(&self) -> Vec<KeyReading> {
-        let Some(running) = self.running_keys.get() else {
-            return Vec::new();
-        };
-        let waiting = lock(&self.waiters).keys();
-        let mut keys = HashMap::<_, KeyReading, BuildKeyHasher>::default();
-        for (key, waiters, at_maximum) in waiting {
-            let reading = keys.entry(key).or_insert_with(|| KeyReading::of(key));
-            reading.waiting += waiters;
-            reading.at_maximum |= at_maximum;
-        }
-        for (key, held) in running.all() {
-            keys.entry(key).or_insert_with(|| KeyReading::of(key)).held += held;
-        }
-        keys.into_values().collect()
-    }
-
     /// Returns the largest number of waiters since the last reset.
     pub(crate) fn peak_waiting(&self) -> usize {
         self.peak_waiting.load(Ordering::Relaxed) as usize
@@ -805,8 +512,8 @@ impl WaitQueue {
         let state = self.state();
         if state.is_closed() {
             TryAcquire::Closed
-        } else if (!self.available.is_contended() && self.acquire_from_reserve())
-            || (self.moves.load(Ordering::Acquire) != 0 && self.try_acquire_moved())
+        } else if !self.available.is_contended()
+            && (self.acquire_from_reserve() || self.acquire_elsewhere())
         {
             TryAcquire::Acquired
         } else if state.waiting() as usize >= self.limits().queue_capacity {
@@ -814,45 +521,6 @@ impl WaitQueue {
         } else {
             TryAcquire::MustWait
         }
-    }
-
-    /// Acquires a permit that may have been moved from the reserve to the counter meanwhile.
-    ///
-    /// A call that reads the counter before the move, and the reserve after it, finds no permit in
-    /// either. It is not rejected for that: it tries again until there was no move.
-    #[cold]
-    fn try_acquire_moved(&self) -> bool {
-        loop {
-            let before = self.moves.load(Ordering::Acquire);
-            if before % 2 != 0 {
-                // The mover holds the lock.
-                drop(lock(&self.waiters));
-                continue;
-            }
-            if self.available.is_contended() {
-                return false;
-            }
-            if self.available.try_acquire() || self.acquire_from_reserve() {
-                return true;
-            }
-            if self.moves.load(Ordering::Acquire) == before {
-                return false;
-            }
-        }
-    }
-
-    /// Moves all permits from the reserve to the counter. The caller holds the lock.
-    ///
-    /// A call needs several permits at once, and the reserve gives up one at a time.
-    fn empty_reserve(&self) {
-        if self.reserve.available_permits() == 0 {
-            return;
-        }
-        self.moves.fetch_add(1, Ordering::AcqRel);
-        while self.acquire_from_reserve() {
-            self.available.release(1);
-        }
-        self.moves.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Acquires a permit that no call has acquired before.
@@ -880,8 +548,28 @@ impl WaitQueue {
     #[cold]
     #[inline(never)]
     fn release_to_next(&self, now: impl FnOnce() -> Instant, is_available: bool) -> bool {
+        if let Some(waiters) = self.lock_ordinary() {
+            return self.release_locked(waiters, None, is_available);
+        }
+        let (waiters, now) = self.lock_with_time(now, false);
+        if waiters.has_special() {
+            return self.release_among_special(waiters, now, is_available);
+        }
+        self.release_locked(waiters, now, is_available)
+    }
+
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is the end of two paths, and part of every grant"
+    )]
+    fn release_locked(
+        &self,
+        mut waiters: MutexGuard<'_, Waiters>,
+        now: Option<Instant>,
+        is_available: bool,
+    ) -> bool {
         let mut expired = WakeList::default();
-        let (mut waiters, now) = self.lock_with_time(now, false);
         let before = self.state();
         if is_available && (before == QueueState::IDLE || !self.available.try_acquire_locked()) {
             return before.is_drained();
@@ -889,13 +577,6 @@ impl WaitQueue {
         let (state, granted) = if before.permits_to_forget() > 0 {
             let left = before.permits_to_forget() - 1;
             (before.with_permits_to_forget(left), None)
-        } else if waiters.has_special() {
-            self.available.release(1);
-            let wake = self.assign_permits(&mut waiters, now);
-            let state = self.state();
-            drop(waiters);
-            wake.wake();
-            return state.is_drained();
         } else {
             let granted = waiters.grant(now, &mut expired);
             let gone = u32::from(granted.is_some()) + expired.len();
@@ -913,45 +594,14 @@ impl WaitQueue {
         state.is_drained()
     }
 
-    /// Assigns the permits in the counter. Returns `true` if this drained the queue.
-    ///
-    /// `key`: one that holds less than before; zero for none.
-    #[cold]
-    fn assign_released(&self, key: u64, now: impl FnOnce() -> Instant) -> bool {
-        let (mut waiters, now) = self.lock_with_time(now, false);
-        if key != 0 {
-            waiters.set_level_of(key);
-        }
-        let wake = self.assign_permits(&mut waiters, now);
-        let drained = self.state().is_drained();
-        drop(waiters);
-        wake.wake();
-        drained
-    }
-
-    /// Returns `true` if calls wait although permits are available.
-    ///
-    /// A heavy waiter collects permits until it has enough of them. If it leaves, the permits have
-    /// to be assigned.
-    fn has_collected(&self, waiters: &Waiters) -> bool {
-        waiters.waiting() > 0 && self.available.available() > 0
-    }
-
-    /// Uses the permits that no call holds: first to forget permits, then for the waiters.
-    fn assign_permits(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
+    /// As [`assign_permits`](Self::assign_permits), while no waiter is special.
+    fn assign_ordinary(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
         let mut wake = WakeList::default();
         // Sets the flag before the counter is read.
         self.update_state(waiters, |state| state);
         loop {
             let must_forget = self.state().permits_to_forget() > 0;
             if !must_forget && waiters.waiting() == 0 {
-                break;
-            }
-            if !must_forget && waiters.has_special() {
-                let available = self.available.available() + self.reserve.available_permits();
-                if available > 0 && self.grant_collected(waiters, now, &mut wake) {
-                    continue;
-                }
                 break;
             }
             if !self.available.try_acquire_locked() && !self.acquire_from_reserve() {
@@ -974,48 +624,30 @@ impl WaitQueue {
         wake
     }
 
-    /// Grants its permits to the next waiter, if that many are available.
-    ///
-    /// Otherwise they stay in the counter. It is contended, so they accumulate there until they are
-    /// enough, and nobody has to return them if the waiter leaves.
-    fn grant_collected(
-        &self,
-        waiters: &mut Waiters,
-        now: Option<Instant>,
-        wake: &mut WakeList,
-    ) -> bool {
-        let head = waiters.peek(now, wake);
-        let permits = head.map_or(0, |head| self.permits_to_grant(head.permits));
-        let reserved = head.map_or(0, |head| head.reserved);
-        let needed = (permits + reserved).min(self.limits().permits as u32);
-        let acquired = permits > 0 && self.acquire_locked(permits, needed, true);
-        let granted = head
-            .filter(|_| acquired)
-            .and_then(|head| waiters.grant_head(head, permits));
-        self.update_state(waiters, |state| state);
-        if let Some(granted) = granted {
-            wake.push(granted.publish(&self.grants));
-        }
-        acquired
-    }
-
-    fn remove(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> WaiterState {
+    fn remove(&self, id: WaiterId) -> WaiterState {
         let mut waiters = lock(&self.waiters);
-        let had_special = waiters.has_special();
         let (state, waker) = waiters.remove(id);
         if state == WaiterState::Waiting {
             let before = self.state();
             self.set_state(before, before.with_waiting(before.waiting() - 1));
         }
-        if had_special && state == WaiterState::Waiting && self.has_collected(&waiters) {
-            drop(waiters);
-            drop_catching(waker);
-            self.assign_released(0, now);
-            return state;
-        }
         drop(waiters);
         drop_catching(waker);
         state
+    }
+
+    /// Locks the waiters if none of them has a deadline or is special.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is the beginning of every wait and every grant"
+    )]
+    fn lock_ordinary(&self) -> Option<MutexGuard<'_, Waiters>> {
+        if self.has_deadlines.load(Ordering::Relaxed) {
+            return None;
+        }
+        let waiters = lock(&self.waiters);
+        waiters.is_ordinary().then_some(waiters)
     }
 
     /// Locks the waiters, and returns the time if a waiter has a deadline.

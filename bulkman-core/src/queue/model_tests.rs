@@ -34,6 +34,8 @@ enum Op {
     /// A waiter, or a granted call that was not polled yet, is dropped.
     Cancel(usize),
     Advance(u8),
+    /// The timer of a waiter fires, which may have been granted permits and not have been polled.
+    Fire(usize),
     Resize(Resize),
     RejectAll,
 }
@@ -112,6 +114,7 @@ fn op() -> impl Strategy<Value = Op> {
         9 => any::<usize>().prop_map(Op::End),
         4 => any::<usize>().prop_map(Op::Cancel),
         3 => (1..10_u8).prop_map(Op::Advance),
+        4 => any::<usize>().prop_map(Op::Fire),
         2 => resize().prop_map(Op::Resize),
         1 => Just(Op::RejectAll),
     ]
@@ -156,6 +159,8 @@ struct Model {
     held: HashMap<u64, u32>,
     keys: HashMap<(u8, u64), Waiting>,
     turn: u64,
+    /// Waiters whose permits may be taken back.
+    overdue: Vec<usize>,
 }
 
 impl Model {
@@ -169,6 +174,33 @@ impl Model {
             held: HashMap::new(),
             keys: HashMap::new(),
             turn: 0,
+            overdue: Vec::new(),
+        }
+    }
+
+    /// No call waits, and no permits are to be forgotten.
+    fn is_idle(&self) -> bool {
+        self.waiting().next().is_none() && self.in_use <= self.permits
+    }
+
+    fn revoke(&mut self, index: usize) {
+        let waiter = &mut self.waiters[index];
+        if let State::Granted(permits) = waiter.state {
+            waiter.state = State::Expired;
+            let key = waiter.added_to;
+            self.release(permits, key);
+        }
+    }
+
+    /// Takes back the permits of overdue waiters while they do not suffice for a call.
+    fn try_acquire_or_revoke(&mut self, permits: u32, key: u64) -> Option<u32> {
+        loop {
+            let granted = self.try_acquire(permits, key);
+            if granted.is_some() || !self.is_idle() {
+                return granted;
+            }
+            let overdue = self.overdue.pop()?;
+            self.revoke(overdue);
         }
     }
 
@@ -428,8 +460,9 @@ struct Caller {
 }
 
 impl Caller {
-    fn poll(&self, queue: &WaitQueue) -> Poll<WaitResult> {
-        queue.poll(self.id, &Waker::from(Arc::clone(&self.woken)))
+    fn poll(&mut self, queue: &WaitQueue) -> Poll<WaitResult> {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        queue.poll_claim(self.id, &mut self.claim, &waker)
     }
 }
 
@@ -481,12 +514,9 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
         queue.release_claim(claim, || base);
     }
     queue.reject_all(QueueRejection::CircuitOpened, || base);
-    for caller in waiters {
+    for mut caller in waiters {
         match caller.poll(&queue) {
             Poll::Ready(WaitResult::Granted) => drop(queue.release_claim(caller.claim, || base)),
-            Poll::Ready(WaitResult::GrantedFewer(permits)) => {
-                queue.release_claim(caller.claim.with_permits(permits), || base);
-            }
             Poll::Ready(_) => {}
             Poll::Pending => prop_assert!(false, "rejected waiters are decided"),
         }
@@ -500,6 +530,7 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
         let mut all = Claim::new(permits as u32);
         queue.set_key(&mut all);
         let max = lock(&queue.waiters)
+            .special
             .keys
             .as_ref()
             .map(|keys| keys.rules.max);
@@ -533,24 +564,25 @@ fn apply(
             let deadline = after.map(|after| model.now + after);
             let mut claim = Claim::new(request.permits).with_key(request.key);
             let woken = Arc::<CountingWaker>::default();
-            let result = queue.enqueue(
-                Request {
-                    priority: class(request.priority),
-                    deadline: deadline.map(at),
+            let (priority, deadline_at) = (class(request.priority), deadline.map(at));
+            let waker = Waker::from(Arc::clone(&woken));
+            let result = if claim.is_plain() && model.settings.keys.is_none() {
+                queue.enqueue(priority, deadline_at, &waker, || false, || now)
+            } else {
+                let request = Request {
+                    priority,
+                    deadline: deadline_at,
                     share: request.share,
-                },
-                &mut claim,
-                &Waker::from(Arc::clone(&woken)),
-                || false,
-                || now,
-            );
+                };
+                queue.enqueue_claim(request, &mut claim, &waker, || false, || now)
+            };
             let key = model.key(request.key);
             prop_assert_eq!(claim.key(), key);
             let (full, evictable) = (
                 model.is_full(request.permits),
                 model.evictable(request, key),
             );
-            if let Some(granted) = model.try_acquire(request.permits, key) {
+            if let Some(granted) = model.try_acquire_or_revoke(request.permits, key) {
                 prop_assert_eq!((result, claim.permits()), (Enqueue::Acquired, granted));
                 running.push(claim);
             } else if model.is_key_full(key) {
@@ -578,7 +610,7 @@ fn apply(
             queue.set_key(&mut claim);
             let key = model.key(key);
             let result = queue.try_acquire_claim(&mut claim, || now);
-            match model.try_acquire(permits, key) {
+            match model.try_acquire_or_revoke(permits, key) {
                 Some(granted) => {
                     prop_assert_eq!((result, claim.permits()), (TryAcquire::Acquired, granted));
                     running.push(claim);
@@ -593,13 +625,21 @@ fn apply(
         }
         Op::Cancel(index) if !waiters.is_empty() => {
             let caller = waiters.swap_remove(index % waiters.len());
-            queue.cancel(caller.id, caller.claim, || now);
+            if caller.claim.is_plain() {
+                queue.cancel(caller.id, || now);
+            } else {
+                queue.cancel_claim(caller.id, caller.claim, || now);
+            }
+            model.overdue.retain(|index| *index != caller.index);
             let waiter = &model.waiters[caller.index];
             if let State::Granted(permits) = waiter.state {
                 model.release(permits, waiter.added_to);
             } else {
                 model.end_wait(caller.index, State::Rejected);
-                model.assign();
+                // One permit does not accumulate, so its waiter leaves none behind.
+                if !caller.claim.is_plain() {
+                    model.assign();
+                }
             }
         }
         Op::Advance(by) => {
@@ -611,8 +651,15 @@ fn apply(
                     let passed = waiter.deadline.is_some_and(|it| it <= model.now);
                     if passed && matches!(waiter.state, State::Waiting | State::Expired) {
                         model.end_wait(caller.index, State::Expired);
-                        prop_assert_eq!(queue.expire(caller.id, || now), WaitResult::Expired);
-                        model.assign();
+                        let expired = if caller.claim.is_plain() {
+                            queue.expire(caller.id)
+                        } else {
+                            queue.expire_claim(caller.id, &mut caller.claim.clone(), || now)
+                        };
+                        prop_assert_eq!(expired, WaitResult::Expired);
+                        if !caller.claim.is_plain() {
+                            model.assign();
+                        }
                     }
                 }
                 waiters.retain(|caller| model.waiters[caller.index].state != State::Expired);
@@ -641,6 +688,27 @@ fn apply(
             model.update_levels();
             queue.resize(|| resize.permits, model.settings, || now);
             model.assign();
+            queue.release_overdue(|| now);
+            while !model.is_idle() {
+                let Some(overdue) = model.overdue.pop() else {
+                    break;
+                };
+                model.revoke(overdue);
+            }
+        }
+        Op::Fire(index) if !waiters.is_empty() => {
+            let caller = &waiters[index % waiters.len()];
+            let waiter = &model.waiters[caller.index];
+            let passed = waiter.deadline.is_some_and(|it| it <= model.now);
+            if passed && matches!(waiter.state, State::Granted(_)) {
+                queue.deadline_passed(caller.id, || now);
+                if !model.is_idle() {
+                    model.overdue.retain(|index| *index != caller.index);
+                    model.revoke(caller.index);
+                } else if !model.overdue.contains(&caller.index) {
+                    model.overdue.push(caller.index);
+                }
+            }
         }
         Op::RejectAll => {
             queue.reject_all(QueueRejection::CircuitOpened, || now);
@@ -649,7 +717,7 @@ fn apply(
                 model.end_wait(index, State::Rejected);
             }
         }
-        Op::End(_) | Op::Cancel(_) => {}
+        Op::End(_) | Op::Cancel(_) | Op::Fire(_) => {}
     }
     Ok(())
 }
@@ -663,7 +731,7 @@ fn evict(
 ) -> Result<(), TestCaseError> {
     let evicted = Poll::Ready(WaitResult::Rejected(QueueRejection::Evicted));
     let position = waiters
-        .iter()
+        .iter_mut()
         .position(|caller| evictable.contains(&caller.index) && caller.poll(queue) == evicted);
     let Some(position) = position else {
         return Err(TestCaseError::fail("no waiter was evicted"));
@@ -688,7 +756,7 @@ fn compare(model: &Model, callers: &mut Callers) -> Result<(), TestCaseError> {
         prop_assert_eq!(held, model.held(key), "key {}", key);
     }
     let mut remaining = Vec::new();
-    for caller in std::mem::take(waiters) {
+    for mut caller in std::mem::take(waiters) {
         let (index, expected) = (caller.index, model.waiters[caller.index].state);
         if index % 3 == 0 && matches!(expected, State::Granted(_)) {
             // Its task is slow: the grant may be cancelled.
@@ -701,7 +769,6 @@ fn compare(model: &Model, callers: &mut Callers) -> Result<(), TestCaseError> {
         let state = match polled {
             Poll::Pending => State::Waiting,
             Poll::Ready(WaitResult::Granted) => State::Granted(caller.claim.permits()),
-            Poll::Ready(WaitResult::GrantedFewer(permits)) => State::Granted(permits),
             Poll::Ready(WaitResult::Rejected(_)) => State::Rejected,
             Poll::Ready(WaitResult::Expired) => State::Expired,
         };

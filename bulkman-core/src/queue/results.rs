@@ -1,6 +1,8 @@
 //! The results of acquiring a permit: at once, by joining the queue, and after waiting.
 
-use super::waiter::{QueueRejection, WaiterId};
+use std::task::Poll;
+
+use super::waiter::{QueueRejection, WaiterId, WaiterState};
 
 /// The result of [`WaitQueue::try_acquire`](super::WaitQueue::try_acquire).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +37,31 @@ pub(crate) enum Enqueue {
 pub(crate) enum WaitResult {
     /// The caller owns the permits that it asked for.
     Granted,
-    /// The caller owns this number of permits, fewer than it asked for: all of a smaller limit.
-    GrantedFewer(u32),
     /// All waiters were rejected.
     Rejected(QueueRejection),
     /// The deadline of the wait has passed.
     Expired,
+}
+
+impl WaiterState {
+    /// Returns the result of polling the waiter.
+    #[inline]
+    pub(super) const fn into_poll(self) -> Poll<WaitResult> {
+        match self {
+            Self::Waiting => Poll::Pending,
+            Self::Granted => Poll::Ready(WaitResult::Granted),
+            Self::Rejected(reason) => Poll::Ready(WaitResult::Rejected(reason)),
+            Self::Expired => Poll::Ready(WaitResult::Expired),
+        }
+    }
+
+    /// Returns the result of a waiter whose deadline has passed.
+    #[inline]
+    pub(super) const fn into_expired(self) -> WaitResult {
+        match self {
+            Self::Waiting | Self::Expired => WaitResult::Expired,
+            Self::Granted => WaitResult::Granted,
+            Self::Rejected(reason) => WaitResult::Rejected(reason),
+        }
+    }
 }

@@ -34,19 +34,16 @@ impl Wake for CountingWaker {
 struct Client {
     id: WaiterId,
     woken: Arc<CountingWaker>,
+    /// Whether it waits until a deadline. Then it keeps its slot until it collects its permit.
+    timed: bool,
 }
 
 impl Client {
     fn enqueue(waiters: &mut Waiters, priority: Priority, deadline: Option<Instant>) -> Self {
         let woken = Arc::<CountingWaker>::default();
-        let id = waiters.push(
-            priority,
-            deadline,
-            Claim::ONE,
-            1,
-            Waker::from(Arc::clone(&woken)),
-        );
-        Self { id, woken }
+        let timed = deadline.is_some();
+        let id = waiters.push(priority, deadline, Waker::from(Arc::clone(&woken)));
+        Self { id, woken, timed }
     }
 }
 
@@ -210,14 +207,14 @@ proptest! {
                 let Some(client) = client else { continue };
                 let woken = client.woken.0.load(Atomic::Relaxed);
                 prop_assert_eq!(woken, usize::from(model.states[index] != WaiterState::Waiting), "waiter {}", index);
-                slots += usize::from(model.states[index] != WaiterState::Granted);
+                slots += usize::from(client.timed || model.states[index] != WaiterState::Granted);
             }
             // A chunk is kept for a waiter in it. Up to three of each priority are kept for other
             // reasons: the scan has not left it, it has unused slots, or it is the spare.
             prop_assert!(waiters.allocated_slots() <= (slots + 9) * 64, "{} for {}", waiters.allocated_slots(), slots);
         }
         for (index, client) in clients.iter().enumerate() {
-            let Some(Client { id, woken }) = client else { continue };
+            let Some(Client { id, woken, .. }) = client else { continue };
             let state = model.states[index];
             prop_assert!(!grants.contains(*id) || state == WaiterState::Granted, "waiter {}", index);
             prop_assert_eq!(waiters.poll(*id, &Waker::from(Arc::clone(woken))), Some(state), "waiter {}", index);
@@ -234,9 +231,7 @@ proptest! {
 fn overwritten_grants_are_found_under_the_lock() {
     let (mut waiters, grants) = (Waiters::new(QueueOrder::Fifo), Grants::new());
     grants.allocate();
-    let push = |waiters: &mut Waiters| {
-        waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone())
-    };
+    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
     let ids: Vec<WaiterId> = (0..1000).map(|_| push(&mut waiters)).collect();
     for _ in &ids {
         let granted = waiters
@@ -267,9 +262,8 @@ fn overwritten_grants_are_found_under_the_lock() {
 fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
     for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
         let mut waiters = Waiters::new(order);
-        let push = |waiters: &mut Waiters| {
-            waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone())
-        };
+        let push =
+            |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
         let oldest = push(&mut waiters);
         let mut newest = push(&mut waiters);
         for _ in 0..100_000 {
@@ -290,9 +284,7 @@ fn a_remaining_waiter_does_not_retain_chunks_of_removed_ones() {
 #[test]
 fn newest_first_scan_drops_entries_of_freed_chunks() {
     let mut waiters = Waiters::new(QueueOrder::Lifo);
-    let push = |waiters: &mut Waiters| {
-        waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone())
-    };
+    let push = |waiters: &mut Waiters| waiters.push(Priority::Normal, None, Waker::noop().clone());
     let ids: Vec<WaiterId> = (0..100_000).map(|_| push(&mut waiters)).collect();
     // Most of them still wait, so the entries of freed chunks are kept.
     for id in &ids[60_000..] {
@@ -312,8 +304,8 @@ fn queue_debug_takes_no_lock() {
     assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     for _ in 0..1000 {
         let result = queue.enqueue(
-            request(Priority::Normal, None),
-            &mut Claim::ONE.clone(),
+            Priority::Normal,
+            None,
             Waker::noop(),
             || false,
             || ClockOnly.now(),
@@ -332,7 +324,7 @@ fn queue_debug_takes_no_lock() {
 fn a_million_removed_waiters_release_their_memory() {
     let mut waiters = Waiters::new(QueueOrder::Fifo);
     let ids: Vec<WaiterId> = (0..1_000_000)
-        .map(|_| waiters.push(Priority::Normal, None, Claim::ONE, 1, Waker::noop().clone()))
+        .map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone()))
         .collect();
     for id in ids {
         waiters.remove(id);
@@ -424,7 +416,7 @@ fn limit_of_zero_grants_nothing_of_any_weight() {
             TryAcquire::Acquired
         );
         let waker = Waker::noop();
-        let result = queue.enqueue(
+        let result = queue.enqueue_claim(
             request(Priority::Normal, None),
             &mut claim,
             waker,
@@ -438,7 +430,36 @@ fn limit_of_zero_grants_nothing_of_any_weight() {
         waiting.push(id);
     }
     queue.resize(|| 1, fifo(10), now);
-    let fewer = Poll::Ready(WaitResult::GrantedFewer(1));
-    assert_eq!(queue.poll(waiting[0], Waker::noop()), fewer);
+    let mut claim = Claim::new(2);
+    let granted = queue.poll_claim(waiting[0], &mut claim, Waker::noop());
+    assert_eq!(granted, Poll::Ready(WaitResult::Granted));
+    assert_eq!(claim.permits(), 1);
     assert_eq!((queue.in_use(), queue.waiting()), (1, 2));
+}
+
+/// Fault F04.
+#[test]
+fn late_collection_ends_the_search_for_overdue_permits() {
+    let base = ClockOnly.now();
+    let deadline = base + Duration::from_secs(1);
+    let queue = WaitQueue::new(1, fifo(8));
+    assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+    let waiter = queue.enqueue(
+        Priority::Normal,
+        Some(deadline),
+        Waker::noop(),
+        || false,
+        || base,
+    );
+    let Enqueue::Waiting(waiter) = waiter else {
+        panic!("{waiter:?}")
+    };
+    queue.release(|| base);
+    queue.deadline_passed(waiter, || deadline);
+    assert_eq!(queue.elsewhere.load(Atomic::Relaxed), OVERDUE);
+    let collected = queue.poll(waiter, Waker::noop());
+    assert_eq!(collected, Poll::Ready(WaitResult::Granted));
+    // A call without a permit takes the lock once to find that none is overdue.
+    assert_eq!(queue.try_acquire(), TryAcquire::MustWait);
+    assert_eq!(queue.elsewhere.load(Atomic::Relaxed), 0);
 }

@@ -35,10 +35,8 @@ impl WaiterId {
 pub(super) enum WaiterState {
     /// It waits for a permit.
     Waiting,
-    /// It owns the permits that it asked for, and has left the queue.
+    /// It owns permits: those that it asked for, or all of a smaller limit.
     Granted,
-    /// It owns this number of permits: all of a limit that is smaller than its weight.
-    GrantedFewer(u32),
     /// It was rejected, together with all others.
     Rejected(QueueRejection),
     /// Its deadline had passed when a permit became available to it.

@@ -3,7 +3,8 @@
 //! A queue is a sequence of slots in the order of arrival (see [`chunks`](super::chunks)). A
 //! granted waiter leaves its slot at once. It learns of its permit from [`Grants`], or under the
 //! lock from the fact that its slot is empty. A waiter that was rejected or has expired keeps its
-//! slot until it polls or is dropped.
+//! slot until it polls or is dropped. So does one that was granted a permit before its deadline:
+//! until it collects the permit, the permit can be taken back.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -32,9 +33,6 @@ pub(super) const fn index_of(priority: Priority) -> usize {
     }
 }
 
-/// A flag beside a number of waiters, which is smaller.
-const BOUNDED: u32 = 1 << 31;
-
 /// The waiting calls of one bulkhead.
 // Fields in this order: what every wait and every grant writes comes first, beside the lock.
 #[derive(Debug)]
@@ -42,21 +40,37 @@ const BOUNDED: u32 = 1 << 31;
 pub(super) struct Waiters {
     /// The number of waiters of each priority.
     pub(super) waiting: [u32; PRIORITIES],
-    /// The number of waiters with a deadline.
-    pub(super) timed: u32,
     pub(super) order: QueueOrder,
-    /// The number of waiters that ask for several permits or have a key. With [`BOUNDED`] if the
-    /// settings make a difference to other waiters, too.
-    pub(super) special: u32,
+    /// Zero if all waiters are ordinary, so that one test suffices for most calls:
+    ///
+    /// ```text
+    ///  63                             62 .......... 32     31 ................. 0
+    /// | see `Self::mark_unusual` | special waiters | waiters with a deadline |
+    /// ```
+    unusual: u64,
     pub(super) bounds: [Bounds; PRIORITIES],
-    /// The permits that heavy waiters ask for beyond one each.
-    pub(super) extra_permits: u64,
-    /// Whether permits are shared between keys.
-    pub(super) shares: bool,
-    /// Allocated when permits are first shared between keys.
-    pub(super) keys: Option<Box<WaitingKeys>>,
+    /// Waiters that have not collected their permits when their deadlines passed.
+    overdue: Vec<WaiterId>,
     /// Allocated when a call waits, since most bulkheads never have a waiter.
     pub(super) queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
+    pub(super) special: SpecialParts,
+}
+
+/// What only special waiters need.
+#[derive(Debug, Default)]
+pub(super) struct SpecialParts {
+    /// The settings of the queue make a difference to each waiter.
+    pub(super) bounded: bool,
+    /// Permits are shared between keys.
+    pub(super) shares: bool,
+    /// Special waiters that have yet to collect their permits under the lock.
+    pub(super) uncollected: u32,
+    /// The permits of the special waiter that was removed last, if they were in its slot.
+    pub(super) collected: Option<u32>,
+    /// The permits that heavy waiters ask for beyond one each.
+    pub(super) extra_permits: u64,
+    /// Allocated when permits are first shared between keys.
+    pub(super) keys: Option<Box<WaitingKeys>>,
 }
 
 /// The range of sequence numbers in which waiters of one priority are searched.
@@ -80,17 +94,19 @@ pub(super) struct PriorityQueue {
 pub(super) struct Watermark([u64; PRIORITIES]);
 
 impl Waiters {
+    /// One special waiter in [`unusual`](Self::unusual).
+    const SPECIAL: u64 = 1 << 32;
+    const UNUSUAL: u64 = 1 << 63;
+
     pub(super) fn new(order: QueueOrder) -> Self {
         Self {
             waiting: [0; PRIORITIES],
-            timed: 0,
             order,
-            special: 0,
+            unusual: 0,
             bounds: [Bounds::default(); PRIORITIES],
-            extra_permits: 0,
-            shares: false,
-            keys: None,
+            overdue: Vec::new(),
             queues: None,
+            special: SpecialParts::default(),
         }
     }
 
@@ -102,47 +118,80 @@ impl Waiters {
         self.order = order;
         if let Some(queues) = &mut self.queues {
             for (index, queue) in queues.iter_mut().enumerate() {
-                let keyed = self.keys.as_ref().filter(|_| self.shares);
-                queue.newest = keyed.map_or(self.bounds[index].next, |keys| keys.begin[index]);
+                let keys = self.special.keys.as_ref().filter(|_| self.special.shares);
+                queue.newest = keys.map_or(self.bounds[index].next, |keys| keys.begin[index]);
             }
         }
         changed
     }
 
-    /// Appends a waiter to the queue of its priority.
+    /// Returns `true` if no waiter has a deadline or is special, no settings bound waiters or share
+    /// permits, and no permits wait to be collected under the lock or to be taken back.
     #[inline]
+    pub(super) const fn is_ordinary(&self) -> bool {
+        self.unusual == 0
+    }
+
+    /// Returns `true` if a waiter is special, or may be. Then permits may be available while calls
+    /// wait.
+    #[inline]
+    pub(super) const fn has_special(&self) -> bool {
+        self.special.bounded || self.special_waiters() > 0
+    }
+
+    const fn special_waiters(&self) -> u64 {
+        (self.unusual & !Self::UNUSUAL) >> 32
+    }
+
+    pub(super) const fn count_special(&mut self, joins: bool) {
+        if joins {
+            self.unusual += Self::SPECIAL;
+        } else {
+            self.unusual -= Self::SPECIAL;
+        }
+    }
+
+    /// Counts the end of a wait.
+    pub(super) const fn count_untimed(&mut self, timed: bool) {
+        self.unusual -= timed as u64;
+    }
+
+    /// Sets the uppermost bit of [`unusual`](Self::unusual) after a change of what it stands for.
+    pub(super) fn mark_unusual(&mut self) {
+        let parts = &self.special;
+        let unusual = parts.bounded || parts.uncollected > 0 || self.has_overdue();
+        self.unusual = self.unusual & !Self::UNUSUAL | if unusual { Self::UNUSUAL } else { 0 };
+    }
+
+    /// Appends a waiter to the queue of its priority.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it is part of every wait")]
     pub(super) fn push(
         &mut self,
         priority: Priority,
         deadline: Option<Instant>,
-        claim: Claim,
-        share: u32,
         waker: Waker,
     ) -> WaiterId {
         let index = index_of(priority);
         let (order, waiting, sequence) = (self.order, self.waiting[index], self.bounds[index].next);
         let PriorityQueue { chunks, newest } = &mut self.queues.get_or_insert_default()[index];
         chunks.push(sequence, deadline, waker);
-        if order == QueueOrder::Lifo && claim.key() == 0 {
+        if order == QueueOrder::Lifo {
             *newest = sequence + 1;
         }
         self.waiting[index] = waiting + 1;
         self.bounds[index].next = sequence + 1;
         if deadline.is_some() {
-            self.timed += 1;
-        }
-        if !claim.is_plain() {
-            self.push_special(WaiterId::new(index, sequence), claim, share);
+            self.unusual += 1;
         }
         WaiterId::new(index, sequence)
     }
 
     /// Grants a permit to the next waiter with time left at `now`, and expires those before it.
     ///
-    /// Not if a waiter is [special](Self::has_special). Without `now`, no deadline is checked.
+    /// Not while a waiter is [special](Self::has_special). Without `now`, no deadline is checked.
     /// Returns the granted waiter, to be published and woken. Appends the wakers of expired waiters
-    /// to
-    /// `expired`. Both are woken outside the lock.
+    /// to `expired`. Both are woken outside the lock.
     // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
     pub(super) fn grant(
@@ -173,13 +222,13 @@ impl Waiters {
             self.waiting[index] = waiting - 1;
             self.bounds[index].oldest = oldest;
             if timed {
-                self.timed -= 1;
+                self.unusual -= 1;
             }
             if state == WaiterState::Granted {
                 return Some(Granted {
                     id: WaiterId::new(index, sequence),
                     waker,
-                    is_published: true,
+                    timed,
                 });
             }
             expired.push(waker);
@@ -212,10 +261,9 @@ impl Waiters {
                 let Some(popped) = popped else { break };
                 remaining -= 1;
                 self.waiting[index] -= 1;
-                self.timed -= u32::from(popped.timed);
-                if self.special > 0 {
-                    let link = queues[index].chunks.link(popped.sequence);
-                    self.end_special(index, link);
+                self.unusual -= u64::from(popped.timed);
+                if self.special_waiters() > 0 {
+                    self.end_special(WaiterId::new(index, popped.sequence));
                 }
                 wake.push(popped.waker);
             }
@@ -244,9 +292,83 @@ impl Waiters {
         }
     }
 
+    /// Returns `true` if a waiter with a deadline has a permit that it has not collected.
+    pub(super) fn is_uncollected(&self, id: WaiterId) -> bool {
+        self.queues
+            .as_ref()
+            .is_some_and(|queues| queues[id.priority()].chunks.is_uncollected(id.sequence()))
+    }
+
+    /// Takes back permits that are not collected. The caller owns those that this returns.
+    pub(super) fn revoke(&mut self, id: WaiterId) -> Option<Claim> {
+        let chunks = &mut self.queues.as_mut()?[id.priority()].chunks;
+        if !chunks.revoke(id.sequence()) {
+            return None;
+        }
+        match chunks.take_link(id.sequence()) {
+            Some(link) => {
+                self.special.uncollected -= 1;
+                self.mark_unusual();
+                Some(link.claim())
+            }
+            None => Some(Claim::ONE),
+        }
+    }
+
+    /// Remembers a waiter whose permit may be taken back when another call needs it.
+    pub(super) fn push_overdue(&mut self, id: WaiterId) {
+        // A timer may wake its task more than once.
+        if !self.overdue.contains(&id) {
+            self.overdue.push(id);
+            self.mark_unusual();
+        }
+    }
+
+    /// Takes back the permits of a waiter that is overdue. The caller owns them.
+    pub(super) fn revoke_overdue(&mut self) -> Option<Claim> {
+        while let Some(id) = self.overdue.pop() {
+            let revoked = self.revoke(id);
+            self.mark_unusual();
+            if revoked.is_some() {
+                return revoked;
+            }
+        }
+        None
+    }
+
+    /// Returns `true` if a permit may be taken back.
+    pub(super) fn has_overdue(&self) -> bool {
+        !self.overdue.is_empty()
+    }
+
     /// Removes a waiter, and returns the state it had and its waker.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call of it takes a tenth of the time of a cancelled wait"
+    )]
     pub(super) fn remove(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
+        // Waiters with a deadline are removed like all others.
+        if self.unusual >> 32 == 0 {
+            self.remove_ordinary(id)
+        } else {
+            self.remove_unusual(id)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_unusual(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
+        self.overdue.retain(|overdue| *overdue != id);
+        self.special.collected = None;
+        let (state, waker) = self.remove_special(id);
+        self.mark_unusual();
+        (state, waker)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as `remove`")]
+    pub(super) fn remove_ordinary(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
         let removed = self
             .queues
             .as_mut()
@@ -255,7 +377,6 @@ impl Waiters {
             state,
             waker,
             timed,
-            linked,
         }) = removed
         else {
             return (WaiterState::Granted, None);
@@ -264,29 +385,9 @@ impl Waiters {
             self.waiting[id.priority()] -= 1;
         }
         if timed {
-            self.timed -= 1;
-        }
-        if linked {
-            self.remove_special(id.priority(), state);
+            self.unusual -= 1;
         }
         (state, waker)
-    }
-
-    /// Sets whether the settings of the queue make a difference to each waiter.
-    pub(super) fn set_bounded(&mut self, bounded: bool) {
-        self.special = self.special & !BOUNDED | if bounded { BOUNDED } else { 0 };
-    }
-
-    /// Returns `true` if a waiter asks for several permits or has a key, or may have. Then permits
-    /// may be available while calls wait.
-    #[inline]
-    pub(super) fn has_special(&self) -> bool {
-        self.special > 0
-    }
-
-    /// Returns the permits that all waiters ask for together.
-    pub(super) fn queued_permits(&self) -> u64 {
-        u64::from(self.waiting()) + self.extra_permits
     }
 
     /// Returns the number of waiters.
@@ -298,7 +399,7 @@ impl Waiters {
     /// Returns `true` if a grant needs the time.
     #[inline]
     pub(super) fn has_deadlines(&self) -> bool {
-        self.timed > 0
+        self.unusual as u32 > 0
     }
 
     /// Returns a watermark above all present waiters.
@@ -343,8 +444,9 @@ impl Waiters {
 pub(super) struct Granted {
     pub(super) id: WaiterId,
     pub(super) waker: Waker,
-    /// Whether its task may find the grant without the lock.
-    pub(super) is_published: bool,
+    /// Whether it had a deadline, or was granted fewer permits than it asked for. It then collects
+    /// them under the lock, where they can be taken back, and where their number is.
+    pub(super) timed: bool,
 }
 
 impl Granted {
@@ -354,7 +456,7 @@ impl Granted {
     /// and finds it there.
     #[inline]
     pub(super) fn publish(self, grants: &Grants) -> Waker {
-        if self.is_published {
+        if !self.timed {
             grants.insert(self.id);
         }
         self.waker

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::claim::Claim;
 use super::key_hash::BuildKeyHasher;
 use super::limits::KeyRules;
 use super::running_keys::RunningKeys;
@@ -78,6 +79,11 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Returns the permits that a waiter owns, and the key to which they were added.
+    pub(super) const fn claim(&self) -> Claim {
+        Claim::new(self.permits).with_key(self.previous)
+    }
+
     /// The link of a waiter in no key.
     pub(super) const fn without_key(permits: u32) -> Self {
         Self {

@@ -166,7 +166,7 @@ impl ManualRuntime {
     /// # use std::sync::mpsc;
     /// let runtime = ManualRuntime::new();
     /// let (sender, receiver) = mpsc::channel();
-    /// runtime.spawn(Box::pin(async move { sender.send("hello").unwrap() }));
+    /// runtime.spawn(Box::pin(async move { sender.send("hello").unwrap() })).ok();
     /// assert!(receiver.try_recv().is_err()); // not run yet
     /// runtime.run_until_stalled();
     /// assert_eq!(receiver.try_recv(), Ok("hello"));
@@ -255,12 +255,13 @@ impl Runtime for ManualRuntime {
         })
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         let task = Task {
             future: Mutex::new(Some(task)),
             shared: Arc::downgrade(&self.shared),
         };
         Arc::new(task).wake();
+        Ok(())
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
@@ -427,12 +428,13 @@ mod tests {
         let log = Arc::new(Mutex::new(Vec::new()));
         for seconds in [3_u64, 1, 2] {
             let (clock, log) = (runtime.clone(), Arc::clone(&log));
-            runtime.spawn(Box::pin(async move {
+            let task = Box::pin(async move {
                 clock
                     .sleep_until(clock.now() + Duration::from_secs(seconds))
                     .await;
                 log.lock().unwrap().push((seconds, clock.elapsed()));
-            }));
+            });
+            assert!(runtime.spawn(task).is_ok());
         }
         runtime.advance(Duration::from_millis(999));
         assert!(log.lock().unwrap().is_empty());

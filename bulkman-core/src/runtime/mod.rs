@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// A boxed future, such as a task that a [`Runtime`] runs.
@@ -18,6 +19,21 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A timer, as returned by [`Runtime::sleep_until`].
 pub type Sleep = BoxFuture<'static, ()>;
+
+/// A function that charges a call to the budget of the current task.
+///
+/// Returned by [`Runtime::cooperation`]. If the task has used up its budget, the function wakes the
+/// task and returns [`Poll::Pending`], and the call begins in a later poll.
+///
+/// ```
+/// use std::task::{Context, Poll, Waker};
+/// use bulkman::runtime::Cooperation;
+///
+/// // For an executor without budgets.
+/// let unlimited: Cooperation = |_| Poll::Ready(());
+/// assert!(unlimited(&mut Context::from_waker(Waker::noop())).is_ready());
+/// ```
+pub type Cooperation = fn(&mut Context<'_>) -> Poll<()>;
 
 /// The clock, timers, tasks and blocking threads of an executor.
 ///
@@ -27,8 +43,8 @@ pub type Sleep = BoxFuture<'static, ()>;
 /// # Implementing
 ///
 /// `now` must be monotonic, and `sleep_until` must complete by the same clock. A timer whose
-/// deadline has passed completes at its first poll. A runtime that can't run a task or a job, such
-/// as one that is shutting down, must drop it: callers detect the drop.
+/// deadline has passed completes at its first poll. A runtime that can't run a task returns it. One
+/// that ends, or can't run a job, must drop it: callers detect the drop.
 ///
 /// ```
 /// use bulkman::runtime::{BoxFuture, Sleep};
@@ -68,8 +84,9 @@ pub type Sleep = BoxFuture<'static, ()>;
 ///             Poll::Pending
 ///         }))
 ///     }
-///     fn spawn(&self, task: BoxFuture<'static, ()>) {
+///     fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
 ///         thread::spawn(move || block_on(task));
+///         Ok(())
 ///     }
 ///     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
 ///         thread::spawn(job);
@@ -92,7 +109,12 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// Runs `task` in the background, such as a health check or the driver of a fleet.
     ///
     /// It is never an operation that is passed to a bulkhead.
-    fn spawn(&self, task: BoxFuture<'static, ()>);
+    ///
+    /// # Errors
+    ///
+    /// Returns the task if this runtime can't run it, for example because none is current. The
+    /// constructor that needs the task then returns an error, or the task is spawned again later.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>>;
 
     /// Runs `job` on a thread on which it may block.
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>);
@@ -108,6 +130,26 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
             }
             None => std::thread::park(),
         }
+    }
+
+    /// Returns how calls take part in the executor's cooperative scheduling. Default: `None`.
+    ///
+    /// An executor that cannot interrupt a task may give each task a budget per poll, as Tokio
+    /// does. A call invokes this function when it begins, before it holds anything. A loop of calls
+    /// that are ready at once then yields to other tasks and to a timeout around it.
+    ///
+    /// A bulkhead reads this once, when it is created. A runtime that wraps another should forward
+    /// it. With `None`, calls pay nothing for it.
+    fn cooperation(&self) -> Option<Cooperation> {
+        None
+    }
+
+    /// Returns `false` if there is no executor now that could run a blocking job.
+    ///
+    /// `execute_blocking` then rejects the call. Only a runtime that uses an executor of its caller
+    /// has to implement it.
+    fn is_running(&self) -> bool {
+        true
     }
 
     /// Returns the capabilities of this runtime.
@@ -137,8 +179,10 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
 pub struct RuntimeCapabilities {
     /// [`Runtime::sleep_until`] works.
     pub timers: bool,
-    /// [`Runtime::spawn`] and [`Runtime::spawn_blocking`] work.
+    /// [`Runtime::spawn`] works.
     pub tasks: bool,
+    /// [`Runtime::spawn_blocking`] works.
+    pub blocking: bool,
 }
 
 impl RuntimeCapabilities {
@@ -146,12 +190,53 @@ impl RuntimeCapabilities {
     pub const ALL: Self = Self {
         timers: true,
         tasks: true,
+        blocking: true,
     };
     /// No capabilities besides the clock.
     pub const CLOCK: Self = Self {
         timers: false,
         tasks: false,
+        blocking: false,
     };
+
+    /// Sets whether [`Runtime::sleep_until`] works.
+    ///
+    /// ```
+    /// # use bulkman::runtime::RuntimeCapabilities;
+    /// const TIMERS: RuntimeCapabilities = RuntimeCapabilities::CLOCK.with_timers(true);
+    /// assert!(TIMERS.timers && !TIMERS.tasks && !TIMERS.blocking);
+    /// ```
+    #[must_use]
+    pub const fn with_timers(mut self, timers: bool) -> Self {
+        self.timers = timers;
+        self
+    }
+
+    /// Sets whether [`Runtime::spawn`] works.
+    ///
+    /// ```
+    /// # use bulkman::runtime::RuntimeCapabilities;
+    /// const NO_TASKS: RuntimeCapabilities = RuntimeCapabilities::ALL.with_tasks(false);
+    /// assert!(NO_TASKS.timers && !NO_TASKS.tasks && NO_TASKS.blocking);
+    /// ```
+    #[must_use]
+    pub const fn with_tasks(mut self, tasks: bool) -> Self {
+        self.tasks = tasks;
+        self
+    }
+
+    /// Sets whether [`Runtime::spawn_blocking`] works.
+    ///
+    /// ```
+    /// # use bulkman::runtime::RuntimeCapabilities;
+    /// const BLOCKING: RuntimeCapabilities = RuntimeCapabilities::CLOCK.with_blocking(true);
+    /// assert!(!BLOCKING.timers && !BLOCKING.tasks && BLOCKING.blocking);
+    /// ```
+    #[must_use]
+    pub const fn with_blocking(mut self, blocking: bool) -> Self {
+        self.blocking = blocking;
+        self
+    }
 }
 
 /// A runtime with the standard clock, without timers and without tasks.
@@ -190,9 +275,9 @@ impl Runtime for ClockOnly {
         Box::pin(std::future::pending())
     }
 
-    /// Drops the task, because there is no executor.
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        drop(task);
+    /// Returns the task, because there is no executor.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        Err(task)
     }
 
     /// Drops the job, because there is no executor.
@@ -215,8 +300,8 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
         (**self).sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        (**self).spawn(task);
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        (**self).spawn(task)
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
@@ -225,6 +310,14 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
 
     fn park(&self, deadline: Option<Instant>) {
         (**self).park(deadline);
+    }
+
+    fn cooperation(&self) -> Option<Cooperation> {
+        (**self).cooperation()
+    }
+
+    fn is_running(&self) -> bool {
+        (**self).is_running()
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {

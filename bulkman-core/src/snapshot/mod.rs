@@ -2,6 +2,9 @@
 
 mod table;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::adaptive::LimitStatus;
 use crate::bulkhead::state::BulkheadState;
 use crate::bulkhead::stats::BulkheadStats;
@@ -9,6 +12,7 @@ use crate::call::CallKey;
 use crate::circuit_breaker::CircuitSnapshot;
 use crate::fleet::FleetSnapshot;
 use crate::name::BulkheadName;
+use crate::queue::Priority;
 
 /// A snapshot of all bulkheads of a manager.
 ///
@@ -73,6 +77,16 @@ pub struct BulkheadSnapshot {
     pub circuit: Option<CircuitSnapshot>,
     /// The limit, if it adapts or is observed.
     pub limit: Option<LimitStatus>,
+    /// The oldest running calls, oldest first: at most 16.
+    ///
+    /// Empty unless [`track_running_calls`](crate::BulkheadConfig::track_running_calls) is set. A
+    /// blocking closure is listed until it ends, even if its caller has timed out.
+    pub oldest: Vec<RunningCall>,
+    /// The number of calls that `oldest` could not show, because its table was full.
+    ///
+    /// Counted since the bulkhead was created. The table has room for two calls for each permit,
+    /// and for at most 65,536.
+    pub untracked_calls: u64,
     /// The keys with the most waiters, then those with the most permits: at most 32. Empty unless
     /// permits are [shared between keys](crate::BulkheadConfig::fairness).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
@@ -108,4 +122,49 @@ pub struct KeyStatus {
     pub waiting: u32,
     /// Whether calls wait because the key holds as many permits as it may.
     pub at_maximum: bool,
+}
+
+/// A running call, in a snapshot.
+///
+/// ```
+/// use bulkman::testing::ManualRuntime;
+/// use bulkman::{Bulkhead, BulkheadConfig, Priority};
+/// use std::time::Duration;
+///
+/// let runtime = ManualRuntime::new();
+/// let config = BulkheadConfig::new("search").track_running_calls(true);
+/// let bulkhead = Bulkhead::new(config, runtime.clone())?;
+/// let _hangs = bulkhead.try_acquire().unwrap();
+/// runtime.advance(Duration::from_secs(60));
+/// let [call] = &bulkhead.snapshot().oldest[..] else {
+///     panic!("one call is running")
+/// };
+/// assert_eq!((call.age.as_secs(), call.priority), (60, Priority::Normal));
+/// assert_eq!(call.label, None);
+/// # Ok::<(), bulkman::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RunningCall {
+    /// How long the call has run, in units of 100 µs.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_seconds", serialize_with = "crate::seconds::serialize")
+    )]
+    pub age: Duration,
+    /// The label that the caller set; `None` if it set none.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_label"))]
+    pub label: Option<Arc<str>>,
+    /// The priority.
+    pub priority: Priority,
+}
+
+// Serde implements the trait for `Arc` only with another feature.
+#[cfg(feature = "serde")]
+fn serialize_label<S: serde::Serializer>(
+    label: &Option<Arc<str>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&label.as_deref(), serializer)
 }

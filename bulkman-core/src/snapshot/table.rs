@@ -8,6 +8,8 @@ use crate::circuit_breaker::CircuitSnapshot;
 use crate::fleet::FleetSnapshot;
 
 const COLUMNS: usize = 11;
+/// The number of running calls that are shown for a bulkhead.
+const OLDEST_IN_TABLE: usize = 4;
 
 /// The heading of each column, and whether the column is aligned to the right.
 const HEADINGS: [(&str, bool); COLUMNS] = [
@@ -29,6 +31,7 @@ type Row = [String; COLUMNS];
 impl fmt::Display for ManagerSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_table(f, &self.bulkheads)?;
+        write_oldest(f, &self.bulkheads)?;
         self.fleet
             .as_ref()
             .map_or(Ok(()), |fleet| write_fleet(f, fleet))
@@ -37,7 +40,9 @@ impl fmt::Display for ManagerSnapshot {
 
 impl fmt::Display for BulkheadSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_table(f, std::slice::from_ref(self))
+        let bulkheads = std::slice::from_ref(self);
+        write_table(f, bulkheads)?;
+        write_oldest(f, bulkheads)
     }
 }
 
@@ -68,6 +73,21 @@ fn write_table(f: &mut fmt::Formatter<'_>, bulkheads: &[BulkheadSnapshot]) -> fm
     Ok(())
 }
 
+/// Writes a line for each bulkhead that lists its running calls: the oldest ones.
+fn write_oldest(f: &mut fmt::Formatter<'_>, bulkheads: &[BulkheadSnapshot]) -> fmt::Result {
+    for bulkhead in bulkheads.iter().filter(|it| !it.oldest.is_empty()) {
+        write!(f, "\nOLDEST    {}:", bulkhead.name)?;
+        for (number, call) in bulkhead.oldest.iter().take(OLDEST_IN_TABLE).enumerate() {
+            let separator = if number == 0 { " " } else { ", " };
+            write!(f, "{separator}{}", Short(call.age))?;
+            if let Some(label) = &call.label {
+                write!(f, " {label}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes the line below the bulkheads: how fresh the view of the fleet is.
 fn write_fleet(f: &mut fmt::Formatter<'_>, fleet: &FleetSnapshot) -> fmt::Result {
     f.write_str("\nFLEET     ")?;
@@ -91,8 +111,7 @@ fn row(bulkhead: &BulkheadSnapshot) -> Row {
         state,
         stats,
         circuit,
-        limit: _,
-        keys: _,
+        ..
     } = bulkhead;
     let none = || String::from("-");
     let circuit = circuit.as_ref();

@@ -86,6 +86,8 @@ struct Control {
 struct Faults {
     fault: Fault,
     drop_notifications: bool,
+    rejected: Option<BulkheadName>,
+    rejects_registration: bool,
     /// Sessions of earlier generations are broken.
     generation: u64,
 }
@@ -173,6 +175,29 @@ impl FaultStore {
         let mut faults = self.control.faults();
         faults.fault = Fault::None;
         faults.drop_notifications = false;
+        faults.rejected = None;
+    }
+
+    /// Rejects transitions of one circuit, and with `registration` also its registration.
+    ///
+    /// An operation with several circuits fails as a whole, and is not applied. Sessions stay
+    /// usable.
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::BulkheadName;
+    /// # use bulkman::runtime::ClockOnly;
+    /// # use bulkman::store::{CircuitStore, FaultStore, MemoryStore};
+    /// # use futures_lite::future::block_on;
+    /// let store = FaultStore::new(MemoryStore::new(ClockOnly), ClockOnly);
+    /// let name = BulkheadName::new("search")?;
+    /// store.reject_circuit(name.clone(), true);
+    /// assert!(block_on(store.open_session(&[name])).is_err());
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn reject_circuit(&self, circuit: BulkheadName, registration: bool) {
+        let mut faults = self.control.faults();
+        faults.rejected = Some(circuit);
+        faults.rejects_registration = registration;
     }
 
     /// Sets whether notifications are dropped, as behind a connection pooler.
@@ -256,6 +281,26 @@ impl Control {
         lock(&self.faults)
     }
 
+    /// Returns an error if one of the circuits is rejected.
+    fn check<'a>(
+        &self,
+        registration: bool,
+        circuits: impl IntoIterator<Item = &'a BulkheadName>,
+    ) -> Result<(), StoreError> {
+        let faults = self.faults();
+        let rejected = faults.rejected.as_ref();
+        let applies = !registration || faults.rejects_registration;
+        match circuits
+            .into_iter()
+            .find(|circuit| applies && Some(*circuit) == rejected)
+        {
+            Some(_) => Err(StoreError::invalid_argument(
+                "a circuit is rejected by an injected fault",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Runs an operation under the current fault; `generation` is that of its session, if any.
     async fn run<T>(
         &self,
@@ -309,6 +354,7 @@ impl CircuitStore for FaultStore {
     ) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             self.control.connects.fetch_add(1, Ordering::Relaxed);
+            self.control.check(true, circuits)?;
             let inner = self
                 .control
                 .run(None, self.inner.open_session(circuits))
@@ -319,6 +365,7 @@ impl CircuitStore for FaultStore {
                 inner,
                 control,
                 generation,
+                is_usable: false,
             }) as Box<dyn StoreSession>)
         })
     }
@@ -337,6 +384,8 @@ struct FaultSession {
     inner: Box<dyn StoreSession>,
     control: Arc<Control>,
     generation: u64,
+    /// Whether the last error was a rejected circuit.
+    is_usable: bool,
 }
 
 /// Generates operations that differ only in name and arguments.
@@ -353,10 +402,8 @@ macro_rules! under_fault {
 
 impl StoreSession for FaultSession {
     under_fault! {
-        register(circuits: &'a [BulkheadName]) -> ();
         snapshot(since: Option<Revision>) -> Snapshot;
         transition(transition: &'a StoreTransition) -> TransitionResult;
-        transitions(transitions: &'a [StoreTransition]) -> Vec<TransitionResult>;
         vote(vote: &'a StoreVote) -> VoteResult;
         command(command: &'a FleetCommand) -> TransitionResult;
         acquire_probe(request: &'a ProbeRequest) -> Option<ProbeLease>;
@@ -365,6 +412,44 @@ impl StoreSession for FaultSession {
         release_probe(request: &'a ProbeRequest, lease: ProbeLease) -> ();
         add_counts(window: BucketedWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
         history(circuit: Option<&'a BulkheadName>, limit: u32) -> Vec<HistoryEntry>;
+    }
+
+    fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()> {
+        self.control.operations.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let checked = self.control.check(true, circuits);
+            self.is_usable = checked.is_err();
+            checked?;
+            let operation = self.inner.register(circuits);
+            self.control.run(Some(self.generation), operation).await
+        })
+    }
+
+    fn transitions<'a>(
+        &'a mut self,
+        transitions: &'a [StoreTransition],
+    ) -> StoreFuture<'a, Vec<TransitionResult>> {
+        self.control.operations.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let circuits = transitions.iter().map(|transition| &transition.circuit);
+            let checked = self.control.check(false, circuits);
+            self.is_usable = checked.is_err();
+            checked?;
+            let operation = self.inner.transitions(transitions);
+            self.control.run(Some(self.generation), operation).await
+        })
+    }
+
+    fn is_usable(&self) -> bool {
+        self.is_usable
+    }
+
+    fn is_listening(&self) -> bool {
+        self.inner.is_listening()
+    }
+
+    fn listen(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.listen()
     }
 
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent> {

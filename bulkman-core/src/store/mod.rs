@@ -275,7 +275,8 @@ impl StoreCapabilities {
 /// [`changed`](Self::changed) is the exception. The operation may or may not have been applied.
 /// Sent again over another session, with the same [`OperationId`], it is applied at most once.
 ///
-/// A session that has returned an error must also be dropped. Sessions are never repaired.
+/// A session that has returned an error must also be dropped, unless it
+/// [is usable](Self::is_usable). Sessions are never repaired.
 pub trait StoreSession: Send {
     /// Registers `circuits`, as [`CircuitStore::open_session`] does.
     fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()>;
@@ -380,6 +381,30 @@ pub trait StoreSession: Send {
     /// This method is cancel safe: an event that a dropped future would have returned is returned
     /// by the next call.
     fn changed(&mut self) -> StoreFuture<'_, StoreEvent>;
+
+    /// Returns whether the session can be used after an operation has returned an error.
+    ///
+    /// If so, an error that concerns one circuit does not disconnect the others, and a missing
+    /// privilege to write does not prevent reading. The default implementation returns `false`.
+    fn is_usable(&self) -> bool {
+        false
+    }
+
+    /// Returns whether [`changed`](Self::changed) reports changes at present.
+    ///
+    /// A store that is flooded by notifications returns `false`. The driver then polls, and calls
+    /// [`listen`](Self::listen) a minute later. The default implementation returns `true`.
+    fn is_listening(&self) -> bool {
+        true
+    }
+
+    /// Starts to report changes again.
+    ///
+    /// Every change made after this has returned is reported. The default implementation does
+    /// nothing.
+    fn listen(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A notification that a store pushes.

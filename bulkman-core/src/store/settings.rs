@@ -29,6 +29,9 @@ pub struct StoreSettings {
     /// The time limit of one operation, after which the session is dropped. Default: 2 s.
     pub operation_timeout: Duration,
     /// The time limit for connecting. Default: 3 s.
+    ///
+    /// A session is open at most this and twice `operation_timeout` later, or the attempt is
+    /// abandoned.
     pub connect_timeout: Duration,
     /// Whether to use the notifications of the store. Default: [`Push::Auto`].
     pub push: Push,
@@ -48,7 +51,7 @@ pub struct StoreSettings {
     pub backoff_max: Duration,
     /// The time until a probe lease expires that its holder no longer renews.
     ///
-    /// From 1.5 times `operation_timeout` to a day. Default: 30 s.
+    /// From 1.5 times `operation_timeout` to a day. Default: 6 s.
     pub lease_ttl: Duration,
     /// The maximum number of concurrent probes in the whole fleet: 1 to 1000. Default: 1.
     pub probe_limit: u16,
@@ -60,6 +63,20 @@ pub struct StoreSettings {
     pub share: SharingMode,
     /// With [`SharingMode::Counts`]: the interval at which counts are sent. Default: 1 s.
     pub flush_interval: Duration,
+    /// How long a lost session is no outage: half-open circuits wait for the fleet's leases.
+    ///
+    /// A lease that was held remains usable until it expires. Afterwards [`on_outage`] applies,
+    /// in each process after a further random delay of up to five times this duration, so that
+    /// the processes of a fleet don't probe all at once.
+    ///
+    /// An opening that waited longer for the store may concern only this process, for example
+    /// because its network failed. It is published as a vote, and the circuit opens for the fleet
+    /// when a second process votes, even with a quorum of one.
+    ///
+    /// May be zero. Default: 4 s.
+    ///
+    /// [`on_outage`]: Self#structfield.on_outage
+    pub outage_after: Duration,
     /// What a half-open circuit does while the store is unavailable.
     ///
     /// Default: [`OnOutage::ProbeLocally`] with one probe.
@@ -107,11 +124,12 @@ impl StoreSettings {
             poll_interval: Duration::from_secs(1),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
-            lease_ttl: Duration::from_secs(30),
+            lease_ttl: Duration::from_secs(6),
             probe_limit: 1,
             probe_jitter: Duration::from_millis(250),
             share: SharingMode::STATE,
             flush_interval: Duration::from_secs(1),
+            outage_after: Duration::from_secs(4),
             on_outage: OnOutage::ProbeLocally { probes: 1 },
             shutdown_flush: Duration::from_millis(500),
             instance: None,
@@ -139,6 +157,8 @@ impl StoreSettings {
         share: SharingMode;
         /// Sets [`flush_interval`](Self#structfield.flush_interval).
         flush_interval: Duration;
+        /// Sets [`outage_after`](Self#structfield.outage_after).
+        outage_after: Duration;
         /// Sets [`on_outage`](Self#structfield.on_outage).
         on_outage: OnOutage;
         /// Sets [`shutdown_flush`](Self#structfield.shutdown_flush).

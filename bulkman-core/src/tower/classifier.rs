@@ -5,7 +5,7 @@ use std::error::Error;
 
 use crate::call::classifier::Classifier;
 use crate::call::outcome::Outcome;
-use crate::error::{BoxError, BoxedError, find_rejection};
+use crate::error::{BoxError, BoxedError, NotStarted};
 
 /// Ignores rejections by an inner bulkhead, and leaves all other results to another classifier.
 ///
@@ -30,10 +30,12 @@ where
 fn is_rejection(error: &dyn Any) -> bool {
     let error: &(dyn Error + 'static) = if let Some(error) = error.downcast_ref::<BoxedError>() {
         error
+    } else if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        error
     } else if let Some(error) = error.downcast_ref::<BoxError>() {
         &**error
     } else {
         return false;
     };
-    find_rejection(error).is_some()
+    NotStarted::is_source_of(error)
 }

@@ -235,6 +235,71 @@ impl<C, P> BulkheadLayer<C, P> {
             settings: self.settings,
         }
     }
+
+    /// Counts gRPC calls by their `grpc-status`. See [`GrpcClassifier`](super::GrpcClassifier).
+    ///
+    /// ```
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("greeter"), ClockOnly)?;
+    /// // Also reads the status of streams, which is in their trailers.
+    /// let layer = BulkheadLayer::new(bulkhead).classify_grpc().hold_until_body_end();
+    /// # let _ = layer;
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[must_use]
+    pub fn classify_grpc(self) -> BulkheadLayer<super::GrpcClassifier, P> {
+        self.classify_by(super::GrpcClassifier)
+    }
+
+    /// Makes a call last until the body of its response has ended or is dropped.
+    ///
+    /// Set the classifier before. The response is a `http::Response` whose body becomes a
+    /// [`GuardedBody`](super::GuardedBody), which holds the permit:
+    ///
+    /// * A body that ends counts as the classifier decided for the head of the response, or for the
+    ///   trailers.
+    /// * A body that breaks off with an error, or panics, is a failure.
+    /// * A body that is dropped before its end counts as canceled, because the reader has ended the
+    ///   call. If the head is not a success, its outcome is recorded.
+    ///
+    /// The limits of the bulkhead apply until the head is available; a stream may last longer. The
+    /// duration of a call, for the rules of slow calls and of calls that hang, is the time until
+    /// the head, since the reader determines how long a body takes. A body that hangs keeps its
+    /// permit, so limit the time of bodies in the server or client. The list of running calls
+    /// shows it.
+    ///
+    /// ```
+    /// use bulkman::testing::ManualRuntime;
+    /// use bulkman::tower::BulkheadLayer;
+    /// use bulkman::{Bulkhead, BulkheadConfig};
+    /// use http::{Request, Response};
+    /// use http_body_util::{BodyExt, Full};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// let runtime = ManualRuntime::new();
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("files"), runtime.clone())?;
+    /// let files = service_fn(async |_: Request<()>| {
+    ///     Ok::<_, std::io::Error>(Response::new(Full::new(&b"content"[..])))
+    /// });
+    /// let mut files = BulkheadLayer::new(bulkhead.clone()).hold_until_body_end().layer(files);
+    /// runtime.block_on(async {
+    ///     let response = files.call(Request::new(())).await.unwrap();
+    ///     assert_eq!(bulkhead.stats().active, 1);
+    ///     response.into_body().collect().await.unwrap();
+    ///     assert_eq!((bulkhead.stats().active, bulkhead.stats().successful), (0, 1));
+    /// });
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[must_use]
+    pub fn hold_until_body_end(self) -> super::BodyLayer<C, P> {
+        super::BodyLayer::new(self.bulkhead, self.classifier, self.settings)
+    }
 }
 
 impl<S, C: Clone, P: Clone> Layer<S> for BulkheadLayer<C, P> {

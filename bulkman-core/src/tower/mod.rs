@@ -62,8 +62,9 @@
 //!
 //! A call ends when the future of the inner service completes. For HTTP, this is when the head of
 //! the response is available. Its permit is released while the body may still be in transit, and a
-//! body that breaks off is not a failure. If the bodies are the expensive part, collect them inside
-//! of the bulkhead.
+//! body that breaks off is not a failure. If the bodies are the expensive part, use
+//! `BulkheadLayer::hold_until_body_end` of the feature `http`: the call then lasts until the body
+//! has ended or is dropped.
 //!
 //! # Errors
 //!
@@ -74,23 +75,41 @@
 //! * hyper closes the connection with it.
 //! * A client of tonic receives it as the `source` of a `Status` whose code is `Unknown`:
 //!   `status.source()?.downcast_ref::<ServiceError>()`.
+//! * A server of tonic resets the stream with it. `GrpcRejectionLayer` of the feature `http` responds
+//!   with `UNAVAILABLE` or `RESOURCE_EXHAUSTED` instead.
 //!
 //! # Failures
 //!
 //! By default an error is a failure and a response is a success. For HTTP, this means that a server
 //! that always responds with 500 is considered healthy.
 //! [`classify_status`](BulkheadLayer::classify_status) counts 5xx as failures;
-//! [`classify`](BulkheadLayer::classify) decides by any property of the result.
+//! [`classify`](BulkheadLayer::classify) decides by any property of the result. For gRPC,
+//! `BulkheadLayer::classify_grpc` of the feature `http` reads `grpc-status`.
 
+#[cfg(feature = "http")]
+mod body;
+#[cfg(feature = "http")]
+mod body_layer;
 mod classifier;
 pub mod future;
+#[cfg(feature = "http")]
+mod grpc;
 mod layer;
 mod oneshot;
 mod service;
 mod settings;
 mod status;
 
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use self::body::GuardedBody;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use self::body_layer::{BodyClassifier, BodyLayer, BodyService};
 pub use self::classifier::RejectionAware;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use self::grpc::{GrpcClassifier, GrpcRejectionLayer, GrpcRejectionService};
 pub use self::layer::BulkheadLayer;
 pub use self::service::BulkheadService;
 pub use self::settings::{CallSettings, NoSettings, WithKey, WithKeyShare, WithWeight};

@@ -82,6 +82,25 @@ impl<S, C, P> BulkheadService<S, C, P> {
     pub fn into_inner(self) -> S {
         self.inner
     }
+
+    /// Returns the guarded call of a request. Nothing is held before it is polled.
+    pub(super) fn start<R>(&self, request: R) -> ExecuteOwned<Oneshot<S, R>, RejectionAware<C>>
+    where
+        S: Service<R> + Clone,
+        C: Clone,
+        P: CallSettings<R>,
+    {
+        let call = self.settings.apply(self.bulkhead.call(), &request);
+        let options = call.options();
+        // A clone, which is made ready after the permit was granted: see the module documentation.
+        let operation = Oneshot::new(self.inner.clone(), request);
+        ExecuteOwned::new(
+            self.bulkhead.clone(),
+            operation,
+            RejectionAware(self.classifier.clone()),
+            options,
+        )
+    }
 }
 
 impl<S, R, C, P> Service<R> for BulkheadService<S, C, P>
@@ -101,18 +120,6 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let options = self
-            .settings
-            .apply(self.bulkhead.call(), &request)
-            .options();
-        // A clone, which is made ready after the permit was granted: see the module documentation.
-        let operation = Oneshot::new(self.inner.clone(), request);
-        let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
-        ResponseFuture::new(ExecuteOwned::new(
-            bulkhead,
-            operation,
-            RejectionAware(classifier),
-            options,
-        ))
+        ResponseFuture::new(self.start(request))
     }
 }

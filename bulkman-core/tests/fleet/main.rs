@@ -1,12 +1,15 @@
 //! Several processes share circuits, in virtual time: each has its own driver and circuit breaker,
 //! on one store in memory.
 
+mod background;
 mod history;
 mod lifecycle;
 mod notifications;
 mod operators;
 mod outages;
 mod probes;
+mod rejections;
 mod reporting;
+mod scale;
 mod sharing;
 mod world;

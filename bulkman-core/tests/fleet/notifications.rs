@@ -7,7 +7,7 @@ use bulkman_core::fleet::{DecisionOutcome, FleetEvent};
 use bulkman_core::store::{Fault, FleetAction, FleetState, StoreSettings};
 use bulkman_core::{Bulkhead, BulkheadConfig};
 
-use crate::world::{Process, World, drain, outcomes};
+use crate::world::{Process, World, assert_all, drain, outcomes};
 
 #[test]
 fn a_later_local_opening_is_superseded_by_the_stored_one() {
@@ -39,17 +39,9 @@ fn a_later_local_opening_is_superseded_by_the_stored_one() {
     );
     assert_eq!(outcomes(&drain(&mut events)), [DecisionOutcome::Superseded]);
     world.advance(24);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open)
-    );
+    assert_all(&processes, CircuitState::Open);
     world.advance(1);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::HalfOpen)
-    );
+    assert_all(&processes, CircuitState::HalfOpen);
 }
 
 #[test]
@@ -100,18 +92,9 @@ fn the_delay_of_a_notification_is_subtracted() {
     world.advance(1);
     assert_eq!(processes[1].state(), CircuitState::Open);
     world.advance(27);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open)
-    );
+    assert_all(&processes, CircuitState::Open);
     world.advance(1);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::HalfOpen),
-        "at the same time"
-    );
+    assert_all(&processes, CircuitState::HalfOpen); // at the same time
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::store::{Fault, FleetAction, FleetState, SharingMode, StoreSettings};
 
-use crate::world::World;
+use crate::world::{World, assert_all};
 
 /// A circuit that was forced before an outage is forced after it, despite local transitions.
 #[test]
@@ -32,11 +32,7 @@ fn an_operator_overrules_every_process() {
     let processes = world.start_processes(3);
     world.command(FleetAction::ForceOpen);
     world.run();
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::ForcedOpen)
-    );
+    assert_all(&processes, CircuitState::ForcedOpen);
     // A manual change in a process is overruled.
     processes[0].bulkhead.circuit_breaker().unwrap().close();
     world.run();
@@ -49,11 +45,7 @@ fn an_operator_overrules_every_process() {
     }
     world.command(FleetAction::Close);
     world.run();
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes, CircuitState::Closed);
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use bulkman_core::BulkheadError;
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::error::RejectionReason;
 use bulkman_core::store::{Fault, FleetState};
+use bulkman_core::{BulkheadConfig, BulkheadError, BulkheadManager};
 
-use crate::world::World;
+use crate::world::{World, assert_all};
 
 #[test]
 fn the_fleet_admits_one_probe_at_a_time() {
@@ -62,11 +62,7 @@ fn the_fleet_admits_one_probe_at_a_time() {
         assert!(closed_after < 5, "two more successes close");
     }
     assert_eq!(closed_after, 2);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes, CircuitState::Closed);
 }
 
 #[test]
@@ -79,11 +75,7 @@ fn a_failed_probe_reopens_every_process() {
     world.advance(1);
     processes[2].call(Err("still down")).unwrap_err();
     world.run();
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open)
-    );
+    assert_all(&processes, CircuitState::Open);
     let rejected = processes[1].call(Ok(())).unwrap_err();
     assert_eq!(rejected.retry_after(), Some(Duration::from_secs(30)));
     assert_eq!(world.store_view(), (FleetState::Open, 3));
@@ -108,11 +100,7 @@ fn one_call_per_minute_closes_after_four_calls() {
     }
     world.run();
     assert_eq!(world.store_view().0, FleetState::Closed);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes, CircuitState::Closed);
 }
 
 #[test]
@@ -134,11 +122,7 @@ fn a_health_check_closes_the_circuit_without_traffic() {
     );
     world.advance(30);
     assert_eq!(world.store_view().0, FleetState::Closed);
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes, CircuitState::Closed);
 }
 
 #[test]
@@ -181,4 +165,128 @@ fn the_lease_of_a_dead_process_expires() {
     processes[0].call(Ok(())).unwrap();
     drop(probe);
     drop(dead);
+}
+
+/// Fault C06.
+#[test]
+fn a_holder_without_calls_yields_to_processes_with_calls() {
+    let world = World::new();
+    let processes = world.start_processes(8);
+    processes[0].fail(5);
+    world.advance(30);
+    // One call, and no other for 20 s.
+    processes[0].call(Ok(())).unwrap_err();
+    world.advance(1);
+    let start = world.runtime.elapsed();
+    let mut rejected = 0;
+    while world.store_view().0 == FleetState::HalfOpen {
+        for process in &processes[1..] {
+            rejected += usize::from(process.call(Ok(())).is_err());
+        }
+        world.runtime.advance(Duration::from_millis(50));
+        world.run();
+    }
+    let after = world.runtime.elapsed() - start;
+    assert!(after <= Duration::from_secs(3), "{after:?}");
+    assert!(rejected <= 400, "{rejected} rejections");
+}
+
+/// Fault C06.
+#[test]
+fn a_running_probe_is_not_disturbed_by_yielding() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    processes[0].fail(5);
+    world.advance(30);
+    processes[0].call(Ok(())).unwrap_err();
+    world.runtime.advance(Duration::from_millis(500));
+    let probe = processes[0].bulkhead.try_acquire().unwrap();
+    for _ in 0..20 {
+        assert!(processes[1].bulkhead.try_acquire().is_err());
+        world.advance(1);
+    }
+    probe.succeed();
+    world.run();
+    processes[0].call(Ok(())).expect("the lease was renewed");
+}
+
+/// Fault C06.
+#[test]
+fn leases_that_cannot_be_used_are_released() {
+    for forced in [true, false] {
+        let world = World::new();
+        let mut processes = world.start_processes(2);
+        processes[0].fail(5);
+        world.advance(30);
+        processes[0].call(Ok(())).unwrap_err();
+        world.runtime.advance(Duration::from_millis(500));
+        let holder = processes.remove(0);
+        // Forced in this process, or dropped.
+        let breaker = holder.bulkhead.circuit_breaker().unwrap().clone();
+        if forced {
+            breaker.force_open();
+        }
+        let (bulkhead, _fleet) = (holder.bulkhead, holder.fleet);
+        if !forced {
+            drop((bulkhead, breaker));
+            world.run();
+            // The driver notices when it would have revoked the lease.
+            world.advance(2);
+        }
+        world.run();
+        processes[0].call(Ok(())).unwrap_err();
+        world.runtime.advance(Duration::from_millis(300));
+        world.run();
+        processes[0].call(Ok(())).expect("the lease is free");
+    }
+}
+
+/// Fault C07.
+#[test]
+fn the_shutdown_of_a_manager_releases_its_leases() {
+    for running in [false, true] {
+        let world = World::new();
+        let processes = world.start_processes(1);
+        let manager = BulkheadManager::new(world.runtime.clone());
+        manager.share_through(world.memory.clone()).unwrap();
+        let bulkhead = manager
+            .create_bulkhead(BulkheadConfig::new("payments"))
+            .unwrap();
+        world.run();
+        processes[0].fail(5);
+        world.advance(30);
+        assert!(bulkhead.try_acquire().is_err());
+        world.runtime.advance(Duration::from_millis(500));
+        let probe = running.then(|| bulkhead.try_acquire().unwrap());
+        manager.shutdown();
+        if let Some(probe) = probe {
+            probe.succeed();
+            world.runtime.block_on(manager.drained());
+        }
+        world.run();
+        processes[0].call(Ok(())).unwrap_err();
+        world.advance(1);
+        processes[0].call(Ok(())).expect("the lease is free");
+    }
+}
+
+/// Fault C07.
+#[test]
+fn the_lease_of_a_killed_process_is_free_within_8_s() {
+    let world = World::new();
+    let mut processes = world.start_processes(2);
+    processes[0].fail(5);
+    world.advance(30);
+    processes[0].call(Ok(())).unwrap_err();
+    world.runtime.advance(Duration::from_millis(500));
+    processes[0].store.set(Fault::Hang);
+    let _killed = processes.remove(0);
+    let start = world.runtime.elapsed();
+    while world.store_view().0 == FleetState::HalfOpen {
+        let _rejected = processes[0].call(Ok(()));
+        world.runtime.advance(Duration::from_millis(50));
+        world.run();
+    }
+    let after = world.runtime.elapsed() - start;
+    assert!(after <= Duration::from_secs(8), "{after:?}");
 }

@@ -9,7 +9,7 @@ use bulkman_core::store::{FleetCountPolicy, FleetState, MemoryStore, SharingMode
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError};
 
-use crate::world::{World, drain, outcomes};
+use crate::world::{World, assert_all, drain, outcomes};
 
 /// Hazard P13.
 #[test]
@@ -51,11 +51,7 @@ fn a_late_success_does_not_close_a_remote_opening() {
     permit.succeed();
     world.run();
     assert_eq!(world.store_view(), (FleetState::Open, 1));
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open)
-    );
+    assert_all(&processes, CircuitState::Open);
 }
 
 #[test]
@@ -90,11 +86,7 @@ fn below_the_quorum_only_the_voter_opens() {
         CircuitState::Open,
         "protected by its local rules"
     );
-    assert!(
-        processes[1..]
-            .iter()
-            .all(|process| process.state() == CircuitState::Closed)
-    );
+    assert_all(&processes[1..], CircuitState::Closed);
     assert_eq!(world.store_view(), (FleetState::Closed, 0));
     // Below the quorum it recovers with local probes.
     world.advance(30);
@@ -105,12 +97,7 @@ fn below_the_quorum_only_the_voter_opens() {
     // A vote is valid for a minute.
     processes[1].fail(5);
     world.run();
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open),
-        "two votes of four processes"
-    );
+    assert_all(&processes, CircuitState::Open); // two votes of four processes
     assert_eq!(world.store_view(), (FleetState::Open, 1));
 }
 
@@ -140,11 +127,7 @@ fn fleet_counts_open_below_every_local_threshold() {
     }
     world.advance(3);
     assert_eq!(world.store_view(), (FleetState::Open, 1));
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open)
-    );
+    assert_all(&processes, CircuitState::Open);
 }
 
 #[test]
@@ -202,9 +185,5 @@ fn simultaneous_openings_are_one_transition() {
             .count(),
         1
     );
-    assert!(
-        processes
-            .iter()
-            .all(|process| process.state() == CircuitState::Open)
-    );
+    assert_all(&processes, CircuitState::Open);
 }

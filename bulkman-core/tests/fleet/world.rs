@@ -169,3 +169,10 @@ pub(crate) fn outcomes(events: &[FleetEvent]) -> Vec<DecisionOutcome> {
     };
     events.iter().filter_map(outcome).collect()
 }
+
+/// Asserts that the circuit of each of these processes is in one state.
+#[track_caller]
+pub(crate) fn assert_all(processes: &[Process], expected: CircuitState) {
+    let states: Vec<_> = processes.iter().map(Process::state).collect();
+    assert!(states.iter().all(|state| *state == expected), "{states:?}");
+}

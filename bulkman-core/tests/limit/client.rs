@@ -19,10 +19,12 @@ pub(crate) struct Client {
     pub(crate) windows: Vec<(f64, LimitStatus)>,
 }
 
+const MAXIMUM: usize = 1_000;
+
 /// Returns a configuration without a circuit, which the timeouts of a simulation would open.
 pub(crate) fn config(adaptive: AdaptiveLimit) -> BulkheadConfig {
     BulkheadConfig::new("server")
-        .max_concurrent_calls(1_000)
+        .max_concurrent_calls(MAXIMUM)
         .max_queue_size(0)
         .circuit_breaker_enabled(false)
         .adaptive_limit(adaptive)
@@ -49,7 +51,9 @@ impl Client {
 
 impl Limiter for Client {
     fn limit(&self, _now: f64) -> u64 {
-        self.bulkhead.limit() as u64
+        let limit = self.bulkhead.limit();
+        assert!(limit <= MAXIMUM, "{limit}");
+        limit as u64
     }
 
     fn start(&mut self, now: f64, in_flight: u64) {

@@ -21,8 +21,14 @@ pub(crate) fn with_runtime(config: BulkheadConfig) -> (Bulkhead, ManualRuntime) 
     (Bulkhead::new(config, runtime.clone()).unwrap(), runtime)
 }
 
+/// Acquires all permits. Panics if there are more than the maximum.
 pub(crate) fn fill(bulkhead: &Bulkhead) -> Vec<Permit> {
-    std::iter::from_fn(|| bulkhead.try_acquire().ok()).collect()
+    let maximum = bulkhead.config().resolve().max_concurrent_calls;
+    let permits: Vec<_> = std::iter::from_fn(|| bulkhead.try_acquire().ok())
+        .take(maximum + 1)
+        .collect();
+    assert!(permits.len() <= maximum, "more than {maximum} permits");
+    permits
 }
 
 /// Runs calls of `ran` at the full limit for `rounds` times `ran`.

@@ -4,10 +4,12 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bulkman_core::adaptive::{AdaptiveLimit, LimitChangeCause};
-use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Runtime};
+use bulkman_core::adaptive::{AdaptiveLimit, Enforcement, LimitChangeCause};
+use bulkman_core::runtime::BoxFuture;
+use bulkman_core::testing::ManualRuntime;
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::future::{block_on, poll_once};
 use std::future::Future;
 
@@ -38,6 +40,35 @@ fn limit_never_exceeds_the_maximum() {
     saturate(&bulkhead, &runtime, 10 * MS, 500, Outcome::Success);
     assert!(bulkhead.limit() <= 30);
     assert_eq!(bulkhead.stats().max_concurrent_calls, bulkhead.limit());
+}
+
+#[test]
+fn limit_learns_beside_calls_in_flight_and_running_calls() {
+    for (tracked, counted) in [(true, false), (false, true), (true, true)] {
+        let runtime = ManualRuntime::new();
+        let mut rules = CircuitBreakerConfig::new();
+        if counted {
+            rules = rules
+                .slow_call_duration_threshold(Duration::from_secs(1))
+                .hanging_call_threshold(10);
+        }
+        let config = BulkheadConfig::new("both")
+            .adaptive_limit(AdaptiveLimit::new())
+            .track_running_calls(tracked)
+            .circuit_breaker(rules);
+        let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+        for _ in 0..10 {
+            let permit = bulkhead.try_acquire().unwrap();
+            assert_eq!(bulkhead.snapshot().oldest.len(), usize::from(tracked));
+            runtime.advance(50 * MS);
+            permit.succeed();
+        }
+        let snapshot = bulkhead.snapshot();
+        let baseline = snapshot.limit.unwrap().baseline.unwrap();
+        assert!(baseline.abs_diff(50 * MS) < MS, "{baseline:?}");
+        assert!(snapshot.oldest.is_empty());
+        assert_eq!(snapshot.stats.permits_in_use, 0);
+    }
 }
 
 #[test]
@@ -91,16 +122,54 @@ fn disabling_a_closed_circuit_keeps_the_limit() {
     assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
 }
 
+/// The circuit ignores it with an adaptive limit, without one, and in a call that is a sample.
 #[test]
-fn overloaded_is_a_failure_for_circuit_and_statistics() {
-    let config = BulkheadConfig::new("server").failure_threshold(2);
-    let (bulkhead, _runtime) = with_runtime(config);
-    for _ in 0..2 {
-        bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+fn overloaded_is_ignored_by_the_circuit_and_counts_as_failed() {
+    let fixed = BulkheadConfig::new("server").failure_threshold(2);
+    let adaptive = fixed.clone().adaptive_limit(AdaptiveLimit::new());
+    let timed = fixed.clone().run_timeout(MS);
+    for config in [fixed, adaptive, timed] {
+        let (bulkhead, _runtime) = with_runtime(config);
+        let circuit = bulkhead.circuit_breaker().unwrap();
+        for _ in 0..4 {
+            bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+            let overloaded = || Ok::<_, ()>(429);
+            let call = bulkhead.call().classify(|_: &_| Outcome::Overloaded);
+            assert_eq!(call.execute_sync(overloaded), Ok(429));
+        }
+        let stats = bulkhead.stats();
+        assert_eq!(
+            (stats.failed, stats.overloaded, stats.successful),
+            (8, 8, 0)
+        );
+        let counts = circuit.snapshot().counts;
+        assert_eq!((counts.calls, counts.consecutive_failures), (0, 0));
+        assert!(circuit.is_closed());
     }
-    let stats = bulkhead.stats();
-    assert_eq!((stats.failed, stats.overloaded), (2, 2));
-    assert!(bulkhead.circuit_breaker().unwrap().is_open());
+}
+
+/// An overload between two failures does not reset their number either.
+#[test]
+fn overloaded_probe_releases_its_slot_without_a_decision() {
+    let config = BulkheadConfig::new("server")
+        .failure_threshold(2)
+        .success_threshold(1)
+        .adaptive_limit(AdaptiveLimit::new());
+    let (bulkhead, _runtime) = with_runtime(config);
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    bulkhead.try_acquire().unwrap().fail();
+    bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+    assert_eq!(circuit.snapshot().counts.consecutive_failures, 1);
+    bulkhead.try_acquire().unwrap().fail();
+    assert!(circuit.is_open());
+    circuit.half_open();
+    for _ in 0..5 {
+        bulkhead.try_acquire().unwrap().record(Outcome::Overloaded);
+        assert!(circuit.is_half_open());
+    }
+    assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
+    bulkhead.try_acquire().unwrap().succeed();
+    assert!(circuit.is_closed());
 }
 
 #[test]
@@ -189,6 +258,64 @@ fn blocking_work_is_a_sample_when_its_closure_ends() {
     assert!(latency.abs_diff(30 * MS) < MS, "{latency:?}");
 }
 
+/// The list replaces a part of what a call carries, and so does the count of calls in flight.
+#[test]
+fn calls_that_are_listed_or_counted_in_flight_are_samples() {
+    let rules = CircuitBreakerConfig::new()
+        .slow_call_duration_threshold(1_000 * MS)
+        .hanging_call_threshold(1_000);
+    for circuit in [false, true] {
+        for (lists, counts) in [(true, false), (false, circuit), (true, circuit)] {
+            let mut config = BulkheadConfig::new("server")
+                .max_concurrent_calls(100)
+                .track_running_calls(lists)
+                .circuit_breaker_enabled(circuit)
+                .adaptive_limit(AdaptiveLimit::new());
+            if counts {
+                config = config.circuit_breaker(rules.clone());
+            }
+            let (bulkhead, runtime) = with_runtime(config);
+            saturate(&bulkhead, &runtime, 30 * MS, 60, Outcome::Success);
+            let status = bulkhead.snapshot().limit.unwrap();
+            let latency = status.latency.unwrap();
+            assert!(latency.abs_diff(30 * MS) < MS, "{latency:?}");
+            assert!(status.limit > 4, "{status:?}");
+            assert!(bulkhead.snapshot().oldest.is_empty());
+            if let Some(circuit) = bulkhead.circuit_breaker() {
+                assert_eq!(circuit.snapshot().counts.hanging_calls, 0);
+            }
+        }
+    }
+}
+
+/// A call within a probe needs no other slot, also without a permit.
+#[test]
+fn nested_call_of_an_observed_probe_runs_without_a_permit() {
+    let config = BulkheadConfig::new("server")
+        .max_concurrent_calls(1)
+        .success_threshold(1)
+        .enforcement(Enforcement::Observe)
+        .adaptive_limit(AdaptiveLimit::new());
+    let (bulkhead, _runtime) = with_runtime(config);
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    for holds_permit in [false, true] {
+        circuit.half_open();
+        let held = holds_permit.then(|| {
+            circuit.close();
+            let held = bulkhead.try_acquire().unwrap();
+            circuit.half_open();
+            held
+        });
+        let inner = || bulkhead.execute_sync(|| Ok::<_, ()>(bulkhead.stats().active));
+        let active = bulkhead.execute_sync(|| Ok::<_, ()>(inner().unwrap()));
+        assert_eq!(active, Ok(2 + u64::from(holds_permit)));
+        assert!(circuit.is_closed());
+        drop(held);
+        let stats = bulkhead.stats();
+        assert_eq!((stats.active, stats.permits_in_use), (0, 0));
+    }
+}
+
 /// A waker that panics.
 struct Panics(AtomicBool);
 
@@ -241,15 +368,15 @@ fn clock_that_stands_still_decides_nothing() {
     assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
 }
 
-/// A clock that panics when it is told to.
+/// A clock that panics while a flag is set.
 #[derive(Debug, Clone)]
 struct Clock {
-    runtime: bulkman_core::testing::ManualRuntime,
+    runtime: ManualRuntime,
     panics: Arc<AtomicBool>,
 }
 
 impl Runtime for Clock {
-    fn now(&self) -> std::time::Instant {
+    fn now(&self) -> Instant {
         assert!(!self.panics.load(Ordering::Relaxed), "the clock panics");
         self.runtime.now()
     }
@@ -258,11 +385,11 @@ impl Runtime for Clock {
         bulkman_core::runtime::ClockOnly.capabilities()
     }
 
-    fn sleep_until(&self, _deadline: std::time::Instant) -> bulkman_core::runtime::Sleep {
+    fn sleep_until(&self, _deadline: Instant) -> bulkman_core::runtime::Sleep {
         unreachable!("there are no timers")
     }
 
-    fn spawn(&self, _task: bulkman_core::runtime::BoxFuture<'static, ()>) {
+    fn spawn(&self, _task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         unreachable!("there are no tasks")
     }
 
@@ -275,7 +402,7 @@ impl Runtime for Clock {
 #[test]
 fn clock_that_panics_at_the_end_of_a_call_costs_one_sample() {
     let clock = Clock {
-        runtime: bulkman_core::testing::ManualRuntime::new(),
+        runtime: ManualRuntime::new(),
         panics: Arc::new(AtomicBool::new(false)),
     };
     let config = BulkheadConfig::new("server")

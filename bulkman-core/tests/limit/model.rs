@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bulkman_core::adaptive::{AdaptiveLimit, Enforcement};
-use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Permit};
+use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Permit};
 use proptest::prelude::*;
 
-use crate::faults::with_runtime;
+use crate::faults::{fill, with_runtime};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -27,6 +27,10 @@ struct Settings {
     maximum: usize,
     adaptive: Option<Enforcement>,
     enforcement: Enforcement,
+    /// Lists running calls.
+    lists: bool,
+    /// The circuit counts calls in flight that hang.
+    counts: bool,
 }
 
 impl Settings {
@@ -37,10 +41,17 @@ impl Settings {
                 .samples(10)
                 .enforcement(enforcement)
         });
+        let mut rules = CircuitBreakerConfig::new().failure_threshold(1_000_000);
+        if self.counts {
+            rules = rules
+                .slow_call_duration_threshold(Duration::from_millis(80))
+                .hanging_call_threshold(1_000_000);
+        }
         BulkheadConfig::new("model")
             .max_concurrent_calls(self.maximum)
             .max_queue_size(5)
-            .failure_threshold(1_000_000)
+            .circuit_breaker(rules)
+            .track_running_calls(self.lists)
             .adaptive_limit(adaptive)
             .enforcement(self.enforcement)
     }
@@ -56,11 +67,16 @@ fn enforcement() -> impl Strategy<Value = Enforcement> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let adaptive = proptest::option::weighted(0.8, enforcement());
-    (1_usize..40, adaptive, enforcement()).prop_map(|(maximum, adaptive, enforcement)| Settings {
-        maximum,
-        adaptive,
-        enforcement,
-    })
+    let others = (any::<bool>(), any::<bool>());
+    (1_usize..40, adaptive, enforcement(), others).prop_map(
+        |(maximum, adaptive, enforcement, (lists, counts))| Settings {
+            maximum,
+            adaptive,
+            enforcement,
+            lists,
+            counts,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -108,6 +124,7 @@ proptest! {
         let (bulkhead, runtime) = with_runtime(settings.config());
         let circuit = bulkhead.circuit_breaker().unwrap().clone();
         let mut running: Vec<Permit> = Vec::new();
+        check(&bulkhead, &running, settings);
         for step in steps {
             match step {
                 Step::Start(calls) => for _ in 0..calls {
@@ -143,12 +160,13 @@ proptest! {
         }
         // Nothing is lost, and nothing is left.
         running.clear();
+        prop_assert!(bulkhead.snapshot().oldest.is_empty());
         circuit.close();
+        prop_assert_eq!(circuit.snapshot().counts.hanging_calls, 0);
         settings.enforcement = Enforcement::Enforce;
         bulkhead.reconfigure(settings.config()).unwrap();
         prop_assert_eq!(bulkhead.stats().permits_in_use, 0);
-        let all: Vec<_> = std::iter::from_fn(|| bulkhead.try_acquire().ok()).collect();
-        prop_assert_eq!(all.len(), bulkhead.limit());
+        prop_assert_eq!(fill(&bulkhead).len(), bulkhead.limit());
         let stats = bulkhead.stats();
         let ended = stats.successful + stats.failed + stats.ignored + stats.cancelled;
         prop_assert_eq!(stats.started, ended + stats.active);

@@ -41,7 +41,7 @@ fn bulkhead_serves_as_much_as_the_rule_for_one_thread() {
     }
 }
 
-/// With so many samples every call is one, and latencies are rounded to a thousandth.
+/// Every call is a sample here, and latencies are rounded to a thousandth.
 #[test]
 fn first_decisions_are_those_of_the_rule_for_one_thread() {
     let adaptive = AdaptiveLimit::new().samples(10_000);

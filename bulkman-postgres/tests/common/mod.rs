@@ -1,6 +1,7 @@
 //! A store in a separate schema of the shared server, with a clock that tests can shift.
 
 pub(crate) mod processes;
+pub(crate) mod proxy;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -101,6 +102,7 @@ pub(crate) fn settings() -> StoreSettings {
     StoreSettings::new()
         .connect_timeout(Duration::from_secs(60))
         .operation_timeout(Duration::from_secs(20))
+        .lease_ttl(Duration::from_secs(60))
 }
 
 /// Blocks on Tokio.

@@ -122,6 +122,8 @@ pub(crate) fn settings() -> StoreSettings {
         .connect_timeout(Duration::from_secs(2))
         .resync_interval(Duration::from_millis(500))
         .backoff(Duration::from_millis(20), Duration::from_millis(200))
+        // A decision is published however long a slow machine takes to recover.
+        .outage_after(LONG)
         .lease_ttl(Duration::from_secs(30))
 }
 

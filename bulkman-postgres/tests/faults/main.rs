@@ -30,7 +30,11 @@ fn main() -> ExitCode {
             schema,
         )),
         ["partition"] => on_both!(partition::dropped_packets_delay_no_call),
-        ["pooler"] => on_both!(pooler::transaction_pooler_falls_back_to_polling),
+        ["pooler"] => {
+            on_both!(pooler::transaction_pooler_falls_back_to_polling);
+            on_both!(pooler::pooler_without_simple_protocol_is_reported);
+            on_both!(pooler::push_resumes_without_the_pooler);
+        }
         ["external-server", ref command @ ..] => return external_server::run(command),
         _ => {
             eprintln!("this is run by tests/faults.sh");

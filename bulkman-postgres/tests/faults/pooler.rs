@@ -4,12 +4,18 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bulkman_core::Runtime;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::fleet::FleetEvent;
-use bulkman_postgres::sqlx::postgres::PgConnectOptions;
+use bulkman_core::store::{CircuitStore, StoreError};
+use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgConnection};
+use bulkman_postgres::sqlx::{self, Connection, Executor, Row};
+use bulkman_postgres::{ConnectTarget, PostgresStore};
 use bulkman_test_support::Postgres;
 
 use crate::common::Database;
@@ -89,6 +95,121 @@ pub(crate) async fn transaction_pooler_falls_back_to_polling(runtime: impl Runti
             .all(|entry| entry.reason.is_empty() || &*entry.reason == "manual"),
         "{history:?}"
     );
+}
+
+/// Fault C01, C12.
+///
+/// PgBouncer before 1.21 mixes prepared statements. The limits of a session don't reach others.
+pub(crate) async fn pooler_without_simple_protocol_is_reported(runtime: impl Runtime + Clone) {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    database.store("fleet").migrate().await.unwrap();
+    let pooler = PgBouncer::start(&database.url, &runtime).await;
+    let mut sessions = Vec::new();
+    let error = loop {
+        let circuits = [BulkheadName::new("payments").unwrap()];
+        let store = store_at(&pooler.url(), &database).build().unwrap();
+        let opened = CircuitStore::open_session(&store, &circuits).await;
+        match opened {
+            Ok(session) => sessions.push(session),
+            Err(error) => break error,
+        }
+        assert!(sessions.len() < 10, "no statement was mixed up");
+    };
+    let message = error.to_string();
+    println!("    after {} sessions: {message}", sessions.len());
+    assert!(
+        matches!(error, StoreError::Incompatible { .. }) && message.contains("simple_protocol"),
+        "{message}"
+    );
+    drop(sessions);
+    let pooled = store_at(&pooler.url(), &database).simple_protocol(true);
+    let diagnostics = pooled.build().unwrap().check().await.unwrap();
+    assert!(
+        diagnostics.len() == 1 && diagnostics[0].fix.contains("SET statement_timeout"),
+        "{diagnostics:?}"
+    );
+    for _ in 0..4 {
+        let options: PgConnectOptions = pooler.url().parse().unwrap();
+        let mut client = PgConnection::connect_with(&options.extra_float_digits(None))
+            .await
+            .unwrap();
+        let rows = client
+            .fetch_all(sqlx::raw_sql("SHOW statement_timeout"))
+            .await
+            .unwrap();
+        let timeout: String = rows[0].get(0);
+        assert_eq!(timeout, "0", "a setting has reached another client");
+    }
+}
+
+/// Fault C18.
+///
+/// The address moves from the pooler to the server.
+pub(crate) async fn push_resumes_without_the_pooler(runtime: impl Runtime + Clone) {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    database.store("fleet").migrate().await.unwrap();
+    let pooler = PgBouncer::start(&database.url, &runtime).await;
+    let has_moved = Arc::new(AtomicBool::new(false));
+    let moving = || {
+        let pooled: PgConnectOptions = pooler.url().parse().unwrap();
+        let direct: PgConnectOptions = database.url.parse().unwrap();
+        let has_moved = Arc::clone(&has_moved);
+        let target = ConnectTarget::requested(move || {
+            let options = match has_moved.load(Ordering::SeqCst) {
+                true => direct.clone(),
+                false => pooled.clone(),
+            };
+            std::future::ready(Ok(options))
+        });
+        PostgresStore::builder(target)
+            .schema(database.schema.name())
+            .namespace("fleet")
+            .simple_protocol(true)
+            .settings(settings().poll_interval(Duration::from_millis(200)))
+    };
+    let fleet = Processes::start(2, &runtime, LONG, moving).await;
+    let mut events = fleet[1].fleet.events();
+    let operator = database.store("fleet").admin();
+    for number in 0..4 {
+        if number % 2 == 0 {
+            operator.force_open("payments", "ada", "").await.unwrap();
+            fleet.all_reach(CircuitState::ForcedOpen).await;
+        } else {
+            operator.close("payments", "ada", "").await.unwrap();
+            fleet.all_reach(CircuitState::Closed).await;
+        }
+    }
+    next(&mut events, |event| {
+        matches!(event, FleetEvent::FellBackToPolling)
+    })
+    .await;
+    has_moved.store(true, Ordering::SeqCst);
+    drop(pooler);
+    next(&mut events, |event| {
+        matches!(event, FleetEvent::Synchronized { after: Some(_) })
+    })
+    .await;
+    fleet[0]
+        .until(|process| process.fleet.snapshot().connected)
+        .await;
+    for number in 0..6 {
+        let began = runtime.now();
+        if number % 2 == 0 {
+            operator.force_open("payments", "ada", "").await.unwrap();
+            fleet.all_reach(CircuitState::ForcedOpen).await;
+        } else {
+            operator.close("payments", "ada", "").await.unwrap();
+            fleet.all_reach(CircuitState::Closed).await;
+        }
+        print_elapsed("adopted after", &runtime, began);
+    }
+    next(&mut events, |event| {
+        matches!(event, FleetEvent::PushResumed)
+    })
+    .await;
+    assert!(!fleet[1].fleet.snapshot().polling);
 }
 
 struct PgBouncer {

@@ -80,7 +80,11 @@ pub(crate) async fn dropped_driver_leaves_no_open_transaction(runtime: impl Runt
     for (polls, connected) in connecting.chain(connected) {
         let dropping = DroppingRuntime::new(runtime.clone(), polls, !connected);
         let built = store(&database).build().unwrap();
-        let fleet = Fleet::new(built, dropping.clone()).unwrap();
+        // Dropped before the first poll, the task is reported by the constructor.
+        let Ok(fleet) = Fleet::new(built, dropping.clone()) else {
+            assert_eq!(polls, 0);
+            continue;
+        };
         let config = BulkheadConfig::new("payments").isolation_duration(Duration::from_millis(1));
         let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
         fleet.attach(&bulkhead).unwrap();
@@ -310,10 +314,8 @@ pub(crate) async fn forged_notifications_change_nothing(runtime: impl Runtime + 
         "24,000 forged notifications caused {reads} reads in {seconds} s"
     );
     let snapshot = fleet.snapshot();
-    assert_eq!(
-        (snapshot.polling, snapshot.circuits[0].epoch, view.epoch.0),
-        (false, view.epoch, 1)
-    );
+    // Push may be suspended.
+    assert_eq!((snapshot.circuits[0].epoch, view.epoch.0), (view.epoch, 1));
 }
 
 async fn until_counted(database: &Database, runtime: &impl Runtime, wanted: i64) {
@@ -365,7 +367,7 @@ impl Runtime for DroppingRuntime {
         self.inner.sleep_until(deadline)
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         let (mut task, mut left) = (Some(task), self.polls);
         let (counts, dropped) = (Arc::clone(&self.counts), Arc::clone(&self.dropped));
         self.inner
@@ -384,7 +386,7 @@ impl Runtime for DroppingRuntime {
                 task = None;
                 dropped.store(true, Ordering::Relaxed);
                 Poll::Ready(())
-            })));
+            })))
     }
 
     fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {

@@ -1,5 +1,6 @@
 //! The end of a window, and what follows from it.
 
+use std::sync::TryLockError;
 use std::time::Instant;
 
 use super::sampler::{Counts, Opening};
@@ -96,7 +97,12 @@ impl LimitDriver {
         successes: u64,
     ) -> Option<LimitDecision> {
         let nanos = self.nanos(now);
-        let mut decider = self.decider.try_lock().ok()?;
+        let mut decider = match self.decider.try_lock() {
+            Ok(decider) => decider,
+            // As `lock` does: a panic must not end all further decisions.
+            Err(TryLockError::Poisoned(decider)) => decider.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         // Another call may have decided since.
         if !self.sampler.is_due(nanos) {
             return None;

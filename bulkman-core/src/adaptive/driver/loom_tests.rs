@@ -77,7 +77,7 @@ fn two_calls_that_end_at_once_close_one_window() {
         let driver = Arc::new(driver(base, 4));
         driver.record_lack_of_permit();
         let (started, now) = (base + 7 * MS, base + 8 * MS);
-        let mark = driver.mark(0);
+        let mark = Mark::sample();
         for _ in 0..10 {
             driver.record(mark, LimitOutcome::Success, Some(started), now);
         }
@@ -111,7 +111,7 @@ fn no_limit_in_force_exceeds_a_reconfigured_maximum() {
         let driver = Arc::new(driver(base, 8));
         driver.record_lack_of_permit();
         let (started, now) = (base + 7 * MS, base + 8 * MS);
-        let mark = driver.mark(0);
+        let mark = Mark::sample();
         for _ in 0..16 {
             driver.record(mark, LimitOutcome::Success, Some(started), now);
         }

@@ -3,9 +3,9 @@
 /// The word that a call of a bulkhead with a changing limit carries from its start to its end.
 ///
 /// ```text
-///  15 ............ 5       4          3             2        1         0
-/// | sample's start or     | virtual | without     | timed | sampled | always |
-/// | sampling generation   | permit  | a permit    |       |         |        |
+///  14 ............ 4       3         2            1         0
+/// | sample's start or    | virtual | without    | sampled | always |
+/// | sampling generation  | permit  | a permit   |         |        |
 /// ```
 ///
 /// It fits beside the state of the circuit in the ticket of the call, so that an admission is no
@@ -15,12 +15,11 @@ pub(crate) struct Mark(u16);
 
 const ALWAYS: u16 = 1;
 const SAMPLED: u16 = 1 << 1;
-const TIMED: u16 = 1 << 2;
-const WITHOUT_PERMIT: u16 = 1 << 3;
-const VIRTUAL_PERMIT: u16 = 1 << 4;
-const VALUE_SHIFT: u32 = 5;
+const WITHOUT_PERMIT: u16 = 1 << 2;
+const VIRTUAL_PERMIT: u16 = 1 << 3;
+const VALUE_SHIFT: u32 = 4;
 /// The largest value, which no generation has: the limit learns nothing from the call.
-const UNCOUNTED: u16 = u16::MAX >> VALUE_SHIFT;
+const UNCOUNTED: u16 = 0x7ff;
 /// The number of sampling generations before they repeat.
 pub(super) const GENERATIONS: u64 = UNCOUNTED as u64;
 /// The power of two of the unit of start times, in nanoseconds: 17 ms. They repeat after 34 s.
@@ -61,9 +60,9 @@ impl Mark {
         Self(self.0 & !(UNCOUNTED << VALUE_SHIFT) | value << VALUE_SHIFT)
     }
 
-    /// Adds whether the circuit needs the duration of the call.
-    pub(crate) const fn timed(self, timed: bool) -> Self {
-        Self(if timed { self.0 | TIMED } else { self.0 })
+    /// Returns the mark of the same permit, from which the limit learns nothing.
+    pub(crate) const fn uncounted(self) -> Self {
+        Self(self.0 & (WITHOUT_PERMIT | VIRTUAL_PERMIT) | Self::UNCOUNTED.0)
     }
 
     pub(crate) const fn without_permit(self) -> Self {
@@ -79,16 +78,6 @@ impl Mark {
         self.0 & SAMPLED != 0
     }
 
-    /// Returns `true` if the circuit needs the duration of the call.
-    pub(crate) const fn is_timed(self) -> bool {
-        self.0 & TIMED != 0
-    }
-
-    /// Returns `true` if the clock is read at the start and at the end of the call.
-    pub(crate) const fn needs_start(self) -> bool {
-        self.0 & (SAMPLED | TIMED) != 0
-    }
-
     pub(crate) const fn lacks_permit(self) -> bool {
         self.0 & WITHOUT_PERMIT != 0
     }
@@ -99,7 +88,7 @@ impl Mark {
 
     /// Returns `true` if the end of a successful call has nothing to do for the limit.
     pub(crate) const fn is_plain(self) -> bool {
-        self.0 & (SAMPLED | TIMED | WITHOUT_PERMIT | VIRTUAL_PERMIT) == 0
+        self.0 & (SAMPLED | WITHOUT_PERMIT | VIRTUAL_PERMIT) == 0
     }
 
     /// Returns `true` if the limit learns nothing from the call.
@@ -130,15 +119,17 @@ mod tests {
 
     #[test]
     fn parts_read_back() {
-        let mark = Mark::of_generation(GENERATIONS + 7)
-            .timed(true)
-            .without_permit();
+        let mark = Mark::of_generation(GENERATIONS + 7).without_permit();
         let mark = Mark::from_bits(mark.to_bits()).unwrap();
         assert!(mark.is_of_generation(7) && !mark.is_of_generation(8));
-        assert!(mark.is_timed() && mark.lacks_permit());
+        assert!(mark.lacks_permit() && mark.to_bits() >> 15 == 0);
         assert!(!mark.is_sampled() && !mark.has_virtual_permit());
         assert_eq!(Mark::from_bits(0), None);
         assert!(Mark::UNCOUNTED.is_uncounted() && Mark::UNCOUNTED.is_plain());
+        let sample = Mark::sample().with_virtual_permit().started_at(1 << 40);
+        let uncounted = sample.uncounted();
+        assert!(uncounted.is_uncounted() && !uncounted.is_sampled());
+        assert!(uncounted.has_virtual_permit() && !uncounted.lacks_permit());
         assert!(!(0..GENERATIONS).any(|it| Mark::UNCOUNTED.is_of_generation(it)));
     }
 

@@ -82,8 +82,22 @@ pub(crate) enum LimitOutcome {
     Overload,
     /// The caller gave up while the call ran.
     Cancelled,
+    /// Nothing, unless failures shrink the limit.
+    Failure,
     /// Nothing.
     Nothing,
+}
+
+impl LimitOutcome {
+    /// Returns what the outcome of a call that did not time out means.
+    pub(crate) const fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::Success,
+            Outcome::Failure => Self::Failure,
+            Outcome::Overloaded => Self::Overload,
+            Outcome::Ignored => Self::Nothing,
+        }
+    }
 }
 
 /// The counters of a driver, for metrics.
@@ -237,12 +251,6 @@ impl LimitDriver {
         self.sampler.mark_unsampled()
     }
 
-    /// Returns the mark of a call that starts as number `call`.
-    #[inline]
-    pub(crate) fn mark(&self, call: u64) -> Mark {
-        self.sampler.mark(call)
-    }
-
     /// Adds the start of a sampled call to its mark, and counts the calls in flight.
     pub(crate) fn start_sample(&self, mark: Mark, started: Instant, in_flight: usize) -> Mark {
         self.sampler.record_peak(in_flight as u64);
@@ -259,7 +267,7 @@ impl LimitDriver {
     /// without them.
     ///
     /// `running` are the permits that calls hold, with the `weight` of this one.
-    pub(crate) fn acquire_virtual_permit(
+    pub(crate) fn acquire_virtual_permits(
         &self,
         mark: Mark,
         weight: u32,
@@ -289,7 +297,7 @@ impl LimitDriver {
         mark
     }
 
-    pub(crate) fn release_virtual_permit(&self, mark: Mark, weight: u32) {
+    pub(crate) fn release_virtual_permits(&self, mark: Mark, weight: u32) {
         if mark.has_virtual_permit() {
             self.virtual_permits_in_use
                 .fetch_sub(u64::from(weight), Ordering::Relaxed);
@@ -326,13 +334,8 @@ impl LimitDriver {
         self.without_permit.load(Ordering::SeqCst) as usize
     }
 
-    /// Returns what the outcome of a call means, before the time is known.
-    pub(crate) fn outcome_of(
-        &self,
-        mark: Mark,
-        outcome: LimitOutcome,
-        failed: bool,
-    ) -> LimitOutcome {
+    /// Returns what the end of a call means with this mark and these settings.
+    pub(crate) fn outcome_of(&self, mark: Mark, outcome: LimitOutcome) -> LimitOutcome {
         if mark.is_uncounted() || !self.is_adaptive() {
             return LimitOutcome::Nothing;
         }
@@ -340,9 +343,8 @@ impl LimitDriver {
             LimitOutcome::Success | LimitOutcome::Cancelled if !mark.is_sampled() => {
                 LimitOutcome::Nothing
             }
-            LimitOutcome::Nothing if failed && self.has_flag(SHRINKS_ON_FAILURE) => {
-                LimitOutcome::Overload
-            }
+            LimitOutcome::Failure if self.has_flag(SHRINKS_ON_FAILURE) => LimitOutcome::Overload,
+            LimitOutcome::Failure => LimitOutcome::Nothing,
             outcome => outcome,
         }
     }

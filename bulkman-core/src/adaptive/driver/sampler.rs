@@ -113,16 +113,6 @@ impl Sampler {
         Mark::of_generation(self.every_call.sampling.load(Ordering::Relaxed) & GENERATION)
     }
 
-    /// Returns the mark of a call that starts as number `call`.
-    #[inline]
-    pub(super) fn mark(&self, call: u64) -> Mark {
-        if self.samples(call) {
-            Mark::sample()
-        } else {
-            self.mark_unsampled()
-        }
-    }
-
     /// Records the calls in flight when a sampled call starts.
     pub(super) fn record_peak(&self, in_flight: u64) {
         if in_flight > self.samples.peak.load(Ordering::Relaxed) {

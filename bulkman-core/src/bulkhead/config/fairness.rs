@@ -33,19 +33,12 @@ use crate::queue::KeyRules;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default, deny_unknown_fields)
-)]
 #[must_use]
 pub struct Fairness {
-    min_per_key: u32,
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    max_per_key: Option<u32>,
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    max_queue_per_key: Option<u32>,
-    evict_longest: bool,
+    pub(super) min_per_key: u32,
+    pub(super) max_per_key: Option<u32>,
+    pub(super) max_queue_per_key: Option<u32>,
+    pub(super) evict_longest: bool,
 }
 
 impl Default for Fairness {

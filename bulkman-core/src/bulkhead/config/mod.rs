@@ -2,6 +2,8 @@
 
 mod fairness;
 #[cfg(feature = "serde")]
+mod fairness_repr;
+#[cfg(feature = "serde")]
 mod repr;
 mod resolved;
 
@@ -38,6 +40,7 @@ use crate::runtime::RuntimeCapabilities;
 /// | [`adaptive_limit`](Self::adaptive_limit) | none | see [`AdaptiveLimit`] |
 /// | [`enforcement`](Self::enforcement) | enforce | |
 /// | [`fairness`](Self::fairness) | none | see [`Fairness`] |
+/// | [`track_running_calls`](Self::track_running_calls) | false | |
 /// | [`circuit_breaker_enabled`](Self::circuit_breaker_enabled) | true | |
 /// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see [`CircuitBreakerConfig`] |
 ///
@@ -74,6 +77,7 @@ pub struct BulkheadConfig {
     enforcement: Enforcement,
     /// Boxed, since few bulkheads have one.
     fairness: Option<Box<Fairness>>,
+    track_running_calls: bool,
     circuit_breaker_enabled: bool,
     circuit_breaker: CircuitBreakerConfig,
 }
@@ -81,12 +85,18 @@ pub struct BulkheadConfig {
 impl BulkheadConfig {
     /// Creates a configuration with the default values and the given name.
     ///
+    /// **No call has a timeout by default.** If the dependency hangs, no call ends, none fails, and
+    /// the circuit stays closed while all permits are held. Set [`run_timeout`](Self::run_timeout)
+    /// or [`timeout`](Self::timeout), or where calls must not be cancelled
+    /// [`hanging_call_threshold`](CircuitBreakerConfig::hanging_call_threshold).
+    ///
     /// The name must have 1 to 255 bytes and no control characters. It identifies the bulkhead in
     /// errors, logs and metrics, and its circuit in a store.
     ///
     /// ```
     /// # use bulkman::BulkheadConfig;
-    /// let config = BulkheadConfig::new("search");
+    /// # use std::time::Duration;
+    /// let config = BulkheadConfig::new("search").run_timeout(Duration::from_secs(2));
     /// assert_eq!(config.name(), "search");
     /// ```
     pub fn new(name: impl Into<String>) -> Self {
@@ -102,6 +112,7 @@ impl BulkheadConfig {
             adaptive_limit: None,
             enforcement: Enforcement::Enforce,
             fairness: None,
+            track_running_calls: false,
             circuit_breaker_enabled: true,
             circuit_breaker: CircuitBreakerConfig::new(),
         }
@@ -318,6 +329,31 @@ impl BulkheadConfig {
         self
     }
 
+    /// Lists the oldest running calls in snapshots: default `false`.
+    ///
+    /// [`BulkheadSnapshot::oldest`](crate::snapshot::BulkheadSnapshot::oldest) then shows which
+    /// calls hang, with the labels that [`Call::label`](crate::call::Call::label) sets.
+    /// Each call reads the clock and writes to a table, which takes 32 to 64 bytes for each permit.
+    /// Calls that run already when it is switched on are not listed.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use std::time::Duration;
+    /// # let runtime = ManualRuntime::new();
+    /// let config = BulkheadConfig::new("search").track_running_calls(true);
+    /// let bulkhead = Bulkhead::new(config, runtime.clone())?;
+    /// let _hangs = bulkhead.try_acquire().unwrap();
+    /// runtime.advance(Duration::from_secs(60));
+    /// assert_eq!(bulkhead.snapshot().oldest[0].age, Duration::from_secs(60));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "borrowers")]
+    pub fn track_running_calls(mut self, track: bool) -> Self {
+        self.track_running_calls = track;
+        self
+    }
+
     /// Enables or disables the circuit breaker: default `true`.
     ///
     /// A bulkhead without a circuit breaker only limits concurrency. It can't be changed later.
@@ -339,6 +375,8 @@ impl BulkheadConfig {
     }
 
     /// Replaces the configuration of the circuit breaker: default [`CircuitBreakerConfig::new`].
+    ///
+    /// Settings of the circuit that were made before, such as `failure_threshold`, are discarded.
     ///
     /// ```
     /// # use bulkman::{BulkheadConfig, CircuitBreakerConfig};
@@ -554,10 +592,6 @@ impl BulkheadConfig {
         (self.timeout, self.max_wait, self.run_timeout)
     }
 
-    pub(crate) const fn has_adaptive_limit(&self) -> bool {
-        self.adaptive_limit.is_some()
-    }
-
     /// Returns `true` if permits are shared between keys.
     pub(crate) const fn shares_permits(&self) -> bool {
         self.fairness.is_some()
@@ -571,30 +605,47 @@ impl BulkheadConfig {
         }
     }
 
+    pub(crate) const fn tracks_running_calls(&self) -> bool {
+        self.track_running_calls
+    }
+
     pub(crate) fn circuit(&self) -> Option<&CircuitBreakerConfig> {
         self.circuit_breaker_enabled
             .then_some(&self.circuit_breaker)
     }
 
-    /// Checks that the fields that can't be changed are the same.
+    /// Checks that the fields that can't be changed in place are the same.
     pub(crate) fn check_immutable(&self, new: &Self) -> Result<(), ConfigError> {
-        let immutable = |field, from: String, to: String| ConfigError::Immutable {
-            field,
-            from: from.into(),
-            to: to.into(),
-        };
         if self.name != new.name {
-            return Err(immutable("name", self.name.clone(), new.name.clone()));
+            let (from, to) = (self.name.clone(), new.name.clone());
+            return Err(ConfigError::immutable("name", from, to));
         }
+        let (_, mut not_applied) = self.changed_in_place(new);
+        not_applied.pop().map_or(Ok(()), Err)
+    }
+
+    /// Returns `new` as far as a bulkhead with this configuration can adopt it, and an error for
+    /// each change that it can't.
+    ///
+    /// The rules of a circuit that `new` can't remove stay in force, and so do those of one that it
+    /// can't create.
+    pub(crate) fn changed_in_place(&self, new: &Self) -> (Self, Vec<ConfigError>) {
+        let mut changed = new.clone();
+        let mut not_applied = Vec::new();
         let (from, to) = (self.circuit_breaker_enabled, new.circuit_breaker_enabled);
         if from != to {
-            return Err(immutable(
-                "circuit_breaker_enabled",
-                from.to_string(),
-                to.to_string(),
-            ));
+            changed.circuit_breaker_enabled = from;
+            not_applied.push(ConfigError::immutable("circuit_breaker_enabled", from, to));
         }
-        Ok(())
+        if !(from && to) {
+            changed.circuit_breaker = self.circuit_breaker.clone();
+        } else if let Some((from, to)) = changed
+            .circuit_breaker
+            .keep_initial_state(&self.circuit_breaker)
+        {
+            not_applied.push(ConfigError::immutable("initial_state", from, to));
+        }
+        (changed, not_applied)
     }
 
     /// Returns the first field in which two configurations differ.
@@ -618,6 +669,10 @@ impl BulkheadConfig {
             ("timeout", self.timeout == other.timeout),
             ("max_wait", self.max_wait == other.max_wait),
             ("run_timeout", self.run_timeout == other.run_timeout),
+            (
+                "track_running_calls",
+                self.track_running_calls == other.track_running_calls,
+            ),
             (
                 "circuit_breaker_enabled",
                 self.circuit_breaker_enabled == other.circuit_breaker_enabled,

@@ -1,85 +1,78 @@
 //! The serialized form of a bulkhead's configuration.
 
-use serde::de::{Deserialize, Deserializer, Error};
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess};
 use serde::ser::{Serialize, Serializer};
 
-use super::{BulkheadConfig, Fairness};
-use crate::adaptive::repr::deserialize_switch;
-use crate::adaptive::{AdaptiveLimit, Enforcement};
-use crate::circuit_breaker::CircuitBreakerConfig;
+use super::BulkheadConfig;
+use super::fairness_repr::FairnessSwitch;
+use crate::adaptive::{AdaptiveSwitch, Enforcement};
+use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerRepr};
 use crate::config_error::ConfigError;
 use crate::human_duration::HumanDuration;
 use crate::name::BulkheadName;
 use crate::queue::QueueOrder;
+use crate::setting::{self, Field, Setting};
 
-/// The fields of [`BulkheadConfig`] under their names. A missing field has its default value.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The fields of [`BulkheadConfig`] under their names; each may be left out.
+#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct BulkheadRepr {
     /// Not written where the key of a map is the name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<BulkheadName>,
-    #[serde(default, deserialize_with = "max_concurrent_calls")]
-    max_concurrent_calls: Option<usize>,
-    #[serde(default, deserialize_with = "max_queue_size")]
-    max_queue_size: Option<usize>,
     #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "max_concurrent_calls"
+    )]
+    max_concurrent_calls: Field<usize>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "max_queue_size"
+    )]
+    max_queue_size: Field<usize>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
         deserialize_with = "max_queue_weight"
     )]
-    max_queue_weight: Option<u32>,
-    #[serde(default)]
-    queue_order: QueueOrder,
+    max_queue_weight: Field<u32>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    queue_order: Field<QueueOrder>,
     #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
+        skip_serializing_if = "Field::is_missing",
         deserialize_with = "timeout"
     )]
-    timeout: Option<HumanDuration>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_wait: Option<HumanDuration>,
+    timeout: Field<HumanDuration>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    max_wait: Field<HumanDuration>,
     #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
+        skip_serializing_if = "Field::is_missing",
         deserialize_with = "run_timeout"
     )]
-    run_timeout: Option<HumanDuration>,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "deserialize_switch"
-    )]
-    adaptive_limit: Option<AdaptiveLimit>,
-    #[serde(default, skip_serializing_if = "is_enforced")]
-    enforcement: Enforcement,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    fairness: Option<Fairness>,
-    #[serde(default = "enabled")]
-    circuit_breaker_enabled: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    circuit_breaker: CircuitBreakerConfig,
+    run_timeout: Field<HumanDuration>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    adaptive_limit: Field<AdaptiveSwitch>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    enforcement: Field<Enforcement>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    fairness: Field<FairnessSwitch>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    track_running_calls: Field<bool>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    circuit_breaker_enabled: Field<bool>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    circuit_breaker: Field<CircuitBreakerRepr>,
 }
 
-const fn enabled() -> bool {
-    true
-}
-
-fn is_enforced(enforcement: &Enforcement) -> bool {
-    *enforcement == Enforcement::Enforce
-}
-
-fn is_default(circuit: &CircuitBreakerConfig) -> bool {
-    *circuit == CircuitBreakerConfig::new()
-}
-
-/// Validates a field while it is read, so that an error names its line and not that of its table.
+/// Validates a field where it is read, so that an error has its line and not its table's.
 macro_rules! checked {
-    ($($field:ident: $type:ty;)*) => {$(
-        fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$type>, D::Error> {
-            let value = Option::<$type>::deserialize(deserializer)?;
-            if let Some(value) = value {
-                BulkheadConfig::new("any").$field(value.into()).validate().map_err(D::Error::custom)?;
+    ($($field:ident: $type:ty => $set:expr;)*) => {$(
+        fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Field<$type>, D::Error> {
+            let value = Field::<$type>::deserialize(deserializer)?;
+            if let Field::Set(value) = value {
+                let set: fn(BulkheadConfig, $type) -> BulkheadConfig = $set;
+                set(BulkheadConfig::new("any"), value).validate().map_err(D::Error::custom)?;
             }
             Ok(value)
         }
@@ -87,74 +80,121 @@ macro_rules! checked {
 }
 
 checked! {
-    max_concurrent_calls: usize;
-    max_queue_size: usize;
-}
-
-/// As `checked`, for a setter that takes an `Option`.
-fn max_queue_weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let value = Option::<u32>::deserialize(deserializer)?;
-    let config = BulkheadConfig::new("any").max_queue_weight(value);
-    config.validate().map_err(D::Error::custom)?;
-    Ok(value)
-}
-
-/// As `checked`, for setters that take an `Option`.
-macro_rules! checked_times {
-    ($($field:ident;)*) => {$(
-        fn $field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HumanDuration>, D::Error> {
-            let value = Option::<HumanDuration>::deserialize(deserializer)?;
-            let config = BulkheadConfig::new("any").$field(value.map(std::time::Duration::from));
-            config.validate().map_err(D::Error::custom)?;
-            Ok(value)
-        }
-    )*};
-}
-
-checked_times! {
-    timeout;
-    run_timeout;
+    max_concurrent_calls: usize => BulkheadConfig::max_concurrent_calls;
+    max_queue_size: usize => BulkheadConfig::max_queue_size;
+    max_queue_weight: u32 => |config, value| config.max_queue_weight(value);
+    timeout: HumanDuration => |config, value| config.timeout(value.0);
+    run_timeout: HumanDuration => |config, value| config.run_timeout(value.0);
 }
 
 impl BulkheadRepr {
     pub(crate) fn of(config: &BulkheadConfig, name: Option<BulkheadName>) -> Self {
+        let circuit = &config.circuit_breaker;
+        let circuit =
+            (*circuit != CircuitBreakerConfig::new()).then(|| CircuitBreakerRepr::of(circuit));
         Self {
             name,
-            max_concurrent_calls: Some(config.max_concurrent_calls),
-            max_queue_size: Some(config.max_queue_size),
-            max_queue_weight: config.max_queue_weight,
-            queue_order: config.queue_order,
-            timeout: config.timeout.map(HumanDuration),
-            max_wait: config.max_wait.map(HumanDuration),
-            run_timeout: config.run_timeout.map(HumanDuration),
-            adaptive_limit: config.adaptive_limit.as_deref().cloned(),
-            enforcement: config.enforcement,
-            fairness: config.fairness.as_deref().copied(),
-            circuit_breaker_enabled: config.circuit_breaker_enabled,
-            circuit_breaker: config.circuit_breaker.clone(),
+            max_concurrent_calls: Field::Set(config.max_concurrent_calls),
+            max_queue_size: Field::Set(config.max_queue_size),
+            max_queue_weight: config.max_queue_weight.into(),
+            queue_order: Field::Set(config.queue_order),
+            timeout: config.timeout.map(HumanDuration).into(),
+            max_wait: config.max_wait.map(HumanDuration).into(),
+            run_timeout: config.run_timeout.map(HumanDuration).into(),
+            adaptive_limit: config
+                .adaptive_limit
+                .as_deref()
+                .map(AdaptiveSwitch::of)
+                .into(),
+            enforcement: Field::Set(config.enforcement),
+            fairness: config.fairness.as_deref().map(FairnessSwitch::of).into(),
+            track_running_calls: config.track_running_calls.then_some(true).into(),
+            circuit_breaker_enabled: Field::Set(config.circuit_breaker_enabled),
+            circuit_breaker: circuit.into(),
+        }
+    }
+
+    /// Fills missing fields with the defaults of the file: those of the circuit and of the
+    /// adaptive limit one by one.
+    ///
+    /// Null is not missing: it means the default of the library.
+    pub(crate) fn or(self, defaults: &Self) -> Self {
+        Self {
+            name: self.name,
+            max_concurrent_calls: self.max_concurrent_calls.or(&defaults.max_concurrent_calls),
+            max_queue_size: self.max_queue_size.or(&defaults.max_queue_size),
+            max_queue_weight: self.max_queue_weight.or(&defaults.max_queue_weight),
+            queue_order: self.queue_order.or(&defaults.queue_order),
+            timeout: self.timeout.or(&defaults.timeout),
+            max_wait: self.max_wait.or(&defaults.max_wait),
+            run_timeout: self.run_timeout.or(&defaults.run_timeout),
+            adaptive_limit: match (self.adaptive_limit, &defaults.adaptive_limit) {
+                (Field::Set(limit), Field::Set(defaults)) => Field::Set(limit.or(defaults)),
+                (limit, defaults) => limit.or(defaults),
+            },
+            enforcement: self.enforcement.or(&defaults.enforcement),
+            fairness: match (self.fairness, &defaults.fairness) {
+                (Field::Set(fairness), Field::Set(defaults)) => Field::Set(fairness.or(defaults)),
+                (fairness, defaults) => fairness.or(defaults),
+            },
+            track_running_calls: self.track_running_calls.or(&defaults.track_running_calls),
+            circuit_breaker_enabled: self
+                .circuit_breaker_enabled
+                .or(&defaults.circuit_breaker_enabled),
+            circuit_breaker: match (self.circuit_breaker, &defaults.circuit_breaker) {
+                (Field::Set(circuit), Field::Set(defaults)) => Field::Set(circuit.or(defaults)),
+                (circuit, defaults) => circuit.or(defaults),
+            },
         }
     }
 
     pub(crate) fn into_config(self, name: &BulkheadName) -> Result<BulkheadConfig, ConfigError> {
+        let circuit = self.circuit_breaker.get().unwrap_or_default();
         let mut config = BulkheadConfig::new(name.as_str())
-            .max_queue_weight(self.max_queue_weight)
-            .queue_order(self.queue_order)
-            .timeout(self.timeout.map(Into::into))
-            .max_wait(self.max_wait.map(Into::into))
-            .run_timeout(self.run_timeout.map(Into::into))
-            .adaptive_limit(self.adaptive_limit)
-            .enforcement(self.enforcement)
-            .fairness(self.fairness)
-            .circuit_breaker_enabled(self.circuit_breaker_enabled)
-            .circuit_breaker(self.circuit_breaker);
-        if let Some(calls) = self.max_concurrent_calls {
+            .max_queue_weight(self.max_queue_weight.get())
+            .queue_order(self.queue_order.get().unwrap_or_default())
+            .timeout(self.timeout.get().map(Duration::from))
+            .max_wait(self.max_wait.get().map(Duration::from))
+            .run_timeout(self.run_timeout.get().map(Duration::from))
+            .adaptive_limit(
+                self.adaptive_limit
+                    .get()
+                    .and_then(AdaptiveSwitch::into_limit),
+            )
+            .enforcement(self.enforcement.get().unwrap_or_default())
+            .fairness(self.fairness.get().and_then(FairnessSwitch::into_fairness))
+            .track_running_calls(self.track_running_calls.get().unwrap_or_default())
+            .circuit_breaker_enabled(self.circuit_breaker_enabled.get().unwrap_or(true))
+            .circuit_breaker(circuit.into_config());
+        if let Field::Set(calls) = self.max_concurrent_calls {
             config = config.max_concurrent_calls(calls);
         }
-        if let Some(calls) = self.max_queue_size {
+        if let Field::Set(calls) = self.max_queue_size {
             config = config.max_queue_size(calls);
         }
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// The table of a bulkhead in a file, or the defaults of the file.
+impl Setting for BulkheadRepr {
+    const SHAPE: &'static str = "a table of settings, such as `{ max_concurrent_calls = 20 }`";
+
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        setting::fields(table)
+    }
+}
+
+/// The table of a bulkhead that has no defaults of a file.
+impl Setting for BulkheadConfig {
+    const SHAPE: &'static str = r#"a table of settings, such as `{ name = "search" }`"#;
+
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        let mut repr: BulkheadRepr = setting::fields(table)?;
+        let name = repr.name.take();
+        let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
+        repr.into_config(&name).map_err(A::Error::custom)
     }
 }
 
@@ -169,11 +209,6 @@ impl Serialize for BulkheadConfig {
 
 impl<'de> Deserialize<'de> for BulkheadConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut repr = BulkheadRepr::deserialize(deserializer)?;
-        let name = repr
-            .name
-            .take()
-            .ok_or_else(|| D::Error::missing_field("name"))?;
-        repr.into_config(&name).map_err(D::Error::custom)
+        setting::required(deserializer)
     }
 }

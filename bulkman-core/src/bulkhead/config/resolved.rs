@@ -53,6 +53,8 @@ pub struct ResolvedBulkheadConfig {
     pub enforcement: Enforcement,
     /// How permits are shared between keys; `None`: keys are ignored.
     pub fairness: Option<Fairness>,
+    /// Whether snapshots list the oldest running calls.
+    pub track_running_calls: bool,
     /// The configuration of the circuit breaker; `None` if it is disabled.
     pub circuit_breaker: Option<ResolvedCircuitBreakerConfig>,
 }
@@ -71,6 +73,7 @@ impl ResolvedBulkheadConfig {
             adaptive_limit: config.adaptive_limit.as_deref().cloned(),
             enforcement: config.enforcement,
             fairness: config.fairness.as_deref().copied(),
+            track_running_calls: config.track_running_calls,
             circuit_breaker: config.circuit().map(crate::CircuitBreakerConfig::resolve),
         }
     }

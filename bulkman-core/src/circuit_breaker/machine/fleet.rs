@@ -146,6 +146,21 @@ impl Machine {
         self.evaluate_probes(TransitionCause::ProbeFailed, now);
     }
 
+    /// Revokes an unused lease. Returns `false` if a probe runs under it, or has used it.
+    pub(crate) fn revoke_lease(&mut self) -> bool {
+        let unused = match &self.state {
+            MachineState::HalfOpen(probes) => probes.in_flight() == 0,
+            _ => true,
+        };
+        let revoked = unused && self.fleet.gate == Gate::Fleet { leased: true };
+        if revoked {
+            self.fleet.gate = Gate::Fleet { leased: false };
+            self.dirty = true;
+            self.stop_polling_demand();
+        }
+        revoked
+    }
+
     /// The driver no longer polls for demand: the next call that needs a lease notifies it.
     pub(crate) fn stop_polling_demand(&mut self) {
         if self.fleet.demand.stop_polling() {

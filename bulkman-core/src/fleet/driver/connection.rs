@@ -7,6 +7,7 @@ use crate::fleet::backoff::Backoff;
 use crate::fleet::events::FleetEvent;
 use crate::fleet::jitter::Jitter;
 use crate::fleet::shared::FleetShared;
+use crate::name::BulkheadName;
 use crate::store::{Push, SharingMode, StoreCapabilities, StoreError, StoreSettings, StoreTime};
 
 /// The condition of the connection: backoff, push health and the store's clock.
@@ -21,6 +22,15 @@ pub(super) struct Connection {
     /// Whether this outage's reported error is transient; `None` before it is reported.
     reported_transient: Option<bool>,
     was_connected: bool,
+    /// When the session was opened; `None` without one.
+    connected_at: Option<Instant>,
+    /// Whether [`FleetEvent::Degraded`] was emitted for this outage.
+    outage_reported: bool,
+    /// The errors of the last minute.
+    reported: Vec<(String, Instant)>,
+    /// The delays after a rejected operation.
+    rejection_backoff: Backoff,
+    rejected: bool,
 }
 
 /// Whether notifications of the store can be relied on.
@@ -30,6 +40,11 @@ enum PushHealth {
     Off,
     /// The store sends notifications. `missed` consecutive polls found unannounced changes.
     On { missed: u8 },
+    /// The store is polled, because notifications did not arrive. `arrived` of them have since
+    /// announced a change, without one missing in between.
+    GivenUp { arrived: u8 },
+    /// The store is polled until then, because it does not listen.
+    Suspended { until: Instant },
 }
 
 /// A reading of the store's clock.
@@ -60,13 +75,22 @@ impl Connection {
             degraded_since: None,
             reported_transient: None,
             was_connected: false,
+            connected_at: None,
+            outage_reported: false,
+            reported: Vec::new(),
+            rejection_backoff: Backoff::new(
+                Jitter::new(),
+                MIN_REJECTION_DELAY,
+                MAX_REJECTION_DELAY,
+            ),
+            rejected: false,
         }
     }
 
     /// Handles that a session was opened and the store's state was adopted.
     pub(super) fn synchronized(&mut self) {
         let now = self.shared.now();
-        self.backoff.reset();
+        self.connected_at = Some(now);
         self.reported_transient = None;
         let since = self.degraded_since.take();
         let after = since
@@ -76,22 +100,94 @@ impl Connection {
         self.shared.update(|status| {
             status.connected = true;
             status.degraded_since = None;
-            status.error = None;
+            if !self.rejected {
+                status.error = None;
+            }
         });
-        self.shared.emit(FleetEvent::Synchronized { after });
+        // The end of an outage whose error is known needs no report either.
+        let was_reported = std::mem::take(&mut self.outage_reported);
+        if after.is_none() || was_reported {
+            self.shared.emit(FleetEvent::Synchronized { after });
+        }
+    }
+
+    /// Handles that the store rejected an operation, and the session is usable.
+    ///
+    /// Returns when to repeat it.
+    pub(super) fn operation_rejected(
+        &mut self,
+        circuit: Option<BulkheadName>,
+        error: StoreError,
+    ) -> Instant {
+        let now = self.shared.now();
+        let delay = if circuit.is_some() {
+            REPORT_INTERVAL
+        } else {
+            self.rejection_backoff.next_delay()
+        };
+        self.rejected = true;
+        let message = match &circuit {
+            Some(circuit) => format!("circuit {:?}: {error}", circuit.as_str()),
+            None => error.to_string(),
+        };
+        let is_new = self.is_new(&message, now);
+        self.shared.update(|status| status.error = Some(message));
+        if is_new {
+            self.shared
+                .emit(FleetEvent::OperationRejected { circuit, error });
+        }
+        now + delay
+    }
+
+    /// Handles that an operation for all circuits has succeeded.
+    pub(super) fn operation_accepted(&mut self) {
+        if std::mem::take(&mut self.rejected) {
+            self.rejection_backoff.reset();
+            self.shared.update(|status| status.error = None);
+        }
+    }
+
+    /// Returns whether an error was not reported in the last minute, and remembers it.
+    fn is_new(&mut self, message: &str, now: Instant) -> bool {
+        self.reported
+            .retain(|(_, at)| now.saturating_duration_since(*at) < REPORT_INTERVAL);
+        let is_new = self
+            .reported
+            .iter()
+            .all(|(reported, _)| reported != message);
+        if is_new {
+            if self.reported.len() == MAX_REPORTED {
+                self.reported.remove(0);
+            }
+            self.reported.push((message.to_owned(), now));
+        }
+        is_new
     }
 
     /// Handles that the session was lost, or could not be opened.
     pub(super) fn degraded(&mut self, error: StoreError) {
         let now = self.shared.now();
         let since = *self.degraded_since.get_or_insert(now);
+        // A session that fails at once does not show that the store works.
+        let connected_at = self.connected_at.take();
+        if connected_at
+            .is_some_and(|at| now.saturating_duration_since(at) >= self.settings.resync_interval)
+        {
+            self.backoff.reset();
+            self.reported.clear();
+        }
         let transient = error.is_transient();
+        // The next session finds again what the store rejects.
+        self.rejected = false;
         self.shared.update(|status| {
             status.connected = false;
             status.degraded_since = Some(since);
-            status.error = Some(error.clone());
+            status.error = Some(error.to_string());
         });
-        if self.reported_transient.replace(transient) != Some(transient) {
+        let unreported = !self.outage_reported || self.reported_transient != Some(transient);
+        if unreported && self.is_new(&error.to_string(), now) {
+            self.reported_transient = Some(transient);
+            self.outage_reported = true;
             self.shared.emit(FleetEvent::Degraded { error });
         }
     }
@@ -114,7 +210,7 @@ impl Connection {
     pub(super) fn next_poll(&mut self) -> Instant {
         let interval = match self.push {
             PushHealth::On { .. } => self.settings.resync_interval,
-            PushHealth::Off => self.settings.poll_interval,
+            _ => self.settings.poll_interval,
         };
         self.shared.now() + self.jitter.jittered(interval)
     }
@@ -129,25 +225,69 @@ impl Connection {
 
     /// Handles a periodic poll. `found_changes`: it found changes that were not announced.
     pub(super) fn update_push_health(&mut self, found_changes: bool) {
-        let PushHealth::On { missed } = &mut self.push else {
-            return;
-        };
         if !found_changes {
             return;
         }
-        *missed += 1;
-        if *missed >= MAX_MISSED {
-            self.push = PushHealth::Off;
+        match &mut self.push {
+            PushHealth::On { missed } => {
+                *missed += 1;
+                if *missed >= MAX_MISSED {
+                    self.stop_push(PushHealth::GivenUp { arrived: 0 });
+                }
+            }
+            PushHealth::GivenUp { arrived } => *arrived = 0,
+            PushHealth::Off | PushHealth::Suspended { .. } => {}
+        }
+    }
+
+    /// Handles that a notification was correct.
+    pub(super) const fn notification_confirmed(&mut self) {
+        if let PushHealth::On { missed } = &mut self.push {
+            *missed = 0;
+        }
+    }
+
+    /// Handles that a notification announced a change before a poll found it.
+    pub(super) fn notification_applied(&mut self) {
+        self.notification_confirmed();
+        if let PushHealth::GivenUp { arrived } = &mut self.push {
+            *arrived += 1;
+            if *arrived >= MIN_ARRIVED {
+                self.resume_push();
+            }
+        }
+    }
+
+    /// Handles whether a session reports changes, when it is opened or has tried to listen again.
+    pub(super) fn set_listening(&mut self, listening: bool) {
+        match self.push {
+            PushHealth::Suspended { .. } if listening => self.resume_push(),
+            PushHealth::On { .. } | PushHealth::GivenUp { .. } if !listening => {
+                let until = self.shared.now() + PUSH_PAUSE;
+                self.stop_push(PushHealth::Suspended { until });
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether a session that does not listen is to try it again.
+    pub(super) fn is_push_due(&self, now: Instant) -> bool {
+        matches!(self.push, PushHealth::Suspended { until } if until <= now)
+    }
+
+    fn stop_push(&mut self, push: PushHealth) {
+        let polled = !matches!(self.push, PushHealth::On { .. });
+        self.push = push;
+        if !polled {
             self.shared.update(|status| status.polling = true);
             self.shared.emit(FleetEvent::FellBackToPolling);
         }
     }
 
-    /// Handles that a notification was correct.
-    pub(super) fn notification_confirmed(&mut self) {
-        if let PushHealth::On { missed } = &mut self.push {
-            *missed = 0;
-        }
+    fn resume_push(&mut self) {
+        self.push = PushHealth::On { missed: 0 };
+        self.shared.update(|status| status.polling = false);
+        self.shared.emit(FleetEvent::PushResumed);
     }
 
     /// Records a reading of the store's clock, and reports a step since the previous one.
@@ -197,6 +337,21 @@ impl ClockSample {
 
 /// Consecutive polls with unannounced changes after which notifications are not relied on.
 const MAX_MISSED: u8 = 2;
+
+/// The time for which the same error is not reported again.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Errors that are remembered.
+const MAX_REPORTED: usize = 16;
+
+const MIN_REJECTION_DELAY: Duration = Duration::from_secs(1);
+const MAX_REJECTION_DELAY: Duration = Duration::from_secs(4);
+
+/// Notifications without a missing one after which they are relied on again.
+const MIN_ARRIVED: u8 = 3;
+
+/// How long a store that is flooded by notifications is polled.
+const PUSH_PAUSE: Duration = Duration::from_secs(60);
 
 /// A smaller difference between the clocks is not a step.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! This process's circuits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,11 +22,21 @@ pub(super) struct Members {
     settings: Arc<StoreSettings>,
     rules: MemberRules,
     entries: BTreeMap<MemberId, MemberEntry>,
+    /// The circuits by name. More than one may have the same name.
+    by_name: HashMap<BulkheadName, Vec<MemberId>>,
+    /// Whether the status has to be published again.
+    status_changed: bool,
     /// The circuit that was served last.
     last_served: MemberId,
     /// Whether a circuit was attached after the session was opened.
     unregistered: bool,
     connected: bool,
+    /// The leases of circuits that were dropped, to be released.
+    orphaned: Vec<(MemberId, BulkheadName, Epoch, ProbeLease)>,
+    /// The store rejected a request that concerns all circuits, and is repeated then.
+    retry_at: Option<Instant>,
+    /// The store rejected one of several requests in one operation: until then, each is sent alone.
+    isolate_until: Option<Instant>,
     jitter: Jitter,
 }
 
@@ -40,6 +50,10 @@ pub(super) struct MemberEntry {
     reported_pending: Option<OperationId>,
     /// The totals at the last flush, and the epoch at that time.
     flushed: (u64, u64, Epoch),
+    /// The store rejects the name, so that the circuit is not shared in this session.
+    is_rejected: bool,
+    /// The store rejected a request of this circuit, which is repeated then.
+    retry_at: Option<Instant>,
 }
 
 impl Members {
@@ -55,6 +69,8 @@ impl Members {
         let rules = MemberRules {
             quorum,
             on_outage: settings.on_outage,
+            isolated_after: settings.outage_after,
+            votes: capabilities.votes,
             probe_leases: capabilities.probes,
             lease_ttl: settings.lease_ttl,
             acquire_retry_delay: settings.poll_interval,
@@ -64,24 +80,34 @@ impl Members {
             settings: Arc::clone(settings),
             rules,
             entries: BTreeMap::new(),
+            by_name: HashMap::new(),
+            status_changed: true,
             last_served: 0,
             unregistered: false,
             connected: false,
+            orphaned: Vec::new(),
+            retry_at: None,
+            isolate_until: None,
             jitter: Jitter::new(),
         }
     }
 
     /// Adds the attached circuits and observes those that have changed.
     pub(super) fn take_inbox(&mut self) {
+        for id in self.take_changed() {
+            self.observe(id);
+        }
+    }
+
+    /// Adds the attached circuits and returns those that are to be observed.
+    pub(super) fn take_changed(&mut self) -> Vec<MemberId> {
         let inbox = self.shared.take_inbox();
         let mut changed = inbox.changed;
         for attachment in inbox.attached {
-            changed.push(attachment.id);
+            changed.insert(attachment.id);
             self.add(attachment);
         }
-        for id in changed {
-            self.observe(id);
-        }
+        changed.into_iter().collect()
     }
 
     fn add(&mut self, attachment: Attachment) {
@@ -92,7 +118,9 @@ impl Members {
             totals,
         } = attachment;
         let mut member = Member::new(self.rules);
-        member.set_connected(self.connected);
+        if self.connected {
+            member.on_connected(self.shared.now());
+        }
         let entry = MemberEntry {
             name,
             circuit,
@@ -100,13 +128,17 @@ impl Members {
             totals,
             reported_pending: None,
             flushed: (0, 0, Epoch(0)),
+            is_rejected: false,
+            retry_at: None,
         };
+        self.by_name.entry(entry.name.clone()).or_default().push(id);
         self.entries.insert(id, entry);
+        self.status_changed = true;
         self.unregistered = true;
     }
 
     /// Observes a circuit. Removes it if it was dropped.
-    fn observe(&mut self, id: MemberId) {
+    pub(super) fn observe(&mut self, id: MemberId) {
         let acquire_at = self.shared.now() + self.jitter.up_to(self.settings.probe_jitter);
         self.observe_and_acquire_at(id, acquire_at);
     }
@@ -127,11 +159,20 @@ impl Members {
             return;
         };
         let Some(observed) = entry.circuit.observe() else {
-            self.entries.remove(&id);
+            let removed = self.entries.remove(&id);
+            self.status_changed = true;
+            if let Some(entry) = &removed {
+                self.forget_name(&entry.name, id);
+            }
+            let lease = removed.and_then(|entry| Some((entry.member.lease()?, entry.name)));
+            if let Some(((epoch, lease), name)) = lease {
+                self.orphaned.push((id, name, epoch, lease));
+            }
             self.shared
                 .update(|status| status.attached = status.attached.saturating_sub(1));
             return;
         };
+        self.status_changed = true;
         let jitter = &mut self.jitter;
         let outcome = entry
             .member
@@ -165,6 +206,13 @@ impl Members {
 
     /// Changes the circuits as their members require.
     pub(super) fn apply_updates(&mut self) {
+        for update in self.due_updates() {
+            self.apply_updates_of(update);
+        }
+    }
+
+    /// Returns the circuits that are to be updated, with the outcomes of expired decisions.
+    pub(super) fn due_updates(&mut self) -> Vec<(MemberId, Option<DecisionOutcome>)> {
         // All members are checked at the same moment, without an allocation for those without an
         // update: this runs once per operation.
         let now = self.shared.now();
@@ -175,7 +223,7 @@ impl Members {
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.check_lease_demand(id, now);
         }
-        let ids: Vec<_> = self
+        let due: Vec<_> = self
             .entries
             .iter_mut()
             .filter_map(|(id, entry)| {
@@ -184,21 +232,31 @@ impl Members {
                 (outcome.is_some() || needs_update).then_some((*id, outcome))
             })
             .collect();
-        for (id, outcome) in ids {
-            self.emit_resolved(id, outcome);
-            // An update fails if the circuit has changed. It is then observed, and the update
-            // computed again; a circuit that keeps changing waits for the next round.
-            for _ in 0..MAX_UPDATES_PER_ROUND {
-                let update = self
-                    .entries
-                    .get_mut(&id)
-                    .and_then(|entry| entry.member.next_update(now));
-                let Some(update) = update else {
-                    break;
-                };
-                if !self.apply_update(id, update) {
-                    self.observe(id);
-                }
+        // Before the circuits change: a snapshot is never older than the state beside it.
+        if self.status_changed && !due.is_empty() {
+            self.publish_circuits();
+        }
+        due
+    }
+
+    /// Applies the updates of one circuit.
+    pub(super) fn apply_updates_of(&mut self, due: (MemberId, Option<DecisionOutcome>)) {
+        let (id, outcome) = due;
+        let now = self.shared.now();
+        self.status_changed |= outcome.is_some();
+        self.emit_resolved(id, outcome);
+        // An update fails if the circuit has changed. It is then observed, and the update
+        // computed again; a circuit that keeps changing waits for the next round.
+        for _ in 0..MAX_UPDATES_PER_ROUND {
+            let update = self
+                .entries
+                .get_mut(&id)
+                .and_then(|entry| entry.member.next_update(now));
+            let Some(update) = update else {
+                break;
+            };
+            if !self.apply_update(id, update) {
+                self.observe(id);
             }
         }
     }
@@ -214,6 +272,13 @@ impl Members {
                 entry.member.on_gate_set(gate);
                 entry.circuit.set_gate(gate).is_some()
             }
+            CircuitUpdate::RevokeLease => match entry.circuit.revoke_lease() {
+                Some(revoked) => {
+                    entry.member.on_yielded(revoked);
+                    true
+                }
+                None => false,
+            },
             CircuitUpdate::Adopt { expected, state } => {
                 match entry.circuit.adopt(expected, state) {
                     Some(Ok(generation)) => {
@@ -238,6 +303,7 @@ impl Members {
         id: MemberId,
         input: impl FnOnce(&mut Member) -> Option<DecisionOutcome>,
     ) {
+        self.status_changed = true;
         let outcome = self
             .entries
             .get_mut(&id)
@@ -257,6 +323,8 @@ impl Members {
     /// Passes the loss of history to the circuits in `lost`.
     pub(super) fn on_history_lost(&mut self, lost: &[BulkheadName]) {
         let now = self.shared.now();
+        let lost: HashSet<_> = lost.iter().collect();
+        self.status_changed = true;
         for entry in self.entries.values_mut() {
             if lost.contains(&entry.name) {
                 let operation = self.jitter.operation_id();
@@ -277,6 +345,7 @@ impl Members {
                 continue;
             };
             if entry.member.epoch() == epoch {
+                self.status_changed = true;
                 entry.member.open_by_counts(open_for, now, operation);
             }
         }
@@ -296,12 +365,15 @@ impl Members {
     /// When there is no request, the next turn is drawn at random. Processes in which the same
     /// circuits fail at once then start with different ones, and rarely conflict.
     pub(super) fn next_request(&mut self, now: Instant) -> Option<(MemberId, Request)> {
+        if is_later(self.retry_at, now) {
+            return None;
+        }
         let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
         let mut in_turn = self
             .entries
             .range(after)
             .chain(self.entries.range(..=self.last_served));
-        let next = in_turn.find_map(|(id, entry)| Some((*id, entry.member.next_request(now)?)));
+        let next = in_turn.find_map(|(id, entry)| Some((*id, entry.next_request(now)?)));
         self.last_served = match next {
             Some((id, _)) => id,
             None => self
@@ -314,10 +386,13 @@ impl Members {
     }
 
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.entries
+        let deadlines = self
+            .entries
             .values()
-            .filter_map(|entry| entry.member.next_deadline(now))
-            .min()
+            .filter_map(|entry| entry.member.next_deadline(now));
+        let retries = self.entries.values().filter_map(|entry| entry.retry_at);
+        let retries = retries.chain(self.retry_at).filter(|at| *at > now);
+        deadlines.chain(retries).min()
     }
 
     pub(super) fn get(&self, id: MemberId) -> Option<&MemberEntry> {
@@ -333,7 +408,52 @@ impl Members {
         self.entries
             .range(first..)
             .chain(self.entries.range(..first))
-            .filter_map(move |(id, entry)| Some((*id, entry, entry.member.next_request(now)?)))
+            .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request(now)?)))
+    }
+
+    /// Sends no request before `at`.
+    pub(super) const fn pause_requests(&mut self, at: Instant) {
+        self.retry_at = Some(at);
+    }
+
+    /// Sends no request of the circuit `id` before `at`.
+    pub(super) fn pause_requests_of(&mut self, id: MemberId, at: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.retry_at = Some(at);
+        }
+    }
+
+    /// Sends each request alone until `until`.
+    pub(super) const fn isolate_requests(&mut self, until: Instant) {
+        self.isolate_until = Some(until);
+    }
+
+    pub(super) fn isolates_requests(&self, now: Instant) -> bool {
+        is_later(self.isolate_until, now)
+    }
+
+    /// Handles that the store rejects a name: its circuits are not shared.
+    pub(super) fn reject(&mut self, name: &BulkheadName) {
+        self.status_changed = true;
+        for id in self.ids_named(name) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.is_rejected = true;
+            }
+        }
+    }
+
+    /// Returns the names of all circuits, including rejected ones, for a new session.
+    pub(super) fn take_all_names(&mut self) -> Vec<BulkheadName> {
+        self.status_changed = true;
+        for entry in self.entries.values_mut() {
+            entry.is_rejected = false;
+        }
+        self.take_names()
+    }
+
+    /// Returns the leases of circuits that were dropped.
+    pub(super) fn take_orphaned(&mut self) -> Vec<(MemberId, BulkheadName, Epoch, ProbeLease)> {
+        std::mem::take(&mut self.orphaned)
     }
 
     /// Returns the held leases.
@@ -360,19 +480,24 @@ impl Members {
     }
 
     pub(super) fn names(&self) -> Vec<BulkheadName> {
-        let entries = self.entries.values();
-        let mut names: Vec<_> = entries.map(|entry| entry.name.clone()).collect();
+        let shared = self.entries.values().filter(|entry| !entry.is_rejected);
+        let mut names: Vec<_> = shared.map(|entry| entry.name.clone()).collect();
         names.sort_unstable();
         names.dedup();
         names
     }
 
     fn ids_named(&self, name: &BulkheadName) -> Vec<MemberId> {
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.name == *name)
-            .map(|(id, _)| *id)
-            .collect()
+        self.by_name.get(name).cloned().unwrap_or_default()
+    }
+
+    fn forget_name(&mut self, name: &BulkheadName, id: MemberId) {
+        if let Some(ids) = self.by_name.get_mut(name) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_name.remove(name);
+            }
+        }
     }
 
     pub(super) const fn has_unregistered(&self) -> bool {
@@ -381,13 +506,41 @@ impl Members {
 
     /// Returns whether a circuit's state has not been loaded from the store.
     pub(super) fn has_unloaded(&self) -> bool {
-        self.entries.values().any(|entry| !entry.member.is_loaded())
+        let mut shared = self.entries.values().filter(|entry| !entry.is_rejected);
+        shared.any(|entry| !entry.member.is_loaded())
     }
 
-    pub(super) fn set_connected(&mut self, connected: bool) {
-        self.connected = connected;
+    pub(super) fn on_connected(&mut self) {
+        self.connected = true;
+        self.status_changed = true;
+        let now = self.shared.now();
         for entry in self.entries.values_mut() {
-            entry.member.set_connected(connected);
+            entry.member.on_connected(now);
+        }
+    }
+
+    /// Handles that there is no session.
+    pub(super) fn on_disconnected(&mut self) {
+        if !std::mem::replace(&mut self.connected, false) {
+            return;
+        }
+        // One delay for all circuits of the process: it is the process that others wait for.
+        let after = self.settings.outage_after;
+        let delay = after + self.jitter.up_to(after * OUTAGE_SPREAD);
+        let now = self.shared.now();
+        let outage_at = now.checked_add(delay);
+        for entry in self.entries.values_mut() {
+            entry.member.on_disconnected(now, outage_at);
+        }
+    }
+
+    /// Handles that the driver's task has ended: the outage begins without a delay, since nothing
+    /// would change the circuits later.
+    pub(super) fn on_task_ended(&mut self) {
+        self.connected = false;
+        let now = self.shared.now();
+        for entry in self.entries.values_mut() {
+            entry.member.on_disconnected(now, None);
         }
     }
 
@@ -399,17 +552,30 @@ impl Members {
         }
     }
 
-    pub(super) fn publish_status(&self) {
+    /// Publishes the status if an input may have changed it.
+    pub(super) fn publish_status(&mut self) {
+        if !std::mem::take(&mut self.status_changed) {
+            return;
+        }
         let members = || self.entries.values().map(|entry| &entry.member);
-        let loaded = members().filter(|member| member.is_loaded()).count();
+        // A rejected circuit is ready, too: it uses its local rules.
+        let is_ready = |entry: &&MemberEntry| entry.is_rejected || entry.member.is_loaded();
+        let loaded = self.entries.values().filter(is_ready).count();
         let pending = members().filter(|member| member.has_unpublished()).count();
+        self.publish_circuits();
+        // After the circuits have adopted their states: this is what `wait_ready` waits for.
+        self.shared.update(|status| {
+            status.loaded = loaded;
+            status.pending = pending;
+        });
+    }
+
+    fn publish_circuits(&self) {
         let circuits = self.entries.values().map(|entry| {
             let member = &entry.member;
             (entry.name.clone(), member.fleet_state(), member.epoch())
         });
-        self.shared.update(|status| {
-            status.loaded = loaded;
-            status.pending = pending;
+        self.shared.status(|status| {
             // Reuses the allocation: this runs once per operation.
             status.circuits.clear();
             status.circuits.extend(circuits);
@@ -418,6 +584,13 @@ impl Members {
 }
 
 impl MemberEntry {
+    fn next_request(&self, now: Instant) -> Option<Request> {
+        if is_later(self.retry_at, now) {
+            return None;
+        }
+        self.member.next_request(now)
+    }
+
     /// Returns the outcomes since the last call; `None` if there are none, the circuit is not
     /// closed, or a new epoch has begun.
     fn take_count_delta(&mut self) -> Option<CountsDelta> {
@@ -441,8 +614,15 @@ impl MemberEntry {
     }
 }
 
+fn is_later(at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| at > now)
+}
+
 /// The least time between two checks for demand.
 const MIN_DEMAND_CHECK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The random delay of an outage, as a multiple of `outage_after`.
+const OUTAGE_SPREAD: u32 = 5;
 
 /// Updates of one circuit per round.
 const MAX_UPDATES_PER_ROUND: usize = 8;

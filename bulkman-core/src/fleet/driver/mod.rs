@@ -15,16 +15,22 @@ mod members;
 mod notifications;
 mod requests;
 mod responses;
+mod task;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use self::connection::Connection;
 use self::members::Members;
 use self::notifications::{Notifications, WakeReason, wait};
 use self::requests::Requests;
+pub(super) use self::task::{DriverTask, ParkedDriver};
 use super::history::NamespaceHistory;
 use super::shared::{FleetShared, Shutdown};
 use crate::store::{CircuitStore, StoreError, StoreSession, StoreSettings};
+use crate::sync::unwind::catch;
 
 /// The task that keeps the circuits of a fleet in sync with the store.
 pub(super) struct Driver {
@@ -34,6 +40,8 @@ pub(super) struct Driver {
     requests: Requests,
     members: Members,
     history: NamespaceHistory,
+    /// The number of requests in the last operation that published several.
+    last_batch: usize,
 }
 
 /// Why a session ended.
@@ -54,24 +62,61 @@ impl Driver {
             members: Members::new(&shared, &settings, capabilities),
             requests: Requests::new(&shared, store, &settings),
             history: NamespaceHistory::default(),
+            last_batch: 1,
             shared,
             settings,
         }
     }
 
-    pub(super) async fn run(mut self) {
+    async fn run(&mut self) {
         loop {
-            match self.run_connection().await {
-                DisconnectReason::Shutdown => break,
+            match self.run_connection_catching().await {
+                DisconnectReason::Shutdown => return,
                 DisconnectReason::Failed(error) => self.degrade(error),
             }
             if !self.back_off().await {
-                break;
+                return;
             }
         }
+    }
+
+    /// Ends the driver: the circuits return to their local rules.
+    pub(super) fn end(&mut self) {
+        // A decision in the inbox is reported as unpublished.
+        self.members.take_inbox();
         self.members.detach_all();
         self.members.publish_status();
         self.connection.stopped();
+    }
+
+    /// A panic of the store ends its session, not the driver.
+    async fn run_connection_catching(&mut self) -> DisconnectReason {
+        let mut running = pin!(self.run_connection());
+        poll_fn(|cx| {
+            catch(|| running.as_mut().poll(cx)).unwrap_or_else(|| {
+                let error = StoreError::unavailable("the store panicked");
+                Poll::Ready(DisconnectReason::Failed(error))
+            })
+        })
+        .await
+    }
+
+    /// As [`Members::take_inbox`], with pauses for other tasks.
+    async fn take_inbox(&mut self) {
+        let changed = self.members.take_changed();
+        for (index, id) in changed.into_iter().enumerate() {
+            pause_between_slices(index).await;
+            self.members.observe(id);
+        }
+    }
+
+    /// As [`Members::apply_updates`], with pauses for other tasks.
+    async fn apply_updates(&mut self) {
+        let due = self.members.due_updates();
+        for (index, update) in due.into_iter().enumerate() {
+            pause_between_slices(index).await;
+            self.members.apply_updates_of(update);
+        }
     }
 
     /// Connects and runs one session until it ends.
@@ -91,15 +136,25 @@ impl Driver {
     }
 
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
-        self.members.take_inbox();
-        let names = self.members.take_names();
-        let mut session = self.requests.open_session(&names).await?;
+        self.take_inbox().await;
+        self.apply_updates().await;
+        let names = self.members.take_all_names();
+        let mut session = match self.requests.open_session(&names).await {
+            // The names are registered one by one, to find those that the store rejects.
+            Err(StoreError::InvalidArgument { .. }) if !names.is_empty() => {
+                let mut session = self.requests.open_session(&[]).await?;
+                self.register_each(&mut *session, names).await?;
+                session
+            }
+            outcome => outcome?,
+        };
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, &mut *session).await?;
-        self.members.set_connected(true);
-        self.members.apply_updates();
+        self.members.on_connected();
+        self.apply_updates().await;
         self.members.publish_status();
         self.connection.synchronized();
+        self.connection.set_listening(session.is_listening());
         Ok(session)
     }
 
@@ -111,11 +166,12 @@ impl Driver {
         // A request is postponed for at most one poll.
         let mut postponed = false;
         loop {
-            self.members.take_inbox();
+            self.take_inbox().await;
             if self.members.has_unregistered() || self.history.has_diverged() {
                 self.register(session).await?;
             }
-            self.members.apply_updates();
+            self.apply_updates().await;
+            self.release_orphaned(session).await?;
             let now = self.shared.now();
             if let Some((id, request)) = self.members.next_request(now) {
                 // When many circuits of many processes open together, one poll finds most of the
@@ -127,7 +183,10 @@ impl Driver {
                     postponed = true;
                     continue;
                 }
-                self.perform(session, id, request).await?;
+                match self.perform(session, id, request).await {
+                    Ok(()) => self.connection.operation_accepted(),
+                    Err(error) => self.handle_rejected_request(session, id, error)?,
+                }
                 self.members.publish_status();
                 postponed = false;
                 continue;
@@ -145,14 +204,28 @@ impl Driver {
                 continue;
             }
             if now >= poll_at {
+                if self.connection.is_push_due(now) {
+                    self.requests.execute(session.listen()).await?;
+                    self.connection.set_listening(session.is_listening());
+                }
                 let found = self.poll_changes(session).await?;
                 self.connection.update_push_health(found);
                 poll_at = self.connection.next_poll();
                 continue;
             }
             if flush_at.is_some_and(|at| now >= at) {
-                self.flush_counts(session).await?;
+                let flushed = self.flush_counts(session).await;
                 flush_at = self.connection.next_flush();
+                match flushed {
+                    Ok(()) => self.connection.operation_accepted(),
+                    Err(error) if error.is_transient() || !session.is_usable() => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        let retry_at = self.connection.operation_rejected(None, error);
+                        flush_at = flush_at.max(Some(retry_at));
+                    }
+                }
                 continue;
             }
             let member_deadline = self.members.next_deadline(now);
@@ -164,13 +237,19 @@ impl Driver {
                     self.handle_event(&event?, &mut notifications);
                     self.drain_notifications(session, &mut notifications)
                         .await?;
+                    // More may have arrived, without end: other tasks get their turn.
+                    notifications::yield_now().await;
                 }
             }
         }
     }
 
     fn degrade(&mut self, error: StoreError) {
-        self.members.set_connected(false);
+        self.members.on_disconnected();
+        self.report_degraded(error);
+    }
+
+    fn report_degraded(&mut self, error: StoreError) {
         self.members.apply_updates();
         self.members.publish_status();
         self.connection.degraded(error);
@@ -186,13 +265,30 @@ impl Driver {
             if self.shared.shutdown().is_some() {
                 return false;
             }
-            self.members.take_inbox();
-            self.members.apply_updates();
+            self.take_inbox().await;
+            self.apply_updates().await;
             self.members.publish_status();
-            if self.shared.now() >= until {
+            let now = self.shared.now();
+            if now >= until {
                 return true;
             }
-            wait(&self.shared, None, until).await;
+            let deadline = self.members.next_deadline(now);
+            wait(
+                &self.shared,
+                None,
+                deadline.map_or(until, |at| at.min(until)),
+            )
+            .await;
         }
     }
 }
+
+/// Lets other tasks of the executor run, once per slice of the circuits of a process.
+async fn pause_between_slices(index: usize) {
+    if index != 0 && index % SLICE == 0 {
+        notifications::yield_now().await;
+    }
+}
+
+/// Circuits that are handled in one poll of the driver's task: a fraction of a millisecond.
+const SLICE: usize = 256;

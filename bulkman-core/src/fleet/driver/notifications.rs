@@ -93,4 +93,17 @@ pub(super) async fn try_next(
     .await
 }
 
+/// Lets other tasks run.
+pub(super) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 const PAUSE_AFTER_FALSE_NOTIFICATION: Duration = Duration::from_millis(100);

@@ -55,7 +55,8 @@ impl Requests {
         &self,
         names: &[BulkheadName],
     ) -> Result<Box<dyn StoreSession>, StoreError> {
-        let timeout = self.settings.connect_timeout;
+        // A store connects, and then runs a few statements, each within its own timeout.
+        let timeout = self.settings.connect_timeout + self.settings.operation_timeout * 2;
         self.execute_within(timeout, self.store.open_session(names))
             .await
     }
@@ -148,12 +149,14 @@ impl Requests {
         StoreChange::HalfOpen { probe_policy }
     }
 
-    /// Creates a vote for an opening; `None` if circuits open without a quorum.
-    pub(super) fn vote(&self, id: MemberId, opening: StoreTransition) -> Option<StoreVote> {
-        let SharingMode::State { quorum, window } = self.settings.share else {
-            return None;
+    /// Creates a vote for an opening. At least two processes must vote: where one is enough, only
+    /// an opening that was decided without the store is a vote.
+    pub(super) fn vote(&self, id: MemberId, opening: StoreTransition) -> StoreVote {
+        let (quorum, window) = match self.settings.share {
+            SharingMode::State { quorum, window } => (quorum.max(2), window),
+            SharingMode::Counts(policy) => (2, policy.sliding_window.length),
         };
-        Some(StoreVote::new(opening, self.holder(id), quorum, window))
+        StoreVote::new(opening, self.holder(id), quorum, window)
     }
 
     /// Creates a request about a probe lease.

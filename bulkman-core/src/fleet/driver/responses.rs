@@ -1,15 +1,16 @@
 //! Executing requests, and passing the responses to the members.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Driver, Notifications, notifications};
+use super::{Driver, Notifications, notifications, pause_between_slices};
 use crate::fleet::events::FleetEvent;
 use crate::fleet::member::Request;
 use crate::fleet::shared::MemberId;
+use crate::name::BulkheadName;
 use crate::store::{
-    CircuitView, OperationId, ProbeReportResult, RejectReason, Revision, SharingMode, Snapshot,
-    StoreChange, StoreError, StoreEvent, StoreSession, StoreTransition, TransitionResult,
-    VoteResult,
+    CircuitView, Epoch, OperationId, ProbeLease, ProbeReportResult, RejectReason, Revision,
+    SharingMode, Snapshot, StoreChange, StoreError, StoreEvent, StoreSession, StoreTransition,
+    TransitionResult, VoteResult,
 };
 
 impl Driver {
@@ -23,6 +24,7 @@ impl Driver {
         let Some(entry) = self.members.get(id) else {
             return Ok(());
         };
+        self.last_batch = 1;
         let sent_at = self.shared.now();
         match request {
             Request::Publish {
@@ -48,6 +50,16 @@ impl Driver {
                 let lease = self.requests.execute(operation).await?;
                 self.members.update(id, |member| {
                     member.on_acquired(epoch, lease, sent_at);
+                    None
+                });
+                Ok(())
+            }
+            Request::Release { epoch, lease } => {
+                let name = entry.name.clone();
+                self.release_lease(session, id, &name, epoch, lease).await?;
+                let now = self.shared.now();
+                self.members.update(id, |member| {
+                    member.on_released(lease, now);
                     None
                 });
                 Ok(())
@@ -129,11 +141,40 @@ impl Driver {
                     .publication(entry, base, &decision, now, not_after);
                 batch.push((id, transition));
             }
-            if batch.len() == MAX_BATCH {
+            if batch.len() == MAX_BATCH || self.members.isolates_requests(now) {
                 break;
             }
         }
+        self.last_batch = batch.len();
         self.transition(session, batch).await
+    }
+
+    /// Handles an error of a request: returns it if the session is to be dropped.
+    ///
+    /// An error that only a change of the store can resolve does not end a usable session, which
+    /// still reads. `id` is the circuit of the request.
+    pub(super) fn handle_rejected_request(
+        &mut self,
+        session: &dyn StoreSession,
+        id: MemberId,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        if error.is_transient() || !session.is_usable() {
+            return Err(error);
+        }
+        let now = self.shared.now();
+        let is_argument = matches!(error, StoreError::InvalidArgument { .. });
+        if is_argument && self.last_batch > 1 {
+            self.members.isolate_requests(now + ISOLATION);
+        } else if is_argument {
+            let name = self.members.get(id).map(|entry| entry.name.clone());
+            let retry_at = self.connection.operation_rejected(name, error);
+            self.members.pause_requests_of(id, retry_at);
+        } else {
+            let retry_at = self.connection.operation_rejected(None, error);
+            self.members.pause_requests(retry_at);
+        }
+        Ok(())
     }
 
     async fn transition(
@@ -223,9 +264,7 @@ impl Driver {
         opening: StoreTransition,
     ) -> Result<(), StoreError> {
         let operation = opening.operation;
-        let Some(vote) = self.requests.vote(id, opening) else {
-            return Ok(());
-        };
+        let vote = self.requests.vote(id, opening);
         let result = self.requests.execute(session.vote(&vote)).await?;
         let now = self.shared.now();
         match result {
@@ -266,7 +305,7 @@ impl Driver {
             self.register(session).await?;
             return Ok(true);
         };
-        self.apply_snapshot(&snapshot);
+        self.apply_snapshot(&snapshot).await;
         Ok(found)
     }
 
@@ -290,9 +329,37 @@ impl Driver {
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
         let names = self.members.take_names();
-        self.requests.execute(session.register(&names)).await?;
+        self.register_each(session, names).await?;
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, session).await
+    }
+
+    /// Registers circuits. Those whose names the store rejects keep their local rules.
+    pub(super) async fn register_each(
+        &mut self,
+        session: &mut dyn StoreSession,
+        names: Vec<BulkheadName>,
+    ) -> Result<(), StoreError> {
+        let mut batches = vec![names];
+        while let Some(mut names) = batches.pop() {
+            if names.is_empty() {
+                continue;
+            }
+            let error = match self.requests.execute(session.register(&names)).await {
+                Ok(()) => continue,
+                Err(error @ StoreError::InvalidArgument { .. }) if session.is_usable() => error,
+                Err(error) => return Err(error),
+            };
+            if let [name] = &*names {
+                self.members.reject(name);
+                self.connection
+                    .operation_rejected(Some(name.clone()), error);
+            } else {
+                batches.push(names.split_off(names.len() / 2));
+                batches.push(names);
+            }
+        }
+        Ok(())
     }
 
     /// Adopts a full snapshot.
@@ -306,22 +373,23 @@ impl Driver {
             self.shared.emit(FleetEvent::HistoryLost);
             self.connection.forget_clock();
         }
-        self.apply_snapshot(&snapshot);
+        self.apply_snapshot(&snapshot).await;
         // A registered circuit that is missing was lost with the history.
         if self.members.has_unloaded() {
             let names = self.members.names();
-            self.requests.execute(session.register(&names)).await?;
+            self.register_each(session, names).await?;
             let snapshot = self.requests.execute(session.snapshot(None)).await?;
             self.history.reset(&snapshot);
-            self.apply_snapshot(&snapshot);
+            self.apply_snapshot(&snapshot).await;
         }
         Ok(())
     }
 
-    fn apply_snapshot(&mut self, snapshot: &Snapshot) {
+    async fn apply_snapshot(&mut self, snapshot: &Snapshot) {
         let now = self.shared.now();
         self.connection.record_clock(snapshot.now, now);
-        for view in &snapshot.circuits {
+        for (index, view) in snapshot.circuits.iter().enumerate() {
+            pause_between_slices(index).await;
             self.members.merge(view, now, None);
         }
     }
@@ -353,7 +421,7 @@ impl Driver {
         match event {
             StoreEvent::Applied(after) if is_new && self.history.apply_event(after) => {
                 self.apply_event(after);
-                self.connection.notification_confirmed();
+                self.connection.notification_applied();
             }
             _ if is_new => notifications.received(self.shared.now()),
             _ => self.connection.notification_confirmed(),
@@ -399,17 +467,48 @@ impl Driver {
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
         for (id, name, epoch, lease) in self.members.leases() {
-            let probe = self.requests.probe(id, &name, epoch);
-            let operation = session.release_probe(&probe, lease);
-            self.requests.execute(operation).await?;
+            self.release_lease(session, id, &name, epoch, lease).await?;
         }
         Ok(())
+    }
+
+    /// Releases the leases of circuits that were dropped.
+    pub(super) async fn release_orphaned(
+        &mut self,
+        session: &mut dyn StoreSession,
+    ) -> Result<(), StoreError> {
+        for (id, name, epoch, lease) in self.members.take_orphaned() {
+            if let Err(error) = self.release_lease(session, id, &name, epoch, lease).await {
+                if error.is_transient() || !session.is_usable() {
+                    return Err(error);
+                }
+                // The lease expires.
+                self.connection.operation_rejected(None, error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn release_lease(
+        &self,
+        session: &mut dyn StoreSession,
+        id: MemberId,
+        name: &BulkheadName,
+        epoch: Epoch,
+        lease: ProbeLease,
+    ) -> Result<(), StoreError> {
+        let probe = self.requests.probe(id, name, epoch);
+        let operation = session.release_probe(&probe, lease);
+        self.requests.execute(operation).await
     }
 }
 
 /// Decisions in one operation: enough for one outage, and few enough for a response within
 /// milliseconds.
 const MAX_BATCH: usize = 200;
+
+/// How long requests are sent alone after the store rejected one of several.
+const ISOLATION: Duration = Duration::from_secs(60);
 
 /// Notifications that are handled without another activity in between.
 const MAX_DRAINED: usize = 100;

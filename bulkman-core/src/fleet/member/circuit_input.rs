@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Decision, Member};
+use super::{Decision, FIRST_UNUSED, Member};
 use crate::circuit_breaker::{CircuitState, FleetTarget, Gate, Observation, TransitionCause};
 use crate::fleet::events::DecisionOutcome;
 use crate::store::{FleetState, OperationId};
@@ -32,6 +32,9 @@ impl Member {
                 .filter(|_| self.pending != before)
                 .map(|_| DecisionOutcome::Replaced);
             outcome = replaced.or(resolved);
+        }
+        if observed.lease_wanted {
+            self.demanded_until = None;
         }
         if observed.lease_wanted && self.lease.is_none() {
             let acquire_at = self
@@ -99,6 +102,19 @@ impl Member {
         self.gate = gate;
     }
 
+    /// Handles that the circuit was asked to return its unused lease. `revoked`: no call uses it.
+    pub(in crate::fleet) fn on_yielded(&mut self, revoked: bool) {
+        if let Some(lease) = &mut self.lease {
+            lease.revoked = revoked;
+            // A probe is running: its outcome decides when to yield next.
+            lease.yield_at = None;
+        }
+        if revoked {
+            self.gate = Gate::Fleet { leased: false };
+            self.unused_for = self.unused_for.saturating_mul(2);
+        }
+    }
+
     fn start_generation(&mut self, observed: &Observation) {
         self.generation = observed.generation;
         self.local_state = observed.state;
@@ -107,6 +123,9 @@ impl Member {
             CircuitState::ForcedOpen | CircuitState::Disabled | CircuitState::MetricsOnly
         );
         self.forced_locally = forced && observed.cause != Some(TransitionCause::Fleet);
+        if observed.state != CircuitState::HalfOpen {
+            self.abandoned = self.lease().or(self.abandoned);
+        }
         self.on_state_entered();
     }
 
@@ -115,6 +134,8 @@ impl Member {
     fn on_state_entered(&mut self) {
         if self.local_state != CircuitState::HalfOpen {
             self.lease = None;
+            self.demanded_until = None;
+            self.unused_for = FIRST_UNUSED;
             self.acquire_at = None;
             self.check_demand_at = None;
         }
@@ -148,7 +169,14 @@ impl Member {
                 FleetState::HalfOpen
             }
             // An elapsed isolation is no decision, and does not revoke one.
-            CircuitState::HalfOpen => return None,
+            CircuitState::HalfOpen => {
+                // The opening before it was not seen, and is over. The fleet does not know it.
+                self.needs_adopt |= stored == FleetState::Closed
+                    && self.stored.is_some()
+                    && self.pending.is_none()
+                    && !self.local_only;
+                return None;
+            }
             // Closed like the fleet, or forced locally: this concerns only this process.
             _ => {
                 self.local_only = false;
@@ -182,6 +210,7 @@ impl Member {
             manual,
             cause: observed.cause.unwrap_or(TransitionCause::Manual),
             operation: operation(),
+            isolated: false,
             applied_locally: true,
         });
         None

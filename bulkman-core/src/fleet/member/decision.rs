@@ -16,6 +16,9 @@ pub(in crate::fleet) struct Decision {
     pub(in crate::fleet) manual: bool,
     pub(in crate::fleet) cause: TransitionCause,
     pub(in crate::fleet) operation: OperationId,
+    /// The store was away for long when this was decided. What the process observed may concern
+    /// only itself, so an opening for the fleet needs a second process.
+    pub(in crate::fleet) isolated: bool,
     /// Whether the circuit already is in this state, or waits for the store to confirm it.
     pub(in crate::fleet) applied_locally: bool,
 }

@@ -36,6 +36,10 @@ use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};
 pub(super) struct MemberRules {
     pub(super) quorum: u16,
     pub(super) on_outage: OnOutage,
+    /// A decision that waited longer for the store may concern only this process.
+    pub(super) isolated_after: Duration,
+    /// Whether the store counts votes.
+    pub(super) votes: bool,
     /// Whether the store leases probes. If not, every process probes as in an outage.
     pub(super) probe_leases: bool,
     pub(super) lease_ttl: Duration,
@@ -48,6 +52,9 @@ pub(super) struct MemberRules {
 pub(super) struct Member {
     rules: MemberRules,
     connected: bool,
+    /// While disconnected: when that becomes an outage; `None` if it is one.
+    outage_at: Option<Instant>,
+    disconnected_since: Option<Instant>,
     stored: Option<StoredState>,
     /// The circuit is to adopt the stored state.
     needs_adopt: bool,
@@ -67,6 +74,12 @@ pub(super) struct Member {
     /// When to request a lease, if calls demand one.
     acquire_at: Option<Instant>,
     acquire_not_before: Option<Instant>,
+    /// Until when calls are expected, so that an unused lease is kept or requested again.
+    demanded_until: Option<Instant>,
+    /// How long the next lease may be unused before it is released for a while.
+    unused_for: Duration,
+    /// A lease that the circuit can no longer use, to be released.
+    abandoned: Option<(Epoch, ProbeLease)>,
     /// When to check the circuit for demand, and how often to repeat that. After the last check
     /// the circuit notifies the driver of demand itself.
     check_demand_at: Option<Instant>,
@@ -79,6 +92,10 @@ struct HeldLease {
     lease: ProbeLease,
     epoch: Epoch,
     renew_at: Option<Instant>,
+    /// When to release the lease for a while if no call has used it.
+    yield_at: Option<Instant>,
+    /// No call can use the lease any more, and it is to be released.
+    revoked: bool,
     /// Not renewed after this, so that a holder without calls does not block other processes.
     keep_until: Option<Instant>,
     /// Not later than in the store: computed from when the request was sent.
@@ -90,6 +107,8 @@ impl Member {
         Self {
             rules,
             connected: false,
+            outage_at: None,
+            disconnected_since: None,
             stored: None,
             needs_adopt: false,
             generation: 0,
@@ -102,11 +121,17 @@ impl Member {
             probe_outcomes: VecDeque::new(),
             acquire_at: None,
             acquire_not_before: None,
+            demanded_until: None,
+            unused_for: FIRST_UNUSED,
+            abandoned: None,
             check_demand_at: None,
             demand_checks_left: 0,
         }
     }
 }
+
+/// How long a lease may be unused before other processes can acquire it, at first.
+const FIRST_UNUSED: Duration = Duration::from_secs(2);
 
 /// Returns the gate of a circuit while the store is unavailable.
 pub(super) const fn outage_gate(on_outage: OnOutage) -> Gate {

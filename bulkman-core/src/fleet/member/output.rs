@@ -21,6 +21,10 @@ pub(in crate::fleet) enum Request {
     Acquire {
         epoch: Epoch,
     },
+    Release {
+        epoch: Epoch,
+        lease: ProbeLease,
+    },
     Renew {
         epoch: Epoch,
         lease: ProbeLease,
@@ -42,6 +46,8 @@ pub(in crate::fleet) enum CircuitUpdate {
         state: FleetTarget,
     },
     SetGate(Gate),
+    /// Revoke the lease, unless a probe runs under it.
+    RevokeLease,
 }
 
 impl Member {
@@ -88,7 +94,13 @@ impl Member {
                 }
             }
         }
-        let gate = self.desired_gate();
+        if self.connected
+            && self.gate == (Gate::Fleet { leased: true })
+            && self.lease.is_some_and(|lease| is_past(lease.yield_at, now))
+        {
+            return Some(CircuitUpdate::RevokeLease);
+        }
+        let gate = self.desired_gate(now);
         (gate != self.gate).then_some(CircuitUpdate::SetGate(gate))
     }
 
@@ -108,12 +120,20 @@ impl Member {
             // The stored state is the target already, and the decision renews it: with a longer
             // isolation, for example. The store accepts that only from a manual change.
             decision.manual |= stored.state == decision.target;
-            let vote = self.local_only && !decision.manual;
+            let isolated = self.rules.votes
+                && decision.isolated
+                && decision.target == FleetState::Open
+                && stored.state == FleetState::Closed;
+            let vote = (self.local_only || isolated) && !decision.manual;
             return Some(Request::Publish {
                 base: stored.epoch,
                 decision,
                 vote,
             });
+        }
+        let revoked = self.lease.filter(|lease| lease.revoked);
+        if let Some((epoch, lease)) = revoked.map(|it| (it.epoch, it.lease)).or(self.abandoned) {
+            return Some(Request::Release { epoch, lease });
         }
         if let Some(lease) = self.lease.filter(|lease| is_past(lease.renew_at, now)) {
             return Some(Request::Renew {
@@ -144,11 +164,13 @@ impl Member {
         [
             self.acquire_at,
             self.check_demand_at,
+            self.outage_at,
             self.acquire_at
                 .and(self.stored)
                 .and_then(|stored| stored.open_until),
             self.pending.and_then(|pending| pending.open_until),
             lease.and_then(|lease| lease.renew_at),
+            lease.and_then(|lease| lease.yield_at),
             lease.and_then(|lease| lease.expires_at),
         ]
         .into_iter()
@@ -187,15 +209,18 @@ impl Member {
         self.lease.map(|lease| (lease.epoch, lease.lease))
     }
 
-    fn desired_gate(&self) -> Gate {
+    fn desired_gate(&self, now: Instant) -> Gate {
         if self.local_only {
             return Gate::Local;
         }
-        if !(self.connected && self.rules.probe_leases) {
+        let reachable = self.connected || self.outage_at.is_some_and(|at| now < at);
+        // A circuit that the store does not know behaves as in an outage.
+        if !(reachable && self.rules.probe_leases && self.stored.is_some()) {
             return outage_gate(self.rules.on_outage);
         }
         Gate::Fleet {
-            leased: self.lease.is_some() && self.probe_outcomes.is_empty(),
+            leased: self.lease.is_some_and(|lease| !lease.revoked)
+                && self.probe_outcomes.is_empty(),
         }
     }
 }

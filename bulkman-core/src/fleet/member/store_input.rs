@@ -10,16 +10,25 @@ use crate::store::{
 };
 
 impl Member {
-    /// Handles that the session was opened or lost.
-    pub(in crate::fleet) fn set_connected(&mut self, connected: bool) {
-        self.connected = connected;
-        if !connected {
-            self.lease = None;
-            self.probe_outcomes.clear();
-            self.acquire_at = None;
-            self.acquire_not_before = None;
-            self.check_demand_at = None;
+    /// Handles that the session was opened.
+    pub(in crate::fleet) fn on_connected(&mut self, now: Instant) {
+        self.connected = true;
+        self.outage_at = None;
+        let lost_at = self.disconnected_since.take();
+        if let Some(pending) = &mut self.pending {
+            // The loss may have been detected only by the attempt to publish this decision.
+            let from = lost_at.map_or(pending.decided_at, |at| at.min(pending.decided_at));
+            let waited = now.saturating_duration_since(from);
+            pending.isolated |= waited > self.rules.isolated_after;
         }
+    }
+
+    /// Handles that the session was lost. Until `outage_at`, the circuit keeps the fleet's gate,
+    /// and a held lease remains valid until it expires; `None`: the outage begins now.
+    pub(in crate::fleet) fn on_disconnected(&mut self, now: Instant, outage_at: Option<Instant>) {
+        self.connected = false;
+        self.disconnected_since.get_or_insert(now);
+        self.outage_at = outage_at;
     }
 
     /// Handles a stored state.
@@ -67,6 +76,7 @@ impl Member {
                 manual: false,
                 cause: TransitionCause::FailureCount,
                 operation,
+                isolated: false,
                 applied_locally: false,
             });
         }
@@ -93,6 +103,7 @@ impl Member {
                 manual: false,
                 cause: TransitionCause::Fleet,
                 operation,
+                isolated: false,
                 applied_locally: true,
             });
         }
@@ -153,9 +164,11 @@ impl Member {
         &mut self,
         operation: OperationId,
     ) -> Option<DecisionOutcome> {
-        self.pending
-            .take_if(|pending| pending.operation == operation)
-            .map(|_| DecisionOutcome::Voted)
+        let counted = self
+            .pending
+            .take_if(|pending| pending.operation == operation)?;
+        self.local_only = counted.applied_locally;
+        Some(DecisionOutcome::Voted)
     }
 
     /// Handles the response to a request for a lease that was sent at `sent_at`.
@@ -172,15 +185,32 @@ impl Member {
             });
         match lease {
             Some(lease) if current => {
-                let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
-                self.lease = Some(self.held_lease(lease, epoch, keep_until, sent_at));
+                let keep_until = self.demanded_until.or_else(|| self.keep_until(sent_at));
+                self.demanded_until = keep_until;
+                let mut held = self.held_lease(lease, epoch, keep_until, sent_at);
+                held.yield_at = sent_at.checked_add(self.unused_for);
+                self.lease = Some(held);
             }
-            Some(_) => {}
+            // The circuit has left this half-open state: another process may need the lease.
+            Some(lease) => self.abandoned = Some((epoch, lease)),
             None => {
                 self.acquire_not_before = sent_at.checked_add(self.rules.acquire_retry_delay);
                 self.check_demand_at = self.acquire_not_before;
                 self.demand_checks_left = 0;
             }
+        }
+    }
+
+    /// Handles that a lease was released at `now`. An unused lease is requested again, after
+    /// other processes with calls had the opportunity.
+    pub(in crate::fleet) fn on_released(&mut self, lease: ProbeLease, now: Instant) {
+        self.abandoned = self.abandoned.filter(|(_, abandoned)| *abandoned != lease);
+        if self.lease.take_if(|held| held.lease == lease).is_some()
+            && self.demanded_until.is_some_and(|until| now < until)
+        {
+            let pause = self.rules.acquire_retry_delay * 3 / 2;
+            self.acquire_not_before = now.checked_add(pause);
+            self.acquire_at = self.acquire_not_before;
         }
     }
 
@@ -194,8 +224,11 @@ impl Member {
     /// Handles the response to a renewal that was sent at `sent_at`.
     pub(in crate::fleet) fn on_renewed(&mut self, lease: Option<ProbeLease>, sent_at: Instant) {
         let Some(held) = self.lease else { return };
-        self.lease =
-            lease.map(|lease| self.held_lease(lease, held.epoch, held.keep_until, sent_at));
+        self.lease = lease.map(|lease| HeldLease {
+            yield_at: held.yield_at,
+            revoked: held.revoked,
+            ..self.held_lease(lease, held.epoch, held.keep_until, sent_at)
+        });
     }
 
     /// Handles the response to the report of the first probe outcome.
@@ -209,8 +242,11 @@ impl Member {
         match report {
             ProbeReportResult::Counted { lease, current } => {
                 if self.lease.is_some() {
-                    let keep_until = sent_at.checked_add(self.rules.lease_ttl * UNUSED_LEASE_TTLS);
-                    self.lease = Some(self.held_lease(*lease, current.epoch, keep_until, sent_at));
+                    let keep_until = self.keep_until(sent_at);
+                    self.demanded_until = keep_until;
+                    let mut held = self.held_lease(*lease, current.epoch, keep_until, sent_at);
+                    held.yield_at = sent_at.checked_add(self.unused_for);
+                    self.lease = Some(held);
                 }
                 None
             }
@@ -264,6 +300,10 @@ impl Member {
         }
     }
 
+    fn keep_until(&self, sent_at: Instant) -> Option<Instant> {
+        sent_at.checked_add((self.rules.lease_ttl * UNUSED_LEASE_TTLS).max(MIN_KEPT))
+    }
+
     fn held_lease(
         &self,
         lease: ProbeLease,
@@ -279,6 +319,8 @@ impl Member {
             lease,
             epoch,
             renew_at,
+            yield_at: None,
+            revoked: false,
             keep_until,
             expires_at: sent_at.checked_add(ttl),
         }
@@ -287,3 +329,6 @@ impl Member {
 
 /// For how many lease durations an unused lease is renewed.
 const UNUSED_LEASE_TTLS: u32 = 10;
+
+/// An unused lease is kept for at least this long, for circuits with a call every few minutes.
+const MIN_KEPT: Duration = Duration::from_secs(300);

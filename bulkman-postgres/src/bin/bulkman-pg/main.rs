@@ -36,6 +36,9 @@ async fn run(store: &PostgresStore, command: &Command) -> Result<ExitCode, Store
         Command::Migrate => {
             store.migrate().await?;
             report::line(format_args!("schema \"{}\" is up to date", store.schema()));
+            for diagnostic in store.check().await? {
+                report::line(format_args!("warning: {diagnostic}"));
+            }
         }
         Command::Check => return check(store).await,
         Command::Status => report::status(&store.admin().status().await?),

@@ -1,0 +1,116 @@
+//! Processes with thousands of circuits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bulkman_core::circuit_breaker::{CircuitBreakerConfig, CircuitState};
+use bulkman_core::fleet::Fleet;
+use bulkman_core::runtime::{BoxFuture, Sleep};
+use bulkman_core::store::{Fault, FaultStore, FleetState, MemoryStore};
+use bulkman_core::testing::ManualRuntime;
+use bulkman_core::{CircuitBreaker, Runtime};
+
+/// Counts how often its tasks are polled.
+#[derive(Clone, Debug)]
+struct CountingPolls(ManualRuntime, Arc<AtomicUsize>);
+
+impl Runtime for CountingPolls {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.0.sleep_until(deadline)
+    }
+
+    fn spawn(&self, mut task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        let polls = Arc::clone(&self.1);
+        self.0.spawn(Box::pin(std::future::poll_fn(move |cx| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            task.as_mut().poll(cx)
+        })))
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.0.spawn_blocking(job);
+    }
+}
+
+struct Process {
+    store: FaultStore,
+    fleet: Fleet,
+    circuits: Vec<CircuitBreaker>,
+    polls: Arc<AtomicUsize>,
+}
+
+impl Process {
+    fn start(memory: &MemoryStore, runtime: &ManualRuntime, circuits: usize) -> Self {
+        let polls = Arc::<AtomicUsize>::default();
+        let store = FaultStore::new(memory.clone(), runtime.clone());
+        let counting = CountingPolls(runtime.clone(), Arc::clone(&polls));
+        let fleet = Fleet::new(store.clone(), counting).unwrap();
+        let circuits = (0..circuits).map(|index| {
+            let config = CircuitBreakerConfig::new();
+            let circuit = CircuitBreaker::new(format!("c{index}"), config, runtime.clone());
+            let circuit = circuit.unwrap();
+            fleet.attach_circuit(&circuit).unwrap();
+            circuit
+        });
+        let circuits = circuits.collect();
+        runtime.run_until_stalled();
+        Self {
+            store,
+            fleet,
+            circuits,
+            polls,
+        }
+    }
+
+    fn all_are(&self, state: CircuitState) -> bool {
+        self.circuits.iter().all(|circuit| circuit.state() == state)
+    }
+
+    /// Returns how often the driver was polled during `act`.
+    fn polls_during(&self, act: impl FnOnce()) -> usize {
+        let before = self.polls.load(Ordering::Relaxed);
+        act();
+        self.polls.load(Ordering::Relaxed) - before
+    }
+}
+
+/// Fault C04.
+#[test]
+fn thousands_of_circuits_are_handled_in_slices() {
+    const CIRCUITS: usize = 5_000;
+    let runtime = ManualRuntime::new();
+    let memory = MemoryStore::new(runtime.clone());
+    let [first, second] = [(); 2].map(|()| Process::start(&memory, &runtime, CIRCUITS));
+    // Observing: at least one poll for each slice of 256.
+    let polls = first.polls_during(|| {
+        first.circuits.iter().for_each(CircuitBreaker::open);
+        runtime.run_until_stalled();
+    });
+    assert!(polls >= CIRCUITS / 256, "{polls}");
+    runtime.advance(Duration::from_secs(6));
+    runtime.run_until_stalled();
+    assert!(second.all_are(CircuitState::Open));
+    // Reconnecting: merging and adopting what has changed meanwhile.
+    second.store.set(Fault::Down);
+    runtime.advance(Duration::from_secs(7));
+    first.circuits.iter().for_each(CircuitBreaker::close);
+    runtime.run_until_stalled();
+    second.store.clear();
+    let polls = second.polls_during(|| runtime.advance(Duration::from_secs(10)));
+    assert!(polls >= 2 * (CIRCUITS / 256), "{polls}");
+    assert!(first.all_are(CircuitState::Closed) && second.all_are(CircuitState::Closed));
+    let snapshot = second.fleet.snapshot();
+    assert_eq!((snapshot.circuits.len(), snapshot.pending), (CIRCUITS, 0));
+    let closed = |state: Option<FleetState>| state == Some(FleetState::Closed);
+    assert!(
+        snapshot
+            .circuits
+            .iter()
+            .all(|circuit| closed(circuit.state))
+    );
+}

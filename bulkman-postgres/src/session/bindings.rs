@@ -1,0 +1,111 @@
+//! The arguments of the statements.
+
+use std::time::Duration;
+
+use bulkman_core::store::{
+    FleetState, ProbeLease, ProbeRequest, StoreChange, StoreTransition, truncate_text,
+};
+
+use crate::probe_policy::ProbePolicyColumns;
+use crate::rows;
+use crate::statement::Statement;
+
+/// Binds the arguments of `transitions.sql`: one array per column.
+pub(super) fn bind_transitions(statement: Statement, transitions: &[StoreTransition]) -> Statement {
+    let numbers =
+        |of: fn(&StoreTransition) -> i64| transitions.iter().map(of).collect::<Vec<i64>>();
+    let texts =
+        |of: fn(&StoreTransition) -> String| transitions.iter().map(of).collect::<Vec<String>>();
+    statement
+        .bind(texts(|transition| transition.circuit.as_str().to_owned()))
+        .bind(numbers(|transition| rows::to_signed(transition.base.0)))
+        .bind(numbers(|transition| {
+            rows::state_code(target(transition).0).into()
+        }))
+        .bind(numbers(|transition| transition.manual.into()))
+        .bind(numbers(|transition| {
+            transition.not_after.map_or(i64::MAX, |time| time.0)
+        }))
+        .bind(numbers(|transition| rows::to_micros(target(transition).1)))
+        .bind(numbers(|transition| rows::to_bits(transition.operation)))
+        .bind(texts(|transition| text(&transition.author)))
+        .bind(texts(|transition| text(&transition.reason)))
+        .bind(numbers(|transition| {
+            ProbePolicyColumns::of(transition.change).limit.into()
+        }))
+        .bind(numbers(|transition| {
+            ProbePolicyColumns::of(transition.change)
+                .success_threshold
+                .into()
+        }))
+        .bind(numbers(|transition| {
+            ProbePolicyColumns::of(transition.change).sample_size.into()
+        }))
+        .bind(numbers(|transition| {
+            ProbePolicyColumns::of(transition.change)
+                .failure_threshold
+                .unwrap_or(-1)
+                .into()
+        }))
+        .bind(numbers(|transition| {
+            ProbePolicyColumns::of(transition.change)
+                .slow_threshold
+                .unwrap_or(-1)
+                .into()
+        }))
+}
+
+/// Binds the arguments of `vote.sql` that describe the opening.
+pub(super) fn bind_opening(statement: Statement, opening: &StoreTransition) -> Statement {
+    let (to, open_for) = target(opening);
+    statement
+        .bind(opening.circuit.as_str())
+        .bind(rows::to_signed(opening.base.0))
+        .bind(rows::state_code(to))
+        .bind(opening.manual)
+        .bind(opening.not_after.map(|time| time.0))
+        .bind(rows::to_micros(open_for))
+        .bind(rows::to_bits(opening.operation))
+        .bind(text(&opening.author))
+        .bind(text(&opening.reason))
+}
+
+/// Returns the new state, and how long it stays open.
+fn target(transition: &StoreTransition) -> (FleetState, Duration) {
+    match transition.change {
+        StoreChange::Open { open_for } => (FleetState::Open, open_for),
+        StoreChange::HalfOpen { .. } => (FleetState::HalfOpen, Duration::ZERO),
+        _ => (FleetState::Closed, Duration::ZERO),
+    }
+}
+
+pub(super) fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
+    statement
+        .bind(request.circuit.as_str())
+        .bind(rows::to_signed(request.epoch.0))
+        .bind(request.holder.to_string())
+        .bind(rows::to_micros(request.ttl))
+}
+
+pub(super) fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
+    statement
+        .bind(i16::try_from(lease.slot).unwrap_or(i16::MAX))
+        .bind(rows::to_signed(lease.token))
+}
+
+/// Truncates a text, and removes the one character that PostgreSQL does not accept.
+pub(super) fn text(text: &str) -> String {
+    truncate_text(text).replace('\0', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_fit_their_columns() {
+        assert_eq!(text("a\0b"), "ab");
+        assert_eq!(text(&"ü".repeat(300)).len(), 200);
+        assert_eq!(text(&format!("x{}", "ü".repeat(300))).len(), 199);
+    }
+}

@@ -31,6 +31,7 @@ on_every_runtime![
     opening_shutdown_and_deadline_leave_no_key,
     settings_change_while_calls_run_and_wait,
     lowered_maximum_serves_a_heavy_waiter_alone,
+    chosen_keys_collide_in_no_other_bulkhead,
     idle_keys_leave_nothing,
     observe_mode_ignores_the_limits_of_keys,
     snapshot_lists_the_heaviest_keys,
@@ -421,6 +422,24 @@ async fn lowered_maximum_serves_a_heavy_waiter_alone(t: Harness) {
     assert!(poll_once(heavy.as_mut()).is_pending());
     running.succeed();
     now_or_never(heavy).unwrap().succeed();
+}
+
+/// Hazard K12.
+async fn chosen_keys_collide_in_no_other_bulkhead(t: Harness) {
+    let [known, other] = [(); 2].map(|()| t.bulkhead(config(1, Fairness::new())));
+    let last = |bulkhead: &Bulkhead, key: u32| {
+        let key = bulkhead.call_key(&key).to_string();
+        key[key.len() - 2..].to_owned()
+    };
+    let first = last(&known, 0);
+    let chosen: Vec<u32> = (0..20_000)
+        .filter(|key| last(&known, *key) == first)
+        .take(16)
+        .collect();
+    assert_eq!(chosen.len(), 16);
+    let unique: std::collections::BTreeSet<_> =
+        chosen.iter().map(|key| last(&other, *key)).collect();
+    assert!(unique.len() > 1, "{unique:?}");
 }
 
 /// Hazard K9.

@@ -589,7 +589,7 @@ fn grant_racing_a_new_waker_wakes_it_or_is_seen() {
 
 #[test]
 fn expired_waiter_racing_release_is_never_granted() {
-    let base = std::time::Instant::now();
+    let base = Instant::now();
     bounded(move || {
         let queue = queue(1);
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);

@@ -463,3 +463,72 @@ fn late_collection_ends_the_search_for_overdue_permits() {
     assert_eq!(queue.try_acquire(), TryAcquire::MustWait);
     assert_eq!(queue.elsewhere.load(Atomic::Relaxed), 0);
 }
+
+/// Returns a queue without available permits in which permits are shared between keys, and the time
+/// of 100 operations on it: the shortest of several measurements.
+fn time_of_100(
+    keys: u64,
+    waiters_of_each: u64,
+    mut operation: impl FnMut(&WaitQueue, &[WaiterId]),
+) -> Duration {
+    let mut settings = fifo(1_000_000);
+    settings.keys = Some(KeyRules {
+        min: 0,
+        max: KeyRules::NO_MAX,
+        max_queue: KeyRules::NO_MAX,
+        evicts: true,
+    });
+    let queue = WaitQueue::new(1, settings);
+    let claim = |key: u64| Claim::ONE.with_key(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20 | 2);
+    let now = || ClockOnly.now();
+    let holder = queue.try_acquire_claim(&mut claim(0), now);
+    assert_eq!(holder, TryAcquire::Acquired);
+    let mut waiting = Vec::new();
+    for number in 0..keys * waiters_of_each {
+        let request = request(Priority::Normal, None);
+        let mut claim = claim(1 + number % keys);
+        let result = queue.enqueue_claim(request, &mut claim, Waker::noop(), || false, now);
+        let Enqueue::Waiting(id) = result else {
+            panic!("{result:?}")
+        };
+        waiting.push(id);
+    }
+    let rounds = waiting.chunks(100).take(8).map(|waiters| {
+        let begun = ClockOnly.now();
+        operation(&queue, waiters);
+        ClockOnly.now() - begun
+    });
+    rounds.min().unwrap()
+}
+
+/// Hazard K14.
+#[test]
+fn grant_does_not_search_the_waiting_keys() {
+    let grant = |queue: &WaitQueue, waiters: &[WaiterId]| {
+        for _ in waiters {
+            // The key of the waiter that was granted the permit last.
+            let held = queue.running_keys.get().unwrap().all();
+            let &[(key, 1)] = &held[..] else {
+                panic!("{held:?}")
+            };
+            queue.release_claim(Claim::ONE.with_key(key), || ClockOnly.now());
+        }
+    };
+    let few = time_of_100(1_000, 1, grant);
+    let many = time_of_100(100_000, 1, grant);
+    // A search would take 100 times as long.
+    assert!(many < 30 * few, "{few:?}, {many:?}");
+}
+
+/// Hazard K15.
+#[test]
+fn cancelled_waiter_does_not_search_its_key() {
+    let cancel = |queue: &WaitQueue, waiters: &[WaiterId]| {
+        for &id in waiters.iter().rev() {
+            queue.cancel_claim(id, Claim::ONE.with_key(7), || ClockOnly.now());
+        }
+    };
+    let few = time_of_100(1, 1_000, cancel);
+    let many = time_of_100(1, 100_000, cancel);
+    assert!(many < 30 * few, "{few:?}, {many:?}");
+}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bulkman::adaptive::AdaptiveLimit;
+use bulkman::bulkhead::Fairness;
 use bulkman::metrics::MetricsPublisher;
 use bulkman::store::MemoryStore;
 use bulkman::testing::ManualRuntime;
@@ -190,6 +191,7 @@ fn emitted() -> Emitted {
             .hanging_call_threshold(10);
         let config = BulkheadConfig::new("api")
             .adaptive_limit(AdaptiveLimit::new())
+            .fairness(Fairness::new())
             .track_running_calls(true)
             .circuit_breaker(rules);
         let bulkhead = manager.create_bulkhead(config).unwrap();

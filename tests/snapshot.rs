@@ -296,8 +296,8 @@ fn serialized_snapshot_has_ages_in_seconds() {
     // The reasons are those of the metrics.
     assert_eq!(
         keys(&payments["stats"]["rejected"]),
-        "circuit_open forced_open full no_probe_lease probe_limit_reached shutdown \
-         timed_out_in_queue"
+        "circuit_open evicted forced_open full key_queue_full no_probe_lease \
+         probe_limit_reached shutdown timed_out_in_queue weight_too_large"
     );
     assert_eq!(payments["circuit"]["rejections"]["circuit_open"], 3);
     // Names in serialized forms are those in tables and logs.

@@ -4,6 +4,7 @@
 //!
 //! * [`limits`]: how many calls may run, and how many may wait;
 //! * [`adaptive_limits`]: a limit that follows the capacity of the dependency;
+//! * [`fair_shares`]: sharing permits between tenants;
 //! * [`thresholds`]: when a circuit should open, and for how long;
 //! * [`configuration`]: settings in code and in files;
 //! * [`retries`]: retrying without making an outage worse;
@@ -21,6 +22,9 @@ pub mod limits {}
 
 #[doc = include_str!("adaptive_limits.md")]
 pub mod adaptive_limits {}
+
+#[doc = include_str!("fair_shares.md")]
+pub mod fair_shares {}
 
 #[doc = include_str!("thresholds.md")]
 pub mod thresholds {}

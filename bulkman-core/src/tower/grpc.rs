@@ -91,7 +91,7 @@ fn classify_status(headers: &HeaderMap) -> Option<Outcome> {
 /// | error | status |
 /// | --- | --- |
 /// | circuit open, shutdown | `UNAVAILABLE` |
-/// | full, timeout in the queue | `RESOURCE_EXHAUSTED` |
+/// | full, timeout in the queue, weight too large | `RESOURCE_EXHAUSTED` |
 /// | timeout of the call while it ran | `DEADLINE_EXCEEDED` |
 /// | missing capability of the runtime | `INTERNAL` |
 ///
@@ -172,7 +172,7 @@ pub(super) fn rejection_response<B: Default>(error: &ServiceError) -> Option<Res
     let code = match error.effective() {
         BulkheadError::Operation(_) if error.is_rejection() => UNAVAILABLE,
         BulkheadError::Operation(_) => return None,
-        BulkheadError::Full { .. } => RESOURCE_EXHAUSTED,
+        BulkheadError::Full { .. } | BulkheadError::WeightTooLarge { .. } => RESOURCE_EXHAUSTED,
         BulkheadError::CircuitOpen { .. } | BulkheadError::Shutdown { .. } => UNAVAILABLE,
         BulkheadError::Timeout { .. } if error.is_rejection() => RESOURCE_EXHAUSTED,
         BulkheadError::Timeout { .. } => DEADLINE_EXCEEDED,

@@ -24,8 +24,8 @@ struct Size {
     statements: f64,
 }
 
-/// With one request for each lease, the statements were 1,057, 4,546, 14,306 and 103,499. The limits
-/// are a third of that, and two thirds where a process has few circuits to request leases for.
+/// With one request for each lease, the statements were 1,057, 4,546, 14,306 and 103,499. The
+/// limits are a third of that, and two thirds where a process has few circuits.
 const SIZES: [Size; 4] = [
     Size {
         processes: 20,

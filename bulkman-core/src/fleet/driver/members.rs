@@ -456,13 +456,14 @@ impl Members {
     }
 
     /// Begins a round of requests for leases, and draws when to repeat those that find none
-    /// available, all at once. `contended`: some were held by other processes.
+    /// available, all at once. `contended`: all that are wanted were requested, and some of them
+    /// are held by other processes.
     ///
     /// Processes ask at different times, and not in step with their periodic calls.
     pub(super) fn begin_round(&mut self, now: Instant, contended: bool) -> Option<Instant> {
         let delay = self.rules.acquire_retry_delay;
         if contended {
-            self.next_round_at = now.checked_add(delay / 2);
+            self.next_round_at = now.checked_add(delay / 4);
         }
         now.checked_add(delay / 2 + self.jitter.up_to(delay / 2))
     }

@@ -146,7 +146,7 @@ impl Driver {
         let (ids, wanted): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let operation = session.acquire_probes(&wanted);
         let leases = self.requests.execute(operation).await?;
-        let contended = leases.iter().any(Option::is_none);
+        let contended = wanted.len() < MAX_BATCH && leases.iter().any(Option::is_none);
         let retry_at = self.members.begin_round(sent_at, contended);
         for ((id, request), lease) in ids.into_iter().zip(&wanted).zip(leases) {
             self.members.update(id, |member| {

@@ -30,7 +30,10 @@ fn main() -> ExitCode {
             url,
             schema,
         )),
-        ["fleet", size] => fleet::run(size.parse().expect("a number of processes")),
+        ["fleet", size] => fleet::run(size.parse().expect("a number of processes"), ""),
+        ["fleet", size, filter] => {
+            fleet::run(size.parse().expect("a number of processes"), filter);
+        }
         ["fleet-member", schema, isolation] => {
             on_tokio(fleet::member(TokioRuntime::new(), schema, isolation));
         }

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![doc = "\n\n# The guide\n\n"]
-#![doc = "[Limits](guide::limits) · [adaptive limits](guide::adaptive_limits) · [thresholds](guide::thresholds) · [configuration](guide::configuration) · [retries](guide::retries) · [order of layers](guide::ordering) · [testing](guide::testing) · [monitoring](guide::monitoring) · [fleets](guide::fleet) · [streams](guide::streams) · [executors](guide::executors) · [errors](guide::errors)"]
+#![doc = "[Limits](guide::limits) · [adaptive limits](guide::adaptive_limits) · [fair shares](guide::fair_shares) · [thresholds](guide::thresholds) · [configuration](guide::configuration) · [retries](guide::retries) · [order of layers](guide::ordering) · [testing](guide::testing) · [monitoring](guide::monitoring) · [fleets](guide::fleet) · [operating a fleet](guide::operating_a_fleet) · [streams](guide::streams) · [executors](guide::executors) · [errors](guide::errors)"]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
+use bulkman::bulkhead::Fairness;
 use bulkman::circuit_breaker::SlidingWindow;
 use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, CircuitBreakerConfig};
@@ -95,6 +96,42 @@ fn ready_calls_allocate_nothing() {
         assert_eq!(allocations(permit), 0, "try_acquire, {what}");
         let acquired = || ready(bulkhead.acquire()).unwrap().succeed();
         assert_eq!(allocations(acquired), 0, "acquire, {what}");
+        let heavy = || {
+            let call = bulkhead.call().weight(3);
+            assert_eq!(ready(call.execute(async { Answer::Ok(1) })), Ok(1));
+        };
+        assert_eq!(allocations(heavy), 0, "execute with a weight, {what}");
+    }
+}
+
+#[test]
+fn calls_with_keys_that_do_not_wait_allocate_nothing() {
+    for fairness in [
+        Fairness::new(),
+        Fairness::new().min_per_key(1).max_per_key(3),
+    ] {
+        let bulkhead = bulkhead(config().fairness(fairness));
+        // Allocates the seed of the hash.
+        let computed = bulkhead.call_key("tenant 17");
+        for weight in [1, 2] {
+            let hashed = || {
+                let call = bulkhead.call().key("tenant 17").key_share(4).weight(weight);
+                assert_eq!(ready(call.execute(async { Answer::Ok(1) })), Ok(1));
+            };
+            assert_eq!(allocations(hashed), 0, "{fairness:?}");
+            let sync = || {
+                let call = bulkhead.call().with_key(computed).weight(weight);
+                assert_eq!(call.execute_sync(|| Answer::Ok(1)), Ok(1));
+            };
+            assert_eq!(allocations(sync), 0, "{fairness:?}");
+            let permit = || {
+                let call = bulkhead.call().with_key(computed).weight(weight);
+                call.try_acquire().unwrap().succeed();
+            };
+            assert_eq!(allocations(permit), 0, "{fairness:?}");
+        }
+        let without = || assert_eq!(ready(bulkhead.execute(async { Answer::Ok(1) })), Ok(1));
+        assert_eq!(allocations(without), 0, "without a key, {fairness:?}");
     }
 }
 
@@ -130,6 +167,8 @@ fn rejections_allocate_nothing() {
                 assert!(expected(&error), "{error:?}");
                 assert!(bulkhead.execute_sync(|| Answer::Ok(1)).is_err());
                 assert!(bulkhead.try_acquire().is_err());
+                assert!(bulkhead.call().weight(1).try_acquire().is_err());
+                assert!(bulkhead.call().weight(1000).try_acquire().is_err());
             };
             allocations(call)
         };

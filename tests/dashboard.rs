@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bulkman::adaptive::AdaptiveLimit;
+use bulkman::bulkhead::Fairness;
 use bulkman::metrics::MetricsPublisher;
 use bulkman::store::MemoryStore;
 use bulkman::testing::ManualRuntime;
@@ -12,6 +13,20 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 /// The labels of each emitted metric, with their values.
 type Emitted = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+#[test]
+fn guide_for_operators_names_emitted_metrics() {
+    let emitted = emitted();
+    let guide = include_str!("../src/guide/operating_a_fleet.md");
+    let named: Vec<_> = guide
+        .split('`')
+        .filter(|word| word.starts_with("bulkman_fleet_"))
+        .collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for metric in named {
+        assert!(emitted.contains_key(metric), "{metric} is never emitted");
+    }
+}
 
 #[test]
 fn every_dashboard_query_uses_emitted_metrics_and_labels() {
@@ -176,6 +191,7 @@ fn emitted() -> Emitted {
             .hanging_call_threshold(10);
         let config = BulkheadConfig::new("api")
             .adaptive_limit(AdaptiveLimit::new())
+            .fairness(Fairness::new())
             .track_running_calls(true)
             .circuit_breaker(rules);
         let bulkhead = manager.create_bulkhead(config).unwrap();

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulkman::adaptive::AdaptiveLimit;
+use bulkman::bulkhead::Fairness;
 use bulkman::fleet::Fleet;
 use bulkman::metrics::MetricsPublisher;
 use bulkman::runtime::ClockOnly;
@@ -75,6 +76,11 @@ fn every_outcome_and_every_rejection_is_counted() {
         bulkhead.circuit_breaker().unwrap().force_open();
         let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
         bulkhead.circuit_breaker().unwrap().close();
+        let _ = bulkhead
+            .call()
+            .weight(7)
+            .execute(ready(Ok::<_, ()>(())))
+            .await;
         bulkhead.shutdown();
         let _ = bulkhead.execute(ready(Ok::<_, ()>(()))).await;
     });
@@ -100,6 +106,7 @@ fn every_outcome_and_every_rejection_is_counted() {
         "full",
         "timed_out_in_queue",
         "shutdown",
+        "weight_too_large",
     ] {
         assert_eq!(
             seen.value("bulkman_rejections_total", &[("reason", reason)]),
@@ -302,6 +309,56 @@ fn the_oldest_call_is_a_gauge_and_its_label_is_no_label_of_metrics() {
     seen.publish(&metrics);
     assert_eq!(age(&seen, "tracked"), Some(0.0));
     assert!(!seen.text().contains("GET /users"));
+}
+
+/// Hazard K11.
+#[test]
+fn keys_are_counted_and_are_no_label_of_metrics() {
+    let runtime = ManualRuntime::new();
+    let manager = BulkheadManager::new(runtime.clone());
+    let metrics = MetricsPublisher::new(&manager).record_durations(true);
+    let seen = Recorded::new();
+    let fairness = Fairness::new().max_per_key(1).max_queue_per_key(2);
+    let shared = BulkheadConfig::new("shared")
+        .max_concurrent_calls(2)
+        .max_queue_size(2)
+        .fairness(fairness);
+    let shared = manager.create_bulkhead(shared).unwrap();
+    manager
+        .create_bulkhead(BulkheadConfig::new("plain"))
+        .unwrap();
+    let tenants = ["tenant-17", "tenant-18"];
+    let _running = shared.call().key(tenants[0]).try_acquire().unwrap();
+    let wait = |tenant| {
+        let mut call = Box::pin(shared.call().key(tenant).acquire());
+        let polled = futures_lite::future::block_on(poll_once(&mut call));
+        (call, polled)
+    };
+    let mut waiting: Vec<_> = (0..2).map(|_| wait(tenants[0])).collect();
+    assert!(waiting.iter().all(|(_, polled)| polled.is_none()));
+    assert!(wait(tenants[0]).1.unwrap().is_err());
+    let _second = shared.call().key(tenants[1]).try_acquire().unwrap();
+    // The newest waiter of the longest key leaves for this one.
+    let (_other, polled) = wait(tenants[1]);
+    assert!(polled.is_none());
+    let evicted = poll_once(&mut waiting[1].0);
+    assert!(futures_lite::future::block_on(evicted).unwrap().is_err());
+    seen.publish(&metrics);
+    let maximum = |name| seen.of(name, "bulkman_waiting_at_key_maximum", &[]);
+    assert_eq!((maximum("shared"), maximum("plain")), (Some(2.0), None));
+    for reason in ["key_queue_full", "evicted"] {
+        let labels = [("reason", reason)];
+        assert_eq!(
+            seen.of("shared", "bulkman_rejections_total", &labels),
+            Some(1.0),
+            "{reason}"
+        );
+    }
+    let text = seen.text();
+    for tenant in tenants {
+        assert!(!text.contains(tenant));
+        assert!(!text.contains(&shared.call_key(tenant).to_string()));
+    }
 }
 
 /// Hazard H82.

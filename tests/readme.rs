@@ -40,6 +40,10 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             }
             "max_concurrent_calls" => new().max_concurrent_calls(default.parse().unwrap()),
             "max_queue_size" => new().max_queue_size(default.parse().unwrap()),
+            "max_queue_weight" => {
+                assert_eq!(default, "none");
+                new().max_queue_weight(None)
+            }
             "queue_order" => new().queue_order(match &*default {
                 "first in, first out" => QueueOrder::Fifo,
                 "last in, first out" => QueueOrder::Lifo,
@@ -55,6 +59,10 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
             "enforcement" => {
                 assert_eq!(default, "enforce");
                 new().enforcement(Enforcement::Enforce)
+            }
+            "fairness" => {
+                assert_eq!(default, "none");
+                new().fairness(None)
             }
             "track_running_calls" => new().track_running_calls(default.parse().unwrap()),
             "circuit_breaker_enabled" => new().circuit_breaker_enabled(default.parse().unwrap()),

@@ -4,9 +4,11 @@
 #   tests/run.sh            set-up and all checks and tests: under 20 minutes on two cores
 #   tests/run.sh STEP..     only these steps, see `steps` below; no set-up
 #   tests/run.sh --extra    checks with tools that take minutes to install: dependencies, minimal
-#                           versions, miri, a dry run of publishing
+#                           versions, other platforms, badges of features, miri, a dry run of
+#                           publishing
 #   tests/run.sh --long     the property tests with 20,000 cases each, and the load tests
-#   tests/run.sh --faults   the database's faults that need privileges or further tools
+#   tests/run.sh --faults [--long]   the database's faults that need processes, privileges or
+#                                    further tools: under five minutes; with --long larger fleets
 #   tests/run.sh --repeat [N]     all tests N times (20), four copies at once: finds those that fail
 #                                 by chance
 #   tests/run.sh --mutants [K/N]  changes core's code in every way that cargo-mutants knows, and lists
@@ -20,7 +22,7 @@ export CARGO_INCREMENTAL=0
 export PATH="$PWD/target/tools/bin:$PATH"
 
 steps="fmt tree package msrv clippy features docs tests doctests examples loom fuzz instructions"
-extra_steps="deny features minimal_versions miri fuzz_coverage publish_dry_run"
+extra_steps="deny features platforms badges minimal_versions miri fuzz_coverage publish_dry_run"
 
 # Prints what is run and how long it took; its output only if it fails.
 quietly() {
@@ -218,6 +220,40 @@ deny() {
     fi
 }
 
+# Core compiles where the standard library has a clock. Where it has none, the error states it.
+platforms() {
+    for target in wasm32-wasip1 wasm32-wasip2 wasm32-unknown-unknown; do
+        if ! rustup target add "$target" >target/rustup.log 2>&1; then
+            skip "platforms: rustup cannot add $target"
+            return
+        fi
+    done
+    for target in wasm32-wasip1 wasm32-wasip2; do
+        quietly cargo check --locked -p bulkman-core --target "$target"
+        echo "  $target: compiles"
+    done
+    if cargo check --locked -p bulkman-core --target wasm32-unknown-unknown >target/platform.log 2>&1; then
+        echo "FAILED: core compiles for wasm32-unknown-unknown, which has no clock"
+        exit 1
+    fi
+    # No second error hides the first.
+    grep -q '^error: bulkman needs `std::time::Instant`' target/platform.log &&
+        [ "$(grep -c '^error' target/platform.log)" -eq 2 ] || {
+        cat target/platform.log
+        exit 1
+    }
+    echo "  wasm32-unknown-unknown: the error states the reason"
+}
+
+# Each item names the features that it needs, in core's documentation and in the facade's.
+badges() {
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        skip "badges: no nightly Rust"
+        return
+    fi
+    tests/badges.sh
+}
+
 minimal_versions() {
     if ! cargo +nightly --version >/dev/null 2>&1; then
         skip "minimal_versions: no nightly Rust"
@@ -252,7 +288,8 @@ publish_dry_run() {
 
 faults() {
     for script in */tests/faults.sh; do
-        "$script"
+        # shellcheck disable=SC2086 # no argument, or one
+        "$script" $faults_option
     done
 }
 
@@ -300,11 +337,13 @@ mutants() {
 }
 
 mkdir -p target
+faults_option=
 case "${1-}" in
 "") setup ;;
 --faults)
     setup
     steps=faults
+    faults_option=${2-}
     ;;
 --extra)
     setup
@@ -321,7 +360,7 @@ case "${1-}" in
     sample=${2:-0/1}
     ;;
 -*)
-    sed -n '2,14p' "$0"
+    sed -n '2,15p' "$0"
     exit 2
     ;;
 *) steps=$* ;;

@@ -6,7 +6,7 @@ use std::future::ready;
 use std::time::Duration;
 
 use bulkman::adaptive::{AdaptiveLimit, Enforcement};
-use bulkman::bulkhead::BulkheadName;
+use bulkman::bulkhead::{BulkheadName, Fairness};
 use bulkman::circuit_breaker::{
     CircuitState, HalfOpenTimeoutAction, IsolationBackoff, SlidingWindow,
 };
@@ -59,6 +59,7 @@ fn every_configuration_round_trips() {
     let full = BulkheadConfig::new("zahlung \"日本\"")
         .max_concurrent_calls(7)
         .max_queue_size(0)
+        .max_queue_weight(9)
         .queue_order(QueueOrder::Lifo)
         .timeout(Duration::from_micros(1_500_001))
         .max_wait(Duration::ZERO)
@@ -71,6 +72,10 @@ fn every_configuration_round_trips() {
         round_trips(&full.clone().adaptive_limit(adaptive));
     }
     round_trips(&full.clone().enforcement(Enforcement::Observe));
+    for fairness in [Fairness::new(), every_fairness_setting()] {
+        round_trips(&fairness);
+        round_trips(&full.clone().fairness(fairness));
+    }
     round_trips(
         &ManagerConfig::new()
             .bulkhead(BulkheadConfig::new("a.b"))
@@ -493,6 +498,96 @@ fn every_adaptive_setting() -> AdaptiveLimit {
         .enforcement(Enforcement::Observe)
 }
 
+fn every_fairness_setting() -> Fairness {
+    Fairness::new()
+        .min_per_key(2)
+        .max_per_key(5)
+        .max_queue_per_key(0)
+        .evict_longest(false)
+}
+
+#[test]
+fn fairness_is_a_switch_or_a_table() {
+    let read = |text: &str| {
+        let read = toml::from_str::<BulkheadConfig>(&format!("name = 'a'\n{text}"));
+        read.map(|config| config.resolve().fairness)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(read(""), Ok(None));
+    assert_eq!(read("fairness = false"), Ok(None));
+    assert_eq!(read("fairness = true"), Ok(Some(Fairness::new())));
+    assert_eq!(read("fairness = {}"), Ok(Some(Fairness::new())));
+    let table = "fairness = { min_per_key = 2, max_per_key = '5', max_queue_per_key = 0, \
+                 evict_longest = 'off' }";
+    assert_eq!(read(table), Ok(Some(every_fairness_setting())));
+    for (text, message) in [
+        ("fairness = 7", "true, false, or a table"),
+        (
+            "fairness = { min_per_key = 10 }",
+            "`fairness.min_per_key` is 10, must be 0 to less than",
+        ),
+        (
+            "fairness = { max_per_key = 11 }",
+            "`fairness.max_per_key` is 11, must be",
+        ),
+        (
+            "fairness = { max_queue_per_key = 101 }",
+            "`fairness.max_queue_per_key` is 101, must be",
+        ),
+        (
+            "fairness = { max_per_tenant = 1 }",
+            "unknown field `max_per_tenant`",
+        ),
+        (
+            "max_queue_weight = 0",
+            "`max_queue_weight` is 0, must be 1 to 2,147,483,647",
+        ),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn fairness_takes_each_default_of_the_file() {
+    let file: ManagerConfig = toml::from_str(
+        "
+        [defaults]
+        fairness = { max_per_key = 4, evict_longest = false }
+        max_queue_weight = 50
+        [bulkheads.own]
+        fairness = { min_per_key = 1, max_per_key = 6 }
+        [bulkheads.same]
+        [bulkheads.on]
+        fairness = true
+        [bulkheads.off]
+        fairness = false
+        max_queue_weight = 7
+        ",
+    )
+    .unwrap();
+    let defaults = Fairness::new().max_per_key(4).evict_longest(false);
+    let own = defaults.min_per_key(1).max_per_key(6);
+    for (name, fairness, weight) in [
+        ("own", Some(own), 50),
+        ("same", Some(defaults), 50),
+        ("on", Some(defaults), 50),
+        ("off", None, 7),
+    ] {
+        let bulkheads = file.bulkheads();
+        let config = bulkheads
+            .iter()
+            .find(|it| it.resolve().name == name)
+            .unwrap();
+        let resolved = config.resolve();
+        assert_eq!(resolved.fairness, fairness, "{name}");
+        assert_eq!(resolved.max_queue_weight, Some(weight), "{name}");
+    }
+    let null = "defaults: {fairness: {max_per_key: 3}}\nbulkheads: {a: {fairness: null}}";
+    let config: ManagerConfig = serde_yaml_ng::from_str(null).unwrap();
+    assert_eq!(config.bulkheads()[0].resolve().fairness, None);
+}
+
 #[test]
 fn adaptive_limit_is_a_switch_or_a_table() {
     let read = |text: &str| {
@@ -637,7 +732,7 @@ fn settings<T: DeserializeOwned + Debug>() -> Vec<String> {
     let error = error.to_string();
     let (_, names) = error.split_once("expected one of ").expect("the names");
     let names: Vec<_> = names.split('`').skip(1).step_by(2).collect();
-    assert!(names.len() > 5, "{error}");
+    assert!(names.len() > 3, "{error}");
     names.into_iter().map(str::to_owned).collect()
 }
 
@@ -684,18 +779,21 @@ fn every_setting_accepts_text_from_an_environment() {
             "name": "payments",
             "max_concurrent_calls": 20,
             "max_queue_size": 0,
+            "max_queue_weight": 30,
             "queue_order": "lifo",
             "timeout": "2s",
             "max_wait": "0s",
             "run_timeout": "1s",
             "adaptive_limit": serde_json::to_value(every_adaptive_setting()).unwrap(),
             "enforcement": "observe",
+            "fairness": serde_json::to_value(every_fairness_setting()).unwrap(),
             "track_running_calls": true,
             "circuit_breaker_enabled": false,
             "circuit_breaker": circuit,
         } } });
         cover(&document["bulkheads"]["payments"]);
         cover(&document["bulkheads"]["payments"]["adaptive_limit"]);
+        cover(&document["bulkheads"]["payments"]["fairness"]);
         let typed: ManagerConfig = serde_json::from_value(document.clone()).unwrap();
         let text: ManagerConfig =
             from_environment(&document).unwrap_or_else(|error| panic!("{error}\n{document}"));
@@ -711,6 +809,7 @@ fn every_setting_accepts_text_from_an_environment() {
     for all in [
         settings::<BulkheadConfig>(),
         settings::<AdaptiveLimit>(),
+        settings::<Fairness>(),
         settings::<CircuitBreakerConfig>(),
         settings::<StoreSettings>(),
     ] {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bulkman::bulkhead::BulkheadState;
+use bulkman::bulkhead::{BulkheadName, BulkheadState};
 use bulkman::circuit_breaker::{CircuitEvent, CircuitState, Transition, TransitionCause};
-use bulkman::store::MemoryStore;
+use bulkman::store::{CircuitStore, FleetAction, FleetCommand, MemoryStore, OperationId};
 use bulkman::store::{Fault, FaultStore};
 use bulkman::testing::ManualRuntime;
 use bulkman::{BulkheadConfig, BulkheadManager, CircuitBreaker, CircuitBreakerConfig, Priority};
@@ -216,6 +216,47 @@ fn table_ends_with_the_connection_of_the_fleet() {
 }
 
 #[test]
+fn forced_circuits_are_listed_with_their_author() {
+    let runtime = ManualRuntime::new();
+    let store = MemoryStore::new(runtime.clone());
+    let manager = BulkheadManager::new(runtime.clone());
+    manager.share_through(store.clone()).unwrap();
+    for name in ["api", "mail"] {
+        manager.create_bulkhead(BulkheadConfig::new(name)).unwrap();
+    }
+    runtime.run_until_stalled();
+    let command = FleetCommand::new(
+        BulkheadName::new("mail").unwrap(),
+        FleetAction::ForceOpen,
+        OperationId::random(),
+        "ada@laptop",
+        "the provider\u{1b} migrates",
+    );
+    runtime.block_on(async {
+        let mut session = store.open_session(&[]).await.unwrap();
+        session.command(&command).await.unwrap();
+    });
+    runtime.advance(90 * SECOND);
+    let table = manager.snapshot().to_string();
+    let lines: Vec<_> = table
+        .lines()
+        .filter(|line| line.starts_with("FORCED"))
+        .collect();
+    let expected =
+        "FORCED    mail: forced_open for 1m 30s by ada@laptop: the provider\\u{1b} migrates";
+    assert_eq!(lines, [expected], "{table}");
+
+    let json = serde_json::to_value(manager.snapshot()).unwrap();
+    let [api, mail] = [0, 1].map(|index| &json["fleet"]["circuits"][index]);
+    assert_eq!(mail["author"], "ada@laptop");
+    assert_eq!(mail["age_seconds"], 90.0);
+    assert!(
+        api["author"].is_null() && api["age_seconds"].is_null(),
+        "{api}"
+    );
+}
+
+#[test]
 fn serialized_snapshot_has_ages_in_seconds() {
     let (_, manager) = manager_with_history();
     let json = serde_json::to_value(manager.snapshot()).unwrap();
@@ -255,8 +296,8 @@ fn serialized_snapshot_has_ages_in_seconds() {
     // The reasons are those of the metrics.
     assert_eq!(
         keys(&payments["stats"]["rejected"]),
-        "circuit_open forced_open full no_probe_lease probe_limit_reached shutdown \
-         timed_out_in_queue"
+        "circuit_open evicted forced_open full key_queue_full no_probe_lease \
+         probe_limit_reached shutdown timed_out_in_queue weight_too_large"
     );
     assert_eq!(payments["circuit"]["rejections"]["circuit_open"], 3);
     // Names in serialized forms are those in tables and logs.

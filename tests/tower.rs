@@ -15,6 +15,7 @@ use axum::error_handling::HandleErrorLayer;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bulkman::bulkhead::Fairness;
 use bulkman::error::TimeoutPhase;
 use bulkman::runtime::ClockOnly;
 use bulkman::testing::ManualRuntime;
@@ -619,4 +620,36 @@ fn inner_rejection_is_a_rejection_and_no_outcome_of_the_outer_bulkhead() {
     assert!(!failed.is_rejection());
     assert_eq!((failed.http_status(), outer.stats().failed), (502, 1));
     assert!(outer.retry_after().is_some());
+}
+
+struct Query {
+    tenant: &'static str,
+    rows: u32,
+}
+
+#[test]
+fn weight_and_key_come_from_the_request() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("api")
+        .max_concurrent_calls(4)
+        .fairness(Fairness::new().max_per_key(3));
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let inside = bulkhead.clone();
+    let query = move |query: Query| {
+        let (keys, stats) = (inside.snapshot().keys, inside.stats());
+        async move { Ok::<_, Infallible>((query.tenant, keys[0].key, stats.permits_in_use)) }
+    };
+    let mut service = BulkheadLayer::new(bulkhead.clone())
+        .key(|query: &Query| query.tenant)
+        .key_share(|query: &Query| if query.tenant == "gold" { 4 } else { 1 })
+        .weight(|query: &Query| query.rows.div_ceil(1_000))
+        .layer(service_fn(query));
+    let call = |tenant, rows| Query { tenant, rows };
+    let answer = runtime.block_on(service.call(call("gold", 2_500))).unwrap();
+    assert_eq!(answer, ("gold", Some(bulkhead.call_key("gold")), 3));
+    let error = runtime
+        .block_on(service.call(call("gold", 3_500)))
+        .unwrap_err();
+    assert_eq!(error.http_status(), 413);
+    assert_eq!(bulkhead.stats().permits_in_use, 0);
 }

@@ -42,9 +42,11 @@ GRANT EXECUTE ON FUNCTION "bulkman".clock(), "bulkman".channel(text),
 GRANT INSERT, UPDATE ON "bulkman".namespace, "bulkman".circuit, "bulkman".probe,
   "bulkman".history, "bulkman".count_bucket TO bulkman_app;
 
--- Operators: what the commands need, and pruning the history.
-GRANT UPDATE ON "bulkman".namespace, "bulkman".circuit, "bulkman".count_bucket TO bulkman_operator;
-GRANT INSERT, UPDATE, DELETE ON "bulkman".history TO bulkman_operator;
+-- Operators: what the commands need. INSERT is for circuits that are forced before they are shared,
+-- DELETE for those that are forgotten, and for pruning the history.
+GRANT INSERT, UPDATE ON "bulkman".namespace TO bulkman_operator;
+GRANT INSERT, UPDATE, DELETE ON "bulkman".circuit, "bulkman".history TO bulkman_operator;
+GRANT UPDATE, DELETE ON "bulkman".count_bucket TO bulkman_operator;
 
 -- Members don't inherit settings, so set these for each login role. Direct connections set their own
 -- limits; behind a pooler, these bound the time of statements that the library has abandoned.

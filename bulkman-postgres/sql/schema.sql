@@ -282,6 +282,23 @@ BEGIN
     ) RETURNS bigint LANGUAGE sql
       AS $$SELECT "bulkman".run_command($1, $2, 0::smallint, true, $3, $4)$$;
 
+    -- Deletes a circuit that no process shares any more, with its history. Returns whether it existed.
+    --
+    -- The revision and the fingerprint of the namespace remain: for other processes nothing changed.
+    -- A process that still shares the circuit registers it again, as after a loss of history.
+    CREATE FUNCTION "bulkman".forget(in_namespace text, in_circuit text) RETURNS boolean
+      LANGUAGE plpgsql AS $forget$
+    BEGIN
+      DELETE FROM "bulkman".circuit c WHERE c.namespace = in_namespace AND c.name = in_circuit;
+      IF NOT FOUND THEN
+        RETURN false;
+      END IF;
+      DELETE FROM "bulkman".count_bucket b
+       WHERE b.namespace = in_namespace AND b.name = in_circuit;
+      RETURN true;
+    END
+    $forget$;
+
     CREATE FUNCTION "bulkman".state_name(state smallint) RETURNS text
       LANGUAGE sql IMMUTABLE PARALLEL SAFE
       AS $$SELECT ('{closed,open,half_open,forced_open,disabled}'::text[])[state + 1]$$;

@@ -9,7 +9,8 @@ use bulkman_core::store::{
     CircuitView, FleetAction, FleetCommand, HistoryEntry, OperationId, StoreSession,
     TransitionResult,
 };
-use sqlx::Connection;
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, Row};
 
 use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
@@ -159,6 +160,62 @@ impl Admin {
         .await
     }
 
+    /// Registers `circuit`, closed, unless it exists.
+    ///
+    /// A process registers its circuits itself. So this is for a circuit that is to be forced open
+    /// before a process shares it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`].
+    pub async fn register(&self, circuit: &str) -> Result<(), StoreError> {
+        let circuit = circuit_name(circuit)?;
+        with_timeout(self.timeout(), async {
+            let mut session = self.session().await?;
+            session.register(std::slice::from_ref(&circuit)).await
+        })
+        .await
+    }
+
+    /// Deletes `circuit` with its history, and returns whether it existed.
+    ///
+    /// It is meant for a circuit that no process shares any more. A process that still does
+    /// registers it again, as after a loss of history. The role needs the DELETE privilege.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`].
+    pub async fn forget(&self, circuit: &str) -> Result<bool, StoreError> {
+        let circuit = circuit_name(circuit)?;
+        let forget = Statement::new(self.connector.statements.forget.clone())
+            .bind(&*self.connector.namespace)
+            .bind(circuit.as_str());
+        let rows = self.query(forget).await?;
+        let forgotten = rows.first().map(|row| row.try_get("forgotten"));
+        let forgotten = forgotten.transpose();
+        Ok(forgotten.map_err(|error| self.connector.failed(error))? == Some(true))
+    }
+
+    /// Runs one statement of an operator on a separate connection.
+    pub(crate) async fn query(&self, statement: Statement) -> Result<Vec<PgRow>, StoreError> {
+        with_timeout(self.timeout(), async {
+            let limits = self.connector.session_limits();
+            let mut connection = self.connector.connect(limits).await?;
+            let rows = statement
+                .fetch_all(self.connector.protocol, &mut connection)
+                .await
+                .map_err(|error| self.connector.failed(error))?;
+            // The statement is complete, so an error while closing is irrelevant.
+            let _ = connection.close().await;
+            Ok(rows)
+        })
+        .await
+    }
+
+    pub(crate) const fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
     async fn command(
         &self,
         circuit: &str,
@@ -169,6 +226,10 @@ impl Admin {
         let name = circuit_name(circuit)?;
         let command = FleetCommand::new(name, action, OperationId::random(), author, reason);
         let mut session = with_timeout(self.timeout(), self.session()).await?;
+        if let Some(reason) = session.read_only_reason() {
+            let error = format!("the server is read-only: {reason}; nothing was changed");
+            return Err(StoreError::unavailable(error));
+        }
         // The limit starts after the session's, which the store compares: a command that is
         // reported as failed is not applied later.
         let limit = self.connector.command_timeout();

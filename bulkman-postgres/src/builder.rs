@@ -3,6 +3,7 @@
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{StoreSettings, check_namespace};
 
+use crate::application_name;
 use crate::connect_target::ConnectTarget;
 use crate::connector::{Connector, ServerKnowledge};
 use crate::migration_mode::MigrationMode;
@@ -21,6 +22,7 @@ pub struct PostgresStoreBuilder {
     migration_mode: MigrationMode,
     require_tls: bool,
     protocol: Protocol,
+    application_name: Option<String>,
     settings: StoreSettings,
 }
 
@@ -33,6 +35,7 @@ impl PostgresStoreBuilder {
             migration_mode: MigrationMode::default(),
             require_tls: false,
             protocol: Protocol::Prepared,
+            application_name: None,
             settings: StoreSettings::new(),
         }
     }
@@ -84,6 +87,24 @@ impl PostgresStoreBuilder {
         self
     }
 
+    /// Sets the name by which the server lists the connections.
+    ///
+    /// It has 1 to 63 printable bytes of ASCII. Default: that of the URL or of `PGAPPNAME`, and
+    /// otherwise `bulkman`, the namespace and the [name of the
+    /// process](StoreSettings::instance_name), as in `bulkman shop checkout@node-7:4121`. With
+    /// another name, [`Admin::processes`](crate::Admin::processes) does not list the process.
+    ///
+    /// ```
+    /// use bulkman_postgres::PostgresStore;
+    ///
+    /// let builder = PostgresStore::builder("postgres://shop@db.internal/shop");
+    /// assert!(builder.application_name("shop/checkout").build().is_ok());
+    /// ```
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = Some(name.into());
+        self
+    }
+
     /// Sets the timeouts, intervals and sharing of the fleet. Default: [`StoreSettings::new`].
     ///
     /// ```
@@ -120,6 +141,9 @@ impl PostgresStoreBuilder {
         self.settings
             .validate()
             .map_err(|error| StoreError::invalid_argument(error.to_string()))?;
+        if let Some(name) = &self.application_name {
+            application_name::check(name)?;
+        }
         if self.require_tls {
             target.require_tls()?;
         }
@@ -131,6 +155,7 @@ impl PostgresStoreBuilder {
             settings: self.settings,
             migration_mode: self.migration_mode,
             protocol: self.protocol,
+            application_name: self.application_name,
             server: ServerKnowledge::default(),
         }))
     }

@@ -10,6 +10,7 @@ use sqlx::Connection;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
+use crate::application_name;
 use crate::connect_target::Target;
 use crate::error::{translate, translate_connect};
 use crate::link::Link;
@@ -17,6 +18,7 @@ use crate::migration_mode::MigrationMode;
 use crate::schema::Schema;
 use crate::statement::Protocol;
 use crate::statements::Statements;
+use crate::timeout::within;
 
 /// Everything that a session, a check, a migration or a command needs of a store.
 pub(crate) struct Connector {
@@ -27,6 +29,8 @@ pub(crate) struct Connector {
     pub(crate) settings: StoreSettings,
     pub(crate) migration_mode: MigrationMode,
     pub(crate) protocol: Protocol,
+    /// `None`: the name of the URL, or the default.
+    pub(crate) application_name: Option<String>,
     pub(crate) server: ServerKnowledge,
 }
 
@@ -43,7 +47,8 @@ pub(crate) struct ServerKnowledge {
 
 /// A dropped session whose statement may still run on the server.
 struct Abandoned {
-    backend: Backend,
+    /// The backend to end; `None` behind a pooler.
+    backend: Option<Backend>,
     /// Dropped after the backend was ended: closing waits for the server, and first receives all
     /// that it has sent.
     link: Link,
@@ -107,6 +112,13 @@ impl Connector {
         self.connect_by(limits, "", connect).await
     }
 
+    /// Opens a connection with the settings of its role, and none of a session.
+    pub(crate) async fn connect_without_limits(&self) -> Result<PgConnection, StoreError> {
+        let options = self.named(self.target.options().await?);
+        let connected = connect(options.clone()).await;
+        connected.map_err(|error| translate_connect(&self.schema, &options, error))
+    }
+
     /// Connects by `connect`, with `limits` and the mark `token` unless a pooler rejects them.
     pub(crate) async fn connect_by<T>(
         &self,
@@ -114,7 +126,7 @@ impl Connector {
         token: &str,
         connect: impl Fn(PgConnectOptions) -> BoxFuture<'static, sqlx::Result<T>>,
     ) -> Result<T, StoreError> {
-        let options = self.target.options().await?;
+        let options = self.named(self.target.options().await?);
         let failed = |error| translate_connect(&self.schema, &options, error);
         if !self.server.rejects_options.load(Ordering::Relaxed) {
             match connect(with_session_options(options.clone(), limits, token)).await {
@@ -127,17 +139,29 @@ impl Connector {
         connect(options.clone()).await.map_err(failed)
     }
 
+    /// Sets the name by which the server lists the connection.
+    fn named(&self, options: PgConnectOptions) -> PgConnectOptions {
+        match (&self.application_name, options.get_application_name()) {
+            (Some(name), _) => options.application_name(name),
+            (None, Some(_)) => options,
+            (None, None) => {
+                let instance = self.settings.instance_name();
+                options
+                    .application_name(&application_name::default_name(&self.namespace, &instance))
+            }
+        }
+    }
+
     /// Returns the error with which the server rejects a connection now.
     ///
     /// A pool retries and keeps no error.
     pub(crate) async fn rejection(&self, limits: StatementLimits) -> StoreError {
-        let attempt = crate::timeout::with_timeout(REJECTION_TIMEOUT, self.connect(limits)).await;
-        match attempt {
-            Ok(_) => StoreError::unavailable("no connection in time"),
-            Err(error) if error.to_string().contains("did not answer") => {
+        match within(REJECTION_TIMEOUT, self.connect(limits)).await {
+            Ok(Some(Ok(_))) => StoreError::unavailable("no connection in time"),
+            Ok(None) => {
                 StoreError::unavailable("no connection in time: the server does not respond")
             }
-            Err(error) => error,
+            Ok(Some(Err(error))) | Err(error) => error,
         }
     }
 
@@ -176,22 +200,49 @@ impl Connector {
 
     /// Keeps a connection whose backend may still execute a statement, until the next session has
     /// ended that.
-    pub(crate) fn abandon(&self, backend: Backend, link: Link) {
+    pub(crate) fn abandon(&self, backend: Option<Backend>, link: Link) {
         self.abandoned().push(Abandoned { backend, link });
     }
 
     /// Returns the backends to end.
     pub(crate) fn abandoned_backends(&self) -> Vec<Backend> {
         let abandoned = self.abandoned();
-        abandoned.iter().map(|session| session.backend).collect()
+        abandoned
+            .iter()
+            .filter_map(|session| session.backend)
+            .collect()
     }
 
     /// Handles that the server was asked to end `backends`.
     pub(crate) fn ended(&self, backends: &[Backend]) {
-        let is_ended = |session: &mut Abandoned| backends.contains(&session.backend);
+        let is_ended = |session: &mut Abandoned| {
+            session
+                .backend
+                .is_some_and(|backend| backends.contains(&backend))
+        };
         let ended: Vec<_> = self.abandoned().extract_if(.., is_ended).collect();
         for session in ended {
             session.link.discard();
+        }
+    }
+
+    /// Closes connections whose backends are unknown, once another connection works.
+    ///
+    /// Errors are ignored: the next session tries it again.
+    pub(crate) async fn close_unknown(&self) {
+        let is_unknown = |session: &Abandoned| session.backend.is_none();
+        while self.abandoned().iter().any(is_unknown) {
+            let Ok(spare) = self.connect(self.session_limits()).await else {
+                return;
+            };
+            let unknown = {
+                let mut abandoned = self.abandoned();
+                let index = abandoned.iter().position(is_unknown);
+                index.map(|index| abandoned.swap_remove(index))
+            };
+            if let Some(session) = unknown {
+                session.link.close_with(spare).await;
+            }
         }
     }
 

@@ -56,8 +56,10 @@ pub(crate) fn translate_connect(
                 Some(path) => path.display().to_string(),
                 None => format!("{}:{}", options.get_host(), options.get_port()),
             };
-            StoreError::unavailable(format!("connecting to {address} failed: {reason}"))
-                .with_source(sqlx::Error::Io(reason))
+            StoreError::unavailable(format!(
+                "connecting to {address} failed: {reason}; start the server, or correct the address"
+            ))
+            .with_source(sqlx::Error::Io(reason))
         }
         error => translate(schema, error),
     }
@@ -93,10 +95,25 @@ fn from_database(schema: &Schema, error: &dyn DatabaseError) -> StoreError {
     let message = format!("{} (SQLSTATE {code})", error.message());
     match &*code {
         "42501" => StoreError::denied(format!(
-            "{message}; as its owner, run sql/roles.sql and GRANT bulkman_app to this role (schema \"{schema}\")",
+            "{message}; as its owner, run sql/roles.sql and GRANT bulkman_app to this role (schema \"{schema}\"); \
+             `bulkman-pg check` lists what is missing",
         )),
-        "28000" | "28P01" => StoreError::denied(message),
-        "3D000" => StoreError::incompatible(format!("{message}; create it")),
+        "28P01" => StoreError::denied(format!(
+            "{message}; correct the password in the URL, PGPASSWORD or ~/.pgpass"
+        )),
+        "28000" => StoreError::denied(format!(
+            "{message}; create the role WITH LOGIN, or allow this host in pg_hba.conf"
+        )),
+        "3D000" => StoreError::incompatible(format!(
+            "{message}; create it: CREATE DATABASE <name> ENCODING 'UTF8' TEMPLATE template0"
+        )),
+        "53300" => StoreError::unavailable(format!(
+            "{message}; raise max_connections, or connect through a pooler"
+        )),
+        "55P03" | "57014" => StoreError::unavailable(format!(
+            "{message}; another session may hold a lock: end its transaction, which \
+             `bulkman-pg check` lists"
+        )),
         // Prepared statements of another connection, or none of this one.
         "26000" | "42P05" => StoreError::incompatible(format!(
             "{message}; a pooler mixes prepared statements: use PgBouncer 1.21 or newer with \

@@ -5,6 +5,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::connector::{Backend, Connector};
+use crate::read_only::ReadOnly;
 use crate::statement::{Protocol, Statement};
 
 /// What a session knows of its server.
@@ -14,6 +15,8 @@ pub(crate) struct Handshake {
     /// The store's clock, in microseconds.
     pub(crate) now_us: i64,
     pub(crate) may_read_key: bool,
+    /// Why the server rejects changes.
+    pub(crate) read_only: Option<ReadOnly>,
     /// The backend, if it serves this session only; `None` behind a pooler.
     pub(crate) backend: Option<Backend>,
 }
@@ -51,6 +54,7 @@ pub(crate) async fn handshake(
         incarnation,
         now_us: row.try_get("now_us").map_err(failed)?,
         may_read_key: row.try_get("may_read_key").map_err(failed)?,
+        read_only: ReadOnly::of(&row).map_err(failed)?,
         backend: exclusive.then_some(backend),
     })
 }
@@ -75,11 +79,6 @@ fn check_server(connector: &Connector, handshake: &PgRow) -> Result<(String, u64
             "the default transaction isolation is `{isolation}` instead of `read committed`; run \
              ALTER ROLE <this role> SET default_transaction_isolation = 'read committed'"
         )));
-    }
-    if handshake.try_get("read_only").map_err(failed)? {
-        return Err(StoreError::unavailable(
-            "the server is read-only: it is a standby, or default_transaction_read_only is on",
-        ));
     }
     let version: i32 = handshake.try_get("version").map_err(failed)?;
     let oldest: i32 = handshake.try_get("oldest_client").map_err(failed)?;

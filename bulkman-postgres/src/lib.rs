@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admin;
+mod application_name;
 mod builder;
 mod check;
 mod connect_target;
@@ -13,14 +14,17 @@ mod error;
 pub mod fuzzing;
 mod handshake;
 mod inbox;
+mod inspection;
 mod link;
 mod migrate;
 mod migration_mode;
 mod notification;
 mod probe_policy;
+mod read_only;
 mod rows;
 mod schema;
 mod session;
+mod shipped_sql;
 mod statement;
 mod statements;
 mod store;
@@ -28,9 +32,11 @@ mod timeout;
 
 pub use admin::Admin;
 pub use builder::PostgresStoreBuilder;
-pub use check::Diagnostic;
+pub use check::{CheckRole, Diagnostic, WarningThresholds};
 pub use connect_target::ConnectTarget;
+pub use inspection::{ConnectedProcess, LeaseHolder, NamespaceSummary};
 pub use migration_mode::MigrationMode;
+pub use shipped_sql::{roles_sql, schema_sql};
 /// The version of sqlx that this crate uses.
 ///
 /// [`ConnectTarget`] accepts [`sqlx::postgres::PgConnectOptions`], so the major version of sqlx is

@@ -8,7 +8,7 @@ use std::task::Poll;
 use bulkman_core::runtime::BoxFuture;
 use bulkman_core::store::StoreError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{Acquire, AssertSqlSafe, Executor};
 
 use crate::connector::{Connector, connect, session_token};
 use crate::handshake::{Handshake, handshake};
@@ -101,6 +101,16 @@ impl Link {
     /// Takes the connection out of a session that is dropped.
     pub(crate) const fn take(&mut self) -> Self {
         std::mem::replace(self, Self::Taken)
+    }
+
+    /// Closes the socket at once. Dropping a listener waits for its server, so it gets the
+    /// connection `spare`, whose server responds.
+    pub(crate) async fn close_with(self, mut spare: PgConnection) {
+        if let Self::Listener(mut listener) = self
+            && let Ok(stuck) = Acquire::acquire(&mut listener).await
+        {
+            std::mem::swap(stuck, &mut spare);
+        }
     }
 
     /// Drops the connection. Without a runtime, a listener can't be closed and is leaked.

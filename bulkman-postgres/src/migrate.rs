@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
 use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
+use crate::shipped_sql::SCHEMA;
 use crate::statement::Statement;
 
 /// The schema version that this library creates and requires.
@@ -58,5 +59,3 @@ pub(crate) async fn ensure(connector: &Connector) -> Result<(), StoreError> {
     connection.close().await.map_err(failed)?;
     apply(connector).await
 }
-
-const SCHEMA: &str = include_str!("../sql/schema.sql");

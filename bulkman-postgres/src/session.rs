@@ -20,7 +20,9 @@ use bulkman_core::store::{
 use sqlx::Row;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 
-use self::bindings::{bind_lease, bind_opening, bind_request, bind_transitions, text};
+use self::bindings::{
+    bind_lease, bind_leases, bind_opening, bind_request, bind_requests, bind_transitions, text,
+};
 use self::notifications::{MAX_PER_POLL, yield_now};
 use crate::connector::{Backend, Connector};
 use crate::error::in_operation;
@@ -29,6 +31,7 @@ use crate::inbox::NotificationInbox;
 use crate::link::{LARGE_RESPONSE, Link, RESPONSE, ResponseSize};
 use crate::migration_mode::MigrationMode;
 use crate::notification::NotificationVerifier;
+use crate::read_only::{REJECTED_CHANGE, ReadOnly};
 use crate::rows;
 use crate::statement::{Protocol, Statement};
 use crate::statements::Query;
@@ -44,6 +47,8 @@ pub(crate) struct PostgresSession {
     commands_not_after: Option<StoreTime>,
     inbox: NotificationInbox,
     is_listening: bool,
+    /// Why the server rejects changes, as of the last statement.
+    read_only: Option<ReadOnly>,
     state: State,
 }
 
@@ -68,15 +73,18 @@ impl PostgresSession {
         let listens = connector.listens();
         let (mut session, handshake) = Self::connect(connector, listens).await?;
         if listens {
-            if !session.connector.is_flooded() {
+            // A standby can't listen.
+            if !session.connector.is_flooded() && session.read_only != Some(ReadOnly::Standby) {
                 session.listen_to_channel().await?;
             }
             if handshake.may_read_key {
                 session.read_notification_key().await?;
             }
         }
-        session.register_circuits(circuits).await?;
-        session.prepare_statements(circuits).await?;
+        if session.read_only.is_none() {
+            session.register_circuits(circuits).await?;
+            session.prepare_statements(circuits).await?;
+        }
         Ok(session)
     }
 
@@ -97,6 +105,7 @@ impl PostgresSession {
         listens: bool,
     ) -> Result<(Self, Handshake), StoreError> {
         let (link, handshake) = Link::open(&connector, listens).await?;
+        connector.close_unknown().await;
         let session = Self {
             inbox: NotificationInbox::new(handshake.now_us),
             connector,
@@ -110,6 +119,7 @@ impl PostgresSession {
             incarnation: handshake.incarnation,
             commands_not_after: None,
             is_listening: false,
+            read_only: handshake.read_only,
             state: State::Ready,
         };
         Ok((session, handshake))
@@ -207,6 +217,9 @@ impl PostgresSession {
                 if is_statement_error(&error) {
                     self.state = State::Ready;
                 }
+                if has_code(&error, REJECTED_CHANGE) {
+                    self.read_only.get_or_insert(ReadOnly::Setting);
+                }
                 return Err(self.failed(error));
             }
         };
@@ -214,8 +227,35 @@ impl PostgresSession {
         Ok(rows)
     }
 
+    /// Adopts whether the server accepts changes, from a snapshot.
+    async fn update_access(&mut self, read_only: Option<ReadOnly>) -> Result<(), StoreError> {
+        self.read_only = read_only;
+        // A pooler may pass the setting on to other clients.
+        if read_only == Some(ReadOnly::Setting) && self.backend.is_some() {
+            let statement = self.connector.statements.lift_read_only.clone();
+            if !self.run(statement, |statement| statement).await?.is_empty() {
+                self.read_only = None;
+            }
+        }
+        Ok(())
+    }
+
     fn failed(&self, error: sqlx::Error) -> StoreError {
         self.connector.failed(error)
+    }
+
+    /// Decodes leases by the names of their circuits.
+    fn leases(&self, rows: &[PgRow]) -> Result<BTreeMap<String, ProbeLease>, StoreError> {
+        let decode = |row: &PgRow| -> sqlx::Result<(String, ProbeLease)> {
+            let slot: i16 = row.try_get("slot")?;
+            let token = rows::unsigned(row.try_get("token")?);
+            Ok((
+                row.try_get("name")?,
+                ProbeLease::new(slot.unsigned_abs(), token),
+            ))
+        };
+        let leases: sqlx::Result<_> = rows.iter().map(decode).collect();
+        leases.map_err(|error| self.failed(error))
     }
 
     /// Decodes the result of a compare-and-swap.
@@ -264,20 +304,25 @@ impl StoreSession for PostgresSession {
             let rows = self
                 .run_expecting(response, statement, |statement| statement.bind(since))
                 .await?;
+            let first = rows.first().ok_or(sqlx::Error::RowNotFound);
+            let read_only = first.and_then(ReadOnly::of);
+            let read_only = read_only.map_err(|error| self.failed(error))?;
+            self.update_access(read_only).await?;
             let mut decode = || -> sqlx::Result<Snapshot> {
-                let Some(first) = rows.first() else {
+                let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                let now = StoreTime(first.try_get("now_us")?);
+                self.inbox.advance(now.0);
+                let Some(revision) = first.try_get("namespace_rev")? else {
                     // The namespace was deleted with all its circuits.
                     return Ok(Snapshot::new(
                         Revision(0),
                         0,
                         Fingerprint(0),
-                        StoreTime(0),
+                        now,
                         Vec::new(),
                     ));
                 };
-                let revision = Revision(rows::unsigned(first.try_get("namespace_rev")?));
-                let now = StoreTime(first.try_get("now_us")?);
-                self.inbox.advance(now.0);
+                let revision = Revision(rows::unsigned(revision));
                 let fingerprint =
                     Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
                 let views = rows.iter().filter_map(|row| rows::view(row).transpose());
@@ -404,21 +449,23 @@ impl StoreSession for PostgresSession {
         request: &'a ProbeRequest,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = self.connector.statements.acquire_probe.clone();
+            let leases = self.acquire_probes(std::slice::from_ref(request)).await?;
+            Ok(leases.into_iter().next().flatten())
+        })
+    }
+
+    fn acquire_probes<'a>(
+        &'a mut self,
+        requests: &'a [ProbeRequest],
+    ) -> StoreFuture<'a, Vec<Option<ProbeLease>>> {
+        Box::pin(async move {
+            let statement = self.connector.statements.acquire_probes.clone();
             let rows = self
-                .run(statement, |statement| bind_request(statement, request))
+                .run(statement, |statement| bind_requests(statement, requests))
                 .await?;
-            let decode = |row: &PgRow| -> sqlx::Result<ProbeLease> {
-                let slot: i16 = row.try_get("slot")?;
-                Ok(ProbeLease::new(
-                    slot.unsigned_abs(),
-                    rows::unsigned(row.try_get("token")?),
-                ))
-            };
-            rows.first()
-                .map(decode)
-                .transpose()
-                .map_err(|error| self.failed(error))
+            let mut leases = self.leases(&rows)?;
+            let lease_of = |request: &ProbeRequest| leases.remove(request.circuit.as_str());
+            Ok(requests.iter().map(lease_of).collect())
         })
     }
 
@@ -428,13 +475,25 @@ impl StoreSession for PostgresSession {
         lease: ProbeLease,
     ) -> StoreFuture<'a, Option<ProbeLease>> {
         Box::pin(async move {
-            let statement = self.connector.statements.renew_probe.clone();
+            let leases = self.renew_probes(&[(request.clone(), lease)]).await?;
+            Ok(leases.into_iter().next().flatten())
+        })
+    }
+
+    fn renew_probes<'a>(
+        &'a mut self,
+        held: &'a [(ProbeRequest, ProbeLease)],
+    ) -> StoreFuture<'a, Vec<Option<ProbeLease>>> {
+        Box::pin(async move {
+            let statement = self.connector.statements.renew_probes.clone();
             let rows = self
-                .run(statement, |statement| {
-                    bind_lease(bind_request(statement, request), lease)
-                })
+                .run(statement, |statement| bind_leases(statement, held))
                 .await?;
-            Ok((!rows.is_empty()).then_some(lease))
+            let renewed = self.leases(&rows)?;
+            let is_renewed = |(request, lease): &(ProbeRequest, ProbeLease)| {
+                (renewed.get(request.circuit.as_str()) == Some(lease)).then_some(*lease)
+            };
+            Ok(held.iter().map(is_renewed).collect())
         })
     }
 
@@ -483,16 +542,20 @@ impl StoreSession for PostgresSession {
         request: &'a ProbeRequest,
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()> {
+        Box::pin(async move { self.release_probes(&[(request.clone(), lease)]).await })
+    }
+
+    fn release_probes<'a>(
+        &'a mut self,
+        held: &'a [(ProbeRequest, ProbeLease)],
+    ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let statement = self.connector.statements.release_probe.clone();
-            self.run(statement, |statement| {
-                let statement = statement
-                    .bind(request.circuit.as_str())
-                    .bind(rows::to_signed(request.epoch.0))
-                    .bind(request.holder.to_string());
-                bind_lease(statement, lease)
-            })
-            .await?;
+            if held.is_empty() {
+                return Ok(());
+            }
+            let statement = self.connector.statements.release_probes.clone();
+            self.run(statement, |statement| bind_leases(statement, held))
+                .await?;
             Ok(())
         })
     }
@@ -579,12 +642,19 @@ impl StoreSession for PostgresSession {
         self.state == State::Ready
     }
 
+    fn read_only_reason(&self) -> Option<&str> {
+        self.read_only.map(ReadOnly::reason)
+    }
+
     fn is_listening(&self) -> bool {
         self.is_listening || !self.connector.listens()
     }
 
     fn listen(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
+            if self.is_listening() || self.read_only == Some(ReadOnly::Standby) {
+                return Ok(());
+            }
             self.listen_to_channel().await?;
             self.connector.set_flooded(false);
             Ok(())
@@ -595,10 +665,15 @@ impl StoreSession for PostgresSession {
 /// A statement that was abandoned may still run, and hold the connection on the server.
 impl Drop for PostgresSession {
     fn drop(&mut self) {
-        if let (State::Busy, Some(backend)) = (self.state, self.backend) {
-            self.connector.abandon(backend, self.link.take());
+        if self.state == State::Busy {
+            self.connector.abandon(self.backend, self.link.take());
         }
     }
+}
+
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    let error = error.as_database_error();
+    error.is_some_and(|error| error.code().as_deref() == Some(code))
 }
 
 /// Returns whether the server rejected a statement, and not the connection.

@@ -39,8 +39,9 @@ macro_rules! statements {
 }
 
 statements! {
-    register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probe,
-    renew_probe, release_probe, report_probe, add_counts, history, prune_history,
+    register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probes,
+    renew_probes, release_probes, report_probe, add_counts, history, prune_history, lift_read_only,
+    namespaces, leases, processes, forget,
 }
 
 fn fill(schema: &Schema, statement: &str) -> Arc<str> {
@@ -48,6 +49,10 @@ fn fill(schema: &Schema, statement: &str) -> Arc<str> {
         .replace(
             "@view",
             include_str!("statements/fragment_view.sql").trim_end(),
+        )
+        .replace(
+            "@access",
+            include_str!("statements/fragment_access.sql").trim_end(),
         )
         .replace(
             "@evaluate",

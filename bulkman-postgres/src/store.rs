@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::admin::Admin;
-use crate::check::{self, Diagnostic};
+use crate::check::{self, CheckRole, Diagnostic, WarningThresholds};
 use crate::connector::Connector;
 use crate::migrate;
 use crate::session::PostgresSession;
@@ -62,7 +62,7 @@ impl PostgresStore {
         with_timeout(self.admin_timeout(), migrate::apply(&self.connector)).await
     }
 
-    /// Checks the server, the schema and the privileges of this role.
+    /// Checks the server, the schema and the privileges of an application's role.
     ///
     /// Returns one diagnostic per problem, with the SQL that fixes it, and none if all is well.
     ///
@@ -71,7 +71,70 @@ impl PostgresStore {
     /// [`StoreError::Unavailable`] if the check can't connect, or [`StoreError::Denied`] if the
     /// database rejects the role.
     pub async fn check(&self) -> Result<Vec<Diagnostic>, StoreError> {
-        with_timeout(self.admin_timeout(), check::check(&self.connector)).await
+        self.check_as(CheckRole::App).await
+    }
+
+    /// Checks as [`check`](Self::check) does, with the privileges that `role` needs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`check`](Self::check).
+    pub async fn check_as(&self, role: CheckRole) -> Result<Vec<Diagnostic>, StoreError> {
+        with_timeout(self.admin_timeout(), check::check(&self.connector, role)).await
+    }
+
+    /// Returns the kind of group role that the role of this store is a member of.
+    ///
+    /// A member of several is the first one of app, operator and read-only, and so is a superuser.
+    /// A member of none is [`CheckRole::App`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`check`](Self::check).
+    pub async fn granted_role(&self) -> Result<CheckRole, StoreError> {
+        check::granted_role(&self.admin()).await
+    }
+
+    /// Returns a diagnostic for each name that the encoding of the database can't hold.
+    ///
+    /// The namespace is checked, too.
+    ///
+    /// # Errors
+    ///
+    /// As for [`check`](Self::check).
+    pub async fn check_circuits(&self, names: &[&str]) -> Result<Vec<Diagnostic>, StoreError> {
+        let check = check::check_circuits(&self.connector, names);
+        with_timeout(self.admin_timeout(), check).await
+    }
+
+    /// Returns what endangers the fleet although its store works now, and how to end it.
+    ///
+    /// These are old transactions, prepared transactions, replication slots without a consumer, a
+    /// queue of notifications that fills up, CONNECT for PUBLIC, and a role without timeouts. Other
+    /// roles' transactions are visible to members of `pg_read_all_stats`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`check`](Self::check).
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     store: bulkman_postgres::PostgresStore,
+    /// # ) -> Result<(), bulkman_core::store::StoreError> {
+    /// use bulkman_postgres::WarningThresholds;
+    /// use std::time::Duration;
+    ///
+    /// let thresholds = WarningThresholds::new().transaction_age(Duration::from_secs(300));
+    /// for warning in store.warnings(thresholds).await? {
+    ///     eprintln!("{warning}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn warnings(
+        &self,
+        thresholds: WarningThresholds,
+    ) -> Result<Vec<Diagnostic>, StoreError> {
+        check::warnings(&self.admin(), thresholds).await
     }
 
     /// Returns a handle for operator commands in this store's namespace.

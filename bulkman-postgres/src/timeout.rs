@@ -6,26 +6,34 @@ use std::time::Duration;
 
 use bulkman_core::store::StoreError;
 
-/// Drops `operation` after `timeout`.
-///
-/// It uses the same runtime as sqlx: Tokio if a Tokio context is current, otherwise smol.
+/// Drops `operation` after `timeout`, and reports that as an error.
 pub(crate) async fn with_timeout<T>(
     timeout: Duration,
     operation: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
+    within(timeout, operation).await?.unwrap_or_else(|| {
+        Err(StoreError::unavailable(format!(
+            "the database did not answer within {timeout:?}"
+        )))
+    })
+}
+
+/// Drops `operation` after `timeout`, and returns `None`.
+///
+/// It uses the same runtime as sqlx: Tokio if a Tokio context is current, otherwise smol.
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    operation: impl Future<Output = T>,
+) -> Result<Option<T>, StoreError> {
     #[cfg(feature = "tokio")]
     if tokio::runtime::Handle::try_current().is_ok() {
-        return match tokio::time::timeout(timeout, operation).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(timed_out(timeout)),
-        };
+        return Ok(tokio::time::timeout(timeout, operation).await.ok());
     }
     #[cfg(feature = "smol")]
-    return with_smol_timeout(timeout, operation).await;
+    return Ok(within_on_smol(timeout, operation).await);
     #[cfg(not(feature = "smol"))]
     {
-        drop(operation);
-        let _ = timed_out(timeout);
+        let _ = (timeout, operation);
         Err(StoreError::unavailable(
             "no async runtime: call it within Tokio with the feature `tokio`, or enable the feature `smol`",
         ))
@@ -33,20 +41,14 @@ pub(crate) async fn with_timeout<T>(
 }
 
 #[cfg(feature = "smol")]
-async fn with_smol_timeout<T>(
-    timeout: Duration,
-    operation: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
+async fn within_on_smol<T>(timeout: Duration, operation: impl Future<Output = T>) -> Option<T> {
     let mut operation = std::pin::pin!(operation);
     let mut timer = std::pin::pin!(async_io::Timer::after(timeout));
     std::future::poll_fn(|context| {
         if let std::task::Poll::Ready(outcome) = operation.as_mut().poll(context) {
-            return std::task::Poll::Ready(outcome);
+            return std::task::Poll::Ready(Some(outcome));
         }
-        timer
-            .as_mut()
-            .poll(context)
-            .map(|_| Err(timed_out(timeout)))
+        timer.as_mut().poll(context).map(|_| None)
     })
     .await
 }
@@ -66,8 +68,4 @@ pub(crate) fn sleep(duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Sen
         let _ = duration;
         Box::pin(std::future::ready(()))
     }
-}
-
-fn timed_out(timeout: Duration) -> StoreError {
-    StoreError::unavailable(format!("the database did not answer within {timeout:?}"))
 }

@@ -401,11 +401,16 @@ fn wrong_isolation_and_read_only_are_distinguished() {
         );
 
         let read_only = with("default_transaction_read_only", "on");
-        let error = CircuitStore::open_session(&read_only, &[])
+        let circuit = BulkheadName::new("payments").unwrap();
+        let circuits = std::slice::from_ref(&circuit);
+        let mut session = CircuitStore::open_session(&read_only, circuits)
             .await
-            .err()
             .unwrap();
+        assert!(session.read_only_reason().is_some());
+        assert!(session.snapshot(None).await.unwrap().circuits.is_empty());
+        let error = session.register(circuits).await.unwrap_err();
         assert!(error.is_transient(), "a standby may be promoted: {error}");
+        assert!(session.is_usable());
         assert!(
             read_only.check().await.unwrap()[0]
                 .fix

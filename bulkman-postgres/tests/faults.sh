@@ -19,8 +19,15 @@ main() {
     prepare
     # The clock function of the schema replaces the server's clock, which is not read otherwise.
     run "clock steps, by the schema's clock" cargo test --locked --quiet -p bulkman-postgres --test database clock_steps_are_clamped
-    run "read-only server, hot standby" cargo test --locked --quiet -p bulkman-postgres --test fleet fleet_waits_for
+    run "read-only server, hot standby" cargo test --locked --quiet -p bulkman-postgres --test fleet read
     run "holder of a lease killed" "$binary" killed-holder
+    run "a fleet of 8 processes" "$binary" fleet 8
+    # Four times as many processes, three times.
+    if [ "${1-}" = --long ]; then
+        for round in 1 2 3; do
+            run "a fleet of 32 processes, round $round" "$binary" fleet 32
+        done
+    fi
     run "an external server" "$binary" external-server \
         cargo test --locked --quiet -p bulkman-postgres --test conformance --test database
     if ! program pgbouncer pgbouncer; then
@@ -86,4 +93,4 @@ program() {
     command -v "$1" >/dev/null
 }
 
-main
+main "$@"

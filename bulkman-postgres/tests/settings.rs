@@ -197,6 +197,24 @@ fn refusing_server_is_reported_with_its_reason() {
     });
 }
 
+/// Fault SUR04.
+#[test]
+fn frozen_server_is_reported_as_not_responding() {
+    let server = Postgres::start(&[]);
+    let database = Database::on(&server);
+    let connecting = async || {
+        let store = database.builder().settings(brief()).build().unwrap();
+        let opened = CircuitStore::open_session(&store, &[]).await;
+        opened.err().unwrap().to_string()
+    };
+    server.freeze();
+    let errors = [on_tokio(connecting()), on_smol(connecting())];
+    server.thaw();
+    for error in errors {
+        assert!(error.contains("the server does not respond"), "{error}");
+    }
+}
+
 /// Fault GAP05.
 #[test]
 fn credentials_are_requested_at_each_connect() {

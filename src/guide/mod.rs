@@ -4,6 +4,7 @@
 //!
 //! * [`limits`]: how many calls may run, and how many may wait;
 //! * [`adaptive_limits`]: a limit that follows the capacity of the dependency;
+//! * [`fair_shares`]: sharing permits between tenants;
 //! * [`thresholds`]: when a circuit should open, and for how long;
 //! * [`configuration`]: settings in code and in files;
 //! * [`retries`]: retrying without making an outage worse;
@@ -11,6 +12,7 @@
 //! * [`testing`]: testing your settings with a virtual clock;
 //! * [`monitoring`]: what operators can see, and how;
 //! * [`fleet`]: sharing circuits between processes;
+//! * [`operating_a_fleet`]: its database: roles, commands, alerts;
 //! * [`streams`]: calls that last until a stream has ended;
 //! * [`executors`]: the runtime for each executor, and the platforms;
 //! * [`errors`]: what each error means to the caller.
@@ -20,6 +22,9 @@ pub mod limits {}
 
 #[doc = include_str!("adaptive_limits.md")]
 pub mod adaptive_limits {}
+
+#[doc = include_str!("fair_shares.md")]
+pub mod fair_shares {}
 
 #[doc = include_str!("thresholds.md")]
 pub mod thresholds {}
@@ -41,6 +46,9 @@ pub mod monitoring {}
 
 #[doc = include_str!("fleet.md")]
 pub mod fleet {}
+
+#[doc = include_str!("operating_a_fleet.md")]
+pub mod operating_a_fleet {}
 
 #[doc = include_str!("streams.md")]
 pub mod streams {}

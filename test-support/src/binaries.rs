@@ -27,11 +27,20 @@ pub(crate) fn directory() -> Result<PathBuf, String> {
 
 /// Returns the path of `psql`.
 pub(crate) fn psql() -> PathBuf {
+    program("psql")
+}
+
+/// Returns the path of `pg_basebackup`.
+pub(crate) fn pg_basebackup() -> PathBuf {
+    program("pg_basebackup")
+}
+
+fn program(name: &str) -> PathBuf {
     let found = on_path()
         .chain(packaged())
-        .map(|directory| directory.join("psql"))
+        .map(|directory| directory.join(name))
         .find(|p| p.is_file());
-    found.unwrap_or_else(|| PathBuf::from("psql"))
+    found.unwrap_or_else(|| PathBuf::from(name))
 }
 
 fn on_path() -> impl Iterator<Item = PathBuf> {

@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::binaries;
 use crate::certificate_authority::Identity;
 use crate::os_user::OsUser;
-use crate::process::{children, run};
+use crate::process::{children, run, wait_until_stopped};
 use crate::watchdog::Watchdog;
 
 /// How a server is stopped.
@@ -66,6 +66,36 @@ impl Cluster {
         outcome.map(|()| cluster)
     }
 
+    /// Starts a hot standby of `primary`, which streams its changes.
+    pub(crate) fn start_standby_of(primary: &Self) -> Result<Self, String> {
+        let (user, binaries) = (primary.user, primary.binaries.clone());
+        let directory = create_directory(user)?;
+        let watchdog = Watchdog::start(user, &binaries, &directory)?;
+        let mut cluster = Self {
+            user,
+            binaries,
+            directory,
+            password: primary.password.clone(),
+            port: free_port()?,
+            _watchdog: watchdog,
+        };
+        let mut command = user.command(binaries::pg_basebackup(), &cluster.directory);
+        command.env("PGPASSWORD", &cluster.password);
+        command.args(["--host", "127.0.0.1", "--username", USER]);
+        command.args(["--port", &primary.port.to_string()]);
+        command.args(["--write-recovery-conf", "--checkpoint", "fast", "--no-sync"]);
+        run(command.arg("--pgdata").arg(cluster.data()))?;
+        let mut outcome = cluster.launch();
+        for _ in 0..4 {
+            if outcome.is_ok() {
+                break;
+            }
+            cluster.port = free_port()?;
+            outcome = cluster.launch();
+        }
+        outcome.map(|()| cluster)
+    }
+
     pub(crate) fn url(&self) -> String {
         format!(
             "postgres://{USER}:{}@127.0.0.1:{}/postgres?sslmode=disable",
@@ -98,18 +128,28 @@ impl Cluster {
         self.user.take_ownership(&signal)
     }
 
-    /// Sends a signal to all processes of the server: first to the one that starts the others.
-    pub(crate) fn signal(&self, signal: &str) -> Result<(), String> {
-        let postmaster = self.process_id()?;
-        let kill = |process: u32| {
+    /// Suspends or resumes all processes of the server: first the one that starts the others.
+    ///
+    /// Returns when each has stopped or runs.
+    pub(crate) fn suspend(&self, suspended: bool) -> Result<(), String> {
+        let signal = if suspended { "STOP" } else { "CONT" };
+        let send = |process: u32| {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", &format!("kill -{signal} {process}")]);
-            run(&mut command)
+            run(&mut command)?;
+            if wait_until_stopped(process, suspended) {
+                return Ok(());
+            }
+            Err(format!("process {process} ignores SIG{signal}"))
         };
-        kill(postmaster)?;
+        let postmaster = self.process_id()?;
+        send(postmaster)?;
         for child in children(postmaster) {
-            // The child may have exited meanwhile.
-            let _ = kill(child);
+            match send(child) {
+                // The child has exited meanwhile.
+                Err(_) if !children(postmaster).contains(&child) => {}
+                result => result?,
+            }
         }
         Ok(())
     }

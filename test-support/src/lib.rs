@@ -73,6 +73,21 @@ impl Postgres {
         }
     }
 
+    /// Starts a hot standby of this private server, read-only until `pg_promote()` is called.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the server is not private, or the standby can't be started.
+    #[must_use]
+    pub fn start_standby(&self) -> Self {
+        match Cluster::start_standby_of(self.cluster()) {
+            Ok(cluster) => Self {
+                origin: Origin::Private(cluster),
+            },
+            Err(reason) => panic!("{reason}"),
+        }
+    }
+
     /// Starts a private server with TLS and a certificate for `host`, signed by `authority`.
     ///
     /// The server listens on 127.0.0.1. Its [URL](Self::url) disables TLS.
@@ -170,7 +185,7 @@ impl Postgres {
     /// Panics if the server is not private, or is not running.
     pub fn freeze(&self) {
         self.cluster()
-            .signal("STOP")
+            .suspend(true)
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 
@@ -181,7 +196,7 @@ impl Postgres {
     /// Panics if the server is not private, or is not running.
     pub fn thaw(&self) {
         self.cluster()
-            .signal("CONT")
+            .suspend(false)
             .unwrap_or_else(|reason| panic!("{reason}"));
     }
 

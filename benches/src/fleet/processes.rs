@@ -149,6 +149,12 @@ impl Processes {
         differences
     }
 
+    /// Returns the processor time of all processes so far, in seconds.
+    pub(crate) fn processor_seconds(&self) -> f64 {
+        let processes = self.children.iter().map(|process| process.child.id());
+        processes.map(processor_seconds).sum()
+    }
+
     /// Returns the resident memory of each process, in KiB.
     pub(crate) fn resident_memory(&self) -> Vec<f64> {
         self.children
@@ -168,6 +174,21 @@ impl Drop for Processes {
         }
     }
 }
+
+/// Returns the processor time of a process in seconds; zero if it has ended.
+pub(crate) fn processor_seconds(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The program name is in parentheses and may contain any character.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = |field: usize| -> f64 {
+        let field = fields.split_whitespace().nth(field);
+        field.and_then(|field| field.parse().ok()).unwrap_or(0.0)
+    };
+    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}
+
+/// The unit of processor times on Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 fn resident_memory(process: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))

@@ -15,6 +15,8 @@ pub(crate) struct Role {
     pub(crate) circuits: usize,
     /// The isolation of its circuits, in whole seconds.
     pub(crate) isolation: Duration,
+    /// The successful probes that close a circuit.
+    pub(crate) successes: u32,
     pub(crate) reporting: Reporting,
 }
 
@@ -51,6 +53,7 @@ impl Role {
             updates: Updates::Listening,
             circuits,
             isolation: ONE_HOUR,
+            successes: 2,
             reporting,
         }
     }
@@ -67,13 +70,18 @@ impl Role {
         Self { isolation, ..self }
     }
 
+    pub(crate) const fn successes(self, successes: u32) -> Self {
+        Self { successes, ..self }
+    }
+
     /// Returns the command line arguments.
-    pub(crate) fn arguments(self) -> [String; 5] {
+    pub(crate) fn arguments(self) -> [String; 6] {
         let Self {
             executor,
             updates,
             circuits,
             isolation,
+            successes,
             reporting,
         } = self;
         let isolation = isolation.as_secs().to_string();
@@ -82,6 +90,7 @@ impl Role {
             updates.to_string(),
             circuits.to_string(),
             isolation,
+            successes.to_string(),
             reporting.to_string(),
         ]
     }
@@ -92,11 +101,14 @@ impl Role {
     ///
     /// Returns a message that names the wrong argument.
     pub(crate) fn parse(arguments: &[&str]) -> Result<Self, String> {
-        let [executor, updates, circuits, isolation, reporting] = arguments else {
-            return Err("a role has five arguments".to_owned());
+        let [executor, updates, circuits, isolation, successes, reporting] = arguments else {
+            return Err("a role has six arguments".to_owned());
         };
         let number = |word: &str| word.parse().map_err(|_| format!("{word} is not a number"));
         let isolation = Duration::from_secs(number(isolation)?);
+        let successes = successes
+            .parse()
+            .map_err(|_| format!("{successes} is not a number"))?;
         let circuits = circuits
             .parse()
             .map_err(|_| format!("{circuits} is not a number"))?;
@@ -105,6 +117,7 @@ impl Role {
             updates: updates.parse()?,
             circuits,
             isolation,
+            successes,
             reporting: reporting.parse()?,
         })
     }

@@ -9,6 +9,8 @@ use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Row};
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::Postgres;
 
+use super::processes::processor_seconds;
+
 /// A private server. It waits for the disk at each commit, as in production.
 pub(crate) struct Server {
     pub(crate) postgres: Postgres,
@@ -74,6 +76,29 @@ impl Server {
         self.query("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8")[0].get(0)
     }
 
+    /// Returns the processor time of the connected backends so far, in seconds.
+    pub(crate) fn processor_seconds(&self) -> f64 {
+        let rows = self.query("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()");
+        let processes = rows.iter().map(|row| row.get::<i32, _>(0).unsigned_abs());
+        processes.map(processor_seconds).sum()
+    }
+
+    /// Returns how long each circuit of a namespace stayed open after its isolation, at its last
+    /// closing, in seconds.
+    pub(crate) fn recoveries(&self, namespace: &str) -> Vec<f64> {
+        let rows = self.query(&format!(
+            "SELECT (SELECT extract(epoch FROM max(h.at) FILTER (WHERE h.to_state = 0)
+                            - max(h.at + h.open_for_us * interval '1 us') FILTER (WHERE h.to_state = 1))::float8
+                       FROM bulkman.history h
+                      WHERE (h.namespace, h.name) = (c.namespace, c.name))
+               FROM bulkman.circuit c
+              WHERE c.namespace = '{namespace}' AND c.state = 0"
+        ));
+        rows.iter()
+            .filter_map(|row| row.get::<Option<f64>, _>(0))
+            .collect()
+    }
+
     /// Returns the number of other connections.
     pub(crate) fn connections(&self) -> f64 {
         let rows = self.query(
@@ -112,6 +137,26 @@ impl Server {
             connection.close().await.expect("closes");
             rows
         })
+    }
+}
+
+/// A connection that counts circuits repeatedly.
+pub(crate) struct Observer(PgConnection);
+
+impl Server {
+    pub(crate) fn observer(&self) -> Observer {
+        let connection = smol::block_on(PgConnection::connect_with(&self.options));
+        Observer(connection.expect("the server answers"))
+    }
+}
+
+impl Observer {
+    /// Returns the circuits of a namespace that are not closed, and those that are.
+    pub(crate) fn not_closed_and_closed(&mut self, namespace: &str) -> (i64, i64) {
+        let count = "SELECT count(*) FILTER (WHERE state <> 0), count(*) FILTER (WHERE state = 0)
+                       FROM bulkman.circuit WHERE namespace = $1";
+        let count = sqlx::query_as(count).bind(namespace);
+        smol::block_on(count.fetch_one(&mut self.0)).expect("a valid statement")
     }
 }
 

@@ -4,6 +4,8 @@
 //!
 //! * `open <circuit>`: opens a circuit for an hour.
 //! * `fail-all <time>`: at that time, runs failing calls through each circuit until it is open.
+//! * `steady <milliseconds>`: runs a successful call through each circuit at this interval, until
+//!   the end.
 //! * `view`: reports the view of all circuits.
 //! * `call <milliseconds>`: runs calls through all circuits at a steady rate, and reports the
 //!   results.
@@ -91,6 +93,11 @@ pub(crate) fn run(arguments: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
                 thread::sleep(Duration::from_nanos(time.parse()?).saturating_sub(clock::now()));
                 circuits.iter().for_each(fail_until_open);
             }
+            ["steady", milliseconds] => {
+                let circuits = circuits.clone();
+                let interval = Duration::from_millis(milliseconds.parse()?);
+                thread::spawn(move || run_steadily(&circuits, interval));
+            }
             ["view"] => send(&Report::View(view(fleet.as_ref(), &circuits))),
             ["call", milliseconds] => {
                 let without_store = (0..role.circuits).map(|index| circuit(index, role, &runtime));
@@ -111,7 +118,7 @@ fn circuit(
 ) -> Result<Bulkhead, Box<dyn Error>> {
     let rules = CircuitBreakerConfig::new()
         .failure_threshold(3)
-        .success_threshold(2)
+        .success_threshold(role.successes)
         .isolation_duration(role.isolation);
     let config = BulkheadConfig::new(format!("c{index}").as_str()).circuit_breaker(rules);
     Ok(Bulkhead::new(config, Arc::clone(runtime))?)
@@ -134,6 +141,31 @@ fn fail_until_open(bulkhead: &Bulkhead) {
     while !ready(bulkhead.execute(async { Err::<(), _>(Failed) }))
         .is_err_and(|error| error.is_rejection())
     {}
+}
+
+/// Runs a call through each circuit once in `interval`, at its own time.
+fn run_steadily(circuits: &[Bulkhead], interval: Duration) {
+    let phase = Duration::from_nanos(u64::from(std::process::id()) * 104_729_000);
+    let mut order: Vec<_> = (0..circuits.len() as u32)
+        .map(|index| {
+            // Different in each process.
+            let offset = phase + Duration::from_nanos(u64::from(index) * 618_033_989);
+            (offset.as_nanos() % interval.as_nanos(), index as usize)
+        })
+        .collect();
+    order.sort_unstable();
+    let began = Instant::now();
+    for round in 0.. {
+        for (offset, index) in &order {
+            let offset = Duration::from_nanos(u64::try_from(*offset).unwrap_or_default());
+            let at = began + interval * round + offset;
+            let wait = at.saturating_duration_since(Instant::now());
+            if wait > TICK {
+                thread::sleep(wait);
+            }
+            let _rejected = ready(circuits[*index].execute(async { Ok::<_, Failed>(()) }));
+        }
+    }
 }
 
 fn view(fleet: Option<&Fleet>, circuits: &[Bulkhead]) -> super::report::View {
@@ -259,6 +291,8 @@ fn send(report: &Report) {
     let _ = writeln!(io::stdout().lock(), "{report}");
 }
 
+/// The precision of steady calls.
+const TICK: Duration = Duration::from_millis(5);
 /// The time in which a dependency fails and recovers once.
 const PERIOD: Duration = Duration::from_secs(9);
 /// The calls of a burst: a thousand calls per second in total.

@@ -2,6 +2,7 @@
 
 pub(crate) mod contention;
 pub(crate) mod fleet;
+pub(crate) mod fleet_growth;
 pub(crate) mod fleet_load;
 pub(crate) mod limits;
 pub(crate) mod listeners;
@@ -51,7 +52,7 @@ pub(crate) static SUITES: [Suite; 6] = [
 /// The suites that `all` leaves out.
 ///
 /// They build programs, or take minutes and need a PostgreSQL server.
-pub(crate) static SEPARATE_SUITES: [Suite; 4] = [
+pub(crate) static SEPARATE_SUITES: [Suite; 5] = [
     Suite {
         name: "limits",
         run: |_| limits::run(),
@@ -63,6 +64,10 @@ pub(crate) static SEPARATE_SUITES: [Suite; 4] = [
     Suite {
         name: "fleet",
         run: |_| fleet::run(),
+    },
+    Suite {
+        name: "fleet-growth",
+        run: |_| fleet_growth::run(),
     },
     Suite {
         name: "fleet-load",

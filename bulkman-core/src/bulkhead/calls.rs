@@ -268,7 +268,7 @@ impl Bulkhead {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn try_acquire(&self) -> Result<Permit, BulkheadError<Infallible>> {
-        Permit::try_acquire(self)
+        Permit::try_acquire(self, &CallOptions::DEFAULT)
     }
 
     /// Runs a future through the bulkhead. The returned future owns the bulkhead and can be

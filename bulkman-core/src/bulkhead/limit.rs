@@ -10,6 +10,7 @@ use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
 use crate::call::run::OperationRun;
 use crate::circuit_breaker::{Ticket, Transition};
+use crate::queue::Claim;
 use crate::sync::unwind::catch;
 
 impl Inner {
@@ -42,6 +43,22 @@ impl Inner {
         tags: CallTags,
         deadlines: &Deadlines,
     ) -> Admitted {
+        self.mark_weighted(admitted, 1, tags, deadlines)
+    }
+
+    /// As [`mark`](Self::mark), for a call with several permits.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "the weight of most calls is a constant"
+    )]
+    pub(crate) fn mark_weighted(
+        &self,
+        admitted: Admitted,
+        weight: u32,
+        tags: CallTags,
+        deadlines: &Deadlines,
+    ) -> Admitted {
         let Some(driver) = self.adaptive() else {
             return admitted;
         };
@@ -61,7 +78,7 @@ impl Inner {
         } else if estimates {
             let capacity = self.queue.limits().queue_capacity;
             let (running, may_wait) = (self.queue.in_use(), deadlines.may_wait());
-            mark = driver.acquire_virtual_permit(mark, running, capacity, may_wait);
+            mark = driver.acquire_virtual_permits(mark, weight, running, capacity, may_wait);
         }
         admitted.with_mark(mark)
     }
@@ -117,6 +134,57 @@ impl Inner {
             }
         }
         self.record_for_limit(mark, meaning, run);
+    }
+
+    /// As [`finish`](Self::finish), for a call that holds a claim, with or without a mark.
+    #[inline(never)]
+    pub(crate) fn finish_claim(
+        &self,
+        admitted: Admitted,
+        claim: Claim,
+        outcome: Outcome,
+        run: Option<OperationRun>,
+        meaning: LimitOutcome,
+    ) {
+        let mark = admitted.mark();
+        let ran = run
+            .filter(|_| admitted.needs_duration())
+            .and_then(OperationRun::duration);
+        {
+            let _ended = ReleaseClaimOnDrop(self, mark, claim, Some(outcome));
+            match (admitted.ticket, &self.circuit) {
+                (Some(ticket), Some(circuit)) if circuit.affects_state(ticket, outcome, ran) => {
+                    if ticket.is_probe() {
+                        circuit.leave_probe(ticket);
+                    }
+                    circuit.record(ticket, outcome, ran);
+                }
+                _ => {}
+            }
+        }
+        match mark {
+            Some(mark) if mark.is_plain() && meaning == LimitOutcome::Success => {}
+            Some(mark) => self.record_for_limit(mark, meaning, run),
+            None if outcome != Outcome::Success && self.driver().is_some() => {
+                self.record_unmarked_failure(outcome);
+            }
+            None => {}
+        }
+    }
+
+    /// As [`abandon`](Self::abandon), for a call that holds a claim.
+    #[cold]
+    pub(crate) fn abandon_claim(&self, admitted: Admitted, claim: Claim) {
+        let mark = admitted.mark();
+        {
+            let _ended = ReleaseClaimOnDrop(self, mark, claim, None);
+            if let (Some(ticket), Some(circuit)) = (admitted.ticket, &self.circuit) {
+                circuit.cancel(ticket);
+            }
+        }
+        if let Some(mark) = mark {
+            self.record_for_limit(mark, LimitOutcome::Cancelled, None);
+        }
     }
 
     /// As [`abandon`](Self::abandon), for a call with a mark.
@@ -265,7 +333,7 @@ impl Drop for ReleaseMarkedOnDrop<'_> {
         let Self(inner, mark, outcome) = self;
         inner.counters.end(*outcome);
         if let Some(driver) = inner.driver() {
-            driver.release_virtual_permit(*mark);
+            driver.release_virtual_permits(*mark, 1);
             if mark.lacks_permit() {
                 if driver.end_without_permit() {
                     inner.notify_if_drained();
@@ -274,6 +342,26 @@ impl Drop for ReleaseMarkedOnDrop<'_> {
             }
         }
         inner.release();
+    }
+}
+
+/// As [`ReleaseMarkedOnDrop`], for a call that holds a claim.
+struct ReleaseClaimOnDrop<'a>(&'a Inner, Option<Mark>, Claim, Option<Outcome>);
+
+impl Drop for ReleaseClaimOnDrop<'_> {
+    fn drop(&mut self) {
+        let Self(inner, mark, claim, outcome) = self;
+        inner.counters.end(*outcome);
+        if let (Some(mark), Some(driver)) = (mark, inner.driver()) {
+            driver.release_virtual_permits(*mark, claim.permits());
+            if mark.lacks_permit() {
+                if driver.end_without_permit() {
+                    inner.notify_if_drained();
+                }
+                return;
+            }
+        }
+        inner.release_claim(*claim);
     }
 }
 

@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
+mod keys;
 mod limit;
 pub(crate) mod running;
 mod shared;
@@ -11,10 +12,11 @@ pub(crate) mod state;
 pub(crate) mod stats;
 
 use std::fmt;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-pub use self::config::{BulkheadConfig, ResolvedBulkheadConfig};
+pub use self::config::{BulkheadConfig, Fairness, ResolvedBulkheadConfig};
 pub use self::health_check::HealthCheck;
 pub use self::running::Label;
 use self::running::RunningCalls;
@@ -182,7 +184,6 @@ impl Bulkhead {
             .circuit()
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
-        let (permits, capacity, order) = config.limits();
         let driver = config.driver();
         let driver = driver.is_needed().then(|| {
             let suspended = circuit.as_ref().is_some_and(|it| !it.admits_all());
@@ -190,7 +191,7 @@ impl Bulkhead {
         });
         let in_force = driver
             .as_ref()
-            .map_or(permits, LimitDriver::permits_in_force);
+            .map_or_else(|| config.permits(), LimitDriver::permits_in_force);
         let optional = driver.map(|driver| {
             Box::new(OptionalParts {
                 driver: OnceLock::from(driver),
@@ -200,17 +201,19 @@ impl Bulkhead {
         let cooperation = runtime.cooperation();
         let tracked = config.tracks_running_calls();
         let running = RunningCalls::default();
-        running.configure(tracked, permits, || runtime.now());
+        running.configure(tracked, config.permits(), || runtime.now());
         let inner = Arc::new(Inner {
-            queue: WaitQueue::new(in_force, capacity, order),
+            queue: WaitQueue::new(in_force, config.queue()),
             counters: Counters::default(),
             circuit,
             limits: ConfiguredLimits::new(
                 TimeLimits::of(&config),
                 tracked,
                 config.driver().marks(),
+                config.shares_permits(),
                 cooperation.is_some(),
             ),
+            max_weight: AtomicU32::new(config.max_weight()),
             cooperation,
             capabilities,
             runtime,
@@ -408,6 +411,7 @@ impl Bulkhead {
             stats: self.stats(),
             circuit,
             limit: self.inner.limit_status(),
+            keys: self.key_status(),
             oldest: self.inner.running.oldest(|| self.inner.runtime.now()),
             untracked_calls: self.inner.running.untracked(),
         }
@@ -588,7 +592,8 @@ fn reject_waiters_on_opening(circuit: &CircuitBreaker, bulkhead: Weak<Inner>) {
         #[cfg(feature = "metrics")]
         inner.meter.count_transition(transition.to);
         if transition.to.rejects_all() {
-            inner.queue.reject_all(QueueRejection::CircuitOpened);
+            let now = || inner.runtime.now();
+            inner.queue.reject_all(QueueRejection::CircuitOpened, now);
         }
         inner.follow_circuit(transition);
     }));

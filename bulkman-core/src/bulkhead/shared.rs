@@ -1,7 +1,8 @@
 //! The state shared by the clones of a bulkhead, and the end of a call.
 
+use std::hash::RandomState;
 use std::panic::RefUnwindSafe;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
-use crate::queue::{WaitQueue, WaiterId};
+use crate::queue::{Claim, WaitQueue, WaiterId};
 use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) meter: crate::metrics::Meter,
     pub(super) optional: OnceLock<Box<OptionalParts>>,
     pub(crate) running: RunningCalls,
+    /// The largest weight of a call: the configured maximum.
+    pub(super) max_weight: AtomicU32,
     /// The number of changes, and the current configuration.
     pub(super) config: Mutex<(u64, BulkheadConfig)>,
 }
@@ -51,6 +54,8 @@ pub(super) struct OptionalParts {
     pub(super) driver: OnceLock<LimitDriver>,
     /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
     pub(super) fleet: OnceLock<Fleet>,
+    /// The seed with which keys of calls are hashed.
+    pub(super) key_seed: OnceLock<RandomState>,
     pub(super) health_checks: OnceLock<Box<HealthChecks>>,
 }
 
@@ -199,19 +204,23 @@ impl Inner {
         if let (Some(circuit), Some(rules)) = (&self.circuit, config.circuit()) {
             circuit.reconfigure(rules)?;
         }
-        let (permits, capacity, order) = config.limits();
+        let permits = config.permits();
         let tracked = config.tracks_running_calls();
         self.running
             .configure(tracked, permits, || self.runtime.now());
         let changed = self.apply_limit(config.driver());
         let marks = config.driver().marks();
-        self.limits.set(TimeLimits::of(config), tracked, marks);
+        let shares = config.shares_permits();
+        self.limits
+            .set(TimeLimits::of(config), tracked, marks, shares);
+        self.max_weight
+            .store(config.max_weight(), Ordering::Relaxed);
         let in_force = || {
             self.driver()
                 .map_or(permits, |driver| driver.permits_in_force())
         };
         self.queue
-            .resize(in_force, capacity, order, || self.runtime.now());
+            .resize(in_force, config.queue(), || self.runtime.now());
         self.queue.release_overdue(|| self.runtime.now());
         if let Some(driver) = changed {
             driver.wake_readers();
@@ -251,6 +260,18 @@ impl Inner {
         if self.queue.release(|| self.runtime.now()) {
             self.notify_if_drained();
         }
+    }
+
+    /// As [`release`](Self::release), for all permits of a call.
+    pub(crate) fn release_claim(&self, claim: Claim) {
+        if self.queue.release_claim(claim, || self.runtime.now()) {
+            self.notify_if_drained();
+        }
+    }
+
+    /// Returns the largest weight of a call.
+    pub(crate) fn max_weight(&self) -> u32 {
+        self.max_weight.load(Ordering::Relaxed)
     }
 
     /// The timer of a waiter has fired: a permit that it has not collected goes to the call that

@@ -60,12 +60,16 @@ pub struct BulkheadStats {
     pub panicked: u64,
     /// Calls with the outcome [`Outcome::Overloaded`]. They also count as `failed`.
     pub overloaded: u64,
-    /// Calls that are waiting for a permit.
+    /// Calls that are waiting for permits.
     pub waiting: usize,
+    /// Calls that are waiting because their key holds as many permits as it may:
+    /// [`max_per_key`](crate::bulkhead::Fairness::max_per_key).
+    pub waiting_at_key_maximum: usize,
     /// The maximum of `waiting` since the last reset.
     pub peak_waiting: usize,
-    /// Permits that are held. Exceeds `max_concurrent_calls` only after that was reduced. Calls
-    /// without a permit, in observe mode, count in `active` only.
+    /// Permits that are held, by the [weight](crate::call::Call::weight) of each call. Exceeds
+    /// `max_concurrent_calls` only after that was reduced. Calls without a permit, in observe mode,
+    /// count in `active` only.
     pub permits_in_use: usize,
     /// The current limit of concurrent calls: with an adaptive limit, the smaller one of the two.
     pub max_concurrent_calls: usize,
@@ -117,6 +121,13 @@ pub struct Rejections {
     pub timed_out_in_queue: u64,
     /// Calls that arrived after the shutdown, or were queued at its time.
     pub shutdown: u64,
+    /// Calls whose key had as many waiting calls as
+    /// [`max_queue_per_key`](crate::bulkhead::Fairness::max_queue_per_key) admits.
+    pub key_queue_full: u64,
+    /// Calls that had to leave a full queue for one of another key.
+    pub evicted: u64,
+    /// Calls whose weight is above the configured maximum, so that they can never run.
+    pub weight_too_large: u64,
 }
 
 impl Rejections {
@@ -128,7 +139,13 @@ impl Rejections {
     /// ```
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.circuit.total() + self.full + self.timed_out_in_queue + self.shutdown
+        self.circuit.total()
+            + self.full
+            + self.timed_out_in_queue
+            + self.shutdown
+            + self.key_queue_full
+            + self.evicted
+            + self.weight_too_large
     }
 }
 
@@ -167,12 +184,16 @@ impl Bulkhead {
                 full: reading.event(Event::Full),
                 timed_out_in_queue: reading.event(Event::TimedOutWaiting),
                 shutdown: reading.event(Event::Shutdown),
+                key_queue_full: reading.event(Event::KeyQueueFull),
+                evicted: reading.event(Event::Evicted),
+                weight_too_large: reading.event(Event::WeightTooLarge),
             },
             cancelled_in_queue: reading.event(Event::CancelledWaiting),
             timed_out_running: reading.event(Event::TimedOutRunning),
             panicked: reading.event(Event::Panicked),
             overloaded: reading.event(Event::Overloaded),
             waiting: inner.queue.waiting(),
+            waiting_at_key_maximum: inner.queue.waiting_at_key_maximum(),
             peak_waiting: inner.queue.peak_waiting(),
             permits_in_use: inner.queue.in_use(),
             max_concurrent_calls: limits.permits,
@@ -226,7 +247,7 @@ struct Rare {
     failed: AtomicU64,
     ignored: AtomicU64,
     cancelled: AtomicU64,
-    events: [AtomicU64; 7],
+    events: [AtomicU64; Event::COUNT],
 }
 
 /// Events other than the end of a call that ran.
@@ -239,6 +260,13 @@ pub(crate) enum Event {
     TimedOutRunning,
     Panicked,
     Overloaded,
+    WeightTooLarge,
+    KeyQueueFull,
+    Evicted,
+}
+
+impl Event {
+    const COUNT: usize = Self::Evicted as usize + 1;
 }
 
 /// A reading of all counters.
@@ -249,7 +277,7 @@ pub(crate) struct Reading {
     pub(crate) failed: u64,
     pub(crate) ignored: u64,
     pub(crate) cancelled: u64,
-    pub(crate) events: [u64; 7],
+    pub(crate) events: [u64; Event::COUNT],
     pub(crate) circuit: CircuitRejections,
 }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use crate::bulkhead::running::CallTags;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
+use crate::call::claim_admission::{block_on_claim, poll_claim, try_claim};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::limits::Setup;
@@ -31,7 +32,7 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     if guard.is_new() {
         let setup = guard.inner().limits.setup();
         if deadlines.is_tracked() || !setup.is_none() {
-            if setup.has_marks() {
+            if setup.has_marks_or_keys() {
                 return poll_marked_admission(guard, setup, tags, deadlines, cx);
             }
             ready!(poll_setup(guard, deadlines, cx))?;
@@ -45,7 +46,8 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
     poll_queue(guard, tags, deadlines, cx)
 }
 
-/// As [`poll_admission`], for a new call of a bulkhead whose limit adapts or is observed.
+/// As [`poll_admission`], for a new call of a bulkhead whose limit adapts or is observed, or that
+/// shares its permits between keys.
 #[inline(always)]
 #[allow(
     clippy::inline_always,
@@ -58,7 +60,12 @@ fn poll_marked_admission<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    if deadlines.is_tracked() || setup.has_times_or_cooperates() {
+    if deadlines.is_tracked() || setup.has_more_than_marks() {
+        // One test for all, since most bulkheads whose limit adapts have none of them.
+        if setup.has_keys() {
+            guard.ask_for_claim();
+            return poll_claim(guard, tags, deadlines, cx);
+        }
         ready!(poll_setup(guard, deadlines, cx))?;
     } else {
         guard.observe();
@@ -114,7 +121,7 @@ fn poll_marked_steps<H: Borrow<Bulkhead>>(
 ///
 /// `Pending`: the task has to yield first. Nothing is held yet.
 #[inline(never)]
-fn poll_setup<H: Borrow<Bulkhead>>(
+pub(super) fn poll_setup<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
@@ -131,7 +138,8 @@ fn poll_setup<H: Borrow<Bulkhead>>(
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.
 ///
-/// `waker` unparks the thread.
+/// `waker` unparks the thread. Not for a call that asks for a claim: see
+/// [`block_on_claim_admission`](super::claim_admission::block_on_claim_admission).
 pub(crate) fn block_on_admission(
     guard: &mut CallGuard<&Bulkhead>,
     tags: CallTags,
@@ -141,6 +149,9 @@ pub(crate) fn block_on_admission(
     // Parking a thread needs no timer of the runtime.
     if let Some(admitted) = try_admission(guard, tags, deadlines, false)? {
         return Ok(admitted);
+    }
+    if guard.is_new_claim() {
+        return block_on_claim(guard, tags, deadlines, &waker());
     }
     block_on_queue(guard, tags, deadlines, &waker())
 }
@@ -159,6 +170,7 @@ fn block_on_queue(
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait for a permit.
 ///
+/// Not for a call that asks for a claim: see [`try_claim`](super::claim_admission::try_claim).
 /// `timers`: the limits of the call need timers of the runtime.
 #[inline(always)]
 pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
@@ -168,8 +180,9 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
     guard.observe();
-    if deadlines.is_tracked() || guard.inner().limits.setup().has_times_or_marks() {
-        if guard.inner().limits.setup().has_marks() {
+    let setup = guard.inner().limits.setup();
+    if deadlines.is_tracked() || setup.has_more_than_cooperation() {
+        if setup.has_marks_or_keys() {
             return try_marked_admission(guard, tags, deadlines, timers);
         }
         begin_deadlines(guard.inner(), deadlines, timers)?;
@@ -177,7 +190,8 @@ pub(crate) fn try_admission<H: Borrow<Bulkhead>>(
     guard.try_admit(tags, deadlines, wait_or_reject)
 }
 
-/// As [`try_admission`], for a bulkhead whose limit adapts or is observed.
+/// As [`try_admission`], for a bulkhead whose limit adapts or is observed, or that shares its
+/// permits between keys.
 #[inline(never)]
 fn try_marked_admission<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
@@ -186,7 +200,11 @@ fn try_marked_admission<H: Borrow<Bulkhead>>(
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
     let setup = guard.inner().limits.setup();
-    if deadlines.is_tracked() || setup.has_times() {
+    if deadlines.is_tracked() || setup.has_times_or_keys() {
+        if setup.has_keys() {
+            guard.ask_for_claim();
+            return try_claim(guard, tags, deadlines, timers);
+        }
         begin_deadlines(guard.inner(), deadlines, timers)?;
     } else if let Some(admitted) = try_by_count(guard, setup, tags, deadlines) {
         return Ok(Some(admitted));
@@ -225,7 +243,7 @@ fn wait_or_reject<H: Borrow<Bulkhead>>(
 
 /// Resolves the limits of the call and reads the clock.
 #[inline(never)]
-fn begin_deadlines(
+pub(super) fn begin_deadlines(
     inner: &Inner,
     deadlines: &mut Deadlines,
     timers: bool,
@@ -240,7 +258,8 @@ fn begin_deadlines(
     Ok(())
 }
 
-/// Polls steps 2 and 3 of a call that has to wait.
+/// Polls steps 2 and 3 of a call that has to wait: joins the queue, or checks whether the permit
+/// was granted.
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
@@ -248,7 +267,38 @@ fn poll_queue<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    ready!(poll_permit(guard, tags.priority, deadlines, cx))?;
+    let joins = guard.is_new();
+    'permit: {
+        if joins {
+            if !deadlines.may_wait() {
+                return Poll::Ready(Err(guard.reject_full()));
+            }
+            if guard.enqueue(tags.priority, deadlines.queue_deadline(), cx.waker())? {
+                break 'permit;
+            }
+        }
+        let Some(key) = guard.queue_key() else {
+            return poll_claim(guard, tags, deadlines, cx);
+        };
+        // A waiter that has just joined is not polled: any decision from now on wakes it.
+        let decided = if joins {
+            Poll::Pending
+        } else {
+            guard.inner().queue.poll(key, cx.waker())
+        };
+        let waited = match decided {
+            Poll::Ready(waited) => waited,
+            Poll::Pending => {
+                let Some(deadline) = deadlines.queue_deadline() else {
+                    return Poll::Pending;
+                };
+                ready!(deadlines.poll_timer(|| guard.queue_timer(key, deadline), cx));
+                guard.expire(key)
+            }
+        };
+        guard.end_wait(waited)?;
+        guard.check_deadline(deadlines.total_deadline())?;
+    }
     Poll::Ready(admit_after_wait(guard, tags, deadlines))
 }
 
@@ -268,45 +318,6 @@ fn admit_after_wait<H: Borrow<Bulkhead>>(
         return Ok(mark(guard, admitted, tags, deadlines));
     }
     Ok(admitted)
-}
-
-/// Joins the queue, or checks whether the permit was granted.
-fn poll_permit<H: Borrow<Bulkhead>>(
-    guard: &mut CallGuard<H>,
-    priority: Priority,
-    deadlines: &mut Deadlines,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Rejection>> {
-    let joins = guard.is_new();
-    if joins {
-        if !deadlines.may_wait() {
-            return Poll::Ready(Err(guard.reject_full()));
-        }
-        if guard.enqueue(priority, deadlines.queue_deadline(), cx.waker())? {
-            return Poll::Ready(Ok(()));
-        }
-    }
-    let Some(key) = guard.queue_key() else {
-        panic!("polled after completion")
-    };
-    // A waiter that has just joined is not polled: any decision from now on wakes it.
-    let decided = if joins {
-        Poll::Pending
-    } else {
-        guard.inner().queue.poll(key, cx.waker())
-    };
-    let waited = match decided {
-        Poll::Ready(waited) => waited,
-        Poll::Pending => {
-            let Some(deadline) = deadlines.queue_deadline() else {
-                return Poll::Pending;
-            };
-            ready!(deadlines.poll_timer(|| guard.queue_timer(key, deadline), cx));
-            guard.expire(key)
-        }
-    };
-    guard.end_wait(waited)?;
-    Poll::Ready(guard.check_deadline(deadlines.total_deadline()))
 }
 
 /// Waits for a permit by parking the current thread.
@@ -362,7 +373,7 @@ pub(crate) fn start_run<H: Borrow<Bulkhead>>(
     // The clock is code of the runtime and may panic. The guard holds the admission meanwhile.
     guard.restore(admitted);
     deadlines.start_run(waited, &*guard.inner().runtime);
-    let Some(admitted) = guard.take_admitted() else {
+    let Some(admitted) = guard.take_admission() else {
         unreachable!("it was restored above")
     };
     let counted = counts_in_flight && admitted.counts_in_flight();
@@ -382,6 +393,20 @@ fn mark<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
 ) -> Admitted {
     let admitted = guard.inner().mark(admitted, tags, deadlines);
+    begin_sample(guard, admitted, deadlines)
+}
+
+/// Records the start of a call with a mark if it is a sample.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is the end of two functions that are not inlined"
+)]
+pub(super) fn begin_sample<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    admitted: Admitted,
+    deadlines: &mut Deadlines,
+) -> Admitted {
     if admitted.is_sample() {
         start_sample(guard, admitted, deadlines)
     } else {
@@ -400,7 +425,7 @@ fn start_sample<H: Borrow<Bulkhead>>(
         // The clock is code of the runtime and may panic. The guard holds the admission meanwhile.
         guard.restore(admitted);
         deadlines.start_run(false, &*guard.inner().runtime);
-        admitted = match guard.take_admitted() {
+        admitted = match guard.take_admission() {
             Some(admitted) => admitted,
             None => unreachable!("it was restored above"),
         };

@@ -8,7 +8,8 @@ use crate::circuit_breaker::Ticket;
 /// This is plain data, so that a call that completes at its first poll keeps it in registers. It
 /// must be passed to [`Inner::finish`](crate::bulkhead::Inner::finish) exactly once, or to a
 /// [`CallGuard`](super::guard::CallGuard), which does so. One with a [`Mark`] must be passed to
-/// [`Inner::finish_marked`](crate::bulkhead::Inner::finish_marked) instead.
+/// [`Inner::finish_marked`](crate::bulkhead::Inner::finish_marked) instead, one with a claim to
+/// [`Inner::finish_claim`](crate::bulkhead::Inner::finish_claim).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admitted {
     /// `None`: there is no circuit, or the outcome was already recorded by it.
@@ -41,6 +42,26 @@ impl Admitted {
         self.mark().is_some_and(Mark::is_sampled)
     }
 
+    /// Marks a call that holds a claim instead of one permit. Its guard has the claim.
+    pub(crate) fn with_claim(self) -> Self {
+        let ticket = self.ticket.unwrap_or(Ticket::WITHOUT_CIRCUIT);
+        Self {
+            ticket: Some(ticket.with_claim()),
+        }
+    }
+
+    /// Returns `true` if the call holds a claim instead of one permit.
+    #[inline]
+    pub(crate) fn has_claim(self) -> bool {
+        self.ticket.is_some_and(Ticket::has_claim)
+    }
+
+    /// Returns `true` if the call is a probe or holds a claim.
+    #[inline]
+    pub(crate) fn is_probe_or_claim(self) -> bool {
+        self.ticket.is_some_and(Ticket::is_probe_or_claim)
+    }
+
     /// Replaces the mark.
     pub(crate) fn with_mark(self, mark: Mark) -> Self {
         let ticket = self.ticket.unwrap_or(Ticket::WITHOUT_CIRCUIT);
@@ -52,6 +73,11 @@ impl Admitted {
     /// Returns the admission of a call whose outcome was recorded: its permit is left.
     pub(crate) fn recorded(self) -> Self {
         let none = Self { ticket: None };
+        let none = if self.has_claim() {
+            none.with_claim()
+        } else {
+            none
+        };
         match self.mark() {
             Some(mark) => none.with_mark(mark.uncounted()),
             None => none,

@@ -88,6 +88,11 @@ impl<'a, F, C> Execute<'a, F, C> {
         self.call.deadlines.elapsed(now)
     }
 
+    /// Returns the permits of the call: from its admission on, those that it holds or has held.
+    pub(crate) const fn permits(&self) -> u32 {
+        self.call.guard.permits()
+    }
+
     pub(crate) fn bulkhead(&self) -> BulkheadName {
         self.call.guard.inner().name.clone()
     }
@@ -241,7 +246,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
         Self {
             operation: Some(operation),
             classifier,
-            guard: CallGuard::new(bulkhead, options.report_id),
+            guard: CallGuard::new(bulkhead, &options),
             tags: options.tags,
             deadlines: options.deadlines(),
         }

@@ -83,7 +83,7 @@ impl<F, T, E, C> ExecuteBlocking<F, T, E, C> {
     ) -> Self {
         Self {
             state: State::Admission {
-                guard: CallGuard::new(bulkhead, options.report_id),
+                guard: CallGuard::new(bulkhead, &options),
                 operation,
                 classifier,
                 deadlines: options.deadlines(),
@@ -114,7 +114,7 @@ where
             let inner = guard.inner();
             let admission = if !inner.capabilities.blocking {
                 Err(Rejection::Unsupported(&MissingCapability::BLOCKING))
-            } else if guard.is_new() && !inner.runtime.is_running() {
+            } else if guard.has_not_begun() && !inner.runtime.is_running() {
                 Err(Rejection::Unsupported(&MissingCapability::RUNNING))
             } else {
                 ready!(poll_admission(guard, this.tags, deadlines, cx))

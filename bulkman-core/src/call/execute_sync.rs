@@ -6,6 +6,7 @@ use std::thread::{self, Thread};
 
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admission::block_on_admission;
+use crate::call::claim_admission::block_on_claim_admission;
 use crate::call::classifier::Classifier;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
@@ -25,9 +26,13 @@ where
     F: FnOnce() -> Result<T, E>,
     C: Classifier<T, E>,
 {
-    let mut guard = CallGuard::new(bulkhead, options.report_id);
+    let mut guard = CallGuard::new(bulkhead, &options);
     let mut deadlines = options.deadlines();
-    let admission = block_on_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker);
+    let admission = if options.is_ordinary() {
+        block_on_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker)
+    } else {
+        block_on_claim_admission(&mut guard, options.tags, &mut deadlines, Unpark::waker)
+    };
     let admitted = match admission {
         Ok(admitted) => admitted,
         Err(rejection) => {

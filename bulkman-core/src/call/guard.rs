@@ -1,5 +1,6 @@
 //! What one call holds. It is released when the guard is dropped.
 
+mod claims;
 mod finish;
 mod reject;
 
@@ -14,11 +15,12 @@ use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admission::start_run;
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
+use crate::call::options::CallOptions;
 use crate::call::queue_timer::queue_timer;
 use crate::call::rejection::Rejection;
 use crate::circuit_breaker::{CircuitBreaker, Ticket};
 use crate::observe::{CallEnd, Observer};
-use crate::queue::{Enqueue, Priority, TryAcquire, WaitResult, WaiterId};
+use crate::queue::{Claim, Enqueue, Priority, TryAcquire, WaitResult, WaiterId};
 use crate::runtime::Sleep;
 use crate::sync::unwind::catch;
 
@@ -43,21 +45,35 @@ type Lack<H> =
 #[derive(Debug)]
 #[repr(u64)]
 enum Held {
+    // The two that need nothing when the guard is dropped come first: one comparison finds them.
     Nothing,
+    Ended,
     Queued(WaiterId),
     Permit,
     Admitted(Admitted),
-    Ended,
+    // Calls that ask for several permits or have a key. Calls with one permit neither set nor test
+    // these: they are what is left where a state is none of those above.
+    NewClaim {
+        claim: Claim,
+        /// As the caller gave it.
+        weight: u32,
+        share: u32,
+    },
+    QueuedClaim(WaiterId, Claim),
+    Permits(Claim),
+    AdmittedClaim(Admitted, Claim),
+    /// The admission is out of the guard.
+    OutClaim(Claim),
+    EndedClaim(Claim),
 }
 
 impl<H: Borrow<Bulkhead>> CallGuard<H> {
-    /// `report_id`: the id of the call's report; zero if there is none.
     #[inline]
-    pub(crate) const fn new(bulkhead: H, report_id: u64) -> Self {
+    pub(crate) const fn new(bulkhead: H, options: &CallOptions) -> Self {
         Self {
             bulkhead,
-            held: Held::Nothing,
-            observer: Observer::new(report_id),
+            held: Held::new(options),
+            observer: Observer::new(options.report_id),
         }
     }
 
@@ -200,8 +216,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             return Err(self.reject_shutdown());
         }
-        let Admitted { ticket } = Admitted { ticket }.with_mark(Mark::UNCOUNTED.without_permit());
-        let admitted = self.start(ticket);
+        let admitted = Admitted { ticket }.with_mark(Mark::UNCOUNTED.without_permit());
+        let admitted = self.start_claim(admitted, Claim::new(0));
         self.enter_probe(admitted);
         Ok(start_run(self, admitted, false, true, tags, deadlines))
     }
@@ -279,7 +295,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 self.held = Held::Queued(key);
                 Ok(false)
             }
-            Enqueue::Full => Err(self.reject_full()),
+            // A call without a key is not rejected for one.
+            Enqueue::Full | Enqueue::KeyFull => Err(self.reject_full()),
             Enqueue::Rejected(reason) => Err(self.reject_waiter(reason)),
         }
     }
@@ -386,10 +403,32 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// As [`take_admitted`](Self::take_admitted), also for a call that holds a claim.
+    #[inline]
+    pub(crate) fn take_admission(&mut self) -> Option<Admitted> {
+        match self.take_admitted() {
+            None => self.take_admitted_claim(),
+            admitted => admitted,
+        }
+    }
+
     /// Holds the admission until the next poll, or while code runs that may panic.
     #[inline]
     pub(crate) fn restore(&mut self, admitted: Admitted) {
-        self.held = Held::Admitted(admitted);
+        if admitted.is_probe_or_claim() {
+            self.restore_probe_or_claim(admitted);
+        } else {
+            self.held = Held::Admitted(admitted);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn restore_probe_or_claim(&mut self, admitted: Admitted) {
+        self.held = match self.held {
+            Held::OutClaim(claim) => Held::AdmittedClaim(admitted, claim),
+            _ => Held::Admitted(admitted),
+        };
         if admitted.is_probe() {
             self.inner().leave_probe(admitted.ticket);
         }
@@ -397,19 +436,25 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     fn release_held(&mut self) {
         let inner = self.bulkhead.borrow().inner();
-        match std::mem::replace(&mut self.held, Held::Nothing) {
+        match self.held {
             Held::Nothing | Held::Ended => {}
             Held::Queued(key) => {
+                self.held = Held::Nothing;
                 if inner.queue.cancel(key, || inner.runtime.now()) {
                     inner.notify_if_drained();
                 }
             }
-            Held::Permit => inner.release(),
+            Held::Permit => {
+                self.held = Held::Nothing;
+                inner.release();
+            }
             // The circuit may read the clock, which may panic. A `Drop` must not.
             Held::Admitted(admitted) => {
+                self.held = Held::Nothing;
                 let admitted = inner.running.end(admitted);
                 catch(|| inner.abandon(admitted));
             }
+            _ => self.release_held_claim(),
         }
     }
 }
@@ -418,11 +463,11 @@ impl CallGuard<&Bulkhead> {
     /// Converts to a guard that owns the bulkhead and holds `admitted`.
     pub(crate) fn into_owned(mut self, admitted: Admitted) -> CallGuard<Bulkhead> {
         self.restore(admitted);
-        self.held = Held::Ended;
+        let held = std::mem::replace(&mut self.held, Held::Ended);
         let observer = std::mem::replace(&mut self.observer, Observer::new(0));
         CallGuard {
             bulkhead: self.bulkhead.clone(),
-            held: Held::Admitted(admitted),
+            held,
             observer,
         }
     }
@@ -435,10 +480,8 @@ impl CallGuard<Bulkhead> {
 
     /// Returns the ticket, with which a timeout is recorded before the work has ended.
     pub(crate) fn ticket(&self) -> Option<Ticket> {
-        match self.held {
-            Held::Admitted(admitted) => self.inner().running.original(admitted).ticket,
-            _ => None,
-        }
+        let admitted = self.held.admitted()?;
+        self.inner().running.original(admitted).ticket
     }
 }
 
@@ -448,7 +491,7 @@ impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
         if matches!(self.held, Held::Ended | Held::Nothing) {
             return;
         }
-        if matches!(self.held, Held::Queued { .. }) {
+        if matches!(self.held, Held::Queued(_)) {
             self.inner().counters.count(Event::CancelledWaiting);
         }
         self.release_held();

@@ -120,6 +120,8 @@ impl Setup {
     const MARKS: u8 = 1 << 2;
     /// Every call carries a mark.
     const MARKS_ALL: u8 = 1 << 3;
+    /// Permits are shared between keys, so that every call has one.
+    const KEYS: u8 = 1 << 4;
 
     /// Returns `true` if a call has nothing to do.
     #[inline]
@@ -133,11 +135,10 @@ impl Setup {
         self.0 & Self::TIMED != 0
     }
 
-    /// Returns `true` if [`has_times`](Self::has_times) does, or calls cooperate with the
-    /// scheduler.
+    /// Returns `true` if a call whose permit is at hand may need more than its number.
     #[inline]
-    pub(crate) const fn has_times_or_cooperates(self) -> bool {
-        self.0 & (Self::TIMED | Self::COOPERATES) != 0
+    pub(crate) const fn has_more_than_marks(self) -> bool {
+        self.0 & (Self::TIMED | Self::COOPERATES | Self::KEYS) != 0
     }
 
     /// Returns `true` if calls may carry marks for a limit that adapts or is observed.
@@ -152,10 +153,28 @@ impl Setup {
         self.0 & Self::MARKS_ALL != 0
     }
 
-    /// Returns `true` if [`has_times`](Self::has_times) or [`has_marks`](Self::has_marks) does.
+    /// Returns `true` if permits are shared between keys.
     #[inline]
-    pub(crate) const fn has_times_or_marks(self) -> bool {
-        self.0 & (Self::TIMED | Self::MARKS) != 0
+    pub(crate) const fn has_keys(self) -> bool {
+        self.0 & Self::KEYS != 0
+    }
+
+    /// Returns `true` if [`has_marks`](Self::has_marks) or [`has_keys`](Self::has_keys) does.
+    #[inline]
+    pub(crate) const fn has_marks_or_keys(self) -> bool {
+        self.0 & (Self::MARKS | Self::KEYS) != 0
+    }
+
+    /// Returns `true` if [`has_times`](Self::has_times) or [`has_keys`](Self::has_keys) does.
+    #[inline]
+    pub(crate) const fn has_times_or_keys(self) -> bool {
+        self.0 & (Self::TIMED | Self::KEYS) != 0
+    }
+
+    /// Returns `true` if a call has more to do before its admission than to cooperate.
+    #[inline]
+    pub(crate) const fn has_more_than_cooperation(self) -> bool {
+        self.0 & (Self::TIMED | Self::MARKS | Self::KEYS) != 0
     }
 }
 
@@ -164,6 +183,7 @@ impl ConfiguredLimits {
         limits: TimeLimits,
         times_needed: bool,
         marks: Marks,
+        keys: bool,
         cooperates: bool,
     ) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
@@ -173,22 +193,25 @@ impl ConfiguredLimits {
             max_wait: none(),
             run_timeout: none(),
         };
-        configured.set(limits, times_needed, marks);
+        configured.set(limits, times_needed, marks, keys);
         configured
     }
 
-    /// `times_needed`: the times of calls are needed even if there are no limits.
-    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool, marks: Marks) {
+    /// `times_needed`: the times of calls are needed even if there are no limits. `keys`: permits
+    /// are shared between keys.
+    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool, marks: Marks, keys: bool) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
             .store(limits.run_timeout.0, Ordering::Relaxed);
         let timed = times_needed || limits != TimeLimits::NONE;
-        for (is_set, bit) in [
+        let bits = [
             (timed, Setup::TIMED),
             (marks != Marks::None, Setup::MARKS),
             (marks == Marks::All, Setup::MARKS_ALL),
-        ] {
+            (keys, Setup::KEYS),
+        ];
+        for (is_set, bit) in bits {
             if is_set {
                 self.setup.fetch_or(bit, Ordering::Relaxed);
             } else {

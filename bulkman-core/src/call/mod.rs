@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod admitted;
+mod claim_admission;
 mod classified;
 mod classified_by;
 pub(crate) mod classifier;
@@ -12,6 +13,7 @@ mod execute_sync;
 pub(crate) mod guard;
 #[cfg(feature = "http")]
 pub(crate) mod held;
+mod key;
 pub(crate) mod limits;
 pub(crate) mod options;
 pub(crate) mod outcome;
@@ -22,7 +24,9 @@ pub(crate) mod report;
 pub(crate) mod run;
 mod with_bulkhead;
 
+use std::convert::Infallible;
 use std::future::Future;
+use std::hash::Hash;
 use std::time::Duration;
 
 pub use self::classified::Classified;
@@ -30,12 +34,13 @@ pub use self::classified_by::ClassifiedBy;
 pub use self::classifier::{
     Classifier, DefaultClassifier, IgnoreBoxedRejections, IgnoreRejections,
 };
+pub use self::key::CallKey;
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;
 pub use self::with_bulkhead::WithBulkhead;
 use crate::bulkhead::{Bulkhead, Label};
-use crate::call::execute::Execute;
+use crate::call::execute::{Execute, ExecuteOwned};
 use crate::call::execute_blocking::ExecuteBlocking;
 use crate::call::execute_sync::execute_sync;
 use crate::call::limits::Limit;
@@ -194,6 +199,113 @@ impl<'a, C> Call<'a, C> {
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.tags.priority = priority;
+        self
+    }
+
+    /// Sets the number of permits that the call takes. Default: 1; 0 means 1.
+    ///
+    /// For calls that cost the dependency different amounts: set the weight in proportion to rows,
+    /// bytes or tokens. The limits of the bulkhead count permits, its statistics count calls.
+    ///
+    /// A call that is next in the queue waits until its permits are released, and no call overtakes
+    /// it. The end of the call releases all of them. If the limit in force is smaller than the
+    /// weight, for example an [adaptive limit](crate::BulkheadConfig::adaptive_limit), the call
+    /// takes all permits and runs alone: see [`ExecutionReport::permits`].
+    ///
+    /// A weight above [`max_concurrent_calls`](crate::BulkheadConfig::max_concurrent_calls) is
+    /// rejected with [`BulkheadError::WeightTooLarge`], before anything is queued.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig, BulkheadError};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("warehouse").max_concurrent_calls(10);
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let report = bulkhead.call().weight(8).try_acquire().unwrap();
+    /// assert_eq!(bulkhead.stats().permits_in_use, 8);
+    /// assert!(bulkhead.call().weight(3).try_acquire().is_err()); // 2 permits are available
+    ///
+    /// let error = bulkhead.call().weight(11).try_acquire().unwrap_err();
+    /// assert!(matches!(error, BulkheadError::WeightTooLarge { weight: 11, max: 10, .. }));
+    /// # drop(report);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "acquire_many")]
+    #[doc(alias = "cost")]
+    #[inline]
+    pub fn weight(mut self, permits: u32) -> Self {
+        self.options.weight = permits.max(1);
+        self
+    }
+
+    /// Sets the key of the call, usually its tenant. Default: none.
+    ///
+    /// A bulkhead with [fair shares](crate::BulkheadConfig::fairness) shares its permits between
+    /// keys; others ignore them. Calls without a key share one. The key is hashed, with a secret
+    /// seed of the bulkhead, and not kept.
+    ///
+    /// # Panics
+    ///
+    /// If the implementation of [`Hash`] panics. Nothing is held then.
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// let config = BulkheadConfig::new("db").fairness(Fairness::new().max_per_key(1));
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let running = bulkhead.call().key("tenant 17").try_acquire().unwrap();
+    /// assert!(bulkhead.call().key("tenant 17").try_acquire().is_err());
+    /// assert!(bulkhead.call().key("tenant 18").try_acquire().is_ok());
+    /// # drop(running);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[doc(alias = "tenant")]
+    #[inline]
+    pub fn key<K: Hash + ?Sized>(mut self, key: &K) -> Self {
+        if self.bulkhead.inner().queue.shares_permits() {
+            self.options.key = self.bulkhead.call_key(key).to_bits();
+        }
+        self
+    }
+
+    /// Sets the key of the call to one that was computed before. See [`key`](Self::key).
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let config = BulkheadConfig::new("db").fairness(Fairness::new());
+    /// # let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let tenant = bulkhead.call_key("tenant 17");
+    /// let permit = bulkhead.call().with_key(tenant).try_acquire().unwrap();
+    /// assert_eq!(bulkhead.snapshot().keys[0].key, Some(tenant));
+    /// # drop(permit);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[inline]
+    pub fn with_key(mut self, key: CallKey) -> Self {
+        self.options.key = key.to_bits();
+        self
+    }
+
+    /// Sets the share of the key among all keys: 1 to 1,000, default 1. Others are clamped.
+    ///
+    /// While they compete, a key with share 4 holds four times the permits of a key with share 1.
+    /// The share of the latest call that waits counts for the key.
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let config = BulkheadConfig::new("db").fairness(Fairness::new());
+    /// # let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let gold = bulkhead.call().key("tenant 17").key_share(4);
+    /// assert_eq!(gold.execute_sync(|| Ok::<_, ()>(3)), Ok(3));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[inline]
+    pub fn key_share(mut self, share: u32) -> Self {
+        self.options.key_share = share.clamp(1, 1000);
         self
     }
 
@@ -404,6 +516,56 @@ impl<'a, C> Call<'a, C> {
     /// ```
     pub fn acquire(self) -> Acquire {
         Acquire::new(self.bulkhead.clone(), self.options)
+    }
+
+    /// Acquires a permit without waiting. See [`Bulkhead::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bulkhead::try_acquire`], and [`BulkheadError::WeightTooLarge`].
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("ftp"), ClockOnly)?;
+    /// let permit = bulkhead.call().weight(2).try_acquire().unwrap();
+    /// assert_eq!(bulkhead.stats().permits_in_use, 2);
+    /// permit.succeed();
+    /// assert_eq!(bulkhead.stats().permits_in_use, 0);
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn try_acquire(self) -> Result<Permit, BulkheadError<Infallible>> {
+        Permit::try_acquire(self.bulkhead, &self.options)
+    }
+
+    /// Runs a future that owns the bulkhead. See [`Bulkhead::execute_owned`].
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # let runtime = ManualRuntime::new();
+    /// # let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), runtime.clone())?;
+    /// let call = bulkhead.call().weight(3).execute_owned(async { Ok::<_, ()>(12) });
+    /// drop(bulkhead);
+    /// assert_eq!(runtime.block_on(call), Ok(12));
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn execute_owned<F, T, E>(self, operation: F) -> ExecuteOwned<F, C>
+    where
+        F: Future<Output = Result<T, E>>,
+        C: Classifier<T, E>,
+    {
+        ExecuteOwned::new(
+            self.bulkhead.clone(),
+            operation,
+            self.classifier,
+            self.options,
+        )
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) const fn options(&self) -> CallOptions {
+        self.options
     }
 
     pub(crate) fn with_classifier<D>(self, classifier: D) -> Call<'a, D> {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::running::CallTags;
 use crate::call::admission::{poll_admission, try_admission};
+use crate::call::claim_admission::try_claim;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::options::CallOptions;
@@ -149,10 +150,17 @@ impl Permit {
     }
 
     /// Acquires a permit without waiting. The bulkhead is cloned only if a permit is granted.
-    pub(crate) fn try_acquire(bulkhead: &Bulkhead) -> Result<Self, BulkheadError<Infallible>> {
-        let mut guard = CallGuard::new(bulkhead, 0);
-        let mut deadlines = Deadlines::Untracked;
-        let admission = try_admission(&mut guard, CallTags::DEFAULT, &mut deadlines, false);
+    pub(crate) fn try_acquire(
+        bulkhead: &Bulkhead,
+        options: &CallOptions,
+    ) -> Result<Self, BulkheadError<Infallible>> {
+        let mut guard = CallGuard::new(bulkhead, options);
+        let mut deadlines = options.deadlines();
+        let admission = if options.is_ordinary() {
+            try_admission(&mut guard, options.tags, &mut deadlines, false)
+        } else {
+            try_claim(&mut guard, options.tags, &mut deadlines, false)
+        };
         match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
@@ -202,7 +210,7 @@ pub struct Acquire {
 
 impl Acquire {
     pub(crate) fn new(bulkhead: Bulkhead, options: CallOptions) -> Self {
-        let guard = Some(CallGuard::new(bulkhead, 0));
+        let guard = Some(CallGuard::new(bulkhead, &options));
         Self {
             guard,
             deadlines: options.deadlines(),

@@ -14,6 +14,12 @@ pub(crate) enum Rejection {
     TimedOut,
     Shutdown,
     Unsupported(&'static MissingCapability),
+    /// The key of the call has as many waiters as it may have.
+    KeyQueueFull,
+    /// The call had to leave a full queue for one of another key.
+    Evicted,
+    /// The weight of the call.
+    WeightTooLarge(u32),
 }
 
 impl Rejection {
@@ -22,8 +28,11 @@ impl Rejection {
         match self {
             Self::Circuit(rejection) => rejection.reason.as_str(),
             Self::Full => "full",
+            Self::KeyQueueFull => "key_queue_full",
+            Self::Evicted => "evicted",
             Self::TimedOut => "timed_out_in_queue",
             Self::Shutdown => "shutdown",
+            Self::WeightTooLarge(_) => "weight_too_large",
             Self::Unsupported(_) => "unsupported",
         }
     }

@@ -37,6 +37,10 @@ pub struct ExecutionReport<T, E> {
     pub queued: Duration,
     /// How long the operation ran; zero if it was never started.
     pub ran: Duration,
+    /// The number of permits that the call held: its weight, or all permits of a smaller limit.
+    ///
+    /// 0 if it was never started, or ran without a permit in observe mode.
+    pub permits: u32,
     /// An id that is unique among all calls of this process. The span of the call contains it.
     pub id: u64,
     /// The bulkhead of the call.
@@ -87,10 +91,12 @@ where
         let mut execute = this.execute;
         let result = ready!(execute.as_mut().poll(cx));
         let (queued, ran) = execute.elapsed();
+        let rejected = result.as_ref().is_err_and(BulkheadError::is_rejection);
         Poll::Ready(ExecutionReport {
             result,
             queued,
             ran,
+            permits: if rejected { 0 } else { execute.permits() },
             id: *this.id,
             bulkhead: execute.bulkhead(),
         })

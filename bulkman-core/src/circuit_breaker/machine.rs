@@ -197,7 +197,7 @@ impl Machine {
             )),
             MachineState::ForcedOpen => Err(CircuitOpen::new(RejectionReason::ForcedOpen, None)),
             MachineState::HalfOpen(probes) if self.available_probes(probes) > 0 => Ok(()),
-            MachineState::HalfOpen(_) => Err(self.reject_probe()),
+            MachineState::HalfOpen(_) => Err(self.reject_probe(now)),
         }
     }
 

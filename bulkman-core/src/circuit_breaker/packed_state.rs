@@ -8,16 +8,16 @@ use super::probes::ProbeId;
 /// All that a call needs while the circuit is closed.
 ///
 /// ```text
-///  63 ............ 25    24 .. 10     9       8        7 ..... 3     2 .. 0
-/// | generation         | mark      | probe | listed | flags       | state |
+///  63 ....... 26     25      24 .. 10     9       8        7 ..... 3     2 .. 0
+/// | generation    | claim  | mark      | probe | listed | flags       | state |
 /// ```
 ///
 /// The flags include a bit that is always set. Only the ticket of a call has a mark, or is that of
-/// a probe or listed. Two calls with equal words were admitted in the same generation and under
-/// the same rules.
+/// a probe, is listed or has a claim. Two calls with equal words were admitted in the same
+/// generation and under the same rules.
 ///
-/// Generations repeat after 2^39 of them: six days at one in each microsecond. A call that runs as
-/// long as that has its outcome counted in the wrong generation, once. Nothing else depends on
+/// Generations repeat after 2^38 of them: three days at one in each microsecond. A call that runs
+/// as long as that has its outcome counted in the wrong generation, once. Nothing else depends on
 /// words that old: permits and waiters have words of their own, and a probe has an id.
 // Never zero, so that an `Option` of it is no larger: each call in flight carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +183,7 @@ impl Ticket {
     /// Returns the ticket as it was before the call was listed.
     pub(crate) fn unlisted(self, id: Option<NonZeroU64>) -> Option<Self> {
         // The generations of a circuit begin at one.
-        (self.state.generation() != 0 || self.mark() != 0).then(|| Self {
+        (self.state.generation() != 0 || self.mark() != 0 || self.has_claim()).then(|| Self {
             state: PackedState::from_bits(self.state.bits() & !LISTED),
             id,
         })
@@ -203,7 +203,7 @@ impl Ticket {
     /// Returns `true` if the end of the call needs more than its outcome.
     #[inline]
     pub(crate) const fn needs_guard(self) -> bool {
-        self.state.bits() & (NEEDS_DURATION | LISTED | MARK_BITS << MARK) != 0
+        self.state.bits() & (NEEDS_DURATION | LISTED | CLAIM | MARK_BITS << MARK) != 0
     }
 
     /// Returns the mark; zero without one.
@@ -219,6 +219,26 @@ impl Ticket {
             state: PackedState::from_bits(bits),
             id: self.id,
         }
+    }
+
+    /// Marks the ticket of a call that holds a claim instead of one permit.
+    pub(crate) const fn with_claim(self) -> Self {
+        Self {
+            state: PackedState::from_bits(self.state.bits() | CLAIM),
+            id: self.id,
+        }
+    }
+
+    /// Returns `true` if the call holds a claim instead of one permit.
+    #[inline]
+    pub(crate) const fn has_claim(self) -> bool {
+        self.state.bits() & CLAIM != 0
+    }
+
+    /// Returns `true` if the call is a probe or holds a claim.
+    #[inline]
+    pub(crate) const fn is_probe_or_claim(self) -> bool {
+        self.state.bits() & (PROBE | CLAIM) != 0
     }
 
     pub(crate) const fn id(self) -> Option<NonZeroU64> {
@@ -252,7 +272,9 @@ const PROBE: u64 = 1 << 9;
 const MARK: u32 = 10;
 const MARK_BITS: u64 = 0x7fff;
 /// The shift of the generation.
-const GENERATION: u32 = 25;
+const GENERATION: u32 = 26;
+/// Set in the ticket of a call that holds a claim instead of one permit, never in the circuit.
+const CLAIM: u64 = 1 << 25;
 
 /// The states that reject calls share a bit; the two that reject every call share another.
 const fn code(state: CircuitState) -> u64 {
@@ -274,7 +296,7 @@ mod tests {
     fn every_part_reads_back() {
         use CircuitState::{Closed, Disabled, ForcedOpen, HalfOpen, MetricsOnly, Open};
         for state in [Closed, Open, HalfOpen, ForcedOpen, Disabled, MetricsOnly] {
-            for generation in [0, 1, (1 << 39) - 1] {
+            for generation in [0, 1, (1 << 38) - 1] {
                 for bits in 0..16 {
                     let flags = Flags {
                         records_success: bits & 1 != 0,
@@ -339,8 +361,8 @@ mod tests {
         for (generation, next) in [
             (0, 1),
             (1, 2),
-            ((1 << 39) - 2, (1 << 39) - 1),
-            ((1 << 39) - 1, 1),
+            ((1 << 38) - 2, (1 << 38) - 1),
+            ((1 << 38) - 1, 1),
         ] {
             assert_eq!(PackedState::next_generation(generation), next);
         }

@@ -90,6 +90,16 @@ pub enum BulkheadError<E> {
         bulkhead: BulkheadName,
     },
 
+    /// The weight of the call is above the configured maximum, so it can never run.
+    WeightTooLarge {
+        /// The bulkhead that rejected the call.
+        bulkhead: BulkheadName,
+        /// The [weight](crate::call::Call::weight) of the call.
+        weight: u32,
+        /// The largest weight that the configuration admits.
+        max: u32,
+    },
+
     /// The closure given to `execute_blocking` panicked.
     Panicked {
         /// The bulkhead of the call.
@@ -122,7 +132,7 @@ impl<E> BulkheadError<E> {
     /// Returns `true` if the operation was never started: rejected, or timed out in the queue.
     ///
     /// It is safe to retry such a call, elsewhere or after [`retry_after`](Self::retry_after),
-    /// because it had no effect.
+    /// because it had no effect. Only [`WeightTooLarge`](Self::WeightTooLarge) can't succeed later.
     ///
     /// ```
     /// # use bulkman::{Bulkhead, BulkheadConfig};
@@ -144,6 +154,7 @@ impl<E> BulkheadError<E> {
         match self {
             Self::CircuitOpen { .. }
             | Self::Full { .. }
+            | Self::WeightTooLarge { .. }
             | Self::Unsupported { .. }
             | Self::NotFound { .. }
             | Self::Timeout {
@@ -189,6 +200,7 @@ impl<E> BulkheadError<E> {
     /// | circuit open, full, timed out in the queue, shut down | 503 Service Unavailable |
     /// | timed out while running | 504 Gateway Timeout |
     /// | error of the operation | 502 Bad Gateway |
+    /// | weight too large | 413 Content Too Large |
     /// | panicked, unsupported, not found | 500 Internal Server Error |
     ///
     /// ```
@@ -218,6 +230,7 @@ impl<E> BulkheadError<E> {
                 ..
             } => 504,
             Self::Operation(_) => 502,
+            Self::WeightTooLarge { .. } => 413,
             Self::Panicked { .. } | Self::Unsupported { .. } | Self::NotFound { .. } => 500,
         }
     }
@@ -317,6 +330,15 @@ impl<E> BulkheadError<E> {
                 ran,
             },
             Self::Shutdown { bulkhead } => BulkheadError::Shutdown { bulkhead },
+            Self::WeightTooLarge {
+                bulkhead,
+                weight,
+                max,
+            } => BulkheadError::WeightTooLarge {
+                bulkhead,
+                weight,
+                max,
+            },
             Self::Panicked { bulkhead, message } => BulkheadError::Panicked { bulkhead, message },
             Self::Unsupported {
                 bulkhead,
@@ -391,6 +413,14 @@ impl<E> fmt::Display for BulkheadError<E> {
                 )
             }
             Self::Shutdown { bulkhead } => write!(f, "bulkhead {bulkhead:?} is shut down"),
+            Self::WeightTooLarge {
+                bulkhead,
+                weight,
+                max,
+            } => write!(
+                f,
+                "bulkhead {bulkhead:?} has {max} permits: a call that needs {weight} can never run"
+            ),
             Self::Panicked { bulkhead, message } => {
                 write!(
                     f,
@@ -453,6 +483,11 @@ mod tests {
             max_concurrent_calls: 1,
             max_queue_size: 0,
         };
+        let too_heavy = BulkheadError::WeightTooLarge {
+            bulkhead: name(),
+            weight: 11,
+            max: 10,
+        };
         let panicked = BulkheadError::Panicked {
             bulkhead: name(),
             message: "".into(),
@@ -472,6 +507,7 @@ mod tests {
             (BulkheadError::Shutdown { bulkhead: name() }, 503),
             (timeout(TimeoutPhase::Running), 504),
             (BulkheadError::Operation("no route"), 502),
+            (too_heavy, 413),
             (panicked, 500),
             (unsupported, 500),
             (not_found, 500),

@@ -42,7 +42,9 @@ fn is_rejection<E>(nested: NestedError, error: &E) -> bool {
         NestedError::Circuit => true,
         NestedError::Any => noted,
         NestedError::OfBulkhead { of_nested } => match variant(error) {
-            Some(CIRCUIT_OPEN | FULL | SHUTDOWN | UNSUPPORTED | NOT_FOUND) => true,
+            Some(CIRCUIT_OPEN | FULL | SHUTDOWN | WEIGHT_TOO_LARGE | UNSUPPORTED | NOT_FOUND) => {
+                true
+            }
             Some(TIMEOUT) => noted,
             Some(OPERATION) => of_nested && noted,
             _ => false,
@@ -110,9 +112,10 @@ const CIRCUIT_OPEN: i128 = 0;
 const FULL: i128 = 1;
 const TIMEOUT: i128 = 2;
 const SHUTDOWN: i128 = 3;
-const UNSUPPORTED: i128 = 5;
-const NOT_FOUND: i128 = 6;
-const OPERATION: i128 = 7;
+const WEIGHT_TOO_LARGE: i128 = 4;
+const UNSUPPORTED: i128 = 6;
+const NOT_FOUND: i128 = 7;
+const OPERATION: i128 = 8;
 
 /// Returns the discriminant of a value of an enum.
 fn variant<E>(value: &E) -> Option<i128> {
@@ -157,7 +160,7 @@ mod tests {
         }
     }
 
-    fn every_error() -> [BulkheadError<std::io::Error>; 9] {
+    fn every_error() -> [BulkheadError<std::io::Error>; 10] {
         [
             BulkheadError::CircuitOpen {
                 bulkhead: name(),
@@ -172,6 +175,11 @@ mod tests {
             timeout(TimeoutPhase::Queued),
             timeout(TimeoutPhase::Running),
             BulkheadError::Shutdown { bulkhead: name() },
+            BulkheadError::WeightTooLarge {
+                bulkhead: name(),
+                weight: 11,
+                max: 10,
+            },
             BulkheadError::Panicked {
                 bulkhead: name(),
                 message: "oops".into(),

@@ -83,6 +83,8 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
         FleetEvent::Synchronized { .. } => "synchronized",
         FleetEvent::Degraded { .. } => "degraded",
         FleetEvent::OperationRejected { .. } => "operation_rejected",
+        FleetEvent::ReadOnly { .. } => "read_only",
+        FleetEvent::WritesResumed => "writes_resumed",
         FleetEvent::Pending { .. } => "pending",
         FleetEvent::FellBackToPolling => "fell_back_to_polling",
         FleetEvent::PushResumed => "push_resumed",
@@ -93,10 +95,12 @@ const fn name(event: &FleetEvent) -> Option<&'static str> {
     })
 }
 
-const EVENTS: [&str; 8] = [
+const EVENTS: [&str; 10] = [
     "synchronized",
     "degraded",
     "operation_rejected",
+    "read_only",
+    "writes_resumed",
     "pending",
     "fell_back_to_polling",
     "push_resumed",

@@ -37,6 +37,15 @@ pub enum FleetEvent {
         /// The error, with its fix if one is known.
         error: StoreError,
     },
+    /// The store can only be read: its state is adopted, and decisions stay pending.
+    ///
+    /// A half-open circuit follows its local rules, as in an outage.
+    ReadOnly {
+        /// Why the store rejects changes, with the fix if one is known.
+        error: StoreError,
+    },
+    /// The store accepts changes again, and pending decisions are published.
+    WritesResumed,
     /// A decision of this process waits for the store. It is already in effect in this process.
     Pending {
         /// The circuit's name.

@@ -279,7 +279,8 @@ impl Fleet {
         let now = shared.now();
         let mut snapshot = shared.status(|status| FleetSnapshot {
             connected: status.connected,
-            polling: status.polling,
+            read_only: status.read_only,
+            polling: status.polling || status.read_only,
             staleness: status.synced_at.map(|at| now.saturating_duration_since(at)),
             degraded_for: status
                 .degraded_since
@@ -291,11 +292,7 @@ impl Fleet {
             circuits: status
                 .circuits
                 .iter()
-                .map(|(name, state, epoch)| FleetCircuit {
-                    name: name.clone(),
-                    state: *state,
-                    epoch: *epoch,
-                })
+                .map(|circuit| FleetCircuit::new(circuit, now))
                 .collect(),
         });
         snapshot

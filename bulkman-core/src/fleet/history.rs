@@ -196,6 +196,17 @@ impl NamespaceHistory {
         self.baseline.as_ref().map(|baseline| baseline.revision)
     }
 
+    /// Returns whether a snapshot is older than what was read before, as that of a standby may be.
+    pub(super) fn is_newer_than(&self, snapshot: &Snapshot) -> bool {
+        let responses = self.newer.values().map(|(revision, _)| *revision);
+        let latest = responses.chain(self.revision()).max();
+        latest.is_some_and(|latest| snapshot.revision < latest)
+            && self
+                .baseline
+                .as_ref()
+                .is_some_and(|baseline| baseline.incarnation == snapshot.incarnation)
+    }
+
     /// Returns whether a full snapshot is needed, because a response did not follow.
     pub(super) const fn has_diverged(&self) -> bool {
         self.diverged

@@ -25,8 +25,10 @@
 //! * After its isolation has elapsed, a circuit reads as half-open in every process, so its state
 //!   is correct without traffic. Only the holder of a lease sends probes, one at a time. Other
 //!   calls are rejected with
-//!   [`RejectionReason::NoProbeLease`](crate::error::RejectionReason::NoProbeLease). A lease stays
-//!   with its holder until the circuit leaves half-open, so a process with few calls also recovers.
+//!   [`RejectionReason::NoProbeLease`](crate::error::RejectionReason::NoProbeLease). A lease that
+//!   is not used, or rarely, is released for a while, so that processes with calls can acquire it.
+//! * A store that can only be read, such as a standby, is polled: states are adopted, decisions
+//!   stay pending, and half-open circuits behave as in an outage.
 //! * A circuit that is forced open or disabled through a bulkhead is so in this process only. An
 //!   operator's command applies to the whole fleet, and wins over everything but such a local
 //!   change.

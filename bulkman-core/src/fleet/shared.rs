@@ -74,6 +74,7 @@ pub(super) struct Attachment {
 pub(super) struct Status {
     pub(super) connected: bool,
     pub(super) polling: bool,
+    pub(super) read_only: bool,
     /// When the store last responded.
     pub(super) synced_at: Option<Instant>,
     pub(super) degraded_since: Option<Instant>,
@@ -84,8 +85,28 @@ pub(super) struct Status {
     pub(super) pending: usize,
     pub(super) counters: FleetCounters,
     /// Unordered.
-    pub(super) circuits: Vec<(BulkheadName, Option<FleetState>, Epoch)>,
+    pub(super) circuits: Vec<CircuitStatus>,
     pub(super) stopped: bool,
+}
+
+/// A circuit as stored.
+#[derive(Debug)]
+pub(super) struct CircuitStatus {
+    pub(super) name: BulkheadName,
+    /// `None` before it has been loaded.
+    pub(super) state: Option<FleetState>,
+    pub(super) epoch: Epoch,
+    /// `None` if it never changed.
+    pub(super) last_change: Option<Arc<LastChange>>,
+}
+
+/// The last change of a circuit in the store.
+#[derive(Debug)]
+pub(super) struct LastChange {
+    /// `None` if it was before the clock began.
+    pub(super) at: Option<Instant>,
+    pub(super) author: Arc<str>,
+    pub(super) reason: Arc<str>,
 }
 
 impl FleetShared {

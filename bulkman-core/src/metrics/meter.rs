@@ -199,6 +199,9 @@ fn publish_counters(inner: &Inner, labels: &Labels) {
         ("full", calls.event(Event::Full)),
         ("timed_out_in_queue", calls.event(Event::TimedOutWaiting)),
         ("shutdown", calls.event(Event::Shutdown)),
+        ("key_queue_full", calls.event(Event::KeyQueueFull)),
+        ("evicted", calls.event(Event::Evicted)),
+        ("weight_too_large", calls.event(Event::WeightTooLarge)),
     ] {
         counter!(names::REJECTIONS, labels.with("reason", reason)).increment(by);
     }
@@ -223,6 +226,10 @@ fn publish_gauges(bulkhead: &Bulkhead, labels: &Labels) {
         (names::QUEUE_LIMIT, stats.max_queue_size as f64),
     ] {
         gauge!(name, labels.all()).set(value);
+    }
+    if bulkhead.inner().queue.shares_permits() {
+        gauge!(names::WAITING_AT_KEY_MAXIMUM, labels.all())
+            .set(stats.waiting_at_key_maximum as f64);
     }
     if let Some(limit) = bulkhead.inner().limit_status() {
         for (name, value) in [

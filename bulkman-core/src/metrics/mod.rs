@@ -10,7 +10,7 @@
 //! | --- | --- | --- | --- |
 //! | `bulkman_calls_started_total` | counter | | calls that acquired a permit and were admitted by the circuit |
 //! | `bulkman_calls_total` | counter | `outcome`: `success`, `failure`, `ignored`, `cancelled` | calls that started and ended |
-//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probe_limit_reached`, `forced_open`, `no_probe_lease`, `full`, `timed_out_in_queue`, `shutdown` | calls that never started |
+//! | `bulkman_rejections_total` | counter | `reason`: `circuit_open`, `probe_limit_reached`, `forced_open`, `no_probe_lease`, `full`, `timed_out_in_queue`, `shutdown`, `key_queue_full`, `evicted`, `weight_too_large` | calls that never started |
 //! | `bulkman_cancelled_in_queue_total` | counter | | calls that were cancelled while waiting |
 //! | `bulkman_timeouts_total` | counter | | calls that timed out while running |
 //! | `bulkman_panics_total` | counter | | calls that panicked |
@@ -18,6 +18,7 @@
 //! | `bulkman_circuit_transitions_total` | counter | `to`: a state | states entered |
 //! | `bulkman_calls_running` | gauge | | running calls |
 //! | `bulkman_calls_waiting` | gauge | | calls waiting for a permit |
+//! | `bulkman_waiting_at_key_maximum` | gauge | | calls waiting because their key holds as many permits as it may; with fair shares |
 //! | `bulkman_permits_in_use` | gauge | | permits that are held |
 //! | `bulkman_permits_limit` | gauge | | the limit in force: `max_concurrent_calls`, or the adaptive limit |
 //! | `bulkman_queue_limit` | gauge | | `max_queue_size` |
@@ -58,7 +59,7 @@
 //! | `bulkman_fleet_degraded_seconds` | gauge | | time since the store became unavailable; 0 while it is available |
 //! | `bulkman_fleet_decisions_total` | counter | `outcome`: `published`, `voted`, `superseded`, `replaced`, `expired` | decisions of this process, by how they ended |
 //! | `bulkman_fleet_rejections_total` | counter | `reason`: `stale`, `already_in_state`, `not_due`, `expired`, `forced_by_operator` | changes that the store rejected; `stale` are conflicts with other processes |
-//! | `bulkman_fleet_events_total` | counter | `event`: `synchronized`, `degraded`, `operation_rejected`, `pending`, `fell_back_to_polling`, `push_resumed`, `history_lost`, `clock_stepped` | events of the connection to the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
+//! | `bulkman_fleet_events_total` | counter | `event`: `synchronized`, `degraded`, `operation_rejected`, `read_only`, `writes_resumed`, `pending`, `fell_back_to_polling`, `push_resumed`, `history_lost`, `clock_stepped` | events of the connection to the store, see [`FleetEvent`](crate::fleet::FleetEvent) |
 //!
 //! The view of a healthy idle fleet is at most 5 s old with push, or 1 s when polling. Alert on
 //! `bulkman_fleet_staleness_seconds > 30`, which also covers a store that has never answered.

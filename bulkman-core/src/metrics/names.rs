@@ -11,6 +11,7 @@ pub(super) const PANICS: &str = "bulkman_panics_total";
 pub(super) const TRANSITIONS: &str = "bulkman_circuit_transitions_total";
 pub(super) const RUNNING: &str = "bulkman_calls_running";
 pub(super) const WAITING: &str = "bulkman_calls_waiting";
+pub(super) const WAITING_AT_KEY_MAXIMUM: &str = "bulkman_waiting_at_key_maximum";
 pub(super) const PERMITS_IN_USE: &str = "bulkman_permits_in_use";
 pub(super) const PERMITS_LIMIT: &str = "bulkman_permits_limit";
 pub(super) const LIMIT_ESTIMATE: &str = "bulkman_limit_estimate";
@@ -62,6 +63,11 @@ pub(super) fn describe() {
     describe_counter!(TRANSITIONS, Unit::Count, "States that the circuit entered.");
     describe_gauge!(RUNNING, Unit::Count, "Running calls.");
     describe_gauge!(WAITING, Unit::Count, "Calls waiting for a permit.");
+    describe_gauge!(
+        WAITING_AT_KEY_MAXIMUM,
+        Unit::Count,
+        "Calls waiting because their key holds as many permits as it may."
+    );
     describe_gauge!(PERMITS_IN_USE, Unit::Count, "Permits that are held.");
     describe_gauge!(
         PERMITS_LIMIT,

@@ -122,6 +122,12 @@ pub(crate) fn fleet(event: &FleetEvent) {
             let circuit = circuit.as_ref().map(|circuit| circuit.as_str());
             tracing::error!(target: TARGET, circuit, %error, "store rejects an operation");
         }
+        FleetEvent::ReadOnly { error } => {
+            tracing::warn!(target: TARGET, %error, "store is read-only, decisions stay pending");
+        }
+        FleetEvent::WritesResumed => {
+            tracing::info!(target: TARGET, "store accepts changes again");
+        }
         FleetEvent::Pending { circuit } => {
             let circuit = circuit.as_str();
             tracing::info!(target: TARGET, circuit, "decision is pending until the store is available");

@@ -51,6 +51,36 @@ impl AvailablePermits {
         available
     }
 
+    /// Acquires several permits, all of them or none, if the counter is not contended.
+    ///
+    /// `needed`: how many have to be available, at least `permits`.
+    #[inline]
+    pub(super) fn try_acquire_many(&self, permits: u32, needed: u32) -> bool {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word & CONTENDED == 0 && word >= needed {
+            match self.0.compare_exchange_weak(
+                word,
+                word - permits,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(current) => word = current,
+            }
+        }
+        false
+    }
+
+    /// As [`try_acquire_many`](Self::try_acquire_many), from a contended counter. The caller holds
+    /// the lock.
+    pub(super) fn try_acquire_many_locked(&self, permits: u32, needed: u32) -> bool {
+        let available = self.0.load(Ordering::Relaxed) & !CONTENDED >= needed;
+        if available {
+            self.0.fetch_sub(permits, Ordering::Acquire);
+        }
+        available
+    }
+
     /// Acquires up to `max` permits, contended or not, and returns how many. The caller holds the
     /// lock.
     pub(super) fn acquire_up_to(&self, max: usize) -> usize {

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! * `W`: a waiter that waits; its waker is in the slot.
-//! * `R`: *decided*: rejected or expired, or granted a permit before a deadline; the slot keeps the
-//!   state until the waiter removes itself.
+//! * `R`: *decided*: rejected or expired, granted permits before a deadline, or granted fewer than
+//!   it asked for; the slot keeps the state until the waiter removes itself.
 //! * `-`: *removed*: the waiter was granted a permit, or left.
 //! * `_`: not used yet.
 //!
@@ -35,6 +35,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::waiter::WaiterState;
+use super::waiting_keys::Link;
 use crate::sync::unwind::drop_catching;
 
 /// The number of slots in a chunk: one for each bit of a word.
@@ -73,6 +74,15 @@ pub(super) struct Removed {
     pub(super) timed: bool,
 }
 
+/// The next waiter, as [`Chunks::peek_oldest`] and [`Chunks::peek_newest`] find it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    pub(super) sequence: u64,
+    pub(super) deadline: Option<Instant>,
+    /// The permits that it asks for.
+    pub(super) permits: u32,
+}
+
 /// The slots of 64 waiters.
 // One array per field: passing on a permit reads nothing but the waker, and the wakers of four
 // waiters share a cache line.
@@ -87,6 +97,8 @@ struct Chunk {
     states: [WaiterState; CHUNK_LEN as usize],
     /// Valid for slots that are [`timed`](Entry::timed). Allocated for the first of them.
     deadlines: Option<Box<[Option<Instant>; CHUNK_LEN as usize]>>,
+    /// Valid for slots that are [`linked`](Entry::linked). Allocated for the first of them.
+    links: Option<Box<[Link; CHUNK_LEN as usize]>>,
 }
 
 impl Chunk {
@@ -95,6 +107,7 @@ impl Chunk {
             wakers: [const { ManuallyDrop::new(None) }; CHUNK_LEN as usize],
             states: [WaiterState::Granted; CHUNK_LEN as usize],
             deadlines: None,
+            links: None,
         })
     }
 }
@@ -118,9 +131,12 @@ struct Entry {
     chunk: Option<Box<Chunk>>,
     /// A bit for each slot with a waiter that waits until a deadline.
     timed: u64,
-    /// A bit for each slot with a waiter that was rejected, has expired or has yet to collect a
-    /// permit with a deadline, and is not removed yet.
+    /// A bit for each slot with a waiter that was rejected, has expired or has yet to collect its
+    /// permits, and is not removed yet.
     decided: u64,
+    /// A bit for each slot with a waiter that is special, and waits or has yet to collect its
+    /// permits.
+    linked: u64,
     /// The number of removed waiters. In the chunk where [`Chunks::pop_oldest`] stands, it may
     /// leave out the granted ones.
     removed: u32,
@@ -153,6 +169,35 @@ impl Entry {
             .deadlines
             .as_ref()
             .and_then(|deadlines| deadlines[slot])
+    }
+
+    fn set_link(&mut self, slot: usize, link: Link) {
+        self.linked |= 1 << slot;
+        self.chunk()
+            .links
+            .get_or_insert_with(|| Box::new([Link::without_key(1); CHUNK_LEN as usize]))[slot] =
+            link;
+    }
+
+    /// Returns the link of a slot, if it has one.
+    fn link(&self, slot: usize) -> Option<Link> {
+        if self.linked & 1 << slot == 0 {
+            return None;
+        }
+        let links = self.chunk.as_ref()?.links.as_ref()?;
+        Some(links[slot])
+    }
+
+    /// Returns the waiter in a slot, if one waits there.
+    fn peek(&mut self, sequence: u64) -> Option<Next> {
+        let slot = slot_of(sequence);
+        self.chunk().wakers[slot].as_ref()?;
+        let timed = self.timed & 1 << slot != 0;
+        Some(Next {
+            sequence,
+            deadline: if timed { self.deadline(slot) } else { None },
+            permits: self.link(slot).map_or(1, |link| link.permits),
+        })
     }
 
     /// Ends the wait of the waiter in a slot, if one waits there.
@@ -213,6 +258,7 @@ impl Chunks {
             chunk,
             timed: 0,
             decided: 0,
+            linked: 0,
             removed: 0,
         });
     }
@@ -287,6 +333,112 @@ impl Chunks {
         None
     }
 
+    /// Sets the link of a waiter.
+    pub(super) fn set_link(&mut self, sequence: u64, link: Link) {
+        if let Some(index) = self.find(sequence) {
+            self.table[index].set_link(slot_of(sequence), link);
+        }
+    }
+
+    /// Returns the link of a slot, if it has one.
+    pub(super) fn link(&self, sequence: u64) -> Option<Link> {
+        self.table[self.find(sequence)?].link(slot_of(sequence))
+    }
+
+    /// Removes the link of a slot, and returns it.
+    pub(super) fn take_link(&mut self, sequence: u64) -> Option<Link> {
+        let (index, slot) = (self.find(sequence)?, slot_of(sequence));
+        let entry = &mut self.table[index];
+        let link = entry.link(slot);
+        take_bit(&mut entry.linked, slot);
+        link
+    }
+
+    /// Returns the link of a waiter, to be changed.
+    pub(super) fn link_mut(&mut self, sequence: u64) -> Option<&mut Link> {
+        let index = self.find(sequence)?;
+        let links = self.table[index].chunk().links.as_mut()?;
+        Some(&mut links[slot_of(sequence)])
+    }
+
+    /// Returns the waiter in this slot, if one waits there.
+    pub(super) fn peek(&mut self, sequence: u64) -> Option<Next> {
+        let index = self.find(sequence)?;
+        self.table[index].peek(sequence)
+    }
+
+    /// Returns the oldest waiter from `from` on and before `until`, and moves `from` to it.
+    pub(super) fn peek_oldest(&mut self, from: &mut u64, until: u64) -> Option<Next> {
+        while *from < until {
+            let Some(index) = self.find(*from) else {
+                *from = self.next_chunk(*from)?;
+                continue;
+            };
+            if slot_of(*from) == 0 && self.table[index].has_no_waiters() {
+                *from += CHUNK_LEN;
+                continue;
+            }
+            if let Some(next) = self.table[index].peek(*from) {
+                return Some(next);
+            }
+            *from += 1;
+            if slot_of(*from) == 0 {
+                self.count_removed(index);
+            }
+        }
+        None
+    }
+
+    /// Returns the newest waiter before `end`, and moves `end` behind it.
+    pub(super) fn peek_newest(&mut self, end: &mut u64) -> Option<Next> {
+        let newest = self
+            .table
+            .partition_point(|entry| entry.number * CHUNK_LEN < *end);
+        for index in (0..newest).rev() {
+            let entry = &mut self.table[index];
+            let first = entry.number * CHUNK_LEN;
+            *end = (*end).min(first + CHUNK_LEN);
+            if entry.has_no_waiters() {
+                continue;
+            }
+            while *end > first {
+                if let Some(next) = entry.peek(*end - 1) {
+                    if newest - index > Self::LONG_SCAN && self.freed > 0 {
+                        self.compact();
+                    }
+                    return Some(next);
+                }
+                *end -= 1;
+            }
+        }
+        None
+    }
+
+    /// Ends the wait of the waiter in this slot, wherever in the queue it is.
+    ///
+    /// With `kept`, it has to collect its permits, which are in that link.
+    pub(super) fn decide(
+        &mut self,
+        sequence: u64,
+        state: WaiterState,
+        kept: Option<Link>,
+    ) -> Option<Popped> {
+        let (index, slot) = (self.find(sequence)?, slot_of(sequence));
+        let entry = &mut self.table[index];
+        let popped = entry.pop(sequence, |_| state)?;
+        if let Some(link) = kept {
+            entry.chunk().states[slot] = state;
+            entry.decided |= 1 << slot;
+            entry.set_link(slot, link);
+        } else {
+            take_bit(&mut entry.linked, slot);
+            if entry.decided & 1 << slot == 0 {
+                self.add_removed(index);
+            }
+        }
+        Some(popped)
+    }
+
     /// Removes the waiter in this slot. Returns `None` if it was granted a permit, or has left.
     #[inline(always)]
     #[allow(
@@ -313,9 +465,9 @@ impl Chunks {
         })
     }
 
-    /// Returns `true` if the waiter in this slot has a permit that it has not collected.
+    /// Returns `true` if the waiter in this slot has permits that it has not collected.
     ///
-    /// Always `false` for a waiter without a deadline.
+    /// Always `false` for a waiter without a deadline that was granted all that it asked for.
     pub(super) fn is_uncollected(&self, sequence: u64) -> bool {
         let slot = slot_of(sequence);
         self.find(sequence).is_some_and(|index| {

@@ -20,8 +20,20 @@ fn no_clock() -> Instant {
     unreachable!("no waiter has a deadline")
 }
 
+fn request(priority: Priority, deadline: Option<Instant>) -> Request {
+    Request {
+        priority,
+        deadline,
+        share: 1,
+    }
+}
+
+fn fifo(capacity: usize) -> QueueSettings {
+    QueueSettings::of_capacity(capacity, QueueOrder::Fifo)
+}
+
 fn queue(permits: usize) -> Arc<WaitQueue> {
-    let queue = WaitQueue::new(permits, 8, QueueOrder::Fifo);
+    let queue = WaitQueue::new(permits, fifo(8));
     // Otherwise the first waiter allocates. loom does not see that a `OnceLock` synchronizes.
     queue.grants.allocate();
     Arc::new(queue)
@@ -56,7 +68,7 @@ fn release(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
 
 fn resize(queue: &Arc<WaitQueue>, permits: usize, places: usize) -> thread::JoinHandle<()> {
     let queue = queue.clone();
-    thread::spawn(move || queue.resize(|| permits, places, QueueOrder::Fifo, no_clock))
+    thread::spawn(move || queue.resize(|| permits, fifo(places), no_clock))
 }
 
 fn is_granted(queue: &WaitQueue, id: WaiterId) -> bool {
@@ -152,7 +164,7 @@ fn grant_racing_expiry_leaks_no_permit() {
                 queue.release(no_clock);
             }
             WaitResult::Expired => {}
-            WaitResult::Rejected(_) => panic!("no waiter is rejected"),
+            other => panic!("{other:?}"),
         }
         assert_all_available(&queue, 1);
     });
@@ -168,7 +180,7 @@ fn reject_all_racing_enqueue_leaves_no_waiter() {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.reject_all(QueueRejection::CircuitOpened);
+                queue.reject_all(QueueRejection::CircuitOpened, no_clock);
             })
         };
         let is_rejected = || open.load(Ordering::Acquire);
@@ -196,7 +208,7 @@ fn grant_racing_reject_all_leaks_no_permit() {
         let waiter = enqueue_waiter(&queue);
         let opener = {
             let queue = queue.clone();
-            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened))
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
         };
         queue.release(no_clock);
         opener.join().unwrap();
@@ -239,7 +251,7 @@ fn shrink_racing_release_ends_at_the_new_limit() {
             let queue = queue.clone();
             thread::spawn(move || queue.release(no_clock))
         };
-        queue.resize(|| 1, 8, QueueOrder::Fifo, no_clock);
+        queue.resize(|| 1, fifo(8), no_clock);
         releaser.join().unwrap();
         assert_eq!(queue.in_use(), 1);
         queue.release(no_clock);
@@ -299,7 +311,7 @@ fn acquire_racing_release_never_overtakes_a_waiter() {
 #[test]
 fn shrink_racing_acquire_keeps_the_remaining_permit_available() {
     loom::model(|| {
-        let queue = Arc::new(WaitQueue::new(2, 0, QueueOrder::Fifo));
+        let queue = Arc::new(WaitQueue::new(2, fifo(0)));
         let resizer = resize(&queue, 1, 0);
         let acquired = queue.try_acquire();
         resizer.join().unwrap();
@@ -465,7 +477,7 @@ fn reject_all_racing_enqueue_and_release_leaks_no_permit() {
             let (queue, open) = (queue.clone(), open.clone());
             thread::spawn(move || {
                 open.store(true, Ordering::Release);
-                queue.reject_all(QueueRejection::CircuitOpened);
+                queue.reject_all(QueueRejection::CircuitOpened, no_clock);
             })
         };
         let releaser = release(&queue);
@@ -577,7 +589,7 @@ fn grant_racing_a_new_waker_wakes_it_or_is_seen() {
 
 #[test]
 fn expired_waiter_racing_release_is_never_granted() {
-    let base = std::time::Instant::now();
+    let base = Instant::now();
     bounded(move || {
         let queue = queue(1);
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
@@ -601,5 +613,517 @@ fn expired_waiter_racing_release_is_never_granted() {
             }
             other => panic!("{other:?}"),
         }
+    });
+}
+
+fn enqueue_heavy(queue: &WaitQueue, permits: u32) -> (Enqueue, Claim) {
+    let mut claim = Claim::new(permits);
+    let waker = Waker::noop();
+    let result = queue.enqueue_claim(
+        request(Priority::Normal, None),
+        &mut claim,
+        waker,
+        || false,
+        no_clock,
+    );
+    (result, claim)
+}
+
+fn enqueue_heavy_waiter(queue: &WaitQueue, permits: u32) -> WaiterId {
+    match enqueue_heavy(queue, permits).0 {
+        Enqueue::Waiting(id) => id,
+        other => panic!("expected to wait, got {other:?}"),
+    }
+}
+
+/// Both permits are held, a call waits for both, and another waits behind it. One of the two
+/// permits is released, so the first waiter has collected it.
+fn collecting() -> (Arc<WaitQueue>, WaiterId, WaiterId) {
+    let queue = queue(2);
+    for _ in 0..2 {
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+    }
+    let (head, next) = (enqueue_heavy_waiter(&queue, 2), enqueue_waiter(&queue));
+    queue.release(no_clock);
+    assert!(!is_granted(&queue, head) && !is_granted(&queue, next));
+    (queue, head, next)
+}
+
+/// Hazard K1, K4.
+#[test]
+fn releases_racing_a_heavy_enqueue_are_all_collected() {
+    bounded(|| {
+        let queue = queue(2);
+        for _ in 0..2 {
+            assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        }
+        let releasers = [release(&queue), release(&queue)];
+        let (result, claim) = enqueue_heavy(&queue, 2);
+        for releaser in releasers {
+            releaser.join().unwrap();
+        }
+        match result {
+            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(queue.in_use(), 2);
+        queue.release_claim(Claim::new(2), no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K3.
+#[test]
+fn new_calls_never_overtake_a_heavy_waiter() {
+    bounded(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        assert_ne!(queue.try_acquire(), TryAcquire::Acquired);
+        let last = enqueue_waiter(&queue);
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, head));
+        assert!(!is_granted(&queue, next) && !is_granted(&queue, last));
+        queue.release_claim(Claim::new(2), no_clock);
+        assert!(is_granted(&queue, next) && is_granted(&queue, last));
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_a_cancelled_head() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        queue.cancel_claim(head, Claim::new(2), no_clock);
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_an_expired_head() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        let waited = queue.expire_claim(head, &mut Claim::new(2), no_clock);
+        releaser.join().unwrap();
+        match waited {
+            WaitResult::Expired => {}
+            WaitResult::Granted => {
+                queue.release_claim(Claim::new(2), no_clock);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_an_opening() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let opener = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
+        };
+        queue.release(no_clock);
+        opener.join().unwrap();
+        let was_granted = |id| match poll(&queue, id) {
+            Poll::Ready(WaitResult::Granted) => true,
+            Poll::Ready(WaitResult::Rejected(QueueRejection::CircuitOpened)) => false,
+            other => panic!("{other:?}"),
+        };
+        if was_granted(head) {
+            queue.release_claim(Claim::new(2), no_clock);
+        }
+        assert!(!was_granted(next), "it was behind the head");
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_serve_a_call_that_arrives_after_the_opening() {
+    bounded(|| {
+        let (queue, head, _next) = collecting();
+        let open = Arc::new(AtomicBool::new(false));
+        let opener = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
+        };
+        let is_rejected = || open.load(Ordering::Acquire);
+        let mut claim = Claim::ONE;
+        let waker = Waker::noop();
+        let arrived = queue.enqueue_claim(
+            request(Priority::Normal, None),
+            &mut claim,
+            waker,
+            is_rejected,
+            no_clock,
+        );
+        opener.join().unwrap();
+        match arrived {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => match poll(&queue, id) {
+                Poll::Ready(WaitResult::Granted) => {}
+                Poll::Ready(WaitResult::Rejected(_)) => return,
+                other => panic!("{other:?}: a permit is available"),
+            },
+            other => panic!("{other:?}"),
+        }
+        assert!(!matches!(
+            poll(&queue, head),
+            Poll::Ready(WaitResult::Granted)
+        ));
+        queue.release(no_clock);
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K5.
+#[test]
+fn shrink_below_a_waiting_weight_grants_all_of_the_limit() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let shrinker = resize(&queue, 1, 8);
+        queue.release(no_clock);
+        shrinker.join().unwrap();
+        // It had both before the limit shrank, or has all permits of the smaller one.
+        let mut claim = Claim::new(2);
+        let polled = queue.poll_claim(head, &mut claim, Waker::noop());
+        assert_eq!(polled, Poll::Ready(WaitResult::Granted));
+        let permits = claim.permits();
+        assert_eq!(queue.in_use(), permits as usize);
+        assert!(!is_granted(&queue, next));
+        queue.release_claim(Claim::new(permits), no_clock);
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 1);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn close_racing_a_collecting_head_drains() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let closer = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.close())
+        };
+        queue.release(no_clock);
+        closer.join().unwrap();
+        let was_granted = |id| matches!(poll(&queue, id), Poll::Ready(WaitResult::Granted));
+        if was_granted(head) {
+            assert!(!queue.is_drained());
+            assert!(
+                queue.release_claim(Claim::new(2), no_clock),
+                "drains the queue"
+            );
+        }
+        assert!(!was_granted(next));
+        assert!(queue.is_drained());
+        assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    });
+}
+
+/// Hazard K6.
+#[test]
+fn heavy_attempt_hides_no_permit_from_others() {
+    loom::model(|| {
+        let queue = Arc::new(WaitQueue::new(3, fifo(0)));
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let heavy = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.try_acquire_claim(&mut Claim::new(3), no_clock))
+        };
+        // Two of three permits are available, and stay so: the heavy call can't have them.
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert_eq!(heavy.join().unwrap(), TryAcquire::Full);
+        queue.release(no_clock);
+        queue.release(no_clock);
+        assert_eq!(
+            queue.try_acquire_claim(&mut Claim::new(3), no_clock),
+            TryAcquire::Acquired
+        );
+        queue.release_claim(Claim::new(3), no_clock);
+        assert_all_available(&queue, 3);
+    });
+}
+
+/// Hazard K10.
+#[test]
+fn two_heavy_calls_never_hold_a_part_each() {
+    bounded(|| {
+        let queue = queue(3);
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || enqueue_heavy(&queue, 2).0)
+        };
+        let mine = enqueue_heavy(&queue, 2).0;
+        let other = other.join().unwrap();
+        let mut remaining = vec![mine, other];
+        while !remaining.is_empty() {
+            let served = remaining.iter().position(|result| match *result {
+                Enqueue::Acquired => true,
+                Enqueue::Waiting(id) => is_granted(&queue, id),
+                other => panic!("{other:?}"),
+            });
+            remaining.swap_remove(served.expect("one of the two has both permits"));
+            queue.release_claim(Claim::new(2), no_clock);
+        }
+        assert_all_available(&queue, 3);
+    });
+}
+
+#[test]
+fn grow_racing_a_heavy_enqueue_serves_it() {
+    loom::model(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let grower = resize(&queue, 3, 8);
+        let (result, claim) = enqueue_heavy(&queue, 2);
+        grower.join().unwrap();
+        match result {
+            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        queue.release_claim(Claim::new(2), no_clock);
+        queue.release(no_clock);
+        assert_all_available(&queue, 3);
+    });
+}
+
+const A: u64 = 2;
+const B: u64 = 3;
+
+/// A queue that shares its permits between keys.
+fn shared(permits: usize, min: u32, max: u32) -> Arc<WaitQueue> {
+    let settings = QueueSettings {
+        keys: Some(KeyRules {
+            min,
+            max,
+            max_queue: KeyRules::NO_MAX,
+            evicts: true,
+        }),
+        ..fifo(8)
+    };
+    let queue = WaitQueue::new(permits, settings);
+    queue.grants.allocate();
+    Arc::new(queue)
+}
+
+fn of_key(key: u64) -> Claim {
+    Claim::ONE.with_key(key)
+}
+
+fn enqueue_key(queue: &WaitQueue, key: u64) -> Enqueue {
+    let request = request(Priority::Normal, None);
+    queue.enqueue_claim(request, &mut of_key(key), Waker::noop(), || false, no_clock)
+}
+
+fn enqueue_waiter_of(queue: &WaitQueue, key: u64) -> WaiterId {
+    match enqueue_key(queue, key) {
+        Enqueue::Waiting(id) => id,
+        other => panic!("expected to wait, got {other:?}"),
+    }
+}
+
+fn try_key(queue: &WaitQueue, key: u64) -> bool {
+    queue.try_acquire_claim(&mut of_key(key), no_clock) == TryAcquire::Acquired
+}
+
+fn release_key(queue: &WaitQueue, key: u64) -> bool {
+    queue.release_claim(of_key(key), no_clock)
+}
+
+fn assert_nothing_is_held(queue: &WaitQueue) {
+    assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    assert_eq!(queue.running_keys.get().unwrap().all(), []);
+}
+
+/// Hazard K22.
+#[test]
+fn two_first_calls_of_a_key_at_its_maximum_run_one_by_one() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        let call = |queue: &WaitQueue| match try_key(queue, A) {
+            true => Enqueue::Acquired,
+            false => enqueue_key(queue, A),
+        };
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || call(&queue))
+        };
+        let mine = call(&queue);
+        let mut remaining = vec![mine, other.join().unwrap()];
+        while !remaining.is_empty() {
+            let runs = |result: &Enqueue| match *result {
+                Enqueue::Acquired => true,
+                Enqueue::Waiting(id) => is_granted(&queue, id),
+                other => panic!("{other:?}"),
+            };
+            let running = remaining.iter().filter(|result| runs(result)).count();
+            assert_eq!(running, 1, "never both, and none waits beside a permit");
+            assert_eq!(queue.in_use(), 1);
+            let served = remaining.iter().position(|result| runs(result)).unwrap();
+            remaining.swap_remove(served);
+            release_key(&queue, A);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K22.
+#[test]
+fn release_racing_a_call_that_is_suspended_resumes_its_key() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let releaser = {
+            let queue = queue.clone();
+            thread::spawn(move || release_key(&queue, A))
+        };
+        let result = enqueue_key(&queue, A);
+        releaser.join().unwrap();
+        match result {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K16, K22.
+#[test]
+fn attempt_racing_a_suspended_waiter_leaves_it_served() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let attempt = {
+            let queue = queue.clone();
+            // It may add its permit for a moment.
+            thread::spawn(move || try_key(&queue, A) && release_key(&queue, A))
+        };
+        let releaser = {
+            let queue = queue.clone();
+            thread::spawn(move || release_key(&queue, A))
+        };
+        let result = enqueue_key(&queue, A);
+        attempt.join().unwrap();
+        releaser.join().unwrap();
+        match result {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+#[test]
+fn other_keys_pass_a_suspended_waiter() {
+    bounded(|| {
+        let queue = shared(3, 0, 1);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = {
+            let queue = queue.clone();
+            thread::spawn(move || release_key(&queue, A))
+        };
+        assert!(try_key(&queue, B), "a key at its maximum blocks no other");
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, waiter));
+        release_key(&queue, A);
+        release_key(&queue, B);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K17.
+#[test]
+fn eviction_racing_a_grant_has_one_outcome() {
+    bounded(|| {
+        let queue = shared(1, 0, KeyRules::NO_MAX);
+        queue.resize(
+            || 1,
+            QueueSettings {
+                capacity: 2,
+                keys: Some(KeyRules {
+                    min: 0,
+                    max: KeyRules::NO_MAX,
+                    max_queue: KeyRules::NO_MAX,
+                    evicts: true,
+                }),
+                ..fifo(2)
+            },
+            no_clock,
+        );
+        assert!(try_key(&queue, A));
+        let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, A)];
+        let releaser = {
+            let queue = queue.clone();
+            thread::spawn(move || release_key(&queue, A))
+        };
+        let other = enqueue_waiter_of(&queue, B);
+        releaser.join().unwrap();
+        let mut granted = 0;
+        let mut evicted = 0;
+        for id in waiters {
+            match poll(&queue, id) {
+                Poll::Ready(WaitResult::Granted) => {
+                    granted += 1;
+                    release_key(&queue, A);
+                }
+                Poll::Ready(WaitResult::Rejected(QueueRejection::Evicted)) => evicted += 1,
+                Poll::Pending => drop(queue.cancel_claim(id, of_key(A), no_clock)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(granted <= 2 && evicted <= 1);
+        if is_granted(&queue, other) {
+            release_key(&queue, B);
+        } else {
+            queue.cancel_claim(other, of_key(B), no_clock);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K18, K23.
+#[test]
+fn reserved_permits_serve_a_key_below_its_minimum() {
+    bounded(|| {
+        // One permit stays reserved for keys that hold nothing.
+        let queue = shared(2, 1, KeyRules::NO_MAX);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = {
+            let queue = queue.clone();
+            thread::spawn(move || release_key(&queue, A))
+        };
+        let other = enqueue_key(&queue, B);
+        releaser.join().unwrap();
+        assert!(match other {
+            Enqueue::Acquired => true,
+            Enqueue::Waiting(id) => is_granted(&queue, id),
+            other => panic!("{other:?}"),
+        });
+        release_key(&queue, B);
+        assert!(is_granted(&queue, waiter));
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
     });
 }

@@ -9,7 +9,7 @@
 //!
 //! * Permits go to waiters in the order of priority and arrival (or, with LIFO, of reverse
 //!   arrival). A new call never overtakes a waiter.
-//! * No permit is available while a call waits.
+//! * No permit is available while a call waits that it suffices for.
 //! * A waiter is never granted a permit after its deadline.
 //! * A waiter that leaves after it was granted a permit passes the permit on.
 //! * A permit that a waiter with a deadline has not collected by then goes to the call that needs
@@ -43,37 +43,57 @@
 //! A smaller limit removes available permits at once. Permits that calls still hold are counted as
 //! *permits to forget*. The next releases take the lock and forget them. Closing shrinks the limit
 //! to zero: the queue is drained when no permit is left to forget.
+//!
+//! # Heavy calls and keys
+//!
+//! A call that asks for several permits or has a key is *special*. Everything about it is in
+//! `claims.rs`, `collecting.rs`, `special_waiters.rs`, `waiting_keys.rs` and `running_keys.rs`.
+//! While no waiter is special, the paths of other calls execute none of that: each tests one word,
+//! which is zero then.
 
 mod available;
 mod chunks;
+mod claim;
+mod claims;
+mod collecting;
 mod grants;
+mod key_hash;
 mod limits;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
+#[cfg(all(test, not(bulkman_loom)))]
+mod model_tests;
 mod order;
 mod results;
+mod running_keys;
+mod special_waiters;
 mod state;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
 mod uncollected;
 mod waiter;
 mod waiters;
+mod waiting_keys;
 mod wake_list;
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::unwind::{catch, drop_catching};
 use crate::sync::waker_set::wake_catching;
 use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 
 use available::AvailablePermits;
+pub(crate) use claim::Claim;
+pub(crate) use claims::Request;
 use grants::Grants;
-pub(crate) use limits::{Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY};
+pub(crate) use limits::{KeyRules, Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueSettings};
 pub use order::{Priority, QueueOrder};
 pub(crate) use results::{Enqueue, TryAcquire, WaitResult};
+use running_keys::RunningKeys;
 use state::QueueState;
 use waiter::WaiterState;
 pub(crate) use waiter::{QueueRejection, WaiterId};
@@ -95,39 +115,61 @@ pub(crate) struct WaitQueue {
     /// A hint: some waiter may have a deadline, so a grant needs the time, which is read before the
     /// lock is taken. Written under the lock only.
     has_deadlines: AtomicBool,
-    /// A hint: a permit can be taken back from a waiter that is overdue. Written under the lock
-    /// only.
-    has_overdue: AtomicBool,
+    /// Hints: where a call that finds no permit has to search for one under the lock, as
+    /// [`OVERDUE`] and [`MOVED`]. Written under the lock only.
+    elsewhere: AtomicU8,
     /// The [`Limits`] in force. Written under the lock only.
     limits: AtomicU64,
     /// The largest number of waiters since the last reset. Written under the lock only.
     peak_waiting: AtomicU32,
+    /// The largest number of permits that all waiters may ask for together; `NO_MAX_WEIGHT` without
+    /// one. Written under the lock only.
+    max_queue_weight: AtomicU32,
+    /// Odd while permits are moved from the reserve to the counter, which happens under the lock.
+    moves: AtomicU32,
+    /// The bits of the [`KeyRules`] in force. Written under the lock only.
+    key_rules: AtomicU64,
+    /// Allocated when permits are first shared between keys, and then kept.
+    running_keys: OnceLock<Arc<RunningKeys>>,
     grants: Grants,
     /// Permits that no call has acquired yet.
     reserve: Semaphore,
 }
+
+/// A permit can be taken back from a waiter that is overdue.
+const OVERDUE: u8 = 1;
+/// Permits were moved from the reserve to the counter.
+const MOVED: u8 = 1 << 1;
 
 /// The number of waiters rejected while the lock is held once.
 const REJECT_BATCH: usize = 64;
 
 impl WaitQueue {
     /// Creates a queue, within [`MAX_PERMITS`] and [`MAX_QUEUE_CAPACITY`].
-    pub(crate) fn new(permits: usize, queue_capacity: usize, order: QueueOrder) -> Self {
+    pub(crate) fn new(permits: usize, settings: QueueSettings) -> Self {
         let limits = Limits {
             permits,
-            queue_capacity,
+            queue_capacity: settings.capacity,
         };
-        Self {
+        let queue = Self {
             available: AvailablePermits::new(),
             reserve: Semaphore::new(permits),
             state: AtomicU64::new(QueueState::IDLE.to_bits()),
             has_deadlines: AtomicBool::new(false),
-            has_overdue: AtomicBool::new(false),
+            elsewhere: AtomicU8::new(0),
             limits: AtomicU64::new(limits.to_bits()),
             peak_waiting: AtomicU32::new(0),
-            waiters: Mutex::new(Waiters::new(order)),
+            max_queue_weight: AtomicU32::new(settings.max_weight_bits()),
+            moves: AtomicU32::new(0),
+            waiters: Mutex::new(Waiters::new(settings.order)),
+            key_rules: AtomicU64::new(0),
+            running_keys: OnceLock::new(),
             grants: Grants::new(),
+        };
+        if settings.keys.is_some() || settings.max_weight.is_some() {
+            queue.set_key_rules(&mut lock(&queue.waiters), settings, permits, false);
         }
+        queue
     }
 
     /// Acquires a permit if one is available and no call waits.
@@ -172,7 +214,51 @@ impl WaitQueue {
     ) -> Enqueue {
         let waker = waker.clone();
         self.grants.allocate();
-        let (mut waiters, now) = self.lock_with_time(now, deadline.is_some());
+        if deadline.is_none() {
+            if let Some(waiters) = self.lock_ordinary() {
+                return self.enqueue_locked(waiters, priority, None, waker, is_rejected, None);
+            }
+        }
+        self.enqueue_unusual(priority, deadline, waker, is_rejected, now)
+    }
+
+    /// As [`enqueue`](Self::enqueue), if a waiter has a deadline or is special.
+    #[inline(never)]
+    fn enqueue_unusual(
+        &self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: Waker,
+        is_rejected: impl FnOnce() -> bool,
+        now: impl FnOnce() -> Instant,
+    ) -> Enqueue {
+        let (waiters, now) = self.lock_with_time(now, deadline.is_some());
+        if waiters.has_special() {
+            return self.enqueue_among_special(
+                waiters,
+                now,
+                Request::plain(priority, deadline),
+                waker,
+                is_rejected,
+            );
+        }
+        self.enqueue_locked(waiters, priority, deadline, waker, is_rejected, now)
+    }
+
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is the end of two paths, and part of every wait"
+    )]
+    fn enqueue_locked(
+        &self,
+        mut waiters: MutexGuard<'_, Waiters>,
+        priority: Priority,
+        deadline: Option<Instant>,
+        waker: Waker,
+        is_rejected: impl FnOnce() -> bool,
+        now: Option<Instant>,
+    ) -> Enqueue {
         let state = self.state();
         if let Some(result) = self.resolve_without_waiting(&mut waiters, state, is_rejected) {
             drop(waiters);
@@ -181,6 +267,23 @@ impl WaitQueue {
             return result;
         }
         let id = waiters.push(priority, deadline, waker);
+        let waiting = self.count_waiter(state, deadline);
+        // Behind another waiter no permit is available: the counter has been contended since the
+        // first of them.
+        if waiting > 1 {
+            return Enqueue::Waiting(id);
+        }
+        let wake = self.assign_ordinary(&mut waiters, now);
+        drop(waiters);
+        // This may be the new waiter itself: its next poll finds the permit.
+        wake.wake();
+        Enqueue::Waiting(id)
+    }
+
+    /// Counts a waiter that has just been stored, and returns the number of waiters. `state` is
+    /// that from before.
+    #[inline]
+    fn count_waiter(&self, state: QueueState, deadline: Option<Instant>) -> u32 {
         let waiting = state.waiting() + 1;
         if waiting > self.peak_waiting.load(Ordering::Relaxed) {
             self.peak_waiting.store(waiting, Ordering::Relaxed);
@@ -189,16 +292,7 @@ impl WaitQueue {
         if deadline.is_some() {
             self.set_has_deadlines(true);
         }
-        // Behind another waiter no permit is available: the counter has been contended since the
-        // first of them.
-        if waiting > 1 {
-            return Enqueue::Waiting(id);
-        }
-        let wake = self.assign_permits(&mut waiters, now);
-        drop(waiters);
-        // This may be the new waiter itself: its next poll finds the permit.
-        wake.wake();
-        Enqueue::Waiting(id)
+        waiting
     }
 
     /// Returns the result for a new call that need not wait. The caller holds the lock.
@@ -217,7 +311,7 @@ impl WaitQueue {
             && state.permits_to_forget() == 0
             && (self.available.try_acquire()
                 || self.acquire_from_reserve()
-                || self.revoke_overdue(waiters))
+                || self.take_overdue(waiters))
         {
             Some(Enqueue::Acquired)
         } else if state.waiting() as usize >= self.limits().queue_capacity {
@@ -241,21 +335,12 @@ impl WaitQueue {
             drop_catching(unused);
             state
         });
-        match state {
-            WaiterState::Waiting => Poll::Pending,
-            WaiterState::Granted => Poll::Ready(WaitResult::Granted),
-            WaiterState::Rejected(reason) => Poll::Ready(WaitResult::Rejected(reason)),
-            WaiterState::Expired => Poll::Ready(WaitResult::Expired),
-        }
+        state.into_poll()
     }
 
     /// Ends a wait because its deadline has passed. A permit that was granted before is kept.
     pub(crate) fn expire(&self, id: WaiterId) -> WaitResult {
-        match self.remove(id) {
-            WaiterState::Waiting | WaiterState::Expired => WaitResult::Expired,
-            WaiterState::Granted => WaitResult::Granted,
-            WaiterState::Rejected(reason) => WaitResult::Rejected(reason),
-        }
+        self.remove(id).into_expired()
     }
 
     /// Ends a wait because the call was dropped. A permit that was granted before is released.
@@ -266,7 +351,18 @@ impl WaitQueue {
     }
 
     /// Rejects all present waiters. Later calls may wait.
-    pub(crate) fn reject_all(&self, reason: QueueRejection) {
+    ///
+    /// Calls `now` only if a waiter has, or recently had, a deadline.
+    pub(crate) fn reject_all(&self, reason: QueueRejection, now: impl FnOnce() -> Instant) {
+        // A rejected heavy waiter may have collected permits. Calls that arrived meanwhile wait for
+        // them.
+        if self.reject_present(reason) {
+            self.assign_released(0, now);
+        }
+    }
+
+    /// Rejects all present waiters. Returns `true` if others wait although permits are available.
+    fn reject_present(&self, reason: QueueRejection) -> bool {
         // Lock even if no call seems to wait. A new call that has not seen the reason yet either is
         // in the queue by now, or sees it under the lock.
         let watermark = lock(&self.waiters).watermark();
@@ -275,10 +371,11 @@ impl WaitQueue {
             let mut waiters = lock(&self.waiters);
             let done = waiters.reject(reason, watermark, REJECT_BATCH, &mut wake);
             self.update_state(&waiters, |state| state);
+            let collected = self.has_collected(&waiters);
             drop(waiters);
             wake.wake();
             if done {
-                return;
+                return collected;
             }
         }
     }
@@ -300,7 +397,7 @@ impl WaitQueue {
         let wake = self.assign_permits(&mut waiters, None);
         drop(waiters);
         wake.wake();
-        self.reject_all(QueueRejection::Shutdown);
+        self.reject_present(QueueRejection::Shutdown);
         true
     }
 
@@ -311,16 +408,18 @@ impl WaitQueue {
     pub(crate) fn resize(
         &self,
         permits: impl FnOnce() -> usize,
-        queue_capacity: usize,
-        order: QueueOrder,
+        settings: QueueSettings,
         now: impl FnOnce() -> Instant,
     ) {
         let (mut waiters, now) = self.lock_with_time(now, false);
-        waiters.set_order(order);
+        let reordered = waiters.set_order(settings.order);
+        self.max_queue_weight
+            .store(settings.max_weight_bits(), Ordering::Relaxed);
         let limits = Limits {
             permits: permits(),
-            queue_capacity,
+            queue_capacity: settings.capacity,
         };
+        self.set_key_rules(&mut waiters, settings, limits.permits, reordered);
         self.apply_limits(limits, waiters, now);
     }
 
@@ -347,6 +446,9 @@ impl WaitQueue {
         let permits = limits.permits;
         let before = self.limits().permits;
         self.limits.store(limits.to_bits(), Ordering::Relaxed);
+        if self.running_keys.get().is_some() {
+            waiters.set_limit(permits as u32);
+        }
         if self.state().is_closed() {
             return;
         }
@@ -417,7 +519,7 @@ impl WaitQueue {
         if state.is_closed() {
             TryAcquire::Closed
         } else if !self.available.is_contended()
-            && (self.acquire_from_reserve() || self.acquire_overdue())
+            && (self.acquire_from_reserve() || self.acquire_elsewhere())
         {
             TryAcquire::Acquired
         } else if state.waiting() as usize >= self.limits().queue_capacity {
@@ -452,8 +554,28 @@ impl WaitQueue {
     #[cold]
     #[inline(never)]
     fn release_to_next(&self, now: impl FnOnce() -> Instant, is_available: bool) -> bool {
+        if let Some(waiters) = self.lock_ordinary() {
+            return self.release_locked(waiters, None, is_available);
+        }
+        let (waiters, now) = self.lock_with_time(now, false);
+        if waiters.has_special() {
+            return self.release_among_special(waiters, now, is_available);
+        }
+        self.release_locked(waiters, now, is_available)
+    }
+
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is the end of two paths, and part of every grant"
+    )]
+    fn release_locked(
+        &self,
+        mut waiters: MutexGuard<'_, Waiters>,
+        now: Option<Instant>,
+        is_available: bool,
+    ) -> bool {
         let mut expired = WakeList::default();
-        let (mut waiters, now) = self.lock_with_time(now, false);
         let before = self.state();
         if is_available && (before == QueueState::IDLE || !self.available.try_acquire_locked()) {
             return before.is_drained();
@@ -478,8 +600,8 @@ impl WaitQueue {
         state.is_drained()
     }
 
-    /// Uses the permits that no call holds: first to forget permits, then for the waiters.
-    fn assign_permits(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
+    /// As [`assign_permits`](Self::assign_permits), while no waiter is special.
+    fn assign_ordinary(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
         let mut wake = WakeList::default();
         // Sets the flag before the counter is read.
         self.update_state(waiters, |state| state);
@@ -518,6 +640,20 @@ impl WaitQueue {
         drop(waiters);
         drop_catching(waker);
         state
+    }
+
+    /// Locks the waiters if none of them has a deadline or is special.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is the beginning of every wait and every grant"
+    )]
+    fn lock_ordinary(&self) -> Option<MutexGuard<'_, Waiters>> {
+        if self.has_deadlines.load(Ordering::Relaxed) {
+            return None;
+        }
+        let waiters = lock(&self.waiters);
+        waiters.is_ordinary().then_some(waiters)
     }
 
     /// Locks the waiters, and returns the time if a waiter has a deadline.

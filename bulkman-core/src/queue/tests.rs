@@ -10,6 +10,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::runtime::{ClockOnly, Runtime};
 
+fn request(priority: Priority, deadline: Option<Instant>) -> Request {
+    Request {
+        priority,
+        deadline,
+        share: 1,
+    }
+}
+
+fn fifo(capacity: usize) -> QueueSettings {
+    QueueSettings::of_capacity(capacity, QueueOrder::Fifo)
+}
+
 #[derive(Default)]
 struct CountingWaker(AtomicUsize);
 
@@ -184,7 +196,7 @@ proptest! {
                 Op::Advance(by) => model.now += u64::from(by),
                 Op::SetOrder(newest_first) => {
                     model.lifo = newest_first;
-                    waiters.set_order(if newest_first { QueueOrder::Lifo } else { QueueOrder::Fifo });
+                    let _changed = waiters.set_order(if newest_first { QueueOrder::Lifo } else { QueueOrder::Fifo });
                 }
             }
             wake.wake();
@@ -288,7 +300,7 @@ fn newest_first_scan_drops_entries_of_freed_chunks() {
 
 #[test]
 fn queue_debug_takes_no_lock() {
-    let queue = WaitQueue::new(1, 1000, QueueOrder::Fifo);
+    let queue = WaitQueue::new(1, fifo(1000));
     assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     for _ in 0..1000 {
         let result = queue.enqueue(
@@ -327,13 +339,13 @@ fn a_million_removed_waiters_release_their_memory() {
 
 #[test]
 fn permits_to_forget_survive_growing_again() {
-    let queue = WaitQueue::new(4, 0, QueueOrder::Fifo);
+    let queue = WaitQueue::new(4, fifo(0));
     let now = || ClockOnly.now();
     for _ in 0..4 {
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     }
-    queue.resize(|| 1, 0, QueueOrder::Fifo, now);
-    queue.resize(|| 3, 0, QueueOrder::Fifo, now);
+    queue.resize(|| 1, fifo(0), now);
+    queue.resize(|| 3, fifo(0), now);
     assert_eq!(queue.in_use(), 4);
     queue.release(now);
     assert_eq!(queue.try_acquire(), TryAcquire::Full);
@@ -390,12 +402,47 @@ fn contended_permits_are_acquired_only_under_the_lock() {
     assert_eq!(permits.available(), 0);
 }
 
+/// Hazard K25.
+#[test]
+fn limit_of_zero_grants_nothing_of_any_weight() {
+    let queue = WaitQueue::new(2, fifo(10));
+    let now = || ClockOnly.now();
+    queue.resize(|| 0, fifo(10), now);
+    let mut waiting = Vec::new();
+    for permits in [2, 1, 3] {
+        let mut claim = Claim::new(permits);
+        assert_ne!(
+            queue.try_acquire_claim(&mut claim, now),
+            TryAcquire::Acquired
+        );
+        let waker = Waker::noop();
+        let result = queue.enqueue_claim(
+            request(Priority::Normal, None),
+            &mut claim,
+            waker,
+            || false,
+            now,
+        );
+        let Enqueue::Waiting(id) = result else {
+            panic!("{result:?}")
+        };
+        assert_eq!(queue.poll(id, waker), Poll::Pending);
+        waiting.push(id);
+    }
+    queue.resize(|| 1, fifo(10), now);
+    let mut claim = Claim::new(2);
+    let granted = queue.poll_claim(waiting[0], &mut claim, Waker::noop());
+    assert_eq!(granted, Poll::Ready(WaitResult::Granted));
+    assert_eq!(claim.permits(), 1);
+    assert_eq!((queue.in_use(), queue.waiting()), (1, 2));
+}
+
 /// Fault F04.
 #[test]
 fn late_collection_ends_the_search_for_overdue_permits() {
     let base = ClockOnly.now();
     let deadline = base + Duration::from_secs(1);
-    let queue = WaitQueue::new(1, 8, QueueOrder::Fifo);
+    let queue = WaitQueue::new(1, fifo(8));
     assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
     let waiter = queue.enqueue(
         Priority::Normal,
@@ -409,10 +456,79 @@ fn late_collection_ends_the_search_for_overdue_permits() {
     };
     queue.release(|| base);
     queue.deadline_passed(waiter, || deadline);
-    assert!(queue.has_overdue.load(Atomic::Relaxed));
+    assert_eq!(queue.elsewhere.load(Atomic::Relaxed), OVERDUE);
     let collected = queue.poll(waiter, Waker::noop());
     assert_eq!(collected, Poll::Ready(WaitResult::Granted));
     // A call without a permit takes the lock once to find that none is overdue.
     assert_eq!(queue.try_acquire(), TryAcquire::MustWait);
-    assert!(!queue.has_overdue.load(Atomic::Relaxed));
+    assert_eq!(queue.elsewhere.load(Atomic::Relaxed), 0);
+}
+
+/// Returns a queue without available permits in which permits are shared between keys, and the time
+/// of 100 operations on it: the shortest of several measurements.
+fn time_of_100(
+    keys: u64,
+    waiters_of_each: u64,
+    mut operation: impl FnMut(&WaitQueue, &[WaiterId]),
+) -> Duration {
+    let mut settings = fifo(1_000_000);
+    settings.keys = Some(KeyRules {
+        min: 0,
+        max: KeyRules::NO_MAX,
+        max_queue: KeyRules::NO_MAX,
+        evicts: true,
+    });
+    let queue = WaitQueue::new(1, settings);
+    let claim = |key: u64| Claim::ONE.with_key(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20 | 2);
+    let now = || ClockOnly.now();
+    let holder = queue.try_acquire_claim(&mut claim(0), now);
+    assert_eq!(holder, TryAcquire::Acquired);
+    let mut waiting = Vec::new();
+    for number in 0..keys * waiters_of_each {
+        let request = request(Priority::Normal, None);
+        let mut claim = claim(1 + number % keys);
+        let result = queue.enqueue_claim(request, &mut claim, Waker::noop(), || false, now);
+        let Enqueue::Waiting(id) = result else {
+            panic!("{result:?}")
+        };
+        waiting.push(id);
+    }
+    let rounds = waiting.chunks(100).take(8).map(|waiters| {
+        let begun = ClockOnly.now();
+        operation(&queue, waiters);
+        ClockOnly.now() - begun
+    });
+    rounds.min().unwrap()
+}
+
+/// Hazard K14.
+#[test]
+fn grant_does_not_search_the_waiting_keys() {
+    let grant = |queue: &WaitQueue, waiters: &[WaiterId]| {
+        for _ in waiters {
+            // The key of the waiter that was granted the permit last.
+            let held = queue.running_keys.get().unwrap().all();
+            let &[(key, 1)] = &held[..] else {
+                panic!("{held:?}")
+            };
+            queue.release_claim(Claim::ONE.with_key(key), || ClockOnly.now());
+        }
+    };
+    let few = time_of_100(1_000, 1, grant);
+    let many = time_of_100(100_000, 1, grant);
+    // A search would take 100 times as long.
+    assert!(many < 30 * few, "{few:?}, {many:?}");
+}
+
+/// Hazard K15.
+#[test]
+fn cancelled_waiter_does_not_search_its_key() {
+    let cancel = |queue: &WaitQueue, waiters: &[WaiterId]| {
+        for &id in waiters.iter().rev() {
+            queue.cancel_claim(id, Claim::ONE.with_key(7), || ClockOnly.now());
+        }
+    };
+    let few = time_of_100(1, 1_000, cancel);
+    let many = time_of_100(1, 100_000, cancel);
+    assert!(many < 30 * few, "{few:?}, {many:?}");
 }

@@ -9,10 +9,11 @@
 
 use std::time::Instant;
 
+use super::claim::Claim;
 use super::state::QueueState;
 use super::waiter::WaiterId;
 use super::waiters::Waiters;
-use super::{Ordering, WaitQueue, lock};
+use super::{OVERDUE, Ordering, WaitQueue, lock};
 
 impl WaitQueue {
     /// The deadline of a waiter has passed. A permit that it has not collected is passed on.
@@ -26,9 +27,9 @@ impl WaitQueue {
         }
         // Calls wait, or permits are to be forgotten.
         if self.state() != QueueState::IDLE {
-            waiters.revoke(id);
+            let revoked = waiters.revoke(id);
             drop(waiters);
-            return self.release(now);
+            return revoked.is_some_and(|claim| self.release_claim(claim, now));
         }
         waiters.push_overdue(id);
         self.set_has_overdue(true);
@@ -39,41 +40,70 @@ impl WaitQueue {
     ///
     /// Returns `true` if this drained the queue.
     pub(crate) fn release_overdue(&self, now: impl Fn() -> Instant) -> bool {
-        while self.has_overdue.load(Ordering::Relaxed) {
+        while self.has_overdue() {
             let mut waiters = lock(&self.waiters);
-            if self.state() == QueueState::IDLE || !self.revoke_overdue(&mut waiters) {
+            if self.state() == QueueState::IDLE {
                 break;
             }
+            let Some(claim) = self.revoke_overdue(&mut waiters) else {
+                break;
+            };
             drop(waiters);
-            if self.release(&now) {
+            if self.release_claim(claim, &now) {
                 return true;
             }
         }
         false
     }
 
-    /// Takes back a permit from a waiter that is overdue. The caller holds the lock.
-    pub(super) fn revoke_overdue(&self, waiters: &mut Waiters) -> bool {
+    /// Takes back the permits of a waiter that is overdue. The caller has the lock, and owns them.
+    fn revoke_overdue(&self, waiters: &mut Waiters) -> Option<Claim> {
         // Waiters may have collected their permits late, or left: then the hint is out of date.
         let revoked = waiters.revoke_overdue();
         self.set_has_overdue(waiters.has_overdue());
         revoked
     }
 
+    /// Takes a permit of a waiter that is overdue. The caller holds the lock, and no call waits.
+    pub(super) fn take_overdue(&self, waiters: &mut Waiters) -> bool {
+        let Some(claim) = self.revoke_overdue(waiters) else {
+            return false;
+        };
+        self.forget_key(claim);
+        if claim.permits() > 1 {
+            self.available.release(claim.permits() - 1);
+        }
+        true
+    }
+
+    /// Returns the permits of a waiter that is overdue to the counter. The caller holds the lock,
+    /// and assigns the permits.
+    pub(super) fn return_overdue(&self, waiters: &mut Waiters) -> bool {
+        let Some(claim) = self.revoke_overdue(waiters) else {
+            return false;
+        };
+        self.forget_key(claim);
+        self.available.release(claim.permits());
+        true
+    }
+
+    fn has_overdue(&self) -> bool {
+        self.elsewhere.load(Ordering::Relaxed) & OVERDUE != 0
+    }
+
     fn set_has_overdue(&self, has_overdue: bool) {
-        self.has_overdue.store(has_overdue, Ordering::Relaxed);
+        let others = self.elsewhere.load(Ordering::Relaxed) & !OVERDUE;
+        let hint = if has_overdue { OVERDUE } else { 0 };
+        self.elsewhere.store(others | hint, Ordering::Relaxed);
     }
 
     /// Acquires a permit that was granted to a waiter that is overdue.
-    pub(super) fn acquire_overdue(&self) -> bool {
-        self.has_overdue.load(Ordering::Relaxed) && self.acquire_overdue_locked()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn acquire_overdue_locked(&self) -> bool {
+    pub(super) fn acquire_overdue(&self, elsewhere: u8) -> bool {
+        if elsewhere & OVERDUE == 0 {
+            return false;
+        }
         let mut waiters = lock(&self.waiters);
         // Calls that wait come first.
-        self.state() == QueueState::IDLE && self.revoke_overdue(&mut waiters)
+        self.state() == QueueState::IDLE && self.take_overdue(&mut waiters)
     }
 }

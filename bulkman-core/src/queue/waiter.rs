@@ -35,7 +35,7 @@ impl WaiterId {
 pub(super) enum WaiterState {
     /// It waits for a permit.
     Waiting,
-    /// It owns a permit, and has left the queue.
+    /// It owns permits: those that it asked for, or all of a smaller limit.
     Granted,
     /// It was rejected, together with all others.
     Rejected(QueueRejection),
@@ -43,11 +43,13 @@ pub(super) enum WaiterState {
     Expired,
 }
 
-/// The reason why all waiters are rejected at once.
+/// The reason why a waiter is rejected, mostly together with all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueRejection {
     /// The circuit opened.
     CircuitOpened,
     /// The bulkhead was shut down.
     Shutdown,
+    /// It was the newest waiter of the key with the most waiters, and the queue was full.
+    Evicted,
 }

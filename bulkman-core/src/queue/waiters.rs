@@ -10,20 +10,22 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::chunks::{Chunks, Popped, Removed};
+use super::claim::Claim;
 use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
 use super::waiter::{QueueRejection, WaiterId, WaiterState};
+use super::waiting_keys::WaitingKeys;
 use super::wake_list::WakeList;
 
 /// The number of priorities. The index of a priority is not its rank: most calls have the normal
 /// priority, so its data comes first, beside the lock.
-const PRIORITIES: usize = 3;
+pub(super) const PRIORITIES: usize = 3;
 const NORMAL: usize = 0;
 const HIGH: usize = 1;
 const LOW: usize = 2;
-const PRIORITY_ORDER: [usize; PRIORITIES] = [HIGH, NORMAL, LOW];
+pub(super) const PRIORITY_ORDER: [usize; PRIORITIES] = [HIGH, NORMAL, LOW];
 
-const fn index_of(priority: Priority) -> usize {
+pub(super) const fn index_of(priority: Priority) -> usize {
     match priority {
         Priority::High => HIGH,
         Priority::Normal => NORMAL,
@@ -37,31 +39,54 @@ const fn index_of(priority: Priority) -> usize {
 #[repr(C)]
 pub(super) struct Waiters {
     /// The number of waiters of each priority.
-    waiting: [u32; PRIORITIES],
-    /// The number of waiters with a deadline.
-    timed: u32,
-    order: QueueOrder,
-    bounds: [Bounds; PRIORITIES],
+    pub(super) waiting: [u32; PRIORITIES],
+    pub(super) order: QueueOrder,
+    /// Zero if all waiters are ordinary, so that one test suffices for most calls:
+    ///
+    /// ```text
+    ///  63                             62 .......... 32     31 ................. 0
+    /// | see `Self::mark_unusual` | special waiters | waiters with a deadline |
+    /// ```
+    unusual: u64,
+    pub(super) bounds: [Bounds; PRIORITIES],
     /// Waiters that have not collected their permits when their deadlines passed.
     overdue: Vec<WaiterId>,
     /// Allocated when a call waits, since most bulkheads never have a waiter.
-    queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
+    pub(super) queues: Option<Box<[PriorityQueue; PRIORITIES]>>,
+    pub(super) special: SpecialParts,
+}
+
+/// What only special waiters need.
+#[derive(Debug, Default)]
+pub(super) struct SpecialParts {
+    /// The settings of the queue make a difference to each waiter.
+    pub(super) bounded: bool,
+    /// Permits are shared between keys.
+    pub(super) shares: bool,
+    /// Special waiters that have yet to collect their permits under the lock.
+    pub(super) uncollected: u32,
+    /// The permits of the special waiter that was removed last, if they were in its slot.
+    pub(super) collected: Option<u32>,
+    /// The permits that heavy waiters ask for beyond one each.
+    pub(super) extra_permits: u64,
+    /// Allocated when permits are first shared between keys.
+    pub(super) keys: Option<Box<WaitingKeys>>,
 }
 
 /// The range of sequence numbers in which waiters of one priority are searched.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bounds {
+pub(super) struct Bounds {
     /// No waiter has a sequence number below this one.
-    oldest: u64,
+    pub(super) oldest: u64,
     /// The sequence number of the next waiter.
-    next: u64,
+    pub(super) next: u64,
 }
 
 #[derive(Debug, Default)]
-struct PriorityQueue {
-    chunks: Chunks,
-    /// No waiter has this sequence number or one above it. Kept for LIFO only.
-    newest: u64,
+pub(super) struct PriorityQueue {
+    pub(super) chunks: Chunks,
+    /// No waiter without a key has this sequence number or one above it. Kept for LIFO only.
+    pub(super) newest: u64,
 }
 
 /// Separates the waiters that have arrived from those that will, for [`Waiters::reject`].
@@ -69,29 +94,78 @@ struct PriorityQueue {
 pub(super) struct Watermark([u64; PRIORITIES]);
 
 impl Waiters {
+    /// One special waiter in [`unusual`](Self::unusual).
+    const SPECIAL: u64 = 1 << 32;
+    const UNUSUAL: u64 = 1 << 63;
+
     pub(super) fn new(order: QueueOrder) -> Self {
         Self {
             waiting: [0; PRIORITIES],
-            timed: 0,
             order,
+            unusual: 0,
             bounds: [Bounds::default(); PRIORITIES],
             overdue: Vec::new(),
             queues: None,
+            special: SpecialParts::default(),
         }
     }
 
     /// Changes the order for present and future waiters.
-    pub(super) fn set_order(&mut self, order: QueueOrder) {
+    ///
+    /// Returns `true` if it is another one. The levels of keys have to be computed again then.
+    pub(super) fn set_order(&mut self, order: QueueOrder) -> bool {
+        let changed = self.order != order;
         self.order = order;
         if let Some(queues) = &mut self.queues {
-            for (queue, bounds) in queues.iter_mut().zip(&self.bounds) {
-                queue.newest = bounds.next;
+            for (index, queue) in queues.iter_mut().enumerate() {
+                let keys = self.special.keys.as_ref().filter(|_| self.special.shares);
+                queue.newest = keys.map_or(self.bounds[index].next, |keys| keys.begin[index]);
             }
+        }
+        changed
+    }
+
+    /// Returns `true` if no waiter has a deadline or is special, no settings bound waiters or share
+    /// permits, and no permits wait to be collected under the lock or to be taken back.
+    #[inline]
+    pub(super) const fn is_ordinary(&self) -> bool {
+        self.unusual == 0
+    }
+
+    /// Returns `true` if a waiter is special, or may be. Then permits may be available while calls
+    /// wait.
+    #[inline]
+    pub(super) const fn has_special(&self) -> bool {
+        self.special.bounded || self.special_waiters() > 0
+    }
+
+    const fn special_waiters(&self) -> u64 {
+        (self.unusual & !Self::UNUSUAL) >> 32
+    }
+
+    pub(super) const fn count_special(&mut self, joins: bool) {
+        if joins {
+            self.unusual += Self::SPECIAL;
+        } else {
+            self.unusual -= Self::SPECIAL;
         }
     }
 
+    /// Counts the end of a wait.
+    pub(super) const fn count_untimed(&mut self, timed: bool) {
+        self.unusual -= timed as u64;
+    }
+
+    /// Sets the uppermost bit of [`unusual`](Self::unusual) after a change of what it stands for.
+    pub(super) fn mark_unusual(&mut self) {
+        let parts = &self.special;
+        let unusual = parts.bounded || parts.uncollected > 0 || self.has_overdue();
+        self.unusual = self.unusual & !Self::UNUSUAL | if unusual { Self::UNUSUAL } else { 0 };
+    }
+
     /// Appends a waiter to the queue of its priority.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it is part of every wait")]
     pub(super) fn push(
         &mut self,
         priority: Priority,
@@ -108,15 +182,16 @@ impl Waiters {
         self.waiting[index] = waiting + 1;
         self.bounds[index].next = sequence + 1;
         if deadline.is_some() {
-            self.timed += 1;
+            self.unusual += 1;
         }
         WaiterId::new(index, sequence)
     }
 
     /// Grants a permit to the next waiter with time left at `now`, and expires those before it.
     ///
-    /// Without `now`, no deadline is checked. Returns the granted waiter, to be published and
-    /// woken. Appends the wakers of expired waiters to `expired`. Both are woken outside the lock.
+    /// Not while a waiter is [special](Self::has_special). Without `now`, no deadline is checked.
+    /// Returns the granted waiter, to be published and woken. Appends the wakers of expired waiters
+    /// to `expired`. Both are woken outside the lock.
     // Always inlined: it is part of passing on a permit, which holds the lock meanwhile.
     #[inline(always)]
     pub(super) fn grant(
@@ -147,7 +222,7 @@ impl Waiters {
             self.waiting[index] = waiting - 1;
             self.bounds[index].oldest = oldest;
             if timed {
-                self.timed -= 1;
+                self.unusual -= 1;
             }
             if state == WaiterState::Granted {
                 return Some(Granted {
@@ -171,23 +246,25 @@ impl Waiters {
         limit: usize,
         wake: &mut WakeList,
     ) -> bool {
-        let Some(queues) = &mut self.queues else {
-            return true;
-        };
         let mut remaining = limit;
-        for (index, PriorityQueue { chunks, .. }) in queues.iter_mut().enumerate() {
+        for (index, &until) in watermark.0.iter().enumerate() {
             while self.waiting[index] > 0 {
                 if remaining == 0 {
                     return false;
                 }
                 let oldest = &mut self.bounds[index].oldest;
-                let popped = chunks.pop_oldest(oldest, watermark.0[index], |_| {
-                    WaiterState::Rejected(reason)
-                });
+                let Some(queues) = &mut self.queues else {
+                    return true;
+                };
+                let chunks = &mut queues[index].chunks;
+                let popped = chunks.pop_oldest(oldest, until, |_| WaiterState::Rejected(reason));
                 let Some(popped) = popped else { break };
                 remaining -= 1;
                 self.waiting[index] -= 1;
-                self.timed -= u32::from(popped.timed);
+                self.unusual -= u64::from(popped.timed);
+                if self.special_waiters() > 0 {
+                    self.end_special(WaiterId::new(index, popped.sequence));
+                }
                 wake.push(popped.waker);
             }
         }
@@ -222,11 +299,20 @@ impl Waiters {
             .is_some_and(|queues| queues[id.priority()].chunks.is_uncollected(id.sequence()))
     }
 
-    /// Takes back a permit that is not collected. The caller owns it if this returns `true`.
-    pub(super) fn revoke(&mut self, id: WaiterId) -> bool {
-        self.queues
-            .as_mut()
-            .is_some_and(|queues| queues[id.priority()].chunks.revoke(id.sequence()))
+    /// Takes back permits that are not collected. The caller owns those that this returns.
+    pub(super) fn revoke(&mut self, id: WaiterId) -> Option<Claim> {
+        let chunks = &mut self.queues.as_mut()?[id.priority()].chunks;
+        if !chunks.revoke(id.sequence()) {
+            return None;
+        }
+        match chunks.take_link(id.sequence()) {
+            Some(link) => {
+                self.special.uncollected -= 1;
+                self.mark_unusual();
+                Some(link.claim())
+            }
+            None => Some(Claim::ONE),
+        }
     }
 
     /// Remembers a waiter whose permit may be taken back when another call needs it.
@@ -234,17 +320,20 @@ impl Waiters {
         // A timer may wake its task more than once.
         if !self.overdue.contains(&id) {
             self.overdue.push(id);
+            self.mark_unusual();
         }
     }
 
-    /// Takes back a permit from a waiter that is overdue. The caller owns it.
-    pub(super) fn revoke_overdue(&mut self) -> bool {
+    /// Takes back the permits of a waiter that is overdue. The caller owns them.
+    pub(super) fn revoke_overdue(&mut self) -> Option<Claim> {
         while let Some(id) = self.overdue.pop() {
-            if self.revoke(id) {
-                return true;
+            let revoked = self.revoke(id);
+            self.mark_unusual();
+            if revoked.is_some() {
+                return revoked;
             }
         }
-        false
+        None
     }
 
     /// Returns `true` if a permit may be taken back.
@@ -259,9 +348,27 @@ impl Waiters {
         reason = "a call of it takes a tenth of the time of a cancelled wait"
     )]
     pub(super) fn remove(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
-        if self.has_overdue() {
-            self.overdue.retain(|overdue| *overdue != id);
+        // Waiters with a deadline are removed like all others.
+        if self.unusual >> 32 == 0 {
+            self.remove_ordinary(id)
+        } else {
+            self.remove_unusual(id)
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_unusual(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
+        self.overdue.retain(|overdue| *overdue != id);
+        self.special.collected = None;
+        let (state, waker) = self.remove_special(id);
+        self.mark_unusual();
+        (state, waker)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as `remove`")]
+    pub(super) fn remove_ordinary(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
         let removed = self
             .queues
             .as_mut()
@@ -278,7 +385,7 @@ impl Waiters {
             self.waiting[id.priority()] -= 1;
         }
         if timed {
-            self.timed -= 1;
+            self.unusual -= 1;
         }
         (state, waker)
     }
@@ -292,7 +399,7 @@ impl Waiters {
     /// Returns `true` if a grant needs the time.
     #[inline]
     pub(super) fn has_deadlines(&self) -> bool {
-        self.timed > 0
+        self.unusual as u32 > 0
     }
 
     /// Returns a watermark above all present waiters.
@@ -335,11 +442,11 @@ impl Waiters {
 /// A waiter that was granted a permit.
 #[derive(Debug)]
 pub(super) struct Granted {
-    id: WaiterId,
-    waker: Waker,
-    /// Whether it had a deadline. It then collects its permit under the lock, where the permit can
-    /// be taken back.
-    timed: bool,
+    pub(super) id: WaiterId,
+    pub(super) waker: Waker,
+    /// Whether it had a deadline, or was granted fewer permits than it asked for. It then collects
+    /// them under the lock, where they can be taken back, and where their number is.
+    pub(super) timed: bool,
 }
 
 impl Granted {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::adaptive::LimitStatus;
 use crate::bulkhead::state::BulkheadState;
 use crate::bulkhead::stats::BulkheadStats;
+use crate::call::CallKey;
 use crate::circuit_breaker::CircuitSnapshot;
 use crate::fleet::FleetSnapshot;
 use crate::name::BulkheadName;
@@ -86,6 +87,41 @@ pub struct BulkheadSnapshot {
     /// Counted since the bulkhead was created. The table has room for two calls for each permit,
     /// and for at most 65,536.
     pub untracked_calls: u64,
+    /// The keys with the most waiters, then those with the most permits: at most 32. Empty unless
+    /// permits are [shared between keys](crate::BulkheadConfig::fairness).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub keys: Vec<KeyStatus>,
+}
+
+/// The running and waiting calls of one key.
+///
+/// Keys are hashes. To find a tenant, compare with
+/// [`Bulkhead::call_key`](crate::Bulkhead::call_key).
+///
+/// ```
+/// use bulkman::bulkhead::Fairness;
+/// use bulkman::runtime::ClockOnly;
+/// use bulkman::{Bulkhead, BulkheadConfig};
+///
+/// let config = BulkheadConfig::new("db").fairness(Fairness::new().max_per_key(2));
+/// let db = Bulkhead::new(config, ClockOnly)?;
+/// let _running = db.call().key("tenant 17").weight(2).try_acquire().unwrap();
+/// let keys = db.snapshot().keys;
+/// assert_eq!((keys[0].key, keys[0].held), (Some(db.call_key("tenant 17")), 2));
+/// # Ok::<(), bulkman::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct KeyStatus {
+    /// The key; `None` for the calls without a key.
+    pub key: Option<CallKey>,
+    /// The permits that its running calls hold.
+    pub held: u32,
+    /// Its waiting calls.
+    pub waiting: u32,
+    /// Whether calls wait because the key holds as many permits as it may.
+    pub at_maximum: bool,
 }
 
 /// A running call, in a snapshot.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{BulkheadSnapshot, ManagerSnapshot};
 use crate::circuit_breaker::CircuitSnapshot;
-use crate::fleet::FleetSnapshot;
+use crate::fleet::{FleetCircuit, FleetSnapshot};
 
 const COLUMNS: usize = 11;
 /// The number of running calls that are shown for a bulkhead.
@@ -101,6 +101,27 @@ fn write_fleet(f: &mut fmt::Formatter<'_>, fleet: &FleetSnapshot) -> fmt::Result
     }
     if let Some(error) = &fleet.error {
         write!(f, ": {error}")?;
+    }
+    for circuit in &fleet.circuits {
+        write_forced(f, circuit)?;
+    }
+    Ok(())
+}
+
+/// Writes a line for a circuit that an operator has forced.
+fn write_forced(f: &mut fmt::Formatter<'_>, circuit: &FleetCircuit) -> fmt::Result {
+    let Some(state) = circuit.state.filter(|state| state.is_forced()) else {
+        return Ok(());
+    };
+    write!(f, "\nFORCED    {}: {state}", circuit.name)?;
+    if let Some(age) = circuit.age {
+        write!(f, " for {}", Short(age))?;
+    }
+    if let Some(author) = &circuit.author {
+        write!(f, " by {}", author.escape_debug())?;
+    }
+    if let Some(reason) = &circuit.reason {
+        write!(f, ": {}", reason.escape_debug())?;
     }
     Ok(())
 }

@@ -35,6 +35,7 @@ use crate::sync::{Mutex, MutexGuard, lock};
 /// store.clear();
 /// assert!(futures_lite::future::block_on(store.open_session(&[])).is_ok());
 /// ```
+#[cfg(feature = "test-util")] // for the badge in crates that re-export it
 #[derive(Clone)]
 pub struct FaultStore {
     inner: Arc<dyn CircuitStore>,
@@ -55,6 +56,7 @@ pub struct FaultStore {
 ///     .unwrap();
 /// assert!(!error.is_transient());
 /// ```
+#[cfg(feature = "test-util")] // for the badge in crates that re-export it
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
@@ -73,6 +75,8 @@ pub enum Fault {
     DisconnectAfterApply,
     /// Operations are delayed by this duration.
     Slow(Duration),
+    /// The store can be read, and rejects changes, as a standby does. It sends no notifications.
+    ReadOnly,
 }
 
 struct Control {
@@ -281,6 +285,10 @@ impl Control {
         lock(&self.faults)
     }
 
+    fn is_read_only(&self) -> bool {
+        matches!(self.faults().fault, Fault::ReadOnly)
+    }
+
     /// Returns an error if one of the circuits is rejected.
     fn check<'a>(
         &self,
@@ -315,7 +323,7 @@ impl Control {
             faults.fault.clone()
         };
         match fault {
-            Fault::None => operation.await,
+            Fault::None | Fault::ReadOnly => operation.await,
             Fault::Down => Err(broken()),
             Fault::Error(error) => Err(error),
             Fault::Hang => std::future::pending().await,
@@ -354,6 +362,8 @@ impl CircuitStore for FaultStore {
     ) -> StoreFuture<'a, Box<dyn StoreSession>> {
         Box::pin(async move {
             self.control.connects.fetch_add(1, Ordering::Relaxed);
+            let read_only = self.control.is_read_only();
+            let circuits = if read_only { &[] } else { circuits };
             self.control.check(true, circuits)?;
             let inner = self
                 .control
@@ -366,6 +376,7 @@ impl CircuitStore for FaultStore {
                 control,
                 generation,
                 is_usable: false,
+                read_only,
             }) as Box<dyn StoreSession>)
         })
     }
@@ -384,16 +395,33 @@ struct FaultSession {
     inner: Box<dyn StoreSession>,
     control: Arc<Control>,
     generation: u64,
-    /// Whether the last error was a rejected circuit.
+    /// Whether the last error was a rejected circuit or change.
     is_usable: bool,
+    /// Whether the store rejected changes at the last operation.
+    read_only: bool,
 }
 
-/// Generates operations that differ only in name and arguments.
-macro_rules! under_fault {
+impl FaultSession {
+    /// Begins an operation that changes the store.
+    fn begin_change(&mut self) -> Result<(), StoreError> {
+        self.control.operations.fetch_add(1, Ordering::Relaxed);
+        self.read_only = self.control.is_read_only();
+        self.is_usable = self.read_only;
+        if self.read_only {
+            return Err(StoreError::unavailable(READ_ONLY));
+        }
+        Ok(())
+    }
+}
+
+/// Generates the changes that differ only in name and arguments.
+macro_rules! changes_under_fault {
     ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
         $(
             fn $name<'a>(&'a mut self, $($argument: $type),*) -> StoreFuture<'a, $output> {
-                self.control.operations.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = self.begin_change() {
+                    return Box::pin(std::future::ready(Err(error)));
+                }
                 Box::pin(self.control.run(Some(self.generation), self.inner.$name($($argument),*)))
             }
         )*
@@ -401,8 +429,7 @@ macro_rules! under_fault {
 }
 
 impl StoreSession for FaultSession {
-    under_fault! {
-        snapshot(since: Option<Revision>) -> Snapshot;
+    changes_under_fault! {
         transition(transition: &'a StoreTransition) -> TransitionResult;
         vote(vote: &'a StoreVote) -> VoteResult;
         command(command: &'a FleetCommand) -> TransitionResult;
@@ -410,13 +437,34 @@ impl StoreSession for FaultSession {
         renew_probe(request: &'a ProbeRequest, lease: ProbeLease) -> Option<ProbeLease>;
         report_probe(result: &'a ProbeResult) -> ProbeReportResult;
         release_probe(request: &'a ProbeRequest, lease: ProbeLease) -> ();
+        acquire_probes(requests: &'a [ProbeRequest]) -> Vec<Option<ProbeLease>>;
+        renew_probes(held: &'a [(ProbeRequest, ProbeLease)]) -> Vec<Option<ProbeLease>>;
+        release_probes(held: &'a [(ProbeRequest, ProbeLease)]) -> ();
         add_counts(window: BucketedWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
-        history(circuit: Option<&'a BulkheadName>, limit: u32) -> Vec<HistoryEntry>;
+    }
+
+    fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
+        self.control.operations.fetch_add(1, Ordering::Relaxed);
+        self.read_only = self.control.is_read_only();
+        self.is_usable = false;
+        let operation = self.inner.snapshot(since);
+        Box::pin(self.control.run(Some(self.generation), operation))
+    }
+
+    fn history<'a>(
+        &'a mut self,
+        circuit: Option<&'a BulkheadName>,
+        limit: u32,
+    ) -> StoreFuture<'a, Vec<HistoryEntry>> {
+        self.control.operations.fetch_add(1, Ordering::Relaxed);
+        self.is_usable = false;
+        let operation = self.inner.history(circuit, limit);
+        Box::pin(self.control.run(Some(self.generation), operation))
     }
 
     fn register<'a>(&'a mut self, circuits: &'a [BulkheadName]) -> StoreFuture<'a, ()> {
-        self.control.operations.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
+            self.begin_change()?;
             let checked = self.control.check(true, circuits);
             self.is_usable = checked.is_err();
             checked?;
@@ -429,8 +477,8 @@ impl StoreSession for FaultSession {
         &'a mut self,
         transitions: &'a [StoreTransition],
     ) -> StoreFuture<'a, Vec<TransitionResult>> {
-        self.control.operations.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
+            self.begin_change()?;
             let circuits = transitions.iter().map(|transition| &transition.circuit);
             let checked = self.control.check(false, circuits);
             self.is_usable = checked.is_err();
@@ -442,6 +490,10 @@ impl StoreSession for FaultSession {
 
     fn is_usable(&self) -> bool {
         self.is_usable
+    }
+
+    fn read_only_reason(&self) -> Option<&str> {
+        self.read_only.then_some(READ_ONLY)
     }
 
     fn is_listening(&self) -> bool {
@@ -462,7 +514,10 @@ impl StoreSession for FaultSession {
                 }
                 // What arrives meanwhile is lost.
                 if !faults.drop_notifications
-                    && !matches!(faults.fault, Fault::Hang | Fault::ResponseLost)
+                    && !matches!(
+                        faults.fault,
+                        Fault::Hang | Fault::ResponseLost | Fault::ReadOnly
+                    )
                 {
                     return Ok(event);
                 }
@@ -470,6 +525,8 @@ impl StoreSession for FaultSession {
         })
     }
 }
+
+const READ_ONLY: &str = "changes are rejected by an injected fault";
 
 fn broken() -> StoreError {
     StoreError::unavailable("the session is broken by an injected fault")

@@ -13,10 +13,13 @@
 
 mod counts;
 mod error;
+mod fleet_count_policy;
 mod history;
+mod instance;
 mod memory;
 mod probe;
 mod settings;
+mod sharing_mode;
 mod transition;
 mod view;
 
@@ -33,13 +36,15 @@ pub use error::StoreError;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use fault::{Fault, FaultStore};
+pub use fleet_count_policy::FleetCountPolicy;
 pub use history::HistoryEntry;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use memory::MemoryBackup;
 pub use memory::MemoryStore;
 pub use probe::{ProbeLease, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule};
-pub use settings::{FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings};
+pub use settings::{OnOutage, Push, StoreSettings};
+pub use sharing_mode::SharingMode;
 pub use transition::{
     FleetAction, FleetCommand, RejectReason, StoreChange, StoreTransition, StoreVote,
     TransitionResult, VoteResult,
@@ -349,6 +354,53 @@ pub trait StoreSession: Send {
         lease: ProbeLease,
     ) -> StoreFuture<'a, ()>;
 
+    /// Acquires leases of several circuits, each independently of the others.
+    ///
+    /// `requests` contains no circuit twice. The leases are in the order of `requests`. The default
+    /// implementation calls [`acquire_probe`](Self::acquire_probe) for each; a store that can do it
+    /// in one round trip should override it, and the next two methods.
+    ///
+    /// The driver sends up to 200 requests at a time, and bounds them by the time of one operation.
+    fn acquire_probes<'a>(
+        &'a mut self,
+        requests: &'a [ProbeRequest],
+    ) -> StoreFuture<'a, Vec<Option<ProbeLease>>> {
+        Box::pin(async move {
+            let mut leases = Vec::with_capacity(requests.len());
+            for request in requests {
+                leases.push(self.acquire_probe(request).await?);
+            }
+            Ok(leases)
+        })
+    }
+
+    /// Renews several leases, each as [`renew_probe`](Self::renew_probe) does.
+    fn renew_probes<'a>(
+        &'a mut self,
+        held: &'a [(ProbeRequest, ProbeLease)],
+    ) -> StoreFuture<'a, Vec<Option<ProbeLease>>> {
+        Box::pin(async move {
+            let mut leases = Vec::with_capacity(held.len());
+            for (request, lease) in held {
+                leases.push(self.renew_probe(request, *lease).await?);
+            }
+            Ok(leases)
+        })
+    }
+
+    /// Releases several leases, each as [`release_probe`](Self::release_probe) does.
+    fn release_probes<'a>(
+        &'a mut self,
+        held: &'a [(ProbeRequest, ProbeLease)],
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            for (request, lease) in held {
+                self.release_probe(request, *lease).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Adds to the fleet's counts, and returns the totals of the window that ends now.
     ///
     /// A delta of an earlier epoch than its circuit's is skipped, and has no totals in the returned
@@ -396,6 +448,15 @@ pub trait StoreSession: Send {
     /// [`listen`](Self::listen) a minute later. The default implementation returns `true`.
     fn is_listening(&self) -> bool {
         true
+    }
+
+    /// Returns why the store rejects all changes at present; `None` if it accepts them.
+    ///
+    /// A store that can be read only, such as a standby, is read and polled; the driver changes
+    /// nothing there. The value is current after each [`snapshot`](Self::snapshot), and after an
+    /// operation that failed for this reason. The default implementation returns `None`.
+    fn read_only_reason(&self) -> Option<&str> {
+        None
     }
 
     /// Starts to report changes again.

@@ -6,9 +6,9 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Unexpec
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::counts::BucketedWindow;
-use super::settings::{
-    DEFAULT_MINIMUM_NUMBER_OF_CALLS, FleetCountPolicy, OnOutage, Push, SharingMode, StoreSettings,
-};
+use super::fleet_count_policy::{DEFAULT_MINIMUM_NUMBER_OF_CALLS, FleetCountPolicy};
+use super::settings::{OnOutage, Push, StoreSettings};
+use super::sharing_mode::SharingMode;
 use crate::human_duration::HumanDuration;
 use crate::setting::{self, Field, Setting};
 

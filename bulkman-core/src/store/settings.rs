@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StoreCapabilities;
-use super::counts::BucketedWindow;
+use super::instance::default_instance;
+use super::{SharingMode, StoreCapabilities};
 use crate::config_error::ConfigError;
 use crate::name;
 
@@ -85,7 +85,7 @@ pub struct StoreSettings {
     pub shutdown_flush: Duration,
     /// The name of this process in the history: 1 to 200 bytes without control characters.
     ///
-    /// Default: `pid` and the process id.
+    /// Default: program, host and process id, as in `checkout@node-7:4121`.
     pub instance: Option<Arc<str>>,
 }
 
@@ -195,6 +195,22 @@ impl StoreSettings {
         self
     }
 
+    /// Returns the name of this process: [`instance`](Self#structfield.instance), or its default.
+    ///
+    /// The host is that of the environment variable `HOSTNAME` or of the system.
+    ///
+    /// ```
+    /// # use bulkman::store::StoreSettings;
+    /// let process_id = std::process::id().to_string();
+    /// assert!(StoreSettings::new().instance_name().ends_with(&process_id));
+    /// let named = StoreSettings::new().instance("shop-7f9c");
+    /// assert_eq!(&*named.instance_name(), "shop-7f9c");
+    /// ```
+    #[must_use]
+    pub fn instance_name(&self) -> Arc<str> {
+        self.instance.clone().unwrap_or_else(default_instance)
+    }
+
     /// Checks that these settings are valid.
     ///
     /// # Errors
@@ -300,253 +316,6 @@ pub enum Push {
     Off,
 }
 
-/// What the processes of a fleet share through a store.
-///
-/// ```
-/// use bulkman::store::{SharingMode, StoreSettings};
-/// use std::time::Duration;
-///
-/// assert_eq!(StoreSettings::new().share, SharingMode::STATE);
-/// let quorum =
-///     StoreSettings::new().share(SharingMode::quorum(2, Duration::from_secs(10)));
-/// # assert!(quorum.validate().is_ok());
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum SharingMode {
-    /// Shares the state: a circuit opens for all once a quorum of processes opened it.
-    State {
-        /// The number of processes that must open the circuit: 1 to 1000.
-        ///
-        /// With 1, a single faulty process can open a circuit for the whole fleet.
-        quorum: u16,
-        /// The time for which a process's opening counts as its vote.
-        window: Duration,
-    },
-    /// Shares the state with a quorum of one, and the counts of calls.
-    ///
-    /// The circuit opens for all when the fleet's counts reach a threshold, even if no process
-    /// reaches it alone.
-    Counts(FleetCountPolicy),
-}
-
-impl SharingMode {
-    /// Shares the state: the first process that opens a circuit opens it for all.
-    pub const STATE: Self = Self::State {
-        quorum: 1,
-        window: Duration::from_secs(10),
-    };
-
-    /// Shares the state with a quorum: see [`State`](Self::State).
-    ///
-    /// ```
-    /// # use bulkman::store::{SharingMode, StoreSettings};
-    /// # use std::time::Duration;
-    /// let share = SharingMode::quorum(3, Duration::from_secs(10));
-    /// assert!(StoreSettings::new().share(share).validate().is_ok());
-    /// assert!(
-    ///     StoreSettings::new()
-    ///         .share(SharingMode::quorum(0, Duration::from_secs(10)))
-    ///         .validate()
-    ///         .is_err()
-    /// );
-    /// ```
-    #[must_use]
-    pub const fn quorum(quorum: u16, window: Duration) -> Self {
-        Self::State { quorum, window }
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        match self {
-            Self::State { quorum, window } => {
-                if !(1..=1000).contains(quorum) {
-                    return Err(ConfigError::out_of_range("quorum", quorum, "1 to 1000"));
-                }
-                if *quorum > 1 && (window.is_zero() || *window > MAX_DURATION) {
-                    return Err(ConfigError::out_of_range(
-                        "share: window",
-                        format_args!("{window:?}"),
-                        "more than zero, at most a day",
-                    ));
-                }
-                Ok(())
-            }
-            Self::Counts(policy) => policy.validate(),
-        }
-    }
-}
-
-/// The thresholds at which the counts of a whole fleet open a circuit.
-///
-/// ```
-/// use std::time::Duration;
-/// use bulkman::store::{FleetCountPolicy, SharingMode};
-///
-/// // Within ten seconds: half of at least 200 calls of the fleet fail, or 500 calls fail.
-/// let share = SharingMode::Counts(
-///     FleetCountPolicy::new(Duration::from_secs(10), 10)
-///         .failure_rate_threshold(0.5)
-///         .minimum_number_of_calls(200)
-///         .failure_count_threshold(500),
-/// );
-/// # let _ = share;
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct FleetCountPolicy {
-    /// The window over which calls are counted.
-    pub sliding_window: BucketedWindow,
-    /// The number of failures that opens the circuit; `None` for no such threshold.
-    pub failure_count_threshold: Option<u64>,
-    /// The rate of failures that opens the circuit, above 0 and up to 1; `None` for no such
-    /// threshold.
-    pub failure_rate_threshold: Option<f64>,
-    /// The number of calls below which the rate is not evaluated. Default: 10.
-    pub minimum_number_of_calls: u64,
-}
-
-impl FleetCountPolicy {
-    /// Creates a policy over a sliding window of `length`, divided into `buckets`.
-    ///
-    /// It needs at least one threshold.
-    ///
-    /// ```
-    /// # use bulkman::store::{FleetCountPolicy, SharingMode, StoreSettings};
-    /// # use std::time::Duration;
-    /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10);
-    /// let validate = |policy| {
-    ///     StoreSettings::new()
-    ///         .share(SharingMode::Counts(policy))
-    ///         .validate()
-    /// };
-    /// assert!(validate(policy).is_err()); // no threshold yet
-    /// assert!(validate(policy.failure_count_threshold(500)).is_ok());
-    /// ```
-    #[must_use]
-    pub const fn new(length: Duration, buckets: u16) -> Self {
-        Self {
-            sliding_window: BucketedWindow::new(length, buckets),
-            failure_count_threshold: None,
-            failure_rate_threshold: None,
-            minimum_number_of_calls: DEFAULT_MINIMUM_NUMBER_OF_CALLS,
-        }
-    }
-
-    /// Sets the number of failures that opens the circuit: 1 or more. Default: off.
-    ///
-    /// ```
-    /// # use bulkman::store::FleetCountPolicy;
-    /// # use std::time::Duration;
-    /// let policy =
-    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(500);
-    /// assert!(!policy.opens(1_000_000, 499) && policy.opens(1_000_000, 500));
-    /// ```
-    #[must_use]
-    pub const fn failure_count_threshold(mut self, failures: u64) -> Self {
-        self.failure_count_threshold = Some(failures);
-        self
-    }
-
-    /// Sets the rate of failures that opens the circuit: above 0, up to 1. Default: off.
-    ///
-    /// The rate is evaluated once the window has
-    /// [`minimum_number_of_calls`](Self::minimum_number_of_calls).
-    ///
-    /// ```
-    /// # use bulkman::store::FleetCountPolicy;
-    /// # use std::time::Duration;
-    /// let policy = FleetCountPolicy::new(Duration::from_secs(10), 10)
-    ///     .failure_rate_threshold(0.5)
-    ///     .minimum_number_of_calls(200);
-    /// assert!(!policy.opens(0, 199) && policy.opens(100, 100));
-    /// ```
-    #[must_use]
-    pub const fn failure_rate_threshold(mut self, rate: f64) -> Self {
-        self.failure_rate_threshold = Some(rate);
-        self
-    }
-
-    /// Sets the number of calls of the fleet below which the rate is not evaluated. Default: 10.
-    ///
-    /// ```
-    /// # use bulkman::store::FleetCountPolicy;
-    /// # use std::time::Duration;
-    /// let policy =
-    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_rate_threshold(0.5);
-    /// assert!(!policy.opens(0, 9) && policy.opens(0, 10));
-    /// assert!(policy.minimum_number_of_calls(1).opens(0, 1));
-    /// ```
-    #[must_use]
-    pub const fn minimum_number_of_calls(mut self, calls: u64) -> Self {
-        self.minimum_number_of_calls = calls;
-        self
-    }
-
-    /// Returns `true` if these totals open the circuit.
-    ///
-    /// ```
-    /// # use bulkman::store::FleetCountPolicy;
-    /// # use std::time::Duration;
-    /// let policy =
-    ///     FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
-    /// assert!(policy.opens(97, 3));
-    /// ```
-    #[must_use]
-    pub fn opens(&self, successes: u64, failures: u64) -> bool {
-        let calls = successes.saturating_add(failures);
-        #[allow(
-            clippy::cast_precision_loss,
-            reason = "a rate over more than 2^52 calls may be off by one"
-        )]
-        let rate_reached = self.failure_rate_threshold.is_some_and(|rate| {
-            failures > 0
-                && calls >= self.minimum_number_of_calls
-                && failures as f64 >= rate * calls as f64
-        });
-        rate_reached
-            || self
-                .failure_count_threshold
-                .is_some_and(|count| failures >= count)
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let buckets = self.sliding_window.buckets;
-        let bucket = self.sliding_window.bucket_length();
-        if !(1..=1000).contains(&buckets) {
-            return Err(ConfigError::out_of_range(
-                "counts: sliding_window: buckets",
-                buckets,
-                "1 to 1000",
-            ));
-        }
-        if bucket < Duration::from_millis(1) || bucket > MAX_DURATION {
-            return Err(ConfigError::out_of_range(
-                "counts: sliding_window: length",
-                format_args!("{:?}", self.sliding_window.length),
-                "1 ms to a day per bucket",
-            ));
-        }
-        match (self.failure_count_threshold, self.failure_rate_threshold) {
-            (None, None) => Err(ConfigError::out_of_range(
-                "counts: thresholds",
-                "none",
-                "at least one",
-            )),
-            (Some(0), _) => Err(ConfigError::out_of_range(
-                "failure_count_threshold",
-                0,
-                "1 or more",
-            )),
-            (_, Some(rate)) if !(rate > 0.0 && rate <= 1.0) => Err(ConfigError::out_of_range(
-                "failure_rate_threshold",
-                rate,
-                "more than 0, at most 1",
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// What a half-open circuit does while the store is unavailable.
 ///
 /// ```
@@ -570,14 +339,12 @@ pub enum OnOutage {
 }
 
 /// The upper bound of a lease, vote or bucket: a day.
-const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The default of the circuit breaker, too.
-pub(super) const DEFAULT_MINIMUM_NUMBER_OF_CALLS: u64 = 10;
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::FleetCountPolicy;
 
     #[test]
     fn defaults_are_valid_and_errors_name_the_setting() {
@@ -649,17 +416,5 @@ mod tests {
         );
         quorum.supported_by(StoreCapabilities::ALL).unwrap();
         counts.supported_by(StoreCapabilities::ALL).unwrap();
-    }
-
-    #[test]
-    fn fleet_counts_open_at_the_threshold() {
-        let policy = FleetCountPolicy::new(Duration::from_secs(10), 10)
-            .failure_rate_threshold(0.5)
-            .minimum_number_of_calls(10);
-        assert!(!policy.opens(4, 5), "nine calls are too few");
-        assert!(policy.opens(5, 5));
-        assert!(!policy.opens(6, 5));
-        let policy = FleetCountPolicy::new(Duration::from_secs(10), 10).failure_count_threshold(3);
-        assert!(policy.opens(1_000, 3) && !policy.opens(0, 2));
     }
 }

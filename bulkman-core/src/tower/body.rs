@@ -30,6 +30,7 @@ pin_project! {
     /// let empty: GuardedBody<Full<&[u8]>> = GuardedBody::default();
     /// assert!(empty.is_end_stream());
     /// ```
+    #[cfg(feature = "http")] // for the badge in crates that re-export it
     pub struct GuardedBody<B> {
         // `None`: an empty body, or one that is being dropped. The body is dropped before the
         // permit is released.

@@ -10,6 +10,7 @@ use tower_service::Service;
 use super::body::GuardedBody;
 use super::future::BodyResponseFuture;
 use super::service::BulkheadService;
+use super::settings::{CallSettings, NoSettings};
 use super::status::StatusClassifier;
 use super::{BoxError, RejectionAware, ServiceError};
 use crate::bulkhead::Bulkhead;
@@ -43,6 +44,7 @@ use crate::call::outcome::Outcome;
 ///     }
 /// }
 /// ```
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 pub trait BodyClassifier<T, E>: Classifier<T, E> {
     /// Classifies the trailers of a response after a successful head.
     #[must_use]
@@ -67,37 +69,42 @@ impl<T, E: 'static, C: BodyClassifier<T, E>> BodyClassifier<T, E> for RejectionA
 /// A layer with calls that last until the body of the response has ended.
 ///
 /// Created by [`hold_until_body_end`](super::BulkheadLayer::hold_until_body_end).
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Debug)]
-pub struct BodyLayer<C = DefaultClassifier> {
+pub struct BodyLayer<C = DefaultClassifier, P = NoSettings> {
     bulkhead: Bulkhead,
     classifier: C,
+    settings: P,
 }
 
-impl<C> BodyLayer<C> {
-    pub(super) const fn new(bulkhead: Bulkhead, classifier: C) -> Self {
+impl<C, P> BodyLayer<C, P> {
+    pub(super) const fn new(bulkhead: Bulkhead, classifier: C, settings: P) -> Self {
         Self {
             bulkhead,
             classifier,
+            settings,
         }
     }
 }
 
-impl<S, C: Clone> Layer<S> for BodyLayer<C> {
-    type Service = BodyService<S, C>;
+impl<S, C: Clone, P: Clone> Layer<S> for BodyLayer<C, P> {
+    type Service = BodyService<S, C, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
         let (bulkhead, classifier) = (self.bulkhead.clone(), self.classifier.clone());
-        BodyService(BulkheadService::new(inner, bulkhead, classifier))
+        let settings = self.settings.clone();
+        BodyService(BulkheadService::new(inner, bulkhead, classifier, settings))
     }
 }
 
 /// A service with calls that last until the body of the response has ended.
 ///
 /// Created by [`BodyLayer`]. The body of its responses is a [`GuardedBody`].
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Debug)]
-pub struct BodyService<S, C = DefaultClassifier>(BulkheadService<S, C>);
+pub struct BodyService<S, C = DefaultClassifier, P = NoSettings>(BulkheadService<S, C, P>);
 
-impl<S, C> BodyService<S, C> {
+impl<S, C, P> BodyService<S, C, P> {
     /// Returns the bulkhead.
     #[must_use]
     pub const fn bulkhead(&self) -> &Bulkhead {
@@ -123,11 +130,12 @@ impl<S, C> BodyService<S, C> {
     }
 }
 
-impl<S, R, C, B> Service<R> for BodyService<S, C>
+impl<S, R, C, P, B> Service<R> for BodyService<S, C, P>
 where
     S: Service<R, Response = Response<B>> + Clone,
     S::Error: Into<BoxError> + 'static,
     C: BodyClassifier<Response<B>, S::Error> + Clone,
+    P: CallSettings<R>,
     B: Body,
 {
     type Response = Response<GuardedBody<B>>;

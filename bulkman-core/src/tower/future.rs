@@ -58,7 +58,7 @@ pin_project! {
     /// # Cancel safety
     ///
     /// As [`Execute`](crate::future::Execute).
-    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[cfg(feature = "http")] // for the badge in crates that re-export it
     #[must_use = "futures do nothing unless polled"]
     pub struct BodyResponseFuture<S: Service<R>, R, C> {
         #[pin]
@@ -105,7 +105,7 @@ pin_project! {
     /// # Cancel safety
     ///
     /// As the future of the inner service.
-    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[cfg(feature = "http")] // for the badge in crates that re-export it
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct GrpcRejectionFuture<F> {

@@ -45,6 +45,7 @@ use crate::error::BulkheadError;
 /// let result: Result<_, std::io::Error> = Ok(response);
 /// assert_eq!(GrpcClassifier.classify(&result), Outcome::Failure);
 /// ```
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcClassifier;
 
@@ -90,7 +91,7 @@ fn classify_status(headers: &HeaderMap) -> Option<Outcome> {
 /// | error | status |
 /// | --- | --- |
 /// | circuit open, shutdown | `UNAVAILABLE` |
-/// | full, timeout in the queue | `RESOURCE_EXHAUSTED` |
+/// | full, timeout in the queue, weight too large | `RESOURCE_EXHAUSTED` |
 /// | timeout of the call while it ran | `DEADLINE_EXCEEDED` |
 /// | missing capability of the runtime | `INTERNAL` |
 ///
@@ -124,6 +125,7 @@ fn classify_status(headers: &HeaderMap) -> Option<Outcome> {
 /// assert_eq!(response.headers()["grpc-status"], "8");           // RESOURCE_EXHAUSTED
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcRejectionLayer;
 
@@ -138,6 +140,7 @@ impl<S> Layer<S> for GrpcRejectionLayer {
 /// A service that turns the rejections of a bulkhead into gRPC responses.
 ///
 /// Created by [`GrpcRejectionLayer`].
+#[cfg(feature = "http")] // for the badge in crates that re-export it
 #[derive(Clone, Debug)]
 pub struct GrpcRejectionService<S> {
     inner: S,
@@ -169,7 +172,7 @@ pub(super) fn rejection_response<B: Default>(error: &ServiceError) -> Option<Res
     let code = match error.effective() {
         BulkheadError::Operation(_) if error.is_rejection() => UNAVAILABLE,
         BulkheadError::Operation(_) => return None,
-        BulkheadError::Full { .. } => RESOURCE_EXHAUSTED,
+        BulkheadError::Full { .. } | BulkheadError::WeightTooLarge { .. } => RESOURCE_EXHAUSTED,
         BulkheadError::CircuitOpen { .. } | BulkheadError::Shutdown { .. } => UNAVAILABLE,
         BulkheadError::Timeout { .. } if error.is_rejection() => RESOURCE_EXHAUSTED,
         BulkheadError::Timeout { .. } => DEADLINE_EXCEEDED,

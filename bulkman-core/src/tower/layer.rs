@@ -1,8 +1,12 @@
 //! The layer that adds a bulkhead to services.
 
+use std::hash::Hash;
+use std::marker::PhantomData;
+
 use tower_layer::Layer;
 
 use super::service::BulkheadService;
+use super::settings::{NoSettings, WithKey, WithKeyShare, WithWeight};
 use super::status::StatusClassifier;
 use crate::bulkhead::Bulkhead;
 use crate::call::classifier::DefaultClassifier;
@@ -27,9 +31,10 @@ use crate::call::outcome::Outcome;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct BulkheadLayer<C = DefaultClassifier> {
+pub struct BulkheadLayer<C = DefaultClassifier, P = NoSettings> {
     bulkhead: Bulkhead,
     classifier: C,
+    settings: P,
 }
 
 impl BulkheadLayer {
@@ -49,11 +54,105 @@ impl BulkheadLayer {
         Self {
             bulkhead,
             classifier: DefaultClassifier,
+            settings: NoSettings,
         }
     }
 }
 
-impl<C> BulkheadLayer<C> {
+impl<C, P> BulkheadLayer<C, P> {
+    /// Sets the [weight](crate::call::Call::weight) of each call by its request.
+    ///
+    /// The closure runs in `call`, before anything is held.
+    ///
+    /// ```
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// struct Query {
+    ///     rows: u32,
+    /// }
+    ///
+    /// let bulkhead = Bulkhead::new(BulkheadConfig::new("search"), ClockOnly)?;
+    /// let layer = BulkheadLayer::new(bulkhead).weight(|query: &Query| query.rows.div_ceil(1_000));
+    /// # let _ = layer;
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn weight<R, F>(self, weight: F) -> BulkheadLayer<C, WithWeight<P, F>>
+    where
+        F: Fn(&R) -> u32,
+    {
+        self.map_settings(|others| WithWeight { others, weight })
+    }
+
+    /// Sets the [key](crate::call::Call::key) of each call, usually its tenant, by its request.
+    ///
+    /// The closure runs in `call`, before anything is held. Return what identifies the tenant, for
+    /// example a header: `request.headers().get("x-tenant").cloned()`.
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// struct Query {
+    ///     tenant: u64,
+    /// }
+    ///
+    /// let config = BulkheadConfig::new("search").fairness(Fairness::new());
+    /// let bulkhead = Bulkhead::new(config, ClockOnly)?;
+    /// let layer = BulkheadLayer::new(bulkhead).key(|query: &Query| query.tenant);
+    /// # let _ = layer;
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn key<R, K, F>(self, key: F) -> BulkheadLayer<C, WithKey<P, F, K>>
+    where
+        F: Fn(&R) -> K,
+        K: Hash,
+    {
+        self.map_settings(|others| WithKey {
+            others,
+            key,
+            output: PhantomData,
+        })
+    }
+
+    /// Sets the [share of the key](crate::call::Call::key_share) of each call by its request.
+    ///
+    /// ```
+    /// # use bulkman::bulkhead::Fairness;
+    /// # use bulkman::tower::BulkheadLayer;
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::runtime::ClockOnly;
+    /// struct Query {
+    ///     tenant: u64,
+    ///     paid: bool,
+    /// }
+    ///
+    /// let config = BulkheadConfig::new("search").fairness(Fairness::new());
+    /// let layer = BulkheadLayer::new(Bulkhead::new(config, ClockOnly)?)
+    ///     .key(|query: &Query| query.tenant)
+    ///     .key_share(|query: &Query| if query.paid { 4 } else { 1 });
+    /// # let _ = layer;
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn key_share<R, F>(self, share: F) -> BulkheadLayer<C, WithKeyShare<P, F>>
+    where
+        F: Fn(&R) -> u32,
+    {
+        self.map_settings(|others| WithKeyShare { others, share })
+    }
+
+    fn map_settings<Q>(self, add: impl FnOnce(P) -> Q) -> BulkheadLayer<C, Q> {
+        BulkheadLayer {
+            bulkhead: self.bulkhead,
+            classifier: self.classifier,
+            settings: add(self.settings),
+        }
+    }
+
     /// Sets how the response or the error of the service counts toward the circuit breaker.
     ///
     /// ```
@@ -76,13 +175,14 @@ impl<C> BulkheadLayer<C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn classify<T, E, F>(self, classifier: F) -> BulkheadLayer<F>
+    pub fn classify<T, E, F>(self, classifier: F) -> BulkheadLayer<F, P>
     where
         F: Fn(&Result<T, E>) -> Outcome,
     {
         BulkheadLayer {
             bulkhead: self.bulkhead,
             classifier,
+            settings: self.settings,
         }
     }
 
@@ -100,10 +200,11 @@ impl<C> BulkheadLayer<C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn classify_by<D>(self, classifier: D) -> BulkheadLayer<D> {
+    pub fn classify_by<D>(self, classifier: D) -> BulkheadLayer<D, P> {
         BulkheadLayer {
             bulkhead: self.bulkhead,
             classifier,
+            settings: self.settings,
         }
     }
 
@@ -124,13 +225,14 @@ impl<C> BulkheadLayer<C> {
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn classify_status<T, F>(self, status: F) -> BulkheadLayer<StatusClassifier<F>>
+    pub fn classify_status<T, F>(self, status: F) -> BulkheadLayer<StatusClassifier<F>, P>
     where
         F: Fn(&T) -> u16,
     {
         BulkheadLayer {
             bulkhead: self.bulkhead,
             classifier: StatusClassifier(status),
+            settings: self.settings,
         }
     }
 
@@ -149,7 +251,7 @@ impl<C> BulkheadLayer<C> {
     #[cfg(feature = "http")]
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     #[must_use]
-    pub fn classify_grpc(self) -> BulkheadLayer<super::GrpcClassifier> {
+    pub fn classify_grpc(self) -> BulkheadLayer<super::GrpcClassifier, P> {
         self.classify_by(super::GrpcClassifier)
     }
 
@@ -195,15 +297,20 @@ impl<C> BulkheadLayer<C> {
     #[cfg(feature = "http")]
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     #[must_use]
-    pub fn hold_until_body_end(self) -> super::BodyLayer<C> {
-        super::BodyLayer::new(self.bulkhead, self.classifier)
+    pub fn hold_until_body_end(self) -> super::BodyLayer<C, P> {
+        super::BodyLayer::new(self.bulkhead, self.classifier, self.settings)
     }
 }
 
-impl<S, C: Clone> Layer<S> for BulkheadLayer<C> {
-    type Service = BulkheadService<S, C>;
+impl<S, C: Clone, P: Clone> Layer<S> for BulkheadLayer<C, P> {
+    type Service = BulkheadService<S, C, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BulkheadService::new(inner, self.bulkhead.clone(), self.classifier.clone())
+        BulkheadService::new(
+            inner,
+            self.bulkhead.clone(),
+            self.classifier.clone(),
+            self.settings.clone(),
+        )
     }
 }

@@ -97,6 +97,7 @@ mod grpc;
 mod layer;
 mod oneshot;
 mod service;
+mod settings;
 mod status;
 
 #[cfg(feature = "http")]
@@ -111,6 +112,7 @@ pub use self::classifier::RejectionAware;
 pub use self::grpc::{GrpcClassifier, GrpcRejectionLayer, GrpcRejectionService};
 pub use self::layer::BulkheadLayer;
 pub use self::service::BulkheadService;
+pub use self::settings::{CallSettings, NoSettings, WithKey, WithKeyShare, WithWeight};
 pub use self::status::StatusClassifier;
 pub use crate::error::BoxError;
 

@@ -6,11 +6,11 @@ use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::oneshot::Oneshot;
+use super::settings::{CallSettings, NoSettings};
 use super::{BoxError, RejectionAware, ServiceError};
 use crate::bulkhead::Bulkhead;
 use crate::call::classifier::{Classifier, DefaultClassifier};
 use crate::call::execute::ExecuteOwned;
-use crate::call::options::CallOptions;
 
 /// A service whose calls go through a bulkhead.
 ///
@@ -30,18 +30,20 @@ use crate::call::options::CallOptions;
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct BulkheadService<S, C = DefaultClassifier> {
+pub struct BulkheadService<S, C = DefaultClassifier, P = NoSettings> {
     inner: S,
     bulkhead: Bulkhead,
     classifier: C,
+    settings: P,
 }
 
-impl<S, C> BulkheadService<S, C> {
-    pub(super) const fn new(inner: S, bulkhead: Bulkhead, classifier: C) -> Self {
+impl<S, C, P> BulkheadService<S, C, P> {
+    pub(super) const fn new(inner: S, bulkhead: Bulkhead, classifier: C, settings: P) -> Self {
         Self {
             inner,
             bulkhead,
             classifier,
+            settings,
         }
     }
 
@@ -86,23 +88,27 @@ impl<S, C> BulkheadService<S, C> {
     where
         S: Service<R> + Clone,
         C: Clone,
+        P: CallSettings<R>,
     {
+        let call = self.settings.apply(self.bulkhead.call(), &request);
+        let options = call.options();
         // A clone, which is made ready after the permit was granted: see the module documentation.
         let operation = Oneshot::new(self.inner.clone(), request);
         ExecuteOwned::new(
             self.bulkhead.clone(),
             operation,
             RejectionAware(self.classifier.clone()),
-            CallOptions::DEFAULT,
+            options,
         )
     }
 }
 
-impl<S, R, C> Service<R> for BulkheadService<S, C>
+impl<S, R, C, P> Service<R> for BulkheadService<S, C, P>
 where
     S: Service<R> + Clone,
     S::Error: Into<BoxError> + 'static,
     C: Classifier<S::Response, S::Error> + Clone,
+    P: CallSettings<R>,
 {
     type Response = S::Response;
     type Error = ServiceError;

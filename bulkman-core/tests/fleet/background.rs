@@ -7,9 +7,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bulkman_core::circuit_breaker::CircuitState;
-use bulkman_core::fleet::{Fleet, FleetEvent};
+use bulkman_core::fleet::{Fleet, FleetCircuit, FleetEvent};
 use bulkman_core::runtime::{BoxFuture, Sleep};
-use bulkman_core::store::FleetState;
+use bulkman_core::store::{FleetState, OnOutage, StoreSettings};
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, Runtime};
 
@@ -198,5 +198,69 @@ fn a_circuit_whose_opening_was_missed_recovers() {
         }
         assert_eq!(state(&bulkhead), CircuitState::Closed);
         assert_eq!(world.store_view().0, FleetState::Closed);
+    }
+}
+
+/// While it is held open, no call changes the circuit: only a rejected call can start the driver.
+///
+/// Fault F01, C20.
+#[test]
+fn calls_of_a_circuit_that_is_held_open_start_the_driver() {
+    let world = World::new();
+    let runtime = Mortal::new(&world.runtime);
+    let settings = StoreSettings::new().on_outage(OnOutage::HoldOpen);
+    let store = world.memory.with_settings(settings);
+    let fleet = Fleet::new(store, runtime.clone()).unwrap();
+    let bulkhead = world.bulkhead("payments");
+    fleet.attach(&bulkhead).unwrap();
+    world.run();
+    for _ in 0..5 {
+        call(&bulkhead, false);
+    }
+    world.run();
+    runtime.end_after(0);
+    world.advance(31);
+    assert_eq!(state(&bulkhead), CircuitState::HalfOpen);
+    // There is no runtime: these attempts fail.
+    for _ in 0..5 {
+        assert!(!call(&bulkhead, true));
+        world.advance(1);
+    }
+    runtime.start_next();
+    for _ in 0..20 {
+        call(&bulkhead, true);
+        world.advance(1);
+    }
+    assert_eq!(state(&bulkhead), CircuitState::Closed);
+}
+
+/// Fault C20.
+#[test]
+fn changes_survive_a_task_that_ends_between_slices() {
+    for polls in 1..4 {
+        let world = World::new();
+        let runtime = Mortal::new(&world.runtime);
+        let (fleet, _bulkhead) = start(&world, &runtime);
+        let others: Vec<_> = (0..800)
+            .map(|index| world.bulkhead(&format!("c{index}")))
+            .collect();
+        for other in &others {
+            fleet.attach(other).unwrap();
+        }
+        world.run();
+        runtime.end_after(polls);
+        for other in &others {
+            other.circuit_breaker().unwrap().open();
+        }
+        world.run();
+        assert!(!fleet.snapshot().connected, "{polls} polls");
+        runtime.start_next();
+        let _resumes = fleet.snapshot();
+        world.advance(5);
+        let snapshot = fleet.snapshot();
+        assert!(snapshot.connected, "{polls} polls");
+        let open = |circuit: &&FleetCircuit| circuit.state == Some(FleetState::Open);
+        let open = snapshot.circuits.iter().filter(open).count();
+        assert_eq!(open, others.len(), "{polls} polls");
     }
 }

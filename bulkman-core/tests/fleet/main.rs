@@ -8,6 +8,7 @@ mod notifications;
 mod operators;
 mod outages;
 mod probes;
+mod read_only;
 mod rejections;
 mod reporting;
 mod scale;

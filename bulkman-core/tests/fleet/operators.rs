@@ -1,5 +1,6 @@
 //! Changes by operators and through a bulkhead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkman_core::circuit_breaker::CircuitState;
@@ -46,6 +47,40 @@ fn an_operator_overrules_every_process() {
     world.command(FleetAction::Close);
     world.run();
     assert_all(&processes, CircuitState::Closed);
+}
+
+#[test]
+fn snapshot_names_the_author_of_the_last_change() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    let last_change = |process: usize| {
+        let circuit = processes[process].fleet.snapshot().circuits.remove(0);
+        let text = |text: Option<Arc<str>>| text.map(|text| text.to_string());
+        (text(circuit.author), text(circuit.reason), circuit.age)
+    };
+    assert_eq!(last_change(0), (None, None, None), "it never changed");
+    world.command(FleetAction::ForceOpen);
+    world.advance(7);
+    let seven = Some(Duration::from_secs(7));
+    for process in [0, 1] {
+        let forced = (Some("ada".to_owned()), Some("a drill".to_owned()), seven);
+        assert_eq!(last_change(process), forced);
+    }
+    // A process that starts later reads how long ago that was.
+    let late = world.start("late", StoreSettings::new());
+    world.run();
+    assert_eq!(late.fleet.snapshot().circuits[0].age, seven);
+    // A process is an author, too: the one that publishes, and in the snapshots of all.
+    world.command(FleetAction::Close);
+    world.run();
+    processes[1].fail(5);
+    world.run();
+    for process in [0, 1] {
+        let (author, reason, age) = last_change(process);
+        assert_eq!(author.as_deref(), Some("p1"));
+        assert_eq!(reason.as_deref(), Some("consecutive_failures"));
+        assert_eq!(age, Some(Duration::ZERO));
+    }
 }
 
 #[test]

@@ -294,13 +294,13 @@ fn a_lease_outlives_its_session() {
     assert!(processes[1].bulkhead.try_acquire().is_err());
     // The report finds the session lost, and is repeated on the next one.
     before.succeed();
-    world.advance(1);
-    for probe in 2..=3 {
-        processes[0]
-            .call(Ok(()))
-            .unwrap_or_else(|error| panic!("probe {probe}: {error}"));
-        world.run();
+    let mut probes = 1;
+    while world.store_view().0 == FleetState::HalfOpen {
+        probes += usize::from(processes[0].call(Ok(())).is_ok());
+        world.runtime.advance(Duration::from_millis(20));
+        assert!(world.runtime.elapsed() < Duration::from_secs(34));
     }
+    assert_eq!(probes, 3);
     assert_eq!(world.store_view().0, FleetState::Closed);
 }
 
@@ -352,4 +352,58 @@ fn two_processes_that_were_cut_off_open_the_circuit_for_all() {
     for process in &processes {
         assert_eq!(process.state(), CircuitState::Open);
     }
+}
+
+/// Connecting to a store that does not respond takes up to 7 s.
+///
+/// Fault C20.
+#[test]
+fn an_outage_begins_while_the_driver_connects() {
+    let world = World::new();
+    let settings = StoreSettings::new().outage_after(Duration::from_secs(1));
+    let processes = world.start_processes_with(1, &settings);
+    processes[0].fail(5);
+    world.advance(25);
+    processes[0].store.set(Fault::Hang);
+    let is_connected = || processes[0].fleet.snapshot().connected;
+    while is_connected() || processes[0].state() == CircuitState::Open {
+        assert!(is_connected() || world.runtime.elapsed() < Duration::from_secs(40));
+        world.runtime.advance(Duration::from_millis(50));
+    }
+    // The delay is at most six times `outage_after`.
+    world.runtime.advance(Duration::from_millis(6_100));
+    world.run();
+    assert!(processes[0].bulkhead.try_acquire().is_ok());
+}
+
+/// Fault C20.
+#[test]
+fn a_lease_expires_while_the_driver_connects() {
+    let world = World::new();
+    let settings = StoreSettings::new().outage_after(Duration::from_secs(60));
+    let processes = world.start_processes_with(2, &settings);
+    processes[0].fail(5);
+    world.advance(30);
+    processes[0].call(Ok(())).unwrap_err();
+    // An unused lease is held for longer each time.
+    while world.runtime.elapsed() < Duration::from_secs(42) {
+        world.runtime.advance(Duration::from_millis(100));
+    }
+    assert!(processes[0].bulkhead.try_acquire().is_ok());
+    let operations = processes[0].store.operations();
+    processes[0].store.set(Fault::Hang);
+    while processes[0].store.operations() == operations {
+        world.runtime.advance(Duration::from_millis(50));
+    }
+    // The renewal that hangs was sent at most 2 s after the lease was acquired or renewed.
+    for _ in 0..120 {
+        world.runtime.advance(Duration::from_millis(100));
+        let elsewhere = processes[1].bulkhead.try_acquire();
+        if elsewhere.is_ok() {
+            let here = processes[0].bulkhead.try_acquire();
+            assert!(here.is_err(), "two probes at once");
+        }
+    }
+    assert!(processes[0].bulkhead.try_acquire().is_err());
+    assert!(processes[1].bulkhead.try_acquire().is_ok());
 }

@@ -290,3 +290,31 @@ fn the_lease_of_a_killed_process_is_free_within_8_s() {
     let after = world.runtime.elapsed() - start;
     assert!(after <= Duration::from_secs(8), "{after:?}");
 }
+
+/// Each process has a call in a second, at its own time: the lease moves to where calls are.
+///
+/// Fault C06.
+#[test]
+fn rare_calls_of_many_processes_close_the_circuit() {
+    let mut total = Duration::ZERO;
+    for _ in 0..10 {
+        let world = World::new();
+        let processes = world.start_processes(20);
+        processes[0].fail(5);
+        world.advance(30);
+        let start = world.runtime.elapsed();
+        'calls: for _ in 0..60 {
+            for process in &processes {
+                let _rejected = process.call(Ok(()));
+                world.runtime.advance(Duration::from_millis(50));
+                if world.store_view().0 == FleetState::Closed {
+                    break 'calls;
+                }
+            }
+        }
+        let after = world.runtime.elapsed() - start;
+        assert!(after <= Duration::from_secs(5), "{after:?}");
+        total += after;
+    }
+    assert!(total / 10 <= Duration::from_millis(2_800), "{total:?}");
+}

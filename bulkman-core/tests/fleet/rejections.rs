@@ -194,3 +194,86 @@ fn a_store_that_denies_everything_is_not_connected() {
     world.advance(10);
     assert!(!process.fleet.snapshot().connected);
 }
+
+/// Fault C20.
+#[test]
+fn a_rejected_circuit_stays_in_the_status() {
+    let world = World::new();
+    let process = &world.start_processes(1)[0];
+    let bad = world.bulkhead("bad");
+    process.fleet.attach(&bad).unwrap();
+    world.run();
+    process
+        .store
+        .reject_circuit(BulkheadName::new("bad").unwrap(), false);
+    bad.circuit_breaker().unwrap().open();
+    world.run();
+    let error = || process.fleet.snapshot().error;
+    assert!(error().is_some_and(|error| error.contains("\"bad\"")));
+    process.fail(5);
+    world.advance(1);
+    assert_eq!(
+        process.fleet.snapshot().pending,
+        1,
+        "the other one is published"
+    );
+    assert!(error().is_some_and(|error| error.contains("\"bad\"")));
+    process.store.clear();
+    world.advance(61);
+    assert_eq!((error(), process.fleet.snapshot().pending), (None, 0));
+}
+
+/// A decision that is no longer to be published can't be accepted.
+///
+/// Fault C20.
+#[test]
+fn a_rejected_decision_that_is_replaced_leaves_the_status() {
+    let world = World::new();
+    let process = &world.start_processes(1)[0];
+    let bad = world.bulkhead("bad");
+    process.fleet.attach(&bad).unwrap();
+    world.run();
+    process
+        .store
+        .reject_circuit(BulkheadName::new("bad").unwrap(), false);
+    bad.circuit_breaker().unwrap().open();
+    world.run();
+    bad.circuit_breaker().unwrap().close();
+    process.fail(5);
+    world.run();
+    assert_eq!(process.fleet.snapshot().error, None);
+}
+
+/// Fault C13, C20.
+#[test]
+fn a_circuit_that_a_later_session_rejects_is_local() {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    let others = [0, 1].map(|index: usize| {
+        let other = world.bulkhead("bad");
+        processes[index].fleet.attach(&other).unwrap();
+        other
+    });
+    world.run();
+    let store = &processes[0].store;
+    store.reject_circuit(BulkheadName::new("bad").unwrap(), true);
+    store.break_sessions();
+    world.advance(10);
+    let circuit = others[0].circuit_breaker().unwrap();
+    circuit.open_for(Duration::from_secs(1));
+    world.advance(2);
+    assert_eq!(circuit.state(), CircuitState::HalfOpen, "its own rules");
+    for _ in 0..3 {
+        let probe = others[0].try_acquire();
+        probe.expect("probes of its own").succeed();
+        world.run();
+    }
+    assert_eq!(circuit.state(), CircuitState::Closed);
+    // A session that accepts it shares it again.
+    store.clear();
+    store.break_sessions();
+    world.advance(10);
+    others[1].circuit_breaker().unwrap().open();
+    world.run();
+    assert_eq!(circuit.state(), CircuitState::Open);
+}

@@ -114,3 +114,39 @@ fn thousands_of_circuits_are_handled_in_slices() {
             .all(|circuit| closed(circuit.state))
     );
 }
+
+/// Fault C06.
+#[test]
+fn leases_are_requested_in_batches() {
+    const CIRCUITS: usize = 150;
+    let runtime = ManualRuntime::new();
+    let memory = MemoryStore::new(runtime.clone());
+    let processes = [(); 4].map(|()| Process::start(&memory, &runtime, CIRCUITS));
+    processes[0].circuits.iter().for_each(CircuitBreaker::open);
+    runtime.advance(Duration::from_secs(30));
+    let call_all = || {
+        for process in &processes {
+            for circuit in &process.circuits {
+                let _rejected = circuit.try_acquire().map(drop);
+            }
+        }
+    };
+    let before = processes
+        .each_ref()
+        .map(|process| process.store.operations());
+    for _ in 0..40 {
+        call_all();
+        runtime.advance(Duration::from_millis(50));
+    }
+    for (process, before) in processes.iter().zip(before) {
+        // Every half second at most, beside the transitions, renewals and polls.
+        let operations = process.store.operations() - before;
+        assert!(operations <= 20, "{operations} operations in 2 s");
+    }
+    let mut probing = 0;
+    for process in &processes {
+        let leased = |circuit: &&CircuitBreaker| circuit.try_acquire().is_ok();
+        probing += process.circuits.iter().filter(leased).count();
+    }
+    assert_eq!(probing, CIRCUITS, "each circuit has one lease");
+}

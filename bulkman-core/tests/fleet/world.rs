@@ -67,12 +67,12 @@ impl World {
         self.start_on(store)
     }
 
-    fn store_of(&self, name: &str, settings: StoreSettings) -> FaultStore {
+    pub(crate) fn store_of(&self, name: &str, settings: StoreSettings) -> FaultStore {
         let memory = self.memory.with_settings(settings.instance(name));
         FaultStore::new(memory, self.runtime.clone())
     }
 
-    fn start_on(&self, store: FaultStore) -> Process {
+    pub(crate) fn start_on(&self, store: FaultStore) -> Process {
         let fleet = Fleet::new(store.clone(), self.runtime.clone()).unwrap();
         let bulkhead = self.bulkhead("payments");
         fleet.attach(&bulkhead).unwrap();

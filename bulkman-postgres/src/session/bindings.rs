@@ -79,6 +79,39 @@ fn target(transition: &StoreTransition) -> (FleetState, Duration) {
     }
 }
 
+/// Binds one array per column.
+pub(super) fn bind_requests(statement: Statement, requests: &[ProbeRequest]) -> Statement {
+    bind_columns(statement, &requests.iter().collect::<Vec<_>>())
+}
+
+/// Binds one array per column.
+pub(super) fn bind_leases(statement: Statement, held: &[(ProbeRequest, ProbeLease)]) -> Statement {
+    let requests: Vec<_> = held.iter().map(|(request, _)| request).collect();
+    let numbers = |of: fn(&ProbeLease) -> i64| -> Vec<i64> {
+        held.iter().map(|(_, lease)| of(lease)).collect()
+    };
+    bind_columns(statement, &requests)
+        .bind(numbers(|lease| lease.slot.into()))
+        .bind(numbers(|lease| rows::to_signed(lease.token)))
+}
+
+fn bind_columns(statement: Statement, requests: &[&ProbeRequest]) -> Statement {
+    let texts = |of: fn(&ProbeRequest) -> &str| -> Vec<String> {
+        requests
+            .iter()
+            .map(|request| of(request).to_owned())
+            .collect()
+    };
+    let numbers = |of: fn(&ProbeRequest) -> i64| -> Vec<i64> {
+        requests.iter().map(|request| of(request)).collect()
+    };
+    statement
+        .bind(texts(|request| request.circuit.as_str()))
+        .bind(numbers(|request| rows::to_signed(request.epoch.0)))
+        .bind(texts(|request| &request.holder))
+        .bind(numbers(|request| rows::to_micros(request.ttl)))
+}
+
 pub(super) fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
     statement
         .bind(request.circuit.as_str())

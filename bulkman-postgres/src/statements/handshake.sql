@@ -1,6 +1,6 @@
 -- $1 namespace
 SELECT current_setting('transaction_isolation') AS isolation,
-       current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only,
+       @access,
        m.version, m.oldest_client, m.incarnation, "bulkman".channel($1) AS channel,
        (extract(epoch FROM "bulkman".clock()) * 1e6)::bigint AS now_us,
        has_table_privilege('"bulkman".notification_key', 'SELECT') AS may_read_key

@@ -7,6 +7,7 @@
 mod common;
 
 mod external_server;
+mod fleet;
 mod killed_holder;
 mod partition;
 mod pooler;
@@ -29,6 +30,13 @@ fn main() -> ExitCode {
             url,
             schema,
         )),
+        ["fleet", size] => fleet::run(size.parse().expect("a number of processes"), ""),
+        ["fleet", size, filter] => {
+            fleet::run(size.parse().expect("a number of processes"), filter);
+        }
+        ["fleet-member", schema, isolation] => {
+            on_tokio(fleet::member(TokioRuntime::new(), schema, isolation));
+        }
         ["partition"] => on_both!(partition::dropped_packets_delay_no_call),
         ["pooler"] => {
             on_both!(pooler::transaction_pooler_falls_back_to_polling);

@@ -124,11 +124,14 @@ pub(crate) async fn pooler_without_simple_protocol_is_reported(runtime: impl Run
     );
     drop(sessions);
     let pooled = store_at(&pooler.url(), &database).simple_protocol(true);
-    let diagnostics = pooled.build().unwrap().check().await.unwrap();
-    assert!(
-        diagnostics.len() == 1 && diagnostics[0].fix.contains("SET statement_timeout"),
-        "{diagnostics:?}"
-    );
+    let pooled = pooled.build().unwrap();
+    let diagnostics = pooled.check().await.unwrap();
+    let fixes: Vec<_> = diagnostics.iter().map(|it| it.fix.as_str()).collect();
+    let expected = [
+        "ALTER ROLE \"bulkman\" SET statement_timeout = '2s'",
+        "ALTER ROLE \"bulkman\" SET lock_timeout = '1s'",
+    ];
+    assert_eq!(fixes, expected, "{diagnostics:?}");
     for _ in 0..4 {
         let options: PgConnectOptions = pooler.url().parse().unwrap();
         let mut client = PgConnection::connect_with(&options.extra_float_digits(None))
@@ -140,6 +143,25 @@ pub(crate) async fn pooler_without_simple_protocol_is_reported(runtime: impl Run
             .unwrap();
         let timeout: String = rows[0].get(0);
         assert_eq!(timeout, "0", "a setting has reached another client");
+    }
+    // The fixes apply to new connections of the pooler.
+    let fixes = fixes.join("; ").replace('"', "");
+    database.execute(&fixes).await;
+    database
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+              WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        )
+        .await;
+    let deadline = runtime.now() + TIMEOUT;
+    loop {
+        // The pooler may not have noticed yet that its connections are closed.
+        let outcome = pooled.check().await;
+        if matches!(&outcome, Ok(problems) if problems.is_empty()) {
+            break;
+        }
+        assert!(runtime.now() < deadline, "{outcome:?}");
+        pause(&runtime).await;
     }
 }
 

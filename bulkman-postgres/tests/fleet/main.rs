@@ -8,13 +8,14 @@ mod common;
 mod connections;
 mod failures;
 mod floods;
+mod read_only;
 mod rejections;
 
 use std::time::Duration;
 
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::error::RejectionReason;
-use bulkman_core::fleet::{DecisionOutcome, FleetEvent, FleetEvents};
+use bulkman_core::fleet::{DecisionOutcome, FleetEvent};
 use bulkman_core::store::StoreError;
 use bulkman_core::store::{FleetState, Push, SharingMode};
 use bulkman_core::{Bulkhead, BulkheadConfig, BulkheadError, Runtime};
@@ -38,6 +39,10 @@ use failures::{
     too_new_schema_is_reported, unknown_result_is_resolved_by_operation_id,
 };
 use floods::flood_of_notifications_suspends_push;
+use read_only::{
+    read_only_database_is_read, sessions_survive_a_read_only_server,
+    standby_is_read_until_it_is_promoted,
+};
 use rejections::{
     denied_operations_keep_the_session, session_that_fails_at_once_backs_off,
     unstorable_name_disconnects_no_other,
@@ -76,8 +81,9 @@ on_both! {
     process_starts_during_an_open_transaction
     frozen_server_delays_no_call
     fleet_recovers_from_killed_connections
-    fleet_waits_for_a_read_only_server
-    fleet_waits_for_a_standby_to_be_promoted
+    sessions_survive_a_read_only_server
+    read_only_database_is_read
+    standby_is_read_until_it_is_promoted
     revoked_privilege_is_reported
     lost_history_is_detected
     lost_history_is_detected_after_other_changes
@@ -410,64 +416,6 @@ async fn fleet_recovers_from_killed_connections(runtime: impl Runtime + Clone) {
     }
 }
 
-async fn fleet_waits_for_a_read_only_server(runtime: impl Runtime + Clone) {
-    let server = Postgres::start(&[]);
-    let database = Database::on(&server);
-    database.store("fleet").migrate().await.unwrap();
-    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
-    let mut events = fleet[0].fleet.events();
-    // Reads succeed and sessions stay open: only a write detects it.
-    database
-        .execute("ALTER SYSTEM SET default_transaction_read_only = on")
-        .await;
-    database.execute("SELECT pg_reload_conf()").await;
-    until_read_only(&database, &runtime, true).await;
-    fleet[0].fail();
-    reports_read_only(&mut events).await;
-    assert_eq!(
-        fleet[0].state(),
-        CircuitState::Open,
-        "the local circuit breaker decides"
-    );
-    assert_eq!(fleet[1].call(Ok(())).await, Ok(()));
-    database
-        .execute("ALTER SYSTEM RESET default_transaction_read_only")
-        .await;
-    database.execute("SELECT pg_reload_conf()").await;
-    assert_eq!(
-        decision_outcome(&mut events).await,
-        DecisionOutcome::Published
-    );
-    fleet.all_reach(CircuitState::Open).await;
-}
-
-async fn fleet_waits_for_a_standby_to_be_promoted(runtime: impl Runtime + Clone) {
-    let server = Postgres::start(&[]);
-    let database = Database::on(&server);
-    database.store("fleet").migrate().await.unwrap();
-    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
-    server.stop(StopMode::Fast);
-    server.restart_as_standby();
-    let mut events = fleet[0].fleet.events();
-    fleet[0].fail();
-    fleet[0]
-        .until(|process| {
-            let snapshot = process.fleet.snapshot();
-            !snapshot.connected
-                && snapshot
-                    .error
-                    .is_some_and(|error| error.contains("standby"))
-        })
-        .await;
-    assert_eq!(fleet[1].call(Ok(())).await, Ok(()), "calls are not delayed");
-    database.execute("SELECT pg_promote()").await;
-    assert_eq!(
-        decision_outcome(&mut events).await,
-        DecisionOutcome::Published
-    );
-    fleet.all_reach(CircuitState::Open).await;
-}
-
 async fn revoked_privilege_is_reported(runtime: impl Runtime + Clone) {
     let database = Database::new().await;
     let role = format!(
@@ -612,31 +560,4 @@ async fn lost_history_is_detected_after_other_changes(runtime: impl Runtime + Cl
         );
         drop(fleet);
     }
-}
-
-/// Waits until new sessions have the setting.
-async fn until_read_only(database: &Database, runtime: &impl Runtime, wanted: bool) {
-    loop {
-        let mut connection = database.connection().await;
-        let statement = "SELECT current_setting('default_transaction_read_only')::bool";
-        let found: bool = sqlx::query_scalar(statement)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        if found == wanted {
-            return;
-        }
-        pause(runtime).await;
-    }
-}
-
-async fn reports_read_only(events: &mut FleetEvents) {
-    let degraded = next(events, |event| matches!(event, FleetEvent::Degraded { .. })).await;
-    let FleetEvent::Degraded { error } = degraded else {
-        unreachable!()
-    };
-    assert!(
-        error.is_transient() && error.to_string().contains("read-only"),
-        "{error}"
-    );
 }

@@ -281,12 +281,14 @@ impl LimitDriver {
         self.sampler.record_lack_of_permit();
     }
 
-    /// Acquires a permit of the estimated limit, or counts what would happen without one.
+    /// Acquires the permits of a call under the estimated limit, or counts what would happen
+    /// without them.
     ///
-    /// `running` are the calls that hold a permit, with this one.
-    pub(crate) fn acquire_virtual_permit(
+    /// `running` are the permits that calls hold, with the `weight` of this one.
+    pub(crate) fn acquire_virtual_permits(
         &self,
         mark: Mark,
+        weight: u32,
         running: usize,
         queue_capacity: usize,
         may_wait: bool,
@@ -294,10 +296,12 @@ impl LimitDriver {
         let limit = self.limit.load(Ordering::Relaxed);
         let permits = &self.virtual_permits_in_use;
         let mut in_use = permits.load(Ordering::Relaxed);
-        while in_use < limit {
+        let weight = u64::from(weight);
+        // A call that is heavier than the limit would run alone.
+        while in_use + weight <= limit || in_use == 0 {
             match permits.compare_exchange_weak(
                 in_use,
-                in_use + 1,
+                in_use + weight,
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
@@ -306,14 +310,15 @@ impl LimitDriver {
             }
         }
         self.record_lack_of_permit();
-        let ahead = (running as u64).saturating_sub(1 + in_use);
+        let ahead = (running as u64).saturating_sub(weight + in_use);
         self.count_lack(ahead, queue_capacity, may_wait);
         mark
     }
 
-    pub(crate) fn release_virtual_permit(&self, mark: Mark) {
+    pub(crate) fn release_virtual_permits(&self, mark: Mark, weight: u32) {
         if mark.has_virtual_permit() {
-            self.virtual_permits_in_use.fetch_sub(1, Ordering::Relaxed);
+            self.virtual_permits_in_use
+                .fetch_sub(u64::from(weight), Ordering::Relaxed);
         }
     }
 

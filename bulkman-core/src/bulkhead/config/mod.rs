@@ -1,5 +1,8 @@
 //! The configuration of a bulkhead.
 
+mod fairness;
+#[cfg(feature = "serde")]
+mod fairness_repr;
 #[cfg(feature = "serde")]
 mod repr;
 mod resolved;
@@ -7,6 +10,7 @@ mod resolved;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use self::fairness::Fairness;
 #[cfg(feature = "serde")]
 pub(crate) use self::repr::BulkheadRepr;
 pub use self::resolved::ResolvedBulkheadConfig;
@@ -15,7 +19,7 @@ use crate::adaptive::{AdaptiveLimit, DriverConfig, Enforcement};
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
-use crate::queue::{MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueOrder};
+use crate::queue::{MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueOrder, QueueSettings};
 use crate::runtime::RuntimeCapabilities;
 
 /// The configuration of a [`Bulkhead`](crate::Bulkhead).
@@ -28,12 +32,14 @@ use crate::runtime::RuntimeCapabilities;
 /// | `name` | required | 1 to 255 bytes |
 /// | [`max_concurrent_calls`](Self::max_concurrent_calls) | 10 | 1 to 1,000,000 |
 /// | [`max_queue_size`](Self::max_queue_size) | 100 | 0 to 2,147,483,647 |
+/// | [`max_queue_weight`](Self::max_queue_weight) | none | 1 to 2,147,483,647 |
 /// | [`queue_order`](Self::queue_order) | first in, first out | |
 /// | [`timeout`](Self::timeout) | none | more than zero |
 /// | [`max_wait`](Self::max_wait) | none | zero or more |
 /// | [`run_timeout`](Self::run_timeout) | none | more than zero |
 /// | [`adaptive_limit`](Self::adaptive_limit) | none | see [`AdaptiveLimit`] |
 /// | [`enforcement`](Self::enforcement) | enforce | |
+/// | [`fairness`](Self::fairness) | none | see [`Fairness`] |
 /// | [`track_running_calls`](Self::track_running_calls) | false | |
 /// | [`circuit_breaker_enabled`](Self::circuit_breaker_enabled) | true | |
 /// | [`circuit_breaker`](Self::circuit_breaker) | [`CircuitBreakerConfig::new`] | see [`CircuitBreakerConfig`] |
@@ -61,6 +67,7 @@ pub struct BulkheadConfig {
     name: String,
     max_concurrent_calls: usize,
     max_queue_size: usize,
+    max_queue_weight: Option<u32>,
     queue_order: QueueOrder,
     timeout: Option<Duration>,
     max_wait: Option<Duration>,
@@ -68,6 +75,8 @@ pub struct BulkheadConfig {
     /// Boxed, since few bulkheads have one.
     adaptive_limit: Option<Box<AdaptiveLimit>>,
     enforcement: Enforcement,
+    /// Boxed, since few bulkheads have one.
+    fairness: Option<Box<Fairness>>,
     track_running_calls: bool,
     circuit_breaker_enabled: bool,
     circuit_breaker: CircuitBreakerConfig,
@@ -95,12 +104,14 @@ impl BulkheadConfig {
             name: name.into(),
             max_concurrent_calls: 10,
             max_queue_size: 100,
+            max_queue_weight: None,
             queue_order: QueueOrder::Fifo,
             timeout: None,
             max_wait: None,
             run_timeout: None,
             adaptive_limit: None,
             enforcement: Enforcement::Enforce,
+            fairness: None,
             track_running_calls: false,
             circuit_breaker_enabled: true,
             circuit_breaker: CircuitBreakerConfig::new(),
@@ -149,6 +160,33 @@ impl BulkheadConfig {
     #[doc(alias = "queue_limit")]
     pub fn max_queue_size(mut self, calls: usize) -> Self {
         self.max_queue_size = calls;
+        self
+    }
+
+    /// Limits the permits that waiting calls ask for together: 1 to 2,147,483,647, default `None`.
+    ///
+    /// For calls with a [weight](crate::call::Call::weight): `max_queue_size` counts calls, this
+    /// counts permits. A call that exceeds either is rejected with
+    /// [`BulkheadError::Full`](crate::BulkheadError::Full). `None` means that only
+    /// [`max_queue_size`](Self::max_queue_size) bounds the queue.
+    ///
+    /// ```
+    /// # use bulkman::{Bulkhead, BulkheadConfig};
+    /// # use bulkman::testing::ManualRuntime;
+    /// # use futures_lite::future::{block_on, poll_once};
+    /// let config = BulkheadConfig::new("uploads")
+    ///     .max_concurrent_calls(8)
+    ///     .max_queue_weight(10);
+    /// let bulkhead = Bulkhead::new(config, ManualRuntime::new())?;
+    /// let _running = bulkhead.call().weight(8).try_acquire().unwrap();
+    /// let mut first = bulkhead.call().weight(6).acquire();
+    /// let mut second = bulkhead.call().weight(6).acquire();
+    /// assert!(block_on(poll_once(&mut first)).is_none()); // waits
+    /// assert!(block_on(poll_once(&mut second)).unwrap().is_err()); // 6 + 6 > 10
+    /// # Ok::<(), bulkman::ConfigError>(())
+    /// ```
+    pub fn max_queue_weight(mut self, permits: impl Into<Option<u32>>) -> Self {
+        self.max_queue_weight = permits.into();
         self
     }
 
@@ -267,6 +305,27 @@ impl BulkheadConfig {
     #[doc(alias = "dry_run")]
     pub fn enforcement(mut self, enforcement: Enforcement) -> Self {
         self.enforcement = enforcement;
+        self
+    }
+
+    /// Shares permits fairly between keys, usually tenants: default `None`.
+    ///
+    /// Without it, the [keys](crate::call::Call::key) of calls are ignored. It can be changed while
+    /// calls run and wait: those are then in no key. See the
+    /// page `guide::fair_shares`.
+    ///
+    /// ```
+    /// # use bulkman::BulkheadConfig;
+    /// # use bulkman::bulkhead::Fairness;
+    /// let config = BulkheadConfig::new("db").fairness(Fairness::new().min_per_key(10));
+    /// assert_eq!(
+    ///     config.validate().unwrap_err().to_string(),
+    ///     "`fairness.min_per_key` is 10, must be 0 to less than `max_concurrent_calls`"
+    /// );
+    /// ```
+    #[doc(alias = "tenant")]
+    pub fn fairness(mut self, fairness: impl Into<Option<Fairness>>) -> Self {
+        self.fairness = fairness.into().map(Box::new);
         self
     }
 
@@ -426,11 +485,22 @@ impl BulkheadConfig {
             0..=MAX_QUEUE_CAPACITY,
             "0 to 2,147,483,647",
         )?;
+        if let Some(permits) = self.max_queue_weight {
+            limit(
+                "max_queue_weight",
+                permits as usize,
+                1..=MAX_QUEUE_CAPACITY,
+                "1 to 2,147,483,647",
+            )?;
+        }
         for (field, value) in [("timeout", self.timeout), ("run_timeout", self.run_timeout)] {
             check_timeout(field, value)?;
         }
         if let Some(adaptive) = &self.adaptive_limit {
             adaptive.validate(self.max_concurrent_calls)?;
+        }
+        if let Some(fairness) = &self.fairness {
+            fairness.validate(self.max_concurrent_calls, self.max_queue_size)?;
         }
         self.circuit_breaker.validate()
     }
@@ -494,16 +564,37 @@ impl BulkheadConfig {
         Ok(())
     }
 
-    pub(crate) const fn limits(&self) -> (usize, usize, QueueOrder) {
-        (
-            self.max_concurrent_calls,
-            self.max_queue_size,
-            self.queue_order,
-        )
+    /// Returns the number of permits.
+    pub(crate) const fn permits(&self) -> usize {
+        self.max_concurrent_calls
+    }
+
+    /// Returns the largest weight of a call.
+    pub(crate) fn max_weight(&self) -> u32 {
+        // Validated: it fits.
+        let permits = self.max_concurrent_calls as u32;
+        let fairness = self.fairness.as_ref();
+        fairness.map_or(permits, |fairness| fairness.max_weight(permits))
+    }
+
+    /// Returns the settings of the queue.
+    pub(crate) fn queue(&self) -> QueueSettings {
+        QueueSettings {
+            max_permits: self.max_concurrent_calls,
+            capacity: self.max_queue_size,
+            max_weight: self.max_queue_weight,
+            order: self.queue_order,
+            keys: self.fairness.as_ref().map(|fairness| fairness.rules()),
+        }
     }
 
     pub(crate) const fn times(&self) -> (Option<Duration>, Option<Duration>, Option<Duration>) {
         (self.timeout, self.max_wait, self.run_timeout)
+    }
+
+    /// Returns `true` if permits are shared between keys.
+    pub(crate) const fn shares_permits(&self) -> bool {
+        self.fairness.is_some()
     }
 
     pub(crate) fn driver(&self) -> DriverConfig<'_> {
@@ -569,7 +660,12 @@ impl BulkheadConfig {
                 "max_queue_size",
                 self.max_queue_size == other.max_queue_size,
             ),
+            (
+                "max_queue_weight",
+                self.max_queue_weight == other.max_queue_weight,
+            ),
             ("queue_order", self.queue_order == other.queue_order),
+            ("fairness", self.fairness == other.fairness),
             ("timeout", self.timeout == other.timeout),
             ("max_wait", self.max_wait == other.max_wait),
             ("run_timeout", self.run_timeout == other.run_timeout),

@@ -6,6 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess};
 use serde::ser::{Serialize, Serializer};
 
 use super::BulkheadConfig;
+use super::fairness_repr::FairnessSwitch;
 use crate::adaptive::{AdaptiveSwitch, Enforcement};
 use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerRepr};
 use crate::config_error::ConfigError;
@@ -31,6 +32,11 @@ pub(crate) struct BulkheadRepr {
         deserialize_with = "max_queue_size"
     )]
     max_queue_size: Field<usize>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        deserialize_with = "max_queue_weight"
+    )]
+    max_queue_weight: Field<u32>,
     #[serde(skip_serializing_if = "Field::is_missing")]
     queue_order: Field<QueueOrder>,
     #[serde(
@@ -49,6 +55,8 @@ pub(crate) struct BulkheadRepr {
     adaptive_limit: Field<AdaptiveSwitch>,
     #[serde(skip_serializing_if = "Field::is_missing")]
     enforcement: Field<Enforcement>,
+    #[serde(skip_serializing_if = "Field::is_missing")]
+    fairness: Field<FairnessSwitch>,
     #[serde(skip_serializing_if = "Field::is_missing")]
     track_running_calls: Field<bool>,
     #[serde(skip_serializing_if = "Field::is_missing")]
@@ -74,6 +82,7 @@ macro_rules! checked {
 checked! {
     max_concurrent_calls: usize => BulkheadConfig::max_concurrent_calls;
     max_queue_size: usize => BulkheadConfig::max_queue_size;
+    max_queue_weight: u32 => |config, value| config.max_queue_weight(value);
     timeout: HumanDuration => |config, value| config.timeout(value.0);
     run_timeout: HumanDuration => |config, value| config.run_timeout(value.0);
 }
@@ -87,6 +96,7 @@ impl BulkheadRepr {
             name,
             max_concurrent_calls: Field::Set(config.max_concurrent_calls),
             max_queue_size: Field::Set(config.max_queue_size),
+            max_queue_weight: config.max_queue_weight.into(),
             queue_order: Field::Set(config.queue_order),
             timeout: config.timeout.map(HumanDuration).into(),
             max_wait: config.max_wait.map(HumanDuration).into(),
@@ -97,6 +107,7 @@ impl BulkheadRepr {
                 .map(AdaptiveSwitch::of)
                 .into(),
             enforcement: Field::Set(config.enforcement),
+            fairness: config.fairness.as_deref().map(FairnessSwitch::of).into(),
             track_running_calls: config.track_running_calls.then_some(true).into(),
             circuit_breaker_enabled: Field::Set(config.circuit_breaker_enabled),
             circuit_breaker: circuit.into(),
@@ -112,6 +123,7 @@ impl BulkheadRepr {
             name: self.name,
             max_concurrent_calls: self.max_concurrent_calls.or(&defaults.max_concurrent_calls),
             max_queue_size: self.max_queue_size.or(&defaults.max_queue_size),
+            max_queue_weight: self.max_queue_weight.or(&defaults.max_queue_weight),
             queue_order: self.queue_order.or(&defaults.queue_order),
             timeout: self.timeout.or(&defaults.timeout),
             max_wait: self.max_wait.or(&defaults.max_wait),
@@ -121,6 +133,10 @@ impl BulkheadRepr {
                 (limit, defaults) => limit.or(defaults),
             },
             enforcement: self.enforcement.or(&defaults.enforcement),
+            fairness: match (self.fairness, &defaults.fairness) {
+                (Field::Set(fairness), Field::Set(defaults)) => Field::Set(fairness.or(defaults)),
+                (fairness, defaults) => fairness.or(defaults),
+            },
             track_running_calls: self.track_running_calls.or(&defaults.track_running_calls),
             circuit_breaker_enabled: self
                 .circuit_breaker_enabled
@@ -135,6 +151,7 @@ impl BulkheadRepr {
     pub(crate) fn into_config(self, name: &BulkheadName) -> Result<BulkheadConfig, ConfigError> {
         let circuit = self.circuit_breaker.get().unwrap_or_default();
         let mut config = BulkheadConfig::new(name.as_str())
+            .max_queue_weight(self.max_queue_weight.get())
             .queue_order(self.queue_order.get().unwrap_or_default())
             .timeout(self.timeout.get().map(Duration::from))
             .max_wait(self.max_wait.get().map(Duration::from))
@@ -145,6 +162,7 @@ impl BulkheadRepr {
                     .and_then(AdaptiveSwitch::into_limit),
             )
             .enforcement(self.enforcement.get().unwrap_or_default())
+            .fairness(self.fairness.get().and_then(FairnessSwitch::into_fairness))
             .track_running_calls(self.track_running_calls.get().unwrap_or_default())
             .circuit_breaker_enabled(self.circuit_breaker_enabled.get().unwrap_or(true))
             .circuit_breaker(circuit.into_config());

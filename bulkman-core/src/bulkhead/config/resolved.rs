@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::BulkheadConfig;
+use super::{BulkheadConfig, Fairness};
 use crate::adaptive::{AdaptiveLimit, Enforcement};
 use crate::circuit_breaker::ResolvedCircuitBreakerConfig;
 use crate::queue::QueueOrder;
@@ -37,6 +37,8 @@ pub struct ResolvedBulkheadConfig {
     pub max_concurrent_calls: usize,
     /// The maximum number of waiting calls.
     pub max_queue_size: usize,
+    /// The permits that waiting calls may ask for together; `None`: no limit beside the size.
+    pub max_queue_weight: Option<u32>,
     /// The order in which waiting calls of one priority get permits.
     pub queue_order: QueueOrder,
     /// The limit of the whole call; `None`: no limit.
@@ -49,6 +51,8 @@ pub struct ResolvedBulkheadConfig {
     pub adaptive_limit: Option<AdaptiveLimit>,
     /// Whether calls above the limit wait or are rejected.
     pub enforcement: Enforcement,
+    /// How permits are shared between keys; `None`: keys are ignored.
+    pub fairness: Option<Fairness>,
     /// Whether snapshots list the oldest running calls.
     pub track_running_calls: bool,
     /// The configuration of the circuit breaker; `None` if it is disabled.
@@ -61,12 +65,14 @@ impl ResolvedBulkheadConfig {
             name: config.name.clone(),
             max_concurrent_calls: config.max_concurrent_calls,
             max_queue_size: config.max_queue_size,
+            max_queue_weight: config.max_queue_weight,
             queue_order: config.queue_order,
             timeout: config.timeout,
             max_wait: config.max_wait,
             run_timeout: config.run_timeout,
             adaptive_limit: config.adaptive_limit.as_deref().cloned(),
             enforcement: config.enforcement,
+            fairness: config.fairness.as_deref().copied(),
             track_running_calls: config.track_running_calls,
             circuit_breaker: config.circuit().map(crate::CircuitBreakerConfig::resolve),
         }

@@ -10,6 +10,8 @@ use crate::adaptive::Mark;
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::stats::Event;
 use crate::call::admitted::Admitted;
+#[cfg(feature = "http")]
+use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
 use crate::call::run::OperationRun;
 use crate::observe::CallEnd;
@@ -25,7 +27,9 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         started: impl FnOnce() -> Option<Instant>,
     ) -> Option<OperationRun> {
         match self.held {
-            Held::Admitted(admitted) if admitted.needs_guard() => {
+            Held::Admitted(admitted) | Held::AdmittedClaim(admitted, _)
+                if admitted.needs_guard() =>
+            {
                 self.needed_run_of(admitted, started()?)
             }
             _ => None,
@@ -69,7 +73,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// As [`finish`](Self::finish), for work whose timeout the circuit has already recorded.
     pub(crate) fn finish_recorded(&mut self, outcome: Outcome) {
-        if let Held::Admitted(admitted) = &mut self.held {
+        if let Some(admitted) = self.held.admitted_mut() {
             let inner = self.bulkhead.borrow().inner();
             *admitted = inner.running.end(*admitted).recorded();
         }
@@ -90,13 +94,34 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         end: CallEnd,
         meaning: LimitOutcome,
     ) {
-        if let Some(admitted) = self.take_admitted() {
+        let Some(admitted) = self.take_admitted() else {
+            self.finish_claim(outcome, run, end, meaning);
+            return;
+        };
+        let inner = self.bulkhead.borrow().inner();
+        let admitted = inner.running.end(admitted);
+        match admitted.mark() {
+            Some(mark) => inner.finish_marked(admitted, mark, outcome, run, meaning),
+            None => inner.finish(admitted, outcome, run.and_then(OperationRun::duration)),
+        }
+        self.observer.end(inner, end);
+    }
+
+    /// As [`end`](Self::end), for a call that holds a claim. No effect on one that has ended.
+    #[cold]
+    #[inline(never)]
+    fn finish_claim(
+        &mut self,
+        outcome: Outcome,
+        run: Option<OperationRun>,
+        end: CallEnd,
+        meaning: LimitOutcome,
+    ) {
+        if let Some(admitted) = self.take_admitted_claim() {
+            let claim = self.end_claim();
             let inner = self.bulkhead.borrow().inner();
             let admitted = inner.running.end(admitted);
-            match admitted.mark() {
-                Some(mark) => inner.finish_marked(admitted, mark, outcome, run, meaning),
-                None => inner.finish(admitted, outcome, run.and_then(OperationRun::duration)),
-            }
+            inner.finish_claim(admitted, claim, outcome, run, meaning);
             self.observer.end(inner, end);
         }
     }
@@ -108,11 +133,11 @@ impl CallGuard<Bulkhead> {
     ///
     /// It is not in flight any more for the rules of the circuit, which are about operations.
     pub(crate) fn detach(&mut self) -> Self {
-        if let Held::Admitted(admitted) = &mut self.held {
+        if let Some(admitted) = self.held.admitted_mut() {
             let inner = self.bulkhead.inner();
             *admitted = inner.end_in_flight(*admitted);
         }
-        let mut ended = Self::new(self.bulkhead.clone(), 0);
+        let mut ended = Self::new(self.bulkhead.clone(), &CallOptions::DEFAULT);
         ended.held = Held::Ended;
         std::mem::replace(self, ended)
     }
@@ -121,7 +146,7 @@ impl CallGuard<Bulkhead> {
     ///
     /// The limit learns nothing from the end of the call.
     pub(crate) fn complete_operation(&mut self, outcome: Outcome, run: Option<OperationRun>) {
-        let Held::Admitted(admitted) = &mut self.held else {
+        let Some(admitted) = self.held.admitted_mut() else {
             return;
         };
         let inner = self.bulkhead.inner();

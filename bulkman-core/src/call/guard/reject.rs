@@ -37,14 +37,37 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
                 reason: rejection.reason,
                 retry_after: rejection.retry_after(),
             }),
-            Rejection::Full => {
-                let limits = inner.queue.limits();
-                R::from_rejection(BulkheadError::Full {
-                    bulkhead: inner.name.clone(),
-                    max_concurrent_calls: limits.permits,
-                    max_queue_size: limits.queue_capacity,
-                })
-            }
+            Rejection::Full => self.full(),
+            other => self.reject_otherwise(other, deadlines),
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "under overload, most calls end here")]
+    fn full<R: FromRejection>(&self) -> R {
+        let inner = self.inner();
+        let limits = inner.queue.limits();
+        R::from_rejection(BulkheadError::Full {
+            bulkhead: inner.name.clone(),
+            max_concurrent_calls: limits.permits,
+            max_queue_size: limits.queue_capacity,
+        })
+    }
+
+    /// The error of a call that is rejected for a reason that is rare.
+    #[inline(never)]
+    fn reject_otherwise<R: FromRejection>(&self, rejection: Rejection, deadlines: &Deadlines) -> R {
+        let inner = self.inner();
+        match rejection {
+            Rejection::Circuit(_)
+            | Rejection::Full
+            | Rejection::KeyQueueFull
+            | Rejection::Evicted => self.full(),
+            Rejection::WeightTooLarge(weight) => R::from_rejection(BulkheadError::WeightTooLarge {
+                bulkhead: inner.name.clone(),
+                weight,
+                max: inner.max_weight(),
+            }),
             Rejection::TimedOut => {
                 let (queued, ran) = deadlines.elapsed(inner.runtime.now());
                 let bulkhead = inner.name.clone();
@@ -88,6 +111,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         match (reason, &self.inner().circuit) {
             (QueueRejection::CircuitOpened, Some(circuit)) => {
                 Rejection::Circuit(circuit.reject_waiter())
+            }
+            (QueueRejection::Evicted, _) => {
+                self.inner().counters.count(Event::Evicted);
+                Rejection::Evicted
             }
             _ => self.reject_shutdown(),
         }

@@ -51,6 +51,8 @@ pub(super) struct FleetSync {
     /// The last generation that the driver has read or was notified of.
     published_generation: u64,
     pending_notification: bool,
+    /// When a call notifies the driver again while the circuit is held open.
+    next_call_to_driver: Option<Instant>,
 }
 
 /// A reading of the circuit by the driver; it clears the demand and the outcomes.
@@ -212,7 +214,7 @@ impl Machine {
     }
 
     /// Rejects a call for which no probe is available.
-    pub(super) fn reject_probe(&mut self) -> CircuitOpen {
+    pub(super) fn reject_probe(&mut self, now: Instant) -> CircuitOpen {
         match self.fleet.gate {
             Gate::Fleet { leased: false } => {
                 if self.fleet.demand.want() {
@@ -220,7 +222,10 @@ impl Machine {
                 }
                 CircuitOpen::new(RejectionReason::NoProbeLease, Some(RETRY_WITHOUT_LEASE))
             }
-            Gate::Outage { probes: 0 } => CircuitOpen::new(RejectionReason::NoProbeLease, None),
+            Gate::Outage { probes: 0 } => {
+                self.call_driver(now);
+                CircuitOpen::new(RejectionReason::NoProbeLease, None)
+            }
             _ => CircuitOpen::new(RejectionReason::ProbeLimit, None),
         }
     }
@@ -239,6 +244,16 @@ impl Machine {
             slow: sample.slow,
         });
         true
+    }
+
+    /// Notifies the driver now and then: its task may have ended, and nothing else starts it while
+    /// no probe is admitted.
+    fn call_driver(&mut self, now: Instant) {
+        let waits = |at: Instant| at > now && at - now <= CALL_DRIVER_EVERY;
+        if !self.fleet.next_call_to_driver.is_some_and(waits) {
+            self.fleet.next_call_to_driver = now.checked_add(CALL_DRIVER_EVERY);
+            self.notify_driver();
+        }
     }
 
     fn notify_driver(&mut self) {
@@ -268,6 +283,9 @@ impl Machine {
         }
     }
 }
+
+/// How often rejected calls notify the driver while the circuit is held open.
+const CALL_DRIVER_EVERY: Duration = Duration::from_secs(1);
 
 /// Getting a lease takes a jitter and two round trips.
 const RETRY_WITHOUT_LEASE: Duration = Duration::from_millis(250);

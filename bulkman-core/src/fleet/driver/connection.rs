@@ -1,5 +1,6 @@
 //! The condition of the connection to the store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,9 @@ pub(super) struct Connection {
     reported: Vec<(String, Instant)>,
     /// The delays after a rejected operation.
     rejection_backoff: Backoff,
-    rejected: bool,
+    /// What the store rejects at present, for one circuit or for all.
+    rejections: BTreeMap<Option<BulkheadName>, String>,
+    read_only: bool,
 }
 
 /// Whether notifications of the store can be relied on.
@@ -83,7 +86,8 @@ impl Connection {
                 MIN_REJECTION_DELAY,
                 MAX_REJECTION_DELAY,
             ),
-            rejected: false,
+            rejections: BTreeMap::new(),
+            read_only: false,
         }
     }
 
@@ -100,8 +104,8 @@ impl Connection {
         self.shared.update(|status| {
             status.connected = true;
             status.degraded_since = None;
-            if !self.rejected {
-                status.error = None;
+            if !self.read_only {
+                status.error = self.rejections.values().next().cloned();
             }
         });
         // The end of an outage whose error is known needs no report either.
@@ -125,12 +129,12 @@ impl Connection {
         } else {
             self.rejection_backoff.next_delay()
         };
-        self.rejected = true;
         let message = match &circuit {
             Some(circuit) => format!("circuit {:?}: {error}", circuit.as_str()),
             None => error.to_string(),
         };
         let is_new = self.is_new(&message, now);
+        self.rejections.insert(circuit.clone(), message.clone());
         self.shared.update(|status| status.error = Some(message));
         if is_new {
             self.shared
@@ -139,12 +143,65 @@ impl Connection {
         now + delay
     }
 
-    /// Handles that an operation for all circuits has succeeded.
-    pub(super) fn operation_accepted(&mut self) {
-        if std::mem::take(&mut self.rejected) {
+    /// Handles that an operation has succeeded. `is_rejected` returns whether a circuit still is.
+    pub(super) fn operation_accepted(&mut self, is_rejected: impl Fn(&BulkheadName) -> bool) {
+        if self.rejections.remove(&None).is_some() {
             self.rejection_backoff.reset();
-            self.shared.update(|status| status.error = None);
+            self.report_rejection();
         }
+        self.forget_rejections(is_rejected);
+    }
+
+    /// Forgets circuits that are no longer rejected: what they had to publish may have expired.
+    pub(super) fn forget_rejections(&mut self, is_rejected: impl Fn(&BulkheadName) -> bool) {
+        if self.rejections.is_empty() || self.rejections.contains_key(&None) {
+            return;
+        }
+        self.rejections
+            .retain(|circuit, _| circuit.as_ref().is_some_and(&is_rejected));
+        self.report_rejection();
+    }
+
+    /// Publishes what the store still rejects, if anything.
+    fn report_rejection(&self) {
+        // A read-only store rejects everything.
+        if !self.read_only {
+            let error = self.rejections.values().next().cloned();
+            self.shared.update(|status| status.error = error);
+        }
+    }
+
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Handles that the store can only be read.
+    pub(super) fn became_read_only(&mut self, reason: &str) {
+        self.read_only = true;
+        let error = StoreError::unavailable(format!(
+            "it is read-only: {reason}; decisions stay pending until it accepts changes"
+        ));
+        let message = error.to_string();
+        let is_new = self.is_new(&message, self.shared.now());
+        self.shared.update(|status| {
+            status.read_only = true;
+            status.error = Some(message);
+        });
+        if is_new {
+            self.shared.emit(FleetEvent::ReadOnly { error });
+        }
+    }
+
+    /// Handles that the store accepts changes again.
+    pub(super) fn writes_resumed(&mut self) {
+        self.leave_read_only();
+        self.report_rejection();
+        self.shared.emit(FleetEvent::WritesResumed);
+    }
+
+    fn leave_read_only(&mut self) {
+        self.read_only = false;
+        self.shared.update(|status| status.read_only = false);
     }
 
     /// Returns whether an error was not reported in the last minute, and remembers it.
@@ -178,7 +235,8 @@ impl Connection {
         }
         let transient = error.is_transient();
         // The next session finds again what the store rejects.
-        self.rejected = false;
+        self.rejections.clear();
+        self.leave_read_only();
         self.shared.update(|status| {
             status.connected = false;
             status.degraded_since = Some(since);
@@ -196,6 +254,7 @@ impl Connection {
     pub(super) fn stopped(&self) {
         self.shared.update(|status| {
             status.connected = false;
+            status.read_only = false;
             status.stopped = true;
         });
         self.shared.events.close();
@@ -209,7 +268,7 @@ impl Connection {
     /// Returns when to poll the store for changes again.
     pub(super) fn next_poll(&mut self) -> Instant {
         let interval = match self.push {
-            PushHealth::On { .. } => self.settings.resync_interval,
+            PushHealth::On { .. } if !self.read_only => self.settings.resync_interval,
             _ => self.settings.poll_interval,
         };
         self.shared.now() + self.jitter.jittered(interval)
@@ -225,7 +284,8 @@ impl Connection {
 
     /// Handles a periodic poll. `found_changes`: it found changes that were not announced.
     pub(super) fn update_push_health(&mut self, found_changes: bool) {
-        if !found_changes {
+        // A standby announces nothing.
+        if !found_changes || self.read_only {
             return;
         }
         match &mut self.push {

@@ -1,15 +1,16 @@
 //! This process's circuits.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::pause_between_slices;
 use crate::circuit_breaker::{FleetTarget, Gate, WeakCircuit};
 use crate::fleet::events::{DecisionOutcome, FleetEvent};
 use crate::fleet::jitter::Jitter;
 use crate::fleet::member::{CircuitUpdate, Member, MemberRules, Request};
-use crate::fleet::shared::{Attachment, CallTotals, FleetShared, MemberId};
+use crate::fleet::shared::{Attachment, CallTotals, CircuitStatus, FleetShared, MemberId};
 use crate::name::BulkheadName;
 use crate::store::{
     CircuitView, CountsDelta, Epoch, FleetState, OperationId, ProbeLease, SharingMode,
@@ -24,20 +25,36 @@ pub(super) struct Members {
     entries: BTreeMap<MemberId, MemberEntry>,
     /// The circuits by name. More than one may have the same name.
     by_name: HashMap<BulkheadName, Vec<MemberId>>,
+    /// The circuits that have changed and are to be observed. Kept here while the driver pauses,
+    /// since its task may end then.
+    unobserved: BTreeSet<MemberId>,
+    /// The circuits that are to be updated, with the outcomes of expired decisions.
+    due_updates: VecDeque<(MemberId, Option<DecisionOutcome>)>,
     /// Whether the status has to be published again.
     status_changed: bool,
     /// The circuit that was served last.
     last_served: MemberId,
     /// Whether a circuit was attached after the session was opened.
     unregistered: bool,
-    connected: bool,
+    access: Access,
     /// The leases of circuits that were dropped, to be released.
     orphaned: Vec<(MemberId, BulkheadName, Epoch, ProbeLease)>,
     /// The store rejected a request that concerns all circuits, and is repeated then.
     retry_at: Option<Instant>,
+    /// The last request for leases found some held by other processes: the next round begins then.
+    next_round_at: Option<Instant>,
     /// The store rejected one of several requests in one operation: until then, each is sent alone.
     isolate_until: Option<Instant>,
     jitter: Jitter,
+}
+
+/// What the store accepts from this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// There is no session.
+    None,
+    ReadOnly,
+    Full,
 }
 
 /// A circuit and its protocol state.
@@ -81,12 +98,15 @@ impl Members {
             rules,
             entries: BTreeMap::new(),
             by_name: HashMap::new(),
+            unobserved: BTreeSet::new(),
+            due_updates: VecDeque::new(),
             status_changed: true,
             last_served: 0,
             unregistered: false,
-            connected: false,
+            access: Access::None,
             orphaned: Vec::new(),
             retry_at: None,
+            next_round_at: None,
             isolate_until: None,
             jitter: Jitter::new(),
         }
@@ -94,20 +114,33 @@ impl Members {
 
     /// Adds the attached circuits and observes those that have changed.
     pub(super) fn take_inbox(&mut self) {
-        for id in self.take_changed() {
+        self.open_inbox();
+        while let Some(id) = self.unobserved.pop_first() {
             self.observe(id);
         }
     }
 
-    /// Adds the attached circuits and returns those that are to be observed.
-    pub(super) fn take_changed(&mut self) -> Vec<MemberId> {
+    /// As [`take_inbox`](Self::take_inbox), with pauses for other tasks.
+    pub(super) async fn take_inbox_in_slices(&mut self) {
+        self.open_inbox();
+        let mut handled = 0;
+        while !self.unobserved.is_empty() {
+            pause_between_slices(handled).await;
+            handled += 1;
+            if let Some(id) = self.unobserved.pop_first() {
+                self.observe(id);
+            }
+        }
+    }
+
+    /// Adds the attached circuits. Those that have changed are then to be observed.
+    fn open_inbox(&mut self) {
         let inbox = self.shared.take_inbox();
-        let mut changed = inbox.changed;
+        self.unobserved.extend(inbox.changed);
         for attachment in inbox.attached {
-            changed.insert(attachment.id);
+            self.unobserved.insert(attachment.id);
             self.add(attachment);
         }
-        changed.into_iter().collect()
     }
 
     fn add(&mut self, attachment: Attachment) {
@@ -118,8 +151,10 @@ impl Members {
             totals,
         } = attachment;
         let mut member = Member::new(self.rules);
-        if self.connected {
-            member.on_connected(self.shared.now());
+        match self.access {
+            Access::None => {}
+            Access::ReadOnly => member.on_read_only(self.shared.now(), None),
+            Access::Full => member.on_connected(self.shared.now()),
         }
         let entry = MemberEntry {
             name,
@@ -178,7 +213,7 @@ impl Members {
             .member
             .on_observed(&observed, acquire_at, || jitter.operation_id());
         self.emit_resolved(id, outcome);
-        if !self.connected {
+        if self.access != Access::Full {
             self.report_pending(id);
         }
     }
@@ -206,13 +241,27 @@ impl Members {
 
     /// Changes the circuits as their members require.
     pub(super) fn apply_updates(&mut self) {
-        for update in self.due_updates() {
+        self.find_due_updates();
+        while let Some(update) = self.due_updates.pop_front() {
             self.apply_updates_of(update);
         }
     }
 
-    /// Returns the circuits that are to be updated, with the outcomes of expired decisions.
-    pub(super) fn due_updates(&mut self) -> Vec<(MemberId, Option<DecisionOutcome>)> {
+    /// As [`apply_updates`](Self::apply_updates), with pauses for other tasks.
+    pub(super) async fn apply_updates_in_slices(&mut self) {
+        self.find_due_updates();
+        let mut handled = 0;
+        while !self.due_updates.is_empty() {
+            pause_between_slices(handled).await;
+            handled += 1;
+            if let Some(update) = self.due_updates.pop_front() {
+                self.apply_updates_of(update);
+            }
+        }
+    }
+
+    /// Finds the circuits that are to be updated.
+    fn find_due_updates(&mut self) {
         // All members are checked at the same moment, without an allocation for those without an
         // update: this runs once per operation.
         let now = self.shared.now();
@@ -223,24 +272,20 @@ impl Members {
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.check_lease_demand(id, now);
         }
-        let due: Vec<_> = self
-            .entries
-            .iter_mut()
-            .filter_map(|(id, entry)| {
-                let outcome = entry.member.expire(now);
-                let needs_update = entry.member.next_update(now).is_some();
-                (outcome.is_some() || needs_update).then_some((*id, outcome))
-            })
-            .collect();
+        let due = self.entries.iter_mut().filter_map(|(id, entry)| {
+            let outcome = entry.member.expire(now);
+            let needs_update = entry.member.next_update(now).is_some();
+            (outcome.is_some() || needs_update).then_some((*id, outcome))
+        });
+        self.due_updates.extend(due);
         // Before the circuits change: a snapshot is never older than the state beside it.
-        if self.status_changed && !due.is_empty() {
+        if self.status_changed && !self.due_updates.is_empty() {
             self.publish_circuits();
         }
-        due
     }
 
     /// Applies the updates of one circuit.
-    pub(super) fn apply_updates_of(&mut self, due: (MemberId, Option<DecisionOutcome>)) {
+    fn apply_updates_of(&mut self, due: (MemberId, Option<DecisionOutcome>)) {
         let (id, outcome) = due;
         let now = self.shared.now();
         self.status_changed |= outcome.is_some();
@@ -314,7 +359,9 @@ impl Members {
     /// Passes a stored state to all circuits with its name, except the circuit `except`.
     pub(super) fn merge(&mut self, view: &CircuitView, now: Instant, except: Option<MemberId>) {
         for id in self.ids_named(&view.circuit) {
-            if Some(id) != except {
+            // A rejected circuit may still be stored, from an earlier session.
+            let shared = |entry: &MemberEntry| !entry.is_rejected;
+            if Some(id) != except && self.entries.get(&id).is_some_and(shared) {
                 self.update(id, |member| member.merge(view, now));
             }
         }
@@ -369,11 +416,15 @@ impl Members {
             return None;
         }
         let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
+        let round_is_due = self.round_is_due(now);
         let mut in_turn = self
             .entries
             .range(after)
             .chain(self.entries.range(..=self.last_served));
-        let next = in_turn.find_map(|(id, entry)| Some((*id, entry.next_request(now)?)));
+        let next = in_turn.find_map(|(id, entry)| {
+            let request = entry.next_request(now)?;
+            (round_is_due || !entry.member.can_wait(request)).then_some((*id, request))
+        });
         self.last_served = match next {
             Some((id, _)) => id,
             None => self
@@ -391,7 +442,8 @@ impl Members {
             .values()
             .filter_map(|entry| entry.member.next_deadline(now));
         let retries = self.entries.values().filter_map(|entry| entry.retry_at);
-        let retries = retries.chain(self.retry_at).filter(|at| *at > now);
+        let retries = retries.chain(self.retry_at).chain(self.next_round_at);
+        let retries = retries.filter(|at| *at > now);
         deadlines.chain(retries).min()
     }
 
@@ -399,16 +451,35 @@ impl Members {
         self.entries.get(&id)
     }
 
-    /// Returns all circuits with their requests, starting with the circuit `first`.
+    fn round_is_due(&self, now: Instant) -> bool {
+        !is_later(self.next_round_at, now)
+    }
+
+    /// Begins a round of requests for leases, and draws when to repeat those that find none
+    /// available, all at once. `contended`: all that are wanted were requested, and some of them
+    /// are held by other processes.
+    ///
+    /// Processes ask at different times, and not in step with their periodic calls.
+    pub(super) fn begin_round(&mut self, now: Instant, contended: bool) -> Option<Instant> {
+        let delay = self.rules.acquire_retry_delay;
+        if contended {
+            self.next_round_at = now.checked_add(delay / 4);
+        }
+        now.checked_add(delay / 2 + self.jitter.up_to(delay / 2))
+    }
+
+    /// Returns all circuits with their requests, starting with the circuit `first`. Requests for
+    /// leases include those that are due by `due`.
     pub(super) fn requests_from(
         &self,
         first: MemberId,
         now: Instant,
+        due: Instant,
     ) -> impl Iterator<Item = (MemberId, &MemberEntry, Request)> {
         self.entries
             .range(first..)
             .chain(self.entries.range(..first))
-            .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request(now)?)))
+            .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request_by(now, due)?)))
     }
 
     /// Sends no request before `at`.
@@ -421,6 +492,22 @@ impl Members {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.retry_at = Some(at);
         }
+    }
+
+    /// Handles that the store accepted a request of the circuit `id`.
+    pub(super) fn on_request_accepted(&mut self, id: MemberId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.retry_at = None;
+        }
+    }
+
+    /// Returns whether the store still rejects a circuit's name, or what it has to publish.
+    pub(super) fn is_still_rejected(&self, name: &BulkheadName) -> bool {
+        let ids = self.by_name.get(name).into_iter().flatten();
+        let mut entries = ids.filter_map(|id| self.entries.get(id));
+        entries.any(|entry| {
+            entry.is_rejected || (entry.retry_at.is_some() && entry.member.has_unpublished())
+        })
     }
 
     /// Sends each request alone until `until`.
@@ -438,6 +525,7 @@ impl Members {
         for id in self.ids_named(name) {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.is_rejected = true;
+                entry.member.on_name_rejected();
             }
         }
     }
@@ -511,7 +599,7 @@ impl Members {
     }
 
     pub(super) fn on_connected(&mut self) {
-        self.connected = true;
+        self.access = Access::Full;
         self.status_changed = true;
         let now = self.shared.now();
         for entry in self.entries.values_mut() {
@@ -519,25 +607,45 @@ impl Members {
         }
     }
 
+    /// Handles that the store can only be read.
+    pub(super) fn on_read_only(&mut self) {
+        self.access = Access::ReadOnly;
+        self.status_changed = true;
+        let now = self.shared.now();
+        let outage_at = self.draw_outage_at(now);
+        for entry in self.entries.values_mut() {
+            entry.member.on_read_only(now, outage_at);
+        }
+    }
+
     /// Handles that there is no session.
     pub(super) fn on_disconnected(&mut self) {
-        if !std::mem::replace(&mut self.connected, false) {
-            return;
-        }
-        // One delay for all circuits of the process: it is the process that others wait for.
-        let after = self.settings.outage_after;
-        let delay = after + self.jitter.up_to(after * OUTAGE_SPREAD);
         let now = self.shared.now();
-        let outage_at = now.checked_add(delay);
-        for entry in self.entries.values_mut() {
-            entry.member.on_disconnected(now, outage_at);
+        match std::mem::replace(&mut self.access, Access::None) {
+            Access::None => {}
+            Access::ReadOnly => {
+                let entries = self.entries.values_mut();
+                entries.for_each(|entry| entry.member.on_reads_lost(now));
+            }
+            Access::Full => {
+                let outage_at = self.draw_outage_at(now);
+                let entries = self.entries.values_mut();
+                entries.for_each(|entry| entry.member.on_disconnected(now, outage_at));
+            }
         }
+    }
+
+    /// Draws when a loss of access becomes an outage: one time for all circuits of the process,
+    /// since it is the process that others wait for.
+    fn draw_outage_at(&mut self, now: Instant) -> Option<Instant> {
+        let after = self.settings.outage_after;
+        now.checked_add(after + self.jitter.up_to(after * OUTAGE_SPREAD))
     }
 
     /// Handles that the driver's task has ended: the outage begins without a delay, since nothing
     /// would change the circuits later.
     pub(super) fn on_task_ended(&mut self) {
-        self.connected = false;
+        self.access = Access::None;
         let now = self.shared.now();
         for entry in self.entries.values_mut() {
             entry.member.on_disconnected(now, None);
@@ -573,7 +681,12 @@ impl Members {
     fn publish_circuits(&self) {
         let circuits = self.entries.values().map(|entry| {
             let member = &entry.member;
-            (entry.name.clone(), member.fleet_state(), member.epoch())
+            CircuitStatus {
+                name: entry.name.clone(),
+                state: member.fleet_state(),
+                epoch: member.epoch(),
+                last_change: member.last_change(),
+            }
         });
         self.shared.status(|status| {
             // Reuses the allocation: this runs once per operation.
@@ -589,6 +702,13 @@ impl MemberEntry {
             return None;
         }
         self.member.next_request(now)
+    }
+
+    fn next_request_by(&self, now: Instant, due: Instant) -> Option<Request> {
+        if is_later(self.retry_at, now) {
+            return None;
+        }
+        self.member.next_request_by(now, due)
     }
 
     /// Returns the outcomes since the last call; `None` if there are none, the circuit is not

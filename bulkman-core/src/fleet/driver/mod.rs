@@ -17,10 +17,11 @@ mod requests;
 mod responses;
 mod task;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use self::connection::Connection;
 use self::members::Members;
@@ -101,24 +102,6 @@ impl Driver {
         .await
     }
 
-    /// As [`Members::take_inbox`], with pauses for other tasks.
-    async fn take_inbox(&mut self) {
-        let changed = self.members.take_changed();
-        for (index, id) in changed.into_iter().enumerate() {
-            pause_between_slices(index).await;
-            self.members.observe(id);
-        }
-    }
-
-    /// As [`Members::apply_updates`], with pauses for other tasks.
-    async fn apply_updates(&mut self) {
-        let due = self.members.due_updates();
-        for (index, update) in due.into_iter().enumerate() {
-            pause_between_slices(index).await;
-            self.members.apply_updates_of(update);
-        }
-    }
-
     /// Connects and runs one session until it ends.
     async fn run_connection(&mut self) -> DisconnectReason {
         let error = match self.connect().await {
@@ -136,26 +119,61 @@ impl Driver {
     }
 
     async fn connect(&mut self) -> Result<Box<dyn StoreSession>, StoreError> {
-        self.take_inbox().await;
-        self.apply_updates().await;
+        self.members.take_inbox_in_slices().await;
+        self.members.apply_updates_in_slices().await;
         let names = self.members.take_all_names();
-        let mut session = match self.requests.open_session(&names).await {
+        let opening = self.requests.open_session(&names);
+        let mut session = match while_serving(&self.shared, &mut self.members, opening).await {
             // The names are registered one by one, to find those that the store rejects.
             Err(StoreError::InvalidArgument { .. }) if !names.is_empty() => {
-                let mut session = self.requests.open_session(&[]).await?;
+                let opening = self.requests.open_session(&[]);
+                let opened = while_serving(&self.shared, &mut self.members, opening).await;
+                let mut session = opened?;
                 self.register_each(&mut *session, names).await?;
                 session
             }
             outcome => outcome?,
         };
-        let snapshot = self.requests.execute(session.snapshot(None)).await?;
+        let reading = self.requests.execute(session.snapshot(None));
+        let snapshot = while_serving(&self.shared, &mut self.members, reading).await?;
         self.load(snapshot, &mut *session).await?;
-        self.members.on_connected();
-        self.apply_updates().await;
+        match session.read_only_reason() {
+            Some(reason) => {
+                self.members.on_read_only();
+                self.connection.became_read_only(reason);
+            }
+            None => {
+                self.members.on_connected();
+                self.connection.set_listening(session.is_listening());
+            }
+        }
+        self.members.apply_updates_in_slices().await;
         self.members.publish_status();
         self.connection.synchronized();
-        self.connection.set_listening(session.is_listening());
         Ok(session)
+    }
+
+    /// Handles that the store can only be read from now on, or accepts changes again.
+    async fn update_access(&mut self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
+        match session.read_only_reason() {
+            Some(reason) if !self.connection.is_read_only() => {
+                self.members.on_read_only();
+                self.connection.became_read_only(reason);
+                self.members.report_all_pending();
+            }
+            None if self.connection.is_read_only() => {
+                // A standby can't listen, and may have been promoted without the last changes.
+                self.requests.execute(session.listen()).await?;
+                self.register(session).await?;
+                if session.read_only_reason().is_none() {
+                    self.members.on_connected();
+                    self.connection.writes_resumed();
+                    self.connection.set_listening(session.is_listening());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Runs a session until a shutdown (`Ok`) or until the session fails.
@@ -166,12 +184,18 @@ impl Driver {
         // A request is postponed for at most one poll.
         let mut postponed = false;
         loop {
-            self.take_inbox().await;
-            if self.members.has_unregistered() || self.history.has_diverged() {
+            self.members.take_inbox_in_slices().await;
+            self.update_access(session).await?;
+            let read_only = self.connection.is_read_only();
+            if self.members.has_unregistered() || (self.history.has_diverged() && !read_only) {
                 self.register(session).await?;
             }
-            self.apply_updates().await;
-            self.release_orphaned(session).await?;
+            self.members.apply_updates_in_slices().await;
+            if read_only {
+                poll_at = poll_at.min(self.connection.next_poll());
+            } else {
+                self.release_orphaned(session).await?;
+            }
             let now = self.shared.now();
             if let Some((id, request)) = self.members.next_request(now) {
                 // When many circuits of many processes open together, one poll finds most of the
@@ -184,7 +208,11 @@ impl Driver {
                     continue;
                 }
                 match self.perform(session, id, request).await {
-                    Ok(()) => self.connection.operation_accepted(),
+                    Ok(()) => {
+                        self.members.on_request_accepted(id);
+                        let rejected = |name: &_| self.members.is_still_rejected(name);
+                        self.connection.operation_accepted(rejected);
+                    }
                     Err(error) => self.handle_rejected_request(session, id, error)?,
                 }
                 self.members.publish_status();
@@ -196,6 +224,7 @@ impl Driver {
                 Some(Shutdown::Immediate) => return Ok(()),
                 // A decision from before the shutdown may have arrived meanwhile.
                 Some(Shutdown::Flush) if self.shared.has_input() => continue,
+                Some(Shutdown::Flush) if read_only => return Ok(()),
                 Some(Shutdown::Flush) => return self.release_leases(session).await,
                 None => {}
             }
@@ -209,15 +238,23 @@ impl Driver {
                     self.connection.set_listening(session.is_listening());
                 }
                 let found = self.poll_changes(session).await?;
+                let rejected = |name: &_| self.members.is_still_rejected(name);
+                self.connection.forget_rejections(rejected);
                 self.connection.update_push_health(found);
                 poll_at = self.connection.next_poll();
                 continue;
             }
-            if flush_at.is_some_and(|at| now >= at) {
+            let due_flush = flush_at.filter(|_| !read_only);
+            if due_flush.is_some_and(|at| now >= at) {
                 let flushed = self.flush_counts(session).await;
                 flush_at = self.connection.next_flush();
                 match flushed {
-                    Ok(()) => self.connection.operation_accepted(),
+                    Ok(()) => {
+                        let rejected = |name: &_| self.members.is_still_rejected(name);
+                        self.connection.operation_accepted(rejected);
+                    }
+                    // The next turn finds that the store can only be read.
+                    Err(_) if session.is_usable() && session.read_only_reason().is_some() => {}
                     Err(error) if error.is_transient() || !session.is_usable() => {
                         return Err(error);
                     }
@@ -229,7 +266,7 @@ impl Driver {
                 continue;
             }
             let member_deadline = self.members.next_deadline(now);
-            let deadlines = [flush_at, notifications.deadline(), member_deadline];
+            let deadlines = [due_flush, notifications.deadline(), member_deadline];
             let wake_at = deadlines.into_iter().flatten().fold(poll_at, Ord::min);
             match wait(&self.shared, Some(session), wake_at).await {
                 WakeReason::Inbox | WakeReason::Timer => {}
@@ -265,8 +302,8 @@ impl Driver {
             if self.shared.shutdown().is_some() {
                 return false;
             }
-            self.take_inbox().await;
-            self.apply_updates().await;
+            self.members.take_inbox_in_slices().await;
+            self.members.apply_updates_in_slices().await;
             self.members.publish_status();
             let now = self.shared.now();
             if now >= until {
@@ -282,6 +319,35 @@ impl Driver {
         }
     }
 }
+
+/// Waits for `operation`, and meanwhile serves the circuits: a lease expires, or an outage begins.
+async fn while_serving<T>(
+    shared: &FleetShared,
+    members: &mut Members,
+    operation: impl Future<Output = T>,
+) -> T {
+    let mut operation = pin!(operation);
+    loop {
+        let now = shared.now();
+        let until = members.next_deadline(now).unwrap_or(now + NO_DEADLINE);
+        let mut waiting = pin!(wait(shared, None, until));
+        let done = poll_fn(|cx| {
+            if let Poll::Ready(done) = operation.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            waiting.as_mut().poll(cx).map(|_| None)
+        });
+        if let Some(done) = done.await {
+            return done;
+        }
+        members.take_inbox_in_slices().await;
+        members.apply_updates_in_slices().await;
+        members.publish_status();
+    }
+}
+
+/// Longer than any operation.
+const NO_DEADLINE: Duration = Duration::from_secs(3_600);
 
 /// Lets other tasks of the executor run, once per slice of the circuits of a process.
 async fn pause_between_slices(index: usize) {

@@ -36,10 +36,7 @@ impl Requests {
         settings: &Arc<StoreSettings>,
     ) -> Self {
         let mut jitter = Jitter::new();
-        let author = settings
-            .instance
-            .clone()
-            .unwrap_or_else(|| Arc::from(format!("pid {}", std::process::id())));
+        let author = settings.instance_name();
         let identity = Arc::from(format!("{author} {:016x}", jitter.operation_id().0));
         Self {
             shared: Arc::clone(shared),

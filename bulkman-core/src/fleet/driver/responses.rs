@@ -1,7 +1,9 @@
 //! Executing requests, and passing the responses to the members.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use super::members::MemberEntry;
 use super::{Driver, Notifications, notifications, pause_between_slices};
 use crate::fleet::events::FleetEvent;
 use crate::fleet::member::Request;
@@ -39,41 +41,10 @@ impl Driver {
                 self.vote(session, id, opening).await
             }
             Request::Publish { .. } => self.publish(session, id, sent_at).await,
-            Request::StartProbing { base } => {
-                let not_after = self.connection.not_after(sent_at);
-                let transition = self.requests.start_probing(entry, base, not_after);
-                self.transition(session, vec![(id, transition)]).await
-            }
-            Request::Acquire { epoch } => {
-                let probe = self.requests.probe(id, &entry.name, epoch);
-                let operation = session.acquire_probe(&probe);
-                let lease = self.requests.execute(operation).await?;
-                self.members.update(id, |member| {
-                    member.on_acquired(epoch, lease, sent_at);
-                    None
-                });
-                Ok(())
-            }
-            Request::Release { epoch, lease } => {
-                let name = entry.name.clone();
-                self.release_lease(session, id, &name, epoch, lease).await?;
-                let now = self.shared.now();
-                self.members.update(id, |member| {
-                    member.on_released(lease, now);
-                    None
-                });
-                Ok(())
-            }
-            Request::Renew { epoch, lease } => {
-                let probe = self.requests.probe(id, &entry.name, epoch);
-                let operation = session.renew_probe(&probe, lease);
-                let renewed = self.requests.execute(operation).await?;
-                self.members.update(id, |member| {
-                    member.on_renewed(renewed, sent_at);
-                    None
-                });
-                Ok(())
-            }
+            Request::StartProbing { .. } => self.start_probing(session, id, sent_at).await,
+            Request::Acquire { .. } => self.acquire(session, id, sent_at).await,
+            Request::Release { .. } => self.release(session, id, sent_at).await,
+            Request::Renew { .. } => self.renew(session, id, sent_at).await,
             Request::Report {
                 epoch,
                 lease,
@@ -121,32 +92,149 @@ impl Driver {
         now: Instant,
     ) -> Result<(), StoreError> {
         let not_after = self.connection.not_after(now);
-        let mut batch: Vec<(MemberId, StoreTransition)> = Vec::new();
-        for (id, entry, request) in self.members.requests_from(first, now) {
-            let Request::Publish {
+        let batch = self.batch(first, now, |_, entry, request| match request {
+            Request::Publish {
                 base,
                 decision,
                 vote: false,
-            } = request
-            else {
+            } => Some(
+                self.requests
+                    .publication(entry, base, &decision, now, not_after),
+            ),
+            _ => None,
+        });
+        self.last_batch = batch.len();
+        self.transition(session, batch).await
+    }
+
+    /// Starts probing in all circuits that are due, from the circuit `first` on.
+    async fn start_probing(
+        &mut self,
+        session: &mut dyn StoreSession,
+        first: MemberId,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        let not_after = self.connection.not_after(now);
+        let due = self.batch(first, now, |_, _, request| match request {
+            Request::StartProbing { base } => Some(base),
+            _ => None,
+        });
+        let transition = |(id, base)| {
+            let entry = self.members.get(id)?;
+            Some((id, self.requests.start_probing(entry, base, not_after)))
+        };
+        let batch: Vec<_> = due.into_iter().filter_map(transition).collect();
+        self.last_batch = batch.len();
+        self.transition(session, batch).await
+    }
+
+    /// Requests all leases that calls need, from the circuit `first` on.
+    ///
+    /// Most of them are held by other processes, so one request each would be most of the load of
+    /// a recovery.
+    async fn acquire(
+        &mut self,
+        session: &mut dyn StoreSession,
+        first: MemberId,
+        sent_at: Instant,
+    ) -> Result<(), StoreError> {
+        let batch = self.batch(first, sent_at, |id, entry, request| match request {
+            Request::Acquire { epoch } => Some(self.requests.probe(id, &entry.name, epoch)),
+            _ => None,
+        });
+        self.last_batch = batch.len();
+        let (ids, wanted): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let operation = session.acquire_probes(&wanted);
+        let leases = self.requests.execute(operation).await?;
+        let contended = wanted.len() < MAX_BATCH && leases.iter().any(Option::is_none);
+        let retry_at = self.members.begin_round(sent_at, contended);
+        for ((id, request), lease) in ids.into_iter().zip(&wanted).zip(leases) {
+            self.members.update(id, |member| {
+                member.on_acquired(request.epoch, lease, sent_at, retry_at);
+                None
+            });
+        }
+        Ok(())
+    }
+
+    /// Renews all leases that are due, from the circuit `first` on.
+    async fn renew(
+        &mut self,
+        session: &mut dyn StoreSession,
+        first: MemberId,
+        sent_at: Instant,
+    ) -> Result<(), StoreError> {
+        let batch = self.batch(first, sent_at, |id, entry, request| match request {
+            Request::Renew { epoch, lease } => {
+                Some((self.requests.probe(id, &entry.name, epoch), lease))
+            }
+            _ => None,
+        });
+        self.last_batch = batch.len();
+        let (ids, held): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let operation = session.renew_probes(&held);
+        let renewed = self.requests.execute(operation).await?;
+        for (id, lease) in ids.into_iter().zip(renewed) {
+            self.members.update(id, |member| {
+                member.on_renewed(lease, sent_at);
+                None
+            });
+        }
+        Ok(())
+    }
+
+    /// Releases all leases that are to be released, from the circuit `first` on.
+    async fn release(
+        &mut self,
+        session: &mut dyn StoreSession,
+        first: MemberId,
+        sent_at: Instant,
+    ) -> Result<(), StoreError> {
+        let batch = self.batch(first, sent_at, |id, entry, request| match request {
+            Request::Release { epoch, lease } => {
+                Some((self.requests.probe(id, &entry.name, epoch), lease))
+            }
+            _ => None,
+        });
+        self.last_batch = batch.len();
+        let (ids, held): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let operation = session.release_probes(&held);
+        self.requests.execute(operation).await?;
+        let now = self.shared.now();
+        for (id, (_, lease)) in ids.into_iter().zip(held) {
+            self.members.update(id, |member| {
+                member.on_released(lease, now);
+                None
+            });
+        }
+        Ok(())
+    }
+
+    /// Selects what one operation requests, from the circuit `first` on.
+    fn batch<T>(
+        &self,
+        first: MemberId,
+        now: Instant,
+        select: impl Fn(MemberId, &MemberEntry, Request) -> Option<T>,
+    ) -> Vec<(MemberId, T)> {
+        // Requests for leases are delayed at random, so that processes differ. Those of one process
+        // need not differ.
+        let due = now + self.settings.probe_jitter;
+        let mut names = HashSet::new();
+        let mut batch = Vec::new();
+        for (id, entry, request) in self.members.requests_from(first, now, due) {
+            let Some(selected) = select(id, entry, request) else {
                 continue;
             };
             // A second circuit of the same name waits for the response to the first.
-            if batch
-                .iter()
-                .all(|(_, transition)| transition.circuit != entry.name)
-            {
-                let transition = self
-                    .requests
-                    .publication(entry, base, &decision, now, not_after);
-                batch.push((id, transition));
+            if names.insert(&entry.name) {
+                batch.push((id, selected));
             }
             if batch.len() == MAX_BATCH || self.members.isolates_requests(now) {
                 break;
             }
         }
-        self.last_batch = batch.len();
-        self.transition(session, batch).await
+        batch
     }
 
     /// Handles an error of a request: returns it if the session is to be dropped.
@@ -159,6 +247,10 @@ impl Driver {
         id: MemberId,
         error: StoreError,
     ) -> Result<(), StoreError> {
+        if session.is_usable() && session.read_only_reason().is_some() {
+            // Repeated when the store accepts changes again.
+            return Ok(());
+        }
         if error.is_transient() || !session.is_usable() {
             return Err(error);
         }
@@ -301,6 +393,10 @@ impl Driver {
         };
         let operation = session.snapshot(Some(revision));
         let snapshot = self.requests.execute(operation).await?;
+        if session.read_only_reason().is_some() && self.history.is_newer_than(&snapshot) {
+            // A standby that lags behind.
+            return Ok(false);
+        }
         let Some(found) = self.history.apply_delta(&snapshot) else {
             self.register(session).await?;
             return Ok(true);
@@ -329,7 +425,9 @@ impl Driver {
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
         let names = self.members.take_names();
-        self.register_each(session, names).await?;
+        if session.read_only_reason().is_none() {
+            self.register_each(session, names).await?;
+        }
         let snapshot = self.requests.execute(session.snapshot(None)).await?;
         self.load(snapshot, session).await
     }
@@ -368,6 +466,12 @@ impl Driver {
         snapshot: Snapshot,
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
+        let read_only = session.read_only_reason().is_some();
+        if read_only && self.history.is_newer_than(&snapshot) {
+            // A standby that lags behind: older epochs change nothing.
+            self.apply_snapshot(&snapshot).await;
+            return Ok(());
+        }
         if let Some(lost) = self.history.reset(&snapshot) {
             self.members.on_history_lost(&lost);
             self.shared.emit(FleetEvent::HistoryLost);
@@ -375,7 +479,7 @@ impl Driver {
         }
         self.apply_snapshot(&snapshot).await;
         // A registered circuit that is missing was lost with the history.
-        if self.members.has_unloaded() {
+        if self.members.has_unloaded() && !read_only {
             let names = self.members.names();
             self.register_each(session, names).await?;
             let snapshot = self.requests.execute(session.snapshot(None)).await?;
@@ -466,10 +570,8 @@ impl Driver {
         &mut self,
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
-        for (id, name, epoch, lease) in self.members.leases() {
-            self.release_lease(session, id, &name, epoch, lease).await?;
-        }
-        Ok(())
+        let held = self.members.leases();
+        self.release_all(session, held).await
     }
 
     /// Releases the leases of circuits that were dropped.
@@ -477,33 +579,35 @@ impl Driver {
         &mut self,
         session: &mut dyn StoreSession,
     ) -> Result<(), StoreError> {
-        for (id, name, epoch, lease) in self.members.take_orphaned() {
-            if let Err(error) = self.release_lease(session, id, &name, epoch, lease).await {
-                if error.is_transient() || !session.is_usable() {
-                    return Err(error);
-                }
-                // The lease expires.
-                self.connection.operation_rejected(None, error);
+        let held = self.members.take_orphaned();
+        if let Err(error) = self.release_all(session, held).await {
+            if error.is_transient() || !session.is_usable() {
+                return Err(error);
             }
+            // The leases expire.
+            self.connection.operation_rejected(None, error);
         }
         Ok(())
     }
 
-    async fn release_lease(
+    async fn release_all(
         &self,
         session: &mut dyn StoreSession,
-        id: MemberId,
-        name: &BulkheadName,
-        epoch: Epoch,
-        lease: ProbeLease,
+        held: Vec<(MemberId, BulkheadName, Epoch, ProbeLease)>,
     ) -> Result<(), StoreError> {
-        let probe = self.requests.probe(id, name, epoch);
-        let operation = session.release_probe(&probe, lease);
-        self.requests.execute(operation).await
+        for held in held.chunks(MAX_BATCH) {
+            let request =
+                |(id, name, epoch, lease): &(MemberId, BulkheadName, Epoch, ProbeLease)| {
+                    (self.requests.probe(*id, name, *epoch), *lease)
+                };
+            let held: Vec<_> = held.iter().map(request).collect();
+            self.requests.execute(session.release_probes(&held)).await?;
+        }
+        Ok(())
     }
 }
 
-/// Decisions in one operation: enough for one outage, and few enough for a response within
+/// Requests in one operation: enough for one outage, and few enough for a response within
 /// milliseconds.
 const MAX_BATCH: usize = 200;
 

@@ -35,6 +35,7 @@ impl Member {
         }
         if observed.lease_wanted {
             self.demanded_until = None;
+            self.acquire_retries = ACQUIRE_RETRIES;
         }
         if observed.lease_wanted && self.lease.is_none() {
             let acquire_at = self
@@ -104,13 +105,17 @@ impl Member {
 
     /// Handles that the circuit was asked to return its unused lease. `revoked`: no call uses it.
     pub(in crate::fleet) fn on_yielded(&mut self, revoked: bool) {
+        let mut unused = true;
         if let Some(lease) = &mut self.lease {
             lease.revoked = revoked;
             // A probe is running: its outcome decides when to yield next.
             lease.yield_at = None;
+            unused = !lease.passed_on;
         }
         if revoked {
             self.gate = Gate::Fleet { leased: false };
+        }
+        if revoked && unused {
             self.unused_for = self.unused_for.saturating_mul(2);
         }
     }
@@ -216,6 +221,9 @@ impl Member {
         None
     }
 }
+
+/// A process that asked only after a call would get most leases just before a call of another one.
+const ACQUIRE_RETRIES: u8 = 2;
 
 /// Checks for demand after the first one. With a few calls a second, one of them finds a call.
 const DEMAND_CHECKS: u8 = 2;

@@ -23,11 +23,13 @@ mod store_input;
 mod stored;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use self::decision::Decision;
 pub(super) use self::output::{CircuitUpdate, Request};
 use self::stored::StoredState;
+use super::shared::LastChange;
 use crate::circuit_breaker::{CircuitState, Gate, ProbeOutcome};
 use crate::store::{Epoch, OnOutage, OperationId, ProbeLease};
 
@@ -51,11 +53,16 @@ pub(super) struct MemberRules {
 #[derive(Debug)]
 pub(super) struct Member {
     rules: MemberRules,
+    /// The store accepts changes.
     connected: bool,
-    /// While disconnected: when that becomes an outage; `None` if it is one.
+    /// The store is read, at least: its state is adopted.
+    reads: bool,
+    /// While no change is accepted: when that becomes an outage; `None` if it is one.
     outage_at: Option<Instant>,
     disconnected_since: Option<Instant>,
     stored: Option<StoredState>,
+    /// The last change of the stored state; kept when the state is to be read again.
+    last_change: Option<Arc<LastChange>>,
     /// The circuit is to adopt the stored state.
     needs_adopt: bool,
     /// The last observed generation of the circuit, and its state in it.
@@ -74,6 +81,10 @@ pub(super) struct Member {
     /// When to request a lease, if calls demand one.
     acquire_at: Option<Instant>,
     acquire_not_before: Option<Instant>,
+    /// This process has started probing, so that the lease is probably available.
+    acquire_at_once: bool,
+    /// How often a request for a lease is repeated without a further demand.
+    acquire_retries: u8,
     /// Until when calls are expected, so that an unused lease is kept or requested again.
     demanded_until: Option<Instant>,
     /// How long the next lease may be unused before it is released for a while.
@@ -94,6 +105,10 @@ struct HeldLease {
     renew_at: Option<Instant>,
     /// When to release the lease for a while if no call has used it.
     yield_at: Option<Instant>,
+    /// When the lease became available to calls.
+    available_since: Instant,
+    /// Calls are rare here: after an outcome, other processes can acquire the lease.
+    passed_on: bool,
     /// No call can use the lease any more, and it is to be released.
     revoked: bool,
     /// Not renewed after this, so that a holder without calls does not block other processes.
@@ -107,9 +122,11 @@ impl Member {
         Self {
             rules,
             connected: false,
+            reads: false,
             outage_at: None,
             disconnected_since: None,
             stored: None,
+            last_change: None,
             needs_adopt: false,
             generation: 0,
             local_state: CircuitState::Closed,
@@ -121,6 +138,8 @@ impl Member {
             probe_outcomes: VecDeque::new(),
             acquire_at: None,
             acquire_not_before: None,
+            acquire_at_once: false,
+            acquire_retries: 0,
             demanded_until: None,
             unused_for: FIRST_UNUSED,
             abandoned: None,

@@ -1,10 +1,12 @@
 //! Output: updates for the circuit, requests to the store, deadlines; and queries.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Decision, Member, is_past, outage_gate};
 use crate::circuit_breaker::{CircuitState, FleetTarget, Gate, ProbeOutcome};
 use crate::fleet::events::DecisionOutcome;
+use crate::fleet::shared::LastChange;
 use crate::store::{Epoch, FleetState, OperationId, ProbeLease};
 
 /// A request to the store.
@@ -77,7 +79,7 @@ impl Member {
 
     /// Returns the next change to make in the circuit. Call it until it returns `None`.
     pub(in crate::fleet) fn next_update(&mut self, now: Instant) -> Option<CircuitUpdate> {
-        if self.needs_adopt && self.connected && !self.forced_locally && self.pending.is_none() {
+        if self.needs_adopt && self.reads && !self.forced_locally && self.pending.is_none() {
             match self
                 .stored
                 .and_then(|stored| stored.adoptable(self.local_state, now))
@@ -141,21 +143,38 @@ impl Member {
                 lease: lease.lease,
             });
         }
-        if self.local_state == CircuitState::HalfOpen
+        self.next_acquisition(now, now)
+    }
+
+    /// Returns the request for a lease, if it is due at `due`.
+    ///
+    /// The requests of several circuits that are due soon are sent together.
+    fn next_acquisition(&self, now: Instant, due: Instant) -> Option<Request> {
+        let stored = self.stored.filter(|_| self.connected)?;
+        let wanted = self.local_state == CircuitState::HalfOpen
             && self.lease.is_none()
-            && is_past(self.acquire_at, now)
-        {
-            return match stored.state {
-                FleetState::Open if is_past(stored.open_until, now) => {
-                    Some(Request::StartProbing { base: stored.epoch })
-                }
-                FleetState::HalfOpen => Some(Request::Acquire {
-                    epoch: stored.epoch,
-                }),
-                _ => None,
-            };
+            && is_past(self.acquire_at, due);
+        match stored.state {
+            FleetState::Open if wanted && is_past(stored.open_until, now) => {
+                Some(Request::StartProbing { base: stored.epoch })
+            }
+            FleetState::HalfOpen if wanted => Some(Request::Acquire {
+                epoch: stored.epoch,
+            }),
+            _ => None,
         }
-        None
+    }
+
+    /// Returns whether a request can wait for the next round: one for a lease, unless this process
+    /// has just started probing.
+    pub(in crate::fleet) const fn can_wait(&self, request: Request) -> bool {
+        matches!(request, Request::Acquire { .. }) && !self.acquire_at_once
+    }
+
+    /// Returns the next request, or one for a lease that is due at `due`.
+    pub(in crate::fleet) fn next_request_by(&self, now: Instant, due: Instant) -> Option<Request> {
+        self.next_request(now)
+            .or_else(|| self.next_acquisition(now, due))
     }
 
     /// Returns when to ask again for updates and requests that are not due at `now`.
@@ -194,6 +213,10 @@ impl Member {
 
     pub(in crate::fleet) fn fleet_state(&self) -> Option<FleetState> {
         self.stored.map(|stored| stored.state)
+    }
+
+    pub(in crate::fleet) fn last_change(&self) -> Option<Arc<LastChange>> {
+        self.last_change.clone()
     }
 
     /// Returns the operation id of the pending decision.

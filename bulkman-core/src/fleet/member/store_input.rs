@@ -1,19 +1,38 @@
 //! Input from the store.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Decision, HeldLease, Member, StoredState};
 use crate::circuit_breaker::{CircuitState, TransitionCause};
 use crate::fleet::events::DecisionOutcome;
+use crate::fleet::shared::LastChange;
 use crate::store::{
     CircuitView, Epoch, FleetState, OperationId, ProbeLease, ProbeReportResult, RejectReason,
 };
 
 impl Member {
-    /// Handles that the session was opened.
+    /// Handles that the session was opened, or accepts changes again.
     pub(in crate::fleet) fn on_connected(&mut self, now: Instant) {
         self.connected = true;
         self.outage_at = None;
+        self.on_reachable(now);
+    }
+
+    /// Handles that the store can only be read. If it accepted changes until now, the outage
+    /// begins at `outage_at`.
+    pub(in crate::fleet) fn on_read_only(&mut self, now: Instant, outage_at: Option<Instant>) {
+        if std::mem::take(&mut self.connected) {
+            self.outage_at = outage_at;
+        }
+        self.on_reachable(now);
+    }
+
+    fn on_reachable(&mut self, now: Instant) {
+        // A process that reads the store is not cut off, even if its decisions wait.
+        if std::mem::replace(&mut self.reads, true) {
+            return;
+        }
         let lost_at = self.disconnected_since.take();
         if let Some(pending) = &mut self.pending {
             // The loss may have been detected only by the attempt to publish this decision.
@@ -27,8 +46,23 @@ impl Member {
     /// and a held lease remains valid until it expires; `None`: the outage begins now.
     pub(in crate::fleet) fn on_disconnected(&mut self, now: Instant, outage_at: Option<Instant>) {
         self.connected = false;
+        self.reads = false;
         self.disconnected_since.get_or_insert(now);
         self.outage_at = outage_at;
+    }
+
+    /// Handles that a session that could only read was lost: an outage begins when it would have.
+    pub(in crate::fleet) fn on_reads_lost(&mut self, now: Instant) {
+        self.on_disconnected(now, self.outage_at);
+    }
+
+    /// Handles that the store rejects the circuit's name: its local rules apply.
+    pub(in crate::fleet) fn on_name_rejected(&mut self) {
+        self.stored = None;
+        self.needs_adopt = false;
+        self.lease = None;
+        self.abandoned = None;
+        self.probe_outcomes.clear();
     }
 
     /// Handles a stored state.
@@ -171,14 +205,17 @@ impl Member {
         Some(DecisionOutcome::Voted)
     }
 
-    /// Handles the response to a request for a lease that was sent at `sent_at`.
+    /// Handles the response to a request for a lease that was sent at `sent_at`. Without a lease,
+    /// it is repeated at `retry_at`.
     pub(in crate::fleet) fn on_acquired(
         &mut self,
         epoch: Epoch,
         lease: Option<ProbeLease>,
         sent_at: Instant,
+        retry_at: Option<Instant>,
     ) {
         self.acquire_at = None;
+        self.acquire_at_once = false;
         let current = self.local_state == CircuitState::HalfOpen
             && self.stored.is_some_and(|stored| {
                 stored.epoch == epoch && stored.state == FleetState::HalfOpen
@@ -194,7 +231,12 @@ impl Member {
             // The circuit has left this half-open state: another process may need the lease.
             Some(lease) => self.abandoned = Some((epoch, lease)),
             None => {
-                self.acquire_not_before = sent_at.checked_add(self.rules.acquire_retry_delay);
+                self.acquire_not_before = retry_at;
+                if self.acquire_retries > 0 {
+                    self.acquire_retries -= 1;
+                    self.acquire_at = retry_at;
+                    return;
+                }
                 self.check_demand_at = self.acquire_not_before;
                 self.demand_checks_left = 0;
             }
@@ -205,10 +247,16 @@ impl Member {
     /// other processes with calls had the opportunity.
     pub(in crate::fleet) fn on_released(&mut self, lease: ProbeLease, now: Instant) {
         self.abandoned = self.abandoned.filter(|(_, abandoned)| *abandoned != lease);
-        if self.lease.take_if(|held| held.lease == lease).is_some()
-            && self.demanded_until.is_some_and(|until| now < until)
-        {
-            let pause = self.rules.acquire_retry_delay * 3 / 2;
+        let released = self.lease.take_if(|held| held.lease == lease);
+        let expected = self.demanded_until.is_some_and(|until| now < until);
+        if let Some(released) = released.filter(|_| expected) {
+            let delay = self.rules.acquire_retry_delay;
+            // A call comes before one of the others that have calls.
+            let pause = if released.passed_on {
+                delay / 2
+            } else {
+                delay * 3 / 2
+            };
             self.acquire_not_before = now.checked_add(pause);
             self.acquire_at = self.acquire_not_before;
         }
@@ -218,6 +266,7 @@ impl Member {
     pub(in crate::fleet) fn acquire_now(&mut self, now: Instant) {
         if self.local_state == CircuitState::HalfOpen {
             self.acquire_at = Some(now);
+            self.acquire_at_once = true;
         }
     }
 
@@ -227,6 +276,8 @@ impl Member {
         self.lease = lease.map(|lease| HeldLease {
             yield_at: held.yield_at,
             revoked: held.revoked,
+            available_since: held.available_since,
+            passed_on: held.passed_on,
             ..self.held_lease(lease, held.epoch, held.keep_until, sent_at)
         });
     }
@@ -241,11 +292,17 @@ impl Member {
         self.probe_outcomes.pop_front();
         match report {
             ProbeReportResult::Counted { lease, current } => {
-                if self.lease.is_some() {
+                if let Some(before) = self.lease {
                     let keep_until = self.keep_until(sent_at);
                     self.demanded_until = keep_until;
                     let mut held = self.held_lease(*lease, current.epoch, keep_until, sent_at);
-                    held.yield_at = sent_at.checked_add(self.unused_for);
+                    let waited = sent_at.saturating_duration_since(before.available_since);
+                    held.passed_on = waited >= RARE_CALLS;
+                    held.yield_at = sent_at.checked_add(if held.passed_on {
+                        PASSED_ON_AFTER
+                    } else {
+                        self.unused_for
+                    });
                     self.lease = Some(held);
                 }
                 None
@@ -276,6 +333,14 @@ impl Member {
             state: view.state,
             open_until: received.checked_add(view.remaining.min(view.open_for)),
             open_count: view.open_count,
+        });
+        // The age of a circuit that never changed is that of its registration.
+        self.last_change = (view.epoch > Epoch(0)).then(|| {
+            Arc::new(LastChange {
+                at: received.checked_sub(view.age),
+                author: Arc::clone(&view.author),
+                reason: Arc::clone(&view.reason),
+            })
         });
     }
 
@@ -320,12 +385,20 @@ impl Member {
             epoch,
             renew_at,
             yield_at: None,
+            available_since: sent_at,
+            passed_on: false,
             revoked: false,
             keep_until,
             expires_at: sent_at.checked_add(ttl),
         }
     }
 }
+
+/// A lease that waited this long for a call is passed on: other processes have a call sooner.
+const RARE_CALLS: Duration = Duration::from_millis(500);
+
+/// The time for one more call before a lease is passed on: it may have waited for a long probe.
+const PASSED_ON_AFTER: Duration = Duration::from_millis(100);
 
 /// For how many lease durations an unused lease is renewed.
 const UNUSED_LEASE_TTLS: u32 = 10;

@@ -1,10 +1,10 @@
 //! Batches of transitions.
 
-use super::{Client, Harness, ISOLATION, applied, open, rejected};
+use super::{Client, Harness, ISOLATION, TTL, applied, open, rejected};
 use crate::name::BulkheadName;
 use crate::store::{
-    CircuitView, Epoch, OperationId, ProbePolicy, ProbeRule, RejectReason, Revision, StoreChange,
-    StoreTransition, TransitionResult,
+    CircuitView, Epoch, OperationId, ProbeLease, ProbePolicy, ProbeRequest, ProbeRule,
+    RejectReason, Revision, StoreChange, StoreTransition, TransitionResult,
 };
 
 pub(super) async fn batch_applies_each_transition_independently(harness: &dyn Harness) {
@@ -136,6 +136,60 @@ pub(super) async fn repeated_batch_applies_once(harness: &dyn Harness) {
         client.session.snapshot(None).await.unwrap().revision,
         Revision(3)
     );
+}
+
+pub(super) async fn leases_of_a_batch_are_independent(harness: &dyn Harness) {
+    let mut client = Client::new(harness, 1).await;
+    client
+        .session
+        .register(&["b", "c"].map(name))
+        .await
+        .unwrap();
+    let probe_policy = ProbePolicy::new(1, ProbeRule::Consecutive { successes: 9 });
+    for circuit in ["a", "b"] {
+        let half_open = StoreTransition {
+            manual: true,
+            ..client.of(circuit, 0, StoreChange::HalfOpen { probe_policy })
+        };
+        applied(client.send(&half_open).await);
+    }
+    let request = |circuit: &str, epoch, holder: &str| {
+        ProbeRequest::new(name(circuit), Epoch(epoch), holder.into(), TTL)
+    };
+    assert!(client.session.acquire_probes(&[]).await.unwrap().is_empty());
+    // Closed, available, unknown, of another epoch.
+    let wanted = ["c", "b", "unregistered", "a"];
+    let requests: Vec<_> = wanted
+        .iter()
+        .map(|circuit| request(circuit, 1 + u64::from(*circuit == "a"), "x"))
+        .collect();
+    let leases = client.session.acquire_probes(&requests).await.unwrap();
+    let granted: Vec<_> = leases.iter().map(Option::is_some).collect();
+    assert_eq!(granted, [false, true, false, false], "{leases:?}");
+    let both = |holder| [request("b", 1, holder), request("a", 1, holder)];
+    let leases = client.session.acquire_probes(&both("y")).await.unwrap();
+    assert!(leases[0].is_none() && leases[1].is_some(), "{leases:?}");
+    let leases = client.session.acquire_probes(&both("x")).await.unwrap();
+    assert!(leases[0].is_some() && leases[1].is_none(), "{leases:?}");
+
+    let held = |holder, leases: [Option<ProbeLease>; 2]| -> Vec<_> {
+        let held = both(holder).into_iter().zip(leases);
+        held.filter_map(|(request, lease)| Some((request, lease?)))
+            .collect()
+    };
+    let of_x = [leases[0], leases[0]];
+    let renewed = client.session.renew_probes(&held("x", of_x)).await.unwrap();
+    assert_eq!(renewed, [leases[0], None], "the other one is held by `y`");
+    client.session.release_probes(&[]).await.unwrap();
+    client
+        .session
+        .release_probes(&held("x", of_x))
+        .await
+        .unwrap();
+    let leases = client.session.acquire_probes(&both("z")).await.unwrap();
+    assert!(leases[0].is_some() && leases[1].is_none(), "{leases:?}");
+    let renewed = client.session.renew_probes(&held("x", of_x)).await.unwrap();
+    assert_eq!(renewed, [None, None], "released");
 }
 
 impl Client {

@@ -101,6 +101,7 @@ cases! {
     state::revisions_order_all_changes,
     batch::batch_applies_each_transition_independently,
     batch::repeated_batch_applies_once,
+    batch::leases_of_a_batch_are_independent,
     state::namespaces_are_independent,
     fingerprint::fingerprint_reflects_every_change,
     probes::leases_never_exceed_the_limit,
@@ -161,6 +162,7 @@ macro_rules! store_conformance {
             revisions_order_all_changes
             batch_applies_each_transition_independently
             repeated_batch_applies_once
+            leases_of_a_batch_are_independent
             namespaces_are_independent
             fingerprint_reflects_every_change
             leases_never_exceed_the_limit

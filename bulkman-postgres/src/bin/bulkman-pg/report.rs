@@ -5,7 +5,11 @@ use std::fmt;
 use std::io::Write;
 use std::time::Duration;
 
-use bulkman_core::store::{CircuitView, FleetState, HistoryEntry};
+use bulkman_core::store::{CircuitView, FleetState, HistoryEntry, StoreError};
+use bulkman_postgres::{CheckRole, ConnectedProcess, Diagnostic, LeaseHolder, NamespaceSummary};
+
+use crate::json::Json;
+use crate::objects;
 
 /// Prints a line and flushes standard output. A closed pipe is not an error.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
@@ -13,12 +17,59 @@ pub(crate) fn line(text: fmt::Arguments<'_>) {
     let _ = writeln!(output, "{text}").and_then(|()| output.flush());
 }
 
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+impl Format {
+    /// Prints a value as JSON, or by `print`.
+    pub(crate) fn print(self, json: impl FnOnce() -> Json, print: impl FnOnce()) {
+        match self {
+            Self::Text => print(),
+            Self::Json => line(format_args!("{}", json())),
+        }
+    }
+
+    /// Prints a list as JSON, or an item per line, or `none`.
+    pub(crate) fn list<T>(
+        self,
+        items: &[T],
+        json: impl Fn(&T) -> Json,
+        print: impl Fn(&T),
+        none: &str,
+    ) {
+        self.print(
+            || objects::list(items, json),
+            || {
+                if items.is_empty() {
+                    line(format_args!("{none}"));
+                }
+                items.iter().for_each(print);
+            },
+        );
+    }
+}
+
 /// Prints an error and its causes on standard error.
-pub(crate) fn error(error: &(dyn Error + 'static)) {
+pub(crate) fn error(format: Format, error: &StoreError) {
+    let text = match format {
+        Format::Text => format!("bulkman-pg: {}", with_causes(error)),
+        Format::Json => Json::Object(vec![("error", objects::error(error))]).to_string(),
+    };
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
+        if is_quoted_in(&text, &inner_text) {
+            break;
+        }
         // An error often contains the message of its cause.
         if !text.contains(&inner_text) {
             text.push_str(": ");
@@ -26,19 +77,18 @@ pub(crate) fn error(error: &(dyn Error + 'static)) {
         }
         cause = inner.source();
     }
-    let _ = writeln!(std::io::stderr(), "bulkman-pg: {text}");
+    text
 }
 
-pub(crate) fn status(circuits: &[CircuitView]) {
-    if circuits.is_empty() {
-        line(format_args!("no circuits"));
-    }
-    let width = circuits
-        .iter()
-        .map(|view| view.circuit.as_str().chars().count())
-        .max()
-        .unwrap_or(0);
-    for view in circuits {
+/// Returns whether `cause` repeats the database's error, which is quoted with its code.
+fn is_quoted_in(text: &str, cause: &str) -> bool {
+    cause.starts_with("error returned from database: ") && text.contains("(SQLSTATE ")
+}
+
+pub(crate) fn status(format: Format, circuits: &[CircuitView]) {
+    let names = circuits.iter().map(|view| view.circuit.as_str());
+    let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
+    let print = |view: &CircuitView| {
         let name = view.circuit.as_str();
         line(format_args!(
             "{name:width$}  {:11}  for {:>8}{}",
@@ -46,27 +96,107 @@ pub(crate) fn status(circuits: &[CircuitView]) {
             ShortDuration(view.age),
             DisplayDetails(view)
         ));
-    }
+    };
+    format.list(circuits, objects::circuit, print, "no circuits");
 }
 
-pub(crate) fn changed(view: &CircuitView) {
-    line(format_args!(
-        "{} is {}, epoch {}",
-        view.circuit, view.state, view.epoch.0
-    ));
+pub(crate) fn changed(format: Format, view: &CircuitView) {
+    let print = || {
+        line(format_args!(
+            "{} is {}, epoch {}",
+            view.circuit, view.state, view.epoch.0
+        ));
+    };
+    format.print(|| objects::circuit(view), print);
 }
 
-pub(crate) fn history(entries: &[HistoryEntry]) {
-    if entries.is_empty() {
-        line(format_args!("no history"));
-    }
-    for entry in entries {
+pub(crate) fn history(format: Format, entries: &[HistoryEntry]) {
+    let print = |entry: &HistoryEntry| {
         line(format_args!(
             "{:>8} ago  {}",
             ShortDuration(entry.age),
             DisplayEntry(entry)
         ));
-    }
+    };
+    format.list(entries, objects::change, print, "no history");
+}
+
+pub(crate) fn namespaces(format: Format, namespaces: &[NamespaceSummary]) {
+    let print = |summary: &NamespaceSummary| {
+        let last = summary.last_change;
+        let last = last.map_or_else(
+            || "never changed".to_owned(),
+            |age| format!("changed {} ago", ShortDuration(age)),
+        );
+        line(format_args!(
+            "{}: {}, {} open, {} forced, {last}",
+            Escaped(&summary.namespace),
+            Count(summary.circuits, "circuit"),
+            summary.open,
+            summary.forced
+        ));
+    };
+    format.list(namespaces, objects::namespace, print, "no namespaces");
+}
+
+pub(crate) fn processes(format: Format, processes: &[ConnectedProcess]) {
+    let print = |process: &ConnectedProcess| {
+        let address = process.address.as_deref();
+        let connected = process.connected_for;
+        line(format_args!(
+            "{}{}: {}{}, {}",
+            Escaped(&process.instance),
+            address.map_or_else(String::new, |address| format!(" at {address}")),
+            Count(process.connections, "connection"),
+            connected.map_or_else(String::new, |it| format!(" for {}", ShortDuration(it))),
+            Count(process.leases, "lease")
+        ));
+    };
+    format.list(processes, objects::process, print, "no connected processes");
+}
+
+pub(crate) fn leases(format: Format, leases: &[LeaseHolder]) {
+    let print = |lease: &LeaseHolder| {
+        line(format_args!(
+            "{}: slot {}, {} remaining, held by {}",
+            lease.circuit,
+            lease.slot,
+            ShortDuration(lease.remaining),
+            Escaped(&lease.instance)
+        ));
+    };
+    format.list(leases, objects::lease, print, "no leases");
+}
+
+/// Prints the result of `check`.
+pub(crate) fn diagnostics(
+    format: Format,
+    role: CheckRole,
+    problems: &[Diagnostic],
+    warnings: &[Diagnostic],
+) {
+    let json = || {
+        Json::Object(vec![
+            ("role", role.as_str().into()),
+            ("problems", objects::diagnostics(problems)),
+            ("warnings", objects::diagnostics(warnings)),
+        ])
+    };
+    let print = || {
+        let print = |kind: &str, it: &Diagnostic| {
+            line(format_args!(
+                "{kind}{}\n    {}",
+                Escaped(&it.problem),
+                Escaped(&it.fix)
+            ));
+        };
+        problems.iter().for_each(|it| print("", it));
+        if problems.is_empty() {
+            line(format_args!("no problems as {}", role.as_str()));
+        }
+        warnings.iter().for_each(|it| print("warning: ", it));
+    };
+    format.print(json, print);
 }
 
 /// Formats an entry: `payments: closed -> open for 30s, by shop-1: consecutive_failures`.
@@ -112,6 +242,16 @@ fn write_author(f: &mut fmt::Formatter<'_>, author: &str, reason: &str) -> fmt::
         write!(f, ": {}", Escaped(reason))?;
     }
     Ok(())
+}
+
+/// A number of things: `1 lease`, `2 leases`.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} {}{plural}", self.0, self.1)
+    }
 }
 
 /// Stored text with control characters escaped, which could otherwise control the terminal.
@@ -169,6 +309,7 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
+        assert_eq!(Count(1, "lease").to_string(), "1 lease");
         assert_eq!(Escaped("a\x1b[31mb\n").to_string(), "a\\u{1b}[31mb\\n");
     }
 }

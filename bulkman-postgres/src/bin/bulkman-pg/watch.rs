@@ -9,14 +9,24 @@ use bulkman_core::store::{
 use bulkman_postgres::PostgresStore;
 
 use crate::arguments::WatchOptions;
-use crate::report::{self, DisplayEntry};
+use crate::json::Json;
+use crate::report::{self, DisplayEntry, Format};
+use crate::{objects, require_namespace};
 
 /// Prints changes until the requested count; reconnects after a lost connection.
-pub(crate) async fn watch(store: &PostgresStore, options: &WatchOptions) -> Result<(), StoreError> {
+///
+/// It polls: a listener would discard the error with which the server ends a connection.
+pub(crate) async fn watch(
+    store: &PostgresStore,
+    format: Format,
+    options: &WatchOptions,
+) -> Result<(), StoreError> {
     let mut progress = Progress {
+        format,
         position: None,
         remaining: options.count,
     };
+    let mut reported = String::new();
     loop {
         let error = match follow(store, &mut progress).await {
             Ok(()) => return Ok(()),
@@ -25,12 +35,18 @@ pub(crate) async fn watch(store: &PostgresStore, options: &WatchOptions) -> Resu
             }
             Err(error) => error,
         };
-        report::error(&error);
+        // An outage is reported once, and not at each attempt to connect.
+        let text = error.to_string();
+        if text != reported {
+            report::error(format, &error);
+            reported = text;
+        }
         tokio::time::sleep(RECONNECT_DELAY).await;
     }
 }
 
 struct Progress {
+    format: Format,
     /// The position up to which changes were printed; `None` before the first connection.
     position: Option<Position>,
     remaining: Option<u32>,
@@ -74,43 +90,54 @@ async fn follow(store: &PostgresStore, progress: &mut Progress) -> Result<(), St
     let mut session = with_timeout(connect_timeout, CircuitStore::open_session(store, &[])).await?;
     let mut position = match progress.position {
         Some(position) => position,
-        None => print_all(&mut *session, timeout).await?,
+        None => print_all(store, &mut *session, progress.format).await?,
     };
     loop {
-        position = print_since(&mut *session, position, timeout, &mut progress.remaining).await?;
+        position = print_since(store, &mut *session, position, progress).await?;
         progress.position = Some(position);
         if progress.remaining == Some(0) {
             return Ok(());
         }
-        // Polling finds lost notifications and lost connections.
-        if let Ok(event) = tokio::time::timeout(POLL_INTERVAL, session.changed()).await {
-            event?;
-        }
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 async fn print_all(
+    store: &PostgresStore,
     session: &mut dyn StoreSession,
-    timeout: Duration,
+    format: Format,
 ) -> Result<Position, StoreError> {
+    let timeout = store.settings().operation_timeout;
     let snapshot = with_timeout(timeout, session.snapshot(None)).await?;
-    report::status(&snapshot.circuits);
+    if snapshot.circuits.is_empty() {
+        require_namespace(store).await?;
+    }
+    let print = || report::status(Format::Text, &snapshot.circuits);
+    let json = || {
+        let circuits = objects::list(&snapshot.circuits, objects::circuit);
+        Json::Object(vec![("circuits", circuits)])
+    };
+    format.print(json, print);
     Ok(Position::of(&snapshot))
 }
 
 async fn print_since(
+    store: &PostgresStore,
     session: &mut dyn StoreSession,
     position: Position,
-    timeout: Duration,
-    remaining: &mut Option<u32>,
+    progress: &mut Progress,
 ) -> Result<Position, StoreError> {
+    let timeout = store.settings().operation_timeout;
+    let Progress {
+        format, remaining, ..
+    } = progress;
     let snapshot = with_timeout(timeout, session.snapshot(Some(position.revision))).await?;
     let now = Position::of(&snapshot);
     if position.is_lost_in(now) {
-        report::line(format_args!(
-            "history was lost, possibly because a backup was restored; current state:"
-        ));
-        return print_all(session, timeout).await;
+        let text = "history was lost, possibly because a backup was restored; current state:";
+        let json = || Json::Object(vec![("history_lost", true.into())]);
+        format.print(json, || report::line(format_args!("{text}")));
+        return print_all(store, session, *format).await;
     }
     if now.revision == position.revision {
         return Ok(now);
@@ -124,7 +151,9 @@ async fn print_since(
         if *remaining == Some(0) {
             break;
         }
-        report::line(format_args!("{}", DisplayEntry(entry)));
+        let print = || report::line(format_args!("{}", DisplayEntry(entry)));
+        let json = || Json::Object(vec![("change", objects::change(entry))]);
+        format.print(json, print);
         *remaining = remaining.map(|remaining| remaining - 1);
     }
     Ok(now)
@@ -141,7 +170,8 @@ async fn with_timeout<T>(
         .map_err(timed_out)?
 }
 
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// A query without a change takes 0.04 ms on the server.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// The number of changes printed at once.
 const MAX_ENTRIES: u32 = 10_000;

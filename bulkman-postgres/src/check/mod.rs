@@ -1,17 +1,27 @@
 //! Diagnosis of a server, a schema and the privileges of a role.
 
+mod names;
+mod role;
+mod warnings;
+
 use std::fmt;
 
 use bulkman_core::store::StoreError;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
-use crate::connector::{Connector, StatementLimits};
+use crate::connector::{Connector, StatementLimits, connect, session_token};
 use crate::error::translate;
 use crate::migrate::VERSION;
 use crate::statement::Statement;
 
-/// A problem that keeps a store from working, and its fix.
+pub(crate) use self::names::check_circuits;
+pub use self::role::CheckRole;
+pub(crate) use self::role::granted_role;
+pub use self::warnings::WarningThresholds;
+pub(crate) use self::warnings::warnings;
+
+/// A problem that keeps a store from working or endangers it, and its fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
@@ -37,10 +47,14 @@ impl fmt::Display for Diagnostic {
 }
 
 /// Checks the server, the schema and the privileges of the role, and returns all problems.
-pub(crate) async fn check(connector: &Connector) -> Result<Vec<Diagnostic>, StoreError> {
+pub(crate) async fn check(
+    connector: &Connector,
+    role: CheckRole,
+) -> Result<Vec<Diagnostic>, StoreError> {
     let limits = StatementLimits::maintenance(connector.maintenance_timeout());
-    let mut connection = connector.connect(limits).await?;
-    let diagnostics = diagnose(connector, &mut connection)
+    let mark = session_token();
+    let mut connection = connector.connect_by(limits, &mark, connect).await?;
+    let diagnostics = diagnose(connector, role, &mark, &mut connection)
         .await
         .map_err(|error| translate(&connector.schema, error))?;
     // The diagnostics are complete, so an error while closing is irrelevant.
@@ -50,12 +64,15 @@ pub(crate) async fn check(connector: &Connector) -> Result<Vec<Diagnostic>, Stor
 
 async fn diagnose(
     connector: &Connector,
+    checked: CheckRole,
+    mark: &str,
     connection: &mut PgConnection,
 ) -> sqlx::Result<Vec<Diagnostic>> {
     let schema = connector.schema.as_str();
     let mut diagnostics = Vec::new();
     let server = Statement::new(SERVER)
         .bind(schema)
+        .bind(mark)
         .fetch_all(connector.protocol, &mut *connection)
         .await?;
     let server = server.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -93,18 +110,20 @@ async fn diagnose(
     if encoding != "UTF8" {
         diagnostics.push(Diagnostic::new(
             format!("the database has the encoding {encoding}, which can't store all names"),
-            "use a database with the encoding UTF8",
+            "CREATE DATABASE <name> ENCODING 'UTF8' TEMPLATE template0, and use that one",
         ));
     }
 
-    // Connections set their own limit, which a pooler does not pass on.
-    if server.try_get("unlimited")? {
-        diagnostics.push(Diagnostic::new(
-            "a pooler drops the limits of sessions, and the role has none",
-            format!(
-                "ALTER ROLE {role} SET statement_timeout = '2s'; ALTER ROLE {role} SET lock_timeout = '1s'"
-            ),
-        ));
+    // A direct connection has the limits of the session.
+    if server.try_get("pooled")? {
+        for (limit, value) in [("statement_timeout", "2s"), ("lock_timeout", "1s")] {
+            if server.try_get::<&str, _>(limit)? == "0" {
+                diagnostics.push(Diagnostic::new(
+                    format!("a pooler drops the limits of sessions, and the role has no {limit}"),
+                    format!("ALTER ROLE {role} SET {limit} = '{value}'"),
+                ));
+            }
+        }
     }
 
     match server.try_get::<Option<bool>, _>("usable")? {
@@ -116,26 +135,25 @@ async fn diagnose(
             format!("role {role} lacks USAGE on schema \"{schema}\""),
             format!("GRANT USAGE ON SCHEMA \"{schema}\" TO {role}"),
         )),
-        Some(true) => check_schema(connector, connection, &role, &mut diagnostics).await?,
+        Some(true) => {
+            check_schema(connector, checked, connection, &role, &mut diagnostics).await?;
+        }
     }
     Ok(diagnostics)
 }
 
 async fn check_schema(
     connector: &Connector,
+    checked: CheckRole,
     connection: &mut PgConnection,
     role: &str,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> sqlx::Result<()> {
     let schema = connector.schema.as_str();
-    let tables: Vec<String> = PRIVILEGES
-        .iter()
-        .map(|(table, _)| (*table).to_owned())
-        .collect();
-    let privileges: Vec<String> = PRIVILEGES
-        .iter()
-        .map(|(_, privilege)| (*privilege).to_owned())
-        .collect();
+    let (tables, privileges): (Vec<String>, Vec<String>) = checked
+        .privileges()
+        .map(|(table, privilege)| (table.to_owned(), privilege.to_owned()))
+        .unzip();
     let granted = Statement::new(GRANTED)
         .bind(schema)
         .bind(tables)
@@ -192,19 +210,20 @@ async fn check_schema(
             "use a newer version of this library",
         ));
     } else {
-        check_functions(connector, connection, role, diagnostics).await?;
+        check_functions(connector, checked, connection, role, diagnostics).await?;
     }
     Ok(())
 }
 
 async fn check_functions(
     connector: &Connector,
+    checked: CheckRole,
     connection: &mut PgConnection,
     role: &str,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> sqlx::Result<()> {
     let schema = connector.schema.as_str();
-    let functions: Vec<String> = FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
+    let functions: Vec<String> = checked.functions().map(str::to_owned).collect();
     let executable = Statement::new(EXECUTABLE).bind(schema).bind(functions);
     let rows = executable
         .fetch_all(connector.protocol, &mut *connection)
@@ -228,7 +247,8 @@ async fn check_functions(
 
 fn migrate(schema: &str) -> String {
     format!(
-        "run `bulkman-pg migrate --schema {schema}` or sql/schema.sql, as the role that will own it"
+        "run `bulkman-pg migrate --schema {schema}` or the output of `bulkman-pg sql`, as the role \
+         that will own it"
     )
 }
 
@@ -244,7 +264,9 @@ SELECT current_user::text AS role,
        current_setting('transaction_isolation') AS isolation,
        current_setting('transaction_read_only') = 'on' AS read_only,
        pg_is_in_recovery() AS recovery,
-       current_setting('statement_timeout') = '0' AS unlimited,
+       coalesce(current_setting('bulkman.session', true) <> $2, true) AS pooled,
+       current_setting('statement_timeout') AS statement_timeout,
+       current_setting('lock_timeout') AS lock_timeout,
        (SELECT pg_encoding_to_char(d.encoding)::text FROM pg_database d
          WHERE d.datname = current_database()) AS encoding,
        (SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = $1) AS usable";
@@ -263,32 +285,3 @@ SELECT w.name,
           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
          WHERE n.nspname = $1 AND p.proname = w.name) AS granted
   FROM unnest($2::text[]) AS w (name)";
-
-/// The privileges that the statements need.
-const PRIVILEGES: [(&str, &str); 17] = [
-    ("meta", "SELECT"),
-    ("namespace", "SELECT"),
-    ("namespace", "INSERT"),
-    ("namespace", "UPDATE"),
-    ("circuit", "SELECT"),
-    ("circuit", "INSERT"),
-    ("circuit", "UPDATE"),
-    ("probe", "SELECT"),
-    ("probe", "INSERT"),
-    ("probe", "UPDATE"),
-    ("history", "SELECT"),
-    ("history", "INSERT"),
-    ("history", "UPDATE"),
-    ("notification_key", "SELECT"),
-    ("count_bucket", "SELECT"),
-    ("count_bucket", "INSERT"),
-    ("count_bucket", "UPDATE"),
-];
-
-const FUNCTIONS: [&str; 5] = [
-    "clock",
-    "channel",
-    "xor_agg",
-    "notify_change",
-    "apply_command",
-];

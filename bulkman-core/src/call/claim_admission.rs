@@ -1,0 +1,145 @@
+//! Steps 1 to 3 of a call that asks for several permits or has a key.
+//!
+//! They are those of [`admission`](super::admission), out of line.
+
+use std::borrow::Borrow;
+use std::task::{Context, Poll, Waker, ready};
+
+use crate::bulkhead::Bulkhead;
+use crate::bulkhead::running::CallTags;
+use crate::call::admission::{begin_deadlines, begin_sample, poll_setup};
+use crate::call::admitted::Admitted;
+use crate::call::deadlines::Deadlines;
+use crate::call::guard::CallGuard;
+use crate::call::rejection::Rejection;
+
+/// Polls steps 1 to 3. Returns the admission of a call that was admitted before.
+#[inline(never)]
+pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if let Some(admitted) = guard.take_admission() {
+        return Poll::Ready(Ok(admitted));
+    }
+    let joins = guard.is_new_claim();
+    if joins {
+        ready!(poll_setup(guard, deadlines, cx))?;
+        if let Some(admitted) = guard.try_admit_claim(tags, deadlines)? {
+            return Poll::Ready(Ok(mark(guard, admitted, tags, deadlines)));
+        }
+        if !deadlines.may_wait() {
+            return Poll::Ready(Err(guard.reject_full()));
+        }
+        if guard.enqueue_claim(tags.priority, deadlines.queue_deadline(), cx.waker())? {
+            return Poll::Ready(admit(guard, tags, deadlines));
+        }
+    }
+    let Some(id) = guard.queued_claim() else {
+        panic!("polled after completion")
+    };
+    // A waiter that has just joined is not polled: any decision from now on wakes it.
+    let decided = match guard.poll_claim(cx.waker()) {
+        Some(decided) if !joins => decided,
+        _ => Poll::Pending,
+    };
+    let waited = match decided {
+        Poll::Ready(waited) => waited,
+        Poll::Pending => {
+            let Some(deadline) = deadlines.queue_deadline() else {
+                return Poll::Pending;
+            };
+            ready!(deadlines.poll_timer(|| guard.queue_timer(id, deadline), cx));
+            guard.expire_claim()
+        }
+    };
+    guard.end_claim_wait(waited)?;
+    guard.check_deadline(deadlines.total_deadline())?;
+    Poll::Ready(admit(guard, tags, deadlines))
+}
+
+/// Performs steps 1 to 3 without waiting. `None`: the call has to wait.
+#[inline(never)]
+pub(crate) fn try_claim<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    timers: bool,
+) -> Result<Option<Admitted>, Rejection> {
+    guard.observe();
+    if deadlines.is_tracked() || guard.inner().limits.setup().has_times() {
+        begin_deadlines(guard.inner(), deadlines, timers)?;
+    }
+    let admitted = guard.try_admit_claim(tags, deadlines)?;
+    Ok(admitted.map(|admitted| mark(guard, admitted, tags, deadlines)))
+}
+
+/// Performs steps 1 to 3 on the current thread, which is parked while it waits.
+///
+/// `waker` unparks the thread.
+#[inline(never)]
+pub(super) fn block_on_claim_admission(
+    guard: &mut CallGuard<&Bulkhead>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    waker: fn() -> Waker,
+) -> Result<Admitted, Rejection> {
+    match try_claim(guard, tags, deadlines, false)? {
+        Some(admitted) => Ok(admitted),
+        None => block_on_claim(guard, tags, deadlines, &waker()),
+    }
+}
+
+/// Performs steps 2 and 3 of a call that has to wait, by parking the current thread.
+#[inline(never)]
+pub(super) fn block_on_claim(
+    guard: &mut CallGuard<&Bulkhead>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    waker: &Waker,
+) -> Result<Admitted, Rejection> {
+    if !deadlines.may_wait() {
+        return Err(guard.reject_full());
+    }
+    let deadline = deadlines.queue_deadline();
+    if guard.enqueue_claim(tags.priority, deadline, waker)? {
+        return admit(guard, tags, deadlines);
+    }
+    let waited = loop {
+        if let Some(Poll::Ready(waited)) = guard.poll_claim(waker) {
+            break waited;
+        }
+        let runtime = &guard.inner().runtime;
+        if deadline.is_some_and(|deadline| deadline <= runtime.now()) {
+            break guard.expire_claim();
+        }
+        runtime.park(deadline);
+    };
+    guard.end_claim_wait(waited)?;
+    guard.check_deadline(deadlines.total_deadline())?;
+    admit(guard, tags, deadlines)
+}
+
+/// Performs step 3 of a call that has permits.
+fn admit<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Result<Admitted, Rejection> {
+    let admitted = guard.admit_claim(None, true, tags, deadlines)?;
+    Ok(mark(guard, admitted, tags, deadlines))
+}
+
+/// Marks the call, if the limit needs that.
+fn mark<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    admitted: Admitted,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Admitted {
+    let inner = guard.inner();
+    let admitted = inner.mark_weighted(admitted, guard.permits(), tags, deadlines);
+    begin_sample(guard, admitted, deadlines)
+}

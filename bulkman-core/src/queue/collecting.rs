@@ -1,0 +1,174 @@
+//! Permits that accumulate: heavy waiters collect them, and waiters of a suspended key leave them.
+//!
+//! The counter is contended meanwhile, so only the holder of the lock acquires permits, and they
+//! stay there. Nothing has to be returned if the waiter that collects them leaves.
+
+use std::time::Instant;
+
+use super::waiters::Waiters;
+use super::wake_list::WakeList;
+use super::{MOVED, Ordering, WaitQueue, lock};
+use crate::sync::MutexGuard;
+
+impl WaitQueue {
+    /// Assigns the permits in the counter. Returns `true` if this drained the queue.
+    ///
+    /// `key`: one that holds less than before; zero for none.
+    #[cold]
+    pub(super) fn assign_released(&self, key: u64, now: impl FnOnce() -> Instant) -> bool {
+        let (mut waiters, now) = self.lock_with_time(now, false);
+        if key != 0 {
+            waiters.set_level_of(key);
+        }
+        self.assign_and_wake(waiters, now)
+    }
+
+    /// As `release_to_next`, while waiters are special.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn release_among_special(
+        &self,
+        waiters: MutexGuard<'_, Waiters>,
+        now: Option<Instant>,
+        is_available: bool,
+    ) -> bool {
+        if !is_available {
+            self.available.release(1);
+        }
+        self.assign_and_wake(waiters, now)
+    }
+
+    fn assign_and_wake(&self, mut waiters: MutexGuard<'_, Waiters>, now: Option<Instant>) -> bool {
+        let wake = self.assign_permits(&mut waiters, now);
+        let drained = self.state().is_drained();
+        drop(waiters);
+        wake.wake();
+        drained
+    }
+
+    /// Uses the permits that no call holds: first to forget permits, then for the waiters.
+    pub(super) fn assign_permits(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
+        if !waiters.has_special() {
+            return self.assign_ordinary(waiters, now);
+        }
+        let mut wake = WakeList::default();
+        // Sets the flag before the counter is read.
+        self.update_state(waiters, |state| state);
+        loop {
+            let to_forget = self.state().permits_to_forget();
+            if to_forget > 0 {
+                let forgotten = self.forget_up_to(to_forget);
+                self.update_state(waiters, |state| {
+                    state.with_permits_to_forget(to_forget - forgotten)
+                });
+                if forgotten < to_forget {
+                    break;
+                }
+            }
+            let available = self.available.available() + self.reserve.available_permits();
+            if waiters.waiting() == 0
+                || available == 0
+                || !self.grant_collected(waiters, now, &mut wake)
+            {
+                break;
+            }
+        }
+        wake
+    }
+
+    /// Grants its permits to the next waiter, if that many are available.
+    fn grant_collected(
+        &self,
+        waiters: &mut Waiters,
+        now: Option<Instant>,
+        wake: &mut WakeList,
+    ) -> bool {
+        let head = waiters.peek(now, wake);
+        let permits = head.map_or(0, |head| self.permits_to_grant(head.permits));
+        let reserved = head.map_or(0, |head| head.reserved);
+        let needed = (permits + reserved).min(self.limits().permits as u32);
+        let acquired = permits > 0 && self.acquire_locked(permits, needed, true);
+        let granted = head
+            .filter(|_| acquired)
+            .and_then(|head| waiters.grant_head(head, permits));
+        self.update_state(waiters, |state| state);
+        if let Some(granted) = granted {
+            wake.push(granted.publish(&self.grants));
+        }
+        acquired
+    }
+
+    /// Returns `true` if calls wait although permits are available.
+    ///
+    /// If the waiter that collects them leaves, they have to be assigned.
+    pub(super) fn has_collected(&self, waiters: &Waiters) -> bool {
+        waiters.waiting() > 0 && self.available.available() > 0
+    }
+
+    /// Acquires permits if `needed` are available. The caller holds the lock.
+    pub(super) fn acquire_locked(&self, permits: u32, needed: u32, contended: bool) -> bool {
+        let try_acquire = || {
+            if contended {
+                self.available.try_acquire_many_locked(permits, needed)
+            } else {
+                self.available.try_acquire_many(permits, needed)
+            }
+        };
+        try_acquire() || {
+            self.empty_reserve();
+            try_acquire()
+        }
+    }
+
+    /// Moves all permits from the reserve to the counter. The caller holds the lock.
+    ///
+    /// A call needs several permits at once, and the reserve gives up one at a time.
+    fn empty_reserve(&self) {
+        if self.reserve.available_permits() == 0 {
+            return;
+        }
+        let elsewhere = self.elsewhere.load(Ordering::Relaxed);
+        self.elsewhere.store(elsewhere | MOVED, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        while self.acquire_from_reserve() {
+            self.available.release(1);
+        }
+        self.moves.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Acquires a permit that is neither in the counter nor in the reserve.
+    pub(super) fn acquire_elsewhere(&self) -> bool {
+        let elsewhere = self.elsewhere.load(Ordering::Acquire);
+        elsewhere != 0 && self.acquire_moved_or_overdue(elsewhere)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_moved_or_overdue(&self, elsewhere: u8) -> bool {
+        (elsewhere & MOVED != 0 && self.try_acquire_moved()) || self.acquire_overdue(elsewhere)
+    }
+
+    /// Acquires a permit that may have been moved from the reserve to the counter meanwhile.
+    ///
+    /// A call that reads the counter before the move, and the reserve after it, finds no permit in
+    /// either. It is not rejected for that: it tries again until there was no move.
+    fn try_acquire_moved(&self) -> bool {
+        loop {
+            let before = self.moves.load(Ordering::Acquire);
+            if before % 2 != 0 {
+                // The mover holds the lock.
+                drop(lock(&self.waiters));
+                continue;
+            }
+            if self.available.is_contended() {
+                return false;
+            }
+            if self.available.try_acquire() || self.acquire_from_reserve() {
+                return true;
+            }
+            if self.moves.load(Ordering::Acquire) == before {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,793 @@
+//! The queue, compared to a plain model after each operation.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
+use std::task::Wake;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::runtime::{ClockOnly, Runtime};
+
+#[derive(Default)]
+struct CountingWaker(AtomicUsize);
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Atomic::Relaxed);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// A call that may wait.
+    Enqueue(Arrival),
+    /// A call that does not wait.
+    Try {
+        permits: u32,
+        key: u64,
+    },
+    /// A running call ends.
+    End(usize),
+    /// A waiter, or a granted call that was not polled yet, is dropped.
+    Cancel(usize),
+    Advance(u8),
+    /// The timer of a waiter fires, which may have been granted permits and not have been polled.
+    Fire(usize),
+    Resize(Resize),
+    RejectAll,
+}
+
+#[derive(Clone, Debug)]
+struct Arrival {
+    priority: u8,
+    deadline: Option<u8>,
+    permits: u32,
+    /// Zero for a call without a key.
+    key: u64,
+    share: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Resize {
+    permits: usize,
+    capacity: usize,
+    max_weight: Option<u32>,
+    lifo: bool,
+    rules: Option<KeyRules>,
+}
+
+/// The keys of calls, with [`Claim::SHARED_KEY`].
+const KEYS: std::ops::Range<u64> = 1..6;
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let deadline = proptest::option::weighted(0.3, 0..20_u8);
+    (0..3_u8, deadline, permits(), key(), 1..4_u32).prop_map(
+        |(priority, deadline, permits, key, share)| Arrival {
+            priority,
+            deadline,
+            permits,
+            key,
+            share,
+        },
+    )
+}
+
+fn permits() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => Just(1_u32), 3 => 2..7_u32]
+}
+
+fn key() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => Just(0), 4 => 2..KEYS.end]
+}
+
+fn rules() -> impl Strategy<Value = KeyRules> {
+    let max = || prop_oneof![2 => Just(KeyRules::NO_MAX), 3 => 1..5_u32];
+    (0..3_u32, max(), max(), any::<bool>()).prop_map(|(min, max, max_queue, evicts)| KeyRules {
+        min: min.min(max),
+        max,
+        max_queue,
+        evicts,
+    })
+}
+
+fn resize() -> impl Strategy<Value = Resize> {
+    let max_weight = proptest::option::of(1..20_u32);
+    let rules = proptest::option::weighted(0.8, rules());
+    (0..8_usize, 0..12_usize, max_weight, any::<bool>(), rules).prop_map(
+        |(permits, capacity, max_weight, lifo, rules)| Resize {
+            permits,
+            capacity,
+            max_weight,
+            lifo,
+            rules,
+        },
+    )
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        10 => arrival().prop_map(Op::Enqueue),
+        3 => (permits(), key()).prop_map(|(permits, key)| Op::Try { permits, key }),
+        9 => any::<usize>().prop_map(Op::End),
+        4 => any::<usize>().prop_map(Op::Cancel),
+        3 => (1..10_u8).prop_map(Op::Advance),
+        4 => any::<usize>().prop_map(Op::Fire),
+        2 => resize().prop_map(Op::Resize),
+        1 => Just(Op::RejectAll),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Waiting,
+    /// Its permits.
+    Granted(u32),
+    Rejected,
+    Expired,
+}
+
+struct Waiter {
+    request: Arrival,
+    deadline: Option<u64>,
+    state: State,
+    /// The key that it waits in; zero for none.
+    waits_in: u64,
+    /// The key to which its permits are added; zero for none.
+    added_to: u64,
+}
+
+/// A key with waiters of one priority.
+#[derive(Clone, Copy)]
+struct Waiting {
+    share: u32,
+    /// `None` while the key is at its maximum.
+    level: Option<u64>,
+    /// When the key entered the level.
+    turn: u64,
+}
+
+/// All waiters that ever were, in the order of arrival, and what running calls hold.
+struct Model {
+    permits: usize,
+    settings: QueueSettings,
+    in_use: usize,
+    now: u64,
+    waiters: Vec<Waiter>,
+    held: HashMap<u64, u32>,
+    keys: HashMap<(u8, u64), Waiting>,
+    turn: u64,
+    /// Waiters whose permits may be taken back.
+    overdue: Vec<usize>,
+}
+
+impl Model {
+    fn new(permits: usize, settings: QueueSettings) -> Self {
+        Self {
+            permits,
+            settings,
+            in_use: 0,
+            now: 0,
+            waiters: Vec::new(),
+            held: HashMap::new(),
+            keys: HashMap::new(),
+            turn: 0,
+            overdue: Vec::new(),
+        }
+    }
+
+    /// No call waits, and no permits are to be forgotten.
+    fn is_idle(&self) -> bool {
+        self.waiting().next().is_none() && self.in_use <= self.permits
+    }
+
+    fn revoke(&mut self, index: usize) {
+        let waiter = &mut self.waiters[index];
+        if let State::Granted(permits) = waiter.state {
+            waiter.state = State::Expired;
+            let key = waiter.added_to;
+            self.release(permits, key);
+        }
+    }
+
+    /// Takes back the permits of overdue waiters while they do not suffice for a call.
+    fn try_acquire_or_revoke(&mut self, permits: u32, key: u64) -> Option<u32> {
+        loop {
+            let granted = self.try_acquire(permits, key);
+            if granted.is_some() || !self.is_idle() {
+                return granted;
+            }
+            let overdue = self.overdue.pop()?;
+            self.revoke(overdue);
+        }
+    }
+
+    fn waiting(&self) -> impl DoubleEndedIterator<Item = (usize, &Waiter)> {
+        let waiters = self.waiters.iter().enumerate();
+        waiters.filter(|(_, waiter)| waiter.state == State::Waiting)
+    }
+
+    fn queued_permits(&self) -> u32 {
+        self.waiting()
+            .map(|(_, waiter)| waiter.request.permits)
+            .sum()
+    }
+
+    fn available(&self) -> usize {
+        self.permits.saturating_sub(self.in_use)
+    }
+
+    /// Returns the permits that are reserved for keys below the minimum.
+    fn minimum(&self) -> u32 {
+        let limit = self.permits as u32;
+        let rules = self.settings.keys;
+        rules.map_or(0, |rules| rules.min.min(limit.saturating_sub(1)))
+    }
+
+    fn held(&self, key: u64) -> u32 {
+        self.held.get(&key).copied().unwrap_or(0)
+    }
+
+    /// Returns how many permits a call is granted now that is next: zero if it has to wait.
+    fn grant(&self, permits: u32, key: u64) -> u32 {
+        let granted = permits.min(self.permits as u32);
+        let below = self.held(key) + granted <= self.minimum();
+        let reserved = if key == 0 || below { 0 } else { self.minimum() };
+        if (granted + reserved).min(self.permits as u32) as usize <= self.available() {
+            granted
+        } else {
+            0
+        }
+    }
+
+    fn is_at_maximum(&self, permits: u32, key: u64) -> bool {
+        let (held, granted) = (self.held(key), permits.min(self.permits as u32));
+        let max = self.settings.keys.map_or(KeyRules::NO_MAX, |it| it.max);
+        held > 0 && held + granted > max
+    }
+
+    fn take(&mut self, permits: u32, key: u64) {
+        self.in_use += permits as usize;
+        if key != 0 {
+            *self.held.entry(key).or_insert(0) += permits;
+            self.update_key(key);
+        }
+    }
+
+    fn release(&mut self, permits: u32, key: u64) {
+        self.in_use -= permits as usize;
+        if key != 0 {
+            *self.held.get_mut(&key).unwrap() -= permits;
+            self.update_key(key);
+        }
+        self.assign();
+    }
+
+    fn waiters_of(&self, priority: u8, key: u64) -> Vec<usize> {
+        self.waiting()
+            .filter(|(_, waiter)| (waiter.request.priority, waiter.waits_in) == (priority, key))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Returns the next waiter of a key, in the order of the queue.
+    fn next_of(&self, priority: u8, key: u64) -> Option<usize> {
+        let waiters = self.waiters_of(priority, key);
+        match self.settings.order {
+            QueueOrder::Fifo => waiters.first().copied(),
+            QueueOrder::Lifo => waiters.last().copied(),
+        }
+    }
+
+    /// Computes the levels of a key again.
+    fn update_key(&mut self, key: u64) {
+        (0..3).for_each(|priority| self.update_level(priority, key));
+    }
+
+    fn update_level(&mut self, priority: u8, key: u64) {
+        let Some(next) = self.next_of(priority, key) else {
+            self.keys.remove(&(priority, key));
+            return;
+        };
+        let permits = self.waiters[next].request.permits;
+        let held = self.held(key);
+        let after = held + permits.min(self.permits as u32);
+        let below = self.minimum() > 0 && after <= self.minimum();
+        let (at_maximum, turn) = (self.is_at_maximum(permits, key), self.turn + 1);
+        let Some(waiting) = self.keys.get_mut(&(priority, key)) else {
+            return;
+        };
+        let level = match (at_maximum, below) {
+            (true, _) => None,
+            (false, true) => Some(0),
+            (false, false) => Some(1 + (u64::from(held) << 20) / u64::from(waiting.share)),
+        };
+        if level != waiting.level || waiting.turn == 0 {
+            (waiting.level, waiting.turn, self.turn) = (level, turn, turn);
+        }
+    }
+
+    /// Computes all levels again. Keys that enter a level together keep their order.
+    fn update_levels(&mut self) {
+        let mut keys: Vec<_> = self.keys.iter().map(|(key, it)| (it.turn, *key)).collect();
+        keys.sort_unstable();
+        for (_, (priority, key)) in keys {
+            self.update_level(priority, key);
+        }
+    }
+
+    fn next(&self) -> Option<usize> {
+        for priority in (0..3).rev() {
+            if let Some(in_no_key) = self.next_of(priority, 0) {
+                return Some(in_no_key);
+            }
+            let levels = self.keys.iter().filter(|((of, _), _)| *of == priority);
+            let lowest = levels
+                .filter_map(|((_, key), waiting)| Some((waiting.level?, waiting.turn, *key)))
+                .min();
+            if let Some((.., key)) = lowest {
+                return self.next_of(priority, key);
+            }
+        }
+        None
+    }
+
+    fn end_wait(&mut self, index: usize, state: State) {
+        self.waiters[index].state = state;
+        if self.waiters[index].waits_in != 0 {
+            self.update_key(self.waiters[index].waits_in);
+        }
+    }
+
+    /// Waiters whose deadline has passed are noticed only while a permit is available.
+    fn assign(&mut self) {
+        while self.available() > 0 {
+            let Some(next) = self.next() else { return };
+            let waiter = &self.waiters[next];
+            let (key, added_to) = (waiter.waits_in, waiter.added_to);
+            if waiter.deadline.is_some_and(|it| it <= self.now) {
+                self.end_wait(next, State::Expired);
+                continue;
+            }
+            let granted = self.grant(waiter.request.permits, key);
+            if granted == 0 {
+                return;
+            }
+            self.waiters[next].state = State::Granted(granted);
+            self.take(granted, added_to);
+            // Also if its last waiter is gone.
+            self.update_key(key);
+        }
+    }
+
+    fn push(&mut self, request: &Arrival, deadline: Option<u64>, key: u64) {
+        self.waiters.push(Waiter {
+            request: request.clone(),
+            deadline,
+            state: State::Waiting,
+            waits_in: key,
+            added_to: key,
+        });
+        if key != 0 {
+            let new = Waiting {
+                share: 1,
+                level: None,
+                turn: 0,
+            };
+            let waiting = self.keys.entry((request.priority, key)).or_insert(new);
+            waiting.share = request.share;
+            self.update_key(key);
+        }
+        self.assign();
+    }
+
+    /// Returns the key that counts.
+    fn key(&self, key: u64) -> u64 {
+        match self.settings.keys {
+            Some(_) => key.max(Claim::SHARED_KEY),
+            None => 0,
+        }
+    }
+
+    fn try_acquire(&mut self, permits: u32, key: u64) -> Option<u32> {
+        let blocked = if key == 0 {
+            self.waiting().next().is_some()
+        } else {
+            self.next().is_some() || self.waiting_of(key) > 0 || self.is_at_maximum(permits, key)
+        };
+        let granted = if blocked { 0 } else { self.grant(permits, key) };
+        if granted == 0 {
+            return None;
+        }
+        self.take(granted, key);
+        Some(granted)
+    }
+
+    fn waiting_of(&self, key: u64) -> usize {
+        (0..3).map(|it| self.waiters_of(it, key).len()).sum()
+    }
+
+    fn is_key_full(&self, key: u64) -> bool {
+        let rules = self.settings.keys;
+        let max = rules.map_or(KeyRules::NO_MAX, |rules| rules.max_queue);
+        key != 0 && self.waiting_of(key) >= max as usize
+    }
+
+    fn is_too_heavy(&self, permits: u32) -> bool {
+        let max = self.settings.max_weight;
+        max.is_some_and(|max| self.queued_permits() + permits > max)
+    }
+
+    fn is_full(&self, permits: u32) -> bool {
+        self.waiting().count() >= self.settings.capacity || self.is_too_heavy(permits)
+    }
+
+    /// Returns the waiters of which one leaves a full queue for a call.
+    fn evictable(&self, request: &Arrival, key: u64) -> Vec<usize> {
+        let evicts = self.settings.keys.is_some_and(|rules| rules.evicts);
+        let over = self.waiting().count() != self.settings.capacity;
+        if key == 0 || self.is_too_heavy(request.permits) || over || !evicts {
+            return Vec::new();
+        }
+        let of = |key: u64| self.waiters_of(request.priority, key);
+        let longest = KEYS.map(|key| of(key).len()).max().unwrap_or(0);
+        if longest < of(key).len() + 2 {
+            return Vec::new();
+        }
+        let keys = KEYS.filter(|&key| of(key).len() == longest);
+        keys.filter_map(|key| of(key).last().copied()).collect()
+    }
+}
+
+/// The queue under test, and what its callers hold.
+struct Callers {
+    queue: WaitQueue,
+    base: Instant,
+    /// The claims of running calls.
+    running: Vec<Claim>,
+    /// The waiters that are neither running nor gone.
+    waiters: Vec<Caller>,
+}
+
+struct Caller {
+    /// Its index in the model.
+    index: usize,
+    id: WaiterId,
+    claim: Claim,
+    woken: Arc<CountingWaker>,
+}
+
+impl Caller {
+    fn poll(&mut self, queue: &WaitQueue) -> Poll<WaitResult> {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        queue.poll_claim(self.id, &mut self.claim, &waker)
+    }
+}
+
+fn class(priority: u8) -> Priority {
+    [Priority::Low, Priority::Normal, Priority::High][usize::from(priority)]
+}
+
+proptest! {
+    #[test]
+    fn queue_matches_the_model(ops in proptest::collection::vec(op(), 1..120), timers in any::<bool>()) {
+        run(&ops, timers)?;
+    }
+}
+
+/// `timers`: a waiter leaves as soon as its deadline has passed. Otherwise it is skipped when it is
+/// next, and counts until then; so the queue is not bounded.
+fn run(ops: &[Op], timers: bool) -> Result<(), TestCaseError> {
+    let capacity = if timers { 6 } else { 1000 };
+    let mut settings = QueueSettings::of_capacity(capacity, QueueOrder::Fifo);
+    settings.keys = Some(KeyRules {
+        min: 0,
+        max: KeyRules::NO_MAX,
+        max_queue: KeyRules::NO_MAX,
+        evicts: true,
+    });
+    let mut model = Model::new(4, settings);
+    let mut callers = Callers {
+        queue: WaitQueue::new(4, settings),
+        base: ClockOnly.now(),
+        running: Vec::new(),
+        waiters: Vec::new(),
+    };
+    for op in ops {
+        apply(op, timers, &mut model, &mut callers)?;
+        compare(&model, &mut callers)?;
+    }
+    end(model.permits, callers)
+}
+
+/// Checks that nothing is held, and every permit is available, once all calls have ended.
+fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
+    let Callers {
+        queue,
+        base,
+        running,
+        waiters,
+    } = callers;
+    for claim in running {
+        queue.release_claim(claim, || base);
+    }
+    queue.reject_all(QueueRejection::CircuitOpened, || base);
+    for mut caller in waiters {
+        match caller.poll(&queue) {
+            Poll::Ready(WaitResult::Granted) => drop(queue.release_claim(caller.claim, || base)),
+            Poll::Ready(_) => {}
+            Poll::Pending => prop_assert!(false, "rejected waiters are decided"),
+        }
+    }
+    prop_assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    prop_assert_eq!(lock(&queue.waiters).suspended(), 0);
+    if let Some(running) = queue.running_keys.get() {
+        prop_assert_eq!(running.all(), []);
+    }
+    if permits > 0 {
+        let mut all = Claim::new(permits as u32);
+        queue.set_key(&mut all);
+        let max = lock(&queue.waiters)
+            .special
+            .keys
+            .as_ref()
+            .map(|keys| keys.rules.max);
+        if max.is_none_or(|max| max as usize >= permits) {
+            let acquired = queue.try_acquire_claim(&mut all, || base);
+            prop_assert_eq!(acquired, TryAcquire::Acquired);
+        }
+    }
+    Ok(())
+}
+
+fn apply(
+    op: &Op,
+    timers: bool,
+    model: &mut Model,
+    callers: &mut Callers,
+) -> Result<(), TestCaseError> {
+    let Callers {
+        queue,
+        base,
+        running,
+        waiters,
+    } = callers;
+    let at = |tick: u64| *base + Duration::from_millis(tick);
+    let now = at(model.now);
+    match *op {
+        Op::Enqueue(ref request) => {
+            // With timers, no waiter is queued that has to leave at once.
+            let after = request.deadline;
+            let after = after.map(|after| u64::from(if timers { after.max(1) } else { after }));
+            let deadline = after.map(|after| model.now + after);
+            let mut claim = Claim::new(request.permits).with_key(request.key);
+            let woken = Arc::<CountingWaker>::default();
+            let (priority, deadline_at) = (class(request.priority), deadline.map(at));
+            let waker = Waker::from(Arc::clone(&woken));
+            let result = if claim.is_plain() && model.settings.keys.is_none() {
+                queue.enqueue(priority, deadline_at, &waker, || false, || now)
+            } else {
+                let request = Request {
+                    priority,
+                    deadline: deadline_at,
+                    share: request.share,
+                };
+                queue.enqueue_claim(request, &mut claim, &waker, || false, || now)
+            };
+            let key = model.key(request.key);
+            prop_assert_eq!(claim.key(), key);
+            let (full, evictable) = (
+                model.is_full(request.permits),
+                model.evictable(request, key),
+            );
+            if let Some(granted) = model.try_acquire_or_revoke(request.permits, key) {
+                prop_assert_eq!((result, claim.permits()), (Enqueue::Acquired, granted));
+                running.push(claim);
+            } else if model.is_key_full(key) {
+                prop_assert_eq!(result, Enqueue::KeyFull);
+            } else if full && evictable.is_empty() {
+                prop_assert_eq!(result, Enqueue::Full);
+            } else {
+                let Enqueue::Waiting(id) = result else {
+                    return Err(TestCaseError::fail(format!("{result:?}, not waiting")));
+                };
+                if full {
+                    evict(&evictable, model, queue, waiters)?;
+                }
+                waiters.push(Caller {
+                    index: model.waiters.len(),
+                    id,
+                    claim,
+                    woken,
+                });
+                model.push(request, deadline, key);
+            }
+        }
+        Op::Try { permits, key } => {
+            let mut claim = Claim::new(permits).with_key(key);
+            queue.set_key(&mut claim);
+            let key = model.key(key);
+            let result = queue.try_acquire_claim(&mut claim, || now);
+            match model.try_acquire_or_revoke(permits, key) {
+                Some(granted) => {
+                    prop_assert_eq!((result, claim.permits()), (TryAcquire::Acquired, granted));
+                    running.push(claim);
+                }
+                None => prop_assert!(matches!(result, TryAcquire::MustWait | TryAcquire::Full)),
+            }
+        }
+        Op::End(index) if !running.is_empty() => {
+            let claim = running.swap_remove(index % running.len());
+            queue.release_claim(claim, || now);
+            model.release(claim.permits(), claim.key());
+        }
+        Op::Cancel(index) if !waiters.is_empty() => {
+            let caller = waiters.swap_remove(index % waiters.len());
+            if caller.claim.is_plain() {
+                queue.cancel(caller.id, || now);
+            } else {
+                queue.cancel_claim(caller.id, caller.claim, || now);
+            }
+            model.overdue.retain(|index| *index != caller.index);
+            let waiter = &model.waiters[caller.index];
+            if let State::Granted(permits) = waiter.state {
+                model.release(permits, waiter.added_to);
+            } else {
+                model.end_wait(caller.index, State::Rejected);
+                // One permit does not accumulate, so its waiter leaves none behind.
+                if !caller.claim.is_plain() {
+                    model.assign();
+                }
+            }
+        }
+        Op::Advance(by) => {
+            model.now += u64::from(by);
+            let now = at(model.now);
+            if timers {
+                for caller in waiters.iter() {
+                    let waiter = &model.waiters[caller.index];
+                    let passed = waiter.deadline.is_some_and(|it| it <= model.now);
+                    if passed && matches!(waiter.state, State::Waiting | State::Expired) {
+                        model.end_wait(caller.index, State::Expired);
+                        let expired = if caller.claim.is_plain() {
+                            queue.expire(caller.id)
+                        } else {
+                            queue.expire_claim(caller.id, &mut caller.claim.clone(), || now)
+                        };
+                        prop_assert_eq!(expired, WaitResult::Expired);
+                        if !caller.claim.is_plain() {
+                            model.assign();
+                        }
+                    }
+                }
+                waiters.retain(|caller| model.waiters[caller.index].state != State::Expired);
+            }
+        }
+        Op::Resize(ref resize) => {
+            let settings = &mut model.settings;
+            settings.order = if resize.lifo {
+                QueueOrder::Lifo
+            } else {
+                QueueOrder::Fifo
+            };
+            settings.keys = resize.rules;
+            if timers {
+                settings.capacity = resize.capacity;
+                settings.max_weight = resize.max_weight;
+            } else if let Some(rules) = &mut settings.keys {
+                rules.max_queue = KeyRules::NO_MAX;
+            }
+            model.permits = resize.permits;
+            if resize.rules.is_none() {
+                // All waiters are in no key from now on.
+                model.keys.clear();
+                model.waiters.iter_mut().for_each(|it| it.waits_in = 0);
+            }
+            model.update_levels();
+            queue.resize(|| resize.permits, model.settings, || now);
+            model.assign();
+            queue.release_overdue(|| now);
+            while !model.is_idle() {
+                let Some(overdue) = model.overdue.pop() else {
+                    break;
+                };
+                model.revoke(overdue);
+            }
+        }
+        Op::Fire(index) if !waiters.is_empty() => {
+            let caller = &waiters[index % waiters.len()];
+            let waiter = &model.waiters[caller.index];
+            let passed = waiter.deadline.is_some_and(|it| it <= model.now);
+            if passed && matches!(waiter.state, State::Granted(_)) {
+                queue.deadline_passed(caller.id, || now);
+                if !model.is_idle() {
+                    model.overdue.retain(|index| *index != caller.index);
+                    model.revoke(caller.index);
+                } else if !model.overdue.contains(&caller.index) {
+                    model.overdue.push(caller.index);
+                }
+            }
+        }
+        Op::RejectAll => {
+            queue.reject_all(QueueRejection::CircuitOpened, || now);
+            let waiting: Vec<_> = model.waiting().map(|(index, _)| index).collect();
+            for index in waiting {
+                model.end_wait(index, State::Rejected);
+            }
+        }
+        Op::End(_) | Op::Cancel(_) | Op::Fire(_) => {}
+    }
+    Ok(())
+}
+
+/// Any of the longest keys may have lost its newest waiter.
+fn evict(
+    evictable: &[usize],
+    model: &mut Model,
+    queue: &WaitQueue,
+    waiters: &mut Vec<Caller>,
+) -> Result<(), TestCaseError> {
+    let evicted = Poll::Ready(WaitResult::Rejected(QueueRejection::Evicted));
+    let position = waiters
+        .iter_mut()
+        .position(|caller| evictable.contains(&caller.index) && caller.poll(queue) == evicted);
+    let Some(position) = position else {
+        return Err(TestCaseError::fail("no waiter was evicted"));
+    };
+    let caller = waiters.swap_remove(position);
+    prop_assert_eq!(caller.woken.0.load(Atomic::Relaxed), 1);
+    model.end_wait(caller.index, State::Rejected);
+    Ok(())
+}
+
+/// Compares every waiter. Granted ones run from now on.
+fn compare(model: &Model, callers: &mut Callers) -> Result<(), TestCaseError> {
+    let Callers {
+        queue,
+        running,
+        waiters,
+        ..
+    } = callers;
+    prop_assert_eq!(queue.in_use(), model.in_use);
+    for key in KEYS {
+        let held = queue.running_keys.get().map_or(0, |it| it.held(key));
+        prop_assert_eq!(held, model.held(key), "key {}", key);
+    }
+    let mut remaining = Vec::new();
+    for mut caller in std::mem::take(waiters) {
+        let (index, expected) = (caller.index, model.waiters[caller.index].state);
+        if index % 3 == 0 && matches!(expected, State::Granted(_)) {
+            // Its task is slow: the grant may be cancelled.
+            remaining.push(caller);
+            continue;
+        }
+        let polled = caller.poll(queue);
+        let is_woken = caller.woken.0.load(Atomic::Relaxed);
+        prop_assert_eq!(is_woken, usize::from(polled.is_ready()), "waiter {}", index);
+        let state = match polled {
+            Poll::Pending => State::Waiting,
+            Poll::Ready(WaitResult::Granted) => State::Granted(caller.claim.permits()),
+            Poll::Ready(WaitResult::Rejected(_)) => State::Rejected,
+            Poll::Ready(WaitResult::Expired) => State::Expired,
+        };
+        // A waiter whose deadline has passed is skipped when it is next. The model notices earlier.
+        let unnoticed =
+            expected == State::Expired && matches!(state, State::Waiting | State::Rejected);
+        prop_assert!(
+            state == expected || unnoticed,
+            "waiter {}: {:?}, not {:?}",
+            index,
+            state,
+            expected
+        );
+        match state {
+            State::Waiting => remaining.push(caller),
+            State::Granted(permits) => running.push(caller.claim.with_permits(permits)),
+            State::Rejected | State::Expired => {}
+        }
+    }
+    *waiters = remaining;
+    Ok(())
+}

@@ -1,0 +1,459 @@
+//! Waiters that ask for several permits, or whose permits are shared between keys.
+//!
+//! They are stored like all others, and have a link besides. Which of them is next is found before
+//! it is known whether enough permits are available.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::chunks::Next;
+use super::claim::Claim;
+use super::limits::KeyRules;
+use super::order::{Priority, QueueOrder};
+use super::running_keys::RunningKeys;
+use super::waiter::{QueueRejection, WaiterId, WaiterState};
+use super::waiters::{Granted, PRIORITIES, PRIORITY_ORDER, PriorityQueue, Waiters, index_of};
+use super::waiting_keys::{Link, NO_KEY, NO_WAITER, WaitingKeys};
+use super::wake_list::WakeList;
+
+/// The waiter that is granted permits next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    id: WaiterId,
+    /// The permits that it asks for.
+    pub(super) permits: u32,
+    /// The permits that have to be available besides: those reserved for other keys.
+    pub(super) reserved: u32,
+    /// Whether it has a deadline.
+    timed: bool,
+}
+
+impl Waiters {
+    /// Appends a waiter to the queue of its priority, and to its key.
+    pub(super) fn push_claim(
+        &mut self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        claim: Claim,
+        share: u32,
+        waker: Waker,
+    ) -> WaiterId {
+        let index = index_of(priority);
+        let newest = self
+            .queues
+            .as_ref()
+            .map_or(0, |queues| queues[index].newest);
+        let id = self.push(priority, deadline, waker);
+        if claim.key() != 0 {
+            // The order of arrival is that within its key.
+            if let Some(queues) = &mut self.queues {
+                queues[index].newest = newest;
+            }
+        }
+        if !claim.is_plain() {
+            self.push_special(id, claim, share);
+        }
+        id
+    }
+
+    /// As [`poll`](Self::poll). Changes the claim of a waiter that was granted fewer permits.
+    pub(super) fn poll_claim(
+        &mut self,
+        id: WaiterId,
+        claim: &mut Claim,
+        waker: &Waker,
+    ) -> Option<WaiterState> {
+        self.special.collected = None;
+        let state = self.poll(id, waker);
+        self.collect_permits(claim);
+        state
+    }
+
+    /// As [`register_waker`](Self::register_waker). See [`poll_claim`](Self::poll_claim).
+    pub(super) fn register_waker_of(
+        &mut self,
+        id: WaiterId,
+        claim: &mut Claim,
+        waker: Waker,
+    ) -> (WaiterState, Waker) {
+        self.special.collected = None;
+        let registered = self.register_waker(id, waker);
+        self.collect_permits(claim);
+        registered
+    }
+
+    /// As [`remove`](Self::remove). See [`poll_claim`](Self::poll_claim).
+    pub(super) fn remove_claim(
+        &mut self,
+        id: WaiterId,
+        claim: &mut Claim,
+    ) -> (WaiterState, Option<Waker>) {
+        self.special.collected = None;
+        let removed = self.remove(id);
+        self.collect_permits(claim);
+        removed
+    }
+
+    fn collect_permits(&mut self, claim: &mut Claim) {
+        if let Some(permits) = self.special.collected.take() {
+            *claim = claim.with_permits(permits);
+        }
+    }
+
+    /// Links a waiter that was just stored.
+    fn push_special(&mut self, id: WaiterId, claim: Claim, share: u32) {
+        self.count_special(true);
+        self.special.extra_permits += u64::from(claim.permits() - 1);
+        let (index, sequence) = (id.priority(), id.sequence());
+        let Some(queues) = &mut self.queues else {
+            return;
+        };
+        let chunks = &mut queues[index].chunks;
+        let link = match &mut self.special.keys {
+            Some(keys) if claim.key() != 0 => {
+                let link = keys.join(claim.key(), index, share, sequence, claim.permits());
+                if link.previous != NO_WAITER {
+                    if let Some(previous) = chunks.link_mut(link.previous) {
+                        previous.next = sequence;
+                    }
+                }
+                link
+            }
+            _ => Link::without_key(claim.permits()),
+        };
+        chunks.set_link(sequence, link);
+    }
+
+    /// Returns the next waiter with time left at `now`, and expires those before it.
+    ///
+    /// Without `now`, no deadline is checked. Appends the wakers of expired waiters to `expired`.
+    pub(super) fn peek(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Head> {
+        for index in PRIORITY_ORDER {
+            while let Some((next, reserved)) = self.peek_priority(index) {
+                let Next {
+                    sequence,
+                    deadline,
+                    permits,
+                } = next;
+                let id = WaiterId::new(index, sequence);
+                match (deadline, now) {
+                    (Some(deadline), Some(now)) if deadline <= now => {
+                        let Granted { waker, .. } = self.decide(id, WaiterState::Expired, None)?;
+                        expired.push(waker);
+                    }
+                    _ => {
+                        return Some(Head {
+                            id,
+                            permits,
+                            reserved,
+                            timed: deadline.is_some(),
+                        });
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns the next waiter of a priority, and how many permits have to remain available.
+    fn peek_priority(&mut self, index: usize) -> Option<(Next, u32)> {
+        let keyed = self
+            .special
+            .keys
+            .as_ref()
+            .map_or(0, |keys| keys.waiting(index));
+        let queue = &mut self.queues.as_mut()?[index];
+        let PriorityQueue { chunks, newest } = queue;
+        // Waiters without a key arrived before permits were shared, so before all others.
+        if self.waiting[index] > keyed {
+            let bounds = &mut self.bounds[index];
+            let next = match self.order {
+                QueueOrder::Fifo => chunks.peek_oldest(&mut bounds.oldest, bounds.next),
+                QueueOrder::Lifo => chunks.peek_newest(newest),
+            };
+            return next.map(|next| (next, 0));
+        }
+        let keys = self.special.keys.as_ref()?;
+        let (key, below_minimum) = keys.next(index)?;
+        let sequence = match self.order {
+            QueueOrder::Fifo => keys.first(key),
+            QueueOrder::Lifo => keys.last(key),
+        };
+        let reserved = if below_minimum { 0 } else { keys.reserved() };
+        chunks.peek(sequence).map(|next| (next, reserved))
+    }
+
+    /// Grants `permits` to the waiter that [`peek`](Self::peek) returned.
+    pub(super) fn grant_head(&mut self, head: Head, permits: u32) -> Option<Granted> {
+        let fewer = permits != head.permits;
+        let link = self.link(head.id);
+        let key = link.map_or(0, |link| self.key_of(link));
+        // What the waiter owns is in its slot, if it has to collect it under the lock.
+        let kept = link.filter(|_| fewer || head.timed).map(|_| Link {
+            previous: key,
+            ..Link::without_key(permits)
+        });
+        let mut granted = self.decide(head.id, WaiterState::Granted, kept)?;
+        granted.timed |= fewer;
+        if key != 0 {
+            if let Some(keys) = &self.special.keys {
+                keys.running().insert(key, permits);
+            }
+            self.set_level_of(key);
+        }
+        Some(granted)
+    }
+
+    /// Rejects the newest waiter of the key with the most waiters, if it has at least two more than
+    /// `key`, which a new call has.
+    pub(super) fn evict(&mut self, key: u64, priority: Priority) -> Option<Granted> {
+        let priority = index_of(priority);
+        let keys = self.special.keys.as_ref()?;
+        let longest = keys.much_longer(key, priority)?;
+        let id = WaiterId::new(priority, keys.last(longest));
+        self.decide(id, WaiterState::Rejected(QueueRejection::Evicted), None)
+    }
+
+    /// Ends the wait of a waiter. With `kept`, its permits are in that link until it collects them.
+    fn decide(&mut self, id: WaiterId, state: WaiterState, kept: Option<Link>) -> Option<Granted> {
+        let index = id.priority();
+        self.end_special(id);
+        let chunks = &mut self.queues.as_mut()?[index].chunks;
+        let popped = chunks.decide(id.sequence(), state, kept)?;
+        self.waiting[index] -= 1;
+        self.count_untimed(popped.timed);
+        if kept.is_some() {
+            self.special.uncollected += 1;
+            self.mark_unusual();
+        }
+        Some(Granted {
+            id,
+            waker: popped.waker,
+            timed: popped.timed,
+        })
+    }
+
+    /// Removes a waiter, and returns the state it had and its waker.
+    ///
+    /// Sets [`collected`](super::waiters::SpecialParts::collected) if the permits that it owns are
+    /// in its slot.
+    pub(super) fn remove_special(&mut self, id: WaiterId) -> (WaiterState, Option<Waker>) {
+        let waits = self.is_waiting(id);
+        if waits {
+            self.end_special(id);
+        }
+        let queues = self.queues.as_mut();
+        let link = queues.and_then(|queues| queues[id.priority()].chunks.take_link(id.sequence()));
+        if let Some(link) = link {
+            self.special.uncollected -= 1;
+            self.special.collected = Some(link.permits);
+        }
+        self.remove_ordinary(id)
+    }
+
+    fn is_waiting(&mut self, id: WaiterId) -> bool {
+        let queues = self.queues.as_mut();
+        queues.is_some_and(|queues| queues[id.priority()].chunks.peek(id.sequence()).is_some())
+    }
+
+    fn link(&self, id: WaiterId) -> Option<Link> {
+        let queues = self.queues.as_ref()?;
+        queues[id.priority()].chunks.link(id.sequence())
+    }
+
+    /// Counts the end of a special waiter's wait, and removes it from its key. Its link is taken.
+    pub(super) fn end_special(&mut self, id: WaiterId) {
+        let priority = id.priority();
+        let queues = self.queues.as_mut();
+        let link = queues.and_then(|queues| queues[priority].chunks.take_link(id.sequence()));
+        let Some(link) = link else {
+            return;
+        };
+        self.count_special(false);
+        self.special.extra_permits -= u64::from(link.permits - 1);
+        if link.key == NO_KEY {
+            return;
+        }
+        let (Some(keys), Some(queues)) = (&mut self.special.keys, &mut self.queues) else {
+            return;
+        };
+        let chunks = &mut queues[priority].chunks;
+        if link.previous != NO_WAITER {
+            if let Some(previous) = chunks.link_mut(link.previous) {
+                previous.next = link.next;
+            }
+        }
+        if link.next != NO_WAITER {
+            if let Some(next) = chunks.link_mut(link.next) {
+                next.previous = link.previous;
+            }
+        }
+        if let Some(remaining) = keys.leave(&link) {
+            self.set_level(priority, remaining);
+        }
+    }
+
+    /// Returns the key to which the permits of a waiter are added; zero for none.
+    fn key_of(&self, link: Link) -> u64 {
+        if link.key == NO_KEY {
+            return link.previous;
+        }
+        let keys = self.special.keys.as_ref();
+        keys.map_or(0, |keys| keys.key(link.key))
+    }
+
+    /// Sets whether the settings of the queue make a difference to each waiter.
+    pub(super) fn set_bounded(&mut self, bounded: bool) {
+        self.special.bounded = bounded;
+        self.mark_unusual();
+    }
+
+    /// Returns the permits that all waiters ask for together.
+    pub(super) fn queued_permits(&self) -> u64 {
+        u64::from(self.waiting()) + self.special.extra_permits
+    }
+
+    /// Shares permits between keys from now on, or ceases to.
+    ///
+    /// Waiters that are in no key then are served first, in the order of arrival. Those that have a
+    /// key when sharing ends wait in no key.
+    pub(super) fn set_rules(
+        &mut self,
+        rules: Option<KeyRules>,
+        limit: u32,
+        running: Option<&Arc<RunningKeys>>,
+        reordered: bool,
+    ) {
+        let (Some(rules), Some(running)) = (rules, running) else {
+            if self.special.shares {
+                self.leave_keys();
+            }
+            self.special.shares = false;
+            return;
+        };
+        let keys = self
+            .special
+            .keys
+            .get_or_insert_with(|| Box::new(WaitingKeys::new(rules, limit, Arc::clone(running))));
+        if !self.special.shares {
+            self.special.shares = true;
+            keys.begin = self.bounds.map(|bounds| bounds.next);
+        }
+        // Once for all changes: a key that keeps its level keeps its turn.
+        if keys.set_rules(rules, limit) || reordered {
+            self.set_levels();
+        }
+    }
+
+    /// Follows a change of the limit in force.
+    pub(super) fn set_limit(&mut self, limit: u32) {
+        if let Some(keys) = &mut self.special.keys {
+            if keys.set_rules(keys.rules, limit) {
+                self.set_levels();
+            }
+        }
+    }
+
+    /// Removes all waiters from their keys. Their permits are added to the keys all the same.
+    fn leave_keys(&mut self) {
+        let (Some(keys), Some(queues)) = (&mut self.special.keys, &mut self.queues) else {
+            return;
+        };
+        for (priority, queue) in queues.iter_mut().enumerate() {
+            for index in keys.indices(priority) {
+                let mut next = keys.first(index);
+                while let Some(link) = queue.chunks.link_mut(next) {
+                    next = link.next;
+                    *link = Link {
+                        previous: keys.key(index),
+                        ..Link::without_key(link.permits)
+                    };
+                }
+            }
+            queue.newest = self.bounds[priority].next;
+        }
+        keys.clear();
+    }
+
+    /// Computes the levels of a key again, after a change of what it holds.
+    pub(super) fn set_level_of(&mut self, key: u64) {
+        for priority in 0..PRIORITIES {
+            let index = self
+                .special
+                .keys
+                .as_ref()
+                .and_then(|keys| keys.find(key, priority));
+            if let Some(index) = index {
+                self.set_level(priority, index);
+            }
+        }
+    }
+
+    /// Computes the levels of all keys again.
+    pub(super) fn set_levels(&mut self) {
+        for priority in 0..PRIORITIES {
+            let keys = self.special.keys.as_ref();
+            for index in keys.map_or_else(Vec::new, |keys| keys.indices(priority)) {
+                self.set_level(priority, index);
+            }
+        }
+    }
+
+    fn set_level(&mut self, priority: usize, index: u32) {
+        let (Some(keys), Some(queues)) = (&mut self.special.keys, &mut self.queues) else {
+            return;
+        };
+        let next = match self.order {
+            QueueOrder::Fifo => keys.first(index),
+            QueueOrder::Lifo => keys.last(index),
+        };
+        let permits = queues[priority]
+            .chunks
+            .link(next)
+            .map_or(1, |link| link.permits);
+        keys.set_level(index, permits);
+    }
+
+    /// Returns `true` if a new call of a key has to wait behind another: one that is next, or one
+    /// of its key.
+    pub(super) fn blocks_new_calls(&self, key: u64) -> bool {
+        let keyed = |index: usize| {
+            self.special
+                .keys
+                .as_ref()
+                .map_or(0, |keys| keys.waiting(index))
+        };
+        let in_no_key = (0..PRIORITIES).any(|index| self.waiting[index] > keyed(index));
+        let keyed = |keys: &WaitingKeys| keys.has_eligible() || keys.waiting_of(key) > 0;
+        in_no_key || self.special.keys.as_deref().is_some_and(keyed)
+    }
+
+    /// Returns `true` if no more calls of a key may wait.
+    pub(super) fn is_key_full(&self, key: u64) -> bool {
+        let full = |keys: &WaitingKeys| keys.waiting_of(key) >= keys.rules.max_queue;
+        self.special.keys.as_deref().is_some_and(full)
+    }
+
+    /// Returns `true` if a waiter leaves a full queue for one of a key with fewer.
+    pub(super) fn evicts(&self) -> bool {
+        self.special
+            .keys
+            .as_ref()
+            .is_some_and(|keys| keys.rules.evicts)
+    }
+
+    /// Returns each key with waiters, their number, and whether it is at its maximum. A key may be
+    /// listed once for each priority.
+    pub(super) fn keys(&self) -> Vec<(u64, u32, bool)> {
+        self.special
+            .keys
+            .as_ref()
+            .map_or_else(Vec::new, |keys| keys.all())
+    }
+
+    /// Returns the waiters whose key is at its maximum.
+    pub(super) fn suspended(&self) -> u32 {
+        self.special.keys.as_ref().map_or(0, |keys| keys.suspended)
+    }
+}

@@ -1,0 +1,349 @@
+//! The keys of waiting calls, and which of them is next.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::claim::Claim;
+use super::key_hash::BuildKeyHasher;
+use super::limits::KeyRules;
+use super::running_keys::RunningKeys;
+use super::waiters::PRIORITIES;
+
+/// The index of no key.
+pub(super) const NO_KEY: u32 = u32::MAX;
+/// The sequence number of no waiter.
+pub(super) const NO_WAITER: u64 = u64::MAX;
+
+/// The keys that have waiters, separately for each priority. Keys without waiters are not in here.
+///
+/// The next key of a priority is the one with the lowest *level*: first those below the minimum,
+/// then in the order of the permits that they hold, divided by their share. Of keys at the same
+/// level, the one is next that has been there longest. A key at its maximum is *suspended*: it has
+/// no level until it holds less.
+#[derive(Debug)]
+pub(super) struct WaitingKeys {
+    pub(super) rules: KeyRules,
+    /// For each priority, the first sequence number since permits are shared.
+    pub(super) begin: [u64; PRIORITIES],
+    /// The limit in force.
+    limit: u32,
+    running: Arc<RunningKeys>,
+    entries: Vec<KeyEntry>,
+    /// Indices of unused entries.
+    unused: Vec<u32>,
+    index: HashMap<u64, u32, BuildKeyHasher>,
+    priorities: [Keys; PRIORITIES],
+    /// The last number given to a key that entered a level.
+    last_turn: u64,
+    /// The waiters of suspended keys.
+    pub(super) suspended: u32,
+}
+
+/// The keys of one priority.
+#[derive(Debug, Default)]
+struct Keys {
+    /// The number of waiters in keys.
+    waiting: u32,
+    /// The level, when the key entered it, and the index of each key that is not suspended.
+    by_level: BTreeSet<(u64, u64, u32)>,
+    /// The number of waiters and the index of each key.
+    by_length: BTreeSet<(u32, u32)>,
+}
+
+/// A key with waiters of one priority.
+#[derive(Debug)]
+struct KeyEntry {
+    key: u64,
+    priority: usize,
+    first: u64,
+    last: u64,
+    waiting: u32,
+    share: u32,
+    /// `None` while it is suspended.
+    level: Option<u64>,
+    /// When it entered the level.
+    turn: u64,
+}
+
+/// The place of a waiter among those of its key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    /// The neighbors, by their sequence numbers. Without a key, `previous` is the key to which the
+    /// permits are added when they are granted; zero for none.
+    pub(super) previous: u64,
+    pub(super) next: u64,
+    /// The index of the key.
+    pub(super) key: u32,
+    /// The permits that the waiter asks for, or owns.
+    pub(super) permits: u32,
+}
+
+impl Link {
+    /// Returns the permits that a waiter owns, and the key to which they were added.
+    pub(super) const fn claim(&self) -> Claim {
+        Claim::new(self.permits).with_key(self.previous)
+    }
+
+    /// The link of a waiter in no key.
+    pub(super) const fn without_key(permits: u32) -> Self {
+        Self {
+            previous: 0,
+            next: NO_WAITER,
+            key: NO_KEY,
+            permits,
+        }
+    }
+}
+
+impl WaitingKeys {
+    pub(super) fn new(rules: KeyRules, limit: u32, running: Arc<RunningKeys>) -> Self {
+        Self {
+            rules,
+            begin: [0; PRIORITIES],
+            limit,
+            running,
+            entries: Vec::new(),
+            unused: Vec::new(),
+            index: HashMap::default(),
+            priorities: std::array::from_fn(|_| Keys::default()),
+            last_turn: 0,
+            suspended: 0,
+        }
+    }
+
+    pub(super) fn running(&self) -> &RunningKeys {
+        &self.running
+    }
+
+    /// Changes the rules or the limit. Returns `true` if levels may have changed.
+    pub(super) fn set_rules(&mut self, rules: KeyRules, limit: u32) -> bool {
+        let changed = (rules, limit) != (self.rules, self.limit)
+            && (rules.has_bounds() || self.rules.has_bounds());
+        (self.rules, self.limit) = (rules, limit);
+        changed
+    }
+
+    /// Forgets all keys.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.rules, self.limit, Arc::clone(&self.running));
+    }
+
+    /// Returns the permits that are reserved for keys below the minimum.
+    pub(super) fn reserved(&self) -> u32 {
+        self.rules.min_in_force(self.limit)
+    }
+
+    /// Returns the number of waiters in keys, of one priority.
+    pub(super) fn waiting(&self, priority: usize) -> u32 {
+        self.priorities[priority].waiting
+    }
+
+    /// Returns `true` if a waiter of any priority is in a key that is not suspended.
+    pub(super) fn has_eligible(&self) -> bool {
+        self.priorities.iter().any(|keys| !keys.by_level.is_empty())
+    }
+
+    /// Returns the waiters of a key, of all priorities.
+    pub(super) fn waiting_of(&self, key: u64) -> u32 {
+        (0..PRIORITIES)
+            .filter_map(|priority| self.find(key, priority))
+            .map(|index| self.entries[index as usize].waiting)
+            .sum()
+    }
+
+    pub(super) fn find(&self, key: u64, priority: usize) -> Option<u32> {
+        if self.priorities[priority].waiting == 0 {
+            return None;
+        }
+        self.index.get(&index_key(key, priority)).copied()
+    }
+
+    pub(super) fn key(&self, index: u32) -> u64 {
+        self.entries[index as usize].key
+    }
+
+    pub(super) fn first(&self, index: u32) -> u64 {
+        self.entries[index as usize].first
+    }
+
+    pub(super) fn last(&self, index: u32) -> u64 {
+        self.entries[index as usize].last
+    }
+
+    /// Returns the next key of a priority, and whether it is below the minimum.
+    pub(super) fn next(&self, priority: usize) -> Option<(u32, bool)> {
+        let &(level, _, index) = self.priorities[priority].by_level.first()?;
+        Some((index, level == 0))
+    }
+
+    /// Returns the key with the most waiters, if it has at least two more than `key`.
+    pub(super) fn much_longer(&self, key: u64, priority: usize) -> Option<u32> {
+        let &(longest, index) = self.priorities[priority].by_length.last()?;
+        let own = self
+            .find(key, priority)
+            .map_or(0, |own| self.entries[own as usize].waiting);
+        (longest >= own + 2).then_some(index)
+    }
+
+    /// Adds a waiter to a key. Returns its link, whose `previous` has to be linked to it.
+    ///
+    /// The key has no level before [`set_level`](Self::set_level) is called, if it is new.
+    pub(super) fn join(
+        &mut self,
+        key: u64,
+        priority: usize,
+        share: u32,
+        sequence: u64,
+        permits: u32,
+    ) -> Link {
+        let index = match self.find(key, priority) {
+            Some(index) => index,
+            None => self.insert(key, priority),
+        };
+        let entry = &mut self.entries[index as usize];
+        let previous = entry.last;
+        if previous == NO_WAITER {
+            entry.first = sequence;
+        }
+        entry.last = sequence;
+        entry.share = share.max(1);
+        self.resize(index, 1);
+        Link {
+            previous,
+            next: NO_WAITER,
+            key: index,
+            permits,
+        }
+    }
+
+    /// Removes a waiter from its key. The caller links its neighbors to each other.
+    ///
+    /// Returns the index of the key, if it has other waiters of this priority.
+    pub(super) fn leave(&mut self, link: &Link) -> Option<u32> {
+        let entry = &mut self.entries[link.key as usize];
+        if link.previous == NO_WAITER {
+            entry.first = link.next;
+        }
+        if link.next == NO_WAITER {
+            entry.last = link.previous;
+        }
+        self.resize(link.key, -1);
+        let remains = self.entries[link.key as usize].waiting > 0;
+        if !remains {
+            self.delete(link.key);
+        }
+        remains.then_some(link.key)
+    }
+
+    /// Computes the level of a key again.
+    ///
+    /// `permits`: those that its next waiter asks for.
+    pub(super) fn set_level(&mut self, index: u32, permits: u32) {
+        let entry = &mut self.entries[index as usize];
+        let held = self.running.held(entry.key);
+        let level = self.rules.level(held, permits, entry.share, self.limit);
+        if level == entry.level && (level.is_some() || entry.turn != 0) {
+            return;
+        }
+        let keys = &mut self.priorities[entry.priority];
+        match entry.level {
+            Some(before) => {
+                keys.by_level.remove(&(before, entry.turn, index));
+            }
+            None if entry.turn != 0 => self.suspended -= entry.waiting,
+            // It is new.
+            None => {}
+        }
+        self.last_turn += 1;
+        entry.turn = self.last_turn;
+        entry.level = level;
+        match level {
+            Some(level) => {
+                keys.by_level.insert((level, entry.turn, index));
+            }
+            None => self.suspended += entry.waiting,
+        }
+    }
+
+    /// Returns the indices of all keys of a priority, those first that entered their level first.
+    pub(super) fn indices(&self, priority: usize) -> Vec<u32> {
+        let keys = self.priorities[priority].by_length.iter();
+        let mut indices: Vec<_> = keys.map(|&(_, index)| index).collect();
+        indices.sort_unstable_by_key(|&index| self.entries[index as usize].turn);
+        indices
+    }
+
+    /// Returns each key, its waiters and whether it is suspended. A key may be listed once for each
+    /// priority.
+    pub(super) fn all(&self) -> Vec<(u64, u32, bool)> {
+        (0..PRIORITIES)
+            .flat_map(|priority| &self.priorities[priority].by_length)
+            .map(|&(waiting, index)| {
+                let entry = &self.entries[index as usize];
+                (entry.key, waiting, entry.level.is_none())
+            })
+            .collect()
+    }
+
+    fn insert(&mut self, key: u64, priority: usize) -> u32 {
+        let entry = KeyEntry {
+            key,
+            priority,
+            first: NO_WAITER,
+            last: NO_WAITER,
+            waiting: 0,
+            share: 1,
+            level: None,
+            turn: 0,
+        };
+        let index = match self.unused.pop() {
+            Some(index) => {
+                self.entries[index as usize] = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() as u32 - 1
+            }
+        };
+        self.index.insert(index_key(key, priority), index);
+        index
+    }
+
+    /// Removes a key that has no waiters.
+    fn delete(&mut self, index: u32) {
+        let entry = &self.entries[index as usize];
+        if let Some(level) = entry.level {
+            let keys = &mut self.priorities[entry.priority];
+            keys.by_level.remove(&(level, entry.turn, index));
+        }
+        self.index.remove(&index_key(entry.key, entry.priority));
+        self.unused.push(index);
+        // A queue that once had many keys does not keep their memory.
+        if self.index.is_empty() && self.entries.capacity() > 64 {
+            self.entries = Vec::new();
+            self.unused = Vec::new();
+            self.index.shrink_to_fit();
+        }
+    }
+
+    /// Changes the number of waiters of a key by one.
+    fn resize(&mut self, index: u32, by: i32) {
+        let entry = &mut self.entries[index as usize];
+        let keys = &mut self.priorities[entry.priority];
+        keys.by_length.remove(&(entry.waiting, index));
+        entry.waiting = entry.waiting.wrapping_add_signed(by);
+        keys.waiting = keys.waiting.wrapping_add_signed(by);
+        if entry.level.is_none() && entry.turn != 0 {
+            self.suspended = self.suspended.wrapping_add_signed(by);
+        }
+        if entry.waiting > 0 {
+            keys.by_length.insert((entry.waiting, index));
+        }
+    }
+}
+
+/// A key has 44 bits.
+const fn index_key(key: u64, priority: usize) -> u64 {
+    key << 2 | priority as u64
+}

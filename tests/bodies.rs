@@ -18,6 +18,7 @@ use axum::error_handling::HandleErrorLayer;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::routing::get;
 use bulkman::adaptive::{AdaptiveLimit, Enforcement, LimitChangeCause};
+use bulkman::bulkhead::Fairness;
 use bulkman::call::Classifier;
 use bulkman::testing::ManualRuntime;
 use bulkman::tower::{BodyClassifier, BulkheadLayer, GuardedBody, ServiceError};
@@ -397,6 +398,48 @@ fn failed_body_is_no_overload_even_of_a_call_without_a_sample() {
         .map(|change| change.cause)
         .collect();
     assert_eq!(causes[0], LimitChangeCause::NoReply, "{causes:?}");
+}
+
+/// Fault GAP01.
+#[test]
+fn body_in_transit_holds_the_weight_and_the_key_of_its_request() {
+    let runtime = ManualRuntime::new();
+    let config = BulkheadConfig::new("body")
+        .max_concurrent_calls(4)
+        .fairness(Fairness::new().max_per_key(3))
+        .track_running_calls(true);
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let mut service = BulkheadLayer::new(bulkhead.clone())
+        .key(|(tenant, _): &(&'static str, u32)| *tenant)
+        .weight(|(_, weight): &(&'static str, u32)| *weight)
+        .hold_until_body_end()
+        .layer(service_fn(|_: (&'static str, u32)| {
+            let body = Full::new(Bytes::from_static(b"body"));
+            ready(Ok::<_, Infallible>(Response::new(body)))
+        }));
+    let in_use = || {
+        (
+            bulkhead.stats().permits_in_use,
+            bulkhead.snapshot().oldest.len(),
+        )
+    };
+    for ends in [true, false] {
+        let response = runtime.block_on(service.call(("a", 3))).unwrap();
+        assert_eq!(in_use(), (3, 1));
+        assert_eq!(bulkhead.snapshot().keys[0].held, 3);
+        // Its key is at the maximum, and another key is not.
+        assert!(bulkhead.call().key("a").try_acquire().is_err());
+        assert!(bulkhead.call().key("b").try_acquire().is_ok());
+        if ends {
+            runtime.block_on(response.into_body().collect()).unwrap();
+        } else {
+            drop(response);
+        }
+        assert_eq!(in_use(), (0, 0));
+        assert_eq!(bulkhead.snapshot().keys, []);
+    }
+    let too_heavy = runtime.block_on(service.call(("a", 4))).unwrap_err();
+    assert_eq!(too_heavy.http_status(), 413);
 }
 
 /// Fault GAP01, O6.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::suites::{SEPARATE_SUITES, SUITES, Suite};
 
 pub(crate) const USAGE: &str =
-    "usage: bulkman-bench <overhead|contention|memory|scaling|snapshot|overload|all> [--json FILE] [--plot DIR]
+    "usage: bulkman-bench <overhead|contention|memory|scaling|snapshot|overload|fairness|all> [--json FILE] [--plot DIR]
        bulkman-bench <limits|listeners|fleet|fleet-growth> [--json FILE] [--plot DIR]
        bulkman-bench fleet-load [--seconds N] [--json FILE]
        bulkman-bench instructions [--record]";

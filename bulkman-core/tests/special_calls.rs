@@ -101,10 +101,19 @@ fn overdue_weight_goes_to_a_new_call_as_a_whole() {
             let mut idle = uncollected(&bulkhead);
             runtime.advance(2 * SECOND);
             assert!(takes(&bulkhead));
-            assert!(matches!(poll(&mut idle), Poll::Ready(Err(_) | Ok(_))));
+            assert!(poll(&mut idle).is_ready());
             assert_idle(&bulkhead);
         }
     }
+    // Without fair shares, the new calls are like most calls.
+    let (bulkhead, runtime) = bulkhead(config(4).fairness(None));
+    let mut idle = uncollected(&bulkhead);
+    runtime.advance(2 * SECOND);
+    let permits: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
+    assert!(bulkhead.try_acquire().is_err());
+    drop(permits);
+    assert!(matches!(poll(&mut idle), Poll::Ready(Err(_))));
+    assert_idle(&bulkhead);
 }
 
 /// Fault F04.
@@ -190,28 +199,35 @@ fn heavy_call_in_flight_that_hangs_is_counted_once() {
 #[test]
 fn observed_heavy_call_counts_its_weight() {
     let limit = AdaptiveLimit::new().initial(4);
-    let observed = config(10)
-        .adaptive_limit(limit)
-        .enforcement(Enforcement::Observe);
-    let (bulkhead, _runtime) = bulkhead(observed);
-    let status = || bulkhead.snapshot().limit.unwrap();
-    let heavy = || bulkhead.call().key("a").weight(3).try_acquire().unwrap();
-    let first = heavy();
-    assert_eq!((status().would_wait, status().would_reject), (0, 0));
-    let light = bulkhead.try_acquire().unwrap();
-    assert_eq!(status().would_wait, 0);
-    let second = heavy();
-    assert_eq!(status().would_wait, 1);
-    first.succeed();
-    light.succeed();
-    second.succeed();
-    assert_idle(&bulkhead);
-    // All permits of the estimate are back, and none too many.
-    let again = (heavy(), bulkhead.try_acquire().unwrap());
-    assert_eq!(status().would_wait, 1);
-    let _third = bulkhead.try_acquire().unwrap();
-    assert_eq!(status().would_wait, 2);
-    drop(again);
+    let observed = [
+        // The calls that find no permit of the limit run without one.
+        config(10)
+            .adaptive_limit(limit.clone())
+            .enforcement(Enforcement::Observe),
+        // The limit is only estimated: every call has its permits of the maximum.
+        config(10).adaptive_limit(limit.enforcement(Enforcement::Observe)),
+    ];
+    for config in observed {
+        let (bulkhead, _runtime) = bulkhead(config);
+        let would_wait = || bulkhead.snapshot().limit.unwrap().would_wait;
+        let heavy = || bulkhead.call().key("a").weight(3).try_acquire().unwrap();
+        let first = heavy();
+        let light = bulkhead.try_acquire().unwrap();
+        assert_eq!(would_wait(), 0);
+        let second = heavy();
+        assert_eq!(would_wait(), 1);
+        first.succeed();
+        light.succeed();
+        second.succeed();
+        assert_eq!(bulkhead.stats().permits_in_use, 0);
+        assert_eq!(bulkhead.snapshot().keys, []);
+        // All permits of the limit are back, and none too many.
+        let again = (heavy(), bulkhead.try_acquire().unwrap());
+        assert_eq!(would_wait(), 1);
+        let third = bulkhead.try_acquire().unwrap();
+        assert_eq!(would_wait(), 2);
+        drop((again, third));
+    }
 }
 
 #[test]

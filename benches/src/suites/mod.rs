@@ -1,6 +1,7 @@
 //! One file for each suite.
 
 pub(crate) mod contention;
+pub(crate) mod fairness;
 pub(crate) mod fleet;
 pub(crate) mod fleet_growth;
 pub(crate) mod fleet_load;
@@ -22,7 +23,7 @@ pub(crate) struct Suite {
 }
 
 /// The suites that `all` runs, in this order.
-pub(crate) static SUITES: [Suite; 6] = [
+pub(crate) static SUITES: [Suite; 7] = [
     Suite {
         name: "overhead",
         run: |_| overhead::run(),
@@ -46,6 +47,10 @@ pub(crate) static SUITES: [Suite; 6] = [
     Suite {
         name: "overload",
         run: |_| overload::run(),
+    },
+    Suite {
+        name: "fairness",
+        run: |_| fairness::run(),
     },
 ];
 

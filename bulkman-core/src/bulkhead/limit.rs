@@ -137,7 +137,7 @@ impl Inner {
     }
 
     /// As [`finish`](Self::finish), for a call that holds a claim, with or without a mark.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn finish_claim(
         &self,
         admitted: Admitted,
@@ -150,10 +150,20 @@ impl Inner {
         let ran = run
             .filter(|_| admitted.needs_duration())
             .and_then(OperationRun::duration);
+        let affects = match (admitted.ticket, &self.circuit) {
+            (Some(ticket), Some(circuit)) => circuit.affects_state(ticket, outcome, ran),
+            _ => false,
+        };
+        if outcome == Outcome::Success && !affects && mark.is_none() {
+            // As in `finish`.
+            self.counters.end(Some(Outcome::Success));
+            self.release_claim(claim);
+            return;
+        }
         {
             let _ended = ReleaseClaimOnDrop(self, mark, claim, Some(outcome));
             match (admitted.ticket, &self.circuit) {
-                (Some(ticket), Some(circuit)) if circuit.affects_state(ticket, outcome, ran) => {
+                (Some(ticket), Some(circuit)) if affects => {
                     if ticket.is_probe() {
                         circuit.leave_probe(ticket);
                     }

@@ -282,11 +282,10 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             }
             None => None,
         };
-        let rejects = || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
-        match inner
-            .queue
-            .enqueue(priority, deadline, waker, rejects, || inner.runtime.now())
-        {
+        // By value, so that both stay in registers.
+        let rejects = move || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
+        let now = move || inner.runtime.now();
+        match inner.queue.enqueue(priority, deadline, waker, rejects, now) {
             Enqueue::Acquired => {
                 self.held = Held::Permit;
                 Ok(true)

@@ -311,7 +311,7 @@ impl WaitQueue {
             && state.permits_to_forget() == 0
             && (self.available.try_acquire()
                 || self.acquire_from_reserve()
-                || self.take_overdue(waiters))
+                || (self.has_overdue() && self.take_overdue(waiters)))
         {
             Some(Enqueue::Acquired)
         } else if state.waiting() as usize >= self.limits().queue_capacity {

@@ -65,6 +65,8 @@ impl WaitQueue {
     }
 
     /// Takes a permit of a waiter that is overdue. The caller holds the lock, and no call waits.
+    #[cold]
+    #[inline(never)]
     pub(super) fn take_overdue(&self, waiters: &mut Waiters) -> bool {
         let Some(claim) = self.revoke_overdue(waiters) else {
             return false;
@@ -87,7 +89,9 @@ impl WaitQueue {
         true
     }
 
-    fn has_overdue(&self) -> bool {
+    /// Returns `true` if a waiter is, or recently was, overdue.
+    #[inline]
+    pub(super) fn has_overdue(&self) -> bool {
         self.elsewhere.load(Ordering::Relaxed) & OVERDUE != 0
     }
 

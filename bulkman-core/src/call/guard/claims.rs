@@ -99,7 +99,41 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         if weight > inner.max_weight() {
             return self.lack_weight(weight, tags, deadlines);
         }
+        // As in `try_admit`: what most calls need, and then one step at a time.
+        let ticket = match &inner.circuit {
+            Some(circuit) => match circuit.try_admit_fast() {
+                Some(ticket) => Some(ticket),
+                None => return self.try_admit_claim_slow(tags, deadlines),
+            },
+            None => None,
+        };
+        match inner
+            .queue
+            .try_acquire_claim(&mut claim, || inner.runtime.now())
+        {
+            TryAcquire::Acquired => {
+                let admitted = self.start_claim(Admitted { ticket }, claim);
+                let admitted = start_run(self, admitted, false, false, tags, deadlines);
+                Ok(Some(admitted))
+            }
+            TryAcquire::MustWait => self.lack_permit(false, tags, deadlines),
+            TryAcquire::Full => self.lack_permit(true, tags, deadlines),
+            TryAcquire::Closed => Err(self.reject_shutdown()),
+        }
+    }
+
+    /// As [`try_admit_claim`](Self::try_admit_claim), while the circuit is not closed or counts
+    /// calls in flight.
+    #[inline(never)]
+    fn try_admit_claim_slow(
+        &mut self,
+        tags: CallTags,
+        deadlines: &mut Deadlines,
+    ) -> Result<Option<Admitted>, Rejection> {
         self.check_circuit()?;
+        let Held::NewClaim { mut claim, .. } = self.held else {
+            unreachable!("the call is new");
+        };
         let now = if self.counts_in_flight() {
             Some(self.evaluate_in_flight(deadlines)?)
         } else {
@@ -173,7 +207,6 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     }
 
     /// Takes the admission of a call that holds a claim. It must be finished or restored.
-    #[cold]
     #[inline(never)]
     pub(super) fn take_admitted_claim(&mut self) -> Option<Admitted> {
         let Held::AdmittedClaim(admitted, claim) = self.held else {

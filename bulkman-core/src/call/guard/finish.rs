@@ -108,7 +108,6 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     }
 
     /// As [`end`](Self::end), for a call that holds a claim. No effect on one that has ended.
-    #[cold]
     #[inline(never)]
     fn finish_claim(
         &mut self,

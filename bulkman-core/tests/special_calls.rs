@@ -259,3 +259,23 @@ fn report_has_the_permits_of_each_call() {
         assert_eq!((report.result, report.permits), (Ok(1), 0));
     }
 }
+
+/// Permits that a larger limit adds are idle while all waiters are at the maximum of their key.
+#[test]
+fn added_permits_go_to_a_waiter_whose_key_leaves_its_maximum() {
+    let limit = |permits| config(permits).fairness(Fairness::new().max_per_key(2));
+    let (bulkhead, _runtime) = bulkhead(limit(2));
+    let (a, b) = (bulkhead.call().key("a"), bulkhead.call().key("b"));
+    let held = (a.try_acquire().unwrap(), b.try_acquire().unwrap());
+    let heavy = start(bulkhead.call().key("a").weight(2).acquire());
+    let mut light = start(bulkhead.call().key("a").acquire());
+    bulkhead.reconfigure(limit(4)).unwrap();
+    assert!(poll(&mut light).is_pending(), "it is behind the heavy call");
+    drop(heavy);
+    let Poll::Ready(granted) = poll(&mut light) else {
+        panic!("two permits are available, and its key holds one")
+    };
+    drop((held, granted));
+    bulkhead.reconfigure(config(4)).unwrap();
+    assert_idle(&bulkhead);
+}

@@ -279,3 +279,18 @@ fn added_permits_go_to_a_waiter_whose_key_leaves_its_maximum() {
     bulkhead.reconfigure(config(4)).unwrap();
     assert_idle(&bulkhead);
 }
+
+#[test]
+fn heavy_calls_of_one_key_may_ask_for_more_than_its_counter_holds() {
+    for max in [None, Some(1_000_000)] {
+        let fairness = Fairness::new().max_per_key(max);
+        let (bulkhead, _runtime) = bulkhead(config(1_000_000).fairness(fairness));
+        let call = || bulkhead.call().key("a").weight(600_000);
+        let held = call().try_acquire().unwrap();
+        assert!(call().try_acquire().is_err());
+        let mut waiting = start(call().acquire());
+        held.succeed();
+        assert!(poll(&mut waiting).is_ready());
+        assert_idle(&bulkhead);
+    }
+}

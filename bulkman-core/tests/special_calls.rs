@@ -294,3 +294,28 @@ fn heavy_calls_of_one_key_may_ask_for_more_than_its_counter_holds() {
         assert_idle(&bulkhead);
     }
 }
+
+/// Fault F04.
+#[test]
+fn heavy_waiter_that_is_not_polled_blocks_others_until_its_deadline() {
+    // It collects permits, or its key is at its maximum.
+    for max in [None, Some(3)] {
+        let fairness = Fairness::new().max_per_key(max);
+        let (bulkhead, runtime) = bulkhead(config(4).fairness(fairness));
+        let holder = bulkhead.call().key("a").weight(2).try_acquire().unwrap();
+        let heavy = bulkhead.call().key("a").weight(3).timeout(SECOND);
+        let mut heavy = start(heavy.execute(async { Ok::<_, ()>(1) }));
+        let mut light = start(bulkhead.call().key("a").acquire());
+        runtime.advance(SECOND);
+        let Poll::Ready(granted) = poll(&mut light) else {
+            panic!("two permits are available: {max:?}")
+        };
+        let stats = bulkhead.stats();
+        assert_eq!((stats.waiting, stats.permits_in_use), (0, 3));
+        assert!(matches!(poll(&mut heavy), Poll::Ready(Err(_))));
+        assert_eq!(bulkhead.stats().rejected.timed_out_in_queue, 1);
+        drop((holder, granted));
+        bulkhead.reconfigure(config(4)).unwrap();
+        assert_idle(&bulkhead);
+    }
+}

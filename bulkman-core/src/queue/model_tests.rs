@@ -708,6 +708,14 @@ fn apply(
                 } else if !model.overdue.contains(&caller.index) {
                     model.overdue.push(caller.index);
                 }
+            } else if passed && waiter.state == State::Waiting {
+                let may_block = lock(&queue.waiters).has_special();
+                queue.deadline_passed(caller.id, || now);
+                if may_block {
+                    caller.woken.0.fetch_add(1, Atomic::Relaxed); // by the timer
+                    model.end_wait(caller.index, State::Expired);
+                    model.assign();
+                }
             }
         }
         Op::RejectAll => {

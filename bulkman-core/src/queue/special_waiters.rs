@@ -215,6 +215,15 @@ impl Waiters {
         self.decide(id, WaiterState::Rejected(QueueRejection::Evicted), None)
     }
 
+    /// Ends the wait of a waiter whose deadline has passed, if it still waits.
+    pub(super) fn expire(&mut self, id: WaiterId) -> Option<Granted> {
+        if self.is_waiting(id) {
+            self.decide(id, WaiterState::Expired, None)
+        } else {
+            None
+        }
+    }
+
     /// Ends the wait of a waiter. With `kept`, its permits are in that link until it collects them.
     fn decide(&mut self, id: WaiterId, state: WaiterState, kept: Option<Link>) -> Option<Granted> {
         let index = id.priority();

@@ -172,6 +172,10 @@ impl Waiters {
                 QueueOrder::Fifo => chunks.peek_oldest(&mut bounds.oldest, bounds.next),
                 QueueOrder::Lifo => chunks.peek_newest(newest),
             };
+            // Except for one that looked for a permit before that, and joined after it.
+            let next = next
+                .filter(|next| keyed == 0 || !chunks.is_in_key(next.sequence))
+                .or_else(|| chunks.oldest_in_no_key());
             return next.map(|next| (next, 0));
         }
         let keys = self.special.keys.as_ref()?;

@@ -319,3 +319,34 @@ fn heavy_waiter_that_is_not_polled_blocks_others_until_its_deadline() {
         assert_idle(&bulkhead);
     }
 }
+
+/// Hazard K3.
+#[test]
+fn keys_below_their_minimum_do_not_starve_a_heavy_call() {
+    let (bulkhead, _runtime) = bulkhead(config(4).fairness(Fairness::new().min_per_key(1)));
+    let wait = |key: u32| (key, start(bulkhead.call().key(&key).acquire()));
+    let mut running: Vec<_> = (0..4)
+        .map(|key| (key, bulkhead.call().key(&key).try_acquire().unwrap()))
+        .collect();
+    let mut heavy = start(bulkhead.call().key("heavy").weight(2).acquire());
+    let mut waiting: Vec<_> = (4..8).map(wait).collect();
+    let mut ended = 0;
+    // One of the others always waits that holds nothing.
+    while poll(&mut heavy).is_pending() {
+        let (key, permit) = running.remove(0);
+        permit.succeed();
+        waiting.push(wait(key));
+        waiting.retain_mut(|(key, call)| match poll(call) {
+            Poll::Ready(granted) => {
+                running.push((*key, granted.unwrap()));
+                false
+            }
+            Poll::Pending => true,
+        });
+        ended += 1;
+        assert!(ended < 100, "it starves");
+    }
+    assert_eq!(ended, 3, "its permits, and the one that stays reserved");
+    drop((running, waiting));
+    assert_idle(&bulkhead);
+}

@@ -293,8 +293,7 @@ impl Model {
         };
         let permits = self.waiters[next].request.permits;
         let held = self.held(key);
-        let after = held + permits.min(self.permits as u32);
-        let below = self.minimum() > 0 && after <= self.minimum();
+        let below = held < self.minimum();
         let (at_maximum, turn) = (self.is_at_maximum(permits, key), self.turn + 1);
         let Some(waiting) = self.keys.get_mut(&(priority, key)) else {
             return;

@@ -179,13 +179,13 @@ impl Waiters {
             return next.map(|next| (next, 0));
         }
         let keys = self.special.keys.as_ref()?;
-        let (key, below_minimum) = keys.next(index)?;
+        let key = keys.next(index)?;
         let sequence = match self.order {
             QueueOrder::Fifo => keys.first(key),
             QueueOrder::Lifo => keys.last(key),
         };
-        let reserved = if below_minimum { 0 } else { keys.reserved() };
-        chunks.peek(sequence).map(|next| (next, reserved))
+        let next = chunks.peek(sequence)?;
+        Some((next, keys.reserved(key, next.permits)))
     }
 
     /// Grants `permits` to the waiter that [`peek`](Self::peek) returned.

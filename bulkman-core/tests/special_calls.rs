@@ -275,3 +275,94 @@ fn report_has_the_permits_of_each_call() {
         assert_eq!((report.result, report.permits), (Ok(1), 0));
     }
 }
+
+/// Permits that a larger limit adds are idle while all waiters are at the maximum of their key.
+#[test]
+fn added_permits_go_to_a_waiter_whose_key_leaves_its_maximum() {
+    let limit = |permits| config(permits).fairness(Fairness::new().max_per_key(2));
+    let (bulkhead, _runtime) = bulkhead(limit(2));
+    let (a, b) = (bulkhead.call().key("a"), bulkhead.call().key("b"));
+    let held = (a.try_acquire().unwrap(), b.try_acquire().unwrap());
+    let heavy = start(bulkhead.call().key("a").weight(2).acquire());
+    let mut light = start(bulkhead.call().key("a").acquire());
+    bulkhead.reconfigure(limit(4)).unwrap();
+    assert!(poll(&mut light).is_pending(), "it is behind the heavy call");
+    drop(heavy);
+    let Poll::Ready(granted) = poll(&mut light) else {
+        panic!("two permits are available, and its key holds one")
+    };
+    drop((held, granted));
+    bulkhead.reconfigure(config(4)).unwrap();
+    assert_idle(&bulkhead);
+}
+
+#[test]
+fn heavy_calls_of_one_key_may_ask_for_more_than_its_counter_holds() {
+    for max in [None, Some(1_000_000)] {
+        let fairness = Fairness::new().max_per_key(max);
+        let (bulkhead, _runtime) = bulkhead(config(1_000_000).fairness(fairness));
+        let call = || bulkhead.call().key("a").weight(600_000);
+        let held = call().try_acquire().unwrap();
+        assert!(call().try_acquire().is_err());
+        let mut waiting = start(call().acquire());
+        held.succeed();
+        assert!(poll(&mut waiting).is_ready());
+        assert_idle(&bulkhead);
+    }
+}
+
+/// Fault F04.
+#[test]
+fn heavy_waiter_that_is_not_polled_blocks_others_until_its_deadline() {
+    // It collects permits, or its key is at its maximum.
+    for max in [None, Some(3)] {
+        let fairness = Fairness::new().max_per_key(max);
+        let (bulkhead, runtime) = bulkhead(config(4).fairness(fairness));
+        let holder = bulkhead.call().key("a").weight(2).try_acquire().unwrap();
+        let heavy = bulkhead.call().key("a").weight(3).timeout(SECOND);
+        let mut heavy = start(heavy.execute(async { Ok::<_, ()>(1) }));
+        let mut light = start(bulkhead.call().key("a").acquire());
+        runtime.advance(SECOND);
+        let Poll::Ready(granted) = poll(&mut light) else {
+            panic!("two permits are available: {max:?}")
+        };
+        let stats = bulkhead.stats();
+        assert_eq!((stats.waiting, stats.permits_in_use), (0, 3));
+        assert!(matches!(poll(&mut heavy), Poll::Ready(Err(_))));
+        assert_eq!(bulkhead.stats().rejected.timed_out_in_queue, 1);
+        drop((holder, granted));
+        bulkhead.reconfigure(config(4)).unwrap();
+        assert_idle(&bulkhead);
+    }
+}
+
+/// Hazard K3.
+#[test]
+fn keys_below_their_minimum_do_not_starve_a_heavy_call() {
+    let (bulkhead, _runtime) = bulkhead(config(4).fairness(Fairness::new().min_per_key(1)));
+    let wait = |key: u32| (key, start(bulkhead.call().key(&key).acquire()));
+    let mut running: Vec<_> = (0..4)
+        .map(|key| (key, bulkhead.call().key(&key).try_acquire().unwrap()))
+        .collect();
+    let mut heavy = start(bulkhead.call().key("heavy").weight(2).acquire());
+    let mut waiting: Vec<_> = (4..8).map(wait).collect();
+    let mut ended = 0;
+    // One of the others always waits that holds nothing.
+    while poll(&mut heavy).is_pending() {
+        let (key, permit) = running.remove(0);
+        permit.succeed();
+        waiting.push(wait(key));
+        waiting.retain_mut(|(key, call)| match poll(call) {
+            Poll::Ready(granted) => {
+                running.push((*key, granted.unwrap()));
+                false
+            }
+            Poll::Pending => true,
+        });
+        ended += 1;
+        assert!(ended < 100, "it starves");
+    }
+    assert_eq!(ended, 3, "its permits, and the one that stays reserved");
+    drop((running, waiting));
+    assert_idle(&bulkhead);
+}

@@ -35,7 +35,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::waiter::WaiterState;
-use super::waiting_keys::Link;
+use super::waiting_keys::{Link, NO_KEY};
 use crate::sync::unwind::drop_catching;
 
 /// The number of slots in a chunk: one for each bit of a word.
@@ -359,6 +359,24 @@ impl Chunks {
         let index = self.find(sequence)?;
         let links = self.table[index].chunk().links.as_mut()?;
         Some(&mut links[slot_of(sequence)])
+    }
+
+    /// Returns `true` if the waiter in this slot has a key.
+    pub(super) fn is_in_key(&self, sequence: u64) -> bool {
+        self.link(sequence).is_some_and(|link| link.key != NO_KEY)
+    }
+
+    /// Searches all slots for the oldest waiter that has no key.
+    #[cold]
+    pub(super) fn oldest_in_no_key(&mut self) -> Option<Next> {
+        let chunks = self.table.iter_mut().filter(|it| it.chunk.is_some());
+        chunks.into_iter().find_map(|entry| {
+            (0..ALL as usize).find_map(|slot| {
+                let in_key = entry.link(slot).is_some_and(|it| it.key != NO_KEY);
+                let sequence = entry.number * CHUNK_LEN + slot as u64;
+                entry.peek(sequence).filter(|_| !in_key)
+            })
+        })
     }
 
     /// Returns the waiter in this slot, if one waits there.

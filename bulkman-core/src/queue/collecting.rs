@@ -65,9 +65,8 @@ impl WaitQueue {
                     break;
                 }
             }
-            let available = self.available.available() + self.reserve.available_permits();
             if waiters.waiting() == 0
-                || available == 0
+                || self.idle_permits() == 0
                 || !self.grant_collected(waiters, now, &mut wake)
             {
                 break;
@@ -102,7 +101,12 @@ impl WaitQueue {
     ///
     /// If the waiter that collects them leaves, they have to be assigned.
     pub(super) fn has_collected(&self, waiters: &Waiters) -> bool {
-        waiters.waiting() > 0 && self.available.available() > 0
+        waiters.waiting() > 0 && self.idle_permits() > 0
+    }
+
+    /// Returns the number of permits that no call holds.
+    fn idle_permits(&self) -> usize {
+        self.available.available() + self.reserve.available_permits()
     }
 
     /// Acquires permits if `needed` are available. The caller holds the lock.

@@ -61,7 +61,8 @@ impl KeyRules {
         let min = self.min_in_force(limit);
         if held > 0 && after > self.max {
             None
-        } else if min > 0 && after <= min {
+        } else if held < min {
+            // Whatever it asks for: light calls of other keys must not starve a heavy one.
             Some(0)
         } else {
             Some(1 + (u64::from(held) << 20) / u64::from(share))

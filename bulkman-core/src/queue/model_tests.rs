@@ -293,8 +293,7 @@ impl Model {
         };
         let permits = self.waiters[next].request.permits;
         let held = self.held(key);
-        let after = held + permits.min(self.permits as u32);
-        let below = self.minimum() > 0 && after <= self.minimum();
+        let below = held < self.minimum();
         let (at_maximum, turn) = (self.is_at_maximum(permits, key), self.turn + 1);
         let Some(waiting) = self.keys.get_mut(&(priority, key)) else {
             return;
@@ -707,6 +706,14 @@ fn apply(
                     model.revoke(caller.index);
                 } else if !model.overdue.contains(&caller.index) {
                     model.overdue.push(caller.index);
+                }
+            } else if passed && waiter.state == State::Waiting {
+                let may_block = lock(&queue.waiters).has_special();
+                queue.deadline_passed(caller.id, || now);
+                if may_block {
+                    caller.woken.0.fetch_add(1, Atomic::Relaxed); // by the timer
+                    model.end_wait(caller.index, State::Expired);
+                    model.assign();
                 }
             }
         }

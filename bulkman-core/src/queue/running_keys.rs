@@ -13,7 +13,8 @@ use crate::sync::{Mutex, lock};
 /// their bucket full are counted in a map behind a lock, which is read only while it has entries.
 ///
 /// Two first calls of a key may take a slot each. That does no harm, since the permits of a key are
-/// interchangeable: what it holds is the sum, and a release subtracts from any of its slots.
+/// interchangeable: what it holds is the sum, and a release subtracts from any of its slots. So
+/// does a call whose permits do not fit into the slot together with those that are added there.
 ///
 /// # Orderings
 ///
@@ -100,7 +101,8 @@ impl RunningKeys {
                 let word = slot.load(Ordering::SeqCst);
                 if word & HELD == 0 {
                     free = free.or(Some((slot, word)));
-                } else if word >> HELD_BITS == key {
+                } else if word ^ key << HELD_BITS <= HELD - u64::from(permits) {
+                    // It is the slot of the key, and has room for the sum.
                     if replace(slot, word, word + u64::from(permits)) {
                         return true;
                     }

@@ -172,16 +172,20 @@ impl Waiters {
                 QueueOrder::Fifo => chunks.peek_oldest(&mut bounds.oldest, bounds.next),
                 QueueOrder::Lifo => chunks.peek_newest(newest),
             };
+            // Except for one that looked for a permit before that, and joined after it.
+            let next = next
+                .filter(|next| keyed == 0 || !chunks.is_in_key(next.sequence))
+                .or_else(|| chunks.oldest_in_no_key());
             return next.map(|next| (next, 0));
         }
         let keys = self.special.keys.as_ref()?;
-        let (key, below_minimum) = keys.next(index)?;
+        let key = keys.next(index)?;
         let sequence = match self.order {
             QueueOrder::Fifo => keys.first(key),
             QueueOrder::Lifo => keys.last(key),
         };
-        let reserved = if below_minimum { 0 } else { keys.reserved() };
-        chunks.peek(sequence).map(|next| (next, reserved))
+        let next = chunks.peek(sequence)?;
+        Some((next, keys.reserved(key, next.permits)))
     }
 
     /// Grants `permits` to the waiter that [`peek`](Self::peek) returned.
@@ -213,6 +217,15 @@ impl Waiters {
         let longest = keys.much_longer(key, priority)?;
         let id = WaiterId::new(priority, keys.last(longest));
         self.decide(id, WaiterState::Rejected(QueueRejection::Evicted), None)
+    }
+
+    /// Ends the wait of a waiter whose deadline has passed, if it still waits.
+    pub(super) fn expire(&mut self, id: WaiterId) -> Option<Granted> {
+        if self.is_waiting(id) {
+            self.decide(id, WaiterState::Expired, None)
+        } else {
+            None
+        }
     }
 
     /// Ends the wait of a waiter. With `kept`, its permits are in that link until it collects them.

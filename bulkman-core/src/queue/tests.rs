@@ -532,3 +532,53 @@ fn cancelled_waiter_does_not_search_its_key() {
     let many = time_of_100(1, 100_000, cancel);
     assert!(many < 30 * few, "{few:?}, {many:?}");
 }
+
+/// A call may look for a permit just before permits are shared between keys, and join after that.
+#[test]
+fn waiter_that_joins_without_a_key_neither_waits_for_keys_nor_confuses_them() {
+    let now = || ClockOnly.now();
+    for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
+        let mut settings = QueueSettings::of_capacity(8, order);
+        settings.keys = Some(KeyRules {
+            min: 0,
+            max: 1,
+            max_queue: KeyRules::NO_MAX,
+            evicts: true,
+        });
+        let queue = WaitQueue::new(2, settings);
+        let waker = Waker::noop();
+        let [mut suspended, mut first, mut second] = [5, 5, 6].map(|key| Claim::ONE.with_key(key));
+        for claim in [&mut first, &mut second] {
+            assert_eq!(queue.try_acquire_claim(claim, now), TryAcquire::Acquired);
+        }
+        let joined = queue.enqueue_claim(
+            request(Priority::Normal, None),
+            &mut suspended,
+            waker,
+            || false,
+            now,
+        );
+        let Enqueue::Waiting(id) = joined else {
+            panic!("{joined:?}")
+        };
+        let late = queue.enqueue(Priority::Normal, None, waker, || false, now);
+        let Enqueue::Waiting(late) = late else {
+            panic!("{late:?}")
+        };
+        queue.resize(|| 2, settings, now);
+        queue.release_claim(second, now);
+        let polled = queue.poll_claim(id, &mut suspended, waker);
+        assert_eq!(
+            polled,
+            Poll::Pending,
+            "its key is at its maximum: {order:?}"
+        );
+        let granted = Poll::Ready(WaitResult::Granted);
+        assert_eq!(queue.poll(late, waker), granted, "{order:?}");
+        queue.release(now);
+        queue.release_claim(first, now);
+        assert_eq!(queue.poll_claim(id, &mut suspended, waker), granted);
+        queue.release_claim(suspended, now);
+        assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    }
+}

@@ -13,7 +13,8 @@ use super::claim::Claim;
 use super::state::QueueState;
 use super::waiter::WaiterId;
 use super::waiters::Waiters;
-use super::{OVERDUE, Ordering, WaitQueue, lock};
+use super::{OVERDUE, Ordering, WaitQueue, drop_catching, lock};
+use crate::sync::MutexGuard;
 
 impl WaitQueue {
     /// The deadline of a waiter has passed. A permit that it has not collected is passed on.
@@ -23,7 +24,7 @@ impl WaitQueue {
     pub(crate) fn deadline_passed(&self, id: WaiterId, now: impl FnOnce() -> Instant) -> bool {
         let mut waiters = lock(&self.waiters);
         if !waiters.is_uncollected(id) {
-            return false;
+            return waiters.has_special() && self.expire_waiting(waiters, id, now);
         }
         // Calls wait, or permits are to be forgotten.
         if self.state() != QueueState::IDLE {
@@ -34,6 +35,24 @@ impl WaitQueue {
         waiters.push_overdue(id);
         self.set_has_overdue(true);
         false
+    }
+
+    /// Ends the wait of a call whose deadline has passed. Permits may be available to those behind
+    /// it: it collects them, or its key is at its maximum.
+    #[cold]
+    fn expire_waiting(
+        &self,
+        mut waiters: MutexGuard<'_, Waiters>,
+        id: WaiterId,
+        now: impl FnOnce() -> Instant,
+    ) -> bool {
+        let expired = waiters.expire(id);
+        self.update_state(&waiters, |state| state);
+        let collected = self.has_collected(&waiters);
+        drop(waiters);
+        // The timer wakes the task.
+        drop_catching(expired);
+        collected && self.assign_released(0, now)
     }
 
     /// Passes on the permits of all waiters that are overdue, if permits are to be forgotten.

@@ -128,9 +128,16 @@ impl WaitingKeys {
         *self = Self::new(self.rules, self.limit, Arc::clone(&self.running));
     }
 
-    /// Returns the permits that are reserved for keys below the minimum.
-    pub(super) fn reserved(&self) -> u32 {
-        self.rules.min_in_force(self.limit)
+    /// Returns how many permits have to remain available if a key is granted `permits`: those that
+    /// are reserved, unless it holds no more than the minimum then.
+    pub(super) fn reserved(&self, index: u32, permits: u32) -> u32 {
+        let min = self.rules.min_in_force(self.limit);
+        if min == 0 {
+            return 0;
+        }
+        let held = self.running.held(self.key(index));
+        let after = held.saturating_add(permits.min(self.limit));
+        if after <= min { 0 } else { min }
     }
 
     /// Returns the number of waiters in keys, of one priority.
@@ -170,10 +177,10 @@ impl WaitingKeys {
         self.entries[index as usize].last
     }
 
-    /// Returns the next key of a priority, and whether it is below the minimum.
-    pub(super) fn next(&self, priority: usize) -> Option<(u32, bool)> {
-        let &(level, _, index) = self.priorities[priority].by_level.first()?;
-        Some((index, level == 0))
+    /// Returns the next key of a priority.
+    pub(super) fn next(&self, priority: usize) -> Option<u32> {
+        let &(_, _, index) = self.priorities[priority].by_level.first()?;
+        Some(index)
     }
 
     /// Returns the key with the most waiters, if it has at least two more than `key`.

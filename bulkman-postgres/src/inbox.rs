@@ -59,6 +59,11 @@ impl NotificationInbox {
         self.burst > MAX_BURST
     }
 
+    /// Handles that a flood may still continue.
+    pub(crate) const fn expect_burst(&mut self) {
+        self.burst = self.burst.saturating_add(1);
+    }
+
     /// Handles that a statement is about to be sent.
     pub(crate) const fn end_burst(&mut self) {
         self.burst = 0;

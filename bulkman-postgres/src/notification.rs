@@ -46,6 +46,11 @@ impl NotificationVerifier {
         self.hmac = key.and_then(from_hex).as_deref().and_then(authenticator);
     }
 
+    /// Returns whether it can distinguish the notifications of the fleet from others.
+    pub(crate) const fn authenticates(&self) -> bool {
+        self.hmac.is_some()
+    }
+
     pub(crate) fn channel(&self) -> &str {
         &self.channel
     }

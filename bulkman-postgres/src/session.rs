@@ -656,7 +656,10 @@ impl StoreSession for PostgresSession {
                 return Ok(());
             }
             self.listen_to_channel().await?;
-            self.connector.set_flooded(false);
+            if self.connector.is_flooded() {
+                self.connector.set_flooded(false);
+                self.inbox.expect_burst();
+            }
             Ok(())
         })
     }

@@ -6,6 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkman_core::Runtime;
 use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::runtime::BoxFuture;
 use bulkman_core::store::StoreError;
@@ -18,6 +19,7 @@ use bulkman_postgres::sqlx::postgres::{PgConnectOptions, PgListener};
 use bulkman_postgres::sqlx::{self, AssertSqlSafe, Connection, Executor, Row};
 use bulkman_postgres::{MigrationMode, PostgresStore, PostgresStoreBuilder};
 use bulkman_test_support::{Postgres, StopMode};
+use bulkman_tokio::TokioRuntime;
 
 use common::{Database, on_smol, on_tokio, settings};
 
@@ -505,6 +507,72 @@ fn forged_notifications_are_only_hints() {
             .execute(&format!("SELECT pg_notify('{channel}', '{payload}')"))
             .await;
         assert_eq!(session.changed().await.unwrap(), hint(1));
+    });
+}
+
+/// Fault C02.
+#[test]
+fn statement_waits_for_the_end_of_forged_notifications() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = database.store("shop");
+        let circuit = BulkheadName::new("payments").unwrap();
+        let mut session = CircuitStore::open_session(&store, &[circuit])
+            .await
+            .unwrap();
+        let notify = format!(
+            "SELECT pg_notify('{}', '1|7|forged')",
+            channel_of(&database, "shop").await
+        );
+        database.execute(&notify).await;
+        session.changed().await.unwrap();
+        let runtime = TokioRuntime::new();
+        let began = runtime.now();
+        session.snapshot(None).await.unwrap();
+        let waited = runtime.now().saturating_duration_since(began);
+        assert!(waited >= Duration::from_millis(200), "{waited:?}");
+
+        // If they do not end, it is executed nevertheless.
+        let mut connection = database.connection().await;
+        let notifying = tokio::spawn(async move {
+            loop {
+                let notify = sqlx::raw_sql(AssertSqlSafe(notify.clone()));
+                connection.execute(notify).await.unwrap();
+            }
+        });
+        session.changed().await.unwrap();
+        session.snapshot(None).await.unwrap();
+        notifying.abort();
+    });
+}
+
+/// Fault C02.
+#[test]
+fn first_statement_with_push_again_waits_for_a_flood() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = database.store("shop");
+        let circuit = BulkheadName::new("payments").unwrap();
+        let open = || CircuitStore::open_session(&store, std::slice::from_ref(&circuit));
+        let mut session = open().await.unwrap();
+        let channel = channel_of(&database, "shop").await;
+        // 10 MB, of which 8 MB are received.
+        database
+            .execute(&format!(
+                "SELECT pg_notify('{channel}', i || repeat('x', 7000)) FROM generate_series(1, 1500) i"
+            ))
+            .await;
+        let error = session.changed().await.unwrap_err().to_string();
+        assert!(error.contains("flooded"), "{error}");
+        drop(session);
+        let mut session = open().await.unwrap();
+        assert!(!session.is_listening());
+        session.listen().await.unwrap();
+        let runtime = TokioRuntime::new();
+        let began = runtime.now();
+        session.snapshot(None).await.unwrap();
+        let waited = runtime.now().saturating_duration_since(began);
+        assert!(waited >= Duration::from_millis(200), "{waited:?}");
     });
 }
 

@@ -15,25 +15,35 @@ use crate::timeout::sleep;
 impl PostgresSession {
     /// Receives the notifications that have arrived.
     ///
-    /// If some were not authentic, it waits for the end of the burst: a statement would receive all
-    /// of it at once.
+    /// If some were not authentic, it waits until none arrives for a while: a statement would
+    /// receive the rest of a flood in one poll, and sqlx would buffer it. A busy server may pause in
+    /// the middle of one.
     pub(super) async fn receive_arrived(&mut self) -> Result<(), StoreError> {
+        let quiet = self.quiet_time();
+        let mut limit = None;
         for number in 1..=MAX_RECEIVED {
             let is_burst = self.inbox.is_burst();
             let Link::Listener(listener) = &mut self.link else {
                 break;
             };
-            let mut pause = is_burst.then(|| sleep(QUIET));
+            let mut pause = is_burst.then(|| sleep(quiet));
+            if is_burst {
+                // A statement is late, but not lost, if the notifications don't end.
+                limit.get_or_insert_with(|| sleep(quiet * 2));
+            }
             let arrived = {
                 let mut received = pin!(listener.try_recv());
                 poll_fn(|cx| {
                     if let Poll::Ready(received) = received.as_mut().poll(cx) {
                         return Poll::Ready(Some(received));
                     }
-                    match &mut pause {
-                        Some(pause) => pause.as_mut().poll(cx).map(|()| None),
-                        None => Poll::Ready(None),
+                    let (Some(pause), Some(limit)) = (&mut pause, &mut limit) else {
+                        return Poll::Ready(None);
+                    };
+                    if limit.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(None);
                     }
+                    pause.as_mut().poll(cx).map(|()| None)
                 })
                 .await
             };
@@ -52,6 +62,18 @@ impl PostgresSession {
         }
         self.inbox.end_burst();
         Ok(())
+    }
+
+    /// Returns the time without a notification that ends a burst, a fraction of the time that the
+    /// driver waits for a statement.
+    fn quiet_time(&self) -> Duration {
+        let quiet = MAX_QUIET.min(self.connector.settings.operation_timeout / 8);
+        if self.verifier.authenticates() {
+            quiet
+        } else {
+            // Those of the fleet can't be told apart, and shall not be late.
+            quiet / 5
+        }
     }
 
     /// Parses a notification; `None` if it is malformed.
@@ -100,8 +122,8 @@ pub(super) async fn yield_now() {
 /// Notifications that are parsed in one poll.
 pub(super) const MAX_PER_POLL: usize = 64;
 
-/// The time without a notification that ends a burst.
-const QUIET: Duration = Duration::from_millis(5);
+/// Longer than a server process waits for a processor.
+const MAX_QUIET: Duration = Duration::from_millis(250);
 
 /// Notifications that are received before a statement. Authentic ones are not limited otherwise.
 const MAX_RECEIVED: usize = 20_000;

@@ -34,8 +34,9 @@ fn main() -> ExitCode {
         ["fleet", size, filter] => {
             fleet::run(size.parse().expect("a number of processes"), filter);
         }
-        ["fleet-member", schema, isolation] => {
-            on_tokio(fleet::member(TokioRuntime::new(), schema, isolation));
+        ["fleet-member", schema, isolation, resync_interval] => {
+            let runtime = TokioRuntime::new();
+            on_tokio(fleet::member(runtime, schema, isolation, resync_interval));
         }
         ["partition"] => on_both!(partition::dropped_packets_delay_no_call),
         ["pooler"] => {

@@ -69,7 +69,9 @@ impl Link {
 
     /// Runs a statement; `None` if more arrives than its response.
     ///
-    /// sqlx buffers notifications that arrive before the response, without a bound.
+    /// sqlx buffers notifications that arrive before the response, without a bound. One poll reads
+    /// on while the socket is readable, so this ends a slow flood only: a fast one has to be over,
+    /// or detected, before a statement.
     pub(crate) async fn fetch_all(
         &mut self,
         statement: Statement,

@@ -16,8 +16,8 @@ impl PostgresSession {
     /// Receives the notifications that have arrived.
     ///
     /// If some were not authentic, it waits until none arrives for a while: a statement would
-    /// receive the rest of a flood in one poll, and sqlx would buffer it. A busy server may pause in
-    /// the middle of one.
+    /// receive the rest of a flood in one poll, and sqlx would buffer it. A busy server may pause
+    /// in the middle of one.
     pub(super) async fn receive_arrived(&mut self) -> Result<(), StoreError> {
         let quiet = self.quiet_time();
         let mut limit = None;

@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let shared = Service::start(Some(Fairness::new())).await?;
     let alone = shared.requests_of_others().await?;
     alone.print("without the busy tenant");
-    assert_eq!(alone.most_ended, 0, "nobody else uses the permits");
+    assert_eq!(alone.most_ended, 0, "no other key uses the permits");
 
     let by_arrival = Service::start(None).await?;
     let hog = by_arrival.hog().await?;

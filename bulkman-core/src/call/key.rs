@@ -17,7 +17,7 @@ use std::fmt;
 /// let db = Bulkhead::new(config.clone(), ClockOnly)?;
 /// assert_eq!(db.call_key("tenant 17"), db.call_key("tenant 17"));
 /// assert_ne!(db.call_key("tenant 17"), db.call_key("tenant 18"));
-/// // The seed is random, so that nobody can choose keys that collide.
+/// // The seed is random, so that no client can choose keys that collide.
 /// let other = Bulkhead::new(config, ClockOnly)?;
 /// assert_ne!(db.call_key("tenant 17"), other.call_key("tenant 17"));
 /// # Ok::<(), bulkman::ConfigError>(())

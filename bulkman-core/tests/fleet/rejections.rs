@@ -265,7 +265,7 @@ fn a_circuit_that_a_later_session_rejects_is_local() {
     assert_eq!(circuit.state(), CircuitState::HalfOpen, "its own rules");
     for _ in 0..3 {
         let probe = others[0].try_acquire();
-        probe.expect("probes of its own").succeed();
+        probe.expect("an agreed probe").succeed();
         world.run();
     }
     assert_eq!(circuit.state(), CircuitState::Closed);

@@ -15,7 +15,7 @@ pub enum CheckRole {
     /// A process of the fleet, as with `bulkman_app`.
     #[default]
     App,
-    /// A person who changes circuits, as with `bulkman_operator`.
+    /// A person that changes circuits, as with `bulkman_operator`.
     Operator,
     /// A dashboard, as with `bulkman_readonly`.
     ReadOnly,

@@ -71,7 +71,7 @@ impl PostgresSession {
         if self.verifier.authenticates() {
             quiet
         } else {
-            // Those of the fleet can't be told apart, and shall not be late.
+            // Those of the fleet can't be distinguished, and must not be late.
             quiet / 5
         }
     }

@@ -10,9 +10,9 @@ use crate::fleet::member::Request;
 use crate::fleet::shared::MemberId;
 use crate::name::BulkheadName;
 use crate::store::{
-    CircuitView, Epoch, OperationId, ProbeLease, ProbeReportResult, RejectReason, Revision,
-    SharingMode, Snapshot, StoreChange, StoreError, StoreEvent, StoreSession, StoreTransition,
-    TransitionResult, VoteResult,
+    CircuitView, Epoch, OperationId, ProbeLease, ProbeReportResult, ProbeRequest, RejectReason,
+    Revision, SharingMode, Snapshot, StoreChange, StoreError, StoreEvent, StoreSession,
+    StoreTransition, TransitionResult, VoteResult,
 };
 
 impl Driver {
@@ -164,14 +164,10 @@ impl Driver {
         first: MemberId,
         sent_at: Instant,
     ) -> Result<(), StoreError> {
-        let batch = self.batch(first, sent_at, |id, entry, request| match request {
-            Request::Renew { epoch, lease } => {
-                Some((self.requests.probe(id, &entry.name, epoch), lease))
-            }
+        let (ids, held) = self.held_leases(first, sent_at, |request| match request {
+            Request::Renew { epoch, lease } => Some((epoch, lease)),
             _ => None,
         });
-        self.last_batch = batch.len();
-        let (ids, held): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let operation = session.renew_probes(&held);
         let renewed = self.requests.execute(operation).await?;
         for (id, lease) in ids.into_iter().zip(renewed) {
@@ -190,14 +186,10 @@ impl Driver {
         first: MemberId,
         sent_at: Instant,
     ) -> Result<(), StoreError> {
-        let batch = self.batch(first, sent_at, |id, entry, request| match request {
-            Request::Release { epoch, lease } => {
-                Some((self.requests.probe(id, &entry.name, epoch), lease))
-            }
+        let (ids, held) = self.held_leases(first, sent_at, |request| match request {
+            Request::Release { epoch, lease } => Some((epoch, lease)),
             _ => None,
         });
-        self.last_batch = batch.len();
-        let (ids, held): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let operation = session.release_probes(&held);
         self.requests.execute(operation).await?;
         let now = self.shared.now();
@@ -208,6 +200,21 @@ impl Driver {
             });
         }
         Ok(())
+    }
+
+    /// Selects the leases that one operation concerns, from the circuit `first` on.
+    fn held_leases(
+        &mut self,
+        first: MemberId,
+        now: Instant,
+        select: impl Fn(Request) -> Option<(Epoch, ProbeLease)>,
+    ) -> (Vec<MemberId>, Vec<(ProbeRequest, ProbeLease)>) {
+        let batch = self.batch(first, now, |id, entry, request| {
+            let (epoch, lease) = select(request)?;
+            Some((self.requests.probe(id, &entry.name, epoch), lease))
+        });
+        self.last_batch = batch.len();
+        batch.into_iter().unzip()
     }
 
     /// Selects what one operation requests, from the circuit `first` on.

@@ -58,6 +58,73 @@ pub(crate) trait Setting: Sized {
     }
 }
 
+/// The serialized form of settings that can be switched on and off.
+pub(crate) trait SwitchSettings: Clone + Default + Serialize + Sized {
+    /// The shape that the switch accepts. It completes the sentence "expected ..".
+    const SHAPE: &'static str;
+
+    /// Fills missing fields with the defaults of the file.
+    fn or(self, defaults: &Self) -> Self;
+
+    /// Reads the settings from a table.
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error>;
+}
+
+/// Settings, `true` for the default ones, or `false`.
+#[derive(Clone)]
+pub(crate) enum Switch<R> {
+    Off,
+    On(R),
+}
+
+impl<R: SwitchSettings> Switch<R> {
+    /// Fills missing settings with the defaults of the file, unless one of the two is off.
+    pub(crate) fn or(self, defaults: &Self) -> Self {
+        match (self, defaults) {
+            (Self::On(settings), Self::On(defaults)) => Self::On(settings.or(defaults)),
+            (switch, _) => switch,
+        }
+    }
+
+    pub(crate) fn into_settings(self) -> Option<R> {
+        match self {
+            Self::Off => None,
+            Self::On(settings) => Some(settings),
+        }
+    }
+}
+
+impl<R: SwitchSettings> Serialize for Switch<R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_bool(false),
+            Self::On(settings) => settings.serialize(serializer),
+        }
+    }
+}
+
+impl<R: SwitchSettings> Setting for Switch<R> {
+    const SHAPE: &'static str = R::SHAPE;
+
+    fn from_bool<E: Error>(on: bool) -> Result<Self, E> {
+        Ok(if on {
+            Self::On(R::default())
+        } else {
+            Self::Off
+        })
+    }
+
+    fn from_text<E: Error>(text: &str) -> Result<Self, E> {
+        bool::from_text::<E>(text)
+            .map_err(|_| E::invalid_value(Unexpected::Str(text), &Self::SHAPE))
+            .and_then(Self::from_bool)
+    }
+
+    fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        R::from_table(table).map(Self::On)
+    }
+}
+
 /// Reads a value that is required, so that null is an error.
 pub(crate) fn required<'de, T: Setting, D: Deserializer<'de>>(
     deserializer: D,

@@ -58,7 +58,7 @@ pub(crate) use driver::{DriverConfig, LimitDecision, LimitDriver, LimitOutcome, 
 pub use enforcement::Enforcement;
 pub use policy::WindowPolicy;
 #[cfg(feature = "serde")]
-pub(crate) use repr::AdaptiveSwitch;
+pub(crate) use repr::AdaptiveLimitRepr;
 pub use rule::LimitRule;
 pub use settings::LimitSettings;
 pub use status::LimitStatus;

@@ -9,7 +9,7 @@ use super::config::AdaptiveLimit;
 use super::enforcement::Enforcement;
 use crate::config_error::ConfigError;
 use crate::human_duration::HumanDuration;
-use crate::setting::{self, Field, Setting};
+use crate::setting::{self, Field, Setting, SwitchSettings};
 
 /// The fields of [`AdaptiveLimit`] under the names of their setters; each may be left out.
 #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -75,7 +75,7 @@ checked! {
 }
 
 impl AdaptiveLimitRepr {
-    fn of(limit: &AdaptiveLimit) -> Self {
+    pub(crate) fn of(limit: &AdaptiveLimit) -> Self {
         Self {
             min: Field::Set(limit.min),
             initial: limit.initial.into(),
@@ -89,22 +89,7 @@ impl AdaptiveLimitRepr {
         }
     }
 
-    /// Fills missing fields with the defaults of the file.
-    fn or(self, defaults: &Self) -> Self {
-        Self {
-            min: self.min.or(&defaults.min),
-            initial: self.initial.or(&defaults.initial),
-            tolerance: self.tolerance.or(&defaults.tolerance),
-            max_latency: self.max_latency.or(&defaults.max_latency),
-            window: self.window.or(&defaults.window),
-            samples: self.samples.or(&defaults.samples),
-            baseline_interval: self.baseline_interval.or(&defaults.baseline_interval),
-            shrink_on_failure: self.shrink_on_failure.or(&defaults.shrink_on_failure),
-            enforcement: self.enforcement.or(&defaults.enforcement),
-        }
-    }
-
-    fn into_limit(self) -> AdaptiveLimit {
+    pub(crate) fn into_limit(self) -> AdaptiveLimit {
         let new = AdaptiveLimit::new();
         AdaptiveLimit {
             min: self.min.get().unwrap_or(new.min),
@@ -155,64 +140,27 @@ impl<'de> Deserialize<'de> for AdaptiveLimit {
     }
 }
 
-/// The adaptive limit of a bulkhead: its settings, `true` for the default ones, or `false`.
-#[derive(Clone)]
-pub(crate) enum AdaptiveSwitch {
-    Off,
-    On(AdaptiveLimitRepr),
-}
-
-impl AdaptiveSwitch {
-    pub(crate) fn of(limit: &AdaptiveLimit) -> Self {
-        Self::On(AdaptiveLimitRepr::of(limit))
-    }
-
-    /// Fills missing settings with the defaults of the file, unless one of the two is off.
-    pub(crate) fn or(self, defaults: &Self) -> Self {
-        match (self, defaults) {
-            (Self::On(limit), Self::On(defaults)) => Self::On(limit.or(defaults)),
-            (switch, _) => switch,
-        }
-    }
-
-    pub(crate) fn into_limit(self) -> Option<AdaptiveLimit> {
-        match self {
-            Self::Off => None,
-            Self::On(limit) => Some(limit.into_limit()),
-        }
-    }
-}
-
-impl Serialize for AdaptiveSwitch {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Off => serializer.serialize_bool(false),
-            Self::On(limit) => limit.serialize(serializer),
-        }
-    }
-}
-
-impl Setting for AdaptiveSwitch {
+impl SwitchSettings for AdaptiveLimitRepr {
     const SHAPE: &'static str = "true, false, or a table of settings, such as `{ min = 2 }`";
 
-    fn from_bool<E: Error>(adapts: bool) -> Result<Self, E> {
-        Ok(if adapts {
-            Self::On(AdaptiveLimitRepr::default())
-        } else {
-            Self::Off
-        })
-    }
-
-    fn from_text<E: Error>(text: &str) -> Result<Self, E> {
-        bool::from_text::<E>(text)
-            .map_err(|_| E::invalid_value(Unexpected::Str(text), &Self::SHAPE))
-            .and_then(Self::from_bool)
+    fn or(self, defaults: &Self) -> Self {
+        Self {
+            min: self.min.or(&defaults.min),
+            initial: self.initial.or(&defaults.initial),
+            tolerance: self.tolerance.or(&defaults.tolerance),
+            max_latency: self.max_latency.or(&defaults.max_latency),
+            window: self.window.or(&defaults.window),
+            samples: self.samples.or(&defaults.samples),
+            baseline_interval: self.baseline_interval.or(&defaults.baseline_interval),
+            shrink_on_failure: self.shrink_on_failure.or(&defaults.shrink_on_failure),
+            enforcement: self.enforcement.or(&defaults.enforcement),
+        }
     }
 
     fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
-        let limit: AdaptiveLimitRepr = setting::fields(table)?;
+        let limit: Self = setting::fields(table)?;
         limit.check().map_err(A::Error::custom)?;
-        Ok(Self::On(limit))
+        Ok(limit)
     }
 }
 

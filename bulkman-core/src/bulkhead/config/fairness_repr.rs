@@ -1,10 +1,10 @@
 //! The serialized form of fair shares.
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected};
+use serde::de::{Deserialize, Deserializer, MapAccess};
 use serde::ser::{Serialize, Serializer};
 
 use super::Fairness;
-use crate::setting::{self, Field, Setting};
+use crate::setting::{self, Field, Setting, SwitchSettings};
 
 /// The fields of [`Fairness`] under the names of their setters; each may be left out.
 #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -21,7 +21,7 @@ pub(super) struct FairnessRepr {
 }
 
 impl FairnessRepr {
-    fn of(fairness: &Fairness) -> Self {
+    pub(super) fn of(fairness: &Fairness) -> Self {
         Self {
             min_per_key: Field::Set(fairness.min_per_key),
             max_per_key: fairness.max_per_key.into(),
@@ -30,17 +30,7 @@ impl FairnessRepr {
         }
     }
 
-    /// Fills missing fields with the defaults of the file.
-    fn or(self, defaults: &Self) -> Self {
-        Self {
-            min_per_key: self.min_per_key.or(&defaults.min_per_key),
-            max_per_key: self.max_per_key.or(&defaults.max_per_key),
-            max_queue_per_key: self.max_queue_per_key.or(&defaults.max_queue_per_key),
-            evict_longest: self.evict_longest.or(&defaults.evict_longest),
-        }
-    }
-
-    fn into_fairness(self) -> Fairness {
+    pub(super) fn into_fairness(self) -> Fairness {
         let new = Fairness::new();
         Fairness {
             min_per_key: self.min_per_key.get().unwrap_or(new.min_per_key),
@@ -71,62 +61,20 @@ impl<'de> Deserialize<'de> for Fairness {
     }
 }
 
-/// The fair shares of a bulkhead: their settings, `true` for the default ones, or `false`.
-#[derive(Clone)]
-pub(super) enum FairnessSwitch {
-    Off,
-    On(FairnessRepr),
-}
-
-impl FairnessSwitch {
-    pub(super) fn of(fairness: &Fairness) -> Self {
-        Self::On(FairnessRepr::of(fairness))
-    }
-
-    /// Fills missing settings with the defaults of the file, unless one of the two is off.
-    pub(super) fn or(self, defaults: &Self) -> Self {
-        match (self, defaults) {
-            (Self::On(fairness), Self::On(defaults)) => Self::On(fairness.or(defaults)),
-            (switch, _) => switch,
-        }
-    }
-
-    pub(super) fn into_fairness(self) -> Option<Fairness> {
-        match self {
-            Self::Off => None,
-            Self::On(fairness) => Some(fairness.into_fairness()),
-        }
-    }
-}
-
-impl Serialize for FairnessSwitch {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Off => serializer.serialize_bool(false),
-            Self::On(fairness) => fairness.serialize(serializer),
-        }
-    }
-}
-
-impl Setting for FairnessSwitch {
+impl SwitchSettings for FairnessRepr {
     const SHAPE: &'static str =
         "true, false, or a table of settings, such as `{ max_per_key = 40 }`";
 
-    fn from_bool<E: Error>(shares: bool) -> Result<Self, E> {
-        Ok(if shares {
-            Self::On(FairnessRepr::default())
-        } else {
-            Self::Off
-        })
-    }
-
-    fn from_text<E: Error>(text: &str) -> Result<Self, E> {
-        bool::from_text::<E>(text)
-            .map_err(|_| E::invalid_value(Unexpected::Str(text), &Self::SHAPE))
-            .and_then(Self::from_bool)
+    fn or(self, defaults: &Self) -> Self {
+        Self {
+            min_per_key: self.min_per_key.or(&defaults.min_per_key),
+            max_per_key: self.max_per_key.or(&defaults.max_per_key),
+            max_queue_per_key: self.max_queue_per_key.or(&defaults.max_queue_per_key),
+            evict_longest: self.evict_longest.or(&defaults.evict_longest),
+        }
     }
 
     fn from_table<'de, A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
-        Ok(Self::On(setting::fields(table)?))
+        setting::fields(table)
     }
 }

@@ -6,14 +6,14 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess};
 use serde::ser::{Serialize, Serializer};
 
 use super::BulkheadConfig;
-use super::fairness_repr::FairnessSwitch;
-use crate::adaptive::{AdaptiveSwitch, Enforcement};
+use super::fairness_repr::FairnessRepr;
+use crate::adaptive::{AdaptiveLimitRepr, Enforcement};
 use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerRepr};
 use crate::config_error::ConfigError;
 use crate::human_duration::HumanDuration;
 use crate::name::BulkheadName;
 use crate::queue::QueueOrder;
-use crate::setting::{self, Field, Setting};
+use crate::setting::{self, Field, Setting, Switch};
 
 /// The fields of [`BulkheadConfig`] under their names; each may be left out.
 #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -52,11 +52,11 @@ pub(crate) struct BulkheadRepr {
     )]
     run_timeout: Field<HumanDuration>,
     #[serde(skip_serializing_if = "Field::is_missing")]
-    adaptive_limit: Field<AdaptiveSwitch>,
+    adaptive_limit: Field<Switch<AdaptiveLimitRepr>>,
     #[serde(skip_serializing_if = "Field::is_missing")]
     enforcement: Field<Enforcement>,
     #[serde(skip_serializing_if = "Field::is_missing")]
-    fairness: Field<FairnessSwitch>,
+    fairness: Field<Switch<FairnessRepr>>,
     #[serde(skip_serializing_if = "Field::is_missing")]
     track_running_calls: Field<bool>,
     #[serde(skip_serializing_if = "Field::is_missing")]
@@ -104,10 +104,14 @@ impl BulkheadRepr {
             adaptive_limit: config
                 .adaptive_limit
                 .as_deref()
-                .map(AdaptiveSwitch::of)
+                .map(|limit| Switch::On(AdaptiveLimitRepr::of(limit)))
                 .into(),
             enforcement: Field::Set(config.enforcement),
-            fairness: config.fairness.as_deref().map(FairnessSwitch::of).into(),
+            fairness: config
+                .fairness
+                .as_deref()
+                .map(|fairness| Switch::On(FairnessRepr::of(fairness)))
+                .into(),
             track_running_calls: config.track_running_calls.then_some(true).into(),
             circuit_breaker_enabled: Field::Set(config.circuit_breaker_enabled),
             circuit_breaker: circuit.into(),
@@ -159,10 +163,16 @@ impl BulkheadRepr {
             .adaptive_limit(
                 self.adaptive_limit
                     .get()
-                    .and_then(AdaptiveSwitch::into_limit),
+                    .and_then(Switch::into_settings)
+                    .map(AdaptiveLimitRepr::into_limit),
             )
             .enforcement(self.enforcement.get().unwrap_or_default())
-            .fairness(self.fairness.get().and_then(FairnessSwitch::into_fairness))
+            .fairness(
+                self.fairness
+                    .get()
+                    .and_then(Switch::into_settings)
+                    .map(FairnessRepr::into_fairness),
+            )
             .track_running_calls(self.track_running_calls.get().unwrap_or_default())
             .circuit_breaker_enabled(self.circuit_breaker_enabled.get().unwrap_or(true))
             .circuit_breaker(circuit.into_config());

@@ -22,7 +22,8 @@ run() {
     cargo mutants --package bulkman-core --output "$output" --shard "$1" --no-shuffle --colors never \
         --file 'bulkman-core/src/queue/**' --file 'bulkman-core/src/call/**' \
         --file 'bulkman-core/src/circuit_breaker/**' --file 'bulkman-core/src/fleet/**' \
-        --exclude '**/tests.rs' --exclude '**/loom_tests.rs' \
+        --exclude '**/tests.rs' --exclude '**/model_tests.rs' \
+        --exclude '**/loom_tests.rs' --exclude '**/loom_tests/**' \
         "$2" -- --lib $3 || [ $? -le 3 ]
 }
 

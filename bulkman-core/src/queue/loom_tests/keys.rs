@@ -1,0 +1,217 @@
+//! Model checks of permits that are shared between keys.
+
+use super::*;
+
+const A: u64 = 2;
+const B: u64 = 3;
+
+/// A queue that shares its permits between keys.
+fn shared(permits: usize, min: u32, max: u32) -> Arc<WaitQueue> {
+    let settings = QueueSettings {
+        keys: Some(KeyRules {
+            min,
+            max,
+            max_queue: KeyRules::NO_MAX,
+            evicts: true,
+        }),
+        ..fifo(8)
+    };
+    let queue = WaitQueue::new(permits, settings);
+    queue.grants.allocate();
+    Arc::new(queue)
+}
+
+fn of_key(key: u64) -> Claim {
+    Claim::ONE.with_key(key)
+}
+
+fn enqueue_key(queue: &WaitQueue, key: u64) -> Enqueue {
+    let request = request(Priority::Normal, None);
+    queue.enqueue_claim(request, &mut of_key(key), Waker::noop(), || false, no_clock)
+}
+
+fn enqueue_waiter_of(queue: &WaitQueue, key: u64) -> WaiterId {
+    match enqueue_key(queue, key) {
+        Enqueue::Waiting(id) => id,
+        other => panic!("expected to wait, got {other:?}"),
+    }
+}
+
+fn try_key(queue: &WaitQueue, key: u64) -> bool {
+    queue.try_acquire_claim(&mut of_key(key), no_clock) == TryAcquire::Acquired
+}
+
+fn release_key(queue: &WaitQueue, key: u64) -> bool {
+    queue.release_claim(of_key(key), no_clock)
+}
+
+/// Releases a permit of the key `A` in another thread.
+fn release_in_thread(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
+    let queue = queue.clone();
+    thread::spawn(move || release_key(&queue, A))
+}
+
+/// Returns whether a call has its permit, at once or by a grant.
+fn runs(queue: &WaitQueue, result: &Enqueue) -> bool {
+    match *result {
+        Enqueue::Acquired => true,
+        Enqueue::Waiting(id) => is_granted(queue, id),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn assert_nothing_is_held(queue: &WaitQueue) {
+    assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    assert_eq!(queue.running_keys.get().unwrap().all(), []);
+}
+
+/// Hazard K22.
+#[test]
+fn two_first_calls_of_a_key_at_its_maximum_run_one_by_one() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        let call = |queue: &WaitQueue| match try_key(queue, A) {
+            true => Enqueue::Acquired,
+            false => enqueue_key(queue, A),
+        };
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || call(&queue))
+        };
+        let mine = call(&queue);
+        let mut remaining = vec![mine, other.join().unwrap()];
+        while !remaining.is_empty() {
+            let running = remaining
+                .iter()
+                .filter(|result| runs(&queue, result))
+                .count();
+            assert_eq!(running, 1, "never both, and none waits beside a permit");
+            assert_eq!(queue.in_use(), 1);
+            let served = remaining
+                .iter()
+                .position(|result| runs(&queue, result))
+                .unwrap();
+            remaining.swap_remove(served);
+            release_key(&queue, A);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K22.
+#[test]
+fn release_racing_a_call_that_is_suspended_resumes_its_key() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let releaser = release_in_thread(&queue);
+        let result = enqueue_key(&queue, A);
+        releaser.join().unwrap();
+        assert!(runs(&queue, &result));
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K16, K22.
+#[test]
+fn attempt_racing_a_suspended_waiter_leaves_it_served() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let attempt = {
+            let queue = queue.clone();
+            // It may add its permit for a moment.
+            thread::spawn(move || try_key(&queue, A) && release_key(&queue, A))
+        };
+        let releaser = release_in_thread(&queue);
+        let result = enqueue_key(&queue, A);
+        attempt.join().unwrap();
+        releaser.join().unwrap();
+        assert!(runs(&queue, &result));
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+#[test]
+fn other_keys_pass_a_suspended_waiter() {
+    bounded(|| {
+        let queue = shared(3, 0, 1);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = release_in_thread(&queue);
+        assert!(try_key(&queue, B), "a key at its maximum blocks no other");
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, waiter));
+        release_key(&queue, A);
+        release_key(&queue, B);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K17.
+#[test]
+fn eviction_racing_a_grant_has_one_outcome() {
+    bounded(|| {
+        let queue = shared(1, 0, KeyRules::NO_MAX);
+        queue.resize(
+            || 1,
+            QueueSettings {
+                capacity: 2,
+                keys: Some(KeyRules {
+                    min: 0,
+                    max: KeyRules::NO_MAX,
+                    max_queue: KeyRules::NO_MAX,
+                    evicts: true,
+                }),
+                ..fifo(2)
+            },
+            no_clock,
+        );
+        assert!(try_key(&queue, A));
+        let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, A)];
+        let releaser = release_in_thread(&queue);
+        let other = enqueue_waiter_of(&queue, B);
+        releaser.join().unwrap();
+        let mut granted = 0;
+        let mut evicted = 0;
+        for id in waiters {
+            match poll(&queue, id) {
+                Poll::Ready(WaitResult::Granted) => {
+                    granted += 1;
+                    release_key(&queue, A);
+                }
+                Poll::Ready(WaitResult::Rejected(QueueRejection::Evicted)) => evicted += 1,
+                Poll::Pending => drop(queue.cancel_claim(id, of_key(A), no_clock)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(granted <= 2 && evicted <= 1);
+        if is_granted(&queue, other) {
+            release_key(&queue, B);
+        } else {
+            queue.cancel_claim(other, of_key(B), no_clock);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K18, K23.
+#[test]
+fn reserved_permits_serve_a_key_below_its_minimum() {
+    bounded(|| {
+        // One permit stays reserved for keys that hold nothing.
+        let queue = shared(2, 1, KeyRules::NO_MAX);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = release_in_thread(&queue);
+        let other = enqueue_key(&queue, B);
+        releaser.join().unwrap();
+        assert!(runs(&queue, &other));
+        release_key(&queue, B);
+        assert!(is_granted(&queue, waiter));
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}

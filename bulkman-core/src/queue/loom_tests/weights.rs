@@ -1,0 +1,290 @@
+//! Model checks of calls that take several permits.
+
+use super::*;
+
+fn enqueue_heavy(queue: &WaitQueue, permits: u32) -> (Enqueue, Claim) {
+    let mut claim = Claim::new(permits);
+    let waker = Waker::noop();
+    let result = queue.enqueue_claim(
+        request(Priority::Normal, None),
+        &mut claim,
+        waker,
+        || false,
+        no_clock,
+    );
+    (result, claim)
+}
+
+fn enqueue_heavy_waiter(queue: &WaitQueue, permits: u32) -> WaiterId {
+    match enqueue_heavy(queue, permits).0 {
+        Enqueue::Waiting(id) => id,
+        other => panic!("expected to wait, got {other:?}"),
+    }
+}
+
+/// Both permits are held, a call waits for both, and another waits behind it. One of the two
+/// permits is released, so the first waiter has collected it.
+fn collecting() -> (Arc<WaitQueue>, WaiterId, WaiterId) {
+    let queue = queue(2);
+    for _ in 0..2 {
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+    }
+    let (head, next) = (enqueue_heavy_waiter(&queue, 2), enqueue_waiter(&queue));
+    queue.release(no_clock);
+    assert!(!is_granted(&queue, head) && !is_granted(&queue, next));
+    (queue, head, next)
+}
+
+/// Hazard K1, K4.
+#[test]
+fn releases_racing_a_heavy_enqueue_are_all_collected() {
+    bounded(|| {
+        let queue = queue(2);
+        for _ in 0..2 {
+            assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        }
+        let releasers = [release(&queue), release(&queue)];
+        let (result, claim) = enqueue_heavy(&queue, 2);
+        for releaser in releasers {
+            releaser.join().unwrap();
+        }
+        match result {
+            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(queue.in_use(), 2);
+        queue.release_claim(Claim::new(2), no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K3.
+#[test]
+fn new_calls_never_overtake_a_heavy_waiter() {
+    bounded(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        assert_ne!(queue.try_acquire(), TryAcquire::Acquired);
+        let last = enqueue_waiter(&queue);
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, head));
+        assert!(!is_granted(&queue, next) && !is_granted(&queue, last));
+        queue.release_claim(Claim::new(2), no_clock);
+        assert!(is_granted(&queue, next) && is_granted(&queue, last));
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_a_cancelled_head() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        queue.cancel_claim(head, Claim::new(2), no_clock);
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_an_expired_head() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let releaser = release(&queue);
+        let waited = queue.expire_claim(head, &mut Claim::new(2), no_clock);
+        releaser.join().unwrap();
+        match waited {
+            WaitResult::Expired => {}
+            WaitResult::Granted => {
+                queue.release_claim(Claim::new(2), no_clock);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_survive_an_opening() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let opener = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
+        };
+        queue.release(no_clock);
+        opener.join().unwrap();
+        let was_granted = |id| match poll(&queue, id) {
+            Poll::Ready(WaitResult::Granted) => true,
+            Poll::Ready(WaitResult::Rejected(QueueRejection::CircuitOpened)) => false,
+            other => panic!("{other:?}"),
+        };
+        if was_granted(head) {
+            queue.release_claim(Claim::new(2), no_clock);
+        }
+        assert!(!was_granted(next), "it was behind the head");
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn collected_permits_serve_a_call_that_arrives_after_the_opening() {
+    bounded(|| {
+        let (queue, head, _next) = collecting();
+        let open = Arc::new(AtomicBool::new(false));
+        let opener = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
+        };
+        let is_rejected = || open.load(Ordering::Acquire);
+        let mut claim = Claim::ONE;
+        let waker = Waker::noop();
+        let arrived = queue.enqueue_claim(
+            request(Priority::Normal, None),
+            &mut claim,
+            waker,
+            is_rejected,
+            no_clock,
+        );
+        opener.join().unwrap();
+        match arrived {
+            Enqueue::Acquired => {}
+            Enqueue::Waiting(id) => match poll(&queue, id) {
+                Poll::Ready(WaitResult::Granted) => {}
+                Poll::Ready(WaitResult::Rejected(_)) => return,
+                other => panic!("{other:?}: a permit is available"),
+            },
+            other => panic!("{other:?}"),
+        }
+        assert!(!matches!(
+            poll(&queue, head),
+            Poll::Ready(WaitResult::Granted)
+        ));
+        queue.release(no_clock);
+        queue.release(no_clock);
+        assert_all_available(&queue, 2);
+    });
+}
+
+/// Hazard K5.
+#[test]
+fn shrink_below_a_waiting_weight_grants_all_of_the_limit() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let shrinker = resize(&queue, 1, 8);
+        queue.release(no_clock);
+        shrinker.join().unwrap();
+        // It had both before the limit shrank, or has all permits of the smaller one.
+        let mut claim = Claim::new(2);
+        let polled = queue.poll_claim(head, &mut claim, Waker::noop());
+        assert_eq!(polled, Poll::Ready(WaitResult::Granted));
+        let permits = claim.permits();
+        assert_eq!(queue.in_use(), permits as usize);
+        assert!(!is_granted(&queue, next));
+        queue.release_claim(Claim::new(permits), no_clock);
+        assert!(is_granted(&queue, next));
+        queue.release(no_clock);
+        assert_all_available(&queue, 1);
+    });
+}
+
+/// Hazard K4.
+#[test]
+fn close_racing_a_collecting_head_drains() {
+    loom::model(|| {
+        let (queue, head, next) = collecting();
+        let closer = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.close())
+        };
+        queue.release(no_clock);
+        closer.join().unwrap();
+        let was_granted = |id| matches!(poll(&queue, id), Poll::Ready(WaitResult::Granted));
+        if was_granted(head) {
+            assert!(!queue.is_drained());
+            assert!(
+                queue.release_claim(Claim::new(2), no_clock),
+                "drains the queue"
+            );
+        }
+        assert!(!was_granted(next));
+        assert!(queue.is_drained());
+        assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    });
+}
+
+/// Hazard K6.
+#[test]
+fn heavy_attempt_hides_no_permit_from_others() {
+    loom::model(|| {
+        let queue = Arc::new(WaitQueue::new(3, fifo(0)));
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let heavy = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.try_acquire_claim(&mut Claim::new(3), no_clock))
+        };
+        // Two of three permits are available, and stay so: the heavy call can't have them.
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert_eq!(heavy.join().unwrap(), TryAcquire::Full);
+        queue.release(no_clock);
+        queue.release(no_clock);
+        assert_eq!(
+            queue.try_acquire_claim(&mut Claim::new(3), no_clock),
+            TryAcquire::Acquired
+        );
+        queue.release_claim(Claim::new(3), no_clock);
+        assert_all_available(&queue, 3);
+    });
+}
+
+/// Hazard K10.
+#[test]
+fn two_heavy_calls_never_hold_a_part_each() {
+    bounded(|| {
+        let queue = queue(3);
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || enqueue_heavy(&queue, 2).0)
+        };
+        let mine = enqueue_heavy(&queue, 2).0;
+        let other = other.join().unwrap();
+        let mut remaining = vec![mine, other];
+        while !remaining.is_empty() {
+            let served = remaining.iter().position(|result| match *result {
+                Enqueue::Acquired => true,
+                Enqueue::Waiting(id) => is_granted(&queue, id),
+                other => panic!("{other:?}"),
+            });
+            remaining.swap_remove(served.expect("one of the two has both permits"));
+            queue.release_claim(Claim::new(2), no_clock);
+        }
+        assert_all_available(&queue, 3);
+    });
+}
+
+#[test]
+fn grow_racing_a_heavy_enqueue_serves_it() {
+    loom::model(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let grower = resize(&queue, 3, 8);
+        let (result, claim) = enqueue_heavy(&queue, 2);
+        grower.join().unwrap();
+        match result {
+            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
+            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
+            other => panic!("{other:?}"),
+        }
+        queue.release_claim(Claim::new(2), no_clock);
+        queue.release(no_clock);
+        assert_all_available(&queue, 3);
+    });
+}

@@ -216,10 +216,7 @@ async fn light_calls_never_starve_a_heavy_one(t: Harness) {
 /// Hazard K4.
 async fn cancelled_heavy_call_leaves_its_permits_to_the_next(t: Harness) {
     let bulkhead = t.bulkhead(permits(2));
-    let (first, second) = (
-        bulkhead.try_acquire().unwrap(),
-        bulkhead.try_acquire().unwrap(),
-    );
+    let [first, second] = [(); 2].map(|()| bulkhead.try_acquire().unwrap());
     let mut heavy = Box::pin(bulkhead.call().weight(2).acquire());
     assert!(poll_once(heavy.as_mut()).is_pending());
     let mut next = Box::pin(bulkhead.acquire());
@@ -250,10 +247,7 @@ async fn cancelled_heavy_call_leaves_its_permits_to_the_next(t: Harness) {
 /// Hazard K4.
 async fn timed_out_heavy_call_leaves_its_permits_to_the_next(t: Harness) {
     let bulkhead = t.bulkhead(permits(2));
-    let (first, _second) = (
-        bulkhead.try_acquire().unwrap(),
-        bulkhead.try_acquire().unwrap(),
-    );
+    let [first, _second] = [(); 2].map(|()| bulkhead.try_acquire().unwrap());
     let mut heavy = Box::pin(bulkhead.call().weight(2).max_wait(SECOND).acquire());
     assert!(poll_once(heavy.as_mut()).is_pending());
     let mut next = Box::pin(bulkhead.acquire());
@@ -323,10 +317,7 @@ async fn queue_size_counts_calls_and_queue_weight_permits(t: Harness) {
 
 async fn higher_priority_takes_permits_that_a_heavy_call_collects(t: Harness) {
     let bulkhead = t.bulkhead(permits(2));
-    let (first, second) = (
-        bulkhead.try_acquire().unwrap(),
-        bulkhead.try_acquire().unwrap(),
-    );
+    let [first, second] = [(); 2].map(|()| bulkhead.try_acquire().unwrap());
     let mut heavy = Box::pin(bulkhead.call().weight(2).acquire());
     assert!(poll_once(heavy.as_mut()).is_pending());
     first.succeed();
@@ -343,10 +334,7 @@ async fn higher_priority_takes_permits_that_a_heavy_call_collects(t: Harness) {
 /// Hazard K4.
 async fn opening_rejects_a_heavy_call_that_collects_permits(t: Harness) {
     let bulkhead = t.bulkhead(permits(2));
-    let (first, second) = (
-        bulkhead.try_acquire().unwrap(),
-        bulkhead.try_acquire().unwrap(),
-    );
+    let [first, second] = [(); 2].map(|()| bulkhead.try_acquire().unwrap());
     let mut heavy = Box::pin(bulkhead.call().weight(2).acquire());
     assert!(poll_once(heavy.as_mut()).is_pending());
     first.succeed();

@@ -129,11 +129,25 @@ pub(super) fn poll_setup<H: Borrow<Bulkhead>>(
     if let Some(poll_proceed) = guard.inner().cooperation {
         ready!(poll_proceed(cx));
     }
+    Poll::Ready(begin_call(guard, deadlines, true))
+}
+
+/// Begins a call that may have limits. `timers`: they need timers of the runtime.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is a part of two functions that are not inlined"
+)]
+pub(super) fn begin_call<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadlines: &mut Deadlines,
+    timers: bool,
+) -> Result<(), Rejection> {
     guard.observe();
     if deadlines.is_tracked() || guard.inner().limits.setup().has_times() {
-        begin_deadlines(guard.inner(), deadlines, true)?;
+        begin_deadlines(guard.inner(), deadlines, timers)?;
     }
-    Poll::Ready(Ok(()))
+    Ok(())
 }
 
 /// Performs steps 1 to 3 on the current thread, which is parked while it waits.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::running::CallTags;
-use crate::call::admission::{begin_deadlines, begin_sample, poll_setup};
+use crate::call::admission::{begin_call, begin_sample, poll_setup};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
@@ -68,10 +68,7 @@ pub(crate) fn try_claim<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     timers: bool,
 ) -> Result<Option<Admitted>, Rejection> {
-    guard.observe();
-    if deadlines.is_tracked() || guard.inner().limits.setup().has_times() {
-        begin_deadlines(guard.inner(), deadlines, timers)?;
-    }
+    begin_call(guard, deadlines, timers)?;
     let admitted = guard.try_admit_claim(tags, deadlines)?;
     Ok(admitted.map(|admitted| mark(guard, admitted, tags, deadlines)))
 }

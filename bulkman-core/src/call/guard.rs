@@ -271,17 +271,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         waker: &Waker,
     ) -> Result<bool, Rejection> {
         let inner = self.bulkhead.borrow().inner();
-        // The circuit is checked once more, after its version was read. If it opens from here on,
-        // either the comparison under the lock of the queue or the opening itself, which rejects
-        // all waiters, rejects this call.
-        let seen = match &inner.circuit {
-            Some(circuit) => {
-                let seen = circuit.version();
-                circuit.check().map_err(Rejection::Circuit)?;
-                Some((circuit, seen))
-            }
-            None => None,
-        };
+        let seen = check_circuit_before_enqueue(inner)?;
         // By value, so that both stay in registers.
         let rejects = move || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
         let now = move || inner.runtime.now();
@@ -501,4 +491,25 @@ impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
             });
         }
     }
+}
+
+/// Checks the circuit once more before a call joins the queue. Returns it with its version, which
+/// was read before.
+///
+/// If it opens from here on, either the comparison under the lock of the queue or the opening
+/// itself, which rejects all waiters, rejects the call.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is a part of two functions that are not inlined"
+)]
+fn check_circuit_before_enqueue(
+    inner: &Inner,
+) -> Result<Option<(&CircuitBreaker, u64)>, Rejection> {
+    let Some(circuit) = &inner.circuit else {
+        return Ok(None);
+    };
+    let seen = circuit.version();
+    circuit.check().map_err(Rejection::Circuit)?;
+    Ok(Some((circuit, seen)))
 }

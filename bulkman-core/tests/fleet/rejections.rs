@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use bulkman_core::bulkhead::BulkheadName;
+use bulkman_core::bulkhead::{Bulkhead, BulkheadName};
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::fleet::FleetEvent;
 use bulkman_core::store::{Fault, FleetState, StoreError};
 
-use crate::world::{World, drain};
+use crate::world::{Process, World, drain};
 
 /// Fault C13, F13.
 #[test]
@@ -195,11 +195,8 @@ fn a_store_that_denies_everything_is_not_connected() {
     assert!(!process.fleet.snapshot().connected);
 }
 
-/// Fault C20.
-#[test]
-fn a_rejected_circuit_stays_in_the_status() {
-    let world = World::new();
-    let process = &world.start_processes(1)[0];
+/// Opens a circuit whose changes the store rejects.
+fn open_rejected(world: &World, process: &Process) -> Bulkhead {
     let bad = world.bulkhead("bad");
     process.fleet.attach(&bad).unwrap();
     world.run();
@@ -208,6 +205,15 @@ fn a_rejected_circuit_stays_in_the_status() {
         .reject_circuit(BulkheadName::new("bad").unwrap(), false);
     bad.circuit_breaker().unwrap().open();
     world.run();
+    bad
+}
+
+/// Fault C20.
+#[test]
+fn a_rejected_circuit_stays_in_the_status() {
+    let world = World::new();
+    let process = &world.start_processes(1)[0];
+    let _bad = open_rejected(&world, process);
     let error = || process.fleet.snapshot().error;
     assert!(error().is_some_and(|error| error.contains("\"bad\"")));
     process.fail(5);
@@ -230,14 +236,7 @@ fn a_rejected_circuit_stays_in_the_status() {
 fn a_rejected_decision_that_is_replaced_leaves_the_status() {
     let world = World::new();
     let process = &world.start_processes(1)[0];
-    let bad = world.bulkhead("bad");
-    process.fleet.attach(&bad).unwrap();
-    world.run();
-    process
-        .store
-        .reject_circuit(BulkheadName::new("bad").unwrap(), false);
-    bad.circuit_breaker().unwrap().open();
-    world.run();
+    let bad = open_rejected(&world, process);
     bad.circuit_breaker().unwrap().close();
     process.fail(5);
     world.run();

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::{CallGuard, Held};
+use super::{CallGuard, Held, check_circuit_before_enqueue};
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::running::CallTags;
 use crate::bulkhead::stats::Event;
@@ -13,7 +13,6 @@ use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::options::CallOptions;
 use crate::call::rejection::Rejection;
-use crate::circuit_breaker::CircuitBreaker;
 use crate::queue::{Claim, Enqueue, Priority, Request, TryAcquire, WaitResult, WaiterId};
 use crate::sync::unwind::catch;
 
@@ -240,17 +239,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             unreachable!("the call is new");
         };
         let inner = self.bulkhead.borrow().inner();
-        // As in `enqueue`.
-        let seen = match &inner.circuit {
-            Some(circuit) => {
-                let seen = circuit.version();
-                circuit.check().map_err(Rejection::Circuit)?;
-                Some((circuit, seen))
-            }
-            None => None,
-        };
-        let rejects =
-            || seen.is_some_and(|(circuit, seen): (&CircuitBreaker, _)| circuit.opened_since(seen));
+        let seen = check_circuit_before_enqueue(inner)?;
+        let rejects = || seen.is_some_and(|(circuit, seen)| circuit.opened_since(seen));
         let request = Request {
             priority,
             deadline,

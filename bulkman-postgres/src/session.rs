@@ -21,7 +21,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 
 use self::bindings::{
-    bind_lease, bind_leases, bind_opening, bind_request, bind_requests, bind_transitions, text,
+    bind_leases, bind_opening, bind_requests, bind_results, bind_transitions, text,
 };
 use self::notifications::{MAX_PER_POLL, yield_now};
 use crate::connector::{Backend, Connector};
@@ -502,38 +502,45 @@ impl StoreSession for PostgresSession {
         result: &'a ProbeResult,
     ) -> StoreFuture<'a, ProbeReportResult> {
         Box::pin(async move {
-            let statement = self.connector.statements.report_probe.clone();
+            let reports = self.report_probes(std::slice::from_ref(result)).await?;
+            let lost = ProbeReportResult::Lost { current: None };
+            Ok(reports.into_iter().next().unwrap_or(lost))
+        })
+    }
+
+    fn report_probes<'a>(
+        &'a mut self,
+        results: &'a [ProbeResult],
+    ) -> StoreFuture<'a, Vec<ProbeReportResult>> {
+        Box::pin(async move {
+            let statement = self.connector.statements.report_probes.clone();
             let rows = self
-                .run(statement, |statement| {
-                    bind_lease(bind_request(statement, &result.request), result.lease)
-                        .bind(result.success)
-                        .bind(result.slow)
-                        .bind(rows::to_micros(result.open_for))
-                        .bind(rows::to_bits(result.operation))
-                        .bind(text(&result.author))
-                        .bind(text(&result.reason))
-                })
+                .run(statement, |statement| bind_results(statement, results))
                 .await?;
-            let Some(row) = rows.first() else {
-                return Ok(ProbeReportResult::Lost { current: None });
-            };
-            let decode = || -> sqlx::Result<ProbeReportResult> {
+            let decode = |row: &PgRow| -> sqlx::Result<_> {
                 let current = rows::required_view(row)?;
+                let name = current.circuit.clone();
                 Ok(match row.try_get("result")? {
-                    "decided" => ProbeReportResult::Decided(current),
+                    "decided" => (name, ProbeReportResult::Decided(current)),
                     "counted" => {
+                        let slot: i16 = row.try_get("slot")?;
                         let token = rows::unsigned(row.try_get("token")?);
-                        ProbeReportResult::Counted {
-                            lease: ProbeLease::new(result.lease.slot, token),
-                            current,
-                        }
+                        let lease = ProbeLease::new(slot.unsigned_abs(), token);
+                        (name, ProbeReportResult::Counted { lease, current })
                     }
-                    _ => ProbeReportResult::Lost {
-                        current: Some(current),
-                    },
+                    _ => {
+                        let current = Some(current);
+                        (name, ProbeReportResult::Lost { current })
+                    }
                 })
             };
-            decode().map_err(|error| self.failed(error))
+            let reports: sqlx::Result<BTreeMap<_, _>> = rows.iter().map(decode).collect();
+            let mut reports = reports.map_err(|error| self.failed(error))?;
+            let report_of = |result: &ProbeResult| {
+                let lost = ProbeReportResult::Lost { current: None };
+                reports.remove(&result.request.circuit).unwrap_or(lost)
+            };
+            Ok(results.iter().map(report_of).collect())
         })
     }
 

@@ -40,7 +40,7 @@ macro_rules! statements {
 
 statements! {
     register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probes,
-    renew_probes, release_probes, report_probe, add_counts, history, prune_history, lift_read_only,
+    renew_probes, release_probes, report_probes, add_counts, history, prune_history, lift_read_only,
     namespaces, leases, processes, forget,
 }
 

@@ -12,7 +12,7 @@ use bulkman_core::store::{
     ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule, RejectReason,
     StoreChange, StoreSession, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
-use bulkman_postgres::sqlx::{self, Connection, Row};
+use bulkman_postgres::sqlx::{self, Connection, Executor, Row};
 use tokio::task::JoinSet;
 
 use common::{Database, on_tokio};
@@ -152,6 +152,104 @@ fn concurrent_results_cause_one_transition() {
             }
             assert_eq!(decided, 1, "round {round}");
             epoch = Epoch(epoch.0 + 1);
+        }
+        check_fingerprint(&store).await;
+    });
+}
+
+/// Four processes report outcomes of the same circuits, two of them in the opposite order. The last
+/// two send the same batch, as after a lost response.
+#[test]
+fn concurrent_batches_of_results_count_once_without_deadlock() {
+    on_tokio(async {
+        const CIRCUITS: u16 = 40;
+        let database = Database::new().await;
+        let store = Arc::new(database.store("batches"));
+        let names: Vec<_> = (0..CIRCUITS)
+            .map(|i| BulkheadName::new(format!("c{i:02}")).unwrap())
+            .collect();
+        let mut blocker = database.connection().await;
+        let mut sessions = Vec::new();
+        for _ in 0..4 {
+            sessions.push(CircuitStore::open_session(&*store, &names).await.unwrap());
+        }
+        for round in 0..6_u64 {
+            // Three results close, of which each process has one.
+            let probe_policy = ProbePolicy::new(3, ProbeRule::Consecutive { successes: 3 });
+            let epoch = Epoch(2 * round + 1);
+            let operation = |process: u64, circuit: usize| {
+                OperationId((round << 32) + (process << 16) + 1 + circuit as u64)
+            };
+            let half_open = |(circuit, name): (usize, &BulkheadName)| {
+                let change = StoreChange::HalfOpen { probe_policy };
+                let (base, operation) = (Epoch(2 * round), operation(9, circuit));
+                let mut half_open = StoreTransition::new(name.clone(), base, change, operation);
+                half_open.manual = true;
+                half_open
+            };
+            let half_open: Vec<_> = names.iter().enumerate().map(half_open).collect();
+            for result in sessions[0].transitions(&half_open).await.unwrap() {
+                assert!(matches!(result, TransitionResult::Applied(_)), "{result:?}");
+            }
+            let mut batches = Vec::new();
+            for (process, session) in (0..3_u64).zip(&mut sessions) {
+                let request = |name: &BulkheadName| {
+                    ProbeRequest::new(name.clone(), epoch, process.to_string().into(), OPEN_FOR)
+                };
+                let requests: Vec<_> = names.iter().map(request).collect();
+                let leases = session.acquire_probes(&requests).await.unwrap();
+                let result = |(circuit, (request, lease)): (usize, (_, Option<_>))| {
+                    let operation = operation(process, circuit);
+                    ProbeResult::new(request, lease.unwrap(), true, OPEN_FOR, operation)
+                };
+                let results = requests.into_iter().zip(leases).enumerate().map(result);
+                batches.push(results.collect::<Vec<_>>());
+            }
+            batches.push(batches[2].clone());
+            batches[1].reverse();
+            batches[3].reverse();
+            // All wait for the rows of one circuit, and have locked those before it.
+            let table = ["probe", "circuit"][(round % 2) as usize];
+            let lock = format!(
+                "BEGIN; SELECT FROM {}.{table} WHERE name = 'c20' FOR UPDATE",
+                database.schema.name()
+            );
+            run(&mut blocker, lock).await;
+            let mut reporting = JoinSet::new();
+            for (mut session, batch) in sessions.drain(..).zip(batches) {
+                reporting.spawn(async move {
+                    let reports = session.report_probes(&batch).await.unwrap();
+                    assert_eq!(reports.len(), batch.len());
+                    for (report, result) in reports.iter().zip(&batch) {
+                        let view = match report {
+                            ProbeReportResult::Counted { current, .. }
+                            | ProbeReportResult::Decided(current)
+                            | ProbeReportResult::Lost {
+                                current: Some(current),
+                            } => current,
+                            other => panic!("{other:?}"),
+                        };
+                        assert_eq!(view.circuit, result.request.circuit);
+                    }
+                    session
+                });
+            }
+            while blocked_by(&mut blocker).await < 4 {}
+            run(&mut blocker, "COMMIT".to_owned()).await;
+            sessions.extend(reporting.join_all().await);
+            let snapshot = sessions[0].snapshot(None).await.unwrap();
+            let expected = (FleetState::Closed, Epoch(epoch.0 + 1));
+            let states = snapshot
+                .circuits
+                .iter()
+                .map(|view| (view.state, view.epoch));
+            let different = states.filter(|state| *state != expected).count();
+            // Circuit `a` is not among them: it was never registered here.
+            assert_eq!((snapshot.circuits.len(), different), (names.len(), 0));
+            assert_eq!(
+                snapshot.revision.0,
+                epoch.0.div_ceil(2) * 2 * u64::from(CIRCUITS)
+            );
         }
         check_fingerprint(&store).await;
     });
@@ -388,6 +486,23 @@ fn dropped_operations_leave_no_open_transaction() {
         let mut session = store_session(&store).await;
         session.snapshot(None).await.unwrap();
     });
+}
+
+async fn run(connection: &mut sqlx::PgConnection, sql: String) {
+    let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+    connection.execute(sql).await.unwrap();
+}
+
+/// Returns the number of backends that wait, directly or not, for a transaction of `connection`.
+async fn blocked_by(connection: &mut sqlx::PgConnection) -> i64 {
+    let waiting = "WITH RECURSIVE blocked AS (
+                     SELECT pg_backend_pid() AS pid
+                     UNION SELECT a.pid FROM blocked
+                       JOIN pg_stat_activity a ON blocked.pid = ANY (pg_blocking_pids(a.pid))
+                      WHERE a.wait_event_type = 'Lock'
+                   ) SELECT count(*) - 1 AS n FROM blocked";
+    let row = sqlx::query(waiting).fetch_one(connection).await.unwrap();
+    row.get("n")
 }
 
 /// Polls a future the given number of times, then drops it. Returns `true` if it completed.

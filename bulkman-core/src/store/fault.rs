@@ -182,7 +182,8 @@ impl FaultStore {
         faults.rejected = None;
     }
 
-    /// Rejects transitions of one circuit, and with `registration` also its registration.
+    /// Rejects transitions and probe results of one circuit, and with `registration` also its
+    /// registration.
     ///
     /// An operation with several circuits fails as a whole, and is not applied. Sessions stay
     /// usable.
@@ -484,6 +485,21 @@ impl StoreSession for FaultSession {
             self.is_usable = checked.is_err();
             checked?;
             let operation = self.inner.transitions(transitions);
+            self.control.run(Some(self.generation), operation).await
+        })
+    }
+
+    fn report_probes<'a>(
+        &'a mut self,
+        results: &'a [ProbeResult],
+    ) -> StoreFuture<'a, Vec<ProbeReportResult>> {
+        Box::pin(async move {
+            self.begin_change()?;
+            let circuits = results.iter().map(|result| &result.request.circuit);
+            let checked = self.control.check(false, circuits);
+            self.is_usable = checked.is_err();
+            checked?;
+            let operation = self.inner.report_probes(results);
             self.control.run(Some(self.generation), operation).await
         })
     }

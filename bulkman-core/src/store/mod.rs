@@ -358,7 +358,7 @@ pub trait StoreSession: Send {
     ///
     /// `requests` contains no circuit twice. The leases are in the order of `requests`. The default
     /// implementation calls [`acquire_probe`](Self::acquire_probe) for each; a store that can do it
-    /// in one round trip should override it, and the next two methods.
+    /// in one round trip should override it, and the next three methods.
     ///
     /// The driver sends up to 200 requests at a time, and bounds them by the time of one operation.
     fn acquire_probes<'a>(
@@ -398,6 +398,26 @@ pub trait StoreSession: Send {
                 self.release_probe(request, *lease).await?;
             }
             Ok(())
+        })
+    }
+
+    /// Counts the results of several probes, each as [`report_probe`](Self::report_probe) does.
+    ///
+    /// `results` contains no circuit twice. The reports are in the order of `results`, and one
+    /// result never affects another. A repeated batch counts each result once.
+    ///
+    /// The default implementation calls [`report_probe`](Self::report_probe) for each. The driver
+    /// sends up to 200 results at a time, and bounds them by the time of one operation.
+    fn report_probes<'a>(
+        &'a mut self,
+        results: &'a [ProbeResult],
+    ) -> StoreFuture<'a, Vec<ProbeReportResult>> {
+        Box::pin(async move {
+            let mut reports = Vec::with_capacity(results.len());
+            for result in results {
+                reports.push(self.report_probe(result).await?);
+            }
+            Ok(reports)
         })
     }
 

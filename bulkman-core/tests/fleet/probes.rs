@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::error::RejectionReason;
-use bulkman_core::store::{Fault, FleetState};
+use bulkman_core::store::{Fault, FleetState, StoreSettings};
 use bulkman_core::{BulkheadConfig, BulkheadError, BulkheadManager};
 
 use crate::world::{World, assert_all};
@@ -141,6 +141,33 @@ fn an_idle_holder_keeps_its_lease_only_for_a_while() {
         assert!(minutes < 10, "the lease is released after a while");
     }
     assert!(minutes >= 4, "the lease is kept for a while: {minutes}");
+}
+
+/// The demand of calls meanwhile is not lost with the outcome.
+#[test]
+fn a_lease_that_expires_unreported_is_requested_again() {
+    let world = World::new();
+    let settings = StoreSettings::new().outage_after(Duration::from_secs(60));
+    let processes = world.start_processes_with(1, &settings);
+    let process = &processes[0];
+    process.fail(5);
+    world.advance(30);
+    process.call(Ok(())).unwrap_err();
+    world.advance(1);
+    process.store.set(Fault::Down);
+    process.call(Ok(())).unwrap();
+    for _ in 0..8 {
+        world.advance(1);
+        let rejected = process.call(Ok(())).unwrap_err();
+        assert!(rejected.to_string().contains("lease"), "{rejected}");
+    }
+    process.store.clear();
+    for _ in 0..6 {
+        world.advance(1);
+        let _rejected = process.call(Ok(()));
+    }
+    world.run();
+    assert_eq!(world.store_view().0, FleetState::Closed);
 }
 
 #[test]

@@ -117,6 +117,64 @@ fn thousands_of_circuits_are_handled_in_slices() {
 
 /// Fault C06.
 #[test]
+fn outcomes_are_reported_in_batches() {
+    const CIRCUITS: usize = 450;
+    let runtime = ManualRuntime::new();
+    let memory = MemoryStore::new(runtime.clone());
+    let processes = [(); 2].map(|()| Process::start(&memory, &runtime, CIRCUITS));
+    let [process, other] = &processes;
+    process.circuits.iter().for_each(CircuitBreaker::open);
+    runtime.advance(Duration::from_secs(30));
+    let succeed = || {
+        let permits = process.circuits.iter().map(CircuitBreaker::try_acquire);
+        let permits: Vec<_> = permits.filter_map(Result::ok).collect();
+        let admitted = permits.len();
+        permits.into_iter().for_each(|permit| permit.succeed());
+        admitted
+    };
+    succeed();
+    runtime.advance(Duration::from_secs(2));
+    for round in 1..=3 {
+        let before = process.store.operations();
+        assert_eq!(succeed(), CIRCUITS, "round {round}: all leases are held");
+        runtime.run_until_stalled();
+        // The outcomes are reported at once, in three operations of at most 200.
+        let operations = process.store.operations() - before;
+        assert!(operations <= 4, "round {round}: {operations} operations");
+        assert_eq!(process.fleet.snapshot().pending, 0);
+    }
+    assert!(process.all_are(CircuitState::Closed) && other.all_are(CircuitState::Closed));
+}
+
+#[test]
+fn a_rejected_outcome_does_not_block_others() {
+    let runtime = ManualRuntime::new();
+    let memory = MemoryStore::new(runtime.clone());
+    let process = Process::start(&memory, &runtime, 20);
+    process.circuits.iter().for_each(CircuitBreaker::open);
+    runtime.advance(Duration::from_secs(30));
+    let succeed = || {
+        let permits = process.circuits.iter().map(CircuitBreaker::try_acquire);
+        let permits: Vec<_> = permits.filter_map(Result::ok).collect();
+        permits.into_iter().for_each(|permit| permit.succeed());
+        runtime.advance(Duration::from_secs(1));
+    };
+    succeed();
+    let rejected = process.circuits[7].name().clone();
+    process.store.reject_circuit(rejected.clone(), false);
+    (0..5).for_each(|_| succeed());
+    for circuit in &process.circuits {
+        let closed = circuit.state() == CircuitState::Closed;
+        assert_eq!(closed, *circuit.name() != rejected, "{}", circuit.name());
+    }
+    process.store.clear();
+    runtime.advance(Duration::from_secs(60));
+    (0..8).for_each(|_| succeed());
+    assert!(process.all_are(CircuitState::Closed));
+}
+
+/// Fault C06.
+#[test]
 fn leases_are_requested_in_batches() {
     const CIRCUITS: usize = 150;
     let runtime = ManualRuntime::new();

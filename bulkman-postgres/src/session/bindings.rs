@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulkman_core::store::{
-    FleetState, ProbeLease, ProbeRequest, StoreChange, StoreTransition, truncate_text,
+    FleetState, ProbeLease, ProbeRequest, ProbeResult, StoreChange, StoreTransition, truncate_text,
 };
 
 use crate::probe_policy::ProbePolicyColumns;
@@ -112,18 +112,22 @@ fn bind_columns(statement: Statement, requests: &[&ProbeRequest]) -> Statement {
         .bind(numbers(|request| rows::to_micros(request.ttl)))
 }
 
-pub(super) fn bind_request(statement: Statement, request: &ProbeRequest) -> Statement {
-    statement
-        .bind(request.circuit.as_str())
-        .bind(rows::to_signed(request.epoch.0))
-        .bind(request.holder.to_string())
-        .bind(rows::to_micros(request.ttl))
-}
-
-pub(super) fn bind_lease(statement: Statement, lease: ProbeLease) -> Statement {
-    statement
-        .bind(i16::try_from(lease.slot).unwrap_or(i16::MAX))
-        .bind(rows::to_signed(lease.token))
+/// Binds the arguments of `report_probes.sql`: one array per column.
+pub(super) fn bind_results(statement: Statement, results: &[ProbeResult]) -> Statement {
+    let requests: Vec<_> = results.iter().map(|result| &result.request).collect();
+    let numbers = |of: fn(&ProbeResult) -> i64| results.iter().map(of).collect::<Vec<i64>>();
+    let texts = |of: fn(&ProbeResult) -> &str| -> Vec<String> {
+        results.iter().map(|result| text(of(result))).collect()
+    };
+    bind_columns(statement, &requests)
+        .bind(numbers(|result| result.lease.slot.into()))
+        .bind(numbers(|result| rows::to_signed(result.lease.token)))
+        .bind(numbers(|result| result.success.into()))
+        .bind(numbers(|result| result.slow.into()))
+        .bind(numbers(|result| rows::to_micros(result.open_for)))
+        .bind(numbers(|result| rows::to_bits(result.operation)))
+        .bind(texts(|result| &result.author))
+        .bind(texts(|result| &result.reason))
 }
 
 /// Truncates a text, and removes the one character that PostgreSQL does not accept.

@@ -45,6 +45,18 @@ impl Driver {
             Request::Acquire { .. } => self.acquire(session, id, sent_at).await,
             Request::Release { .. } => self.release(session, id, sent_at).await,
             Request::Renew { .. } => self.renew(session, id, sent_at).await,
+            Request::Report { .. } => self.report(session, id, sent_at).await,
+        }
+    }
+
+    /// Reports all outcomes of probes, from the circuit `first` on, in one operation.
+    async fn report(
+        &mut self,
+        session: &mut dyn StoreSession,
+        first: MemberId,
+        sent_at: Instant,
+    ) -> Result<(), StoreError> {
+        let batch = self.batch(first, sent_at, |id, entry, request| match request {
             Request::Report {
                 epoch,
                 lease,
@@ -53,15 +65,27 @@ impl Driver {
             } => {
                 let probe = self.requests.probe(id, &entry.name, epoch);
                 let open_for = entry.circuit.next_isolation().unwrap_or_default();
-                let result = self
-                    .requests
-                    .probe_result(probe, lease, outcome, open_for, operation);
-                let operation = session.report_probe(&result);
-                let report = self.requests.execute(operation).await?;
-                self.handle_report(id, &report, sent_at);
-                Ok(())
+                Some(
+                    self.requests
+                        .probe_result(probe, lease, outcome, open_for, operation),
+                )
             }
+            _ => None,
+        });
+        self.last_batch = batch.len();
+        let (ids, results): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let operation = session.report_probes(&results);
+        let reports = self.requests.execute(operation).await?;
+        let mut reports: Vec<_> = ids.into_iter().zip(reports).collect();
+        // The history must receive the changes in the order of their revisions.
+        reports.sort_by_key(|(_, report)| match report {
+            ProbeReportResult::Decided(view) => view.revision,
+            _ => Revision::default(),
+        });
+        for (id, report) in reports {
+            self.handle_report(id, &report, sent_at);
         }
+        Ok(())
     }
 
     fn handle_report(&mut self, id: MemberId, report: &ProbeReportResult, sent_at: Instant) {

@@ -36,8 +36,8 @@ impl Member {
         if observed.lease_wanted {
             self.demanded_until = None;
             self.acquire_retries = ACQUIRE_RETRIES;
-        }
-        if observed.lease_wanted && self.lease.is_none() {
+            // Even while a lease is held: it may be lost before its outcome is reported, and the
+            // circuit does not repeat its demand.
             let acquire_at = self
                 .acquire_not_before
                 .map_or(acquire_at, |not_before| not_before.max(acquire_at));

@@ -293,6 +293,7 @@ impl Member {
         match report {
             ProbeReportResult::Counted { lease, current } => {
                 if let Some(before) = self.lease {
+                    self.acquire_at = None;
                     let keep_until = self.keep_until(sent_at);
                     self.demanded_until = keep_until;
                     let mut held = self.held_lease(*lease, current.epoch, keep_until, sent_at);

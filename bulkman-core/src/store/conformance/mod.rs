@@ -102,6 +102,7 @@ cases! {
     batch::batch_applies_each_transition_independently,
     batch::repeated_batch_applies_once,
     batch::leases_of_a_batch_are_independent,
+    batch::results_of_a_batch_are_independent,
     state::namespaces_are_independent,
     fingerprint::fingerprint_reflects_every_change,
     probes::leases_never_exceed_the_limit,
@@ -163,6 +164,7 @@ macro_rules! store_conformance {
             batch_applies_each_transition_independently
             repeated_batch_applies_once
             leases_of_a_batch_are_independent
+            results_of_a_batch_are_independent
             namespaces_are_independent
             fingerprint_reflects_every_change
             leases_never_exceed_the_limit

@@ -255,6 +255,70 @@ fn concurrent_batches_of_results_count_once_without_deadlock() {
     });
 }
 
+/// Two sessions of one process renew, and then release, the same leases in opposite orders.
+#[test]
+fn concurrent_batches_of_leases_do_not_deadlock() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let store = Arc::new(database.store("leases"));
+        let names: Vec<_> = (0..40)
+            .map(|i| BulkheadName::new(format!("c{i:02}")).unwrap())
+            .collect();
+        let mut blocker = database.connection().await;
+        let lock = format!(
+            "BEGIN; SELECT FROM {}.probe WHERE name = 'c20' FOR UPDATE",
+            database.schema.name()
+        );
+        let mut sessions = Vec::new();
+        for _ in 0..2 {
+            sessions.push(CircuitStore::open_session(&*store, &names).await.unwrap());
+        }
+        let half_open = |name: &BulkheadName| {
+            let probe_policy = ProbePolicy::default();
+            let change = StoreChange::HalfOpen { probe_policy };
+            let mut half_open =
+                StoreTransition::new(name.clone(), Epoch(0), change, OperationId(1));
+            half_open.manual = true;
+            half_open
+        };
+        let half_open: Vec<_> = names.iter().map(half_open).collect();
+        sessions[0].transitions(&half_open).await.unwrap();
+        let request =
+            |name: &BulkheadName| ProbeRequest::new(name.clone(), Epoch(1), "x".into(), OPEN_FOR);
+        let requests: Vec<_> = names.iter().map(request).collect();
+        let leases = sessions[0].acquire_probes(&requests).await.unwrap();
+        let held: Vec<_> = requests
+            .into_iter()
+            .zip(leases.into_iter().flatten())
+            .collect();
+        assert_eq!(held.len(), names.len());
+        for releases in [false, true] {
+            run(&mut blocker, lock.clone()).await;
+            let mut running = JoinSet::new();
+            for (index, mut session) in sessions.drain(..).enumerate() {
+                let mut held = held.clone();
+                if index == 1 {
+                    held.reverse();
+                }
+                running.spawn(async move {
+                    if releases {
+                        session.release_probes(&held).await.unwrap();
+                    } else {
+                        let renewed = session.renew_probes(&held).await.unwrap();
+                        assert!(renewed.iter().all(Option::is_some), "{renewed:?}");
+                    }
+                    session
+                });
+            }
+            while blocked_by(&mut blocker).await < 2 {}
+            run(&mut blocker, "COMMIT".to_owned()).await;
+            sessions.extend(running.join_all().await);
+        }
+        let renewed = sessions[0].renew_probes(&held).await.unwrap();
+        assert!(renewed.iter().all(Option::is_none), "{renewed:?}");
+    });
+}
+
 #[test]
 fn concurrent_votes_reach_the_quorum_once() {
     on_tokio(async {

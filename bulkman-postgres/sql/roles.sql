@@ -32,15 +32,16 @@ GRANT USAGE ON SCHEMA "bulkman" TO bulkman_app, bulkman_operator, bulkman_readon
 GRANT SELECT ON ALL TABLES IN SCHEMA "bulkman" TO bulkman_app, bulkman_operator;
 -- Without the notification key: a role that can read it can forge changes for the whole fleet.
 GRANT SELECT ON "bulkman".meta, "bulkman".namespace, "bulkman".circuit, "bulkman".probe,
-  "bulkman".history, "bulkman".count_bucket TO bulkman_readonly;
+  "bulkman".history, "bulkman".count_bucket, "bulkman".process TO bulkman_readonly;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA "bulkman" TO bulkman_app, bulkman_operator;
 GRANT EXECUTE ON FUNCTION "bulkman".clock(), "bulkman".channel(text),
   "bulkman".state_name(smallint), "bulkman".status(text), "bulkman".changes(text, text, int)
   TO bulkman_readonly;
 
--- The application: neither DDL nor DELETE.
+-- The application: no DDL, and DELETE only for processes that have ended.
 GRANT INSERT, UPDATE ON "bulkman".namespace, "bulkman".circuit, "bulkman".probe,
   "bulkman".history, "bulkman".count_bucket TO bulkman_app;
+GRANT INSERT, UPDATE, DELETE ON "bulkman".process TO bulkman_app;
 
 -- Operators: what the commands need. INSERT is for circuits that are forced before they are shared,
 -- DELETE for those that are forgotten, and for pruning the history.

@@ -338,5 +338,30 @@ BEGIN
 
     UPDATE "bulkman".meta SET version = 1, oldest_client = 1;
   END IF;
+
+  IF (SELECT version FROM "bulkman".meta) < 2 THEN
+    -- The processes of the fleet, each as of its last report. Processes remove rows that are an hour
+    -- old. Unlogged: after a crash the processes report again, and no report waits for a standby.
+    CREATE UNLOGGED TABLE "bulkman".process (
+      namespace           text        NOT NULL,
+      instance            text        NOT NULL,
+      -- Distinguishes processes of the same name.
+      id                  bigint      NOT NULL,
+      application_version text,
+      library_version     text        NOT NULL,
+      -- When the process last read the store.
+      read_at             timestamptz NOT NULL,
+      -- Whether it could only read the store, until then.
+      read_only           boolean     NOT NULL,
+      -- The number of circuits with something that is not yet published.
+      pending             bigint      NOT NULL,
+      -- Since when the store was unavailable to it, or rejected an operation.
+      degraded_since      timestamptz,
+      PRIMARY KEY (namespace, instance, id)
+    ) WITH (fillfactor = 30, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+    -- Libraries of version 1 work with it, and report nothing.
+    UPDATE "bulkman".meta SET version = 2;
+  END IF;
 END
 $migrate$;

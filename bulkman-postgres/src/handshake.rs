@@ -15,6 +15,8 @@ pub(crate) struct Handshake {
     /// The store's clock, in microseconds.
     pub(crate) now_us: i64,
     pub(crate) may_read_key: bool,
+    /// Whether the session can store the status of its process.
+    pub(crate) may_report: bool,
     /// Why the server rejects changes.
     pub(crate) read_only: Option<ReadOnly>,
     /// The backend, if it serves this session only; `None` behind a pooler.
@@ -54,6 +56,7 @@ pub(crate) async fn handshake(
         incarnation,
         now_us: row.try_get("now_us").map_err(failed)?,
         may_read_key: row.try_get("may_read_key").map_err(failed)?,
+        may_report: row.try_get("may_report").map_err(failed)?,
         read_only: ReadOnly::of(&row).map_err(failed)?,
         backend: exclusive.then_some(backend),
     })
@@ -82,11 +85,11 @@ fn check_server(connector: &Connector, handshake: &PgRow) -> Result<(String, u64
     }
     let version: i32 = handshake.try_get("version").map_err(failed)?;
     let oldest: i32 = handshake.try_get("oldest_client").map_err(failed)?;
-    if version < crate::migrate::VERSION {
+    if version < crate::migrate::OLDEST_VERSION {
         return Err(StoreError::incompatible(format!(
             "schema \"{schema}\" has version {version}, but version {} is required: run \
              `bulkman-pg migrate --schema {schema}`, PostgresStore::migrate() or sql/schema.sql as its owner",
-            crate::migrate::VERSION
+            crate::migrate::OLDEST_VERSION
         )));
     }
     if oldest > crate::migrate::VERSION {

@@ -34,7 +34,7 @@ pub use admin::Admin;
 pub use builder::PostgresStoreBuilder;
 pub use check::{CheckRole, Diagnostic, WarningThresholds};
 pub use connect_target::ConnectTarget;
-pub use inspection::{ConnectedProcess, LeaseHolder, NamespaceSummary};
+pub use inspection::{LeaseHolder, NamespaceSummary, ProcessReport, ProcessSummary};
 pub use migration_mode::MigrationMode;
 pub use shipped_sql::{roles_sql, schema_sql};
 /// The version of sqlx that this crate uses.

@@ -8,8 +8,11 @@ use crate::error::translate;
 use crate::shipped_sql::SCHEMA;
 use crate::statement::Statement;
 
-/// The schema version that this library creates and requires.
-pub(crate) const VERSION: i32 = 1;
+/// The schema version that this library creates.
+pub(crate) const VERSION: i32 = 2;
+
+/// The oldest schema version that this library works with. Version 1 has no table of processes.
+pub(crate) const OLDEST_VERSION: i32 = 1;
 
 /// Migrates the schema.
 ///

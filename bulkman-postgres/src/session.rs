@@ -14,14 +14,14 @@ use bulkman_core::store::StoreError;
 use bulkman_core::store::{
     BucketedWindow, CircuitView, CountsDelta, Fingerprint, FleetAction, FleetCommand, FleetCounts,
     FleetState, HistoryEntry, ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult,
-    RejectReason, Revision, Snapshot, StoreEvent, StoreFuture, StoreSession, StoreTime,
-    StoreTransition, StoreVote, TransitionResult, VoteResult,
+    ProcessStatus, RejectReason, Revision, Snapshot, StoreEvent, StoreFuture, StoreSession,
+    StoreTime, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
 use sqlx::Row;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 
 use self::bindings::{
-    bind_leases, bind_opening, bind_requests, bind_results, bind_transitions, text,
+    bind_leases, bind_opening, bind_requests, bind_results, bind_status, bind_transitions, text,
 };
 use self::notifications::{MAX_PER_POLL, yield_now};
 use crate::connector::{Backend, Connector};
@@ -49,6 +49,12 @@ pub(crate) struct PostgresSession {
     is_listening: bool,
     /// Why the server rejects changes, as of the last statement.
     read_only: Option<ReadOnly>,
+    /// Whether the status of the process can be stored.
+    may_report: bool,
+    /// How many more reads store no status, after an error.
+    skipped_reports: u32,
+    /// As of the last report.
+    live_processes: Option<u32>,
     state: State,
 }
 
@@ -120,6 +126,9 @@ impl PostgresSession {
             commands_not_after: None,
             is_listening: false,
             read_only: handshake.read_only,
+            may_report: handshake.may_report,
+            skipped_reports: 0,
+            live_processes: None,
             state: State::Ready,
         };
         Ok((session, handshake))
@@ -227,6 +236,41 @@ impl PostgresSession {
         Ok(rows)
     }
 
+    /// Decodes a snapshot, and adopts whether the server accepts changes.
+    async fn read_snapshot(&mut self, rows: &[PgRow]) -> Result<Snapshot, StoreError> {
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound);
+        let read_only = first.and_then(ReadOnly::of);
+        let read_only = read_only.map_err(|error| self.failed(error))?;
+        self.update_access(read_only).await?;
+        let mut decode = || -> sqlx::Result<Snapshot> {
+            let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+            let now = StoreTime(first.try_get("now_us")?);
+            self.inbox.advance(now.0);
+            let Some(revision) = first.try_get("namespace_rev")? else {
+                // The namespace was deleted with all its circuits.
+                return Ok(Snapshot::new(
+                    Revision(0),
+                    0,
+                    Fingerprint(0),
+                    now,
+                    Vec::new(),
+                ));
+            };
+            let revision = Revision(rows::unsigned(revision));
+            let fingerprint = Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
+            let views = rows.iter().filter_map(|row| rows::view(row).transpose());
+            let views = views.collect::<Result<_, _>>()?;
+            Ok(Snapshot::new(
+                revision,
+                self.incarnation,
+                fingerprint,
+                now,
+                views,
+            ))
+        };
+        decode().map_err(|error| self.failed(error))
+    }
+
     /// Adopts whether the server accepts changes, from a snapshot.
     async fn update_access(&mut self, read_only: Option<ReadOnly>) -> Result<(), StoreError> {
         self.read_only = read_only;
@@ -295,47 +339,67 @@ impl StoreSession for PostgresSession {
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
         Box::pin(async move {
             let statement = self.connector.statements.snapshot.clone();
-            let since = since.map(|revision| rows::to_signed(revision.0));
-            let response = if since.is_some() {
-                RESPONSE
-            } else {
-                LARGE_RESPONSE
-            };
+            let since_revision = since.map(|revision| rows::to_signed(revision.0));
             let rows = self
-                .run_expecting(response, statement, |statement| statement.bind(since))
+                .run_expecting(snapshot_size(since), statement, |statement| {
+                    statement.bind(since_revision)
+                })
                 .await?;
-            let first = rows.first().ok_or(sqlx::Error::RowNotFound);
-            let read_only = first.and_then(ReadOnly::of);
-            let read_only = read_only.map_err(|error| self.failed(error))?;
-            self.update_access(read_only).await?;
-            let mut decode = || -> sqlx::Result<Snapshot> {
-                let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-                let now = StoreTime(first.try_get("now_us")?);
-                self.inbox.advance(now.0);
-                let Some(revision) = first.try_get("namespace_rev")? else {
-                    // The namespace was deleted with all its circuits.
-                    return Ok(Snapshot::new(
-                        Revision(0),
-                        0,
-                        Fingerprint(0),
-                        now,
-                        Vec::new(),
-                    ));
-                };
-                let revision = Revision(rows::unsigned(revision));
-                let fingerprint =
-                    Fingerprint(first.try_get::<i64, _>("fingerprint")?.cast_unsigned());
-                let views = rows.iter().filter_map(|row| rows::view(row).transpose());
-                let views = views.collect::<Result<_, _>>()?;
-                Ok(Snapshot::new(
-                    revision,
-                    self.incarnation,
-                    fingerprint,
-                    now,
-                    views,
-                ))
-            };
-            decode().map_err(|error| self.failed(error))
+            self.read_snapshot(&rows).await
+        })
+    }
+
+    fn resync<'a>(
+        &'a mut self,
+        since: Option<Revision>,
+        status: &'a ProcessStatus,
+    ) -> StoreFuture<'a, Snapshot> {
+        Box::pin(async move {
+            let skipped = std::mem::take(&mut self.skipped_reports);
+            if !self.may_report || self.read_only.is_some() || skipped > 0 {
+                self.skipped_reports = skipped.saturating_sub(1);
+                return self.snapshot(since).await;
+            }
+            let statement = self.connector.statements.resync.clone();
+            let rows = self
+                .run_expecting(snapshot_size(since), statement, |statement| {
+                    bind_status(statement, since, status)
+                })
+                .await;
+            match rows {
+                Ok(rows) => {
+                    let live = rows.first().map(|row| row.try_get("live_processes"));
+                    let live = live.transpose().map_err(|error| self.failed(error))?;
+                    self.live_processes = live.map(saturated);
+                    self.read_snapshot(&rows).await
+                }
+                // What keeps the status from being stored need not keep this process from reading.
+                Err(_) if self.is_usable() => {
+                    self.skipped_reports = SKIPPED_REPORTS;
+                    self.snapshot(since).await
+                }
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn live_processes(&self) -> Option<u32> {
+        self.live_processes
+    }
+
+    fn withdraw<'a>(&'a mut self, status: &'a ProcessStatus) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            if !self.may_report || self.read_only.is_some() {
+                return Ok(());
+            }
+            let statement = self.connector.statements.withdraw.clone();
+            self.run(statement, |statement| {
+                statement
+                    .bind(text(&status.instance))
+                    .bind(status.id.cast_signed())
+            })
+            .await?;
+            Ok(())
         })
     }
 
@@ -680,6 +744,21 @@ impl Drop for PostgresSession {
         }
     }
 }
+
+/// Returns the size of the response to a read of the changes since a revision.
+const fn snapshot_size(since: Option<Revision>) -> ResponseSize {
+    match since {
+        Some(_) => RESPONSE,
+        None => LARGE_RESPONSE,
+    }
+}
+
+fn saturated(count: i64) -> u32 {
+    u32::try_from(rows::unsigned(count)).unwrap_or(u32::MAX)
+}
+
+/// After an error, a minute of reads at the default interval stores no status.
+const SKIPPED_REPORTS: u32 = 12;
 
 fn has_code(error: &sqlx::Error, code: &str) -> bool {
     let error = error.as_database_error();

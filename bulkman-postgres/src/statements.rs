@@ -41,11 +41,15 @@ macro_rules! statements {
 statements! {
     register, handshake, notification_key, snapshot, transitions, vote, command, acquire_probes,
     renew_probes, release_probes, report_probes, add_counts, history, prune_history, lift_read_only,
-    namespaces, leases, processes, forget,
+    namespaces, leases, processes, forget, resync, withdraw, process_reports,
 }
 
 fn fill(schema: &Schema, statement: &str) -> Arc<str> {
     let statement = statement
+        .replace(
+            "@changes",
+            include_str!("statements/fragment_changes.sql").trim(),
+        )
         .replace(
             "@view",
             include_str!("statements/fragment_view.sql").trim_end(),

@@ -82,9 +82,9 @@ fn processes_are_listed_with_their_leases() {
             .execute(&format!(
                 "UPDATE \"bulkman\".circuit SET state = 2, epoch = 4; \
                  INSERT INTO \"bulkman\".probe (namespace, name, slot, epoch, holder, expires_at) VALUES \
-                   ('{namespace}', 'payments', 0, 4, '{long} 00000000000000ff', \"bulkman\".clock() + '10 s'), \
-                   ('{namespace}', 'payments', 1, 4, 'expired 00000000000000ff', \"bulkman\".clock() - interval '1 s'), \
-                   ('{namespace}', 'payments', 2, 3, 'earlier 00000000000000ff', \"bulkman\".clock() + '10 s')"
+                   ('{namespace}', 'payments', 0, 4, '{long} 00000000000000ff 1', \"bulkman\".clock() + '10 s'), \
+                   ('{namespace}', 'payments', 1, 4, 'expired 00000000000000ff 1', \"bulkman\".clock() - interval '1 s'), \
+                   ('{namespace}', 'payments', 2, 3, 'earlier 00000000000000ff 1', \"bulkman\".clock() + '10 s')"
             ))
             .await;
         let processes = admin.processes().await.unwrap();

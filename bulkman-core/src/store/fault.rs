@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::counts::{BucketedWindow, CountsDelta, FleetCounts};
 use super::history::HistoryEntry;
 use super::probe::{ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult};
+use super::process::ProcessStatus;
 use super::transition::{FleetCommand, StoreTransition, StoreVote, TransitionResult, VoteResult};
 use super::view::{Revision, Snapshot};
 use super::{
@@ -441,6 +442,7 @@ impl StoreSession for FaultSession {
         acquire_probes(requests: &'a [ProbeRequest]) -> Vec<Option<ProbeLease>>;
         renew_probes(held: &'a [(ProbeRequest, ProbeLease)]) -> Vec<Option<ProbeLease>>;
         release_probes(held: &'a [(ProbeRequest, ProbeLease)]) -> ();
+        withdraw(status: &'a ProcessStatus) -> ();
         add_counts(window: BucketedWindow, deltas: &'a [CountsDelta]) -> Vec<FleetCounts>;
     }
 
@@ -450,6 +452,25 @@ impl StoreSession for FaultSession {
         self.is_usable = false;
         let operation = self.inner.snapshot(since);
         Box::pin(self.control.run(Some(self.generation), operation))
+    }
+
+    fn resync<'a>(
+        &'a mut self,
+        since: Option<Revision>,
+        status: &'a ProcessStatus,
+    ) -> StoreFuture<'a, Snapshot> {
+        if self.control.is_read_only() {
+            return self.snapshot(since);
+        }
+        self.control.operations.fetch_add(1, Ordering::Relaxed);
+        self.read_only = false;
+        self.is_usable = false;
+        let operation = self.inner.resync(since, status);
+        Box::pin(self.control.run(Some(self.generation), operation))
+    }
+
+    fn live_processes(&self) -> Option<u32> {
+        self.inner.live_processes()
     }
 
     fn history<'a>(

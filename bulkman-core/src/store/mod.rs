@@ -18,6 +18,7 @@ mod history;
 mod instance;
 mod memory;
 mod probe;
+mod process;
 mod settings;
 mod sharing_mode;
 mod transition;
@@ -43,6 +44,7 @@ pub use history::HistoryEntry;
 pub use memory::MemoryBackup;
 pub use memory::MemoryStore;
 pub use probe::{ProbeLease, ProbePolicy, ProbeReportResult, ProbeRequest, ProbeResult, ProbeRule};
+pub use process::ProcessStatus;
 pub use settings::{OnOutage, Push, StoreSettings};
 pub use sharing_mode::SharingMode;
 pub use transition::{
@@ -288,6 +290,35 @@ pub trait StoreSession: Send {
 
     /// Returns the circuits that changed after `since`, or all circuits for `None`.
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot>;
+
+    /// Reads as [`snapshot`](Self::snapshot) does, and stores the status of this process.
+    ///
+    /// It must not fail where a snapshot succeeds: a status that can't be stored is dropped. The
+    /// default implementation stores nothing.
+    fn resync<'a>(
+        &'a mut self,
+        since: Option<Revision>,
+        status: &'a ProcessStatus,
+    ) -> StoreFuture<'a, Snapshot> {
+        let _ = status;
+        self.snapshot(since)
+    }
+
+    /// Returns the number of live processes of the namespace, including this one.
+    ///
+    /// Live are those that have called [`resync`](Self::resync) recently. The value is as of the
+    /// last `resync` of this session. The default implementation returns `None`: unknown.
+    fn live_processes(&self) -> Option<u32> {
+        None
+    }
+
+    /// Removes the stored status of this process, which is ending.
+    ///
+    /// The default implementation does nothing.
+    fn withdraw<'a>(&'a mut self, status: &'a ProcessStatus) -> StoreFuture<'a, ()> {
+        let _ = status;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Changes a circuit by compare-and-swap.
     fn transition<'a>(

@@ -36,6 +36,11 @@ struct SettingsRepr {
         serialize_with = "shared_text"
     )]
     instance: Field<Arc<str>>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
+        serialize_with = "shared_text"
+    )]
+    application_version: Field<Arc<str>>,
 }
 
 impl SettingsRepr {
@@ -58,6 +63,7 @@ impl SettingsRepr {
             on_outage: Field::Set(settings.on_outage),
             shutdown_flush: duration(settings.shutdown_flush),
             instance: settings.instance.clone().into(),
+            application_version: settings.application_version.clone().into(),
         }
     }
 
@@ -82,6 +88,7 @@ impl SettingsRepr {
             on_outage: self.on_outage.get().unwrap_or(default.on_outage),
             shutdown_flush: duration(self.shutdown_flush, default.shutdown_flush),
             instance: self.instance.get(),
+            application_version: self.application_version.get(),
         }
     }
 }

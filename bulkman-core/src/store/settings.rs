@@ -87,6 +87,10 @@ pub struct StoreSettings {
     ///
     /// Default: program, host and process id, as in `checkout@node-7:4121`.
     pub instance: Option<Arc<str>>,
+    /// The version of the application, for the list of processes.
+    ///
+    /// 1 to 200 bytes without control characters. Default: none.
+    pub application_version: Option<Arc<str>>,
 }
 
 /// Generates setters that only assign.
@@ -133,6 +137,7 @@ impl StoreSettings {
             on_outage: OnOutage::ProbeLocally { probes: 1 },
             shutdown_flush: Duration::from_millis(500),
             instance: None,
+            application_version: None,
         }
     }
 
@@ -192,6 +197,19 @@ impl StoreSettings {
     #[must_use]
     pub fn instance(mut self, instance: impl Into<Arc<str>>) -> Self {
         self.instance = Some(instance.into());
+        self
+    }
+
+    /// Sets [`application_version`](Self#structfield.application_version).
+    ///
+    /// ```
+    /// # use bulkman::store::StoreSettings;
+    /// let settings = StoreSettings::new().application_version("1.4.2");
+    /// assert_eq!(settings.application_version.as_deref(), Some("1.4.2"));
+    /// ```
+    #[must_use]
+    pub fn application_version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.application_version = Some(version.into());
         self
     }
 
@@ -262,8 +280,14 @@ impl StoreSettings {
                 "1 to 1000",
             ));
         }
-        if let Some(instance) = &self.instance {
-            name::check("instance", instance, 200, "1 to 200 bytes")?;
+        let texts = [
+            ("instance", &self.instance),
+            ("application_version", &self.application_version),
+        ];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                name::check(field, text, 200, "1 to 200 bytes")?;
+            }
         }
         self.share.validate()
     }
@@ -373,6 +397,10 @@ mod tests {
             (StoreSettings::new().probe_limit(0), "probe_limit"),
             (StoreSettings::new().instance(""), "instance"),
             (StoreSettings::new().instance("a\0b"), "instance"),
+            (
+                StoreSettings::new().application_version(""),
+                "application_version",
+            ),
             (StoreSettings::new().instance("i".repeat(201)), "instance"),
             (
                 StoreSettings::new().share(SharingMode::quorum(0, Duration::from_secs(1))),

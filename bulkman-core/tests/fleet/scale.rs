@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use bulkman_core::circuit_breaker::{CircuitBreakerConfig, CircuitState};
 use bulkman_core::fleet::Fleet;
 use bulkman_core::runtime::{BoxFuture, Sleep};
-use bulkman_core::store::{Fault, FaultStore, FleetState, MemoryStore};
+use bulkman_core::store::{Fault, FaultStore, FleetState, MemoryStore, Push, StoreSettings};
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{CircuitBreaker, Runtime};
+
+use crate::world::World;
 
 /// Counts how often its tasks are polled.
 #[derive(Clone, Debug)]
@@ -113,6 +115,19 @@ fn thousands_of_circuits_are_handled_in_slices() {
             .iter()
             .all(|circuit| closed(circuit.state))
     );
+}
+
+/// The status of a process is part of a read.
+#[test]
+fn idle_processes_only_read_once_per_interval() {
+    for (push, at_most) in [(Push::Auto, 14), (Push::Off, 68)] {
+        let world = World::new();
+        let processes = world.start_processes_with(2, &StoreSettings::new().push(push));
+        let before = processes[0].store.operations();
+        world.advance(60);
+        let operations = processes[0].store.operations() - before;
+        assert!(operations <= at_most, "{operations} operations a minute");
+    }
 }
 
 /// Fault C06.

@@ -12,7 +12,7 @@ use sqlx::{Connection, Row};
 
 use crate::connector::{Connector, StatementLimits, connect, session_token};
 use crate::error::translate;
-use crate::migrate::VERSION;
+use crate::migrate::{OLDEST_VERSION, VERSION};
 use crate::statement::Statement;
 
 pub(crate) use self::names::check_circuits;
@@ -199,9 +199,16 @@ async fn check_schema(
         return Ok(());
     };
     let (version, oldest): (i32, i32) = (row.try_get("version")?, row.try_get("oldest_client")?);
-    if version < VERSION {
-        let problem =
-            format!("schema \"{schema}\" has version {version}, but version {VERSION} is required");
+    if version < OLDEST_VERSION {
+        let problem = format!(
+            "schema \"{schema}\" has version {version}, but version {OLDEST_VERSION} is required"
+        );
+        diagnostics.push(Diagnostic::new(problem, migrate(schema)));
+    } else if version < VERSION {
+        let problem = format!(
+            "schema \"{schema}\" has version {version}, which works, but version {VERSION} also \
+             lists the processes"
+        );
         diagnostics.push(Diagnostic::new(problem, migrate(schema)));
     } else if oldest > VERSION {
         let problem = format!("schema \"{schema}\" has version {version}, which is too new");

@@ -84,6 +84,7 @@ const APP: &[(&str, &str)] = &[
     ("history", "SELECT INSERT UPDATE"),
     ("notification_key", "SELECT"),
     ("count_bucket", "SELECT INSERT UPDATE"),
+    ("process", "SELECT INSERT UPDATE DELETE"),
 ];
 
 const OPERATOR: &[(&str, &str)] = &[
@@ -94,6 +95,7 @@ const OPERATOR: &[(&str, &str)] = &[
     ("history", "SELECT INSERT UPDATE DELETE"),
     ("notification_key", "SELECT"),
     ("count_bucket", "SELECT UPDATE DELETE"),
+    ("process", "SELECT"),
 ];
 
 const READ_ONLY: &[(&str, &str)] = &[
@@ -103,4 +105,5 @@ const READ_ONLY: &[(&str, &str)] = &[
     ("probe", "SELECT"),
     ("history", "SELECT"),
     ("count_bucket", "SELECT"),
+    ("process", "SELECT"),
 ];

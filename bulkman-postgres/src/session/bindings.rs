@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bulkman_core::store::{
-    FleetState, ProbeLease, ProbeRequest, ProbeResult, StoreChange, StoreTransition, truncate_text,
+    FleetState, ProbeLease, ProbeRequest, ProbeResult, ProcessStatus, Revision, StoreChange,
+    StoreTransition, truncate_text,
 };
 
 use crate::probe_policy::ProbePolicyColumns;
@@ -128,6 +129,24 @@ pub(super) fn bind_results(statement: Statement, results: &[ProbeResult]) -> Sta
         .bind(numbers(|result| rows::to_bits(result.operation)))
         .bind(texts(|result| &result.author))
         .bind(texts(|result| &result.reason))
+}
+
+/// Binds the arguments of `resync.sql`.
+pub(super) fn bind_status(
+    statement: Statement,
+    since: Option<Revision>,
+    status: &ProcessStatus,
+) -> Statement {
+    statement
+        .bind(since.map(|revision| rows::to_signed(revision.0)))
+        .bind(text(&status.instance))
+        .bind(status.id.cast_signed())
+        .bind(status.application_version.as_deref().map(text))
+        .bind(status.library_version)
+        .bind(status.read_only)
+        .bind(i64::try_from(status.pending).unwrap_or(i64::MAX))
+        .bind(status.degraded_for.map(rows::to_micros))
+        .bind(rows::to_micros(status.valid_for))
 }
 
 /// Truncates a text, and removes the one character that PostgreSQL does not accept.

@@ -115,6 +115,7 @@ impl<'a> Reader<'a> {
                 "via bulkman-pg@",
                 "provider migrates",
             ],
+            "bulkman-pg processes" => &["no processes"],
             "bulkman-pg namespaces" => &["shop: 1 circuit, "],
             line if line.contains("status() WHERE") => &["payments | ada"],
             _ => &[],

@@ -30,7 +30,7 @@ fn json_output_has_the_documented_fields() {
     on_tokio(database.execute(
         "UPDATE \"bulkman\".circuit SET state = 2, epoch = 1 WHERE name = 'mail'; \
          INSERT INTO \"bulkman\".probe (namespace, name, slot, epoch, holder, expires_at) VALUES \
-           ('default', 'mail', 0, 1, 'shop@node-7:12 00000000000000ff', \"bulkman\".clock() + '1 h')",
+           ('default', 'mail', 0, 1, 'shop@node-7:12 00000000000000ff 1', \"bulkman\".clock() + '1 h')",
     ));
 
     let status = json(&["status"]);
@@ -113,7 +113,7 @@ fn processes_lists_connected_processes() {
             "{text}"
         );
         assert!(
-            text.ends_with(", 0 leases\n") && text.lines().count() == 1,
+            text.ends_with(", 0 leases, no report\n") && text.lines().count() == 1,
             "{text}"
         );
         let json: Value = serde_json::from_str(&list(&["processes", "--json"])).unwrap();

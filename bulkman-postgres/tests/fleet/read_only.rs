@@ -114,6 +114,11 @@ pub(crate) async fn standby_is_read_until_it_is_promoted(runtime: impl Runtime +
     admin.force_open("payments", "ada", "").await.unwrap();
     let fleet = Processes::start(8, &runtime, LONG, || store_at(&url, &database)).await;
     fleet.all_reach(CircuitState::ForcedOpen).await;
+    // The list of processes has those of the standby, which report nothing there.
+    let listed = store_at(&url, &database).build().unwrap().admin();
+    let listed = listed.processes().await.unwrap();
+    assert_eq!(listed.len(), 1, "all have one name: {listed:?}");
+    assert_eq!((listed[0].connections, &listed[0].report), (8, &None));
     for process in fleet.iter() {
         process.until(|process| is_read_only(process, 0)).await;
         let error = process.fleet.snapshot().error.unwrap();

@@ -33,6 +33,8 @@ pub(super) struct Connection {
     rejection_backoff: Backoff,
     /// What the store rejects at present, for one circuit or for all.
     rejections: BTreeMap<Option<BulkheadName>, String>,
+    /// Since when the store rejects something.
+    rejected_since: Option<Instant>,
     read_only: bool,
 }
 
@@ -87,6 +89,7 @@ impl Connection {
                 MAX_REJECTION_DELAY,
             ),
             rejections: BTreeMap::new(),
+            rejected_since: None,
             read_only: false,
         }
     }
@@ -134,6 +137,7 @@ impl Connection {
             None => error.to_string(),
         };
         let is_new = self.is_new(&message, now);
+        self.rejected_since.get_or_insert(now);
         self.rejections.insert(circuit.clone(), message.clone());
         self.shared.update(|status| status.error = Some(message));
         if is_new {
@@ -163,12 +167,21 @@ impl Connection {
     }
 
     /// Publishes what the store still rejects, if anything.
-    fn report_rejection(&self) {
+    fn report_rejection(&mut self) {
+        if self.rejections.is_empty() {
+            self.rejected_since = None;
+        }
         // A read-only store rejects everything.
         if !self.read_only {
             let error = self.rejections.values().next().cloned();
             self.shared.update(|status| status.error = error);
         }
+    }
+
+    /// Returns how long the store has been unavailable, or has rejected something.
+    pub(super) fn degraded_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.degraded_since.or(self.rejected_since)?;
+        Some(now.saturating_duration_since(since))
     }
 
     pub(super) const fn is_read_only(&self) -> bool {
@@ -236,6 +249,7 @@ impl Connection {
         let transient = error.is_transient();
         // The next session finds again what the store rejects.
         self.rejections.clear();
+        self.rejected_since = None;
         self.leave_read_only();
         self.shared.update(|status| {
             status.connected = false;

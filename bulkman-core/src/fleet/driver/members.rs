@@ -45,6 +45,8 @@ pub(super) struct Members {
     next_round_at: Option<Instant>,
     /// The store rejected one of several requests in one operation: until then, each is sent alone.
     isolate_until: Option<Instant>,
+    /// The number of live processes of the fleet; `None` if unknown.
+    live_processes: Option<u32>,
     jitter: Jitter,
 }
 
@@ -108,6 +110,7 @@ impl Members {
             retry_at: None,
             next_round_at: None,
             isolate_until: None,
+            live_processes: None,
             jitter: Jitter::new(),
         }
     }
@@ -449,6 +452,11 @@ impl Members {
 
     pub(super) fn get(&self, id: MemberId) -> Option<&MemberEntry> {
         self.entries.get(&id)
+    }
+
+    /// Handles the number of live processes of the fleet.
+    pub(super) fn set_live_processes(&mut self, live: Option<u32>) {
+        self.live_processes = live.or(self.live_processes);
     }
 
     fn round_is_due(&self, now: Instant) -> bool {

@@ -21,7 +21,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::connection::Connection;
 use self::members::Members;
@@ -43,6 +43,8 @@ pub(super) struct Driver {
     history: NamespaceHistory,
     /// The number of requests in the last operation that published several.
     last_batch: usize,
+    /// When the status of this process was last stored.
+    reported_at: Option<Instant>,
 }
 
 /// Why a session ended.
@@ -64,6 +66,7 @@ impl Driver {
             requests: Requests::new(&shared, store, &settings),
             history: NamespaceHistory::default(),
             last_batch: 1,
+            reported_at: None,
             shared,
             settings,
         }
@@ -134,8 +137,10 @@ impl Driver {
             }
             outcome => outcome?,
         };
-        let reading = self.requests.execute(session.snapshot(None));
+        let status = self.requests.status(&self.connection);
+        let reading = self.requests.execute(session.resync(None, &status));
         let snapshot = while_serving(&self.shared, &mut self.members, reading).await?;
+        self.status_reported(&*session);
         self.load(snapshot, &mut *session).await?;
         match session.read_only_reason() {
             Some(reason) => {
@@ -225,7 +230,7 @@ impl Driver {
                 // A decision from before the shutdown may have arrived meanwhile.
                 Some(Shutdown::Flush) if self.shared.has_input() => continue,
                 Some(Shutdown::Flush) if read_only => return Ok(()),
-                Some(Shutdown::Flush) => return self.release_leases(session).await,
+                Some(Shutdown::Flush) => return self.leave(session).await,
                 None => {}
             }
             if notifications.is_due(now) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::connection::Connection;
 use super::members::MemberEntry;
 use crate::circuit_breaker::{ProbeOutcome, TransitionCause, WeakCircuit};
 use crate::fleet::jitter::Jitter;
@@ -13,8 +14,8 @@ use crate::fleet::shared::{FleetShared, MemberId, Shutdown};
 use crate::name::BulkheadName;
 use crate::store::{
     CircuitStore, Epoch, FleetState, OperationId, ProbeLease, ProbePolicy, ProbeRequest,
-    ProbeResult, SharingMode, StoreChange, StoreError, StoreFuture, StoreSession, StoreSettings,
-    StoreTime, StoreTransition, StoreVote,
+    ProbeResult, ProcessStatus, SharingMode, StoreChange, StoreError, StoreFuture, StoreSession,
+    StoreSettings, StoreTime, StoreTransition, StoreVote,
 };
 
 /// Creates requests to the store and executes them within their timeout.
@@ -25,6 +26,8 @@ pub(super) struct Requests {
     jitter: Jitter,
     /// Identifies this process in the history.
     author: Arc<str>,
+    /// Distinguishes processes of the same name.
+    process_id: u64,
     /// Identifies this process in leases and votes; unique.
     identity: Arc<str>,
 }
@@ -37,15 +40,34 @@ impl Requests {
     ) -> Self {
         let mut jitter = Jitter::new();
         let author = settings.instance_name();
-        let identity = Arc::from(format!("{author} {:016x}", jitter.operation_id().0));
+        let process_id = jitter.operation_id().0;
+        let identity = Arc::from(format!("{author} {process_id:016x}"));
         Self {
             shared: Arc::clone(shared),
             store,
             settings: Arc::clone(settings),
             jitter,
             author,
+            process_id,
             identity,
         }
+    }
+
+    /// Creates the status of this process.
+    pub(super) fn status(&self, connection: &Connection) -> ProcessStatus {
+        let interval = self
+            .settings
+            .resync_interval
+            .max(self.settings.poll_interval);
+        let valid_for = interval * MISSED_REPORTS;
+        let mut status = ProcessStatus::new(Arc::clone(&self.author), self.process_id, valid_for);
+        status
+            .application_version
+            .clone_from(&self.settings.application_version);
+        status.read_only = connection.is_read_only();
+        status.pending = self.shared.status(|status| status.pending);
+        status.degraded_for = connection.degraded_for(self.shared.now());
+        status
     }
 
     pub(super) async fn open_session(
@@ -190,3 +212,6 @@ impl Requests {
         Arc::from(format!("{} {id}", self.identity))
     }
 }
+
+/// A process is no longer live after this many intervals without a report.
+const MISSED_REPORTS: u32 = 3;

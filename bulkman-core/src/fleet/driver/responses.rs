@@ -422,8 +422,16 @@ impl Driver {
         let Some(revision) = self.history.revision() else {
             return Ok(false);
         };
-        let operation = session.snapshot(Some(revision));
-        let snapshot = self.requests.execute(operation).await?;
+        let snapshot = if self.report_is_due() {
+            let status = self.requests.status(&self.connection);
+            let operation = session.resync(Some(revision), &status);
+            let snapshot = self.requests.execute(operation).await?;
+            self.status_reported(session);
+            snapshot
+        } else {
+            let operation = session.snapshot(Some(revision));
+            self.requests.execute(operation).await?
+        };
         if session.read_only_reason().is_some() && self.history.is_newer_than(&snapshot) {
             // A standby that lags behind.
             return Ok(false);
@@ -434,6 +442,22 @@ impl Driver {
         };
         self.apply_snapshot(&snapshot).await;
         Ok(found)
+    }
+
+    /// Returns whether the next read is to store the status of this process.
+    ///
+    /// Where the store is polled, most reads only read.
+    fn report_is_due(&self) -> bool {
+        // Intervals are shortened by up to a tenth.
+        let due = |at: Instant| at.checked_add(self.settings.resync_interval * 9 / 10);
+        let due = self.reported_at.and_then(due);
+        due.is_none_or(|due| due <= self.shared.now())
+    }
+
+    /// Handles that the status of this process was sent.
+    pub(super) fn status_reported(&mut self, session: &dyn StoreSession) {
+        self.reported_at = Some(self.shared.now());
+        self.members.set_live_processes(session.live_processes());
     }
 
     /// Polls because of a notification.
@@ -597,10 +621,19 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) async fn release_leases(
-        &mut self,
-        session: &mut dyn StoreSession,
-    ) -> Result<(), StoreError> {
+    /// Releases what this process holds in the store, before it ends.
+    pub(super) async fn leave(&self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
+        self.release_leases(session).await?;
+        let status = self.requests.status(&self.connection);
+        let withdrawn = self.requests.execute(session.withdraw(&status)).await;
+        match withdrawn {
+            // The status expires.
+            Err(error) if !error.is_transient() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn release_leases(&self, session: &mut dyn StoreSession) -> Result<(), StoreError> {
         let held = self.members.leases();
         self.release_all(session, held).await
     }

@@ -42,6 +42,7 @@ mod counts;
 mod fingerprint;
 mod names;
 mod probes;
+mod processes;
 mod push;
 mod state;
 mod votes;
@@ -134,6 +135,7 @@ cases! {
     commands::repeated_command_applies_once,
     commands::history_has_author_and_reason,
     commands::history_is_bounded,
+    processes::live_processes_are_counted,
     names::hostile_names_are_stored_verbatim,
     names::long_texts_are_truncated,
     push::changes_are_notified,
@@ -196,6 +198,7 @@ macro_rules! store_conformance {
             repeated_command_applies_once
             history_has_author_and_reason
             history_is_bounded
+            live_processes_are_counted
             hostile_names_are_stored_verbatim
             long_texts_are_truncated
             changes_are_notified

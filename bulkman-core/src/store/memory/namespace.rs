@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 use super::circuit::Circuit;
 use crate::name::BulkheadName;
 use crate::store::StoreEvent;
+use crate::store::process::ProcessStatus;
 use crate::store::view::{CircuitView, Fingerprint, OperationId, Revision, Snapshot, StoreTime};
 use crate::sync::{Mutex, lock};
 
@@ -16,6 +17,8 @@ pub(super) struct Namespace {
     fingerprint: Fingerprint,
     incarnation: u64,
     listeners: Vec<Weak<Listener>>,
+    /// When each process stops to count as live, by its id.
+    live_until: BTreeMap<u64, StoreTime>,
     /// Changes to send to the listeners.
     unsent: Vec<Snapshot>,
 }
@@ -28,6 +31,7 @@ impl Default for Namespace {
             fingerprint: Fingerprint::default(),
             incarnation: OperationId::random().0,
             listeners: Vec::new(),
+            live_until: BTreeMap::new(),
             unsent: Vec::new(),
         }
     }
@@ -40,6 +44,18 @@ impl Namespace {
                 .entry(name.clone())
                 .or_insert_with(|| Circuit::new(now));
         }
+    }
+
+    /// Handles that a process is live. Returns the number of live processes.
+    pub(super) fn report_process(&mut self, status: &ProcessStatus, now: StoreTime) -> u32 {
+        let until = now.saturating_add(status.valid_for);
+        self.live_until.insert(status.id, until);
+        self.live_until.retain(|_, until| *until > now);
+        u32::try_from(self.live_until.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn withdraw_process(&mut self, status: &ProcessStatus) {
+        self.live_until.remove(&status.id);
     }
 
     pub(super) fn snapshot(&self, since: Option<Revision>, now: StoreTime) -> Snapshot {
@@ -81,6 +97,7 @@ impl Namespace {
     pub(super) fn backup(&self) -> Self {
         Self {
             circuits: self.circuits.clone(),
+            live_until: BTreeMap::new(),
             listeners: Vec::new(),
             unsent: Vec::new(),
             ..*self

@@ -10,6 +10,7 @@ use crate::name::BulkheadName;
 use crate::store::counts::{BucketedWindow, CountsDelta, FleetCounts};
 use crate::store::history::HistoryEntry;
 use crate::store::probe::{ProbeLease, ProbeReportResult, ProbeRequest, ProbeResult};
+use crate::store::process::ProcessStatus;
 use crate::store::transition::{
     FleetCommand, StoreTransition, StoreVote, TransitionResult, VoteResult,
 };
@@ -19,6 +20,7 @@ use crate::store::{StoreError, StoreEvent, StoreFuture, StoreSession};
 pub(super) struct MemorySession {
     store: MemoryStore,
     listener: Arc<Listener>,
+    live_processes: Option<u32>,
 }
 
 impl MemorySession {
@@ -27,7 +29,11 @@ impl MemorySession {
             namespace.register(circuits, now);
             namespace.listen()
         });
-        Self { store, listener }
+        Self {
+            store,
+            listener,
+            live_processes: None,
+        }
     }
 
     /// Returns a future that runs `action` when it is first polled.
@@ -46,6 +52,29 @@ impl StoreSession for MemorySession {
 
     fn snapshot(&mut self, since: Option<Revision>) -> StoreFuture<'_, Snapshot> {
         self.run(move |namespace, now| namespace.snapshot(since, now))
+    }
+
+    fn resync<'a>(
+        &'a mut self,
+        since: Option<Revision>,
+        status: &'a ProcessStatus,
+    ) -> StoreFuture<'a, Snapshot> {
+        Box::pin(async move {
+            let (live, snapshot) = self.store.with(|namespace, now| {
+                let live = namespace.report_process(status, now);
+                (live, namespace.snapshot(since, now))
+            });
+            self.live_processes = Some(live);
+            Ok(snapshot)
+        })
+    }
+
+    fn live_processes(&self) -> Option<u32> {
+        self.live_processes
+    }
+
+    fn withdraw<'a>(&'a mut self, status: &'a ProcessStatus) -> StoreFuture<'a, ()> {
+        self.run(|namespace, _| namespace.withdraw_process(status))
     }
 
     fn transition<'a>(

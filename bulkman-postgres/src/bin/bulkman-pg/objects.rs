@@ -1,7 +1,7 @@
 //! What `--json` prints: the fields are stable, and later versions only add some.
 
 use bulkman_core::store::{CircuitView, FleetState, HistoryEntry, StoreError};
-use bulkman_postgres::{ConnectedProcess, Diagnostic, LeaseHolder, NamespaceSummary, sqlx};
+use bulkman_postgres::{Diagnostic, LeaseHolder, NamespaceSummary, ProcessSummary, sqlx};
 
 use crate::json::Json;
 
@@ -46,13 +46,23 @@ pub(crate) fn namespace(summary: &NamespaceSummary) -> Json {
     ])
 }
 
-pub(crate) fn process(process: &ConnectedProcess) -> Json {
+pub(crate) fn process(process: &ProcessSummary) -> Json {
+    let report = process.report.as_ref();
+    let application = report.and_then(|report| report.application_version.as_deref());
+    let library = report.map(|report| report.library_version.as_str());
+    let degraded = report.and_then(|report| report.degraded_for);
     Json::Object(vec![
         ("instance", process.instance.as_str().into()),
         ("address", process.address.as_deref().into()),
         ("connections", process.connections.into()),
         ("connected_seconds", process.connected_for.into()),
         ("leases", process.leases.into()),
+        ("application_version", application.into()),
+        ("library_version", library.into()),
+        ("report_age_seconds", report.map(|it| it.age).into()),
+        ("read_only", report.map(|it| it.read_only).into()),
+        ("pending", report.map(|it| it.pending).into()),
+        ("degraded_seconds", degraded.into()),
     ])
 }
 

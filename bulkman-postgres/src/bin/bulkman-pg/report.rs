@@ -6,7 +6,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use bulkman_core::store::{CircuitView, FleetState, HistoryEntry, StoreError};
-use bulkman_postgres::{CheckRole, ConnectedProcess, Diagnostic, LeaseHolder, NamespaceSummary};
+use bulkman_postgres::{
+    CheckRole, Diagnostic, LeaseHolder, NamespaceSummary, ProcessReport, ProcessSummary,
+};
 
 use crate::json::Json;
 use crate::objects;
@@ -139,20 +141,21 @@ pub(crate) fn namespaces(format: Format, namespaces: &[NamespaceSummary]) {
     format.list(namespaces, objects::namespace, print, "no namespaces");
 }
 
-pub(crate) fn processes(format: Format, processes: &[ConnectedProcess]) {
-    let print = |process: &ConnectedProcess| {
+pub(crate) fn processes(format: Format, processes: &[ProcessSummary]) {
+    let print = |process: &ProcessSummary| {
         let address = process.address.as_deref();
         let connected = process.connected_for;
         line(format_args!(
-            "{}{}: {}{}, {}",
+            "{}{}: {}{}, {}{}",
             Escaped(&process.instance),
             address.map_or_else(String::new, |address| format!(" at {address}")),
             Count(process.connections, "connection"),
             connected.map_or_else(String::new, |it| format!(" for {}", ShortDuration(it))),
-            Count(process.leases, "lease")
+            Count(process.leases, "lease"),
+            DisplayReport(process.report.as_ref())
         ));
     };
-    format.list(processes, objects::process, print, "no connected processes");
+    format.list(processes, objects::process, print, "no processes");
 }
 
 pub(crate) fn leases(format: Format, leases: &[LeaseHolder]) {
@@ -231,6 +234,33 @@ impl fmt::Display for DisplayDetails<'_> {
             _ => {}
         }
         write_author(f, &view.author, &view.reason)
+    }
+}
+
+/// Formats a report: `, version 1.4 (bulkman 0.1.0), read 3s ago, 2 pending, degraded for 7s`.
+struct DisplayReport<'a>(Option<&'a ProcessReport>);
+
+impl fmt::Display for DisplayReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(report) = self.0 else {
+            return f.write_str(", no report");
+        };
+        let library = Escaped(&report.library_version);
+        match &report.application_version {
+            Some(version) => write!(f, ", version {} (bulkman {library})", Escaped(version))?,
+            None => write!(f, ", bulkman {library}")?,
+        }
+        write!(f, ", read {} ago", ShortDuration(report.age))?;
+        if report.read_only {
+            f.write_str(", was read-only")?;
+        }
+        if report.pending > 0 {
+            write!(f, ", {} pending", report.pending)?;
+        }
+        if let Some(degraded) = report.degraded_for {
+            write!(f, ", degraded for {}", ShortDuration(degraded))?;
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //! on one store in memory.
 
 mod background;
+mod growth;
 mod history;
 mod lifecycle;
 mod notifications;

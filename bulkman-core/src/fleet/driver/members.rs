@@ -467,11 +467,15 @@ impl Members {
     /// available, all at once. `contended`: all that are wanted were requested, and some of them
     /// are held by other processes.
     ///
-    /// Processes ask at different times, and not in step with their periodic calls.
+    /// Processes ask at different times, and not in step with their periodic calls. The more of
+    /// them are live, the longer each waits: a lease that becomes available is requested soon
+    /// enough if any of them does.
     pub(super) fn begin_round(&mut self, now: Instant, contended: bool) -> Option<Instant> {
         let delay = self.rules.acquire_retry_delay;
         if contended {
-            self.next_round_at = now.checked_add(delay / 4);
+            let others = self.live_processes.unwrap_or(1).saturating_sub(1);
+            let share = PAUSE_PER_PROCESS.saturating_mul(others).min(delay * 2);
+            self.next_round_at = now.checked_add(delay / 4 + self.jitter.up_to(share));
         }
         now.checked_add(delay / 2 + self.jitter.up_to(delay / 2))
     }
@@ -488,6 +492,20 @@ impl Members {
             .range(first..)
             .chain(self.entries.range(..first))
             .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request_by(now, due)?)))
+    }
+
+    /// Returns all circuits in which probing can start, with the epochs of their openings, starting
+    /// with the circuit `first`.
+    pub(super) fn probing_due(
+        &self,
+        first: MemberId,
+        now: Instant,
+    ) -> impl Iterator<Item = (MemberId, &BulkheadName, Epoch)> {
+        self.entries
+            .range(first..)
+            .chain(self.entries.range(..first))
+            .filter(move |(_, entry)| !is_later(entry.retry_at, now))
+            .filter_map(move |(id, entry)| Some((*id, &entry.name, entry.member.probing_due(now)?)))
     }
 
     /// Sends no request before `at`.
@@ -748,6 +766,9 @@ fn is_later(at: Option<Instant>, now: Instant) -> bool {
 
 /// The least time between two checks for demand.
 const MIN_DEMAND_CHECK_PAUSE: Duration = Duration::from_millis(50);
+
+/// By how much each other process extends the pause between rounds of requests for leases, at most.
+const PAUSE_PER_PROCESS: Duration = Duration::from_millis(25);
 
 /// The random delay of an outage, as a multiple of `outage_after`.
 const OUTAGE_SPREAD: u32 = 5;

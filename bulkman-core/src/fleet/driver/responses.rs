@@ -131,7 +131,10 @@ impl Driver {
         self.transition(session, batch).await
     }
 
-    /// Starts probing in all circuits that are due, from the circuit `first` on.
+    /// Starts probing in all circuits whose isolation has elapsed, from the circuit `first` on.
+    ///
+    /// Circuits that opened together are due together. One operation for all of them is also one
+    /// notification for each process.
     async fn start_probing(
         &mut self,
         session: &mut dyn StoreSession,
@@ -139,10 +142,7 @@ impl Driver {
         now: Instant,
     ) -> Result<(), StoreError> {
         let not_after = self.connection.not_after(now);
-        let due = self.batch(first, now, |_, _, request| match request {
-            Request::StartProbing { base } => Some(base),
-            _ => None,
-        });
+        let due = self.batch_of(now, self.members.probing_due(first, now));
         let transition = |(id, base)| {
             let entry = self.members.get(id)?;
             Some((id, self.requests.start_probing(entry, base, not_after)))
@@ -251,14 +251,25 @@ impl Driver {
         // Requests for leases are delayed at random, so that processes differ. Those of one process
         // need not differ.
         let due = now + self.settings.probe_jitter;
+        let requests = self.members.requests_from(first, now, due);
+        let selected = requests.filter_map(|(id, entry, request)| {
+            let selected = select(id, entry, request)?;
+            Some((id, &entry.name, selected))
+        });
+        self.batch_of(now, selected)
+    }
+
+    /// Collects what is `selected`, at most once for each name.
+    fn batch_of<'a, T>(
+        &self,
+        now: Instant,
+        selected: impl Iterator<Item = (MemberId, &'a BulkheadName, T)>,
+    ) -> Vec<(MemberId, T)> {
         let mut names = HashSet::new();
         let mut batch = Vec::new();
-        for (id, entry, request) in self.members.requests_from(first, now, due) {
-            let Some(selected) = select(id, entry, request) else {
-                continue;
-            };
+        for (id, name, selected) in selected {
             // A second circuit of the same name waits for the response to the first.
-            if names.insert(&entry.name) {
+            if names.insert(name) {
                 batch.push((id, selected));
             }
             if batch.len() == MAX_BATCH || self.members.isolates_requests(now) {
@@ -351,7 +362,7 @@ impl Driver {
         self.members.update(id, |member| {
             let outcome = member.on_applied(transition.operation, view, now);
             if started_probing {
-                member.acquire_now(now);
+                member.on_probing_started(now);
             }
             outcome
         });

@@ -165,6 +165,21 @@ impl Member {
         }
     }
 
+    /// Returns the epoch of an opening whose isolation has elapsed, so that probing can start.
+    ///
+    /// It requires no demand: a half-open circuit without calls waits as an open one does.
+    pub(in crate::fleet) fn probing_due(&self, now: Instant) -> Option<Epoch> {
+        let stored = self.stored.filter(|_| self.connected)?;
+        let due = stored.state == FleetState::Open
+            && is_past(stored.open_until, now)
+            && matches!(
+                self.local_state,
+                CircuitState::Open | CircuitState::HalfOpen
+            )
+            && self.pending.is_none();
+        due.then_some(stored.epoch)
+    }
+
     /// Returns whether a request can wait for the next round: one for a lease, unless this process
     /// has just started probing.
     pub(in crate::fleet) const fn can_wait(&self, request: Request) -> bool {

@@ -180,7 +180,9 @@ impl Member {
             // The store's clock determines when the isolation elapses.
             RejectReason::NotDue => {
                 self.update_stored(view, received);
-                self.acquire_at = self.stored.and_then(|stored| stored.open_until);
+                if self.acquire_at.is_some() {
+                    self.acquire_at = self.stored.and_then(|stored| stored.open_until);
+                }
                 None
             }
             _ => {
@@ -262,9 +264,12 @@ impl Member {
         }
     }
 
-    /// Requests a lease without delay: for the process that started probing.
-    pub(in crate::fleet) fn acquire_now(&mut self, now: Instant) {
-        if self.local_state == CircuitState::HalfOpen {
+    /// Handles that this process started probing: a lease that calls need is requested without
+    /// delay.
+    pub(in crate::fleet) fn on_probing_started(&mut self, now: Instant) {
+        if self.local_state != CircuitState::HalfOpen {
+            self.needs_adopt = true;
+        } else if self.acquire_at.is_some() {
             self.acquire_at = Some(now);
             self.acquire_at_once = true;
         }
@@ -399,7 +404,7 @@ impl Member {
 const RARE_CALLS: Duration = Duration::from_millis(500);
 
 /// The time for one more call before a lease is passed on: it may have waited for a long probe.
-const PASSED_ON_AFTER: Duration = Duration::from_millis(100);
+const PASSED_ON_AFTER: Duration = Duration::from_millis(50);
 
 /// For how many lease durations an unused lease is renewed.
 const UNUSED_LEASE_TTLS: u32 = 10;

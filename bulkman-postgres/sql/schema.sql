@@ -11,6 +11,14 @@
 --
 -- `roles.sql` grants the application's role all that it needs.
 
+DO $version$
+BEGIN
+  IF current_setting('server_version_num')::int < 130000 THEN
+    RAISE EXCEPTION 'this server is too old: use PostgreSQL 13 or newer';
+  END IF;
+END
+$version$;
+
 -- Concurrent migrations wait here, and then find nothing left to do.
 SELECT pg_advisory_xact_lock(hashtextextended('bulkman migrate "bulkman"', 0));
 

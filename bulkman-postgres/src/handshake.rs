@@ -6,6 +6,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::connector::{Backend, Connector};
 use crate::read_only::ReadOnly;
+use crate::server_version::check_server_version;
 use crate::statement::{Protocol, Statement};
 
 /// What a session knows of its server.
@@ -40,6 +41,7 @@ pub(crate) async fn handshake(
     // No table of the schema, which may be locked: nothing delays the end of abandoned sessions.
     let row = first(connector, begin, connection).await?;
     let failed = |error| connector.failed(error);
+    check_server_version(row.try_get("server_version").map_err(failed)?)?;
     let exclusive: bool = row.try_get("exclusive").map_err(failed)?;
     let backend = Backend {
         pid: row.try_get("pid").map_err(failed)?,
@@ -109,6 +111,7 @@ fn check_server(connector: &Connector, handshake: &PgRow) -> Result<(String, u64
 /// A backend without the mark may serve other clients, and its settings would reach them.
 const BEGIN: &str = "
 SELECT own.pid, own.started, own.exclusive,
+       current_setting('server_version_num')::int AS server_version,
        CASE WHEN own.exclusive AND current_setting('idle_session_timeout', true) <> '0'
             THEN set_config('idle_session_timeout', '0', false) END AS idle_session_timeout,
        CASE WHEN own.exclusive THEN

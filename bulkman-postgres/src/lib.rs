@@ -23,6 +23,7 @@ mod probe_policy;
 mod read_only;
 mod rows;
 mod schema;
+mod server_version;
 mod session;
 mod shipped_sql;
 mod statement;

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
 use crate::connector::{Connector, StatementLimits};
 use crate::error::translate;
+use crate::server_version::{SERVER_VERSION, check_server_version};
 use crate::shipped_sql::SCHEMA;
 use crate::statement::Statement;
 
@@ -22,6 +23,14 @@ pub(crate) async fn apply(connector: &Connector) -> Result<(), StoreError> {
     let failed = |error| translate(&connector.schema, error);
     let limits = StatementLimits::maintenance(connector.maintenance_timeout());
     let mut connection = connector.connect(limits).await?;
+    // The batch would fail with an error that does not name the cause.
+    let version = Statement::new(SERVER_VERSION)
+        .fetch_all(connector.protocol, &mut connection)
+        .await
+        .map_err(failed)?;
+    if let Some(row) = version.first() {
+        check_server_version(row.try_get("server_version").map_err(failed)?)?;
+    }
     let batch = connector.schema.fill(SCHEMA);
     connection
         .execute(sqlx::raw_sql(AssertSqlSafe(batch)))

@@ -381,6 +381,51 @@ fn missing_schema_is_incompatible_until_migrated() {
     });
 }
 
+/// A function hides the real version, as far as the library reads it.
+#[test]
+fn too_old_server_is_named() {
+    on_tokio(async {
+        let database = Database::new().await;
+        let schema = database.schema.name();
+        let fake = "CREATE FUNCTION \"bulkman\".current_setting(text) RETURNS text LANGUAGE sql AS \
+                    $$SELECT CASE $1 WHEN 'server_version_num' THEN '120022' \
+                             ELSE pg_catalog.current_setting($1) END$$";
+        database.execute(fake).await;
+        let options: PgConnectOptions = database.url.parse().unwrap();
+        let path = format!("{schema},pg_catalog");
+        let builder = |options: PgConnectOptions| PostgresStore::builder(options).schema(schema);
+        let store = builder(options.clone().options([("search_path", &path)]));
+        let store = store.build().unwrap();
+        let errors = [
+            CircuitStore::open_session(&store, &[]).await.err().unwrap(),
+            store.migrate().await.unwrap_err(),
+            store.admin().status().await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, StoreError::Incompatible { .. }), "{error}");
+            let message =
+                "the server is PostgreSQL 12, which is too old: use PostgreSQL 13 or newer";
+            assert!(error.to_string().contains(message), "{error}");
+        }
+        let problems = store.check().await.unwrap();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].problem.contains("PostgreSQL 12"));
+        assert_eq!(problems[0].fix, "use PostgreSQL 13 or newer");
+        // Also where the statements are run by `psql`.
+        let sql = bulkman_postgres::schema_sql(schema).unwrap();
+        let mut connection = database.connection().await;
+        let path = format!("SET search_path = {path}");
+        connection.execute(AssertSqlSafe(path)).await.unwrap();
+        let error = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("use PostgreSQL 13 or newer"), "{error}");
+
+        let current = builder(options).build().unwrap();
+        assert_eq!(current.check().await.unwrap(), []);
+        CircuitStore::open_session(&current, &[]).await.unwrap();
+    });
+}
+
 #[test]
 fn wrong_isolation_and_read_only_are_distinguished() {
     on_tokio(async {

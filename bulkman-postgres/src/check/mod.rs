@@ -13,6 +13,7 @@ use sqlx::{Connection, Row};
 use crate::connector::{Connector, StatementLimits, connect, session_token};
 use crate::error::translate;
 use crate::migrate::{OLDEST_VERSION, VERSION};
+use crate::server_version::{OLDEST_SERVER, too_old};
 use crate::statement::Statement;
 
 pub(crate) use self::names::check_circuits;
@@ -80,12 +81,11 @@ async fn diagnose(
     let role = quoted(&role);
 
     let version: i32 = server.try_get("server_version")?;
-    if version < OLDEST_SERVER {
-        let problem = format!(
-            "the server is PostgreSQL {}, which is too old",
-            version / 10_000
-        );
-        diagnostics.push(Diagnostic::new(problem, "use PostgreSQL 13 or newer"));
+    if let Some(version) = too_old(version) {
+        diagnostics.push(Diagnostic::new(
+            format!("the server is PostgreSQL {version}, which is too old"),
+            format!("use PostgreSQL {OLDEST_SERVER} or newer"),
+        ));
     }
     let isolation: String = server.try_get("isolation")?;
     if isolation != "read committed" {
@@ -262,8 +262,6 @@ fn migrate(schema: &str) -> String {
 fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
-
-const OLDEST_SERVER: i32 = 130_000;
 
 const SERVER: &str = "
 SELECT current_user::text AS role,

@@ -396,14 +396,17 @@ fn a_lease_expires_while_the_driver_connects() {
         world.runtime.advance(Duration::from_millis(50));
     }
     // The renewal that hangs was sent at most 2 s after the lease was acquired or renewed.
+    let mut probed_elsewhere = false;
     for _ in 0..120 {
         world.runtime.advance(Duration::from_millis(100));
         let elsewhere = processes[1].bulkhead.try_acquire();
         if elsewhere.is_ok() {
             let here = processes[0].bulkhead.try_acquire();
             assert!(here.is_err(), "two probes at once");
+            probed_elsewhere = true;
         }
     }
     assert!(processes[0].bulkhead.try_acquire().is_err());
-    assert!(processes[1].bulkhead.try_acquire().is_ok());
+    // None of its probes had an outcome, so it does not hold the lease all the time.
+    assert!(probed_elsewhere);
 }

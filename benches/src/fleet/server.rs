@@ -28,6 +28,24 @@ impl Server {
         Self::start_with(&[("autovacuum", "off")])
     }
 
+    /// As [`start_without_maintenance`](Self::start_without_maintenance), and counts statements.
+    pub(crate) fn start_counting() -> Self {
+        let preload = ("shared_preload_libraries", "pg_stat_statements");
+        let server = Self::start_with(&[("autovacuum", "off"), preload]);
+        server.query("CREATE EXTENSION pg_stat_statements");
+        server
+    }
+
+    /// Returns the number of statements of stores so far, on a server that counts them.
+    pub(crate) fn statements(&self) -> f64 {
+        // Only statements of stores quote the name of the schema.
+        let rows = self.query(
+            "SELECT coalesce(sum(calls), 0)::float8 FROM pg_stat_statements
+              WHERE query LIKE '%\"bulkman\".%'",
+        );
+        rows[0].get(0)
+    }
+
     fn start_with(settings: &[(&str, &str)]) -> Self {
         let postgres = Postgres::start(&[&[("fsync", "on")], settings].concat());
         let options = postgres.url().parse().expect("a URL of the server");
@@ -63,7 +81,10 @@ impl Server {
         smol::block_on(async { PgConnection::connect_with(&self.options).await.is_ok() })
     }
 
-    /// Returns the number of transactions so far. Every statement of a store is one.
+    /// Returns the number of transactions so far.
+    ///
+    /// Every statement of a store is one, and so is the preparation of a statement, and the delivery
+    /// of notifications to one listener.
     pub(crate) fn transactions(&self) -> f64 {
         let rows = self.query(
             "SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()",

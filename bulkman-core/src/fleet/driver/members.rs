@@ -768,7 +768,7 @@ fn is_later(at: Option<Instant>, now: Instant) -> bool {
 const MIN_DEMAND_CHECK_PAUSE: Duration = Duration::from_millis(50);
 
 /// By how much each other process extends the pause between rounds of requests for leases, at most.
-const PAUSE_PER_PROCESS: Duration = Duration::from_millis(25);
+const PAUSE_PER_PROCESS: Duration = Duration::from_millis(50);
 
 /// The random delay of an outage, as a multiple of `outage_after`.
 const OUTAGE_SPREAD: u32 = 5;

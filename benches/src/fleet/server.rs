@@ -83,8 +83,8 @@ impl Server {
 
     /// Returns the number of transactions so far.
     ///
-    /// Every statement of a store is one, and so is the preparation of a statement, and the delivery
-    /// of notifications to one listener.
+    /// Every statement of a store is one, and so are its preparation and the delivery of
+    /// notifications to a listener.
     pub(crate) fn transactions(&self) -> f64 {
         let rows = self.query(
             "SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()",

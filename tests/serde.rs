@@ -142,7 +142,8 @@ fn stores() -> Vec<StoreSettings> {
             .backoff(Duration::from_millis(1), Duration::from_millis(250))
             .share(SharingMode::quorum(3, 10 * SECOND))
             .on_outage(OnOutage::HoldOpen)
-            .instance("blue-7"),
+            .instance("blue-7")
+            .application_version("1.4.2"),
         StoreSettings::new()
             .share(SharingMode::Counts(
                 rule.failure_count_threshold(500)

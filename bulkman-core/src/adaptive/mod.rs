@@ -54,7 +54,9 @@ pub use change::{LimitChange, LimitChanges, LimitEvent};
 pub use collector::WindowCollector;
 pub use config::AdaptiveLimit;
 pub use controller::{Decision, LimitController};
-pub(crate) use driver::{DriverConfig, LimitDecision, LimitDriver, LimitOutcome, Mark, Marks};
+pub(crate) use driver::{
+    DriverConfig, LimitDecision, LimitDriver, LimitOutcome, Mark, Marks, SampleMask,
+};
 pub use enforcement::Enforcement;
 pub use policy::WindowPolicy;
 #[cfg(feature = "serde")]

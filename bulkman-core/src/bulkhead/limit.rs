@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Inner;
 use super::running::CallTags;
-use crate::adaptive::{LimitDecision, LimitDriver, LimitOutcome, LimitStatus, Mark};
+use crate::adaptive::{LimitDecision, LimitDriver, LimitOutcome, LimitStatus, Mark, SampleMask};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::outcome::Outcome;
@@ -20,8 +20,6 @@ impl Inner {
     /// ends as that of a bulkhead without an adaptive limit. `None`: nothing has happened.
     #[inline]
     pub(crate) fn try_start_by_count(&self) -> Option<Ticket> {
-        // Loaded before the atomic additions, which later loads would wait for.
-        let sampling = self.driver()?.sampling();
         let ticket = match &self.circuit {
             Some(circuit) => circuit.try_admit_fast().filter(|it| !it.needs_duration())?,
             None => Ticket::WITHOUT_CIRCUIT,
@@ -29,7 +27,8 @@ impl Inner {
         if !self.queue.try_acquire_available() {
             return None;
         }
-        Some(if sampling.contains(self.counters.start()) {
+        let call = self.counters.start();
+        Some(if self.counters.sample_mask.contains(call) {
             ticket.with_mark(Mark::sample().to_bits())
         } else {
             ticket
@@ -66,7 +65,7 @@ impl Inner {
         let estimates = driver.estimates();
         let mut mark = if !tags.is_sampled || admitted.is_probe() {
             Mark::UNCOUNTED
-        } else if driver.sampling().contains(self.counters.started()) {
+        } else if self.counters.sample_mask.contains(self.counters.started()) {
             Mark::sample()
         } else if lacks_permit || estimates || deadlines.has_times() {
             driver.mark_unsampled()
@@ -262,8 +261,8 @@ impl Inner {
 
     /// Ends the window, if it is complete.
     fn decide(&self, driver: &LimitDriver, started: Option<Instant>, now: Instant) {
-        let successes = self.counters.successful();
-        if let Some(decision) = driver.try_decide(started, now, successes) {
+        let (successes, mask) = (self.counters.successful(), &self.counters.sample_mask);
+        if let Some(decision) = driver.try_decide(started, now, successes, mask) {
             self.apply_decision(driver, &decision);
         }
     }
@@ -272,7 +271,7 @@ impl Inner {
     fn apply_decision(&self, driver: &LimitDriver, decision: &LimitDecision) {
         {
             // Even if a waker panics, the next window is opened.
-            let _reopen = ReopenOnDrop(driver, decision);
+            let _reopen = ReopenOnDrop(driver, decision, &self.counters.sample_mask);
             if decision.change.is_some() {
                 self.update_permits(driver);
             }
@@ -306,7 +305,7 @@ impl Inner {
     /// Starts or ends sampling, when the circuit begins or ceases to admit all calls.
     pub(super) fn follow_admission(&self, driver: &LimitDriver, admits_all: bool, now: Instant) {
         if !admits_all {
-            driver.suspend(now);
+            driver.suspend(&self.counters.sample_mask, now);
         } else if let Some(decision) = driver.resume(now) {
             self.apply_decision(driver, &decision);
         }
@@ -373,10 +372,11 @@ impl Drop for ReleaseClaimOnDrop<'_> {
 }
 
 /// Opens the next window, even if a waker panics before.
-struct ReopenOnDrop<'a>(&'a LimitDriver, &'a LimitDecision);
+struct ReopenOnDrop<'a>(&'a LimitDriver, &'a LimitDecision, &'a SampleMask);
 
 impl Drop for ReopenOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.reopen(self.1);
+        let Self(driver, decision, mask) = self;
+        driver.reopen(decision, mask);
     }
 }

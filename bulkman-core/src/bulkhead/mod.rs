@@ -185,10 +185,11 @@ impl Bulkhead {
             .circuit()
             .map(|circuit| CircuitBreaker::from_parts(name.clone(), circuit, Arc::clone(&runtime)))
             .transpose()?;
+        let counters = Counters::default();
         let driver = config.driver();
         let driver = driver.is_needed().then(|| {
             let suspended = circuit.as_ref().is_some_and(|it| !it.admits_all());
-            LimitDriver::new(driver, suspended, runtime.now())
+            LimitDriver::new(driver, suspended, &counters.sample_mask, runtime.now())
         });
         let in_force = driver
             .as_ref()
@@ -205,7 +206,7 @@ impl Bulkhead {
         running.configure(tracked, config.permits(), || runtime.now());
         let inner = Arc::new(Inner {
             queue: WaitQueue::new(in_force, config.queue()),
-            counters: Counters::default(),
+            counters,
             circuit,
             limits: ConfiguredLimits::new(
                 TimeLimits::of(&config),

@@ -10,7 +10,7 @@ use super::health_check::HealthChecks;
 use super::key_hasher::KeySeed;
 use super::running::{CallTags, RunningCalls};
 use super::stats::Counters;
-use crate::adaptive::{DriverConfig, LimitDriver};
+use crate::adaptive::{DriverConfig, LimitDriver, SampleMask};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::limits::{ConfiguredLimits, TimeLimits};
@@ -245,11 +245,14 @@ impl Inner {
 
     /// Applies the settings of the limit, and returns the driver if the limit changed.
     fn apply_limit(&self, config: DriverConfig<'_>) -> Option<&LimitDriver> {
+        let mask = &self.counters.sample_mask;
         let driver = match self.driver() {
             Some(driver) => driver,
             None if config.is_needed() => {
                 let suspended = self.rejects_some();
-                let new = LimitDriver::new(config, suspended, self.runtime.now());
+                // Another thread may have installed its driver first, so this one sets no mask.
+                let unused = SampleMask::default();
+                let new = LimitDriver::new(config, suspended, &unused, self.runtime.now());
                 let driver = self.optional_parts().driver.get_or_init(|| new);
                 // A transition before the driver could be found had no effect on it.
                 if self.rejects_some() != suspended {
@@ -260,7 +263,7 @@ impl Inner {
             None => return None,
         };
         driver
-            .reconfigure(config, self.runtime.now())
+            .reconfigure(config, mask, self.runtime.now())
             .then_some(driver)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Bulkhead;
+use crate::adaptive::SampleMask;
 use crate::call::outcome::Outcome;
 use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, CircuitState};
 use crate::name::BulkheadName;
@@ -235,6 +236,8 @@ impl Bulkhead {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     started: AtomicU64,
+    /// Which of the started calls are samples of the limit.
+    pub(crate) sample_mask: SampleMask,
     successful: AtomicU64,
     rare: Rare,
     /// Subtracted from all later readings. Boxed, since few bulkheads are ever reset.

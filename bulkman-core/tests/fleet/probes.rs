@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::error::RejectionReason;
-use bulkman_core::store::{Fault, FleetState};
+use bulkman_core::store::{CircuitStore, Epoch, Fault, FleetState, ProbeRequest};
 use bulkman_core::{BulkheadConfig, BulkheadError, BulkheadManager};
 
 use crate::world::{World, assert_all};
@@ -134,13 +135,36 @@ fn an_idle_holder_keeps_its_lease_only_for_a_while() {
     // One call creates the demand; no call follows.
     processes[0].call(Ok(())).unwrap_err();
     world.advance(1);
-    let mut minutes = 0;
-    while processes[1].call(Ok(())).is_err() {
-        world.advance(60);
-        minutes += 1;
-        assert!(minutes < 10, "the lease is released after a while");
-    }
-    assert!(minutes >= 4, "the lease is kept for a while: {minutes}");
+    // It is released for short times. No other process has calls, so it is acquired again.
+    let held = |seconds| (0..seconds).filter(|_| holds_lease(&world)).count();
+    let first = held(240);
+    assert!(
+        first >= 216,
+        "the lease is kept for a while: {first} of 240 s"
+    );
+    world.advance(120);
+    assert_eq!(held(60), 0, "the lease is released after a while");
+}
+
+/// Returns `true` if a process holds the only lease a second later.
+fn holds_lease(world: &World) -> bool {
+    world.advance(1);
+    let circuit = BulkheadName::new("payments").unwrap();
+    let (_, epoch) = world.store_view();
+    let request = ProbeRequest::new(
+        circuit,
+        Epoch(epoch),
+        "other".into(),
+        Duration::from_secs(1),
+    );
+    world.runtime.block_on(async {
+        let mut session = world.memory.open_session(&[]).await.unwrap();
+        let Some(lease) = session.acquire_probe(&request).await.unwrap() else {
+            return true;
+        };
+        session.release_probe(&request, lease).await.unwrap();
+        false
+    })
 }
 
 #[test]

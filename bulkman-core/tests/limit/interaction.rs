@@ -72,6 +72,23 @@ fn limit_learns_beside_calls_in_flight_and_running_calls() {
 }
 
 #[test]
+fn windows_close_soon_after_the_load_has_fallen() {
+    let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
+    let call = |latency| {
+        let permit = bulkhead.try_acquire().unwrap();
+        runtime.advance(latency);
+        permit.succeed();
+    };
+    // 10,000 calls a second: few of them are samples.
+    (0..20_000).for_each(|_| call(MS / 10));
+    // Ten calls a second: all are.
+    (0..80).for_each(|_| call(100 * MS));
+    let status = bulkhead.snapshot().limit.unwrap();
+    assert!(status.age < Duration::from_secs(3), "{status:?}");
+    assert!((status.throughput - 10.0).abs() < 0.5, "{status:?}");
+}
+
+#[test]
 fn limit_can_be_removed_and_starts_again() {
     let (bulkhead, runtime) = adaptive(AdaptiveLimit::new());
     saturate(&bulkhead, &runtime, 10 * MS, 100, Outcome::Success);

@@ -266,7 +266,12 @@ async fn server_restart_loses_no_decision(runtime: impl Runtime + Clone) {
         let server = Postgres::start(&[]);
         let database = Database::on(&server);
         database.store("fleet").migrate().await.unwrap();
-        let fleet = Processes::start(20, &runtime, LONG, || store(&database)).await;
+        // Twenty processes connect at once: on a slow machine that takes seconds.
+        let patient = settings()
+            .connect_timeout(Duration::from_secs(20))
+            .operation_timeout(Duration::from_secs(10));
+        let patient = || store_with(&database, patient.clone());
+        let fleet = Processes::start(20, &runtime, LONG, patient).await;
         server.stop(mode);
         for process in fleet.iter() {
             process

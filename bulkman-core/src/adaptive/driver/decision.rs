@@ -3,6 +3,7 @@
 use std::sync::TryLockError;
 use std::time::Instant;
 
+use super::sample_mask::SampleMask;
 use super::sampler::{Counts, Opening};
 use super::{LimitDriver, duration, nanos_of};
 use crate::adaptive::adjustment::{LimitAdjustment, LimitChangeCause};
@@ -85,6 +86,7 @@ impl LimitDriver {
         started: Option<Instant>,
         now: Instant,
         successes: u64,
+        mask: &SampleMask,
     ) -> Option<LimitDecision> {
         let nanos = self.nanos(now);
         let mut decider = match self.decider.try_lock() {
@@ -98,7 +100,9 @@ impl LimitDriver {
             return None;
         }
         let latency = started.map(|it| now.saturating_duration_since(it).as_secs_f64());
-        let end = self.end_window(&mut decider, nanos, latency, successes)?;
+        let end = self.end_window(&mut decider, nanos, latency, successes);
+        self.sampler.publish_stride(mask);
+        let end = end?;
         let Decider {
             rule,
             created_at,
@@ -133,7 +137,7 @@ impl LimitDriver {
 
     /// Opens the next window. The queue was resized before, so that no call is admitted under the
     /// old limit in the new generation.
-    pub(crate) fn reopen(&self, decision: &LimitDecision) {
+    pub(crate) fn reopen(&self, decision: &LimitDecision, mask: &SampleMask) {
         let mut decider = lock(&self.decider);
         let LimitDecision {
             adjustment, now, ..
@@ -151,6 +155,7 @@ impl LimitDriver {
         };
         let new_generation = (reduced.is_some() || restrided).then_some(now);
         self.open(&mut decider, now, quiet_until, new_generation, stride);
+        self.sampler.publish_stride(mask);
     }
 
     /// Opens a window under the lock.

@@ -31,7 +31,7 @@ fn driver(base: Instant, initial: usize) -> LimitDriver {
         adaptive: Some(&adaptive),
         enforcement: Enforcement::Enforce,
     };
-    LimitDriver::new(config, false, base)
+    LimitDriver::new(config, false, &SampleMask::default(), base)
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn two_calls_that_end_at_once_close_one_window() {
 
 /// Decides as the end of a call does, and returns the number of decisions.
 fn decide(driver: &LimitDriver, started: Instant, now: Instant) -> usize {
-    let Some(decision) = driver.try_decide(Some(started), now, 10) else {
+    let Some(decision) = driver.try_decide(Some(started), now, 10, &SampleMask::default()) else {
         return 0;
     };
-    driver.reopen(&decision);
+    driver.reopen(&decision, &SampleMask::default());
     1
 }
 
@@ -118,10 +118,10 @@ fn no_limit_in_force_exceeds_a_reconfigured_maximum() {
         let closer = {
             let driver = driver.clone();
             thread::spawn(move || {
-                let decision = driver.try_decide(Some(started), now, 16);
+                let decision = driver.try_decide(Some(started), now, 16, &SampleMask::default());
                 let _ = driver.permits_in_force();
                 if let Some(decision) = decision {
-                    driver.reopen(&decision);
+                    driver.reopen(&decision, &SampleMask::default());
                 }
             })
         };
@@ -132,6 +132,7 @@ fn no_limit_in_force_exceeds_a_reconfigured_maximum() {
                 adaptive: Some(&adaptive),
                 enforcement: Enforcement::Enforce,
             },
+            &SampleMask::default(),
             now,
         );
         assert!(driver.permits_in_force() <= 5);

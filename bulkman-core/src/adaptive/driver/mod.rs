@@ -10,6 +10,7 @@ mod decision;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;
 mod mark;
+mod sample_mask;
 mod sampler;
 mod window_word;
 
@@ -19,7 +20,8 @@ use std::time::{Duration, Instant};
 pub(crate) use self::decision::LimitDecision;
 use self::decision::{Decider, LastWindow};
 pub(crate) use self::mark::Mark;
-use self::sampler::{Sampler, Sampling};
+pub(crate) use self::sample_mask::SampleMask;
+use self::sampler::Sampler;
 use super::adjustment::LimitChangeCause;
 use super::change::{LimitChange, LimitChanges};
 use super::config::AdaptiveLimit;
@@ -164,7 +166,12 @@ impl LimitDriver {
     /// Creates a driver at the initial limit.
     ///
     /// `suspended`: the circuit does not admit all calls.
-    pub(crate) fn new(config: DriverConfig<'_>, suspended: bool, now: Instant) -> Self {
+    pub(crate) fn new(
+        config: DriverConfig<'_>,
+        suspended: bool,
+        mask: &SampleMask,
+        now: Instant,
+    ) -> Self {
         let driver = Self {
             sampler: Sampler::new(),
             base: now,
@@ -181,13 +188,18 @@ impl LimitDriver {
             #[cfg(feature = "metrics")]
             published: Mutex::new(LimitCounts::default()),
         };
-        driver.reconfigure(config, now);
+        driver.reconfigure(config, mask, now);
         driver
     }
 
     /// Applies new settings. The caller resizes the queue and then
     /// [publishes](Self::wake_readers) the change.
-    pub(crate) fn reconfigure(&self, config: DriverConfig<'_>, now: Instant) -> bool {
+    pub(crate) fn reconfigure(
+        &self,
+        config: DriverConfig<'_>,
+        mask: &SampleMask,
+        now: Instant,
+    ) -> bool {
         let nanos = self.nanos(now);
         let observes = config.enforcement == Enforcement::Observe;
         let mut decider = lock(&self.decider);
@@ -225,6 +237,7 @@ impl LimitDriver {
             self.sampler.close();
             self.open(&mut decider, nanos, nanos, Some(nanos), None);
         }
+        self.sampler.publish_stride(mask);
         self.flags.store(flags, Ordering::Release);
         change.is_some()
     }
@@ -256,12 +269,6 @@ impl LimitDriver {
     #[inline]
     pub(crate) fn estimates(&self) -> bool {
         self.has_flag(ESTIMATES)
-    }
-
-    /// Returns which calls are samples.
-    #[inline]
-    pub(crate) fn sampling(&self) -> Sampling {
-        self.sampler.sampling()
     }
 
     /// Returns the mark of a call that is no sample.
@@ -412,12 +419,13 @@ impl LimitDriver {
     }
 
     /// Drops the window, because the circuit no longer admits all calls.
-    pub(crate) fn suspend(&self, now: Instant) {
+    pub(crate) fn suspend(&self, mask: &SampleMask, now: Instant) {
         let nanos = self.nanos(now);
         let mut decider = lock(&self.decider);
         decider.suspended = true;
         self.sampler.close();
         self.open(&mut decider, nanos, nanos, Some(nanos), None);
+        self.sampler.publish_stride(mask);
     }
 
     /// Returns what was counted since the last call of this method.

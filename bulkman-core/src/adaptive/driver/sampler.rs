@@ -3,21 +3,22 @@
 //! Times are in nanoseconds since the limit was created.
 
 use super::mark::{GENERATIONS, Mark};
+use super::sample_mask::SampleMask;
 use super::window_word::WindowWord;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The counters of the open window.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    every_call: EveryCall,
+    marked: Marked,
     samples: Samples,
     rare: Rare,
 }
 
-/// What every call reads, on its own cache line.
+/// What calls read that carry a mark of their generation, on its own cache line.
 #[derive(Debug)]
 #[repr(align(64))]
-struct EveryCall {
+struct Marked {
     /// The mask of the stride (48 bits) and the sampling generation (16 bits).
     sampling: AtomicU64,
 }
@@ -75,18 +76,6 @@ pub(super) struct Opening {
     pub(super) stride: Option<u64>,
 }
 
-/// Which calls are samples: the mask of the stride.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sampling(u64);
-
-impl Sampling {
-    /// Returns `true` if the call that starts as this number is a sample.
-    #[inline]
-    pub(crate) const fn contains(self, call: u64) -> bool {
-        call & self.0 == self.0
-    }
-}
-
 const GENERATION_BITS: u32 = 16;
 const GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 const NEVER: u64 = u64::MAX;
@@ -95,7 +84,7 @@ impl Sampler {
     /// Creates the counters without an open window: nothing is sampled.
     pub(super) fn new() -> Self {
         Self {
-            every_call: EveryCall {
+            marked: Marked {
                 sampling: AtomicU64::new(NEVER << GENERATION_BITS),
             },
             samples: Samples {
@@ -113,15 +102,14 @@ impl Sampler {
         }
     }
 
-    /// Returns which calls are samples.
-    #[inline]
-    pub(super) fn sampling(&self) -> Sampling {
-        Sampling(self.every_call.sampling.load(Ordering::Relaxed) >> GENERATION_BITS)
+    /// Copies the stride to where calls read it. The caller holds the lock of the rule.
+    pub(super) fn publish_stride(&self, mask: &SampleMask) {
+        mask.set(self.stride());
     }
 
     /// Returns the mark of a call that is no sample.
     pub(super) fn mark_unsampled(&self) -> Mark {
-        Mark::of_generation(self.every_call.sampling.load(Ordering::Relaxed) & GENERATION)
+        Mark::of_generation(self.marked.sampling.load(Ordering::Relaxed) & GENERATION)
     }
 
     /// Records the calls in flight when a sampled call starts.
@@ -172,7 +160,7 @@ impl Sampler {
         now: u64,
         calls: u64,
     ) -> bool {
-        let generation = self.every_call.sampling.load(Ordering::Relaxed) & GENERATION;
+        let generation = self.marked.sampling.load(Ordering::Relaxed) & GENERATION;
         let counts = match started_at {
             Some(started_at) => self.counts_call(started_at, now),
             None if mark.is_sampled() => now >= self.quiet_until(),
@@ -202,7 +190,7 @@ impl Sampler {
 
     /// Returns the stride; `None` if nothing is sampled.
     pub(super) fn stride(&self) -> Option<u64> {
-        let mask = self.every_call.sampling.load(Ordering::Relaxed) >> GENERATION_BITS;
+        let mask = self.marked.sampling.load(Ordering::Relaxed) >> GENERATION_BITS;
         (mask != NEVER >> GENERATION_BITS).then_some(mask + 1)
     }
 
@@ -227,7 +215,7 @@ impl Sampler {
 
     /// Samples every call from now on; the window stays. The caller holds the lock of the rule.
     pub(super) fn sample_every_call(&self) {
-        self.every_call
+        self.marked
             .sampling
             .fetch_and(GENERATION, Ordering::Relaxed);
     }
@@ -261,7 +249,7 @@ impl Sampler {
         let samples = &self.samples;
         samples.quiet_until.store(quiet_until, Ordering::Relaxed);
         samples.cap.store(cap, Ordering::Relaxed);
-        let mut sampling = self.every_call.sampling.load(Ordering::Relaxed);
+        let mut sampling = self.marked.sampling.load(Ordering::Relaxed);
         let mut generation = sampling & GENERATION;
         if let Some(at) = new_generation_at {
             samples.generation_at.store(at, Ordering::Relaxed);
@@ -276,7 +264,7 @@ impl Sampler {
             .compare_exchange(0, empty, Ordering::AcqRel, Ordering::Relaxed);
         let mask = stride.map_or(NEVER, |stride| stride - 1);
         sampling = mask << GENERATION_BITS | generation;
-        self.every_call.sampling.store(sampling, Ordering::Relaxed);
+        self.marked.sampling.store(sampling, Ordering::Relaxed);
         samples.check_at.store(check_at, Ordering::Release);
     }
 

@@ -179,8 +179,8 @@ impl WaitQueue {
             return TryAcquire::Acquired;
         }
         // The limit, and permits in the reserve, need the lock. So do calls that wait for their key
-        // only: a call of another key need not.
-        if !contended || claim.key() != 0 {
+        // only, which is at its maximum: a call of another key need not.
+        if !contended || (claim.key() != 0 && rules != KeyRules::UNBOUNDED) {
             let mut waiters = lock(&self.waiters);
             let acquired = self.acquire_idle(&mut waiters, self.state(), claim);
             drop(waiters);

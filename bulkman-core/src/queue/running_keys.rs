@@ -12,10 +12,10 @@ use crate::sync::{Mutex, lock};
 /// holds; one without permits is free. So nothing is kept of keys that hold nothing. Keys that find
 /// their bucket full are counted in a map behind a lock, which is read only while it has entries.
 ///
-/// There are at least as many buckets as permits, so most keys find the first slot of their bucket
-/// free or their own, and a call then looks at no other slot. A key may have several slots. That
-/// does no harm, since its permits are interchangeable: what it holds is the sum, and a release
-/// subtracts from any of its slots.
+/// There are more buckets than permits, up to 4,096. So most keys find the first slot of their
+/// bucket free or their own, and a call then looks at no other slot. A key may have several slots.
+/// That does no harm, since its permits are interchangeable: what it holds is the sum, and a
+/// release subtracts from any of its slots.
 ///
 /// # Orderings
 ///

@@ -236,7 +236,7 @@ impl Ticket {
         self.state.bits() & CLAIM != 0
     }
 
-    /// Returns `true` if the call holds a claim, and its end needs nothing but that and its outcome.
+    /// Returns `true` if the call holds a claim, and its end needs nothing else but its outcome.
     #[inline]
     pub(crate) const fn is_plain_claim(self) -> bool {
         const OTHERS: u64 = NEEDS_DURATION | LISTED | PROBE | MARK_BITS << MARK;

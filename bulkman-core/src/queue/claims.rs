@@ -78,8 +78,8 @@ fn needed(permits: u32, held: u32, rules: KeyRules, limit: u32) -> u32 {
 }
 
 impl WaitQueue {
-    /// Acquires the permits of a claim if they are in the counter and nothing is in the way. Returns
-    /// the claim with the key that counts.
+    /// Acquires the permits of a claim if they are in the counter and nothing is in the way.
+    /// Returns the claim with the key that counts.
     ///
     /// Takes no lock. `None`: nothing is acquired, and
     /// [`try_acquire_claim`](Self::try_acquire_claim) decides.

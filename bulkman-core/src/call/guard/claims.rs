@@ -85,8 +85,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     /// Steps 1 to 3 of a new call, if nothing is in its way. `None`: nothing has happened, and
     /// [`try_admit_claim`](Self::try_admit_claim) decides.
     ///
-    /// Not for a call that has limits of time or may carry a mark. `BOUNDED`: also where the permits
-    /// of a key are bounded.
+    /// Not for a call that has limits of time or may carry a mark. `BOUNDED`: also where the
+    /// permits of a key are bounded.
     #[inline(always)]
     #[allow(
         clippy::inline_always,

@@ -1,10 +1,9 @@
 //! The keys of the calls of a bulkhead.
 
 use std::cmp::Reverse;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use super::Bulkhead;
-use super::key_hasher::KeySeed;
 use crate::call::CallKey;
 use crate::queue::Claim;
 use crate::snapshot::KeyStatus;
@@ -32,7 +31,7 @@ impl Bulkhead {
     #[must_use]
     pub fn call_key<K: Hash + ?Sized>(&self, key: &K) -> CallKey {
         let parts = self.inner.optional_parts();
-        let seed = parts.key_seed.get_or_init(KeySeed::new);
+        let seed = parts.key_seed.get_or_init(RandomState::new);
         CallKey::from_hash(seed.hash_one(key))
     }
 

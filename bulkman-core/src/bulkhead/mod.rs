@@ -4,7 +4,6 @@ mod calls;
 pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
-mod key_hasher;
 mod keys;
 mod limit;
 pub(crate) mod running;

@@ -1,5 +1,6 @@
 //! The state shared by the clones of a bulkhead, and the end of a call.
 
+use std::hash::RandomState;
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, OnceLock};
@@ -7,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::config::BulkheadConfig;
 use super::health_check::HealthChecks;
-use super::key_hasher::KeySeed;
 use super::running::{CallTags, RunningCalls};
 use super::stats::Counters;
 use crate::adaptive::{DriverConfig, LimitDriver, SampleMask};
@@ -55,7 +55,7 @@ pub(super) struct OptionalParts {
     /// The fleet created by `Bulkhead::share_through`. A manager keeps its own.
     pub(super) fleet: OnceLock<Fleet>,
     /// The seed with which keys of calls are hashed.
-    pub(super) key_seed: OnceLock<KeySeed>,
+    pub(super) key_seed: OnceLock<RandomState>,
     pub(super) health_checks: OnceLock<Box<HealthChecks>>,
 }
 
@@ -67,7 +67,6 @@ impl Inner {
     }
 
     /// Returns the parts that few bulkheads have, and creates them.
-    #[inline]
     pub(super) fn optional_parts(&self) -> &OptionalParts {
         self.optional.get_or_init(Box::default)
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkman_core::adaptive::AdaptiveLimit;
+use bulkman_core::bulkhead::Fairness;
 use bulkman_core::runtime::{BoxFuture, ClockOnly, Sleep};
 use bulkman_core::{Bulkhead, CircuitBreaker, CircuitBreakerConfig, Runtime};
 
@@ -18,7 +19,7 @@ pub(crate) struct Path {
     pub(crate) run: fn(u64),
 }
 
-pub(crate) static PATHS: [Path; 12] = [
+pub(crate) static PATHS: [Path; 14] = [
     Path {
         name: "semaphore",
         run: semaphore,
@@ -50,6 +51,14 @@ pub(crate) static PATHS: [Path; 12] = [
     Path {
         name: "closed-adaptive-sample",
         run: |calls| closed_adaptive(calls, Duration::from_secs(60)),
+    },
+    Path {
+        name: "closed-key",
+        run: closed_key,
+    },
+    Path {
+        name: "closed-weight",
+        run: closed_weight,
     },
     Path {
         name: "rejected-open",
@@ -89,6 +98,23 @@ fn closed(calls: u64, rule: CircuitBreakerConfig) {
     let bulkhead = bulkhead(bulkman::config().circuit_breaker(rule));
     for _ in 0..calls {
         assert!(ready(bulkhead.execute(succeeds!())).is_ok());
+    }
+}
+
+/// Runs calls with a key, which is hashed for each, of a bulkhead that shares its permits.
+fn closed_key(calls: u64) {
+    let bulkhead = bulkhead(bulkman::config().fairness(Fairness::new()));
+    for _ in 0..calls {
+        let call = bulkhead.call().key(black_box("tenant-1234"));
+        assert!(ready(call.execute(succeeds!())).is_ok());
+    }
+}
+
+fn closed_weight(calls: u64) {
+    let bulkhead = bulkhead(bulkman::config());
+    for _ in 0..calls {
+        let call = bulkhead.call().weight(3);
+        assert!(ready(call.execute(succeeds!())).is_ok());
     }
 }
 

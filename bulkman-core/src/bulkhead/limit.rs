@@ -149,10 +149,7 @@ impl Inner {
         let ran = run
             .filter(|_| admitted.needs_duration())
             .and_then(OperationRun::duration);
-        let affects = match (admitted.ticket, &self.circuit) {
-            (Some(ticket), Some(circuit)) => circuit.affects_state(ticket, outcome, ran),
-            _ => false,
-        };
+        let affects = self.affects_circuit(admitted, outcome, ran);
         if outcome == Outcome::Success && !affects && mark.is_none() {
             // As in `finish`.
             self.counters.end(Some(Outcome::Success));

@@ -211,7 +211,7 @@ impl Bulkhead {
                 TimeLimits::of(&config),
                 tracked,
                 config.driver().marks(),
-                config.shares_permits(),
+                config.key_sharing(),
                 cooperation.is_some(),
             ),
             max_weight: AtomicU32::new(config.max_weight()),

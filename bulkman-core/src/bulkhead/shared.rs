@@ -19,7 +19,7 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitRejections, Ticket};
 use crate::config_error::ConfigError;
 use crate::fleet::Fleet;
 use crate::name::BulkheadName;
-use crate::queue::{Claim, WaitQueue, WaiterId};
+use crate::queue::{Claim, Release, WaitQueue, WaiterId};
 use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
 use crate::sync::waker_set::WakerSet;
@@ -84,6 +84,20 @@ impl Inner {
                 self.release();
             }
             _ => self.finish_without_circuit(outcome),
+        }
+    }
+
+    /// Returns `true` if recording an outcome would change the circuit.
+    #[inline]
+    pub(crate) fn affects_circuit(
+        &self,
+        admitted: Admitted,
+        outcome: Outcome,
+        ran: Option<Duration>,
+    ) -> bool {
+        match (admitted.ticket, &self.circuit) {
+            (Some(ticket), Some(circuit)) => circuit.affects_state(ticket, outcome, ran),
+            _ => false,
         }
     }
 
@@ -210,9 +224,9 @@ impl Inner {
             .configure(tracked, permits, || self.runtime.now());
         let changed = self.apply_limit(config.driver());
         let marks = config.driver().marks();
-        let shares = config.shares_permits();
+        let keys = config.key_sharing();
         self.limits
-            .set(TimeLimits::of(config), tracked, marks, shares);
+            .set(TimeLimits::of(config), tracked, marks, keys);
         self.max_weight
             .store(config.max_weight(), Ordering::Relaxed);
         let in_force = || {
@@ -266,13 +280,25 @@ impl Inner {
     }
 
     /// As [`release`](Self::release), for all permits of a call.
+    #[inline]
     pub(crate) fn release_claim(&self, claim: Claim) {
-        if self.queue.release_claim(claim, || self.runtime.now()) {
+        match self.queue.release_claim_at_once(claim) {
+            Release::Done => {}
+            begun => self.complete_release(claim, begun),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn complete_release(&self, claim: Claim, begun: Release) {
+        let now = || self.runtime.now();
+        if self.queue.complete_release(claim, begun, now) {
             self.notify_if_drained();
         }
     }
 
     /// Returns the largest weight of a call.
+    #[inline]
     pub(crate) fn max_weight(&self) -> u32 {
         self.max_weight.load(Ordering::Relaxed)
     }

@@ -6,6 +6,7 @@
 
 use std::borrow::Borrow;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use crate::bulkhead::running::CallTags;
 use crate::bulkhead::{Bulkhead, Inner};
@@ -15,7 +16,7 @@ use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::limits::Setup;
 use crate::call::rejection::Rejection;
-use crate::queue::Priority;
+use crate::queue::{Priority, WaitResult, WaiterId};
 
 /// Polls steps 1 to 3.
 #[inline(always)]
@@ -42,8 +43,26 @@ pub(crate) fn poll_admission<H: Borrow<Bulkhead>>(
         if let Some(admitted) = guard.try_admit(tags, deadlines, wait_or_reject)? {
             return Poll::Ready(Ok(admitted));
         }
+        return join_queue(guard, tags, deadlines, cx);
     }
-    poll_queue(guard, tags, deadlines, cx)
+    poll_begun(guard, tags, deadlines, cx)
+}
+
+/// As [`poll_admission`], for a call that is queued, or asks for a claim.
+// Out of line: the compiler otherwise merges these tests with those of new calls, which then take
+// six instructions more. It stores no register, since both calls end it.
+#[inline(never)]
+fn poll_begun<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if guard.queue_key().is_some() {
+        poll_queue(guard, tags, deadlines, cx)
+    } else {
+        poll_claim(guard, tags, deadlines, cx)
+    }
 }
 
 /// As [`poll_admission`], for a new call of a bulkhead whose limit adapts or is observed, or that
@@ -114,7 +133,7 @@ fn poll_marked_steps<H: Borrow<Bulkhead>>(
     if let Some(admitted) = try_marked(guard, tags, deadlines)? {
         return Poll::Ready(Ok(admitted));
     }
-    poll_queue(guard, tags, deadlines, cx)
+    join_queue(guard, tags, deadlines, cx)
 }
 
 /// Begins a call that cooperates with the scheduler, has limits, or needs its times.
@@ -272,8 +291,31 @@ pub(super) fn begin_deadlines(
     Ok(())
 }
 
-/// Polls steps 2 and 3 of a call that has to wait: joins the queue, or checks whether the permit
-/// was granted.
+/// Begins steps 2 and 3 of a call that has to wait: joins the queue.
+#[inline(never)]
+fn join_queue<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if !deadlines.may_wait() {
+        return Poll::Ready(Err(guard.reject_full()));
+    }
+    let deadline = deadlines.queue_deadline();
+    if guard.enqueue(tags.priority, deadline, cx.waker())? {
+        return Poll::Ready(admit_after_wait(guard, tags, deadlines));
+    }
+    // A waiter that has just joined is not polled: any decision from now on wakes it.
+    match (deadline, guard.queue_key()) {
+        (Some(deadline), Some(key)) => {
+            poll_queue_timer(guard, (key, deadline), tags, deadlines, cx)
+        }
+        _ => Poll::Pending,
+    }
+}
+
+/// Polls steps 2 and 3 of a call that is queued: checks whether a permit was granted.
 #[inline(never)]
 fn poll_queue<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
@@ -281,46 +323,54 @@ fn poll_queue<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    let joins = guard.is_new();
-    'permit: {
-        if joins {
-            if !deadlines.may_wait() {
-                return Poll::Ready(Err(guard.reject_full()));
-            }
-            if guard.enqueue(tags.priority, deadlines.queue_deadline(), cx.waker())? {
-                break 'permit;
-            }
-        }
-        let Some(key) = guard.queue_key() else {
-            return poll_claim(guard, tags, deadlines, cx);
-        };
-        // A waiter that has just joined is not polled: any decision from now on wakes it.
-        let decided = if joins {
-            Poll::Pending
-        } else {
-            guard.inner().queue.poll(key, cx.waker())
-        };
-        let waited = match decided {
-            Poll::Ready(waited) => waited,
-            Poll::Pending => {
-                let Some(deadline) = deadlines.queue_deadline() else {
-                    return Poll::Pending;
-                };
-                ready!(deadlines.poll_timer(|| guard.queue_timer(key, deadline), cx));
-                guard.expire(key)
-            }
-        };
-        guard.end_wait(waited)?;
-        guard.check_deadline(deadlines.total_deadline())?;
+    let Some(key) = guard.queue_key() else {
+        unreachable!("the call is queued")
+    };
+    match guard.inner().queue.poll(key, cx.waker()) {
+        Poll::Ready(waited) => Poll::Ready(end_wait(guard, waited, tags, deadlines)),
+        Poll::Pending => match deadlines.queue_deadline() {
+            Some(deadline) => poll_queue_timer(guard, (key, deadline), tags, deadlines, cx),
+            None => Poll::Pending,
+        },
     }
-    Poll::Ready(admit_after_wait(guard, tags, deadlines))
+}
+
+/// Polls the timer of a call that is queued, which leaves the queue at its deadline.
+#[inline(never)]
+fn poll_queue_timer<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    (key, deadline): (WaiterId, Instant),
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    ready!(deadlines.poll_timer(|| guard.queue_timer(key, deadline), cx));
+    let waited = guard.expire(key);
+    Poll::Ready(end_wait(guard, waited, tags, deadlines))
+}
+
+/// Performs step 3 of a call whose wait has ended.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "it is the end of two functions that are not inlined"
+)]
+fn end_wait<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    waited: WaitResult,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Result<Admitted, Rejection> {
+    guard.end_wait(waited)?;
+    guard.check_deadline(deadlines.total_deadline())?;
+    admit_after_wait(guard, tags, deadlines)
 }
 
 /// Performs step 3 of a call that has waited.
 #[inline(always)]
 #[allow(
     clippy::inline_always,
-    reason = "it is the end of two functions that are not inlined"
+    reason = "it is the end of functions that are not inlined"
 )]
 fn admit_after_wait<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,

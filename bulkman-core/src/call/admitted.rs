@@ -43,6 +43,7 @@ impl Admitted {
     }
 
     /// Marks a call that holds a claim instead of one permit. Its guard has the claim.
+    #[inline]
     pub(crate) fn with_claim(self) -> Self {
         let ticket = self.ticket.unwrap_or(Ticket::WITHOUT_CIRCUIT);
         Self {
@@ -54,6 +55,12 @@ impl Admitted {
     #[inline]
     pub(crate) fn has_claim(self) -> bool {
         self.ticket.is_some_and(Ticket::has_claim)
+    }
+
+    /// Returns `true` if the call holds a claim, and its end needs nothing else of its guard.
+    #[inline]
+    pub(crate) fn is_plain_claim(self) -> bool {
+        self.ticket.is_some_and(Ticket::is_plain_claim)
     }
 
     /// Returns `true` if the call is a probe or holds a claim.

@@ -14,8 +14,54 @@ use crate::call::guard::CallGuard;
 use crate::call::rejection::Rejection;
 
 /// Polls steps 1 to 3. Returns the admission of a call that was admitted before.
+// Everything else is out of line and ends the function, so that it stores no register.
 #[inline(never)]
 pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if deadlines.is_tracked() || guard.inner().limits.setup().has_more_than_keys() {
+        return poll_claim_setup(guard, tags, deadlines, cx);
+    }
+    if guard.is_new_claim() {
+        guard.observe();
+        if let Some(admitted) = guard.try_admit_claim_at_once::<false>() {
+            return Poll::Ready(Ok(admitted));
+        }
+    }
+    poll_claim_steps(guard, tags, deadlines, cx)
+}
+
+/// As [`poll_claim`], for a call that cooperates with the scheduler, has limits or a mark, or needs
+/// its times, or of a bulkhead that bounds the permits of a key.
+#[inline(never)]
+fn poll_claim_setup<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if guard.is_new_claim() {
+        let setup = guard.inner().limits.setup();
+        if deadlines.is_tracked() || setup.has_more_than_marks_and_keys() {
+            ready!(poll_setup(guard, deadlines, cx))?;
+        } else {
+            guard.observe();
+        }
+        if !deadlines.is_tracked() && !setup.has_marks() {
+            if let Some(admitted) = guard.try_admit_claim_at_once::<true>() {
+                return Poll::Ready(Ok(admitted));
+            }
+        }
+    }
+    poll_claim_steps(guard, tags, deadlines, cx)
+}
+
+/// As [`poll_claim`], for a call that has begun.
+#[inline(never)]
+fn poll_claim_steps<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     tags: CallTags,
     deadlines: &mut Deadlines,
@@ -26,7 +72,6 @@ pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
     }
     let joins = guard.is_new_claim();
     if joins {
-        ready!(poll_setup(guard, deadlines, cx))?;
         if let Some(admitted) = guard.try_admit_claim(tags, deadlines)? {
             return Poll::Ready(Ok(mark(guard, admitted, tags, deadlines)));
         }
@@ -63,6 +108,23 @@ pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait.
 #[inline(never)]
 pub(crate) fn try_claim<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    timers: bool,
+) -> Result<Option<Admitted>, Rejection> {
+    if !deadlines.is_tracked() && !guard.inner().limits.setup().has_times_or_marks() {
+        guard.observe();
+        if let Some(admitted) = guard.try_admit_claim_at_once::<true>() {
+            return Ok(Some(admitted));
+        }
+    }
+    try_claim_steps(guard, tags, deadlines, timers)
+}
+
+/// As [`try_claim`], one step at a time.
+#[inline(never)]
+fn try_claim_steps<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     tags: CallTags,
     deadlines: &mut Deadlines,

@@ -32,7 +32,7 @@ use crate::call::guard::CallGuard;
 use crate::call::held::HeldCall;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::run::{needed_run, run_guarded, timed_out};
+use crate::call::run::{finish, needed_run, run_guarded, timed_out};
 use crate::error::BulkheadError;
 use crate::name::BulkheadName;
 use crate::observe::CallSpan;
@@ -260,12 +260,7 @@ impl<H: Borrow<Bulkhead>, F, C> CallFuture<H, F, C> {
     {
         // Steps 5 and 6: record the outcome and release the permit.
         self.poll_with(cx, |guard, admitted, deadlines, outcome, result| {
-            if admitted.needs_guard() || guard.observer().is_enabled() {
-                guard.restore(admitted);
-                guard.finish(outcome, needed_run(guard, deadlines));
-            } else {
-                guard.inner().finish(admitted, outcome, None);
-            }
+            finish(guard, admitted, deadlines, outcome);
             result.map_err(BulkheadError::Operation)
         })
     }

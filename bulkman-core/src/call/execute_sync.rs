@@ -12,7 +12,7 @@ use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::run::{needed_run, run_guarded};
+use crate::call::run::{finish, needed_run, run_guarded};
 use crate::error::BulkheadError;
 
 /// Performs the steps of [`execute`](super::execute) on the current thread.
@@ -46,7 +46,7 @@ where
         let result = operation();
         (classifier.classify(&result), result)
     });
-    if deadlines.is_tracked() || admitted.needs_guard() || guard.observer().is_enabled() {
+    if deadlines.is_tracked() {
         guard.restore(admitted);
         let outcome = apply_deadline(outcome, bulkhead.inner(), &deadlines);
         let run = needed_run(&guard, &deadlines);
@@ -55,7 +55,7 @@ where
             None => guard.finish_late(run),
         }
     } else {
-        bulkhead.inner().finish(admitted, outcome, None);
+        finish(&mut guard, admitted, &deadlines, outcome);
     }
     result.map_err(BulkheadError::Operation)
 }

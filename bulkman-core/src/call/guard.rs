@@ -45,12 +45,14 @@ type Lack<H> =
 #[derive(Debug)]
 #[repr(u64)]
 enum Held {
-    // The two that need nothing when the guard is dropped come first: one comparison finds them.
+    // Those that need nothing when the guard is dropped come first: one comparison finds them.
     Nothing,
     Ended,
+    /// The end of a call that held a claim.
+    EndedClaim(Claim),
     Queued(WaiterId),
-    Permit,
     Admitted(Admitted),
+    Permit,
     // Calls that ask for several permits or have a key. Calls with one permit neither set nor test
     // these: they are what is left where a state is none of those above.
     NewClaim {
@@ -60,11 +62,10 @@ enum Held {
         share: u32,
     },
     QueuedClaim(WaiterId, Claim),
-    Permits(Claim),
     AdmittedClaim(Admitted, Claim),
+    Permits(Claim),
     /// The admission is out of the guard.
     OutClaim(Claim),
-    EndedClaim(Claim),
 }
 
 impl<H: Borrow<Bulkhead>> CallGuard<H> {
@@ -426,7 +427,7 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     fn release_held(&mut self) {
         let inner = self.bulkhead.borrow().inner();
         match self.held {
-            Held::Nothing | Held::Ended => {}
+            Held::Nothing | Held::Ended | Held::EndedClaim(_) => {}
             Held::Queued(key) => {
                 self.held = Held::Nothing;
                 if inner.queue.cancel(key, || inner.runtime.now()) {
@@ -477,7 +478,7 @@ impl CallGuard<Bulkhead> {
 impl<H: Borrow<Bulkhead>> Drop for CallGuard<H> {
     #[inline]
     fn drop(&mut self) {
-        if matches!(self.held, Held::Ended | Held::Nothing) {
+        if matches!(self.held, Held::Nothing | Held::Ended | Held::EndedClaim(_)) {
             return;
         }
         if matches!(self.held, Held::Queued(_)) {

@@ -107,6 +107,15 @@ pub(crate) struct ConfiguredLimits {
     run_timeout: AtomicU64,
 }
 
+/// How permits are shared between keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeySharing {
+    None,
+    Unbounded,
+    /// The permits of a key are bounded, from above or from below.
+    Bounded,
+}
+
 /// What a call must do before its admission.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup(u8);
@@ -122,6 +131,8 @@ impl Setup {
     const MARKS_ALL: u8 = 1 << 3;
     /// Permits are shared between keys, so that every call has one.
     const KEYS: u8 = 1 << 4;
+    /// The permits of a key are bounded.
+    const KEY_BOUNDS: u8 = 1 << 5;
 
     /// Returns `true` if a call has nothing to do.
     #[inline]
@@ -139,6 +150,19 @@ impl Setup {
     #[inline]
     pub(crate) const fn has_more_than_marks(self) -> bool {
         self.0 & (Self::TIMED | Self::COOPERATES | Self::KEYS) != 0
+    }
+
+    /// Returns `true` if a call that asks for a claim has more to do before its admission, or under
+    /// bounds.
+    #[inline]
+    pub(crate) const fn has_more_than_keys(self) -> bool {
+        self.0 & !Self::KEYS != 0
+    }
+
+    /// Returns `true` if a call has more to do before its admission than a mark and a claim.
+    #[inline]
+    pub(crate) const fn has_more_than_marks_and_keys(self) -> bool {
+        self.0 & (Self::TIMED | Self::COOPERATES) != 0
     }
 
     /// Returns `true` if calls may carry marks for a limit that adapts or is observed.
@@ -171,6 +195,12 @@ impl Setup {
         self.0 & (Self::TIMED | Self::KEYS) != 0
     }
 
+    /// Returns `true` if [`has_times`](Self::has_times) or [`has_marks`](Self::has_marks) does.
+    #[inline]
+    pub(crate) const fn has_times_or_marks(self) -> bool {
+        self.0 & (Self::TIMED | Self::MARKS) != 0
+    }
+
     /// Returns `true` if a call has more to do before its admission than to cooperate.
     #[inline]
     pub(crate) const fn has_more_than_cooperation(self) -> bool {
@@ -183,7 +213,7 @@ impl ConfiguredLimits {
         limits: TimeLimits,
         times_needed: bool,
         marks: Marks,
-        keys: bool,
+        keys: KeySharing,
         cooperates: bool,
     ) -> Self {
         let none = || AtomicU64::new(Limit::NONE.0);
@@ -197,9 +227,14 @@ impl ConfiguredLimits {
         configured
     }
 
-    /// `times_needed`: the times of calls are needed even if there are no limits. `keys`: permits
-    /// are shared between keys.
-    pub(crate) fn set(&self, limits: TimeLimits, times_needed: bool, marks: Marks, keys: bool) {
+    /// `times_needed`: the times of calls are needed even if there are no limits.
+    pub(crate) fn set(
+        &self,
+        limits: TimeLimits,
+        times_needed: bool,
+        marks: Marks,
+        keys: KeySharing,
+    ) {
         self.timeout.store(limits.timeout.0, Ordering::Relaxed);
         self.max_wait.store(limits.max_wait.0, Ordering::Relaxed);
         self.run_timeout
@@ -209,7 +244,8 @@ impl ConfiguredLimits {
             (timed, Setup::TIMED),
             (marks != Marks::None, Setup::MARKS),
             (marks == Marks::All, Setup::MARKS_ALL),
-            (keys, Setup::KEYS),
+            (keys != KeySharing::None, Setup::KEYS),
+            (keys == KeySharing::Bounded, Setup::KEY_BOUNDS),
         ];
         for (is_set, bit) in bits {
             if is_set {

@@ -43,6 +43,29 @@ pub(crate) fn run_guarded<H: Borrow<Bulkhead>, R>(
     result
 }
 
+/// Steps 5 and 6 of a call without limits of time: records the outcome and releases the permit.
+///
+/// The admission is out of the guard.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it is the end of every call")]
+pub(crate) fn finish<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    admitted: Admitted,
+    deadlines: &Deadlines,
+    outcome: Outcome,
+) {
+    if admitted.needs_guard() || guard.observer().is_enabled() {
+        if admitted.is_probe_or_claim() {
+            guard.finish_probe_or_claim(admitted, outcome, deadlines);
+        } else {
+            guard.restore(admitted);
+            guard.finish(outcome, needed_run(guard, deadlines));
+        }
+    } else {
+        guard.inner().finish(admitted, outcome, None);
+    }
+}
+
 /// Returns the outcome and the error of a call that exceeded its deadline while running.
 ///
 /// The caller has to count it.

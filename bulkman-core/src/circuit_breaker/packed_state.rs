@@ -222,6 +222,7 @@ impl Ticket {
     }
 
     /// Marks the ticket of a call that holds a claim instead of one permit.
+    #[inline]
     pub(crate) const fn with_claim(self) -> Self {
         Self {
             state: PackedState::from_bits(self.state.bits() | CLAIM),
@@ -233,6 +234,13 @@ impl Ticket {
     #[inline]
     pub(crate) const fn has_claim(self) -> bool {
         self.state.bits() & CLAIM != 0
+    }
+
+    /// Returns `true` if the call holds a claim, and its end needs nothing else but its outcome.
+    #[inline]
+    pub(crate) const fn is_plain_claim(self) -> bool {
+        const OTHERS: u64 = NEEDS_DURATION | LISTED | PROBE | MARK_BITS << MARK;
+        self.state.bits() & (CLAIM | OTHERS) == CLAIM
     }
 
     /// Returns `true` if the call is a probe or holds a claim.

@@ -71,6 +71,13 @@ impl AvailablePermits {
         false
     }
 
+    /// Returns `true` if the counter is not contended and has this many permits.
+    #[inline]
+    pub(super) fn has(&self, permits: u32) -> bool {
+        // With the flag, a word is above every number of permits.
+        (permits..CONTENDED).contains(&self.0.load(Ordering::Relaxed))
+    }
+
     /// As [`try_acquire_many`](Self::try_acquire_many), from a contended counter. The caller holds
     /// the lock.
     pub(super) fn try_acquire_many_locked(&self, permits: u32, needed: u32) -> bool {

@@ -50,8 +50,19 @@ impl Claim {
     }
 
     /// Adds the permits of the call to a key.
+    #[inline]
     pub(crate) const fn with_key(self, key: u64) -> Self {
         Self(self.0 & Self::PERMITS | key << Self::PERMIT_BITS)
+    }
+
+    /// Adds the permits of a call without a key to that of all calls without one.
+    #[inline]
+    pub(crate) const fn or_shared_key(self) -> Self {
+        if self.key() == 0 {
+            self.with_key(Self::SHARED_KEY)
+        } else {
+            self
+        }
     }
 
     pub(crate) const fn with_permits(self, permits: u32) -> Self {

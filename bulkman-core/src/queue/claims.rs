@@ -37,6 +37,15 @@ impl Request {
     }
 }
 
+/// How far the permits of a call have been released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    Done,
+    /// The permits are in the counter, and calls wait.
+    Contended,
+    NotBegun,
+}
+
 /// What a key holds and how many of its calls wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyReading {
@@ -58,6 +67,7 @@ impl KeyReading {
 }
 
 /// Returns how many permits have to be available for a call whose key then holds `held`.
+#[inline]
 fn needed(permits: u32, held: u32, rules: KeyRules, limit: u32) -> u32 {
     let min = rules.min_in_force(limit);
     if held <= min {
@@ -68,16 +78,96 @@ fn needed(permits: u32, held: u32, rules: KeyRules, limit: u32) -> u32 {
 }
 
 impl WaitQueue {
+    /// Acquires the permits of a claim if they are in the counter and nothing is in the way.
+    /// Returns the claim with the key that counts.
+    ///
+    /// Takes no lock. `None`: nothing is acquired, and
+    /// [`try_acquire_claim`](Self::try_acquire_claim) decides.
+    ///
+    /// `BOUNDED`: also under rules that bound the permits of a key.
+    // Everything else is out of line and ends the function, so that it stores no register.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is most of the admission of a call"
+    )]
+    pub(crate) fn try_acquire_claim_at_once<const BOUNDED: bool>(
+        &self,
+        claim: Claim,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Claim> {
+        let rules = self.key_rules.load(Ordering::Relaxed);
+        let permits = claim.permits();
+        if rules == KeyRules::NONE {
+            return self
+                .available
+                .try_acquire_many(permits, permits)
+                .then_some(claim.with_key(0));
+        }
+        if !BOUNDED && rules != KeyRules::UNBOUNDED {
+            return None;
+        }
+        let claim = claim.or_shared_key();
+        let key = claim.key();
+        let running = self.running_keys.get()?;
+        if !self.available.has(permits) || !running.insert_at_once(key, permits) {
+            return None;
+        }
+        let needed = if !BOUNDED || rules == KeyRules::UNBOUNDED {
+            Some(permits)
+        } else {
+            let held = running.held_at_once(key);
+            held.and_then(|held| self.needed_under(rules, permits, held))
+        };
+        if needed.is_some_and(|needed| self.available.try_acquire_many(permits, needed)) {
+            return Some(claim);
+        }
+        self.undo_insertion(claim, now);
+        None
+    }
+
+    /// Acquires the permits of a claim as calls do: at once, or else as they may.
+    #[cfg(test)]
+    pub(super) fn try_acquire_as_calls(
+        &self,
+        claim: &mut Claim,
+        now: impl Fn() -> Instant,
+    ) -> TryAcquire {
+        let acquired = self
+            .try_acquire_claim_at_once::<false>(*claim, &now)
+            .or_else(|| self.try_acquire_claim_at_once::<true>(*claim, &now));
+        match acquired {
+            Some(acquired) => {
+                *claim = acquired;
+                TryAcquire::Acquired
+            }
+            None => self.try_acquire_claim(claim, now),
+        }
+    }
+
+    /// Returns how many permits have to be available for a call whose key then holds `held`. `None`
+    /// if that exceeds its maximum.
+    #[inline]
+    fn needed_under(&self, rules: u64, permits: u32, held: u32) -> Option<u32> {
+        let rules = KeyRules::from_bits(rules)?;
+        if held > rules.max && held != permits {
+            return None;
+        }
+        let limit = self.limits().permits as u32;
+        Some(needed(permits, held, rules, limit))
+    }
+
     /// Acquires the permits of a claim if they are available and no call waits: all or none.
     ///
     /// If the limit is smaller than the claim, acquires all permits of the limit, and changes the
     /// claim.
+    #[inline(never)]
     pub(crate) fn try_acquire_claim(
         &self,
         claim: &mut Claim,
         now: impl FnOnce() -> Instant,
     ) -> TryAcquire {
-        self.set_key(claim);
+        let rules = self.set_key(claim);
         if claim.is_plain() {
             return self.try_acquire();
         }
@@ -85,12 +175,12 @@ impl WaitQueue {
             return TryAcquire::Closed;
         }
         let contended = self.available.is_contended();
-        if !contended && self.acquire_uncontended(*claim, now) {
+        if !contended && self.acquire_uncontended(*claim, rules, now) {
             return TryAcquire::Acquired;
         }
         // The limit, and permits in the reserve, need the lock. So do calls that wait for their key
-        // only: a call of another key need not.
-        if !contended || claim.key() != 0 {
+        // only, which is at its maximum: a call of another key need not.
+        if !contended || (claim.key() != 0 && rules != KeyRules::UNBOUNDED) {
             let mut waiters = lock(&self.waiters);
             let acquired = self.acquire_idle(&mut waiters, self.state(), claim);
             drop(waiters);
@@ -111,46 +201,120 @@ impl WaitQueue {
     }
 
     /// Acquires permits from a counter that is not contended, without the lock.
+    ///
+    /// A counter that is not contended has no more permits than the limit in force.
     #[inline]
-    fn acquire_uncontended(&self, claim: Claim, now: impl FnOnce() -> Instant) -> bool {
-        let (permits, limit) = (claim.permits(), self.limits().permits as u32);
-        if permits > limit {
-            return false;
-        }
-        let Some(running) = self.running_keys.get().filter(|_| claim.key() != 0) else {
+    fn acquire_uncontended(&self, claim: Claim, rules: u64, now: impl FnOnce() -> Instant) -> bool {
+        let permits = claim.permits();
+        if claim.key() == 0 {
             return self.available.try_acquire_many(permits, permits);
-        };
-        let Some(rules) = KeyRules::from_bits(self.key_rules.load(Ordering::Relaxed)) else {
+        }
+        if rules != KeyRules::UNBOUNDED {
+            return self.acquire_bounded(claim, rules, now);
+        }
+        let Some(running) = self
+            .running_keys
+            .get()
+            .filter(|_| self.available.has(permits))
+        else {
             return false;
         };
-        let added = if rules.has_bounds() {
-            running.add(claim.key(), permits, rules.max)
-        } else {
-            running.insert(claim.key(), permits);
-            Some(permits)
+        running.insert(claim.key(), permits);
+        if self.available.try_acquire_many(permits, permits) {
+            return true;
+        }
+        self.undo_insertion(claim, now);
+        false
+    }
+
+    /// As [`acquire_uncontended`](Self::acquire_uncontended), under rules that bound the permits of
+    /// a key.
+    #[inline(never)]
+    fn acquire_bounded(&self, claim: Claim, rules: u64, now: impl FnOnce() -> Instant) -> bool {
+        let (permits, limit) = (claim.permits(), self.limits().permits as u32);
+        let running = self
+            .running_keys
+            .get()
+            .filter(|_| self.available.has(permits));
+        let (Some(rules), Some(running)) = (KeyRules::from_bits(rules), running) else {
+            return false;
         };
-        if let Some(held) = added {
+        if let Some(held) = running.add(claim.key(), permits, rules.max) {
             let needed = needed(permits, held, rules, limit);
             if self.available.try_acquire_many(permits, needed) {
                 return true;
             }
             running.remove(claim.key(), permits);
         }
-        // A waiter of the same key may have found the permits that were added for a moment.
-        if self.available.release(0) {
-            self.assign_released(claim.key(), now);
-        }
+        self.reassign(claim.key(), now);
         false
+    }
+
+    /// Removes permits that were added to a key for a call that has not acquired them.
+    #[cold]
+    #[inline(never)]
+    fn undo_insertion(&self, claim: Claim, now: impl FnOnce() -> Instant) {
+        self.forget_key(claim);
+        self.reassign(claim.key(), now);
+    }
+
+    /// Assigns the permits in the counter if calls wait. A waiter of this key may have found
+    /// permits that were added to the key for a moment, and been suspended.
+    fn reassign(&self, key: u64, now: impl FnOnce() -> Instant) {
+        if self.available.release(0) {
+            self.assign_released(key, now);
+        }
     }
 
     /// Releases the permits of a call. See [`release`](Self::release).
     pub(crate) fn release_claim(&self, claim: Claim, now: impl FnOnce() -> Instant) -> bool {
-        if claim.is_plain() {
-            return self.release(now);
+        match self.release_claim_at_once(claim) {
+            Release::Done => false,
+            begun => self.complete_release(claim, begun, now),
         }
-        self.forget_key(claim);
+    }
+
+    /// Begins to release the permits of a call, and completes it if nothing is in the way.
+    // Without the rest of it, it stores no register.
+    #[inline]
+    pub(crate) fn release_claim_at_once(&self, claim: Claim) -> Release {
+        if claim.key() != 0 {
+            let running = self.running_keys.get();
+            let removed = running.is_some_and(|it| it.remove_at_once(claim.key(), claim.permits()));
+            if !removed {
+                return Release::NotBegun;
+            }
+        } else if claim.is_plain() && self.available.is_contended() {
+            return Release::NotBegun;
+        }
         // While the counter is contended, only the holder of the lock acquires permits.
-        self.available.release(claim.permits()) && self.assign_released(claim.key(), now)
+        if self.available.release(claim.permits()) {
+            Release::Contended
+        } else {
+            Release::Done
+        }
+    }
+
+    /// Completes what [`release_claim_at_once`](Self::release_claim_at_once) has begun. Returns
+    /// `true` if this drained the queue.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn complete_release(
+        &self,
+        claim: Claim,
+        begun: Release,
+        now: impl FnOnce() -> Instant,
+    ) -> bool {
+        if claim.is_plain() {
+            return self.release_to_next(now, begun == Release::Contended);
+        }
+        if begun == Release::NotBegun {
+            self.forget_key(claim);
+            if !self.available.release(claim.permits()) {
+                return false;
+            }
+        }
+        self.assign_released(claim.key(), now)
     }
 
     /// Subtracts the permits of a call from its key.
@@ -329,13 +493,15 @@ impl WaitQueue {
     }
 
     /// Gives a claim the key that counts: that of all calls without a key, or none if permits are
-    /// not shared.
-    pub(crate) fn set_key(&self, claim: &mut Claim) {
-        if !self.shares_permits() {
-            *claim = claim.with_key(0);
-        } else if claim.key() == 0 {
-            *claim = claim.with_key(Claim::SHARED_KEY);
-        }
+    /// not shared. Returns the bits of the rules in force.
+    pub(crate) fn set_key(&self, claim: &mut Claim) -> u64 {
+        let rules = self.key_rules.load(Ordering::Relaxed);
+        *claim = if rules == KeyRules::NONE {
+            claim.with_key(0)
+        } else {
+            claim.or_shared_key()
+        };
+        rules
     }
 
     /// Returns `true` if a call would have room once another has left.
@@ -448,7 +614,7 @@ impl WaitQueue {
     /// Returns `true` if permits are shared between keys.
     #[inline]
     pub(crate) fn shares_permits(&self) -> bool {
-        self.key_rules.load(Ordering::Relaxed) != 0
+        self.key_rules.load(Ordering::Relaxed) != KeyRules::NONE
     }
 
     /// Returns the number of waiters whose key is at its maximum.

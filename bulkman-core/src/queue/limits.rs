@@ -44,13 +44,18 @@ impl KeyRules {
     const BITS: u32 = 20;
     const MASK: u64 = (1 << Self::BITS) - 1;
     const IN_FORCE: u64 = 1 << 63;
+    /// The stored form of no rules.
+    pub(super) const NONE: u64 = 0;
+    /// The stored form of rules without [bounds](Self::has_bounds).
+    pub(super) const UNBOUNDED: u64 = Self::IN_FORCE | Self::MASK << Self::BITS;
 
     /// Returns `true` if the permits of a key are bounded, from above or from below.
-    pub(super) const fn has_bounds(&self) -> bool {
+    pub(crate) const fn has_bounds(&self) -> bool {
         self.min > 0 || self.max != Self::NO_MAX
     }
 
     /// Returns the minimum of a key under this limit. At least one permit is not reserved.
+    #[inline]
     pub(super) fn min_in_force(&self, limit: u32) -> u32 {
         self.min.min(limit.saturating_sub(1))
     }
@@ -71,7 +76,7 @@ impl KeyRules {
 
     /// Returns the part that a call needs that does not wait.
     pub(super) fn to_bits(rules: Option<Self>) -> u64 {
-        rules.map_or(0, |rules| {
+        rules.map_or(Self::NONE, |rules| {
             let max = u64::from(rules.max).min(Self::MASK);
             Self::IN_FORCE | max << Self::BITS | u64::from(rules.min) & Self::MASK
         })

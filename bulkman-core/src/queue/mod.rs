@@ -88,7 +88,7 @@ use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 
 use available::AvailablePermits;
 pub(crate) use claim::Claim;
-pub(crate) use claims::Request;
+pub(crate) use claims::{Release, Request};
 use grants::Grants;
 pub(crate) use limits::{KeyRules, Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueSettings};
 pub use order::{Priority, QueueOrder};

@@ -608,7 +608,7 @@ fn apply(
             let mut claim = Claim::new(permits).with_key(key);
             queue.set_key(&mut claim);
             let key = model.key(key);
-            let result = queue.try_acquire_claim(&mut claim, || now);
+            let result = queue.try_acquire_as_calls(&mut claim, || now);
             match model.try_acquire_or_revoke(permits, key) {
                 Some(granted) => {
                     prop_assert_eq!((result, claim.permits()), (TryAcquire::Acquired, granted));

@@ -12,14 +12,21 @@ use crate::sync::{Mutex, lock};
 /// holds; one without permits is free. So nothing is kept of keys that hold nothing. Keys that find
 /// their bucket full are counted in a map behind a lock, which is read only while it has entries.
 ///
-/// Two first calls of a key may take a slot each. That does no harm, since the permits of a key are
-/// interchangeable: what it holds is the sum, and a release subtracts from any of its slots. So
-/// does a call whose permits do not fit into the slot together with those that are added there.
+/// There are more buckets than permits, up to 4,096. So most keys find the first slot of their
+/// bucket free or their own, and a call then looks at no other slot. A key may have several slots.
+/// That does no harm, since its permits are interchangeable: what it holds is the sum, and a
+/// release subtracts from any of its slots.
 ///
 /// # Orderings
 ///
 /// An addition is followed by reading the sum. Of two concurrent additions for a key, at least one
 /// then reads both. So all operations are sequentially consistent.
+///
+/// A sum is read slot by slot, and the map last. Permits may be added to a slot that was read, and
+/// others be removed from one that was not. So that the sum never lacks permits that are held all
+/// the time, a removal follows the same order: it passes a slot that it found without permits of
+/// the key. Then all that were added there have been removed there, by calls that thus left as many
+/// permits elsewhere.
 #[derive(Debug)]
 pub(super) struct RunningKeys {
     buckets: Box<[Bucket]>,
@@ -84,38 +91,44 @@ impl RunningKeys {
     /// Adds permits to a key, however many it holds.
     #[inline]
     pub(super) fn insert(&self, key: u64, permits: u32) {
-        if !self.try_insert(key, permits) {
-            self.insert_spilled(key, permits);
+        if !self.insert_at_once(key, permits) {
+            self.insert_behind(key, permits);
         }
-        // Models do not order sequentially consistent operations on different words.
-        #[cfg(bulkman_loom)]
-        crate::sync::atomic::fence(Ordering::SeqCst);
     }
 
-    /// Adds permits in the bucket of the key. Returns `false` if that is full.
-    #[inline]
-    fn try_insert(&self, key: u64, permits: u32) -> bool {
-        'search: loop {
-            let mut free = None;
-            for slot in &self.bucket(key).0 {
-                let word = slot.load(Ordering::SeqCst);
-                if word & HELD == 0 {
-                    free = free.or(Some((slot, word)));
-                } else if word ^ key << HELD_BITS <= HELD - u64::from(permits) {
-                    // It is the slot of the key, and has room for the sum.
-                    if replace(slot, word, word + u64::from(permits)) {
-                        return true;
-                    }
-                    continue 'search;
+    /// Adds permits in the first slot of the bucket. Returns `false`, and does nothing, if that is
+    /// taken, or is changed by another call meanwhile.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "callers that end with it store no register"
+    )]
+    pub(super) fn insert_at_once(&self, key: u64, permits: u32) -> bool {
+        let inserted = self.first(key).is_some_and(|first| {
+            let word = first.load(Ordering::SeqCst);
+            try_insert(first, word, key, permits)
+        });
+        after_insertion();
+        inserted
+    }
+
+    /// As [`insert`](Self::insert), for a key that finds the first slot of its bucket taken, or
+    /// changed by another call.
+    #[cold]
+    #[inline(never)]
+    fn insert_behind(&self, key: u64, permits: u32) {
+        for slot in &self.bucket(key).0 {
+            let mut word = slot.load(Ordering::SeqCst);
+            while has_room(word, key, permits) {
+                if try_insert(slot, word, key, permits) {
+                    after_insertion();
+                    return;
                 }
-            }
-            let Some((slot, word)) = free else {
-                return false;
-            };
-            if replace(slot, word, key << HELD_BITS | u64::from(permits)) {
-                return true;
+                word = slot.load(Ordering::SeqCst);
             }
         }
+        self.insert_spilled(key, permits);
+        after_insertion();
     }
 
     #[cold]
@@ -131,6 +144,32 @@ impl RunningKeys {
     /// the contended flag.
     #[inline]
     pub(super) fn remove(&self, key: u64, permits: u32) {
+        if !self.remove_at_once(key, permits) {
+            self.remove_behind(key, permits);
+        }
+    }
+
+    /// Removes permits from the first slot of the bucket. Returns `false`, and does nothing, if the
+    /// key has fewer there, or the slot is changed by another call meanwhile.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "callers that end with it store no register"
+    )]
+    pub(super) fn remove_at_once(&self, key: u64, permits: u32) -> bool {
+        self.first(key).is_some_and(|first| {
+            let word = first.load(Ordering::SeqCst);
+            // What is left there: too much if the slot is another key's, or they are too few.
+            let left = (word ^ key << HELD_BITS).wrapping_sub(u64::from(permits));
+            left <= HELD - u64::from(permits) && replace(first, word, key << HELD_BITS | left)
+        })
+    }
+
+    /// As [`remove`](Self::remove), if the first slot has fewer permits of the key, or was changed
+    /// by another call.
+    #[cold]
+    #[inline(never)]
+    fn remove_behind(&self, key: u64, permits: u32) {
         let mut left = permits;
         loop {
             for slot in &self.bucket(key).0 {
@@ -177,17 +216,35 @@ impl RunningKeys {
     /// Returns the permits that a key holds.
     #[inline]
     pub(super) fn held(&self, key: u64) -> u32 {
+        self.held_at_once(key)
+            .unwrap_or_else(|| self.held_with_spilled(key))
+    }
+
+    /// Returns the permits that a key holds, unless permits of any key are in the map.
+    #[inline]
+    pub(super) fn held_at_once(&self, key: u64) -> Option<u32> {
+        let held = self.held_in_bucket(key);
+        (self.spilled.load(Ordering::SeqCst) == 0).then_some(held)
+    }
+
+    #[inline]
+    fn held_in_bucket(&self, key: u64) -> u32 {
         let mut held = 0;
         for slot in &self.bucket(key).0 {
-            let word = slot.load(Ordering::SeqCst);
-            if word >> HELD_BITS == key {
-                held += (word & HELD) as u32;
+            // What a slot of the key holds; more than that in others.
+            let permits = slot.load(Ordering::SeqCst) ^ key << HELD_BITS;
+            if permits <= HELD {
+                held += permits as u32;
             }
         }
-        if self.spilled.load(Ordering::SeqCst) > 0 {
-            held += lock(&self.spill).get(&key).copied().unwrap_or(0);
-        }
         held
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn held_with_spilled(&self, key: u64) -> u32 {
+        let held = self.held_in_bucket(key);
+        held + lock(&self.spill).get(&key).copied().unwrap_or(0)
     }
 
     /// Returns all keys that hold permits, and how many. A key may be listed twice.
@@ -204,10 +261,53 @@ impl RunningKeys {
         keys
     }
 
+    /// Returns the first slot of the bucket of a key. There always is one.
+    #[inline]
+    fn first(&self, key: u64) -> Option<&AtomicU64> {
+        let bucket = self.buckets.get(self.bucket_index(key))?;
+        Some(&bucket.0[0])
+    }
+
     #[inline]
     fn bucket(&self, key: u64) -> &Bucket {
+        &self.buckets[self.bucket_index(key)]
+    }
+
+    #[inline]
+    fn bucket_index(&self, key: u64) -> usize {
         // The number of buckets is a power of two.
-        &self.buckets[key as usize & (self.buckets.len() - 1)]
+        key as usize & (self.buckets.len().wrapping_sub(1))
+    }
+}
+
+/// Orders an addition before what follows it, also in models, which do not order sequentially
+/// consistent operations on different words.
+#[inline]
+fn after_insertion() {
+    #[cfg(bulkman_loom)]
+    crate::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// Adds permits to a slot that had this word. Returns `false`, and does nothing, if that is of
+/// another key, has no room, or is out of date.
+#[inline]
+fn try_insert(slot: &AtomicU64, word: u64, key: u64, permits: u32) -> bool {
+    has_room(word, key, permits) && replace(slot, word, of_key(word, key) + u64::from(permits))
+}
+
+/// Returns `true` if the slot is free, or is that of the key and has room for the sum.
+#[inline]
+fn has_room(word: u64, key: u64, permits: u32) -> bool {
+    of_key(word, key) ^ key << HELD_BITS <= HELD - u64::from(permits)
+}
+
+/// Returns the word of a slot, with this key if it is free.
+#[inline]
+fn of_key(word: u64, key: u64) -> u64 {
+    if word & HELD == 0 {
+        key << HELD_BITS
+    } else {
+        word
     }
 }
 

@@ -46,8 +46,9 @@ struct Keys {
     waiting: u32,
     /// The level, when the key entered it, and the index of each key that is not suspended.
     by_level: BTreeSet<(u64, u64, u32)>,
-    /// The number of waiters and the index of each key.
-    by_length: BTreeSet<(u32, u32)>,
+    /// For each number of waiters, up to the largest, the first of the keys with as many. They are
+    /// linked to each other.
+    by_length: Vec<u32>,
 }
 
 /// A key with waiters of one priority.
@@ -63,6 +64,9 @@ struct KeyEntry {
     level: Option<u64>,
     /// When it entered the level.
     turn: u64,
+    /// The neighbors among the keys with as many waiters; `NO_KEY` for none.
+    previous: u32,
+    next: u32,
 }
 
 /// The place of a waiter among those of its key.
@@ -185,11 +189,10 @@ impl WaitingKeys {
 
     /// Returns the key with the most waiters, if it has at least two more than `key`.
     pub(super) fn much_longer(&self, key: u64, priority: usize) -> Option<u32> {
-        let &(longest, index) = self.priorities[priority].by_length.last()?;
-        let own = self
-            .find(key, priority)
-            .map_or(0, |own| self.entries[own as usize].waiting);
-        (longest >= own + 2).then_some(index)
+        let &index = self.priorities[priority].by_length.last()?;
+        let waiting_of = |index: u32| self.entries[index as usize].waiting;
+        let own = self.find(key, priority).map_or(0, waiting_of);
+        (waiting_of(index) >= own + 2).then_some(index)
     }
 
     /// Adds a waiter to a key. Returns its link, whose `previous` has to be linked to it.
@@ -274,8 +277,12 @@ impl WaitingKeys {
 
     /// Returns the indices of all keys of a priority, those first that entered their level first.
     pub(super) fn indices(&self, priority: usize) -> Vec<u32> {
-        let keys = self.priorities[priority].by_length.iter();
-        let mut indices: Vec<_> = keys.map(|&(_, index)| index).collect();
+        let mut indices: Vec<_> = (0..self.entries.len() as u32)
+            .filter(|&index| {
+                let entry = &self.entries[index as usize];
+                entry.waiting > 0 && entry.priority == priority
+            })
+            .collect();
         indices.sort_unstable_by_key(|&index| self.entries[index as usize].turn);
         indices
     }
@@ -283,12 +290,10 @@ impl WaitingKeys {
     /// Returns each key, its waiters and whether it is suspended. A key may be listed once for each
     /// priority.
     pub(super) fn all(&self) -> Vec<(u64, u32, bool)> {
-        (0..PRIORITIES)
-            .flat_map(|priority| &self.priorities[priority].by_length)
-            .map(|&(waiting, index)| {
-                let entry = &self.entries[index as usize];
-                (entry.key, waiting, entry.level.is_none())
-            })
+        self.entries
+            .iter()
+            .filter(|entry| entry.waiting > 0)
+            .map(|entry| (entry.key, entry.waiting, entry.level.is_none()))
             .collect()
     }
 
@@ -302,6 +307,8 @@ impl WaitingKeys {
             share: 1,
             level: None,
             turn: 0,
+            previous: NO_KEY,
+            next: NO_KEY,
         };
         let index = match self.unused.pop() {
             Some(index) => {
@@ -336,17 +343,61 @@ impl WaitingKeys {
 
     /// Changes the number of waiters of a key by one.
     fn resize(&mut self, index: u32, by: i32) {
+        self.unlink(index);
         let entry = &mut self.entries[index as usize];
-        let keys = &mut self.priorities[entry.priority];
-        keys.by_length.remove(&(entry.waiting, index));
+        let priority = entry.priority;
+        let keys = &mut self.priorities[priority];
         entry.waiting = entry.waiting.wrapping_add_signed(by);
         keys.waiting = keys.waiting.wrapping_add_signed(by);
         if entry.level.is_none() && entry.turn != 0 {
             self.suspended = self.suspended.wrapping_add_signed(by);
         }
-        if entry.waiting > 0 {
-            keys.by_length.insert((entry.waiting, index));
+        self.link(index);
+        // The last number is that of the key with the most waiters. Numbers change by one, so at
+        // most one is dropped while keys are left.
+        let by_length = &mut self.priorities[priority].by_length;
+        while by_length.last() == Some(&NO_KEY) {
+            by_length.pop();
         }
+        if by_length.is_empty() && by_length.capacity() > 64 {
+            *by_length = Vec::new();
+        }
+    }
+
+    /// Links a key to those with as many waiters.
+    fn link(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        let length = entry.waiting as usize;
+        if length == 0 {
+            return;
+        }
+        let by_length = &mut self.priorities[entry.priority].by_length;
+        if by_length.len() <= length {
+            by_length.resize(length + 1, NO_KEY);
+        }
+        let next = std::mem::replace(&mut by_length[length], index);
+        (entry.previous, entry.next) = (NO_KEY, next);
+        if let Some(next) = self.entries.get_mut(next as usize) {
+            next.previous = index;
+        }
+    }
+
+    /// Removes a key from those with as many waiters.
+    fn unlink(&mut self, index: u32) {
+        let entry = &self.entries[index as usize];
+        let (length, previous, next) = (entry.waiting as usize, entry.previous, entry.next);
+        if length == 0 {
+            return;
+        }
+        let by_length = &mut self.priorities[entry.priority].by_length;
+        if let Some(next) = self.entries.get_mut(next as usize) {
+            next.previous = previous;
+        }
+        if let Some(previous) = self.entries.get_mut(previous as usize) {
+            previous.next = next;
+            return;
+        }
+        by_length[length] = next;
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) use self::repr::BulkheadRepr;
 pub use self::resolved::ResolvedBulkheadConfig;
 
 use crate::adaptive::{AdaptiveLimit, DriverConfig, Enforcement};
+use crate::call::limits::KeySharing;
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::config_error::ConfigError;
 use crate::name::BulkheadName;
@@ -592,9 +593,13 @@ impl BulkheadConfig {
         (self.timeout, self.max_wait, self.run_timeout)
     }
 
-    /// Returns `true` if permits are shared between keys.
-    pub(crate) const fn shares_permits(&self) -> bool {
-        self.fairness.is_some()
+    /// Returns how permits are shared between keys.
+    pub(crate) fn key_sharing(&self) -> KeySharing {
+        match &self.fairness {
+            None => KeySharing::None,
+            Some(fairness) if fairness.rules().has_bounds() => KeySharing::Bounded,
+            Some(_) => KeySharing::Unbounded,
+        }
     }
 
     pub(crate) fn driver(&self) -> DriverConfig<'_> {

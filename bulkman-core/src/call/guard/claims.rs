@@ -82,6 +82,40 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// Steps 1 to 3 of a new call, if nothing is in its way. `None`: nothing has happened, and
+    /// [`try_admit_claim`](Self::try_admit_claim) decides.
+    ///
+    /// Not for a call that has limits of time or may carry a mark. `BOUNDED`: also where the
+    /// permits of a key are bounded.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is most of the admission of a call"
+    )]
+    pub(crate) fn try_admit_claim_at_once<const BOUNDED: bool>(&mut self) -> Option<Admitted> {
+        let Held::NewClaim { claim, weight, .. } = self.held else {
+            return None;
+        };
+        let inner = self.bulkhead.borrow().inner();
+        if weight > inner.max_weight() || self.observer.is_enabled() {
+            return None;
+        }
+        let ticket = match &inner.circuit {
+            Some(circuit) => Some(circuit.try_admit_fast()?),
+            None => None,
+        };
+        let admitted = Admitted { ticket };
+        if admitted.needs_duration() {
+            return None;
+        }
+        let claim = inner
+            .queue
+            .try_acquire_claim_at_once::<BOUNDED>(claim, || inner.runtime.now())?;
+        inner.counters.start();
+        self.held = Held::OutClaim(claim);
+        Some(admitted.with_claim())
+    }
+
     /// Steps 1 to 3 of a new call without waiting. `None`: it has to wait.
     pub(crate) fn try_admit_claim(
         &mut self,

@@ -10,11 +10,13 @@ use crate::adaptive::Mark;
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::stats::Event;
 use crate::call::admitted::Admitted;
+use crate::call::deadlines::Deadlines;
 #[cfg(feature = "http")]
 use crate::call::options::CallOptions;
 use crate::call::outcome::Outcome;
-use crate::call::run::OperationRun;
+use crate::call::run::{OperationRun, needed_run};
 use crate::observe::CallEnd;
+use crate::queue::Claim;
 use crate::sync::unwind::catch;
 
 impl<H: Borrow<Bulkhead>> CallGuard<H> {
@@ -48,6 +50,49 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None
         };
         Some(OperationRun { started, ended })
+    }
+
+    /// As [`finish`](Self::finish), for a probe, or a call that holds a claim. Its admission is out
+    /// of the guard.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn finish_probe_or_claim(
+        &mut self,
+        admitted: Admitted,
+        outcome: Outcome,
+        deadlines: &Deadlines,
+    ) {
+        if let Held::OutClaim(claim) = self.held {
+            if self.finish_at_once(admitted, claim, outcome) {
+                return;
+            }
+        }
+        self.finish_out(admitted, outcome, deadlines);
+    }
+
+    /// Ends a call that holds a claim, if it is a success that affects nothing but the permits, as
+    /// most calls. Returns `false`, and does nothing, if it is not.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it is most of the end of a call")]
+    fn finish_at_once(&mut self, admitted: Admitted, claim: Claim, outcome: Outcome) -> bool {
+        let inner = self.bulkhead.borrow().inner();
+        let can = outcome == Outcome::Success
+            && admitted.is_plain_claim()
+            && !self.observer.is_enabled()
+            && !inner.affects_circuit(admitted, outcome, None);
+        if can {
+            self.held = Held::EndedClaim(claim);
+            inner.counters.end(Some(Outcome::Success));
+            inner.release_claim(claim);
+        }
+        can
+    }
+
+    /// As [`finish`](Self::finish), for a call whose admission is out of the guard.
+    #[inline(never)]
+    fn finish_out(&mut self, admitted: Admitted, outcome: Outcome, deadlines: &Deadlines) {
+        self.restore(admitted);
+        self.finish(outcome, needed_run(self, deadlines));
     }
 
     /// Steps 5 and 6: records the outcome and releases the permit.
@@ -116,6 +161,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         end: CallEnd,
         meaning: LimitOutcome,
     ) {
+        if let Held::AdmittedClaim(admitted, claim) = self.held {
+            if self.finish_at_once(admitted, claim, outcome) {
+                return;
+            }
+        }
         if let Some(admitted) = self.take_admitted_claim() {
             let claim = self.end_claim();
             let inner = self.bulkhead.borrow().inner();

@@ -38,7 +38,7 @@ fn enqueue_waiter_of(queue: &WaitQueue, key: u64) -> WaiterId {
 }
 
 fn try_key(queue: &WaitQueue, key: u64) -> bool {
-    queue.try_acquire_claim(&mut of_key(key), no_clock) == TryAcquire::Acquired
+    queue.try_acquire_as_calls(&mut of_key(key), no_clock) == TryAcquire::Acquired
 }
 
 fn release_key(queue: &WaitQueue, key: u64) -> bool {
@@ -131,6 +131,57 @@ fn attempt_racing_a_suspended_waiter_leaves_it_served() {
         assert!(runs(&queue, &result));
         release_key(&queue, A);
         assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K22.
+#[test]
+fn calls_at_once_never_exceed_the_maximum() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        // The permits are in the counter from now on.
+        assert!(try_key(&queue, A));
+        release_key(&queue, A);
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || try_key(&queue, A))
+        };
+        let results = [try_key(&queue, A), other.join().unwrap()];
+        let running = results.iter().filter(|acquired| **acquired).count();
+        assert!(running <= 1, "the key holds one permit at most");
+        assert_eq!(queue.in_use(), running);
+        if running > 0 {
+            release_key(&queue, A);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// A key with permits in two slots. A removal leaves no slot that still has some.
+#[test]
+fn additions_miss_no_permits_in_later_slots() {
+    bounded(|| {
+        let keys = Arc::new(RunningKeys::new(1));
+        keys.insert(B, 1);
+        keys.insert(A, 1);
+        keys.remove(B, 1);
+        // The first slot is free, the second has a permit of `A` all the time.
+        let add = |key| {
+            let keys = keys.clone();
+            thread::spawn(move || {
+                let added = keys.add(key, 1, 1).is_some();
+                if added {
+                    keys.remove(key, 1);
+                }
+                added
+            })
+        };
+        let (second, other) = (add(A), add(B));
+        assert_eq!(keys.add(A, 1, 1), None);
+        assert!(!second.join().unwrap());
+        assert!(other.join().unwrap());
+        keys.remove(A, 1);
+        assert_eq!(keys.all(), []);
     });
 }
 

@@ -97,8 +97,17 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
+/// Twice the usual number, also of that in `PROPTEST_CASES`.
+fn cases() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig {
+        cases: 2 * config.cases,
+        ..config
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn all_processes_agree_with_the_store_in_the_end(

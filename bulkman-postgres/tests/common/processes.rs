@@ -127,6 +127,13 @@ pub(crate) fn settings() -> StoreSettings {
         .lease_ttl(Duration::from_secs(30))
 }
 
+/// As [`settings`], where a timeout on a slow machine would change what is tested.
+pub(crate) fn patient_settings() -> StoreSettings {
+    settings()
+        .connect_timeout(Duration::from_secs(20))
+        .operation_timeout(Duration::from_secs(10))
+}
+
 pub(crate) async fn decision_outcome(events: &mut FleetEvents) -> DecisionOutcome {
     match next(events, |event| {
         matches!(event, FleetEvent::DecisionResolved { .. })

@@ -12,14 +12,19 @@ use bulkman_postgres::sqlx::{self, AssertSqlSafe};
 use bulkman_test_support::Postgres;
 
 use crate::common::Database;
-use crate::common::processes::{LONG, Processes, TIMEOUT, next, pause, store};
+use crate::common::processes::{
+    LONG, Processes, TIMEOUT, next, patient_settings, pause, store_with,
+};
 
 /// Fault C02.
 pub(crate) async fn flood_of_notifications_suspends_push(runtime: impl Runtime + Clone) {
     let server = Postgres::start(&[]);
     let database = Database::on(&server);
     database.store("fleet").migrate().await.unwrap();
-    let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
+    // No statement is in flight when the flood begins: its poll would read all that arrives. A
+    // session that timed out would lose what is left of the flood.
+    let patient = || store_with(&database, patient_settings().resync_interval(LONG));
+    let fleet = Processes::start(2, &runtime, LONG, patient).await;
     let mut events = fleet[0].fleet.events();
     let channel = {
         let channel = format!("SELECT {}.channel('fleet')", database.schema.name());

@@ -27,7 +27,8 @@ use bulkman_test_support::{Postgres, StopMode};
 use bulkman_tokio::TokioRuntime;
 
 use common::processes::{
-    LONG, Process, Processes, SHORT, decision_outcome, next, pause, settings, store, store_with,
+    LONG, Process, Processes, SHORT, decision_outcome, next, patient_settings, pause, settings,
+    store, store_with,
 };
 use common::{Database, on_smol, on_tokio};
 use connections::{
@@ -267,10 +268,7 @@ async fn server_restart_loses_no_decision(runtime: impl Runtime + Clone) {
         let database = Database::on(&server);
         database.store("fleet").migrate().await.unwrap();
         // Twenty processes connect at once: on a slow machine that takes seconds.
-        let patient = settings()
-            .connect_timeout(Duration::from_secs(20))
-            .operation_timeout(Duration::from_secs(10));
-        let patient = || store_with(&database, patient.clone());
+        let patient = || store_with(&database, patient_settings());
         let fleet = Processes::start(20, &runtime, LONG, patient).await;
         server.stop(mode);
         for process in fleet.iter() {

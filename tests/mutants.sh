@@ -3,7 +3,7 @@
 # knows. First core's own tests run on each change, then the models of concurrency on those that the
 # tests did not notice. Fails if a change stays unnoticed that tests/mutants.md gives no reason for.
 #
-#   tests/mutants.sh K/N    only part K, from 0, of N parts
+#   tests/mutants.sh K/N    only every Nth change, from number K on, which starts at 0
 set -eu
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=1
@@ -19,7 +19,8 @@ rm -rf "$output"
 # shellcheck disable=SC2086 # $3 is a list
 run() {
     # 2: some were missed; 3: some ran out of time, which also notices them.
-    cargo mutants --package bulkman-core --output "$output" --shard "$1" --no-shuffle --colors never \
+    cargo mutants --package bulkman-core --output "$output" --colors never --no-shuffle \
+        --shard "$1" --sharding round-robin \
         --file 'bulkman-core/src/queue/**' --file 'bulkman-core/src/call/**' \
         --file 'bulkman-core/src/circuit_breaker/**' --file 'bulkman-core/src/fleet/**' \
         --exclude '**/tests.rs' --exclude '**/model_tests.rs' \

@@ -224,9 +224,9 @@ impl LimitDriver {
             return Some(WindowEnd::Discarded(close(self.sampler.close())));
         }
         let shortest = policy.shortest(mean);
-        if stride > 1 && elapsed > 2.0 * shortest {
-            // The load fell to less than half, since the stride filled the window once or twice.
-            // The rule learns nothing from a window that is not full.
+        // A loss of capacity slows calls down, too, and the rule has to learn it from this window.
+        if stride > 1 && elapsed > 3.0 * shortest {
+            // The load fell. The rule learns nothing from a window that is not full.
             self.sampler.close();
             decider.successes_before = successes;
             self.open(decider, now, now, Some(now), Some(1));

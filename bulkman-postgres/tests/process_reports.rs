@@ -1,4 +1,4 @@
-//! The table of processes: what each reports, who is listed, and what may keep a report away.
+//! The table of processes: what each reports, which are listed, and what may prevent a report.
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;

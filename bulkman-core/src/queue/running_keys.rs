@@ -13,7 +13,7 @@ use crate::sync::{Mutex, lock};
 /// their bucket full are counted in a map behind a lock, which is read only while it has entries.
 ///
 /// There are more buckets than permits, up to 4,096. So most keys find the first slot of their
-/// bucket free or their own, and a call then looks at no other slot. A key may have several slots.
+/// bucket free or their own, and a call then reads no other slot. A key may have several slots.
 /// That does no harm, since its permits are interchangeable: what it holds is the sum, and a
 /// release subtracts from any of its slots.
 ///

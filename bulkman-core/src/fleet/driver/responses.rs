@@ -72,15 +72,13 @@ impl Driver {
             }
             _ => None,
         });
-        self.last_batch = batch.len();
-        let (ids, results): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (ids, results) = self.begin_batch(batch);
         let operation = session.report_probes(&results);
         let reports = self.requests.execute(operation).await?;
         let mut reports: Vec<_> = ids.into_iter().zip(reports).collect();
-        // The history must receive the changes in the order of their revisions.
-        reports.sort_by_key(|(_, report)| match report {
-            ProbeReportResult::Decided(view) => view.revision,
-            _ => Revision::default(),
+        sort_by_revision(&mut reports, |(_, report)| match report {
+            ProbeReportResult::Decided(view) => Some(view),
+            _ => None,
         });
         for (id, report) in reports {
             self.handle_report(id, &report, sent_at);
@@ -127,7 +125,6 @@ impl Driver {
             ),
             _ => None,
         });
-        self.last_batch = batch.len();
         self.transition(session, batch).await
     }
 
@@ -148,7 +145,6 @@ impl Driver {
             Some((id, self.requests.start_probing(entry, base, not_after)))
         };
         let batch: Vec<_> = due.into_iter().filter_map(transition).collect();
-        self.last_batch = batch.len();
         self.transition(session, batch).await
     }
 
@@ -166,8 +162,7 @@ impl Driver {
             Request::Acquire { epoch } => Some(self.requests.probe(id, &entry.name, epoch)),
             _ => None,
         });
-        self.last_batch = batch.len();
-        let (ids, wanted): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (ids, wanted) = self.begin_batch(batch);
         let operation = session.acquire_probes(&wanted);
         let leases = self.requests.execute(operation).await?;
         let contended = wanted.len() < MAX_BATCH && leases.iter().any(Option::is_none);
@@ -237,8 +232,7 @@ impl Driver {
             let (epoch, lease) = select(request)?;
             Some((self.requests.probe(id, &entry.name, epoch), lease))
         });
-        self.last_batch = batch.len();
-        batch.into_iter().unzip()
+        self.begin_batch(batch)
     }
 
     /// Selects what one operation requests, from the circuit `first` on.
@@ -279,6 +273,12 @@ impl Driver {
         batch
     }
 
+    /// Notes the size of a batch that is sent now, and separates its circuits from the rest.
+    fn begin_batch<T>(&mut self, batch: Vec<(MemberId, T)>) -> (Vec<MemberId>, Vec<T>) {
+        self.last_batch = batch.len();
+        batch.into_iter().unzip()
+    }
+
     /// Handles an error of a request: returns it if the session is to be dropped.
     ///
     /// An error that only a change of the store can resolve does not end a usable session, which
@@ -316,15 +316,14 @@ impl Driver {
         session: &mut dyn StoreSession,
         batch: Vec<(MemberId, StoreTransition)>,
     ) -> Result<(), StoreError> {
-        let (ids, transitions): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (ids, transitions) = self.begin_batch(batch);
         let operation = session.transitions(&transitions);
         let results = self.requests.execute(operation).await?;
         let now = self.shared.now();
         let mut results: Vec<_> = ids.into_iter().zip(&transitions).zip(results).collect();
-        // The history must receive the applied changes in the order of their revisions.
-        results.sort_by_key(|(_, result)| match result {
-            TransitionResult::Applied(view) => view.revision,
-            _ => Revision::default(),
+        sort_by_revision(&mut results, |(_, result)| match result {
+            TransitionResult::Applied(view) => Some(view),
+            _ => None,
         });
         let (mut expired, mut unknown) = (false, false);
         for ((id, transition), result) in results {
@@ -680,6 +679,13 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// Sorts results by the revisions of the changes in them, since the history must receive changes in
+/// that order.
+fn sort_by_revision<T>(results: &mut [T], change: impl Fn(&T) -> Option<&CircuitView>) {
+    results
+        .sort_by_key(|result| change(result).map_or_else(Revision::default, |view| view.revision));
 }
 
 /// Requests in one operation: enough for one outage, and few enough for a response within

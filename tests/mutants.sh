@@ -11,9 +11,9 @@ export CARGO_INCREMENTAL=1
 output=target/mutants
 # The simulations of `adaptive` need a minute and test none of the folders below.
 suites=
-for suite in bulkman-core/tests/*; do
-    suite=$(basename "$suite" .rs)
-    case $suite in adaptive | *.*) ;; *) suites="$suites --test $suite" ;; esac
+for suite in bulkman-core/tests/*.rs bulkman-core/tests/*/main.rs; do
+    suite=$(basename "${suite%/main.rs}" .rs)
+    [ "$suite" = adaptive ] || suites="$suites --test $suite"
 done
 rm -rf "$output"
 # shellcheck disable=SC2086 # $3 is a list

@@ -2,7 +2,7 @@
 //!
 //! Only these tests wait for real time, for a few milliseconds.
 
-#[path = "support/watchdog.rs"]
+#[path = "../bulkman-core/tests/support/watchdog.rs"]
 mod watchdog;
 
 use std::future::{Future, pending, ready};

@@ -15,27 +15,36 @@ for suite in bulkman-core/tests/*.rs bulkman-core/tests/*/main.rs; do
     suite=$(basename "${suite%/main.rs}" .rs)
     [ "$suite" = adaptive ] || suites="$suites --test $suite"
 done
-rm -rf "$output"
-# shellcheck disable=SC2086 # $3 is a list
+found=$output/mutants.out
+
+# Runs tests $1 on the changes that the other arguments select.
 run() {
+    tests=$1
+    shift
+    rm -rf "$output"
     # 2: some were missed; 3: some ran out of time, which also notices them.
+    # shellcheck disable=SC2086 # $tests is a list
     cargo mutants --package bulkman-core --output "$output" --colors never --no-shuffle \
-        --shard "$1" --sharding round-robin \
         --file 'bulkman-core/src/queue/**' --file 'bulkman-core/src/call/**' \
         --file 'bulkman-core/src/circuit_breaker/**' --file 'bulkman-core/src/fleet/**' \
         --exclude '**/tests.rs' --exclude '**/model_tests.rs' \
         --exclude '**/loom_tests.rs' --exclude '**/loom_tests/**' \
-        "$2" -- --lib $3 || [ $? -le 3 ]
+        "$@" -- --lib $tests || [ $? -le 3 ]
+    noticed=$((noticed + $(cat "$found/caught.txt" "$found/timeout.txt" | wc -l)))
 }
 
-run "$1" --all-features "$suites"
-echo "  models of concurrency on what was missed"
-RUSTFLAGS="--cfg bulkman_loom" run "$1" --iterate "--release loom_tests"
-
-found=$output/mutants.out
-caught=$(cat "$found/caught.txt" "$found/timeout.txt" "$found/previously_caught.txt" 2>/dev/null | wc -l)
-missed=$(wc -l <"$found/missed.txt")
-echo "  $caught noticed, $missed not"
+noticed=0
+run "$suites" --all-features --shard "$1" --sharding round-robin
+if [ -s "$found/missed.txt" ]; then
+    echo "  models of concurrency on what was missed"
+    sed 's/[^A-Za-z0-9_ <>]/\\&/g; s/.*/^&$/' "$found/missed.txt" >target/missed
+    set --
+    while read -r mutant; do
+        set -- "$@" --re "$mutant"
+    done <target/missed
+    RUSTFLAGS="--cfg bulkman_loom" run "--release loom_tests" "$@"
+fi
+echo "  $noticed noticed, $(wc -l <"$found/missed.txt") not"
 
 # The list holds a mutant without its line and column, which change with every edit.
 unknown=$(sed 's/:[0-9]*:[0-9]*: /: /' "$found/missed.txt" | while read -r mutant; do

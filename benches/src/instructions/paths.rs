@@ -1,7 +1,10 @@
 //! The paths of which the instructions are counted.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bulkman_core::adaptive::AdaptiveLimit;
@@ -19,7 +22,7 @@ pub(crate) struct Path {
     pub(crate) run: fn(u64),
 }
 
-pub(crate) static PATHS: [Path; 14] = [
+pub(crate) static PATHS: [Path; 15] = [
     Path {
         name: "semaphore",
         run: semaphore,
@@ -71,6 +74,10 @@ pub(crate) static PATHS: [Path; 14] = [
     Path {
         name: "grant",
         run: grant,
+    },
+    Path {
+        name: "grant-key",
+        run: grant_key,
     },
     Path {
         name: "cancel",
@@ -172,6 +179,38 @@ fn grant(calls: u64) {
     {
         waiting_calls.grant_next(head);
         waiting_calls.refill(head, call(limiter.clone()));
+    }
+}
+
+/// As [`grant`], where each of two waiters has the same key.
+fn grant_key(calls: u64) {
+    const WAITING: usize = 8;
+    const KEYS: usize = 4;
+    let config = bulkman::config().max_concurrent_calls(1);
+    let bulkhead = bulkhead(config.fairness(Fairness::new()));
+    let mut held = Some(bulkhead.try_acquire().expect("a free permit"));
+    let wait = |index: usize| {
+        let mut call = Box::pin(bulkhead.call().key(&(index % KEYS)).acquire());
+        assert!(ready_once(&mut call).is_none());
+        call
+    };
+    let mut waiting: VecDeque<_> = (0..WAITING).map(wait).collect();
+    for head in (0..WAITING)
+        .cycle()
+        .take(usize::try_from(calls).expect("a small number"))
+    {
+        drop(held.take());
+        let mut next = waiting.pop_front().expect("it is never empty");
+        held = ready_once(&mut next).map(|granted| granted.expect("no call is rejected"));
+        assert!(held.is_some());
+        waiting.push_back(wait(head));
+    }
+}
+
+fn ready_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    match Pin::new(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 

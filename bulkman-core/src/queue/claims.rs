@@ -411,9 +411,9 @@ impl WaitQueue {
             deadline,
             share,
         } = request;
-        let id = waiters.push_claim(priority, deadline, *claim, share, waker);
+        let (id, changes_level) = waiters.push_claim(priority, deadline, *claim, share, waker);
         self.count_waiter(state, deadline);
-        if claim.key() != 0 {
+        if changes_level {
             // The counter is contended by now: a permit that is released later is found.
             waiters.set_level_of(claim.key());
         }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::waiters::Waiters;
-use super::wake_list::WakeList;
+use super::wake_list::SmallWakeList;
 use super::{MOVED, Ordering, WaitQueue, lock};
 use crate::sync::MutexGuard;
 
@@ -47,11 +47,15 @@ impl WaitQueue {
     }
 
     /// Uses the permits that no call holds: first to forget permits, then for the waiters.
-    pub(super) fn assign_permits(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
+    pub(super) fn assign_permits(
+        &self,
+        waiters: &mut Waiters,
+        now: Option<Instant>,
+    ) -> SmallWakeList {
         if !waiters.has_special() {
             return self.assign_ordinary(waiters, now);
         }
-        let mut wake = WakeList::default();
+        let mut wake = SmallWakeList::default();
         // Sets the flag before the counter is read.
         self.update_state(waiters, |state| state);
         loop {
@@ -80,9 +84,9 @@ impl WaitQueue {
         &self,
         waiters: &mut Waiters,
         now: Option<Instant>,
-        wake: &mut WakeList,
+        wake: &mut SmallWakeList,
     ) -> bool {
-        let head = waiters.peek(now, wake);
+        let head = waiters.peek(now, wake.others());
         let permits = head.map_or(0, |head| self.permits_to_grant(head.permits));
         let reserved = head.map_or(0, |head| head.reserved);
         let needed = (permits + reserved).min(self.limits().permits as u32);

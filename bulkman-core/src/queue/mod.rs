@@ -98,7 +98,7 @@ use state::QueueState;
 use waiter::WaiterState;
 pub(crate) use waiter::{QueueRejection, WaiterId};
 use waiters::Waiters;
-use wake_list::WakeList;
+use wake_list::{SmallWakeList, WakeList};
 
 /// The permits of a bulkhead and the calls that wait for them. See the [module](self).
 ///
@@ -601,8 +601,8 @@ impl WaitQueue {
     }
 
     /// As [`assign_permits`](Self::assign_permits), while no waiter is special.
-    fn assign_ordinary(&self, waiters: &mut Waiters, now: Option<Instant>) -> WakeList {
-        let mut wake = WakeList::default();
+    fn assign_ordinary(&self, waiters: &mut Waiters, now: Option<Instant>) -> SmallWakeList {
+        let mut wake = SmallWakeList::default();
         // Sets the flag before the counter is read.
         self.update_state(waiters, |state| state);
         loop {
@@ -618,7 +618,7 @@ impl WaitQueue {
                     state.with_permits_to_forget(state.permits_to_forget() - 1)
                 });
             } else {
-                let granted = waiters.grant(now, &mut wake);
+                let granted = waiters.grant(now, wake.others());
                 self.update_state(waiters, |state| state);
                 let Some(granted) = granted else {
                     self.available.release(1);

@@ -31,6 +31,8 @@ pub(super) struct Head {
 
 impl Waiters {
     /// Appends a waiter to the queue of its priority, and to its key.
+    ///
+    /// Returns `true` if the [level](Self::set_level_of) of its key has to be computed.
     pub(super) fn push_claim(
         &mut self,
         priority: Priority,
@@ -38,7 +40,7 @@ impl Waiters {
         claim: Claim,
         share: u32,
         waker: Waker,
-    ) -> WaiterId {
+    ) -> (WaiterId, bool) {
         let index = index_of(priority);
         let newest = self
             .queues
@@ -51,10 +53,8 @@ impl Waiters {
                 queues[index].newest = newest;
             }
         }
-        if !claim.is_plain() {
-            self.push_special(id, claim, share);
-        }
-        id
+        let changes_level = !claim.is_plain() && self.push_special(id, claim, share);
+        (id, changes_level)
     }
 
     /// As [`poll`](Self::poll). Changes the claim of a waiter that was granted fewer permits.
@@ -101,28 +101,30 @@ impl Waiters {
         }
     }
 
-    /// Links a waiter that was just stored.
-    fn push_special(&mut self, id: WaiterId, claim: Claim, share: u32) {
+    /// Links a waiter that was just stored. See [`push_claim`](Self::push_claim).
+    fn push_special(&mut self, id: WaiterId, claim: Claim, share: u32) -> bool {
         self.count_special(true);
         self.special.extra_permits += u64::from(claim.permits() - 1);
         let (index, sequence) = (id.priority(), id.sequence());
         let Some(queues) = &mut self.queues else {
-            return;
+            return false;
         };
         let chunks = &mut queues[index].chunks;
-        let link = match &mut self.special.keys {
+        let (link, changes_level) = match &mut self.special.keys {
             Some(keys) if claim.key() != 0 => {
-                let link = keys.join(claim.key(), index, share, sequence, claim.permits());
+                let (link, changes_level) =
+                    keys.join(claim.key(), index, share, sequence, claim.permits());
                 if link.previous != NO_WAITER {
                     if let Some(previous) = chunks.link_mut(link.previous) {
                         previous.next = sequence;
                     }
                 }
-                link
+                (link, changes_level)
             }
-            _ => Link::without_key(claim.permits()),
+            _ => (Link::without_key(claim.permits()), false),
         };
         chunks.set_link(sequence, link);
+        changes_level
     }
 
     /// Returns the next waiter with time left at `now`, and expires those before it.
@@ -417,6 +419,10 @@ impl Waiters {
         let (Some(keys), Some(queues)) = (&mut self.special.keys, &mut self.queues) else {
             return;
         };
+        if !keys.depends_on_next() {
+            keys.set_level(index, 1);
+            return;
+        }
         let next = match self.order {
             QueueOrder::Fifo => keys.first(index),
             QueueOrder::Lifo => keys.last(index),

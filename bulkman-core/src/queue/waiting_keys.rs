@@ -1,6 +1,6 @@
 //! The keys of waiting calls, and which of them is next.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::claim::Claim;
@@ -44,11 +44,19 @@ pub(super) struct WaitingKeys {
 struct Keys {
     /// The number of waiters in keys.
     waiting: u32,
-    /// The level, when the key entered it, and the index of each key that is not suspended.
-    by_level: BTreeSet<(u64, u64, u32)>,
+    /// For each level that has keys, the first and the last to enter it. They are linked to each
+    /// other. Suspended keys are in no level.
+    by_level: BTreeMap<u64, Level>,
     /// For each number of waiters, up to the largest, the first of the keys with as many. They are
     /// linked to each other.
     by_length: Vec<u32>,
+}
+
+/// The keys of one level, in the order in which they entered it.
+#[derive(Debug)]
+struct Level {
+    first: u32,
+    last: u32,
 }
 
 /// A key with waiters of one priority.
@@ -64,6 +72,9 @@ struct KeyEntry {
     level: Option<u64>,
     /// When it entered the level.
     turn: u64,
+    /// The neighbors among the keys of its level; `NO_KEY` for none.
+    before: u32,
+    behind: u32,
     /// The neighbors among the keys with as many waiters; `NO_KEY` for none.
     previous: u32,
     next: u32,
@@ -144,6 +155,11 @@ impl WaitingKeys {
         if after <= min { 0 } else { min }
     }
 
+    /// Returns `true` if the level of a key depends on what its next waiter asks for.
+    pub(super) const fn depends_on_next(&self) -> bool {
+        self.rules.has_bounds()
+    }
+
     /// Returns the number of waiters in keys, of one priority.
     pub(super) fn waiting(&self, priority: usize) -> u32 {
         self.priorities[priority].waiting
@@ -183,8 +199,8 @@ impl WaitingKeys {
 
     /// Returns the next key of a priority.
     pub(super) fn next(&self, priority: usize) -> Option<u32> {
-        let &(_, _, index) = self.priorities[priority].by_level.first()?;
-        Some(index)
+        let (_, level) = self.priorities[priority].by_level.first_key_value()?;
+        Some(level.first)
     }
 
     /// Returns the key with the most waiters, if it has at least two more than `key`.
@@ -195,9 +211,10 @@ impl WaitingKeys {
         (waiting_of(index) >= own + 2).then_some(index)
     }
 
-    /// Adds a waiter to a key. Returns its link, whose `previous` has to be linked to it.
+    /// Adds a waiter to a key. Returns its link, whose `previous` has to be linked to it, and
+    /// whether the level of the key has to be computed.
     ///
-    /// The key has no level before [`set_level`](Self::set_level) is called, if it is new.
+    /// A new key has no level before [`set_level`](Self::set_level) is called.
     pub(super) fn join(
         &mut self,
         key: u64,
@@ -205,7 +222,7 @@ impl WaitingKeys {
         share: u32,
         sequence: u64,
         permits: u32,
-    ) -> Link {
+    ) -> (Link, bool) {
         let index = match self.find(key, priority) {
             Some(index) => index,
             None => self.insert(key, priority),
@@ -216,19 +233,21 @@ impl WaitingKeys {
             entry.first = sequence;
         }
         entry.last = sequence;
-        entry.share = share.max(1);
+        let before = std::mem::replace(&mut entry.share, share.max(1));
+        let changed = previous == NO_WAITER || before != entry.share;
         self.resize(index, 1);
-        Link {
+        let link = Link {
             previous,
             next: NO_WAITER,
             key: index,
             permits,
-        }
+        };
+        (link, changed || self.depends_on_next())
     }
 
     /// Removes a waiter from its key. The caller links its neighbors to each other.
     ///
-    /// Returns the index of the key, if it has other waiters of this priority.
+    /// Returns the index of the key, if its level has to be computed.
     pub(super) fn leave(&mut self, link: &Link) -> Option<u32> {
         let entry = &mut self.entries[link.key as usize];
         if link.previous == NO_WAITER {
@@ -242,12 +261,13 @@ impl WaitingKeys {
         if !remains {
             self.delete(link.key);
         }
-        remains.then_some(link.key)
+        (remains && self.depends_on_next()).then_some(link.key)
     }
 
     /// Computes the level of a key again.
     ///
-    /// `permits`: those that its next waiter asks for.
+    /// `permits`: those that its next waiter asks for, if the level
+    /// [depends on them](Self::depends_on_next).
     pub(super) fn set_level(&mut self, index: u32, permits: u32) {
         let entry = &mut self.entries[index as usize];
         let held = self.running.held(entry.key);
@@ -255,23 +275,63 @@ impl WaitingKeys {
         if level == entry.level && (level.is_some() || entry.turn != 0) {
             return;
         }
-        let keys = &mut self.priorities[entry.priority];
-        match entry.level {
-            Some(before) => {
-                keys.by_level.remove(&(before, entry.turn, index));
-            }
-            None if entry.turn != 0 => self.suspended -= entry.waiting,
-            // It is new.
-            None => {}
+        let (waiting, is_new) = (entry.waiting, entry.turn == 0);
+        if entry.level.is_some() {
+            self.leave_level(index);
+        } else if !is_new {
+            self.suspended -= waiting;
         }
         self.last_turn += 1;
-        entry.turn = self.last_turn;
-        entry.level = level;
+        self.entries[index as usize].turn = self.last_turn;
         match level {
-            Some(level) => {
-                keys.by_level.insert((level, entry.turn, index));
+            Some(level) => self.enter_level(index, level),
+            None => self.suspended += waiting,
+        }
+    }
+
+    /// Appends a key that is in no level to the keys of this one.
+    fn enter_level(&mut self, index: u32, level: u64) {
+        let priority = self.entries[index as usize].priority;
+        let mut before = NO_KEY;
+        self.priorities[priority]
+            .by_level
+            .entry(level)
+            .and_modify(|keys| before = std::mem::replace(&mut keys.last, index))
+            .or_insert(Level {
+                first: index,
+                last: index,
+            });
+        if let Some(before) = self.entries.get_mut(before as usize) {
+            before.behind = index;
+        }
+        let entry = &mut self.entries[index as usize];
+        (entry.level, entry.before, entry.behind) = (Some(level), before, NO_KEY);
+    }
+
+    /// Removes a key from its level.
+    fn leave_level(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        let Some(level) = entry.level.take() else {
+            return;
+        };
+        let (priority, before, behind) = (entry.priority, entry.before, entry.behind);
+        if let Some(before) = self.entries.get_mut(before as usize) {
+            before.behind = behind;
+        }
+        if let Some(behind) = self.entries.get_mut(behind as usize) {
+            behind.before = before;
+        }
+        let by_level = &mut self.priorities[priority].by_level;
+        if (before, behind) == (NO_KEY, NO_KEY) {
+            by_level.remove(&level);
+        } else if before == NO_KEY || behind == NO_KEY {
+            if let Some(keys) = by_level.get_mut(&level) {
+                if before == NO_KEY {
+                    keys.first = behind;
+                } else {
+                    keys.last = before;
+                }
             }
-            None => self.suspended += entry.waiting,
         }
     }
 
@@ -307,6 +367,8 @@ impl WaitingKeys {
             share: 1,
             level: None,
             turn: 0,
+            before: NO_KEY,
+            behind: NO_KEY,
             previous: NO_KEY,
             next: NO_KEY,
         };
@@ -326,11 +388,8 @@ impl WaitingKeys {
 
     /// Removes a key that has no waiters.
     fn delete(&mut self, index: u32) {
+        self.leave_level(index);
         let entry = &self.entries[index as usize];
-        if let Some(level) = entry.level {
-            let keys = &mut self.priorities[entry.priority];
-            keys.by_level.remove(&(level, entry.turn, index));
-        }
         self.index.remove(&index_key(entry.key, entry.priority));
         self.unused.push(index);
         // A queue that once had many keys does not keep their memory.

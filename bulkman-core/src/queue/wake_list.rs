@@ -27,3 +27,36 @@ impl WakeList {
         }
     }
 }
+
+/// A list that stores its first waker in place: a release usually grants one call its permits.
+///
+/// It is larger than a [`WakeList`], which is usually empty.
+#[derive(Debug, Default)]
+#[must_use = "call `wake` once the lock is released"]
+pub(super) struct SmallWakeList {
+    first: Option<Waker>,
+    others: WakeList,
+}
+
+impl SmallWakeList {
+    pub(super) fn push(&mut self, waker: Waker) {
+        match self.first {
+            None => self.first = Some(waker),
+            Some(_) => self.others.push(waker),
+        }
+    }
+
+    /// Returns the list of the wakers after the first.
+    pub(super) const fn others(&mut self) -> &mut WakeList {
+        &mut self.others
+    }
+
+    /// Wakes all. The caller does not hold the lock.
+    #[inline]
+    pub(super) fn wake(self) {
+        if let Some(first) = self.first {
+            wake_catching(first);
+        }
+        self.others.wake();
+    }
+}

@@ -589,15 +589,17 @@ fn destructors_of_operations_run_inside_the_span() {
             assert!(runtime.block_on(poll_once(&mut call)).is_none());
         }),
         ("body", |db, runtime| {
-            use axum::body::{Body, Bytes};
+            use http_body::Frame;
+            use http_body_util::StreamBody;
             use tower::{Layer, Service};
             let mut service = bulkman::tower::BulkheadLayer::new(db.clone())
                 .hold_until_body_end()
                 .layer(tower::service_fn(|guard: RollsBack| {
-                    let chunks = futures_util::stream::unfold(guard, |guard| async {
-                        Some((Ok::<_, std::io::Error>(Bytes::new()), guard))
+                    let chunks = futures_lite::stream::unfold(guard, |guard| async {
+                        let chunk = Frame::data(&b"chunk"[..]);
+                        Some((Ok::<_, std::io::Error>(chunk), guard))
                     });
-                    let response = axum::http::Response::new(Body::from_stream(chunks));
+                    let response = http::Response::new(StreamBody::new(Box::pin(chunks)));
                     ready(Ok::<_, std::io::Error>(response))
                 }));
             drop(runtime.block_on(service.call(RollsBack)).unwrap());

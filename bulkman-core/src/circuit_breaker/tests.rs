@@ -262,5 +262,13 @@ fn the_driver_is_woken_once_per_cause_but_not_for_elapsed_time() {
     assert_eq!(take_wakes(), 0);
     weak.stop_polling_demand();
     assert_eq!(take_wakes(), 1, "a lease was wanted meanwhile");
+    let observed = weak.observe().unwrap();
+    assert!(observed.lease_wanted);
+
+    // While an adopted circuit is half-open, it polls, too.
+    let half_open = FleetTarget::HalfOpen { open_count: 1 };
+    (weak.adopt(observed.generation, half_open).unwrap()).unwrap();
+    assert!(breaker.try_acquire().is_err());
+    assert_eq!(take_wakes(), 0);
     assert!(weak.observe().unwrap().lease_wanted);
 }

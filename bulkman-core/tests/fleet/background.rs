@@ -39,6 +39,14 @@ impl Mortal {
         self.polls_left.store(polls, Ordering::Relaxed);
     }
 
+    /// Returns how often its tasks are polled while `code` runs.
+    fn polls_during(&self, code: impl FnOnce()) -> usize {
+        const LIMIT: usize = 1_000_000;
+        self.end_after(LIMIT);
+        code();
+        LIMIT - self.polls_left.load(Ordering::Relaxed)
+    }
+
     /// Starts another runtime, which takes tasks.
     fn start_next(&self) {
         self.polls_left.store(usize::MAX, Ordering::Relaxed);
@@ -263,4 +271,23 @@ fn changes_survive_a_task_that_ends_between_slices() {
         let open = snapshot.circuits.iter().filter(open).count();
         assert_eq!(open, others.len(), "{polls} polls");
     }
+}
+
+/// The driver checks for demand only at first: then the next call that needs a lease wakes it.
+#[test]
+fn a_half_open_circuit_without_calls_wakes_no_driver() {
+    let world = World::new();
+    let runtime = Mortal::new(&world.runtime);
+    let (_fleet, bulkhead) = start(&world, &runtime);
+    let closed = runtime.polls_during(|| world.advance(60));
+    let other = world.start("other", StoreSettings::new());
+    world.run();
+    other.fail(5);
+    world.advance(40);
+    assert_eq!(state(&bulkhead), CircuitState::HalfOpen);
+    let half_open = runtime.polls_during(|| world.advance(60));
+    assert!(
+        half_open < 2 * closed,
+        "{half_open} polls, {closed} while closed"
+    );
 }

@@ -329,10 +329,10 @@ repeat() {
 # Changes that the tests of core and its models of concurrency do not notice, except for those that
 # tests/mutants.md gives a reason for. The whole list takes hours; a sample of it minutes.
 mutants() {
-    tool mutants || {
-        skip "mutants: cargo-mutants is not installed and cannot be"
+    if ! command -v patch >/dev/null || ! tool mutants; then
+        skip "mutants: needs patch and cargo-mutants"
         return
-    }
+    fi
     tests/mutants.sh "$sample"
 }
 

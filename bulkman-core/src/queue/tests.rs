@@ -356,6 +356,44 @@ fn permits_to_forget_survive_growing_again() {
     assert_eq!(queue.try_acquire(), TryAcquire::Full);
 }
 
+/// Reading the clock takes longer than granting a permit.
+#[test]
+fn the_clock_is_read_for_deadlines_only() {
+    let rules = KeyRules {
+        min: 0,
+        max: KeyRules::NO_MAX,
+        max_queue: KeyRules::NO_MAX,
+        evicts: false,
+    };
+    for keys in [None, Some(rules)] {
+        let settings = QueueSettings { keys, ..fifo(10) };
+        let queue = WaitQueue::new(1, settings);
+        let reads = AtomicUsize::new(0);
+        let now = || {
+            reads.fetch_add(1, Atomic::Relaxed);
+            ClockOnly.now()
+        };
+        let wait = |deadline| {
+            let mut claim = Claim::ONE;
+            let request = request(Priority::Normal, deadline);
+            let waits = queue.enqueue_claim(request, &mut claim, Waker::noop(), || false, now);
+            assert!(matches!(waits, Enqueue::Waiting(_)));
+        };
+        assert!(matches!(
+            queue.try_acquire_as_calls(&mut Claim::ONE.clone(), now),
+            TryAcquire::Acquired
+        ));
+        wait(None);
+        wait(None);
+        queue.release_claim(Claim::ONE, now);
+        assert_eq!(reads.load(Atomic::Relaxed), 0);
+        wait(Some(ClockOnly.now() + Duration::from_secs(60)));
+        let joined = reads.load(Atomic::Relaxed);
+        queue.release_claim(Claim::ONE, now);
+        assert!((1..reads.load(Atomic::Relaxed)).contains(&joined));
+    }
+}
+
 #[test]
 fn queue_state_packs_its_extremes() {
     for closed in [false, true] {

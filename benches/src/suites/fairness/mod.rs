@@ -10,7 +10,7 @@ use crate::harness::Findings;
 use crate::harness::plot::{Bar, Block, Chart};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
-use simulation::{ByArrival, CappedKeys, FairShares, Outcome, TokioSemaphore, run_hog};
+use simulation::{ByArrival, CappedKeys, FairShares, Outcome, Overtaking, TokioSemaphore, run_hog};
 
 pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
@@ -107,12 +107,35 @@ fn mixed_weights(findings: &mut Findings) {
     let tokio = simulation::run_weights::<TokioSemaphore>();
     let mut table = Table::new(
         "calls of weight 1 and 50 under a limit of 100",
-        ["", "permits in use, %", "calls"],
+        [
+            "",
+            "permits in use, %",
+            "calls",
+            "wait, 1: ms",
+            "p99",
+            "50: ms",
+            "p99",
+        ],
     );
-    for outcome in [&ours, &tokio] {
+    let overtaking = [
+        simulation::run_weights::<Overtaking<0>>(),
+        simulation::run_weights::<Overtaking<8>>(),
+        simulation::run_weights::<Overtaking<64>>(),
+    ];
+    for outcome in [&ours, &tokio].into_iter().chain(&overtaking) {
+        let (light, heavy) = (outcome.waits_of(1), outcome.waits_of(50));
+        let used = 100.0 * outcome.utilization();
+        let calls = outcome.calls as f64;
         table.row(
             outcome.name,
-            [100.0 * outcome.utilization(), outcome.calls as f64],
+            [
+                used,
+                calls,
+                light.median,
+                light.p99,
+                heavy.median,
+                heavy.p99,
+            ],
         );
     }
     findings.tables.push(table);

@@ -1,8 +1,8 @@
 //! A simulation of calls with keys and weights, in virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::future::Future;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -125,6 +125,94 @@ impl Permits for CappedKeys {
     }
 }
 
+/// By arrival, except that up to `N` calls pass one for which too few permits are available: in each
+/// step the first that fits, of the eight behind it.
+pub(super) struct Overtaking<const N: u32>(Arc<Mutex<Overtaken>>);
+
+struct Overtaken {
+    available: u32,
+    waiting: VecDeque<(u32, Arc<Granted>)>,
+    /// How many calls have passed the first one.
+    passed: u32,
+}
+
+#[derive(Default)]
+struct Granted(Mutex<(bool, Option<Waker>)>);
+
+/// Permits that are released when it is dropped.
+pub(super) struct Released(u32, Arc<Mutex<Overtaken>>);
+
+impl Overtaken {
+    fn assign(&mut self, most: u32) {
+        while let Some((weight, _)) = self.waiting.front() {
+            let index = if *weight <= self.available {
+                self.passed = 0;
+                0
+            } else {
+                let mut behind = self.waiting.iter().skip(1).take(8);
+                let fits = behind.position(|(weight, _)| *weight <= self.available);
+                let Some(index) = fits.filter(|_| self.passed < most) else {
+                    return;
+                };
+                self.passed += 1;
+                index + 1
+            };
+            let Some((weight, granted)) = self.waiting.remove(index) else {
+                return;
+            };
+            self.available -= weight;
+            let mut granted = granted.0.lock().unwrap_or_else(PoisonError::into_inner);
+            granted.0 = true;
+            if let Some(waker) = granted.1.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        let mut queue = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.available += self.0;
+    }
+}
+
+impl<const N: u32> Permits for Overtaking<N> {
+    const NAME: &'static str = match N {
+        0 => "list, none overtakes",
+        8 => "list, 8 may overtake",
+        _ => "list, 64 may overtake",
+    };
+    type Permit = Released;
+
+    fn new(permits: u32) -> Self {
+        Self(Arc::new(Mutex::new(Overtaken {
+            available: permits,
+            waiting: VecDeque::new(),
+            passed: 0,
+        })))
+    }
+
+    fn acquire(&self, _: u64, weight: u32) -> Acquire<Released> {
+        let queue = Arc::clone(&self.0);
+        let granted = Arc::<Granted>::default();
+        {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.waiting.push_back((weight, Arc::clone(&granted)));
+            // Each call that ends is followed by another.
+            queue.assign(N);
+        }
+        Box::pin(poll_fn(move |cx| {
+            let mut state = granted.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.0 {
+                return Poll::Ready(Released(weight, Arc::clone(&queue)));
+            }
+            state.1 = Some(cx.waker().clone());
+            Poll::Pending
+        }))
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Call {
     key: u64,
@@ -143,7 +231,7 @@ pub(super) struct Outcome {
     pub(super) name: &'static str,
     permits: u32,
     until: Time,
-    waits: Vec<(u64, Time)>,
+    waits: Vec<(Call, Time)>,
     ends: Vec<Time>,
     permit_time: BTreeMap<u64, u64>,
     pub(super) calls: usize,
@@ -152,7 +240,13 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Returns the waits of all keys but that of the busy tenant, in milliseconds.
     pub(super) fn waits(&self) -> Distribution {
-        let waits = self.waits.iter().filter(|(key, _)| *key != HOG);
+        let waits = self.waits.iter().filter(|(call, _)| call.key != HOG);
+        Distribution::of(waits.map(|(_, wait)| *wait as f64 / MS as f64).collect())
+    }
+
+    /// Returns the waits of calls with this weight, in milliseconds.
+    pub(super) fn waits_of(&self, weight: u32) -> Distribution {
+        let waits = self.waits.iter().filter(|(call, _)| call.weight == weight);
         Distribution::of(waits.map(|(_, wait)| *wait as f64 / MS as f64).collect())
     }
 
@@ -280,7 +374,7 @@ impl<P: Permits> Simulation<P> {
         if let Poll::Ready(permit) = acquire.as_mut().poll(&mut Context::from_waker(&waker)) {
             call.started = self.now;
             *state = Some(State::Running(permit));
-            self.outcome.waits.push((call.key, self.now - call.arrived));
+            self.outcome.waits.push((*call, self.now - call.arrived));
             let duration = (self.duration)(call, &mut self.rng);
             self.push(self.now + duration, Event::End(index));
         }

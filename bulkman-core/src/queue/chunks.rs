@@ -34,6 +34,7 @@ use std::mem::ManuallyDrop;
 use std::task::Waker;
 use std::time::Instant;
 
+use super::order::QueueOrder;
 use super::waiter::WaiterState;
 use super::waiting_keys::{Link, NO_KEY};
 use crate::sync::unwind::drop_catching;
@@ -198,6 +199,14 @@ impl Entry {
             deadline: if timed { self.deadline(slot) } else { None },
             permits: self.link(slot).map_or(1, |link| link.permits),
         })
+    }
+
+    /// Returns the first waiter in these slots, if one waits there.
+    fn peek_any(&mut self, mut sequences: impl Iterator<Item = u64>) -> Option<Next> {
+        if self.chunk.is_none() || self.has_no_waiters() {
+            return None;
+        }
+        sequences.find_map(|sequence| self.peek(sequence))
     }
 
     /// Ends the wait of the waiter in a slot, if one waits there.
@@ -430,6 +439,30 @@ impl Chunks {
             }
         }
         None
+    }
+
+    /// Returns the next waiter in a direction, from the slot behind `sequence` on.
+    pub(super) fn peek_behind(&mut self, sequence: u64, order: QueueOrder) -> Option<Next> {
+        match order {
+            QueueOrder::Fifo => {
+                let from = sequence + 1;
+                let first = (self.table).partition_point(|it| it.number < from / CHUNK_LEN);
+                (first..self.table.len()).find_map(|index| {
+                    let entry = &mut self.table[index];
+                    let begin = (entry.number * CHUNK_LEN).max(from);
+                    entry.peek_any(begin..(entry.number + 1) * CHUNK_LEN)
+                })
+            }
+            QueueOrder::Lifo => {
+                let until = sequence;
+                let end = (self.table).partition_point(|it| it.number * CHUNK_LEN < until);
+                (0..end).rev().find_map(|index| {
+                    let entry = &mut self.table[index];
+                    let begin = entry.number * CHUNK_LEN;
+                    entry.peek_any((begin..until.min(begin + CHUNK_LEN)).rev())
+                })
+            }
+        }
     }
 
     /// Ends the wait of the waiter in this slot, wherever in the queue it is.

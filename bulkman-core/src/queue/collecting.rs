@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::special_waiters::Head;
 use super::waiters::Waiters;
 use super::wake_list::SmallWakeList;
 use super::{MOVED, Ordering, WaitQueue, lock};
@@ -79,7 +80,8 @@ impl WaitQueue {
         wake
     }
 
-    /// Grants its permits to the next waiter, if that many are available.
+    /// Grants its permits to the next waiter, if that many are available, or else to one that may
+    /// pass it.
     fn grant_collected(
         &self,
         waiters: &mut Waiters,
@@ -87,18 +89,25 @@ impl WaitQueue {
         wake: &mut SmallWakeList,
     ) -> bool {
         let head = waiters.peek(now, wake.others());
-        let permits = head.map_or(0, |head| self.permits_to_grant(head.permits));
-        let reserved = head.map_or(0, |head| head.reserved);
-        let needed = (permits + reserved).min(self.limits().permits as u32);
-        let acquired = permits > 0 && self.acquire_locked(permits, needed, true);
-        let granted = head
-            .filter(|_| acquired)
-            .and_then(|head| waiters.grant_head(head, permits));
+        let acquire = |waiter: &Head| self.acquire_for(waiter);
+        let next = match head {
+            Some(head) if !acquire(&head) => waiters.overtaker(head, now, wake.others(), acquire),
+            head => head,
+        };
+        let granted =
+            next.and_then(|next| waiters.grant_head(next, self.permits_to_grant(next.permits)));
         self.update_state(waiters, |state| state);
         if let Some(granted) = granted {
             wake.push(granted.publish(&self.grants));
         }
-        acquired
+        next.is_some()
+    }
+
+    /// Acquires the permits that a waiter is granted, if they are available.
+    fn acquire_for(&self, waiter: &Head) -> bool {
+        let permits = self.permits_to_grant(waiter.permits);
+        let needed = (permits + waiter.reserved).min(self.limits().permits as u32);
+        permits > 0 && self.acquire_locked(permits, needed, true)
     }
 
     /// Returns `true` if calls wait although permits are available.

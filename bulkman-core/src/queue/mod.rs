@@ -64,6 +64,7 @@ mod loom_tests;
 #[cfg(all(test, not(bulkman_loom)))]
 mod model_tests;
 mod order;
+mod overtaking;
 mod results;
 mod running_keys;
 mod special_waiters;
@@ -166,6 +167,9 @@ impl WaitQueue {
             running_keys: OnceLock::new(),
             grants: Grants::new(),
         };
+        if settings.overtaking > 0 {
+            lock(&queue.waiters).set_overtaking(settings.overtaking);
+        }
         if settings.keys.is_some() || settings.max_weight.is_some() {
             queue.set_key_rules(&mut lock(&queue.waiters), settings, permits, false);
         }
@@ -413,6 +417,7 @@ impl WaitQueue {
     ) {
         let (mut waiters, now) = self.lock_with_time(now, false);
         let reordered = waiters.set_order(settings.order);
+        waiters.set_overtaking(settings.overtaking);
         self.max_queue_weight
             .store(settings.max_weight_bits(), Ordering::Relaxed);
         let limits = Limits {

@@ -56,11 +56,19 @@ struct Resize {
     capacity: usize,
     max_weight: Option<u32>,
     lifo: bool,
+    overtaking: u32,
     rules: Option<KeyRules>,
 }
 
 /// The keys of calls, with [`Claim::SHARED_KEY`].
 const KEYS: std::ops::Range<u64> = 1..6;
+
+const UNBOUNDED: KeyRules = KeyRules {
+    min: 0,
+    max: KeyRules::NO_MAX,
+    max_queue: KeyRules::NO_MAX,
+    evicts: true,
+};
 
 fn arrival() -> impl Strategy<Value = Arrival> {
     let deadline = proptest::option::weighted(0.3, 0..20_u8);
@@ -96,15 +104,25 @@ fn rules() -> impl Strategy<Value = KeyRules> {
 fn resize() -> impl Strategy<Value = Resize> {
     let max_weight = proptest::option::of(1..20_u32);
     let rules = proptest::option::weighted(0.8, rules());
-    (0..8_usize, 0..12_usize, max_weight, any::<bool>(), rules).prop_map(
-        |(permits, capacity, max_weight, lifo, rules)| Resize {
-            permits,
-            capacity,
-            max_weight,
-            lifo,
-            rules,
-        },
+    let overtaking = prop_oneof![2 => Just(0_u32), 3 => 1..4_u32];
+    (
+        0..8_usize,
+        0..12_usize,
+        max_weight,
+        any::<bool>(),
+        overtaking,
+        rules,
     )
+        .prop_map(
+            |(permits, capacity, max_weight, lifo, overtaking, rules)| Resize {
+                permits,
+                capacity,
+                max_weight,
+                lifo,
+                overtaking,
+                rules,
+            },
+        )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -137,6 +155,8 @@ struct Waiter {
     waits_in: u64,
     /// The key to which its permits are added; zero for none.
     added_to: u64,
+    /// How many waiters have passed it.
+    passed: u32,
 }
 
 /// A key with waiters of one priority.
@@ -345,20 +365,81 @@ impl Model {
         while self.available() > 0 {
             let Some(next) = self.next() else { return };
             let waiter = &self.waiters[next];
-            let (key, added_to) = (waiter.waits_in, waiter.added_to);
+            let key = waiter.waits_in;
             if waiter.deadline.is_some_and(|it| it <= self.now) {
                 self.end_wait(next, State::Expired);
                 continue;
             }
             let granted = self.grant(waiter.request.permits, key);
-            if granted == 0 {
-                return;
+            if granted > 0 {
+                self.start(next, granted);
+                continue;
             }
-            self.waiters[next].state = State::Granted(granted);
-            self.take(granted, added_to);
-            // Also if its last waiter is gone.
-            self.update_key(key);
+            let Some((overtaker, granted)) = self.overtaker(next) else {
+                return;
+            };
+            self.waiters[next].passed += 1;
+            self.start(overtaker, granted);
         }
+    }
+
+    fn start(&mut self, index: usize, granted: u32) {
+        let waiter = &mut self.waiters[index];
+        waiter.state = State::Granted(granted);
+        let (key, added_to) = (waiter.waits_in, waiter.added_to);
+        self.take(granted, added_to);
+        // Also if its last waiter is gone.
+        self.update_key(key);
+    }
+
+    /// Returns the waiter that passes the next one, and the permits that it is granted.
+    fn overtaker(&mut self, next: usize) -> Option<(usize, u32)> {
+        if self.waiters[next].passed >= self.settings.overtaking {
+            return None;
+        }
+        loop {
+            let behind = self.behind(next);
+            let expired = |index: &usize| {
+                let deadline = self.waiters[*index].deadline;
+                deadline.is_some_and(|it| it <= self.now)
+            };
+            let granted = |index: usize| {
+                let waiter = &self.waiters[index];
+                self.grant(waiter.request.permits, waiter.waits_in)
+            };
+            let found = behind.into_iter().take(8);
+            let found = found.map(|it| (it, expired(&it), granted(it)));
+            let (index, expired, granted) = { found }.find(|it| it.1 || it.2 > 0)?;
+            if !expired {
+                return Some((index, granted));
+            }
+            self.end_wait(index, State::Expired);
+        }
+    }
+
+    /// Returns the waiters that follow the next one, of its priority.
+    fn behind(&self, next: usize) -> Vec<usize> {
+        let Waiter {
+            request, waits_in, ..
+        } = &self.waiters[next];
+        let (priority, key) = (request.priority, *waits_in);
+        let mut own = self.waiters_of(priority, key);
+        if self.settings.order == QueueOrder::Lifo {
+            own.reverse();
+        }
+        own.retain(|index| *index != next);
+        if key == 0 {
+            return own;
+        }
+        let mut others: Vec<_> = (self.keys.iter())
+            .filter(|((of, other), _)| *of == priority && *other != key)
+            .filter_map(|((_, key), waiting)| Some((waiting.level?, waiting.turn, *key)))
+            .collect();
+        others.sort_unstable();
+        let others = others
+            .into_iter()
+            .filter_map(|(.., key)| self.next_of(priority, key));
+        others.chain(own).collect()
     }
 
     fn push(&mut self, request: &Arrival, deadline: Option<u64>, key: u64) {
@@ -368,6 +449,7 @@ impl Model {
             state: State::Waiting,
             waits_in: key,
             added_to: key,
+            passed: 0,
         });
         if key != 0 {
             let new = Waiting {
@@ -481,12 +563,7 @@ proptest! {
 fn run(ops: &[Op], timers: bool) -> Result<(), TestCaseError> {
     let capacity = if timers { 6 } else { 1000 };
     let mut settings = QueueSettings::of_capacity(capacity, QueueOrder::Fifo);
-    settings.keys = Some(KeyRules {
-        min: 0,
-        max: KeyRules::NO_MAX,
-        max_queue: KeyRules::NO_MAX,
-        evicts: true,
-    });
+    settings.keys = Some(UNBOUNDED);
     let mut model = Model::new(4, settings);
     let mut callers = Callers {
         queue: WaitQueue::new(4, settings),
@@ -522,6 +599,7 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
     prop_assert_eq!(lock(&queue.waiters).suspended(), 0);
+    prop_assert_eq!(lock(&queue.waiters).passed(), 0);
     if let Some(running) = queue.running_keys.get() {
         prop_assert_eq!(running.all(), []);
     }
@@ -671,6 +749,7 @@ fn apply(
             } else {
                 QueueOrder::Fifo
             };
+            settings.overtaking = resize.overtaking;
             settings.keys = resize.rules;
             if timers {
                 settings.capacity = resize.capacity;
@@ -727,6 +806,43 @@ fn apply(
         Op::End(_) | Op::Cancel(_) | Op::Fire(_) => {}
     }
     Ok(())
+}
+
+/// The first eight waiters behind the next one are examined, in the order of the queue.
+#[test]
+fn eight_waiters_are_examined_for_one_that_fits() {
+    for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
+        for (keys, heavy) in (1..12).flat_map(|heavy| [(None, heavy), (Some(UNBOUNDED), heavy)]) {
+            let mut settings = QueueSettings::of_capacity(100, order);
+            (settings.overtaking, settings.keys) = (1, keys);
+            let queue = WaitQueue::new(4, settings);
+            let now = || ClockOnly.now();
+            let wait = |permits: u32| {
+                let mut claim = Claim::new(permits).with_key(2);
+                let request = Request::plain(Priority::Normal, None);
+                let waits = queue.enqueue_claim(request, &mut claim, Waker::noop(), || false, now);
+                let Enqueue::Waiting(id) = waits else {
+                    panic!("{waits:?}")
+                };
+                (id, claim)
+            };
+            let running = [3, 1].map(|permits| {
+                let mut claim = Claim::new(permits).with_key(2);
+                let acquired = queue.try_acquire_as_calls(&mut claim, now);
+                assert_eq!(acquired, TryAcquire::Acquired);
+                claim
+            });
+            // The last one in the order of the queue.
+            let light = (order == QueueOrder::Lifo).then(|| wait(1));
+            for _ in 0..heavy {
+                wait(2);
+            }
+            let (id, mut claim) = light.unwrap_or_else(|| wait(1));
+            queue.release_claim(running[1], now);
+            let polled = queue.poll_claim(id, &mut claim, Waker::noop());
+            assert_eq!(polled.is_ready(), heavy <= 8, "{order:?} {keys:?} {heavy}");
+        }
+    }
 }
 
 /// Any of the longest keys may have lost its newest waiter.

@@ -20,13 +20,24 @@ use super::wake_list::WakeList;
 /// The waiter that is granted permits next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    id: WaiterId,
+    pub(super) id: WaiterId,
     /// The permits that it asks for.
     pub(super) permits: u32,
     /// The permits that have to be available besides: those reserved for other keys.
     pub(super) reserved: u32,
     /// Whether it has a deadline.
     timed: bool,
+}
+
+impl Head {
+    pub(super) const fn new(priority: usize, next: Next, reserved: u32) -> Self {
+        Self {
+            id: WaiterId::new(priority, next.sequence),
+            permits: next.permits,
+            reserved,
+            timed: next.deadline.is_some(),
+        }
+    }
 }
 
 impl Waiters {
@@ -133,25 +144,13 @@ impl Waiters {
     pub(super) fn peek(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Head> {
         for index in PRIORITY_ORDER {
             while let Some((next, reserved)) = self.peek_priority(index) {
-                let Next {
-                    sequence,
-                    deadline,
-                    permits,
-                } = next;
-                let id = WaiterId::new(index, sequence);
-                match (deadline, now) {
+                let head = Head::new(index, next, reserved);
+                match (next.deadline, now) {
                     (Some(deadline), Some(now)) if deadline <= now => {
-                        let Granted { waker, .. } = self.decide(id, WaiterState::Expired, None)?;
-                        expired.push(waker);
+                        let ended = self.decide(head.id, WaiterState::Expired, None)?;
+                        expired.push(ended.waker);
                     }
-                    _ => {
-                        return Some(Head {
-                            id,
-                            permits,
-                            reserved,
-                            timed: deadline.is_some(),
-                        });
-                    }
+                    _ => return Some(head),
                 }
             }
         }
@@ -190,7 +189,8 @@ impl Waiters {
         Some((next, keys.reserved(key, next.permits)))
     }
 
-    /// Grants `permits` to the waiter that [`peek`](Self::peek) returned.
+    /// Grants `permits` to a waiter that [`peek`](Self::peek) or [`overtaker`](Self::overtaker)
+    /// returned.
     pub(super) fn grant_head(&mut self, head: Head, permits: u32) -> Option<Granted> {
         let fewer = permits != head.permits;
         let link = self.link(head.id);
@@ -231,7 +231,12 @@ impl Waiters {
     }
 
     /// Ends the wait of a waiter. With `kept`, its permits are in that link until it collects them.
-    fn decide(&mut self, id: WaiterId, state: WaiterState, kept: Option<Link>) -> Option<Granted> {
+    pub(super) fn decide(
+        &mut self,
+        id: WaiterId,
+        state: WaiterState,
+        kept: Option<Link>,
+    ) -> Option<Granted> {
         let index = id.priority();
         self.end_special(id);
         let chunks = &mut self.queues.as_mut()?[index].chunks;
@@ -286,6 +291,9 @@ impl Waiters {
             return;
         };
         self.count_special(false);
+        if let Some(overtaking) = &mut self.special.overtaking {
+            overtaking.forget(id);
+        }
         self.special.extra_permits -= u64::from(link.permits - 1);
         if link.key == NO_KEY {
             return;

@@ -3,7 +3,7 @@
 /// Identifies a waiter of a queue. Identifiers are never reused.
 ///
 /// It is the waiter's sequence number within its priority, and the index of that priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WaiterId(u64);
 
 impl WaiterId {

@@ -13,6 +13,7 @@ use super::chunks::{Chunks, Popped, Removed};
 use super::claim::Claim;
 use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
+use super::overtaking::Overtaking;
 use super::waiter::{QueueRejection, WaiterId, WaiterState};
 use super::waiting_keys::WaitingKeys;
 use super::wake_list::WakeList;
@@ -69,6 +70,8 @@ pub(super) struct SpecialParts {
     pub(super) collected: Option<u32>,
     /// The permits that heavy waiters ask for beyond one each.
     pub(super) extra_permits: u64,
+    /// Allocated while waiters may pass others.
+    pub(super) overtaking: Option<Box<Overtaking>>,
     /// Allocated when permits are first shared between keys.
     pub(super) keys: Option<Box<WaitingKeys>>,
 }

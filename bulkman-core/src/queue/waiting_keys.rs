@@ -203,6 +203,17 @@ impl WaitingKeys {
         Some(level.first)
     }
 
+    /// Returns the keys of a priority that are not suspended, the next one first.
+    pub(super) fn in_order(&self, priority: usize) -> impl Iterator<Item = u32> + '_ {
+        let levels = self.priorities[priority].by_level.values();
+        levels.flat_map(|level| {
+            std::iter::successors(Some(level.first), |&index| {
+                let behind = self.entries[index as usize].behind;
+                (behind != NO_KEY).then_some(behind)
+            })
+        })
+    }
+
     /// Returns the key with the most waiters, if it has at least two more than `key`.
     pub(super) fn much_longer(&self, key: u64, priority: usize) -> Option<u32> {
         let &index = self.priorities[priority].by_length.last()?;

@@ -41,6 +41,11 @@ pub(crate) struct BulkheadRepr {
     queue_order: Field<QueueOrder>,
     #[serde(
         skip_serializing_if = "Field::is_missing",
+        deserialize_with = "overtaking"
+    )]
+    overtaking: Field<u32>,
+    #[serde(
+        skip_serializing_if = "Field::is_missing",
         deserialize_with = "timeout"
     )]
     timeout: Field<HumanDuration>,
@@ -83,6 +88,7 @@ checked! {
     max_concurrent_calls: usize => BulkheadConfig::max_concurrent_calls;
     max_queue_size: usize => BulkheadConfig::max_queue_size;
     max_queue_weight: u32 => |config, value| config.max_queue_weight(value);
+    overtaking: u32 => BulkheadConfig::overtaking;
     timeout: HumanDuration => |config, value| config.timeout(value.0);
     run_timeout: HumanDuration => |config, value| config.run_timeout(value.0);
 }
@@ -98,6 +104,7 @@ impl BulkheadRepr {
             max_queue_size: Field::Set(config.max_queue_size),
             max_queue_weight: config.max_queue_weight.into(),
             queue_order: Field::Set(config.queue_order),
+            overtaking: (config.overtaking > 0).then_some(config.overtaking).into(),
             timeout: config.timeout.map(HumanDuration).into(),
             max_wait: config.max_wait.map(HumanDuration).into(),
             run_timeout: config.run_timeout.map(HumanDuration).into(),
@@ -129,6 +136,7 @@ impl BulkheadRepr {
             max_queue_size: self.max_queue_size.or(&defaults.max_queue_size),
             max_queue_weight: self.max_queue_weight.or(&defaults.max_queue_weight),
             queue_order: self.queue_order.or(&defaults.queue_order),
+            overtaking: self.overtaking.or(&defaults.overtaking),
             timeout: self.timeout.or(&defaults.timeout),
             max_wait: self.max_wait.or(&defaults.max_wait),
             run_timeout: self.run_timeout.or(&defaults.run_timeout),
@@ -157,6 +165,7 @@ impl BulkheadRepr {
         let mut config = BulkheadConfig::new(name.as_str())
             .max_queue_weight(self.max_queue_weight.get())
             .queue_order(self.queue_order.get().unwrap_or_default())
+            .overtaking(self.overtaking.get().unwrap_or_default())
             .timeout(self.timeout.get().map(Duration::from))
             .max_wait(self.max_wait.get().map(Duration::from))
             .run_timeout(self.run_timeout.get().map(Duration::from))

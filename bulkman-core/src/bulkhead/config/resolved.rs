@@ -41,6 +41,8 @@ pub struct ResolvedBulkheadConfig {
     pub max_queue_weight: Option<u32>,
     /// The order in which waiting calls of one priority get permits.
     pub queue_order: QueueOrder,
+    /// The number of waiting calls that may pass one that is too heavy for the permits available.
+    pub overtaking: u32,
     /// The limit of the whole call; `None`: no limit.
     pub timeout: Option<Duration>,
     /// The limit of the time in the queue; `None`: no limit beside `timeout`.
@@ -67,6 +69,7 @@ impl ResolvedBulkheadConfig {
             max_queue_size: config.max_queue_size,
             max_queue_weight: config.max_queue_weight,
             queue_order: config.queue_order,
+            overtaking: config.overtaking,
             timeout: config.timeout,
             max_wait: config.max_wait,
             run_timeout: config.run_timeout,

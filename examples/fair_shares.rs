@@ -54,10 +54,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(fair.most_ended < 25, "next in the queue");
 
     let bulkhead = &shared.bulkhead;
-    let busiest = bulkhead.snapshot().keys[0];
+    let busiest = &bulkhead.snapshot().keys[0];
     println!(
-        "the busiest key has {} permits, and {} requests wait",
-        busiest.held, busiest.waiting
+        "{} has {} permits, and {} requests wait",
+        busiest.name.as_deref().unwrap_or("a key"),
+        busiest.held,
+        busiest.waiting
     );
     assert_eq!(busiest.key, Some(bulkhead.call_key(&Some("hog"))));
     let served = hog.await?;
@@ -98,6 +100,8 @@ impl Service {
             .max_queue_size(2 * REQUESTS_OF_HOG)
             .fairness(fairness);
         let bulkhead = Bulkhead::new(config, TokioRuntime::new())?;
+        // A real service names its tenants when it loads them. Operators see the name.
+        bulkhead.name_key(&Some("hog"), "The Hog Company");
         let ended = Arc::<AtomicU64>::default();
         let layer = BulkheadLayer::new(bulkhead.clone()).key(tenant);
         let routes = Router::new()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulkman::bulkhead::{BulkheadName, BulkheadState};
+use bulkman::bulkhead::{BulkheadName, BulkheadState, Fairness};
 use bulkman::circuit_breaker::{CircuitEvent, CircuitState, Transition, TransitionCause};
 use bulkman::store::{CircuitStore, FleetAction, FleetCommand, MemoryStore, OperationId};
 use bulkman::store::{Fault, FaultStore};
@@ -353,4 +353,28 @@ fn the_oldest_running_calls_are_serialized_with_labels() {
     assert_eq!(oldest, &serde_json::json!([first, second]));
     assert_eq!(json["bulkheads"][1]["oldest"], serde_json::json!([]));
     assert_eq!(json["bulkheads"][0]["untracked_calls"], 0);
+}
+
+#[test]
+fn keys_are_serialized_with_their_names() {
+    let manager = BulkheadManager::new(ManualRuntime::new());
+    let config = BulkheadConfig::new("db").fairness(Fairness::new());
+    let db = manager.create_bulkhead(config).unwrap();
+    manager.create_bulkhead(BulkheadConfig::new("web")).unwrap();
+    let key = db.name_key("tenant 17", "Acme Inc.").to_string();
+    let _named = db.call().key("tenant 17").weight(3).try_acquire().unwrap();
+    let _shared = db.try_acquire().unwrap();
+    let snapshot = manager.snapshot();
+    let json = serde_json::to_value(&snapshot).unwrap();
+    let named = serde_json::json!({
+        "key": key, "name": "Acme Inc.", "held": 3, "waiting": 0, "at_maximum": false,
+    });
+    let shared = serde_json::json!({
+        "key": null, "name": null, "held": 1, "waiting": 0, "at_maximum": false,
+    });
+    let bulkheads = &json["bulkheads"];
+    assert_eq!(bulkheads[0]["keys"], serde_json::json!([named, shared]));
+    assert!(bulkheads[1].get("keys").is_none());
+    let toml = toml::to_string(&snapshot).unwrap();
+    assert!(toml.contains("name = \"Acme Inc.\"\n"), "{toml}");
 }

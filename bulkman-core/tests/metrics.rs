@@ -314,6 +314,7 @@ fn the_oldest_call_is_a_gauge_and_its_label_is_no_label_of_metrics() {
 /// Hazard K11.
 #[test]
 fn keys_are_counted_and_are_no_label_of_metrics() {
+    const NAMES: [&str; 2] = ["Acme Inc.", "Globex"];
     let runtime = ManualRuntime::new();
     let manager = BulkheadManager::new(runtime.clone());
     let metrics = MetricsPublisher::new(&manager).record_durations(true);
@@ -328,6 +329,9 @@ fn keys_are_counted_and_are_no_label_of_metrics() {
         .create_bulkhead(BulkheadConfig::new("plain"))
         .unwrap();
     let tenants = ["tenant-17", "tenant-18"];
+    for (tenant, name) in tenants.into_iter().zip(NAMES) {
+        shared.name_key(tenant, name);
+    }
     let _running = shared.call().key(tenants[0]).try_acquire().unwrap();
     let wait = |tenant| {
         let mut call = Box::pin(shared.call().key(tenant).acquire());
@@ -355,8 +359,10 @@ fn keys_are_counted_and_are_no_label_of_metrics() {
         );
     }
     let text = seen.text();
-    for tenant in tenants {
-        assert!(!text.contains(tenant));
+    let shown = shared.snapshot().keys;
+    for (tenant, name) in tenants.into_iter().zip(NAMES) {
+        assert!(shown.iter().any(|key| key.name.as_deref() == Some(name)));
+        assert!(!text.contains(tenant) && !text.contains(name));
         assert!(!text.contains(&shared.call_key(tenant).to_string()));
     }
 }

@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod config;
 pub(crate) mod drained;
 mod health_check;
+mod key_names;
 mod keys;
 mod limit;
 pub(crate) mod running;

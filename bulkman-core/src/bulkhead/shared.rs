@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::config::BulkheadConfig;
 use super::health_check::HealthChecks;
+use super::key_names::KeyNames;
 use super::running::{CallTags, RunningCalls};
 use super::stats::Counters;
 use crate::adaptive::{DriverConfig, LimitDriver, SampleMask};
@@ -56,6 +57,8 @@ pub(super) struct OptionalParts {
     pub(super) fleet: OnceLock<Fleet>,
     /// The seed with which keys of calls are hashed.
     pub(super) key_seed: OnceLock<RandomState>,
+    /// The names of keys. Boxed, as few of the bulkheads with keys name them.
+    pub(super) key_names: OnceLock<Box<Mutex<KeyNames>>>,
     pub(super) health_checks: OnceLock<Box<HealthChecks>>,
 }
 

@@ -95,7 +95,8 @@ pub struct BulkheadSnapshot {
 
 /// The running and waiting calls of one key.
 ///
-/// Keys are hashes. To find a tenant, compare with
+/// Keys are hashes. To show the names of tenants, give them with
+/// [`Bulkhead::name_key`](crate::Bulkhead::name_key). To find one without a name, compare with
 /// [`Bulkhead::call_key`](crate::Bulkhead::call_key).
 ///
 /// ```
@@ -108,14 +109,20 @@ pub struct BulkheadSnapshot {
 /// let _running = db.call().key("tenant 17").weight(2).try_acquire().unwrap();
 /// let keys = db.snapshot().keys;
 /// assert_eq!((keys[0].key, keys[0].held), (Some(db.call_key("tenant 17")), 2));
+/// assert_eq!(keys[0].name, None);
+/// db.name_key("tenant 17", "Acme Inc.");
+/// assert_eq!(db.snapshot().keys[0].name.as_deref(), Some("Acme Inc."));
 /// # Ok::<(), bulkman::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KeyStatus {
     /// The key; `None` for the calls without a key.
     pub key: Option<CallKey>,
+    /// The name that [`name_key`](crate::Bulkhead::name_key) gave it; `None` for keys without one.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_name"))]
+    pub name: Option<Arc<str>>,
     /// The permits that its running calls hold.
     pub held: u32,
     /// Its waiting calls.
@@ -154,7 +161,7 @@ pub struct RunningCall {
     )]
     pub age: Duration,
     /// The label that the caller set; `None` if it set none.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_label"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_name"))]
     pub label: Option<Arc<str>>,
     /// The priority.
     pub priority: Priority,
@@ -162,9 +169,9 @@ pub struct RunningCall {
 
 // Serde implements the trait for `Arc` only with another feature.
 #[cfg(feature = "serde")]
-fn serialize_label<S: serde::Serializer>(
-    label: &Option<Arc<str>>,
+fn serialize_name<S: serde::Serializer>(
+    name: &Option<Arc<str>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serde::Serialize::serialize(&label.as_deref(), serializer)
+    serde::Serialize::serialize(&name.as_deref(), serializer)
 }

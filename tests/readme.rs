@@ -49,6 +49,7 @@ fn a_bulkheads_defaults_are_the_documented_ones() {
                 "last in, first out" => QueueOrder::Lifo,
                 other => panic!("{other}"),
             }),
+            "overtaking" => new().overtaking(default.parse().unwrap()),
             "timeout" => new().timeout(limit(&default)),
             "max_wait" => new().max_wait(limit(&default)),
             "run_timeout" => new().run_timeout(limit(&default)),

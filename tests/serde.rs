@@ -60,6 +60,7 @@ fn every_configuration_round_trips() {
         .max_concurrent_calls(7)
         .max_queue_size(0)
         .max_queue_weight(9)
+        .overtaking(2)
         .queue_order(QueueOrder::Lifo)
         .timeout(Duration::from_micros(1_500_001))
         .max_wait(Duration::ZERO)
@@ -543,6 +544,10 @@ fn fairness_is_a_switch_or_a_table() {
             "max_queue_weight = 0",
             "`max_queue_weight` is 0, must be 1 to 2,147,483,647",
         ),
+        (
+            "overtaking = 1001",
+            "`overtaking` is 1001, must be 0 to 1,000",
+        ),
     ] {
         let error = read(text).unwrap_err();
         assert!(error.contains(message), "{error}");
@@ -556,6 +561,7 @@ fn fairness_takes_each_default_of_the_file() {
         [defaults]
         fairness = { max_per_key = 4, evict_longest = false }
         max_queue_weight = 50
+        overtaking = 8
         [bulkheads.own]
         fairness = { min_per_key = 1, max_per_key = 6 }
         [bulkheads.same]
@@ -564,16 +570,17 @@ fn fairness_takes_each_default_of_the_file() {
         [bulkheads.off]
         fairness = false
         max_queue_weight = 7
+        overtaking = 0
         ",
     )
     .unwrap();
     let defaults = Fairness::new().max_per_key(4).evict_longest(false);
     let own = defaults.min_per_key(1).max_per_key(6);
-    for (name, fairness, weight) in [
-        ("own", Some(own), 50),
-        ("same", Some(defaults), 50),
-        ("on", Some(defaults), 50),
-        ("off", None, 7),
+    for (name, fairness, weight, overtaking) in [
+        ("own", Some(own), 50, 8),
+        ("same", Some(defaults), 50, 8),
+        ("on", Some(defaults), 50, 8),
+        ("off", None, 7, 0),
     ] {
         let bulkheads = file.bulkheads();
         let config = bulkheads
@@ -583,6 +590,7 @@ fn fairness_takes_each_default_of_the_file() {
         let resolved = config.resolve();
         assert_eq!(resolved.fairness, fairness, "{name}");
         assert_eq!(resolved.max_queue_weight, Some(weight), "{name}");
+        assert_eq!(resolved.overtaking, overtaking, "{name}");
     }
     let null = "defaults: {fairness: {max_per_key: 3}}\nbulkheads: {a: {fairness: null}}";
     let config: ManagerConfig = serde_yaml_ng::from_str(null).unwrap();
@@ -782,6 +790,7 @@ fn every_setting_accepts_text_from_an_environment() {
             "max_queue_size": 0,
             "max_queue_weight": 30,
             "queue_order": "lifo",
+            "overtaking": 8,
             "timeout": "2s",
             "max_wait": "0s",
             "run_timeout": "1s",

@@ -1,9 +1,13 @@
 //! Calls that take several permits.
 
 use std::future::pending;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bulkman::adaptive::{AdaptiveLimit, Enforcement};
+use bulkman::bulkhead::Fairness;
+use bulkman::future::Acquire;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Priority};
 
 use crate::harness::{Harness, now_or_never, poll_once};
@@ -16,6 +20,10 @@ on_every_runtime![
     heavy_call_runs_alone_under_a_smaller_limit,
     heavy_call_keeps_its_permits_when_the_limit_grows,
     light_calls_never_starve_a_heavy_one,
+    light_calls_pass_a_heavy_one_as_often_as_set,
+    overtaking_crosses_no_priority,
+    overtaking_applies_to_waiting_calls_at_once,
+    a_call_of_the_same_key_passes_if_others_are_too_heavy,
     cancelled_heavy_call_leaves_its_permits_to_the_next,
     timed_out_heavy_call_leaves_its_permits_to_the_next,
     shrinking_below_a_waiting_weight_neither_rejects_nor_blocks,
@@ -282,6 +290,92 @@ async fn shrinking_below_a_waiting_weight_neither_rejects_nor_blocks(t: Harness)
     control.succeed();
     assert_eq!(heavy.await.permits, 2);
     assert_eq!(bulkhead.stats().rejected.total(), 1);
+}
+
+/// Hazard K3.
+async fn light_calls_pass_a_heavy_one_as_often_as_set(t: Harness) {
+    let bulkhead = t.bulkhead(permits(4).overtaking(2));
+    let held = bulkhead.call().weight(3).try_acquire().unwrap();
+    let mut heavy = waiting(&bulkhead, 4, Priority::Normal).unwrap();
+    let first = bulkhead.acquire().await.unwrap();
+    let mut second = waiting(&bulkhead, 1, Priority::Normal).unwrap();
+    let mut third = waiting(&bulkhead, 1, Priority::Normal).unwrap();
+    first.succeed();
+    let Poll::Ready(Ok(second)) = poll_once(second.as_mut()) else {
+        panic!("one has passed, of two that may")
+    };
+    second.succeed();
+    assert!(poll_once(third.as_mut()).is_pending(), "two have passed");
+    assert_eq!(in_use(&bulkhead), 3);
+    assert!(
+        bulkhead.try_acquire().is_err(),
+        "only waiting calls may pass"
+    );
+    held.succeed();
+    let Poll::Ready(Ok(all)) = poll_once(heavy.as_mut()) else {
+        panic!("the heavy call is next")
+    };
+    assert_eq!(in_use(&bulkhead), 4);
+    // Each heavy call is passed as often.
+    let mut other = waiting(&bulkhead, 4, Priority::Normal).unwrap();
+    all.succeed();
+    let Poll::Ready(Ok(third)) = poll_once(third.as_mut()) else {
+        panic!("the third is next")
+    };
+    let passes = bulkhead.acquire().await.unwrap();
+    assert!(poll_once(other.as_mut()).is_pending());
+    drop((third, passes));
+    assert!(poll_once(other.as_mut()).is_ready());
+}
+
+/// Hazard K20.
+async fn overtaking_crosses_no_priority(t: Harness) {
+    let bulkhead = t.bulkhead(permits(4).overtaking(9));
+    let _held = bulkhead.call().weight(3).try_acquire().unwrap();
+    let mut heavy = waiting(&bulkhead, 2, Priority::High).unwrap();
+    assert!(waiting(&bulkhead, 1, Priority::Normal).is_some());
+    bulkhead
+        .call()
+        .priority(Priority::High)
+        .acquire()
+        .await
+        .unwrap()
+        .succeed();
+    assert!(poll_once(heavy.as_mut()).is_pending());
+}
+
+async fn overtaking_applies_to_waiting_calls_at_once(t: Harness) {
+    let bulkhead = t.bulkhead(permits(4));
+    let _held = bulkhead.call().weight(3).try_acquire().unwrap();
+    let _heavy = waiting(&bulkhead, 2, Priority::Normal).unwrap();
+    let mut light = waiting(&bulkhead, 1, Priority::Normal).unwrap();
+    bulkhead.reconfigure(permits(4).overtaking(1)).unwrap();
+    assert!(poll_once(light.as_mut()).is_ready());
+    assert_eq!(bulkhead.config().resolve().overtaking, 1);
+    bulkhead.reconfigure(permits(4)).unwrap();
+    assert!(waiting(&bulkhead, 1, Priority::Normal).is_some());
+}
+
+async fn a_call_of_the_same_key_passes_if_others_are_too_heavy(t: Harness) {
+    let bulkhead = t.bulkhead(permits(4).overtaking(1).fairness(Fairness::new()));
+    let held = bulkhead.call().key("a").weight(3).try_acquire().unwrap();
+    let key = |key: &str, weight| bulkhead.call().key(key).weight(weight).acquire();
+    let (mut heavy, mut other) = (Box::pin(key("b", 2)), Box::pin(key("c", 2)));
+    assert!(poll_once(heavy.as_mut()).is_pending());
+    assert!(poll_once(other.as_mut()).is_pending(), "too heavy as well");
+    key("b", 1).await.unwrap().succeed();
+    assert!(
+        poll_once(Box::pin(key("c", 1)).as_mut()).is_pending(),
+        "one has passed"
+    );
+    held.succeed();
+    assert!(poll_once(heavy.as_mut()).is_ready() && poll_once(other.as_mut()).is_ready());
+}
+
+/// Returns a call that waits.
+fn waiting(bulkhead: &Bulkhead, weight: u32, priority: Priority) -> Option<Pin<Box<Acquire>>> {
+    let mut call = Box::pin(bulkhead.call().weight(weight).priority(priority).acquire());
+    poll_once(call.as_mut()).is_pending().then_some(call)
 }
 
 /// Hazard K7.

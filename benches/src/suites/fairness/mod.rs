@@ -118,7 +118,6 @@ fn mixed_weights(findings: &mut Findings) {
         ],
     );
     let overtaking = [
-        simulation::run_weights::<Overtaking<0>>(),
         simulation::run_weights::<Overtaking<8>>(),
         simulation::run_weights::<Overtaking<64>>(),
     ];

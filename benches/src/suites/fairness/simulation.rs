@@ -1,8 +1,8 @@
 //! A simulation of calls with keys and weights, in virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::future::{Future, poll_fn};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -125,91 +125,27 @@ impl Permits for CappedKeys {
     }
 }
 
-/// By arrival, except that up to `N` calls pass one for which too few permits are available: in each
-/// step the first that fits, of the eight behind it.
-pub(super) struct Overtaking<const N: u32>(Arc<Mutex<Overtaken>>);
-
-struct Overtaken {
-    available: u32,
-    waiting: VecDeque<(u32, Arc<Granted>)>,
-    /// How many calls have passed the first one.
-    passed: u32,
-}
-
-#[derive(Default)]
-struct Granted(Mutex<(bool, Option<Waker>)>);
-
-/// Permits that are released when it is dropped.
-pub(super) struct Released(u32, Arc<Mutex<Overtaken>>);
-
-impl Overtaken {
-    fn assign(&mut self, most: u32) {
-        while let Some((weight, _)) = self.waiting.front() {
-            let index = if *weight <= self.available {
-                self.passed = 0;
-                0
-            } else {
-                let mut behind = self.waiting.iter().skip(1).take(8);
-                let fits = behind.position(|(weight, _)| *weight <= self.available);
-                let Some(index) = fits.filter(|_| self.passed < most) else {
-                    return;
-                };
-                self.passed += 1;
-                index + 1
-            };
-            let Some((weight, granted)) = self.waiting.remove(index) else {
-                return;
-            };
-            self.available -= weight;
-            let mut granted = granted.0.lock().unwrap_or_else(PoisonError::into_inner);
-            granted.0 = true;
-            if let Some(waker) = granted.1.take() {
-                waker.wake();
-            }
-        }
-    }
-}
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        let mut queue = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.available += self.0;
-    }
-}
+/// By arrival, where up to `N` calls may pass one that is too heavy for what is available.
+pub(super) struct Overtaking<const N: u32>(Bulkhead);
 
 impl<const N: u32> Permits for Overtaking<N> {
     const NAME: &'static str = match N {
-        0 => "list, none overtakes",
-        8 => "list, 8 may overtake",
-        _ => "list, 64 may overtake",
+        8 => "bulkman, 8 may pass",
+        64 => "bulkman, 64 may pass",
+        _ => "bulkman, some may pass",
     };
-    type Permit = Released;
+    type Permit = Permit;
 
     fn new(permits: u32) -> Self {
-        Self(Arc::new(Mutex::new(Overtaken {
-            available: permits,
-            waiting: VecDeque::new(),
-            passed: 0,
-        })))
+        let queue = bulkhead(permits, None);
+        let config = queue.config().overtaking(N);
+        let reconfigured = queue.reconfigure(config);
+        reconfigured.expect("the configuration is valid");
+        Self(queue)
     }
 
-    fn acquire(&self, _: u64, weight: u32) -> Acquire<Released> {
-        let queue = Arc::clone(&self.0);
-        let granted = Arc::<Granted>::default();
-        {
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.waiting.push_back((weight, Arc::clone(&granted)));
-            // Each call that ends is followed by another.
-            queue.assign(N);
-        }
-        Box::pin(poll_fn(move |cx| {
-            let mut state = granted.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.0 {
-                return Poll::Ready(Released(weight, Arc::clone(&queue)));
-            }
-            state.1 = Some(cx.waker().clone());
-            Poll::Pending
-        }))
+    fn acquire(&self, key: u64, weight: u32) -> Acquire<Permit> {
+        acquire(&self.0, key, weight)
     }
 }
 

@@ -212,7 +212,7 @@ fn objects(findings: &mut Findings) {
         ["bytes", "handle", "heap", "total"],
     );
     for (name, config) in [
-        ("bulkman", bulkman::config()),
+        ("bulkman", bulkman_core::BulkheadConfig::new("bench")),
         (
             "bulkman: count window of 100",
             bulkman::config().circuit_breaker(bulkman::rate_over_calls(100)),

@@ -16,19 +16,24 @@ pub(crate) type TransitionHook = Arc<dyn Fn(&Transition) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Hooks {
     hooks: Vec<TransitionHook>,
-    pending_transitions: VecDeque<Transition>,
+    /// Allocated for the first transition.
+    #[allow(clippy::box_collection, reason = "most circuits never need the size of it")]
+    pending_transitions: Option<Box<VecDeque<Transition>>>,
     running: bool,
 }
 
 impl Hooks {
     pub(super) fn add(&mut self, hook: TransitionHook) {
+        // A bulkhead adds one, and there is rarely another.
+        self.hooks.reserve_exact(1);
         self.hooks.push(hook);
     }
 
     /// Appends a transition for the hooks, if there are any.
     pub(super) fn push(&mut self, transition: &Transition) {
         if !self.hooks.is_empty() {
-            self.pending_transitions.push_back(transition.clone());
+            let pending = self.pending_transitions.get_or_insert_default();
+            pending.push_back(transition.clone());
         }
     }
 
@@ -39,7 +44,7 @@ impl Hooks {
         if self.running {
             return None;
         }
-        let transition = self.pending_transitions.pop_front()?;
+        let transition = self.pending_transitions.as_mut()?.pop_front()?;
         self.running = true;
         Some((transition, self.hooks.clone()))
     }

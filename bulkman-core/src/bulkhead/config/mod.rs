@@ -1,5 +1,6 @@
 //! The configuration of a bulkhead.
 
+mod circuit_settings;
 mod fairness;
 #[cfg(feature = "serde")]
 mod fairness_repr;
@@ -15,6 +16,7 @@ pub use self::fairness::Fairness;
 pub(crate) use self::repr::BulkheadRepr;
 pub use self::resolved::ResolvedBulkheadConfig;
 
+use self::circuit_settings::CircuitSettings;
 use crate::adaptive::{AdaptiveLimit, DriverConfig, Enforcement};
 use crate::call::limits::KeySharing;
 use crate::circuit_breaker::CircuitBreakerConfig;
@@ -82,7 +84,7 @@ pub struct BulkheadConfig {
     fairness: Option<Box<Fairness>>,
     track_running_calls: bool,
     circuit_breaker_enabled: bool,
-    circuit_breaker: CircuitBreakerConfig,
+    circuit_breaker: CircuitSettings,
 }
 
 /// The largest number of calls that may pass a waiting call.
@@ -121,7 +123,7 @@ impl BulkheadConfig {
             fairness: None,
             track_running_calls: false,
             circuit_breaker_enabled: true,
-            circuit_breaker: CircuitBreakerConfig::new(),
+            circuit_breaker: CircuitSettings::default(),
         }
     }
 
@@ -428,7 +430,7 @@ impl BulkheadConfig {
     /// # assert!(config.validate().is_ok());
     /// ```
     pub fn circuit_breaker(mut self, config: CircuitBreakerConfig) -> Self {
-        self.circuit_breaker = config;
+        self.circuit_breaker = config.into();
         self
     }
 
@@ -663,7 +665,7 @@ impl BulkheadConfig {
 
     pub(crate) fn circuit(&self) -> Option<&CircuitBreakerConfig> {
         self.circuit_breaker_enabled
-            .then_some(&self.circuit_breaker)
+            .then_some(&*self.circuit_breaker)
     }
 
     /// Checks that the fields that can't be changed in place are the same.
@@ -691,11 +693,12 @@ impl BulkheadConfig {
         }
         if !(from && to) {
             changed.circuit_breaker = self.circuit_breaker.clone();
-        } else if let Some((from, to)) = changed
-            .circuit_breaker
-            .keep_initial_state(&self.circuit_breaker)
-        {
-            not_applied.push(ConfigError::immutable("initial_state", from, to));
+        } else {
+            let mut circuit = new.circuit_breaker.clone_config();
+            if let Some((from, to)) = circuit.keep_initial_state(&self.circuit_breaker) {
+                not_applied.push(ConfigError::immutable("initial_state", from, to));
+                changed.circuit_breaker = circuit.into();
+            }
         }
         (changed, not_applied)
     }
@@ -743,7 +746,7 @@ impl BulkheadConfig {
         mut self,
         change: impl FnOnce(CircuitBreakerConfig) -> CircuitBreakerConfig,
     ) -> Self {
-        self.circuit_breaker = change(self.circuit_breaker);
+        self.circuit_breaker = change(self.circuit_breaker.clone_config()).into();
         self
     }
 }

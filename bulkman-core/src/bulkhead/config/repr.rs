@@ -8,7 +8,7 @@ use serde::ser::{Serialize, Serializer};
 use super::BulkheadConfig;
 use super::fairness_repr::FairnessRepr;
 use crate::adaptive::{AdaptiveLimitRepr, Enforcement};
-use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerRepr};
+use crate::circuit_breaker::CircuitBreakerRepr;
 use crate::config_error::ConfigError;
 use crate::human_duration::HumanDuration;
 use crate::name::BulkheadName;
@@ -96,8 +96,7 @@ checked! {
 impl BulkheadRepr {
     pub(crate) fn of(config: &BulkheadConfig, name: Option<BulkheadName>) -> Self {
         let circuit = &config.circuit_breaker;
-        let circuit =
-            (*circuit != CircuitBreakerConfig::new()).then(|| CircuitBreakerRepr::of(circuit));
+        let circuit = (!circuit.is_default()).then(|| CircuitBreakerRepr::of(circuit));
         Self {
             name,
             max_concurrent_calls: Field::Set(config.max_concurrent_calls),

@@ -17,7 +17,10 @@ pub(crate) type TransitionHook = Arc<dyn Fn(&Transition) + Send + Sync>;
 pub(super) struct Hooks {
     hooks: Vec<TransitionHook>,
     /// Allocated for the first transition.
-    #[allow(clippy::box_collection, reason = "most circuits never need the size of it")]
+    #[allow(
+        clippy::box_collection,
+        reason = "most circuits never need the size of it"
+    )]
     pending_transitions: Option<Box<VecDeque<Transition>>>,
     running: bool,
 }

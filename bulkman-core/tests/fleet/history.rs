@@ -126,6 +126,25 @@ fn a_lagging_standby_receives_the_lost_opening() {
 }
 
 #[test]
+fn a_circuit_that_was_lost_with_the_history_is_registered_again() {
+    let world = World::new();
+    let empty = world.memory.backup();
+    let processes = world.start_processes(1);
+    world.command(FleetAction::Close);
+    world.run();
+    let operations = processes[0].store.operations();
+    world.memory.restore(&empty);
+    // Found by the next read, which does not wait for another.
+    while processes[0].store.operations() == operations {
+        world.advance(1);
+    }
+    assert_eq!(world.store_view().0, FleetState::Closed);
+    world.command(FleetAction::ForceOpen);
+    world.run();
+    assert_eq!(processes[0].state(), CircuitState::ForcedOpen);
+}
+
+#[test]
 fn without_lost_history_nothing_is_republished() {
     let world = World::new();
     let processes = world.start_processes(2);

@@ -166,6 +166,17 @@ fn lost_notifications_cause_a_fallback_to_polling() {
         CircuitState::ForcedOpen,
         "within a poll interval and its jitter"
     );
+    // It relies on notifications again once they arrive before its polls.
+    processes[1].store.drop_notifications(false);
+    for action in [FleetAction::Close, FleetAction::ForceOpen] {
+        world.command(action);
+        world.run();
+        assert!(processes[1].fleet.snapshot().polling);
+    }
+    world.command(FleetAction::Close);
+    world.run();
+    assert_eq!(processes[1].state(), CircuitState::Closed);
+    assert!(!processes[1].fleet.snapshot().polling);
 }
 
 #[test]

@@ -56,6 +56,26 @@ fn states_are_adopted_from_a_read_only_store() {
 
 /// Fault C11.
 #[test]
+fn a_circuit_is_registered_once_the_store_accepts_changes() {
+    let world = World::new();
+    let store = world.store_of("first", StoreSettings::new());
+    store.set(Fault::ReadOnly);
+    let process = world.start_on(store);
+    world.run();
+    let snapshot = process.fleet.snapshot();
+    assert!(snapshot.connected && snapshot.read_only);
+    // Nothing but reads: one, and then one for each interval of polling.
+    let operations = process.store.operations();
+    assert!(operations <= 2, "{operations}");
+    process.store.clear();
+    world.advance(2);
+    world.command(FleetAction::ForceOpen);
+    world.run();
+    assert_eq!(process.state(), CircuitState::ForcedOpen);
+}
+
+/// Fault C11.
+#[test]
 fn decisions_wait_until_the_store_accepts_changes() {
     for found_by_polling in [true, false] {
         let world = World::new();
@@ -173,7 +193,8 @@ fn a_shutdown_on_a_read_only_store_ends_at_once() {
     set_read_only(&world, &processes);
     processes[0].fail(5);
     world.run();
-    let before = world.runtime.elapsed();
+    let (before, operations) = (world.runtime.elapsed(), processes[0].store.operations());
     assert!(!world.runtime.block_on(processes[0].fleet.shutdown()));
+    assert_eq!(processes[0].store.operations(), operations);
     assert!(world.runtime.elapsed() - before < Duration::from_millis(500));
 }

@@ -81,7 +81,7 @@ impl WaitQueue {
     }
 
     /// Grants its permits to the next waiter, if that many are available, or else to one that may
-    /// pass it.
+    /// overtake it.
     fn grant_collected(
         &self,
         waiters: &mut Waiters,

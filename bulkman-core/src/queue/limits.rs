@@ -21,7 +21,7 @@ pub(crate) struct QueueSettings {
     /// The number of permits that all waiters may ask for together.
     pub(crate) max_weight: Option<u32>,
     pub(crate) order: QueueOrder,
-    /// The number of waiters that may pass one for which too few permits are available.
+    /// The number of waiters that may overtake one for which too few permits are available.
     pub(crate) overtaking: u32,
     /// How permits are shared between keys; `None`: keys are ignored.
     pub(crate) keys: Option<KeyRules>,

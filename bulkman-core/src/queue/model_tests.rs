@@ -155,8 +155,8 @@ struct Waiter {
     waits_in: u64,
     /// The key to which its permits are added; zero for none.
     added_to: u64,
-    /// How many waiters have passed it.
-    passed: u32,
+    /// How many waiters have overtaken it.
+    overtaken: u32,
 }
 
 /// A key with waiters of one priority.
@@ -378,7 +378,7 @@ impl Model {
             let Some((overtaker, granted)) = self.overtaker(next) else {
                 return;
             };
-            self.waiters[next].passed += 1;
+            self.waiters[next].overtaken += 1;
             self.start(overtaker, granted);
         }
     }
@@ -392,9 +392,9 @@ impl Model {
         self.update_key(key);
     }
 
-    /// Returns the waiter that passes the next one, and the permits that it is granted.
+    /// Returns the waiter that overtakes the next one, and the permits that it is granted.
     fn overtaker(&mut self, next: usize) -> Option<(usize, u32)> {
-        if self.waiters[next].passed >= self.settings.overtaking {
+        if self.waiters[next].overtaken >= self.settings.overtaking {
             return None;
         }
         loop {
@@ -449,7 +449,7 @@ impl Model {
             state: State::Waiting,
             waits_in: key,
             added_to: key,
-            passed: 0,
+            overtaken: 0,
         });
         if key != 0 {
             let new = Waiting {
@@ -599,7 +599,7 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
     prop_assert_eq!(lock(&queue.waiters).suspended(), 0);
-    prop_assert_eq!(lock(&queue.waiters).passed(), 0);
+    prop_assert_eq!(lock(&queue.waiters).overtaken(), 0);
     if let Some(running) = queue.running_keys.get() {
         prop_assert_eq!(running.all(), []);
     }

@@ -1,4 +1,4 @@
-//! Waiters that pass one for which too few permits are available.
+//! Waiters that overtake one for which too few permits are available.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,12 +11,12 @@ use super::waiters::Waiters;
 use super::waiting_keys::{NO_KEY, NO_WAITER};
 use super::wake_list::WakeList;
 
-/// How often waiters have been passed.
+/// How often waiters have been overtaken.
 #[derive(Debug)]
 pub(super) struct Overtaking {
-    /// How often a waiter may be passed.
+    /// How often a waiter may be overtaken.
     most: u32,
-    /// How often each waiter has been passed, if it has been.
+    /// How often each waiter has been overtaken, if it has been.
     counts: HashMap<WaiterId, u32>,
 }
 
@@ -31,13 +31,13 @@ impl Overtaking {
         }
     }
 
-    fn may_pass(&self, id: WaiterId) -> bool {
+    fn may_be_overtaken(&self, id: WaiterId) -> bool {
         self.counts.get(&id).copied().unwrap_or(0) < self.most
     }
 }
 
 impl Waiters {
-    /// Lets up to `most` waiters pass one for which too few permits are available.
+    /// Lets up to `most` waiters overtake one for which too few permits are available.
     pub(super) fn set_overtaking(&mut self, most: u32) {
         match &mut self.special.overtaking {
             Some(overtaking) if most > 0 || !overtaking.counts.is_empty() => overtaking.most = most,
@@ -50,9 +50,9 @@ impl Waiters {
         }
     }
 
-    /// Returns the number of waiters that have been passed.
+    /// Returns the number of waiters that have been overtaken.
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) fn passed(&self) -> usize {
+    pub(super) fn overtaken(&self) -> usize {
         let overtaking = self.special.overtaking.as_ref();
         overtaking.map_or(0, |overtaking| overtaking.counts.len())
     }
@@ -68,7 +68,7 @@ impl Waiters {
         expired: &mut WakeList,
         acquire: impl Fn(&Head) -> bool,
     ) -> Option<Head> {
-        if !self.special.overtaking.as_ref()?.may_pass(head.id) {
+        if !self.special.overtaking.as_ref()?.may_be_overtaken(head.id) {
             return None;
         }
         loop {

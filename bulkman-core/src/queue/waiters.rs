@@ -70,7 +70,7 @@ pub(super) struct SpecialParts {
     pub(super) collected: Option<u32>,
     /// The permits that heavy waiters ask for beyond one each.
     pub(super) extra_permits: u64,
-    /// Allocated while waiters may pass others.
+    /// Allocated while waiters may overtake others.
     pub(super) overtaking: Option<Box<Overtaking>>,
     /// Allocated when permits are first shared between keys.
     pub(super) keys: Option<Box<WaitingKeys>>,

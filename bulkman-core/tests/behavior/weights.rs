@@ -20,10 +20,10 @@ on_every_runtime![
     heavy_call_runs_alone_under_a_smaller_limit,
     heavy_call_keeps_its_permits_when_the_limit_grows,
     light_calls_never_starve_a_heavy_one,
-    light_calls_pass_a_heavy_one_as_often_as_set,
+    light_calls_overtake_a_heavy_one_as_often_as_set,
     overtaking_crosses_no_priority,
     overtaking_applies_to_waiting_calls_at_once,
-    a_call_of_the_same_key_passes_if_others_are_too_heavy,
+    a_call_of_the_same_key_overtakes_if_others_are_too_heavy,
     cancelled_heavy_call_leaves_its_permits_to_the_next,
     timed_out_heavy_call_leaves_its_permits_to_the_next,
     shrinking_below_a_waiting_weight_neither_rejects_nor_blocks,
@@ -293,7 +293,7 @@ async fn shrinking_below_a_waiting_weight_neither_rejects_nor_blocks(t: Harness)
 }
 
 /// Hazard K3.
-async fn light_calls_pass_a_heavy_one_as_often_as_set(t: Harness) {
+async fn light_calls_overtake_a_heavy_one_as_often_as_set(t: Harness) {
     let bulkhead = t.bulkhead(permits(4).overtaking(2));
     let held = bulkhead.call().weight(3).try_acquire().unwrap();
     let mut heavy = waiting(&bulkhead, 4, Priority::Normal).unwrap();
@@ -302,29 +302,29 @@ async fn light_calls_pass_a_heavy_one_as_often_as_set(t: Harness) {
     let mut third = waiting(&bulkhead, 1, Priority::Normal).unwrap();
     first.succeed();
     let Poll::Ready(Ok(second)) = poll_once(second.as_mut()) else {
-        panic!("one has passed, of two that may")
+        panic!("one has overtaken, of two that may")
     };
     second.succeed();
-    assert!(poll_once(third.as_mut()).is_pending(), "two have passed");
+    assert!(poll_once(third.as_mut()).is_pending(), "two have overtaken");
     assert_eq!(in_use(&bulkhead), 3);
     assert!(
         bulkhead.try_acquire().is_err(),
-        "only waiting calls may pass"
+        "only waiting calls may overtake"
     );
     held.succeed();
     let Poll::Ready(Ok(all)) = poll_once(heavy.as_mut()) else {
         panic!("the heavy call is next")
     };
     assert_eq!(in_use(&bulkhead), 4);
-    // Each heavy call is passed as often.
+    // Each heavy call is overtaken as often.
     let mut other = waiting(&bulkhead, 4, Priority::Normal).unwrap();
     all.succeed();
     let Poll::Ready(Ok(third)) = poll_once(third.as_mut()) else {
         panic!("the third is next")
     };
-    let passes = bulkhead.acquire().await.unwrap();
+    let overtaker = bulkhead.acquire().await.unwrap();
     assert!(poll_once(other.as_mut()).is_pending());
-    drop((third, passes));
+    drop((third, overtaker));
     assert!(poll_once(other.as_mut()).is_ready());
 }
 
@@ -356,7 +356,7 @@ async fn overtaking_applies_to_waiting_calls_at_once(t: Harness) {
     assert!(waiting(&bulkhead, 1, Priority::Normal).is_some());
 }
 
-async fn a_call_of_the_same_key_passes_if_others_are_too_heavy(t: Harness) {
+async fn a_call_of_the_same_key_overtakes_if_others_are_too_heavy(t: Harness) {
     let bulkhead = t.bulkhead(permits(4).overtaking(1).fairness(Fairness::new()));
     let held = bulkhead.call().key("a").weight(3).try_acquire().unwrap();
     let key = |key: &str, weight| bulkhead.call().key(key).weight(weight).acquire();
@@ -366,7 +366,7 @@ async fn a_call_of_the_same_key_passes_if_others_are_too_heavy(t: Harness) {
     key("b", 1).await.unwrap().succeed();
     assert!(
         poll_once(Box::pin(key("c", 1)).as_mut()).is_pending(),
-        "one has passed"
+        "one has overtaken"
     );
     held.succeed();
     assert!(poll_once(heavy.as_mut()).is_ready() && poll_once(other.as_mut()).is_ready());

@@ -125,14 +125,14 @@ impl Permits for CappedKeys {
     }
 }
 
-/// By arrival, where up to `N` calls may pass one that is too heavy for what is available.
+/// By arrival, where up to `N` calls may overtake one that is too heavy for what is available.
 pub(super) struct Overtaking<const N: u32>(Bulkhead);
 
 impl<const N: u32> Permits for Overtaking<N> {
     const NAME: &'static str = match N {
-        8 => "bulkman, 8 may pass",
-        64 => "bulkman, 64 may pass",
-        _ => "bulkman, some may pass",
+        8 => "bulkman, 8 may overtake",
+        64 => "bulkman, 64 may overtake",
+        _ => "bulkman, some may overtake",
     };
     type Permit = Permit;
 

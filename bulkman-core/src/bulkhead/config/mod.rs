@@ -87,7 +87,7 @@ pub struct BulkheadConfig {
     circuit_breaker: CircuitSettings,
 }
 
-/// The largest number of calls that may pass a waiting call.
+/// The largest number of calls that may overtake a waiting call.
 const MAX_OVERTAKING: usize = 1_000;
 
 impl BulkheadConfig {
@@ -199,7 +199,7 @@ impl BulkheadConfig {
         self
     }
 
-    /// Lets calls pass a waiting call that is too heavy for the permits available: 0 to 1,000,
+    /// Lets calls overtake a waiting call that is too heavy for the permits available: 0 to 1,000,
     /// default 0.
     ///
     /// For calls with a [weight](crate::call::Call::weight). A heavy call that is next collects
@@ -225,7 +225,7 @@ impl BulkheadConfig {
     /// assert!(block_on(poll_once(&mut heavy)).is_none()); // waits for three more permits
     /// let _light = block_on(bulkhead.acquire()).unwrap(); // takes one of the two available
     /// let mut second = bulkhead.acquire();
-    /// assert!(block_on(poll_once(&mut second)).is_none()); // one call has passed already
+    /// assert!(block_on(poll_once(&mut second)).is_none()); // one has overtaken already
     /// # Ok::<(), bulkman::ConfigError>(())
     /// ```
     pub fn overtaking(mut self, calls: u32) -> Self {

@@ -41,7 +41,7 @@ pub struct ResolvedBulkheadConfig {
     pub max_queue_weight: Option<u32>,
     /// The order in which waiting calls of one priority get permits.
     pub queue_order: QueueOrder,
-    /// The number of waiting calls that may pass one that is too heavy for the permits available.
+    /// The number of waiting calls that may overtake one that is too heavy.
     pub overtaking: u32,
     /// The limit of the whole call; `None`: no limit.
     pub timeout: Option<Duration>,

@@ -1,6 +1,7 @@
 //! What weights and keys cost.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -218,10 +219,8 @@ pub(super) fn grants(findings: &mut Findings) {
     ));
 }
 
-/// 64 tasks on two workers, 8 permits, with and without 8 keys.
+/// 64 tasks on two workers, 8 permits, with and without 8 keys, and with tokio's semaphore.
 pub(super) fn among_tasks(findings: &mut Findings) {
-    const TASKS: usize = 64;
-    const CALLS: u32 = 1_000;
     const ROUNDS: usize = 15;
     let workers = Workers::tokio(2);
     let _entered = workers.enter();
@@ -229,53 +228,89 @@ pub(super) fn among_tasks(findings: &mut Findings) {
         .worker_threads(2)
         .build()
         .expect("threads can be started");
-    let round = |fairness: Option<Fairness>| {
-        let bulkhead = bulkhead(8, fairness);
-        let begun = Instant::now();
-        let tasks: Vec<_> = (0..TASKS)
-            .map(|task| {
-                let bulkhead = bulkhead.clone();
-                let key = bulkhead.call_key(&(task % 8));
-                runtime.spawn(async move {
-                    for _ in 0..CALLS {
-                        let call = bulkhead.call().with_key(key);
-                        let work = async {
-                            tokio::task::yield_now().await;
-                            Ok::<_, ()>(())
-                        };
-                        call.execute(work).await.expect("the queue has room");
-                    }
-                })
-            })
-            .collect();
-        runtime.block_on(async {
-            for task in tasks {
-                task.await.expect("no task panics");
-            }
-        });
-        begun.elapsed().as_nanos() as f64 / (TASKS as f64 * f64::from(CALLS))
+    let work = || async {
+        tokio::task::yield_now().await;
+        Ok::<_, ()>(())
     };
-    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let guarded = |fairness: Option<Fairness>| {
+        let bulkhead = bulkhead(8, fairness);
+        round(&runtime, |task| {
+            let bulkhead = bulkhead.clone();
+            let key = bulkhead.call_key(&(task % 8));
+            async move {
+                for _ in 0..CALLS {
+                    let call = bulkhead.call().with_key(key);
+                    call.execute(work()).await.expect("the queue has room");
+                }
+            }
+        })
+    };
+    let semaphore = || {
+        let semaphore = Arc::new(Semaphore::new(8));
+        round(&runtime, |_| {
+            let semaphore = Arc::clone(&semaphore);
+            async move {
+                for _ in 0..CALLS {
+                    let _permit = semaphore.acquire().await.expect("open");
+                    work().await.expect("it succeeds");
+                }
+            }
+        })
+    };
+    let (mut with, mut without, mut tokio) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        with.push(round(Some(Fairness::new())));
-        without.push(round(None));
+        with.push(guarded(Some(Fairness::new())));
+        without.push(guarded(None));
+        tokio.push(semaphore());
     }
-    let over = ratios(&with, &without);
+    findings.targets.push(Target::at_most(
+        "fairness: 64 tasks with keys, over without",
+        ratios(&with, &without).median,
+        2.5,
+        "x",
+    ));
+    let over = ratios(&tokio, &with).median;
+    let floor = ratios(&tokio, &without).median;
+    let target = Target::at_least(
+        "fairness: 64 tasks with keys, throughput over tokio's semaphore",
+        over,
+        1.0,
+        "x",
+    );
+    findings
+        .targets
+        .push(target.with_floor(floor, "without keys"));
     let mut table = Table::new(
         "64 tasks, 8 permits, two workers",
         ["ns per call", "median", "p90"],
     );
-    for (name, rounds) in [("bulkman, 8 keys", with), ("bulkman", without)] {
+    for (name, rounds) in [
+        ("bulkman, 8 keys", with),
+        ("bulkman", without),
+        ("tokio, acquire", tokio),
+    ] {
         let time = Distribution::of(rounds);
         table.row(name, [time.median, time.p90]);
     }
     findings.tables.push(table);
-    findings.targets.push(Target::at_most(
-        "fairness: 64 tasks with keys, over without",
-        over.median,
-        2.5,
-        "x",
-    ));
+}
+
+const TASKS: usize = 64;
+const CALLS: u32 = 1_000;
+
+/// Returns the nanoseconds of a call of many tasks at once.
+fn round<F: Future<Output = ()> + Send + 'static>(
+    runtime: &tokio::runtime::Runtime,
+    task: impl Fn(usize) -> F,
+) -> f64 {
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..TASKS).map(|index| runtime.spawn(task(index))).collect();
+    runtime.block_on(async {
+        for task in tasks {
+            task.await.expect("no task panics");
+        }
+    });
+    begun.elapsed().as_nanos() as f64 / (TASKS as f64 * f64::from(CALLS))
 }
 
 /// The heap of keys and of their waiters.

@@ -370,6 +370,15 @@ async fn inner_rejection_of_a_circuit_alone_is_ignored(t: Harness) {
             .is_err()
     );
     assert_ignored(&region, 2);
+    // A circuit alone around a bulkhead.
+    let host = isolated_host(&t);
+    assert!(
+        region
+            .execute(outer.execute(host.execute(async { Answer::Ok(1) })))
+            .await
+            .is_err()
+    );
+    assert_ignored(&region, 3);
     assert!(
         outer
             .execute(inner.execute(async { Answer::Ok(1) }))

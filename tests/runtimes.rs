@@ -16,6 +16,7 @@ use bulkman::bulkhead::BulkheadState;
 use bulkman::circuit_breaker::CircuitEvent;
 use bulkman::error::TimeoutPhase;
 use bulkman::fleet::FleetEvent;
+use bulkman::metrics::MetricsPublisher;
 use bulkman::store::MemoryStore;
 use bulkman::tower::{BoxError, BulkheadLayer};
 use bulkman::{
@@ -521,6 +522,10 @@ fn constructors_fail_where_no_runtime_takes_their_task() {
         .share_through(MemoryStore::new(TokioRuntime::new()))
         .unwrap_err();
     assert!(error.to_string().contains("store"), "{error}");
+    let error = MetricsPublisher::new(&manager)
+        .publish_every(SOON)
+        .unwrap_err();
+    assert!(error.to_string().contains("publish_every"), "{error}");
     // A runtime that has ended accepts a task and drops it.
     let ended = Builder::new_current_thread().enable_time().build().unwrap();
     let runtime = TokioRuntime::from_handle(ended.handle().clone());

@@ -902,6 +902,11 @@ fn text_in_another_spelling_is_an_error() {
 /// Fault F10.
 #[test]
 fn null_means_the_default_for_every_setting() {
+    #[derive(Deserialize)]
+    struct Service {
+        #[serde(flatten)]
+        bulkhead: BulkheadConfig,
+    }
     fn check<T: DeserializeOwned + Debug + PartialEq>(fields: &str, default: &T) {
         for setting in settings::<T>().iter().filter(|setting| *setting != "name") {
             let json = format!("{{{fields}\"{setting}\":null}}");
@@ -917,6 +922,10 @@ fn null_means_the_default_for_every_setting() {
     check("\"name\":\"db\",", &BulkheadConfig::new("db"));
     check("", &CircuitBreakerConfig::new());
     check("", &StoreSettings::new());
+    // Within a struct that is flattened, a null is a unit.
+    let json = r#"{"name":"db","max_wait":null,"circuit_breaker":null}"#;
+    let read = serde_json::from_str::<Service>(json).unwrap();
+    assert_eq!(read.bulkhead, BulkheadConfig::new("db"));
     // Within tables: null is the default, or as if the field were missing.
     for (json, expected) in [
         (

@@ -309,6 +309,23 @@ fn isolation_is_no_longer_than_configured_by_any_clock() {
     }
 }
 
+/// A drop has no argument for the time, and the clock of the runtime may be another one.
+///
+/// Fault F09.
+#[test]
+fn dropped_probe_of_another_clock_does_not_time_out() {
+    let day = 86_400 * SECOND;
+    let (breaker, runtime) = manual(config().isolation_duration(day).probe_timeout(SECOND));
+    let recorded = runtime.now();
+    runtime.advance(3_600 * SECOND);
+    breaker.half_open();
+    for _ in 0..2 {
+        drop(breaker.try_acquire_at(recorded).unwrap());
+    }
+    let snapshot = breaker.snapshot_at(recorded);
+    assert_eq!(snapshot.state, CircuitState::HalfOpen);
+}
+
 /// A clock that is set.
 #[derive(Clone, Debug)]
 struct SetClock(Arc<Mutex<Instant>>);

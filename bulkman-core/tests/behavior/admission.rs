@@ -1,9 +1,9 @@
 //! Admission of calls, and their results.
 
 use std::error::Error;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn, ready};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -262,6 +262,16 @@ async fn inner_rejections_are_ignored_by_every_kind_of_call(t: Harness) {
             .is_rejection()
     );
     assert_ignored(&region, 6);
+
+    // Boxed after another call has failed.
+    let boxed_later = async {
+        let rejected = host.execute(async { Answer::Ok(1) }).await.unwrap_err();
+        let run = zone.call().run_timeout(Duration::ZERO);
+        assert!(run.execute(pending::<Answer>()).await.is_err());
+        Err::<u32, _>(rejected.boxed())
+    };
+    assert!(region.execute(boxed_later).await.is_err());
+    assert_ignored(&region, 7);
 }
 
 /// Fault F03.
@@ -318,6 +328,26 @@ async fn every_kind_of_inner_rejection_is_ignored(t: Harness) {
     let missing = manager.execute_in_bulkhead("none", async { Answer::Ok(1) });
     assert!(region.execute(missing).await.is_err());
     assert_ignored(&region, 4);
+
+    // No thread starts the closure in time, and the last error before was a failure.
+    t.occupy_blocking_threads();
+    let disk = t.bulkhead(BulkheadConfig::new("disk").run_timeout(Duration::from_secs(1)));
+    let other = t.bulkhead(BulkheadConfig::new("other").failure_threshold(1_000));
+    let (outer, inner) = (region.clone(), disk.clone());
+    let unstarted = t.spawn(async move {
+        let mut read = inner.execute_blocking(|| Answer::Ok(1));
+        let read_after_a_failure = poll_fn(|cx| {
+            let down = BulkheadError::Operation("down");
+            let failed = other.execute(ready(Err::<u32, _>(down)));
+            assert!(pin!(failed).poll(cx).is_ready());
+            pin!(&mut read).poll(cx)
+        });
+        outer.execute(read_after_a_failure).await
+    });
+    t.until(|| disk.stats().active == 1).await;
+    t.advance(Duration::from_secs(1)).await;
+    assert!(unstarted.await.unwrap_err().flatten().is_rejection());
+    assert_ignored(&region, 5);
 }
 
 /// Fault F03.
@@ -340,6 +370,15 @@ async fn inner_rejection_of_a_circuit_alone_is_ignored(t: Harness) {
             .is_err()
     );
     assert_ignored(&region, 2);
+    // A circuit alone around a bulkhead.
+    let host = isolated_host(&t);
+    assert!(
+        region
+            .execute(outer.execute(host.execute(async { Answer::Ok(1) })))
+            .await
+            .is_err()
+    );
+    assert_ignored(&region, 3);
     assert!(
         outer
             .execute(inner.execute(async { Answer::Ok(1) }))

@@ -368,15 +368,22 @@ async fn uncollected_permits_do_not_prevent_draining(t: Harness) {
 
 /// Fault F04.
 async fn uncollected_permits_are_forgotten_after_shrinking(t: Harness) {
-    let bulkhead = t.bulkhead(one().max_concurrent_calls(2));
-    let running = bulkhead.try_acquire().unwrap();
-    let idle = uncollected_of_two(&bulkhead);
-    bulkhead.reconfigure(one()).unwrap();
-    t.advance(2 * SECOND).await;
-    t.until(|| bulkhead.stats().permits_in_use == 1).await;
-    running.succeed();
-    assert_eq!(bulkhead.execute(async { Answer::Ok(2) }).await, Ok(2));
-    assert!(idle.await.unwrap_err().is_rejection());
+    for after_the_deadline in [false, true] {
+        let bulkhead = t.bulkhead(one().max_concurrent_calls(2));
+        let running = bulkhead.try_acquire().unwrap();
+        let idle = uncollected_of_two(&bulkhead);
+        if after_the_deadline {
+            t.advance(2 * SECOND).await;
+            bulkhead.reconfigure(one()).unwrap();
+        } else {
+            bulkhead.reconfigure(one()).unwrap();
+            t.advance(2 * SECOND).await;
+        }
+        t.until(|| bulkhead.stats().permits_in_use == 1).await;
+        running.succeed();
+        assert_eq!(bulkhead.execute(async { Answer::Ok(2) }).await, Ok(2));
+        assert!(idle.await.unwrap_err().is_rejection());
+    }
 }
 
 /// As [`uncollected`], beside a permit that is in use.

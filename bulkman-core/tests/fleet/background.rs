@@ -2,14 +2,18 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::fleet::{Fleet, FleetCircuit, FleetEvent};
 use bulkman_core::runtime::{BoxFuture, Sleep};
-use bulkman_core::store::{FleetState, OnOutage, StoreSettings};
+use bulkman_core::store::{
+    CircuitStore, FaultStore, FleetState, OnOutage, StoreCapabilities, StoreFuture, StoreSession,
+    StoreSettings,
+};
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, Runtime};
 
@@ -153,6 +157,12 @@ fn a_decision_made_without_a_driver_is_published_by_the_next() {
     assert_eq!(fleet.snapshot().pending, 0);
     world.advance(3);
     assert_eq!(world.store_view().0, FleetState::Open);
+    // Waiting starts it as well.
+    runtime.end_after(0);
+    world.advance(6);
+    runtime.start_next();
+    let ready = fleet.wait_ready(Duration::from_secs(5));
+    assert!(world.runtime.block_on(ready));
     // Without a runtime, a shutdown ends at once, and reports what is left.
     runtime.end_after(0);
     bulkhead.circuit_breaker().unwrap().close();
@@ -179,6 +189,53 @@ fn a_driver_starts_after_an_attempt_that_failed() {
     bulkhead.circuit_breaker().unwrap().open();
     world.advance(5);
     assert_eq!(world.store_view().0, FleetState::Open);
+}
+
+/// A store that panics when a session is opened, while `panics` is set.
+#[derive(Debug)]
+struct Panics {
+    store: FaultStore,
+    panics: Arc<AtomicBool>,
+}
+
+impl CircuitStore for Panics {
+    fn capabilities(&self) -> StoreCapabilities {
+        self.store.capabilities()
+    }
+
+    fn open_session<'a>(
+        &'a self,
+        circuits: &'a [BulkheadName],
+    ) -> StoreFuture<'a, Box<dyn StoreSession>> {
+        let opening = self.store.open_session(circuits);
+        Box::pin(async {
+            assert!(!self.panics.load(Ordering::Relaxed), "expected by the test");
+            opening.await
+        })
+    }
+}
+
+/// Fault F01.
+#[test]
+fn a_panic_of_the_store_ends_its_session_only() {
+    let world = World::new();
+    let store = world.store_of("x", StoreSettings::new());
+    let panics = Arc::new(AtomicBool::new(false));
+    let panicking = Panics {
+        store: store.clone(),
+        panics: panics.clone(),
+    };
+    let fleet = Fleet::new(panicking, world.runtime.clone()).unwrap();
+    world.run();
+    assert!(fleet.snapshot().connected);
+    panics.store(true, Ordering::Relaxed);
+    store.break_sessions();
+    world.advance(20);
+    let error = fleet.snapshot().error.unwrap();
+    assert!(error.contains("panicked"), "{error}");
+    panics.store(false, Ordering::Relaxed);
+    world.advance(6);
+    assert!(fleet.snapshot().connected);
 }
 
 /// Fault F01.

@@ -280,6 +280,33 @@ fn in_a_long_outage_the_processes_start_to_probe_one_by_one() {
 
 /// Fault C03.
 #[test]
+fn processes_that_are_cut_off_at_once_probe_at_different_times() {
+    let world = World::new();
+    let processes = world.start_processes(100);
+    processes[0].fail(5);
+    world.advance(31);
+    for process in &processes {
+        process.store.set(Fault::Down);
+        process.call(Ok(())).unwrap_err();
+    }
+    let mut permits = Vec::new();
+    for _ in 0..25 {
+        world.advance(1);
+        let before = permits.len();
+        permits.extend(
+            processes
+                .iter()
+                .filter_map(|process| process.bulkhead.try_acquire().ok()),
+        );
+        // The delays differ by up to 20 s.
+        let begun = permits.len() - before;
+        assert!(begun <= 25, "{begun} of 100 processes in one second");
+    }
+    assert_eq!(permits.len(), 100, "each process probes in the end");
+}
+
+/// Fault C03.
+#[test]
 fn a_lease_outlives_its_session() {
     let world = World::new();
     let processes = world.start_processes(2);

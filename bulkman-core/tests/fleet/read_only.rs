@@ -97,7 +97,10 @@ fn decisions_wait_until_the_store_accepts_changes() {
         // One poll finds it. The process was never cut off, so that it opens for the whole fleet.
         world.advance(1);
         assert_all(&processes, CircuitState::Open);
-        assert_eq!(outcomes(&drain(&mut events)), [DecisionOutcome::Published]);
+        let events = drain(&mut events);
+        let pending = |event: &&FleetEvent| matches!(event, FleetEvent::Pending { .. });
+        assert_eq!(events.iter().filter(pending).count(), 1, "{events:?}");
+        assert_eq!(outcomes(&events), [DecisionOutcome::Published]);
         assert_eq!(processes[0].fleet.snapshot().pending, 0);
         assert_eq!(processes[0].store.connects(), 1);
     }
@@ -145,6 +148,30 @@ fn a_half_open_circuit_on_a_read_only_store_is_in_an_outage() {
             .filter(|process| process.bulkhead.try_acquire().is_ok());
         assert_eq!(leased.count(), 1);
     }
+}
+
+/// A server that is replaced can only be read for a moment.
+///
+/// Fault C11.
+#[test]
+fn an_outage_on_a_read_only_store_begins_after_a_delay() {
+    let world = World::new();
+    let processes = world.start_processes(20);
+    processes[0].fail(5);
+    world.advance(31);
+    for process in &processes {
+        process.store.set(Fault::ReadOnly);
+        process.call(Ok(())).unwrap_err();
+    }
+    let admits = |process: &Process| process.bulkhead.try_acquire().is_ok();
+    for _ in 0..15 {
+        world.runtime.advance(Duration::from_millis(100));
+        world.run();
+        assert!(!processes.iter().any(admits), "the fleet's probes only");
+    }
+    assert!(processes[0].fleet.snapshot().read_only);
+    world.advance(24);
+    assert!(processes.iter().all(admits), "each process probes");
 }
 
 /// A standby that has not received the last changes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bulkman_core::bulkhead::{Bulkhead, BulkheadName};
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::fleet::FleetEvent;
-use bulkman_core::store::{Fault, FleetState, StoreError};
+use bulkman_core::store::{Fault, FleetState, StoreError, StoreSettings};
 
 use crate::world::{Process, World, drain};
 
@@ -58,6 +58,17 @@ fn an_unstorable_circuit_disconnects_no_other() {
     world.advance(2);
     assert_eq!(bad.state(), CircuitState::HalfOpen);
     others[1].try_acquire().unwrap().succeed();
+
+    // A process that starts with it.
+    let late = world.store_of("late", StoreSettings::new());
+    late.reject_circuit(BulkheadName::new("bad").unwrap(), true);
+    let late = world.start_on(late);
+    let bad = world.bulkhead("bad");
+    late.fleet.attach(&bad).unwrap();
+    world.run();
+    let snapshot = late.fleet.snapshot();
+    assert!(snapshot.connected);
+    assert!(snapshot.error.unwrap().contains("\"bad\""));
 
     // A new session finds it again, and reports it once a minute.
     store.break_sessions();

@@ -1,5 +1,6 @@
 //! Operations that the server rejects, for one circuit or for all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bulkman_core::circuit_breaker::CircuitState;
@@ -223,10 +224,16 @@ pub(crate) async fn session_that_fails_at_once_backs_off(runtime: impl Runtime +
         (2..=25).contains(&attempts),
         "{attempts} sessions in 8 s, where about 10 are expected"
     );
-    let reports = std::iter::from_fn(|| events.try_next())
-        .filter(|event| matches!(event, FleetEvent::Degraded { .. }))
-        .count();
-    assert_eq!(reports, 1, "one report of one error");
+    // On a busy machine, an attempt may also fail for another reason, such as a timeout.
+    let reports: Vec<_> = std::iter::from_fn(|| events.try_next())
+        .filter_map(|event| match event {
+            FleetEvent::Degraded { error } => Some(error.to_string()),
+            _ => None,
+        })
+        .collect();
+    let different: BTreeSet<_> = reports.iter().collect();
+    assert!(!reports.is_empty());
+    assert_eq!(different.len(), reports.len(), "{reports:?}");
     database
         .execute("DROP TRIGGER fail ON \"bulkman\".circuit")
         .await;

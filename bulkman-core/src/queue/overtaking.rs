@@ -122,11 +122,7 @@ impl Waiters {
         let own = link.key;
         let others = keys.in_order(priority).filter(|&key| key != own);
         candidates.extend(others.take(EXAMINED).filter_map(|key| {
-            let sequence = match order {
-                QueueOrder::Fifo => keys.first(key),
-                QueueOrder::Lifo => keys.last(key),
-            };
-            let next = chunks.peek(sequence)?;
+            let next = chunks.peek(keys.next_waiter(key, order))?;
             Some((next, keys.reserved(key, next.permits)))
         }));
         while candidates.len() < EXAMINED {

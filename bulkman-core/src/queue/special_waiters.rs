@@ -181,11 +181,7 @@ impl Waiters {
         }
         let keys = self.special.keys.as_ref()?;
         let key = keys.next(index)?;
-        let sequence = match self.order {
-            QueueOrder::Fifo => keys.first(key),
-            QueueOrder::Lifo => keys.last(key),
-        };
-        let next = chunks.peek(sequence)?;
+        let next = chunks.peek(keys.next_waiter(key, self.order))?;
         Some((next, keys.reserved(key, next.permits)))
     }
 
@@ -431,10 +427,7 @@ impl Waiters {
             keys.set_level(index, 1);
             return;
         }
-        let next = match self.order {
-            QueueOrder::Fifo => keys.first(index),
-            QueueOrder::Lifo => keys.last(index),
-        };
+        let next = keys.next_waiter(index, self.order);
         let permits = queues[priority]
             .chunks
             .link(next)

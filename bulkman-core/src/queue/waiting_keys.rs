@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::claim::Claim;
 use super::key_hash::BuildKeyHasher;
 use super::limits::KeyRules;
+use super::order::QueueOrder;
 use super::running_keys::RunningKeys;
 use super::waiters::PRIORITIES;
 
@@ -191,6 +192,14 @@ impl WaitingKeys {
 
     pub(super) fn first(&self, index: u32) -> u64 {
         self.entries[index as usize].first
+    }
+
+    /// Returns the waiter of a key that is next.
+    pub(super) fn next_waiter(&self, index: u32, order: QueueOrder) -> u64 {
+        match order {
+            QueueOrder::Fifo => self.first(index),
+            QueueOrder::Lifo => self.last(index),
+        }
     }
 
     pub(super) fn last(&self, index: u32) -> u64 {

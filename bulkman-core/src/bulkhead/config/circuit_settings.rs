@@ -13,9 +13,9 @@ pub(super) struct CircuitSettings(Option<Box<CircuitBreakerConfig>>);
 static DEFAULT: LazyLock<CircuitBreakerConfig> = LazyLock::new(CircuitBreakerConfig::new);
 
 impl CircuitSettings {
-    /// Returns a copy, to be changed.
-    pub(super) fn clone_config(&self) -> CircuitBreakerConfig {
-        (**self).clone()
+    /// Returns the configuration, to be changed.
+    pub(super) fn into_config(self) -> CircuitBreakerConfig {
+        self.0.map_or_else(|| DEFAULT.clone(), |config| *config)
     }
 
     #[cfg(feature = "serde")]

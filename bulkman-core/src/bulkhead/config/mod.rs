@@ -694,7 +694,7 @@ impl BulkheadConfig {
         if !(from && to) {
             changed.circuit_breaker = self.circuit_breaker.clone();
         } else {
-            let mut circuit = new.circuit_breaker.clone_config();
+            let mut circuit = new.circuit_breaker.clone().into_config();
             if let Some((from, to)) = circuit.keep_initial_state(&self.circuit_breaker) {
                 not_applied.push(ConfigError::immutable("initial_state", from, to));
                 changed.circuit_breaker = circuit.into();
@@ -746,7 +746,7 @@ impl BulkheadConfig {
         mut self,
         change: impl FnOnce(CircuitBreakerConfig) -> CircuitBreakerConfig,
     ) -> Self {
-        self.circuit_breaker = change(self.circuit_breaker.clone_config()).into();
+        self.circuit_breaker = change(self.circuit_breaker.into_config()).into();
         self
     }
 }

@@ -19,7 +19,8 @@ impl TestSchema {
     pub(crate) fn new(server: Option<String>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bulkman_t{}_{number}", std::process::id());
+        // No name is a part of another, since tests search statements for theirs.
+        let name = format!("bulkman_t{}_{number:03}", std::process::id());
         Self { name, server }
     }
 

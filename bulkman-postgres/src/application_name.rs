@@ -2,25 +2,27 @@
 
 use bulkman_core::store::StoreError;
 
-/// Returns the default name: `bulkman NAMESPACE INSTANCE`.
+use crate::schema::DEFAULT_SCHEMA;
+
+/// Returns the default name: `bulkman NAMESPACE INSTANCE`, and `bulkman SCHEMA.NAMESPACE INSTANCE`
+/// in another schema than the default.
 ///
 /// The server keeps 63 bytes of ASCII. Of longer names, the end of the instance remains, with the
 /// host and the process id.
-pub(crate) fn default_name(namespace: &str, instance: &str) -> String {
+pub(crate) fn default_name(schema: &str, namespace: &str, instance: &str) -> String {
     let instance = ascii(instance);
-    let mut prefix = prefix(namespace, MAX_BYTES);
-    if prefix.len() + instance.len() > MAX_BYTES {
-        prefix = self::prefix(namespace, SHORT_NAMESPACE);
-    }
+    let [full, short] = prefixes(schema, namespace);
+    let fits = full.len() + instance.len() <= MAX_BYTES;
+    let prefix = if fits { full } else { short };
     let excess = (prefix.len() + instance.len()).saturating_sub(MAX_BYTES);
     format!("{prefix}{}", &instance[excess..])
 }
 
 /// Returns the instance if `name` is the default name of a process of the namespace.
-pub(crate) fn instance_in<'a>(name: &'a str, namespace: &str) -> Option<&'a str> {
-    let instance = [MAX_BYTES, SHORT_NAMESPACE]
+pub(crate) fn instance_in<'a>(name: &'a str, schema: &str, namespace: &str) -> Option<&'a str> {
+    let instance = prefixes(schema, namespace)
         .iter()
-        .find_map(|&length| name.strip_prefix(&prefix(namespace, length)))?;
+        .find_map(|prefix| name.strip_prefix(prefix.as_str()))?;
     (!instance.is_empty()).then_some(instance)
 }
 
@@ -35,11 +37,21 @@ pub(crate) fn check(name: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Returns the part before the instance, with at most `length` bytes of the namespace.
-fn prefix(namespace: &str, length: usize) -> String {
-    let mut namespace = ascii(namespace);
-    namespace.truncate(length);
-    format!("{PROGRAM}{namespace} ")
+/// Returns the part before the instance, and its short form for names that would be too long.
+///
+/// Of the schema, the short form has the end, where those of one database usually differ.
+fn prefixes(schema: &str, namespace: &str) -> [String; 2] {
+    let (schema, namespace) = (ascii(schema), ascii(namespace));
+    if schema == DEFAULT_SCHEMA {
+        let short = &namespace[..namespace.len().min(20)];
+        return [&*namespace, short].map(|namespace| format!("{PROGRAM}{namespace} "));
+    }
+    let short = (
+        &schema[schema.len().saturating_sub(16)..],
+        &namespace[..namespace.len().min(10)],
+    );
+    [(&*schema, &*namespace), short]
+        .map(|(schema, namespace)| format!("{PROGRAM}{schema}.{namespace} "))
 }
 
 /// Replaces what the server would replace, in a way that depends on its version.
@@ -56,34 +68,48 @@ const PROGRAM: &str = "bulkman ";
 
 const MAX_BYTES: usize = 63;
 
-/// The bytes of the namespace in a name that would be too long.
-const SHORT_NAMESPACE: usize = 20;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn default_name_identifies_namespace_and_process() {
-        let name = default_name("shop", "checkout@node-7:4121");
+        let name = default_name("bulkman", "shop", "checkout@node-7:4121");
         assert_eq!(name, "bulkman shop checkout@node-7:4121");
-        assert_eq!(instance_in(&name, "shop"), Some("checkout@node-7:4121"));
-        assert_eq!(instance_in(&name, "sho"), None);
-        assert_eq!(instance_in("bulkman shop ", "shop"), None);
-        assert_eq!(instance_in("psql", "shop"), None);
-        let spaces = default_name("eu 1", "blue 7 / 日本");
-        assert_eq!(instance_in(&spaces, "eu 1"), Some("blue 7 / ??"));
+        let instance = |name, namespace| instance_in(name, "bulkman", namespace);
+        assert_eq!(instance(&name, "shop"), Some("checkout@node-7:4121"));
+        assert_eq!(instance(&name, "sho"), None);
+        assert_eq!(instance("bulkman shop ", "shop"), None);
+        assert_eq!(instance("psql", "shop"), None);
+        let spaces = default_name("bulkman", "eu 1", "blue 7 / 日本");
+        assert_eq!(instance(&spaces, "eu 1"), Some("blue 7 / ??"));
+    }
+
+    #[test]
+    fn default_name_identifies_the_schema() {
+        let name = default_name("staging", "shop", "checkout@node-7:4121");
+        assert_eq!(name, "bulkman staging.shop checkout@node-7:4121");
+        let found = instance_in(&name, "staging", "shop");
+        assert_eq!(found, Some("checkout@node-7:4121"));
+        for (schema, namespace) in [("bulkman", "shop"), ("test", "shop"), ("staging", "sho")] {
+            assert_eq!(instance_in(&name, schema, namespace), None, "{schema}");
+        }
+        let long = format!("{}@node-7:4121", "p".repeat(80));
+        let name = default_name("bulkman_of_staging", "shop", &long);
+        assert_eq!(instance_in(&name, "bulkman_of_testing", "shop"), None);
     }
 
     #[test]
     fn long_names_keep_host_and_process() {
-        for (namespace, program) in [(4, 80), (200, 1), (200, 80), (30, 40), (30, 17), (63, 10)] {
+        let lengths = [(4, 80), (200, 1), (200, 80), (30, 40), (30, 17), (63, 10)];
+        let schemas = ["bulkman".to_owned(), "s".repeat(40)];
+        for (schema, (namespace, program)) in schemas.iter().flat_map(|s| lengths.map(|l| (s, l))) {
             let namespace = "n".repeat(namespace);
             let instance = format!("{}@node-7:4121", "p".repeat(program));
-            let name = default_name(&namespace, &instance);
+            let name = default_name(schema, &namespace, &instance);
             assert!(name.len() <= MAX_BYTES, "{name}");
             assert!(name.ends_with("@node-7:4121"), "{name}");
-            let found = instance_in(&name, &namespace).unwrap();
+            let found = instance_in(&name, schema, &namespace).unwrap();
             assert!(instance.ends_with(found), "{name}: {found}");
             assert!(check(&name).is_ok(), "{name}");
         }

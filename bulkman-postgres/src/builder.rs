@@ -7,7 +7,7 @@ use crate::application_name;
 use crate::connect_target::ConnectTarget;
 use crate::connector::{Connector, ServerKnowledge};
 use crate::migration_mode::MigrationMode;
-use crate::schema::Schema;
+use crate::schema::{DEFAULT_SCHEMA, Schema};
 use crate::statement::Protocol;
 use crate::statements::Statements;
 use crate::store::PostgresStore;
@@ -31,7 +31,7 @@ impl PostgresStoreBuilder {
         Self {
             target,
             namespace: "default".to_owned(),
-            schema: "bulkman".to_owned(),
+            schema: DEFAULT_SCHEMA.to_owned(),
             migration_mode: MigrationMode::default(),
             require_tls: false,
             protocol: Protocol::Prepared,
@@ -91,8 +91,10 @@ impl PostgresStoreBuilder {
     ///
     /// It has 1 to 63 printable bytes of ASCII. Default: that of the URL or of `PGAPPNAME`, and
     /// otherwise `bulkman`, the namespace and the [name of the
-    /// process](StoreSettings::instance_name), as in `bulkman shop checkout@node-7:4121`. With
-    /// another name, [`Admin::processes`](crate::Admin::processes) does not list the process.
+    /// process](StoreSettings::instance_name), as in `bulkman shop checkout@node-7:4121`. Another
+    /// [schema](Self::schema) than the default stands before the namespace, as in `bulkman
+    /// staging.shop checkout@node-7:4121`. With another name,
+    /// [`Admin::processes`](crate::Admin::processes) does not list the process.
     ///
     /// ```
     /// use bulkman_postgres::PostgresStore;

@@ -145,11 +145,19 @@ impl Connector {
             (Some(name), _) => options.application_name(name),
             (None, Some(_)) => options,
             (None, None) => {
-                let instance = self.settings.instance_name();
-                options
-                    .application_name(&application_name::default_name(&self.namespace, &instance))
+                options.application_name(&self.default_name(&self.settings.instance_name()))
             }
         }
+    }
+
+    /// Returns the name of the connections of a process of the namespace.
+    pub(crate) fn default_name(&self, instance: &str) -> String {
+        application_name::default_name(self.schema.as_str(), &self.namespace, instance)
+    }
+
+    /// Returns the process of the namespace whose connections have this name.
+    pub(crate) fn instance_in<'a>(&self, name: &'a str) -> Option<&'a str> {
+        application_name::instance_in(name, self.schema.as_str(), &self.namespace)
     }
 
     /// Returns the error with which the server rejects a connection now.

@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::admin::Admin;
-use crate::application_name::{default_name, instance_in};
+use crate::connector::Connector;
 use crate::rows;
 use crate::statement::Statement;
 
@@ -133,20 +133,21 @@ impl Admin {
     ///
     /// See [`Admin`].
     pub async fn processes(&self) -> Result<Vec<ProcessSummary>, StoreError> {
-        let namespace = &*self.connector().namespace;
-        let failed = |error| self.connector().failed(error);
-        let statement = Statement::new(self.connector().statements.processes.clone());
+        let connector = self.connector();
+        let failed = |error| connector.failed(error);
+        let statement = Statement::new(connector.statements.processes.clone());
         let rows = self.query(statement).await?;
         let has_reports = rows.first().map(|row| row.try_get("reports")).transpose();
         let reports = if has_reports.map_err(failed)? == Some(true) {
-            let statement = Statement::new(self.connector().statements.process_reports.clone());
-            self.list(statement.bind(namespace), report).await?
+            let statement = Statement::new(connector.statements.process_reports.clone());
+            self.list(statement.bind(&*connector.namespace), report)
+                .await?
         } else {
             Vec::new()
         };
         let mut connections = BTreeMap::new();
         for row in &rows {
-            if let Some((name, connection)) = connection(row, namespace).map_err(failed)? {
+            if let Some((name, connection)) = connection(row, connector).map_err(failed)? {
                 connections.insert(name, connection);
             }
         }
@@ -159,7 +160,7 @@ impl Admin {
             match id.filter(|_| reports.iter().any(reporter)) {
                 Some(id) => *by_id.entry((lease.instance, id)).or_default() += 1,
                 None => {
-                    let name = default_name(namespace, &lease.instance);
+                    let name = connector.default_name(&lease.instance);
                     *by_name.entry(name).or_default() += 1;
                 }
             }
@@ -167,7 +168,7 @@ impl Admin {
         let mut processes = Vec::new();
         for (instance, id, report) in reports {
             // The first of a name is the one that reported last.
-            let connection = connections.remove(&default_name(namespace, &instance));
+            let connection = connections.remove(&connector.default_name(&instance));
             let mut process = connection.unwrap_or_else(|| ProcessSummary::new(String::new()));
             process.leases = by_id.get(&(instance.clone(), id)).copied().unwrap_or(0);
             process.instance = instance;
@@ -219,12 +220,15 @@ impl ProcessSummary {
 }
 
 /// Decodes the connections of a process of the namespace, with their name.
-fn connection(row: &PgRow, namespace: &str) -> sqlx::Result<Option<(String, ProcessSummary)>> {
+fn connection(
+    row: &PgRow,
+    connector: &Connector,
+) -> sqlx::Result<Option<(String, ProcessSummary)>> {
     let name: Option<String> = row.try_get("application_name")?;
     let Some(name) = name else {
         return Ok(None);
     };
-    let Some(instance) = instance_in(&name, namespace) else {
+    let Some(instance) = connector.instance_in(&name) else {
         return Ok(None);
     };
     let process = ProcessSummary {

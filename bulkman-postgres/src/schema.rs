@@ -38,6 +38,9 @@ impl fmt::Display for Schema {
     }
 }
 
+/// The schema of a store that sets no other.
+pub(crate) const DEFAULT_SCHEMA: &str = "bulkman";
+
 /// The schema name in the shipped SQL, which is valid SQL as it is.
 const TOKEN: &str = "\"bulkman\"";
 

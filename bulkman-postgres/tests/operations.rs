@@ -21,38 +21,51 @@ use common::{Database, on_smol, on_tokio};
 fn connections_are_named_after_their_process() {
     on_smol(async {
         let database = Database::new().await;
+        let schema = database.schema.name();
+        // A long name contains the end of the schema.
+        let end = &schema[schema.len() - 12..];
         let names = async || -> Vec<String> {
             let query = "SELECT application_name FROM pg_stat_activity \
-                          WHERE application_name LIKE '%' || $1 || '%' ORDER BY 1";
+                          WHERE application_name ~ ($1 || '\\M') ORDER BY 1";
             sqlx::query_scalar(query)
-                .bind(database.schema.name())
+                .bind(end)
                 .fetch_all(&mut database.connection().await)
                 .await
                 .unwrap()
         };
-        // The namespace is unique, since other tests use the same server.
-        let namespace = database.schema.name();
-        let build = || database.builder().namespace(namespace);
+        let build = || database.builder().namespace("shop");
         let default = session(&build().build().unwrap()).await;
         let named = build().settings(StoreSettings::new().instance("blue-7"));
         let named = session(&named.build().unwrap()).await;
-        let set = build().application_name(format!("set/{namespace}"));
+        let set = build().application_name(format!("set/{schema}"));
         let set = session(&set.build().unwrap()).await;
-        let url = format!("{}&application_name=url%2F{namespace}", database.url);
-        let url = PostgresStore::builder(url).schema(namespace);
+        let url = format!("{}&application_name=url%2F{schema}", database.url);
+        let url = PostgresStore::builder(url).schema(schema);
         let url = session(&url.build().unwrap()).await;
         let found = names().await;
         assert_eq!(found.len(), 4, "{found:?}");
         let process = format!(":{}", std::process::id());
-        assert!(
-            found[1].starts_with(&format!("bulkman {namespace} operations")),
-            "{found:?}"
-        );
+        assert!(found[1].contains(&format!("{end}.shop ")), "{found:?}");
         assert!(found[1].ends_with(&process), "{found:?}");
-        assert_eq!(found[0], format!("bulkman {namespace} blue-7"));
-        assert_eq!(found[2], format!("set/{namespace}"));
-        assert_eq!(found[3], format!("url/{namespace}"));
+        assert_eq!(found[0], format!("bulkman {schema}.shop blue-7"));
+        assert_eq!(found[2], format!("set/{schema}"));
+        assert_eq!(found[3], format!("url/{schema}"));
         drop((default, named, set, url));
+    });
+}
+
+#[test]
+fn processes_of_other_schemas_are_not_listed() {
+    on_smol(async {
+        let databases = [Database::new().await, Database::new().await];
+        let [shop, other] = databases.each_ref().map(|database| {
+            let settings = common::settings().instance("shop@node-1:12");
+            database.builder().settings(settings).build().unwrap()
+        });
+        let _session = session(&shop).await;
+        let listed = databases[0].builder().application_name("psql").build();
+        assert_eq!(listed.unwrap().admin().processes().await.unwrap().len(), 1);
+        assert_eq!(other.admin().processes().await.unwrap(), []);
     });
 }
 

@@ -5,6 +5,7 @@
 
 mod bindings;
 mod notifications;
+mod process_reports;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use self::bindings::{
     bind_leases, bind_opening, bind_requests, bind_results, bind_status, bind_transitions, text,
 };
 use self::notifications::{MAX_PER_POLL, yield_now};
+use self::process_reports::ProcessReports;
 use crate::connector::{Backend, Connector};
 use crate::error::in_operation;
 use crate::handshake::Handshake;
@@ -49,12 +51,7 @@ pub(crate) struct PostgresSession {
     is_listening: bool,
     /// Why the server rejects changes, as of the last statement.
     read_only: Option<ReadOnly>,
-    /// Whether the status of the process can be stored.
-    may_report: bool,
-    /// How many more reads store no status, after an error.
-    skipped_reports: u32,
-    /// As of the last report.
-    live_processes: Option<u32>,
+    process_reports: ProcessReports,
     state: State,
 }
 
@@ -126,9 +123,7 @@ impl PostgresSession {
             commands_not_after: None,
             is_listening: false,
             read_only: handshake.read_only,
-            may_report: handshake.may_report,
-            skipped_reports: 0,
-            live_processes: None,
+            process_reports: ProcessReports::new(handshake.may_report),
             state: State::Ready,
         };
         Ok((session, handshake))
@@ -355,9 +350,7 @@ impl StoreSession for PostgresSession {
         status: &'a ProcessStatus,
     ) -> StoreFuture<'a, Snapshot> {
         Box::pin(async move {
-            let skipped = std::mem::take(&mut self.skipped_reports);
-            if !self.may_report || self.read_only.is_some() || skipped > 0 {
-                self.skipped_reports = skipped.saturating_sub(1);
+            if !self.process_reports.are_due(self.read_only.is_some()) {
                 return self.snapshot(since).await;
             }
             let statement = self.connector.statements.resync.clone();
@@ -368,14 +361,13 @@ impl StoreSession for PostgresSession {
                 .await;
             match rows {
                 Ok(rows) => {
-                    let live = rows.first().map(|row| row.try_get("live_processes"));
-                    let live = live.transpose().map_err(|error| self.failed(error))?;
-                    self.live_processes = live.map(saturated);
+                    let stored = self.process_reports.stored(&rows);
+                    stored.map_err(|error| self.failed(error))?;
                     self.read_snapshot(&rows).await
                 }
                 // What keeps the status from being stored need not keep this process from reading.
                 Err(_) if self.is_usable() => {
-                    self.skipped_reports = SKIPPED_REPORTS;
+                    self.process_reports.rejected();
                     self.snapshot(since).await
                 }
                 Err(error) => Err(error),
@@ -384,12 +376,12 @@ impl StoreSession for PostgresSession {
     }
 
     fn live_processes(&self) -> Option<u32> {
-        self.live_processes
+        self.process_reports.live_processes()
     }
 
     fn withdraw<'a>(&'a mut self, status: &'a ProcessStatus) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            if !self.may_report || self.read_only.is_some() {
+            if !self.process_reports.are_allowed() || self.read_only.is_some() {
                 return Ok(());
             }
             let statement = self.connector.statements.withdraw.clone();
@@ -752,13 +744,6 @@ const fn snapshot_size(since: Option<Revision>) -> ResponseSize {
         None => LARGE_RESPONSE,
     }
 }
-
-fn saturated(count: i64) -> u32 {
-    u32::try_from(rows::unsigned(count)).unwrap_or(u32::MAX)
-}
-
-/// After an error, a minute of reads at the default interval stores no status.
-const SKIPPED_REPORTS: u32 = 12;
 
 fn has_code(error: &sqlx::Error, code: &str) -> bool {
     let error = error.as_database_error();

@@ -6,6 +6,7 @@ pub(crate) mod drained;
 mod health_check;
 mod key_names;
 mod keys;
+mod labels;
 mod limit;
 pub(crate) mod running;
 mod shared;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 pub use self::config::{BulkheadConfig, Fairness, ResolvedBulkheadConfig};
 pub use self::health_check::HealthCheck;
-pub use self::running::Label;
+pub use self::labels::Label;
 use self::running::RunningCalls;
 pub(crate) use self::shared::Inner;
 use self::shared::OptionalParts;

@@ -6,49 +6,17 @@
 //! short.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::labels::{Label, Labels};
 use crate::call::admitted::Admitted;
 use crate::circuit_breaker::Ticket;
 use crate::queue::Priority;
 use crate::snapshot::RunningCall;
 use crate::sync::{Mutex, lock};
-
-/// A name for calls, shown in the list of the oldest running calls.
-///
-/// Created by [`Bulkhead::label`](crate::Bulkhead::label), and valid for that bulkhead only.
-///
-/// ```
-/// use bulkman::bulkhead::Label;
-/// use bulkman::runtime::ClockOnly;
-/// use bulkman::{Bulkhead, BulkheadConfig};
-///
-/// let config = BulkheadConfig::new("users").track_running_calls(true);
-/// let bulkhead = Bulkhead::new(config, ClockOnly)?;
-/// let get: Label = bulkhead.label("GET /users");
-/// assert_eq!(get, bulkhead.label("GET /users"));
-///
-/// let oldest = bulkhead
-///     .call()
-///     .label(get)
-///     .execute_sync(|| Ok::<_, ()>(bulkhead.snapshot().oldest));
-/// assert_eq!(oldest.unwrap()[0].label.as_deref(), Some("GET /users"));
-/// # Ok::<(), bulkman::ConfigError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Label(u16);
-
-impl Label {
-    /// The label of calls that set none.
-    pub(crate) const NONE: Self = Self(0);
-    /// The label of all names beyond the first [`MAX_LABELS`].
-    const OTHER: Self = Self(MAX_LABELS as u16 + 1);
-}
 
 /// What the admission of a call needs to know about it, and what the list shows beside its age.
 #[derive(Clone, Copy, Debug)]
@@ -91,12 +59,6 @@ struct Slot {
     entry: AtomicU64,
     /// The id of the call's ticket, whose place the number of the slot takes; zero for none.
     ticket_id: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Labels {
-    names: Vec<Arc<str>>,
-    by_name: HashMap<Arc<str>, Label>,
 }
 
 impl RunningCalls {
@@ -360,30 +322,6 @@ impl Entry {
     }
 }
 
-impl Labels {
-    fn label(&mut self, name: &str) -> Label {
-        if let Some(label) = self.by_name.get(name) {
-            return *label;
-        }
-        if self.names.len() == MAX_LABELS {
-            return Label::OTHER;
-        }
-        let name: Arc<str> = name.into();
-        self.names.push(Arc::clone(&name));
-        let label = Label(self.names.len() as u16);
-        self.by_name.insert(name, label);
-        label
-    }
-
-    fn name(&self, label: Label) -> Option<Arc<str>> {
-        match label {
-            Label::NONE => None,
-            Label::OTHER => Some("other".into()),
-            Label(number) => self.names.get(usize::from(number) - 1).cloned(),
-        }
-    }
-}
-
 thread_local! {
     static POSITION: Cell<Option<u32>> = const { Cell::new(None) };
 }
@@ -394,7 +332,7 @@ fn thread_position() -> u32 {
     POSITION
         .try_with(|position| {
             position.get().unwrap_or_else(|| {
-                // Threads begin on cache lines of their own.
+                // Threads begin on different cache lines.
                 let first = NEXT.fetch_add(SLOTS_PER_LINE, Ordering::Relaxed);
                 position.set(Some(first));
                 first
@@ -412,7 +350,6 @@ const SEGMENTS: usize = 11;
 /// 64 slots, doubled by each of the other segments.
 const MAX_SLOTS: usize = FIRST_SEGMENT << (SEGMENTS - 1);
 const SLOTS_PER_LINE: u32 = 4;
-const MAX_LABELS: usize = 1_024;
 /// The number of calls in a snapshot.
 const LISTED: usize = 16;
 const UNIT_MICROS: u64 = 100;
@@ -520,22 +457,5 @@ mod tests {
             table.oldest_entries()[0].started(),
             Duration::from_millis(5)
         );
-    }
-
-    #[test]
-    fn names_beyond_the_maximum_share_a_label() {
-        let mut labels = Labels::default();
-        for number in 0..MAX_LABELS {
-            let label = labels.label(&number.to_string());
-            assert_eq!(labels.name(label).as_deref(), Some(&*number.to_string()));
-        }
-        let other = labels.label("one more");
-        assert_eq!(
-            (other, labels.name(other).as_deref()),
-            (Label::OTHER, Some("other"))
-        );
-        assert_eq!(labels.label("yet another"), other);
-        assert_eq!(labels.label("0"), Label(1));
-        assert_eq!(labels.name(Label::NONE), None);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::bulkhead::running::CallTags;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
-use crate::call::claim_admission::{block_on_claim, poll_claim, try_claim};
+use crate::call::claim_admission::{admit_claim, block_on_claim, poll_claim, try_claim};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::limits::Setup;
@@ -255,6 +255,22 @@ fn try_marked<H: Borrow<Bulkhead>>(
     Ok(admitted.map(|admitted| mark(guard, admitted, tags, deadlines)))
 }
 
+/// Performs steps 2 and 3 of a call that must not wait: others do, and it may come before them.
+#[cold]
+#[inline(never)]
+pub(crate) fn admit_as_next<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Result<Admitted, Rejection> {
+    guard.acquire_as_next(tags.priority)?;
+    if guard.has_claim() {
+        admit_claim(guard, tags, deadlines)
+    } else {
+        admit_after_wait(guard, tags, deadlines)
+    }
+}
+
 /// Decides about a call that finds no permit: it waits, or is rejected if the queue is full.
 #[inline(always)]
 #[allow(
@@ -300,7 +316,7 @@ fn join_queue<H: Borrow<Bulkhead>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     if !deadlines.may_wait() {
-        return Poll::Ready(Err(guard.reject_full()));
+        return Poll::Ready(admit_as_next(guard, tags, deadlines));
     }
     let deadline = deadlines.queue_deadline();
     if guard.enqueue(tags.priority, deadline, cx.waker())? {
@@ -392,7 +408,7 @@ fn wait_for_permit(
     waker: &Waker,
 ) -> Result<(), Rejection> {
     if !deadlines.may_wait() {
-        return Err(guard.reject_full());
+        return guard.acquire_as_next(priority);
     }
     let deadline = deadlines.queue_deadline();
     if guard.enqueue(priority, deadline, waker)? {

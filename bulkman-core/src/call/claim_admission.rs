@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::running::CallTags;
-use crate::call::admission::{begin_call, begin_sample, poll_setup};
+use crate::call::admission::{admit_as_next, begin_call, begin_sample, poll_setup};
 use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
@@ -76,10 +76,10 @@ fn poll_claim_steps<H: Borrow<Bulkhead>>(
             return Poll::Ready(Ok(mark(guard, admitted, tags, deadlines)));
         }
         if !deadlines.may_wait() {
-            return Poll::Ready(Err(guard.reject_full()));
+            return Poll::Ready(admit_as_next(guard, tags, deadlines));
         }
         if guard.enqueue_claim(tags.priority, deadlines.queue_deadline(), cx.waker())? {
-            return Poll::Ready(admit(guard, tags, deadlines));
+            return Poll::Ready(admit_claim(guard, tags, deadlines));
         }
     }
     let Some(id) = guard.queued_claim() else {
@@ -102,7 +102,7 @@ fn poll_claim_steps<H: Borrow<Bulkhead>>(
     };
     guard.end_claim_wait(waited)?;
     guard.check_deadline(deadlines.total_deadline())?;
-    Poll::Ready(admit(guard, tags, deadlines))
+    Poll::Ready(admit_claim(guard, tags, deadlines))
 }
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait.
@@ -160,11 +160,11 @@ pub(super) fn block_on_claim(
     waker: &Waker,
 ) -> Result<Admitted, Rejection> {
     if !deadlines.may_wait() {
-        return Err(guard.reject_full());
+        return admit_as_next(guard, tags, deadlines);
     }
     let deadline = deadlines.queue_deadline();
     if guard.enqueue_claim(tags.priority, deadline, waker)? {
-        return admit(guard, tags, deadlines);
+        return admit_claim(guard, tags, deadlines);
     }
     let waited = loop {
         if let Some(Poll::Ready(waited)) = guard.poll_claim(waker) {
@@ -178,11 +178,11 @@ pub(super) fn block_on_claim(
     };
     guard.end_claim_wait(waited)?;
     guard.check_deadline(deadlines.total_deadline())?;
-    admit(guard, tags, deadlines)
+    admit_claim(guard, tags, deadlines)
 }
 
 /// Performs step 3 of a call that has permits.
-fn admit<H: Borrow<Bulkhead>>(
+pub(super) fn admit_claim<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
     tags: CallTags,
     deadlines: &mut Deadlines,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::running::CallTags;
-use crate::call::admission::{poll_admission, try_admission};
+use crate::call::admission::{admit_as_next, poll_admission, try_admission};
 use crate::call::claim_admission::try_claim;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
@@ -161,7 +161,12 @@ impl Permit {
         } else {
             try_claim(&mut guard, options.tags, &mut deadlines, false)
         };
-        match admission.and_then(|admitted| admitted.ok_or_else(|| guard.reject_full())) {
+        let admission = match admission {
+            Ok(None) => admit_as_next(&mut guard, options.tags, &mut deadlines),
+            Ok(Some(admitted)) => Ok(admitted),
+            Err(rejection) => Err(rejection),
+        };
+        match admission {
             Ok(admitted) => Ok(Self {
                 guard: guard.into_owned(admitted),
                 granted: deadlines.run_started(),

@@ -14,6 +14,7 @@ use super::running_keys::RunningKeys;
 use super::state::QueueState;
 use super::waiter::{QueueRejection, WaiterId, WaiterState};
 use super::waiters::Waiters;
+use super::wake_list::SmallWakeList;
 use super::{Ordering, WaitQueue, drop_catching, lock};
 use crate::sync::MutexGuard;
 
@@ -193,7 +194,7 @@ impl WaitQueue {
         let may_evict = claim.key() != 0 && capacity > 0;
         if state.is_closed() {
             TryAcquire::Closed
-        } else if state.waiting() as usize >= capacity && !may_evict {
+        } else if state.waiting() as usize >= capacity && !may_evict && !self.may_be_next(*claim) {
             TryAcquire::Full
         } else {
             TryAcquire::MustWait
@@ -376,6 +377,7 @@ impl WaitQueue {
         is_rejected: impl FnOnce() -> bool,
     ) -> Enqueue {
         let mut state = self.state();
+        let mut wake = SmallWakeList::default();
         let mut resolved = if state.is_closed() {
             Some(Enqueue::Rejected(QueueRejection::Shutdown))
         } else if is_rejected() {
@@ -392,6 +394,11 @@ impl WaitQueue {
             None
         };
         let mut evicted = None;
+        if matches!(resolved, Some(Enqueue::Full | Enqueue::KeyFull))
+            && self.acquire_as_next(&mut waiters, now, request, claim, &mut wake)
+        {
+            resolved = Some(Enqueue::Acquired);
+        }
         if resolved == Some(Enqueue::Full) && self.may_evict(&waiters, *claim) {
             evicted = waiters.evict(claim.key(), request.priority);
         }
@@ -402,6 +409,7 @@ impl WaitQueue {
         }
         if let Some(result) = resolved {
             drop(waiters);
+            wake.wake();
             // A panic of its drop must not leak permits that were just acquired.
             drop_catching(waker);
             return result;

@@ -118,7 +118,7 @@ impl WaitQueue {
     }
 
     /// Returns the number of permits that no call holds.
-    fn idle_permits(&self) -> usize {
+    pub(super) fn idle_permits(&self) -> usize {
         self.available.available() + self.reserve.available_permits()
     }
 

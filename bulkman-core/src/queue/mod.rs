@@ -63,6 +63,7 @@ mod limits;
 mod loom_tests;
 #[cfg(all(test, not(bulkman_loom)))]
 mod model_tests;
+mod next_call;
 mod order;
 mod overtaking;
 mod results;
@@ -527,7 +528,9 @@ impl WaitQueue {
             && (self.acquire_from_reserve() || self.acquire_elsewhere())
         {
             TryAcquire::Acquired
-        } else if state.waiting() as usize >= self.limits().queue_capacity {
+        } else if state.waiting() as usize >= self.limits().queue_capacity
+            && !self.may_be_next(Claim::ONE)
+        {
             TryAcquire::Full
         } else {
             TryAcquire::MustWait

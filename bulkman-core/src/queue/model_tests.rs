@@ -25,10 +25,7 @@ enum Op {
     /// A call that may wait.
     Enqueue(Arrival),
     /// A call that does not wait.
-    Try {
-        permits: u32,
-        key: u64,
-    },
+    Try(Arrival),
     /// A running call ends.
     End(usize),
     /// A waiter, or a granted call that was not polled yet, is dropped.
@@ -128,7 +125,7 @@ fn resize() -> impl Strategy<Value = Resize> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         10 => arrival().prop_map(Op::Enqueue),
-        3 => (permits(), key()).prop_map(|(permits, key)| Op::Try { permits, key }),
+        4 => arrival().prop_map(Op::Try),
         9 => any::<usize>().prop_map(Op::End),
         4 => any::<usize>().prop_map(Op::Cancel),
         3 => (1..10_u8).prop_map(Op::Advance),
@@ -464,6 +461,24 @@ impl Model {
         self.assign();
     }
 
+    /// A call joins the waiters, and leaves if it is granted nothing.
+    fn acquire_as_next(&mut self, request: &Arrival, key: u64) -> Option<u32> {
+        let granted = request.permits.min(self.permits as u32) as usize;
+        let waits = self.waiting().next().is_some();
+        if !waits || self.in_use > self.permits || self.available() < granted {
+            return None;
+        }
+        let index = self.waiters.len();
+        self.push(request, None, key);
+        match self.waiters[index].state {
+            State::Granted(permits) => Some(permits),
+            _ => {
+                self.end_wait(index, State::Rejected);
+                None
+            }
+        }
+    }
+
     /// Returns the key that counts.
     fn key(&self, key: u64) -> u64 {
         match self.settings.keys {
@@ -659,7 +674,11 @@ fn apply(
                 model.is_full(request.permits),
                 model.evictable(request, key),
             );
-            if let Some(granted) = model.try_acquire_or_revoke(request.permits, key) {
+            let has_no_room = full || model.is_key_full(key);
+            let acquired = model.try_acquire_or_revoke(request.permits, key);
+            let acquired =
+                acquired.or_else(|| has_no_room.then(|| model.acquire_as_next(request, key))?);
+            if let Some(granted) = acquired {
                 prop_assert_eq!((result, claim.permits()), (Enqueue::Acquired, granted));
                 running.push(claim);
             } else if model.is_key_full(key) {
@@ -682,12 +701,24 @@ fn apply(
                 model.push(request, deadline, key);
             }
         }
-        Op::Try { permits, key } => {
-            let mut claim = Claim::new(permits).with_key(key);
+        Op::Try(ref request) => {
+            let mut claim = Claim::new(request.permits).with_key(request.key);
             queue.set_key(&mut claim);
-            let key = model.key(key);
-            let result = queue.try_acquire_as_calls(&mut claim, || now);
-            match model.try_acquire_or_revoke(permits, key) {
+            let key = model.key(request.key);
+            let mut result = queue.try_acquire_as_calls(&mut claim, || now);
+            if matches!(result, TryAcquire::MustWait | TryAcquire::Full) {
+                let next = Request {
+                    priority: class(request.priority),
+                    deadline: None,
+                    share: request.share,
+                };
+                if queue.try_acquire_as_next(next, &mut claim, || now) {
+                    prop_assert_eq!(result, TryAcquire::MustWait);
+                    result = TryAcquire::Acquired;
+                }
+            }
+            let granted = model.try_acquire_or_revoke(request.permits, key);
+            match granted.or_else(|| model.acquire_as_next(request, key)) {
                 Some(granted) => {
                     prop_assert_eq!((result, claim.permits()), (TryAcquire::Acquired, granted));
                     running.push(claim);

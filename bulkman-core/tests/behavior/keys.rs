@@ -21,6 +21,7 @@ on_every_runtime![
     priority_comes_before_keys,
     key_at_its_maximum_blocks_no_other,
     reserved_permits_admit_quiet_keys,
+    reserved_permits_are_acquired_without_waiting,
     minimum_beyond_the_limit_blocks_nobody,
     busy_key_cannot_occupy_the_queue,
     queue_of_a_key_is_bounded,
@@ -196,6 +197,37 @@ async fn reserved_permits_admit_quiet_keys(t: Harness) {
     );
     quiet.succeed();
     assert_eq!(granted(&mut waiting).len(), 1);
+}
+
+/// Hazard K26.
+async fn reserved_permits_are_acquired_without_waiting(t: Harness) {
+    for evicts in [false, true] {
+        let fairness = Fairness::new().min_per_key(1).evict_longest(evicts);
+        let bulkhead = t.bulkhead(config(3, fairness).max_queue_size(2));
+        let running = (run(&bulkhead, "hog"), run(&bulkhead, "hog"));
+        let mut hog = vec![wait(&bulkhead, "hog"), wait(&bulkhead, "hog")];
+        let quiet = || bulkhead.call().key("quiet");
+        let answer = || async { Answer::Ok(1) };
+        // The queue is full, and one permit is available, which is reserved.
+        run(&bulkhead, "quiet").succeed();
+        let at_once = quiet().max_wait(Duration::ZERO);
+        assert_eq!(now_or_never(at_once.execute(answer())), Ok(1));
+        let at_once = quiet().max_wait(Duration::ZERO);
+        assert_eq!(at_once.execute_sync(|| Answer::Ok(1)), Ok(1));
+        assert_eq!(now_or_never(quiet().execute(answer())), Ok(1));
+        assert_eq!(quiet().execute_sync(|| Answer::Ok(1)), Ok(1));
+        let stats = bulkhead.stats();
+        assert_eq!((stats.rejected.total(), stats.waiting), (0, 2));
+        // It is not reserved for these.
+        let _held = run(&bulkhead, "quiet");
+        for key in ["hog", "quiet", "other"] {
+            let rejected = bulkhead.call().key(key).try_acquire();
+            assert!(matches!(rejected, Err(BulkheadError::Full { .. })), "{key}");
+        }
+        drop(running);
+        assert_eq!(granted(&mut hog).len(), 1, "one permit stays reserved");
+        assert_eq!(granted(&mut hog).len(), 1);
+    }
 }
 
 /// Hazard K18, K23.

@@ -29,6 +29,7 @@ on_every_runtime![
     shrinking_below_a_waiting_weight_neither_rejects_nor_blocks,
     queue_size_counts_calls_and_queue_weight_permits,
     higher_priority_takes_permits_that_a_heavy_call_collects,
+    higher_priority_need_not_wait_for_a_heavy_call,
     opening_rejects_a_heavy_call_that_collects_permits,
     probes_hold_their_weight,
     shutdown_waits_for_all_permits,
@@ -426,6 +427,35 @@ async fn higher_priority_takes_permits_that_a_heavy_call_collects(t: Harness) {
 }
 
 /// Hazard K4.
+/// Hazard K26.
+async fn higher_priority_need_not_wait_for_a_heavy_call(t: Harness) {
+    let bulkhead = t.bulkhead(permits(4).max_queue_size(1));
+    let running = bulkhead.call().weight(2).try_acquire().unwrap();
+    let mut heavy = Box::pin(bulkhead.call().weight(4).acquire());
+    assert!(poll_once(heavy.as_mut()).is_pending());
+    let urgent = || bulkhead.call().priority(Priority::High);
+    let answer = || async { Answer::Ok(1) };
+    for weight in [1, 2] {
+        let call = || urgent().weight(weight);
+        call().try_acquire().unwrap().succeed();
+        let at_once = call().max_wait(Duration::ZERO);
+        assert_eq!(now_or_never(at_once.execute(answer())), Ok(1));
+        let at_once = call().max_wait(Duration::ZERO);
+        assert_eq!(at_once.execute_sync(|| Answer::Ok(1)), Ok(1));
+        // The queue is full.
+        assert_eq!(now_or_never(call().execute(answer())), Ok(1));
+        assert_eq!(call().execute_sync(|| Answer::Ok(1)), Ok(1));
+    }
+    assert_eq!(bulkhead.stats().rejected.total(), 0);
+    for rejected in [urgent().weight(3), bulkhead.call()] {
+        let rejected = rejected.try_acquire();
+        assert!(matches!(rejected, Err(BulkheadError::Full { .. })));
+    }
+    running.succeed();
+    now_or_never(heavy).unwrap().succeed();
+    assert_eq!(in_use(&bulkhead), 0);
+}
+
 async fn opening_rejects_a_heavy_call_that_collects_permits(t: Harness) {
     let bulkhead = t.bulkhead(permits(2));
     let [first, second] = [(); 2].map(|()| bulkhead.try_acquire().unwrap());

@@ -301,6 +301,37 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         }
     }
 
+    /// Step 2 of a call that must not wait: acquires its permits if it comes before those that do.
+    pub(crate) fn acquire_as_next(&mut self, priority: Priority) -> Result<(), Rejection> {
+        let new_claim = match self.held {
+            Held::NewClaim { claim, share, .. } => Some((claim, share)),
+            _ => None,
+        };
+        let (mut claim, share) = new_claim.unwrap_or((Claim::ONE, 1));
+        let request = Request {
+            priority,
+            deadline: None,
+            share,
+        };
+        let inner = self.bulkhead.borrow().inner();
+        let acquired = inner
+            .queue
+            .try_acquire_as_next(request, &mut claim, || inner.runtime.now());
+        if !acquired {
+            return Err(self.reject_full());
+        }
+        self.held = match new_claim {
+            Some(_) => Held::Permits(claim),
+            None => Held::Permit,
+        };
+        Ok(())
+    }
+
+    /// Returns `true` if the call has the permits of a claim, and is not admitted yet.
+    pub(crate) const fn has_claim(&self) -> bool {
+        matches!(self.held, Held::Permits(_))
+    }
+
     /// Polls the waiter of the call, while it is queued. `None`: it is not.
     pub(crate) fn poll_claim(&mut self, waker: &Waker) -> Option<Poll<WaitResult>> {
         let Held::QueuedClaim(id, claim) = &mut self.held else {

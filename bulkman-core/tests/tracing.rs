@@ -1,10 +1,12 @@
 //! The spans and events of calls, rejections and transitions.
 
+#[path = "support/faulty_clock.rs"]
+mod faulty_clock;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::{Future, pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use bulkman::store::{Fault, FaultStore};
 use bulkman::store::{MemoryStore, StoreError};
 use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
+use faulty_clock::FaultyClock;
 use futures_lite::future::{block_on, poll_once};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -72,49 +75,9 @@ fn span_contains_name_id_times_and_outcome() {
     assert_eq!(recorded.events("working")[0]["in span"], "call");
 }
 
-/// A clock that panics at a chosen reading.
-#[derive(Clone, Debug)]
-struct BrokenClock {
-    runtime: ManualRuntime,
-    /// Readings until then.
-    remaining: Arc<Mutex<Option<u32>>>,
-}
-
-impl Runtime for BrokenClock {
-    fn now(&self) -> Instant {
-        let mut remaining = self.remaining.lock().unwrap();
-        match *remaining {
-            Some(0) => {
-                *remaining = None;
-                drop(remaining);
-                panic!("the clock fails once")
-            }
-            Some(n) => *remaining = Some(n - 1),
-            None => {}
-        }
-        self.runtime.now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        self.runtime.sleep_until(deadline)
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
-        self.runtime.spawn(task)
-    }
-
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.runtime.spawn_blocking(job);
-    }
-}
-
 #[test]
 fn panicking_clock_with_a_subscriber_leaks_no_permit() {
-    let runtime = ManualRuntime::new();
-    let clock = BrokenClock {
-        runtime: runtime.clone(),
-        remaining: Arc::default(),
-    };
+    let clock = FaultyClock::new();
     let (panics, _) = record_events(Level::DEBUG, || {
         let mut panics = 0;
         // A call with these limits reads it about ten times. Each of the readings fails once.
@@ -126,12 +89,9 @@ fn panicking_clock_with_a_subscriber_leaks_no_permit() {
                 .slow_call_rate_threshold(0.5)
                 .slow_call_duration_threshold(SECOND);
             let bulkhead = Bulkhead::new(config.circuit_breaker(rules), clock.clone()).unwrap();
-            *clock.remaining.lock().unwrap() = Some(reading);
-            let ended = catch_unwind(AssertUnwindSafe(|| {
-                runtime.block_on(bulkhead.execute(async { Ok::<_, ()>(()) }))
-            }));
-            *clock.remaining.lock().unwrap() = None;
-            panics += u32::from(ended.is_err());
+            let call = bulkhead.execute(async { Ok::<_, ()>(()) });
+            let ended = clock.while_faulty(reading..=reading, || clock.runtime.block_on(call));
+            panics += u32::from(ended.is_none());
             let stats = bulkhead.stats();
             assert_eq!(
                 (stats.permits_in_use, stats.active),
@@ -883,34 +843,6 @@ impl<S> Filter<S> for Targets {
     }
 }
 
-/// A virtual clock that panics at the reading after `readings_left` others.
-#[derive(Clone, Debug)]
-struct FaultyClock {
-    runtime: ManualRuntime,
-    readings_left: Arc<AtomicUsize>,
-}
-
-impl Runtime for FaultyClock {
-    fn now(&self) -> Instant {
-        let left = self.readings_left.load(Ordering::SeqCst);
-        assert_ne!(left, 0, "the clock panics");
-        self.readings_left.store(left - 1, Ordering::SeqCst);
-        self.runtime.now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        self.runtime.sleep_until(deadline)
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
-        self.runtime.spawn(task)
-    }
-
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.runtime.spawn_blocking(job);
-    }
-}
-
 /// Calls within a probe are part of it, so a probe that has ended must not stay on its thread.
 /// Fault F02.
 #[test]
@@ -918,20 +850,14 @@ fn clock_panic_anywhere_in_a_probe_leaves_no_probe_on_the_thread() {
     // A span reads the clock where the operation starts.
     tracing::subscriber::with_default(tracing_subscriber::registry(), || {
         for readings in 0..6 {
-            let readings_left = Arc::new(AtomicUsize::new(usize::MAX));
-            let clock = FaultyClock {
-                runtime: ManualRuntime::new(),
-                readings_left: Arc::clone(&readings_left),
-            };
+            let clock = FaultyClock::new();
             let rules = CircuitBreakerConfig::new().success_threshold(2);
             let config = BulkheadConfig::new("edge").circuit_breaker(rules);
-            let bulkhead = Bulkhead::new(config, clock).unwrap();
+            let bulkhead = Bulkhead::new(config, clock.clone()).unwrap();
             let circuit = bulkhead.circuit_breaker().unwrap();
             let call = || bulkhead.execute_sync(|| Ok::<_, ()>(1));
             circuit.half_open();
-            readings_left.store(readings, Ordering::SeqCst);
-            let _panic = catch_unwind(AssertUnwindSafe(call));
-            readings_left.store(usize::MAX, Ordering::SeqCst);
+            let _panic = clock.while_faulty(readings.., call);
             // Only the panic of the operation itself is an outcome.
             if circuit.state() != CircuitState::HalfOpen {
                 circuit.half_open();

@@ -1,5 +1,7 @@
 //! Faulty user code and extreme values: each has a defined result, and nothing hangs.
 
+#[path = "../support/faulty_clock.rs"]
+mod faulty_clock;
 mod limits;
 mod names;
 mod panics;

@@ -20,55 +20,13 @@ use bulkman::{
     Bulkhead, BulkheadConfig, BulkheadError, CircuitBreaker, CircuitBreakerConfig, Runtime,
 };
 
+use crate::faulty_clock::FaultyClock;
 use crate::poll_once;
 use crate::watchdog::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 type Answer = Result<u32, &'static str>;
-
-/// A virtual clock that panics while `panics` is set.
-#[derive(Clone, Debug)]
-struct FaultyClock {
-    runtime: ManualRuntime,
-    panics: Arc<AtomicBool>,
-}
-
-impl FaultyClock {
-    fn new() -> Self {
-        Self {
-            runtime: ManualRuntime::new(),
-            panics: Arc::default(),
-        }
-    }
-
-    /// Runs `code` while the clock panics. Returns `None` if the panic propagated.
-    fn while_faulty<R>(&self, code: impl FnOnce() -> R) -> Option<R> {
-        self.panics.store(true, Ordering::SeqCst);
-        let ended = catch_unwind(AssertUnwindSafe(code)).ok();
-        self.panics.store(false, Ordering::SeqCst);
-        ended
-    }
-}
-
-impl Runtime for FaultyClock {
-    fn now(&self) -> Instant {
-        assert!(!self.panics.load(Ordering::SeqCst), "the clock panics");
-        self.runtime.now()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        self.runtime.sleep_until(deadline)
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
-        self.runtime.spawn(task)
-    }
-
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.runtime.spawn_blocking(job);
-    }
-}
 
 fn one() -> BulkheadConfig {
     BulkheadConfig::new("edge").max_concurrent_calls(1)
@@ -102,7 +60,7 @@ fn clock_panic_while_a_permit_is_passed_on_leaks_no_permit() {
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
     let mut waiter = enqueue(&bulkhead);
-    clock.while_faulty(|| permit.succeed());
+    clock.while_faulty(.., || permit.succeed());
     assert!(
         matches!(poll_once(waiter.as_mut()), Poll::Ready(Ok(_))),
         "the permit was passed on"
@@ -124,7 +82,7 @@ fn clock_panic_while_a_granted_waiter_drops_leaks_no_permit() {
     assert!(poll_once(granted.as_mut()).is_pending());
     let waiter = enqueue(&bulkhead);
     permit.succeed();
-    clock.while_faulty(|| drop(granted));
+    clock.while_faulty(.., || drop(granted));
     drop(waiter);
     assert_eq!(bulkhead.stats().permits_in_use, 0);
 }
@@ -137,7 +95,7 @@ fn clock_panic_after_a_shutdown_does_not_prevent_draining() {
     let permit = bulkhead.try_acquire().unwrap();
     let waiter = enqueue(&bulkhead);
     bulkhead.shutdown();
-    clock.while_faulty(|| permit.succeed());
+    clock.while_faulty(.., || permit.succeed());
     drop(waiter);
     assert!(poll_once(pin!(bulkhead.drained())).is_ready());
 }
@@ -149,31 +107,17 @@ fn clock_panic_during_another_panic_does_not_abort() {
     let bulkhead = bulkhead(one(), clock.clone());
     let permit = bulkhead.try_acquire().unwrap();
     let waiter = enqueue(&bulkhead);
-    clock.while_faulty(|| permit.fail());
+    clock.while_faulty(.., || permit.fail());
     drop(waiter);
-    let panics = Arc::clone(&clock.panics);
-    let mut call = Box::pin(bulkhead.execute(async move {
-        panics.store(true, Ordering::SeqCst);
-        if panics.load(Ordering::SeqCst) {
-            panic!("the operation panics");
-        }
-        Answer::Ok(1)
-    }));
-    assert!(
-        clock
-            .while_faulty(|| poll_once(call.as_mut()).is_ready())
-            .is_none()
-    );
+    let mut call = Box::pin(bulkhead.execute(poll_fn(|_| -> Poll<Answer> {
+        panic!("the operation panics")
+    })));
+    let ended = clock.while_faulty(.., || poll_once(call.as_mut()).is_ready());
+    assert!(ended.is_none());
     drop(call);
     let breaker = CircuitBreaker::new("edge", CircuitBreakerConfig::new(), clock.clone()).unwrap();
-    let panics = Arc::clone(&clock.panics);
-    let call = || {
-        breaker.execute_sync(|| -> Answer {
-            panics.store(true, Ordering::SeqCst);
-            panic!("the operation panics")
-        })
-    };
-    assert!(clock.while_faulty(call).is_none());
+    let call = || breaker.execute_sync(|| -> Answer { panic!("the operation panics") });
+    assert!(clock.while_faulty(.., call).is_none());
     let stats = bulkhead.stats();
     assert_eq!(
         (stats.panicked, stats.permits_in_use, stats.active),
@@ -190,7 +134,7 @@ fn clock_panic_while_a_probe_is_recorded_frees_its_slot() {
     let before = breaker.snapshot().probes_remaining;
     let probe = breaker.try_acquire().unwrap();
     assert_ne!(breaker.snapshot().probes_remaining, before);
-    assert!(clock.while_faulty(|| probe.succeed()).is_none());
+    assert!(clock.while_faulty(.., || probe.succeed()).is_none());
     assert_eq!(breaker.snapshot().probes_remaining, before);
 }
 
@@ -356,13 +300,13 @@ fn blocking_closure_that_ran_is_never_reported_as_rejected() {
     watchdog(|| {
         let clock = FaultyClock::new();
         let bulkhead = bulkhead(one(), clock.clone());
-        let panics = Arc::clone(&clock.panics);
+        let inside = clock.clone();
         let mut call = Box::pin(bulkhead.execute_blocking(move || {
-            panics.store(true, Ordering::SeqCst);
+            inside.fail_at(..);
             Answer::Err("constraint violated")
         }));
         let answer = poll_until_ready(call.as_mut());
-        clock.panics.store(false, Ordering::SeqCst);
+        clock.repair();
         assert_eq!(answer, Err(BulkheadError::Operation("constraint violated")));
 
         struct Payload;

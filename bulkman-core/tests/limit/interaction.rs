@@ -4,16 +4,16 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bulkman_core::adaptive::{AdaptiveLimit, Enforcement, LimitChangeCause};
-use bulkman_core::runtime::BoxFuture;
 use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, CircuitBreakerConfig, Outcome, Runtime};
 use futures_lite::future::{block_on, poll_once};
 use std::future::Future;
 
 use crate::faults::{adaptive, fill, saturate, with_runtime};
+use crate::faulty_clock::FaultyClock;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -385,43 +385,10 @@ fn clock_that_stands_still_decides_nothing() {
     assert!(bulkhead.snapshot().limit.unwrap().recent.is_empty());
 }
 
-/// A clock that panics while a flag is set.
-#[derive(Debug, Clone)]
-struct Clock {
-    runtime: ManualRuntime,
-    panics: Arc<AtomicBool>,
-}
-
-impl Runtime for Clock {
-    fn now(&self) -> Instant {
-        assert!(!self.panics.load(Ordering::Relaxed), "the clock panics");
-        self.runtime.now()
-    }
-
-    fn capabilities(&self) -> bulkman_core::runtime::RuntimeCapabilities {
-        bulkman_core::runtime::ClockOnly.capabilities()
-    }
-
-    fn sleep_until(&self, _deadline: Instant) -> bulkman_core::runtime::Sleep {
-        unreachable!("there are no timers")
-    }
-
-    fn spawn(&self, _task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
-        unreachable!("there are no tasks")
-    }
-
-    fn spawn_blocking(&self, _job: Box<dyn FnOnce() + Send>) {
-        unreachable!("there are no threads")
-    }
-}
-
 /// Fault A20
 #[test]
 fn clock_that_panics_at_the_end_of_a_call_costs_one_sample() {
-    let clock = Clock {
-        runtime: ManualRuntime::new(),
-        panics: Arc::new(AtomicBool::new(false)),
-    };
+    let clock = FaultyClock::new();
     let config = BulkheadConfig::new("server")
         .max_concurrent_calls(100)
         .circuit_breaker_enabled(false)
@@ -429,9 +396,8 @@ fn clock_that_panics_at_the_end_of_a_call_costs_one_sample() {
     let bulkhead = Bulkhead::new(config, clock.clone()).unwrap();
     saturate(&bulkhead, &clock.runtime, 20 * MS, 5, Outcome::Success);
     let permit = bulkhead.try_acquire().unwrap();
-    clock.panics.store(true, Ordering::Relaxed);
-    permit.succeed();
-    clock.panics.store(false, Ordering::Relaxed);
+    let ended = clock.while_faulty(.., || permit.succeed());
+    assert!(ended.is_some(), "the caller does not see the panic");
     assert_eq!(bulkhead.stats().permits_in_use, 0);
     saturate(&bulkhead, &clock.runtime, 20 * MS, 20, Outcome::Success);
     assert!(bulkhead.limit() > 4);

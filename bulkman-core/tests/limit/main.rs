@@ -2,6 +2,8 @@
 
 mod client;
 mod faults;
+#[path = "../support/faulty_clock.rs"]
+mod faulty_clock;
 mod interaction;
 mod model;
 mod observe;

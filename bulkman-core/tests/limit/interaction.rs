@@ -128,6 +128,41 @@ fn circuit_that_closes_leads_to_slow_start() {
     assert!(bulkhead.limit() > 4);
 }
 
+/// They were granted to calls that are not polled again, and whose deadline has passed.
+#[test]
+fn overdue_permits_are_released_when_the_limit_shrinks() {
+    let config = BulkheadConfig::new("server")
+        .max_concurrent_calls(100)
+        .adaptive_limit(AdaptiveLimit::new().initial(20));
+    let (bulkhead, runtime) = with_runtime(config);
+    let mut running = fill(&bulkhead);
+    assert_eq!(running.len(), 20);
+    let mut uncollected: Vec<_> = (0..15)
+        .map(|_| Box::pin(bulkhead.call().max_wait(MS).acquire()))
+        .collect();
+    for waiter in &mut uncollected {
+        assert!(block_on(poll_once(waiter)).is_none());
+    }
+    // 15 permits are granted, and the other five are then available.
+    running.truncate(5);
+    runtime.advance(MS);
+    drop(running);
+    assert_eq!(bulkhead.stats().permits_in_use, 15);
+    let circuit = bulkhead.circuit_breaker().unwrap();
+    circuit.open();
+    circuit.close();
+    assert_eq!(bulkhead.limit(), 10);
+    assert_eq!(bulkhead.stats().permits_in_use, 10);
+    // New calls get the others.
+    let running = fill(&bulkhead);
+    assert_eq!(running.len(), 10);
+    drop(running);
+    for waiter in &mut uncollected {
+        assert!(block_on(poll_once(waiter)).unwrap().is_err());
+    }
+    assert_eq!(bulkhead.stats().permits_in_use, 0);
+}
+
 #[test]
 fn disabling_a_closed_circuit_keeps_the_limit() {
     let config = BulkheadConfig::new("server").adaptive_limit(AdaptiveLimit::new());

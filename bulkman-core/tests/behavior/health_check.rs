@@ -2,8 +2,8 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bulkman::bulkhead::{BulkheadState, HealthCheck};
@@ -23,6 +23,7 @@ on_every_runtime![
     checks_run_only_while_open_and_end_with_the_bulkhead,
     check_started_before_a_reopening_is_discarded,
     stopped_check_is_cancelled_and_does_not_run_again,
+    check_that_passes_after_it_was_stopped_is_discarded,
     dropped_handle_detaches_the_check,
     second_check_replaces_the_first,
     added_checks_run_beside_the_others,
@@ -249,6 +250,30 @@ async fn stopped_check_is_cancelled_and_does_not_run_again(t: Harness) {
     until_runs(&t, &check, SECOND, 1).await;
     t.until(|| bulkhead.state() == BulkheadState::Degraded)
         .await;
+}
+
+/// It is stopped while it is polled for the last time, so nothing can cancel it.
+async fn check_that_passes_after_it_was_stopped_is_discarded(t: Harness) {
+    let bulkhead = t.bulkhead(config().isolation_duration(3600 * SECOND));
+    let handle = Arc::new(OnceLock::<HealthCheck>::new());
+    let inside = Arc::clone(&handle);
+    let checking = move || {
+        let handle = Arc::clone(&inside);
+        async move {
+            handle.get().unwrap().stop();
+            Ok::<_, ()>(())
+        }
+    };
+    handle
+        .set(bulkhead.health_check(5 * SECOND, checking).unwrap())
+        .unwrap();
+    t.fail(&bulkhead, 1).await;
+    t.until(|| t.timers().0 == 1).await;
+    t.advance(5 * SECOND).await;
+    // The task has ended.
+    t.until(|| Arc::strong_count(&handle) == 1).await;
+    assert!(handle.get().unwrap().is_stopped());
+    assert_eq!(bulkhead.state(), BulkheadState::Isolated);
 }
 
 async fn dropped_handle_detaches_the_check(t: Harness) {

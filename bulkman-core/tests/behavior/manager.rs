@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulkman::bulkhead::BulkheadState;
-use bulkman::manager::ManagerError;
+use bulkman::manager::{ManagerConfig, ManagerError};
 use bulkman::{BulkheadConfig, BulkheadError, BulkheadManager, ConfigError};
 
 use crate::harness::{Harness, now_or_never, poll_once};
@@ -19,6 +19,7 @@ on_every_runtime![
     stats_and_states_are_ordered_by_name,
     slow_bulkhead_does_not_delay_another,
     removed_bulkhead_frees_its_name,
+    invalid_part_that_is_not_applied_is_an_error,
     shutdown_and_drained_cover_all_bulkheads,
 ];
 
@@ -236,6 +237,30 @@ async fn removed_bulkhead_frees_its_name(t: Harness) {
         manager.remove_bulkhead(&format!("tenant-{i}")).unwrap();
     }
     assert_eq!(manager.len(), 1);
+}
+
+/// A circuit breaker can't be added or removed in place, so its rules are not applied.
+async fn invalid_part_that_is_not_applied_is_an_error(t: Harness) {
+    for enabled in [false, true] {
+        let manager = manager(&t);
+        let before = config("database").circuit_breaker_enabled(enabled);
+        manager.create_bulkhead(before.clone()).unwrap();
+        let valid = config("database").circuit_breaker_enabled(!enabled);
+        let invalid = valid.clone().max_concurrent_calls(2).failure_threshold(0);
+        let reload = ManagerConfig::new().bulkhead(invalid);
+        let error = manager.apply_config(&reload).unwrap_err();
+        assert!(
+            error.to_string().contains("`failure_threshold` is 0"),
+            "{error}"
+        );
+        assert!(matches!(error, ManagerError::Invalid { .. }));
+        let database = manager.get_bulkhead("database").unwrap();
+        assert_eq!(database.config(), before);
+        // Without the invalid part, it is reported as not applied.
+        let reload = ManagerConfig::new().bulkhead(valid);
+        let applied = manager.apply_config(&reload).unwrap();
+        assert_eq!(applied.not_applied.len(), 1);
+    }
 }
 
 async fn shutdown_and_drained_cover_all_bulkheads(t: Harness) {

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use bulkman_core::BulkheadError;
+use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::circuit_breaker::CircuitState;
 use bulkman_core::error::RejectionReason;
 use bulkman_core::fleet::{DecisionOutcome, FleetEvent};
-use bulkman_core::store::{Fault, FleetState, OnOutage, StoreSettings};
+use bulkman_core::store::{
+    Fault, FleetCountPolicy, FleetState, OnOutage, SharingMode, StoreSettings,
+};
 
 use crate::world::{World, assert_all, drain, outcomes};
 
@@ -98,6 +101,72 @@ fn an_expired_opening_is_not_published() {
     assert_eq!(outcomes(&drain(&mut events)), [DecisionOutcome::Expired]);
     assert_eq!(world.store_view(), (FleetState::Closed, 0));
     assert_eq!(processes[0].state(), CircuitState::Closed);
+}
+
+/// Until then it stays in effect in this process, whose own probes close the circuit.
+#[test]
+fn an_opening_expires_once_the_store_accepts_changes() {
+    for (fault, by_operator) in [
+        (Fault::Down, false),
+        (Fault::Down, true),
+        (Fault::ReadOnly, false),
+        (Fault::ReadOnly, true),
+    ] {
+        let world = World::new();
+        let processes = world.start_processes(1);
+        let process = &processes[0];
+        let mut events = process.fleet.events();
+        world.set_fault(&processes, &fault);
+        if by_operator {
+            process.bulkhead.circuit_breaker().unwrap().open();
+        } else {
+            process.fail(5);
+        }
+        world.advance(40);
+        assert_eq!(
+            process.state(),
+            CircuitState::HalfOpen,
+            "{fault:?}: not closed by a stale state"
+        );
+        assert_eq!(process.fleet.snapshot().pending, 1, "{fault:?}");
+        assert_eq!(outcomes(&drain(&mut events)), [], "{fault:?}");
+        world.clear_faults(&processes);
+        world.advance(3);
+        assert_eq!(
+            outcomes(&drain(&mut events)),
+            [DecisionOutcome::Expired],
+            "{fault:?}"
+        );
+        assert_eq!(process.state(), CircuitState::Closed, "{fault:?}");
+        assert_eq!(process.fleet.snapshot().pending, 0, "{fault:?}");
+    }
+}
+
+/// The process has not opened its circuit: it waits for the store to confirm the opening.
+#[test]
+fn an_opening_by_counts_expires_once_the_store_is_back() {
+    let world = World::new();
+    let policy = FleetCountPolicy::new(Duration::from_secs(10), 5).failure_count_threshold(4);
+    let settings = StoreSettings::new().share(SharingMode::Counts(policy));
+    let processes = world.start_processes_with(1, &settings);
+    let process = &processes[0];
+    let mut events = process.fleet.events();
+    let payments = BulkheadName::new("payments").unwrap();
+    process.store.reject_circuit(payments, false);
+    process.fail(4);
+    process.call(Ok(())).unwrap();
+    world.advance(3);
+    assert_eq!(process.fleet.snapshot().pending, 1, "it can't be published");
+    process.store.set(Fault::Down);
+    world.advance(40);
+    assert_eq!(process.fleet.snapshot().pending, 1);
+    assert_eq!(outcomes(&drain(&mut events)), []);
+    world.clear_faults(&processes);
+    world.advance(3);
+    assert_eq!(outcomes(&drain(&mut events)), [DecisionOutcome::Superseded]);
+    assert_eq!(world.store_view(), (FleetState::Closed, 0));
+    assert_eq!(process.state(), CircuitState::Closed);
+    assert_eq!(process.fleet.snapshot().pending, 0);
 }
 
 #[test]

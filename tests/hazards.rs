@@ -13,7 +13,7 @@ type Row = Result<BTreeSet<String>, String>;
 #[test]
 fn every_hazard_has_a_test_and_every_named_hazard_has_a_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let table = parse_table(&fs::read_to_string(root.join("tests/hazards.md")).unwrap());
+    let table = parse_table(&fs::read_to_string(root.join("tests/hazards.md")).unwrap()).unwrap();
     let catalog: Vec<_> = table
         .keys()
         .filter(|number| number.starts_with(['H', 'P']))
@@ -46,31 +46,66 @@ fn every_hazard_has_a_test_and_every_named_hazard_has_a_row() {
     assert!(unknown.is_empty(), "not in the table: {unknown:?}");
 }
 
-fn parse_table(text: &str) -> BTreeMap<String, Row> {
+/// Reads all tables. Returns the first line that does not belong where it is.
+fn parse_table(text: &str) -> Result<BTreeMap<String, Row>, String> {
     let mut rows = BTreeMap::new();
-    for line in text.lines() {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let [_, number, _, tests, _] = cells[..] else {
-            continue;
-        };
-        if !is_number(number) {
+    // The lines of the current table before this one.
+    let mut above = 0;
+    for (index, line) in text.lines().enumerate() {
+        let unexpected = || format!("line {}: {line:?}", index + 1);
+        let is_in_table = above > 0 || line.starts_with('|');
+        if !is_in_table || line.is_empty() {
+            if is_conflict_marker(line) {
+                return Err(unexpected());
+            }
+            above = 0;
             continue;
         }
-        let row = match tests.strip_prefix("does not apply: ") {
-            Some(reason) => Err(reason.to_owned()),
-            None => Ok(tests
-                .split('`')
-                .skip(1)
-                .step_by(2)
-                .map(str::to_owned)
-                .collect()),
-        };
-        assert!(
-            rows.insert(number.to_owned(), row).is_none(),
-            "{number} is listed twice"
-        );
+        match above {
+            0 if line == HEADER => {}
+            1 if line == SEPARATOR => {}
+            2.. => {
+                let (number, row) = parse_row(line).ok_or_else(unexpected)?;
+                if rows.insert(number, row).is_some() {
+                    return Err(format!("listed twice: {}", unexpected()));
+                }
+            }
+            _ => return Err(unexpected()),
+        }
+        above += 1;
     }
-    rows
+    Ok(rows)
+}
+
+const HEADER: &str = "| number | what must not happen | tests |";
+const SEPARATOR: &str = "| --- | --- | --- |";
+
+fn is_conflict_marker(line: &str) -> bool {
+    ["<<<<<<<", "|||||||", "=======", ">>>>>>>"]
+        .iter()
+        .any(|marker| line.starts_with(marker))
+}
+
+/// Reads a row: a number, a hazard, and its files or the reason why it does not apply.
+fn parse_row(line: &str) -> Option<(String, Row)> {
+    let cells: Vec<_> = line.split('|').map(str::trim).collect();
+    let ["", number, hazard, tests, ""] = cells[..] else {
+        return None;
+    };
+    if !is_number(number) || hazard.is_empty() {
+        return None;
+    }
+    let row = match tests.strip_prefix("does not apply: ") {
+        Some(reason) => Err(reason.to_owned()),
+        None => {
+            let file = |cell: &str| {
+                let path = cell.strip_prefix('`')?.strip_suffix('`')?;
+                (!path.is_empty() && !path.contains('`')).then(|| path.to_owned())
+            };
+            Ok(tests.split(", ").map(file).collect::<Option<_>>()?)
+        }
+    };
+    Some((number.to_owned(), row))
 }
 
 /// Returns the numbers in `/// Hazard` lines that belong to a function.
@@ -165,13 +200,66 @@ fn hazards_are_read_from_the_documentation_of_functions() {
 
 #[test]
 fn rows_list_files_or_a_reason() {
-    let table = parse_table(
-        "| H01 | a probe leaks | `a.rs`, `b.rs` |\n| H02 | never | does not apply: no such thing |\n| x | y | z |",
-    );
+    let rows = [
+        "| H01 | a probe leaks | `a.rs`, `b.rs` |",
+        "| H02 | never | does not apply: no such thing |",
+    ];
+    let table = parse_table(&table_of(&rows)).unwrap();
     assert_eq!(
         table["H01"],
         Ok(BTreeSet::from(["a.rs".to_owned(), "b.rs".to_owned()]))
     );
     assert_eq!(table["H02"], Err("no such thing".to_owned()));
     assert_eq!(table.len(), 2);
+}
+
+#[test]
+fn lines_of_a_table_that_are_no_rows_are_errors() {
+    for line in [
+        "<<<<<<< HEAD",
+        "||||||| base",
+        "=======",
+        ">>>>>>> other",
+        "a sentence",
+        "| x | a hazard | `a.rs` |",
+        "| H02 | | `a.rs` |",
+        "| H02 | a hazard | a.rs |",
+        "| H02 | a hazard | `a.rs`, |",
+        "| H02 | a hazard | |",
+        "| H02 | a hazard | `a.rs`",
+        "| H02 | a hazard | `a.rs` | more |",
+        "| H01 | again | `a.rs` |",
+        SEPARATOR,
+        HEADER,
+    ] {
+        let first = table_of(&[line, "| H01 | a hazard | `a.rs` |"]);
+        let last = table_of(&["| H01 | a hazard | `a.rs` |", line]);
+        for text in [first, last] {
+            let error = parse_table(&text).unwrap_err();
+            assert!(error.contains("line "), "{error}");
+        }
+    }
+}
+
+#[test]
+fn rows_and_conflict_markers_beside_a_table_are_errors() {
+    for text in [
+        "| H01 | a hazard | `a.rs` |",
+        "# Title\n\n=======\n",
+        "<<<<<<< HEAD\n\nA sentence.",
+        "A sentence.\n>>>>>>> other",
+    ] {
+        parse_table(text).unwrap_err();
+        let below = format!("{}\n{text}\n", table_of(&["| H02 | a hazard | `a.rs` |"]));
+        parse_table(&below).unwrap_err();
+    }
+    let without_separator = format!("{HEADER}\n| H01 | a hazard | `a.rs` |\n");
+    parse_table(&without_separator).unwrap_err();
+}
+
+fn table_of(rows: &[&str]) -> String {
+    format!(
+        "# Title\n\nA sentence.\n\n{HEADER}\n{SEPARATOR}\n{}\n\nMore.\n",
+        rows.join("\n")
+    )
 }

@@ -149,6 +149,11 @@ fn an_idle_holder_keeps_its_lease_only_for_a_while() {
 /// Returns `true` if a process holds the only lease a second later.
 fn holds_lease(world: &World) -> bool {
     world.advance(1);
+    holds_lease_now(world)
+}
+
+/// Returns `true` if a process holds the only lease.
+fn holds_lease_now(world: &World) -> bool {
     let circuit = BulkheadName::new("payments").unwrap();
     let (_, epoch) = world.store_view();
     let request = ProbeRequest::new(
@@ -285,6 +290,45 @@ fn leases_that_cannot_be_used_are_released() {
             world.advance(2);
         }
         world.run();
+        processes[0].call(Ok(())).unwrap_err();
+        world.runtime.advance(Duration::from_millis(300));
+        world.run();
+        processes[0].call(Ok(())).expect("the lease is free");
+    }
+}
+
+/// The circuit is forced, or dropped, while the store grants the lease.
+///
+/// Fault C06.
+#[test]
+fn leases_that_arrive_after_the_demand_has_ended_are_released() {
+    for forced in [true, false] {
+        let world = World::new();
+        let mut processes = world.start_processes(2);
+        processes[0].fail(5);
+        world.advance(30);
+        processes[0].call(Ok(())).unwrap_err();
+        let slow = Duration::from_millis(500);
+        processes[0].store.set(Fault::Slow(slow));
+        while world.store_view().0 == FleetState::Open {
+            world.runtime.advance(Duration::from_millis(10));
+            world.run();
+        }
+        // The process has started probing, and the request for the lease is on its way.
+        let requester = processes.remove(0);
+        let (bulkhead, _fleet) = (requester.bulkhead, requester.fleet);
+        if forced {
+            bulkhead.circuit_breaker().unwrap().force_open();
+        } else {
+            drop(bulkhead);
+        }
+        // The response, and the request to release the lease.
+        world.runtime.advance(slow);
+        world.run();
+        assert!(holds_lease_now(&world), "{forced}: it was granted");
+        world.runtime.advance(slow);
+        world.run();
+        assert!(!holds_lease_now(&world), "{forced}: it was released");
         processes[0].call(Ok(())).unwrap_err();
         world.runtime.advance(Duration::from_millis(300));
         world.run();

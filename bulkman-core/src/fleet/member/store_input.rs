@@ -209,6 +209,9 @@ impl Member {
 
     /// Handles the response to a request for a lease that was sent at `sent_at`. Without a lease,
     /// it is repeated at `retry_at`.
+    ///
+    /// The driver handles no other input between a request and its response. If the circuit leaves
+    /// the half-open state meanwhile, it is observed next, and that releases the lease.
     pub(in crate::fleet) fn on_acquired(
         &mut self,
         epoch: Epoch,
@@ -218,20 +221,21 @@ impl Member {
     ) {
         self.acquire_at = None;
         self.acquire_at_once = false;
-        let current = self.local_state == CircuitState::HalfOpen
-            && self.stored.is_some_and(|stored| {
-                stored.epoch == epoch && stored.state == FleetState::HalfOpen
-            });
+        debug_assert!(
+            self.local_state == CircuitState::HalfOpen
+                && self.stored.is_some_and(|stored| {
+                    stored.epoch == epoch && stored.state == FleetState::HalfOpen
+                }),
+            "the request was made in another state"
+        );
         match lease {
-            Some(lease) if current => {
+            Some(lease) => {
                 let keep_until = self.demanded_until.or_else(|| self.keep_until(sent_at));
                 self.demanded_until = keep_until;
                 let mut held = self.held_lease(lease, epoch, keep_until, sent_at);
                 held.yield_at = sent_at.checked_add(self.unused_for);
                 self.lease = Some(held);
             }
-            // The circuit has left this half-open state: another process may need the lease.
-            Some(lease) => self.abandoned = Some((epoch, lease)),
             None => {
                 self.acquire_not_before = retry_at;
                 if self.acquire_retries > 0 {

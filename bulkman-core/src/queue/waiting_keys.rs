@@ -1,6 +1,6 @@
 //! The keys of waiting calls, and which of them is next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::claim::Claim;
@@ -45,17 +45,18 @@ pub(super) struct WaitingKeys {
 struct Keys {
     /// The number of waiters in keys.
     waiting: u32,
-    /// For each level that has keys, the first and the last to enter it. They are linked to each
-    /// other. Suspended keys are in no level.
-    by_level: BTreeMap<u64, Level>,
+    /// The levels that have keys, the lowest last. Suspended keys are in no level.
+    // Sorted, and not a tree: keys that wait are at a handful of levels, unless their shares differ.
+    levels: Vec<Level>,
     /// For each number of waiters, up to the largest, the first of the keys with as many. They are
     /// linked to each other.
     by_length: Vec<u32>,
 }
 
-/// The keys of one level, in the order in which they entered it.
+/// The keys of one level, in the order in which they entered it. They are linked to each other.
 #[derive(Debug)]
 struct Level {
+    level: u64,
     first: u32,
     last: u32,
 }
@@ -168,7 +169,7 @@ impl WaitingKeys {
 
     /// Returns `true` if a waiter of any priority is in a key that is not suspended.
     pub(super) fn has_eligible(&self) -> bool {
-        self.priorities.iter().any(|keys| !keys.by_level.is_empty())
+        self.priorities.iter().any(|keys| !keys.levels.is_empty())
     }
 
     /// Returns the waiters of a key, of all priorities.
@@ -208,13 +209,13 @@ impl WaitingKeys {
 
     /// Returns the next key of a priority.
     pub(super) fn next(&self, priority: usize) -> Option<u32> {
-        let (_, level) = self.priorities[priority].by_level.first_key_value()?;
-        Some(level.first)
+        let lowest = self.priorities[priority].levels.last()?;
+        Some(lowest.first)
     }
 
     /// Returns the keys of a priority that are not suspended, the next one first.
     pub(super) fn in_order(&self, priority: usize) -> impl Iterator<Item = u32> + '_ {
-        let levels = self.priorities[priority].by_level.values();
+        let levels = self.priorities[priority].levels.iter().rev();
         levels.flat_map(|level| {
             std::iter::successors(Some(level.first), |&index| {
                 let behind = self.entries[index as usize].behind;
@@ -311,21 +312,21 @@ impl WaitingKeys {
 
     /// Appends a key that is in no level to the keys of this one.
     fn enter_level(&mut self, index: u32, level: u64) {
-        let priority = self.entries[index as usize].priority;
-        let mut before = NO_KEY;
-        self.priorities[priority]
-            .by_level
-            .entry(level)
-            .and_modify(|keys| before = std::mem::replace(&mut keys.last, index))
-            .or_insert(Level {
-                first: index,
-                last: index,
-            });
+        let entry = &mut self.entries[index as usize];
+        let levels = &mut self.priorities[entry.priority].levels;
+        let place = levels.partition_point(|it| it.level > level);
+        let before = match levels.get_mut(place) {
+            Some(keys) if keys.level == level => std::mem::replace(&mut keys.last, index),
+            _ => {
+                let (first, last) = (index, index);
+                levels.insert(place, Level { level, first, last });
+                NO_KEY
+            }
+        };
+        (entry.level, entry.before, entry.behind) = (Some(level), before, NO_KEY);
         if let Some(before) = self.entries.get_mut(before as usize) {
             before.behind = index;
         }
-        let entry = &mut self.entries[index as usize];
-        (entry.level, entry.before, entry.behind) = (Some(level), before, NO_KEY);
     }
 
     /// Removes a key from its level.
@@ -341,17 +342,17 @@ impl WaitingKeys {
         if let Some(behind) = self.entries.get_mut(behind as usize) {
             behind.before = before;
         }
-        let by_level = &mut self.priorities[priority].by_level;
-        if (before, behind) == (NO_KEY, NO_KEY) {
-            by_level.remove(&level);
-        } else if before == NO_KEY || behind == NO_KEY {
-            if let Some(keys) = by_level.get_mut(&level) {
-                if before == NO_KEY {
-                    keys.first = behind;
-                } else {
-                    keys.last = before;
-                }
-            }
+        if before != NO_KEY && behind != NO_KEY {
+            return;
+        }
+        let levels = &mut self.priorities[priority].levels;
+        let place = levels.partition_point(|it| it.level > level);
+        if before == behind {
+            levels.remove(place);
+        } else if before == NO_KEY {
+            levels[place].first = behind;
+        } else {
+            levels[place].last = before;
         }
     }
 
@@ -417,6 +418,9 @@ impl WaitingKeys {
             self.entries = Vec::new();
             self.unused = Vec::new();
             self.index.shrink_to_fit();
+            for keys in &mut self.priorities {
+                keys.levels = Vec::new();
+            }
         }
     }
 

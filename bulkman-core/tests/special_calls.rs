@@ -2,7 +2,8 @@
 
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bulkman_core::adaptive::{AdaptiveLimit, Enforcement};
@@ -365,4 +366,38 @@ fn keys_below_their_minimum_do_not_starve_a_heavy_call() {
     assert_eq!(ended, 3, "its permits, and the one that stays reserved");
     drop((running, waiting));
     assert_idle(&bulkhead);
+}
+
+/// A waker that opens the circuit.
+struct OpensCircuit(Bulkhead);
+
+impl Wake for OpensCircuit {
+    fn wake(self: Arc<Self>) {
+        self.0.circuit_breaker().unwrap().open();
+    }
+}
+
+#[test]
+fn call_that_is_rejected_while_it_joins_does_not_run() {
+    let (bulkhead, _) = bulkhead(config(1).max_queue_size(2));
+    let running = bulkhead.call().key("busy").try_acquire().unwrap();
+    let _waiting = start(bulkhead.call().key("busy").acquire());
+    let mut evicted = Box::pin(bulkhead.call().key("busy").acquire());
+    let waker = Waker::from(Arc::new(OpensCircuit(bulkhead.clone())));
+    let polled = evicted.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    // It wakes the evicted call once it is in the queue, and that one rejects all waiters.
+    let mut joining = start(bulkhead.call().key("quiet").acquire());
+    assert_eq!(bulkhead.stats().waiting, 0);
+    let error = match poll(&mut joining) {
+        Poll::Ready(Err(error)) => error,
+        polled => {
+            // It owns no permit, so to release one would never end.
+            std::mem::forget(polled);
+            panic!("the circuit is open");
+        }
+    };
+    assert!(matches!(error, BulkheadError::CircuitOpen { .. }));
+    assert_eq!(bulkhead.stats().permits_in_use, 1);
+    running.succeed();
 }

@@ -85,14 +85,16 @@ fn poll_claim_steps<H: Borrow<Bulkhead>>(
     let Some(id) = guard.queued_claim() else {
         panic!("polled after completion")
     };
-    // A waiter that has just joined is not polled: any decision from now on wakes it.
-    let decided = match guard.poll_claim(cx.waker()) {
-        Some(decided) if !joins => decided,
-        _ => Poll::Pending,
+    // A waiter that has just joined is not polled: any decision from now on wakes it. Polling
+    // returns a decision only once.
+    let decided = if joins {
+        None
+    } else {
+        guard.poll_claim(cx.waker())
     };
     let waited = match decided {
-        Poll::Ready(waited) => waited,
-        Poll::Pending => {
+        Some(Poll::Ready(waited)) => waited,
+        _ => {
             let Some(deadline) = deadlines.queue_deadline() else {
                 return Poll::Pending;
             };

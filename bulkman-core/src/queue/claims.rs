@@ -426,8 +426,12 @@ impl WaitQueue {
             waiters.set_level_of(claim.key());
         }
         // Permits may be available although others wait: a heavy waiter collects them, or the
-        // keys of all others are at their maximum.
-        let mut wake = self.assign_permits(&mut waiters, now);
+        // keys of all others are at their maximum. The counter is contended by now.
+        let mut wake = if self.idle_permits() > 0 {
+            self.assign_permits(&mut waiters, now)
+        } else {
+            SmallWakeList::default()
+        };
         drop(waiters);
         if let Some(evicted) = evicted {
             wake.push(evicted.waker);

@@ -89,7 +89,7 @@ impl Waiters {
                     return Some(waiter);
                 }
                 Err(id) => {
-                    let ended = self.decide(id, WaiterState::Expired, None)?;
+                    let ended = self.decide(id, WaiterState::Expired)?;
                     expired.push(ended.waker);
                 }
             }

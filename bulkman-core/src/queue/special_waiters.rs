@@ -14,7 +14,7 @@ use super::order::{Priority, QueueOrder};
 use super::running_keys::RunningKeys;
 use super::waiter::{QueueRejection, WaiterId, WaiterState};
 use super::waiters::{Granted, PRIORITIES, PRIORITY_ORDER, PriorityQueue, Waiters, index_of};
-use super::waiting_keys::{Link, NO_KEY, NO_WAITER, WaitingKeys};
+use super::waiting_keys::{LeftKey, Link, NO_KEY, NO_WAITER, WaitingKeys};
 use super::wake_list::WakeList;
 
 /// The waiter that is granted permits next.
@@ -147,7 +147,7 @@ impl Waiters {
                 let head = Head::new(index, next, reserved);
                 match (next.deadline, now) {
                     (Some(deadline), Some(now)) if deadline <= now => {
-                        let ended = self.decide(head.id, WaiterState::Expired, None)?;
+                        let ended = self.decide(head.id, WaiterState::Expired)?;
                         expired.push(ended.waker);
                     }
                     _ => return Some(head),
@@ -189,20 +189,24 @@ impl Waiters {
     /// returned.
     pub(super) fn grant_head(&mut self, head: Head, permits: u32) -> Option<Granted> {
         let fewer = permits != head.permits;
-        let link = self.link(head.id);
-        let key = link.map_or(0, |link| self.key_of(link));
+        let left = self.end_special(head.id);
+        let key = left.map_or(0, |left| left.key);
         // What the waiter owns is in its slot, if it has to collect it under the lock.
-        let kept = link.filter(|_| fewer || head.timed).map(|_| Link {
+        let kept = left.filter(|_| fewer || head.timed).map(|_| Link {
             previous: key,
             ..Link::without_key(permits)
         });
-        let mut granted = self.decide(head.id, WaiterState::Granted, kept)?;
+        let mut granted = self.end_wait(head.id, WaiterState::Granted, kept)?;
         granted.timed |= fewer;
         if key != 0 {
             if let Some(keys) = &self.special.keys {
                 keys.running().insert(key, permits);
             }
-            self.set_level_of(key);
+            let own = head.id.priority();
+            if let Some(remaining) = left.and_then(|left| left.remaining) {
+                self.set_level(own, remaining);
+            }
+            self.set_level_except(key, own);
         }
         Some(granted)
     }
@@ -214,27 +218,33 @@ impl Waiters {
         let keys = self.special.keys.as_ref()?;
         let longest = keys.much_longer(key, priority)?;
         let id = WaiterId::new(priority, keys.last(longest));
-        self.decide(id, WaiterState::Rejected(QueueRejection::Evicted), None)
+        self.decide(id, WaiterState::Rejected(QueueRejection::Evicted))
     }
 
     /// Ends the wait of a waiter whose deadline has passed, if it still waits.
     pub(super) fn expire(&mut self, id: WaiterId) -> Option<Granted> {
         if self.is_waiting(id) {
-            self.decide(id, WaiterState::Expired, None)
+            self.decide(id, WaiterState::Expired)
         } else {
             None
         }
     }
 
-    /// Ends the wait of a waiter. With `kept`, its permits are in that link until it collects them.
-    pub(super) fn decide(
+    /// Ends the wait of a waiter.
+    pub(super) fn decide(&mut self, id: WaiterId, state: WaiterState) -> Option<Granted> {
+        self.end_special(id);
+        self.end_wait(id, state, None)
+    }
+
+    /// Ends the wait of a waiter that is in no key. With `kept`, its permits are in that link until
+    /// it collects them.
+    fn end_wait(
         &mut self,
         id: WaiterId,
         state: WaiterState,
         kept: Option<Link>,
     ) -> Option<Granted> {
         let index = id.priority();
-        self.end_special(id);
         let chunks = &mut self.queues.as_mut()?[index].chunks;
         let popped = chunks.decide(id.sequence(), state, kept)?;
         self.waiting[index] -= 1;
@@ -273,31 +283,26 @@ impl Waiters {
         queues.is_some_and(|queues| queues[id.priority()].chunks.peek(id.sequence()).is_some())
     }
 
-    fn link(&self, id: WaiterId) -> Option<Link> {
-        let queues = self.queues.as_ref()?;
-        queues[id.priority()].chunks.link(id.sequence())
-    }
-
     /// Counts the end of a special waiter's wait, and removes it from its key. Its link is taken.
-    pub(super) fn end_special(&mut self, id: WaiterId) {
+    ///
+    /// Returns `None` for an ordinary waiter.
+    pub(super) fn end_special(&mut self, id: WaiterId) -> Option<LeftKey> {
         let priority = id.priority();
-        let queues = self.queues.as_mut();
-        let link = queues.and_then(|queues| queues[priority].chunks.take_link(id.sequence()));
-        let Some(link) = link else {
-            return;
-        };
+        let queues = self.queues.as_mut()?;
+        let link = queues[priority].chunks.take_link(id.sequence())?;
         self.count_special(false);
         if let Some(overtaking) = &mut self.special.overtaking {
             overtaking.forget(id);
         }
         self.special.extra_permits -= u64::from(link.permits - 1);
         if link.key == NO_KEY {
-            return;
+            return Some(LeftKey {
+                key: link.previous,
+                remaining: None,
+            });
         }
-        let (Some(keys), Some(queues)) = (&mut self.special.keys, &mut self.queues) else {
-            return;
-        };
-        let chunks = &mut queues[priority].chunks;
+        let keys = self.special.keys.as_mut()?;
+        let chunks = &mut self.queues.as_mut()?[priority].chunks;
         if link.previous != NO_WAITER {
             if let Some(previous) = chunks.link_mut(link.previous) {
                 previous.next = link.next;
@@ -308,18 +313,12 @@ impl Waiters {
                 next.previous = link.previous;
             }
         }
-        if let Some(remaining) = keys.leave(&link) {
+        let depends_on_next = keys.depends_on_next();
+        let left = keys.leave(&link);
+        if let Some(remaining) = left.remaining.filter(|_| depends_on_next) {
             self.set_level(priority, remaining);
         }
-    }
-
-    /// Returns the key to which the permits of a waiter are added; zero for none.
-    fn key_of(&self, link: Link) -> u64 {
-        if link.key == NO_KEY {
-            return link.previous;
-        }
-        let keys = self.special.keys.as_ref();
-        keys.map_or(0, |keys| keys.key(link.key))
+        Some(left)
     }
 
     /// Sets whether the settings of the queue make a difference to each waiter.
@@ -397,7 +396,12 @@ impl Waiters {
 
     /// Computes the levels of a key again, after a change of what it holds.
     pub(super) fn set_level_of(&mut self, key: u64) {
-        for priority in 0..PRIORITIES {
+        self.set_level_except(key, PRIORITIES);
+    }
+
+    /// As [`set_level_of`](Self::set_level_of), except for one priority.
+    fn set_level_except(&mut self, key: u64, except: usize) {
+        for priority in (0..PRIORITIES).filter(|&priority| priority != except) {
             let index = self
                 .special
                 .keys
@@ -451,7 +455,10 @@ impl Waiters {
 
     /// Returns `true` if no more calls of a key may wait.
     pub(super) fn is_key_full(&self, key: u64) -> bool {
-        let full = |keys: &WaitingKeys| keys.waiting_of(key) >= keys.rules.max_queue;
+        let full = |keys: &WaitingKeys| {
+            let most = keys.rules.max_queue;
+            most != KeyRules::NO_MAX && keys.waiting_of(key) >= most
+        };
         self.special.keys.as_deref().is_some_and(full)
     }
 

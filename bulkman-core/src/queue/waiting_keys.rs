@@ -95,6 +95,15 @@ pub(super) struct Link {
     pub(super) permits: u32,
 }
 
+/// The key that a waiter has left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeftKey {
+    /// The key to which the permits of the waiter are added; zero for none.
+    pub(super) key: u64,
+    /// The index of the key, if it has other waiters of the priority.
+    pub(super) remaining: Option<u32>,
+}
+
 impl Link {
     /// Returns the permits that a waiter owns, and the key to which they were added.
     pub(super) const fn claim(&self) -> Claim {
@@ -268,21 +277,25 @@ impl WaitingKeys {
 
     /// Removes a waiter from its key. The caller links its neighbors to each other.
     ///
-    /// Returns the index of the key, if its level has to be computed.
-    pub(super) fn leave(&mut self, link: &Link) -> Option<u32> {
+    /// The caller computes the level of the key, if it [depends](Self::depends_on_next) on that.
+    pub(super) fn leave(&mut self, link: &Link) -> LeftKey {
         let entry = &mut self.entries[link.key as usize];
+        let key = entry.key;
         if link.previous == NO_WAITER {
             entry.first = link.next;
         }
         if link.next == NO_WAITER {
             entry.last = link.previous;
         }
+        let remains = entry.waiting > 1;
         self.resize(link.key, -1);
-        let remains = self.entries[link.key as usize].waiting > 0;
         if !remains {
             self.delete(link.key);
         }
-        (remains && self.depends_on_next()).then_some(link.key)
+        LeftKey {
+            key,
+            remaining: remains.then_some(link.key),
+        }
     }
 
     /// Computes the level of a key again.

@@ -215,7 +215,7 @@ impl Waiters {
     /// `key`, which a new call has.
     pub(super) fn evict(&mut self, key: u64, priority: Priority) -> Option<Granted> {
         let priority = index_of(priority);
-        let keys = self.special.keys.as_ref()?;
+        let keys = self.special.keys.as_mut()?;
         let longest = keys.much_longer(key, priority)?;
         let id = WaiterId::new(priority, keys.last(longest));
         self.decide(id, WaiterState::Rejected(QueueRejection::Evicted))

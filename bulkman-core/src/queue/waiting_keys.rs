@@ -49,7 +49,7 @@ struct Keys {
     // Sorted, and not a tree: keys that wait are at a handful of levels, unless their shares differ.
     levels: Vec<Level>,
     /// For each number of waiters, up to the largest, the first of the keys with as many. They are
-    /// linked to each other.
+    /// linked to each other. Empty until a waiter may have to leave a full queue.
     by_length: Vec<u32>,
 }
 
@@ -234,7 +234,14 @@ impl WaitingKeys {
     }
 
     /// Returns the key with the most waiters, if it has at least two more than `key`.
-    pub(super) fn much_longer(&self, key: u64, priority: usize) -> Option<u32> {
+    pub(super) fn much_longer(&mut self, key: u64, priority: usize) -> Option<u32> {
+        let keys = &self.priorities[priority];
+        if keys.waiting > 0 && keys.by_length.is_empty() {
+            // Kept from now on, until no key has waiters. Then all keys are new ones.
+            for index in self.indices(priority) {
+                self.link(index);
+            }
+        }
         let &index = self.priorities[priority].by_length.last()?;
         let waiting_of = |index: u32| self.entries[index as usize].waiting;
         let own = self.find(key, priority).map_or(0, waiting_of);
@@ -438,16 +445,28 @@ impl WaitingKeys {
     }
 
     /// Changes the number of waiters of a key by one.
+    #[inline]
     fn resize(&mut self, index: u32, by: i32) {
-        self.unlink(index);
         let entry = &mut self.entries[index as usize];
-        let priority = entry.priority;
-        let keys = &mut self.priorities[priority];
-        entry.waiting = entry.waiting.wrapping_add_signed(by);
+        let keys = &mut self.priorities[entry.priority];
         keys.waiting = keys.waiting.wrapping_add_signed(by);
         if entry.level.is_none() && entry.turn != 0 {
             self.suspended = self.suspended.wrapping_add_signed(by);
         }
+        if keys.by_length.is_empty() {
+            entry.waiting = entry.waiting.wrapping_add_signed(by);
+        } else {
+            self.move_by_length(index, by);
+        }
+    }
+
+    /// Changes the number of waiters of a key by one, while keys are linked by that.
+    #[inline(never)]
+    fn move_by_length(&mut self, index: u32, by: i32) {
+        self.unlink(index);
+        let entry = &mut self.entries[index as usize];
+        let priority = entry.priority;
+        entry.waiting = entry.waiting.wrapping_add_signed(by);
         self.link(index);
         // The last number is that of the key with the most waiters. Numbers change by one, so at
         // most one is dropped while keys are left.

@@ -197,6 +197,9 @@ fn block_on_queue(
     deadlines: &mut Deadlines,
     waker: &Waker,
 ) -> Result<Admitted, Rejection> {
+    if !deadlines.may_wait() {
+        return admit_as_next(guard, tags, deadlines);
+    }
     wait_for_permit(guard, tags.priority, deadlines, waker)?;
     admit_after_wait(guard, tags, deadlines)
 }
@@ -264,11 +267,7 @@ pub(crate) fn admit_as_next<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
 ) -> Result<Admitted, Rejection> {
     guard.acquire_as_next(tags.priority)?;
-    if guard.has_claim() {
-        admit_claim(guard, tags, deadlines)
-    } else {
-        admit_after_wait(guard, tags, deadlines)
-    }
+    admit_claim(guard, tags, deadlines)
 }
 
 /// Decides about a call that finds no permit: it waits, or is rejected if the queue is full.
@@ -407,9 +406,6 @@ fn wait_for_permit(
     deadlines: &Deadlines,
     waker: &Waker,
 ) -> Result<(), Rejection> {
-    if !deadlines.may_wait() {
-        return guard.acquire_as_next(priority);
-    }
     let deadline = deadlines.queue_deadline();
     if guard.enqueue(priority, deadline, waker)? {
         return Ok(());

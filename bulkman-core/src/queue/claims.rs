@@ -376,7 +376,7 @@ impl WaitQueue {
         waker: Waker,
         is_rejected: impl FnOnce() -> bool,
     ) -> Enqueue {
-        let mut state = self.state();
+        let state = self.state();
         let mut wake = SmallWakeList::default();
         let mut resolved = if state.is_closed() {
             Some(Enqueue::Rejected(QueueRejection::Shutdown))
@@ -384,28 +384,23 @@ impl WaitQueue {
             Some(Enqueue::Rejected(QueueRejection::CircuitOpened))
         } else if self.acquire_idle(&mut waiters, state, claim) {
             Some(Enqueue::Acquired)
-        } else if claim.key() != 0 && waiters.is_key_full(claim.key()) {
-            Some(Enqueue::KeyFull)
-        } else if state.waiting() as usize >= self.limits().queue_capacity
-            || self.exceeds_queue_weight(&waiters, *claim)
-        {
-            Some(Enqueue::Full)
         } else {
-            None
+            self.lack_of_room(&waiters, *claim)
         };
-        let mut evicted = None;
-        if matches!(resolved, Some(Enqueue::Full | Enqueue::KeyFull))
-            && self.acquire_as_next(&mut waiters, now, request, claim, &mut wake)
-        {
-            resolved = Some(Enqueue::Acquired);
+        if matches!(resolved, Some(Enqueue::Full | Enqueue::KeyFull)) {
+            resolved = if self.acquire_as_next(&mut waiters, now, request, claim, &mut wake) {
+                Some(Enqueue::Acquired)
+            } else {
+                // Waiters may have left.
+                self.lack_of_room(&waiters, *claim)
+            };
         }
         if resolved == Some(Enqueue::Full) && self.may_evict(&waiters, *claim) {
-            evicted = waiters.evict(claim.key(), request.priority);
-        }
-        if evicted.is_some() {
-            resolved = None;
-            self.update_state(&waiters, |state| state);
-            state = self.state();
+            if let Some(evicted) = waiters.evict(claim.key(), request.priority) {
+                wake.push(evicted.waker);
+                resolved = None;
+                self.update_state(&waiters, |state| state);
+            }
         }
         if let Some(result) = resolved {
             drop(waiters);
@@ -420,34 +415,35 @@ impl WaitQueue {
             share,
         } = request;
         let (id, changes_level) = waiters.push_claim(priority, deadline, *claim, share, waker);
-        self.count_waiter(state, deadline);
+        self.count_waiter(self.state(), deadline);
         if changes_level {
             // The counter is contended by now: a permit that is released later is found.
             waiters.set_level_of(claim.key());
         }
         // Permits may be available although others wait: a heavy waiter collects them, or the
         // keys of all others are at their maximum. The counter is contended by now.
-        let mut wake = if self.idle_permits() > 0 {
-            self.assign_permits(&mut waiters, now)
-        } else {
-            SmallWakeList::default()
-        };
-        drop(waiters);
-        if let Some(evicted) = evicted {
-            wake.push(evicted.waker);
+        if self.idle_permits() > 0 {
+            wake.append(self.assign_permits(&mut waiters, now));
         }
+        drop(waiters);
         wake.wake();
         Enqueue::Waiting(id)
     }
 
     /// Acquires the permits of a new call, if no call waits. The caller holds the lock.
-    fn acquire_idle(&self, waiters: &mut Waiters, state: QueueState, claim: &mut Claim) -> bool {
+    pub(super) fn acquire_idle(
+        &self,
+        waiters: &mut Waiters,
+        state: QueueState,
+        claim: &mut Claim,
+    ) -> bool {
         if state.is_closed() || state.permits_to_forget() > 0 {
             return false;
         }
         let waits = state.waiting() > 0;
         if claim.key() == 0 {
-            return !waits && self.acquire_or_return_overdue(waiters, || self.acquire_many(claim));
+            return !waits
+                && self.acquire_or_return_overdue(waiters, || self.acquire_many(false, claim));
         }
         // Waiters whose key is at its maximum do not count.
         if waits && waiters.blocks_new_calls(claim.key()) {
@@ -473,9 +469,10 @@ impl WaitQueue {
         }
     }
 
-    fn acquire_many(&self, claim: &mut Claim) -> bool {
+    /// `waits`: calls wait, so the counter is contended.
+    pub(super) fn acquire_many(&self, waits: bool, claim: &mut Claim) -> bool {
         let permits = self.permits_to_grant(claim.permits());
-        let acquired = permits > 0 && self.acquire_locked(permits, permits, false);
+        let acquired = permits > 0 && self.acquire_locked(permits, permits, waits);
         if acquired {
             *claim = claim.with_permits(permits);
         }
@@ -483,7 +480,7 @@ impl WaitQueue {
     }
 
     /// `waits`: calls wait, so the counter is contended.
-    fn acquire_for_key(&self, waits: bool, claim: &mut Claim) -> bool {
+    pub(super) fn acquire_for_key(&self, waits: bool, claim: &mut Claim) -> bool {
         let rules = KeyRules::from_bits(self.key_rules.load(Ordering::Relaxed));
         let (Some(rules), Some(running)) = (rules, self.running_keys.get()) else {
             return false;
@@ -514,6 +511,16 @@ impl WaitQueue {
             claim.or_shared_key()
         };
         rules
+    }
+
+    /// Returns why a call may not wait; `None` if it may.
+    fn lack_of_room(&self, waiters: &Waiters, claim: Claim) -> Option<Enqueue> {
+        if claim.key() != 0 && waiters.is_key_full(claim.key()) {
+            return Some(Enqueue::KeyFull);
+        }
+        let is_full = waiters.waiting() as usize >= self.limits().queue_capacity
+            || self.exceeds_queue_weight(waiters, claim);
+        is_full.then_some(Enqueue::Full)
     }
 
     /// Returns `true` if a call would have room once another has left.

@@ -12,7 +12,13 @@ use super::*;
 use crate::runtime::{ClockOnly, Runtime};
 
 #[derive(Default)]
-struct CountingWaker(AtomicUsize);
+pub(super) struct CountingWaker(AtomicUsize);
+
+impl CountingWaker {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Atomic::Relaxed)
+    }
+}
 
 impl Wake for CountingWaker {
     fn wake(self: Arc<Self>) {
@@ -60,7 +66,7 @@ struct Resize {
 /// The keys of calls, with [`Claim::SHARED_KEY`].
 const KEYS: std::ops::Range<u64> = 1..6;
 
-const UNBOUNDED: KeyRules = KeyRules {
+pub(super) const UNBOUNDED: KeyRules = KeyRules {
     min: 0,
     max: KeyRules::NO_MAX,
     max_queue: KeyRules::NO_MAX,
@@ -144,6 +150,7 @@ enum State {
     Expired,
 }
 
+#[derive(Clone)]
 struct Waiter {
     request: Arrival,
     deadline: Option<u64>,
@@ -167,6 +174,7 @@ struct Waiting {
 }
 
 /// All waiters that ever were, in the order of arrival, and what running calls hold.
+#[derive(Clone)]
 struct Model {
     permits: usize,
     settings: QueueSettings,
@@ -461,22 +469,26 @@ impl Model {
         self.assign();
     }
 
-    /// A call joins the waiters, and leaves if it is granted nothing.
+    /// Returns the permits that a call acquires before all that wait.
     fn acquire_as_next(&mut self, request: &Arrival, key: u64) -> Option<u32> {
         let granted = request.permits.min(self.permits as u32) as usize;
         let waits = self.waiting().next().is_some();
         if !waits || self.in_use > self.permits || self.available() < granted {
             return None;
         }
-        let index = self.waiters.len();
-        self.push(request, None, key);
-        match self.waiters[index].state {
-            State::Granted(permits) => Some(permits),
-            _ => {
-                self.end_wait(index, State::Rejected);
-                None
-            }
+        self.assign();
+        if let Some(granted) = self.try_acquire(request.permits, key) {
+            return Some(granted);
         }
+        // If it joined the others, it would be next, and be granted its permits.
+        let mut joined = self.clone();
+        joined.settings.overtaking = 0;
+        joined.push(request, None, key);
+        let State::Granted(granted) = joined.waiters.last()?.state else {
+            return None;
+        };
+        self.take(granted, key);
+        Some(granted)
     }
 
     /// Returns the key that counts.
@@ -891,7 +903,7 @@ fn evict(
         return Err(TestCaseError::fail("no waiter was evicted"));
     };
     let caller = waiters.swap_remove(position);
-    prop_assert_eq!(caller.woken.0.load(Atomic::Relaxed), 1);
+    prop_assert_eq!(caller.woken.count(), 1);
     model.end_wait(caller.index, State::Rejected);
     Ok(())
 }
@@ -918,7 +930,7 @@ fn compare(model: &Model, callers: &mut Callers) -> Result<(), TestCaseError> {
             continue;
         }
         let polled = caller.poll(queue);
-        let is_woken = caller.woken.0.load(Atomic::Relaxed);
+        let is_woken = caller.woken.count();
         prop_assert_eq!(is_woken, usize::from(polled.is_ready()), "waiter {}", index);
         let state = match polled {
             Poll::Pending => State::Waiting,

@@ -202,11 +202,15 @@ impl Waiters {
             if let Some(keys) = &self.special.keys {
                 keys.running().insert(key, permits);
             }
-            let own = head.id.priority();
-            if let Some(remaining) = left.and_then(|left| left.remaining) {
-                self.set_level(own, remaining);
+            match left.and_then(|left| left.remaining) {
+                Some(remaining) => {
+                    let own = head.id.priority();
+                    self.set_level(own, remaining);
+                    self.set_level_except(key, own);
+                }
+                // It may have waited in no key, while others of its key wait in theirs.
+                None => self.set_level_of(key),
             }
-            self.set_level_except(key, own);
         }
         Some(granted)
     }
@@ -442,15 +446,15 @@ impl Waiters {
     /// Returns `true` if a new call of a key has to wait behind another: one that is next, or one
     /// of its key.
     pub(super) fn blocks_new_calls(&self, key: u64) -> bool {
-        let keyed = |index: usize| {
-            self.special
-                .keys
-                .as_ref()
-                .map_or(0, |keys| keys.waiting(index))
-        };
-        let in_no_key = (0..PRIORITIES).any(|index| self.waiting[index] > keyed(index));
+        let in_no_key = (0..PRIORITIES).any(|index| self.waiting_in_no_key(index) > 0);
         let keyed = |keys: &WaitingKeys| keys.has_eligible() || keys.waiting_of(key) > 0;
         in_no_key || self.special.keys.as_deref().is_some_and(keyed)
+    }
+
+    /// Returns the number of waiters of a priority that are in no key.
+    pub(super) fn waiting_in_no_key(&self, priority: usize) -> u32 {
+        let keys = self.special.keys.as_ref();
+        self.waiting[priority] - keys.map_or(0, |keys| keys.waiting(priority))
     }
 
     /// Returns `true` if no more calls of a key may wait.

@@ -222,6 +222,34 @@ impl WaitingKeys {
         Some(lowest.first)
     }
 
+    /// Returns `true` if a new call of a key would be next among those of its priority.
+    pub(super) fn come_after(
+        &self,
+        key: u64,
+        priority: usize,
+        share: u32,
+        permits: u32,
+        order: QueueOrder,
+    ) -> bool {
+        let own = self.find(key, priority);
+        if own.is_some() && order == QueueOrder::Fifo {
+            return false;
+        }
+        let held = self.running.held(key);
+        let Some(level) = self.rules.level(held, permits, share, self.limit) else {
+            return false;
+        };
+        let level_of = |index: u32| self.entries[index as usize].level;
+        let keeps_its_turn = own.is_some_and(|own| level_of(own) == Some(level));
+        if keeps_its_turn && own == self.next(priority) {
+            return true;
+        }
+        let mut others = self.in_order(priority).filter(|&index| Some(index) != own);
+        others
+            .next()
+            .is_none_or(|next| level_of(next) > Some(level))
+    }
+
     /// Returns the keys of a priority that are not suspended, the next one first.
     pub(super) fn in_order(&self, priority: usize) -> impl Iterator<Item = u32> + '_ {
         let levels = self.priorities[priority].levels.iter().rev();

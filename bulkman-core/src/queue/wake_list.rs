@@ -46,6 +46,13 @@ impl SmallWakeList {
         }
     }
 
+    /// Moves the wakers of another list to this one.
+    pub(super) fn append(&mut self, other: Self) {
+        for waker in other.first.into_iter().chain(other.others.0) {
+            self.push(waker);
+        }
+    }
+
     /// Returns the list of the wakers after the first.
     pub(super) const fn others(&mut self) -> &mut WakeList {
         &mut self.others

@@ -426,7 +426,6 @@ async fn higher_priority_takes_permits_that_a_heavy_call_collects(t: Harness) {
     now_or_never(heavy).unwrap().succeed();
 }
 
-/// Hazard K4.
 /// Hazard K26.
 async fn higher_priority_need_not_wait_for_a_heavy_call(t: Harness) {
     let bulkhead = t.bulkhead(permits(4).max_queue_size(1));
@@ -456,6 +455,7 @@ async fn higher_priority_need_not_wait_for_a_heavy_call(t: Harness) {
     assert_eq!(in_use(&bulkhead), 0);
 }
 
+/// Hazard K4.
 async fn opening_rejects_a_heavy_call_that_collects_permits(t: Harness) {
     let bulkhead = t.bulkhead(permits(2));
     let [first, second] = [(); 2].map(|()| bulkhead.try_acquire().unwrap());

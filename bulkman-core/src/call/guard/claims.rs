@@ -303,11 +303,13 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
 
     /// Step 2 of a call that must not wait: acquires its permits if it comes before those that do.
     pub(crate) fn acquire_as_next(&mut self, priority: Priority) -> Result<(), Rejection> {
-        let new_claim = match self.held {
-            Held::NewClaim { claim, share, .. } => Some((claim, share)),
-            _ => None,
+        self.ask_for_claim();
+        let Held::NewClaim {
+            mut claim, share, ..
+        } = self.held
+        else {
+            unreachable!("the call is new");
         };
-        let (mut claim, share) = new_claim.unwrap_or((Claim::ONE, 1));
         let request = Request {
             priority,
             deadline: None,
@@ -320,16 +322,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         if !acquired {
             return Err(self.reject_full());
         }
-        self.held = match new_claim {
-            Some(_) => Held::Permits(claim),
-            None => Held::Permit,
-        };
+        self.held = Held::Permits(claim);
         Ok(())
-    }
-
-    /// Returns `true` if the call has the permits of a claim, and is not admitted yet.
-    pub(crate) const fn has_claim(&self) -> bool {
-        matches!(self.held, Held::Permits(_))
     }
 
     /// Polls the waiter of the call, while it is queued. `None`: it is not.

@@ -47,9 +47,9 @@
 //! # Heavy calls and keys
 //!
 //! A call that asks for several permits or has a key is *special*. Everything about it is in
-//! `claims.rs`, `collecting.rs`, `special_waiters.rs`, `waiting_keys.rs` and `running_keys.rs`.
-//! While no waiter is special, the paths of other calls execute none of that: each tests one word,
-//! which is zero then.
+//! `claims.rs`, `waiting_claims.rs`, `next_call.rs`, `collecting.rs`, `special_waiters.rs`,
+//! `waiting_keys.rs` and `running_keys.rs`. While no waiter is special, the paths of other calls
+//! execute none of that: each tests one word, which is zero then.
 
 mod available;
 mod chunks;
@@ -75,6 +75,7 @@ mod tests;
 mod uncollected;
 mod waiter;
 mod waiters;
+mod waiting_claims;
 mod waiting_keys;
 mod wake_list;
 
@@ -90,7 +91,7 @@ use crate::sync::{Mutex, MutexGuard, Semaphore, lock};
 
 use available::AvailablePermits;
 pub(crate) use claim::Claim;
-pub(crate) use claims::{Release, Request};
+pub(crate) use claims::Release;
 use grants::Grants;
 pub(crate) use limits::{KeyRules, Limits, MAX_PERMITS, MAX_QUEUE_CAPACITY, QueueSettings};
 pub use order::{Priority, QueueOrder};
@@ -100,6 +101,7 @@ use state::QueueState;
 use waiter::WaiterState;
 pub(crate) use waiter::{QueueRejection, WaiterId};
 use waiters::Waiters;
+pub(crate) use waiting_claims::Request;
 use wake_list::{SmallWakeList, WakeList};
 
 /// The permits of a bulkhead and the calls that wait for them. See the [module](self).

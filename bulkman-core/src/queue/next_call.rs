@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::WaitQueue;
 use super::claim::Claim;
-use super::claims::Request;
 use super::order::QueueOrder;
 use super::waiters::{PRIORITY_ORDER, Waiters, index_of};
+use super::waiting_claims::Request;
 use super::wake_list::SmallWakeList;
 
 impl WaitQueue {

@@ -10,19 +10,15 @@ use crate::schema::DEFAULT_SCHEMA;
 /// The server keeps 63 bytes of ASCII. Of longer names, the end of the instance remains, with the
 /// host and the process id.
 pub(crate) fn default_name(schema: &str, namespace: &str, instance: &str) -> String {
+    let prefix = prefix(schema, namespace);
     let instance = ascii(instance);
-    let [full, short] = prefixes(schema, namespace);
-    let fits = full.len() + instance.len() <= MAX_BYTES;
-    let prefix = if fits { full } else { short };
     let excess = (prefix.len() + instance.len()).saturating_sub(MAX_BYTES);
     format!("{prefix}{}", &instance[excess..])
 }
 
 /// Returns the instance if `name` is the default name of a process of the namespace.
 pub(crate) fn instance_in<'a>(name: &'a str, schema: &str, namespace: &str) -> Option<&'a str> {
-    let instance = prefixes(schema, namespace)
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix.as_str()))?;
+    let instance = name.strip_prefix(&prefix(schema, namespace))?;
     (!instance.is_empty()).then_some(instance)
 }
 
@@ -37,21 +33,25 @@ pub(crate) fn check(name: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Returns the part before the instance, and its short form for names that would be too long.
-///
-/// Of the schema, the short form has the end, where those of one database usually differ.
-fn prefixes(schema: &str, namespace: &str) -> [String; 2] {
-    let (schema, namespace) = (ascii(schema), ascii(namespace));
-    if schema == DEFAULT_SCHEMA {
-        let short = &namespace[..namespace.len().min(20)];
-        return [&*namespace, short].map(|namespace| format!("{PROGRAM}{namespace} "));
+/// Returns the part before the instance.
+fn prefix(schema: &str, namespace: &str) -> String {
+    let scope = match schema {
+        DEFAULT_SCHEMA => namespace.to_owned(),
+        _ => format!("{schema}.{namespace}"),
+    };
+    let readable = ascii(&scope);
+    if readable.len() <= MAX_SCOPE {
+        return format!("{PROGRAM}{readable} ");
     }
-    let short = (
-        &schema[schema.len().saturating_sub(16)..],
-        &namespace[..namespace.len().min(10)],
-    );
-    [(&*schema, &*namespace), short]
-        .map(|(schema, namespace)| format!("{PROGRAM}{schema}.{namespace} "))
+    // Long names often differ in their end only.
+    let (begin, hash) = (&readable[..MAX_SCOPE - 9], fnv_1a(scope.as_bytes()));
+    format!("{PROGRAM}{begin}~{hash:08x} ")
+}
+
+/// Hashes bytes as all versions of this library do: FNV-1a, of 32 bits.
+fn fnv_1a(bytes: &[u8]) -> u32 {
+    let add = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.iter().fold(0x811c_9dc5, add)
 }
 
 /// Replaces what the server would replace, in a way that depends on its version.
@@ -67,6 +67,9 @@ const fn is_kept(c: char) -> bool {
 const PROGRAM: &str = "bulkman ";
 
 const MAX_BYTES: usize = 63;
+
+/// The bytes of schema and namespace in a name. They leave 25 for host and process id.
+const MAX_SCOPE: usize = 29;
 
 #[cfg(test)]
 mod tests {
@@ -95,8 +98,17 @@ mod tests {
             assert_eq!(instance_in(&name, schema, namespace), None, "{schema}");
         }
         let long = format!("{}@node-7:4121", "p".repeat(80));
-        let name = default_name("bulkman_of_staging", "shop", &long);
-        assert_eq!(instance_in(&name, "bulkman_of_testing", "shop"), None);
+        let name = default_name("staging_of_eu", "the payments of the shop", &long);
+        assert!(name.starts_with("bulkman staging_of_eu.the pa~"), "{name}");
+        for (schema, namespace) in [
+            ("staging_of_eu", "the payments of the store"),
+            ("staging_of_us", "the payments of the shop"),
+        ] {
+            assert_eq!(instance_in(&name, schema, namespace), None, "{schema}");
+        }
+        assert!(instance_in(&name, "staging_of_eu", "the payments of the shop").is_some());
+        // The example of its authors.
+        assert_eq!(fnv_1a(b"foobar"), 0xbf9c_f968);
     }
 
     #[test]

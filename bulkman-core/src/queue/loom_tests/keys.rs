@@ -41,6 +41,12 @@ fn try_key(queue: &WaitQueue, key: u64) -> bool {
     queue.try_acquire_as_calls(&mut of_key(key), no_clock) == TryAcquire::Acquired
 }
 
+/// As a call that must not wait.
+fn try_key_as_next(queue: &WaitQueue, key: u64) -> bool {
+    let request = request(Priority::Normal, None);
+    try_key(queue, key) || queue.try_acquire_as_next(request, &mut of_key(key), no_clock)
+}
+
 fn release_key(queue: &WaitQueue, key: u64) -> bool {
     queue.release_claim(of_key(key), no_clock)
 }
@@ -93,6 +99,47 @@ fn two_first_calls_of_a_key_at_its_maximum_run_one_by_one() {
                 .unwrap();
             remaining.swap_remove(served);
             release_key(&queue, A);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K26. The waiter may get the reserved permit, while the released one is not in the counter.
+#[test]
+fn release_meets_a_call_below_its_minimum() {
+    bounded(|| {
+        let queue = shared(2, 1, KeyRules::NO_MAX);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = release_in_thread(&queue);
+        let acquired = try_key_as_next(&queue, B);
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, waiter));
+        assert!(acquired || try_key_as_next(&queue, B));
+        for key in [A, B] {
+            release_key(&queue, key);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K26. Of two, one acquires the reserved permit, and the waiter gets the next.
+#[test]
+fn two_calls_before_a_waiter_share_no_permit() {
+    bounded(|| {
+        let queue = shared(2, 1, KeyRules::NO_MAX);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || try_key_as_next(&queue, B))
+        };
+        let mine = try_key_as_next(&queue, B);
+        assert!(mine != other.join().unwrap());
+        release_key(&queue, A);
+        assert!(is_granted(&queue, waiter));
+        for key in [A, B] {
+            release_key(&queue, key);
         }
         assert_nothing_is_held(&queue);
     });

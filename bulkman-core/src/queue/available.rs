@@ -118,6 +118,13 @@ impl AvailablePermits {
         self.0.load(Ordering::Relaxed) & CONTENDED != 0
     }
 
+    /// Returns `true` if permits are available while the counter is contended: those that a call
+    /// collects, or that are reserved.
+    #[inline]
+    pub(super) fn is_collected(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > CONTENDED
+    }
+
     /// Sets or clears the flag. The caller holds the lock.
     pub(super) fn set_contended(&self, contended: bool) {
         if contended {

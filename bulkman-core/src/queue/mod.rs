@@ -531,7 +531,7 @@ impl WaitQueue {
         {
             TryAcquire::Acquired
         } else if state.waiting() as usize >= self.limits().queue_capacity
-            && !self.may_be_next(Claim::ONE)
+            && !self.available.is_collected()
         {
             TryAcquire::Full
         } else {

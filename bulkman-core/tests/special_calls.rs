@@ -377,6 +377,7 @@ impl Wake for OpensCircuit {
     }
 }
 
+/// Hazard K27.
 #[test]
 fn call_that_is_rejected_while_it_joins_does_not_run() {
     let (bulkhead, _) = bulkhead(config(1).max_queue_size(2));

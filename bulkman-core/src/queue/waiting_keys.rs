@@ -46,7 +46,8 @@ struct Keys {
     /// The number of waiters in keys.
     waiting: u32,
     /// The levels that have keys, the lowest last. Suspended keys are in no level.
-    // Sorted, and not a tree: keys that wait are at a handful of levels, unless their shares differ.
+    // Sorted, and not a tree: the keys that wait are at a handful of levels, unless their shares
+    // differ.
     levels: Vec<Level>,
     /// For each number of waiters, up to the largest, the first of the keys with as many. They are
     /// linked to each other. Empty until a waiter may have to leave a full queue.

@@ -104,7 +104,8 @@ fn two_first_calls_of_a_key_at_its_maximum_run_one_by_one() {
     });
 }
 
-/// Hazard K26. The waiter may get the reserved permit, while the released one is not in the counter.
+/// Hazard K26. The waiter may get the reserved permit while the released one is not in the
+/// counter.
 #[test]
 fn release_meets_a_call_below_its_minimum() {
     bounded(|| {

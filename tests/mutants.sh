@@ -23,7 +23,7 @@ cargo mutants --package bulkman-core --all-features --output "$output" --colors 
     --shard "$1" --sharding round-robin \
     --file 'bulkman-core/src/queue/**' --file 'bulkman-core/src/call/**' \
     --file 'bulkman-core/src/circuit_breaker/**' --file 'bulkman-core/src/fleet/**' \
-    --exclude '**/tests.rs' --exclude '**/model_tests.rs' \
+    --exclude '**/tests.rs' --exclude '**/model_tests.rs' --exclude '**/model_tests/**' \
     --exclude '**/loom_tests.rs' --exclude '**/loom_tests/**' --exclude-re 'tests::' \
     -- --lib $suites || [ $? -le 3 ]
 noticed=$(cat "$found/caught.txt" "$found/timeout.txt" | wc -l)

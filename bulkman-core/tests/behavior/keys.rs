@@ -3,11 +3,13 @@
 use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bulkman::adaptive::Enforcement;
 use bulkman::bulkhead::Fairness;
 use bulkman::future::Acquire;
+use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, BulkheadError, Permit, Priority};
 
 use crate::harness::{Harness, now_or_never, poll_once};
@@ -27,6 +29,7 @@ on_every_runtime![
     queue_of_a_key_is_bounded,
     calls_without_a_key_share_one,
     every_kind_of_call_has_its_key,
+    execute_sync_waits_in_its_key,
     weight_above_the_maximum_of_a_key_is_rejected,
     panic_in_hash_holds_nothing,
     fallback_keeps_its_key,
@@ -347,6 +350,32 @@ async fn every_kind_of_call_has_its_key(t: Harness) {
     assert_eq!(held(), 1);
     drop(cancelled);
     assert_eq!(bulkhead.snapshot().keys, []);
+}
+
+async fn execute_sync_waits_in_its_key(t: Harness) {
+    let runtime = ManualRuntime::new();
+    let config = config(1, Fairness::new()).max_wait(SECOND);
+    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
+    let hog = run(&bulkhead, "hog");
+    let mut next = wait(&bulkhead, "hog");
+    let spawn = || {
+        let bulkhead = bulkhead.clone();
+        thread::spawn(move || {
+            let call = bulkhead.call().key("quiet");
+            call.execute_sync(|| Answer::Ok(1))
+        })
+    };
+    let quiet = spawn();
+    t.until(|| bulkhead.stats().waiting == 2).await;
+    hog.succeed();
+    assert_eq!(quiet.join().unwrap(), Ok(1), "its key holds least");
+    let _hog = now_or_never(next.1.as_mut()).unwrap();
+    let late = spawn();
+    t.until(|| bulkhead.stats().waiting == 1).await;
+    runtime.advance(SECOND);
+    let error = late.join().unwrap().unwrap_err();
+    assert!(matches!(error, BulkheadError::Timeout { .. }), "{error:?}");
+    assert_eq!(bulkhead.stats().waiting, 0);
 }
 
 async fn weight_above_the_maximum_of_a_key_is_rejected(t: Harness) {

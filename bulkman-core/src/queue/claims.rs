@@ -158,8 +158,12 @@ impl WaitQueue {
         // only, which is at its maximum: a call of another key need not.
         if !contended || (claim.key() != 0 && rules != KeyRules::UNBOUNDED) {
             let mut waiters = lock(&self.waiters);
+            let had_overdue = self.has_overdue();
             let acquired = self.acquire_idle(&mut waiters, self.state(), claim);
+            // Permits that were returned, and do not suffice, may suffice for a waiter.
+            let wake = (had_overdue && !acquired).then(|| self.assign_permits(&mut waiters, None));
             drop(waiters);
+            wake.unwrap_or_default().wake();
             if acquired {
                 return TryAcquire::Acquired;
             }

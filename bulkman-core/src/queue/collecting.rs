@@ -124,6 +124,10 @@ impl WaitQueue {
 
     /// Acquires permits if `needed` are available. The caller holds the lock.
     pub(super) fn acquire_locked(&self, permits: u32, needed: u32, contended: bool) -> bool {
+        debug_assert!(
+            !contended || self.available.is_contended(),
+            "others acquire permits without the lock"
+        );
         let try_acquire = || {
             if contended {
                 self.available.try_acquire_many_locked(permits, needed)

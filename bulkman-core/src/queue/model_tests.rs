@@ -324,7 +324,8 @@ fn apply(
                 }
             }
             let granted = model.try_acquire_or_revoke(request.permits, key);
-            match granted.or_else(|| model.acquire_as_next(request, key)) {
+            let fits = request.permits.min(model.permits as u32) as usize <= model.available();
+            match granted.or_else(|| fits.then(|| model.acquire_as_next(request, key))?) {
                 Some(granted) => {
                     prop_assert_eq!((result, claim.permits()), (TryAcquire::Acquired, granted));
                     running.push(claim);

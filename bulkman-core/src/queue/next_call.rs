@@ -54,7 +54,7 @@ impl WaitQueue {
         wake: &mut SmallWakeList,
     ) -> bool {
         let state = self.state();
-        if state.is_closed() || state.permits_to_forget() > 0 || !self.may_be_next(*claim) {
+        if state.is_closed() || state.permits_to_forget() > 0 || self.idle_permits() == 0 {
             return false;
         }
         // Those before it whose deadlines have passed do not count.
@@ -62,13 +62,18 @@ impl WaitQueue {
         if self.acquire_idle(waiters, self.state(), claim) {
             return true;
         }
-        let acquired = waiters.come_after(request, *claim)
-            && match claim.key() {
-                0 => self.acquire_many(true, claim),
-                _ => self.acquire_for_key(true, claim),
-            };
-        if acquired && claim.key() != 0 {
+        // Only while calls wait, permits are acquired under the lock alone.
+        if self.state().waiting() == 0 || !waiters.come_after(request, *claim) {
+            return false;
+        }
+        if claim.key() == 0 {
+            return self.acquire_many(true, claim);
+        }
+        let acquired = self.acquire_for_key(true, claim);
+        if acquired {
+            // A waiter of its key may have been next, and another may be now.
             waiters.set_level_of(claim.key());
+            wake.append(self.assign_permits(waiters, now));
         }
         acquired
     }
@@ -282,6 +287,48 @@ mod tests {
         assert_eq!(in_no_key.poll(&test.queue), GRANTED);
         assert!(test.try_next(&call(Priority::Normal, 5, 1)));
         assert_eq!(waiting.poll(&test.queue), (Poll::Pending, 0));
+    }
+
+    /// Permits are acquired without the lock then.
+    #[test]
+    fn call_that_does_not_fit_is_rejected_while_none_waits() {
+        let test = Test::new(2, fifo(10, Some(RESERVING)));
+        let _running = test.run(2, 1);
+        assert!(!test.try_next(&call(Priority::High, 2, 1)));
+        assert!(test.try_next(&call(Priority::Low, 3, 1)));
+    }
+
+    #[test]
+    fn admitted_call_leaves_permits_to_another_key() {
+        let test = Test::new(5, fifo(10, Some(UNBOUNDED)));
+        let _running = test.run(9, 1);
+        let _heavy = test.wait(&call(Priority::Low, 2, 5), false);
+        let mut light = test.wait(&call(Priority::Low, 3, 1), false);
+        assert!(test.try_next(&call(Priority::High, 2, 3)));
+        assert_eq!(light.poll(&test.queue), GRANTED);
+    }
+
+    #[test]
+    fn overdue_permit_of_a_suspended_key_resumes_it() {
+        let alone = KeyRules {
+            max: 1,
+            ..UNBOUNDED
+        };
+        let mut test = Test::new(2, fifo(10, Some(alone)));
+        let (first, second) = (test.run(8, 1), test.run(9, 1));
+        let overdue = test.wait(&call(Priority::Normal, 2, 1), true);
+        test.queue.release_claim(first, || test.now);
+        test.pass();
+        test.queue.deadline_passed(overdue.id, || test.now);
+        // Another thread changes the limit, and has not released what is overdue yet.
+        test.queue.set_permits(|| 1, || test.now);
+        let mut waiting = test.wait(&call(Priority::Normal, 2, 1), false);
+        test.queue.release_claim(second, || test.now);
+        let (joined, other) = test.join(&call(Priority::Normal, 3, 1), false);
+        assert_eq!(joined, Enqueue::Acquired);
+        test.queue.release_overdue(|| test.now);
+        test.queue.release_claim(other.claim, || test.now);
+        assert_eq!(waiting.poll(&test.queue), GRANTED);
     }
 
     #[test]

@@ -105,6 +105,10 @@ impl WaitQueue {
         };
         self.forget_key(claim);
         self.available.release(claim.permits());
+        // Calls of its key may wait, if the limit has just shrunk.
+        if claim.key() != 0 {
+            waiters.set_level_of(claim.key());
+        }
         true
     }
 

@@ -265,7 +265,10 @@ impl WaitingKeys {
     /// Returns the key with the most waiters, if it has at least two more than `key`.
     pub(super) fn much_longer(&mut self, key: u64, priority: usize) -> Option<u32> {
         let keys = &self.priorities[priority];
-        if keys.waiting > 0 && keys.by_length.is_empty() {
+        if keys.waiting < 2 {
+            return None;
+        }
+        if keys.by_length.is_empty() {
             // Kept from now on, until no key has waiters. Then all keys are new ones.
             for index in self.indices(priority) {
                 self.link(index);

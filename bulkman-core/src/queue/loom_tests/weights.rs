@@ -245,6 +245,33 @@ fn heavy_attempt_hides_no_permit_from_others() {
     });
 }
 
+/// Hazard K26. None waits, so permits are acquired without the lock.
+#[test]
+fn calls_that_must_not_wait_share_no_permit() {
+    bounded(|| {
+        let queue = queue(1);
+        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        let releaser = release(&queue);
+        let acquire = |queue: &WaitQueue| {
+            let request = request(Priority::Normal, None);
+            queue.try_acquire() == TryAcquire::Acquired
+                || queue.try_acquire_as_next(request, &mut Claim::new(1), no_clock)
+        };
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || acquire(&queue))
+        };
+        let mine = acquire(&queue);
+        let other = other.join().unwrap();
+        releaser.join().unwrap();
+        assert!(!(mine && other));
+        if mine || other {
+            queue.release(no_clock);
+        }
+        assert_all_available(&queue, 1);
+    });
+}
+
 /// Hazard K10.
 #[test]
 fn two_heavy_calls_never_hold_a_part_each() {

@@ -109,7 +109,7 @@ impl Model {
             .sum()
     }
 
-    fn available(&self) -> usize {
+    pub(super) fn available(&self) -> usize {
         self.permits.saturating_sub(self.in_use)
     }
 
@@ -317,6 +317,11 @@ impl Model {
     }
 
     pub(super) fn push(&mut self, request: &Arrival, deadline: Option<u64>, key: u64) {
+        self.join(request, deadline, key);
+        self.assign();
+    }
+
+    fn join(&mut self, request: &Arrival, deadline: Option<u64>, key: u64) {
         self.waiters.push(Waiter {
             request: request.clone(),
             deadline,
@@ -335,14 +340,12 @@ impl Model {
             waiting.share = request.share;
             self.update_key(key);
         }
-        self.assign();
     }
 
     /// Returns the permits that a call acquires before all that wait.
     pub(super) fn acquire_as_next(&mut self, request: &Arrival, key: u64) -> Option<u32> {
-        let granted = request.permits.min(self.permits as u32) as usize;
         let waits = self.waiting().next().is_some();
-        if !waits || self.in_use > self.permits || self.available() < granted {
+        if !waits || self.available() == 0 {
             return None;
         }
         self.assign();
@@ -351,12 +354,16 @@ impl Model {
         }
         // If it joined the others, it would be next, and be granted its permits.
         let mut joined = self.clone();
-        joined.settings.overtaking = 0;
-        joined.push(request, None, key);
-        let State::Granted(granted) = joined.waiters.last()?.state else {
+        joined.join(request, None, key);
+        if joined.next() != Some(joined.waiters.len() - 1) {
             return None;
-        };
+        }
+        let granted = joined.grant(request.permits, key);
+        if granted == 0 {
+            return None;
+        }
         self.take(granted, key);
+        self.assign();
         Some(granted)
     }
 

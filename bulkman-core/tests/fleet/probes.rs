@@ -8,7 +8,7 @@ use bulkman_core::error::RejectionReason;
 use bulkman_core::store::{CircuitStore, Epoch, Fault, FleetState, ProbeRequest, StoreSettings};
 use bulkman_core::{BulkheadConfig, BulkheadError, BulkheadManager};
 
-use crate::world::{World, assert_all};
+use crate::world::{Process, World, assert_all};
 
 #[test]
 fn the_fleet_admits_one_probe_at_a_time() {
@@ -266,15 +266,21 @@ fn a_running_probe_is_not_disturbed_by_yielding() {
     processes[0].call(Ok(())).expect("the lease was renewed");
 }
 
+/// The isolation of their circuit has elapsed, and the first process has just had a call.
+fn two_processes_of_which_one_needs_a_lease() -> (World, Vec<Process>) {
+    let world = World::new();
+    let processes = world.start_processes(2);
+    processes[0].fail(5);
+    world.advance(30);
+    processes[0].call(Ok(())).unwrap_err();
+    (world, processes)
+}
+
 /// Fault C06.
 #[test]
 fn leases_that_cannot_be_used_are_released() {
     for forced in [true, false] {
-        let world = World::new();
-        let mut processes = world.start_processes(2);
-        processes[0].fail(5);
-        world.advance(30);
-        processes[0].call(Ok(())).unwrap_err();
+        let (world, mut processes) = two_processes_of_which_one_needs_a_lease();
         world.runtime.advance(Duration::from_millis(500));
         let holder = processes.remove(0);
         // Forced in this process, or dropped.
@@ -303,11 +309,7 @@ fn leases_that_cannot_be_used_are_released() {
 #[test]
 fn leases_that_arrive_after_the_demand_has_ended_are_released() {
     for forced in [true, false] {
-        let world = World::new();
-        let mut processes = world.start_processes(2);
-        processes[0].fail(5);
-        world.advance(30);
-        processes[0].call(Ok(())).unwrap_err();
+        let (world, mut processes) = two_processes_of_which_one_needs_a_lease();
         let slow = Duration::from_millis(500);
         processes[0].store.set(Fault::Slow(slow));
         while world.store_view().0 == FleetState::Open {

@@ -15,13 +15,20 @@ use bulkman_core::bulkhead::BulkheadName;
 use bulkman_core::runtime::BoxFuture;
 use bulkman_core::store::conformance::Harness;
 use bulkman_core::store::{
-    CircuitStore, Epoch, OperationId, ProbePolicy, StoreChange, StoreError, StoreSettings,
-    StoreTransition, TransitionResult,
+    CircuitStore, Epoch, OperationId, ProbePolicy, StoreChange, StoreError, StoreSession,
+    StoreSettings, StoreTransition, TransitionResult,
 };
 use bulkman_postgres::sqlx::postgres::PgConnectOptions;
 use bulkman_postgres::{PostgresStore, PostgresStoreBuilder};
 
 use common::{Database, on_tokio};
+
+/// Opens a session with one circuit.
+async fn session_of(store: &PostgresStore, circuit: &str) -> (BulkheadName, Box<dyn StoreSession>) {
+    let circuit = BulkheadName::new(circuit).unwrap();
+    let session = CircuitStore::open_session(store, std::slice::from_ref(&circuit)).await;
+    (circuit, session.unwrap())
+}
 
 /// Hazard P14.
 #[test]
@@ -29,10 +36,7 @@ fn clock_steps_are_clamped() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
-        let circuit = BulkheadName::new("a").unwrap();
-        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
-            .await
-            .unwrap();
+        let (circuit, mut session) = session_of(&store, "a").await;
         let hour = Duration::from_secs(3_600);
         let opening = StoreTransition::new(
             circuit.clone(),
@@ -95,10 +99,7 @@ fn huge_durations_are_clamped() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
-        let circuit = BulkheadName::new("a").unwrap();
-        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
-            .await
-            .unwrap();
+        let (circuit, mut session) = session_of(&store, "a").await;
         let longest = StoreChange::Open {
             open_for: Duration::MAX,
         };

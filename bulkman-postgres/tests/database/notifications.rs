@@ -10,16 +10,14 @@ use bulkman_postgres::sqlx::{self, AssertSqlSafe, Executor};
 use bulkman_tokio::TokioRuntime;
 
 use crate::common::{Database, on_tokio, settings};
+use crate::session_of;
 
 #[test]
 fn forged_notifications_are_only_hints() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("shop");
-        let circuit = BulkheadName::new("payments").unwrap();
-        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
-            .await
-            .unwrap();
+        let (circuit, mut session) = session_of(&store, "payments").await;
         let channel = channel_of(&database, "shop").await;
         for payload in [
             "",
@@ -106,10 +104,7 @@ fn statement_waits_for_the_end_of_forged_notifications() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("shop");
-        let circuit = BulkheadName::new("payments").unwrap();
-        let mut session = CircuitStore::open_session(&store, &[circuit])
-            .await
-            .unwrap();
+        let (_, mut session) = session_of(&store, "payments").await;
         let notify = format!(
             "SELECT pg_notify('{}', '1|7|forged')",
             channel_of(&database, "shop").await

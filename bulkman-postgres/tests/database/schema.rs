@@ -13,6 +13,7 @@ use bulkman_test_support::Postgres;
 
 use super::AsApp;
 use crate::common::{Database, on_tokio};
+use crate::session_of;
 
 #[test]
 fn check_names_exactly_the_required_privileges() {
@@ -302,10 +303,7 @@ fn recreated_schema_has_another_incarnation() {
     on_tokio(async {
         let database = Database::new().await;
         let store = database.store("x");
-        let circuit = BulkheadName::new("a").unwrap();
-        let mut session = CircuitStore::open_session(&store, std::slice::from_ref(&circuit))
-            .await
-            .unwrap();
+        let (circuit, mut session) = session_of(&store, "a").await;
         let before = session.snapshot(None).await.unwrap();
         database.execute("DELETE FROM \"bulkman\".namespace").await;
         let gone = session.snapshot(Some(before.revision)).await.unwrap();

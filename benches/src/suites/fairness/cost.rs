@@ -44,6 +44,7 @@ pub(super) fn uncontended(findings: &mut Findings) {
     const HASHED: usize = 1;
     const COMPUTED: usize = 2;
     const FLOOR: usize = 8;
+    const BESIDE: usize = 9;
     let plain = bulkhead(10, None);
     let heavy = plain.clone();
     let (hashed, computed, bounded) = (
@@ -52,6 +53,14 @@ pub(super) fn uncontended(findings: &mut Findings) {
         bulkhead(10, Some(Fairness::new().min_per_key(1).max_per_key(8))),
     );
     let key = computed.call_key(TENANT);
+    // One key is at its maximum, and a call of it waits.
+    let beside = bulkhead(10, Some(Fairness::new().max_per_key(1)));
+    let busy = || beside.call().key("busy");
+    let _running = busy().try_acquire().expect("it is idle");
+    let mut waiting = Box::pin(busy().acquire());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    let beside = beside.clone();
     let (one, many) = (Semaphore::new(10), Semaphore::new(10));
     let (bare, seed, held) = (plain.clone(), RandomState::new(), AtomicU64::new(0));
     let count = move |by: u64| {
@@ -111,6 +120,14 @@ pub(super) fn uncontended(findings: &mut Findings) {
                 result && added && count(0_u64.wrapping_sub(1 + hash))
             },
         ),
+        Case::new(
+            GROUP,
+            "bulkman, key, another waits at its maximum",
+            move || {
+                let call = beside.call().key(TENANT);
+                ready(call.execute(async { Ok::<_, ()>(7) })).is_ok()
+            },
+        ),
     ];
     let measured = interleaved(&mut cases, Effort::CALLS);
     let mut table = Table::new(
@@ -128,6 +145,7 @@ pub(super) fn uncontended(findings: &mut Findings) {
     for (name, case, limit) in [
         ("key", HASHED, 1.6),
         ("key computed before", COMPUTED, 1.35),
+        ("key while another waits at its maximum", BESIDE, 3.0),
     ] {
         let target = Target::at_most(
             format!("fairness: a call with a {name}, over one without"),

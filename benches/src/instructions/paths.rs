@@ -22,7 +22,7 @@ pub(crate) struct Path {
     pub(crate) run: fn(u64),
 }
 
-pub(crate) static PATHS: [Path; 15] = [
+pub(crate) static PATHS: [Path; 16] = [
     Path {
         name: "semaphore",
         run: semaphore,
@@ -58,6 +58,10 @@ pub(crate) static PATHS: [Path; 15] = [
     Path {
         name: "closed-key",
         run: closed_key,
+    },
+    Path {
+        name: "closed-key-bounds",
+        run: closed_key_bounds,
     },
     Path {
         name: "closed-weight",
@@ -110,7 +114,16 @@ fn closed(calls: u64, rule: CircuitBreakerConfig) {
 
 /// Runs calls with a key, which is hashed for each, of a bulkhead that shares its permits.
 fn closed_key(calls: u64) {
-    let bulkhead = bulkhead(bulkman::config().fairness(Fairness::new()));
+    keyed(calls, Fairness::new());
+}
+
+/// Runs calls of a key whose permits are bounded, in both directions.
+fn closed_key_bounds(calls: u64) {
+    keyed(calls, Fairness::new().min_per_key(1).max_per_key(2));
+}
+
+fn keyed(calls: u64, fairness: Fairness) {
+    let bulkhead = bulkhead(bulkman::config().fairness(fairness));
     for _ in 0..calls {
         let call = bulkhead.call().key(black_box("tenant-1234"));
         assert!(ready(call.execute(succeeds!())).is_ok());

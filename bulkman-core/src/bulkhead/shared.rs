@@ -291,6 +291,13 @@ impl Inner {
         }
     }
 
+    /// Releases the permits of a call that has to wait after all.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn undo_acquisition(&self, claim: Claim) {
+        self.release_claim(claim);
+    }
+
     #[cold]
     #[inline(never)]
     fn complete_release(&self, claim: Claim, begun: Release) {

@@ -23,7 +23,7 @@ pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
     if deadlines.is_tracked() || guard.inner().limits.setup().has_more_than_keys() {
-        return poll_claim_setup(guard, tags, deadlines, cx);
+        return poll_claim_bounded(guard, tags, deadlines, cx);
     }
     if guard.is_new_claim() {
         guard.observe();
@@ -34,8 +34,28 @@ pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
     poll_claim_steps(guard, tags, deadlines, cx)
 }
 
+/// As [`poll_claim`], for a call whose key has bounds, or that has other things to do.
+#[inline(never)]
+fn poll_claim_bounded<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    if deadlines.is_tracked() || !guard.inner().limits.setup().has_only_key_bounds() {
+        return poll_claim_setup(guard, tags, deadlines, cx);
+    }
+    if guard.is_new_claim() {
+        guard.observe();
+        if let Some(admitted) = guard.try_admit_claim_at_once::<true>() {
+            return Poll::Ready(Ok(admitted));
+        }
+    }
+    poll_claim_steps(guard, tags, deadlines, cx)
+}
+
 /// As [`poll_claim`], for a call that cooperates with the scheduler, has limits or a mark, or needs
-/// its times, or of a bulkhead that bounds the permits of a key.
+/// its times.
 #[inline(never)]
 fn poll_claim_setup<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,

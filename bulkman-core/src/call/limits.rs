@@ -159,6 +159,13 @@ impl Setup {
         self.0 & !Self::KEYS != 0
     }
 
+    /// Returns `true` if a call that asks for a claim has nothing to do but to observe the bounds
+    /// of its key.
+    #[inline]
+    pub(crate) const fn has_only_key_bounds(self) -> bool {
+        self.0 & !Self::KEYS == Self::KEY_BOUNDS
+    }
+
     /// Returns `true` if a call has more to do before its admission than a mark and a claim.
     #[inline]
     pub(crate) const fn has_more_than_marks_and_keys(self) -> bool {

@@ -4,8 +4,9 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// A counter of available permits, with a flag that routes acquisitions to the lock.
 ///
-/// The flag marks the counter as *contended*: calls wait, permits are to be forgotten, or the queue
-/// is closed. While it is set, permits are acquired only under the lock; a release needs no lock.
+/// The flag marks the counter as *contended*: calls wait that are not suspended, permits are to be
+/// forgotten, or the queue is closed. While it is set, permits are acquired only under the lock; a
+/// release needs no lock.
 ///
 /// The count and the flag share one word, so all operations on it have one order. A release learns
 /// from its own addition whether the flag was set. A waiter sets the flag, then finds every permit
@@ -123,6 +124,13 @@ impl AvailablePermits {
     #[inline]
     pub(super) fn is_collected(&self) -> bool {
         self.0.load(Ordering::Relaxed) > CONTENDED
+    }
+
+    /// Sets the flag, unless it is set. The caller holds the lock.
+    pub(super) fn contend(&self) {
+        if !self.is_contended() {
+            self.set_contended(true);
+        }
     }
 
     /// Sets or clears the flag. The caller holds the lock.

@@ -11,6 +11,7 @@ use super::results::TryAcquire;
 use super::running_keys::RunningKeys;
 use super::state::QueueState;
 use super::waiters::Waiters;
+use super::wake_list::SmallWakeList;
 use super::{Ordering, WaitQueue, lock};
 
 /// How far the permits of a call have been released.
@@ -60,7 +61,8 @@ impl WaitQueue {
     /// Takes no lock. `None`: nothing is acquired, and
     /// [`try_acquire_claim`](Self::try_acquire_claim) decides.
     ///
-    /// `BOUNDED`: also under rules that bound the permits of a key.
+    /// `BOUNDED`: also under rules that bound the permits of a key. `undo` releases a claim that
+    /// was acquired although calls of its key wait.
     // Everything else is out of line and ends the function, so that it stores no register.
     #[inline(always)]
     #[allow(
@@ -71,6 +73,7 @@ impl WaitQueue {
         &self,
         claim: Claim,
         now: impl FnOnce() -> Instant,
+        undo: impl FnOnce(Claim),
     ) -> Option<Claim> {
         let rules = self.key_rules.load(Ordering::Relaxed);
         let permits = claim.permits();
@@ -86,20 +89,27 @@ impl WaitQueue {
         let claim = claim.or_shared_key();
         let key = claim.key();
         let running = self.running_keys.get()?;
-        if !self.available.has(permits) || !running.insert_at_once(key, permits) {
+        let bucket = running.bucket_of(key)?;
+        if !self.available.has(permits) {
             return None;
         }
+        let held = bucket.insert_at_once(key, permits)?;
         let needed = if !BOUNDED || rules == KeyRules::UNBOUNDED {
             Some(permits)
+        } else if bucket.has_one_slot() && running.has_none_spilled() {
+            self.needed_under(rules, permits, held)
         } else {
-            let held = running.held_at_once(key);
-            held.and_then(|held| self.needed_under(rules, permits, held))
+            None
         };
-        if needed.is_some_and(|needed| self.available.try_acquire_many(permits, needed)) {
-            return Some(claim);
+        if !needed.is_some_and(|needed| self.available.try_acquire_many(permits, needed)) {
+            self.undo_insertion(claim, now);
+            return None;
         }
-        self.undo_insertion(claim, now);
-        None
+        if BOUNDED && running.is_suspended_in(bucket, key) {
+            undo(claim);
+            return None;
+        }
+        Some(claim)
     }
 
     /// Acquires the permits of a claim as calls do: at once, or else as they may.
@@ -109,21 +119,26 @@ impl WaitQueue {
         claim: &mut Claim,
         now: impl Fn() -> Instant,
     ) -> TryAcquire {
+        let undo = |claim| _ = self.release_claim(claim, &now);
         let acquired = self
-            .try_acquire_claim_at_once::<false>(*claim, &now)
-            .or_else(|| self.try_acquire_claim_at_once::<true>(*claim, &now));
+            .try_acquire_claim_at_once::<false>(*claim, &now, undo)
+            .or_else(|| self.try_acquire_claim_at_once::<true>(*claim, &now, undo));
         match acquired {
             Some(acquired) => {
                 *claim = acquired;
                 TryAcquire::Acquired
             }
-            None => self.try_acquire_claim(claim, now),
+            None => self.try_acquire_claim(claim, &now, undo),
         }
     }
 
     /// Returns how many permits have to be available for a call whose key then holds `held`. `None`
     /// if that exceeds its maximum.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is part of the admission of a call"
+    )]
     fn needed_under(&self, rules: u64, permits: u32, held: u32) -> Option<u32> {
         let rules = KeyRules::from_bits(rules)?;
         if held > rules.max && held != permits {
@@ -136,12 +151,13 @@ impl WaitQueue {
     /// Acquires the permits of a claim if they are available and no call waits: all or none.
     ///
     /// If the limit is smaller than the claim, acquires all permits of the limit, and changes the
-    /// claim.
+    /// claim. `undo` is as in [`try_acquire_claim_at_once`](Self::try_acquire_claim_at_once).
     #[inline(never)]
     pub(crate) fn try_acquire_claim(
         &self,
         claim: &mut Claim,
         now: impl FnOnce() -> Instant,
+        undo: impl FnOnce(Claim),
     ) -> TryAcquire {
         let rules = self.set_key(claim);
         if claim.is_plain() {
@@ -151,7 +167,7 @@ impl WaitQueue {
             return TryAcquire::Closed;
         }
         let contended = self.available.is_contended();
-        if !contended && self.acquire_uncontended(*claim, rules, now) {
+        if !contended && self.acquire_uncontended(*claim, rules, now, undo) {
             return TryAcquire::Acquired;
         }
         // The limit, and permits in the reserve, need the lock. So do calls that wait for their key
@@ -160,10 +176,15 @@ impl WaitQueue {
             let mut waiters = lock(&self.waiters);
             let had_overdue = self.has_overdue();
             let acquired = self.acquire_idle(&mut waiters, self.state(), claim);
-            // Permits that were returned, and do not suffice, may suffice for a waiter.
-            let wake = (had_overdue && !acquired).then(|| self.assign_permits(&mut waiters, None));
+            let mut wake = SmallWakeList::default();
+            if had_overdue && !acquired {
+                // Permits that were returned, and do not suffice, may suffice for a waiter.
+                wake = self.assign_permits(&mut waiters, None);
+            } else {
+                self.settle(&mut waiters);
+            }
             drop(waiters);
-            wake.unwrap_or_default().wake();
+            wake.wake();
             if acquired {
                 return TryAcquire::Acquired;
             }
@@ -184,13 +205,19 @@ impl WaitQueue {
     ///
     /// A counter that is not contended has no more permits than the limit in force.
     #[inline]
-    fn acquire_uncontended(&self, claim: Claim, rules: u64, now: impl FnOnce() -> Instant) -> bool {
+    fn acquire_uncontended(
+        &self,
+        claim: Claim,
+        rules: u64,
+        now: impl FnOnce() -> Instant,
+        undo: impl FnOnce(Claim),
+    ) -> bool {
         let permits = claim.permits();
         if claim.key() == 0 {
             return self.available.try_acquire_many(permits, permits);
         }
         if rules != KeyRules::UNBOUNDED {
-            return self.acquire_bounded(claim, rules, now);
+            return self.acquire_bounded(claim, rules, now, undo);
         }
         let Some(running) = self
             .running_keys
@@ -210,7 +237,13 @@ impl WaitQueue {
     /// As [`acquire_uncontended`](Self::acquire_uncontended), under rules that bound the permits of
     /// a key.
     #[inline(never)]
-    fn acquire_bounded(&self, claim: Claim, rules: u64, now: impl FnOnce() -> Instant) -> bool {
+    fn acquire_bounded(
+        &self,
+        claim: Claim,
+        rules: u64,
+        now: impl FnOnce() -> Instant,
+        undo: impl FnOnce(Claim),
+    ) -> bool {
         let (permits, limit) = (claim.permits(), self.limits().permits as u32);
         let running = self
             .running_keys
@@ -219,14 +252,21 @@ impl WaitQueue {
         let (Some(rules), Some(running)) = (KeyRules::from_bits(rules), running) else {
             return false;
         };
-        if let Some(held) = running.add(claim.key(), permits, rules.max) {
-            let needed = needed(permits, held, rules, limit);
-            if self.available.try_acquire_many(permits, needed) {
-                return true;
+        let suspended = match running.add(claim.key(), permits, rules.max) {
+            Ok(held) => {
+                let needed = needed(permits, held, rules, limit);
+                if self.available.try_acquire_many(permits, needed) {
+                    let overtakes = running.is_suspended(claim.key());
+                    if overtakes {
+                        undo(claim);
+                    }
+                    return !overtakes;
+                }
+                running.remove(claim.key(), permits)
             }
-            running.remove(claim.key(), permits);
-        }
-        self.reassign(claim.key(), now);
+            Err(suspended) => suspended,
+        };
+        self.reassign(claim.key(), suspended, now);
         false
     }
 
@@ -234,14 +274,14 @@ impl WaitQueue {
     #[cold]
     #[inline(never)]
     fn undo_insertion(&self, claim: Claim, now: impl FnOnce() -> Instant) {
-        self.forget_key(claim);
-        self.reassign(claim.key(), now);
+        let suspended = self.forget_key(claim);
+        self.reassign(claim.key(), suspended, now);
     }
 
-    /// Assigns the permits in the counter if calls wait. A waiter of this key may have found
-    /// permits that were added to the key for a moment, and been suspended.
-    fn reassign(&self, key: u64, now: impl FnOnce() -> Instant) {
-        if self.available.release(0) {
+    /// Assigns the permits in the counter if calls wait, or may be suspended. A waiter of this key
+    /// may have found permits that were added to the key for a moment, and been suspended.
+    fn reassign(&self, key: u64, suspended: bool, now: impl FnOnce() -> Instant) {
+        if self.available.release(0) || suspended {
             self.assign_released(key, now);
         }
     }
@@ -289,24 +329,25 @@ impl WaitQueue {
             return self.release_to_next(now, begun == Release::Contended);
         }
         if begun == Release::NotBegun {
-            self.forget_key(claim);
-            if !self.available.release(claim.permits()) {
+            let suspended = self.forget_key(claim);
+            if !self.available.release(claim.permits()) && !suspended {
                 return false;
             }
         }
         self.assign_released(claim.key(), now)
     }
 
-    /// Subtracts the permits of a call from its key.
-    pub(super) fn forget_key(&self, claim: Claim) {
-        if claim.key() != 0 {
-            if let Some(running) = self.running_keys.get() {
-                running.remove(claim.key(), claim.permits());
-            }
-        }
+    /// Subtracts the permits of a call from its key. Returns `true` if calls of the key may be
+    /// suspended.
+    pub(super) fn forget_key(&self, claim: Claim) -> bool {
+        let running = self.running_keys.get().filter(|_| claim.key() != 0);
+        running.is_some_and(|running| running.remove(claim.key(), claim.permits()))
     }
 
-    /// Acquires the permits of a new call, if no call waits. The caller holds the lock.
+    /// Acquires the permits of a new call, if no call waits but suspended ones. The caller holds
+    /// the lock.
+    ///
+    /// A key may be resumed meanwhile, so the caller [settles](Self::settle), or assigns permits.
     pub(super) fn acquire_idle(
         &self,
         waiters: &mut Waiters,
@@ -316,47 +357,36 @@ impl WaitQueue {
         if state.is_closed() || state.permits_to_forget() > 0 {
             return false;
         }
-        let waits = state.waiting() > 0;
-        if claim.key() == 0 {
-            return !waits
-                && self.acquire_or_return_overdue(waiters, || self.acquire_many(false, claim));
-        }
-        // Waiters whose key is at its maximum do not count.
-        if waits && waiters.blocks_new_calls(claim.key()) {
-            return false;
-        }
-        self.acquire_or_return_overdue(waiters, || self.acquire_for_key(waits, claim))
-    }
-
-    /// Tries to acquire permits, again after each return of those of an overdue waiter. Calls wait
-    /// only once no waiter is overdue.
-    fn acquire_or_return_overdue(
-        &self,
-        waiters: &mut Waiters,
-        mut acquire: impl FnMut() -> bool,
-    ) -> bool {
+        // Tries again after each return of the permits of an overdue waiter. Calls wait only once
+        // no waiter is overdue.
         loop {
-            if acquire() {
-                return true;
-            }
-            if !self.return_overdue(waiters) {
+            let waits = waiters.waiting() > 0;
+            if waits && (claim.key() == 0 || waiters.blocks_new_calls(claim.key())) {
                 return false;
             }
+            let acquired = if claim.key() == 0 {
+                self.acquire_many(claim)
+            } else {
+                self.acquire_for_key(waiters, claim)
+            };
+            if acquired || !self.return_overdue(waiters) {
+                return acquired;
+            }
         }
     }
 
-    /// `waits`: calls wait, so the counter is contended.
-    pub(super) fn acquire_many(&self, waits: bool, claim: &mut Claim) -> bool {
+    /// Acquires the permits of a new call, if they are available. The caller holds the lock.
+    pub(super) fn acquire_many(&self, claim: &mut Claim) -> bool {
         let permits = self.permits_to_grant(claim.permits());
-        let acquired = permits > 0 && self.acquire_locked(permits, permits, waits);
+        let acquired = permits > 0 && self.acquire_locked(permits, permits);
         if acquired {
             *claim = claim.with_permits(permits);
         }
         acquired
     }
 
-    /// `waits`: calls wait, so the counter is contended.
-    pub(super) fn acquire_for_key(&self, waits: bool, claim: &mut Claim) -> bool {
+    /// As [`acquire_many`](Self::acquire_many), for a call with a key.
+    pub(super) fn acquire_for_key(&self, waiters: &mut Waiters, claim: &mut Claim) -> bool {
         let rules = KeyRules::from_bits(self.key_rules.load(Ordering::Relaxed));
         let (Some(rules), Some(running)) = (rules, self.running_keys.get()) else {
             return false;
@@ -365,15 +395,21 @@ impl WaitQueue {
         if permits == 0 {
             return false;
         }
-        if let Some(held) = running.add(claim.key(), permits, rules.max) {
-            let needed = needed(permits, held, rules, self.limits().permits as u32);
-            if self.acquire_locked(permits, needed, waits) {
-                *claim = claim.with_permits(permits);
-                return true;
+        let suspended = match running.add_locked(claim.key(), permits, rules.max) {
+            Ok(held) => {
+                let needed = needed(permits, held, rules, self.limits().permits as u32);
+                if self.acquire_locked(permits, needed) {
+                    *claim = claim.with_permits(permits);
+                    return true;
+                }
+                running.remove(claim.key(), permits)
             }
-            running.remove(claim.key(), permits);
-        }
+            Err(suspended) => suspended,
+        };
         // Only the holder of the lock and calls that are about to take it read what was added.
+        if suspended {
+            waiters.set_level_of(claim.key());
+        }
         false
     }
 
@@ -421,7 +457,7 @@ impl WaitQueue {
         self.key_rules.load(Ordering::Relaxed) != KeyRules::NONE
     }
 
-    /// Returns the number of waiters whose key is at its maximum.
+    /// Returns the number of suspended waiters.
     pub(crate) fn waiting_at_key_maximum(&self) -> usize {
         if self.running_keys.get().is_none() {
             return 0;

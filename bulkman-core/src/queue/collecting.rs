@@ -70,7 +70,7 @@ impl WaitQueue {
                     break;
                 }
             }
-            if waiters.waiting() == 0
+            if waiters.eligible() == 0
                 || self.idle_permits() == 0
                 || !self.grant_collected(waiters, now, &mut wake)
             {
@@ -94,8 +94,16 @@ impl WaitQueue {
             Some(head) if !acquire(&head) => waiters.overtaker(head, now, wake.others(), acquire),
             head => head,
         };
-        let granted =
-            next.and_then(|next| waiters.grant_head(next, self.permits_to_grant(next.permits)));
+        let granted = next.and_then(|next| {
+            let permits = self.permits_to_grant(next.permits);
+            let granted = waiters.grant_head(next, permits);
+            match (&granted, head) {
+                (None, _) => _ = self.available.release(permits),
+                (Some(_), Some(head)) if head.id != next.id => waiters.count_overtaking(head.id),
+                _ => {}
+            }
+            granted
+        });
         self.update_state(waiters, |state| state);
         if let Some(granted) = granted {
             wake.push(granted.publish(&self.grants));
@@ -107,14 +115,14 @@ impl WaitQueue {
     fn acquire_for(&self, waiter: &Head) -> bool {
         let permits = self.permits_to_grant(waiter.permits);
         let needed = (permits + waiter.reserved).min(self.limits().permits as u32);
-        permits > 0 && self.acquire_locked(permits, needed, true)
+        permits > 0 && self.acquire_locked(permits, needed)
     }
 
-    /// Returns `true` if calls wait although permits are available.
+    /// Returns `true` if calls wait although permits are available, beside suspended ones.
     ///
     /// If the waiter that collects them leaves, they have to be assigned.
     pub(super) fn has_collected(&self, waiters: &Waiters) -> bool {
-        waiters.waiting() > 0 && self.idle_permits() > 0
+        waiters.eligible() > 0 && self.idle_permits() > 0
     }
 
     /// Returns the number of permits that no call holds.
@@ -123,11 +131,9 @@ impl WaitQueue {
     }
 
     /// Acquires permits if `needed` are available. The caller holds the lock.
-    pub(super) fn acquire_locked(&self, permits: u32, needed: u32, contended: bool) -> bool {
-        debug_assert!(
-            !contended || self.available.is_contended(),
-            "others acquire permits without the lock"
-        );
+    pub(super) fn acquire_locked(&self, permits: u32, needed: u32) -> bool {
+        // Only the holder of the lock changes the flag.
+        let contended = self.available.is_contended();
         let try_acquire = || {
             if contended {
                 self.available.try_acquire_many_locked(permits, needed)

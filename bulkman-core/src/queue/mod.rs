@@ -50,6 +50,9 @@
 //! `claims.rs`, `waiting_claims.rs`, `next_call.rs`, `collecting.rs`, `special_waiters.rs`,
 //! `waiting_keys.rs` and `running_keys.rs`. While no waiter is special, the paths of other calls
 //! execute none of that: each tests one word, which is zero then.
+//!
+//! Waiters of a key at its maximum are *suspended*: they wait for calls of that key, and not for a
+//! permit. The flag is not set for them. `running_keys.rs` describes what is used instead.
 
 mod available;
 mod chunks;
@@ -113,7 +116,8 @@ use wake_list::{SmallWakeList, WakeList};
 #[repr(C, align(64))]
 pub(crate) struct WaitQueue {
     available: AvailablePermits,
-    /// A [`QueueState`]. `available` is contended unless it is `IDLE`. Written under the lock only.
+    /// A [`QueueState`]. `available` is contended unless it is `IDLE`, or all waiters are
+    /// suspended. Written under the lock only.
     state: AtomicU64,
     waiters: Mutex<Waiters>,
     /// A hint: some waiter may have a deadline, so a grant needs the time, which is read before the
@@ -377,7 +381,7 @@ impl WaitQueue {
             let mut wake = WakeList::default();
             let mut waiters = lock(&self.waiters);
             let done = waiters.reject(reason, watermark, REJECT_BATCH, &mut wake);
-            self.update_state(&waiters, |state| state);
+            self.update_state(&mut waiters, |state| state);
             let collected = self.has_collected(&waiters);
             drop(waiters);
             wake.wake();
@@ -396,7 +400,7 @@ impl WaitQueue {
             return false;
         }
         let permits = self.limits().permits;
-        self.update_state(&waiters, |state| {
+        self.update_state(&mut waiters, |state| {
             state
                 .with_closed()
                 .with_permits_to_forget(state.permits_to_forget() + permits)
@@ -458,6 +462,7 @@ impl WaitQueue {
             waiters.set_limit(permits as u32);
         }
         if self.state().is_closed() {
+            self.settle(&mut waiters);
             return;
         }
         // Available permits are forgotten first, while the counter is not contended. So a new call
@@ -466,7 +471,7 @@ impl WaitQueue {
         let forgotten = self.forget_up_to(surplus);
         let to_forget = self.state().permits_to_forget() + surplus - forgotten;
         let added = permits.saturating_sub(before);
-        self.update_state(&waiters, |state| {
+        self.update_state(&mut waiters, |state| {
             state.with_permits_to_forget(to_forget.saturating_sub(added))
         });
         self.reserve.add_permits(added.saturating_sub(to_forget));
@@ -703,9 +708,33 @@ impl WaitQueue {
     }
 
     /// Applies `change` to the state, with the present number of waiters.
-    fn update_state(&self, waiters: &Waiters, change: impl FnOnce(QueueState) -> QueueState) {
+    fn update_state(&self, waiters: &mut Waiters, change: impl FnOnce(QueueState) -> QueueState) {
         let before = self.state();
         self.set_state(before, change(before.with_waiting(waiters.waiting())));
+        self.settle(waiters);
+    }
+
+    /// Sets or clears the contended flag after levels of keys have changed.
+    ///
+    /// Called before the lock is released. Until then, the slots of keys that
+    /// have been resumed are suspended.
+    #[inline]
+    fn settle(&self, waiters: &mut Waiters) {
+        if waiters.is_unsettled() {
+            self.settle_suspended(waiters);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn settle_suspended(&self, waiters: &mut Waiters) {
+        let others = self.state().with_waiting(waiters.eligible());
+        if others != QueueState::IDLE {
+            self.available.contend();
+        } else if self.available.is_contended() {
+            self.available.set_contended(false);
+        }
+        waiters.clear_resumed();
     }
 
     /// Replaces the state `before`, and then the contended flag if it has to change.

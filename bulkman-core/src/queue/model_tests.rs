@@ -151,6 +151,9 @@ struct Callers {
     running: Vec<Claim>,
     /// The waiters that are neither running nor gone.
     waiters: Vec<Caller>,
+    /// Permits may be acquired under the lock although no call waits for them: a waiter in no key
+    /// has left others that are suspended. The next release notices.
+    left_contended: bool,
 }
 
 struct Caller {
@@ -191,10 +194,12 @@ fn run(ops: &[Op], timers: bool) -> Result<(), TestCaseError> {
         base: ClockOnly.now(),
         running: Vec::new(),
         waiters: Vec::new(),
+        left_contended: false,
     };
     for op in ops {
         apply(op, timers, &mut model, &mut callers)?;
         compare(&model, &mut callers)?;
+        check_suspended(&callers)?;
     }
     end(model.permits, callers)
 }
@@ -206,6 +211,7 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
         base,
         running,
         waiters,
+        ..
     } = callers;
     for claim in running {
         queue.release_claim(claim, || base);
@@ -222,7 +228,10 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
     prop_assert_eq!(lock(&queue.waiters).suspended(), 0);
     prop_assert_eq!(lock(&queue.waiters).overtaken(), 0);
     if let Some(running) = queue.running_keys.get() {
-        prop_assert_eq!(running.all(), []);
+        prop_assert_eq!(
+            (running.all(), running.suspended()),
+            (Vec::new(), [].into())
+        );
     }
     if permits > 0 {
         let mut all = Claim::new(permits as u32);
@@ -233,7 +242,7 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
             .as_ref()
             .map(|keys| keys.rules.max);
         if max.is_none_or(|max| max as usize >= permits) {
-            let acquired = queue.try_acquire_claim(&mut all, || base);
+            let acquired = queue.try_acquire_as_calls(&mut all, || base);
             prop_assert_eq!(acquired, TryAcquire::Acquired);
         }
     }
@@ -251,6 +260,7 @@ fn apply(
         base,
         running,
         waiters,
+        left_contended,
     } = callers;
     let at = |tick: u64| *base + Duration::from_millis(tick);
     let now = at(model.now);
@@ -342,6 +352,7 @@ fn apply(
             let caller = waiters.swap_remove(index % waiters.len());
             if caller.claim.is_plain() {
                 queue.cancel(caller.id, || now);
+                *left_contended = true;
             } else {
                 queue.cancel_claim(caller.id, caller.claim, || now);
             }
@@ -367,6 +378,7 @@ fn apply(
                     if passed && matches!(waiter.state, State::Waiting | State::Expired) {
                         model.end_wait(caller.index, State::Expired);
                         let expired = if caller.claim.is_plain() {
+                            *left_contended = true;
                             queue.expire(caller.id)
                         } else {
                             queue.expire_claim(caller.id, &mut caller.claim.clone(), || now)
@@ -498,6 +510,24 @@ fn evict(
     let caller = waiters.swap_remove(position);
     prop_assert_eq!(caller.woken.count(), 1);
     model.end_wait(caller.index, State::Rejected);
+    Ok(())
+}
+
+/// Checks that the slots of suspended keys have their bit, and that permits are acquired under the
+/// lock if other calls wait.
+fn check_suspended(callers: &Callers) -> Result<(), TestCaseError> {
+    let queue = &callers.queue;
+    let waiters = lock(&queue.waiters);
+    let keys = waiters.keys().into_iter();
+    let suspended = keys.filter_map(|(key, _, suspended)| suspended.then_some(key));
+    if let Some(running) = queue.running_keys.get() {
+        prop_assert_eq!(running.suspended(), suspended.collect());
+    }
+    let others = queue.state().with_waiting(waiters.eligible());
+    let is_contended = queue.available.is_contended();
+    if !callers.left_contended || others != QueueState::IDLE {
+        prop_assert_eq!(is_contended, others != QueueState::IDLE);
+    }
     Ok(())
 }
 

@@ -33,6 +33,7 @@ impl WaitQueue {
         self.set_key(claim);
         let mut wake = SmallWakeList::default();
         let acquired = self.acquire_as_next(&mut waiters, now, request, claim, &mut wake);
+        self.settle(&mut waiters);
         drop(waiters);
         wake.wake();
         acquired
@@ -44,7 +45,8 @@ impl WaitQueue {
         self.idle_permits() >= self.permits_to_grant(claim.permits()) as usize
     }
 
-    /// As [`try_acquire_as_next`](Self::try_acquire_as_next). The caller holds the lock, and wakes.
+    /// As [`try_acquire_as_next`](Self::try_acquire_as_next). The caller holds the lock, wakes, and
+    /// [settles](Self::settle).
     pub(super) fn acquire_as_next(
         &self,
         waiters: &mut Waiters,
@@ -62,14 +64,13 @@ impl WaitQueue {
         if self.acquire_idle(waiters, self.state(), claim) {
             return true;
         }
-        // Only while calls wait, permits are acquired under the lock alone.
-        if self.state().waiting() == 0 || !waiters.come_after(request, *claim) {
+        if waiters.waiting() == 0 || !waiters.come_after(request, *claim) {
             return false;
         }
         if claim.key() == 0 {
-            return self.acquire_many(true, claim);
+            return self.acquire_many(claim);
         }
-        let acquired = self.acquire_for_key(true, claim);
+        let acquired = self.acquire_for_key(waiters, claim);
         if acquired {
             // A waiter of its key may have been next, and another may be now.
             waiters.set_level_of(claim.key());
@@ -324,11 +325,12 @@ mod tests {
         test.queue.set_permits(|| 1, || test.now);
         let mut waiting = test.wait(&call(Priority::Normal, 2, 1), false);
         test.queue.release_claim(second, || test.now);
-        let (joined, other) = test.join(&call(Priority::Normal, 3, 1), false);
-        assert_eq!(joined, Enqueue::Acquired);
+        let mut other = test.wait(&call(Priority::Normal, 3, 1), false);
+        assert_eq!(waiting.poll(&test.queue), GRANTED, "it was first");
         test.queue.release_overdue(|| test.now);
-        test.queue.release_claim(other.claim, || test.now);
-        assert_eq!(waiting.poll(&test.queue), GRANTED);
+        assert_eq!(other.poll(&test.queue), (Poll::Pending, 0));
+        test.queue.release_claim(waiting.claim, || test.now);
+        assert_eq!(other.poll(&test.queue), GRANTED);
     }
 
     #[test]
@@ -361,7 +363,7 @@ mod tests {
             while !rejected.is_finished() {
                 let tried = test
                     .queue
-                    .try_acquire_claim(&mut Claim::new(3), || test.now);
+                    .try_acquire_as_calls(&mut Claim::new(3), || test.now);
                 assert_eq!((tried, test.queue.waiting()), (TryAcquire::MustWait, 1));
             }
         });

@@ -57,7 +57,14 @@ impl Waiters {
         overtaking.map_or(0, |overtaking| overtaking.counts.len())
     }
 
-    /// Returns the first waiter behind `head` for which `acquire` returns `true`, and counts it.
+    /// Counts that a waiter has been overtaken.
+    pub(super) fn count_overtaking(&mut self, id: WaiterId) {
+        if let Some(overtaking) = &mut self.special.overtaking {
+            *overtaking.counts.entry(id).or_insert(0) += 1;
+        }
+    }
+
+    /// Returns the first waiter behind `head` for which `acquire` returns `true`.
     ///
     /// Examines at most [`EXAMINED`] of its priority, in the order in which they are served. Those
     /// whose deadlines have passed expire, and do not count.
@@ -82,12 +89,7 @@ impl Waiters {
                 }
             });
             match found? {
-                Ok(waiter) => {
-                    if let Some(overtaking) = &mut self.special.overtaking {
-                        *overtaking.counts.entry(head.id).or_insert(0) += 1;
-                    }
-                    return Some(waiter);
-                }
+                Ok(waiter) => return Some(waiter),
                 Err(id) => {
                     let ended = self.decide(id, WaiterState::Expired)?;
                     expired.push(ended.waker);

@@ -187,7 +187,17 @@ impl Waiters {
 
     /// Grants `permits` to a waiter that [`peek`](Self::peek) or [`overtaker`](Self::overtaker)
     /// returned.
+    ///
+    /// Returns `None`, and computes the level of its key again, if that would exceed its maximum: a
+    /// new call of the key has just added its permits.
     pub(super) fn grant_head(&mut self, head: Head, permits: u32) -> Option<Granted> {
+        let bounded = self.key_with_maximum(head.id);
+        if let Some(key) = bounded {
+            if !self.add_to_key(key, permits) {
+                self.set_level_of(key);
+                return None;
+            }
+        }
         let fewer = permits != head.permits;
         let left = self.end_special(head.id);
         let key = left.map_or(0, |left| left.key);
@@ -199,8 +209,9 @@ impl Waiters {
         let mut granted = self.end_wait(head.id, WaiterState::Granted, kept)?;
         granted.timed |= fewer;
         if key != 0 {
-            if let Some(keys) = &self.special.keys {
-                keys.running().insert(key, permits);
+            let keys = self.special.keys.as_ref();
+            if let Some(keys) = keys.filter(|_| bounded.is_none()) {
+                keys.running().insert_locked(key, permits);
             }
             match left.and_then(|left| left.remaining) {
                 Some(remaining) => {
@@ -213,6 +224,26 @@ impl Waiters {
             }
         }
         Some(granted)
+    }
+
+    /// Returns the key of a waiter, if it has a maximum.
+    fn key_with_maximum(&self, id: WaiterId) -> Option<u64> {
+        let keys = self.special.keys.as_ref()?;
+        if keys.rules.max == KeyRules::NO_MAX {
+            return None;
+        }
+        let chunks = &self.queues.as_ref()?[id.priority()].chunks;
+        let link = chunks.link(id.sequence())?;
+        (link.key != NO_KEY).then(|| keys.key(link.key))
+    }
+
+    /// Adds permits to a key, unless it would exceed its maximum.
+    ///
+    /// Its level does not suffice: a new call may have read what the key holds before these permits
+    /// are added. Then this reads what that call has added.
+    fn add_to_key(&self, key: u64, permits: u32) -> bool {
+        let keys = self.special.keys.as_ref();
+        keys.is_some_and(|it| it.running().add_locked(key, permits, it.rules.max).is_ok())
     }
 
     /// Rejects the newest waiter of the key with the most waiters, if it has at least two more than
@@ -483,8 +514,29 @@ impl Waiters {
             .map_or_else(Vec::new, |keys| keys.all())
     }
 
-    /// Returns the waiters whose key is at its maximum.
+    /// Returns the number of suspended waiters.
     pub(super) fn suspended(&self) -> u32 {
         self.special.keys.as_ref().map_or(0, |keys| keys.suspended)
+    }
+
+    /// Returns the number of waiters that are not suspended.
+    pub(super) fn eligible(&self) -> u32 {
+        self.waiting() - self.suspended()
+    }
+
+    /// Returns `true` if the counter of permits may have to be contended although no call waits for
+    /// it, or the reverse: keys are suspended, or were.
+    #[inline]
+    pub(super) fn is_unsettled(&self) -> bool {
+        let keys = self.special.keys.as_ref();
+        keys.is_some_and(|keys| keys.suspended > 0 || !keys.resumed.is_empty())
+    }
+
+    /// Resumes the keys that are no longer suspended. The counter of permits is contended if they
+    /// have waiters.
+    pub(super) fn clear_resumed(&mut self) {
+        if let Some(keys) = &mut self.special.keys {
+            keys.clear_resumed();
+        }
     }
 }

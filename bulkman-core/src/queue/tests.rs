@@ -451,7 +451,7 @@ fn limit_of_zero_grants_nothing_of_any_weight() {
     for permits in [2, 1, 3] {
         let mut claim = Claim::new(permits);
         assert_ne!(
-            queue.try_acquire_claim(&mut claim, now),
+            queue.try_acquire_as_calls(&mut claim, now),
             TryAcquire::Acquired
         );
         let waker = Waker::noop();
@@ -520,7 +520,7 @@ fn time_of_100(
     let queue = WaitQueue::new(1, settings);
     let claim = |key: u64| Claim::ONE.with_key(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20 | 2);
     let now = || ClockOnly.now();
-    let holder = queue.try_acquire_claim(&mut claim(0), now);
+    let holder = queue.try_acquire_as_calls(&mut claim(0), now);
     assert_eq!(holder, TryAcquire::Acquired);
     let mut waiting = Vec::new();
     for number in 0..keys * waiters_of_each {
@@ -588,7 +588,7 @@ fn waiter_that_joins_without_a_key_neither_waits_for_keys_nor_confuses_them() {
         let waker = Waker::noop();
         let [mut suspended, mut first, mut second] = [5, 5, 6].map(|key| Claim::ONE.with_key(key));
         for claim in [&mut first, &mut second] {
-            assert_eq!(queue.try_acquire_claim(claim, now), TryAcquire::Acquired);
+            assert_eq!(queue.try_acquire_as_calls(claim, now), TryAcquire::Acquired);
         }
         let joined = queue.enqueue_claim(
             request(Priority::Normal, None),
@@ -620,4 +620,42 @@ fn waiter_that_joins_without_a_key_neither_waits_for_keys_nor_confuses_them() {
         queue.release_claim(suspended, now);
         assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
     }
+}
+
+/// Hazard K16.
+#[test]
+fn call_of_another_key_takes_no_lock_beside_a_suspended_waiter() {
+    let now = || ClockOnly.now();
+    let mut settings = QueueSettings::of_capacity(8, QueueOrder::Fifo);
+    settings.keys = Some(KeyRules {
+        min: 0,
+        max: 1,
+        max_queue: KeyRules::NO_MAX,
+        evicts: true,
+    });
+    let queue = WaitQueue::new(2, settings);
+    let [mut first, mut suspended, mut other] = [5, 5, 6].map(|key| Claim::ONE.with_key(key));
+    let call_of = |claim: &mut Claim| {
+        assert_eq!(queue.try_acquire_as_calls(claim, now), TryAcquire::Acquired);
+    };
+    call_of(&mut first);
+    // Its permit is in the counter from now on.
+    call_of(&mut other);
+    queue.release_claim(other, now);
+    let request = request(Priority::Normal, None);
+    let joined = queue.enqueue_claim(request, &mut suspended, Waker::noop(), || false, now);
+    let Enqueue::Waiting(id) = joined else {
+        panic!("{joined:?}")
+    };
+    {
+        let _locked = lock(&queue.waiters);
+        call_of(&mut other);
+        queue.release_claim(other, now);
+    }
+    let mut poll = || queue.poll_claim(id, &mut suspended, Waker::noop());
+    assert_eq!(poll(), Poll::Pending);
+    queue.release_claim(first, now);
+    assert_eq!(poll(), Poll::Ready(WaitResult::Granted));
+    queue.release_claim(suspended, now);
+    assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
 }

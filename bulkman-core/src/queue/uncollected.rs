@@ -38,7 +38,7 @@ impl WaitQueue {
     }
 
     /// Ends the wait of a call whose deadline has passed. Permits may be available to those behind
-    /// it: it collects them, or its key is at its maximum.
+    /// it: it collects them, or is too heavy for its key.
     #[cold]
     fn expire_waiting(
         &self,
@@ -47,7 +47,7 @@ impl WaitQueue {
         now: impl FnOnce() -> Instant,
     ) -> bool {
         let expired = waiters.expire(id);
-        self.update_state(&waiters, |state| state);
+        self.update_state(&mut waiters, |state| state);
         let collected = self.has_collected(&waiters);
         drop(waiters);
         // The timer wakes the task.

@@ -106,10 +106,11 @@ impl WaitQueue {
             if let Some(evicted) = waiters.evict(claim.key(), request.priority) {
                 wake.push(evicted.waker);
                 resolved = None;
-                self.update_state(&waiters, |state| state);
+                self.update_state(&mut waiters, |state| state);
             }
         }
         if let Some(result) = resolved {
+            self.settle(&mut waiters);
             drop(waiters);
             wake.wake();
             // A panic of its drop must not leak permits that were just acquired.
@@ -123,14 +124,17 @@ impl WaitQueue {
         } = request;
         let (id, changes_level) = waiters.push_claim(priority, deadline, *claim, share, waker);
         self.count_waiter(self.state(), deadline);
+        // Suspended waiters have not set the flag. A permit that is released from now on is found.
+        self.available.contend();
         if changes_level {
-            // The counter is contended by now: a permit that is released later is found.
             waiters.set_level_of(claim.key());
         }
         // Permits may be available although others wait: a heavy waiter collects them, or the
-        // keys of all others are at their maximum. The counter is contended by now.
+        // keys of all others are at their maximum.
         if self.idle_permits() > 0 {
             wake.append(self.assign_permits(&mut waiters, now));
+        } else {
+            self.settle(&mut waiters);
         }
         drop(waiters);
         wake.wake();
@@ -216,8 +220,7 @@ impl WaitQueue {
         let (state, waker) = waiters.remove_claim(id, claim);
         let mut collected = false;
         if state == WaiterState::Waiting {
-            let before = self.state();
-            self.set_state(before, before.with_waiting(before.waiting() - 1));
+            self.update_state(&mut waiters, |state| state);
             collected = self.has_collected(&waiters);
         }
         drop(waiters);

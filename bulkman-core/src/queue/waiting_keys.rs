@@ -38,6 +38,8 @@ pub(super) struct WaitingKeys {
     last_turn: u64,
     /// The waiters of suspended keys.
     pub(super) suspended: u32,
+    /// Keys that may have suspended slots although they are not suspended.
+    pub(super) resumed: Vec<u64>,
 }
 
 /// The keys of one priority.
@@ -81,6 +83,13 @@ struct KeyEntry {
     /// The neighbors among the keys with as many waiters; `NO_KEY` for none.
     previous: u32,
     next: u32,
+}
+
+impl KeyEntry {
+    /// Returns `true` if it is at its maximum. A new key is not, until its level is computed.
+    const fn is_suspended(&self) -> bool {
+        self.level.is_none() && self.turn != 0
+    }
 }
 
 /// The place of a waiter among those of its key.
@@ -135,6 +144,7 @@ impl WaitingKeys {
             priorities: std::array::from_fn(|_| Keys::default()),
             last_turn: 0,
             suspended: 0,
+            resumed: Vec::new(),
         }
     }
 
@@ -152,7 +162,23 @@ impl WaitingKeys {
 
     /// Forgets all keys.
     pub(super) fn clear(&mut self) {
+        let mut resumed = std::mem::take(&mut self.resumed);
+        let waiting = self.entries.iter().filter(|entry| entry.waiting > 0);
+        resumed.extend(waiting.filter(|it| it.is_suspended()).map(|it| it.key));
         *self = Self::new(self.rules, self.limit, Arc::clone(&self.running));
+        self.resumed = resumed;
+    }
+
+    /// Clears the suspended bit of the keys that are no longer suspended.
+    pub(super) fn clear_resumed(&mut self) {
+        while let Some(key) = self.resumed.pop() {
+            let is_suspended = (0..PRIORITIES)
+                .filter_map(|priority| self.find(key, priority))
+                .any(|index| self.entries[index as usize].is_suspended());
+            if !is_suspended {
+                self.running.resume(key);
+            }
+        }
     }
 
     /// Returns how many permits have to remain available if a key is granted `permits`: those that
@@ -342,17 +368,17 @@ impl WaitingKeys {
     /// `permits`: those that its next waiter asks for, if the level
     /// [depends on them](Self::depends_on_next).
     pub(super) fn set_level(&mut self, index: u32, permits: u32) {
-        let entry = &mut self.entries[index as usize];
-        let held = self.running.held(entry.key);
-        let level = self.rules.level(held, permits, entry.share, self.limit);
+        let level = self.current_level(index, permits);
+        let entry = &self.entries[index as usize];
         if level == entry.level && (level.is_some() || entry.turn != 0) {
             return;
         }
-        let (waiting, is_new) = (entry.waiting, entry.turn == 0);
-        if entry.level.is_some() {
-            self.leave_level(index);
-        } else if !is_new {
+        let waiting = entry.waiting;
+        if entry.is_suspended() {
             self.suspended -= waiting;
+            self.resumed.push(entry.key);
+        } else {
+            self.leave_level(index);
         }
         self.last_turn += 1;
         self.entries[index as usize].turn = self.last_turn;
@@ -360,6 +386,23 @@ impl WaitingKeys {
             Some(level) => self.enter_level(index, level),
             None => self.suspended += waiting,
         }
+    }
+
+    /// Returns the level that a key should have; `None` for one that is to be suspended. Its slots
+    /// are suspended then.
+    fn current_level(&mut self, index: u32, permits: u32) -> Option<u64> {
+        let entry = &self.entries[index as usize];
+        let (key, share) = (entry.key, entry.share);
+        let level_of = |held| self.rules.level(held, permits, share, self.limit);
+        if let Some(level) = level_of(self.running.held(key)) {
+            return Some(level);
+        }
+        // Also if they are: what it holds may be in other slots by now.
+        let level = level_of(self.running.suspend(key));
+        if level.is_some() {
+            self.resumed.push(key);
+        }
+        level
     }
 
     /// Appends a key that is in no level to the keys of this one.
@@ -461,6 +504,10 @@ impl WaitingKeys {
 
     /// Removes a key that has no waiters.
     fn delete(&mut self, index: u32) {
+        let entry = &self.entries[index as usize];
+        if entry.is_suspended() {
+            self.resumed.push(entry.key);
+        }
         self.leave_level(index);
         let entry = &self.entries[index as usize];
         self.index.remove(&index_key(entry.key, entry.priority));
@@ -482,7 +529,7 @@ impl WaitingKeys {
         let entry = &mut self.entries[index as usize];
         let keys = &mut self.priorities[entry.priority];
         keys.waiting = keys.waiting.wrapping_add_signed(by);
-        if entry.level.is_none() && entry.turn != 0 {
+        if entry.is_suspended() {
             self.suspended = self.suspended.wrapping_add_signed(by);
         }
         if keys.by_length.is_empty() {

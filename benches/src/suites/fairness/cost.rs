@@ -45,6 +45,7 @@ pub(super) fn uncontended(findings: &mut Findings) {
     const COMPUTED: usize = 2;
     const FLOOR: usize = 8;
     const BESIDE: usize = 9;
+    const COMPUTED_BESIDE: usize = 10;
     let plain = bulkhead(10, None);
     let heavy = plain.clone();
     let (hashed, computed, bounded) = (
@@ -60,7 +61,8 @@ pub(super) fn uncontended(findings: &mut Findings) {
     let mut waiting = Box::pin(busy().acquire());
     let mut context = Context::from_waker(Waker::noop());
     assert!(waiting.as_mut().poll(&mut context).is_pending());
-    let beside = beside.clone();
+    let (beside, computed_beside) = (beside.clone(), beside.clone());
+    let other = beside.call_key(TENANT);
     let (one, many) = (Semaphore::new(10), Semaphore::new(10));
     let (bare, seed, held) = (plain.clone(), RandomState::new(), AtomicU64::new(0));
     let count = move |by: u64| {
@@ -128,6 +130,14 @@ pub(super) fn uncontended(findings: &mut Findings) {
                 ready(call.execute(async { Ok::<_, ()>(7) })).is_ok()
             },
         ),
+        Case::new(
+            GROUP,
+            "bulkman, key computed before, another waits",
+            move || {
+                let call = computed_beside.call().with_key(other);
+                ready(call.execute(async { Ok::<_, ()>(7) })).is_ok()
+            },
+        ),
     ];
     let measured = interleaved(&mut cases, Effort::CALLS);
     let mut table = Table::new(
@@ -146,6 +156,11 @@ pub(super) fn uncontended(findings: &mut Findings) {
         ("key", HASHED, 1.6),
         ("key computed before", COMPUTED, 1.35),
         ("key while another waits at its maximum", BESIDE, 3.0),
+        (
+            "key computed before while another waits at its maximum",
+            COMPUTED_BESIDE,
+            3.0,
+        ),
     ] {
         let target = Target::at_most(
             format!("fairness: a call with a {name}, over one without"),

@@ -108,9 +108,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
         if admitted.needs_duration() {
             return None;
         }
-        let claim = inner
-            .queue
-            .try_acquire_claim_at_once::<BOUNDED>(claim, || inner.runtime.now())?;
+        let claim = inner.queue.try_acquire_claim_at_once::<BOUNDED>(
+            claim,
+            || inner.runtime.now(),
+            |claim| inner.undo_acquisition(claim),
+        )?;
         inner.counters.start();
         self.held = Held::OutClaim(claim);
         Some(admitted.with_claim())
@@ -140,10 +142,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             },
             None => None,
         };
-        match inner
-            .queue
-            .try_acquire_claim(&mut claim, || inner.runtime.now())
-        {
+        match inner.queue.try_acquire_claim(
+            &mut claim,
+            || inner.runtime.now(),
+            |claim| inner.undo_acquisition(claim),
+        ) {
             TryAcquire::Acquired => {
                 let admitted = self.start_claim(Admitted { ticket }, claim);
                 let admitted = start_run(self, admitted, false, false, tags, deadlines);
@@ -173,10 +176,11 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
             None
         };
         let inner = self.bulkhead.borrow().inner();
-        match inner
-            .queue
-            .try_acquire_claim(&mut claim, || inner.runtime.now())
-        {
+        match inner.queue.try_acquire_claim(
+            &mut claim,
+            || inner.runtime.now(),
+            |claim| inner.undo_acquisition(claim),
+        ) {
             TryAcquire::Acquired => {
                 self.held = Held::Permits(claim);
                 self.admit_claim(now, false, tags, deadlines).map(Some)

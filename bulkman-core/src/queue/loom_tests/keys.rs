@@ -4,6 +4,8 @@ use super::*;
 
 const A: u64 = 2;
 const B: u64 = 3;
+/// Another key of the bucket of `A`.
+const C: u64 = 4;
 
 /// A queue that shares its permits between keys.
 fn shared(permits: usize, min: u32, max: u32) -> Arc<WaitQueue> {
@@ -68,7 +70,9 @@ fn runs(queue: &WaitQueue, result: &Enqueue) -> bool {
 
 fn assert_nothing_is_held(queue: &WaitQueue) {
     assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
-    assert_eq!(queue.running_keys.get().unwrap().all(), []);
+    let running = queue.running_keys.get().unwrap();
+    assert_eq!((running.all(), running.suspended()), (vec![], [].into()));
+    assert!(!queue.available.is_contended());
 }
 
 /// Hazard K22.
@@ -210,22 +214,22 @@ fn calls_at_once_never_exceed_the_maximum() {
 fn additions_miss_no_permits_in_later_slots() {
     bounded(|| {
         let keys = Arc::new(RunningKeys::new(1));
-        keys.insert(B, 1);
+        keys.insert(C, 1);
         keys.insert(A, 1);
-        keys.remove(B, 1);
+        keys.remove(C, 1);
         // The first slot is free, the second has a permit of `A` all the time.
         let add = |key| {
             let keys = keys.clone();
             thread::spawn(move || {
-                let added = keys.add(key, 1, 1).is_some();
+                let added = keys.add(key, 1, 1).is_ok();
                 if added {
                     keys.remove(key, 1);
                 }
                 added
             })
         };
-        let (second, other) = (add(A), add(B));
-        assert_eq!(keys.add(A, 1, 1), None);
+        let (second, other) = (add(A), add(C));
+        assert!(keys.add(A, 1, 1).is_err());
         assert!(!second.join().unwrap());
         assert!(other.join().unwrap());
         keys.remove(A, 1);
@@ -245,6 +249,120 @@ fn other_keys_pass_a_suspended_waiter() {
         assert!(is_granted(&queue, waiter));
         release_key(&queue, A);
         release_key(&queue, B);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K22. Both keys are at their maximum, so no release finds a contended counter.
+#[test]
+fn releases_of_two_suspended_keys_resume_both() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A) && try_key(&queue, B));
+        let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, B)];
+        assert!(!queue.available.is_contended());
+        let releaser = release_in_thread(&queue);
+        release_key(&queue, B);
+        releaser.join().unwrap();
+        for (waiter, key) in waiters.into_iter().zip([A, B]) {
+            assert!(is_granted(&queue, waiter));
+            release_key(&queue, key);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K22. Permits of a suspended key are in two slots.
+#[test]
+fn releases_from_two_slots_resume_a_key() {
+    bounded(|| {
+        let queue = shared(3, 0, 2);
+        assert!(try_key(&queue, C) && try_key(&queue, A));
+        release_key(&queue, C);
+        assert!(try_key(&queue, A));
+        let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, A)];
+        let releaser = release_in_thread(&queue);
+        release_key(&queue, A);
+        releaser.join().unwrap();
+        for waiter in waiters {
+            assert!(is_granted(&queue, waiter));
+            release_key(&queue, A);
+        }
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K28. Between the release and the grant, the key holds nothing.
+#[test]
+fn new_call_does_not_overtake_a_suspended_waiter() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = release_in_thread(&queue);
+        assert!(!try_key_as_next(&queue, A));
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, waiter));
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K22. The key is resumed while another key has all other permits.
+#[test]
+fn resumed_key_is_served_by_the_release_of_another() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A) && try_key(&queue, B));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let resize = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.set_permits(|| 1, no_clock))
+        };
+        let releaser = release_in_thread(&queue);
+        release_key(&queue, B);
+        resize.join().unwrap();
+        releaser.join().unwrap();
+        assert!(is_granted(&queue, waiter));
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// The only suspended waiter leaves.
+#[test]
+fn cancelled_suspended_waiter_racing_a_release_leaves_no_mark() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = release_in_thread(&queue);
+        queue.cancel_claim(waiter, of_key(A), no_clock);
+        releaser.join().unwrap();
+        assert!(try_key(&queue, A));
+        release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// The maximum ends while calls wait for it.
+#[test]
+fn release_racing_the_end_of_the_maximum_serves_the_waiter() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let waiter = enqueue_waiter_of(&queue, A);
+        let releaser = release_in_thread(&queue);
+        let keys = Some(KeyRules {
+            min: 0,
+            max: KeyRules::NO_MAX,
+            max_queue: KeyRules::NO_MAX,
+            evicts: true,
+        });
+        queue.resize(|| 2, QueueSettings { keys, ..fifo(8) }, no_clock);
+        assert!(is_granted(&queue, waiter));
+        releaser.join().unwrap();
+        release_key(&queue, A);
         assert_nothing_is_held(&queue);
     });
 }

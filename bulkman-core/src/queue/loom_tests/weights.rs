@@ -229,7 +229,7 @@ fn heavy_attempt_hides_no_permit_from_others() {
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
         let heavy = {
             let queue = queue.clone();
-            thread::spawn(move || queue.try_acquire_claim(&mut Claim::new(3), no_clock))
+            thread::spawn(move || queue.try_acquire_as_calls(&mut Claim::new(3), no_clock))
         };
         // Two of three permits are available, and stay so: the heavy call can't have them.
         assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
@@ -237,7 +237,7 @@ fn heavy_attempt_hides_no_permit_from_others() {
         queue.release(no_clock);
         queue.release(no_clock);
         assert_eq!(
-            queue.try_acquire_claim(&mut Claim::new(3), no_clock),
+            queue.try_acquire_as_calls(&mut Claim::new(3), no_clock),
             TryAcquire::Acquired
         );
         queue.release_claim(Claim::new(3), no_clock);

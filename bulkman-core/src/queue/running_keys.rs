@@ -300,7 +300,11 @@ impl RunningKeys {
     /// As [`is_suspended`](Self::is_suspended), for a key of this bucket.
     // Not only the slot to which a call has added its permits: another call of the key may have
     // subtracted them there, and left as many elsewhere.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is part of the admission of a call"
+    )]
     pub(super) fn is_suspended_in(&self, bucket: &Bucket, key: u64) -> bool {
         !(bucket.has_none_suspended() && self.has_none_spilled()) && self.is_suspended_cold(key)
     }
@@ -449,7 +453,11 @@ impl Bucket {
     }
 
     /// Returns `true` if all slots but the first are free.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is part of the admission of a call"
+    )]
     pub(super) fn has_one_slot(&self) -> bool {
         let Self([_, others @ ..]) = self;
         let used = others
@@ -459,7 +467,11 @@ impl Bucket {
     }
 
     /// Returns `true` if no slot is suspended.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "it is part of the admission of a call"
+    )]
     fn has_none_suspended(&self) -> bool {
         let bits = self.0.iter();
         bits.fold(0, |bits, slot| bits | slot.load(Ordering::SeqCst)) & SUSPENDED == 0

@@ -50,7 +50,8 @@ fn needed(permits: u32, held: u32, rules: KeyRules, limit: u32) -> u32 {
     if held <= min {
         permits
     } else {
-        (permits + min).min(limit)
+        // The limit may have become smaller than the call a moment ago.
+        (permits + min).min(limit).max(permits)
     }
 }
 
@@ -481,5 +482,43 @@ impl WaitQueue {
             keys.entry(key).or_insert_with(|| KeyReading::of(key)).held += held;
         }
         keys.into_values().collect()
+    }
+}
+
+#[cfg(all(test, not(bulkman_loom)))]
+mod tests {
+    use super::*;
+    use crate::queue::model_tests::UNBOUNDED;
+
+    /// Hazard K29. The limit may shrink after the permits were found in the counter.
+    #[test]
+    fn call_needs_at_least_the_permits_that_it_acquires() {
+        for min in 0..4 {
+            let rules = KeyRules { min, ..UNBOUNDED };
+            for (permits, limit) in
+                (1..6).flat_map(|permits| [0, 1, 2, 4, 9].map(|it| (permits, it)))
+            {
+                for held in permits..permits + 3 {
+                    let needed = needed(permits, held, rules, limit);
+                    assert!(needed >= permits, "{permits} permits, {limit}, {rules:?}");
+                    let reserved = if held > rules.min_in_force(limit) {
+                        min
+                    } else {
+                        0
+                    };
+                    assert!(needed <= permits + reserved);
+                }
+            }
+        }
+        let rules = KeyRules {
+            min: 2,
+            ..UNBOUNDED
+        };
+        assert_eq!([2, 3].map(|held| needed(2, held, rules, 9)), [2, 4]);
+        assert_eq!(
+            needed(4, 4, rules, 5),
+            5,
+            "all permits of the limit suffice"
+        );
     }
 }

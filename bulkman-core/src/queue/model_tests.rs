@@ -225,6 +225,7 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
         }
     }
     prop_assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    prop_assert_eq!(queue.idle_permits(), permits);
     prop_assert_eq!(lock(&queue.waiters).suspended(), 0);
     prop_assert_eq!(lock(&queue.waiters).overtaken(), 0);
     if let Some(running) = queue.running_keys.get() {

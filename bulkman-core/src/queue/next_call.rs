@@ -61,8 +61,13 @@ impl WaitQueue {
         }
         // Those before it whose deadlines have passed do not count.
         wake.append(self.assign_permits(waiters, now));
+        let had_overdue = self.has_overdue();
         if self.acquire_idle(waiters, self.state(), claim) {
             return true;
+        }
+        if had_overdue {
+            // Permits that were returned, and do not suffice, may suffice for a waiter.
+            wake.append(self.assign_permits(waiters, now));
         }
         if waiters.waiting() == 0 || !waiters.come_after(request, *claim) {
             return false;
@@ -331,6 +336,29 @@ mod tests {
         assert_eq!(other.poll(&test.queue), (Poll::Pending, 0));
         test.queue.release_claim(waiting.claim, || test.now);
         assert_eq!(other.poll(&test.queue), GRANTED);
+    }
+
+    #[test]
+    fn rejected_call_leaves_the_permit_of_an_overdue_waiter_to_another() {
+        let alone = KeyRules {
+            max: 1,
+            ..UNBOUNDED
+        };
+        let mut test = Test::new(4, fifo(10, Some(alone)));
+        let _running = test.run(3, 1);
+        let (first, second) = (test.run(4, 1), test.run(2, 1));
+        let overdue = test.wait(&call(Priority::Normal, 2, 1), true);
+        test.queue.release_claim(second, || test.now);
+        let third = test.run(6, 1);
+        test.pass();
+        test.queue.deadline_passed(overdue.id, || test.now);
+        // Another thread changes the limit, and has not released what is overdue yet.
+        test.queue.set_permits(|| 3, || test.now);
+        let mut waiting = test.wait(&call(Priority::Normal, 2, 1), false);
+        test.queue.release_claim(first, || test.now);
+        test.queue.release_claim(third, || test.now);
+        assert!(!test.try_next(&call(Priority::Normal, 3, 1)));
+        assert_eq!(waiting.poll(&test.queue), GRANTED);
     }
 
     #[test]

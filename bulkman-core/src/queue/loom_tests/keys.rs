@@ -70,6 +70,7 @@ fn runs(queue: &WaitQueue, result: &Enqueue) -> bool {
 
 fn assert_nothing_is_held(queue: &WaitQueue) {
     assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    assert_eq!(queue.idle_permits(), queue.limits().permits);
     let running = queue.running_keys.get().unwrap();
     assert_eq!((running.all(), running.suspended()), (vec![], [].into()));
     assert!(!queue.available.is_contended());
@@ -325,6 +326,29 @@ fn resumed_key_is_served_by_the_release_of_another() {
         releaser.join().unwrap();
         assert!(is_granted(&queue, waiter));
         release_key(&queue, A);
+        assert_nothing_is_held(&queue);
+    });
+}
+
+/// Hazard K22. The counter is not contended before, since the only waiter is suspended.
+#[test]
+fn release_racing_a_join_behind_a_suspended_waiter_reaches_it() {
+    bounded(|| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A) && try_key(&queue, B));
+        let suspended = enqueue_waiter_of(&queue, A);
+        let releaser = {
+            let queue = queue.clone();
+            thread::spawn(move || release_key(&queue, B))
+        };
+        let joined = enqueue_key(&queue, C);
+        releaser.join().unwrap();
+        assert!(runs(&queue, &joined));
+        release_key(&queue, A);
+        assert!(is_granted(&queue, suspended));
+        for key in [A, C] {
+            release_key(&queue, key);
+        }
         assert_nothing_is_held(&queue);
     });
 }

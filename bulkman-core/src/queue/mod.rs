@@ -75,6 +75,8 @@ mod special_waiters;
 mod state;
 #[cfg(all(test, not(bulkman_loom)))]
 mod tests;
+#[cfg(all(test, not(bulkman_loom)))]
+mod thread_tests;
 mod uncollected;
 mod waiter;
 mod waiters;

@@ -159,8 +159,7 @@ impl Setup {
         self.0 & !Self::KEYS != 0
     }
 
-    /// Returns `true` if a call that asks for a claim has nothing to do but to observe the bounds
-    /// of its key.
+    /// Returns `true` if only the bounds of its key concern a call that asks for a claim.
     #[inline]
     pub(crate) const fn has_only_key_bounds(self) -> bool {
         self.0 & !Self::KEYS == Self::KEY_BOUNDS

@@ -718,8 +718,8 @@ impl WaitQueue {
 
     /// Sets or clears the contended flag after levels of keys have changed.
     ///
-    /// Called before the lock is released. Until then, the slots of keys that
-    /// have been resumed are suspended.
+    /// Called before the lock is released. Until then, the slots of keys that have been resumed are
+    /// suspended.
     #[inline]
     fn settle(&self, waiters: &mut Waiters) {
         if waiters.is_unsettled() {

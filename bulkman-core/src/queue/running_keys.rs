@@ -110,12 +110,12 @@ impl RunningKeys {
 
     /// Adds permits to a key, and returns what it holds then.
     ///
-    /// Returns an error, and adds nothing, if it would hold more than `max`. A key that holds
-    /// nothing may exceed `max`: it was lowered below the weight of a call that waits.
+    /// Returns an error, and adds nothing, if it would hold more than `max`, or is suspended. A key
+    /// that holds nothing may exceed `max`: it was lowered below the weight of a call that waits.
     ///
-    /// Nor while calls of a suspended key wait. After an error, the caller has to check whether
-    /// calls wait: one of the same key may have found these permits while they were added. The
-    /// error is as the result of [`remove`](Self::remove).
+    /// After an error, the caller has to check whether calls wait: one of the same key may have
+    /// found these permits while they were added. The error is as the result of
+    /// [`remove`](Self::remove).
     #[inline]
     pub(super) fn add(&self, key: u64, permits: u32, max: u32) -> Result<u32, bool> {
         // Otherwise each call of a suspended key would take one more slot.
@@ -280,8 +280,7 @@ impl RunningKeys {
         }
     }
 
-    /// Returns the permits that a key holds, or a number above every maximum if it is
-    /// suspended.
+    /// Returns the permits that a key holds, or a number above every maximum if it is suspended.
     fn held_or_suspended(&self, key: u64) -> u32 {
         self.sum(key, HELD | SUSPENDED)
     }
@@ -446,7 +445,8 @@ impl Bucket {
     pub(super) fn insert_at_once(&self, key: u64, permits: u32) -> Option<u32> {
         let Self([first, ..]) = self;
         let word = first.load(Ordering::SeqCst);
-        let sum = of_key(word, key) + u64::from(permits);
+        // It wraps around only if there is no room.
+        let sum = of_key(word, key).wrapping_add(u64::from(permits));
         let inserted = has_room(word, key, permits) && replace(first, word, sum);
         after_insertion();
         inserted.then_some((sum & HELD) as u32)

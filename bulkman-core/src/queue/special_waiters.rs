@@ -524,8 +524,7 @@ impl Waiters {
         self.waiting() - self.suspended()
     }
 
-    /// Returns `true` if the counter of permits may have to be contended although no call waits for
-    /// it, or the reverse: keys are suspended, or were.
+    /// Returns `true` if keys are suspended, or were: the contended flag may have to change.
     #[inline]
     pub(super) fn is_unsettled(&self) -> bool {
         let keys = self.special.keys.as_ref();

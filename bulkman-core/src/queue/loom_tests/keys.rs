@@ -53,6 +53,50 @@ fn release_key(queue: &WaitQueue, key: u64) -> bool {
     queue.release_claim(of_key(key), no_clock)
 }
 
+/// Checks a model with each of its two sides in the spawned thread: see [`Sides`].
+fn both_ways(model: fn(Sides)) {
+    for sides in [Sides::AsWritten, Sides::Swapped] {
+        bounded(move || model(sides));
+    }
+}
+
+/// Which of two concurrent operations is in the spawned thread.
+///
+/// loom tries older values of a load, but not those that are stored after it. So it finds each
+/// order of a load and a store only if the side that loads is spawned.
+#[derive(Clone, Copy)]
+enum Sides {
+    AsWritten,
+    Swapped,
+}
+
+impl Sides {
+    /// Runs two operations concurrently, and returns their results.
+    fn run<S: 'static, T: 'static>(
+        self,
+        queue: &Arc<WaitQueue>,
+        first: impl FnOnce(&WaitQueue) -> S + 'static,
+        second: impl FnOnce(&WaitQueue) -> T + 'static,
+    ) -> (S, T) {
+        let clone = queue.clone();
+        match self {
+            Self::AsWritten => {
+                let first = thread::spawn(move || first(&clone));
+                let second = second(queue);
+                (first.join().unwrap(), second)
+            }
+            Self::Swapped => {
+                let second = thread::spawn(move || second(&clone));
+                (first(queue), second.join().unwrap())
+            }
+        }
+    }
+}
+
+fn release_a(queue: &WaitQueue) {
+    release_key(queue, A);
+}
+
 /// Releases a permit of the key `A` in another thread.
 fn release_in_thread(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
     let queue = queue.clone();
@@ -113,13 +157,11 @@ fn two_first_calls_of_a_key_at_its_maximum_run_one_by_one() {
 /// counter.
 #[test]
 fn release_meets_a_call_below_its_minimum() {
-    bounded(|| {
+    both_ways(|sides| {
         let queue = shared(2, 1, KeyRules::NO_MAX);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
-        let releaser = release_in_thread(&queue);
-        let acquired = try_key_as_next(&queue, B);
-        releaser.join().unwrap();
+        let ((), acquired) = sides.run(&queue, release_a, |queue| try_key_as_next(queue, B));
         assert!(is_granted(&queue, waiter));
         assert!(acquired || try_key_as_next(&queue, B));
         for key in [A, B] {
@@ -154,12 +196,10 @@ fn two_calls_before_a_waiter_share_no_permit() {
 /// Hazard K22.
 #[test]
 fn release_racing_a_call_that_is_suspended_resumes_its_key() {
-    bounded(|| {
+    both_ways(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
-        let releaser = release_in_thread(&queue);
-        let result = enqueue_key(&queue, A);
-        releaser.join().unwrap();
+        let ((), result) = sides.run(&queue, release_a, |queue| enqueue_key(queue, A));
         assert!(runs(&queue, &result));
         release_key(&queue, A);
         assert_nothing_is_held(&queue);
@@ -240,13 +280,12 @@ fn additions_miss_no_permits_in_later_slots() {
 
 #[test]
 fn other_keys_pass_a_suspended_waiter() {
-    bounded(|| {
+    both_ways(|sides| {
         let queue = shared(3, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
-        let releaser = release_in_thread(&queue);
-        assert!(try_key(&queue, B), "a key at its maximum blocks no other");
-        releaser.join().unwrap();
+        let ((), acquired) = sides.run(&queue, release_a, |queue| try_key(queue, B));
+        assert!(acquired, "a key at its maximum blocks no other");
         assert!(is_granted(&queue, waiter));
         release_key(&queue, A);
         release_key(&queue, B);
@@ -257,14 +296,12 @@ fn other_keys_pass_a_suspended_waiter() {
 /// Hazard K22. Both keys are at their maximum, so no release finds a contended counter.
 #[test]
 fn releases_of_two_suspended_keys_resume_both() {
-    bounded(|| {
+    both_ways(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A) && try_key(&queue, B));
         let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, B)];
         assert!(!queue.available.is_contended());
-        let releaser = release_in_thread(&queue);
-        release_key(&queue, B);
-        releaser.join().unwrap();
+        sides.run(&queue, release_a, |queue| release_key(queue, B));
         for (waiter, key) in waiters.into_iter().zip([A, B]) {
             assert!(is_granted(&queue, waiter));
             release_key(&queue, key);
@@ -296,13 +333,12 @@ fn releases_from_two_slots_resume_a_key() {
 /// Hazard K28. Between the release and the grant, the key holds nothing.
 #[test]
 fn new_call_does_not_overtake_a_suspended_waiter() {
-    bounded(|| {
+    both_ways(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
-        let releaser = release_in_thread(&queue);
-        assert!(!try_key_as_next(&queue, A));
-        releaser.join().unwrap();
+        let ((), acquired) = sides.run(&queue, release_a, |queue| try_key_as_next(queue, A));
+        assert!(!acquired);
         assert!(is_granted(&queue, waiter));
         release_key(&queue, A);
         assert_nothing_is_held(&queue);
@@ -333,16 +369,12 @@ fn resumed_key_is_served_by_the_release_of_another() {
 /// Hazard K22. The counter is not contended before, since the only waiter is suspended.
 #[test]
 fn release_racing_a_join_behind_a_suspended_waiter_reaches_it() {
-    bounded(|| {
+    both_ways(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A) && try_key(&queue, B));
         let suspended = enqueue_waiter_of(&queue, A);
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || release_key(&queue, B))
-        };
-        let joined = enqueue_key(&queue, C);
-        releaser.join().unwrap();
+        let release = |queue: &WaitQueue| release_key(queue, B);
+        let (_, joined) = sides.run(&queue, release, |queue| enqueue_key(queue, C));
         assert!(runs(&queue, &joined));
         release_key(&queue, A);
         assert!(is_granted(&queue, suspended));
@@ -353,16 +385,41 @@ fn release_racing_a_join_behind_a_suspended_waiter_reaches_it() {
     });
 }
 
+/// Hazard K29. The limit becomes smaller than the call, which needs a reserved permit, too.
+#[test]
+fn shrink_racing_a_heavy_call_creates_no_permits() {
+    loom::model(|| {
+        let queue = shared(2, 1, KeyRules::NO_MAX);
+        let heavy = || Claim::new(2).with_key(A);
+        let acquire = move |queue: &WaitQueue| {
+            let mut claim = heavy();
+            let acquired = queue.try_acquire_as_calls(&mut claim, no_clock);
+            assert_eq!(acquired, TryAcquire::Acquired);
+            claim
+        };
+        // The permits are in the counter from now on.
+        queue.release_claim(acquire(&queue), no_clock);
+        let call = {
+            let queue = queue.clone();
+            thread::spawn(move || acquire(&queue))
+        };
+        queue.set_permits(|| 1, no_clock);
+        let claim = call.join().unwrap();
+        assert_eq!(queue.in_use(), claim.permits() as usize);
+        queue.release_claim(claim, no_clock);
+        assert_nothing_is_held(&queue);
+    });
+}
+
 /// The only suspended waiter leaves.
 #[test]
-fn cancelled_suspended_waiter_racing_a_release_leaves_no_mark() {
-    bounded(|| {
+fn cancelled_suspended_waiter_racing_a_release_leaves_nothing() {
+    both_ways(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
-        let releaser = release_in_thread(&queue);
-        queue.cancel_claim(waiter, of_key(A), no_clock);
-        releaser.join().unwrap();
+        let cancel = move |queue: &WaitQueue| queue.cancel_claim(waiter, of_key(A), no_clock);
+        sides.run(&queue, release_a, cancel);
         assert!(try_key(&queue, A));
         release_key(&queue, A);
         assert_nothing_is_held(&queue);
@@ -372,20 +429,23 @@ fn cancelled_suspended_waiter_racing_a_release_leaves_no_mark() {
 /// The maximum ends while calls wait for it.
 #[test]
 fn release_racing_the_end_of_the_maximum_serves_the_waiter() {
-    bounded(|| {
+    both_ways(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
-        let releaser = release_in_thread(&queue);
         let keys = Some(KeyRules {
             min: 0,
             max: KeyRules::NO_MAX,
             max_queue: KeyRules::NO_MAX,
             evicts: true,
         });
-        queue.resize(|| 2, QueueSettings { keys, ..fifo(8) }, no_clock);
-        assert!(is_granted(&queue, waiter));
-        releaser.join().unwrap();
+        let settings = QueueSettings { keys, ..fifo(8) };
+        let resize = move |queue: &WaitQueue| {
+            queue.resize(|| 2, settings, no_clock);
+            is_granted(queue, waiter)
+        };
+        let ((), granted) = sides.run(&queue, release_a, resize);
+        assert!(granted);
         release_key(&queue, A);
         assert_nothing_is_held(&queue);
     });
@@ -441,14 +501,12 @@ fn eviction_racing_a_grant_has_one_outcome() {
 /// Hazard K18, K23.
 #[test]
 fn reserved_permits_serve_a_key_below_its_minimum() {
-    bounded(|| {
+    both_ways(|sides| {
         // One permit stays reserved for keys that hold nothing.
         let queue = shared(2, 1, KeyRules::NO_MAX);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
-        let releaser = release_in_thread(&queue);
-        let other = enqueue_key(&queue, B);
-        releaser.join().unwrap();
+        let ((), other) = sides.run(&queue, release_a, |queue| enqueue_key(queue, B));
         assert!(runs(&queue, &other));
         release_key(&queue, B);
         assert!(is_granted(&queue, waiter));

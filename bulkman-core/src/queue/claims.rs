@@ -205,7 +205,7 @@ impl WaitQueue {
     /// Acquires permits from a counter that is not contended, without the lock.
     ///
     /// A counter that is not contended has no more permits than the limit in force.
-    #[inline]
+    #[inline(never)]
     fn acquire_uncontended(
         &self,
         claim: Claim,
@@ -213,39 +213,10 @@ impl WaitQueue {
         now: impl FnOnce() -> Instant,
         undo: impl FnOnce(Claim),
     ) -> bool {
-        let permits = claim.permits();
+        let (permits, limit) = (claim.permits(), self.limits().permits as u32);
         if claim.key() == 0 {
             return self.available.try_acquire_many(permits, permits);
         }
-        if rules != KeyRules::UNBOUNDED {
-            return self.acquire_bounded(claim, rules, now, undo);
-        }
-        let Some(running) = self
-            .running_keys
-            .get()
-            .filter(|_| self.available.has(permits))
-        else {
-            return false;
-        };
-        running.insert(claim.key(), permits);
-        if self.available.try_acquire_many(permits, permits) {
-            return true;
-        }
-        self.undo_insertion(claim, now);
-        false
-    }
-
-    /// As [`acquire_uncontended`](Self::acquire_uncontended), under rules that bound the permits of
-    /// a key.
-    #[inline(never)]
-    fn acquire_bounded(
-        &self,
-        claim: Claim,
-        rules: u64,
-        now: impl FnOnce() -> Instant,
-        undo: impl FnOnce(Claim),
-    ) -> bool {
-        let (permits, limit) = (claim.permits(), self.limits().permits as u32);
         let running = self
             .running_keys
             .get()

@@ -225,6 +225,10 @@ mod tests {
         settings
     }
 
+    const ALONE: KeyRules = KeyRules {
+        max: 1,
+        ..UNBOUNDED
+    };
     const RESERVING: KeyRules = KeyRules {
         min: 1,
         ..UNBOUNDED
@@ -316,11 +320,7 @@ mod tests {
 
     #[test]
     fn overdue_permit_of_a_suspended_key_resumes_it() {
-        let alone = KeyRules {
-            max: 1,
-            ..UNBOUNDED
-        };
-        let mut test = Test::new(2, fifo(10, Some(alone)));
+        let mut test = Test::new(2, fifo(10, Some(ALONE)));
         let (first, second) = (test.run(8, 1), test.run(9, 1));
         let overdue = test.wait(&call(Priority::Normal, 2, 1), true);
         test.queue.release_claim(first, || test.now);
@@ -340,11 +340,7 @@ mod tests {
 
     #[test]
     fn rejected_call_leaves_the_permit_of_an_overdue_waiter_to_another() {
-        let alone = KeyRules {
-            max: 1,
-            ..UNBOUNDED
-        };
-        let mut test = Test::new(4, fifo(10, Some(alone)));
+        let mut test = Test::new(4, fifo(10, Some(ALONE)));
         let _running = test.run(3, 1);
         let (first, second) = (test.run(4, 1), test.run(2, 1));
         let overdue = test.wait(&call(Priority::Normal, 2, 1), true);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::model_tests::UNBOUNDED;
 use super::*;
 use crate::runtime::{ClockOnly, Runtime};
 
@@ -572,18 +573,21 @@ fn cancelled_waiter_does_not_search_its_key() {
     assert!(many < 30 * few, "{few:?}, {many:?}");
 }
 
+fn one_call_of_each_key(order: QueueOrder) -> QueueSettings {
+    let mut settings = QueueSettings::of_capacity(8, order);
+    settings.keys = Some(KeyRules {
+        max: 1,
+        ..UNBOUNDED
+    });
+    settings
+}
+
 /// A call may look for a permit just before permits are shared between keys, and join after that.
 #[test]
 fn waiter_that_joins_without_a_key_neither_waits_for_keys_nor_confuses_them() {
     let now = || ClockOnly.now();
     for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
-        let mut settings = QueueSettings::of_capacity(8, order);
-        settings.keys = Some(KeyRules {
-            min: 0,
-            max: 1,
-            max_queue: KeyRules::NO_MAX,
-            evicts: true,
-        });
+        let settings = one_call_of_each_key(order);
         let queue = WaitQueue::new(2, settings);
         let waker = Waker::noop();
         let [mut suspended, mut first, mut second] = [5, 5, 6].map(|key| Claim::ONE.with_key(key));
@@ -626,14 +630,7 @@ fn waiter_that_joins_without_a_key_neither_waits_for_keys_nor_confuses_them() {
 #[test]
 fn call_of_another_key_takes_no_lock_beside_a_suspended_waiter() {
     let now = || ClockOnly.now();
-    let mut settings = QueueSettings::of_capacity(8, QueueOrder::Fifo);
-    settings.keys = Some(KeyRules {
-        min: 0,
-        max: 1,
-        max_queue: KeyRules::NO_MAX,
-        evicts: true,
-    });
-    let queue = WaitQueue::new(2, settings);
+    let queue = WaitQueue::new(2, one_call_of_each_key(QueueOrder::Fifo));
     let [mut first, mut suspended, mut other] = [5, 5, 6].map(|key| Claim::ONE.with_key(key));
     let call_of = |claim: &mut Claim| {
         assert_eq!(queue.try_acquire_as_calls(claim, now), TryAcquire::Acquired);

@@ -4,6 +4,9 @@ use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
+use asyncband_0_6::admission::FairShare;
+use bulkman_core::bulkhead::Fairness;
+
 use super::breakers::{consecutive, recloser};
 use super::bulkman::{config, on_tokio, rate_over_calls};
 use super::{PERMITS, ready, succeeds};
@@ -15,16 +18,24 @@ pub(crate) struct Contender {
 }
 
 impl Contender {
-    fn new<T>(name: &'static str, call: impl FnMut() -> T + Clone + Send + 'static) -> Self {
+    fn new<T>(name: &'static str, mut call: impl FnMut() -> T + Clone + Send + 'static) -> Self {
+        Self::for_each_thread(name, move |_| call())
+    }
+
+    /// Creates a contender that passes the number of the thread, 0 or 1, to the call.
+    fn for_each_thread<T>(
+        name: &'static str,
+        call: impl FnMut(usize) -> T + Clone + Send + 'static,
+    ) -> Self {
         let run = move |calls| {
             let barrier = Arc::new(Barrier::new(2));
-            let threads = [(); 2].map(|()| {
+            let threads = [0, 1].map(|thread| {
                 let (mut call, barrier) = (call.clone(), Arc::clone(&barrier));
                 std::thread::spawn(move || {
                     barrier.wait();
                     let start = Instant::now();
                     for _ in 0..calls {
-                        black_box(call());
+                        black_box(call(thread));
                     }
                     start.elapsed().as_nanos() as f64 / calls as f64
                 })
@@ -87,4 +98,21 @@ pub(crate) fn contenders() -> Vec<Contender> {
         .is_ok()
     }));
     contenders
+}
+
+/// Returns contenders that share permits fairly between keys: first bulkman.
+///
+/// Both hash the key at each call.
+pub(crate) fn with_keys() -> Vec<Contender> {
+    const TENANTS: [&str; 2] = ["tenant-1234", "tenant-5678"];
+    let bulkhead = on_tokio(config().fairness(Fairness::new()));
+    let ours = Contender::for_each_thread("bulkman, key", move |thread| {
+        let call = bulkhead.call().key(TENANTS[thread]);
+        ready(call.execute(succeeds!())).is_ok()
+    });
+    let admission = Arc::new(FairShare::new(PERMITS));
+    let theirs = Contender::for_each_thread("asyncband, FairShare", move |thread| {
+        drop(ready(admission.acquire(TENANTS[thread])))
+    });
+    vec![ours, theirs]
 }

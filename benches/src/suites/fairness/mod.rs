@@ -3,31 +3,49 @@
 //! Costs are measured in real time. Waiting times and shares are simulated: calls end at virtual
 //! instants, and the order in which they are granted permits is that of the real queue.
 
+mod competing;
 mod cost;
 mod simulation;
+
+use bulkman_core::bulkhead::Fairness;
+use bulkman_core::runtime::ClockOnly;
+use bulkman_core::{Bulkhead, BulkheadConfig};
 
 use crate::harness::Findings;
 use crate::harness::plot::{Bar, Block, Chart};
 use crate::harness::table::Table;
 use crate::harness::target::Target;
-use simulation::{ByArrival, CappedKeys, FairShares, Outcome, Overtaking, TokioSemaphore, run_hog};
+use simulation::{
+    AsyncbandFairShare, ByArrival, CappedKeys, FairShares, Outcome, Overtaking, TokioSemaphore,
+    run_hog,
+};
 
 pub(crate) fn run() -> Findings {
     let mut findings = Findings::default();
     cost::uncontended(&mut findings);
-    cost::grants(&mut findings);
-    cost::among_tasks(&mut findings);
     cost::memory(&mut findings);
+    competing::two_threads(&mut findings);
+    competing::grants(&mut findings);
+    competing::among_tasks(&mut findings);
     hog(&mut findings);
     shares(&mut findings);
     mixed_weights(&mut findings);
     findings
 }
 
+fn bulkhead(permits: usize, fairness: Option<Fairness>) -> Bulkhead {
+    let config = BulkheadConfig::new("shared")
+        .max_concurrent_calls(permits)
+        .max_queue_size(1_000_000)
+        .fairness(fairness);
+    Bulkhead::new(config, ClockOnly).expect("the configuration is valid")
+}
+
 /// One key with 10,000 waiters, and 99 keys with a call per second each.
 fn hog(findings: &mut Findings) {
-    let outcomes: [Outcome; 4] = [
+    let outcomes: [Outcome; 5] = [
         run_hog::<FairShares>(),
+        run_hog::<AsyncbandFairShare>(),
         run_hog::<ByArrival>(),
         run_hog::<TokioSemaphore>(),
         run_hog::<CappedKeys>(),
@@ -74,13 +92,14 @@ fn hog(findings: &mut Findings) {
 /// Ten keys that always have waiters, with calls of 1 to 50 ms.
 fn shares(findings: &mut Findings) {
     let fair = simulation::run_shares::<FairShares>();
+    let asyncband = simulation::run_shares::<AsyncbandFairShare>();
     let arrival = simulation::run_shares::<ByArrival>();
     let tokio = simulation::run_shares::<TokioSemaphore>();
     let mut table = Table::new(
         "ten keys that always wait, calls of 1 to 50 ms; 10 permits",
         ["", "Jain's index of permit time", "permits in use, %"],
     );
-    for outcome in [&fair, &arrival, &tokio] {
+    for outcome in [&fair, &asyncband, &arrival, &tokio] {
         table.row(
             outcome.name,
             [outcome.jain(), 100.0 * outcome.utilization()],

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use asyncband_0_6::admission::{FairShare, OwnedFairSharePermit};
 use bulkman_core::bulkhead::Fairness;
 use bulkman_core::runtime::ClockOnly;
 use bulkman_core::{Bulkhead, BulkheadConfig, Permit};
@@ -16,7 +17,7 @@ use crate::harness::measure::Distribution;
 
 /// Microseconds of virtual time.
 type Time = u64;
-type Acquire<P> = Pin<Box<dyn Future<Output = P>>>;
+pub(super) type Acquire<P> = Pin<Box<dyn Future<Output = P>>>;
 
 const MS: Time = 1_000;
 const SECOND: Time = 1_000 * MS;
@@ -33,6 +34,8 @@ pub(super) trait Permits {
 }
 
 pub(super) struct FairShares(Bulkhead);
+/// Has no weights: each call takes one permit.
+pub(super) struct AsyncbandFairShare(Arc<FairShare<u64>>);
 pub(super) struct ByArrival(Bulkhead);
 pub(super) struct TokioSemaphore(Arc<Semaphore>);
 /// A semaphore, and another one for each key with half of the permits.
@@ -66,6 +69,19 @@ impl Permits for FairShares {
 
     fn acquire(&self, key: u64, weight: u32) -> Acquire<Permit> {
         acquire(&self.0, key, weight)
+    }
+}
+
+impl Permits for AsyncbandFairShare {
+    const NAME: &'static str = "asyncband, FairShare";
+    type Permit = OwnedFairSharePermit<u64>;
+
+    fn new(permits: u32) -> Self {
+        Self(Arc::new(FairShare::new(permits as usize)))
+    }
+
+    fn acquire(&self, key: u64, _: u32) -> Acquire<Self::Permit> {
+        Box::pin(Arc::clone(&self.0).acquire_owned(key))
     }
 }
 

@@ -244,7 +244,13 @@ impl Chunks {
 
     /// Stores a waiter. The caller passes consecutive sequence numbers.
     #[inline]
-    pub(super) fn push(&mut self, sequence: u64, deadline: Option<Instant>, waker: Waker) {
+    pub(super) fn push(
+        &mut self,
+        sequence: u64,
+        deadline: Option<Instant>,
+        waker: Waker,
+        link: Option<Link>,
+    ) {
         let slot = slot_of(sequence);
         if slot == 0 {
             self.push_chunk(sequence);
@@ -256,6 +262,9 @@ impl Chunks {
         entry.chunk().wakers[slot] = ManuallyDrop::new(Some(waker));
         if deadline.is_some() {
             entry.set_deadline(slot, deadline);
+        }
+        if let Some(link) = link {
+            entry.set_link(slot, link);
         }
     }
 
@@ -340,13 +349,6 @@ impl Chunks {
             }
         }
         None
-    }
-
-    /// Sets the link of a waiter.
-    pub(super) fn set_link(&mut self, sequence: u64, link: Link) {
-        if let Some(index) = self.find(sequence) {
-            self.table[index].set_link(slot_of(sequence), link);
-        }
     }
 
     /// Returns the link of a slot, if it has one.
@@ -490,6 +492,25 @@ impl Chunks {
         Some(popped)
     }
 
+    /// Ends the wait of the waiter in this slot, which is granted a permit. Returns its waker and
+    /// its link.
+    ///
+    /// Returns `None`, and does nothing, unless a waiter without a deadline waits there that is
+    /// linked and asks for one permit.
+    #[inline]
+    pub(super) fn grant_linked(&mut self, sequence: u64) -> Option<(Waker, Link)> {
+        let (index, slot) = (self.find(sequence)?, slot_of(sequence));
+        let entry = &mut self.table[index];
+        let link = entry.link(slot).filter(|link| link.permits == 1)?;
+        if entry.timed & 1 << slot != 0 {
+            return None;
+        }
+        let waker = entry.chunk().wakers[slot].take()?;
+        entry.linked &= !(1 << slot);
+        self.add_removed(index);
+        Some((waker, link))
+    }
+
     /// Removes the waiter in this slot. Returns `None` if it was granted a permit, or has left.
     #[inline(always)]
     #[allow(
@@ -562,11 +583,18 @@ impl Chunks {
         self.table[index].chunk.is_some().then_some(index)
     }
 
-    #[cold]
+    #[inline(never)]
     fn search(&self, number: u64) -> Option<usize> {
-        self.table
-            .binary_search_by_key(&number, |entry| entry.number)
-            .ok()
+        // Usually one old waiter keeps its chunk, and none are missing behind the next one.
+        let behind = self.table.last()?.number.checked_sub(number)?;
+        let guess = (self.table.len() - 1).checked_sub(behind as usize);
+        guess
+            .filter(|&guess| self.table[guess].number == number)
+            .or_else(|| {
+                self.table
+                    .binary_search_by_key(&number, |entry| entry.number)
+                    .ok()
+            })
     }
 
     /// Returns the first sequence number of the next chunk after this slot's that is not freed.

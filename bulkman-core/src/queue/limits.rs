@@ -72,7 +72,15 @@ impl KeyRules {
             // Whatever it asks for: light calls of other keys must not starve a heavy one.
             Some(0)
         } else {
-            Some(1 + (u64::from(held) << 20) / u64::from(share))
+            let scaled = u64::from(held) << 20;
+            // A division takes long, and most keys have this share.
+            Some(
+                1 + if share == 1 {
+                    scaled
+                } else {
+                    scaled / u64::from(share)
+                },
+            )
         }
     }
 

@@ -182,6 +182,38 @@ proptest! {
     }
 }
 
+/// A key whose call has ended is behind the others of the level that it enters, in all priorities,
+/// also if the permit goes to that key at once.
+#[test]
+fn key_enters_its_level_before_its_permit_is_granted_to_it() {
+    const NORMAL: u8 = 1;
+    const HIGH: u8 = 2;
+    let arrival = |priority, key| Arrival {
+        priority,
+        deadline: None,
+        permits: 1,
+        key,
+        share: 1,
+    };
+    let (first, second, third) = (2, 3, 4);
+    let running = [first, second, third, third].map(|key| arrival(NORMAL, key));
+    let waiting = [
+        arrival(NORMAL, first),
+        arrival(NORMAL, second),
+        arrival(HIGH, first),
+    ];
+    let mut ops: Vec<_> = running
+        .into_iter()
+        .chain(waiting)
+        .map(Op::Enqueue)
+        .collect();
+    // The call of the first key ends, and its waiter of the higher priority runs. Then a call of the
+    // third key ends.
+    ops.extend([Op::End(0), Op::End(2)]);
+    let result = run(&ops, false);
+    assert!(result.is_ok(), "{result:?}");
+}
+
 /// `timers`: a waiter leaves as soon as its deadline has passed. Otherwise it is skipped when it is
 /// next, and counts until then; so the queue is not bounded.
 fn run(ops: &[Op], timers: bool) -> Result<(), TestCaseError> {

@@ -127,9 +127,11 @@ impl Waiters {
             let next = chunks.peek(keys.next_waiter(key, order))?;
             Some((next, keys.reserved(key, next.permits)))
         }));
+        let mut sequence = head.id.sequence();
         while candidates.len() < EXAMINED {
-            let sequence = match order {
+            sequence = match order {
                 QueueOrder::Fifo => link.next,
+                QueueOrder::Lifo if sequence == keys.first(own) => NO_WAITER,
                 QueueOrder::Lifo => link.previous,
             };
             let next = chunks.peek(sequence).zip(chunks.link(sequence));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::chunks::Next;
+use super::chunks::{Chunks, Next};
 use super::claim::Claim;
 use super::limits::KeyRules;
 use super::order::{Priority, QueueOrder};
@@ -52,19 +52,28 @@ impl Waiters {
         share: u32,
         waker: Waker,
     ) -> (WaiterId, bool) {
-        let index = index_of(priority);
-        let newest = self
-            .queues
-            .as_ref()
-            .map_or(0, |queues| queues[index].newest);
-        let id = self.push(priority, deadline, waker);
-        if claim.key() != 0 {
-            // The order of arrival is that within its key.
-            if let Some(queues) = &mut self.queues {
-                queues[index].newest = newest;
-            }
+        if claim.is_plain() {
+            return (self.push(priority, deadline, waker), false);
         }
-        let changes_level = !claim.is_plain() && self.push_special(id, claim, share);
+        self.count_special(true);
+        self.special.extra_permits += u64::from(claim.permits() - 1);
+        let index = index_of(priority);
+        let (link, changes_level) = match &mut self.special.keys {
+            Some(keys) if claim.key() != 0 => {
+                let sequence = self.bounds[index].next;
+                let (link, changes_level) =
+                    keys.join(claim.key(), index, share, sequence, claim.permits());
+                let queues = self.queues.as_mut().filter(|_| link.previous != NO_WAITER);
+                if let Some(previous) =
+                    queues.and_then(|queues| queues[index].chunks.link_mut(link.previous))
+                {
+                    previous.next = sequence;
+                }
+                (link, changes_level)
+            }
+            _ => (Link::without_key(claim.permits()), false),
+        };
+        let id = self.push_linked(index, deadline, waker, Some(link));
         (id, changes_level)
     }
 
@@ -112,38 +121,15 @@ impl Waiters {
         }
     }
 
-    /// Links a waiter that was just stored. See [`push_claim`](Self::push_claim).
-    fn push_special(&mut self, id: WaiterId, claim: Claim, share: u32) -> bool {
-        self.count_special(true);
-        self.special.extra_permits += u64::from(claim.permits() - 1);
-        let (index, sequence) = (id.priority(), id.sequence());
-        let Some(queues) = &mut self.queues else {
-            return false;
-        };
-        let chunks = &mut queues[index].chunks;
-        let (link, changes_level) = match &mut self.special.keys {
-            Some(keys) if claim.key() != 0 => {
-                let (link, changes_level) =
-                    keys.join(claim.key(), index, share, sequence, claim.permits());
-                if link.previous != NO_WAITER {
-                    if let Some(previous) = chunks.link_mut(link.previous) {
-                        previous.next = sequence;
-                    }
-                }
-                (link, changes_level)
-            }
-            _ => (Link::without_key(claim.permits()), false),
-        };
-        chunks.set_link(sequence, link);
-        changes_level
-    }
-
     /// Returns the next waiter with time left at `now`, and expires those before it.
     ///
     /// Without `now`, no deadline is checked. Appends the wakers of expired waiters to `expired`.
     pub(super) fn peek(&mut self, now: Option<Instant>, expired: &mut WakeList) -> Option<Head> {
         for index in PRIORITY_ORDER {
-            while let Some((next, reserved)) = self.peek_priority(index) {
+            while self.waiting[index] > 0 {
+                let Some((next, reserved)) = self.peek_priority(index) else {
+                    break;
+                };
                 let head = Head::new(index, next, reserved);
                 match (next.deadline, now) {
                     (Some(deadline), Some(now)) if deadline <= now => {
@@ -224,6 +210,51 @@ impl Waiters {
             }
         }
         Some(granted)
+    }
+
+    /// Grants a permit that a call of `key` has released, in the case of most calls with a key. So
+    /// this is [`peek`](Self::peek) and [`grant_head`](Self::grant_head) in one.
+    ///
+    /// Returns `None`, and leaves the levels of `key` to be computed, if a waiter has a deadline, the
+    /// next one is in no key or asks for several permits, the permits of keys are bounded, or
+    /// waiters may overtake others.
+    pub(super) fn grant_released(&mut self, key: u64) -> Option<Granted> {
+        if self.has_deadlines() || self.special.overtaking.is_some() {
+            return None;
+        }
+        let keys = self.special.keys.as_deref_mut()?;
+        if keys.depends_on_next() || keys.is_unsettled() {
+            return None;
+        }
+        let index = PRIORITY_ORDER
+            .into_iter()
+            .find(|&index| self.waiting[index] > 0)?;
+        if self.waiting[index] > keys.waiting(index) {
+            return None;
+        }
+        let has_others = self.waiting.iter().sum::<u32>() > self.waiting[index];
+        if has_others {
+            keys.set_levels_except(key, index);
+        }
+        let next = keys.next_after_release(key, index)?;
+        let sequence = keys.next_waiter(next, self.order);
+        let chunks = &mut self.queues.as_mut()?[index].chunks;
+        let (waker, link) = chunks.grant_linked(sequence)?;
+        let left = leave_key(keys, chunks, sequence, &link);
+        keys.running().insert_locked(left.key, 1);
+        if let Some(remaining) = left.remaining {
+            keys.enter_level_again(remaining);
+        }
+        if has_others {
+            keys.set_levels_except(left.key, index);
+        }
+        self.waiting[index] -= 1;
+        self.count_special(false);
+        Some(Granted {
+            id: WaiterId::new(index, sequence),
+            waker,
+            timed: false,
+        })
     }
 
     /// Returns the key of a waiter, if it has a maximum.
@@ -323,8 +354,9 @@ impl Waiters {
     /// Returns `None` for an ordinary waiter.
     pub(super) fn end_special(&mut self, id: WaiterId) -> Option<LeftKey> {
         let priority = id.priority();
-        let queues = self.queues.as_mut()?;
-        let link = queues[priority].chunks.take_link(id.sequence())?;
+        let link = self.queues.as_mut()?[priority]
+            .chunks
+            .take_link(id.sequence())?;
         self.count_special(false);
         if let Some(overtaking) = &mut self.special.overtaking {
             overtaking.forget(id);
@@ -336,20 +368,9 @@ impl Waiters {
                 remaining: None,
             });
         }
-        let keys = self.special.keys.as_mut()?;
-        let chunks = &mut self.queues.as_mut()?[priority].chunks;
-        if link.previous != NO_WAITER {
-            if let Some(previous) = chunks.link_mut(link.previous) {
-                previous.next = link.next;
-            }
-        }
-        if link.next != NO_WAITER {
-            if let Some(next) = chunks.link_mut(link.next) {
-                next.previous = link.previous;
-            }
-        }
+        let (queues, keys) = (self.queues.as_mut()?, self.special.keys.as_mut()?);
         let depends_on_next = keys.depends_on_next();
-        let left = keys.leave(&link);
+        let left = leave_key(keys, &mut queues[priority].chunks, id.sequence(), &link);
         if let Some(remaining) = left.remaining.filter(|_| depends_on_next) {
             self.set_level(priority, remaining);
         }
@@ -436,6 +457,13 @@ impl Waiters {
 
     /// As [`set_level_of`](Self::set_level_of), except for one priority.
     fn set_level_except(&mut self, key: u64, except: usize) {
+        let Some(keys) = &mut self.special.keys else {
+            return;
+        };
+        if !keys.depends_on_next() {
+            keys.set_levels_except(key, except);
+            return;
+        }
         for priority in (0..PRIORITIES).filter(|&priority| priority != except) {
             let index = self
                 .special
@@ -528,7 +556,7 @@ impl Waiters {
     #[inline]
     pub(super) fn is_unsettled(&self) -> bool {
         let keys = self.special.keys.as_ref();
-        keys.is_some_and(|keys| keys.suspended > 0 || !keys.resumed.is_empty())
+        keys.is_some_and(|keys| keys.is_unsettled())
     }
 
     /// Resumes the keys that are no longer suspended. The counter of permits is contended if they
@@ -538,4 +566,19 @@ impl Waiters {
             keys.clear_resumed();
         }
     }
+}
+
+/// Removes a waiter, of which the link has been taken, from its key.
+#[inline]
+fn leave_key(keys: &mut WaitingKeys, chunks: &mut Chunks, sequence: u64, link: &Link) -> LeftKey {
+    let is_first = keys.first(link.key) == sequence;
+    if !is_first {
+        if let Some(previous) = chunks.link_mut(link.previous) {
+            previous.next = link.next;
+        }
+        if let Some(next) = chunks.link_mut(link.next) {
+            next.previous = link.previous;
+        }
+    }
+    keys.leave(link, is_first)
 }

@@ -15,7 +15,7 @@ use super::grants::Grants;
 use super::order::{Priority, QueueOrder};
 use super::overtaking::Overtaking;
 use super::waiter::{QueueRejection, WaiterId, WaiterState};
-use super::waiting_keys::WaitingKeys;
+use super::waiting_keys::{Link, NO_KEY, WaitingKeys};
 use super::wake_list::WakeList;
 
 /// The number of priorities. The index of a priority is not its rank: most calls have the normal
@@ -175,11 +175,24 @@ impl Waiters {
         deadline: Option<Instant>,
         waker: Waker,
     ) -> WaiterId {
-        let index = index_of(priority);
+        self.push_linked(index_of(priority), deadline, waker, None)
+    }
+
+    /// As [`push`](Self::push), with the link of a special waiter.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as `push`")]
+    pub(super) fn push_linked(
+        &mut self,
+        index: usize,
+        deadline: Option<Instant>,
+        waker: Waker,
+        link: Option<Link>,
+    ) -> WaiterId {
         let (order, waiting, sequence) = (self.order, self.waiting[index], self.bounds[index].next);
         let PriorityQueue { chunks, newest } = &mut self.queues.get_or_insert_default()[index];
-        chunks.push(sequence, deadline, waker);
-        if order == QueueOrder::Lifo {
+        chunks.push(sequence, deadline, waker, link);
+        // The order of arrival of a waiter with a key is that within its key.
+        if order == QueueOrder::Lifo && link.is_none_or(|link| link.key == NO_KEY) {
             *newest = sequence + 1;
         }
         self.waiting[index] = waiting + 1;

@@ -65,38 +65,48 @@ struct Level {
 }
 
 /// A key with waiters of one priority.
+// One cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 struct KeyEntry {
     key: u64,
-    priority: usize,
     first: u64,
     last: u64,
-    waiting: u32,
-    share: u32,
-    /// `None` while it is suspended.
-    level: Option<u64>,
+    /// `NO_LEVEL` while it is suspended.
+    level: u64,
     /// When it entered the level.
     turn: u64,
+    waiting: u32,
     /// The neighbors among the keys of its level; `NO_KEY` for none.
     before: u32,
     behind: u32,
     /// The neighbors among the keys with as many waiters; `NO_KEY` for none.
     previous: u32,
     next: u32,
+    share: u16,
+    priority: u8,
 }
+
+/// The level of a key that is in none.
+const NO_LEVEL: u64 = u64::MAX;
 
 impl KeyEntry {
     /// Returns `true` if it is at its maximum. A new key is not, until its level is computed.
     const fn is_suspended(&self) -> bool {
-        self.level.is_none() && self.turn != 0
+        self.level == NO_LEVEL && self.turn != 0
+    }
+
+    const fn priority(&self) -> usize {
+        self.priority as usize
     }
 }
 
 /// The place of a waiter among those of its key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
-    /// The neighbors, by their sequence numbers. Without a key, `previous` is the key to which the
-    /// permits are added when they are granted; zero for none.
+    /// The neighbors, by their sequence numbers. `previous` is not valid for the first waiter of a
+    /// key: those before it do not write its link when they leave. Without a key, `previous` is the
+    /// key to which the permits are added when they are granted; zero for none.
     pub(super) previous: u64,
     pub(super) next: u64,
     /// The index of the key.
@@ -198,6 +208,12 @@ impl WaitingKeys {
         self.rules.has_bounds()
     }
 
+    /// Returns `true` if keys are suspended, or were: see [`resumed`](Self::resumed).
+    #[inline]
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.suspended > 0 || !self.resumed.is_empty()
+    }
+
     /// Returns the number of waiters in keys, of one priority.
     pub(super) fn waiting(&self, priority: usize) -> u32 {
         self.priorities[priority].waiting
@@ -267,14 +283,12 @@ impl WaitingKeys {
             return false;
         };
         let level_of = |index: u32| self.entries[index as usize].level;
-        let keeps_its_turn = own.is_some_and(|own| level_of(own) == Some(level));
+        let keeps_its_turn = own.is_some_and(|own| level_of(own) == level);
         if keeps_its_turn && own == self.next(priority) {
             return true;
         }
         let mut others = self.in_order(priority).filter(|&index| Some(index) != own);
-        others
-            .next()
-            .is_none_or(|next| level_of(next) > Some(level))
+        others.next().is_none_or(|next| level_of(next) > level)
     }
 
     /// Returns the keys of a priority that are not suspended, the next one first.
@@ -328,7 +342,8 @@ impl WaitingKeys {
             entry.first = sequence;
         }
         entry.last = sequence;
-        let before = std::mem::replace(&mut entry.share, share.max(1));
+        let share = u16::try_from(share.max(1)).unwrap_or(u16::MAX);
+        let before = std::mem::replace(&mut entry.share, share);
         let changed = previous == NO_WAITER || before != entry.share;
         self.resize(index, 1);
         let link = Link {
@@ -340,16 +355,17 @@ impl WaitingKeys {
         (link, changed || self.depends_on_next())
     }
 
-    /// Removes a waiter from its key. The caller links its neighbors to each other.
+    /// Removes a waiter from its key. Unless it is the first, the caller links its neighbors to
+    /// each other.
     ///
     /// The caller computes the level of the key, if it [depends](Self::depends_on_next) on that.
-    pub(super) fn leave(&mut self, link: &Link) -> LeftKey {
+    pub(super) fn leave(&mut self, link: &Link, is_first: bool) -> LeftKey {
         let entry = &mut self.entries[link.key as usize];
         let key = entry.key;
-        if link.previous == NO_WAITER {
+        if is_first {
             entry.first = link.next;
         }
-        if link.next == NO_WAITER {
+        if link.next == NO_WAITER && !is_first {
             entry.last = link.previous;
         }
         let remains = entry.waiting > 1;
@@ -363,40 +379,105 @@ impl WaitingKeys {
         }
     }
 
+    /// Computes the levels of a key again, of all priorities but one, if they do not
+    /// [depend](Self::depends_on_next) on its next waiters.
+    pub(super) fn set_levels_except(&mut self, key: u64, except: usize) {
+        for priority in 0..PRIORITIES {
+            if priority != except && self.priorities[priority].waiting > 0 {
+                if let Some(index) = self.find(key, priority) {
+                    self.set_level(index, 1);
+                }
+            }
+        }
+    }
+
+    /// Returns the key of a priority that is next after a call of `key` has released its permits,
+    /// if levels do not [depend](Self::depends_on_next) on the next waiters of keys.
+    ///
+    /// Computes the level of `key` again, unless it is next itself: then its level changes again
+    /// once its waiter is granted a permit, and the caller [sets](Self::enter_level_again) it then.
+    #[inline]
+    pub(super) fn next_after_release(&mut self, key: u64, priority: usize) -> Option<u32> {
+        if let Some(index) = self.find(key, priority) {
+            let level = self.current_level(index, 1)?;
+            if level < self.priorities[priority].levels.last()?.level {
+                return Some(index);
+            }
+            self.change_level(index, level);
+        }
+        self.next(priority)
+    }
+
+    /// As [`set_level`](Self::set_level), for a key that was at another level meanwhile: it is
+    /// behind all others of its level.
+    #[inline]
+    pub(super) fn enter_level_again(&mut self, index: u32) {
+        let Some(level) = self.current_level(index, 1) else {
+            return;
+        };
+        let entry = &mut self.entries[index as usize];
+        self.last_turn += 1;
+        entry.turn = self.last_turn;
+        if entry.level != level {
+            self.move_to_level(index, level);
+        } else if entry.behind != NO_KEY {
+            self.leave_level(index);
+            self.enter_level(index, level);
+        }
+    }
+
     /// Computes the level of a key again.
     ///
     /// `permits`: those that its next waiter asks for, if the level
     /// [depends on them](Self::depends_on_next).
     pub(super) fn set_level(&mut self, index: u32, permits: u32) {
-        let level = self.current_level(index, permits);
-        let entry = &self.entries[index as usize];
-        if level == entry.level && (level.is_some() || entry.turn != 0) {
+        let level = self.current_level(index, permits).unwrap_or(NO_LEVEL);
+        self.change_level(index, level);
+    }
+
+    /// Changes the level of a key, if it is another one. `NO_LEVEL` suspends the key.
+    #[inline]
+    fn change_level(&mut self, index: u32, level: u64) {
+        let entry = &mut self.entries[index as usize];
+        if level == entry.level && entry.turn != 0 {
             return;
         }
-        let waiting = entry.waiting;
+        let (before, waiting) = (entry.level, entry.waiting);
         if entry.is_suspended() {
             self.suspended -= waiting;
             self.resumed.push(entry.key);
-        } else {
-            self.leave_level(index);
         }
         self.last_turn += 1;
-        self.entries[index as usize].turn = self.last_turn;
-        match level {
-            Some(level) => self.enter_level(index, level),
-            None => self.suspended += waiting,
+        entry.turn = self.last_turn;
+        if level == NO_LEVEL {
+            self.suspended += waiting;
+            self.leave_level(index);
+        } else if before == NO_LEVEL {
+            self.enter_level(index, level);
+        } else {
+            self.move_to_level(index, level);
         }
     }
 
     /// Returns the level that a key should have; `None` for one that is to be suspended. Its slots
     /// are suspended then.
+    #[inline]
     fn current_level(&mut self, index: u32, permits: u32) -> Option<u64> {
         let entry = &self.entries[index as usize];
-        let (key, share) = (entry.key, entry.share);
-        let level_of = |held| self.rules.level(held, permits, share, self.limit);
-        if let Some(level) = level_of(self.running.held(key)) {
-            return Some(level);
+        let (key, share) = (entry.key, u32::from(entry.share));
+        let held = self.running.held(key);
+        let level = self.rules.level(held, permits, share, self.limit);
+        if level.is_some() {
+            return level;
         }
+        self.suspend(key, permits, share)
+    }
+
+    /// Suspends the slots of a key at its maximum, and returns its level: `None`, unless it holds
+    /// less by now.
+    #[cold]
+    fn suspend(&mut self, key: u64, permits: u32, share: u32) -> Option<u64> {
+        let level_of = |held| self.rules.level(held, permits, share, self.limit);
         // Also if they are: what it holds may be in other slots by now.
         let level = level_of(self.running.suspend(key));
         if level.is_some() {
@@ -405,11 +486,31 @@ impl WaitingKeys {
         level
     }
 
+    /// Moves a key to another level, behind all others there.
+    fn move_to_level(&mut self, index: u32, level: u64) {
+        let entry = &mut self.entries[index as usize];
+        if (entry.before, entry.behind) == (NO_KEY, NO_KEY) {
+            // It is alone in its level, which becomes the other one if that is between the same.
+            let levels = &mut self.priorities[entry.priority()].levels;
+            let place = place_of(levels, entry.level);
+            let is_above = |it: &Level| it.level > level;
+            let is_below = |it: &Level| it.level < level;
+            let higher = place.checked_sub(1).and_then(|it| levels.get(it));
+            if higher.is_none_or(is_above) && levels.get(place + 1).is_none_or(is_below) {
+                levels[place].level = level;
+                entry.level = level;
+                return;
+            }
+        }
+        self.leave_level(index);
+        self.enter_level(index, level);
+    }
+
     /// Appends a key that is in no level to the keys of this one.
     fn enter_level(&mut self, index: u32, level: u64) {
         let entry = &mut self.entries[index as usize];
-        let levels = &mut self.priorities[entry.priority].levels;
-        let place = levels.partition_point(|it| it.level > level);
+        let levels = &mut self.priorities[entry.priority()].levels;
+        let place = place_of(levels, level);
         let before = match levels.get_mut(place) {
             Some(keys) if keys.level == level => std::mem::replace(&mut keys.last, index),
             _ => {
@@ -418,7 +519,7 @@ impl WaitingKeys {
                 NO_KEY
             }
         };
-        (entry.level, entry.before, entry.behind) = (Some(level), before, NO_KEY);
+        (entry.level, entry.before, entry.behind) = (level, before, NO_KEY);
         if let Some(before) = self.entries.get_mut(before as usize) {
             before.behind = index;
         }
@@ -427,10 +528,11 @@ impl WaitingKeys {
     /// Removes a key from its level.
     fn leave_level(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
-        let Some(level) = entry.level.take() else {
+        let level = std::mem::replace(&mut entry.level, NO_LEVEL);
+        if level == NO_LEVEL {
             return;
-        };
-        let (priority, before, behind) = (entry.priority, entry.before, entry.behind);
+        }
+        let (priority, before, behind) = (entry.priority(), entry.before, entry.behind);
         if let Some(before) = self.entries.get_mut(before as usize) {
             before.behind = behind;
         }
@@ -441,7 +543,7 @@ impl WaitingKeys {
             return;
         }
         let levels = &mut self.priorities[priority].levels;
-        let place = levels.partition_point(|it| it.level > level);
+        let place = place_of(levels, level);
         if before == behind {
             levels.remove(place);
         } else if before == NO_KEY {
@@ -456,7 +558,7 @@ impl WaitingKeys {
         let mut indices: Vec<_> = (0..self.entries.len() as u32)
             .filter(|&index| {
                 let entry = &self.entries[index as usize];
-                entry.waiting > 0 && entry.priority == priority
+                entry.waiting > 0 && entry.priority() == priority
             })
             .collect();
         indices.sort_unstable_by_key(|&index| self.entries[index as usize].turn);
@@ -469,24 +571,24 @@ impl WaitingKeys {
         self.entries
             .iter()
             .filter(|entry| entry.waiting > 0)
-            .map(|entry| (entry.key, entry.waiting, entry.level.is_none()))
+            .map(|entry| (entry.key, entry.waiting, entry.level == NO_LEVEL))
             .collect()
     }
 
     fn insert(&mut self, key: u64, priority: usize) -> u32 {
         let entry = KeyEntry {
             key,
-            priority,
             first: NO_WAITER,
             last: NO_WAITER,
-            waiting: 0,
-            share: 1,
-            level: None,
+            level: NO_LEVEL,
             turn: 0,
+            waiting: 0,
             before: NO_KEY,
             behind: NO_KEY,
             previous: NO_KEY,
             next: NO_KEY,
+            share: 1,
+            priority: priority as u8,
         };
         let index = match self.unused.pop() {
             Some(index) => {
@@ -510,7 +612,7 @@ impl WaitingKeys {
         }
         self.leave_level(index);
         let entry = &self.entries[index as usize];
-        self.index.remove(&index_key(entry.key, entry.priority));
+        self.index.remove(&index_key(entry.key, entry.priority()));
         self.unused.push(index);
         // A queue that once had many keys does not keep their memory.
         if self.index.is_empty() && self.entries.capacity() > 64 {
@@ -527,7 +629,7 @@ impl WaitingKeys {
     #[inline]
     fn resize(&mut self, index: u32, by: i32) {
         let entry = &mut self.entries[index as usize];
-        let keys = &mut self.priorities[entry.priority];
+        let keys = &mut self.priorities[entry.priority()];
         keys.waiting = keys.waiting.wrapping_add_signed(by);
         if entry.is_suspended() {
             self.suspended = self.suspended.wrapping_add_signed(by);
@@ -544,7 +646,7 @@ impl WaitingKeys {
     fn move_by_length(&mut self, index: u32, by: i32) {
         self.unlink(index);
         let entry = &mut self.entries[index as usize];
-        let priority = entry.priority;
+        let priority = entry.priority();
         entry.waiting = entry.waiting.wrapping_add_signed(by);
         self.link(index);
         // The last number is that of the key with the most waiters. Numbers change by one, so at
@@ -565,7 +667,7 @@ impl WaitingKeys {
         if length == 0 {
             return;
         }
-        let by_length = &mut self.priorities[entry.priority].by_length;
+        let by_length = &mut self.priorities[entry.priority()].by_length;
         if by_length.len() <= length {
             by_length.resize(length + 1, NO_KEY);
         }
@@ -583,7 +685,7 @@ impl WaitingKeys {
         if length == 0 {
             return;
         }
-        let by_length = &mut self.priorities[entry.priority].by_length;
+        let by_length = &mut self.priorities[entry.priority()].by_length;
         if let Some(next) = self.entries.get_mut(next as usize) {
             next.previous = previous;
         }
@@ -592,6 +694,17 @@ impl WaitingKeys {
             return;
         }
         by_length[length] = next;
+    }
+}
+
+/// Returns the index of a level, or the one at which it has to be inserted. The lowest is last.
+#[inline]
+fn place_of(levels: &[Level], level: u64) -> usize {
+    // Keys that are granted permits, or release some, are usually at one of the lowest levels.
+    match levels.last() {
+        Some(lowest) if lowest.level > level => levels.len(),
+        Some(lowest) if lowest.level == level => levels.len() - 1,
+        _ => levels.partition_point(|it| it.level > level),
     }
 }
 

@@ -15,6 +15,8 @@ mod blocking;
 mod cancellation;
 mod circuit;
 mod health_check;
+mod inner_rejections;
+mod key_names;
 mod keys;
 mod manager;
 mod probes;

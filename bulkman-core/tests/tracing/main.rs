@@ -1,7 +1,9 @@
-//! The spans and events of calls, rejections and transitions.
+//! The spans of calls, and what is recorded in them.
 
-#[path = "support/faulty_clock.rs"]
+mod events;
+#[path = "../support/faulty_clock.rs"]
 mod faulty_clock;
+mod recorder;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -11,21 +13,17 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bulkman::adaptive::AdaptiveLimit;
 use bulkman::circuit_breaker::CircuitState;
-use bulkman::fleet::Fleet;
 use bulkman::runtime::{BoxFuture, ClockOnly, Sleep};
-use bulkman::store::{Fault, FaultStore};
-use bulkman::store::{MemoryStore, StoreError};
 use bulkman::testing::ManualRuntime;
 use bulkman::{Bulkhead, BulkheadConfig, CircuitBreaker, CircuitBreakerConfig, Outcome, Runtime};
 use faulty_clock::FaultyClock;
 use futures_lite::future::{block_on, poll_once};
+use recorder::{Recorded, Recorder, Targets, record_events};
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::span::{Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, Registry};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -103,64 +101,6 @@ fn panicking_clock_with_a_subscriber_leaks_no_permit() {
         panics
     });
     assert!((3..16).contains(&panics), "{panics} readings failed");
-}
-
-#[test]
-fn store_events_have_their_level() {
-    let runtime = ManualRuntime::new();
-    let memory = MemoryStore::new(runtime.clone());
-    let store = FaultStore::new(memory, runtime.clone());
-    let ((), recorded) = record_events(Level::DEBUG, || {
-        let fleet = Fleet::new(store.clone(), runtime.clone()).unwrap();
-        let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
-        fleet.attach(&bulkhead).unwrap();
-        runtime.run_until_stalled();
-        let unusable = [
-            Fault::Down,
-            Fault::Error(StoreError::denied("GRANT bulkman_app TO shop")),
-        ];
-        for fault in unusable {
-            store.set(fault);
-            store.break_sessions();
-            runtime.advance(10 * SECOND);
-        }
-        bulkhead.circuit_breaker().unwrap().open();
-        runtime.advance(SECOND);
-        store.clear();
-        runtime.advance(10 * SECOND);
-        drop(fleet);
-    });
-    assert_eq!(recorded.events("synchronized with the store").len(), 1);
-    let degraded = &recorded.events("store is unavailable, circuits follow local rules")[..];
-    let [down] = degraded else {
-        panic!("{recorded:?}")
-    };
-    assert_eq!(down["level"], "WARN");
-    let [denied] = &recorded.events("store can't be used until an operator fixes the problem")[..]
-    else {
-        panic!("{recorded:?}")
-    };
-    assert_eq!(denied["level"], "ERROR");
-    assert!(
-        denied["error"].contains("GRANT bulkman_app TO shop"),
-        "{denied:?}"
-    );
-    let [again] = &recorded.events("synchronized with the store again")[..] else {
-        panic!("{recorded:?}")
-    };
-    assert_eq!(again["level"], "INFO");
-    assert!(again.contains_key("after_seconds"), "{again:?}");
-    let [pending] = &recorded.events("decision is pending until the store is available")[..] else {
-        panic!("{recorded:?}")
-    };
-    assert_eq!((&*pending["level"], &*pending["circuit"]), ("INFO", "api"));
-    let [resolved] = &recorded.events("decision resolved")[..] else {
-        panic!("{recorded:?}")
-    };
-    assert_eq!(
-        (&*resolved["level"], &*resolved["outcome"]),
-        ("DEBUG", "published")
-    );
 }
 
 #[test]
@@ -303,153 +243,6 @@ fn blocking_work_inherits_the_span_and_the_subscriber() {
 }
 
 #[test]
-fn transitions_are_info_events_and_openings_are_warnings() {
-    let runtime = ManualRuntime::new();
-    let config = BulkheadConfig::new("api")
-        .failure_threshold(2)
-        .success_threshold(1);
-    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
-    let ((), recorded) = record_events(Level::INFO, || {
-        for _ in 0..2 {
-            let _ = bulkhead.execute_sync(|| Err::<(), _>(()));
-        }
-        let _ = bulkhead.execute_sync(|| Ok::<_, ()>(()));
-        runtime.advance(30 * SECOND);
-        bulkhead.execute_sync(|| Ok::<_, ()>(())).unwrap();
-    });
-    let opened = &recorded.events("circuit opened")[0];
-    assert_eq!((&*opened["level"], &*opened["circuit"]), ("WARN", "api"));
-    assert_eq!((&*opened["from"], &*opened["to"]), ("closed", "open"));
-    assert_eq!(
-        (&*opened["cause"], &*opened["isolation_seconds"]),
-        ("consecutive_failures", "30.0")
-    );
-    assert_eq!(opened["consecutive_failures"], "2");
-    let others = recorded.events("circuit changed state");
-    assert!(others.iter().all(|event| event["level"] == "INFO"));
-    let observed: Vec<_> = others
-        .iter()
-        .map(|event| (&*event["to"], &*event["cause"]))
-        .collect();
-    assert_eq!(
-        observed,
-        [
-            ("half_open", "isolation_elapsed"),
-            ("closed", "probes_succeeded")
-        ]
-    );
-    // Spans and rejections are below this level.
-    assert!(recorded.spans("call").is_empty() && recorded.events("call rejected").is_empty());
-}
-
-#[test]
-fn limit_events_name_the_cause_and_the_minimum_is_information() {
-    let runtime = ManualRuntime::new();
-    let config = BulkheadConfig::new("api")
-        .circuit_breaker_enabled(false)
-        .adaptive_limit(AdaptiveLimit::new());
-    let bulkhead = Bulkhead::new(config, runtime.clone()).unwrap();
-    let ((), recorded) = record_events(Level::DEBUG, || {
-        for outcome in [Outcome::Success, Outcome::Overloaded] {
-            for _ in 0..100 {
-                let running: Vec<_> = std::iter::from_fn(|| bulkhead.try_acquire().ok()).collect();
-                runtime.advance(SECOND / 50);
-                running.into_iter().for_each(|it| it.record(outcome));
-            }
-        }
-    });
-    let grown = &recorded.events("limit changed")[0];
-    assert_eq!((&*grown["level"], &*grown["bulkhead"]), ("DEBUG", "api"));
-    assert_eq!((&*grown["from"], &*grown["to"]), ("4", "6"));
-    assert_eq!(grown["cause"], "growth");
-    assert!(grown.contains_key("latency") && grown.contains_key("throughput"));
-    let [reached] = &recorded.events("limit reached its minimum")[..] else {
-        panic!("{recorded:?}")
-    };
-    assert_eq!((&*reached["level"], &*reached["to"]), ("INFO", "1"));
-    assert_eq!(reached["cause"], "no_reply");
-}
-
-#[test]
-fn standalone_circuit_breaker_emits_transition_events() {
-    let breaker = CircuitBreaker::new("alone", CircuitBreakerConfig::new(), ClockOnly).unwrap();
-    let ((), recorded) = record_events(Level::INFO, || breaker.force_open());
-    assert_eq!(recorded.events("circuit opened")[0]["to"], "forced_open");
-    assert!(!recorded.events("circuit opened")[0].contains_key("isolation_seconds"));
-}
-
-#[test]
-fn each_rejection_emits_one_event() {
-    let runtime = ManualRuntime::new();
-    let config = CircuitBreakerConfig::new()
-        .failure_threshold(1)
-        .success_threshold(1);
-    let breaker = CircuitBreaker::new("alone", config, runtime.clone()).unwrap();
-    let inside = Bulkhead::new(BulkheadConfig::new("api"), runtime.clone()).unwrap();
-    inside.circuit_breaker().unwrap().force_open();
-    let ((), recorded) = record_events(Level::DEBUG, || {
-        assert!(breaker.execute_sync(|| Err::<(), _>("down")).is_err());
-        // Each way to acquire.
-        assert!(breaker.execute_sync(|| Ok::<_, ()>(())).is_err());
-        assert!(
-            runtime
-                .block_on(breaker.execute(ready(Ok::<_, ()>(()))))
-                .is_err()
-        );
-        assert!(breaker.try_acquire().is_err());
-        assert!(breaker.try_acquire_at(runtime.now() + SECOND).is_err());
-        // An admission emits no event.
-        breaker.half_open();
-        let probe = breaker.try_acquire().unwrap();
-        assert!(breaker.try_acquire().is_err());
-        drop(probe);
-        breaker.force_open();
-        assert!(breaker.try_acquire().is_err());
-
-        assert!(
-            runtime
-                .block_on(inside.execute(ready(Ok::<_, ()>(()))))
-                .is_err()
-        );
-    });
-    let rejections = recorded.events("call rejected");
-    let observed: Vec<_> = rejections
-        .iter()
-        .map(|event| {
-            assert_eq!(event["level"], "DEBUG");
-            let name = event
-                .get("circuit")
-                .or_else(|| event.get("bulkhead"))
-                .unwrap();
-            (
-                name.as_str(),
-                event["reason"].as_str(),
-                event.get("retry_after_seconds").map(String::as_str),
-            )
-        })
-        .collect();
-    let open = |remaining| ("alone", "circuit_open", Some(remaining));
-    let expected = [
-        open("30.0"),
-        open("30.0"),
-        open("30.0"),
-        open("29.0"),
-        ("alone", "probe_limit_reached", None),
-        ("alone", "forced_open", None),
-        ("api", "forced_open", None),
-    ];
-    assert_eq!(observed, expected);
-}
-
-#[test]
-fn rejections_are_debug_events() {
-    let breaker = CircuitBreaker::new("alone", CircuitBreakerConfig::new(), ClockOnly).unwrap();
-    breaker.force_open();
-    let ((), recorded) = record_events(Level::INFO, || assert!(breaker.try_acquire().is_err()));
-    assert!(recorded.0.lock().unwrap().is_empty(), "{recorded:?}");
-}
-
-#[test]
 fn filtered_target_creates_no_span() {
     let bulkhead = Bulkhead::new(BulkheadConfig::new("api"), ClockOnly).unwrap();
     let recorded = Recorded::default();
@@ -465,7 +258,6 @@ fn filtered_target_creates_no_span() {
     assert!(!recorded.events("working")[0].contains_key("in span"));
 }
 
-/// Runs `code` under a subscriber that records everything up to `level`.
 /// Fault F07.
 #[test]
 fn destructors_of_operations_run_inside_the_span() {
@@ -753,97 +545,8 @@ fn durations_of_spans_and_events_are_numbers() {
     );
 }
 
-fn record_events<R>(level: Level, code: impl FnOnce() -> R) -> (R, Recorded) {
-    let recorded = Recorded::default();
-    let filter = tracing_subscriber::filter::LevelFilter::from_level(level);
-    let subscriber = Registry::default().with(Recorder(recorded.clone()).with_filter(filter));
-    (
-        tracing::subscriber::with_default(subscriber, code),
-        recorded,
-    )
-}
-
-type Fields = BTreeMap<String, String>;
-
-#[derive(Clone, Debug, Default)]
-struct Recorded(Arc<Mutex<Vec<(u64, Fields)>>>);
-
-impl Recorded {
-    /// Returns the spans with this name, in the order of their creation, with their fields.
-    fn spans(&self, name: &str) -> Vec<Fields> {
-        self.of("span", name)
-    }
-
-    fn events(&self, message: &str) -> Vec<Fields> {
-        self.of("message", message)
-    }
-
-    fn of(&self, key: &str, value: &str) -> Vec<Fields> {
-        let all = self.0.lock().unwrap();
-        all.iter()
-            .map(|(_, fields)| fields)
-            .filter(|f| f.get(key).is_some_and(|v| v == value))
-            .cloned()
-            .collect()
-    }
-}
-
-struct Recorder(Recorded);
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
-        let mut fields = Fields::new();
-        attributes.record(&mut Texts(&mut fields));
-        fields.insert("span".into(), attributes.metadata().name().into());
-        if let Some(parent) = cx.span(id).and_then(|span| span.parent()) {
-            fields.insert("parent".into(), parent.name().into());
-        }
-        self.0.0.lock().unwrap().push((id.into_u64(), fields));
-    }
-
-    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
-        let mut all = self.0.0.lock().unwrap();
-        // The newest span with this id, because ids are reused.
-        let span = all
-            .iter_mut()
-            .rev()
-            .find(|(other, _)| *other == id.into_u64())
-            .unwrap();
-        values.record(&mut Texts(&mut span.1));
-    }
-
-    fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
-        let mut fields = Fields::new();
-        event.record(&mut Texts(&mut fields));
-        fields.insert("level".into(), event.metadata().level().to_string());
-        if let Some(span) = cx.lookup_current() {
-            fields.insert("in span".into(), span.name().into());
-        }
-        self.0.0.lock().unwrap().push((0, fields));
-    }
-}
-
-struct Texts<'a>(&'a mut Fields);
-
-impl Visit for Texts<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name().into(), format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().into(), value.into());
-    }
-}
-
-struct Targets(fn(&str) -> bool);
-
-impl<S> Filter<S> for Targets {
-    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        self.0(metadata.target())
-    }
-}
-
 /// Calls within a probe are part of it, so a probe that has ended must not stay on its thread.
+///
 /// Fault F02.
 #[test]
 fn clock_panic_anywhere_in_a_probe_leaves_no_probe_on_the_thread() {

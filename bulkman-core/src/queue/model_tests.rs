@@ -207,8 +207,8 @@ fn key_enters_its_level_before_its_permit_is_granted_to_it() {
         .chain(waiting)
         .map(Op::Enqueue)
         .collect();
-    // The call of the first key ends, and its waiter of the higher priority runs. Then a call of the
-    // third key ends.
+    // The call of the first key ends, and its waiter of the higher priority runs. Then a call of
+    // the third key ends.
     ops.extend([Op::End(0), Op::End(2)]);
     let result = run(&ops, false);
     assert!(result.is_ok(), "{result:?}");

@@ -215,8 +215,8 @@ impl Waiters {
     /// Grants a permit that a call of `key` has released, in the case of most calls with a key. So
     /// this is [`peek`](Self::peek) and [`grant_head`](Self::grant_head) in one.
     ///
-    /// Returns `None`, and leaves the levels of `key` to be computed, if a waiter has a deadline, the
-    /// next one is in no key or asks for several permits, the permits of keys are bounded, or
+    /// Returns `None`, and leaves the levels of `key` to be computed, if a waiter has a deadline,
+    /// the next one is in no key or asks for several permits, the permits of keys are bounded, or
     /// waiters may overtake others.
     pub(super) fn grant_released(&mut self, key: u64) -> Option<Granted> {
         if self.has_deadlines() || self.special.overtaking.is_some() {

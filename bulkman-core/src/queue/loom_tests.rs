@@ -1,7 +1,8 @@
 //! Model checks of the queue.
 //!
 //! Models of two threads try every interleaving. Models of three threads try those with at most
-//! three preemptions, since all of them would take hours.
+//! three preemptions, since all of them would take hours. Each runs on both [`Sides`], unless its
+//! operations are the same.
 //!
 //! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
 
@@ -13,6 +14,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use super::*;
+use crate::sync::sides::{Sides, both_ways, both_ways_bounded, bounded};
 
 mod keys;
 mod uncollected;
@@ -56,27 +58,57 @@ fn poll(queue: &WaitQueue, id: WaiterId) -> Poll<WaitResult> {
     queue.poll(id, Waker::noop())
 }
 
-/// Checks a model of three threads with a bounded number of preemptions.
-fn bounded(model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(model);
+fn release(queue: &Arc<WaitQueue>) -> bool {
+    queue.release(no_clock)
 }
 
-fn release(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
-    let queue = queue.clone();
-    thread::spawn(move || queue.release(no_clock))
+fn try_acquire(queue: &Arc<WaitQueue>) -> bool {
+    queue.try_acquire() == TryAcquire::Acquired
 }
 
-fn resize(queue: &Arc<WaitQueue>, permits: usize, places: usize) -> thread::JoinHandle<()> {
-    let queue = queue.clone();
-    thread::spawn(move || queue.resize(|| permits, fifo(places), no_clock))
+fn close(queue: &Arc<WaitQueue>) -> bool {
+    queue.close()
+}
+
+fn resize(permits: usize, capacity: usize) -> impl FnOnce(&Arc<WaitQueue>) {
+    move |queue| queue.resize(|| permits, fifo(capacity), no_clock)
+}
+
+fn reject_all(queue: &Arc<WaitQueue>) {
+    queue.reject_all(QueueRejection::CircuitOpened, no_clock);
+}
+
+/// Rejects all waiters of a circuit that opens, and enqueues a call of it. Both run concurrently.
+fn opening() -> (
+    impl FnOnce(&Arc<WaitQueue>),
+    impl FnOnce(&Arc<WaitQueue>) -> Enqueue,
+) {
+    let open = Arc::new(AtomicBool::new(false));
+    let is_open = open.clone();
+    let opens = move |queue: &Arc<WaitQueue>| {
+        open.store(true, Ordering::Release);
+        reject_all(queue);
+    };
+    let enqueue = move |queue: &Arc<WaitQueue>| {
+        let is_rejected = || is_open.load(Ordering::Acquire);
+        queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock)
+    };
+    (opens, enqueue)
 }
 
 fn is_granted(queue: &WaitQueue, id: WaiterId) -> bool {
     match poll(queue, id) {
         Poll::Ready(WaitResult::Granted) => true,
         Poll::Pending => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Returns whether a call has its permit, at once or by a grant.
+fn runs(queue: &WaitQueue, result: &Enqueue) -> bool {
+    match *result {
+        Enqueue::Acquired => true,
+        Enqueue::Waiting(id) => is_granted(queue, id),
         other => panic!("{other:?}"),
     }
 }
@@ -92,20 +124,11 @@ fn assert_all_available(queue: &WaitQueue, permits: usize) {
 
 #[test]
 fn release_racing_enqueue_reaches_the_waiter() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.release(no_clock))
-        };
-        let result = enqueue(&queue);
-        releaser.join().unwrap();
-        match result {
-            Enqueue::Acquired => {}
-            Enqueue::Waiting(id) => assert_eq!(poll(&queue, id), Poll::Ready(WaitResult::Granted)),
-            other => panic!("{other:?}"),
-        }
+        assert!(try_acquire(&queue));
+        let (_, result) = sides.run(&queue, release, |queue| enqueue(queue));
+        assert!(runs(&queue, &result));
         queue.release(no_clock);
         assert_all_available(&queue, 1);
     });
@@ -115,34 +138,24 @@ fn release_racing_enqueue_reaches_the_waiter() {
 fn two_releases_grant_two_waiters() {
     loom::model(|| {
         let queue = queue(2);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue) && try_acquire(&queue));
         let (first, second) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.release(no_clock))
-        };
-        queue.release(no_clock);
-        releaser.join().unwrap();
-        assert_eq!(poll(&queue, first), Poll::Ready(WaitResult::Granted));
-        assert_eq!(poll(&queue, second), Poll::Ready(WaitResult::Granted));
+        Sides::AsWritten.run(&queue, release, release);
+        assert!(is_granted(&queue, first));
+        assert!(is_granted(&queue, second));
         assert_eq!(queue.in_use(), 2);
     });
 }
 
 #[test]
 fn grant_racing_cancel_passes_the_permit_on() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let (cancelled, next) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.release(no_clock))
-        };
-        queue.cancel(cancelled, no_clock);
-        releaser.join().unwrap();
-        assert_eq!(poll(&queue, next), Poll::Ready(WaitResult::Granted));
+        let cancel = move |queue: &Arc<WaitQueue>| queue.cancel(cancelled, no_clock);
+        sides.run(&queue, release, cancel);
+        assert!(is_granted(&queue, next));
         queue.release(no_clock);
         assert_all_available(&queue, 1);
     });
@@ -150,16 +163,11 @@ fn grant_racing_cancel_passes_the_permit_on() {
 
 #[test]
 fn grant_racing_expiry_leaks_no_permit() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let waiter = enqueue_waiter(&queue);
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.release(no_clock))
-        };
-        let waited = queue.expire(waiter);
-        releaser.join().unwrap();
+        let (_, waited) = sides.run(&queue, release, move |queue| queue.expire(waiter));
         match waited {
             WaitResult::Granted => {
                 assert_eq!(queue.in_use(), 1);
@@ -174,20 +182,11 @@ fn grant_racing_expiry_leaks_no_permit() {
 
 #[test]
 fn reject_all_racing_enqueue_leaves_no_waiter() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let open = Arc::new(AtomicBool::new(false));
-        let opener = {
-            let (queue, open) = (queue.clone(), open.clone());
-            thread::spawn(move || {
-                open.store(true, Ordering::Release);
-                queue.reject_all(QueueRejection::CircuitOpened, no_clock);
-            })
-        };
-        let is_rejected = || open.load(Ordering::Acquire);
-        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
-        opener.join().unwrap();
+        assert!(try_acquire(&queue));
+        let (opens, enqueue) = opening();
+        let ((), result) = sides.run(&queue, opens, enqueue);
         match result {
             Enqueue::Rejected(QueueRejection::CircuitOpened) => {}
             Enqueue::Waiting(id) => {
@@ -204,16 +203,11 @@ fn reject_all_racing_enqueue_leaves_no_waiter() {
 
 #[test]
 fn grant_racing_reject_all_leaks_no_permit() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let waiter = enqueue_waiter(&queue);
-        let opener = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
-        };
-        queue.release(no_clock);
-        opener.join().unwrap();
+        sides.run(&queue, reject_all, release);
         match poll(&queue, waiter) {
             Poll::Ready(WaitResult::Granted) => {
                 queue.release(no_clock);
@@ -227,17 +221,14 @@ fn grant_racing_reject_all_leaks_no_permit() {
 
 #[test]
 fn close_racing_acquire_drains_after_the_release() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        let closer = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.close())
-        };
-        if queue.try_acquire() == TryAcquire::Acquired {
-            assert!(!queue.is_drained());
-            queue.release(no_clock);
-        }
-        closer.join().unwrap();
+        sides.run(&queue, close, |queue| {
+            if try_acquire(queue) {
+                assert!(!queue.is_drained());
+                queue.release(no_clock);
+            }
+        });
         assert!(queue.is_drained());
         assert_eq!(queue.try_acquire(), TryAcquire::Closed);
     });
@@ -245,16 +236,10 @@ fn close_racing_acquire_drains_after_the_release() {
 
 #[test]
 fn shrink_racing_release_ends_at_the_new_limit() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(2);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.release(no_clock))
-        };
-        queue.resize(|| 1, fifo(8), no_clock);
-        releaser.join().unwrap();
+        assert!(try_acquire(&queue) && try_acquire(&queue));
+        sides.run(&queue, release, resize(1, 8));
         assert_eq!(queue.in_use(), 1);
         queue.release(no_clock);
         assert_all_available(&queue, 1);
@@ -264,30 +249,30 @@ fn shrink_racing_release_ends_at_the_new_limit() {
 /// Fault A17
 #[test]
 fn newest_values_win_whichever_change_is_applied_last() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(4);
         let sources = Arc::new([AtomicU64::new(4), AtomicU64::new(4)]);
         let change = |index: usize, value: u64| {
-            let (queue, sources) = (queue.clone(), sources.clone());
-            thread::spawn(move || {
+            let sources = sources.clone();
+            move |queue: &Arc<WaitQueue>| {
                 sources[index].store(value, Ordering::Release);
                 let smallest = || {
                     let read = |source: &AtomicU64| source.load(Ordering::Acquire);
                     sources.iter().map(read).min().unwrap() as usize
                 };
                 queue.set_permits(smallest, no_clock);
-            })
+            }
         };
-        let changes = [change(0, 1), change(1, 2)];
-        let acquired = usize::from(queue.try_acquire() == TryAcquire::Acquired);
-        // Permits in use are at most those in force and those to forget.
-        assert!(queue.in_use() <= 4);
-        for change in changes {
-            change.join().unwrap();
-        }
+        let acquire = |queue: &Arc<WaitQueue>| {
+            let acquired = try_acquire(queue);
+            // Permits in use are at most those in force and those to forget.
+            assert!(queue.in_use() <= 4);
+            acquired
+        };
+        let ((), (), acquired) = sides.run_three(&queue, change(0, 1), change(1, 2), acquire);
         assert_eq!(queue.limits().permits, 1);
-        assert_eq!(queue.in_use(), acquired);
-        if acquired == 1 {
+        assert_eq!(queue.in_use(), usize::from(acquired));
+        if acquired {
             queue.release(no_clock);
         }
         assert_all_available(&queue, 1);
@@ -296,61 +281,46 @@ fn newest_values_win_whichever_change_is_applied_last() {
 
 #[test]
 fn acquire_racing_release_never_overtakes_a_waiter() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let waiter = enqueue_waiter(&queue);
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.release(no_clock))
-        };
-        assert_ne!(queue.try_acquire(), TryAcquire::Acquired);
-        releaser.join().unwrap();
-        assert_eq!(poll(&queue, waiter), Poll::Ready(WaitResult::Granted));
+        let (_, acquired) = sides.run(&queue, release, try_acquire);
+        assert!(!acquired);
+        assert!(is_granted(&queue, waiter));
     });
 }
 
 #[test]
 fn shrink_racing_acquire_keeps_the_remaining_permit_available() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = Arc::new(WaitQueue::new(2, fifo(0)));
-        let resizer = resize(&queue, 1, 0);
-        let acquired = queue.try_acquire();
-        resizer.join().unwrap();
-        assert_eq!(
-            acquired,
-            TryAcquire::Acquired,
-            "one of two available permits remains"
-        );
+        let ((), acquired) = sides.run(&queue, resize(1, 0), try_acquire);
+        assert!(acquired, "one of two available permits remains");
     });
 }
 
 #[test]
 fn grow_racing_acquire_serves_the_waiter() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let waiter = enqueue_waiter(&queue);
-        let grower = resize(&queue, 2, 8);
-        let acquired = queue.try_acquire();
-        grower.join().unwrap();
-        assert_ne!(acquired, TryAcquire::Acquired);
+        let ((), acquired) = sides.run(&queue, resize(2, 8), try_acquire);
+        assert!(!acquired);
         assert!(is_granted(&queue, waiter));
     });
 }
 
 #[test]
 fn grow_racing_acquire_and_release_leaks_no_permit() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let waiter = enqueue_waiter(&queue);
-        let (grower, releaser) = (resize(&queue, 2, 8), release(&queue));
-        let acquired = queue.try_acquire();
-        grower.join().unwrap();
-        releaser.join().unwrap();
+        let ((), _, acquired) = sides.run_three(&queue, resize(2, 8), release, try_acquire);
         assert!(is_granted(&queue, waiter));
-        if acquired == TryAcquire::Acquired {
+        if acquired {
             queue.release(no_clock);
         }
         queue.release(no_clock);
@@ -361,24 +331,12 @@ fn grow_racing_acquire_and_release_leaks_no_permit() {
 /// One permit is held, and one is in the reserve.
 #[test]
 fn released_and_reserved_permits_both_reach_the_waiter() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(2);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let other = {
-            let queue = queue.clone();
-            thread::spawn(move || {
-                queue.try_acquire() == TryAcquire::Acquired && queue.release(no_clock)
-            })
-        };
-        let releaser = release(&queue);
-        let result = enqueue(&queue);
-        other.join().unwrap();
-        releaser.join().unwrap();
-        match result {
-            Enqueue::Acquired => {}
-            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
-            other => panic!("{other:?}"),
-        }
+        assert!(try_acquire(&queue));
+        let other = |queue: &Arc<WaitQueue>| try_acquire(queue) && release(queue);
+        let (_, _, result) = sides.run_three(&queue, other, release, |queue| enqueue(queue));
+        assert!(runs(&queue, &result));
         assert_eq!(queue.in_use(), 1);
         queue.release(no_clock);
         assert_all_available(&queue, 2);
@@ -387,24 +345,14 @@ fn released_and_reserved_permits_both_reach_the_waiter() {
 
 #[test]
 fn release_racing_two_enqueues_serves_both() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let other = {
-            let queue = queue.clone();
-            thread::spawn(move || enqueue(&queue))
-        };
-        let releaser = release(&queue);
-        let mine = enqueue(&queue);
-        let other = other.join().unwrap();
-        releaser.join().unwrap();
+        assert!(try_acquire(&queue));
+        let join = |queue: &Arc<WaitQueue>| enqueue(queue);
+        let (mine, _, other) = sides.run_three(&queue, join, release, join);
         let mut remaining = vec![mine, other];
         while !remaining.is_empty() {
-            let served = remaining.iter().position(|result| match *result {
-                Enqueue::Acquired => true,
-                Enqueue::Waiting(id) => is_granted(&queue, id),
-                other => panic!("{other:?}"),
-            });
+            let served = remaining.iter().position(|result| runs(&queue, result));
             remaining.swap_remove(served.expect("a call waits while a permit is available"));
             queue.release(no_clock);
         }
@@ -414,17 +362,10 @@ fn release_racing_two_enqueues_serves_both() {
 
 #[test]
 fn close_racing_release_and_enqueue_drains() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let closer = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.close())
-        };
-        let releaser = release(&queue);
-        let result = enqueue(&queue);
-        closer.join().unwrap();
-        releaser.join().unwrap();
+        assert!(try_acquire(&queue));
+        let (_, _, result) = sides.run_three(&queue, close, release, |queue| enqueue(queue));
         let granted = match result {
             Enqueue::Acquired => true,
             Enqueue::Rejected(QueueRejection::Shutdown) => false,
@@ -446,15 +387,12 @@ fn close_racing_release_and_enqueue_drains() {
 
 #[test]
 fn shrink_racing_cancel_and_release_ends_at_the_new_limit() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(2);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue) && try_acquire(&queue));
         let (cancelled, next) = (enqueue_waiter(&queue), enqueue_waiter(&queue));
-        let (shrinker, releaser) = (resize(&queue, 1, 8), release(&queue));
-        queue.cancel(cancelled, no_clock);
-        shrinker.join().unwrap();
-        releaser.join().unwrap();
+        let cancel = move |queue: &Arc<WaitQueue>| queue.cancel(cancelled, no_clock);
+        sides.run_three(&queue, resize(1, 8), release, cancel);
         // The released permit was granted to the next waiter, or forgotten.
         if !is_granted(&queue, next) {
             assert_eq!(queue.in_use(), 1);
@@ -471,22 +409,11 @@ fn shrink_racing_cancel_and_release_ends_at_the_new_limit() {
 
 #[test]
 fn reject_all_racing_enqueue_and_release_leaks_no_permit() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let open = Arc::new(AtomicBool::new(false));
-        let opener = {
-            let (queue, open) = (queue.clone(), open.clone());
-            thread::spawn(move || {
-                open.store(true, Ordering::Release);
-                queue.reject_all(QueueRejection::CircuitOpened, no_clock);
-            })
-        };
-        let releaser = release(&queue);
-        let is_rejected = || open.load(Ordering::Acquire);
-        let result = queue.enqueue(Priority::Normal, None, Waker::noop(), is_rejected, no_clock);
-        opener.join().unwrap();
-        releaser.join().unwrap();
+        assert!(try_acquire(&queue));
+        let (opens, enqueue) = opening();
+        let ((), _, result) = sides.run_three(&queue, opens, release, enqueue);
         let granted = match result {
             Enqueue::Acquired => true,
             Enqueue::Rejected(QueueRejection::CircuitOpened) => false,
@@ -507,32 +434,29 @@ fn reject_all_racing_enqueue_and_release_leaks_no_permit() {
 /// What a call did with a permit happens before what the next holder does with it.
 #[test]
 fn release_happens_before_the_next_acquisition() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
         let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
-        let touch = |data: &loom::cell::UnsafeCell<u32>| data.with_mut(drop);
-        let other = {
-            let (queue, data) = (queue.clone(), data.clone());
-            thread::spawn(move || {
-                if queue.try_acquire() == TryAcquire::Acquired {
-                    data.with_mut(drop);
-                    queue.release(no_clock);
-                }
-            })
+        let [first, second] = [data.clone(), data.clone()];
+        let attempt = move |queue: &Arc<WaitQueue>| {
+            if try_acquire(queue) {
+                first.with_mut(drop);
+                queue.release(no_clock);
+            }
         };
-        let waiting = match enqueue(&queue) {
+        let join = move |queue: &Arc<WaitQueue>| match enqueue(queue) {
             Enqueue::Acquired => {
-                touch(&data);
+                second.with_mut(drop);
                 queue.release(no_clock);
                 None
             }
             Enqueue::Waiting(id) => Some(id),
             unexpected => panic!("{unexpected:?}"),
         };
-        other.join().unwrap();
+        let ((), waiting) = sides.run(&queue, attempt, join);
         if let Some(id) = waiting {
             assert!(is_granted(&queue, id));
-            touch(&data);
+            data.with_mut(drop);
             queue.release(no_clock);
         }
         assert_all_available(&queue, 1);
@@ -542,24 +466,25 @@ fn release_happens_before_the_next_acquisition() {
 /// The same for a permit that is passed to a waiter, which sees the grant without the lock.
 #[test]
 fn release_happens_before_a_grant_seen_without_the_lock() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let waiter = enqueue_waiter(&queue);
         let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
-        let holder = {
-            let (queue, data) = (queue.clone(), data.clone());
-            thread::spawn(move || {
-                data.with_mut(drop);
-                queue.release(no_clock);
-            })
+        let other = data.clone();
+        let holder = move |queue: &Arc<WaitQueue>| {
+            other.with_mut(drop);
+            queue.release(no_clock);
         };
-        if is_granted(&queue, waiter) {
-            data.with_mut(drop);
-        } else {
-            holder.join().unwrap();
-            assert!(is_granted(&queue, waiter));
-        }
+        let poller = move |queue: &Arc<WaitQueue>| {
+            let granted = is_granted(queue, waiter);
+            if granted {
+                data.with_mut(drop);
+            }
+            granted
+        };
+        let ((), granted) = sides.run(&queue, holder, poller);
+        assert!(granted || is_granted(&queue, waiter));
     });
 }
 
@@ -573,15 +498,13 @@ impl std::task::Wake for Woken {
 
 #[test]
 fn grant_racing_a_new_waker_wakes_it_or_is_seen() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let id = enqueue_waiter(&queue);
-        let releaser = release(&queue);
         let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
-        let polled = queue.poll(id, &waker);
-        releaser.join().unwrap();
+        let (_, polled) = sides.run(&queue, release, move |queue| queue.poll(id, &waker));
         if polled.is_pending() {
             assert!(woken.0.load(Ordering::SeqCst), "granted without a wake-up");
             assert!(is_granted(&queue, id));
@@ -592,21 +515,20 @@ fn grant_racing_a_new_waker_wakes_it_or_is_seen() {
 #[test]
 fn expired_waiter_racing_release_is_never_granted() {
     let base = Instant::now();
-    bounded(move || {
+    both_ways_bounded(move |sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue));
         let now = move || base + std::time::Duration::from_secs(1);
         // A call waits already, so the counter is contended.
         let first = enqueue_waiter(&queue);
-        let releaser = {
-            let queue = queue.clone();
-            thread::spawn(move || {
-                queue.cancel(first, now);
-                queue.release(now)
-            })
+        let end = move |queue: &Arc<WaitQueue>| {
+            queue.cancel(first, now);
+            queue.release(now)
         };
-        let result = queue.enqueue(Priority::High, Some(base), Waker::noop(), || false, now);
-        releaser.join().unwrap();
+        let join = move |queue: &Arc<WaitQueue>| {
+            queue.enqueue(Priority::High, Some(base), Waker::noop(), || false, now)
+        };
+        let (_, result) = sides.run(&queue, end, join);
         match result {
             Enqueue::Acquired => {}
             Enqueue::Waiting(id) => {

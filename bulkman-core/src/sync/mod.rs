@@ -5,6 +5,8 @@
 //! never uses.
 
 pub(crate) mod broadcast;
+#[cfg(all(test, bulkman_loom))]
+pub(crate) mod sides;
 pub(crate) mod unwind;
 pub(crate) mod waker_set;
 

@@ -53,63 +53,8 @@ fn release_key(queue: &WaitQueue, key: u64) -> bool {
     queue.release_claim(of_key(key), no_clock)
 }
 
-/// Checks a model with each of its two sides in the spawned thread: see [`Sides`].
-fn both_ways(model: fn(Sides)) {
-    for sides in [Sides::AsWritten, Sides::Swapped] {
-        bounded(move || model(sides));
-    }
-}
-
-/// Which of two concurrent operations is in the spawned thread.
-///
-/// loom tries older values of a load, but not those that are stored after it. So it finds each
-/// order of a load and a store only if the side that loads is spawned.
-#[derive(Clone, Copy)]
-enum Sides {
-    AsWritten,
-    Swapped,
-}
-
-impl Sides {
-    /// Runs two operations concurrently, and returns their results.
-    fn run<S: 'static, T: 'static>(
-        self,
-        queue: &Arc<WaitQueue>,
-        first: impl FnOnce(&WaitQueue) -> S + 'static,
-        second: impl FnOnce(&WaitQueue) -> T + 'static,
-    ) -> (S, T) {
-        let clone = queue.clone();
-        match self {
-            Self::AsWritten => {
-                let first = thread::spawn(move || first(&clone));
-                let second = second(queue);
-                (first.join().unwrap(), second)
-            }
-            Self::Swapped => {
-                let second = thread::spawn(move || second(&clone));
-                (first(queue), second.join().unwrap())
-            }
-        }
-    }
-}
-
-fn release_a(queue: &WaitQueue) {
+fn release_a(queue: &Arc<WaitQueue>) {
     release_key(queue, A);
-}
-
-/// Releases a permit of the key `A` in another thread.
-fn release_in_thread(queue: &Arc<WaitQueue>) -> thread::JoinHandle<bool> {
-    let queue = queue.clone();
-    thread::spawn(move || release_key(&queue, A))
-}
-
-/// Returns whether a call has its permit, at once or by a grant.
-fn runs(queue: &WaitQueue, result: &Enqueue) -> bool {
-    match *result {
-        Enqueue::Acquired => true,
-        Enqueue::Waiting(id) => is_granted(queue, id),
-        other => panic!("{other:?}"),
-    }
 }
 
 fn assert_nothing_is_held(queue: &WaitQueue) {
@@ -157,7 +102,7 @@ fn two_first_calls_of_a_key_at_its_maximum_run_one_by_one() {
 /// counter.
 #[test]
 fn release_meets_a_call_below_its_minimum() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 1, KeyRules::NO_MAX);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
@@ -196,7 +141,7 @@ fn two_calls_before_a_waiter_share_no_permit() {
 /// Hazard K22.
 #[test]
 fn release_racing_a_call_that_is_suspended_resumes_its_key() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
         let ((), result) = sides.run(&queue, release_a, |queue| enqueue_key(queue, A));
@@ -209,18 +154,13 @@ fn release_racing_a_call_that_is_suspended_resumes_its_key() {
 /// Hazard K16, K22.
 #[test]
 fn attempt_racing_a_suspended_waiter_leaves_it_served() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
-        let attempt = {
-            let queue = queue.clone();
-            // It may add its permit for a moment.
-            thread::spawn(move || try_key(&queue, A) && release_key(&queue, A))
-        };
-        let releaser = release_in_thread(&queue);
-        let result = enqueue_key(&queue, A);
-        attempt.join().unwrap();
-        releaser.join().unwrap();
+        // It may add its permit for a moment.
+        let attempt = |queue: &Arc<WaitQueue>| try_key(queue, A) && release_key(queue, A);
+        let enqueue = |queue: &Arc<WaitQueue>| enqueue_key(queue, A);
+        let (_, (), result) = sides.run_three(&queue, attempt, release_a, enqueue);
         assert!(runs(&queue, &result));
         release_key(&queue, A);
         assert_nothing_is_held(&queue);
@@ -253,26 +193,23 @@ fn calls_at_once_never_exceed_the_maximum() {
 /// A key with permits in two slots. A removal leaves no slot that still has some.
 #[test]
 fn additions_miss_no_permits_in_later_slots() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let keys = Arc::new(RunningKeys::new(1));
         keys.insert(C, 1);
         keys.insert(A, 1);
         keys.remove(C, 1);
         // The first slot is free, the second has a permit of `A` all the time.
         let add = |key| {
-            let keys = keys.clone();
-            thread::spawn(move || {
+            move |keys: &Arc<RunningKeys>| {
                 let added = keys.add(key, 1, 1).is_ok();
                 if added {
                     keys.remove(key, 1);
                 }
                 added
-            })
+            }
         };
-        let (second, other) = (add(A), add(C));
-        assert!(keys.add(A, 1, 1).is_err());
-        assert!(!second.join().unwrap());
-        assert!(other.join().unwrap());
+        let added = sides.run_three(&keys, add(A), add(C), add(A));
+        assert_eq!(added, (false, true, false));
         keys.remove(A, 1);
         assert_eq!(keys.all(), []);
     });
@@ -280,7 +217,7 @@ fn additions_miss_no_permits_in_later_slots() {
 
 #[test]
 fn other_keys_pass_a_suspended_waiter() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(3, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
@@ -296,7 +233,7 @@ fn other_keys_pass_a_suspended_waiter() {
 /// Hazard K22. Both keys are at their maximum, so no release finds a contended counter.
 #[test]
 fn releases_of_two_suspended_keys_resume_both() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A) && try_key(&queue, B));
         let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, B)];
@@ -319,9 +256,7 @@ fn releases_from_two_slots_resume_a_key() {
         release_key(&queue, C);
         assert!(try_key(&queue, A));
         let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, A)];
-        let releaser = release_in_thread(&queue);
-        release_key(&queue, A);
-        releaser.join().unwrap();
+        Sides::AsWritten.run(&queue, release_a, release_a);
         for waiter in waiters {
             assert!(is_granted(&queue, waiter));
             release_key(&queue, A);
@@ -333,7 +268,7 @@ fn releases_from_two_slots_resume_a_key() {
 /// Hazard K28. Between the release and the grant, the key holds nothing.
 #[test]
 fn new_call_does_not_overtake_a_suspended_waiter() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
@@ -348,18 +283,12 @@ fn new_call_does_not_overtake_a_suspended_waiter() {
 /// Hazard K22. The key is resumed while another key has all other permits.
 #[test]
 fn resumed_key_is_served_by_the_release_of_another() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A) && try_key(&queue, B));
         let waiter = enqueue_waiter_of(&queue, A);
-        let resize = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.set_permits(|| 1, no_clock))
-        };
-        let releaser = release_in_thread(&queue);
-        release_key(&queue, B);
-        resize.join().unwrap();
-        releaser.join().unwrap();
+        let resize = |queue: &Arc<WaitQueue>| queue.set_permits(|| 1, no_clock);
+        sides.run_three(&queue, resize, release_a, |queue| release_key(queue, B));
         assert!(is_granted(&queue, waiter));
         release_key(&queue, A);
         assert_nothing_is_held(&queue);
@@ -369,11 +298,11 @@ fn resumed_key_is_served_by_the_release_of_another() {
 /// Hazard K22. The counter is not contended before, since the only waiter is suspended.
 #[test]
 fn release_racing_a_join_behind_a_suspended_waiter_reaches_it() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A) && try_key(&queue, B));
         let suspended = enqueue_waiter_of(&queue, A);
-        let release = |queue: &WaitQueue| release_key(queue, B);
+        let release = |queue: &Arc<WaitQueue>| release_key(queue, B);
         let (_, joined) = sides.run(&queue, release, |queue| enqueue_key(queue, C));
         assert!(runs(&queue, &joined));
         release_key(&queue, A);
@@ -388,10 +317,10 @@ fn release_racing_a_join_behind_a_suspended_waiter_reaches_it() {
 /// Hazard K29. The limit becomes smaller than the call, which needs a reserved permit, too.
 #[test]
 fn shrink_racing_a_heavy_call_creates_no_permits() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = shared(2, 1, KeyRules::NO_MAX);
         let heavy = || Claim::new(2).with_key(A);
-        let acquire = move |queue: &WaitQueue| {
+        let acquire = move |queue: &Arc<WaitQueue>| {
             let mut claim = heavy();
             let acquired = queue.try_acquire_as_calls(&mut claim, no_clock);
             assert_eq!(acquired, TryAcquire::Acquired);
@@ -399,12 +328,8 @@ fn shrink_racing_a_heavy_call_creates_no_permits() {
         };
         // The permits are in the counter from now on.
         queue.release_claim(acquire(&queue), no_clock);
-        let call = {
-            let queue = queue.clone();
-            thread::spawn(move || acquire(&queue))
-        };
-        queue.set_permits(|| 1, no_clock);
-        let claim = call.join().unwrap();
+        let shrink = |queue: &Arc<WaitQueue>| queue.set_permits(|| 1, no_clock);
+        let (claim, ()) = sides.run(&queue, acquire, shrink);
         assert_eq!(queue.in_use(), claim.permits() as usize);
         queue.release_claim(claim, no_clock);
         assert_nothing_is_held(&queue);
@@ -414,11 +339,11 @@ fn shrink_racing_a_heavy_call_creates_no_permits() {
 /// The only suspended waiter leaves.
 #[test]
 fn cancelled_suspended_waiter_racing_a_release_leaves_nothing() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
-        let cancel = move |queue: &WaitQueue| queue.cancel_claim(waiter, of_key(A), no_clock);
+        let cancel = move |queue: &Arc<WaitQueue>| queue.cancel_claim(waiter, of_key(A), no_clock);
         sides.run(&queue, release_a, cancel);
         assert!(try_key(&queue, A));
         release_key(&queue, A);
@@ -429,7 +354,7 @@ fn cancelled_suspended_waiter_racing_a_release_leaves_nothing() {
 /// The maximum ends while calls wait for it.
 #[test]
 fn release_racing_the_end_of_the_maximum_serves_the_waiter() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         let queue = shared(2, 0, 1);
         assert!(try_key(&queue, A));
         let waiter = enqueue_waiter_of(&queue, A);
@@ -440,7 +365,7 @@ fn release_racing_the_end_of_the_maximum_serves_the_waiter() {
             evicts: true,
         });
         let settings = QueueSettings { keys, ..fifo(8) };
-        let resize = move |queue: &WaitQueue| {
+        let resize = move |queue: &Arc<WaitQueue>| {
             queue.resize(|| 2, settings, no_clock);
             is_granted(queue, waiter)
         };
@@ -454,7 +379,7 @@ fn release_racing_the_end_of_the_maximum_serves_the_waiter() {
 /// Hazard K17.
 #[test]
 fn eviction_racing_a_grant_has_one_outcome() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = shared(1, 0, KeyRules::NO_MAX);
         queue.resize(
             || 1,
@@ -472,9 +397,7 @@ fn eviction_racing_a_grant_has_one_outcome() {
         );
         assert!(try_key(&queue, A));
         let waiters = [enqueue_waiter_of(&queue, A), enqueue_waiter_of(&queue, A)];
-        let releaser = release_in_thread(&queue);
-        let other = enqueue_waiter_of(&queue, B);
-        releaser.join().unwrap();
+        let ((), other) = sides.run(&queue, release_a, |queue| enqueue_waiter_of(queue, B));
         let mut granted = 0;
         let mut evicted = 0;
         for id in waiters {
@@ -501,7 +424,7 @@ fn eviction_racing_a_grant_has_one_outcome() {
 /// Hazard K18, K23.
 #[test]
 fn reserved_permits_serve_a_key_below_its_minimum() {
-    both_ways(|sides| {
+    both_ways_bounded(|sides| {
         // One permit stays reserved for keys that hold nothing.
         let queue = shared(2, 1, KeyRules::NO_MAX);
         assert!(try_key(&queue, A));

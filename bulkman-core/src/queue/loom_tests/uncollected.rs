@@ -25,23 +25,24 @@ fn uncollected() -> (Arc<WaitQueue>, WaiterId, impl Fn() -> Instant + Copy + Sen
 }
 
 fn deadline_passes(
-    queue: &Arc<WaitQueue>,
     waiter: WaiterId,
-    now: impl Fn() -> Instant + Send + 'static,
-) -> thread::JoinHandle<bool> {
-    let queue = queue.clone();
-    thread::spawn(move || queue.deadline_passed(waiter, now))
+    now: impl Fn() -> Instant,
+) -> impl FnOnce(&Arc<WaitQueue>) -> bool {
+    move |queue| queue.deadline_passed(waiter, now)
+}
+
+/// Returns whether a waiter that was granted a permit still has it, and collects it then.
+fn collects(waiter: WaiterId) -> impl FnOnce(&Arc<WaitQueue>) -> bool {
+    move |queue| poll(queue, waiter) == Poll::Ready(WaitResult::Granted)
 }
 
 /// Fault F04.
 #[test]
 fn collecting_racing_take_back_leaves_one_holder() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, slow, late) = uncollected();
         let next = enqueue_waiter(&queue);
-        let timer = deadline_passes(&queue, slow, late);
-        let collected = poll(&queue, slow) == Poll::Ready(WaitResult::Granted);
-        timer.join().unwrap();
+        let (_, collected) = sides.run(&queue, deadline_passes(slow, late), collects(slow));
         assert_ne!(collected, is_granted(&queue, next));
         queue.release(late);
         if collected {
@@ -55,12 +56,11 @@ fn collecting_racing_take_back_leaves_one_holder() {
 /// Fault F04.
 #[test]
 fn cancel_racing_take_back_passes_the_permit_on_once() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, slow, late) = uncollected();
         let next = enqueue_waiter(&queue);
-        let timer = deadline_passes(&queue, slow, late);
-        queue.cancel(slow, late);
-        timer.join().unwrap();
+        let cancel = move |queue: &Arc<WaitQueue>| queue.cancel(slow, late);
+        sides.run(&queue, deadline_passes(slow, late), cancel);
         assert!(is_granted(&queue, next));
         queue.release(late);
         assert_all_available(&queue, 1);
@@ -70,16 +70,13 @@ fn cancel_racing_take_back_passes_the_permit_on_once() {
 /// Fault F04.
 #[test]
 fn take_back_racing_enqueue_serves_the_new_call() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, slow, late) = uncollected();
-        let timer = deadline_passes(&queue, slow, late);
-        let new = queue.enqueue(Priority::Normal, None, Waker::noop(), || false, late);
-        timer.join().unwrap();
-        match new {
-            Enqueue::Acquired => {}
-            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
-            other => panic!("{other:?}"),
-        }
+        let join = move |queue: &Arc<WaitQueue>| {
+            queue.enqueue(Priority::Normal, None, Waker::noop(), || false, late)
+        };
+        let (_, new) = sides.run(&queue, deadline_passes(slow, late), join);
+        assert!(runs(&queue, &new));
         assert_eq!(poll(&queue, slow), Poll::Ready(WaitResult::Expired));
         queue.release(late);
         assert_all_available(&queue, 1);
@@ -89,15 +86,11 @@ fn take_back_racing_enqueue_serves_the_new_call() {
 /// Fault F04.
 #[test]
 fn overdue_permit_is_acquired_by_one_call() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, slow, late) = uncollected();
         queue.deadline_passed(slow, late);
-        let other = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.try_acquire() == TryAcquire::Acquired)
-        };
-        let collected = poll(&queue, slow) == Poll::Ready(WaitResult::Granted);
-        assert_ne!(collected, other.join().unwrap());
+        let (acquired, collected) = sides.run(&queue, try_acquire, collects(slow));
+        assert_ne!(collected, acquired);
         queue.release(late);
         assert_all_available(&queue, 1);
     });
@@ -106,12 +99,13 @@ fn overdue_permit_is_acquired_by_one_call() {
 /// Fault F04.
 #[test]
 fn overdue_permit_racing_close_drains() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, slow, late) = uncollected();
-        let timer = deadline_passes(&queue, slow, late);
-        queue.close();
-        queue.release_overdue(late);
-        timer.join().unwrap();
+        let shutdown = move |queue: &Arc<WaitQueue>| {
+            queue.close();
+            queue.release_overdue(late)
+        };
+        sides.run(&queue, deadline_passes(slow, late), shutdown);
         assert_ne!(poll(&queue, slow), Poll::Pending);
         assert!(queue.is_drained() || queue.release(late));
     });

@@ -38,21 +38,15 @@ fn collecting() -> (Arc<WaitQueue>, WaiterId, WaiterId) {
 /// Hazard K1, K4.
 #[test]
 fn releases_racing_a_heavy_enqueue_are_all_collected() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(2);
-        for _ in 0..2 {
-            assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
+        assert!(try_acquire(&queue) && try_acquire(&queue));
+        let join = |queue: &Arc<WaitQueue>| enqueue_heavy(queue, 2);
+        let (_, _, (result, claim)) = sides.run_three(&queue, release, release, join);
+        if result == Enqueue::Acquired {
+            assert_eq!(claim.permits(), 2);
         }
-        let releasers = [release(&queue), release(&queue)];
-        let (result, claim) = enqueue_heavy(&queue, 2);
-        for releaser in releasers {
-            releaser.join().unwrap();
-        }
-        match result {
-            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
-            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
-            other => panic!("{other:?}"),
-        }
+        assert!(runs(&queue, &result));
         assert_eq!(queue.in_use(), 2);
         queue.release_claim(Claim::new(2), no_clock);
         assert_all_available(&queue, 2);
@@ -62,12 +56,13 @@ fn releases_racing_a_heavy_enqueue_are_all_collected() {
 /// Hazard K3.
 #[test]
 fn new_calls_never_overtake_a_heavy_waiter() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let (queue, head, next) = collecting();
-        let releaser = release(&queue);
-        assert_ne!(queue.try_acquire(), TryAcquire::Acquired);
-        let last = enqueue_waiter(&queue);
-        releaser.join().unwrap();
+        let call = |queue: &Arc<WaitQueue>| {
+            assert!(!try_acquire(queue));
+            enqueue_waiter(queue)
+        };
+        let (_, last) = sides.run(&queue, release, call);
         assert!(is_granted(&queue, head));
         assert!(!is_granted(&queue, next) && !is_granted(&queue, last));
         queue.release_claim(Claim::new(2), no_clock);
@@ -78,11 +73,11 @@ fn new_calls_never_overtake_a_heavy_waiter() {
 /// Hazard K4.
 #[test]
 fn collected_permits_survive_a_cancelled_head() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, head, next) = collecting();
-        let releaser = release(&queue);
-        queue.cancel_claim(head, Claim::new(2), no_clock);
-        releaser.join().unwrap();
+        let cancel =
+            move |queue: &Arc<WaitQueue>| queue.cancel_claim(head, Claim::new(2), no_clock);
+        sides.run(&queue, release, cancel);
         assert!(is_granted(&queue, next));
         queue.release(no_clock);
         assert_all_available(&queue, 2);
@@ -92,11 +87,11 @@ fn collected_permits_survive_a_cancelled_head() {
 /// Hazard K4.
 #[test]
 fn collected_permits_survive_an_expired_head() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, head, next) = collecting();
-        let releaser = release(&queue);
-        let waited = queue.expire_claim(head, &mut Claim::new(2), no_clock);
-        releaser.join().unwrap();
+        let expire =
+            move |queue: &Arc<WaitQueue>| queue.expire_claim(head, &mut Claim::new(2), no_clock);
+        let (_, waited) = sides.run(&queue, release, expire);
         match waited {
             WaitResult::Expired => {}
             WaitResult::Granted => {
@@ -113,14 +108,9 @@ fn collected_permits_survive_an_expired_head() {
 /// Hazard K4.
 #[test]
 fn collected_permits_survive_an_opening() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, head, next) = collecting();
-        let opener = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
-        };
-        queue.release(no_clock);
-        opener.join().unwrap();
+        sides.run(&queue, reject_all, release);
         let was_granted = |id| match poll(&queue, id) {
             Poll::Ready(WaitResult::Granted) => true,
             Poll::Ready(WaitResult::Rejected(QueueRejection::CircuitOpened)) => false,
@@ -137,24 +127,11 @@ fn collected_permits_survive_an_opening() {
 /// Hazard K4.
 #[test]
 fn collected_permits_serve_a_call_that_arrives_after_the_opening() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let (queue, head, _next) = collecting();
-        let open = Arc::new(AtomicBool::new(false));
-        let opener = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.reject_all(QueueRejection::CircuitOpened, no_clock))
-        };
-        let is_rejected = || open.load(Ordering::Acquire);
-        let mut claim = Claim::ONE;
-        let waker = Waker::noop();
-        let arrived = queue.enqueue_claim(
-            request(Priority::Normal, None),
-            &mut claim,
-            waker,
-            is_rejected,
-            no_clock,
-        );
-        opener.join().unwrap();
+        // Its circuit admits it: it has closed again, or the call came first.
+        let join = |queue: &Arc<WaitQueue>| enqueue_heavy(queue, 1).0;
+        let ((), arrived) = sides.run(&queue, reject_all, join);
         match arrived {
             Enqueue::Acquired => {}
             Enqueue::Waiting(id) => match poll(&queue, id) {
@@ -177,11 +154,9 @@ fn collected_permits_serve_a_call_that_arrives_after_the_opening() {
 /// Hazard K5.
 #[test]
 fn shrink_below_a_waiting_weight_grants_all_of_the_limit() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, head, next) = collecting();
-        let shrinker = resize(&queue, 1, 8);
-        queue.release(no_clock);
-        shrinker.join().unwrap();
+        sides.run(&queue, resize(1, 8), release);
         // It had both before the limit shrank, or has all permits of the smaller one.
         let mut claim = Claim::new(2);
         let polled = queue.poll_claim(head, &mut claim, Waker::noop());
@@ -199,14 +174,9 @@ fn shrink_below_a_waiting_weight_grants_all_of_the_limit() {
 /// Hazard K4.
 #[test]
 fn close_racing_a_collecting_head_drains() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (queue, head, next) = collecting();
-        let closer = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.close())
-        };
-        queue.release(no_clock);
-        closer.join().unwrap();
+        sides.run(&queue, close, release);
         let was_granted = |id| matches!(poll(&queue, id), Poll::Ready(WaitResult::Granted));
         if was_granted(head) {
             assert!(!queue.is_drained());
@@ -224,16 +194,15 @@ fn close_racing_a_collecting_head_drains() {
 /// Hazard K6.
 #[test]
 fn heavy_attempt_hides_no_permit_from_others() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = Arc::new(WaitQueue::new(3, fifo(0)));
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let heavy = {
-            let queue = queue.clone();
-            thread::spawn(move || queue.try_acquire_as_calls(&mut Claim::new(3), no_clock))
-        };
+        assert!(try_acquire(&queue));
         // Two of three permits are available, and stay so: the heavy call can't have them.
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        assert_eq!(heavy.join().unwrap(), TryAcquire::Full);
+        let heavy =
+            |queue: &Arc<WaitQueue>| queue.try_acquire_as_calls(&mut Claim::new(3), no_clock);
+        let (heavy, acquired) = sides.run(&queue, heavy, try_acquire);
+        assert!(acquired);
+        assert_eq!(heavy, TryAcquire::Full);
         queue.release(no_clock);
         queue.release(no_clock);
         assert_eq!(
@@ -248,22 +217,14 @@ fn heavy_attempt_hides_no_permit_from_others() {
 /// Hazard K26. None waits, so permits are acquired without the lock.
 #[test]
 fn calls_that_must_not_wait_share_no_permit() {
-    bounded(|| {
+    both_ways_bounded(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let releaser = release(&queue);
-        let acquire = |queue: &WaitQueue| {
+        assert!(try_acquire(&queue));
+        let acquire = |queue: &Arc<WaitQueue>| {
             let request = request(Priority::Normal, None);
-            queue.try_acquire() == TryAcquire::Acquired
-                || queue.try_acquire_as_next(request, &mut Claim::new(1), no_clock)
+            try_acquire(queue) || queue.try_acquire_as_next(request, &mut Claim::new(1), no_clock)
         };
-        let other = {
-            let queue = queue.clone();
-            thread::spawn(move || acquire(&queue))
-        };
-        let mine = acquire(&queue);
-        let other = other.join().unwrap();
-        releaser.join().unwrap();
+        let (_, mine, other) = sides.run_three(&queue, release, acquire, acquire);
         assert!(!(mine && other));
         if mine || other {
             queue.release(no_clock);
@@ -277,19 +238,11 @@ fn calls_that_must_not_wait_share_no_permit() {
 fn two_heavy_calls_never_hold_a_part_each() {
     bounded(|| {
         let queue = queue(3);
-        let other = {
-            let queue = queue.clone();
-            thread::spawn(move || enqueue_heavy(&queue, 2).0)
-        };
-        let mine = enqueue_heavy(&queue, 2).0;
-        let other = other.join().unwrap();
+        let join = |queue: &Arc<WaitQueue>| enqueue_heavy(queue, 2).0;
+        let (mine, other) = Sides::AsWritten.run(&queue, join, join);
         let mut remaining = vec![mine, other];
         while !remaining.is_empty() {
-            let served = remaining.iter().position(|result| match *result {
-                Enqueue::Acquired => true,
-                Enqueue::Waiting(id) => is_granted(&queue, id),
-                other => panic!("{other:?}"),
-            });
+            let served = remaining.iter().position(|result| runs(&queue, result));
             remaining.swap_remove(served.expect("one of the two has both permits"));
             queue.release_claim(Claim::new(2), no_clock);
         }
@@ -299,17 +252,15 @@ fn two_heavy_calls_never_hold_a_part_each() {
 
 #[test]
 fn grow_racing_a_heavy_enqueue_serves_it() {
-    loom::model(|| {
+    both_ways(|sides| {
         let queue = queue(1);
-        assert_eq!(queue.try_acquire(), TryAcquire::Acquired);
-        let grower = resize(&queue, 3, 8);
-        let (result, claim) = enqueue_heavy(&queue, 2);
-        grower.join().unwrap();
-        match result {
-            Enqueue::Acquired => assert_eq!(claim.permits(), 2),
-            Enqueue::Waiting(id) => assert!(is_granted(&queue, id)),
-            other => panic!("{other:?}"),
+        assert!(try_acquire(&queue));
+        let join = |queue: &Arc<WaitQueue>| enqueue_heavy(queue, 2);
+        let ((), (result, claim)) = sides.run(&queue, resize(3, 8), join);
+        if result == Enqueue::Acquired {
+            assert_eq!(claim.permits(), 2);
         }
+        assert!(runs(&queue, &result));
         queue.release_claim(Claim::new(2), no_clock);
         queue.release(no_clock);
         assert_all_available(&queue, 3);

@@ -1,4 +1,4 @@
-//! Loom models: every interleaving of the concurrent steps.
+//! Loom models: every interleaving of the concurrent steps, on both [`Sides`].
 //!
 //! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
 
@@ -9,9 +9,11 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
+use super::in_flight::CallsInFlight;
 use super::*;
 use crate::error::RejectionReason;
 use crate::runtime::{BoxFuture, ClockOnly, RuntimeCapabilities, Sleep};
+use crate::sync::sides::{Sides, both_ways};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,23 +58,24 @@ fn transitions(breaker: &CircuitBreaker) -> Vec<(CircuitState, CircuitState)> {
 
 #[test]
 fn a_success_after_a_failure_resets_the_streak() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(2));
         let failed = Arc::new(AtomicBool::new(false));
         let first = breaker.try_acquire().unwrap();
         first.fail();
         breaker.try_acquire().unwrap().succeed();
 
-        let other = {
-            let (breaker, failed) = (breaker.clone(), failed.clone());
-            thread::spawn(move || {
-                breaker.try_acquire().unwrap().fail();
-                failed.store(true, Ordering::Release);
-            })
+        let has_failed = failed.clone();
+        let fail = move |breaker: &CircuitBreaker| {
+            breaker.try_acquire().unwrap().fail();
+            failed.store(true, Ordering::Release);
         };
-        let after_failure = failed.load(Ordering::Acquire);
-        breaker.try_acquire().unwrap().succeed();
-        other.join().unwrap();
+        let succeed = move |breaker: &CircuitBreaker| {
+            let after_failure = has_failed.load(Ordering::Acquire);
+            breaker.try_acquire().unwrap().succeed();
+            after_failure
+        };
+        let ((), after_failure) = sides.run(&breaker, fail, succeed);
         let streak = breaker.snapshot().counts.consecutive_failures;
         assert!(if after_failure {
             streak == 0
@@ -84,21 +87,16 @@ fn a_success_after_a_failure_resets_the_streak() {
 
 #[test]
 fn concurrent_failures_open_once_and_late_outcomes_are_dropped() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new().failure_threshold(1));
-        let threads = [Outcome::Failure, Outcome::Success].map(|outcome| {
-            let breaker = breaker.clone();
-            thread::spawn(move || match breaker.admit(None) {
+        let call = |outcome| {
+            move |breaker: &CircuitBreaker| match breaker.admit(None) {
                 Ok(ticket) => breaker.record(ticket, outcome, None),
                 Err(rejection) => assert_eq!(rejection.reason, RejectionReason::Open),
-            })
-        });
-        if let Ok(ticket) = breaker.admit(None) {
-            breaker.record(ticket, Outcome::Failure, None);
-        }
-        for thread in threads {
-            thread.join().unwrap();
-        }
+            }
+        };
+        let failure = call(Outcome::Failure);
+        sides.run_three(&breaker, failure, call(Outcome::Success), failure);
         let snapshot = breaker.snapshot();
         assert_eq!(
             (snapshot.state, snapshot.open_count),
@@ -119,13 +117,8 @@ fn one_probe_and_one_transition_when_the_isolation_elapses() {
             .success_threshold(1)
             .initial_state(CircuitState::Open);
         let (breaker, now) = breaker(config);
-        let due = now + SECOND;
-        let other = {
-            let breaker = breaker.clone();
-            thread::spawn(move || breaker.0.admit(Some(due)).is_ok())
-        };
-        let here = breaker.0.admit(Some(due)).is_ok();
-        let there = other.join().unwrap();
+        let admit = move |breaker: &CircuitBreaker| breaker.0.admit(Some(now + SECOND)).is_ok();
+        let (there, here) = Sides::AsWritten.run(&breaker, admit, admit);
         assert!(here != there, "one of the two is the probe");
         assert_eq!(
             transitions(&breaker),
@@ -149,31 +142,25 @@ fn no_call_is_rejected_while_probe_slots_remain() {
             .success_threshold(2)
             .initial_state(CircuitState::Open);
         let (breaker, now) = breaker(config);
-        let due = now + SECOND;
-        let other = {
-            let breaker = breaker.clone();
-            thread::spawn(move || breaker.0.admit(Some(due)).is_ok())
-        };
-        assert!(breaker.0.admit(Some(due)).is_ok());
-        assert!(other.join().unwrap());
+        let admit = move |breaker: &CircuitBreaker| breaker.0.admit(Some(now + SECOND)).is_ok();
+        let admitted = Sides::AsWritten.run(&breaker, admit, admit);
+        assert_eq!(admitted, (true, true));
     });
 }
 
 #[test]
 fn open_until_is_visible_with_open_state() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (breaker, now) = breaker(CircuitBreakerConfig::new());
         breaker.open_for(100 * SECOND);
-        let other = {
-            let breaker = breaker.clone();
-            thread::spawn(move || breaker.open_for(10 * SECOND))
-        };
+        let open = |breaker: &CircuitBreaker| breaker.open_for(10 * SECOND);
         // After the end of the second isolation, and long before that of the first.
-        match breaker.0.admit(Some(now + 50 * SECOND)) {
-            Ok(_) => {}
-            Err(rejection) => assert_eq!(rejection.retry_after(), Some(50 * SECOND)),
-        }
-        other.join().unwrap();
+        let admit = move |breaker: &CircuitBreaker| {
+            if let Err(rejection) = breaker.0.admit(Some(now + 50 * SECOND)) {
+                assert_eq!(rejection.retry_after(), Some(50 * SECOND));
+            }
+        };
+        sides.run(&breaker, open, admit);
         // The second end is visible with its state: a rejection now would come from the first.
         assert_ne!(breaker.state_at(now + 50 * SECOND), CircuitState::Open);
     });
@@ -181,30 +168,29 @@ fn open_until_is_visible_with_open_state() {
 
 #[test]
 fn open_until_is_never_older_than_the_state() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new());
-        let other = {
-            let breaker = breaker.clone();
-            thread::spawn(move || {
-                breaker.open_for(10 * SECOND);
-                breaker.open_for(5 * SECOND);
-            })
+        let open_twice = |breaker: &CircuitBreaker| {
+            breaker.open_for(10 * SECOND);
+            breaker.open_for(5 * SECOND);
         };
-        let (state, until) = breaker.0.load_state_and_end();
-        let seconds = until / 1_000_000_000;
-        match state.generation() {
-            1 => assert_eq!(state.state(), CircuitState::Closed),
-            2 => assert!(seconds == 10 || seconds == 5, "{seconds}"),
-            3 => assert_eq!(seconds, 5),
-            generation => panic!("{generation}"),
-        }
-        other.join().unwrap();
+        let read = |breaker: &CircuitBreaker| {
+            let (state, until) = breaker.0.load_state_and_end();
+            let seconds = until / 1_000_000_000;
+            match state.generation() {
+                1 => assert_eq!(state.state(), CircuitState::Closed),
+                2 => assert!(seconds == 10 || seconds == 5, "{seconds}"),
+                3 => assert_eq!(seconds, 5),
+                generation => panic!("{generation}"),
+            }
+        };
+        sides.run(&breaker, open_twice, read);
     });
 }
 
 #[test]
 fn hooks_run_in_order_and_one_at_a_time() {
-    loom::model(|| {
+    both_ways(|sides| {
         let (breaker, _) = breaker(CircuitBreakerConfig::new());
         let seen = StdArc::new(std::sync::Mutex::new(Vec::new()));
         let recorder = seen.clone();
@@ -215,19 +201,15 @@ fn hooks_run_in_order_and_one_at_a_time() {
                 .push(transition.generation);
             thread::yield_now();
         }));
-        let other = {
-            let breaker = breaker.clone();
-            thread::spawn(move || breaker.open())
-        };
-        breaker.disable();
-        other.join().unwrap();
+        let open = |breaker: &CircuitBreaker| breaker.open();
+        sides.run(&breaker, open, |breaker| breaker.disable());
         assert_eq!(*seen.lock().unwrap(), [2, 3]);
     });
 }
 
 /// The counts of calls in flight: a threshold of 8 ms, so that a bucket is a millisecond.
-fn in_flight() -> Arc<in_flight::CallsInFlight> {
-    let calls = in_flight::CallsInFlight::default();
+fn in_flight() -> Arc<CallsInFlight> {
+    let calls = CallsInFlight::default();
     calls.set_threshold(Some(8 * MILLI), 1);
     Arc::new(calls)
 }
@@ -237,20 +219,19 @@ const MILLI: u64 = 1_000_000;
 /// Fault O3.
 #[test]
 fn a_call_in_flight_leaves_no_count_behind_a_transition() {
-    loom::model(|| {
+    both_ways(|sides| {
         let calls = in_flight();
-        let other = {
-            let calls = calls.clone();
-            thread::spawn(move || {
-                if let Some(stamp) = calls.begin(1, 0) {
-                    calls.end(stamp);
-                }
-            })
+        let old = |calls: &Arc<CallsInFlight>| {
+            if let Some(stamp) = calls.begin(1, 0) {
+                calls.end(stamp);
+            }
         };
-        calls.begin_generation(2);
-        assert_eq!(calls.hanging(2, 100 * MILLI), 0);
-        let young = calls.begin(2, 0).expect("the current generation");
-        other.join().unwrap();
+        let transition = |calls: &Arc<CallsInFlight>| {
+            calls.begin_generation(2);
+            assert_eq!(calls.hanging(2, 100 * MILLI), 0);
+            calls.begin(2, 0).expect("the current generation")
+        };
+        let ((), young) = sides.run(&calls, old, transition);
         assert_eq!(calls.hanging(2, 100 * MILLI), 1);
         calls.end(young);
         assert_eq!(calls.hanging(2, 100 * MILLI), 0);
@@ -260,15 +241,12 @@ fn a_call_in_flight_leaves_no_count_behind_a_transition() {
 /// Fault O4.
 #[test]
 fn an_end_and_the_reuse_of_its_bucket_subtract_one_call() {
-    loom::model(|| {
+    both_ways(|sides| {
         let calls = in_flight();
         let [first, second] = [0, 1].map(|time| calls.begin(1, time).unwrap());
-        let other = {
-            let calls = calls.clone();
-            thread::spawn(move || calls.end(first))
-        };
-        let third = calls.begin(1, 16 * MILLI).unwrap();
-        other.join().unwrap();
+        let end = move |calls: &Arc<CallsInFlight>| calls.end(first);
+        let reuse = |calls: &Arc<CallsInFlight>| calls.begin(1, 16 * MILLI).unwrap();
+        let ((), third) = sides.run(&calls, end, reuse);
         assert_eq!(calls.hanging(1, 20 * MILLI), 1);
         assert_eq!(calls.hanging(1, 30 * MILLI), 2);
         calls.end(second);
@@ -280,18 +258,15 @@ fn an_end_and_the_reuse_of_its_bucket_subtract_one_call() {
 /// Fault O3.
 #[test]
 fn a_call_of_a_new_generation_is_not_lost_with_the_old_counts() {
-    loom::model(|| {
+    both_ways(|sides| {
         let calls = in_flight();
         let old = calls.begin(1, 0).unwrap();
-        let other = {
-            let calls = calls.clone();
-            thread::spawn(move || {
-                calls.begin_generation(2);
-                calls.end(old);
-            })
+        let transition = move |calls: &Arc<CallsInFlight>| {
+            calls.begin_generation(2);
+            calls.end(old);
         };
-        let young = calls.begin(2, 0).expect("the newest generation");
-        other.join().unwrap();
+        let begin = |calls: &Arc<CallsInFlight>| calls.begin(2, 0).expect("the newest generation");
+        let ((), young) = sides.run(&calls, transition, begin);
         assert_eq!(calls.hanging(2, 100 * MILLI), 1);
         calls.end(young);
         assert_eq!(calls.hanging(2, 100 * MILLI), 0);
@@ -300,14 +275,11 @@ fn a_call_of_a_new_generation_is_not_lost_with_the_old_counts() {
 
 #[test]
 fn a_change_of_the_threshold_mixes_no_scales() {
-    loom::model(|| {
+    both_ways(|sides| {
         let calls = in_flight();
-        let other = {
-            let calls = calls.clone();
-            thread::spawn(move || calls.begin(1, 90 * MILLI))
-        };
-        calls.set_threshold(Some(8_000 * MILLI), 1);
-        let begun = other.join().unwrap();
+        let begin = |calls: &Arc<CallsInFlight>| calls.begin(1, 90 * MILLI);
+        let change = |calls: &Arc<CallsInFlight>| calls.set_threshold(Some(8_000 * MILLI), 1);
+        let (begun, ()) = sides.run(&calls, begin, change);
         // Counted under the new threshold, or not at all.
         assert_eq!(calls.hanging(1, 8_000 * MILLI), 0);
         if let Some(stamp) = begun {
@@ -320,19 +292,18 @@ fn a_change_of_the_threshold_mixes_no_scales() {
 /// Fault O3.
 #[test]
 fn a_call_that_races_with_a_transition_leaves_no_count() {
-    loom::model(|| {
+    both_ways(|sides| {
         let config = CircuitBreakerConfig::new()
             .slow_call_duration_threshold(8 * SECOND)
             .hanging_call_threshold(2);
         let (breaker, now) = breaker(config);
-        let other = {
-            let breaker = breaker.clone();
-            thread::spawn(move || breaker.close())
-        };
+        let close = |breaker: &CircuitBreaker| breaker.close();
         // Admitted before the new generation or in it.
-        let admission = breaker.try_acquire_at(now).unwrap();
-        admission.record_at(Outcome::Success, SECOND, now);
-        other.join().unwrap();
+        let call = move |breaker: &CircuitBreaker| {
+            let admission = breaker.try_acquire_at(now).unwrap();
+            admission.record_at(Outcome::Success, SECOND, now);
+        };
+        sides.run(&breaker, close, call);
         let counts = breaker.snapshot_at(now + 100 * SECOND).counts;
         assert_eq!(counts.hanging_calls, 0);
     });

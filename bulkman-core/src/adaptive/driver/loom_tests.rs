@@ -1,13 +1,13 @@
-//! Model checks of the window and of its end.
+//! Model checks of the window and of its end, on both [`Sides`].
 //!
 //! `RUSTFLAGS="--cfg bulkman_loom" cargo test -p bulkman-core --lib --release loom_tests`
 
 use std::time::{Duration, Instant};
 
 use loom::sync::Arc;
-use loom::thread;
 
 use super::*;
+use crate::sync::sides::{Sides, both_ways};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -36,19 +36,11 @@ fn driver(base: Instant, initial: usize) -> LimitDriver {
 
 #[test]
 fn each_sample_is_in_exactly_one_window() {
-    loom::model(|| {
+    both_ways(|sides| {
         let sampler = Arc::new(opened());
-        let ends: Vec<_> = [100, 200]
-            .map(|now| {
-                let sampler = sampler.clone();
-                thread::spawn(move || sampler.record_sample(0, now))
-            })
-            .into_iter()
-            .collect();
-        let first = sampler.close();
-        for end in ends {
-            end.join().unwrap();
-        }
+        let end = |now| move |sampler: &Arc<Sampler>| sampler.record_sample(0, now);
+        let close = |sampler: &Arc<Sampler>| sampler.close();
+        let (_, _, first) = sides.run_three(&sampler, end(100), end(200), close);
         let second = sampler.close();
         assert_eq!(first.word.samples() + second.word.samples(), 2);
     });
@@ -56,14 +48,10 @@ fn each_sample_is_in_exactly_one_window() {
 
 #[test]
 fn lack_of_permit_is_in_this_window_or_in_the_next() {
-    loom::model(|| {
+    both_ways(|sides| {
         let sampler = Arc::new(opened());
-        let lacking = {
-            let sampler = sampler.clone();
-            thread::spawn(move || sampler.record_lack_of_permit())
-        };
-        let first = sampler.close();
-        lacking.join().unwrap();
+        let lack = |sampler: &Arc<Sampler>| sampler.record_lack_of_permit();
+        let ((), first) = sides.run(&sampler, lack, |sampler| sampler.close());
         let second = sampler.close();
         assert!(first.reached ^ second.reached, "{first:?} {second:?}");
     });
@@ -81,11 +69,9 @@ fn two_calls_that_end_at_once_close_one_window() {
         for _ in 0..10 {
             driver.record(mark, LimitOutcome::Success, Some(started), now);
         }
-        let other = {
-            let driver = driver.clone();
-            thread::spawn(move || decide(&driver, started, now))
-        };
-        let decided = decide(&driver, started, now) + other.join().unwrap();
+        let end = move |driver: &Arc<LimitDriver>| decide(driver, started, now);
+        let (first, second) = Sides::AsWritten.run(&driver, end, end);
+        let decided = first + second;
         assert!(decided <= 1);
         // Whichever call found the lock taken left the decision to the other one.
         let late = decide(&driver, started, now);
@@ -106,7 +92,7 @@ fn decide(driver: &LimitDriver, started: Instant, now: Instant) -> usize {
 /// Fault A17
 #[test]
 fn no_limit_in_force_exceeds_a_reconfigured_maximum() {
-    loom::model(|| {
+    both_ways(|sides| {
         let base = Instant::now();
         let driver = Arc::new(driver(base, 8));
         driver.record_lack_of_permit();
@@ -115,48 +101,44 @@ fn no_limit_in_force_exceeds_a_reconfigured_maximum() {
         for _ in 0..16 {
             driver.record(mark, LimitOutcome::Success, Some(started), now);
         }
-        let closer = {
-            let driver = driver.clone();
-            thread::spawn(move || {
-                let decision = driver.try_decide(Some(started), now, 16, &SampleMask::default());
-                let _ = driver.permits_in_force();
-                if let Some(decision) = decision {
-                    driver.reopen(&decision, &SampleMask::default());
-                }
-            })
+        let end = move |driver: &Arc<LimitDriver>| {
+            let decision = driver.try_decide(Some(started), now, 16, &SampleMask::default());
+            let _ = driver.permits_in_force();
+            if let Some(decision) = decision {
+                driver.reopen(&decision, &SampleMask::default());
+            }
         };
-        let adaptive = AdaptiveLimit::new().window(MS);
-        driver.reconfigure(
-            DriverConfig {
+        let reconfigure = move |driver: &Arc<LimitDriver>| {
+            let adaptive = AdaptiveLimit::new().window(MS);
+            let config = DriverConfig {
                 maximum: 5,
                 adaptive: Some(&adaptive),
                 enforcement: Enforcement::Enforce,
-            },
-            &SampleMask::default(),
-            now,
-        );
-        assert!(driver.permits_in_force() <= 5);
-        closer.join().unwrap();
+            };
+            driver.reconfigure(config, &SampleMask::default(), now);
+            assert!(driver.permits_in_force() <= 5);
+        };
+        sides.run(&driver, end, reconfigure);
         assert!(driver.permits_in_force() <= 5);
     });
 }
 
 #[test]
 fn last_call_without_a_permit_is_found_by_a_shutdown() {
-    loom::model(|| {
+    both_ways(|sides| {
         let base = Instant::now();
         let driver = Arc::new(driver(base, 4));
         let closed = Arc::new(loom::sync::atomic::AtomicBool::new(false));
-        let starter = {
-            let (driver, closed) = (driver.clone(), closed.clone());
-            thread::spawn(move || {
-                driver.start_without_permit(8, true, || closed.load(Ordering::Relaxed))
-            })
+        let is_closed = closed.clone();
+        let start = move |driver: &Arc<LimitDriver>| {
+            driver.start_without_permit(8, true, || is_closed.load(Ordering::Relaxed))
         };
-        closed.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let running = driver.without_permit();
-        let started = starter.join().unwrap();
+        let close = move |driver: &Arc<LimitDriver>| {
+            closed.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            driver.without_permit()
+        };
+        let (started, running) = sides.run(&driver, start, close);
         // A shutdown that finds no call is not followed by one.
         assert!(running > 0 || !started);
     });

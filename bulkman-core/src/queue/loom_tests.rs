@@ -14,7 +14,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use super::*;
-use crate::sync::sides::{Sides, both_ways, both_ways_bounded, bounded};
+use crate::sync::sides::{Sides, Woken, both_ways, both_ways_bounded, bounded};
 
 mod keys;
 mod uncollected;
@@ -68,6 +68,12 @@ fn try_acquire(queue: &Arc<WaitQueue>) -> bool {
 
 fn close(queue: &Arc<WaitQueue>) -> bool {
     queue.close()
+}
+
+/// Closes a queue as a shutdown does, which then needs no notification if this returns `true`.
+fn shut_down(queue: &Arc<WaitQueue>) -> bool {
+    queue.close();
+    queue.is_drained()
 }
 
 fn resize(permits: usize, capacity: usize) -> impl FnOnce(&Arc<WaitQueue>) {
@@ -385,6 +391,32 @@ fn close_racing_release_and_enqueue_drains() {
     });
 }
 
+/// A shutdown that finds the queue not drained is notified by the end of the last call.
+#[test]
+fn last_release_racing_a_shutdown_is_found_by_one_of_them() {
+    both_ways(|sides| {
+        let queue = queue(1);
+        assert!(try_acquire(&queue));
+        let (released, closed) = sides.run(&queue, release, shut_down);
+        assert!(released || closed);
+        assert!(queue.is_drained());
+    });
+}
+
+#[test]
+fn last_cancel_racing_a_shutdown_is_found_by_one_of_them() {
+    both_ways_bounded(|sides| {
+        let queue = queue(1);
+        assert!(try_acquire(&queue));
+        let waiter = enqueue_waiter(&queue);
+        let cancel = move |queue: &Arc<WaitQueue>| queue.cancel(waiter, no_clock);
+        let (released, cancelled, closed) = sides.run_three(&queue, release, cancel, shut_down);
+        assert!(released || cancelled || closed);
+        assert!(queue.is_drained());
+        assert_eq!((queue.in_use(), queue.waiting()), (0, 0));
+    });
+}
+
 #[test]
 fn shrink_racing_cancel_and_release_ends_at_the_new_limit() {
     both_ways_bounded(|sides| {
@@ -488,25 +520,16 @@ fn release_happens_before_a_grant_seen_without_the_lock() {
     });
 }
 
-struct Woken(AtomicBool);
-
-impl std::task::Wake for Woken {
-    fn wake(self: std::sync::Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn grant_racing_a_new_waker_wakes_it_or_is_seen() {
     both_ways_bounded(|sides| {
         let queue = queue(1);
         assert!(try_acquire(&queue));
         let id = enqueue_waiter(&queue);
-        let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
-        let waker = Waker::from(woken.clone());
+        let (woken, waker) = Woken::new();
         let (_, polled) = sides.run(&queue, release, move |queue| queue.poll(id, &waker));
         if polled.is_pending() {
-            assert!(woken.0.load(Ordering::SeqCst), "granted without a wake-up");
+            assert!(woken.is_woken(), "granted without a wake-up");
             assert!(is_granted(&queue, id));
         }
     });

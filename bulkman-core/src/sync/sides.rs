@@ -7,7 +7,11 @@
 //! So a model finds a race of a load and a store only if the operation that loads runs later by
 //! default. These models run once in each order.
 
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
 use loom::model::Builder;
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 /// Which of concurrent operations are in the spawned threads.
@@ -102,4 +106,25 @@ pub(crate) fn bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
+}
+
+/// Whether a task was woken.
+pub(crate) struct Woken(AtomicBool);
+
+impl Woken {
+    /// Returns a waker, and what reads whether it was woken.
+    pub(crate) fn new() -> (Arc<Self>, Waker) {
+        let woken = Arc::new(Self(AtomicBool::new(false)));
+        (Arc::clone(&woken), Waker::from(woken))
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

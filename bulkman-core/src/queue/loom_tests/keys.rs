@@ -336,6 +336,37 @@ fn shrink_racing_a_heavy_call_creates_no_permits() {
     });
 }
 
+#[test]
+fn last_call_of_a_key_racing_a_shutdown_is_found_by_one_of_them() {
+    both_ways_bounded(|sides| {
+        let queue = shared(2, 0, 1);
+        assert!(try_key(&queue, A));
+        let release = |queue: &Arc<WaitQueue>| release_key(queue, A);
+        let (released, closed) = sides.run(&queue, release, shut_down);
+        assert!(released || closed);
+        assert!(queue.is_drained());
+        assert_eq!(queue.in_use(), 0);
+    });
+}
+
+#[test]
+fn call_of_a_key_racing_a_shutdown_is_rejected_or_found() {
+    both_ways_bounded(|sides| {
+        let queue = shared(2, 0, 1);
+        // The permits are in the counter from now on.
+        assert!(try_key(&queue, A));
+        release_key(&queue, A);
+        let call = |queue: &Arc<WaitQueue>| {
+            let acquired = try_key(queue, A);
+            assert!(!(acquired && queue.is_drained()));
+            (acquired, acquired && release_key(queue, A))
+        };
+        let ((acquired, released), closed) = sides.run(&queue, call, shut_down);
+        assert!(released || closed, "{acquired}");
+        assert!(queue.is_drained());
+    });
+}
+
 /// The only suspended waiter leaves.
 #[test]
 fn cancelled_suspended_waiter_racing_a_release_leaves_nothing() {

@@ -103,9 +103,11 @@ fn overdue_permit_racing_close_drains() {
         let (queue, slow, late) = uncollected();
         let shutdown = move |queue: &Arc<WaitQueue>| {
             queue.close();
-            queue.release_overdue(late)
+            queue.release_overdue(late);
+            queue.is_drained()
         };
-        sides.run(&queue, deadline_passes(slow, late), shutdown);
+        let (drained, closed) = sides.run(&queue, deadline_passes(slow, late), shutdown);
+        assert_eq!(queue.is_drained(), drained || closed);
         assert_ne!(poll(&queue, slow), Poll::Pending);
         assert!(queue.is_drained() || queue.release(late));
     });

@@ -6,6 +6,8 @@
 
 pub(crate) mod broadcast;
 #[cfg(all(test, bulkman_loom))]
+mod loom_tests;
+#[cfg(all(test, bulkman_loom))]
 pub(crate) mod sides;
 pub(crate) mod unwind;
 pub(crate) mod waker_set;

@@ -22,6 +22,11 @@
 //!
 //! A call that ends may find that its bucket was reused before its calls have been added to the
 //! older ones. The number of older calls is therefore negative for a moment.
+//!
+//! The calls that hang are counted while buckets are reused: the first call in a bucket of time
+//! evaluates the rules, and another one reuses a bucket of the ring then. The older calls are read
+//! before the buckets, so that a call that is moved meanwhile is not counted in both places. It is
+//! missed instead, by readings that begin before it has been added to the older ones.
 
 mod words;
 
@@ -74,7 +79,7 @@ impl CallsInFlight {
         let epoch = self.epoch(generation);
         for bucket in &self.buckets {
             // A call of the new generation may be in it already.
-            update(bucket, |bits| {
+            update(bucket, Ordering::Relaxed, |bits| {
                 let bucket = Bucket(bits);
                 (bucket.epoch() != epoch.of_bucket()).then(|| Bucket::new(epoch, 0, 0).0)
             });
@@ -92,7 +97,7 @@ impl CallsInFlight {
         let number = stamp.number();
         let mut counted = true;
         let mut left_behind = 0;
-        update(self.bucket(number), |bits| {
+        update(self.bucket(number), Ordering::Relaxed, |bits| {
             let bucket = Bucket(bits);
             (counted, left_behind) = (true, 0);
             if bucket.is_stamped(stamp) {
@@ -119,7 +124,7 @@ impl CallsInFlight {
 
     /// Subtracts a call that ends.
     pub(super) fn end(&self, stamp: Stamp) {
-        let subtracted = update(self.bucket(stamp.number()), |bits| {
+        let subtracted = update(self.bucket(stamp.number()), Ordering::Relaxed, |bits| {
             let bucket = Bucket(bits);
             (bucket.is_stamped(stamp) && bucket.count() > 0).then(|| bits - 1)
         });
@@ -132,6 +137,8 @@ impl CallsInFlight {
     pub(super) fn hanging(&self, generation: u64, nanos: u64) -> u32 {
         let epoch = self.epoch(generation);
         let number = number(self.units(nanos));
+        // Before the buckets. Acquire: a bucket whose calls are among these is read as reused.
+        let older = Older(self.older.load(Ordering::Acquire));
         let hang = |bucket: &Bucket| {
             let age = number.wrapping_sub(bucket.number());
             bucket.epoch() == epoch.of_bucket()
@@ -145,7 +152,6 @@ impl CallsInFlight {
             .filter(hang)
             .map(Bucket::count)
             .sum();
-        let older = Older(self.older.load(Ordering::Relaxed));
         let older = if older.epoch() == epoch {
             older.count()
         } else {
@@ -194,7 +200,8 @@ impl CallsInFlight {
     }
 
     fn add_older(&self, epoch: Epoch, calls: i64) {
-        update(&self.older, |bits| {
+        // Release: a reader of these calls finds that their bucket was reused before.
+        update(&self.older, Ordering::Release, |bits| {
             let older = Older(bits);
             if older.epoch() == epoch {
                 (calls != 0).then(|| Older::new(epoch, older.count() + calls).0)
@@ -222,15 +229,15 @@ fn scale(threshold: u64) -> (u64, u32) {
 
 /// Replaces the value by the result of `change`; returns `false` if that is `None`.
 ///
-/// Relaxed: each word is an independent count, and orders nothing else.
+/// `order` is Relaxed for a bucket, which is an independent count.
 #[inline]
-fn update(word: &AtomicU64, mut change: impl FnMut(u64) -> Option<u64>) -> bool {
+fn update(word: &AtomicU64, order: Ordering, mut change: impl FnMut(u64) -> Option<u64>) -> bool {
     let mut current = word.load(Ordering::Relaxed);
     loop {
         let Some(next) = change(current) else {
             return false;
         };
-        match word.compare_exchange_weak(current, next, Ordering::Relaxed, Ordering::Relaxed) {
+        match word.compare_exchange_weak(current, next, order, Ordering::Relaxed) {
             Ok(_) => return true,
             Err(changed) => current = changed,
         }

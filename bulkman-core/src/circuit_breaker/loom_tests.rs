@@ -255,6 +255,20 @@ fn an_end_and_the_reuse_of_its_bucket_subtract_one_call() {
     });
 }
 
+/// The first call of a bucket reuses the one with the hanging call, while another evaluates.
+#[test]
+fn a_hanging_call_is_counted_once_while_its_bucket_is_reused() {
+    both_ways(|sides| {
+        let calls = in_flight();
+        calls.begin(1, 0).unwrap();
+        let reuse = |calls: &Arc<CallsInFlight>| calls.begin(1, 16 * MILLI).unwrap();
+        let read = |calls: &Arc<CallsInFlight>| calls.hanging(1, 16 * MILLI);
+        let (_, hanging) = sides.run(&calls, reuse, read);
+        assert!(hanging <= 1, "{hanging}");
+        assert_eq!(calls.hanging(1, 16 * MILLI), 1);
+    });
+}
+
 /// Fault O3.
 #[test]
 fn a_call_of_a_new_generation_is_not_lost_with_the_old_counts() {

@@ -241,10 +241,12 @@ impl Table {
         for offset in 0..=mask {
             let index = first.wrapping_add(offset) & mask;
             let slot = self.slot(index)?;
+            // Acquire pairs with the release in `release`: the last call of this slot has read the
+            // id of its ticket before this one stores its own.
             if slot.entry.load(Ordering::Relaxed) == 0
                 && slot
                     .entry
-                    .compare_exchange(0, entry.0, Ordering::Relaxed, Ordering::Relaxed)
+                    .compare_exchange(0, entry.0, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
             {
                 // Only this call reads it again.
@@ -261,7 +263,7 @@ impl Table {
 
     fn release(&self, index: u32) {
         if let Some(slot) = self.slot(index) {
-            slot.entry.store(0, Ordering::Relaxed);
+            slot.entry.store(0, Ordering::Release);
         }
     }
 

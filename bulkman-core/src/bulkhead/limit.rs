@@ -11,6 +11,7 @@ use crate::call::outcome::Outcome;
 use crate::call::run::OperationRun;
 use crate::circuit_breaker::{Ticket, Transition};
 use crate::queue::Claim;
+use crate::sync::atomic::{Ordering, fence};
 use crate::sync::unwind::catch;
 
 impl Inner {
@@ -325,9 +326,12 @@ impl Inner {
     /// Returns `true` if the bulkhead is shut down and no call runs.
     pub(crate) fn is_drained(&self) -> bool {
         self.queue.is_drained()
-            && self
-                .driver()
-                .is_none_or(|driver| driver.without_permit() == 0)
+            && self.driver().is_none_or(|driver| {
+                // Either this finds that the last call without a permit has ended, or that call
+                // finds the queue drained when it ends.
+                fence(Ordering::SeqCst);
+                driver.without_permit() == 0
+            })
     }
 }
 

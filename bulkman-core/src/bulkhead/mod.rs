@@ -8,6 +8,8 @@ mod key_names;
 mod keys;
 mod labels;
 mod limit;
+#[cfg(all(test, bulkman_loom))]
+mod loom_tests;
 pub(crate) mod running;
 mod shared;
 pub(crate) mod state;

@@ -2,7 +2,7 @@
 
 use std::hash::RandomState;
 use std::panic::RefUnwindSafe;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::name::BulkheadName;
 use crate::queue::{Claim, Release, WaitQueue, WaiterId};
 use crate::runtime::{Cooperation, Runtime, RuntimeCapabilities};
 use crate::sync::Mutex;
+use crate::sync::atomic::fence;
 use crate::sync::waker_set::WakerSet;
 
 /// The state shared by the clones of a bulkhead. The fields that every call uses come first.
